@@ -1,0 +1,38 @@
+"""A small DRF project as one finds them, moved behind authgate. It exists for the tests: its secrets are not secret."""
+
+import os
+from pathlib import Path
+
+SECRET_KEY = "canary-django-for-tests-only"
+ALLOWED_HOSTS = ["*"]  # which hosts exist is the gateway's routes to say, and the tests try several
+ROOT_URLCONF = "mysite.urls"
+WSGI_APPLICATION = "mysite.wsgi.application"
+USE_TZ = True
+TIME_ZONE = "UTC"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "rest_framework",
+    "rest_framework.authtoken",
+]
+MIDDLEWARE = ["mysite.views.count_requests"]
+
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["DJANGO_DB"]}}
+
+# TLS ends at the gateway; this makes request.is_secure() and absolute URLs tell the truth.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+REST_FRAMEWORK = {
+    # Before the move: TokenAuthentication and JWTAuthentication, in this order. Now the gateway does their work.
+    "DEFAULT_AUTHENTICATION_CLASSES": ["gateway_auth.GatewayAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+}
+
+# Django still signs the tokens, the gateway verifies them: both have the secret, as bytes, without a trailing newline.
+JWT_SECRET_FILE = os.environ.get("DJANGO_JWT_SECRET_FILE")
+JWT_SECRET = Path(JWT_SECRET_FILE).read_bytes() if JWT_SECRET_FILE else b"canary-jwt-secret-of-at-least-32-bytes"
+
+SIMPLE_JWT = {"ALGORITHM": "HS256", "SIGNING_KEY": JWT_SECRET}

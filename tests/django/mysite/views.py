@@ -1,0 +1,42 @@
+import threading
+
+from django.http import JsonResponse
+from rest_framework.decorators import api_view
+from rest_framework.response import Response
+
+SOURCES = {"token": "Token", "jwt": "JWT"}  # names of the gateway's authenticators
+
+calls = 0
+counting = threading.Lock()
+
+
+def count_requests(get_response):
+    """Counts what reached Django, so that a test can say of a request that it did not."""
+
+    def middleware(request):
+        global calls
+        if request.path != "/healthz":
+            with counting:
+                calls += 1
+        return get_response(request)
+
+    return middleware
+
+
+@api_view(["GET", "POST"])
+def hello(request):
+    source = SOURCES.get(request.auth, request.auth)
+    return Response(
+        {
+            "message": f"Hello, {request.user.get_username()}! You are authenticated with {source}.",
+            "user": {"id": request.user.pk, "groups": [group.name for group in request.user.groups.all()]},
+            "url": request.build_absolute_uri(),
+            "headers": {name: value for name, value in request.META.items() if name.startswith("HTTP_")},
+            "data": request.data,
+            "calls": calls,
+        }
+    )
+
+
+def healthz(request):
+    return JsonResponse({"status": "ok", "calls": calls})
