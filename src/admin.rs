@@ -1,0 +1,144 @@
+//! The operator's listener: `/livez`, `/readyz`, `/metrics`. It runs beside the workers and shares nothing with their requests.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tracing::{debug, warn};
+
+use crate::auth::store;
+use crate::server::worker::Stage;
+use crate::telemetry::metrics::Metrics;
+
+/// Connections at once: scrapers and probes, not clients.
+const CONNECTIONS: usize = 64;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the listener tells of.
+#[derive(Debug)]
+pub struct Admin {
+    /// The counts.
+    pub metrics: Arc<Metrics>,
+    /// Each must have been reached once before this gateway is ready.
+    pub stores: Vec<Arc<store::Shared>>,
+    /// How far a shutdown has come.
+    pub stage: watch::Receiver<Stage>,
+}
+
+/// Answers until the process ends.
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let tcp = match listener.accept().await {
+            Ok((tcp, _)) => tcp,
+            Err(problem) => {
+                warn!(%problem, "the admin listener failed to accept; trying again");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let admin = Arc::clone(&admin);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let answer = admin.answer(&request);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(tcp), service);
+            if let Err(problem) = connection.await {
+                debug!(%problem, "an admin connection ended");
+            }
+            drop(slot);
+        });
+    }
+}
+
+impl Admin {
+    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        // A page of another site must not read this through a name that it makes resolve to here (DNS rebinding).
+        if !is_for_us(request.headers().get(HOST)) {
+            return text(StatusCode::FORBIDDEN, "This listener answers to localhost and IP addresses only.\n");
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET is answered here.\n");
+            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refused;
+        }
+        match request.uri().path() {
+            "/livez" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => self.ready(),
+            "/metrics" => self.metrics(),
+            _ => text(StatusCode::NOT_FOUND, "Here are /livez, /readyz and /metrics.\n"),
+        }
+    }
+
+    /// 200 once every store was reached; a later outage shows in the metrics and not here.
+    fn ready(&self) -> Response<Full<Bytes>> {
+        if *self.stage.borrow() != Stage::Serving {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+        }
+        let missing: Vec<&str> =
+            self.stores.iter().filter(|store| !store.was_reached()).map(|store| store.name()).collect();
+        if missing.is_empty() {
+            text(StatusCode::OK, "ready\n")
+        } else {
+            text(StatusCode::SERVICE_UNAVAILABLE, format!("not reached yet: {}\n", missing.join(", ")))
+        }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        match self.metrics.render() {
+            Ok(metrics) => {
+                let mut response = text(StatusCode::OK, metrics);
+                let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                response
+            }
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
+        }
+    }
+}
+
+fn is_for_us(host: Option<&HeaderValue>) -> bool {
+    let Some(Ok(authority)) = host.map(|host| http::uri::Authority::try_from(host.as_bytes())) else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_and_localhost_are_answered() {
+        for (host, expected) in [
+            ("localhost:9901", true), ("127.0.0.1:9901", true), ("[::1]:9901", true), ("10.1.2.3", true),
+            ("evil.example", false), ("localhost.evil.example", false), ("", false),
+        ] {
+            assert_eq!(is_for_us(Some(&HeaderValue::from_static(host))), expected, "{host}");
+        }
+        assert!(!is_for_us(None));
+    }
+}

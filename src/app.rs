@@ -1,0 +1,373 @@
+//! Config to App: builds every part once, binds, spawns, drains. The only place that knows how the parts are wired.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+
+use rustls::ClientConfig;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tracing::{error, info, warn};
+
+use crate::admin::{self, Admin};
+use crate::auth::jwt::{self, JwtAuthenticator, Users};
+use crate::auth::store::{self, Store};
+use crate::auth::token::{self, TokenAuthenticator};
+use crate::auth::{Authenticator, Chain};
+use crate::config::{self, Config};
+use crate::outbound::Rules;
+use crate::outbound::identity::{IdentityTable, ReservedNames};
+use crate::proxy::outcome::AccessLog;
+use crate::proxy::routes::{Answers, Place, RouteId, RouteTable};
+use crate::proxy::{Proxy, Route};
+use crate::server::worker::{self, Common, Inbox, Stage, Worker};
+use crate::server::{self, listen};
+use crate::signal::{Event, Signals};
+use crate::telemetry::metrics::Metrics;
+use crate::tls;
+use crate::upstream::body::BodyBounds;
+use crate::upstream::{HostMode, Transport, Upstream};
+
+/// Descriptors that are kept for everything that is not a client's connection or its way to an upstream.
+const SPARE_DESCRIPTORS: u64 = 256;
+
+/// Why a gateway does not start, or ends without being asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({key}): {source}")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// Where it is written.
+        key: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Cryptography does not work.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    /// There is an https upstream and nothing to trust.
+    #[error("https upstreams cannot be trusted: {0}")]
+    Roots(#[from] tls::client::RootsError),
+    /// The system does not give what a process needs.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// A worker is gone.
+    #[error("a worker has ended: {0}")]
+    Worker(String),
+}
+
+/// A gateway that listens: every part is built and bound, nothing is served yet.
+pub struct App {
+    parts: Arc<Parts>,
+    server: server::Settings,
+    tls: Option<TlsAcceptor>,
+    listeners: Vec<Vec<TcpListener>>,
+    admin: TcpListener,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+/// What all workers build their proxies of.
+#[derive(Debug)]
+struct Parts {
+    stores: Vec<Arc<store::Shared>>,
+    authenticators: BTreeMap<Arc<str>, SharedAuthenticator>,
+    routes: Vec<config::Route>,
+    upstreams: BTreeMap<Arc<str>, crate::upstream::Settings>,
+    identity: IdentityTable,
+    reserved: ReservedNames,
+    table: Arc<RouteTable>,
+    upstream_tls: Option<Arc<ClientConfig>>,
+    metrics: Arc<Metrics>,
+    log: AccessLog,
+    limits: server::Limits,
+}
+
+#[derive(Debug)]
+enum SharedAuthenticator {
+    Token(Arc<token::Shared>),
+    Jwt(Arc<jwt::Shared>),
+}
+
+impl App {
+    /// Builds and binds.
+    ///
+    /// # Errors
+    /// An address is taken, or TLS cannot be set up.
+    pub fn bind(config: Config) -> Result<Self, AppError> {
+        let mut server = config.server.clone();
+        server.limits.connections = affordable_connections(server.limits.connections);
+        let tls = match &config.tls {
+            None => None,
+            Some(settings) => Some(TlsAcceptor::from(Arc::new(tls::server::config(settings)?))),
+        };
+        let mut listeners: Vec<Vec<TcpListener>> = (0..server.workers).map(|_| Vec::new()).collect();
+        for address in &server.listen {
+            let bound = listen::bind(*address, server.workers)
+                .map_err(|source| AppError::Bind { address: *address, key: "server.listen", source })?;
+            for (own, listener) in listeners.iter_mut().zip(bound) {
+                own.push(listener);
+            }
+        }
+        let admin = listen::bind(config.admin, 1)
+            .map_err(|source| AppError::Bind { address: config.admin, key: "admin.listen", source })?
+            .remove(0);
+        let parts = Parts::new(config, server.limits)?;
+        Ok(Self { parts: Arc::new(parts), server, tls, listeners, admin })
+    }
+
+    /// Where it listens for clients, and where for operators; ports that were 0 are known here.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn addresses(&self) -> io::Result<(Vec<SocketAddr>, SocketAddr)> {
+        let first = self.listeners.first().map_or(&[][..], Vec::as_slice);
+        Ok((first.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?, self.admin.local_addr()?))
+    }
+
+    /// Serves until SIGTERM or SIGINT, then drains. `started` is called once everything runs.
+    ///
+    /// # Errors
+    /// A worker ended by itself, or the system does not give a thread.
+    pub fn run(self, started: impl FnOnce()) -> Result<(), AppError> {
+        let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
+        let done = control.block_on(self.serve(started));
+        control.shutdown_background();
+        done
+    }
+
+    async fn serve(self, started: impl FnOnce()) -> Result<(), AppError> {
+        let mut signals = Signals::new()?;
+        let (clients, operators) = self.addresses()?;
+        let Self { parts, server, tls, listeners, admin } = self;
+        let (stage, stages) = watch::channel(Stage::Serving);
+        for store in &parts.stores {
+            tokio::spawn(Arc::clone(store).watch());
+        }
+        let told = Admin { metrics: Arc::clone(&parts.metrics), stores: parts.stores.clone(), stage: stages.clone() };
+        tokio::spawn(admin::serve(tokio::net::TcpListener::from_std(admin)?, Arc::new(told)));
+
+        let (common, inboxes) = Common::new(server.workers, server.limits, Arc::clone(&parts.metrics), stages);
+        let (ended, mut endings) = mpsc::unbounded_channel();
+        for (index, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
+            let (parts, common, tls, ended) = (Arc::clone(&parts), Arc::clone(&common), tls.clone(), ended.clone());
+            thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                // However the thread ends, somebody hears of it.
+                let _ = ended.send(run_worker(index, &parts, common, tls, listeners, inbox));
+            })?;
+        }
+        drop(ended);
+        info!(listen = ?clients, admin = %operators, workers = server.workers, tls = tls.is_some(), "serving");
+        started();
+
+        loop {
+            tokio::select! {
+                event = signals.next() => match event {
+                    Event::Drain => break,
+                    Event::Reload => warn!("SIGHUP: reload is not built yet; restart to read the configuration again"),
+                },
+                ending = endings.recv() => {
+                    let why = ending.and_then(Result::err).unwrap_or_else(|| "it stopped".to_owned());
+                    error!(why, "a worker has ended without being asked; so does the gateway");
+                    return Err(AppError::Worker(why));
+                }
+            }
+        }
+        drain(server.drain, &stage, &mut endings).await;
+        Ok(())
+    }
+}
+
+type Ending = Result<(), String>;
+
+async fn drain(settings: server::Drain, stage: &watch::Sender<Stage>, endings: &mut mpsc::UnboundedReceiver<Ending>) {
+    info!(delay = ?settings.delay, timeout = ?settings.timeout, "draining");
+    if !settings.delay.is_zero() {
+        stage.send_replace(Stage::Leaving);
+        sleep(settings.delay).await;
+    }
+    stage.send_replace(Stage::Draining);
+    let all = async { while endings.recv().await.is_some() {} };
+    match timeout(settings.timeout, all).await {
+        Ok(()) => info!("drained"),
+        Err(_) => warn!("the drain's time is over; connections that are left are cut"),
+    }
+}
+
+fn run_worker(
+    index: usize,
+    parts: &Arc<Parts>,
+    common: Arc<Common>,
+    tls: Option<TlsAcceptor>,
+    listeners: Vec<TcpListener>,
+    inbox: Inbox,
+) -> Ending {
+    let serve = std::panic::AssertUnwindSafe(|| {
+        worker::run_on_this_thread(|| Worker::new(index, common, parts.proxy(), tls).run(listeners, inbox))
+    });
+    match std::panic::catch_unwind(serve) {
+        Ok(ended) => ended.map_err(|problem| problem.to_string()),
+        Err(_) => Err("it panicked".to_owned()),
+    }
+}
+
+/// Raises the soft limit of open files to the hard one; each connection may need a second one to an upstream.
+fn affordable_connections(wanted: usize) -> usize {
+    let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    let affordable = usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
+    if wanted > affordable {
+        warn!(
+            wanted, affordable, open_files = limit,
+            "server.limits.connections is more than the limit of open files allows and is capped; raise the hard limit \
+             (systemd: LimitNOFILE=) to twice the connections and {SPARE_DESCRIPTORS} more"
+        );
+    }
+    wanted.min(affordable)
+}
+
+impl Parts {
+    fn new(config: Config, limits: server::Limits) -> Result<Self, AppError> {
+        let identity = config.identity;
+        let names: Vec<&str> =
+            identity.names().map(http::HeaderName::as_str).chain(config.strip.iter().map(String::as_str)).collect();
+        let reserved = ReservedNames::new(names);
+        let tables: Arc<[IdentityTable]> = Arc::from([identity.clone()]);
+        let places: Vec<Place> = config.routes.iter().map(|route| route.place.clone()).collect();
+        let same = |one: RouteId, other: RouteId| same_policy(&config.routes[one.0], &config.routes[other.0]);
+        let table = Arc::new(RouteTable::new(&places, same));
+        let authenticators = config
+            .authenticators
+            .into_iter()
+            .map(|(name, authenticator)| {
+                let tables = Arc::clone(&tables);
+                let shared = match authenticator {
+                    config::Authenticator::Token(settings) => SharedAuthenticator::Token(token::Shared::new(settings, tables)),
+                    config::Authenticator::Jwt(settings) => SharedAuthenticator::Jwt(jwt::Shared::new(settings, tables)),
+                };
+                (name, shared)
+            })
+            .collect();
+        let https = |upstream: &crate::upstream::Settings| upstream.servers.iter().any(|server| server.transport == Transport::Https);
+        let upstream_tls = if config.upstreams.values().any(https) { Some(tls::client::config()?) } else { None };
+        let stores: Vec<_> = config.stores.into_iter().map(store::Shared::new).collect();
+        let mut metrics = Metrics::default();
+        metrics.watch_stores(
+            stores
+                .iter()
+                .map(|store| {
+                    let probed = Arc::clone(store);
+                    (Arc::from(store.name()), Box::new(move || probed.is_usable()) as _)
+                })
+                .collect(),
+        );
+        Ok(Self {
+            stores,
+            authenticators,
+            routes: config.routes,
+            upstreams: config.upstreams,
+            identity,
+            reserved,
+            table,
+            upstream_tls,
+            metrics: Arc::new(metrics),
+            log: AccessLog { on: config.log.access, query: config.log.query },
+            limits,
+        })
+    }
+
+    /// A worker's own proxy: its connections to stores and upstreams are nobody else's.
+    fn proxy(&self) -> Proxy {
+        let stores: BTreeMap<&str, Rc<Store>> = self.stores.iter().map(|store| (store.name(), store.open())).collect();
+        let authenticators: BTreeMap<&str, Rc<Authenticator>> = self
+            .authenticators
+            .iter()
+            .map(|(name, shared)| (&**name, Rc::new(authenticator(shared, &stores))))
+            .collect();
+        let upstreams: BTreeMap<&str, Upstream> = self
+            .upstreams
+            .iter()
+            .map(|(name, settings)| (&**name, Upstream::new(settings.clone(), self.upstream_tls.clone())))
+            .collect();
+        let routes = self.routes.iter().map(|route| self.route(route, &authenticators, &upstreams)).collect();
+        Proxy::new(routes, Arc::clone(&self.table), Arc::clone(&self.metrics), self.log)
+    }
+
+    fn route(
+        &self,
+        route: &config::Route,
+        authenticators: &BTreeMap<&str, Rc<Authenticator>>,
+        upstreams: &BTreeMap<&str, Upstream>,
+    ) -> Route {
+        let named: Vec<Rc<Authenticator>> =
+            route.authenticate.iter().map(|name| Rc::clone(&authenticators[&**name])).collect();
+        let token_types = named.iter().map(|authenticator| match &**authenticator {
+            Authenticator::Token(_) => Vec::new(),
+            Authenticator::Jwt(jwt) => jwt.token_types().to_vec(),
+        });
+        let host = match &self.upstreams[&route.upstream].host {
+            HostMode::Name(name) => Some(name.clone()),
+            HostMode::Preserve | HostMode::Server => None,
+        };
+        Route {
+            label: route.place.to_string().into(),
+            policy: route.policy.clone(),
+            answers: Answers {
+                errors: route.errors,
+                challenge: route.challenge.clone(),
+                token_types: token_types.collect(),
+            },
+            rules: Rules {
+                identity: self.identity.clone(),
+                reserved: self.reserved.clone(),
+                credential_headers: named.iter().map(|authenticator| authenticator.header().clone()).collect(),
+                credential: route.credential,
+                host,
+            },
+            chain: route.policy.needs_identity().then(|| Chain::new(named)),
+            upstream: upstreams[&*route.upstream].clone(),
+            body: BodyBounds {
+                bytes: route.body_bytes.unwrap_or(self.limits.body_bytes),
+                silence: self.limits.body_read_timeout,
+            },
+            response_timeout: route.response_timeout,
+        }
+    }
+}
+
+fn authenticator(shared: &SharedAuthenticator, stores: &BTreeMap<&str, Rc<Store>>) -> Authenticator {
+    // The configuration names only stores that it has.
+    let open = |name: &Arc<str>| Rc::clone(&stores[&**name]);
+    match shared {
+        SharedAuthenticator::Token(token) => {
+            Authenticator::Token(TokenAuthenticator::new(Arc::clone(token), open(&token.settings().store)))
+        }
+        SharedAuthenticator::Jwt(jwt) => {
+            let users = match &jwt.settings().users {
+                Users::Claims { .. } => None,
+                Users::Store { store, .. } => Some(open(store)),
+            };
+            let revocation = jwt.settings().revocation.as_ref().map(open);
+            Authenticator::Jwt(JwtAuthenticator::new(Arc::clone(jwt), users, revocation))
+        }
+    }
+}
+
+/// Whether two routes let the same requests pass to the same place, as the same people.
+fn same_policy(one: &config::Route, other: &config::Route) -> bool {
+    one.policy == other.policy
+        && one.authenticate == other.authenticate
+        && one.upstream == other.upstream
+        && one.credential == other.credential
+        && one.challenge == other.challenge
+        && one.body_bytes == other.body_bytes
+}

@@ -1,0 +1,264 @@
+//! The claims of a token whose signature holds, checked in SimpleJWT's order, in whole seconds.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::Rules;
+use crate::auth::Now;
+use crate::auth::cache::Validity;
+use crate::credential::JwtFault;
+
+/// The last second of the year 9999: what Python's `datetime` can hold, and what no honest token exceeds.
+const LAST_SECOND: i128 = 253_402_300_799;
+
+/// Claims that have passed every check up to the token's own revocation.
+#[derive(Debug)]
+pub(super) struct Claims {
+    members: Map<String, Value>,
+    pub(super) issued_at: Option<i128>,
+    pub(super) validity: Validity,
+}
+
+/// A check that failed, and whether time alone may heal it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Failed {
+    pub(super) fault: JwtFault,
+    pub(super) for_now: bool,
+}
+
+impl From<JwtFault> for Failed {
+    fn from(fault: JwtFault) -> Self {
+        Self { fault, for_now: false }
+    }
+}
+
+const INVALID: Failed = Failed { fault: JwtFault::Invalid, for_now: false };
+const NOT_YET: Failed = Failed { fault: JwtFault::Invalid, for_now: true };
+
+impl Claims {
+    /// Checks times, issuer, audience and the types of `sub` and `jti`: all that comes before the revocation list.
+    pub(super) fn check(members: Map<String, Value>, rules: &Rules, now: Now) -> Result<Self, Failed> {
+        let (now_ms, leeway) = (i128::from(now.unix_ms), millis(rules.leeway));
+        let mut from_ms = i128::MIN;
+        let mut issued_at = None;
+        for name in ["iat", "nbf"] {
+            let Some(value) = members.get(name) else { continue };
+            let at = integer(value).ok_or(INVALID)?;
+            if name == "iat" {
+                issued_at = Some(at);
+            }
+            let good_from = at.saturating_mul(1000).saturating_sub(leeway);
+            if good_from > now_ms {
+                return Err(NOT_YET);
+            }
+            from_ms = from_ms.max(good_from);
+        }
+        let mut until_ms = i128::MAX;
+        if let Some(value) = members.get("exp") {
+            let at = integer(value).ok_or(INVALID)?;
+            until_ms = at.saturating_mul(1000).saturating_add(leeway);
+            if until_ms <= now_ms {
+                return Err(JwtFault::Expired.into());
+            }
+            if value.is_string() || at > LAST_SECOND {
+                return Err(INVALID);
+            }
+            let lifetime = at.saturating_mul(1000) - issued_at.map_or(now_ms, |at| at.saturating_mul(1000));
+            if rules.max_lifetime.is_some_and(|most| lifetime > millis(most)) {
+                return Err(INVALID);
+            }
+        }
+        if !issuer_holds(members.get("iss"), &rules.issuer) || !audience_holds(members.get("aud"), &rules.audience) {
+            return Err(INVALID);
+        }
+        if ["sub", "jti"].iter().any(|name| members.get(*name).is_some_and(|value| !value.is_string())) {
+            return Err(INVALID);
+        }
+        let clamp = |ms: i128| i64::try_from(ms).unwrap_or(if ms < 0 { i64::MIN } else { i64::MAX });
+        Ok(Self { members, issued_at, validity: Validity { from_ms: clamp(from_ms), until_ms: clamp(until_ms) } })
+    }
+
+    /// The checks that come after the revocation list.
+    pub(super) fn check_kind(&self, rules: &Rules) -> Result<(), Failed> {
+        if !self.members.contains_key("exp") {
+            return Err(JwtFault::NoExpiry.into());
+        }
+        if rules.jti_claim.as_ref().is_some_and(|name| !self.members.contains_key(name)) {
+            return Err(JwtFault::NoId.into());
+        }
+        let Some(name) = &rules.token_type_claim else { return Ok(()) };
+        match self.members.get(name) {
+            None => Err(JwtFault::NoType.into()),
+            Some(Value::String(kind)) if rules.token_types.iter().any(|wanted| wanted.as_str() == kind) => Ok(()),
+            Some(_) => Err(JwtFault::WrongType.into()),
+        }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.members.get(name)
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.members.get(name).and_then(Value::as_str)
+    }
+
+    /// Those members that the configuration mentions.
+    pub(super) fn only(mut self, names: &[String]) -> Map<String, Value> {
+        names.iter().filter_map(|name| self.members.remove_entry(name)).collect()
+    }
+}
+
+fn millis(duration: Duration) -> i128 {
+    i128::try_from(duration.as_millis()).unwrap_or(i128::MAX)
+}
+
+/// What Python's `int()` makes of a JSON value, saturating: a number cut to whole, `true`, a string of digits.
+fn integer(value: &Value) -> Option<i128> {
+    match value {
+        Value::Bool(flag) => Some(i128::from(*flag)),
+        Value::Number(number) => number
+            .as_i128()
+            .or_else(|| number.as_u128().map(|_| i128::MAX))
+            .or_else(|| number.as_f64().map(whole_part)),
+        Value::String(text) => digits(text),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a float is cut to whole as Python's int() does; the cast saturates")]
+fn whole_part(number: f64) -> i128 {
+    number as i128
+}
+
+/// ASCII only: blanks around, a sign, digits with single `_` between them.
+fn digits(text: &str) -> Option<i128> {
+    let text = text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\u{b}');
+    let (negative, digits) = match text.as_bytes().first()? {
+        b'-' => (true, &text[1..]),
+        b'+' => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let well_formed = digits.split('_').all(|run| !run.is_empty() && run.bytes().all(|byte| byte.is_ascii_digit()));
+    if !well_formed {
+        return None;
+    }
+    let value = digits.bytes().filter(u8::is_ascii_digit).fold(0_i128, |value, digit| {
+        value.saturating_mul(10).saturating_add(i128::from(digit - b'0'))
+    });
+    Some(if negative { -value } else { value })
+}
+
+/// RFC 7519, section 4.1.1: one string, equal to one that is expected.
+fn issuer_holds(claim: Option<&Value>, expected: &[String]) -> bool {
+    expected.is_empty() || claim.and_then(Value::as_str).is_some_and(|iss| expected.iter().any(|wanted| wanted == iss))
+}
+
+/// RFC 7519, section 4.1.3: a string or a list of strings only, at least one in common.
+fn audience_holds(claim: Option<&Value>, expected: &[String]) -> bool {
+    let wanted = |aud: &str| expected.iter().any(|wanted| wanted == aud);
+    match claim {
+        _ if expected.is_empty() => true,
+        Some(Value::String(aud)) => wanted(aud),
+        Some(Value::Array(elements)) => {
+            elements.iter().all(Value::is_string) && elements.iter().filter_map(Value::as_str).any(wanted)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: Now = Now { unix_ms: 1_700_000_000_500, uptime_ms: 0 };
+
+    fn check(rules: &Rules, claims: &Value, expected: Result<(), JwtFault>) {
+        let members = claims.as_object().cloned().expect("an object");
+        let outcome = Claims::check(members, rules, NOW).and_then(|claims| claims.check_kind(rules));
+        assert_eq!(outcome.map_err(|failed| failed.fault), expected, "{claims}");
+    }
+
+    fn with(name: &str, value: Value) -> Value {
+        let mut claims = json!({ "exp": 1_700_000_300, "jti": "j", "token_type": "access", "user_id": "1" });
+        claims[name] = value;
+        claims
+    }
+
+    #[test]
+    fn times_are_whole_seconds_against_a_clock_with_a_fraction() {
+        let rules = Rules::simplejwt();
+        for (name, value, expected) in [
+            ("exp", json!(1_700_000_001), Ok(())),
+            ("exp", json!(1_700_000_000), Err(JwtFault::Expired)),
+            ("exp", json!(1_700_000_001.9), Ok(())),
+            ("exp", json!(1_700_000_000.9), Err(JwtFault::Expired)),
+            ("exp", json!("1600000000"), Err(JwtFault::Expired)),
+            ("exp", json!("1800000000"), Err(JwtFault::Invalid)),
+            ("exp", json!(true), Err(JwtFault::Expired)),
+            ("exp", json!(null), Err(JwtFault::Invalid)),
+            ("exp", json!([1]), Err(JwtFault::Invalid)),
+            ("exp", json!("soon"), Err(JwtFault::Invalid)),
+            ("exp", json!(253_402_300_799_i64), Ok(())),
+            ("exp", json!(253_402_300_800_i64), Err(JwtFault::Invalid)),
+            ("exp", json!(1e300), Err(JwtFault::Invalid)),
+            ("exp", json!(-1), Err(JwtFault::Expired)),
+            ("nbf", json!(1_700_000_000.9), Ok(())),
+            ("nbf", json!(1_700_000_001), Err(JwtFault::Invalid)),
+            ("iat", json!(1_700_000_001), Err(JwtFault::Invalid)),
+            ("iat", json!(" +1_700 "), Ok(())),
+            ("iat", json!("1__0"), Err(JwtFault::Invalid)),
+            ("iat", json!(u64::MAX), Err(JwtFault::Invalid)),
+            ("iat", json!(-1e300), Ok(())),
+        ] {
+            check(&rules, &with(name, value), expected);
+        }
+        let later = Rules { leeway: Duration::from_secs(30), ..Rules::simplejwt() };
+        check(&later, &with("exp", json!(1_699_999_971)), Ok(()));
+        check(&later, &with("exp", json!(1_699_999_970)), Err(JwtFault::Expired));
+        check(&later, &with("nbf", json!(1_700_000_030)), Ok(()));
+        check(&later, &with("nbf", json!(1_700_000_031)), Err(JwtFault::Invalid));
+    }
+
+    #[test]
+    fn issuer_and_audience_must_be_there_where_they_are_configured() {
+        let rules = Rules { issuer: vec!["i".into()], audience: vec!["a".into(), "b".into()], ..Rules::simplejwt() };
+        let both = |iss: Value, aud: Value| {
+            let mut claims = with("iss", iss);
+            claims["aud"] = aud;
+            claims
+        };
+        check(&rules, &both(json!("i"), json!("a")), Ok(()));
+        check(&rules, &both(json!("i"), json!(["x", "b"])), Ok(()));
+        for bad in [json!(["x"]), json!([]), json!(["a", 1]), json!(1), json!(null), json!({ "a": 1 })] {
+            check(&rules, &both(json!("i"), bad), Err(JwtFault::Invalid));
+        }
+        for bad in [json!("j"), json!(["i"]), json!(null)] {
+            check(&rules, &both(bad, json!("a")), Err(JwtFault::Invalid));
+        }
+        check(&rules, &with("iss", json!("i")), Err(JwtFault::Invalid));
+        check(&Rules::simplejwt(), &both(json!(5), json!({})), Ok(()));
+    }
+
+    #[test]
+    fn what_is_missing_is_named_in_simplejwts_order() {
+        let rules = Rules::simplejwt();
+        check(&rules, &json!({}), Err(JwtFault::NoExpiry));
+        check(&rules, &json!({ "exp": 1_700_000_300 }), Err(JwtFault::NoId));
+        check(&rules, &json!({ "exp": 1_700_000_300, "jti": "" }), Err(JwtFault::NoType));
+        check(&rules, &with("token_type", json!("refresh")), Err(JwtFault::WrongType));
+        check(&rules, &with("jti", json!(5)), Err(JwtFault::Invalid));
+        check(&rules, &with("sub", json!(5)), Err(JwtFault::Invalid));
+        check(&rules, &json!({ "exp": 1_600_000_000, "token_type": "refresh" }), Err(JwtFault::Expired));
+        check(&rules, &json!({ "exp": 1_600_000_000, "iat": 1_800_000_000 }), Err(JwtFault::Invalid));
+    }
+
+    #[test]
+    fn a_lifetime_can_be_bounded() {
+        let rules = Rules { max_lifetime: Some(Duration::from_mins(5)), ..Rules::simplejwt() };
+        check(&rules, &with("iat", json!(1_700_000_000)), Ok(()));
+        check(&rules, &with("iat", json!(1_699_999_999)), Err(JwtFault::Invalid));
+    }
+}

@@ -1,0 +1,505 @@
+//! Keys that verify JWTs, each bound to one algorithm when it is loaded.
+//!
+//! The algorithm is a property of the key and never of the token: a public key cannot serve as an HMAC secret, and a token's header
+//! can only fail to name what the key is for. All forms of keys (PEM, JWK, secrets) end in [`VerificationKey`].
+
+use std::fmt;
+
+use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents, VerificationAlgorithm};
+use aws_lc_rs::{digest, hmac, rsa};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls_pki_types::SubjectPublicKeyInfoDer;
+use rustls_pki_types::pem::PemObject;
+use serde::Deserialize;
+use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
+
+use crate::secret::Secret;
+
+/// The signature algorithms of RFC 7518, section 3.1, and RFC 8037.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is the name that RFC 7518 gives it")]
+pub enum Algorithm {
+    HS256,
+    HS384,
+    HS512,
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    ES512,
+    EdDSA,
+}
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::HS256,
+        Self::HS384,
+        Self::HS512,
+        Self::RS256,
+        Self::RS384,
+        Self::RS512,
+        Self::PS256,
+        Self::PS384,
+        Self::PS512,
+        Self::ES256,
+        Self::ES384,
+        Self::ES512,
+        Self::EdDSA,
+    ];
+
+    /// The one of that exact name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+    }
+
+    /// Its name in a token's header.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HS256 => "HS256",
+            Self::HS384 => "HS384",
+            Self::HS512 => "HS512",
+            Self::RS256 => "RS256",
+            Self::RS384 => "RS384",
+            Self::RS512 => "RS512",
+            Self::PS256 => "PS256",
+            Self::PS384 => "PS384",
+            Self::PS512 => "PS512",
+            Self::ES256 => "ES256",
+            Self::ES384 => "ES384",
+            Self::ES512 => "ES512",
+            Self::EdDSA => "EdDSA",
+        }
+    }
+
+    fn family(self) -> Family {
+        match self {
+            Self::HS256 => Family::Hmac(hmac::HMAC_SHA256),
+            Self::HS384 => Family::Hmac(hmac::HMAC_SHA384),
+            Self::HS512 => Family::Hmac(hmac::HMAC_SHA512),
+            Self::RS256 => Family::Rsa(&signature::RSA_PKCS1_2048_8192_SHA256),
+            Self::RS384 => Family::Rsa(&signature::RSA_PKCS1_2048_8192_SHA384),
+            Self::RS512 => Family::Rsa(&signature::RSA_PKCS1_2048_8192_SHA512),
+            Self::PS256 => Family::Rsa(&signature::RSA_PSS_2048_8192_SHA256),
+            Self::PS384 => Family::Rsa(&signature::RSA_PSS_2048_8192_SHA384),
+            Self::PS512 => Family::Rsa(&signature::RSA_PSS_2048_8192_SHA512),
+            Self::ES256 => Family::Ec(Curve::P256),
+            Self::ES384 => Family::Ec(Curve::P384),
+            Self::ES512 => Family::Ec(Curve::P521),
+            Self::EdDSA => Family::Ed25519,
+        }
+    }
+
+    /// Whether its key is a shared secret.
+    pub fn is_hmac(self) -> bool {
+        matches!(self.family(), Family::Hmac(_))
+    }
+}
+
+enum Family {
+    Hmac(hmac::Algorithm),
+    Rsa(&'static RsaParameters),
+    Ec(Curve),
+    Ed25519,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Curve {
+    P256,
+    P384,
+    P521,
+}
+
+impl Curve {
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::P256, Self::P384, Self::P521].into_iter().find(|curve| curve.name() == name)
+    }
+
+    /// RFC 7518, section 6.2.1.1.
+    fn name(self) -> &'static str {
+        match self {
+            Self::P256 => "P-256",
+            Self::P384 => "P-384",
+            Self::P521 => "P-521",
+        }
+    }
+
+    fn coordinate_bytes(self) -> usize {
+        match self {
+            Self::P256 => 32,
+            Self::P384 => 48,
+            Self::P521 => 66,
+        }
+    }
+
+    fn verification(self) -> &'static dyn VerificationAlgorithm {
+        match self {
+            Self::P256 => &signature::ECDSA_P256_SHA256_FIXED,
+            Self::P384 => &signature::ECDSA_P384_SHA384_FIXED,
+            Self::P521 => &signature::ECDSA_P521_SHA512_FIXED,
+        }
+    }
+
+    /// RFC 5480, section 2.1.1.1.
+    fn oid(self) -> ObjectIdentifier {
+        ObjectIdentifier::new_unwrap(match self {
+            Self::P256 => "1.2.840.10045.3.1.7",
+            Self::P384 => "1.3.132.0.34",
+            Self::P521 => "1.3.132.0.35",
+        })
+    }
+}
+
+/// Why a key cannot be used; said to the operator, so it names what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct KeyError(String);
+
+fn key_error<T>(text: impl Into<String>) -> Result<T, KeyError> {
+    Err(KeyError(text.into()))
+}
+
+/// A key that verifies signatures of one algorithm.
+pub struct VerificationKey {
+    algorithm: Algorithm,
+    kid: Option<Box<str>>,
+    /// The `kid`, else the RFC 7638 thumbprint: the name by which the key can be revoked.
+    id: Box<str>,
+    fingerprint: Fingerprint,
+    verifier: Verifier,
+}
+
+/// SHA-256 over what the key is, whatever form it came in.
+pub type Fingerprint = [u8; 32];
+
+enum Verifier {
+    Hmac(hmac::Key),
+    Public(ParsedPublicKey),
+}
+
+impl fmt::Debug for VerificationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerificationKey").field("algorithm", &self.algorithm).field("kid", &self.kid).finish_non_exhaustive()
+    }
+}
+
+impl VerificationKey {
+    /// The algorithm that it is for.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Its key id, if it has one.
+    pub fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// The name by which it can be revoked.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What tells it from every other key.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// Whether `signature` is this key's over `message`. Signatures of ECDSA are `r || s` of fixed length (RFC 7518, section 3.4).
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        match &self.verifier {
+            Verifier::Hmac(key) => hmac::verify(key, message, signature).is_ok(),
+            Verifier::Public(key) => key.verify_sig(message, signature).is_ok(),
+        }
+    }
+
+    /// A shared secret for HS256, HS384 or HS512.
+    ///
+    /// # Errors
+    /// Another algorithm, or no secret at all.
+    pub fn from_secret(algorithm: Algorithm, kid: Option<&str>, secret: &Secret<Vec<u8>>) -> Result<Self, KeyError> {
+        Material::Oct(secret.clone()).into_key(algorithm, kid)
+    }
+
+    /// A public key in PEM (`-----BEGIN PUBLIC KEY-----`).
+    ///
+    /// # Errors
+    /// Another kind of PEM, or a key that is not for this algorithm.
+    pub fn from_pem(algorithm: Algorithm, kid: Option<&str>, pem: &[u8]) -> Result<Self, KeyError> {
+        let Ok(der) = SubjectPublicKeyInfoDer::from_pem_slice(pem) else { return key_error(no_public_key(pem)) };
+        Material::from_spki(&der)?.into_key(algorithm, kid)
+    }
+
+    /// A JWK Set (RFC 7517, section 5): its keys for signatures, each once for every one of `algorithms` that it can be used with.
+    ///
+    /// What the set says of encryption keys, of other key types and of other algorithms is passed over, as section 5 asks.
+    ///
+    /// # Errors
+    /// The text is no JWK Set, or a key that is meant for us is broken.
+    pub fn from_jwks(text: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Self>, KeyError> {
+        let set: JwkSet = serde_json::from_slice(text).map_err(|error| KeyError(format!("not a JWK Set: {error}")))?;
+        let mut keys = Vec::new();
+        for (at, jwk) in set.keys.into_iter().enumerate() {
+            let Ok(jwk) = serde_json::from_value::<Jwk>(jwk) else { continue };
+            if !jwk.is_for_verifying() {
+                continue;
+            }
+            let Some(material) = jwk.material() else { continue };
+            let material = material.map_err(|error| KeyError(format!("keys[{at}]: {error}")))?;
+            let wanted = |algorithm: &&Algorithm| jwk.alg.as_deref().is_none_or(|alg| alg == algorithm.name());
+            for algorithm in algorithms.iter().filter(wanted).filter(|algorithm| material.suits(**algorithm)) {
+                let key = material.clone().into_key(*algorithm, jwk.kid.as_deref());
+                keys.push(key.map_err(|error| KeyError(format!("keys[{at}]: {error}")))?);
+            }
+        }
+        Ok(keys)
+    }
+}
+
+/// What a key is, before it is bound to an algorithm.
+#[derive(Clone)]
+enum Material {
+    Oct(Secret<Vec<u8>>),
+    Rsa { n: Vec<u8>, e: Vec<u8> },
+    Ec { curve: Curve, x: Vec<u8>, y: Vec<u8> },
+    Ed25519 { x: Vec<u8> },
+}
+
+impl Material {
+    fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
+        let Ok(info) = SubjectPublicKeyInfoRef::try_from(der) else {
+            return key_error("the PEM does not hold a public key (SubjectPublicKeyInfo)");
+        };
+        let bytes = info.subject_public_key.raw_bytes();
+        match info.algorithm.oid.to_string().as_str() {
+            "1.2.840.113549.1.1.1" => {
+                let Ok(key) = rsa::PublicKey::from_der(der).or_else(|_| rsa::PublicKey::from_der(bytes)) else {
+                    return key_error("the RSA key is broken");
+                };
+                let (n, e) = (key.modulus(), key.exponent());
+                Ok(Self::Rsa {
+                    n: n.big_endian_without_leading_zero().to_vec(),
+                    e: e.big_endian_without_leading_zero().to_vec(),
+                })
+            }
+            "1.2.840.10045.2.1" => {
+                let oid = info.algorithm.parameters_oid().ok();
+                let curve = [Curve::P256, Curve::P384, Curve::P521].into_iter().find(|curve| Some(curve.oid()) == oid);
+                let Some(curve) = curve else { return key_error("the EC key is on none of P-256, P-384, P-521") };
+                match bytes.split_first() {
+                    Some((4, point)) if point.len() == 2 * curve.coordinate_bytes() => {
+                        let (x, y) = point.split_at(curve.coordinate_bytes());
+                        Ok(Self::Ec { curve, x: x.to_vec(), y: y.to_vec() })
+                    }
+                    _ => key_error("the EC key's point is not in uncompressed form; write it with `openssl ec -pubin -conv_form uncompressed`"),
+                }
+            }
+            "1.3.101.112" => Ok(Self::Ed25519 { x: bytes.to_vec() }),
+            other => key_error(format!("the key is of a kind that no JWT algorithm uses here (OID {other})")),
+        }
+    }
+
+    fn kind(&self) -> String {
+        match self {
+            Self::Oct(_) => "a shared secret".to_owned(),
+            Self::Rsa { .. } => "an RSA key".to_owned(),
+            Self::Ec { curve, .. } => format!("an EC key on {}", curve.name()),
+            Self::Ed25519 { .. } => "an Ed25519 key".to_owned(),
+        }
+    }
+
+    fn suits(&self, algorithm: Algorithm) -> bool {
+        match (self, algorithm.family()) {
+            (Self::Oct(_), Family::Hmac(_)) | (Self::Rsa { .. }, Family::Rsa(_)) | (Self::Ed25519 { .. }, Family::Ed25519) => true,
+            (Self::Ec { curve, .. }, Family::Ec(wanted)) => *curve == wanted,
+            _ => false,
+        }
+    }
+
+    fn into_key(self, algorithm: Algorithm, kid: Option<&str>) -> Result<VerificationKey, KeyError> {
+        let broken = |_| KeyError(format!("{} is broken", self.kind()));
+        let verifier = match (&self, algorithm.family()) {
+            (Self::Oct(secret), Family::Hmac(hash)) => {
+                if secret.expose().is_empty() {
+                    return key_error("the secret is empty");
+                }
+                Verifier::Hmac(hmac::Key::new(hash, secret.expose()))
+            }
+            (Self::Rsa { n, e }, Family::Rsa(parameters)) => {
+                let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
+                if !(2048..=8192).contains(&bits) {
+                    return key_error(format!("the RSA key has {bits} bits; 2048 to 8192 are taken (RFC 7518, section 3.3)"));
+                }
+                if e.iter().all(|byte| *byte == 0) || e.last().is_none_or(|byte| byte % 2 == 0) || **e == [1] {
+                    return key_error("the RSA key's exponent is no odd number above 1");
+                }
+                Verifier::Public(RsaPublicKeyComponents { n, e }.to_parsed_public_key(parameters).map_err(broken)?)
+            }
+            (Self::Ec { curve, x, y }, Family::Ec(wanted)) if *curve == wanted => {
+                let point = [&[4], x.as_slice(), y.as_slice()].concat();
+                Verifier::Public(ParsedPublicKey::new(curve.verification(), point).map_err(|_| KeyError(format!("{} is broken", self.kind())))?)
+            }
+            (Self::Ed25519 { x }, Family::Ed25519) => Verifier::Public(
+                ParsedPublicKey::new(&signature::ED25519, x).map_err(|_| KeyError(format!("{} is broken", self.kind())))?,
+            ),
+            _ => return key_error(format!("{} cannot be used with {}", self.kind(), algorithm.name())),
+        };
+        let fingerprint = self.thumbprint();
+        let id = kid.map_or_else(|| URL_SAFE_NO_PAD.encode(fingerprint), str::to_owned).into_boxed_str();
+        Ok(VerificationKey { algorithm, kid: kid.map(Into::into), id, fingerprint, verifier })
+    }
+
+    /// RFC 7638: SHA-256 over the required members, in order, without blanks.
+    fn thumbprint(&self) -> Fingerprint {
+        let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let members = match self {
+            Self::Oct(secret) => format!(r#"{{"k":"{}","kty":"oct"}}"#, b64(secret.expose())),
+            Self::Rsa { n, e } => format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, b64(e), b64(n)),
+            Self::Ec { curve, x, y } => {
+                format!(r#"{{"crv":"{}","kty":"EC","x":"{}","y":"{}"}}"#, curve.name(), b64(x), b64(y))
+            }
+            Self::Ed25519 { x } => format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, b64(x)),
+        };
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(digest::digest(&digest::SHA256, members.as_bytes()).as_ref());
+        fingerprint
+    }
+}
+
+#[derive(Deserialize)]
+struct JwkSet {
+    keys: Vec<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    kid: Option<String>,
+    alg: Option<String>,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    key_ops: Option<Vec<String>>,
+    n: Option<String>,
+    e: Option<String>,
+    crv: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+    k: Option<String>,
+}
+
+impl Jwk {
+    /// RFC 7517, sections 4.2 and 4.3.
+    fn is_for_verifying(&self) -> bool {
+        self.usage.as_deref().is_none_or(|usage| usage == "sig")
+            && self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"))
+    }
+
+    /// `None`: of a type or on a curve that is not known here.
+    fn material(&self) -> Option<Result<Material, KeyError>> {
+        let member = |name: &str, value: &Option<String>| match value {
+            None => key_error(format!("member `{name}` is missing")),
+            Some(text) => URL_SAFE_NO_PAD.decode(text).map_err(|_| KeyError(format!("member `{name}` is not base64url"))),
+        };
+        // RFC 7518, section 6.3.1.1: no leading zero octets; those who write them anyway mean the same number.
+        let number = |name: &str, value: &Option<String>| {
+            member(name, value).map(|bytes| bytes.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<u8>>())
+        };
+        let sized = |name: &str, value: &Option<String>, bytes: usize| match member(name, value) {
+            Ok(coordinate) if coordinate.len() != bytes => key_error(format!("member `{name}` is not of {bytes} bytes")),
+            other => other,
+        };
+        match (self.kty.as_str(), self.crv.as_deref()) {
+            ("oct", _) => Some(member("k", &self.k).map(|k| Material::Oct(Secret::new(k)))),
+            ("RSA", _) => {
+                Some(number("n", &self.n).and_then(|n| number("e", &self.e).map(|e| Material::Rsa { n, e })))
+            }
+            ("EC", Some(crv)) => Curve::from_name(crv).map(|curve| {
+                let x = sized("x", &self.x, curve.coordinate_bytes())?;
+                Ok(Material::Ec { curve, x, y: sized("y", &self.y, curve.coordinate_bytes())? })
+            }),
+            ("OKP", Some("Ed25519")) => Some(sized("x", &self.x, 32).map(|x| Material::Ed25519 { x })),
+            _ => None,
+        }
+    }
+}
+
+/// What a PEM text holds instead of a public key, and what to do about it.
+fn no_public_key(pem: &[u8]) -> String {
+    let text = String::from_utf8_lossy(pem);
+    let label = text.split("-----BEGIN ").nth(1).and_then(|rest| rest.split("-----").next());
+    match label {
+        None => "there is no PEM in it; a public key starts with -----BEGIN PUBLIC KEY-----".to_owned(),
+        Some(label) if label.ends_with("PRIVATE KEY") => {
+            format!("it holds a {label}, which a gateway must not have; write the public one with `openssl pkey -in KEY -pubout`")
+        }
+        Some("CERTIFICATE") => {
+            "it holds a certificate; write its key with `openssl x509 -in CERT -pubkey -noout`".to_owned()
+        }
+        Some("RSA PUBLIC KEY") => {
+            "it holds a bare RSA key; write it with `openssl rsa -RSAPublicKey_in -in KEY -pubout`".to_owned()
+        }
+        Some(label) => format!("it holds {label:?}; a public key starts with -----BEGIN PUBLIC KEY-----"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 7638, section 3.1, and RFC 8037, appendix A.3, with their thumbprints.
+    #[test]
+    fn thumbprints_are_those_of_the_rfcs() {
+        let rsa = r#"{"keys":[{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB","alg":"RS256"}]}"#;
+        let keys = VerificationKey::from_jwks(rsa.as_bytes(), &Algorithm::ALL).expect("a good set");
+        assert_eq!(keys.iter().map(VerificationKey::id).collect::<Vec<_>>(), ["NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"]);
+        let ed = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        let keys = VerificationKey::from_jwks(ed.as_bytes(), &Algorithm::ALL).expect("a good set");
+        assert_eq!(keys[0].id(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    }
+
+    #[test]
+    fn a_set_gives_only_what_it_may_be_used_for() {
+        let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+        for (members, expected) in [
+            (r#""use":"sig""#, 1), (r#""use":"enc""#, 0), (r#""key_ops":["verify"]"#, 1), (r#""key_ops":["sign"]"#, 0),
+            (r#""alg":"EdDSA""#, 1), (r#""alg":"ES256""#, 0),
+        ] {
+            let set = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}",{members}}},{{"kty":"later"}},5]}}"#);
+            let keys = VerificationKey::from_jwks(set.as_bytes(), &[Algorithm::EdDSA, Algorithm::ES256]).expect("a good set");
+            assert_eq!(keys.len(), expected, "{members}");
+        }
+        let oct = r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#;
+        let keys = VerificationKey::from_jwks(oct.as_bytes(), &[Algorithm::HS256, Algorithm::HS512, Algorithm::RS256]);
+        assert_eq!(keys.expect("a good set").len(), 2);
+    }
+
+    #[test]
+    fn broken_keys_are_errors_that_name_them() {
+        for (set, words) in [
+            ("[]", "not a JWK Set"),
+            (r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]}"#, "keys[0]: member `x` is not of 32 bytes"),
+            (r#"{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}]}"#, "not of 32 bytes"),
+            (r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}"#, "the RSA key has 17 bits"),
+            (r#"{"keys":[{"kty":"RSA","n":"!","e":"AQAB"}]}"#, "not base64url"),
+        ] {
+            let error = VerificationKey::from_jwks(set.as_bytes(), &Algorithm::ALL).expect_err(set).to_string();
+            assert!(error.contains(words), "{set}: {error}");
+        }
+    }
+
+    #[test]
+    fn other_pem_is_named_with_the_way_out() {
+        for (pem, words) in [
+            ("hello", "no PEM"),
+            ("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n", "-pubout"),
+            ("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n", "openssl x509"),
+        ] {
+            let error = VerificationKey::from_pem(Algorithm::RS256, None, pem.as_bytes()).expect_err(pem).to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

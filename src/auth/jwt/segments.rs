@@ -1,0 +1,118 @@
+//! The form of a compact JWS (RFC 7515, section 3.1): three segments, a header, and nothing that is not understood.
+
+use base64::Engine;
+use base64::alphabet::URL_SAFE;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde_json::{Map, Value};
+
+/// Base64url without junk, spare bits zero; padding is dealt with before.
+const STRICT: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone)
+        .with_decode_allow_trailing_bits(false),
+);
+
+/// A token in pieces. Nothing of it is believed yet.
+#[derive(Debug)]
+pub(super) struct Segments<'t> {
+    /// What the signature is over: the first two segments as sent.
+    pub(super) signed: &'t [u8],
+    pub(super) header: Header,
+    pub(super) signature: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+/// What of the JOSE header matters. `typ`, `cty`, `jku`, `jwk`, `x5u` and `x5c` do not: keys come from the configuration alone.
+#[derive(Debug)]
+pub(super) struct Header {
+    pub(super) alg: String,
+    pub(super) kid: Option<String>,
+}
+
+/// The token has no such form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+impl<'t> Segments<'t> {
+    pub(super) fn parse(token: &'t [u8]) -> Result<Self, Malformed> {
+        let mut dots = token.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at);
+        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else { return Err(Malformed) };
+        let header = decode(&token[..first])?;
+        let payload = decode(&token[first + 1..second])?;
+        let signature = decode(&token[second + 1..])?;
+        Ok(Self { signed: &token[..second], header: Header::parse(&header)?, signature, payload })
+    }
+
+    /// The claims: a JSON object, of duplicate members the last.
+    pub(super) fn claims(&self) -> Result<Map<String, Value>, Malformed> {
+        object(&self.payload)
+    }
+}
+
+impl Header {
+    fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut members = object(bytes)?;
+        // No extension is implemented, so a critical one is never understood (RFC 7515, section 4.1.11); and a payload that is
+        // not base64url (RFC 7797) is no payload of ours.
+        if members.contains_key("crit") || members.get("b64") == Some(&Value::Bool(false)) {
+            return Err(Malformed);
+        }
+        let Some(Value::String(alg)) = members.remove("alg") else { return Err(Malformed) };
+        let kid = match members.remove("kid") {
+            None => None,
+            Some(Value::String(kid)) => Some(kid),
+            Some(_) => return Err(Malformed),
+        };
+        Ok(Self { alg, kid })
+    }
+}
+
+fn object(bytes: &[u8]) -> Result<Map<String, Value>, Malformed> {
+    serde_json::from_slice(bytes).map_err(|_| Malformed)
+}
+
+/// Padding is taken where the segment with it is a whole number of quanta.
+fn decode(segment: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let bare = if segment.len().is_multiple_of(4) {
+        let one = segment.strip_suffix(b"=").unwrap_or(segment);
+        one.strip_suffix(b"=").unwrap_or(one)
+    } else {
+        segment
+    };
+    STRICT.decode(bare).map_err(|_| Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::*;
+
+    #[test]
+    fn base64url_is_read_strictly() {
+        for (segment, expected) in [
+            ("", Some(&b""[..])), ("QQ", Some(b"A")), ("QQ==", Some(b"A")), ("QUI", Some(b"AB")), ("QUI=", Some(b"AB")),
+            ("QR", None), ("QQ=", None), ("QQ===", None), ("QUJD====", None), ("Q", None), ("QQ\n", None), ("+w", None), ("-w", Some(b"\xfb")),
+        ] {
+            assert_eq!(decode(segment.as_bytes()).ok().as_deref(), expected, "{segment}");
+        }
+    }
+
+    #[test]
+    fn headers_that_are_not_understood_are_refused() {
+        let token = |header: &str| format!("{}.e30.", URL_SAFE_NO_PAD.encode(header));
+        for good in [r#"{"alg":"HS256"}"#, r#"{"alg":"x","kid":"k","typ":5,"jwk":{}}"#, r#"{"alg":"x","b64":true}"#] {
+            assert!(Segments::parse(token(good).as_bytes()).is_ok(), "{good}");
+        }
+        for bad in [
+            "", "[]", "{}", r#"{"alg":5}"#, r#"{"alg":"x","kid":5}"#, r#"{"alg":"x","kid":null}"#, r#"{"alg":"x","crit":[]}"#,
+            r#"{"alg":"x","crit":["b64"],"b64":true}"#, r#"{"alg":"x","b64":false}"#, "{\"alg\":\"x\"} x",
+        ] {
+            assert!(Segments::parse(token(bad).as_bytes()).is_err(), "{bad}");
+        }
+        for bad in ["", ".", "..", "a.b", "e30.e30.e30.e30"] {
+            assert!(Segments::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}

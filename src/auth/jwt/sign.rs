@@ -1,0 +1,100 @@
+//! Signs JWTs, for development and tests: `authgate jwt mint`. Gateways never sign.
+
+use std::fmt;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
+use aws_lc_rs::{hmac, signature::RsaEncoding};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use rustls_pki_types::pem::PemObject;
+use serde_json::{Map, Value, json};
+
+use super::keys::Algorithm;
+use crate::secret::Secret;
+
+/// A private key, bound to an algorithm.
+pub struct SigningKey {
+    algorithm: Algorithm,
+    kid: Option<String>,
+    pair: Pair,
+}
+
+enum Pair {
+    Hmac(hmac::Key),
+    Rsa(RsaKeyPair, &'static dyn RsaEncoding),
+    Ec(EcdsaKeyPair),
+    Ed(Ed25519KeyPair),
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey").field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+/// The key cannot sign.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SignError(String);
+
+impl SigningKey {
+    /// A secret (HS*), or a private key in PEM (`-----BEGIN PRIVATE KEY-----`), for that algorithm.
+    ///
+    /// # Errors
+    /// The key is none, or not for this algorithm.
+    pub fn new(algorithm: Algorithm, kid: Option<String>, key: &Secret<Vec<u8>>) -> Result<Self, SignError> {
+        let wrong = || SignError(format!("the key is no private key for {} in PEM (PKCS #8)", algorithm.name()));
+        let pkcs8 = || PrivatePkcs8KeyDer::from_pem_slice(key.expose()).map_err(|_| wrong());
+        let hmac = |hash| Ok(Pair::Hmac(hmac::Key::new(hash, key.expose())));
+        let rsa = |encoding: &'static dyn RsaEncoding| {
+            RsaKeyPair::from_pkcs8(pkcs8()?.secret_pkcs8_der()).map(|pair| Pair::Rsa(pair, encoding)).map_err(|_| wrong())
+        };
+        let ec = |curve| EcdsaKeyPair::from_pkcs8(curve, pkcs8()?.secret_pkcs8_der()).map(Pair::Ec).map_err(|_| wrong());
+        let pair = match algorithm {
+            Algorithm::HS256 => hmac(hmac::HMAC_SHA256),
+            Algorithm::HS384 => hmac(hmac::HMAC_SHA384),
+            Algorithm::HS512 => hmac(hmac::HMAC_SHA512),
+            Algorithm::RS256 => rsa(&signature::RSA_PKCS1_SHA256),
+            Algorithm::RS384 => rsa(&signature::RSA_PKCS1_SHA384),
+            Algorithm::RS512 => rsa(&signature::RSA_PKCS1_SHA512),
+            Algorithm::PS256 => rsa(&signature::RSA_PSS_SHA256),
+            Algorithm::PS384 => rsa(&signature::RSA_PSS_SHA384),
+            Algorithm::PS512 => rsa(&signature::RSA_PSS_SHA512),
+            Algorithm::ES256 => ec(&signature::ECDSA_P256_SHA256_FIXED_SIGNING),
+            Algorithm::ES384 => ec(&signature::ECDSA_P384_SHA384_FIXED_SIGNING),
+            Algorithm::ES512 => ec(&signature::ECDSA_P521_SHA512_FIXED_SIGNING),
+            Algorithm::EdDSA => {
+                Ed25519KeyPair::from_pkcs8(pkcs8()?.secret_pkcs8_der()).map(Pair::Ed).map_err(|_| wrong())
+            }
+        }?;
+        Ok(Self { algorithm, kid, pair })
+    }
+
+    /// A compact JWS over these claims.
+    ///
+    /// # Errors
+    /// The library refuses to sign.
+    pub fn sign(&self, claims: &Map<String, Value>) -> Result<String, SignError> {
+        let mut header = json!({ "alg": self.algorithm.name(), "typ": "JWT" });
+        if let Some(kid) = &self.kid {
+            header["kid"] = json!(kid);
+        }
+        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", encode(&header), encode(&Value::Object(claims.clone())));
+        let (message, random) = (signed.as_bytes(), SystemRandom::new());
+        let refused = |_| SignError("the key refused to sign".to_owned());
+        let signature = match &self.pair {
+            Pair::Hmac(key) => hmac::sign(key, message).as_ref().to_vec(),
+            Pair::Rsa(pair, encoding) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(*encoding, &random, message, &mut signature).map_err(refused)?;
+                signature
+            }
+            Pair::Ec(pair) => pair.sign(&random, message).map_err(refused)?.as_ref().to_vec(),
+            Pair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
+        };
+        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+}

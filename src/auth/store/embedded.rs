@@ -1,0 +1,267 @@
+//! The store that needs nothing installed: one TOML file, held in memory and read again when it changes.
+//!
+//! Gateways read it; `authgate token`, `user` and `revoke` rewrite it whole, under a lock, so a reader sees the old file or the new
+//! one and never half of either.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use serde::{Deserialize, Serialize};
+use tracing::{error, info};
+
+use super::{JwtFacts, JwtQuestion, StoreError, TokenDigest, TokenFacts, UserKey};
+use crate::auth::record::{Layout, TokenRecord, UserRecord};
+
+/// How often the file is looked at: a revocation is in force everywhere well within a second.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// What the configuration says of the file.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where it is.
+    pub file: PathBuf,
+}
+
+/// The records of a file; the same as in Redis.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Records {
+    /// The mark that makes it a store of ours.
+    pub layout: Layout,
+    /// Opaque tokens by digest.
+    #[serde(default)]
+    pub tokens: BTreeMap<String, TokenRecord>,
+    /// Users by id.
+    #[serde(default)]
+    pub users: BTreeMap<String, UserRecord>,
+    /// What was revoked.
+    #[serde(default)]
+    pub revoked: Revoked,
+}
+
+/// What was revoked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revoked {
+    /// JWT ids, each with the Unix second after which the entry may be forgotten; 0: never.
+    #[serde(default)]
+    pub jti: BTreeMap<String, i64>,
+    /// User ids: what was issued by that Unix second is revoked.
+    #[serde(default)]
+    pub user: BTreeMap<String, i64>,
+    /// Key ids.
+    #[serde(default)]
+    pub kid: BTreeMap<String, i64>,
+}
+
+impl Records {
+    /// No records yet, under a new mark.
+    pub fn empty(epoch: String) -> Self {
+        let layout = Layout { version: Layout::VERSION, epoch };
+        Self { layout, tokens: BTreeMap::new(), users: BTreeMap::new(), revoked: Revoked::default() }
+    }
+
+    /// Reads a file's text, and holds it to the layout.
+    ///
+    /// # Errors
+    /// What is wrong, with the place in the file where TOML can say it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let records: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        if records.layout.version != Layout::VERSION {
+            return Err(format!("layout.version is {}, this program reads {}", records.layout.version, Layout::VERSION));
+        }
+        if let Some(digest) = records.tokens.keys().find(|digest| TokenDigest::from_hex(digest).is_none()) {
+            return Err(format!("tokens.{digest}: not a SHA-256 digest of 64 lower-case hexadecimal digits"));
+        }
+        match records.users.iter().find(|(id, user)| *id != user.id.as_str()) {
+            Some((id, user)) => Err(format!("users.{id}: its id is {:?}", user.id.as_str())),
+            None => Ok(records),
+        }
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not as the layout says.
+    pub fn load(file: &Path) -> Result<Self, String> {
+        let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        Self::parse(&text).map_err(|error| format!("{}: {error}", file.display()))
+    }
+
+    /// Replaces the file by these records, whole or not at all.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn save(&self, file: &Path) -> io::Result<()> {
+        let text = toml::to_string(self).map_err(io::Error::other)?;
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut fresh = tempfile::Builder::new().prefix(".authgate-").tempfile_in(folder)?;
+        fresh.write_all(b"# Kept by `authgate token`, `authgate user` and `authgate revoke`: digests and users, no keys.\n")?;
+        fresh.write_all(text.as_bytes())?;
+        fresh.as_file().sync_all()?;
+        if let Ok(old) = fs::metadata(file) {
+            fresh.as_file().set_permissions(old.permissions())?;
+        }
+        fresh.persist(file)?;
+        Ok(())
+    }
+}
+
+/// The file as gateways see it.
+#[derive(Debug)]
+pub struct Embedded {
+    name: Arc<str>,
+    file: PathBuf,
+    records: ArcSwapOption<Records>,
+    reached: AtomicBool,
+}
+
+/// What tells one version of a file from the next.
+type Stamp = (SystemTime, u64, u64);
+
+impl Embedded {
+    /// Reads the file. One that cannot be read is an outage of this store, not of the gateway.
+    pub fn open(name: Arc<str>, settings: Settings) -> Self {
+        let embedded =
+            Self { name, file: settings.file, records: ArcSwapOption::empty(), reached: AtomicBool::new(false) };
+        embedded.read();
+        embedded
+    }
+
+    pub(super) fn was_reached(&self) -> bool {
+        self.reached.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_usable(&self) -> bool {
+        self.records.load().is_some()
+    }
+
+    /// A file that is broken or gone leaves no records: what it said before may have been revoked in it.
+    fn read(&self) {
+        match Records::load(&self.file) {
+            Ok(records) => {
+                self.records.store(Some(Arc::new(records)));
+                self.reached.store(true, Ordering::Relaxed);
+            }
+            Err(problem) => {
+                self.records.store(None);
+                error!(store = %self.name, problem, "the store's file cannot be used; its routes answer 503");
+            }
+        }
+    }
+
+    fn stamp(&self) -> Option<Stamp> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = fs::metadata(&self.file).ok()?;
+        Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+    }
+
+    pub(super) async fn watch(&self) {
+        let mut seen = None;
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        loop {
+            let stamp = self.stamp();
+            if stamp != seen {
+                self.read();
+                if seen.is_some() && self.is_usable() {
+                    info!(store = %self.name, "the store's file has changed and was read again");
+                }
+                seen = stamp;
+            }
+            ticks.tick().await;
+        }
+    }
+
+    fn records(&self) -> Result<Arc<Records>, StoreError> {
+        self.records.load_full().ok_or_else(|| StoreError::Unreachable(Arc::clone(&self.name)))
+    }
+
+    pub(super) fn token(&self, digest: &TokenDigest) -> Result<Option<TokenFacts>, StoreError> {
+        let records = self.records()?;
+        let Some(token) = records.tokens.get(&digest.to_hex()).cloned() else { return Ok(None) };
+        let user = records.users.get(token.user.as_str()).cloned();
+        let user_revoked = records.revoked.user.get(token.user.as_str()).copied();
+        Ok(Some(TokenFacts { token, user, user_revoked }))
+    }
+
+    pub(super) fn jwt(&self, question: JwtQuestion<'_>) -> Result<JwtFacts, StoreError> {
+        let records = self.records()?;
+        let revoked = &records.revoked;
+        let user = match question.user {
+            None => None,
+            Some(UserKey::Id(id)) => records.users.get(id.as_str()),
+            Some(UserKey::Name(name)) => {
+                records.users.values().find(|user| user.username.as_ref().is_some_and(|text| text.as_str() == name))
+            }
+        };
+        let revoked_user = question.revoked_user.or(user.map(|user| &user.id));
+        Ok(JwtFacts {
+            jti_revoked: question.jti.is_some_and(|jti| revoked.jti.contains_key(jti)),
+            kid_revoked: question.kid.is_some_and(|kid| revoked.kid.contains_key(kid)),
+            user_revoked: revoked_user.and_then(|id| revoked.user.get(id.as_str()).copied()),
+            user: user.cloned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+        layout = { version = 1, epoch = "e" }
+        [tokens.2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881]
+        user = "1"
+        [users.1]
+        id = "1"
+        username = "ada"
+        active = true
+        [revoked.user]
+        1 = 1700000000
+    "#;
+
+    #[test]
+    fn a_saved_file_is_read_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tokens.toml");
+        let records = Records::parse(FILE).expect("a good file");
+        records.save(&file).expect("writable");
+        assert_eq!(Records::load(&file), Ok(records));
+    }
+
+    #[test]
+    fn lookups_join_what_belongs_together() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tokens.toml");
+        fs::write(&file, FILE).expect("writable");
+        let store = Embedded::open("file".into(), Settings { file });
+        let facts = store.token(&TokenDigest::of(b"x")).expect("usable").expect("there");
+        assert_eq!((facts.user.map(|user| user.active), facts.user_revoked), (Some(true), Some(1_700_000_000)));
+        assert!(store.token(&TokenDigest::of(b"y")).expect("usable").is_none());
+        let question = JwtQuestion { user: Some(UserKey::Name("ada")), ..JwtQuestion::default() };
+        let facts = store.jwt(question).expect("usable");
+        assert_eq!((facts.user.is_some(), facts.user_revoked), (true, Some(1_700_000_000)));
+    }
+
+    #[test]
+    fn a_file_that_breaks_is_an_outage() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tokens.toml");
+        let store = Embedded::open("file".into(), Settings { file: file.clone() });
+        assert!(matches!(store.token(&TokenDigest::of(b"x")), Err(StoreError::Unreachable(_))));
+        fs::write(&file, FILE).expect("writable");
+        store.read();
+        assert!(store.was_reached() && store.is_usable());
+        for broken in ["layout = 1", "", &FILE.replace("version = 1", "version = 2"), &FILE.replace("2d71", "ZZ71")] {
+            fs::write(&file, broken).expect("writable");
+            store.read();
+            assert!(!store.is_usable(), "{broken}");
+        }
+    }
+}

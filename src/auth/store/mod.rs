@@ -1,0 +1,265 @@
+//! Where tokens, users and revocations are looked up: Redis, or a file.
+//!
+//! The request path only reads. A store answers what it knows or says that it cannot; nothing here turns "I could not find out"
+//! into "no".
+
+pub mod embedded;
+pub mod redis;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+
+use super::record::{BadRecord, TokenRecord, UserRecord};
+use crate::identity::UserId;
+
+/// What the configuration says of one store.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its name in the file.
+    pub name: Arc<str>,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// The kinds of stores.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// A Redis server.
+    Redis(redis::Settings),
+    /// A file of this machine.
+    Embedded(embedded::Settings),
+}
+
+/// One store, shared by all workers: what is known of its health, and a file's records.
+#[derive(Debug)]
+pub struct Shared {
+    name: Arc<str>,
+    part: Part,
+}
+
+#[derive(Debug)]
+enum Part {
+    Redis(Arc<redis::Shared>),
+    Embedded(Arc<embedded::Embedded>),
+}
+
+impl Shared {
+    /// Takes the settings in. Nothing is connected and a file that cannot be read yet is no error: see [`Shared::watch`].
+    pub fn new(settings: Settings) -> Arc<Self> {
+        let part = match settings.kind {
+            Kind::Redis(redis) => Part::Redis(Arc::new(redis::Shared::new(Arc::clone(&settings.name), redis))),
+            Kind::Embedded(file) => {
+                Part::Embedded(Arc::new(embedded::Embedded::open(Arc::clone(&settings.name), file)))
+            }
+        };
+        Arc::new(Self { name: settings.name, part })
+    }
+
+    /// Its name in the file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it was usable once since the start.
+    pub fn was_reached(&self) -> bool {
+        match &self.part {
+            Part::Redis(shared) => shared.was_reached(),
+            Part::Embedded(file) => file.was_reached(),
+        }
+    }
+
+    /// Whether it is usable now, as far as the last look tells.
+    pub fn is_usable(&self) -> bool {
+        match &self.part {
+            Part::Redis(shared) => shared.is_usable(),
+            Part::Embedded(file) => file.is_usable(),
+        }
+    }
+
+    /// Keeps looking after the store, for ever: Redis is asked for its layout, a file is read again when it changes.
+    pub async fn watch(self: Arc<Self>) {
+        match &self.part {
+            Part::Redis(shared) => redis::watch(shared).await,
+            Part::Embedded(file) => file.watch().await,
+        }
+    }
+
+    /// A handle for one worker, with a connection of its own.
+    pub fn open(self: &Arc<Self>) -> Rc<Store> {
+        Rc::new(match &self.part {
+            Part::Redis(shared) => Store::Redis(redis::RedisStore::new(Arc::clone(shared))),
+            Part::Embedded(file) => Store::Embedded(Arc::clone(file)),
+        })
+    }
+}
+
+/// A worker's handle on a store.
+#[derive(Debug)]
+pub enum Store {
+    /// Over this worker's connection.
+    Redis(redis::RedisStore),
+    /// From memory.
+    Embedded(Arc<embedded::Embedded>),
+}
+
+/// The name under which an opaque token is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    /// SHA-256 of a key as it was presented.
+    pub fn of(key: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest::digest(&digest::SHA256, key).as_ref());
+        Self(bytes)
+    }
+
+    /// The digest itself.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// As it is written in a store: 64 lower-case hexadecimal digits.
+    pub fn to_hex(self) -> String {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(HEX[usize::from(digit)])).collect()
+    }
+
+    /// Reads what [`TokenDigest::to_hex`] writes.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+        let mut bytes = [0; 32];
+        if pairs.len() != bytes.len() {
+            return None;
+        }
+        for (byte, pair) in bytes.iter_mut().zip(pairs) {
+            let digit = |at: u8| match at {
+                b'0'..=b'9' => Some(at - b'0'),
+                b'a'..=b'f' => Some(at - b'a' + 10),
+                _ => None,
+            };
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+/// What a store knows of an opaque token.
+#[derive(Debug, Clone)]
+pub struct TokenFacts {
+    /// The token.
+    pub token: TokenRecord,
+    /// Its user, if there is one.
+    pub user: Option<UserRecord>,
+    /// Everything issued to that user by then is revoked.
+    pub user_revoked: Option<i64>,
+}
+
+/// What a JWT makes one ask.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct JwtQuestion<'q> {
+    /// Was this token revoked?
+    pub jti: Option<&'q str>,
+    /// Was this key revoked?
+    pub kid: Option<&'q str>,
+    /// Was what this user holds revoked, and when?
+    pub revoked_user: Option<&'q UserId>,
+    /// Who is this?
+    pub user: Option<UserKey<'q>>,
+}
+
+/// By what a user is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserKey<'q> {
+    /// By id.
+    Id(&'q UserId),
+    /// By login name.
+    Name(&'q str),
+}
+
+/// What a store knows of a JWT.
+#[derive(Debug, Clone, Default)]
+pub struct JwtFacts {
+    /// This token was revoked.
+    pub jti_revoked: bool,
+    /// The key that signed it was revoked.
+    pub kid_revoked: bool,
+    /// Everything issued to that user by then is revoked.
+    pub user_revoked: Option<i64>,
+    /// The user, if there is one.
+    pub user: Option<UserRecord>,
+}
+
+/// A store could not say.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no connection to it.
+    #[error("store {0} cannot be reached")]
+    Unreachable(Arc<str>),
+    /// It did not answer in time.
+    #[error("store {0} did not answer in time")]
+    Timeout(Arc<str>),
+    /// Its layout mark is missing or another one than before: it was flushed, evicted, or is another database.
+    #[error("store {0} is not the one it was: its layout record is missing or has changed")]
+    Layout(Arc<str>),
+    /// It answered with an error.
+    #[error("store {0} refused: {1}")]
+    Refused(Arc<str>, String),
+    /// It answered with something that is no record.
+    #[error("store {0}: {1}")]
+    Record(Arc<str>, BadRecord),
+}
+
+impl StoreError {
+    /// A short name for logs and metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "store_unreachable",
+            Self::Timeout(_) => "store_timeout",
+            Self::Layout(_) => "store_layout",
+            Self::Refused(..) => "store_refused",
+            Self::Record(..) => "store_bad_record",
+        }
+    }
+}
+
+impl Store {
+    /// Looks up an opaque token, and its user.
+    ///
+    /// # Errors
+    /// The store could not say.
+    pub async fn token(&self, digest: &TokenDigest) -> Result<Option<TokenFacts>, StoreError> {
+        match self {
+            Self::Redis(redis) => redis.token(digest).await,
+            Self::Embedded(file) => file.token(digest),
+        }
+    }
+
+    /// Looks up what a JWT makes one ask.
+    ///
+    /// # Errors
+    /// The store could not say.
+    pub async fn jwt(&self, question: JwtQuestion<'_>) -> Result<JwtFacts, StoreError> {
+        match self {
+            Self::Redis(redis) => redis.jwt(question).await,
+            Self::Embedded(file) => file.jwt(question),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_written_as_everybody_writes_them() {
+        let hex = TokenDigest::of(b"x").to_hex();
+        assert_eq!(hex, "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881");
+        assert_eq!(TokenDigest::from_hex(&hex), Some(TokenDigest::of(b"x")));
+        for bad in ["", "2d", &hex.to_uppercase(), &hex[1..], &format!("{hex}00")] {
+            assert_eq!(TokenDigest::from_hex(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! `Authorization: Token <key>`: an opaque key that a store knows by its digest, judged as DRF's `TokenAuthentication` does.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::HeaderName;
+
+use super::cache::{self, Validity, VerdictCache};
+use super::store::{Store, StoreError, TokenDigest, TokenFacts};
+use super::{Judged, Now};
+use crate::credential::{Judge, Refusal, Shape, Words};
+use crate::identity::{Facts, Identity};
+use crate::outbound::identity::IdentityTable;
+
+/// What the configuration says of one token authenticator.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its name in the file.
+    pub name: Arc<str>,
+    /// Schemes, compared without regard to ASCII case.
+    pub schemes: Vec<String>,
+    /// The header that carries the credential.
+    pub header: HeaderName,
+    /// Name of the store that knows the keys.
+    pub store: Arc<str>,
+    /// What is remembered.
+    pub cache: cache::Settings,
+}
+
+/// The part that all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    settings: Settings,
+    cache: VerdictCache,
+    tables: Arc<[IdentityTable]>,
+}
+
+impl Shared {
+    /// Takes the settings in. Identities get their header values for each of `tables`.
+    pub fn new(settings: Settings, tables: Arc<[IdentityTable]>) -> Arc<Self> {
+        Arc::new(Self { cache: VerdictCache::new(settings.cache), settings, tables })
+    }
+
+    /// What was configured.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+}
+
+/// One worker's authenticator.
+#[derive(Debug)]
+pub struct TokenAuthenticator {
+    shared: Arc<Shared>,
+    store: Rc<Store>,
+}
+
+impl TokenAuthenticator {
+    /// Joins what is shared with a worker's handle on the store.
+    pub fn new(shared: Arc<Shared>, store: Rc<Store>) -> Self {
+        Self { shared, store }
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.shared.settings.name
+    }
+
+    pub(super) fn header(&self) -> &HeaderName {
+        &self.shared.settings.header
+    }
+
+    /// `None`: not for me.
+    pub(super) async fn judge(
+        &self,
+        words: &Words<'_>,
+        judge: Judge,
+        now: Now,
+    ) -> Result<Option<Result<Arc<Identity>, Refusal>>, StoreError> {
+        let shape = words.shape();
+        let mine = |scheme: &[u8]| {
+            self.shared.settings.schemes.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(scheme))
+        };
+        if !shape.scheme().is_some_and(mine) {
+            return Ok(None);
+        }
+        let key = match shape {
+            Shape::Empty => return Ok(None),
+            Shape::Scheme(_) => return Ok(Some(Err(Refusal::TokenMissing))),
+            Shape::More(_) => return Ok(Some(Err(Refusal::TokenHasSpaces))),
+            Shape::Pair(_, key) => key,
+        };
+        if std::str::from_utf8(key).is_err() {
+            return Ok(Some(Err(Refusal::TokenHasInvalidCharacters)));
+        }
+        if judge == Judge::OnlyToRefuse {
+            return Ok(Some(Err(Refusal::TokenUnknown)));
+        }
+        let digest = TokenDigest::of(key);
+        if let Some(verdict) = self.shared.cache.find(digest.as_bytes(), now) {
+            return Ok(Some(verdict));
+        }
+        let judged = match self.store.token(&digest).await? {
+            None => Judged::refused(Refusal::TokenUnknown),
+            Some(facts) => self.weigh(facts, now),
+        };
+        self.shared.cache.insert(*digest.as_bytes(), &judged, now);
+        Ok(Some(match judged {
+            Judged::Accepted { identity, .. } => Ok(identity),
+            Judged::Refused { refusal, .. } => Err(refusal),
+        }))
+    }
+
+    fn weigh(&self, facts: TokenFacts, now: Now) -> Judged {
+        let TokenFacts { token, user, user_revoked } = facts;
+        let ended = token.expires.is_some_and(|expires| expires <= now.unix_seconds());
+        let swept = user_revoked.is_some_and(|by| token.created.is_none_or(|created| created <= by));
+        let Some(user) = user.filter(|_| !ended && !swept && token.revoked.is_none()) else {
+            return Judged::refused(Refusal::TokenUnknown);
+        };
+        if !user.active {
+            return Judged::refused(Refusal::TokenUserInactive);
+        }
+        let facts = Facts {
+            authenticator: Arc::clone(&self.shared.settings.name),
+            id: user.id,
+            username: user.username,
+            email: user.email,
+            groups: user.groups,
+            scopes: token.scopes,
+            claims: serde_json::Map::new(),
+            attributes: user.attributes,
+        };
+        let until_ms = token.expires.map_or(i64::MAX, |expires| expires.saturating_mul(1000));
+        match Identity::new(facts, &self.shared.tables) {
+            Ok(identity) => {
+                Judged::Accepted { identity: Arc::new(identity), validity: Validity { until_ms, ..Validity::ALWAYS } }
+            }
+            // Someone who cannot be named to the upstream is nobody there.
+            Err(_) => Judged::refused(Refusal::TokenUnknown),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use http::header::AUTHORIZATION;
+    use http::{HeaderMap, HeaderValue};
+
+    use super::*;
+    use crate::auth::store;
+    use crate::credential::Presented;
+
+    const NOW: Now = Now { unix_ms: 1_700_000_000_500, uptime_ms: 0 };
+
+    /// Keys `good`, `expires-now`, `expires-later`, `revoked`, `orphan`, `idle`, `old`, `undated`, `fresh`.
+    fn authenticator(folder: &std::path::Path) -> TokenAuthenticator {
+        let mut text = "layout = { version = 1, epoch = \"e\" }\n[revoked.user]\nswept = 1699999999\n".to_owned();
+        for (key, record) in [
+            ("good", "user = \"1\""),
+            ("expires-now", "user = \"1\"\nexpires = 1700000000"),
+            ("expires-later", "user = \"1\"\nexpires = 1700000001"),
+            ("revoked", "user = \"1\"\nrevoked = 1699999999"),
+            ("orphan", "user = \"9\""),
+            ("idle", "user = \"2\""),
+            ("old", "user = \"swept\"\ncreated = 1699999999"),
+            ("undated", "user = \"swept\""),
+            ("fresh", "user = \"swept\"\ncreated = 1700000000"),
+        ] {
+            text += &format!("[tokens.{}]\n{record}\n", TokenDigest::of(key.as_bytes()).to_hex());
+        }
+        for (id, active) in [("1", true), ("2", false), ("swept", true)] {
+            text += &format!("[users.{id}]\nid = \"{id}\"\nactive = {active}\n");
+        }
+        let file = folder.join("tokens.toml");
+        fs::write(&file, text).expect("writable");
+        let kind = store::Kind::Embedded(store::embedded::Settings { file });
+        let store = store::Shared::new(store::Settings { name: "file".into(), kind });
+        let settings = Settings {
+            name: "token".into(),
+            schemes: vec!["Token".into(), "Key".into()],
+            header: AUTHORIZATION,
+            store: "file".into(),
+            cache: cache::Settings::default(),
+        };
+        TokenAuthenticator::new(Shared::new(settings, Arc::from([])), store.open())
+    }
+
+    #[tokio::test]
+    async fn keys_are_judged_as_drf_judges_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let authenticator = authenticator(folder.path());
+        let cases: &[(&[u8], Option<Result<&str, Refusal>>)] = &[
+            (b"", None),
+            (b"Basic abc", None),
+            ("To\u{212a}en good".as_bytes(), None),
+            (b"Token", Some(Err(Refusal::TokenMissing))),
+            (b"Token a b", Some(Err(Refusal::TokenHasSpaces))),
+            (b"Token \xff \xff", Some(Err(Refusal::TokenHasSpaces))),
+            (b"Token \xc0\x80", Some(Err(Refusal::TokenHasInvalidCharacters))),
+            (b"Token nope", Some(Err(Refusal::TokenUnknown))),
+            (b"Token GOOD", Some(Err(Refusal::TokenUnknown))),
+            (b"Token good", Some(Ok("1"))),
+            (b"tOKEN good", Some(Ok("1"))),
+            (b"key\tgood", Some(Ok("1"))),
+            (b"Token expires-now", Some(Err(Refusal::TokenUnknown))),
+            (b"Token expires-later", Some(Ok("1"))),
+            (b"Token revoked", Some(Err(Refusal::TokenUnknown))),
+            (b"Token orphan", Some(Err(Refusal::TokenUnknown))),
+            (b"Token idle", Some(Err(Refusal::TokenUserInactive))),
+            (b"Token old", Some(Err(Refusal::TokenUnknown))),
+            (b"Token undated", Some(Err(Refusal::TokenUnknown))),
+            (b"Token fresh", Some(Ok("swept"))),
+        ];
+        for (value, expected) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, HeaderValue::from_bytes(value).expect("a legal value"));
+            let presented = Presented::from_headers(&headers, &AUTHORIZATION);
+            let (words, judge) = presented.words().expect("one line");
+            // Twice: the second answer comes from the cache.
+            for _ in 0..2 {
+                let verdict = authenticator.judge(words, judge, NOW).await.expect("the store is there");
+                let verdict = verdict.map(|verdict| verdict.map(|identity| identity.facts().id.as_str().to_owned()));
+                let expected = expected.map(|expected| expected.map(str::to_owned));
+                assert_eq!(verdict, expected, "{}", String::from_utf8_lossy(value));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cached_key_ends_when_it_expires() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let authenticator = authenticator(folder.path());
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Token expires-later"));
+        let presented = Presented::from_headers(&headers, &AUTHORIZATION);
+        let (words, judge) = presented.words().expect("one line");
+        let mut verdicts = Vec::new();
+        for unix_ms in [1_700_000_000_500, 1_700_000_000_999, 1_700_000_001_000] {
+            let verdict = authenticator.judge(words, judge, Now { unix_ms, ..NOW }).await.expect("the store is there");
+            verdicts.push(verdict.is_some_and(|verdict| verdict.is_ok()));
+        }
+        assert_eq!(verdicts, [true, true, false]);
+    }
+}

@@ -1,0 +1,132 @@
+//! `authgate demo`: the gateway on its example file, before an upstream that shows what it received.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde_json::{Map, json};
+
+use super::{Failure, echo, load};
+use crate::app::{App, AppError};
+use crate::auth::Now;
+use crate::auth::jwt::keys::Algorithm;
+use crate::auth::jwt::sign::SigningKey;
+use crate::config::Config;
+use crate::examples;
+use crate::secret::Secret;
+use crate::telemetry;
+use crate::upstream::{Server, Transport};
+
+/// The lifetime of the JWT that is printed, in seconds.
+const LIFETIME: i64 = 3600;
+
+/// See it work.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where to listen, in place of what the file says; loopback only.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where the admin listener is, in place of what the file says; loopback only.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+}
+
+pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
+    let mut config = load(file)?.config;
+    if let Some(listen) = args.listen {
+        config.server.listen = vec![listen];
+    }
+    config.admin = args.admin.unwrap_or(config.admin);
+    if let Some(open) = config.server.listen.iter().chain([&config.admin]).find(|address| !address.ip().is_loopback()) {
+        return Err(Failure::Usage(format!(
+            "the demo's keys are known to the world, so it listens on loopback only and not on {open}; \
+             pass --listen 127.0.0.1:8443 --admin 127.0.0.1:9901"
+        )));
+    }
+    let failed = |error: io::Error| Failure::Failed(error.to_string());
+    let upstream = echo::bind(SocketAddr::from(([127, 0, 0, 1], 0))).map_err(failed)?;
+    point_at(&mut config, upstream.local_addr().map_err(failed)?)?;
+    let log = telemetry::start(config.log);
+    let tls = config.tls.is_some();
+    let app = App::bind(config).map_err(|error| taken(&error))?;
+    let (clients, operators) = app.addresses().map_err(failed)?;
+    let base = clients.first().map(|address| format!("{}://localhost:{}", if tls { "https" } else { "http" }, address.port()));
+    let told = lines(&base.unwrap_or_default(), operators, file, tls)?;
+    std::thread::Builder::new()
+        .name("echo".to_owned())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.and_then(|runtime| runtime.block_on(echo::serve(upstream)))
+        })
+        .map_err(failed)?;
+    let outcome = app.run(|| {
+        let _ = writeln!(io::stdout(), "{told}");
+    });
+    drop(log);
+    outcome.map_err(|error| Failure::Failed(error.to_string()))
+}
+
+/// Every upstream of the file is the echo.
+fn point_at(config: &mut Config, address: SocketAddr) -> Result<(), Failure> {
+    let authority = address.to_string().parse().map_err(|_| Failure::Failed(format!("{address} is no authority")))?;
+    let echo = Server { transport: Transport::Http, authority };
+    for upstream in config.upstreams.values_mut() {
+        upstream.servers = vec![echo.clone()];
+    }
+    Ok(())
+}
+
+fn taken(error: &AppError) -> Failure {
+    match error {
+        AppError::Bind { address, key, source } if source.kind() == io::ErrorKind::AddrInUse => {
+            let flag = if *key == "server.listen" { "--listen 127.0.0.1:18443" } else { "--admin 127.0.0.1:19901" };
+            Failure::Failed(format!("{address} ({key}) is in use by another program; pass {flag}, or any other free port"))
+        }
+        other => Failure::Failed(other.to_string()),
+    }
+}
+
+/// Lines to paste into another terminal.
+fn lines(base: &str, admin: SocketAddr, file: &Path, tls: bool) -> Result<String, Failure> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let ca = folder.join("certs-example/ca.pem");
+    let ca = ca.canonicalize().unwrap_or(ca);
+    let curl = if tls { format!("curl --cacert {} -i", ca.display()) } else { "curl -i".to_owned() };
+    let [(_, ada), (_, ben), ..] = examples::DEMO_TOKENS;
+    let jwt = jwt().map_err(|error| Failure::Failed(error.to_string()))?;
+    Ok(format!(
+        "
+authgate is running before a built-in upstream that answers with what it received.
+Its keys are known to the world: this is for looking, on this machine. Paste into another terminal:
+
+  # 200: a token; see x-user-id in what the upstream received
+  {curl} -H 'Authorization: Token {ada}' {base}/api/hello
+
+  # 200: a JWT, good for an hour
+  {curl} -H 'Authorization: Bearer {jwt}' {base}/api/hello
+
+  # 401: a token that nobody has
+  {curl} -H 'Authorization: Token nobody-has-this' {base}/api/hello
+
+  # 403: ben is known, and not in the group `staff`
+  {curl} -H 'Authorization: Token {ben}' {base}/api/admin/
+
+  # 200: a public route; the upstream never hears who the client claims to be
+  {curl} -H 'X-User-Id: 1' {base}/public/hello
+
+  # what it counts
+  curl http://{admin}/metrics
+
+Ctrl-C ends it."
+    ))
+}
+
+fn jwt() -> Result<String, crate::auth::jwt::sign::SignError> {
+    let key = SigningKey::new(Algorithm::ES256, None, &Secret::new(examples::JWT_ES256_KEY.to_vec()))?;
+    let now = Now::read().unix_seconds();
+    let claims = json!({
+        "token_type": "access", "user_id": "1", "username": "ada", "groups": ["staff"],
+        "jti": format!("{:032x}", fastrand::u128(..)), "iat": now, "exp": now + LIFETIME,
+    });
+    key.sign(claims.as_object().unwrap_or(&Map::new()))
+}

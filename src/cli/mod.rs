@@ -1,0 +1,130 @@
+//! The command line: one file a command family, no logic of their own.
+
+mod check;
+mod demo;
+mod echo;
+mod jwt;
+pub mod revoke;
+mod run;
+pub mod token;
+pub mod user;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::auth::store;
+use crate::config::{self, Loaded};
+
+/// A reverse proxy that takes authentication off existing HTTP APIs.
+///
+/// It ends TLS, judges `Authorization: Token <key>` against a store and `Authorization: Bearer <jwt>` against keys, and forwards
+/// what is allowed, with the user's identity in headers. What it does is written in gateway.toml.
+#[derive(Debug, Parser)]
+#[command(name = "authgate", version, about, long_about, max_term_width = 110, after_help = EXIT_CODES)]
+struct Arguments {
+    /// The configuration.
+    #[arg(long, global = true, value_name = "FILE", env = "AUTHGATE_CONFIG", default_value = "gateway.toml")]
+    config: PathBuf,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong use or configuration.
+Logs go to standard error, data to standard output.
+
+First steps:
+  authgate demo                          see it work, with keys that are known to the world
+  authgate check --config gateway.toml   every problem of a file, with what to write instead
+  authgate run --config gateway.toml     serve until SIGTERM";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT.
+    Run(run::Args),
+    /// Print every problem of the configuration, each with its line and what to write instead.
+    Check,
+    /// Run the shipped example before a built-in upstream, on loopback, and print curl lines to try.
+    Demo(demo::Args),
+    /// Opaque tokens of a store: create, show, list, revoke, import, export.
+    Token(token::Args),
+    /// User records of a store: put, show, disable, enable, delete.
+    User(user::Args),
+    /// End what was issued: to a user, one JWT, one token, or under one key.
+    Revoke(revoke::Args),
+    /// For development: mint a JWT, or explain one.
+    Jwt(jwt::Args),
+    /// The demo's upstream alone: answers with the request that it received, as JSON.
+    Echo(echo::Args),
+}
+
+/// What commands that write to a store need of the configuration.
+#[derive(Debug)]
+pub struct StoreContext<'c> {
+    /// The stores of the file.
+    pub stores: &'c [store::Settings],
+    /// The largest leeway of any JWT authenticator: a revoked `jti` is remembered that much longer than its token lives.
+    pub largest_leeway: Duration,
+}
+
+/// Why a command ends without having done its work.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// It was called wrongly, or the configuration is wrong: exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// It tried and failed: exit code 1.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let (text, code) = match arguments.run() {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(text)) => (text, 2),
+        Err(Failure::Failed(text)) => (text, 1),
+    };
+    let text = text.trim_end();
+    // A rendered configuration error says by itself what it is.
+    let prefix = if text.contains("error") && text.contains("-->") { "" } else { "error: " };
+    // If standard error is closed there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "{prefix}{text}");
+    ExitCode::from(code)
+}
+
+impl Arguments {
+    fn run(&self) -> Result<(), Failure> {
+        let file = &self.config;
+        match &self.command {
+            Command::Run(args) => run::run(args, file),
+            Command::Check => check::run(file),
+            Command::Demo(args) => demo::run(args, file),
+            Command::Echo(args) => echo::run(args),
+            Command::Jwt(args) => jwt::run(args, file),
+            Command::Token(args) => with_stores(file, |context| token::run(args, context)),
+            Command::User(args) => with_stores(file, |context| user::run(args, context)),
+            Command::Revoke(args) => with_stores(file, |context| revoke::run(args, context)),
+        }
+    }
+}
+
+/// Reads the configuration; what is only odd about it goes to standard error.
+fn load(file: &Path) -> Result<Loaded, Failure> {
+    let loaded = config::load(file).map_err(|error| Failure::Usage(error.to_string()))?;
+    for warning in &loaded.warnings {
+        let _ = writeln!(io::stderr(), "{warning}");
+    }
+    Ok(loaded)
+}
+
+fn with_stores(file: &Path, command: impl FnOnce(&StoreContext<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+    let config = config::load(file).map_err(|error| Failure::Usage(error.to_string()))?.config;
+    command(&StoreContext { stores: &config.stores, largest_leeway: config.largest_leeway() })
+}

@@ -1,0 +1,46 @@
+//! `authgate run`.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::{Failure, load};
+use crate::app::App;
+use crate::config::Loaded;
+use crate::telemetry;
+
+/// Serve until SIGTERM or SIGINT.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Take the keys, certificates and tokens of certs-example, which are known to the world. On loopback only.
+    #[arg(long)]
+    example_keys: bool,
+}
+
+pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
+    let loaded = load(file)?;
+    refuse_known_keys(args, &loaded)?;
+    let log = telemetry::start(loaded.config.log);
+    let outcome = App::bind(loaded.config).and_then(|app| app.run(|| {}));
+    drop(log);
+    outcome.map_err(|error| Failure::Failed(error.to_string()))
+}
+
+fn refuse_known_keys(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
+    if loaded.example_material.is_empty() {
+        return Ok(());
+    }
+    let loopback = loaded.config.server.listen.iter().all(|address| address.ip().is_loopback());
+    if args.example_keys && loopback {
+        return Ok(());
+    }
+    let mut text = String::from("these keys are shipped with authgate and known to the world:\n");
+    for used in &loaded.example_material {
+        let _ = writeln!(text, "\n  {}: {}\n    make your own:\n      {}", used.key, used.what, used.instead.replace('\n', "\n      "));
+    }
+    text.push_str(if args.example_keys {
+        "\n--example-keys is for loopback addresses only; server.listen has others."
+    } else {
+        "\nTo try them out: `authgate demo`, or `authgate run --example-keys` on loopback."
+    });
+    Err(Failure::Usage(text))
+}

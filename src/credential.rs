@@ -1,0 +1,229 @@
+//! What a credential's header says, as words, and why a credential is turned down.
+//!
+//! All rules here are rules on bytes: DRF splits `request.META['HTTP_AUTHORIZATION']` at ASCII blanks, and nothing else
+//! separates (0xA0 and 0x85 are data). Nothing is looked up and nothing is decoded.
+
+use std::borrow::Cow;
+
+use http::HeaderMap;
+use http::header::HeaderName;
+
+/// The value of one credential header of a request, read once.
+#[derive(Debug)]
+pub enum Presented<'r> {
+    /// The header is absent.
+    Nothing,
+    /// One line: a credential may be accepted.
+    One(Words<'r>),
+    /// Several lines. What a WSGI server would hand on is their text joined by `,`; intermediaries disagree on which line counts,
+    /// so it can be refused like that text, and is never accepted.
+    Several(Words<'r>),
+}
+
+impl<'r> Presented<'r> {
+    /// Reads the lines of header `name`.
+    pub fn from_headers(headers: &'r HeaderMap, name: &HeaderName) -> Self {
+        let mut lines = headers.get_all(name).iter();
+        let Some(first) = lines.next() else { return Self::Nothing };
+        let Some(second) = lines.next() else {
+            return Self::One(Words { text: Cow::Borrowed(first.as_bytes()) });
+        };
+        let mut joined = trim(first.as_bytes()).to_vec();
+        for line in std::iter::once(second).chain(lines) {
+            joined.push(b',');
+            joined.extend_from_slice(trim(line.as_bytes()));
+        }
+        Self::Several(Words { text: Cow::Owned(joined) })
+    }
+
+    /// The words, and whether they may ever be accepted.
+    pub fn words(&self) -> Option<(&Words<'r>, Judge)> {
+        match self {
+            Self::Nothing => None,
+            Self::One(words) => Some((words, Judge::InFull)),
+            Self::Several(words) => Some((words, Judge::OnlyToRefuse)),
+        }
+    }
+}
+
+/// Whether a presented credential may be accepted at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judge {
+    /// Accepted or refused on its merits.
+    InFull,
+    /// Refused for the first reason that its form gives, else as an unknown credential.
+    OnlyToRefuse,
+}
+
+/// A header value split at runs of blanks, borrowed from the request.
+#[derive(Debug)]
+pub struct Words<'r> {
+    text: Cow<'r, [u8]>,
+}
+
+impl Words<'_> {
+    /// Every word, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.text.split(|byte| is_blank(*byte)).filter(|word| !word.is_empty())
+    }
+
+    /// The scheme, and what follows it.
+    pub fn shape(&self) -> Shape<'_> {
+        let mut words = self.iter();
+        let Some(scheme) = words.next() else { return Shape::Empty };
+        match (words.next(), words.next()) {
+            (None, _) => Shape::Scheme(scheme),
+            (Some(value), None) => Shape::Pair(scheme, value),
+            (Some(_), Some(_)) => Shape::More(scheme),
+        }
+    }
+}
+
+/// How many words a header value has, as far as anyone asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape<'w> {
+    /// No word at all.
+    Empty,
+    /// A scheme alone.
+    Scheme(&'w [u8]),
+    /// A scheme and one word.
+    Pair(&'w [u8], &'w [u8]),
+    /// A scheme and two or more words.
+    More(&'w [u8]),
+}
+
+impl<'w> Shape<'w> {
+    /// The first word.
+    pub fn scheme(self) -> Option<&'w [u8]> {
+        match self {
+            Self::Empty => None,
+            Self::Scheme(scheme) | Self::Pair(scheme, _) | Self::More(scheme) => Some(scheme),
+        }
+    }
+}
+
+/// Why a credential was turned down: the reasons that DRF and SimpleJWT tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// `Token` and nothing behind it.
+    TokenMissing,
+    /// `Token` and more than one word behind it.
+    TokenHasSpaces,
+    /// The key is not UTF-8.
+    TokenHasInvalidCharacters,
+    /// No such key; or one that is expired, revoked, or without its user.
+    TokenUnknown,
+    /// The key's user may not log in.
+    TokenUserInactive,
+    /// `Bearer` and not exactly one word behind it.
+    BearerNotTwoWords,
+    /// The JWT fails a check of its own.
+    Jwt(JwtFault),
+    /// A good JWT that names nobody, or nobody who can be named to an upstream.
+    JwtUserUnnamed,
+    /// A good JWT for a user who is not there.
+    JwtUserNotFound,
+    /// A good JWT for a user who may not log in.
+    JwtUserInactive,
+    /// A good JWT from before the user's password was changed.
+    JwtPasswordChanged,
+}
+
+impl Refusal {
+    /// A short name for logs and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::TokenMissing => "token_missing",
+            Self::TokenHasSpaces => "token_has_spaces",
+            Self::TokenHasInvalidCharacters => "token_has_invalid_characters",
+            Self::TokenUnknown => "token_unknown",
+            Self::TokenUserInactive => "token_user_inactive",
+            Self::BearerNotTwoWords => "bearer_not_two_words",
+            Self::Jwt(fault) => fault.label(),
+            Self::JwtUserUnnamed => "jwt_user_unnamed",
+            Self::JwtUserNotFound => "jwt_user_not_found",
+            Self::JwtUserInactive => "jwt_user_inactive",
+            Self::JwtPasswordChanged => "jwt_password_changed",
+        }
+    }
+}
+
+/// What is wrong with a JWT, as finely as SimpleJWT tells its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JwtFault {
+    /// Form, key, signature or a claim: SimpleJWT does not say which.
+    Invalid,
+    /// `exp` has passed.
+    Expired,
+    /// Its `jti`, its user or its key was revoked.
+    Revoked,
+    /// `exp` is absent.
+    NoExpiry,
+    /// `jti` is absent.
+    NoId,
+    /// The token type is absent.
+    NoType,
+    /// The token type is of no class that is accepted.
+    WrongType,
+}
+
+impl JwtFault {
+    /// A short name for logs and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Invalid => "jwt_invalid",
+            Self::Expired => "jwt_expired",
+            Self::Revoked => "jwt_revoked",
+            Self::NoExpiry => "jwt_no_expiry",
+            Self::NoId => "jwt_no_id",
+            Self::NoType => "jwt_no_type",
+            Self::WrongType => "jwt_wrong_type",
+        }
+    }
+}
+
+/// Space and tab separate; so would VT and FF in Python's `bytes.split()`, but no HTTP parser lets them in.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | 0x0B | 0x0C)
+}
+
+fn trim(line: &[u8]) -> &[u8] {
+    let start = line.iter().position(|byte| !is_blank(*byte)).unwrap_or(line.len());
+    let end = line.iter().rposition(|byte| !is_blank(*byte)).map_or(start, |at| at + 1);
+    &line[start..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use http::header::AUTHORIZATION;
+
+    use super::*;
+
+    fn check(lines: &[&[u8]], expected: Option<(Shape<'_>, Judge)>) {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(AUTHORIZATION, HeaderValue::from_bytes(line).expect("a legal value"));
+        }
+        let presented = Presented::from_headers(&headers, &AUTHORIZATION);
+        assert_eq!(presented.words().map(|(words, judge)| (words.shape(), judge)), expected, "{lines:?}");
+    }
+
+    #[test]
+    fn words_are_split_at_runs_of_blanks_only() {
+        check(&[], None);
+        check(&[b""], Some((Shape::Empty, Judge::InFull)));
+        check(&[b"Token"], Some((Shape::Scheme(b"Token"), Judge::InFull)));
+        check(&[b"Token \t abc"], Some((Shape::Pair(b"Token", b"abc"), Judge::InFull)));
+        check(&[b"Token a\xA0b"], Some((Shape::Pair(b"Token", b"a\xA0b"), Judge::InFull)));
+        check(&[b"Token a\x85b"], Some((Shape::Pair(b"Token", b"a\x85b"), Judge::InFull)));
+        check(&[b"Token a b"], Some((Shape::More(b"Token"), Judge::InFull)));
+    }
+
+    #[test]
+    fn several_lines_are_joined_and_only_refused() {
+        check(&[b"Token comma", b"key"], Some((Shape::Pair(b"Token", b"comma,key"), Judge::OnlyToRefuse)));
+        check(&[b"", b"Token abc"], Some((Shape::Pair(b",Token", b"abc"), Judge::OnlyToRefuse)));
+        check(&[b"Token a", b"Token b"], Some((Shape::More(b"Token"), Judge::OnlyToRefuse)));
+    }
+}

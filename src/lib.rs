@@ -1,0 +1,49 @@
+//! authgate: a reverse proxy that takes authentication off existing HTTP APIs.
+//!
+//! One rule holds the structure: imports only go down this map. A test reads it and names any `use crate::` that climbs.
+//!
+//! ```text
+//! -- 5  assembly: the only floor that wires parts together
+//! cli            one file per command family; no logic of their own
+//! app            Config -> App: build every part once, bind, spawn, drain
+//! signal         SIGTERM and SIGINT -> drain, SIGHUP -> reload, as one stream of events
+//! -- 4  configuration: makes the settings that lower floors declare
+//! config         gateway.toml: read, checked whole, every problem with its line and what to write instead
+//! examples       what certs-example holds, and how to know it again
+//! -- 3  listeners
+//! server         sockets, workers, connections, deadlines, drain
+//! admin          /livez, /readyz, /metrics on a listener of their own
+//! -- 2  the request
+//! proxy          Proxy::handle, the path of a request on one page
+//! -- 1  parts: each talks to one thing outside the process
+//! auth           who is asking: token and JWT authenticators, stores, cache
+//! upstream       the application servers: one seam, Upstream::forward
+//! tls            both sides of TLS
+//! telemetry      the log, and every metric
+//! -- 0  words and rules: pure; no async, no I/O, no clock
+//! outbound       the only request that may leave, and what it says about whom
+//! policy         who may pass, and the proof that it was asked
+//! identity       who somebody is, in texts that can travel in headers
+//! credential     what a credential's header says, and why it is turned down
+//! path           every reading that a server could make of a path
+//! secret         values that cannot be printed
+//! ```
+
+pub mod admin;
+pub mod app;
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod credential;
+pub mod examples;
+pub mod identity;
+pub mod outbound;
+pub mod path;
+pub mod policy;
+pub mod proxy;
+pub mod secret;
+pub mod server;
+pub mod signal;
+pub mod telemetry;
+pub mod tls;
+pub mod upstream;

@@ -1,0 +1,351 @@
+//! `[identity]`: which headers tell the upstream who is asking, and which names a client may therefore never send.
+
+use std::collections::HashSet;
+
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde_json::{Map, Value};
+
+use crate::identity::{Facts, Fields, NotText, Text};
+use crate::policy::{Permit, Who};
+
+/// Position of a table among those of the configuration; also that of its values in an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableId(usize);
+
+impl TableId {
+    /// The `[identity]` table of the file.
+    pub const GLOBAL: Self = Self(0);
+
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// One `[identity]` table: header names, where their values come from, and how these are written.
+#[derive(Debug, Clone)]
+pub struct IdentityTable {
+    id: TableId,
+    headers: Box<[(HeaderName, Source)]>,
+    encoding: Encoding,
+    anonymous: Fields,
+    public: Fields,
+}
+
+/// Where the value of an identity header comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The user's id.
+    Id,
+    /// The user's login name.
+    Username,
+    /// The user's mail address.
+    Email,
+    /// The user's groups.
+    Groups,
+    /// The credential's scopes.
+    Scopes,
+    /// The name of the authenticator that accepted the credential, `anonymous` or `public`.
+    Authenticator,
+    /// A claim of the JWT, by the names to walk.
+    Claim(Box<[String]>),
+    /// An attribute of the user record, by the names to walk.
+    Attribute(Box<[String]>),
+}
+
+/// How a value is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// All but visible ASCII, and `%`, as `%XX`.
+    Percent,
+    /// The bytes as they are.
+    Utf8,
+}
+
+/// What becomes of the header that carried the credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialMode {
+    /// `Authorization: Authgate <digest>` in its place, so that caches behind the gateway keep users apart.
+    Opaque,
+    /// Sent as it came.
+    Keep,
+    /// Nothing is sent.
+    Remove,
+}
+
+const NOT_VISIBLE: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
+const NOT_IN_LIST: &AsciiSet = &NOT_VISIBLE.add(b',');
+
+impl IdentityTable {
+    /// A table as it is configured.
+    pub fn new(id: TableId, headers: Vec<(HeaderName, Source)>, encoding: Encoding) -> Self {
+        let headers = headers.into_boxed_slice();
+        let nobody = |name: &'static str| Fields {
+            values: headers
+                .iter()
+                .map(|(_, source)| (*source == Source::Authenticator).then(|| HeaderValue::from_static(name)))
+                .collect(),
+            opaque: None,
+        };
+        Self { id, anonymous: nobody("anonymous"), public: nobody("public"), headers, encoding }
+    }
+
+    /// The header names of this table.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.headers.iter().map(|(name, _)| name)
+    }
+
+    /// Names of the claims that this table reads.
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        self.headers.iter().filter_map(|(_, source)| match source {
+            Source::Claim(path) => path.first().map(String::as_str),
+            _ => None,
+        })
+    }
+
+    /// The header values for somebody.
+    ///
+    /// # Errors
+    /// A value that is no header value: an object, or text with control characters or outer blanks.
+    pub fn render(&self, facts: &Facts) -> Result<Fields, NotText> {
+        let values = self.headers.iter().map(|(_, source)| self.value(source, facts)).collect::<Result<_, _>>()?;
+        Ok(Fields { values, opaque: Some(opaque(facts)) })
+    }
+
+    fn value(&self, source: &Source, facts: &Facts) -> Result<Option<HeaderValue>, NotText> {
+        match source {
+            Source::Id => self.single(facts.id.as_text()),
+            Source::Username => facts.username.as_ref().map_or(Ok(None), |name| self.single(name)),
+            Source::Email => facts.email.as_ref().map_or(Ok(None), |email| self.single(email)),
+            Source::Groups => list(&facts.groups),
+            Source::Scopes => list(&facts.scopes),
+            Source::Authenticator => self.single(&Text::new(&facts.authenticator)?),
+            Source::Claim(path) => self.json(walk(&facts.claims, path)),
+            Source::Attribute(path) => self.json(walk(&facts.attributes, path)),
+        }
+    }
+
+    /// An empty text is no value: it sends no header.
+    fn single(&self, text: &Text) -> Result<Option<HeaderValue>, NotText> {
+        let text = text.as_str();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let value = match self.encoding {
+            Encoding::Percent => HeaderValue::from_str(&utf8_percent_encode(text, NOT_VISIBLE).to_string()),
+            Encoding::Utf8 => HeaderValue::from_bytes(text.as_bytes()),
+        };
+        value.map(Some).map_err(|_| NotText)
+    }
+
+    fn json(&self, value: Option<&Value>) -> Result<Option<HeaderValue>, NotText> {
+        match value {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Array(elements)) => list(&elements.iter().map(scalar).collect::<Result<Vec<_>, _>>()?),
+            Some(value) => self.single(&scalar(value)?),
+        }
+    }
+
+    /// Puts the fields of this table into a request, each once or not at all, whatever the client sent.
+    pub fn insert(&self, headers: &mut HeaderMap, permit: &Permit) {
+        let fields = match permit.who() {
+            Who::Public => Some(&self.public),
+            Who::Anonymous => Some(&self.anonymous),
+            Who::Known(identity) => identity.fields(self.id),
+        };
+        for (at, (name, _)) in self.headers.iter().enumerate() {
+            match fields.and_then(|fields| fields.values.get(at)) {
+                Some(Some(value)) => headers.insert(name, value.clone()),
+                _ => headers.remove(name),
+            };
+        }
+    }
+
+    /// The stand-in for the credential of whoever passes.
+    pub fn opaque<'p>(&self, permit: &'p Permit) -> Option<&'p HeaderValue> {
+        match permit.who() {
+            Who::Public | Who::Anonymous => None,
+            Who::Known(identity) => identity.fields(self.id).and_then(|fields| fields.opaque.as_ref()),
+        }
+    }
+}
+
+/// Elements are always escaped, so that a `,` inside one cannot be read as two.
+fn list(elements: &[Text]) -> Result<Option<HeaderValue>, NotText> {
+    if elements.is_empty() {
+        return Ok(None);
+    }
+    let escaped: Vec<String> =
+        elements.iter().map(|element| utf8_percent_encode(element.as_str(), NOT_IN_LIST).to_string()).collect();
+    HeaderValue::from_str(&escaped.join(",")).map(Some).map_err(|_| NotText)
+}
+
+fn scalar(value: &Value) -> Result<Text, NotText> {
+    match value {
+        Value::String(text) => Text::new(text),
+        Value::Number(number) => Text::new(&number.to_string()),
+        Value::Bool(flag) => Text::new(if *flag { "true" } else { "false" }),
+        Value::Null | Value::Array(_) | Value::Object(_) => Err(NotText),
+    }
+}
+
+fn walk<'v>(map: &'v Map<String, Value>, path: &[String]) -> Option<&'v Value> {
+    let (first, rest) = path.split_first()?;
+    rest.iter().try_fold(map.get(first)?, |value, name| value.as_object()?.get(name))
+}
+
+fn opaque(facts: &Facts) -> HeaderValue {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(facts.authenticator.as_bytes());
+    hash.update(&[0]);
+    hash.update(facts.id.as_str().as_bytes());
+    let text = format!("Authgate {}", URL_SAFE_NO_PAD.encode(hash.finish()));
+    HeaderValue::try_from(text).expect("base64url is visible ASCII")
+}
+
+/// Names that a client may never send: compared with all but letters and digits ignored, since servers fold them differently.
+#[derive(Debug, Clone)]
+pub struct ReservedNames {
+    exact: HashSet<Box<[u8]>>,
+    /// Whether some reserved name starts with this letter or digit: most headers need no more than this look.
+    starts: [bool; 128],
+}
+
+/// Reserved whatever the configuration says: what proxies, WSGI servers and frameworks are known to believe.
+const RESERVED: &[&str] = &[
+    "forwarded", "xrealip", "remoteuser", "xremoteuser", "xoriginalurl", "xoriginalmethod", "xrewriteurl", "xhttpmethod",
+    "xhttpmethodoverride", "xmethodoverride", "proxy",
+];
+
+/// Reserved with all that follows.
+const RESERVED_FAMILIES: &[&str] = &["xforwarded", "xssl", "xclientcert", "xauthgate"];
+
+impl ReservedNames {
+    /// The fixed names, and those of the configuration: every `[identity]` header and every `strip`.
+    pub fn new<'n>(configured: impl IntoIterator<Item = &'n str>) -> Self {
+        let exact: HashSet<Box<[u8]>> = RESERVED
+            .iter()
+            .copied()
+            .chain(configured)
+            .map(|name| letters(name).collect::<Box<[u8]>>())
+            .filter(|name| !name.is_empty())
+            .collect();
+        let mut starts = [false; 128];
+        let families = RESERVED_FAMILIES.iter().map(|family| family.as_bytes());
+        for first in exact.iter().map(AsRef::as_ref).chain(families).filter_map(|name| name.first()) {
+            if let Some(flag) = starts.get_mut(usize::from(*first)) {
+                *flag = true;
+            }
+        }
+        Self { exact, starts }
+    }
+
+    /// Whether a client's field of this name is dropped: reserved, or spelled with a `_`, which WSGI servers fold onto `-`.
+    pub fn contains(&self, name: &HeaderName) -> bool {
+        let name = name.as_str();
+        if name.contains('_') {
+            return true;
+        }
+        let Some(first) = letters(name).next() else { return false };
+        if !self.starts.get(usize::from(first)).copied().unwrap_or(true) {
+            return false;
+        }
+        let folded: Vec<u8> = letters(name).collect();
+        self.exact.contains(folded.as_slice())
+            || RESERVED_FAMILIES.iter().any(|family| folded.starts_with(family.as_bytes()))
+    }
+}
+
+fn letters(name: &str) -> impl Iterator<Item = u8> {
+    name.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::identity::{Identity, UserId};
+    use std::sync::Arc;
+
+    fn facts(username: &str, attributes: Value) -> Facts {
+        let text = |text: &str| Text::new(text).expect("plain text");
+        Facts {
+            authenticator: "token".into(),
+            id: UserId::new("42").expect("an id"),
+            username: Some(text(username)),
+            email: None,
+            groups: vec![text("a b"), text("c,d"), text("100%")],
+            scopes: Vec::new(),
+            claims: Map::new(),
+            attributes: attributes.as_object().cloned().unwrap_or_default(),
+        }
+    }
+
+    fn rendered(source: Source, encoding: Encoding, facts: &Facts) -> Result<Option<Vec<u8>>, NotText> {
+        let name = HeaderName::from_static("x-it");
+        let table = IdentityTable::new(TableId::GLOBAL, vec![(name, source)], encoding);
+        table.render(facts).map(|fields| fields.values[0].as_ref().map(|value| value.as_bytes().to_vec()))
+    }
+
+    #[test]
+    fn values_are_written_as_the_table_says() {
+        let check = |source, encoding, expected: Option<&str>| {
+            let facts = facts("zo\u{eb} 5%", json!({ "org": { "name": "Acme", "tags": ["x", 2] }, "none": null }));
+            assert_eq!(rendered(source, encoding, &facts), Ok(expected.map(|text| text.as_bytes().to_vec())));
+        };
+        let attribute = |path: &[&str]| Source::Attribute(path.iter().map(ToString::to_string).collect());
+        check(Source::Id, Encoding::Percent, Some("42"));
+        check(Source::Username, Encoding::Percent, Some("zo%C3%AB%205%25"));
+        check(Source::Username, Encoding::Utf8, Some("zo\u{eb} 5%"));
+        check(Source::Groups, Encoding::Utf8, Some("a%20b,c%2Cd,100%25"));
+        check(Source::Email, Encoding::Utf8, None);
+        check(Source::Scopes, Encoding::Utf8, None);
+        check(Source::Authenticator, Encoding::Utf8, Some("token"));
+        check(attribute(&["org", "name"]), Encoding::Utf8, Some("Acme"));
+        check(attribute(&["org", "tags"]), Encoding::Utf8, Some("x,2"));
+        check(attribute(&["none"]), Encoding::Utf8, None);
+        check(attribute(&["org", "none", "x"]), Encoding::Utf8, None);
+    }
+
+    #[test]
+    fn values_that_cannot_travel_refuse_the_identity() {
+        let attribute = || Source::Attribute(Box::new(["a".to_owned()]));
+        for bad in [json!("x\r\ny"), json!(" x"), json!({ "b": 1 }), json!(["ok", "x\0"]), json!([[1]])] {
+            let facts = facts("ada", json!({ "a": bad }));
+            assert_eq!(rendered(attribute(), Encoding::Percent, &facts), Err(NotText), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reserved_names_are_found_in_every_spelling() {
+        let reserved = ReservedNames::new(["X-User-Id", "X-Team"]);
+        let check = |name: &str, expected| {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a legal name");
+            assert_eq!(reserved.contains(&name), expected, "{name}");
+        };
+        for name in [
+            "X-User-Id", "x_user_id", "X.User.Id", "XUserId", "x-user_id", "X-Team", "X-Forwarded-For", "X-Forwarded-Anything",
+            "Forwarded", "X-Real-IP", "Remote-User", "X-SSL-Client-Verify", "X-Client-Cert-Chain", "X-Authgate-Anything",
+            "Proxy", "X-HTTP-Method-Override", "any_underscore", "SCRIPT_NAME",
+        ] {
+            check(name, true);
+        }
+        for name in ["Accept", "Authorization", "X-User", "X-Custom", "Proxy-Authorization", "Referer", "~"] {
+            check(name, false);
+        }
+    }
+
+    #[test]
+    fn the_stand_in_tells_users_and_authenticators_apart() {
+        let identity = Identity::new(facts("ada", json!({})), &[]).map(Arc::new).expect("plain values");
+        let mut other = identity.facts().clone();
+        assert_eq!(opaque(&other), opaque(identity.facts()));
+        other.authenticator = "jwt".into();
+        assert_ne!(opaque(&other), opaque(identity.facts()));
+    }
+}

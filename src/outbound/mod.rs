@@ -1,0 +1,197 @@
+//! [`Outbound`]: the only request that may leave for an upstream, and the only way to make one.
+//!
+//! The order is fixed: hop-by-hop fields out, reserved names out, then our own fields in. A client can therefore neither send a
+//! field in our name nor have one of ours taken away by naming it in `Connection`.
+
+pub mod forwarded;
+pub mod hop;
+pub mod identity;
+
+use http::header::{AUTHORIZATION, HOST, HeaderName};
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderMap, HeaderValue, Request, Version};
+
+use self::forwarded::{Peer, RequestId};
+use self::identity::{CredentialMode, IdentityTable, ReservedNames};
+use crate::policy::{Permit, Who};
+
+/// A request that a policy let pass, cleaned and told who it is for.
+#[derive(Debug)]
+pub struct Outbound<B> {
+    request: Request<B>,
+}
+
+/// What a route knows of how its requests leave; the same for all of them.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Whom the upstream is told about.
+    pub identity: IdentityTable,
+    /// Names that only we may send.
+    pub reserved: ReservedNames,
+    /// The headers that this route's authenticators read.
+    pub credential_headers: Box<[HeaderName]>,
+    /// What becomes of them.
+    pub credential: CredentialMode,
+    /// What the upstream reads in `Host`; `None` is the client's own.
+    pub host: Option<HeaderValue>,
+}
+
+/// What is known of one request besides its own bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'r> {
+    /// The other end of the connection.
+    pub peer: &'r Peer,
+    /// The host that was asked for, as the client wrote it.
+    pub host: &'r HeaderValue,
+    /// The request's id.
+    pub id: &'r RequestId,
+}
+
+impl<B> Outbound<B> {
+    /// Makes the request that leaves. It takes the permit: one permit, one request.
+    #[expect(clippy::needless_pass_by_value, reason = "a permit is spent on one request")]
+    pub fn new(mut request: Request<B>, permit: Permit, origin: Origin<'_>, rules: &Rules) -> Self {
+        let target = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from(target);
+        *request.version_mut() = Version::HTTP_11;
+        request.extensions_mut().clear();
+
+        let headers = request.headers_mut();
+        let kept = kept_credentials(headers, &permit, rules);
+        hop::strip_request(headers);
+        let reserved: Vec<HeaderName> = headers.keys().filter(|name| rules.reserved.contains(name)).cloned().collect();
+        for name in reserved {
+            headers.remove(name);
+        }
+        replace_credential(headers, &permit, rules, kept);
+        headers.insert(HOST, rules.host.clone().unwrap_or_else(|| origin.host.clone()));
+        forwarded::insert(headers, origin.peer, Some(origin.host.clone()), origin.id);
+        rules.identity.insert(headers, &permit);
+        Self { request }
+    }
+
+    /// The request, for the one who sends it.
+    pub(crate) fn into_request(self) -> Request<B> {
+        self.request
+    }
+}
+
+/// `keep` sends the credential as it came, even where its header has a name that is otherwise reserved.
+fn kept_credentials(headers: &HeaderMap, permit: &Permit, rules: &Rules) -> Vec<(HeaderName, HeaderValue)> {
+    match (rules.credential, permit.who()) {
+        (CredentialMode::Keep, Who::Known(_)) => rules
+            .credential_headers
+            .iter()
+            .filter_map(|name| headers.get(name).map(|value| (name.clone(), value.clone())))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn replace_credential(headers: &mut HeaderMap, permit: &Permit, rules: &Rules, kept: Vec<(HeaderName, HeaderValue)>) {
+    if matches!(permit.who(), Who::Public) {
+        return;
+    }
+    for name in &rules.credential_headers {
+        headers.remove(name);
+    }
+    headers.extend(kept);
+    if let (CredentialMode::Opaque, Some(value)) = (rules.credential, rules.identity.opaque(permit)) {
+        headers.insert(AUTHORIZATION, value.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    use super::forwarded::Scheme;
+    use super::identity::{Encoding, Source, TableId};
+    use super::*;
+    use crate::identity::{Facts, Identity, UserId};
+    use crate::policy::{Policy, Requirements};
+
+    fn rules(credential: CredentialMode) -> Rules {
+        let headers = vec![
+            (HeaderName::from_static("x-user-id"), Source::Id),
+            (HeaderName::from_static("x-auth-source"), Source::Authenticator),
+        ];
+        let identity = IdentityTable::new(TableId::GLOBAL, headers, Encoding::Percent);
+        let reserved = ReservedNames::new(identity.names().map(HeaderName::as_str));
+        Rules { identity, reserved, credential_headers: Box::new([AUTHORIZATION]), credential, host: None }
+    }
+
+    fn ada(rules: &Rules) -> Permit {
+        let facts = Facts {
+            authenticator: "token".into(),
+            id: UserId::new("1").expect("an id"),
+            username: None,
+            email: None,
+            groups: Vec::new(),
+            scopes: Vec::new(),
+            claims: serde_json::Map::new(),
+            attributes: serde_json::Map::new(),
+        };
+        let identity = Identity::new(facts, std::slice::from_ref(&rules.identity)).expect("plain values");
+        let policy = Policy::Authenticated { optional: true, require: Requirements::default() };
+        policy.permit(Some(Arc::new(identity))).expect("somebody is enough")
+    }
+
+    fn sent(rules: &Rules, permit: Permit) -> HeaderMap {
+        let mut request = Request::builder().uri("https://api.example/x?y=1");
+        for (name, value) in [
+            ("authorization", "Token canary"), ("x-user-id", "13"), ("x_user_id", "13"), ("x.user.id", "13"), ("x-auth-source", "me"),
+            ("connection", "x-user-id, x-request-id, host"), ("x-forwarded-for", "10.0.0.1"), ("forwarded", "for=10.0.0.1"),
+            ("x-request-id", "mine"), ("content-length", "3"), ("te", "trailers"), ("accept", "*/*"),
+        ] {
+            request = request.header(name, value);
+        }
+        let peer = Peer::new(IpAddr::from([192, 0, 2, 1]), Scheme::Https);
+        let host = HeaderValue::from_static("api.example");
+        let origin = Origin { peer: &peer, host: &host, id: &RequestId::random() };
+        let request = Outbound::new(request.body(()).expect("a request"), permit, origin, rules).into_request();
+        assert_eq!(request.uri(), "/x?y=1");
+        for name in request.headers().keys() {
+            assert_eq!(request.headers().get_all(name).iter().count(), 1, "{name}");
+        }
+        request.into_parts().0.headers
+    }
+
+    fn check(rules: &Rules, permit: Permit, expected: &[(&str, Option<&str>)]) {
+        let headers = sent(rules, permit);
+        for (name, value) in expected {
+            assert_eq!(headers.get(*name).map(HeaderValue::as_bytes), value.map(str::as_bytes), "{name}");
+        }
+        for name in ["x_user_id", "x.user.id", "connection", "forwarded", "te", "content-length"] {
+            assert!(!headers.contains_key(name), "{name}");
+        }
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["host"], "api.example");
+        assert_ne!(headers["x-request-id"], "mine");
+        assert_eq!(headers["accept"], "*/*");
+    }
+
+    #[test]
+    fn what_the_client_claims_to_be_never_leaves() {
+        let opaque = rules(CredentialMode::Opaque);
+        check(&opaque, ada(&opaque), &[("x-user-id", Some("1")), ("x-auth-source", Some("token"))]);
+        assert!(sent(&opaque, ada(&opaque))["authorization"].as_bytes().starts_with(b"Authgate "));
+        let keep = rules(CredentialMode::Keep);
+        check(&keep, ada(&keep), &[("x-user-id", Some("1")), ("authorization", Some("Token canary"))]);
+        let remove = rules(CredentialMode::Remove);
+        check(&remove, ada(&remove), &[("x-user-id", Some("1")), ("authorization", None)]);
+    }
+
+    #[test]
+    fn nobody_is_told_as_nobody() {
+        let rules = rules(CredentialMode::Keep);
+        let public = Policy::Public.permit(None).expect("public");
+        let expected = [("x-user-id", None), ("x-auth-source", Some("public")), ("authorization", Some("Token canary"))];
+        check(&rules, public, &expected);
+        let policy = Policy::Authenticated { optional: true, require: Requirements::default() };
+        let anonymous = policy.permit(None).expect("optional");
+        check(&rules, anonymous, &[("x-user-id", None), ("x-auth-source", Some("anonymous")), ("authorization", None)]);
+    }
+}

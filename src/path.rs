@@ -1,0 +1,241 @@
+//! [`RequestPath`]: every reading that some server could make of a request's path.
+//!
+//! A gateway that judges `/admin;x/..%2fpublic` as one path while the server behind it serves another has judged nothing. So the
+//! policy is looked up for each reading and they must agree; the path itself travels on as it was sent. This file makes the
+//! readings; `proxy::routes` compares what they lead to.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+/// Most readings that one path may have. Ordinary paths have one; a path that needs more is an attempt at something.
+const MOST_READINGS: usize = 64;
+
+/// The path of a request target as it was sent, proven to be well-formed.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestPath<'r> {
+    raw: &'r str,
+}
+
+/// The path cannot be read, or could be read in too many ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the path is malformed or ambiguous")]
+pub struct AmbiguousPath;
+
+impl<'r> RequestPath<'r> {
+    /// Takes the path of a request target (RFC 9112, section 3.2.1), without its query.
+    ///
+    /// # Errors
+    /// A `%` without two hex digits, a control character (also a percent-encoded one), `#`, or no leading `/`.
+    pub fn parse(raw: &'r str) -> Result<Self, AmbiguousPath> {
+        let bytes = raw.as_bytes();
+        if bytes.first() != Some(&b'/') {
+            return Err(AmbiguousPath);
+        }
+        let mut rest = bytes;
+        while let Some((&byte, tail)) = rest.split_first() {
+            rest = tail;
+            match byte {
+                0..=0x20 | 0x7F | b'#' => return Err(AmbiguousPath),
+                b'%' => match hex_pair(tail) {
+                    None | Some(0..=0x1F | 0x7F) => return Err(AmbiguousPath),
+                    Some(_) => rest = &tail[2..],
+                },
+                _ => {}
+            }
+        }
+        Ok(Self { raw })
+    }
+
+    /// The path as it was sent.
+    pub fn as_str(self) -> &'r str {
+        self.raw
+    }
+
+    /// Every distinct reading, the one that was sent first.
+    ///
+    /// # Errors
+    /// More readings than any honest path has.
+    pub fn readings(self) -> Result<Readings<'r>, AmbiguousPath> {
+        let bytes = self.raw.as_bytes();
+        let folded = bytes.iter().any(u8::is_ascii_uppercase);
+        if is_plain(bytes) {
+            return Ok(Readings { sent: bytes, others: if folded { vec![bytes.to_ascii_lowercase()] } else { Vec::new() } });
+        }
+        let mut seen: BTreeSet<(Cow<'_, [u8]>, u8)> = BTreeSet::new();
+        let mut queue = vec![(Cow::Borrowed(bytes), 0)];
+        while let Some(reading) = queue.pop() {
+            if seen.contains(&reading) {
+                continue;
+            }
+            let (path, decoded) = &reading;
+            for step in [cut_parameters, backslash_as_slash, collapse_slashes, resolve_dots] {
+                queue.extend(step(path).map(|next| (Cow::Owned(next), *decoded)));
+            }
+            if *decoded < 2 {
+                queue.extend(decode_once(path).map(|next| (Cow::Owned(next), decoded + 1)));
+            }
+            seen.insert(reading);
+            if seen.len() > MOST_READINGS {
+                return Err(AmbiguousPath);
+            }
+        }
+        // Folding commutes with every step above, so it is done once at the end.
+        let mut others: BTreeSet<Vec<u8>> = seen.into_iter().map(|(path, _)| path.into_owned()).collect();
+        let lower: Vec<_> = others.iter().map(|path| path.to_ascii_lowercase()).collect();
+        others.extend(lower);
+        others.remove(bytes);
+        Ok(Readings { sent: bytes, others: others.into_iter().collect() })
+    }
+}
+
+/// The readings of one path.
+#[derive(Debug)]
+pub struct Readings<'r> {
+    /// As it was sent.
+    pub sent: &'r [u8],
+    /// What else a server could take it for; usually nothing.
+    pub others: Vec<Vec<u8>>,
+}
+
+/// No byte that any server treats specially, no empty and no dot segment: one reading but for case.
+fn is_plain(path: &[u8]) -> bool {
+    let mut before = 0;
+    for &byte in path {
+        match byte {
+            b'%' | b'\\' | b';' => return false,
+            b'/' | b'.' if before == b'/' => return false,
+            _ => before = byte,
+        }
+    }
+    true
+}
+
+fn hex_pair(bytes: &[u8]) -> Option<u8> {
+    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    u8::try_from(digit(0)? * 16 + digit(1)?).ok()
+}
+
+/// `None` where nothing is encoded. A `%` that came out of an earlier decoding and leads to nothing stays as it is.
+fn decode_once(path: &[u8]) -> Option<Vec<u8>> {
+    match Cow::from(percent_encoding::percent_decode(path)) {
+        Cow::Owned(decoded) => Some(decoded),
+        Cow::Borrowed(_) => None,
+    }
+}
+
+fn backslash_as_slash(path: &[u8]) -> Option<Vec<u8>> {
+    path.contains(&b'\\').then(|| path.iter().map(|&byte| if byte == b'\\' { b'/' } else { byte }).collect())
+}
+
+/// Path parameters (RFC 3986, section 3.3) as servlet containers cut them: from `;` to the end of the segment.
+fn cut_parameters(path: &[u8]) -> Option<Vec<u8>> {
+    path.contains(&b';').then(|| {
+        let mut out = Vec::with_capacity(path.len());
+        let mut cutting = false;
+        for &byte in path {
+            cutting = byte != b'/' && (cutting || byte == b';');
+            if !cutting {
+                out.push(byte);
+            }
+        }
+        out
+    })
+}
+
+fn collapse_slashes(path: &[u8]) -> Option<Vec<u8>> {
+    path.windows(2).any(|pair| pair == b"//").then(|| {
+        let mut out: Vec<u8> = Vec::with_capacity(path.len());
+        for &byte in path {
+            if byte != b'/' || out.last() != Some(&b'/') {
+                out.push(byte);
+            }
+        }
+        out
+    })
+}
+
+/// RFC 3986, section 5.2.4, for absolute paths.
+fn resolve_dots(path: &[u8]) -> Option<Vec<u8>> {
+    let is_dots = |segment: &[u8]| segment == b"." || segment == b"..";
+    if !path.split(|byte| *byte == b'/').any(is_dots) {
+        return None;
+    }
+    let mut kept: Vec<&[u8]> = Vec::new();
+    let mut segments = path.split(|byte| *byte == b'/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        if segment == b".." {
+            kept.pop();
+        } else if segment != b"." {
+            kept.push(segment);
+        }
+        if is_dots(segment) && segments.peek().is_none() {
+            kept.push(b"");
+        }
+    }
+    let mut out = Vec::with_capacity(path.len());
+    for segment in kept {
+        out.push(b'/');
+        out.extend_from_slice(segment);
+    }
+    if out.is_empty() {
+        out.push(b'/');
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(path: &str, expected: &[&str]) {
+        let readings = RequestPath::parse(path).and_then(RequestPath::readings).expect("a readable path");
+        assert_eq!(readings.sent, path.as_bytes());
+        let others: Vec<_> = readings.others.iter().map(|other| String::from_utf8_lossy(other).into_owned()).collect();
+        for wanted in expected {
+            assert!(others.iter().any(|other| other == wanted), "{path}: {wanted} is not among {others:?}");
+        }
+        if expected.is_empty() {
+            assert!(others.is_empty(), "{path}: {others:?}");
+        }
+    }
+
+    #[test]
+    fn ordinary_paths_have_one_reading() {
+        for path in ["/", "/api/orders/17/", "/a.b/c-d_e~f", "/x/y.json", "/caf\u{e9}"] {
+            check(path, &[]);
+        }
+    }
+
+    #[test]
+    fn every_reading_a_server_may_make_is_found() {
+        check("/API/x", &["/api/x"]);
+        check("/a%2Fb", &["/a/b"]);
+        check("/a/%2e%2e/b", &["/b", "/a/../b"]);
+        check("/a/%252e%252e/b", &["/b"]);
+        check("/public/..;/admin", &["/admin"]);
+        check("/public/..%3b/admin", &["/admin"]);
+        check("/public\\..\\admin", &["/admin"]);
+        check("/public/%5c..%5cadmin", &["/public/admin", "/admin"]);
+        check("//admin", &["/admin"]);
+        check("/a/.", &["/a/"]);
+        check("/a/..", &["/"]);
+        check("/../../x", &["/x"]);
+        check("/a;v=1/b;w", &["/a/b"]);
+        check("/a//../b", &["/b", "/a/b"]);
+    }
+
+    #[test]
+    fn malformed_paths_are_refused() {
+        for path in ["", "*", "a", "/%", "/%2", "/%zz", "/a#b", "/a\u{7f}", "/a b", "/%00", "/%0a", "/%7F"] {
+            assert!(RequestPath::parse(path).is_err(), "{path:?}");
+        }
+        assert!(RequestPath::parse("/100%25").and_then(RequestPath::readings).is_ok());
+    }
+
+    #[test]
+    fn a_path_with_too_many_readings_is_refused() {
+        let path = format!("/{}", "%25252525;a/..//\\".repeat(40));
+        let readings = RequestPath::parse(&path).and_then(RequestPath::readings);
+        assert!(readings.is_err() || readings.is_ok_and(|readings| readings.others.len() <= 2 * MOST_READINGS));
+    }
+}

@@ -1,0 +1,78 @@
+//! What goes back to a client: an upstream's response as it comes, or a few words of our own. It carries the request's [`Outcome`],
+//! so that the story ends when the last byte is out.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::outcome::Outcome;
+use crate::upstream::body::UpstreamBody;
+
+/// The body of every response. `G` is the caller's: something that must live exactly as long as the response does.
+pub struct ResponseBody<G> {
+    source: Source,
+    outcome: Outcome,
+    #[expect(dead_code, reason = "held for its drop")]
+    guard: G,
+}
+
+enum Source {
+    Upstream(UpstreamBody),
+    Own(Bytes),
+}
+
+impl<G> fmt::Debug for ResponseBody<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody").finish_non_exhaustive()
+    }
+}
+
+impl<G> ResponseBody<G> {
+    pub(super) fn upstream(body: UpstreamBody, outcome: Outcome, guard: G) -> Self {
+        Self { source: Source::Upstream(body), outcome, guard }
+    }
+
+    pub(super) fn own(body: Bytes, outcome: Outcome, guard: G) -> Self {
+        Self { source: Source::Own(body), outcome, guard }
+    }
+}
+
+impl<G: Unpin> Body for ResponseBody<G> {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = match &mut self.source {
+            Source::Upstream(body) => ready!(Pin::new(body).poll_frame(cx)),
+            Source::Own(body) if body.is_empty() => None,
+            Source::Own(body) => Some(Ok(Frame::data(std::mem::take(body)))),
+        };
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            let bytes = data.len();
+            self.outcome.sent(bytes);
+        }
+        if frame.is_none() || self.is_end_stream() {
+            self.outcome.completed();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Upstream(body) => body.is_end_stream(),
+            Source::Own(body) => body.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Upstream(body) => body.size_hint(),
+            Source::Own(body) => SizeHint::with_exact(body.len() as u64),
+        }
+    }
+}

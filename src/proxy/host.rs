@@ -1,0 +1,93 @@
+//! Which host a request is for: one reading, or none (RFC 9112, section 3.2; RFC 9113, section 8.3.1).
+
+use http::header::HOST;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Uri};
+
+/// The host of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// As the client wrote it.
+    pub sent: HeaderValue,
+    /// Lower case, without port and trailing dot: what routes are found by.
+    pub name: String,
+}
+
+/// The host is missing, or said in more than one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoSingleHost;
+
+impl Host {
+    /// Reads `Host` and the authority of the target, which must agree but for case and default port.
+    ///
+    /// # Errors
+    /// None, several, one that is no host, or two that differ.
+    pub fn of(uri: &Uri, headers: &HeaderMap, default_port: u16) -> Result<Self, NoSingleHost> {
+        let mut lines = headers.get_all(HOST).iter();
+        let line = lines.next();
+        if lines.next().is_some() {
+            return Err(NoSingleHost);
+        }
+        let (sent, authority) = match (line, uri.authority()) {
+            (None, None) => return Err(NoSingleHost),
+            (Some(line), None) => (line.clone(), parse(line.as_bytes())?),
+            (None, Some(authority)) => {
+                (HeaderValue::from_str(authority.as_str()).map_err(|_| NoSingleHost)?, parse(authority.as_str().as_bytes())?)
+            }
+            (Some(line), Some(authority)) => {
+                let (own, targets) = (parse(line.as_bytes())?, parse(authority.as_str().as_bytes())?);
+                let port = |authority: &Authority| authority.port_u16().unwrap_or(default_port);
+                if name_of(&own) != name_of(&targets) || port(&own) != port(&targets) {
+                    return Err(NoSingleHost);
+                }
+                (line.clone(), own)
+            }
+        };
+        Ok(Self { sent, name: name_of(&authority) })
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Authority, NoSingleHost> {
+    let authority = Authority::try_from(bytes).map_err(|_| NoSingleHost)?;
+    let plain = authority.host().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:%~".contains(&byte));
+    let port_holds = match authority.as_str().strip_prefix(authority.host()) {
+        Some("") => true,
+        Some(port) => port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()),
+        // A user name stands before the host.
+        None => false,
+    };
+    if plain && port_holds && !authority.host().is_empty() { Ok(authority) } else { Err(NoSingleHost) }
+}
+
+fn name_of(authority: &Authority) -> String {
+    let host = authority.host();
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(target: &'static str, hosts: &[&'static str], expected: Option<&str>) {
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append(HOST, HeaderValue::from_static(host));
+        }
+        let host = Host::of(&Uri::from_static(target), &headers, 443);
+        assert_eq!(host.ok().map(|host| host.name).as_deref(), expected, "{target} {hosts:?}");
+    }
+
+    #[test]
+    fn one_host_or_none() {
+        check("/", &["API.example.:8443"], Some("api.example"));
+        check("/", &["[::1]:8443"], Some("[::1]"));
+        check("https://api.example/", &[], Some("api.example"));
+        check("https://api.example/", &["API.example:443"], Some("api.example"));
+        for bad in [&[][..], &["a", "a"], &[""], &["a b"], &["u@a"], &["a,b"], &["a/b"], &["a:"], &["a:99999"], &["a:x"]] {
+            check("/", bad, None);
+        }
+        check("https://api.example/", &["other.example"], None);
+        check("https://api.example:8443/", &["api.example"], None);
+        check("https://u@api.example/", &[], None);
+    }
+}

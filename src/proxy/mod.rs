@@ -1,0 +1,196 @@
+//! The path of a request, on one page.
+
+pub mod body;
+mod host;
+pub mod outcome;
+pub mod rejection;
+pub mod reply;
+pub mod routes;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, Request, Response};
+use hyper::body::Incoming;
+
+use self::body::ResponseBody;
+use self::host::Host;
+use self::outcome::{AccessLog, Outcome};
+use self::rejection::Rejection;
+use self::routes::{Answers, Challenge, ErrorShape, Found, RouteTable};
+use crate::auth::{Chain, Now, Unavailable, Verdict};
+use crate::identity::Identity;
+use crate::outbound::forwarded::{Peer, Scheme};
+use crate::outbound::{Origin, Outbound, Rules, hop};
+use crate::path::RequestPath;
+use crate::policy::{Denied, Policy};
+use crate::telemetry::metrics::{AuthenticationLabels, Metrics};
+use crate::upstream::body::{BodyBounds, RequestBody, UpstreamBody};
+use crate::upstream::{Upstream, UpstreamError};
+
+/// Everything that a worker needs to answer requests.
+#[derive(Debug)]
+pub struct Proxy {
+    routes: Vec<Route>,
+    table: Arc<RouteTable>,
+    /// For requests that no route is found for.
+    nowhere: Answers,
+    no_route: Arc<str>,
+    metrics: Arc<Metrics>,
+    log: AccessLog,
+}
+
+/// One route, with the handles of one worker.
+#[derive(Debug)]
+pub struct Route {
+    /// What it is called in metrics and logs: its place as the configuration writes it.
+    pub label: Arc<str>,
+    /// Who may pass.
+    pub policy: Policy,
+    /// Who finds out who it is; a public route asks nobody.
+    pub chain: Option<Chain>,
+    /// How its refusals look.
+    pub answers: Answers,
+    /// How its requests leave.
+    pub rules: Rules,
+    /// Where they go.
+    pub upstream: Upstream,
+    /// Bounds on the bodies of its requests.
+    pub body: BodyBounds,
+    /// Its own deadline, where it has one.
+    pub response_timeout: Option<Duration>,
+}
+
+impl Proxy {
+    /// A proxy for these routes; `table` was made of their places, in the same order.
+    pub fn new(routes: Vec<Route>, table: Arc<RouteTable>, metrics: Arc<Metrics>, log: AccessLog) -> Self {
+        let nowhere = Answers { errors: ErrorShape::Drf, challenge: Challenge::None, token_types: Vec::new() };
+        Self { routes, table, nowhere, no_route: Arc::from("none"), metrics, log }
+    }
+
+    /// Answers a request. It cannot fail: whatever goes wrong is an answer too. `guard` lives as long as the response.
+    pub async fn handle<G>(&self, request: Request<Incoming>, peer: &Peer, guard: G) -> Response<ResponseBody<G>> {
+        let method = request.method().clone();
+        let seen = Some((method.clone(), request.uri().clone()));
+        let mut outcome = Outcome::open(&self.metrics, self.log, peer.ip(), seen, &self.no_route);
+        let (rejection, answers) = match self.find(&request, peer) {
+            Err(rejection) => (rejection, &self.nowhere),
+            Ok((route, host)) => {
+                outcome.on_route(&route.label);
+                match self.pass(route, &host, request, peer, &mut outcome).await {
+                    Ok(response) => return response.map(|body| ResponseBody::upstream(body, outcome, guard)),
+                    Err(rejection) => (rejection, &route.answers),
+                }
+            }
+        };
+        outcome.rejected(rejection.status(answers), rejection.label(), reason(&rejection));
+        let mut response = reply::reply(&rejection, answers, outcome.id());
+        if method == Method::HEAD {
+            // The length that GET would have, and nothing of it (RFC 9110, section 9.3.2).
+            let length = HeaderValue::from(response.body().len());
+            response.headers_mut().insert(CONTENT_LENGTH, length);
+            *response.body_mut() = Bytes::new();
+        }
+        response.map(|body| ResponseBody::own(body, outcome, guard))
+    }
+
+    /// The answer to a head that did not come to its end in time, as bytes: hyper has no request to answer yet.
+    pub fn head_too_slow(&self, peer: &Peer) -> Bytes {
+        let mut outcome = Outcome::open(&self.metrics, self.log, peer.ip(), None, &self.no_route);
+        let rejection = Rejection::HeadTooSlow;
+        outcome.rejected(rejection.status(&self.nowhere), rejection.label(), None);
+        reply::to_http1(&reply::reply(&rejection, &self.nowhere, outcome.id()))
+    }
+
+    /// Which route a request belongs to, and to which host.
+    fn find<B>(&self, request: &Request<B>, peer: &Peer) -> Result<(&Route, Host), Rejection> {
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+            return Err(Rejection::NotImplemented);
+        }
+        let default_port = match peer.scheme() {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        };
+        let host = Host::of(request.uri(), request.headers(), default_port).map_err(|_| Rejection::Malformed("its host"))?;
+        let ambiguous = |_| Rejection::Malformed("its path");
+        let path = RequestPath::parse(request.uri().path()).map_err(ambiguous)?;
+        match self.table.find(&host.name, path, request.method()).map_err(ambiguous)? {
+            Found::Route(id) => self.routes.get(id.0).map(|route| (route, host)).ok_or(Rejection::NoRoute),
+            Found::OtherMethods(allowed) => {
+                Err(Rejection::MethodNotAllowed { sent: request.method().clone(), allowed: allowed.to_vec() })
+            }
+            Found::Nothing => Err(Rejection::NoRoute),
+        }
+    }
+
+    /// Who is asking, whether they may, and the upstream's answer.
+    async fn pass(
+        &self,
+        route: &Route,
+        host: &Host,
+        request: Request<Incoming>,
+        peer: &Peer,
+        outcome: &mut Outcome,
+    ) -> Result<Response<UpstreamBody>, Rejection> {
+        let identity = self.identify(route, &request).await?;
+        if let Some(identity) = &identity {
+            outcome.by(identity);
+        }
+        let permit = route.policy.permit(identity).map_err(|denied| match denied {
+            Denied::NobodyKnown => Rejection::NobodyKnown,
+            Denied::NotAllowed => Rejection::NotAllowed,
+        })?;
+        let (head, incoming) = request.into_parts();
+        let request = Request::from_parts(head, RequestBody::new(incoming, route.body)?);
+        let origin = Origin { peer, host: &host.sent, id: outcome.id() };
+        let outbound = Outbound::new(request, permit, origin, &route.rules);
+        let sent = Instant::now();
+        let mut response = route.upstream.forward(outbound, route.response_timeout).await?;
+        let took = sent.elapsed();
+        self.metrics.upstream_answered(route.upstream.name(), took);
+        hop::strip_response(response.headers_mut());
+        outcome.answered(response.status(), took);
+        Ok(response)
+    }
+
+    /// Asks the route's authenticators. Nobody is a verdict too; "could not find out" is not.
+    async fn identify<B>(&self, route: &Route, request: &Request<B>) -> Result<Option<Arc<Identity>>, Rejection> {
+        let Some(chain) = route.chain.as_ref().filter(|_| route.policy.needs_identity()) else { return Ok(None) };
+        let verdict = chain.authenticate(request.headers(), Now::read()).await;
+        let count = |authenticator: &Arc<str>, outcome| {
+            self.metrics.authenticated(&AuthenticationLabels { authenticator: Arc::clone(authenticator), outcome });
+        };
+        match verdict {
+            Ok(Verdict::Accept(identity)) => {
+                count(&identity.facts().authenticator, "accepted");
+                Ok(Some(identity))
+            }
+            Ok(Verdict::Refuse(refused)) => {
+                if let Some(authenticator) = chain.authenticators().nth(refused.by) {
+                    count(authenticator.name(), refused.refusal.label());
+                }
+                Err(Rejection::Refused(refused))
+            }
+            // Several lines of a credential's header are never nobody, not even where nobody may pass.
+            Ok(Verdict::Pass) if chain.saw_repeated_credential(request.headers()) => Err(Rejection::NobodyKnown),
+            Ok(Verdict::Pass) => Ok(None),
+            Err(unavailable) => {
+                count(&unavailable.authenticator, unavailable.source.label());
+                Err(unavailable.into())
+            }
+        }
+    }
+}
+
+/// What the log is told beyond the label: whose fault it was. Nothing of it comes from the client.
+fn reason(rejection: &Rejection) -> Option<String> {
+    match rejection {
+        Rejection::Unavailable(Unavailable { authenticator, source }) => Some(format!("authenticator {authenticator}: {source}")),
+        Rejection::Upstream(error @ (UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. })) => Some(error.to_string()),
+        Rejection::Upstream(error @ (UpstreamError::NoResponse(_) | UpstreamError::ResponseTimeout)) => Some(error.to_string()),
+        Rejection::Malformed(what) => Some((*what).to_owned()),
+        _ => None,
+    }
+}

@@ -1,0 +1,113 @@
+//! [`Rejection`]: every way in which a request can end here, its status, and its label.
+
+use http::{Method, StatusCode};
+
+use super::routes::{Answers, Challenge};
+use crate::auth::{Refused, Unavailable};
+use crate::upstream::UpstreamError;
+use crate::upstream::body::BodyFault;
+
+/// Why a request is answered by us and not by an upstream.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejection {
+    /// It cannot be read in one way only: its Host, its target, its path.
+    #[error("the request can be read in more than one way: {0}")]
+    Malformed(&'static str),
+    /// Its head did not come to its end in time.
+    #[error("the head of the request came too slowly")]
+    HeadTooSlow,
+    /// No route is for it.
+    #[error("no route")]
+    NoRoute,
+    /// Its route does not list its method.
+    #[error("the route does not take {sent}")]
+    MethodNotAllowed {
+        /// What was sent.
+        sent: Method,
+        /// What the route takes.
+        allowed: Vec<Method>,
+    },
+    /// CONNECT and TRACE.
+    #[error("the method is not implemented")]
+    NotImplemented,
+    /// No credential, where one is needed.
+    #[error("no credential")]
+    NobodyKnown,
+    /// A credential that is no good.
+    #[error("the credential was refused: {}", .0.refusal.label())]
+    Refused(Refused),
+    /// Somebody who does not meet the route's requirements.
+    #[error("the requirements of the route are not met")]
+    NotAllowed,
+    /// Nobody could find out who it is.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// The body is longer than it may be.
+    #[error(transparent)]
+    Body(#[from] BodyFault),
+    /// The upstream gave no response.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+}
+
+impl Rejection {
+    /// The status, before [`Answers`] have their say.
+    fn plain_status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) | Self::Body(BodyFault::Broken) | Self::Upstream(UpstreamError::RequestBody(BodyFault::Broken)) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            Self::NobodyKnown | Self::Refused(_) => StatusCode::UNAUTHORIZED,
+            Self::NotAllowed => StatusCode::FORBIDDEN,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Body(BodyFault::TooLarge) | Self::Upstream(UpstreamError::RequestBody(BodyFault::TooLarge)) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            Self::HeadTooSlow | Self::Body(BodyFault::TooSlow) | Self::Upstream(UpstreamError::RequestBody(BodyFault::TooSlow)) => {
+                StatusCode::REQUEST_TIMEOUT
+            }
+            Self::Upstream(
+                UpstreamError::Connect { .. } | UpstreamError::NoResponse(_) | UpstreamError::UnaskedUpgrade,
+            ) => StatusCode::BAD_GATEWAY,
+            Self::Upstream(UpstreamError::ConnectTimeout { .. } | UpstreamError::ResponseTimeout) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+        }
+    }
+
+    /// The status that the client gets. A route without a challenge has no 401, as DRF has none there.
+    pub fn status(&self, answers: &Answers) -> StatusCode {
+        match (self.plain_status(), &answers.challenge) {
+            (StatusCode::UNAUTHORIZED, Challenge::None) => StatusCode::FORBIDDEN,
+            (status, _) => status,
+        }
+    }
+
+    /// A short name for logs and metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::HeadTooSlow => "head_too_slow",
+            Self::NoRoute => "no_route",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::NotImplemented => "not_implemented",
+            Self::NobodyKnown => "no_credential",
+            Self::Refused(refused) => refused.refusal.label(),
+            Self::NotAllowed => "not_allowed",
+            Self::Unavailable(unavailable) => unavailable.source.label(),
+            Self::Body(fault) | Self::Upstream(UpstreamError::RequestBody(fault)) => match fault {
+                BodyFault::TooLarge => "body_too_large",
+                BodyFault::TooSlow => "body_too_slow",
+                BodyFault::Broken => "body_broken",
+            },
+            Self::Upstream(UpstreamError::Connect { .. }) => "upstream_unreachable",
+            Self::Upstream(UpstreamError::ConnectTimeout { .. }) => "upstream_connect_timeout",
+            Self::Upstream(UpstreamError::NoResponse(_)) => "upstream_no_response",
+            Self::Upstream(UpstreamError::UnaskedUpgrade) => "upstream_unasked_upgrade",
+            Self::Upstream(UpstreamError::ResponseTimeout) => "upstream_timeout",
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Which route a request belongs to: host, then path, then method, and nothing falls back to a weaker one.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use http::Method;
+
+use crate::auth::jwt::TokenType;
+use crate::path::{AmbiguousPath, RequestPath};
+
+/// Where a route applies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The host, or any.
+    pub host: HostPattern,
+    /// The path.
+    pub path: PathPattern,
+    /// The methods; none: all. GET covers HEAD.
+    pub methods: Vec<Method>,
+}
+
+/// Hosts of a route: lower case, without port and trailing dot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// Any host that no other route names.
+    Any,
+    /// This one.
+    Exact(Box<str>),
+    /// Every name below this domain (without the `*.`).
+    Below(Box<str>),
+}
+
+/// Paths of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PathPattern {
+    /// This one.
+    Exact(Box<str>),
+    /// This one (without its trailing `/*`, so empty for `/*`), with `/` behind it, and all below.
+    Below(Box<str>),
+}
+
+/// How refusals are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorShape {
+    /// As Django REST Framework writes them.
+    Drf,
+}
+
+/// Which challenge a refusal carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Challenge {
+    /// That of the route's first authenticator: the whole value of `WWW-Authenticate`.
+    First(http::HeaderValue),
+    /// None, and 403 for 401, as where DRF lists `SessionAuthentication` first.
+    None,
+}
+
+/// How a route's refusals look.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    /// The shape of bodies.
+    pub errors: ErrorShape,
+    /// The challenge.
+    pub challenge: Challenge,
+    /// For each authenticator of the route, in order: the token classes that its refusals name; empty for opaque tokens.
+    pub token_types: Vec<Vec<TokenType>>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            HostPattern::Any => {}
+            HostPattern::Exact(host) => write!(f, "{host}")?,
+            HostPattern::Below(domain) => write!(f, "*.{domain}")?,
+        }
+        match &self.path {
+            PathPattern::Exact(path) => f.write_str(path),
+            PathPattern::Below(prefix) => write!(f, "{prefix}/*"),
+        }
+    }
+}
+
+/// Position of a route in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteId(pub usize);
+
+/// Where a request belongs.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found<'t> {
+    /// To this route.
+    Route(RouteId),
+    /// To a path that does not take its method; these it takes.
+    OtherMethods(&'t [Method]),
+    /// Nowhere.
+    Nothing,
+}
+
+/// All routes, ready for look-ups.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    any: Paths,
+    exact: HashMap<Box<str>, Paths>,
+    below: HashMap<Box<str>, Paths>,
+    /// For each route, the first whose policy is the same: readings of a path must agree on this.
+    classes: Vec<usize>,
+}
+
+/// The routes of one host pattern.
+#[derive(Debug, Default)]
+struct Paths {
+    exact: HashMap<Box<[u8]>, Methods>,
+    below: HashMap<Box<[u8]>, Methods>,
+    longest: usize,
+}
+
+/// The routes of one path pattern.
+#[derive(Debug, Default)]
+struct Methods {
+    listed: Vec<(Method, RouteId)>,
+    /// The route that lists none, and so takes what the others leave.
+    rest: Option<RouteId>,
+    allowed: Vec<Method>,
+}
+
+impl RouteTable {
+    /// A table of these routes. `same_policy` tells whether two of them judge alike.
+    pub fn new(places: &[Place], same_policy: impl Fn(RouteId, RouteId) -> bool) -> Self {
+        let mut table = Self::default();
+        for (at, place) in places.iter().enumerate() {
+            let paths = match &place.host {
+                HostPattern::Any => &mut table.any,
+                HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
+                HostPattern::Below(domain) => table.below.entry(domain.clone()).or_default(),
+            };
+            paths.insert(&place.path, &place.methods, RouteId(at));
+            let class = (0..at).find(|before| same_policy(RouteId(*before), RouteId(at)));
+            table.classes.push(class.unwrap_or(at));
+        }
+        table
+    }
+
+    /// The route of a request. `host` is lower case, without port and trailing dot.
+    ///
+    /// # Errors
+    /// Readings of the path lead to different policies.
+    pub fn find(&self, host: &str, path: RequestPath<'_>, method: &Method) -> Result<Found<'_>, AmbiguousPath> {
+        let paths = self.host(host);
+        let readings = path.readings()?;
+        let found = paths.find(readings.sent, method);
+        for other in &readings.others {
+            if !self.alike(&found, &paths.find(other, method)) {
+                return Err(AmbiguousPath);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Exact, then the longest wildcard, then the routes without a host; never two of them.
+    fn host(&self, host: &str) -> &Paths {
+        let wildcard = || {
+            let mut rest = host;
+            while let Some((_, domain)) = rest.split_once('.') {
+                if let Some(paths) = self.below.get(domain) {
+                    return Some(paths);
+                }
+                rest = domain;
+            }
+            None
+        };
+        self.exact.get(host).or_else(wildcard).unwrap_or(&self.any)
+    }
+
+    fn alike(&self, one: &Found<'_>, other: &Found<'_>) -> bool {
+        match (one, other) {
+            (Found::Route(one), Found::Route(other)) => self.classes.get(one.0) == self.classes.get(other.0),
+            (one, other) => one == other,
+        }
+    }
+}
+
+impl Paths {
+    fn insert(&mut self, pattern: &PathPattern, methods: &[Method], id: RouteId) {
+        let (map, path) = match pattern {
+            PathPattern::Exact(path) => (&mut self.exact, path),
+            PathPattern::Below(prefix) => {
+                self.longest = self.longest.max(prefix.len());
+                (&mut self.below, prefix)
+            }
+        };
+        map.entry(path.as_bytes().into()).or_default().insert(methods, id);
+    }
+
+    /// Exact, then the longest prefix of whole segments.
+    fn find(&self, path: &[u8], method: &Method) -> Found<'_> {
+        if let Some(methods) = self.exact.get(path) {
+            return methods.find(method);
+        }
+        let mut end = path.len();
+        loop {
+            if end <= self.longest
+                && let Some(methods) = self.below.get(&path[..end])
+            {
+                return methods.find(method);
+            }
+            match path[..end].iter().rposition(|byte| *byte == b'/') {
+                Some(slash) => end = slash,
+                None => return Found::Nothing,
+            }
+        }
+    }
+}
+
+impl Methods {
+    fn insert(&mut self, methods: &[Method], id: RouteId) {
+        if methods.is_empty() {
+            self.rest = Some(id);
+        }
+        for method in methods {
+            let head = (*method == Method::GET && !methods.contains(&Method::HEAD)).then_some(Method::HEAD);
+            for method in std::iter::once(method.clone()).chain(head) {
+                self.allowed.push(method.clone());
+                self.listed.push((method, id));
+            }
+        }
+    }
+
+    fn find(&self, method: &Method) -> Found<'_> {
+        let listed = self.listed.iter().find(|(listed, _)| listed == method).map(|(_, id)| *id);
+        listed.or(self.rest).map_or(Found::OtherMethods(&self.allowed), Found::Route)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(host: &str, path: &str, methods: &[Method]) -> Place {
+        let host = match host.strip_prefix("*.") {
+            _ if host.is_empty() => HostPattern::Any,
+            Some(domain) => HostPattern::Below(domain.into()),
+            None => HostPattern::Exact(host.into()),
+        };
+        let path = match path.strip_suffix("/*") {
+            Some(prefix) => PathPattern::Below(prefix.into()),
+            None => PathPattern::Exact(path.into()),
+        };
+        Place { host, path, methods: methods.to_vec() }
+    }
+
+    fn find(table: &RouteTable, host: &str, path: &str, method: &Method) -> Result<Option<usize>, &'static str> {
+        let found = RequestPath::parse(path).and_then(|path| table.find(host, path, method));
+        match found {
+            Ok(Found::Route(RouteId(id))) => Ok(Some(id)),
+            Ok(Found::Nothing) => Ok(None),
+            Ok(Found::OtherMethods(_)) => Err("method"),
+            Err(AmbiguousPath) => Err("ambiguous"),
+        }
+    }
+
+    #[test]
+    fn host_then_path_then_method() {
+        let routes = [
+            place("", "/*", &[]),
+            place("", "/api/*", &[]),
+            place("", "/api/login", &[Method::POST]),
+            place("a.example", "/api/*", &[]),
+            place("*.example", "/x", &[]),
+            place("*.b.example", "/x", &[]),
+            place("", "/api/*", &[Method::OPTIONS]),
+            place("", "/read/*", &[Method::GET]),
+        ];
+        let table = RouteTable::new(&routes, |_, _| false);
+        let check = |host, path, method: &Method, expected| {
+            assert_eq!(find(&table, host, path, method), expected, "{method} {host}{path}");
+        };
+        check("h", "/", &Method::GET, Ok(Some(0)));
+        check("h", "/apix", &Method::GET, Ok(Some(0)));
+        for path in ["/api", "/api/", "/api/x/y"] {
+            check("h", path, &Method::GET, Ok(Some(1)));
+        }
+        check("h", "/api/x", &Method::OPTIONS, Ok(Some(6)));
+        check("h", "/api/login", &Method::POST, Ok(Some(2)));
+        check("h", "/api/login", &Method::GET, Err("method"));
+        check("h", "/api/login/", &Method::GET, Ok(Some(1)));
+        check("h", "/read/x", &Method::HEAD, Ok(Some(7)));
+        check("h", "/read/x", &Method::PUT, Err("method"));
+        check("a.example", "/api/x", &Method::GET, Ok(Some(3)));
+        check("a.example", "/other", &Method::GET, Ok(None));
+        check("a.example", "/x", &Method::GET, Ok(None));
+        check("c.example", "/x", &Method::GET, Ok(Some(4)));
+        check("d.b.example", "/x", &Method::GET, Ok(Some(5)));
+        check("example", "/x", &Method::GET, Ok(Some(0)));
+    }
+
+    #[test]
+    fn readings_that_lead_to_different_policies_are_refused() {
+        let routes = [place("", "/*", &[]), place("", "/admin/*", &[]), place("", "/public/*", &[]), place("", "/open/*", &[])];
+        let alike = |one: RouteId, other: RouteId| one == other || (one.0 >= 2 && other.0 >= 2);
+        let table = RouteTable::new(&routes, alike);
+        let check = |path, expected| assert_eq!(find(&table, "h", path, &Method::GET), expected, "{path}");
+        for path in [
+            "/public/../admin/x", "/public/%2e%2e/admin/x", "/public/..;/admin", "/public/..%5cadmin", "//admin/x", "/Admin/x",
+            "/%61dmin/x", "/%2561dmin", "/public\\..\\admin", "/admin/../public/x", "/public/%252e%252e%252fadmin",
+        ] {
+            check(path, Err("ambiguous"));
+        }
+        check("/public/../open/x", Ok(Some(2)));
+        check("/public/a%20b;v=1//c", Ok(Some(2)));
+        check("/admin/%e4", Ok(Some(1)));
+    }
+
+    #[test]
+    fn a_reading_without_a_route_is_another_policy() {
+        let table = RouteTable::new(&[place("", "/api/*", &[])], |one, other| one == other);
+        let check = |path, expected| assert_eq!(find(&table, "h", path, &Method::GET), expected, "{path}");
+        check("/other", Ok(None));
+        check("/api/../other", Err("ambiguous"));
+        check("/other/../api", Err("ambiguous"));
+        check("/API/x", Err("ambiguous"));
+    }
+}

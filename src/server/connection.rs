@@ -1,0 +1,211 @@
+//! One socket: TLS, then HTTP/1 or HTTP/2, each step under its deadline.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::clock::{Busy, Clock, Noted, Overdue, Phase};
+use super::gather;
+use super::worker::{Stage, Worker};
+use crate::outbound::forwarded::{Peer, Scheme};
+use crate::proxy::body::ResponseBody;
+use crate::tls::provider;
+
+/// What h2 may hold of responses that a client does not read, for each stream.
+const H2_SEND_BUFFER: usize = 64 * 1024;
+/// How much of a request's body a client may send ahead: for each stream, and for the connection.
+const H2_STREAM_WINDOW: u32 = 256 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// How long the last words to a client may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Serves a connection until it ends, and never longer than it may.
+pub(super) async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
+    let Ok(address) = tcp.peer_addr() else { return };
+    // Answers are written whole; waiting for more would only delay them.
+    if let Err(problem) = tcp.set_nodelay(true) {
+        debug!(%problem, "TCP_NODELAY");
+    }
+    let limits = worker.limits();
+    match worker.tls() {
+        None => {
+            let peer = Peer::new(address.ip(), Scheme::Http);
+            match timeout(limits.header_timeout.max(limits.idle_timeout), begins_with_preface(&tcp)).await {
+                Ok(Ok(true)) => http2(tcp, peer, &worker).await,
+                Ok(Ok(false)) => http1(tcp, peer, &worker).await,
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        Some(acceptor) => {
+            let tls = match timeout(limits.tls_handshake_timeout, acceptor.accept(tcp)).await {
+                Ok(Ok(tls)) => tls,
+                Ok(Err(problem)) => {
+                    worker.metrics().handshake_ended("failed");
+                    debug!(client.ip = %address.ip(), %problem, "a TLS handshake failed");
+                    return;
+                }
+                Err(_) => {
+                    worker.metrics().handshake_ended("timeout");
+                    return;
+                }
+            };
+            let connection = tls.get_ref().1;
+            let resumed = connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+            worker.metrics().handshake_ended(if resumed { "resumed" } else { "full" });
+            let peer = Peer::new(address.ip(), Scheme::Https);
+            // What ALPN agreed on is what is spoken; h2 never falls back to HTTP/1.
+            if connection.alpn_protocol() == Some(provider::H2) {
+                http2(tls, peer, &worker).await;
+            } else {
+                http1(tls, peer, &worker).await;
+            }
+        }
+    }
+}
+
+/// Whether a cleartext client speaks HTTP/2 with prior knowledge (RFC 9113, section 3.3). `PRI` is no method of HTTP/1.
+async fn begins_with_preface(tcp: &TcpStream) -> io::Result<bool> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+    let mut seen = [0; PREFACE.len()];
+    loop {
+        let count = tcp.peek(&mut seen).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if seen[..count] != PREFACE[..count] {
+            return Ok(false);
+        }
+        if count == PREFACE.len() {
+            return Ok(true);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+type Answer = Result<Response<ResponseBody<Busy>>, Infallible>;
+
+fn service(
+    worker: &Rc<Worker>,
+    peer: Peer,
+    clock: &Rc<Clock>,
+) -> impl Service<Request<Incoming>, Response = Response<ResponseBody<Busy>>, Error = Infallible, Future: Future<Output = Answer> + 'static> + use<> {
+    let (proxy, clock, peer) = (worker.proxy(), Rc::clone(clock), Rc::new(peer));
+    service_fn(move |request| {
+        let (proxy, peer, busy) = (Rc::clone(&proxy), Rc::clone(&peer), clock.begin());
+        async move { Ok(proxy.handle(request, &peer, busy).await) }
+    })
+}
+
+async fn http1<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, worker: &Rc<Worker>) {
+    let (limits, clock) = (worker.limits(), Clock::for_http1());
+    let io = Noted::new(TokioIo::new(io), Rc::clone(&clock));
+    let (proxy, client) = (worker.proxy(), peer.clone());
+    let mut connection = http1::Builder::new()
+        // Heads have a deadline of their own: see `clock`.
+        .header_read_timeout(None)
+        .max_headers(limits.headers)
+        .max_buf_size(limits.header_bytes)
+        .serve_connection(io, service(worker, peer, &clock));
+    let mut overdue = pin!(Overdue::new(clock, limits.idle_timeout, limits.header_timeout));
+    let mut draining = pin!(draining(worker.stage()));
+    let mut told = false;
+    let late = poll_fn(|cx| {
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+            log_end(ended);
+            return Poll::Ready(None);
+        }
+        if !told && draining.as_mut().poll(cx).is_ready() {
+            told = true;
+            Pin::new(&mut connection).graceful_shutdown();
+            cx.waker().wake_by_ref();
+        }
+        overdue.as_mut().poll(cx).map(Some)
+    })
+    .await;
+    if let Some(Phase::Head(_)) = late {
+        let mut io = connection.into_parts().io.into_inner().into_inner();
+        let words = proxy.head_too_slow(&client);
+        let last = async {
+            io.write_all(&words).await?;
+            io.shutdown().await
+        };
+        if let Ok(Err(problem)) = timeout(LAST_WORDS, last).await {
+            debug!(%problem, "the last words did not go out");
+        }
+    }
+}
+
+async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, worker: &Rc<Worker>) {
+    let (limits, clock) = (worker.limits(), Clock::for_http2());
+    let (io, flusher) = gather::gather(TokioIo::new(io));
+    let header_list = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
+    let mut connection = pin!(
+        http2::Builder::new(OnThisThread)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.h2_streams)
+            .max_header_list_size(header_list)
+            .max_send_buf_size(H2_SEND_BUFFER)
+            .initial_stream_window_size(H2_STREAM_WINDOW)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .serve_connection(io, service(worker, peer, &clock))
+    );
+    let mut overdue = pin!(Overdue::new(clock, limits.idle_timeout, limits.header_timeout));
+    let mut draining = pin!(draining(worker.stage()));
+    let mut told = false;
+    poll_fn(|cx| {
+        let ended = connection.as_mut().poll(cx);
+        if let Poll::Ready(Err(problem)) = flusher.poll_flush(cx) {
+            debug!(%problem, "an HTTP/2 connection broke");
+            return Poll::Ready(());
+        }
+        if let Poll::Ready(ended) = ended {
+            log_end(ended);
+            return Poll::Ready(());
+        }
+        if !told && (draining.as_mut().poll(cx).is_ready() || overdue.as_mut().poll(cx).is_ready()) {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Ends when connections are to take no more requests.
+async fn draining(mut stage: watch::Receiver<Stage>) {
+    // The sender lives as long as the process; were it gone, nobody could ask for anything else.
+    let _ = stage.wait_for(|stage| *stage == Stage::Draining).await;
+}
+
+fn log_end(ended: hyper::Result<()>) {
+    if let Err(problem) = ended {
+        debug!(%problem, "a connection ended");
+    }
+}
+
+/// Runs the streams of a connection on the worker that has it.
+#[derive(Debug, Clone, Copy)]
+struct OnThisThread;
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for OnThisThread {
+    fn execute(&self, stream: F) {
+        tokio::task::spawn_local(stream);
+    }
+}

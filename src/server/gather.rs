@@ -1,0 +1,100 @@
+//! Gathers what HTTP/2 writes: one TLS record and one system call for each turn of the connection, not for each frame.
+//!
+//! h2 writes and flushes every DATA frame of 256 bytes or more by itself. Here flushes are swallowed and writes are kept, up to one
+//! TLS record; whoever drives the connection flushes once after each poll.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+
+/// The most that one TLS record holds (RFC 8446, section 5.1).
+const RECORD: usize = 16 * 1024;
+
+/// The connection's end of the IO.
+#[derive(Debug)]
+pub(super) struct Gather<T>(Rc<RefCell<Inner<T>>>);
+
+/// The driver's end: it only flushes.
+#[derive(Debug)]
+pub(super) struct Flusher<T>(Rc<RefCell<Inner<T>>>);
+
+#[derive(Debug)]
+struct Inner<T> {
+    io: T,
+    gathered: Vec<u8>,
+    written: usize,
+    flushed: bool,
+}
+
+/// Splits an IO in its two ends.
+pub(super) fn gather<T>(io: T) -> (Gather<T>, Flusher<T>) {
+    let inner = Rc::new(RefCell::new(Inner { io, gathered: Vec::new(), written: 0, flushed: true }));
+    (Gather(Rc::clone(&inner)), Flusher(inner))
+}
+
+impl<T: Write + Unpin> Flusher<T> {
+    /// Sends what was gathered.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_flush(cx)
+    }
+}
+
+impl<T: Write + Unpin> Inner<T> {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.gathered.len() {
+            let wrote = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered[self.written..]))?;
+            if wrote == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += wrote;
+        }
+        self.written = 0;
+        self.gathered.clear();
+        // An idle connection keeps no buffer.
+        self.gathered.shrink_to(0);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.flushed {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_drain(cx))?;
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.flushed = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: Read + Unpin> Read for Gather<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().io).poll_read(cx, buf)
+    }
+}
+
+impl<T: Write + Unpin> Write for Gather<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let mut inner = self.0.borrow_mut();
+        if inner.gathered.len() >= RECORD {
+            ready!(inner.poll_drain(cx))?;
+        }
+        let take = buf.len().min(RECORD - inner.gathered.len());
+        inner.gathered.extend_from_slice(&buf[..take]);
+        inner.flushed = false;
+        Poll::Ready(Ok(take))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.0.borrow_mut();
+        ready!(inner.poll_flush(cx))?;
+        Pin::new(&mut inner.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,63 @@
+//! Binds addresses, one listener for each worker, and refuses to share them with another process.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// Opens `workers` listeners on one address. Port 0 is any port, the same for all of them.
+///
+/// # Errors
+/// The address is taken, not ours, or not permitted.
+pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+    // The first socket is bound without SO_REUSEPORT, which fails if anybody else has the port, even another gateway of the same
+    // user that does set it. Only then is the port opened to our other workers.
+    let first = socket(address)?;
+    first.bind(&address.into())?;
+    first.set_reuse_port(true)?;
+    let address = first.local_addr()?.as_socket().unwrap_or(address);
+    let mut sockets = vec![first];
+    for _ in 1..workers {
+        let next = socket(address)?;
+        next.set_reuse_port(true)?;
+        next.bind(&address.into())?;
+        sockets.push(next);
+    }
+    sockets
+        .into_iter()
+        .map(|socket| {
+            socket.listen(BACKLOG)?;
+            Ok(TcpListener::from(socket))
+        })
+        .collect()
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `[::]` means IPv6; who wants both writes both.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_a_port_that_nobody_else_can() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let ours = bind(any, 3).expect("a free port");
+        let address = ours[0].local_addr().expect("bound");
+        assert!(ours.iter().all(|listener| listener.local_addr().is_ok_and(|other| other == address)));
+        assert_eq!(bind(address, 1).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(address, 2).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
+        drop(ours);
+        bind(address, 2).expect("free again");
+    }
+}

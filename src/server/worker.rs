@@ -1,0 +1,251 @@
+//! One worker: a thread with a runtime of its own, its listeners, and every connection that they accept.
+//!
+//! The kernel deals connections to the workers' listeners by hash, not by load. A worker that holds many more than the least
+//! loaded one hands the next over, so that long connections do not pile up on one core.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::spawn_local;
+use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
+use tracing::warn;
+
+use super::{Limits, connection};
+use crate::proxy::Proxy;
+use crate::telemetry::metrics::Metrics;
+
+/// How far a shutdown has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Serving.
+    Serving,
+    /// Serving, but not ready for more: balancers are given time to notice.
+    Leaving,
+    /// No new connections, no further requests on those that are there.
+    Draining,
+}
+
+/// How much busier than the least busy worker one may be before it hands connections over.
+const UNEVEN: usize = 16;
+/// After an error that waiting may cure: descriptors or memory are short.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What workers share.
+#[derive(Debug)]
+pub struct Common {
+    /// Bounds on clients.
+    pub limits: Limits,
+    /// Counts for everybody.
+    pub metrics: Arc<Metrics>,
+    /// How far a shutdown has come.
+    pub stage: watch::Receiver<Stage>,
+    /// Slots for connections.
+    slots: Arc<Semaphore>,
+    /// Connections of each worker.
+    loads: Box<[AtomicUsize]>,
+    /// A way to hand each worker a connection.
+    doors: Box<[mpsc::Sender<Handed>]>,
+}
+
+type Handed = (std::net::TcpStream, OwnedSemaphorePermit);
+
+/// Where a worker finds the connections that others hand over.
+pub type Inbox = mpsc::Receiver<Handed>;
+
+impl Common {
+    /// What `workers` workers share, and the inbox of each.
+    pub fn new(workers: usize, limits: Limits, metrics: Arc<Metrics>, stage: watch::Receiver<Stage>) -> (Arc<Self>, Vec<Inbox>) {
+        let (doors, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(64)).unzip();
+        let common = Self {
+            limits,
+            metrics,
+            stage,
+            slots: Arc::new(Semaphore::new(limits.connections)),
+            loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            doors: doors.into(),
+        };
+        (Arc::new(common), inboxes)
+    }
+}
+
+/// One worker.
+pub struct Worker {
+    index: usize,
+    common: Arc<Common>,
+    proxy: RefCell<Rc<Proxy>>,
+    tls: Option<TlsAcceptor>,
+    idle: Notify,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// The worker of that index.
+    pub fn new(index: usize, common: Arc<Common>, proxy: Proxy, tls: Option<TlsAcceptor>) -> Rc<Self> {
+        Rc::new(Self { index, common, proxy: RefCell::new(Rc::new(proxy)), tls, idle: Notify::new() })
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.common.limits
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.common.metrics
+    }
+
+    pub(super) fn tls(&self) -> Option<&TlsAcceptor> {
+        self.tls.as_ref()
+    }
+
+    pub(super) fn proxy(&self) -> Rc<Proxy> {
+        Rc::clone(&self.proxy.borrow())
+    }
+
+    pub(super) fn stage(&self) -> watch::Receiver<Stage> {
+        self.common.stage.clone()
+    }
+
+    fn load(&self) -> &AtomicUsize {
+        &self.common.loads[self.index]
+    }
+
+    /// Serves until drained: ends when the last connection has.
+    ///
+    /// # Errors
+    /// A listener cannot be used by this runtime.
+    pub async fn run(self: Rc<Self>, listeners: Vec<std::net::TcpListener>, mut inbox: Inbox) -> io::Result<()> {
+        let accepting: Vec<_> = listeners
+            .into_iter()
+            .map(|listener| Ok(spawn_local(Rc::clone(&self).accept_all(TcpListener::from_std(listener)?))))
+            .collect::<io::Result<_>>()?;
+        let mut stage = self.stage();
+        loop {
+            tokio::select! {
+                handed = inbox.recv() => match handed {
+                    Some((tcp, slot)) => match TcpStream::from_std(tcp) {
+                        Ok(tcp) => self.take(tcp, slot),
+                        Err(problem) => warn!(%problem, "a connection that was handed over is lost"),
+                    },
+                    None => break,
+                },
+                _ = stage.wait_for(|stage| *stage == Stage::Draining) => break,
+            }
+        }
+        for task in accepting {
+            // A listener's task that panicked has taken its address with it; that is for the process to end on.
+            if let Err(failed) = task.await
+                && failed.is_panic()
+            {
+                std::panic::resume_unwind(failed.into_panic());
+            }
+        }
+        while self.load().load(Ordering::Relaxed) > 0 {
+            self.idle.notified().await;
+        }
+        Ok(())
+    }
+
+    async fn accept_all(self: Rc<Self>, listener: TcpListener) {
+        let mut stage = self.stage();
+        let mut draining = std::pin::pin!(async move {
+            let _ = stage.wait_for(|stage| *stage == Stage::Draining).await;
+        });
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept(&listener) => accepted,
+                () = &mut draining => return,
+            };
+            let Some((tcp, slot)) = accepted else { continue };
+            self.place(tcp, slot);
+        }
+    }
+
+    /// A connection and a slot for it. With no slot left, the next connections wait in the kernel's queue.
+    async fn accept(&self, listener: &TcpListener) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+        match listener.accept().await {
+            Ok((tcp, _)) => {
+                let slot = Arc::clone(&self.common.slots).acquire_owned().await.ok()?;
+                Some((tcp, slot))
+            }
+            Err(problem) if problem.kind() == io::ErrorKind::ConnectionAborted => None,
+            Err(problem) => {
+                warn!(%problem, "accepting a connection failed; trying again");
+                sleep(ACCEPT_PAUSE).await;
+                None
+            }
+        }
+    }
+
+    /// Keeps a connection, or hands it to a worker that has far fewer.
+    fn place(self: &Rc<Self>, tcp: TcpStream, slot: OwnedSemaphorePermit) {
+        let load = |of: &AtomicUsize| of.load(Ordering::Relaxed);
+        let own = load(self.load());
+        let least = self.common.loads.iter().enumerate().min_by_key(|(_, of)| load(of));
+        if let Some((other, of)) = least
+            && own > load(of) + UNEVEN + load(of) / 4
+            && let Ok(door) = self.common.doors[other].try_reserve()
+        {
+            match tcp.into_std() {
+                Ok(tcp) => door.send((tcp, slot)),
+                Err(problem) => warn!(%problem, "a connection could not be handed over"),
+            }
+            return;
+        }
+        self.take(tcp, slot);
+    }
+
+    fn take(self: &Rc<Self>, tcp: TcpStream, slot: OwnedSemaphorePermit) {
+        let counted = Counted::new(self);
+        let worker = Rc::clone(self);
+        spawn_local(async move {
+            connection::serve(tcp, worker).await;
+            drop((counted, slot));
+        });
+    }
+}
+
+/// Keeps a worker's count of connections true however one ends.
+struct Counted(Rc<Worker>);
+
+impl Counted {
+    fn new(worker: &Rc<Worker>) -> Self {
+        worker.load().fetch_add(1, Ordering::Relaxed);
+        worker.metrics().connections.inc();
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.metrics().connections.dec();
+        if self.0.load().fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.idle.notify_one();
+        }
+    }
+}
+
+/// Runs a worker on the thread that calls this, until it has drained.
+///
+/// # Errors
+/// There can be no runtime, or no listener on it.
+pub fn run_on_this_thread<F>(serve: impl FnOnce() -> F) -> io::Result<()>
+where
+    F: Future<Output = io::Result<()>>,
+{
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(tokio::runtime::LocalOptions::default())?;
+    runtime.block_on(async { serve().await })
+}

@@ -1,0 +1,207 @@
+//! Every metric, declared in one table. Names start with `authgate_`, units are seconds and bytes; no label holds a user, a token
+//! or a path: labels come from the configuration or from fixed lists.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// How one request ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The route's place in the configuration, as it is written there; `none` where no route was found.
+    pub route: Arc<str>,
+    /// `forwarded`, or why it was not.
+    pub outcome: &'static str,
+    /// `2xx` and so on.
+    pub status: &'static str,
+}
+
+/// What an authenticator said.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AuthenticationLabels {
+    /// Its name in the configuration.
+    pub authenticator: Arc<str>,
+    /// `accepted`, or why not.
+    pub outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamLabels {
+    upstream: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoreLabels {
+    store: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
+/// Upper bounds of durations, in seconds: from a cached refusal to a slow upload.
+const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+
+/// The metrics of this process.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    request_duration: Histogram,
+    upstream_duration: Family<UpstreamLabels, Histogram>,
+    authentications: Family<AuthenticationLabels, Counter>,
+    handshakes: Family<HandshakeLabels, Counter>,
+    /// Connections of clients, now.
+    pub connections: Gauge,
+    /// Requests that have come and not yet ended.
+    pub in_flight: Gauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let histogram = || Histogram::new(BUCKETS);
+        let metrics = Self {
+            registry: Registry::with_prefix("authgate"),
+            requests: Family::default(),
+            request_duration: histogram(),
+            upstream_duration: Family::new_with_constructor(histogram),
+            authentications: Family::default(),
+            handshakes: Family::default(),
+            connections: Gauge::default(),
+            in_flight: Gauge::default(),
+        };
+        metrics.registered()
+    }
+}
+
+impl Metrics {
+    fn registered(mut self) -> Self {
+        let registry = &mut self.registry;
+        registry.register("requests", "Requests that have ended", self.requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "From the head of a request to the end of its response",
+            Unit::Seconds,
+            self.request_duration.clone(),
+        );
+        registry.register_with_unit(
+            "upstream_duration",
+            "From a request sent to the head of the upstream's response",
+            Unit::Seconds,
+            self.upstream_duration.clone(),
+        );
+        registry.register("authentications", "What authenticators said of requests", self.authentications.clone());
+        registry.register("tls_handshakes", "TLS handshakes that have ended", self.handshakes.clone());
+        registry.register("connections", "Connections of clients", self.connections.clone());
+        registry.register("requests_in_flight", "Requests that have come and not yet ended", self.in_flight.clone());
+        let build = Family::<BuildLabels, Gauge>::default();
+        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        registry.register("build", "The version that runs", build);
+        self
+    }
+
+    /// Adds `authgate_store_usable`: asked at each scrape.
+    pub fn watch_stores(&mut self, stores: Vec<(Arc<str>, StoreProbe)>) {
+        self.registry.register_collector(Box::new(Stores(stores)));
+    }
+
+    /// One request has ended.
+    pub fn request_ended(&self, labels: &RequestLabels, took: Duration) {
+        self.requests.get_or_create(labels).inc();
+        self.request_duration.observe(took.as_secs_f64());
+    }
+
+    /// One upstream has begun its response.
+    pub fn upstream_answered(&self, upstream: &Arc<str>, took: Duration) {
+        self.upstream_duration.get_or_create(&UpstreamLabels { upstream: Arc::clone(upstream) }).observe(took.as_secs_f64());
+    }
+
+    /// One authenticator has spoken.
+    pub fn authenticated(&self, labels: &AuthenticationLabels) {
+        self.authentications.get_or_create(labels).inc();
+    }
+
+    /// One TLS handshake has ended.
+    pub fn handshake_ended(&self, outcome: &'static str) {
+        self.handshakes.get_or_create(&HandshakeLabels { outcome }).inc();
+    }
+
+    /// All of them, in the text format of OpenMetrics 1.0.
+    ///
+    /// # Errors
+    /// A metric cannot be written as text.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// Tells whether a store is usable now.
+pub type StoreProbe = Box<dyn Fn() -> bool + Send + Sync>;
+
+struct Stores(Vec<(Arc<str>, StoreProbe)>);
+
+impl fmt::Debug for Stores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+impl Collector for Stores {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let usable = Family::<StoreLabels, Gauge<i64, AtomicI64>>::default();
+        for (store, probe) in &self.0 {
+            usable.get_or_create(&StoreLabels { store: Arc::clone(store) }).set(i64::from(probe()));
+        }
+        let kind = ConstGauge::new(0_i64).metric_type();
+        let help = "1 while a store can be used, 0 while its routes answer 503";
+        usable.encode(encoder.encode_descriptor("store_usable", help, None, kind)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_written_with_their_units_and_labels() {
+        let mut metrics = Metrics::default();
+        metrics.watch_stores(vec![("redis".into(), Box::new(|| false))]);
+        let labels = RequestLabels { route: "/api/*".into(), outcome: "forwarded", status: "2xx" };
+        metrics.request_ended(&labels, Duration::from_millis(3));
+        metrics.upstream_answered(&"app".into(), Duration::from_millis(2));
+        let text = metrics.render().expect("text");
+        for line in [
+            r#"authgate_requests_total{route="/api/*",outcome="forwarded",status="2xx"} 1"#,
+            r#"authgate_request_duration_seconds_bucket{le="0.005"} 1"#,
+            r#"authgate_upstream_duration_seconds_count{upstream="app"} 1"#,
+            r#"authgate_store_usable{store="redis"} 0"#,
+            "authgate_connections 0",
+            "# EOF",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The choices that both sides of TLS share: aws-lc-rs, TLS 1.2 and 1.3, names of protocols.
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{SupportedProtocolVersion, version};
+
+/// ALPN for HTTP/2 (RFC 9113, section 3.1).
+pub const H2: &[u8] = b"h2";
+/// ALPN for HTTP/1.1.
+pub const HTTP_1_1: &[u8] = b"http/1.1";
+
+const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
+const NEWEST: &[&SupportedProtocolVersion] = &[&version::TLS13];
+
+/// The oldest version of TLS that is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MinVersion {
+    /// TLS 1.2 and 1.3.
+    Tls12,
+    /// TLS 1.3 alone.
+    Tls13,
+}
+
+impl MinVersion {
+    pub(super) fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
+        match self {
+            Self::Tls12 => BOTH,
+            Self::Tls13 => NEWEST,
+        }
+    }
+}
+
+/// The cryptography of all TLS here.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}

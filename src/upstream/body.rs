@@ -1,0 +1,155 @@
+//! Bodies on their way: the request's, bounded in size and silence, and the response's, which gives its connection back at the end.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::client::Lease;
+
+/// What a client sends, as far as it may: bounded in bytes and in silence, and without trailers.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    bounds: BodyBounds,
+    taken: u64,
+    /// Armed only while the client is silent.
+    silence: Option<Pin<Box<Sleep>>>,
+    progress: Progress,
+}
+
+/// Bounds on a request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyBounds {
+    /// Most bytes; `None`: no bound.
+    pub bytes: Option<u64>,
+    /// The longest silence.
+    pub silence: Duration,
+}
+
+/// Why a request's body did not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyFault {
+    /// Longer than it may be.
+    #[error("the request's body is longer than it may be")]
+    TooLarge,
+    /// Silent for longer than it may be.
+    #[error("the client was silent in the middle of its request's body")]
+    TooSlow,
+    /// The client went away, or broke the framing.
+    #[error("the request's body broke off")]
+    Broken,
+}
+
+/// When the last bytes of a request's body passed: its response cannot be late before they have.
+#[derive(Debug, Clone)]
+pub(super) struct Progress(Rc<Cell<Instant>>);
+
+impl Progress {
+    pub(super) fn last(&self) -> Instant {
+        self.0.get()
+    }
+}
+
+impl RequestBody {
+    /// The body of a request that is let in.
+    ///
+    /// # Errors
+    /// Its announced length is beyond the bound.
+    pub fn new(incoming: Incoming, bounds: BodyBounds) -> Result<Self, BodyFault> {
+        if bounds.bytes.is_some_and(|most| incoming.size_hint().lower() > most) {
+            return Err(BodyFault::TooLarge);
+        }
+        let progress = Progress(Rc::new(Cell::new(Instant::now())));
+        Ok(Self { incoming, bounds, taken: 0, silence: None, progress })
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let bound = self.bounds.silence;
+        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(bound)));
+        ready!(silence.as_mut().poll(cx));
+        Poll::Ready(Some(Err(BodyFault::TooSlow)))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else { return self.poll_silence(cx) };
+        self.silence = None;
+        let Some(frame) = frame else { return Poll::Ready(None) };
+        let Ok(frame) = frame else { return Poll::Ready(Some(Err(BodyFault::Broken))) };
+        let Ok(data) = frame.into_data() else { return Poll::Ready(None) };
+        self.progress.0.set(Instant::now());
+        self.taken = self.taken.saturating_add(data.len() as u64);
+        if self.bounds.bytes.is_some_and(|most| self.taken > most) {
+            return Poll::Ready(Some(Err(BodyFault::TooLarge)));
+        }
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// What an upstream answers. When it has come to its end, the connection goes back to its pool; dropped before, it is closed.
+#[derive(Debug)]
+pub struct UpstreamBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+}
+
+impl UpstreamBody {
+    pub(super) fn new(incoming: Incoming, lease: Lease) -> Self {
+        let mut body = Self { incoming, lease: Some(lease) };
+        if body.incoming.is_end_stream() {
+            body.give_back();
+        }
+        body
+    }
+
+    fn give_back(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        if frame.is_none() || self.incoming.is_end_stream() {
+            self.give_back();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
