@@ -39,7 +39,9 @@ pub struct Admin {
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
         let tcp = match listener.accept().await {
             Ok((tcp, _)) => tcp,
             Err(problem) => {
@@ -70,11 +72,16 @@ impl Admin {
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         // A page of another site must not read this through a name that it makes resolve to here (DNS rebinding).
         if !is_for_us(request.headers().get(HOST)) {
-            return text(StatusCode::FORBIDDEN, "This listener answers to localhost and IP addresses only.\n");
+            return text(
+                StatusCode::FORBIDDEN,
+                "This listener answers to localhost and IP addresses only.\n",
+            );
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET is answered here.\n");
-            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            refused
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return refused;
         }
         match request.uri().path() {
@@ -90,12 +97,19 @@ impl Admin {
         if *self.stage.borrow() != Stage::Serving {
             return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
         }
-        let missing: Vec<&str> =
-            self.stores.iter().filter(|store| !store.was_reached()).map(|store| store.name()).collect();
+        let missing: Vec<&str> = self
+            .stores
+            .iter()
+            .filter(|store| !store.was_reached())
+            .map(|store| store.name())
+            .collect();
         if missing.is_empty() {
             text(StatusCode::OK, "ready\n")
         } else {
-            text(StatusCode::SERVICE_UNAVAILABLE, format!("not reached yet: {}\n", missing.join(", ")))
+            text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("not reached yet: {}\n", missing.join(", ")),
+            )
         }
     }
 
@@ -113,7 +127,9 @@ impl Admin {
 }
 
 fn is_for_us(host: Option<&HeaderValue>) -> bool {
-    let Some(Ok(authority)) = host.map(|host| http::uri::Authority::try_from(host.as_bytes())) else { return false };
+    let Some(Ok(authority)) = host.map(|host| http::uri::Authority::try_from(host.as_bytes())) else {
+        return false;
+    };
     let name = authority.host().trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
@@ -134,8 +150,13 @@ mod tests {
     #[test]
     fn only_addresses_and_localhost_are_answered() {
         for (host, expected) in [
-            ("localhost:9901", true), ("127.0.0.1:9901", true), ("[::1]:9901", true), ("10.1.2.3", true),
-            ("evil.example", false), ("localhost.evil.example", false), ("", false),
+            ("localhost:9901", true),
+            ("127.0.0.1:9901", true),
+            ("[::1]:9901", true),
+            ("10.1.2.3", true),
+            ("evil.example", false),
+            ("localhost.evil.example", false),
+            ("", false),
         ] {
             assert_eq!(is_for_us(Some(&HeaderValue::from_static(host))), expected, "{host}");
         }

@@ -73,7 +73,9 @@ pub struct App {
 
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("App").field("server", &self.server).finish_non_exhaustive()
+        f.debug_struct("App")
+            .field("server", &self.server)
+            .finish_non_exhaustive()
     }
 }
 
@@ -113,17 +115,30 @@ impl App {
         };
         let mut listeners: Vec<Vec<TcpListener>> = (0..server.workers).map(|_| Vec::new()).collect();
         for address in &server.listen {
-            let bound = listen::bind(*address, server.workers)
-                .map_err(|source| AppError::Bind { address: *address, key: "server.listen", source })?;
+            let bound = listen::bind(*address, server.workers).map_err(|source| AppError::Bind {
+                address: *address,
+                key: "server.listen",
+                source,
+            })?;
             for (own, listener) in listeners.iter_mut().zip(bound) {
                 own.push(listener);
             }
         }
         let admin = listen::bind(config.admin, 1)
-            .map_err(|source| AppError::Bind { address: config.admin, key: "admin.listen", source })?
+            .map_err(|source| AppError::Bind {
+                address: config.admin,
+                key: "admin.listen",
+                source,
+            })?
             .remove(0);
         let parts = Parts::new(config, server.limits)?;
-        Ok(Self { parts: Arc::new(parts), server, tls, listeners, admin })
+        Ok(Self {
+            parts: Arc::new(parts),
+            server,
+            tls,
+            listeners,
+            admin,
+        })
     }
 
     /// Where it listens for clients, and where for operators; ports that were 0 are known here.
@@ -132,7 +147,10 @@ impl App {
     /// The system does not say.
     pub fn addresses(&self) -> io::Result<(Vec<SocketAddr>, SocketAddr)> {
         let first = self.listeners.first().map_or(&[][..], Vec::as_slice);
-        Ok((first.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?, self.admin.local_addr()?))
+        Ok((
+            first.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?,
+            self.admin.local_addr()?,
+        ))
     }
 
     /// Serves until SIGTERM or SIGINT, then drains. `started` is called once everything runs.
@@ -140,7 +158,11 @@ impl App {
     /// # Errors
     /// A worker ended by itself, or the system does not give a thread.
     pub fn run(self, started: impl FnOnce()) -> Result<(), AppError> {
-        let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
+        let control = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("control")
+            .enable_all()
+            .build()?;
         let done = control.block_on(self.serve(started));
         control.shutdown_background();
         done
@@ -149,12 +171,22 @@ impl App {
     async fn serve(self, started: impl FnOnce()) -> Result<(), AppError> {
         let mut signals = Signals::new()?;
         let (clients, operators) = self.addresses()?;
-        let Self { parts, server, tls, listeners, admin } = self;
+        let Self {
+            parts,
+            server,
+            tls,
+            listeners,
+            admin,
+        } = self;
         let (stage, stages) = watch::channel(Stage::Serving);
         for store in &parts.stores {
             tokio::spawn(Arc::clone(store).watch());
         }
-        let told = Admin { metrics: Arc::clone(&parts.metrics), stores: parts.stores.clone(), stage: stages.clone() };
+        let told = Admin {
+            metrics: Arc::clone(&parts.metrics),
+            stores: parts.stores.clone(),
+            stage: stages.clone(),
+        };
         tokio::spawn(admin::serve(tokio::net::TcpListener::from_std(admin)?, Arc::new(told)));
 
         let (common, inboxes) = Common::new(server.workers, server.limits, Arc::clone(&parts.metrics), stages);
@@ -224,10 +256,14 @@ fn run_worker(
 /// Raises the soft limit of open files to the hard one; each connection may need a second one to an upstream.
 fn affordable_connections(wanted: usize) -> usize {
     let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
-    let affordable = usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
+    let affordable = usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS) / 2)
+        .unwrap_or(usize::MAX)
+        .max(1);
     if wanted > affordable {
         warn!(
-            wanted, affordable, open_files = limit,
+            wanted,
+            affordable,
+            open_files = limit,
             "server.limits.connections is more than the limit of open files allows and is capped; raise the hard limit \
              (systemd: LimitNOFILE=) to twice the connections and {SPARE_DESCRIPTORS} more"
         );
@@ -238,8 +274,11 @@ fn affordable_connections(wanted: usize) -> usize {
 impl Parts {
     fn new(config: Config, limits: server::Limits) -> Result<Self, AppError> {
         let identity = config.identity;
-        let names: Vec<&str> =
-            identity.names().map(http::HeaderName::as_str).chain(config.strip.iter().map(String::as_str)).collect();
+        let names: Vec<&str> = identity
+            .names()
+            .map(http::HeaderName::as_str)
+            .chain(config.strip.iter().map(String::as_str))
+            .collect();
         let reserved = ReservedNames::new(names);
         let tables: Arc<[IdentityTable]> = Arc::from([identity.clone()]);
         let places: Vec<Place> = config.routes.iter().map(|route| route.place.clone()).collect();
@@ -251,14 +290,27 @@ impl Parts {
             .map(|(name, authenticator)| {
                 let tables = Arc::clone(&tables);
                 let shared = match authenticator {
-                    config::Authenticator::Token(settings) => SharedAuthenticator::Token(token::Shared::new(settings, tables)),
-                    config::Authenticator::Jwt(settings) => SharedAuthenticator::Jwt(jwt::Shared::new(settings, tables)),
+                    config::Authenticator::Token(settings) => {
+                        SharedAuthenticator::Token(token::Shared::new(settings, tables))
+                    }
+                    config::Authenticator::Jwt(settings) => {
+                        SharedAuthenticator::Jwt(jwt::Shared::new(settings, tables))
+                    }
                 };
                 (name, shared)
             })
             .collect();
-        let https = |upstream: &crate::upstream::Settings| upstream.servers.iter().any(|server| server.transport == Transport::Https);
-        let upstream_tls = if config.upstreams.values().any(https) { Some(tls::client::config()?) } else { None };
+        let https = |upstream: &crate::upstream::Settings| {
+            upstream
+                .servers
+                .iter()
+                .any(|server| server.transport == Transport::Https)
+        };
+        let upstream_tls = if config.upstreams.values().any(https) {
+            Some(tls::client::config()?)
+        } else {
+            None
+        };
         let stores: Vec<_> = config.stores.into_iter().map(store::Shared::new).collect();
         let mut metrics = Metrics::default();
         metrics.watch_stores(
@@ -280,7 +332,10 @@ impl Parts {
             table,
             upstream_tls,
             metrics: Arc::new(metrics),
-            log: AccessLog { on: config.log.access, query: config.log.query },
+            log: AccessLog {
+                on: config.log.access,
+                query: config.log.query,
+            },
             limits,
         })
     }
@@ -298,7 +353,11 @@ impl Parts {
             .iter()
             .map(|(name, settings)| (&**name, Upstream::new(settings.clone(), self.upstream_tls.clone())))
             .collect();
-        let routes = self.routes.iter().map(|route| self.route(route, &authenticators, &upstreams)).collect();
+        let routes = self
+            .routes
+            .iter()
+            .map(|route| self.route(route, &authenticators, &upstreams))
+            .collect();
         Proxy::new(routes, Arc::clone(&self.table), Arc::clone(&self.metrics), self.log)
     }
 
@@ -308,8 +367,11 @@ impl Parts {
         authenticators: &BTreeMap<&str, Rc<Authenticator>>,
         upstreams: &BTreeMap<&str, Upstream>,
     ) -> Route {
-        let named: Vec<Rc<Authenticator>> =
-            route.authenticate.iter().map(|name| Rc::clone(&authenticators[&**name])).collect();
+        let named: Vec<Rc<Authenticator>> = route
+            .authenticate
+            .iter()
+            .map(|name| Rc::clone(&authenticators[&**name]))
+            .collect();
         let token_types = named.iter().map(|authenticator| match &**authenticator {
             Authenticator::Token(_) => Vec::new(),
             Authenticator::Jwt(jwt) => jwt.token_types().to_vec(),
@@ -329,7 +391,10 @@ impl Parts {
             rules: Rules {
                 identity: self.identity.clone(),
                 reserved: self.reserved.clone(),
-                credential_headers: named.iter().map(|authenticator| authenticator.header().clone()).collect(),
+                credential_headers: named
+                    .iter()
+                    .map(|authenticator| authenticator.header().clone())
+                    .collect(),
                 credential: route.credential,
                 host,
             },
@@ -348,9 +413,10 @@ fn authenticator(shared: &SharedAuthenticator, stores: &BTreeMap<&str, Rc<Store>
     // The configuration names only stores that it has.
     let open = |name: &Arc<str>| Rc::clone(&stores[&**name]);
     match shared {
-        SharedAuthenticator::Token(token) => {
-            Authenticator::Token(TokenAuthenticator::new(Arc::clone(token), open(&token.settings().store)))
-        }
+        SharedAuthenticator::Token(token) => Authenticator::Token(TokenAuthenticator::new(
+            Arc::clone(token),
+            open(&token.settings().store),
+        )),
         SharedAuthenticator::Jwt(jwt) => {
             let users = match &jwt.settings().users {
                 Users::Claims { .. } => None,

@@ -24,16 +24,22 @@ impl<'r> Presented<'r> {
     /// Reads the lines of header `name`.
     pub fn from_headers(headers: &'r HeaderMap, name: &HeaderName) -> Self {
         let mut lines = headers.get_all(name).iter();
-        let Some(first) = lines.next() else { return Self::Nothing };
+        let Some(first) = lines.next() else {
+            return Self::Nothing;
+        };
         let Some(second) = lines.next() else {
-            return Self::One(Words { text: Cow::Borrowed(first.as_bytes()) });
+            return Self::One(Words {
+                text: Cow::Borrowed(first.as_bytes()),
+            });
         };
         let mut joined = trim(first.as_bytes()).to_vec();
         for line in std::iter::once(second).chain(lines) {
             joined.push(b',');
             joined.extend_from_slice(trim(line.as_bytes()));
         }
-        Self::Several(Words { text: Cow::Owned(joined) })
+        Self::Several(Words {
+            text: Cow::Owned(joined),
+        })
     }
 
     /// The words, and whether they may ever be accepted.
@@ -70,7 +76,9 @@ impl Words<'_> {
     /// The scheme, and what follows it.
     pub fn shape(&self) -> Shape<'_> {
         let mut words = self.iter();
-        let Some(scheme) = words.next() else { return Shape::Empty };
+        let Some(scheme) = words.next() else {
+            return Shape::Empty;
+        };
         match (words.next(), words.next()) {
             (None, _) => Shape::Scheme(scheme),
             (Some(value), None) => Shape::Pair(scheme, value),
@@ -189,7 +197,10 @@ fn is_blank(byte: u8) -> bool {
 
 fn trim(line: &[u8]) -> &[u8] {
     let start = line.iter().position(|byte| !is_blank(*byte)).unwrap_or(line.len());
-    let end = line.iter().rposition(|byte| !is_blank(*byte)).map_or(start, |at| at + 1);
+    let end = line
+        .iter()
+        .rposition(|byte| !is_blank(*byte))
+        .map_or(start, |at| at + 1);
     &line[start..end]
 }
 
@@ -206,7 +217,11 @@ mod tests {
             headers.append(AUTHORIZATION, HeaderValue::from_bytes(line).expect("a legal value"));
         }
         let presented = Presented::from_headers(&headers, &AUTHORIZATION);
-        assert_eq!(presented.words().map(|(words, judge)| (words.shape(), judge)), expected, "{lines:?}");
+        assert_eq!(
+            presented.words().map(|(words, judge)| (words.shape(), judge)),
+            expected,
+            "{lines:?}"
+        );
     }
 
     #[test]
@@ -215,15 +230,30 @@ mod tests {
         check(&[b""], Some((Shape::Empty, Judge::InFull)));
         check(&[b"Token"], Some((Shape::Scheme(b"Token"), Judge::InFull)));
         check(&[b"Token \t abc"], Some((Shape::Pair(b"Token", b"abc"), Judge::InFull)));
-        check(&[b"Token a\xA0b"], Some((Shape::Pair(b"Token", b"a\xA0b"), Judge::InFull)));
-        check(&[b"Token a\x85b"], Some((Shape::Pair(b"Token", b"a\x85b"), Judge::InFull)));
+        check(
+            &[b"Token a\xA0b"],
+            Some((Shape::Pair(b"Token", b"a\xA0b"), Judge::InFull)),
+        );
+        check(
+            &[b"Token a\x85b"],
+            Some((Shape::Pair(b"Token", b"a\x85b"), Judge::InFull)),
+        );
         check(&[b"Token a b"], Some((Shape::More(b"Token"), Judge::InFull)));
     }
 
     #[test]
     fn several_lines_are_joined_and_only_refused() {
-        check(&[b"Token comma", b"key"], Some((Shape::Pair(b"Token", b"comma,key"), Judge::OnlyToRefuse)));
-        check(&[b"", b"Token abc"], Some((Shape::Pair(b",Token", b"abc"), Judge::OnlyToRefuse)));
-        check(&[b"Token a", b"Token b"], Some((Shape::More(b"Token"), Judge::OnlyToRefuse)));
+        check(
+            &[b"Token comma", b"key"],
+            Some((Shape::Pair(b"Token", b"comma,key"), Judge::OnlyToRefuse)),
+        );
+        check(
+            &[b"", b"Token abc"],
+            Some((Shape::Pair(b",Token", b"abc"), Judge::OnlyToRefuse)),
+        );
+        check(
+            &[b"Token a", b"Token b"],
+            Some((Shape::More(b"Token"), Judge::OnlyToRefuse)),
+        );
     }
 }

@@ -27,7 +27,11 @@ impl Text {
     /// Control characters anywhere, blanks at either end.
     pub fn new(text: &str) -> Result<Self, NotText> {
         let outer_blank = text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace);
-        if outer_blank || text.chars().any(char::is_control) { Err(NotText) } else { Ok(Self(text.into())) }
+        if outer_blank || text.chars().any(char::is_control) {
+            Err(NotText)
+        } else {
+            Ok(Self(text.into()))
+        }
     }
 
     /// The text.
@@ -52,7 +56,11 @@ impl UserId {
     /// # Errors
     /// Empty, longer than 255 bytes, or not a [`Text`].
     pub fn new(id: &str) -> Result<Self, NotText> {
-        if (1..=255).contains(&id.len()) { Text::new(id).map(Self) } else { Err(NotText) }
+        if (1..=255).contains(&id.len()) {
+            Text::new(id).map(Self)
+        } else {
+            Err(NotText)
+        }
     }
 
     /// The id.
@@ -109,7 +117,10 @@ impl Identity {
     /// # Errors
     /// A value that one of the tables sends cannot be a header value.
     pub fn new(facts: Facts, tables: &[IdentityTable]) -> Result<Self, NotText> {
-        let fields = tables.iter().map(|table| table.render(&facts)).collect::<Result<_, _>>()?;
+        let fields = tables
+            .iter()
+            .map(|table| table.render(&facts))
+            .collect::<Result<_, _>>()?;
         Ok(Self { facts, fields })
     }
 
@@ -130,7 +141,16 @@ mod tests {
 
     #[test]
     fn text_that_would_need_cleaning_is_refused() {
-        for bad in ["a\r\nX-User-Id: 13", "a\0", " a", "a ", "a\t", "\u{85}a", "\u{a0}a", "a\u{7f}b"] {
+        for bad in [
+            "a\r\nX-User-Id: 13",
+            "a\0",
+            " a",
+            "a ",
+            "a\t",
+            "\u{85}a",
+            "\u{a0}a",
+            "a\u{7f}b",
+        ] {
             assert_eq!(Text::new(bad), Err(NotText), "{bad:?}");
         }
         for good in ["", "ada", "a b", "zo\u{eb}", "日本語"] {

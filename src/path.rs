@@ -59,7 +59,14 @@ impl<'r> RequestPath<'r> {
         let bytes = self.raw.as_bytes();
         let folded = bytes.iter().any(u8::is_ascii_uppercase);
         if is_plain(bytes) {
-            return Ok(Readings { sent: bytes, others: if folded { vec![bytes.to_ascii_lowercase()] } else { Vec::new() } });
+            return Ok(Readings {
+                sent: bytes,
+                others: if folded {
+                    vec![bytes.to_ascii_lowercase()]
+                } else {
+                    Vec::new()
+                },
+            });
         }
         let mut seen: BTreeSet<(Cow<'_, [u8]>, u8)> = BTreeSet::new();
         let mut queue = vec![(Cow::Borrowed(bytes), 0)];
@@ -84,7 +91,10 @@ impl<'r> RequestPath<'r> {
         let lower: Vec<_> = others.iter().map(|path| path.to_ascii_lowercase()).collect();
         others.extend(lower);
         others.remove(bytes);
-        Ok(Readings { sent: bytes, others: others.into_iter().collect() })
+        Ok(Readings {
+            sent: bytes,
+            others: others.into_iter().collect(),
+        })
     }
 }
 
@@ -124,7 +134,11 @@ fn decode_once(path: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn backslash_as_slash(path: &[u8]) -> Option<Vec<u8>> {
-    path.contains(&b'\\').then(|| path.iter().map(|&byte| if byte == b'\\' { b'/' } else { byte }).collect())
+    path.contains(&b'\\').then(|| {
+        path.iter()
+            .map(|&byte| if byte == b'\\' { b'/' } else { byte })
+            .collect()
+    })
 }
 
 /// Path parameters (RFC 3986, section 3.3) as servlet containers cut them: from `;` to the end of the segment.
@@ -188,11 +202,20 @@ mod tests {
     use super::*;
 
     fn check(path: &str, expected: &[&str]) {
-        let readings = RequestPath::parse(path).and_then(RequestPath::readings).expect("a readable path");
+        let readings = RequestPath::parse(path)
+            .and_then(RequestPath::readings)
+            .expect("a readable path");
         assert_eq!(readings.sent, path.as_bytes());
-        let others: Vec<_> = readings.others.iter().map(|other| String::from_utf8_lossy(other).into_owned()).collect();
+        let others: Vec<_> = readings
+            .others
+            .iter()
+            .map(|other| String::from_utf8_lossy(other).into_owned())
+            .collect();
         for wanted in expected {
-            assert!(others.iter().any(|other| other == wanted), "{path}: {wanted} is not among {others:?}");
+            assert!(
+                others.iter().any(|other| other == wanted),
+                "{path}: {wanted} is not among {others:?}"
+            );
         }
         if expected.is_empty() {
             assert!(others.is_empty(), "{path}: {others:?}");
@@ -226,7 +249,9 @@ mod tests {
 
     #[test]
     fn malformed_paths_are_refused() {
-        for path in ["", "*", "a", "/%", "/%2", "/%zz", "/a#b", "/a\u{7f}", "/a b", "/%00", "/%0a", "/%7F"] {
+        for path in [
+            "", "*", "a", "/%", "/%2", "/%zz", "/a#b", "/a\u{7f}", "/a b", "/%00", "/%0a", "/%7F",
+        ] {
             assert!(RequestPath::parse(path).is_err(), "{path:?}");
         }
         assert!(RequestPath::parse("/100%25").and_then(RequestPath::readings).is_ok());

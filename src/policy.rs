@@ -33,11 +33,19 @@ impl Policy {
     pub fn permit(&self, identity: Option<Arc<Identity>>) -> Result<Permit, Denied> {
         match (self, identity) {
             (Self::Public, _) => Ok(Permit { who: Who::Public }),
-            (Self::Authenticated { optional: true, require }, None) if require.is_empty() => Ok(Permit { who: Who::Anonymous }),
+            (
+                Self::Authenticated {
+                    optional: true,
+                    require,
+                },
+                None,
+            ) if require.is_empty() => Ok(Permit { who: Who::Anonymous }),
             (Self::Authenticated { .. }, None) => Err(Denied::NobodyKnown),
             (Self::Authenticated { require, .. }, Some(identity)) => {
                 if require.met_by(&identity) {
-                    Ok(Permit { who: Who::Known(identity) })
+                    Ok(Permit {
+                        who: Who::Known(identity),
+                    })
                 } else {
                     Err(Denied::NotAllowed)
                 }
@@ -153,16 +161,25 @@ mod tests {
 
     fn require(groups: (&[&str], &[&str]), scopes: (&[&str], &[&str]), claims: &[(&str, Value)]) -> Requirements {
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
-        let membership = |(any, all): (&[&str], &[&str])| Membership { any: names(any), all: names(all) };
+        let membership = |(any, all): (&[&str], &[&str])| Membership {
+            any: names(any),
+            all: names(all),
+        };
         Requirements {
             groups: membership(groups),
             scopes: membership(scopes),
-            claims: claims.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            claims: claims
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
         }
     }
 
     fn check(require: Requirements, expected: Result<(), Denied>) {
-        let policy = Policy::Authenticated { optional: false, require };
+        let policy = Policy::Authenticated {
+            optional: false,
+            require,
+        };
         assert_eq!(policy.permit(Some(ada())).map(|_| ()), expected, "{policy:?}");
     }
 
@@ -174,20 +191,41 @@ mod tests {
         check(require((&["x"], &[]), NONE, &[]), Err(Denied::NotAllowed));
         check(require((&[], &["staff", "dev"]), NONE, &[]), Ok(()));
         check(require((&[], &["staff", "x"]), NONE, &[]), Err(Denied::NotAllowed));
-        check(require(NONE, (&[], &["orders:read"]), &[("tenant", json!("acme"))]), Ok(()));
-        check(require(NONE, NONE, &[("tenant", json!("other"))]), Err(Denied::NotAllowed));
-        check(require(NONE, NONE, &[("roles", json!("b")), ("level", json!(3))]), Ok(()));
+        check(
+            require(NONE, (&[], &["orders:read"]), &[("tenant", json!("acme"))]),
+            Ok(()),
+        );
+        check(
+            require(NONE, NONE, &[("tenant", json!("other"))]),
+            Err(Denied::NotAllowed),
+        );
+        check(
+            require(NONE, NONE, &[("roles", json!("b")), ("level", json!(3))]),
+            Ok(()),
+        );
         check(require(NONE, NONE, &[("level", json!("3"))]), Err(Denied::NotAllowed));
         check(require(NONE, NONE, &[("absent", json!(null))]), Err(Denied::NotAllowed));
     }
 
     #[test]
     fn nobody_passes_only_where_nothing_is_asked() {
-        let optional = |require| Policy::Authenticated { optional: true, require };
+        let optional = |require| Policy::Authenticated {
+            optional: true,
+            require,
+        };
         assert!(optional(Requirements::default()).permit(None).is_ok());
-        let staff = Requirements { groups: Membership { any: vec!["staff".into()], all: vec![] }, ..Requirements::default() };
+        let staff = Requirements {
+            groups: Membership {
+                any: vec!["staff".into()],
+                all: vec![],
+            },
+            ..Requirements::default()
+        };
         assert_eq!(optional(staff).permit(None).map(|_| ()), Err(Denied::NobodyKnown));
-        let strict = Policy::Authenticated { optional: false, require: Requirements::default() };
+        let strict = Policy::Authenticated {
+            optional: false,
+            require: Requirements::default(),
+        };
         assert_eq!(strict.permit(None).map(|_| ()), Err(Denied::NobodyKnown));
     }
 }

@@ -48,7 +48,10 @@ pub struct Validity {
 
 impl Validity {
     /// Good at any time.
-    pub const ALWAYS: Self = Self { from_ms: i64::MIN, until_ms: i64::MAX };
+    pub const ALWAYS: Self = Self {
+        from_ms: i64::MIN,
+        until_ms: i64::MAX,
+    };
 
     fn holds(self, now: Now) -> bool {
         self.from_ms <= now.unix_ms && now.unix_ms < self.until_ms
@@ -87,7 +90,8 @@ impl VerdictCache {
         Self {
             settings,
             accepted: on(settings.entries, settings.ttl).then(|| Cache::new(settings.entries)),
-            refused: on(settings.negative_entries, settings.negative_ttl).then(|| Cache::new(settings.negative_entries)),
+            refused: on(settings.negative_entries, settings.negative_ttl)
+                .then(|| Cache::new(settings.negative_entries)),
         }
     }
 
@@ -112,17 +116,36 @@ impl VerdictCache {
 
     /// Remembers a verdict that was reached on what was known at `now`.
     pub fn insert(&self, key: Key, judged: &Judged, now: Now) {
-        let end = |ttl: Duration| now.uptime_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        let end = |ttl: Duration| {
+            now.uptime_ms
+                .saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
+        };
         match judged {
             Judged::Accepted { identity, validity } => {
                 if let Some(cache) = &self.accepted {
                     let identity = Arc::clone(identity);
-                    cache.insert(key, Accepted { identity, validity: *validity, until: end(self.settings.ttl) });
+                    cache.insert(
+                        key,
+                        Accepted {
+                            identity,
+                            validity: *validity,
+                            until: end(self.settings.ttl),
+                        },
+                    );
                 }
             }
-            Judged::Refused { refusal, for_now: false } => {
+            Judged::Refused {
+                refusal,
+                for_now: false,
+            } => {
                 if let Some(cache) = &self.refused {
-                    cache.insert(key, Refused { refusal: *refusal, until: end(self.settings.negative_ttl) });
+                    cache.insert(
+                        key,
+                        Refused {
+                            refusal: *refusal,
+                            until: end(self.settings.negative_ttl),
+                        },
+                    );
                 }
             }
             Judged::Refused { for_now: true, .. } => {}
@@ -135,7 +158,10 @@ mod tests {
     use super::*;
     use crate::identity::{Facts, UserId};
 
-    const AT: Now = Now { unix_ms: 1_000_000, uptime_ms: 5_000 };
+    const AT: Now = Now {
+        unix_ms: 1_000_000,
+        uptime_ms: 5_000,
+    };
 
     fn accepted(validity: Validity) -> Judged {
         let facts = Facts {
@@ -148,11 +174,17 @@ mod tests {
             claims: serde_json::Map::new(),
             attributes: serde_json::Map::new(),
         };
-        Judged::Accepted { identity: Arc::new(Identity::new(facts, &[]).expect("plain")), validity }
+        Judged::Accepted {
+            identity: Arc::new(Identity::new(facts, &[]).expect("plain")),
+            validity,
+        }
     }
 
     fn later(ms: i64) -> Now {
-        Now { unix_ms: AT.unix_ms + ms, uptime_ms: AT.uptime_ms.saturating_add_signed(ms) }
+        Now {
+            unix_ms: AT.unix_ms + ms,
+            uptime_ms: AT.uptime_ms.saturating_add_signed(ms),
+        }
     }
 
     #[test]
@@ -167,7 +199,10 @@ mod tests {
     #[test]
     fn a_verdict_ends_with_its_credential() {
         let cache = VerdictCache::new(Settings::default());
-        let validity = Validity { from_ms: AT.unix_ms - 10, until_ms: AT.unix_ms + 10 };
+        let validity = Validity {
+            from_ms: AT.unix_ms - 10,
+            until_ms: AT.unix_ms + 10,
+        };
         for (ms, holds) in [(9, true), (10, false), (0, false)] {
             if ms == 9 {
                 cache.insert([1; 32], &accepted(validity), AT);
@@ -175,28 +210,71 @@ mod tests {
             assert_eq!(cache.find(&[1; 32], later(ms)).is_some(), holds, "{ms}");
         }
         cache.insert([1; 32], &accepted(validity), AT);
-        assert!(cache.find(&[1; 32], Now { unix_ms: AT.unix_ms - 11, ..AT }).is_none(), "the clock was set back");
+        assert!(
+            cache
+                .find(
+                    &[1; 32],
+                    Now {
+                        unix_ms: AT.unix_ms - 11,
+                        ..AT
+                    }
+                )
+                .is_none(),
+            "the clock was set back"
+        );
     }
 
     #[test]
     fn refusals_are_short_and_what_time_heals_is_not_kept() {
         let cache = VerdictCache::new(Settings::default());
-        cache.insert([1; 32], &Judged::Refused { refusal: Refusal::TokenUnknown, for_now: false }, AT);
-        cache.insert([2; 32], &Judged::Refused { refusal: Refusal::TokenUnknown, for_now: true }, AT);
-        assert!(matches!(cache.find(&[1; 32], later(4_999)), Some(Err(Refusal::TokenUnknown))));
+        cache.insert(
+            [1; 32],
+            &Judged::Refused {
+                refusal: Refusal::TokenUnknown,
+                for_now: false,
+            },
+            AT,
+        );
+        cache.insert(
+            [2; 32],
+            &Judged::Refused {
+                refusal: Refusal::TokenUnknown,
+                for_now: true,
+            },
+            AT,
+        );
+        assert!(matches!(
+            cache.find(&[1; 32], later(4_999)),
+            Some(Err(Refusal::TokenUnknown))
+        ));
         assert!(cache.find(&[1; 32], later(5_000)).is_none());
         assert!(cache.find(&[2; 32], AT).is_none());
     }
 
     #[test]
     fn refusals_never_push_out_the_accepted_and_zero_is_off() {
-        let cache = VerdictCache::new(Settings { entries: 8, negative_entries: 8, ..Settings::default() });
+        let cache = VerdictCache::new(Settings {
+            entries: 8,
+            negative_entries: 8,
+            ..Settings::default()
+        });
         cache.insert([255; 32], &accepted(Validity::ALWAYS), AT);
         for at in 0..200 {
-            cache.insert([at; 32], &Judged::Refused { refusal: Refusal::TokenUnknown, for_now: false }, AT);
+            cache.insert(
+                [at; 32],
+                &Judged::Refused {
+                    refusal: Refusal::TokenUnknown,
+                    for_now: false,
+                },
+                AT,
+            );
         }
         assert!(cache.find(&[255; 32], AT).is_some_and(|verdict| verdict.is_ok()));
-        let off = VerdictCache::new(Settings { entries: 0, negative_entries: 0, ..Settings::default() });
+        let off = VerdictCache::new(Settings {
+            entries: 0,
+            negative_entries: 0,
+            ..Settings::default()
+        });
         off.insert([1; 32], &accepted(Validity::ALWAYS), AT);
         assert!(off.find(&[1; 32], AT).is_none());
     }

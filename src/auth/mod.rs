@@ -71,7 +71,10 @@ pub enum Judged {
 
 impl Judged {
     fn refused(refusal: Refusal) -> Self {
-        Self::Refused { refusal, for_now: false }
+        Self::Refused {
+            refusal,
+            for_now: false,
+        }
     }
 }
 
@@ -121,8 +124,14 @@ impl Authenticator {
         }
     }
 
-    async fn judge(&self, presented: &Presented<'_>, now: Now) -> Result<Option<Result<Arc<Identity>, Refusal>>, StoreError> {
-        let Some((words, judge)) = presented.words() else { return Ok(None) };
+    async fn judge(
+        &self,
+        presented: &Presented<'_>,
+        now: Now,
+    ) -> Result<Option<Result<Arc<Identity>, Refusal>>, StoreError> {
+        let Some((words, judge)) = presented.words() else {
+            return Ok(None);
+        };
         match self {
             Self::Token(token) => token.judge(words, judge, now).await,
             Self::Jwt(jwt) => jwt.judge(words, judge, now).await,
@@ -150,7 +159,9 @@ pub struct Unavailable {
 impl Chain {
     /// A chain of these.
     pub fn new(authenticators: Vec<Rc<Authenticator>>) -> Self {
-        Self { authenticators: authenticators.into() }
+        Self {
+            authenticators: authenticators.into(),
+        }
     }
 
     /// The authenticators.
@@ -170,7 +181,10 @@ impl Chain {
                 Ok(Some(Ok(identity))) => return Ok(Verdict::Accept(identity)),
                 Ok(Some(Err(refusal))) => return Ok(Verdict::Refuse(Refused { by, refusal })),
                 Err(source) => {
-                    return Err(Unavailable { authenticator: Arc::clone(authenticator.name()), source });
+                    return Err(Unavailable {
+                        authenticator: Arc::clone(authenticator.name()),
+                        source,
+                    });
                 }
             }
         }
@@ -179,8 +193,11 @@ impl Chain {
 
     /// Whether some credential header came at all, in any scheme and however often.
     pub fn saw_repeated_credential(&self, headers: &HeaderMap) -> bool {
-        self.authenticators
-            .iter()
-            .any(|authenticator| matches!(Presented::from_headers(headers, authenticator.header()), Presented::Several(_)))
+        self.authenticators.iter().any(|authenticator| {
+            matches!(
+                Presented::from_headers(headers, authenticator.header()),
+                Presented::Several(_)
+            )
+        })
     }
 }

@@ -136,7 +136,10 @@ mod texts {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Text>, D::Error> {
         let texts = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
-        texts.iter().map(|text| Text::new(text).map_err(D::Error::custom)).collect()
+        texts
+            .iter()
+            .map(|text| Text::new(text).map_err(D::Error::custom))
+            .collect()
     }
 }
 
@@ -150,16 +153,30 @@ mod tests {
         assert_eq!((token.user.as_str(), token.created, token.revoked), ("42", None, None));
         let full = br#"{"user":"42","created":1700000000,"expires":null,"scopes":["a"],"name":"ci","later":1}"#;
         let token: TokenRecord = parse("a token", full).expect("the documented shape");
-        assert_eq!((token.created, token.expires, token.scopes.len()), (Some(1_700_000_000), None, 1));
+        assert_eq!(
+            (token.created, token.expires, token.scopes.len()),
+            (Some(1_700_000_000), None, 1)
+        );
         let user = br#"{"id":"42","username":"ada","email":"","groups":["staff"],"active":true,"password_md5":null,"attributes":{}}"#;
         let user: UserRecord = parse("a user", user).expect("the documented shape");
         assert_eq!((user.id.as_str(), user.active, user.groups.len()), ("42", true, 1));
-        assert!(parse::<UserRecord>("a user", br#"{"id":"42"}"#).is_err(), "active is required");
+        assert!(
+            parse::<UserRecord>("a user", br#"{"id":"42"}"#).is_err(),
+            "active is required"
+        );
     }
 
     #[test]
     fn records_of_another_shape_are_errors() {
-        for bad in ["", "42", "{}", r#"{"user":42}"#, r#"{"user":""}"#, r#"{"user":"a\nb"}"#, r#"{"user":"1","created":"x"}"#] {
+        for bad in [
+            "",
+            "42",
+            "{}",
+            r#"{"user":42}"#,
+            r#"{"user":""}"#,
+            r#"{"user":"a\nb"}"#,
+            r#"{"user":"1","created":"x"}"#,
+        ] {
             assert!(parse::<TokenRecord>("a token", bad.as_bytes()).is_err(), "{bad}");
         }
         assert_eq!(parse_seconds(b"1700000000").expect("seconds"), 1_700_000_000);
@@ -168,7 +185,11 @@ mod tests {
 
     #[test]
     fn a_record_that_is_written_is_read_back() {
-        let user: UserRecord = parse("a user", br#"{"id":"1","username":"ada","groups":["staff"],"active":false}"#).expect("a user");
+        let user: UserRecord = parse(
+            "a user",
+            br#"{"id":"1","username":"ada","groups":["staff"],"active":false}"#,
+        )
+        .expect("a user");
         let bytes = serde_json::to_vec(&user).expect("JSON");
         assert_eq!(parse::<UserRecord>("a user", &bytes).expect("the same"), user);
     }

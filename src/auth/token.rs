@@ -38,7 +38,11 @@ pub struct Shared {
 impl Shared {
     /// Takes the settings in. Identities get their header values for each of `tables`.
     pub fn new(settings: Settings, tables: Arc<[IdentityTable]>) -> Arc<Self> {
-        Arc::new(Self { cache: VerdictCache::new(settings.cache), settings, tables })
+        Arc::new(Self {
+            cache: VerdictCache::new(settings.cache),
+            settings,
+            tables,
+        })
     }
 
     /// What was configured.
@@ -77,7 +81,11 @@ impl TokenAuthenticator {
     ) -> Result<Option<Result<Arc<Identity>, Refusal>>, StoreError> {
         let shape = words.shape();
         let mine = |scheme: &[u8]| {
-            self.shared.settings.schemes.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(scheme))
+            self.shared
+                .settings
+                .schemes
+                .iter()
+                .any(|own| own.as_bytes().eq_ignore_ascii_case(scheme))
         };
         if !shape.scheme().is_some_and(mine) {
             return Ok(None);
@@ -110,7 +118,11 @@ impl TokenAuthenticator {
     }
 
     fn weigh(&self, facts: TokenFacts, now: Now) -> Judged {
-        let TokenFacts { token, user, user_revoked } = facts;
+        let TokenFacts {
+            token,
+            user,
+            user_revoked,
+        } = facts;
         let ended = token.expires.is_some_and(|expires| expires <= now.unix_seconds());
         let swept = user_revoked.is_some_and(|by| token.created.is_none_or(|created| created <= by));
         let Some(user) = user.filter(|_| !ended && !swept && token.revoked.is_none()) else {
@@ -131,9 +143,13 @@ impl TokenAuthenticator {
         };
         let until_ms = token.expires.map_or(i64::MAX, |expires| expires.saturating_mul(1000));
         match Identity::new(facts, &self.shared.tables) {
-            Ok(identity) => {
-                Judged::Accepted { identity: Arc::new(identity), validity: Validity { until_ms, ..Validity::ALWAYS } }
-            }
+            Ok(identity) => Judged::Accepted {
+                identity: Arc::new(identity),
+                validity: Validity {
+                    until_ms,
+                    ..Validity::ALWAYS
+                },
+            },
             // Someone who cannot be named to the upstream is nobody there.
             Err(_) => Judged::refused(Refusal::TokenUnknown),
         }
@@ -151,7 +167,10 @@ mod tests {
     use crate::auth::store;
     use crate::credential::Presented;
 
-    const NOW: Now = Now { unix_ms: 1_700_000_000_500, uptime_ms: 0 };
+    const NOW: Now = Now {
+        unix_ms: 1_700_000_000_500,
+        uptime_ms: 0,
+    };
 
     /// Keys `good`, `expires-now`, `expires-later`, `revoked`, `orphan`, `idle`, `old`, `undated`, `fresh`.
     fn authenticator(folder: &std::path::Path) -> TokenAuthenticator {
@@ -175,7 +194,10 @@ mod tests {
         let file = folder.join("tokens.toml");
         fs::write(&file, text).expect("writable");
         let kind = store::Kind::Embedded(store::embedded::Settings { file });
-        let store = store::Shared::new(store::Settings { name: "file".into(), kind });
+        let store = store::Shared::new(store::Settings {
+            name: "file".into(),
+            kind,
+        });
         let settings = Settings {
             name: "token".into(),
             schemes: vec!["Token".into(), "Key".into()],
@@ -219,7 +241,10 @@ mod tests {
             let (words, judge) = presented.words().expect("one line");
             // Twice: the second answer comes from the cache.
             for _ in 0..2 {
-                let verdict = authenticator.judge(words, judge, NOW).await.expect("the store is there");
+                let verdict = authenticator
+                    .judge(words, judge, NOW)
+                    .await
+                    .expect("the store is there");
                 let verdict = verdict.map(|verdict| verdict.map(|identity| identity.facts().id.as_str().to_owned()));
                 let expected = expected.map(|expected| expected.map(str::to_owned));
                 assert_eq!(verdict, expected, "{}", String::from_utf8_lossy(value));
@@ -237,7 +262,10 @@ mod tests {
         let (words, judge) = presented.words().expect("one line");
         let mut verdicts = Vec::new();
         for unix_ms in [1_700_000_000_500, 1_700_000_000_999, 1_700_000_001_000] {
-            let verdict = authenticator.judge(words, judge, Now { unix_ms, ..NOW }).await.expect("the store is there");
+            let verdict = authenticator
+                .judge(words, judge, Now { unix_ms, ..NOW })
+                .await
+                .expect("the store is there");
             verdicts.push(verdict.is_some_and(|verdict| verdict.is_ok()));
         }
         assert_eq!(verdicts, [true, true, false]);

@@ -11,11 +11,18 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let text = format!(
         "{}: good. {} routes, {} upstreams, {} authenticators, {} stores.",
-        file.display(), config.routes.len(), config.upstreams.len(), config.authenticators.len(), config.stores.len()
+        file.display(),
+        config.routes.len(),
+        config.upstreams.len(),
+        config.authenticators.len(),
+        config.stores.len()
     );
     let _ = writeln!(out, "{text}");
     if !loaded.example_material.is_empty() {
-        let _ = writeln!(out, "It uses example keys that are known to the world: `authgate demo` takes it, `authgate run` does not.");
+        let _ = writeln!(
+            out,
+            "It uses example keys that are known to the world: `authgate demo` takes it, `authgate run` does not."
+        );
     }
     Ok(())
 }

@@ -37,7 +37,13 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
         config.server.listen = vec![listen];
     }
     config.admin = args.admin.unwrap_or(config.admin);
-    if let Some(open) = config.server.listen.iter().chain([&config.admin]).find(|address| !address.ip().is_loopback()) {
+    if let Some(open) = config
+        .server
+        .listen
+        .iter()
+        .chain([&config.admin])
+        .find(|address| !address.ip().is_loopback())
+    {
         return Err(Failure::Usage(format!(
             "the demo's keys are known to the world, so it listens on loopback only and not on {open}; \
              pass --listen 127.0.0.1:8443 --admin 127.0.0.1:9901"
@@ -50,7 +56,9 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
     let tls = config.tls.is_some();
     let app = App::bind(config).map_err(|error| taken(&error))?;
     let (clients, operators) = app.addresses().map_err(failed)?;
-    let base = clients.first().map(|address| format!("{}://localhost:{}", if tls { "https" } else { "http" }, address.port()));
+    let base = clients
+        .first()
+        .map(|address| format!("{}://localhost:{}", if tls { "https" } else { "http" }, address.port()));
     let told = lines(&base.unwrap_or_default(), operators, file, tls)?;
     std::thread::Builder::new()
         .name("echo".to_owned())
@@ -68,8 +76,14 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
 
 /// Every upstream of the file is the echo.
 fn point_at(config: &mut Config, address: SocketAddr) -> Result<(), Failure> {
-    let authority = address.to_string().parse().map_err(|_| Failure::Failed(format!("{address} is no authority")))?;
-    let echo = Server { transport: Transport::Http, authority };
+    let authority = address
+        .to_string()
+        .parse()
+        .map_err(|_| Failure::Failed(format!("{address} is no authority")))?;
+    let echo = Server {
+        transport: Transport::Http,
+        authority,
+    };
     for upstream in config.upstreams.values_mut() {
         upstream.servers = vec![echo.clone()];
     }
@@ -79,8 +93,14 @@ fn point_at(config: &mut Config, address: SocketAddr) -> Result<(), Failure> {
 fn taken(error: &AppError) -> Failure {
     match error {
         AppError::Bind { address, key, source } if source.kind() == io::ErrorKind::AddrInUse => {
-            let flag = if *key == "server.listen" { "--listen 127.0.0.1:18443" } else { "--admin 127.0.0.1:19901" };
-            Failure::Failed(format!("{address} ({key}) is in use by another program; pass {flag}, or any other free port"))
+            let flag = if *key == "server.listen" {
+                "--listen 127.0.0.1:18443"
+            } else {
+                "--admin 127.0.0.1:19901"
+            };
+            Failure::Failed(format!(
+                "{address} ({key}) is in use by another program; pass {flag}, or any other free port"
+            ))
         }
         other => Failure::Failed(other.to_string()),
     }
@@ -88,10 +108,17 @@ fn taken(error: &AppError) -> Failure {
 
 /// Lines to paste into another terminal.
 fn lines(base: &str, admin: SocketAddr, file: &Path, tls: bool) -> Result<String, Failure> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let ca = folder.join("certs-example/ca.pem");
     let ca = ca.canonicalize().unwrap_or(ca);
-    let curl = if tls { format!("curl --cacert {} -i", ca.display()) } else { "curl -i".to_owned() };
+    let curl = if tls {
+        format!("curl --cacert {} -i", ca.display())
+    } else {
+        "curl -i".to_owned()
+    };
     let [(_, ada), (_, ben), ..] = examples::DEMO_TOKENS;
     let jwt = jwt().map_err(|error| Failure::Failed(error.to_string()))?;
     Ok(format!(

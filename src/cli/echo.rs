@@ -28,20 +28,22 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let listener = bind(args.listen).map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", args.listen)))?;
+    let listener =
+        bind(args.listen).map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", args.listen)))?;
     let address = listener.local_addr().unwrap_or(args.listen);
     let _ = writeln!(io::stdout(), "listening on http://{address}");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::Failed(error.to_string()))?;
-    runtime.block_on(async {
-        tokio::select! {
-            served = serve(listener) => served,
-            _ = tokio::signal::ctrl_c() => Ok(()),
-        }
-    })
-    .map_err(|error| Failure::Failed(error.to_string()))
+    runtime
+        .block_on(async {
+            tokio::select! {
+                served = serve(listener) => served,
+                _ = tokio::signal::ctrl_c() => Ok(()),
+            }
+        })
+        .map_err(|error| Failure::Failed(error.to_string()))
 }
 
 /// A listener that [`serve`] can use.
@@ -76,8 +78,11 @@ async fn echo(request: Request<Incoming>) -> Response<Full<Bytes>> {
         .iter()
         .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
         .collect();
-    let told = json!({ "method": head.method.as_str(), "target": head.uri.to_string(), "headers": headers, "body": body });
+    let told =
+        json!({ "method": head.method.as_str(), "target": head.uri.to_string(), "headers": headers, "body": body });
     let mut response = Response::new(Full::new(format!("{told:#}\n").into()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

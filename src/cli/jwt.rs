@@ -105,7 +105,10 @@ fn example_key(algorithm: Algorithm) -> Result<&'static [u8], Failure> {
         Algorithm::RS256 => Ok(examples::JWT_RS256_KEY),
         Algorithm::ES256 => Ok(examples::JWT_ES256_KEY),
         Algorithm::EdDSA => Ok(examples::JWT_EDDSA_KEY),
-        other => Err(Failure::Usage(format!("certs-example has no key for {}; pass --key FILE", other.name()))),
+        other => Err(Failure::Usage(format!(
+            "certs-example has no key for {}; pass --key FILE",
+            other.name()
+        ))),
     }
 }
 
@@ -113,13 +116,18 @@ fn inspect(args: &Inspect, file: &Path) -> Result<(), Failure> {
     let token = match args.token.as_str() {
         "-" => {
             let mut text = String::new();
-            io::stdin().read_to_string(&mut text).map_err(|error| Failure::Failed(error.to_string()))?;
+            io::stdin()
+                .read_to_string(&mut text)
+                .map_err(|error| Failure::Failed(error.to_string()))?;
             text.trim_end().to_owned()
         }
         token => token.to_owned(),
     };
     let config = load(file)?.config;
-    let header = token.split('.').next().and_then(|segment| URL_SAFE_NO_PAD.decode(segment).ok());
+    let header = token
+        .split('.')
+        .next()
+        .and_then(|segment| URL_SAFE_NO_PAD.decode(segment).ok());
     let header: Option<Value> = header.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let told: Vec<Value> = config
         .authenticators
@@ -137,8 +145,16 @@ fn inspect(args: &Inspect, file: &Path) -> Result<(), Failure> {
         None => "header: not readable as base64url JSON\n".to_owned(),
     };
     for one in &told {
-        let part = |name: &str| one.get(name).filter(|value| !value.is_null()).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-        text += &format!("authenticator {}: {}\n", part("authenticator").unwrap_or_default(), part("verdict").unwrap_or_default());
+        let part = |name: &str| {
+            one.get(name)
+                .filter(|value| !value.is_null())
+                .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        };
+        text += &format!(
+            "authenticator {}: {}\n",
+            part("authenticator").unwrap_or_default(),
+            part("verdict").unwrap_or_default()
+        );
         for name in ["key", "claims"] {
             if let Some(value) = part(name) {
                 text += &format!("  {name}: {value}\n");
@@ -167,7 +183,8 @@ fn algorithm(name: &str) -> Result<Algorithm, String> {
 }
 
 fn duration(text: &str) -> Result<SignedDuration, String> {
-    text.parse().map_err(|_| "write a duration such as 30s, 5m or 1h".to_owned())
+    text.parse()
+        .map_err(|_| "write a duration such as 30s, 5m or 1h".to_owned())
 }
 
 fn claim(text: &str) -> Result<(String, Option<Value>), String> {

@@ -29,13 +29,24 @@ fn refuse_known_keys(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
     if loaded.example_material.is_empty() {
         return Ok(());
     }
-    let loopback = loaded.config.server.listen.iter().all(|address| address.ip().is_loopback());
+    let loopback = loaded
+        .config
+        .server
+        .listen
+        .iter()
+        .all(|address| address.ip().is_loopback());
     if args.example_keys && loopback {
         return Ok(());
     }
     let mut text = String::from("these keys are shipped with authgate and known to the world:\n");
     for used in &loaded.example_material {
-        let _ = writeln!(text, "\n  {}: {}\n    make your own:\n      {}", used.key, used.what, used.instead.replace('\n', "\n      "));
+        let _ = writeln!(
+            text,
+            "\n  {}: {}\n    make your own:\n      {}",
+            used.key,
+            used.what,
+            used.instead.replace('\n', "\n      ")
+        );
     }
     text.push_str(if args.example_keys {
         "\n--example-keys is for loopback addresses only; server.listen has others."

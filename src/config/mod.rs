@@ -37,6 +37,7 @@ pub struct Config {
 }
 
 /// One authenticator.
+#[expect(clippy::large_enum_variant, reason = "a handful for each process, made once")]
 #[derive(Debug)]
 pub enum Authenticator {
     /// `kind = "token"`.

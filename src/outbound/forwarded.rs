@@ -45,7 +45,11 @@ impl Peer {
     pub fn new(ip: IpAddr, scheme: Scheme) -> Self {
         let ip = ip.to_canonical();
         let forwarded_for = HeaderValue::try_from(ip.to_string()).expect("an address is visible ASCII");
-        Self { ip, scheme, forwarded_for }
+        Self {
+            ip,
+            scheme,
+            forwarded_for,
+        }
     }
 
     /// Its address.
@@ -112,7 +116,9 @@ fn traceparent(id: &RequestId) -> HeaderValue {
 /// One line, version 00: `00-<32 hex, not all zero>-<16 hex, not all zero>-<2 hex>`.
 fn has_valid_traceparent(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(TRACEPARENT).iter();
-    let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return false;
+    };
     let fields: Vec<&[u8]> = line.as_bytes().split(|byte| *byte == b'-').collect();
     let hex = |field: &[u8], length: usize| {
         field.len() == length && field.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -145,7 +151,12 @@ mod tests {
     fn a_good_traceparent_passes_and_any_other_is_replaced() {
         const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert_eq!(traceparent_after(&[GOOD]), GOOD);
-        for bad in [&[GOOD, GOOD][..], &["00-x"], &[], &["00-00000000000000000000000000000000-b7ad6b7169203331-01"]] {
+        for bad in [
+            &[GOOD, GOOD][..],
+            &["00-x"],
+            &[],
+            &["00-00000000000000000000000000000000-b7ad6b7169203331-01"],
+        ] {
             let made = traceparent_after(bad);
             assert!(made != GOOD && made.len() == 55, "{bad:?}: {made}");
         }

@@ -16,7 +16,16 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// answered on this hop, when the body is first read. `Host` is never taken out, whatever `Connection` says.
 pub fn strip_request(headers: &mut HeaderMap) {
     strip_named(headers);
-    for name in [&TE, &UPGRADE, &HTTP2_SETTINGS, &EXPECT, &CONTENT_LENGTH, &TRANSFER_ENCODING, &TRAILER, &KEEP_ALIVE] {
+    for name in [
+        &TE,
+        &UPGRADE,
+        &HTTP2_SETTINGS,
+        &EXPECT,
+        &CONTENT_LENGTH,
+        &TRANSFER_ENCODING,
+        &TRAILER,
+        &KEEP_ALIVE,
+    ] {
         headers.remove(name);
     }
     for name in [&PROXY_CONNECTION, &PROXY_AUTHORIZATION] {
@@ -27,7 +36,14 @@ pub fn strip_request(headers: &mut HeaderMap) {
 /// Takes out of a response what is for this hop only. `Content-Length` stays: it also describes answers to HEAD.
 pub fn strip_response(headers: &mut HeaderMap) {
     strip_named(headers);
-    for name in [&KEEP_ALIVE, &TRANSFER_ENCODING, &TRAILER, &UPGRADE, &PROXY_CONNECTION, &PROXY_AUTHENTICATE] {
+    for name in [
+        &KEEP_ALIVE,
+        &TRANSFER_ENCODING,
+        &TRAILER,
+        &UPGRADE,
+        &PROXY_CONNECTION,
+        &PROXY_AUTHENTICATE,
+    ] {
         headers.remove(name);
     }
 }
@@ -59,8 +75,15 @@ mod tests {
     fn every_connection_line_counts() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
-            ("connection", "keep-alive, X-A"), ("connection", "x-b,,Host , content-length"), ("x-a", "1"), ("x-b", "2"), ("x-c", "3"),
-            ("host", "h"), ("te", "trailers"), ("keep-alive", "5"), ("content-length", "3"),
+            ("connection", "keep-alive, X-A"),
+            ("connection", "x-b,,Host , content-length"),
+            ("x-a", "1"),
+            ("x-b", "2"),
+            ("x-c", "3"),
+            ("host", "h"),
+            ("te", "trailers"),
+            ("keep-alive", "5"),
+            ("content-length", "3"),
         ] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }

@@ -91,7 +91,13 @@ impl IdentityTable {
                 .collect(),
             opaque: None,
         };
-        Self { id, anonymous: nobody("anonymous"), public: nobody("public"), headers, encoding }
+        Self {
+            id,
+            anonymous: nobody("anonymous"),
+            public: nobody("public"),
+            headers,
+            encoding,
+        }
     }
 
     /// The header names of this table.
@@ -112,8 +118,15 @@ impl IdentityTable {
     /// # Errors
     /// A value that is no header value: an object, or text with control characters or outer blanks.
     pub fn render(&self, facts: &Facts) -> Result<Fields, NotText> {
-        let values = self.headers.iter().map(|(_, source)| self.value(source, facts)).collect::<Result<_, _>>()?;
-        Ok(Fields { values, opaque: Some(opaque(facts)) })
+        let values = self
+            .headers
+            .iter()
+            .map(|(_, source)| self.value(source, facts))
+            .collect::<Result<_, _>>()?;
+        Ok(Fields {
+            values,
+            opaque: Some(opaque(facts)),
+        })
     }
 
     fn value(&self, source: &Source, facts: &Facts) -> Result<Option<HeaderValue>, NotText> {
@@ -179,8 +192,10 @@ fn list(elements: &[Text]) -> Result<Option<HeaderValue>, NotText> {
     if elements.is_empty() {
         return Ok(None);
     }
-    let escaped: Vec<String> =
-        elements.iter().map(|element| utf8_percent_encode(element.as_str(), NOT_IN_LIST).to_string()).collect();
+    let escaped: Vec<String> = elements
+        .iter()
+        .map(|element| utf8_percent_encode(element.as_str(), NOT_IN_LIST).to_string())
+        .collect();
     HeaderValue::from_str(&escaped.join(",")).map(Some).map_err(|_| NotText)
 }
 
@@ -195,7 +210,8 @@ fn scalar(value: &Value) -> Result<Text, NotText> {
 
 fn walk<'v>(map: &'v Map<String, Value>, path: &[String]) -> Option<&'v Value> {
     let (first, rest) = path.split_first()?;
-    rest.iter().try_fold(map.get(first)?, |value, name| value.as_object()?.get(name))
+    rest.iter()
+        .try_fold(map.get(first)?, |value, name| value.as_object()?.get(name))
 }
 
 fn opaque(facts: &Facts) -> HeaderValue {
@@ -217,8 +233,17 @@ pub struct ReservedNames {
 
 /// Reserved whatever the configuration says: what proxies, WSGI servers and frameworks are known to believe.
 const RESERVED: &[&str] = &[
-    "forwarded", "xrealip", "remoteuser", "xremoteuser", "xoriginalurl", "xoriginalmethod", "xrewriteurl", "xhttpmethod",
-    "xhttpmethodoverride", "xmethodoverride", "proxy",
+    "forwarded",
+    "xrealip",
+    "remoteuser",
+    "xremoteuser",
+    "xoriginalurl",
+    "xoriginalmethod",
+    "xrewriteurl",
+    "xhttpmethod",
+    "xhttpmethodoverride",
+    "xmethodoverride",
+    "proxy",
 ];
 
 /// Reserved with all that follows.
@@ -236,7 +261,12 @@ impl ReservedNames {
             .collect();
         let mut starts = [false; 128];
         let families = RESERVED_FAMILIES.iter().map(|family| family.as_bytes());
-        for first in exact.iter().map(AsRef::as_ref).chain(families).filter_map(|name| name.first()) {
+        for first in exact
+            .iter()
+            .map(AsRef::as_ref)
+            .chain(families)
+            .filter_map(|name| name.first())
+        {
             if let Some(flag) = starts.get_mut(usize::from(*first)) {
                 *flag = true;
             }
@@ -250,18 +280,24 @@ impl ReservedNames {
         if name.contains('_') {
             return true;
         }
-        let Some(first) = letters(name).next() else { return false };
+        let Some(first) = letters(name).next() else {
+            return false;
+        };
         if !self.starts.get(usize::from(first)).copied().unwrap_or(true) {
             return false;
         }
         let folded: Vec<u8> = letters(name).collect();
         self.exact.contains(folded.as_slice())
-            || RESERVED_FAMILIES.iter().any(|family| folded.starts_with(family.as_bytes()))
+            || RESERVED_FAMILIES
+                .iter()
+                .any(|family| folded.starts_with(family.as_bytes()))
     }
 }
 
 fn letters(name: &str) -> impl Iterator<Item = u8> {
-    name.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase())
+    name.bytes()
+        .filter(u8::is_ascii_alphanumeric)
+        .map(|byte| byte.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -289,14 +325,22 @@ mod tests {
     fn rendered(source: Source, encoding: Encoding, facts: &Facts) -> Result<Option<Vec<u8>>, NotText> {
         let name = HeaderName::from_static("x-it");
         let table = IdentityTable::new(TableId::GLOBAL, vec![(name, source)], encoding);
-        table.render(facts).map(|fields| fields.values[0].as_ref().map(|value| value.as_bytes().to_vec()))
+        table
+            .render(facts)
+            .map(|fields| fields.values[0].as_ref().map(|value| value.as_bytes().to_vec()))
     }
 
     #[test]
     fn values_are_written_as_the_table_says() {
         let check = |source, encoding, expected: Option<&str>| {
-            let facts = facts("zo\u{eb} 5%", json!({ "org": { "name": "Acme", "tags": ["x", 2] }, "none": null }));
-            assert_eq!(rendered(source, encoding, &facts), Ok(expected.map(|text| text.as_bytes().to_vec())));
+            let facts = facts(
+                "zo\u{eb} 5%",
+                json!({ "org": { "name": "Acme", "tags": ["x", 2] }, "none": null }),
+            );
+            assert_eq!(
+                rendered(source, encoding, &facts),
+                Ok(expected.map(|text| text.as_bytes().to_vec()))
+            );
         };
         let attribute = |path: &[&str]| Source::Attribute(path.iter().map(ToString::to_string).collect());
         check(Source::Id, Encoding::Percent, Some("42"));
@@ -315,7 +359,13 @@ mod tests {
     #[test]
     fn values_that_cannot_travel_refuse_the_identity() {
         let attribute = || Source::Attribute(Box::new(["a".to_owned()]));
-        for bad in [json!("x\r\ny"), json!(" x"), json!({ "b": 1 }), json!(["ok", "x\0"]), json!([[1]])] {
+        for bad in [
+            json!("x\r\ny"),
+            json!(" x"),
+            json!({ "b": 1 }),
+            json!(["ok", "x\0"]),
+            json!([[1]]),
+        ] {
             let facts = facts("ada", json!({ "a": bad }));
             assert_eq!(rendered(attribute(), Encoding::Percent, &facts), Err(NotText), "{bad}");
         }
@@ -329,20 +379,45 @@ mod tests {
             assert_eq!(reserved.contains(&name), expected, "{name}");
         };
         for name in [
-            "X-User-Id", "x_user_id", "X.User.Id", "XUserId", "x-user_id", "X-Team", "X-Forwarded-For", "X-Forwarded-Anything",
-            "Forwarded", "X-Real-IP", "Remote-User", "X-SSL-Client-Verify", "X-Client-Cert-Chain", "X-Authgate-Anything",
-            "Proxy", "X-HTTP-Method-Override", "any_underscore", "SCRIPT_NAME",
+            "X-User-Id",
+            "x_user_id",
+            "X.User.Id",
+            "XUserId",
+            "x-user_id",
+            "X-Team",
+            "X-Forwarded-For",
+            "X-Forwarded-Anything",
+            "Forwarded",
+            "X-Real-IP",
+            "Remote-User",
+            "X-SSL-Client-Verify",
+            "X-Client-Cert-Chain",
+            "X-Authgate-Anything",
+            "Proxy",
+            "X-HTTP-Method-Override",
+            "any_underscore",
+            "SCRIPT_NAME",
         ] {
             check(name, true);
         }
-        for name in ["Accept", "Authorization", "X-User", "X-Custom", "Proxy-Authorization", "Referer", "~"] {
+        for name in [
+            "Accept",
+            "Authorization",
+            "X-User",
+            "X-Custom",
+            "Proxy-Authorization",
+            "Referer",
+            "~",
+        ] {
             check(name, false);
         }
     }
 
     #[test]
     fn the_stand_in_tells_users_and_authenticators_apart() {
-        let identity = Identity::new(facts("ada", json!({})), &[]).map(Arc::new).expect("plain values");
+        let identity = Identity::new(facts("ada", json!({})), &[])
+            .map(Arc::new)
+            .expect("plain values");
         let mut other = identity.facts().clone();
         assert_eq!(opaque(&other), opaque(identity.facts()));
         other.authenticator = "jwt".into();

@@ -51,7 +51,11 @@ impl<B> Outbound<B> {
     /// Makes the request that leaves. It takes the permit: one permit, one request.
     #[expect(clippy::needless_pass_by_value, reason = "a permit is spent on one request")]
     pub fn new(mut request: Request<B>, permit: Permit, origin: Origin<'_>, rules: &Rules) -> Self {
-        let target = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let target = request
+            .uri()
+            .path_and_query()
+            .cloned()
+            .unwrap_or_else(|| PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from(target);
         *request.version_mut() = Version::HTTP_11;
         request.extensions_mut().clear();
@@ -59,7 +63,11 @@ impl<B> Outbound<B> {
         let headers = request.headers_mut();
         let kept = kept_credentials(headers, &permit, rules);
         hop::strip_request(headers);
-        let reserved: Vec<HeaderName> = headers.keys().filter(|name| rules.reserved.contains(name)).cloned().collect();
+        let reserved: Vec<HeaderName> = headers
+            .keys()
+            .filter(|name| rules.reserved.contains(name))
+            .cloned()
+            .collect();
         for name in reserved {
             headers.remove(name);
         }
@@ -119,7 +127,13 @@ mod tests {
         ];
         let identity = IdentityTable::new(TableId::GLOBAL, headers, Encoding::Percent);
         let reserved = ReservedNames::new(identity.names().map(HeaderName::as_str));
-        Rules { identity, reserved, credential_headers: Box::new([AUTHORIZATION]), credential, host: None }
+        Rules {
+            identity,
+            reserved,
+            credential_headers: Box::new([AUTHORIZATION]),
+            credential,
+            host: None,
+        }
     }
 
     fn ada(rules: &Rules) -> Permit {
@@ -134,22 +148,38 @@ mod tests {
             attributes: serde_json::Map::new(),
         };
         let identity = Identity::new(facts, std::slice::from_ref(&rules.identity)).expect("plain values");
-        let policy = Policy::Authenticated { optional: true, require: Requirements::default() };
+        let policy = Policy::Authenticated {
+            optional: true,
+            require: Requirements::default(),
+        };
         policy.permit(Some(Arc::new(identity))).expect("somebody is enough")
     }
 
     fn sent(rules: &Rules, permit: Permit) -> HeaderMap {
         let mut request = Request::builder().uri("https://api.example/x?y=1");
         for (name, value) in [
-            ("authorization", "Token canary"), ("x-user-id", "13"), ("x_user_id", "13"), ("x.user.id", "13"), ("x-auth-source", "me"),
-            ("connection", "x-user-id, x-request-id, host"), ("x-forwarded-for", "10.0.0.1"), ("forwarded", "for=10.0.0.1"),
-            ("x-request-id", "mine"), ("content-length", "3"), ("te", "trailers"), ("accept", "*/*"),
+            ("authorization", "Token canary"),
+            ("x-user-id", "13"),
+            ("x_user_id", "13"),
+            ("x.user.id", "13"),
+            ("x-auth-source", "me"),
+            ("connection", "x-user-id, x-request-id, host"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("forwarded", "for=10.0.0.1"),
+            ("x-request-id", "mine"),
+            ("content-length", "3"),
+            ("te", "trailers"),
+            ("accept", "*/*"),
         ] {
             request = request.header(name, value);
         }
         let peer = Peer::new(IpAddr::from([192, 0, 2, 1]), Scheme::Https);
         let host = HeaderValue::from_static("api.example");
-        let origin = Origin { peer: &peer, host: &host, id: &RequestId::random() };
+        let origin = Origin {
+            peer: &peer,
+            host: &host,
+            id: &RequestId::random(),
+        };
         let request = Outbound::new(request.body(()).expect("a request"), permit, origin, rules).into_request();
         assert_eq!(request.uri(), "/x?y=1");
         for name in request.headers().keys() {
@@ -161,9 +191,20 @@ mod tests {
     fn check(rules: &Rules, permit: Permit, expected: &[(&str, Option<&str>)]) {
         let headers = sent(rules, permit);
         for (name, value) in expected {
-            assert_eq!(headers.get(*name).map(HeaderValue::as_bytes), value.map(str::as_bytes), "{name}");
+            assert_eq!(
+                headers.get(*name).map(HeaderValue::as_bytes),
+                value.map(str::as_bytes),
+                "{name}"
+            );
         }
-        for name in ["x_user_id", "x.user.id", "connection", "forwarded", "te", "content-length"] {
+        for name in [
+            "x_user_id",
+            "x.user.id",
+            "connection",
+            "forwarded",
+            "te",
+            "content-length",
+        ] {
             assert!(!headers.contains_key(name), "{name}");
         }
         assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
@@ -176,22 +217,53 @@ mod tests {
     #[test]
     fn what_the_client_claims_to_be_never_leaves() {
         let opaque = rules(CredentialMode::Opaque);
-        check(&opaque, ada(&opaque), &[("x-user-id", Some("1")), ("x-auth-source", Some("token"))]);
-        assert!(sent(&opaque, ada(&opaque))["authorization"].as_bytes().starts_with(b"Authgate "));
+        check(
+            &opaque,
+            ada(&opaque),
+            &[("x-user-id", Some("1")), ("x-auth-source", Some("token"))],
+        );
+        assert!(
+            sent(&opaque, ada(&opaque))["authorization"]
+                .as_bytes()
+                .starts_with(b"Authgate ")
+        );
         let keep = rules(CredentialMode::Keep);
-        check(&keep, ada(&keep), &[("x-user-id", Some("1")), ("authorization", Some("Token canary"))]);
+        check(
+            &keep,
+            ada(&keep),
+            &[("x-user-id", Some("1")), ("authorization", Some("Token canary"))],
+        );
         let remove = rules(CredentialMode::Remove);
-        check(&remove, ada(&remove), &[("x-user-id", Some("1")), ("authorization", None)]);
+        check(
+            &remove,
+            ada(&remove),
+            &[("x-user-id", Some("1")), ("authorization", None)],
+        );
     }
 
     #[test]
     fn nobody_is_told_as_nobody() {
         let rules = rules(CredentialMode::Keep);
         let public = Policy::Public.permit(None).expect("public");
-        let expected = [("x-user-id", None), ("x-auth-source", Some("public")), ("authorization", Some("Token canary"))];
+        let expected = [
+            ("x-user-id", None),
+            ("x-auth-source", Some("public")),
+            ("authorization", Some("Token canary")),
+        ];
         check(&rules, public, &expected);
-        let policy = Policy::Authenticated { optional: true, require: Requirements::default() };
+        let policy = Policy::Authenticated {
+            optional: true,
+            require: Requirements::default(),
+        };
         let anonymous = policy.permit(None).expect("optional");
-        check(&rules, anonymous, &[("x-user-id", None), ("x-auth-source", Some("anonymous")), ("authorization", None)]);
+        check(
+            &rules,
+            anonymous,
+            &[
+                ("x-user-id", None),
+                ("x-auth-source", Some("anonymous")),
+                ("authorization", None),
+            ],
+        );
     }
 }

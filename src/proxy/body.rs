@@ -32,11 +32,27 @@ impl<G> fmt::Debug for ResponseBody<G> {
 
 impl<G> ResponseBody<G> {
     pub(super) fn upstream(body: UpstreamBody, outcome: Outcome, guard: G) -> Self {
-        Self { source: Source::Upstream(body), outcome, guard }
+        Self::new(Source::Upstream(body), outcome, guard)
     }
 
     pub(super) fn own(body: Bytes, outcome: Outcome, guard: G) -> Self {
-        Self { source: Source::Own(body), outcome, guard }
+        Self::new(Source::Own(body), outcome, guard)
+    }
+
+    fn new(source: Source, outcome: Outcome, guard: G) -> Self {
+        let mut body = Self { source, outcome, guard };
+        // What has nothing to send is never polled.
+        if body.at_end() {
+            body.outcome.completed();
+        }
+        body
+    }
+
+    fn at_end(&self) -> bool {
+        match &self.source {
+            Source::Upstream(body) => body.is_end_stream(),
+            Source::Own(body) => body.is_empty(),
+        }
     }
 }
 
@@ -56,17 +72,14 @@ impl<G: Unpin> Body for ResponseBody<G> {
             let bytes = data.len();
             self.outcome.sent(bytes);
         }
-        if frame.is_none() || self.is_end_stream() {
+        if frame.is_none() || self.at_end() {
             self.outcome.completed();
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Upstream(body) => body.is_end_stream(),
-            Source::Own(body) => body.is_empty(),
-        }
+        self.at_end()
     }
 
     fn size_hint(&self) -> SizeHint {

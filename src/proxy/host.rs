@@ -31,9 +31,10 @@ impl Host {
         let (sent, authority) = match (line, uri.authority()) {
             (None, None) => return Err(NoSingleHost),
             (Some(line), None) => (line.clone(), parse(line.as_bytes())?),
-            (None, Some(authority)) => {
-                (HeaderValue::from_str(authority.as_str()).map_err(|_| NoSingleHost)?, parse(authority.as_str().as_bytes())?)
-            }
+            (None, Some(authority)) => (
+                HeaderValue::from_str(authority.as_str()).map_err(|_| NoSingleHost)?,
+                parse(authority.as_str().as_bytes())?,
+            ),
             (Some(line), Some(authority)) => {
                 let (own, targets) = (parse(line.as_bytes())?, parse(authority.as_str().as_bytes())?);
                 let port = |authority: &Authority| authority.port_u16().unwrap_or(default_port);
@@ -43,20 +44,30 @@ impl Host {
                 (line.clone(), own)
             }
         };
-        Ok(Self { sent, name: name_of(&authority) })
+        Ok(Self {
+            sent,
+            name: name_of(&authority),
+        })
     }
 }
 
 fn parse(bytes: &[u8]) -> Result<Authority, NoSingleHost> {
     let authority = Authority::try_from(bytes).map_err(|_| NoSingleHost)?;
-    let plain = authority.host().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:%~".contains(&byte));
+    let plain = authority
+        .host()
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:%~".contains(&byte));
     let port_holds = match authority.as_str().strip_prefix(authority.host()) {
         Some("") => true,
         Some(port) => port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()),
         // A user name stands before the host.
         None => false,
     };
-    if plain && port_holds && !authority.host().is_empty() { Ok(authority) } else { Err(NoSingleHost) }
+    if plain && port_holds && !authority.host().is_empty() {
+        Ok(authority)
+    } else {
+        Err(NoSingleHost)
+    }
 }
 
 fn name_of(authority: &Authority) -> String {
@@ -74,7 +85,11 @@ mod tests {
             headers.append(HOST, HeaderValue::from_static(host));
         }
         let host = Host::of(&Uri::from_static(target), &headers, 443);
-        assert_eq!(host.ok().map(|host| host.name).as_deref(), expected, "{target} {hosts:?}");
+        assert_eq!(
+            host.ok().map(|host| host.name).as_deref(),
+            expected,
+            "{target} {hosts:?}"
+        );
     }
 
     #[test]
@@ -83,7 +98,18 @@ mod tests {
         check("/", &["[::1]:8443"], Some("[::1]"));
         check("https://api.example/", &[], Some("api.example"));
         check("https://api.example/", &["API.example:443"], Some("api.example"));
-        for bad in [&[][..], &["a", "a"], &[""], &["a b"], &["u@a"], &["a,b"], &["a/b"], &["a:"], &["a:99999"], &["a:x"]] {
+        for bad in [
+            &[][..],
+            &["a", "a"],
+            &[""],
+            &["a b"],
+            &["u@a"],
+            &["a,b"],
+            &["a/b"],
+            &["a:"],
+            &["a:99999"],
+            &["a:x"],
+        ] {
             check("/", bad, None);
         }
         check("https://api.example/", &["other.example"], None);

@@ -1,7 +1,7 @@
 //! The path of a request, on one page.
 
 pub mod body;
-mod host;
+pub mod host;
 pub mod outcome;
 pub mod rejection;
 pub mod reply;
@@ -66,8 +66,19 @@ pub struct Route {
 impl Proxy {
     /// A proxy for these routes; `table` was made of their places, in the same order.
     pub fn new(routes: Vec<Route>, table: Arc<RouteTable>, metrics: Arc<Metrics>, log: AccessLog) -> Self {
-        let nowhere = Answers { errors: ErrorShape::Drf, challenge: Challenge::None, token_types: Vec::new() };
-        Self { routes, table, nowhere, no_route: Arc::from("none"), metrics, log }
+        let nowhere = Answers {
+            errors: ErrorShape::Drf,
+            challenge: Challenge::None,
+            token_types: Vec::new(),
+        };
+        Self {
+            routes,
+            table,
+            nowhere,
+            no_route: Arc::from("none"),
+            metrics,
+            log,
+        }
     }
 
     /// Answers a request. It cannot fail: whatever goes wrong is an answer too. `guard` lives as long as the response.
@@ -113,14 +124,20 @@ impl Proxy {
             Scheme::Http => 80,
             Scheme::Https => 443,
         };
-        let host = Host::of(request.uri(), request.headers(), default_port).map_err(|_| Rejection::Malformed("its host"))?;
+        let host =
+            Host::of(request.uri(), request.headers(), default_port).map_err(|_| Rejection::Malformed("its host"))?;
         let ambiguous = |_| Rejection::Malformed("its path");
         let path = RequestPath::parse(request.uri().path()).map_err(ambiguous)?;
         match self.table.find(&host.name, path, request.method()).map_err(ambiguous)? {
-            Found::Route(id) => self.routes.get(id.0).map(|route| (route, host)).ok_or(Rejection::NoRoute),
-            Found::OtherMethods(allowed) => {
-                Err(Rejection::MethodNotAllowed { sent: request.method().clone(), allowed: allowed.to_vec() })
-            }
+            Found::Route(id) => self
+                .routes
+                .get(id.0)
+                .map(|route| (route, host))
+                .ok_or(Rejection::NoRoute),
+            Found::OtherMethods(allowed) => Err(Rejection::MethodNotAllowed {
+                sent: request.method().clone(),
+                allowed: allowed.to_vec(),
+            }),
             Found::Nothing => Err(Rejection::NoRoute),
         }
     }
@@ -144,7 +161,11 @@ impl Proxy {
         })?;
         let (head, incoming) = request.into_parts();
         let request = Request::from_parts(head, RequestBody::new(incoming, route.body)?);
-        let origin = Origin { peer, host: &host.sent, id: outcome.id() };
+        let origin = Origin {
+            peer,
+            host: &host.sent,
+            id: outcome.id(),
+        };
         let outbound = Outbound::new(request, permit, origin, &route.rules);
         let sent = Instant::now();
         let mut response = route.upstream.forward(outbound, route.response_timeout).await?;
@@ -157,10 +178,15 @@ impl Proxy {
 
     /// Asks the route's authenticators. Nobody is a verdict too; "could not find out" is not.
     async fn identify<B>(&self, route: &Route, request: &Request<B>) -> Result<Option<Arc<Identity>>, Rejection> {
-        let Some(chain) = route.chain.as_ref().filter(|_| route.policy.needs_identity()) else { return Ok(None) };
+        let Some(chain) = route.chain.as_ref().filter(|_| route.policy.needs_identity()) else {
+            return Ok(None);
+        };
         let verdict = chain.authenticate(request.headers(), Now::read()).await;
         let count = |authenticator: &Arc<str>, outcome| {
-            self.metrics.authenticated(&AuthenticationLabels { authenticator: Arc::clone(authenticator), outcome });
+            self.metrics.authenticated(&AuthenticationLabels {
+                authenticator: Arc::clone(authenticator),
+                outcome,
+            });
         };
         match verdict {
             Ok(Verdict::Accept(identity)) => {
@@ -187,9 +213,15 @@ impl Proxy {
 /// What the log is told beyond the label: whose fault it was. Nothing of it comes from the client.
 fn reason(rejection: &Rejection) -> Option<String> {
     match rejection {
-        Rejection::Unavailable(Unavailable { authenticator, source }) => Some(format!("authenticator {authenticator}: {source}")),
-        Rejection::Upstream(error @ (UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. })) => Some(error.to_string()),
-        Rejection::Upstream(error @ (UpstreamError::NoResponse(_) | UpstreamError::ResponseTimeout)) => Some(error.to_string()),
+        Rejection::Unavailable(Unavailable { authenticator, source }) => {
+            Some(format!("authenticator {authenticator}: {source}"))
+        }
+        Rejection::Upstream(error @ (UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. })) => {
+            Some(error.to_string())
+        }
+        Rejection::Upstream(error @ (UpstreamError::NoResponse(_) | UpstreamError::ResponseTimeout)) => {
+            Some(error.to_string())
+        }
         Rejection::Malformed(what) => Some((*what).to_owned()),
         _ => None,
     }

@@ -41,7 +41,13 @@ pub struct Outcome {
 
 impl Outcome {
     /// A request has come, or as much of one as could be read.
-    pub fn open(metrics: &Arc<Metrics>, log: AccessLog, client: IpAddr, request: Option<(Method, Uri)>, route: &Arc<str>) -> Self {
+    pub fn open(
+        metrics: &Arc<Metrics>,
+        log: AccessLog,
+        client: IpAddr,
+        request: Option<(Method, Uri)>,
+        route: &Arc<str>,
+    ) -> Self {
         metrics.in_flight.inc();
         Self {
             metrics: Arc::clone(metrics),
@@ -112,7 +118,11 @@ impl Drop for Outcome {
     fn drop(&mut self) {
         let took = self.started.elapsed();
         self.metrics.in_flight.dec();
-        let labels = RequestLabels { route: Arc::clone(&self.route), outcome: self.label, status: self.status_class() };
+        let labels = RequestLabels {
+            route: Arc::clone(&self.route),
+            outcome: self.label,
+            status: self.status_class(),
+        };
         self.metrics.request_ended(&labels, took);
         if !self.log.on || !event_enabled!(Level::INFO) {
             return;

@@ -54,9 +54,9 @@ impl Rejection {
     /// The status, before [`Answers`] have their say.
     fn plain_status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_) | Self::Body(BodyFault::Broken) | Self::Upstream(UpstreamError::RequestBody(BodyFault::Broken)) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Malformed(_)
+            | Self::Body(BodyFault::Broken)
+            | Self::Upstream(UpstreamError::RequestBody(BodyFault::Broken)) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
@@ -66,9 +66,9 @@ impl Rejection {
             Self::Body(BodyFault::TooLarge) | Self::Upstream(UpstreamError::RequestBody(BodyFault::TooLarge)) => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
-            Self::HeadTooSlow | Self::Body(BodyFault::TooSlow) | Self::Upstream(UpstreamError::RequestBody(BodyFault::TooSlow)) => {
-                StatusCode::REQUEST_TIMEOUT
-            }
+            Self::HeadTooSlow
+            | Self::Body(BodyFault::TooSlow)
+            | Self::Upstream(UpstreamError::RequestBody(BodyFault::TooSlow)) => StatusCode::REQUEST_TIMEOUT,
             Self::Upstream(
                 UpstreamError::Connect { .. } | UpstreamError::NoResponse(_) | UpstreamError::UnaskedUpgrade,
             ) => StatusCode::BAD_GATEWAY,

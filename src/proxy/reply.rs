@@ -44,11 +44,18 @@ pub fn reply(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Respon
 /// A response as HTTP/1.1 sends it before it closes, for where no library is left to write it.
 pub fn to_http1(response: &Response<Bytes>) -> Bytes {
     let status = response.status();
-    let mut head = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or_default()).into_bytes();
+    let mut head = format!(
+        "HTTP/1.1 {} {}\r\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default()
+    )
+    .into_bytes();
     for (name, value) in response.headers() {
         head.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }
-    head.extend_from_slice(format!("connection: close\r\ncontent-length: {}\r\n\r\n", response.body().len()).as_bytes());
+    head.extend_from_slice(
+        format!("connection: close\r\ncontent-length: {}\r\n\r\n", response.body().len()).as_bytes(),
+    );
     head.extend_from_slice(response.body());
     head.into()
 }
@@ -93,9 +100,11 @@ fn drf_body(rejection: &Rejection, answers: &Answers) -> Bytes {
                 return token_not_valid(fault, types).into();
             }
         },
-        Rejection::Malformed(_) | Rejection::HeadTooSlow | Rejection::Unavailable(_) | Rejection::Body(_) | Rejection::Upstream(_) => {
-            by_status(rejection.status(answers))
-        }
+        Rejection::Malformed(_)
+        | Rejection::HeadTooSlow
+        | Rejection::Unavailable(_)
+        | Rejection::Body(_)
+        | Rejection::Upstream(_) => by_status(rejection.status(answers)),
     };
     Bytes::from_static(fixed.as_bytes())
 }
@@ -122,12 +131,16 @@ fn token_not_valid(fault: JwtFault, types: &[TokenType]) -> String {
         JwtFault::NoType => "Token has no type",
         JwtFault::WrongType => "Token has wrong type",
     };
-    let mut body = String::from(r#"{"detail":"Given token not valid for any token type","code":"token_not_valid","messages":["#);
+    let mut body =
+        String::from(r#"{"detail":"Given token not valid for any token type","code":"token_not_valid","messages":["#);
     for (at, kind) in types.iter().enumerate() {
         let comma = if at == 0 { "" } else { "," };
         let (class, kind) = (kind.class(), kind.as_str());
-        write!(body, r#"{comma}{{"token_class":"{class}","token_type":"{kind}","message":"{message}"}}"#)
-            .expect("a string takes what is written to it");
+        write!(
+            body,
+            r#"{comma}{{"token_class":"{class}","token_type":"{kind}","message":"{message}"}}"#
+        )
+        .expect("a string takes what is written to it");
     }
     body.push_str("]}");
     body
@@ -141,7 +154,11 @@ mod tests {
     use crate::auth::Refused;
 
     fn answers(challenge: Challenge) -> Answers {
-        Answers { errors: ErrorShape::Drf, challenge, token_types: vec![vec![], vec![TokenType::Access, TokenType::Sliding]] }
+        Answers {
+            errors: ErrorShape::Drf,
+            challenge,
+            token_types: vec![vec![], vec![TokenType::Access, TokenType::Sliding]],
+        }
     }
 
     fn first() -> Answers {
@@ -155,17 +172,29 @@ mod tests {
 
     #[test]
     fn every_answer_is_json_that_no_cache_keeps() {
-        for rejection in [Rejection::NoRoute, Rejection::Malformed("Host"), Rejection::NobodyKnown, Rejection::NotImplemented] {
+        for rejection in [
+            Rejection::NoRoute,
+            Rejection::Malformed("Host"),
+            Rejection::NobodyKnown,
+            Rejection::NotImplemented,
+        ] {
             let response = reply(&rejection, &first(), &RequestId::random());
             assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
             assert_eq!(response.headers()[X_REQUEST_ID].len(), 32);
-            assert!(body(&rejection)["detail"].as_str().is_some_and(|detail| detail.ends_with('.')));
+            assert!(
+                body(&rejection)["detail"]
+                    .as_str()
+                    .is_some_and(|detail| detail.ends_with('.'))
+            );
         }
     }
 
     #[test]
     fn jwt_faults_are_said_once_for_each_class() {
-        let refused = Rejection::Refused(Refused { by: 1, refusal: Refusal::Jwt(JwtFault::NoExpiry) });
+        let refused = Rejection::Refused(Refused {
+            by: 1,
+            refusal: Refusal::Jwt(JwtFault::NoExpiry),
+        });
         let message = "Token has no 'exp' claim";
         assert_eq!(
             body(&refused)["messages"],
@@ -178,16 +207,28 @@ mod tests {
 
     #[test]
     fn a_route_without_a_challenge_has_no_401() {
-        let refused = Rejection::Refused(Refused { by: 0, refusal: Refusal::TokenUnknown });
+        let refused = Rejection::Refused(Refused {
+            by: 0,
+            refusal: Refusal::TokenUnknown,
+        });
         let with = reply(&refused, &first(), &RequestId::random());
-        assert_eq!((with.status(), with.headers()[WWW_AUTHENTICATE].as_bytes()), (StatusCode::UNAUTHORIZED, &b"Token"[..]));
+        assert_eq!(
+            (with.status(), with.headers()[WWW_AUTHENTICATE].as_bytes()),
+            (StatusCode::UNAUTHORIZED, &b"Token"[..])
+        );
         let without = reply(&refused, &answers(Challenge::None), &RequestId::random());
-        assert_eq!((without.status(), without.headers().get(WWW_AUTHENTICATE)), (StatusCode::FORBIDDEN, None));
+        assert_eq!(
+            (without.status(), without.headers().get(WWW_AUTHENTICATE)),
+            (StatusCode::FORBIDDEN, None)
+        );
     }
 
     #[test]
     fn a_refused_method_is_named_with_those_that_are_taken() {
-        let rejection = Rejection::MethodNotAllowed { sent: Method::POST, allowed: vec![Method::GET, Method::HEAD] };
+        let rejection = Rejection::MethodNotAllowed {
+            sent: Method::POST,
+            allowed: vec![Method::GET, Method::HEAD],
+        };
         let response = reply(&rejection, &first(), &RequestId::random());
         assert_eq!(response.headers()[ALLOW], "GET, HEAD");
         assert_eq!(body(&rejection)["detail"], "Method \"POST\" not allowed.");

@@ -225,8 +225,14 @@ impl Methods {
     }
 
     fn find(&self, method: &Method) -> Found<'_> {
-        let listed = self.listed.iter().find(|(listed, _)| listed == method).map(|(_, id)| *id);
-        listed.or(self.rest).map_or(Found::OtherMethods(&self.allowed), Found::Route)
+        let listed = self
+            .listed
+            .iter()
+            .find(|(listed, _)| listed == method)
+            .map(|(_, id)| *id);
+        listed
+            .or(self.rest)
+            .map_or(Found::OtherMethods(&self.allowed), Found::Route)
     }
 }
 
@@ -244,7 +250,11 @@ mod tests {
             Some(prefix) => PathPattern::Below(prefix.into()),
             None => PathPattern::Exact(path.into()),
         };
-        Place { host, path, methods: methods.to_vec() }
+        Place {
+            host,
+            path,
+            methods: methods.to_vec(),
+        }
     }
 
     fn find(table: &RouteTable, host: &str, path: &str, method: &Method) -> Result<Option<usize>, &'static str> {
@@ -294,13 +304,27 @@ mod tests {
 
     #[test]
     fn readings_that_lead_to_different_policies_are_refused() {
-        let routes = [place("", "/*", &[]), place("", "/admin/*", &[]), place("", "/public/*", &[]), place("", "/open/*", &[])];
+        let routes = [
+            place("", "/*", &[]),
+            place("", "/admin/*", &[]),
+            place("", "/public/*", &[]),
+            place("", "/open/*", &[]),
+        ];
         let alike = |one: RouteId, other: RouteId| one == other || (one.0 >= 2 && other.0 >= 2);
         let table = RouteTable::new(&routes, alike);
         let check = |path, expected| assert_eq!(find(&table, "h", path, &Method::GET), expected, "{path}");
         for path in [
-            "/public/../admin/x", "/public/%2e%2e/admin/x", "/public/..;/admin", "/public/..%5cadmin", "//admin/x", "/Admin/x",
-            "/%61dmin/x", "/%2561dmin", "/public\\..\\admin", "/admin/../public/x", "/public/%252e%252e%252fadmin",
+            "/public/../admin/x",
+            "/public/%2e%2e/admin/x",
+            "/public/..;/admin",
+            "/public/..%5cadmin",
+            "//admin/x",
+            "/Admin/x",
+            "/%61dmin/x",
+            "/%2561dmin",
+            "/public\\..\\admin",
+            "/admin/../public/x",
+            "/public/%252e%252e%252fadmin",
         ] {
             check(path, Err("ambiguous"));
         }

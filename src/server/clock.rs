@@ -37,11 +37,19 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn for_http1() -> Rc<Self> {
-        Rc::new(Self { phase: Cell::new(Phase::Idle(Instant::now())), requests: Cell::new(0), heads: true })
+        Rc::new(Self {
+            phase: Cell::new(Phase::Idle(Instant::now())),
+            requests: Cell::new(0),
+            heads: true,
+        })
     }
 
     pub(super) fn for_http2() -> Rc<Self> {
-        Rc::new(Self { phase: Cell::new(Phase::Idle(Instant::now())), requests: Cell::new(0), heads: false })
+        Rc::new(Self {
+            phase: Cell::new(Phase::Idle(Instant::now())),
+            requests: Cell::new(0),
+            heads: false,
+        })
     }
 
     fn bytes_came(&self) {
@@ -84,7 +92,19 @@ pub(super) struct Overdue {
 impl Overdue {
     pub(super) fn new(clock: Rc<Clock>, idle: Duration, head: Duration) -> Self {
         let sleep = Box::pin(sleep_until(Instant::now() + idle));
-        Self { clock, idle, head, sleep }
+        Self {
+            clock,
+            idle,
+            head,
+            sleep,
+        }
+    }
+}
+
+impl Overdue {
+    /// What the connection is doing.
+    pub(super) fn phase(&self) -> Phase {
+        self.clock.phase.get()
     }
 }
 

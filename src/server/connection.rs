@@ -46,7 +46,12 @@ pub(super) async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
     match worker.tls() {
         None => {
             let peer = Peer::new(address.ip(), Scheme::Http);
-            match timeout(limits.header_timeout.max(limits.idle_timeout), begins_with_preface(&tcp)).await {
+            match timeout(
+                limits.header_timeout.max(limits.idle_timeout),
+                begins_with_preface(&tcp),
+            )
+            .await
+            {
                 Ok(Ok(true)) => http2(tcp, peer, &worker).await,
                 Ok(Ok(false)) => http1(tcp, peer, &worker).await,
                 Ok(Err(_)) | Err(_) => {}
@@ -67,7 +72,9 @@ pub(super) async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
             };
             let connection = tls.get_ref().1;
             let resumed = connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-            worker.metrics().handshake_ended(if resumed { "resumed" } else { "full" });
+            worker
+                .metrics()
+                .handshake_ended(if resumed { "resumed" } else { "full" });
             let peer = Peer::new(address.ip(), Scheme::Https);
             // What ALPN agreed on is what is spoken; h2 never falls back to HTTP/1.
             if connection.alpn_protocol() == Some(provider::H2) {
@@ -104,7 +111,12 @@ fn service(
     worker: &Rc<Worker>,
     peer: Peer,
     clock: &Rc<Clock>,
-) -> impl Service<Request<Incoming>, Response = Response<ResponseBody<Busy>>, Error = Infallible, Future: Future<Output = Answer> + 'static> + use<> {
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<ResponseBody<Busy>>,
+    Error = Infallible,
+    Future: Future<Output = Answer> + 'static,
+> + use<> {
     let (proxy, clock, peer) = (worker.proxy(), Rc::clone(clock), Rc::new(peer));
     service_fn(move |request| {
         let (proxy, peer, busy) = (Rc::clone(&proxy), Rc::clone(&peer), clock.begin());
@@ -125,29 +137,33 @@ async fn http1<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, w
     let mut overdue = pin!(Overdue::new(clock, limits.idle_timeout, limits.header_timeout));
     let mut draining = pin!(draining(worker.stage()));
     let mut told = false;
-    let late = poll_fn(|cx| {
+    // `None`: hyper ended it. Else it is ended here, in that phase.
+    let ended_in = poll_fn(|cx| {
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
             log_end(ended);
             return Poll::Ready(None);
         }
         if !told && draining.as_mut().poll(cx).is_ready() {
             told = true;
+            if let idle @ Phase::Idle(_) = overdue.phase() {
+                return Poll::Ready(Some(idle));
+            }
             Pin::new(&mut connection).graceful_shutdown();
             cx.waker().wake_by_ref();
         }
         overdue.as_mut().poll(cx).map(Some)
     })
     .await;
-    if let Some(Phase::Head(_)) = late {
-        let mut io = connection.into_parts().io.into_inner().into_inner();
-        let words = proxy.head_too_slow(&client);
-        let last = async {
-            io.write_all(&words).await?;
-            io.shutdown().await
-        };
-        if let Ok(Err(problem)) = timeout(LAST_WORDS, last).await {
-            debug!(%problem, "the last words did not go out");
+    let Some(phase) = ended_in else { return };
+    let mut io = connection.into_parts().io.into_inner().into_inner();
+    let last_words = async {
+        if let Phase::Head(_) = phase {
+            io.write_all(&proxy.head_too_slow(&client)).await?;
         }
+        io.shutdown().await
+    };
+    if let Ok(Err(problem)) = timeout(LAST_WORDS, last_words).await {
+        debug!(%problem, "the last words did not go out");
     }
 }
 

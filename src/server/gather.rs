@@ -32,7 +32,12 @@ struct Inner<T> {
 
 /// Splits an IO in its two ends.
 pub(super) fn gather<T>(io: T) -> (Gather<T>, Flusher<T>) {
-    let inner = Rc::new(RefCell::new(Inner { io, gathered: Vec::new(), written: 0, flushed: true }));
+    let inner = Rc::new(RefCell::new(Inner {
+        io,
+        gathered: Vec::new(),
+        written: 0,
+        flushed: true,
+    }));
     (Gather(Rc::clone(&inner)), Flusher(inner))
 }
 

@@ -36,7 +36,11 @@ pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>>
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         // `[::]` means IPv6; who wants both writes both.
@@ -54,7 +58,10 @@ mod tests {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let ours = bind(any, 3).expect("a free port");
         let address = ours[0].local_addr().expect("bound");
-        assert!(ours.iter().all(|listener| listener.local_addr().is_ok_and(|other| other == address)));
+        assert!(
+            ours.iter()
+                .all(|listener| listener.local_addr().is_ok_and(|other| other == address))
+        );
         assert_eq!(bind(address, 1).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
         assert_eq!(bind(address, 2).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
         drop(ours);

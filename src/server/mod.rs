@@ -59,7 +59,10 @@ pub struct Drain {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { delay: Duration::ZERO, timeout: Duration::from_secs(20) }
+        Self {
+            delay: Duration::ZERO,
+            timeout: Duration::from_secs(20),
+        }
     }
 }
 

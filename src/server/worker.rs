@@ -63,7 +63,12 @@ pub type Inbox = mpsc::Receiver<Handed>;
 
 impl Common {
     /// What `workers` workers share, and the inbox of each.
-    pub fn new(workers: usize, limits: Limits, metrics: Arc<Metrics>, stage: watch::Receiver<Stage>) -> (Arc<Self>, Vec<Inbox>) {
+    pub fn new(
+        workers: usize,
+        limits: Limits,
+        metrics: Arc<Metrics>,
+        stage: watch::Receiver<Stage>,
+    ) -> (Arc<Self>, Vec<Inbox>) {
         let (doors, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(64)).unzip();
         let common = Self {
             limits,
@@ -88,14 +93,22 @@ pub struct Worker {
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("index", &self.index).finish_non_exhaustive()
+        f.debug_struct("Worker")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
     }
 }
 
 impl Worker {
     /// The worker of that index.
     pub fn new(index: usize, common: Arc<Common>, proxy: Proxy, tls: Option<TlsAcceptor>) -> Rc<Self> {
-        Rc::new(Self { index, common, proxy: RefCell::new(Rc::new(proxy)), tls, idle: Notify::new() })
+        Rc::new(Self {
+            index,
+            common,
+            proxy: RefCell::new(Rc::new(proxy)),
+            tls,
+            idle: Notify::new(),
+        })
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -129,7 +142,11 @@ impl Worker {
     pub async fn run(self: Rc<Self>, listeners: Vec<std::net::TcpListener>, mut inbox: Inbox) -> io::Result<()> {
         let accepting: Vec<_> = listeners
             .into_iter()
-            .map(|listener| Ok(spawn_local(Rc::clone(&self).accept_all(TcpListener::from_std(listener)?))))
+            .map(|listener| {
+                Ok(spawn_local(
+                    Rc::clone(&self).accept_all(TcpListener::from_std(listener)?),
+                ))
+            })
             .collect::<io::Result<_>>()?;
         let mut stage = self.stage();
         loop {
@@ -245,7 +262,8 @@ pub fn run_on_this_thread<F>(serve: impl FnOnce() -> F) -> io::Result<()>
 where
     F: Future<Output = io::Result<()>>,
 {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build_local(tokio::runtime::LocalOptions::default())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(async { serve().await })
 }

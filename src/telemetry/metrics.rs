@@ -56,7 +56,9 @@ struct BuildLabels {
 }
 
 /// Upper bounds of durations, in seconds: from a cached refusal to a slow upload.
-const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+const BUCKETS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
+];
 
 /// The metrics of this process.
 pub struct Metrics {
@@ -111,12 +113,28 @@ impl Metrics {
             Unit::Seconds,
             self.upstream_duration.clone(),
         );
-        registry.register("authentications", "What authenticators said of requests", self.authentications.clone());
-        registry.register("tls_handshakes", "TLS handshakes that have ended", self.handshakes.clone());
+        registry.register(
+            "authentications",
+            "What authenticators said of requests",
+            self.authentications.clone(),
+        );
+        registry.register(
+            "tls_handshakes",
+            "TLS handshakes that have ended",
+            self.handshakes.clone(),
+        );
         registry.register("connections", "Connections of clients", self.connections.clone());
-        registry.register("requests_in_flight", "Requests that have come and not yet ended", self.in_flight.clone());
+        registry.register(
+            "requests_in_flight",
+            "Requests that have come and not yet ended",
+            self.in_flight.clone(),
+        );
         let build = Family::<BuildLabels, Gauge>::default();
-        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        build
+            .get_or_create(&BuildLabels {
+                version: env!("CARGO_PKG_VERSION"),
+            })
+            .set(1);
         registry.register("build", "The version that runs", build);
         self
     }
@@ -134,7 +152,11 @@ impl Metrics {
 
     /// One upstream has begun its response.
     pub fn upstream_answered(&self, upstream: &Arc<str>, took: Duration) {
-        self.upstream_duration.get_or_create(&UpstreamLabels { upstream: Arc::clone(upstream) }).observe(took.as_secs_f64());
+        self.upstream_duration
+            .get_or_create(&UpstreamLabels {
+                upstream: Arc::clone(upstream),
+            })
+            .observe(took.as_secs_f64());
     }
 
     /// One authenticator has spoken.
@@ -173,7 +195,11 @@ impl Collector for Stores {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let usable = Family::<StoreLabels, Gauge<i64, AtomicI64>>::default();
         for (store, probe) in &self.0 {
-            usable.get_or_create(&StoreLabels { store: Arc::clone(store) }).set(i64::from(probe()));
+            usable
+                .get_or_create(&StoreLabels {
+                    store: Arc::clone(store),
+                })
+                .set(i64::from(probe()));
         }
         let kind = ConstGauge::new(0_i64).metric_type();
         let help = "1 while a store can be used, 0 while its routes answer 503";
@@ -189,7 +215,11 @@ mod tests {
     fn metrics_are_written_with_their_units_and_labels() {
         let mut metrics = Metrics::default();
         metrics.watch_stores(vec![("redis".into(), Box::new(|| false))]);
-        let labels = RequestLabels { route: "/api/*".into(), outcome: "forwarded", status: "2xx" };
+        let labels = RequestLabels {
+            route: "/api/*".into(),
+            outcome: "forwarded",
+            status: "2xx",
+        };
         metrics.request_ended(&labels, Duration::from_millis(3));
         metrics.upstream_answered(&"app".into(), Duration::from_millis(2));
         let text = metrics.render().expect("text");

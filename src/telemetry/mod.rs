@@ -21,7 +21,12 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { level: Level::INFO, format: Format::Text, access: true, query: false }
+        Self {
+            level: Level::INFO,
+            format: Format::Text,
+            access: true,
+            query: false,
+        }
     }
 }
 

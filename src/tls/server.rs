@@ -31,7 +31,9 @@ pub struct Certificate {
 
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificate").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("Certificate")
+            .field("names", &self.names)
+            .finish_non_exhaustive()
     }
 }
 
@@ -51,17 +53,26 @@ impl Certificate {
     /// # Errors
     /// A file cannot be read or holds something else, or the key belongs to another certificate.
     pub fn load(chain_file: &Path, key_file: &Path) -> Result<Self, PemError> {
-        let error = |file: &Path, problem: String| PemError { file: file.to_owned(), problem };
+        let error = |file: &Path, problem: String| PemError {
+            file: file.to_owned(),
+            problem,
+        };
         let read = |file: &Path| std::fs::read(file).map_err(|problem| error(file, problem.to_string()));
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(chain_file)?)
             .collect::<Result<_, _>>()
             .map_err(|problem| error(chain_file, format!("not readable as PEM: {problem}")))?;
         let Some(leaf) = chain.first() else {
-            return Err(error(chain_file, "there is no -----BEGIN CERTIFICATE----- in it; a chain is PEM, the leaf first".to_owned()));
+            return Err(error(
+                chain_file,
+                "there is no -----BEGIN CERTIFICATE----- in it; a chain is PEM, the leaf first".to_owned(),
+            ));
         };
         let names = names_of(leaf).map_err(|problem| error(chain_file, problem))?;
         let key = PrivateKeyDer::from_pem_slice(&read(key_file)?).map_err(|_| {
-            error(key_file, "there is no unencrypted private key in it; PEM of PKCS #8, PKCS #1 or SEC 1 is taken".to_owned())
+            error(
+                key_file,
+                "there is no unencrypted private key in it; PEM of PKCS #8, PKCS #1 or SEC 1 is taken".to_owned(),
+            )
         })?;
         let signer = provider::provider()
             .key_provider
@@ -71,10 +82,16 @@ impl Certificate {
         match key.keys_match() {
             Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
             Err(_) => {
-                return Err(error(key_file, format!("this is not the key of the certificate in {}", chain_file.display())));
+                return Err(error(
+                    key_file,
+                    format!("this is not the key of the certificate in {}", chain_file.display()),
+                ));
             }
         }
-        Ok(Self { key: Arc::new(key), names })
+        Ok(Self {
+            key: Arc::new(key),
+            names,
+        })
     }
 
     /// The DER of the leaf.
@@ -90,8 +107,8 @@ impl Certificate {
 
 /// The DNS names of a certificate's subjectAltName (RFC 5280, section 4.2.1.6); the common name is not looked at (RFC 9110, 4.3.4).
 fn names_of(leaf: &CertificateDer<'_>) -> Result<Vec<String>, String> {
-    let certificate =
-        webpki::EndEntityCert::try_from(leaf).map_err(|problem| format!("the first certificate cannot be read: {problem}"))?;
+    let certificate = webpki::EndEntityCert::try_from(leaf)
+        .map_err(|problem| format!("the first certificate cannot be read: {problem}"))?;
     Ok(certificate.valid_dns_names().map(str::to_ascii_lowercase).collect())
 }
 
@@ -123,7 +140,10 @@ struct BySni {
 
 impl fmt::Debug for BySni {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BySni").field("exact", &self.exact.keys()).field("wildcard", &self.wildcard.keys()).finish()
+        f.debug_struct("BySni")
+            .field("exact", &self.exact.keys())
+            .field("wildcard", &self.wildcard.keys())
+            .finish()
     }
 }
 
@@ -132,11 +152,18 @@ impl BySni {
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
         for certificate in certificates {
             for name in &certificate.names {
-                let (map, name) = name.strip_prefix("*.").map_or((&mut exact, name.as_str()), |domain| (&mut wildcard, domain));
-                map.entry(name.to_owned()).or_insert_with(|| Arc::clone(&certificate.key));
+                let (map, name) = name
+                    .strip_prefix("*.")
+                    .map_or((&mut exact, name.as_str()), |domain| (&mut wildcard, domain));
+                map.entry(name.to_owned())
+                    .or_insert_with(|| Arc::clone(&certificate.key));
             }
         }
-        Self { exact, wildcard, first: certificates.first().map(|certificate| Arc::clone(&certificate.key)) }
+        Self {
+            exact,
+            wildcard,
+            first: certificates.first().map(|certificate| Arc::clone(&certificate.key)),
+        }
     }
 
     /// No name, or one that no certificate is for: the first.

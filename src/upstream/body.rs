@@ -68,7 +68,13 @@ impl RequestBody {
             return Err(BodyFault::TooLarge);
         }
         let progress = Progress(Rc::new(Cell::new(Instant::now())));
-        Ok(Self { incoming, bounds, taken: 0, silence: None, progress })
+        Ok(Self {
+            incoming,
+            bounds,
+            taken: 0,
+            silence: None,
+            progress,
+        })
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -88,11 +94,17 @@ impl Body for RequestBody {
     type Error = BodyFault;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else { return self.poll_silence(cx) };
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            return self.poll_silence(cx);
+        };
         self.silence = None;
         let Some(frame) = frame else { return Poll::Ready(None) };
-        let Ok(frame) = frame else { return Poll::Ready(Some(Err(BodyFault::Broken))) };
-        let Ok(data) = frame.into_data() else { return Poll::Ready(None) };
+        let Ok(frame) = frame else {
+            return Poll::Ready(Some(Err(BodyFault::Broken)));
+        };
+        let Ok(data) = frame.into_data() else {
+            return Poll::Ready(None);
+        };
         self.progress.0.set(Instant::now());
         self.taken = self.taken.saturating_add(data.len() as u64);
         if self.bounds.bytes.is_some_and(|most| self.taken > most) {
@@ -119,7 +131,10 @@ pub struct UpstreamBody {
 
 impl UpstreamBody {
     pub(super) fn new(incoming: Incoming, lease: Lease) -> Self {
-        let mut body = Self { incoming, lease: Some(lease) };
+        let mut body = Self {
+            incoming,
+            lease: Some(lease),
+        };
         if body.incoming.is_end_stream() {
             body.give_back();
         }

@@ -51,7 +51,10 @@ struct Idle {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("server", &self.server).field("active", &self.active).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("server", &self.server)
+            .field("active", &self.active)
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,7 +99,14 @@ impl Upstream {
             active: Cell::new(0),
         };
         let servers = settings.servers.iter().map(pool).collect();
-        Self { inner: Rc::new(Inner { settings, tls, servers, turn: Cell::new(0) }) }
+        Self {
+            inner: Rc::new(Inner {
+                settings,
+                tls,
+                servers,
+                turn: Cell::new(0),
+            }),
+        }
     }
 
     /// Its name in the file.
@@ -128,7 +138,9 @@ impl Upstream {
                 () = overdue(&progress, bound) => return Err(UpstreamError::ResponseTimeout),
             };
             match answer {
-                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => return Err(UpstreamError::UnaskedUpgrade),
+                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Err(UpstreamError::UnaskedUpgrade);
+                }
                 Ok(response) => return Ok(response.map(|incoming| UpstreamBody::new(incoming, lease))),
                 // Not a byte of it was sent: the server had closed the connection while it was idle.
                 Err(mut unsent) if used_before && unsent.message().is_some() => match unsent.take_message() {
@@ -153,8 +165,17 @@ impl Upstream {
             let connecting = connector::connect(server, self.inner.tls.as_ref());
             match timeout(self.inner.settings.connect_timeout, connecting).await {
                 Ok(Ok(sender)) => return Ok((Lease::new(&self.inner, at, sender), false)),
-                Ok(Err(source)) => last = Some(UpstreamError::Connect { server: server.authority.to_string(), source }),
-                Err(_) => last = Some(UpstreamError::ConnectTimeout { server: server.authority.to_string() }),
+                Ok(Err(source)) => {
+                    last = Some(UpstreamError::Connect {
+                        server: server.authority.to_string(),
+                        source,
+                    })
+                }
+                Err(_) => {
+                    last = Some(UpstreamError::ConnectTimeout {
+                        server: server.authority.to_string(),
+                    })
+                }
             }
         }
         Err(last.expect("an upstream has at least one server"))
@@ -174,7 +195,11 @@ impl Upstream {
             Balance::LeastRequest => {
                 let one = fastrand::usize(..servers.len());
                 let other = (one + fastrand::usize(1..servers.len())) % servers.len();
-                if servers[other].active.get() < servers[one].active.get() { other } else { one }
+                if servers[other].active.get() < servers[one].active.get() {
+                    other
+                } else {
+                    one
+                }
             }
         }
     }
@@ -205,7 +230,9 @@ async fn overdue(progress: &Progress, bound: Duration) {
 
 fn no_response(error: hyper::Error) -> UpstreamError {
     let fault = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<BodyFault>());
-    fault.copied().map_or(UpstreamError::NoResponse(error), UpstreamError::RequestBody)
+    fault
+        .copied()
+        .map_or(UpstreamError::NoResponse(error), UpstreamError::RequestBody)
 }
 
 impl Pool {
@@ -225,7 +252,10 @@ impl Pool {
     fn put_idle(&self, sender: SendRequest<RequestBody>) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MOST_IDLE && !sender.is_closed() {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle {
+                sender,
+                since: Instant::now(),
+            });
         }
     }
 }
@@ -253,7 +283,9 @@ impl Drop for Counted {
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("server", &self.pool().server).finish_non_exhaustive()
+        f.debug_struct("Lease")
+            .field("server", &self.pool().server)
+            .finish_non_exhaustive()
     }
 }
 
@@ -261,8 +293,16 @@ impl Lease {
     fn new(inner: &Rc<Inner>, at: usize, sender: SendRequest<RequestBody>) -> Self {
         let active = &inner.servers[at].active;
         active.set(active.get() + 1);
-        let counted = Counted { inner: Rc::clone(inner), at };
-        Self { inner: Rc::clone(inner), at, sender, counted }
+        let counted = Counted {
+            inner: Rc::clone(inner),
+            at,
+        };
+        Self {
+            inner: Rc::clone(inner),
+            at,
+            sender,
+            counted,
+        }
     }
 
     fn pool(&self) -> &Pool {
@@ -271,7 +311,12 @@ impl Lease {
 
     /// The response has been read to its end: the connection may serve another request as soon as it is ready for one.
     pub(super) fn give_back(self) {
-        let Self { inner, at, mut sender, counted } = self;
+        let Self {
+            inner,
+            at,
+            mut sender,
+            counted,
+        } = self;
         drop(counted);
         if sender.is_ready() {
             inner.servers[at].put_idle(sender);

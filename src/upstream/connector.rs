@@ -36,7 +36,10 @@ pub enum ConnectError {
 }
 
 /// Opens a connection; it is driven by a task of this worker until it ends.
-pub(super) async fn connect(server: &Server, tls: Option<&Arc<ClientConfig>>) -> Result<SendRequest<RequestBody>, ConnectError> {
+pub(super) async fn connect(
+    server: &Server,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Result<SendRequest<RequestBody>, ConnectError> {
     let host = server.authority.host();
     let address = host.trim_start_matches('[').trim_end_matches(']');
     let tcp = TcpStream::connect((address, server.authority.port_u16().unwrap_or(80))).await?;
@@ -55,7 +58,10 @@ async fn start<I>(io: I) -> Result<SendRequest<RequestBody>, ConnectError>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (sender, connection) = http1::Builder::new().max_headers(MOST_HEADERS).handshake(TokioIo::new(io)).await?;
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(MOST_HEADERS)
+        .handshake(TokioIo::new(io))
+        .await?;
     tokio::task::spawn_local(async move {
         if let Err(problem) = connection.await {
             debug!(%problem, "a connection to an upstream ended");

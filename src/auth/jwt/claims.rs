@@ -33,8 +33,14 @@ impl From<JwtFault> for Failed {
     }
 }
 
-const INVALID: Failed = Failed { fault: JwtFault::Invalid, for_now: false };
-const NOT_YET: Failed = Failed { fault: JwtFault::Invalid, for_now: true };
+const INVALID: Failed = Failed {
+    fault: JwtFault::Invalid,
+    for_now: false,
+};
+const NOT_YET: Failed = Failed {
+    fault: JwtFault::Invalid,
+    for_now: true,
+};
 
 impl Claims {
     /// Checks times, issuer, audience and the types of `sub` and `jti`: all that comes before the revocation list.
@@ -72,11 +78,21 @@ impl Claims {
         if !issuer_holds(members.get("iss"), &rules.issuer) || !audience_holds(members.get("aud"), &rules.audience) {
             return Err(INVALID);
         }
-        if ["sub", "jti"].iter().any(|name| members.get(*name).is_some_and(|value| !value.is_string())) {
+        if ["sub", "jti"]
+            .iter()
+            .any(|name| members.get(*name).is_some_and(|value| !value.is_string()))
+        {
             return Err(INVALID);
         }
         let clamp = |ms: i128| i64::try_from(ms).unwrap_or(if ms < 0 { i64::MIN } else { i64::MAX });
-        Ok(Self { members, issued_at, validity: Validity { from_ms: clamp(from_ms), until_ms: clamp(until_ms) } })
+        Ok(Self {
+            members,
+            issued_at,
+            validity: Validity {
+                from_ms: clamp(from_ms),
+                until_ms: clamp(until_ms),
+            },
+        })
     }
 
     /// The checks that come after the revocation list.
@@ -84,10 +100,16 @@ impl Claims {
         if !self.members.contains_key("exp") {
             return Err(JwtFault::NoExpiry.into());
         }
-        if rules.jti_claim.as_ref().is_some_and(|name| !self.members.contains_key(name)) {
+        if rules
+            .jti_claim
+            .as_ref()
+            .is_some_and(|name| !self.members.contains_key(name))
+        {
             return Err(JwtFault::NoId.into());
         }
-        let Some(name) = &rules.token_type_claim else { return Ok(()) };
+        let Some(name) = &rules.token_type_claim else {
+            return Ok(());
+        };
         match self.members.get(name) {
             None => Err(JwtFault::NoType.into()),
             Some(Value::String(kind)) if rules.token_types.iter().any(|wanted| wanted.as_str() == kind) => Ok(()),
@@ -105,7 +127,10 @@ impl Claims {
 
     /// Those members that the configuration mentions.
     pub(super) fn only(mut self, names: &[String]) -> Map<String, Value> {
-        names.iter().filter_map(|name| self.members.remove_entry(name)).collect()
+        names
+            .iter()
+            .filter_map(|name| self.members.remove_entry(name))
+            .collect()
     }
 }
 
@@ -126,7 +151,10 @@ fn integer(value: &Value) -> Option<i128> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a float is cut to whole as Python's int() does; the cast saturates")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a float is cut to whole as Python's int() does; the cast saturates"
+)]
 fn whole_part(number: f64) -> i128 {
     number as i128
 }
@@ -139,7 +167,9 @@ fn digits(text: &str) -> Option<i128> {
         b'+' => (false, &text[1..]),
         _ => (false, text),
     };
-    let well_formed = digits.split('_').all(|run| !run.is_empty() && run.bytes().all(|byte| byte.is_ascii_digit()));
+    let well_formed = digits
+        .split('_')
+        .all(|run| !run.is_empty() && run.bytes().all(|byte| byte.is_ascii_digit()));
     if !well_formed {
         return None;
     }
@@ -151,7 +181,10 @@ fn digits(text: &str) -> Option<i128> {
 
 /// RFC 7519, section 4.1.1: one string, equal to one that is expected.
 fn issuer_holds(claim: Option<&Value>, expected: &[String]) -> bool {
-    expected.is_empty() || claim.and_then(Value::as_str).is_some_and(|iss| expected.iter().any(|wanted| wanted == iss))
+    expected.is_empty()
+        || claim
+            .and_then(Value::as_str)
+            .is_some_and(|iss| expected.iter().any(|wanted| wanted == iss))
 }
 
 /// RFC 7519, section 4.1.3: a string or a list of strings only, at least one in common.
@@ -173,7 +206,10 @@ mod tests {
 
     use super::*;
 
-    const NOW: Now = Now { unix_ms: 1_700_000_000_500, uptime_ms: 0 };
+    const NOW: Now = Now {
+        unix_ms: 1_700_000_000_500,
+        uptime_ms: 0,
+    };
 
     fn check(rules: &Rules, claims: &Value, expected: Result<(), JwtFault>) {
         let members = claims.as_object().cloned().expect("an object");
@@ -215,7 +251,10 @@ mod tests {
         ] {
             check(&rules, &with(name, value), expected);
         }
-        let later = Rules { leeway: Duration::from_secs(30), ..Rules::simplejwt() };
+        let later = Rules {
+            leeway: Duration::from_secs(30),
+            ..Rules::simplejwt()
+        };
         check(&later, &with("exp", json!(1_699_999_971)), Ok(()));
         check(&later, &with("exp", json!(1_699_999_970)), Err(JwtFault::Expired));
         check(&later, &with("nbf", json!(1_700_000_030)), Ok(()));
@@ -224,7 +263,11 @@ mod tests {
 
     #[test]
     fn issuer_and_audience_must_be_there_where_they_are_configured() {
-        let rules = Rules { issuer: vec!["i".into()], audience: vec!["a".into(), "b".into()], ..Rules::simplejwt() };
+        let rules = Rules {
+            issuer: vec!["i".into()],
+            audience: vec!["a".into(), "b".into()],
+            ..Rules::simplejwt()
+        };
         let both = |iss: Value, aud: Value| {
             let mut claims = with("iss", iss);
             claims["aud"] = aud;
@@ -232,7 +275,14 @@ mod tests {
         };
         check(&rules, &both(json!("i"), json!("a")), Ok(()));
         check(&rules, &both(json!("i"), json!(["x", "b"])), Ok(()));
-        for bad in [json!(["x"]), json!([]), json!(["a", 1]), json!(1), json!(null), json!({ "a": 1 })] {
+        for bad in [
+            json!(["x"]),
+            json!([]),
+            json!(["a", 1]),
+            json!(1),
+            json!(null),
+            json!({ "a": 1 }),
+        ] {
             check(&rules, &both(json!("i"), bad), Err(JwtFault::Invalid));
         }
         for bad in [json!("j"), json!(["i"]), json!(null)] {
@@ -247,17 +297,32 @@ mod tests {
         let rules = Rules::simplejwt();
         check(&rules, &json!({}), Err(JwtFault::NoExpiry));
         check(&rules, &json!({ "exp": 1_700_000_300 }), Err(JwtFault::NoId));
-        check(&rules, &json!({ "exp": 1_700_000_300, "jti": "" }), Err(JwtFault::NoType));
+        check(
+            &rules,
+            &json!({ "exp": 1_700_000_300, "jti": "" }),
+            Err(JwtFault::NoType),
+        );
         check(&rules, &with("token_type", json!("refresh")), Err(JwtFault::WrongType));
         check(&rules, &with("jti", json!(5)), Err(JwtFault::Invalid));
         check(&rules, &with("sub", json!(5)), Err(JwtFault::Invalid));
-        check(&rules, &json!({ "exp": 1_600_000_000, "token_type": "refresh" }), Err(JwtFault::Expired));
-        check(&rules, &json!({ "exp": 1_600_000_000, "iat": 1_800_000_000 }), Err(JwtFault::Invalid));
+        check(
+            &rules,
+            &json!({ "exp": 1_600_000_000, "token_type": "refresh" }),
+            Err(JwtFault::Expired),
+        );
+        check(
+            &rules,
+            &json!({ "exp": 1_600_000_000, "iat": 1_800_000_000 }),
+            Err(JwtFault::Invalid),
+        );
     }
 
     #[test]
     fn a_lifetime_can_be_bounded() {
-        let rules = Rules { max_lifetime: Some(Duration::from_mins(5)), ..Rules::simplejwt() };
+        let rules = Rules {
+            max_lifetime: Some(Duration::from_mins(5)),
+            ..Rules::simplejwt()
+        };
         check(&rules, &with("iat", json!(1_700_000_000)), Ok(()));
         check(&rules, &with("iat", json!(1_699_999_999)), Err(JwtFault::Invalid));
     }

@@ -117,7 +117,9 @@ enum Curve {
 
 impl Curve {
     fn from_name(name: &str) -> Option<Self> {
-        [Self::P256, Self::P384, Self::P521].into_iter().find(|curve| curve.name() == name)
+        [Self::P256, Self::P384, Self::P521]
+            .into_iter()
+            .find(|curve| curve.name() == name)
     }
 
     /// RFC 7518, section 6.2.1.1.
@@ -178,13 +180,16 @@ pub struct VerificationKey {
 pub type Fingerprint = [u8; 32];
 
 enum Verifier {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Public(ParsedPublicKey),
 }
 
 impl fmt::Debug for VerificationKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VerificationKey").field("algorithm", &self.algorithm).field("kid", &self.kid).finish_non_exhaustive()
+        f.debug_struct("VerificationKey")
+            .field("algorithm", &self.algorithm)
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
     }
 }
 
@@ -230,7 +235,9 @@ impl VerificationKey {
     /// # Errors
     /// Another kind of PEM, or a key that is not for this algorithm.
     pub fn from_pem(algorithm: Algorithm, kid: Option<&str>, pem: &[u8]) -> Result<Self, KeyError> {
-        let Ok(der) = SubjectPublicKeyInfoDer::from_pem_slice(pem) else { return key_error(no_public_key(pem)) };
+        let Ok(der) = SubjectPublicKeyInfoDer::from_pem_slice(pem) else {
+            return key_error(no_public_key(pem));
+        };
         Material::from_spki(&der)?.into_key(algorithm, kid)
     }
 
@@ -244,14 +251,20 @@ impl VerificationKey {
         let set: JwkSet = serde_json::from_slice(text).map_err(|error| KeyError(format!("not a JWK Set: {error}")))?;
         let mut keys = Vec::new();
         for (at, jwk) in set.keys.into_iter().enumerate() {
-            let Ok(jwk) = serde_json::from_value::<Jwk>(jwk) else { continue };
+            let Ok(jwk) = serde_json::from_value::<Jwk>(jwk) else {
+                continue;
+            };
             if !jwk.is_for_verifying() {
                 continue;
             }
             let Some(material) = jwk.material() else { continue };
             let material = material.map_err(|error| KeyError(format!("keys[{at}]: {error}")))?;
             let wanted = |algorithm: &&Algorithm| jwk.alg.as_deref().is_none_or(|alg| alg == algorithm.name());
-            for algorithm in algorithms.iter().filter(wanted).filter(|algorithm| material.suits(**algorithm)) {
+            for algorithm in algorithms
+                .iter()
+                .filter(wanted)
+                .filter(|algorithm| material.suits(**algorithm))
+            {
                 let key = material.clone().into_key(*algorithm, jwk.kid.as_deref());
                 keys.push(key.map_err(|error| KeyError(format!("keys[{at}]: {error}")))?);
             }
@@ -288,18 +301,30 @@ impl Material {
             }
             "1.2.840.10045.2.1" => {
                 let oid = info.algorithm.parameters_oid().ok();
-                let curve = [Curve::P256, Curve::P384, Curve::P521].into_iter().find(|curve| Some(curve.oid()) == oid);
-                let Some(curve) = curve else { return key_error("the EC key is on none of P-256, P-384, P-521") };
+                let curve = [Curve::P256, Curve::P384, Curve::P521]
+                    .into_iter()
+                    .find(|curve| Some(curve.oid()) == oid);
+                let Some(curve) = curve else {
+                    return key_error("the EC key is on none of P-256, P-384, P-521");
+                };
                 match bytes.split_first() {
                     Some((4, point)) if point.len() == 2 * curve.coordinate_bytes() => {
                         let (x, y) = point.split_at(curve.coordinate_bytes());
-                        Ok(Self::Ec { curve, x: x.to_vec(), y: y.to_vec() })
+                        Ok(Self::Ec {
+                            curve,
+                            x: x.to_vec(),
+                            y: y.to_vec(),
+                        })
                     }
-                    _ => key_error("the EC key's point is not in uncompressed form; write it with `openssl ec -pubin -conv_form uncompressed`"),
+                    _ => key_error(
+                        "the EC key's point is not in uncompressed form; write it with `openssl ec -pubin -conv_form uncompressed`",
+                    ),
                 }
             }
             "1.3.101.112" => Ok(Self::Ed25519 { x: bytes.to_vec() }),
-            other => key_error(format!("the key is of a kind that no JWT algorithm uses here (OID {other})")),
+            other => key_error(format!(
+                "the key is of a kind that no JWT algorithm uses here (OID {other})"
+            )),
         }
     }
 
@@ -314,7 +339,9 @@ impl Material {
 
     fn suits(&self, algorithm: Algorithm) -> bool {
         match (self, algorithm.family()) {
-            (Self::Oct(_), Family::Hmac(_)) | (Self::Rsa { .. }, Family::Rsa(_)) | (Self::Ed25519 { .. }, Family::Ed25519) => true,
+            (Self::Oct(_), Family::Hmac(_))
+            | (Self::Rsa { .. }, Family::Rsa(_))
+            | (Self::Ed25519 { .. }, Family::Ed25519) => true,
             (Self::Ec { curve, .. }, Family::Ec(wanted)) => *curve == wanted,
             _ => false,
         }
@@ -327,30 +354,48 @@ impl Material {
                 if secret.expose().is_empty() {
                     return key_error("the secret is empty");
                 }
-                Verifier::Hmac(hmac::Key::new(hash, secret.expose()))
+                Verifier::Hmac(Box::new(hmac::Key::new(hash, secret.expose())))
             }
             (Self::Rsa { n, e }, Family::Rsa(parameters)) => {
                 let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
                 if !(2048..=8192).contains(&bits) {
-                    return key_error(format!("the RSA key has {bits} bits; 2048 to 8192 are taken (RFC 7518, section 3.3)"));
+                    return key_error(format!(
+                        "the RSA key has {bits} bits; 2048 to 8192 are taken (RFC 7518, section 3.3)"
+                    ));
                 }
                 if e.iter().all(|byte| *byte == 0) || e.last().is_none_or(|byte| byte % 2 == 0) || **e == [1] {
                     return key_error("the RSA key's exponent is no odd number above 1");
                 }
-                Verifier::Public(RsaPublicKeyComponents { n, e }.to_parsed_public_key(parameters).map_err(broken)?)
+                Verifier::Public(
+                    RsaPublicKeyComponents { n, e }
+                        .to_parsed_public_key(parameters)
+                        .map_err(broken)?,
+                )
             }
             (Self::Ec { curve, x, y }, Family::Ec(wanted)) if *curve == wanted => {
                 let point = [&[4], x.as_slice(), y.as_slice()].concat();
-                Verifier::Public(ParsedPublicKey::new(curve.verification(), point).map_err(|_| KeyError(format!("{} is broken", self.kind())))?)
+                Verifier::Public(
+                    ParsedPublicKey::new(curve.verification(), point)
+                        .map_err(|_| KeyError(format!("{} is broken", self.kind())))?,
+                )
             }
             (Self::Ed25519 { x }, Family::Ed25519) => Verifier::Public(
-                ParsedPublicKey::new(&signature::ED25519, x).map_err(|_| KeyError(format!("{} is broken", self.kind())))?,
+                ParsedPublicKey::new(&signature::ED25519, x)
+                    .map_err(|_| KeyError(format!("{} is broken", self.kind())))?,
             ),
             _ => return key_error(format!("{} cannot be used with {}", self.kind(), algorithm.name())),
         };
         let fingerprint = self.thumbprint();
-        let id = kid.map_or_else(|| URL_SAFE_NO_PAD.encode(fingerprint), str::to_owned).into_boxed_str();
-        Ok(VerificationKey { algorithm, kid: kid.map(Into::into), id, fingerprint, verifier })
+        let id = kid
+            .map_or_else(|| URL_SAFE_NO_PAD.encode(fingerprint), str::to_owned)
+            .into_boxed_str();
+        Ok(VerificationKey {
+            algorithm,
+            kid: kid.map(Into::into),
+            id,
+            fingerprint,
+            verifier,
+        })
     }
 
     /// RFC 7638: SHA-256 over the required members, in order, without blanks.
@@ -360,7 +405,12 @@ impl Material {
             Self::Oct(secret) => format!(r#"{{"k":"{}","kty":"oct"}}"#, b64(secret.expose())),
             Self::Rsa { n, e } => format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, b64(e), b64(n)),
             Self::Ec { curve, x, y } => {
-                format!(r#"{{"crv":"{}","kty":"EC","x":"{}","y":"{}"}}"#, curve.name(), b64(x), b64(y))
+                format!(
+                    r#"{{"crv":"{}","kty":"EC","x":"{}","y":"{}"}}"#,
+                    curve.name(),
+                    b64(x),
+                    b64(y)
+                )
             }
             Self::Ed25519 { x } => format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, b64(x)),
         };
@@ -395,31 +445,40 @@ impl Jwk {
     /// RFC 7517, sections 4.2 and 4.3.
     fn is_for_verifying(&self) -> bool {
         self.usage.as_deref().is_none_or(|usage| usage == "sig")
-            && self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"))
+            && self
+                .key_ops
+                .as_ref()
+                .is_none_or(|ops| ops.iter().any(|op| op == "verify"))
     }
 
     /// `None`: of a type or on a curve that is not known here.
     fn material(&self) -> Option<Result<Material, KeyError>> {
         let member = |name: &str, value: &Option<String>| match value {
             None => key_error(format!("member `{name}` is missing")),
-            Some(text) => URL_SAFE_NO_PAD.decode(text).map_err(|_| KeyError(format!("member `{name}` is not base64url"))),
+            Some(text) => URL_SAFE_NO_PAD
+                .decode(text)
+                .map_err(|_| KeyError(format!("member `{name}` is not base64url"))),
         };
         // RFC 7518, section 6.3.1.1: no leading zero octets; those who write them anyway mean the same number.
         let number = |name: &str, value: &Option<String>| {
             member(name, value).map(|bytes| bytes.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<u8>>())
         };
         let sized = |name: &str, value: &Option<String>, bytes: usize| match member(name, value) {
-            Ok(coordinate) if coordinate.len() != bytes => key_error(format!("member `{name}` is not of {bytes} bytes")),
+            Ok(coordinate) if coordinate.len() != bytes => {
+                key_error(format!("member `{name}` is not of {bytes} bytes"))
+            }
             other => other,
         };
         match (self.kty.as_str(), self.crv.as_deref()) {
             ("oct", _) => Some(member("k", &self.k).map(|k| Material::Oct(Secret::new(k)))),
-            ("RSA", _) => {
-                Some(number("n", &self.n).and_then(|n| number("e", &self.e).map(|e| Material::Rsa { n, e })))
-            }
+            ("RSA", _) => Some(number("n", &self.n).and_then(|n| number("e", &self.e).map(|e| Material::Rsa { n, e }))),
             ("EC", Some(crv)) => Curve::from_name(crv).map(|curve| {
                 let x = sized("x", &self.x, curve.coordinate_bytes())?;
-                Ok(Material::Ec { curve, x, y: sized("y", &self.y, curve.coordinate_bytes())? })
+                Ok(Material::Ec {
+                    curve,
+                    x,
+                    y: sized("y", &self.y, curve.coordinate_bytes())?,
+                })
             }),
             ("OKP", Some("Ed25519")) => Some(sized("x", &self.x, 32).map(|x| Material::Ed25519 { x })),
             _ => None,
@@ -430,11 +489,16 @@ impl Jwk {
 /// What a PEM text holds instead of a public key, and what to do about it.
 fn no_public_key(pem: &[u8]) -> String {
     let text = String::from_utf8_lossy(pem);
-    let label = text.split("-----BEGIN ").nth(1).and_then(|rest| rest.split("-----").next());
+    let label = text
+        .split("-----BEGIN ")
+        .nth(1)
+        .and_then(|rest| rest.split("-----").next());
     match label {
         None => "there is no PEM in it; a public key starts with -----BEGIN PUBLIC KEY-----".to_owned(),
         Some(label) if label.ends_with("PRIVATE KEY") => {
-            format!("it holds a {label}, which a gateway must not have; write the public one with `openssl pkey -in KEY -pubout`")
+            format!(
+                "it holds a {label}, which a gateway must not have; write the public one with `openssl pkey -in KEY -pubout`"
+            )
         }
         Some("CERTIFICATE") => {
             "it holds a certificate; write its key with `openssl x509 -in CERT -pubkey -noout`".to_owned()
@@ -455,7 +519,10 @@ mod tests {
     fn thumbprints_are_those_of_the_rfcs() {
         let rsa = r#"{"keys":[{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB","alg":"RS256"}]}"#;
         let keys = VerificationKey::from_jwks(rsa.as_bytes(), &Algorithm::ALL).expect("a good set");
-        assert_eq!(keys.iter().map(VerificationKey::id).collect::<Vec<_>>(), ["NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"]);
+        assert_eq!(
+            keys.iter().map(VerificationKey::id).collect::<Vec<_>>(),
+            ["NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"]
+        );
         let ed = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
         let keys = VerificationKey::from_jwks(ed.as_bytes(), &Algorithm::ALL).expect("a good set");
         assert_eq!(keys[0].id(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
@@ -465,11 +532,17 @@ mod tests {
     fn a_set_gives_only_what_it_may_be_used_for() {
         let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
         for (members, expected) in [
-            (r#""use":"sig""#, 1), (r#""use":"enc""#, 0), (r#""key_ops":["verify"]"#, 1), (r#""key_ops":["sign"]"#, 0),
-            (r#""alg":"EdDSA""#, 1), (r#""alg":"ES256""#, 0),
+            (r#""use":"sig""#, 1),
+            (r#""use":"enc""#, 0),
+            (r#""key_ops":["verify"]"#, 1),
+            (r#""key_ops":["sign"]"#, 0),
+            (r#""alg":"EdDSA""#, 1),
+            (r#""alg":"ES256""#, 0),
         ] {
-            let set = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}",{members}}},{{"kty":"later"}},5]}}"#);
-            let keys = VerificationKey::from_jwks(set.as_bytes(), &[Algorithm::EdDSA, Algorithm::ES256]).expect("a good set");
+            let set =
+                format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}",{members}}},{{"kty":"later"}},5]}}"#);
+            let keys =
+                VerificationKey::from_jwks(set.as_bytes(), &[Algorithm::EdDSA, Algorithm::ES256]).expect("a good set");
             assert_eq!(keys.len(), expected, "{members}");
         }
         let oct = r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#;
@@ -481,12 +554,23 @@ mod tests {
     fn broken_keys_are_errors_that_name_them() {
         for (set, words) in [
             ("[]", "not a JWK Set"),
-            (r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]}"#, "keys[0]: member `x` is not of 32 bytes"),
-            (r#"{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}]}"#, "not of 32 bytes"),
-            (r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}"#, "the RSA key has 17 bits"),
+            (
+                r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]}"#,
+                "keys[0]: member `x` is not of 32 bytes",
+            ),
+            (
+                r#"{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}]}"#,
+                "not of 32 bytes",
+            ),
+            (
+                r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}"#,
+                "the RSA key has 17 bits",
+            ),
             (r#"{"keys":[{"kty":"RSA","n":"!","e":"AQAB"}]}"#, "not base64url"),
         ] {
-            let error = VerificationKey::from_jwks(set.as_bytes(), &Algorithm::ALL).expect_err(set).to_string();
+            let error = VerificationKey::from_jwks(set.as_bytes(), &Algorithm::ALL)
+                .expect_err(set)
+                .to_string();
             assert!(error.contains(words), "{set}: {error}");
         }
     }
@@ -495,10 +579,18 @@ mod tests {
     fn other_pem_is_named_with_the_way_out() {
         for (pem, words) in [
             ("hello", "no PEM"),
-            ("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n", "-pubout"),
-            ("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n", "openssl x509"),
+            (
+                "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n",
+                "-pubout",
+            ),
+            (
+                "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n",
+                "openssl x509",
+            ),
         ] {
-            let error = VerificationKey::from_pem(Algorithm::RS256, None, pem.as_bytes()).expect_err(pem).to_string();
+            let error = VerificationKey::from_pem(Algorithm::RS256, None, pem.as_bytes())
+                .expect_err(pem)
+                .to_string();
             assert!(error.contains(words), "{error}");
         }
     }

@@ -176,7 +176,12 @@ impl Rules {
 
     /// RFC 7519 and nothing of Django.
     pub fn plain() -> Self {
-        Self { user_id_claim: "sub".to_owned(), token_type_claim: None, jti_claim: None, ..Self::simplejwt() }
+        Self {
+            user_id_claim: "sub".to_owned(),
+            token_type_claim: None,
+            jti_claim: None,
+            ..Self::simplejwt()
+        }
     }
 }
 
@@ -191,7 +196,11 @@ pub struct Shared {
 impl Shared {
     /// Takes the settings in. Identities get their header values for each of `tables`.
     pub fn new(settings: Settings, tables: Arc<[IdentityTable]>) -> Arc<Self> {
-        Arc::new(Self { cache: VerdictCache::new(settings.cache), settings, tables })
+        Arc::new(Self {
+            cache: VerdictCache::new(settings.cache),
+            settings,
+            tables,
+        })
     }
 
     /// What was configured.
@@ -235,7 +244,10 @@ impl From<JwtFault> for End {
 
 impl From<Failed> for End {
     fn from(failed: Failed) -> Self {
-        Self::Refused(Refusal::Jwt(failed.fault), if failed.for_now { ForNow::Yes } else { ForNow::No })
+        Self::Refused(
+            Refusal::Jwt(failed.fault),
+            if failed.for_now { ForNow::Yes } else { ForNow::No },
+        )
     }
 }
 
@@ -248,7 +260,11 @@ impl From<StoreError> for End {
 impl JwtAuthenticator {
     /// Joins what is shared with a worker's handles on the stores that it names.
     pub fn new(shared: Arc<Shared>, users: Option<Rc<Store>>, revocation: Option<Rc<Store>>) -> Self {
-        Self { shared, users, revocation }
+        Self {
+            shared,
+            users,
+            revocation,
+        }
     }
 
     pub(super) fn name(&self) -> &Arc<str> {
@@ -276,7 +292,9 @@ impl JwtAuthenticator {
         if !shape.scheme().is_some_and(mine) {
             return Ok(None);
         }
-        let Shape::Pair(_, token) = shape else { return Ok(Some(Err(Refusal::BearerNotTwoWords))) };
+        let Shape::Pair(_, token) = shape else {
+            return Ok(Some(Err(Refusal::BearerNotTwoWords)));
+        };
         if judge == Judge::OnlyToRefuse || token.len() > self.shared.settings.token_bytes {
             return Ok(Some(Err(Refusal::Jwt(JwtFault::Invalid))));
         }
@@ -286,7 +304,10 @@ impl JwtAuthenticator {
         }
         let judged = match self.weigh(token, now).await {
             Ok(judged) => judged,
-            Err(End::Refused(refusal, for_now)) => Judged::Refused { refusal, for_now: for_now == ForNow::Yes },
+            Err(End::Refused(refusal, for_now)) => Judged::Refused {
+                refusal,
+                for_now: for_now == ForNow::Yes,
+            },
             Err(End::Unknown(error)) => return Err(error),
         };
         self.shared.cache.insert(key, &judged, now);
@@ -318,8 +339,12 @@ impl JwtAuthenticator {
         let named = named.ok_or(Refusal::JwtUserUnnamed)?;
         let validity = claims.validity;
         let facts = match &settings.users {
-            Users::Claims { username_claim } => self.from_claims(claims, named, username_claim)?,
-            Users::Store { check_active, revoke_claim, .. } => {
+            Users::Claims { username_claim } => self.known_by_claims(claims, named, username_claim)?,
+            Users::Store {
+                check_active,
+                revoke_claim,
+                ..
+            } => {
                 let user = facts.user.ok_or(Refusal::JwtUserNotFound)?;
                 if *check_active && !user.active {
                     return Err(Refusal::JwtUserInactive.into());
@@ -342,46 +367,97 @@ impl JwtAuthenticator {
             }
         };
         let identity = Identity::new(facts, &self.shared.tables).map_err(|_| Refusal::JwtUserUnnamed)?;
-        Ok(Judged::Accepted { identity: Arc::new(identity), validity })
+        Ok(Judged::Accepted {
+            identity: Arc::new(identity),
+            validity,
+        })
     }
 
     /// Asks the stores, in one go where users and revocations lie in the same one.
-    async fn ask(&self, claims: &Claims, key: &VerificationKey, named: Option<&NamedUser>) -> Result<JwtFacts, StoreError> {
+    async fn ask(
+        &self,
+        claims: &Claims,
+        key: &VerificationKey,
+        named: Option<&NamedUser>,
+    ) -> Result<JwtFacts, StoreError> {
         let settings = &self.shared.settings;
         let user = match (&settings.users, named) {
-            (Users::Store { field: UserIdField::Id, .. }, Some(NamedUser::Id(id))) => Some(UserKey::Id(id)),
-            (Users::Store { field: UserIdField::Username, .. }, Some(NamedUser::Id(id))) => Some(UserKey::Name(id.as_str())),
+            (
+                Users::Store {
+                    field: UserIdField::Id, ..
+                },
+                Some(NamedUser::Id(id)),
+            ) => Some(UserKey::Id(id)),
+            (
+                Users::Store {
+                    field: UserIdField::Username,
+                    ..
+                },
+                Some(NamedUser::Id(id)),
+            ) => Some(UserKey::Name(id.as_str())),
             _ => None,
         };
         let by_claim = match (&settings.users, named) {
-            (Users::Store { field: UserIdField::Username, .. }, _) => None,
+            (
+                Users::Store {
+                    field: UserIdField::Username,
+                    ..
+                },
+                _,
+            ) => None,
             (_, Some(NamedUser::Id(id))) => Some(id),
             _ => None,
         };
         let jti = settings.rules.jti_claim.as_deref().and_then(|name| claims.text(name));
-        let revocations = JwtQuestion { jti, kid: Some(key.id()), revoked_user: by_claim, user: None };
+        let revocations = JwtQuestion {
+            jti,
+            kid: Some(key.id()),
+            revoked_user: by_claim,
+            user: None,
+        };
         match (&self.users, &self.revocation) {
             (None, None) => Ok(JwtFacts::default()),
             (None, Some(store)) => store.jwt(revocations).await,
             (Some(store), None) => {
-                let facts = store.jwt(JwtQuestion { user, ..JwtQuestion::default() }).await?;
-                Ok(JwtFacts { user: facts.user, ..JwtFacts::default() })
+                let facts = store
+                    .jwt(JwtQuestion {
+                        user,
+                        ..JwtQuestion::default()
+                    })
+                    .await?;
+                Ok(JwtFacts {
+                    user: facts.user,
+                    ..JwtFacts::default()
+                })
             }
             (Some(users), Some(revocation)) if Rc::ptr_eq(users, revocation) => {
                 users.jwt(JwtQuestion { user, ..revocations }).await
             }
             (Some(users), Some(revocation)) => {
-                let user = users.jwt(JwtQuestion { user, ..JwtQuestion::default() }).await?.user;
+                let user = users
+                    .jwt(JwtQuestion {
+                        user,
+                        ..JwtQuestion::default()
+                    })
+                    .await?
+                    .user;
                 let revoked_user = by_claim.or(user.as_ref().map(|user| &user.id));
-                let facts = revocation.jwt(JwtQuestion { revoked_user, ..revocations }).await?;
+                let facts = revocation
+                    .jwt(JwtQuestion {
+                        revoked_user,
+                        ..revocations
+                    })
+                    .await?;
                 Ok(JwtFacts { user, ..facts })
             }
         }
     }
 
     /// Somebody whom only the token knows. What cannot travel to the upstream unchanged names nobody.
-    fn from_claims(&self, claims: Claims, named: NamedUser, username_claim: &str) -> Result<Facts, Refusal> {
-        let NamedUser::Id(id) = named else { return Err(Refusal::JwtUserUnnamed) };
+    fn known_by_claims(&self, claims: Claims, named: NamedUser, username_claim: &str) -> Result<Facts, Refusal> {
+        let NamedUser::Id(id) = named else {
+            return Err(Refusal::JwtUserUnnamed);
+        };
         let text = |text: &str| Text::new(text).map_err(|_| Refusal::JwtUserUnnamed);
         let username = match claims.get(username_claim) {
             None => None,
@@ -425,21 +501,34 @@ pub struct Explanation {
 
 /// Judges a token as an authenticator of these settings would, as far as that goes without asking a store.
 pub fn explain(settings: &Settings, token: &[u8], now: Now) -> Explanation {
-    let invalid = |claims, key| Explanation { claims, key, verdict: Err(Refusal::Jwt(JwtFault::Invalid)) };
+    let invalid = |claims, key| Explanation {
+        claims,
+        key,
+        verdict: Err(Refusal::Jwt(JwtFault::Invalid)),
+    };
     if token.len() > settings.token_bytes {
         return invalid(None, None);
     }
-    let Ok(segments) = Segments::parse(token) else { return invalid(None, None) };
+    let Ok(segments) = Segments::parse(token) else {
+        return invalid(None, None);
+    };
     let verifies = |key: &&VerificationKey| key.verifies(segments.signed, &segments.signature);
-    let Some(key) = settings.keys.candidates(&segments.header).find(verifies) else { return invalid(None, None) };
+    let Some(key) = settings.keys.candidates(&segments.header).find(verifies) else {
+        return invalid(None, None);
+    };
     let key = Some(key.id().to_owned());
-    let Ok(members) = segments.claims() else { return invalid(None, key) };
+    let Ok(members) = segments.claims() else {
+        return invalid(None, key);
+    };
     let claims = Some(Value::Object(members.clone()));
     let checked = Claims::check(members, &settings.rules, now)
         .and_then(|checked| checked.check_kind(&settings.rules).map(|()| checked))
         .map_err(|failed| Refusal::Jwt(failed.fault));
     let verdict = checked.and_then(|checked| {
-        checked.get(&settings.rules.user_id_claim).map(|_| ()).ok_or(Refusal::JwtUserUnnamed)
+        checked
+            .get(&settings.rules.user_id_claim)
+            .map(|_| ())
+            .ok_or(Refusal::JwtUserUnnamed)
     });
     Explanation { claims, key, verdict }
 }
@@ -467,7 +556,9 @@ impl NamedUser {
             Value::Number(number) if number.is_i64() || number.is_u64() => UserId::new(&number.to_string()),
             // A float that is whole is how some JSON writers say an integer.
             Value::Number(number) => match number.as_f64() {
-                Some(float) if float.fract() == 0.0 && float.abs() < 9_007_199_254_740_992.0 => UserId::new(&format!("{float:.0}")),
+                Some(float) if float.fract() == 0.0 && float.abs() < 9_007_199_254_740_992.0 => {
+                    UserId::new(&format!("{float:.0}"))
+                }
                 _ => return Self::Nobody,
             },
             Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return Self::Nobody,

@@ -36,12 +36,23 @@ pub(super) struct Malformed;
 
 impl<'t> Segments<'t> {
     pub(super) fn parse(token: &'t [u8]) -> Result<Self, Malformed> {
-        let mut dots = token.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at);
-        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else { return Err(Malformed) };
+        let mut dots = token
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'.')
+            .map(|(at, _)| at);
+        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
+            return Err(Malformed);
+        };
         let header = decode(&token[..first])?;
         let payload = decode(&token[first + 1..second])?;
         let signature = decode(&token[second + 1..])?;
-        Ok(Self { signed: &token[..second], header: Header::parse(&header)?, signature, payload })
+        Ok(Self {
+            signed: &token[..second],
+            header: Header::parse(&header)?,
+            signature,
+            payload,
+        })
     }
 
     /// The claims: a JSON object, of duplicate members the last.
@@ -58,7 +69,9 @@ impl Header {
         if members.contains_key("crit") || members.get("b64") == Some(&Value::Bool(false)) {
             return Err(Malformed);
         }
-        let Some(Value::String(alg)) = members.remove("alg") else { return Err(Malformed) };
+        let Some(Value::String(alg)) = members.remove("alg") else {
+            return Err(Malformed);
+        };
         let kid = match members.remove("kid") {
             None => None,
             Some(Value::String(kid)) => Some(kid),
@@ -92,8 +105,19 @@ mod tests {
     #[test]
     fn base64url_is_read_strictly() {
         for (segment, expected) in [
-            ("", Some(&b""[..])), ("QQ", Some(b"A")), ("QQ==", Some(b"A")), ("QUI", Some(b"AB")), ("QUI=", Some(b"AB")),
-            ("QR", None), ("QQ=", None), ("QQ===", None), ("QUJD====", None), ("Q", None), ("QQ\n", None), ("+w", None), ("-w", Some(b"\xfb")),
+            ("", Some(&b""[..])),
+            ("QQ", Some(b"A")),
+            ("QQ==", Some(b"A")),
+            ("QUI", Some(b"AB")),
+            ("QUI=", Some(b"AB")),
+            ("QR", None),
+            ("QQ=", None),
+            ("QQ===", None),
+            ("QUJD====", None),
+            ("Q", None),
+            ("QQ\n", None),
+            ("+w", None),
+            ("-w", Some(b"\xfb")),
         ] {
             assert_eq!(decode(segment.as_bytes()).ok().as_deref(), expected, "{segment}");
         }
@@ -102,12 +126,24 @@ mod tests {
     #[test]
     fn headers_that_are_not_understood_are_refused() {
         let token = |header: &str| format!("{}.e30.", URL_SAFE_NO_PAD.encode(header));
-        for good in [r#"{"alg":"HS256"}"#, r#"{"alg":"x","kid":"k","typ":5,"jwk":{}}"#, r#"{"alg":"x","b64":true}"#] {
+        for good in [
+            r#"{"alg":"HS256"}"#,
+            r#"{"alg":"x","kid":"k","typ":5,"jwk":{}}"#,
+            r#"{"alg":"x","b64":true}"#,
+        ] {
             assert!(Segments::parse(token(good).as_bytes()).is_ok(), "{good}");
         }
         for bad in [
-            "", "[]", "{}", r#"{"alg":5}"#, r#"{"alg":"x","kid":5}"#, r#"{"alg":"x","kid":null}"#, r#"{"alg":"x","crit":[]}"#,
-            r#"{"alg":"x","crit":["b64"],"b64":true}"#, r#"{"alg":"x","b64":false}"#, "{\"alg\":\"x\"} x",
+            "",
+            "[]",
+            "{}",
+            r#"{"alg":5}"#,
+            r#"{"alg":"x","kid":5}"#,
+            r#"{"alg":"x","kid":null}"#,
+            r#"{"alg":"x","crit":[]}"#,
+            r#"{"alg":"x","crit":["b64"],"b64":true}"#,
+            r#"{"alg":"x","b64":false}"#,
+            "{\"alg\":\"x\"} x",
         ] {
             assert!(Segments::parse(token(bad).as_bytes()).is_err(), "{bad}");
         }

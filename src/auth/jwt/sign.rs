@@ -22,7 +22,7 @@ pub struct SigningKey {
 }
 
 enum Pair {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
     Ec(EcdsaKeyPair),
     Ed(Ed25519KeyPair),
@@ -30,7 +30,9 @@ enum Pair {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey").field("algorithm", &self.algorithm).finish_non_exhaustive()
+        f.debug_struct("SigningKey")
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
     }
 }
 
@@ -45,13 +47,24 @@ impl SigningKey {
     /// # Errors
     /// The key is none, or not for this algorithm.
     pub fn new(algorithm: Algorithm, kid: Option<String>, key: &Secret<Vec<u8>>) -> Result<Self, SignError> {
-        let wrong = || SignError(format!("the key is no private key for {} in PEM (PKCS #8)", algorithm.name()));
-        let pkcs8 = || PrivatePkcs8KeyDer::from_pem_slice(key.expose()).map_err(|_| wrong());
-        let hmac = |hash| Ok(Pair::Hmac(hmac::Key::new(hash, key.expose())));
-        let rsa = |encoding: &'static dyn RsaEncoding| {
-            RsaKeyPair::from_pkcs8(pkcs8()?.secret_pkcs8_der()).map(|pair| Pair::Rsa(pair, encoding)).map_err(|_| wrong())
+        let wrong = || {
+            SignError(format!(
+                "the key is no private key for {} in PEM (PKCS #8)",
+                algorithm.name()
+            ))
         };
-        let ec = |curve| EcdsaKeyPair::from_pkcs8(curve, pkcs8()?.secret_pkcs8_der()).map(Pair::Ec).map_err(|_| wrong());
+        let pkcs8 = || PrivatePkcs8KeyDer::from_pem_slice(key.expose()).map_err(|_| wrong());
+        let hmac = |hash| Ok(Pair::Hmac(Box::new(hmac::Key::new(hash, key.expose()))));
+        let rsa = |encoding: &'static dyn RsaEncoding| {
+            RsaKeyPair::from_pkcs8(pkcs8()?.secret_pkcs8_der())
+                .map(|pair| Pair::Rsa(pair, encoding))
+                .map_err(|_| wrong())
+        };
+        let ec = |curve| {
+            EcdsaKeyPair::from_pkcs8(curve, pkcs8()?.secret_pkcs8_der())
+                .map(Pair::Ec)
+                .map_err(|_| wrong())
+        };
         let pair = match algorithm {
             Algorithm::HS256 => hmac(hmac::HMAC_SHA256),
             Algorithm::HS384 => hmac(hmac::HMAC_SHA384),
@@ -65,9 +78,9 @@ impl SigningKey {
             Algorithm::ES256 => ec(&signature::ECDSA_P256_SHA256_FIXED_SIGNING),
             Algorithm::ES384 => ec(&signature::ECDSA_P384_SHA384_FIXED_SIGNING),
             Algorithm::ES512 => ec(&signature::ECDSA_P521_SHA512_FIXED_SIGNING),
-            Algorithm::EdDSA => {
-                Ed25519KeyPair::from_pkcs8(pkcs8()?.secret_pkcs8_der()).map(Pair::Ed).map_err(|_| wrong())
-            }
+            Algorithm::EdDSA => Ed25519KeyPair::from_pkcs8(pkcs8()?.secret_pkcs8_der())
+                .map(Pair::Ed)
+                .map_err(|_| wrong()),
         }?;
         Ok(Self { algorithm, kid, pair })
     }
@@ -89,7 +102,8 @@ impl SigningKey {
             Pair::Hmac(key) => hmac::sign(key, message).as_ref().to_vec(),
             Pair::Rsa(pair, encoding) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(*encoding, &random, message, &mut signature).map_err(refused)?;
+                pair.sign(*encoding, &random, message, &mut signature)
+                    .map_err(refused)?;
                 signature
             }
             Pair::Ec(pair) => pair.sign(&random, message).map_err(refused)?.as_ref().to_vec(),

@@ -63,8 +63,16 @@ pub struct Revoked {
 impl Records {
     /// No records yet, under a new mark.
     pub fn empty(epoch: String) -> Self {
-        let layout = Layout { version: Layout::VERSION, epoch };
-        Self { layout, tokens: BTreeMap::new(), users: BTreeMap::new(), revoked: Revoked::default() }
+        let layout = Layout {
+            version: Layout::VERSION,
+            epoch,
+        };
+        Self {
+            layout,
+            tokens: BTreeMap::new(),
+            users: BTreeMap::new(),
+            revoked: Revoked::default(),
+        }
     }
 
     /// Reads a file's text, and holds it to the layout.
@@ -74,10 +82,20 @@ impl Records {
     pub fn parse(text: &str) -> Result<Self, String> {
         let records: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         if records.layout.version != Layout::VERSION {
-            return Err(format!("layout.version is {}, this program reads {}", records.layout.version, Layout::VERSION));
+            return Err(format!(
+                "layout.version is {}, this program reads {}",
+                records.layout.version,
+                Layout::VERSION
+            ));
         }
-        if let Some(digest) = records.tokens.keys().find(|digest| TokenDigest::from_hex(digest).is_none()) {
-            return Err(format!("tokens.{digest}: not a SHA-256 digest of 64 lower-case hexadecimal digits"));
+        if let Some(digest) = records
+            .tokens
+            .keys()
+            .find(|digest| TokenDigest::from_hex(digest).is_none())
+        {
+            return Err(format!(
+                "tokens.{digest}: not a SHA-256 digest of 64 lower-case hexadecimal digits"
+            ));
         }
         match records.users.iter().find(|(id, user)| *id != user.id.as_str()) {
             Some((id, user)) => Err(format!("users.{id}: its id is {:?}", user.id.as_str())),
@@ -100,9 +118,14 @@ impl Records {
     /// The folder cannot be written.
     pub fn save(&self, file: &Path) -> io::Result<()> {
         let text = toml::to_string(self).map_err(io::Error::other)?;
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = file
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         let mut fresh = tempfile::Builder::new().prefix(".authgate-").tempfile_in(folder)?;
-        fresh.write_all(b"# Kept by `authgate token`, `authgate user` and `authgate revoke`: digests and users, no keys.\n")?;
+        fresh.write_all(
+            b"# Kept by `authgate token`, `authgate user` and `authgate revoke`: digests and users, no keys.\n",
+        )?;
         fresh.write_all(text.as_bytes())?;
         fresh.as_file().sync_all()?;
         if let Ok(old) = fs::metadata(file) {
@@ -128,8 +151,12 @@ type Stamp = (SystemTime, u64, u64);
 impl Embedded {
     /// Reads the file. One that cannot be read is an outage of this store, not of the gateway.
     pub fn open(name: Arc<str>, settings: Settings) -> Self {
-        let embedded =
-            Self { name, file: settings.file, records: ArcSwapOption::empty(), reached: AtomicBool::new(false) };
+        let embedded = Self {
+            name,
+            file: settings.file,
+            records: ArcSwapOption::empty(),
+            reached: AtomicBool::new(false),
+        };
         embedded.read();
         embedded
     }
@@ -179,15 +206,23 @@ impl Embedded {
     }
 
     fn records(&self) -> Result<Arc<Records>, StoreError> {
-        self.records.load_full().ok_or_else(|| StoreError::Unreachable(Arc::clone(&self.name)))
+        self.records
+            .load_full()
+            .ok_or_else(|| StoreError::Unreachable(Arc::clone(&self.name)))
     }
 
     pub(super) fn token(&self, digest: &TokenDigest) -> Result<Option<TokenFacts>, StoreError> {
         let records = self.records()?;
-        let Some(token) = records.tokens.get(&digest.to_hex()).cloned() else { return Ok(None) };
+        let Some(token) = records.tokens.get(&digest.to_hex()).cloned() else {
+            return Ok(None);
+        };
         let user = records.users.get(token.user.as_str()).cloned();
         let user_revoked = records.revoked.user.get(token.user.as_str()).copied();
-        Ok(Some(TokenFacts { token, user, user_revoked }))
+        Ok(Some(TokenFacts {
+            token,
+            user,
+            user_revoked,
+        }))
     }
 
     pub(super) fn jwt(&self, question: JwtQuestion<'_>) -> Result<JwtFacts, StoreError> {
@@ -196,9 +231,10 @@ impl Embedded {
         let user = match question.user {
             None => None,
             Some(UserKey::Id(id)) => records.users.get(id.as_str()),
-            Some(UserKey::Name(name)) => {
-                records.users.values().find(|user| user.username.as_ref().is_some_and(|text| text.as_str() == name))
-            }
+            Some(UserKey::Name(name)) => records
+                .users
+                .values()
+                .find(|user| user.username.as_ref().is_some_and(|text| text.as_str() == name)),
         };
         let revoked_user = question.revoked_user.or(user.map(|user| &user.id));
         Ok(JwtFacts {
@@ -242,9 +278,15 @@ mod tests {
         fs::write(&file, FILE).expect("writable");
         let store = Embedded::open("file".into(), Settings { file });
         let facts = store.token(&TokenDigest::of(b"x")).expect("usable").expect("there");
-        assert_eq!((facts.user.map(|user| user.active), facts.user_revoked), (Some(true), Some(1_700_000_000)));
+        assert_eq!(
+            (facts.user.map(|user| user.active), facts.user_revoked),
+            (Some(true), Some(1_700_000_000))
+        );
         assert!(store.token(&TokenDigest::of(b"y")).expect("usable").is_none());
-        let question = JwtQuestion { user: Some(UserKey::Name("ada")), ..JwtQuestion::default() };
+        let question = JwtQuestion {
+            user: Some(UserKey::Name("ada")),
+            ..JwtQuestion::default()
+        };
         let facts = store.jwt(question).expect("usable");
         assert_eq!((facts.user.is_some(), facts.user_revoked), (true, Some(1_700_000_000)));
     }
@@ -254,11 +296,19 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tokens.toml");
         let store = Embedded::open("file".into(), Settings { file: file.clone() });
-        assert!(matches!(store.token(&TokenDigest::of(b"x")), Err(StoreError::Unreachable(_))));
+        assert!(matches!(
+            store.token(&TokenDigest::of(b"x")),
+            Err(StoreError::Unreachable(_))
+        ));
         fs::write(&file, FILE).expect("writable");
         store.read();
         assert!(store.was_reached() && store.is_usable());
-        for broken in ["layout = 1", "", &FILE.replace("version = 1", "version = 2"), &FILE.replace("2d71", "ZZ71")] {
+        for broken in [
+            "layout = 1",
+            "",
+            &FILE.replace("version = 1", "version = 2"),
+            &FILE.replace("2d71", "ZZ71"),
+        ] {
             fs::write(&file, broken).expect("writable");
             store.read();
             assert!(!store.is_usable(), "{broken}");

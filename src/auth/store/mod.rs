@@ -24,6 +24,7 @@ pub struct Settings {
 }
 
 /// The kinds of stores.
+#[expect(clippy::large_enum_variant, reason = "a handful for each process, made once")]
 #[derive(Debug, Clone)]
 pub enum Kind {
     /// A Redis server.
@@ -54,7 +55,10 @@ impl Shared {
                 Part::Embedded(Arc::new(embedded::Embedded::open(Arc::clone(&settings.name), file)))
             }
         };
-        Arc::new(Self { name: settings.name, part })
+        Arc::new(Self {
+            name: settings.name,
+            part,
+        })
     }
 
     /// Its name in the file.
@@ -124,12 +128,18 @@ impl TokenDigest {
     /// As it is written in a store: 64 lower-case hexadecimal digits.
     pub fn to_hex(self) -> String {
         const HEX: &[u8; 16] = b"0123456789abcdef";
-        self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(HEX[usize::from(digit)])).collect()
+        self.0
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .map(|digit| char::from(HEX[usize::from(digit)]))
+            .collect()
     }
 
     /// Reads what [`TokenDigest::to_hex`] writes.
     pub fn from_hex(text: &str) -> Option<Self> {
-        let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+        let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
+            return None;
+        };
         let mut bytes = [0; 32];
         if pairs.len() != bytes.len() {
             return None;

@@ -167,7 +167,13 @@ enum Health {
 impl Shared {
     pub(super) fn new(name: Arc<str>, settings: Settings) -> Self {
         let (reached, health) = (AtomicBool::new(false), AtomicU8::new(Health::NotAsked as u8));
-        Self { name, settings, epoch: OnceLock::new(), reached, health }
+        Self {
+            name,
+            settings,
+            epoch: OnceLock::new(),
+            reached,
+            health,
+        }
     }
 
     pub(super) fn was_reached(&self) -> bool {
@@ -239,7 +245,10 @@ struct SharedLink {
 
 impl SharedLink {
     fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, connection: tokio::sync::Mutex::new(None) }
+        Self {
+            shared,
+            connection: tokio::sync::Mutex::new(None),
+        }
     }
 
     async fn connection(&self) -> Result<MultiplexedConnection, StoreError> {
@@ -248,7 +257,8 @@ impl SharedLink {
             let connected = connect(&self.shared.settings).await;
             *slot = Some(connected.map_err(|problem| store_error(&self.shared.name, &problem))?);
         }
-        slot.clone().ok_or_else(|| StoreError::Unreachable(Arc::clone(&self.shared.name)))
+        slot.clone()
+            .ok_or_else(|| StoreError::Unreachable(Arc::clone(&self.shared.name)))
     }
 
     async fn layout(&self) -> Result<(), StoreError> {
@@ -273,9 +283,14 @@ impl SharedLink {
 
     /// An evicted token is a refused user, so a store of ours must never evict. `CONFIG` may be forbidden; then nobody can tell.
     async fn warn_of_eviction(&self) {
-        let Ok(mut connection) = self.connection().await else { return };
-        let asked: redis::RedisResult<Vec<String>> =
-            cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async(&mut connection).await;
+        let Ok(mut connection) = self.connection().await else {
+            return;
+        };
+        let asked: redis::RedisResult<Vec<String>> = cmd("CONFIG")
+            .arg("GET")
+            .arg("maxmemory-policy")
+            .query_async(&mut connection)
+            .await;
         if let Ok([_, policy]) = asked.as_deref()
             && policy != "noeviction"
         {
@@ -286,8 +301,13 @@ impl SharedLink {
 
 async fn connect(settings: &Settings) -> Result<MultiplexedConnection, RedisError> {
     // The crate's own deadlines and retries are switched off: there is one deadline, and it is ours.
-    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-    settings.client()?.get_multiplexed_async_connection_with_config(&config).await
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None);
+    settings
+        .client()?
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
 }
 
 fn store_error(store: &Arc<str>, problem: &RedisError) -> StoreError {
@@ -322,15 +342,24 @@ enum LinkState {
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("connecting", &self.connecting).finish_non_exhaustive()
+        f.debug_struct("Link")
+            .field("connecting", &self.connecting)
+            .finish_non_exhaustive()
     }
 }
 
 impl RedisStore {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let (state, _) = watch::channel(LinkState::New);
-        let link = Link { state, connecting: Cell::new(false), last_answer: RefCell::new(Instant::now()) };
-        Self { shared, link: Rc::new(link) }
+        let link = Link {
+            state,
+            connecting: Cell::new(false),
+            last_answer: RefCell::new(Instant::now()),
+        };
+        Self {
+            shared,
+            link: Rc::new(link),
+        }
     }
 
     pub(super) async fn token(&self, digest: &TokenDigest) -> Result<Option<TokenFacts>, StoreError> {
@@ -427,7 +456,12 @@ impl RedisStore {
             *slot = match values.next() {
                 Some(Value::BulkString(bytes)) => Some(bytes),
                 Some(Value::Nil) => None,
-                _ => return Err(StoreError::Refused(Arc::clone(&self.shared.name), "a reply that is no string".to_owned())),
+                _ => {
+                    return Err(StoreError::Refused(
+                        Arc::clone(&self.shared.name),
+                        "a reply that is no string".to_owned(),
+                    ));
+                }
             };
         }
         Ok(found)
@@ -450,10 +484,15 @@ impl RedisStore {
             LinkState::New => self.connect_beside(),
         }
         let mut states = self.link.state.subscribe();
-        let settled = states.wait_for(|state| !matches!(state, LinkState::New)).await.map(|state| state.clone());
+        let settled = states
+            .wait_for(|state| !matches!(state, LinkState::New))
+            .await
+            .map(|state| state.clone());
         match settled {
             Ok(LinkState::Up(connection)) => Ok(connection),
-            Ok(LinkState::New | LinkState::Down) | Err(_) => Err(StoreError::Unreachable(Arc::clone(&self.shared.name))),
+            Ok(LinkState::New | LinkState::Down) | Err(_) => {
+                Err(StoreError::Unreachable(Arc::clone(&self.shared.name)))
+            }
         }
     }
 

@@ -1,0 +1,218 @@
+//! [`Gate`]: the program that was built, running on a gateway.toml of the test's own. Dropping it ends it as an operator would,
+//! and fails the test if it ends badly, has panicked, or has logged a credential.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::client::{Call, Conn, Reply, get};
+use super::config::Config;
+use super::pki::Pki;
+use super::program::program;
+use super::wire::{Wire, WithoutLength};
+use super::{signal, wait_until};
+
+/// How long a start or an end may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Gate {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    pub folder: TempDir,
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    pki: Option<Arc<Pki>>,
+    ended: bool,
+}
+
+impl Gate {
+    /// Started, and ready.
+    pub fn start(config: &Config) -> Self {
+        let gate = Self::spawn(config);
+        wait_until("the gateway is ready", PATIENCE, || gate.probe("/readyz").status == 200);
+        gate
+    }
+
+    /// Started; it listens, but may not be ready.
+    pub fn spawn(config: &Config) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        config.write(folder.path());
+        let mut command = program();
+        command.arg("run").args(&config.arguments).arg("--config").arg(folder.path().join("gateway.toml"));
+        Self::of(command, folder, config.pki.clone())
+    }
+
+    /// Any command that ends in a gateway that serves.
+    pub fn of(mut command: Command, folder: TempDir, pki: Option<Arc<Pki>>) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the program is built");
+        let log: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (lines, stderr) = (Arc::clone(&log), child.stderr.take().expect("piped"));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).split(b'\n') {
+                let line = String::from_utf8_lossy(&line.unwrap_or_default()).into_owned();
+                lines.lock().expect("no test fails inside").push(line);
+            }
+        });
+        let mut gate = Self { child, log, folder, address: ([0; 4], 0).into(), admin: ([0; 4], 0).into(), pki, ended: false };
+        let started = Instant::now();
+        let line = loop {
+            if let Some(line) = gate.lines().into_iter().find(|line| line.contains("serving") && line.contains("admin")) {
+                break line;
+            }
+            let code = gate.child.try_wait().expect("a child");
+            assert!(
+                code.is_none() && started.elapsed() < PATIENCE,
+                "the gateway does not serve (exit {code:?}):\n{}",
+                gate.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let digits = |text: &str| -> String {
+            let text = text.trim_start_matches(|c: char| !c.is_ascii_digit());
+            text.chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect()
+        };
+        let after = |word: &str| digits(line.split_once(word).expect("a word of the line").1);
+        gate.address = after("listen").parse().expect("an address");
+        gate.admin = after("admin").trim_end_matches(':').parse().expect("an address");
+        gate
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.log.lock().expect("no test fails inside").clone()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.lines().join("\n")
+    }
+
+    /// The first line that has all these words, as soon as it is there.
+    pub fn logged(&self, words: &[&str]) -> String {
+        let find = || self.lines().into_iter().find(|line| words.iter().all(|word| line.contains(word)));
+        wait_until(&format!("the log says {words:?}; it says\n{}", self.log()), Duration::from_secs(5), || find().is_some());
+        find().expect("it was there a moment ago")
+    }
+
+    /// Events of requests, parsed, in their order.
+    pub fn requests(&self, count: usize) -> Vec<Value> {
+        let find = || -> Vec<Value> {
+            let events = self.lines().into_iter().filter_map(|line| serde_json::from_str(&line).ok());
+            events.filter(|event: &Value| event["message"] == "request").collect()
+        };
+        wait_until("requests are logged", Duration::from_secs(5), || find().len() >= count);
+        find()
+    }
+
+    /// A new connection, with TLS if the gateway has it; the server's name is `localhost`.
+    pub fn connect(&self) -> Conn {
+        match &self.pki {
+            None => Conn::plain(self.address),
+            Some(pki) => Conn::tls(self.address, "localhost", pki.client(&["http/1.1"], rustls::ALL_VERSIONS))
+                .expect("a handshake"),
+        }
+    }
+
+    pub fn pki(&self) -> &Arc<Pki> {
+        self.pki.as_ref().expect("a gateway with TLS")
+    }
+
+    pub fn has_tls(&self) -> bool {
+        self.pki.is_some()
+    }
+
+    /// Sends a request over a connection of its own.
+    pub fn call(&self, call: &Call) -> Reply {
+        self.connect().call(call)
+    }
+
+    pub fn get(&self, target: &str) -> Reply {
+        self.call(&get(target))
+    }
+
+    /// Asks the admin listener.
+    pub fn probe(&self, path: &str) -> Reply {
+        self.ask_admin(&get(path).host("127.0.0.1"))
+    }
+
+    pub fn ask_admin(&self, call: &Call) -> Reply {
+        let Ok(tcp) = std::net::TcpStream::connect(self.admin) else { return Reply::default() };
+        tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut wire = Wire::new(tcp);
+        let _ = wire.write(&call.clone().header("Connection", "close").bytes());
+        let Ok(Some(head)) = wire.head() else { return Reply::default() };
+        let status = head.first.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let body = wire.body(&head, WithoutLength::Close).expect("a body");
+        Reply { status, head, body, interim: Vec::new() }
+    }
+
+    /// One value of `/metrics`, 0 if it is not there.
+    pub fn metric(&self, name: &str) -> f64 {
+        let metrics = self.probe("/metrics").text();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// Bytes of memory that are its own now.
+    pub fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line of RssAnon");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
+    /// Ends it with SIGTERM, checks how it ended, and hands its log out.
+    pub fn stop(mut self) -> String {
+        self.end();
+        self.log()
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.signal("TERM");
+        let asked = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                break status;
+            }
+            if asked.elapsed() > PATIENCE {
+                let _ = self.child.kill();
+                panic!("the gateway does not end on SIGTERM:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        // The thread that reads the log ends with the pipe; it holds one of the two handles on it.
+        wait_until("the log is read to its end", Duration::from_secs(5), || Arc::strong_count(&self.log) == 1);
+        let log = self.log();
+        assert_eq!(status.code(), Some(0), "the gateway ended so:\n{log}");
+        assert!(!log.contains("panicked"), "the gateway panicked:\n{log}");
+        assert!(!log.contains("canary"), "a credential is in the log:\n{log}");
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            eprintln!("the gateway's log:\n{}", self.log());
+        } else if !self.ended {
+            self.end();
+        }
+    }
+}

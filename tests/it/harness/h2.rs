@@ -1,0 +1,93 @@
+//! HTTP/2 for tests: hyper's client on a runtime of its own.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::runtime::Runtime;
+use tokio_rustls::TlsConnector;
+
+use super::client::{Call, Reply};
+use super::gate::Gate;
+use super::wire::{Body, Head};
+
+/// One connection that speaks HTTP/2.
+pub struct H2 {
+    pub runtime: Runtime,
+    pub sender: SendRequest<Full<Bytes>>,
+    scheme: &'static str,
+}
+
+impl H2 {
+    /// By ALPN over TLS, with prior knowledge in the clear.
+    pub fn connect(gate: &Gate) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let sender = runtime.block_on(async {
+            let tcp = tokio::net::TcpStream::connect(gate.address).await.expect("the gateway listens");
+            if !gate.has_tls() {
+                return start(tcp).await;
+            }
+            let client = gate.pki().client(&["h2"], rustls::ALL_VERSIONS);
+            let name = rustls_pki_types::ServerName::try_from("localhost").expect("a name");
+            let tls = TlsConnector::from(Arc::new(client)).connect(name, tcp).await.expect("a handshake");
+            assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+            start(tls).await
+        });
+        Self { runtime, sender, scheme: if gate.has_tls() { "https" } else { "http" } }
+    }
+
+    pub fn request(&self, call: &Call) -> Request<Full<Bytes>> {
+        let uri = format!("{}://{}{}", self.scheme, call.host, call.target);
+        let mut request = Request::builder().method(call.method.as_str()).uri(uri);
+        for (name, value) in &call.fields {
+            request = request.header(name, value.as_slice());
+        }
+        request.body(Full::new(call.body.clone().into())).expect("a request")
+    }
+
+    /// Sends a request and reads its answer whole.
+    pub fn call(&mut self, call: &Call) -> Reply {
+        let request = self.request(call);
+        let sent = self.sender.send_request(request);
+        self.runtime.block_on(async {
+            let reply = read(sent.await.expect("an answer")).await;
+            reply.check(call.echoes);
+            reply
+        })
+    }
+}
+
+async fn start<I>(io: I) -> SendRequest<Full<Bytes>>
+where
+    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    sender
+}
+
+/// Reads an answer to its end, whole or cut.
+pub async fn read(response: Response<Incoming>) -> Reply {
+    let (parts, mut incoming) = response.into_parts();
+    let field = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let fields: Vec<_> = parts.headers.iter().map(field).collect();
+    let raw = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<String>().into_bytes();
+    let mut body = Body { complete: true, ..Body::default() };
+    while let Some(frame) = incoming.frame().await {
+        match frame.map(hyper::body::Frame::into_data) {
+            Ok(Ok(data)) => body.data.extend_from_slice(&data),
+            Ok(Err(trailers)) => body.trailers.extend_from_slice(format!("{:?}", trailers.trailers_ref()).as_bytes()),
+            Err(_) => {
+                body.complete = false;
+                break;
+            }
+        }
+    }
+    let head = Head { raw, first: String::new(), fields };
+    Reply { status: parts.status.as_u16(), head, body, interim: Vec::new() }
+}

@@ -1,0 +1,36 @@
+//! What the tests stand on: the program itself, a real Redis, an upstream and a client that see every byte.
+
+pub mod client;
+pub mod config;
+pub mod gate;
+pub mod h2;
+pub mod mint;
+pub mod pki;
+pub mod program;
+pub mod redis;
+pub mod upstream;
+pub mod wire;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+pub use self::client::{Call, Conn, Reply, call, get, post};
+pub use self::config::{Config, config};
+pub use self::gate::Gate;
+pub use self::redis::Redis;
+pub use self::upstream::{Next, RecordingUpstream};
+
+/// Waits for a condition; the test fails if it does not come.
+pub fn wait_until(what: &str, patience: Duration, condition: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < patience, "waited {patience:?} in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Sends a signal; the shell has `kill` built in, so nothing has to be installed.
+pub fn signal(pid: u32, name: &str) {
+    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().expect("a shell");
+    assert!(sent.success(), "SIG{name} to {pid}");
+}

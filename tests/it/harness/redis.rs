@@ -1,0 +1,142 @@
+//! [`Redis`]: a real `redis-server` on a unix socket in a folder of its own.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use authgate::auth::store::TokenDigest;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{signal, wait_until};
+
+/// The prefix of every key.
+pub const PREFIX: &str = "authgate:";
+
+pub struct Redis {
+    child: Child,
+    folder: TempDir,
+}
+
+impl Redis {
+    /// Started, with the layout record of a store of ours.
+    pub fn start() -> Self {
+        let redis = Self::start_empty();
+        redis.put_layout("1");
+        redis
+    }
+
+    /// Started, without any record.
+    pub fn start_empty() -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let redis = Self { child: spawn(&folder), folder };
+        redis.wait();
+        redis
+    }
+
+    fn wait(&self) {
+        wait_until("redis-server answers", Duration::from_secs(10), || self.connection().is_ok());
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("redis.sock")
+    }
+
+    pub fn url(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    fn connection(&self) -> redis::RedisResult<redis::Connection> {
+        redis::Client::open(self.url())?.get_connection()
+    }
+
+    /// One command.
+    pub fn run(&self, words: &[&str]) -> redis::Value {
+        let mut connection = self.connection().expect("redis-server is there");
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(word);
+        }
+        command.query(&mut connection).expect("redis takes the command")
+    }
+
+    pub fn set(&self, key: &str, value: impl AsRef<str>) {
+        self.run(&["SET", &format!("{PREFIX}{key}"), value.as_ref()]);
+    }
+
+    pub fn del(&self, key: &str) {
+        self.run(&["DEL", &format!("{PREFIX}{key}")]);
+    }
+
+    pub fn put_layout(&self, epoch: &str) {
+        self.set("layout", json!({ "version": 1, "epoch": epoch }).to_string());
+    }
+
+    /// The name of a token's record.
+    pub fn token_key(key: &str) -> String {
+        format!("token:{}", TokenDigest::of(key.as_bytes()).to_hex())
+    }
+
+    pub fn put_token(&self, key: &str, record: &Value) {
+        self.set(&Self::token_key(key), record.to_string());
+    }
+
+    /// An active user; `more` is added to the record.
+    pub fn put_user(&self, id: &str, more: &Value) {
+        let mut record = json!({ "id": id, "active": true });
+        for (name, value) in more.as_object().expect("an object") {
+            record[name] = value.clone();
+        }
+        if let Some(name) = record["username"].as_str() {
+            self.set(&format!("user-by-name:{name}"), id);
+        }
+        self.set(&format!("user:{id}"), record.to_string());
+    }
+
+    /// User `42`, called ada, of group staff, with the token `canary-ada`.
+    pub fn with_ada(self) -> Self {
+        self.put_user("42", &json!({ "username": "ada", "email": "ada@example.com", "groups": ["staff"] }));
+        self.put_token("canary-ada", &json!({ "user": "42", "created": 1_700_000_000 }));
+        self
+    }
+
+    /// Stops answering, with its socket still there.
+    pub fn pause(&self) {
+        signal(self.child.id(), "STOP");
+    }
+
+    pub fn resume(&self) {
+        signal(self.child.id(), "CONT");
+    }
+
+    /// Ends it, as a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(self.socket());
+    }
+
+    /// Starts it again at the same place, empty.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(&self.folder);
+        self.wait();
+    }
+}
+
+fn spawn(folder: &TempDir) -> Child {
+    Command::new("redis-server")
+        .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+        .arg(folder.path().join("redis.sock"))
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed: see scripts/test")
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
