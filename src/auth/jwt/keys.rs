@@ -265,9 +265,19 @@ impl VerificationKey {
                 .filter(wanted)
                 .filter(|algorithm| material.suits(**algorithm))
             {
+                if let (Material::Oct(secret), Family::Hmac(hash)) = (&material, algorithm.family())
+                    && secret.expose().len() < hash.digest_algorithm().output_len()
+                {
+                    let name = algorithm.name();
+                    return key_error(format!("keys[{at}]: the secret is too short for {name} (RFC 7518, section 3.2)"));
+                }
                 let key = material.clone().into_key(*algorithm, jwk.kid.as_deref());
                 keys.push(key.map_err(|error| KeyError(format!("keys[{at}]: {error}")))?);
             }
+        }
+        let secrets = keys.iter().filter(|key: &&Self| key.algorithm.is_hmac()).count();
+        if secrets > 0 && secrets < keys.len() {
+            return key_error("the set mixes shared secrets with public keys; whoever publishes it publishes the secrets");
         }
         Ok(keys)
     }
@@ -545,7 +555,7 @@ mod tests {
                 VerificationKey::from_jwks(set.as_bytes(), &[Algorithm::EdDSA, Algorithm::ES256]).expect("a good set");
             assert_eq!(keys.len(), expected, "{members}");
         }
-        let oct = r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#;
+        let oct = r#"{"keys":[{"kty":"oct","k":"c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"}]}"#;
         let keys = VerificationKey::from_jwks(oct.as_bytes(), &[Algorithm::HS256, Algorithm::HS512, Algorithm::RS256]);
         assert_eq!(keys.expect("a good set").len(), 2);
     }
@@ -567,6 +577,7 @@ mod tests {
                 "the RSA key has 17 bits",
             ),
             (r#"{"keys":[{"kty":"RSA","n":"!","e":"AQAB"}]}"#, "not base64url"),
+            (r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#, "too short for HS256"),
         ] {
             let error = VerificationKey::from_jwks(set.as_bytes(), &Algorithm::ALL)
                 .expect_err(set)
