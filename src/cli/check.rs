@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::{Failure, load};
+use crate::examples;
 
 pub(super) fn run(file: &Path) -> Result<(), Failure> {
     let loaded = load(file)?;
@@ -18,7 +19,7 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
         config.stores.len()
     );
     let _ = writeln!(out, "{text}");
-    if !loaded.example_material.is_empty() {
+    if !examples::used_by(config).is_empty() {
         let _ = writeln!(
             out,
             "It uses example keys that are known to the world: `authgate demo` takes it, `authgate run` does not."

@@ -4,10 +4,13 @@ mod check;
 mod demo;
 mod echo;
 mod jwt;
+mod output;
 pub mod revoke;
 mod run;
+mod stores;
 pub mod token;
 pub mod user;
+mod values;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +20,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::auth::store;
-use crate::config::{self, Loaded};
+use crate::config::{self, ConfigError, Loaded, Look};
 
 /// A reverse proxy that takes authentication off existing HTTP APIs.
 ///
@@ -27,7 +30,13 @@ use crate::config::{self, Loaded};
 #[command(name = "authgate", version, about, long_about, max_term_width = 110, after_help = EXIT_CODES)]
 struct Arguments {
     /// The configuration.
-    #[arg(long, global = true, value_name = "FILE", env = "AUTHGATE_CONFIG", default_value = "gateway.toml")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "AUTHGATE_CONFIG",
+        default_value = "gateway.toml"
+    )]
     config: PathBuf,
 
     #[command(subcommand)]
@@ -75,7 +84,10 @@ pub struct StoreContext<'c> {
 /// Why a command ends without having done its work.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// It was called wrongly, or the configuration is wrong: exit code 2.
+    /// The configuration cannot be used: exit code 2.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// It was called wrongly: exit code 2.
     #[error("{0}")]
     Usage(String),
     /// It tried and failed: exit code 1.
@@ -88,14 +100,12 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (text, code) = match arguments.run() {
         Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Usage(text)) => (text, 2),
-        Err(Failure::Failed(text)) => (text, 1),
+        Err(Failure::Config(error)) => (error.render(Look::of_stderr()), 2),
+        Err(Failure::Usage(text)) => (format!("error: {text}"), 2),
+        Err(Failure::Failed(text)) => (format!("error: {text}"), 1),
     };
-    let text = text.trim_end();
-    // A rendered configuration error says by itself what it is.
-    let prefix = if text.contains("error") && text.contains("-->") { "" } else { "error: " };
     // If standard error is closed there is nobody left to tell.
-    let _ = writeln!(io::stderr(), "{prefix}{text}");
+    let _ = writeln!(io::stderr(), "{text}");
     ExitCode::from(code)
 }
 
@@ -117,14 +127,17 @@ impl Arguments {
 
 /// Reads the configuration; what is only odd about it goes to standard error.
 fn load(file: &Path) -> Result<Loaded, Failure> {
-    let loaded = config::load(file).map_err(|error| Failure::Usage(error.to_string()))?;
-    for warning in &loaded.warnings {
-        let _ = writeln!(io::stderr(), "{warning}");
+    let loaded = config::load(file)?;
+    if !loaded.warnings.problems().is_empty() {
+        let _ = writeln!(io::stderr(), "{}\n", loaded.warnings.render(Look::of_stderr()));
     }
     Ok(loaded)
 }
 
 fn with_stores(file: &Path, command: impl FnOnce(&StoreContext<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
-    let config = config::load(file).map_err(|error| Failure::Usage(error.to_string()))?.config;
-    command(&StoreContext { stores: &config.stores, largest_leeway: config.largest_leeway() })
+    let config = config::load(file)?.config;
+    command(&StoreContext {
+        stores: &config.stores,
+        largest_leeway: config.largest_leeway(),
+    })
 }

@@ -1,11 +1,13 @@
 //! `authgate run`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
 use super::{Failure, load};
 use crate::app::App;
 use crate::config::Loaded;
+use crate::examples;
 use crate::telemetry;
 
 /// Serve until SIGTERM or SIGINT.
@@ -26,7 +28,8 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
 }
 
 fn refuse_known_keys(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
-    if loaded.example_material.is_empty() {
+    let known = examples::used_by(&loaded.config);
+    if known.is_empty() {
         return Ok(());
     }
     let loopback = loaded
@@ -39,14 +42,13 @@ fn refuse_known_keys(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
         return Ok(());
     }
     let mut text = String::from("these keys are shipped with authgate and known to the world:\n");
-    for used in &loaded.example_material {
-        let _ = writeln!(
-            text,
-            "\n  {}: {}\n    make your own:\n      {}",
-            used.key,
-            used.what,
-            used.instead.replace('\n', "\n      ")
-        );
+    for used in &known {
+        let _ = writeln!(text, "  {}: {}", used.key, used.what);
+    }
+    text.push_str("\nMake your own, and name them in their place:\n");
+    let commands: BTreeSet<&str> = known.iter().map(|used| used.instead).collect();
+    for command in commands {
+        let _ = writeln!(text, "\n  {}", command.replace('\n', "\n  "));
     }
     text.push_str(if args.example_keys {
         "\n--example-keys is for loopback addresses only; server.listen has others."

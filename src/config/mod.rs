@@ -1,10 +1,20 @@
 //! gateway.toml: read, checked whole, and handed on as the settings that lower floors declare.
 
+mod check;
+mod problem;
+mod reader;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use toml::de::DeTable;
+
+use self::problem::Problems;
+pub use self::problem::{ConfigError, Look, Problem, Report, Severity};
+use self::reader::{Context, Section};
 use crate::auth::{jwt, store, token};
 use crate::outbound::identity::{CredentialMode, IdentityTable};
 use crate::policy::Policy;
@@ -67,4 +77,80 @@ pub struct Route {
     pub body_bytes: Option<Option<u64>>,
     /// Its own deadline, where it has one.
     pub response_timeout: Option<Duration>,
+}
+
+/// A configuration that can be used, and what somebody should know of it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What was found and does not stand in the way.
+    pub warnings: Report,
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// It cannot be read, or used; all of its problems are said.
+pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
+    let name = file.display().to_string();
+    let unreadable = |what: String, instead: &str| ConfigError::new(Report::unreadable(name.clone(), what, instead));
+    let bytes = std::fs::read(file).map_err(|error| {
+        unreadable(
+            format!("the configuration cannot be read: {error}"),
+            "name it with `--config FILE` or AUTHGATE_CONFIG",
+        )
+    })?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| unreadable("the file is not UTF-8".to_owned(), "TOML is UTF-8 text"))?;
+    parse(&name, &text, file.parent().unwrap_or(Path::new("")))
+}
+
+/// Reads a text. `name` is what problems call it; relative paths in it are relative to `folder`.
+///
+/// # Errors
+/// It cannot be used; all of its problems are said.
+pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigError> {
+    let (table, syntax) = DeTable::parse_recoverable(text);
+    let context = Context {
+        folder: folder.to_owned(),
+        problems: Problems::default(),
+    };
+    for error in &syntax {
+        let span = error.span().unwrap_or(0..0);
+        context.problems.add(Problem::error(
+            span,
+            "",
+            format!("no TOML: {}", error.message()),
+            "see https://toml.io for its forms",
+        ));
+    }
+    let config = check::config(Section::root(&context, &table, check::ROOT_LATER));
+    if !syntax.is_empty() {
+        // What seems to be missing may stand where the text could not be read.
+        context.problems.forget_absences();
+    }
+    let report = context.problems.into_report(name.to_owned(), text);
+    if report
+        .problems()
+        .iter()
+        .any(|problem| problem.severity == Severity::Error)
+    {
+        return Err(ConfigError::new(report));
+    }
+    Ok(Loaded {
+        config,
+        warnings: report,
+    })
+}
+
+impl Config {
+    /// The largest leeway of any JWT authenticator.
+    pub fn largest_leeway(&self) -> Duration {
+        let leeways = self.authenticators.values().map(|authenticator| match authenticator {
+            Authenticator::Token(_) => Duration::ZERO,
+            Authenticator::Jwt(jwt) => jwt.rules.leeway,
+        });
+        leeways.max().unwrap_or_default()
+    }
 }

@@ -50,11 +50,21 @@ pub enum BodyFault {
 
 /// When the last bytes of a request's body passed: its response cannot be late before they have.
 #[derive(Debug, Clone)]
-pub(super) struct Progress(Rc<Cell<Instant>>);
+pub(super) struct Progress {
+    began: Instant,
+    /// Only where there is a body.
+    last: Option<Rc<Cell<Instant>>>,
+}
 
 impl Progress {
     pub(super) fn last(&self) -> Instant {
-        self.0.get()
+        self.last.as_ref().map_or(self.began, |last| last.get())
+    }
+
+    fn note(&self) {
+        if let Some(last) = &self.last {
+            last.set(Instant::now());
+        }
     }
 }
 
@@ -67,7 +77,9 @@ impl RequestBody {
         if bounds.bytes.is_some_and(|most| incoming.size_hint().lower() > most) {
             return Err(BodyFault::TooLarge);
         }
-        let progress = Progress(Rc::new(Cell::new(Instant::now())));
+        let began = Instant::now();
+        let last = (!incoming.is_end_stream()).then(|| Rc::new(Cell::new(began)));
+        let progress = Progress { began, last };
         Ok(Self {
             incoming,
             bounds,
@@ -105,7 +117,7 @@ impl Body for RequestBody {
         let Ok(data) = frame.into_data() else {
             return Poll::Ready(None);
         };
-        self.progress.0.set(Instant::now());
+        self.progress.note();
         self.taken = self.taken.saturating_add(data.len() as u64);
         if self.bounds.bytes.is_some_and(|most| self.taken > most) {
             return Poll::Ready(Some(Err(BodyFault::TooLarge)));

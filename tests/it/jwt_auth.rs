@@ -10,7 +10,10 @@ use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_u
 
 /// One route for whoever has a JWT that one of these keys has signed.
 fn with_keys(upstream: &RecordingUpstream, signers: &[&Signer]) -> Config {
-    let mut config = config().jwt("users = \"none\"").app(upstream).route("/api/*", "authenticate = [\"jwt\"]");
+    let mut config = config()
+        .jwt("users = \"none\"")
+        .app(upstream)
+        .route("/api/*", "authenticate = [\"jwt\"]");
     let mut keys = Vec::new();
     for (at, signer) in signers.iter().enumerate() {
         config = config.file(&format!("key{at}"), signer.file());
@@ -57,7 +60,12 @@ fn each_algorithm_verifies_with_its_own_key_and_with_no_other() {
         let (head, rest) = good.split_once('.').unwrap();
         let (_, signature) = rest.split_once('.').unwrap();
         let other = crate::harness::mint::base64(claims_with(&json!({ "user_id": "1" })).to_string());
-        refused(&gate, &upstream, &format!("{head}.{other}.{signature}"), "Token is invalid");
+        refused(
+            &gate,
+            &upstream,
+            &format!("{head}.{other}.{signature}"),
+            "Token is invalid",
+        );
     }
 }
 
@@ -99,7 +107,16 @@ fn unsigned_and_malformed_tokens_are_refused() {
     let kid = forged(&json!({ "alg": "HS256", "kid": 7 }), &claims(), &signer.private);
     let list = forged(&json!({ "alg": "HS256" }), &json!([claims()]), &signer.private);
     for token in [
-        "x", "..", "a.b.c", &format!("{unsigned}."), &format!("{good}.x"), &format!("{good}AAAA"), &good[1..], &crit, &kid, &list,
+        "x",
+        "..",
+        "a.b.c",
+        &format!("{unsigned}."),
+        &format!("{good}.x"),
+        &format!("{good}AAAA"),
+        &good[1..],
+        &crit,
+        &kid,
+        &list,
         &format!("{good}{}", "A".repeat(7000)),
     ] {
         refused(&gate, &upstream, token, "Token is invalid");
@@ -107,7 +124,11 @@ fn unsigned_and_malformed_tokens_are_refused() {
     assert_eq!(status(&gate, &good), 200);
     for value in ["Bearer", &format!("Bearer {good} x")] {
         let reply = gate.call(&get("/api/x").authorization(value));
-        assert_eq!((reply.status, reply.json()["code"].as_str()), (401, Some("bad_authorization_header")), "{value}");
+        assert_eq!(
+            (reply.status, reply.json()["code"].as_str()),
+            (401, Some("bad_authorization_header")),
+            "{value}"
+        );
     }
     // SimpleJWT compares the scheme exactly: this is nobody's.
     let reply = gate.call(&get("/api/x").authorization(&format!("bearer {good}")));
@@ -135,7 +156,11 @@ fn claims_are_held_to_the_rules_of_simplejwt() {
     }
     let reply = gate.call(&get("/api/x").bearer(&signer.with(&json!({ "user_id": null }))));
     assert_eq!(reply.detail(), "Token contained no recognizable user identification");
-    for good in [json!({ "aud": "anybody", "iss": 7 }), json!({ "user_id": 42 }), json!({ "iat": null, "nbf": now() - 5 })] {
+    for good in [
+        json!({ "aud": "anybody", "iss": 7 }),
+        json!({ "user_id": 42 }),
+        json!({ "iat": null, "nbf": now() - 5 }),
+    ] {
         assert_eq!(status(&gate, &signer.with(&good)), 200, "{good}");
         assert_eq!(upstream.last().header("x-user-id"), Some("42"));
     }
@@ -147,8 +172,14 @@ fn a_name_that_cannot_travel_in_a_header_is_refused_and_not_cleaned() {
     let signer = Signer::new(Algorithm::HS256);
     let gate = Gate::start(&with_keys(&upstream, &[&signer]));
     for change in [
-        json!({ "user_id": "1\r\nX-User-Id: 1" }), json!({ "user_id": " 1" }), json!({ "user_id": "" }), json!({ "user_id": "\u{0}" }),
-        json!({ "username": "a\nb" }), json!({ "username": "ada " }), json!({ "user_id": ["42"] }), json!({ "user_id": { "a": 1 } }),
+        json!({ "user_id": "1\r\nX-User-Id: 1" }),
+        json!({ "user_id": " 1" }),
+        json!({ "user_id": "" }),
+        json!({ "user_id": "\u{0}" }),
+        json!({ "username": "a\nb" }),
+        json!({ "username": "ada " }),
+        json!({ "user_id": ["42"] }),
+        json!({ "user_id": { "a": 1 } }),
     ] {
         assert_eq!(status(&gate, &signer.with(&change)), 401, "{change}");
     }
@@ -169,12 +200,23 @@ fn issuer_audience_leeway_and_lifetime_are_looked_at_where_they_are_configured()
         signer.with(&json!({ "iss": iss, "aud": aud, "iat": now(), "exp": now() + lives }))
     };
     for (iss, aud, lives, expected) in [
-        (json!("a"), json!("api"), 300, 200), (json!("b"), json!(["x", "api"]), 300, 200), (json!("c"), json!("api"), 300, 401),
-        (json!(null), json!("api"), 300, 401), (json!(["a"]), json!("api"), 300, 401), (json!("a"), json!(null), 300, 401),
-        (json!("a"), json!([]), 300, 401), (json!("a"), json!("web"), 300, 401), (json!("a"), json!("api"), -10, 200),
-        (json!("a"), json!("api"), -60, 401), (json!("a"), json!("api"), 3600, 401),
+        (json!("a"), json!("api"), 300, 200),
+        (json!("b"), json!(["x", "api"]), 300, 200),
+        (json!("c"), json!("api"), 300, 401),
+        (json!(null), json!("api"), 300, 401),
+        (json!(["a"]), json!("api"), 300, 401),
+        (json!("a"), json!(null), 300, 401),
+        (json!("a"), json!([]), 300, 401),
+        (json!("a"), json!("web"), 300, 401),
+        (json!("a"), json!("api"), -10, 200),
+        (json!("a"), json!("api"), -60, 401),
+        (json!("a"), json!("api"), 3600, 401),
     ] {
-        assert_eq!(status(&gate, &token(iss.clone(), aud.clone(), lives)), expected, "{iss} {aud} {lives}");
+        assert_eq!(
+            status(&gate, &token(iss.clone(), aud.clone(), lives)),
+            expected,
+            "{iss} {aud} {lives}"
+        );
     }
 }
 
@@ -183,10 +225,20 @@ fn the_plain_profile_takes_tokens_that_know_nothing_of_django() {
     let upstream = RecordingUpstream::start();
     let signer = Signer::new(Algorithm::EdDSA);
     let gate = Gate::start(&with_keys(&upstream, &[&signer]).jwt("profile = \"plain\""));
-    assert_eq!(status(&gate, &signer.sign(&json!({ "sub": "ada-1", "exp": now() + 60 }))), 200);
+    assert_eq!(
+        status(&gate, &signer.sign(&json!({ "sub": "ada-1", "exp": now() + 60 }))),
+        200
+    );
     assert_eq!(upstream.last().header("x-user-id"), Some("ada-1"));
-    assert_eq!(status(&gate, &signer.sign(&json!({ "sub": "ada-1" }))), 401, "exp is required");
-    assert_eq!(status(&gate, &signer.sign(&json!({ "user_id": "1", "exp": now() + 60 }))), 401);
+    assert_eq!(
+        status(&gate, &signer.sign(&json!({ "sub": "ada-1" }))),
+        401,
+        "exp is required"
+    );
+    assert_eq!(
+        status(&gate, &signer.sign(&json!({ "user_id": "1", "exp": now() + 60 }))),
+        401
+    );
 }
 
 #[test]
@@ -194,20 +246,35 @@ fn static_keys_are_told_apart_by_kid_where_both_sides_have_one() {
     let upstream = RecordingUpstream::start();
     let (one, other) = (Signer::new(Algorithm::ES256).kid("one"), Signer::new(Algorithm::ES256));
     let gate = Gate::start(&with_keys(&upstream, &[&one, &other]));
-    assert_eq!((status(&gate, &one.access()), status(&gate, &other.access())), (200, 200));
+    assert_eq!(
+        (status(&gate, &one.access()), status(&gate, &other.access())),
+        (200, 200)
+    );
     let renamed = |signer: &Signer, kid: &str| {
-        let private = Signer { algorithm: signer.algorithm, kid: Some(kid.into()), private: signer.private.clone(), public: String::new(), jwk: json!({}) };
+        let private = Signer {
+            algorithm: signer.algorithm,
+            kid: Some(kid.into()),
+            private: signer.private.clone(),
+            public: String::new(),
+            jwk: json!({}),
+        };
         private.access()
     };
     assert_eq!(status(&gate, &renamed(&one, "two")), 401, "a kid that disagrees");
-    assert_eq!(status(&gate, &renamed(&other, "whatever")), 200, "a key without a kid takes any");
+    assert_eq!(
+        status(&gate, &renamed(&other, "whatever")),
+        200,
+        "a key without a kid takes any"
+    );
 }
 
 #[test]
 fn a_jwks_file_is_chosen_from_by_kid_alone() {
     let upstream = RecordingUpstream::start();
     let signers = [
-        Signer::new(Algorithm::RS256).kid("r"), Signer::new(Algorithm::ES256).kid("e"), Signer::new(Algorithm::ES512).kid("e5"),
+        Signer::new(Algorithm::RS256).kid("r"),
+        Signer::new(Algorithm::ES256).kid("e"),
+        Signer::new(Algorithm::ES512).kid("e5"),
         Signer::new(Algorithm::EdDSA).kid("d"),
     ];
     let nameless = Signer::new(Algorithm::ES256);
@@ -216,7 +283,11 @@ fn a_jwks_file_is_chosen_from_by_kid_alone() {
     let mut signing = Signer::new(Algorithm::ES256).kid("ops");
     signing.jwk["key_ops"] = json!(["encrypt"]);
     let unwanted = Signer::new(Algorithm::ES384).kid("e3");
-    let all: Vec<_> = signers.iter().chain([&nameless, &sealing, &signing, &unwanted]).map(|signer| &signer.jwk).collect();
+    let all: Vec<_> = signers
+        .iter()
+        .chain([&nameless, &sealing, &signing, &unwanted])
+        .map(|signer| &signer.jwk)
+        .collect();
     let config = config()
         .file("jwks.json", json!({ "keys": all }).to_string())
         .jwt("users = \"none\"")
@@ -230,7 +301,13 @@ fn a_jwks_file_is_chosen_from_by_kid_alone() {
     for signer in &signers {
         assert_eq!(status(&gate, &signer.access()), 200, "{:?}", signer.kid);
     }
-    for signer in [&nameless, &sealing, &signing, &unwanted, &Signer::new(Algorithm::ES256).kid("e")] {
+    for signer in [
+        &nameless,
+        &sealing,
+        &signing,
+        &unwanted,
+        &Signer::new(Algorithm::ES256).kid("e"),
+    ] {
         assert_eq!(status(&gate, &signer.access()), 401, "{:?}", signer.kid);
     }
     let mut unnamed = Signer::new(Algorithm::ES256);
@@ -247,11 +324,18 @@ fn a_key_for_another_use_is_refused_when_it_is_loaded() {
     wrong.write(folder.path());
     let ended = crate::harness::program::authgate(folder.path(), &["check"]);
     assert_eq!(ended.code, 2, "{ended:?}");
-    assert!(ended.err.contains("key0") && ended.err.contains("RS256"), "{}", ended.err);
+    assert!(
+        ended.err.contains("key0") && ended.err.contains("RS256"),
+        "{}",
+        ended.err
+    );
 }
 
 fn with_store(redis: &Redis, upstream: &RecordingUpstream, signer: &Signer) -> Config {
-    with_keys(upstream, &[signer]).redis(redis).jwt("users = \"redis\"").jwt("revocation = \"redis\"")
+    with_keys(upstream, &[signer])
+        .redis(redis)
+        .jwt("users = \"redis\"")
+        .jwt("revocation = \"redis\"")
 }
 
 #[test]
@@ -259,7 +343,10 @@ fn revocations_of_tokens_users_and_keys_are_obeyed() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let signer = Signer::new(Algorithm::ES256).kid("k1");
     let gate = Gate::start(&with_store(&redis, &upstream, &signer));
-    let (one, other) = (signer.with(&json!({ "jti": "canary-1" })), signer.with(&json!({ "jti": "canary-2" })));
+    let (one, other) = (
+        signer.with(&json!({ "jti": "canary-1" })),
+        signer.with(&json!({ "jti": "canary-2" })),
+    );
     assert_eq!((status(&gate, &one), status(&gate, &other)), (200, 200));
     redis.set("revoked:jti:canary-1", "1");
     refused(&gate, &upstream, &one, "Token is blacklisted");
@@ -267,8 +354,18 @@ fn revocations_of_tokens_users_and_keys_are_obeyed() {
 
     redis.set("revoked:user:42", (now() - 100).to_string());
     assert_eq!(status(&gate, &other), 200, "issued since");
-    refused(&gate, &upstream, &signer.with(&json!({ "iat": now() - 100 })), "Token is blacklisted");
-    refused(&gate, &upstream, &signer.with(&json!({ "iat": null })), "Token is blacklisted");
+    refused(
+        &gate,
+        &upstream,
+        &signer.with(&json!({ "iat": now() - 100 })),
+        "Token is blacklisted",
+    );
+    refused(
+        &gate,
+        &upstream,
+        &signer.with(&json!({ "iat": null })),
+        "Token is blacklisted",
+    );
 
     redis.set("revoked:kid:k1", "1");
     refused(&gate, &upstream, &other, "Token is blacklisted");
@@ -287,7 +384,10 @@ fn the_key_that_verified_is_the_one_whose_revocation_counts() {
     let thumbprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
     let token = signer.access();
     assert_eq!(status(&gate, &token), 200);
-    redis.set(&format!("revoked:kid:{}", crate::harness::mint::base64(thumbprint)), "1");
+    redis.set(
+        &format!("revoked:kid:{}", crate::harness::mint::base64(thumbprint)),
+        "1",
+    );
     refused(&gate, &upstream, &token, "Token is blacklisted");
 }
 
@@ -301,20 +401,38 @@ fn users_of_a_store_must_exist_be_active_and_have_kept_their_password() {
     let gate = Gate::start(&config);
     let code = |gate: &Gate, claims: serde_json::Value| {
         let reply = gate.call(&get("/api/x").bearer(&signer.with(&claims)));
-        if reply.status == 200 { "ok".to_owned() } else { reply.json()["code"].as_str().unwrap().to_owned() }
+        if reply.status == 200 {
+            "ok".to_owned()
+        } else {
+            reply.json()["code"].as_str().unwrap().to_owned()
+        }
     };
     assert_eq!(code(&gate, json!({ "user_id": 42, "username": "root" })), "ok");
-    assert_eq!(upstream.last().header("x-user-name"), Some("ada"), "from the record, not from the claim");
+    assert_eq!(
+        upstream.last().header("x-user-name"),
+        Some("ada"),
+        "from the record, not from the claim"
+    );
     assert_eq!(code(&gate, json!({ "user_id": "1" })), "user_not_found");
     assert_eq!(code(&gate, json!({ "user_id": "43" })), "user_inactive");
     assert_eq!(code(&gate, json!({ "user_id": "44" })), "ok");
     drop(gate);
 
-    let gate = Gate::start(&config.jwt("check_revoke_token = true").jwt("check_user_is_active = false"));
+    let gate = Gate::start(
+        &config
+            .jwt("check_revoke_token = true")
+            .jwt("check_user_is_active = false"),
+    );
     assert_eq!(code(&gate, json!({ "user_id": "44", "hash_password": "ABC" })), "ok");
-    assert_eq!(code(&gate, json!({ "user_id": "44", "hash_password": "ABD" })), "password_changed");
+    assert_eq!(
+        code(&gate, json!({ "user_id": "44", "hash_password": "ABD" })),
+        "password_changed"
+    );
     assert_eq!(code(&gate, json!({ "user_id": "44" })), "password_changed");
-    assert_eq!(code(&gate, json!({ "user_id": "42", "hash_password": "" })), "password_changed");
+    assert_eq!(
+        code(&gate, json!({ "user_id": "42", "hash_password": "" })),
+        "password_changed"
+    );
     redis.put_user("43", &json!({ "active": false, "password_md5": "X" }));
     assert_eq!(code(&gate, json!({ "user_id": "43", "hash_password": "X" })), "ok");
 }
@@ -337,7 +455,9 @@ fn a_cached_jwt_is_refused_when_it_expires_and_its_verdict_ends_with_the_ttl() {
     let gate = Gate::start(&with_store(&redis, &upstream, &signer).jwt(&cache("10m")));
     let brief = signer.with(&json!({ "exp": now() + 3 }));
     assert_eq!(status(&gate, &brief), 200);
-    wait_until("the token expires", Duration::from_secs(8), || status(&gate, &brief) == 401);
+    wait_until("the token expires", Duration::from_secs(8), || {
+        status(&gate, &brief) == 401
+    });
     refused(&gate, &upstream, &brief, "Token is expired");
     drop(gate);
 
@@ -346,5 +466,7 @@ fn a_cached_jwt_is_refused_when_it_expires_and_its_verdict_ends_with_the_ttl() {
     assert_eq!(status(&gate, &token), 200);
     redis.set("revoked:jti:canary-9", "1");
     assert_eq!(status(&gate, &token), 200, "remembered");
-    wait_until("the verdict ends", Duration::from_secs(8), || status(&gate, &token) == 401);
+    wait_until("the verdict ends", Duration::from_secs(8), || {
+        status(&gate, &token) == 401
+    });
 }

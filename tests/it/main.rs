@@ -1,7 +1,14 @@
 //! Tests of the program as a whole, one module for each thing it can do. Every credential in them contains the word `canary`, which
 //! no log and no answer may show: `harness` sees to that.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test, as the tests themselves may")]
-#![allow(missing_debug_implementations, unreachable_pub, reason = "nobody outside of this program sees these types")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test, as the tests themselves may"
+)]
+#![allow(
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "nobody outside of this program sees these types"
+)]
 
 mod harness;
 

@@ -33,8 +33,15 @@ fn a_known_token_passes_and_the_upstream_is_told_whose_it_is() {
         assert_eq!(reply.status, 200, "{scheme}");
         let seen = upstream.last();
         assert_eq!(seen.line(), "GET /api/x?y=1");
-        assert_eq!((seen.header("x-user-id"), seen.header("x-user-name")), (Some("42"), Some("ada")), "{scheme}");
-        assert!(!String::from_utf8_lossy(&seen.head.raw).contains("canary"), "the upstream sees no credential");
+        assert_eq!(
+            (seen.header("x-user-id"), seen.header("x-user-name")),
+            (Some("42"), Some("ada")),
+            "{scheme}"
+        );
+        assert!(
+            !String::from_utf8_lossy(&seen.head.raw).contains("canary"),
+            "the upstream sees no credential"
+        );
     }
 }
 
@@ -49,8 +56,14 @@ fn refusals_are_those_of_rest_framework_and_never_reach_the_upstream() {
     let gate = Gate::start(&protected(&redis, &upstream));
     for (value, detail) in [
         (&b"Token"[..], "Invalid token header. No credentials provided."),
-        (b"Token canary-ada canary", "Invalid token header. Token string should not contain spaces."),
-        (b"Token canary-\xff", "Invalid token header. Token string should not contain invalid characters."),
+        (
+            b"Token canary-ada canary",
+            "Invalid token header. Token string should not contain spaces.",
+        ),
+        (
+            b"Token canary-\xff",
+            "Invalid token header. Token string should not contain invalid characters.",
+        ),
         (b"Token canary-nobody", "Invalid token."),
         (b"Token CANARY-ADA", "Invalid token."),
         (b"Token canary-orphan", "Invalid token."),
@@ -63,7 +76,10 @@ fn refusals_are_those_of_rest_framework_and_never_reach_the_upstream() {
     ] {
         refused(&gate, &upstream, value, detail);
     }
-    assert_eq!(gate.get("/api/x").detail(), "Authentication credentials were not provided.");
+    assert_eq!(
+        gate.get("/api/x").detail(),
+        "Authentication credentials were not provided."
+    );
     assert_eq!(upstream.calls(), 0);
 }
 
@@ -95,7 +111,11 @@ fn several_authorization_lines_are_never_accepted_and_never_anonymous() {
         }
     }
     assert_eq!(upstream.calls(), 0);
-    assert_eq!(gate.call(&get("/api/x").token("canary-a,canary-b")).status, 200, "the same key on one line is a key");
+    assert_eq!(
+        gate.call(&get("/api/x").token("canary-a,canary-b")).status,
+        200,
+        "the same key on one line is a key"
+    );
 }
 
 #[test]
@@ -118,7 +138,11 @@ fn a_deleted_token_is_refused_at_once_where_the_cache_is_off() {
     redis.del(&Redis::token_key("canary-ada"));
     refused(&gate, &upstream, b"Token canary-ada", "Invalid token.");
     redis.put_token("canary-ada", &json!({ "user": "42" }));
-    assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200, "and known again at once");
+    assert_eq!(
+        gate.call(&get("/api/x").token("canary-ada")).status,
+        200,
+        "and known again at once"
+    );
 }
 
 #[test]
@@ -132,7 +156,9 @@ fn a_cached_verdict_ends_with_its_ttl() {
     redis.put_token("canary-later", &json!({ "user": "42" }));
     // Both verdicts are younger than two seconds here, unless the machine stands still.
     assert_eq!((status("canary-ada"), status("canary-later")), (200, 401));
-    wait_until("the verdicts end", Duration::from_secs(8), || (status("canary-ada"), status("canary-later")) == (401, 200));
+    wait_until("the verdicts end", Duration::from_secs(8), || {
+        (status("canary-ada"), status("canary-later")) == (401, 200)
+    });
 }
 
 #[test]
@@ -155,9 +181,13 @@ fn the_cache_saves_questions_and_zero_entries_switch_it_off() {
         for _ in 0..20 {
             assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
         }
-        let redis::Value::BulkString(stats) = redis.run(&["INFO", "commandstats"]) else { panic!("text") };
+        let redis::Value::BulkString(stats) = redis.run(&["INFO", "commandstats"]) else {
+            panic!("text")
+        };
         let stats = String::from_utf8(stats).unwrap();
-        let calls = stats.split_once("cmdstat_get:calls=").map_or("0", |(_, rest)| rest.split(',').next().unwrap());
+        let calls = stats
+            .split_once("cmdstat_get:calls=")
+            .map_or("0", |(_, rest)| rest.split(',').next().unwrap());
         calls.parse::<usize>().unwrap()
     };
     // The gateway looks at the layout twice a second by itself.
@@ -168,14 +198,25 @@ fn the_cache_saves_questions_and_zero_entries_switch_it_off() {
 #[test]
 fn a_token_may_come_under_other_schemes_and_in_another_header() {
     let (redis, upstream) = setup();
-    let keys = config().tokens(&redis).token("scheme = [\"Token\", \"Api-Key\"]").token("header = \"X-Api-Key\"");
+    let keys = config()
+        .tokens(&redis)
+        .token("scheme = [\"Token\", \"Api-Key\"]")
+        .token("header = \"X-Api-Key\"");
     let gate = Gate::start(&keys.app(&upstream).protected("/api/*"));
     for value in ["Token canary-ada", "api-key canary-ada"] {
         let reply = gate.call(&get("/api/x").header("X-Api-Key", value));
-        assert_eq!((reply.status, upstream.last().header("x-api-key")), (200, None), "{value}");
+        assert_eq!(
+            (reply.status, upstream.last().header("x-api-key")),
+            (200, None),
+            "{value}"
+        );
     }
     let reply = gate.call(&get("/api/x").token("canary-ada"));
-    assert_eq!((reply.status, reply.header("www-authenticate")), (401, Some("Token")), "Authorization is not looked at");
+    assert_eq!(
+        (reply.status, reply.header("www-authenticate")),
+        (401, Some("Token")),
+        "Authorization is not looked at"
+    );
 }
 
 #[test]

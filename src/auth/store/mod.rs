@@ -3,6 +3,7 @@
 //! The request path only reads. A store answers what it knows or says that it cannot; nothing here turns "I could not find out"
 //! into "no".
 
+pub mod admin;
 pub mod embedded;
 pub mod redis;
 

@@ -16,7 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The fields that the gateway's own answers may have.
 const OWN_FIELDS: [&str; 9] = [
-    "content-type", "cache-control", "x-request-id", "www-authenticate", "retry-after", "allow", "content-length", "date",
+    "content-type",
+    "cache-control",
+    "x-request-id",
+    "www-authenticate",
+    "retry-after",
+    "allow",
+    "content-length",
+    "date",
     "connection",
 ];
 
@@ -130,11 +137,17 @@ impl Reply {
     /// What holds for every reply of every test.
     pub(super) fn check(&self, echoes: bool) {
         let shown = format!("{}{}", String::from_utf8_lossy(&self.head.raw), self.text());
-        assert!(echoes || !shown.contains("canary"), "a credential is in a reply:\n{shown}");
+        assert!(
+            echoes || !shown.contains("canary"),
+            "a credential is in a reply:\n{shown}"
+        );
         if self.is_from_upstream() {
             return;
         }
-        assert!(!shown.contains("panicked") && !shown.contains(env!("CARGO_PKG_VERSION")), "it tells too much:\n{shown}");
+        assert!(
+            !shown.contains("panicked") && !shown.contains(env!("CARGO_PKG_VERSION")),
+            "it tells too much:\n{shown}"
+        );
         for (name, value) in &self.head.fields {
             let known = OWN_FIELDS.contains(&name.to_ascii_lowercase().as_str());
             assert!(known, "an answer of the gateway has {name}: {value}");
@@ -197,7 +210,10 @@ impl Conn {
         let tcp = TcpStream::connect(address).expect("the gateway listens");
         tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         tcp.set_nodelay(true).expect("no delay");
-        Self { wire: Wire::new(Socket::Plain(tcp)), echoes: false }
+        Self {
+            wire: Wire::new(Socket::Plain(tcp)),
+            echoes: false,
+        }
     }
 
     pub fn tls(address: SocketAddr, name: &str, config: ClientConfig) -> io::Result<Self> {
@@ -209,7 +225,10 @@ impl Conn {
         while tls.conn.is_handshaking() {
             tls.conn.complete_io(&mut tls.sock)?;
         }
-        Ok(Self { wire: Wire::new(Socket::Tls(Box::new(tls))), echoes: false })
+        Ok(Self {
+            wire: Wire::new(Socket::Tls(Box::new(tls))),
+            echoes: false,
+        })
     }
 
     /// The session, where it is TLS.
@@ -240,7 +259,9 @@ impl Conn {
     }
 
     pub fn reply_to(&mut self, method: &str) -> Reply {
-        self.try_reply(method).expect("an answer in time").expect("an answer before the end of the connection")
+        self.try_reply(method)
+            .expect("an answer in time")
+            .expect("an answer before the end of the connection")
     }
 
     /// The next answer, if there is one. Framing that is broken, and what no answer may have, fails the test.
@@ -248,17 +269,30 @@ impl Conn {
         let mut interim = Vec::new();
         loop {
             let Some(head) = self.wire.head()? else { return Ok(None) };
-            let status = head.first.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
+            let status = head
+                .first
+                .split(' ')
+                .nth(1)
+                .and_then(|status| status.parse().ok())
+                .expect("a status line");
             if (100..200).contains(&status) {
                 interim.push(status);
                 continue;
             }
             let body = if method == "HEAD" || matches!(status, 204 | 304) {
-                Body { complete: true, ..Body::default() }
+                Body {
+                    complete: true,
+                    ..Body::default()
+                }
             } else {
                 self.wire.body(&head, WithoutLength::Close)?
             };
-            let reply = Reply { status, head, body, interim };
+            let reply = Reply {
+                status,
+                head,
+                body,
+                interim,
+            };
             reply.check(self.echoes);
             return Ok(Some(reply));
         }

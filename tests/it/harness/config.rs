@@ -41,7 +41,10 @@ pub fn config() -> Config {
 
 fn put(table: &mut String, line: &str) {
     let name = line.split('=').next().unwrap_or_default().trim();
-    let kept: Vec<&str> = table.lines().filter(|old| old.split('=').next().unwrap_or_default().trim() != name).collect();
+    let kept: Vec<&str> = table
+        .lines()
+        .filter(|old| old.split('=').next().unwrap_or_default().trim() != name)
+        .collect();
     *table = kept.join("\n") + "\n" + line + "\n";
 }
 
@@ -98,7 +101,11 @@ impl Config {
 
     /// A line of `[authenticators.jwt]`.
     pub fn jwt(mut self, line: &str) -> Self {
-        put(self.jwt.get_or_insert_with(|| "cache = { entries = 0, negative_entries = 0 }\n".to_owned()), line);
+        put(
+            self.jwt
+                .get_or_insert_with(|| "cache = { entries = 0, negative_entries = 0 }\n".to_owned()),
+            line,
+        );
         self
     }
 
@@ -124,7 +131,10 @@ impl Config {
     }
 
     pub fn route_to(mut self, upstream: &str, path: &str, lines: &str) -> Self {
-        let _ = writeln!(self.routes, "[[routes]]\npath = \"{path}\"\nupstream = \"{upstream}\"\n{lines}\n");
+        let _ = writeln!(
+            self.routes,
+            "[[routes]]\npath = \"{path}\"\nupstream = \"{upstream}\"\n{lines}\n"
+        );
         self
     }
 
@@ -186,7 +196,10 @@ impl Config {
         table("identity", &self.identity);
         for (name, lines) in [("authenticators.token", &self.token), ("authenticators.jwt", &self.jwt)] {
             if let Some(lines) = lines {
-                table(name, &format!("kind = \"{}\"\n{lines}", name.trim_start_matches("authenticators.")));
+                table(
+                    name,
+                    &format!("kind = \"{}\"\n{lines}", name.trim_start_matches("authenticators.")),
+                );
             }
         }
         for (name, lines) in &self.upstreams {

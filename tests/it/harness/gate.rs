@@ -43,7 +43,11 @@ impl Gate {
         let folder = TempDir::new().expect("a folder");
         config.write(folder.path());
         let mut command = program();
-        command.arg("run").args(&config.arguments).arg("--config").arg(folder.path().join("gateway.toml"));
+        command
+            .arg("run")
+            .args(&config.arguments)
+            .arg("--config")
+            .arg(folder.path().join("gateway.toml"));
         Self::of(command, folder, config.pki.clone())
     }
 
@@ -58,10 +62,22 @@ impl Gate {
                 lines.lock().expect("no test fails inside").push(line);
             }
         });
-        let mut gate = Self { child, log, folder, address: ([0; 4], 0).into(), admin: ([0; 4], 0).into(), pki, ended: false };
+        let mut gate = Self {
+            child,
+            log,
+            folder,
+            address: ([0; 4], 0).into(),
+            admin: ([0; 4], 0).into(),
+            pki,
+            ended: false,
+        };
         let started = Instant::now();
         let line = loop {
-            if let Some(line) = gate.lines().into_iter().find(|line| line.contains("serving") && line.contains("admin")) {
+            if let Some(line) = gate
+                .lines()
+                .into_iter()
+                .find(|line| line.contains("serving") && line.contains("admin"))
+            {
                 break line;
             }
             let code = gate.child.try_wait().expect("a child");
@@ -74,7 +90,9 @@ impl Gate {
         };
         let digits = |text: &str| -> String {
             let text = text.trim_start_matches(|c: char| !c.is_ascii_digit());
-            text.chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect()
+            text.chars()
+                .take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':'))
+                .collect()
         };
         let after = |word: &str| digits(line.split_once(word).expect("a word of the line").1);
         gate.address = after("listen").parse().expect("an address");
@@ -97,15 +115,26 @@ impl Gate {
 
     /// The first line that has all these words, as soon as it is there.
     pub fn logged(&self, words: &[&str]) -> String {
-        let find = || self.lines().into_iter().find(|line| words.iter().all(|word| line.contains(word)));
-        wait_until(&format!("the log says {words:?}; it says\n{}", self.log()), Duration::from_secs(5), || find().is_some());
+        let find = || {
+            self.lines()
+                .into_iter()
+                .find(|line| words.iter().all(|word| line.contains(word)))
+        };
+        wait_until(
+            &format!("the log says {words:?}; it says\n{}", self.log()),
+            Duration::from_secs(5),
+            || find().is_some(),
+        );
         find().expect("it was there a moment ago")
     }
 
     /// Events of requests, parsed, in their order.
     pub fn requests(&self, count: usize) -> Vec<Value> {
         let find = || -> Vec<Value> {
-            let events = self.lines().into_iter().filter_map(|line| serde_json::from_str(&line).ok());
+            let events = self
+                .lines()
+                .into_iter()
+                .filter_map(|line| serde_json::from_str(&line).ok());
             events.filter(|event: &Value| event["message"] == "request").collect()
         };
         wait_until("requests are logged", Duration::from_secs(5), || find().len() >= count);
@@ -116,8 +145,12 @@ impl Gate {
     pub fn connect(&self) -> Conn {
         match &self.pki {
             None => Conn::plain(self.address),
-            Some(pki) => Conn::tls(self.address, "localhost", pki.client(&["http/1.1"], rustls::ALL_VERSIONS))
-                .expect("a handshake"),
+            Some(pki) => Conn::tls(
+                self.address,
+                "localhost",
+                pki.client(&["http/1.1"], rustls::ALL_VERSIONS),
+            )
+            .expect("a handshake"),
         }
     }
 
@@ -144,27 +177,46 @@ impl Gate {
     }
 
     pub fn ask_admin(&self, call: &Call) -> Reply {
-        let Ok(tcp) = std::net::TcpStream::connect(self.admin) else { return Reply::default() };
+        let Ok(tcp) = std::net::TcpStream::connect(self.admin) else {
+            return Reply::default();
+        };
         tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let mut wire = Wire::new(tcp);
         let _ = wire.write(&call.clone().header("Connection", "close").bytes());
-        let Ok(Some(head)) = wire.head() else { return Reply::default() };
-        let status = head.first.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let Ok(Some(head)) = wire.head() else {
+            return Reply::default();
+        };
+        let status = head
+            .first
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .expect("a status");
         let body = wire.body(&head, WithoutLength::Close).expect("a body");
-        Reply { status, head, body, interim: Vec::new() }
+        Reply {
+            status,
+            head,
+            body,
+            interim: Vec::new(),
+        }
     }
 
     /// One value of `/metrics`, 0 if it is not there.
     pub fn metric(&self, name: &str) -> f64 {
         let metrics = self.probe("/metrics").text();
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
     /// Bytes of memory that are its own now.
     pub fn memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line of RssAnon");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"))
+            .expect("a line of RssAnon");
         line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
     }
 
@@ -197,7 +249,9 @@ impl Gate {
             std::thread::sleep(Duration::from_millis(5));
         };
         // The thread that reads the log ends with the pipe; it holds one of the two handles on it.
-        wait_until("the log is read to its end", Duration::from_secs(5), || Arc::strong_count(&self.log) == 1);
+        wait_until("the log is read to its end", Duration::from_secs(5), || {
+            Arc::strong_count(&self.log) == 1
+        });
         let log = self.log();
         assert_eq!(status.code(), Some(0), "the gateway ended so:\n{log}");
         assert!(!log.contains("panicked"), "the gateway panicked:\n{log}");

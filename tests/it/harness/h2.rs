@@ -24,19 +24,32 @@ pub struct H2 {
 impl H2 {
     /// By ALPN over TLS, with prior knowledge in the clear.
     pub fn connect(gate: &Gate) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let sender = runtime.block_on(async {
-            let tcp = tokio::net::TcpStream::connect(gate.address).await.expect("the gateway listens");
+            let tcp = tokio::net::TcpStream::connect(gate.address)
+                .await
+                .expect("the gateway listens");
             if !gate.has_tls() {
                 return start(tcp).await;
             }
             let client = gate.pki().client(&["h2"], rustls::ALL_VERSIONS);
             let name = rustls_pki_types::ServerName::try_from("localhost").expect("a name");
-            let tls = TlsConnector::from(Arc::new(client)).connect(name, tcp).await.expect("a handshake");
+            let tls = TlsConnector::from(Arc::new(client))
+                .connect(name, tcp)
+                .await
+                .expect("a handshake");
             assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
             start(tls).await
         });
-        Self { runtime, sender, scheme: if gate.has_tls() { "https" } else { "http" } }
+        Self {
+            runtime,
+            sender,
+            scheme: if gate.has_tls() { "https" } else { "http" },
+        }
     }
 
     pub fn request(&self, call: &Call) -> Request<Full<Bytes>> {
@@ -64,7 +77,9 @@ async fn start<I>(io: I) -> SendRequest<Full<Bytes>>
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.expect("HTTP/2");
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io))
+        .await
+        .expect("HTTP/2");
     tokio::spawn(connection);
     sender
 }
@@ -76,18 +91,36 @@ pub async fn read(response: Response<Incoming>) -> Reply {
         (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
     let fields: Vec<_> = parts.headers.iter().map(field).collect();
-    let raw = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<String>().into_bytes();
-    let mut body = Body { complete: true, ..Body::default() };
+    let raw = fields
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect::<String>()
+        .into_bytes();
+    let mut body = Body {
+        complete: true,
+        ..Body::default()
+    };
     while let Some(frame) = incoming.frame().await {
         match frame.map(hyper::body::Frame::into_data) {
             Ok(Ok(data)) => body.data.extend_from_slice(&data),
-            Ok(Err(trailers)) => body.trailers.extend_from_slice(format!("{:?}", trailers.trailers_ref()).as_bytes()),
+            Ok(Err(trailers)) => body
+                .trailers
+                .extend_from_slice(format!("{:?}", trailers.trailers_ref()).as_bytes()),
             Err(_) => {
                 body.complete = false;
                 break;
             }
         }
     }
-    let head = Head { raw, first: String::new(), fields };
-    Reply { status: parts.status.as_u16(), head, body, interim: Vec::new() }
+    let head = Head {
+        raw,
+        first: String::new(),
+        fields,
+    };
+    Reply {
+        status: parts.status.as_u16(),
+        head,
+        body,
+        interim: Vec::new(),
+    }
 }

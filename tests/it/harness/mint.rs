@@ -56,7 +56,13 @@ impl Signer {
         if algorithm.is_hmac() {
             let secret = format!("canary-secret-{:064x}", fastrand::u128(..)).into_bytes();
             let jwk = json!({ "kty": "oct", "k": base64(&secret), "alg": algorithm.name() });
-            return Self { algorithm, kid: None, private: secret, public: String::new(), jwk };
+            return Self {
+                algorithm,
+                kid: None,
+                private: secret,
+                public: String::new(),
+                jwk,
+            };
         }
         let kind = match algorithm {
             Algorithm::ES256 => &rcgen::PKCS_ECDSA_P256_SHA256,
@@ -67,7 +73,13 @@ impl Signer {
         };
         let pair = rcgen::KeyPair::generate_for(kind).expect("a key");
         let jwk = jwk(algorithm, rcgen::PublicKeyData::der_bytes(&pair));
-        Self { algorithm, kid: None, private: pair.serialize_pem().into(), public: pair.public_key_pem(), jwk }
+        Self {
+            algorithm,
+            kid: None,
+            private: pair.serialize_pem().into(),
+            public: pair.public_key_pem(),
+            jwk,
+        }
     }
 
     pub fn kid(mut self, kid: &str) -> Self {
@@ -79,12 +91,22 @@ impl Signer {
     /// The same key for another algorithm.
     pub fn as_algorithm(&self, algorithm: Algorithm) -> Self {
         let (private, public) = (self.private.clone(), self.public.clone());
-        Self { algorithm, kid: self.kid.clone(), private, public, jwk: self.jwk.clone() }
+        Self {
+            algorithm,
+            kid: self.kid.clone(),
+            private,
+            public,
+            jwk: self.jwk.clone(),
+        }
     }
 
     /// The line of `keys` that verifies it; [`Signer::file`] must lie beside gateway.toml.
     pub fn key(&self, file: &str) -> String {
-        let kid = self.kid.as_ref().map(|kid| format!(", kid = \"{kid}\"")).unwrap_or_default();
+        let kid = self
+            .kid
+            .as_ref()
+            .map(|kid| format!(", kid = \"{kid}\""))
+            .unwrap_or_default();
         let name = self.algorithm.name();
         if self.algorithm.is_hmac() {
             format!("{{ algorithm = \"{name}\", secret = {{ file = \"{file}\" }}{kid} }}")
@@ -95,12 +117,17 @@ impl Signer {
 
     /// What that file holds.
     pub fn file(&self) -> Vec<u8> {
-        if self.algorithm.is_hmac() { self.private.clone() } else { self.public.clone().into_bytes() }
+        if self.algorithm.is_hmac() {
+            self.private.clone()
+        } else {
+            self.public.clone().into_bytes()
+        }
     }
 
     pub fn sign(&self, claims: &Value) -> String {
         if self.algorithm == Algorithm::ES512 {
-            let key = SigningKey::new(self.algorithm, self.kid.clone(), &Secret::new(self.private.clone())).expect("a key");
+            let key =
+                SigningKey::new(self.algorithm, self.kid.clone(), &Secret::new(self.private.clone())).expect("a key");
             return key.sign(claims.as_object().expect("an object")).expect("a signature");
         }
         let mut header = Header::new(self.algorithm.name().parse().expect("an algorithm of the library"));

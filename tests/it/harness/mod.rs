@@ -31,6 +31,9 @@ pub fn wait_until(what: &str, patience: Duration, condition: impl Fn() -> bool) 
 
 /// Sends a signal; the shell has `kill` built in, so nothing has to be installed.
 pub fn signal(pid: u32, name: &str) {
-    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().expect("a shell");
+    let sent = Command::new("sh")
+        .args(["-c", &format!("kill -{name} {pid}")])
+        .status()
+        .expect("a shell");
     assert!(sent.success(), "SIG{name} to {pid}");
 }

@@ -17,16 +17,24 @@ impl Pki {
         let mut params = CertificateParams::new(Vec::<String>::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        params.distinguished_name.push(DnType::CommonName, "authority of a test");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "authority of a test");
         let root = params.self_signed(&key).expect("a certificate").der().clone();
-        Arc::new(Self { issuer: Issuer::new(params, key), root })
+        Arc::new(Self {
+            issuer: Issuer::new(params, key),
+            root,
+        })
     }
 
     /// Chain and key, in PEM.
     pub fn leaf(&self, names: &[&str]) -> (String, String) {
         let key = KeyPair::generate().expect("a key");
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let certificate = CertificateParams::new(names).expect("names").signed_by(&key, &self.issuer).expect("a certificate");
+        let certificate = CertificateParams::new(names)
+            .expect("names")
+            .signed_by(&key, &self.issuer)
+            .expect("a certificate");
         (certificate.pem(), key.serialize_pem())
     }
 

@@ -7,7 +7,11 @@ use std::process::{Command, Stdio};
 /// The built binary, in an environment that says nothing to it.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_authgate"));
-    command.env_remove("AUTHGATE_CONFIG").env_remove("RUST_LOG").env_remove("RUST_BACKTRACE").env("NO_COLOR", "1");
+    command
+        .env_remove("AUTHGATE_CONFIG")
+        .env_remove("RUST_LOG")
+        .env_remove("RUST_BACKTRACE")
+        .env("NO_COLOR", "1");
     command
 }
 
@@ -51,5 +55,9 @@ pub fn run(mut command: Command, input: &[u8]) -> Ended {
     let _ = child.stdin.take().expect("piped").write_all(input);
     let ended = child.wait_with_output().expect("it ends");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    Ended { code: ended.status.code().unwrap_or(-1), out: text(ended.stdout), err: text(ended.stderr) }
+    Ended {
+        code: ended.status.code().unwrap_or(-1),
+        out: text(ended.stdout),
+        err: text(ended.stderr),
+    }
 }

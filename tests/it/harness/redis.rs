@@ -29,13 +29,18 @@ impl Redis {
     /// Started, without any record.
     pub fn start_empty() -> Self {
         let folder = TempDir::new().expect("a folder");
-        let redis = Self { child: spawn(&folder), folder };
+        let redis = Self {
+            child: spawn(&folder),
+            folder,
+        };
         redis.wait();
         redis
     }
 
     fn wait(&self) {
-        wait_until("redis-server answers", Duration::from_secs(10), || self.connection().is_ok());
+        wait_until("redis-server answers", Duration::from_secs(10), || {
+            self.connection().is_ok()
+        });
     }
 
     fn socket(&self) -> PathBuf {
@@ -95,7 +100,10 @@ impl Redis {
 
     /// User `42`, called ada, of group staff, with the token `canary-ada`.
     pub fn with_ada(self) -> Self {
-        self.put_user("42", &json!({ "username": "ada", "email": "ada@example.com", "groups": ["staff"] }));
+        self.put_user(
+            "42",
+            &json!({ "username": "ada", "email": "ada@example.com", "groups": ["staff"] }),
+        );
         self.put_token("canary-ada", &json!({ "user": "42", "created": 1_700_000_000 }));
         self
     }

@@ -68,15 +68,30 @@ impl Exchange<'_> {
     /// Reads the body, and answers whole.
     pub fn answer(mut self, status: &str, fields: &str, body: &[u8]) -> Next {
         self.read_body();
-        let head = format!("HTTP/1.1 {status}\r\n{MARK}: 1\r\n{fields}Content-Length: {}\r\n\r\n", body.len());
-        let body = if self.head.first.starts_with("HEAD ") { &[][..] } else { body };
-        if self.write([head.as_bytes(), body].concat()) { Next::Keep } else { Next::Close }
+        let head = format!(
+            "HTTP/1.1 {status}\r\n{MARK}: 1\r\n{fields}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let body = if self.head.first.starts_with("HEAD ") {
+            &[][..]
+        } else {
+            body
+        };
+        if self.write([head.as_bytes(), body].concat()) {
+            Next::Keep
+        } else {
+            Next::Close
+        }
     }
 
     /// The usual answer.
     pub fn ok(self) -> Next {
         let name = self.shared.name.clone();
-        self.answer("200 OK", "Content-Type: application/json\r\n", format!(r#"{{"upstream":"{name}"}}"#).as_bytes())
+        self.answer(
+            "200 OK",
+            "Content-Type: application/json\r\n",
+            format!(r#"{{"upstream":"{name}"}}"#).as_bytes(),
+        )
     }
 }
 
@@ -127,7 +142,11 @@ impl RecordingUpstream {
             while let Ok((stream, _)) = accepting.listener.accept() {
                 let shared = Arc::clone(&accepting);
                 let connection = shared.accepted.fetch_add(1, Ordering::SeqCst);
-                shared.streams.lock().expect("no test fails inside").push(stream.try_clone().expect("a descriptor"));
+                shared
+                    .streams
+                    .lock()
+                    .expect("no test fails inside")
+                    .push(stream.try_clone().expect("a descriptor"));
                 shared.open.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
                     let _ = serve(&shared, &stream, connection);
@@ -170,7 +189,11 @@ impl RecordingUpstream {
 
     /// The last request.
     pub fn last(&self) -> Seen {
-        self.shared.seen().last().cloned().expect("a request reached the upstream")
+        self.shared
+            .seen()
+            .last()
+            .cloned()
+            .expect("a request reached the upstream")
     }
 
     /// How many connections were made.
@@ -188,11 +211,15 @@ impl RecordingUpstream {
         for stream in self.shared.streams.lock().expect("no test fails inside").drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
-        wait_until("the upstream's connections are closed", Duration::from_secs(5), || self.open() == 0);
+        wait_until("the upstream's connections are closed", Duration::from_secs(5), || {
+            self.open() == 0
+        });
     }
 
     pub fn wait_for_calls(&self, count: usize) {
-        wait_until("requests reach the upstream", Duration::from_secs(10), || self.calls() >= count);
+        wait_until("requests reach the upstream", Duration::from_secs(10), || {
+            self.calls() >= count
+        });
     }
 }
 
@@ -202,11 +229,21 @@ fn serve(shared: &Shared, stream: &TcpStream, connection: usize) -> io::Result<(
     while let Some(head) = wire.head()? {
         let at = {
             let mut seen = shared.seen();
-            seen.push(Seen { head: head.clone(), body: Body::default(), connection });
+            seen.push(Seen {
+                head: head.clone(),
+                body: Body::default(),
+                connection,
+            });
             seen.len() - 1
         };
         let handler = Arc::clone(&shared.handler.lock().expect("no test fails inside"));
-        if handler(Exchange { head, wire: &mut wire, at, shared }) == Next::Close {
+        if handler(Exchange {
+            head,
+            wire: &mut wire,
+            at,
+            shared,
+        }) == Next::Close
+        {
             return Ok(());
         }
     }
@@ -215,5 +252,7 @@ fn serve(shared: &Shared, stream: &TcpStream, connection: usize) -> io::Result<(
 
 /// A port of loopback on which nobody listens: it was free a moment ago and belongs to nobody else.
 pub fn closed_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
 }

@@ -22,12 +22,20 @@ impl Head {
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_owned(), value.trim_matches([' ', '\t']).to_owned()))
             .collect();
-        Self { raw: raw.to_vec(), first, fields }
+        Self {
+            raw: raw.to_vec(),
+            first,
+            fields,
+        }
     }
 
     /// Every value of a field.
     pub fn all(&self, name: &str) -> Vec<&str> {
-        self.fields.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
+        self.fields
+            .iter()
+            .filter(|(own, _)| own.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 
     /// The value of a field that may come once at most.
@@ -40,18 +48,28 @@ impl Head {
     /// Every field that a careless server may take for `name`: compared by letters and digits alone.
     pub fn folded(&self, name: &str) -> Vec<(&str, &str)> {
         let fold = |name: &str| {
-            name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
+            name.chars()
+                .filter(char::is_ascii_alphanumeric)
+                .collect::<String>()
+                .to_ascii_lowercase()
         };
         let wanted = fold(name);
-        self.fields.iter().filter(|(own, _)| fold(own) == wanted).map(|(name, value)| (&**name, &**value)).collect()
+        self.fields
+            .iter()
+            .filter(|(own, _)| fold(own) == wanted)
+            .map(|(name, value)| (&**name, &**value))
+            .collect()
     }
 
     fn is_chunked(&self) -> bool {
-        self.all("transfer-encoding").iter().any(|value| value.eq_ignore_ascii_case("chunked"))
+        self.all("transfer-encoding")
+            .iter()
+            .any(|value| value.eq_ignore_ascii_case("chunked"))
     }
 
     fn length(&self) -> Option<usize> {
-        self.header("content-length").map(|length| length.parse().expect("a content-length of digits"))
+        self.header("content-length")
+            .map(|length| length.parse().expect("a content-length of digits"))
     }
 }
 
@@ -83,7 +101,10 @@ pub struct Wire<S> {
 
 impl<S: Read + Write> Wire<S> {
     pub fn new(stream: S) -> Self {
-        Self { stream, buffer: Vec::new() }
+        Self {
+            stream,
+            buffer: Vec::new(),
+        }
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -111,7 +132,11 @@ impl<S: Read + Write> Wire<S> {
                 return Ok(Some(Head::parse(&raw)));
             }
             if self.fill()? == 0 {
-                assert!(self.buffer.is_empty(), "a head was cut: {:?}", String::from_utf8_lossy(&self.buffer));
+                assert!(
+                    self.buffer.is_empty(),
+                    "a head was cut: {:?}",
+                    String::from_utf8_lossy(&self.buffer)
+                );
                 return Ok(None);
             }
         }
@@ -120,16 +145,31 @@ impl<S: Read + Write> Wire<S> {
     /// The body that a head announces.
     pub fn body(&mut self, head: &Head, otherwise: WithoutLength) -> io::Result<Body> {
         if head.is_chunked() {
-            assert!(head.length().is_none(), "both framings: {}", String::from_utf8_lossy(&head.raw));
+            assert!(
+                head.length().is_none(),
+                "both framings: {}",
+                String::from_utf8_lossy(&head.raw)
+            );
             return self.chunked();
         }
         match (head.length(), otherwise) {
             (Some(length), _) => {
                 let data = self.up_to(length)?;
-                Ok(Body { complete: data.len() == length, data, trailers: Vec::new() })
+                Ok(Body {
+                    complete: data.len() == length,
+                    data,
+                    trailers: Vec::new(),
+                })
             }
-            (None, WithoutLength::Empty) => Ok(Body { complete: true, ..Body::default() }),
-            (None, WithoutLength::Close) => Ok(Body { data: self.up_to(usize::MAX)?, complete: true, trailers: Vec::new() }),
+            (None, WithoutLength::Empty) => Ok(Body {
+                complete: true,
+                ..Body::default()
+            }),
+            (None, WithoutLength::Close) => Ok(Body {
+                data: self.up_to(usize::MAX)?,
+                complete: true,
+                trailers: Vec::new(),
+            }),
         }
     }
 
@@ -188,5 +228,8 @@ impl<S: Read + Write> Wire<S> {
 /// Whether an error means that the other end is gone.
 pub fn ended(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
+    matches!(
+        error.kind(),
+        UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe
+    )
 }

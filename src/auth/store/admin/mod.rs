@@ -1,0 +1,266 @@
+//! The write side of a store, for the command line: it blocks, waits as long as a person does, and no gateway uses it.
+//!
+//! Every change is right for itself: none of them loses a `revoked` mark that somebody else has just set, and one that is cut off
+//! half-way leaves nothing behind that lets somebody in. Doing it again finishes it.
+
+mod embedded;
+mod error;
+mod redis;
+
+use std::sync::Arc;
+
+use aws_lc_rs::rand;
+
+use self::embedded::FileAdmin;
+pub use self::error::AdminError;
+use self::redis::RedisAdmin;
+use super::{Kind, Settings, TokenDigest};
+use crate::auth::record::{Layout, TokenRecord, UserRecord};
+use crate::identity::UserId;
+
+/// A store that can be changed.
+#[derive(Debug)]
+pub enum Admin {
+    /// A Redis server.
+    Redis(Box<RedisAdmin>),
+    /// A file of this machine.
+    Embedded(FileAdmin),
+}
+
+/// What is to be done about somebody else who has the username already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameClash {
+    /// Nothing is written.
+    Refuse,
+    /// The name is taken from them: the source of the users knows that it is another's now.
+    Move,
+}
+
+/// A mark that something issued elsewhere is no longer good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revocation {
+    /// What was issued to this user by then.
+    User {
+        /// Whose.
+        id: UserId,
+        /// Unix seconds.
+        before: i64,
+    },
+    /// One JWT.
+    Jti {
+        /// Its id.
+        jti: String,
+        /// The Unix second after which the mark may be forgotten; `None`: never.
+        forget: Option<i64>,
+    },
+    /// A key that JWTs are signed with.
+    Kid {
+        /// Its id, or its thumbprint.
+        kid: String,
+    },
+}
+
+/// Records to be written together.
+#[derive(Debug, Default)]
+pub struct Bundle {
+    /// Users; they replace what is stored of them, and take their usernames along.
+    pub users: Vec<UserRecord>,
+    /// Tokens; one that is stored as revoked stays as it is.
+    pub tokens: Vec<(TokenDigest, TokenRecord)>,
+    /// Revocations; they are only ever widened.
+    pub revocations: Vec<Revocation>,
+}
+
+/// What became of a [`Bundle`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Users that are as the bundle says.
+    pub users: usize,
+    /// Tokens that are as the bundle says.
+    pub tokens: usize,
+    /// Tokens that were left alone because they are revoked.
+    pub left_revoked: usize,
+    /// Revocations that are at least as wide as the bundle says.
+    pub revocations: usize,
+}
+
+/// What became of a token that was to be revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revoked {
+    /// There is none.
+    Unknown,
+    /// It was revoked before, at that Unix second.
+    Before(i64),
+    /// It is revoked now.
+    Now,
+}
+
+/// What went with a user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Whether there was a user record.
+    pub user: bool,
+    /// How many tokens there were.
+    pub tokens: usize,
+}
+
+/// So many random bytes, in lower-case hexadecimal digits.
+///
+/// # Errors
+/// The operating system has none to give.
+pub fn random_hex<const BYTES: usize>() -> Result<String, AdminError> {
+    let mut bytes = [0_u8; BYTES];
+    rand::fill(&mut bytes).map_err(|_| AdminError::Random)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Calls the method of the same name on whichever store it is.
+macro_rules! either {
+    ($admin:ident.$method:ident($($argument:expr),*)) => {
+        match $admin {
+            Admin::Redis(redis) => redis.$method($($argument),*),
+            Admin::Embedded(file) => file.$method($($argument),*),
+        }
+    };
+}
+
+impl Admin {
+    /// Connects, or reads the file. A file that does not exist yet is an empty store.
+    ///
+    /// # Errors
+    /// Redis does not answer; the file is not one of ours.
+    pub fn open(settings: &Settings) -> Result<Self, AdminError> {
+        let name = Arc::clone(&settings.name);
+        Ok(match &settings.kind {
+            Kind::Redis(redis) => Self::Redis(Box::new(RedisAdmin::open(name, redis.clone())?)),
+            Kind::Embedded(file) => Self::Embedded(FileAdmin::open(name, &file.file)?),
+        })
+    }
+
+    /// Makes the layout record unless there is one; `true`: it was made now.
+    ///
+    /// # Errors
+    /// There is one of a version that this program does not know, or the store failed.
+    pub fn ensure_layout(&mut self) -> Result<bool, AdminError> {
+        let fresh = Layout {
+            version: Layout::VERSION,
+            epoch: random_hex::<16>()?,
+        };
+        either!(self.ensure_layout(&fresh))
+    }
+
+    /// Holds the store to its layout record without making one.
+    ///
+    /// # Errors
+    /// There is none, it is of a version that this program does not know, or the store failed.
+    pub fn require_layout(&mut self) -> Result<(), AdminError> {
+        either!(self.require_layout())
+    }
+
+    /// Stores a new token; `false`: there is one of that digest already, and it stays as it is.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn put_token(&mut self, digest: &TokenDigest, token: &TokenRecord) -> Result<bool, AdminError> {
+        either!(self.put_token(digest, token))
+    }
+
+    /// Looks one token up.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn find_token(&mut self, digest: &TokenDigest) -> Result<Option<TokenRecord>, AdminError> {
+        either!(self.find_token(digest))
+    }
+
+    /// All tokens, or those of one user, by digest.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn list_tokens(&mut self, user: Option<&UserId>) -> Result<Vec<(TokenDigest, TokenRecord)>, AdminError> {
+        either!(self.list_tokens(user))
+    }
+
+    /// Marks a token as revoked; its record stays, so that no import brings it back.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn revoke_token(&mut self, digest: &TokenDigest, now: i64) -> Result<Revoked, AdminError> {
+        either!(self.revoke_token(digest, now))
+    }
+
+    /// Stores a user in place of what was known under that id, and gives back what was.
+    ///
+    /// # Errors
+    /// The username is another's, or the store failed.
+    pub fn put_user(&mut self, user: &UserRecord, clash: NameClash) -> Result<Option<UserRecord>, AdminError> {
+        either!(self.put_user(user, clash))
+    }
+
+    /// Looks one user up.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn find_user(&mut self, id: &UserId) -> Result<Option<UserRecord>, AdminError> {
+        either!(self.find_user(id))
+    }
+
+    /// Looks one user up by login name.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn find_user_by_name(&mut self, name: &str) -> Result<Option<UserRecord>, AdminError> {
+        either!(self.find_user_by_name(name))
+    }
+
+    /// Lets a user in or keeps them out; the answer is what was before, `None`: there is no such user.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn set_active(&mut self, id: &UserId, active: bool) -> Result<Option<bool>, AdminError> {
+        either!(self.set_active(id, active))
+    }
+
+    /// Removes a user and all their tokens. What was revoked of them stays revoked.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn delete_user(&mut self, id: &UserId) -> Result<Deleted, AdminError> {
+        either!(self.delete_user(id))
+    }
+
+    /// Until when everything that was issued to a user is revoked.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn user_revoked(&mut self, id: &UserId) -> Result<Option<i64>, AdminError> {
+        either!(self.user_revoked(id))
+    }
+
+    /// Revokes. A mark that reaches further already stays.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn revoke(&mut self, revocation: &Revocation, now: i64) -> Result<(), AdminError> {
+        either!(self.revoke(revocation, now))
+    }
+
+    /// Writes many records.
+    ///
+    /// # Errors
+    /// The store failed; in Redis some may be written then, and doing it again writes the others.
+    pub fn import(&mut self, bundle: &Bundle, now: i64) -> Result<Imported, AdminError> {
+        either!(self.import(bundle, now))
+    }
+
+    /// Everything that [`Admin::import`] takes.
+    ///
+    /// # Errors
+    /// The store failed, or a record in it is not as the layout says.
+    pub fn export(&mut self, now: i64) -> Result<Bundle, AdminError> {
+        match self {
+            Self::Redis(redis) => redis.export(now),
+            Self::Embedded(file) => file.export(),
+        }
+    }
+}

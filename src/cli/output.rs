@@ -1,0 +1,62 @@
+//! Standard output for data, standard error for remarks.
+
+use std::fmt;
+use std::io::{self, BufWriter, ErrorKind, Write};
+
+use serde::Serialize;
+
+use crate::cli::Failure;
+
+/// Writes data. A reader who has seen enough (`| head`) is no failure.
+///
+/// # Errors
+/// Standard output cannot be written for another reason.
+pub(super) fn data(produce: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match produce(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("cannot write to standard output: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Writes one line of data.
+///
+/// # Errors
+/// As [`data`].
+pub(super) fn line(text: fmt::Arguments<'_>) -> Result<(), Failure> {
+    data(|out| writeln!(out, "{text}"))
+}
+
+/// Writes one JSON value on one line.
+///
+/// # Errors
+/// As [`data`].
+pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    data(|out| {
+        serde_json::to_writer(&mut *out, value)?;
+        writeln!(out)
+    })
+}
+
+/// Writes a JSON array, one element a line.
+///
+/// # Errors
+/// As [`data`].
+pub(super) fn json_array<V: Serialize>(values: impl IntoIterator<Item = V>) -> Result<(), Failure> {
+    data(|out| {
+        write!(out, "[")?;
+        for (at, value) in values.into_iter().enumerate() {
+            writeln!(out, "{}", if at == 0 { "" } else { "," })?;
+            serde_json::to_writer(&mut *out, &value)?;
+        }
+        writeln!(out, "\n]")
+    })
+}
+
+/// A remark for the person at the terminal.
+pub(super) fn note(text: fmt::Arguments<'_>) {
+    // Nobody who could be told is left when this fails.
+    let _ = writeln!(io::stderr(), "note: {text}");
+}

@@ -1,0 +1,126 @@
+//! The form in which a store travels: JSON lines, one record each. `{"user": {…}}`, `{"token": "<digest>", …}` and revocations.
+
+use std::io::{self, Write};
+
+use serde_json::{Map, Value, json};
+
+use crate::auth::record::{TokenRecord, UserRecord};
+use crate::auth::store::TokenDigest;
+use crate::auth::store::admin::{Bundle, Revocation};
+use crate::identity::UserId;
+
+/// Writes one record a line.
+pub(super) fn write(bundle: &Bundle, out: &mut dyn Write) -> io::Result<()> {
+    for user in &bundle.users {
+        writeln!(out, "{}", json!({ "user": user }))?;
+    }
+    for (digest, token) in &bundle.tokens {
+        let mut line = json!(token);
+        line["token"] = digest.to_hex().into();
+        writeln!(out, "{line}")?;
+    }
+    for revocation in &bundle.revocations {
+        let line = match revocation {
+            Revocation::User { id, before } => json!({ "revoked_user": id.as_str(), "before": before }),
+            Revocation::Jti { jti, forget: None } => json!({ "revoked_jti": jti }),
+            Revocation::Jti {
+                jti,
+                forget: Some(forget),
+            } => json!({ "revoked_jti": jti, "forget": forget }),
+            Revocation::Kid { kid } => json!({ "revoked_kid": kid }),
+        };
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+/// Reads one line into the bundle.
+///
+/// # Errors
+/// What is wrong with it. Its text is not in there: somebody may have taken a key for a digest.
+pub(super) fn read(mut line: Map<String, Value>, bundle: &mut Bundle) -> Result<(), String> {
+    let number = |line: &Map<String, Value>, name: &str| match line.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => value.as_i64().map(Some).ok_or(format!("`{name}` is no whole number")),
+    };
+    let some_text = |value: &Value, name: &str| match value.as_str() {
+        Some(text) if !text.is_empty() => Ok(text.to_owned()),
+        _ => Err(format!("`{name}` is no text")),
+    };
+    if let Some(digest) = line.remove("token") {
+        let digest = digest.as_str().and_then(TokenDigest::from_hex);
+        let digest = digest.ok_or("`token` is not a digest of 64 lower-case hexadecimal digits")?;
+        let token: TokenRecord = serde_json::from_value(Value::Object(line)).map_err(|error| error.to_string())?;
+        bundle.tokens.push((digest, token));
+    } else if let Some(user) = line.remove("user") {
+        let user: UserRecord = serde_json::from_value(user).map_err(|error| error.to_string())?;
+        bundle.users.push(user);
+    } else if let Some(id) = line.get("revoked_user") {
+        let id = UserId::new(id.as_str().unwrap_or_default()).map_err(|_| "`revoked_user` is no id")?;
+        let before = number(&line, "before")?.ok_or("has no `before`")?;
+        bundle.revocations.push(Revocation::User { id, before });
+    } else if let Some(jti) = line.get("revoked_jti") {
+        let (jti, forget) = (some_text(jti, "revoked_jti")?, number(&line, "forget")?);
+        bundle.revocations.push(Revocation::Jti { jti, forget });
+    } else if let Some(kid) = line.get("revoked_kid") {
+        bundle.revocations.push(Revocation::Kid {
+            kid: some_text(kid, "revoked_kid")?,
+        });
+    } else {
+        return Err("is neither an object of a Django dump nor a record of `token export`".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let digest = TokenDigest::of(b"x").to_hex();
+        let lines = [
+            r#"{"user":{"active":true,"attributes":{"a":[1]},"groups":["staff"],"id":"1","username":"ada"}}"#
+                .to_owned(),
+            format!(r#"{{"created":1,"name":"ci","scopes":["a"],"token":"{digest}","user":"1"}}"#),
+            r#"{"before":1700000000,"revoked_user":"1"}"#.to_owned(),
+            r#"{"forget":1700000000,"revoked_jti":"j"}"#.to_owned(),
+            r#"{"revoked_jti":"k"}"#.to_owned(),
+            r#"{"revoked_kid":"main"}"#.to_owned(),
+        ];
+        let mut bundle = Bundle::default();
+        for line in &lines {
+            read(serde_json::from_str(line).expect("JSON"), &mut bundle).expect(line);
+        }
+        let mut written = Vec::new();
+        write(&bundle, &mut written).expect("memory");
+        let written: Vec<Value> = written
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).expect("JSON"))
+            .collect();
+        let lines: Vec<Value> = lines
+            .iter()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        assert_eq!(written, lines);
+    }
+
+    #[test]
+    fn other_lines_are_errors_that_repeat_no_key() {
+        for line in [
+            "{}",
+            r#"{"token":"canary","user":"1"}"#,
+            r#"{"token":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"}"#,
+            r#"{"user":{"id":"1"}}"#,
+            r#"{"user":"1"}"#,
+            r#"{"revoked_user":"","before":1}"#,
+            r#"{"revoked_user":"1"}"#,
+            r#"{"revoked_jti":"j","forget":"soon"}"#,
+            r#"{"revoked_kid":""}"#,
+        ] {
+            let problem = read(serde_json::from_str(line).expect("JSON"), &mut Bundle::default()).expect_err(line);
+            assert!(!problem.contains("canary"), "{problem}");
+        }
+    }
+}

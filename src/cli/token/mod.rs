@@ -1,0 +1,173 @@
+//! `authgate token`: the opaque tokens of a store.
+
+mod create;
+mod django;
+mod import;
+mod lines;
+mod show;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::stores::StoreName;
+use super::values::{self, Key, digest_text, time_text};
+use super::{Failure, StoreContext, output};
+use crate::auth::record::TokenRecord;
+use crate::auth::store::TokenDigest;
+use crate::auth::store::admin::{Admin, Revoked};
+use crate::identity::UserId;
+
+/// Make, look at, revoke, import and export the opaque tokens of a store
+///
+/// A store knows a token by its SHA-256 digest and never holds the key itself. Wherever KEY is asked for, it may be the key, `-` to
+/// read it from standard input (a key on the command line is seen by everybody who may list processes), or `sha256:` and the digest.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  authgate user put --id 42 --username ada --group staff
+  authgate token create --user 42 --name laptop --expires 2027-01-01T00:00:00Z
+  echo \"$KEY\" | authgate token show -
+  authgate token list --user 42
+  manage.py dumpdata auth.user auth.group authtoken.token | authgate token import -";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Create(create::Args),
+    /// Say what is stored of a token, and whether it would be accepted now
+    ///
+    /// What a gateway remembers of it may be older, by the `ttl` of its cache at most.
+    Show {
+        /// The key, `-`, or sha256:DIGEST
+        key: Key,
+        #[command(flatten)]
+        store: StoreName,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List tokens by digest: all of them, or those of one user
+    List {
+        /// Only this user's
+        #[arg(long, value_name = "ID", value_parser = values::user_id)]
+        user: Option<UserId>,
+        #[command(flatten)]
+        store: StoreName,
+        /// Print a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke one token, for good
+    ///
+    /// Its record stays in the store, marked, so that no import brings it back.
+    Revoke {
+        /// The key, `-`, or sha256:DIGEST
+        key: Key,
+        #[command(flatten)]
+        store: StoreName,
+    },
+    Import(import::Args),
+    /// Write everything that `token import` reads: users, digests of tokens and revocations, as JSON lines
+    ///
+    /// There are no keys in it, but whoever may write it back decides who gets in.
+    Export {
+        #[command(flatten)]
+        store: StoreName,
+    },
+}
+
+/// Runs `authgate token`.
+///
+/// # Errors
+/// It was called wrongly, or could not do its work.
+pub fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure> {
+    match &args.command {
+        Command::Create(args) => create::run(args, context),
+        Command::Show { key, store, json } => show::run(key, &mut store.open(context)?, *json),
+        Command::List { user, store, json } => list(&mut store.open(context)?, user.as_ref(), *json),
+        Command::Revoke { key, store } => revoke(key, &mut store.open(context)?),
+        Command::Import(args) => import::run(args, context),
+        Command::Export { store } => {
+            let bundle = store.open(context)?.export(values::now())?;
+            output::data(|out| lines::write(&bundle, out))
+        }
+    }
+}
+
+/// Revokes one token; `authgate revoke --token` is the same.
+pub(super) fn revoke(key: &Key, store: &mut Admin) -> Result<(), Failure> {
+    let digest = key.digest()?;
+    let name = digest_text(&digest);
+    match store.revoke_token(&digest, values::now())? {
+        Revoked::Unknown => Err(unknown(&digest)),
+        Revoked::Before(before) => output::line(format_args!("{name} was revoked already, at {}", time_text(before))),
+        Revoked::Now => output::line(format_args!("{name} is revoked")),
+    }
+}
+
+fn unknown(digest: &TokenDigest) -> Failure {
+    Failure::Failed(format!("there is no token {} in this store", digest_text(digest)))
+}
+
+fn list(store: &mut Admin, user: Option<&UserId>, json: bool) -> Result<(), Failure> {
+    let tokens = store.list_tokens(user)?;
+    if json {
+        return output::json_array(tokens.iter().map(|(digest, token)| with_digest(digest, token)));
+    }
+    let now = values::now();
+    output::data(|out| {
+        for (digest, token) in &tokens {
+            let created = token.created.map_or_else(|| "-".to_owned(), time_text);
+            let state = match (token.revoked, token.expires) {
+                (Some(at), _) => format!("revoked {}", time_text(at)),
+                (None, Some(at)) if at <= now => format!("expired {}", time_text(at)),
+                (None, Some(at)) => format!("expires {}", time_text(at)),
+                (None, None) => "never expires".to_owned(),
+            };
+            let name = token
+                .name
+                .as_deref()
+                .map(|name| format!("  {name:?}"))
+                .unwrap_or_default();
+            writeln!(
+                out,
+                "{}  user {:?}  created {created}  {state}{name}",
+                digest_text(digest),
+                token.user.as_str()
+            )?;
+        }
+        Ok(())
+    })
+}
+
+/// A token's record with its digest in front, as KEY takes it.
+fn with_digest(digest: &TokenDigest, token: &TokenRecord) -> Value {
+    let mut value = json!(token);
+    if let Value::Object(members) = &mut value {
+        members.insert("digest".to_owned(), digest_text(digest).into());
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Whole {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_arguments_are_in_order() {
+        Whole::command().debug_assert();
+    }
+}

@@ -1,0 +1,231 @@
+//! What a person writes on the command line: keys, times, ids, files.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use crate::auth::store::TokenDigest;
+use crate::cli::Failure;
+use crate::identity::{Text, UserId};
+use crate::secret::Secret;
+
+/// The last second that has four digits for its year; what is larger was meant in milliseconds.
+const LAST_SECOND: i64 = 253_402_300_799;
+
+/// An opaque token, as KEY: itself, its digest, or `-`.
+#[derive(Debug, Clone)]
+pub(super) enum Key {
+    /// On standard input.
+    Input,
+    /// Only its digest is known.
+    Digest(TokenDigest),
+    /// Itself.
+    Plain(Secret<String>),
+}
+
+impl FromStr for Key {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("sha256:") {
+            Some(hex) => {
+                let digest = TokenDigest::from_hex(&hex.to_ascii_lowercase());
+                digest
+                    .map(Self::Digest)
+                    .ok_or("after sha256: come 64 hexadecimal digits")
+            }
+            None if text == "-" => Ok(Self::Input),
+            None if text.is_empty() => Err("an empty key"),
+            None => Ok(Self::Plain(Secret::new(text.to_owned()))),
+        }
+    }
+}
+
+impl Key {
+    /// Reads standard input if that is where the key is.
+    ///
+    /// # Errors
+    /// It cannot be read, or is empty.
+    pub(super) fn read(&self) -> Result<Self, Failure> {
+        let Self::Input = self else { return Ok(self.clone()) };
+        let mut text = Zeroizing::new(String::new());
+        let read = io::stdin().lock().read_to_string(&mut text);
+        read.map_err(|error| Failure::Failed(format!("standard input: {error}")))?;
+        let key = text.strip_suffix('\n').unwrap_or(&text);
+        // A second `-` would be read for ever.
+        match key.parse() {
+            Ok(Self::Input) | Err("an empty key") => Err(Failure::Usage("standard input holds no key".to_owned())),
+            Ok(key) => Ok(key),
+            Err(problem) => Err(Failure::Usage(format!("standard input: {problem}"))),
+        }
+    }
+
+    /// The name that a store knows it by.
+    ///
+    /// # Errors
+    /// Standard input cannot be read, or is empty.
+    pub(super) fn digest(&self) -> Result<TokenDigest, Failure> {
+        match self.read()? {
+            Self::Digest(digest) => Ok(digest),
+            Self::Plain(key) => Ok(TokenDigest::of(key.expose().as_bytes())),
+            Self::Input => Err(Failure::Usage("standard input holds no key".to_owned())),
+        }
+    }
+}
+
+/// A digest as KEY takes it.
+pub(super) fn digest_text(digest: &TokenDigest) -> String {
+    format!("sha256:{}", digest.to_hex())
+}
+
+/// Reads TIME: Unix seconds, or RFC 3339.
+///
+/// # Errors
+/// It is neither.
+pub(super) fn time(text: &str) -> Result<i64, String> {
+    let seconds = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        text.parse().ok()
+    } else {
+        text.parse()
+            .ok()
+            .map(|time: Timestamp| time.as_millisecond().div_euclid(1000))
+    };
+    match seconds {
+        Some(seconds) if seconds > LAST_SECOND => Err("too far away; seconds are meant, not milliseconds".to_owned()),
+        Some(seconds) => Ok(seconds),
+        None => Err("neither Unix seconds nor a time like 2026-11-23T10:00:00Z".to_owned()),
+    }
+}
+
+/// Writes a time so that [`time`] reads it.
+pub(super) fn time_text(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
+}
+
+/// Unix seconds.
+pub(super) fn now() -> i64 {
+    Timestamp::now().as_second()
+}
+
+/// Reads a user's id.
+///
+/// # Errors
+/// It cannot be one.
+pub(super) fn user_id(text: &str) -> Result<UserId, &'static str> {
+    UserId::new(text).map_err(|_| "an id is 1 to 255 bytes without control characters or outer blanks")
+}
+
+/// Reads a name, group, scope or mail address.
+///
+/// # Errors
+/// It is empty, or could not travel in a header.
+pub(super) fn text(text: &str) -> Result<Text, &'static str> {
+    if text.is_empty() {
+        return Err("empty");
+    }
+    Text::new(text).map_err(|_| "control characters or outer blanks")
+}
+
+/// Reads the id of a JWT or of a key: anything but nothing, which is what an unset shell variable says.
+///
+/// # Errors
+/// It is empty.
+pub(super) fn some_id(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        Err("empty")
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// Reads `KEY=VALUE`; a value that is JSON is that, and any other is text.
+///
+/// # Errors
+/// There is no `=`, or nothing before it.
+pub(super) fn attribute(text: &str) -> Result<(String, Value), &'static str> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => {
+            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+            Ok((key.to_owned(), value))
+        }
+        _ => Err("an attribute is KEY=VALUE"),
+    }
+}
+
+/// Reads a whole file, or standard input where it is called `-`.
+///
+/// # Errors
+/// It cannot be read, or is no UTF-8.
+pub(super) fn file(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    let read = if path == Path::new("-") {
+        io::stdin().lock().read_to_string(&mut text)
+    } else {
+        File::open(path).and_then(|mut file| file.read_to_string(&mut text))
+    };
+    match read {
+        Ok(_) => Ok(text),
+        Err(error) => Err(Failure::Failed(format!("{}: {error}", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_seconds_or_rfc_3339() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("1700000000", Some(1_700_000_000)),
+            ("2023-11-14T22:13:20Z", Some(1_700_000_000)),
+            ("2023-11-14T23:13:20.9+01:00", Some(1_700_000_000)),
+            ("1969-12-31T23:59:59.5Z", Some(-1)),
+            ("1700000000000", None),
+            ("99999999999999999999", None),
+            ("", None),
+            ("-1", None),
+            ("tomorrow", None),
+            ("2023-11-14", None),
+            ("2023-11-14T22:13:20", None),
+        ] {
+            assert_eq!(time(text).ok(), expected, "{text}");
+        }
+        assert_eq!(time_text(1_700_000_000), "2023-11-14T22:13:20Z");
+        assert_eq!(time_text(i64::MAX), i64::MAX.to_string());
+    }
+
+    #[test]
+    fn a_key_is_itself_or_its_digest() {
+        let hex = TokenDigest::of(b"canary").to_hex();
+        for text in [
+            "canary".to_owned(),
+            format!("sha256:{hex}"),
+            format!("sha256:{}", hex.to_uppercase()),
+        ] {
+            let key: Key = text.parse().expect("a key");
+            assert_eq!(key.digest().ok(), Some(TokenDigest::of(b"canary")), "{text}");
+            assert!(!format!("{key:?}").contains("canary"), "a key in a Debug text");
+        }
+        assert!(matches!("-".parse(), Ok(Key::Input)));
+        assert!("".parse::<Key>().is_err() && "sha256:12".parse::<Key>().is_err());
+    }
+
+    #[test]
+    fn attributes_are_json_or_text() {
+        let check = |text, expected: Value| assert_eq!(attribute(text), Ok(("a".to_owned(), expected)), "{text}");
+        check("a=1", 1.into());
+        check("a=true", true.into());
+        check("a=[\"x\"]", serde_json::json!(["x"]));
+        check("a=\"1\"", "1".into());
+        check("a=acme", "acme".into());
+        check("a=", "".into());
+        check("a=b=c", "b=c".into());
+        assert!(attribute("a").is_err() && attribute("=1").is_err());
+    }
+}

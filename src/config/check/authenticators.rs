@@ -1,0 +1,173 @@
+//! `[authenticators.*]`: their kinds, and what kinds have in common.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use http::HeaderName;
+use http::header::AUTHORIZATION;
+
+use super::identity::Identity;
+use super::{Names, absent, jwt, stores};
+use crate::auth::{cache, token};
+use crate::config::Authenticator;
+use crate::config::reader::{Item, Section, Zero, fold};
+
+const LATER: &[&str] = &["on_outage", "stale_for"];
+const LATER_JWT: &[&str] = &["on_outage", "stale_for", "discovery", "issuers"];
+/// A cache makes room for all its entries at once; more than this is no longer a cache.
+const MOST_ENTRIES: u64 = 50_000_000;
+
+/// The authenticators as they were read.
+#[derive(Debug)]
+pub(super) struct Authenticators {
+    pub(super) names: Names,
+    pub(super) settings: BTreeMap<Arc<str>, Authenticator>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Is {
+    Token,
+    Jwt,
+}
+
+pub(super) fn authenticators(root: &mut Section<'_>, stores: &Names, identity: &Identity) -> Authenticators {
+    let mut authenticators = Authenticators {
+        names: Names::new("authenticators", "authenticator"),
+        settings: BTreeMap::new(),
+    };
+    let Some(mut section) = root.section("authenticators", &[]) else {
+        return authenticators;
+    };
+    for named in section.take_all() {
+        let name: Arc<str> = named.name.into();
+        let spoken = !named.name.is_empty() && named.name.bytes().all(|byte| byte.is_ascii_graphic());
+        if !spoken {
+            let instead =
+                "rename it with letters, digits and `-`: upstreams can be told which authenticator accepted somebody";
+            named
+                .item
+                .refuse(format!("{:?} cannot be told in a header", named.name), instead);
+        }
+        authenticators.names.names.push(Arc::clone(&name));
+        let settings = authenticator(named.item, Arc::clone(&name), stores, identity);
+        authenticators
+            .settings
+            .extend(settings.map(|settings| (name, settings)));
+    }
+    authenticators
+}
+
+fn authenticator(item: Item<'_>, name: Arc<str>, stores: &Names, identity: &Identity) -> Option<Authenticator> {
+    const EXAMPLE: &str = "kind = \"token\"` or `kind = \"jwt\"";
+    let kinds = [("token", Is::Token), ("jwt", Is::Jwt)];
+    let is_jwt = item
+        .value()
+        .get("kind")
+        .is_some_and(|kind| kind.get_ref().as_str() == Some("jwt"));
+    let mut section = item.section(if is_jwt { LATER_JWT } else { LATER })?;
+    let kind = section
+        .require("kind", EXAMPLE)
+        .and_then(|item| item.text()?.choice(&kinds, &[]));
+    match kind {
+        Some(Is::Token) => token(section, name, stores, identity).map(Authenticator::Token),
+        Some(Is::Jwt) => jwt::jwt(section, name, stores, identity).map(Authenticator::Jwt),
+        None => {
+            // Nobody can tell which of the other keys are right.
+            section.take_all();
+            None
+        }
+    }
+}
+
+fn token(mut section: Section<'_>, name: Arc<str>, stores: &Names, identity: &Identity) -> Option<token::Settings> {
+    let schemes = schemes(&mut section, "Token", str::eq_ignore_ascii_case);
+    let header = header(&mut section, identity);
+    let store = match section.take("store") {
+        Some(item) => item.text().and_then(|text| store(&text, stores)),
+        None => implied_store(&section, stores),
+    };
+    let cache = cache(&mut section);
+    Some(token::Settings {
+        name,
+        schemes,
+        header,
+        store: store?,
+        cache,
+    })
+}
+
+fn store(text: &crate::config::reader::Text<'_>, stores: &Names) -> Option<Arc<str>> {
+    if text.as_str() == stores::NONE {
+        text.item().add(absent(
+            text,
+            "is no store",
+            "tokens have to be looked up somewhere; name a store".to_owned(),
+        ));
+        return None;
+    }
+    stores.find(text)
+}
+
+/// Where there is one store, nobody has to name it.
+fn implied_store(section: &Section<'_>, stores: &Names) -> Option<Arc<str>> {
+    match stores.names.as_slice() {
+        [only] => return Some(Arc::clone(only)),
+        [] => {
+            let instead = "add `[stores.file]` with `kind = \"embedded\"` and `file = \"tokens.toml\"`";
+            section.lacks("there is no store to look tokens up in", instead);
+        }
+        _ => section.lacks(
+            format!("`store` is missing, and there are several: {}", stores.listed()),
+            format!("write `store = {:?}` or another one", &*stores.names[0]),
+        ),
+    }
+    None
+}
+
+/// `scheme`: one, or several of which the first makes the challenge. `same` is how requests compare them.
+pub(super) fn schemes(section: &mut Section<'_>, default: &str, same: fn(&str, &str) -> bool) -> Vec<String> {
+    let mut schemes: Vec<String> = Vec::new();
+    let Some(item) = section.take("scheme") else {
+        return vec![default.to_owned()];
+    };
+    for item in item.one_or_more(&format!("scheme = {default:?}")).unwrap_or_default() {
+        let Some(scheme) = item.scheme() else { continue };
+        if schemes.iter().any(|before| same(before, scheme.as_str())) {
+            scheme.refuse("is written twice", "take one of them out");
+        }
+        schemes.push(scheme.into_string());
+    }
+    schemes
+}
+
+/// `header`: where the credential is. It cannot also be one that we tell the upstream about users in.
+pub(super) fn header(section: &mut Section<'_>, identity: &Identity) -> HeaderName {
+    let Some(item) = section.take("header") else {
+        return AUTHORIZATION;
+    };
+    let Some(header) = item.header_name() else {
+        return AUTHORIZATION;
+    };
+    let taken: Option<&Range<usize>> = identity.written.get(&fold(header.as_str()));
+    if let Some(span) = taken {
+        let what = format!("{header} carries a credential here and an identity to the upstream");
+        let problem = item.problem(what, "write another header in one of the two places");
+        item.add(problem.beside(span.clone(), "the identity"));
+    }
+    header
+}
+
+/// `cache`: what is remembered of verdicts.
+pub(super) fn cache(section: &mut Section<'_>) -> cache::Settings {
+    let default = cache::Settings::default();
+    let Some(mut section) = section.section("cache", &[]) else {
+        return default;
+    };
+    cache::Settings {
+        entries: section.count_or("entries", (0, MOST_ENTRIES), default.entries),
+        ttl: section.duration_or("ttl", Zero::Taken, default.ttl),
+        negative_entries: section.count_or("negative_entries", (0, MOST_ENTRIES), default.negative_entries),
+        negative_ttl: section.duration_or("negative_ttl", Zero::Taken, default.negative_ttl),
+    }
+}

@@ -1,0 +1,243 @@
+//! JWT authenticators. Keys carry the names of SimpleJWT's settings; the profile says what they are where they are not written.
+
+use std::sync::Arc;
+
+use bytesize::ByteSize;
+
+use super::Names;
+use super::authenticators::{cache, header, schemes};
+use super::identity::Identity;
+use super::keys::key_set;
+use super::stores::NONE;
+use crate::auth::jwt::{KeySet, Rules, Settings, TokenType, UserIdField, Users};
+use crate::config::reader::{Item, Section, Zero};
+
+const DEFAULT_TOKEN_BYTES: usize = 16 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Profile {
+    SimpleJwt,
+    Plain,
+}
+
+pub(super) fn jwt(mut section: Section<'_>, name: Arc<str>, stores: &Names, identity: &Identity) -> Option<Settings> {
+    let profiles = [("simplejwt", Profile::SimpleJwt), ("plain", Profile::Plain)];
+    let profile = section
+        .take("profile")
+        .and_then(|item| item.text()?.choice(&profiles, &["rfc9068"]));
+    let profile = profile.unwrap_or(Profile::SimpleJwt);
+    let schemes = schemes(&mut section, "Bearer", str::eq);
+    let header = header(&mut section, identity);
+    let realm = realm(&mut section);
+    let keys = key_set(&mut section);
+    let rules = rules(&mut section, profile);
+    let least = (ByteSize::b(64), ByteSize::mib(1));
+    let token_bytes = section
+        .take("token_bytes")
+        .and_then(|item| item.size(least.0, least.1))
+        .unwrap_or(DEFAULT_TOKEN_BYTES);
+    let users = users(&mut section, profile, stores);
+    let revocation_item = section.take("revocation");
+    let revocation = revocation_item
+        .as_ref()
+        .and_then(|item| store_or_none(item, stores))
+        .flatten();
+    if let (Some(item), Some(_), None) = (&revocation_item, &revocation, &rules.jti_claim) {
+        item.warn(
+            "no single token can be revoked: `jti_claim` is false, so nobody sees which one it is",
+            "write `jti_claim = \"jti\"` if tokens have one",
+        );
+    }
+    let cache = cache(&mut section);
+    let keys = keys.unwrap_or(KeySet::Static(Vec::new()));
+    let users = users?;
+    Some(Settings {
+        name,
+        schemes,
+        header,
+        realm,
+        keys,
+        token_bytes,
+        rules,
+        users,
+        revocation,
+        cache,
+        kept_claims: Vec::new(),
+    })
+}
+
+/// SimpleJWT puts the realm between quotes as it is.
+fn realm(section: &mut Section<'_>) -> String {
+    let Some(text) = section.take("realm").and_then(|item| item.text()) else {
+        return "api".to_owned();
+    };
+    if !text
+        .as_str()
+        .bytes()
+        .all(|byte| matches!(byte, b' '..=b'~') && !b"\"\\".contains(&byte))
+    {
+        text.refuse(
+            "cannot stand in a challenge",
+            "write visible ASCII without \" and \\, such as \"api\"",
+        );
+    }
+    text.into_string()
+}
+
+fn rules(section: &mut Section<'_>, profile: Profile) -> Rules {
+    let default = match profile {
+        Profile::SimpleJwt => Rules::simplejwt(),
+        Profile::Plain => Rules::plain(),
+    };
+    let token_type_item = section.take("token_type_claim");
+    let token_type_claim = claim_or_false(token_type_item.as_ref(), default.token_type_claim);
+    if let (Some(item), None, Profile::SimpleJwt) = (&token_type_item, &token_type_claim, profile)
+        && item.is_false()
+    {
+        item.warn(
+            "a refresh token passes as an access token: nothing else tells them apart",
+            "write `token_type_claim = \"token_type\"` if the tokens have it",
+        );
+    }
+    Rules {
+        issuer: accepted(section, "issuer"),
+        audience: accepted(section, "audience"),
+        leeway: section.duration_or("leeway", Zero::Taken, default.leeway),
+        max_lifetime: section
+            .take("max_lifetime")
+            .and_then(|item| item.duration_or_unlimited())
+            .unwrap_or(default.max_lifetime),
+        user_id_claim: user_id_claim(section, &default.user_id_claim),
+        token_type_claim,
+        jti_claim: claim_or_false(section.take("jti_claim").as_ref(), default.jti_claim),
+        token_types: token_types(section).unwrap_or(default.token_types),
+    }
+}
+
+/// `issuer` and `audience`: one, several, or `false` for "not looked at".
+fn accepted(section: &mut Section<'_>, name: &'static str) -> Vec<String> {
+    let Some(item) = section.take(name).filter(|item| !item.is_false()) else {
+        return Vec::new();
+    };
+    let list = item.one_or_more(&format!("{name} = false` to not look at it, or `{name} = \"…\""));
+    list.unwrap_or_default().iter().filter_map(Item::full_text).collect()
+}
+
+fn user_id_claim(section: &mut Section<'_>, default: &str) -> String {
+    let written = section.take("user_id_claim").and_then(|item| {
+        if item.is_false() {
+            item.refuse(
+                "without this claim a token names nobody",
+                format!("write `user_id_claim = {default:?}`"),
+            );
+            return None;
+        }
+        item.full_text()
+    });
+    written.unwrap_or_else(|| default.to_owned())
+}
+
+fn claim_or_false(item: Option<&Item<'_>>, default: Option<String>) -> Option<String> {
+    match item {
+        None => default,
+        Some(item) if item.is_false() => None,
+        Some(item) => item.full_text().or(default),
+    }
+}
+
+fn token_types(section: &mut Section<'_>) -> Option<Vec<TokenType>> {
+    let list = section.take("token_types")?.full_list("token_types = [\"access\"]")?;
+    let mut types: Vec<TokenType> = Vec::new();
+    for item in list {
+        let Some(text) = item.text() else { continue };
+        let known = [("access", TokenType::Access), ("sliding", TokenType::Sliding)];
+        let Some(kind) = text.choice(&known, &[]) else { continue };
+        if types.contains(&kind) {
+            text.refuse("is written twice", "take one of them out");
+        }
+        types.push(kind);
+    }
+    Some(types)
+}
+
+/// `users`, and the keys that depend on it.
+fn users(section: &mut Section<'_>, profile: Profile, stores: &Names) -> Option<Users> {
+    let store = match (section.take("users"), profile) {
+        (Some(item), _) => store_or_none(&item, stores),
+        (None, Profile::Plain) => Some(None),
+        (None, Profile::SimpleJwt) => {
+            section.lacks(
+                "`users` is missing: nobody but you can say whose word counts",
+                "write `users = \"STORE\"` where a user must exist and be active, as JWTAuthentication asks, or `users = \"none\"` \
+                 where the token is believed, as JWTStatelessUserAuthentication does",
+            );
+            None
+        }
+    };
+    let username_item = section.take("username_claim");
+    let username_claim = username_item
+        .as_ref()
+        .and_then(Item::full_text)
+        .unwrap_or_else(|| "username".to_owned());
+    let active_item = section.take("check_user_is_active");
+    let check_active = active_item.as_ref().and_then(Item::flag);
+    let revoke_item = section.take("check_revoke_token");
+    let check_revoke = revoke_item.as_ref().and_then(Item::flag).unwrap_or(false);
+    let revoke_claim = section.text_or("revoke_token_claim", "hash_password");
+    let field_item = section.take("user_id_field");
+    let fields = [("id", UserIdField::Id), ("username", UserIdField::Username)];
+    let field = field_item
+        .as_ref()
+        .and_then(|item| item.text()?.choice(&fields, &[]))
+        .unwrap_or(UserIdField::Id);
+
+    match store? {
+        Some(store) => {
+            if let Some(item) = &username_item {
+                item.refuse(
+                    "has no effect: the name is that of the user's record",
+                    "take it out, or write `users = \"none\"`",
+                );
+            }
+            let revoke_claim = check_revoke.then_some(revoke_claim);
+            Some(Users::Store {
+                store,
+                field,
+                check_active: check_active.unwrap_or(true),
+                revoke_claim,
+            })
+        }
+        None => {
+            let instead = "take it out, or write `users = \"STORE\"` with the name of a store";
+            if let (Some(item), true) = (&active_item, check_active == Some(true)) {
+                item.warn(
+                    "has no effect: with `users = \"none\"` nobody is looked up, active or not",
+                    instead,
+                );
+            }
+            if let (Some(item), true) = (&revoke_item, check_revoke) {
+                item.refuse(
+                    "cannot be checked: with `users = \"none\"` there is no record to compare with",
+                    instead,
+                );
+            }
+            if let (Some(item), UserIdField::Username) = (&field_item, field) {
+                item.refuse(
+                    "has no effect: with `users = \"none\"` there is no record that has a username",
+                    instead,
+                );
+            }
+            Some(Users::Claims { username_claim })
+        }
+    }
+}
+
+/// The name of a store, or `none`: `Some(None)`.
+fn store_or_none(item: &Item<'_>, stores: &Names) -> Option<Option<Arc<str>>> {
+    let text = item.text_for("the name of a store", "write the name of a store, or \"none\"")?;
+    if text.as_str() == NONE {
+        Some(None)
+    } else {
+        stores.find(&text).map(Some)
+    }
+}

@@ -1,0 +1,238 @@
+//! The keys of a JWT authenticator: `keys`, or a JWK Set. Each key is bound to its algorithm here.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::auth::jwt::KeySet;
+use crate::auth::jwt::keys::{Algorithm, VerificationKey};
+use crate::config::reader::{Item, Section};
+
+const EXAMPLE: &str = "keys = [{ algorithm = \"RS256\", file = \"jwt.pub.pem\" }]";
+/// RFC 7518, section 3.2: as long as the hash, and SHA-256 is the shortest.
+const LEAST_SECRET_BYTES: usize = 32;
+const JWKS_LATER: &[&str] = &["url", "refresh", "cooldown", "max_stale", "ca"];
+
+pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
+    let algorithms_item = section.take("algorithms");
+    let algorithms = algorithms_item.as_ref().and_then(algorithms);
+    match (section.take("keys"), section.take("jwks")) {
+        (Some(keys), None) => {
+            let list = keys.full_list(EXAMPLE)?;
+            let keys = list
+                .into_iter()
+                .filter_map(|item| key(item, algorithms.as_deref()))
+                .collect();
+            Some(KeySet::Static(keys))
+        }
+        (None, Some(jwks)) => {
+            if algorithms_item.is_none() {
+                section.lacks(
+                    "`algorithms` is missing: keys of a JWK Set may be used only with those that are written",
+                    "write `algorithms = [\"RS256\"]`",
+                );
+            }
+            let file = self::jwks(jwks.clone(), algorithms.as_deref())?;
+            Some(KeySet::Jwks(file))
+        }
+        (Some(keys), Some(jwks)) => {
+            let problem = jwks.problem("`keys` and `jwks` at once", "take one of them out");
+            jwks.add(problem.beside(keys.span(), "the other one"));
+            None
+        }
+        (None, None) => {
+            section.lacks(
+                "there are no keys to verify tokens with",
+                format!("write `{EXAMPLE}`, or `jwks = {{ file = \"jwks.json\" }}`"),
+            );
+            None
+        }
+    }
+}
+
+fn algorithm(item: &Item<'_>) -> Option<Algorithm> {
+    let known = Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
+    item.text()?.choice(&known, &[])
+}
+
+fn algorithms(item: &Item<'_>) -> Option<Vec<Algorithm>> {
+    let list = item.full_list("algorithms = [\"RS256\"]")?;
+    let algorithms: Vec<Algorithm> = list.iter().filter_map(algorithm).collect();
+    (algorithms.len() == list.len()).then_some(algorithms)
+}
+
+fn key(item: Item<'_>, allowed: Option<&[Algorithm]>) -> Option<VerificationKey> {
+    let mut section = item.clone().section(&[])?;
+    let algorithm_item = section.require("algorithm", "algorithm = \"RS256\"");
+    let algorithm = algorithm_item.as_ref().and_then(algorithm);
+    let (file, secret) = (section.take("file"), section.take("secret"));
+    let kid = section.take("kid").map(|item| item.full_text());
+    let (Some(algorithm), Some(algorithm_item)) = (algorithm, algorithm_item) else {
+        return None;
+    };
+    let name = algorithm.name();
+    if allowed.is_some_and(|allowed| !allowed.contains(&algorithm)) {
+        algorithm_item.refuse(
+            format!("{name} is not among `algorithms`"),
+            format!("add {name:?} there, or take the key out"),
+        );
+    }
+    let kid = match kid {
+        None => None,
+        Some(kid) => Some(kid?),
+    };
+    match (file, secret, algorithm.is_hmac()) {
+        (None, Some(secret), true) => from_secret(&secret, algorithm, kid.as_deref()),
+        (Some(file), None, false) => from_file(&file, algorithm, kid.as_deref()),
+        (file, Some(secret), false) => {
+            let instead = match file {
+                Some(_) => "take `secret` out",
+                None => "write `file = \"jwt.pub.pem\"`, the public key in PEM",
+            };
+            secret.refuse(
+                format!("{name} is verified with a public key, not with a secret"),
+                instead,
+            );
+            None
+        }
+        (Some(file), secret, true) => {
+            let instead = match secret {
+                Some(_) => "take `file` out",
+                None => "write `secret = { file = \"…\" }` or `secret = { env = \"JWT_SECRET\" }`",
+            };
+            file.refuse(
+                format!("{name} is verified with a secret, not with a key file"),
+                instead,
+            );
+            None
+        }
+        (None, None, true) => {
+            section.lacks(
+                format!("the secret of the {name} key is missing"),
+                "write `secret = { env = \"JWT_SECRET\" }` or `secret = { file = \"…\" }`",
+            );
+            None
+        }
+        (None, None, false) => {
+            section.lacks(
+                format!("the file of the {name} key is missing"),
+                "write `file = \"jwt.pub.pem\"`, the public key in PEM",
+            );
+            None
+        }
+    }
+}
+
+fn from_secret(item: &Item<'_>, algorithm: Algorithm, kid: Option<&str>) -> Option<VerificationKey> {
+    let secret = item.secret_bytes()?;
+    let bytes = secret.expose();
+    match VerificationKey::from_secret(algorithm, kid, &secret) {
+        Ok(key) => {
+            if bytes.len() < LEAST_SECRET_BYTES {
+                item.warn(
+                    format!(
+                        "the secret has {} bytes: a short one can be guessed from any token it signed",
+                        bytes.len()
+                    ),
+                    format!("use at least {LEAST_SECRET_BYTES}, such as `openssl rand -hex 32` makes"),
+                );
+            }
+            if bytes.last() == Some(&b'\n') {
+                item.warn(
+                    "the secret ends in a newline, which is a part of it",
+                    "take it out (`printf %s` writes none) unless whoever signs has it too",
+                );
+            }
+            Some(key)
+        }
+        Err(error) => {
+            item.refuse(error.to_string(), "write a secret of at least 32 bytes");
+            None
+        }
+    }
+}
+
+fn from_file(item: &Item<'_>, algorithm: Algorithm, kid: Option<&str>) -> Option<VerificationKey> {
+    let file = item.path()?;
+    let key = fs::read(&file)
+        .map_err(|error| format!("cannot be read: {error}"))
+        .and_then(|pem| VerificationKey::from_pem(algorithm, kid, &pem).map_err(|error| error.to_string()));
+    match key {
+        Ok(key) => Some(key),
+        Err(error) => {
+            let instead = format!(
+                "name the public key for {} in PEM (-----BEGIN PUBLIC KEY-----)",
+                algorithm.name()
+            );
+            item.refuse(format!("{}: {error}", file.display()), instead);
+            None
+        }
+    }
+}
+
+fn jwks(item: Item<'_>, algorithms: Option<&[Algorithm]>) -> Option<Vec<VerificationKey>> {
+    let mut section = item.clone().section(JWKS_LATER)?;
+    let file_item = section.require("file", "jwks = { file = \"jwks.json\" }")?;
+    let file = file_item.path()?;
+    let refuse = |problem: String, instead: &str| {
+        file_item.refuse(format!("{}: {problem}", file.display()), instead);
+        None
+    };
+    let text = match fs::read(&file) {
+        Ok(text) => text,
+        Err(error) => {
+            return refuse(
+                format!("cannot be read: {error}"),
+                "name a file with a JWK Set (RFC 7517, section 5)",
+            );
+        }
+    };
+    let keys = match VerificationKey::from_jwks(&text, algorithms?) {
+        Ok(keys) => keys,
+        Err(error) => {
+            return refuse(
+                error.to_string(),
+                "write `{\"keys\": […]}` as RFC 7517 says, with public keys",
+            );
+        }
+    };
+    if keys.is_empty() {
+        return refuse(
+            why_none(&text),
+            "a key is used if its `use` is \"sig\" or absent, and its `alg` is among `algorithms` or absent",
+        );
+    }
+    if keys.iter().all(|key| key.kid().is_none()) {
+        return refuse(
+            "no key has a `kid`, and in a set nothing else chooses".to_owned(),
+            "give each key a `kid`, or write it under `keys`",
+        );
+    }
+    Some(keys)
+}
+
+/// Why a set holds no key for us, key by key.
+fn why_none(text: &[u8]) -> String {
+    let set: Value = serde_json::from_slice(text).unwrap_or_default();
+    let Some(keys) = set["keys"].as_array().filter(|keys| !keys.is_empty()) else {
+        return "the set is empty".to_owned();
+    };
+    let reason = |key: &Value| {
+        let verifies = |ops: &Vec<Value>| ops.iter().any(|op| op == "verify");
+        if let Some(usage) = key["use"].as_str().filter(|usage| *usage != "sig") {
+            format!("is for {usage:?} (`use`), not for signatures")
+        } else if key["key_ops"].as_array().is_some_and(|ops| !verifies(ops)) {
+            "is not for verifying (`key_ops`)".to_owned()
+        } else if let Some(alg) = key["alg"].as_str() {
+            format!("is for {alg}, which is not among `algorithms` or not for its type")
+        } else {
+            format!("is of type {} and suits none of `algorithms`", key["kty"])
+        }
+    };
+    let reasons: Vec<String> = keys
+        .iter()
+        .enumerate()
+        .map(|(at, key)| format!("keys[{at}] {}", reason(key)))
+        .collect();
+    format!("no key can be used: {}", reasons.join("; "))
+}

@@ -1,0 +1,101 @@
+//! From tables to settings, one file a table. Each goes on after a problem and hands back what it could make of it: whoever sees
+//! a problem throws the result away, and until then a broken store does not hide a broken route.
+
+mod authenticators;
+mod claims;
+mod identity;
+mod jwt;
+mod keys;
+mod place;
+mod require;
+mod routes;
+mod server;
+mod stores;
+mod upstreams;
+
+use std::sync::Arc;
+
+use super::Config;
+use super::problem::Problem;
+use super::reader::{Section, Text, nearest};
+
+/// Tables and keys of the contract that this version has not built: a key that is there but early is no typo.
+pub(super) const ROOT_LATER: &[&str] = &["probes"];
+
+/// Reads the whole file. The result counts only if no error was gathered.
+pub(super) fn config(mut root: Section<'_>) -> Config {
+    let server = server::server(&mut root);
+    let admin = server::admin(&mut root, &server.settings);
+    let log = server::log(&mut root);
+
+    let stores = stores::stores(&mut root);
+    let identity = identity::identity(&mut root);
+    let mut authenticators = authenticators::authenticators(&mut root, &stores.names, &identity);
+    let upstreams = upstreams::upstreams(&mut root);
+    let routes = routes::routes(&mut root, &authenticators, &upstreams.names, identity.credential);
+    claims::keep(&mut authenticators.settings, &identity.table, &routes);
+    Config {
+        server: server.settings,
+        tls: server.tls,
+        admin,
+        log,
+        stores: stores.settings,
+        authenticators: authenticators.settings,
+        identity: identity.table,
+        strip: identity.strip,
+        upstreams: upstreams.settings,
+        routes,
+    }
+}
+
+/// The names of one kind of table: all that are written, those with problems of their own too.
+#[derive(Debug)]
+pub(super) struct Names {
+    /// What the tables are called, such as `stores`.
+    table: &'static str,
+    /// What one is called, such as `store`.
+    one: &'static str,
+    names: Vec<Arc<str>>,
+}
+
+impl Names {
+    fn new(table: &'static str, one: &'static str) -> Self {
+        Self {
+            table,
+            one,
+            names: Vec::new(),
+        }
+    }
+
+    /// The name that a text holds, if there is such a table.
+    fn find(&self, text: &Text<'_>) -> Option<Arc<str>> {
+        let found = self.names.iter().find(|name| ***name == *text.as_str());
+        if found.is_none() {
+            let (table, one) = (self.table, self.one);
+            let instead = match nearest(text.as_str(), self.names.iter().map(AsRef::as_ref)) {
+                Some(name) => format!("did you mean {name:?}?"),
+                None if self.names.is_empty() => format!("add a table `[{table}.NAME]`"),
+                None => format!("write {}, or add a table `[{table}.NAME]`", self.listed()),
+            };
+            text.item()
+                .add(absent(text, &format!("names no {one} of this file"), instead));
+        }
+        found.cloned()
+    }
+
+    /// `"a"`, `"b"` or `"c"`.
+    fn listed(&self) -> String {
+        let quoted: Vec<String> = self.names.iter().map(|name| format!("{name:?}")).collect();
+        match quoted.as_slice() {
+            [] => String::new(),
+            [one] => one.clone(),
+            [most @ .., last] => format!("{} or {last}", most.join(", ")),
+        }
+    }
+}
+
+fn absent(text: &Text<'_>, what: &str, instead: String) -> Problem {
+    text.item()
+        .problem(format!("{} {what}", text.quoted()), instead)
+        .as_absent()
+}

@@ -1,0 +1,121 @@
+//! Where a route applies: `host`, `path`, `methods`.
+
+use http::Method;
+
+use crate::config::reader::{Item, Section, is_token_byte};
+use crate::proxy::routes::{HostPattern, PathPattern, Place};
+
+const A_PATH: &str = "write \"/api/hello\" for one path, or \"/api/*\" for it and all below";
+
+/// Reads the three keys; `None` if one of them is wrong.
+pub(super) fn place(section: &mut Section<'_>) -> Option<Place> {
+    let path = section
+        .require("path", "path = \"/api/*\"")
+        .and_then(|item| path(&item));
+    let host = match section.take("host") {
+        None => Some(HostPattern::Any),
+        Some(item) => host(&item),
+    };
+    let methods = match section.take("methods") {
+        None => Some(Vec::new()),
+        Some(item) => methods(&item),
+    };
+    Some(Place {
+        host: host?,
+        path: path?,
+        methods: methods?,
+    })
+}
+
+/// Whether a text is a host in lower case: a DNS name, an IPv4 address, or an IPv6 address in brackets; no port.
+pub(super) fn is_host(text: &str) -> bool {
+    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte))
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+fn host(item: &Item<'_>) -> Option<HostPattern> {
+    let text = item.text_for("a host", "write \"api.example.com\" or \"*.example.com\"")?;
+    let written = text.as_str();
+    let (domain, pattern): (_, fn(Box<str>) -> HostPattern) = match written.strip_prefix("*.") {
+        Some(domain) => (domain, HostPattern::Below),
+        None => (written, HostPattern::Exact),
+    };
+    let plain = domain.strip_suffix('.').unwrap_or(domain).to_ascii_lowercase();
+    let without_port = plain.rsplit_once(':').map_or(plain.as_str(), |(host, _)| host);
+    if is_host(domain) {
+        return Some(pattern(domain.into()));
+    }
+    let instead = if is_host(without_port) {
+        let star = if written.starts_with("*.") { "*." } else { "" };
+        format!("write \"{star}{without_port}\": case, port and a last dot do not count")
+    } else {
+        "write \"api.example.com\" or \"*.example.com\"".to_owned()
+    };
+    text.refuse("is no host", instead);
+    None
+}
+
+fn path(item: &Item<'_>) -> Option<PathPattern> {
+    let text = item.text_for("a path", A_PATH)?;
+    let (written, pattern): (_, fn(Box<str>) -> PathPattern) = match text.as_str().strip_suffix("/*") {
+        Some(prefix) => (prefix, PathPattern::Below),
+        None => (text.as_str(), PathPattern::Exact),
+    };
+    let wrong = if !text.as_str().starts_with('/') {
+        Some("does not begin with `/`")
+    } else if written.contains('*') {
+        Some("has a `*` that is not a whole last segment")
+    } else if written.contains(['?', '#']) {
+        Some("has a query or a fragment, which no route is found by")
+    } else if written.contains(['%', ';', '\\']) {
+        Some("has one of `%`, `;` and `\\`, which servers read differently")
+    } else if written.bytes().any(|byte| byte <= b' ' || byte == 0x7F) {
+        Some("has a blank or a control character")
+    } else if written.contains("//") || (written.ends_with('/') && text.as_str().ends_with("/*")) {
+        Some("has an empty segment, which servers collapse")
+    } else if written.split('/').any(|segment| segment == "." || segment == "..") {
+        Some("has a dot segment, which servers resolve")
+    } else {
+        None
+    };
+    match wrong {
+        None => Some(pattern(written.into())),
+        Some(wrong) => {
+            text.refuse(wrong, A_PATH);
+            None
+        }
+    }
+}
+
+fn methods(item: &Item<'_>) -> Option<Vec<Method>> {
+    let mut methods: Vec<Method> = Vec::new();
+    let list = item.full_list("methods = [\"GET\", \"POST\"]")?;
+    let count = list.len();
+    for item in list {
+        let text = item.text_for("a method", "write one such as \"GET\"")?;
+        let name = text.as_str();
+        if matches!(name, "CONNECT" | "TRACE") {
+            text.refuse("is answered with 501 on every route", "take it out");
+        } else if name.is_empty() || !name.bytes().all(is_token_byte) {
+            text.refuse("is no method", "write one such as \"GET\"");
+        } else if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            text.refuse(
+                "is no method that anybody sends: case counts",
+                format!("write {:?}", name.to_ascii_uppercase()),
+            );
+        } else if methods.iter().any(|method| method.as_str() == name) {
+            text.refuse("is written twice", "take one of them out");
+        } else {
+            methods.extend(Method::from_bytes(name.as_bytes()).ok());
+        }
+    }
+    (methods.len() == count).then_some(methods)
+}

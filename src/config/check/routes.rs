@@ -1,0 +1,239 @@
+//! `[[routes]]`: who may go where.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method};
+
+use super::Names;
+use super::authenticators::Authenticators;
+use super::identity::credential;
+use super::place::place;
+use super::require::requirements;
+use crate::config::problem::Problem;
+use crate::config::reader::{Item, Section};
+use crate::config::{Authenticator, Route};
+use crate::outbound::identity::CredentialMode;
+use crate::policy::{Policy, Requirements};
+use crate::proxy::routes::{Challenge, ErrorShape, HostPattern, PathPattern};
+
+const LATER: &[&str] = &["cors"];
+const LEAST: &str = "[[routes]]` with `path = \"/api/*\"`, `authenticate = [\"token\"]` and `upstream = \"app\"";
+
+/// A route, and where it stands.
+struct Written {
+    route: Route,
+    key: String,
+    span: Range<usize>,
+}
+
+pub(super) fn routes(
+    root: &mut Section<'_>,
+    authenticators: &Authenticators,
+    upstreams: &Names,
+    default_credential: CredentialMode,
+) -> Vec<Route> {
+    let Some(item) = root.require("routes", LEAST) else {
+        return Vec::new();
+    };
+    let list = item.full_list(LEAST).unwrap_or_default();
+    let mut written: Vec<Written> = Vec::new();
+    for item in list {
+        let (key, span) = (item.key().to_owned(), item.span());
+        let route = item
+            .section(LATER)
+            .and_then(|section| route(section, authenticators, upstreams, default_credential));
+        written.extend(route.map(|route| Written { route, key, span }));
+    }
+    refuse_equals(root, &written);
+    refuse_open_back_doors(root, &written);
+    written.into_iter().map(|written| written.route).collect()
+}
+
+fn route(
+    mut section: Section<'_>,
+    authenticators: &Authenticators,
+    upstreams: &Names,
+    default_credential: CredentialMode,
+) -> Option<Route> {
+    let place = place(&mut section);
+    let authenticate = section.take("authenticate");
+    let public_item = section.take("public");
+    let public = public_item.as_ref().and_then(Item::flag);
+    let optional_item = section.take("optional");
+    let optional = optional_item.as_ref().and_then(Item::flag).unwrap_or(false);
+    let require_item = section.take("require");
+    let challenge_item = section.take("challenge");
+    let first = challenge_item
+        .as_ref()
+        .and_then(|item| item.text()?.choice(&[("first", true), ("none", false)], &[]));
+    let errors = section
+        .take("errors")
+        .and_then(|item| item.text()?.choice(&[("drf", ErrorShape::Drf)], &["problem"]));
+    let upstream = section
+        .require("upstream", "upstream = \"app\"")
+        .and_then(|item| upstreams.find(&item.text()?));
+    let own_credential = section.take("credential").and_then(|item| credential(&item));
+    let body_bytes = section.take("body_bytes").and_then(|item| item.size_or_unlimited());
+    let response_timeout: Option<Duration> = section
+        .take("response_timeout")
+        .and_then(|item| item.duration(crate::config::reader::Zero::Refused));
+
+    let names: Option<Vec<Arc<str>>> = match (&authenticate, public) {
+        (Some(item), Some(true)) => {
+            let problem = item.problem(
+                "a route is public or authenticated, not both",
+                "take one of the two out",
+            );
+            section.add(match &public_item {
+                Some(public) => problem.beside(public.span(), "public here"),
+                None => problem,
+            });
+            None
+        }
+        (None, Some(true)) => {
+            for item in [&optional_item, &require_item].into_iter().flatten() {
+                item.refuse(
+                    "has no effect on a public route: nobody is asked who they are",
+                    "take it out, or write `authenticate`",
+                );
+            }
+            Some(Vec::new())
+        }
+        (Some(item), _) => named(item, authenticators),
+        (None, _) => {
+            section.lacks(
+                "who may pass is not said",
+                "write `authenticate = [\"token\"]`, or `public = true` to let everybody through",
+            );
+            None
+        }
+    };
+    let is_public = public == Some(true);
+    let require = require_item
+        .filter(|_| !is_public)
+        .and_then(|item| item.section(&[]))
+        .map(requirements);
+    let policy = if is_public {
+        Policy::Public
+    } else {
+        Policy::Authenticated {
+            optional,
+            require: require.unwrap_or_else(Requirements::default),
+        }
+    };
+    let names = names?;
+    let challenge = match first
+        .unwrap_or(true)
+        .then(|| names.first().and_then(|name| authenticators.settings.get(name)))
+    {
+        Some(Some(authenticator)) => Challenge::First(challenge(authenticator)),
+        _ => Challenge::None,
+    };
+    Some(Route {
+        place: place?,
+        policy,
+        authenticate: names,
+        errors: errors.unwrap_or(ErrorShape::Drf),
+        challenge,
+        upstream: upstream?,
+        credential: own_credential.unwrap_or(default_credential),
+        body_bytes,
+        response_timeout,
+    })
+}
+
+fn named(item: &Item<'_>, authenticators: &Authenticators) -> Option<Vec<Arc<str>>> {
+    let mut names: Vec<Arc<str>> = Vec::new();
+    for item in item.full_list("authenticate = [\"token\"]")? {
+        let text = item.text_for("the name of an authenticator", "write its name, in quotes")?;
+        let name = authenticators.names.find(&text)?;
+        if names.contains(&name) {
+            text.refuse("is written twice", "take one of them out");
+        }
+        names.push(name);
+    }
+    Some(names)
+}
+
+/// As DRF's `TokenAuthentication` and SimpleJWT's `JWTAuthentication` write `WWW-Authenticate`.
+fn challenge(authenticator: &Authenticator) -> HeaderValue {
+    let text = match authenticator {
+        Authenticator::Token(token) => token.schemes.first().cloned().unwrap_or_default(),
+        Authenticator::Jwt(jwt) => {
+            format!(
+                "{} realm=\"{}\"",
+                jwt.schemes.first().map_or("Bearer", String::as_str),
+                jwt.realm
+            )
+        }
+    };
+    // A scheme or realm that cannot stand there was refused where it is written.
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
+}
+
+/// Two routes for the same requests: nobody could say which of them holds.
+fn refuse_equals(root: &Section<'_>, written: &[Written]) {
+    for (at, one) in written.iter().enumerate() {
+        for other in &written[..at] {
+            let (own, others) = (&one.route.place, &other.route.place);
+            if own.host == others.host && own.path == others.path && overlap(&own.methods, &others.methods) {
+                let what = format!("{} is for the same requests as {}", one.key, other.key);
+                let instead = "take one of them out, or give them different `methods`";
+                root.add(
+                    Problem::error(one.span.clone(), &one.key, what, instead)
+                        .beside(other.span.clone(), "the other one"),
+                );
+            }
+        }
+    }
+}
+
+/// A route that names a method goes before one that names none, so only like overlaps with like.
+fn overlap(one: &[Method], other: &[Method]) -> bool {
+    match (one, other) {
+        ([], []) => true,
+        ([], _) | (_, []) => false,
+        _ => one.iter().any(|method| other.contains(method)),
+    }
+}
+
+/// A public route for any host leads past a route that protects the same path for one host: who sends another `Host` is let in.
+fn refuse_open_back_doors(root: &Section<'_>, written: &[Written]) {
+    let open = written
+        .iter()
+        .filter(|open| open.route.policy == Policy::Public && open.route.place.host == HostPattern::Any);
+    for open in open {
+        let guarded = written.iter().find(|guarded| {
+            guarded.route.policy != Policy::Public
+                && guarded.route.place.host != HostPattern::Any
+                && guarded.route.upstream == open.route.upstream
+                && meet(&open.route.place.path, &guarded.route.place.path)
+        });
+        if let Some(guarded) = guarded {
+            let what = format!(
+                "{} lets everybody past {}, which protects the same path for one host only",
+                open.key, guarded.key
+            );
+            let instead = "give this route a `host` too, or protect the path for every host";
+            root.add(
+                Problem::error(open.span.clone(), &open.key, what, instead)
+                    .beside(guarded.span.clone(), "the protected one"),
+            );
+        }
+    }
+}
+
+/// Whether one pattern covers the other.
+fn meet(one: &PathPattern, other: &PathPattern) -> bool {
+    let below = |path: &str, prefix: &str| {
+        path == prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'))
+    };
+    match (one, other) {
+        (PathPattern::Exact(one), PathPattern::Exact(other)) => one == other,
+        (PathPattern::Below(prefix), PathPattern::Exact(path))
+        | (PathPattern::Exact(path), PathPattern::Below(prefix)) => below(path, prefix),
+        (PathPattern::Below(one), PathPattern::Below(other)) => below(one, other) || below(other, one),
+    }
+}

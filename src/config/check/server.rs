@@ -1,0 +1,193 @@
+//! `[server]` with its tables, `[admin]` and `[log]`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::thread;
+
+use bytesize::ByteSize;
+use tracing::Level;
+
+use crate::config::reader::{Item, Section, Zero};
+use crate::server::{Drain, Limits, Settings};
+use crate::telemetry::{self, Format};
+use crate::tls::provider::MinVersion;
+use crate::tls::{self, server::Certificate};
+
+const LATER: &[&str] = &["trusted_proxies", "proxy_protocol", "redirect_http"];
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
+const MOST_WORKERS: u64 = 1024;
+/// More than any machine has ports or memory for.
+const MOST_CONNECTIONS: u64 = 10_000_000;
+/// hyper reads heads into a buffer that is never smaller.
+const LEAST_HEADER_BYTES: ByteSize = ByteSize::kib(8);
+const MOST_HEADER_BYTES: ByteSize = ByteSize::mib(16);
+/// A `HeaderMap` holds no more than 24,576 fields and panics beyond.
+const MOST_HEADERS: u64 = 10_000;
+const MOST_STREAMS: u64 = 100_000;
+
+/// `[server]` as it was read.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) settings: Settings,
+    pub(super) tls: Option<tls::server::Settings>,
+}
+
+pub(super) fn server(root: &mut Section<'_>) -> Server {
+    let (limits, drain) = (Limits::default(), Drain::default());
+    let mut settings = Settings {
+        listen: Vec::new(),
+        workers: cores(),
+        limits,
+        drain,
+    };
+    let Some(mut section) = root.require("server", LEAST).and_then(|item| item.section(LATER)) else {
+        return Server { settings, tls: None };
+    };
+    let listen = section.require("listen", "listen = [\"127.0.0.1:8443\"]");
+    let allow_cleartext = section.flag_or("allow_cleartext", false);
+    let tls_item = section.take("tls");
+    let encrypted = tls_item.is_some();
+    let tls = tls_item.and_then(|item| item.section(&["client_auth"])).map(tls);
+    if let Some(listen) = listen {
+        settings.listen = addresses(&listen, encrypted || allow_cleartext);
+    }
+    settings.workers = match section.count_or("workers", (0, MOST_WORKERS), 0) {
+        0 => cores(),
+        workers => workers,
+    };
+    if let Some(section) = section.section("limits", &["in_flight"]) {
+        settings.limits = self::limits(section);
+    }
+    if let Some(mut section) = section.section("drain", &[]) {
+        settings.drain = Drain {
+            delay: section.duration_or("delay", Zero::Taken, drain.delay),
+            timeout: section.duration_or("timeout", Zero::Taken, drain.timeout),
+        };
+    }
+    Server { settings, tls }
+}
+
+const LEAST: &str = "[server]` and `listen = [\"127.0.0.1:8443\"]";
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, Into::into)
+}
+
+fn addresses(listen: &Item<'_>, cleartext_beyond_loopback: bool) -> Vec<SocketAddr> {
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for item in listen.full_list("listen = [\"127.0.0.1:8443\"]").unwrap_or_default() {
+        let Some(address) = item.address() else { continue };
+        if address.port() != 0 && addresses.contains(&address) {
+            item.refuse(format!("{address} is written twice"), "take one of them out");
+        }
+        if !cleartext_beyond_loopback && !address.ip().to_canonical().is_loopback() {
+            item.refuse(
+                format!("{address} would be served in the clear, credentials and all"),
+                "add `[server.tls]` with certificates; or, where TLS ends before this gateway, `allow_cleartext = true`",
+            );
+        }
+        addresses.push(address);
+    }
+    addresses
+}
+
+fn tls(mut section: Section<'_>) -> tls::server::Settings {
+    const EXAMPLE: &str = "certificates = [{ chain = \"server.pem\", key = \"server.key\" }]";
+    let list = section
+        .require("certificates", EXAMPLE)
+        .and_then(|item| item.full_list(EXAMPLE))
+        .unwrap_or_default();
+    let certificates = list.into_iter().filter_map(certificate).collect();
+    let versions = [("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
+    let min_version = section.choice_or("min_version", &versions, MinVersion::Tls12);
+    tls::server::Settings {
+        certificates,
+        min_version,
+    }
+}
+
+fn certificate(item: Item<'_>) -> Option<Certificate> {
+    let mut section = item.clone().section(&[])?;
+    let chain = section
+        .require("chain", "chain = \"server.pem\"")
+        .and_then(|item| item.path());
+    let key = section
+        .require("key", "key = \"server.key\"")
+        .and_then(|item| item.path());
+    match Certificate::load(&chain?, &key?) {
+        Ok(certificate) => Some(certificate),
+        Err(error) => {
+            let instead = "name a PEM file with the certificate and those that signed it, the server's own first, and one with its key";
+            item.refuse(error.to_string(), instead);
+            None
+        }
+    }
+}
+
+fn limits(mut section: Section<'_>) -> Limits {
+    let default = Limits::default();
+    let header_bytes = section
+        .take("header_bytes")
+        .and_then(|item| item.size(LEAST_HEADER_BYTES, MOST_HEADER_BYTES));
+    let streams = section.count_or("h2_streams", (1, MOST_STREAMS), default.h2_streams as usize);
+    Limits {
+        connections: section.count_or("connections", (1, MOST_CONNECTIONS), default.connections),
+        header_bytes: header_bytes.unwrap_or(default.header_bytes),
+        headers: section.count_or("headers", (1, MOST_HEADERS), default.headers),
+        body_bytes: section
+            .take("body_bytes")
+            .and_then(|item| item.size_or_unlimited())
+            .unwrap_or(default.body_bytes),
+        tls_handshake_timeout: section.duration_or(
+            "tls_handshake_timeout",
+            Zero::Refused,
+            default.tls_handshake_timeout,
+        ),
+        header_timeout: section.duration_or("header_timeout", Zero::Refused, default.header_timeout),
+        idle_timeout: section.duration_or("idle_timeout", Zero::Refused, default.idle_timeout),
+        body_read_timeout: section.duration_or("body_read_timeout", Zero::Refused, default.body_read_timeout),
+        h2_streams: u32::try_from(streams).unwrap_or(default.h2_streams),
+    }
+}
+
+/// `[admin]`: on by default, on loopback.
+pub(super) fn admin(root: &mut Section<'_>, server: &Settings) -> SocketAddr {
+    let Some(mut section) = root.section("admin", &[]) else {
+        return DEFAULT_ADMIN;
+    };
+    let Some(item) = section.take("listen") else {
+        return DEFAULT_ADMIN;
+    };
+    let address = item.address().unwrap_or(DEFAULT_ADMIN);
+    if address.port() != 0 && server.listen.contains(&address) {
+        item.refuse(
+            format!("{address} is in `server.listen` too"),
+            "write a port of its own, such as \"127.0.0.1:9901\"",
+        );
+    }
+    address
+}
+
+/// `[log]`.
+pub(super) fn log(root: &mut Section<'_>) -> telemetry::Settings {
+    let default = telemetry::Settings::default();
+    let Some(mut section) = root.section("log", &[]) else {
+        return default;
+    };
+    let levels = [
+        ("error", Level::ERROR),
+        ("warn", Level::WARN),
+        ("info", Level::INFO),
+        ("debug", Level::DEBUG),
+        ("trace", Level::TRACE),
+    ];
+    telemetry::Settings {
+        level: section.choice_or("level", &levels, default.level),
+        format: section.choice_or(
+            "format",
+            &[("text", Format::Text), ("json", Format::Json)],
+            default.format,
+        ),
+        access: section.flag_or("access", default.access),
+        query: section.flag_or("query", default.query),
+    }
+}

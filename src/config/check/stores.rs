@@ -1,0 +1,169 @@
+//! `[stores.*]`: where tokens, users and revocations are.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Names;
+use crate::auth::store::{Kind, Settings, embedded, redis};
+use crate::config::reader::{Item, Section, Text, Zero};
+
+const LATER: &[&str] = &["urls", "mode", "service", "tls", "invalidation", "digest", "seal"];
+const DEFAULT_PREFIX: &str = "authgate:";
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(250);
+/// What keys say where no store is meant.
+pub(super) const NONE: &str = "none";
+
+#[derive(Debug, Clone, Copy)]
+enum Is {
+    Redis,
+    Embedded,
+}
+
+/// The stores as they were read.
+#[derive(Debug)]
+pub(super) struct Stores {
+    pub(super) names: Names,
+    pub(super) settings: Vec<Settings>,
+}
+
+pub(super) fn stores(root: &mut Section<'_>) -> Stores {
+    let mut stores = Stores {
+        names: Names::new("stores", "store"),
+        settings: Vec::new(),
+    };
+    let Some(mut section) = root.section("stores", &[]) else {
+        return stores;
+    };
+    for named in section.take_all() {
+        let name: Arc<str> = named.name.into();
+        if named.name == NONE {
+            named.item.refuse(
+                "no store can be called `none`: other keys say so where they mean no store",
+                "rename it",
+            );
+        }
+        stores.names.names.push(Arc::clone(&name));
+        if let Some(kind) = named.item.section(LATER).and_then(kind) {
+            stores.settings.push(Settings { name, kind });
+        }
+    }
+    stores.settings.sort_by(|one, other| one.name.cmp(&other.name));
+    stores
+}
+
+fn kind(mut section: Section<'_>) -> Option<Kind> {
+    let kinds = [("redis", Is::Redis), ("embedded", Is::Embedded)];
+    let kind = section
+        .require("kind", "kind = \"redis\"` or `kind = \"embedded\"")
+        .and_then(|item| item.text()?.choice(&kinds, &[]));
+    match kind {
+        Some(Is::Redis) => redis(section).map(Kind::Redis),
+        Some(Is::Embedded) => embedded(section).map(Kind::Embedded),
+        None => {
+            // Nobody can tell which of the other keys are right.
+            section.take_all();
+            None
+        }
+    }
+}
+
+fn redis(mut section: Section<'_>) -> Option<redis::Settings> {
+    let url = section
+        .require("url", "url = \"redis://127.0.0.1:6379/0\"")
+        .and_then(|item| item.text());
+    let endpoint = url.as_ref().and_then(endpoint);
+    let username = section.take("username").and_then(|item| item.full_text());
+    let password_item = section.take("password");
+    let password = password_item.as_ref().and_then(Item::secret_text);
+    if let (Some(item), Some(url)) = (&password_item, &url)
+        && password_in(url.as_str()).is_some()
+    {
+        item.refuse("there is a password in `url` too", "take it out of `url`");
+    }
+    let prefix = match section.take("prefix").and_then(|item| item.text()) {
+        Some(text) if text.as_str().chars().any(char::is_control) => {
+            text.refuse("has control characters", "write plain text, such as \"authgate:\"");
+            String::new()
+        }
+        Some(text) => text.into_string(),
+        None => DEFAULT_PREFIX.to_owned(),
+    };
+    let timeout = section.duration_or("timeout", Zero::Refused, DEFAULT_TIMEOUT);
+    Some(redis::Settings {
+        endpoint: endpoint?,
+        username,
+        password,
+        prefix,
+        timeout,
+    })
+}
+
+/// The URL may hold a password, so it is never quoted; what the library says of it does not repeat it.
+fn endpoint(url: &Text<'_>) -> Option<redis::Endpoint> {
+    if let Some(password) = password_in(url.as_str()) {
+        url.hide_part(password);
+    }
+    match redis::Endpoint::parse(url.as_str()) {
+        Ok(endpoint) => Some(endpoint),
+        Err(problem) => {
+            let instead =
+                "write \"redis://HOST:PORT/DB\", \"rediss://HOST:PORT/DB\" for TLS, or \"unix:///run/redis.sock?db=0\"";
+            url.item().refuse(format!("the URL cannot be used: {problem}"), instead);
+            None
+        }
+    }
+}
+
+/// Where in a URL its password is: behind the first `:` of the login, or as `pass=` of a socket's URL.
+fn password_in(url: &str) -> Option<Range<usize>> {
+    let start = url.find("://")? + 3;
+    let rest = &url[start..];
+    if let Some(end) = rest.find('/').map_or(rest, |slash| &rest[..slash]).rfind('@')
+        && let Some(colon) = rest[..end].find(':')
+    {
+        return Some(start + colon + 1..start + end);
+    }
+    let at = start
+        + rest
+            .find("pass=")
+            .filter(|at| *at > 0 && b"?&".contains(&rest.as_bytes()[at - 1]))?
+        + "pass=".len();
+    let end = url[at..].find(['&', '#']).map_or(url.len(), |end| at + end);
+    Some(at..end)
+}
+
+fn embedded(mut section: Section<'_>) -> Option<embedded::Settings> {
+    let item = section.require("file", "file = \"tokens.toml\"")?;
+    let file = item.path()?;
+    if !file.exists() {
+        item.warn(
+            format!(
+                "{} is not there yet: until it is, routes that need it answer 503",
+                file.display()
+            ),
+            "`authgate user put` and `authgate token create` make it",
+        );
+    }
+    Some(embedded::Settings { file })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_found_in_urls() {
+        for (url, expected) in [
+            ("redis://127.0.0.1:6379/0", None),
+            ("redis://ada@127.0.0.1:6379/0", None),
+            ("redis://:canary@127.0.0.1/0", Some("canary")),
+            ("rediss://ada:ca:na@ry@127.0.0.1:6379", Some("ca:na@ry")),
+            ("unix:///run/redis.sock?db=1&pass=canary&user=x", Some("canary")),
+            ("unix:///run/redis.sock?bypass=x", None),
+            ("127.0.0.1", None),
+        ] {
+            assert_eq!(password_in(url).map(|range| &url[range]), expected, "{url}");
+        }
+    }
+}

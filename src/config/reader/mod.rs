@@ -1,0 +1,351 @@
+//! Walks the tree of a TOML file: [`Section`] is a table, [`Item`] a value, and both know where they stand and what they are called.
+//!
+//! A key that nobody takes is a problem: a [`Section`] says so when it is dropped, so no key can be passed over by being forgotten.
+//! What cannot be read becomes a problem and then `None`, or the default, so that reading goes on.
+
+mod text;
+mod value;
+
+use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+pub(crate) use self::text::Text;
+pub(crate) use self::value::{Zero, fold, header_name, is_of_the_connection, is_token_byte};
+use super::problem::{Problem, Problems};
+
+/// What all parts of a file share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// What relative paths are relative to.
+    pub(crate) folder: PathBuf,
+    /// What was found.
+    pub(crate) problems: Problems,
+}
+
+/// A table that is being read. It reports what is left of it when it goes.
+#[derive(Debug)]
+pub(crate) struct Section<'c> {
+    context: &'c Context,
+    key: String,
+    span: Range<usize>,
+    left: Vec<Entry<'c>>,
+    known: Vec<&'static str>,
+    missing: Vec<(&'static str, String)>,
+    later: &'static [&'static str],
+}
+
+#[derive(Debug)]
+struct Entry<'c> {
+    name: &'c str,
+    span: Range<usize>,
+    item: Item<'c>,
+}
+
+/// An entry of a table whose names are free.
+#[derive(Debug)]
+pub(crate) struct Named<'c> {
+    /// The name.
+    pub(crate) name: &'c str,
+    /// Where the name stands.
+    pub(crate) span: Range<usize>,
+    /// What it names.
+    pub(crate) item: Item<'c>,
+}
+
+/// A value that is being read.
+#[derive(Debug, Clone)]
+pub(crate) struct Item<'c> {
+    context: &'c Context,
+    key: String,
+    span: Range<usize>,
+    value: &'c DeValue<'c>,
+}
+
+impl<'c> Section<'c> {
+    /// The whole file. `later` names keys of the contract that are not built yet.
+    pub(crate) fn root(context: &'c Context, table: &'c Spanned<DeTable<'c>>, later: &'static [&'static str]) -> Self {
+        Self::new(context, String::new(), 0..0, table.get_ref(), later)
+    }
+
+    fn new(
+        context: &'c Context,
+        key: String,
+        span: Range<usize>,
+        table: &'c DeTable<'c>,
+        later: &'static [&'static str],
+    ) -> Self {
+        let mut left: Vec<Entry<'c>> = table
+            .iter()
+            .map(|(name, value)| {
+                let key = join(&key, name.get_ref());
+                let item = Item {
+                    context,
+                    key,
+                    span: value.span(),
+                    value: value.get_ref(),
+                };
+                Entry {
+                    name: name.get_ref(),
+                    span: name.span(),
+                    item,
+                }
+            })
+            .collect();
+        left.sort_by_key(|entry| entry.span.start);
+        Self {
+            context,
+            key,
+            span,
+            left,
+            known: Vec::new(),
+            missing: Vec::new(),
+            later,
+        }
+    }
+
+    /// Where it is opened.
+    pub(crate) fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// Takes the value of a key that may be absent.
+    pub(crate) fn take(&mut self, name: &'static str) -> Option<Item<'c>> {
+        self.known.push(name);
+        let at = self.left.iter().position(|entry| entry.name == name)?;
+        Some(self.left.remove(at).item)
+    }
+
+    /// Takes the value of a key that must be there; `example` is what to write.
+    pub(crate) fn require(&mut self, name: &'static str, example: &str) -> Option<Item<'c>> {
+        let item = self.take(name);
+        if item.is_none() {
+            self.missing.push((name, format!("write `{example}`")));
+        }
+        item
+    }
+
+    /// Takes all entries of a table whose names are free.
+    pub(crate) fn take_all(&mut self) -> Vec<Named<'c>> {
+        self.left
+            .drain(..)
+            .map(|Entry { name, span, item }| Named { name, span, item })
+            .collect()
+    }
+
+    /// The table under a key, if it is there.
+    pub(crate) fn section(&mut self, name: &'static str, later: &'static [&'static str]) -> Option<Section<'c>> {
+        self.take(name)?.section(later)
+    }
+
+    /// Something that the table ought to have is missing.
+    pub(crate) fn lacks(&self, what: impl Into<String>, instead: impl Into<String>) {
+        self.context
+            .problems
+            .add(Problem::error(self.span(), &self.key, what, instead).as_absent());
+    }
+
+    /// Adds a problem that was made elsewhere.
+    pub(crate) fn add(&self, problem: Problem) {
+        self.context.problems.add(problem);
+    }
+}
+
+impl Drop for Section<'_> {
+    fn drop(&mut self) {
+        let mut misspelled = Vec::new();
+        for entry in &self.left {
+            let nearest = nearest(entry.name, self.known.iter().copied());
+            misspelled.extend(nearest);
+            let (what, instead) = if self.later.contains(&entry.name) {
+                (
+                    format!("`{}` is not built yet", entry.name),
+                    "this version cannot do it; take the key out".to_owned(),
+                )
+            } else {
+                let instead = match nearest {
+                    Some(name) => format!("did you mean `{name}`?"),
+                    None => format!("known here: {}", self.known.join(", ")),
+                };
+                (format!("unknown key `{}`", entry.name), instead)
+            };
+            self.context
+                .problems
+                .add(Problem::error(entry.span.clone(), &entry.item.key, what, instead));
+        }
+        // A key that is misspelled is not missing as well.
+        for (name, instead) in self.missing.iter().filter(|(name, _)| !misspelled.contains(name)) {
+            let what = format!("`{name}` is missing");
+            let problem = Problem::error(self.span.clone(), &join(&self.key, name), what, instead);
+            let problem = if self.key.is_empty() {
+                Problem { span: None, ..problem }
+            } else {
+                problem
+            };
+            self.context.problems.add(problem.as_absent());
+        }
+    }
+}
+
+impl<'c> Item<'c> {
+    /// The key path of this value.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Where it stands.
+    pub(crate) fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// The value is wrong.
+    pub(crate) fn refuse(&self, what: impl Into<String>, instead: impl Into<String>) {
+        self.context
+            .problems
+            .add(Problem::error(self.span(), &self.key, what, instead));
+    }
+
+    /// The value can be used, but somebody should know.
+    pub(crate) fn warn(&self, what: impl Into<String>, instead: impl Into<String>) {
+        self.context
+            .problems
+            .add(Problem::error(self.span(), &self.key, what, instead).as_warning());
+    }
+
+    /// Adds a problem that [`Item::problem`] began.
+    pub(crate) fn add(&self, problem: Problem) {
+        self.context.problems.add(problem);
+    }
+
+    /// A problem with this value, to be finished by the caller.
+    pub(crate) fn problem(&self, what: impl Into<String>, instead: impl Into<String>) -> Problem {
+        Problem::error(self.span(), &self.key, what, instead)
+    }
+
+    /// The value is of another type than `expected`, which is said as in `a duration`; `instead` is an example.
+    fn wrong_type(&self, expected: &str, instead: &str) {
+        let found = match self.value {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "a number",
+            DeValue::Float(_) => "a number with a fraction",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        self.refuse(format!("expected {expected}, found {found}"), instead);
+    }
+
+    /// A table.
+    pub(crate) fn section(self, later: &'static [&'static str]) -> Option<Section<'c>> {
+        if let DeValue::Table(table) = self.value {
+            return Some(Section::new(self.context, self.key, self.span, table, later));
+        }
+        let last = self.key.rsplit('.').next().unwrap_or_default();
+        self.wrong_type("a table", &format!("write `[{}]`, or `{last} = {{ … }}`", self.key));
+        None
+    }
+
+    /// A list; `example` is one. Each element is an item of its own.
+    pub(crate) fn list(&self, example: &str) -> Option<Vec<Item<'c>>> {
+        match self.value {
+            DeValue::Array(elements) => Some(
+                elements
+                    .iter()
+                    .enumerate()
+                    .map(|(at, element)| Item {
+                        context: self.context,
+                        key: format!("{}[{at}]", self.key),
+                        span: element.span(),
+                        value: element.get_ref(),
+                    })
+                    .collect(),
+            ),
+            _ => {
+                self.wrong_type("a list", &format!("write `{example}`"));
+                None
+            }
+        }
+    }
+
+    /// A list with something in it.
+    pub(crate) fn full_list(&self, example: &str) -> Option<Vec<Item<'c>>> {
+        let elements = self.list(example)?;
+        if elements.is_empty() {
+            self.refuse("the list is empty", format!("write `{example}`"));
+            return None;
+        }
+        Some(elements)
+    }
+
+    /// One value, or a list of such with something in it.
+    pub(crate) fn one_or_more(&self, example: &str) -> Option<Vec<Item<'c>>> {
+        match self.value {
+            DeValue::Array(_) => self.full_list(example),
+            _ => Some(vec![self.clone()]),
+        }
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn flag(&self) -> Option<bool> {
+        match self.value {
+            DeValue::Boolean(flag) => Some(*flag),
+            _ => {
+                self.wrong_type("true or false", "write `true` or `false`, without quotes");
+                None
+            }
+        }
+    }
+
+    /// Whether `false` is written, which some keys take in place of a text.
+    pub(crate) fn is_false(&self) -> bool {
+        matches!(self.value, DeValue::Boolean(false))
+    }
+
+    /// A whole number within bounds.
+    pub(crate) fn count(&self, bounds: RangeInclusive<u64>) -> Option<u64> {
+        let instead = format!("write a whole number from {} to {}", bounds.start(), bounds.end());
+        let DeValue::Integer(number) = self.value else {
+            self.wrong_type("a whole number", &instead);
+            return None;
+        };
+        let number = u64::from_str_radix(number.as_str(), number.radix())
+            .ok()
+            .filter(|number| bounds.contains(number));
+        if number.is_none() {
+            self.refuse("the number is out of bounds", instead);
+        }
+        number
+    }
+
+    /// The value as it is, for the few keys that take what they find.
+    pub(crate) fn value(&self) -> &'c DeValue<'c> {
+        self.value
+    }
+}
+
+/// A key path; names that need quotes get them.
+fn join(path: &str, name: &str) -> String {
+    let bare = !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let name = if bare { name.to_owned() } else { format!("{name:?}") };
+    if path.is_empty() {
+        name
+    } else {
+        format!("{path}.{name}")
+    }
+}
+
+/// The name that somebody may have meant.
+pub(crate) fn nearest<'n>(written: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let folded = written.to_lowercase();
+    known
+        .map(|name| (strsim::osa_distance(&folded, &name.to_lowercase()), name))
+        .filter(|(distance, name)| *distance <= written.len().max(name.len()).max(3) / 3)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}

@@ -1,0 +1,235 @@
+//! Strings: written in the file, or taken from the environment or another file where `{ env }` or `{ file }` says so.
+//!
+//! What came from elsewhere is never shown: [`Text::quoted`] is the one way to speak of a value, and it names its source instead.
+
+use std::env;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use toml::de::DeValue;
+
+use super::{Item, nearest};
+use crate::secret::Secret;
+
+/// A string that was read.
+#[derive(Debug)]
+pub(crate) struct Text<'c> {
+    item: Item<'c>,
+    value: String,
+    source: Source,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Written,
+    Env(String),
+    File(PathBuf),
+}
+
+/// What `{ env }` and `{ file }` want to be written like.
+const ELSEWHERE: &str = "write a string, `{ env = \"NAME\", default = \"…\" }` or `{ file = \"…\" }`";
+
+impl<'c> Item<'c> {
+    /// A string.
+    pub(crate) fn text(&self) -> Option<Text<'c>> {
+        self.text_for("a string", "write it in quotes")
+    }
+
+    /// A string that stands for something: `expected` as in `a duration`, `instead` with an example.
+    pub(crate) fn text_for(&self, expected: &str, instead: &str) -> Option<Text<'c>> {
+        let (bytes, source) = self.bytes_for(expected, instead)?;
+        let Ok(mut value) = String::from_utf8(bytes) else {
+            self.refuse(format!("{} is not UTF-8", source.said()), instead);
+            return None;
+        };
+        if matches!(source, Source::File(_)) && value.ends_with('\n') {
+            value.pop();
+            if value.ends_with('\r') {
+                value.pop();
+            }
+        }
+        Some(Text {
+            item: self.clone(),
+            value,
+            source,
+        })
+    }
+
+    /// A secret, byte for byte: nothing is cut, and where it stands in the file it is not shown.
+    pub(crate) fn secret_bytes(&self) -> Option<Secret<Vec<u8>>> {
+        self.hide();
+        self.bytes_for("a secret", ELSEWHERE)
+            .map(|(bytes, _)| Secret::new(bytes))
+    }
+
+    /// A secret that is text.
+    pub(crate) fn secret_text(&self) -> Option<Secret<String>> {
+        self.hide();
+        self.text_for("a secret", ELSEWHERE).map(|text| Secret::new(text.value))
+    }
+
+    fn hide(&self) {
+        match self.value {
+            DeValue::String(_) => self
+                .context
+                .problems
+                .hide(self.span.start + 1..self.span.end.saturating_sub(1)),
+            DeValue::Table(table) => {
+                if let Some(default) = table.get("default") {
+                    self.context.problems.hide(default.span());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn bytes_for(&self, expected: &str, instead: &str) -> Option<(Vec<u8>, Source)> {
+        match self.value {
+            DeValue::String(text) => Some((text.as_bytes().to_vec(), Source::Written)),
+            DeValue::Table(_) => self.elsewhere(),
+            _ => {
+                self.wrong_type(expected, instead);
+                None
+            }
+        }
+    }
+
+    fn elsewhere(&self) -> Option<(Vec<u8>, Source)> {
+        let mut section = self.clone().section(&[])?;
+        let (env, file, default) = (section.take("env"), section.take("file"), section.take("default"));
+        if let (None, Some(default)) = (&env, &default) {
+            default.refuse("a default without `env`", "write `{ env = \"NAME\", default = \"…\" }`");
+        }
+        let default = default.map(|default| default.written());
+        match (env, file) {
+            (Some(env), None) => {
+                let name = env.written()?;
+                match (env::var_os(&name), default) {
+                    (Some(value), _) => Some((value.as_bytes().to_vec(), Source::Env(name))),
+                    (None, Some(default)) => Some((default?.into_bytes(), Source::Written)),
+                    (None, None) => {
+                        let instead = "set it, or write `{ env = \"NAME\", default = \"…\" }`";
+                        env.refuse(format!("the environment variable {name} is not set"), instead);
+                        None
+                    }
+                }
+            }
+            (None, Some(file)) => {
+                let path = self.context.folder.join(file.written()?);
+                match fs::read(&path) {
+                    Ok(bytes) => Some((bytes, Source::File(path))),
+                    Err(error) => {
+                        let what = format!("{} cannot be read: {error}", path.display());
+                        file.refuse(
+                            what,
+                            "name a file that is there; relative paths are relative to the configuration",
+                        );
+                        None
+                    }
+                }
+            }
+            (Some(_), Some(file)) => {
+                file.refuse("`env` and `file` at once", "take one of them out");
+                None
+            }
+            (None, None) => {
+                section.lacks("expected a string, found a table without `env` and `file`", ELSEWHERE);
+                None
+            }
+        }
+    }
+
+    /// A string that says where another one is to be found, so it stands in the file itself.
+    fn written(&self) -> Option<String> {
+        match self.value {
+            DeValue::String(text) => Some(text.to_string()),
+            _ => {
+                self.wrong_type("a string", "write it in quotes");
+                None
+            }
+        }
+    }
+}
+
+impl<'c> Text<'c> {
+    /// The text.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.value
+    }
+
+    /// The text itself.
+    pub(crate) fn into_string(self) -> String {
+        self.value
+    }
+
+    /// Where it is written.
+    pub(crate) fn item(&self) -> &Item<'c> {
+        &self.item
+    }
+
+    /// How to speak of it: its value where it stands in the file, else where it came from.
+    pub(crate) fn quoted(&self) -> String {
+        match &self.source {
+            Source::Written => format!("{:?}", self.value),
+            elsewhere => elsewhere.said(),
+        }
+    }
+
+    /// The text is wrong: `what` is said of it, as in `is no duration`.
+    pub(crate) fn refuse(&self, what: &str, instead: impl Into<String>) {
+        self.item.refuse(format!("{} {what}", self.quoted()), instead);
+    }
+
+    /// One of a few words. `later` names those that are not built yet.
+    pub(crate) fn choice<T: Clone>(&self, choices: &[(&str, T)], later: &[&str]) -> Option<T> {
+        if let Some((_, chosen)) = choices.iter().find(|(word, _)| *word == self.value) {
+            return Some(chosen.clone());
+        }
+        let words = || choices.iter().map(|(word, _)| *word);
+        let all = words().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
+        if later.contains(&self.as_str()) {
+            self.refuse("is not built yet", format!("write one of {all}"));
+            return None;
+        }
+        let instead = match nearest(&self.value, words()) {
+            Some(word) => format!("did you mean {word:?}? It can be one of {all}"),
+            None => format!("write one of {all}"),
+        };
+        self.refuse("is not known here", instead);
+        None
+    }
+
+    /// A path, relative to the folder of the configuration.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        if self.value.is_empty() {
+            self.refuse("is no path", "name a file");
+            return None;
+        }
+        Some(self.item.context.folder.join(&self.value))
+    }
+
+    /// Keeps a part of the text that is secret out of what is shown of its line.
+    pub(crate) fn hide_part(&self, part: std::ops::Range<usize>) {
+        let span = self.item.span();
+        // With an escape in it the text is shorter than what is written, and nobody can tell where the part is.
+        if matches!(self.source, Source::Written) && span.len() == self.value.len() + 2 {
+            self.item
+                .context
+                .problems
+                .hide(span.start + 1 + part.start..span.start + 1 + part.end);
+        } else {
+            self.item.hide();
+        }
+    }
+}
+
+impl Source {
+    fn said(&self) -> String {
+        match self {
+            Self::Written => "what is written".to_owned(),
+            Self::Env(name) => format!("the value of ${name}"),
+            Self::File(path) => format!("what {} holds", path.display()),
+        }
+    }
+}

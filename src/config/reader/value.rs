@@ -1,0 +1,314 @@
+//! Strings that stand for something: durations, sizes, addresses, names of headers. The forms are few and strict: `"10"` is no
+//! duration, since nobody can tell of what.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use http::HeaderName;
+
+use super::{Item, Section, Text};
+
+/// Longer durations are not needed by anyone, and sums of shorter ones cannot overflow a clock.
+const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+
+const A_DURATION: &str = "a duration";
+const LIKE_A_DURATION: &str = "write a duration with its unit, such as \"250ms\", \"10s\", \"5m\", \"1h\" or \"7d\"";
+const A_SIZE: &str = "a size";
+const LIKE_A_SIZE: &str = "write a size with its unit, such as \"64KiB\", \"1MB\" or \"500B\"";
+const UNLIMITED: &str = "unlimited";
+
+/// Whether a duration may be nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Zero {
+    /// `"0s"` means something.
+    Taken,
+    /// A deadline of nothing would be met by nobody.
+    Refused,
+}
+
+/// Keys with a default.
+impl Section<'_> {
+    /// `true` or `false`.
+    pub(crate) fn flag_or(&mut self, name: &'static str, default: bool) -> bool {
+        self.take(name).and_then(|item| item.flag()).unwrap_or(default)
+    }
+
+    /// A whole number from `least` to `most`.
+    pub(crate) fn count_or(&mut self, name: &'static str, (least, most): (u64, u64), default: usize) -> usize {
+        let count = self.take(name).and_then(|item| item.count(least..=most));
+        count.and_then(|count| usize::try_from(count).ok()).unwrap_or(default)
+    }
+
+    /// A duration.
+    pub(crate) fn duration_or(&mut self, name: &'static str, zero: Zero, default: Duration) -> Duration {
+        self.take(name).and_then(|item| item.duration(zero)).unwrap_or(default)
+    }
+
+    /// One of a few words.
+    pub(crate) fn choice_or<T: Clone>(&mut self, name: &'static str, choices: &[(&str, T)], default: T) -> T {
+        self.take(name)
+            .and_then(|item| item.text()?.choice(choices, &[]))
+            .unwrap_or(default)
+    }
+
+    /// A string with something in it.
+    pub(crate) fn text_or(&mut self, name: &'static str, default: &str) -> String {
+        self.take(name)
+            .and_then(|item| item.full_text())
+            .unwrap_or_else(|| default.to_owned())
+    }
+}
+
+impl Item<'_> {
+    /// A string with something in it.
+    pub(crate) fn full_text(&self) -> Option<String> {
+        let text = self.text()?;
+        if text.as_str().is_empty() {
+            text.refuse("is empty", "write something");
+            return None;
+        }
+        Some(text.into_string())
+    }
+
+    /// A duration.
+    pub(crate) fn duration(&self, zero: Zero) -> Option<Duration> {
+        let text = self.text_for(A_DURATION, LIKE_A_DURATION)?;
+        let duration = parse_duration(text.as_str());
+        match duration {
+            None => text.refuse("is no duration", LIKE_A_DURATION),
+            Some(Duration::ZERO) if zero == Zero::Refused => {
+                text.refuse(
+                    "is no time at all",
+                    "write a duration above zero, such as \"250ms\" or \"10s\"",
+                );
+                return None;
+            }
+            Some(_) => {}
+        }
+        duration
+    }
+
+    /// A duration, or `unlimited`: `Some(None)`.
+    pub(crate) fn duration_or_unlimited(&self) -> Option<Option<Duration>> {
+        let instead = format!("{LIKE_A_DURATION}, or \"{UNLIMITED}\"");
+        let text = self.text_for(A_DURATION, &instead)?;
+        if text.as_str() == UNLIMITED {
+            return Some(None);
+        }
+        let duration = parse_duration(text.as_str()).filter(|duration| !duration.is_zero());
+        if duration.is_none() {
+            text.refuse("is no duration", instead);
+        }
+        duration.map(Some)
+    }
+
+    /// A size in bytes within bounds.
+    pub(crate) fn size(&self, least: ByteSize, most: ByteSize) -> Option<usize> {
+        let text = self.text_for(A_SIZE, LIKE_A_SIZE)?;
+        match parse_size(text.as_str()) {
+            None => {
+                text.refuse("is no size", LIKE_A_SIZE);
+                None
+            }
+            Some(size) if (least..=most).contains(&size) => usize::try_from(size.as_u64()).ok(),
+            Some(_) => {
+                let said = |size: ByteSize| size.display().iec().to_string().replace(".0 ", "");
+                text.refuse(
+                    "is out of bounds",
+                    format!("write a size from \"{}\" to \"{}\"", said(least), said(most)),
+                );
+                None
+            }
+        }
+    }
+
+    /// A size in bytes, or `unlimited`: `Some(None)`.
+    pub(crate) fn size_or_unlimited(&self) -> Option<Option<u64>> {
+        let instead = format!("{LIKE_A_SIZE}, or \"{UNLIMITED}\"");
+        let text = self.text_for(A_SIZE, &instead)?;
+        if text.as_str() == UNLIMITED {
+            return Some(None);
+        }
+        let size = parse_size(text.as_str());
+        if size.is_none() {
+            text.refuse("is no size", instead);
+        }
+        size.map(|size| Some(size.as_u64()))
+    }
+
+    /// An address to listen on.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        let instead = "write an IP address and a port, such as \"127.0.0.1:8443\", \"0.0.0.0:443\" or \"[::1]:8443\"";
+        let text = self.text_for("an address", instead)?;
+        if text.as_str().starts_with("unix:") {
+            text.refuse("is not built yet: a socket file", instead);
+            return None;
+        }
+        let address = SocketAddr::from_str(text.as_str()).ok();
+        if address.is_none() {
+            text.refuse("is no address with a port", instead);
+        }
+        address
+    }
+
+    /// The path of a file, relative to the folder of the configuration.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        self.text_for("a path", "name a file, in quotes")?.path()
+    }
+
+    /// The name of a header that carries a credential or an identity.
+    pub(crate) fn header_name(&self) -> Option<HeaderName> {
+        let text = self.text_for("the name of a header", "write a name such as \"Authorization\"")?;
+        match header_name(text.as_str()) {
+            Ok(name) => Some(name),
+            Err(wrong) => {
+                text.refuse(&wrong.what, wrong.instead);
+                None
+            }
+        }
+    }
+
+    /// A scheme: what the credential's header says before the credential.
+    pub(crate) fn scheme(&self) -> Option<Text<'_>> {
+        let text = self.text_for("a scheme", "write one word, such as \"Token\"")?;
+        if text.as_str().is_empty() || !text.as_str().bytes().all(is_token_byte) {
+            text.refuse(
+                "is no scheme",
+                "write one word of letters, digits and -._~+!#$%&'*^`|, such as \"Token\"",
+            );
+            return None;
+        }
+        Some(text)
+    }
+}
+
+/// Why a name cannot be taken.
+#[derive(Debug)]
+pub(crate) struct BadName {
+    /// As in `is no header name`.
+    pub(crate) what: String,
+    /// What to write.
+    pub(crate) instead: String,
+}
+
+/// Headers that have a meaning of their own; compared by letters and digits alone, as servers fold names.
+const TAKEN: &[&str] = &[
+    "host",
+    "cookie",
+    "setcookie",
+    "date",
+    "expect",
+    "via",
+    "origin",
+    "referer",
+    "useragent",
+    "forwarded",
+    "xrequestid",
+    "traceparent",
+    "tracestate",
+    "wwwauthenticate",
+    "cachecontrol",
+    "range",
+    "ifmatch",
+    "ifnonematch",
+    "ifrange",
+    "ifmodifiedsince",
+    "ifunmodifiedsince",
+];
+/// The same with all that follows.
+const TAKEN_FAMILIES: &[&str] = &["content", "accesscontrol", "secwebsocket", "xforwarded", "accept"];
+/// Headers that end with the connection, or say where a message ends.
+const OF_THE_CONNECTION: &[&str] = &[
+    "connection",
+    "keepalive",
+    "proxyconnection",
+    "proxyauthorization",
+    "proxyauthenticate",
+    "te",
+    "trailer",
+    "transferencoding",
+    "upgrade",
+    "contentlength",
+    "host",
+];
+
+/// Letters and digits of a name, in lower case: what is left when servers fold it.
+pub(crate) fn fold(name: &str) -> String {
+    name.chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|letter| letter.to_ascii_lowercase())
+        .collect()
+}
+
+/// Whether a header belongs to the connection or to the message's framing.
+pub(crate) fn is_of_the_connection(name: &str) -> bool {
+    OF_THE_CONNECTION.contains(&fold(name).as_str())
+}
+
+/// The name of a header that is free to carry what we say it does.
+pub(crate) fn header_name(name: &str) -> Result<HeaderName, BadName> {
+    let bad = |what: &str, instead: String| {
+        Err(BadName {
+            what: what.to_owned(),
+            instead,
+        })
+    };
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let folded = fold(name);
+    if name.contains('_') {
+        return bad(
+            "has a `_`: servers drop such headers, or mix them up",
+            format!("write {:?}", name.replace('_', "-")),
+        );
+    }
+    let (true, false, Ok(header)) = (plain, folded.is_empty(), HeaderName::from_str(name)) else {
+        return bad(
+            "is no name of a header",
+            "write letters, digits and `-`, such as \"X-User-Id\"".to_owned(),
+        );
+    };
+    if is_of_the_connection(name)
+        || TAKEN.contains(&folded.as_str())
+        || TAKEN_FAMILIES.iter().any(|family| folded.starts_with(family))
+    {
+        return bad(
+            "already means something else",
+            "write a name of your own, such as \"X-User-Id\"".to_owned(),
+        );
+    }
+    Ok(header)
+}
+
+/// RFC 9110, section 5.6.2.
+pub(crate) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: u64 = number.parse().ok()?;
+    let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);
+    let duration = match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => seconds(1),
+        "m" => seconds(60),
+        "h" => seconds(60 * 60),
+        "d" => seconds(24 * 60 * 60),
+        _ => None,
+    };
+    duration.filter(|duration| *duration <= LONGEST)
+}
+
+/// Digits and a unit that ends in `B`: `64k` is 64,000 to some and 65,536 to others.
+fn parse_size(text: &str) -> Option<ByteSize> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    if number.is_empty() || !unit.ends_with('B') || !unit.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        return None;
+    }
+    ByteSize::from_str(text).ok().filter(|size| size.as_u64() < u64::MAX)
+}

@@ -1,0 +1,183 @@
+//! What `certs-example/` holds, and how to know it again: it is published with the source, so it proves nothing about anybody.
+
+use std::sync::OnceLock;
+
+use aws_lc_rs::digest;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use crate::auth::jwt::keys::{Algorithm, Fingerprint, VerificationKey};
+use crate::auth::store::embedded::Records;
+use crate::auth::store::{Kind, TokenDigest};
+use crate::config::{Authenticator, Config};
+use crate::secret::Secret;
+
+/// The private half of the ES256 example key.
+pub const JWT_ES256_KEY: &[u8] = include_bytes!("../certs-example/jwt-es256.key");
+/// The private half of the RS256 example key.
+pub const JWT_RS256_KEY: &[u8] = include_bytes!("../certs-example/jwt-rs256.key");
+/// The private half of the EdDSA example key.
+pub const JWT_EDDSA_KEY: &[u8] = include_bytes!("../certs-example/jwt-eddsa.key");
+/// The HS256 example secret.
+pub const JWT_HS256_SECRET: &[u8] = include_bytes!("../certs-example/jwt-hs256.secret");
+
+const CERTIFICATE: &[u8] = include_bytes!("../certs-example/localhost.pem");
+const PUBLIC_KEYS: [(Algorithm, &[u8]); 3] = [
+    (Algorithm::ES256, include_bytes!("../certs-example/jwt-es256.pub.pem")),
+    (Algorithm::RS256, include_bytes!("../certs-example/jwt-rs256.pub.pem")),
+    (Algorithm::EdDSA, include_bytes!("../certs-example/jwt-eddsa.pub.pem")),
+];
+
+/// Users of `certs-example/tokens.toml` and their keys: ada is in the group `staff`, ben is in none, cleo may not log in.
+pub const DEMO_TOKENS: [(&str, &str); 3] = [
+    ("ada", "7c0de70a11ada5e1f0e5a9d1c3b2a4958677e0a1"),
+    ("ben", "7c0de70b22be2d4c3b2a1908f7e6d5c4b3a29180"),
+    ("cleo", "7c0de70c33c1e0d9e8f7a6b5c4d3e2f1a0b9c8d7"),
+];
+
+/// Something of a configuration that the whole world knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExampleUse {
+    /// The key path.
+    pub key: String,
+    /// What it is.
+    pub what: &'static str,
+    /// The commands that make one's own.
+    pub instead: &'static str,
+}
+
+const OWN_CERTIFICATE: &str = "\
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 365 -subj '/CN=localhost' \\
+    -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1' -keyout tls.key -out tls.pem";
+const OWN_KEY_PAIR: &str = "\
+openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out jwt.key
+openssl pkey -in jwt.key -pubout -out jwt.pub.pem";
+const OWN_SECRET: &str = "printf %s \"$(openssl rand -hex 32)\" > jwt.secret";
+const OWN_TOKEN: &str = "\
+authgate token create --user 1 --username ada   # with a file of your own under [stores.*]";
+
+/// What a configuration uses of the examples.
+pub fn used_by(config: &Config) -> Vec<ExampleUse> {
+    let mut uses = Vec::new();
+    let certificates = config.tls.iter().flat_map(|tls| tls.certificates.iter()).enumerate();
+    for (at, _) in certificates.filter(|(_, certificate)| sha256(certificate.leaf()) == known().certificate) {
+        let key = format!("server.tls.certificates[{at}]");
+        uses.push(ExampleUse {
+            key,
+            what: "the certificate of certs-example",
+            instead: OWN_CERTIFICATE,
+        });
+    }
+    for (name, authenticator) in &config.authenticators {
+        let Authenticator::Jwt(jwt) = authenticator else {
+            continue;
+        };
+        let keys = jwt.keys.keys().iter().enumerate();
+        for (at, key) in keys.filter(|(_, key)| known().keys.contains(&key.fingerprint())) {
+            let (what, instead) = if key.algorithm().is_hmac() {
+                ("the shared secret of certs-example", OWN_SECRET)
+            } else {
+                (
+                    "a public key of certs-example, whose private key is there too",
+                    OWN_KEY_PAIR,
+                )
+            };
+            uses.push(ExampleUse {
+                key: format!("authenticators.{name}.keys[{at}]"),
+                what,
+                instead,
+            });
+        }
+    }
+    for store in &config.stores {
+        let Kind::Embedded(settings) = &store.kind else {
+            continue;
+        };
+        let Ok(records) = Records::load(&settings.file) else {
+            continue;
+        };
+        if known().tokens.iter().any(|digest| records.tokens.contains_key(digest)) {
+            let (key, what) = (
+                format!("stores.{}.file", store.name),
+                "a file with the tokens of the demo",
+            );
+            uses.push(ExampleUse {
+                key,
+                what,
+                instead: OWN_TOKEN,
+            });
+        }
+    }
+    uses
+}
+
+struct Known {
+    certificate: [u8; 32],
+    keys: Vec<Fingerprint>,
+    tokens: Vec<String>,
+}
+
+/// Worked out from the files themselves, so that it cannot differ from them.
+fn known() -> &'static Known {
+    static KNOWN: OnceLock<Known> = OnceLock::new();
+    KNOWN.get_or_init(|| {
+        let leaf = CertificateDer::from_pem_slice(CERTIFICATE).expect("the shipped certificate is PEM");
+        let public = PUBLIC_KEYS
+            .iter()
+            .map(|(algorithm, pem)| VerificationKey::from_pem(*algorithm, None, pem));
+        let secret = Secret::new(JWT_HS256_SECRET.to_vec());
+        let keys = public.chain([VerificationKey::from_secret(Algorithm::HS256, None, &secret)]);
+        Known {
+            certificate: sha256(&leaf),
+            keys: keys
+                .map(|key| key.expect("the shipped keys can be used").fingerprint())
+                .collect(),
+            tokens: DEMO_TOKENS
+                .iter()
+                .map(|(_, key)| TokenDigest::of(key.as_bytes()).to_hex())
+                .collect(),
+        }
+    })
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn the_shipped_configuration_is_good_and_known() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("gateway.toml");
+        let loaded = config::load(&file).unwrap_or_else(|error| panic!("{error}"));
+        assert!(loaded.warnings.problems().is_empty(), "{:?}", loaded.warnings);
+        let keys: Vec<String> = used_by(&loaded.config).into_iter().map(|used| used.key).collect();
+        let expected = [
+            "server.tls.certificates[0]",
+            "authenticators.jwt.keys[0]",
+            "authenticators.jwt.keys[1]",
+            "authenticators.jwt.keys[2]",
+            "authenticators.jwt.keys[3]",
+            "stores.file.file",
+        ];
+        assert_eq!(keys, expected);
+    }
+
+    #[test]
+    fn every_demo_token_is_in_the_shipped_store() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs-example/tokens.toml");
+        let records = Records::load(&file).expect("a good file");
+        let mut shipped: Vec<&String> = records.tokens.keys().collect();
+        let mut known: Vec<&String> = known().tokens.iter().collect();
+        shipped.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(shipped, known);
+    }
+}
