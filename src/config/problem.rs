@@ -61,7 +61,7 @@ impl Problem {
     }
 
     /// The same, as a warning.
-    pub(super) fn as_warning(self) -> Self {
+    pub(super) fn into_warning(self) -> Self {
         Self {
             severity: Severity::Warning,
             ..self
@@ -69,7 +69,7 @@ impl Problem {
     }
 
     /// The same, as something that is missing.
-    pub(super) fn as_absent(self) -> Self {
+    pub(super) fn into_absent(self) -> Self {
         Self {
             basis: Basis::Absent,
             ..self

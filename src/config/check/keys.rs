@@ -19,9 +19,7 @@ pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
     match (section.take("keys"), section.take("jwks")) {
         (Some(keys), None) => {
             let list = keys.full_list(EXAMPLE)?;
-            let keys = list
-                .into_iter()
-                .filter_map(|item| key(item, algorithms.as_deref()))
+            let keys = list.iter().filter_map(|item| key(item, algorithms.as_deref()))
                 .collect();
             Some(KeySet::Static(keys))
         }
@@ -32,7 +30,7 @@ pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
                     "write `algorithms = [\"RS256\"]`",
                 );
             }
-            let file = self::jwks(jwks.clone(), algorithms.as_deref())?;
+            let file = self::jwks(&jwks, algorithms.as_deref())?;
             Some(KeySet::Jwks(file))
         }
         (Some(keys), Some(jwks)) => {
@@ -61,7 +59,7 @@ fn algorithms(item: &Item<'_>) -> Option<Vec<Algorithm>> {
     (algorithms.len() == list.len()).then_some(algorithms)
 }
 
-fn key(item: Item<'_>, allowed: Option<&[Algorithm]>) -> Option<VerificationKey> {
+fn key(item: &Item<'_>, allowed: Option<&[Algorithm]>) -> Option<VerificationKey> {
     let mut section = item.clone().section(&[])?;
     let algorithm_item = section.require("algorithm", "algorithm = \"RS256\"");
     let algorithm = algorithm_item.as_ref().and_then(algorithm);
@@ -170,7 +168,7 @@ fn from_file(item: &Item<'_>, algorithm: Algorithm, kid: Option<&str>) -> Option
     }
 }
 
-fn jwks(item: Item<'_>, algorithms: Option<&[Algorithm]>) -> Option<Vec<VerificationKey>> {
+fn jwks(item: &Item<'_>, algorithms: Option<&[Algorithm]>) -> Option<Vec<VerificationKey>> {
     let mut section = item.clone().section(JWKS_LATER)?;
     let file_item = section.require("file", "jwks = { file = \"jwks.json\" }")?;
     let file = file_item.path()?;

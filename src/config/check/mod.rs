@@ -97,5 +97,5 @@ impl Names {
 fn absent(text: &Text<'_>, what: &str, instead: String) -> Problem {
     text.item()
         .problem(format!("{} {what}", text.quoted()), instead)
-        .as_absent()
+        .into_absent()
 }

@@ -15,7 +15,7 @@ use crate::config::problem::Problem;
 use crate::config::reader::{Item, Section};
 use crate::config::{Authenticator, Route};
 use crate::outbound::identity::CredentialMode;
-use crate::policy::{Policy, Requirements};
+use crate::policy::Policy;
 use crate::proxy::routes::{Challenge, ErrorShape, HostPattern, PathPattern};
 
 const LATER: &[&str] = &["cors"];
@@ -120,7 +120,7 @@ fn route(
     } else {
         Policy::Authenticated {
             optional,
-            require: require.unwrap_or_else(Requirements::default),
+            require: require.unwrap_or_default(),
         }
     };
     let names = names?;

@@ -96,7 +96,7 @@ fn tls(mut section: Section<'_>) -> tls::server::Settings {
         .require("certificates", EXAMPLE)
         .and_then(|item| item.full_list(EXAMPLE))
         .unwrap_or_default();
-    let certificates = list.into_iter().filter_map(certificate).collect();
+    let certificates = list.iter().filter_map(certificate).collect();
     let versions = [("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
     let min_version = section.choice_or("min_version", &versions, MinVersion::Tls12);
     tls::server::Settings {
@@ -105,7 +105,7 @@ fn tls(mut section: Section<'_>) -> tls::server::Settings {
     }
 }
 
-fn certificate(item: Item<'_>) -> Option<Certificate> {
+fn certificate(item: &Item<'_>) -> Option<Certificate> {
     let mut section = item.clone().section(&[])?;
     let chain = section
         .require("chain", "chain = \"server.pem\"")

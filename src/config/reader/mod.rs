@@ -144,7 +144,7 @@ impl<'c> Section<'c> {
     pub(crate) fn lacks(&self, what: impl Into<String>, instead: impl Into<String>) {
         self.context
             .problems
-            .add(Problem::error(self.span(), &self.key, what, instead).as_absent());
+            .add(Problem::error(self.span(), &self.key, what, instead).into_absent());
     }
 
     /// Adds a problem that was made elsewhere.
@@ -184,7 +184,7 @@ impl Drop for Section<'_> {
             } else {
                 problem
             };
-            self.context.problems.add(problem.as_absent());
+            self.context.problems.add(problem.into_absent());
         }
     }
 }
@@ -211,7 +211,7 @@ impl<'c> Item<'c> {
     pub(crate) fn warn(&self, what: impl Into<String>, instead: impl Into<String>) {
         self.context
             .problems
-            .add(Problem::error(self.span(), &self.key, what, instead).as_warning());
+            .add(Problem::error(self.span(), &self.key, what, instead).into_warning());
     }
 
     /// Adds a problem that [`Item::problem`] began.
