@@ -14,3 +14,4 @@ mod harness;
 
 mod jwt_auth;
 mod token_auth;
+mod vectors;

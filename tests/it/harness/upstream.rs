@@ -131,7 +131,7 @@ impl RecordingUpstream {
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             seen: Mutex::default(),
-            handler: Mutex::new(Arc::new(Exchange::ok)),
+            handler: Mutex::new(Arc::new(|exchange: Exchange<'_>| exchange.ok())),
             accepted: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             streams: Mutex::default(),
