@@ -12,6 +12,11 @@
 
 mod harness;
 
+mod demo;
+mod django;
+mod examples;
+mod floors;
 mod jwt_auth;
+mod startup;
 mod token_auth;
 mod vectors;

@@ -26,8 +26,14 @@ fn read(folder: &std::path::Path, file: &str) -> Value {
 
 /// Whether the signature of `jws` holds under some key of `jwk`, which is a JWK or a set.
 fn verifies(jwk: &Value, jws: &str) -> bool {
-    let set = if jwk.get("keys").is_some() { jwk.clone() } else { json!({ "keys": [jwk] }) };
-    let Ok(keys) = VerificationKey::from_jwks(set.to_string().as_bytes(), &Algorithm::ALL) else { return false };
+    let set = if jwk.get("keys").is_some() {
+        jwk.clone()
+    } else {
+        json!({ "keys": [jwk] })
+    };
+    let Ok(keys) = VerificationKey::from_jwks(set.to_string().as_bytes(), &Algorithm::ALL) else {
+        return false;
+    };
     let settings = Settings {
         name: "vectors".into(),
         schemes: vec!["Bearer".into()],
@@ -36,7 +42,9 @@ fn verifies(jwk: &Value, jws: &str) -> bool {
         keys: KeySet::Static(keys),
         token_bytes: 1 << 20,
         rules: Rules::plain(),
-        users: Users::Claims { username_claim: "username".into() },
+        users: Users::Claims {
+            username_claim: "username".into(),
+        },
         revocation: None,
         cache: cache::Settings::default(),
         kept_claims: Vec::new(),
@@ -54,7 +62,10 @@ fn wycheproof_signatures_are_judged_as_labelled() {
     const INVALID_BUT_VALID: [u64; 2] = [367, 370];
     let mut wrong = Vec::new();
     let mut judged = 0;
-    for group in read(&folder, "wycheproof/json_web_signature_test.json")["testGroups"].as_array().unwrap() {
+    for group in read(&folder, "wycheproof/json_web_signature_test.json")["testGroups"]
+        .as_array()
+        .unwrap()
+    {
         let jwk = group.get("public").unwrap_or(&group["private"]);
         for test in group["tests"].as_array().unwrap() {
             let id = test["tcId"].as_u64().unwrap();
@@ -79,10 +90,18 @@ fn wycheproof_keys_never_verify_what_they_must_not() {
     // Weak by how its primes were made (ROCA), which is not looked at.
     const ROCA: &str = "rejectsKeyWithRocaVulnerability";
     let mut wrong = Vec::new();
-    for file in ["wycheproof/json_web_key_test.json", "wycheproof/json_web_crypto_test.json"] {
+    for file in [
+        "wycheproof/json_web_key_test.json",
+        "wycheproof/json_web_crypto_test.json",
+    ] {
         for group in read(&folder, file)["testGroups"].as_array().unwrap() {
             let jwk = group.get("public").unwrap_or(&group["private"]);
-            for test in group["tests"].as_array().unwrap().iter().filter(|test| test["result"] == "invalid" && test["comment"] != ROCA) {
+            for test in group["tests"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|test| test["result"] == "invalid" && test["comment"] != ROCA)
+            {
                 if test["jws"].as_str().is_some_and(|jws| verifies(jwk, jws)) {
                     wrong.push(format!("{file} {} {} {}", test["tcId"], test["comment"], test["flags"]));
                 }
@@ -95,7 +114,12 @@ fn wycheproof_keys_never_verify_what_they_must_not() {
 #[test]
 fn the_cookbooks_compact_signatures_hold_and_unencoded_payloads_do_not() {
     let Some(folder) = vectors() else { return };
-    for file in ["4_1.rsa_v15_signature", "4_2.rsa-pss_signature", "4_3.ecdsa_signature", "4_4.hmac-sha2_integrity_protection"] {
+    for file in [
+        "4_1.rsa_v15_signature",
+        "4_2.rsa-pss_signature",
+        "4_3.ecdsa_signature",
+        "4_4.hmac-sha2_integrity_protection",
+    ] {
         let example = read(&folder, &format!("jose-cookbook/jws/{file}.json"));
         // Its keys name no algorithm or the right one; PS384 stands beside a key that says PS256.
         let mut key = example["input"]["key"].clone();

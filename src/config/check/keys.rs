@@ -19,7 +19,9 @@ pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
     match (section.take("keys"), section.take("jwks")) {
         (Some(keys), None) => {
             let list = keys.full_list(EXAMPLE)?;
-            let keys = list.iter().filter_map(|item| key(item, algorithms.as_deref()))
+            let keys = list
+                .iter()
+                .filter_map(|item| key(item, algorithms.as_deref()))
                 .collect();
             Some(KeySet::Static(keys))
         }

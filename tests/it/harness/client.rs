@@ -131,7 +131,8 @@ impl Reply {
 
     /// Whether an upstream made it.
     pub fn is_from_upstream(&self) -> bool {
-        self.head.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case(MARK))
+        let marked = self.head.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case(MARK));
+        marked || self.header("server") == Some("gunicorn")
     }
 
     /// What holds for every reply of every test.

@@ -1,0 +1,104 @@
+//! `authgate demo`: what it prints can be pasted.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::harness::program::{program, run};
+use crate::harness::signal;
+
+struct Demo(Child);
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        signal(self.0.id(), "TERM");
+        let _ = self.0.wait();
+    }
+}
+
+fn demo(flags: &[&str]) -> (Demo, Vec<String>) {
+    let mut command = program();
+    command.arg("demo").args(flags).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (lines, said) = mpsc::channel();
+    let stdout = child.stdout.take().unwrap();
+    std::thread::spawn(move || {
+        BufReader::new(stdout)
+            .lines()
+            .map_while(Result::ok)
+            .try_for_each(|line| lines.send(line))
+    });
+    let mut printed = Vec::new();
+    while !printed.last().is_some_and(|line: &String| line.contains("Ctrl-C")) {
+        printed.push(
+            said.recv_timeout(Duration::from_secs(20))
+                .expect("the demo says what to paste"),
+        );
+    }
+    (Demo(child), printed)
+}
+
+#[test]
+fn every_printed_line_does_what_is_said_above_it() {
+    let (_demo, printed) = demo(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let mut statuses = Vec::new();
+    for pair in printed
+        .windows(2)
+        .filter(|pair| pair[1].trim_start().starts_with("curl "))
+    {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{} -s", pair[1])]);
+        let reply = run(shell, b"").good();
+        let said: String = pair[0].chars().filter(char::is_ascii_digit).take(3).collect();
+        if said.is_empty() {
+            assert!(reply.contains("authgate_requests_total"), "{reply}");
+            continue;
+        }
+        let status = reply.split_whitespace().nth(1).unwrap_or_default().to_owned();
+        assert_eq!(status, said, "{}\n{reply}", pair[1]);
+        if pair[0].contains("a token;") || pair[0].contains("a JWT") {
+            assert!(reply.contains("x-user-id") && reply.contains("Authgate "), "{reply}");
+        }
+        if pair[0].contains("public") {
+            assert!(!reply.contains("x-user-id"), "{reply}");
+        }
+        statuses.push(status);
+    }
+    assert_eq!(statuses, ["200", "200", "401", "403", "200"]);
+}
+
+#[test]
+fn a_busy_port_is_named_with_what_to_pass() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (flags, expected) in [
+        (["--listen", &address, "--admin", "127.0.0.1:0"], "--listen 127.0.0.1:"),
+        (["--listen", "127.0.0.1:0", "--admin", &address], "--admin 127.0.0.1:"),
+    ] {
+        let mut command = program();
+        command
+            .arg("demo")
+            .args(flags)
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
+        let ended = run(command, b"");
+        assert_eq!(ended.code, 1, "{ended:?}");
+        assert!(
+            ended.err.contains(&address) && ended.err.contains(expected),
+            "{}",
+            ended.err
+        );
+    }
+}
+
+#[test]
+fn the_demo_stays_on_loopback() {
+    let mut command = program();
+    command
+        .args(["demo", "--listen", "0.0.0.0:0"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let ended = run(command, b"");
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.err.contains("loopback"), "{}", ended.err);
+}

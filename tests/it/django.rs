@@ -1,0 +1,222 @@
+//! A real Django, DRF and SimpleJWT project behind the gateway, served by gunicorn. `AUTHGATE_VENV` names a venv that has them.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::harness::program::{authgate_reading, run};
+use crate::harness::{Gate, Redis, config, get, post, signal};
+
+const PASSWORD: &str = "canary-correct-horse";
+
+/// The application, with a database of its own.
+struct Django {
+    folder: tempfile::TempDir,
+    venv: PathBuf,
+    gunicorn: Option<Child>,
+    url: String,
+    users: Value,
+}
+
+impl Drop for Django {
+    fn drop(&mut self) {
+        if let Some(mut gunicorn) = self.gunicorn.take() {
+            signal(gunicorn.id(), "TERM");
+            let _ = gunicorn.wait();
+        }
+    }
+}
+
+impl Django {
+    /// `None` where there is no venv.
+    fn start() -> Option<Self> {
+        let Some(venv) = std::env::var_os("AUTHGATE_VENV").map(PathBuf::from) else {
+            eprintln!("skipped: AUTHGATE_VENV names no venv with tests/django/requirements.txt");
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(
+            folder.path().join("jwt.secret"),
+            "canary-0123456789-0123456789-0123456789",
+        )
+        .unwrap();
+        let mut django = Self {
+            folder,
+            venv,
+            gunicorn: None,
+            url: String::new(),
+            users: Value::Null,
+        };
+        django.users = serde_json::from_str(&run(django.python(&["setup_test_db.py"]), b"").good()).unwrap();
+        let mut gunicorn = django.command("gunicorn");
+        let mut child = gunicorn
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("gunicorn");
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut lines = stderr.lines().map_while(Result::ok);
+        let at = lines.find_map(|line| {
+            Some(
+                line.split_once("Listening at: ")?
+                    .1
+                    .split_whitespace()
+                    .next()?
+                    .to_owned(),
+            )
+        });
+        std::thread::spawn(move || lines.for_each(drop));
+        django.gunicorn = Some(child);
+        django.url = at.expect("gunicorn says where it listens");
+        Some(django)
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(self.venv.join("bin").join(name));
+        command
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/django"))
+            .env("DJANGO_DB", self.folder.path().join("db.sqlite3"))
+            .env("DJANGO_TEST_PASSWORD", PASSWORD)
+            .env("DJANGO_JWT_SECRET_FILE", self.folder.path().join("jwt.secret"))
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+
+    fn python(&self, words: &[&str]) -> Command {
+        let mut command = self.command("python");
+        command.args(words);
+        command
+    }
+
+    fn dump(&self, flags: &[&str]) -> String {
+        let mut words = vec!["manage.py", "dumpdata", "auth.user", "auth.group", "authtoken.token"];
+        words.extend(flags);
+        run(self.python(&words), b"").good()
+    }
+
+    /// A gateway before it, with an empty Redis.
+    fn gate(&self, redis: &Redis) -> Gate {
+        let secret = self.folder.path().join("jwt.secret");
+        let keys = format!("keys = [{{ algorithm = \"HS256\", secret = {{ file = {secret:?} }} }}]");
+        Gate::start(
+            &config()
+                .tokens(redis)
+                .jwt(&keys)
+                .jwt("users = \"none\"")
+                .identity("headers = { X-User-Id = \"id\", X-Auth-Source = \"authenticator\" }")
+                .upstream("app", std::slice::from_ref(&self.url))
+                .route("/api/*", "authenticate = [\"token\", \"jwt\"]")
+                .public("/api/token/*")
+                .public("/api/token-auth/")
+                .public("/healthz"),
+        )
+    }
+}
+
+/// How many requests Django has seen.
+fn calls(gate: &Gate) -> u64 {
+    let reply = gate.call(&get("/healthz").echoes());
+    serde_json::from_str::<Value>(&reply.text()).unwrap()["calls"]
+        .as_u64()
+        .unwrap()
+}
+
+/// Logs in through the gateway, as a browser application would.
+fn log_in(gate: &Gate, target: &str, member: &str) -> String {
+    let body = json!({ "username": "ada", "password": PASSWORD }).to_string();
+    let reply = gate.call(&post(target, body).header("Content-Type", "application/json").echoes());
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let body: Value = serde_json::from_str(&reply.text()).unwrap();
+    body[member].as_str().unwrap().to_owned()
+}
+
+fn import(gate: &Gate, dump: &str) {
+    let ended = authgate_reading(gate.folder.path(), &["token", "import", "-"], dump.as_bytes());
+    assert_eq!(ended.code, 0, "{ended:?}");
+}
+
+#[test]
+fn a_real_project_is_logged_in_to_and_called_through_the_gateway() {
+    let Some(django) = Django::start() else { return };
+    let redis = Redis::start();
+    let gate = django.gate(&redis);
+    import(&gate, &django.dump(&[]));
+
+    let jwt = log_in(&gate, "/api/token/", "access");
+    let token = log_in(&gate, "/api/token-auth/", "token");
+    for (value, word) in [(format!("Token {token}"), "Token"), (format!("Bearer {jwt}"), "JWT")] {
+        for call in [
+            get("/api/hello/"),
+            post("/api/hello/", "{\"a\":1}").header("Content-Type", "application/json"),
+        ] {
+            let reply = gate.call(&call.authorization(&value).echoes());
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            let body: Value = serde_json::from_str(&reply.text()).unwrap();
+            assert_eq!(
+                body["message"],
+                format!("Hello, ada! You are authenticated with {word}.")
+            );
+        }
+    }
+
+    // User 1 is a superuser of that database: a header that gets through would greet somebody else.
+    for (name, value) in [
+        ("X-User-Id", "1"),
+        ("x_user_id", "1"),
+        ("X.User.Id", "1"),
+        ("Connection", "X-User-Id"),
+        ("X_USER_ID", "1"),
+    ] {
+        let call = get("/api/hello/").header(name, value).token(&token).echoes();
+        let reply = gate.call(&call);
+        let body: Value = serde_json::from_str(&reply.text()).unwrap();
+        assert_eq!(
+            body["message"], "Hello, ada! You are authenticated with Token.",
+            "{name}"
+        );
+    }
+
+    let before = calls(&gate);
+    for bad in [
+        "Token canary-nobody",
+        "Bearer canary.canary.canary",
+        "Token",
+        "Basic Y2FuYXJ5",
+    ] {
+        assert_eq!(gate.call(&get("/api/hello/").authorization(bad)).status, 401, "{bad}");
+    }
+    assert_eq!(gate.call(&get("/api/hello/").header("X-User-Id", "1")).status, 401);
+    assert_eq!(calls(&gate), before, "a refused request reached Django");
+}
+
+#[test]
+fn imported_tokens_are_judged_without_django() {
+    let Some(django) = Django::start() else { return };
+    for flags in [&[][..], &["--natural-foreign"]] {
+        let redis = Redis::start();
+        let gate = django.gate(&redis);
+        import(&gate, &django.dump(flags));
+        let id = django.users["users"]["ada"]["id"].to_string();
+        let shown = authgate_reading(gate.folder.path(), &["user", "show", &id, "--json"], b"").good();
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        let groups = shown
+            .pointer("/groups")
+            .or_else(|| shown.pointer("/user/groups"))
+            .unwrap();
+        assert!(
+            groups.as_array().unwrap().contains(&json!("staff")),
+            "names, not numbers: {shown}"
+        );
+        let before = calls(&gate);
+        let ben = django.users["users"]["ben"]["token"]
+            .as_str()
+            .unwrap_or("canary-none")
+            .to_owned();
+        let reply = gate.call(&get("/api/hello/").token(&ben));
+        assert_eq!(reply.status, 401);
+        assert_eq!(calls(&gate), before, "Django was asked about an inactive user");
+    }
+}
