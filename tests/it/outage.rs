@@ -1,0 +1,162 @@
+//! A store that cannot say is 503 within its deadline: never 401, never a hang, never an open door.
+
+use std::time::{Duration, Instant};
+
+use authgate::auth::jwt::keys::Algorithm;
+use serde_json::json;
+
+use crate::harness::mint::Signer;
+use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
+
+/// The configured deadline of a store is 250 ms; a busy machine adds to it.
+const SOON: Duration = Duration::from_secs(5);
+
+fn protected(redis: &Redis, upstream: &RecordingUpstream) -> Config {
+    config().tokens(redis).app(upstream).protected("/api/*")
+}
+
+fn unavailable(gate: &Gate, key: &str) {
+    let asked = Instant::now();
+    let reply = gate.call(&get("/api/x").token(key));
+    assert_eq!(
+        (reply.status, reply.detail().as_str()),
+        (503, "Service temporarily unavailable, try again later."),
+        "{key}"
+    );
+    assert!(
+        reply
+            .header("retry-after")
+            .is_some_and(|seconds| seconds.parse::<u32>().is_ok())
+    );
+    assert_eq!(reply.header("www-authenticate"), None);
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+}
+
+fn comes_back(gate: &Gate) {
+    wait_until("the token passes again", Duration::from_secs(10), || {
+        gate.call(&get("/api/x").token("canary-ada")).status == 200
+    });
+}
+
+#[test]
+fn a_redis_that_is_down_at_the_start_does_not_stop_it() {
+    let (mut redis, upstream) = (Redis::start(), RecordingUpstream::start());
+    redis.kill();
+    let gate = Gate::spawn(&protected(&redis, &upstream).public("/public"));
+    assert_eq!(gate.probe("/readyz").status, 503);
+    assert_eq!(gate.probe("/livez").status, 200);
+    unavailable(&gate, "canary-ada");
+    assert_eq!(gate.get("/public").status, 200);
+    // No credential and a bad form of one are judged without the store.
+    assert_eq!(gate.get("/api/x").status, 401);
+    redis.restart();
+    redis.put_layout("1");
+    let redis = redis.with_ada();
+    comes_back(&gate);
+    wait_until("it is ready", Duration::from_secs(10), || {
+        gate.probe("/readyz").status == 200
+    });
+    drop(redis);
+}
+
+#[test]
+fn a_redis_that_dies_is_503_and_is_found_again() {
+    let (mut redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let gate = Gate::start(&protected(&redis, &upstream));
+    assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
+    redis.kill();
+    for key in ["canary-ada", "canary-nobody"] {
+        unavailable(&gate, key);
+    }
+    assert_eq!(upstream.calls(), 1);
+    wait_until("the metrics tell", SOON, || {
+        gate.metric("authgate_store_usable{store=\"redis\"}") == 0.0
+    });
+    assert_eq!(gate.probe("/readyz").status, 200, "it was reached once");
+    redis.restart();
+    redis.put_layout("1");
+    let _redis = redis.with_ada();
+    comes_back(&gate);
+}
+
+#[test]
+fn a_redis_that_hangs_is_503_within_the_deadline() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let gate = Gate::start(&protected(&redis, &upstream));
+    assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
+    redis.pause();
+    for key in ["canary-ada", "canary-nobody"] {
+        unavailable(&gate, key);
+    }
+    redis.resume();
+    comes_back(&gate);
+}
+
+#[test]
+fn a_store_that_is_not_the_one_it_was_is_503() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let gate = Gate::start(&protected(&redis, &upstream));
+    assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
+    redis.del("layout");
+    unavailable(&gate, "canary-ada");
+    unavailable(&gate, "canary-nobody");
+    redis.put_layout("another");
+    unavailable(&gate, "canary-ada");
+    redis.put_layout("1");
+    comes_back(&gate);
+    gate.logged(&["layout record is missing or has changed"]);
+    redis.run(&["FLUSHALL"]);
+    unavailable(&gate, "canary-ada");
+}
+
+#[test]
+fn a_broken_record_is_503_for_its_own_credential_alone() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    redis.set(&Redis::token_key("canary-list"), "[]");
+    redis.put_token("canary-broken-user", &json!({ "user": "8" }));
+    redis.set("user:8", "not json");
+    redis.put_token("canary-revoked", &json!({ "user": "9" }));
+    redis.put_user("9", &json!({}));
+    redis.set("revoked:user:9", "soon");
+    redis.run(&["SADD", &format!("authgate:{}", Redis::token_key("canary-set")), "x"]);
+    let gate = Gate::start(&protected(&redis, &upstream));
+    for key in ["canary-list", "canary-broken-user", "canary-revoked", "canary-set"] {
+        unavailable(&gate, key);
+        assert_eq!(
+            gate.call(&get("/api/x").token("canary-ada")).status,
+            200,
+            "{key} is nobody else's trouble"
+        );
+    }
+}
+
+#[test]
+fn jwts_that_need_no_store_do_not_notice() {
+    let (mut redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let signer = Signer::new(Algorithm::ES256);
+    let gate = Gate::start(
+        &config()
+            .tokens(&redis)
+            .file("jwt.key", signer.file())
+            .jwt(&format!("keys = [{}]", signer.key("jwt.key")))
+            .jwt("users = \"none\"")
+            .app(&upstream)
+            .route("/jwt", "authenticate = [\"jwt\"]")
+            .route("/both", "authenticate = [\"token\", \"jwt\"]"),
+    );
+    redis.kill();
+    for target in ["/jwt", "/both"] {
+        assert_eq!(gate.call(&get(target).bearer(&signer.access())).status, 200, "{target}");
+    }
+    assert_eq!(gate.call(&get("/both").token("canary-ada")).status, 503);
+}
+
+#[test]
+fn a_verdict_that_was_reached_lives_for_its_ttl_through_an_outage() {
+    let (mut redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let gate = Gate::start(&protected(&redis, &upstream).token("cache = { ttl = \"60s\" }"));
+    assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
+    redis.kill();
+    assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
+    unavailable(&gate, "canary-other");
+}

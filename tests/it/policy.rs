@@ -1,0 +1,163 @@
+//! Who may pass: requirements, nobody, several credentials, and the challenge.
+
+use authgate::auth::jwt::keys::Algorithm;
+use serde_json::{Value, json};
+
+use crate::harness::mint::Signer;
+use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get};
+
+fn with_jwt(config: Config, signer: &Signer) -> Config {
+    config
+        .file("jwt.key", signer.file())
+        .jwt(&format!("keys = [{}]", signer.key("jwt.key")))
+        .jwt("users = \"none\"")
+}
+
+#[test]
+fn requirements_are_met_or_the_answer_is_403() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    redis.put_user("7", &json!({}));
+    redis.put_token("canary-plain", &json!({ "user": "7", "scopes": ["orders:read"] }));
+    let signer = Signer::new(Algorithm::ES256);
+    let both = "authenticate = [\"token\", \"jwt\"]\n";
+    let gate = Gate::start(
+        &with_jwt(config().tokens(&redis), &signer)
+            .app(&upstream)
+            .route(
+                "/staff",
+                &format!("{both}require = {{ groups = {{ any = [\"staff\", \"root\"] }} }}"),
+            )
+            .route(
+                "/scope",
+                &format!("{both}require = {{ scopes = {{ all = [\"orders:read\"] }} }}"),
+            )
+            .route(
+                "/claim",
+                &format!("{both}require = {{ claims = {{ tenant = \"acme\" }} }}"),
+            ),
+    );
+    let jwt = |more: Value| format!("Bearer {}", signer.with(&more));
+    for (target, value, status) in [
+        ("/staff", "Token canary-ada".to_owned(), 200),
+        ("/staff", "Token canary-plain".to_owned(), 403),
+        ("/staff", jwt(json!({ "groups": ["root"] })), 200),
+        ("/staff", jwt(json!({ "groups": "staff" })), 403),
+        ("/staff", "Token canary-nobody".to_owned(), 401),
+        ("/scope", "Token canary-plain".to_owned(), 200),
+        ("/scope", "Token canary-ada".to_owned(), 403),
+        ("/scope", jwt(json!({ "scope": "a orders:read" })), 200),
+        ("/claim", jwt(json!({ "tenant": "acme" })), 200),
+        ("/claim", jwt(json!({ "tenant": ["x", "acme"] })), 200),
+        ("/claim", jwt(json!({ "tenant": "other" })), 403),
+        ("/claim", "Token canary-ada".to_owned(), 403),
+    ] {
+        let before = upstream.calls();
+        let reply = gate.call(&get(target).authorization(&value));
+        assert_eq!(reply.status, status, "{target} {value}");
+        assert_eq!(
+            upstream.calls() - before,
+            usize::from(status == 200),
+            "{target} {value}"
+        );
+        if status == 403 {
+            assert_eq!(reply.detail(), "You do not have permission to perform this action.");
+            assert_eq!(reply.header("www-authenticate"), None);
+        }
+    }
+    assert_eq!(gate.get("/staff").status, 401);
+}
+
+#[test]
+fn optional_lets_nobody_pass_and_refuses_what_is_bad() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let headers = "headers = { X-User-Id = \"id\", X-By = \"authenticator\" }";
+    let optional = "authenticate = [\"token\"]\noptional = true";
+    let gate = Gate::start(
+        &config()
+            .tokens(&redis)
+            .identity(headers)
+            .app(&upstream)
+            .route("/x", optional)
+            .route(
+                "/staff",
+                &format!("{optional}\nrequire = {{ groups = {{ any = [\"staff\"] }} }}"),
+            ),
+    );
+    for call in [get("/x"), get("/x").authorization("Basic Y2FuYXJ5")] {
+        assert_eq!(gate.call(&call).status, 200);
+        let seen = upstream.last();
+        assert_eq!(
+            (
+                seen.header("x-by"),
+                seen.header("x-user-id"),
+                seen.header("authorization")
+            ),
+            (Some("anonymous"), None, None)
+        );
+    }
+    assert_eq!(gate.call(&get("/x").token("canary-ada")).status, 200);
+    assert_eq!(upstream.last().header("x-user-id"), Some("42"));
+    let before = upstream.calls();
+    assert_eq!(gate.call(&get("/x").token("canary-nobody")).status, 401);
+    assert_eq!(gate.get("/staff").status, 401, "requirements that nobody meets");
+    for lines in [
+        ["Token canary-ada", "Token canary-ada"],
+        ["Basic Y2FuYXJ5", "Basic Y2FuYXJ5"],
+        ["", "Token canary-ada"],
+    ] {
+        let reply = gate.call(&get("/x").authorization(lines[0]).authorization(lines[1]));
+        assert_eq!(reply.status, 401, "{lines:?}");
+    }
+    assert_eq!(upstream.calls(), before);
+}
+
+#[test]
+fn several_lines_of_a_credential_are_never_accepted() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    redis.put_token("canary,comma", &json!({ "user": "42" }));
+    let gate = Gate::start(&config().tokens(&redis).app(&upstream).protected("/*"));
+    assert_eq!(gate.call(&get("/x").token("canary,comma")).status, 200);
+    for (lines, detail) in [
+        (["Token canary", "comma"], "Invalid token."),
+        (
+            ["Token canary-ada", "Token canary-ada"],
+            "Invalid token header. Token string should not contain spaces.",
+        ),
+        (
+            ["", "Token canary-ada"],
+            "Authentication credentials were not provided.",
+        ),
+    ] {
+        let reply = gate.call(&get("/x").authorization(lines[0]).authorization(lines[1]));
+        assert_eq!((reply.status, reply.detail().as_str()), (401, detail), "{lines:?}");
+    }
+    assert_eq!(upstream.calls(), 1);
+}
+
+#[test]
+fn the_first_authenticator_gives_the_challenge_and_none_gives_403() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let signer = Signer::new(Algorithm::HS256);
+    let gate = Gate::start(
+        &with_jwt(config().tokens(&redis), &signer)
+            .app(&upstream)
+            .route("/token-first", "authenticate = [\"token\", \"jwt\"]")
+            .route("/jwt-first", "authenticate = [\"jwt\", \"token\"]")
+            .route("/none", "authenticate = [\"token\"]\nchallenge = \"none\""),
+    );
+    for value in ["", "Token canary-nobody", "Bearer canary"] {
+        let challenge = |target| {
+            gate.call(&get(target).authorization(value))
+                .header("www-authenticate")
+                .map(str::to_owned)
+        };
+        assert_eq!(challenge("/token-first").as_deref(), Some("Token"), "{value}");
+        assert_eq!(
+            challenge("/jwt-first").as_deref(),
+            Some("Bearer realm=\"api\""),
+            "{value}"
+        );
+        let reply = gate.call(&get("/none").authorization(value));
+        assert_eq!((reply.status, reply.header("www-authenticate")), (403, None), "{value}");
+    }
+}

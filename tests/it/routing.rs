@@ -1,0 +1,138 @@
+//! Which route a request belongs to; what belongs to none, or to two, never leaves.
+
+use crate::harness::{Config, Conn, Gate, RecordingUpstream, Redis, call, config, get};
+
+fn routes(redis: &Redis, upstream: &RecordingUpstream) -> Config {
+    config()
+        .tokens(redis)
+        .app(upstream)
+        .protected("/api/*")
+        .route("/api/*", "methods = [\"OPTIONS\"]\npublic = true")
+        .route("/read", "methods = [\"GET\"]\npublic = true")
+        .public("/public/*")
+        .route("/only/*", "host = \"one.example\"\nauthenticate = [\"token\"]")
+        .route("/*", "host = \"*.wild.example\"\npublic = true")
+}
+
+#[test]
+fn host_path_and_method_choose_and_nothing_falls_back() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let gate = Gate::start(&routes(&redis, &upstream));
+    for (method, host, target, status) in [
+        ("GET", "localhost", "/api", 401),
+        ("GET", "localhost", "/api/", 401),
+        ("GET", "localhost", "/apix", 404),
+        ("OPTIONS", "localhost", "/api/x", 200),
+        ("GET", "localhost", "/public/x?a=../b", 200),
+        ("GET", "localhost", "/read", 200),
+        ("HEAD", "localhost", "/read", 200),
+        ("POST", "localhost", "/read", 405),
+        ("GET", "localhost", "/read/", 404),
+        ("GET", "localhost", "/", 404),
+        ("GET", "ONE.example.:8443", "/only/x", 401),
+        ("GET", "one.example", "/public/x", 404),
+        ("GET", "localhost", "/only/x", 404),
+        ("GET", "a.b.wild.example", "/anything", 200),
+        ("GET", "wild.example", "/anything", 404),
+        ("CONNECT", "localhost", "/public/x", 501),
+        ("TRACE", "localhost", "/public/x", 501),
+    ] {
+        let before = upstream.calls();
+        let reply = gate.call(&call(method, target).host(host));
+        // CONNECT has no such target: the message may be refused as a whole.
+        assert!(
+            reply.status == status || (method == "CONNECT" && reply.status == 400),
+            "{method} {host}{target}: {}",
+            reply.status
+        );
+        assert_eq!(
+            upstream.calls() - before,
+            usize::from(status == 200),
+            "{method} {host}{target}"
+        );
+        if status == 405 {
+            assert_eq!(reply.header("allow"), Some("GET, HEAD"));
+            assert_eq!(reply.detail(), "Method \"POST\" not allowed.");
+        }
+        if status == 404 && method == "GET" {
+            assert_eq!(reply.detail(), "Not found.");
+        }
+    }
+}
+
+#[test]
+fn a_path_that_could_be_another_one_is_refused_and_goes_nowhere() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let gate = Gate::start(&routes(&redis, &upstream));
+    for target in [
+        "/public/../api/x",
+        "/public/%2e%2e/api/x",
+        "/public/%2E%2E%2Fapi/x",
+        "/public/..%2fapi/x",
+        "/public/..;/api/x",
+        "/public/..%3b/api/x",
+        "/public/..\\api/x",
+        "/public/..%5capi",
+        "/public/%252e%252e/api",
+        "//api/x",
+        "/Api/x",
+        "/%61pi/x",
+        "/public/x/../../api",
+        "/public/;/../../api/",
+        "/public/%",
+        "/public/%2",
+        "/public/%zz",
+        "/public/%00",
+        "/public/%0a",
+        "/public/%0d%0aX:1",
+        "/public/%7f",
+    ] {
+        let reply = gate.call(&get(target).token("canary-ada"));
+        assert_eq!(
+            (reply.status, reply.detail().as_str()),
+            (400, "Malformed request."),
+            "{target}"
+        );
+        assert_eq!(upstream.calls(), 0, "{target}");
+    }
+}
+
+#[test]
+fn a_path_travels_byte_for_byte() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let gate = Gate::start(&routes(&redis, &upstream));
+    for target in [
+        "/public/a%20b/%C3%A9;v=1//x/./y?q=%2e%2e/&r=a+b",
+        "/public/~a_b-c.d!$&'()*+,=:@",
+        "/public/?",
+        "/public/100%25",
+        "/public/x/../y",
+    ] {
+        assert_eq!(gate.get(target).status, 200, "{target}");
+        assert_eq!(upstream.last().line(), format!("GET {target}"));
+    }
+}
+
+#[test]
+fn a_request_names_one_host() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let gate = Gate::start(&routes(&redis, &upstream));
+    for head in [
+        "GET /public/x HTTP/1.1\r\n\r\n",
+        "GET /public/x HTTP/1.0\r\n\r\n",
+        "GET /public/x HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+        "GET /public/x HTTP/1.1\r\nHost: a, b\r\n\r\n",
+        "GET /public/x HTTP/1.1\r\nHost: u@a\r\n\r\n",
+        "GET /public/x HTTP/1.1\r\nHost:\r\n\r\n",
+        "GET http://other.example/public/x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ] {
+        let mut conn = Conn::plain(gate.address);
+        assert_eq!(conn.send(head).reply().status, 400, "{head:?}");
+    }
+    assert_eq!(upstream.calls(), 0);
+    let mut conn = Conn::plain(gate.address);
+    let reply = conn
+        .send("GET http://LOCALHOST:80/public/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .reply();
+    assert_eq!((reply.status, upstream.last().line()), (200, "GET /public/x"));
+}
