@@ -12,16 +12,20 @@
 
 mod harness;
 
+mod admin;
 mod demo;
 mod django;
+mod drain;
 mod examples;
 mod floors;
 mod identity_fields;
 mod jwt_auth;
+mod limits;
 mod outage;
 mod policy;
 mod proxying;
 mod routing;
 mod startup;
+mod tls;
 mod token_auth;
 mod vectors;

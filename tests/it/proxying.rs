@@ -56,7 +56,12 @@ fn bodies_pass_whole_in_either_framing_and_protocol() {
             exchange.write("0\r\n\r\n");
             Next::Keep
         } else {
-            exchange.answer("200 OK", "", &answer)
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Length: {}\r\n\r\n",
+                answer.len()
+            );
+            exchange.write([head.as_bytes(), &answer].concat());
+            Next::Keep
         }
     });
     let gate = Gate::start(&public(&upstream).tls(&Pki::new(), &[&["localhost"]]));

@@ -1,0 +1,140 @@
+//! What one client may use: each bound has a test that reaches it.
+
+use std::io::Write;
+use std::time::Duration;
+
+use crate::harness::h2::H2;
+use crate::harness::{Config, Gate, RecordingUpstream, call, config, get, post, wait_until};
+
+fn limited(upstream: &RecordingUpstream, lines: &[&str]) -> Config {
+    lines
+        .iter()
+        .fold(config().app(upstream).public("/*"), |config, line| config.limits(line))
+}
+
+#[test]
+fn heads_are_bounded_in_bytes_and_fields() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&limited(&upstream, &["header_bytes = \"16KiB\"", "headers = 20"]));
+    let many = (0..30).fold(get("/x"), |call, at| call.header(&format!("X-{at}"), "1"));
+    for call in [get("/x").header("X-Long", "x".repeat(20_000)), many] {
+        let mut conn = gate.connect();
+        let _ = conn.wire.write(&call.bytes());
+        let head = conn.wire.head();
+        let refused = head.is_err() || head.is_ok_and(|head| head.is_none_or(|head| head.first.contains(" 431 ")));
+        assert!(refused);
+    }
+    assert_eq!(upstream.calls(), 0);
+    assert_eq!(gate.call(&get("/x").header("X-Long", "x".repeat(12_000))).status, 200);
+}
+
+#[test]
+fn bodies_are_bounded_in_either_framing() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(
+        &limited(&upstream, &["body_bytes = \"1KiB\""]).route("/big", "public = true\nbody_bytes = \"1MiB\""),
+    );
+    let chunked = |bytes: usize| {
+        let mut call = call("POST", "/x").header("Transfer-Encoding", "chunked");
+        call.body = format!("{bytes:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(bytes)).into_bytes();
+        call
+    };
+    for (call, status) in [
+        (post("/x", "x".repeat(1024)), 200),
+        (post("/x", "x".repeat(1025)), 413),
+        (chunked(1024), 200),
+        (chunked(1025), 413),
+        (post("/big", "x".repeat(100_000)), 200),
+    ] {
+        let reply = gate.call(&call);
+        assert_eq!(reply.status, status, "{}", call.target);
+        if status == 413 {
+            assert_eq!(reply.detail(), "Payload Too Large.");
+        }
+    }
+    let mut long = post("/x", "x".repeat(5000));
+    long.fields.clear();
+    assert_eq!(H2::connect(&gate).call(&long).status, 413);
+}
+
+#[test]
+fn a_head_that_does_not_end_is_answered_408() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&limited(&upstream, &["header_timeout = \"300ms\""]));
+    let mut conn = gate.connect();
+    let reply = conn.send("GET /x HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").reply();
+    assert_eq!(
+        (reply.status, reply.detail().as_str(), reply.header("connection")),
+        (408, "Request Timeout.", Some("close"))
+    );
+    assert!(conn.wire.closes());
+    gate.logged(&["head_too_slow"]);
+    // The time between two requests is not the time of a head.
+    let mut conn = gate.connect();
+    assert_eq!(conn.call(&get("/x")).status, 200);
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(conn.call(&get("/x")).status, 200);
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&limited(&upstream, &["idle_timeout = \"300ms\""]));
+    let mut conn = gate.connect();
+    assert_eq!(conn.call(&get("/x")).status, 200);
+    assert!(conn.wire.closes());
+    let mut fresh = gate.connect();
+    assert!(fresh.wire.closes(), "one that never said anything too");
+    let mut h2 = H2::connect(&gate);
+    assert_eq!(h2.call(&get("/x")).status, 200);
+    wait_until("the HTTP/2 connection is closed", Duration::from_secs(10), || {
+        h2.sender.is_closed()
+    });
+}
+
+#[test]
+fn a_body_that_stops_is_answered_408() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&limited(&upstream, &["body_read_timeout = \"300ms\""]));
+    let mut conn = gate.connect();
+    conn.send("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf");
+    assert_eq!(conn.reply().status, 408);
+    gate.logged(&["body_too_slow"]);
+}
+
+#[test]
+fn one_connection_too_many_waits_for_a_slot() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&limited(&upstream, &["connections = 2"]).server("workers = 1"));
+    let (mut one, mut two) = (gate.connect(), gate.connect());
+    assert_eq!((one.call(&get("/x")).status, two.call(&get("/x")).status), (200, 200));
+    let mut three = gate.connect();
+    three.send(get("/late").bytes());
+    assert_eq!(one.call(&get("/x")).status, 200);
+    assert_eq!(
+        upstream.all().iter().filter(|seen| seen.line() == "GET /late").count(),
+        0
+    );
+    drop(two);
+    assert_eq!(three.reply().status, 200);
+}
+
+#[test]
+fn streams_of_a_connection_are_bounded() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&limited(&upstream, &["h2_streams = 7"]));
+    let mut tcp = std::net::TcpStream::connect(gate.address).unwrap();
+    tcp.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .unwrap();
+    tcp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut wire = crate::harness::wire::Wire::new(tcp);
+    let header = wire.up_to(9).unwrap();
+    assert_eq!(header[3], 4, "SETTINGS");
+    let length = usize::from(header[1]) << 8 | usize::from(header[2]);
+    let settings = wire.up_to(length).unwrap();
+    let streams = settings
+        .chunks(6)
+        .find(|setting| setting[..2] == [0, 3])
+        .map(|setting| setting[2..].to_vec());
+    assert_eq!(streams, Some(vec![0, 0, 0, 7]), "SETTINGS_MAX_CONCURRENT_STREAMS");
+}

@@ -1,0 +1,113 @@
+//! TLS as clients meet it.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::version::{TLS12, TLS13};
+
+use crate::harness::h2::H2;
+use crate::harness::pki::Pki;
+use crate::harness::{Config, Conn, Gate, RecordingUpstream, config, get};
+
+fn public(upstream: &RecordingUpstream, pki: &Arc<Pki>) -> Config {
+    config().app(upstream).public("/*").tls(
+        pki,
+        &[&["localhost", "one.example"], &["two.example", "*.wild.example"]],
+    )
+}
+
+#[test]
+fn both_versions_and_both_protocols_are_spoken() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let gate = Gate::start(&public(&upstream, &pki));
+    for version in [&TLS12, &TLS13] {
+        let mut conn = Conn::tls(gate.address, "localhost", pki.client(&["http/1.1"], &[version])).unwrap();
+        assert_eq!(conn.session().protocol_version(), Some(version.version));
+        assert_eq!(conn.session().alpn_protocol(), Some(&b"http/1.1"[..]));
+        assert_eq!(conn.call(&get("/x")).status, 200);
+        assert_eq!(upstream.last().header("x-forwarded-proto"), Some("https"));
+    }
+    let mut without = Conn::tls(gate.address, "localhost", pki.client(&[], rustls::ALL_VERSIONS)).unwrap();
+    assert_eq!(without.call(&get("/x")).status, 200);
+    assert_eq!(H2::connect(&gate).call(&get("/x")).status, 200);
+    assert!(Conn::tls(gate.address, "localhost", pki.client(&["spdy/3"], rustls::ALL_VERSIONS)).is_err());
+}
+
+#[test]
+fn a_connection_that_agreed_on_h2_never_speaks_http1() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let gate = Gate::start(&public(&upstream, &pki));
+    let mut conn = Conn::tls(gate.address, "localhost", pki.client(&["h2"], rustls::ALL_VERSIONS)).unwrap();
+    let _ = conn.wire.write(&get("/x").bytes());
+    let mut answer = Vec::new();
+    let _ = conn.wire.stream.read_to_end(&mut answer);
+    assert!(
+        !answer.windows(4).any(|four| four == b"HTTP"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+    assert_eq!(upstream.calls(), 0);
+}
+
+#[test]
+fn cleartext_http2_needs_no_upgrade() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&config().app(&upstream).public("/*"));
+    assert_eq!(H2::connect(&gate).call(&get("/x")).status, 200);
+    assert_eq!(upstream.last().header("x-forwarded-proto"), Some("http"));
+}
+
+#[test]
+fn sni_chooses_and_the_first_is_for_all_others() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let gate = Gate::start(&public(&upstream, &pki));
+    for (name, good) in [
+        ("one.example", true),
+        ("two.example", true),
+        ("a.wild.example", true),
+        ("localhost", true),
+        ("a.b.wild.example", false),
+        ("other.example", false),
+    ] {
+        let shaken = Conn::tls(gate.address, name, pki.client(&["http/1.1"], rustls::ALL_VERSIONS));
+        assert_eq!(shaken.is_ok(), good, "{name}: {:?}", shaken.err());
+    }
+}
+
+#[test]
+fn the_oldest_version_can_be_raised() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let gate = Gate::start(&public(&upstream, &pki).tls_line("min_version = \"1.3\""));
+    assert!(Conn::tls(gate.address, "localhost", pki.client(&["http/1.1"], &[&TLS12])).is_err());
+    assert!(Conn::tls(gate.address, "localhost", pki.client(&["http/1.1"], &[&TLS13])).is_ok());
+}
+
+#[test]
+fn sessions_are_resumed_by_any_worker_and_without_early_data() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let gate = Gate::start(&public(&upstream, &pki).server("workers = 3"));
+    for version in [&TLS12, &TLS13] {
+        let mut client = pki.client(&["http/1.1"], &[version]);
+        client.enable_early_data = true;
+        for at in 0..8 {
+            let mut conn = Conn::tls(gate.address, "localhost", client.clone()).unwrap();
+            assert_eq!(conn.call(&get("/x")).status, 200);
+            let resumed = conn.session().handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+            assert_eq!(resumed, at > 0, "connection {at}");
+            assert!(!conn.session().is_early_data_accepted());
+        }
+    }
+    assert!(gate.metric("authgate_tls_handshakes_total{outcome=\"resumed\"}") >= 14.0);
+}
+
+#[test]
+fn a_client_that_does_not_shake_hands_is_let_go() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let gate = Gate::start(&public(&upstream, &pki).limits("tls_handshake_timeout = \"300ms\""));
+    let mut tcp = TcpStream::connect(gate.address).unwrap();
+    tcp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert!(matches!(tcp.read(&mut [0; 1]), Ok(0)));
+    assert!(gate.metric("authgate_tls_handshakes_total{outcome=\"timeout\"}") >= 1.0);
+}
