@@ -46,26 +46,25 @@ pub(super) async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
     match worker.tls() {
         None => {
             let peer = Peer::new(address.ip(), Scheme::Http);
-            match timeout(
-                limits.header_timeout.max(limits.idle_timeout),
-                begins_with_preface(&tcp),
-            )
-            .await
-            {
-                Ok(Ok(true)) => http2(tcp, peer, &worker).await,
-                Ok(Ok(false)) => http1(tcp, peer, &worker).await,
-                Ok(Err(_)) | Err(_) => {}
+            let patience = limits.header_timeout.max(limits.idle_timeout);
+            let begun = timeout(patience, begins_with_preface(&tcp));
+            match unless_draining(&worker, begun).await {
+                Some(Ok(Ok(true))) => http2(tcp, peer, &worker).await,
+                Some(Ok(Ok(false))) => http1(tcp, peer, &worker).await,
+                Some(Ok(Err(_)) | Err(_)) | None => {}
             }
         }
         Some(acceptor) => {
-            let tls = match timeout(limits.tls_handshake_timeout, acceptor.accept(tcp)).await {
-                Ok(Ok(tls)) => tls,
-                Ok(Err(problem)) => {
+            let handshake = timeout(limits.tls_handshake_timeout, acceptor.accept(tcp));
+            let tls = match unless_draining(&worker, handshake).await {
+                None => return,
+                Some(Ok(Ok(tls))) => tls,
+                Some(Ok(Err(problem))) => {
                     worker.metrics().handshake_ended("failed");
                     debug!(client.ip = %address.ip(), %problem, "a TLS handshake failed");
                     return;
                 }
-                Err(_) => {
+                Some(Err(_)) => {
                     worker.metrics().handshake_ended("timeout");
                     return;
                 }
@@ -202,6 +201,15 @@ async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, w
         Poll::Pending
     })
     .await;
+}
+
+/// What a connection does before its first request: there is no point in it once no request will be taken.
+async fn unless_draining<T>(worker: &Worker, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = draining(worker.stage()) => None,
+    }
 }
 
 /// Ends when connections are to take no more requests.
