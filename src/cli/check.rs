@@ -10,13 +10,14 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
     let loaded = load(file)?;
     let config = &loaded.config;
     let mut out = io::stdout().lock();
+    let count = |count: usize, of: &str| format!("{count} {of}{}", if count == 1 { "" } else { "s" });
     let text = format!(
-        "{}: good. {} routes, {} upstreams, {} authenticators, {} stores.",
+        "{}: good. {}, {}, {}, {}.",
         file.display(),
-        config.routes.len(),
-        config.upstreams.len(),
-        config.authenticators.len(),
-        config.stores.len()
+        count(config.routes.len(), "route"),
+        count(config.upstreams.len(), "upstream"),
+        count(config.authenticators.len(), "authenticator"),
+        count(config.stores.len(), "store"),
     );
     let _ = writeln!(out, "{text}");
     if !examples::used_by(config).is_empty() {

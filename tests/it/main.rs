@@ -12,10 +12,14 @@
 
 mod harness;
 
+mod access_log;
 mod admin;
+mod check;
+mod cli_store;
 mod demo;
 mod django;
 mod drain;
+mod embedded_store;
 mod examples;
 mod floors;
 mod identity_fields;

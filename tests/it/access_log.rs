@@ -1,0 +1,97 @@
+//! One event a request, and nothing that a client sends can make another.
+
+use serde_json::Value;
+
+use crate::harness::{Gate, RecordingUpstream, Redis, config, get};
+
+fn start(lines: &[&str]) -> (Redis, RecordingUpstream, Gate) {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let config = config()
+        .tokens(&redis)
+        .app(&upstream)
+        .protected("/api/*")
+        .public("/public/*");
+    let gate = Gate::start(&lines.iter().fold(config, |config, line| config.log(line)));
+    (redis, upstream, gate)
+}
+
+#[test]
+fn each_request_is_one_event_that_tells_its_story() {
+    let (_redis, upstream, gate) = start(&[]);
+    let ok = gate.call(&get("/api/x?key=1").token("canary-ada"));
+    let id = upstream.last().header("x-request-id").unwrap().to_owned();
+    let refused = gate.call(&get("/api/x").token("canary-nobody"));
+    gate.get("/nowhere");
+    let events = gate.requests(3);
+    assert_eq!((ok.status, refused.status, events.len()), (200, 401, 3));
+    let check = |event: &Value, status: u16, outcome: &str, route: &str| {
+        assert_eq!(event["http.status"], status, "{event}");
+        assert_eq!(
+            (event["outcome"].as_str(), event["route"].as_str()),
+            (Some(outcome), Some(route)),
+            "{event}"
+        );
+        assert!(
+            event["duration_ms"].is_number() && event["client.ip"] == "127.0.0.1" && event["http.method"] == "GET",
+            "{event}"
+        );
+    };
+    check(&events[0], 200, "forwarded", "/api/*");
+    assert_eq!(
+        (events[0]["user.id"].as_str(), events[0]["authenticator"].as_str()),
+        (Some("42"), Some("token"))
+    );
+    assert_eq!(
+        (events[0]["http.target"].as_str(), events[0]["request.id"].as_str()),
+        (Some("/api/x"), Some(id.as_str()))
+    );
+    assert!(events[0]["upstream_ms"].is_number() && events[0]["complete"] == true);
+    check(&events[1], 401, "token_unknown", "/api/*");
+    assert_eq!(events[1]["request.id"].as_str(), refused.header("x-request-id"));
+    assert_eq!(events[1].get("user.id"), None);
+    check(&events[2], 404, "no_route", "none");
+}
+
+#[test]
+fn the_query_is_written_only_where_it_is_wanted() {
+    let (_redis, _upstream, gate) = start(&["query = true"]);
+    gate.get("/public/x?a=1");
+    assert_eq!(gate.requests(1)[0]["http.target"], "/public/x?a=1");
+}
+
+#[test]
+fn nothing_a_client_sends_makes_a_line() {
+    for format in ["format = \"text\"", "format = \"json\""] {
+        let (_redis, _upstream, gate) = start(&[format]);
+        let nasty = "/public/x\"\u{1b}[31m";
+        let mut conn = gate.connect();
+        let _ = conn
+            .wire
+            .write(format!("GET {nasty} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+        let _ = conn.wire.head();
+        gate.call(
+            &get("/public/x%22%20outcome=%22forged%22%E2%80%A8").header("User-Agent", "\"} {\"message\":\"forged\"}"),
+        );
+        gate.call(&get("/public/%0aforged"));
+        gate.get("/public/last");
+        gate.logged(&["/public/last"]);
+        let log = gate.stop();
+        let forged = log
+            .lines()
+            .filter(|line| line.trim_start().starts_with("forged") || line.contains("outcome=\"forged\""))
+            .count();
+        assert_eq!(forged, 0, "{log}");
+        assert!(
+            !log.contains('\u{1b}') && !log.contains("\"message\":\"forged\""),
+            "{log}"
+        );
+    }
+}
+
+#[test]
+fn access_can_be_switched_off() {
+    let (_redis, upstream, gate) = start(&["access = false"]);
+    gate.get("/public/x");
+    assert_eq!(upstream.calls(), 1);
+    assert!(!gate.stop().contains("\"request\""));
+}

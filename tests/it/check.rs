@@ -1,0 +1,211 @@
+//! `authgate check`: every problem at once; and whose keys `run` takes.
+
+use std::path::Path;
+
+use crate::harness::program::{Ended, authgate};
+use crate::harness::{Gate, config};
+
+fn check(text: &str) -> Ended {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    authgate(folder.path(), &["check"])
+}
+
+const GOOD: &str = r#"[server]
+listen = ["127.0.0.1:0"]
+[stores.redis]
+kind = "redis"
+url = "redis://127.0.0.1:6379/0"
+[authenticators.token]
+kind = "token"
+[upstreams.app]
+servers = ["http://127.0.0.1:8000"]
+[[routes]]
+path = "/api/*"
+authenticate = ["token"]
+upstream = "app"
+"#;
+
+#[test]
+fn a_good_file_is_good() {
+    let ended = check(GOOD);
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{ended:?}");
+    assert!(ended.out.contains("good"));
+}
+
+#[test]
+fn every_problem_of_a_file_is_said_with_its_line_and_what_to_write() {
+    let text = GOOD
+        .replace("127.0.0.1:0", "0.0.0.0:80")
+        .replace("kind = \"redis\"", "kind = \"reddis\"")
+        .replace("kind = \"token\"", "kind = \"token\"\nscheem = \"Token\"")
+        .replace("http://127.0.0.1:8000", "http://127.0.0.1:8000/path")
+        .replace("[\"token\"]", "[\"tokn\"]");
+    let ended = check(&text);
+    assert_eq!(ended.code, 2);
+    for (place, words) in [
+        ("gateway.toml:2:", "allow_cleartext = true"),
+        ("gateway.toml:4:", "did you mean \"redis\""),
+        ("gateway.toml:8:", "did you mean `scheme`"),
+        ("gateway.toml:10:", "upstreams.app.servers[0]"),
+        ("gateway.toml:13:", "did you mean \"token\""),
+    ] {
+        assert!(
+            ended.err.contains(place) && ended.err.contains(words),
+            "{place} {words}:\n{}",
+            ended.err
+        );
+    }
+    assert!(ended.err.contains("5 errors"), "{}", ended.err);
+}
+
+#[test]
+fn one_problem_is_one_error() {
+    let with = |more: &str| format!("{GOOD}{more}");
+    let jwt = |lines: &str| with(&format!("[authenticators.jwt]\nkind = \"jwt\"\n{lines}\n"));
+    let secret = "keys = [{ algorithm = \"HS256\", secret = \"0123456789012345678901234567890123456789\" }]";
+    for (text, words) in [
+        (with("[probes]\nlisten = \"0.0.0.0:1\"\n"), "`probes` is not built yet"),
+        (with("[servre]\n"), "unknown key `servre`"),
+        (GOOD.replace("upstream = \"app\"", ""), "`upstream` is missing"),
+        (
+            GOOD.replace("authenticate = [\"token\"]", ""),
+            "who may pass is not said",
+        ),
+        (
+            GOOD.replace("authenticate", "public = true\nauthenticate"),
+            "public or authenticated, not both",
+        ),
+        (
+            with("[[routes]]\npath = \"/api/*\"\npublic = true\nupstream = \"app\"\n"),
+            "is for the same requests as",
+        ),
+        (
+            with(
+                "[[routes]]\npath = \"/x\"\npublic = true\nrequire = { groups = { any = [\"a\"] } }\nupstream = \"app\"\n",
+            ),
+            "no effect on a public route",
+        ),
+        (
+            with(
+                "[[routes]]\npath = \"/a/*\"\nhost = \"h\"\nauthenticate = [\"token\"]\nupstream = \"app\"\n[[routes]]\npath = \"/a/b\"\npublic = true\nupstream = \"app\"\n",
+            ),
+            "lets everybody past",
+        ),
+        (
+            with("[server.limits]\nidle_timeout = 75\n"),
+            "expected a duration, found a number",
+        ),
+        (with("[server.limits]\nheader_bytes = \"1KiB\"\n"), "out of bounds"),
+        (
+            with("[server.tls]\ncertificates = [{ chain = \"none.pem\", key = \"none.key\" }]\n"),
+            "none.pem",
+        ),
+        (
+            with("[identity]\nheaders = { Host = \"id\" }\n"),
+            "already means something else",
+        ),
+        (
+            with("[identity]\nheaders = { X-User-Id = \"id\", x_user_id = \"username\" }\n"),
+            "has a `_`",
+        ),
+        (
+            with("[identity]\nheaders = { X-Id = \"identity\" }\n"),
+            "nothing that is known of a user",
+        ),
+        (jwt(secret), "`users` is missing"),
+        (jwt("users = \"none\""), "there are no keys"),
+        (
+            jwt("users = \"none\"\nkeys = [{ algorithm = \"none\", file = \"x\" }]"),
+            "\"none\" is not known here",
+        ),
+        (
+            jwt("users = \"none\"\nkeys = [{ algorithm = \"RS256\", file = \"missing.pem\" }]"),
+            "missing.pem",
+        ),
+        (
+            jwt(&format!("users = \"none\"\n{secret}\nprofile = \"rfc9068\"")),
+            "not built yet",
+        ),
+        (
+            jwt(&format!("users = \"nowhere\"\n{secret}")),
+            "names no store of this file",
+        ),
+        (
+            jwt(&format!("users = {{ env = \"AUTHGATE_NOT_SET\" }}\n{secret}")),
+            "AUTHGATE_NOT_SET is not set",
+        ),
+        (GOOD.replace("redis://127.0.0.1:6379/0", "http://x"), "stores.redis.url"),
+        (GOOD.replace("\"/api/*\"", "\"api\""), "does not begin with `/`"),
+        (GOOD.replace("[server]", "[server"), "no TOML"),
+    ] {
+        let ended = check(&text);
+        assert!(ended.code == 2 && ended.err.contains(words), "{words}:\n{}", ended.err);
+        assert!(
+            ended.err.contains("1 error") || words == "no TOML" || words.contains("`_`"),
+            "{words}:\n{}",
+            ended.err
+        );
+    }
+}
+
+#[test]
+fn secrets_are_not_shown_with_the_line_they_are_on() {
+    let text = GOOD.replace("redis://127.0.0.1:6379/0", "redis://:canary-password@127.0.0.1:x/0")
+        + "[authenticators.jwt]\nkind = \"jwt\"\nusers = \"none\"\nkeys = [{ algorithm = \"HS256\", secret = \"canary\" }]\n";
+    let ended = check(&text);
+    assert!(ended.code == 2 && !ended.err.contains("canary"), "{}", ended.err);
+}
+
+#[test]
+fn values_come_from_the_environment_and_from_files() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("url"), "redis://127.0.0.1:6379/0\n").unwrap();
+    let text = GOOD
+        .replace("\"redis://127.0.0.1:6379/0\"", "{ file = \"url\" }")
+        .replace(
+            "\"http://127.0.0.1:8000\"",
+            "{ env = \"AUTHGATE_NOT_SET\", default = \"http://127.0.0.1:8000\" }",
+        );
+    std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    let ended = authgate(folder.path(), &["check"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+}
+
+#[test]
+fn keys_that_the_world_knows_run_only_where_they_are_asked_for_on_loopback() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ended = authgate(project, &["run"]);
+    assert_eq!(ended.code, 2);
+    for words in [
+        "server.tls.certificates[0]",
+        "authenticators.jwt.keys[3]",
+        "stores.file.file",
+        "openssl genpkey",
+        "--example-keys",
+    ] {
+        assert!(ended.err.contains(words), "{words}:\n{}", ended.err);
+    }
+    let upstream = crate::harness::RecordingUpstream::start();
+    let tables = format!(
+        "[server.tls]\ncertificates = [{{ chain = {:?}, key = {:?} }}]\n",
+        project.join("certs-example/localhost.pem"),
+        project.join("certs-example/localhost.key")
+    );
+    let config = config()
+        .app(&upstream)
+        .public("/*")
+        .tables(&tables)
+        .argument("--example-keys");
+    let gate = Gate::start(&config);
+    assert_eq!(gate.probe("/livez").status, 200);
+    drop(gate);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("gateway.toml"),
+        config.text().replace("127.0.0.1:0\"]", "0.0.0.0:0\"]"),
+    )
+    .unwrap();
+    let ended = authgate(folder.path(), &["run", "--example-keys"]);
+    assert!(ended.code == 2 && ended.err.contains("loopback"), "{ended:?}");
+}

@@ -1,0 +1,246 @@
+//! `authgate token`, `user` and `revoke`, against both kinds of stores, with a gateway that sees what they did.
+
+use std::path::Path;
+use std::time::Duration;
+
+use authgate::auth::jwt::keys::Algorithm;
+use serde_json::{Value, json};
+
+use crate::harness::mint::Signer;
+use crate::harness::program::{Ended, authgate, authgate_reading};
+use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
+
+/// A gateway that asks its store each time, for tokens and for JWTs.
+fn start(stores: Config, signer: &Signer, upstream: &RecordingUpstream, store: &str) -> Gate {
+    Gate::spawn(
+        &stores
+            .token("cache = { entries = 0, negative_entries = 0 }")
+            .file("jwt.key", signer.file())
+            .jwt(&format!("keys = [{}]", signer.key("jwt.key")))
+            .jwt(&format!("users = \"{store}\""))
+            .jwt(&format!("revocation = \"{store}\""))
+            .app(upstream)
+            .route("/*", "authenticate = [\"token\", \"jwt\"]"),
+    )
+}
+
+/// Runs the same story on a file and on an empty Redis.
+fn on_both(story: impl Fn(&Gate, &Signer, &RecordingUpstream)) {
+    let (upstream, signer) = (
+        RecordingUpstream::start(),
+        Signer::new(Algorithm::ES256).kid("canary-kid"),
+    );
+    let redis = Redis::start_empty();
+    story(
+        &start(config().redis(&redis), &signer, &upstream, "redis"),
+        &signer,
+        &upstream,
+    );
+    let file = config().tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n");
+    story(&start(file, &signer, &upstream, "file"), &signer, &upstream);
+}
+
+fn run(gate: &Gate, words: &[&str]) -> Ended {
+    let ended = authgate(gate.folder.path(), words);
+    assert_eq!(ended.code, 0, "{words:?}: {ended:?}");
+    ended
+}
+
+fn json_of(gate: &Gate, words: &[&str]) -> Value {
+    serde_json::from_str(&run(gate, words).out).unwrap_or_else(|_| panic!("{words:?}"))
+}
+
+/// Waits until a credential is answered so; a file is looked at a few times a second.
+fn becomes(gate: &Gate, value: &str, status: u16) {
+    wait_until(&format!("{value} is answered {status}"), Duration::from_secs(5), || {
+        gate.call(&get("/x").authorization(value)).status == status
+    });
+}
+
+#[test]
+fn a_token_lives_from_its_creation_to_its_revocation() {
+    on_both(|gate, _, upstream| {
+        let key = run(
+            gate,
+            &["token", "create", "--user", "7", "--username", "ada", "--scope", "r"],
+        )
+        .out
+        .trim()
+        .to_owned();
+        assert!(
+            key.len() == 40 && key.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{key}"
+        );
+        let value = format!("Token {key}");
+        becomes(gate, &value, 200);
+        assert_eq!(
+            (
+                upstream.last().header("x-user-id"),
+                upstream.last().header("x-user-name")
+            ),
+            (Some("7"), Some("ada"))
+        );
+        let shown = run(gate, &["token", "show", &key]);
+        assert!(shown.out.contains("accepted") && !shown.out.contains(&key), "{shown:?}");
+        assert_eq!(
+            json_of(gate, &["token", "list", "--json"]).as_array().map(Vec::len),
+            Some(1)
+        );
+        run(gate, &["token", "revoke", &key]);
+        becomes(gate, &value, 401);
+        assert_eq!(json_of(gate, &["token", "show", &key, "--json"])["accepted"], false);
+        let own = authgate_reading(
+            gate.folder.path(),
+            &["token", "create", "--user", "7", "--key", "-"],
+            b"canary-own\n",
+        );
+        assert_eq!(own.code, 0, "{own:?}");
+        becomes(gate, "Token canary-own", 200);
+        let ended = authgate(gate.folder.path(), &["token", "create", "--user", "nobody"]);
+        assert!(ended.code == 1 && ended.err.contains("authgate user put"), "{ended:?}");
+    });
+}
+
+#[test]
+fn a_user_is_put_disabled_enabled_and_deleted() {
+    on_both(|gate, signer, upstream| {
+        run(
+            gate,
+            &[
+                "user",
+                "put",
+                "--id",
+                "42",
+                "--username",
+                "ada",
+                "--group",
+                "staff",
+                "--attribute",
+                "tier=3",
+            ],
+        );
+        run(gate, &["token", "create", "--user", "42", "--key", "canary-ada"]);
+        let bearer = format!("Bearer {}", signer.with(&json!({ "user_id": "42" })));
+        for value in ["Token canary-ada", &bearer] {
+            becomes(gate, value, 200);
+            assert_eq!(upstream.last().header("x-user-name"), Some("ada"));
+        }
+        run(gate, &["user", "disable", "42"]);
+        for (value, detail) in [
+            ("Token canary-ada", "User inactive or deleted."),
+            (&bearer, "User is inactive"),
+        ] {
+            becomes(gate, value, 401);
+            assert_eq!(gate.call(&get("/x").authorization(value)).detail(), detail);
+        }
+        run(gate, &["user", "enable", "42"]);
+        becomes(gate, "Token canary-ada", 200);
+        assert!(run(gate, &["user", "show", "42"]).out.contains("ada"));
+        run(gate, &["user", "delete", "42"]);
+        becomes(gate, "Token canary-ada", 401);
+        assert_eq!(
+            gate.call(&get("/x").authorization("Token canary-ada")).detail(),
+            "Invalid token."
+        );
+        assert_eq!(gate.call(&get("/x").authorization(&bearer)).detail(), "User not found");
+    });
+}
+
+#[test]
+fn revocations_end_what_they_name() {
+    on_both(|gate, signer, _| {
+        run(gate, &["user", "put", "--id", "42", "--username", "ada"]);
+        let bearer = |jti: &str| format!("Bearer {}", signer.with(&json!({ "user_id": "42", "jti": jti })));
+        let (one, two) = (bearer("one"), bearer("two"));
+        becomes(gate, &one, 200);
+        run(gate, &["revoke", "--jti", "one"]);
+        becomes(gate, &one, 401);
+        assert_eq!(
+            gate.call(&get("/x").authorization(&one)).json()["messages"][0]["message"],
+            "Token is blacklisted"
+        );
+        becomes(gate, &two, 200);
+        run(gate, &["token", "create", "--user", "42", "--key", "canary-ada"]);
+        becomes(gate, "Token canary-ada", 200);
+        let said = run(gate, &["revoke", "--user", "42"]);
+        assert!(
+            said.err.contains("user disable") || said.out.contains("user disable"),
+            "{said:?}"
+        );
+        becomes(gate, &two, 401);
+        becomes(gate, "Token canary-ada", 401);
+        run(gate, &["user", "put", "--id", "43", "--username", "ben"]);
+        let ben = format!("Bearer {}", signer.with(&json!({ "user_id": "43" })));
+        becomes(gate, &ben, 200);
+        run(gate, &["revoke", "--kid", "canary-kid"]);
+        becomes(gate, &ben, 401);
+    });
+}
+
+#[test]
+fn a_django_dump_is_imported_and_an_export_read_back() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/django");
+    for name in ["dump-sample.json", "dump-sample-natural.json"] {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        let dump: Value = serde_json::from_str(&text).unwrap();
+        let tokens: Vec<&Value> = dump
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|object| object["model"] == "authtoken.token")
+            .collect();
+        on_both(|gate, _, upstream| {
+            let imported = authgate_reading(gate.folder.path(), &["token", "import", "-"], text.as_bytes());
+            assert!(imported.code == 0 && !imported.out.contains("canary"), "{imported:?}");
+            let ada = tokens
+                .iter()
+                .find(|token| token["fields"]["user"] == 42 || token["fields"]["user"] == json!(["ada"]))
+                .unwrap();
+            let value = format!("Token {}", ada["pk"].as_str().unwrap());
+            becomes(gate, &value, 200);
+            assert_eq!(upstream.last().header("x-user-id"), Some("42"));
+            run(gate, &["token", "revoke", ada["pk"].as_str().unwrap()]);
+            becomes(gate, &value, 401);
+            let again = authgate_reading(gate.folder.path(), &["token", "import", "-"], text.as_bytes());
+            assert_eq!(again.code, 0, "{again:?}");
+            assert_eq!(
+                gate.call(&get("/x").authorization(&value)).status,
+                401,
+                "what was revoked stays revoked"
+            );
+            let exported = run(gate, &["token", "export"]).out;
+            assert!(!exported.contains("canary") && exported.lines().count() >= tokens.len());
+            let other = tempfile::tempdir().unwrap();
+            let text = std::fs::read_to_string(gate.folder.path().join("gateway.toml")).unwrap();
+            let alone = "[stores.file]\nkind = \"embedded\"\nfile = \"copy.toml\"\n";
+            let start = text.find("[stores.").unwrap();
+            let end = text[start..].find("[[routes]]").unwrap() + start;
+            let text = text[..start].to_owned() + alone + &text[end..];
+            std::fs::copy(gate.folder.path().join("jwt.key"), other.path().join("jwt.key")).unwrap();
+            std::fs::write(other.path().join("gateway.toml"), text.replace("\"redis\"", "\"file\"")).unwrap();
+            let copied = authgate_reading(other.path(), &["token", "import", "-"], exported.as_bytes());
+            assert_eq!(copied.code, 0, "{copied:?}");
+            let copied = authgate(other.path(), &["token", "export"]);
+            assert_eq!(copied.out, exported);
+        });
+    }
+}
+
+#[test]
+fn several_stores_want_one_named() {
+    let (upstream, redis) = (RecordingUpstream::start(), Redis::start().with_ada());
+    let config = config()
+        .tokens(&redis)
+        .token("store = \"redis\"")
+        .tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n")
+        .app(&upstream)
+        .protected("/*");
+    let folder = tempfile::tempdir().unwrap();
+    config.write(folder.path());
+    let ended = authgate(folder.path(), &["token", "list"]);
+    assert!(
+        ended.code == 2 && ended.err.contains("redis") && ended.err.contains("file"),
+        "{ended:?}"
+    );
+    assert_eq!(authgate(folder.path(), &["token", "list", "--store", "redis"]).code, 0);
+}
