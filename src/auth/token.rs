@@ -212,7 +212,8 @@ mod tests {
     async fn keys_are_judged_as_drf_judges_them() {
         let folder = tempfile::tempdir().expect("a folder");
         let authenticator = authenticator(folder.path());
-        let cases: &[(&[u8], Option<Result<&str, Refusal>>)] = &[
+        type Case = (&'static [u8], Option<Result<&'static str, Refusal>>);
+        let cases: &[Case] = &[
             (b"", None),
             (b"Basic abc", None),
             ("To\u{212a}en good".as_bytes(), None),

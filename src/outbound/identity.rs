@@ -308,7 +308,7 @@ mod tests {
     use crate::identity::{Identity, UserId};
     use std::sync::Arc;
 
-    fn facts(username: &str, attributes: Value) -> Facts {
+    fn facts(username: &str, attributes: &Value) -> Facts {
         let text = |text: &str| Text::new(text).expect("plain text");
         Facts {
             authenticator: "token".into(),
@@ -335,7 +335,7 @@ mod tests {
         let check = |source, encoding, expected: Option<&str>| {
             let facts = facts(
                 "zo\u{eb} 5%",
-                json!({ "org": { "name": "Acme", "tags": ["x", 2] }, "none": null }),
+                &json!({ "org": { "name": "Acme", "tags": ["x", 2] }, "none": null }),
             );
             assert_eq!(
                 rendered(source, encoding, &facts),
@@ -366,7 +366,7 @@ mod tests {
             json!(["ok", "x\0"]),
             json!([[1]]),
         ] {
-            let facts = facts("ada", json!({ "a": bad }));
+            let facts = facts("ada", &json!({ "a": bad }));
             assert_eq!(rendered(attribute(), Encoding::Percent, &facts), Err(NotText), "{bad}");
         }
     }
@@ -415,7 +415,7 @@ mod tests {
 
     #[test]
     fn the_stand_in_tells_users_and_authenticators_apart() {
-        let identity = Identity::new(facts("ada", json!({})), &[])
+        let identity = Identity::new(facts("ada", &json!({})), &[])
             .map(Arc::new)
             .expect("plain values");
         let mut other = identity.facts().clone();

@@ -1,7 +1,7 @@
 //! The tests' client: [`Call`] says what to send, [`Conn`] is one HTTP/1.1 connection, [`Reply`] is what came back.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -166,15 +166,6 @@ pub enum Socket {
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
-impl Socket {
-    pub fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => &tls.sock,
-        }
-    }
-}
-
 impl Read for Socket {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -297,15 +288,5 @@ impl Conn {
             reply.check(self.echoes);
             return Ok(Some(reply));
         }
-    }
-
-    /// Whether the gateway closes this connection without another word.
-    pub fn closes(&mut self) -> bool {
-        self.wire.closes()
-    }
-
-    /// Says that nothing more will come.
-    pub fn finish(&mut self) {
-        self.wire.stream.tcp().shutdown(Shutdown::Write).expect("open");
     }
 }

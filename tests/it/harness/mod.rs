@@ -14,7 +14,7 @@ pub mod wire;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-pub use self::client::{Call, Conn, Reply, call, get, post};
+pub use self::client::{Call, Conn, call, get, post};
 pub use self::config::{Config, config};
 pub use self::gate::Gate;
 pub use self::redis::Redis;

@@ -17,8 +17,6 @@ pub const MARK: &str = "X-Upstream";
 pub struct Seen {
     pub head: Head,
     pub body: Body,
-    /// On which of the upstream's connections, counted from 0.
-    pub connection: usize,
 }
 
 impl Seen {
@@ -141,7 +139,7 @@ impl RecordingUpstream {
         std::thread::spawn(move || {
             while let Ok((stream, _)) = accepting.listener.accept() {
                 let shared = Arc::clone(&accepting);
-                let connection = shared.accepted.fetch_add(1, Ordering::SeqCst);
+                shared.accepted.fetch_add(1, Ordering::SeqCst);
                 shared
                     .streams
                     .lock()
@@ -149,7 +147,7 @@ impl RecordingUpstream {
                     .push(stream.try_clone().expect("a descriptor"));
                 shared.open.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
-                    let _ = serve(&shared, &stream, connection);
+                    let _ = serve(&shared, &stream);
                     let _ = stream.shutdown(Shutdown::Both);
                     shared.open.fetch_sub(1, Ordering::SeqCst);
                 });
@@ -223,7 +221,7 @@ impl RecordingUpstream {
     }
 }
 
-fn serve(shared: &Shared, stream: &TcpStream, connection: usize) -> io::Result<()> {
+fn serve(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut wire = Wire::new(stream.try_clone()?);
     while let Some(head) = wire.head()? {
@@ -232,7 +230,6 @@ fn serve(shared: &Shared, stream: &TcpStream, connection: usize) -> io::Result<(
             seen.push(Seen {
                 head: head.clone(),
                 body: Body::default(),
-                connection,
             });
             seen.len() - 1
         };
