@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::debug;
 
 use super::clock::{Busy, Clock, Noted, Overdue, Phase};
@@ -32,6 +32,8 @@ const H2_SEND_BUFFER: usize = 64 * 1024;
 /// How much of a request's body a client may send ahead: for each stream, and for the connection.
 const H2_STREAM_WINDOW: u32 = 256 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// How long an HTTP/2 client has to answer a GOAWAY (RFC 9113, section 6.8) before its idle connection is closed all the same.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// How long the last words to a client may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -182,7 +184,8 @@ async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, w
     );
     let mut overdue = pin!(Overdue::new(clock, limits.idle_timeout, limits.header_timeout));
     let mut draining = pin!(draining(worker.stage()));
-    let mut told = false;
+    // Set once the client was told to go away; one that does not go is left when its last request has ended.
+    let mut goodbye: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
         let ended = connection.as_mut().poll(cx);
         if let Poll::Ready(Err(problem)) = flusher.poll_flush(cx) {
@@ -193,10 +196,18 @@ async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, w
             log_end(ended);
             return Poll::Ready(());
         }
-        if !told && (draining.as_mut().poll(cx).is_ready() || overdue.as_mut().poll(cx).is_ready()) {
-            told = true;
+        if goodbye.is_none() && (draining.as_mut().poll(cx).is_ready() || overdue.as_mut().poll(cx).is_ready()) {
+            goodbye = Some(Box::pin(sleep(GOODBYE)));
             connection.as_mut().graceful_shutdown();
             cx.waker().wake_by_ref();
+        }
+        if let Some(goodbye) = &mut goodbye {
+            while goodbye.as_mut().poll(cx).is_ready() {
+                if let Phase::Idle(_) = overdue.phase() {
+                    return Poll::Ready(());
+                }
+                goodbye.as_mut().reset(Instant::now() + GOODBYE);
+            }
         }
         Poll::Pending
     })

@@ -1,6 +1,6 @@
 //! What one client may use: each bound has a test that reaches it.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use crate::harness::h2::H2;
@@ -117,6 +117,22 @@ fn one_connection_too_many_waits_for_a_slot() {
     );
     drop(two);
     assert_eq!(three.reply().status, 200);
+}
+
+#[test]
+fn an_http2_client_that_answers_nothing_is_let_go() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&limited(&upstream, &["idle_timeout = \"300ms\""]));
+    for said in [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    ] {
+        let mut tcp = std::net::TcpStream::connect(gate.address).unwrap();
+        tcp.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+        tcp.write_all(said).unwrap();
+        // SETTINGS and GOAWAY come, and then the end, though nothing of it is acknowledged.
+        assert!(tcp.read_to_end(&mut Vec::new()).is_ok());
+    }
 }
 
 #[test]
