@@ -53,21 +53,17 @@ impl<'r> RequestPath<'r> {
         self.raw
     }
 
-    /// Every distinct reading, the one that was sent first.
+    /// Every distinct reading, the one that was sent first. Case is left as it is: folding commutes with all other steps, and
+    /// whoever compares paths has to fold both sides.
     ///
     /// # Errors
     /// More readings than any honest path has.
     pub fn readings(self) -> Result<Readings<'r>, AmbiguousPath> {
         let bytes = self.raw.as_bytes();
-        let folded = bytes.iter().any(u8::is_ascii_uppercase);
         if is_plain(bytes) {
             return Ok(Readings {
                 sent: bytes,
-                others: if folded {
-                    vec![bytes.to_ascii_lowercase()]
-                } else {
-                    Vec::new()
-                },
+                others: Vec::new(),
             });
         }
         let mut seen: BTreeSet<(Cow<'_, [u8]>, u8)> = BTreeSet::new();
@@ -90,10 +86,7 @@ impl<'r> RequestPath<'r> {
             }
             seen.insert(reading);
         }
-        // Folding commutes with every step above, so it is done once at the end.
         let mut others: BTreeSet<Vec<u8>> = seen.into_iter().map(|(path, _)| path.into_owned()).collect();
-        let lower: Vec<_> = others.iter().map(|path| path.to_ascii_lowercase()).collect();
-        others.extend(lower);
         others.remove(bytes);
         Ok(Readings {
             sent: bytes,
@@ -111,7 +104,7 @@ pub struct Readings<'r> {
     pub others: Vec<Vec<u8>>,
 }
 
-/// No byte that any server treats specially, no empty and no dot segment: one reading but for case.
+/// No byte that any server treats specially, no empty and no dot segment: one reading.
 fn is_plain(path: &[u8]) -> bool {
     let mut before = 0;
     for &byte in path {
@@ -235,7 +228,6 @@ mod tests {
 
     #[test]
     fn every_reading_a_server_may_make_is_found() {
-        check("/API/x", &["/api/x"]);
         check("/a%2Fb", &["/a/b"]);
         check("/a/%2e%2e/b", &["/b", "/a/../b"]);
         check("/a/%252e%252e/b", &["/b"]);

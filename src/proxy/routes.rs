@@ -98,14 +98,23 @@ pub enum Found<'t> {
 /// All routes, ready for look-ups.
 #[derive(Debug, Default)]
 pub struct RouteTable {
-    any: Paths,
-    exact: HashMap<Box<str>, Paths>,
-    below: HashMap<Box<str>, Paths>,
+    any: Host,
+    exact: HashMap<Box<str>, Host>,
+    below: HashMap<Box<str>, Host>,
     /// For each route, the first whose policy is the same: readings of a path must agree on this.
     classes: Vec<usize>,
 }
 
-/// The routes of one host pattern.
+/// The routes of one host pattern: as they are written, and as a server sees them that does not tell cases apart.
+#[derive(Debug, Default)]
+struct Host {
+    written: Paths,
+    folded: Paths,
+    /// Some pattern has a capital, so that a path without one has a second reading too.
+    capitals: bool,
+}
+
+/// The routes of one host pattern, by path.
 #[derive(Debug, Default)]
 struct Paths {
     exact: HashMap<Box<[u8]>, Methods>,
@@ -127,12 +136,12 @@ impl RouteTable {
     pub fn new(places: &[Place], same_policy: impl Fn(RouteId, RouteId) -> bool) -> Self {
         let mut table = Self::default();
         for (at, place) in places.iter().enumerate() {
-            let paths = match &place.host {
+            let host = match &place.host {
                 HostPattern::Any => &mut table.any,
                 HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
                 HostPattern::Below(domain) => table.below.entry(domain.clone()).or_default(),
             };
-            paths.insert(&place.path, &place.methods, RouteId(at));
+            host.insert(&place.path, &place.methods, RouteId(at));
             let class = (0..at).find(|before| same_policy(RouteId(*before), RouteId(at)));
             table.classes.push(class.unwrap_or(at));
         }
@@ -144,11 +153,14 @@ impl RouteTable {
     /// # Errors
     /// Readings of the path lead to different policies.
     pub fn find(&self, host: &str, path: RequestPath<'_>, method: &Method) -> Result<Found<'_>, AmbiguousPath> {
-        let paths = self.host(host);
+        let host = self.host(host);
         let readings = path.readings()?;
-        let found = paths.find(readings.sent, method);
-        for other in &readings.others {
-            if !self.alike(&found, &paths.find(other, method)) {
+        let found = host.written.find(readings.sent, method);
+        for reading in std::iter::once(readings.sent).chain(readings.others.iter().map(Vec::as_slice)) {
+            let folded = host.find_folded(reading, method);
+            let agree = self.alike(&found, &host.written.find(reading, method))
+                && folded.is_none_or(|folded| self.alike(&found, &folded));
+            if !agree {
                 return Err(AmbiguousPath);
             }
         }
@@ -156,12 +168,12 @@ impl RouteTable {
     }
 
     /// Exact, then the longest wildcard, then the routes without a host; never two of them.
-    fn host(&self, host: &str) -> &Paths {
+    fn host(&self, host: &str) -> &Host {
         let wildcard = || {
             let mut rest = host;
             while let Some((_, domain)) = rest.split_once('.') {
-                if let Some(paths) = self.below.get(domain) {
-                    return Some(paths);
+                if let Some(host) = self.below.get(domain) {
+                    return Some(host);
                 }
                 rest = domain;
             }
@@ -175,6 +187,25 @@ impl RouteTable {
             (Found::Route(one), Found::Route(other)) => self.classes.get(one.0) == self.classes.get(other.0),
             (one, other) => one == other,
         }
+    }
+}
+
+impl Host {
+    fn insert(&mut self, pattern: &PathPattern, methods: &[Method], id: RouteId) {
+        let fold = |path: &str| path.to_ascii_lowercase().into_boxed_str();
+        let folded = match pattern {
+            PathPattern::Exact(path) => PathPattern::Exact(fold(path)),
+            PathPattern::Below(prefix) => PathPattern::Below(fold(prefix)),
+        };
+        self.capitals |= folded != *pattern;
+        self.folded.insert(&folded, methods, id);
+        self.written.insert(pattern, methods, id);
+    }
+
+    /// Where a path belongs if case does not count; `None` where it makes no difference.
+    fn find_folded(&self, path: &[u8], method: &Method) -> Option<Found<'_>> {
+        let matters = self.capitals || path.iter().any(u8::is_ascii_uppercase);
+        matters.then(|| self.folded.find(&path.to_ascii_lowercase(), method))
     }
 }
 
@@ -331,6 +362,32 @@ mod tests {
         check("/public/../open/x", Ok(Some(2)));
         check("/public/a%20b;v=1//c", Ok(Some(2)));
         check("/admin/%e4", Ok(Some(1)));
+    }
+
+    #[test]
+    fn case_makes_no_way_around_a_route() {
+        let routes = [
+            place("", "/api/*", &[]),
+            place("", "/api/Admin/*", &[]),
+            place("", "/Open/*", &[]),
+        ];
+        let table = RouteTable::new(&routes, |one, other| one == other);
+        let check = |path, expected| assert_eq!(find(&table, "h", path, &Method::GET), expected, "{path}");
+        check("/api/Admin/x", Ok(Some(1)));
+        check("/api/x", Ok(Some(0)));
+        check("/api/Other", Ok(Some(0)));
+        check("/Open/X", Ok(Some(2)));
+        for path in [
+            "/api/admin/x",
+            "/api/ADMIN/x",
+            "/api/%41dmin",
+            "/api/%61dmin",
+            "/API/x",
+            "/open/x",
+            "/api/admin",
+        ] {
+            check(path, Err("ambiguous"));
+        }
     }
 
     #[test]

@@ -70,7 +70,8 @@ impl Claims {
             if value.is_string() || at > LAST_SECOND {
                 return Err(INVALID);
             }
-            let lifetime = at.saturating_mul(1000) - issued_at.map_or(now_ms, |at| at.saturating_mul(1000));
+            let begun = issued_at.map_or(now_ms, |at| at.saturating_mul(1000));
+            let lifetime = at.saturating_mul(1000).saturating_sub(begun);
             if rules.max_lifetime.is_some_and(|most| lifetime > millis(most)) {
                 return Err(INVALID);
             }
@@ -325,5 +326,6 @@ mod tests {
         };
         check(&rules, &with("iat", json!(1_700_000_000)), Ok(()));
         check(&rules, &with("iat", json!(1_699_999_999)), Err(JwtFault::Invalid));
+        check(&rules, &with("iat", json!(-1e300)), Err(JwtFault::Invalid));
     }
 }
