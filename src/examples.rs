@@ -2,10 +2,10 @@
 
 use std::sync::OnceLock;
 
-use aws_lc_rs::digest;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use crate::auth::jwt::KeySet;
 use crate::auth::jwt::keys::{Algorithm, Fingerprint, VerificationKey};
 use crate::auth::store::embedded::Records;
 use crate::auth::store::{Kind, TokenDigest};
@@ -49,9 +49,15 @@ pub struct ExampleUse {
 const OWN_CERTIFICATE: &str = "\
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 365 -subj '/CN=localhost' \\
     -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1' -keyout tls.key -out tls.pem";
-const OWN_KEY_PAIR: &str = "\
-openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out jwt.key
-openssl pkey -in jwt.key -pubout -out jwt.pub.pem";
+const OWN_EC_PAIR: &str = "\
+openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out jwt-es256.key
+openssl pkey -in jwt-es256.key -pubout -out jwt-es256.pub.pem";
+const OWN_RSA_PAIR: &str = "\
+openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out jwt-rs256.key
+openssl pkey -in jwt-rs256.key -pubout -out jwt-rs256.pub.pem";
+const OWN_ED25519_PAIR: &str = "\
+openssl genpkey -algorithm ED25519 -out jwt-eddsa.key
+openssl pkey -in jwt-eddsa.key -pubout -out jwt-eddsa.pub.pem";
 const OWN_SECRET: &str = "printf %s \"$(openssl rand -hex 32)\" > jwt.secret";
 const OWN_TOKEN: &str = "\
 authgate token create --user 1 --username ada   # with a file of your own under [stores.*]";
@@ -60,11 +66,14 @@ authgate token create --user 1 --username ada   # with a file of your own under 
 pub fn used_by(config: &Config) -> Vec<ExampleUse> {
     let mut uses = Vec::new();
     let certificates = config.tls.iter().flat_map(|tls| tls.certificates.iter()).enumerate();
-    for (at, _) in certificates.filter(|(_, certificate)| sha256(certificate.leaf()) == known().certificate) {
+    // By its key: a certificate of one's own for a key that is published is no better.
+    for (at, _) in
+        certificates.filter(|(_, own)| public_key(own.leaf()).is_some_and(|key| key == known().certificate_key))
+    {
         let key = format!("server.tls.certificates[{at}]");
         uses.push(ExampleUse {
             key,
-            what: "the certificate of certs-example",
+            what: "a certificate for the key that lies in certs-example",
             instead: OWN_CERTIFICATE,
         });
     }
@@ -74,19 +83,18 @@ pub fn used_by(config: &Config) -> Vec<ExampleUse> {
         };
         let keys = jwt.keys.keys().iter().enumerate();
         for (at, key) in keys.filter(|(_, key)| known().keys.contains(&key.fingerprint())) {
-            let (what, instead) = if key.algorithm().is_hmac() {
-                ("the shared secret of certs-example", OWN_SECRET)
-            } else {
-                (
-                    "a public key of certs-example, whose private key is there too",
-                    OWN_KEY_PAIR,
-                )
+            let public = "a public key of certs-example, whose private key is there too";
+            let (what, instead) = match key.algorithm() {
+                hmac if hmac.is_hmac() => ("the shared secret of certs-example", OWN_SECRET),
+                Algorithm::ES256 => (public, OWN_EC_PAIR),
+                Algorithm::EdDSA => (public, OWN_ED25519_PAIR),
+                _ => (public, OWN_RSA_PAIR),
             };
-            uses.push(ExampleUse {
-                key: format!("authenticators.{name}.keys[{at}]"),
-                what,
-                instead,
-            });
+            let key = match &jwt.keys {
+                KeySet::Static(_) => format!("authenticators.{name}.keys[{at}]"),
+                KeySet::Jwks(_) => format!("authenticators.{name}.jwks"),
+            };
+            uses.push(ExampleUse { key, what, instead });
         }
     }
     for store in &config.stores {
@@ -112,7 +120,7 @@ pub fn used_by(config: &Config) -> Vec<ExampleUse> {
 }
 
 struct Known {
-    certificate: [u8; 32],
+    certificate_key: Vec<u8>,
     keys: Vec<Fingerprint>,
     tokens: Vec<String>,
 }
@@ -128,7 +136,7 @@ fn known() -> &'static Known {
         let secret = Secret::new(JWT_HS256_SECRET.to_vec());
         let keys = public.chain([VerificationKey::from_secret(Algorithm::HS256, None, &secret)]);
         Known {
-            certificate: sha256(&leaf),
+            certificate_key: public_key(&leaf).expect("the shipped certificate can be read"),
             keys: keys
                 .map(|key| key.expect("the shipped keys can be used").fingerprint())
                 .collect(),
@@ -140,10 +148,11 @@ fn known() -> &'static Known {
     })
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
-    hash
+/// The SubjectPublicKeyInfo of a certificate.
+fn public_key(certificate: &[u8]) -> Option<Vec<u8>> {
+    let certificate = CertificateDer::from(certificate);
+    let certificate = webpki::EndEntityCert::try_from(&certificate).ok()?;
+    Some(certificate.subject_public_key_info().to_vec())
 }
 
 #[cfg(test)]

@@ -3,6 +3,10 @@
 mod check;
 mod problem;
 mod reader;
+mod secrets;
+mod syntax;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -111,25 +115,14 @@ pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
 /// # Errors
 /// It cannot be used; all of its problems are said.
 pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigError> {
-    let (table, syntax) = DeTable::parse_recoverable(text);
+    let (table, errors) = DeTable::parse_recoverable(text);
     let context = Context {
         folder: folder.to_owned(),
         problems: Problems::default(),
     };
-    for error in &syntax {
-        let span = error.span().unwrap_or(0..0);
-        context.problems.add(Problem::error(
-            span,
-            "",
-            format!("no TOML: {}", error.message()),
-            "see https://toml.io for its forms",
-        ));
-    }
+    secrets::hide(&context.problems, text, table.get_ref());
     let config = check::config(Section::root(&context, &table, check::ROOT_LATER));
-    if !syntax.is_empty() {
-        // What seems to be missing may stand where the text could not be read.
-        context.problems.forget_absences();
-    }
+    syntax::merge(&context.problems, text, &table, &errors);
     let report = context.problems.into_report(name.to_owned(), text);
     if report
         .problems()

@@ -100,11 +100,9 @@ impl Problems {
         self.hidden.borrow_mut().push(span);
     }
 
-    /// Takes out what rests on something that is not there.
-    pub(super) fn forget_absences(&self) {
-        self.gathered
-            .borrow_mut()
-            .retain(|problem| problem.basis == Basis::Written);
+    /// Takes out those that do not count after all.
+    pub(super) fn retain(&self, keep: impl FnMut(&Problem) -> bool) {
+        self.gathered.borrow_mut().retain(keep);
     }
 
     /// The report on a file of that name and text, in the order of its lines.

@@ -3,6 +3,7 @@
 
 mod authenticators;
 mod claims;
+mod conflicts;
 mod identity;
 mod jwt;
 mod keys;

@@ -79,6 +79,8 @@ fn path(item: &Item<'_>) -> Option<PathPattern> {
         Some("has one of `%`, `;` and `\\`, which servers read differently")
     } else if written.bytes().any(|byte| byte <= b' ' || byte == 0x7F) {
         Some("has a blank or a control character")
+    } else if !written.is_ascii() {
+        Some("has letters beyond ASCII, which are sent encoded and so never match")
     } else if written.contains("//") || (written.ends_with('/') && text.as_str().ends_with("/*")) {
         Some("has an empty segment, which servers collapse")
     } else if written.split('/').any(|segment| segment == "." || segment == "..") {

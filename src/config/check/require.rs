@@ -7,42 +7,58 @@ use crate::config::reader::{Item, Section};
 use crate::policy::{Membership, Requirements};
 
 pub(super) fn requirements(mut section: Section<'_>) -> Requirements {
-    let groups = section
-        .section("groups", &[])
-        .map(|section| membership(section, "staff"))
-        .unwrap_or_default();
-    let scopes = section
-        .section("scopes", &[])
-        .map(|section| membership(section, "orders:read"))
-        .unwrap_or_default();
-    let claims = section.section("claims", &[]).map(claims).unwrap_or_default();
-    let requirements = Requirements { groups, scopes, claims };
-    if requirements.is_empty() {
+    let (groups, scopes, claims) = (section.take("groups"), section.take("scopes"), section.take("claims"));
+    if groups.is_none() && scopes.is_none() && claims.is_none() {
         section.lacks(
             "nothing is required",
             "write `require = { groups = { any = [\"staff\"] } }`, or take it out",
         );
     }
-    requirements
+    Requirements {
+        groups: groups.map(|item| membership(item, "staff")).unwrap_or_default(),
+        scopes: scopes.map(|item| membership(item, "orders:read")).unwrap_or_default(),
+        claims: claims
+            .and_then(|item| item.section(&[]))
+            .map(self::claims)
+            .unwrap_or_default(),
+    }
 }
 
-fn membership(mut section: Section<'_>, example: &str) -> Membership {
-    let mut names = |name: &'static str| {
-        let list = section
-            .take(name)
-            .and_then(|item| item.full_list(&format!("{name} = [{example:?}]")));
+fn membership(item: Item<'_>, example: &str) -> Membership {
+    let like = format!(
+        "write `{{ any = [{example:?}] }}` where one is enough, `{{ all = [{example:?}] }}` where each is needed"
+    );
+    if matches!(item.value(), DeValue::Array(_) | DeValue::String(_)) {
+        item.refuse("it is not said whether one is enough or each is needed", like);
+        return Membership::default();
+    }
+    let Some(mut section) = item.section(&[]) else {
+        return Membership::default();
+    };
+    let (any, all) = (section.take("any"), section.take("all"));
+    if any.is_none() && all.is_none() {
+        section.lacks("nothing is required", like);
+    }
+    let names = |item: Option<Item<'_>>, name: &str| -> Vec<String> {
+        let list = item.and_then(|item| item.full_list(&format!("{name} = [{example:?}]")));
         list.unwrap_or_default().iter().filter_map(Item::full_text).collect()
     };
     Membership {
-        any: names("any"),
-        all: names("all"),
+        any: names(any, "any"),
+        all: names(all, "all"),
     }
 }
 
 fn claims(mut section: Section<'_>) -> Vec<(String, Value)> {
     let wanted = |item: &Item<'_>| match item.value() {
         DeValue::Boolean(flag) => Some(Value::from(*flag)),
-        DeValue::Integer(_) => item.count(0..=u64::MAX).map(Value::from),
+        DeValue::Integer(number) => {
+            let value = i64::from_str_radix(number.as_str(), number.radix()).ok();
+            if value.is_none() {
+                item.refuse("the number is out of bounds", "write a whole number of 64 bits");
+            }
+            value.map(Value::from)
+        }
         DeValue::String(_) | DeValue::Table(_) => item.text().map(|text| Value::from(text.into_string())),
         _ => {
             item.refuse(
@@ -52,9 +68,14 @@ fn claims(mut section: Section<'_>) -> Vec<(String, Value)> {
             None
         }
     };
-    section
-        .take_all()
-        .into_iter()
+    let all = section.take_all();
+    if all.is_empty() {
+        section.lacks(
+            "nothing is required",
+            "write `claims = { tenant = \"acme\" }`, or take it out",
+        );
+    }
+    all.into_iter()
         .filter_map(|named| Some((named.name.to_owned(), wanted(&named.item)?)))
         .collect()
 }

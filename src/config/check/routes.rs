@@ -2,30 +2,29 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 
 use super::Names;
 use super::authenticators::Authenticators;
+use super::conflicts;
 use super::identity::credential;
 use super::place::place;
 use super::require::requirements;
-use crate::config::problem::Problem;
-use crate::config::reader::{Item, Section};
+use crate::config::reader::{Item, Section, Zero};
 use crate::config::{Authenticator, Route};
 use crate::outbound::identity::CredentialMode;
 use crate::policy::Policy;
-use crate::proxy::routes::{Challenge, ErrorShape, HostPattern, PathPattern};
+use crate::proxy::routes::{Challenge, ErrorShape};
 
 const LATER: &[&str] = &["cors"];
 const LEAST: &str = "[[routes]]` with `path = \"/api/*\"`, `authenticate = [\"token\"]` and `upstream = \"app\"";
 
-/// A route, and where it stands.
-struct Written {
-    route: Route,
-    key: String,
-    span: Range<usize>,
+/// A route that is right in itself, and where it stands.
+pub(super) struct Written {
+    pub(super) route: Route,
+    pub(super) key: String,
+    pub(super) span: Range<usize>,
 }
 
 pub(super) fn routes(
@@ -46,8 +45,7 @@ pub(super) fn routes(
             .and_then(|section| route(section, authenticators, upstreams, default_credential));
         written.extend(route.map(|route| Written { route, key, span }));
     }
-    refuse_equals(root, &written);
-    refuse_open_back_doors(root, &written);
+    conflicts::refuse(root, &written);
     written.into_iter().map(|written| written.route).collect()
 }
 
@@ -74,11 +72,12 @@ fn route(
     let upstream = section
         .require("upstream", "upstream = \"app\"")
         .and_then(|item| upstreams.find(&item.text()?));
-    let own_credential = section.take("credential").and_then(|item| credential(&item));
+    let credential_item = section.take("credential");
+    let own_credential = credential_item.as_ref().and_then(credential);
     let body_bytes = section.take("body_bytes").and_then(|item| item.size_or_unlimited());
-    let response_timeout: Option<Duration> = section
+    let response_timeout = section
         .take("response_timeout")
-        .and_then(|item| item.duration(crate::config::reader::Zero::Refused));
+        .and_then(|item| item.duration(Zero::Refused));
 
     let names: Option<Vec<Arc<str>>> = match (&authenticate, public) {
         (Some(item), Some(true)) => {
@@ -93,7 +92,10 @@ fn route(
             None
         }
         (None, Some(true)) => {
-            for item in [&optional_item, &require_item].into_iter().flatten() {
+            for item in [&optional_item, &require_item, &challenge_item, &credential_item]
+                .into_iter()
+                .flatten()
+            {
                 item.refuse(
                     "has no effect on a public route: nobody is asked who they are",
                     "take it out, or write `authenticate`",
@@ -102,6 +104,8 @@ fn route(
             Some(Vec::new())
         }
         (Some(item), _) => named(item, authenticators),
+        // What is neither true nor false was refused where it is written.
+        (None, None) if public_item.is_some() => None,
         (None, _) => {
             section.lacks(
                 "who may pass is not said",
@@ -171,69 +175,4 @@ fn challenge(authenticator: &Authenticator) -> HeaderValue {
     };
     // A scheme or realm that cannot stand there was refused where it is written.
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
-}
-
-/// Two routes for the same requests: nobody could say which of them holds.
-fn refuse_equals(root: &Section<'_>, written: &[Written]) {
-    for (at, one) in written.iter().enumerate() {
-        for other in &written[..at] {
-            let (own, others) = (&one.route.place, &other.route.place);
-            if own.host == others.host && own.path == others.path && overlap(&own.methods, &others.methods) {
-                let what = format!("{} is for the same requests as {}", one.key, other.key);
-                let instead = "take one of them out, or give them different `methods`";
-                root.add(
-                    Problem::error(one.span.clone(), &one.key, what, instead)
-                        .beside(other.span.clone(), "the other one"),
-                );
-            }
-        }
-    }
-}
-
-/// A route that names a method goes before one that names none, so only like overlaps with like.
-fn overlap(one: &[Method], other: &[Method]) -> bool {
-    match (one, other) {
-        ([], []) => true,
-        ([], _) | (_, []) => false,
-        _ => one.iter().any(|method| other.contains(method)),
-    }
-}
-
-/// A public route for any host leads past a route that protects the same path for one host: who sends another `Host` is let in.
-fn refuse_open_back_doors(root: &Section<'_>, written: &[Written]) {
-    let open = written
-        .iter()
-        .filter(|open| open.route.policy == Policy::Public && open.route.place.host == HostPattern::Any);
-    for open in open {
-        let guarded = written.iter().find(|guarded| {
-            guarded.route.policy != Policy::Public
-                && guarded.route.place.host != HostPattern::Any
-                && guarded.route.upstream == open.route.upstream
-                && meet(&open.route.place.path, &guarded.route.place.path)
-        });
-        if let Some(guarded) = guarded {
-            let what = format!(
-                "{} lets everybody past {}, which protects the same path for one host only",
-                open.key, guarded.key
-            );
-            let instead = "give this route a `host` too, or protect the path for every host";
-            root.add(
-                Problem::error(open.span.clone(), &open.key, what, instead)
-                    .beside(guarded.span.clone(), "the protected one"),
-            );
-        }
-    }
-}
-
-/// Whether one pattern covers the other.
-fn meet(one: &PathPattern, other: &PathPattern) -> bool {
-    let below = |path: &str, prefix: &str| {
-        path == prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'))
-    };
-    match (one, other) {
-        (PathPattern::Exact(one), PathPattern::Exact(other)) => one == other,
-        (PathPattern::Below(prefix), PathPattern::Exact(path))
-        | (PathPattern::Exact(path), PathPattern::Below(prefix)) => below(path, prefix),
-        (PathPattern::Below(one), PathPattern::Below(other)) => below(one, other) || below(other, one),
-    }
 }

@@ -1,12 +1,12 @@
 //! `[stores.*]`: where tokens, users and revocations are.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Names;
 use crate::auth::store::{Kind, Settings, embedded, redis};
 use crate::config::reader::{Item, Section, Text, Zero};
+use crate::config::secrets;
 
 const LATER: &[&str] = &["urls", "mode", "service", "tls", "invalidation", "digest", "seal"];
 const DEFAULT_PREFIX: &str = "authgate:";
@@ -77,7 +77,7 @@ fn redis(mut section: Section<'_>) -> Option<redis::Settings> {
     let password_item = section.take("password");
     let password = password_item.as_ref().and_then(Item::secret_text);
     if let (Some(item), Some(url)) = (&password_item, &url)
-        && password_in(url.as_str()).is_some()
+        && secrets::password(url.as_str()).is_some()
     {
         item.refuse("there is a password in `url` too", "take it out of `url`");
     }
@@ -101,9 +101,6 @@ fn redis(mut section: Section<'_>) -> Option<redis::Settings> {
 
 /// The URL may hold a password, so it is never quoted; what the library says of it does not repeat it.
 fn endpoint(url: &Text<'_>) -> Option<redis::Endpoint> {
-    if let Some(password) = password_in(url.as_str()) {
-        url.hide_part(password);
-    }
     match redis::Endpoint::parse(url.as_str()) {
         Ok(endpoint) => Some(endpoint),
         Err(problem) => {
@@ -113,24 +110,6 @@ fn endpoint(url: &Text<'_>) -> Option<redis::Endpoint> {
             None
         }
     }
-}
-
-/// Where in a URL its password is: behind the first `:` of the login, or as `pass=` of a socket's URL.
-fn password_in(url: &str) -> Option<Range<usize>> {
-    let start = url.find("://")? + 3;
-    let rest = &url[start..];
-    if let Some(end) = rest.find('/').map_or(rest, |slash| &rest[..slash]).rfind('@')
-        && let Some(colon) = rest[..end].find(':')
-    {
-        return Some(start + colon + 1..start + end);
-    }
-    let at = start
-        + rest
-            .find("pass=")
-            .filter(|at| *at > 0 && b"?&".contains(&rest.as_bytes()[at - 1]))?
-        + "pass=".len();
-    let end = url[at..].find(['&', '#']).map_or(url.len(), |end| at + end);
-    Some(at..end)
 }
 
 fn embedded(mut section: Section<'_>) -> Option<embedded::Settings> {
@@ -146,24 +125,4 @@ fn embedded(mut section: Section<'_>) -> Option<embedded::Settings> {
         );
     }
     Some(embedded::Settings { file })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_are_found_in_urls() {
-        for (url, expected) in [
-            ("redis://127.0.0.1:6379/0", None),
-            ("redis://ada@127.0.0.1:6379/0", None),
-            ("redis://:canary@127.0.0.1/0", Some("canary")),
-            ("rediss://ada:ca:na@ry@127.0.0.1:6379", Some("ca:na@ry")),
-            ("unix:///run/redis.sock?db=1&pass=canary&user=x", Some("canary")),
-            ("unix:///run/redis.sock?bypass=x", None),
-            ("127.0.0.1", None),
-        ] {
-            assert_eq!(password_in(url).map(|range| &url[range]), expected, "{url}");
-        }
-    }
 }

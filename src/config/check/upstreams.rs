@@ -10,6 +10,7 @@ use http::{HeaderValue, Uri};
 use super::Names;
 use super::place::is_host;
 use crate::config::reader::{Item, Section, Text, Zero};
+use crate::config::secrets;
 use crate::upstream::{Balance, HostMode, Server, Settings, Transport};
 
 const LATER: &[&str] = &[
@@ -115,15 +116,8 @@ fn parse(text: &Text<'_>) -> Option<Server> {
     if ["h2c://", "unix:"].iter().any(|scheme| url.starts_with(scheme)) {
         return refuse("is not built yet", LIKE);
     }
-    if let Some((login, _)) = url
-        .split_once("://")
-        .and_then(|(_, rest)| rest.split(['/', '?', '#']).next()?.rsplit_once('@'))
-    {
-        let start = url.len() - url.split_once("://").map_or(0, |(_, rest)| rest.len());
-        text.hide_part(start..start + login.len());
-        text.item()
-            .refuse("the URL has a login in it, which is sent to nobody", LIKE);
-        return None;
+    if secrets::redacted(url) != url {
+        return refuse("has a login in it, which is sent to nobody", LIKE);
     }
     let Ok(uri) = url.parse::<Uri>() else {
         return refuse("is no URL", LIKE);

@@ -340,12 +340,14 @@ fn join(path: &str, name: &str) -> String {
     }
 }
 
-/// The name that somebody may have meant.
+/// The name that somebody may have meant: a few letters off, or one the beginning of the other.
 pub(crate) fn nearest<'n>(written: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let folded = written.to_lowercase();
+    let begins =
+        |name: &str| folded.len().min(name.len()) >= 3 && (folded.starts_with(name) || name.starts_with(&folded));
     known
         .map(|name| (strsim::osa_distance(&folded, &name.to_lowercase()), name))
-        .filter(|(distance, name)| *distance <= written.len().max(name.len()).max(3) / 3)
+        .filter(|(distance, name)| *distance <= written.len().max(name.len()).max(3) / 3 || begins(name))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }

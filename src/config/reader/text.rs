@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use toml::de::DeValue;
 
 use super::{Item, nearest};
+use crate::config::secrets;
 use crate::secret::Secret;
 
 /// A string that was read.
@@ -56,32 +57,15 @@ impl<'c> Item<'c> {
         })
     }
 
-    /// A secret, byte for byte: nothing is cut, and where it stands in the file it is not shown.
+    /// A secret, byte for byte: nothing is cut.
     pub(crate) fn secret_bytes(&self) -> Option<Secret<Vec<u8>>> {
-        self.hide();
         self.bytes_for("a secret", ELSEWHERE)
             .map(|(bytes, _)| Secret::new(bytes))
     }
 
     /// A secret that is text.
     pub(crate) fn secret_text(&self) -> Option<Secret<String>> {
-        self.hide();
         self.text_for("a secret", ELSEWHERE).map(|text| Secret::new(text.value))
-    }
-
-    fn hide(&self) {
-        match self.value {
-            DeValue::String(_) => self
-                .context
-                .problems
-                .hide(self.span.start + 1..self.span.end.saturating_sub(1)),
-            DeValue::Table(table) => {
-                if let Some(default) = table.get("default") {
-                    self.context.problems.hide(default.span());
-                }
-            }
-            _ => {}
-        }
     }
 
     fn bytes_for(&self, expected: &str, instead: &str) -> Option<(Vec<u8>, Source)> {
@@ -171,7 +155,7 @@ impl<'c> Text<'c> {
     /// How to speak of it: its value where it stands in the file, else where it came from.
     pub(crate) fn quoted(&self) -> String {
         match &self.source {
-            Source::Written => format!("{:?}", self.value),
+            Source::Written => format!("{:?}", secrets::redacted(&self.value)),
             elsewhere => elsewhere.said(),
         }
     }
@@ -207,20 +191,6 @@ impl<'c> Text<'c> {
             return None;
         }
         Some(self.item.context.folder.join(&self.value))
-    }
-
-    /// Keeps a part of the text that is secret out of what is shown of its line.
-    pub(crate) fn hide_part(&self, part: std::ops::Range<usize>) {
-        let span = self.item.span();
-        // With an escape in it the text is shorter than what is written, and nobody can tell where the part is.
-        if matches!(self.source, Source::Written) && span.len() == self.value.len() + 2 {
-            self.item
-                .context
-                .problems
-                .hide(span.start + 1 + part.start..span.start + 1 + part.end);
-        } else {
-            self.item.hide();
-        }
     }
 }
 

@@ -1,0 +1,146 @@
+//! Text that is no TOML: what the parser says, in words that help, and which other problems still count beside it.
+//!
+//! The parser goes on after an error, so one report can name them all. What it makes of the rest is only a guess, and a guess must
+//! not be reported as somebody's mistake.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, Error};
+
+use super::problem::{Basis, Problem, Problems};
+
+/// Adds the parser's errors and takes out the problems that may only follow from them.
+pub(super) fn merge(problems: &Problems, text: &str, table: &Spanned<DeTable<'_>>, errors: &[Error]) {
+    if errors.is_empty() {
+        return;
+    }
+    let mut scalars = Vec::new();
+    table
+        .get_ref()
+        .values()
+        .for_each(|value| find_scalars(value, Place::Table, &mut scalars));
+    let within = |span: &Range<usize>| {
+        // An empty span at its start is before it: something is missing there.
+        let starts =
+            |scalar: &Range<usize>| scalar.start < span.start || scalar.start == span.start && !span.is_empty();
+        scalars
+            .iter()
+            .find(|scalar| starts(&scalar.span) && span.end <= scalar.span.end)
+    };
+    let mut faults: Vec<Fault<'_>> = errors
+        .iter()
+        .map(|error| {
+            let span = error.span().unwrap_or(text.len()..text.len());
+            Fault {
+                value: within(&span),
+                message: error.message(),
+                span,
+            }
+        })
+        .collect();
+    faults.sort_by_key(|fault| (fault.span.start, fault.value.is_some()));
+
+    // An error within a value leaves the rest of the tree as it is written; any other one makes it a guess from there on.
+    let first = faults
+        .iter()
+        .find(|fault| fault.value.is_none() && fault.message != DUPLICATE);
+    let guess = first.map(|fault| line_start(text, fault.span.start));
+    let broken: Vec<&Range<usize>> = faults.iter().filter_map(|fault| Some(&fault.value?.span)).collect();
+    problems.retain(|problem| match (&problem.span, guess) {
+        (_, Some(_)) if problem.basis == Basis::Absent => false,
+        (None, guess) => guess.is_none(),
+        (Some(span), guess) => {
+            let follows = broken
+                .iter()
+                .any(|value| value.start < span.end && span.start < value.end);
+            !follows && guess.is_none_or(|guess| span.end <= guess)
+        }
+    });
+
+    let mut last_line = None;
+    let mut in_list = false;
+    for fault in &faults {
+        let line = line_start(text, fault.span.start);
+        let about_list = fault.message.contains("array") || fault.value.is_some_and(|value| value.place == Place::List);
+        // The first error of a line is the cause of the others, and so is the first one in a list that is never closed.
+        if last_line == Some(line) || (in_list && about_list) {
+            continue;
+        }
+        (last_line, in_list) = (Some(line), about_list && fault.value.is_none());
+        problems.add(explain(text, fault));
+    }
+}
+
+/// One error of the parser.
+struct Fault<'e> {
+    span: Range<usize>,
+    message: &'e str,
+    /// The value that it lies in.
+    value: Option<&'e Scalar>,
+}
+
+/// A value that is neither a table nor a list.
+struct Scalar {
+    span: Range<usize>,
+    place: Place,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Table,
+    List,
+}
+
+const DUPLICATE: &str = "duplicate key";
+
+fn explain(text: &str, fault: &Fault<'_>) -> Problem {
+    let Fault { span, message, value } = fault;
+    let problem = |span: &Range<usize>, what: String, instead: String| Problem::error(span.clone(), "", what, instead);
+    let written = |span: &Range<usize>| text.get(span.clone()).unwrap_or_default();
+    if *message == DUPLICATE {
+        let what = format!("`{}` is written twice", written(span));
+        return problem(span, what, "take one of them out, or join them".to_owned());
+    }
+    if let Some(value) = value.filter(|value| !written(&value.span).contains(['"', '\'', '\n'])) {
+        let written = written(&value.span);
+        return problem(
+            &value.span,
+            format!("`{written}` is no TOML value"),
+            format!("strings are in quotes: {written:?}"),
+        );
+    }
+    let instead = match *message {
+        _ if message.contains("string") => "strings are in quotes, on one line: \"…\"",
+        _ if message.contains("table") && !message.contains("inline") => {
+            "tables are opened by `[name]`, lists of tables by `[[name]]`"
+        }
+        _ if message.contains("array") => "lists are written [\"one\", \"two\"]",
+        _ => "each line is `key = value`, `[table]`, `[[table]]` or a `# comment`",
+    };
+    problem(span, format!("this is no TOML: {message}"), instead.to_owned())
+}
+
+fn find_scalars(value: &Spanned<DeValue<'_>>, place: Place, found: &mut Vec<Scalar>) {
+    match value.get_ref() {
+        DeValue::Table(table) => table
+            .values()
+            .for_each(|value| find_scalars(value, Place::Table, found)),
+        DeValue::Array(elements) => elements
+            .iter()
+            .for_each(|value| find_scalars(value, Place::List, found)),
+        DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
+            found.push(Scalar {
+                span: value.span(),
+                place,
+            });
+        }
+    }
+}
+
+fn line_start(text: &str, at: usize) -> usize {
+    text.as_bytes()
+        .get(..at)
+        .and_then(|before| before.iter().rposition(|byte| *byte == b'\n'))
+        .map_or(0, |newline| newline + 1)
+}

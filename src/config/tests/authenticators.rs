@@ -1,0 +1,185 @@
+//! Mistakes of authenticators and identity headers, and what is only odd about them.
+
+use super::{LEAST, and, check, jwt, read, with};
+use crate::config::{Severity, parse};
+
+#[test]
+fn jwt_authenticators_are_whole() {
+    let keys = |keys: &str| {
+        with(
+            "[{ algorithm = \"HS256\", secret = \"a secret of a good many bytes, forty\" }]",
+            keys,
+        )
+    };
+    let jwks = |more: &str| {
+        let line = LEAST
+            .lines()
+            .find(|line| line.starts_with("keys"))
+            .expect("it is there");
+        with(line, more)
+    };
+    for (text, words) in [
+        (with("users = \"redis\"\n", ""), "`users` is missing"),
+        (keys("[]"), "the list is empty"),
+        (
+            keys("[{ algorithm = \"none\", file = \"x\" }]"),
+            "\"none\" is not known here",
+        ),
+        (
+            keys("[{ algorithm = \"RS256\", file = \"jwt-rs256.key\" }]"),
+            "which a gateway must not have",
+        ),
+        (
+            keys("[{ algorithm = \"RS256\", file = \"jwt-es256.pub.pem\" }]"),
+            "cannot be used with RS256",
+        ),
+        (
+            keys("[{ algorithm = \"RS256\", file = \"nowhere.pem\" }]"),
+            "nowhere.pem: cannot be read",
+        ),
+        (keys("[{ algorithm = \"RS256\", secret = \"x\" }]"), "write `file = "),
+        (keys("[{ algorithm = \"HS256\", file = \"x\" }]"), "write `secret = "),
+        (
+            keys("[{ algorithm = \"HS256\" }]"),
+            "the secret of the HS256 key is missing",
+        ),
+        (
+            keys("[{ algorithm = \"HS256\", secret = \"\" }]"),
+            "the secret is empty",
+        ),
+        (jwks("jwks = { file = \"ca.pem\" }"), "`algorithms` is missing"),
+        (
+            jwks("jwks = { file = \"ca.pem\" }\nalgorithms = [\"RS256\"]"),
+            "not a JWK Set",
+        ),
+        (
+            jwks("jwks = { url = \"https://x\" }\nalgorithms = [\"RS256\"]").replace("{ url", "{ file = \"no\", url"),
+            "`url` is not built yet",
+        ),
+        (jwt("algorithms = [\"RS256\"]"), "HS256 is not among `algorithms`"),
+        (jwt("user_id_claim = false"), "names nobody"),
+        (jwt("token_types = [\"refresh\"]"), "\"access\", \"sliding\""),
+        (jwt("audience = []"), "the list is empty"),
+        (jwt("issuer = true"), "expected a string"),
+        (jwt("realm = 'a\"b'"), "cannot stand in a challenge"),
+        (jwt("username_claim = \"name\""), "has no effect"),
+        (
+            jwt("check_revoke_token = true").replace("users = \"redis\"", "users = \"none\""),
+            "cannot be checked",
+        ),
+        (
+            jwt("user_id_field = \"username\"").replace("users = \"redis\"", "users = \"none\""),
+            "has no effect",
+        ),
+        (jwt("max_lifetime = \"0s\""), "or \"unlimited\""),
+        (jwt("token_bytes = \"1B\""), "is out of bounds"),
+    ] {
+        let Err(error) = read(&text) else {
+            panic!("it was taken:\n{text}")
+        };
+        assert!(error.to_string().contains(words), "{words}:\n{error}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+    for (members, words) in [
+        (r#""use":"enc""#, "keys[0] is for \"enc\""),
+        (r#""key_ops":["sign"]"#, "keys[0] is not for verifying"),
+        (r#""alg":"ES256""#, "keys[0] is for ES256"),
+        (r#""x5t":"y""#, "no key has a `kid`"),
+    ] {
+        let set = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}",{members}}}]}}"#);
+        std::fs::write(folder.path().join("jwks.json"), set).expect("writable");
+        let text = jwks("jwks = { file = \"jwks.json\" }\nalgorithms = [\"EdDSA\"]");
+        let Err(error) = parse("gateway.toml", &text, folder.path()) else {
+            panic!("it was taken: {members}")
+        };
+        assert!(error.to_string().contains(words), "{words}:\n{error}");
+    }
+}
+
+#[test]
+fn identity_headers_are_ours_to_send() {
+    let headers = |headers: &str| and(&format!("[identity]\nheaders = {{ {headers} }}\n"));
+    for (text, words) in [
+        (headers("Host = \"id\""), "already means something else"),
+        (headers("Content-Language = \"id\""), "already means something else"),
+        (headers("X-Forwarded-For = \"id\""), "already means something else"),
+        (headers("X-Request-Id = \"id\""), "already means something else"),
+        (headers("Connection = \"id\""), "already means something else"),
+        (headers("Authorization = \"id\""), "carries the credential"),
+        (headers("X_User = \"id\""), "write \"X-User\""),
+        (headers("\"X User\" = \"id\""), "is no name of a header"),
+        (
+            headers("X-User = \"id\", XUSER = \"username\""),
+            "the same header as another one",
+        ),
+        (headers("X-User = \"name\""), "is nothing that is known of a user"),
+        (headers("X-User = \"claims.\""), "is nothing that is known of a user"),
+        (
+            headers("X-User = \"attributes.a..b\""),
+            "is nothing that is known of a user",
+        ),
+        (and("[identity]\nstrip = [\"X-*\"]\n"), "whole names"),
+        (
+            and("[identity]\nstrip = [\"Transfer-Encoding\"]\n"),
+            "belongs to the message itself",
+        ),
+        (
+            and("[identity]\ncredential = \"drop\"\n"),
+            "\"opaque\", \"keep\", \"remove\"",
+        ),
+        (
+            headers("X-Key = \"id\"").replace("kind = \"token\"", "kind = \"token\"\nheader = \"X-KEY\""),
+            "carries a credential here",
+        ),
+        (
+            with("kind = \"token\"", "kind = \"token\"\nheader = \"Host\""),
+            "already means something else",
+        ),
+        (
+            with("kind = \"token\"", "kind = \"token\"\nscheme = \"a b\""),
+            "is no scheme",
+        ),
+        (
+            with("kind = \"token\"", "kind = \"token\"\nscheme = [\"Token\", \"token\"]"),
+            "is written twice",
+        ),
+    ] {
+        check(&text, &[&[words]]);
+    }
+}
+
+#[test]
+fn what_is_only_odd_is_a_warning() {
+    for (text, words) in [
+        (
+            with("a secret of a good many bytes, forty", "short"),
+            "the secret has 5 bytes",
+        ),
+        (
+            jwt("token_type_claim = false"),
+            "a refresh token passes as an access token",
+        ),
+        (
+            jwt("jti_claim = false\nrevocation = \"redis\""),
+            "no single token can be revoked",
+        ),
+        (
+            jwt("check_user_is_active = true").replace("users = \"redis\"", "users = \"none\""),
+            "nobody is looked up",
+        ),
+        (
+            and("[stores.zz]\nkind = \"embedded\"\nfile = \"none.toml\"\n")
+                .replace("kind = \"token\"", "kind = \"token\"\nstore = \"zz\""),
+            "is not there yet",
+        ),
+    ] {
+        let loaded = read(&text).unwrap_or_else(|error| panic!("{error}"));
+        let problems = loaded.warnings.problems();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(
+            problems[0].severity == Severity::Warning && problems[0].what.contains(words),
+            "{words}: {problems:?}"
+        );
+    }
+}

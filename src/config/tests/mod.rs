@@ -1,0 +1,155 @@
+//! How a whole file is read: the helpers, and what many mistakes at once look like.
+
+mod authenticators;
+mod routes;
+mod values;
+mod whole;
+
+use std::path::Path;
+
+use super::{Config, ConfigError, Loaded, parse};
+
+/// The least file that judges somebody. Lines are counted from its first one.
+const LEAST: &str = r#"[server]
+listen = ["127.0.0.1:8443"]
+[stores.redis]
+kind = "redis"
+url = "redis://127.0.0.1:6379/0"
+[authenticators.token]
+kind = "token"
+[authenticators.jwt]
+kind = "jwt"
+users = "redis"
+keys = [{ algorithm = "HS256", secret = "a secret of a good many bytes, forty" }]
+[upstreams.app]
+servers = ["http://127.0.0.1:8000"]
+[[routes]]
+path = "/api/*"
+authenticate = ["token", "jwt"]
+upstream = "app"
+"#;
+
+fn read(text: &str) -> Result<Loaded, ConfigError> {
+    parse(
+        "gateway.toml",
+        text,
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("certs-example"),
+    )
+}
+
+fn good(text: &str) -> Config {
+    let loaded = read(text).unwrap_or_else(|error| panic!("{error}"));
+    assert!(loaded.warnings.problems().is_empty(), "{:?}", loaded.warnings);
+    loaded.config
+}
+
+/// One error, or one for each line of `expected`; each fragment of a line is in the problem of that place.
+fn check(text: &str, expected: &[&[&str]]) {
+    let Err(error) = read(text) else {
+        panic!("it was taken:\n{text}")
+    };
+    let problems = error.report().problems();
+    assert_eq!(problems.len(), expected.len(), "{error}");
+    let shown = error.to_string();
+    for (problem, fragments) in shown.split("\n\n").zip(expected) {
+        for fragment in *fragments {
+            assert!(problem.contains(fragment), "{fragment}:\n{problem}");
+        }
+    }
+}
+
+/// [`LEAST`] with one text in place of another, which must be there.
+fn with(from: &str, to: &str) -> String {
+    assert!(LEAST.contains(from), "{from}");
+    LEAST.replacen(from, to, 1)
+}
+
+fn and(more: &str) -> String {
+    format!("{LEAST}{more}")
+}
+
+/// [`LEAST`] with more lines for its one route.
+fn route(lines: &str) -> String {
+    with("[[routes]]\n", &format!("[[routes]]\n{lines}\n"))
+}
+
+/// [`LEAST`] with more lines for its JWT authenticator.
+fn jwt(lines: &str) -> String {
+    with("kind = \"jwt\"\n", &format!("kind = \"jwt\"\n{lines}\n"))
+}
+
+#[test]
+fn five_faults_are_five_problems_with_their_lines() {
+    let text = with("127.0.0.1:8443", "0.0.0.0:80")
+        .replace("kind = \"redis\"", "kind = \"reddis\"")
+        .replace("kind = \"token\"", "kind = \"token\"\nscheem = \"T\"")
+        .replace(":8000", ":8000/x")
+        .replace("\"app\"\n", "\"ap\"\n");
+    check(
+        &text,
+        &[
+            &["gateway.toml:2:11", "error[server.listen[0]]", "allow_cleartext = true"],
+            &[
+                "gateway.toml:4:8",
+                "error[stores.redis.kind]",
+                "did you mean \"redis\"?",
+            ],
+            &[
+                "gateway.toml:8:1",
+                "error[authenticators.token.scheem]",
+                "did you mean `scheme`?",
+            ],
+            &[
+                "gateway.toml:14:12",
+                "error[upstreams.app.servers[0]]",
+                "paths are handed on",
+            ],
+            &[
+                "gateway.toml:18:12",
+                "error[routes[0].upstream]",
+                "did you mean \"app\"?",
+            ],
+        ],
+    );
+}
+
+#[test]
+fn text_that_is_no_toml_does_not_hide_the_rest_and_invents_nothing() {
+    // A value that cannot be read: all else is as it is written.
+    let text = and("[log]\nlevel = info\n")
+        .replace("[\"127.0.0.1:8443\"]", "127.0.0.1:8443")
+        .replace(":8000", "");
+    check(
+        &text.replace("\"token\", \"jwt\"", "\"token\", \"jwd\""),
+        &[
+            &[
+                "gateway.toml:2:10",
+                "`127.0.0.1:8443` is no TOML value",
+                "\"127.0.0.1:8443\"",
+            ],
+            &[
+                "gateway.toml:16:26",
+                "\"jwd\" names no authenticator",
+                "did you mean \"jwt\"?",
+            ],
+            &["gateway.toml:19:9", "`info` is no TOML value", "\"info\""],
+        ],
+    );
+    check(
+        &and("[server]\nworkers = 1\n"),
+        &[&["gateway.toml:18:2", "`server` is written twice"]],
+    );
+    // From a broken table on, what is read may be something else: only what stands before it counts.
+    let text = with("127.0.0.1:8443", "0.0.0.0:80").replace("[upstreams.app]", "[upstreams.app");
+    check(
+        &text,
+        &[
+            &["gateway.toml:2:11", "in the clear"],
+            &["gateway.toml:12:15", "this is no TOML"],
+        ],
+    );
+    check(
+        &with("[\"token\", \"jwt\"]", "[\"token\", \"jwt\""),
+        &[&["gateway.toml:17:", "this is no TOML"]],
+    );
+}

@@ -1,0 +1,192 @@
+//! Mistakes of values, keys and names; strings that come from elsewhere, and secrets.
+
+use tracing::Level;
+
+use super::{and, check, good, jwt, read, route, with};
+
+#[test]
+fn values_have_forms() {
+    for (text, words) in [
+        (
+            and("[server.limits]\nidle_timeout = 75\n"),
+            "expected a duration, found a number",
+        ),
+        (and("[server.limits]\nidle_timeout = \"75\"\n"), "\"75\" is no duration"),
+        (and("[server.limits]\nidle_timeout = \"1.5s\"\n"), "is no duration"),
+        (
+            and("[server.limits]\nidle_timeout = \"99999999999d\"\n"),
+            "is no duration",
+        ),
+        (and("[server.limits]\nheader_timeout = \"0s\"\n"), "is no time at all"),
+        (and("[server.limits]\nbody_bytes = \"64k\"\n"), "\"64k\" is no size"),
+        (and("[server.limits]\nbody_bytes = 64\n"), "or \"unlimited\""),
+        (
+            and("[server.limits]\nheader_bytes = \"1KiB\"\n"),
+            "from \"8KiB\" to \"16MiB\"",
+        ),
+        (and("[server.limits]\nconnections = 0\n"), "write a whole number from 1"),
+        (and("[server.limits]\nheaders = -1\n"), "out of bounds"),
+        (
+            and("[log]\naccess = \"yes\"\n"),
+            "expected true or false, found a string",
+        ),
+        (and("[log]\nlevel = \"warning\"\n"), "did you mean \"warn\"?"),
+        (
+            with("[\"127.0.0.1:8443\"]", "\"127.0.0.1:8443\""),
+            "expected a list, found a string",
+        ),
+        (with("127.0.0.1:8443", "localhost:8443"), "is no address with a port"),
+        (
+            with("[\"127.0.0.1:8443\"]", "[\"127.0.0.1:1\", \"127.0.0.1:1\"]"),
+            "is written twice",
+        ),
+        (with("127.0.0.1:8443", "unix:/run/gate.sock"), "is not built yet"),
+        (with("[\"127.0.0.1:8443\"]", "[]"), "the list is empty"),
+        (with("listen = [\"127.0.0.1:8443\"]\n", ""), "`listen` is missing"),
+        (
+            and("[admin]\nlisten = \"127.0.0.1:8443\"\n"),
+            "is in `server.listen` too",
+        ),
+        (
+            and("[server.tls]\ncertificates = [{ chain = \"ca.pem\", key = \"localhost.key\" }]\n"),
+            "not the key of",
+        ),
+        (
+            and("[server.tls]\nmin_version = \"1.1\"\n").replace(
+                "1.1\"",
+                "1.1\"\ncertificates = [{ chain = \"localhost.pem\", key = \"localhost.key\" }]",
+            ),
+            "It can be one of \"1.2\", \"1.3\"",
+        ),
+    ] {
+        check(&text, &[&[words]]);
+    }
+}
+
+#[test]
+fn keys_and_names_that_are_not_there_are_said() {
+    for (text, words) in [
+        (and("[servr]\n"), "did you mean `server`?"),
+        (and("[probes]\nlisten = \"0.0.0.0:1\"\n"), "`probes` is not built yet"),
+        (and("[server.limits]\nin_flight = 0\n"), "`in_flight` is not built yet"),
+        (with("url =", "mode = \"single\"\nurl ="), "`mode` is not built yet"),
+        (jwt("on_outage = \"deny\""), "`on_outage` is not built yet"),
+        (jwt("profile = \"rfc9068\""), "\"rfc9068\" is not built yet"),
+        (route("cors = {}"), "`cors` is not built yet"),
+        (route("errors = \"problem\""), "\"problem\" is not built yet"),
+        (
+            with("[\"http://127.0.0.1:8000\"]", "[{ url = \"http://a\", weight = 2 }]"),
+            "`weight` is not built yet",
+        ),
+        (with("[\"token\", \"jwt\"]", "[\"tokn\"]"), "did you mean \"token\"?"),
+        (
+            with("[\"token\", \"jwt\"]", "[\"token\", \"token\"]"),
+            "is written twice",
+        ),
+        (with("[\"token\", \"jwt\"]", "[]"), "the list is empty"),
+        (jwt("revocation = \"rdis\""), "did you mean \"redis\"?"),
+        (
+            with("kind = \"token\"", "kind = \"token\"\nstore = \"none\""),
+            "is no store",
+        ),
+        (
+            and("[stores.b]\nkind = \"redis\"\nurl = \"redis://b\"\n"),
+            "\"redis\" or \"b\"",
+        ),
+        (
+            and("[stores.none]\nkind = \"redis\"\nurl = \"redis://b\"\n")
+                .replace("kind = \"token\"", "kind = \"token\"\nstore = \"redis\""),
+            "no store can be called `none`",
+        ),
+    ] {
+        check(&text, &[&[words]]);
+    }
+    // A table with a problem of its own is there nevertheless.
+    check(
+        &with("redis://127.0.0.1:6379/0", "http://x"),
+        &[&["stores.redis.url", "the URL cannot be used"]],
+    );
+    check(
+        "",
+        &[
+            &["`server` is missing"],
+            &["`upstreams` is missing"],
+            &["`routes` is missing"],
+        ],
+    );
+}
+
+#[test]
+fn strings_come_from_elsewhere_and_are_not_shown() {
+    let level = |value: &str| and(&format!("[log]\nlevel = {value}\n"));
+    assert_eq!(
+        good(&level("{ env = \"AUTHGATE_NOT_SET\", default = \"trace\" }"))
+            .log
+            .level,
+        Level::TRACE
+    );
+    check(
+        &level("{ env = \"AUTHGATE_NOT_SET\" }"),
+        &[&["AUTHGATE_NOT_SET is not set"]],
+    );
+    check(
+        &level("{ file = \"nowhere\" }"),
+        &[&["certs-example/nowhere cannot be read"]],
+    );
+    check(
+        &level("{ env = \"A\", file = \"b\" }"),
+        &[&["`env` and `file` at once"]],
+    );
+    check(
+        &level("{ default = \"info\" }"),
+        &[&["without `env` and `file`"], &["a default without `env`"]],
+    );
+    check(
+        &level("{ fil = \"x\" }"),
+        &[&["without `env` and `file`"], &["did you mean `file`?"]],
+    );
+    // Cargo sets this one for its tests: `authgate`.
+    check(
+        &level("{ env = \"CARGO_PKG_NAME\" }"),
+        &[&["the value of $CARGO_PKG_NAME is not known here"]],
+    );
+    let Err(error) = read(&level("{ file = \"jwt-hs256.secret\" }")) else {
+        panic!("it was taken")
+    };
+    let secret = include_str!("../../../certs-example/jwt-hs256.secret");
+    assert!(
+        error.to_string().contains("jwt-hs256.secret holds") && !error.to_string().contains(secret),
+        "{error}"
+    );
+
+    // What is secret is not shown from the file either, however wrong its neighbours are.
+    for text in [
+        with("redis://127.0.0.1:6379/0\"", "http://ada:canary@127.0.0.1/0\""),
+        with(
+            "url = \"redis://127.0.0.1:6379/0\"",
+            "url = \"redis://:canary@[\"\npassword = \"canary\"",
+        ),
+        with(
+            "url = \"redis://127.0.0.1:6379/0\"",
+            "url = \"redis://:other@a\"\npassword = \"canary\"",
+        ),
+        with(
+            "algorithm = \"HS256\", secret = \"a secret",
+            "algorithm = \"RS256\", secret = \"canary",
+        ),
+        with(
+            "algorithm = \"HS256\", secret = \"a secret",
+            "algorithm = \"HS255\", secret = \"canary",
+        ),
+        with("http://127.0.0.1:8000", "http://ada:canary@127.0.0.1"),
+        with("kind = \"redis\"", "kind = \"redis://:canary@x\""),
+        and("[stores]\nb = { kind = \"reddis\", url = \"redis://:canary@x\", password = \"canary\" }\n")
+            .replace("kind = \"token\"", "kind = \"token\"\nstore = \"b\""),
+        jwt("keys = [{ algorithm = HS256, secret = { env = \"AUTHGATE_NOT_SET\", default = \"canary\" } }]"),
+    ] {
+        let Err(error) = read(&text) else {
+            panic!("it was taken:\n{text}")
+        };
+        assert!(!error.to_string().contains("canary"), "{error}");
+    }
+}

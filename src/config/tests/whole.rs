@@ -1,0 +1,267 @@
+//! What is good: the least file with every default, and a file with every key.
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::json;
+use tracing::Level;
+
+use super::{LEAST, good};
+use crate::auth::cache;
+use crate::auth::jwt::{KeySet, TokenType, UserIdField, Users};
+use crate::auth::store::Kind;
+use crate::config::Authenticator;
+use crate::outbound::identity::CredentialMode;
+use crate::policy::Policy;
+use crate::proxy::routes::{Challenge, HostPattern, PathPattern};
+use crate::telemetry::Format;
+use crate::tls::provider::MinVersion;
+use crate::upstream::{Balance, HostMode, Transport};
+
+#[test]
+fn what_is_not_written_is_as_the_contract_says() {
+    let config = good(LEAST);
+    assert_eq!(config.server.limits, crate::server::Limits::default());
+    assert_eq!(config.server.drain, crate::server::Drain::default());
+    assert!(config.tls.is_none() && config.server.workers >= 1);
+    assert_eq!(config.admin.to_string(), "127.0.0.1:9901");
+    assert_eq!((config.log.level, config.log.format), (Level::INFO, Format::Text));
+    assert!(config.log.access && !config.log.query);
+
+    let Kind::Redis(redis) = &config.stores[0].kind else {
+        panic!("another store")
+    };
+    assert_eq!(
+        (redis.prefix.as_str(), redis.timeout),
+        ("authgate:", Duration::from_millis(250))
+    );
+    assert!(redis.username.is_none() && redis.password.is_none());
+
+    let Authenticator::Token(token) = &config.authenticators["token"] else {
+        panic!("another kind")
+    };
+    assert_eq!(
+        (token.schemes.as_slice(), token.header.as_str()),
+        (&["Token".to_owned()][..], "authorization")
+    );
+    assert_eq!((&*token.store, token.cache), ("redis", cache::Settings::default()));
+
+    let Authenticator::Jwt(jwt) = &config.authenticators["jwt"] else {
+        panic!("another kind")
+    };
+    assert_eq!(
+        (jwt.schemes.as_slice(), jwt.realm.as_str()),
+        (&["Bearer".to_owned()][..], "api")
+    );
+    assert_eq!((jwt.token_bytes, jwt.revocation.as_deref()), (16 * 1024, None));
+    assert_eq!(jwt.rules.user_id_claim, "user_id");
+    assert_eq!(jwt.rules.token_type_claim.as_deref(), Some("token_type"));
+    assert_eq!(jwt.rules.jti_claim.as_deref(), Some("jti"));
+    assert_eq!(jwt.rules.token_types, [TokenType::Access]);
+    assert!(jwt.rules.issuer.is_empty() && jwt.rules.audience.is_empty());
+    assert_eq!((jwt.rules.leeway, jwt.rules.max_lifetime), (Duration::ZERO, None));
+    let Users::Store {
+        store,
+        field,
+        check_active,
+        revoke_claim,
+    } = &jwt.users
+    else {
+        panic!("other users")
+    };
+    assert_eq!(
+        (&**store, *field, *check_active, revoke_claim.as_deref()),
+        ("redis", UserIdField::Id, true, None)
+    );
+    assert!(jwt.kept_claims.is_empty());
+
+    let names: Vec<&str> = config.identity.names().map(http::HeaderName::as_str).collect();
+    assert_eq!(names, ["x-user-id", "x-user-name"]);
+    assert!(config.strip.is_empty());
+
+    let upstream = &config.upstreams["app"];
+    assert_eq!(
+        (upstream.balance, &upstream.host),
+        (Balance::LeastRequest, &HostMode::Preserve)
+    );
+    assert_eq!(
+        (upstream.connect_timeout, upstream.response_timeout),
+        (Duration::from_secs(2), Duration::from_mins(1))
+    );
+
+    let route = &config.routes[0];
+    assert_eq!(route.place.path, PathPattern::Below("/api".into()));
+    assert_eq!((&route.place.host, route.place.methods.len()), (&HostPattern::Any, 0));
+    assert!(matches!(&route.policy, Policy::Authenticated { optional: false, require } if require.is_empty()));
+    assert_eq!(
+        route.challenge,
+        Challenge::First(http::HeaderValue::from_static("Token"))
+    );
+    assert_eq!(
+        (route.credential, route.body_bytes, route.response_timeout),
+        (CredentialMode::Opaque, None, None)
+    );
+    assert_eq!(config.largest_leeway(), Duration::ZERO);
+}
+
+#[test]
+fn every_key_that_is_built_is_read() {
+    let config = good(include_str!("full.toml"));
+    let limits = config.server.limits;
+    assert_eq!((config.server.listen.len(), config.server.workers), (2, 3));
+    assert_eq!(
+        (limits.connections, limits.header_bytes, limits.headers),
+        (7, 9 * 1024, 8)
+    );
+    assert_eq!((limits.body_bytes, limits.h2_streams), (Some(5_000_000), 9));
+    let seconds = [
+        limits.tls_handshake_timeout,
+        limits.header_timeout,
+        limits.idle_timeout,
+        limits.body_read_timeout,
+        config.server.drain.delay,
+        config.server.drain.timeout,
+    ];
+    assert_eq!(
+        seconds.map(|duration| duration.as_secs()),
+        [1, 2, 180, 4 * 3600, 5 * 86400, 6]
+    );
+    let tls = config.tls.as_ref().expect("a table");
+    assert_eq!((tls.certificates.len(), tls.min_version), (1, MinVersion::Tls13));
+    assert_eq!(config.admin.to_string(), "[::1]:9902");
+    assert_eq!((config.log.level, config.log.format), (Level::DEBUG, Format::Json));
+    assert!(!config.log.access && config.log.query);
+
+    let stores: Vec<&str> = config.stores.iter().map(|store| &*store.name).collect();
+    assert_eq!(stores, ["cache", "file"]);
+    let Kind::Redis(redis) = &config.stores[0].kind else {
+        panic!("another store")
+    };
+    assert_eq!((redis.prefix.as_str(), redis.timeout), ("x:", Duration::from_secs(1)));
+    assert_eq!(redis.username.as_deref(), Some("ada"));
+    assert_eq!(
+        redis.password.as_ref().map(|password| password.expose().as_str()),
+        Some("authgate")
+    );
+
+    let Authenticator::Token(token) = &config.authenticators["token"] else {
+        panic!("another kind")
+    };
+    assert_eq!(
+        (token.schemes.join(" "), token.header.as_str()),
+        ("Token Key".to_owned(), "x-api-key")
+    );
+    assert_eq!(
+        (&*token.store, token.cache.entries, token.cache.ttl),
+        ("file", 0, Duration::ZERO)
+    );
+    let Authenticator::Jwt(jwt) = &config.authenticators["jwt"] else {
+        panic!("another kind")
+    };
+    assert_eq!(
+        (jwt.schemes.join(" "), jwt.realm.as_str()),
+        ("JWT Bearer".to_owned(), "shop")
+    );
+    let algorithms: Vec<&str> = jwt.keys.keys().iter().map(|key| key.algorithm().name()).collect();
+    assert_eq!(algorithms, ["RS256", "ES256", "EdDSA", "HS256"]);
+    assert!(matches!(jwt.keys, KeySet::Static(_)));
+    assert_eq!(jwt.keys.keys()[0].kid(), Some("first"));
+    let rules = &jwt.rules;
+    assert_eq!(
+        (rules.issuer.join(" "), rules.audience.join(" ")),
+        ("me".to_owned(), "a b".to_owned())
+    );
+    assert_eq!(
+        (rules.leeway, rules.max_lifetime),
+        (Duration::from_secs(30), Some(Duration::from_hours(1)))
+    );
+    assert_eq!(
+        (rules.user_id_claim.as_str(), rules.jti_claim.as_deref()),
+        ("uid", Some("id"))
+    );
+    assert_eq!(rules.token_type_claim.as_deref(), Some("kind"));
+    assert_eq!(rules.token_types, [TokenType::Access, TokenType::Sliding]);
+    assert_eq!((jwt.token_bytes, jwt.revocation.as_deref()), (4096, Some("cache")));
+    let Users::Store {
+        store,
+        field,
+        check_active,
+        revoke_claim,
+    } = &jwt.users
+    else {
+        panic!("other users")
+    };
+    assert_eq!(
+        (&**store, *field, *check_active),
+        ("file", UserIdField::Username, false)
+    );
+    assert_eq!(revoke_claim.as_deref(), Some("pw"));
+    assert_eq!(jwt.kept_claims, ["level", "org", "tenant"]);
+    let Authenticator::Jwt(plain) = &config.authenticators["plain"] else {
+        panic!("another kind")
+    };
+    assert!(matches!(&plain.users, Users::Claims { username_claim } if username_claim == "name"));
+    assert_eq!(
+        (plain.rules.user_id_claim.as_str(), plain.rules.jti_claim.as_deref()),
+        ("sub", None)
+    );
+    assert!(plain.rules.issuer.is_empty() && plain.rules.audience.is_empty());
+    assert_eq!(config.largest_leeway(), Duration::from_secs(30));
+
+    let names: Vec<&str> = config.identity.names().map(http::HeaderName::as_str).collect();
+    assert_eq!(names, ["x-who", "x-org", "x-team"]);
+    assert_eq!(config.strip, ["X-Internal"]);
+
+    let upstream = &config.upstreams["app"];
+    let servers: Vec<(Transport, &str)> = upstream
+        .servers
+        .iter()
+        .map(|server| (server.transport, server.authority.as_str()))
+        .collect();
+    assert_eq!(
+        servers,
+        [
+            (Transport::Http, "app.internal:80"),
+            (Transport::Https, "[::1]:443"),
+            (Transport::Http, "b:81")
+        ]
+    );
+    assert_eq!(
+        (upstream.balance, &upstream.host),
+        (Balance::RoundRobin, &HostMode::Server)
+    );
+    assert!(matches!(&config.upstreams["other"].host, HostMode::Name(name) if name == "shop.example"));
+
+    let [admin, anyone, open] = config.routes.as_slice() else {
+        panic!("{} routes", config.routes.len())
+    };
+    assert_eq!(admin.place.host, HostPattern::Below("example.com".into()));
+    assert_eq!(admin.place.path, PathPattern::Exact("/admin".into()));
+    assert_eq!(admin.place.methods, [Method::GET, Method::POST]);
+    assert_eq!(
+        admin.challenge,
+        Challenge::First(http::HeaderValue::from_static("JWT realm=\"shop\""))
+    );
+    let Policy::Authenticated { require, .. } = &admin.policy else {
+        panic!("public")
+    };
+    assert_eq!(
+        (require.groups.any.join(" "), require.scopes.all.join(" ")),
+        ("staff".to_owned(), "a b".to_owned())
+    );
+    assert_eq!(
+        require.claims,
+        [("tenant".to_owned(), json!("acme")), ("level".to_owned(), json!(-3))]
+    );
+    assert_eq!(admin.body_bytes, Some(None));
+    assert_eq!(
+        (admin.credential, admin.response_timeout),
+        (CredentialMode::Remove, Some(Duration::from_secs(9)))
+    );
+    assert!(matches!(&anyone.policy, Policy::Authenticated { optional: true, .. }));
+    assert_eq!(
+        (&anyone.challenge, anyone.credential),
+        (&Challenge::None, CredentialMode::Keep)
+    );
+    assert_eq!((&open.policy, open.authenticate.len()), (&Policy::Public, 0));
+}
