@@ -264,3 +264,119 @@ impl Admin {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::record;
+    use crate::auth::store::{Kind, embedded};
+
+    fn admin(folder: &tempfile::TempDir) -> Admin {
+        let kind = Kind::Embedded(embedded::Settings {
+            file: folder.path().join("tokens.toml"),
+        });
+        let mut admin = Admin::open(&Settings {
+            name: "file".into(),
+            kind,
+        })
+        .expect("an empty store");
+        assert!(matches!(admin.require_layout(), Err(AdminError::Empty { .. })));
+        assert!(matches!(
+            (admin.ensure_layout(), admin.ensure_layout()),
+            (Ok(true), Ok(false))
+        ));
+        admin
+    }
+
+    fn user(id: &str, name: &str) -> UserRecord {
+        let text =
+            format!(r#"{{"id":"{id}","username":"{name}","active":true,"attributes":{{"a":null,"b":{{"c":null}}}}}}"#);
+        record::parse("a user", text.as_bytes()).expect("a user")
+    }
+
+    #[test]
+    fn a_revoked_token_is_dead_for_good() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut admin = admin(&folder);
+        let (digest, token) = (
+            TokenDigest::of(b"x"),
+            record::parse::<TokenRecord>("a token", br#"{"user":"1"}"#).expect("a token"),
+        );
+        assert!(admin.put_token(&digest, &token).expect("writable"));
+        assert!(
+            !admin.put_token(&digest, &token).expect("writable"),
+            "there is one already"
+        );
+        assert_eq!(
+            admin.revoke_token(&TokenDigest::of(b"y"), 7).expect("writable"),
+            Revoked::Unknown
+        );
+        assert_eq!(admin.revoke_token(&digest, 7).expect("writable"), Revoked::Now);
+        assert_eq!(admin.revoke_token(&digest, 8).expect("writable"), Revoked::Before(7));
+        let bundle = Bundle {
+            tokens: vec![(digest, token)],
+            ..Bundle::default()
+        };
+        let done = admin.import(&bundle, 9).expect("writable");
+        assert_eq!((done.tokens, done.left_revoked), (0, 1));
+        let token = admin.find_token(&digest).expect("readable").expect("there");
+        assert_eq!(token.revoked, Some(7));
+    }
+
+    #[test]
+    fn a_username_belongs_to_one_user() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut admin = admin(&folder);
+        let (one, two) = (user("1", "ada"), user("2", "ada"));
+        assert!(admin.put_user(&one, NameClash::Refuse).expect("writable").is_none());
+        assert!(matches!(
+            admin.put_user(&two, NameClash::Refuse),
+            Err(AdminError::NameTaken { .. })
+        ));
+        admin.put_user(&two, NameClash::Move).expect("writable");
+        let holder = admin.find_user_by_name("ada").expect("readable").expect("there");
+        assert_eq!(holder.id, two.id);
+        assert_eq!(
+            admin
+                .find_user(&one.id)
+                .expect("readable")
+                .and_then(|user| user.username),
+            None
+        );
+        assert_eq!(admin.set_active(&one.id, false).expect("writable"), Some(true));
+        assert_eq!(
+            admin.delete_user(&two.id).expect("writable"),
+            Deleted { user: true, tokens: 0 }
+        );
+        assert_eq!(admin.delete_user(&two.id).expect("writable"), Deleted::default());
+    }
+
+    #[test]
+    fn revocations_are_only_widened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut admin = admin(&folder);
+        let id = UserId::new("1").expect("an id");
+        let jti = |jti: &str, forget| Revocation::Jti {
+            jti: jti.to_owned(),
+            forget,
+        };
+        for before in [5, 9, 3] {
+            admin
+                .revoke(&Revocation::User { id: id.clone(), before }, 10)
+                .expect("writable");
+        }
+        for forget in [Some(20), Some(30), Some(25)] {
+            admin.revoke(&jti("a", forget), 10).expect("writable");
+        }
+        for forget in [Some(20), None, Some(25)] {
+            admin.revoke(&jti("b", forget), 10).expect("writable");
+        }
+        let all = [Revocation::User { id, before: 9 }, jti("a", Some(30)), jti("b", None)];
+        assert_eq!(admin.export(10).expect("readable").revocations, all);
+        admin.revoke(&jti("c", None), 30).expect("writable");
+        assert!(
+            !admin.export(30).expect("readable").revocations.contains(&all[1]),
+            "long over and not forgotten"
+        );
+    }
+}

@@ -2,6 +2,7 @@
 //! slots of a cluster.
 
 mod bulk;
+mod tokens;
 mod users;
 
 use std::collections::BTreeSet;
@@ -14,9 +15,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{AdminError, Revocation, Revoked};
-use crate::auth::record::{self, Layout, TokenRecord};
-use crate::auth::store::TokenDigest;
+use super::{AdminError, Revocation};
+use crate::auth::record::{self, Layout};
 use crate::auth::store::redis::Settings;
 use crate::identity::UserId;
 
@@ -212,71 +212,6 @@ impl RedisAdmin {
                 at: format!("{:?}, key {key}", self.settings.endpoint),
             }),
         }
-    }
-
-    pub(super) fn put_token(&mut self, digest: &TokenDigest, token: &TokenRecord) -> Result<bool, AdminError> {
-        let keys = self.settings.keys();
-        let (key, tokens_of) = (keys.token(digest), keys.tokens_of(token.user.as_str()));
-        // First the index: a token that no list shows would be one that nobody revokes.
-        self.ask::<()>(cmd("SADD").arg(tokens_of).arg(digest.to_hex()))?;
-        let stored: Option<String> = self.ask(cmd("SET").arg(key).arg(json(token)).arg("NX"))?;
-        Ok(stored.is_some())
-    }
-
-    pub(super) fn find_token(&mut self, digest: &TokenDigest) -> Result<Option<TokenRecord>, AdminError> {
-        let key = self.settings.keys().token(digest);
-        self.find("a token", &key)
-    }
-
-    pub(super) fn list_tokens(&mut self, user: Option<&UserId>) -> Result<Vec<(TokenDigest, TokenRecord)>, AdminError> {
-        let names: BTreeSet<String> = match user {
-            Some(user) => {
-                let key = self.settings.keys().tokens_of(user.as_str());
-                self.ask(cmd("SMEMBERS").arg(key))?
-            }
-            None => {
-                let start = self.token_start();
-                self.scan(&start)?
-            }
-        };
-        let digests: Vec<_> = names.iter().filter_map(|name| TokenDigest::from_hex(name)).collect();
-        let keys: Vec<_> = digests
-            .iter()
-            .map(|digest| self.settings.keys().token(digest))
-            .collect();
-        let stored = self.get_each(&keys)?;
-        let mut tokens = Vec::with_capacity(digests.len());
-        for ((digest, key), stored) in digests.into_iter().zip(&keys).zip(stored) {
-            // The set may name a token that was removed since, or that is somebody else's now.
-            let Some(stored) = stored else { continue };
-            let token: TokenRecord = self.read("a token", key, &stored)?;
-            if user.is_none_or(|user| token.user == *user) {
-                tokens.push((digest, token));
-            }
-        }
-        Ok(tokens)
-    }
-
-    /// What the keys of tokens begin with.
-    fn token_start(&self) -> String {
-        let digest = TokenDigest::of(b"");
-        let key = self.settings.keys().token(&digest);
-        key.strip_suffix(digest.to_hex().as_str())
-            .map(str::to_owned)
-            .unwrap_or(key)
-    }
-
-    pub(super) fn revoke_token(&mut self, digest: &TokenDigest, now: i64) -> Result<Revoked, AdminError> {
-        let key = self.settings.keys().token(digest);
-        Ok(
-            match self.change_member(("a token", &key), "revoked", |before| {
-                before.is_null().then(|| now.into())
-            })? {
-                None => Revoked::Unknown,
-                Some(Value::Null) => Revoked::Now,
-                Some(before) => Revoked::Before(before.as_i64().unwrap_or(0)),
-            },
-        )
     }
 
     pub(super) fn user_revoked(&mut self, id: &UserId) -> Result<Option<i64>, AdminError> {
