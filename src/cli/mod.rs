@@ -60,11 +60,8 @@ enum Command {
     Check,
     /// Run the shipped example before a built-in upstream, on loopback, and print curl lines to try.
     Demo(demo::Args),
-    /// Opaque tokens of a store: create, show, list, revoke, import, export.
     Token(token::Args),
-    /// User records of a store: put, show, disable, enable, delete.
     User(user::Args),
-    /// End what was issued: to a user, one JWT, one token, or under one key.
     Revoke(revoke::Args),
     /// For development: mint a JWT, or explain one.
     Jwt(jwt::Args),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -129,11 +130,26 @@ impl Records {
         fresh.write_all(text.as_bytes())?;
         fresh.as_file().sync_all()?;
         if let Ok(old) = fs::metadata(file) {
+            keep_owner(fresh.as_file(), &old)?;
             fresh.as_file().set_permissions(old.permissions())?;
         }
         fresh.persist(file)?;
         Ok(())
     }
+}
+
+/// A file that only its owner may read stays readable for the gateway that runs as that owner, also when root has rewritten it.
+fn keep_owner(fresh: &fs::File, old: &fs::Metadata) -> io::Result<()> {
+    let own = fresh.metadata()?;
+    let (uid, gid) = (old.uid(), old.gid());
+    if (own.uid(), own.gid()) == (uid, gid) {
+        return Ok(());
+    }
+    fchown(fresh, Some(uid), Some(gid)).map_err(|error| {
+        let who =
+            format!("the file belongs to user {uid} and group {gid} and would not any more: run this as that user");
+        io::Error::new(error.kind(), format!("{who} ({error})"))
+    })
 }
 
 /// The file as gateways see it.
@@ -184,7 +200,6 @@ impl Embedded {
     }
 
     fn stamp(&self) -> Option<Stamp> {
-        use std::os::unix::fs::MetadataExt;
         let metadata = fs::metadata(&self.file).ok()?;
         Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
     }
@@ -269,6 +284,24 @@ mod tests {
         let records = Records::parse(FILE).expect("a good file");
         records.save(&file).expect("writable");
         assert_eq!(Records::load(&file), Ok(records));
+    }
+
+    #[test]
+    fn a_rewritten_file_keeps_its_mode_and_owner() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tokens.toml");
+        fs::write(&file, FILE).expect("writable");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).expect("ours");
+        // Only root may give a file away; anybody else has nothing more to lose.
+        let given = std::os::unix::fs::chown(&file, Some(65534), Some(65534)).is_ok();
+        Records::parse(FILE)
+            .expect("a good file")
+            .save(&file)
+            .expect("writable");
+        let metadata = fs::metadata(&file).expect("there");
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
+        assert!(!given || (metadata.uid(), metadata.gid()) == (65534, 65534));
     }
 
     #[test]

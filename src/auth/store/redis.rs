@@ -212,7 +212,7 @@ impl Shared {
             Health::NotOurs => error!(
                 %store, ?endpoint,
                 "the store's layout record is missing or has changed: it was flushed, evicted, never filled, or is another \
-                 database; its routes answer 503. `authgate token create` or `import` writes the record"
+                 database; its routes answer 503. `authgate user put` or `token import` writes the record"
             ),
         }
     }
