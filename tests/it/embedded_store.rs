@@ -59,3 +59,153 @@ fn a_file_that_breaks_is_503_and_comes_back() {
     std::fs::remove_file(&file).unwrap();
     becomes(503);
 }
+
+#[test]
+fn a_file_that_cannot_be_read_refuses_nobody_and_says_when_to_come_back() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::spawn(
+        &config()
+            .tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n")
+            .token("cache = { entries = 0, negative_entries = 0 }")
+            .app(&upstream)
+            .protected("/*"),
+    );
+    let words = [
+        "token",
+        "create",
+        "--user",
+        "1",
+        "--username",
+        "ada",
+        "--key",
+        "canary-ada",
+    ];
+    assert_eq!(authgate(gate.folder.path(), &words).code, 0);
+    let status = |key: &str| gate.call(&get("/x").token(key)).status;
+    wait_until("the file is read", Duration::from_secs(5), || {
+        status("canary-ada") == 200
+    });
+    assert_eq!(status("canary-nobody"), 401);
+    std::fs::write(gate.folder.path().join("tokens.toml"), "not toml = [").unwrap();
+    wait_until("the file is found broken", Duration::from_secs(5), || {
+        status("canary-ada") == 503
+    });
+    let before = upstream.calls();
+    for key in ["canary-ada", "canary-nobody"] {
+        let reply = gate.call(&get("/x").token(key));
+        assert_eq!(
+            (reply.status, reply.detail().as_str()),
+            (503, "Service temporarily unavailable, try again later."),
+            "{key}"
+        );
+        let seconds = reply.header("retry-after").unwrap().parse::<u32>();
+        assert!(seconds.is_ok_and(|seconds| seconds > 0), "{key}");
+        assert_eq!(reply.header("www-authenticate"), None, "{key}");
+    }
+    assert_eq!(
+        gate.get("/x").status,
+        401,
+        "who sends no credential need not be looked up"
+    );
+    assert_eq!(upstream.calls(), before);
+}
+
+#[test]
+fn what_the_tools_write_is_in_force_soon() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::spawn(
+        &config()
+            .tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n")
+            .token("cache = { entries = 0, negative_entries = 0 }")
+            .app(&upstream)
+            .protected("/*"),
+    );
+    let run = |words: &[&str]| {
+        let ended = authgate(gate.folder.path(), words);
+        assert_eq!(ended.code, 0, "{ended:?}");
+    };
+    let becomes = |key: &str, status: u16| {
+        wait_until(&format!("{key} is answered {status}"), Duration::from_secs(3), || {
+            gate.call(&get("/x").token(key)).status == status
+        });
+    };
+    run(&[
+        "token",
+        "create",
+        "--user",
+        "1",
+        "--username",
+        "ada",
+        "--key",
+        "canary-one",
+    ]);
+    run(&["token", "create", "--user", "1", "--key", "canary-two"]);
+    becomes("canary-one", 200);
+    becomes("canary-two", 200);
+    run(&["token", "revoke", "canary-one"]);
+    becomes("canary-one", 401);
+    assert_eq!(
+        gate.call(&get("/x").token("canary-two")).status,
+        200,
+        "the other one is still good"
+    );
+    run(&["user", "disable", "1"]);
+    becomes("canary-two", 401);
+    let reply = gate.call(&get("/x").token("canary-two"));
+    assert_eq!(reply.detail(), "User inactive or deleted.");
+    run(&["user", "enable", "1"]);
+    becomes("canary-two", 200);
+    assert_eq!(gate.call(&get("/x").token("canary-one")).status, 401);
+}
+
+#[test]
+fn a_broken_file_is_not_quoted_in_the_log() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::spawn(
+        &config()
+            .tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n")
+            .token("cache = { entries = 0, negative_entries = 0 }")
+            .file("tokens.toml", "password_md5 = \"CANARY0MD5\" and a comma too few\n")
+            .app(&upstream)
+            .protected("/*"),
+    );
+    gate.logged(&["cannot be used", "tokens.toml"]);
+    let log = gate.stop();
+    assert!(!log.contains("CANARY0MD5"), "a line of the store is in the log:\n{log}");
+}
+
+#[test]
+fn a_key_that_was_pasted_where_its_digest_belongs_is_not_logged() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::spawn(
+        &config()
+            .tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n")
+            .token("cache = { entries = 0, negative_entries = 0 }")
+            .app(&upstream)
+            .protected("/*"),
+    );
+    let words = [
+        "token",
+        "create",
+        "--user",
+        "1",
+        "--username",
+        "ada",
+        "--key",
+        "canary-ada",
+    ];
+    assert_eq!(authgate(gate.folder.path(), &words).code, 0);
+    wait_until("the good file is read", Duration::from_secs(5), || {
+        gate.call(&get("/x").token("canary-ada")).status == 200
+    });
+    let file = gate.folder.path().join("tokens.toml");
+    let good = std::fs::read_to_string(&file).unwrap();
+    let digest = crate::harness::Redis::token_key("canary-ada").replace("token:", "");
+    assert!(good.contains(&digest), "a digest is there to be replaced");
+    std::fs::write(&file, good.replace(&digest, "canary-ada")).unwrap();
+    wait_until("the file is refused", Duration::from_secs(5), || {
+        gate.call(&get("/x").token("canary-ada")).status == 503
+    });
+    // The harness looks for the key in the log.
+    drop(gate);
+}

@@ -81,7 +81,11 @@ impl Records {
     /// # Errors
     /// What is wrong, with the place in the file where TOML can say it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let records: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        // Where it is broken and why, and not the line itself: that may be a password's digest or a key.
+        let records: Self = toml::from_str(text).map_err(|error: toml::de::Error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+        })?;
         if records.layout.version != Layout::VERSION {
             return Err(format!(
                 "layout.version is {}, this program reads {}",
@@ -89,13 +93,11 @@ impl Records {
                 Layout::VERSION
             ));
         }
-        if let Some(digest) = records
-            .tokens
-            .keys()
-            .find(|digest| TokenDigest::from_hex(digest).is_none())
-        {
+        if let Some(name) = records.tokens.keys().find(|name| TokenDigest::from_hex(name).is_none()) {
+            // Not the name itself: it may be a key that somebody took for its digest.
             return Err(format!(
-                "tokens.{digest}: not a SHA-256 digest of 64 lower-case hexadecimal digits"
+                "a table of `tokens` is named by {} bytes that are no SHA-256 digest of 64 lower-case hexadecimal digits",
+                name.len()
             ));
         }
         match records.users.iter().find(|(id, user)| *id != user.id.as_str()) {
