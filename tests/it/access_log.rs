@@ -95,3 +95,74 @@ fn access_can_be_switched_off() {
     assert_eq!(upstream.calls(), 1);
     assert!(!gate.stop().contains("\"request\""));
 }
+
+#[test]
+fn each_request_is_one_line_of_either_format() {
+    for format in ["text", "json"] {
+        let (_redis, upstream, gate) = start(&[&format!("format = \"{format}\"")]);
+        let body = gate.call(&get("/api/one").token("canary-ada")).body.data.len();
+        gate.call(&get("/api/two").token("canary-nobody"));
+        gate.get("/public/three");
+        gate.get("/four");
+        gate.get("/public/%0afive");
+        let id = upstream.last().header("x-request-id").unwrap().to_owned();
+        gate.get("/public/last");
+        gate.logged(&["/public/last"]);
+        let log = gate.stop();
+        for target in [
+            "/api/one",
+            "/api/two",
+            "/public/three",
+            "/four",
+            "/public/%0afive",
+            "/public/last",
+        ] {
+            let count = log.lines().filter(|line| line.contains(target)).count();
+            assert_eq!(count, 1, "{format} {target}:\n{log}");
+        }
+        let line = log.lines().find(|line| line.contains("/api/one")).unwrap();
+        let words = if format == "text" {
+            [
+                format!("bytes={body}"),
+                "http.status=200".into(),
+                "user.id=\"42\"".into(),
+                "authenticator=\"token\"".into(),
+            ]
+        } else {
+            [
+                format!("\"bytes\":{body}"),
+                "\"http.status\":200".into(),
+                "\"user.id\":\"42\"".into(),
+                "\"authenticator\":\"token\"".into(),
+            ]
+        };
+        for word in words {
+            assert!(line.contains(&word), "{word}: {line}");
+        }
+        assert!(
+            log.lines()
+                .any(|line| line.contains("/public/three") && line.contains(&id)),
+            "{log}"
+        );
+        if format == "json" {
+            let parsed = log
+                .lines()
+                .filter(|line| serde_json::from_str::<Value>(line).is_ok())
+                .count();
+            assert_eq!(parsed, log.lines().count(), "every line is one event:\n{log}");
+        }
+    }
+}
+
+#[test]
+fn a_query_is_left_out_whatever_becomes_of_the_request() {
+    for format in ["format = \"text\"", "format = \"json\""] {
+        let (_redis, _upstream, gate) = start(&[format]);
+        for target in ["/public/a", "/api/b", "/nowhere/c", "/public/../api/d", "/public/%zz"] {
+            gate.get(&format!("{target}?token=canary-in-a-query"));
+        }
+        gate.get("/public/last");
+        gate.logged(&["/public/last"]);
+        assert!(!gate.stop().contains("in-a-query"));
+    }
+}

@@ -209,3 +209,44 @@ fn keys_that_the_world_knows_run_only_where_they_are_asked_for_on_loopback() {
     let ended = authgate(folder.path(), &["run", "--example-keys"]);
     assert!(ended.code == 2 && ended.err.contains("loopback"), "{ended:?}");
 }
+
+#[test]
+fn each_problem_names_its_key_and_its_line_together() {
+    let text = GOOD
+        .replace("127.0.0.1:0", "0.0.0.0:80")
+        .replace("kind = \"redis\"", "kind = \"reddis\"")
+        .replace("kind = \"token\"", "kind = \"token\"\nscheem = \"Token\"")
+        .replace("http://127.0.0.1:8000", "http://127.0.0.1:8000/path")
+        .replace("[\"token\"]", "[\"tokn\"]");
+    let err = check(&text).err;
+    for (key, line) in [
+        ("server.listen[0]", 2),
+        ("stores.redis.kind", 4),
+        ("authenticators.token.scheem", 8),
+        ("upstreams.app.servers[0]", 10),
+        ("routes[0].authenticate[0]", 13),
+    ] {
+        let (_, problem) = err
+            .split_once(&format!("error[{key}]"))
+            .unwrap_or_else(|| panic!("{key}:\n{err}"));
+        let place = problem.lines().nth(1).unwrap_or_default();
+        assert!(place.contains(&format!("gateway.toml:{line}:")), "{key}:\n{err}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_wrong_use() {
+    let folder = tempfile::tempdir().unwrap();
+    for words in [
+        &["check"][..],
+        &["check", "--config", "none.toml"],
+        &["run", "--config", "none.toml"],
+    ] {
+        let ended = authgate(folder.path(), words);
+        assert!(
+            ended.code == 2 && ended.err.contains("--config"),
+            "{words:?}: {ended:?}"
+        );
+        assert_eq!(ended.out, "", "{words:?}");
+    }
+}

@@ -244,3 +244,133 @@ fn several_stores_want_one_named() {
     );
     assert_eq!(authgate(folder.path(), &["token", "list", "--store", "redis"]).code, 0);
 }
+
+#[test]
+fn a_token_is_revoked_by_its_key_its_digest_and_from_standard_input() {
+    on_both(|gate, _, _| {
+        run(gate, &["user", "put", "--id", "42", "--username", "ada"]);
+        let keys = ["canary-1", "canary-2", "canary-3", "canary-4"];
+        for key in keys {
+            run(gate, &["token", "create", "--user", "42", "--key", key]);
+            becomes(gate, &format!("Token {key}"), 200);
+        }
+        run(gate, &["revoke", "--token", "canary-1"]);
+        let read = authgate_reading(gate.folder.path(), &["revoke", "--token", "-"], b"canary-2\n");
+        assert_eq!(read.code, 0, "{read:?}");
+        let digest = format!("sha256:{}", Redis::token_key("canary-3").replace("token:", ""));
+        run(gate, &["revoke", "--token", &digest]);
+        for key in &keys[..3] {
+            becomes(gate, &format!("Token {key}"), 401);
+            assert_eq!(
+                json_of(gate, &["token", "show", key, "--json"])["accepted"],
+                false,
+                "{key}"
+            );
+        }
+        becomes(gate, "Token canary-4", 200);
+        let listed = json_of(gate, &["token", "list", "--user", "42", "--json"]).to_string();
+        assert!(listed.contains(&digest) && !listed.contains("canary"), "{listed}");
+        let unknown = authgate(gate.folder.path(), &["revoke", "--token", "canary-nobody"]);
+        assert!(unknown.code == 1 && !unknown.err.contains("canary"), "{unknown:?}");
+        let both = authgate(gate.folder.path(), &["revoke", "--token", "x", "--user", "42"]);
+        assert_eq!(both.code, 2, "{both:?}");
+    });
+}
+
+#[test]
+fn a_revocation_by_time_spares_what_came_later() {
+    on_both(|gate, signer, _| {
+        run(gate, &["user", "put", "--id", "42", "--username", "ada"]);
+        let now = crate::harness::mint::now();
+        let issued = |iat: i64| format!("Bearer {}", signer.with(&json!({ "user_id": "42", "iat": iat })));
+        let (old, new) = (issued(now - 1000), issued(now - 100));
+        run(gate, &["token", "create", "--user", "42", "--key", "canary-new"]);
+        for value in [&old, &new, "Token canary-new"] {
+            becomes(gate, value, 200);
+        }
+        run(gate, &["revoke", "--user", "42", "--before", &(now - 500).to_string()]);
+        becomes(gate, &old, 401);
+        for value in [&new, "Token canary-new"] {
+            assert_eq!(gate.call(&get("/x").authorization(value)).status, 200);
+        }
+        // A revocation is only ever widened.
+        run(gate, &["revoke", "--user", "42", "--before", &(now - 2000).to_string()]);
+        run(gate, &["token", "create", "--user", "42", "--key", "canary-marker"]);
+        becomes(gate, "Token canary-marker", 200);
+        assert_eq!(gate.call(&get("/x").authorization(&old)).status, 401);
+        let ahead = (now + 100_000).to_string();
+        let ended = authgate(gate.folder.path(), &["revoke", "--user", "42", "--before", &ahead]);
+        assert_eq!(ended.code, 2, "{ended:?}");
+    });
+}
+
+#[test]
+fn a_jwt_that_has_ended_is_not_remembered_and_one_that_lives_is() {
+    on_both(|gate, signer, _| {
+        run(gate, &["user", "put", "--id", "42", "--username", "ada"]);
+        let now = crate::harness::mint::now();
+        let bearer = |jti: &str| format!("Bearer {}", signer.with(&json!({ "user_id": "42", "jti": jti })));
+        let (one, two) = (bearer("canary-jti-1"), bearer("canary-jti-2"));
+        becomes(gate, &one, 200);
+        let ended = run(
+            gate,
+            &[
+                "revoke",
+                "--jti",
+                "canary-jti-1",
+                "--expires",
+                &(now - 10_000).to_string(),
+            ],
+        );
+        assert!(ended.out.contains("nothing to revoke"), "{ended:?}");
+        run(
+            gate,
+            &["revoke", "--jti", "canary-jti-2", "--expires", &(now + 300).to_string()],
+        );
+        becomes(gate, &two, 401);
+        assert_eq!(gate.call(&get("/x").authorization(&one)).status, 200);
+    });
+}
+
+#[test]
+fn an_imported_dump_brings_users_as_django_has_them_and_revives_nothing() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/django");
+    for name in ["dump-sample.json", "dump-sample-natural.json"] {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        let dump: Value = serde_json::from_str(&text).unwrap();
+        let key_of = |id: &str| {
+            let tokens = dump
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|object| object["pk"].as_str());
+            let key = tokens.into_iter().find(|key| key.starts_with(&format!("canary-{id}-")));
+            format!("Token {}", key.unwrap())
+        };
+        on_both(|gate, _, upstream| {
+            let import = || {
+                let ended = authgate_reading(gate.folder.path(), &["token", "import", "-"], text.as_bytes());
+                assert_eq!(ended.code, 0, "{ended:?}");
+            };
+            import();
+            becomes(gate, &key_of("44"), 200);
+            assert_eq!(upstream.last().header("x-user-name"), Some("zo%C3%AB"), "{name}");
+            let reply = gate.call(&get("/x").authorization(&key_of("43")));
+            assert_eq!(
+                (reply.status, reply.detail().as_str()),
+                (401, "User inactive or deleted."),
+                "{name}"
+            );
+            let groups = |id: &str| json_of(gate, &["user", "show", id, "--json"])["groups"].clone();
+            assert_eq!(groups("42"), json!(["editors", "staff"]), "{name}");
+            assert_eq!(groups("44"), json!(["équipe, nuit"]), "{name}");
+            run(gate, &["token", "revoke", key_of("44").trim_start_matches("Token ")]);
+            becomes(gate, &key_of("44"), 401);
+            import();
+            // Once the gateway sees this, it sees what was imported before it too.
+            run(gate, &["token", "create", "--user", "42", "--key", "canary-marker"]);
+            becomes(gate, "Token canary-marker", 200);
+            assert_eq!(gate.call(&get("/x").authorization(&key_of("44"))).status, 401, "{name}");
+        });
+    }
+}

@@ -286,3 +286,91 @@ fn hop_by_hop_fields_of_a_response_stay_on_their_hop() {
         assert_eq!(reply.header(name), None, "{name}");
     }
 }
+
+#[test]
+fn nobody_is_made_somebody_where_no_credential_is_needed() {
+    let (redis, upstream) = setup();
+    let optional = "authenticate = [\"token\"]\noptional = true";
+    let gate = Gate::start(&config().tokens(&redis).app(&upstream).route("/optional", optional));
+    for name in [
+        "X-User-Id",
+        "x_user_id",
+        "X.User.Id",
+        "XUserId",
+        "X-User-Name",
+        "X~User~Name",
+    ] {
+        assert_eq!(gate.call(&get("/optional").header(name, "1")).status, 200, "{name}");
+        let head = upstream.last().head;
+        for field in ["x-user-id", "x-user-name"] {
+            assert!(head.folded(field).is_empty(), "{name}: {head:?}");
+        }
+    }
+}
+
+#[test]
+fn whole_families_of_names_are_dropped_whatever_follows() {
+    let (redis, upstream) = setup();
+    let gate = Gate::start(&both(&redis, &upstream));
+    for target in ["/api/x", "/public/x"] {
+        let mut call = get(target).token("canary-ada");
+        for name in [
+            "X-SSL-Client-S-DN",
+            "X.Ssl.Client.Verify",
+            "X-Client-Cert-Chain",
+            "XClientCertDN",
+            "X-Authgate-Anything",
+            "X-Forwarded-Client-Cert",
+            "X.Forwarded.For",
+            "XForwardedHost",
+            "X.Real.IP",
+            "X-Original-Url",
+            "RemoteUser",
+        ] {
+            call = call.header(name, "spoofed");
+        }
+        let call = call.header("X-Kept", "kept");
+        assert_eq!(gate.call(&call).status, 200);
+        let seen = upstream.last();
+        let raw = String::from_utf8_lossy(&seen.head.raw).into_owned();
+        assert!(!raw.contains("spoofed"), "{raw}");
+        assert_eq!(seen.header("x-kept"), Some("kept"));
+    }
+}
+
+#[test]
+fn a_request_without_one_good_traceparent_gets_one() {
+    let (redis, upstream) = setup();
+    let gate = Gate::start(&both(&redis, &upstream));
+    let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for call in [
+        get("/public/x"),
+        get("/public/x").header("Traceparent", good).header("Traceparent", good),
+        get("/public/x").header("Traceparent", good.to_uppercase()),
+        get("/public/x").header("Traceparent", format!("{good}-00")),
+        get("/public/x")
+            .header("Traceparent", good)
+            .header("Connection", "Traceparent"),
+    ] {
+        gate.call(&call);
+        let seen = upstream.last();
+        let made = seen.header("traceparent").unwrap();
+        let lengths: Vec<usize> = made.split('-').map(str::len).collect();
+        assert!(made != good && lengths == [2, 32, 16, 2], "{call:?}: {made}");
+        assert!(
+            made.bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-')),
+            "{made}"
+        );
+    }
+}
+
+#[test]
+fn the_stand_in_for_a_credential_is_the_one_that_is_documented() {
+    let (redis, upstream) = setup();
+    let gate = Gate::start(&both(&redis, &upstream));
+    assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"token\x0042");
+    let expected = format!("Authgate {}", crate::harness::mint::base64(digest));
+    assert_eq!(upstream.last().head.all("authorization"), [expected.as_str()]);
+}

@@ -161,3 +161,131 @@ fn the_first_authenticator_gives_the_challenge_and_none_gives_403() {
         assert_eq!((reply.status, reply.header("www-authenticate")), (403, None), "{value}");
     }
 }
+
+#[test]
+fn a_public_route_reads_no_credential_and_changes_none() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let gate = Gate::start(&config().tokens(&redis).app(&upstream).public("/*"));
+    for lines in [
+        &["Token canary-nobody"][..],
+        &["Token"],
+        &["Bearer canary.canary.canary"],
+        &["Token canary-ada", "Basic Y2FuYXJ5"],
+    ] {
+        let call = lines.iter().fold(get("/x"), |call, line| call.authorization(line));
+        assert_eq!(gate.call(&call).status, 200, "{lines:?}");
+        let seen = upstream.last();
+        assert_eq!(
+            (seen.head.all("authorization").as_slice(), seen.header("x-user-id")),
+            (lines, None)
+        );
+    }
+}
+
+#[test]
+fn what_nobody_could_read_is_not_handed_on_as_a_credential() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    for mode in ["opaque", "keep", "remove"] {
+        let gate = Gate::start(
+            &config()
+                .tokens(&redis)
+                .identity(&format!("credential = \"{mode}\""))
+                .app(&upstream)
+                .route("/x", "authenticate = [\"token\"]\noptional = true"),
+        );
+        for value in ["Basic Y2FuYXJ5", "Authgate canary", ""] {
+            assert_eq!(
+                gate.call(&get("/x").authorization(value)).status,
+                200,
+                "{mode} {value:?}"
+            );
+            let seen = upstream.last();
+            assert!(
+                seen.head.folded("authorization").is_empty(),
+                "{mode} {value:?}: {:?}",
+                seen.head
+            );
+        }
+    }
+}
+
+#[test]
+fn optional_asks_every_authenticator_before_it_takes_somebody_for_nobody() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let signer = Signer::new(Algorithm::ES256);
+    let lines = "authenticate = [\"token\", \"jwt\"]\noptional = true";
+    let gate = Gate::start(
+        &with_jwt(config().tokens(&redis), &signer)
+            .app(&upstream)
+            .route("/x", lines),
+    );
+    let stale = signer.with(&json!({ "exp": 1 }));
+    for value in [
+        "Bearer canary",
+        "Bearer",
+        &format!("Bearer {stale}"),
+        "Token",
+        "Token canary-nobody",
+    ] {
+        assert_eq!(gate.call(&get("/x").authorization(value)).status, 401, "{value}");
+    }
+    assert_eq!(upstream.calls(), 0);
+    assert_eq!(gate.call(&get("/x").bearer(&signer.access())).status, 200);
+    assert_eq!(upstream.last().header("x-user-id"), Some("42"));
+}
+
+#[test]
+fn every_requirement_of_a_route_must_be_met() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let signer = Signer::new(Algorithm::ES256);
+    let require = "authenticate = [\"jwt\"]\nrequire = { groups = { any = [\"staff\"] }, scopes = { all = [\"r\", \"w\"] }, claims = { tenant = \"acme\" } }";
+    let gate = Gate::start(
+        &with_jwt(config().tokens(&redis), &signer)
+            .app(&upstream)
+            .route("/x", require),
+    );
+    let whole = json!({ "groups": ["staff"], "scope": "r w", "tenant": "acme" });
+    assert_eq!(gate.call(&get("/x").bearer(&signer.with(&whole))).status, 200);
+    for (name, value) in [
+        ("groups", json!(["Staff"])),
+        ("groups", json!(null)),
+        ("scope", json!("r")),
+        ("scope", json!("rw")),
+        ("tenant", json!("acme2")),
+        ("tenant", json!(null)),
+    ] {
+        let mut claims = whole.clone();
+        claims[name] = value;
+        let reply = gate.call(&get("/x").bearer(&signer.with(&claims)));
+        assert_eq!(reply.status, 403, "{claims}");
+    }
+    assert_eq!(upstream.calls(), 1);
+}
+
+#[test]
+fn without_a_challenge_nobody_is_403_with_the_detail_of_401() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let lines = "authenticate = [\"token\"]\nchallenge = \"none\"";
+    let gate = Gate::start(&config().tokens(&redis).app(&upstream).route("/x", lines).route(
+        "/staff",
+        &format!("{lines}\noptional = true\nrequire = {{ groups = {{ any = [\"root\"] }} }}"),
+    ));
+    for (target, value, detail) in [
+        ("/x", "", "Authentication credentials were not provided."),
+        ("/x", "Token canary-nobody", "Invalid token."),
+        ("/staff", "", "Authentication credentials were not provided."),
+        (
+            "/staff",
+            "Token canary-ada",
+            "You do not have permission to perform this action.",
+        ),
+    ] {
+        let reply = gate.call(&get(target).authorization(value));
+        assert_eq!(
+            (reply.status, reply.detail().as_str(), reply.header("www-authenticate")),
+            (403, detail, None),
+            "{target} {value}"
+        );
+    }
+    assert_eq!(upstream.calls(), 0);
+}

@@ -136,3 +136,74 @@ fn a_request_names_one_host() {
         .reply();
     assert_eq!((reply.status, upstream.last().line()), (200, "GET /public/x"));
 }
+
+#[test]
+fn methods_that_make_tunnels_and_targets_without_a_path_go_nowhere() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&config().app(&upstream).public("/*"));
+    for (head, status) in [
+        ("CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\n\r\n", 501),
+        ("TRACE / HTTP/1.1\r\nHost: localhost\r\n\r\n", 501),
+        ("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    ] {
+        let mut conn = Conn::plain(gate.address);
+        let reply = conn.send(head).reply();
+        let detail = if status == 501 {
+            "Not implemented."
+        } else {
+            "Malformed request."
+        };
+        assert_eq!((reply.status, reply.detail().as_str()), (status, detail), "{head:?}");
+    }
+    assert_eq!(upstream.calls(), 0);
+}
+
+#[test]
+fn the_authority_of_the_target_is_the_host_or_the_request_is_refused() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&config().app(&upstream).public("/*"));
+    for (target, host, status) in [
+        ("http://localhost:81/x", "localhost", 400),
+        ("http://localhost/x", "localhost:81", 400),
+        ("http://canary@localhost/x", "localhost", 400),
+        ("http://localhost.evil.example/x", "localhost", 400),
+        ("http://localhost/x", "LOCALHOST:80", 200),
+    ] {
+        let before = upstream.calls();
+        let mut conn = Conn::plain(gate.address);
+        let reply = conn
+            .send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+            .reply();
+        assert_eq!(reply.status, status, "{target} {host}");
+        assert_eq!(upstream.calls() - before, usize::from(status == 200), "{target} {host}");
+    }
+}
+
+#[test]
+fn allow_names_the_methods_of_all_routes_of_the_path() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let gate = Gate::start(
+        &config()
+            .tokens(&redis)
+            .app(&upstream)
+            .route("/x", "methods = [\"GET\"]\nauthenticate = [\"token\"]")
+            .route("/x", "methods = [\"POST\", \"OPTIONS\"]\npublic = true")
+            .public("/*"),
+    );
+    for method in ["DELETE", "PUT", "PATCH"] {
+        let reply = gate.call(&call(method, "/x").token("canary-ada"));
+        let mut allowed: Vec<&str> = reply.header("allow").unwrap().split(", ").collect();
+        allowed.sort_unstable();
+        assert_eq!(
+            (reply.status, allowed),
+            (405, vec!["GET", "HEAD", "OPTIONS", "POST"]),
+            "{method}"
+        );
+    }
+    assert_eq!(upstream.calls(), 0, "nothing falls back to the public route below it");
+    assert_eq!(
+        gate.call(&call("HEAD", "/x")).status,
+        401,
+        "HEAD is protected as GET is"
+    );
+}
