@@ -154,17 +154,141 @@ impl Refusal {
             Self::JwtPasswordChanged => "jwt_password_changed",
         }
     }
+
+    /// Whether time alone may heal it, so that it must not be remembered.
+    pub fn may_heal(self) -> bool {
+        matches!(self, Self::Jwt(JwtFault::Invalid(Defect::IssuedAt | Defect::NotBefore)))
+    }
 }
 
-/// What is wrong with a JWT, as finely as SimpleJWT tells its clients.
+/// What is wrong with a JWT, as finely as SimpleJWT tells its clients; [`Defect`] and [`Unfit`] say more, to operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JwtFault {
     /// Form, key, signature or a claim: SimpleJWT does not say which.
-    Invalid,
+    Invalid(Defect),
     /// `exp` has passed.
     Expired,
-    /// Its `jti`, its user or its key was revoked.
-    Revoked,
+    /// Its `jti`, its user or its key was revoked. Django looks at its blacklist for sliding tokens alone; what else it would have
+    /// said of the token as an access token, if anything.
+    Revoked(Option<Unfit>),
+    /// It is no token of an accepted class.
+    Unfit(Unfit),
+}
+
+impl JwtFault {
+    /// A short name for logs and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "jwt_invalid",
+            Self::Expired => "jwt_expired",
+            Self::Revoked(_) => "jwt_revoked",
+            Self::Unfit(Unfit::NoExpiry) => "jwt_no_expiry",
+            Self::Unfit(Unfit::NoId) => "jwt_no_id",
+            Self::Unfit(Unfit::NoType) => "jwt_no_type",
+            Self::Unfit(Unfit::WrongType) => "jwt_wrong_type",
+        }
+    }
+}
+
+impl From<Defect> for JwtFault {
+    fn from(defect: Defect) -> Self {
+        Self::Invalid(defect)
+    }
+}
+
+impl From<Unfit> for JwtFault {
+    fn from(unfit: Unfit) -> Self {
+        Self::Unfit(unfit)
+    }
+}
+
+/// Why a JWT is invalid, in the order in which it is found out. Clients are not told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Defect {
+    /// It came in several lines, or under several copies of its header.
+    Repeated,
+    /// It is longer than `token_bytes`.
+    Size,
+    /// It is not three segments of canonical base64url.
+    Form,
+    /// The header is no JSON object, or holds what is not understood.
+    Header,
+    /// The header's `typ` is not the one that the profile asks for.
+    HeaderType,
+    /// No key has its `kid`.
+    KeyId,
+    /// No such key is for its algorithm.
+    Algorithm,
+    /// No such key has signed it.
+    Signature,
+    /// The claims are no JSON object.
+    Claims,
+    /// `iat` is no time, or ahead.
+    IssuedAt,
+    /// `nbf` is no time, or ahead.
+    NotBefore,
+    /// `exp` is no time.
+    Expiry,
+    /// It lives longer than `max_lifetime`.
+    Lifetime,
+    /// `iss` is not one of those that are accepted.
+    Issuer,
+    /// `aud` names none of those that are accepted.
+    Audience,
+    /// `sub` or `jti` is no string.
+    Texts,
+    /// A claim that the profile requires is missing or of a wrong type.
+    Required,
+}
+
+impl Defect {
+    /// All that a single token can have, in order.
+    pub const ALL: [Self; 16] = [
+        Self::Size,
+        Self::Form,
+        Self::Header,
+        Self::HeaderType,
+        Self::KeyId,
+        Self::Algorithm,
+        Self::Signature,
+        Self::Claims,
+        Self::IssuedAt,
+        Self::NotBefore,
+        Self::Expiry,
+        Self::Lifetime,
+        Self::Issuer,
+        Self::Audience,
+        Self::Texts,
+        Self::Required,
+    ];
+
+    /// A short name for the log.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Repeated => "repeated",
+            Self::Size => "size",
+            Self::Form => "form",
+            Self::Header => "header",
+            Self::HeaderType => "header type",
+            Self::KeyId => "key id",
+            Self::Algorithm => "algorithm",
+            Self::Signature => "signature",
+            Self::Claims => "claims",
+            Self::IssuedAt => "issued at",
+            Self::NotBefore => "not before",
+            Self::Expiry => "expiry",
+            Self::Lifetime => "lifetime",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::Texts => "subject and id",
+            Self::Required => "required claims",
+        }
+    }
+}
+
+/// Why a JWT that is good in itself is of no accepted class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
     /// `exp` is absent.
     NoExpiry,
     /// `jti` is absent.
@@ -173,21 +297,6 @@ pub enum JwtFault {
     NoType,
     /// The token type is of no class that is accepted.
     WrongType,
-}
-
-impl JwtFault {
-    /// A short name for logs and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Invalid => "jwt_invalid",
-            Self::Expired => "jwt_expired",
-            Self::Revoked => "jwt_revoked",
-            Self::NoExpiry => "jwt_no_expiry",
-            Self::NoId => "jwt_no_id",
-            Self::NoType => "jwt_no_type",
-            Self::WrongType => "jwt_wrong_type",
-        }
-    }
 }
 
 /// Space and tab separate; so would VT and FF in Python's `bytes.split()`, but no HTTP parser lets them in.

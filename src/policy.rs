@@ -42,13 +42,10 @@ impl Policy {
             ) if require.is_empty() => Ok(Permit { who: Who::Anonymous }),
             (Self::Authenticated { .. }, None) => Err(Denied::NobodyKnown),
             (Self::Authenticated { require, .. }, Some(identity)) => {
-                if require.met_by(&identity) {
-                    Ok(Permit {
-                        who: Who::Known(identity),
-                    })
-                } else {
-                    Err(Denied::NotAllowed)
-                }
+                require.met_by(&identity).map_err(Denied::NotAllowed)?;
+                Ok(Permit {
+                    who: Who::Known(identity),
+                })
             }
         }
     }
@@ -84,7 +81,16 @@ pub enum Denied {
     /// Somebody is needed: 401.
     NobodyKnown,
     /// Somebody else is needed: 403.
-    NotAllowed,
+    NotAllowed(Unmet),
+}
+
+/// Which requirement is not met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmet {
+    /// The scopes alone: a token with more of them would do (RFC 6750, section 3.1, `insufficient_scope`).
+    Scopes,
+    /// Groups or claims: this user does not pass with any token.
+    Other,
 }
 
 /// What must hold of an identity, all of it.
@@ -104,15 +110,21 @@ impl Requirements {
         self.groups.is_empty() && self.scopes.is_empty() && self.claims.is_empty()
     }
 
-    fn met_by(&self, identity: &Identity) -> bool {
+    fn met_by(&self, identity: &Identity) -> Result<(), Unmet> {
         let facts = identity.facts();
-        self.groups.met_by(&facts.groups)
-            && self.scopes.met_by(&facts.scopes)
-            && self.claims.iter().all(|(name, wanted)| match facts.claims.get(name) {
-                None => false,
-                Some(Value::Array(elements)) => elements.contains(wanted),
-                Some(value) => value == wanted,
-            })
+        let claims = self.claims.iter().all(|(name, wanted)| match facts.claims.get(name) {
+            None => false,
+            Some(Value::Array(elements)) => elements.contains(wanted),
+            Some(value) => value == wanted,
+        });
+        match (
+            claims && self.groups.met_by(&facts.groups),
+            self.scopes.met_by(&facts.scopes),
+        ) {
+            (true, true) => Ok(()),
+            (true, false) => Err(Unmet::Scopes),
+            (false, _) => Err(Unmet::Other),
+        }
     }
 }
 
@@ -185,26 +197,29 @@ mod tests {
 
     #[test]
     fn requirements_are_met_all_together() {
+        const OTHER: Result<(), Denied> = Err(Denied::NotAllowed(Unmet::Other));
         const NONE: (&[&str], &[&str]) = (&[], &[]);
         check(require(NONE, NONE, &[]), Ok(()));
         check(require((&["staff", "x"], &[]), NONE, &[]), Ok(()));
-        check(require((&["x"], &[]), NONE, &[]), Err(Denied::NotAllowed));
+        check(require((&["x"], &[]), NONE, &[]), OTHER);
         check(require((&[], &["staff", "dev"]), NONE, &[]), Ok(()));
-        check(require((&[], &["staff", "x"]), NONE, &[]), Err(Denied::NotAllowed));
+        check(require((&[], &["staff", "x"]), NONE, &[]), OTHER);
         check(
             require(NONE, (&[], &["orders:read"]), &[("tenant", json!("acme"))]),
             Ok(()),
         );
         check(
-            require(NONE, NONE, &[("tenant", json!("other"))]),
-            Err(Denied::NotAllowed),
+            require(NONE, (&["orders:write"], &[]), &[]),
+            Err(Denied::NotAllowed(Unmet::Scopes)),
         );
+        check(require((&["x"], &[]), (&["orders:write"], &[]), &[]), OTHER);
+        check(require(NONE, NONE, &[("tenant", json!("other"))]), OTHER);
         check(
             require(NONE, NONE, &[("roles", json!("b")), ("level", json!(3))]),
             Ok(()),
         );
-        check(require(NONE, NONE, &[("level", json!("3"))]), Err(Denied::NotAllowed));
-        check(require(NONE, NONE, &[("absent", json!(null))]), Err(Denied::NotAllowed));
+        check(require(NONE, NONE, &[("level", json!("3"))]), OTHER);
+        check(require(NONE, NONE, &[("absent", json!(null))]), OTHER);
     }
 
     #[test]

@@ -134,10 +134,8 @@ impl VerdictCache {
                     );
                 }
             }
-            Judged::Refused {
-                refusal,
-                for_now: false,
-            } => {
+            Judged::Refused(refusal) if refusal.may_heal() => {}
+            Judged::Refused(refusal) => {
                 if let Some(cache) = &self.refused {
                     cache.insert(
                         key,
@@ -148,7 +146,6 @@ impl VerdictCache {
                     );
                 }
             }
-            Judged::Refused { for_now: true, .. } => {}
         }
     }
 }
@@ -156,6 +153,7 @@ impl VerdictCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::Defect;
     use crate::identity::{Facts, UserId};
 
     const AT: Now = Now {
@@ -227,22 +225,8 @@ mod tests {
     #[test]
     fn refusals_are_short_and_what_time_heals_is_not_kept() {
         let cache = VerdictCache::new(Settings::default());
-        cache.insert(
-            [1; 32],
-            &Judged::Refused {
-                refusal: Refusal::TokenUnknown,
-                for_now: false,
-            },
-            AT,
-        );
-        cache.insert(
-            [2; 32],
-            &Judged::Refused {
-                refusal: Refusal::TokenUnknown,
-                for_now: true,
-            },
-            AT,
-        );
+        cache.insert([1; 32], &Judged::Refused(Refusal::TokenUnknown), AT);
+        cache.insert([2; 32], &Judged::Refused(Refusal::Jwt(Defect::NotBefore.into())), AT);
         assert!(matches!(
             cache.find(&[1; 32], later(4_999)),
             Some(Err(Refusal::TokenUnknown))
@@ -260,14 +244,7 @@ mod tests {
         });
         cache.insert([255; 32], &accepted(Validity::ALWAYS), AT);
         for at in 0..200 {
-            cache.insert(
-                [at; 32],
-                &Judged::Refused {
-                    refusal: Refusal::TokenUnknown,
-                    for_now: false,
-                },
-                AT,
-            );
+            cache.insert([at; 32], &Judged::Refused(Refusal::TokenUnknown), AT);
         }
         assert!(cache.find(&[255; 32], AT).is_some_and(|verdict| verdict.is_ok()));
         let off = VerdictCache::new(Settings {

@@ -61,19 +61,14 @@ pub enum Judged {
         validity: Validity,
     },
     /// Nobody.
-    Refused {
-        /// Why.
-        refusal: Refusal,
-        /// Time alone may heal it (`nbf`), so it is not remembered.
-        for_now: bool,
-    },
+    Refused(Refusal),
 }
 
 impl Judged {
-    fn refused(refusal: Refusal) -> Self {
-        Self::Refused {
-            refusal,
-            for_now: false,
+    fn into_verdict(self) -> Result<Arc<Identity>, Refusal> {
+        match self {
+            Self::Accepted { identity, .. } => Ok(identity),
+            Self::Refused(refusal) => Err(refusal),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header::HeaderName;
 
 use super::cache::{self, Validity, VerdictCache};
-use super::store::{Store, StoreError, TokenDigest, TokenFacts};
+use super::store::{Store, StoreError, TokenDigest, TokenFacts, TokenFault};
 use super::{Judged, Now};
 use crate::credential::{Judge, Refusal, Shape, Words};
 use crate::identity::{Facts, Identity};
@@ -68,6 +68,11 @@ impl TokenAuthenticator {
         &self.shared.settings.name
     }
 
+    /// What was configured.
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
     pub(super) fn header(&self) -> &HeaderName {
         &self.shared.settings.header
     }
@@ -107,30 +112,21 @@ impl TokenAuthenticator {
             return Ok(Some(verdict));
         }
         let judged = match self.store.token(&digest).await? {
-            None => Judged::refused(Refusal::TokenUnknown),
+            None => Judged::Refused(Refusal::TokenUnknown),
             Some(facts) => self.weigh(facts, now),
         };
         self.shared.cache.insert(*digest.as_bytes(), &judged, now);
-        Ok(Some(match judged {
-            Judged::Accepted { identity, .. } => Ok(identity),
-            Judged::Refused { refusal, .. } => Err(refusal),
-        }))
+        Ok(Some(judged.into_verdict()))
     }
 
     fn weigh(&self, facts: TokenFacts, now: Now) -> Judged {
-        let TokenFacts {
-            token,
-            user,
-            user_revoked,
-        } = facts;
-        let ended = token.expires.is_some_and(|expires| expires <= now.unix_seconds());
-        let swept = user_revoked.is_some_and(|by| token.created.is_none_or(|created| created <= by));
-        let Some(user) = user.filter(|_| !ended && !swept && token.revoked.is_none()) else {
-            return Judged::refused(Refusal::TokenUnknown);
+        let fault = facts.fault(now.unix_seconds());
+        let TokenFacts { token, user, .. } = facts;
+        let user = match (fault, user) {
+            (None, Some(user)) => user,
+            (Some(TokenFault::UserInactive), _) => return Judged::Refused(Refusal::TokenUserInactive),
+            (Some(_), _) | (None, None) => return Judged::Refused(Refusal::TokenUnknown),
         };
-        if !user.active {
-            return Judged::refused(Refusal::TokenUserInactive);
-        }
         let facts = Facts {
             authenticator: Arc::clone(&self.shared.settings.name),
             id: user.id,
@@ -151,7 +147,7 @@ impl TokenAuthenticator {
                 },
             },
             // Someone who cannot be named to the upstream is nobody there.
-            Err(_) => Judged::refused(Refusal::TokenUnknown),
+            Err(_) => Judged::Refused(Refusal::TokenUnknown),
         }
     }
 }

@@ -5,6 +5,7 @@ mod demo;
 mod echo;
 mod jwt;
 mod output;
+mod rehearse;
 pub mod revoke;
 mod run;
 mod stores;
@@ -63,7 +64,6 @@ enum Command {
     Token(token::Args),
     User(user::Args),
     Revoke(revoke::Args),
-    /// For development: mint a JWT, or explain one.
     Jwt(jwt::Args),
     /// The demo's upstream alone: answers with the request that it received, as JSON.
     Echo(echo::Args),
@@ -115,7 +115,7 @@ impl Arguments {
             Command::Demo(args) => demo::run(args, file),
             Command::Echo(args) => echo::run(args),
             Command::Jwt(args) => jwt::run(args, file),
-            Command::Token(args) => with_stores(file, |context| token::run(args, context)),
+            Command::Token(args) => with_stores(file, |context| token::run(args, context, file)),
             Command::User(args) => with_stores(file, |context| user::run(args, context)),
             Command::Revoke(args) => with_stores(file, |context| revoke::run(args, context)),
         }

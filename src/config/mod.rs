@@ -22,7 +22,8 @@ use self::reader::{Context, Section};
 use crate::auth::{jwt, store, token};
 use crate::outbound::identity::{CredentialMode, IdentityTable};
 use crate::policy::Policy;
-use crate::proxy::routes::{Challenge, ErrorShape, Place};
+use crate::proxy::answers::Answers;
+use crate::proxy::routes::Place;
 use crate::{server, telemetry, tls, upstream};
 
 /// A whole configuration in which every value is of its own type and every name that is used is there.
@@ -69,10 +70,8 @@ pub struct Route {
     pub policy: Policy,
     /// Names of its authenticators, in order; none on a public route.
     pub authenticate: Vec<Arc<str>>,
-    /// How refusals are written.
-    pub errors: ErrorShape,
-    /// The challenge of its refusals.
-    pub challenge: Challenge,
+    /// How its refusals look.
+    pub answers: Answers,
     /// Name of its upstream.
     pub upstream: Arc<str>,
     /// What becomes of the credential.

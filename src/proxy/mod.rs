@@ -1,8 +1,10 @@
 //! The path of a request, on one page.
 
+pub mod answers;
 pub mod body;
 pub mod host;
 pub mod outcome;
+pub mod rehearsal;
 pub mod rejection;
 pub mod reply;
 pub mod routes;
@@ -15,17 +17,19 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 
+use self::answers::Answers;
 use self::body::ResponseBody;
 use self::host::Host;
 use self::outcome::{AccessLog, Outcome};
 use self::rejection::Rejection;
-use self::routes::{Answers, Challenge, ErrorShape, Found, RouteTable};
-use crate::auth::{Chain, Now, Unavailable, Verdict};
+use self::routes::{Found, RouteTable};
+use crate::auth::{Chain, Now, Refused, Unavailable, Verdict};
+use crate::credential::{JwtFault, Refusal};
 use crate::identity::Identity;
 use crate::outbound::forwarded::{Peer, Scheme};
 use crate::outbound::{Origin, Outbound, Rules, hop};
 use crate::path::RequestPath;
-use crate::policy::{Denied, Policy};
+use crate::policy::{Denied, Permit, Policy};
 use crate::telemetry::metrics::{AuthenticationLabels, Metrics};
 use crate::upstream::body::{BodyBounds, RequestBody, UpstreamBody};
 use crate::upstream::{Upstream, UpstreamError};
@@ -35,7 +39,7 @@ use crate::upstream::{Upstream, UpstreamError};
 pub struct Proxy {
     routes: Vec<Route>,
     table: Arc<RouteTable>,
-    /// For requests that no route is found for.
+    /// For requests that no route is found for: in the shape of the routes, or if they differ, in DRF's.
     nowhere: Answers,
     no_route: Arc<str>,
     metrics: Arc<Metrics>,
@@ -63,14 +67,22 @@ pub struct Route {
     pub response_timeout: Option<Duration>,
 }
 
+impl Route {
+    fn permit(&self, identity: Option<Arc<Identity>>) -> Result<Permit, Rejection> {
+        self.policy.permit(identity).map_err(|denied| match denied {
+            Denied::NobodyKnown => Rejection::NobodyKnown,
+            Denied::NotAllowed(unmet) => Rejection::NotAllowed(unmet),
+        })
+    }
+}
+
 impl Proxy {
     /// A proxy for these routes; `table` was made of their places, in the same order.
     pub fn new(routes: Vec<Route>, table: Arc<RouteTable>, metrics: Arc<Metrics>, log: AccessLog) -> Self {
-        let nowhere = Answers {
-            errors: ErrorShape::Drf,
-            challenge: Challenge::None,
-            token_types: Vec::new(),
-        };
+        let problems = routes
+            .iter()
+            .all(|route| matches!(route.answers, Answers::Problem { .. }));
+        let nowhere = if problems { Answers::PROBLEM } else { Answers::DRF };
         Self {
             routes,
             table,
@@ -155,10 +167,7 @@ impl Proxy {
         if let Some(identity) = &identity {
             outcome.by(identity);
         }
-        let permit = route.policy.permit(identity).map_err(|denied| match denied {
-            Denied::NobodyKnown => Rejection::NobodyKnown,
-            Denied::NotAllowed => Rejection::NotAllowed,
-        })?;
+        let permit = route.permit(identity)?;
         let (head, incoming) = request.into_parts();
         let request = Request::from_parts(head, RequestBody::new(incoming, route.body)?);
         let origin = Origin {
@@ -181,6 +190,11 @@ impl Proxy {
         let Some(chain) = route.chain.as_ref().filter(|_| route.policy.needs_identity()) else {
             return Ok(None);
         };
+        // DRF has an answer to several lines of a credential's header: the refusal of their joined text.
+        let plain = matches!(route.answers, Answers::Problem { .. });
+        if plain && chain.saw_repeated_credential(request.headers()) {
+            return Err(Rejection::RepeatedCredential);
+        }
         let verdict = chain.authenticate(request.headers(), Now::read()).await;
         let count = |authenticator: &Arc<str>, outcome| {
             self.metrics.authenticated(&AuthenticationLabels {
@@ -223,6 +237,11 @@ fn reason(rejection: &Rejection) -> Option<String> {
             Some(error.to_string())
         }
         Rejection::Malformed(what) => Some((*what).to_owned()),
+        // Clients are not told which check it was.
+        Rejection::Refused(Refused {
+            refusal: Refusal::Jwt(JwtFault::Invalid(defect)),
+            ..
+        }) => Some(defect.label().to_owned()),
         _ => None,
     }
 }

@@ -2,8 +2,9 @@
 
 use http::{Method, StatusCode};
 
-use super::routes::{Answers, Challenge};
+use super::answers::Answers;
 use crate::auth::{Refused, Unavailable};
+use crate::policy::Unmet;
 use crate::upstream::UpstreamError;
 use crate::upstream::body::BodyFault;
 
@@ -38,7 +39,10 @@ pub enum Rejection {
     Refused(Refused),
     /// Somebody who does not meet the route's requirements.
     #[error("the requirements of the route are not met")]
-    NotAllowed,
+    NotAllowed(Unmet),
+    /// Several lines of a credential's header, where that is said plainly; DRF has another answer to them.
+    #[error("several lines of a credential's header")]
+    RepeatedCredential,
     /// Nobody could find out who it is.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -55,13 +59,14 @@ impl Rejection {
     fn plain_status(&self) -> StatusCode {
         match self {
             Self::Malformed(_)
+            | Self::RepeatedCredential
             | Self::Body(BodyFault::Broken)
             | Self::Upstream(UpstreamError::RequestBody(BodyFault::Broken)) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::NobodyKnown | Self::Refused(_) => StatusCode::UNAUTHORIZED,
-            Self::NotAllowed => StatusCode::FORBIDDEN,
+            Self::NotAllowed(_) => StatusCode::FORBIDDEN,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Body(BodyFault::TooLarge) | Self::Upstream(UpstreamError::RequestBody(BodyFault::TooLarge)) => {
                 StatusCode::PAYLOAD_TOO_LARGE
@@ -80,9 +85,9 @@ impl Rejection {
 
     /// The status that the client gets. A route without a challenge has no 401, as DRF has none there.
     pub fn status(&self, answers: &Answers) -> StatusCode {
-        match (self.plain_status(), &answers.challenge) {
-            (StatusCode::UNAUTHORIZED, Challenge::None) => StatusCode::FORBIDDEN,
-            (status, _) => status,
+        match self.plain_status() {
+            StatusCode::UNAUTHORIZED if !answers.challenges() => StatusCode::FORBIDDEN,
+            status => status,
         }
     }
 
@@ -96,7 +101,8 @@ impl Rejection {
             Self::NotImplemented => "not_implemented",
             Self::NobodyKnown => "no_credential",
             Self::Refused(refused) => refused.refusal.label(),
-            Self::NotAllowed => "not_allowed",
+            Self::NotAllowed(_) => "not_allowed",
+            Self::RepeatedCredential => "repeated_credential",
             Self::Unavailable(unavailable) => unavailable.source.label(),
             Self::Body(fault) | Self::Upstream(UpstreamError::RequestBody(fault)) => match fault {
                 BodyFault::TooLarge => "body_too_large",

@@ -5,7 +5,6 @@ use std::fmt;
 
 use http::Method;
 
-use crate::auth::jwt::TokenType;
 use crate::path::{AmbiguousPath, RequestPath};
 
 /// Where a route applies.
@@ -37,33 +36,6 @@ pub enum PathPattern {
     Exact(Box<str>),
     /// This one (without its trailing `/*`, so empty for `/*`), with `/` behind it, and all below.
     Below(Box<str>),
-}
-
-/// How refusals are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ErrorShape {
-    /// As Django REST Framework writes them.
-    Drf,
-}
-
-/// Which challenge a refusal carries.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Challenge {
-    /// That of the route's first authenticator: the whole value of `WWW-Authenticate`.
-    First(http::HeaderValue),
-    /// None, and 403 for 401, as where DRF lists `SessionAuthentication` first.
-    None,
-}
-
-/// How a route's refusals look.
-#[derive(Debug, Clone)]
-pub struct Answers {
-    /// The shape of bodies.
-    pub errors: ErrorShape,
-    /// The challenge.
-    pub challenge: Challenge,
-    /// For each authenticator of the route, in order: the token classes that its refusals name; empty for opaque tokens.
-    pub token_types: Vec<Vec<TokenType>>,
 }
 
 impl fmt::Display for Place {

@@ -124,8 +124,8 @@ fn one_problem_is_one_error() {
             "missing.pem",
         ),
         (
-            jwt(&format!("users = \"none\"\n{secret}\nprofile = \"rfc9068\"")),
-            "not built yet",
+            jwt(&format!("users = \"none\"\n{secret}\nprofile = \"rfc9086\"")),
+            "did you mean \"rfc9068\"?",
         ),
         (
             jwt(&format!("users = \"nowhere\"\n{secret}")),

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::Rules;
+use super::settings::{Required, Rules, TokenType};
 use crate::auth::Now;
 use crate::auth::cache::Validity;
-use crate::credential::JwtFault;
+use crate::credential::{Defect, JwtFault, Unfit};
 
 /// The last second of the year 9999: what Python's `datetime` can hold, and what no honest token exceeds.
 const LAST_SECOND: i128 = 253_402_300_799;
@@ -16,74 +16,58 @@ const LAST_SECOND: i128 = 253_402_300_799;
 #[derive(Debug)]
 pub(super) struct Claims {
     members: Map<String, Value>,
-    pub(super) issued_at: Option<i128>,
+    issued_at: Option<i128>,
     pub(super) validity: Validity,
 }
 
-/// A check that failed, and whether time alone may heal it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Failed {
-    pub(super) fault: JwtFault,
-    pub(super) for_now: bool,
-}
-
-impl From<JwtFault> for Failed {
-    fn from(fault: JwtFault) -> Self {
-        Self { fault, for_now: false }
-    }
-}
-
-const INVALID: Failed = Failed {
-    fault: JwtFault::Invalid,
-    for_now: false,
-};
-const NOT_YET: Failed = Failed {
-    fault: JwtFault::Invalid,
-    for_now: true,
-};
-
 impl Claims {
     /// Checks times, issuer, audience and the types of `sub` and `jti`: all that comes before the revocation list.
-    pub(super) fn check(members: Map<String, Value>, rules: &Rules, now: Now) -> Result<Self, Failed> {
+    pub(super) fn check(members: Map<String, Value>, rules: &Rules, now: Now) -> Result<Self, JwtFault> {
         let (now_ms, leeway) = (i128::from(now.unix_ms), millis(rules.leeway));
         let mut from_ms = i128::MIN;
         let mut issued_at = None;
-        for name in ["iat", "nbf"] {
+        for (name, defect) in [("iat", Defect::IssuedAt), ("nbf", Defect::NotBefore)] {
             let Some(value) = members.get(name) else { continue };
-            let at = integer(value).ok_or(INVALID)?;
-            if name == "iat" {
+            let at = integer(value).ok_or(defect)?;
+            if defect == Defect::IssuedAt {
                 issued_at = Some(at);
             }
             let good_from = at.saturating_mul(1000).saturating_sub(leeway);
             if good_from > now_ms {
-                return Err(NOT_YET);
+                return Err(defect.into());
             }
             from_ms = from_ms.max(good_from);
         }
         let mut until_ms = i128::MAX;
         if let Some(value) = members.get("exp") {
-            let at = integer(value).ok_or(INVALID)?;
+            let at = integer(value).ok_or(Defect::Expiry)?;
             until_ms = at.saturating_mul(1000).saturating_add(leeway);
             if until_ms <= now_ms {
-                return Err(JwtFault::Expired.into());
+                return Err(JwtFault::Expired);
             }
             if value.is_string() || at > LAST_SECOND {
-                return Err(INVALID);
+                return Err(Defect::Expiry.into());
             }
             let begun = issued_at.map_or(now_ms, |at| at.saturating_mul(1000));
             let lifetime = at.saturating_mul(1000).saturating_sub(begun);
             if rules.max_lifetime.is_some_and(|most| lifetime > millis(most)) {
-                return Err(INVALID);
+                return Err(Defect::Lifetime.into());
             }
         }
-        if !issuer_holds(members.get("iss"), &rules.issuer) || !audience_holds(members.get("aud"), &rules.audience) {
-            return Err(INVALID);
+        if !issuer_holds(members.get("iss"), &rules.issuer) {
+            return Err(Defect::Issuer.into());
+        }
+        if !audience_holds(members.get("aud"), &rules.audience) {
+            return Err(Defect::Audience.into());
         }
         if ["sub", "jti"]
             .iter()
             .any(|name| members.get(*name).is_some_and(|value| !value.is_string()))
         {
-            return Err(INVALID);
+            return Err(Defect::Texts.into());
+        }
+        if !has_required(&members, rules.required) {
+            return Err(Defect::Required.into());
         }
         let clamp = |ms: i128| i64::try_from(ms).unwrap_or(if ms < 0 { i64::MIN } else { i64::MAX });
         Ok(Self {
@@ -96,26 +80,31 @@ impl Claims {
         })
     }
 
-    /// The checks that come after the revocation list.
-    pub(super) fn check_kind(&self, rules: &Rules) -> Result<(), Failed> {
+    /// The checks that come after the revocation list: what every token must have, and of which kind it must be.
+    pub(super) fn check_kind(&self, rules: &Rules, accepted: &[TokenType]) -> Result<(), Unfit> {
         if !self.members.contains_key("exp") {
-            return Err(JwtFault::NoExpiry.into());
+            return Err(Unfit::NoExpiry);
         }
         if rules
             .jti_claim
             .as_ref()
             .is_some_and(|name| !self.members.contains_key(name))
         {
-            return Err(JwtFault::NoId.into());
+            return Err(Unfit::NoId);
         }
         let Some(name) = &rules.token_type_claim else {
             return Ok(());
         };
         match self.members.get(name) {
-            None => Err(JwtFault::NoType.into()),
-            Some(Value::String(kind)) if rules.token_types.iter().any(|wanted| wanted.as_str() == kind) => Ok(()),
-            Some(_) => Err(JwtFault::WrongType.into()),
+            None => Err(Unfit::NoType),
+            Some(Value::String(kind)) if accepted.iter().any(|wanted| wanted.as_str() == kind) => Ok(()),
+            Some(_) => Err(Unfit::WrongType),
         }
+    }
+
+    /// Whether the token was issued by that second, or does not say when.
+    pub(super) fn issued_by(&self, second: i64) -> bool {
+        self.issued_at.is_none_or(|issued| issued <= i128::from(second))
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
@@ -132,6 +121,25 @@ impl Claims {
             .iter()
             .filter_map(|name| self.members.remove_entry(name))
             .collect()
+    }
+}
+
+/// RFC 9068, section 2.2. `exp` and `jti` have checks of their own.
+fn has_required(members: &Map<String, Value>, required: Required) -> bool {
+    match required {
+        Required::Nothing => true,
+        Required::AccessTokenProfile => {
+            ["iss", "sub", "client_id"]
+                .iter()
+                .all(|name| members.get(*name).is_some_and(Value::is_string))
+                && members.get("iat").is_some_and(Value::is_number)
+                && members.get("exp").is_none_or(Value::is_number)
+                && match members.get("aud") {
+                    Some(Value::String(_)) => true,
+                    Some(Value::Array(elements)) => !elements.is_empty() && elements.iter().all(Value::is_string),
+                    _ => false,
+                }
+        }
     }
 }
 
@@ -214,8 +222,9 @@ mod tests {
 
     fn check(rules: &Rules, claims: &Value, expected: Result<(), JwtFault>) {
         let members = claims.as_object().cloned().expect("an object");
-        let outcome = Claims::check(members, rules, NOW).and_then(|claims| claims.check_kind(rules));
-        assert_eq!(outcome.map_err(|failed| failed.fault), expected, "{claims}");
+        let outcome = Claims::check(members, rules, NOW)
+            .and_then(|claims| claims.check_kind(rules, &rules.token_types).map_err(JwtFault::Unfit));
+        assert_eq!(outcome, expected, "{claims}");
     }
 
     fn with(name: &str, value: Value) -> Value {
@@ -233,21 +242,25 @@ mod tests {
             ("exp", json!(1_700_000_001.9), Ok(())),
             ("exp", json!(1_700_000_000.9), Err(JwtFault::Expired)),
             ("exp", json!("1600000000"), Err(JwtFault::Expired)),
-            ("exp", json!("1800000000"), Err(JwtFault::Invalid)),
+            ("exp", json!("1800000000"), Err(JwtFault::Invalid(Defect::Expiry))),
             ("exp", json!(true), Err(JwtFault::Expired)),
-            ("exp", json!(null), Err(JwtFault::Invalid)),
-            ("exp", json!([1]), Err(JwtFault::Invalid)),
-            ("exp", json!("soon"), Err(JwtFault::Invalid)),
+            ("exp", json!(null), Err(JwtFault::Invalid(Defect::Expiry))),
+            ("exp", json!([1]), Err(JwtFault::Invalid(Defect::Expiry))),
+            ("exp", json!("soon"), Err(JwtFault::Invalid(Defect::Expiry))),
             ("exp", json!(253_402_300_799_i64), Ok(())),
-            ("exp", json!(253_402_300_800_i64), Err(JwtFault::Invalid)),
-            ("exp", json!(1e300), Err(JwtFault::Invalid)),
+            (
+                "exp",
+                json!(253_402_300_800_i64),
+                Err(JwtFault::Invalid(Defect::Expiry)),
+            ),
+            ("exp", json!(1e300), Err(JwtFault::Invalid(Defect::Expiry))),
             ("exp", json!(-1), Err(JwtFault::Expired)),
             ("nbf", json!(1_700_000_000.9), Ok(())),
-            ("nbf", json!(1_700_000_001), Err(JwtFault::Invalid)),
-            ("iat", json!(1_700_000_001), Err(JwtFault::Invalid)),
+            ("nbf", json!(1_700_000_001), Err(JwtFault::Invalid(Defect::NotBefore))),
+            ("iat", json!(1_700_000_001), Err(JwtFault::Invalid(Defect::IssuedAt))),
             ("iat", json!(" +1_700 "), Ok(())),
-            ("iat", json!("1__0"), Err(JwtFault::Invalid)),
-            ("iat", json!(u64::MAX), Err(JwtFault::Invalid)),
+            ("iat", json!("1__0"), Err(JwtFault::Invalid(Defect::IssuedAt))),
+            ("iat", json!(u64::MAX), Err(JwtFault::Invalid(Defect::IssuedAt))),
             ("iat", json!(-1e300), Ok(())),
         ] {
             check(&rules, &with(name, value), expected);
@@ -259,7 +272,11 @@ mod tests {
         check(&later, &with("exp", json!(1_699_999_971)), Ok(()));
         check(&later, &with("exp", json!(1_699_999_970)), Err(JwtFault::Expired));
         check(&later, &with("nbf", json!(1_700_000_030)), Ok(()));
-        check(&later, &with("nbf", json!(1_700_000_031)), Err(JwtFault::Invalid));
+        check(
+            &later,
+            &with("nbf", json!(1_700_000_031)),
+            Err(JwtFault::Invalid(Defect::NotBefore)),
+        );
     }
 
     #[test]
@@ -284,28 +301,32 @@ mod tests {
             json!(null),
             json!({ "a": 1 }),
         ] {
-            check(&rules, &both(json!("i"), bad), Err(JwtFault::Invalid));
+            check(&rules, &both(json!("i"), bad), Err(Defect::Audience.into()));
         }
         for bad in [json!("j"), json!(["i"]), json!(null)] {
-            check(&rules, &both(bad, json!("a")), Err(JwtFault::Invalid));
+            check(&rules, &both(bad, json!("a")), Err(Defect::Issuer.into()));
         }
-        check(&rules, &with("iss", json!("i")), Err(JwtFault::Invalid));
+        check(&rules, &with("iss", json!("i")), Err(Defect::Audience.into()));
         check(&Rules::simplejwt(), &both(json!(5), json!({})), Ok(()));
     }
 
     #[test]
     fn what_is_missing_is_named_in_simplejwts_order() {
         let rules = Rules::simplejwt();
-        check(&rules, &json!({}), Err(JwtFault::NoExpiry));
-        check(&rules, &json!({ "exp": 1_700_000_300 }), Err(JwtFault::NoId));
+        check(&rules, &json!({}), Err(Unfit::NoExpiry.into()));
+        check(&rules, &json!({ "exp": 1_700_000_300 }), Err(Unfit::NoId.into()));
         check(
             &rules,
             &json!({ "exp": 1_700_000_300, "jti": "" }),
-            Err(JwtFault::NoType),
+            Err(Unfit::NoType.into()),
         );
-        check(&rules, &with("token_type", json!("refresh")), Err(JwtFault::WrongType));
-        check(&rules, &with("jti", json!(5)), Err(JwtFault::Invalid));
-        check(&rules, &with("sub", json!(5)), Err(JwtFault::Invalid));
+        check(
+            &rules,
+            &with("token_type", json!("refresh")),
+            Err(Unfit::WrongType.into()),
+        );
+        check(&rules, &with("jti", json!(5)), Err(Defect::Texts.into()));
+        check(&rules, &with("sub", json!(5)), Err(Defect::Texts.into()));
         check(
             &rules,
             &json!({ "exp": 1_600_000_000, "token_type": "refresh" }),
@@ -314,7 +335,7 @@ mod tests {
         check(
             &rules,
             &json!({ "exp": 1_600_000_000, "iat": 1_800_000_000 }),
-            Err(JwtFault::Invalid),
+            Err(Defect::IssuedAt.into()),
         );
     }
 
@@ -325,7 +346,45 @@ mod tests {
             ..Rules::simplejwt()
         };
         check(&rules, &with("iat", json!(1_700_000_000)), Ok(()));
-        check(&rules, &with("iat", json!(1_699_999_999)), Err(JwtFault::Invalid));
-        check(&rules, &with("iat", json!(-1e300)), Err(JwtFault::Invalid));
+        check(&rules, &with("iat", json!(1_699_999_999)), Err(Defect::Lifetime.into()));
+        check(&rules, &with("iat", json!(-1e300)), Err(Defect::Lifetime.into()));
+    }
+
+    #[test]
+    fn an_access_token_of_rfc_9068_has_all_that_it_must_have() {
+        let rules = Rules::rfc9068();
+        let good = json!({
+            "iss": "https://as.example", "sub": "5", "client_id": "app", "aud": ["api"], "jti": "j",
+            "iat": 1_700_000_000, "exp": 1_700_000_300,
+        });
+        check(&rules, &good, Ok(()));
+        let without = |name: &str| {
+            let mut claims = good.clone();
+            claims.as_object_mut().expect("an object").remove(name);
+            claims
+        };
+        for name in ["iss", "sub", "client_id", "aud", "iat"] {
+            check(&rules, &without(name), Err(Defect::Required.into()));
+        }
+        check(&rules, &without("exp"), Err(Unfit::NoExpiry.into()));
+        check(&rules, &without("jti"), Err(Unfit::NoId.into()));
+        for (name, value) in [
+            ("iss", json!(["https://as.example"])),
+            ("client_id", json!(5)),
+            ("aud", json!([])),
+            ("aud", json!(["api", 5])),
+            ("iat", json!("1700000000")),
+            ("iat", json!(true)),
+            ("exp", json!(1_700_000_300.0)),
+        ] {
+            let mut claims = good.clone();
+            claims[name] = value;
+            let expected = if name == "exp" {
+                Ok(())
+            } else {
+                Err(Defect::Required.into())
+            };
+            check(&rules, &claims, expected);
+        }
     }
 }

@@ -5,6 +5,9 @@ use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
+use super::json::object;
+use crate::credential::Defect;
+
 /// Base64url without junk, spare bits zero; padding is dealt with before.
 const STRICT: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
@@ -23,11 +26,13 @@ pub(super) struct Segments<'t> {
     payload: Vec<u8>,
 }
 
-/// What of the JOSE header matters. `typ`, `cty`, `jku`, `jwk`, `x5u` and `x5c` do not: keys come from the configuration alone.
+/// What of the JOSE header matters. `cty`, `jku`, `jwk`, `x5u` and `x5c` do not: keys come from the configuration alone.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) alg: String,
     pub(super) kid: Option<String>,
+    /// It says that the token is an access token of RFC 9068; only that profile asks.
+    pub(super) access_token: bool,
 }
 
 /// The token has no such form.
@@ -35,29 +40,34 @@ pub(super) struct Header {
 pub(super) struct Malformed;
 
 impl<'t> Segments<'t> {
-    pub(super) fn parse(token: &'t [u8]) -> Result<Self, Malformed> {
+    pub(super) fn parse(token: &'t [u8]) -> Result<Self, Defect> {
         let mut dots = token
             .iter()
             .enumerate()
             .filter(|(_, byte)| **byte == b'.')
             .map(|(at, _)| at);
         let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
-            return Err(Malformed);
+            return Err(Defect::Form);
         };
-        let header = decode(&token[..first])?;
-        let payload = decode(&token[first + 1..second])?;
+        let decode = |segment| decode(segment).map_err(|_| Defect::Form);
+        // The form of all three is judged before anything in them.
+        let (header, payload) = (decode(&token[..first])?, decode(&token[first + 1..second])?);
         let signature = decode(&token[second + 1..])?;
         Ok(Self {
             signed: &token[..second],
-            header: Header::parse(&header)?,
+            header: Header::parse(&header).map_err(|_| Defect::Header)?,
             signature,
             payload,
         })
     }
 
-    /// The claims: a JSON object, of duplicate members the last.
-    pub(super) fn claims(&self) -> Result<Map<String, Value>, Malformed> {
-        object(&self.payload)
+    /// The claims: a JSON object.
+    pub(super) fn claims(&self) -> Result<Map<String, Value>, Defect> {
+        object(&self.payload).map_err(|_| Defect::Claims)
+    }
+
+    pub(super) fn into_payload(self) -> Vec<u8> {
+        self.payload
     }
 }
 
@@ -77,12 +87,34 @@ impl Header {
             Some(Value::String(kid)) => Some(kid),
             Some(_) => return Err(Malformed),
         };
-        Ok(Self { alg, kid })
+        let access_token = members
+            .get("typ")
+            .and_then(Value::as_str)
+            .is_some_and(is_access_token_type);
+        Ok(Self { alg, kid, access_token })
     }
 }
 
-fn object(bytes: &[u8]) -> Result<Map<String, Value>, Malformed> {
-    serde_json::from_slice(bytes).map_err(|_| Malformed)
+/// RFC 9068, section 4: `at+jwt`, or with the `application/` that RFC 7515, section 4.1.9, lets one leave out. Media types know no
+/// case.
+fn is_access_token_type(typ: &str) -> bool {
+    let typ = match typ.split_at_checked("application/".len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case("application/") => rest,
+        _ => typ,
+    };
+    typ.eq_ignore_ascii_case("at+jwt")
+}
+
+/// The header of anything with a dot, for people to read.
+pub(super) fn header_as_sent(token: &[u8]) -> Option<Map<String, Value>> {
+    let segment = token.split(|byte| *byte == b'.').next()?;
+    object(&decode(segment).ok()?).ok()
+}
+
+/// The claims of anything with two dots, for people to read.
+pub(super) fn payload_as_sent(token: &[u8]) -> Option<Map<String, Value>> {
+    let segment = token.split(|byte| *byte == b'.').nth(1)?;
+    object(&decode(segment).ok()?).ok()
 }
 
 /// Padding is taken where the segment with it is a whole number of quanta.
@@ -124,6 +156,23 @@ mod tests {
     }
 
     #[test]
+    fn the_type_of_an_access_token_is_a_media_type() {
+        for (typ, expected) in [
+            ("at+jwt", true),
+            ("AT+JWT", true),
+            ("application/at+jwt", true),
+            ("Application/AT+jwt", true),
+            ("JWT", false),
+            ("", false),
+            ("at+jwt ", false),
+            ("application/at+jwt/x", false),
+            ("text/at+jwt", false),
+        ] {
+            assert_eq!(is_access_token_type(typ), expected, "{typ}");
+        }
+    }
+
+    #[test]
     fn headers_that_are_not_understood_are_refused() {
         let token = |header: &str| format!("{}.e30.", URL_SAFE_NO_PAD.encode(header));
         for good in [
@@ -143,6 +192,7 @@ mod tests {
             r#"{"alg":"x","crit":[]}"#,
             r#"{"alg":"x","crit":["b64"],"b64":true}"#,
             r#"{"alg":"x","b64":false}"#,
+            r#"{"alg":"x","alg":"x"}"#,
             "{\"alg\":\"x\"} x",
         ] {
             assert!(Segments::parse(token(bad).as_bytes()).is_err(), "{bad}");

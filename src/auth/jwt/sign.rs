@@ -85,20 +85,37 @@ impl SigningKey {
         Ok(Self { algorithm, kid, pair })
     }
 
-    /// A compact JWS over these claims.
+    /// A compact JWS over these claims, whose header says `JWT` of its type.
     ///
     /// # Errors
     /// The library refuses to sign.
     pub fn sign(&self, claims: &Map<String, Value>) -> Result<String, SignError> {
-        let mut header = json!({ "alg": self.algorithm.name(), "typ": "JWT" });
+        self.sign_as("JWT", claims)
+    }
+
+    /// A compact JWS over these claims, whose header says `typ` (RFC 7515, section 4.1.9).
+    ///
+    /// # Errors
+    /// The library refuses to sign.
+    pub fn sign_as(&self, typ: &str, claims: &Map<String, Value>) -> Result<String, SignError> {
+        let mut header = json!({ "alg": self.algorithm.name(), "typ": typ });
         if let Some(kid) = &self.kid {
             header["kid"] = json!(kid);
         }
         let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", encode(&header), encode(&Value::Object(claims.clone())));
-        let (message, random) = (signed.as_bytes(), SystemRandom::new());
+        let signature = self.signature(signed.as_bytes())?;
+        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+
+    /// The signature over any bytes, as RFC 7518, section 3, writes it.
+    ///
+    /// # Errors
+    /// The library refuses to sign.
+    pub fn signature(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        let random = SystemRandom::new();
         let refused = |_| SignError("the key refused to sign".to_owned());
-        let signature = match &self.pair {
+        Ok(match &self.pair {
             Pair::Hmac(key) => hmac::sign(key, message).as_ref().to_vec(),
             Pair::Rsa(pair, encoding) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
@@ -108,7 +125,6 @@ impl SigningKey {
             }
             Pair::Ec(pair) => pair.sign(&random, message).map_err(refused)?.as_ref().to_vec(),
             Pair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
-        };
-        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+        })
     }
 }

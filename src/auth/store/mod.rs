@@ -168,6 +168,42 @@ pub struct TokenFacts {
     pub user_revoked: Option<i64>,
 }
 
+/// Why a token that a store knows is refused, in the order in which it is found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenFault {
+    /// It was revoked then.
+    Revoked(i64),
+    /// It expired then.
+    Expired(i64),
+    /// Everything issued to its user by then is revoked.
+    UserRevoked(i64),
+    /// Its user is not there.
+    NoUser,
+    /// Its user may not log in.
+    UserInactive,
+}
+
+impl TokenFacts {
+    /// The first reason to refuse the token at that second.
+    pub fn fault(&self, now: i64) -> Option<TokenFault> {
+        let Self {
+            token,
+            user,
+            user_revoked,
+        } = self;
+        let revoked = token.revoked.map(TokenFault::Revoked);
+        let expired = token.expires.filter(|at| *at <= now).map(TokenFault::Expired);
+        let swept = user_revoked
+            .filter(|by| token.created.is_none_or(|created| created <= *by))
+            .map(TokenFault::UserRevoked);
+        revoked.or(expired).or(swept).or(match user {
+            None => Some(TokenFault::NoUser),
+            Some(user) if !user.active => Some(TokenFault::UserInactive),
+            Some(_) => None,
+        })
+    }
+}
+
 /// What a JWT makes one ask.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct JwtQuestion<'q> {

@@ -6,6 +6,8 @@ mod import;
 mod lines;
 mod show;
 
+use std::path::Path;
+
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -32,25 +34,14 @@ const EXAMPLES: &str = "\
 Examples:
   authgate user put --id 42 --username ada --group staff
   authgate token create --user 42 --name laptop --expires 2027-01-01T00:00:00Z
-  echo \"$KEY\" | authgate token show -
+  echo \"$KEY\" | authgate token show - --route /api/orders
   authgate token list --user 42
   manage.py dumpdata auth.user auth.group authtoken.token | authgate token import -";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Create(create::Args),
-    /// Say what is stored of a token, and whether it would be accepted now
-    ///
-    /// What a gateway remembers of it may be older, by the `ttl` of its cache at most.
-    Show {
-        /// The key, `-`, or sha256:DIGEST
-        key: Key,
-        #[command(flatten)]
-        store: StoreName,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Show(show::Args),
     /// List tokens by digest: all of them, or those of one user
     List {
         /// Only this user's
@@ -85,10 +76,10 @@ enum Command {
 ///
 /// # Errors
 /// It was called wrongly, or could not do its work.
-pub fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure> {
+pub fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Result<(), Failure> {
     match &args.command {
         Command::Create(args) => create::run(args, context),
-        Command::Show { key, store, json } => show::run(key, &mut store.open(context)?, *json),
+        Command::Show(args) => show::run(args, context, file),
         Command::List { user, store, json } => list(&mut store.open(context)?, user.as_ref(), *json),
         Command::Revoke { key, store } => revoke(key, &mut store.open(context)?),
         Command::Import(args) => import::run(args, context),

@@ -1,65 +1,135 @@
 //! `authgate token show`: what is stored, and what a gateway makes of it.
 
 use std::io::{self, Write};
+use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{unknown, with_digest};
-use crate::auth::store::admin::Admin;
-use crate::auth::store::{TokenDigest, TokenFacts};
+use crate::app::rehearsal::Credential;
+use crate::auth::store::{TokenDigest, TokenFacts, TokenFault};
+use crate::cli::rehearse::{self, Sent};
+use crate::cli::stores::StoreName;
 use crate::cli::values::{self, Key, digest_text, time_text};
-use crate::cli::{Failure, output};
+use crate::cli::{Failure, StoreContext, output};
 use crate::identity::Text;
 
-pub(super) fn run(key: &Key, store: &mut Admin, json: bool) -> Result<(), Failure> {
+/// Say what is stored of a token, and whether it would be accepted now, check by check
+///
+/// What a gateway remembers of it may be older, by the `ttl` of its cache at most.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The key, `-`, or sha256:DIGEST
+    key: Key,
+    #[command(flatten)]
+    store: StoreName,
+    #[command(flatten)]
+    sent: Sent,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Result<(), Failure> {
+    let key = args.key.read()?;
     let digest = key.digest()?;
-    let token = store.find_token(&digest)?.ok_or_else(|| unknown(&digest))?;
+    let told = match (&key, args.sent.somewhere()) {
+        (_, false) => None,
+        (Key::Plain(key), true) => rehearse::tell(file, Credential::Token(key), &args.sent)?.rehearsal,
+        (Key::Digest(_) | Key::Input, true) => {
+            let what = "--route needs the key itself: a digest is no credential";
+            return Err(Failure::Usage(what.to_owned()));
+        }
+    };
+    let mut store = args.store.open(context)?;
+    let Some(token) = store.find_token(&digest)? else {
+        // What a client would get is worth saying of a key that nobody knows too.
+        return match told {
+            None => Err(unknown(&digest)),
+            Some(told) if args.json => output::json(
+                &json!({ "digest": digest_text(&digest), "known": false, "request": rehearse::json(&told) }),
+            ),
+            Some(told) => output::line(format_args!(
+                "token    {}\nnot in this store\n\n{}",
+                digest_text(&digest),
+                rehearse::text(&args.sent, &told).trim_end()
+            )),
+        };
+    };
     let (user, user_revoked) = (store.find_user(&token.user)?, store.user_revoked(&token.user)?);
     let facts = TokenFacts {
         token,
         user,
         user_revoked,
     };
-    let refused = refused(&facts, values::now());
-    if json {
+    let failed = failed(&facts, values::now());
+    if args.json {
         let mut value = with_digest(&digest, &facts.token);
         value["user_record"] = json!(facts.user);
+        if let Some(record) = value["user_record"].as_object_mut() {
+            // Made of the hash of the user's password.
+            record.remove("password_md5");
+        }
         value["user_revoked"] = json!(facts.user_revoked);
-        value["accepted"] = json!(refused.is_none());
-        value["reason"] = json!(refused);
+        value["accepted"] = json!(failed.is_none());
+        value["reason"] = json!(failed.as_ref().map(|(_, reason)| reason));
+        let checks = CHECKS.iter().enumerate();
+        value["checks"] = checks
+            .map(|(at, asks)| json!({ "asks": asks, "state": state(at, failed.as_ref()) }))
+            .collect::<Vec<Value>>()
+            .into();
+        if let Some(told) = &told {
+            value["request"] = rehearse::json(told);
+        }
         return output::json(&value);
     }
-    output::data(|out| print(out, &digest, &facts, refused.as_deref()))
+    output::data(|out| {
+        print(out, &digest, &facts, failed.as_ref())?;
+        match &told {
+            None => Ok(()),
+            Some(told) => write!(out, "\n{}", rehearse::text(&args.sent, told)),
+        }
+    })
 }
 
-/// Why the token would be refused, by the rules of the request path (`auth/token.rs`); `None`: it would be accepted.
-fn refused(facts: &TokenFacts, now: i64) -> Option<String> {
-    let TokenFacts {
-        token,
-        user,
-        user_revoked,
-    } = facts;
-    if let Some(at) = token.revoked {
-        return Some(format!("it was revoked at {}", time_text(at)));
-    }
-    if let Some(at) = token.expires.filter(|at| *at <= now) {
-        return Some(format!("it expired at {}", time_text(at)));
-    }
-    let id = token.user.as_str();
-    if let Some(by) = user_revoked.filter(|by| token.created.is_none_or(|created| created <= *by)) {
-        return Some(format!(
-            "all that was issued to user {id} by {} is revoked",
-            time_text(by)
-        ));
-    }
-    match user {
-        None => Some(format!("there is no user {id} in this store")),
-        Some(user) if !user.active => Some(format!("user {id} is not active")),
-        Some(_) => None,
+/// What is checked of a token that the store knows, in order: a few words for each.
+const CHECKS: [&str; 5] = [
+    "it is not revoked",
+    "it has not expired",
+    "its user's tokens of that time are not revoked",
+    "its user is in the store",
+    "its user is active",
+];
+
+/// Which of [`CHECKS`] has failed, and why.
+fn failed(facts: &TokenFacts, now: i64) -> Option<(usize, String)> {
+    let id = facts.token.user.as_str();
+    Some(match facts.fault(now)? {
+        TokenFault::Revoked(at) => (0, format!("it was revoked at {}", time_text(at))),
+        TokenFault::Expired(at) => (1, format!("it expired at {}", time_text(at))),
+        TokenFault::UserRevoked(by) => (
+            2,
+            format!("all that was issued to user {id} by {} is revoked", time_text(by)),
+        ),
+        TokenFault::NoUser => (3, format!("there is no user {id} in this store")),
+        TokenFault::UserInactive => (4, format!("user {id} is not active")),
+    })
+}
+
+fn state(check: usize, failed: Option<&(usize, String)>) -> &'static str {
+    match failed {
+        Some((at, _)) if check == *at => "failed",
+        Some((at, _)) if check > *at => "not reached",
+        _ => "passed",
     }
 }
 
-fn print(out: &mut dyn Write, digest: &TokenDigest, facts: &TokenFacts, refused: Option<&str>) -> io::Result<()> {
+fn print(
+    out: &mut dyn Write,
+    digest: &TokenDigest,
+    facts: &TokenFacts,
+    failed: Option<&(usize, String)>,
+) -> io::Result<()> {
     let TokenFacts { token, user, .. } = facts;
     let username = user.as_ref().and_then(|user| user.username.as_ref());
     let username = username.map(|name| format!(" ({name})")).unwrap_or_default();
@@ -82,10 +152,14 @@ fn print(out: &mut dyn Write, digest: &TokenDigest, facts: &TokenFacts, refused:
         "expires  {}",
         token.expires.map_or_else(|| "never".to_owned(), time_text)
     )?;
-    match refused {
-        None => writeln!(out, "accepted"),
-        Some(reason) => writeln!(out, "refused  {reason}"),
+    match failed {
+        None => writeln!(out, "accepted")?,
+        Some((_, reason)) => writeln!(out, "refused  {reason}")?,
     }
+    for (at, asks) in CHECKS.iter().enumerate() {
+        writeln!(out, "  {:<11}  {asks}", state(at, failed))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -98,14 +172,12 @@ mod tests {
         let check = |token: &str, user: Option<&str>, user_revoked, expected: Option<&str>| {
             let token = record::parse("a token", token.as_bytes()).expect("a token");
             let user = user.map(|user| record::parse("a user", user.as_bytes()).expect("a user"));
-            let refused = refused(
-                &TokenFacts {
-                    token,
-                    user,
-                    user_revoked,
-                },
-                100,
-            );
+            let facts = TokenFacts {
+                token,
+                user,
+                user_revoked,
+            };
+            let refused = failed(&facts, 100).map(|(_, reason)| reason);
             match expected {
                 None => assert_eq!(refused, None),
                 Some(part) => assert!(

@@ -18,19 +18,31 @@ const DEFAULT_TOKEN_BYTES: usize = 16 * 1024;
 enum Profile {
     SimpleJwt,
     Plain,
+    Rfc9068,
 }
 
 pub(super) fn jwt(mut section: Section<'_>, name: Arc<str>, stores: &Names, identity: &Identity) -> Option<Settings> {
-    let profiles = [("simplejwt", Profile::SimpleJwt), ("plain", Profile::Plain)];
-    let profile = section
-        .take("profile")
-        .and_then(|item| item.text()?.choice(&profiles, &["rfc9068"]));
+    let profiles = [
+        ("simplejwt", Profile::SimpleJwt),
+        ("plain", Profile::Plain),
+        ("rfc9068", Profile::Rfc9068),
+    ];
+    let profile_item = section.take("profile");
+    let profile = profile_item
+        .as_ref()
+        .and_then(|item| item.text()?.choice(&profiles, &[]));
     let profile = profile.unwrap_or(Profile::SimpleJwt);
     let schemes = schemes(&mut section, "Bearer", str::eq);
     let header = header(&mut section, identity);
     let realm = realm(&mut section);
     let keys = key_set(&mut section);
     let rules = rules(&mut section, profile);
+    if let (Some(item), Profile::Rfc9068, true) = (&profile_item, profile, rules.audience.is_empty()) {
+        item.warn(
+            "access tokens for other APIs pass: RFC 9068, section 4, has the audience compared",
+            "write `audience = \"…\"` with the name of this API, and `issuer = \"…\"`",
+        );
+    }
     let least = (ByteSize::b(64), ByteSize::mib(1));
     let token_bytes = section
         .take("token_bytes")
@@ -88,6 +100,7 @@ fn rules(section: &mut Section<'_>, profile: Profile) -> Rules {
     let default = match profile {
         Profile::SimpleJwt => Rules::simplejwt(),
         Profile::Plain => Rules::plain(),
+        Profile::Rfc9068 => Rules::rfc9068(),
     };
     let token_type_item = section.take("token_type_claim");
     let token_type_claim = claim_or_false(token_type_item.as_ref(), default.token_type_claim);
@@ -111,6 +124,7 @@ fn rules(section: &mut Section<'_>, profile: Profile) -> Rules {
         token_type_claim,
         jti_claim: claim_or_false(section.take("jti_claim").as_ref(), default.jti_claim),
         token_types: token_types(section).unwrap_or(default.token_types),
+        required: default.required,
     }
 }
 
@@ -164,7 +178,7 @@ fn token_types(section: &mut Section<'_>) -> Option<Vec<TokenType>> {
 fn users(section: &mut Section<'_>, profile: Profile, stores: &Names) -> Option<Users> {
     let store = match (section.take("users"), profile) {
         (Some(item), _) => store_or_none(&item, stores),
-        (None, Profile::Plain) => Some(None),
+        (None, Profile::Plain | Profile::Rfc9068) => Some(None),
         (None, Profile::SimpleJwt) => {
             section.lacks(
                 "`users` is missing: nobody but you can say whose word counts",

@@ -1,6 +1,7 @@
 //! From tables to settings, one file a table. Each goes on after a problem and hands back what it could make of it: whoever sees
 //! a problem throws the result away, and until then a broken store does not hide a broken route.
 
+mod answers;
 mod authenticators;
 mod claims;
 mod conflicts;

@@ -3,19 +3,17 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use http::HeaderValue;
-
 use super::Names;
+use super::answers::{answers, shape};
 use super::authenticators::Authenticators;
 use super::conflicts;
 use super::identity::credential;
 use super::place::place;
 use super::require::requirements;
+use crate::config::Route;
 use crate::config::reader::{Item, Section, Zero};
-use crate::config::{Authenticator, Route};
 use crate::outbound::identity::CredentialMode;
 use crate::policy::Policy;
-use crate::proxy::routes::{Challenge, ErrorShape};
 
 const LATER: &[&str] = &["cors"];
 const LEAST: &str = "[[routes]]` with `path = \"/api/*\"`, `authenticate = [\"token\"]` and `upstream = \"app\"";
@@ -66,9 +64,7 @@ fn route(
     let first = challenge_item
         .as_ref()
         .and_then(|item| item.text()?.choice(&[("first", true), ("none", false)], &[]));
-    let errors = section
-        .take("errors")
-        .and_then(|item| item.text()?.choice(&[("drf", ErrorShape::Drf)], &["problem"]));
+    let shape = shape(&mut section);
     let upstream = section
         .require("upstream", "upstream = \"app\"")
         .and_then(|item| upstreams.find(&item.text()?));
@@ -128,19 +124,12 @@ fn route(
         }
     };
     let names = names?;
-    let challenge = match first
-        .unwrap_or(true)
-        .then(|| names.first().and_then(|name| authenticators.settings.get(name)))
-    {
-        Some(Some(authenticator)) => Challenge::First(challenge(authenticator)),
-        _ => Challenge::None,
-    };
+    let answers = answers(shape, first.unwrap_or(true), &names, authenticators, &policy);
     Some(Route {
         place: place?,
         policy,
         authenticate: names,
-        errors: errors.unwrap_or(ErrorShape::Drf),
-        challenge,
+        answers,
         upstream: upstream?,
         credential: own_credential.unwrap_or(default_credential),
         body_bytes,
@@ -159,20 +148,4 @@ fn named(item: &Item<'_>, authenticators: &Authenticators) -> Option<Vec<Arc<str
         names.push(name);
     }
     Some(names)
-}
-
-/// As DRF's `TokenAuthentication` and SimpleJWT's `JWTAuthentication` write `WWW-Authenticate`.
-fn challenge(authenticator: &Authenticator) -> HeaderValue {
-    let text = match authenticator {
-        Authenticator::Token(token) => token.schemes.first().cloned().unwrap_or_default(),
-        Authenticator::Jwt(jwt) => {
-            format!(
-                "{} realm=\"{}\"",
-                jwt.schemes.first().map_or("Bearer", String::as_str),
-                jwt.realm
-            )
-        }
-    };
-    // A scheme or realm that cannot stand there was refused where it is written.
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
 }

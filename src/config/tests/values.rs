@@ -71,9 +71,9 @@ fn keys_and_names_that_are_not_there_are_said() {
         (and("[server.limits]\nin_flight = 0\n"), "`in_flight` is not built yet"),
         (with("url =", "mode = \"single\"\nurl ="), "`mode` is not built yet"),
         (jwt("on_outage = \"deny\""), "`on_outage` is not built yet"),
-        (jwt("profile = \"rfc9068\""), "\"rfc9068\" is not built yet"),
+        (jwt("profile = \"oidc\""), "\"rfc9068\""),
         (route("cors = {}"), "`cors` is not built yet"),
-        (route("errors = \"problem\""), "\"problem\" is not built yet"),
+        (route("errors = \"problems\""), "did you mean \"problem\"?"),
         (
             with("[\"http://127.0.0.1:8000\"]", "[{ url = \"http://a\", weight = 2 }]"),
             "`weight` is not built yet",

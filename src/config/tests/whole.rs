@@ -13,7 +13,8 @@ use crate::auth::store::Kind;
 use crate::config::Authenticator;
 use crate::outbound::identity::CredentialMode;
 use crate::policy::Policy;
-use crate::proxy::routes::{Challenge, HostPattern, PathPattern};
+use crate::proxy::answers::Answers;
+use crate::proxy::routes::{HostPattern, PathPattern};
 use crate::telemetry::Format;
 use crate::tls::provider::MinVersion;
 use crate::upstream::{Balance, HostMode, Transport};
@@ -94,8 +95,11 @@ fn what_is_not_written_is_as_the_contract_says() {
     assert_eq!((&route.place.host, route.place.methods.len()), (&HostPattern::Any, 0));
     assert!(matches!(&route.policy, Policy::Authenticated { optional: false, require } if require.is_empty()));
     assert_eq!(
-        route.challenge,
-        Challenge::First(http::HeaderValue::from_static("Token"))
+        route.answers,
+        Answers::Drf {
+            challenge: Some(http::HeaderValue::from_static("Token")),
+            token_types: vec![vec![], vec![TokenType::Access]],
+        }
     );
     assert_eq!(
         (route.credential, route.body_bytes, route.response_timeout),
@@ -239,8 +243,11 @@ fn every_key_that_is_built_is_read() {
     assert_eq!(admin.place.path, PathPattern::Exact("/admin".into()));
     assert_eq!(admin.place.methods, [Method::GET, Method::POST]);
     assert_eq!(
-        admin.challenge,
-        Challenge::First(http::HeaderValue::from_static("JWT realm=\"shop\""))
+        admin.answers,
+        Answers::Drf {
+            challenge: Some(http::HeaderValue::from_static("JWT realm=\"shop\"")),
+            token_types: vec![vec![TokenType::Access, TokenType::Sliding], vec![]],
+        }
     );
     let Policy::Authenticated { require, .. } = &admin.policy else {
         panic!("public")
@@ -260,8 +267,8 @@ fn every_key_that_is_built_is_read() {
     );
     assert!(matches!(&anyone.policy, Policy::Authenticated { optional: true, .. }));
     assert_eq!(
-        (&anyone.challenge, anyone.credential),
-        (&Challenge::None, CredentialMode::Keep)
+        (anyone.answers.challenges(), anyone.credential),
+        (false, CredentialMode::Keep)
     );
     assert_eq!((&open.policy, open.authenticate.len()), (&Policy::Public, 0));
 }

@@ -1,36 +1,25 @@
 //! Config to App: builds every part once, binds, spawns, drains. The only place that knows how the parts are wired.
 
-use std::collections::BTreeMap;
+mod parts;
+pub mod rehearsal;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
-use rustls::ClientConfig;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{error, info, warn};
 
+use self::parts::Parts;
 use crate::admin::{self, Admin};
-use crate::auth::jwt::{self, JwtAuthenticator, Users};
-use crate::auth::store::{self, Store};
-use crate::auth::token::{self, TokenAuthenticator};
-use crate::auth::{Authenticator, Chain};
-use crate::config::{self, Config};
-use crate::outbound::Rules;
-use crate::outbound::identity::{IdentityTable, ReservedNames};
-use crate::proxy::outcome::AccessLog;
-use crate::proxy::routes::{Answers, Place, RouteId, RouteTable};
-use crate::proxy::{Proxy, Route};
+use crate::config::Config;
 use crate::server::worker::{self, Common, Inbox, Stage, Worker};
 use crate::server::{self, listen};
 use crate::signal::{Event, Signals};
-use crate::telemetry::metrics::Metrics;
 use crate::tls;
-use crate::upstream::body::BodyBounds;
-use crate::upstream::{HostMode, Transport, Upstream};
 
 /// Descriptors that are kept for everything that is not a client's connection or its way to an upstream.
 const SPARE_DESCRIPTORS: u64 = 256;
@@ -77,28 +66,6 @@ impl std::fmt::Debug for App {
             .field("server", &self.server)
             .finish_non_exhaustive()
     }
-}
-
-/// What all workers build their proxies of.
-#[derive(Debug)]
-struct Parts {
-    stores: Vec<Arc<store::Shared>>,
-    authenticators: BTreeMap<Arc<str>, SharedAuthenticator>,
-    routes: Vec<config::Route>,
-    upstreams: BTreeMap<Arc<str>, crate::upstream::Settings>,
-    identity: IdentityTable,
-    reserved: ReservedNames,
-    table: Arc<RouteTable>,
-    upstream_tls: Option<Arc<ClientConfig>>,
-    metrics: Arc<Metrics>,
-    log: AccessLog,
-    limits: server::Limits,
-}
-
-#[derive(Debug)]
-enum SharedAuthenticator {
-    Token(Arc<token::Shared>),
-    Jwt(Arc<jwt::Shared>),
 }
 
 impl App {
@@ -245,7 +212,9 @@ fn run_worker(
     inbox: Inbox,
 ) -> Ending {
     let serve = std::panic::AssertUnwindSafe(|| {
-        worker::run_on_this_thread(|| Worker::new(index, common, parts.proxy(), tls).run(listeners, inbox))
+        worker::run_on_this_thread(|| {
+            Worker::new(index, common, parts.proxy(&parts.authenticators()), tls).run(listeners, inbox)
+        })
     });
     match std::panic::catch_unwind(serve) {
         Ok(ended) => ended.map_err(|problem| problem.to_string()),
@@ -269,171 +238,4 @@ fn affordable_connections(wanted: usize) -> usize {
         );
     }
     wanted.min(affordable)
-}
-
-impl Parts {
-    fn new(config: Config, limits: server::Limits) -> Result<Self, AppError> {
-        let identity = config.identity;
-        let names: Vec<&str> = identity
-            .names()
-            .map(http::HeaderName::as_str)
-            .chain(config.strip.iter().map(String::as_str))
-            .collect();
-        let reserved = ReservedNames::new(names);
-        let tables: Arc<[IdentityTable]> = Arc::from([identity.clone()]);
-        let places: Vec<Place> = config.routes.iter().map(|route| route.place.clone()).collect();
-        let same = |one: RouteId, other: RouteId| same_policy(&config.routes[one.0], &config.routes[other.0]);
-        let table = Arc::new(RouteTable::new(&places, same));
-        let authenticators = config
-            .authenticators
-            .into_iter()
-            .map(|(name, authenticator)| {
-                let tables = Arc::clone(&tables);
-                let shared = match authenticator {
-                    config::Authenticator::Token(settings) => {
-                        SharedAuthenticator::Token(token::Shared::new(settings, tables))
-                    }
-                    config::Authenticator::Jwt(settings) => {
-                        SharedAuthenticator::Jwt(jwt::Shared::new(settings, tables))
-                    }
-                };
-                (name, shared)
-            })
-            .collect();
-        let https = |upstream: &crate::upstream::Settings| {
-            upstream
-                .servers
-                .iter()
-                .any(|server| server.transport == Transport::Https)
-        };
-        let upstream_tls = if config.upstreams.values().any(https) {
-            Some(tls::client::config()?)
-        } else {
-            None
-        };
-        let stores: Vec<_> = config.stores.into_iter().map(store::Shared::new).collect();
-        let mut metrics = Metrics::default();
-        metrics.watch_stores(
-            stores
-                .iter()
-                .map(|store| {
-                    let probed = Arc::clone(store);
-                    (Arc::from(store.name()), Box::new(move || probed.is_usable()) as _)
-                })
-                .collect(),
-        );
-        Ok(Self {
-            stores,
-            authenticators,
-            routes: config.routes,
-            upstreams: config.upstreams,
-            identity,
-            reserved,
-            table,
-            upstream_tls,
-            metrics: Arc::new(metrics),
-            log: AccessLog {
-                on: config.log.access,
-                query: config.log.query,
-            },
-            limits,
-        })
-    }
-
-    /// A worker's own proxy: its connections to stores and upstreams are nobody else's.
-    fn proxy(&self) -> Proxy {
-        let stores: BTreeMap<&str, Rc<Store>> = self.stores.iter().map(|store| (store.name(), store.open())).collect();
-        let authenticators: BTreeMap<&str, Rc<Authenticator>> = self
-            .authenticators
-            .iter()
-            .map(|(name, shared)| (&**name, Rc::new(authenticator(shared, &stores))))
-            .collect();
-        let upstreams: BTreeMap<&str, Upstream> = self
-            .upstreams
-            .iter()
-            .map(|(name, settings)| (&**name, Upstream::new(settings.clone(), self.upstream_tls.clone())))
-            .collect();
-        let routes = self
-            .routes
-            .iter()
-            .map(|route| self.route(route, &authenticators, &upstreams))
-            .collect();
-        Proxy::new(routes, Arc::clone(&self.table), Arc::clone(&self.metrics), self.log)
-    }
-
-    fn route(
-        &self,
-        route: &config::Route,
-        authenticators: &BTreeMap<&str, Rc<Authenticator>>,
-        upstreams: &BTreeMap<&str, Upstream>,
-    ) -> Route {
-        let named: Vec<Rc<Authenticator>> = route
-            .authenticate
-            .iter()
-            .map(|name| Rc::clone(&authenticators[&**name]))
-            .collect();
-        let token_types = named.iter().map(|authenticator| match &**authenticator {
-            Authenticator::Token(_) => Vec::new(),
-            Authenticator::Jwt(jwt) => jwt.token_types().to_vec(),
-        });
-        let host = match &self.upstreams[&route.upstream].host {
-            HostMode::Name(name) => Some(name.clone()),
-            HostMode::Preserve | HostMode::Server => None,
-        };
-        Route {
-            label: route.place.to_string().into(),
-            policy: route.policy.clone(),
-            answers: Answers {
-                errors: route.errors,
-                challenge: route.challenge.clone(),
-                token_types: token_types.collect(),
-            },
-            rules: Rules {
-                identity: self.identity.clone(),
-                reserved: self.reserved.clone(),
-                credential_headers: named
-                    .iter()
-                    .map(|authenticator| authenticator.header().clone())
-                    .collect(),
-                credential: route.credential,
-                host,
-            },
-            chain: route.policy.needs_identity().then(|| Chain::new(named)),
-            upstream: upstreams[&*route.upstream].clone(),
-            body: BodyBounds {
-                bytes: route.body_bytes.unwrap_or(self.limits.body_bytes),
-                silence: self.limits.body_read_timeout,
-            },
-            response_timeout: route.response_timeout,
-        }
-    }
-}
-
-fn authenticator(shared: &SharedAuthenticator, stores: &BTreeMap<&str, Rc<Store>>) -> Authenticator {
-    // The configuration names only stores that it has.
-    let open = |name: &Arc<str>| Rc::clone(&stores[&**name]);
-    match shared {
-        SharedAuthenticator::Token(token) => Authenticator::Token(TokenAuthenticator::new(
-            Arc::clone(token),
-            open(&token.settings().store),
-        )),
-        SharedAuthenticator::Jwt(jwt) => {
-            let users = match &jwt.settings().users {
-                Users::Claims { .. } => None,
-                Users::Store { store, .. } => Some(open(store)),
-            };
-            let revocation = jwt.settings().revocation.as_ref().map(open);
-            Authenticator::Jwt(JwtAuthenticator::new(Arc::clone(jwt), users, revocation))
-        }
-    }
-}
-
-/// Whether two routes let the same requests pass to the same place, as the same people.
-fn same_policy(one: &config::Route, other: &config::Route) -> bool {
-    one.policy == other.policy
-        && one.authenticate == other.authenticate
-        && one.upstream == other.upstream
-        && one.credential == other.credential
-        && one.challenge == other.challenge
-        && one.body_bytes == other.body_bytes
 }

@@ -1,0 +1,211 @@
+//! What all workers share, and how each builds its own proxy from it.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+
+use super::AppError;
+use crate::auth::jwt::{self, JwtAuthenticator, Users};
+use crate::auth::store::{self, Store};
+use crate::auth::token::{self, TokenAuthenticator};
+use crate::auth::{Authenticator, Chain};
+use crate::config::{self, Config};
+use crate::outbound::Rules;
+use crate::outbound::identity::{IdentityTable, ReservedNames};
+use crate::proxy::outcome::AccessLog;
+use crate::proxy::routes::{Place, RouteId, RouteTable};
+use crate::proxy::{Proxy, Route};
+use crate::server;
+use crate::telemetry::metrics::Metrics;
+use crate::tls;
+use crate::upstream::body::BodyBounds;
+use crate::upstream::{HostMode, Transport, Upstream};
+
+/// What all workers build their proxies of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) stores: Vec<Arc<store::Shared>>,
+    authenticators: BTreeMap<Arc<str>, SharedAuthenticator>,
+    routes: Vec<config::Route>,
+    upstreams: BTreeMap<Arc<str>, crate::upstream::Settings>,
+    identity: IdentityTable,
+    reserved: ReservedNames,
+    table: Arc<RouteTable>,
+    upstream_tls: Option<Arc<ClientConfig>>,
+    pub(super) metrics: Arc<Metrics>,
+    log: AccessLog,
+    limits: server::Limits,
+}
+
+/// One worker's authenticators, by name.
+pub(super) type Authenticators<'p> = BTreeMap<&'p str, Rc<Authenticator>>;
+
+#[derive(Debug)]
+enum SharedAuthenticator {
+    Token(Arc<token::Shared>),
+    Jwt(Arc<jwt::Shared>),
+}
+
+impl Parts {
+    pub(super) fn new(config: Config, limits: server::Limits) -> Result<Self, AppError> {
+        let identity = config.identity;
+        let names: Vec<&str> = identity
+            .names()
+            .map(http::HeaderName::as_str)
+            .chain(config.strip.iter().map(String::as_str))
+            .collect();
+        let reserved = ReservedNames::new(names);
+        let tables: Arc<[IdentityTable]> = Arc::from([identity.clone()]);
+        let places: Vec<Place> = config.routes.iter().map(|route| route.place.clone()).collect();
+        let same = |one: RouteId, other: RouteId| same_policy(&config.routes[one.0], &config.routes[other.0]);
+        let table = Arc::new(RouteTable::new(&places, same));
+        let authenticators = config
+            .authenticators
+            .into_iter()
+            .map(|(name, authenticator)| {
+                let tables = Arc::clone(&tables);
+                let shared = match authenticator {
+                    config::Authenticator::Token(settings) => {
+                        SharedAuthenticator::Token(token::Shared::new(settings, tables))
+                    }
+                    config::Authenticator::Jwt(settings) => {
+                        SharedAuthenticator::Jwt(jwt::Shared::new(settings, tables))
+                    }
+                };
+                (name, shared)
+            })
+            .collect();
+        let https = |upstream: &crate::upstream::Settings| {
+            upstream
+                .servers
+                .iter()
+                .any(|server| server.transport == Transport::Https)
+        };
+        let upstream_tls = if config.upstreams.values().any(https) {
+            Some(tls::client::config()?)
+        } else {
+            None
+        };
+        let stores: Vec<_> = config.stores.into_iter().map(store::Shared::new).collect();
+        let mut metrics = Metrics::default();
+        metrics.watch_stores(
+            stores
+                .iter()
+                .map(|store| {
+                    let probed = Arc::clone(store);
+                    (Arc::from(store.name()), Box::new(move || probed.is_usable()) as _)
+                })
+                .collect(),
+        );
+        Ok(Self {
+            stores,
+            authenticators,
+            routes: config.routes,
+            upstreams: config.upstreams,
+            identity,
+            reserved,
+            table,
+            upstream_tls,
+            metrics: Arc::new(metrics),
+            log: AccessLog {
+                on: config.log.access,
+                query: config.log.query,
+            },
+            limits,
+        })
+    }
+
+    /// A worker's own authenticators: their connections to stores are nobody else's.
+    pub(super) fn authenticators(&self) -> Authenticators<'_> {
+        let stores: BTreeMap<&str, Rc<Store>> = self.stores.iter().map(|store| (store.name(), store.open())).collect();
+        self.authenticators
+            .iter()
+            .map(|(name, shared)| (&**name, Rc::new(authenticator(shared, &stores))))
+            .collect()
+    }
+
+    /// A worker's own proxy: its connections to upstreams are nobody else's.
+    pub(super) fn proxy(&self, authenticators: &Authenticators<'_>) -> Proxy {
+        let upstreams: BTreeMap<&str, Upstream> = self
+            .upstreams
+            .iter()
+            .map(|(name, settings)| (&**name, Upstream::new(settings.clone(), self.upstream_tls.clone())))
+            .collect();
+        let routes = self
+            .routes
+            .iter()
+            .map(|route| self.route(route, authenticators, &upstreams))
+            .collect();
+        Proxy::new(routes, Arc::clone(&self.table), Arc::clone(&self.metrics), self.log)
+    }
+
+    fn route(
+        &self,
+        route: &config::Route,
+        authenticators: &Authenticators<'_>,
+        upstreams: &BTreeMap<&str, Upstream>,
+    ) -> Route {
+        let named: Vec<Rc<Authenticator>> = route
+            .authenticate
+            .iter()
+            .map(|name| Rc::clone(&authenticators[&**name]))
+            .collect();
+        let host = match &self.upstreams[&route.upstream].host {
+            HostMode::Name(name) => Some(name.clone()),
+            HostMode::Preserve | HostMode::Server => None,
+        };
+        Route {
+            label: route.place.to_string().into(),
+            policy: route.policy.clone(),
+            answers: route.answers.clone(),
+            rules: Rules {
+                identity: self.identity.clone(),
+                reserved: self.reserved.clone(),
+                credential_headers: named
+                    .iter()
+                    .map(|authenticator| authenticator.header().clone())
+                    .collect(),
+                credential: route.credential,
+                host,
+            },
+            chain: route.policy.needs_identity().then(|| Chain::new(named)),
+            upstream: upstreams[&*route.upstream].clone(),
+            body: BodyBounds {
+                bytes: route.body_bytes.unwrap_or(self.limits.body_bytes),
+                silence: self.limits.body_read_timeout,
+            },
+            response_timeout: route.response_timeout,
+        }
+    }
+}
+
+fn authenticator(shared: &SharedAuthenticator, stores: &BTreeMap<&str, Rc<Store>>) -> Authenticator {
+    // The configuration names only stores that it has.
+    let open = |name: &Arc<str>| Rc::clone(&stores[&**name]);
+    match shared {
+        SharedAuthenticator::Token(token) => Authenticator::Token(TokenAuthenticator::new(
+            Arc::clone(token),
+            open(&token.settings().store),
+        )),
+        SharedAuthenticator::Jwt(jwt) => {
+            let users = match &jwt.settings().users {
+                Users::Claims { .. } => None,
+                Users::Store { store, .. } => Some(open(store)),
+            };
+            let revocation = jwt.settings().revocation.as_ref().map(open);
+            Authenticator::Jwt(JwtAuthenticator::new(Arc::clone(jwt), users, revocation))
+        }
+    }
+}
+
+/// Whether two routes let the same requests pass to the same place, as the same people.
+fn same_policy(one: &config::Route, other: &config::Route) -> bool {
+    one.policy == other.policy
+        && one.authenticate == other.authenticate
+        && one.upstream == other.upstream
+        && one.credential == other.credential
+        && one.answers == other.answers
+        && one.body_bytes == other.body_bytes
+}

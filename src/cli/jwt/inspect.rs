@@ -1,0 +1,137 @@
+//! `authgate jwt inspect`: what a JWT holds, and what a gateway makes of it, check by check.
+
+use std::fmt::Write;
+use std::io::{self, Read};
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::app::rehearsal::{Credential, Told};
+use crate::auth::jwt::explain::{Ending, Explanation, State};
+use crate::cli::rehearse::{self, Sent};
+use crate::cli::{Failure, output};
+
+/// Explain a JWT, check by check
+///
+/// Each JWT authenticator of the configuration judges it as it judges requests, stores asked and caches passed by. With --route,
+/// those of that route do, and the answer is shown that a client would get.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The token, or `-` for standard input
+    token: String,
+    #[command(flatten)]
+    sent: Sent,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  authgate jwt inspect \"$JWT\"
+  authgate jwt mint --expires-in -1m | authgate jwt inspect - --route /api/orders
+  authgate jwt inspect \"$JWT\" --route https://api.example.com/orders --method POST --json";
+
+pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
+    let token = match args.token.as_str() {
+        "-" => {
+            let mut text = String::new();
+            io::stdin()
+                .read_to_string(&mut text)
+                .map_err(|error| Failure::Failed(format!("standard input: {error}")))?;
+            text
+        }
+        token => token.to_owned(),
+    };
+    let told = rehearse::tell(file, Credential::Jwt(token.trim()), &args.sent)?;
+    if told.explained.is_empty() && !args.sent.somewhere() {
+        return Err(Failure::Usage("the configuration has no JWT authenticator".to_owned()));
+    }
+    if args.json {
+        return output::json(&as_json(&told));
+    }
+    output::data(|out| out.write_all(as_text(args, &told).as_bytes()))
+}
+
+fn as_text(args: &Args, told: &Told) -> String {
+    let mut text = String::new();
+    let signed = told.explained.iter().any(|(_, explanation)| explanation.key.is_some());
+    if let Some((_, first)) = told.explained.first() {
+        let hearsay = if signed {
+            ""
+        } else {
+            "  (hearsay: no accepted key has signed it)"
+        };
+        let _ = writeln!(text, "header  {}", shown(first.header.as_ref()));
+        let _ = writeln!(text, "claims  {}{hearsay}", shown(first.claims.as_ref()));
+    }
+    for (name, explanation) in &told.explained {
+        let _ = writeln!(text, "\nauthenticator {name}: {}", verdict(explanation));
+        if let Some(key) = &explanation.key {
+            let _ = writeln!(text, "  signed by key {key}");
+        }
+        for (check, state) in &explanation.checks {
+            let state_name = if *state == State::Failed {
+                "FAILED"
+            } else {
+                state.name()
+            };
+            let _ = writeln!(text, "  {state_name:<11}  {:<15}  {}", check.name(), check.text());
+            if let (State::Failed, Some(found)) = (state, &explanation.found) {
+                let _ = writeln!(text, "  {:<11}  {:<15}  {found}", "", "");
+            }
+        }
+    }
+    if let Some(rehearsal) = &told.rehearsal {
+        let _ = write!(text, "\n{}", rehearse::text(&args.sent, rehearsal));
+    }
+    text
+}
+
+fn as_json(told: &Told) -> Value {
+    let authenticators: Vec<Value> = told
+        .explained
+        .iter()
+        .map(|(name, explanation)| {
+            let checks: Vec<Value> = explanation
+                .checks
+                .iter()
+                .map(|(check, state)| json!({ "check": check.name(), "asks": check.text(), "state": state.name() }))
+                .collect();
+            json!({
+                "authenticator": &**name,
+                "verdict": verdict(explanation),
+                "accepted": explanation.ending == Ending::Accepted,
+                "key": explanation.key,
+                "found": explanation.found,
+                "checks": checks,
+            })
+        })
+        .collect();
+    let first = told.explained.first().map(|(_, explanation)| explanation);
+    let mut value = json!({
+        "header": first.and_then(|explanation| explanation.header.as_ref()),
+        "claims": first.and_then(|explanation| explanation.claims.as_ref()),
+        "authenticators": authenticators,
+    });
+    if let Some(rehearsal) = &told.rehearsal {
+        value["request"] = rehearse::json(rehearsal);
+    }
+    value
+}
+
+fn verdict(explanation: &Explanation) -> String {
+    match &explanation.ending {
+        Ending::Accepted => "accepted".to_owned(),
+        Ending::Refused(refusal) => format!("refused, {}", refusal.label()),
+        Ending::Unknown(why) => format!("could not be judged: {why}"),
+    }
+}
+
+fn shown(members: Option<&Map<String, Value>>) -> String {
+    match members {
+        Some(members) => Value::Object(members.clone()).to_string(),
+        None => "not readable".to_owned(),
+    }
+}

@@ -1,0 +1,31 @@
+//! `authgate jwt`: mint a JWT for development, or explain one.
+
+mod inspect;
+mod mint;
+
+use std::path::Path;
+
+use clap::Subcommand;
+
+use super::Failure;
+
+/// For development: mint a JWT, or explain one
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Sign a JWT; without --key, with the key of certs-example that the demo takes
+    Mint(mint::Args),
+    Inspect(inspect::Args),
+}
+
+pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
+    match &args.command {
+        Command::Mint(args) => mint::run(args),
+        Command::Inspect(args) => inspect::run(args, file),
+    }
+}

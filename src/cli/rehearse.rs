@@ -1,0 +1,148 @@
+//! `--route`: what a client would get that sends a credential there. Shared by `jwt inspect` and `token show`.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use http::header::{HOST, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use serde_json::{Map, Value, json};
+
+use super::{Failure, load};
+use crate::app::rehearsal::{Credential, Theatre, Told};
+use crate::proxy::rehearsal::{End, Rehearsal};
+
+/// Which request is thought of.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Sent {
+    /// Say what a client would get that sends it there: a path such as /api/x, or a URL where routes name hosts
+    #[arg(long, value_name = "PATH|URL", value_parser = target)]
+    route: Option<Uri>,
+    /// The method of that request
+    #[arg(long, default_value = "GET", requires = "route")]
+    method: Method,
+}
+
+impl Sent {
+    /// Whether a request is thought of at all.
+    pub(super) fn somewhere(&self) -> bool {
+        self.route.is_some()
+    }
+
+    fn request(&self) -> Option<Request<()>> {
+        let uri = self.route.as_ref()?;
+        let host = uri.authority().map_or("localhost", |authority| authority.as_str());
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut request = Request::new(());
+        *request.method_mut() = self.method.clone();
+        // Both were parts of a URI that was read.
+        *request.uri_mut() = path.parse().ok()?;
+        request.headers_mut().insert(HOST, HeaderValue::from_str(host).ok()?);
+        Some(request)
+    }
+}
+
+fn target(text: &str) -> Result<Uri, String> {
+    let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
+    if uri.path().starts_with('/') {
+        Ok(uri)
+    } else {
+        Err("write a path such as /api/x, or a URL such as https://api.example.com/api/x".to_owned())
+    }
+}
+
+/// What the configuration makes of a credential.
+pub(super) fn tell(file: &Path, credential: Credential<'_>, sent: &Sent) -> Result<Told, Failure> {
+    let failed = |error: crate::app::AppError| Failure::Failed(error.to_string());
+    let theatre = Theatre::new(load(file)?.config).map_err(failed)?;
+    theatre.tell(credential, sent.request()).map_err(failed)
+}
+
+/// For people.
+pub(super) fn text(sent: &Sent, told: &(Rehearsal, HeaderName, String)) -> String {
+    let (rehearsal, header, scheme) = told;
+    let place = sent.route.as_ref().map(ToString::to_string).unwrap_or_default();
+    let mut text = format!("{} {place} with {header}: {scheme} ...\n", sent.method);
+    let _ = match &rehearsal.route {
+        Some(route) => writeln!(text, "  route {route}"),
+        None => writeln!(text, "  no route"),
+    };
+    match &rehearsal.end {
+        End::Forwarded { upstream, identity } => {
+            let _ = writeln!(text, "  is forwarded to upstream {upstream}, with");
+            for (name, value) in identity {
+                let _ = writeln!(text, "    {name}: {}", lossy(value));
+            }
+        }
+        End::Answered(response) => {
+            let _ = writeln!(text, "  is answered {}", response.status());
+            for (name, value) in told_headers(response.headers()) {
+                let _ = writeln!(text, "    {name}: {}", lossy(value));
+            }
+            let _ = writeln!(text, "    {}", String::from_utf8_lossy(response.body()));
+        }
+    }
+    text
+}
+
+/// For programs.
+pub(super) fn json(told: &(Rehearsal, HeaderName, String)) -> Value {
+    let (rehearsal, header, scheme) = told;
+    let fields = |fields: &mut dyn Iterator<Item = (&HeaderName, &HeaderValue)>| -> Vec<Value> {
+        fields
+            .map(|(name, value)| json!([name.as_str(), lossy(value)]))
+            .collect()
+    };
+    let mut value = json!({ "route": rehearsal.route.as_deref(), "header": header.as_str(), "scheme": scheme });
+    let more = match &rehearsal.end {
+        End::Forwarded { upstream, identity } => {
+            json!({ "forwarded": true, "upstream": &**upstream, "identity": fields(&mut identity.iter()) })
+        }
+        End::Answered(response) => json!({
+            "forwarded": false,
+            "status": response.status().as_u16(),
+            "headers": fields(&mut told_headers(response.headers())),
+            "body": serde_json::from_slice(response.body()).unwrap_or(Value::Null),
+        }),
+    };
+    if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
+        value.extend::<Map<String, Value>>(more);
+    }
+    value
+}
+
+/// Those that say something; the rest is the same on every answer.
+fn told_headers(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    headers
+        .iter()
+        .filter(|(name, _)| [WWW_AUTHENTICATE, RETRY_AFTER, http::header::ALLOW].contains(name))
+}
+
+fn lossy(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_a_path_or_a_url() {
+        let sent = |text: &str| {
+            target(text).ok().and_then(|uri| {
+                let sent = Sent {
+                    route: Some(uri),
+                    method: Method::GET,
+                };
+                let request = sent.request()?;
+                let host = request.headers()[HOST].to_str().ok()?.to_owned();
+                Some((host, request.uri().to_string()))
+            })
+        };
+        let pair = |host: &str, path: &str| Some((host.to_owned(), path.to_owned()));
+        assert_eq!(sent("/api/x?y=1"), pair("localhost", "/api/x?y=1"));
+        assert_eq!(sent("https://a.example:8443/x"), pair("a.example:8443", "/x"));
+        assert_eq!(sent("https://a.example"), pair("a.example", "/"));
+        assert_eq!(sent("api/x"), None);
+        assert_eq!(sent("*"), None);
+    }
+}

@@ -1,0 +1,130 @@
+//! `errors` and `challenge` of a route: how its refusals look.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::authenticators::Authenticators;
+use crate::config::Authenticator;
+use crate::config::reader::Section;
+use crate::policy::{Membership, Policy};
+use crate::proxy::answers::{Answers, Scheme};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    Drf,
+    Problem,
+}
+
+/// `errors`.
+pub(super) fn shape(section: &mut Section<'_>) -> Shape {
+    let shapes = [("drf", Shape::Drf), ("problem", Shape::Problem)];
+    let item = section.take("errors");
+    item.and_then(|item| item.text()?.choice(&shapes, &[]))
+        .unwrap_or(Shape::Drf)
+}
+
+/// The answers of a route that asks these authenticators; `challenge` says whether a 401 names what would be accepted.
+pub(super) fn answers(
+    shape: Shape,
+    challenge: bool,
+    names: &[Arc<str>],
+    authenticators: &Authenticators,
+    policy: &Policy,
+) -> Answers {
+    let named = || {
+        names
+            .iter()
+            .filter_map(|name| authenticators.settings.get(name))
+            .enumerate()
+    };
+    match shape {
+        Shape::Drf => Answers::Drf {
+            challenge: named().next().filter(|_| challenge).map(|(_, first)| drf(first)),
+            token_types: named()
+                .map(|(_, authenticator)| match authenticator {
+                    Authenticator::Token(_) => Vec::new(),
+                    Authenticator::Jwt(jwt) => jwt.rules.token_types.clone(),
+                })
+                .collect(),
+        },
+        Shape::Problem => Answers::Problem {
+            schemes: named()
+                .filter(|_| challenge)
+                .flat_map(|(by, authenticator)| schemes(by, authenticator))
+                .collect(),
+            scope: match policy {
+                Policy::Public => None,
+                Policy::Authenticated { require, .. } => scope(&require.scopes),
+            },
+        },
+    }
+}
+
+/// As DRF's `TokenAuthentication` and SimpleJWT's `JWTAuthentication` write `WWW-Authenticate`.
+fn drf(authenticator: &Authenticator) -> HeaderValue {
+    let text = match authenticator {
+        Authenticator::Token(token) => token.schemes.first().cloned().unwrap_or_default(),
+        Authenticator::Jwt(jwt) => {
+            let scheme = jwt.schemes.first().map_or("Bearer", String::as_str);
+            format!("{scheme} realm=\"{}\"", jwt.realm)
+        }
+    };
+    // A scheme or realm that cannot stand there was refused where it is written.
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
+}
+
+fn schemes(by: usize, authenticator: &Authenticator) -> impl Iterator<Item = Scheme> {
+    let (names, realm) = match authenticator {
+        Authenticator::Token(token) => (&token.schemes, None),
+        Authenticator::Jwt(jwt) => (&jwt.schemes, Some(&jwt.realm)),
+    };
+    names.iter().map(move |name| Scheme {
+        by,
+        name: name.clone(),
+        realm: realm.cloned(),
+    })
+}
+
+/// The least that is enough: every scope of `all`, and one of `any`. A scope that RFC 6749, section 3.3, has no way to write is left
+/// out.
+fn scope(required: &Membership) -> Option<String> {
+    let one_of = required
+        .any
+        .first()
+        .filter(|_| !required.any.iter().any(|scope| required.all.contains(scope)));
+    let scopes: Vec<&str> = required
+        .all
+        .iter()
+        .chain(one_of)
+        .map(String::as_str)
+        .filter(|scope| {
+            scope
+                .bytes()
+                .all(|byte| matches!(byte, b'!' | b'#'..=b'[' | b']'..=b'~'))
+        })
+        .collect();
+    (!scopes.is_empty()).then(|| scopes.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_scope_that_is_enough_is_told() {
+        let check = |any: &[&str], all: &[&str], expected: Option<&str>| {
+            let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+            let required = Membership {
+                any: names(any),
+                all: names(all),
+            };
+            assert_eq!(scope(&required).as_deref(), expected, "{any:?} {all:?}");
+        };
+        check(&[], &[], None);
+        check(&["a", "b"], &[], Some("a"));
+        check(&["a", "b"], &["c", "d"], Some("c d a"));
+        check(&["a", "b"], &["b"], Some("b"));
+        check(&[], &["a b", "q\"", "orders:read"], Some("orders:read"));
+    }
+}

@@ -1,0 +1,100 @@
+//! The texts of Django REST Framework and SimpleJWT, to the letter.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use crate::auth::jwt::TokenType;
+use crate::credential::{JwtFault, Refusal, Unfit};
+use crate::proxy::rejection::Rejection;
+
+/// `token_types`: for each authenticator of the route, the classes that its refusals name.
+pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec<TokenType>]) -> Bytes {
+    let fixed: &'static str = match rejection {
+        Rejection::NobodyKnown => r#"{"detail":"Authentication credentials were not provided."}"#,
+        Rejection::NotAllowed(_) => r#"{"detail":"You do not have permission to perform this action."}"#,
+        Rejection::NoRoute => r#"{"detail":"Not found."}"#,
+        Rejection::NotImplemented => r#"{"detail":"Not implemented."}"#,
+        Rejection::MethodNotAllowed { sent, .. } => {
+            // A method is a token (RFC 9110, section 9.1): it holds nothing that JSON would escape.
+            return format!(r#"{{"detail":"Method \"{sent}\" not allowed."}}"#).into();
+        }
+        Rejection::Refused(refused) => match refused.refusal {
+            Refusal::TokenMissing => r#"{"detail":"Invalid token header. No credentials provided."}"#,
+            Refusal::TokenHasSpaces => r#"{"detail":"Invalid token header. Token string should not contain spaces."}"#,
+            Refusal::TokenHasInvalidCharacters => {
+                r#"{"detail":"Invalid token header. Token string should not contain invalid characters."}"#
+            }
+            Refusal::TokenUnknown => r#"{"detail":"Invalid token."}"#,
+            Refusal::TokenUserInactive => r#"{"detail":"User inactive or deleted."}"#,
+            Refusal::BearerNotTwoWords => {
+                r#"{"detail":"Authorization header must contain two space-delimited values","code":"bad_authorization_header"}"#
+            }
+            Refusal::JwtUserUnnamed => {
+                r#"{"detail":"Token contained no recognizable user identification","code":"token_not_valid"}"#
+            }
+            Refusal::JwtUserNotFound => r#"{"detail":"User not found","code":"user_not_found"}"#,
+            Refusal::JwtUserInactive => r#"{"detail":"User is inactive","code":"user_inactive"}"#,
+            Refusal::JwtPasswordChanged => {
+                r#"{"detail":"The user's password has been changed.","code":"password_changed"}"#
+            }
+            Refusal::Jwt(fault) => {
+                let types = token_types.get(refused.by).map_or(&[][..], Vec::as_slice);
+                return token_not_valid(fault, types).into();
+            }
+        },
+        Rejection::Malformed(_)
+        | Rejection::HeadTooSlow
+        | Rejection::Unavailable(_)
+        | Rejection::Body(_)
+        | Rejection::RepeatedCredential
+        | Rejection::Upstream(_) => by_status(status),
+    };
+    Bytes::from_static(fixed.as_bytes())
+}
+
+fn by_status(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::BAD_REQUEST => r#"{"detail":"Malformed request."}"#,
+        StatusCode::REQUEST_TIMEOUT => r#"{"detail":"Request Timeout."}"#,
+        StatusCode::PAYLOAD_TOO_LARGE => r#"{"detail":"Payload Too Large."}"#,
+        StatusCode::BAD_GATEWAY => r#"{"detail":"Bad gateway."}"#,
+        StatusCode::GATEWAY_TIMEOUT => r#"{"detail":"Gateway timeout."}"#,
+        _ => r#"{"detail":"Service temporarily unavailable, try again later."}"#,
+    }
+}
+
+/// One message for each token class that is accepted, in their order.
+fn token_not_valid(fault: JwtFault, types: &[TokenType]) -> String {
+    let mut body =
+        String::from(r#"{"detail":"Given token not valid for any token type","code":"token_not_valid","messages":["#);
+    for (at, kind) in types.iter().enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        let (class, name, message) = (kind.class(), kind.as_str(), message(fault, *kind));
+        write!(
+            body,
+            r#"{comma}{{"token_class":"{class}","token_type":"{name}","message":"{message}"}}"#
+        )
+        .expect("a string takes what is written to it");
+    }
+    body.push_str("]}");
+    body
+}
+
+fn message(fault: JwtFault, class: TokenType) -> &'static str {
+    let unfit = match (fault, class) {
+        (JwtFault::Invalid(_), _) => return "Token is invalid",
+        (JwtFault::Expired, _) => return "Token is expired",
+        // AccessToken does not look at Django's blacklist, and so has its own reason to refuse a sliding token.
+        (JwtFault::Revoked(Some(unfit)), TokenType::Access) => unfit,
+        (JwtFault::Revoked(_), _) => return "Token is blacklisted",
+        (JwtFault::Unfit(unfit), _) => unfit,
+    };
+    match unfit {
+        Unfit::NoExpiry => "Token has no 'exp' claim",
+        Unfit::NoId => "Token has no id",
+        Unfit::NoType => "Token has no type",
+        Unfit::WrongType => "Token has wrong type",
+    }
+}

@@ -1,0 +1,172 @@
+//! Rejections as responses. Each shape has a file that writes its bodies and challenges; what they share is here.
+
+mod drf;
+mod problem;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Response, StatusCode};
+
+use super::answers::Answers;
+use super::rejection::Rejection;
+use crate::outbound::forwarded::{RequestId, X_REQUEST_ID};
+
+/// What a client that was told to come back is told to wait, in seconds.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+/// The response to a request that ended here.
+pub fn reply(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Response<Bytes> {
+    let status = rejection.status(answers);
+    let mut response = match answers {
+        Answers::Drf { challenge, token_types } => {
+            let mut response = Response::new(drf::body(rejection, status, token_types));
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            if let (StatusCode::UNAUTHORIZED, Some(challenge)) = (status, challenge) {
+                headers.insert(WWW_AUTHENTICATE, challenge.clone());
+            }
+            response
+        }
+        Answers::Problem { schemes, scope } => {
+            let mut response = Response::new(problem::body(rejection, status, id));
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+            for challenge in problem::challenges(rejection, schemes, scope.as_deref()) {
+                headers.append(WWW_AUTHENTICATE, challenge);
+            }
+            response
+        }
+    };
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_REQUEST_ID, id.to_value());
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+    }
+    if let Rejection::MethodNotAllowed { allowed, .. } = rejection {
+        headers.insert(ALLOW, allow(allowed));
+    }
+    response
+}
+
+/// A response as HTTP/1.1 sends it before it closes, for where no library is left to write it.
+pub fn to_http1(response: &Response<Bytes>) -> Bytes {
+    let status = response.status();
+    let mut head = format!(
+        "HTTP/1.1 {} {}\r\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default()
+    )
+    .into_bytes();
+    for (name, value) in response.headers() {
+        head.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    head.extend_from_slice(
+        format!("connection: close\r\ncontent-length: {}\r\n\r\n", response.body().len()).as_bytes(),
+    );
+    head.extend_from_slice(response.body());
+    head.into()
+}
+
+fn allow(methods: &[Method]) -> HeaderValue {
+    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    HeaderValue::try_from(names.join(", ")).expect("methods are tokens")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::auth::Refused;
+    use crate::auth::jwt::TokenType;
+    use crate::credential::{JwtFault, Refusal, Unfit};
+
+    fn answers(challenge: Option<HeaderValue>) -> Answers {
+        Answers::Drf {
+            challenge,
+            token_types: vec![vec![], vec![TokenType::Access, TokenType::Sliding]],
+        }
+    }
+
+    fn first() -> Answers {
+        answers(Some(HeaderValue::from_static("Token")))
+    }
+
+    fn body(rejection: &Rejection) -> Value {
+        let response = reply(rejection, &first(), &RequestId::random());
+        serde_json::from_slice(response.body()).expect("every body is JSON")
+    }
+
+    #[test]
+    fn every_answer_is_json_that_no_cache_keeps() {
+        for rejection in [
+            Rejection::NoRoute,
+            Rejection::Malformed("Host"),
+            Rejection::NobodyKnown,
+            Rejection::NotImplemented,
+        ] {
+            let response = reply(&rejection, &first(), &RequestId::random());
+            assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+            assert_eq!(response.headers()[X_REQUEST_ID].len(), 32);
+            assert!(
+                body(&rejection)["detail"]
+                    .as_str()
+                    .is_some_and(|detail| detail.ends_with('.'))
+            );
+        }
+    }
+
+    #[test]
+    fn jwt_faults_are_said_once_for_each_class() {
+        let check = |fault: JwtFault, access: &str, sliding: &str| {
+            let refusal = Refusal::Jwt(fault);
+            let refused = Rejection::Refused(Refused { by: 1, refusal });
+            assert_eq!(
+                body(&refused)["messages"],
+                json!([
+                    { "token_class": "AccessToken", "token_type": "access", "message": access },
+                    { "token_class": "SlidingToken", "token_type": "sliding", "message": sliding },
+                ])
+            );
+        };
+        let no_expiry = "Token has no 'exp' claim";
+        check(Unfit::NoExpiry.into(), no_expiry, no_expiry);
+        check(JwtFault::Revoked(None), "Token is blacklisted", "Token is blacklisted");
+        check(
+            JwtFault::Revoked(Some(Unfit::WrongType)),
+            "Token has wrong type",
+            "Token is blacklisted",
+        );
+    }
+
+    #[test]
+    fn a_route_without_a_challenge_has_no_401() {
+        let refused = Rejection::Refused(Refused {
+            by: 0,
+            refusal: Refusal::TokenUnknown,
+        });
+        let with = reply(&refused, &first(), &RequestId::random());
+        assert_eq!(
+            (with.status(), with.headers()[WWW_AUTHENTICATE].as_bytes()),
+            (StatusCode::UNAUTHORIZED, &b"Token"[..])
+        );
+        let without = reply(&refused, &answers(None), &RequestId::random());
+        assert_eq!(
+            (without.status(), without.headers().get(WWW_AUTHENTICATE)),
+            (StatusCode::FORBIDDEN, None)
+        );
+    }
+
+    #[test]
+    fn a_refused_method_is_named_with_those_that_are_taken() {
+        let rejection = Rejection::MethodNotAllowed {
+            sent: Method::POST,
+            allowed: vec![Method::GET, Method::HEAD],
+        };
+        let response = reply(&rejection, &first(), &RequestId::random());
+        assert_eq!(response.headers()[ALLOW], "GET, HEAD");
+        assert_eq!(body(&rejection)["detail"], "Method \"POST\" not allowed.");
+    }
+}

@@ -1,0 +1,250 @@
+//! RFC 9457 problem details, and the challenges of RFC 6750, section 3, for each scheme that a route accepts.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+use crate::credential::{JwtFault, Refusal, Unfit};
+use crate::outbound::forwarded::RequestId;
+use crate::policy::Unmet;
+use crate::proxy::answers::Scheme;
+use crate::proxy::rejection::Rejection;
+use crate::upstream::UpstreamError;
+use crate::upstream::body::BodyFault;
+
+/// RFC 9457, section 3.1. The type is `about:blank`, so the title is the status's own; `code` tells problems of one status apart.
+#[derive(Serialize)]
+struct Problem<'r> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: Cow<'static, str>,
+    code: &'static str,
+    request_id: &'r str,
+}
+
+pub(super) fn body(rejection: &Rejection, status: StatusCode, id: &RequestId) -> Bytes {
+    let problem = Problem {
+        r#type: "about:blank",
+        title: status.canonical_reason().unwrap_or_default(),
+        status: status.as_u16(),
+        detail: detail(rejection),
+        code: rejection.label(),
+        request_id: id.as_str(),
+    };
+    serde_json::to_vec(&problem).map_or_else(|_| Bytes::new(), Bytes::from)
+}
+
+/// What a request that sends no credential is told of every scheme, and what is wrong with the one that was sent.
+pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Option<&str>) -> Vec<HeaderValue> {
+    let error = match rejection {
+        // RFC 6750, section 3.1: who sends no credential is not told of an error.
+        Rejection::NobodyKnown => None,
+        Rejection::Refused(refused) => Some((
+            Some(refused.by),
+            "invalid_token",
+            Cow::Borrowed(description(refused.refusal)),
+        )),
+        Rejection::NotAllowed(Unmet::Scopes) => Some((None, "insufficient_scope", detail(rejection))),
+        Rejection::RepeatedCredential => Some((None, "invalid_request", detail(rejection))),
+        _ => return Vec::new(),
+    };
+    let challenge = |scheme: &Scheme| {
+        let mut parameters: Vec<String> = Vec::new();
+        parameters.extend(scheme.realm.as_ref().map(|realm| format!("realm=\"{realm}\"")));
+        if let Some((by, error, description)) = &error
+            && by.is_none_or(|by| by == scheme.by)
+        {
+            parameters.push(format!("error=\"{error}\""));
+            parameters.push(format!("error_description=\"{description}\""));
+        }
+        parameters.extend(scope.map(|scope| format!("scope=\"{scope}\"")));
+        HeaderValue::try_from(format!("{} {}", scheme.name, parameters.join(", ")).trim_end())
+    };
+    // What cannot stand in a header was refused when the configuration was read.
+    schemes.iter().filter_map(|scheme| challenge(scheme).ok()).collect()
+}
+
+/// What happened, in a sentence that holds neither `"` nor `\` (RFC 6750, section 3).
+fn detail(rejection: &Rejection) -> Cow<'static, str> {
+    let text = match rejection {
+        Rejection::Malformed(what) => {
+            return format!("The request can be read in more than one way: {what}.").into();
+        }
+        Rejection::MethodNotAllowed { sent, .. } => return format!("The method {sent} is not allowed here.").into(),
+        Rejection::RepeatedCredential => "The credential came in several header lines; send one.",
+        Rejection::HeadTooSlow => "The head of the request did not come to its end in time.",
+        Rejection::NoRoute => "Nothing is here.",
+        Rejection::NotImplemented => "The method is not implemented.",
+        Rejection::NobodyKnown => "A credential is needed, and none was sent.",
+        Rejection::Refused(refused) => description(refused.refusal),
+        Rejection::NotAllowed(Unmet::Scopes) => "The token does not allow this: it lacks a scope.",
+        Rejection::NotAllowed(Unmet::Other) => "You are known, and not allowed to do this.",
+        Rejection::Unavailable(_) => "The credential could not be looked up just now; try again later.",
+        Rejection::Body(fault) | Rejection::Upstream(UpstreamError::RequestBody(fault)) => match fault {
+            BodyFault::TooLarge => "The body is larger than it may be.",
+            BodyFault::TooSlow => "The body did not come in time.",
+            BodyFault::Broken => "The body broke off, or is not framed as its head says.",
+        },
+        Rejection::Upstream(
+            UpstreamError::Connect { .. } | UpstreamError::NoResponse(_) | UpstreamError::UnaskedUpgrade,
+        ) => "The application gave no answer that can be passed on.",
+        Rejection::Upstream(UpstreamError::ConnectTimeout { .. } | UpstreamError::ResponseTimeout) => {
+            "The application did not answer in time."
+        }
+    };
+    text.into()
+}
+
+/// What is wrong with a credential. A client is told no more than DRF and SimpleJWT would tell it.
+fn description(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::TokenMissing => "The scheme is not followed by a token.",
+        Refusal::TokenHasSpaces => "The token holds blanks.",
+        Refusal::TokenHasInvalidCharacters => "The token is not UTF-8.",
+        Refusal::TokenUnknown => "The token is unknown, expired or revoked.",
+        Refusal::TokenUserInactive | Refusal::JwtUserInactive => "The user of the token is not active.",
+        Refusal::BearerNotTwoWords => "The scheme must be followed by exactly one token.",
+        Refusal::Jwt(JwtFault::Invalid(_)) => {
+            "The token is malformed, not signed by an accepted key, or not meant for this."
+        }
+        Refusal::Jwt(JwtFault::Expired) => "The token has expired.",
+        Refusal::Jwt(JwtFault::Revoked(_)) => "The token has been revoked.",
+        Refusal::Jwt(JwtFault::Unfit(Unfit::NoExpiry)) => "The token does not say when it expires.",
+        Refusal::Jwt(JwtFault::Unfit(Unfit::NoId)) => "The token has no id.",
+        Refusal::Jwt(JwtFault::Unfit(Unfit::NoType)) => "The token does not say of which type it is.",
+        Refusal::Jwt(JwtFault::Unfit(Unfit::WrongType)) => "The token is of a type that is not accepted.",
+        Refusal::JwtUserUnnamed => "The token names no user.",
+        Refusal::JwtUserNotFound => "The user of the token is not known.",
+        Refusal::JwtPasswordChanged => "The password of the token's user has been changed.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use http::header::WWW_AUTHENTICATE;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::auth::Refused;
+    use crate::credential::Defect;
+    use crate::proxy::answers::Answers;
+    use crate::proxy::reply::reply;
+
+    fn check(rejection: &Rejection, status: u16, code: &str, expected: &[&str]) {
+        let scheme = |by, name: &str, realm: Option<&str>| Scheme {
+            by,
+            name: name.to_owned(),
+            realm: realm.map(str::to_owned),
+        };
+        let answers = Answers::Problem {
+            schemes: vec![
+                scheme(0, "Bearer", Some("api")),
+                scheme(0, "JWT", Some("api")),
+                scheme(1, "Token", None),
+            ],
+            scope: Some("orders:read".to_owned()),
+        };
+        let id = RequestId::random();
+        let response = reply(rejection, &answers, &id);
+        let problem: Value = serde_json::from_slice(response.body()).expect("every body is JSON");
+        let title = response.status().canonical_reason();
+        assert_eq!(response.status().as_u16(), status, "{rejection:?}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert_eq!(
+            (
+                problem["type"].as_str(),
+                problem["title"].as_str(),
+                &problem["status"],
+                problem["code"].as_str(),
+                problem["request_id"].as_str()
+            ),
+            (
+                Some("about:blank"),
+                title,
+                &json!(status),
+                Some(code),
+                Some(id.as_str())
+            )
+        );
+        let said = problem["detail"].as_str().unwrap_or_default();
+        assert!(said.ends_with('.') && !said.contains(['"', '\\']), "{said}");
+        let challenges: Vec<_> = response
+            .headers()
+            .get_all(WWW_AUTHENTICATE)
+            .iter()
+            .map(|value| value.to_str().expect("plain ASCII"))
+            .collect();
+        assert_eq!(challenges, expected, "{rejection:?}");
+    }
+
+    #[test]
+    fn each_scheme_is_challenged_and_the_one_that_was_tried_hears_why() {
+        check(
+            &Rejection::NobodyKnown,
+            401,
+            "no_credential",
+            &[
+                "Bearer realm=\"api\", scope=\"orders:read\"",
+                "JWT realm=\"api\", scope=\"orders:read\"",
+                "Token scope=\"orders:read\"",
+            ],
+        );
+        let refused = |by, refusal| Rejection::Refused(Refused { by, refusal });
+        let expired = "error=\"invalid_token\", error_description=\"The token has expired.\"";
+        check(
+            &refused(0, Refusal::Jwt(JwtFault::Expired)),
+            401,
+            "jwt_expired",
+            &[
+                &format!("Bearer realm=\"api\", {expired}, scope=\"orders:read\""),
+                &format!("JWT realm=\"api\", {expired}, scope=\"orders:read\""),
+                "Token scope=\"orders:read\"",
+            ],
+        );
+        let unknown = "error=\"invalid_token\", error_description=\"The token is unknown, expired or revoked.\"";
+        check(
+            &refused(1, Refusal::TokenUnknown),
+            401,
+            "token_unknown",
+            &[
+                "Bearer realm=\"api\", scope=\"orders:read\"",
+                "JWT realm=\"api\", scope=\"orders:read\"",
+                &format!("Token {unknown}, scope=\"orders:read\""),
+            ],
+        );
+    }
+
+    #[test]
+    fn more_scope_is_asked_for_where_it_would_help_and_only_there() {
+        let lacking =
+            "error=\"insufficient_scope\", error_description=\"The token does not allow this: it lacks a scope.\"";
+        check(
+            &Rejection::NotAllowed(Unmet::Scopes),
+            403,
+            "not_allowed",
+            &[
+                &format!("Bearer realm=\"api\", {lacking}, scope=\"orders:read\""),
+                &format!("JWT realm=\"api\", {lacking}, scope=\"orders:read\""),
+                &format!("Token {lacking}, scope=\"orders:read\""),
+            ],
+        );
+        check(&Rejection::NotAllowed(Unmet::Other), 403, "not_allowed", &[]);
+        check(&Rejection::NoRoute, 404, "no_route", &[]);
+        check(&Rejection::HeadTooSlow, 408, "head_too_slow", &[]);
+        let wrong_method = Rejection::MethodNotAllowed {
+            sent: Method::POST,
+            allowed: vec![Method::GET],
+        };
+        check(&wrong_method, 405, "method_not_allowed", &[]);
+    }
+
+    #[test]
+    fn no_refusal_tells_which_check_failed_if_simplejwt_would_not() {
+        let texts = Defect::ALL.map(|defect| description(Refusal::Jwt(defect.into())));
+        assert!(texts.iter().all(|text| *text == texts[0]));
+    }
+}
