@@ -242,6 +242,86 @@ fn the_plain_profile_takes_tokens_that_know_nothing_of_django() {
 }
 
 #[test]
+fn an_access_token_of_rfc_9068_says_that_it_is_one() {
+    let upstream = RecordingUpstream::start();
+    let signer = Signer::new(Algorithm::ES256);
+    let gate = Gate::start(
+        &with_keys(&upstream, &[&signer])
+            .jwt("profile = \"rfc9068\"")
+            .jwt("issuer = \"https://as.example\"")
+            .jwt("audience = \"orders\""),
+    );
+    let claims = |more: serde_json::Value| {
+        let mut claims = json!({
+            "iss": "https://as.example", "aud": ["orders", "x"], "sub": "ada-1", "client_id": "app", "jti": "canary-1",
+            "iat": now(), "exp": now() + 60,
+        });
+        for (name, value) in more.as_object().unwrap() {
+            match value {
+                serde_json::Value::Null => drop(claims.as_object_mut().unwrap().remove(name)),
+                value => claims[name] = value.clone(),
+            }
+        }
+        claims.to_string().into_bytes()
+    };
+    let sealed = |typ: &str, more: serde_json::Value| {
+        let header = json!({ "alg": "ES256", "typ": typ }).to_string();
+        signer.seal(&header, &claims(more))
+    };
+    for typ in ["at+jwt", "application/at+jwt", "AT+JWT"] {
+        assert_eq!(status(&gate, &sealed(typ, json!({}))), 200, "{typ}");
+    }
+    assert_eq!(upstream.last().header("x-user-id"), Some("ada-1"));
+    // An id token of the same issuer is not one, nor is a token that says less than it must.
+    refused(&gate, &upstream, &sealed("JWT", json!({})), "Token is invalid");
+    let untyped = signer.seal(r#"{"alg":"ES256"}"#, &claims(json!({})));
+    refused(&gate, &upstream, &untyped, "Token is invalid");
+    for (more, message) in [
+        (json!({ "iss": null }), "Token is invalid"),
+        (json!({ "aud": null }), "Token is invalid"),
+        (json!({ "aud": "x" }), "Token is invalid"),
+        (json!({ "sub": null }), "Token is invalid"),
+        (json!({ "client_id": null }), "Token is invalid"),
+        (json!({ "iat": null }), "Token is invalid"),
+        (json!({ "exp": null }), "Token has no 'exp' claim"),
+        (json!({ "jti": null }), "Token has no id"),
+    ] {
+        refused(&gate, &upstream, &sealed("at+jwt", more), message);
+    }
+}
+
+#[test]
+fn the_log_says_which_check_a_client_is_not_told_of() {
+    let upstream = RecordingUpstream::start();
+    let signer = Signer::new(Algorithm::ES256);
+    let gate = Gate::start(&with_keys(&upstream, &[&signer]).jwt("audience = \"orders\""));
+    let stranger = Signer::new(Algorithm::ES256);
+    for (token, reason) in [
+        (stranger.access(), "signature"),
+        (Signer::new(Algorithm::HS256).access(), "algorithm"),
+        ("a.b".to_owned(), "form"),
+        (signer.access(), "audience"),
+        (signer.with(&json!({ "nbf": now() + 60 })), "not before"),
+    ] {
+        refused(&gate, &upstream, &token, "Token is invalid");
+        gate.logged(&["\"outcome\":\"jwt_invalid\"", &format!("\"reason\":\"{reason}\"")]);
+    }
+}
+
+#[test]
+fn a_float_is_an_id_only_where_a_user_is_looked_up_by_it() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let signer = Signer::new(Algorithm::ES256);
+    let float = signer.with(&json!({ "user_id": 42.0 }));
+    let looked_up = Gate::start(&with_store(&redis, &upstream, &signer));
+    assert_eq!(status(&looked_up, &float), 200);
+    assert_eq!(upstream.last().header("x-user-id"), Some("42"));
+    let believed = Gate::start(&with_keys(&upstream, &[&signer]));
+    assert_eq!(status(&believed, &float), 401);
+    assert_eq!(status(&believed, &signer.with(&json!({ "username": 1.5 }))), 401);
+}
+
+#[test]
 fn static_keys_are_told_apart_by_kid_where_both_sides_have_one() {
     let upstream = RecordingUpstream::start();
     let (one, other) = (Signer::new(Algorithm::ES256).kid("one"), Signer::new(Algorithm::ES256));
