@@ -7,6 +7,7 @@
 //! cli            one file per command family; no logic of their own
 //! app            Config -> App: build every part once, bind, spawn, drain
 //! signal         SIGTERM and SIGINT -> drain, SIGHUP -> reload, as one stream of events
+//! fuzzing        doors for fuzzers: any bytes in, a panic where something no longer holds
 //! -- 4  configuration: makes the settings that lower floors declare
 //! config         gateway.toml: read, checked whole, every problem with its line and what to write instead
 //! examples       what certs-example holds, and how to know it again
@@ -36,6 +37,8 @@ pub mod cli;
 pub mod config;
 pub mod credential;
 pub mod examples;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod identity;
 pub mod outbound;
 pub mod path;
