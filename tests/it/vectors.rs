@@ -111,6 +111,29 @@ fn wycheproof_keys_never_verify_what_they_must_not() {
 }
 
 #[test]
+fn nothing_that_is_encrypted_is_a_credential() {
+    let Some(folder) = vectors() else { return };
+    let mut judged = 0;
+    for group in read(&folder, "wycheproof/json_web_encryption_test.json")["testGroups"]
+        .as_array()
+        .unwrap()
+    {
+        for name in ["private", "public"] {
+            let Some(jwk) = group.get(name) else { continue };
+            for test in group["tests"].as_array().unwrap() {
+                judged += 1;
+                assert!(
+                    !verifies(jwk, test["jwe"].as_str().unwrap_or_default()),
+                    "{}",
+                    test["tcId"]
+                );
+            }
+        }
+    }
+    assert!(judged >= 139, "{judged}");
+}
+
+#[test]
 fn the_cookbooks_compact_signatures_hold_and_unencoded_payloads_do_not() {
     let Some(folder) = vectors() else { return };
     for file in [
