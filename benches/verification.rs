@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use authgate::auth::jwt::keys::{Algorithm, VerificationKey};
 use authgate::auth::jwt::sign::SigningKey;
-use authgate::auth::jwt::{JwtAuthenticator, KeySet, Rules, Settings, Shared, Users};
+use authgate::auth::jwt::{JwtAuthenticator, Kept, KeySet, Rules, Settings, Shared, Users};
 use authgate::auth::{Authenticator, Chain, Now, Verdict, cache};
 use authgate::secret::Secret;
 use futures_util::FutureExt;
@@ -58,7 +58,7 @@ impl Bench {
                 ttl: Duration::from_secs(3600),
                 ..cache::Settings::default()
             },
-            kept_claims: Vec::new(),
+            kept: Kept::default(),
         };
         let jwt = JwtAuthenticator::new(Shared::new(settings, Arc::from([])), None, None);
         let mut headers = HeaderMap::new();

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::auth::jwt::keys::{Algorithm, VerificationKey};
 use crate::auth::jwt::sign::SigningKey;
-use crate::auth::jwt::{self, JwtAuthenticator, KeySet, Rules, Settings, Users};
+use crate::auth::jwt::{self, JwtAuthenticator, Kept, KeySet, Rules, Settings, Users};
 use crate::auth::record::{self, TokenRecord, UserRecord};
 use crate::auth::{Authenticator, Chain, Now, Verdict, cache};
 use crate::credential::{Judge, Presented, Shape};
@@ -246,6 +246,6 @@ fn settings() -> Settings {
             negative_entries: 0,
             ..cache::Settings::default()
         },
-        kept_claims: Vec::new(),
+        kept: Kept::default(),
     }
 }

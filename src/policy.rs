@@ -138,7 +138,8 @@ pub struct Membership {
 }
 
 impl Membership {
-    fn is_empty(&self) -> bool {
+    /// Nothing is asked.
+    pub fn is_empty(&self) -> bool {
         self.any.is_empty() && self.all.is_empty()
     }
 

@@ -113,6 +113,11 @@ impl IdentityTable {
         })
     }
 
+    /// Whether this table tells of that.
+    pub fn tells(&self, wanted: &Source) -> bool {
+        self.headers.iter().any(|(_, source)| source == wanted)
+    }
+
     /// The header values for somebody.
     ///
     /// # Errors

@@ -1,43 +1,28 @@
 //! A real Django, DRF and SimpleJWT project behind the gateway, served by gunicorn. `AUTHGATE_VENV` names a venv that has them.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::harness::gunicorn::{self, Gunicorn};
 use crate::harness::program::{authgate_reading, run};
-use crate::harness::{Gate, Redis, config, get, post, signal};
+use crate::harness::{Gate, Redis, config, get, post};
 
 const PASSWORD: &str = "canary-correct-horse";
 
 /// The application, with a database of its own.
 struct Django {
+    gunicorn: Option<Gunicorn>,
     folder: tempfile::TempDir,
-    venv: PathBuf,
-    gunicorn: Option<Child>,
-    url: String,
     users: Value,
-}
-
-impl Drop for Django {
-    fn drop(&mut self) {
-        if let Some(mut gunicorn) = self.gunicorn.take() {
-            signal(gunicorn.id(), "TERM");
-            let _ = gunicorn.wait();
-        }
-    }
 }
 
 impl Django {
     /// `None` where there is no venv.
     fn start() -> Option<Self> {
-        let Some(venv) = std::env::var_os("AUTHGATE_VENV").map(PathBuf::from) else {
-            eprintln!("skipped: AUTHGATE_VENV names no venv with tests/django/requirements.txt");
-            return None;
-        };
         let folder = tempfile::tempdir().unwrap();
+        gunicorn::command("python", folder.path())?;
         fs::write(
             folder.path().join("jwt.secret"),
             "canary-0123456789-0123456789-0123456789",
@@ -45,43 +30,23 @@ impl Django {
         .unwrap();
         let mut django = Self {
             folder,
-            venv,
             gunicorn: None,
-            url: String::new(),
             users: Value::Null,
         };
         django.users = serde_json::from_str(&run(django.python(&["setup_test_db.py"]), b"").good()).unwrap();
-        let mut gunicorn = django.command("gunicorn");
-        let mut child = gunicorn
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("gunicorn");
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut lines = stderr.lines().map_while(Result::ok);
-        let at = lines.find_map(|line| {
-            Some(
-                line.split_once("Listening at: ")?
-                    .1
-                    .split_whitespace()
-                    .next()?
-                    .to_owned(),
-            )
-        });
-        std::thread::spawn(move || lines.for_each(drop));
-        django.gunicorn = Some(child);
-        django.url = at.expect("gunicorn says where it listens");
+        django.gunicorn = Some(Gunicorn::start(django.command("gunicorn")));
         Some(django)
     }
 
+    fn url(&self) -> String {
+        self.gunicorn.as_ref().expect("started").url.clone()
+    }
+
     fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(self.venv.join("bin").join(name));
+        let mut command = gunicorn::command(name, self.folder.path()).expect("a venv");
         command
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/django"))
-            .env("DJANGO_DB", self.folder.path().join("db.sqlite3"))
             .env("DJANGO_TEST_PASSWORD", PASSWORD)
-            .env("DJANGO_JWT_SECRET_FILE", self.folder.path().join("jwt.secret"))
-            .env("PYTHONDONTWRITEBYTECODE", "1");
+            .env("DJANGO_JWT_SECRET_FILE", self.folder.path().join("jwt.secret"));
         command
     }
 
@@ -107,7 +72,7 @@ impl Django {
                 .jwt(&keys)
                 .jwt("users = \"none\"")
                 .identity("headers = { X-User-Id = \"id\", X-Auth-Source = \"authenticator\" }")
-                .upstream("app", std::slice::from_ref(&self.url))
+                .upstream("app", &[self.url()])
                 .route("/api/*", "authenticate = [\"token\", \"jwt\"]")
                 .public("/api/token/*")
                 .public("/api/token-auth/")

@@ -28,6 +28,7 @@ mod fuzzing;
 mod identity_fields;
 mod jwt_auth;
 mod limits;
+mod oracle;
 mod outage;
 mod policy;
 mod problem;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use authgate::auth::cache;
 use authgate::auth::jwt::keys::{Algorithm, VerificationKey};
-use authgate::auth::jwt::{KeySet, Rules, Settings, Users, verified_payload};
+use authgate::auth::jwt::{Kept, KeySet, Rules, Settings, Users, verified_payload};
 use serde_json::{Value, json};
 
 /// The folder, named by `AUTHGATE_VECTORS`, else beside the project.
@@ -46,7 +46,7 @@ fn verifies(jwk: &Value, jws: &str) -> bool {
         },
         revocation: None,
         cache: cache::Settings::default(),
-        kept_claims: Vec::new(),
+        kept: Kept::default(),
     };
     verified_payload(&settings, jws.as_bytes()).is_ok()
 }

@@ -170,7 +170,7 @@ fn whole_part(number: f64) -> i128 {
 
 /// ASCII only: blanks around, a sign, digits with single `_` between them.
 fn digits(text: &str) -> Option<i128> {
-    let text = text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\u{b}');
+    let text = text.trim_matches(|c: char| matches!(c, '\t'..='\r' | ' '));
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),

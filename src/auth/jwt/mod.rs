@@ -21,7 +21,7 @@ use self::claims::Claims;
 use self::keys::VerificationKey;
 use self::named::NamedUser;
 use self::segments::Segments;
-pub use self::settings::{KeySet, Required, Rules, Settings, TokenType, UserIdField, Users};
+pub use self::settings::{Kept, KeySet, Required, Rules, Settings, TokenType, UserIdField, Users};
 use super::cache::VerdictCache;
 use super::store::{Store, StoreError, TokenDigest};
 use super::{Judged, Now};
@@ -242,7 +242,7 @@ impl JwtAuthenticator {
                     email: user.email,
                     groups: user.groups,
                     scopes: Vec::new(),
-                    claims: claims.only(&settings.kept_claims),
+                    claims: claims.only(&settings.kept.claims),
                     attributes: user.attributes,
                 }
             }

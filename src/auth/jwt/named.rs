@@ -140,17 +140,18 @@ impl JwtAuthenticator {
                 _ => Ok(Vec::new()),
             }
         };
+        let kept = &self.shared.settings.kept;
+        let email = claims.text("email").filter(|_| kept.email).map(text).transpose()?;
+        let groups = claims.get("groups").filter(|groups| kept.groups && groups.is_array());
+        let scopes = claims.get("scope").or(claims.get("scp")).filter(|_| kept.scopes);
         Ok(Facts {
             authenticator: Arc::clone(&self.shared.settings.name),
             id,
             username,
-            email: claims.text("email").map(text).transpose()?,
-            groups: match claims.get("groups") {
-                Some(groups @ Value::Array(_)) => words(Some(groups))?,
-                _ => Vec::new(),
-            },
-            scopes: words(claims.get("scope").or(claims.get("scp")))?,
-            claims: claims.only(&self.shared.settings.kept_claims),
+            email,
+            groups: words(groups)?,
+            scopes: words(scopes)?,
+            claims: claims.only(&kept.claims),
             attributes: serde_json::Map::new(),
         })
     }

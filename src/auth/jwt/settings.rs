@@ -31,8 +31,22 @@ pub struct Settings {
     pub revocation: Option<Arc<str>>,
     /// What is remembered.
     pub cache: cache::Settings,
-    /// Claims that identities keep, because a route or an `[identity]` table asks for them.
-    pub kept_claims: Vec<String>,
+    /// What identities keep of the claims.
+    pub kept: Kept,
+}
+
+/// What identities keep of the claims, because a route or an `[identity]` table asks for it. What nobody asks for is not looked at,
+/// and so refuses nobody.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// These, as they are.
+    pub claims: Vec<String>,
+    /// `email`.
+    pub email: bool,
+    /// `groups`.
+    pub groups: bool,
+    /// `scope`, or `scp`.
+    pub scopes: bool,
 }
 
 /// Keys, and how a token chooses among them.

@@ -3,20 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::auth::jwt::Kept;
 use crate::config::{Authenticator, Route};
-use crate::outbound::identity::IdentityTable;
-use crate::policy::Policy;
+use crate::outbound::identity::{IdentityTable, Source};
+use crate::policy::{Policy, Requirements};
 
 /// Tells every JWT authenticator what to keep.
 pub(super) fn keep(authenticators: &mut BTreeMap<Arc<str>, Authenticator>, table: &IdentityTable, routes: &[Route]) {
-    let required = routes.iter().flat_map(|route| match &route.policy {
-        Policy::Authenticated { require, .. } => require.claims.as_slice(),
-        Policy::Public => &[],
-    });
-    let names: BTreeSet<&str> = table.claims().chain(required.map(|(name, _)| name.as_str())).collect();
+    let required: Vec<&Requirements> = routes
+        .iter()
+        .filter_map(|route| match &route.policy {
+            Policy::Authenticated { require, .. } => Some(require),
+            Policy::Public => None,
+        })
+        .collect();
+    let claims = required.iter().flat_map(|require| &require.claims);
+    let names: BTreeSet<&str> = table.claims().chain(claims.map(|(name, _)| name.as_str())).collect();
+    let kept = Kept {
+        claims: names.iter().map(ToString::to_string).collect(),
+        email: table.tells(&Source::Email),
+        groups: table.tells(&Source::Groups) || required.iter().any(|require| !require.groups.is_empty()),
+        scopes: table.tells(&Source::Scopes) || required.iter().any(|require| !require.scopes.is_empty()),
+    };
     for authenticator in authenticators.values_mut() {
         match authenticator {
-            Authenticator::Jwt(jwt) => jwt.kept_claims = names.iter().map(ToString::to_string).collect(),
+            Authenticator::Jwt(jwt) => jwt.kept = kept.clone(),
             Authenticator::Token(_) => {}
         }
     }

@@ -9,7 +9,7 @@ use super::authenticators::{cache, header, schemes};
 use super::identity::Identity;
 use super::keys::key_set;
 use super::stores::NONE;
-use crate::auth::jwt::{KeySet, Rules, Settings, TokenType, UserIdField, Users};
+use crate::auth::jwt::{Kept, KeySet, Rules, Settings, TokenType, UserIdField, Users};
 use crate::config::reader::{Item, Section, Zero};
 
 const DEFAULT_TOKEN_BYTES: usize = 16 * 1024;
@@ -74,7 +74,7 @@ pub(super) fn jwt(mut section: Section<'_>, name: Arc<str>, stores: &Names, iden
         users,
         revocation,
         cache,
-        kept_claims: Vec::new(),
+        kept: Kept::default(),
     })
 }
 

@@ -8,7 +8,7 @@ use tracing::Level;
 
 use super::{LEAST, good};
 use crate::auth::cache;
-use crate::auth::jwt::{KeySet, TokenType, UserIdField, Users};
+use crate::auth::jwt::{Kept, KeySet, TokenType, UserIdField, Users};
 use crate::auth::store::Kind;
 use crate::config::Authenticator;
 use crate::outbound::identity::CredentialMode;
@@ -74,7 +74,7 @@ fn what_is_not_written_is_as_the_contract_says() {
         (&**store, *field, *check_active, revoke_claim.as_deref()),
         ("redis", UserIdField::Id, true, None)
     );
-    assert!(jwt.kept_claims.is_empty());
+    assert_eq!(jwt.kept, Kept::default());
 
     let names: Vec<&str> = config.identity.names().map(http::HeaderName::as_str).collect();
     assert_eq!(names, ["x-user-id", "x-user-name"]);
@@ -200,7 +200,8 @@ fn every_key_that_is_built_is_read() {
         ("file", UserIdField::Username, false)
     );
     assert_eq!(revoke_claim.as_deref(), Some("pw"));
-    assert_eq!(jwt.kept_claims, ["level", "org", "tenant"]);
+    assert_eq!(jwt.kept.claims, ["level", "org", "tenant"]);
+    assert!(jwt.kept.groups && jwt.kept.scopes);
     let Authenticator::Jwt(plain) = &config.authenticators["plain"] else {
         panic!("another kind")
     };

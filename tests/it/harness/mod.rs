@@ -3,6 +3,7 @@
 pub mod client;
 pub mod config;
 pub mod gate;
+pub mod gunicorn;
 pub mod h2;
 pub mod mint;
 pub mod pki;
