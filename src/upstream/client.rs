@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HOST;
+use http::header::{HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Response, StatusCode};
+use http_body::Body;
 use hyper::client::conn::http1::SendRequest;
 use rustls::ClientConfig;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -124,6 +125,11 @@ impl Upstream {
         response_timeout: Option<Duration>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let mut request = request.into_request();
+        if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+            // Said in so many words: hyper would take a GET of unknown length for one without a body, and drop it.
+            let chunked = HeaderValue::from_static("chunked");
+            request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+        }
         let progress = request.body().progress();
         let bound = response_timeout.unwrap_or(self.inner.settings.response_timeout);
         loop {

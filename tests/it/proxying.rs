@@ -41,6 +41,30 @@ fn a_pooled_connection_that_has_gone_stale_is_no_error() {
 }
 
 #[test]
+fn a_get_may_have_a_body_of_unknown_length() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream));
+    for method in ["GET", "HEAD", "DELETE", "OPTIONS"] {
+        let mut chunked = call(method, "/x").header("Transfer-Encoding", "chunked");
+        chunked.body = b"5\r\nquery\r\n0\r\n\r\n".to_vec();
+        assert_eq!(gate.call(&chunked).status, 200, "{method}");
+        let seen = upstream.last();
+        assert_eq!(
+            (
+                seen.text().as_str(),
+                seen.header("transfer-encoding"),
+                seen.header("content-length")
+            ),
+            ("query", Some("chunked"), None),
+            "{method}"
+        );
+        let bare = gate.call(&call(method, "/x"));
+        assert_eq!(bare.status, 200, "{method}");
+        assert_eq!(upstream.last().header("transfer-encoding"), None, "{method}");
+    }
+}
+
+#[test]
 fn bodies_pass_whole_in_either_framing_and_protocol() {
     let upstream = RecordingUpstream::start();
     let big: Vec<u8> = (0..3 * MIB).map(|at| u8::try_from(at % 251).unwrap()).collect();
