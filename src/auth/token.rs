@@ -104,19 +104,25 @@ impl TokenAuthenticator {
         if std::str::from_utf8(key).is_err() {
             return Ok(Some(Err(Refusal::TokenHasInvalidCharacters)));
         }
-        if judge == Judge::OnlyToRefuse {
-            return Ok(Some(Err(Refusal::TokenUnknown)));
-        }
+        let verdict = self.look_up(key, now).await?;
+        // What was pieced together may be refused for what it is, and is never accepted.
+        Ok(Some(match judge {
+            Judge::InFull => verdict,
+            Judge::OnlyToRefuse => Err(verdict.err().unwrap_or(Refusal::TokenUnknown)),
+        }))
+    }
+
+    async fn look_up(&self, key: &[u8], now: Now) -> Result<Result<Arc<Identity>, Refusal>, StoreError> {
         let digest = TokenDigest::of(key);
         if let Some(verdict) = self.shared.cache.find(digest.as_bytes(), now) {
-            return Ok(Some(verdict));
+            return Ok(verdict);
         }
         let judged = match self.store.token(&digest).await? {
             None => Judged::Refused(Refusal::TokenUnknown),
             Some(facts) => self.weigh(facts, now),
         };
         self.shared.cache.insert(*digest.as_bytes(), &judged, now);
-        Ok(Some(judged.into_verdict()))
+        Ok(judged.into_verdict())
     }
 
     fn weigh(&self, facts: TokenFacts, now: Now) -> Judged {

@@ -12,6 +12,9 @@ use crate::credential::{Defect, JwtFault, Unfit};
 /// The last second of the year 9999: what Python's `datetime` can hold, and what no honest token exceeds.
 const LAST_SECOND: i128 = 253_402_300_799;
 
+/// What Python reads of a string of digits, unless it is told otherwise.
+const MOST_DIGITS: usize = 4300;
+
 /// Claims that have passed every check up to the token's own revocation.
 #[derive(Debug)]
 pub(super) struct Claims {
@@ -179,7 +182,7 @@ fn digits(text: &str) -> Option<i128> {
     let well_formed = digits
         .split('_')
         .all(|run| !run.is_empty() && run.bytes().all(|byte| byte.is_ascii_digit()));
-    if !well_formed {
+    if !well_formed || digits.bytes().filter(u8::is_ascii_digit).count() > MOST_DIGITS {
         return None;
     }
     let value = digits.bytes().filter(u8::is_ascii_digit).fold(0_i128, |value, digit| {
@@ -259,6 +262,9 @@ mod tests {
             ("nbf", json!(1_700_000_001), Err(JwtFault::Invalid(Defect::NotBefore))),
             ("iat", json!(1_700_000_001), Err(JwtFault::Invalid(Defect::IssuedAt))),
             ("iat", json!(" +1_700 "), Ok(())),
+            ("iat", json!("0".repeat(4300)), Ok(())),
+            ("iat", json!("0".repeat(4301)), Err(JwtFault::Invalid(Defect::IssuedAt))),
+            ("exp", json!("0".repeat(4301)), Err(JwtFault::Invalid(Defect::Expiry))),
             ("iat", json!("1__0"), Err(JwtFault::Invalid(Defect::IssuedAt))),
             ("iat", json!(u64::MAX), Err(JwtFault::Invalid(Defect::IssuedAt))),
             ("iat", json!(-1e300), Ok(())),
