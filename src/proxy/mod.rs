@@ -119,12 +119,11 @@ impl Proxy {
         response.map(|body| ResponseBody::own(body, outcome, guard))
     }
 
-    /// The answer to a head that did not come to its end in time, as bytes: hyper has no request to answer yet.
-    pub fn head_too_slow(&self, peer: &Peer) -> Bytes {
+    /// The answer to a head that nobody has read to its end, as bytes: there is no request that a library could answer.
+    pub fn refuse_head(&self, peer: &Peer, rejection: &Rejection) -> Bytes {
         let mut outcome = Outcome::open(&self.metrics, self.log, peer.ip(), None, &self.no_route);
-        let rejection = Rejection::HeadTooSlow;
-        outcome.rejected(rejection.status(&self.nowhere), rejection.label(), None);
-        reply::to_http1(&reply::reply(&rejection, &self.nowhere, outcome.id()))
+        outcome.rejected(rejection.status(&self.nowhere), rejection.label(), reason(rejection));
+        reply::to_http1(&reply::reply(rejection, &self.nowhere, outcome.id()))
     }
 
     /// Which route a request belongs to, and to which host.

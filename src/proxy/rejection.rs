@@ -14,6 +14,12 @@ pub enum Rejection {
     /// It cannot be read in one way only: its Host, its target, its path.
     #[error("the request can be read in more than one way: {0}")]
     Malformed(&'static str),
+    /// Its target is longer than it may be.
+    #[error("the target is longer than it may be")]
+    TargetTooLong,
+    /// Its fields are more or longer than they may be.
+    #[error("the head is larger than it may be")]
+    HeadTooLarge,
     /// Its head did not come to its end in time.
     #[error("the head of the request came too slowly")]
     HeadTooSlow,
@@ -62,6 +68,8 @@ impl Rejection {
             | Self::RepeatedCredential
             | Self::Body(BodyFault::Broken)
             | Self::Upstream(UpstreamError::RequestBody(BodyFault::Broken)) => StatusCode::BAD_REQUEST,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
@@ -95,6 +103,8 @@ impl Rejection {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "malformed",
+            Self::TargetTooLong => "target_too_long",
+            Self::HeadTooLarge => "head_too_large",
             Self::HeadTooSlow => "head_too_slow",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed { .. } => "method_not_allowed",

@@ -1,18 +1,16 @@
 //! What a connection is doing, and when it has done so for too long.
 //!
 //! hyper has one timer for a request's head and runs it on idle connections too; `[server.limits]` tells the two apart. So the
-//! connection notes when bytes come and when requests begin and end, and one lazily armed timer looks at the notes. A busy
+//! connection notes when heads and requests begin and end, and one lazily armed timer looks at the notes. A busy
 //! connection costs no timer operation at all.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// What a connection is doing.
@@ -29,39 +27,56 @@ pub(super) enum Phase {
 /// The notes of one connection.
 #[derive(Debug)]
 pub(super) struct Clock {
-    phase: Cell<Phase>,
+    idle_since: Cell<Instant>,
+    /// Only HTTP/1 has heads that can be slow; HTTP/2 says other things than requests.
+    head_since: Cell<Option<Instant>>,
     requests: Cell<usize>,
-    /// HTTP/2 says other things than requests; only HTTP/1 bytes begin a head.
-    heads: bool,
+    /// Whoever waits for the last request to end.
+    waiting: RefCell<Option<Waker>>,
 }
 
 impl Clock {
-    pub(super) fn for_http1() -> Rc<Self> {
+    pub(super) fn new() -> Rc<Self> {
         Rc::new(Self {
-            phase: Cell::new(Phase::Idle(Instant::now())),
+            idle_since: Cell::new(Instant::now()),
+            head_since: Cell::new(None),
             requests: Cell::new(0),
-            heads: true,
+            waiting: RefCell::new(None),
         })
     }
 
-    pub(super) fn for_http2() -> Rc<Self> {
-        Rc::new(Self {
-            phase: Cell::new(Phase::Idle(Instant::now())),
-            requests: Cell::new(0),
-            heads: false,
-        })
-    }
-
-    fn bytes_came(&self) {
-        if self.heads && matches!(self.phase.get(), Phase::Idle(_)) {
-            self.phase.set(Phase::Head(Instant::now()));
+    fn phase(&self) -> Phase {
+        match (self.requests.get(), self.head_since.get()) {
+            (0, None) => Phase::Idle(self.idle_since.get()),
+            (0, Some(since)) => Phase::Head(since),
+            _ => Phase::Busy,
         }
+    }
+
+    /// Ready once no request is under way.
+    pub(super) fn poll_done(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.requests.get() == 0 {
+            return Poll::Ready(());
+        }
+        self.waiting.replace(Some(cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// Part of a head has come, and not yet the end of it.
+    pub(super) fn head_began(&self) {
+        if self.head_since.get().is_none() {
+            self.head_since.set(Some(Instant::now()));
+        }
+    }
+
+    /// No head is under way.
+    pub(super) fn head_ended(&self) {
+        self.head_since.set(None);
     }
 
     /// A request has begun; it ends with the guard.
     pub(super) fn begin(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get() + 1);
-        self.phase.set(Phase::Busy);
         Busy(Rc::clone(self))
     }
 }
@@ -75,7 +90,11 @@ impl Drop for Busy {
         let left = self.0.requests.get().saturating_sub(1);
         self.0.requests.set(left);
         if left == 0 {
-            self.0.phase.set(Phase::Idle(Instant::now()));
+            self.0.idle_since.set(Instant::now());
+            let waiting = self.0.waiting.take();
+            if let Some(waiting) = waiting {
+                waiting.wake();
+            }
         }
     }
 }
@@ -104,7 +123,7 @@ impl Overdue {
 impl Overdue {
     /// What the connection is doing.
     pub(super) fn phase(&self) -> Phase {
-        self.clock.phase.get()
+        self.clock.phase()
     }
 }
 
@@ -113,7 +132,7 @@ impl Future for Overdue {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Phase> {
         loop {
-            let phase = self.clock.phase.get();
+            let phase = self.clock.phase();
             let end = match phase {
                 Phase::Busy => return Poll::Pending,
                 Phase::Idle(since) => since + self.idle,
@@ -129,56 +148,5 @@ impl Future for Overdue {
             }
             self.sleep.as_mut().reset(end);
         }
-    }
-}
-
-/// An IO that notes when bytes come.
-#[derive(Debug)]
-pub(super) struct Noted<T> {
-    io: T,
-    clock: Rc<Clock>,
-}
-
-impl<T> Noted<T> {
-    pub(super) fn new(io: T, clock: Rc<Clock>) -> Self {
-        Self { io, clock }
-    }
-
-    pub(super) fn into_inner(self) -> T {
-        self.io
-    }
-}
-
-impl<T: Read + Unpin> Read for Noted<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        self.clock.bytes_came();
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<T: Write + Unpin> Write for Noted<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 }

@@ -14,17 +14,19 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::debug;
 
-use super::clock::{Busy, Clock, Noted, Overdue, Phase};
+use super::clock::{Busy, Clock, Overdue, Phase};
 use super::gather;
+use super::guard::{Bounds, Fault, Guarded};
 use super::worker::{Stage, Worker};
 use crate::outbound::forwarded::{Peer, Scheme};
 use crate::proxy::body::ResponseBody;
+use crate::proxy::rejection::Rejection;
 use crate::tls::provider;
 
 /// What h2 may hold of responses that a client does not read, for each stream.
@@ -34,8 +36,12 @@ const H2_STREAM_WINDOW: u32 = 256 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// How long an HTTP/2 client has to answer a GOAWAY (RFC 9113, section 6.8) before its idle connection is closed all the same.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// How long the last words to a client may take.
+/// How long the last words to a client may take, and what it still sends may keep us.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How much of that is taken.
+const MOST_UNREAD: usize = 256 * 1024;
+/// What the parser may hold beyond a head of the largest size: it must never be the one to find a head too large.
+const PARSER_ROOM: usize = 16 * 1024;
 
 /// Serves a connection until it ends, and never longer than it may.
 pub(super) async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
@@ -126,14 +132,18 @@ fn service(
 }
 
 async fn http1<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, worker: &Rc<Worker>) {
-    let (limits, clock) = (worker.limits(), Clock::for_http1());
-    let io = Noted::new(TokioIo::new(io), Rc::clone(&clock));
+    let (limits, clock) = (worker.limits(), Clock::new());
+    let bounds = Bounds {
+        bytes: limits.header_bytes,
+        fields: limits.headers,
+    };
+    let io = Guarded::new(io, Rc::clone(&clock), bounds);
     let (proxy, client) = (worker.proxy(), peer.clone());
     let mut connection = http1::Builder::new()
-        // Heads have a deadline of their own: see `clock`.
+        // Heads have a deadline of their own: see `clock`. They are bounded by the guard, which sees each first.
         .header_read_timeout(None)
         .max_headers(limits.headers)
-        .max_buf_size(limits.header_bytes)
+        .max_buf_size(limits.header_bytes + PARSER_ROOM)
         .serve_connection(io, service(worker, peer, &clock));
     let mut overdue = pin!(Overdue::new(clock, limits.idle_timeout, limits.header_timeout));
     let mut draining = pin!(draining(worker.stage()));
@@ -155,21 +165,54 @@ async fn http1<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, w
         overdue.as_mut().poll(cx).map(Some)
     })
     .await;
-    let Some(phase) = ended_in else { return };
-    let mut io = connection.into_parts().io.into_inner().into_inner();
-    let last_words = async {
-        if let Phase::Head(_) = phase {
-            io.write_all(&proxy.head_too_slow(&client)).await?;
-        }
-        io.shutdown().await
+    let guarded = connection.into_parts().io;
+    let last_words = match (ended_in, guarded.refused()) {
+        (_, Some(fault)) => Some(proxy.refuse_head(&client, &rejection(fault))),
+        (Some(Phase::Head(_)), None) => Some(proxy.refuse_head(&client, &Rejection::HeadTooSlow)),
+        (None | Some(_), None) => None,
     };
-    if let Ok(Err(problem)) = timeout(LAST_WORDS, last_words).await {
-        debug!(%problem, "the last words did not go out");
+    let unread = last_words.is_some() || guarded.is_mid_message();
+    let mut io = guarded.into_inner();
+    let end = async {
+        if let Some(words) = last_words {
+            io.write_all(&words).await?;
+        }
+        io.shutdown().await?;
+        if unread {
+            linger(&mut io).await?;
+        }
+        io::Result::Ok(())
+    };
+    if let Ok(Err(problem)) = timeout(LAST_WORDS, end).await {
+        debug!(%problem, "a connection did not end well");
+    }
+}
+
+/// Takes what a client still sends, within a bound: closing before it is read would reset the connection, and the client might never
+/// see the answer (RFC 9112, section 9.6).
+async fn linger<I: AsyncRead + Unpin>(io: &mut I) -> io::Result<()> {
+    let mut left = MOST_UNREAD;
+    let mut piece = [0; 1024];
+    while left > 0 {
+        let count = io.read(&mut piece).await?;
+        if count == 0 {
+            break;
+        }
+        left = left.saturating_sub(count);
+    }
+    Ok(())
+}
+
+fn rejection(fault: Fault) -> Rejection {
+    match fault {
+        Fault::Malformed(what) => Rejection::Malformed(what),
+        Fault::TargetTooLong => Rejection::TargetTooLong,
+        Fault::HeadTooLarge => Rejection::HeadTooLarge,
     }
 }
 
 async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, worker: &Rc<Worker>) {
-    let (limits, clock) = (worker.limits(), Clock::for_http2());
+    let (limits, clock) = (worker.limits(), Clock::new());
     let (io, flusher) = gather::gather(TokioIo::new(io));
     let header_list = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
     let mut connection = pin!(

@@ -24,6 +24,7 @@ mod examples;
 mod explain;
 mod floors;
 mod forgery;
+mod framing;
 mod fuzzing;
 mod identity_fields;
 mod jwt_auth;

@@ -45,6 +45,8 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec
             }
         },
         Rejection::Malformed(_)
+        | Rejection::TargetTooLong
+        | Rejection::HeadTooLarge
         | Rejection::HeadTooSlow
         | Rejection::Unavailable(_)
         | Rejection::Body(_)
@@ -59,6 +61,8 @@ fn by_status(status: StatusCode) -> &'static str {
         StatusCode::BAD_REQUEST => r#"{"detail":"Malformed request."}"#,
         StatusCode::REQUEST_TIMEOUT => r#"{"detail":"Request Timeout."}"#,
         StatusCode::PAYLOAD_TOO_LARGE => r#"{"detail":"Payload Too Large."}"#,
+        StatusCode::URI_TOO_LONG => r#"{"detail":"URI Too Long."}"#,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => r#"{"detail":"Request Header Fields Too Large."}"#,
         StatusCode::BAD_GATEWAY => r#"{"detail":"Bad gateway."}"#,
         StatusCode::GATEWAY_TIMEOUT => r#"{"detail":"Gateway timeout."}"#,
         _ => r#"{"detail":"Service temporarily unavailable, try again later."}"#,

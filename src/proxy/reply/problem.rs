@@ -75,6 +75,8 @@ fn detail(rejection: &Rejection) -> Cow<'static, str> {
         }
         Rejection::MethodNotAllowed { sent, .. } => return format!("The method {sent} is not allowed here.").into(),
         Rejection::RepeatedCredential => "The credential came in several header lines; send one.",
+        Rejection::TargetTooLong => "The target is longer than it may be.",
+        Rejection::HeadTooLarge => "The header fields are more or longer than they may be.",
         Rejection::HeadTooSlow => "The head of the request did not come to its end in time.",
         Rejection::NoRoute => "Nothing is here.",
         Rejection::NotImplemented => "The method is not implemented.",

@@ -232,6 +232,15 @@ impl Conn {
         })
     }
 
+    /// How long an answer is waited for, from now on.
+    pub fn set_patience(&mut self, patience: Duration) {
+        let tcp = match &self.wire.stream {
+            Socket::Plain(tcp) => tcp,
+            Socket::Tls(tls) => &tls.sock,
+        };
+        tcp.set_read_timeout(Some(patience)).expect("a timeout");
+    }
+
     /// The session, where it is TLS.
     pub fn session(&self) -> &ClientConnection {
         match &self.wire.stream {

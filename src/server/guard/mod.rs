@@ -1,0 +1,132 @@
+//! What stands between a client's HTTP/1 bytes and the parser: [`Guarded`] lets through what can be read in one way only, unchanged,
+//! and nothing of what cannot ([`scan`]). It also notes where heads begin and end, which is what deadlines are about.
+//!
+//! Once something was refused, the parser finds the end of the connection there. Its own last words are never needed, so that
+//! every answer is one of ours.
+
+mod scan;
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+pub(super) use self::scan::{Bounds, Fault};
+use self::scan::{Scanned, Scanner};
+use super::clock::Clock;
+
+/// What is read at once: a TLS record holds no more.
+const PIECE: usize = 16 * 1024;
+
+/// A client's connection, guarded.
+#[derive(Debug)]
+pub(super) struct Guarded<T> {
+    io: T,
+    clock: Rc<Clock>,
+    scanner: Scanner,
+    end: End,
+}
+
+/// Whether more may be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Yes.
+    NotYet,
+    /// No: a head was refused, and is to be answered.
+    Head(Fault),
+    /// No: the framing of a body broke, and whoever reads it will find out.
+    Body,
+}
+
+impl<T> Guarded<T> {
+    pub(super) fn new(io: T, clock: Rc<Clock>, bounds: Bounds) -> Self {
+        Self {
+            io,
+            clock,
+            scanner: Scanner::new(bounds),
+            end: End::NotYet,
+        }
+    }
+
+    /// The head that was refused, if one was.
+    pub(super) fn refused(&self) -> Option<Fault> {
+        match self.end {
+            End::Head(fault) => Some(fault),
+            End::NotYet | End::Body => None,
+        }
+    }
+
+    /// Whether the client may still be sending what nobody will read.
+    pub(super) fn is_mid_message(&self) -> bool {
+        self.end != End::NotYet || self.scanner.in_body() || self.scanner.in_head()
+    }
+
+    pub(super) fn into_inner(self) -> T {
+        self.io
+    }
+}
+
+impl<T: AsyncRead + Unpin> Read for Guarded<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut out: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        match this.end {
+            End::NotYet => {}
+            // In the middle of another request this would look like a client that is gone.
+            End::Head(_) => return this.clock.poll_done(cx).map(Ok),
+            End::Body => return Poll::Ready(Ok(())),
+        }
+        let mut piece = [const { MaybeUninit::uninit() }; PIECE];
+        let room = out.remaining().min(PIECE);
+        let mut read = ReadBuf::uninit(&mut piece[..room]);
+        ready!(Pin::new(&mut this.io).poll_read(cx, &mut read))?;
+        let bytes = read.filled();
+        let passed = match this.scanner.scan(bytes) {
+            Scanned::All => bytes.len(),
+            Scanned::UpTo(passed, fault) => {
+                this.end = fault.map_or(End::Body, End::Head);
+                passed
+            }
+        };
+        out.put_slice(&bytes[..passed]);
+        if this.scanner.in_head() && this.end == End::NotYet {
+            this.clock.head_began();
+        } else if !bytes.is_empty() {
+            this.clock.head_ended();
+        }
+        if passed == 0 && matches!(this.end, End::Head(_)) {
+            return this.clock.poll_done(cx).map(Ok);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Write for Guarded<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    /// The connection may have more to say than its parser: whoever holds it shuts it down.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+}
