@@ -3,6 +3,8 @@
 //!
 //! `fuzz/` opens them under libFuzzer; `tests/it/fuzzing.rs` opens the same ones on stable Rust, for a fixed budget.
 
+use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -11,6 +13,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::FutureExt;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::auth::jwt::keys::{Algorithm, VerificationKey};
@@ -18,12 +22,17 @@ use crate::auth::jwt::sign::SigningKey;
 use crate::auth::jwt::{self, JwtAuthenticator, Kept, KeySet, Rules, Settings, Users};
 use crate::auth::record::{self, TokenRecord, UserRecord};
 use crate::auth::{Authenticator, Chain, Now, Verdict, cache};
+use crate::config::{self, Look, Severity};
 use crate::credential::{Judge, Presented, Shape};
 use crate::path::RequestPath;
 use crate::proxy::routes::{Found, HostPattern, PathPattern, Place, RouteId, RouteTable};
 use crate::secret::Secret;
 
 const SECRET: &[u8] = b"a secret of the fuzzer, of more than 32 bytes";
+const NOW: Now = Now {
+    unix_ms: 1_700_000_000_500,
+    uptime_ms: 0,
+};
 
 /// Lines of a credential's header, separated by line feeds.
 pub fn credential(bytes: &[u8]) {
@@ -53,197 +62,426 @@ pub fn credential(bytes: &[u8]) {
             "a word with a blank"
         );
     }
-    let words = match words.shape() {
+    let shape = match words.shape() {
         Shape::Empty => 0,
         Shape::Scheme(_) => 1,
         Shape::Pair(..) => 2,
         Shape::More(_) => 3,
     };
-    assert_eq!(words, all.len().min(3));
+    assert_eq!(shape, all.len().min(3));
+
+    // A good token is accepted where it is the only line, and nothing beside it helps or is helped.
+    let good = HeaderValue::try_from(format!("Bearer {}", good_token())).expect("a legal value");
+    headers.append(AUTHORIZATION, good);
+    let chain = chain(relaxed(), 0);
+    assert!(
+        !accepts(&chain, &headers, NOW),
+        "one of several lines was accepted: {lines:?}"
+    );
 }
 
 /// A token: nobody but the holder of the key makes one that verifies, not by changing a good one either.
 pub fn jws(bytes: &[u8]) {
-    static GOOD: OnceLock<String> = OnceLock::new();
-    let good = GOOD.get_or_init(|| sign(r#"{"alg":"HS256"}"#, br#"{"user_id":"1","exp":9999999999}"#));
-    let settings = &settings();
+    let settings = &settings(relaxed(), 0);
+    let good = good_token();
     let verifies = |token: &[u8]| jwt::verified_payload(settings, token).is_ok();
     assert!(verifies(good.as_bytes()));
     assert!(
-        !verifies(bytes) || is_padding_of(bytes, good),
+        !verifies(bytes) || is_good_with_padding(bytes),
         "a token that nobody signed"
     );
     // The bytes as changes: a place, and what stands there.
-    let mut changed = good.clone().into_bytes();
+    let mut changed = good.as_bytes().to_vec();
     for pair in bytes.chunks_exact(2) {
         let at = usize::from(pair[0]) % changed.len();
         changed[at] = pair[1];
     }
     assert!(
-        !verifies(&changed) || is_padding_of(&changed, good),
+        !verifies(&changed) || is_good_with_padding(&changed),
         "a changed token verifies"
     );
+    // The bytes as a header, under a signature that is good for it: what the header names must be the key's own algorithm.
+    let token = sign(bytes, b"{}");
+    if verifies(token.as_bytes()) {
+        let header: Value = serde_json::from_slice(bytes).expect("a header that was read");
+        assert_eq!(header["alg"], "HS256");
+        assert!(header.get("crit").is_none(), "an extension that is not known");
+    }
 }
 
-fn is_padding_of(token: &[u8], good: &str) -> bool {
-    String::from_utf8_lossy(token).replace('=', "") == good.replace('=', "")
+/// The one spelling beside its own in which a token is still the same: the signature's padding.
+fn is_good_with_padding(token: &[u8]) -> bool {
+    token.strip_suffix(b"=").unwrap_or(token) == good_token().as_bytes()
 }
 
 /// The payload of a token whose signature holds: whoever is accepted has a time, and an id that can travel.
 pub fn claims(bytes: &[u8]) {
-    let now = Now {
-        unix_ms: 1_700_000_000_500,
-        uptime_ms: 0,
-    };
-    let token = sign(r#"{"alg":"HS256"}"#, bytes);
+    let token = sign(br#"{"alg":"HS256","typ":"at+jwt"}"#, bytes);
     let mut headers = HeaderMap::new();
     let Ok(value) = HeaderValue::try_from(format!("Bearer {token}")) else {
         return;
     };
     headers.insert(AUTHORIZATION, value);
-    let shared = jwt::Shared::new(settings(), Arc::from([]));
-    let jwt = Authenticator::Jwt(JwtAuthenticator::new(shared, None, None));
-    let chain = Chain::new(vec![jwt.into()]);
-    let verdict = chain.authenticate(&headers, now).now_or_never();
-    let Some(Ok(verdict)) = verdict else {
-        panic!("there is no store that could be waited for, or fail");
-    };
-    match verdict {
-        Verdict::Pass => panic!("the scheme is the authenticator's"),
-        Verdict::Refuse(_) => {}
-        Verdict::Accept(identity) => {
-            let claims: Value = serde_json::from_slice(bytes).expect("it was read before");
-            let exp = claims["exp"].as_f64().expect("an end that is a number");
-            assert!(exp >= 1_700_000_001.0, "it has expired");
-            assert!(!identity.facts().id.as_str().is_empty());
+    for rules in [relaxed(), Rules::plain(), Rules::rfc9068()] {
+        let user_id = rules.user_id_claim.clone();
+        let (fresh, remembering) = (chain(rules.clone(), 0), chain(rules, 8));
+        // What is remembered is what would be found anew, at every later time and at the ends of the token's life.
+        let same = |unix_ms: i64| {
+            let now = Now { unix_ms, uptime_ms: 0 };
+            let accepted = accepts(&fresh, &headers, now);
+            assert_eq!(
+                accepts(&remembering, &headers, now),
+                accepted,
+                "remembered, at {unix_ms}"
+            );
+            accepted
+        };
+        let accepted = same(NOW.unix_ms);
+        same(NOW.unix_ms + 1_000_000_000);
+        if !accepted {
+            continue;
+        }
+        let claims: Value = serde_json::from_slice(bytes).expect("it was read before");
+        let end = whole_ms(&claims["exp"]).expect("an end that is a number");
+        assert!(end > NOW.unix_ms, "it has expired");
+        assert!(same(NOW.unix_ms) && same(end - 1), "it ends before its end");
+        assert!(!same(end), "it outlives its end");
+        for name in ["iat", "nbf"] {
+            let Some(begin) = whole_ms(&claims[name]) else { continue };
+            assert!(begin <= NOW.unix_ms, "{name} is to come");
             assert!(
-                HeaderValue::from_str(identity.facts().id.as_str()).is_ok() || !identity.facts().id.as_str().is_ascii()
+                same(NOW.unix_ms) && !same(begin.saturating_sub(1)),
+                "good before {name}"
+            );
+        }
+        let Some(Verdict::Accept(identity)) = verdict(&fresh, &headers, NOW) else {
+            panic!("the same question, another answer");
+        };
+        let id = identity.facts().id.as_str();
+        match &claims[&user_id] {
+            Value::String(named) => assert_eq!(id, named),
+            Value::Number(named) if named.is_f64() => assert_eq!(id.parse().ok(), named.as_f64()),
+            Value::Number(named) => assert_eq!(id, named.to_string()),
+            other => panic!("{other} names nobody, but {id:?} was accepted"),
+        }
+    }
+}
+
+/// A time as milliseconds, cut to whole seconds; `None` where it is no number.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "whole, and saturating where no clock goes"
+)]
+fn whole_ms(claim: &Value) -> Option<i64> {
+    claim.as_f64().map(|seconds| (seconds.trunc() * 1000.0) as i64)
+}
+
+fn verdict(chain: &Chain, headers: &HeaderMap, now: Now) -> Option<Verdict> {
+    let verdict = chain.authenticate(headers, now).now_or_never();
+    verdict
+        .expect("there is no store that could be waited for")
+        .ok()
+        .filter(|verdict| !matches!(verdict, Verdict::Pass))
+}
+
+fn accepts(chain: &Chain, headers: &HeaderMap, now: Now) -> bool {
+    matches!(verdict(chain, headers, now), Some(Verdict::Accept(_)))
+}
+
+/// The record of a token: what is read is written as it was understood.
+pub fn token_record(bytes: &[u8]) {
+    returns::<TokenRecord>(bytes);
+    if let Ok(seconds) = record::parse_seconds(bytes) {
+        assert_eq!(
+            record::parse_seconds(seconds.to_string().as_bytes()).ok(),
+            Some(seconds)
+        );
+    }
+}
+
+/// The record of a user: what is read is written as it was understood.
+pub fn user_record(bytes: &[u8]) {
+    returns::<UserRecord>(bytes);
+}
+
+fn returns<R: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
+    let Ok(read) = record::parse::<R>("a record", bytes) else {
+        return;
+    };
+    let written = serde_json::to_vec(&read).expect("records can be written");
+    let again = record::parse::<R>("a record", &written).expect("what was written can be read");
+    assert_eq!(read, again);
+}
+
+/// A configuration: it can be used, or there is an error that says why. Whatever is said of it points into it, and can be shown.
+pub fn config(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    // A file may be named; not one without an end, in no spelling of its name.
+    if ["/dev", "/proc", "/sys", "..", "\\u", "\\U", "\\x"]
+        .iter()
+        .any(|part| text.contains(part))
+    {
+        return;
+    }
+    let read = config::parse("gateway.toml", text, Path::new(""));
+    let report = match &read {
+        Ok(loaded) => &loaded.warnings,
+        Err(error) => error.report(),
+    };
+    let errors = report
+        .problems()
+        .iter()
+        .any(|problem| problem.severity == Severity::Error);
+    assert_eq!(
+        errors,
+        read.is_err(),
+        "refused without a reason, or taken in spite of one"
+    );
+    for problem in report.problems() {
+        assert!(
+            !problem.what.is_empty() && !problem.instead.is_empty(),
+            "nothing is said: {problem:?}"
+        );
+        let others = problem.also.iter().map(|(span, _)| span);
+        for span in problem.span.iter().chain(others) {
+            assert!(text.get(span.clone()).is_some(), "not in the file: {problem:?}");
+        }
+        let line = report.line_of(problem);
+        assert_eq!(line.is_some(), problem.span.is_some(), "no line: {problem:?}");
+        assert!(
+            line.is_none_or(|line| (1..=text.matches('\n').count() + 1).contains(&line)),
+            "{problem:?}"
+        );
+    }
+    for look in [Look::Plain, Look::Coloured] {
+        let shown = match &read {
+            Ok(_) => report.render(look),
+            Err(error) => error.render(look),
+        };
+        assert!(
+            shown.contains("gateway.toml") || !errors,
+            "a problem without a place: {shown}"
+        );
+    }
+}
+
+/// A path: its readings are bounded, and what other servers make of it never leads to another route.
+pub fn path(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(path) = RequestPath::parse(text) else { return };
+    assert_eq!(path.as_str(), text, "it travels as it came");
+    let Ok(readings) = path.readings() else { return };
+    assert_eq!(readings.sent, bytes);
+    assert!(readings.others.len() < 64, "{} readings", readings.others.len());
+    let total: usize = readings.others.iter().map(Vec::len).sum();
+    assert!(total <= 128 * 1024, "{total} bytes of readings");
+    let distinct: BTreeSet<&[u8]> = readings.others.iter().map(Vec::as_slice).chain([bytes]).collect();
+    assert_eq!(distinct.len(), readings.others.len() + 1, "a reading twice");
+
+    static TABLE: OnceLock<RouteTable> = OnceLock::new();
+    let table = TABLE.get_or_init(table);
+    for method in [Method::GET, Method::PUT] {
+        let Ok(found) = table.find("host", path, &method) else {
+            continue;
+        };
+        for (server, case, steps) in SERVERS {
+            let seen = steps.iter().fold(bytes.to_vec(), |path, step| step(&path));
+            assert!(
+                matches(&found, &looked_up(&seen, *case, &method)),
+                "{text:?} is {found:?}, and {:?} for {server}",
+                String::from_utf8_lossy(&seen)
             );
         }
     }
 }
 
-/// A record of the store: what is read is written as it was understood.
-pub fn record(bytes: &[u8]) {
-    if let Ok(token) = record::parse::<TokenRecord>("a token", bytes) {
-        let written = serde_json::to_vec(&token).expect("records can be written");
-        let again = record::parse::<TokenRecord>("a token", &written).expect("what was written can be read");
-        assert_eq!(token, again);
-    }
-    if let Ok(user) = record::parse::<UserRecord>("a user", bytes) {
-        let written = serde_json::to_vec(&user).expect("records can be written");
-        let again = record::parse::<UserRecord>("a user", &written).expect("what was written can be read");
-        assert_eq!(user, again);
-    }
-    let _ = record::parse_seconds(bytes);
+type Step = fn(&[u8]) -> Vec<u8>;
+
+/// Whether a server tells capitals from small letters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Told,
+    Folded,
 }
 
-/// A configuration: it can be used, or there is a problem that says why, and can be shown.
-pub fn config(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
-    // A file may be named; not one without an end.
-    if text.contains("/dev") || text.contains("/proc") || text.contains("..") {
-        return;
-    }
-    if let Err(error) = crate::config::parse("gateway.toml", text, Path::new("")) {
-        let shown = error.render(crate::config::Look::Plain);
-        assert!(shown.contains("gateway.toml"), "a problem without a place: {shown}");
-    }
+/// What servers do with a path before they look it up, each step written here once more and as plainly as can be.
+const SERVERS: &[(&str, Case, &[Step])] = &[
+    ("one that compares bytes", Case::Told, &[]),
+    ("WSGI", Case::Told, &[decoded]),
+    ("nginx", Case::Told, &[decoded, collapsed, without_dots]),
+    ("a proxy that resolves first", Case::Told, &[without_dots, decoded]),
+    ("one that decodes twice", Case::Told, &[decoded, decoded, without_dots]),
+    ("two hops", Case::Told, &[decoded, without_dots, decoded, without_dots]),
+    (
+        "servlets",
+        Case::Told,
+        &[without_parameters, decoded, backslashed, collapsed, without_dots],
+    ),
+    (
+        "older servlets",
+        Case::Told,
+        &[decoded, without_parameters, collapsed, without_dots],
+    ),
+    (
+        "Windows",
+        Case::Folded,
+        &[decoded, backslashed, collapsed, without_dots],
+    ),
+    ("a file system without case", Case::Folded, &[decoded]),
+];
+
+fn decoded(path: &[u8]) -> Vec<u8> {
+    percent_encoding::percent_decode(path).collect()
 }
 
-/// A path: its readings are bounded, and no spelling of one route's path leads to another route.
-pub fn path(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let Ok(path) = RequestPath::parse(text) else { return };
-    assert_eq!(path.as_str(), text, "it travels as it came");
-    if let Ok(readings) = path.readings() {
-        assert_eq!(readings.sent, bytes);
-        assert!(readings.others.len() < 64, "{} readings", readings.others.len());
-        let bytes: usize = readings.others.iter().map(Vec::len).sum();
-        assert!(bytes <= 128 * 1024, "{bytes} bytes of readings");
-    }
-    let table = table();
-    let Ok(found) = table.find("host", path, &Method::GET) else {
-        return;
-    };
-    // Whatever a server does first with a path, it is still the same route.
-    for other in [
-        decoded(text),
-        text.to_ascii_lowercase(),
-        text.replace('\\', "/"),
-        collapsed(text),
-    ] {
-        let Ok(other) = RequestPath::parse(&other) else {
-            continue;
-        };
-        if let Ok(again) = table.find("host", other, &Method::GET) {
-            assert_eq!(found, again, "{text:?} is {:?} too", other.as_str());
+fn backslashed(path: &[u8]) -> Vec<u8> {
+    path.iter()
+        .map(|byte| if *byte == b'\\' { b'/' } else { *byte })
+        .collect()
+}
+
+fn collapsed(path: &[u8]) -> Vec<u8> {
+    let mut path = path.to_vec();
+    path.dedup_by(|one, other| *one == b'/' && *other == b'/');
+    path
+}
+
+fn without_parameters(path: &[u8]) -> Vec<u8> {
+    let segments: Vec<&[u8]> = path
+        .split(|byte| *byte == b'/')
+        .map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or_default())
+        .collect();
+    segments.join(&b'/')
+}
+
+fn without_dots(path: &[u8]) -> Vec<u8> {
+    let segments: Vec<&[u8]> = path.split(|byte| *byte == b'/').skip(1).collect();
+    let mut kept: Vec<&[u8]> = Vec::new();
+    for (at, segment) in segments.iter().enumerate() {
+        let dots = [&b"."[..], b".."].contains(segment);
+        if *segment == b".." {
+            kept.pop();
+        }
+        if !dots {
+            kept.push(segment);
+        } else if at + 1 == segments.len() {
+            kept.push(b"");
         }
     }
-    let admin = |found: &Found<'_>| matches!(found, Found::Route(RouteId(1)));
-    let plain = decoded(&decoded(text)).to_ascii_lowercase().replace('\\', "/");
-    let reaches_admin = plain.split(['/', ';']).any(|segment| segment == "admin");
-    assert!(!admin(&found) || reaches_admin, "{text:?} is nobody's way to /admin");
+    let mut path = b"/".to_vec();
+    path.extend(kept.join(&b'/'));
+    path
 }
 
-fn decoded(text: &str) -> String {
-    percent_encoding::percent_decode_str(text)
-        .decode_utf8()
-        .map_or_else(|_| text.to_owned(), std::borrow::Cow::into_owned)
-}
-
-fn collapsed(text: &str) -> String {
-    let mut text = text.to_owned();
-    while text.contains("//") {
-        text = text.replace("//", "/");
+/// Where a server without authgate's readings would look: the longest of these routes that begins the path.
+fn looked_up(path: &[u8], case: Case, method: &Method) -> Option<usize> {
+    let fold = |bytes: &[u8]| match case {
+        Case::Told => bytes.to_vec(),
+        Case::Folded => bytes.to_ascii_lowercase(),
+    };
+    let path = fold(path);
+    let mut best: Option<(usize, usize)> = None;
+    for (id, (pattern, _)) in ROUTES.iter().enumerate() {
+        let (prefix, below) = match pattern.strip_suffix("/*") {
+            Some(prefix) => (fold(prefix.as_bytes()), true),
+            None => (fold(pattern.as_bytes()), false),
+        };
+        let rest = path.strip_prefix(prefix.as_slice());
+        let hit = rest.is_some_and(|rest| rest.is_empty() || below && rest[0] == b'/');
+        if hit && best.is_none_or(|(length, _)| prefix.len() >= length) {
+            best = Some((prefix.len(), id));
+        }
     }
-    text
+    let (_, id) = best?;
+    (!ROUTES[id].1 || *method == Method::GET).then_some(id)
 }
+
+fn matches(found: &Found<'_>, id: &Option<usize>) -> bool {
+    match found {
+        Found::Route(RouteId(found)) => Some(*found) == *id,
+        Found::OtherMethods(_) | Found::Nothing => id.is_none(),
+    }
+}
+
+/// Routes without a host, and whether they take GET alone.
+const ROUTES: &[(&str, bool)] = &[
+    ("/api/*", false),
+    ("/admin/*", false),
+    ("/api/login", false),
+    ("/api/Reports/*", false),
+    ("/api/read/*", true),
+];
 
 fn table() -> RouteTable {
-    let place = |path: PathPattern| Place {
+    let place = |(pattern, only_get): &(&str, bool)| Place {
         host: HostPattern::Any,
-        path,
-        methods: Vec::new(),
+        path: match pattern.strip_suffix("/*") {
+            Some(prefix) => PathPattern::Below(prefix.into()),
+            None => PathPattern::Exact((*pattern).into()),
+        },
+        methods: if *only_get { vec![Method::GET] } else { Vec::new() },
     };
-    let places = [
-        place(PathPattern::Below("/api".into())),
-        place(PathPattern::Below("/admin".into())),
-        place(PathPattern::Exact("/api/login".into())),
-    ];
+    let places: Vec<Place> = ROUTES.iter().map(place).collect();
     RouteTable::new(&places, |one, other| one == other)
 }
 
-fn sign(header: &str, payload: &[u8]) -> String {
+fn good_token() -> &'static str {
+    static GOOD: OnceLock<String> = OnceLock::new();
+    GOOD.get_or_init(|| sign(br#"{"alg":"HS256"}"#, br#"{"user_id":"1","exp":9999999999}"#))
+}
+
+fn sign(header: &[u8], payload: &[u8]) -> String {
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-    let signed = format!("{}.{}", encode(header.as_bytes()), encode(payload));
+    let signed = format!("{}.{}", encode(header), encode(payload));
     let key = SigningKey::new(Algorithm::HS256, None, &Secret::new(SECRET.to_vec())).expect("a secret signs");
     let signature = key.signature(signed.as_bytes()).expect("a secret signs");
     format!("{signed}.{}", encode(&signature))
 }
 
-/// Of SimpleJWT's stateless authenticator, without the claims that fuzzers would only have to guess.
-fn settings() -> Settings {
-    let key = VerificationKey::from_secret(Algorithm::HS256, None, &Secret::new(SECRET.to_vec()));
+/// SimpleJWT's rules without the claims that fuzzers would only have to guess.
+fn relaxed() -> Rules {
+    Rules {
+        token_type_claim: None,
+        jti_claim: None,
+        ..Rules::simplejwt()
+    }
+}
+
+/// One authenticator of these rules that remembers so many verdicts.
+fn chain(rules: Rules, entries: usize) -> Chain {
+    let shared = jwt::Shared::new(settings(rules, entries), Arc::from([]));
+    Chain::new(vec![
+        Authenticator::Jwt(JwtAuthenticator::new(shared, None, None)).into(),
+    ])
+}
+
+fn settings(rules: Rules, entries: usize) -> Settings {
+    let key = |algorithm, secret: &[u8]| VerificationKey::from_secret(algorithm, None, &Secret::new(secret.to_vec()));
+    let public = |algorithm, pem: &str| VerificationKey::from_pem(algorithm, None, pem.as_bytes());
+    let keys = [
+        key(Algorithm::HS256, SECRET),
+        key(
+            Algorithm::HS512,
+            b"another secret of the fuzzer, of more than the 64 bytes that it takes for HS512",
+        ),
+        public(Algorithm::ES256, include_str!("../certs-example/jwt-es256.pub.pem")),
+        public(Algorithm::EdDSA, include_str!("../certs-example/jwt-eddsa.pub.pem")),
+    ];
     Settings {
         name: "jwt".into(),
         schemes: vec!["Bearer".to_owned()],
         header: AUTHORIZATION,
         realm: "api".to_owned(),
-        keys: KeySet::Static(vec![key.expect("a secret verifies")]),
+        keys: KeySet::Static(keys.into_iter().map(|key| key.expect("a good key")).collect()),
         token_bytes: 16 * 1024,
-        rules: Rules {
-            token_type_claim: None,
-            jti_claim: None,
-            ..Rules::simplejwt()
-        },
+        rules,
         users: Users::Claims {
             username_claim: "username".to_owned(),
         },
         revocation: None,
         cache: cache::Settings {
-            entries: 0,
-            negative_entries: 0,
+            entries,
+            negative_entries: entries,
             ..cache::Settings::default()
         },
         kept: Kept::default(),

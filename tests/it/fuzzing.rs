@@ -114,7 +114,10 @@ fn claims() {
 #[test]
 fn records() {
     open(
-        fuzzing::record,
+        |bytes| {
+            fuzzing::token_record(bytes);
+            fuzzing::user_record(bytes);
+        },
         CASES,
         &[
             "{",
