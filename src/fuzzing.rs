@@ -486,3 +486,30 @@ fn settings(rules: Rules, entries: usize) -> Settings {
         kept: Kept::default(),
     }
 }
+
+/// What clients send over HTTP/1: the verdict is the same however the bytes are cut, and nothing passes behind a fault.
+pub fn framing(bytes: &[u8]) {
+    use crate::server::guard::scan::{Bounds, Fault, Scanned, Scanner};
+    let bounds = Bounds { bytes: 1024, fields: 8 };
+    let run = |cut: usize| -> (usize, Option<Option<Fault>>) {
+        let (mut scanner, mut passed) = (Scanner::new(bounds), 0);
+        for piece in bytes.chunks(cut) {
+            match scanner.scan(piece) {
+                Scanned::All => passed += piece.len(),
+                Scanned::UpTo(some, fault) => {
+                    assert!(some <= piece.len());
+                    return (passed + some, Some(fault));
+                }
+            }
+        }
+        assert!(!(scanner.in_head() && scanner.in_body()));
+        (passed, None)
+    };
+    let (whole, fault) = run(bytes.len().max(1));
+    for cut in [1, 2, 7] {
+        let (passed, again) = run(cut);
+        assert_eq!(again, fault, "cut into pieces of {cut}");
+        // Of a head that is refused, what came before may have passed; of what is good, nothing is held back.
+        assert!(passed >= whole, "cut into pieces of {cut}");
+    }
+}

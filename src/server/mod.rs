@@ -3,7 +3,7 @@
 mod clock;
 mod connection;
 mod gather;
-mod guard;
+pub(crate) mod guard;
 pub mod listen;
 pub mod worker;
 

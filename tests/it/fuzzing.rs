@@ -251,3 +251,37 @@ fn paths() {
         ],
     );
 }
+
+#[test]
+fn framings() {
+    open(
+        fuzzing::framing,
+        CASES,
+        &[
+            "GET / HTTP/1.1\r\n",
+            "POST /x?y HTTP/1.0\r\n",
+            "GET http://h/x HTTP/1.1\r\n",
+            "Host: h\r\n",
+            "Content-Length: 5\r\n",
+            "Content-Length: ",
+            "Transfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: ",
+            "X: y\r\n",
+            "\r\n",
+            "\r",
+            "\n",
+            " ",
+            "\t",
+            "5\r\nabcde\r\n",
+            "0\r\n",
+            "a;b=\"c\"\r\n",
+            "abcde",
+            "chunked",
+            "GET ",
+            "HTTP/1.1",
+            ":",
+            "\u{e9}",
+            "\0",
+        ],
+    );
+}

@@ -4,7 +4,7 @@
 //! Once something was refused, the parser finds the end of the connection there. Its own last words are never needed, so that
 //! every answer is one of ours.
 
-mod scan;
+pub(crate) mod scan;
 
 use std::io;
 use std::mem::MaybeUninit;
