@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::wire::{Wire, WithoutLength};
-use crate::harness::{Gate, RecordingUpstream};
+use crate::harness::RecordingUpstream;
+use crate::harness::wire::{Head, Wire, WithoutLength};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
@@ -18,105 +18,90 @@ pub enum Answer {
         challenges: Vec<String>,
         body: Value,
     },
-    /// Django fell over; it says nothing about the credential.
+    /// It fell over; that says nothing about the credential.
     Crashed,
     /// The server refused the bytes before any authentication; what it says then is its own affair.
     NotHttp,
 }
 
-/// One connection to gunicorn, made again whenever it was closed.
-pub struct Direct {
+/// One connection, made again whenever it was closed.
+pub struct Client {
     address: String,
     wire: Option<Wire<TcpStream>>,
 }
 
-impl Direct {
-    pub fn new(url: &str) -> Self {
+impl Client {
+    pub fn new(address: &str) -> Self {
         Self {
-            address: url.trim_start_matches("http://").to_owned(),
+            address: address.trim_start_matches("http://").to_owned(),
             wire: None,
         }
     }
 
-    pub fn ask(&mut self, request: &[u8]) -> Answer {
+    fn ask(&mut self, request: &[u8]) -> (u16, Head, Vec<u8>) {
         let wire = self.wire.get_or_insert_with(|| {
-            let tcp = TcpStream::connect(&self.address).expect("gunicorn listens");
+            let tcp = TcpStream::connect(&self.address).expect("the server listens");
             tcp.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
             tcp.set_nodelay(true).expect("no delay");
             Wire::new(tcp)
         });
-        wire.write(request).expect("gunicorn reads");
+        wire.write(request).expect("the server reads");
         let head = wire.head().expect("in time").expect("an answer");
         let body = wire.body(&head, WithoutLength::Close).expect("a body");
-        if head.header("connection") != Some("keep-alive") {
+        if head
+            .header("connection")
+            .is_some_and(|value| value.eq_ignore_ascii_case("close"))
+        {
             self.wire = None;
         }
-        let body: Option<Value> = serde_json::from_slice(&body.data).ok();
-        let status: u16 = head.first[9..12].parse().expect("a status");
-        match (status, body) {
-            (200, Some(body)) => Answer::Accepted {
-                id: body["id"].as_str().expect("text").to_owned(),
-                username: body["username"].as_str().expect("text").to_owned(),
-            },
-            // A lone surrogate in the name cannot be read back.
-            (200, None) => Answer::Accepted {
-                id: String::new(),
-                username: String::new(),
-            },
-            (500.., _) => Answer::Crashed,
-            (status, Some(body)) => Answer::Refused {
-                status,
-                challenges: head.all("www-authenticate").into_iter().map(str::to_owned).collect(),
-                body,
-            },
-            (_, None) => Answer::NotHttp,
+        let status = head.first[9..12].parse().expect("a status");
+        (status, head, body.data)
+    }
+
+    pub fn ask_django(&mut self, request: &[u8]) -> Answer {
+        let (status, head, body) = self.ask(request);
+        if status != 200 {
+            return refusal(status, &head, &body);
+        }
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        // A lone surrogate cannot be read back; no such identity is ever equal to the gateway's.
+        let text = |name: &str| body[name].as_str().unwrap_or("\u{fffd}").to_owned();
+        Answer::Accepted {
+            id: text("id"),
+            username: text("username"),
+        }
+    }
+
+    /// What the gateway answers, and tells the upstream.
+    pub fn ask_gate(&mut self, upstream: &RecordingUpstream, request: &[u8]) -> Answer {
+        let before = upstream.calls();
+        let (status, head, body) = self.ask(request);
+        let shown = String::from_utf8_lossy(&body);
+        assert!(!shown.contains("canary"), "a credential is in a reply: {shown}");
+        let calls = upstream.calls() - before;
+        if status != 200 {
+            assert_eq!(calls, 0, "a refused request reached the upstream");
+            return refusal(status, &head, &body);
+        }
+        assert_eq!(calls, 1, "one request became another number of them");
+        let seen = upstream.last();
+        let field = |name: &str| decode(seen.header(name).unwrap_or_default());
+        Answer::Accepted {
+            id: field("x-user-id"),
+            username: field("x-user-name"),
         }
     }
 }
 
-/// What the gateway answers, and tells the upstream.
-pub fn ask_gate(
-    gate: &Gate,
-    conn: &mut Option<crate::harness::Conn>,
-    upstream: &RecordingUpstream,
-    request: &[u8],
-) -> Answer {
-    let before = upstream.calls();
-    let open = conn.get_or_insert_with(|| gate.connect());
-    open.send(request);
-    let reply = open.reply();
-    let closes = reply
-        .header("connection")
-        .is_some_and(|value| value.eq_ignore_ascii_case("close"));
-    if closes || reply.status == 400 || reply.status == 431 {
-        *conn = None;
-    }
-    if reply.status == 200 {
-        assert_eq!(
-            upstream.calls(),
-            before + 1,
-            "one request became another number of them"
-        );
-        let seen = upstream.last();
-        let field = |name: &str| decode(seen.header(name).unwrap_or_default());
-        return Answer::Accepted {
-            id: field("x-user-id"),
-            username: field("x-user-name"),
-        };
-    }
-    assert_eq!(upstream.calls(), before, "a refused request reached the upstream");
-    if reply.status == 400 || reply.status == 431 {
-        return Answer::NotHttp;
-    }
-    Answer::Refused {
-        status: reply.status,
-        challenges: reply
-            .head
-            .all("www-authenticate")
-            .into_iter()
-            .map(str::to_owned)
-            .collect(),
-        body: reply.json(),
+fn refusal(status: u16, head: &Head, body: &[u8]) -> Answer {
+    match status {
+        500.. => Answer::Crashed,
+        400 | 431 => Answer::NotHttp,
+        _ => Answer::Refused {
+            status,
+            challenges: head.all("www-authenticate").into_iter().map(str::to_owned).collect(),
+            body: serde_json::from_slice(body).expect("a refusal is JSON"),
+        },
     }
 }
 

@@ -3,9 +3,9 @@
 use fastrand::Rng;
 use serde_json::json;
 
-use super::grammar::{Object, odd, one, rarely, time};
-use super::world::{TOKENS, World};
-use crate::harness::mint::{base64, forged, now};
+use super::grammar::{Object, VALUES, nth, odd, one, rarely, time};
+use super::world::World;
+use crate::harness::mint::{base64, now};
 
 /// How a JSON text becomes bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Case {
         }
     }
 
-    fn line(line: Vec<u8>) -> Self {
+    pub fn of_line(line: Vec<u8>) -> Self {
         Self {
             lines: vec![line],
             recipe: None,
@@ -73,18 +73,16 @@ impl Case {
     }
 }
 
-fn bearer(world: &World, token: &str) -> Vec<u8> {
-    format!("{} {token}", world.scheme()).into_bytes()
+/// A token with one odd claim: every value of the first of these claims, then of the next.
+pub fn in_turn(world: &World, names: &[&str], at: usize) -> Case {
+    let mut recipe = Recipe::good(world);
+    recipe.claims.set(world.claim(names[at / VALUES]), nth(at % VALUES));
+    recipe.signed(world)
 }
 
 /// A token whose header or claims are odd in a few places.
 pub fn claims(rng: &mut Rng, world: &World) -> Case {
-    let mut recipe = Recipe {
-        header: Object::of(&json!({ "alg": world.signer.algorithm.name(), "typ": "JWT" })),
-        claims: Object::of(&world.claims()),
-        encoding: Encoding::Utf8,
-        around: ("", ""),
-    };
+    let mut recipe = Recipe::good(world);
     for _ in 0..1 + rng.u32(..5) / 2 {
         if rarely(rng, 6) {
             change_header(rng, world, &mut recipe.header);
@@ -100,12 +98,56 @@ pub fn claims(rng: &mut Rng, world: &World) -> Case {
         let before = one(rng, &["", " ", "\n\t", "\u{a0}", "\u{b}", "//", "["]);
         recipe.around = (before, one(rng, &["", "\r\n", " ", "x", ",", "\0", "{}"]));
     }
-    let signed = format!("{}.{}", base64(recipe.header.text()), base64(bytes(&recipe)));
-    let token = format!("{signed}.{}", base64(world.signer.signature(signed.as_bytes())));
-    Case {
-        lines: vec![bearer(world, &token)],
-        recipe: Some(recipe),
+    recipe.signed(world)
+}
+
+impl Recipe {
+    fn good(world: &World) -> Self {
+        Self {
+            header: Object::of(&json!({ "alg": world.signer.algorithm.name(), "typ": "JWT" })),
+            claims: Object::of(&world.claims()),
+            encoding: Encoding::Utf8,
+            around: ("", ""),
+        }
     }
+
+    /// Its id is on the blacklist.
+    pub fn is_blacklisted(&self, world: &World) -> bool {
+        let jti = self.claims.raw(world.claim("jti"));
+        jti.and_then(|raw| serde_json::from_str(raw).ok())
+            .is_some_and(|jti: String| jti == "canary-blacklisted")
+    }
+
+    fn signed(self, world: &World) -> Case {
+        let signed = format!("{}.{}", base64(self.header.text()), base64(bytes(&self)));
+        let token = format!("{signed}.{}", base64(world.signer.signature(signed.as_bytes())));
+        Case {
+            lines: vec![format!("{} {token}", world.scheme()).into_bytes()],
+            recipe: Some(self),
+        }
+    }
+}
+
+/// A token of some type, with or without an id, good or over: what the token classes tell apart.
+pub fn kinds(rng: &mut Rng, world: &World) -> Case {
+    let mut recipe = Recipe::good(world);
+    let soon = now() + 300;
+    let choices: [(&str, &[&str]); 4] = [
+        ("token_type", &["\"access\"", "\"sliding\"", "\"refresh\"", "null", ""]),
+        ("jti", &["\"canary-jti\"", "\"canary-blacklisted\"", ""]),
+        (
+            "exp",
+            &[&soon.to_string(), &soon.to_string(), "1000000000", "9999999999999", ""],
+        ),
+        ("user_id", &["\"42\"", "\"ada\"", "43", "\"9\"", ""]),
+    ];
+    for (name, values) in choices {
+        match one(rng, values) {
+            "" => recipe.claims.remove(world.claim(name)),
+            value => recipe.claims.set(world.claim(name), value.to_owned()),
+        }
+    }
+    recipe.signed(world)
 }
 
 fn bytes(recipe: &Recipe) -> Vec<u8> {
@@ -158,8 +200,9 @@ fn change_claims(rng: &mut Rng, world: &World, claims: &mut Object) {
             "x",
         ],
     );
+    let called = world.claim(name);
     if rarely(rng, 8) {
-        return claims.remove(name);
+        return claims.remove(called);
     }
     let value = match name {
         "exp" | "iat" | "nbf" => time(rng, now()),
@@ -221,14 +264,14 @@ fn change_claims(rng: &mut Rng, world: &World, claims: &mut Object) {
         _ => odd(rng),
     };
     if rarely(rng, 8) {
-        let escaped = format!("\"\\u{:04x}{}\"", u32::from(name.as_bytes()[0]), &name[1..]);
+        let escaped = format!("\"\\u{:04x}{}\"", u32::from(called.as_bytes()[0]), &called[1..]);
         if rng.bool() {
             claims.0.push((escaped, value));
         } else {
-            claims.add(name, value);
+            claims.add(called, value);
         }
     } else {
-        claims.set(name, value);
+        claims.set(called, value);
     }
 }
 
@@ -289,136 +332,4 @@ fn change_header(rng: &mut Rng, world: &World, header: &mut Object) {
     } else {
         header.set(name, value);
     }
-}
-
-/// A good token whose text was tampered with, before or after it was signed.
-pub fn structure(rng: &mut Rng, world: &World) -> Case {
-    let mut segments = [
-        base64(json!({ "alg": world.signer.algorithm.name() }).to_string()),
-        base64(world.claims().to_string()),
-    ];
-    let at = rng.usize(..2);
-    match rng.u32(..9) {
-        0 => segments[at].push_str(&"=".repeat((4 - segments[at].len() % 4) % 4)),
-        1 => segments[at].push_str(&"=".repeat(rng.usize(1..5))),
-        2 => segments[at] = next_character(&segments[at], segments[at].len() - 1),
-        3 => segments[at].insert(
-            rng.usize(..segments[at].len()),
-            one(rng, &["+", "/", ".", "=", "!", "%"]).chars().next().expect("one"),
-        ),
-        4 => segments[at].clear(),
-        5 => segments[at] = base64(odd(rng)),
-        _ => {}
-    }
-    let signed = segments.join(".");
-    let mut signature = base64(world.signer.signature(signed.as_bytes()));
-    match rng.u32(..14) {
-        0 => signature.clear(),
-        1 => signature.push_str(&"=".repeat((4 - signature.len() % 4) % 4)),
-        2 => signature.push('='),
-        3 => signature.truncate(rng.usize(..signature.len())),
-        4 => signature = next_character(&signature, rng.usize(..signature.len())),
-        5 => signature = next_character(&signature, signature.len() - 1),
-        6 => signature.push_str("AAAA"),
-        7 => signature = "A".repeat(signature.len()),
-        _ => {}
-    }
-    let mut token = format!("{signed}.{signature}").into_bytes();
-    match rng.u32(..12) {
-        0 => token.insert(
-            rng.usize(..=token.len()),
-            one(rng, &[".", "=", ",", "\"", "+"]).as_bytes()[0],
-        ),
-        1 => token.insert(rng.usize(..=token.len()), [0xa0, 0x85, 0xff][rng.usize(..3)]),
-        2 => {
-            token = one(rng, &["", ".", "..", "...", "a.b.c", "e30.e30.", "e30.e30.e30", "null"])
-                .as_bytes()
-                .to_vec()
-        }
-        3 => {
-            // The public key as a secret, or the secret under another hash.
-            let algorithm = one(rng, &["HS256", "HS384", "none", "RS256", "ES256"]);
-            token = forged(&json!({ "alg": algorithm }), &world.claims(), &world.signer.file()).into_bytes();
-        }
-        _ => {}
-    }
-    Case::line([format!("{} ", world.scheme()).as_bytes(), &token].concat())
-}
-
-/// The character at that place becomes the next one of the alphabet, which changes as few bits as can be.
-fn next_character(text: &str, at: usize) -> String {
-    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut bytes = text.as_bytes().to_vec();
-    let place = ALPHABET.iter().position(|own| *own == bytes[at]).unwrap_or(0);
-    bytes[at] = ALPHABET[place ^ 1];
-    String::from_utf8(bytes).expect("ASCII")
-}
-
-/// Odd lines around good credentials.
-pub fn words(rng: &mut Rng, world: &World) -> Case {
-    let count = [1, 1, 1, 1, 2, 3][rng.usize(..6)];
-    let good = world.signer.sign(&world.claims());
-    let lines = (0..count).map(|_| line(rng, &good)).collect();
-    Case { lines, recipe: None }
-}
-
-fn line(rng: &mut Rng, good: &str) -> Vec<u8> {
-    let schemes: [&[u8]; 18] = [
-        b"Token",
-        b"Token",
-        b"Token",
-        b"token",
-        b"TOKEN",
-        b"tOkEn",
-        b"Bearer",
-        b"Bearer",
-        b"Bearer",
-        b"bearer",
-        b"JWT",
-        b"jwt",
-        b"Basic",
-        b"",
-        "To\u{212a}en".as_bytes(),
-        b"Token\xa0",
-        b",Token",
-        b"Bearer,",
-    ];
-    let blanks: [&[u8]; 11] = [
-        b" ", b" ", b" ", b" ", b"  ", b"\t", b" \t ", b"\xa0", b"\x85", b"", b",",
-    ];
-    let ends: [&[u8]; 12] = [
-        b"", b"", b"", b"", b"", b" ", b"\t", b" x", b",", b" \xff", b" ,", b"\t\t",
-    ];
-    let mut key = match rng.u32(..8) {
-        0 => good.as_bytes().to_vec(),
-        1 => Vec::new(),
-        2 => one(
-            rng,
-            &[
-                &b"canary-"[..],
-                b"\xff",
-                b"\xc0\x80",
-                b"\xed\xa0\x80",
-                b"canary-\xf4\x90\x80\x80",
-                b"canary-%00",
-                b"\"\"",
-                b"canary-comma",
-                b"key",
-            ],
-        )
-        .to_vec(),
-        3 if rng.bool() => good.as_bytes().to_vec(),
-        _ => TOKENS[rng.usize(..TOKENS.len())].as_bytes().to_vec(),
-    };
-    match rng.u32(..10) {
-        0 => key.make_ascii_uppercase(),
-        1 => key.truncate(rng.usize(..=key.len())),
-        2 => key.insert(
-            rng.usize(..=key.len()),
-            [b' ', b'\t', b',', 0xff, b'%', b'"'][rng.usize(..6)],
-        ),
-        _ => {}
-    }
-    let before: &[u8] = one(rng, &[&b""[..], b"", b"", b" ", b"\t"]);
-    [before, one(rng, &schemes), one(rng, &blanks), &key, one(rng, &ends)].concat()
 }

@@ -1,5 +1,7 @@
 //! Where the gateway may, or must, answer something else than Django. Everywhere else it answers the same.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Value, json};
 
 use super::answer::Answer;
@@ -100,23 +102,29 @@ pub fn deviation(place: Place<'_>, case: &Case, django: &Answer) -> Allowed {
 fn of_token(place: Place<'_>, recipe: &Recipe, django: &Answer, allowed: &mut Allowed) {
     let (header, claims) = (&recipe.header, &recipe.claims);
     let accepted = matches!(django, Answer::Accepted { .. });
-    let user_id = claims.raw(place.world.user_id_claim());
+    let user_id = claims.raw(place.world.claim("user_id"));
     if *django == Answer::Crashed {
         crash(place, recipe, allowed);
     }
     if place.chain == "stateless" {
-        let cannot_travel = user_id.is_some_and(|raw| !is_integer_of_64_bits(raw) && !is_plain_text(raw, 1))
+        let cannot_travel = user_id.is_some_and(|raw| !is_integer_of_64_bits(raw) && !is_plain_text(raw, 1..=255))
             || claims
                 .raw("username")
-                .is_some_and(|raw| !is_integer_of_64_bits(raw) && !is_plain_text(raw, 0));
+                .is_some_and(|raw| !is_integer_of_64_bits(raw) && !is_plain_text(raw, 0..=usize::MAX));
         if accepted && cannot_travel {
             allowed.must("a name that cannot travel", place.unnamed());
         }
     } else if !place.world.looks_up_names() && user_id.is_some_and(is_coerced_to_id) && names_a_user(django) {
         allowed.may("an id by coercion", place.not_found());
     }
-    if place.world.blacklist && accepted && claims.raw("jti").is_some_and(|raw| raw.contains("anary-blacklisted")) {
+    let blacklisted = place.world.blacklist && recipe.is_blacklisted(place.world);
+    let passed = accepted || *django == Answer::Crashed || is_about_user(django);
+    if blacklisted && passed {
         allowed.may("a blacklisted access token", place.bad_token("Token is blacklisted"));
+    }
+    // Django looks the id up before it finds that the time is no date.
+    if blacklisted && *django == place.bad_token("Token is blacklisted") && claims.raw("exp").is_some_and(is_no_date) {
+        allowed.may("exp is no date", place.bad_token("Token is invalid"));
     }
     let b64_is_known = header.raw("b64").is_some_and(|raw| raw != "false");
     if header
@@ -131,20 +139,21 @@ fn of_token(place: Place<'_>, recipe: &Recipe, django: &Answer, allowed: &mut Al
     if encoded || values().any(|raw| matches!(raw, "NaN" | "Infinity" | "-Infinity" | r#""\ud800""#)) {
         allowed.may("not strict JSON", place.bad_token("Token is invalid"));
     }
-    if values().any(|raw| raw.starts_with(&"[".repeat(33))) {
-        allowed.must("deep nesting", place.bad_token("Token is invalid"));
-    }
     if values().any(is_beyond_doubles) {
         allowed.must("a number that no double holds", place.bad_token("Token is invalid"));
     }
-    if ["iat", "nbf", "exp"]
-        .iter()
-        .any(|name| claims.raw(name).is_some_and(is_foreign_text))
-    {
+    let foreign = |name: &&str| claims.raw(name).is_some_and(is_foreign_text);
+    if ["iat", "nbf", "exp"].iter().any(foreign) {
         allowed.may(
             "a time in digits or blanks beyond ASCII",
             place.bad_token("Token is invalid"),
         );
+    }
+    if values().any(|raw| raw.starts_with(&"[".repeat(33))) {
+        allowed.must("deep nesting", place.bad_token("Token is invalid"));
+    }
+    if values().any(|raw| raw == r#"{"a":1,"\u0061":2}"#) {
+        allowed.may("duplicate members further in", place.bad_token("Token is invalid"));
     }
     if header.has_doubles() || claims.has_doubles() {
         allowed.must("duplicate members", place.bad_token("Token is invalid"));
@@ -153,27 +162,46 @@ fn of_token(place: Place<'_>, recipe: &Recipe, django: &Answer, allowed: &mut Al
 
 /// Django crashed: the gateway answers what a plain failure of the same check gets.
 fn crash(place: Place<'_>, recipe: &Recipe, allowed: &mut Allowed) {
-    let claims = &recipe.claims;
-    let no_date = |raw: &str| raw.starts_with('"') || raw.parse::<f64>().is_ok_and(|at| at.trunc() > LAST_SECOND);
-    if place.world.blacklist && place.world.classes()[0] == "SlidingToken" && claims.raw("jti").is_none() {
-        allowed.must("a sliding token without jti", place.bad_token("Token has no id"));
-    } else if claims.raw("exp").is_some_and(no_date) {
+    // A crash of the gateway is never right.
+    allowed.answers.clear();
+    let (claims, world) = (&recipe.claims, place.world);
+    if world.blacklist && world.classes().contains(&"SlidingToken") && claims.raw(world.claim("jti")).is_none() {
+        let first = match claims.raw("exp") {
+            None => "Token has no 'exp' claim",
+            Some(raw) if is_no_date(raw) => "Token is invalid",
+            Some(_) => "Token has no id",
+        };
+        allowed.must("a sliding token without jti", place.bad_token(first));
+    } else if claims.raw("exp").is_some_and(is_no_date) {
         allowed.must("exp is no date", place.bad_token("Token is invalid"));
-    } else if place.chain != "stateless"
-        && claims
-            .raw(place.world.user_id_claim())
-            .is_some_and(|raw| !is_integer(raw))
-    {
-        allowed.must("a user id that is no number", place.not_found());
+    } else if let Some(raw) = claims.raw(world.claim("user_id")) {
+        // More than 4300 digits are no number for Python.
+        if place.chain != "stateless" && !world.looks_up_names() && (is_coerced_to_id(raw) || raw.len() > 4300) {
+            allowed.must("a user id that is no number", place.not_found());
+        }
     }
 }
 
-/// Django came to look for the user.
+/// A string, or beyond the year 9999.
+fn is_no_date(raw: &str) -> bool {
+    raw.starts_with('"') || raw.parse::<f64>().is_ok_and(|at| at.trunc() > LAST_SECOND)
+}
+
+/// Django found the user.
 fn names_a_user(django: &Answer) -> bool {
+    let found = |code: &Value| code == "user_inactive" || code == "password_changed";
     match django {
         Answer::Accepted { .. } => true,
-        Answer::Refused { body, .. } => body["code"] == "user_inactive" || body["code"] == "password_changed",
+        Answer::Refused { body, .. } => found(&body["code"]),
         Answer::Crashed | Answer::NotHttp => false,
+    }
+}
+
+/// Django had no fault to find with the token itself.
+fn is_about_user(django: &Answer) -> bool {
+    match django {
+        Answer::Refused { body, .. } => body["code"].is_string() && body["messages"].is_null(),
+        _ => false,
     }
 }
 
@@ -182,15 +210,16 @@ fn is_integer(raw: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// An integer that every JSON reader reads alike.
 fn is_integer_of_64_bits(raw: &str) -> bool {
-    is_integer(raw) && (raw.parse::<i64>().is_ok() || raw.parse::<u64>().is_ok())
+    is_integer(raw) && raw != "-0" && (raw.parse::<i64>().is_ok() || raw.parse::<u64>().is_ok())
 }
 
 /// A literal beyond 1.8e308; `Infinity` is another matter.
 fn is_beyond_doubles(raw: &str) -> bool {
     raw.starts_with(|first: char| first == '-' || first.is_ascii_digit())
-        && raw.parse::<f64>().is_ok_and(f64::is_infinite)
         && !raw.contains("nf")
+        && raw.parse::<f64>().is_ok_and(f64::is_infinite)
 }
 
 /// A JSON text with something beyond ASCII in it.
@@ -198,10 +227,10 @@ fn is_foreign_text(raw: &str) -> bool {
     serde_json::from_str::<String>(raw).is_ok_and(|text| !text.is_ascii())
 }
 
-/// A text of so many characters at least, without control characters and outer blanks.
-fn is_plain_text(raw: &str, least: usize) -> bool {
+/// A text of so many bytes, without control characters and outer blanks.
+fn is_plain_text(raw: &str, bytes: RangeInclusive<usize>) -> bool {
     serde_json::from_str::<String>(raw)
-        .is_ok_and(|text| text.len() >= least && text.trim() == text && !text.chars().any(char::is_control))
+        .is_ok_and(|text| bytes.contains(&text.len()) && text.trim() == text && !text.chars().any(char::is_control))
 }
 
 /// Python's `int()` makes an id of it, and it is neither an integer nor its decimal text.

@@ -170,13 +170,33 @@ const ODD: [&str; 92] = [
     "\u{feff}1",
 ];
 
-/// Any value.
+/// How many values [`nth`] knows.
+pub const VALUES: usize = ODD.len() + 9;
+
+/// Every value in its turn; behind the list are those that are long.
+pub fn nth(at: usize) -> String {
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    match at.checked_sub(ODD.len()) {
+        None => ODD[at].to_owned(),
+        Some(0) => format!("\"{}\"", "x".repeat(255)),
+        Some(1) => format!("\"{}\"", "x".repeat(256)),
+        Some(2) => nested(30),
+        Some(3) => nested(40),
+        Some(4) => "9".repeat(300),
+        Some(5) => "9".repeat(320),
+        // Python reads no more than 4300 digits.
+        Some(6) => format!("\"-{}\"", "9".repeat(4400)),
+        Some(7) => format!("\"{}7\"", "0".repeat(4400)),
+        Some(_) => r#"{"a":1,"\u0061":2}"#.to_owned(),
+    }
+}
+
+/// Any value, the long ones rarely.
 pub fn odd(rng: &mut Rng) -> String {
-    match rng.u32(..60) {
-        0 => format!("\"{}\"", "x".repeat(rng.usize(240..270))),
-        1 => format!("{}{}", "[".repeat(40), "]".repeat(40)),
-        2 => format!("{}1", "9".repeat(rng.usize(300..330))),
-        _ => one(rng, &ODD).to_owned(),
+    if rarely(rng, 20) {
+        nth(rng.usize(ODD.len()..VALUES))
+    } else {
+        one(rng, &ODD).to_owned()
     }
 }
 

@@ -5,6 +5,7 @@ mod answer;
 mod cases;
 mod deviation;
 mod grammar;
+mod lines;
 mod world;
 
 use std::collections::BTreeMap;
@@ -14,47 +15,66 @@ use authgate::auth::jwt::keys::Algorithm;
 use fastrand::Rng;
 use serde_json::json;
 
-use self::answer::{Direct, ask_gate};
+use self::answer::{Answer, Client};
 use self::cases::Case;
 use self::deviation::{Place, deviation};
+use self::grammar::VALUES;
 use self::world::{Stores, World};
 use crate::harness::RecordingUpstream;
 
-const SEED: u64 = 0x00A0_7064_7E00;
+const SEED: u64 = 0xA070;
 
-type Make = fn(&mut Rng, &World) -> Case;
+/// Cases for a chain.
+type Round = (&'static str, Kind);
 
-/// So many cases of a kind on a chain.
-type Round = (&'static str, Make, usize);
+/// Where cases come from.
+enum Kind {
+    /// So many that are made at random.
+    Random(fn(&mut Rng, &World) -> Case, usize),
+    /// Every odd value for each of these claims.
+    Each(&'static [&'static str]),
+}
+
+use Kind::{Each, Random};
 
 /// Asks both sides, and describes every difference that is not allowed.
 fn compare(stores: &Stores, world: &World, rounds: &[Round]) -> String {
     let django = world.serve(stores);
     let upstream = RecordingUpstream::start();
     let gate = world.gate(stores, &upstream);
-    let (mut direct, mut conn) = (Direct::new(&django.url), None);
-    let mut rng = Rng::with_seed(SEED);
+    let (mut direct, mut through) = (Client::new(&django.url), Client::new(&gate.address.to_string()));
+    let mut rng = Rng::with_seed(
+        world
+            .name
+            .bytes()
+            .fold(SEED, |seed, byte| seed.wrapping_mul(31) + u64::from(byte)),
+    );
     let mut used: BTreeMap<&str, usize> = BTreeMap::new();
     let (mut differences, mut accepted, mut compared) = (String::new(), 0, 0);
-    for (chain, make, count) in rounds {
-        for _ in 0..*count {
-            let case = make(&mut rng, world);
+    for (chain, kind) in rounds {
+        let count = match kind {
+            Random(_, count) => *count,
+            Each(names) => names.len() * VALUES,
+        };
+        for at in 0..count {
+            let case = match kind {
+                Random(make, _) => make(&mut rng, world),
+                Each(names) => cases::in_turn(world, names, at),
+            };
             let request = case.request(chain);
-            let theirs = direct.ask(&request);
-            let ours = ask_gate(&gate, &mut conn, &upstream, &request);
+            let theirs = direct.ask_django(&request);
+            let ours = through.ask_gate(&upstream, &request);
             let allowed = deviation(Place { world, chain }, &case, &theirs);
             compared += 1;
-            accepted += usize::from(matches!(ours, answer::Answer::Accepted { .. }));
+            accepted += usize::from(matches!(ours, Answer::Accepted { .. }));
             for name in &allowed.names {
                 *used.entry(name).or_default() += 1;
             }
             if !allowed.answers.contains(&ours) {
                 let (name, names) = (world.name, &allowed.names);
-                let _ = writeln!(
-                    differences,
-                    "{name} {chain} {names:?}\n  {}\n  Django  {theirs:?}\n  gateway {ours:?}",
-                    case.shown()
-                );
+                let shown = case.shown();
+                let told = format!("{name} {chain} {names:?}\n  {shown}\n  Django  {theirs:?}\n  gateway {ours:?}");
+                differences += &(shorten(&told) + "\n");
             }
         }
     }
@@ -62,12 +82,25 @@ fn compare(stores: &Stores, world: &World, rounds: &[Round]) -> String {
         "{}: {compared} compared, {accepted} accepted, deviations {used:?}",
         world.name
     );
-    assert!(
-        accepted > 0 && accepted < compared,
-        "{}: {accepted} of {compared} were accepted",
-        world.name
-    );
+    if accepted == 0 || accepted == compared {
+        let _ = writeln!(differences, "{}: {accepted} of {compared} were accepted", world.name);
+    }
     differences
+}
+
+/// Long runs of one character, cut.
+fn shorten(text: &str) -> String {
+    let (mut short, mut last, mut run) = (String::new(), '\0', 0);
+    for character in text.chars() {
+        run = if character == last { run + 1 } else { 0 };
+        last = character;
+        match run {
+            ..20 => short.push(character),
+            20 => short.push('\u{2026}'),
+            _ => {}
+        }
+    }
+    short
 }
 
 /// Compares several worlds, two at a time.
@@ -97,9 +130,14 @@ fn headers_and_tokens_of_the_default_settings_are_answered_as_django_answers_the
         (
             World::new("HS256", Algorithm::HS256),
             &[
-                ("jwt", cases::claims, 700),
-                ("jwt", cases::structure, 150),
-                ("stateless", cases::claims, 400),
+                (
+                    "jwt",
+                    Each(&["user_id", "exp", "iat", "nbf", "jti", "token_type", "sub", "aud"]),
+                ),
+                ("jwt", Random(cases::claims, 350)),
+                ("jwt", Random(lines::structure, 150)),
+                ("stateless", Each(&["user_id", "username", "email", "groups", "scope"])),
+                ("stateless", Random(cases::claims, 150)),
             ],
         ),
         (
@@ -109,11 +147,11 @@ fn headers_and_tokens_of_the_default_settings_are_answered_as_django_answers_the
                 "scheme = [\"JWT\", \"Bearer\"]",
             ),
             &[
-                ("token", cases::words, 250),
-                ("jwt", cases::words, 150),
-                ("token-jwt", cases::words, 250),
-                ("jwt-token", cases::words, 250),
-                ("token-jwt", cases::claims, 60),
+                ("token", Random(lines::words, 250)),
+                ("jwt", Random(lines::words, 150)),
+                ("token-jwt", Random(lines::words, 250)),
+                ("jwt-token", Random(lines::words, 250)),
+                ("token-jwt", Random(cases::claims, 60)),
             ],
         ),
     ]);
@@ -124,11 +162,17 @@ fn public_keys_verify_what_they_verify_for_django() {
     compare_all(&[
         (
             World::new("RS256", Algorithm::RS256),
-            &[("jwt", cases::claims, 150), ("jwt", cases::structure, 150)],
+            &[
+                ("jwt", Random(cases::claims, 150)),
+                ("jwt", Random(lines::structure, 150)),
+            ],
         ),
         (
             World::new("ES256", Algorithm::ES256),
-            &[("jwt", cases::claims, 150), ("jwt", cases::structure, 150)],
+            &[
+                ("jwt", Random(cases::claims, 150)),
+                ("jwt", Random(lines::structure, 150)),
+            ],
         ),
     ]);
 }
@@ -137,7 +181,12 @@ fn public_keys_verify_what_they_verify_for_django() {
 fn every_setting_of_simplejwt_means_the_same_in_the_gateway() {
     let classes = |names: &[&str]| json!(names.iter().map(|name| format!("{TOKENS}.{name}")).collect::<Vec<_>>());
     let new = |name| World::new(name, Algorithm::HS256);
-    let rounds: &[Round] = &[("jwt", cases::claims, 250), ("stateless", cases::claims, 50)];
+    let rounds: &[Round] = &[
+        ("jwt", Each(&["user_id"])),
+        ("jwt", Random(cases::kinds, 60)),
+        ("jwt", Random(cases::claims, 150)),
+        ("stateless", Random(cases::claims, 40)),
+    ];
     compare_all(&[
         (
             new("access and sliding").with(
@@ -153,6 +202,16 @@ fn every_setting_of_simplejwt_means_the_same_in_the_gateway() {
                     "AUTH_TOKEN_CLASSES",
                     classes(&["SlidingToken"]),
                     "token_types = [\"sliding\"]",
+                )
+                .with_blacklist(),
+            rounds,
+        ),
+        (
+            new("access and sliding with a blacklist")
+                .with(
+                    "AUTH_TOKEN_CLASSES",
+                    classes(&["AccessToken", "SlidingToken"]),
+                    "token_types = [\"access\", \"sliding\"]",
                 )
                 .with_blacklist(),
             rounds,
@@ -183,8 +242,8 @@ fn every_setting_of_simplejwt_means_the_same_in_the_gateway() {
         (
             new("other claims")
                 .with("USER_ID_CLAIM", json!("sub"), "user_id_claim = \"sub\"")
-                .with("TOKEN_TYPE_CLAIM", json!("x"), "token_type_claim = \"x\"")
-                .with("JTI_CLAIM", json!("scp"), "jti_claim = \"scp\""),
+                .with("TOKEN_TYPE_CLAIM", json!("kind"), "token_type_claim = \"kind\"")
+                .with("JTI_CLAIM", json!("number"), "jti_claim = \"number\""),
             rounds,
         ),
     ]);

@@ -128,11 +128,10 @@ impl World {
         } else {
             "access"
         };
-        let named = |setting: &str, default: &str| self.simple_jwt[setting].as_str().unwrap_or(default).to_owned();
         let mut claims = json!({ "iat": now(), "exp": now() + 300 });
-        claims[named("TOKEN_TYPE_CLAIM", "token_type")] = json!(kind);
-        claims[named("USER_ID_CLAIM", "user_id")] = json!(user);
-        claims[named("JTI_CLAIM", "jti")] = json!("canary-jti");
+        for (name, value) in [("token_type", kind), ("user_id", user), ("jti", "canary-jti")] {
+            claims[self.claim(name)] = json!(value);
+        }
         if self.simple_jwt["AUDIENCE"].is_array() {
             claims["aud"] = json!("a");
             claims["iss"] = json!("i");
@@ -143,9 +142,10 @@ impl World {
         claims
     }
 
-    /// The claim that names the user.
-    pub fn user_id_claim(&self) -> &str {
-        self.simple_jwt["USER_ID_CLAIM"].as_str().unwrap_or("user_id")
+    /// What a claim is called that SimpleJWT calls so by default.
+    pub fn claim<'w>(&'w self, name: &'w str) -> &'w str {
+        let setting = format!("{}_CLAIM", name.to_uppercase());
+        self.simple_jwt[setting.as_str()].as_str().unwrap_or(name)
     }
 
     /// The user id claim holds a name.
