@@ -371,3 +371,109 @@ fn what_llhttp_refuses_is_refused() {
     }
     assert!(judged >= 50 && wrong.is_empty(), "{judged} judged, wrong: {wrong:#?}");
 }
+
+/// Pieces of messages, good and bad, that are put together at random.
+const PIECES: [&str; 40] = [
+    "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "GET /",
+    "POST /x?y=",
+    "OPTIONS *",
+    "CONNECT localhost:80",
+    "GET http://localhost/x",
+    "GET localhost",
+    "PUT /",
+    " HTTP/1.1\r\n",
+    " HTTP/1.0\r\n",
+    " HTTP/2.0\r\n",
+    "Host: localhost\r\n",
+    "Host: [::1]:80\r\n",
+    "Host: a b\r\n",
+    "Host:\r\n",
+    "Content-Length: 3\r\n",
+    "Content-Length: 0\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Connection: close\r\n",
+    "Connection: keep-alive, X\r\n",
+    "Upgrade: websocket\r\nConnection: upgrade\r\n",
+    "Upgrade: h2c\r\n",
+    "Expect: 100-continue\r\n",
+    "Expect: x\r\n",
+    "X: y\r\n",
+    "X-\u{fc}: y\r\n",
+    "X: \u{fc}\r\n",
+    "\r\n",
+    "\r\n\r\n",
+    "abc",
+    "3\r\nabc\r\n",
+    "0\r\n\r\n",
+    "3;a=b\r\nabc\r\n0\r\nT: x\r\n\r\n",
+    "%zz",
+    "%00",
+    "[]{}|^`\\\"",
+    ":",
+    " ",
+    "\n",
+    "\0",
+];
+
+/// A message that may be good: a line, mostly a Host, some fields, an end, and something behind it.
+fn message(rng: &mut fastrand::Rng) -> String {
+    let any = |rng: &mut fastrand::Rng, from: usize, to: usize| PIECES[rng.usize(from..to)];
+    let mut message = String::new();
+    if rng.u32(..4) > 0 {
+        message += any(rng, 1, 8);
+        message += if rng.u32(..5) > 0 {
+            " HTTP/1.1\r\n"
+        } else {
+            any(rng, 8, 11)
+        };
+        message += if rng.u32(..5) > 0 { "Host: localhost\r\n" } else { "" };
+        for _ in 0..rng.usize(..3) {
+            message += any(rng, 11, 27);
+        }
+        message += "\r\n";
+    }
+    for _ in 0..rng.usize(..4) {
+        message += any(rng, 0, PIECES.len());
+    }
+    message
+}
+
+#[test]
+fn the_parser_behind_the_guard_has_nothing_to_say() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(
+        &open_to_all(&upstream)
+            .limits("header_timeout = \"100ms\"")
+            .limits("body_read_timeout = \"100ms\"")
+            .limits("idle_timeout = \"100ms\""),
+    );
+    let run = |seed: u64| {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut answered = [0; 6];
+        for _ in 0..400 {
+            let mut conn = gate.connect();
+            let _ = conn.wire.write(message(&mut rng).as_bytes());
+            // Each answer is one of the upstream's or one of ours, with its id and its body: the harness looks at all of them.
+            while let Ok(Some(reply)) = conn.try_reply("GET") {
+                answered[usize::from(reply.status / 100)] += 1;
+            }
+        }
+        answered
+    };
+    let answered: Vec<[usize; 6]> = std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..8)
+            .map(|seed| {
+                scope.spawn({
+                    let run = &run;
+                    move || run(seed)
+                })
+            })
+            .collect();
+        runs.into_iter().map(|run| run.join().expect("it runs")).collect()
+    });
+    let (good, bad) = answered
+        .iter()
+        .fold((0, 0), |(good, bad), one| (good + one[2], bad + one[4]));
+    assert!(good > 300 && bad > 1000, "{good} and {bad}");
+}
