@@ -3,18 +3,28 @@
 use std::time::Duration;
 
 use crate::harness::program::authgate;
-use crate::harness::{Gate, RecordingUpstream, config, get, wait_until};
+use crate::harness::{Config, Gate, RecordingUpstream, config, get, wait_until};
+
+/// Everything behind a token of a file that is not there yet, and nothing remembered.
+fn on_a_file(upstream: &RecordingUpstream) -> Config {
+    config()
+        .tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n")
+        .token("cache = { entries = 0, negative_entries = 0 }")
+        .app(upstream)
+        .protected("/*")
+}
+
+/// Makes user 1 with that key, and the file if there is none.
+fn create(gate: &Gate, key: &str) {
+    let words = ["token", "create", "--user", "1", "--username", "ada", "--key", key];
+    let ended = authgate(gate.folder.path(), &words);
+    assert_eq!(ended.code, 0, "{ended:?}");
+}
 
 #[test]
 fn a_file_that_breaks_is_503_and_comes_back() {
     let upstream = RecordingUpstream::start();
-    let gate = Gate::spawn(
-        &config()
-            .tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n")
-            .token("cache = { entries = 0, negative_entries = 0 }")
-            .app(&upstream)
-            .protected("/*"),
-    );
+    let gate = Gate::spawn(&on_a_file(&upstream));
     let becomes = |status: u16| {
         wait_until(&format!("it is answered {status}"), Duration::from_secs(5), || {
             let reply = gate.call(&get("/x").token("canary-ada"));
@@ -28,20 +38,7 @@ fn a_file_that_breaks_is_503_and_comes_back() {
     let file = gate.folder.path().join("tokens.toml");
     assert_eq!(gate.probe("/readyz").status, 503, "there is no file yet");
     becomes(503);
-    let made = authgate(
-        gate.folder.path(),
-        &[
-            "token",
-            "create",
-            "--user",
-            "1",
-            "--username",
-            "ada",
-            "--key",
-            "canary-ada",
-        ],
-    );
-    assert_eq!(made.code, 0, "{made:?}");
+    create(&gate, "canary-ada");
     becomes(200);
     assert_eq!(gate.probe("/readyz").status, 200);
     let good = std::fs::read_to_string(&file).unwrap();
@@ -63,24 +60,8 @@ fn a_file_that_breaks_is_503_and_comes_back() {
 #[test]
 fn a_file_that_cannot_be_read_refuses_nobody_and_says_when_to_come_back() {
     let upstream = RecordingUpstream::start();
-    let gate = Gate::spawn(
-        &config()
-            .tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n")
-            .token("cache = { entries = 0, negative_entries = 0 }")
-            .app(&upstream)
-            .protected("/*"),
-    );
-    let words = [
-        "token",
-        "create",
-        "--user",
-        "1",
-        "--username",
-        "ada",
-        "--key",
-        "canary-ada",
-    ];
-    assert_eq!(authgate(gate.folder.path(), &words).code, 0);
+    let gate = Gate::spawn(&on_a_file(&upstream));
+    create(&gate, "canary-ada");
     let status = |key: &str| gate.call(&get("/x").token(key)).status;
     wait_until("the file is read", Duration::from_secs(5), || {
         status("canary-ada") == 200
@@ -113,13 +94,7 @@ fn a_file_that_cannot_be_read_refuses_nobody_and_says_when_to_come_back() {
 #[test]
 fn what_the_tools_write_is_in_force_soon() {
     let upstream = RecordingUpstream::start();
-    let gate = Gate::spawn(
-        &config()
-            .tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n")
-            .token("cache = { entries = 0, negative_entries = 0 }")
-            .app(&upstream)
-            .protected("/*"),
-    );
+    let gate = Gate::spawn(&on_a_file(&upstream));
     let run = |words: &[&str]| {
         let ended = authgate(gate.folder.path(), words);
         assert_eq!(ended.code, 0, "{ended:?}");
@@ -129,16 +104,7 @@ fn what_the_tools_write_is_in_force_soon() {
             gate.call(&get("/x").token(key)).status == status
         });
     };
-    run(&[
-        "token",
-        "create",
-        "--user",
-        "1",
-        "--username",
-        "ada",
-        "--key",
-        "canary-one",
-    ]);
+    create(&gate, "canary-one");
     run(&["token", "create", "--user", "1", "--key", "canary-two"]);
     becomes("canary-one", 200);
     becomes("canary-two", 200);
@@ -161,14 +127,8 @@ fn what_the_tools_write_is_in_force_soon() {
 #[test]
 fn a_broken_file_is_not_quoted_in_the_log() {
     let upstream = RecordingUpstream::start();
-    let gate = Gate::spawn(
-        &config()
-            .tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n")
-            .token("cache = { entries = 0, negative_entries = 0 }")
-            .file("tokens.toml", "password_md5 = \"CANARY0MD5\" and a comma too few\n")
-            .app(&upstream)
-            .protected("/*"),
-    );
+    let gate =
+        Gate::spawn(&on_a_file(&upstream).file("tokens.toml", "password_md5 = \"CANARY0MD5\" and a comma too few\n"));
     gate.logged(&["cannot be used", "tokens.toml"]);
     let log = gate.stop();
     assert!(!log.contains("CANARY0MD5"), "a line of the store is in the log:\n{log}");
@@ -177,24 +137,8 @@ fn a_broken_file_is_not_quoted_in_the_log() {
 #[test]
 fn a_key_that_was_pasted_where_its_digest_belongs_is_not_logged() {
     let upstream = RecordingUpstream::start();
-    let gate = Gate::spawn(
-        &config()
-            .tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n")
-            .token("cache = { entries = 0, negative_entries = 0 }")
-            .app(&upstream)
-            .protected("/*"),
-    );
-    let words = [
-        "token",
-        "create",
-        "--user",
-        "1",
-        "--username",
-        "ada",
-        "--key",
-        "canary-ada",
-    ];
-    assert_eq!(authgate(gate.folder.path(), &words).code, 0);
+    let gate = Gate::spawn(&on_a_file(&upstream));
+    create(&gate, "canary-ada");
     wait_until("the good file is read", Duration::from_secs(5), || {
         gate.call(&get("/x").token("canary-ada")).status == 200
     });

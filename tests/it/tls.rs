@@ -9,7 +9,7 @@ use rustls::version::{TLS12, TLS13};
 
 use crate::harness::h2::H2;
 use crate::harness::pki::Pki;
-use crate::harness::{Config, Conn, Gate, RecordingUpstream, config, get};
+use crate::harness::{Config, Conn, Gate, RecordingUpstream, config, get, wait_until};
 
 fn public(upstream: &RecordingUpstream, pki: &Arc<Pki>) -> Config {
     config().app(upstream).public("/*").tls(
@@ -109,5 +109,8 @@ fn a_client_that_does_not_shake_hands_is_let_go() {
     let mut tcp = TcpStream::connect(gate.address).unwrap();
     tcp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert!(matches!(tcp.read(&mut [0; 1]), Ok(0)));
-    assert!(gate.metric("authgate_tls_handshakes_total{outcome=\"timeout\"}") >= 1.0);
+    // The socket is closed a moment before it is counted.
+    wait_until("it is counted", Duration::from_secs(5), || {
+        gate.metric("authgate_tls_handshakes_total{outcome=\"timeout\"}") >= 1.0
+    });
 }

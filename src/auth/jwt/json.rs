@@ -8,10 +8,12 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::segments::Malformed;
-
 /// Objects and lists in one another. Claims that people write have three or four.
 const DEEPEST: u8 = 32;
+
+/// It is not what it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Malformed;
 
 /// The whole of `bytes` as one object.
 pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Malformed> {

@@ -5,7 +5,7 @@ use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
-use super::json::object;
+use super::json::{Malformed, object};
 use crate::credential::Defect;
 
 /// Base64url without junk, spare bits zero; padding is dealt with before.
@@ -34,10 +34,6 @@ pub(super) struct Header {
     /// It says that the token is an access token of RFC 9068; only that profile asks.
     pub(super) access_token: bool,
 }
-
-/// The token has no such form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
 
 impl<'t> Segments<'t> {
     pub(super) fn parse(token: &'t [u8]) -> Result<Self, Defect> {
