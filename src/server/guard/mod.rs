@@ -4,6 +4,9 @@
 //! Once something was refused, the parser finds the end of the connection there. Its own last words are never needed, so that
 //! every answer is one of ours.
 
+mod chunked;
+pub(crate) mod grammar;
+pub(crate) mod head;
 pub(crate) mod scan;
 
 use std::io;
@@ -15,7 +18,8 @@ use std::task::{Context, Poll, ready};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub(super) use self::scan::{Bounds, Fault};
+pub(super) use self::grammar::Fault;
+pub(super) use self::head::Bounds;
 use self::scan::{Scanned, Scanner};
 use super::clock::Clock;
 

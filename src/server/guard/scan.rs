@@ -3,137 +3,33 @@
 //! The bytes go on as they are; nothing is decoded and nothing is kept of them but what framing needs. What this refuses, the
 //! parser behind it never sees, so it may be as lax as it likes: a bare LF, blanks around a chunk's size, two lengths that agree.
 
-/// Why a message is not let through. The text of the first is for the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// It can be read in more than one way.
-    Malformed(&'static str),
-    /// Its target is longer than it may be.
-    TargetTooLong,
-    /// Its fields are more or longer than they may be.
-    HeadTooLarge,
-}
-
-/// Bounds on heads.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    /// Bytes of the request line and all fields.
-    pub(crate) bytes: usize,
-    /// Fields.
-    pub(crate) fields: usize,
-}
-
-/// The longest target that the parser behind can hold.
-const LONGEST_TARGET: usize = 60_000;
-/// No method that anybody has registered is longer than half of this.
-const LONGEST_METHOD: usize = 64;
-/// Digits of a length or a chunk's size; more would not fit into 64 bits.
-const LENGTH_DIGITS: u8 = 19;
-const CHUNK_DIGITS: u8 = 15;
-/// Bytes of a chunk's extensions, and of all trailers: nothing reads them, so nobody needs many.
-const EXTENSION_BYTES: usize = 256;
-const TRAILER_BYTES: usize = 8 * 1024;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Between messages.
-    Start,
-    /// A CR between messages: an empty line is forgiven (RFC 9112, section 2.2).
-    StartLf,
-    Method,
-    Path,
-    Query,
-    /// In a target that does not begin with `/`.
-    OtherTarget,
-    /// So many bytes of `HTTP/1.` have come.
-    Version(u8),
-    /// After the minor version.
-    LineCr,
-    LineLf,
-    FieldStart,
-    Name,
-    Value,
-    ValueLf,
-    HeadLf,
-    /// So much of a body of known length is left.
-    Body(u64),
-    ChunkSize,
-    /// In the extensions of a chunk (RFC 9112, section 7.1.1).
-    Extension(Extension),
-    ChunkSizeLf,
-    Chunk(u64),
-    ChunkCr,
-    ChunkLf,
-    TrailerStart,
-    TrailerName,
-    TrailerValue,
-    TrailerLf,
-    EndLf,
-}
-
-/// Which part of an extension comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Extension {
-    /// The first character of its name.
-    Begin,
-    Name,
-    /// The first character of its value.
-    Equals,
-    Value,
-    Quoted,
-    /// After a `\` in quotes.
-    Pair,
-    /// After the quotes.
-    Closed,
-}
-
-/// Fields that say how a message is framed, and for whom it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
-    ContentLength,
-    TransferEncoding,
-    Host,
-    Other,
-}
-
-/// What the head has said so far.
-#[derive(Debug, Clone, Copy, Default)]
-struct Framing {
-    minor: u8,
-    length: Option<u64>,
-    chunked: bool,
-    hosts: u8,
-}
+use super::chunked::Chunked;
+use super::grammar::{Fault, malformed};
+use super::head::{Body, Bounds, Head};
 
 /// Reads along with a connection.
 #[derive(Debug)]
 pub(crate) struct Scanner {
     bounds: Bounds,
     state: State,
-    /// An empty line has come since the last message.
-    empty_line: bool,
-    framing: Framing,
-    /// Bytes of this head, of these trailers, or of this extension.
-    bytes: usize,
-    fields: usize,
-    /// The name of this field in lower case, as far as it could be one that counts.
-    name: [u8; 17],
-    name_length: usize,
-    field: Field,
-    value: Value,
-    /// Digits of a length or a chunk's size, and what they come to.
-    digits: u8,
-    number: u64,
-    /// A target that does not begin with `/`; empty in all others.
-    target: Vec<u8>,
 }
 
-/// How far the value of a field that counts has come.
+#[derive(Debug)]
+enum State {
+    Between(Lead),
+    Head(Head),
+    /// So much of a body of known length is left.
+    Length(u64),
+    Chunked(Chunked),
+}
+
+/// What has come before a message. One empty line is forgiven (RFC 9112, section 2.2), and no more: the parser behind would gather
+/// them without an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Value {
-    Before,
-    Within,
-    After,
+enum Lead {
+    Nothing,
+    Cr,
+    EmptyLine,
 }
 
 /// What came of some bytes.
@@ -146,51 +42,22 @@ pub(crate) enum Scanned {
     UpTo(usize, Option<Fault>),
 }
 
-fn malformed<T>(what: &'static str) -> Result<T, Fault> {
-    Err(Fault::Malformed(what))
-}
-
 impl Scanner {
     pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            state: State::Start,
-            empty_line: false,
-            framing: Framing::default(),
-            bytes: 0,
-            fields: 0,
-            name: [0; 17],
-            name_length: 0,
-            field: Field::Other,
-            value: Value::Before,
-            digits: 0,
-            number: 0,
-            target: Vec::new(),
+            state: State::Between(Lead::Nothing),
         }
     }
 
     /// Whether a head has begun and not ended.
     pub(crate) fn in_head(&self) -> bool {
-        !matches!(self.state, State::Start | State::StartLf) && !self.in_body()
+        matches!(self.state, State::Head(_))
     }
 
     /// Whether a body has begun and not ended.
     pub(crate) fn in_body(&self) -> bool {
-        matches!(
-            self.state,
-            State::Body(_)
-                | State::ChunkSize
-                | State::Extension(_)
-                | State::ChunkSizeLf
-                | State::Chunk(_)
-                | State::ChunkCr
-                | State::ChunkLf
-                | State::TrailerStart
-                | State::TrailerName
-                | State::TrailerValue
-                | State::TrailerLf
-                | State::EndLf
-        )
+        matches!(self.state, State::Length(_) | State::Chunked(_))
     }
 
     /// Reads on.
@@ -199,399 +66,65 @@ impl Scanner {
         // Where the head that is being read began, if it began here.
         let mut begun = 0;
         while at < bytes.len() {
-            // Bodies are passed over in one step.
-            if let State::Body(left) | State::Chunk(left) = self.state {
-                let passed = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
-                at += passed;
-                let left = left - passed as u64;
-                self.state = match (self.state, left) {
-                    (State::Body(_), 0) => State::Start,
-                    (State::Body(_), left) => State::Body(left),
-                    (_, 0) => State::ChunkCr,
-                    (_, left) => State::Chunk(left),
-                };
-                continue;
-            }
-            if self.state == State::Start {
+            if let State::Between(Lead::Nothing | Lead::EmptyLine) = self.state {
                 begun = at;
             }
-            // So are the bytes of a target or a value that are like the one before.
-            let run = self.run(&bytes[at..]);
-            if run > 0 {
-                at += run;
-                continue;
+            match self.step(&bytes[at..]) {
+                Ok(taken) => at += taken,
+                Err(_) if self.in_body() => return Scanned::UpTo(at, None),
+                Err(fault) => return Scanned::UpTo(begun, Some(fault)),
             }
-            if let Err(fault) = self.byte(bytes[at]) {
-                return if self.in_body() {
-                    Scanned::UpTo(at, None)
-                } else {
-                    Scanned::UpTo(begun, Some(fault))
-                };
-            }
-            at += 1;
         }
         Scanned::All
     }
 
-    /// How many bytes say nothing that changes the state and stay within the bounds.
-    fn run(&mut self, bytes: &[u8]) -> usize {
-        let plain: fn(&u8) -> bool = match self.state {
-            State::Value if self.field == Field::Other => |byte| is_value(*byte),
-            State::Path if self.number > 0 => |byte| is_target(*byte) && !matches!(byte, b'?' | b'`'),
-            State::Query => |byte| is_target(*byte) && *byte != b'"',
-            _ => return 0,
+    /// Takes one byte at least, and at once all that need no second look.
+    fn step(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
+        let Some(&first) = bytes.first() else { return Ok(0) };
+        let (next, taken) = match &mut self.state {
+            State::Between(lead) => (
+                match (*lead, first) {
+                    (Lead::Nothing, b'\r') => State::Between(Lead::Cr),
+                    (Lead::Cr, b'\n') => State::Between(Lead::EmptyLine),
+                    (Lead::Cr, _) => return malformed("a bare CR before it"),
+                    (Lead::Nothing | Lead::EmptyLine, _) => State::Head(Head::begin(self.bounds, first)?),
+                },
+                1,
+            ),
+            State::Head(head) => {
+                let run = head.run(bytes);
+                if run > 0 {
+                    return Ok(run);
+                }
+                match head.byte(first)? {
+                    None => return Ok(1),
+                    Some(Body::Length(0)) => (State::Between(Lead::Nothing), 1),
+                    Some(Body::Length(length)) => (State::Length(length), 1),
+                    Some(Body::Chunked) => (State::Chunked(Chunked::BEGIN), 1),
+                }
+            }
+            State::Length(left) => match pass(*left, bytes) {
+                (0, taken) => (State::Between(Lead::Nothing), taken),
+                (left, taken) => (State::Length(left), taken),
+            },
+            State::Chunked(Chunked::Data(left)) => match pass(*left, bytes) {
+                (0, taken) => (State::Chunked(Chunked::DataCr), taken),
+                (left, taken) => (State::Chunked(Chunked::Data(left)), taken),
+            },
+            State::Chunked(chunked) => match chunked.byte(first)? {
+                None => (State::Between(Lead::Nothing), 1),
+                Some(next) => (State::Chunked(next), 1),
+            },
         };
-        let left = self.bounds.bytes.saturating_sub(self.bytes);
-        let left = if self.state == State::Value {
-            left
-        } else {
-            left.min(LONGEST_TARGET.saturating_sub(usize::try_from(self.number).unwrap_or(usize::MAX)))
-        };
-        let most = left.min(bytes.len());
-        let run = bytes[..most].iter().take_while(|byte| plain(byte)).count();
-        self.bytes += run;
-        if self.state != State::Value {
-            self.number += run as u64;
-        }
-        run
-    }
-
-    fn byte(&mut self, byte: u8) -> Result<(), Fault> {
-        self.state = match self.state {
-            State::Start | State::StartLf | State::Method => self.method(byte)?,
-            State::Path | State::Query | State::OtherTarget => self.target(byte)?,
-            State::Version(_) | State::LineCr | State::LineLf => self.version(byte)?,
-            State::FieldStart | State::Name | State::Value | State::ValueLf | State::HeadLf => {
-                self.bytes += 1;
-                if self.bytes > self.bounds.bytes {
-                    return Err(Fault::HeadTooLarge);
-                }
-                self.field(byte)?
-            }
-            State::Body(_) | State::Chunk(_) => self.state,
-            State::ChunkSize | State::Extension(_) | State::ChunkSizeLf | State::ChunkCr | State::ChunkLf => {
-                self.chunk(byte)?
-            }
-            State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf | State::EndLf => {
-                self.trailer(byte)?
-            }
-        };
-        Ok(())
-    }
-
-    fn method(&mut self, byte: u8) -> Result<State, Fault> {
-        match (self.state, byte) {
-            (State::Start, b'\r') if !self.empty_line => Ok(State::StartLf),
-            (State::StartLf, b'\n') => {
-                // One, and no more: the parser behind would gather them without an end.
-                self.empty_line = true;
-                Ok(State::Start)
-            }
-            (State::StartLf, _) => malformed("a bare CR before it"),
-            (State::Start, byte) if is_token(byte) => {
-                self.framing = Framing::default();
-                self.empty_line = false;
-                (self.bytes, self.fields) = (1, 0);
-                self.target.clear();
-                Ok(State::Method)
-            }
-            (State::Start, _) => malformed("it does not begin with a method"),
-            (_, byte) if is_token(byte) => {
-                self.bytes += 1;
-                if self.bytes > LONGEST_METHOD {
-                    return malformed("its method is too long");
-                }
-                Ok(State::Method)
-            }
-            (_, b' ') => {
-                self.bytes += 1;
-                // The target's own bytes are counted from here.
-                self.number = 0;
-                Ok(State::Path)
-            }
-            _ => malformed("its method"),
-        }
-    }
-
-    fn target(&mut self, byte: u8) -> Result<State, Fault> {
-        self.bytes += 1;
-        if byte == b' ' {
-            return if self.number == 0 {
-                malformed("it has no target")
-            } else {
-                self.other_target()?;
-                Ok(State::Version(0))
-            };
-        }
-        self.number += 1;
-        if self.number > LONGEST_TARGET as u64 || self.bytes > self.bounds.bytes {
-            return Err(Fault::TargetTooLong);
-        }
-        let first = self.number == 1;
-        match self.state {
-            State::Path if first && byte != b'/' => {
-                self.target.push(byte);
-                is_target(byte).then_some(State::OtherTarget)
-            }
-            State::OtherTarget => {
-                self.target.push(byte);
-                is_target(byte).then_some(State::OtherTarget)
-            }
-            State::Path if byte == b'?' => Some(State::Query),
-            State::Path => (is_target(byte) && byte != b'`').then_some(State::Path),
-            _ => (is_target(byte) && byte != b'"').then_some(State::Query),
-        }
-        .ok_or(Fault::Malformed("its target"))
-    }
-
-    /// `*`, an absolute URI or an authority: whatever it is, the parser behind must be able to read it.
-    fn other_target(&self) -> Result<(), Fault> {
-        if self.target.is_empty() || http::Uri::try_from(self.target.as_slice()).is_ok() {
-            Ok(())
-        } else {
-            malformed("its target")
-        }
-    }
-
-    fn version(&mut self, byte: u8) -> Result<State, Fault> {
-        const VERSION: &[u8; 7] = b"HTTP/1.";
-        self.bytes += 1;
-        match (self.state, byte) {
-            (State::Version(at), byte) if usize::from(at) < VERSION.len() => {
-                if VERSION[usize::from(at)] != byte {
-                    return malformed("its version");
-                }
-                Ok(State::Version(at + 1))
-            }
-            (State::Version(_), b'0' | b'1') => {
-                self.framing.minor = byte - b'0';
-                Ok(State::LineCr)
-            }
-            (State::Version(_), _) => malformed("its version"),
-            (State::LineCr, b'\r') => Ok(State::LineLf),
-            (State::LineLf, b'\n') => Ok(State::FieldStart),
-            _ => malformed("the end of its first line"),
-        }
-    }
-
-    fn field(&mut self, byte: u8) -> Result<State, Fault> {
-        match (self.state, byte) {
-            (State::FieldStart, b'\r') => Ok(State::HeadLf),
-            (State::FieldStart, b' ' | b'\t') => malformed("a folded line"),
-            (State::FieldStart, byte) if is_token(byte) => {
-                self.fields += 1;
-                if self.fields > self.bounds.fields {
-                    return Err(Fault::HeadTooLarge);
-                }
-                self.name[0] = byte.to_ascii_lowercase();
-                self.name_length = 1;
-                Ok(State::Name)
-            }
-            (State::Name, b':') => {
-                self.begin_value()?;
-                Ok(State::Value)
-            }
-            (State::Name, byte) if is_token(byte) => {
-                if let Some(place) = self.name.get_mut(self.name_length) {
-                    *place = byte.to_ascii_lowercase();
-                }
-                self.name_length += 1;
-                Ok(State::Name)
-            }
-            (State::FieldStart | State::Name, _) => malformed("a field's name"),
-            (State::Value, b'\r') => {
-                self.end_value()?;
-                Ok(State::ValueLf)
-            }
-            (State::Value, byte) if is_value(byte) => {
-                if self.field != Field::Other {
-                    self.value_byte(byte)?;
-                }
-                Ok(State::Value)
-            }
-            (State::Value, b'\n') => malformed("a bare LF"),
-            (State::Value, _) => malformed("a control character"),
-            (State::ValueLf, b'\n') => Ok(State::FieldStart),
-            (State::HeadLf, b'\n') => self.end_head(),
-            _ => malformed("a bare CR"),
-        }
-    }
-
-    fn begin_value(&mut self) -> Result<(), Fault> {
-        let name = self.name.get(..self.name_length).unwrap_or_default();
-        self.field = match name {
-            b"content-length" => Field::ContentLength,
-            b"transfer-encoding" => Field::TransferEncoding,
-            b"host" => Field::Host,
-            _ => Field::Other,
-        };
-        (self.value, self.digits, self.number) = (Value::Before, 0, 0);
-        let again = match self.field {
-            Field::ContentLength => self.framing.length.is_some(),
-            Field::TransferEncoding => self.framing.chunked,
-            Field::Host => {
-                self.framing.hosts = self.framing.hosts.saturating_add(1);
-                self.framing.hosts > 1
-            }
-            Field::Other => false,
-        };
-        if again {
-            malformed("a second Content-Length, Transfer-Encoding or Host")
-        } else {
-            Ok(())
-        }
-    }
-
-    /// A byte of a value that counts: digits, or `chunked`, with blanks around.
-    fn value_byte(&mut self, byte: u8) -> Result<(), Fault> {
-        if self.field == Field::Host {
-            return Ok(());
-        }
-        if matches!(byte, b' ' | b'\t') {
-            if self.value == Value::Within {
-                self.value = Value::After;
-            }
-            return Ok(());
-        }
-        if self.value == Value::After {
-            return malformed("its Content-Length or Transfer-Encoding");
-        }
-        self.value = Value::Within;
-        match self.field {
-            Field::ContentLength if byte.is_ascii_digit() && self.digits < LENGTH_DIGITS => {
-                self.digits += 1;
-                self.number = self.number * 10 + u64::from(byte - b'0');
-                Ok(())
-            }
-            Field::TransferEncoding if b"chunked".get(usize::from(self.digits)) == Some(&byte.to_ascii_lowercase()) => {
-                self.digits += 1;
-                Ok(())
-            }
-            _ => malformed("its Content-Length or Transfer-Encoding"),
-        }
-    }
-
-    fn end_value(&mut self) -> Result<(), Fault> {
-        match self.field {
-            Field::ContentLength if self.digits > 0 => self.framing.length = Some(self.number),
-            Field::TransferEncoding if usize::from(self.digits) == b"chunked".len() => self.framing.chunked = true,
-            Field::ContentLength | Field::TransferEncoding => {
-                return malformed("its Content-Length or Transfer-Encoding");
-            }
-            Field::Host | Field::Other => {}
-        }
-        Ok(())
-    }
-
-    fn end_head(&mut self) -> Result<State, Fault> {
-        let Framing {
-            minor,
-            length,
-            chunked,
-            hosts,
-        } = self.framing;
-        if hosts == 0 {
-            return malformed("it has no Host");
-        }
-        if chunked && (length.is_some() || minor == 0) {
-            return malformed("Transfer-Encoding beside Content-Length, or on HTTP/1.0");
-        }
-        (self.digits, self.number, self.bytes) = (0, 0, 0);
-        Ok(match length {
-            _ if chunked => State::ChunkSize,
-            None | Some(0) => State::Start,
-            Some(length) => State::Body(length),
-        })
-    }
-
-    fn chunk(&mut self, byte: u8) -> Result<State, Fault> {
-        match (self.state, byte) {
-            (State::ChunkSize, byte) if byte.is_ascii_hexdigit() => {
-                self.digits += 1;
-                if self.digits > CHUNK_DIGITS {
-                    return malformed("a chunk's size");
-                }
-                let digit = char::from(byte).to_digit(16).unwrap_or_default();
-                self.number = self.number << 4 | u64::from(digit);
-                Ok(State::ChunkSize)
-            }
-            (State::ChunkSize, b';') if self.digits > 0 => {
-                self.bytes = 0;
-                Ok(State::Extension(Extension::Begin))
-            }
-            (State::ChunkSize, b'\r') if self.digits > 0 => Ok(State::ChunkSizeLf),
-            (State::Extension(part), byte) => {
-                self.bytes += 1;
-                if self.bytes > EXTENSION_BYTES {
-                    return malformed("a chunk's extensions are too long");
-                }
-                extension(part, byte)
-            }
-            (State::ChunkSizeLf, b'\n') => {
-                let size = self.number;
-                (self.digits, self.number) = (0, 0);
-                Ok(if size == 0 {
-                    self.bytes = 0;
-                    State::TrailerStart
-                } else {
-                    State::Chunk(size)
-                })
-            }
-            (State::ChunkCr, b'\r') => Ok(State::ChunkLf),
-            (State::ChunkLf, b'\n') => Ok(State::ChunkSize),
-            _ => malformed("its chunks"),
-        }
-    }
-
-    fn trailer(&mut self, byte: u8) -> Result<State, Fault> {
-        self.bytes += 1;
-        if self.bytes > TRAILER_BYTES {
-            return malformed("its trailers are too long");
-        }
-        match (self.state, byte) {
-            (State::TrailerStart, b'\r') => Ok(State::EndLf),
-            (State::TrailerName, b':') => Ok(State::TrailerValue),
-            (State::TrailerStart | State::TrailerName, byte) if is_token(byte) => Ok(State::TrailerName),
-            (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
-            (State::TrailerValue, byte) if is_value(byte) => Ok(State::TrailerValue),
-            (State::TrailerLf, b'\n') => Ok(State::TrailerStart),
-            (State::EndLf, b'\n') => Ok(State::Start),
-            _ => malformed("its trailers"),
-        }
+        self.state = next;
+        Ok(taken)
     }
 }
 
-/// `;name`, `;name=token` and `;name="text"`, without blanks: those that the grammar allows are there for old clients only.
-fn extension(part: Extension, byte: u8) -> Result<State, Fault> {
-    let next = match (part, byte) {
-        (Extension::Name | Extension::Value | Extension::Closed, b'\r') => return Ok(State::ChunkSizeLf),
-        (Extension::Name | Extension::Value | Extension::Closed, b';') => Extension::Begin,
-        (Extension::Begin | Extension::Name, byte) if is_token(byte) => Extension::Name,
-        (Extension::Name, b'=') => Extension::Equals,
-        (Extension::Equals, b'"') => Extension::Quoted,
-        (Extension::Equals | Extension::Value, byte) if is_token(byte) => Extension::Value,
-        (Extension::Quoted, b'"') => Extension::Closed,
-        (Extension::Quoted, b'\\') => Extension::Pair,
-        (Extension::Quoted | Extension::Pair, byte) if is_value(byte) => Extension::Quoted,
-        _ => return malformed("a chunk's extensions"),
-    };
-    Ok(State::Extension(next))
-}
-
-/// RFC 9110, section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// RFC 9110, section 5.5: blanks, what is visible, and what is beyond ASCII.
-fn is_value(byte: u8) -> bool {
-    matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
-}
-
-/// Visible ASCII but `#`, which begins a fragment, and `<` and `>`, which no URI has. The rest of what RFC 3986 does not allow is sent
-/// by too many clients. `#` and what is not ASCII would be read in more than one way.
-fn is_target(byte: u8) -> bool {
-    matches!(byte, b'!'..=b'~') && !matches!(byte, b'#' | b'<' | b'>')
+/// Data is passed over in one step: what is left of it then, and how much came.
+fn pass(left: u64, bytes: &[u8]) -> (u64, usize) {
+    let taken = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+    (left - taken as u64, taken)
 }
 
 #[cfg(test)]
