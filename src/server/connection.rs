@@ -192,7 +192,8 @@ async fn http1<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, w
 /// see the answer (RFC 9112, section 9.6).
 async fn linger<I: AsyncRead + Unpin>(io: &mut I) -> io::Result<()> {
     let mut left = MOST_UNREAD;
-    let mut piece = [0; 1024];
+    // Not part of every connection's future.
+    let mut piece = vec![0; 1024];
     while left > 0 {
         let count = io.read(&mut piece).await?;
         if count == 0 {

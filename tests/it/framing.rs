@@ -164,6 +164,26 @@ fn a_refused_message_does_not_cut_off_the_answer_before_it() {
 }
 
 #[test]
+fn nothing_follows_an_answer_that_closes() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&open_to_all(&upstream));
+    for behind in [
+        "GET / HTTP/1.1\nHost: localhost\n\n",
+        "\0",
+        "GET /second HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ] {
+        let mut conn = gate.connect();
+        conn.send(format!(
+            "GET /first HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n{behind}"
+        ));
+        let reply = conn.reply();
+        assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
+        assert!(conn.wire.closes(), "{behind:?} is answered after Connection: close");
+    }
+    assert_eq!(upstream.calls(), 3);
+}
+
+#[test]
 fn chunks_that_can_be_read_in_two_ways_end_the_request() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&open_to_all(&upstream));

@@ -40,8 +40,11 @@ pub(super) struct Guarded<T> {
 enum End {
     /// Yes.
     NotYet,
-    /// No: a head was refused, and is to be answered.
+    /// No: a head was refused.
     Head(Fault),
+    /// No: a head was refused, and the parser has come to where it would be. It is to be answered. A parser that does not come there
+    /// has said `Connection: close` before, and nothing may follow that (RFC 9112, section 9.6).
+    HeadAwaited(Fault),
     /// No: the framing of a body broke, and whoever reads it will find out.
     Body,
 }
@@ -56,11 +59,11 @@ impl<T> Guarded<T> {
         }
     }
 
-    /// The head that was refused, if one was.
+    /// The head that is to be answered with a refusal, if one is.
     pub(super) fn refused(&self) -> Option<Fault> {
         match self.end {
-            End::Head(fault) => Some(fault),
-            End::NotYet | End::Body => None,
+            End::HeadAwaited(fault) => Some(fault),
+            End::NotYet | End::Head(_) | End::Body => None,
         }
     }
 
@@ -72,6 +75,13 @@ impl<T> Guarded<T> {
     pub(super) fn into_inner(self) -> T {
         self.io
     }
+
+    /// The end of what the parser may read; in the middle of another request it would look like a client that is gone.
+    fn poll_awaited(&mut self, cx: &Context<'_>, fault: Fault) -> Poll<io::Result<()>> {
+        ready!(self.clock.poll_done(cx));
+        self.end = End::HeadAwaited(fault);
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl<T: AsyncRead + Unpin> Read for Guarded<T> {
@@ -79,9 +89,8 @@ impl<T: AsyncRead + Unpin> Read for Guarded<T> {
         let this = &mut *self;
         match this.end {
             End::NotYet => {}
-            // In the middle of another request this would look like a client that is gone.
-            End::Head(_) => return this.clock.poll_done(cx).map(Ok),
-            End::Body => return Poll::Ready(Ok(())),
+            End::Head(fault) => return this.poll_awaited(cx, fault),
+            End::HeadAwaited(_) | End::Body => return Poll::Ready(Ok(())),
         }
         let mut piece = [const { MaybeUninit::uninit() }; PIECE];
         let room = out.remaining().min(PIECE);
@@ -101,10 +110,10 @@ impl<T: AsyncRead + Unpin> Read for Guarded<T> {
         } else if !bytes.is_empty() {
             this.clock.head_ended();
         }
-        if passed == 0 && matches!(this.end, End::Head(_)) {
-            return this.clock.poll_done(cx).map(Ok);
+        match this.end {
+            End::Head(fault) if passed == 0 => this.poll_awaited(cx, fault),
+            _ => Poll::Ready(Ok(())),
         }
-        Poll::Ready(Ok(()))
     }
 }
 
