@@ -18,9 +18,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout};
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::clock::{Busy, Clock, Overdue, Phase};
+use super::frames::Frames;
 use super::gather;
 use super::guard::{Bounds, Fault, Guarded};
 use super::worker::{Stage, Worker};
@@ -34,6 +35,10 @@ const H2_SEND_BUFFER: usize = 64 * 1024;
 /// How much of a request's body a client may send ahead: for each stream, and for the connection.
 const H2_STREAM_WINDOW: u32 = 256 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Streams of a connection that may end with an error of the client's that makes us reset them (CVE-2025-8671).
+const H2_ERRORS: usize = 128;
+/// GOAWAY with ENHANCE_YOUR_CALM (RFC 9113, sections 6.8 and 7).
+const CALM: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0x0b];
 /// How long an HTTP/2 client has to answer a GOAWAY (RFC 9113, section 6.8) before its idle connection is closed all the same.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How long the last words to a client may take, and what it still sends may keep us.
@@ -214,7 +219,8 @@ fn rejection(fault: Fault) -> Rejection {
 
 async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, worker: &Rc<Worker>) {
     let (limits, clock) = (worker.limits(), Clock::new());
-    let (io, flusher) = gather::gather(TokioIo::new(io));
+    let ip = peer.ip();
+    let (io, flusher) = gather::gather(TokioIo::new(Frames::new(io)));
     let header_list = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
     let mut connection = pin!(
         http2::Builder::new(OnThisThread)
@@ -222,6 +228,7 @@ async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, w
             .max_concurrent_streams(limits.h2_streams)
             .max_header_list_size(header_list)
             .max_send_buf_size(H2_SEND_BUFFER)
+            .max_local_error_reset_streams(Some(H2_ERRORS))
             .initial_stream_window_size(H2_STREAM_WINDOW)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
             .serve_connection(io, service(worker, peer, &clock))
@@ -256,6 +263,12 @@ async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, w
         Poll::Pending
     })
     .await;
+    if let Some(excess) = flusher.look(|io| io.inner().excess()) {
+        worker.metrics().flooded();
+        info!(client.ip = %ip, excess = excess.label(), "an HTTP/2 connection was closed: it sent more than anybody needs");
+        let mut words = CALM;
+        let _ = timeout(LAST_WORDS, poll_fn(|cx| flusher.poll_last_words(cx, &mut words))).await;
+    }
 }
 
 /// What a connection does before its first request: there is no point in it once no request will be taken.

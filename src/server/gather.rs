@@ -41,7 +41,29 @@ pub(super) fn gather<T>(io: T) -> (Gather<T>, Flusher<T>) {
     (Gather(Rc::clone(&inner)), Flusher(inner))
 }
 
+impl<T> Flusher<T> {
+    /// Looks at the IO.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        look(&self.0.borrow().io)
+    }
+}
+
 impl<T: Write + Unpin> Flusher<T> {
+    /// Sends some last bytes, unless others are still on their way.
+    pub(super) fn poll_last_words(&self, cx: &mut Context<'_>, words: &mut &[u8]) -> Poll<io::Result<()>> {
+        let mut inner = self.0.borrow_mut();
+        ready!(inner.poll_flush(cx))?;
+        while !words.is_empty() {
+            let wrote = ready!(Pin::new(&mut inner.io).poll_write(cx, words))?;
+            if wrote == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *words = &words[wrote..];
+        }
+        ready!(Pin::new(&mut inner.io).poll_flush(cx))?;
+        Pin::new(&mut inner.io).poll_shutdown(cx)
+    }
+
     /// Sends what was gathered.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_flush(cx)

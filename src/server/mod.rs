@@ -2,6 +2,7 @@
 
 mod clock;
 mod connection;
+mod frames;
 mod gather;
 pub(crate) mod guard;
 pub mod listen;

@@ -68,6 +68,7 @@ pub struct Metrics {
     upstream_duration: Family<UpstreamLabels, Histogram>,
     authentications: Family<AuthenticationLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
+    floods: Counter,
     /// Connections of clients, now.
     pub connections: Gauge,
     /// Requests that have come and not yet ended.
@@ -90,6 +91,7 @@ impl Default for Metrics {
             upstream_duration: Family::new_with_constructor(histogram),
             authentications: Family::default(),
             handshakes: Family::default(),
+            floods: Counter::default(),
             connections: Gauge::default(),
             in_flight: Gauge::default(),
         };
@@ -122,6 +124,11 @@ impl Metrics {
             "tls_handshakes",
             "TLS handshakes that have ended",
             self.handshakes.clone(),
+        );
+        registry.register(
+            "h2_floods",
+            "HTTP/2 connections that were closed for frames that carry nothing",
+            self.floods.clone(),
         );
         registry.register("connections", "Connections of clients", self.connections.clone());
         registry.register(
@@ -167,6 +174,11 @@ impl Metrics {
     /// One TLS handshake has ended.
     pub fn handshake_ended(&self, outcome: &'static str) {
         self.handshakes.get_or_create(&HandshakeLabels { outcome }).inc();
+    }
+
+    /// One HTTP/2 connection has sent too many frames that carry nothing.
+    pub fn flooded(&self) {
+        self.floods.inc();
     }
 
     /// All of them, in the text format of OpenMetrics 1.0.
