@@ -28,6 +28,7 @@
 //! credential     what a credential's header says, and why it is turned down
 //! path           every reading that a server could make of a path
 //! secret         values that cannot be printed
+//! slots          how many may do something at once
 //! ```
 
 pub mod admin;
@@ -47,6 +48,7 @@ pub mod proxy;
 pub mod secret;
 pub mod server;
 pub mod signal;
+pub mod slots;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

@@ -10,7 +10,6 @@ use std::thread;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 use tracing::{error, info, warn};
 
 use self::parts::Parts;
@@ -20,6 +19,7 @@ use crate::server::worker::{self, Common, Inbox, Stage, Worker};
 use crate::server::{self, listen};
 use crate::signal::{Event, Signals};
 use crate::tls;
+use crate::tls::server::Acceptor;
 
 /// Descriptors that are kept for everything that is not a client's connection or its way to an upstream.
 const SPARE_DESCRIPTORS: u64 = 256;
@@ -55,7 +55,7 @@ pub enum AppError {
 pub struct App {
     parts: Arc<Parts>,
     server: server::Settings,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Acceptor>,
     listeners: Vec<Vec<TcpListener>>,
     admin: TcpListener,
 }
@@ -78,7 +78,7 @@ impl App {
         server.limits.connections = affordable_connections(server.limits.connections);
         let tls = match &config.tls {
             None => None,
-            Some(settings) => Some(TlsAcceptor::from(Arc::new(tls::server::config(settings)?))),
+            Some(settings) => Some(Acceptor::new(settings)?),
         };
         let mut listeners: Vec<Vec<TcpListener>> = (0..server.workers).map(|_| Vec::new()).collect();
         for address in &server.listen {
@@ -156,7 +156,7 @@ impl App {
         };
         tokio::spawn(admin::serve(tokio::net::TcpListener::from_std(admin)?, Arc::new(told)));
 
-        let (common, inboxes) = Common::new(server.workers, server.limits, Arc::clone(&parts.metrics), stages);
+        let (common, inboxes) = Common::new(&server, Arc::clone(&parts.metrics), stages);
         let (ended, mut endings) = mpsc::unbounded_channel();
         for (index, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
             let (parts, common, tls, ended) = (Arc::clone(&parts), Arc::clone(&common), tls.clone(), ended.clone());
@@ -207,7 +207,7 @@ fn run_worker(
     index: usize,
     parts: &Arc<Parts>,
     common: Arc<Common>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Acceptor>,
     listeners: Vec<TcpListener>,
     inbox: Inbox,
 ) -> Ending {

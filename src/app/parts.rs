@@ -16,8 +16,9 @@ use crate::outbound::Rules;
 use crate::outbound::identity::{IdentityTable, ReservedNames};
 use crate::proxy::outcome::AccessLog;
 use crate::proxy::routes::{Place, RouteId, RouteTable};
-use crate::proxy::{Proxy, Route};
+use crate::proxy::{Bounds, Proxy, Route};
 use crate::server;
+use crate::slots::Slots;
 use crate::telemetry::metrics::Metrics;
 use crate::tls;
 use crate::upstream::body::BodyBounds;
@@ -37,6 +38,7 @@ pub(super) struct Parts {
     pub(super) metrics: Arc<Metrics>,
     log: AccessLog,
     limits: server::Limits,
+    in_flight: Slots,
 }
 
 /// One worker's authenticators, by name.
@@ -114,6 +116,7 @@ impl Parts {
                 query: config.log.query,
             },
             limits,
+            in_flight: Slots::new(limits.in_flight),
         })
     }
 
@@ -138,7 +141,18 @@ impl Parts {
             .iter()
             .map(|route| self.route(route, authenticators, &upstreams))
             .collect();
-        Proxy::new(routes, Arc::clone(&self.table), Arc::clone(&self.metrics), self.log)
+        let bounds = Bounds {
+            header_bytes: self.limits.header_bytes,
+            headers: self.limits.headers,
+            in_flight: self.in_flight.clone(),
+        };
+        Proxy::new(
+            routes,
+            Arc::clone(&self.table),
+            Arc::clone(&self.metrics),
+            self.log,
+            bounds,
+        )
     }
 
     fn route(

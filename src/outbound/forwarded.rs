@@ -1,9 +1,12 @@
 //! Where a request came from, and the fields that say so: `X-Forwarded-*`, `X-Request-Id`, `traceparent`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::header::HeaderName;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue};
+use ipnet::IpNet;
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -19,6 +22,25 @@ pub struct Peer {
     ip: IpAddr,
     scheme: Scheme,
     forwarded_for: HeaderValue,
+    /// Set where it is a proxy whose word is believed.
+    believed: Option<Arc<TrustedProxies>>,
+}
+
+/// Whose `X-Forwarded-*` and `X-Request-Id` are believed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+impl TrustedProxies {
+    /// Proxies in these networks; none: nobody.
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
+    /// Whether this address is one of theirs.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.0.iter().any(|network| network.contains(&ip))
+    }
 }
 
 /// How a client reached us.
@@ -42,13 +64,14 @@ impl Scheme {
 
 impl Peer {
     /// The peer at `ip`.
-    pub fn new(ip: IpAddr, scheme: Scheme) -> Self {
+    pub fn new(ip: IpAddr, scheme: Scheme, trusted: &Arc<TrustedProxies>) -> Self {
         let ip = ip.to_canonical();
         let forwarded_for = HeaderValue::try_from(ip.to_string()).expect("an address is visible ASCII");
         Self {
             ip,
             scheme,
             forwarded_for,
+            believed: trusted.contains(ip).then(|| Arc::clone(trusted)),
         }
     }
 
@@ -63,53 +86,179 @@ impl Peer {
     }
 }
 
-/// 128 random bits, unique enough to find one request in many logs.
+/// Where a request came from, after what trusted proxies say of it was heard. To be read before anything is taken out of a request.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The client's address: the last one on the way here that is no trusted proxy.
+    pub client: IpAddr,
+    /// The request's id.
+    pub id: RequestId,
+    /// `X-Forwarded-For`, with the peer appended. `None`, here and below: the peer's word does not count, or it says nothing.
+    forwarded_for: Option<HeaderValue>,
+    scheme: Option<Scheme>,
+    host: Option<HeaderValue>,
+}
+
+impl Source {
+    /// A request from this peer that says nothing of where it came from.
+    pub fn unknown(peer: &Peer) -> Self {
+        Self {
+            client: peer.ip,
+            id: RequestId::random(),
+            forwarded_for: None,
+            scheme: None,
+            host: None,
+        }
+    }
+
+    /// Reads what a request says, as far as its peer is believed.
+    pub fn of(peer: &Peer, headers: &HeaderMap) -> Self {
+        let mut source = Self::unknown(peer);
+        let Some(trusted) = &peer.believed else { return source };
+        if let Some(id) = single(headers, &X_REQUEST_ID).and_then(RequestId::kept) {
+            source.id = id;
+        }
+        source.scheme = single(headers, &X_FORWARDED_PROTO).and_then(|value| match value.as_bytes() {
+            b"http" => Some(Scheme::Http),
+            b"https" => Some(Scheme::Https),
+            _ => None,
+        });
+        source.host = single(headers, &X_FORWARDED_HOST).filter(|host| is_host(host)).cloned();
+        let lines: Vec<&[u8]> = headers
+            .get_all(X_FORWARDED_FOR)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .filter(|line| !line.is_empty())
+            .collect();
+        if lines.is_empty() {
+            return source;
+        }
+        let mut all = lines.join(&b", "[..]);
+        source.client = last_untrusted(&all, trusted).unwrap_or(peer.ip);
+        all.extend_from_slice(b", ");
+        all.extend_from_slice(peer.forwarded_for.as_bytes());
+        source.forwarded_for = HeaderValue::from_bytes(&all).ok();
+        source
+    }
+}
+
+/// From the right, the first address that is no trusted proxy; if all of them are, the one on the left. What is no address ends the
+/// walk: nobody can say who wrote what stands before it.
+fn last_untrusted(list: &[u8], trusted: &TrustedProxies) -> Option<IpAddr> {
+    let mut last = None;
+    for word in list.rsplit(|byte| *byte == b',') {
+        let Some(ip) = std::str::from_utf8(word).ok().and_then(|word| address(word.trim())) else {
+            break;
+        };
+        last = Some(ip);
+        if !trusted.contains(ip) {
+            break;
+        }
+    }
+    last
+}
+
+/// An address as proxies write it: bare, or with a port.
+fn address(word: &str) -> Option<IpAddr> {
+    let bare = word
+        .strip_prefix('[')
+        .and_then(|word| word.strip_suffix(']'))
+        .unwrap_or(word);
+    bare.parse()
+        .ok()
+        .or_else(|| word.parse::<SocketAddr>().ok().map(|address| address.ip()))
+        .map(|ip: IpAddr| ip.to_canonical())
+}
+
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    let mut lines = headers.get_all(name).iter();
+    lines.next().filter(|_| lines.next().is_none())
+}
+
+fn is_host(value: &HeaderValue) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_graphic() && !b"@/?#,\\".contains(byte);
+    value.as_bytes().iter().all(plain) && Authority::try_from(value.as_bytes()).is_ok()
+}
+
+/// The longest id that is kept.
+const LONGEST_ID: usize = 64;
+
+/// What one request is found by in many logs: 128 random bits, or the id that a trusted proxy gave it.
 #[derive(Debug, Clone)]
 pub struct RequestId {
-    text: [u8; 32],
+    text: [u8; LONGEST_ID],
+    length: usize,
 }
 
 impl RequestId {
     /// A new one.
     pub fn random() -> Self {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let bits = fastrand::u128(..).to_be_bytes();
-        let mut text = [0; 32];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(bits) {
-            pair[0] = HEX[usize::from(byte >> 4)];
-            pair[1] = HEX[usize::from(byte & 15)];
+        let mut text = [0; LONGEST_ID];
+        write_hex(&mut text[..32], fastrand::u128(..));
+        Self { text, length: 32 }
+    }
+
+    /// One that was given: up to 64 letters, digits, `.`, `_` and `-`.
+    fn kept(value: &HeaderValue) -> Option<Self> {
+        let bytes = value.as_bytes();
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+        if bytes.is_empty() || bytes.len() > LONGEST_ID || !bytes.iter().all(plain) {
+            return None;
         }
-        Self { text }
+        let mut text = [0; LONGEST_ID];
+        text[..bytes.len()].copy_from_slice(bytes);
+        Some(Self {
+            text,
+            length: bytes.len(),
+        })
     }
 
     /// The id as text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.text).expect("hexadecimal digits are ASCII")
+        std::str::from_utf8(&self.text[..self.length]).expect("an id is ASCII")
     }
 
     /// The id as a header value.
     pub fn to_value(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.text).expect("hexadecimal digits are visible ASCII")
+        HeaderValue::from_bytes(&self.text[..self.length]).expect("an id is visible ASCII")
+    }
+
+    /// A trace's id (W3C Trace Context, section 3.2.2.3): the same one where it can be.
+    fn to_trace(&self) -> String {
+        let own = self.as_str();
+        let is_trace = own.len() == 32 && own.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if is_trace && own.bytes().any(|byte| byte != b'0') {
+            return own.to_owned();
+        }
+        Self::random().as_str().to_owned()
     }
 }
 
-/// Says where the request came from. Nobody is trusted to have said so before: what came in was taken out already.
-pub(super) fn insert(headers: &mut HeaderMap, peer: &Peer, host: Option<HeaderValue>, id: &RequestId) {
-    headers.insert(X_FORWARDED_FOR, peer.forwarded_for.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(peer.scheme.as_str()));
-    if let Some(host) = host {
-        headers.insert(X_FORWARDED_HOST, host);
+fn write_hex(text: &mut [u8], bits: u128) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bits.to_be_bytes()) {
+        pair[0] = HEX[usize::from(byte >> 4)];
+        pair[1] = HEX[usize::from(byte & 15)];
     }
-    headers.insert(X_REQUEST_ID, id.to_value());
+}
+
+/// Says where the request came from. What came in was taken out already; `source` is what was believed of it.
+pub(super) fn insert(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue, source: &Source) {
+    let forwarded_for = source.forwarded_for.as_ref().unwrap_or(&peer.forwarded_for);
+    headers.insert(X_FORWARDED_FOR, forwarded_for.clone());
+    let scheme = source.scheme.unwrap_or(peer.scheme);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
+    headers.insert(X_FORWARDED_HOST, source.host.as_ref().unwrap_or(host).clone());
+    headers.insert(X_REQUEST_ID, source.id.to_value());
     if !has_valid_traceparent(headers) {
         // W3C Trace Context, section 3.2: a broken parent restarts the trace, and its state goes with it.
         headers.remove(TRACESTATE);
-        headers.insert(TRACEPARENT, traceparent(id));
+        headers.insert(TRACEPARENT, traceparent(&source.id));
     }
 }
 
 fn traceparent(id: &RequestId) -> HeaderValue {
-    let text = format!("00-{}-{:016x}-00", id.as_str(), fastrand::u64(1..));
+    let text = format!("00-{}-{:016x}-00", id.to_trace(), fastrand::u64(1..));
     HeaderValue::try_from(text).expect("hexadecimal digits are visible ASCII")
 }
 
@@ -141,8 +290,9 @@ mod tests {
         for line in lines {
             headers.append(TRACEPARENT, HeaderValue::from_static(line));
         }
-        let peer = Peer::new(IpAddr::from([192, 0, 2, 1]), Scheme::Https);
-        insert(&mut headers, &peer, None, &RequestId::random());
+        let peer = peer("192.0.2.1", &[]);
+        let source = Source::unknown(&peer);
+        insert(&mut headers, &peer, &HeaderValue::from_static("h"), &source);
         assert_eq!(headers.get_all(TRACEPARENT).iter().count(), 1);
         headers[TRACEPARENT].to_str().expect("ASCII").to_owned()
     }
@@ -164,7 +314,79 @@ mod tests {
 
     #[test]
     fn ipv4_in_ipv6_is_written_as_ipv4() {
-        let peer = Peer::new("::ffff:192.0.2.7".parse().expect("an address"), Scheme::Http);
+        let peer = peer("::ffff:192.0.2.7", &[]);
         assert_eq!(peer.forwarded_for, "192.0.2.7");
+    }
+
+    fn peer(ip: &str, trusted: &[&str]) -> Peer {
+        let networks = trusted
+            .iter()
+            .map(|network| network.parse().expect("a network"))
+            .collect();
+        let trusted = Arc::new(TrustedProxies::new(networks));
+        Peer::new(ip.parse().expect("an address"), Scheme::Http, &trusted)
+    }
+
+    /// What is sent on of these fields, and the client's address.
+    fn heard(peer: &Peer, fields: &[(&'static str, &'static str)]) -> (HeaderMap, String) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let source = Source::of(peer, &headers);
+        let mut sent = HeaderMap::new();
+        insert(&mut sent, peer, &HeaderValue::from_static("own.example"), &source);
+        (sent, source.client.to_string())
+    }
+
+    const TOLD: [(&str, &str); 4] = [
+        ("x-forwarded-for", "198.51.100.9, 10.0.0.7"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "api.example:8443"),
+        ("x-request-id", "a.b_c-1"),
+    ];
+
+    #[test]
+    fn a_trusted_proxy_is_believed() {
+        let (sent, client) = heard(&peer("10.0.0.1", &["10.0.0.0/8"]), &TOLD);
+        assert_eq!(client, "198.51.100.9");
+        assert_eq!(sent[X_FORWARDED_FOR], "198.51.100.9, 10.0.0.7, 10.0.0.1");
+        assert_eq!(sent[X_FORWARDED_PROTO], "https");
+        assert_eq!(sent[X_FORWARDED_HOST], "api.example:8443");
+        assert_eq!(sent[X_REQUEST_ID], "a.b_c-1");
+    }
+
+    #[test]
+    fn nobody_else_is() {
+        for trusted in [&[][..], &["10.0.0.2/32"], &["2001:db8::/32"]] {
+            let (sent, client) = heard(&peer("10.0.0.1", trusted), &TOLD);
+            assert_eq!(client, "10.0.0.1");
+            assert_eq!(sent[X_FORWARDED_FOR], "10.0.0.1");
+            assert_eq!(sent[X_FORWARDED_PROTO], "http");
+            assert_eq!(sent[X_FORWARDED_HOST], "own.example");
+            assert_eq!(sent[X_REQUEST_ID].len(), 32);
+        }
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_cannot_have_meant_is_not_sent_on() {
+        let trusted = peer("::ffff:10.0.0.1", &["10.0.0.0/8"]);
+        let (sent, client) = heard(
+            &trusted,
+            &[
+                ("x-forwarded-for", "spoofed, 203.0.113.5, unknown"),
+                ("x-forwarded-proto", "gopher"),
+                ("x-forwarded-host", "a@b"),
+                ("x-request-id", "not an id"),
+            ],
+        );
+        assert_eq!(client, "10.0.0.1");
+        assert_eq!(sent[X_FORWARDED_PROTO], "http");
+        assert_eq!(sent[X_FORWARDED_HOST], "own.example");
+        assert_eq!(sent[X_REQUEST_ID].len(), 32);
+        let walk = |list: &'static str| heard(&trusted, &[("x-forwarded-for", list)]).1;
+        assert_eq!(walk("1.2.3.4, 203.0.113.5:443"), "203.0.113.5");
+        assert_eq!(walk("1.2.3.4, [2001:db8::5], 10.1.1.1"), "2001:db8::5");
+        assert_eq!(walk("10.2.2.2, 10.1.1.1"), "10.2.2.2");
     }
 }

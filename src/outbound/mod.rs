@@ -7,11 +7,11 @@ pub mod forwarded;
 pub mod hop;
 pub mod identity;
 
-use http::header::{AUTHORIZATION, HOST, HeaderName};
+use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderName};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Request, Version};
 
-use self::forwarded::{Peer, RequestId};
+use self::forwarded::{Peer, Source};
 use self::identity::{CredentialMode, IdentityTable, ReservedNames};
 use crate::policy::{Permit, Who};
 
@@ -43,8 +43,8 @@ pub struct Origin<'r> {
     pub peer: &'r Peer,
     /// The host that was asked for, as the client wrote it.
     pub host: &'r HeaderValue,
-    /// The request's id.
-    pub id: &'r RequestId,
+    /// Where it came from, as far as that is believed.
+    pub source: &'r Source,
 }
 
 impl<B> Outbound<B> {
@@ -61,6 +61,7 @@ impl<B> Outbound<B> {
         request.extensions_mut().clear();
 
         let headers = request.headers_mut();
+        join_cookies(headers);
         let kept = kept_credentials(headers, &permit, rules);
         hop::strip_request(headers);
         let reserved: Vec<HeaderName> = headers
@@ -73,7 +74,7 @@ impl<B> Outbound<B> {
         }
         replace_credential(headers, &permit, rules, kept);
         headers.insert(HOST, rules.host.clone().unwrap_or_else(|| origin.host.clone()));
-        forwarded::insert(headers, origin.peer, Some(origin.host.clone()), origin.id);
+        forwarded::insert(headers, origin.peer, origin.host, origin.source);
         rules.identity.insert(headers, &permit);
         Self { request }
     }
@@ -81,6 +82,16 @@ impl<B> Outbound<B> {
     /// The request, for the one who sends it.
     pub(crate) fn into_request(self) -> Request<B> {
         self.request
+    }
+}
+
+/// HTTP/2 may cut cookies into several fields; over HTTP/1 they are one (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let lines: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let [_, _, ..] = lines.as_slice()
+        && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
     }
 }
 
@@ -173,12 +184,12 @@ mod tests {
         ] {
             request = request.header(name, value);
         }
-        let peer = Peer::new(IpAddr::from([192, 0, 2, 1]), Scheme::Https);
+        let peer = Peer::new(IpAddr::from([192, 0, 2, 1]), Scheme::Https, &Arc::default());
         let host = HeaderValue::from_static("api.example");
         let origin = Origin {
             peer: &peer,
             host: &host,
-            id: &RequestId::random(),
+            source: &forwarded::Source::of(&peer, request.headers_ref().expect("fields")),
         };
         let request = Outbound::new(request.body(()).expect("a request"), permit, origin, rules).into_request();
         assert_eq!(request.uri(), "/x?y=1");

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
 
 use self::answers::Answers;
@@ -26,11 +26,13 @@ use self::routes::{Found, RouteTable};
 use crate::auth::{Chain, Now, Refused, Unavailable, Verdict};
 use crate::credential::{JwtFault, Refusal};
 use crate::identity::Identity;
-use crate::outbound::forwarded::{Peer, Scheme};
+use crate::outbound::forwarded::{Peer, Scheme, Source};
 use crate::outbound::{Origin, Outbound, Rules, hop};
 use crate::path::RequestPath;
 use crate::policy::{Denied, Permit, Policy};
+use crate::slots::Slots;
 use crate::telemetry::metrics::{AuthenticationLabels, Metrics};
+use crate::tls::server::Served;
 use crate::upstream::body::{BodyBounds, RequestBody, UpstreamBody};
 use crate::upstream::{Upstream, UpstreamError};
 
@@ -44,6 +46,27 @@ pub struct Proxy {
     no_route: Arc<str>,
     metrics: Arc<Metrics>,
     log: AccessLog,
+    bounds: Bounds,
+}
+
+/// The other end of a connection, and what was shown to it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Where it is.
+    pub peer: Peer,
+    /// The certificate that it was shown; `None` in the clear.
+    pub served: Option<Served>,
+}
+
+/// Bounds on what all requests of a worker may use.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// Bytes of a head.
+    pub header_bytes: usize,
+    /// Fields of a head.
+    pub headers: usize,
+    /// Requests at once, of all workers.
+    pub in_flight: Slots,
 }
 
 /// One route, with the handles of one worker.
@@ -78,7 +101,13 @@ impl Route {
 
 impl Proxy {
     /// A proxy for these routes; `table` was made of their places, in the same order.
-    pub fn new(routes: Vec<Route>, table: Arc<RouteTable>, metrics: Arc<Metrics>, log: AccessLog) -> Self {
+    pub fn new(
+        routes: Vec<Route>,
+        table: Arc<RouteTable>,
+        metrics: Arc<Metrics>,
+        log: AccessLog,
+        bounds: Bounds,
+    ) -> Self {
         let problems = routes
             .iter()
             .all(|route| matches!(route.answers, Answers::Problem { .. }));
@@ -90,19 +119,23 @@ impl Proxy {
             no_route: Arc::from("none"),
             metrics,
             log,
+            bounds,
         }
     }
 
     /// Answers a request. It cannot fail: whatever goes wrong is an answer too. `guard` lives as long as the response.
-    pub async fn handle<G>(&self, request: Request<Incoming>, peer: &Peer, guard: G) -> Response<ResponseBody<G>> {
+    pub async fn handle<G>(&self, request: Request<Incoming>, client: &Client, guard: G) -> Response<ResponseBody<G>> {
         let method = request.method().clone();
         let seen = Some((method.clone(), request.uri().clone()));
-        let mut outcome = Outcome::open(&self.metrics, self.log, peer.ip(), seen, &self.no_route);
-        let (rejection, answers) = match self.find(&request, peer) {
+        let peer = &client.peer;
+        let source = Source::of(peer, request.headers());
+        let mut outcome = Outcome::open(&self.metrics, self.log, source, seen, &self.no_route);
+        let found = self.look_at(&request).and_then(|()| self.find(&request, peer));
+        let (rejection, answers) = match found {
             Err(rejection) => (rejection, &self.nowhere),
             Ok((route, host)) => {
                 outcome.on_route(&route.label);
-                match self.pass(route, &host, request, peer, &mut outcome).await {
+                match self.pass(route, &host, request, client, &mut outcome).await {
                     Ok(response) => return response.map(|body| ResponseBody::upstream(body, outcome, guard)),
                     Err(rejection) => (rejection, &route.answers),
                 }
@@ -121,9 +154,29 @@ impl Proxy {
 
     /// The answer to a head that nobody has read to its end, as bytes: there is no request that a library could answer.
     pub fn refuse_head(&self, peer: &Peer, rejection: &Rejection) -> Bytes {
-        let mut outcome = Outcome::open(&self.metrics, self.log, peer.ip(), None, &self.no_route);
+        let mut outcome = Outcome::open(&self.metrics, self.log, Source::unknown(peer), None, &self.no_route);
         outcome.rejected(rejection.status(&self.nowhere), rejection.label(), reason(rejection));
         reply::to_http1(&reply::reply(rejection, &self.nowhere, outcome.id()))
+    }
+
+    /// Bounds that HTTP/1's guard has seen to, and HTTP/2's parser knows in part: it answers by itself, or counts no fields.
+    fn look_at<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
+        if request.version() != Version::HTTP_2 {
+            return Ok(());
+        }
+        let headers = request.headers();
+        // As RFC 9113, section 6.5.2, counts: 32 bytes for each field.
+        let fields = headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 32);
+        if headers.len() > self.bounds.headers || fields.sum::<usize>() > self.bounds.header_bytes {
+            return Err(Rejection::HeadTooLarge);
+        }
+        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        if target > self.bounds.header_bytes {
+            return Err(Rejection::TargetTooLong);
+        }
+        Ok(())
     }
 
     /// Which route a request belongs to, and to which host.
@@ -159,9 +212,17 @@ impl Proxy {
         route: &Route,
         host: &Host,
         request: Request<Incoming>,
-        peer: &Peer,
+        client: &Client,
         outcome: &mut Outcome,
     ) -> Result<Response<UpstreamBody>, Rejection> {
+        if client
+            .served
+            .as_ref()
+            .is_some_and(|served| served.is_misdirected(&host.name))
+        {
+            return Err(Rejection::Misdirected);
+        }
+        outcome.holds(self.bounds.in_flight.take().ok_or(Rejection::Overloaded)?);
         let identity = self.identify(route, &request).await?;
         if let Some(identity) = &identity {
             outcome.by(identity);
@@ -170,9 +231,9 @@ impl Proxy {
         let (head, incoming) = request.into_parts();
         let request = Request::from_parts(head, RequestBody::new(incoming, route.body)?);
         let origin = Origin {
-            peer,
+            peer: &client.peer,
             host: &host.sent,
-            id: outcome.id(),
+            source: outcome.source(),
         };
         let outbound = Outbound::new(request, permit, origin, &route.rules);
         let sent = Instant::now();

@@ -1,6 +1,5 @@
 //! [`Outcome`]: one log event and one count a request, however it ended.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +7,8 @@ use http::{Method, StatusCode, Uri};
 use tracing::{Level, event_enabled, info};
 
 use crate::identity::Identity;
-use crate::outbound::forwarded::RequestId;
+use crate::outbound::forwarded::{RequestId, Source};
+use crate::slots::Slot;
 use crate::telemetry::metrics::{Metrics, RequestLabels};
 
 /// What is written of requests.
@@ -26,8 +26,7 @@ pub struct Outcome {
     metrics: Arc<Metrics>,
     log: AccessLog,
     started: Instant,
-    id: RequestId,
-    client: IpAddr,
+    source: Source,
     request: Option<(Method, Uri)>,
     route: Arc<str>,
     label: &'static str,
@@ -37,6 +36,7 @@ pub struct Outcome {
     upstream: Option<Duration>,
     sent: u64,
     complete: bool,
+    slot: Option<Slot>,
 }
 
 impl Outcome {
@@ -44,7 +44,7 @@ impl Outcome {
     pub fn open(
         metrics: &Arc<Metrics>,
         log: AccessLog,
-        client: IpAddr,
+        source: Source,
         request: Option<(Method, Uri)>,
         route: &Arc<str>,
     ) -> Self {
@@ -53,8 +53,7 @@ impl Outcome {
             metrics: Arc::clone(metrics),
             log,
             started: Instant::now(),
-            id: RequestId::random(),
-            client,
+            source,
             request,
             route: Arc::clone(route),
             label: "client_gone",
@@ -64,17 +63,28 @@ impl Outcome {
             upstream: None,
             sent: 0,
             complete: false,
+            slot: None,
         }
     }
 
     /// The request's id.
     pub fn id(&self) -> &RequestId {
-        &self.id
+        &self.source.id
+    }
+
+    /// Where it came from.
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
     /// Its route was found.
     pub fn on_route(&mut self, route: &Arc<str>) {
         self.route = Arc::clone(route);
+    }
+
+    /// It is counted among those at once, until its end.
+    pub fn holds(&mut self, slot: Slot) {
+        self.slot = Some(slot);
     }
 
     /// Who asks was found out.
@@ -140,12 +150,12 @@ impl Drop for Outcome {
             route = &*self.route,
             user.id = self.user.as_ref().map(|user| user.facts().id.as_str()),
             authenticator = self.user.as_ref().map(|user| &*user.facts().authenticator),
-            client.ip = %self.client,
+            client.ip = %self.source.client,
             duration_ms = millis(took),
             upstream_ms = self.upstream.map(millis),
             bytes = self.sent,
             complete = self.complete,
-            request.id = self.id.as_str(),
+            request.id = self.id().as_str(),
             "request"
         );
     }

@@ -34,6 +34,12 @@ pub enum Rejection {
         /// What the route takes.
         allowed: Vec<Method>,
     },
+    /// Its host belongs to another certificate than the one that the client was shown.
+    #[error("the host belongs to another certificate")]
+    Misdirected,
+    /// More requests at once than there may be.
+    #[error("too many requests at once")]
+    Overloaded,
     /// CONNECT and TRACE.
     #[error("the method is not implemented")]
     NotImplemented,
@@ -75,7 +81,8 @@ impl Rejection {
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::NobodyKnown | Self::Refused(_) => StatusCode::UNAUTHORIZED,
             Self::NotAllowed(_) => StatusCode::FORBIDDEN,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Unavailable(_) | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Body(BodyFault::TooLarge) | Self::Upstream(UpstreamError::RequestBody(BodyFault::TooLarge)) => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
@@ -108,6 +115,8 @@ impl Rejection {
             Self::HeadTooSlow => "head_too_slow",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::Misdirected => "misdirected",
+            Self::Overloaded => "overloaded",
             Self::NotImplemented => "not_implemented",
             Self::NobodyKnown => "no_credential",
             Self::Refused(refused) => refused.refusal.label(),

@@ -24,8 +24,10 @@ use super::clock::{Busy, Clock, Overdue, Phase};
 use super::frames::Frames;
 use super::gather;
 use super::guard::{Bounds, Fault, Guarded};
+use super::proxy_protocol;
 use super::worker::{Stage, Worker};
 use crate::outbound::forwarded::{Peer, Scheme};
+use crate::proxy::Client;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::rejection::Rejection;
 use crate::tls::provider;
@@ -49,32 +51,47 @@ const MOST_UNREAD: usize = 256 * 1024;
 const PARSER_ROOM: usize = 16 * 1024;
 
 /// Serves a connection until it ends, and never longer than it may.
-pub(super) async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
+pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
     let Ok(address) = tcp.peer_addr() else { return };
     // Answers are written whole; waiting for more would only delay them.
     if let Err(problem) = tcp.set_nodelay(true) {
         debug!(%problem, "TCP_NODELAY");
     }
     let limits = worker.limits();
+    let ip = if worker.expects_proxy_header() && worker.trusted().contains(address.ip()) {
+        match unless_draining(&worker, timeout(limits.header_timeout, proxy_protocol::read(&mut tcp))).await {
+            Some(Ok(Ok(client))) => client.unwrap_or(address.ip()),
+            Some(Ok(Err(problem))) => {
+                info!(proxy.ip = %address.ip(), %problem, "a trusted proxy began without a PROXY protocol header");
+                return;
+            }
+            Some(Err(_)) | None => return,
+        }
+    } else {
+        address.ip()
+    };
     match worker.tls() {
         None => {
-            let peer = Peer::new(address.ip(), Scheme::Http);
+            let client = Client {
+                peer: Peer::new(ip, Scheme::Http, worker.trusted()),
+                served: None,
+            };
             let patience = limits.header_timeout.max(limits.idle_timeout);
             let begun = timeout(patience, begins_with_preface(&tcp));
             match unless_draining(&worker, begun).await {
-                Some(Ok(Ok(true))) => http2(tcp, peer, &worker).await,
-                Some(Ok(Ok(false))) => http1(tcp, peer, &worker).await,
+                Some(Ok(Ok(true))) => http2(tcp, client, &worker).await,
+                Some(Ok(Ok(false))) => http1(tcp, client, &worker).await,
                 Some(Ok(Err(_)) | Err(_)) | None => {}
             }
         }
         Some(acceptor) => {
-            let handshake = timeout(limits.tls_handshake_timeout, acceptor.accept(tcp));
+            let handshake = timeout(limits.tls_handshake_timeout, acceptor.tls.accept(tcp));
             let tls = match unless_draining(&worker, handshake).await {
                 None => return,
                 Some(Ok(Ok(tls))) => tls,
                 Some(Ok(Err(problem))) => {
                     worker.metrics().handshake_ended("failed");
-                    debug!(client.ip = %address.ip(), %problem, "a TLS handshake failed");
+                    debug!(client.ip = %ip, %problem, "a TLS handshake failed");
                     return;
                 }
                 Some(Err(_)) => {
@@ -87,12 +104,15 @@ pub(super) async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
             worker
                 .metrics()
                 .handshake_ended(if resumed { "resumed" } else { "full" });
-            let peer = Peer::new(address.ip(), Scheme::Https);
+            let client = Client {
+                peer: Peer::new(ip, Scheme::Https, worker.trusted()),
+                served: Some(acceptor.hosts.served(connection.server_name())),
+            };
             // What ALPN agreed on is what is spoken; h2 never falls back to HTTP/1.
             if connection.alpn_protocol() == Some(provider::H2) {
-                http2(tls, peer, &worker).await;
+                http2(tls, client, &worker).await;
             } else {
-                http1(tls, peer, &worker).await;
+                http1(tls, client, &worker).await;
             }
         }
     }
@@ -121,7 +141,7 @@ type Answer = Result<Response<ResponseBody<Busy>>, Infallible>;
 
 fn service(
     worker: &Rc<Worker>,
-    peer: Peer,
+    client: Rc<Client>,
     clock: &Rc<Clock>,
 ) -> impl Service<
     Request<Incoming>,
@@ -129,27 +149,27 @@ fn service(
     Error = Infallible,
     Future: Future<Output = Answer> + 'static,
 > + use<> {
-    let (proxy, clock, peer) = (worker.proxy(), Rc::clone(clock), Rc::new(peer));
+    let (proxy, clock) = (worker.proxy(), Rc::clone(clock));
     service_fn(move |request| {
-        let (proxy, peer, busy) = (Rc::clone(&proxy), Rc::clone(&peer), clock.begin());
-        async move { Ok(proxy.handle(request, &peer, busy).await) }
+        let (proxy, client, busy) = (Rc::clone(&proxy), Rc::clone(&client), clock.begin());
+        async move { Ok(proxy.handle(request, &client, busy).await) }
     })
 }
 
-async fn http1<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, worker: &Rc<Worker>) {
+async fn http1<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Client, worker: &Rc<Worker>) {
     let (limits, clock) = (worker.limits(), Clock::new());
     let bounds = Bounds {
         bytes: limits.header_bytes,
         fields: limits.headers,
     };
     let io = Guarded::new(io, Rc::clone(&clock), bounds);
-    let (proxy, client) = (worker.proxy(), peer.clone());
+    let (proxy, client) = (worker.proxy(), Rc::new(client));
     let mut connection = http1::Builder::new()
         // Heads have a deadline of their own: see `clock`. They are bounded by the guard, which sees each first.
         .header_read_timeout(None)
         .max_headers(limits.headers)
         .max_buf_size(limits.header_bytes + PARSER_ROOM)
-        .serve_connection(io, service(worker, peer, &clock));
+        .serve_connection(io, service(worker, Rc::clone(&client), &clock));
     let mut overdue = pin!(Overdue::new(clock, limits.idle_timeout, limits.header_timeout));
     let mut draining = pin!(draining(worker.stage()));
     let mut told = false;
@@ -172,8 +192,8 @@ async fn http1<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, w
     .await;
     let guarded = connection.into_parts().io;
     let last_words = match (ended_in, guarded.refused()) {
-        (_, Some(fault)) => Some(proxy.refuse_head(&client, &rejection(fault))),
-        (Some(Phase::Head(_)), None) => Some(proxy.refuse_head(&client, &Rejection::HeadTooSlow)),
+        (_, Some(fault)) => Some(proxy.refuse_head(&client.peer, &rejection(fault))),
+        (Some(Phase::Head(_)), None) => Some(proxy.refuse_head(&client.peer, &Rejection::HeadTooSlow)),
         (None | Some(_), None) => None,
     };
     let unread = last_words.is_some() || guarded.is_mid_message();
@@ -217,11 +237,12 @@ fn rejection(fault: Fault) -> Rejection {
     }
 }
 
-async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, worker: &Rc<Worker>) {
+async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Client, worker: &Rc<Worker>) {
     let (limits, clock) = (worker.limits(), Clock::new());
-    let ip = peer.ip();
+    let ip = client.peer.ip();
     let (io, flusher) = gather::gather(TokioIo::new(Frames::new(io)));
-    let header_list = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
+    // Beyond this h2 answers by itself; within it, what is too large is answered as everything else.
+    let header_list = u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX);
     let mut connection = pin!(
         http2::Builder::new(OnThisThread)
             .timer(TokioTimer::new())
@@ -231,7 +252,7 @@ async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, peer: Peer, w
             .max_local_error_reset_streams(Some(H2_ERRORS))
             .initial_stream_window_size(H2_STREAM_WINDOW)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
-            .serve_connection(io, service(worker, peer, &clock))
+            .serve_connection(io, service(worker, Rc::new(client), &clock))
     );
     let mut overdue = pin!(Overdue::new(clock, limits.idle_timeout, limits.header_timeout));
     let mut draining = pin!(draining(worker.stage()));

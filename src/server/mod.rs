@@ -6,10 +6,14 @@ mod frames;
 mod gather;
 pub(crate) mod guard;
 pub mod listen;
+mod proxy_protocol;
 pub mod worker;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::outbound::forwarded::TrustedProxies;
 
 /// Bounds on what one client may use; `[server.limits]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +36,8 @@ pub struct Limits {
     pub body_read_timeout: Duration,
     /// HTTP/2 streams of a connection at once.
     pub h2_streams: u32,
+    /// Requests at once; 0: no bound.
+    pub in_flight: usize,
 }
 
 impl Default for Limits {
@@ -46,6 +52,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(75),
             body_read_timeout: Duration::from_secs(60),
             h2_streams: 128,
+            in_flight: 0,
         }
     }
 }
@@ -75,6 +82,10 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// Worker threads, at least one.
     pub workers: usize,
+    /// Whose word about their clients is believed.
+    pub trusted_proxies: Arc<TrustedProxies>,
+    /// Whether they begin each connection with a PROXY protocol header.
+    pub proxy_protocol: bool,
     /// Bounds on clients.
     pub limits: Limits,
     /// How a shutdown goes.

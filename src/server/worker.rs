@@ -16,12 +16,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
-use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
-use super::{Limits, connection};
+use super::{Limits, Settings, connection};
+use crate::outbound::forwarded::TrustedProxies;
 use crate::proxy::Proxy;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::server::Acceptor;
 
 /// How far a shutdown has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +45,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Common {
     /// Bounds on clients.
     pub limits: Limits,
+    /// Whose word about their clients is believed.
+    pub trusted_proxies: Arc<TrustedProxies>,
+    /// Whether they begin each connection with a PROXY protocol header.
+    pub proxy_protocol: bool,
     /// Counts for everybody.
     pub metrics: Arc<Metrics>,
     /// How far a shutdown has come.
@@ -62,16 +67,14 @@ type Handed = (std::net::TcpStream, OwnedSemaphorePermit);
 pub type Inbox = mpsc::Receiver<Handed>;
 
 impl Common {
-    /// What `workers` workers share, and the inbox of each.
-    pub fn new(
-        workers: usize,
-        limits: Limits,
-        metrics: Arc<Metrics>,
-        stage: watch::Receiver<Stage>,
-    ) -> (Arc<Self>, Vec<Inbox>) {
+    /// What all workers share, and the inbox of each.
+    pub fn new(settings: &Settings, metrics: Arc<Metrics>, stage: watch::Receiver<Stage>) -> (Arc<Self>, Vec<Inbox>) {
+        let (workers, limits) = (settings.workers, settings.limits);
         let (doors, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(64)).unzip();
         let common = Self {
             limits,
+            trusted_proxies: Arc::clone(&settings.trusted_proxies),
+            proxy_protocol: settings.proxy_protocol,
             metrics,
             stage,
             slots: Arc::new(Semaphore::new(limits.connections)),
@@ -87,7 +90,7 @@ pub struct Worker {
     index: usize,
     common: Arc<Common>,
     proxy: RefCell<Rc<Proxy>>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Acceptor>,
     idle: Notify,
 }
 
@@ -101,7 +104,7 @@ impl fmt::Debug for Worker {
 
 impl Worker {
     /// The worker of that index.
-    pub fn new(index: usize, common: Arc<Common>, proxy: Proxy, tls: Option<TlsAcceptor>) -> Rc<Self> {
+    pub fn new(index: usize, common: Arc<Common>, proxy: Proxy, tls: Option<Acceptor>) -> Rc<Self> {
         Rc::new(Self {
             index,
             common,
@@ -115,11 +118,19 @@ impl Worker {
         self.common.limits
     }
 
+    pub(super) fn trusted(&self) -> &Arc<TrustedProxies> {
+        &self.common.trusted_proxies
+    }
+
+    pub(super) fn expects_proxy_header(&self) -> bool {
+        self.common.proxy_protocol
+    }
+
     pub(super) fn metrics(&self) -> &Metrics {
         &self.common.metrics
     }
 
-    pub(super) fn tls(&self) -> Option<&TlsAcceptor> {
+    pub(super) fn tls(&self) -> Option<&Acceptor> {
         self.tls.as_ref()
     }
 

@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
 
+use super::pem::PemError;
 use super::provider::{self, MinVersion};
 
 /// What the configuration says of `[server.tls]`, with everything loaded.
@@ -20,6 +22,20 @@ pub struct Settings {
     pub certificates: Vec<Certificate>,
     /// The oldest version that is spoken.
     pub min_version: MinVersion,
+    /// What is asked of clients.
+    pub client_auth: ClientAuth,
+}
+
+/// What certificate a client is asked for.
+#[derive(Debug, Clone, Default)]
+pub enum ClientAuth {
+    /// None.
+    #[default]
+    Off,
+    /// One that these authorities have signed, or none; any other fails the handshake.
+    Optional(Arc<RootCertStore>),
+    /// One that these authorities have signed.
+    Required(Arc<RootCertStore>),
 }
 
 /// A chain with its key.
@@ -35,16 +51,6 @@ impl fmt::Debug for Certificate {
             .field("names", &self.names)
             .finish_non_exhaustive()
     }
-}
-
-/// Why a chain or a key cannot be used: names the file, what is wrong, and what to write instead.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {problem}", file.display())]
-pub struct PemError {
-    /// The file.
-    pub file: PathBuf,
-    /// What is wrong with it.
-    pub problem: String,
 }
 
 impl Certificate {
@@ -112,15 +118,56 @@ fn names_of(leaf: &CertificateDer<'_>) -> Result<Vec<String>, String> {
     Ok(certificate.valid_dns_names().map(str::to_ascii_lowercase).collect())
 }
 
+/// Both halves of a listener's TLS: how it is spoken, and which host each certificate is for.
+#[derive(Clone)]
+pub struct Acceptor {
+    /// Finishes handshakes.
+    pub tls: TlsAcceptor,
+    /// Which certificate is for which host.
+    pub hosts: Arc<Hosts>,
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor")
+            .field("hosts", &self.hosts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Acceptor {
+    /// Shared by all workers.
+    ///
+    /// # Errors
+    /// As [`config`].
+    pub fn new(settings: &Settings) -> Result<Self, rustls::Error> {
+        Ok(Self {
+            tls: TlsAcceptor::from(Arc::new(config(settings)?)),
+            hosts: Arc::new(Hosts::new(&settings.certificates)),
+        })
+    }
+}
+
 /// Builds rustls's configuration. It is shared by all workers, and with it the keys of the session tickets.
 ///
 /// # Errors
 /// The provider cannot speak these versions, or make ticket keys.
 pub fn config(settings: &Settings) -> Result<ServerConfig, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(provider::provider())
-        .with_protocol_versions(settings.min_version.versions())?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(BySni::new(&settings.certificates)));
+    let builder = ServerConfig::builder_with_provider(provider::provider())
+        .with_protocol_versions(settings.min_version.versions())?;
+    let verifier = |roots: &Arc<RootCertStore>| {
+        WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider::provider())
+    };
+    let unusable = |problem: rustls::server::VerifierBuilderError| rustls::Error::General(problem.to_string());
+    let builder = match &settings.client_auth {
+        ClientAuth::Off => builder.with_no_client_auth(),
+        ClientAuth::Optional(roots) => {
+            let verifier = verifier(roots).allow_unauthenticated().build().map_err(unusable)?;
+            builder.with_client_cert_verifier(verifier)
+        }
+        ClientAuth::Required(roots) => builder.with_client_cert_verifier(verifier(roots).build().map_err(unusable)?),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(BySni::new(&settings.certificates)));
     config.alpn_protocols = vec![provider::H2.to_vec(), provider::HTTP_1_1.to_vec()];
     // Tickets are stateless and their keys rotate; a session is resumed by any worker and costs no memory here.
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
@@ -130,52 +177,103 @@ pub fn config(settings: &Settings) -> Result<ServerConfig, rustls::Error> {
     Ok(config)
 }
 
+/// Which certificate of the file is for which host.
+#[derive(Debug, Default)]
+pub struct Hosts {
+    exact: HashMap<String, usize>,
+    /// By the domain below which a wildcard holds.
+    wildcard: HashMap<String, usize>,
+    names: Vec<Vec<String>>,
+}
+
+impl Hosts {
+    /// Of several certificates for a name, the first counts.
+    pub fn new(certificates: &[Certificate]) -> Self {
+        let mut hosts = Self::default();
+        for (at, certificate) in certificates.iter().enumerate() {
+            for name in &certificate.names {
+                let (map, name) = name
+                    .strip_prefix("*.")
+                    .map_or((&mut hosts.exact, name.as_str()), |domain| {
+                        (&mut hosts.wildcard, domain)
+                    });
+                map.entry(name.to_owned()).or_insert(at);
+            }
+            hosts.names.push(certificate.names.clone());
+        }
+        hosts
+    }
+
+    /// Position of the certificate for a host in lower case.
+    fn find(&self, host: &str) -> Option<usize> {
+        let below = || host.split_once('.').and_then(|(_, domain)| self.wildcard.get(domain));
+        self.exact.get(host).or_else(below).copied()
+    }
+
+    fn holds(&self, at: usize, host: &str) -> bool {
+        let domain = host.split_once('.').map(|(_, domain)| domain);
+        self.names.get(at).is_some_and(|names| {
+            names
+                .iter()
+                .any(|name| name == host || name.strip_prefix("*.").is_some_and(|own| Some(own) == domain))
+        })
+    }
+
+    /// The certificate that a client was served which asked for this name.
+    pub fn served(self: &Arc<Self>, sni: Option<&str>) -> Served {
+        let sni = sni.unwrap_or_default().to_ascii_lowercase();
+        Served {
+            at: self.find(&sni).unwrap_or(0),
+            hosts: Arc::clone(self),
+        }
+    }
+}
+
+/// The certificate that a connection was opened with.
+#[derive(Debug, Clone)]
+pub struct Served {
+    hosts: Arc<Hosts>,
+    at: usize,
+}
+
+impl Served {
+    /// Whether a host, in lower case, belongs to another certificate of this file and not to this one (RFC 9110, section 7.4): who
+    /// checks one certificate must not reach what another one stands for.
+    pub fn is_misdirected(&self, host: &str) -> bool {
+        self.hosts.find(host).is_some_and(|at| at != self.at) && !self.hosts.holds(self.at, host)
+    }
+}
+
 /// Certificates by the name that a client asks for.
 struct BySni {
-    exact: HashMap<String, Arc<CertifiedKey>>,
-    /// By the domain below which a wildcard holds.
-    wildcard: HashMap<String, Arc<CertifiedKey>>,
-    first: Option<Arc<CertifiedKey>>,
+    hosts: Hosts,
+    keys: Vec<Arc<CertifiedKey>>,
 }
 
 impl fmt::Debug for BySni {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BySni")
-            .field("exact", &self.exact.keys())
-            .field("wildcard", &self.wildcard.keys())
-            .finish()
+            .field("hosts", &self.hosts)
+            .finish_non_exhaustive()
     }
 }
 
 impl BySni {
     fn new(certificates: &[Certificate]) -> Self {
-        let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
-        for certificate in certificates {
-            for name in &certificate.names {
-                let (map, name) = name
-                    .strip_prefix("*.")
-                    .map_or((&mut exact, name.as_str()), |domain| (&mut wildcard, domain));
-                map.entry(name.to_owned())
-                    .or_insert_with(|| Arc::clone(&certificate.key));
-            }
-        }
         Self {
-            exact,
-            wildcard,
-            first: certificates.first().map(|certificate| Arc::clone(&certificate.key)),
+            hosts: Hosts::new(certificates),
+            keys: certificates
+                .iter()
+                .map(|certificate| Arc::clone(&certificate.key))
+                .collect(),
         }
-    }
-
-    /// No name, or one that no certificate is for: the first.
-    fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        let name = name.unwrap_or_default().to_ascii_lowercase();
-        let below = || name.split_once('.').and_then(|(_, domain)| self.wildcard.get(domain));
-        self.exact.get(&name).or_else(below).or(self.first.as_ref()).cloned()
     }
 }
 
 impl ResolvesServerCert for BySni {
+    /// No name, or one that no certificate is for: the first.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.find(hello.server_name())
+        let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
+        self.keys.get(self.hosts.find(&name).unwrap_or(0)).cloned()
     }
 }

@@ -1,18 +1,25 @@
 //! `[server]` with its tables, `[admin]` and `[log]`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::thread;
 
 use bytesize::ByteSize;
+use ipnet::IpNet;
+use rustls::RootCertStore;
 use tracing::Level;
 
 use crate::config::reader::{Item, Section, Zero};
+use crate::outbound::forwarded::TrustedProxies;
 use crate::server::{Drain, Limits, Settings};
 use crate::telemetry::{self, Format};
 use crate::tls::provider::MinVersion;
-use crate::tls::{self, server::Certificate};
+use crate::tls::{
+    self,
+    server::{Certificate, ClientAuth},
+};
 
-const LATER: &[&str] = &["trusted_proxies", "proxy_protocol", "redirect_http"];
+const LATER: &[&str] = &["redirect_http"];
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 const MOST_WORKERS: u64 = 1024;
 /// More than any machine has ports or memory for.
@@ -36,6 +43,8 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
     let mut settings = Settings {
         listen: Vec::new(),
         workers: cores(),
+        trusted_proxies: Arc::default(),
+        proxy_protocol: false,
         limits,
         drain,
     };
@@ -46,7 +55,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
     let allow_cleartext = section.flag_or("allow_cleartext", false);
     let tls_item = section.take("tls");
     let encrypted = tls_item.is_some();
-    let tls = tls_item.and_then(|item| item.section(&["client_auth"])).map(tls);
+    let tls = tls_item.and_then(|item| item.section(&[])).map(tls);
     if let Some(listen) = listen {
         settings.listen = addresses(&listen, encrypted || allow_cleartext);
     }
@@ -54,7 +63,19 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
         0 => cores(),
         workers => workers,
     };
-    if let Some(section) = section.section("limits", &["in_flight"]) {
+    let trusted = section.take("trusted_proxies").and_then(|item| item.list(TRUSTED));
+    let trusted: Vec<IpNet> = trusted.unwrap_or_default().iter().filter_map(network).collect();
+    if let Some(item) = section.take("proxy_protocol") {
+        settings.proxy_protocol = item.flag().unwrap_or(false);
+        if settings.proxy_protocol && trusted.is_empty() {
+            item.refuse(
+                "nobody is trusted to send a PROXY protocol header",
+                format!("write the balancer's network too: `{TRUSTED}`"),
+            );
+        }
+    }
+    settings.trusted_proxies = Arc::new(TrustedProxies::new(trusted));
+    if let Some(section) = section.section("limits", &[]) {
         settings.limits = self::limits(section);
     }
     if let Some(mut section) = section.section("drain", &[]) {
@@ -64,6 +85,37 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
         };
     }
     Server { settings, tls }
+}
+
+const TRUSTED: &str = "trusted_proxies = [\"10.0.0.0/8\"]";
+
+/// A network, or one address.
+fn network(item: &Item<'_>) -> Option<IpNet> {
+    const LIKE: &str = "write a network such as \"10.0.0.0/8\" or \"2001:db8::/32\", or one address";
+    let text = item.text_for("a network", LIKE)?;
+    if text.as_str() == "unix" {
+        text.refuse("is not built yet: there are no sockets to listen on but TCP", LIKE);
+        return None;
+    }
+    let network = text.as_str().parse::<IpNet>().ok();
+    let network = network.or_else(|| text.as_str().parse::<IpAddr>().ok().map(IpNet::from));
+    match network {
+        None => text.refuse("is no network", LIKE),
+        Some(network) if network.prefix_len() == 0 => {
+            text.refuse(
+                "trusts everybody, and so spoofed headers",
+                "write the networks of your own proxies",
+            );
+        }
+        Some(network) if network.addr() != network.network() => {
+            text.refuse(
+                "has bits beyond its prefix",
+                format!("write \"{}\", or the address alone", network.trunc()),
+            );
+        }
+        Some(_) => {}
+    }
+    network
 }
 
 const LEAST: &str = "[server]` and `listen = [\"127.0.0.1:8443\"]";
@@ -99,9 +151,51 @@ fn tls(mut section: Section<'_>) -> tls::server::Settings {
     let certificates = list.iter().filter_map(certificate).collect();
     let versions = [("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
     let min_version = section.choice_or("min_version", &versions, MinVersion::Tls12);
+    let client_auth = section.section("client_auth", &[]).map(client_auth).unwrap_or_default();
     tls::server::Settings {
         certificates,
         min_version,
+        client_auth,
+    }
+}
+
+fn client_auth(mut section: Section<'_>) -> ClientAuth {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Mode {
+        Off,
+        Optional,
+        Required,
+    }
+    let modes = [
+        ("off", Mode::Off),
+        ("optional", Mode::Optional),
+        ("required", Mode::Required),
+    ];
+    let mode = section.choice_or("mode", &modes, Mode::Off);
+    let ca = match mode {
+        Mode::Off => section.take("ca"),
+        Mode::Optional | Mode::Required => section.require("ca", "ca = \"clients-ca.pem\""),
+    };
+    let roots = ca.and_then(|item| authorities(&item));
+    match (mode, roots) {
+        (Mode::Optional, Some(roots)) => ClientAuth::Optional(roots),
+        (Mode::Required, Some(roots)) => ClientAuth::Required(roots),
+        // Without roots there is a problem already, and nothing is served.
+        (Mode::Off, _) | (_, None) => ClientAuth::Off,
+    }
+}
+
+/// Certificates of authorities, from a file.
+pub(super) fn authorities(item: &Item<'_>) -> Option<Arc<RootCertStore>> {
+    match tls::load_authorities(&item.path()?) {
+        Ok(roots) => Some(roots),
+        Err(error) => {
+            item.refuse(
+                error.to_string(),
+                "name a PEM file with the certificates of the authority",
+            );
+            None
+        }
     }
 }
 
@@ -145,6 +239,7 @@ fn limits(mut section: Section<'_>) -> Limits {
         header_timeout: section.duration_or("header_timeout", Zero::Refused, default.header_timeout),
         idle_timeout: section.duration_or("idle_timeout", Zero::Refused, default.idle_timeout),
         body_read_timeout: section.duration_or("body_read_timeout", Zero::Refused, default.body_read_timeout),
+        in_flight: section.count_or("in_flight", (0, MOST_CONNECTIONS), default.in_flight),
         h2_streams: u32::try_from(streams).unwrap_or(default.h2_streams),
     }
 }

@@ -68,7 +68,6 @@ fn keys_and_names_that_are_not_there_are_said() {
     for (text, words) in [
         (and("[servr]\n"), "did you mean `server`?"),
         (and("[probes]\nlisten = \"0.0.0.0:1\"\n"), "`probes` is not built yet"),
-        (and("[server.limits]\nin_flight = 0\n"), "`in_flight` is not built yet"),
         (with("url =", "mode = \"single\"\nurl ="), "`mode` is not built yet"),
         (jwt("on_outage = \"deny\""), "`on_outage` is not built yet"),
         (jwt("profile = \"oidc\""), "\"rfc9068\""),

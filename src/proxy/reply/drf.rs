@@ -48,6 +48,8 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec
         | Rejection::TargetTooLong
         | Rejection::HeadTooLarge
         | Rejection::HeadTooSlow
+        | Rejection::Misdirected
+        | Rejection::Overloaded
         | Rejection::Unavailable(_)
         | Rejection::Body(_)
         | Rejection::RepeatedCredential
@@ -61,6 +63,7 @@ fn by_status(status: StatusCode) -> &'static str {
         StatusCode::BAD_REQUEST => r#"{"detail":"Malformed request."}"#,
         StatusCode::REQUEST_TIMEOUT => r#"{"detail":"Request Timeout."}"#,
         StatusCode::PAYLOAD_TOO_LARGE => r#"{"detail":"Payload Too Large."}"#,
+        StatusCode::MISDIRECTED_REQUEST => r#"{"detail":"Misdirected request."}"#,
         StatusCode::URI_TOO_LONG => r#"{"detail":"URI Too Long."}"#,
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => r#"{"detail":"Request Header Fields Too Large."}"#,
         StatusCode::BAD_GATEWAY => r#"{"detail":"Bad gateway."}"#,

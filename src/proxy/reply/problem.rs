@@ -79,6 +79,8 @@ fn detail(rejection: &Rejection) -> Cow<'static, str> {
         Rejection::HeadTooLarge => "The header fields are more or longer than they may be.",
         Rejection::HeadTooSlow => "The head of the request did not come to its end in time.",
         Rejection::NoRoute => "Nothing is here.",
+        Rejection::Misdirected => "This host is served under another certificate; open a connection of its own.",
+        Rejection::Overloaded => "There is too much to do just now; try again later.",
         Rejection::NotImplemented => "The method is not implemented.",
         Rejection::NobodyKnown => "A credential is needed, and none was sent.",
         Rejection::Refused(refused) => description(refused.refusal),

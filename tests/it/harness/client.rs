@@ -218,7 +218,11 @@ impl Conn {
     }
 
     pub fn tls(address: SocketAddr, name: &str, config: ClientConfig) -> io::Result<Self> {
-        let tcp = TcpStream::connect(address)?;
+        Self::tls_over(TcpStream::connect(address)?, name, config)
+    }
+
+    /// TLS on a connection that is open already.
+    pub fn tls_over(tcp: TcpStream, name: &str, config: ClientConfig) -> io::Result<Self> {
         tcp.set_read_timeout(Some(PATIENCE))?;
         let name = rustls_pki_types::ServerName::try_from(name.to_owned()).expect("a name");
         let client = ClientConnection::new(Arc::new(config), name).expect("a client");

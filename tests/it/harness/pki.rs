@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 pub struct Pki {
     issuer: Issuer<'static, KeyPair>,
@@ -36,6 +38,30 @@ impl Pki {
             .signed_by(&key, &self.issuer)
             .expect("a certificate");
         (certificate.pem(), key.serialize_pem())
+    }
+
+    /// The authority's own certificate, in PEM.
+    pub fn root_pem(&self) -> String {
+        let base64 = base64::engine::general_purpose::STANDARD.encode(&self.root);
+        format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
+    }
+
+    /// A client that shows a certificate of that authority, or none.
+    pub fn client_as(&self, authority: Option<&Self>, alpn: &[&str]) -> ClientConfig {
+        let mut config = self.client(alpn, rustls::ALL_VERSIONS);
+        if let Some(authority) = authority {
+            let (chain, key) = authority.leaf(&["client.example"]);
+            let chain = vec![CertificateDer::from_pem_slice(chain.as_bytes()).expect("PEM")];
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
+            let key = config
+                .crypto_provider()
+                .key_provider
+                .load_private_key(key)
+                .expect("a key");
+            let key = rustls::sign::CertifiedKey::new(chain, key);
+            config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(key));
+        }
+        config
     }
 
     /// A client that trusts this authority and offers these protocols.

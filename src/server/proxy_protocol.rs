@@ -1,0 +1,130 @@
+//! The PROXY protocol, versions 1 and 2: what a balancer in front says of a connection, before the connection's own first byte.
+
+use std::io;
+use std::net::IpAddr;
+
+use ppp::{v1, v2};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// The longest header of version 1, with its CRLF.
+const LONGEST_V1: usize = 107;
+/// Addresses and extensions of version 2: balancers send a few hundred bytes at most.
+const LONGEST_V2: usize = 4 * 1024;
+
+/// Reads the header, and nothing behind it: the client's address, or `None` where the balancer speaks for itself (`LOCAL`,
+/// `UNKNOWN`).
+///
+/// # Errors
+/// There is no such header, or it cannot be read.
+pub(super) async fn read<I: AsyncRead + Unpin>(io: &mut I) -> io::Result<Option<IpAddr>> {
+    let mut header = vec![0; SIGNATURE.len()];
+    io.read_exact(&mut header).await?;
+    if header == SIGNATURE {
+        second(io, header).await
+    } else if header.starts_with(b"PROXY ") {
+        first(io, header).await
+    } else {
+        Err(bad("no PROXY protocol header"))
+    }
+}
+
+async fn first<I: AsyncRead + Unpin>(io: &mut I, mut header: Vec<u8>) -> io::Result<Option<IpAddr>> {
+    while !header.ends_with(b"\r\n") {
+        if header.len() == LONGEST_V1 {
+            return Err(bad("a header of version 1 is too long"));
+        }
+        header.push(io.read_u8().await?);
+    }
+    let parsed = v1::Header::try_from(header.as_slice()).map_err(|_| bad("a header of version 1"))?;
+    Ok(match parsed.addresses {
+        v1::Addresses::Tcp4(addresses) => Some(addresses.source_address.into()),
+        v1::Addresses::Tcp6(addresses) => Some(addresses.source_address.into()),
+        v1::Addresses::Unknown => None,
+    })
+}
+
+async fn second<I: AsyncRead + Unpin>(io: &mut I, mut header: Vec<u8>) -> io::Result<Option<IpAddr>> {
+    let mut fixed = [0; 4];
+    io.read_exact(&mut fixed).await?;
+    let length = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
+    if length > LONGEST_V2 {
+        return Err(bad("a header of version 2 is too long"));
+    }
+    header.extend_from_slice(&fixed);
+    let begin = header.len();
+    header.resize(begin + length, 0);
+    io.read_exact(&mut header[begin..]).await?;
+    let parsed = v2::Header::try_from(header.as_slice()).map_err(|_| bad("a header of version 2"))?;
+    Ok(match (parsed.command, parsed.addresses) {
+        (v2::Command::Local, _) | (_, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => None,
+        (v2::Command::Proxy, v2::Addresses::IPv4(addresses)) => Some(addresses.source_address.into()),
+        (v2::Command::Proxy, v2::Addresses::IPv6(addresses)) => Some(addresses.source_address.into()),
+    })
+}
+
+fn bad(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The address, and what is left behind the header.
+    fn check(header: &[u8], expected: Result<Option<&str>, ()>) {
+        let bytes = [header, b"GET /"].concat();
+        let mut left = bytes.as_slice();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let read = runtime.block_on(read(&mut left));
+        let said = header.escape_ascii().to_string();
+        let read = read.map(|ip| ip.map(|ip| ip.to_string()));
+        match expected {
+            Ok(expected) => {
+                assert_eq!(read.ok(), Some(expected.map(str::to_owned)), "{said}");
+                assert_eq!(left, b"GET /", "{said}");
+            }
+            Err(()) => assert!(read.is_err(), "{said}"),
+        }
+    }
+
+    #[test]
+    fn both_versions_are_read_to_their_end_and_no_further() {
+        check(b"PROXY TCP4 192.0.2.1 192.0.2.2 5000 443\r\n", Ok(Some("192.0.2.1")));
+        check(
+            b"PROXY TCP6 2001:db8::1 2001:db8::2 5000 443\r\n",
+            Ok(Some("2001:db8::1")),
+        );
+        check(b"PROXY UNKNOWN\r\n", Ok(None));
+        let v2 = |rest: &[u8]| [SIGNATURE, rest].concat();
+        let v4 = [192, 0, 2, 1, 192, 0, 2, 2, 0x13, 0x88, 1, 0xbb];
+        check(&v2(&[&[0x21, 0x11, 0, 12][..], &v4].concat()), Ok(Some("192.0.2.1")));
+        check(
+            &v2(&[&[0x21, 0x11, 0, 16][..], &v4, &[4, 0, 1, 0]].concat()),
+            Ok(Some("192.0.2.1")),
+        );
+        check(&v2(&[&[0x20, 0x11, 0, 12][..], &v4].concat()), Ok(None));
+        check(&v2(&[0x20, 0, 0, 0]), Ok(None));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for header in [
+            &b"GET / HTTP/1.1\r\n"[..],
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 5000\r\n",
+            b"PROXY TCP4 192.0.2.999 192.0.2.2 5000 443\r\n",
+            b"PROXY TCP4 2001:db8::1 192.0.2.2 5000 443\r\n",
+            b"proxy TCP4 192.0.2.1 192.0.2.2 5000 443\r\n",
+            b"\r\n\r\n\0\r\nQUIT\n\x11\x11\0\x00",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff",
+        ] {
+            check(header, Err(()));
+        }
+        check(
+            &[b"PROXY UNKNOWN ", "x".repeat(100).as_bytes(), b"\r\n"].concat(),
+            Err(()),
+        );
+    }
+}

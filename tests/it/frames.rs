@@ -1,0 +1,358 @@
+//! HTTP/2 as bytes: floods, frames that break the protocol, heads that are too large, and messages that could be read otherwise.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::h2::H2;
+use crate::harness::{Config, Gate, RecordingUpstream, config, get, post};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+const GOAWAY: u8 = 7;
+const RST_STREAM: u8 = 3;
+const HEADERS: u8 = 1;
+const DATA: u8 = 0;
+const CONTINUATION: u8 = 9;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+fn public(upstream: &RecordingUpstream) -> Config {
+    config().app(upstream).public("/*")
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// Fields as literals that no table keeps (RFC 7541, section 6.2.2).
+fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            let mut length = text.len();
+            if length < 127 {
+                block.push(u8::try_from(length).unwrap());
+            } else {
+                block.push(127);
+                length -= 127;
+                while length >= 128 {
+                    block.push(u8::try_from(length % 128).unwrap() | 128);
+                    length /= 128;
+                }
+                block.push(u8::try_from(length).unwrap());
+            }
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
+}
+
+const PLAIN: [(&str, &str); 4] = [
+    (":method", "GET"),
+    (":scheme", "http"),
+    (":authority", "localhost"),
+    (":path", "/x"),
+];
+
+fn head(stream: u32, fields: &[(&str, &str)], flags: u8) -> Vec<u8> {
+    frame(HEADERS, 4 | flags, stream, &block(fields))
+}
+
+struct Raw(TcpStream);
+
+impl Raw {
+    fn open(gate: &Gate) -> Self {
+        let tcp = TcpStream::connect(gate.address).unwrap();
+        tcp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut raw = Self(tcp);
+        raw.send(&[PREFACE, SETTINGS].concat());
+        raw
+    }
+
+    /// The gateway may have closed.
+    fn send(&mut self, bytes: &[u8]) -> bool {
+        self.0.write_all(bytes).is_ok()
+    }
+
+    /// The next frame: type, stream and payload; `None` at the end.
+    fn next(&mut self) -> Option<(u8, u32, Vec<u8>)> {
+        let mut header = [0; 9];
+        self.0.read_exact(&mut header).ok()?;
+        let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+        let mut payload = vec![0; length as usize];
+        self.0.read_exact(&mut payload).ok()?;
+        let stream = u32::from_be_bytes([header[5], header[6], header[7], header[8]]);
+        Some((header[3], stream, payload))
+    }
+
+    /// The error of the GOAWAY or RST_STREAM that comes; `None`: it just ended.
+    fn error(&mut self) -> Option<u32> {
+        loop {
+            match self.next()? {
+                (GOAWAY, _, payload) => return Some(u32::from_be_bytes(payload[4..8].try_into().unwrap())),
+                (RST_STREAM, _, payload) => return Some(u32::from_be_bytes(payload[..4].try_into().unwrap())),
+                _ => {}
+            }
+        }
+    }
+
+    /// The first byte of the block of a response's fields, and its body.
+    fn response(&mut self) -> (u8, Vec<u8>) {
+        let (mut status, mut body) = (0, Vec::new());
+        loop {
+            let (kind, _, payload) = self.next().expect("a response");
+            match kind {
+                HEADERS => status = payload[0],
+                DATA => body.extend_from_slice(&payload),
+                RST_STREAM | GOAWAY => panic!("no response but an error: {payload:?}"),
+                _ => {}
+            }
+            if kind == DATA && serde_json::from_slice::<Value>(&body).is_ok() {
+                return (status, body);
+            }
+        }
+    }
+}
+
+#[test]
+fn frames_that_carry_nothing_end_the_connection() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream));
+    let ping = frame(6, 0, 0, &[0; 8]);
+    let empty = frame(DATA, 0, 1, &[]);
+    let window = frame(8, 0, 0, &[0, 0, 0, 1]);
+    let unknown = frame(0x77, 0, 0, &[]);
+    let priority = frame(2, 0, 3, &[0, 0, 0, 0, 16]);
+    let open = head(1, &[PLAIN[0], PLAIN[1], PLAIN[2], PLAIN[3], ("content-length", "5")], 0);
+    for flood in [&ping[..], SETTINGS, &empty, &window, &unknown, &priority] {
+        let mut raw = Raw::open(&gate);
+        raw.send(&open);
+        let mut sent = 0;
+        while sent < 20_000 && raw.send(&flood.repeat(50)) {
+            sent += 1;
+        }
+        assert!(sent < 20_000, "{flood:?} is still read");
+        // A reset may come before the GOAWAY was read.
+        let error = raw.error();
+        assert!(
+            error.is_none_or(|error| error == ENHANCE_YOUR_CALM),
+            "{flood:?}: {error:?}"
+        );
+    }
+    // h2 itself ends some of them first.
+    assert!(gate.metric("authgate_h2_floods_total") >= 4.0);
+    gate.logged(&["excess", "control frames"]);
+    assert_eq!(H2::connect(&gate).call(&get("/x")).status, 200);
+}
+
+#[test]
+fn streams_that_are_opened_and_reset_end_the_connection() {
+    let upstream = RecordingUpstream::start();
+    upstream.answers(|exchange| {
+        std::thread::sleep(Duration::from_millis(50));
+        exchange.ok()
+    });
+    let gate = Gate::start(&public(&upstream));
+    let mut raw = Raw::open(&gate);
+    let mut sent = 0;
+    for stream in (1..20_001).step_by(2) {
+        let reset = frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]);
+        if !raw.send(&[head(stream, &PLAIN, 1), reset].concat()) {
+            break;
+        }
+        sent += 1;
+    }
+    assert!(sent < 10_000, "all {sent} were taken");
+    assert!(upstream.calls() < 1_500, "{} reached the upstream", upstream.calls());
+    assert_eq!(H2::connect(&gate).call(&get("/x")).status, 200);
+}
+
+#[test]
+fn resets_that_a_client_makes_us_send_end_the_connection() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream));
+    let mut raw = Raw::open(&gate);
+    let mut sent = 0;
+    for stream in (1..20_001).step_by(2) {
+        // A window of nothing is a stream error (RFC 9113, section 6.9), and we are the one to reset.
+        let nothing = frame(8, 0, stream, &[0; 4]);
+        if !raw.send(&[head(stream, &PLAIN, 0), nothing].concat()) {
+            break;
+        }
+        sent += 1;
+    }
+    assert!(sent < 5_000, "all {sent} were taken");
+}
+
+#[test]
+fn a_head_without_an_end_is_bounded() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream));
+    let before = gate.memory();
+    for piece in [&b""[..], &block(&[("x", &"y".repeat(1000))])] {
+        let mut raw = Raw::open(&gate);
+        raw.send(&frame(HEADERS, 0, 1, &block(&PLAIN)));
+        let mut sent = 0;
+        while sent < 100_000 && raw.send(&frame(CONTINUATION, 0, 1, piece)) {
+            sent += 1;
+        }
+        assert!(sent < 100_000, "it is still read");
+    }
+    assert!(gate.memory() < before + 8 * 1024 * 1024);
+    assert_eq!(upstream.calls(), 0);
+}
+
+#[test]
+fn a_head_that_is_too_large_is_answered_by_us() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(
+        &public(&upstream)
+            .limits("header_bytes = \"8KiB\"")
+            .limits("headers = 20"),
+    );
+    let mut h2 = H2::connect(&gate);
+    let reply = h2.call(&get("/x").header("x-large", "y".repeat(9000)));
+    assert_eq!(
+        (reply.status, reply.detail().as_str()),
+        (431, "Request Header Fields Too Large.")
+    );
+    let many = (0..21).fold(get("/x"), |call, at| call.header(&format!("x-{at}"), "y"));
+    assert_eq!(h2.call(&many).status, 431);
+    assert_eq!(gate.logged(&["head_too_large"]).matches("431").count(), 1);
+    assert_eq!(h2.call(&get("/x")).status, 200);
+    assert_eq!(upstream.calls(), 1);
+}
+
+#[test]
+fn messages_that_could_be_read_otherwise_are_refused() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream));
+    let with = |more: &[(&'static str, &'static str)]| [&PLAIN[..], more].concat();
+    let bad: Vec<Vec<(&str, &str)>> = vec![
+        with(&[("connection", "x-a")]),
+        with(&[("transfer-encoding", "chunked")]),
+        with(&[("upgrade", "websocket")]),
+        with(&[("keep-alive", "5")]),
+        with(&[("proxy-connection", "x")]),
+        with(&[("te", "gzip")]),
+        with(&[("X-Upper", "1")]),
+        with(&[("x a", "1")]),
+        with(&[("x-a", "b\r\nc: d")]),
+        with(&[("x-a", "b\0")]),
+        with(&[(":path", "/y")]),
+        with(&[("x-a", "b"), (":authority", "localhost")]),
+        with(&[(":status", "200")]),
+        with(&[("content-length", "1")]),
+        with(&[("content-length", "0, 0")]),
+        with(&[("content-length", "x")]),
+        vec![PLAIN[0], PLAIN[1], PLAIN[2]],
+        vec![PLAIN[1], PLAIN[2], PLAIN[3]],
+        vec![PLAIN[0], PLAIN[1], PLAIN[2], (":path", "")],
+        vec![PLAIN[0], PLAIN[2], PLAIN[3]],
+    ];
+    for fields in &bad {
+        let mut raw = Raw::open(&gate);
+        raw.send(&head(1, fields, 1));
+        assert!(raw.error().is_some_and(|error| error != 0), "{fields:?}");
+    }
+    // What h2 lets pass is refused by the proxy, and said so.
+    for fields in [
+        with(&[("host", "other.example")]),
+        with(&[("host", "localhost"), ("host", "localhost")]),
+        vec![PLAIN[0], PLAIN[1], PLAIN[3]],
+        vec![PLAIN[0], PLAIN[1], PLAIN[2], (":path", "/a%zz")],
+    ] {
+        let mut raw = Raw::open(&gate);
+        raw.send(&head(1, &fields, 1));
+        let (_, body) = raw.response();
+        assert_eq!(body, br#"{"detail":"Malformed request."}"#, "{fields:?}");
+    }
+    assert_eq!(upstream.calls(), 0);
+}
+
+#[test]
+fn a_body_of_another_length_than_announced_is_never_whole() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream));
+    let fields = [&[(":method", "POST")], &PLAIN[1..], &[("content-length", "5")]].concat();
+    for (body, flags) in [(&b"abc"[..], 1), (b"abcdefgh", 1), (b"abcdefgh", 0)] {
+        let mut raw = Raw::open(&gate);
+        raw.send(&[head(1, &fields, 0), frame(DATA, flags, 1, body)].concat());
+        assert!(raw.error().is_some_and(|error| error != 0), "{body:?}");
+    }
+    assert!(upstream.all().iter().all(|seen| !seen.body.complete));
+}
+
+#[test]
+fn cookies_are_joined_and_trailers_dropped() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream));
+    let mut h2 = H2::connect(&gate);
+    assert_eq!(
+        h2.call(&get("/x").header("cookie", "a=1").header("cookie", "b=2"))
+            .status,
+        200
+    );
+    assert_eq!(upstream.last().header("cookie"), Some("a=1; b=2"));
+    let mut raw = Raw::open(&gate);
+    let fields = [&[(":method", "POST")], &PLAIN[1..]].concat();
+    let trailers = frame(HEADERS, 5, 1, &block(&[("x-user-id", "1"), ("x-late", "2")]));
+    raw.send(&[head(1, &fields, 0), frame(DATA, 0, 1, b"body"), trailers].concat());
+    raw.response();
+    let seen = upstream.last();
+    assert_eq!((seen.text().as_str(), seen.body.trailers.len()), ("body", 0));
+    assert!(seen.head.folded("x-late").is_empty() && seen.head.folded("x-user-id").is_empty());
+}
+
+/// Frames that others have put together, each with the errors that the protocol has for it.
+#[test]
+fn frames_of_others() {
+    let folder = std::env::var_os("AUTHGATE_VECTORS").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors"),
+        PathBuf::from,
+    );
+    let Ok(listed) = std::fs::read_dir(folder.join("http2-frames/error")) else {
+        eprintln!("skipped: no http2-frames");
+        return;
+    };
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream));
+    let mut judged = 0;
+    for file in listed {
+        let file = file.unwrap().path();
+        let case: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let wire = case["wire"].as_str().unwrap();
+        let wire: Vec<u8> = (0..wire.len() / 2)
+            .map(|at| u8::from_str_radix(&wire[2 * at..2 * at + 2], 16).unwrap())
+            .collect();
+        let expected: Vec<u64> = case["error"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_u64)
+            .collect();
+        let mut raw = Raw::open(&gate);
+        // A frame that comes short would be waited for.
+        raw.send(&wire);
+        let _ = raw.0.shutdown(std::net::Shutdown::Write);
+        let error = raw.error();
+        // Errors of a connection may be any of these (RFC 9113, section 5.4); a connection that ends says it too.
+        assert!(
+            error != Some(0),
+            "{}: taken as good: {error:?}, expected {expected:?}",
+            file.display()
+        );
+        judged += 1;
+    }
+    assert!(judged >= 10, "{judged}");
+    assert_eq!(upstream.calls(), 0);
+    assert_eq!(H2::connect(&gate).call(&post("/x", "y")).status, 200);
+}
