@@ -495,12 +495,22 @@ pub fn framing(bytes: &[u8]) {
     let bounds = Bounds { bytes: 1024, fields: 8 };
     let run = |cut: usize| -> (usize, Option<Option<Fault>>) {
         let (mut scanner, mut passed) = (Scanner::new(bounds), 0);
-        for piece in bytes.chunks(cut) {
-            match scanner.scan(piece) {
-                Scanned::All => passed += piece.len(),
-                Scanned::UpTo(some, fault) => {
-                    assert!(some <= piece.len());
-                    return (passed + some, Some(fault));
+        for mut piece in bytes.chunks(cut) {
+            while !piece.is_empty() {
+                match scanner.scan(piece) {
+                    Scanned::All => {
+                        passed += piece.len();
+                        break;
+                    }
+                    Scanned::UpTo(some, fault) => {
+                        assert!(some <= piece.len());
+                        return (passed + some, Some(fault));
+                    }
+                    // As if it were not granted.
+                    Scanned::Switch(some) => {
+                        passed += some;
+                        piece = &piece[some..];
+                    }
                 }
             }
         }

@@ -18,7 +18,6 @@ use crate::config::Config;
 use crate::server::worker::{self, Common, Inbox, Stage, Worker};
 use crate::server::{self, listen};
 use crate::signal::{Event, Signals};
-use crate::tls;
 use crate::tls::server::Acceptor;
 
 /// Descriptors that are kept for everything that is not a client's connection or its way to an upstream.
@@ -40,9 +39,6 @@ pub enum AppError {
     /// Cryptography does not work.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
-    /// There is an https upstream and nothing to trust.
-    #[error("https upstreams cannot be trusted: {0}")]
-    Roots(#[from] tls::client::RootsError),
     /// The system does not give what a process needs.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -98,7 +94,7 @@ impl App {
                 source,
             })?
             .remove(0);
-        let parts = Parts::new(config, server.limits)?;
+        let parts = Parts::new(config, server.limits);
         Ok(Self {
             parts: Arc::new(parts),
             server,

@@ -4,9 +4,6 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rustls::ClientConfig;
-
-use super::AppError;
 use crate::auth::jwt::{self, JwtAuthenticator, Users};
 use crate::auth::store::{self, Store};
 use crate::auth::token::{self, TokenAuthenticator};
@@ -20,9 +17,8 @@ use crate::proxy::{Bounds, Proxy, Route};
 use crate::server;
 use crate::slots::Slots;
 use crate::telemetry::metrics::Metrics;
-use crate::tls;
 use crate::upstream::body::BodyBounds;
-use crate::upstream::{HostMode, Transport, Upstream};
+use crate::upstream::{HostMode, Upstream};
 
 /// What all workers build their proxies of.
 #[derive(Debug)]
@@ -34,7 +30,6 @@ pub(super) struct Parts {
     identity: IdentityTable,
     reserved: ReservedNames,
     table: Arc<RouteTable>,
-    upstream_tls: Option<Arc<ClientConfig>>,
     pub(super) metrics: Arc<Metrics>,
     log: AccessLog,
     limits: server::Limits,
@@ -51,12 +46,18 @@ enum SharedAuthenticator {
 }
 
 impl Parts {
-    pub(super) fn new(config: Config, limits: server::Limits) -> Result<Self, AppError> {
+    pub(super) fn new(config: Config, limits: server::Limits) -> Self {
         let identity = config.identity;
         let names: Vec<&str> = identity
             .names()
             .map(http::HeaderName::as_str)
             .chain(config.strip.iter().map(String::as_str))
+            .chain(
+                config
+                    .upstreams
+                    .values()
+                    .filter_map(|upstream| Some(upstream.secret_header.as_ref()?.0.as_str())),
+            )
             .collect();
         let reserved = ReservedNames::new(names);
         let tables: Arc<[IdentityTable]> = Arc::from([identity.clone()]);
@@ -79,17 +80,6 @@ impl Parts {
                 (name, shared)
             })
             .collect();
-        let https = |upstream: &crate::upstream::Settings| {
-            upstream
-                .servers
-                .iter()
-                .any(|server| server.transport == Transport::Https)
-        };
-        let upstream_tls = if config.upstreams.values().any(https) {
-            Some(tls::client::config()?)
-        } else {
-            None
-        };
         let stores: Vec<_> = config.stores.into_iter().map(store::Shared::new).collect();
         let mut metrics = Metrics::default();
         metrics.watch_stores(
@@ -101,7 +91,7 @@ impl Parts {
                 })
                 .collect(),
         );
-        Ok(Self {
+        Self {
             stores,
             authenticators,
             routes: config.routes,
@@ -109,7 +99,6 @@ impl Parts {
             identity,
             reserved,
             table,
-            upstream_tls,
             metrics: Arc::new(metrics),
             log: AccessLog {
                 on: config.log.access,
@@ -117,7 +106,7 @@ impl Parts {
             },
             limits,
             in_flight: Slots::new(limits.in_flight),
-        })
+        }
     }
 
     /// A worker's own authenticators: their connections to stores are nobody else's.
@@ -134,7 +123,7 @@ impl Parts {
         let upstreams: BTreeMap<&str, Upstream> = self
             .upstreams
             .iter()
-            .map(|(name, settings)| (&**name, Upstream::new(settings.clone(), self.upstream_tls.clone())))
+            .map(|(name, settings)| (&**name, Upstream::new(settings.clone())))
             .collect();
         let routes = self
             .routes
@@ -183,6 +172,7 @@ impl Parts {
                     .collect(),
                 credential: route.credential,
                 host,
+                secret: self.upstreams[&route.upstream].secret_header.clone(),
             },
             chain: route.policy.needs_identity().then(|| Chain::new(named)),
             upstream: upstreams[&*route.upstream].clone(),

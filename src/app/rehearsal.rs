@@ -61,7 +61,7 @@ impl Theatre {
         };
         let limits = config.server.limits;
         Ok(Self {
-            parts: Parts::new(config, limits)?,
+            parts: Parts::new(config, limits),
             scheme,
         })
     }

@@ -83,6 +83,7 @@ fn point_at(config: &mut Config, address: SocketAddr) -> Result<(), Failure> {
     let echo = Server {
         transport: Transport::Http,
         authority,
+        weight: 1,
     };
     for upstream in config.upstreams.values_mut() {
         upstream.servers = vec![echo.clone()];

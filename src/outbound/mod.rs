@@ -7,7 +7,7 @@ pub mod forwarded;
 pub mod hop;
 pub mod identity;
 
-use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderName};
+use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderName, UPGRADE};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Request, Version};
 
@@ -19,6 +19,7 @@ use crate::policy::{Permit, Who};
 #[derive(Debug)]
 pub struct Outbound<B> {
     request: Request<B>,
+    switches: bool,
 }
 
 /// What a route knows of how its requests leave; the same for all of them.
@@ -34,6 +35,8 @@ pub struct Rules {
     pub credential: CredentialMode,
     /// What the upstream reads in `Host`; `None` is the client's own.
     pub host: Option<HeaderValue>,
+    /// What proves to the upstream that a request came this way.
+    pub secret: Option<(HeaderName, HeaderValue)>,
 }
 
 /// What is known of one request besides its own bytes.
@@ -45,6 +48,8 @@ pub struct Origin<'r> {
     pub host: &'r HeaderValue,
     /// Where it came from, as far as that is believed.
     pub source: &'r Source,
+    /// Whether it asks for a WebSocket; no other protocol is switched to.
+    pub switches: bool,
 }
 
 impl<B> Outbound<B> {
@@ -76,7 +81,22 @@ impl<B> Outbound<B> {
         headers.insert(HOST, rules.host.clone().unwrap_or_else(|| origin.host.clone()));
         forwarded::insert(headers, origin.peer, origin.host, origin.source);
         rules.identity.insert(headers, &permit);
-        Self { request }
+        if let Some((name, value)) = &rules.secret {
+            headers.insert(name, value.clone());
+        }
+        if origin.switches {
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        Self {
+            request,
+            switches: origin.switches,
+        }
+    }
+
+    /// Whether it asks for a WebSocket.
+    pub(crate) fn switches(&self) -> bool {
+        self.switches
     }
 
     /// The request, for the one who sends it.
@@ -144,6 +164,7 @@ mod tests {
             credential_headers: Box::new([AUTHORIZATION]),
             credential,
             host: None,
+            secret: None,
         }
     }
 
@@ -190,6 +211,7 @@ mod tests {
             peer: &peer,
             host: &host,
             source: &forwarded::Source::of(&peer, request.headers_ref().expect("fields")),
+            switches: false,
         };
         let request = Outbound::new(request.body(()).expect("a request"), permit, origin, rules).into_request();
         assert_eq!(request.uri(), "/x?y=1");

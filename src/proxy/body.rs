@@ -14,9 +14,10 @@ use crate::upstream::body::UpstreamBody;
 /// The body of every response. `G` is the caller's: something that must live exactly as long as the response does.
 pub struct ResponseBody<G> {
     source: Source,
-    outcome: Outcome,
+    /// A switch of protocols has a longer story.
+    outcome: Option<Outcome>,
     #[expect(dead_code, reason = "held for its drop")]
-    guard: G,
+    guard: Option<G>,
 }
 
 enum Source {
@@ -32,20 +33,31 @@ impl<G> fmt::Debug for ResponseBody<G> {
 
 impl<G> ResponseBody<G> {
     pub(super) fn upstream(body: UpstreamBody, outcome: Outcome, guard: G) -> Self {
-        Self::new(Source::Upstream(body), outcome, guard)
+        Self::new(Source::Upstream(body), Some(outcome), Some(guard))
     }
 
     pub(super) fn own(body: Bytes, outcome: Outcome, guard: G) -> Self {
-        Self::new(Source::Own(body), outcome, guard)
+        Self::new(Source::Own(body), Some(outcome), Some(guard))
     }
 
-    fn new(source: Source, outcome: Outcome, guard: G) -> Self {
+    /// The end of HTTP on this connection or stream.
+    pub(super) fn switched() -> Self {
+        Self::new(Source::Own(Bytes::new()), None, None)
+    }
+
+    fn new(source: Source, outcome: Option<Outcome>, guard: Option<G>) -> Self {
         let mut body = Self { source, outcome, guard };
         // What has nothing to send is never polled.
         if body.at_end() {
-            body.outcome.completed();
+            body.completed();
         }
         body
+    }
+
+    fn completed(&mut self) {
+        if let Some(outcome) = &mut self.outcome {
+            outcome.completed();
+        }
     }
 
     fn at_end(&self) -> bool {
@@ -70,10 +82,12 @@ impl<G: Unpin> Body for ResponseBody<G> {
             && let Some(data) = frame.data_ref()
         {
             let bytes = data.len();
-            self.outcome.sent(bytes);
+            if let Some(outcome) = &mut self.outcome {
+                outcome.sent(bytes);
+            }
         }
         if frame.is_none() || self.at_end() {
-            self.outcome.completed();
+            self.completed();
         }
         Poll::Ready(frame)
     }

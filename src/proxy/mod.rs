@@ -8,14 +8,19 @@ pub mod rehearsal;
 pub mod rejection;
 pub mod reply;
 pub mod routes;
+pub mod websocket;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tracing::debug;
 
 use self::answers::Answers;
 use self::body::ResponseBody;
@@ -23,6 +28,7 @@ use self::host::Host;
 use self::outcome::{AccessLog, Outcome};
 use self::rejection::Rejection;
 use self::routes::{Found, RouteTable};
+use self::websocket::{Asks, Switched};
 use crate::auth::{Chain, Now, Refused, Unavailable, Verdict};
 use crate::credential::{JwtFault, Refusal};
 use crate::identity::Identity;
@@ -34,7 +40,8 @@ use crate::slots::Slots;
 use crate::telemetry::metrics::{AuthenticationLabels, Metrics};
 use crate::tls::server::Served;
 use crate::upstream::body::{BodyBounds, RequestBody, UpstreamBody};
-use crate::upstream::{Upstream, UpstreamError};
+use crate::upstream::tunnel::Tunnel;
+use crate::upstream::{Answer, Held, Upstream, UpstreamError, is_grpc};
 
 /// Everything that a worker needs to answer requests.
 #[derive(Debug)]
@@ -50,12 +57,25 @@ pub struct Proxy {
 }
 
 /// The other end of a connection, and what was shown to it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Client {
     /// Where it is.
     pub peer: Peer,
     /// The certificate that it was shown; `None` in the clear.
     pub served: Option<Served>,
+    /// The WebSocket that an HTTP/1.1 connection has become, once its 101 is out.
+    pub switched: RefCell<Option<Switched>>,
+}
+
+impl Client {
+    /// The client at the other end of a new connection.
+    pub fn new(peer: Peer, served: Option<Served>) -> Self {
+        Self {
+            peer,
+            served,
+            switched: RefCell::new(None),
+        }
+    }
 }
 
 /// Bounds on what all requests of a worker may use.
@@ -124,25 +144,47 @@ impl Proxy {
     }
 
     /// Answers a request. It cannot fail: whatever goes wrong is an answer too. `guard` lives as long as the response.
-    pub async fn handle<G>(&self, request: Request<Incoming>, client: &Client, guard: G) -> Response<ResponseBody<G>> {
+    pub async fn handle<G: 'static>(
+        &self,
+        request: Request<Incoming>,
+        client: &Client,
+        guard: G,
+    ) -> Response<ResponseBody<G>> {
         let method = request.method().clone();
         let seen = Some((method.clone(), request.uri().clone()));
         let peer = &client.peer;
         let source = Source::of(peer, request.headers());
         let mut outcome = Outcome::open(&self.metrics, self.log, source, seen, &self.no_route);
+        let grpc = is_grpc(request.headers().get(CONTENT_TYPE));
         let found = self.look_at(&request).and_then(|()| self.find(&request, peer));
         let (rejection, answers) = match found {
             Err(rejection) => (rejection, &self.nowhere),
             Ok((route, host)) => {
                 outcome.on_route(&route.label);
                 match self.pass(route, &host, request, client, &mut outcome).await {
-                    Ok(response) => return response.map(|body| ResponseBody::upstream(body, outcome, guard)),
+                    Ok(Passed::Response(response)) => {
+                        return response.map(|body| ResponseBody::upstream(body, outcome, guard));
+                    }
+                    Ok(Passed::Switched(head, tunnel, held, upgrade)) => {
+                        let busy = Box::new(guard);
+                        let switched = Switched {
+                            tunnel,
+                            held,
+                            outcome,
+                            busy,
+                        };
+                        return switch(head, switched, upgrade, client);
+                    }
                     Err(rejection) => (rejection, &route.answers),
                 }
             }
         };
         outcome.rejected(rejection.status(answers), rejection.label(), reason(&rejection));
-        let mut response = reply::reply(&rejection, answers, outcome.id());
+        let mut response = if grpc {
+            reply::grpc(&rejection, answers, outcome.id())
+        } else {
+            reply::reply(&rejection, answers, outcome.id())
+        };
         if method == Method::HEAD {
             // The length that GET would have, and nothing of it (RFC 9110, section 9.3.2).
             let length = HeaderValue::from(response.body().len());
@@ -181,9 +223,12 @@ impl Proxy {
 
     /// Which route a request belongs to, and to which host.
     fn find<B>(&self, request: &Request<B>, peer: &Peer) -> Result<(&Route, Host), Rejection> {
-        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-            return Err(Rejection::NotImplemented);
-        }
+        // A WebSocket over HTTP/2 is judged as what it would be over HTTP/1.1.
+        let method = match *request.method() {
+            Method::CONNECT if websocket::is_extended_connect(request) => &Method::GET,
+            Method::CONNECT | Method::TRACE => return Err(Rejection::NotImplemented),
+            ref method => method,
+        };
         let default_port = match peer.scheme() {
             Scheme::Http => 80,
             Scheme::Https => 443,
@@ -192,14 +237,14 @@ impl Proxy {
             Host::of(request.uri(), request.headers(), default_port).map_err(|_| Rejection::Malformed("its host"))?;
         let ambiguous = |_| Rejection::Malformed("its path");
         let path = RequestPath::parse(request.uri().path()).map_err(ambiguous)?;
-        match self.table.find(&host.name, path, request.method()).map_err(ambiguous)? {
+        match self.table.find(&host.name, path, method).map_err(ambiguous)? {
             Found::Route(id) => self
                 .routes
                 .get(id.0)
                 .map(|route| (route, host))
                 .ok_or(Rejection::NoRoute),
             Found::OtherMethods(allowed) => Err(Rejection::MethodNotAllowed {
-                sent: request.method().clone(),
+                sent: method.clone(),
                 allowed: allowed.to_vec(),
             }),
             Found::Nothing => Err(Rejection::NoRoute),
@@ -211,10 +256,10 @@ impl Proxy {
         &self,
         route: &Route,
         host: &Host,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         client: &Client,
         outcome: &mut Outcome,
-    ) -> Result<Response<UpstreamBody>, Rejection> {
+    ) -> Result<Passed, Rejection> {
         if client
             .served
             .as_ref()
@@ -228,21 +273,49 @@ impl Proxy {
             outcome.by(identity);
         }
         let permit = route.permit(identity)?;
+        let asks = websocket::asks(&request);
+        let upgrade = match &asks {
+            Some(Asks::Http2) => {
+                let upgrade = hyper::upgrade::on(&mut request);
+                Some((upgrade, websocket::as_http1(&mut request)))
+            }
+            Some(Asks::Http1) | None => None,
+        };
         let (head, incoming) = request.into_parts();
         let request = Request::from_parts(head, RequestBody::new(incoming, route.body)?);
         let origin = Origin {
             peer: &client.peer,
             host: &host.sent,
             source: outcome.source(),
+            switches: asks.is_some(),
         };
         let outbound = Outbound::new(request, permit, origin, &route.rules);
         let sent = Instant::now();
-        let mut response = route.upstream.forward(outbound, route.response_timeout).await?;
+        let answer = route.upstream.forward(outbound, route.response_timeout).await?;
         let took = sent.elapsed();
         self.metrics.upstream_answered(route.upstream.name(), took);
-        hop::strip_response(response.headers_mut());
-        outcome.answered(response.status(), took);
-        Ok(response)
+        match answer {
+            Answer::Response(mut response) => {
+                hop::strip_response(response.headers_mut());
+                outcome.answered(response.status(), took);
+                Ok(Passed::Response(response))
+            }
+            Answer::Switched(mut head, tunnel, held) => {
+                hop::strip_response(head.headers_mut());
+                if let Some((_, key)) = &upgrade
+                    && !websocket::is_confirmed(&head, key)
+                {
+                    return Err(Rejection::Upstream(UpstreamError::UnaskedUpgrade));
+                }
+                outcome.answered(head.status(), took);
+                Ok(Passed::Switched(
+                    head,
+                    tunnel,
+                    held,
+                    upgrade.map(|(upgrade, _)| upgrade),
+                ))
+            }
+        }
     }
 
     /// Asks the route's authenticators. Nobody is a verdict too; "could not find out" is not.
@@ -284,15 +357,47 @@ impl Proxy {
     }
 }
 
+/// What an upstream has made of a request that was let pass.
+enum Passed {
+    Response(Response<UpstreamBody>),
+    /// A WebSocket; over HTTP/2 with the stream that becomes its other half.
+    Switched(Response<()>, Tunnel, Held, Option<OnUpgrade>),
+}
+
+/// Tells the client that its WebSocket is open, and leaves its bytes to whoever has the connection, or over HTTP/2 to a task.
+fn switch<G>(
+    mut head: Response<()>,
+    switched: Switched,
+    upgrade: Option<OnUpgrade>,
+    client: &Client,
+) -> Response<ResponseBody<G>> {
+    match upgrade {
+        None => {
+            websocket::switch_http1(&mut head);
+            client.switched.replace(Some(switched));
+        }
+        Some(upgrade) => {
+            websocket::switch_http2(&mut head);
+            tokio::task::spawn_local(async move {
+                match upgrade.await {
+                    Ok(stream) => switched.run(TokioIo::new(stream)).await,
+                    Err(problem) => debug!(%problem, "a WebSocket did not begin"),
+                }
+            });
+        }
+    }
+    head.map(|()| ResponseBody::switched())
+}
+
 /// What the log is told beyond the label: whose fault it was. Nothing of it comes from the client.
 fn reason(rejection: &Rejection) -> Option<String> {
     match rejection {
         Rejection::Unavailable(Unavailable { authenticator, source }) => {
             Some(format!("authenticator {authenticator}: {source}"))
         }
-        Rejection::Upstream(error @ (UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. })) => {
-            Some(error.to_string())
-        }
+        Rejection::Upstream(
+            error @ (UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. } | UpstreamError::Full),
+        ) => Some(error.to_string()),
         Rejection::Upstream(error @ (UpstreamError::NoResponse(_) | UpstreamError::ResponseTimeout)) => {
             Some(error.to_string())
         }

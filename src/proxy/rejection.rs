@@ -82,7 +82,9 @@ impl Rejection {
             Self::NobodyKnown | Self::Refused(_) => StatusCode::UNAUTHORIZED,
             Self::NotAllowed(_) => StatusCode::FORBIDDEN,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::Unavailable(_) | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::Overloaded | Self::Upstream(UpstreamError::Full) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Body(BodyFault::TooLarge) | Self::Upstream(UpstreamError::RequestBody(BodyFault::TooLarge)) => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
@@ -90,7 +92,10 @@ impl Rejection {
             | Self::Body(BodyFault::TooSlow)
             | Self::Upstream(UpstreamError::RequestBody(BodyFault::TooSlow)) => StatusCode::REQUEST_TIMEOUT,
             Self::Upstream(
-                UpstreamError::Connect { .. } | UpstreamError::NoResponse(_) | UpstreamError::UnaskedUpgrade,
+                UpstreamError::Connect { .. }
+                | UpstreamError::NoResponse(_)
+                | UpstreamError::UnaskedUpgrade
+                | UpstreamError::NoUpgrade,
             ) => StatusCode::BAD_GATEWAY,
             Self::Upstream(UpstreamError::ConnectTimeout { .. } | UpstreamError::ResponseTimeout) => {
                 StatusCode::GATEWAY_TIMEOUT
@@ -131,6 +136,8 @@ impl Rejection {
             Self::Upstream(UpstreamError::Connect { .. }) => "upstream_unreachable",
             Self::Upstream(UpstreamError::ConnectTimeout { .. }) => "upstream_connect_timeout",
             Self::Upstream(UpstreamError::NoResponse(_)) => "upstream_no_response",
+            Self::Upstream(UpstreamError::Full) => "upstream_full",
+            Self::Upstream(UpstreamError::NoUpgrade) => "upstream_no_upgrade",
             Self::Upstream(UpstreamError::UnaskedUpgrade) => "upstream_unasked_upgrade",
             Self::Upstream(UpstreamError::ResponseTimeout) => "upstream_timeout",
         }

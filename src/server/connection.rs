@@ -14,6 +14,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -31,6 +32,7 @@ use crate::proxy::Client;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::rejection::Rejection;
 use crate::tls::provider;
+use crate::upstream::tunnel::Tunnel;
 
 /// What h2 may hold of responses that a client does not read, for each stream.
 const H2_SEND_BUFFER: usize = 64 * 1024;
@@ -43,6 +45,8 @@ const H2_ERRORS: usize = 128;
 const CALM: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0x0b];
 /// How long an HTTP/2 client has to answer a GOAWAY (RFC 9113, section 6.8) before its idle connection is closed all the same.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// After so much silence a client's system is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How long the last words to a client may take, and what it still sends may keep us.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How much of that is taken.
@@ -53,6 +57,11 @@ const PARSER_ROOM: usize = 16 * 1024;
 /// Serves a connection until it ends, and never longer than it may.
 pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
     let Ok(address) = tcp.peer_addr() else { return };
+    // A client that is gone without a word is noticed, be it in the middle of a WebSocket.
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+    if let Err(problem) = SockRef::from(&tcp).set_tcp_keepalive(&keepalive) {
+        debug!(%problem, "SO_KEEPALIVE");
+    }
     // Answers are written whole; waiting for more would only delay them.
     if let Err(problem) = tcp.set_nodelay(true) {
         debug!(%problem, "TCP_NODELAY");
@@ -72,10 +81,7 @@ pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
     };
     match worker.tls() {
         None => {
-            let client = Client {
-                peer: Peer::new(ip, Scheme::Http, worker.trusted()),
-                served: None,
-            };
+            let client = Client::new(Peer::new(ip, Scheme::Http, worker.trusted()), None);
             let patience = limits.header_timeout.max(limits.idle_timeout);
             let begun = timeout(patience, begins_with_preface(&tcp));
             match unless_draining(&worker, begun).await {
@@ -104,10 +110,8 @@ pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
             worker
                 .metrics()
                 .handshake_ended(if resumed { "resumed" } else { "full" });
-            let client = Client {
-                peer: Peer::new(ip, Scheme::Https, worker.trusted()),
-                served: Some(acceptor.hosts.served(connection.server_name())),
-            };
+            let served = acceptor.hosts.served(connection.server_name());
+            let client = Client::new(Peer::new(ip, Scheme::Https, worker.trusted()), Some(served));
             // What ALPN agreed on is what is spoken; h2 never falls back to HTTP/1.
             if connection.alpn_protocol() == Some(provider::H2) {
                 http2(tls, client, &worker).await;
@@ -190,7 +194,15 @@ async fn http1<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Clien
         overdue.as_mut().poll(cx).map(Some)
     })
     .await;
-    let guarded = connection.into_parts().io;
+    let parts = connection.into_parts();
+    let guarded = parts.io;
+    let switched = client.switched.take();
+    if let (None, Some(switched)) = (ended_in, switched) {
+        let (io, held) = guarded.into_rest();
+        let read = [parts.read_buf, held.into()].concat();
+        switched.run(Tunnel::new(io, read.into())).await;
+        return;
+    }
     let last_words = match (ended_in, guarded.refused()) {
         (_, Some(fault)) => Some(proxy.refuse_head(&client.peer, &rejection(fault))),
         (Some(Phase::Head(_)), None) => Some(proxy.refuse_head(&client.peer, &Rejection::HeadTooSlow)),
@@ -250,6 +262,7 @@ async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Clien
             .max_header_list_size(header_list)
             .max_send_buf_size(H2_SEND_BUFFER)
             .max_local_error_reset_streams(Some(H2_ERRORS))
+            .enable_connect_protocol()
             .initial_stream_window_size(H2_STREAM_WINDOW)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
             .serve_connection(io, service(worker, Rc::new(client), &clock))

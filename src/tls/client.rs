@@ -1,10 +1,23 @@
-//! The client's side of TLS, towards https upstreams: the roots of this system, HTTP/1.1.
+//! The client's side of TLS, towards https upstreams.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::ResolvesClientCert;
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::pem::{PemError, load_pair};
 use super::provider::{self, MinVersion};
+
+/// What an upstream's `tls` says.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Who signs its certificates; `None`: the roots of this system.
+    pub roots: Option<Arc<RootCertStore>>,
+    /// The certificate that we show.
+    pub identity: Option<Arc<SingleCertAndKey>>,
+}
 
 /// Why upstreams cannot be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -17,20 +30,39 @@ pub enum RootsError {
     Tls(#[from] rustls::Error),
 }
 
-/// Builds rustls's configuration for https upstreams.
+/// Our own certificate, from PEM files.
+///
+/// # Errors
+/// As for a certificate of the server's side.
+pub fn load_identity(chain: &Path, key: &Path) -> Result<Arc<SingleCertAndKey>, PemError> {
+    load_pair(chain, key).map(|pair| Arc::new(SingleCertAndKey::from(pair)))
+}
+
+/// Builds rustls's configuration. Servers choose between HTTP/2 and HTTP/1.1.
 ///
 /// # Errors
 /// There is no root to trust.
-pub fn config() -> Result<Arc<ClientConfig>, RootsError> {
+pub fn config(settings: &Settings) -> Result<Arc<ClientConfig>, RootsError> {
+    let roots = match &settings.roots {
+        Some(roots) => Arc::clone(roots),
+        None => Arc::new(system_roots()?),
+    };
+    let mut config = ClientConfig::builder_with_provider(provider::provider())
+        .with_protocol_versions(MinVersion::Tls12.versions())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    if let Some(identity) = &settings.identity {
+        config.client_auth_cert_resolver = Arc::clone(identity) as Arc<dyn ResolvesClientCert>;
+    }
+    config.alpn_protocols = vec![provider::H2.to_vec(), provider::HTTP_1_1.to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn system_roots() -> Result<RootCertStore, RootsError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         return Err(RootsError::None);
     }
-    let mut config = ClientConfig::builder_with_provider(provider::provider())
-        .with_protocol_versions(MinVersion::Tls12.versions())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![provider::HTTP_1_1.to_vec()];
-    Ok(Arc::new(config))
+    Ok(roots)
 }

@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::RootCertStore;
-use rustls_pki_types::CertificateDer;
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::provider;
 
 /// Why a chain or a key cannot be used: names the file, what is wrong, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,4 +41,36 @@ pub fn load_authorities(file: &Path) -> Result<Arc<RootCertStore>, PemError> {
         return Err(error("there is no -----BEGIN CERTIFICATE----- in it".to_owned()));
     }
     Ok(Arc::new(roots))
+}
+
+/// A chain, leaf first, and the private key that belongs to it.
+pub(super) fn load_pair(chain_file: &Path, key_file: &Path) -> Result<CertifiedKey, PemError> {
+    let error = |file: &Path, problem: String| PemError {
+        file: file.to_owned(),
+        problem,
+    };
+    let read = |file: &Path| std::fs::read(file).map_err(|problem| error(file, problem.to_string()));
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(chain_file)?)
+        .collect::<Result<_, _>>()
+        .map_err(|problem| error(chain_file, format!("not readable as PEM: {problem}")))?;
+    if chain.is_empty() {
+        let problem = "there is no -----BEGIN CERTIFICATE----- in it; a chain is PEM, the leaf first";
+        return Err(error(chain_file, problem.to_owned()));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&read(key_file)?).map_err(|_| {
+        let problem = "there is no unencrypted private key in it; PEM of PKCS #8, PKCS #1 or SEC 1 is taken";
+        error(key_file, problem.to_owned())
+    })?;
+    let signer = provider::provider()
+        .key_provider
+        .load_private_key(key)
+        .map_err(|problem| error(key_file, format!("the key cannot be used: {problem}")))?;
+    let pair = CertifiedKey::new(chain, signer);
+    match pair.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(pair),
+        Err(_) => Err(error(
+            key_file,
+            format!("this is not the key of the certificate in {}", chain_file.display()),
+        )),
+    }
 }

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::CertificateDer;
 use tokio_rustls::TlsAcceptor;
 
-use super::pem::PemError;
+use super::pem::{PemError, load_pair};
 use super::provider::{self, MinVersion};
 
 /// What the configuration says of `[server.tls]`, with everything loaded.
@@ -59,41 +58,15 @@ impl Certificate {
     /// # Errors
     /// A file cannot be read or holds something else, or the key belongs to another certificate.
     pub fn load(chain_file: &Path, key_file: &Path) -> Result<Self, PemError> {
-        let error = |file: &Path, problem: String| PemError {
-            file: file.to_owned(),
-            problem,
-        };
-        let read = |file: &Path| std::fs::read(file).map_err(|problem| error(file, problem.to_string()));
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(chain_file)?)
-            .collect::<Result<_, _>>()
-            .map_err(|problem| error(chain_file, format!("not readable as PEM: {problem}")))?;
-        let Some(leaf) = chain.first() else {
-            return Err(error(
-                chain_file,
-                "there is no -----BEGIN CERTIFICATE----- in it; a chain is PEM, the leaf first".to_owned(),
-            ));
-        };
-        let names = names_of(leaf).map_err(|problem| error(chain_file, problem))?;
-        let key = PrivateKeyDer::from_pem_slice(&read(key_file)?).map_err(|_| {
-            error(
-                key_file,
-                "there is no unencrypted private key in it; PEM of PKCS #8, PKCS #1 or SEC 1 is taken".to_owned(),
-            )
-        })?;
-        let signer = provider::provider()
-            .key_provider
-            .load_private_key(key)
-            .map_err(|problem| error(key_file, format!("the key cannot be used: {problem}")))?;
-        let key = CertifiedKey::new(chain, signer);
-        match key.keys_match() {
-            Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
-            Err(_) => {
-                return Err(error(
-                    key_file,
-                    format!("this is not the key of the certificate in {}", chain_file.display()),
-                ));
-            }
-        }
+        let key = load_pair(chain_file, key_file)?;
+        let names = key
+            .cert
+            .first()
+            .map_or(Ok(Vec::new()), names_of)
+            .map_err(|problem| PemError {
+                file: chain_file.to_owned(),
+                problem,
+            })?;
         Ok(Self {
             key: Arc::new(key),
             names,

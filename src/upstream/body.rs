@@ -12,12 +12,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::client::Lease;
+use super::pool::Lease;
 
 /// What a client sends, as far as it may: bounded in bytes and in silence, and without trailers.
 #[derive(Debug)]
 pub struct RequestBody {
-    incoming: Incoming,
+    /// `None`: there is none.
+    incoming: Option<Incoming>,
     bounds: BodyBounds,
     taken: u64,
     /// Armed only while the client is silent.
@@ -81,11 +82,22 @@ impl RequestBody {
         let last = (!incoming.is_end_stream()).then(|| Rc::new(Cell::new(began)));
         let progress = Progress { began, last };
         Ok(Self {
-            incoming,
+            incoming: Some(incoming),
             bounds,
             taken: 0,
             silence: None,
             progress,
+        })
+    }
+
+    /// Another body, if this one is empty.
+    pub(super) fn empty_copy(&self) -> Option<Self> {
+        self.is_end_stream().then(|| Self {
+            incoming: None,
+            bounds: self.bounds,
+            taken: 0,
+            silence: None,
+            progress: self.progress.clone(),
         })
     }
 
@@ -106,7 +118,10 @@ impl Body for RequestBody {
     type Error = BodyFault;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
             return self.poll_silence(cx);
         };
         self.silence = None;
@@ -126,11 +141,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

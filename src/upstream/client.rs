@@ -1,27 +1,27 @@
-//! One worker's pooled connections to an upstream's servers, and a request's way over one of them.
+//! A request's way to an upstream: a server, a connection, an answer in time, and once more where that is safe.
 
-use std::cell::{Cell, RefCell};
-use std::fmt;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HOST, TRANSFER_ENCODING};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{HOST, TE, TRANSFER_ENCODING};
+use http::uri::{Authority, Scheme, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use hyper::client::conn::http1::SendRequest;
-use rustls::ClientConfig;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::body::{BodyFault, Progress, RequestBody, UpstreamBody};
 use super::connector::{self, ConnectError};
-use super::{Balance, HostMode, Server, Settings};
+use super::pool::{Held, Lease, Pool};
+use super::tunnel::Tunnel;
+use super::{Balance, HostMode, Settings, Transport};
 use crate::outbound::Outbound;
 
-/// Connections kept for later, for each server and worker.
-const MOST_IDLE: usize = 256;
-/// A connection that was idle for longer is not used again.
-const LONGEST_IDLE: Duration = Duration::from_secs(60);
+/// A request earns this much of a retry, so that retries are never more than a fifth of what is sent, and so many at once.
+const EARNED: u32 = 1;
+const A_RETRY: u32 = 5;
+const MOST_RETRIES: u32 = 20 * A_RETRY;
 
 /// One worker's way to an upstream.
 #[derive(Debug, Clone)]
@@ -32,31 +32,19 @@ pub struct Upstream {
 #[derive(Debug)]
 struct Inner {
     settings: Settings,
-    tls: Option<Arc<ClientConfig>>,
-    servers: Box<[Pool]>,
+    pools: Box<[Rc<Pool>]>,
     turn: Cell<usize>,
+    /// What is left for sending again.
+    budget: Cell<u32>,
 }
 
-/// One server, and this worker's connections to it.
-struct Pool {
-    server: Server,
-    host: HeaderValue,
-    idle: RefCell<Vec<Idle>>,
-    active: Cell<usize>,
-}
-
-struct Idle {
-    sender: SendRequest<RequestBody>,
-    since: Instant,
-}
-
-impl fmt::Debug for Pool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
-            .field("server", &self.server)
-            .field("active", &self.active)
-            .finish_non_exhaustive()
-    }
+/// What came of a request.
+#[derive(Debug)]
+pub enum Answer {
+    /// A response.
+    Response(Response<UpstreamBody>),
+    /// The protocol was switched, as it was asked to be: the head of the response, and the bytes behind it.
+    Switched(Response<()>, Tunnel, Held),
 }
 
 /// Why an upstream gave no response.
@@ -76,12 +64,18 @@ pub enum UpstreamError {
         /// The last one tried.
         server: String,
     },
+    /// As many requests as it may have at once are under way.
+    #[error("as many requests as it may have are under way")]
+    Full,
     /// The connection ended, or what came was no HTTP, before a response.
     #[error("no response: {0}")]
     NoResponse(hyper::Error),
     /// It answered with a protocol that nobody asked for.
     #[error("an unasked-for switch of protocols")]
     UnaskedUpgrade,
+    /// A protocol cannot be switched over the HTTP/2 that this upstream speaks.
+    #[error("its HTTP/2 has no way to switch protocols")]
+    NoUpgrade,
     /// No response in time.
     #[error("no response in time")]
     ResponseTimeout,
@@ -91,21 +85,19 @@ pub enum UpstreamError {
 }
 
 impl Upstream {
-    /// An upstream without any connections yet. `tls` is for https servers.
-    pub fn new(settings: Settings, tls: Option<Arc<ClientConfig>>) -> Self {
-        let pool = |server: &Server| Pool {
-            host: HeaderValue::try_from(host_value(server)).expect("an authority is visible ASCII"),
-            server: server.clone(),
-            idle: RefCell::new(Vec::new()),
-            active: Cell::new(0),
-        };
-        let servers = settings.servers.iter().map(pool).collect();
+    /// An upstream without any connections yet.
+    pub fn new(settings: Settings) -> Self {
+        let pools = settings
+            .servers
+            .iter()
+            .map(|server| Rc::new(Pool::new(server)))
+            .collect();
         Self {
             inner: Rc::new(Inner {
                 settings,
-                tls,
-                servers,
+                pools,
                 turn: Cell::new(0),
+                budget: Cell::new(MOST_RETRIES),
             }),
         }
     }
@@ -123,7 +115,10 @@ impl Upstream {
         &self,
         request: Outbound<RequestBody>,
         response_timeout: Option<Duration>,
-    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+    ) -> Result<Answer, UpstreamError> {
+        let settings = &self.inner.settings;
+        let mut slot = Some(settings.in_flight.take().ok_or(UpstreamError::Full)?);
+        let switches = request.switches();
         let mut request = request.into_request();
         if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
             // Said in so many words: hyper would take a GET of unknown length for one without a body, and drop it.
@@ -131,77 +126,141 @@ impl Upstream {
             request.headers_mut().insert(TRANSFER_ENCODING, chunked);
         }
         let progress = request.body().progress();
-        let bound = response_timeout.unwrap_or(self.inner.settings.response_timeout);
+        let bound = response_timeout.unwrap_or(settings.response_timeout);
+        let mut tries = settings.retries;
+        self.earn();
         loop {
             let (mut lease, used_before) = self.connection().await?;
-            if self.inner.settings.host == HostMode::Server {
-                request.headers_mut().insert(HOST, lease.pool().host.clone());
+            if let Some(slot) = slot.take() {
+                lease.hold(slot);
             }
-            let sent = lease.sender.try_send_request(request);
+            if settings.host == HostMode::Server {
+                request.headers_mut().insert(HOST, lease.pool.host.clone());
+            }
+            if lease.sender.is_http2() {
+                if switches {
+                    return Err(UpstreamError::NoUpgrade);
+                }
+                request = for_http2(request, &lease.pool.server.transport);
+            }
+            // A copy is made only where it may be needed: what may have reached its server is sent again only if it may be repeated.
+            let copy = (used_before && tries > 0 && !switches)
+                .then(|| repeatable(&request))
+                .flatten();
+            let sent = lease.sender.send(request);
             let answer = tokio::select! {
                 biased;
                 answer = sent => answer,
                 () = overdue(&progress, bound) => return Err(UpstreamError::ResponseTimeout),
             };
-            match answer {
-                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                    return Err(UpstreamError::UnaskedUpgrade);
+            let mut failed = match answer {
+                Ok(response) => {
+                    lease.pool.health.worked();
+                    return answered(response, lease, switches).await;
                 }
-                Ok(response) => return Ok(response.map(|incoming| UpstreamBody::new(incoming, lease))),
+                Err(failed) => failed,
+            };
+            slot = settings.in_flight.take();
+            request = match (failed.take_message(), copy) {
                 // Not a byte of it was sent: the server had closed the connection while it was idle.
-                Err(mut unsent) if used_before && unsent.message().is_some() => match unsent.take_message() {
-                    Some(message) => request = message,
-                    None => return Err(no_response(unsent.into_error())),
-                },
-                Err(failed) => return Err(no_response(failed.into_error())),
-            }
+                (Some(unsent), _) if used_before => unsent,
+                (None, Some(copy)) if ended_early(failed.error()) && self.may_retry() => {
+                    tries -= 1;
+                    copy
+                }
+                _ => {
+                    lease.pool.health.failed();
+                    return Err(no_response(failed.into_error()));
+                }
+            };
         }
+    }
+
+    fn earn(&self) {
+        let budget = &self.inner.budget;
+        budget.set(budget.get().saturating_add(EARNED).min(MOST_RETRIES));
+    }
+
+    fn may_retry(&self) -> bool {
+        let left = self.inner.budget.get().checked_sub(A_RETRY);
+        if let Some(left) = left {
+            self.inner.budget.set(left);
+        }
+        left.is_some()
     }
 
     /// A connection that was used before, or a new one; of several servers, to one that can be reached.
     async fn connection(&self) -> Result<(Lease, bool), UpstreamError> {
         let first = self.choose();
-        let count = self.inner.servers.len();
+        let count = self.inner.pools.len();
         let mut last = None;
         for at in (first..first + count).map(|at| at % count) {
-            if let Some(sender) = self.inner.servers[at].take_idle() {
-                return Ok((Lease::new(&self.inner, at, sender), true));
+            let pool = &self.inner.pools[at];
+            // Where nobody is usable, the one that was chosen is asked all the same.
+            if at != first && !pool.health.is_usable() {
+                continue;
             }
-            let server = &self.inner.servers[at].server;
-            let connecting = connector::connect(server, self.inner.tls.as_ref());
-            match timeout(self.inner.settings.connect_timeout, connecting).await {
-                Ok(Ok(sender)) => return Ok((Lease::new(&self.inner, at, sender), false)),
-                Ok(Err(source)) => {
-                    last = Some(UpstreamError::Connect {
-                        server: server.authority.to_string(),
-                        source,
-                    })
-                }
-                Err(_) => {
-                    last = Some(UpstreamError::ConnectTimeout {
-                        server: server.authority.to_string(),
-                    })
-                }
+            if let Some((sender, born)) = pool.take() {
+                return Ok((Lease::new(pool, sender, born), true));
             }
+            let server = &pool.server;
+            let connecting = connector::connect(server, self.inner.settings.tls.as_ref());
+            let failed = match timeout(self.inner.settings.connect_timeout, connecting).await {
+                Ok(Ok(sender)) => {
+                    let born = Instant::now();
+                    pool.share(&sender, born);
+                    return Ok((Lease::new(pool, sender, born), false));
+                }
+                Ok(Err(source)) => UpstreamError::Connect {
+                    server: name_of(&server.transport, &server.authority),
+                    source,
+                },
+                Err(_) => UpstreamError::ConnectTimeout {
+                    server: name_of(&server.transport, &server.authority),
+                },
+            };
+            pool.health.failed();
+            last = Some(failed);
         }
         Err(last.expect("an upstream has at least one server"))
     }
 
+    /// Where to begin: a server that is usable, if one is.
     fn choose(&self) -> usize {
-        let servers = &self.inner.servers;
-        if servers.len() == 1 {
+        let pools = &self.inner.pools;
+        if pools.len() == 1 {
             return 0;
         }
+        let usable: Vec<usize> = (0..pools.len()).filter(|at| pools[*at].health.is_usable()).collect();
+        let among = if usable.is_empty() {
+            (0..pools.len()).collect()
+        } else {
+            usable
+        };
+        let pick = |at: usize| among[at % among.len()];
         match self.inner.settings.balance {
             Balance::RoundRobin => {
+                let total: u32 = among.iter().map(|at| pools[*at].server.weight).sum();
                 let turn = self.inner.turn.get();
                 self.inner.turn.set(turn.wrapping_add(1));
-                turn % servers.len()
+                let mut left = u32::try_from(turn % total.max(1) as usize).unwrap_or_default();
+                for at in &among {
+                    let weight = pools[*at].server.weight;
+                    if left < weight {
+                        return *at;
+                    }
+                    left -= weight;
+                }
+                pick(0)
             }
             Balance::LeastRequest => {
-                let one = fastrand::usize(..servers.len());
-                let other = (one + fastrand::usize(1..servers.len())) % servers.len();
-                if servers[other].active.get() < servers[one].active.get() {
+                let one = fastrand::usize(..among.len());
+                let other = one + 1 + fastrand::usize(..among.len().max(2) - 1);
+                let (one, other) = (pick(one), pick(other));
+                let (load, others) = (pools[one].load(), pools[other].load());
+                // Equally busy: as heavy as they are.
+                let weights = (pools[one].server.weight, pools[other].server.weight);
+                if others < load || others == load && fastrand::u32(..(weights.0 + weights.1).max(1)) < weights.1 {
                     other
                 } else {
                     one
@@ -211,16 +270,92 @@ impl Upstream {
     }
 }
 
-/// `Host` without the port that its scheme implies.
-fn host_value(server: &Server) -> String {
-    let implied = match server.transport {
-        super::Transport::Http => 80,
-        super::Transport::Https => 443,
-    };
-    match server.authority.port_u16() {
-        Some(port) if port == implied => server.authority.host().to_owned(),
-        _ => server.authority.to_string(),
+async fn answered(
+    response: Response<hyper::body::Incoming>,
+    lease: Lease,
+    switches: bool,
+) -> Result<Answer, UpstreamError> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Answer::Response(
+            response.map(|incoming| UpstreamBody::new(incoming, lease)),
+        ));
     }
+    let is_websocket = response
+        .headers()
+        .get(http::header::UPGRADE)
+        .is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if !switches || !is_websocket {
+        return Err(UpstreamError::UnaskedUpgrade);
+    }
+    let head = response.map(drop);
+    match lease.into_tunnel().await {
+        Some((tunnel, held)) => Ok(Answer::Switched(head, tunnel, held)),
+        None => Err(UpstreamError::UnaskedUpgrade),
+    }
+}
+
+fn name_of(transport: &Transport, authority: &Authority) -> String {
+    match transport {
+        Transport::Unix(path) => path.display().to_string(),
+        Transport::Http | Transport::Https | Transport::H2c => authority.to_string(),
+    }
+}
+
+/// HTTP/2 has the host in its target, and no framing of its own in fields (RFC 9113, sections 8.2.2 and 8.3.1).
+fn for_http2(mut request: Request<RequestBody>, transport: &Transport) -> Request<RequestBody> {
+    *request.version_mut() = Version::HTTP_2;
+    request.headers_mut().remove(TRANSFER_ENCODING);
+    if is_grpc(request.headers().get(http::header::CONTENT_TYPE)) {
+        // What gRPC tells a server that its trailers will be read (HTTP/2 transport mapping, "Requests").
+        request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+    }
+    let host = request.headers_mut().remove(HOST);
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = request.uri().clone().into_parts();
+    parts.scheme = Some(match transport {
+        Transport::Https => Scheme::HTTPS,
+        Transport::Http | Transport::H2c | Transport::Unix(_) => Scheme::HTTP,
+    });
+    parts.authority = authority;
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+/// Whether a message is one of gRPC's.
+pub fn is_grpc(content_type: Option<&HeaderValue>) -> bool {
+    let kind = content_type.and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
+    kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
+
+/// A copy of a request that may be sent twice: safe, and without a body.
+fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+        return None;
+    }
+    let body = request.body().empty_copy()?;
+    let mut copy = Request::new(body);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// Whether a connection ended before a byte of a response.
+fn ended_early(error: &hyper::Error) -> bool {
+    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    let reset = io.is_some_and(|io| {
+        matches!(
+            io.kind(),
+            std::io::ErrorKind::ConnectionReset
+                | std::io::ErrorKind::BrokenPipe
+                | std::io::ErrorKind::ConnectionAborted
+        )
+    });
+    // hyper says "incomplete" of a head that had begun too; nothing of a body has been handed on by then, and the method is safe.
+    reset || error.is_incomplete_message() || error.is_canceled()
 }
 
 /// Ends when nothing of the request's body has passed for that long.
@@ -239,99 +374,4 @@ fn no_response(error: hyper::Error) -> UpstreamError {
     fault
         .copied()
         .map_or(UpstreamError::NoResponse(error), UpstreamError::RequestBody)
-}
-
-impl Pool {
-    /// The one that was used last: the others may grow old and go.
-    fn take_idle(&self) -> Option<SendRequest<RequestBody>> {
-        let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { sender, since }) = idle.pop() {
-            if since.elapsed() > LONGEST_IDLE {
-                idle.clear();
-            } else if sender.is_ready() {
-                return Some(sender);
-            }
-        }
-        None
-    }
-
-    fn put_idle(&self, sender: SendRequest<RequestBody>) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < MOST_IDLE && !sender.is_closed() {
-            idle.push(Idle {
-                sender,
-                since: Instant::now(),
-            });
-        }
-    }
-}
-
-/// A connection in use by one request; the server counts it as busy until the lease ends.
-pub(super) struct Lease {
-    inner: Rc<Inner>,
-    at: usize,
-    sender: SendRequest<RequestBody>,
-    counted: Counted,
-}
-
-/// Keeps a server's count of requests true however a lease ends.
-struct Counted {
-    inner: Rc<Inner>,
-    at: usize,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let active = &self.inner.servers[self.at].active;
-        active.set(active.get().saturating_sub(1));
-    }
-}
-
-impl fmt::Debug for Lease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease")
-            .field("server", &self.pool().server)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Lease {
-    fn new(inner: &Rc<Inner>, at: usize, sender: SendRequest<RequestBody>) -> Self {
-        let active = &inner.servers[at].active;
-        active.set(active.get() + 1);
-        let counted = Counted {
-            inner: Rc::clone(inner),
-            at,
-        };
-        Self {
-            inner: Rc::clone(inner),
-            at,
-            sender,
-            counted,
-        }
-    }
-
-    fn pool(&self) -> &Pool {
-        &self.inner.servers[self.at]
-    }
-
-    /// The response has been read to its end: the connection may serve another request as soon as it is ready for one.
-    pub(super) fn give_back(self) {
-        let Self {
-            inner,
-            at,
-            mut sender,
-            counted,
-        } = self;
-        drop(counted);
-        if sender.is_ready() {
-            inner.servers[at].put_idle(sender);
-        } else if !sender.is_closed() {
-            tokio::task::spawn_local(async move {
-                if sender.ready().await.is_ok() {
-                    inner.servers[at].put_idle(sender);
-                }
-            });
-        }
-    }
 }

@@ -1,22 +1,32 @@
-//! From a server's address to an HTTP/1.1 connection: name, TCP, TLS. Deadlines are the caller's.
+//! From a server's address to a connection that speaks HTTP: name, TCP or socket file, TLS, protocol. Deadlines are the caller's.
 
+use std::future::{Future, poll_fn};
 use std::io;
-use std::sync::Arc;
+use std::pin::Pin;
 
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::{http1, http2};
+use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 use tracing::debug;
 
-use super::body::RequestBody;
-use super::{Server, Transport};
+use super::pool::{Http1, Sender};
+use super::tunnel::Tunnel;
+use super::{Server, Tls, Transport};
 
 /// Most fields of a response's head. Applications set more than clients do: cookies, policies, tracing.
 const MOST_HEADERS: usize = 256;
+/// Bytes of a response's fields over HTTP/2.
+const MOST_HEADER_BYTES: u32 = 64 * 1024;
+/// What a server that speaks HTTP/2 over TLS has chosen (ALPN; RFC 9113, section 3.1).
+const H2: &[u8] = b"h2";
+/// How much of a response an HTTP/2 server may send ahead: for each stream, and for the connection.
+const H2_STREAM_WINDOW: u32 = 256 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -36,36 +46,80 @@ pub enum ConnectError {
 }
 
 /// Opens a connection; it is driven by a task of this worker until it ends.
-pub(super) async fn connect(
-    server: &Server,
-    tls: Option<&Arc<ClientConfig>>,
-) -> Result<SendRequest<RequestBody>, ConnectError> {
+pub(super) async fn connect(server: &Server, tls: Option<&Tls>) -> Result<Sender, ConnectError> {
+    if let Transport::Unix(path) = &server.transport {
+        return start_http1(UnixStream::connect(path).await?).await;
+    }
     let host = server.authority.host();
     let address = host.trim_start_matches('[').trim_end_matches(']');
     let tcp = TcpStream::connect((address, server.authority.port_u16().unwrap_or(80))).await?;
     tcp.set_nodelay(true)?;
-    match server.transport {
-        Transport::Http => start(tcp).await,
+    match &server.transport {
+        Transport::Http | Transport::Unix(_) => start_http1(tcp).await,
+        Transport::H2c => start_http2(tcp).await,
         Transport::Https => {
-            let name = ServerName::try_from(address.to_owned()).map_err(|_| ConnectError::Name(address.to_owned()))?;
-            let connector = TlsConnector::from(Arc::clone(tls.ok_or(ConnectError::NoRoots)?));
-            start(connector.connect(name, tcp).await?).await
+            let tls = tls.ok_or(ConnectError::NoRoots)?;
+            let name = match &tls.server_name {
+                Some(name) => name.clone(),
+                None => ServerName::try_from(address.to_owned()).map_err(|_| ConnectError::Name(address.to_owned()))?,
+            };
+            let connection = TlsConnector::from(tls.config.clone()).connect(name, tcp).await?;
+            if connection.get_ref().1.alpn_protocol() == Some(H2) {
+                start_http2(connection).await
+            } else {
+                start_http1(connection).await
+            }
         }
     }
 }
 
-async fn start<I>(io: I) -> Result<SendRequest<RequestBody>, ConnectError>
+async fn start_http1<I>(io: I) -> Result<Sender, ConnectError>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (sender, connection) = http1::Builder::new()
+    let (sender, mut connection) = http1::Builder::new()
         .max_headers(MOST_HEADERS)
+        .handshake(TokioIo::new(io))
+        .await?;
+    let (hand_over, tunnel) = oneshot::channel();
+    tokio::task::spawn_local(async move {
+        // Not consumed: after a 101, the bytes behind it are somebody else's.
+        match poll_fn(|cx| Pin::new(&mut connection).poll(cx)).await {
+            Err(problem) => debug!(%problem, "a connection to an upstream ended"),
+            Ok(()) => {
+                let parts = connection.into_parts();
+                // Nobody waits for it but a request whose protocol was switched.
+                let _ = hand_over.send(Tunnel::new(parts.io.into_inner(), parts.read_buf));
+            }
+        }
+    });
+    Ok(Sender::Http1(Http1 { sender, tunnel }))
+}
+
+async fn start_http2<I>(io: I) -> Result<Sender, ConnectError>
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (sender, connection) = http2::Builder::new(OnThisThread)
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .max_header_list_size(MOST_HEADER_BYTES)
         .handshake(TokioIo::new(io))
         .await?;
     tokio::task::spawn_local(async move {
         if let Err(problem) = connection.await {
-            debug!(%problem, "a connection to an upstream ended");
+            debug!(%problem, "an HTTP/2 connection to an upstream ended");
         }
     });
-    Ok(sender)
+    Ok(Sender::Http2(sender))
+}
+
+/// Runs the tasks of a connection on the worker that has it.
+#[derive(Debug, Clone, Copy)]
+struct OnThisThread;
+
+impl<F: Future + 'static> Executor<F> for OnThisThread {
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(task);
+    }
 }

@@ -3,13 +3,20 @@
 pub mod body;
 mod client;
 mod connector;
+mod health;
+mod pool;
+pub mod tunnel;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Authority;
+use rustls::ClientConfig;
 
-pub use self::client::{Upstream, UpstreamError};
+pub use self::client::{Answer, Upstream, UpstreamError, is_grpc};
+pub use self::pool::Held;
+use crate::slots::Slots;
 
 /// What the configuration says of one upstream.
 #[derive(Debug, Clone)]
@@ -26,6 +33,23 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// From the request sent to the head of the response.
     pub response_timeout: Duration,
+    /// Requests at once, of all workers.
+    pub in_flight: Slots,
+    /// How often a request that can be repeated is sent again, on another connection.
+    pub retries: u32,
+    /// A field that proves to the application that a request came this way; its value cannot be printed.
+    pub secret_header: Option<(http::HeaderName, http::HeaderValue)>,
+    /// TLS towards its https servers; `None` where there are none.
+    pub tls: Option<Tls>,
+}
+
+/// TLS towards an upstream.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Roots, our own certificate, protocols.
+    pub config: Arc<ClientConfig>,
+    /// The name that is asked for and checked; `None`: the host of each server.
+    pub server_name: Option<rustls_pki_types::ServerName<'static>>,
 }
 
 /// One application server.
@@ -33,17 +57,23 @@ pub struct Settings {
 pub struct Server {
     /// How it is spoken to.
     pub transport: Transport,
-    /// Host and port, the port always written.
+    /// Host and port, the port always written; `localhost` behind a socket file.
     pub authority: Authority,
+    /// Its share of the requests, beside the others'.
+    pub weight: u32,
 }
 
 /// How a server is spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transport {
-    /// In the clear.
+    /// HTTP/1.1 in the clear.
     Http,
-    /// TLS, against the roots of this system.
+    /// TLS; HTTP/2 or HTTP/1.1, as the server chooses.
     Https,
+    /// HTTP/2 in the clear, with prior knowledge.
+    H2c,
+    /// HTTP/1.1 over a socket file.
+    Unix(Arc<Path>),
 }
 
 /// How a server is chosen.

@@ -40,4 +40,6 @@ mod startup;
 mod tls;
 mod token_auth;
 mod trust;
+mod upstreams;
 mod vectors;
+mod websocket;

@@ -1,27 +1,27 @@
 //! `[upstreams.*]`: the application servers.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Uri};
+use rustls_pki_types::ServerName;
 
 use super::Names;
 use super::place::is_host;
+use super::server::authorities;
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::secrets;
-use crate::upstream::{Balance, HostMode, Server, Settings, Transport};
+use crate::slots::Slots;
+use crate::tls;
+use crate::upstream::{Balance, HostMode, Server, Settings, Tls, Transport};
 
-const LATER: &[&str] = &[
-    "in_flight",
-    "buffer",
-    "retries",
-    "health",
-    "tls",
-    "secret_header",
-    "identity",
-];
+const LATER: &[&str] = &["buffer", "health", "identity"];
+const MOST_IN_FLIGHT: u64 = 10_000_000;
+const MOST_RETRIES: u64 = 10;
+const MOST_WEIGHT: u64 = 1_000;
 const SERVERS: &str = "servers = [\"http://127.0.0.1:8000\"]";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -71,11 +71,19 @@ fn upstream(mut section: Section<'_>, name: Arc<str>) -> Settings {
         .unwrap_or_default();
     for item in list {
         let Some((server, text)) = server(&item) else { continue };
-        if servers.contains(&server) {
+        if servers
+            .iter()
+            .any(|other| (&other.transport, &other.authority) == (&server.transport, &server.authority))
+        {
             text.refuse("is written twice", "take one of them out");
         }
         servers.push(server);
     }
+    let tls = tls(&mut section, &servers);
+    let secret_header = section
+        .take("secret_header")
+        .and_then(|item| item.section(&[]))
+        .and_then(secret_header);
     let balance = [
         ("least-request", Balance::LeastRequest),
         ("round-robin", Balance::RoundRobin),
@@ -90,31 +98,53 @@ fn upstream(mut section: Section<'_>, name: Arc<str>) -> Settings {
             .unwrap_or(HostMode::Preserve),
         connect_timeout: section.duration_or("connect_timeout", Zero::Refused, CONNECT_TIMEOUT),
         response_timeout: section.duration_or("response_timeout", Zero::Refused, RESPONSE_TIMEOUT),
+        in_flight: Slots::new(section.count_or("in_flight", (0, MOST_IN_FLIGHT), 0)),
+        retries: u32::try_from(section.count_or("retries", (0, MOST_RETRIES), 1)).unwrap_or(1),
+        secret_header,
+        tls,
     }
 }
 
 /// A URL, or `{ url = "…" }`.
 fn server<'c>(item: &Item<'c>) -> Option<(Server, Text<'c>)> {
-    let url = if item.value().get("url").is_some() || item.value().get("weight").is_some() {
-        let mut section = item.clone().section(&["weight"])?;
-        section.require("url", "url = \"http://127.0.0.1:8000\"")?
+    let (url, weight) = if item.value().get("url").is_some() || item.value().get("weight").is_some() {
+        let mut section = item.clone().section(&[])?;
+        let weight = section.count_or("weight", (1, MOST_WEIGHT), 1);
+        let url = section.require("url", "url = \"http://127.0.0.1:8000\"")?;
+        (url, u32::try_from(weight).unwrap_or(1))
     } else {
-        item.clone()
+        (item.clone(), 1)
     };
     let text = url.text_for("the URL of a server", "write a URL, such as \"http://127.0.0.1:8000\"")?;
-    let server = parse(&text)?;
+    let (transport, authority) = parse(&text)?;
+    let server = Server {
+        transport,
+        authority,
+        weight,
+    };
     Some((server, text))
 }
 
-fn parse(text: &Text<'_>) -> Option<Server> {
-    const LIKE: &str = "write \"http://HOST:PORT\" or \"https://HOST:PORT\"";
+fn parse(text: &Text<'_>) -> Option<(Transport, Authority)> {
+    const LIKE: &str = "write \"http://HOST:PORT\", \"https://HOST:PORT\", \"h2c://HOST:PORT\" or \"unix:/PATH\"";
     let refuse = |what: &str, instead: &str| {
         text.refuse(what, instead);
         None
     };
     let url = text.as_str();
-    if ["h2c://", "unix:"].iter().any(|scheme| url.starts_with(scheme)) {
-        return refuse("is not built yet", LIKE);
+    if let Some(path) = url.strip_prefix("unix:") {
+        // As `unix:///path` it is a URL too.
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if !path.starts_with('/') {
+            return refuse("is no absolute path of a socket", "write \"unix:/run/gunicorn.sock\"");
+        }
+        if path.len() > LONGEST_SOCKET {
+            return refuse("is longer than a socket's path can be", "write one of up to 107 bytes");
+        }
+        return Some((
+            Transport::Unix(Path::new(path).into()),
+            Authority::from_static("localhost"),
+        ));
     }
     if secrets::redacted(url) != url {
         return refuse("has a login in it, which is sent to nobody", LIKE);
@@ -125,7 +155,8 @@ fn parse(text: &Text<'_>) -> Option<Server> {
     let transport = match uri.scheme() {
         Some(scheme) if *scheme == Scheme::HTTP => Transport::Http,
         Some(scheme) if *scheme == Scheme::HTTPS => Transport::Https,
-        _ => return refuse("starts with neither http:// nor https://", LIKE),
+        Some(scheme) if scheme.as_str() == "h2c" => Transport::H2c,
+        _ => return refuse("starts with none of http://, https://, h2c:// and unix:", LIKE),
     };
     let authority = uri.authority()?;
     if uri.path() != "/" || uri.query().is_some() || url.contains('#') {
@@ -134,9 +165,9 @@ fn parse(text: &Text<'_>) -> Option<Server> {
             LIKE,
         );
     }
-    let port = match (uri.port(), uri.port_u16(), transport) {
-        (None, _, Transport::Http) => 80,
+    let port = match (uri.port(), uri.port_u16(), &transport) {
         (None, _, Transport::Https) => 443,
+        (None, _, _) => 80,
         (Some(_), Some(port @ 1..), _) => port,
         (Some(_), _, _) => return refuse("has a port that is none", LIKE),
     };
@@ -147,7 +178,85 @@ fn parse(text: &Text<'_>) -> Option<Server> {
     else {
         return refuse("has a host that is none", LIKE);
     };
-    Some(Server { transport, authority })
+    Some((transport, authority))
+}
+
+/// The most that fits into the system's `sun_path`, with its NUL.
+const LONGEST_SOCKET: usize = 107;
+
+/// TLS towards the https servers of an upstream.
+fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
+    let has_https = servers.iter().any(|server| server.transport == Transport::Https);
+    let item = section.take("tls");
+    let mut settings = tls::client::Settings::default();
+    let mut server_name = None;
+    if let Some(item) = &item {
+        if !has_https {
+            item.refuse(
+                "has no effect: no server is https://",
+                "take it out, or write https:// servers",
+            );
+            return None;
+        }
+        let mut section = item.clone().section(&[])?;
+        settings.roots = section.take("ca").and_then(|item| authorities(&item));
+        server_name = section.take("server_name").and_then(|item| name(&item));
+        let (cert, key) = (section.take("cert"), section.take("key"));
+        match (&cert, &key) {
+            (Some(cert), Some(key)) => match tls::client::load_identity(&cert.path()?, &key.path()?) {
+                Ok(identity) => settings.identity = Some(identity),
+                Err(error) => cert.refuse(
+                    error.to_string(),
+                    "name a PEM file with the chain, and one with its key",
+                ),
+            },
+            (None, None) => {}
+            (Some(one), None) | (None, Some(one)) => {
+                one.refuse("is half of a certificate", "write both `cert` and `key`");
+            }
+        }
+    }
+    if !has_https {
+        return None;
+    }
+    match tls::client::config(&settings) {
+        Ok(config) => Some(Tls { config, server_name }),
+        Err(error) => {
+            section.lacks(
+                error.to_string(),
+                "write `tls = { ca = \"ca.pem\" }`, or install the system's roots",
+            );
+            None
+        }
+    }
+}
+
+fn name(item: &Item<'_>) -> Option<ServerName<'static>> {
+    let text = item.text()?;
+    let name = ServerName::try_from(text.as_str().to_owned()).ok();
+    if name.is_none() {
+        text.refuse("is no name of a server", "write a host name, such as \"app.internal\"");
+    }
+    name
+}
+
+/// A field that proves to the application that a request came this way.
+fn secret_header(mut section: Section<'_>) -> Option<(HeaderName, HeaderValue)> {
+    let name = section
+        .require("name", "name = \"X-Gateway-Secret\"")
+        .and_then(|item| item.header_name());
+    let value = section.require("value", "value = { file = \"secret\" }");
+    let value = value.and_then(|item| {
+        let text = item.full_text()?;
+        let value = HeaderValue::from_str(&text).ok().filter(|_| text.trim() == text);
+        if value.is_none() {
+            item.refuse("is no value of a header", "write visible ASCII on one line");
+        }
+        value
+    });
+    let mut value = value?;
+    value.set_sensitive(true);
+    Some((name?, value))
 }
 
 fn host(item: &Item<'_>) -> Option<HostMode> {

@@ -74,8 +74,31 @@ fn keys_and_names_that_are_not_there_are_said() {
         (route("cors = {}"), "`cors` is not built yet"),
         (route("errors = \"problems\""), "did you mean \"problem\"?"),
         (
-            with("[\"http://127.0.0.1:8000\"]", "[{ url = \"http://a\", weight = 2 }]"),
-            "`weight` is not built yet",
+            with("[\"http://127.0.0.1:8000\"]", "[{ url = \"http://a\", wait = 2 }]"),
+            "unknown key `wait`",
+        ),
+        (
+            with("[\"http://127.0.0.1:8000\"]", "[\"unix:run/app.sock\"]"),
+            "is no absolute path of a socket",
+        ),
+        (
+            with(
+                "servers = [\"http://127.0.0.1:8000\"]",
+                "servers = [\"http://127.0.0.1:8000\"]\ntls = { ca = \"ca.pem\" }",
+            ),
+            "no server is https://",
+        ),
+        (
+            with("listen = [", "trusted_proxies = [\"10.0.0.1/8\"]\nlisten = ["),
+            "write \"10.0.0.0/8\"",
+        ),
+        (
+            with("listen = [", "trusted_proxies = [\"0.0.0.0/0\"]\nlisten = ["),
+            "trusts everybody",
+        ),
+        (
+            with("listen = [", "proxy_protocol = true\nlisten = ["),
+            "nobody is trusted to send",
         ),
         (with("[\"token\", \"jwt\"]", "[\"tokn\"]"), "did you mean \"token\"?"),
         (

@@ -221,7 +221,7 @@ fn every_key_that_is_built_is_read() {
     let servers: Vec<(Transport, &str)> = upstream
         .servers
         .iter()
-        .map(|server| (server.transport, server.authority.as_str()))
+        .map(|server| (server.transport.clone(), server.authority.as_str()))
         .collect();
     assert_eq!(
         servers,

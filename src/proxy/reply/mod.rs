@@ -6,6 +6,7 @@ mod problem;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::answers::Answers;
 use super::rejection::Rejection;
@@ -46,6 +47,37 @@ pub fn reply(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Respon
     }
     if let Rejection::MethodNotAllowed { allowed, .. } = rejection {
         headers.insert(ALLOW, allow(allowed));
+    }
+    response
+}
+
+/// The response to a request of gRPC that ended here: its clients read a status of their own, and no body (HTTP/2 transport mapping,
+/// "Trailers-Only").
+pub fn grpc(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Response<Bytes> {
+    /// What gRPC's message may not hold.
+    const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+    let status = rejection.status(answers);
+    let code = match status {
+        StatusCode::UNAUTHORIZED => "16",
+        StatusCode::FORBIDDEN if matches!(rejection, Rejection::NotAllowed(_)) => "7",
+        // A route without a challenge.
+        StatusCode::FORBIDDEN => "16",
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => "12",
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => "8",
+        StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => "4",
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => "14",
+        _ => "13",
+    };
+    let detail = problem::detail(rejection);
+    let message = utf8_percent_encode(&detail, ESCAPED).to_string();
+    let mut response = Response::new(Bytes::new());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_REQUEST_ID, id.to_value());
+    headers.insert("grpc-status", HeaderValue::from_static(code));
+    if let Ok(message) = HeaderValue::try_from(message) {
+        headers.insert("grpc-message", message);
     }
     response
 }

@@ -68,7 +68,7 @@ pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Optio
 }
 
 /// What happened, in a sentence that holds neither `"` nor `\` (RFC 6750, section 3).
-fn detail(rejection: &Rejection) -> Cow<'static, str> {
+pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
     let text = match rejection {
         Rejection::Malformed(what) => {
             return format!("The request can be read in more than one way: {what}.").into();
@@ -80,7 +80,9 @@ fn detail(rejection: &Rejection) -> Cow<'static, str> {
         Rejection::HeadTooSlow => "The head of the request did not come to its end in time.",
         Rejection::NoRoute => "Nothing is here.",
         Rejection::Misdirected => "This host is served under another certificate; open a connection of its own.",
-        Rejection::Overloaded => "There is too much to do just now; try again later.",
+        Rejection::Overloaded | Rejection::Upstream(UpstreamError::Full) => {
+            "There is too much to do just now; try again later."
+        }
         Rejection::NotImplemented => "The method is not implemented.",
         Rejection::NobodyKnown => "A credential is needed, and none was sent.",
         Rejection::Refused(refused) => description(refused.refusal),
@@ -93,7 +95,10 @@ fn detail(rejection: &Rejection) -> Cow<'static, str> {
             BodyFault::Broken => "The body broke off, or is not framed as its head says.",
         },
         Rejection::Upstream(
-            UpstreamError::Connect { .. } | UpstreamError::NoResponse(_) | UpstreamError::UnaskedUpgrade,
+            UpstreamError::Connect { .. }
+            | UpstreamError::NoResponse(_)
+            | UpstreamError::UnaskedUpgrade
+            | UpstreamError::NoUpgrade,
         ) => "The application gave no answer that can be passed on.",
         Rejection::Upstream(UpstreamError::ConnectTimeout { .. } | UpstreamError::ResponseTimeout) => {
             "The application did not answer in time."

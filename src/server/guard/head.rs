@@ -27,6 +27,8 @@ pub(super) enum Body {
     Length(u64),
     /// It comes in chunks.
     Chunked,
+    /// There is none, and HTTP may end here: another protocol was asked for.
+    MaySwitch,
 }
 
 /// A head that has begun.
@@ -47,6 +49,7 @@ pub(super) struct Head {
     has_host: bool,
     length: Option<u64>,
     chunked: bool,
+    has_upgrade: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +128,7 @@ impl Head {
             has_host: false,
             length: None,
             chunked: false,
+            has_upgrade: false,
         })
     }
 
@@ -283,6 +287,7 @@ impl Head {
             b"host" if self.has_host => return malformed(TWICE),
             name => {
                 self.has_host |= name == b"host";
+                self.has_upgrade |= name == b"upgrade";
                 Field::Plain
             }
         };
@@ -333,6 +338,7 @@ impl Head {
             (true, Some(_)) => malformed("Transfer-Encoding beside Content-Length"),
             (true, None) if self.minor == 0 => malformed("Transfer-Encoding on HTTP/1.0"),
             (true, None) => Ok(Body::Chunked),
+            (false, None | Some(0)) if self.has_upgrade && self.minor == 1 => Ok(Body::MaySwitch),
             (false, length) => Ok(Body::Length(length.unwrap_or(0))),
         }
     }

@@ -33,6 +33,8 @@ pub(super) struct Guarded<T> {
     clock: Rc<Clock>,
     scanner: Scanner,
     end: End,
+    /// What came behind a request for another protocol, until it is known whose it is.
+    held: Vec<u8>,
 }
 
 /// Whether more may be read.
@@ -47,6 +49,8 @@ enum End {
     HeadAwaited(Fault),
     /// No: the framing of a body broke, and whoever reads it will find out.
     Body,
+    /// Not until a request for another protocol is answered.
+    Switching,
 }
 
 impl<T> Guarded<T> {
@@ -56,6 +60,7 @@ impl<T> Guarded<T> {
             clock,
             scanner: Scanner::new(bounds),
             end: End::NotYet,
+            held: Vec::new(),
         }
     }
 
@@ -63,7 +68,7 @@ impl<T> Guarded<T> {
     pub(super) fn refused(&self) -> Option<Fault> {
         match self.end {
             End::HeadAwaited(fault) => Some(fault),
-            End::NotYet | End::Head(_) | End::Body => None,
+            End::NotYet | End::Head(_) | End::Body | End::Switching => None,
         }
     }
 
@@ -76,11 +81,59 @@ impl<T> Guarded<T> {
         self.io
     }
 
+    /// The IO, and what was read of it beyond the request for another protocol.
+    pub(super) fn into_rest(self) -> (T, Vec<u8>) {
+        (self.io, self.held)
+    }
+
     /// The end of what the parser may read; in the middle of another request it would look like a client that is gone.
     fn poll_awaited(&mut self, cx: &Context<'_>, fault: Fault) -> Poll<io::Result<()>> {
         ready!(self.clock.poll_done(cx));
         self.end = End::HeadAwaited(fault);
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> Guarded<T> {
+    /// Waits for the answer to a request for another protocol. If the protocol is switched, nobody reads here again. Only a client
+    /// that is gone is noticed; what it sends ahead is kept, within a bound.
+    fn poll_switch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.clock.poll_done(cx).is_ready() {
+            return Poll::Ready(Ok(true));
+        }
+        let mut piece = [const { MaybeUninit::uninit() }; 1024];
+        while self.held.len() < PIECE {
+            let mut read = ReadBuf::uninit(&mut piece);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut read))?;
+            if read.filled().is_empty() {
+                return Poll::Ready(Ok(false));
+            }
+            self.held.extend_from_slice(read.filled());
+        }
+        Poll::Pending
+    }
+
+    /// Passes on what may pass of `bytes`; how much that was.
+    fn pass(&mut self, bytes: &[u8], out: &mut ReadBufCursor<'_>) -> usize {
+        let passed = match self.scanner.scan(bytes) {
+            Scanned::All => bytes.len(),
+            Scanned::UpTo(passed, fault) => {
+                self.end = fault.map_or(End::Body, End::Head);
+                passed
+            }
+            Scanned::Switch(passed) => {
+                self.end = End::Switching;
+                self.held.splice(..0, bytes[passed..].iter().copied());
+                passed
+            }
+        };
+        out.put_slice(&bytes[..passed]);
+        if self.scanner.in_head() && self.end == End::NotYet {
+            self.clock.head_began();
+        } else if !bytes.is_empty() {
+            self.clock.head_ended();
+        }
+        passed
     }
 }
 
@@ -91,25 +144,24 @@ impl<T: AsyncRead + Unpin> Read for Guarded<T> {
             End::NotYet => {}
             End::Head(fault) => return this.poll_awaited(cx, fault),
             End::HeadAwaited(_) | End::Body => return Poll::Ready(Ok(())),
-        }
-        let mut piece = [const { MaybeUninit::uninit() }; PIECE];
-        let room = out.remaining().min(PIECE);
-        let mut read = ReadBuf::uninit(&mut piece[..room]);
-        ready!(Pin::new(&mut this.io).poll_read(cx, &mut read))?;
-        let bytes = read.filled();
-        let passed = match this.scanner.scan(bytes) {
-            Scanned::All => bytes.len(),
-            Scanned::UpTo(passed, fault) => {
-                this.end = fault.map_or(End::Body, End::Head);
-                passed
+            End::Switching => {
+                if !ready!(this.poll_switch(cx))? {
+                    return Poll::Ready(Ok(()));
+                }
+                this.end = End::NotYet;
             }
-        };
-        out.put_slice(&bytes[..passed]);
-        if this.scanner.in_head() && this.end == End::NotYet {
-            this.clock.head_began();
-        } else if !bytes.is_empty() {
-            this.clock.head_ended();
         }
+        let passed = if this.held.is_empty() {
+            let mut piece = [const { MaybeUninit::uninit() }; PIECE];
+            let room = out.remaining().min(PIECE);
+            let mut read = ReadBuf::uninit(&mut piece[..room]);
+            ready!(Pin::new(&mut this.io).poll_read(cx, &mut read))?;
+            this.pass(read.filled(), &mut out)
+        } else {
+            let most = out.remaining().min(this.held.len());
+            let bytes: Vec<u8> = this.held.drain(..most).collect();
+            this.pass(&bytes, &mut out)
+        };
         match this.end {
             End::Head(fault) if passed == 0 => this.poll_awaited(cx, fault),
             _ => Poll::Ready(Ok(())),

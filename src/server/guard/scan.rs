@@ -21,6 +21,8 @@ enum State {
     /// So much of a body of known length is left.
     Length(u64),
     Chunked(Chunked),
+    /// Another protocol was asked for; left at once.
+    MaySwitch,
 }
 
 /// What has come before a message. One empty line is forgiven (RFC 9112, section 2.2), and no more: the parser behind would gather
@@ -40,6 +42,8 @@ pub(crate) enum Scanned {
     /// So many of them may pass, and then nothing more, ever. `Some` fault is in a head, which nobody has seen whole and nobody
     /// else can answer; without one it is in a body, whose reader finds it cut off.
     UpTo(usize, Option<Fault>),
+    /// So many of them may pass, and what the rest is depends on the answer: another protocol was asked for.
+    Switch(usize),
 }
 
 impl Scanner {
@@ -70,7 +74,13 @@ impl Scanner {
                 begun = at;
             }
             match self.step(&bytes[at..]) {
-                Ok(taken) => at += taken,
+                Ok(taken) => {
+                    at += taken;
+                    if let State::MaySwitch = self.state {
+                        self.state = State::Between(Lead::Nothing);
+                        return Scanned::Switch(at);
+                    }
+                }
                 Err(_) if self.in_body() => return Scanned::UpTo(at, None),
                 Err(fault) => return Scanned::UpTo(begun, Some(fault)),
             }
@@ -101,8 +111,10 @@ impl Scanner {
                     Some(Body::Length(0)) => (State::Between(Lead::Nothing), 1),
                     Some(Body::Length(length)) => (State::Length(length), 1),
                     Some(Body::Chunked) => (State::Chunked(Chunked::BEGIN), 1),
+                    Some(Body::MaySwitch) => (State::MaySwitch, 1),
                 }
             }
+            State::MaySwitch => (State::Between(Lead::Nothing), 0),
             State::Length(left) => match pass(*left, bytes) {
                 (0, taken) => (State::Between(Lead::Nothing), taken),
                 (left, taken) => (State::Length(left), taken),

@@ -5,6 +5,7 @@ pub mod config;
 pub mod gate;
 pub mod gunicorn;
 pub mod h2;
+pub mod h2server;
 pub mod mint;
 pub mod pki;
 pub mod program;

@@ -46,6 +46,30 @@ impl Pki {
         format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
     }
 
+    /// A server that speaks HTTP/2 and, if asked to, wants a certificate of this authority.
+    pub fn server(&self, names: &[&str], wants_certificate: bool) -> rustls::ServerConfig {
+        let (chain, key) = self.leaf(names);
+        let chain = vec![CertificateDer::from_pem_slice(chain.as_bytes()).expect("PEM")];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root.clone()).expect("a root");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        let verifier = if wants_certificate {
+            verifier
+        } else {
+            verifier.allow_unauthenticated()
+        };
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions of this provider")
+            .with_client_cert_verifier(verifier.build().expect("a verifier"))
+            .with_single_cert(chain, key)
+            .expect("a certificate and its key");
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config
+    }
+
     /// A client that shows a certificate of that authority, or none.
     pub fn client_as(&self, authority: Option<&Self>, alpn: &[&str]) -> ClientConfig {
         let mut config = self.client(alpn, rustls::ALL_VERSIONS);

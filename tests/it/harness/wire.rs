@@ -124,6 +124,14 @@ impl<S: Read + Write> Wire<S> {
         Ok(count)
     }
 
+    /// Whatever comes next; nothing at the end.
+    pub fn some(&mut self) -> io::Result<Vec<u8>> {
+        if self.buffer.is_empty() {
+            self.fill()?;
+        }
+        Ok(std::mem::take(&mut self.buffer))
+    }
+
     /// The next head, or nothing if the other end closed before it.
     pub fn head(&mut self) -> io::Result<Option<Head>> {
         loop {

@@ -1,0 +1,284 @@
+//! The ways to application servers: socket files, TLS, HTTP/2, weights, retries, and how many requests there may be.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::harness::h2server::{Answer, H2Server};
+use crate::harness::pki::Pki;
+use crate::harness::upstream::closed_port;
+use crate::harness::{Config, Gate, Next, RecordingUpstream, config, get, post};
+
+fn public(upstream: &RecordingUpstream) -> Config {
+    config().app(upstream).public("/*")
+}
+
+#[test]
+fn a_socket_file_is_a_server() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("app.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (seen, heads) = mpsc::channel();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if stream.read(&mut byte).unwrap_or(0) == 0 {
+                    break;
+                }
+                head.push(byte[0]);
+            }
+            let _ = seen.send(String::from_utf8_lossy(&head).into_owned());
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let url = format!("unix:{}", path.display());
+    let gate = Gate::start(
+        &config()
+            .upstream("app", std::slice::from_ref(&url))
+            .public("/*")
+            .upstream("own", std::slice::from_ref(&url))
+            .with("host = \"server\"")
+            .route_to("own", "/own", "public = true")
+            .upstream("gone", &["unix:/nowhere/app.sock".to_owned()])
+            .route_to("gone", "/gone", "public = true"),
+    );
+    let reply = gate.call(&get("/x").host("api.example"));
+    assert_eq!((reply.status, reply.text().as_str()), (200, "ok"));
+    assert!(heads.recv().unwrap().contains("host: api.example\r\n"));
+    assert_eq!(gate.get("/own").status, 200);
+    assert!(heads.recv().unwrap().contains("host: localhost\r\n"));
+    assert_eq!(gate.get("/gone").status, 502);
+    gate.logged(&["upstream_unreachable", "/nowhere/app.sock"]);
+}
+
+#[test]
+fn http2_upstreams_are_spoken_to_in_the_clear_and_over_tls() {
+    let pki = Pki::new();
+    for tls in [None, Some(&pki)] {
+        let server = H2Server::start(tls.map(|pki| pki.server(&["app.internal"], false)), |request, body| {
+            assert_eq!(request.version(), http::Version::HTTP_2);
+            for name in ["host", "transfer-encoding", "connection", "te"] {
+                assert!(!request.headers().contains_key(name), "{name}");
+            }
+            let said = format!("{} {} {}", request.method(), request.uri(), body.len());
+            Answer::ok(said)
+        });
+        let mut config = config().server("workers = 1").upstream("app", &[server.url()]);
+        if tls.is_some() {
+            config = config
+                .file("ca.pem", pki.root_pem())
+                .with("tls = { ca = \"ca.pem\", server_name = \"app.internal\" }");
+        }
+        let gate = Gate::start(&config.public("/*"));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let mut conn = gate.connect();
+        for _ in 0..3 {
+            let reply = conn.call(&get("/x?y=1").host("api.example"));
+            assert_eq!(
+                (reply.status, reply.text()),
+                (200, format!("GET {scheme}://api.example/x?y=1 0"))
+            );
+        }
+        let reply = conn.call(&post("/x", vec![b'x'; 300_000]));
+        assert_eq!(
+            (reply.status, reply.text()),
+            (200, format!("POST {scheme}://localhost/x 300000"))
+        );
+        let mut chunked = crate::harness::call("POST", "/x").header("Transfer-Encoding", "chunked");
+        chunked.body = b"4\r\nbody\r\n0\r\n\r\n".to_vec();
+        assert_eq!(conn.call(&chunked).text(), format!("POST {scheme}://localhost/x 4"));
+        assert_eq!(server.accepted(), 1, "one connection is enough");
+    }
+}
+
+#[test]
+fn tls_upstreams_are_checked_and_shown_our_certificate() {
+    let (pki, other) = (Pki::new(), Pki::new());
+    let server = H2Server::start(Some(pki.server(&["localhost"], true)), |_, _| {
+        Answer::ok("ok".to_owned())
+    });
+    let url = server.url().replace("127.0.0.1", "localhost");
+    let (cert, key) = pki.leaf(&["gateway.example"]);
+    let with = |tls: &str| {
+        let config = config()
+            .file("ca.pem", pki.root_pem())
+            .file("other.pem", other.root_pem())
+            .file("cert.pem", cert.clone())
+            .file("key.pem", key.clone())
+            .upstream("app", std::slice::from_ref(&url))
+            .with(&format!("tls = {{ {tls} }}"))
+            .public("/*");
+        Gate::start(&config).get("/x").status
+    };
+    let own = "cert = \"cert.pem\", key = \"key.pem\"";
+    assert_eq!(with(&format!("ca = \"ca.pem\", {own}")), 200);
+    assert_eq!(with("ca = \"ca.pem\""), 502, "the server asks for a certificate");
+    assert_eq!(
+        with(&format!("ca = \"other.pem\", {own}")),
+        502,
+        "signed by somebody else"
+    );
+    assert_eq!(
+        with(&format!("ca = \"ca.pem\", server_name = \"other.example\", {own}")),
+        502,
+        "another name"
+    );
+}
+
+#[test]
+fn weights_share_requests_out() {
+    let (one, two) = (RecordingUpstream::named("one"), RecordingUpstream::named("two"));
+    let servers = format!(
+        "servers = [{{ url = \"{}\", weight = 3 }}, {{ url = \"{}\" }}]",
+        one.url(),
+        two.url()
+    );
+    for (balance, exact) in [("round-robin", true), ("least-request", false)] {
+        let config = config()
+            .server("workers = 1")
+            .upstream("app", &[])
+            .with(&servers)
+            .with(&format!("balance = \"{balance}\""))
+            .public("/*");
+        let gate = Gate::start(&config);
+        let before = (one.calls(), two.calls());
+        let mut conn = gate.connect();
+        for _ in 0..200 {
+            assert_eq!(conn.call(&get("/x")).status, 200);
+        }
+        let got = (one.calls() - before.0, two.calls() - before.1);
+        if exact {
+            assert_eq!(got, (150, 50));
+        } else {
+            assert!(got.0 > got.1 && got.1 > 20, "{got:?}");
+        }
+    }
+}
+
+#[test]
+fn a_request_that_may_be_repeated_survives_a_connection_that_ends() {
+    let upstream = RecordingUpstream::start();
+    // The first request of a connection is answered; on the next one, the server hangs up after it has read the request.
+    let met: Mutex<std::collections::HashMap<u16, u32>> = Mutex::default();
+    upstream.answers(move |mut exchange| {
+        let port = exchange.wire.stream.peer_addr().unwrap().port();
+        let count = {
+            let mut met = met.lock().unwrap();
+            let count = met.entry(port).or_default();
+            *count += 1;
+            *count
+        };
+        exchange.read_body();
+        if count == 1 { exchange.ok() } else { Next::Close }
+    });
+    let gate = Gate::start(&public(&upstream).server("workers = 1"));
+    let mut conn = gate.connect();
+    for method in ["GET", "HEAD", "OPTIONS", "GET"] {
+        let before = upstream.calls();
+        assert_eq!(conn.call(&crate::harness::call(method, "/x")).status, 200, "{method}");
+        assert!(upstream.calls() - before <= 2);
+    }
+    // Who knows what became of a POST.
+    let before = upstream.calls();
+    assert_eq!(conn.call(&post("/x", "once")).status, 502);
+    assert_eq!(upstream.calls() - before, 1, "it was sent once");
+    assert_eq!(
+        conn.call(&crate::harness::call("DELETE", "/x")).status,
+        200,
+        "on a new connection"
+    );
+    assert_eq!(conn.call(&crate::harness::call("DELETE", "/x")).status, 502);
+
+    let gate = Gate::start(&public(&upstream).with("retries = 0").server("workers = 1"));
+    let mut conn = gate.connect();
+    assert_eq!(conn.call(&get("/x")).status, 200);
+    assert_eq!(conn.call(&get("/x")).status, 502, "nobody asked for retries");
+}
+
+#[test]
+fn a_late_answer_is_never_waited_for_twice() {
+    let upstream = RecordingUpstream::start();
+    let (release, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    upstream.answers(move |exchange| {
+        if exchange.head.first.contains("/slow") {
+            let _ = wait.lock().unwrap().recv_timeout(Duration::from_secs(10));
+        }
+        exchange.ok()
+    });
+    let gate = Gate::start(
+        &public(&upstream)
+            .with("response_timeout = \"300ms\"")
+            .server("workers = 1"),
+    );
+    let mut conn = gate.connect();
+    assert_eq!(conn.call(&get("/x")).status, 200);
+    assert_eq!(conn.call(&get("/slow")).status, 504);
+    assert_eq!(upstream.calls(), 2);
+    drop(release);
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_left_alone() {
+    let upstream = RecordingUpstream::start();
+    let urls = [format!("http://{}", closed_port()), upstream.url()];
+    let gate = Gate::start(
+        &config()
+            .server("workers = 1")
+            .upstream("app", &urls)
+            .with("balance = \"round-robin\"")
+            .public("/*"),
+    );
+    let mut conn = gate.connect();
+    for _ in 0..30 {
+        assert_eq!(conn.call(&post("/x", "y")).status, 200);
+    }
+    assert_eq!(upstream.calls(), 30);
+}
+
+#[test]
+fn an_upstream_has_so_many_requests_and_no_more() {
+    let upstream = RecordingUpstream::start();
+    let (release, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    upstream.answers(move |exchange| {
+        if exchange.head.first.contains("/slow") {
+            let _ = wait.lock().unwrap().recv_timeout(Duration::from_secs(10));
+        }
+        exchange.ok()
+    });
+    let gate = Gate::start(&public(&upstream).with("in_flight = 1"));
+    let mut slow = gate.connect();
+    slow.send(get("/slow").bytes());
+    upstream.wait_for_calls(1);
+    let reply = gate.get("/x");
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
+    gate.logged(&["upstream_full"]);
+    release.send(()).unwrap();
+    assert_eq!(slow.reply().status, 200);
+    for _ in 0..5 {
+        assert_eq!(gate.get("/x").status, 200, "the place is free again");
+    }
+}
+
+#[test]
+fn a_secret_header_is_ours_alone() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(
+        &public(&upstream)
+            .with("secret_header = { name = \"X-Gateway-Secret\", value = { file = \"secret\" } }")
+            .file("secret", "canary-of-the-gateway\n"),
+    );
+    for spoofed in ["X-Gateway-Secret", "X_Gateway_Secret", "x.gateway.secret"] {
+        assert_eq!(gate.call(&get("/x").header(spoofed, "guess")).status, 200);
+        let seen = upstream.last();
+        assert_eq!(
+            seen.head.folded("x-gateway-secret"),
+            [("x-gateway-secret", "canary-of-the-gateway")]
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! WebSockets: judged like any request, and then bytes both ways.
+
+use std::io::Read;
+use std::time::Duration;
+
+use crate::harness::{Config, Gate, Next, RecordingUpstream, Redis, call, config, get};
+
+const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nX-Upstream: 1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// Says back what it hears once it has switched.
+fn echoing() -> RecordingUpstream {
+    let upstream = RecordingUpstream::start();
+    upstream.answers(|mut exchange| {
+        if exchange.head.header("upgrade").is_none() {
+            return exchange.ok();
+        }
+        exchange.write([SWITCHING.as_bytes(), b"hello"].concat());
+        loop {
+            let heard = exchange.wire.some().unwrap_or_default();
+            if heard.is_empty() || !exchange.write(&heard) {
+                return Next::Close;
+            }
+        }
+    });
+    upstream
+}
+
+fn gate(upstream: &RecordingUpstream, redis: &Redis) -> Gate {
+    Gate::start(&protected(upstream, redis))
+}
+
+fn protected(upstream: &RecordingUpstream, redis: &Redis) -> Config {
+    config().tokens(redis).app(upstream).protected("/*").public("/open/*")
+}
+
+#[test]
+fn bytes_pass_both_ways_once_the_upstream_has_switched() {
+    let (upstream, redis) = (echoing(), Redis::start().with_ada());
+    let gate = gate(&upstream, &redis);
+    for ahead in ["", "early"] {
+        let mut conn = gate.connect();
+        // Some clients send before they are told that they may.
+        conn.send(format!("{UPGRADE}Authorization: Token canary-ada\r\n\r\n{ahead}"));
+        let head = conn.wire.head().unwrap().unwrap();
+        assert_eq!(head.first, "HTTP/1.1 101 Switching Protocols");
+        assert_eq!(head.header("upgrade"), Some("websocket"));
+        assert_eq!(
+            head.header("sec-websocket-accept"),
+            Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        );
+        assert_eq!(conn.wire.up_to(5).unwrap(), b"hello");
+        assert_eq!(conn.wire.up_to(ahead.len()).unwrap(), ahead.as_bytes());
+        // What looks like a request is none.
+        for said in [&b"GET /x HTTP/1.1\r\n\n\n\r\n"[..], &[0; 100_000], b"\x88\0"] {
+            conn.send(said);
+            assert_eq!(conn.wire.up_to(said.len()).unwrap(), said);
+        }
+        let seen = upstream.last();
+        assert_eq!(
+            (seen.header("upgrade"), seen.header("connection")),
+            (Some("websocket"), Some("Upgrade"))
+        );
+        assert_eq!(seen.header("x-user-id"), Some("42"));
+        assert_eq!(seen.header("sec-websocket-key"), Some("dGhlIHNhbXBsZSBub25jZQ=="));
+        drop(conn);
+        crate::harness::wait_until("both sides are closed", Duration::from_secs(5), || upstream.open() == 0);
+    }
+    assert_eq!(gate.requests(2)[0]["http.status"], 101);
+}
+
+#[test]
+fn nobody_is_let_through_by_asking_for_a_websocket() {
+    let (upstream, redis) = (echoing(), Redis::start().with_ada());
+    let gate = gate(&upstream, &redis);
+    for credential in ["", "Authorization: Token canary-nobody\r\n"] {
+        let mut conn = gate.connect();
+        conn.send(format!("{UPGRADE}{credential}\r\n"));
+        assert_eq!(conn.reply().status, 401);
+        // The connection goes on as HTTP, behind the guard.
+        assert_eq!(conn.call(&get("/x").token("canary-ada")).status, 200);
+        conn.send("GET /x HTTP/1.1\r\nHost : localhost\r\n\r\n");
+        assert_eq!(conn.reply().status, 400);
+    }
+}
+
+#[test]
+fn a_request_behind_one_that_was_not_granted_is_read_as_ever() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&config().app(&upstream).public("/*"));
+    let mut conn = gate.connect();
+    conn.send(format!(
+        "{UPGRADE}\r\nGET /next HTTP/1.1\r\nHost: localhost\r\n\r\nGET /bad HTTP/1.1\nHost: localhost\r\n\r\n"
+    ));
+    assert_eq!(conn.reply().status, 200, "the upstream has not switched");
+    assert_eq!(conn.reply().status, 200);
+    assert_eq!(upstream.last().line(), "GET /next");
+    assert_eq!(conn.reply().status, 400);
+    assert_eq!(upstream.calls(), 2);
+}
+
+#[test]
+fn no_other_protocol_is_switched_to() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&config().app(&upstream).public("/*"));
+    for (name, value) in [
+        ("Upgrade", "h2c"),
+        ("Upgrade", "websocket, h2c"),
+        ("Upgrade", "TLS/1.0"),
+    ] {
+        let asked = get("/x")
+            .header("Connection", "Upgrade, HTTP2-Settings")
+            .header(name, value);
+        assert_eq!(
+            gate.call(&asked.header("HTTP2-Settings", "AAMAAABkAAQAoAAAAAIAAAAA"))
+                .status,
+            200
+        );
+        let seen = upstream.last();
+        for name in ["upgrade", "connection", "http2-settings"] {
+            assert_eq!(seen.header(name), None, "{value}");
+        }
+    }
+    let body = call("POST", "/x")
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .header("Content-Length", "0");
+    assert_eq!(gate.call(&body).status, 200);
+    assert_eq!(upstream.last().header("upgrade"), None);
+    // An upstream that switches to something else, or unasked, is not believed.
+    upstream.says(SWITCHING.replace("Upgrade: websocket", "Upgrade: other"));
+    let mut conn = gate.connect();
+    conn.send(format!("{UPGRADE}\r\n"));
+    assert_eq!(conn.reply().status, 502);
+    upstream.says(SWITCHING);
+    assert_eq!(gate.get("/x").status, 502);
+    gate.logged(&["upstream_unasked_upgrade"]);
+}
+
+#[test]
+fn a_client_that_leaves_before_the_answer_takes_its_request_along() {
+    let upstream = RecordingUpstream::start();
+    upstream.answers(|exchange| {
+        let _ = exchange.wire.stream.read(&mut [0; 1]);
+        Next::Close
+    });
+    let gate = Gate::start(&config().app(&upstream).public("/*"));
+    let mut conn = gate.connect();
+    conn.send(format!("{UPGRADE}\r\nsome bytes ahead"));
+    upstream.wait_for_calls(1);
+    drop(conn);
+    crate::harness::wait_until("the upstream's connection is closed", Duration::from_secs(10), || {
+        upstream.open() == 0
+    });
+}
