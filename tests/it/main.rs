@@ -32,6 +32,7 @@ mod jwt_auth;
 mod limits;
 mod oracle;
 mod outage;
+mod peers;
 mod policy;
 mod problem;
 mod proxying;

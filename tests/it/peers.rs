@@ -1,0 +1,215 @@
+//! Software that others have written, on both sides of the gateway. `AUTHGATE_VENV` names the venv that has it.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::upstream::closed_port;
+use crate::harness::{Gate, Redis, config, get, signal, wait_until};
+
+const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers");
+
+fn venv() -> Option<PathBuf> {
+    let venv = std::env::var_os("AUTHGATE_VENV").map(PathBuf::from);
+    if venv.is_none() {
+        eprintln!("skipped: AUTHGATE_VENV names no venv with tests/django/requirements.txt");
+    }
+    venv
+}
+
+/// A program of the venv that ends with this value.
+struct Peer(Child);
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        signal(self.0.id(), "TERM");
+        let _ = self.0.wait();
+    }
+}
+
+/// A script that prints its port.
+fn serve(venv: &Path, script: &str) -> (Peer, String) {
+    let mut child = Command::new(venv.join("bin/python"))
+        .args([script, "serve"])
+        .current_dir(PEERS)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped"))
+        .read_line(&mut line)
+        .expect("a port");
+    (Peer(child), format!("127.0.0.1:{}", line.trim()))
+}
+
+/// Its other half, through the gateway.
+fn call(venv: &Path, script: &str, gate: &Gate) {
+    let done = Command::new(venv.join("bin/python"))
+        .args([script, "call", &gate.address.to_string()])
+        .current_dir(PEERS)
+        .output()
+        .expect("python");
+    let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success() && said.contains("all is well"), "{said}");
+}
+
+#[test]
+fn grpc_of_all_kinds() {
+    let Some(venv) = venv() else { return };
+    let redis = Redis::start().with_ada();
+    let (_peer, address) = serve(&venv, "grpc_peer.py");
+    let staff = "authenticate = [\"token\"]\nrequire = { groups = { any = [\"nobody-is-in-it\"] } }";
+    let gate = Gate::start(
+        &config()
+            .tokens(&redis)
+            .upstream("app", &[format!("h2c://{address}")])
+            .protected("/t.T/*")
+            .route("/staff.T/*", staff)
+            .upstream("gone", &[format!("h2c://{}", closed_port())])
+            .route_to("gone", "/gone.T/*", "authenticate = [\"token\"]"),
+    );
+    call(&venv, "grpc_peer.py", &gate);
+}
+
+#[test]
+fn websockets_of_a_library() {
+    let Some(venv) = venv() else { return };
+    let redis = Redis::start().with_ada();
+    let (_peer, address) = serve(&venv, "websocket_peer.py");
+    let gate = Gate::start(
+        &config()
+            .tokens(&redis)
+            .upstream("app", &[format!("http://{address}")])
+            .protected("/ws"),
+    );
+    call(&venv, "websocket_peer.py", &gate);
+}
+
+/// Starts a server on a socket file, and asks it through the gateway what it was told.
+fn told(arguments: &[&str], check: impl Fn(&Value)) {
+    let Some(venv) = venv() else { return };
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let socket = folder.path().join("app.sock");
+    let program = venv.join("bin").join(arguments[0]);
+    let child = Command::new(program)
+        .args(
+            arguments[1..]
+                .iter()
+                .map(|argument| argument.replace("SOCKET", &socket.display().to_string())),
+        )
+        .current_dir(PEERS)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a server");
+    let _peer = Peer(child);
+    wait_until("the server listens", Duration::from_secs(20), || {
+        std::os::unix::net::UnixStream::connect(&socket).is_ok()
+    });
+    let redis = Redis::start().with_ada();
+    let gate = Gate::start(
+        &config()
+            .tokens(&redis)
+            .upstream("app", &[format!("unix:{}", socket.display())])
+            .protected("/*"),
+    );
+    let mut request = get("/a%2Fb/x").token("canary-ada");
+    for (name, value) in [
+        ("X_User_Id", "1"),
+        ("X-User_Id", "1"),
+        ("x.user.id", "1"),
+        ("SCRIPT_NAME", "/a"),
+        ("Script-Name", "/a"),
+        ("PATH_INFO", "/admin"),
+        ("X-Forwarded-For", "198.51.100.9"),
+        ("X-Forwarded-Prefix", "/a"),
+        ("X-Script-Name", "/a"),
+        ("Remote-User", "root"),
+        ("Content_Length", "1000"),
+        ("Transfer_Encoding", "chunked"),
+    ] {
+        request = request.header(name, value);
+    }
+    let reply = gate.call(&request.echoes());
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    check(&serde_json::from_slice(&reply.body.data).expect("JSON"));
+}
+
+fn check_wsgi(told: &Value) {
+    assert_eq!(told["HTTP_X_USER_ID"], "42", "{told}");
+    assert_eq!(
+        (&told["SCRIPT_NAME"], &told["PATH_INFO"]),
+        (&"".into(), &"/a/b/x".into()),
+        "{told}"
+    );
+    assert_eq!(told["HTTP_X_FORWARDED_FOR"], "127.0.0.1", "{told}");
+    assert_eq!(told["body"], "", "{told}");
+    for name in [
+        "REMOTE_USER",
+        "HTTP_REMOTE_USER",
+        "HTTP_TRANSFER_ENCODING",
+        "HTTP_X_FORWARDED_PREFIX",
+    ] {
+        assert_eq!(told[name], Value::Null, "{name}");
+    }
+}
+
+#[test]
+fn gunicorn_is_told_nothing_by_clients() {
+    told(&["gunicorn", "--bind", "unix:SOCKET", "wsgi_app:app"], check_wsgi);
+}
+
+#[test]
+fn nor_is_one_that_folds_every_name() {
+    told(
+        &[
+            "gunicorn",
+            "--bind",
+            "unix:SOCKET",
+            "--header-map",
+            "dangerous",
+            "--forwarded-allow-ips",
+            "*",
+            "wsgi_app:app",
+        ],
+        check_wsgi,
+    );
+}
+
+#[test]
+fn nor_is_uvicorn() {
+    told(
+        &[
+            "uvicorn",
+            "--uds",
+            "SOCKET",
+            "--proxy-headers",
+            "--forwarded-allow-ips",
+            "*",
+            "asgi_app:app",
+        ],
+        |told| {
+            let all = |name: &str| -> Vec<&Value> {
+                let headers = told["headers"].as_array().expect("headers");
+                headers
+                    .iter()
+                    .filter(|pair| pair[0] == *name)
+                    .map(|pair| &pair[1])
+                    .collect()
+            };
+            assert_eq!(all("x-user-id"), ["42"], "{told}");
+            assert_eq!(all("x-forwarded-for"), ["127.0.0.1"], "{told}");
+            assert_eq!(
+                (&told["path"], &told["root_path"]),
+                (&"/a/b/x".into(), &"".into()),
+                "{told}"
+            );
+            assert_eq!(told["client"][0], "127.0.0.1", "{told}");
+            assert!(all("remote-user").is_empty() && all("script_name").is_empty(), "{told}");
+        },
+    );
+}
