@@ -13,7 +13,7 @@
 //! examples       what certs-example holds, and how to know it again
 //! -- 3  listeners
 //! server         sockets, workers, connections, deadlines, drain
-//! admin          /livez, /readyz, /metrics on a listener of their own
+//! control        listeners beside the workers: operators, probes, redirects to TLS
 //! -- 2  the request
 //! proxy          Proxy::handle, the path of a request on one page
 //! -- 1  parts: each talks to one thing outside the process
@@ -31,11 +31,11 @@
 //! slots          how many may do something at once
 //! ```
 
-pub mod admin;
 pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod credential;
 pub mod examples;
 #[doc(hidden)]

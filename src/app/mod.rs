@@ -3,18 +3,21 @@
 mod parts;
 pub mod rehearsal;
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
+use http::HeaderName;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use self::parts::Parts;
-use crate::admin::{self, Admin};
 use crate::config::Config;
+use crate::control::admin::{self, Admin};
+use crate::control::redirect::Redirect;
 use crate::server::worker::{self, Common, Inbox, Stage, Worker};
 use crate::server::{self, listen};
 use crate::signal::{Event, Signals};
@@ -54,6 +57,11 @@ pub struct App {
     tls: Option<Acceptor>,
     listeners: Vec<Vec<TcpListener>>,
     admin: TcpListener,
+    probes: Option<TcpListener>,
+    redirects: Vec<TcpListener>,
+    /// What the listeners of `redirects` send on.
+    hosts: HashSet<String>,
+    credentials: Vec<HeaderName>,
 }
 
 impl std::fmt::Debug for App {
@@ -87,13 +95,17 @@ impl App {
                 own.push(listener);
             }
         }
-        let admin = listen::bind(config.admin, 1)
-            .map_err(|source| AppError::Bind {
-                address: config.admin,
-                key: "admin.listen",
-                source,
-            })?
-            .remove(0);
+        let admin = bind_one(config.admin, "admin.listen")?;
+        let probes = config
+            .probes
+            .map(|address| bind_one(address, "probes.listen"))
+            .transpose()?;
+        let redirects = config
+            .redirects
+            .iter()
+            .map(|address| bind_one(*address, "server.redirect_http"));
+        let redirects = redirects.collect::<Result<_, _>>()?;
+        let (hosts, credentials) = (config.hosts(), config.credential_headers());
         let parts = Parts::new(config, server.limits);
         Ok(Self {
             parts: Arc::new(parts),
@@ -101,6 +113,10 @@ impl App {
             tls,
             listeners,
             admin,
+            probes,
+            redirects,
+            hosts,
+            credentials,
         })
     }
 
@@ -140,17 +156,32 @@ impl App {
             tls,
             listeners,
             admin,
+            probes,
+            redirects,
+            hosts,
+            credentials,
         } = self;
         let (stage, stages) = watch::channel(Stage::Serving);
         for store in &parts.stores {
             tokio::spawn(Arc::clone(store).watch());
         }
-        let told = Admin {
+        let told = Arc::new(Admin {
             metrics: Arc::clone(&parts.metrics),
             stores: parts.stores.clone(),
             stage: stages.clone(),
-        };
-        tokio::spawn(admin::serve(tokio::net::TcpListener::from_std(admin)?, Arc::new(told)));
+        });
+        let listener = tokio::net::TcpListener::from_std;
+        tokio::spawn(admin::serve(listener(admin)?, Arc::clone(&told)));
+        if let Some(probes) = probes {
+            info!(listen = %probes.local_addr()?, "probes are answered");
+            tokio::spawn(admin::serve_probes(listener(probes)?, told));
+        }
+        let port = clients.first().map_or(443, SocketAddr::port);
+        for redirects in redirects {
+            info!(listen = %redirects.local_addr()?, "clients are sent to https");
+            let redirect = Redirect::new(hosts.clone(), credentials.clone(), port);
+            tokio::spawn(redirect.serve(listener(redirects)?));
+        }
 
         let (common, inboxes) = Common::new(&server, Arc::clone(&parts.metrics), stages);
         let (ended, mut endings) = mpsc::unbounded_channel();
@@ -181,6 +212,12 @@ impl App {
         drain(server.drain, &stage, &mut endings).await;
         Ok(())
     }
+}
+
+fn bind_one(address: SocketAddr, key: &'static str) -> Result<TcpListener, AppError> {
+    listen::bind(address, 1)
+        .map(|mut bound| bound.remove(0))
+        .map_err(|source| AppError::Bind { address, key, source })
 }
 
 type Ending = Result<(), String>;

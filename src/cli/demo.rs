@@ -37,6 +37,7 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
         config.server.listen = vec![listen];
     }
     config.admin = args.admin.unwrap_or(config.admin);
+    (config.probes, config.redirects) = (None, Vec::new());
     if let Some(open) = config
         .server
         .listen

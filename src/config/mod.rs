@@ -8,12 +8,13 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use toml::de::DeTable;
 
 use self::problem::Problems;
@@ -23,7 +24,7 @@ use crate::auth::{jwt, store, token};
 use crate::outbound::identity::{CredentialMode, IdentityTable};
 use crate::policy::Policy;
 use crate::proxy::answers::Answers;
-use crate::proxy::routes::Place;
+use crate::proxy::routes::{HostPattern, Place};
 use crate::{server, telemetry, tls, upstream};
 
 /// A whole configuration in which every value is of its own type and every name that is used is there.
@@ -35,6 +36,10 @@ pub struct Config {
     pub tls: Option<tls::server::Settings>,
     /// `[admin]`.
     pub admin: SocketAddr,
+    /// `[probes]`.
+    pub probes: Option<SocketAddr>,
+    /// `server.redirect_http`.
+    pub redirects: Vec<SocketAddr>,
     /// `[log]`.
     pub log: telemetry::Settings,
     /// `[stores.*]`, in the order of the file's names.
@@ -137,6 +142,32 @@ pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigErro
 }
 
 impl Config {
+    /// Every host that is named: by certificates, and by routes. `*.` stands before whole domains.
+    pub fn hosts(&self) -> HashSet<String> {
+        let certificates = self.tls.iter().flat_map(|tls| &tls.certificates);
+        let routes = self.routes.iter().filter_map(|route| match &route.place.host {
+            HostPattern::Any => None,
+            HostPattern::Exact(host) => Some(host.to_string()),
+            HostPattern::Below(domain) => Some(format!("*.{domain}")),
+        });
+        certificates
+            .flat_map(tls::server::Certificate::names)
+            .cloned()
+            .chain(routes)
+            .collect()
+    }
+
+    /// Every header that an authenticator reads.
+    pub fn credential_headers(&self) -> Vec<HeaderName> {
+        self.authenticators
+            .values()
+            .map(|authenticator| match authenticator {
+                Authenticator::Token(token) => token.header.clone(),
+                Authenticator::Jwt(jwt) => jwt.header.clone(),
+            })
+            .collect()
+    }
+
     /// The largest leeway of any JWT authenticator.
     pub fn largest_leeway(&self) -> Duration {
         let leeways = self.authenticators.values().map(|authenticator| match authenticator {

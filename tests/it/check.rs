@@ -65,7 +65,7 @@ fn one_problem_is_one_error() {
     let jwt = |lines: &str| with(&format!("[authenticators.jwt]\nkind = \"jwt\"\n{lines}\n"));
     let secret = "keys = [{ algorithm = \"HS256\", secret = \"0123456789012345678901234567890123456789\" }]";
     for (text, words) in [
-        (with("[probes]\nlisten = \"0.0.0.0:1\"\n"), "`probes` is not built yet"),
+        (with("[probes]\nlisten = \"0.0.0.0\"\n"), "is no address with a port"),
         (with("[servre]\n"), "unknown key `servre`"),
         (GOOD.replace("upstream = \"app\"", ""), "`upstream` is missing"),
         (

@@ -312,6 +312,113 @@ fn cookies_are_joined_and_trailers_dropped() {
     assert!(seen.head.folded("x-late").is_empty() && seen.head.folded("x-user-id").is_empty());
 }
 
+#[test]
+fn a_websocket_over_http2_is_judged_and_then_bytes() {
+    let upstream = RecordingUpstream::start();
+    upstream.answers(|mut exchange| {
+        let key = exchange.head.header("sec-websocket-key").expect("a key").to_owned();
+        let accept = if exchange.head.first.contains("/liar") {
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned()
+        } else {
+            accept_of(&key)
+        };
+        exchange.write(format!(
+            "HTTP/1.1 101 Switching Protocols\r\nX-Upstream: 1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n\r\nhello"
+        ));
+        loop {
+            let heard = exchange.wire.some().unwrap_or_default();
+            if heard.is_empty() || !exchange.write(&heard) {
+                return crate::harness::Next::Close;
+            }
+        }
+    });
+    let redis = crate::harness::Redis::start().with_ada();
+    let gate = Gate::start(
+        &config()
+            .tokens(&redis)
+            .app(&upstream)
+            .protected("/*")
+            .limits("idle_timeout = \"1s\""),
+    );
+    let connect = |path: &'static str, token: &'static str| {
+        let mut fields = vec![
+            (":method", "CONNECT"),
+            (":protocol", "websocket"),
+            (":scheme", "http"),
+            (":authority", "localhost"),
+            (":path", path),
+            ("sec-websocket-version", "13"),
+        ];
+        if !token.is_empty() {
+            fields.push(("authorization", token));
+        }
+        let mut raw = Raw::open(&gate);
+        raw.send(&head(1, &fields, 0));
+        raw
+    };
+    // `:status: 200` is one byte in the static table.
+    let mut raw = connect("/ws", "Token canary-ada");
+    let (mut status, mut body) = (0, Vec::new());
+    let mut until = |raw: &mut Raw, length: usize| {
+        while body.len() < length {
+            match raw.next().expect("a frame") {
+                (HEADERS, _, payload) => status = payload[0],
+                (DATA, _, payload) => body.extend_from_slice(&payload),
+                _ => {}
+            }
+        }
+        (status, String::from_utf8_lossy(&body).into_owned())
+    };
+    assert_eq!(until(&mut raw, 5), (0x88, "hello".to_owned()));
+    // Longer than the connection may be idle.
+    std::thread::sleep(Duration::from_millis(1500));
+    raw.send(&frame(DATA, 0, 1, b"GET / HTTP/1.1"));
+    assert_eq!(until(&mut raw, 19).1, "helloGET / HTTP/1.1");
+    assert_eq!(upstream.last().line(), "GET /ws");
+    assert_eq!(upstream.last().header("x-user-id"), Some("42"));
+    assert_eq!(
+        gate.metric("authgate_requests_in_flight"),
+        1.0,
+        "it is under way until it ends"
+    );
+    drop(raw);
+    crate::harness::wait_until("both sides are closed", Duration::from_secs(5), || upstream.open() == 0);
+
+    let calls = upstream.calls();
+    let (_, body) = connect("/ws", "Token canary-nobody").response();
+    assert_eq!(body, br#"{"detail":"Invalid token."}"#);
+    let (_, body) = connect("/ws", "").response();
+    assert_eq!(body, br#"{"detail":"Authentication credentials were not provided."}"#);
+    assert_eq!(upstream.calls(), calls);
+    let (_, body) = connect("/liar", "Token canary-ada").response();
+    assert_eq!(body, br#"{"detail":"Bad gateway."}"#, "the key was not confirmed");
+    // Any other CONNECT is none of ours.
+    for fields in [
+        vec![(":method", "CONNECT"), (":authority", "localhost:443")],
+        vec![
+            (":method", "CONNECT"),
+            (":protocol", "connect-udp"),
+            (":scheme", "http"),
+            (":authority", "localhost"),
+            (":path", "/ws"),
+        ],
+    ] {
+        let mut raw = Raw::open(&gate);
+        raw.send(&head(1, &fields, 1));
+        let (_, body) = raw.response();
+        assert_eq!(body, br#"{"detail":"Not implemented."}"#);
+    }
+}
+
+/// RFC 6455, section 4.2.2.
+fn accept_of(key: &str) -> String {
+    use base64::Engine;
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+    base64::engine::general_purpose::STANDARD.encode(hash)
+}
+
 /// Frames that others have put together, each with the errors that the protocol has for it.
 #[test]
 fn frames_of_others() {

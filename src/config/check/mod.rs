@@ -22,12 +22,13 @@ use super::problem::Problem;
 use super::reader::{Section, Text, nearest};
 
 /// Tables and keys of the contract that this version has not built: a key that is there but early is no typo.
-pub(super) const ROOT_LATER: &[&str] = &["probes"];
+pub(super) const ROOT_LATER: &[&str] = &[];
 
 /// Reads the whole file. The result counts only if no error was gathered.
 pub(super) fn config(mut root: Section<'_>) -> Config {
     let server = server::server(&mut root);
     let admin = server::admin(&mut root, &server.settings);
+    let probes = server::probes(&mut root);
     let log = server::log(&mut root);
 
     let stores = stores::stores(&mut root);
@@ -40,6 +41,8 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
         server: server.settings,
         tls: server.tls,
         admin,
+        probes,
+        redirects: server.redirects,
         log,
         stores: stores.settings,
         authenticators: authenticators.settings,

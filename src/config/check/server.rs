@@ -19,7 +19,6 @@ use crate::tls::{
     server::{Certificate, ClientAuth},
 };
 
-const LATER: &[&str] = &["redirect_http"];
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 const MOST_WORKERS: u64 = 1024;
 /// More than any machine has ports or memory for.
@@ -36,6 +35,7 @@ const MOST_STREAMS: u64 = 100_000;
 pub(super) struct Server {
     pub(super) settings: Settings,
     pub(super) tls: Option<tls::server::Settings>,
+    pub(super) redirects: Vec<SocketAddr>,
 }
 
 pub(super) fn server(root: &mut Section<'_>) -> Server {
@@ -48,8 +48,12 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
         limits,
         drain,
     };
-    let Some(mut section) = root.require("server", LEAST).and_then(|item| item.section(LATER)) else {
-        return Server { settings, tls: None };
+    let Some(mut section) = root.require("server", LEAST).and_then(|item| item.section(&[])) else {
+        return Server {
+            settings,
+            tls: None,
+            redirects: Vec::new(),
+        };
     };
     let listen = section.require("listen", "listen = [\"127.0.0.1:8443\"]");
     let allow_cleartext = section.flag_or("allow_cleartext", false);
@@ -59,6 +63,9 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
     if let Some(listen) = listen {
         settings.listen = addresses(&listen, encrypted || allow_cleartext);
     }
+    let redirects = section
+        .take("redirect_http")
+        .map(|item| redirects(&item, &settings.listen, tls.as_ref()));
     settings.workers = match section.count_or("workers", (0, MOST_WORKERS), 0) {
         0 => cores(),
         workers => workers,
@@ -84,7 +91,34 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
             timeout: section.duration_or("timeout", Zero::Taken, drain.timeout),
         };
     }
-    Server { settings, tls }
+    Server {
+        settings,
+        tls,
+        redirects: redirects.unwrap_or_default(),
+    }
+}
+
+/// Where clients that come in the clear are sent to TLS.
+fn redirects(item: &Item<'_>, listen: &[SocketAddr], tls: Option<&tls::server::Settings>) -> Vec<SocketAddr> {
+    const LIKE: &str = "redirect_http = [\"0.0.0.0:80\"]";
+    if tls.is_none() {
+        item.refuse(
+            "there is no TLS to send anybody to",
+            "add `[server.tls]`, or take it out",
+        );
+    }
+    let mut addresses = Vec::new();
+    for item in item.full_list(LIKE).unwrap_or_default() {
+        let Some(address) = item.address() else { continue };
+        if address.port() != 0 && listen.contains(&address) {
+            item.refuse(
+                format!("{address} is in `server.listen` too"),
+                "write a port of its own",
+            );
+        }
+        addresses.push(address);
+    }
+    addresses
 }
 
 const TRUSTED: &str = "trusted_proxies = [\"10.0.0.0/8\"]";
@@ -260,6 +294,12 @@ pub(super) fn admin(root: &mut Section<'_>, server: &Settings) -> SocketAddr {
         );
     }
     address
+}
+
+/// `[probes]`: off by default.
+pub(super) fn probes(root: &mut Section<'_>) -> Option<SocketAddr> {
+    let mut section = root.section("probes", &[])?;
+    section.require("listen", "listen = \"0.0.0.0:9902\"")?.address()
 }
 
 /// `[log]`.

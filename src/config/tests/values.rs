@@ -67,7 +67,11 @@ fn values_have_forms() {
 fn keys_and_names_that_are_not_there_are_said() {
     for (text, words) in [
         (and("[servr]\n"), "did you mean `server`?"),
-        (and("[probes]\nlisten = \"0.0.0.0:1\"\n"), "`probes` is not built yet"),
+        (and("[probes]\n"), "`listen` is missing"),
+        (
+            with("listen = [", "redirect_http = [\"127.0.0.1:80\"]\nlisten = ["),
+            "there is no TLS to send anybody to",
+        ),
         (with("url =", "mode = \"single\"\nurl ="), "`mode` is not built yet"),
         (jwt("on_outage = \"deny\""), "`on_outage` is not built yet"),
         (jwt("profile = \"oidc\""), "\"rfc9068\""),

@@ -1,28 +1,22 @@
-//! The operator's listener: `/livez`, `/readyz`, `/metrics`. It runs beside the workers and shares nothing with their requests.
+//! The operator's listener: `/livez`, `/readyz`, `/metrics`; and the first two alone, for whoever watches this process.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
+use http::header::{ALLOW, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
-use tracing::{debug, warn};
+use tokio::sync::watch;
 
+use super::text;
 use crate::auth::store;
 use crate::server::worker::Stage;
 use crate::telemetry::metrics::Metrics;
 
 /// Connections at once: scrapers and probes, not clients.
 const CONNECTIONS: usize = 64;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the listener tells of.
 #[derive(Debug)]
@@ -35,37 +29,14 @@ pub struct Admin {
     pub stage: watch::Receiver<Stage>,
 }
 
-/// Answers until the process ends.
+/// Answers operators until the process ends.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
-        let tcp = match listener.accept().await {
-            Ok((tcp, _)) => tcp,
-            Err(problem) => {
-                warn!(%problem, "the admin listener failed to accept; trying again");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let admin = Arc::clone(&admin);
-        tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let answer = admin.answer(&request);
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(tcp), service);
-            if let Err(problem) = connection.await {
-                debug!(%problem, "an admin connection ended");
-            }
-            drop(slot);
-        });
-    }
+    super::serve(listener, CONNECTIONS, move |request| admin.answer(request)).await;
+}
+
+/// Answers `/livez` and `/readyz` alone, to anybody.
+pub async fn serve_probes(listener: TcpListener, admin: Arc<Admin>) {
+    super::serve(listener, CONNECTIONS, move |request| admin.probe(request)).await;
 }
 
 impl Admin {
@@ -77,11 +48,7 @@ impl Admin {
                 "This listener answers to localhost and IP addresses only.\n",
             );
         }
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET is answered here.\n");
-            refused
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        if let Some(refused) = other_method(request) {
             return refused;
         }
         match request.uri().path() {
@@ -89,6 +56,18 @@ impl Admin {
             "/readyz" => self.ready(),
             "/metrics" => self.metrics(),
             _ => text(StatusCode::NOT_FOUND, "Here are /livez, /readyz and /metrics.\n"),
+        }
+    }
+
+    /// For kubelets and balancers, which ask by whatever name they know.
+    fn probe<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if let Some(refused) = other_method(request) {
+            return refused;
+        }
+        match request.uri().path() {
+            "/livez" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => self.ready(),
+            _ => text(StatusCode::NOT_FOUND, "Here are /livez and /readyz.\n"),
         }
     }
 
@@ -126,21 +105,22 @@ impl Admin {
     }
 }
 
+fn other_method<B>(request: &Request<B>) -> Option<Response<Full<Bytes>>> {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET is answered here.\n");
+    let allowed = HeaderValue::from_static("GET, HEAD");
+    refused.headers_mut().insert(ALLOW, allowed);
+    Some(refused)
+}
+
 fn is_for_us(host: Option<&HeaderValue>) -> bool {
     let Some(Ok(authority)) = host.map(|host| http::uri::Authority::try_from(host.as_bytes())) else {
         return false;
     };
     let name = authority.host().trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
-}
-
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 #[cfg(test)]

@@ -1,0 +1,135 @@
+//! `redirect_http`: sends clients that came in the clear to where TLS is.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderName, LOCATION};
+use http::uri::Authority;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use tokio::net::TcpListener;
+
+use crate::outbound::forwarded::{RequestId, X_REQUEST_ID};
+
+/// Connections at once.
+const CONNECTIONS: usize = 1024;
+
+/// Where clients are sent, and which of them.
+#[derive(Debug)]
+pub struct Redirect {
+    /// Hosts in lower case, `*.` before those of whole domains.
+    hosts: HashSet<String>,
+    /// Headers that carry credentials.
+    credentials: Vec<HeaderName>,
+    port: u16,
+}
+
+impl Redirect {
+    /// Sends requests for these hosts to TLS on `port`.
+    pub fn new(hosts: HashSet<String>, mut credentials: Vec<HeaderName>, port: u16) -> Self {
+        credentials.push(AUTHORIZATION);
+        Self {
+            hosts,
+            credentials,
+            port,
+        }
+    }
+
+    /// Answers until the process ends.
+    pub async fn serve(self, listener: TcpListener) {
+        super::serve(listener, CONNECTIONS, move |request| self.answer(request)).await;
+    }
+
+    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        // It went over the wire for all to read. Who is redirected does not notice; who is refused mends it.
+        let leaks = self.credentials.iter().any(|name| request.headers().contains_key(name));
+        let mut response = match self.target(request) {
+            _ if leaks => told(
+                StatusCode::FORBIDDEN,
+                r#"{"detail":"A credential was sent in the clear. Use https, and replace it."}"#,
+            ),
+            None => told(StatusCode::NOT_FOUND, r#"{"detail":"Not found."}"#),
+            Some(target) => {
+                let mut response = told(StatusCode::PERMANENT_REDIRECT, r#"{"detail":"Use https."}"#);
+                response.headers_mut().insert(LOCATION, target);
+                response
+            }
+        };
+        let headers = response.headers_mut();
+        headers.insert(X_REQUEST_ID, RequestId::random().to_value());
+        // Nothing more is read of somebody who is to go elsewhere.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+
+    /// The same target over TLS, for a host of ours: nobody is sent elsewhere in our name.
+    fn target<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
+        let mut lines = request.headers().get_all(HOST).iter();
+        let (line, None) = (lines.next()?, lines.next()) else {
+            return None;
+        };
+        let authority = Authority::try_from(line.as_bytes()).ok()?;
+        let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
+        let domain = host.split_once('.').map(|(_, domain)| format!("*.{domain}"));
+        if !self.hosts.contains(&host) && !domain.is_some_and(|domain| self.hosts.contains(&domain)) {
+            return None;
+        }
+        let path = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let path = if path.starts_with('/') { path } else { "/" };
+        let port = match self.port {
+            443 => String::new(),
+            port => format!(":{port}"),
+        };
+        HeaderValue::try_from(format!("https://{host}{port}{path}")).ok()
+    }
+}
+
+fn told(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(host: &str, target: &str, fields: &[(&str, &str)]) -> (u16, Option<String>) {
+        let hosts = ["api.example", "*.wild.example"].map(str::to_owned).into();
+        let redirect = Redirect::new(hosts, vec![HeaderName::from_static("x-api-key")], 8443);
+        let mut request = Request::builder().uri(target).header(HOST, host);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let response = redirect.answer(&request.body(()).expect("a request"));
+        let to = response.headers().get(LOCATION);
+        let to = to.map(|to| to.to_str().expect("ASCII").to_owned());
+        (response.status().as_u16(), to)
+    }
+
+    #[test]
+    fn only_hosts_of_ours_are_sent_to_tls_and_no_credential() {
+        let to = |target: &str| Some(format!("https://api.example:8443{target}"));
+        assert_eq!(answer("API.example.:80", "/x?y=1", &[]), (308, to("/x?y=1")));
+        assert_eq!(
+            answer("api.example", "//evil.example/x", &[]),
+            (308, to("//evil.example/x"))
+        );
+        assert_eq!(answer("a.wild.example", "/", &[]).0, 308);
+        for host in [
+            "evil.example",
+            "wild.example",
+            "a.b.wild.example",
+            "api.example@evil.example",
+            "evil.example/api.example",
+        ] {
+            assert_eq!(answer(host, "/", &[]), (404, None), "{host}");
+        }
+        for name in ["authorization", "X-Api-Key"] {
+            assert_eq!(answer("api.example", "/x", &[(name, "Token canary")]), (403, None));
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Listeners beside the one for clients: probes for whoever watches, and redirects to TLS.
+
+use std::net::SocketAddr;
+
+use crate::harness::pki::Pki;
+use crate::harness::{Conn, Gate, RecordingUpstream, Redis, config, get, post, wait_until};
+
+/// The address that a line of the log names.
+fn listens(gate: &Gate, message: &str) -> SocketAddr {
+    let line = gate.logged(&[message]);
+    let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+    event["listen"].as_str().unwrap().parse().unwrap()
+}
+
+fn ask(address: SocketAddr, request: &str) -> (u16, String) {
+    let mut conn = Conn::plain(address);
+    conn.send(request);
+    let head = conn.wire.head().unwrap().unwrap();
+    let status = head.first.split(' ').nth(1).unwrap().parse().unwrap();
+    let to = head.header("location").unwrap_or_default().to_owned();
+    (status, to)
+}
+
+#[test]
+fn probes_are_answered_to_anybody_and_nothing_else() {
+    let (upstream, mut redis) = (RecordingUpstream::start(), Redis::start().with_ada());
+    redis.kill();
+    let gate = Gate::spawn(
+        &config()
+            .tokens(&redis)
+            .app(&upstream)
+            .protected("/*")
+            .tables("[probes]\nlisten = \"127.0.0.1:0\""),
+    );
+    let probes = listens(&gate, "probes are answered");
+    let status = |path: &str| ask(probes, &format!("GET {path} HTTP/1.1\r\nHost: pod.example\r\n\r\n")).0;
+    assert_eq!(
+        (status("/livez"), status("/readyz")),
+        (200, 503),
+        "the store was never reached"
+    );
+    for path in ["/metrics", "/config", "/status", "/", "/livez/.."] {
+        assert_eq!(status(path), 404, "{path}");
+    }
+    assert_eq!(
+        ask(
+            probes,
+            "POST /livez HTTP/1.1\r\nHost: pod.example\r\nContent-Length: 0\r\n\r\n"
+        )
+        .0,
+        405
+    );
+    redis.restart();
+    redis.put_layout("one");
+    wait_until("it is ready", std::time::Duration::from_secs(10), || {
+        status("/readyz") == 200
+    });
+}
+
+#[test]
+fn clients_that_come_in_the_clear_are_sent_to_tls() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let gate = Gate::start(
+        &config()
+            .app(&upstream)
+            .public("/*")
+            .route("/own", "public = true\nhost = \"route.example\"")
+            .tls(&pki, &[&["localhost", "*.wild.example"]])
+            .server("redirect_http = [\"127.0.0.1:0\"]"),
+    );
+    let clear = listens(&gate, "clients are sent to https");
+    let port = gate.address.port();
+    let asked = |host: &str, more: &str| ask(clear, &format!("GET /a?b=c HTTP/1.1\r\nHost: {host}\r\n{more}\r\n"));
+    for host in ["localhost", "a.wild.example", "route.example"] {
+        assert_eq!(
+            asked(&format!("{host}:80"), ""),
+            (308, format!("https://{host}:{port}/a?b=c"))
+        );
+    }
+    assert_eq!(asked("evil.example", ""), (404, String::new()));
+    assert_eq!(
+        asked("localhost", "Authorization: Token canary\r\n"),
+        (403, String::new())
+    );
+    assert_eq!(upstream.calls(), 0);
+    assert_eq!(gate.call(&post("/x", "y")).status, 200);
+    assert_eq!(gate.call(&get("/x")).status, 200);
+}
