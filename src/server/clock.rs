@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::Limits;
+
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -22,6 +24,8 @@ pub(super) enum Phase {
     Head(Instant),
     /// Requests are under way.
     Busy,
+    /// Requests are under way, and their client has taken nothing of what is to be sent, since then.
+    Blocked(Instant),
 }
 
 /// The notes of one connection.
@@ -31,6 +35,7 @@ pub(super) struct Clock {
     /// Only HTTP/1 has heads that can be slow; HTTP/2 says other things than requests.
     head_since: Cell<Option<Instant>>,
     requests: Cell<usize>,
+    blocked_since: Cell<Option<Instant>>,
     /// Whoever waits for the last request to end.
     waiting: RefCell<Option<Waker>>,
 }
@@ -41,11 +46,15 @@ impl Clock {
             idle_since: Cell::new(Instant::now()),
             head_since: Cell::new(None),
             requests: Cell::new(0),
+            blocked_since: Cell::new(None),
             waiting: RefCell::new(None),
         })
     }
 
     fn phase(&self) -> Phase {
+        if let Some(since) = self.blocked_since.get() {
+            return Phase::Blocked(since);
+        }
         match (self.requests.get(), self.head_since.get()) {
             (0, None) => Phase::Idle(self.idle_since.get()),
             (0, Some(since)) => Phase::Head(since),
@@ -60,6 +69,16 @@ impl Clock {
         }
         self.waiting.replace(Some(cx.waker().clone()));
         Poll::Pending
+    }
+
+    /// What came of sending something.
+    pub(super) fn wrote<T>(&self, outcome: Poll<T>) -> Poll<T> {
+        match (&outcome, self.blocked_since.get()) {
+            (Poll::Ready(_), None) | (Poll::Pending, Some(_)) => {}
+            (Poll::Ready(_), Some(_)) => self.blocked_since.set(None),
+            (Poll::Pending, None) => self.blocked_since.set(Some(Instant::now())),
+        }
+        outcome
     }
 
     /// Part of a head has come, and not yet the end of it.
@@ -105,16 +124,18 @@ pub(super) struct Overdue {
     clock: Rc<Clock>,
     idle: Duration,
     head: Duration,
+    send: Duration,
     sleep: Pin<Box<Sleep>>,
 }
 
 impl Overdue {
-    pub(super) fn new(clock: Rc<Clock>, idle: Duration, head: Duration) -> Self {
-        let sleep = Box::pin(sleep_until(Instant::now() + idle));
+    pub(super) fn new(clock: Rc<Clock>, limits: &Limits) -> Self {
+        let sleep = Box::pin(sleep_until(Instant::now() + limits.idle_timeout));
         Self {
             clock,
-            idle,
-            head,
+            idle: limits.idle_timeout,
+            head: limits.header_timeout,
+            send: limits.body_read_timeout,
             sleep,
         }
     }
@@ -137,6 +158,7 @@ impl Future for Overdue {
                 Phase::Busy => return Poll::Pending,
                 Phase::Idle(since) => since + self.idle,
                 Phase::Head(since) => since + self.head,
+                Phase::Blocked(since) => since + self.send,
             };
             // Moved only to come earlier. One that comes too early looks again; that is cheaper than moving it at each request.
             if end < self.sleep.deadline() {

@@ -174,7 +174,7 @@ async fn http1<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Clien
         .max_headers(limits.headers)
         .max_buf_size(limits.header_bytes + PARSER_ROOM)
         .serve_connection(io, service(worker, Rc::clone(&client), &clock));
-    let mut overdue = pin!(Overdue::new(clock, limits.idle_timeout, limits.header_timeout));
+    let mut overdue = pin!(Overdue::new(clock, &limits));
     let mut draining = pin!(draining(worker.stage()));
     let mut told = false;
     // `None`: hyper ended it. Else it is ended here, in that phase.
@@ -267,18 +267,24 @@ async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Clien
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
             .serve_connection(io, service(worker, Rc::new(client), &clock))
     );
-    let mut overdue = pin!(Overdue::new(clock, limits.idle_timeout, limits.header_timeout));
+    let mut overdue = pin!(Overdue::new(Rc::clone(&clock), &limits));
     let mut draining = pin!(draining(worker.stage()));
     // Set once the client was told to go away; one that does not go is left when its last request has ended.
     let mut goodbye: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
         let ended = connection.as_mut().poll(cx);
-        if let Poll::Ready(Err(problem)) = flusher.poll_flush(cx) {
+        if let Poll::Ready(Err(problem)) = clock.wrote(flusher.poll_flush(cx)) {
             debug!(%problem, "an HTTP/2 connection broke");
             return Poll::Ready(());
         }
         if let Poll::Ready(ended) = ended {
             log_end(ended);
+            return Poll::Ready(());
+        }
+        if let Phase::Blocked(_) = overdue.phase()
+            && overdue.as_mut().poll(cx).is_ready()
+        {
+            debug!("an HTTP/2 client takes nothing of what it asked for");
             return Poll::Ready(());
         }
         if goodbye.is_none() && (draining.as_mut().poll(cx).is_ready() || overdue.as_mut().poll(cx).is_ready()) {

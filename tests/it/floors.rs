@@ -111,3 +111,28 @@ fn the_architecture_page_has_the_same_map() {
         );
     }
 }
+
+#[test]
+fn every_test_that_the_security_page_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let mut named = 0;
+    let shown = page
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .filter_map(|line| line.trim_end_matches(" |").rsplit_once("| "))
+        .map(|(_, shown)| shown)
+        .filter(|shown| shown.contains(": "));
+    for group in shown.flat_map(|shown| shown.split("; ")) {
+        let (module, tests) = group.split_once(": ").unwrap_or_else(|| panic!("{group}"));
+        let source = fs::read_to_string(root.join(format!("tests/it/{module}.rs"))).unwrap();
+        for test in tests.split(", ") {
+            assert!(
+                source.contains(&format!("#[test]\nfn {test}()")),
+                "{module} has no test {test}"
+            );
+            named += 1;
+        }
+    }
+    assert!(named >= 50, "{named}");
+}

@@ -138,3 +138,51 @@ fn streams_of_a_connection_are_bounded() {
         .map(|setting| setting[2..].to_vec());
     assert_eq!(streams, Some(vec![0, 0, 0, 7]), "SETTINGS_MAX_CONCURRENT_STREAMS");
 }
+
+#[test]
+fn a_client_that_takes_nothing_is_let_go() {
+    const BODY: usize = 64 * 1024 * 1024;
+    let upstream = RecordingUpstream::start();
+    upstream.answers(|mut exchange| {
+        exchange.read_body();
+        exchange.write(format!(
+            "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Length: {BODY}\r\n\r\n"
+        ));
+        let part = vec![b'x'; 1024 * 1024];
+        for _ in 0..BODY / part.len() {
+            if !exchange.write(&part) {
+                break;
+            }
+        }
+        crate::harness::Next::Close
+    });
+    let pki = crate::harness::pki::Pki::new();
+    for tls in [false, true] {
+        let mut config = limited(&upstream, &["body_read_timeout = \"500ms\""]);
+        if tls {
+            config = config.tls(&pki, &[&["localhost"]]);
+        }
+        let gate = Gate::start(&config);
+        let mut conn = gate.connect();
+        conn.send(get("/x").bytes());
+        conn.wire.head().unwrap();
+        // It reads nothing more, and does not go away.
+        wait_until("the upstream is free again", Duration::from_secs(10), || {
+            upstream.open() == 0
+        });
+        wait_until("the connection is closed", Duration::from_secs(10), || {
+            gate.metric("authgate_connections") == 0.0
+        });
+    }
+    // Who reads slowly, but reads, is served.
+    let gate = Gate::start(&limited(&upstream, &["body_read_timeout = \"500ms\""]));
+    let mut conn = gate.connect();
+    conn.send(get("/x").bytes());
+    conn.wire.head().unwrap();
+    let mut left = BODY;
+    for _ in 0..15 {
+        std::thread::sleep(Duration::from_millis(100));
+        left -= conn.wire.up_to(2 * 1024 * 1024).unwrap().len();
+    }
+    assert_eq!(conn.wire.up_to(left).unwrap().len(), left);
+}

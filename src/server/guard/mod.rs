@@ -171,11 +171,13 @@ impl<T: AsyncRead + Unpin> Read for Guarded<T> {
 
 impl<T: AsyncWrite + Unpin> Write for Guarded<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let this = &mut *self;
+        this.clock.wrote(Pin::new(&mut this.io).poll_write(cx, bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let this = &mut *self;
+        this.clock.wrote(Pin::new(&mut this.io).poll_flush(cx))
     }
 
     /// The connection may have more to say than its parser: whoever holds it shuts it down.
@@ -192,6 +194,7 @@ impl<T: AsyncWrite + Unpin> Write for Guarded<T> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        let this = &mut *self;
+        this.clock.wrote(Pin::new(&mut this.io).poll_write_vectored(cx, slices))
     }
 }
