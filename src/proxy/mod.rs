@@ -143,6 +143,17 @@ impl Proxy {
         }
     }
 
+    /// Begins what goes on beside requests: checks of upstreams' servers. To be called once, on the worker that has it.
+    pub fn watch(&self) {
+        let mut watched: Vec<&str> = Vec::new();
+        for upstream in self.routes.iter().map(|route| &route.upstream) {
+            if !watched.contains(&&**upstream.name()) {
+                watched.push(upstream.name());
+                upstream.watch();
+            }
+        }
+    }
+
     /// Answers a request. It cannot fail: whatever goes wrong is an answer too. `guard` lives as long as the response.
     pub async fn handle<G: 'static>(
         &self,

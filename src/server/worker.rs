@@ -159,6 +159,7 @@ impl Worker {
                 ))
             })
             .collect::<io::Result<_>>()?;
+        self.proxy().watch();
         let mut stage = self.stage();
         loop {
             tokio::select! {

@@ -90,6 +90,23 @@ impl RequestBody {
         })
     }
 
+    /// No body.
+    pub(super) fn none() -> Self {
+        Self {
+            incoming: None,
+            bounds: BodyBounds {
+                bytes: Some(0),
+                silence: Duration::ZERO,
+            },
+            taken: 0,
+            silence: None,
+            progress: Progress {
+                began: Instant::now(),
+                last: None,
+            },
+        }
+    }
+
     /// Another body, if this one is empty.
     pub(super) fn empty_copy(&self) -> Option<Self> {
         self.is_end_stream().then(|| Self {

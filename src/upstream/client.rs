@@ -9,13 +9,14 @@ use http::header::{HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme, Uri};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{info, warn};
 
 use super::body::{BodyFault, Progress, RequestBody, UpstreamBody};
 use super::connector::{self, ConnectError};
 use super::pool::{Held, Lease, Pool};
 use super::tunnel::Tunnel;
-use super::{Balance, HostMode, Settings, Transport};
+use super::{Balance, Check, HostMode, Settings, Transport};
 use crate::outbound::Outbound;
 
 /// A request earns this much of a retry, so that retries are never more than a fifth of what is sent, and so many at once.
@@ -99,6 +100,24 @@ impl Upstream {
                 turn: Cell::new(0),
                 budget: Cell::new(MOST_RETRIES),
             }),
+        }
+    }
+
+    /// Keeps asking its servers whether they are up, where the file says so. To be called once, on the worker that has it.
+    pub fn watch(&self) {
+        let Some(check) = &self.inner.settings.check else {
+            return;
+        };
+        for at in 0..self.inner.pools.len() {
+            let (inner, check) = (Rc::downgrade(&self.inner), check.clone());
+            tokio::task::spawn_local(async move {
+                loop {
+                    // Workers do not ask all at once.
+                    sleep(check.interval.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+                    let Some(inner) = inner.upgrade() else { return };
+                    inner.check(&inner.pools[at], &check).await;
+                }
+            });
         }
     }
 
@@ -267,6 +286,42 @@ impl Upstream {
                 }
             }
         }
+    }
+}
+
+impl Inner {
+    async fn check(&self, pool: &Pool, check: &Check) {
+        let passed = timeout(check.interval, self.ask(pool, check)).await.unwrap_or(false);
+        let (upstream, server) = (
+            &self.settings.name,
+            name_of(&pool.server.transport, &pool.server.authority),
+        );
+        match pool.health.checked(passed) {
+            Some(true) => info!(upstream = %upstream, server, "a server is up again"),
+            Some(false) => {
+                warn!(upstream = %upstream, server, path = check.path.as_str(), "a server is down: its checks fail")
+            }
+            None => {}
+        }
+    }
+
+    /// On a connection of its own: what a server has in its pool says nothing of whether it takes more.
+    async fn ask(&self, pool: &Pool, check: &Check) -> bool {
+        let Ok(mut sender) = connector::connect(&pool.server, self.settings.tls.as_ref()).await else {
+            return false;
+        };
+        let mut request = Request::new(RequestBody::none());
+        *request.uri_mut() = Uri::from(check.path.clone());
+        let host = match &self.settings.host {
+            HostMode::Name(name) => name.clone(),
+            HostMode::Preserve | HostMode::Server => pool.host.clone(),
+        };
+        request.headers_mut().insert(HOST, host);
+        if sender.is_http2() {
+            request = for_http2(request, &pool.server.transport);
+        }
+        let answer = sender.send(request).await;
+        answer.is_ok_and(|response| response.status().is_success() || response.status().is_redirection())
     }
 }
 

@@ -1,4 +1,5 @@
-//! What a worker has seen of a server: one that cannot be reached is left alone for a while, and longer each time.
+//! What a worker has seen of a server: one that cannot be reached is left alone for a while, and longer each time; one that fails the
+//! checks it is given is left alone until it passes them again.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -10,11 +11,18 @@ const FAILURES: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// Checks in a row before a server is taken to be down, and up again.
+const CHECKS_DOWN: u32 = 3;
+const CHECKS_UP: u32 = 2;
+
 /// One server's record.
 #[derive(Debug)]
 pub(super) struct Health {
     failures: Cell<u32>,
     until: Cell<Option<Instant>>,
+    /// By its checks; and how many in a row have said otherwise.
+    down: Cell<bool>,
+    otherwise: Cell<u32>,
 }
 
 impl Health {
@@ -22,12 +30,34 @@ impl Health {
         Self {
             failures: Cell::new(0),
             until: Cell::new(None),
+            down: Cell::new(false),
+            otherwise: Cell::new(0),
         }
     }
 
     /// Whether it may be asked. A server that was left alone long enough may be tried again.
     pub(super) fn is_usable(&self) -> bool {
-        self.until.get().is_none_or(|until| until <= Instant::now())
+        !self.down.get() && self.until.get().is_none_or(|until| until <= Instant::now())
+    }
+
+    /// What a check has found. `Some`: it changes what is thought of the server.
+    pub(super) fn checked(&self, passed: bool) -> Option<bool> {
+        if passed != self.down.get() {
+            self.otherwise.set(0);
+            return None;
+        }
+        let otherwise = self.otherwise.get() + 1;
+        self.otherwise.set(otherwise);
+        let enough = if passed { CHECKS_UP } else { CHECKS_DOWN };
+        if otherwise < enough {
+            return None;
+        }
+        self.otherwise.set(0);
+        self.down.set(!passed);
+        if passed {
+            self.worked();
+        }
+        Some(passed)
     }
 
     /// It has answered.
@@ -52,6 +82,24 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn checks_count_once_several_agree() {
+        let health = Health::new();
+        assert_eq!(
+            [false, false, true, false, false].map(|passed| health.checked(passed)),
+            [None; 5]
+        );
+        assert!(health.is_usable());
+        assert_eq!(health.checked(false), Some(false));
+        assert!(!health.is_usable());
+        assert_eq!(
+            [false, true, false, true].map(|passed| health.checked(passed)),
+            [None; 4]
+        );
+        assert_eq!(health.checked(true), Some(true));
+        assert!(health.is_usable());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_fails_is_left_alone_and_longer_each_time() {

@@ -39,8 +39,19 @@ pub struct Settings {
     pub retries: u32,
     /// A field that proves to the application that a request came this way; its value cannot be printed.
     pub secret_header: Option<(http::HeaderName, http::HeaderValue)>,
+    /// What its servers are asked to find out whether they are up.
+    pub check: Option<Check>,
     /// TLS towards its https servers; `None` where there are none.
     pub tls: Option<Tls>,
+}
+
+/// How servers are checked: `health`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What is asked for; a status from 200 to 399 is good.
+    pub path: http::uri::PathAndQuery,
+    /// How often each worker asks. An answer may take as long.
+    pub interval: Duration,
 }
 
 /// TLS towards an upstream.

@@ -282,3 +282,42 @@ fn a_secret_header_is_ours_alone() {
         );
     }
 }
+
+#[test]
+fn a_server_whose_checks_fail_gets_no_requests_until_they_pass() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let (one, two) = (RecordingUpstream::named("one"), RecordingUpstream::named("two"));
+    let sick = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&sick);
+    two.answers(move |exchange| match exchange.head.first.as_str() {
+        "GET /healthz?deep HTTP/1.1" if told.load(Ordering::SeqCst) => {
+            exchange.answer("503 Service Unavailable", "", b"")
+        }
+        _ => exchange.ok(),
+    });
+    let gate = Gate::start(
+        &config()
+            .server("workers = 1")
+            .upstream("app", &[one.url(), two.url()])
+            .with("balance = \"round-robin\"")
+            .with("health = { path = \"/healthz?deep\", interval = \"100ms\" }")
+            .public("/*"),
+    );
+    let asked = |upstream: &RecordingUpstream| upstream.all().iter().filter(|seen| seen.line() == "GET /x").count();
+    let share = || {
+        let before = (asked(&one), asked(&two));
+        let mut conn = gate.connect();
+        for _ in 0..10 {
+            assert_eq!(conn.call(&get("/x")).status, 200);
+        }
+        (asked(&one) - before.0, asked(&two) - before.1)
+    };
+    assert_eq!(share(), (5, 5));
+    sick.store(true, Ordering::SeqCst);
+    gate.logged(&["a server is down", &two.address.to_string()]);
+    assert_eq!(share(), (10, 0));
+    sick.store(false, Ordering::SeqCst);
+    gate.logged(&["a server is up again"]);
+    assert_eq!(share(), (5, 5));
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Uri};
 use rustls_pki_types::ServerName;
 
@@ -16,9 +16,10 @@ use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::secrets;
 use crate::slots::Slots;
 use crate::tls;
-use crate::upstream::{Balance, HostMode, Server, Settings, Tls, Transport};
+use crate::upstream::{Balance, Check, HostMode, Server, Settings, Tls, Transport};
 
-const LATER: &[&str] = &["buffer", "health", "identity"];
+const LATER: &[&str] = &["buffer", "identity"];
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const MOST_IN_FLIGHT: u64 = 10_000_000;
 const MOST_RETRIES: u64 = 10;
 const MOST_WEIGHT: u64 = 1_000;
@@ -84,6 +85,10 @@ fn upstream(mut section: Section<'_>, name: Arc<str>) -> Settings {
         .take("secret_header")
         .and_then(|item| item.section(&[]))
         .and_then(secret_header);
+    let check = section
+        .take("health")
+        .and_then(|item| item.section(&[]))
+        .and_then(check);
     let balance = [
         ("least-request", Balance::LeastRequest),
         ("round-robin", Balance::RoundRobin),
@@ -101,6 +106,7 @@ fn upstream(mut section: Section<'_>, name: Arc<str>) -> Settings {
         in_flight: Slots::new(section.count_or("in_flight", (0, MOST_IN_FLIGHT), 0)),
         retries: u32::try_from(section.count_or("retries", (0, MOST_RETRIES), 1)).unwrap_or(1),
         secret_header,
+        check,
         tls,
     }
 }
@@ -179,6 +185,21 @@ fn parse(text: &Text<'_>) -> Option<(Transport, Authority)> {
         return refuse("has a host that is none", LIKE);
     };
     Some((transport, authority))
+}
+
+/// What servers are asked to find out whether they are up.
+fn check(mut section: Section<'_>) -> Option<Check> {
+    let interval = section.duration_or("interval", Zero::Refused, CHECK_INTERVAL);
+    let text = section.require("path", "path = \"/healthz\"")?;
+    let text = text.text_for("a path", "write a path, such as \"/healthz\"")?;
+    let path = PathAndQuery::try_from(text.as_str())
+        .ok()
+        .filter(|path| path.path().starts_with('/'));
+    if path.is_none() || !text.as_str().starts_with('/') {
+        text.refuse("is no path", "write one such as \"/healthz\"");
+        return None;
+    }
+    path.map(|path| Check { path, interval })
 }
 
 /// The most that fits into the system's `sun_path`, with its NUL.
