@@ -26,7 +26,18 @@ impl Policy {
         matches!(self, Self::Authenticated { .. })
     }
 
-    /// Judges who came. This is the only maker of [`Permit`]s.
+    /// Lets a browser's preflight pass, as nobody (Fetch Standard, section 3.3.5): it carries no credential, and asks what a request may
+    /// carry.
+    pub fn permit_preflight(&self) -> Permit {
+        Permit {
+            who: match self {
+                Self::Public => Who::Public,
+                Self::Authenticated { .. } => Who::Anonymous,
+            },
+        }
+    }
+
+    /// Judges who came. This and [`Policy::permit_preflight`] are the only makers of [`Permit`]s.
     ///
     /// # Errors
     /// Nobody where somebody is needed, or somebody who does not meet the requirements.

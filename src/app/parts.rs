@@ -163,6 +163,7 @@ impl Parts {
             label: route.place.to_string().into(),
             policy: route.policy.clone(),
             answers: route.answers.clone(),
+            cors: route.cors.clone(),
             rules: Rules {
                 identity: self.identity.clone(),
                 reserved: self.reserved.clone(),
@@ -211,5 +212,6 @@ fn same_policy(one: &config::Route, other: &config::Route) -> bool {
         && one.upstream == other.upstream
         && one.credential == other.credential
         && one.answers == other.answers
+        && one.cors == other.cors
         && one.body_bytes == other.body_bytes
 }

@@ -24,6 +24,7 @@ use crate::auth::{jwt, store, token};
 use crate::outbound::identity::{CredentialMode, IdentityTable};
 use crate::policy::Policy;
 use crate::proxy::answers::Answers;
+use crate::proxy::cors::Cors;
 use crate::proxy::routes::{HostPattern, Place};
 use crate::{server, telemetry, tls, upstream};
 
@@ -77,6 +78,8 @@ pub struct Route {
     pub authenticate: Vec<Arc<str>>,
     /// How its refusals look.
     pub answers: Answers,
+    /// Which applications of browsers may read its refusals.
+    pub cors: Option<Cors>,
     /// Name of its upstream.
     pub upstream: Arc<str>,
     /// What becomes of the credential.

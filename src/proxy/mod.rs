@@ -2,6 +2,7 @@
 
 pub mod answers;
 pub mod body;
+pub mod cors;
 pub mod host;
 pub mod outcome;
 pub mod rehearsal;
@@ -24,6 +25,7 @@ use tracing::debug;
 
 use self::answers::Answers;
 use self::body::ResponseBody;
+use self::cors::Cors;
 use self::host::Host;
 use self::outcome::{AccessLog, Outcome};
 use self::rejection::Rejection;
@@ -100,6 +102,8 @@ pub struct Route {
     pub chain: Option<Chain>,
     /// How its refusals look.
     pub answers: Answers,
+    /// Which applications of browsers may read its refusals.
+    pub cors: Option<Cors>,
     /// How its requests leave.
     pub rules: Rules,
     /// Where they go.
@@ -111,6 +115,10 @@ pub struct Route {
 }
 
 impl Route {
+    fn is_preflight<B>(&self, request: &Request<B>) -> bool {
+        self.cors.as_ref().is_some_and(|cors| cors.is_preflight(request))
+    }
+
     fn permit(&self, identity: Option<Arc<Identity>>) -> Result<Permit, Rejection> {
         self.policy.permit(identity).map_err(|denied| match denied {
             Denied::NobodyKnown => Rejection::NobodyKnown,
@@ -168,10 +176,13 @@ impl Proxy {
         let mut outcome = Outcome::open(&self.metrics, self.log, source, seen, &self.no_route);
         let grpc = is_grpc(request.headers().get(CONTENT_TYPE));
         let found = self.look_at(&request).and_then(|()| self.find(&request, peer));
+        let mut readable = None;
         let (rejection, answers) = match found {
             Err(rejection) => (rejection, &self.nowhere),
             Ok((route, host)) => {
                 outcome.on_route(&route.label);
+                let cors = route.cors.as_ref();
+                readable = cors.and_then(|cors| Some((cors, cors.origin(request.headers())?.clone())));
                 match self.pass(route, &host, request, client, &mut outcome).await {
                     Ok(Passed::Response(response)) => {
                         return response.map(|body| ResponseBody::upstream(body, outcome, guard));
@@ -196,6 +207,9 @@ impl Proxy {
         } else {
             reply::reply(&rejection, answers, outcome.id())
         };
+        if let Some((cors, origin)) = readable {
+            cors.mark(&origin, response.headers_mut());
+        }
         if method == Method::HEAD {
             // The length that GET would have, and nothing of it (RFC 9110, section 9.3.2).
             let length = HeaderValue::from(response.body().len());
@@ -254,12 +268,29 @@ impl Proxy {
                 .get(id.0)
                 .map(|route| (route, host))
                 .ok_or(Rejection::NoRoute),
-            Found::OtherMethods(allowed) => Err(Rejection::MethodNotAllowed {
-                sent: method.clone(),
-                allowed: allowed.to_vec(),
-            }),
+            Found::OtherMethods(allowed) => match self.preflight(request, &host)? {
+                Some(route) => Ok((route, host)),
+                None => Err(Rejection::MethodNotAllowed {
+                    sent: method.clone(),
+                    allowed: allowed.to_vec(),
+                }),
+            },
             Found::Nothing => Err(Rejection::NoRoute),
         }
+    }
+
+    /// Where OPTIONS is not listed, a preflight belongs to the route of the method that it is about.
+    fn preflight<B>(&self, request: &Request<B>, host: &Host) -> Result<Option<&Route>, Rejection> {
+        let Some(method) = cors::requested_method(request) else {
+            return Ok(None);
+        };
+        let ambiguous = |_| Rejection::Malformed("its path");
+        let path = RequestPath::parse(request.uri().path()).map_err(ambiguous)?;
+        let route = match self.table.find(&host.name, path, &method).map_err(ambiguous)? {
+            Found::Route(id) => self.routes.get(id.0),
+            Found::OtherMethods(_) | Found::Nothing => None,
+        };
+        Ok(route.filter(|route| route.is_preflight(request)))
     }
 
     /// Who is asking, whether they may, and the upstream's answer.
@@ -279,11 +310,15 @@ impl Proxy {
             return Err(Rejection::Misdirected);
         }
         outcome.holds(self.bounds.in_flight.take().ok_or(Rejection::Overloaded)?);
-        let identity = self.identify(route, &request).await?;
-        if let Some(identity) = &identity {
-            outcome.by(identity);
-        }
-        let permit = route.permit(identity)?;
+        let permit = if route.is_preflight(&request) {
+            route.policy.permit_preflight()
+        } else {
+            let identity = self.identify(route, &request).await?;
+            if let Some(identity) = &identity {
+                outcome.by(identity);
+            }
+            route.permit(identity)?
+        };
         let asks = websocket::asks(&request);
         let upgrade = match &asks {
             Some(Asks::Http2) => {

@@ -17,6 +17,7 @@ mod admin;
 mod beside;
 mod check;
 mod cli_store;
+mod cors;
 mod demo;
 mod django;
 mod drain;

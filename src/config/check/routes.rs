@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use super::Names;
 use super::answers::{answers, shape};
 use super::authenticators::Authenticators;
@@ -14,8 +16,8 @@ use crate::config::Route;
 use crate::config::reader::{Item, Section, Zero};
 use crate::outbound::identity::CredentialMode;
 use crate::policy::Policy;
+use crate::proxy::cors::{Cors, Origins};
 
-const LATER: &[&str] = &["cors"];
 const LEAST: &str = "[[routes]]` with `path = \"/api/*\"`, `authenticate = [\"token\"]` and `upstream = \"app\"";
 
 /// A route that is right in itself, and where it stands.
@@ -39,7 +41,7 @@ pub(super) fn routes(
     for item in list {
         let (key, span) = (item.key().to_owned(), item.span());
         let route = item
-            .section(LATER)
+            .section(&[])
             .and_then(|section| route(section, authenticators, upstreams, default_credential));
         written.extend(route.map(|route| Written { route, key, span }));
     }
@@ -70,6 +72,7 @@ fn route(
         .and_then(|item| upstreams.find(&item.text()?));
     let credential_item = section.take("credential");
     let own_credential = credential_item.as_ref().and_then(credential);
+    let cors = section.take("cors").and_then(|item| item.section(&[])).and_then(cors);
     let body_bytes = section.take("body_bytes").and_then(|item| item.size_or_unlimited());
     let response_timeout = section
         .take("response_timeout")
@@ -130,11 +133,54 @@ fn route(
         policy,
         authenticate: names,
         answers,
+        cors,
         upstream: upstream?,
         credential: own_credential.unwrap_or(default_credential),
         body_bytes,
         response_timeout,
     })
+}
+
+fn cors(mut section: Section<'_>) -> Option<Cors> {
+    const LIKE: &str = "origins = [\"https://app.example.com\"]";
+    let credentials = section.flag_or("credentials", false);
+    section.choice_or("preflight", &[("forward", ())], ());
+    let mut listed = Vec::new();
+    let mut any = false;
+    for item in section.require("origins", LIKE)?.full_list(LIKE)? {
+        let text = item.text_for("an origin", &format!("write `{LIKE}`"))?;
+        match text.as_str() {
+            "*" if credentials => {
+                text.refuse(
+                    "would give everybody's pages what cookies open",
+                    "list the origins of your own applications",
+                );
+            }
+            "*" => any = true,
+            origin if is_origin(origin) => listed.extend(HeaderValue::from_str(origin).ok()),
+            _ => text.refuse(
+                "is no origin as browsers send it",
+                "write scheme, host and port in lower case, without a path: \"https://app.example.com\"",
+            ),
+        }
+    }
+    let origins = if any { Origins::Any } else { Origins::Listed(listed) };
+    Some(Cors { origins, credentials })
+}
+
+/// `scheme://host`, with a port where it is not the scheme's own (RFC 6454, section 6.2).
+fn is_origin(text: &str) -> bool {
+    let Ok(uri) = text.parse::<http::Uri>() else {
+        return false;
+    };
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return false;
+    };
+    let implied = matches!(
+        (scheme, authority.port_u16()),
+        ("https", Some(443)) | ("http", Some(80))
+    );
+    text == format!("{scheme}://{authority}") && text == text.to_ascii_lowercase() && !text.contains('@') && !implied
 }
 
 fn named(item: &Item<'_>, authenticators: &Authenticators) -> Option<Vec<Arc<str>>> {

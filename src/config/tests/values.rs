@@ -75,7 +75,15 @@ fn keys_and_names_that_are_not_there_are_said() {
         (with("url =", "mode = \"single\"\nurl ="), "`mode` is not built yet"),
         (jwt("on_outage = \"deny\""), "`on_outage` is not built yet"),
         (jwt("profile = \"oidc\""), "\"rfc9068\""),
-        (route("cors = {}"), "`cors` is not built yet"),
+        (route("cors = {}"), "`origins` is missing"),
+        (
+            route("cors = { origins = [\"https://a.example/\"] }"),
+            "is no origin as browsers send it",
+        ),
+        (
+            route("cors = { origins = [\"*\"], credentials = true }"),
+            "would give everybody's pages what cookies open",
+        ),
         (route("errors = \"problems\""), "did you mean \"problem\"?"),
         (
             with("[\"http://127.0.0.1:8000\"]", "[{ url = \"http://a\", wait = 2 }]"),

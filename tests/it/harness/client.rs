@@ -15,7 +15,11 @@ use super::wire::{Body, Head, Wire, WithoutLength};
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The fields that the gateway's own answers may have.
-const OWN_FIELDS: [&str; 9] = [
+const OWN_FIELDS: [&str; 13] = [
+    "access-control-allow-origin",
+    "access-control-allow-credentials",
+    "access-control-expose-headers",
+    "vary",
     "content-type",
     "cache-control",
     "x-request-id",

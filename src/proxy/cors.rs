@@ -1,0 +1,73 @@
+//! `cors` of a route (Fetch Standard, section 3.3): preflights pass without a credential, which browsers do not send with them, and our
+//! own answers can be read by the applications that are listed. What upstreams answer is theirs.
+
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, HeaderName, ORIGIN, VARY,
+};
+use http::{HeaderMap, HeaderValue, Method, Request};
+
+/// What our own answers have that a browser would keep from an application.
+const EXPOSED: HeaderValue = HeaderValue::from_static("WWW-Authenticate, Retry-After, X-Request-Id");
+
+/// Which applications of browsers may read a route's refusals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    /// Their origins.
+    pub origins: Origins,
+    /// Whether they may send cookies.
+    pub credentials: bool,
+}
+
+/// Origins of applications.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origins {
+    /// All.
+    Any,
+    /// These, byte for byte.
+    Listed(Vec<HeaderValue>),
+}
+
+impl Cors {
+    /// The origin of a request, if it is listed.
+    pub(super) fn origin<'h>(&self, headers: &'h HeaderMap) -> Option<&'h HeaderValue> {
+        let origin = single(headers, &ORIGIN)?;
+        match &self.origins {
+            Origins::Any => Some(origin),
+            Origins::Listed(origins) => origins.contains(origin).then_some(origin),
+        }
+    }
+
+    /// Whether a browser asks beforehand what it may send.
+    pub(super) fn is_preflight<B>(&self, request: &Request<B>) -> bool {
+        requested_method(request).is_some() && self.origin(request.headers()).is_some()
+    }
+
+    /// Lets an application of this origin read an answer.
+    pub(super) fn mark(&self, origin: &HeaderValue, headers: &mut HeaderMap) {
+        let allowed = match self.origins {
+            Origins::Any => HeaderValue::from_static("*"),
+            Origins::Listed(_) => origin.clone(),
+        };
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+        headers.insert(VARY, HeaderValue::from_static("Origin"));
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        if self.credentials {
+            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+    }
+}
+
+/// The method that a preflight is about.
+pub(super) fn requested_method<B>(request: &Request<B>) -> Option<Method> {
+    if *request.method() != Method::OPTIONS {
+        return None;
+    }
+    single(request.headers(), &ACCESS_CONTROL_REQUEST_METHOD)
+        .and_then(|method| Method::from_bytes(method.as_bytes()).ok())
+}
+
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    let mut lines = headers.get_all(name).iter();
+    lines.next().filter(|_| lines.next().is_none())
+}
