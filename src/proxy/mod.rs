@@ -174,7 +174,8 @@ impl Proxy {
         let peer = &client.peer;
         let source = Source::of(peer, request.headers());
         let mut outcome = Outcome::open(&self.metrics, self.log, source, seen, &self.no_route);
-        let grpc = is_grpc(request.headers().get(CONTENT_TYPE));
+        // Over HTTP/1 there is no gRPC, whatever a request calls itself.
+        let grpc = request.version() == Version::HTTP_2 && is_grpc(request.headers().get(CONTENT_TYPE));
         let found = self.look_at(&request).and_then(|()| self.find(&request, peer));
         let mut readable = None;
         let (rejection, answers) = match found {

@@ -162,6 +162,7 @@ impl Upstream {
                 }
                 request = for_http2(request, &lease.pool.server.transport);
             }
+            lease.sender.set_switches(switches);
             // A copy is made only where it may be needed: what may have reached its server is sent again only if it may be repeated.
             let copy = (used_before && tries > 0 && !switches)
                 .then(|| repeatable(&request))
@@ -179,7 +180,7 @@ impl Upstream {
                 }
                 Err(failed) => failed,
             };
-            slot = settings.in_flight.take();
+            slot = lease.release();
             request = match (failed.take_message(), copy) {
                 // Not a byte of it was sent: the server had closed the connection while it was idle.
                 (Some(unsent), _) if used_before => unsent,
@@ -188,8 +189,12 @@ impl Upstream {
                     copy
                 }
                 _ => {
-                    lease.pool.health.failed();
-                    return Err(no_response(failed.into_error()));
+                    let error = no_response(failed.into_error());
+                    // What clients do to their own requests says nothing of a server.
+                    if let UpstreamError::NoResponse(_) = error {
+                        lease.pool.health.failed();
+                    }
+                    return Err(error);
                 }
             };
         }

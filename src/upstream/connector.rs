@@ -1,8 +1,10 @@
 //! From a server's address to a connection that speaks HTTP: name, TCP or socket file, TLS, protocol. Deadlines are the caller's.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 
 use hyper::client::conn::{http1, http2};
 use hyper::rt::Executor;
@@ -82,18 +84,24 @@ where
         .handshake(TokioIo::new(io))
         .await?;
     let (hand_over, tunnel) = oneshot::channel();
+    let switches = Rc::new(Cell::new(false));
+    let switched = Rc::clone(&switches);
     tokio::task::spawn_local(async move {
         // Not consumed: after a 101, the bytes behind it are somebody else's.
         match poll_fn(|cx| Pin::new(&mut connection).poll(cx)).await {
             Err(problem) => debug!(%problem, "a connection to an upstream ended"),
+            Ok(()) if !switched.get() => {}
             Ok(()) => {
                 let parts = connection.into_parts();
-                // Nobody waits for it but a request whose protocol was switched.
                 let _ = hand_over.send(Tunnel::new(parts.io.into_inner(), parts.read_buf));
             }
         }
     });
-    Ok(Sender::Http1(Http1 { sender, tunnel }))
+    Ok(Sender::Http1(Http1 {
+        sender,
+        tunnel,
+        switches,
+    }))
 }
 
 async fn start_http2<I>(io: I) -> Result<Sender, ConnectError>

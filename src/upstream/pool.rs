@@ -33,8 +33,10 @@ pub(super) enum Sender {
 /// One request at a time.
 pub(super) struct Http1 {
     pub(super) sender: http1::SendRequest<RequestBody>,
-    /// Comes once the protocol was switched.
+    /// Comes once the protocol was switched, for a request that has asked for it.
     pub(super) tunnel: oneshot::Receiver<Tunnel>,
+    /// Whether its request asks for that. Else a connection that has ended is closed at once, and not kept for nobody.
+    pub(super) switches: Rc<Cell<bool>>,
 }
 
 impl Sender {
@@ -46,6 +48,13 @@ impl Sender {
         match self {
             Self::Http1(http1) => http1.sender.try_send_request(request).await,
             Self::Http2(sender) => sender.try_send_request(request).await,
+        }
+    }
+
+    /// Its next request asks for another protocol, or does not.
+    pub(super) fn set_switches(&self, switches: bool) {
+        if let Self::Http1(http1) = self {
+            http1.switches.set(switches);
         }
     }
 
@@ -203,6 +212,11 @@ impl Lease {
         self.counted.slot = Some(slot);
     }
 
+    /// Gives that up again.
+    pub(super) fn release(&mut self) -> Option<Slot> {
+        self.counted.slot.take()
+    }
+
     /// The response has been read to its end: the connection may serve another request as soon as it is ready for one.
     pub(super) fn give_back(self) {
         let Self {
@@ -212,6 +226,7 @@ impl Lease {
             counted,
         } = self;
         drop(counted);
+        sender.set_switches(false);
         let Sender::Http1(mut http1) = sender else { return };
         if http1.sender.is_ready() {
             pool.put(http1, born);

@@ -312,3 +312,51 @@ fn a_slow_reader_costs_no_memory() {
     );
     assert_eq!(conn.wire.up_to(BODY - MIB).unwrap().len(), BODY - MIB);
 }
+
+#[test]
+fn events_are_never_held_back() {
+    let upstream = RecordingUpstream::start();
+    let (next, wait) = mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    upstream.answers(move |mut exchange| {
+        exchange.read_body();
+        exchange.write(
+            "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+        );
+        for at in 0..5 {
+            let event = format!("data: {at}\n\n");
+            exchange.write(format!("{:x}\r\n{event}\r\n", event.len()));
+            // The next one is sent only once this one was read at the other end.
+            if wait.lock().unwrap().recv_timeout(Duration::from_secs(10)).is_err() {
+                return Next::Close;
+            }
+        }
+        exchange.write("0\r\n\r\n");
+        Next::Keep
+    });
+    let gate = Gate::start(&public(&upstream).tls(&Pki::new(), &[&["localhost"]]));
+    let mut conn = gate.connect();
+    conn.send(get("/x").bytes());
+    conn.wire.head().unwrap();
+    for at in 0..5 {
+        let event = format!("data: {at}\n\n");
+        let chunk = format!("{:X}\r\n{event}\r\n", event.len());
+        assert_eq!(
+            String::from_utf8_lossy(&conn.wire.up_to(chunk.len()).unwrap()).to_uppercase(),
+            chunk.to_uppercase()
+        );
+        next.send(()).unwrap();
+    }
+    let mut h2 = H2::connect(&gate);
+    let request = h2.request(&get("/x"));
+    let sent = h2.sender.send_request(request);
+    h2.runtime.block_on(async {
+        use http_body_util::BodyExt;
+        let mut body = sent.await.unwrap().into_body();
+        for at in 0..5 {
+            let event = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(event, format!("data: {at}\n\n"));
+            next.send(()).unwrap();
+        }
+    });
+}

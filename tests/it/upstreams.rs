@@ -321,3 +321,51 @@ fn a_server_whose_checks_fail_gets_no_requests_until_they_pass() {
     gate.logged(&["a server is up again"]);
     assert_eq!(share(), (5, 5));
 }
+
+#[test]
+fn what_clients_do_to_their_requests_says_nothing_of_a_server() {
+    let (one, two) = (RecordingUpstream::named("one"), RecordingUpstream::named("two"));
+    let gate = Gate::start(
+        &config()
+            .server("workers = 1")
+            .upstream("app", &[one.url(), two.url()])
+            .with("balance = \"round-robin\"")
+            .public("/*"),
+    );
+    let mut broken = crate::harness::call("POST", "/broken").header("Transfer-Encoding", "chunked");
+    broken.body = b"5\r\nhello\r\nx\r\n".to_vec();
+    for _ in 0..12 {
+        assert_eq!(gate.call(&broken).status, 400);
+    }
+    let asked = |upstream: &RecordingUpstream| upstream.all().iter().filter(|seen| seen.line() == "GET /x").count();
+    for _ in 0..10 {
+        assert_eq!(gate.get("/x").status, 200);
+    }
+    assert_eq!((asked(&one), asked(&two)), (5, 5));
+}
+
+#[test]
+fn a_connection_that_a_server_has_closed_is_not_kept() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream));
+    let sockets = || {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", gate.pid())).unwrap();
+        let links = descriptors.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        links
+            .filter(|link| link.to_string_lossy().starts_with("socket:"))
+            .count()
+    };
+    let before = sockets();
+    let mut conns: Vec<_> = (0..20).map(|_| gate.connect()).collect();
+    for conn in &mut conns {
+        conn.send(get("/x").bytes());
+    }
+    for conn in &mut conns {
+        assert_eq!(conn.reply().status, 200);
+    }
+    drop(conns);
+    upstream.close_connections();
+    crate::harness::wait_until("no socket is left over", Duration::from_secs(10), || {
+        sockets() <= before
+    });
+}
