@@ -54,7 +54,8 @@ const MOST_UNREAD: usize = 256 * 1024;
 /// What the parser may hold beyond a head of the largest size: it must never be the one to find a head too large.
 const PARSER_ROOM: usize = 16 * 1024;
 
-/// Serves a connection until it ends, and never longer than it may.
+/// Serves a connection until it ends, and never longer than it may. Each protocol's future is on the heap by itself: an idle connection
+/// holds room for what it speaks, and not for what it might have spoken.
 pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
     let Ok(address) = tcp.peer_addr() else { return };
     // A client that is gone without a word is noticed, be it in the middle of a WebSocket.
@@ -85,8 +86,8 @@ pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
             let patience = limits.header_timeout.max(limits.idle_timeout);
             let begun = timeout(patience, begins_with_preface(&tcp));
             match unless_draining(&worker, begun).await {
-                Some(Ok(Ok(true))) => http2(tcp, client, &worker).await,
-                Some(Ok(Ok(false))) => http1(tcp, client, &worker).await,
+                Some(Ok(Ok(true))) => Box::pin(http2(tcp, client, &worker)).await,
+                Some(Ok(Ok(false))) => Box::pin(http1(tcp, client, &worker)).await,
                 Some(Ok(Err(_)) | Err(_)) | None => {}
             }
         }
@@ -114,9 +115,9 @@ pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
             let client = Client::new(Peer::new(ip, Scheme::Https, worker.trusted()), Some(served));
             // What ALPN agreed on is what is spoken; h2 never falls back to HTTP/1.
             if connection.alpn_protocol() == Some(provider::H2) {
-                http2(tls, client, &worker).await;
+                Box::pin(http2(tls, client, &worker)).await;
             } else {
-                http1(tls, client, &worker).await;
+                Box::pin(http1(tls, client, &worker)).await;
             }
         }
     }
@@ -156,7 +157,8 @@ fn service(
     let (proxy, clock) = (worker.proxy(), Rc::clone(clock));
     service_fn(move |request| {
         let (proxy, client, busy) = (Rc::clone(&proxy), Rc::clone(&client), clock.begin());
-        async move { Ok(proxy.handle(request, &client, busy).await) }
+        // hyper keeps room for the future of a request while there is none.
+        Box::pin(async move { Ok(proxy.handle(request, &client, busy).await) })
     })
 }
 
@@ -200,7 +202,7 @@ async fn http1<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Clien
     if let (None, Some(switched)) = (ended_in, switched) {
         let (io, held) = guarded.into_rest();
         let read = [parts.read_buf, held.into()].concat();
-        switched.run(Tunnel::new(io, read.into())).await;
+        Box::pin(switched.run(Tunnel::new(io, read.into()))).await;
         return;
     }
     let last_words = match (ended_in, guarded.refused()) {
