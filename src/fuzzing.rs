@@ -506,8 +506,7 @@ pub fn framing(bytes: &[u8]) {
                         assert!(some <= piece.len());
                         return (passed + some, Some(fault));
                     }
-                    // As if it were not granted.
-                    Scanned::Switch(some) => {
+                    Scanned::Message(some) => {
                         passed += some;
                         piece = &piece[some..];
                     }

@@ -21,6 +21,7 @@
 //! upstream       the application servers: one seam, Upstream::forward
 //! tls            both sides of TLS
 //! telemetry      the log, and every metric
+//! runtime        what a runtime of one thread lacks: tasks for hyper, bytes that were read too early
 //! -- 0  words and rules: pure; no async, no I/O, no clock
 //! outbound       the only request that may leave, and what it says about whom
 //! policy         who may pass, and the proof that it was asked
@@ -45,6 +46,7 @@ pub mod outbound;
 pub mod path;
 pub mod policy;
 pub mod proxy;
+pub mod runtime;
 pub mod secret;
 pub mod server;
 pub mod signal;

@@ -8,6 +8,8 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
+use super::single;
+
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -168,11 +170,6 @@ fn address(word: &str) -> Option<IpAddr> {
         .ok()
         .or_else(|| word.parse::<SocketAddr>().ok().map(|address| address.ip()))
         .map(|ip: IpAddr| ip.to_canonical())
-}
-
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
-    let mut lines = headers.get_all(name).iter();
-    lines.next().filter(|_| lines.next().is_none())
 }
 
 fn is_host(value: &HeaderValue) -> bool {

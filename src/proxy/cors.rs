@@ -3,9 +3,11 @@
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, HeaderName, ORIGIN, VARY,
+    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, Request};
+
+use crate::outbound::single;
 
 /// What our own answers have that a browser would keep from an application.
 const EXPOSED: HeaderValue = HeaderValue::from_static("WWW-Authenticate, Retry-After, X-Request-Id");
@@ -65,9 +67,4 @@ pub(super) fn requested_method<B>(request: &Request<B>) -> Option<Method> {
     }
     single(request.headers(), &ACCESS_CONTROL_REQUEST_METHOD)
         .and_then(|method| Method::from_bytes(method.as_bytes()).ok())
-}
-
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
-    let mut lines = headers.get_all(name).iter();
-    lines.next().filter(|_| lines.next().is_none())
 }

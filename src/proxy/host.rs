@@ -59,7 +59,10 @@ fn parse(bytes: &[u8]) -> Result<Authority, NoSingleHost> {
         .all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:%~".contains(&byte));
     let port_holds = match authority.as_str().strip_prefix(authority.host()) {
         Some("") => true,
-        Some(port) => port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()),
+        // As servers write it: digits, and no zero before them.
+        Some(port) => port
+            .strip_prefix(':')
+            .is_some_and(|port| port.parse::<u16>().is_ok_and(|number| number.to_string() == port)),
         // A user name stands before the host.
         None => false,
     };
@@ -109,6 +112,8 @@ mod tests {
             &["a:"],
             &["a:99999"],
             &["a:x"],
+            &["a:+80"],
+            &["a:00080"],
         ] {
             check("/", bad, None);
         }

@@ -42,8 +42,7 @@ use crate::slots::Slots;
 use crate::telemetry::metrics::{AuthenticationLabels, Metrics};
 use crate::tls::server::Served;
 use crate::upstream::body::{BodyBounds, RequestBody, UpstreamBody};
-use crate::upstream::tunnel::Tunnel;
-use crate::upstream::{Answer, Held, Upstream, UpstreamError, is_grpc};
+use crate::upstream::{Answer, Held, Tunnel, Upstream, UpstreamError, is_grpc};
 
 /// Everything that a worker needs to answer requests.
 #[derive(Debug)]
@@ -343,6 +342,8 @@ impl Proxy {
         self.metrics.upstream_answered(route.upstream.name(), took);
         match answer {
             Answer::Response(mut response) => {
+                // What an upstream of HTTP/1.0 leaves open is framed anew, so that a body that is cut never looks whole.
+                *response.version_mut() = Version::HTTP_11;
                 hop::strip_response(response.headers_mut());
                 outcome.answered(response.status(), took);
                 Ok(Passed::Response(response))

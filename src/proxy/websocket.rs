@@ -6,15 +6,15 @@ use std::fmt;
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::ext::Protocol;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tracing::debug;
 
 use super::outcome::Outcome;
-use crate::upstream::Held;
-use crate::upstream::tunnel::Tunnel;
+use crate::outbound::single;
+use crate::upstream::{Held, Tunnel};
 
 const WEBSOCKET: &str = "websocket";
 /// What each direction holds of bytes that the other side does not take yet.
@@ -85,11 +85,6 @@ pub(super) fn switch_http1<B>(response: &mut Response<B>) {
 pub(super) fn switch_http2<B>(response: &mut Response<B>) {
     *response.status_mut() = StatusCode::OK;
     response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
-}
-
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
-    let mut lines = headers.get_all(name).iter();
-    lines.next().filter(|_| lines.next().is_none())
 }
 
 fn names_upgrade(headers: &HeaderMap) -> bool {

@@ -36,7 +36,7 @@ pub(super) struct Clock {
     head_since: Cell<Option<Instant>>,
     requests: Cell<usize>,
     blocked_since: Cell<Option<Instant>>,
-    /// Whoever waits for the last request to end.
+    /// Whoever waits for the last answer to be out.
     waiting: RefCell<Option<Waker>>,
 }
 
@@ -62,9 +62,9 @@ impl Clock {
         }
     }
 
-    /// Ready once no request is under way.
-    pub(super) fn poll_done(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.requests.get() == 0 {
+    /// Ready once no request is under way, and nothing of its answer waits for the client to take it.
+    pub(super) fn poll_answered(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.requests.get() == 0 && self.blocked_since.get().is_none() {
             return Poll::Ready(());
         }
         self.waiting.replace(Some(cx.waker().clone()));
@@ -75,10 +75,20 @@ impl Clock {
     pub(super) fn wrote<T>(&self, outcome: Poll<T>) -> Poll<T> {
         match (&outcome, self.blocked_since.get()) {
             (Poll::Ready(_), None) | (Poll::Pending, Some(_)) => {}
-            (Poll::Ready(_), Some(_)) => self.blocked_since.set(None),
+            (Poll::Ready(_), Some(_)) => {
+                self.blocked_since.set(None);
+                self.wake();
+            }
             (Poll::Pending, None) => self.blocked_since.set(Some(Instant::now())),
         }
         outcome
+    }
+
+    fn wake(&self) {
+        let waiting = self.waiting.take();
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
     }
 
     /// Part of a head has come, and not yet the end of it.
@@ -110,10 +120,7 @@ impl Drop for Busy {
         self.0.requests.set(left);
         if left == 0 {
             self.0.idle_since.set(Instant::now());
-            let waiting = self.0.waiting.take();
-            if let Some(waiting) = waiting {
-                waiting.wake();
-            }
+            self.0.wake();
         }
     }
 }

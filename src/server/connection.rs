@@ -5,12 +5,13 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::{debug, info};
 
+use super::Limits;
 use super::clock::{Busy, Clock, Overdue, Phase};
 use super::frames::Frames;
 use super::gather;
@@ -31,8 +33,8 @@ use crate::outbound::forwarded::{Peer, Scheme};
 use crate::proxy::Client;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::rejection::Rejection;
+use crate::runtime::{OnThisThread, Replay};
 use crate::tls::provider;
-use crate::upstream::tunnel::Tunnel;
 
 /// What h2 may hold of responses that a client does not read, for each stream.
 const H2_SEND_BUFFER: usize = 64 * 1024;
@@ -68,9 +70,12 @@ pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
         debug!(%problem, "TCP_NODELAY");
     }
     let limits = worker.limits();
-    let ip = if worker.expects_proxy_header() && worker.trusted().contains(address.ip()) {
+    let trusted = worker.trusted();
+    let (ip, believed) = if worker.expects_proxy_header() && trusted.contains(address.ip()) {
         match unless_draining(&worker, timeout(limits.header_timeout, proxy_protocol::read(&mut tcp))).await {
-            Some(Ok(Ok(client))) => client.unwrap_or(address.ip()),
+            Some(Ok(Ok(Some(client)))) => (client, Arc::clone(trusted)),
+            // Whoever is behind it is nobody that the balancer would speak for: its own health checks, or what it could not name.
+            Some(Ok(Ok(None))) => (address.ip(), Arc::default()),
             Some(Ok(Err(problem))) => {
                 info!(proxy.ip = %address.ip(), %problem, "a trusted proxy began without a PROXY protocol header");
                 return;
@@ -78,17 +83,19 @@ pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
             Some(Err(_)) | None => return,
         }
     } else {
-        address.ip()
+        (address.ip(), Arc::clone(trusted))
     };
     match worker.tls() {
         None => {
-            let client = Client::new(Peer::new(ip, Scheme::Http, worker.trusted()), None);
-            let patience = limits.header_timeout.max(limits.idle_timeout);
-            let begun = timeout(patience, begins_with_preface(&tcp));
-            match unless_draining(&worker, begun).await {
-                Some(Ok(Ok(true))) => Box::pin(http2(tcp, client, &worker)).await,
-                Some(Ok(Ok(false))) => Box::pin(http1(tcp, client, &worker)).await,
-                Some(Ok(Err(_)) | Err(_)) | None => {}
+            let client = Client::new(Peer::new(ip, Scheme::Http, &believed), None);
+            match unless_draining(&worker, spoken(&mut tcp, &limits)).await {
+                Some(Ok((Spoken::Http2, read))) => Box::pin(http2(Replay::new(tcp, read), client, &worker)).await,
+                Some(Ok((Spoken::Http1, read))) => Box::pin(http1(Replay::new(tcp, read), client, &worker)).await,
+                Some(Ok((Spoken::TooLittle, _))) => {
+                    let words = worker.proxy().refuse_head(&client.peer, &Rejection::HeadTooSlow);
+                    end(tcp, Some(words), true).await;
+                }
+                Some(Err(_)) | None => {}
             }
         }
         Some(acceptor) => {
@@ -112,7 +119,7 @@ pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
                 .metrics()
                 .handshake_ended(if resumed { "resumed" } else { "full" });
             let served = acceptor.hosts.served(connection.server_name());
-            let client = Client::new(Peer::new(ip, Scheme::Https, worker.trusted()), Some(served));
+            let client = Client::new(Peer::new(ip, Scheme::Https, &believed), Some(served));
             // What ALPN agreed on is what is spoken; h2 never falls back to HTTP/1.
             if connection.alpn_protocol() == Some(provider::H2) {
                 Box::pin(http2(tls, client, &worker)).await;
@@ -123,22 +130,45 @@ pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
     }
 }
 
-/// Whether a cleartext client speaks HTTP/2 with prior knowledge (RFC 9113, section 3.3). `PRI` is no method of HTTP/1.
-async fn begins_with_preface(tcp: &TcpStream) -> io::Result<bool> {
+/// What a cleartext client speaks.
+enum Spoken {
+    Http1,
+    Http2,
+    /// It began, and did not go on until anybody could tell.
+    TooLittle,
+}
+
+/// Finds out whether a cleartext client speaks HTTP/2 with prior knowledge (RFC 9113, section 3.3), and hands back what was read for
+/// that. `PRI` is no method of HTTP/1.
+async fn spoken(tcp: &mut TcpStream, limits: &Limits) -> io::Result<(Spoken, Bytes)> {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0";
     let mut seen = [0; PREFACE.len()];
-    loop {
-        let count = tcp.peek(&mut seen).await?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+    let mut count = timeout(limits.idle_timeout, read_some(tcp, &mut seen)).await??;
+    let rest = async {
+        while count < PREFACE.len() && seen[..count] == PREFACE[..count] {
+            count += read_some(tcp, &mut seen[count..]).await?;
         }
-        if seen[..count] != PREFACE[..count] {
-            return Ok(false);
+        io::Result::Ok(())
+    };
+    let spoken = match timeout(limits.header_timeout, rest).await {
+        Err(_) => Spoken::TooLittle,
+        Ok(done) => {
+            done?;
+            if seen[..count] == *PREFACE {
+                Spoken::Http2
+            } else {
+                Spoken::Http1
+            }
         }
-        if count == PREFACE.len() {
-            return Ok(true);
-        }
-        sleep(Duration::from_millis(5)).await;
+    };
+    Ok((spoken, Bytes::copy_from_slice(&seen[..count])))
+}
+
+/// Reads one byte at least.
+async fn read_some(tcp: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    match tcp.read(buffer).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        count => Ok(count),
     }
 }
 
@@ -179,45 +209,59 @@ async fn http1<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Clien
     let mut overdue = pin!(Overdue::new(clock, &limits));
     let mut draining = pin!(draining(worker.stage()));
     let mut told = false;
-    // `None`: hyper ended it. Else it is ended here, in that phase.
-    let ended_in = poll_fn(|cx| {
+    let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
-            log_end(ended);
-            return Poll::Ready(None);
+            return Poll::Ready(Ended::ByParser(ended));
         }
         if !told && draining.as_mut().poll(cx).is_ready() {
             told = true;
             if let idle @ Phase::Idle(_) = overdue.phase() {
-                return Poll::Ready(Some(idle));
+                return Poll::Ready(Ended::Here(idle));
             }
             Pin::new(&mut connection).graceful_shutdown();
             cx.waker().wake_by_ref();
         }
-        overdue.as_mut().poll(cx).map(Some)
+        overdue.as_mut().poll(cx).map(Ended::Here)
     })
     .await;
     let parts = connection.into_parts();
     let guarded = parts.io;
     let switched = client.switched.take();
-    if let (None, Some(switched)) = (ended_in, switched) {
-        let (io, held) = guarded.into_rest();
-        let read = [parts.read_buf, held.into()].concat();
-        Box::pin(switched.run(Tunnel::new(io, read.into()))).await;
-        return;
-    }
-    let last_words = match (ended_in, guarded.refused()) {
-        (_, Some(fault)) => Some(proxy.refuse_head(&client.peer, &rejection(fault))),
-        (Some(Phase::Head(_)), None) => Some(proxy.refuse_head(&client.peer, &Rejection::HeadTooSlow)),
-        (None | Some(_), None) => None,
+    let refused = guarded.refused().map(rejection);
+    let may_send_more = guarded.may_send_more();
+    let (io, held) = guarded.into_rest();
+    let refusal = match (ended, switched) {
+        // The head that tells of it is out.
+        (Ended::ByParser(Ok(())), Some(switched)) => {
+            let read = [parts.read_buf, held.into()].concat();
+            return Box::pin(switched.run(Replay::new(io, read.into()))).await;
+        }
+        (Ended::ByParser(ended), _) => {
+            log_end(ended);
+            refused
+        }
+        (Ended::Here(Phase::Head(_)), _) => Some(refused.unwrap_or(Rejection::HeadTooSlow)),
+        (Ended::Here(Phase::Idle(_) | Phase::Busy | Phase::Blocked(_)), _) => refused,
     };
-    let unread = last_words.is_some() || guarded.is_mid_message();
-    let mut io = guarded.into_inner();
+    let words = refusal.map(|refusal| proxy.refuse_head(&client.peer, &refusal));
+    end(io, words, may_send_more).await;
+}
+
+/// Who ended a connection of HTTP/1.
+enum Ended {
+    ByParser(hyper::Result<()>),
+    /// In that phase, which lasted too long.
+    Here(Phase),
+}
+
+/// Says some last words, and closes so that they are heard.
+async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Option<Bytes>, may_send_more: bool) {
     let end = async {
-        if let Some(words) = last_words {
+        if let Some(words) = words {
             io.write_all(&words).await?;
         }
         io.shutdown().await?;
-        if unread {
+        if may_send_more {
             linger(&mut io).await?;
         }
         io::Result::Ok(())
@@ -331,15 +375,5 @@ async fn draining(mut stage: watch::Receiver<Stage>) {
 fn log_end(ended: hyper::Result<()>) {
     if let Err(problem) = ended {
         debug!(%problem, "a connection ended");
-    }
-}
-
-/// Runs the streams of a connection on the worker that has it.
-#[derive(Debug, Clone, Copy)]
-struct OnThisThread;
-
-impl<F: Future<Output = ()> + 'static> Executor<F> for OnThisThread {
-    fn execute(&self, stream: F) {
-        tokio::task::spawn_local(stream);
     }
 }

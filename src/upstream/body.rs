@@ -109,13 +109,7 @@ impl RequestBody {
 
     /// Another body, if this one is empty.
     pub(super) fn empty_copy(&self) -> Option<Self> {
-        self.is_end_stream().then(|| Self {
-            incoming: None,
-            bounds: self.bounds,
-            taken: 0,
-            silence: None,
-            progress: self.progress.clone(),
-        })
+        self.is_end_stream().then(Self::none)
     }
 
     pub(super) fn progress(&self) -> Progress {

@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HOST, TE, TRANSFER_ENCODING};
-use http::uri::{Authority, Scheme, Uri};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::body::{BodyFault, Progress, RequestBody, UpstreamBody};
-use super::connector::{self, ConnectError};
+use super::connector::{self, ConnectError, Tunnel};
 use super::pool::{Held, Lease, Pool};
-use super::tunnel::Tunnel;
 use super::{Balance, Check, HostMode, Settings, Transport};
 use crate::outbound::Outbound;
 
@@ -34,7 +33,7 @@ pub struct Upstream {
 struct Inner {
     settings: Settings,
     pools: Box<[Rc<Pool>]>,
-    turn: Cell<usize>,
+    turn: Cell<u32>,
     /// What is left for sending again.
     budget: Cell<u32>,
 }
@@ -138,12 +137,7 @@ impl Upstream {
         let settings = &self.inner.settings;
         let mut slot = Some(settings.in_flight.take().ok_or(UpstreamError::Full)?);
         let switches = request.switches();
-        let mut request = request.into_request();
-        if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
-            // Said in so many words: hyper would take a GET of unknown length for one without a body, and drop it.
-            let chunked = HeaderValue::from_static("chunked");
-            request.headers_mut().insert(TRANSFER_ENCODING, chunked);
-        }
+        let mut request = framed(request.into_request());
         let progress = request.body().progress();
         let bound = response_timeout.unwrap_or(settings.response_timeout);
         let mut tries = settings.retries;
@@ -161,6 +155,8 @@ impl Upstream {
                     return Err(UpstreamError::NoUpgrade);
                 }
                 request = for_http2(request, &lease.pool.server.transport);
+            } else if request.version() == Version::HTTP_2 {
+                request = for_http1(request);
             }
             lease.sender.set_switches(switches);
             // A copy is made only where it may be needed: what may have reached its server is sent again only if it may be repeated.
@@ -255,40 +251,34 @@ impl Upstream {
         if pools.len() == 1 {
             return 0;
         }
-        let usable: Vec<usize> = (0..pools.len()).filter(|at| pools[*at].health.is_usable()).collect();
-        let among = if usable.is_empty() {
-            (0..pools.len()).collect()
-        } else {
-            usable
-        };
-        let pick = |at: usize| among[at % among.len()];
+        let all = || (0..pools.len()).filter(|at| pools[*at].health.is_usable());
+        let count = all().count();
+        // Where none is usable, all are asked all the same.
+        let nth = |nth: usize| if count == 0 { nth } else { all().nth(nth).unwrap_or(0) };
+        let count = if count == 0 { pools.len() } else { count };
+        let weight = |at: usize| pools[at].server.weight;
         match self.inner.settings.balance {
             Balance::RoundRobin => {
-                let total: u32 = among.iter().map(|at| pools[*at].server.weight).sum();
+                let total: u32 = (0..count).map(|at| weight(nth(at))).sum();
                 let turn = self.inner.turn.get();
                 self.inner.turn.set(turn.wrapping_add(1));
-                let mut left = u32::try_from(turn % total.max(1) as usize).unwrap_or_default();
-                for at in &among {
-                    let weight = pools[*at].server.weight;
-                    if left < weight {
-                        return *at;
-                    }
-                    left -= weight;
+                let mut left = turn % total.max(1);
+                let mut at = 0;
+                while left >= weight(nth(at)) {
+                    left -= weight(nth(at));
+                    at += 1;
                 }
-                pick(0)
+                nth(at)
             }
+            Balance::LeastRequest if count == 1 => nth(0),
             Balance::LeastRequest => {
-                let one = fastrand::usize(..among.len());
-                let other = one + 1 + fastrand::usize(..among.len().max(2) - 1);
-                let (one, other) = (pick(one), pick(other));
+                let first = fastrand::usize(..count);
+                let second = (first + fastrand::usize(1..count)) % count;
+                let (one, other) = (nth(first), nth(second));
                 let (load, others) = (pools[one].load(), pools[other].load());
                 // Equally busy: as heavy as they are.
-                let weights = (pools[one].server.weight, pools[other].server.weight);
-                if others < load || others == load && fastrand::u32(..(weights.0 + weights.1).max(1)) < weights.1 {
-                    other
-                } else {
-                    one
-                }
+                let even = others == load && fastrand::u32(..weight(one) + weight(other)) < weight(other);
+                if others < load || even { other } else { one }
             }
         }
     }
@@ -322,6 +312,9 @@ impl Inner {
             HostMode::Preserve | HostMode::Server => pool.host.clone(),
         };
         request.headers_mut().insert(HOST, host);
+        if let Some((name, value)) = &self.settings.secret_header {
+            request.headers_mut().insert(name, value.clone());
+        }
         if sender.is_http2() {
             request = for_http2(request, &pool.server.transport);
         }
@@ -359,6 +352,33 @@ fn name_of(transport: &Transport, authority: &Authority) -> String {
         Transport::Unix(path) => path.display().to_string(),
         Transport::Http | Transport::Https | Transport::H2c => authority.to_string(),
     }
+}
+
+/// Says in so many words that a body of unknown length comes: hyper would take such a GET for one without a body, and drop it.
+fn framed(mut request: Request<RequestBody>) -> Request<RequestBody> {
+    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
+    request
+}
+
+/// Undoes [`for_http2`], where a request goes on to a server that speaks HTTP/1.1.
+fn for_http1(mut request: Request<RequestBody>) -> Request<RequestBody> {
+    *request.version_mut() = Version::HTTP_11;
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    let host = parts
+        .authority
+        .take()
+        .and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    let target = parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(target);
+    let headers = request.headers_mut();
+    headers.remove(TE);
+    if let Some(host) = host {
+        headers.insert(HOST, host);
+    }
+    framed(request)
 }
 
 /// HTTP/2 has the host in its target, and no framing of its own in fields (RFC 9113, sections 8.2.2 and 8.3.1).
@@ -434,4 +454,39 @@ fn no_response(error: hyper::Error) -> UpstreamError {
     fault
         .copied()
         .map_or(UpstreamError::NoResponse(error), UpstreamError::RequestBody)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_goes_from_one_protocol_to_the_other_and_back() {
+        let mut request = Request::new(RequestBody::none());
+        *request.method_mut() = Method::DELETE;
+        *request.uri_mut() = Uri::from_static("/a%2Fb?c=d");
+        let headers = request.headers_mut();
+        headers.insert(HOST, HeaderValue::from_static("Api.example:8443"));
+        headers.insert("content-type", HeaderValue::from_static("application/grpc+proto"));
+        let before = request.headers().clone();
+
+        let there = for_http2(request, &Transport::Https);
+        assert_eq!(there.uri().to_string(), "https://Api.example:8443/a%2Fb?c=d");
+        assert_eq!((there.version(), there.headers().get(HOST)), (Version::HTTP_2, None));
+        assert_eq!(there.headers()[TE], "trailers");
+
+        let back = for_http1(there);
+        assert_eq!(
+            (back.uri().to_string().as_str(), back.version()),
+            ("/a%2Fb?c=d", Version::HTTP_11)
+        );
+        assert_eq!((back.method(), back.headers()), (&Method::DELETE, &before));
+    }
+
+    #[test]
+    fn grpc_is_known_by_its_content_type_alone() {
+        let is = |kind: &'static str| is_grpc(Some(&HeaderValue::from_static(kind)));
+        assert!(is("application/grpc") && is("application/grpc+proto") && is("application/grpc;x=y"));
+        assert!(!is("application/grpc-web") && !is("application/json") && !is_grpc(None));
+    }
 }

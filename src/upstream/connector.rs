@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use hyper::client::conn::{http1, http2};
-use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,8 +16,8 @@ use tokio_rustls::TlsConnector;
 use tracing::debug;
 
 use super::pool::{Http1, Sender};
-use super::tunnel::Tunnel;
 use super::{Server, Tls, Transport};
+use crate::runtime::{OnThisThread, Replay};
 
 /// Most fields of a response's head. Applications set more than clients do: cookies, policies, tracing.
 const MOST_HEADERS: usize = 256;
@@ -29,6 +28,14 @@ const H2: &[u8] = b"h2";
 /// How much of a response an HTTP/2 server may send ahead: for each stream, and for the connection.
 const H2_STREAM_WINDOW: u32 = 256 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// A connection whose protocol was switched, with what had been read of it before.
+pub type Tunnel = Replay<Box<dyn Io>>;
+
+/// Bytes both ways, over whatever they come.
+pub trait Io: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -49,23 +56,26 @@ pub enum ConnectError {
 
 /// Opens a connection; it is driven by a task of this worker until it ends.
 pub(super) async fn connect(server: &Server, tls: Option<&Tls>) -> Result<Sender, ConnectError> {
-    if let Transport::Unix(path) = &server.transport {
-        return start_http1(UnixStream::connect(path).await?).await;
-    }
     let host = server.authority.host();
     let address = host.trim_start_matches('[').trim_end_matches(']');
-    let tcp = TcpStream::connect((address, server.authority.port_u16().unwrap_or(80))).await?;
-    tcp.set_nodelay(true)?;
+    let tcp = async || -> io::Result<TcpStream> {
+        let tcp = TcpStream::connect((address, server.authority.port_u16().unwrap_or(80))).await?;
+        tcp.set_nodelay(true)?;
+        Ok(tcp)
+    };
     match &server.transport {
-        Transport::Http | Transport::Unix(_) => start_http1(tcp).await,
-        Transport::H2c => start_http2(tcp).await,
+        Transport::Unix(path) => start_http1(UnixStream::connect(path).await?).await,
+        Transport::Http => start_http1(tcp().await?).await,
+        Transport::H2c => start_http2(tcp().await?).await,
         Transport::Https => {
             let tls = tls.ok_or(ConnectError::NoRoots)?;
             let name = match &tls.server_name {
                 Some(name) => name.clone(),
                 None => ServerName::try_from(address.to_owned()).map_err(|_| ConnectError::Name(address.to_owned()))?,
             };
-            let connection = TlsConnector::from(tls.config.clone()).connect(name, tcp).await?;
+            let connection = TlsConnector::from(tls.config.clone())
+                .connect(name, tcp().await?)
+                .await?;
             if connection.get_ref().1.alpn_protocol() == Some(H2) {
                 start_http2(connection).await
             } else {
@@ -93,7 +103,8 @@ where
             Ok(()) if !switched.get() => {}
             Ok(()) => {
                 let parts = connection.into_parts();
-                let _ = hand_over.send(Tunnel::new(parts.io.into_inner(), parts.read_buf));
+                let io: Box<dyn Io> = Box::new(parts.io.into_inner());
+                let _ = hand_over.send(Replay::new(io, parts.read_buf));
             }
         }
     });
@@ -120,14 +131,4 @@ where
         }
     });
     Ok(Sender::Http2(sender))
-}
-
-/// Runs the tasks of a connection on the worker that has it.
-#[derive(Debug, Clone, Copy)]
-struct OnThisThread;
-
-impl<F: Future + 'static> Executor<F> for OnThisThread {
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
-    }
 }

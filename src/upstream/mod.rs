@@ -5,7 +5,6 @@ mod client;
 mod connector;
 mod health;
 mod pool;
-pub mod tunnel;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use http::uri::Authority;
 use rustls::ClientConfig;
 
 pub use self::client::{Answer, Upstream, UpstreamError, is_grpc};
+pub use self::connector::Tunnel;
 pub use self::pool::Held;
 use crate::slots::Slots;
 

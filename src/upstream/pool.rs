@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::body::RequestBody;
+use super::connector::Tunnel;
 use super::health::Health;
-use super::tunnel::Tunnel;
 use super::{Server, Transport};
 use crate::slots::Slot;
 
@@ -153,12 +153,13 @@ impl Pool {
 /// `Host` without the port that its scheme implies.
 fn host_value(server: &Server) -> String {
     let implied = match server.transport {
-        Transport::Http | Transport::H2c => Some(80),
-        Transport::Https => Some(443),
-        Transport::Unix(_) => server.authority.port_u16(),
+        Transport::Http | Transport::H2c => 80,
+        Transport::Https => 443,
+        // A socket file has no port, and its authority none either.
+        Transport::Unix(_) => return server.authority.to_string(),
     };
     match server.authority.port_u16() {
-        Some(_) if server.authority.port_u16() == implied => server.authority.host().to_owned(),
+        Some(port) if port == implied => server.authority.host().to_owned(),
         _ => server.authority.to_string(),
     }
 }

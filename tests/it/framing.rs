@@ -1,13 +1,13 @@
 //! One reading of every HTTP/1 message, or none: what is refused is answered as everything else is, and goes nowhere.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::harness::client::Conn;
-use crate::harness::{Config, Gate, RecordingUpstream, config, get};
+use crate::harness::{Config, Gate, Next, RecordingUpstream, config, get};
 
 const GOOD: &str = "GET /first HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -496,4 +496,40 @@ fn the_parser_behind_the_guard_has_nothing_to_say() {
         .iter()
         .fold((0, 0), |(good, bad), one| (good + one[2], bad + one[4]));
     assert!(good > 300 && bad > 1000, "{good} and {bad}");
+}
+
+/// The end of an answer may wait in our own buffers, if the system's happen to be full just before it: so, of many sizes, some.
+#[test]
+fn a_refused_message_waits_until_a_slow_reader_has_the_answer_before_it() {
+    let upstream = RecordingUpstream::start();
+    upstream.answers(|mut exchange| {
+        exchange.read_body();
+        let kibs: usize = exchange.head.first.split(['/', ' ']).nth(2).unwrap().parse().unwrap();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Length: {}\r\n\r\n",
+            kibs * 1024
+        );
+        exchange.write([head.as_bytes(), &vec![b'x'; kibs * 1024]].concat());
+        Next::Close
+    });
+    let gate = Gate::start(&config().app(&upstream).public("/*"));
+    let read = |kibs: usize| {
+        let mut tcp = std::net::TcpStream::connect(gate.address).unwrap();
+        socket2::SockRef::from(&tcp).set_recv_buffer_size(64 * 1024).unwrap();
+        tcp.write_all(format!("GET /{kibs} HTTP/1.1\r\nHost: localhost\r\n\r\nX\0").as_bytes())
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(700));
+        let mut answers = Vec::new();
+        tcp.read_to_end(&mut answers).unwrap();
+        let body = answers.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        let (body, refusal) = answers[body..].split_at((kibs * 1024).min(answers.len() - body));
+        let whole = body.len() == kibs * 1024 && body.iter().all(|byte| *byte == b'x');
+        assert!(whole, "the answer of {kibs} KiB was cut off");
+        assert!(refusal.starts_with(b"HTTP/1.1 400 "), "{kibs} KiB");
+    };
+    std::thread::scope(|scope| {
+        for at in 0..60 {
+            scope.spawn(move || read(2000 + at * 40));
+        }
+    });
 }

@@ -186,3 +186,30 @@ fn a_client_that_takes_nothing_is_let_go() {
     }
     assert_eq!(conn.wire.up_to(left).unwrap().len(), left);
 }
+
+#[test]
+fn a_connection_that_may_still_become_http2_has_its_deadline_and_its_end() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&limited(&upstream, &["header_timeout = \"300ms\""]));
+    // `P` could be the beginning of a POST, or of HTTP/2's preface.
+    for begun in ["P", "PRI * HTTP/2."] {
+        let mut conn = gate.connect();
+        assert_eq!(conn.send(begun).reply().status, 408, "{begun}");
+        assert!(conn.wire.closes());
+    }
+    let gate = Gate::start(&limited(&upstream, &["header_timeout = \"60s\""]));
+    let mut conn = gate.connect();
+    conn.send("P");
+    wait_until("it is there", Duration::from_secs(5), || {
+        gate.metric("authgate_connections") == 1.0
+    });
+    drop(conn);
+    wait_until("it is gone", Duration::from_secs(5), || {
+        gate.metric("authgate_connections") == 0.0
+    });
+    let mut conn = gate.connect();
+    for byte in "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".bytes() {
+        conn.send([byte]);
+    }
+    assert_eq!(conn.reply().status, 200);
+}

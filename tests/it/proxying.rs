@@ -1,6 +1,6 @@
 //! Requests and responses on their way: whole, streamed, cut, late.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -359,4 +359,58 @@ fn events_are_never_held_back() {
             next.send(()).unwrap();
         }
     });
+}
+
+#[test]
+fn a_client_that_sent_a_byte_too_many_is_missed_all_the_same() {
+    let upstream = RecordingUpstream::start();
+    upstream.answers(|exchange| {
+        // Until the gateway hangs up.
+        let _ = exchange.wire.stream.read(&mut [0; 1]);
+        Next::Close
+    });
+    let gate = Gate::start(&public(&upstream));
+    for ahead in ["G", "GET /y HTTP/1.1\r\nHost: localhost\r\n\r\n", "\0"] {
+        let mut conn = gate.connect();
+        conn.send([get("/x").bytes(), ahead.into()].concat());
+        wait_until("it is under way", Duration::from_secs(5), || upstream.open() == 1);
+        drop(conn);
+        wait_until("it is cancelled", Duration::from_secs(5), || upstream.open() == 0);
+    }
+}
+
+#[test]
+fn an_upstream_of_http_1_0_is_told_as_http_1_1() {
+    let upstream = RecordingUpstream::start();
+    upstream.says("HTTP/1.0 200 OK\r\nX-Upstream: 1\r\n\r\nuntil the end");
+    let gate = Gate::start(&public(&upstream));
+    let reply = gate.get("/x");
+    assert_eq!(
+        (reply.text().as_str(), reply.head.first.as_str()),
+        ("until the end", "HTTP/1.1 200 OK")
+    );
+    assert_eq!(
+        reply.header("transfer-encoding"),
+        Some("chunked"),
+        "so that a body that is cut can be told from a whole one"
+    );
+}
+
+#[test]
+fn a_client_that_is_still_sending_is_not_cut_off() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream));
+    for _ in 0..5 {
+        let mut tcp = std::net::TcpStream::connect(gate.address).unwrap();
+        let request = get("/x").header("Connection", "close").bytes();
+        tcp.write_all(&[request, vec![b'x'; 100_000]].concat()).unwrap();
+        // What is behind a request that closes is never read as one. A reset in its place could cost the client its answer.
+        let mut answer = Vec::new();
+        tcp.read_to_end(&mut answer).unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200 "));
+        for _ in 0..3 {
+            tcp.write_all(b"still sending").expect("somebody listens for a while");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
 }

@@ -11,6 +11,19 @@ use crate::harness::pki::Pki;
 use crate::harness::upstream::closed_port;
 use crate::harness::{Config, Gate, Next, RecordingUpstream, config, get, post};
 
+/// From now on, `/slow` is answered once for each release.
+fn slow(upstream: &RecordingUpstream) -> mpsc::Sender<()> {
+    let (release, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    upstream.answers(move |exchange| {
+        if exchange.head.first.contains("/slow") {
+            let _ = wait.lock().unwrap().recv_timeout(Duration::from_secs(10));
+        }
+        exchange.ok()
+    });
+    release
+}
+
 fn public(upstream: &RecordingUpstream) -> Config {
     config().app(upstream).public("/*")
 }
@@ -202,14 +215,7 @@ fn a_request_that_may_be_repeated_survives_a_connection_that_ends() {
 #[test]
 fn a_late_answer_is_never_waited_for_twice() {
     let upstream = RecordingUpstream::start();
-    let (release, wait) = mpsc::channel::<()>();
-    let wait = Mutex::new(wait);
-    upstream.answers(move |exchange| {
-        if exchange.head.first.contains("/slow") {
-            let _ = wait.lock().unwrap().recv_timeout(Duration::from_secs(10));
-        }
-        exchange.ok()
-    });
+    let release = slow(&upstream);
     let gate = Gate::start(
         &public(&upstream)
             .with("response_timeout = \"300ms\"")
@@ -243,14 +249,7 @@ fn a_server_that_cannot_be_reached_is_left_alone() {
 #[test]
 fn an_upstream_has_so_many_requests_and_no_more() {
     let upstream = RecordingUpstream::start();
-    let (release, wait) = mpsc::channel::<()>();
-    let wait = Mutex::new(wait);
-    upstream.answers(move |exchange| {
-        if exchange.head.first.contains("/slow") {
-            let _ = wait.lock().unwrap().recv_timeout(Duration::from_secs(10));
-        }
-        exchange.ok()
-    });
+    let release = slow(&upstream);
     let gate = Gate::start(&public(&upstream).with("in_flight = 1"));
     let mut slow = gate.connect();
     slow.send(get("/slow").bytes());
@@ -368,4 +367,26 @@ fn a_connection_that_a_server_has_closed_is_not_kept() {
     crate::harness::wait_until("no socket is left over", Duration::from_secs(10), || {
         sockets() <= before
     });
+}
+
+#[test]
+fn a_request_may_go_on_from_http2_to_http1() {
+    let h2 = H2Server::start(None, |_, _| Answer::ok("h2".to_owned()));
+    let h1 = RecordingUpstream::start();
+    let gate = Gate::start(
+        &config()
+            .server("workers = 1")
+            .upstream("app", &[h2.url(), h1.url()])
+            .with("balance = \"round-robin\"")
+            .public("/*"),
+    );
+    let mut conn = gate.connect();
+    assert_eq!(conn.call(&get("/x").host("api.example")).text(), "h2");
+    drop(h2);
+    for _ in 0..8 {
+        assert_eq!(conn.call(&get("/x?y=1").host("api.example")).status, 200);
+        let seen = h1.last();
+        assert_eq!((seen.line(), seen.header("host")), ("GET /x?y=1", Some("api.example")));
+        assert_eq!(seen.header("te"), None);
+    }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Bounds {
 const LONGEST_TARGET: usize = 60_000;
 /// No method that anybody has registered is longer than half of this.
 const LONGEST_METHOD: usize = 64;
+/// No field that anybody has registered has a name of more than 40 bytes; the parser behind takes fewer than 65,536.
+const LONGEST_NAME: usize = 8 * 1024;
 /// Digits of a length; more would not fit into 64 bits.
 const MOST_DIGITS: u8 = 19;
 const CHUNKED: &[u8] = b"chunked";
@@ -27,8 +29,6 @@ pub(super) enum Body {
     Length(u64),
     /// It comes in chunks.
     Chunked,
-    /// There is none, and HTTP may end here: another protocol was asked for.
-    MaySwitch,
 }
 
 /// A head that has begun.
@@ -49,7 +49,6 @@ pub(super) struct Head {
     has_host: bool,
     length: Option<u64>,
     chunked: bool,
-    has_upgrade: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +127,6 @@ impl Head {
             has_host: false,
             length: None,
             chunked: false,
-            has_upgrade: false,
         })
     }
 
@@ -246,6 +244,9 @@ impl Head {
                 Ok(State::Value)
             }
             (State::Name, byte) if is_token(byte) => {
+                if self.name_length == LONGEST_NAME {
+                    return Err(Fault::HeadTooLarge);
+                }
                 self.name_byte(byte);
                 Ok(State::Name)
             }
@@ -287,7 +288,6 @@ impl Head {
             b"host" if self.has_host => return malformed(TWICE),
             name => {
                 self.has_host |= name == b"host";
-                self.has_upgrade |= name == b"upgrade";
                 Field::Plain
             }
         };
@@ -338,7 +338,6 @@ impl Head {
             (true, Some(_)) => malformed("Transfer-Encoding beside Content-Length"),
             (true, None) if self.minor == 0 => malformed("Transfer-Encoding on HTTP/1.0"),
             (true, None) => Ok(Body::Chunked),
-            (false, None | Some(0)) if self.has_upgrade && self.minor == 1 => Ok(Body::MaySwitch),
             (false, length) => Ok(Body::Length(length.unwrap_or(0))),
         }
     }

@@ -1,6 +1,9 @@
 //! What stands between a client's HTTP/1 bytes and the parser: [`Guarded`] lets through what can be read in one way only, unchanged,
 //! and nothing of what cannot ([`scan`]). It also notes where heads begin and end, which is what deadlines are about.
 //!
+//! Behind each message it waits for the answer: only then is it known whether what follows is another message, or the bytes of a
+//! WebSocket. Until then it reads on, so that a client that is gone is noticed, and keeps what it reads.
+//!
 //! Once something was refused, the parser finds the end of the connection there. Its own last words are never needed, so that
 //! every answer is one of ours.
 
@@ -25,6 +28,8 @@ use super::clock::Clock;
 
 /// What is read at once: a TLS record holds no more.
 const PIECE: usize = 16 * 1024;
+/// What is kept of what comes behind a message that is not answered yet.
+const MOST_HELD: usize = 16 * 1024;
 
 /// A client's connection, guarded.
 #[derive(Debug)]
@@ -32,25 +37,24 @@ pub(super) struct Guarded<T> {
     io: T,
     clock: Rc<Clock>,
     scanner: Scanner,
-    end: End,
-    /// What came behind a request for another protocol, until it is known whose it is.
+    may_read: MayRead,
+    /// What came behind a message that is not answered yet.
     held: Vec<u8>,
+    /// The client will send nothing more.
+    ended: bool,
 }
 
-/// Whether more may be read.
+/// Whether the parser may read more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// Yes.
-    NotYet,
+enum MayRead {
+    Yes,
+    /// Not until the message that has ended is answered. A parser that does not come back for more has said `Connection: close`, and
+    /// nothing may follow that (RFC 9112, section 9.6).
+    OnceAnswered,
     /// No: a head was refused.
-    Head(Fault),
-    /// No: a head was refused, and the parser has come to where it would be. It is to be answered. A parser that does not come there
-    /// has said `Connection: close` before, and nothing may follow that (RFC 9112, section 9.6).
-    HeadAwaited(Fault),
+    RefusedHead(Fault),
     /// No: the framing of a body broke, and whoever reads it will find out.
-    Body,
-    /// Not until a request for another protocol is answered.
-    Switching,
+    BrokenBody,
 }
 
 impl<T> Guarded<T> {
@@ -59,53 +63,49 @@ impl<T> Guarded<T> {
             io,
             clock,
             scanner: Scanner::new(bounds),
-            end: End::NotYet,
+            may_read: MayRead::Yes,
             held: Vec::new(),
+            ended: false,
         }
     }
 
     /// The head that is to be answered with a refusal, if one is.
     pub(super) fn refused(&self) -> Option<Fault> {
-        match self.end {
-            End::HeadAwaited(fault) => Some(fault),
-            End::NotYet | End::Head(_) | End::Body | End::Switching => None,
+        match self.may_read {
+            MayRead::RefusedHead(fault) => Some(fault),
+            MayRead::Yes | MayRead::OnceAnswered | MayRead::BrokenBody => None,
         }
     }
 
     /// Whether the client may still be sending what nobody will read.
-    pub(super) fn is_mid_message(&self) -> bool {
-        self.end != End::NotYet || self.scanner.in_body() || self.scanner.in_head()
+    pub(super) fn may_send_more(&self) -> bool {
+        !self.ended
     }
 
-    pub(super) fn into_inner(self) -> T {
-        self.io
-    }
-
-    /// The IO, and what was read of it beyond the request for another protocol.
+    /// The IO, and what was read of it behind the last message.
     pub(super) fn into_rest(self) -> (T, Vec<u8>) {
         (self.io, self.held)
-    }
-
-    /// The end of what the parser may read; in the middle of another request it would look like a client that is gone.
-    fn poll_awaited(&mut self, cx: &Context<'_>, fault: Fault) -> Poll<io::Result<()>> {
-        ready!(self.clock.poll_done(cx));
-        self.end = End::HeadAwaited(fault);
-        Poll::Ready(Ok(()))
     }
 }
 
 impl<T: AsyncRead + Unpin> Guarded<T> {
-    /// Waits for the answer to a request for another protocol. If the protocol is switched, nobody reads here again. Only a client
-    /// that is gone is noticed; what it sends ahead is kept, within a bound.
-    fn poll_switch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.clock.poll_done(cx).is_ready() {
+    /// Reads into `buf`; an end is noted.
+    fn poll_io(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let ended = ready!(Pin::new(&mut self.io).poll_read(cx, buf)).map(|()| buf.filled().is_empty());
+        self.ended = ended.as_ref().copied().unwrap_or(true);
+        Poll::Ready(ended.map(drop))
+    }
+
+    /// Waits until the last message is answered; `false`: the client is gone. What it sends meanwhile is kept, within a bound.
+    fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.clock.poll_answered(cx).is_ready() {
             return Poll::Ready(Ok(true));
         }
         let mut piece = [const { MaybeUninit::uninit() }; 1024];
-        while self.held.len() < PIECE {
+        while self.held.len() < MOST_HELD {
             let mut read = ReadBuf::uninit(&mut piece);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut read))?;
-            if read.filled().is_empty() {
+            ready!(self.poll_io(cx, &mut read))?;
+            if self.ended {
                 return Poll::Ready(Ok(false));
             }
             self.held.extend_from_slice(read.filled());
@@ -113,59 +113,54 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
         Poll::Pending
     }
 
-    /// Passes on what may pass of `bytes`; how much that was.
-    fn pass(&mut self, bytes: &[u8], out: &mut ReadBufCursor<'_>) -> usize {
+    /// Passes on what may pass of `bytes`.
+    fn pass(&mut self, bytes: &[u8], out: &mut ReadBufCursor<'_>) {
         let passed = match self.scanner.scan(bytes) {
             Scanned::All => bytes.len(),
             Scanned::UpTo(passed, fault) => {
-                self.end = fault.map_or(End::Body, End::Head);
+                self.may_read = fault.map_or(MayRead::BrokenBody, MayRead::RefusedHead);
                 passed
             }
-            Scanned::Switch(passed) => {
-                self.end = End::Switching;
+            Scanned::Message(passed) => {
+                self.may_read = MayRead::OnceAnswered;
                 self.held.splice(..0, bytes[passed..].iter().copied());
                 passed
             }
         };
         out.put_slice(&bytes[..passed]);
-        if self.scanner.in_head() && self.end == End::NotYet {
+        if self.scanner.in_head() && self.may_read == MayRead::Yes {
             self.clock.head_began();
         } else if !bytes.is_empty() {
             self.clock.head_ended();
         }
-        passed
     }
 }
 
 impl<T: AsyncRead + Unpin> Read for Guarded<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut out: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        match this.end {
-            End::NotYet => {}
-            End::Head(fault) => return this.poll_awaited(cx, fault),
-            End::HeadAwaited(_) | End::Body => return Poll::Ready(Ok(())),
-            End::Switching => {
-                if !ready!(this.poll_switch(cx))? {
+        match this.may_read {
+            MayRead::Yes => {}
+            MayRead::RefusedHead(_) | MayRead::BrokenBody => return Poll::Ready(Ok(())),
+            MayRead::OnceAnswered => {
+                if !ready!(this.poll_answered(cx))? {
                     return Poll::Ready(Ok(()));
                 }
-                this.end = End::NotYet;
+                this.may_read = MayRead::Yes;
             }
         }
-        let passed = if this.held.is_empty() {
+        if this.held.is_empty() {
             let mut piece = [const { MaybeUninit::uninit() }; PIECE];
             let room = out.remaining().min(PIECE);
             let mut read = ReadBuf::uninit(&mut piece[..room]);
-            ready!(Pin::new(&mut this.io).poll_read(cx, &mut read))?;
-            this.pass(read.filled(), &mut out)
+            ready!(this.poll_io(cx, &mut read))?;
+            this.pass(read.filled(), &mut out);
         } else {
             let most = out.remaining().min(this.held.len());
             let bytes: Vec<u8> = this.held.drain(..most).collect();
-            this.pass(&bytes, &mut out)
-        };
-        match this.end {
-            End::Head(fault) if passed == 0 => this.poll_awaited(cx, fault),
-            _ => Poll::Ready(Ok(())),
+            this.pass(&bytes, &mut out);
         }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -21,8 +21,6 @@ enum State {
     /// So much of a body of known length is left.
     Length(u64),
     Chunked(Chunked),
-    /// Another protocol was asked for; left at once.
-    MaySwitch,
 }
 
 /// What has come before a message. One empty line is forgiven (RFC 9112, section 2.2), and no more: the parser behind would gather
@@ -42,8 +40,8 @@ pub(crate) enum Scanned {
     /// So many of them may pass, and then nothing more, ever. `Some` fault is in a head, which nobody has seen whole and nobody
     /// else can answer; without one it is in a body, whose reader finds it cut off.
     UpTo(usize, Option<Fault>),
-    /// So many of them may pass, and what the rest is depends on the answer: another protocol was asked for.
-    Switch(usize),
+    /// So many of them may pass: a message has ended there. What the rest is depends on the answer, which may end HTTP.
+    Message(usize),
 }
 
 impl Scanner {
@@ -76,9 +74,8 @@ impl Scanner {
             match self.step(&bytes[at..]) {
                 Ok(taken) => {
                     at += taken;
-                    if let State::MaySwitch = self.state {
-                        self.state = State::Between(Lead::Nothing);
-                        return Scanned::Switch(at);
+                    if let State::Between(Lead::Nothing) = self.state {
+                        return Scanned::Message(at);
                     }
                 }
                 Err(_) if self.in_body() => return Scanned::UpTo(at, None),
@@ -111,10 +108,8 @@ impl Scanner {
                     Some(Body::Length(0)) => (State::Between(Lead::Nothing), 1),
                     Some(Body::Length(length)) => (State::Length(length), 1),
                     Some(Body::Chunked) => (State::Chunked(Chunked::BEGIN), 1),
-                    Some(Body::MaySwitch) => (State::MaySwitch, 1),
                 }
             }
-            State::MaySwitch => (State::Between(Lead::Nothing), 0),
             State::Length(left) => match pass(*left, bytes) {
                 (0, taken) => (State::Between(Lead::Nothing), taken),
                 (left, taken) => (State::Length(left), taken),
@@ -148,18 +143,24 @@ mod tests {
         fields: 10,
     };
 
-    /// The outcome, however the bytes are cut.
-    fn scan(bytes: &[u8]) -> Scanned {
-        let whole = Scanner::new(BOUNDS).scan(bytes);
-        let mut scanner = Scanner::new(BOUNDS);
-        let mut one_by_one = Scanned::All;
-        for (at, byte) in bytes.iter().enumerate() {
-            if let Scanned::UpTo(_, fault) = scanner.scan(std::slice::from_ref(byte)) {
-                one_by_one = Scanned::UpTo(at, fault);
-                break;
+    /// The outcome of all messages, as if each were answered, in pieces of that size.
+    fn scan_in(bytes: &[u8], size: usize) -> Scanned {
+        let (mut scanner, mut at) = (Scanner::new(BOUNDS), 0);
+        while at < bytes.len() {
+            let piece = &bytes[at..bytes.len().min(at + size)];
+            match scanner.scan(piece) {
+                Scanned::All => at += piece.len(),
+                Scanned::Message(passed) => at += passed,
+                Scanned::UpTo(passed, fault) => return Scanned::UpTo(at + passed, fault),
             }
         }
-        match (whole, one_by_one) {
+        Scanned::All
+    }
+
+    /// The outcome, however the bytes are cut.
+    fn scan(bytes: &[u8]) -> Scanned {
+        let whole = scan_in(bytes, bytes.len());
+        match (whole, scan_in(bytes, 1)) {
             (Scanned::All, Scanned::All) => {}
             (Scanned::UpTo(_, one), Scanned::UpTo(_, other)) if one == other => {}
             different => panic!("{different:?}: {:?}", bytes.escape_ascii().to_string()),
@@ -167,11 +168,25 @@ mod tests {
         whole
     }
 
+    #[test]
+    fn what_follows_a_message_waits_for_its_answer() {
+        let (one, two) = ("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab", "\0\x01");
+        let text = format!("{one}{two}");
+        assert_eq!(Scanner::new(BOUNDS).scan(text.as_bytes()), Scanned::Message(one.len()));
+        let chunks = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nA: b\r\n\r\n";
+        let text = format!("{chunks}{two}");
+        assert_eq!(
+            Scanner::new(BOUNDS).scan(text.as_bytes()),
+            Scanned::Message(chunks.len())
+        );
+    }
+
     fn good(text: &str) {
         assert_eq!(scan(text.as_bytes()), Scanned::All, "{text:?}");
-        let mut scanner = Scanner::new(BOUNDS);
-        scanner.scan(text.as_bytes());
-        assert!(!scanner.in_head() && !scanner.in_body(), "{text:?} has not ended");
+        // Whole messages are followed by another one, and by nothing else.
+        let next = format!("{text}\0");
+        let end = Scanned::UpTo(text.len(), Some(Fault::Malformed("it does not begin with a method")));
+        assert_eq!(scan(next.as_bytes()), end, "{text:?} has not ended");
     }
 
     /// A head that is refused, after another message that is good.
