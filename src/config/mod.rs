@@ -67,6 +67,16 @@ pub enum Authenticator {
     Jwt(jwt::Settings),
 }
 
+impl Authenticator {
+    /// The header that it reads.
+    pub fn header(&self) -> &HeaderName {
+        match self {
+            Self::Token(token) => &token.header,
+            Self::Jwt(jwt) => &jwt.header,
+        }
+    }
+}
+
 /// One route.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -128,7 +138,7 @@ pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigErro
         problems: Problems::default(),
     };
     secrets::hide(&context.problems, text, table.get_ref());
-    let config = check::config(Section::root(&context, &table, check::ROOT_LATER));
+    let config = check::config(Section::root(&context, &table));
     syntax::merge(&context.problems, text, &table, &errors);
     let report = context.problems.into_report(name.to_owned(), text);
     if report
@@ -164,10 +174,7 @@ impl Config {
     pub fn credential_headers(&self) -> Vec<HeaderName> {
         self.authenticators
             .values()
-            .map(|authenticator| match authenticator {
-                Authenticator::Token(token) => token.header.clone(),
-                Authenticator::Jwt(jwt) => jwt.header.clone(),
-            })
+            .map(|authenticator| authenticator.header().clone())
             .collect()
     }
 

@@ -9,12 +9,22 @@ use super::problem::Problems;
 
 /// Keys whose strings are secret.
 const SECRET: [&str; 2] = ["password", "secret"];
+/// A table with a name that is none and a value that is one.
+const SECRET_HEADER: &str = "secret_header";
 
 /// Hides every secret that is written in the file itself. The tree need not be right: a file with mistakes has secrets too.
 pub(super) fn hide(problems: &Problems, text: &str, table: &DeTable<'_>) {
     for (key, value) in table {
         if SECRET.contains(&&**key.get_ref()) {
             hide_whole(problems, value);
+        } else if key.get_ref() == SECRET_HEADER {
+            match value.get_ref() {
+                DeValue::Table(table) => table
+                    .get("value")
+                    .into_iter()
+                    .for_each(|value| hide_whole(problems, value)),
+                _ => hide_whole(problems, value),
+            }
         } else {
             hide_within(problems, text, value);
         }

@@ -155,6 +155,15 @@ fn secrets_are_not_shown_with_the_line_they_are_on() {
         + "[authenticators.jwt]\nkind = \"jwt\"\nusers = \"none\"\nkeys = [{ algorithm = \"HS256\", secret = \"canary\" }]\n";
     let ended = check(&text);
     assert!(ended.code == 2 && !ended.err.contains("canary"), "{}", ended.err);
+    for header in [
+        "secret_header = { name = \"X_Bad\", value = \"canary\" }",
+        "secret_header = { name = \"X-Good\", value = \"canary\\u0001\" }",
+        "secret_header = \"canary\"",
+    ] {
+        let text = GOOD.replace("servers =", &format!("{header}\nservers ="));
+        let ended = check(&text);
+        assert!(ended.code == 2 && !ended.err.contains("canary"), "{}", ended.err);
+    }
 }
 
 #[test]

@@ -19,10 +19,7 @@ use std::sync::Arc;
 
 use super::Config;
 use super::problem::Problem;
-use super::reader::{Section, Text, nearest};
-
-/// Tables and keys of the contract that this version has not built: a key that is there but early is no typo.
-pub(super) const ROOT_LATER: &[&str] = &[];
+use super::reader::{Section, Text, fold, nearest};
 
 /// Reads the whole file. The result counts only if no error was gathered.
 pub(super) fn config(mut root: Section<'_>) -> Config {
@@ -34,7 +31,18 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
     let stores = stores::stores(&mut root);
     let identity = identity::identity(&mut root);
     let mut authenticators = authenticators::authenticators(&mut root, &stores.names, &identity);
-    let upstreams = upstreams::upstreams(&mut root);
+    let said: Vec<String> = identity
+        .table
+        .names()
+        .map(|name| fold(name.as_str()))
+        .chain(
+            authenticators
+                .settings
+                .values()
+                .map(|authenticator| fold(authenticator.header().as_str())),
+        )
+        .collect();
+    let upstreams = upstreams::upstreams(&mut root, &said);
     let routes = routes::routes(&mut root, &authenticators, &upstreams.names, identity.credential);
     claims::keep(&mut authenticators.settings, &identity.table, &routes);
     Config {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::AUTHORIZATION;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Uri};
 use rustls_pki_types::ServerName;
@@ -12,7 +13,7 @@ use rustls_pki_types::ServerName;
 use super::Names;
 use super::place::is_host;
 use super::server::authorities;
-use crate::config::reader::{Item, Section, Text, Zero};
+use crate::config::reader::{Item, Section, Text, Zero, fold};
 use crate::config::secrets;
 use crate::slots::Slots;
 use crate::tls;
@@ -34,7 +35,8 @@ pub(super) struct Upstreams {
     pub(super) settings: BTreeMap<Arc<str>, Settings>,
 }
 
-pub(super) fn upstreams(root: &mut Section<'_>) -> Upstreams {
+/// `said`: folded names of headers that say something already.
+pub(super) fn upstreams(root: &mut Section<'_>, said: &[String]) -> Upstreams {
     let mut upstreams = Upstreams {
         names: Names::new("upstreams", "upstream"),
         settings: BTreeMap::new(),
@@ -58,13 +60,13 @@ pub(super) fn upstreams(root: &mut Section<'_>) -> Upstreams {
         let settings = named
             .item
             .section(LATER)
-            .map(|section| upstream(section, Arc::clone(&name)));
+            .map(|section| upstream(section, Arc::clone(&name), said));
         upstreams.settings.extend(settings.map(|settings| (name, settings)));
     }
     upstreams
 }
 
-fn upstream(mut section: Section<'_>, name: Arc<str>) -> Settings {
+fn upstream(mut section: Section<'_>, name: Arc<str>, said: &[String]) -> Settings {
     let mut servers: Vec<Server> = Vec::new();
     let list = section
         .require("servers", SERVERS)
@@ -84,7 +86,7 @@ fn upstream(mut section: Section<'_>, name: Arc<str>) -> Settings {
     let secret_header = section
         .take("secret_header")
         .and_then(|item| item.section(&[]))
-        .and_then(secret_header);
+        .and_then(|section| secret_header(section, said));
     let check = section
         .take("health")
         .and_then(|item| item.section(&[]))
@@ -262,10 +264,17 @@ fn name(item: &Item<'_>) -> Option<ServerName<'static>> {
 }
 
 /// A field that proves to the application that a request came this way.
-fn secret_header(mut section: Section<'_>) -> Option<(HeaderName, HeaderValue)> {
-    let name = section
-        .require("name", "name = \"X-Gateway-Secret\"")
-        .and_then(|item| item.header_name());
+fn secret_header(mut section: Section<'_>, said: &[String]) -> Option<(HeaderName, HeaderValue)> {
+    let name = section.require("name", "name = \"X-Gateway-Secret\"").and_then(|item| {
+        let name = item.header_name()?;
+        if name == AUTHORIZATION || said.contains(&fold(name.as_str())) {
+            item.refuse(
+                "carries an identity or a credential already",
+                "write a name of its own, such as \"X-Gateway-Secret\"",
+            );
+        }
+        Some(name)
+    });
     let value = section.require("value", "value = { file = \"secret\" }");
     let value = value.and_then(|item| {
         let text = item.full_text()?;

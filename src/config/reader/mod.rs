@@ -65,9 +65,9 @@ pub(crate) struct Item<'c> {
 }
 
 impl<'c> Section<'c> {
-    /// The whole file. `later` names keys of the contract that are not built yet.
-    pub(crate) fn root(context: &'c Context, table: &'c Spanned<DeTable<'c>>, later: &'static [&'static str]) -> Self {
-        Self::new(context, String::new(), 0..0, table.get_ref(), later)
+    /// The whole file.
+    pub(crate) fn root(context: &'c Context, table: &'c Spanned<DeTable<'c>>) -> Self {
+        Self::new(context, String::new(), 0..0, table.get_ref(), &[])
     }
 
     fn new(

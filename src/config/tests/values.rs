@@ -101,6 +101,20 @@ fn keys_and_names_that_are_not_there_are_said() {
             "no server is https://",
         ),
         (
+            with(
+                "servers = [\"http://127.0.0.1:8000\"]",
+                "servers = [\"http://127.0.0.1:8000\"]\nsecret_header = { name = \"X_user.id\", value = \"v\" }",
+            ),
+            "write \"X-user.id\"",
+        ),
+        (
+            with(
+                "servers = [\"http://127.0.0.1:8000\"]",
+                "servers = [\"http://127.0.0.1:8000\"]\nsecret_header = { name = \"x-userid\", value = \"v\" }",
+            ),
+            "carries an identity or a credential already",
+        ),
+        (
             with("listen = [", "trusted_proxies = [\"10.0.0.1/8\"]\nlisten = ["),
             "write \"10.0.0.0/8\"",
         ),
