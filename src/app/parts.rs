@@ -27,7 +27,7 @@ pub(super) struct Parts {
     authenticators: BTreeMap<Arc<str>, SharedAuthenticator>,
     routes: Vec<config::Route>,
     upstreams: BTreeMap<Arc<str>, crate::upstream::Settings>,
-    identity: IdentityTable,
+    identities: Arc<[IdentityTable]>,
     reserved: ReservedNames,
     table: Arc<RouteTable>,
     pub(super) metrics: Arc<Metrics>,
@@ -47,9 +47,10 @@ enum SharedAuthenticator {
 
 impl Parts {
     pub(super) fn new(config: Config, limits: server::Limits) -> Self {
-        let identity = config.identity;
-        let names: Vec<&str> = identity
-            .names()
+        let identities: Arc<[IdentityTable]> = config.identities.into();
+        let names: Vec<&str> = identities
+            .iter()
+            .flat_map(IdentityTable::names)
             .map(http::HeaderName::as_str)
             .chain(config.strip.iter().map(String::as_str))
             .chain(
@@ -60,7 +61,6 @@ impl Parts {
             )
             .collect();
         let reserved = ReservedNames::new(names);
-        let tables: Arc<[IdentityTable]> = Arc::from([identity.clone()]);
         let places: Vec<Place> = config.routes.iter().map(|route| route.place.clone()).collect();
         let same = |one: RouteId, other: RouteId| same_policy(&config.routes[one.0], &config.routes[other.0]);
         let table = Arc::new(RouteTable::new(&places, same));
@@ -68,7 +68,7 @@ impl Parts {
             .authenticators
             .into_iter()
             .map(|(name, authenticator)| {
-                let tables = Arc::clone(&tables);
+                let tables = Arc::clone(&identities);
                 let shared = match authenticator {
                     config::Authenticator::Token(settings) => {
                         SharedAuthenticator::Token(token::Shared::new(settings, tables))
@@ -96,7 +96,7 @@ impl Parts {
             authenticators,
             routes: config.routes,
             upstreams: config.upstreams,
-            identity,
+            identities,
             reserved,
             table,
             metrics: Arc::new(metrics),
@@ -165,7 +165,7 @@ impl Parts {
             answers: route.answers.clone(),
             cors: route.cors.clone(),
             rules: Rules {
-                identity: self.identity.clone(),
+                identity: self.identities[route.identity.index()].clone(),
                 reserved: self.reserved.clone(),
                 credential_headers: named
                     .iter()

@@ -21,7 +21,7 @@ use self::problem::Problems;
 pub use self::problem::{ConfigError, Look, Problem, Report, Severity};
 use self::reader::{Context, Section};
 use crate::auth::{jwt, store, token};
-use crate::outbound::identity::{CredentialMode, IdentityTable};
+use crate::outbound::identity::{CredentialMode, IdentityTable, TableId};
 use crate::policy::Policy;
 use crate::proxy::answers::Answers;
 use crate::proxy::cors::Cors;
@@ -47,9 +47,9 @@ pub struct Config {
     pub stores: Vec<store::Settings>,
     /// `[authenticators.*]` by name.
     pub authenticators: BTreeMap<Arc<str>, Authenticator>,
-    /// `[identity]`: the table, and the further names of `strip`.
-    pub identity: IdentityTable,
-    /// Further names that a client may never send.
+    /// `[identity]` and `[upstreams.*.identity]`, each at the position of its id.
+    pub identities: Vec<IdentityTable>,
+    /// Further names that a client may never send: every `strip`.
     pub strip: Vec<String>,
     /// `[upstreams.*]` by name.
     pub upstreams: BTreeMap<Arc<str>, upstream::Settings>,
@@ -92,6 +92,8 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// Name of its upstream.
     pub upstream: Arc<str>,
+    /// What tells its upstream who is asking.
+    pub identity: TableId,
     /// What becomes of the credential.
     pub credential: CredentialMode,
     /// Its own bound on bodies, where it has one: `Some(None)` is "unlimited".

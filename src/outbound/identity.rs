@@ -21,6 +21,10 @@ impl TableId {
     /// The `[identity]` table of the file.
     pub const GLOBAL: Self = Self(0);
 
+    pub(crate) fn new(index: usize) -> Self {
+        Self(index)
+    }
+
     pub(crate) fn index(self) -> usize {
         self.0
     }
@@ -103,6 +107,16 @@ impl IdentityTable {
     /// The header names of this table.
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
         self.headers.iter().map(|(name, _)| name)
+    }
+
+    /// The header names, and where their values come from.
+    pub fn headers(&self) -> &[(HeaderName, Source)] {
+        &self.headers
+    }
+
+    /// How its values are written.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     /// Names of the claims that this table reads.

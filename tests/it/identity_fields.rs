@@ -219,6 +219,46 @@ fn the_credential_is_replaced_kept_or_removed() {
 }
 
 #[test]
+fn an_upstream_is_told_what_its_own_table_says() {
+    let (redis, app) = setup();
+    let other = RecordingUpstream::start();
+    let gate = Gate::start(
+        &both(&redis, &app)
+            .identity("headers = { X-User-Id = \"id\" }\nstrip = [\"X-Common\"]")
+            .upstream("other", &[other.url()])
+            .with("identity = { headers = { X-Who = \"username\" }, credential = \"remove\", strip = [\"X-Other\"] }")
+            .route_to("other", "/other/*", "authenticate = [\"token\"]")
+            .route_to("other", "/kept/*", "authenticate = [\"token\"]\ncredential = \"keep\""),
+    );
+    let spoofed = |target: &str| {
+        let names = ["X-User-Id", "x_who", "X-Who", "X-Common", "X-Other"];
+        let call = names.iter().fold(get(target).token("canary-ada"), |call, name| {
+            call.header(name, "spoofed")
+        });
+        assert_eq!(gate.call(&call).status, 200, "{target}");
+    };
+    let told = |upstream: &RecordingUpstream| {
+        let seen = upstream.last();
+        ["x-user-id", "x-who", "x-common", "x-other", "authorization"]
+            .map(|name| seen.head.folded(name).first().map(|(_, value)| (*value).to_owned()))
+    };
+    spoofed("/api/x");
+    let [id, who, common, others, credential] = told(&app);
+    assert_eq!((id.as_deref(), who, common, others), (Some("42"), None, None, None));
+    assert!(credential.is_some_and(|credential| credential.starts_with("Authgate ")));
+    spoofed("/other/x");
+    let [id, who, common, others, credential] = told(&other);
+    assert_eq!((id, who.as_deref(), common, others), (None, Some("ada"), None, None));
+    assert_eq!(credential, None);
+    spoofed("/kept/x");
+    assert_eq!(
+        told(&other)[4].as_deref(),
+        Some("Token canary-ada"),
+        "a route goes before its upstream"
+    );
+}
+
+#[test]
 fn a_public_route_hands_authorization_on_as_it_came() {
     let (redis, upstream) = setup();
     let gate = Gate::start(&both(&redis, &upstream));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 
-use super::identity::Identity;
+use super::identity::Identities;
 use super::{Names, absent, jwt, stores};
 use crate::auth::{cache, token};
 use crate::config::Authenticator;
@@ -31,7 +31,7 @@ enum Is {
     Jwt,
 }
 
-pub(super) fn authenticators(root: &mut Section<'_>, stores: &Names, identity: &Identity) -> Authenticators {
+pub(super) fn authenticators(root: &mut Section<'_>, stores: &Names, identities: &Identities) -> Authenticators {
     let mut authenticators = Authenticators {
         names: Names::new("authenticators", "authenticator"),
         settings: BTreeMap::new(),
@@ -50,7 +50,7 @@ pub(super) fn authenticators(root: &mut Section<'_>, stores: &Names, identity: &
                 .refuse(format!("{:?} cannot be told in a header", named.name), instead);
         }
         authenticators.names.names.push(Arc::clone(&name));
-        let settings = authenticator(named.item, Arc::clone(&name), stores, identity);
+        let settings = authenticator(named.item, Arc::clone(&name), stores, identities);
         authenticators
             .settings
             .extend(settings.map(|settings| (name, settings)));
@@ -58,7 +58,7 @@ pub(super) fn authenticators(root: &mut Section<'_>, stores: &Names, identity: &
     authenticators
 }
 
-fn authenticator(item: Item<'_>, name: Arc<str>, stores: &Names, identity: &Identity) -> Option<Authenticator> {
+fn authenticator(item: Item<'_>, name: Arc<str>, stores: &Names, identities: &Identities) -> Option<Authenticator> {
     const EXAMPLE: &str = "kind = \"token\"` or `kind = \"jwt\"";
     let kinds = [("token", Is::Token), ("jwt", Is::Jwt)];
     let is_jwt = item
@@ -70,8 +70,8 @@ fn authenticator(item: Item<'_>, name: Arc<str>, stores: &Names, identity: &Iden
         .require("kind", EXAMPLE)
         .and_then(|item| item.text()?.choice(&kinds, &[]));
     match kind {
-        Some(Is::Token) => token(section, name, stores, identity).map(Authenticator::Token),
-        Some(Is::Jwt) => jwt::jwt(section, name, stores, identity).map(Authenticator::Jwt),
+        Some(Is::Token) => token(section, name, stores, identities).map(Authenticator::Token),
+        Some(Is::Jwt) => jwt::jwt(section, name, stores, identities).map(Authenticator::Jwt),
         None => {
             // Nobody can tell which of the other keys are right.
             section.take_all();
@@ -80,9 +80,9 @@ fn authenticator(item: Item<'_>, name: Arc<str>, stores: &Names, identity: &Iden
     }
 }
 
-fn token(mut section: Section<'_>, name: Arc<str>, stores: &Names, identity: &Identity) -> Option<token::Settings> {
+fn token(mut section: Section<'_>, name: Arc<str>, stores: &Names, identities: &Identities) -> Option<token::Settings> {
     let schemes = schemes(&mut section, "Token", str::eq_ignore_ascii_case);
-    let header = header(&mut section, identity);
+    let header = header(&mut section, identities);
     let store = match section.take("store") {
         Some(item) => item.text().and_then(|text| store(&text, stores)),
         None => implied_store(&section, stores),
@@ -142,14 +142,14 @@ pub(super) fn schemes(section: &mut Section<'_>, default: &str, same: fn(&str, &
 }
 
 /// `header`: where the credential is. It cannot also be one that we tell the upstream about users in.
-pub(super) fn header(section: &mut Section<'_>, identity: &Identity) -> HeaderName {
+pub(super) fn header(section: &mut Section<'_>, identities: &Identities) -> HeaderName {
     let Some(item) = section.take("header") else {
         return AUTHORIZATION;
     };
     let Some(header) = item.header_name() else {
         return AUTHORIZATION;
     };
-    let taken: Option<&Range<usize>> = identity.written.get(&fold(header.as_str()));
+    let taken: Option<&Range<usize>> = identities.written.get(&fold(header.as_str()));
     if let Some(span) = taken {
         let what = format!("{header} carries a credential here and an identity to the upstream");
         let problem = item.problem(what, "write another header in one of the two places");

@@ -9,7 +9,7 @@ use crate::outbound::identity::{IdentityTable, Source};
 use crate::policy::{Policy, Requirements};
 
 /// Tells every JWT authenticator what to keep.
-pub(super) fn keep(authenticators: &mut BTreeMap<Arc<str>, Authenticator>, table: &IdentityTable, routes: &[Route]) {
+pub(super) fn keep(authenticators: &mut BTreeMap<Arc<str>, Authenticator>, tables: &[IdentityTable], routes: &[Route]) {
     let required: Vec<&Requirements> = routes
         .iter()
         .filter_map(|route| match &route.policy {
@@ -18,12 +18,17 @@ pub(super) fn keep(authenticators: &mut BTreeMap<Arc<str>, Authenticator>, table
         })
         .collect();
     let claims = required.iter().flat_map(|require| &require.claims);
-    let names: BTreeSet<&str> = table.claims().chain(claims.map(|(name, _)| name.as_str())).collect();
+    let names: BTreeSet<&str> = tables
+        .iter()
+        .flat_map(IdentityTable::claims)
+        .chain(claims.map(|(name, _)| name.as_str()))
+        .collect();
+    let told = |wanted: &Source| tables.iter().any(|table| table.tells(wanted));
     let kept = Kept {
         claims: names.iter().map(ToString::to_string).collect(),
-        email: table.tells(&Source::Email),
-        groups: table.tells(&Source::Groups) || required.iter().any(|require| !require.groups.is_empty()),
-        scopes: table.tells(&Source::Scopes) || required.iter().any(|require| !require.scopes.is_empty()),
+        email: told(&Source::Email),
+        groups: told(&Source::Groups) || required.iter().any(|require| !require.groups.is_empty()),
+        scopes: told(&Source::Scopes) || required.iter().any(|require| !require.scopes.is_empty()),
     };
     for authenticator in authenticators.values_mut() {
         match authenticator {

@@ -1,7 +1,8 @@
-//! `[identity]`: which headers tell the upstream who is asking.
+//! `[identity]` and `[upstreams.*.identity]`: which headers tell the upstream who is asking.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::Arc;
 
 use http::HeaderName;
 
@@ -17,59 +18,101 @@ const SOURCES: [(&str, Source); 6] = [
     ("authenticator", Source::Authenticator),
 ];
 
-/// `[identity]` as it was read.
+/// What upstreams are told, by all tables that say so.
 #[derive(Debug)]
-pub(super) struct Identity {
-    pub(super) table: IdentityTable,
+pub(super) struct Identities {
+    /// Each at the position of its id; the first is that of the file.
+    pub(super) tables: Vec<IdentityTable>,
     pub(super) strip: Vec<String>,
-    pub(super) credential: CredentialMode,
     /// Folded names of the headers, and where they are written.
     pub(super) written: HashMap<String, Range<usize>>,
+    common: Told,
+    /// For upstreams that have a table of their own.
+    own: BTreeMap<Arc<str>, Told>,
 }
 
-pub(super) fn identity(root: &mut Section<'_>) -> Identity {
-    let mut written = HashMap::new();
-    let defaults = || {
-        vec![
-            (HeaderName::from_static("x-user-id"), Source::Id),
-            (HeaderName::from_static("x-user-name"), Source::Username),
-        ]
-    };
-    let table = |headers, encoding| IdentityTable::new(TableId::GLOBAL, headers, encoding);
-    let Some(mut section) = root.section("identity", &[]) else {
-        let table = table(defaults(), Encoding::Percent);
-        return Identity {
-            table,
-            strip: Vec::new(),
-            credential: CredentialMode::Opaque,
-            written,
+/// What one upstream is told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told {
+    pub(super) table: TableId,
+    pub(super) credential: CredentialMode,
+}
+
+impl Identities {
+    /// What an upstream is told.
+    pub(super) fn told(&self, upstream: &str) -> Told {
+        self.own.get(upstream).copied().unwrap_or(self.common)
+    }
+
+    /// Reads an upstream's own table; what it does not say is as in `[identity]`.
+    pub(super) fn read_own(&mut self, section: Section<'_>, upstream: &Arc<str>) {
+        let common = &self.tables[self.common.table.index()];
+        let (headers, encoding) = (common.headers().to_vec(), common.encoding());
+        let told = self.read(section, headers, encoding, self.common.credential);
+        self.own.insert(Arc::clone(upstream), told);
+    }
+
+    fn read(
+        &mut self,
+        mut section: Section<'_>,
+        headers: Vec<(HeaderName, Source)>,
+        encoding: Encoding,
+        credential: CredentialMode,
+    ) -> Told {
+        let headers = match section.take("headers") {
+            Some(item) => {
+                let mut written = HashMap::new();
+                let headers = read_headers(item, &mut written);
+                self.written.extend(written);
+                headers
+            }
+            None => headers,
         };
-    };
-    let headers = match section.take("headers") {
-        Some(item) => headers(item, &mut written),
-        None => defaults(),
-    };
-    let encodings = [("percent", Encoding::Percent), ("utf8", Encoding::Utf8)];
-    let encoding = section.choice_or("encoding", &encodings, Encoding::Percent);
-    let credential = section
-        .take("credential")
-        .and_then(|item| credential(&item))
-        .unwrap_or(CredentialMode::Opaque);
-    let strip = section
-        .take("strip")
-        .and_then(|item| item.list("strip = [\"X-Internal-Role\"]"))
-        .unwrap_or_default();
-    let strip = strip.iter().filter_map(stripped).collect();
-    Identity {
-        table: table(headers, encoding),
-        strip,
-        credential,
-        written,
+        let encodings = [("percent", Encoding::Percent), ("utf8", Encoding::Utf8)];
+        let encoding = section.choice_or("encoding", &encodings, encoding);
+        let credential = section
+            .take("credential")
+            .and_then(|item| read_credential(&item))
+            .unwrap_or(credential);
+        let strip = section
+            .take("strip")
+            .and_then(|item| item.list("strip = [\"X-Internal-Role\"]"))
+            .unwrap_or_default();
+        self.strip.extend(strip.iter().filter_map(stripped));
+        let table = TableId::new(self.tables.len());
+        self.tables.push(IdentityTable::new(table, headers, encoding));
+        Told { table, credential }
     }
 }
 
+pub(super) fn identities(root: &mut Section<'_>) -> Identities {
+    let defaults = vec![
+        (HeaderName::from_static("x-user-id"), Source::Id),
+        (HeaderName::from_static("x-user-name"), Source::Username),
+    ];
+    let mut identities = Identities {
+        tables: Vec::new(),
+        strip: Vec::new(),
+        written: HashMap::new(),
+        common: Told {
+            table: TableId::GLOBAL,
+            credential: CredentialMode::Opaque,
+        },
+        own: BTreeMap::new(),
+    };
+    match root.section("identity", &[]) {
+        Some(section) => {
+            identities.common = identities.read(section, defaults, Encoding::Percent, CredentialMode::Opaque);
+        }
+        None => identities
+            .tables
+            .push(IdentityTable::new(TableId::GLOBAL, defaults, Encoding::Percent)),
+    }
+    identities
+}
+
 /// What becomes of the credential's header.
-pub(super) fn credential(item: &Item<'_>) -> Option<CredentialMode> {
+pub(super) fn read_credential(item: &Item<'_>) -> Option<CredentialMode> {
     let modes = [
         ("opaque", CredentialMode::Opaque),
         ("keep", CredentialMode::Keep),
@@ -78,7 +121,7 @@ pub(super) fn credential(item: &Item<'_>) -> Option<CredentialMode> {
     item.text()?.choice(&modes, &[])
 }
 
-fn headers(item: Item<'_>, written: &mut HashMap<String, Range<usize>>) -> Vec<(HeaderName, Source)> {
+fn read_headers(item: Item<'_>, written: &mut HashMap<String, Range<usize>>) -> Vec<(HeaderName, Source)> {
     let mut headers = Vec::new();
     let Some(mut section) = item.section(&[]) else {
         return headers;

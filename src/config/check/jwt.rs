@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 
 use super::Names;
 use super::authenticators::{cache, header, schemes};
-use super::identity::Identity;
+use super::identity::Identities;
 use super::keys::key_set;
 use super::stores::NONE;
 use crate::auth::jwt::{Kept, KeySet, Rules, Settings, TokenType, UserIdField, Users};
@@ -21,7 +21,12 @@ enum Profile {
     Rfc9068,
 }
 
-pub(super) fn jwt(mut section: Section<'_>, name: Arc<str>, stores: &Names, identity: &Identity) -> Option<Settings> {
+pub(super) fn jwt(
+    mut section: Section<'_>,
+    name: Arc<str>,
+    stores: &Names,
+    identities: &Identities,
+) -> Option<Settings> {
     let profiles = [
         ("simplejwt", Profile::SimpleJwt),
         ("plain", Profile::Plain),
@@ -33,7 +38,7 @@ pub(super) fn jwt(mut section: Section<'_>, name: Arc<str>, stores: &Names, iden
         .and_then(|item| item.text()?.choice(&profiles, &[]));
     let profile = profile.unwrap_or(Profile::SimpleJwt);
     let schemes = schemes(&mut section, "Bearer", str::eq);
-    let header = header(&mut section, identity);
+    let header = header(&mut section, identities);
     let realm = realm(&mut section);
     let keys = key_set(&mut section);
     let rules = rules(&mut section, profile);

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use super::Config;
 use super::problem::Problem;
 use super::reader::{Section, Text, fold, nearest};
+use crate::outbound::identity::IdentityTable;
 
 /// Reads the whole file. The result counts only if no error was gathered.
 pub(super) fn config(mut root: Section<'_>) -> Config {
@@ -29,11 +30,13 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
     let log = server::log(&mut root);
 
     let stores = stores::stores(&mut root);
-    let identity = identity::identity(&mut root);
-    let mut authenticators = authenticators::authenticators(&mut root, &stores.names, &identity);
-    let said: Vec<String> = identity
-        .table
-        .names()
+    let mut identities = identity::identities(&mut root);
+    let upstreams = upstreams::upstreams(&mut root, &mut identities);
+    let mut authenticators = authenticators::authenticators(&mut root, &stores.names, &identities);
+    let said: Vec<String> = identities
+        .tables
+        .iter()
+        .flat_map(IdentityTable::names)
         .map(|name| fold(name.as_str()))
         .chain(
             authenticators
@@ -42,9 +45,9 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
                 .map(|authenticator| fold(authenticator.header().as_str())),
         )
         .collect();
-    let upstreams = upstreams::upstreams(&mut root, &said);
-    let routes = routes::routes(&mut root, &authenticators, &upstreams.names, identity.credential);
-    claims::keep(&mut authenticators.settings, &identity.table, &routes);
+    upstreams::refuse_secrets(&upstreams, &said);
+    let routes = routes::routes(&mut root, &authenticators, &upstreams.names, &identities);
+    claims::keep(&mut authenticators.settings, &identities.tables, &routes);
     Config {
         server: server.settings,
         tls: server.tls,
@@ -54,8 +57,8 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
         log,
         stores: stores.settings,
         authenticators: authenticators.settings,
-        identity: identity.table,
-        strip: identity.strip,
+        identities: identities.tables,
+        strip: identities.strip,
         upstreams: upstreams.settings,
         routes,
     }

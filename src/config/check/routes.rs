@@ -9,12 +9,11 @@ use super::Names;
 use super::answers::{answers, shape};
 use super::authenticators::Authenticators;
 use super::conflicts;
-use super::identity::credential;
+use super::identity::{Identities, read_credential};
 use super::place::place;
 use super::require::requirements;
 use crate::config::Route;
 use crate::config::reader::{Item, Section, Zero};
-use crate::outbound::identity::CredentialMode;
 use crate::policy::Policy;
 use crate::proxy::cors::{Cors, Origins};
 
@@ -31,7 +30,7 @@ pub(super) fn routes(
     root: &mut Section<'_>,
     authenticators: &Authenticators,
     upstreams: &Names,
-    default_credential: CredentialMode,
+    identities: &Identities,
 ) -> Vec<Route> {
     let Some(item) = root.require("routes", LEAST) else {
         return Vec::new();
@@ -42,7 +41,7 @@ pub(super) fn routes(
         let (key, span) = (item.key().to_owned(), item.span());
         let route = item
             .section(&[])
-            .and_then(|section| route(section, authenticators, upstreams, default_credential));
+            .and_then(|section| route(section, authenticators, upstreams, identities));
         written.extend(route.map(|route| Written { route, key, span }));
     }
     conflicts::refuse(root, &written);
@@ -53,7 +52,7 @@ fn route(
     mut section: Section<'_>,
     authenticators: &Authenticators,
     upstreams: &Names,
-    default_credential: CredentialMode,
+    identities: &Identities,
 ) -> Option<Route> {
     let place = place(&mut section);
     let authenticate = section.take("authenticate");
@@ -71,7 +70,7 @@ fn route(
         .require("upstream", "upstream = \"app\"")
         .and_then(|item| upstreams.find(&item.text()?));
     let credential_item = section.take("credential");
-    let own_credential = credential_item.as_ref().and_then(credential);
+    let own_credential = credential_item.as_ref().and_then(read_credential);
     let cors = section.take("cors").and_then(|item| item.section(&[])).and_then(cors);
     let body_bytes = section.take("body_bytes").and_then(|item| item.size_or_unlimited());
     let response_timeout = section
@@ -128,14 +127,17 @@ fn route(
     };
     let names = names?;
     let answers = answers(shape, first.unwrap_or(true), &names, authenticators, &policy);
+    let upstream = upstream?;
+    let told = identities.told(&upstream);
     Some(Route {
         place: place?,
         policy,
         authenticate: names,
         answers,
         cors,
-        upstream: upstream?,
-        credential: own_credential.unwrap_or(default_credential),
+        upstream,
+        identity: told.table,
+        credential: own_credential.unwrap_or(told.credential),
         body_bytes,
         response_timeout,
     })

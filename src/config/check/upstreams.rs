@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use rustls_pki_types::ServerName;
 
 use super::Names;
+use super::identity::Identities;
 use super::place::is_host;
 use super::server::authorities;
 use crate::config::reader::{Item, Section, Text, Zero, fold};
@@ -19,7 +20,7 @@ use crate::slots::Slots;
 use crate::tls;
 use crate::upstream::{Balance, Check, HostMode, Server, Settings, Tls, Transport};
 
-const LATER: &[&str] = &["buffer", "identity"];
+const LATER: &[&str] = &["buffer"];
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const MOST_IN_FLIGHT: u64 = 10_000_000;
 const MOST_RETRIES: u64 = 10;
@@ -29,17 +30,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The upstreams as they were read.
-#[derive(Debug)]
-pub(super) struct Upstreams {
+pub(super) struct Upstreams<'c> {
     pub(super) names: Names,
     pub(super) settings: BTreeMap<Arc<str>, Settings>,
+    /// Where the names of `secret_header` are written.
+    secrets: Vec<(Item<'c>, HeaderName)>,
 }
 
-/// `said`: folded names of headers that say something already.
-pub(super) fn upstreams(root: &mut Section<'_>, said: &[String]) -> Upstreams {
+pub(super) fn upstreams<'c>(root: &mut Section<'c>, identities: &mut Identities) -> Upstreams<'c> {
     let mut upstreams = Upstreams {
         names: Names::new("upstreams", "upstream"),
         settings: BTreeMap::new(),
+        secrets: Vec::new(),
     };
     let Some(item) = root.require("upstreams", &format!("[upstreams.app]` and `{SERVERS}")) else {
         return upstreams;
@@ -57,16 +59,31 @@ pub(super) fn upstreams(root: &mut Section<'_>, said: &[String]) -> Upstreams {
     for named in all {
         let name: Arc<str> = named.name.into();
         upstreams.names.names.push(Arc::clone(&name));
-        let settings = named
-            .item
-            .section(LATER)
-            .map(|section| upstream(section, Arc::clone(&name), said));
-        upstreams.settings.extend(settings.map(|settings| (name, settings)));
+        let Some(mut section) = named.item.section(LATER) else {
+            continue;
+        };
+        if let Some(own) = section.section("identity", &[]) {
+            identities.read_own(own, &name);
+        }
+        let settings = upstream(section, Arc::clone(&name), &mut upstreams.secrets);
+        upstreams.settings.insert(name, settings);
     }
     upstreams
 }
 
-fn upstream(mut section: Section<'_>, name: Arc<str>, said: &[String]) -> Settings {
+/// `said`: folded names of headers that say something already.
+pub(super) fn refuse_secrets(upstreams: &Upstreams<'_>, said: &[String]) {
+    for (item, name) in &upstreams.secrets {
+        if *name == AUTHORIZATION || said.contains(&fold(name.as_str())) {
+            item.refuse(
+                "carries an identity or a credential already",
+                "write a name of its own, such as \"X-Gateway-Secret\"",
+            );
+        }
+    }
+}
+
+fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, secrets: &mut Vec<(Item<'c>, HeaderName)>) -> Settings {
     let mut servers: Vec<Server> = Vec::new();
     let list = section
         .require("servers", SERVERS)
@@ -86,7 +103,7 @@ fn upstream(mut section: Section<'_>, name: Arc<str>, said: &[String]) -> Settin
     let secret_header = section
         .take("secret_header")
         .and_then(|item| item.section(&[]))
-        .and_then(|section| secret_header(section, said));
+        .and_then(|section| secret_header(section, secrets));
     let check = section
         .take("health")
         .and_then(|item| item.section(&[]))
@@ -264,15 +281,13 @@ fn name(item: &Item<'_>) -> Option<ServerName<'static>> {
 }
 
 /// A field that proves to the application that a request came this way.
-fn secret_header(mut section: Section<'_>, said: &[String]) -> Option<(HeaderName, HeaderValue)> {
+fn secret_header<'c>(
+    mut section: Section<'c>,
+    secrets: &mut Vec<(Item<'c>, HeaderName)>,
+) -> Option<(HeaderName, HeaderValue)> {
     let name = section.require("name", "name = \"X-Gateway-Secret\"").and_then(|item| {
         let name = item.header_name()?;
-        if name == AUTHORIZATION || said.contains(&fold(name.as_str())) {
-            item.refuse(
-                "carries an identity or a credential already",
-                "write a name of its own, such as \"X-Gateway-Secret\"",
-            );
-        }
+        secrets.push((item, name.clone()));
         Some(name)
     });
     let value = section.require("value", "value = { file = \"secret\" }");

@@ -115,6 +115,21 @@ fn keys_and_names_that_are_not_there_are_said() {
             "carries an identity or a credential already",
         ),
         (
+            with(
+                "servers = [\"http://127.0.0.1:8000\"]",
+                "servers = [\"http://127.0.0.1:8000\"]\nidentity = { headers = { X-Who = \"id\" } }\n\
+                 secret_header = { name = \"x-who\", value = \"v\" }",
+            ),
+            "carries an identity or a credential already",
+        ),
+        (
+            with(
+                "servers = [\"http://127.0.0.1:8000\"]",
+                "servers = [\"http://127.0.0.1:8000\"]\nidentity = { headers = { X-Who = \"id\", x-who = \"email\" } }",
+            ),
+            "is the same header as another one",
+        ),
+        (
             with("listen = [", "trusted_proxies = [\"10.0.0.1/8\"]\nlisten = ["),
             "write \"10.0.0.0/8\"",
         ),

@@ -76,7 +76,7 @@ fn what_is_not_written_is_as_the_contract_says() {
     );
     assert_eq!(jwt.kept, Kept::default());
 
-    let names: Vec<&str> = config.identity.names().map(http::HeaderName::as_str).collect();
+    let names: Vec<&str> = config.identities[0].names().map(http::HeaderName::as_str).collect();
     assert_eq!(names, ["x-user-id", "x-user-name"]);
     assert!(config.strip.is_empty());
 
@@ -213,7 +213,7 @@ fn every_key_that_is_built_is_read() {
     assert!(plain.rules.issuer.is_empty() && plain.rules.audience.is_empty());
     assert_eq!(config.largest_leeway(), Duration::from_secs(30));
 
-    let names: Vec<&str> = config.identity.names().map(http::HeaderName::as_str).collect();
+    let names: Vec<&str> = config.identities[0].names().map(http::HeaderName::as_str).collect();
     assert_eq!(names, ["x-who", "x-org", "x-team"]);
     assert_eq!(config.strip, ["X-Internal"]);
 
