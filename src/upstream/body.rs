@@ -1,23 +1,27 @@
 //! Bodies on their way: the request's, bounded in size and silence, and the response's, which gives its connection back at the end.
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::ahead::Ahead;
 use super::pool::Lease;
 
 /// What a client sends, as far as it may: bounded in bytes and in silence, and without trailers.
 #[derive(Debug)]
 pub struct RequestBody {
-    /// `None`: there is none.
+    /// What was gathered already.
+    gathered: Option<Bytes>,
+    /// What is still to come; `None`: nothing is.
     incoming: Option<Incoming>,
     bounds: BodyBounds,
     taken: u64,
@@ -82,6 +86,7 @@ impl RequestBody {
         let last = (!incoming.is_end_stream()).then(|| Rc::new(Cell::new(began)));
         let progress = Progress { began, last };
         Ok(Self {
+            gathered: None,
             incoming: Some(incoming),
             bounds,
             taken: 0,
@@ -93,6 +98,7 @@ impl RequestBody {
     /// No body.
     pub(super) fn none() -> Self {
         Self {
+            gathered: None,
             incoming: None,
             bounds: BodyBounds {
                 bytes: Some(0),
@@ -107,6 +113,35 @@ impl RequestBody {
         }
     }
 
+    /// Takes a body in, as long as it is no longer than `most`; what is longer is left to stream behind what was taken.
+    ///
+    /// # Errors
+    /// It does not come to its end, or is longer than it may be at all.
+    pub(super) async fn gather(&mut self, most: u64) -> Result<(), BodyFault> {
+        if most == 0 || self.is_end_stream() || self.size_hint().lower() > most {
+            return Ok(());
+        }
+        let (mut whole, mut taken) = (Bytes::new(), BytesMut::new());
+        while let Some(frame) = poll_fn(|cx| self.poll_incoming(cx)).await {
+            let data = frame?.into_data().unwrap_or_default();
+            if whole.is_empty() && taken.is_empty() {
+                whole = data;
+            } else {
+                taken.extend_from_slice(&mem::take(&mut whole));
+                taken.extend_from_slice(&data);
+            }
+            if self.taken > most || self.incoming.as_ref().is_none_or(Body::is_end_stream) {
+                break;
+            }
+        }
+        if self.taken <= most {
+            self.incoming = None;
+        }
+        let taken = if taken.is_empty() { whole } else { taken.freeze() };
+        self.gathered = (!taken.is_empty()).then_some(taken);
+        Ok(())
+    }
+
     /// Another body, if this one is empty.
     pub(super) fn empty_copy(&self) -> Option<Self> {
         self.is_end_stream().then(Self::none)
@@ -116,19 +151,7 @@ impl RequestBody {
         self.progress.clone()
     }
 
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let bound = self.bounds.silence;
-        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(bound)));
-        ready!(silence.as_mut().poll(cx));
-        Poll::Ready(Some(Err(BodyFault::TooSlow)))
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyFault;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let Some(incoming) = &mut self.incoming else {
             return Poll::Ready(None);
         };
@@ -151,24 +174,110 @@ impl Body for RequestBody {
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let bound = self.bounds.silence;
+        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(bound)));
+        ready!(silence.as_mut().poll(cx));
+        Poll::Ready(Some(Err(BodyFault::TooSlow)))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        match self.gathered.take() {
+            Some(gathered) => Poll::Ready(Some(Ok(Frame::data(gathered)))),
+            None => self.poll_incoming(cx),
+        }
+    }
+
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.gathered.is_none() && self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+        let gathered = self.gathered.as_ref().map_or(0, Bytes::len) as u64;
+        let rest = self.incoming.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(gathered));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(gathered));
+        }
+        hint
     }
 }
 
 /// What an upstream answers. When it has come to its end, the connection goes back to its pool; dropped before, it is closed.
 #[derive(Debug)]
 pub struct UpstreamBody {
+    way: Way,
+    /// How far it is read ahead of its client; 0: it is not.
+    ahead: usize,
+}
+
+#[derive(Debug)]
+enum Way {
+    Straight(Leased),
+    Ahead(Ahead<Leased>),
+    Ended,
+}
+
+impl UpstreamBody {
+    pub(super) fn new(incoming: Incoming, lease: Lease, ahead: usize) -> Self {
+        let way = Way::Straight(Leased::new(incoming, lease));
+        Self { way, ahead }
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let most = self.ahead;
+        let frame = match &mut self.way {
+            Way::Straight(body) => ready!(Pin::new(body).poll_frame(cx)),
+            Way::Ahead(body) => return Pin::new(body).poll_frame(cx),
+            Way::Ended => return Poll::Ready(None),
+        };
+        // Most responses are one frame: whoever reads ahead costs something only where there are more.
+        if most > 0 && matches!(frame, Some(Ok(_))) && !self.is_end_stream() {
+            self.way = match mem::replace(&mut self.way, Way::Ended) {
+                Way::Straight(body) => Way::Ahead(Ahead::new(body, most)),
+                other => other,
+            };
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.way {
+            Way::Straight(body) => body.is_end_stream(),
+            Way::Ahead(body) => body.is_end_stream(),
+            Way::Ended => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.way {
+            Way::Straight(body) => body.size_hint(),
+            Way::Ahead(body) => body.size_hint(),
+            Way::Ended => SizeHint::with_exact(0),
+        }
+    }
+}
+
+/// A body, and the connection that it comes over.
+#[derive(Debug)]
+struct Leased {
     incoming: Incoming,
     lease: Option<Lease>,
 }
 
-impl UpstreamBody {
-    pub(super) fn new(incoming: Incoming, lease: Lease) -> Self {
+impl Leased {
+    fn new(incoming: Incoming, lease: Lease) -> Self {
         let mut body = Self {
             incoming,
             lease: Some(lease),
@@ -186,7 +295,7 @@ impl UpstreamBody {
     }
 }
 
-impl Body for UpstreamBody {
+impl Body for Leased {
     type Data = Bytes;
     type Error = hyper::Error;
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HOST, TE, TRANSFER_ENCODING};
+use http::header::{CONTENT_TYPE, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -135,9 +135,15 @@ impl Upstream {
         response_timeout: Option<Duration>,
     ) -> Result<Answer, UpstreamError> {
         let settings = &self.inner.settings;
-        let mut slot = Some(settings.in_flight.take().ok_or(UpstreamError::Full)?);
         let switches = request.switches();
-        let mut request = framed(request.into_request());
+        let mut request = request.into_request();
+        let held = !switches && !is_grpc(request.headers().get(CONTENT_TYPE));
+        if held {
+            let gathered = request.body_mut().gather(settings.buffer.request).await;
+            gathered.map_err(UpstreamError::RequestBody)?;
+        }
+        let mut slot = Some(settings.in_flight.take().ok_or(UpstreamError::Full)?);
+        let mut request = framed(request);
         let progress = request.body().progress();
         let bound = response_timeout.unwrap_or(settings.response_timeout);
         let mut tries = settings.retries;
@@ -172,7 +178,8 @@ impl Upstream {
             let mut failed = match answer {
                 Ok(response) => {
                     lease.pool.health.worked();
-                    return answered(response, lease, switches).await;
+                    let ahead = if held { settings.buffer.response } else { 0 };
+                    return answered(response, lease, switches, ahead).await;
                 }
                 Err(failed) => failed,
             };
@@ -327,10 +334,16 @@ async fn answered(
     response: Response<hyper::body::Incoming>,
     lease: Lease,
     switches: bool,
+    ahead: usize,
 ) -> Result<Answer, UpstreamError> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let ahead = if is_live(response.headers().get(CONTENT_TYPE)) {
+            0
+        } else {
+            ahead
+        };
         return Ok(Answer::Response(
-            response.map(|incoming| UpstreamBody::new(incoming, lease)),
+            response.map(|incoming| UpstreamBody::new(incoming, lease, ahead)),
         ));
     }
     let is_websocket = response
@@ -385,7 +398,7 @@ fn for_http1(mut request: Request<RequestBody>) -> Request<RequestBody> {
 fn for_http2(mut request: Request<RequestBody>, transport: &Transport) -> Request<RequestBody> {
     *request.version_mut() = Version::HTTP_2;
     request.headers_mut().remove(TRANSFER_ENCODING);
-    if is_grpc(request.headers().get(http::header::CONTENT_TYPE)) {
+    if is_grpc(request.headers().get(CONTENT_TYPE)) {
         // What gRPC tells a server that its trailers will be read (HTTP/2 transport mapping, "Requests").
         request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -407,6 +420,16 @@ fn for_http2(mut request: Request<RequestBody>, transport: &Transport) -> Reques
 pub fn is_grpc(content_type: Option<&HeaderValue>) -> bool {
     let kind = content_type.and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
     kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
+
+/// Whether a response is one that never ends, and is read as it comes.
+fn is_live(content_type: Option<&HeaderValue>) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let kind = content_type.map_or(&b""[..], HeaderValue::as_bytes);
+    let is_events = kind
+        .get(..EVENTS.len())
+        .is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS));
+    is_events || is_grpc(content_type)
 }
 
 /// A copy of a request that may be sent twice: safe, and without a body.

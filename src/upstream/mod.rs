@@ -1,5 +1,6 @@
 //! The application servers: one seam, [`Upstream::forward`], through which every request leaves.
 
+mod ahead;
 pub mod body;
 mod client;
 mod connector;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub response_timeout: Duration,
     /// Requests at once, of all workers.
     pub in_flight: Slots,
+    /// What is held so that clients hold no server.
+    pub buffer: Buffer,
     /// How often a request that can be repeated is sent again, on another connection.
     pub retries: u32,
     /// A field that proves to the application that a request came this way; its value cannot be printed.
@@ -43,6 +46,15 @@ pub struct Settings {
     pub check: Option<Check>,
     /// TLS towards its https servers; `None` where there are none.
     pub tls: Option<Tls>,
+}
+
+/// What of a request and of a response is held, in bytes, so that a slow client does not hold a server; 0: nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buffer {
+    /// A body of up to so much is gathered before a server is taken; a longer one streams.
+    pub request: u64,
+    /// So much is read ahead of a client that does not keep up.
+    pub response: usize,
 }
 
 /// How servers are checked: `health`.

@@ -43,8 +43,13 @@ fn a_pooled_connection_that_has_gone_stale_is_no_error() {
 #[test]
 fn a_get_may_have_a_body_of_unknown_length() {
     let upstream = RecordingUpstream::start();
-    let gate = Gate::start(&public(&upstream));
-    for method in ["GET", "HEAD", "DELETE", "OPTIONS"] {
+    let streaming = Gate::start(&public(&upstream).with("buffer = { request = \"0B\" }"));
+    let gathering = Gate::start(&public(&upstream));
+    let framings = [(&streaming, Some("chunked"), None), (&gathering, None, Some("5"))];
+    for (method, (gate, coding, length)) in ["GET", "HEAD", "DELETE", "OPTIONS"]
+        .into_iter()
+        .flat_map(|method| framings.map(|framing| (method, framing)))
+    {
         let mut chunked = call(method, "/x").header("Transfer-Encoding", "chunked");
         chunked.body = b"5\r\nquery\r\n0\r\n\r\n".to_vec();
         assert_eq!(gate.call(&chunked).status, 200, "{method}");
@@ -55,7 +60,7 @@ fn a_get_may_have_a_body_of_unknown_length() {
                 seen.header("transfer-encoding"),
                 seen.header("content-length")
             ),
-            ("query", Some("chunked"), None),
+            ("query", coding, length),
             "{method}"
         );
         let bare = gate.call(&call(method, "/x"));

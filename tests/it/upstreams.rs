@@ -390,3 +390,123 @@ fn a_request_may_go_on_from_http2_to_http1() {
         assert_eq!(seen.header("te"), None);
     }
 }
+
+#[test]
+fn a_small_body_is_gathered_before_a_server_is_taken_and_a_long_one_streams() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream).with("buffer = { request = \"1KiB\" }"));
+    let mut client = gate.connect();
+    let pause = || std::thread::sleep(Duration::from_millis(300));
+
+    client.send("POST /known HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc");
+    pause();
+    assert_eq!(upstream.accepted(), 0, "no server is taken for half a body");
+    client.send("def");
+    assert_eq!(client.reply().status, 200);
+    assert_eq!(
+        (
+            upstream.last().body.data.as_slice(),
+            upstream.last().header("content-length")
+        ),
+        (&b"abcdef"[..], Some("6"))
+    );
+
+    client.send("POST /chunked HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+    pause();
+    assert_eq!(upstream.calls(), 1);
+    client.send("3\r\ndef\r\n0\r\n\r\n");
+    assert_eq!(client.reply().status, 200);
+    let seen = upstream.last();
+    assert_eq!(seen.body.data, b"abcdef");
+    let framing = (seen.header("content-length"), seen.header("transfer-encoding"));
+    assert_eq!(framing, (Some("6"), None), "its length is known by now");
+
+    // A server sees the head of what does not fit at once, of unknown length too.
+    let (began, begun) = mpsc::channel();
+    upstream.answers(move |mut exchange| {
+        began.send(()).unwrap();
+        let length = exchange.read_body().data.len();
+        exchange.write(format!(
+            "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Length: 4\r\n\r\n{length}"
+        ));
+        Next::Keep
+    });
+    let patience = Duration::from_secs(10);
+    client.send("POST /long HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n");
+    begun.recv_timeout(patience).expect("it is not gathered");
+    client.send([b'x'; 1025]);
+    assert_eq!(client.reply().text(), "1025");
+    client.send("POST /longer HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for _ in 0..3 {
+        client.send(format!("200\r\n{}\r\n", "y".repeat(512)));
+    }
+    begun.recv_timeout(patience).expect("it is too long to be gathered");
+    client.send("1\r\nz\r\n0\r\n\r\n");
+    assert_eq!(client.reply().text(), "1537");
+}
+
+#[test]
+fn a_client_that_breaks_off_a_small_body_costs_no_server_anything() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream).limits("body_read_timeout = \"1s\"\nbody_bytes = \"10B\""));
+    let mut slow = gate.connect();
+    slow.send("POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc");
+    assert_eq!(slow.reply().status, 408);
+    let mut long = gate.connect();
+    long.send("POST /long HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n12345678\r\n8\r\n12345678\r\n0\r\n\r\n");
+    assert_eq!(long.reply().status, 413);
+    let mut gone = gate.connect();
+    gone.send("POST /gone HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc");
+    drop(gone);
+    gate.logged(&["/gone"]);
+    assert_eq!(upstream.accepted(), 0);
+}
+
+#[test]
+fn an_answer_is_read_ahead_of_a_client_that_does_not_take_it() {
+    const LENGTH: usize = 12 * 1024 * 1024;
+    let upstream = RecordingUpstream::start();
+    let body: Vec<u8> = (0..LENGTH).map(|at| (at % 251) as u8).collect();
+    let whole = body.clone();
+    upstream.answers(move |exchange| match exchange.head.first.as_str() {
+        "GET /big HTTP/1.1" => exchange.answer("200 OK", "", &body),
+        "GET /events HTTP/1.1" => {
+            exchange.answer("200 OK", "Content-Type: text/event-stream; charset=utf-8\r\n", &body)
+        }
+        _ => exchange.ok(),
+    });
+    // One place at this upstream: who holds it keeps everybody else out.
+    let is_free = |gate: &Gate| {
+        let end = std::time::Instant::now() + Duration::from_secs(2);
+        while std::time::Instant::now() < end {
+            if gate.get("/x").status == 200 {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    };
+    for (target, buffer, freed) in [
+        ("/big", "16MiB", true),
+        ("/big", "0B", false),
+        ("/big", "64KiB", false),
+        ("/events", "16MiB", false),
+    ] {
+        let gate = Gate::start(
+            &public(&upstream)
+                .with("in_flight = 1")
+                .with(&format!("buffer = {{ response = \"{buffer}\" }}")),
+        );
+        let before = upstream.calls();
+        let mut slow = gate.connect();
+        slow.send(get(target).bytes());
+        upstream.wait_for_calls(before + 1);
+        assert_eq!(is_free(&gate), freed, "{target} with {buffer}");
+        let reply = slow.reply();
+        assert!(
+            reply.status == 200 && reply.body.data == whole,
+            "{target} with {buffer}: nothing is lost"
+        );
+        assert!(is_free(&gate));
+    }
+}

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use http::header::AUTHORIZATION;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Uri};
@@ -18,11 +19,14 @@ use crate::config::reader::{Item, Section, Text, Zero, fold};
 use crate::config::secrets;
 use crate::slots::Slots;
 use crate::tls;
-use crate::upstream::{Balance, Check, HostMode, Server, Settings, Tls, Transport};
+use crate::upstream::{Balance, Buffer, Check, HostMode, Server, Settings, Tls, Transport};
 
-const LATER: &[&str] = &["buffer"];
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const MOST_IN_FLIGHT: u64 = 10_000_000;
+const REQUEST_BUFFER: ByteSize = ByteSize::kib(64);
+const RESPONSE_BUFFER: ByteSize = ByteSize::kib(256);
+/// For each request that is under way.
+const MOST_BUFFER: ByteSize = ByteSize::mib(64);
 const MOST_RETRIES: u64 = 10;
 const MOST_WEIGHT: u64 = 1_000;
 const SERVERS: &str = "servers = [\"http://127.0.0.1:8000\"]";
@@ -59,7 +63,7 @@ pub(super) fn upstreams<'c>(root: &mut Section<'c>, identities: &mut Identities)
     for named in all {
         let name: Arc<str> = named.name.into();
         upstreams.names.names.push(Arc::clone(&name));
-        let Some(mut section) = named.item.section(LATER) else {
+        let Some(mut section) = named.item.section(&[]) else {
             continue;
         };
         if let Some(own) = section.section("identity", &[]) {
@@ -123,11 +127,31 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, secrets: &mut Vec<(Ite
         connect_timeout: section.duration_or("connect_timeout", Zero::Refused, CONNECT_TIMEOUT),
         response_timeout: section.duration_or("response_timeout", Zero::Refused, RESPONSE_TIMEOUT),
         in_flight: Slots::new(section.count_or("in_flight", (0, MOST_IN_FLIGHT), 0)),
+        buffer: buffer(&mut section),
         retries: u32::try_from(section.count_or("retries", (0, MOST_RETRIES), 1)).unwrap_or(1),
         secret_header,
         check,
         tls,
     }
+}
+
+/// What is held of requests and responses.
+fn buffer(section: &mut Section<'_>) -> Buffer {
+    let mut buffer = Buffer {
+        request: REQUEST_BUFFER.as_u64(),
+        response: usize::try_from(RESPONSE_BUFFER.as_u64()).unwrap_or(0),
+    };
+    let Some(mut section) = section.section("buffer", &[]) else {
+        return buffer;
+    };
+    let mut size = |name| section.take(name)?.size(ByteSize::b(0), MOST_BUFFER);
+    if let Some(bytes) = size("request") {
+        buffer.request = bytes as u64;
+    }
+    if let Some(bytes) = size("response") {
+        buffer.response = bytes;
+    }
+    buffer
 }
 
 /// A URL, or `{ url = "…" }`.

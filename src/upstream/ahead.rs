@@ -1,0 +1,173 @@
+//! [`Ahead`]: a response that is read on while its client is not taking it, within a bound, so that a slow client does not hold a server.
+//!
+//! As long as the client keeps up, every frame goes straight through. A task looks on from the side, and reads only where nobody has
+//! asked for a frame for a while; it never reads while the client's side is waiting for one, since a body wakes only whom it saw last.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::mem;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::sleep;
+
+/// A client that has asked for nothing for so long is slow.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// What holding a frame costs beside its bytes.
+const FRAME: usize = 64;
+
+/// A body that is read on while nobody asks for more of it.
+pub(super) struct Ahead<B: Body<Data = Bytes>> {
+    shared: Rc<RefCell<Shared<B>>>,
+    task: AbortHandle,
+}
+
+struct Shared<B: Body<Data = Bytes>> {
+    body: B,
+    held: VecDeque<Result<Frame<Bytes>, B::Error>>,
+    /// What these hold: bytes, and [`FRAME`] for each.
+    holds: usize,
+    /// The most that may be held.
+    most: usize,
+    ended: bool,
+    /// A frame was asked for since the task has looked last.
+    asked: bool,
+    /// It was not there yet, and whoever asked will be woken by the body.
+    waiting: bool,
+    /// The task, where it waits for the next one to ask.
+    parked: Option<Waker>,
+}
+
+impl<B: Body<Data = Bytes> + Unpin + 'static> Ahead<B> {
+    /// Reads `body` ahead by `most` bytes.
+    pub(super) fn new(body: B, most: usize) -> Self {
+        let shared = Rc::new(RefCell::new(Shared {
+            body,
+            held: VecDeque::new(),
+            holds: 0,
+            most,
+            ended: false,
+            asked: true,
+            waiting: false,
+            parked: None,
+        }));
+        let task = spawn_local(look_on(Rc::downgrade(&shared))).abort_handle();
+        Self { shared, task }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Drop for Ahead<B> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl<B: Body<Data = Bytes>> fmt::Debug for Ahead<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ahead").finish_non_exhaustive()
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Shared<B> {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(frame) = &polled {
+            self.ended = !matches!(frame, Some(Ok(_))) || self.body.is_end_stream();
+        }
+        polled
+    }
+
+    /// One look from the side: ready when there is another to be had later, and whether there is.
+    fn poll_aside(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        loop {
+            if self.ended {
+                return Poll::Ready(false);
+            }
+            if self.waiting || self.holds >= self.most {
+                self.parked = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            if mem::take(&mut self.asked) {
+                return Poll::Ready(true);
+            }
+            match self.poll_body(cx) {
+                Poll::Ready(Some(frame)) => {
+                    self.holds += cost(&frame);
+                    self.held.push_back(frame);
+                }
+                Poll::Ready(None) => {}
+                Poll::Pending => {
+                    self.parked = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+async fn look_on<B: Body<Data = Bytes> + Unpin>(shared: Weak<RefCell<Shared<B>>>) {
+    loop {
+        sleep(PATIENCE).await;
+        let more = poll_fn(|cx| match shared.upgrade() {
+            Some(shared) => shared.borrow_mut().poll_aside(cx),
+            None => Poll::Ready(false),
+        });
+        if !more.await {
+            return;
+        }
+    }
+}
+
+fn cost<E>(frame: &Result<Frame<Bytes>, E>) -> usize {
+    let data = frame.as_ref().ok().and_then(Frame::data_ref);
+    data.map_or(0, Bytes::len) + FRAME
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Ahead<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let shared = &mut *self.shared.borrow_mut();
+        shared.asked = true;
+        let polled = if let Some(frame) = shared.held.pop_front() {
+            shared.holds -= cost(&frame);
+            Poll::Ready(Some(frame))
+        } else if shared.ended {
+            Poll::Ready(None)
+        } else {
+            shared.poll_body(cx)
+        };
+        shared.waiting = polled.is_pending();
+        if polled.is_ready()
+            && let Some(task) = shared.parked.take()
+        {
+            task.wake();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let shared = self.shared.borrow();
+        shared.held.is_empty() && (shared.ended || shared.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let shared = self.shared.borrow();
+        let held = (shared.holds - shared.held.len() * FRAME) as u64;
+        let rest = shared.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(held));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(held));
+        }
+        hint
+    }
+}
