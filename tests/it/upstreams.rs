@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::harness::h2server::{Answer, H2Server};
 use crate::harness::pki::Pki;
 use crate::harness::upstream::closed_port;
-use crate::harness::{Config, Gate, Next, RecordingUpstream, config, get, post};
+use crate::harness::{Config, Gate, Next, RecordingUpstream, config, get, post, wait_until};
 
 /// From now on, `/slow` is answered once for each release.
 fn slow(upstream: &RecordingUpstream) -> mpsc::Sender<()> {
@@ -364,7 +364,7 @@ fn a_connection_that_a_server_has_closed_is_not_kept() {
     }
     drop(conns);
     upstream.close_connections();
-    crate::harness::wait_until("no socket is left over", Duration::from_secs(10), || {
+    wait_until("no socket is left over", Duration::from_secs(10), || {
         sockets() <= before
     });
 }
@@ -508,5 +508,32 @@ fn an_answer_is_read_ahead_of_a_client_that_does_not_take_it() {
             "{target} with {buffer}: nothing is lost"
         );
         assert!(is_free(&gate));
+    }
+}
+
+#[test]
+fn what_was_read_ahead_of_a_cut_answer_still_ends_where_it_was_cut() {
+    const SENT: usize = 12 * 1024 * 1024;
+    let upstream = RecordingUpstream::start();
+    for framing in ["Content-Length: 13000000", "Transfer-Encoding: chunked"] {
+        let mut answer = format!("HTTP/1.1 200 OK\r\nX-Upstream: 1\r\n{framing}\r\n\r\n").into_bytes();
+        if framing.ends_with("chunked") {
+            answer.extend_from_slice(format!("{:x}\r\n", SENT + 1).as_bytes());
+        }
+        answer.resize(answer.len() + SENT, b'x');
+        upstream.says(answer);
+        let gate = Gate::start(&public(&upstream).with("buffer = { response = \"16MiB\" }"));
+        let mut slow = gate.connect();
+        slow.send(get("/cut").bytes());
+        // The server has said all that it will, and none of it was taken yet.
+        wait_until("the server is let go", Duration::from_secs(10), || {
+            upstream.calls() > 0 && upstream.open() == 0
+        });
+        let body = slow.reply().body;
+        assert!(
+            !body.complete && body.data.len() == SENT,
+            "{framing}: {}",
+            body.data.len()
+        );
     }
 }
