@@ -310,15 +310,7 @@ impl Proxy {
             return Err(Rejection::Misdirected);
         }
         outcome.holds(self.bounds.in_flight.take().ok_or(Rejection::Overloaded)?);
-        let permit = if route.is_preflight(&request) {
-            route.policy.permit_preflight()
-        } else {
-            let identity = self.identify(route, &request).await?;
-            if let Some(identity) = &identity {
-                outcome.by(identity);
-            }
-            route.permit(identity)?
-        };
+        let mut permit = self.judge(route, &request, outcome).await?;
         let asks = websocket::asks(&request);
         let upgrade = match &asks {
             Some(Asks::Http2) => {
@@ -328,7 +320,14 @@ impl Proxy {
             Some(Asks::Http1) | None => None,
         };
         let (head, incoming) = request.into_parts();
-        let request = Request::from_parts(head, RequestBody::new(incoming, route.body)?);
+        let mut request = Request::from_parts(head, RequestBody::new(incoming, route.body)?);
+        if asks.is_none() {
+            let began = Instant::now();
+            route.upstream.gather(&mut request).await?;
+            if began.elapsed() > FRESH {
+                permit = self.judge(route, &request, outcome).await?;
+            }
+        }
         let origin = Origin {
             peer: &client.peer,
             host: &host.sent,
@@ -364,6 +363,18 @@ impl Proxy {
                 ))
             }
         }
+    }
+
+    /// Who is asking, and whether they may.
+    async fn judge<B>(&self, route: &Route, request: &Request<B>, outcome: &mut Outcome) -> Result<Permit, Rejection> {
+        if route.is_preflight(request) {
+            return Ok(route.policy.permit_preflight());
+        }
+        let identity = self.identify(route, request).await?;
+        if let Some(identity) = &identity {
+            outcome.by(identity);
+        }
+        route.permit(identity)
     }
 
     /// Asks the route's authenticators. Nobody is a verdict too; "could not find out" is not.
@@ -404,6 +415,9 @@ impl Proxy {
         }
     }
 }
+
+/// Who was let in longer ago is asked again before a request leaves: by then a credential may have expired, or been revoked.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// What an upstream has made of a request that was let pass.
 enum Passed {

@@ -18,6 +18,10 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::sleep;
 
+use super::Buffer;
+use super::body::behind;
+use crate::slots::Slot;
+
 /// A client that has asked for nothing for so long is slow.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// What holding a frame costs beside its bytes.
@@ -34,8 +38,9 @@ struct Shared<B: Body<Data = Bytes>> {
     held: VecDeque<Result<Frame<Bytes>, B::Error>>,
     /// What these hold: bytes, and [`FRAME`] for each.
     holds: usize,
-    /// The most that may be held.
-    most: usize,
+    buffer: Buffer,
+    /// Its place among the responses that are held, once it has one.
+    place: Option<Slot>,
     ended: bool,
     /// A frame was asked for since the task has looked last.
     asked: bool,
@@ -46,13 +51,14 @@ struct Shared<B: Body<Data = Bytes>> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin + 'static> Ahead<B> {
-    /// Reads `body` ahead by `most` bytes.
-    pub(super) fn new(body: B, most: usize) -> Self {
+    /// Reads `body` ahead, as far as `buffer` has room.
+    pub(super) fn new(body: B, buffer: Buffer) -> Self {
         let shared = Rc::new(RefCell::new(Shared {
             body,
             held: VecDeque::new(),
             holds: 0,
-            most,
+            buffer,
+            place: None,
             ended: false,
             asked: true,
             waiting: false,
@@ -90,11 +96,15 @@ impl<B: Body<Data = Bytes> + Unpin> Shared<B> {
             if self.ended {
                 return Poll::Ready(false);
             }
-            if self.waiting || self.holds >= self.most {
+            if self.waiting || self.holds >= self.buffer.bytes {
                 self.parked = Some(cx.waker().clone());
                 return Poll::Pending;
             }
             if mem::take(&mut self.asked) {
+                return Poll::Ready(true);
+            }
+            self.place = self.place.take().or_else(|| self.buffer.messages.take());
+            if self.place.is_none() {
                 return Poll::Ready(true);
             }
             match self.poll_body(cx) {
@@ -161,13 +171,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Ahead<B> {
 
     fn size_hint(&self) -> SizeHint {
         let shared = self.shared.borrow();
-        let held = (shared.holds - shared.held.len() * FRAME) as u64;
-        let rest = shared.body.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower().saturating_add(held));
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper.saturating_add(held));
-        }
-        hint
+        let held = shared.holds - shared.held.len() * FRAME;
+        behind(held, &shared.body.size_hint())
     }
 }

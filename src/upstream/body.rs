@@ -13,14 +13,16 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::Buffer;
 use super::ahead::Ahead;
 use super::pool::Lease;
+use crate::slots::Slot;
 
 /// What a client sends, as far as it may: bounded in bytes and in silence, and without trailers.
 #[derive(Debug)]
 pub struct RequestBody {
     /// What was gathered already.
-    gathered: Option<Bytes>,
+    gathered: Option<Gathered>,
     /// What is still to come; `None`: nothing is.
     incoming: Option<Incoming>,
     bounds: BodyBounds,
@@ -28,6 +30,13 @@ pub struct RequestBody {
     /// Armed only while the client is silent.
     silence: Option<Pin<Box<Sleep>>>,
     progress: Progress,
+}
+
+/// A body, or its beginning, and its place among those that are held.
+#[derive(Debug)]
+struct Gathered {
+    bytes: Bytes,
+    _held: Slot,
 }
 
 /// Bounds on a request's body.
@@ -113,14 +122,18 @@ impl RequestBody {
         }
     }
 
-    /// Takes a body in, as long as it is no longer than `most`; what is longer is left to stream behind what was taken.
+    /// Takes a body in, if it has room; what is longer is left to stream behind what was taken.
     ///
     /// # Errors
     /// It does not come to its end, or is longer than it may be at all.
-    pub(super) async fn gather(&mut self, most: u64) -> Result<(), BodyFault> {
-        if most == 0 || self.is_end_stream() || self.size_hint().lower() > most {
+    pub(super) async fn gather(&mut self, buffer: &Buffer) -> Result<(), BodyFault> {
+        let most = buffer.bytes as u64;
+        if self.size_hint().lower() > most {
             return Ok(());
         }
+        let Some(held) = buffer.messages.take() else {
+            return Ok(());
+        };
         let (mut whole, mut taken) = (Bytes::new(), BytesMut::new());
         while let Some(frame) = poll_fn(|cx| self.poll_incoming(cx)).await {
             let data = frame?.into_data().unwrap_or_default();
@@ -137,8 +150,8 @@ impl RequestBody {
         if self.taken <= most {
             self.incoming = None;
         }
-        let taken = if taken.is_empty() { whole } else { taken.freeze() };
-        self.gathered = (!taken.is_empty()).then_some(taken);
+        let bytes = if taken.is_empty() { whole } else { taken.freeze() };
+        self.gathered = (!bytes.is_empty()).then_some(Gathered { bytes, _held: held });
         Ok(())
     }
 
@@ -188,7 +201,7 @@ impl Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         match self.gathered.take() {
-            Some(gathered) => Poll::Ready(Some(Ok(Frame::data(gathered)))),
+            Some(gathered) => Poll::Ready(Some(Ok(Frame::data(gathered.bytes)))),
             None => self.poll_incoming(cx),
         }
     }
@@ -198,23 +211,29 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let gathered = self.gathered.as_ref().map_or(0, Bytes::len) as u64;
+        let gathered = self.gathered.as_ref().map_or(0, |gathered| gathered.bytes.len());
         let rest = self.incoming.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower().saturating_add(gathered));
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper.saturating_add(gathered));
-        }
-        hint
+        behind(gathered, &rest)
     }
+}
+
+/// The size of a body that has so much in front of the rest.
+pub(super) fn behind(held: usize, rest: &SizeHint) -> SizeHint {
+    let held = held as u64;
+    let mut hint = SizeHint::new();
+    hint.set_lower(rest.lower().saturating_add(held));
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(upper.saturating_add(held));
+    }
+    hint
 }
 
 /// What an upstream answers. When it has come to its end, the connection goes back to its pool; dropped before, it is closed.
 #[derive(Debug)]
 pub struct UpstreamBody {
     way: Way,
-    /// How far it is read ahead of its client; 0: it is not.
-    ahead: usize,
+    /// Whether it may be read ahead of its client.
+    may_hold: bool,
 }
 
 #[derive(Debug)]
@@ -225,9 +244,9 @@ enum Way {
 }
 
 impl UpstreamBody {
-    pub(super) fn new(incoming: Incoming, lease: Lease, ahead: usize) -> Self {
+    pub(super) fn new(incoming: Incoming, lease: Lease, may_hold: bool) -> Self {
         let way = Way::Straight(Leased::new(incoming, lease));
-        Self { way, ahead }
+        Self { way, may_hold }
     }
 }
 
@@ -236,16 +255,16 @@ impl Body for UpstreamBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let most = self.ahead;
         let frame = match &mut self.way {
             Way::Straight(body) => ready!(Pin::new(body).poll_frame(cx)),
             Way::Ahead(body) => return Pin::new(body).poll_frame(cx),
             Way::Ended => return Poll::Ready(None),
         };
-        // Most responses are one frame: whoever reads ahead costs something only where there are more.
-        if most > 0 && matches!(frame, Some(Ok(_))) && !self.is_end_stream() {
+        // Most responses are one frame: reading ahead costs something only where there are more.
+        if self.may_hold && matches!(frame, Some(Ok(_))) && !self.is_end_stream() {
+            self.may_hold = false;
             self.way = match mem::replace(&mut self.way, Way::Ended) {
-                Way::Straight(body) => Way::Ahead(Ahead::new(body, most)),
+                Way::Straight(body) => body.ahead(),
                 other => other,
             };
         }
@@ -286,6 +305,13 @@ impl Leased {
             body.give_back();
         }
         body
+    }
+
+    fn ahead(self) -> Way {
+        match self.lease.as_ref().and_then(|lease| lease.pool.buffer.clone()) {
+            Some(buffer) => Way::Ahead(Ahead::new(self, buffer)),
+            None => Way::Straight(self),
+        }
     }
 
     fn give_back(&mut self) {

@@ -90,7 +90,7 @@ impl Upstream {
         let pools = settings
             .servers
             .iter()
-            .map(|server| Rc::new(Pool::new(server)))
+            .map(|server| Rc::new(Pool::new(server, settings.response_buffer.clone())))
             .collect();
         Self {
             inner: Rc::new(Inner {
@@ -125,6 +125,24 @@ impl Upstream {
         &self.inner.settings.name
     }
 
+    /// Waits for a small body before a server is taken, so that a slow client holds none; never where the two talk with each other.
+    ///
+    /// # Errors
+    /// Its client does not send it, or nobody would take it.
+    pub async fn gather(&self, request: &mut Request<RequestBody>) -> Result<(), UpstreamError> {
+        let settings = &self.inner.settings;
+        let Some(buffer) = &settings.request_buffer else {
+            return Ok(());
+        };
+        if request.body().is_end_stream() || is_grpc(request.headers().get(CONTENT_TYPE)) {
+            return Ok(());
+        }
+        // Who would be refused now is refused before its body is read.
+        drop(settings.in_flight.take().ok_or(UpstreamError::Full)?);
+        let gathered = request.body_mut().gather(buffer).await;
+        gathered.map_err(UpstreamError::RequestBody)
+    }
+
     /// Sends a request and waits for the head of its response, `response_timeout` at most where the route has its own.
     ///
     /// # Errors
@@ -135,14 +153,10 @@ impl Upstream {
         response_timeout: Option<Duration>,
     ) -> Result<Answer, UpstreamError> {
         let settings = &self.inner.settings;
-        let switches = request.switches();
-        let mut request = request.into_request();
-        let held = !switches && !is_grpc(request.headers().get(CONTENT_TYPE));
-        if held {
-            let gathered = request.body_mut().gather(settings.buffer.request).await;
-            gathered.map_err(UpstreamError::RequestBody)?;
-        }
         let mut slot = Some(settings.in_flight.take().ok_or(UpstreamError::Full)?);
+        let switches = request.switches();
+        let request = request.into_request();
+        let may_hold = !switches && !is_grpc(request.headers().get(CONTENT_TYPE));
         let mut request = framed(request);
         let progress = request.body().progress();
         let bound = response_timeout.unwrap_or(settings.response_timeout);
@@ -178,8 +192,7 @@ impl Upstream {
             let mut failed = match answer {
                 Ok(response) => {
                     lease.pool.health.worked();
-                    let ahead = if held { settings.buffer.response } else { 0 };
-                    return answered(response, lease, switches, ahead).await;
+                    return answered(response, lease, switches, may_hold).await;
                 }
                 Err(failed) => failed,
             };
@@ -334,16 +347,12 @@ async fn answered(
     response: Response<hyper::body::Incoming>,
     lease: Lease,
     switches: bool,
-    ahead: usize,
+    may_hold: bool,
 ) -> Result<Answer, UpstreamError> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let ahead = if is_live(response.headers().get(CONTENT_TYPE)) {
-            0
-        } else {
-            ahead
-        };
+        let may_hold = may_hold && !is_live(response.headers().get(CONTENT_TYPE));
         return Ok(Answer::Response(
-            response.map(|incoming| UpstreamBody::new(incoming, lease, ahead)),
+            response.map(|incoming| UpstreamBody::new(incoming, lease, may_hold)),
         ));
     }
     let is_websocket = response

@@ -36,8 +36,10 @@ pub struct Settings {
     pub response_timeout: Duration,
     /// Requests at once, of all workers.
     pub in_flight: Slots,
-    /// What is held so that clients hold no server.
-    pub buffer: Buffer,
+    /// A request's body of up to so much is gathered before a server is taken; a longer one streams.
+    pub request_buffer: Option<Buffer>,
+    /// So much of a response is read ahead of a client that does not keep up.
+    pub response_buffer: Option<Buffer>,
     /// How often a request that can be repeated is sent again, on another connection.
     pub retries: u32,
     /// A field that proves to the application that a request came this way; its value cannot be printed.
@@ -48,13 +50,25 @@ pub struct Settings {
     pub tls: Option<Tls>,
 }
 
-/// What of a request and of a response is held, in bytes, so that a slow client does not hold a server; 0: nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What may be held of messages in all, by all workers, in bytes: for requests and for responses of each upstream.
+pub const MOST_HELD: usize = 256 * 1024 * 1024;
+
+/// How much of a message is held, so that a slow client does not hold a server.
+#[derive(Debug, Clone)]
 pub struct Buffer {
-    /// A body of up to so much is gathered before a server is taken; a longer one streams.
-    pub request: u64,
-    /// So much is read ahead of a client that does not keep up.
-    pub response: usize,
+    /// Of one message, in bytes.
+    pub bytes: usize,
+    /// Of how many at once. Where none is left, nothing is held, and messages pass as their clients are.
+    pub messages: Slots,
+}
+
+impl Buffer {
+    /// Room for so many bytes of each message, and for as many messages as [`MOST_HELD`] allows; 0: none is held.
+    pub fn new(bytes: usize) -> Option<Self> {
+        let messages = MOST_HELD.checked_div(bytes)?.max(1);
+        let messages = Slots::new(messages);
+        Some(Self { bytes, messages })
+    }
 }
 
 /// How servers are checked: `health`.

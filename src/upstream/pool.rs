@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::body::RequestBody;
 use super::connector::Tunnel;
 use super::health::Health;
-use super::{Server, Transport};
+use super::{Buffer, Server, Transport};
 use crate::slots::Slot;
 
 /// Connections kept for later, for each server and worker.
@@ -69,6 +69,8 @@ pub(super) struct Pool {
     /// `Host`, where the upstream is to read its own.
     pub(super) host: HeaderValue,
     pub(super) health: Health,
+    /// For responses whose clients do not keep up.
+    pub(super) buffer: Option<Buffer>,
     pub(super) active: Cell<u32>,
     idle: RefCell<Vec<Idle<Http1>>>,
     /// One HTTP/2 connection has room for many requests.
@@ -91,11 +93,12 @@ impl fmt::Debug for Pool {
 }
 
 impl Pool {
-    pub(super) fn new(server: &Server) -> Self {
+    pub(super) fn new(server: &Server, buffer: Option<Buffer>) -> Self {
         Self {
             host: HeaderValue::try_from(host_value(server)).expect("an authority is visible ASCII"),
             server: server.clone(),
             health: Health::new(),
+            buffer,
             active: Cell::new(0),
             idle: RefCell::new(Vec::new()),
             shared: RefCell::new(None),

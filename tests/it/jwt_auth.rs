@@ -550,3 +550,20 @@ fn a_cached_jwt_is_refused_when_it_expires_and_its_verdict_ends_with_the_ttl() {
         status(&gate, &token) == 401
     });
 }
+
+#[test]
+fn a_credential_that_expires_while_its_body_is_gathered_takes_nobody_further() {
+    let (upstream, signer) = (RecordingUpstream::start(), Signer::new(Algorithm::HS256));
+    let gate = Gate::start(&with_keys(&upstream, &[&signer]));
+    let jwt = signer.with(&json!({ "exp": now() + 3 }));
+    let mut client = gate.connect();
+    client.send(format!(
+        "POST /api/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {jwt}\r\nContent-Length: 6\r\n\r\nabc"
+    ));
+    std::thread::sleep(Duration::from_secs(4));
+    client.send("def");
+    let reply = client.reply();
+    assert_eq!(reply.status, 401);
+    assert!(reply.text().contains("Token is expired"), "{}", reply.text());
+    assert_eq!(upstream.calls(), 0);
+}

@@ -257,6 +257,9 @@ fn an_upstream_has_so_many_requests_and_no_more() {
     let reply = gate.get("/x");
     assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
     gate.logged(&["upstream_full"]);
+    let mut unread = gate.connect();
+    unread.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc");
+    assert_eq!(unread.reply().status, 503, "and that before the rest of its body");
     release.send(()).unwrap();
     assert_eq!(slow.reply().status, 200);
     for _ in 0..5 {
@@ -424,7 +427,7 @@ fn a_small_body_is_gathered_before_a_server_is_taken_and_a_long_one_streams() {
     // A server sees the head of what does not fit at once, of unknown length too.
     let (began, begun) = mpsc::channel();
     upstream.answers(move |mut exchange| {
-        began.send(()).unwrap();
+        began.send(()).ok();
         let length = exchange.read_body().data.len();
         exchange.write(format!(
             "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Length: 4\r\n\r\n{length}"
@@ -443,6 +446,29 @@ fn a_small_body_is_gathered_before_a_server_is_taken_and_a_long_one_streams() {
     begun.recv_timeout(patience).expect("it is too long to be gathered");
     client.send("1\r\nz\r\n0\r\n\r\n");
     assert_eq!(client.reply().text(), "1537");
+}
+
+#[test]
+fn what_is_held_of_bodies_is_bounded_in_all() {
+    let upstream = RecordingUpstream::start();
+    // 256 MiB in all: there is room for four of these.
+    let gate = Gate::start(&public(&upstream).with("buffer = { request = \"64MiB\" }"));
+    let half = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc";
+    let mut clients: Vec<_> = (0..4).map(|_| gate.connect()).collect();
+    for client in &mut clients {
+        client.send(half);
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(upstream.accepted(), 0);
+    let mut fifth = gate.connect();
+    fifth.send(half);
+    wait_until("it streams", Duration::from_secs(10), || upstream.accepted() == 1);
+    clients.push(fifth);
+    for client in &mut clients {
+        client.send("def");
+        assert_eq!(client.reply().status, 200);
+    }
+    assert_eq!(upstream.calls(), 5);
 }
 
 #[test]

@@ -23,8 +23,8 @@ use crate::upstream::{Balance, Buffer, Check, HostMode, Server, Settings, Tls, T
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const MOST_IN_FLIGHT: u64 = 10_000_000;
-const REQUEST_BUFFER: ByteSize = ByteSize::kib(64);
-const RESPONSE_BUFFER: ByteSize = ByteSize::kib(256);
+const REQUEST_BUFFER: usize = 64 * 1024;
+const RESPONSE_BUFFER: usize = 256 * 1024;
 /// For each request that is under way.
 const MOST_BUFFER: ByteSize = ByteSize::mib(64);
 const MOST_RETRIES: u64 = 10;
@@ -112,6 +112,7 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, secrets: &mut Vec<(Ite
         .take("health")
         .and_then(|item| item.section(&[]))
         .and_then(check);
+    let (request_buffer, response_buffer) = buffers(&mut section);
     let balance = [
         ("least-request", Balance::LeastRequest),
         ("round-robin", Balance::RoundRobin),
@@ -127,7 +128,8 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, secrets: &mut Vec<(Ite
         connect_timeout: section.duration_or("connect_timeout", Zero::Refused, CONNECT_TIMEOUT),
         response_timeout: section.duration_or("response_timeout", Zero::Refused, RESPONSE_TIMEOUT),
         in_flight: Slots::new(section.count_or("in_flight", (0, MOST_IN_FLIGHT), 0)),
-        buffer: buffer(&mut section),
+        request_buffer,
+        response_buffer,
         retries: u32::try_from(section.count_or("retries", (0, MOST_RETRIES), 1)).unwrap_or(1),
         secret_header,
         check,
@@ -135,23 +137,15 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, secrets: &mut Vec<(Ite
     }
 }
 
-/// What is held of requests and responses.
-fn buffer(section: &mut Section<'_>) -> Buffer {
-    let mut buffer = Buffer {
-        request: REQUEST_BUFFER.as_u64(),
-        response: usize::try_from(RESPONSE_BUFFER.as_u64()).unwrap_or(0),
+/// What is held of requests, and of responses.
+fn buffers(section: &mut Section<'_>) -> (Option<Buffer>, Option<Buffer>) {
+    let mut section = section.section("buffer", &[]);
+    let mut size = |name, default| {
+        let item = section.as_mut().and_then(|section| section.take(name));
+        let size = item.and_then(|item| item.size(ByteSize::b(0), MOST_BUFFER));
+        Buffer::new(size.unwrap_or(default))
     };
-    let Some(mut section) = section.section("buffer", &[]) else {
-        return buffer;
-    };
-    let mut size = |name| section.take(name)?.size(ByteSize::b(0), MOST_BUFFER);
-    if let Some(bytes) = size("request") {
-        buffer.request = bytes as u64;
-    }
-    if let Some(bytes) = size("response") {
-        buffer.response = bytes;
-    }
-    buffer
+    (size("request", REQUEST_BUFFER), size("response", RESPONSE_BUFFER))
 }
 
 /// A URL, or `{ url = "…" }`.
