@@ -489,7 +489,7 @@ fn settings(rules: Rules, entries: usize) -> Settings {
 
 /// What clients send over HTTP/1: the verdict is the same however the bytes are cut, and nothing passes behind a fault.
 pub fn framing(bytes: &[u8]) {
-    use crate::server::guard::grammar::Fault;
+    use crate::framing::grammar::Fault;
     use crate::server::guard::head::Bounds;
     use crate::server::guard::scan::{Scanned, Scanner};
     let bounds = Bounds { bytes: 1024, fields: 8 };

@@ -29,6 +29,7 @@
 //! credential     what a credential's header says, and why it is turned down
 //! path           every reading that a server could make of a path
 //! secret         values that cannot be printed
+//! framing        where a message of HTTP/1 begins and ends, and which bytes may stand where
 //! slots          how many may do something at once
 //! ```
 
@@ -39,6 +40,7 @@ pub mod config;
 pub mod control;
 pub mod credential;
 pub mod examples;
+pub(crate) mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod identity;

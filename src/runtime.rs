@@ -1,15 +1,16 @@
-//! What a runtime of one thread needs and libraries do not have: a place for hyper's tasks, and an IO of which something was read too
-//! early.
+//! What a runtime of one thread needs and libraries do not have: a place for hyper's tasks, an IO of which something was read too early,
+//! and a deadline that costs nothing where it moves with each request.
 
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use hyper::rt::Executor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Runs the tasks of a connection on the worker that has it.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,28 @@ pub struct OnThisThread;
 impl<F: Future + 'static> Executor<F> for OnThisThread {
     fn execute(&self, task: F) {
         tokio::task::spawn_local(task);
+    }
+}
+
+/// A timer for deadlines that move with each request. It is moved only to come earlier: one that comes too early looks again, and that is
+/// cheaper than moving it each time.
+#[derive(Debug, Default)]
+pub struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Ready once `end` has passed. It wakes whoever has asked last.
+    pub fn poll_until(&mut self, end: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        loop {
+            if end < sleep.deadline() {
+                sleep.as_mut().reset(end);
+            }
+            ready!(sleep.as_mut().poll(cx));
+            if end <= Instant::now() {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(end);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::outcome::Outcome;
-use crate::upstream::body::UpstreamBody;
+use crate::upstream::response::{ResponseFault, UpstreamBody};
 
 /// The body of every response. `G` is the caller's: something that must live exactly as long as the response does.
 pub struct ResponseBody<G> {
@@ -18,6 +18,8 @@ pub struct ResponseBody<G> {
     outcome: Option<Outcome>,
     #[expect(dead_code, reason = "held for its drop")]
     guard: Option<G>,
+    /// How it was cut off, to be told at the next turn: over HTTP/2 a reset would overtake what came before.
+    cut: Option<ResponseFault>,
 }
 
 enum Source {
@@ -46,7 +48,12 @@ impl<G> ResponseBody<G> {
     }
 
     fn new(source: Source, outcome: Option<Outcome>, guard: Option<G>) -> Self {
-        let mut body = Self { source, outcome, guard };
+        let mut body = Self {
+            source,
+            outcome,
+            guard,
+            cut: None,
+        };
         // What has nothing to send is never polled.
         if body.at_end() {
             body.completed();
@@ -70,26 +77,37 @@ impl<G> ResponseBody<G> {
 
 impl<G: Unpin> Body for ResponseBody<G> {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = ResponseFault;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
+        if let Some(cut) = self.cut.take() {
+            return Poll::Ready(Some(Err(cut)));
+        }
         let frame = match &mut self.source {
-            Source::Upstream(body) => ready!(Pin::new(body).poll_frame(cx)),
-            Source::Own(body) if body.is_empty() => None,
-            Source::Own(body) => Some(Ok(Frame::data(std::mem::take(body)))),
+            Source::Upstream(body) => ready!(Pin::new(body).poll_frame(cx)).transpose(),
+            Source::Own(body) if body.is_empty() => Ok(None),
+            Source::Own(body) => Ok(Some(Frame::data(std::mem::take(body)))),
         };
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            let bytes = data.len();
-            if let Some(outcome) = &mut self.outcome {
-                outcome.sent(bytes);
+        match frame {
+            Ok(frame) => {
+                let bytes = frame.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len);
+                if let Some(outcome) = &mut self.outcome {
+                    outcome.sent(bytes);
+                }
+                if frame.is_none() || self.at_end() {
+                    self.completed();
+                }
+                Poll::Ready(frame.map(Ok))
+            }
+            Err(fault) => {
+                if let Some(outcome) = &mut self.outcome {
+                    outcome.cut(fault.label(), fault.to_string());
+                }
+                self.cut = Some(fault);
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
         }
-        if frame.is_none() || self.at_end() {
-            self.completed();
-        }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

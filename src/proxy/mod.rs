@@ -41,7 +41,8 @@ use crate::policy::{Denied, Permit, Policy};
 use crate::slots::Slots;
 use crate::telemetry::metrics::{AuthenticationLabels, Metrics};
 use crate::tls::server::Served;
-use crate::upstream::body::{BodyBounds, RequestBody, UpstreamBody};
+use crate::upstream::body::{BodyBounds, RequestBody};
+use crate::upstream::response::UpstreamBody;
 use crate::upstream::{Answer, Held, Tunnel, Upstream, UpstreamError, is_grpc};
 
 /// Everything that a worker needs to answer requests.

@@ -102,6 +102,11 @@ impl Outcome {
         (self.status, self.label, self.reason) = (Some(status), label, reason);
     }
 
+    /// The upstream has broken off its response; the client sees that it is not whole.
+    pub fn cut(&mut self, label: &'static str, reason: String) {
+        (self.label, self.reason) = (label, Some(reason));
+    }
+
     /// So many bytes of the body went out.
     pub fn sent(&mut self, bytes: usize) {
         self.sent = self.sent.saturating_add(bytes as u64);

@@ -8,12 +8,13 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::Limits;
+use crate::runtime::Alarm;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,18 +133,17 @@ pub(super) struct Overdue {
     idle: Duration,
     head: Duration,
     send: Duration,
-    sleep: Pin<Box<Sleep>>,
+    alarm: Alarm,
 }
 
 impl Overdue {
     pub(super) fn new(clock: Rc<Clock>, limits: &Limits) -> Self {
-        let sleep = Box::pin(sleep_until(Instant::now() + limits.idle_timeout));
         Self {
             clock,
             idle: limits.idle_timeout,
             head: limits.header_timeout,
             send: limits.body_read_timeout,
-            sleep,
+            alarm: Alarm::default(),
         }
     }
 }
@@ -159,23 +159,13 @@ impl Future for Overdue {
     type Output = Phase;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Phase> {
-        loop {
-            let phase = self.clock.phase();
-            let end = match phase {
-                Phase::Busy => return Poll::Pending,
-                Phase::Idle(since) => since + self.idle,
-                Phase::Head(since) => since + self.head,
-                Phase::Blocked(since) => since + self.send,
-            };
-            // Moved only to come earlier. One that comes too early looks again; that is cheaper than moving it at each request.
-            if end < self.sleep.deadline() {
-                self.sleep.as_mut().reset(end);
-            }
-            ready!(self.sleep.as_mut().poll(cx));
-            if end <= Instant::now() {
-                return Poll::Ready(phase);
-            }
-            self.sleep.as_mut().reset(end);
-        }
+        let phase = self.clock.phase();
+        let end = match phase {
+            Phase::Busy => return Poll::Pending,
+            Phase::Idle(since) => since + self.idle,
+            Phase::Head(since) => since + self.head,
+            Phase::Blocked(since) => since + self.send,
+        };
+        self.alarm.poll_until(end, cx).map(|()| phase)
     }
 }

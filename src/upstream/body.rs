@@ -1,4 +1,4 @@
-//! Bodies on their way: the request's, bounded in size and silence, and the response's, which gives its connection back at the end.
+//! The body of a request on its way: bounded in size and silence, and gathered where its client may be slow.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -14,8 +14,6 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::Buffer;
-use super::ahead::Ahead;
-use super::pool::Lease;
 use crate::slots::Slot;
 
 /// What a client sends, as far as it may: bounded in bytes and in silence, and without trailers.
@@ -155,11 +153,6 @@ impl RequestBody {
         Ok(())
     }
 
-    /// Another body, if this one is empty.
-    pub(super) fn empty_copy(&self) -> Option<Self> {
-        self.is_end_stream().then(Self::none)
-    }
-
     pub(super) fn progress(&self) -> Progress {
         self.progress.clone()
     }
@@ -226,118 +219,4 @@ pub(super) fn behind(held: usize, rest: &SizeHint) -> SizeHint {
         hint.set_upper(upper.saturating_add(held));
     }
     hint
-}
-
-/// What an upstream answers. When it has come to its end, the connection goes back to its pool; dropped before, it is closed.
-#[derive(Debug)]
-pub struct UpstreamBody {
-    way: Way,
-    /// Whether it may be read ahead of its client.
-    may_hold: bool,
-}
-
-#[derive(Debug)]
-enum Way {
-    Straight(Leased),
-    Ahead(Ahead<Leased>),
-    Ended,
-}
-
-impl UpstreamBody {
-    pub(super) fn new(incoming: Incoming, lease: Lease, may_hold: bool) -> Self {
-        let way = Way::Straight(Leased::new(incoming, lease));
-        Self { way, may_hold }
-    }
-}
-
-impl Body for UpstreamBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = match &mut self.way {
-            Way::Straight(body) => ready!(Pin::new(body).poll_frame(cx)),
-            Way::Ahead(body) => return Pin::new(body).poll_frame(cx),
-            Way::Ended => return Poll::Ready(None),
-        };
-        // Most responses are one frame: reading ahead costs something only where there are more.
-        if self.may_hold && matches!(frame, Some(Ok(_))) && !self.is_end_stream() {
-            self.may_hold = false;
-            self.way = match mem::replace(&mut self.way, Way::Ended) {
-                Way::Straight(body) => body.ahead(),
-                other => other,
-            };
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.way {
-            Way::Straight(body) => body.is_end_stream(),
-            Way::Ahead(body) => body.is_end_stream(),
-            Way::Ended => true,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.way {
-            Way::Straight(body) => body.size_hint(),
-            Way::Ahead(body) => body.size_hint(),
-            Way::Ended => SizeHint::with_exact(0),
-        }
-    }
-}
-
-/// A body, and the connection that it comes over.
-#[derive(Debug)]
-struct Leased {
-    incoming: Incoming,
-    lease: Option<Lease>,
-}
-
-impl Leased {
-    fn new(incoming: Incoming, lease: Lease) -> Self {
-        let mut body = Self {
-            incoming,
-            lease: Some(lease),
-        };
-        if body.incoming.is_end_stream() {
-            body.give_back();
-        }
-        body
-    }
-
-    fn ahead(self) -> Way {
-        match self.lease.as_ref().and_then(|lease| lease.pool.buffer.clone()) {
-            Some(buffer) => Way::Ahead(Ahead::new(self, buffer)),
-            None => Way::Straight(self),
-        }
-    }
-
-    fn give_back(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
-        }
-    }
-}
-
-impl Body for Leased {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        if frame.is_none() || self.incoming.is_end_stream() {
-            self.give_back();
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
 }

@@ -1,26 +1,22 @@
 //! From a server's address to a connection that speaks HTTP: name, TCP or socket file, TLS, protocol. Deadlines are the caller's.
 
-use std::cell::Cell;
-use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::task::{Context, Poll};
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
-use super::pool::{Http1, Sender};
-use super::{Server, Tls, Transport};
+use super::body::RequestBody;
+use super::{Server, Tls, Transport, http1};
 use crate::runtime::{OnThisThread, Replay};
 
-/// Most fields of a response's head. Applications set more than clients do: cookies, policies, tracing.
-const MOST_HEADERS: usize = 256;
 /// Bytes of a response's fields over HTTP/2.
 const MOST_HEADER_BYTES: u32 = 64 * 1024;
 /// What a server that speaks HTTP/2 over TLS has chosen (ALPN; RFC 9113, section 3.1).
@@ -30,12 +26,60 @@ const H2_STREAM_WINDOW: u32 = 256 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// A connection whose protocol was switched, with what had been read of it before.
-pub type Tunnel = Replay<Box<dyn Io>>;
+pub type Tunnel = Replay<Io>;
 
 /// Bytes both ways, over whatever they come.
-pub trait Io: AsyncRead + AsyncWrite + Unpin {}
+#[derive(Debug)]
+pub enum Io {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A socket file.
+    Unix(UnixStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<TcpStream>>),
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
+macro_rules! of_any {
+    ($io:expr, $it:ident => $what:expr) => {
+        match $io.get_mut() {
+            Io::Tcp($it) => $what,
+            Io::Unix($it) => $what,
+            Io::Tls($it) => $what,
+        }
+    };
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        of_any!(self, io => Pin::new(io).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        of_any!(self, io => Pin::new(io).poll_write(cx, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        of_any!(self, io => Pin::new(io).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        of_any!(self, io => Pin::new(io).poll_shutdown(cx))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        of_any!(self, io => Pin::new(io).poll_write_vectored(cx, slices))
+    }
+}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +98,17 @@ pub enum ConnectError {
     Http(#[from] hyper::Error),
 }
 
-/// Opens a connection; it is driven by a task of this worker until it ends.
-pub(super) async fn connect(server: &Server, tls: Option<&Tls>) -> Result<Sender, ConnectError> {
+/// A connection that speaks HTTP.
+#[derive(Debug)]
+pub(super) enum Link {
+    /// For one request at a time.
+    Http1(http1::Connection<Io>),
+    /// For many; driven by a task of this worker until it ends.
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+/// Opens a connection.
+pub(super) async fn connect(server: &Server, tls: Option<&Tls>) -> Result<Link, ConnectError> {
     let host = server.authority.host();
     let address = host.trim_start_matches('[').trim_end_matches(']');
     let tcp = async || -> io::Result<TcpStream> {
@@ -64,8 +117,8 @@ pub(super) async fn connect(server: &Server, tls: Option<&Tls>) -> Result<Sender
         Ok(tcp)
     };
     match &server.transport {
-        Transport::Unix(path) => start_http1(UnixStream::connect(path).await?).await,
-        Transport::Http => start_http1(tcp().await?).await,
+        Transport::Unix(path) => Ok(http1(Io::Unix(UnixStream::connect(path).await?))),
+        Transport::Http => Ok(http1(Io::Tcp(tcp().await?))),
         Transport::H2c => start_http2(tcp().await?).await,
         Transport::Https => {
             let tls = tls.ok_or(ConnectError::NoRoots)?;
@@ -79,43 +132,17 @@ pub(super) async fn connect(server: &Server, tls: Option<&Tls>) -> Result<Sender
             if connection.get_ref().1.alpn_protocol() == Some(H2) {
                 start_http2(connection).await
             } else {
-                start_http1(connection).await
+                Ok(http1(Io::Tls(Box::new(connection))))
             }
         }
     }
 }
 
-async fn start_http1<I>(io: I) -> Result<Sender, ConnectError>
-where
-    I: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let (sender, mut connection) = http1::Builder::new()
-        .max_headers(MOST_HEADERS)
-        .handshake(TokioIo::new(io))
-        .await?;
-    let (hand_over, tunnel) = oneshot::channel();
-    let switches = Rc::new(Cell::new(false));
-    let switched = Rc::clone(&switches);
-    tokio::task::spawn_local(async move {
-        // Not consumed: after a 101, the bytes behind it are somebody else's.
-        match poll_fn(|cx| Pin::new(&mut connection).poll(cx)).await {
-            Err(problem) => debug!(%problem, "a connection to an upstream ended"),
-            Ok(()) if !switched.get() => {}
-            Ok(()) => {
-                let parts = connection.into_parts();
-                let io: Box<dyn Io> = Box::new(parts.io.into_inner());
-                let _ = hand_over.send(Replay::new(io, parts.read_buf));
-            }
-        }
-    });
-    Ok(Sender::Http1(Http1 {
-        sender,
-        tunnel,
-        switches,
-    }))
+fn http1(io: Io) -> Link {
+    Link::Http1(http1::Connection::new(io))
 }
 
-async fn start_http2<I>(io: I) -> Result<Sender, ConnectError>
+async fn start_http2<I>(io: I) -> Result<Link, ConnectError>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -130,5 +157,5 @@ where
             debug!(%problem, "an HTTP/2 connection to an upstream ended");
         }
     });
-    Ok(Sender::Http2(sender))
+    Ok(Link::Http2(sender))
 }

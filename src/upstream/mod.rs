@@ -5,7 +5,9 @@ pub mod body;
 mod client;
 mod connector;
 mod health;
+pub mod http1;
 mod pool;
+pub mod response;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use std::time::Duration;
 use http::uri::Authority;
 use rustls::ClientConfig;
 
-pub use self::client::{Answer, Upstream, UpstreamError, is_grpc};
+pub use self::client::{Answer, Unreadable, Upstream, UpstreamError, is_grpc};
 pub use self::connector::Tunnel;
 pub use self::pool::Held;
 use crate::slots::Slots;
@@ -34,6 +36,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// From the request sent to the head of the response.
     pub response_timeout: Duration,
+    /// The longest silence in the middle of a response's body; not of one that is live.
+    pub body_read_timeout: Duration,
     /// Requests at once, of all workers.
     pub in_flight: Slots,
     /// A request's body of up to so much is gathered before a server is taken; a longer one streams.

@@ -2,18 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
-use tokio::sync::oneshot;
-use tokio::time::Instant;
+use http::HeaderValue;
+use hyper::client::conn::http2;
+use tokio::time::{Instant, sleep};
 
 use super::body::RequestBody;
-use super::connector::Tunnel;
+use super::connector::{Io, Link};
 use super::health::Health;
+use super::http1::Connection;
 use super::{Buffer, Server, Transport};
 use crate::slots::Slot;
 
@@ -23,45 +22,8 @@ const MOST_IDLE: usize = 256;
 const LONGEST_IDLE: Duration = Duration::from_secs(60);
 /// A connection that is older is not used again: its server's name may have another address by now.
 const LONGEST_LIFE: Duration = Duration::from_secs(300);
-
-/// The sending end of a connection.
-pub(super) enum Sender {
-    Http1(Http1),
-    Http2(http2::SendRequest<RequestBody>),
-}
-
-/// One request at a time.
-pub(super) struct Http1 {
-    pub(super) sender: http1::SendRequest<RequestBody>,
-    /// Comes once the protocol was switched, for a request that has asked for it.
-    pub(super) tunnel: oneshot::Receiver<Tunnel>,
-    /// Whether its request asks for that. Else a connection that has ended is closed at once, and not kept for nobody.
-    pub(super) switches: Rc<Cell<bool>>,
-}
-
-impl Sender {
-    /// Sends a request; what was not begun comes back.
-    pub(super) async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        match self {
-            Self::Http1(http1) => http1.sender.try_send_request(request).await,
-            Self::Http2(sender) => sender.try_send_request(request).await,
-        }
-    }
-
-    /// Its next request asks for another protocol, or does not.
-    pub(super) fn set_switches(&self, switches: bool) {
-        if let Self::Http1(http1) = self {
-            http1.switches.set(switches);
-        }
-    }
-
-    pub(super) fn is_http2(&self) -> bool {
-        matches!(self, Self::Http2(_))
-    }
-}
+/// How often idle connections are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// One server, and this worker's connections to it.
 pub(super) struct Pool {
@@ -72,15 +34,24 @@ pub(super) struct Pool {
     /// For responses whose clients do not keep up.
     pub(super) buffer: Option<Buffer>,
     pub(super) active: Cell<u32>,
-    idle: RefCell<Vec<Idle<Http1>>>,
-    /// One HTTP/2 connection has room for many requests.
-    shared: RefCell<Option<Idle<http2::SendRequest<RequestBody>>>>,
+    idle: RefCell<Vec<Idle>>,
+    /// Whether somebody looks after them.
+    swept: Cell<bool>,
+    /// One HTTP/2 connection has room for many requests. And when it was opened.
+    shared: RefCell<Option<(http2::SendRequest<RequestBody>, Instant)>>,
 }
 
-struct Idle<S> {
-    sender: S,
+struct Idle {
+    connection: Connection<Io>,
     since: Instant,
     born: Instant,
+}
+
+impl Idle {
+    /// Whether it can serve another request.
+    fn is_usable(&mut self, now: Instant) -> bool {
+        now - self.since <= LONGEST_IDLE && now - self.born <= LONGEST_LIFE && self.connection.is_quiet()
+    }
 }
 
 impl fmt::Debug for Pool {
@@ -101,6 +72,7 @@ impl Pool {
             buffer,
             active: Cell::new(0),
             idle: RefCell::new(Vec::new()),
+            swept: Cell::new(false),
             shared: RefCell::new(None),
         }
     }
@@ -111,44 +83,66 @@ impl Pool {
     }
 
     /// The one that was used last: the others may grow old and go. And when it was opened.
-    pub(super) fn take(&self) -> Option<(Sender, Instant)> {
+    pub(super) fn take(&self) -> Option<(Link, Instant)> {
         let now = Instant::now();
         let mut shared = self.shared.borrow_mut();
-        if let Some(Idle { sender, born, .. }) = shared.as_ref() {
+        if let Some((sender, born)) = shared.as_ref() {
             if sender.is_closed() || now - *born > LONGEST_LIFE {
                 // Requests that are under way keep it until they end.
                 *shared = None;
             } else {
-                return Some((Sender::Http2(sender.clone()), *born));
+                return Some((Link::Http2(sender.clone()), *born));
             }
         }
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { sender, since, born }) = idle.pop() {
-            if now - since > LONGEST_IDLE {
-                idle.clear();
-            } else if now - born <= LONGEST_LIFE && sender.sender.is_ready() {
-                return Some((Sender::Http1(sender), born));
+        while let Some(mut last) = idle.pop() {
+            if last.is_usable(now) {
+                return Some((Link::Http1(last.connection), last.born));
             }
         }
         None
     }
 
     /// A new HTTP/2 connection is for everybody at once.
-    pub(super) fn share(&self, sender: &Sender, born: Instant) {
-        if let Sender::Http2(sender) = sender {
-            self.shared.replace(Some(Idle {
-                sender: sender.clone(),
-                since: born,
-                born,
-            }));
+    pub(super) fn share(&self, link: &Link, born: Instant) {
+        if let Link::Http2(sender) = link {
+            self.shared.replace(Some((sender.clone(), born)));
         }
     }
 
-    fn put(&self, sender: Http1, born: Instant) {
+    fn put(self: &Rc<Self>, connection: Connection<Io>, born: Instant) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < MOST_IDLE && !sender.sender.is_closed() {
-            let since = Instant::now();
-            idle.push(Idle { sender, since, born });
+        if idle.len() == MOST_IDLE {
+            return;
+        }
+        let since = Instant::now();
+        idle.push(Idle {
+            connection,
+            since,
+            born,
+        });
+        if !self.swept.replace(true) {
+            tokio::task::spawn_local(sweep(Rc::downgrade(self)));
+        }
+    }
+}
+
+/// Closes connections that their server has closed, or that are too old, as long as there are any.
+async fn sweep(pool: Weak<Pool>) {
+    loop {
+        sleep(SWEEP_EVERY).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let now = Instant::now();
+        let mut idle = pool.idle.borrow_mut();
+        idle.retain_mut(|one| {
+            if now - one.since > SWEEP_EVERY {
+                one.connection.settle();
+            }
+            one.is_usable(now)
+        });
+        if idle.is_empty() {
+            pool.swept.set(false);
+            return;
         }
     }
 }
@@ -167,10 +161,9 @@ fn host_value(server: &Server) -> String {
     }
 }
 
-/// A connection in use by one request; the server counts it as busy until the lease ends.
+/// A place at one server; it counts a request as long as this lives.
 pub(super) struct Lease {
     pub(super) pool: Rc<Pool>,
-    pub(super) sender: Sender,
     born: Instant,
     counted: Counted,
 }
@@ -198,11 +191,11 @@ impl fmt::Debug for Lease {
 }
 
 impl Lease {
-    pub(super) fn new(pool: &Rc<Pool>, sender: Sender, born: Instant) -> Self {
+    /// A place for one request, on a connection that was opened then.
+    pub(super) fn new(pool: &Rc<Pool>, born: Instant) -> Self {
         pool.active.set(pool.active.get() + 1);
         Self {
             pool: Rc::clone(pool),
-            sender,
             born,
             counted: Counted {
                 pool: Rc::clone(pool),
@@ -221,34 +214,18 @@ impl Lease {
         self.counted.slot.take()
     }
 
-    /// The response has been read to its end: the connection may serve another request as soon as it is ready for one.
-    pub(super) fn give_back(self) {
-        let Self {
-            pool,
-            sender,
-            born,
-            counted,
-        } = self;
+    /// The response has been read to its end; a connection of HTTP/1.1 may serve another request, if it is left.
+    pub(super) fn give_back(self, connection: Option<Connection<Io>>) {
+        let Self { pool, born, counted } = self;
         drop(counted);
-        sender.set_switches(false);
-        let Sender::Http1(mut http1) = sender else { return };
-        if http1.sender.is_ready() {
-            pool.put(http1, born);
-        } else if !http1.sender.is_closed() {
-            tokio::task::spawn_local(async move {
-                if http1.sender.ready().await.is_ok() {
-                    pool.put(http1, born);
-                }
-            });
+        if let Some(connection) = connection {
+            pool.put(connection, born);
         }
     }
 
-    /// The protocol was switched: the bytes behind the response, and what keeps the count.
-    pub(super) async fn into_tunnel(self) -> Option<(Tunnel, Held)> {
-        let Self { sender, counted, .. } = self;
-        let Sender::Http1(http1) = sender else { return None };
-        let tunnel = http1.tunnel.await.ok()?;
-        Some((tunnel, Held(counted)))
+    /// The protocol was switched: what keeps the count.
+    pub(super) fn into_held(self) -> Held {
+        Held(self.counted)
     }
 }
 

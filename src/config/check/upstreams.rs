@@ -32,6 +32,7 @@ const MOST_WEIGHT: u64 = 1_000;
 const SERVERS: &str = "servers = [\"http://127.0.0.1:8000\"]";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The upstreams as they were read.
 pub(super) struct Upstreams<'c> {
@@ -127,6 +128,7 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, secrets: &mut Vec<(Ite
             .unwrap_or(HostMode::Preserve),
         connect_timeout: section.duration_or("connect_timeout", Zero::Refused, CONNECT_TIMEOUT),
         response_timeout: section.duration_or("response_timeout", Zero::Refused, RESPONSE_TIMEOUT),
+        body_read_timeout: section.duration_or("body_read_timeout", Zero::Refused, BODY_READ_TIMEOUT),
         in_flight: Slots::new(section.count_or("in_flight", (0, MOST_IN_FLIGHT), 0)),
         request_buffer,
         response_buffer,

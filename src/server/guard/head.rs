@@ -1,6 +1,6 @@
 //! The head of one message, byte by byte: its request line, its fields, and what they say of its body.
 
-use super::grammar::{Fault, is_target, is_token, is_value, malformed};
+use crate::framing::grammar::{Fault, is_target, is_token, is_value, malformed};
 
 /// Bounds on heads.
 #[derive(Debug, Clone, Copy)]

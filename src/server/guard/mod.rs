@@ -7,8 +7,6 @@
 //! Once something was refused, the parser finds the end of the connection there. Its own last words are never needed, so that
 //! every answer is one of ours.
 
-mod chunked;
-pub(crate) mod grammar;
 pub(crate) mod head;
 pub(crate) mod scan;
 
@@ -21,10 +19,10 @@ use std::task::{Context, Poll, ready};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub(super) use self::grammar::Fault;
 pub(super) use self::head::Bounds;
 use self::scan::{Scanned, Scanner};
 use super::clock::Clock;
+pub(super) use crate::framing::grammar::Fault;
 
 /// What is read at once: a TLS record holds no more.
 const PIECE: usize = 16 * 1024;

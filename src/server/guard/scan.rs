@@ -3,9 +3,9 @@
 //! The bytes go on as they are; nothing is decoded and nothing is kept of them but what framing needs. What this refuses, the
 //! parser behind it never sees, so it may be as lax as it likes: a bare LF, blanks around a chunk's size, two lengths that agree.
 
-use super::chunked::Chunked;
-use super::grammar::{Fault, malformed};
 use super::head::{Body, Bounds, Head};
+use crate::framing::chunked::Chunked;
+use crate::framing::grammar::{Fault, malformed};
 
 /// Reads along with a connection.
 #[derive(Debug)]

@@ -11,22 +11,22 @@ pub(crate) enum Fault {
     HeadTooLarge,
 }
 
-pub(super) fn malformed<T>(what: &'static str) -> Result<T, Fault> {
+pub(crate) fn malformed<T>(what: &'static str) -> Result<T, Fault> {
     Err(Fault::Malformed(what))
 }
 
 /// RFC 9110, section 5.6.2.
-pub(super) fn is_token(byte: u8) -> bool {
+pub(crate) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// RFC 9110, section 5.5: blanks, what is visible, and what is beyond ASCII.
-pub(super) fn is_value(byte: u8) -> bool {
+pub(crate) fn is_value(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }
 
 /// Visible ASCII but `#`, which begins a fragment, and `<` and `>`, which no URI has. The rest of what RFC 3986 does not allow is sent
 /// by too many clients. `#` and what is not ASCII would be read in more than one way.
-pub(super) fn is_target(byte: u8) -> bool {
+pub(crate) fn is_target(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~') && !matches!(byte, b'#' | b'<' | b'>')
 }

@@ -10,7 +10,7 @@ const TRAILER_BYTES: usize = 8 * 1024;
 
 /// Where in the body the next byte is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Chunked {
+pub(crate) enum Chunked {
     /// In a size, of which so many digits have come.
     Size {
         digits: u8,
@@ -38,7 +38,7 @@ pub(super) enum Chunked {
 /// Which part of an extension comes: `;name`, `;name=token` or `;name="text"`. The blanks that the grammar allows are there for old
 /// clients only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Extension {
+pub(crate) enum Extension {
     /// The first character of its name.
     Begin,
     Name,
@@ -54,7 +54,7 @@ pub(super) enum Extension {
 
 /// Which part of a trailer comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trailer {
+pub(crate) enum Trailer {
     Start,
     Name,
     Value,
@@ -64,10 +64,10 @@ pub(super) enum Trailer {
 
 impl Chunked {
     /// Before the first chunk.
-    pub(super) const BEGIN: Self = Self::Size { digits: 0, size: 0 };
+    pub(crate) const BEGIN: Self = Self::Size { digits: 0, size: 0 };
 
     /// Takes one byte that is no data; `None`: it was the last one of the body.
-    pub(super) fn byte(self, byte: u8) -> Result<Option<Self>, Fault> {
+    pub(crate) fn byte(self, byte: u8) -> Result<Option<Self>, Fault> {
         let next = match (self, byte) {
             (Self::Size { digits, size }, byte) if byte.is_ascii_hexdigit() && digits < MOST_DIGITS => {
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();

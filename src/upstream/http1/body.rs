@@ -1,0 +1,298 @@
+//! The body of a response, as its head has framed it (RFC 9112, sections 6 and 7). When it has come to its end, so has the exchange, and the
+//! connection can serve another one, unless anything about it is in doubt.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::{Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::task::{AbortHandle, spawn_local};
+use tracing::debug;
+
+use super::request::Sending;
+use super::response::Framing;
+use super::{Connection, Exchange, PIECE, poll_read};
+use crate::framing::chunked::Chunked;
+use crate::framing::grammar::Fault;
+use crate::runtime::Alarm;
+
+/// The most that is read at once; reads grow up to this while they are filled.
+const LARGEST_PIECE: usize = 128 * 1024;
+/// Most fields of trailers.
+const MOST_TRAILERS: usize = 64;
+
+/// Why a response's body did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Cut {
+    /// It could not be read.
+    #[error("the connection broke in the middle of a body: {0}")]
+    Broken(#[from] io::Error),
+    /// It ended too early.
+    #[error("the connection ended before a body did")]
+    Ended,
+    /// Its framing is broken.
+    #[error("a body is broken: {0}")]
+    Malformed(&'static str),
+}
+
+/// The body of a response, and the connection that it comes on.
+pub struct Body<I> {
+    reader: Reader<I>,
+    read: BytesMut,
+    left: Left,
+    /// What is read at once.
+    piece: usize,
+    keeps_alive: bool,
+    out: Vec<u8>,
+    alarm: Alarm,
+}
+
+/// What is still to come.
+#[derive(Debug)]
+enum Left {
+    Length(u64),
+    Chunked(Chunked, Vec<u8>),
+    UntilClose,
+    /// Trailers, once the chunks have ended.
+    Trailers(Box<HeaderMap>),
+    Nothing,
+    /// It was cut off, and never comes to its end.
+    Cut,
+}
+
+enum Reader<I> {
+    Whole(I),
+    /// The rest of the request is sent beside it.
+    Half(ReadHalf<I>, #[expect(dead_code, reason = "held for its drop")] Beside),
+}
+
+/// A task that ends with this.
+struct Beside(AbortHandle);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl<I> fmt::Debug for Body<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
+    pub(super) fn new(exchange: Exchange<I>, alarm: Alarm, framing: Framing, keeps_alive: bool) -> Self {
+        let Exchange {
+            io,
+            read,
+            sending,
+            out,
+            deaf,
+            ..
+        } = exchange;
+        let left = match framing {
+            Framing::Length(0) => Left::Nothing,
+            Framing::Length(length) => Left::Length(length),
+            Framing::Chunked => Left::Chunked(Chunked::BEGIN, Vec::new()),
+            Framing::UntilClose => Left::UntilClose,
+        };
+        // A server that answers before it has the whole request may not have said how much of it it will read.
+        let keeps_alive = keeps_alive && sending.is_none() && deaf.is_none();
+        let reader = match sending {
+            Some(sending) if !matches!(left, Left::Nothing) => beside(io, sending),
+            _ => Reader::Whole(io),
+        };
+        Self {
+            reader,
+            read,
+            left,
+            piece: PIECE,
+            keeps_alive,
+            out,
+            alarm,
+        }
+    }
+
+    /// The connection, once the body has come to its end, if it can serve another request.
+    pub fn into_connection(self) -> Option<Connection<I>> {
+        // What comes behind a response answers nothing.
+        let reusable = self.keeps_alive && self.read.is_empty() && matches!(self.left, Left::Nothing);
+        if !reusable {
+            return None;
+        }
+        match self.reader {
+            Reader::Whole(io) => Some(Connection {
+                io,
+                read: self.read,
+                out: self.out,
+                alarm: self.alarm,
+            }),
+            Reader::Half(..) => None,
+        }
+    }
+
+    /// Nothing more comes of a body that is broken, and its connection is not used again.
+    fn cut(&mut self, cut: Cut) -> Cut {
+        self.left = Left::Cut;
+        cut
+    }
+
+    /// Reads on behind what is there; `0`: the connection has ended.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let piece = self.piece;
+        let count = ready!(match &mut self.reader {
+            Reader::Whole(io) => poll_read(io, &mut self.read, piece, cx),
+            Reader::Half(io, _) => poll_read(io, &mut self.read, piece, cx),
+        })?;
+        if count >= piece {
+            self.piece = (piece * 2).min(LARGEST_PIECE);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// What of the body was read, and ends the body where it ends.
+    fn take(&mut self) -> Result<Option<Frame<Bytes>>, Cut> {
+        let available = self.read.len();
+        match &mut self.left {
+            Left::Nothing | Left::Cut => {}
+            Left::Trailers(_) => {
+                if let Left::Trailers(trailers) = mem::replace(&mut self.left, Left::Nothing) {
+                    return Ok(Some(Frame::trailers(*trailers)));
+                }
+            }
+            Left::UntilClose if available > 0 => return Ok(Some(Frame::data(self.read.split().freeze()))),
+            Left::UntilClose => {}
+            Left::Length(left) if available > 0 => {
+                let count = usize::try_from(*left).unwrap_or(usize::MAX).min(available);
+                *left -= count as u64;
+                if *left == 0 {
+                    self.left = Left::Nothing;
+                }
+                return Ok(Some(Frame::data(self.read.split_to(count).freeze())));
+            }
+            Left::Length(_) => {}
+            Left::Chunked(..) => return self.take_chunk(),
+        }
+        Ok(None)
+    }
+
+    fn take_chunk(&mut self) -> Result<Option<Frame<Bytes>>, Cut> {
+        let Left::Chunked(state, trailers) = &mut self.left else {
+            return Ok(None);
+        };
+        let mut at = 0;
+        while let Some(&byte) = self.read.get(at) {
+            if let Chunked::Data(left) = *state {
+                let _ = self.read.split_to(at);
+                let count = usize::try_from(left).unwrap_or(usize::MAX).min(self.read.len());
+                *state = match left - count as u64 {
+                    0 => Chunked::DataCr,
+                    left => Chunked::Data(left),
+                };
+                return Ok(Some(Frame::data(self.read.split_to(count).freeze())));
+            }
+            if matches!(state, Chunked::Trailer { .. }) {
+                // Bounded by the state.
+                trailers.push(byte);
+            }
+            at += 1;
+            match state.byte(byte).map_err(malformed)? {
+                Some(next) => *state = next,
+                None => {
+                    let trailers = fields(trailers)?;
+                    let _ = self.read.split_to(at);
+                    self.left = match trailers.is_empty() {
+                        true => Left::Nothing,
+                        false => Left::Trailers(Box::new(trailers)),
+                    };
+                    return self.take();
+                }
+            }
+        }
+        self.read.clear();
+        Ok(None)
+    }
+}
+
+/// Sends the rest of a request on a task of its own: a server that answers already may wait for it all the same, and a client that sends it
+/// may not take the answer before it is done.
+fn beside<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sending: Sending) -> Reader<I> {
+    let (reader, mut writer): (ReadHalf<I>, WriteHalf<I>) = split(io);
+    let task = spawn_local(async move {
+        if let Err(problem) = poll_fn(|cx| sending.poll(&mut writer, cx)).await {
+            debug!(?problem, "the rest of a request did not get through");
+            // The server is to see that there is no more, and cannot take the request for a whole one.
+            let _ = writer.shutdown().await;
+        }
+    });
+    Reader::Half(reader, Beside(task.abort_handle()))
+}
+
+fn malformed(fault: Fault) -> Cut {
+    match fault {
+        Fault::Malformed(what) => Cut::Malformed(what),
+        Fault::TargetTooLong | Fault::HeadTooLarge => Cut::Malformed("its chunks"),
+    }
+}
+
+fn fields(bytes: &[u8]) -> Result<HeaderMap, Cut> {
+    let mut fields = [httparse::EMPTY_HEADER; MOST_TRAILERS];
+    let wrong = Cut::Malformed("its trailers");
+    let Ok(httparse::Status::Complete((_, read))) = httparse::parse_headers(bytes, &mut fields) else {
+        return Err(wrong);
+    };
+    let mut trailers = HeaderMap::with_capacity(read.len());
+    for field in read {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(field.value)) else {
+            return Err(wrong);
+        };
+        trailers.append(name, value);
+    }
+    Ok(trailers)
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin + 'static> http_body::Body for Body<I> {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let this = &mut *self;
+        loop {
+            match this.take() {
+                Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Ok(None) if matches!(this.left, Left::Nothing | Left::Cut) => return Poll::Ready(None),
+                Ok(None) => {}
+                Err(cut) => return Poll::Ready(Some(Err(this.cut(cut)))),
+            }
+            match ready!(this.poll_more(cx)) {
+                Ok(0) if matches!(this.left, Left::UntilClose) => {
+                    this.left = Left::Nothing;
+                    return Poll::Ready(None);
+                }
+                Ok(0) => return Poll::Ready(Some(Err(this.cut(Cut::Ended)))),
+                Ok(_) => {}
+                Err(problem) => return Poll::Ready(Some(Err(this.cut(Cut::Broken(problem))))),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.left, Left::Nothing)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.left {
+            Left::Length(left) => SizeHint::with_exact(left),
+            Left::Nothing => SizeHint::with_exact(0),
+            Left::Chunked(..) | Left::UntilClose | Left::Trailers(_) | Left::Cut => SizeHint::default(),
+        }
+    }
+}

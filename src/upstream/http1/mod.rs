@@ -1,0 +1,232 @@
+//! An HTTP/1.1 connection to a server, driven by the request that uses it: no task of its own, no channel, no wake-up between the two.
+//!
+//! A [`Connection`] is idle: nothing is under way on it and nothing was read that nobody asked for. [`Connection::exchange`] spends it on
+//! one request; it comes back from the [`Body`] of the response, if everything about that response was beyond doubt. Whatever else
+//! happens, it is dropped, and with it the connection closes.
+
+mod body;
+mod request;
+mod response;
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+pub use self::body::{Body, Cut};
+use self::request::{Sending, Unsendable};
+use self::response::{Head, NoResponse, end_of_head};
+use super::body::{BodyFault, RequestBody};
+use crate::runtime::{Alarm, Replay};
+
+/// What is read at once of a head; most responses are shorter than this as a whole.
+const PIECE: usize = 8 * 1024;
+/// Bytes of a head.
+const MOST_HEAD: usize = 64 * 1024;
+/// Interim responses before one (RFC 9110, section 15.2).
+const MOST_INTERIM: usize = 16;
+
+/// A connection on which nothing is under way.
+pub struct Connection<I> {
+    io: I,
+    read: BytesMut,
+    out: Vec<u8>,
+    alarm: Alarm,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub enum Exchanged<I> {
+    /// A response.
+    Response(Response<Body<I>>),
+    /// The protocol was switched: the head that says so, and the bytes behind it.
+    Switched(Response<()>, Replay<I>),
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub enum Failure {
+    /// Not a byte of the request has left; its body is as it was.
+    Unsent(RequestBody, io::Error),
+    /// The connection ended before a response had begun.
+    EndedEarly(io::Error),
+    /// The connection ended in the middle of a head, or could not be read.
+    Broken(io::Error),
+    /// What came can be read in no way, or in more than one.
+    NoHttp(&'static str),
+    /// The request's own body did not come to its end.
+    RequestBody(BodyFault),
+    /// Nothing came in time.
+    Late,
+}
+
+impl<I> fmt::Debug for Connection<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
+    /// Takes over an open connection.
+    pub fn new(io: I) -> Self {
+        Self {
+            io,
+            read: BytesMut::new(),
+            out: Vec::new(),
+            alarm: Alarm::default(),
+        }
+    }
+
+    /// Whether it is open and silent. What a server says on an idle connection is no answer to anything, and nobody is left waiting for
+    /// its last one.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(&mut self.io)
+            .poll_read(&mut cx, &mut ReadBuf::new(&mut byte))
+            .is_pending()
+    }
+
+    /// It stays idle for a while: what it kept for its next request is given up, and with it whoever a timer would still wake.
+    pub fn settle(&mut self) {
+        (self.read, self.out, self.alarm) = (BytesMut::new(), Vec::new(), Alarm::default());
+    }
+
+    /// Sends a request and waits for the head of its response, as long as `late` allows from the last of the request that was sent.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn exchange(self, head: &Parts, body: RequestBody, late: Duration) -> Result<Exchanged<I>, Failure> {
+        let progress = body.progress();
+        let mut exchange = Exchange {
+            io: self.io,
+            read: self.read,
+            seen: 0,
+            interim: 0,
+            sending: Some(Sending::new(self.out, head, body)),
+            out: Vec::new(),
+            deaf: None,
+        };
+        let mut alarm = self.alarm;
+        let head = poll_fn(|cx| {
+            let polled = exchange.poll_head(&head.method, cx);
+            if polled.is_pending() {
+                ready!(alarm.poll_until(progress.last() + late, cx));
+                return Poll::Ready(Err(Failure::Late));
+            }
+            polled
+        })
+        .await?;
+        if head.parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            let io = Replay::new(exchange.io, exchange.read.freeze());
+            return Ok(Exchanged::Switched(Response::from_parts(head.parts, ()), io));
+        }
+        let body = Body::new(exchange, alarm, head.framing, head.keeps_alive);
+        Ok(Exchanged::Response(Response::from_parts(head.parts, body)))
+    }
+}
+
+/// A request that is under way.
+struct Exchange<I> {
+    io: I,
+    read: BytesMut,
+    /// How far what was read has been searched for the end of a head.
+    seen: usize,
+    interim: usize,
+    /// The request, as far as it has not left.
+    sending: Option<Sending>,
+    /// The buffer that it left in.
+    out: Vec<u8>,
+    /// Why the server does not take the rest of the request. It may have answered all the same.
+    deaf: Option<io::Error>,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<I> {
+    fn poll_head(&mut self, method: &Method, cx: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
+        self.poll_send(cx)?;
+        loop {
+            if let Some(head) = self.take_head(method)? {
+                return Poll::Ready(Ok(head));
+            }
+            let read = ready!(poll_read(&mut self.io, &mut self.read, PIECE, cx)).and_then(|count| match count {
+                0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                count => Ok(count),
+            });
+            if let Err(problem) = read {
+                // What the system says of a write tells more than the end that it led to.
+                let problem = self.deaf.take().unwrap_or(problem);
+                return Poll::Ready(Err(if self.read.is_empty() && self.interim == 0 {
+                    Failure::EndedEarly(problem)
+                } else {
+                    Failure::Broken(problem)
+                }));
+            }
+        }
+    }
+
+    /// Sends on. A server that takes no more may have an answer all the same.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        let Some(sending) = &mut self.sending else {
+            return Ok(());
+        };
+        let Poll::Ready(sent) = sending.poll(&mut self.io, cx) else {
+            return Ok(());
+        };
+        let Some(sending) = self.sending.take() else {
+            return Ok(());
+        };
+        match sent {
+            Ok(()) => self.out = sending.into_buffer(),
+            Err(Unsendable::Body(fault)) => return Err(Failure::RequestBody(fault)),
+            Err(Unsendable::Io(problem)) if !sending.begun() => match sending.into_body() {
+                Some(body) => return Err(Failure::Unsent(body, problem)),
+                None => self.deaf = Some(problem),
+            },
+            Err(Unsendable::Io(problem)) => self.deaf = Some(problem),
+        }
+        Ok(())
+    }
+
+    fn take_head(&mut self, method: &Method) -> Result<Option<Head>, Failure> {
+        loop {
+            // The end may lie in the two bytes before what is new.
+            let Some(end) = end_of_head(&self.read, self.seen.saturating_sub(2)) else {
+                self.seen = self.read.len();
+                return if self.seen > MOST_HEAD {
+                    Err(Failure::NoHttp("its head is too large"))
+                } else {
+                    Ok(None)
+                };
+            };
+            self.seen = 0;
+            let head = self.read.split_to(end).freeze();
+            match Head::parse(&head, method) {
+                Err(NoResponse(what)) => return Err(Failure::NoHttp(what)),
+                Ok(Some(head)) => return Ok(Some(head)),
+                Ok(None) if self.interim == MOST_INTERIM => {
+                    return Err(Failure::NoHttp("interim responses without an end"));
+                }
+                Ok(None) => self.interim += 1,
+            }
+        }
+    }
+}
+
+/// Reads up to so many bytes behind what is there.
+fn poll_read<I: AsyncRead + Unpin>(
+    io: &mut I,
+    buffer: &mut BytesMut,
+    piece: usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    buffer.reserve(piece);
+    // It keeps nothing between two polls.
+    pin!(io.read_buf(buffer)).poll(cx)
+}

@@ -1,0 +1,208 @@
+//! What an upstream answers, on its way to the client: whoever reads it to its end gives its connection back, and nobody waits for a server
+//! that has fallen silent in the middle of it.
+
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::ahead::Ahead;
+use super::connector::Io;
+use super::http1;
+use super::pool::Lease;
+use crate::runtime::Alarm;
+
+/// The body of a response. When it has come to its end, its connection goes back to its pool; dropped before, it is closed.
+#[derive(Debug)]
+pub struct UpstreamBody {
+    way: Way,
+    /// Whether it may be read ahead of its client.
+    may_hold: bool,
+}
+
+/// Why a response did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ResponseFault {
+    /// Over HTTP/1.1.
+    #[error(transparent)]
+    Http1(http1::Cut),
+    /// Over HTTP/2.
+    #[error(transparent)]
+    Http2(hyper::Error),
+    /// Its server has said nothing for longer than it may.
+    #[error("the server was silent in the middle of a body")]
+    Silent,
+}
+
+impl ResponseFault {
+    /// A word for logs and metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Http1(_) | Self::Http2(_) => "upstream_cut",
+            Self::Silent => "upstream_silent",
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Way {
+    Straight(Leased),
+    Ahead(Ahead<Leased>),
+    Ended,
+}
+
+/// What a body comes over.
+#[derive(Debug)]
+pub(super) enum Source {
+    Http1(http1::Body<Io>),
+    Http2(Incoming),
+}
+
+impl UpstreamBody {
+    /// `silence`: the longest that its server may have; `may_hold`: whether it may be read ahead of its client.
+    pub(super) fn new(source: Source, lease: Lease, silence: Option<Duration>, may_hold: bool) -> Self {
+        let mut body = Leased {
+            source: Some(source),
+            lease: Some(lease),
+            silence: Silence::new(silence),
+        };
+        if body.is_end_stream() {
+            body.give_back();
+        }
+        let way = Way::Straight(body);
+        Self { way, may_hold }
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = ResponseFault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
+        let frame = match &mut self.way {
+            Way::Straight(body) => ready!(Pin::new(body).poll_frame(cx)),
+            Way::Ahead(body) => return Pin::new(body).poll_frame(cx),
+            Way::Ended => return Poll::Ready(None),
+        };
+        // Most responses are one frame: reading ahead costs something only where there are more.
+        if self.may_hold && matches!(frame, Some(Ok(_))) && !self.is_end_stream() {
+            self.may_hold = false;
+            self.way = match mem::replace(&mut self.way, Way::Ended) {
+                Way::Straight(body) => body.ahead(),
+                other => other,
+            };
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.way {
+            Way::Straight(body) => body.is_end_stream(),
+            Way::Ahead(body) => body.is_end_stream(),
+            Way::Ended => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.way {
+            Way::Straight(body) => body.size_hint(),
+            Way::Ahead(body) => body.size_hint(),
+            Way::Ended => SizeHint::with_exact(0),
+        }
+    }
+}
+
+/// A body, and the connection that it comes over.
+#[derive(Debug)]
+struct Leased {
+    /// `None` once it has come to its end.
+    source: Option<Source>,
+    lease: Option<Lease>,
+    silence: Silence,
+}
+
+/// How long a server has said nothing.
+#[derive(Debug)]
+struct Silence {
+    most: Option<Duration>,
+    since: Option<Instant>,
+    alarm: Alarm,
+}
+
+impl Silence {
+    fn new(most: Option<Duration>) -> Self {
+        Self {
+            most,
+            since: None,
+            alarm: Alarm::default(),
+        }
+    }
+
+    /// Ready once it has lasted for too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(most) = self.most else { return Poll::Pending };
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.alarm.poll_until(since + most, cx)
+    }
+}
+
+impl Leased {
+    fn ahead(self) -> Way {
+        match self.lease.as_ref().and_then(|lease| lease.pool.buffer.clone()) {
+            Some(buffer) => Way::Ahead(Ahead::new(self, buffer)),
+            None => Way::Straight(self),
+        }
+    }
+
+    fn give_back(&mut self) {
+        let source = self.source.take();
+        if let Some(lease) = self.lease.take() {
+            lease.give_back(match source {
+                Some(Source::Http1(body)) => body.into_connection(),
+                Some(Source::Http2(_)) | None => None,
+            });
+        }
+    }
+}
+
+impl Body for Leased {
+    type Data = Bytes;
+    type Error = ResponseFault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
+        let polled = match &mut self.source {
+            Some(Source::Http1(body)) => Pin::new(body).poll_frame(cx).map_err(ResponseFault::Http1),
+            Some(Source::Http2(body)) => Pin::new(body).poll_frame(cx).map_err(ResponseFault::Http2),
+            None => return Poll::Ready(None),
+        };
+        let Poll::Ready(frame) = polled else {
+            return self.silence.poll(cx).map(|()| Some(Err(ResponseFault::Silent)));
+        };
+        self.silence.since = None;
+        if frame.is_none() || self.is_end_stream() {
+            self.give_back();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Some(Source::Http1(body)) => body.is_end_stream(),
+            Some(Source::Http2(body)) => body.is_end_stream(),
+            None => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Some(Source::Http1(body)) => body.size_hint(),
+            Some(Source::Http2(body)) => body.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
