@@ -103,7 +103,7 @@ impl RequestBody {
     }
 
     /// No body.
-    pub(super) fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self {
             gathered: None,
             incoming: None,

@@ -285,3 +285,39 @@ fn framings() {
         ],
     );
 }
+
+#[test]
+fn responses() {
+    open(
+        fuzzing::response,
+        CASES,
+        &[
+            "\0HTTP/1.1 200 OK\r\n",
+            "\x01HTTP/1.1 200 OK\r\n",
+            "\0HTTP/1.0 404 Nothing here\r\n",
+            "\0HTTP/1.1 304\r\n",
+            "HTTP/1.1 100 Continue\r\n\r\n",
+            "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n",
+            "HTTP/1.1 204 No Content\r\n",
+            "Content-Length: 5\r\n",
+            "content-length: 5, 5\r\n",
+            "Content-Length: 3\r\n",
+            "Content-Length: -1\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Connection: close\r\n",
+            "Connection: keep-alive\r\n",
+            "X: y\r\n",
+            "X : y\r\n",
+            " folded\r\n",
+            "\r\n",
+            "\n",
+            "5\r\nhello\r\n",
+            "3;a=b\r\nabc\r\n",
+            "0\r\n",
+            "0\r\nA: b\r\n\r\n",
+            "hello",
+        ],
+    );
+}

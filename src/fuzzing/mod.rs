@@ -3,6 +3,8 @@
 //!
 //! `fuzz/` opens them under libFuzzer; `tests/it/fuzzing.rs` opens the same ones on stable Rust, for a fixed budget.
 
+mod http1;
+
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::Path;
@@ -17,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub use self::http1::{framing, response};
 use crate::auth::jwt::keys::{Algorithm, VerificationKey};
 use crate::auth::jwt::sign::SigningKey;
 use crate::auth::jwt::{self, JwtAuthenticator, Kept, KeySet, Rules, Settings, Users};
@@ -463,8 +466,8 @@ fn settings(rules: Rules, entries: usize) -> Settings {
             Algorithm::HS512,
             b"another secret of the fuzzer, of more than the 64 bytes that it takes for HS512",
         ),
-        public(Algorithm::ES256, include_str!("../certs-example/jwt-es256.pub.pem")),
-        public(Algorithm::EdDSA, include_str!("../certs-example/jwt-eddsa.pub.pem")),
+        public(Algorithm::ES256, include_str!("../../certs-example/jwt-es256.pub.pem")),
+        public(Algorithm::EdDSA, include_str!("../../certs-example/jwt-eddsa.pub.pem")),
     ];
     Settings {
         name: "jwt".into(),
@@ -484,43 +487,5 @@ fn settings(rules: Rules, entries: usize) -> Settings {
             ..cache::Settings::default()
         },
         kept: Kept::default(),
-    }
-}
-
-/// What clients send over HTTP/1: the verdict is the same however the bytes are cut, and nothing passes behind a fault.
-pub fn framing(bytes: &[u8]) {
-    use crate::framing::grammar::Fault;
-    use crate::server::guard::head::Bounds;
-    use crate::server::guard::scan::{Scanned, Scanner};
-    let bounds = Bounds { bytes: 1024, fields: 8 };
-    let run = |cut: usize| -> (usize, Option<Option<Fault>>) {
-        let (mut scanner, mut passed) = (Scanner::new(bounds), 0);
-        for mut piece in bytes.chunks(cut) {
-            while !piece.is_empty() {
-                match scanner.scan(piece) {
-                    Scanned::All => {
-                        passed += piece.len();
-                        break;
-                    }
-                    Scanned::UpTo(some, fault) => {
-                        assert!(some <= piece.len());
-                        return (passed + some, Some(fault));
-                    }
-                    Scanned::Message(some) => {
-                        passed += some;
-                        piece = &piece[some..];
-                    }
-                }
-            }
-        }
-        assert!(!(scanner.in_head() && scanner.in_body()));
-        (passed, None)
-    };
-    let (whole, fault) = run(bytes.len().max(1));
-    for cut in [1, 2, 7] {
-        let (passed, again) = run(cut);
-        assert_eq!(again, fault, "cut into pieces of {cut}");
-        // Of a head that is refused, what came before may have passed; of what is good, nothing is held back.
-        assert!(passed >= whole, "cut into pieces of {cut}");
     }
 }

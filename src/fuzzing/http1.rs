@@ -1,0 +1,231 @@
+//! Messages of HTTP/1: what clients send, and what servers answer.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::Empty;
+use hyper::client::conn::http1 as hyper_http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::framing::grammar::Fault;
+use crate::server::guard::head::Bounds;
+use crate::server::guard::scan::{Scanned, Scanner};
+use crate::upstream::body::RequestBody;
+use crate::upstream::http1::{Connection, Exchanged};
+
+/// What clients send over HTTP/1: the verdict is the same however the bytes are cut, and nothing passes behind a fault.
+pub fn framing(bytes: &[u8]) {
+    let bounds = Bounds { bytes: 1024, fields: 8 };
+    let run = |cut: usize| -> (usize, Option<Option<Fault>>) {
+        let (mut scanner, mut passed) = (Scanner::new(bounds), 0);
+        for mut piece in bytes.chunks(cut) {
+            while !piece.is_empty() {
+                match scanner.scan(piece) {
+                    Scanned::All => {
+                        passed += piece.len();
+                        break;
+                    }
+                    Scanned::UpTo(some, fault) => {
+                        assert!(some <= piece.len());
+                        return (passed + some, Some(fault));
+                    }
+                    Scanned::Message(some) => {
+                        passed += some;
+                        piece = &piece[some..];
+                    }
+                }
+            }
+        }
+        assert!(!(scanner.in_head() && scanner.in_body()));
+        (passed, None)
+    };
+    let (whole, fault) = run(bytes.len().max(1));
+    for cut in [1, 2, 7] {
+        let (passed, again) = run(cut);
+        assert_eq!(again, fault, "cut into pieces of {cut}");
+        // Of a head that is refused, what came before may have passed; of what is good, nothing is held back.
+        assert!(passed >= whole, "cut into pieces of {cut}");
+    }
+}
+
+/// What a server answers: the reading is the same however the bytes are cut, and hyper, which reads more, reads the same where ours reads
+/// anything. The first byte says what was asked for.
+pub fn response(bytes: &[u8]) {
+    let Some((first, answer)) = bytes.split_first() else {
+        return;
+    };
+    let method = if first % 2 == 0 { Method::GET } else { Method::HEAD };
+    let whole = ours(&method, answer, answer.len().max(1));
+    for cut in [1, 2, 7] {
+        assert_eq!(ours(&method, answer, cut), whole, "cut into pieces of {cut}");
+    }
+    let Some(read) = whole else { return };
+    let theirs = hypers(&method, answer).expect("hyper reads no head in what we read one in");
+    let same = |name: &HeaderName| read.headers.get_all(name).iter().eq(theirs.headers.get_all(name));
+    // One length that was written several times travels once.
+    let differ: Vec<_> = theirs
+        .headers
+        .keys()
+        .filter(|name| **name != CONTENT_LENGTH && !same(name))
+        .collect();
+    assert_eq!(
+        (read.status, read.headers.keys_len(), differ),
+        (theirs.status, theirs.headers.keys_len(), vec![])
+    );
+    if read.complete && read.status != StatusCode::SWITCHING_PROTOCOLS {
+        assert!(theirs.complete, "hyper finds a body cut that we find whole");
+        assert_eq!(read.body, theirs.body);
+    }
+}
+
+/// What was read of a response that had a head.
+#[derive(Debug, PartialEq, Eq)]
+struct Read {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+    complete: bool,
+}
+
+fn ours(method: &Method, answer: &[u8], cut: usize) -> Option<Read> {
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.method = method.clone();
+    let exchange = Connection::new(Script::new(answer, cut)).exchange(&head, RequestBody::none(), Duration::MAX / 4);
+    let exchanged = exchange.now_or_never().expect("nothing is waited for");
+    match exchanged.ok()? {
+        Exchanged::Switched(head, _) => Some(Read {
+            status: head.status(),
+            headers: head.headers().clone(),
+            body: Vec::new(),
+            complete: true,
+        }),
+        Exchanged::Response(response) => {
+            let (head, mut body) = response.into_parts();
+            let (read, complete) = drained(&mut body);
+            assert!(!complete || body.is_end_stream());
+            let reusable = body.into_connection().is_some();
+            assert!(complete || !reusable, "a body that is cut leaves a connection");
+            Some(Read {
+                status: head.status,
+                headers: head.headers,
+                body: read,
+                complete,
+            })
+        }
+    }
+}
+
+fn hypers(method: &Method, answer: &[u8]) -> Option<Read> {
+    let script = TokioIo::new(Script::new(answer, answer.len().max(1)));
+    let mut builder = hyper_http1::Builder::new();
+    let handshake = builder.max_headers(256).handshake(script).now_or_never();
+    let (mut sender, connection) = handshake.expect("nothing is waited for").ok()?;
+    let mut connection = pin!(connection);
+    let request = Request::builder().method(method).body(Empty::<Bytes>::new());
+    let mut sent = pin!(sender.send_request(request.expect("a request")));
+    let mut turn = |cx: &mut Context<'_>| {
+        let _ = connection.as_mut().poll(cx);
+    };
+    let mut response: Option<Response<_>> = None;
+    for _ in 0..64 {
+        let polled = poll_fn(|cx| {
+            turn(cx);
+            Poll::Ready(sent.as_mut().poll(cx))
+        });
+        if let Some(Poll::Ready(answer)) = polled.now_or_never() {
+            response = Some(answer.ok()?);
+            break;
+        }
+    }
+    let (head, mut body) = response?.into_parts();
+    let mut read = Read {
+        status: head.status,
+        headers: head.headers,
+        body: Vec::new(),
+        complete: false,
+    };
+    // The connection and the body take turns, as many as the answer can have frames.
+    for _ in 0..2 * answer.len() + 64 {
+        let frame = poll_fn(|cx| {
+            turn(cx);
+            Poll::Ready(Pin::new(&mut body).poll_frame(cx))
+        });
+        match frame.now_or_never() {
+            Some(Poll::Ready(Some(Ok(frame)))) => read.body.extend(frame.into_data().unwrap_or_default()),
+            Some(Poll::Ready(Some(Err(_)))) => return Some(read),
+            Some(Poll::Ready(None)) => {
+                read.complete = true;
+                return Some(read);
+            }
+            Some(Poll::Pending) | None => {}
+        }
+    }
+    Some(read)
+}
+
+/// The data of a body that waits for nothing, and whether it came to its end.
+fn drained<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> (Vec<u8>, bool) {
+    let mut data = Vec::new();
+    loop {
+        let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).now_or_never();
+        match frame.expect("nothing is waited for") {
+            Some(Ok(frame)) => data.extend(frame.into_data().unwrap_or_default()),
+            Some(Err(_)) => return (data, false),
+            None => return (data, true),
+        }
+    }
+}
+
+/// A server that takes everything, answers with these bytes, so many at a time, and ends.
+struct Script {
+    bytes: Bytes,
+    cut: usize,
+    asked: bool,
+}
+
+impl Script {
+    fn new(bytes: &[u8], cut: usize) -> Self {
+        Self {
+            bytes: Bytes::copy_from_slice(bytes),
+            cut,
+            asked: false,
+        }
+    }
+}
+
+impl AsyncRead for Script {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.asked {
+            // Whoever polls does so again without being woken.
+            return Poll::Pending;
+        }
+        let count = self.cut.min(self.bytes.len()).min(buf.remaining());
+        let piece = self.bytes.split_to(count);
+        buf.put_slice(&piece);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Script {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.asked = true;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
