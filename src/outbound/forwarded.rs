@@ -191,7 +191,7 @@ impl RequestId {
     /// A new one.
     pub fn random() -> Self {
         let mut text = [0; LONGEST_ID];
-        write_hex(&mut text[..32], fastrand::u128(..));
+        write_hex(&mut text[..32], &fastrand::u128(..).to_be_bytes());
         Self { text, length: 32 }
     }
 
@@ -221,19 +221,19 @@ impl RequestId {
     }
 
     /// A trace's id (W3C Trace Context, section 3.2.2.3): the same one where it can be.
-    fn to_trace(&self) -> String {
-        let own = self.as_str();
-        let is_trace = own.len() == 32 && own.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if is_trace && own.bytes().any(|byte| byte != b'0') {
-            return own.to_owned();
+    fn to_trace(&self) -> Self {
+        let own = self.text[..self.length].iter();
+        let is_trace = self.length == 32 && own.clone().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if is_trace && own.clone().any(|byte| *byte != b'0') {
+            return self.clone();
         }
-        Self::random().as_str().to_owned()
+        Self::random()
     }
 }
 
-fn write_hex(text: &mut [u8], bits: u128) {
+fn write_hex(text: &mut [u8], bytes: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bits.to_be_bytes()) {
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
         pair[0] = HEX[usize::from(byte >> 4)];
         pair[1] = HEX[usize::from(byte & 15)];
     }
@@ -254,9 +254,12 @@ pub(super) fn insert(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue, s
     }
 }
 
+/// `00-<trace>-<parent>-00`.
 fn traceparent(id: &RequestId) -> HeaderValue {
-    let text = format!("00-{}-{:016x}-00", id.to_trace(), fastrand::u64(1..));
-    HeaderValue::try_from(text).expect("hexadecimal digits are visible ASCII")
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    text[3..35].copy_from_slice(&id.to_trace().text[..32]);
+    write_hex(&mut text[36..52], &fastrand::u64(1..).to_be_bytes());
+    HeaderValue::from_bytes(&text).expect("hexadecimal digits are visible ASCII")
 }
 
 /// One line, version 00: `00-<32 hex, not all zero>-<16 hex, not all zero>-<2 hex>`.

@@ -1,68 +1,73 @@
 //! Hop-by-hop fields (RFC 9110, section 7.6.1): what concerns one connection and must not pass to the next.
 
 use http::HeaderMap;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName};
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-
-/// Takes out of a request what is for this hop only, and what every `Connection` line names.
+/// Whether a request's field is for this hop only.
 ///
-/// `Content-Length` and `Transfer-Encoding` go too: the next hop's framing is made from the body as it was read. `Expect` is
-/// answered on this hop, when the body is first read. `Host` is never taken out, whatever `Connection` says.
-pub fn strip_request(headers: &mut HeaderMap) {
-    strip_named(headers);
-    for name in [
-        &TE,
-        &UPGRADE,
-        &HTTP2_SETTINGS,
-        &EXPECT,
-        &CONTENT_LENGTH,
-        &TRANSFER_ENCODING,
-        &TRAILER,
-        &KEEP_ALIVE,
-    ] {
-        headers.remove(name);
-    }
-    for name in [&PROXY_CONNECTION, &PROXY_AUTHORIZATION] {
-        headers.remove(name);
-    }
+/// `Content-Length` and `Transfer-Encoding` are: the next hop's framing is made from the body as it was read. `Expect` is answered on this
+/// hop, when the body is first read.
+pub fn is_of_request(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "te"
+            | "upgrade"
+            | "http2-settings"
+            | "expect"
+            | "content-length"
+            | "transfer-encoding"
+            | "trailer"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authorization"
+    )
 }
 
-/// Takes out of a response what is for this hop only. `Content-Length` stays: it also describes answers to HEAD.
+/// Whether a response's field is for this hop only. `Content-Length` is not: it also describes answers to HEAD.
+fn is_of_response(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "transfer-encoding"
+            | "trailer"
+            | "upgrade"
+            | "proxy-connection"
+            | "proxy-authenticate"
+    )
+}
+
+/// Takes out of a response what is for this hop only.
 pub fn strip_response(headers: &mut HeaderMap) {
     strip_named(headers);
-    for name in [
-        &KEEP_ALIVE,
-        &TRANSFER_ENCODING,
-        &TRAILER,
-        &UPGRADE,
-        &PROXY_CONNECTION,
-        &PROXY_AUTHENTICATE,
-    ] {
-        headers.remove(name);
-    }
+    strip(headers, is_of_response);
 }
 
-fn strip_named(headers: &mut HeaderMap) {
-    if !headers.contains_key(CONNECTION) {
-        return;
-    }
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|word| HeaderName::from_bytes(word.trim_ascii()).ok())
-        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
-        .collect();
+/// Takes out what every `Connection` line names. `Host` is never taken out, whatever it says.
+pub fn strip_named(headers: &mut HeaderMap) {
+    let words = |line: &http::HeaderValue| -> Vec<HeaderName> {
+        line.as_bytes()
+            .split(|byte| *byte == b',')
+            .map(<[u8]>::trim_ascii)
+            // What most lines say. The field that one of them is called like goes in any case.
+            .filter(|word| !word.eq_ignore_ascii_case(b"keep-alive") && !word.eq_ignore_ascii_case(b"close"))
+            .filter_map(|word| HeaderName::from_bytes(word).ok())
+            .filter(|name| *name != HOST && *name != CONTENT_LENGTH && *name != CONNECTION)
+            .collect()
+    };
+    let named: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(words).collect();
     for name in named {
         headers.remove(name);
     }
-    headers.remove(CONNECTION);
+}
+
+/// Takes out the fields of such names. Most messages have few of them, so each name is looked at once and nothing is searched for.
+pub fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    let gone: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
+    for name in gone {
+        headers.remove(name);
+    }
 }
 
 #[cfg(test)]
@@ -88,7 +93,8 @@ mod tests {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let mut response = headers.clone();
-        strip_request(&mut headers);
+        strip_named(&mut headers);
+        strip(&mut headers, is_of_request);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["host", "x-c"]);

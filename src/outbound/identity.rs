@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use foldhash::fast::RandomState;
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -245,7 +246,7 @@ fn opaque(facts: &Facts) -> HeaderValue {
 /// Names that a client may never send: compared with all but letters and digits ignored, since servers fold them differently.
 #[derive(Debug, Clone)]
 pub struct ReservedNames {
-    exact: HashSet<Box<[u8]>>,
+    exact: HashSet<Box<[u8]>, RandomState>,
     /// Whether some reserved name starts with this letter or digit: most headers need no more than this look.
     starts: [bool; 128],
 }
@@ -271,7 +272,7 @@ const RESERVED_FAMILIES: &[&str] = &["xforwarded", "xssl", "xclientcert", "xauth
 impl ReservedNames {
     /// The fixed names, and those of the configuration: every `[identity]` header and every `strip`.
     pub fn new<'n>(configured: impl IntoIterator<Item = &'n str>) -> Self {
-        let exact: HashSet<Box<[u8]>> = RESERVED
+        let exact: HashSet<Box<[u8]>, RandomState> = RESERVED
             .iter()
             .copied()
             .chain(configured)

@@ -15,6 +15,9 @@ use self::forwarded::{Peer, Source};
 use self::identity::{CredentialMode, IdentityTable, ReservedNames};
 use crate::policy::{Permit, Who};
 
+/// Room for the fields that are ours, without what an identity has beyond two or three.
+const OWN_FIELDS: usize = 12;
+
 /// A request that a policy let pass, cleaned and told who it is for.
 #[derive(Debug)]
 pub struct Outbound<B> {
@@ -68,15 +71,11 @@ impl<B> Outbound<B> {
         let headers = request.headers_mut();
         join_cookies(headers);
         let kept = kept_credentials(headers, &permit, rules);
-        hop::strip_request(headers);
-        let reserved: Vec<HeaderName> = headers
-            .keys()
-            .filter(|name| rules.reserved.contains(name))
-            .cloned()
-            .collect();
-        for name in reserved {
-            headers.remove(name);
-        }
+        hop::strip_named(headers);
+        hop::strip(headers, |name| {
+            hop::is_of_request(name) || rules.reserved.contains(name)
+        });
+        headers.reserve(OWN_FIELDS);
         replace_credential(headers, &permit, rules, kept);
         headers.insert(HOST, rules.host.clone().unwrap_or_else(|| origin.host.clone()));
         forwarded::insert(headers, origin.peer, origin.host, origin.source);

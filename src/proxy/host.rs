@@ -1,5 +1,8 @@
 //! Which host a request is for: one reading, or none (RFC 9112, section 3.2; RFC 9113, section 8.3.1).
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Uri};
@@ -10,8 +13,48 @@ pub struct Host {
     /// As the client wrote it.
     pub sent: HeaderValue,
     /// Lower case, without port and trailing dot: what routes are found by.
-    pub name: String,
+    pub name: Rc<str>,
 }
+
+/// Hosts that were read lately: most requests of a worker are for a few of them.
+#[derive(Debug, Default)]
+pub struct LateHosts([RefCell<Option<Host>>; 8]);
+
+impl LateHosts {
+    /// As [`Host::of`].
+    ///
+    /// # Errors
+    /// None, several, one that is no host, or two that differ.
+    pub fn read(&self, uri: &Uri, headers: &HeaderMap, default_port: u16) -> Result<Host, NoSingleHost> {
+        let mut lines = headers.get_all(HOST).iter();
+        let sent = match (lines.next(), lines.next(), uri.authority()) {
+            (Some(line), None, None) => line.as_bytes(),
+            (None, _, Some(authority)) => authority.as_str().as_bytes(),
+            _ => return Host::of(uri, headers, default_port),
+        };
+        let slot = &self.0[sent.len() % self.0.len()];
+        let known = slot
+            .borrow()
+            .as_ref()
+            .filter(|host| host.sent.as_bytes() == sent)
+            .cloned();
+        if let Some(host) = known {
+            return Ok(host);
+        }
+        let host = Host::of(uri, headers, default_port)?;
+        // A copy of its own: what was sent is a piece of a larger buffer.
+        if sent.len() <= MOST_REMEMBERED
+            && let Ok(sent) = HeaderValue::from_bytes(sent)
+        {
+            let name = Rc::clone(&host.name);
+            slot.replace(Some(Host { sent, name }));
+        }
+        Ok(host)
+    }
+}
+
+/// Bytes of a host that is remembered; DNS has no longer names (RFC 1035, section 2.3.4).
+const MOST_REMEMBERED: usize = 264;
 
 /// The host is missing, or said in more than one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +116,9 @@ fn parse(bytes: &[u8]) -> Result<Authority, NoSingleHost> {
     }
 }
 
-fn name_of(authority: &Authority) -> String {
+fn name_of(authority: &Authority) -> Rc<str> {
     let host = authority.host();
-    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase().into()
 }
 
 #[cfg(test)]
@@ -87,7 +130,11 @@ mod tests {
         for host in hosts {
             headers.append(HOST, HeaderValue::from_static(host));
         }
-        let host = Host::of(&Uri::from_static(target), &headers, 443);
+        let (target, late) = (Uri::from_static(target), LateHosts::default());
+        let host = Host::of(&target, &headers, 443);
+        for _ in 0..2 {
+            assert_eq!(late.read(&target, &headers, 443), host);
+        }
         assert_eq!(
             host.ok().map(|host| host.name).as_deref(),
             expected,

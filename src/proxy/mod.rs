@@ -13,20 +13,22 @@ pub mod websocket;
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, Version};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
 use tracing::debug;
 
 use self::answers::Answers;
 use self::body::ResponseBody;
 use self::cors::Cors;
-use self::host::Host;
+use self::host::{Host, LateHosts};
 use self::outcome::{AccessLog, Outcome};
 use self::rejection::Rejection;
 use self::routes::{Found, RouteTable};
@@ -53,6 +55,7 @@ pub struct Proxy {
     /// For requests that no route is found for: in the shape of the routes, or if they differ, in DRF's.
     nowhere: Answers,
     no_route: Arc<str>,
+    hosts: LateHosts,
     metrics: Arc<Metrics>,
     log: AccessLog,
     bounds: Bounds,
@@ -145,6 +148,7 @@ impl Proxy {
             table,
             nowhere,
             no_route: Arc::from("none"),
+            hosts: LateHosts::default(),
             metrics,
             log,
             bounds,
@@ -259,8 +263,8 @@ impl Proxy {
             Scheme::Http => 80,
             Scheme::Https => 443,
         };
-        let host =
-            Host::of(request.uri(), request.headers(), default_port).map_err(|_| Rejection::Malformed("its host"))?;
+        let host = self.hosts.read(request.uri(), request.headers(), default_port);
+        let host = host.map_err(|_| Rejection::Malformed("its host"))?;
         let ambiguous = |_| Rejection::Malformed("its path");
         let path = RequestPath::parse(request.uri().path()).map_err(ambiguous)?;
         match self.table.find(&host.name, path, method).map_err(ambiguous)? {
@@ -321,12 +325,14 @@ impl Proxy {
             Some(Asks::Http1) | None => None,
         };
         let (head, incoming) = request.into_parts();
-        let mut request = Request::from_parts(head, RequestBody::new(incoming, route.body)?);
-        if asks.is_none() {
-            let began = Instant::now();
+        let mut sent = Instant::now();
+        let mut request = Request::from_parts(head, RequestBody::new(incoming, route.body, sent)?);
+        if asks.is_none() && !request.body().is_end_stream() {
             route.upstream.gather(&mut request).await?;
-            if began.elapsed() > FRESH {
-                permit = self.judge(route, &request, outcome).await?;
+            let waited = sent.elapsed();
+            sent += waited;
+            if waited > FRESH {
+                permit = Box::pin(self.judge(route, &request, outcome)).await?;
             }
         }
         let origin = Origin {
@@ -336,7 +342,6 @@ impl Proxy {
             switches: asks.is_some(),
         };
         let outbound = Outbound::new(request, permit, origin, &route.rules);
-        let sent = Instant::now();
         let answer = route.upstream.forward(outbound, route.response_timeout).await?;
         let took = sent.elapsed();
         self.metrics.upstream_answered(route.upstream.name(), took);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use foldhash::fast::RandomState;
 use http::Method;
 
 use crate::path::{AmbiguousPath, RequestPath};
@@ -67,12 +68,15 @@ pub enum Found<'t> {
     Nothing,
 }
 
+/// Its keys are the file's own, so that nobody can choose them to collide.
+type Map<K, V> = HashMap<K, V, RandomState>;
+
 /// All routes, ready for look-ups.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     any: Host,
-    exact: HashMap<Box<str>, Host>,
-    below: HashMap<Box<str>, Host>,
+    exact: Map<Box<str>, Host>,
+    below: Map<Box<str>, Host>,
     /// For each route, the first whose policy is the same: readings of a path must agree on this.
     classes: Vec<usize>,
 }
@@ -89,8 +93,8 @@ struct Host {
 /// The routes of one host pattern, by path.
 #[derive(Debug, Default)]
 struct Paths {
-    exact: HashMap<Box<[u8]>, Methods>,
-    below: HashMap<Box<[u8]>, Methods>,
+    exact: Map<Box<[u8]>, Methods>,
+    below: Map<Box<[u8]>, Methods>,
     longest: usize,
 }
 
@@ -128,15 +132,14 @@ impl RouteTable {
         let host = self.host(host);
         let readings = path.readings()?;
         let found = host.written.find(readings.sent, method);
-        for reading in std::iter::once(readings.sent).chain(readings.others.iter().map(Vec::as_slice)) {
+        let folded_agrees = |reading: &[u8]| {
             let folded = host.find_folded(reading, method);
-            let agree = self.alike(&found, &host.written.find(reading, method))
-                && folded.is_none_or(|folded| self.alike(&found, &folded));
-            if !agree {
-                return Err(AmbiguousPath);
-            }
-        }
-        Ok(found)
+            folded.is_none_or(|folded| self.alike(&found, &folded))
+        };
+        let mut others = readings.others.iter();
+        let agree = folded_agrees(readings.sent)
+            && others.all(|other| self.alike(&found, &host.written.find(other, method)) && folded_agrees(other));
+        if agree { Ok(found) } else { Err(AmbiguousPath) }
     }
 
     /// Exact, then the longest wildcard, then the routes without a host; never two of them.

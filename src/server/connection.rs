@@ -3,10 +3,11 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -207,13 +209,13 @@ async fn http1<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Clien
         .max_buf_size(limits.header_bytes + PARSER_ROOM)
         .serve_connection(io, service(worker, Rc::clone(&client), &clock));
     let mut overdue = pin!(Overdue::new(clock, &limits));
-    let mut draining = pin!(draining(worker.stage()));
+    let mut drain = pin!(Drain::new(worker.stage()));
     let mut told = false;
     let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(Ended::ByParser(ended));
         }
-        if !told && draining.as_mut().poll(cx).is_ready() {
+        if !told && drain.as_mut().poll(cx).is_ready() {
             told = true;
             if let idle @ Phase::Idle(_) = overdue.phase() {
                 return Poll::Ready(Ended::Here(idle));
@@ -314,7 +316,7 @@ async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Clien
             .serve_connection(io, service(worker, Rc::new(client), &clock))
     );
     let mut overdue = pin!(Overdue::new(Rc::clone(&clock), &limits));
-    let mut draining = pin!(draining(worker.stage()));
+    let mut drain = pin!(Drain::new(worker.stage()));
     // Set once the client was told to go away; one that does not go is left when its last request has ended.
     let mut goodbye: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
@@ -333,7 +335,7 @@ async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Clien
             debug!("an HTTP/2 client takes nothing of what it asked for");
             return Poll::Ready(());
         }
-        if goodbye.is_none() && (draining.as_mut().poll(cx).is_ready() || overdue.as_mut().poll(cx).is_ready()) {
+        if goodbye.is_none() && (drain.as_mut().poll(cx).is_ready() || overdue.as_mut().poll(cx).is_ready()) {
             goodbye = Some(Box::pin(sleep(GOODBYE)));
             connection.as_mut().graceful_shutdown();
             cx.waker().wake_by_ref();
@@ -370,6 +372,38 @@ async fn unless_draining<T>(worker: &Worker, work: impl Future<Output = T>) -> O
 async fn draining(mut stage: watch::Receiver<Stage>) {
     // The sender lives as long as the process; were it gone, nobody could ask for anything else.
     let _ = stage.wait_for(|stage| *stage == Stage::Draining).await;
+}
+
+pin_project! {
+    /// [`draining`] for a task that polls it at every turn: it is really asked once, and then only when something has changed.
+    struct Drain<F> {
+        stage: watch::Receiver<Stage>,
+        asked: bool,
+        #[pin]
+        draining: F,
+    }
+}
+
+impl Drain<()> {
+    fn new(stage: watch::Receiver<Stage>) -> Drain<impl Future<Output = ()>> {
+        Drain {
+            asked: false,
+            draining: draining(stage.clone()),
+            stage,
+        }
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Drain<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if mem::replace(this.asked, true) && !this.stage.has_changed().unwrap_or(true) {
+            return Poll::Pending;
+        }
+        this.draining.poll(cx)
+    }
 }
 
 fn log_end(ended: hyper::Result<()>) {

@@ -81,17 +81,16 @@ impl Progress {
 }
 
 impl RequestBody {
-    /// The body of a request that is let in.
+    /// The body of a request that is let in now.
     ///
     /// # Errors
     /// Its announced length is beyond the bound.
-    pub fn new(incoming: Incoming, bounds: BodyBounds) -> Result<Self, BodyFault> {
+    pub fn new(incoming: Incoming, bounds: BodyBounds, now: Instant) -> Result<Self, BodyFault> {
         if bounds.bytes.is_some_and(|most| incoming.size_hint().lower() > most) {
             return Err(BodyFault::TooLarge);
         }
-        let began = Instant::now();
-        let last = (!incoming.is_end_stream()).then(|| Rc::new(Cell::new(began)));
-        let progress = Progress { began, last };
+        let last = (!incoming.is_end_stream()).then(|| Rc::new(Cell::new(now)));
+        let progress = Progress { began: now, last };
         Ok(Self {
             gathered: None,
             incoming: Some(incoming),

@@ -151,12 +151,12 @@ impl Upstream {
         let Some(buffer) = &settings.request_buffer else {
             return Ok(());
         };
-        if request.body().is_end_stream() || is_grpc(request.headers().get(CONTENT_TYPE)) {
+        if is_grpc(request.headers().get(CONTENT_TYPE)) {
             return Ok(());
         }
         // Who would be refused now is refused before its body is read.
         drop(settings.in_flight.take().ok_or(UpstreamError::Full)?);
-        let gathered = request.body_mut().gather(buffer).await;
+        let gathered = Box::pin(request.body_mut().gather(buffer)).await;
         gathered.map_err(UpstreamError::RequestBody)
     }
 
@@ -177,14 +177,14 @@ impl Upstream {
         // What may have reached its server is sent again only if it may be repeated.
         let repeatable = !switches && is_repeatable(&head, &body);
         let late = response_timeout.unwrap_or(settings.response_timeout);
-        let mut tries = settings.retries;
+        let (mut tries, progress) = (settings.retries, body.progress());
         self.earn();
         loop {
             let Connected {
                 link,
                 mut lease,
                 used_before,
-            } = self.connection().await?;
+            } = self.connection(progress.last()).await?;
             if let Some(slot) = slot.take() {
                 lease.hold(slot);
             }
@@ -272,10 +272,10 @@ impl Upstream {
         left.is_some()
     }
 
-    /// A connection that was used before, or a new one; of several servers, to one that can be reached.
-    async fn connection(&self) -> Result<Connected, UpstreamError> {
+    /// A connection that was used before, or a new one; of several servers, to one that can be reached. `now` may be some way back.
+    async fn connection(&self, now: Instant) -> Result<Connected, UpstreamError> {
         let first = self.choose();
-        match Connected::used(&self.inner.pools[first]) {
+        match Connected::used(&self.inner.pools[first], now) {
             Some(connected) => Ok(connected),
             // Rare, and large: no part of every request's future.
             None => Box::pin(self.connect(first)).await,
@@ -291,7 +291,7 @@ impl Upstream {
             if at != first && !pool.health.is_usable() {
                 continue;
             }
-            if let Some(connected) = Connected::used(pool) {
+            if let Some(connected) = Connected::used(pool, Instant::now()) {
                 return Ok(connected);
             }
             let server = &pool.server;
@@ -367,8 +367,8 @@ struct Connected {
 }
 
 impl Connected {
-    fn used(pool: &Rc<Pool>) -> Option<Self> {
-        let (link, born) = pool.take()?;
+    fn used(pool: &Rc<Pool>, now: Instant) -> Option<Self> {
+        let (link, born) = pool.take(now)?;
         Some(Self {
             link,
             lease: Lease::new(pool, born),

@@ -83,8 +83,7 @@ impl Pool {
     }
 
     /// The one that was used last: the others may grow old and go. And when it was opened.
-    pub(super) fn take(&self) -> Option<(Link, Instant)> {
-        let now = Instant::now();
+    pub(super) fn take(&self, now: Instant) -> Option<(Link, Instant)> {
         let mut shared = self.shared.borrow_mut();
         if let Some((sender, born)) = shared.as_ref() {
             if sender.is_closed() || now - *born > LONGEST_LIFE {

@@ -14,6 +14,7 @@ mod harness;
 
 mod access_log;
 mod admin;
+mod answers;
 mod beside;
 mod check;
 mod cli_store;

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::CONTENT_LENGTH;
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use httparse::ParserConfig;
@@ -65,21 +65,28 @@ impl Head {
             return Ok(None);
         }
         let mut headers = HeaderMap::with_capacity(read.headers.len());
+        let mut said = Said::default();
         for field in &*read.headers {
             let name = HeaderName::from_bytes(field.name.as_bytes());
             let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
             let (Ok(name), Ok(value)) = (name, value) else {
                 return Err(NoResponse("a field"));
             };
+            said.note(&name, field.value)?;
             headers.append(name, value);
+        }
+        if said.lengths > 1
+            && let Some(length) = said.length
+        {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         let version = if read.version == Some(0) {
             Version::HTTP_10
         } else {
             Version::HTTP_11
         };
-        let framing = framing(&mut headers, version, status, method)?;
-        let keeps_alive = keeps_alive(&headers, version) && framing != Framing::UntilClose;
+        let framing = said.framing(version, status, method)?;
+        let keeps_alive = said.keeps_alive(version) && framing != Framing::UntilClose;
         let (mut parts, ()) = Response::new(()).into_parts();
         (parts.status, parts.version, parts.headers) = (status, version, headers);
         if let Some(reason) = read.reason.filter(|reason| status.canonical_reason() != Some(reason))
@@ -95,50 +102,67 @@ impl Head {
     }
 }
 
-/// RFC 9112, section 6.3.
-fn framing(
-    headers: &mut HeaderMap,
-    version: Version,
-    status: StatusCode,
-    method: &Method,
-) -> Result<Framing, NoResponse> {
-    let length = length(headers)?;
-    let chunked = is_chunked(headers, version)?;
-    let bodiless = *method == Method::HEAD
-        || status.is_informational()
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    match (length, chunked) {
-        (Some(_), true) => Err(NoResponse("Transfer-Encoding beside Content-Length")),
-        _ if bodiless => Ok(Framing::Length(0)),
-        (Some(length), false) => Ok(Framing::Length(length)),
-        (None, true) => Ok(Framing::Chunked),
-        (None, false) => Ok(Framing::UntilClose),
-    }
+/// What the fields of a head say of its framing and of the connection.
+#[derive(Debug, Default)]
+struct Said {
+    /// Said several times with the same digits it is one length (RFC 9110, section 8.6), and travels once.
+    length: Option<u64>,
+    lengths: usize,
+    codings: usize,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
 }
 
-/// The length that is announced. Said several times with the same digits it is one length (RFC 9110, section 8.6), and travels once.
-fn length(headers: &mut HeaderMap) -> Result<Option<u64>, NoResponse> {
-    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(first) = lines.next() else { return Ok(None) };
-    let mut count = 0;
-    let mut length = None;
-    for word in std::iter::once(first)
-        .chain(lines)
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-    {
-        let read = digits(word.trim_ascii()).ok_or(NoResponse("Content-Length"))?;
-        if length.is_some_and(|length| length != read) {
-            return Err(NoResponse("several Content-Length"));
+impl Said {
+    fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), NoResponse> {
+        let words = || value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        match name.as_str() {
+            "content-length" => {
+                for word in words() {
+                    let length = digits(word).ok_or(NoResponse("Content-Length"))?;
+                    if self.length.is_some_and(|before| before != length) {
+                        return Err(NoResponse("several Content-Length"));
+                    }
+                    self.length = Some(length);
+                    self.lengths += 1;
+                }
+            }
+            "transfer-encoding" => {
+                self.codings += 1;
+                self.chunked = value.eq_ignore_ascii_case(b"chunked");
+            }
+            "connection" => {
+                for word in words() {
+                    self.close |= word.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= word.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            _ => {}
         }
-        length = Some(read);
-        count += 1;
+        Ok(())
     }
-    if count > 1
-        && let Some(length) = length
-    {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+
+    /// RFC 9112, section 6.3. No coding but `chunked`, once: with another one, what comes is not what the fields describe.
+    fn framing(&self, version: Version, status: StatusCode, method: &Method) -> Result<Framing, NoResponse> {
+        let bodiless = *method == Method::HEAD
+            || status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        match (self.codings, self.length) {
+            (1.., Some(_)) => Err(NoResponse("Transfer-Encoding beside Content-Length")),
+            (2.., None) => Err(NoResponse("Transfer-Encoding")),
+            (1, None) if !self.chunked || version == Version::HTTP_10 => Err(NoResponse("Transfer-Encoding")),
+            _ if bodiless => Ok(Framing::Length(0)),
+            (_, Some(length)) => Ok(Framing::Length(length)),
+            (1, None) => Ok(Framing::Chunked),
+            (0, None) => Ok(Framing::UntilClose),
+        }
     }
-    Ok(length)
+
+    /// RFC 9112, section 9.3.
+    fn keeps_alive(&self, version: Version) -> bool {
+        !self.close && (version == Version::HTTP_11 || self.keep_alive)
+    }
 }
 
 fn digits(word: &[u8]) -> Option<u64> {
@@ -146,32 +170,4 @@ fn digits(word: &[u8]) -> Option<u64> {
         return None;
     }
     std::str::from_utf8(word).ok()?.parse().ok()
-}
-
-/// Only `chunked`, once: with another coding, what comes is not what the fields describe.
-fn is_chunked(headers: &HeaderMap, version: Version) -> Result<bool, NoResponse> {
-    let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
-    match (lines.next(), lines.next()) {
-        (None, _) => Ok(false),
-        (Some(coding), None) if version == Version::HTTP_11 && coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
-            Ok(true)
-        }
-        _ => Err(NoResponse("Transfer-Encoding")),
-    }
-}
-
-/// RFC 9112, section 9.3.
-fn keeps_alive(headers: &HeaderMap, version: Version) -> bool {
-    let names = |option: &[u8]| {
-        let mut words = headers
-            .get_all(CONNECTION)
-            .iter()
-            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-        words.any(|word| word.trim_ascii().eq_ignore_ascii_case(option))
-    };
-    match version {
-        _ if !headers.contains_key(CONNECTION) => version == Version::HTTP_11,
-        Version::HTTP_11 => !names(b"close"),
-        _ => names(b"keep-alive") && !names(b"close"),
-    }
 }

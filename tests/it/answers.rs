@@ -1,0 +1,94 @@
+//! What servers answer: one reading or none, and nobody waits for one that has fallen silent.
+
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
+
+use crate::harness::{Config, Gate, Next, RecordingUpstream, config, get};
+
+fn public(upstream: &RecordingUpstream) -> Config {
+    config().app(upstream).public("/*")
+}
+
+#[test]
+fn a_server_that_falls_silent_in_a_body_is_given_up_and_one_that_streams_is_not() {
+    let upstream = RecordingUpstream::start();
+    let (_release, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    upstream.answers(move |mut exchange| {
+        exchange.read_body();
+        let kind = exchange.head.header("x-kind").unwrap_or("text/plain").to_owned();
+        let head = format!("HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Type: {kind}\r\nContent-Length: 8\r\n\r\nhalf");
+        exchange.write(head);
+        let live = kind == "text/event-stream";
+        let _ = wait.lock().unwrap().recv_timeout(if live {
+            Duration::from_secs(2)
+        } else {
+            Duration::from_secs(20)
+        });
+        exchange.write("half");
+        Next::Keep
+    });
+    let config = config()
+        .upstream("app", &[upstream.url()])
+        .with("body_read_timeout = \"300ms\"")
+        .public("/*");
+    let gate = Gate::start(&config);
+    let live = gate.call(&get("/events").header("X-Kind", "text/event-stream"));
+    assert!(live.body.complete && live.text() == "halfhalf", "{live:?}");
+    let cut = gate.get("/x");
+    assert!(cut.status == 200 && !cut.body.complete, "{cut:?}");
+    gate.logged(&["upstream_silent", "silent in the middle of a body"]);
+}
+
+#[test]
+fn an_answer_that_can_be_read_in_two_ways_is_502() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream));
+    for fields in [
+        "Content-Length: 4\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Content-Length: 4\r\nContent-Length: 5",
+        "Content-Length: +4",
+        "X: y\r\n folded",
+        "X : y",
+    ] {
+        upstream.says(format!(
+            "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\n{fields}\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
+        ));
+        let reply = gate.get("/x");
+        assert_eq!(
+            (reply.status, reply.detail().as_str()),
+            (502, "Bad gateway."),
+            "{fields}"
+        );
+        gate.logged(&["upstream_no_response", "what came cannot be read"]);
+    }
+}
+
+#[test]
+fn what_comes_behind_an_answer_is_never_the_next_one() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream).server("workers = 1"));
+    let smuggled = "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Length: 8\r\n\r\nsmuggled";
+    for answer in [
+        "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 204 No Content\r\nX-Upstream: 1\r\n\r\n",
+        "HTTP/1.1 304 Not Modified\r\nX-Upstream: 1\r\nContent-Length: 5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    ] {
+        let bytes = format!("{answer}{smuggled}");
+        upstream.answers(move |mut exchange| {
+            exchange.read_body();
+            exchange.write(&bytes);
+            Next::Keep
+        });
+        for _ in 0..3 {
+            let reply = gate.get("/x");
+            assert!(
+                reply.status < 400 && reply.text() != "smuggled",
+                "{reply:?} to {answer}"
+            );
+        }
+    }
+}
