@@ -63,6 +63,15 @@ impl<I> Replay<I> {
     pub fn new(io: I, read: Bytes) -> Self {
         Self { io, read }
     }
+
+    /// The IO, and what is left of what was read, behind what was taken out of it last.
+    pub fn into_rest(self, taken: [&[u8]; 2]) -> (I, Bytes) {
+        if taken.iter().all(|taken| taken.is_empty()) {
+            return (self.io, self.read);
+        }
+        let [first, second] = taken;
+        (self.io, [first, second, &self.read].concat().into())
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Replay<I> {
@@ -73,6 +82,10 @@ impl<I: AsyncRead + Unpin> AsyncRead for Replay<I> {
         let count = self.read.len().min(buf.remaining());
         buf.put_slice(&self.read[..count]);
         self.read.advance(count);
+        if self.read.is_empty() {
+            // Not even its allocation is kept.
+            self.read = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -43,8 +43,13 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn new() -> Rc<Self> {
+        Self::idle_since(Instant::now())
+    }
+
+    /// Of a connection on which nothing has happened since then.
+    pub(super) fn idle_since(since: Instant) -> Rc<Self> {
         Rc::new(Self {
-            idle_since: Cell::new(Instant::now()),
+            idle_since: Cell::new(since),
             head_since: Cell::new(None),
             requests: Cell::new(0),
             blocked_since: Cell::new(None),
@@ -131,6 +136,8 @@ impl Drop for Busy {
 pub(super) struct Overdue {
     clock: Rc<Clock>,
     idle: Duration,
+    /// An idle time that began before this counts from here.
+    awake: Option<Instant>,
     head: Duration,
     send: Duration,
     alarm: Alarm,
@@ -141,6 +148,7 @@ impl Overdue {
         Self {
             clock,
             idle: limits.idle_timeout,
+            awake: None,
             head: limits.header_timeout,
             send: limits.body_read_timeout,
             alarm: Alarm::default(),
@@ -149,6 +157,15 @@ impl Overdue {
 }
 
 impl Overdue {
+    /// The same, but for idle connections, which are to be told of after `rest` already; not before they have been `awake` for so long.
+    pub(super) fn resting(clock: Rc<Clock>, limits: &Limits, rest: Duration, awake: Instant) -> Self {
+        Self {
+            idle: rest.min(limits.idle_timeout),
+            awake: Some(awake),
+            ..Self::new(clock, limits)
+        }
+    }
+
     /// What the connection is doing.
     pub(super) fn phase(&self) -> Phase {
         self.clock.phase()
@@ -162,7 +179,7 @@ impl Future for Overdue {
         let phase = self.clock.phase();
         let end = match phase {
             Phase::Busy => return Poll::Pending,
-            Phase::Idle(since) => since + self.idle,
+            Phase::Idle(since) => self.awake.map_or(since, |awake| since.max(awake)) + self.idle,
             Phase::Head(since) => since + self.head,
             Phase::Blocked(since) => since + self.send,
         };

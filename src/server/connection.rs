@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
@@ -27,10 +27,8 @@ use tracing::{debug, info};
 use super::Limits;
 use super::clock::{Busy, Clock, Overdue, Phase};
 use super::frames::Frames;
-use super::gather;
-use super::guard::{Bounds, Fault, Guarded};
-use super::proxy_protocol;
 use super::worker::{Stage, Worker};
+use super::{gather, http1, proxy_protocol};
 use crate::outbound::forwarded::{Peer, Scheme};
 use crate::proxy::Client;
 use crate::proxy::body::ResponseBody;
@@ -55,8 +53,6 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How much of that is taken.
 const MOST_UNREAD: usize = 256 * 1024;
-/// What the parser may hold beyond a head of the largest size: it must never be the one to find a head too large.
-const PARSER_ROOM: usize = 16 * 1024;
 
 /// Serves a connection until it ends, and never longer than it may. Each protocol's future is on the heap by itself: an idle connection
 /// holds room for what it speaks, and not for what it might have spoken.
@@ -92,7 +88,7 @@ pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
             let client = Client::new(Peer::new(ip, Scheme::Http, &believed), None);
             match unless_draining(&worker, spoken(&mut tcp, &limits)).await {
                 Some(Ok((Spoken::Http2, read))) => Box::pin(http2(Replay::new(tcp, read), client, &worker)).await,
-                Some(Ok((Spoken::Http1, read))) => Box::pin(http1(Replay::new(tcp, read), client, &worker)).await,
+                Some(Ok((Spoken::Http1, read))) => http1::serve(tcp, read, client, &worker).await,
                 Some(Ok((Spoken::TooLittle, _))) => {
                     let words = worker.proxy().refuse_head(&client.peer, &Rejection::HeadTooSlow);
                     end(tcp, Some(words), true).await;
@@ -101,7 +97,8 @@ pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
             }
         }
         Some(acceptor) => {
-            let handshake = timeout(limits.tls_handshake_timeout, acceptor.tls.accept(tcp));
+            // Large, and over before anything else begins: no part of what an idle connection holds.
+            let handshake = Box::pin(timeout(limits.tls_handshake_timeout, acceptor.tls.accept(tcp)));
             let tls = match unless_draining(&worker, handshake).await {
                 None => return,
                 Some(Ok(Ok(tls))) => tls,
@@ -126,7 +123,7 @@ pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
             if connection.alpn_protocol() == Some(provider::H2) {
                 Box::pin(http2(tls, client, &worker)).await;
             } else {
-                Box::pin(http1(tls, client, &worker)).await;
+                http1::serve(tls, Bytes::new(), client, &worker).await;
             }
         }
     }
@@ -176,7 +173,7 @@ async fn read_some(tcp: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> 
 
 type Answer = Result<Response<ResponseBody<Busy>>, Infallible>;
 
-fn service(
+pub(super) fn service(
     worker: &Rc<Worker>,
     client: Rc<Client>,
     clock: &Rc<Clock>,
@@ -194,70 +191,8 @@ fn service(
     })
 }
 
-async fn http1<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Client, worker: &Rc<Worker>) {
-    let (limits, clock) = (worker.limits(), Clock::new());
-    let bounds = Bounds {
-        bytes: limits.header_bytes,
-        fields: limits.headers,
-    };
-    let io = Guarded::new(io, Rc::clone(&clock), bounds);
-    let (proxy, client) = (worker.proxy(), Rc::new(client));
-    let mut connection = http1::Builder::new()
-        // Heads have a deadline of their own: see `clock`. They are bounded by the guard, which sees each first.
-        .header_read_timeout(None)
-        .max_headers(limits.headers)
-        .max_buf_size(limits.header_bytes + PARSER_ROOM)
-        .serve_connection(io, service(worker, Rc::clone(&client), &clock));
-    let mut overdue = pin!(Overdue::new(clock, &limits));
-    let mut drain = pin!(Drain::new(worker.stage()));
-    let mut told = false;
-    let ended = poll_fn(|cx| {
-        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
-            return Poll::Ready(Ended::ByParser(ended));
-        }
-        if !told && drain.as_mut().poll(cx).is_ready() {
-            told = true;
-            if let idle @ Phase::Idle(_) = overdue.phase() {
-                return Poll::Ready(Ended::Here(idle));
-            }
-            Pin::new(&mut connection).graceful_shutdown();
-            cx.waker().wake_by_ref();
-        }
-        overdue.as_mut().poll(cx).map(Ended::Here)
-    })
-    .await;
-    let parts = connection.into_parts();
-    let guarded = parts.io;
-    let switched = client.switched.take();
-    let refused = guarded.refused().map(rejection);
-    let may_send_more = guarded.may_send_more();
-    let (io, held) = guarded.into_rest();
-    let refusal = match (ended, switched) {
-        // The head that tells of it is out.
-        (Ended::ByParser(Ok(())), Some(switched)) => {
-            let read = [parts.read_buf, held.into()].concat();
-            return Box::pin(switched.run(Replay::new(io, read.into()))).await;
-        }
-        (Ended::ByParser(ended), _) => {
-            log_end(ended);
-            refused
-        }
-        (Ended::Here(Phase::Head(_)), _) => Some(refused.unwrap_or(Rejection::HeadTooSlow)),
-        (Ended::Here(Phase::Idle(_) | Phase::Busy | Phase::Blocked(_)), _) => refused,
-    };
-    let words = refusal.map(|refusal| proxy.refuse_head(&client.peer, &refusal));
-    end(io, words, may_send_more).await;
-}
-
-/// Who ended a connection of HTTP/1.
-enum Ended {
-    ByParser(hyper::Result<()>),
-    /// In that phase, which lasted too long.
-    Here(Phase),
-}
-
 /// Says some last words, and closes so that they are heard.
-async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Option<Bytes>, may_send_more: bool) {
+pub(super) async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Option<Bytes>, may_send_more: bool) {
     let end = async {
         if let Some(words) = words {
             io.write_all(&words).await?;
@@ -287,14 +222,6 @@ async fn linger<I: AsyncRead + Unpin>(io: &mut I) -> io::Result<()> {
         left = left.saturating_sub(count);
     }
     Ok(())
-}
-
-fn rejection(fault: Fault) -> Rejection {
-    match fault {
-        Fault::Malformed(what) => Rejection::Malformed(what),
-        Fault::TargetTooLong => Rejection::TargetTooLong,
-        Fault::HeadTooLarge => Rejection::HeadTooLarge,
-    }
 }
 
 async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Client, worker: &Rc<Worker>) {
@@ -376,7 +303,7 @@ async fn draining(mut stage: watch::Receiver<Stage>) {
 
 pin_project! {
     /// [`draining`] for a task that polls it at every turn: it is really asked once, and then only when something has changed.
-    struct Drain<F> {
+    pub(super) struct Drain<F> {
         stage: watch::Receiver<Stage>,
         asked: bool,
         #[pin]
@@ -385,7 +312,7 @@ pin_project! {
 }
 
 impl Drain<()> {
-    fn new(stage: watch::Receiver<Stage>) -> Drain<impl Future<Output = ()>> {
+    pub(super) fn new(stage: watch::Receiver<Stage>) -> Drain<impl Future<Output = ()>> {
         Drain {
             asked: false,
             draining: draining(stage.clone()),
@@ -406,7 +333,7 @@ impl<F: Future<Output = ()>> Future for Drain<F> {
     }
 }
 
-fn log_end(ended: hyper::Result<()>) {
+pub(super) fn log_end(ended: hyper::Result<()>) {
     if let Err(problem) = ended {
         debug!(%problem, "a connection ended");
     }

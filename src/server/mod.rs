@@ -5,6 +5,7 @@ mod connection;
 mod frames;
 mod gather;
 pub(crate) mod guard;
+mod http1;
 pub mod listen;
 mod proxy_protocol;
 pub mod worker;
