@@ -164,6 +164,7 @@ impl Parts {
             policy: route.policy.clone(),
             answers: route.answers.clone(),
             cors: route.cors.clone(),
+            websocket: route.websocket.clone(),
             rules: Rules {
                 identity: self.identities[route.identity.index()].clone(),
                 reserved: self.reserved.clone(),
@@ -213,5 +214,6 @@ fn same_policy(one: &config::Route, other: &config::Route) -> bool {
         && one.credential == other.credential
         && one.answers == other.answers
         && one.cors == other.cors
+        && one.websocket == other.websocket
         && one.body_bytes == other.body_bytes
 }

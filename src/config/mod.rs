@@ -26,6 +26,7 @@ use crate::policy::Policy;
 use crate::proxy::answers::Answers;
 use crate::proxy::cors::Cors;
 use crate::proxy::routes::{HostPattern, Place};
+use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::{server, telemetry, tls, upstream};
 
 /// A whole configuration in which every value is of its own type and every name that is used is there.
@@ -90,6 +91,8 @@ pub struct Route {
     pub answers: Answers,
     /// Which applications of browsers may read its refusals.
     pub cors: Option<Cors>,
+    /// Where pages put the credential of a WebSocket.
+    pub websocket: Option<WebSocketCredential>,
     /// Name of its upstream.
     pub upstream: Arc<str>,
     /// What tells its upstream who is asking.

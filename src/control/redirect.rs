@@ -10,6 +10,7 @@ use http_body_util::Full;
 use tokio::net::TcpListener;
 
 use crate::outbound::forwarded::{RequestId, X_REQUEST_ID};
+use crate::proxy::websocket_credential::is_among_subprotocols;
 
 /// Connections at once.
 const CONNECTIONS: usize = 1024;
@@ -42,7 +43,8 @@ impl Redirect {
 
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         // It went over the wire for all to read. Who is redirected does not notice; who is refused mends it.
-        let leaks = self.credentials.iter().any(|name| request.headers().contains_key(name));
+        let headers = request.headers();
+        let leaks = self.credentials.iter().any(|name| headers.contains_key(name)) || is_among_subprotocols(headers);
         let mut response = match self.target(request) {
             _ if leaks => told(
                 StatusCode::FORBIDDEN,
@@ -128,8 +130,12 @@ mod tests {
         ] {
             assert_eq!(answer(host, "/", &[]), (404, None), "{host}");
         }
-        for name in ["authorization", "X-Api-Key"] {
-            assert_eq!(answer("api.example", "/x", &[(name, "Token canary")]), (403, None));
+        for (name, value) in [
+            ("authorization", "Token canary"),
+            ("X-Api-Key", "canary"),
+            ("Sec-WebSocket-Protocol", "chat, authgate.bearer.canary"),
+        ] {
+            assert_eq!(answer("api.example", "/x", &[(name, value)]), (403, None));
         }
     }
 }

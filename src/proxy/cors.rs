@@ -26,17 +26,27 @@ pub struct Cors {
 pub enum Origins {
     /// All.
     Any,
-    /// These, byte for byte.
-    Listed(Vec<HeaderValue>),
+    /// These.
+    Listed(OriginList),
+}
+
+/// Origins that a file lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginList(pub Vec<HeaderValue>);
+
+impl OriginList {
+    /// The origin of a request, if it came once and is listed, byte for byte.
+    pub(super) fn sent_with<'h>(&self, headers: &'h HeaderMap) -> Option<&'h HeaderValue> {
+        single(headers, &ORIGIN).filter(|origin| self.0.contains(origin))
+    }
 }
 
 impl Cors {
     /// The origin of a request, if it is listed.
     pub(super) fn origin<'h>(&self, headers: &'h HeaderMap) -> Option<&'h HeaderValue> {
-        let origin = single(headers, &ORIGIN)?;
         match &self.origins {
-            Origins::Any => Some(origin),
-            Origins::Listed(origins) => origins.contains(origin).then_some(origin),
+            Origins::Any => single(headers, &ORIGIN),
+            Origins::Listed(origins) => origins.sent_with(headers),
         }
     }
 

@@ -10,6 +10,7 @@ pub mod rejection;
 pub mod reply;
 pub mod routes;
 pub mod websocket;
+pub mod websocket_credential;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use self::outcome::{AccessLog, Outcome};
 use self::rejection::Rejection;
 use self::routes::{Found, RouteTable};
 use self::websocket::{Asks, Switched};
+use self::websocket_credential::WebSocketCredential;
 use crate::auth::{Chain, Now, Refused, Unavailable, Verdict};
 use crate::credential::{JwtFault, Refusal};
 use crate::identity::Identity;
@@ -107,6 +109,8 @@ pub struct Route {
     pub answers: Answers,
     /// Which applications of browsers may read its refusals.
     pub cors: Option<Cors>,
+    /// Where the pages of which applications put the credential of a WebSocket.
+    pub websocket: Option<WebSocketCredential>,
     /// How its requests leave.
     pub rules: Rules,
     /// Where they go.
@@ -315,8 +319,16 @@ impl Proxy {
             return Err(Rejection::Misdirected);
         }
         outcome.holds(self.bounds.in_flight.take().ok_or(Rejection::Overloaded)?);
-        let mut permit = self.judge(route, &request, outcome).await?;
         let asks = websocket::asks(&request);
+        let selects_ours = match (&route.websocket, &asks) {
+            (None, _) => false,
+            (Some(credential), Some(_)) => credential.take(request.headers_mut(), &route.rules.credential_headers)?,
+            (Some(credential), None) => {
+                credential.discard(request.headers_mut());
+                false
+            }
+        };
+        let mut permit = self.judge(route, &request, outcome).await?;
         let upgrade = match &asks {
             Some(Asks::Http2) => {
                 let upgrade = hyper::upgrade::on(&mut request);
@@ -359,6 +371,9 @@ impl Proxy {
                     && !websocket::is_confirmed(&head, key)
                 {
                     return Err(Rejection::Upstream(UpstreamError::UnaskedUpgrade));
+                }
+                if selects_ours {
+                    websocket_credential::select(head.headers_mut());
                 }
                 outcome.answered(head.status(), took);
                 Ok(Passed::Switched(

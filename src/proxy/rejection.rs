@@ -52,9 +52,13 @@ pub enum Rejection {
     /// Somebody who does not meet the route's requirements.
     #[error("the requirements of the route are not met")]
     NotAllowed(Unmet),
-    /// Several lines of a credential's header, where that is said plainly; DRF has another answer to them.
-    #[error("several lines of a credential's header")]
+    /// Several lines of a credential's header, where that is said plainly; DRF has another answer to them. Or several credentials of a
+    /// WebSocket, which DRF knows nothing of.
+    #[error("several credentials")]
     RepeatedCredential,
+    /// A credential that a page has sent where only pages of listed origins may.
+    #[error("a page of an origin that is not listed has sent a credential")]
+    OriginNotListed,
     /// Nobody could find out who it is.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -80,7 +84,8 @@ impl Rejection {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::NobodyKnown | Self::Refused(_) => StatusCode::UNAUTHORIZED,
-            Self::NotAllowed(_) => StatusCode::FORBIDDEN,
+            // For the origin: RFC 6455, section 4.2.2.
+            Self::NotAllowed(_) | Self::OriginNotListed => StatusCode::FORBIDDEN,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Unavailable(_) | Self::Overloaded | Self::Upstream(UpstreamError::Full) => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -127,6 +132,7 @@ impl Rejection {
             Self::Refused(refused) => refused.refusal.label(),
             Self::NotAllowed(_) => "not_allowed",
             Self::RepeatedCredential => "repeated_credential",
+            Self::OriginNotListed => "origin_not_listed",
             Self::Unavailable(unavailable) => unavailable.source.label(),
             Self::Body(fault) | Self::Upstream(UpstreamError::RequestBody(fault)) => match fault {
                 BodyFault::TooLarge => "body_too_large",

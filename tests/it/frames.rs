@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::h2::H2;
+use crate::harness::websocket::accept_of;
 use crate::harness::{Config, Gate, RecordingUpstream, config, get, post};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -409,14 +410,6 @@ fn a_websocket_over_http2_is_judged_and_then_bytes() {
         let (_, body) = raw.response();
         assert_eq!(body, br#"{"detail":"Not implemented."}"#);
     }
-}
-
-/// RFC 6455, section 4.2.2.
-fn accept_of(key: &str) -> String {
-    use base64::Engine;
-    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
-    base64::engine::general_purpose::STANDARD.encode(hash)
 }
 
 /// Frames that others have put together, each with the errors that the protocol has for it.

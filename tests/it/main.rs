@@ -47,3 +47,4 @@ mod trust;
 mod upstreams;
 mod vectors;
 mod websocket;
+mod websocket_credential;

@@ -93,8 +93,7 @@ fn several_lines_of_a_credential_are_a_bad_request() {
         "/x",
         "authenticate = [\"token\"]\noptional = true\nerrors = \"problem\"",
     ));
-    let error =
-        "error=\"invalid_request\", error_description=\"The credential came in several header lines; send one.\"";
+    let error = "error=\"invalid_request\", error_description=\"The credential came more than once; send one.\"";
     for lines in [
         ["Token canary-ada", "Token canary-ada"],
         ["Basic Y2FuYXJ5", "Token canary-ada"],

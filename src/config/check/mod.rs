@@ -3,6 +3,7 @@
 
 mod answers;
 mod authenticators;
+mod browsers;
 mod claims;
 mod conflicts;
 mod identity;

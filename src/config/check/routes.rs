@@ -3,11 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use http::HeaderValue;
-
 use super::Names;
 use super::answers::{answers, shape};
 use super::authenticators::Authenticators;
+use super::browsers::{cors, websocket};
 use super::conflicts;
 use super::identity::{Identities, read_credential};
 use super::place::place;
@@ -15,7 +14,6 @@ use super::require::requirements;
 use crate::config::Route;
 use crate::config::reader::{Item, Section, Zero};
 use crate::policy::Policy;
-use crate::proxy::cors::{Cors, Origins};
 
 const LEAST: &str = "[[routes]]` with `path = \"/api/*\"`, `authenticate = [\"token\"]` and `upstream = \"app\"";
 
@@ -72,6 +70,7 @@ fn route(
     let credential_item = section.take("credential");
     let own_credential = credential_item.as_ref().and_then(read_credential);
     let cors = section.take("cors").and_then(|item| item.section(&[])).and_then(cors);
+    let websocket_item = section.take("websocket");
     let body_bytes = section.take("body_bytes").and_then(|item| item.size_or_unlimited());
     let response_timeout = section
         .take("response_timeout")
@@ -90,9 +89,15 @@ fn route(
             None
         }
         (None, Some(true)) => {
-            for item in [&optional_item, &require_item, &challenge_item, &credential_item]
-                .into_iter()
-                .flatten()
+            for item in [
+                &optional_item,
+                &require_item,
+                &challenge_item,
+                &credential_item,
+                &websocket_item,
+            ]
+            .into_iter()
+            .flatten()
             {
                 item.refuse(
                     "has no effect on a public route: nobody is asked who they are",
@@ -126,6 +131,9 @@ fn route(
         }
     };
     let names = names?;
+    let websocket = websocket_item
+        .filter(|_| !is_public)
+        .and_then(|item| websocket(item, &names, authenticators));
     let answers = answers(shape, first.unwrap_or(true), &names, authenticators, &policy);
     let upstream = upstream?;
     let told = identities.told(&upstream);
@@ -135,54 +143,13 @@ fn route(
         authenticate: names,
         answers,
         cors,
+        websocket,
         upstream,
         identity: told.table,
         credential: own_credential.unwrap_or(told.credential),
         body_bytes,
         response_timeout,
     })
-}
-
-fn cors(mut section: Section<'_>) -> Option<Cors> {
-    const LIKE: &str = "origins = [\"https://app.example.com\"]";
-    let credentials = section.flag_or("credentials", false);
-    section.choice_or("preflight", &[("forward", ())], ());
-    let mut listed = Vec::new();
-    let mut any = false;
-    for item in section.require("origins", LIKE)?.full_list(LIKE)? {
-        let text = item.text_for("an origin", &format!("write `{LIKE}`"))?;
-        match text.as_str() {
-            "*" if credentials => {
-                text.refuse(
-                    "would give everybody's pages what cookies open",
-                    "list the origins of your own applications",
-                );
-            }
-            "*" => any = true,
-            origin if is_origin(origin) => listed.extend(HeaderValue::from_str(origin).ok()),
-            _ => text.refuse(
-                "is no origin as browsers send it",
-                "write scheme, host and port in lower case, without a path: \"https://app.example.com\"",
-            ),
-        }
-    }
-    let origins = if any { Origins::Any } else { Origins::Listed(listed) };
-    Some(Cors { origins, credentials })
-}
-
-/// `scheme://host`, with a port where it is not the scheme's own (RFC 6454, section 6.2).
-fn is_origin(text: &str) -> bool {
-    let Ok(uri) = text.parse::<http::Uri>() else {
-        return false;
-    };
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return false;
-    };
-    let implied = matches!(
-        (scheme, authority.port_u16()),
-        ("https", Some(443)) | ("http", Some(80))
-    );
-    text == format!("{scheme}://{authority}") && text == text.to_ascii_lowercase() && !text.contains('@') && !implied
 }
 
 fn named(item: &Item<'_>, authenticators: &Authenticators) -> Option<Vec<Arc<str>>> {

@@ -4,6 +4,7 @@ use super::{and, check, good, read, route, with};
 
 #[test]
 fn routes_are_held_against_each_other() {
+    let websocket = |keys: &str| route(&format!("websocket = {{ {keys} }}"));
     let more = |lines: &str| and(&format!("[[routes]]\nupstream = \"app\"\n{lines}\n"));
     for (text, words) in [
         (
@@ -34,6 +35,41 @@ fn routes_are_held_against_each_other() {
         (
             more("path = \"/x\"\npublic = true\ncredential = \"keep\""),
             "has no effect on a public route",
+        ),
+        (
+            more("path = \"/x\"\npublic = true\nwebsocket = { origins = [\"https://a.example\"], subprotocol = true }"),
+            "has no effect on a public route",
+        ),
+        (websocket("subprotocol = true"), "`origins` is missing"),
+        (websocket("origins = [], subprotocol = true"), "the list is empty"),
+        (
+            websocket("origins = [\"*\"], subprotocol = true"),
+            "would let every page",
+        ),
+        (websocket("origins = [\"null\"], subprotocol = true"), "is no origin"),
+        (
+            websocket("origins = [\"https://A.example\"], subprotocol = true"),
+            "is no origin",
+        ),
+        (
+            websocket("origins = [\"https://a.example/\"], subprotocol = true"),
+            "is no origin",
+        ),
+        (
+            websocket("origins = [\"https://a.example\"]"),
+            "says nowhere where a page puts its credential",
+        ),
+        (
+            websocket("origins = [\"https://a.example\"], cookie = \"a b\""),
+            "is no name of a cookie",
+        ),
+        (
+            websocket("origins = [\"https://a.example\"], cookie = \"a\", scheme = \"bearer\""),
+            "write `scheme = \"Token\"`",
+        ),
+        (
+            websocket("origins = [\"https://a.example\"], cookie = \"a\"").replace("\"token\", \"jwt\"", "\"token\""),
+            "no authenticator of this route reads the scheme \"Bearer\"",
         ),
         (route("require = {}"), "nothing is required"),
         (route("require = { groups = { any = [] } }"), "the list is empty"),

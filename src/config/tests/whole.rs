@@ -262,6 +262,16 @@ fn every_key_that_is_built_is_read() {
         [("tenant".to_owned(), json!("acme")), ("level".to_owned(), json!(-3))]
     );
     assert_eq!(admin.body_bytes, Some(None));
+    let websocket = admin.websocket.as_ref().expect("a table");
+    assert_eq!(websocket.origins.0, ["https://a.example", "http://localhost:3000"]);
+    assert_eq!(
+        (websocket.subprotocol, websocket.cookie.as_deref()),
+        (true, Some("__Host-key"))
+    );
+    assert_eq!(
+        (websocket.scheme.as_str(), websocket.header.as_str()),
+        ("key", "x-api-key")
+    );
     assert_eq!(
         (admin.credential, admin.response_timeout),
         (CredentialMode::Remove, Some(Duration::from_secs(9)))

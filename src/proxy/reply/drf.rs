@@ -13,7 +13,9 @@ use crate::proxy::rejection::Rejection;
 pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec<TokenType>]) -> Bytes {
     let fixed: &'static str = match rejection {
         Rejection::NobodyKnown => r#"{"detail":"Authentication credentials were not provided."}"#,
-        Rejection::NotAllowed(_) => r#"{"detail":"You do not have permission to perform this action."}"#,
+        Rejection::NotAllowed(_) | Rejection::OriginNotListed => {
+            r#"{"detail":"You do not have permission to perform this action."}"#
+        }
         Rejection::NoRoute => r#"{"detail":"Not found."}"#,
         Rejection::NotImplemented => r#"{"detail":"Not implemented."}"#,
         Rejection::MethodNotAllowed { sent, .. } => {

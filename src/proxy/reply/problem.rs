@@ -74,7 +74,7 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
             return format!("The request can be read in more than one way: {what}.").into();
         }
         Rejection::MethodNotAllowed { sent, .. } => return format!("The method {sent} is not allowed here.").into(),
-        Rejection::RepeatedCredential => "The credential came in several header lines; send one.",
+        Rejection::RepeatedCredential => "The credential came more than once; send one.",
         Rejection::TargetTooLong => "The target is longer than it may be.",
         Rejection::HeadTooLarge => "The header fields are more or longer than they may be.",
         Rejection::HeadTooSlow => "The head of the request did not come to its end in time.",
@@ -86,6 +86,7 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
         Rejection::NotImplemented => "The method is not implemented.",
         Rejection::NobodyKnown => "A credential is needed, and none was sent.",
         Rejection::Refused(refused) => description(refused.refusal),
+        Rejection::OriginNotListed => "Pages of this origin may send no credential here.",
         Rejection::NotAllowed(Unmet::Scopes) => "The token does not allow this: it lacks a scope.",
         Rejection::NotAllowed(Unmet::Other) => "You are known, and not allowed to do this.",
         Rejection::Unavailable(_) => "The credential could not be looked up just now; try again later.",

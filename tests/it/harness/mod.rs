@@ -11,6 +11,7 @@ pub mod pki;
 pub mod program;
 pub mod redis;
 pub mod upstream;
+pub mod websocket;
 pub mod wire;
 
 use std::process::Command;

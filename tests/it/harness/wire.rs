@@ -150,6 +150,11 @@ impl<S: Read + Write> Wire<S> {
         }
     }
 
+    /// Puts a head back, to be read again.
+    pub fn unread(&mut self, head: &Head) {
+        self.buffer.splice(..0, head.raw.iter().copied());
+    }
+
     /// The body that a head announces.
     pub fn body(&mut self, head: &Head, otherwise: WithoutLength) -> io::Result<Body> {
         if head.is_chunked() {

@@ -1,0 +1,141 @@
+//! `cors` and `websocket` of a route: what pages of other origins may do in browsers.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+
+use super::authenticators::Authenticators;
+use crate::config::Authenticator;
+use crate::config::reader::{Item, Section, Text, is_token_byte};
+use crate::proxy::cors::{Cors, OriginList, Origins};
+use crate::proxy::websocket_credential::WebSocketCredential;
+
+const LIKE: &str = "origins = [\"https://app.example.com\"]";
+
+/// `cors`.
+pub(super) fn cors(mut section: Section<'_>) -> Option<Cors> {
+    let credentials = section.flag_or("credentials", false);
+    section.choice_or("preflight", &[("forward", ())], ());
+    let mut any = false;
+    let listed = origins(&mut section, |all| {
+        if credentials {
+            all.refuse(
+                "would give everybody's pages what cookies open",
+                "list the origins of your own applications",
+            );
+        }
+        any = true;
+    })?;
+    let origins = if any { Origins::Any } else { Origins::Listed(listed) };
+    Some(Cors { origins, credentials })
+}
+
+/// `websocket`, of a route that asks these authenticators.
+pub(super) fn websocket(
+    item: Item<'_>,
+    names: &[Arc<str>],
+    authenticators: &Authenticators,
+) -> Option<WebSocketCredential> {
+    let mut section = item.section(&[])?;
+    let origins = origins(&mut section, |all| {
+        all.refuse(
+            "would let every page open a WebSocket in the name of whoever looks at it",
+            "list the origins of your own applications",
+        );
+    });
+    let subprotocol = section.flag_or("subprotocol", false);
+    let cookie_item = section.take("cookie");
+    if !subprotocol && cookie_item.is_none() {
+        section.lacks(
+            "says nowhere where a page puts its credential",
+            "write `subprotocol = true`, or `cookie = \"access_token\"`",
+        );
+    }
+    let cookie = cookie_item.and_then(|item| cookie(&item));
+    let scheme_item = section.take("scheme");
+    let scheme = match &scheme_item {
+        None => "Bearer".to_owned(),
+        Some(item) => item.scheme()?.as_str().to_owned(),
+    };
+    let settings = || names.iter().filter_map(|name| authenticators.settings.get(name));
+    let Some(header) = settings().find_map(|authenticator| reads(authenticator, &scheme)) else {
+        let what = format!("no authenticator of this route reads the scheme {scheme:?}");
+        let instead = match settings().find_map(|authenticator| schemes(authenticator).first()) {
+            Some(scheme) => format!("write `scheme = {scheme:?}`"),
+            None => "list one that does in `authenticate`".to_owned(),
+        };
+        match &scheme_item {
+            Some(item) => item.refuse(what, instead),
+            None => section.lacks(what, instead),
+        }
+        return None;
+    };
+    Some(WebSocketCredential {
+        origins: origins?,
+        subprotocol,
+        cookie,
+        header,
+        scheme,
+    })
+}
+
+fn cookie(item: &Item<'_>) -> Option<String> {
+    let instead = "write its name, such as \"access_token\"";
+    let text = item.text_for("the name of a cookie", instead)?;
+    if text.as_str().is_empty() || !text.as_str().bytes().all(is_token_byte) {
+        text.refuse("is no name of a cookie", instead);
+        return None;
+    }
+    Some(text.into_string())
+}
+
+fn schemes(authenticator: &Authenticator) -> &[String] {
+    match authenticator {
+        Authenticator::Token(token) => &token.schemes,
+        Authenticator::Jwt(jwt) => &jwt.schemes,
+    }
+}
+
+/// The header in which an authenticator reads credentials of a scheme.
+fn reads(authenticator: &Authenticator, scheme: &str) -> Option<HeaderName> {
+    let is_own = |own: &String| match authenticator {
+        Authenticator::Token(_) => own.eq_ignore_ascii_case(scheme),
+        Authenticator::Jwt(_) => own == scheme,
+    };
+    schemes(authenticator)
+        .iter()
+        .any(is_own)
+        .then(|| authenticator.header().clone())
+}
+
+/// `origins`; `"*"` is for the caller to judge.
+fn origins(section: &mut Section<'_>, mut all: impl FnMut(&Text<'_>)) -> Option<OriginList> {
+    let mut listed = Vec::new();
+    for item in section.require("origins", LIKE)?.full_list(LIKE)? {
+        let text = item.text_for("an origin", &format!("write `{LIKE}`"))?;
+        match text.as_str() {
+            "*" => all(&text),
+            origin if is_origin(origin) => listed.extend(HeaderValue::from_str(origin).ok()),
+            _ => text.refuse(
+                "is no origin as browsers send it",
+                "write scheme, host and port in lower case, without a path: \"https://app.example.com\"",
+            ),
+        }
+    }
+    Some(OriginList(listed))
+}
+
+/// `scheme://host`, with a port where it is not the scheme's own (RFC 6454, section 6.2).
+fn is_origin(text: &str) -> bool {
+    let Ok(uri) = text.parse::<http::Uri>() else {
+        return false;
+    };
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return false;
+    };
+    let implied = matches!(
+        (scheme, authority.port_u16()),
+        ("https", Some(443)) | ("http", Some(80))
+    );
+    text == format!("{scheme}://{authority}") && text == text.to_ascii_lowercase() && !text.contains('@') && !implied
+}

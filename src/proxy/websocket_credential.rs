@@ -1,0 +1,284 @@
+//! `websocket` of a route: the credential of a WebSocket that a page opens. Browsers let no page set `Authorization` there, so it comes as
+//! a word among the subprotocols or as a cookie. From a listed origin it becomes the header that it stands for, and is judged as that.
+//!
+//! Browsers ask nobody before they open a WebSocket to another site, and send its cookies along: without the list, any page could
+//! open one in the name of whoever looks at it.
+
+use http::header::{COOKIE, HeaderName, SEC_WEBSOCKET_PROTOCOL};
+use http::{HeaderMap, HeaderValue};
+
+use super::cors::OriginList;
+use super::rejection::Rejection;
+
+/// What stands before a token among the subprotocols.
+const PREFIX: &[u8] = b"authgate.bearer.";
+/// What a page offers besides, where its application selects no subprotocol: browsers want one selected of those that they offer.
+const OURS: HeaderValue = HeaderValue::from_static("authgate");
+
+/// Where pages put a credential, and what it stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebSocketCredential {
+    /// Whose pages.
+    pub origins: OriginList,
+    /// Whether it may be a subprotocol.
+    pub subprotocol: bool,
+    /// The cookie that it may be.
+    pub cookie: Option<String>,
+    /// The header that it stands for.
+    pub header: HeaderName,
+    /// The scheme before it.
+    pub scheme: String,
+}
+
+impl WebSocketCredential {
+    /// Takes the credential out of its place, and puts it into its header. `read` are the headers that the route's authenticators read.
+    /// The answer is whether the page can be told that our own subprotocol was selected.
+    pub(super) fn take(&self, headers: &mut HeaderMap, read: &[HeaderName]) -> Result<bool, Rejection> {
+        let mut found = Found::default();
+        if self.subprotocol {
+            found = take_words(headers);
+        }
+        if let Some(name) = &self.cookie {
+            take_cookies(headers, name.as_bytes(), &mut found.credentials);
+        }
+        let Some(credential) = found.credentials.pop() else {
+            return Ok(found.offers_ours);
+        };
+        // None of them is better than the others: one who can plant a cookie must not get to choose.
+        if !found.credentials.is_empty() || read.iter().any(|name| headers.contains_key(name)) {
+            return Err(Rejection::RepeatedCredential);
+        }
+        if self.origins.sent_with(headers).is_none() {
+            return Err(Rejection::OriginNotListed);
+        }
+        let value = [self.scheme.as_bytes(), b" ", &credential].concat();
+        let mut value = HeaderValue::from_bytes(&value).map_err(|_| Rejection::Malformed("its credential"))?;
+        value.set_sensitive(true);
+        headers.insert(&self.header, value);
+        Ok(found.offers_ours)
+    }
+
+    /// Takes words of ours out of a request that asks for no WebSocket: they are no credential there, and nobody else's affair.
+    pub(super) fn discard(&self, headers: &mut HeaderMap) {
+        if self.subprotocol {
+            take_words(headers);
+        }
+    }
+}
+
+/// Tells a page that its WebSocket speaks our subprotocol, unless the application has selected one.
+pub(super) fn select(headers: &mut HeaderMap) {
+    headers.entry(SEC_WEBSOCKET_PROTOCOL).or_insert(OURS);
+}
+
+/// Whether a request has a credential among its subprotocols.
+pub fn is_among_subprotocols(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .flat_map(words)
+        .any(|word| word.starts_with(PREFIX))
+}
+
+#[derive(Default)]
+struct Found {
+    credentials: Vec<Vec<u8>>,
+    offers_ours: bool,
+}
+
+/// The words of a list, without empty ones.
+fn words(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    let words = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    words.filter(|word| !word.is_empty())
+}
+
+/// Takes our words out of the subprotocols. A line without one stays as it came.
+fn take_words(headers: &mut HeaderMap) -> Found {
+    let mut found = Found::default();
+    for line in take_lines(headers, &SEC_WEBSOCKET_PROTOCOL) {
+        let mut others: Vec<&[u8]> = Vec::new();
+        let mut has_ours = false;
+        for word in words(&line) {
+            if let Some(credential) = word.strip_prefix(PREFIX) {
+                found.credentials.push(credential.to_vec());
+            } else if OURS == *word {
+                found.offers_ours = true;
+            } else {
+                others.push(word);
+                continue;
+            }
+            has_ours = true;
+        }
+        put_back(
+            headers,
+            SEC_WEBSOCKET_PROTOCOL,
+            &line,
+            has_ours,
+            &others.join(&b", "[..]),
+        );
+    }
+    found
+}
+
+/// Takes every cookie of this name. Some applications cut blanks off a name, so they are cut off here too.
+fn take_cookies(headers: &mut HeaderMap, name: &[u8], credentials: &mut Vec<Vec<u8>>) {
+    for line in take_lines(headers, &COOKIE) {
+        let before = credentials.len();
+        let mut others: Vec<&[u8]> = Vec::new();
+        for pair in line.as_bytes().split(|byte| *byte == b';') {
+            match pair.iter().position(|byte| *byte == b'=') {
+                Some(at) if pair[..at].trim_ascii() == name => credentials.push(pair[at + 1..].trim_ascii().to_vec()),
+                _ => others.push(pair),
+            }
+        }
+        let has_ours = credentials.len() > before;
+        put_back(headers, COOKIE, &line, has_ours, others.join(&b';').trim_ascii_start());
+    }
+}
+
+fn take_lines(headers: &mut HeaderMap, name: &HeaderName) -> Vec<HeaderValue> {
+    let lines = headers.get_all(name).iter().cloned().collect();
+    headers.remove(name);
+    lines
+}
+
+/// A line, or where something was taken from it what is left, if anything is.
+fn put_back(headers: &mut HeaderMap, name: HeaderName, line: &HeaderValue, changed: bool, left: &[u8]) {
+    if !changed {
+        headers.append(name, line.clone());
+    } else if let (false, Ok(left)) = (left.is_empty(), HeaderValue::from_bytes(left)) {
+        headers.append(name, left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{AUTHORIZATION, ORIGIN};
+
+    use super::*;
+
+    type Fields<'f> = &'f [(HeaderName, &'f str)];
+
+    fn taken(sent: Fields<'_>) -> Result<(HeaderMap, bool), Rejection> {
+        let credential = WebSocketCredential {
+            origins: OriginList(vec![HeaderValue::from_static("https://app.example")]),
+            subprotocol: true,
+            cookie: Some("key".to_owned()),
+            header: AUTHORIZATION,
+            scheme: "Token".to_owned(),
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in sent {
+            headers.append(name, HeaderValue::from_str(value).expect("a legal value"));
+        }
+        let ours = credential.take(&mut headers, &[AUTHORIZATION])?;
+        Ok((headers, ours))
+    }
+
+    #[test]
+    fn what_is_taken_is_gone_and_the_rest_is_as_it_was() {
+        let check = |name: HeaderName, sent: &[&str], left: &[&str], credential: Option<&str>, ours: bool| {
+            let mut fields = vec![(ORIGIN, "https://app.example")];
+            fields.extend(sent.iter().map(|line| (name.clone(), *line)));
+            let (headers, told) = taken(&fields).unwrap_or_else(|refused| panic!("{sent:?}: {refused}"));
+            let lines: Vec<&HeaderValue> = headers.get_all(&name).iter().collect();
+            assert_eq!(lines, left, "{sent:?}");
+            let value = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+            assert_eq!(value, credential.map(str::as_bytes), "{sent:?}");
+            assert!(headers.get(AUTHORIZATION).is_none_or(HeaderValue::is_sensitive));
+            assert_eq!(told, ours, "{sent:?}");
+        };
+        let words = SEC_WEBSOCKET_PROTOCOL;
+        check(words.clone(), &["chat ,  x"], &["chat ,  x"], None, false);
+        check(
+            words.clone(),
+            &["authgate.bearer.a.b-c_d"],
+            &[],
+            Some("Token a.b-c_d"),
+            false,
+        );
+        check(
+            words.clone(),
+            &["a, authgate.bearer.k ,authgate,b"],
+            &["a, b"],
+            Some("Token k"),
+            true,
+        );
+        check(
+            words.clone(),
+            &["a,  b", "authgate", "authgate.bearer.k"],
+            &["a,  b"],
+            Some("Token k"),
+            true,
+        );
+        check(words.clone(), &["authgate.bearer.,a"], &["a"], Some("Token "), false);
+        check(
+            words,
+            &["Authgate.Bearer.k, authgate.bearer"],
+            &["Authgate.Bearer.k, authgate.bearer"],
+            None,
+            false,
+        );
+        check(
+            COOKIE,
+            &["a=1;b=\"key=x\"; keys=2"],
+            &["a=1;b=\"key=x\"; keys=2"],
+            None,
+            false,
+        );
+        check(
+            COOKIE,
+            &["a=1; key=k=; b=2 ;c"],
+            &["a=1; b=2 ;c"],
+            Some("Token k="),
+            false,
+        );
+        check(COOKIE, &["key=k; a=1"], &["a=1"], Some("Token k"), false);
+        check(
+            COOKIE,
+            &["a=1", " key = k ", "Key=1"],
+            &["a=1", "Key=1"],
+            Some("Token k"),
+            false,
+        );
+    }
+
+    #[test]
+    fn one_credential_from_a_listed_origin_or_none() {
+        let origin = (ORIGIN, "https://app.example");
+        let (word, cookie) = ((SEC_WEBSOCKET_PROTOCOL, "authgate.bearer.k"), (COOKIE, "key=k"));
+        let several: [Fields<'_>; 6] = [
+            &[origin.clone(), word.clone(), cookie.clone()],
+            &[origin.clone(), word.clone(), word.clone()],
+            &[origin.clone(), (COOKIE, "key=k; key=k")],
+            &[origin.clone(), cookie.clone(), cookie.clone()],
+            &[origin.clone(), word.clone(), (AUTHORIZATION, "Token k")],
+            &[cookie.clone(), (AUTHORIZATION, "Basic eA==")],
+        ];
+        for fields in several {
+            assert!(
+                matches!(taken(fields), Err(Rejection::RepeatedCredential)),
+                "{fields:?}"
+            );
+        }
+        for sent in [
+            "null",
+            "https://App.example",
+            "https://app.example:443",
+            "https://app.example, x",
+            "*",
+            "",
+        ] {
+            for carried in [&word, &cookie] {
+                let fields = [(ORIGIN, sent), carried.clone()];
+                assert!(matches!(taken(&fields), Err(Rejection::OriginNotListed)), "{fields:?}");
+            }
+        }
+        for fields in [&[word.clone()][..], &[origin.clone(), origin, cookie]] {
+            assert!(matches!(taken(fields), Err(Rejection::OriginNotListed)), "{fields:?}");
+        }
+        // Who sends no credential this way is judged by what else there is, from wherever.
+        let (headers, _) = taken(&[(ORIGIN, "null"), (AUTHORIZATION, "Token k")]).expect("nothing to take");
+        assert_eq!(headers[AUTHORIZATION], "Token k");
+    }
+}
