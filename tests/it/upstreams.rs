@@ -350,14 +350,7 @@ fn what_clients_do_to_their_requests_says_nothing_of_a_server() {
 fn a_connection_that_a_server_has_closed_is_not_kept() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
-    let sockets = || {
-        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", gate.pid())).unwrap();
-        let links = descriptors.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
-        links
-            .filter(|link| link.to_string_lossy().starts_with("socket:"))
-            .count()
-    };
-    let before = sockets();
+    let before = gate.sockets();
     let mut conns: Vec<_> = (0..20).map(|_| gate.connect()).collect();
     for conn in &mut conns {
         conn.send(get("/x").bytes());
@@ -368,7 +361,7 @@ fn a_connection_that_a_server_has_closed_is_not_kept() {
     drop(conns);
     upstream.close_connections();
     wait_until("no socket is left over", Duration::from_secs(10), || {
-        sockets() <= before
+        gate.sockets() <= before
     });
 }
 

@@ -1,6 +1,7 @@
 //! [`Gate`]: the program that was built, running on a gateway.toml of the test's own. Dropping it ends it as an operator would,
 //! and fails the test if it ends badly, has panicked, or has logged a credential.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -218,6 +219,16 @@ impl Gate {
             .find_map(|line| line.strip_prefix("RssAnon:"))
             .expect("a line of RssAnon");
         line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+    }
+
+    /// Sockets that it has open, each counted once: runtimes hold copies of one that brings them signals.
+    pub fn sockets(&self) -> usize {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs");
+        let links = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        let sockets: HashSet<_> = links
+            .filter(|link| link.to_string_lossy().starts_with("socket:"))
+            .collect();
+        sockets.len()
     }
 
     pub fn signal(&self, name: &str) {
