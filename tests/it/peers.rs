@@ -88,7 +88,7 @@ fn websockets_of_a_library() {
     call(&venv, "websocket_peer.py", &gate);
 }
 
-/// Starts a server on a socket file, and asks it through the gateway what it was told.
+/// Starts a server, of the venv or of the machine, on a socket file, and asks it through the gateway what it was told.
 fn told(arguments: &[&str], check: impl Fn(&Value)) {
     let Some(venv) = venv() else { return };
     let folder = tempfile::TempDir::new().expect("a folder");
@@ -105,7 +105,7 @@ fn told(arguments: &[&str], check: impl Fn(&Value)) {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .expect("a server");
+        .unwrap_or_else(|error| panic!("{}: {error}: see scripts/test", arguments[0]));
     let _peer = Peer(child);
     wait_until("the server listens", Duration::from_secs(20), || {
         std::os::unix::net::UnixStream::connect(&socket).is_ok()
@@ -175,6 +175,26 @@ fn nor_is_one_that_folds_every_name() {
             "--forwarded-allow-ips",
             "*",
             "wsgi_app:app",
+        ],
+        check_wsgi,
+    );
+}
+
+#[test]
+fn nor_is_uwsgi_which_folds_every_name_too() {
+    told(
+        &[
+            "/usr/bin/uwsgi-core",
+            "--plugin",
+            "python3",
+            "--http-socket",
+            "SOCKET",
+            "--wsgi-file",
+            "wsgi_app.py",
+            "--callable",
+            "app",
+            "--need-app",
+            "--die-on-term",
         ],
         check_wsgi,
     );
