@@ -33,6 +33,7 @@ mod fuzzing;
 mod identity_fields;
 mod jwt_auth;
 mod limits;
+mod load;
 mod oracle;
 mod outage;
 mod peers;
