@@ -41,6 +41,7 @@ mod policy;
 mod problem;
 mod proxying;
 mod routing;
+mod slow;
 mod startup;
 mod tls;
 mod token_auth;

@@ -24,7 +24,7 @@ pub use self::redis::Redis;
 pub use self::upstream::{Next, RecordingUpstream};
 
 /// Waits for a condition; the test fails if it does not come.
-pub fn wait_until(what: &str, patience: Duration, condition: impl Fn() -> bool) {
+pub fn wait_until(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
         assert!(started.elapsed() < patience, "waited {patience:?} in vain until {what}");
