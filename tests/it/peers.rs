@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::harness::pki::Pki;
 use crate::harness::upstream::closed_port;
 use crate::harness::{Gate, Redis, config, get, signal, wait_until};
 
@@ -45,10 +46,12 @@ fn serve(venv: &Path, script: &str) -> (Peer, String) {
     (Peer(child), format!("127.0.0.1:{}", line.trim()))
 }
 
-/// Its other half, through the gateway.
+/// Its other half, through the gateway; over TLS it trusts `ca.pem` beside gateway.toml.
 fn call(venv: &Path, script: &str, gate: &Gate) {
+    let ca = gate.has_tls().then(|| gate.folder.path().join("ca.pem"));
     let done = Command::new(venv.join("bin/python"))
         .args([script, "call", &gate.address.to_string()])
+        .args(ca)
         .current_dir(PEERS)
         .output()
         .expect("python");
@@ -86,6 +89,23 @@ fn websockets_of_a_library() {
             .protected("/ws"),
     );
     call(&venv, "websocket_peer.py", &gate);
+}
+
+#[test]
+fn frames_of_websockets_pass_as_they_are() {
+    let Some(venv) = venv() else { return };
+    let redis = Redis::start().with_ada();
+    let (_peer, address) = serve(&venv, "websocket_frames.py");
+    let pki = Pki::new();
+    let gate = Gate::start(
+        &config()
+            .tls(&pki, &[&["localhost"]])
+            .file("ca.pem", pki.root_pem())
+            .tokens(&redis)
+            .upstream("app", &[format!("http://{address}")])
+            .protected("/ws/*"),
+    );
+    call(&venv, "websocket_frames.py", &gate);
 }
 
 /// Starts a server, of the venv or of the machine, on a socket file, and asks it through the gateway what it was told.

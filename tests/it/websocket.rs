@@ -1,8 +1,11 @@
 //! WebSockets: judged like any request, and then bytes both ways.
 
 use std::io::Read;
+use std::net::Shutdown;
+use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::harness::pki::Pki;
 use crate::harness::{Config, Gate, Next, RecordingUpstream, Redis, call, config, get};
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
@@ -69,6 +72,61 @@ fn bytes_pass_both_ways_once_the_upstream_has_switched() {
         crate::harness::wait_until("both sides are closed", Duration::from_secs(5), || upstream.open() == 0);
     }
     assert_eq!(gate.requests(2)[0]["http.status"], 101);
+}
+
+#[test]
+fn one_side_may_end_before_the_other() {
+    for tls in [true, false] {
+        let (upstream, redis) = (RecordingUpstream::start(), Redis::start().with_ada());
+        let config = protected(&upstream, &redis);
+        let gate = Gate::start(&if tls {
+            config.tls(&Pki::new(), &[&["localhost"]])
+        } else {
+            config
+        });
+        let open = || {
+            let mut conn = gate.connect();
+            conn.send(format!("{UPGRADE}Authorization: Token canary-ada\r\n\r\n"));
+            assert_eq!(
+                conn.wire.head().unwrap().unwrap().first,
+                "HTTP/1.1 101 Switching Protocols"
+            );
+            conn
+        };
+        // The client ends; the application has more to say.
+        upstream.answers(|mut exchange| {
+            exchange.write(SWITCHING);
+            let heard = exchange.wire.up_to(usize::MAX).unwrap();
+            exchange.write([b"heard ", heard.as_slice(), &[b'.'; 300_000]].concat());
+            Next::Close
+        });
+        let mut conn = open();
+        conn.send("all of it").end();
+        let said = conn.wire.up_to(usize::MAX).unwrap();
+        assert!(
+            said.starts_with(b"heard all of it..") && said.len() == 15 + 300_000,
+            "{tls}: {}",
+            said.len()
+        );
+        // The application ends; the client has more to say.
+        let (told, heard) = mpsc::channel();
+        let told = std::sync::Mutex::new(told);
+        upstream.answers(move |mut exchange| {
+            exchange.write([SWITCHING.as_bytes(), b"that is all"].concat());
+            exchange.wire.stream.shutdown(Shutdown::Write).unwrap();
+            let heard = exchange.wire.up_to(usize::MAX).unwrap();
+            told.lock().unwrap().send(heard).unwrap();
+            Next::Close
+        });
+        let mut conn = open();
+        assert_eq!(conn.wire.up_to(usize::MAX).unwrap(), b"that is all");
+        conn.send([b'!'; 300_000]).end();
+        assert_eq!(
+            heard.recv_timeout(Duration::from_secs(10)).unwrap().len(),
+            300_000,
+            "{tls}"
+        );
+    }
 }
 
 #[test]

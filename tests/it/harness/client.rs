@@ -1,7 +1,7 @@
 //! The tests' client: [`Call`] says what to send, [`Conn`] is one HTTP/1.1 connection, [`Reply`] is what came back.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -261,6 +261,19 @@ impl Conn {
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         self.wire.write(bytes.as_ref()).expect("the gateway reads");
         self
+    }
+
+    /// Ends its own sending side; what comes can still be read.
+    pub fn end(&mut self) {
+        let tcp = match &mut self.wire.stream {
+            Socket::Plain(tcp) => tcp,
+            Socket::Tls(tls) => {
+                tls.conn.send_close_notify();
+                tls.flush().expect("the gateway reads");
+                &mut tls.sock
+            }
+        };
+        tcp.shutdown(Shutdown::Write).expect("an open connection");
     }
 
     /// Sends a request and reads its answer.
