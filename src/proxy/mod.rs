@@ -336,9 +336,10 @@ impl Proxy {
             }
             Some(Asks::Http1) | None => None,
         };
+        let version = request.version();
         let (head, incoming) = request.into_parts();
         let mut sent = Instant::now();
-        let mut request = Request::from_parts(head, RequestBody::new(incoming, route.body, sent)?);
+        let mut request = Request::from_parts(head, RequestBody::new(incoming, version, route.body, sent)?);
         if asks.is_none() && !request.body().is_end_stream() {
             route.upstream.gather(&mut request).await?;
             let waited = sent.elapsed();

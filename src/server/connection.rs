@@ -97,9 +97,10 @@ pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
             }
         }
         Some(acceptor) => {
-            // Large, and over before anything else begins: no part of what an idle connection holds.
-            let handshake = Box::pin(timeout(limits.tls_handshake_timeout, acceptor.tls.accept(tcp)));
-            let tls = match unless_draining(&worker, handshake).await {
+            let accepted = async { io::Result::Ok(Box::new(acceptor.tls.accept(tcp).await?)) };
+            // Large, and over before anything else begins: an idle connection holds no room for it. Nor is the state of TLS moved about.
+            let handshake = Box::pin(timeout(limits.tls_handshake_timeout, accepted));
+            let tls = match Box::pin(unless_draining(&worker, handshake)).await {
                 None => return,
                 Some(Ok(Ok(tls))) => tls,
                 Some(Ok(Err(problem))) => {

@@ -42,9 +42,9 @@ where
     loop {
         if read.is_empty() {
             match rest(&mut io, idle_since, worker).await {
-                Ok(woken) if woken.is_empty() => return end(io, None, false).await,
+                Ok(woken) if woken.is_empty() => return Box::pin(end(io, None, false)).await,
                 Ok(woken) => read = woken,
-                Err(Tired) => return end(io, None, true).await,
+                Err(Tired) => return Box::pin(end(io, None, true)).await,
             }
         }
         // On the heap by itself, and only while there is something to say.

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
@@ -23,6 +24,8 @@ pub struct RequestBody {
     gathered: Option<Gathered>,
     /// What is still to come; `None`: nothing is.
     incoming: Option<Incoming>,
+    /// Whether `incoming` knows that it has come to its end: a stream of HTTP/2 that is reset without an error says nothing more either.
+    tells_its_end: bool,
     bounds: BodyBounds,
     taken: u64,
     /// Armed only while the client is silent.
@@ -85,7 +88,7 @@ impl RequestBody {
     ///
     /// # Errors
     /// Its announced length is beyond the bound.
-    pub fn new(incoming: Incoming, bounds: BodyBounds, now: Instant) -> Result<Self, BodyFault> {
+    pub fn new(incoming: Incoming, version: Version, bounds: BodyBounds, now: Instant) -> Result<Self, BodyFault> {
         if bounds.bytes.is_some_and(|most| incoming.size_hint().lower() > most) {
             return Err(BodyFault::TooLarge);
         }
@@ -94,6 +97,7 @@ impl RequestBody {
         Ok(Self {
             gathered: None,
             incoming: Some(incoming),
+            tells_its_end: version == Version::HTTP_2,
             bounds,
             taken: 0,
             silence: None,
@@ -106,6 +110,7 @@ impl RequestBody {
         Self {
             gathered: None,
             incoming: None,
+            tells_its_end: false,
             bounds: BodyBounds {
                 bytes: Some(0),
                 silence: Duration::ZERO,
@@ -160,11 +165,14 @@ impl RequestBody {
         let Some(incoming) = &mut self.incoming else {
             return Poll::Ready(None);
         };
-        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+        let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
             return self.poll_silence(cx);
         };
         self.silence = None;
-        let Some(frame) = frame else { return Poll::Ready(None) };
+        let Some(frame) = frame else {
+            let whole = !self.tells_its_end || incoming.is_end_stream();
+            return Poll::Ready((!whole).then_some(Err(BodyFault::Broken)));
+        };
         let Ok(frame) = frame else {
             return Poll::Ready(Some(Err(BodyFault::Broken)));
         };

@@ -34,6 +34,9 @@ pub enum ResponseFault {
     /// Over HTTP/2.
     #[error(transparent)]
     Http2(hyper::Error),
+    /// The stream of HTTP/2 was reset before its end was seen, be it without an error: hyper takes that for an end.
+    #[error("the stream was reset in the middle of a body")]
+    Reset,
     /// Its server has said nothing for longer than it may.
     #[error("the server was silent in the middle of a body")]
     Silent,
@@ -43,7 +46,7 @@ impl ResponseFault {
     /// A word for logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Http1(_) | Self::Http2(_) => "upstream_cut",
+            Self::Http1(_) | Self::Http2(_) | Self::Reset => "upstream_cut",
             Self::Silent => "upstream_silent",
         }
     }
@@ -177,7 +180,10 @@ impl Body for Leased {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
         let polled = match &mut self.source {
             Some(Source::Http1(body)) => Pin::new(body).poll_frame(cx).map_err(ResponseFault::Http1),
-            Some(Source::Http2(body)) => Pin::new(body).poll_frame(cx).map_err(ResponseFault::Http2),
+            Some(Source::Http2(body)) => match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Ready(None) if !body.is_end_stream() => Poll::Ready(Some(Err(ResponseFault::Reset))),
+                polled => polled.map_err(ResponseFault::Http2),
+            },
             None => return Poll::Ready(None),
         };
         let Poll::Ready(frame) = polled else {

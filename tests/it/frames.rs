@@ -412,6 +412,26 @@ fn a_websocket_over_http2_is_judged_and_then_bytes() {
     }
 }
 
+#[test]
+fn a_body_that_a_client_resets_without_an_error_is_never_whole() {
+    let upstream = RecordingUpstream::start();
+    for buffer in ["64KiB", "0B"] {
+        let gate = Gate::start(&public(&upstream).with(&format!("buffer = {{ request = \"{buffer}\" }}")));
+        for code in [8, 0] {
+            let before = upstream.calls();
+            let mut raw = Raw::open(&gate);
+            let mut post = PLAIN;
+            post[0].1 = "POST";
+            raw.send(&[head(1, &post, 0), frame(DATA, 0, 1, b"half")].concat());
+            std::thread::sleep(Duration::from_millis(200));
+            raw.send(&frame(RST_STREAM, 0, 1, &[0, 0, 0, code]));
+            std::thread::sleep(Duration::from_millis(300));
+            let seen = upstream.all().split_off(before);
+            assert!(seen.iter().all(|seen| !seen.body.complete), "{buffer} {code}: {seen:?}");
+        }
+    }
+}
+
 /// Frames that others have put together, each with the errors that the protocol has for it.
 #[test]
 fn frames_of_others() {

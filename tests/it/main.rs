@@ -25,6 +25,7 @@ mod drain;
 mod embedded_store;
 mod examples;
 mod explain;
+mod faults;
 mod floors;
 mod forgery;
 mod frames;
