@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use http::header::HeaderName;
 
+use crate::framing::grammar::run;
+
 /// The value of one credential header of a request, read once.
 #[derive(Debug)]
 pub enum Presented<'r> {
@@ -70,7 +72,13 @@ pub struct Words<'r> {
 impl Words<'_> {
     /// Every word, in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.text.split(|byte| is_blank(*byte)).filter(|word| !word.is_empty())
+        let mut rest = &*self.text;
+        std::iter::from_fn(move || {
+            rest = &rest[run(rest, is_blank)..];
+            let (word, behind) = rest.split_at(run(rest, |byte| !is_blank(byte)));
+            rest = behind;
+            (!word.is_empty()).then_some(word)
+        })
     }
 
     /// The scheme, and what follows it.

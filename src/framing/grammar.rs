@@ -17,7 +17,31 @@ pub(crate) fn malformed<T>(what: &'static str) -> Result<T, Fault> {
 
 /// RFC 9110, section 5.6.2.
 pub(crate) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    const TOKEN: [bool; 256] = {
+        let (mut table, others) = ([false; 256], b"!#$%&'*+-.^_`|~");
+        let mut at = 0;
+        while at < 128 {
+            table[at] = (at as u8).is_ascii_alphanumeric();
+            at += 1;
+        }
+        at = 0;
+        while at < others.len() {
+            table[others[at] as usize] = true;
+            at += 1;
+        }
+        table
+    };
+    TOKEN[usize::from(byte)]
+}
+
+/// How many bytes at the start of `bytes` are all such.
+pub(crate) fn run(bytes: &[u8], such: impl Fn(u8) -> bool) -> usize {
+    // Many at once, and no way out in the middle of them: that is a few instructions.
+    const AT_ONCE: usize = 32;
+    let all = |chunk: &&[u8]| chunk.iter().fold(true, |all, byte| all & such(*byte));
+    let whole = bytes.chunks_exact(AT_ONCE).take_while(all).count() * AT_ONCE;
+    let rest = &bytes[whole..];
+    whole + rest.iter().position(|byte| !such(*byte)).unwrap_or(rest.len())
 }
 
 /// RFC 9110, section 5.5: blanks, what is visible, and what is beyond ASCII.
@@ -29,4 +53,29 @@ pub(crate) fn is_value(byte: u8) -> bool {
 /// by too many clients. `#` and what is not ASCII would be read in more than one way.
 pub(crate) fn is_target(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~') && !matches!(byte, b'#' | b'<' | b'>')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_ends_where_it_ends() {
+        for length in [0, 1, 31, 32, 33, 63, 64, 65, 200] {
+            let mut bytes = vec![b'a'; length];
+            assert_eq!(run(&bytes, is_value), length);
+            for at in 0..length {
+                bytes[at] = b'\r';
+                assert_eq!(run(&bytes, is_value), at);
+                bytes[at] = b'a';
+            }
+        }
+    }
+
+    #[test]
+    fn tokens_are_letters_digits_and_a_few_more() {
+        let tokens = (0..=255).filter(|byte| is_token(*byte)).count();
+        assert_eq!(tokens, 26 + 26 + 10 + 15);
+        assert!(b"azAZ09!#$%&'*+-.^_`|~".iter().all(|byte| is_token(*byte)));
+    }
 }

@@ -1,6 +1,6 @@
 //! The head of one message, byte by byte: its request line, its fields, and what they say of its body.
 
-use crate::framing::grammar::{Fault, is_target, is_token, is_value, malformed};
+use crate::framing::grammar::{Fault, is_target, is_token, is_value, malformed, run};
 
 /// Bounds on heads.
 #[derive(Debug, Clone, Copy)]
@@ -130,26 +130,33 @@ impl Head {
         })
     }
 
-    /// How many bytes say nothing that changes the state and stay within the bounds: most of a target or a value.
+    /// How many bytes say nothing that changes the state and stay within the bounds: most of a target, a name or a value.
     pub(super) fn run(&mut self, bytes: &[u8]) -> usize {
-        let plain: fn(&u8) -> bool = match self.state {
-            State::Value if self.field == Field::Plain => |byte| is_value(*byte),
-            State::Path if self.target_length > 0 => |byte| is_path(*byte),
-            State::Query => |byte| is_query(*byte),
+        let left = match self.state {
+            State::Path | State::Query => LONGEST_TARGET.saturating_sub(self.target_length),
+            State::Name => LONGEST_NAME.saturating_sub(self.name_length),
+            _ => usize::MAX,
+        };
+        let left = left.min(self.bounds.bytes.saturating_sub(self.bytes));
+        let bytes = &bytes[..left.min(bytes.len())];
+        let run = match self.state {
+            State::Value if self.field == Field::Plain => run(bytes, is_value),
+            State::Path if self.target_length > 0 => run(bytes, is_path),
+            State::Query => run(bytes, is_query),
+            State::Name => run(bytes, is_token),
             _ => return 0,
         };
-        let left = self.bounds.bytes.saturating_sub(self.bytes);
-        let in_target = self.state != State::Value;
-        let left = if in_target {
-            left.min(LONGEST_TARGET.saturating_sub(self.target_length))
-        } else {
-            left
-        };
-        let bytes = &bytes[..left.min(bytes.len())];
-        let run = bytes.iter().take_while(|byte| plain(byte)).count();
         self.bytes += run;
-        if in_target {
-            self.target_length += run;
+        match self.state {
+            State::Path | State::Query => self.target_length += run,
+            State::Name => {
+                let counts = self.name.len().saturating_sub(self.name_length).min(run);
+                for byte in &bytes[..counts] {
+                    self.name_byte(*byte);
+                }
+                self.name_length += run - counts;
+            }
+            _ => {}
         }
         run
     }
