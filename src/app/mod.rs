@@ -18,8 +18,11 @@ use self::parts::Parts;
 use crate::config::Config;
 use crate::control::admin::{self, Admin};
 use crate::control::redirect::Redirect;
+use crate::server;
+use crate::server::listen::{self, Address};
+use crate::server::socket::Bound;
+use crate::server::socket_file::SocketFile;
 use crate::server::worker::{self, Common, Inbox, Stage, Worker};
-use crate::server::{self, listen};
 use crate::signal::{Event, Signals};
 use crate::tls::server::Acceptor;
 
@@ -33,7 +36,7 @@ pub enum AppError {
     #[error("cannot listen on {address} ({key}): {source}")]
     Bind {
         /// Which.
-        address: SocketAddr,
+        address: Address,
         /// Where it is written.
         key: &'static str,
         /// Why.
@@ -55,7 +58,10 @@ pub struct App {
     parts: Arc<Parts>,
     server: server::Settings,
     tls: Option<Acceptor>,
-    listeners: Vec<Vec<TcpListener>>,
+    /// Those of each worker.
+    listeners: Vec<Vec<Bound>>,
+    addresses: Vec<Address>,
+    files: Vec<SocketFile>,
     admin: TcpListener,
     probes: Option<TcpListener>,
     redirects: Vec<TcpListener>,
@@ -84,16 +90,19 @@ impl App {
             None => None,
             Some(settings) => Some(Acceptor::new(settings)?),
         };
-        let mut listeners: Vec<Vec<TcpListener>> = (0..server.workers).map(|_| Vec::new()).collect();
+        let mut listeners: Vec<Vec<Bound>> = (0..server.workers).map(|_| Vec::new()).collect();
+        let (mut addresses, mut files) = (Vec::new(), Vec::new());
         for address in &server.listen {
-            let bound = listen::bind(*address, server.workers).map_err(|source| AppError::Bind {
-                address: *address,
+            let open = listen::open(address, server.workers).map_err(|source| AppError::Bind {
+                address: address.clone(),
                 key: "server.listen",
                 source,
             })?;
-            for (own, listener) in listeners.iter_mut().zip(bound) {
+            for (own, listener) in listeners.iter_mut().zip(open.listeners) {
                 own.push(listener);
             }
+            addresses.push(open.address);
+            files.extend(open.file);
         }
         let admin = bind_one(config.admin, "admin.listen")?;
         let probes = config
@@ -112,6 +121,8 @@ impl App {
             server,
             tls,
             listeners,
+            addresses,
+            files,
             admin,
             probes,
             redirects,
@@ -124,12 +135,8 @@ impl App {
     ///
     /// # Errors
     /// The system does not say.
-    pub fn addresses(&self) -> io::Result<(Vec<SocketAddr>, SocketAddr)> {
-        let first = self.listeners.first().map_or(&[][..], Vec::as_slice);
-        Ok((
-            first.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?,
-            self.admin.local_addr()?,
-        ))
+    pub fn addresses(&self) -> io::Result<(&[Address], SocketAddr)> {
+        Ok((&self.addresses, self.admin.local_addr()?))
     }
 
     /// Serves until SIGTERM or SIGINT, then drains. `started` is called once everything runs.
@@ -149,12 +156,14 @@ impl App {
 
     async fn serve(self, started: impl FnOnce()) -> Result<(), AppError> {
         let mut signals = Signals::new()?;
-        let (clients, operators) = self.addresses()?;
+        let operators = self.admin.local_addr()?;
         let Self {
             parts,
             server,
             tls,
             listeners,
+            addresses,
+            files,
             admin,
             probes,
             redirects,
@@ -176,7 +185,10 @@ impl App {
             info!(listen = %probes.local_addr()?, "probes are answered");
             tokio::spawn(admin::serve_probes(listener(probes)?, told));
         }
-        let port = clients.first().map_or(443, SocketAddr::port);
+        let port = addresses
+            .iter()
+            .find_map(Address::tcp)
+            .map_or(443, |address| address.port());
         for redirects in redirects {
             info!(listen = %redirects.local_addr()?, "clients are sent to https");
             let redirect = Redirect::new(hosts.clone(), credentials.clone(), port);
@@ -193,7 +205,8 @@ impl App {
             })?;
         }
         drop(ended);
-        info!(listen = ?clients, admin = %operators, workers = server.workers, tls = tls.is_some(), "serving");
+        let listen: Vec<String> = addresses.iter().map(Address::to_string).collect();
+        info!(listen = listen.join(", "), admin = %operators, workers = server.workers, tls = tls.is_some(), "serving");
         started();
 
         loop {
@@ -209,7 +222,7 @@ impl App {
                 }
             }
         }
-        drain(server.drain, &stage, &mut endings).await;
+        drain(server.drain, &stage, &mut endings, files).await;
         Ok(())
     }
 }
@@ -217,17 +230,28 @@ impl App {
 fn bind_one(address: SocketAddr, key: &'static str) -> Result<TcpListener, AppError> {
     listen::bind(address, 1)
         .map(|mut bound| bound.remove(0))
-        .map_err(|source| AppError::Bind { address, key, source })
+        .map_err(|source| AppError::Bind {
+            address: Address::Tcp(address),
+            key,
+            source,
+        })
 }
 
 type Ending = Result<(), String>;
 
-async fn drain(settings: server::Drain, stage: &watch::Sender<Stage>, endings: &mut mpsc::UnboundedReceiver<Ending>) {
+async fn drain(
+    settings: server::Drain,
+    stage: &watch::Sender<Stage>,
+    endings: &mut mpsc::UnboundedReceiver<Ending>,
+    files: Vec<SocketFile>,
+) {
     info!(delay = ?settings.delay, timeout = ?settings.timeout, "draining");
     if !settings.delay.is_zero() {
         stage.send_replace(Stage::Leaving);
         sleep(settings.delay).await;
     }
+    // First the files, then their listeners: nobody finds a file that leads nowhere.
+    drop(files);
     stage.send_replace(Stage::Draining);
     let all = async { while endings.recv().await.is_some() {} };
     match timeout(settings.timeout, all).await {
@@ -241,7 +265,7 @@ fn run_worker(
     parts: &Arc<Parts>,
     common: Arc<Common>,
     tls: Option<Acceptor>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Bound>,
     inbox: Inbox,
 ) -> Ending {
     let serve = std::panic::AssertUnwindSafe(|| {

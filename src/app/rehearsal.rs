@@ -110,7 +110,7 @@ impl Theatre {
     }
 
     fn peer(&self) -> Peer {
-        Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.scheme, &Arc::default())
+        Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST).into(), self.scheme, &Arc::default())
     }
 
     async fn wait_for_stores(&self) {

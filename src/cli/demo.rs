@@ -14,6 +14,7 @@ use crate::auth::jwt::sign::SigningKey;
 use crate::config::Config;
 use crate::examples;
 use crate::secret::Secret;
+use crate::server::listen::Address;
 use crate::telemetry;
 use crate::upstream::{Server, Transport};
 
@@ -34,7 +35,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
     let mut config = load(file)?.config;
     if let Some(listen) = args.listen {
-        config.server.listen = vec![listen];
+        config.server.listen = vec![Address::Tcp(listen)];
     }
     config.admin = args.admin.unwrap_or(config.admin);
     (config.probes, config.redirects) = (None, Vec::new());
@@ -42,8 +43,8 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
         .server
         .listen
         .iter()
-        .chain([&config.admin])
-        .find(|address| !address.ip().is_loopback())
+        .chain([&Address::Tcp(config.admin)])
+        .find(|address| !address.is_loopback())
     {
         return Err(Failure::Usage(format!(
             "the demo's keys are known to the world, so it listens on loopback only and not on {open}; \
@@ -58,7 +59,8 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
     let app = App::bind(config).map_err(|error| taken(&error))?;
     let (clients, operators) = app.addresses().map_err(failed)?;
     let base = clients
-        .first()
+        .iter()
+        .find_map(Address::tcp)
         .map(|address| format!("{}://localhost:{}", if tls { "https" } else { "http" }, address.port()));
     let told = lines(&base.unwrap_or_default(), operators, file, tls)?;
     std::thread::Builder::new()

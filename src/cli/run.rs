@@ -8,6 +8,7 @@ use super::{Failure, load};
 use crate::app::App;
 use crate::config::Loaded;
 use crate::examples;
+use crate::server::listen::Address;
 use crate::telemetry;
 
 /// Serve until SIGTERM or SIGINT.
@@ -32,12 +33,7 @@ fn refuse_known_keys(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
     if known.is_empty() {
         return Ok(());
     }
-    let loopback = loaded
-        .config
-        .server
-        .listen
-        .iter()
-        .all(|address| address.ip().is_loopback());
+    let loopback = loaded.config.server.listen.iter().all(Address::is_loopback);
     if args.example_keys && loopback {
         return Ok(());
     }

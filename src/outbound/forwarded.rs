@@ -1,5 +1,6 @@
 //! Where a request came from, and the fields that say so: `X-Forwarded-*`, `X-Request-Id`, `traceparent`.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -18,30 +19,63 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
+/// Who is at the other end of a connection (RFC 7239, section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Node {
+    /// It has an address, IPv4 as such where it came in IPv6.
+    Ip(IpAddr),
+    /// It came over a socket file, and has none.
+    Unix,
+}
+
+impl From<IpAddr> for Node {
+    fn from(ip: IpAddr) -> Self {
+        Self::Ip(ip.to_canonical())
+    }
+}
+
+/// As nginx writes it.
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Unix => f.write_str("unix:"),
+        }
+    }
+}
+
 /// The other end of a connection; made once for all its requests.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    ip: IpAddr,
+    node: Node,
     scheme: Scheme,
-    forwarded_for: HeaderValue,
+    /// `None` over a socket file: no word in the place of an address would be true, and applications read only addresses there.
+    forwarded_for: Option<HeaderValue>,
     /// Set where it is a proxy whose word is believed.
     believed: Option<Arc<TrustedProxies>>,
 }
 
 /// Whose `X-Forwarded-*` and `X-Request-Id` are believed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TrustedProxies(Vec<IpNet>);
+pub struct TrustedProxies {
+    /// Proxies in these networks; none: nobody.
+    pub networks: Vec<IpNet>,
+    /// Whoever may connect to our socket files.
+    pub unix: bool,
+}
 
 impl TrustedProxies {
-    /// Proxies in these networks; none: nobody.
-    pub fn new(networks: Vec<IpNet>) -> Self {
-        Self(networks)
+    /// Whether nobody is trusted.
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty() && !self.unix
     }
 
-    /// Whether this address is one of theirs.
-    pub fn contains(&self, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
-        self.0.iter().any(|network| network.contains(&ip))
+    /// Whether this is one of them.
+    pub fn contains(&self, node: Node) -> bool {
+        match node {
+            Node::Ip(ip) => self.networks.iter().any(|network| network.contains(&ip)),
+            Node::Unix => self.unix,
+        }
     }
 }
 
@@ -65,21 +99,23 @@ impl Scheme {
 }
 
 impl Peer {
-    /// The peer at `ip`.
-    pub fn new(ip: IpAddr, scheme: Scheme, trusted: &Arc<TrustedProxies>) -> Self {
-        let ip = ip.to_canonical();
-        let forwarded_for = HeaderValue::try_from(ip.to_string()).expect("an address is visible ASCII");
+    /// The peer that is `node`.
+    pub fn new(node: Node, scheme: Scheme, trusted: &Arc<TrustedProxies>) -> Self {
+        let forwarded_for = match node {
+            Node::Ip(ip) => Some(HeaderValue::try_from(ip.to_string()).expect("an address is visible ASCII")),
+            Node::Unix => None,
+        };
         Self {
-            ip,
+            node,
             scheme,
             forwarded_for,
-            believed: trusted.contains(ip).then(|| Arc::clone(trusted)),
+            believed: trusted.contains(node).then(|| Arc::clone(trusted)),
         }
     }
 
-    /// Its address.
-    pub fn ip(&self) -> IpAddr {
-        self.ip
+    /// Who it is.
+    pub fn node(&self) -> Node {
+        self.node
     }
 
     /// How it reached us.
@@ -91,11 +127,11 @@ impl Peer {
 /// Where a request came from, after what trusted proxies say of it was heard. To be read before anything is taken out of a request.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// The client's address: the last one on the way here that is no trusted proxy.
-    pub client: IpAddr,
+    /// The client: the last one on the way here that is no trusted proxy.
+    pub client: Node,
     /// The request's id.
     pub id: RequestId,
-    /// `X-Forwarded-For`, with the peer appended. `None`, here and below: the peer's word does not count, or it says nothing.
+    /// `X-Forwarded-For`, with the peer appended if it has an address. `None`, here and below: the peer's word does not count, or it says nothing.
     forwarded_for: Option<HeaderValue>,
     scheme: Option<Scheme>,
     host: Option<HeaderValue>,
@@ -105,7 +141,7 @@ impl Source {
     /// A request from this peer that says nothing of where it came from.
     pub fn unknown(peer: &Peer) -> Self {
         Self {
-            client: peer.ip,
+            client: peer.node,
             id: RequestId::random(),
             forwarded_for: None,
             scheme: None,
@@ -136,9 +172,11 @@ impl Source {
             return source;
         }
         let mut all = lines.join(&b", "[..]);
-        source.client = last_untrusted(&all, trusted).unwrap_or(peer.ip);
-        all.extend_from_slice(b", ");
-        all.extend_from_slice(peer.forwarded_for.as_bytes());
+        source.client = last_untrusted(&all, trusted).unwrap_or(peer.node);
+        if let Some(peer) = &peer.forwarded_for {
+            all.extend_from_slice(b", ");
+            all.extend_from_slice(peer.as_bytes());
+        }
         source.forwarded_for = HeaderValue::from_bytes(&all).ok();
         source
     }
@@ -146,14 +184,14 @@ impl Source {
 
 /// From the right, the first address that is no trusted proxy; if all of them are, the one on the left. What is no address ends the
 /// walk: nobody can say who wrote what stands before it.
-fn last_untrusted(list: &[u8], trusted: &TrustedProxies) -> Option<IpAddr> {
+fn last_untrusted(list: &[u8], trusted: &TrustedProxies) -> Option<Node> {
     let mut last = None;
     for word in list.rsplit(|byte| *byte == b',') {
-        let Some(ip) = std::str::from_utf8(word).ok().and_then(|word| address(word.trim())) else {
+        let Some(node) = std::str::from_utf8(word).ok().and_then(|word| address(word.trim())) else {
             break;
         };
-        last = Some(ip);
-        if !trusted.contains(ip) {
+        last = Some(node);
+        if !trusted.contains(node) {
             break;
         }
     }
@@ -161,7 +199,7 @@ fn last_untrusted(list: &[u8], trusted: &TrustedProxies) -> Option<IpAddr> {
 }
 
 /// An address as proxies write it: bare, or with a port.
-fn address(word: &str) -> Option<IpAddr> {
+fn address(word: &str) -> Option<Node> {
     let bare = word
         .strip_prefix('[')
         .and_then(|word| word.strip_suffix(']'))
@@ -169,7 +207,7 @@ fn address(word: &str) -> Option<IpAddr> {
     bare.parse()
         .ok()
         .or_else(|| word.parse::<SocketAddr>().ok().map(|address| address.ip()))
-        .map(|ip: IpAddr| ip.to_canonical())
+        .map(|ip: IpAddr| Node::from(ip))
 }
 
 fn is_host(value: &HeaderValue) -> bool {
@@ -241,8 +279,9 @@ fn write_hex(text: &mut [u8], bytes: &[u8]) {
 
 /// Says where the request came from. What came in was taken out already; `source` is what was believed of it.
 pub(super) fn insert(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue, source: &Source) {
-    let forwarded_for = source.forwarded_for.as_ref().unwrap_or(&peer.forwarded_for);
-    headers.insert(X_FORWARDED_FOR, forwarded_for.clone());
+    if let Some(forwarded_for) = source.forwarded_for.as_ref().or(peer.forwarded_for.as_ref()) {
+        headers.insert(X_FORWARDED_FOR, forwarded_for.clone());
+    }
     let scheme = source.scheme.unwrap_or(peer.scheme);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
     headers.insert(X_FORWARDED_HOST, source.host.as_ref().unwrap_or(host).clone());
@@ -315,16 +354,24 @@ mod tests {
     #[test]
     fn ipv4_in_ipv6_is_written_as_ipv4() {
         let peer = peer("::ffff:192.0.2.7", &[]);
-        assert_eq!(peer.forwarded_for, "192.0.2.7");
+        assert_eq!(peer.forwarded_for.expect("an address"), "192.0.2.7");
     }
 
     fn peer(ip: &str, trusted: &[&str]) -> Peer {
-        let networks = trusted
-            .iter()
-            .map(|network| network.parse().expect("a network"))
-            .collect();
-        let trusted = Arc::new(TrustedProxies::new(networks));
-        Peer::new(ip.parse().expect("an address"), Scheme::Http, &trusted)
+        let ip: IpAddr = ip.parse().expect("an address");
+        peer_at(ip.into(), trusted)
+    }
+
+    fn peer_at(node: Node, trusted: &[&str]) -> Peer {
+        let (unix, networks): (Vec<_>, Vec<_>) = trusted.iter().partition(|word| **word == "unix");
+        let networks = networks
+            .into_iter()
+            .map(|network: &&str| network.parse().expect("a network"));
+        let trusted = Arc::new(TrustedProxies {
+            networks: networks.collect(),
+            unix: !unix.is_empty(),
+        });
+        Peer::new(node, Scheme::Http, &trusted)
     }
 
     /// What is sent on of these fields, and the client's address.
@@ -366,6 +413,22 @@ mod tests {
             assert_eq!(sent[X_FORWARDED_HOST], "own.example");
             assert_eq!(sent[X_REQUEST_ID].len(), 32);
         }
+    }
+
+    #[test]
+    fn a_peer_without_an_address_is_given_none() {
+        let (sent, client) = heard(&peer_at(Node::Unix, &["10.0.0.0/8"]), &TOLD);
+        assert_eq!((sent.get(X_FORWARDED_FOR), client.as_str()), (None, "unix:"));
+        assert_eq!(sent[X_FORWARDED_PROTO], "http");
+        let trusted = peer_at(Node::Unix, &["10.0.0.0/8", "unix"]);
+        let (sent, client) = heard(&trusted, &TOLD);
+        assert_eq!(sent[X_FORWARDED_FOR], "198.51.100.9, 10.0.0.7");
+        assert_eq!(
+            (client.as_str(), &sent[X_FORWARDED_PROTO]),
+            ("198.51.100.9", &"https".parse().expect("a value"))
+        );
+        let (sent, client) = heard(&trusted, &[]);
+        assert_eq!((sent.get(X_FORWARDED_FOR), client.as_str()), (None, "unix:"));
     }
 
     #[test]

@@ -211,7 +211,7 @@ mod tests {
         ] {
             request = request.header(name, value);
         }
-        let peer = Peer::new(IpAddr::from([192, 0, 2, 1]), Scheme::Https, &Arc::default());
+        let peer = Peer::new(IpAddr::from([192, 0, 2, 1]).into(), Scheme::Https, &Arc::default());
         let host = HeaderValue::from_static("api.example");
         let origin = Origin {
             peer: &peer,

@@ -2,6 +2,7 @@
 //! so that the story ends when the last byte is out.
 
 use std::fmt;
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,14 +12,14 @@ use http_body::{Body, Frame, SizeHint};
 use super::outcome::Outcome;
 use crate::upstream::response::{ResponseFault, UpstreamBody};
 
-/// The body of every response. `G` is the caller's: something that must live exactly as long as the response does.
+/// The body of every response. `G` is the caller's: something that must live exactly as long as the response does, and is ready once all that
+/// was handed on is out.
 pub struct ResponseBody<G> {
     source: Source,
     /// A switch of protocols has a longer story.
     outcome: Option<Outcome>,
-    #[expect(dead_code, reason = "held for its drop")]
     guard: Option<G>,
-    /// How it was cut off, to be told at the next turn: over HTTP/2 a reset would overtake what came before.
+    /// How it was cut off. It is told when what came before is out: the parser throws away what it has when it hears of it.
     cut: Option<ResponseFault>,
 }
 
@@ -75,11 +76,16 @@ impl<G> ResponseBody<G> {
     }
 }
 
-impl<G: Unpin> Body for ResponseBody<G> {
+impl<G: Future<Output = ()> + Unpin> Body for ResponseBody<G> {
     type Data = Bytes;
     type Error = ResponseFault;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
+        if self.cut.is_some()
+            && let Some(guard) = &mut self.guard
+        {
+            ready!(Pin::new(guard).poll(cx));
+        }
         if let Some(cut) = self.cut.take() {
             return Poll::Ready(Some(Err(cut)));
         }

@@ -37,6 +37,8 @@ pub(super) struct Clock {
     head_since: Cell<Option<Instant>>,
     requests: Cell<usize>,
     blocked_since: Cell<Option<Instant>>,
+    /// Something was written, and not all of what is to be written is out. Only HTTP/1 says so.
+    unsent: Cell<bool>,
     /// Whoever waits for the last answer to be out.
     waiting: RefCell<Option<Waker>>,
 }
@@ -53,6 +55,7 @@ impl Clock {
             head_since: Cell::new(None),
             requests: Cell::new(0),
             blocked_since: Cell::new(None),
+            unsent: Cell::new(false),
             waiting: RefCell::new(None),
         })
     }
@@ -62,15 +65,23 @@ impl Clock {
             return Phase::Blocked(since);
         }
         match (self.requests.get(), self.head_since.get()) {
-            (0, None) => Phase::Idle(self.idle_since.get()),
+            (0, None) if !self.unsent.get() => Phase::Idle(self.idle_since.get()),
             (0, Some(since)) => Phase::Head(since),
             _ => Phase::Busy,
         }
     }
 
-    /// Ready once no request is under way, and nothing of its answer waits for the client to take it.
+    /// Ready once no request is under way, and all of its answer is out.
     pub(super) fn poll_answered(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.requests.get() == 0 && self.blocked_since.get().is_none() {
+        if self.requests.get() == 0 {
+            return self.poll_sent(cx);
+        }
+        self.waiting.replace(Some(cx.waker().clone()));
+        Poll::Pending
+    }
+
+    fn poll_sent(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.blocked_since.get().is_none() && !self.unsent.get() {
             return Poll::Ready(());
         }
         self.waiting.replace(Some(cx.waker().clone()));
@@ -88,6 +99,23 @@ impl Clock {
             (Poll::Pending, None) => self.blocked_since.set(Some(Instant::now())),
         }
         outcome
+    }
+
+    /// What came of sending all that was written.
+    pub(super) fn flushed<T>(&self, outcome: Poll<T>) -> Poll<T> {
+        let outcome = self.wrote(outcome);
+        if outcome.is_ready() && self.unsent.replace(false) {
+            if self.requests.get() == 0 {
+                self.idle_since.set(Instant::now());
+            }
+            self.wake();
+        }
+        outcome
+    }
+
+    /// Something is about to be written; it is out once all is [`flushed`](Self::flushed).
+    pub(super) fn writes(&self) {
+        self.unsent.set(true);
     }
 
     fn wake(&self) {
@@ -119,6 +147,15 @@ impl Clock {
 /// Lives as long as a request and its response.
 #[derive(Debug)]
 pub(super) struct Busy(Rc<Clock>);
+
+/// Ready once all that was written so far is out.
+impl Future for Busy {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_sent(cx)
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {

@@ -17,9 +17,7 @@ use hyper::server::conn::http2;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::{debug, info};
@@ -27,6 +25,7 @@ use tracing::{debug, info};
 use super::Limits;
 use super::clock::{Busy, Clock, Overdue, Phase};
 use super::frames::Frames;
+use super::socket::Stream;
 use super::worker::{Stage, Worker};
 use super::{gather, http1, proxy_protocol};
 use crate::outbound::forwarded::{Peer, Scheme};
@@ -47,8 +46,6 @@ const H2_ERRORS: usize = 128;
 const CALM: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0x0b];
 /// How long an HTTP/2 client has to answer a GOAWAY (RFC 9113, section 6.8) before its idle connection is closed all the same.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// After so much silence a client's system is asked whether it is still there.
-const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How long the last words to a client may take, and what it still sends may keep us.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How much of that is taken.
@@ -56,48 +53,45 @@ const MOST_UNREAD: usize = 256 * 1024;
 
 /// Serves a connection until it ends, and never longer than it may. Each protocol's future is on the heap by itself: an idle connection
 /// holds room for what it speaks, and not for what it might have spoken.
-pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
-    let Ok(address) = tcp.peer_addr() else { return };
-    // A client that is gone without a word is noticed, be it in the middle of a WebSocket.
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
-    if let Err(problem) = SockRef::from(&tcp).set_tcp_keepalive(&keepalive) {
-        debug!(%problem, "SO_KEEPALIVE");
-    }
-    // Answers are written whole; waiting for more would only delay them.
-    if let Err(problem) = tcp.set_nodelay(true) {
-        debug!(%problem, "TCP_NODELAY");
-    }
+pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
+    let Ok(node) = stream.peer() else { return };
+    stream.prepare();
     let limits = worker.limits();
     let trusted = worker.trusted();
-    let (ip, believed) = if worker.expects_proxy_header() && trusted.contains(address.ip()) {
-        match unless_draining(&worker, timeout(limits.header_timeout, proxy_protocol::read(&mut tcp))).await {
-            Some(Ok(Ok(Some(client)))) => (client, Arc::clone(trusted)),
+    let (node, believed) = if worker.expects_proxy_header() && trusted.contains(node) {
+        match unless_draining(
+            &worker,
+            timeout(limits.header_timeout, proxy_protocol::read(&mut stream)),
+        )
+        .await
+        {
+            Some(Ok(Ok(Some(client)))) => (client.into(), Arc::clone(trusted)),
             // Whoever is behind it is nobody that the balancer would speak for: its own health checks, or what it could not name.
-            Some(Ok(Ok(None))) => (address.ip(), Arc::default()),
+            Some(Ok(Ok(None))) => (node, Arc::default()),
             Some(Ok(Err(problem))) => {
-                info!(proxy.ip = %address.ip(), %problem, "a trusted proxy began without a PROXY protocol header");
+                info!(proxy.ip = %node, %problem, "a trusted proxy began without a PROXY protocol header");
                 return;
             }
             Some(Err(_)) | None => return,
         }
     } else {
-        (address.ip(), Arc::clone(trusted))
+        (node, Arc::clone(trusted))
     };
     match worker.tls() {
         None => {
-            let client = Client::new(Peer::new(ip, Scheme::Http, &believed), None);
-            match unless_draining(&worker, spoken(&mut tcp, &limits)).await {
-                Some(Ok((Spoken::Http2, read))) => Box::pin(http2(Replay::new(tcp, read), client, &worker)).await,
-                Some(Ok((Spoken::Http1, read))) => http1::serve(tcp, read, client, &worker).await,
+            let client = Client::new(Peer::new(node, Scheme::Http, &believed), None);
+            match unless_draining(&worker, spoken(&mut stream, &limits)).await {
+                Some(Ok((Spoken::Http2, read))) => Box::pin(http2(Replay::new(stream, read), client, &worker)).await,
+                Some(Ok((Spoken::Http1, read))) => http1::serve(stream, read, client, &worker).await,
                 Some(Ok((Spoken::TooLittle, _))) => {
                     let words = worker.proxy().refuse_head(&client.peer, &Rejection::HeadTooSlow);
-                    end(tcp, Some(words), true).await;
+                    end(stream, Some(words), true).await;
                 }
                 Some(Err(_)) | None => {}
             }
         }
         Some(acceptor) => {
-            let accepted = async { io::Result::Ok(Box::new(acceptor.tls.accept(tcp).await?)) };
+            let accepted = async { io::Result::Ok(Box::new(acceptor.tls.accept(stream).await?)) };
             // Large, and over before anything else begins: an idle connection holds no room for it. Nor is the state of TLS moved about.
             let handshake = Box::pin(timeout(limits.tls_handshake_timeout, accepted));
             let tls = match Box::pin(unless_draining(&worker, handshake)).await {
@@ -105,7 +99,7 @@ pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
                 Some(Ok(Ok(tls))) => tls,
                 Some(Ok(Err(problem))) => {
                     worker.metrics().handshake_ended("failed");
-                    debug!(client.ip = %ip, %problem, "a TLS handshake failed");
+                    debug!(client.ip = %node, %problem, "a TLS handshake failed");
                     return;
                 }
                 Some(Err(_)) => {
@@ -119,7 +113,7 @@ pub(super) async fn serve(mut tcp: TcpStream, worker: Rc<Worker>) {
                 .metrics()
                 .handshake_ended(if resumed { "resumed" } else { "full" });
             let served = acceptor.hosts.served(connection.server_name());
-            let client = Client::new(Peer::new(ip, Scheme::Https, &believed), Some(served));
+            let client = Client::new(Peer::new(node, Scheme::Https, &believed), Some(served));
             // What ALPN agreed on is what is spoken; h2 never falls back to HTTP/1.
             if connection.alpn_protocol() == Some(provider::H2) {
                 Box::pin(http2(tls, client, &worker)).await;
@@ -140,13 +134,13 @@ enum Spoken {
 
 /// Finds out whether a cleartext client speaks HTTP/2 with prior knowledge (RFC 9113, section 3.3), and hands back what was read for
 /// that. `PRI` is no method of HTTP/1.
-async fn spoken(tcp: &mut TcpStream, limits: &Limits) -> io::Result<(Spoken, Bytes)> {
+async fn spoken(stream: &mut Stream, limits: &Limits) -> io::Result<(Spoken, Bytes)> {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0";
     let mut seen = [0; PREFACE.len()];
-    let mut count = timeout(limits.idle_timeout, read_some(tcp, &mut seen)).await??;
+    let mut count = timeout(limits.idle_timeout, read_some(stream, &mut seen)).await??;
     let rest = async {
         while count < PREFACE.len() && seen[..count] == PREFACE[..count] {
-            count += read_some(tcp, &mut seen[count..]).await?;
+            count += read_some(stream, &mut seen[count..]).await?;
         }
         io::Result::Ok(())
     };
@@ -165,8 +159,8 @@ async fn spoken(tcp: &mut TcpStream, limits: &Limits) -> io::Result<(Spoken, Byt
 }
 
 /// Reads one byte at least.
-async fn read_some(tcp: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    match tcp.read(buffer).await? {
+async fn read_some(stream: &mut Stream, buffer: &mut [u8]) -> io::Result<usize> {
+    match stream.read(buffer).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         count => Ok(count),
     }
@@ -227,7 +221,7 @@ async fn linger<I: AsyncRead + Unpin>(io: &mut I) -> io::Result<()> {
 
 async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Client, worker: &Rc<Worker>) {
     let (limits, clock) = (worker.limits(), Clock::new());
-    let ip = client.peer.ip();
+    let node = client.peer.node();
     let (io, flusher) = gather::gather(TokioIo::new(Frames::new(io)));
     // Beyond this h2 answers by itself; within it, what is too large is answered as everything else.
     let header_list = u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX);
@@ -281,7 +275,7 @@ async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Clien
     .await;
     if let Some(excess) = flusher.look(|io| io.inner().excess()) {
         worker.metrics().flooded();
-        info!(client.ip = %ip, excess = excess.label(), "an HTTP/2 connection was closed: it sent more than anybody needs");
+        info!(client.ip = %node, excess = excess.label(), "an HTTP/2 connection was closed: it sent more than anybody needs");
         let mut words = CALM;
         let _ = timeout(LAST_WORDS, poll_fn(|cx| flusher.poll_last_words(cx, &mut words))).await;
     }

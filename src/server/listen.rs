@@ -1,12 +1,89 @@
 //! Binds addresses, one listener for each worker, and refuses to share them with another process.
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::socket::Bound;
+use super::socket_file::SocketFile;
+
 /// Connections that may wait to be accepted.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
+
+/// Where clients find us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// Over TCP.
+    Tcp(SocketAddr),
+    /// Over a socket file.
+    Unix(Arc<Path>),
+}
+
+impl Address {
+    /// Whether it is TCP, and only this machine can connect to it. Who connects to a socket file is for its permissions to say.
+    pub fn is_loopback(&self) -> bool {
+        self.tcp()
+            .is_some_and(|address| address.ip().to_canonical().is_loopback())
+    }
+
+    /// Of TCP.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// What is listened on: a listener for each worker, and the address as it has come to be.
+#[derive(Debug)]
+pub struct Open {
+    /// One for each worker.
+    pub listeners: Vec<Bound>,
+    /// With the port that was found where any would do.
+    pub address: Address,
+    /// To be dropped when no more connections are wanted.
+    pub file: Option<SocketFile>,
+}
+
+/// Opens `workers` listeners on one address, whatever it is.
+///
+/// # Errors
+/// The address is taken, not ours, or not permitted.
+pub fn open(address: &Address, workers: usize) -> io::Result<Open> {
+    match address {
+        Address::Tcp(address) => {
+            let listeners = bind(*address, workers)?;
+            let address = listeners.first().map_or(Ok(*address), TcpListener::local_addr)?;
+            Ok(Open {
+                listeners: listeners.into_iter().map(Bound::Tcp).collect(),
+                address: Address::Tcp(address),
+                file: None,
+            })
+        }
+        Address::Unix(path) => {
+            let (listeners, file) = SocketFile::bind(path, workers)?;
+            Ok(Open {
+                listeners: listeners.into_iter().map(Bound::Unix).collect(),
+                address: address.clone(),
+                file: Some(file),
+            })
+        }
+    }
+}
 
 /// Opens `workers` listeners on one address. Port 0 is any port, the same for all of them.
 ///

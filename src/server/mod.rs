@@ -8,12 +8,14 @@ pub(crate) mod guard;
 mod http1;
 pub mod listen;
 mod proxy_protocol;
+pub mod socket;
+pub mod socket_file;
 pub mod worker;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::listen::Address;
 use crate::outbound::forwarded::TrustedProxies;
 
 /// Bounds on what one client may use; `[server.limits]`.
@@ -80,7 +82,7 @@ impl Default for Drain {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where to listen.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Address>,
     /// Worker threads, at least one.
     pub workers: usize,
     /// Whose word about their clients is believed.

@@ -1,7 +1,8 @@
 //! One worker: a thread with a runtime of its own, its listeners, and every connection that they accept.
 //!
 //! The kernel deals connections to the workers' listeners by hash, not by load. A worker that holds many more than the least
-//! loaded one hands the next over, so that long connections do not pile up on one core.
+//! loaded one hands the next over, so that long connections do not pile up on one core. A socket file has one listener for all, and
+//! whoever is first at it takes what comes; there each connection goes to the worker with the fewest.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -12,12 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tracing::warn;
 
+use super::socket::{Bound, Listener, Parked, Stream};
 use super::{Limits, Settings, connection};
 use crate::outbound::forwarded::TrustedProxies;
 use crate::proxy::Proxy;
@@ -61,7 +62,7 @@ pub struct Common {
     doors: Box<[mpsc::Sender<Handed>]>,
 }
 
-type Handed = (std::net::TcpStream, OwnedSemaphorePermit);
+type Handed = (Parked, OwnedSemaphorePermit);
 
 /// Where a worker finds the connections that others hand over.
 pub type Inbox = mpsc::Receiver<Handed>;
@@ -150,22 +151,18 @@ impl Worker {
     ///
     /// # Errors
     /// A listener cannot be used by this runtime.
-    pub async fn run(self: Rc<Self>, listeners: Vec<std::net::TcpListener>, mut inbox: Inbox) -> io::Result<()> {
+    pub async fn run(self: Rc<Self>, listeners: Vec<Bound>, mut inbox: Inbox) -> io::Result<()> {
         let accepting: Vec<_> = listeners
             .into_iter()
-            .map(|listener| {
-                Ok(spawn_local(
-                    Rc::clone(&self).accept_all(TcpListener::from_std(listener)?),
-                ))
-            })
+            .map(|listener| Ok(spawn_local(Rc::clone(&self).accept_all(Listener::new(listener)?))))
             .collect::<io::Result<_>>()?;
         self.proxy().watch();
         let mut stage = self.stage();
         loop {
             tokio::select! {
                 handed = inbox.recv() => match handed {
-                    Some((tcp, slot)) => match TcpStream::from_std(tcp) {
-                        Ok(tcp) => self.take(tcp, slot),
+                    Some((parked, slot)) => match Stream::new(parked) {
+                        Ok(stream) => self.take(stream, slot),
                         Err(problem) => warn!(%problem, "a connection that was handed over is lost"),
                     },
                     None => break,
@@ -187,7 +184,8 @@ impl Worker {
         Ok(())
     }
 
-    async fn accept_all(self: Rc<Self>, listener: TcpListener) {
+    async fn accept_all(self: Rc<Self>, listener: Listener) {
+        let uneven = if listener.is_shared() { 0 } else { UNEVEN };
         let mut stage = self.stage();
         let mut draining = std::pin::pin!(async move {
             let _ = stage.wait_for(|stage| *stage == Stage::Draining).await;
@@ -197,17 +195,17 @@ impl Worker {
                 accepted = self.accept(&listener) => accepted,
                 () = &mut draining => return,
             };
-            let Some((tcp, slot)) = accepted else { continue };
-            self.place(tcp, slot);
+            let Some((stream, slot)) = accepted else { continue };
+            self.place(stream, slot, uneven);
         }
     }
 
     /// A connection and a slot for it. With no slot left, the next connections wait in the kernel's queue.
-    async fn accept(&self, listener: &TcpListener) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    async fn accept(&self, listener: &Listener) -> Option<(Stream, OwnedSemaphorePermit)> {
         match listener.accept().await {
-            Ok((tcp, _)) => {
+            Ok(stream) => {
                 let slot = Arc::clone(&self.common.slots).acquire_owned().await.ok()?;
-                Some((tcp, slot))
+                Some((stream, slot))
             }
             Err(problem) if problem.kind() == io::ErrorKind::ConnectionAborted => None,
             Err(problem) => {
@@ -218,29 +216,29 @@ impl Worker {
         }
     }
 
-    /// Keeps a connection, or hands it to a worker that has far fewer.
-    fn place(self: &Rc<Self>, tcp: TcpStream, slot: OwnedSemaphorePermit) {
+    /// Keeps a connection, or hands it to a worker that has far fewer: more than `uneven`.
+    fn place(self: &Rc<Self>, stream: Stream, slot: OwnedSemaphorePermit, uneven: usize) {
         let load = |of: &AtomicUsize| of.load(Ordering::Relaxed);
         let own = load(self.load());
         let least = self.common.loads.iter().enumerate().min_by_key(|(_, of)| load(of));
         if let Some((other, of)) = least
-            && own > load(of) + UNEVEN + load(of) / 4
+            && own > load(of) + uneven + load(of) / 4
             && let Ok(door) = self.common.doors[other].try_reserve()
         {
-            match tcp.into_std() {
-                Ok(tcp) => door.send((tcp, slot)),
+            match stream.park() {
+                Ok(parked) => door.send((parked, slot)),
                 Err(problem) => warn!(%problem, "a connection could not be handed over"),
             }
             return;
         }
-        self.take(tcp, slot);
+        self.take(stream, slot);
     }
 
-    fn take(self: &Rc<Self>, tcp: TcpStream, slot: OwnedSemaphorePermit) {
+    fn take(self: &Rc<Self>, stream: Stream, slot: OwnedSemaphorePermit) {
         let counted = Counted::new(self);
         let worker = Rc::clone(self);
         spawn_local(async move {
-            connection::serve(tcp, worker).await;
+            connection::serve(stream, worker).await;
             drop((counted, slot));
         });
     }

@@ -178,13 +178,17 @@ impl Upstream {
         let repeatable = !switches && is_repeatable(&head, &body);
         let late = response_timeout.unwrap_or(settings.response_timeout);
         let (mut tries, progress) = (settings.retries, body.progress());
+        let mut reuse = match repeatable {
+            true => Reuse::Any,
+            false => Reuse::IfOpen,
+        };
         self.earn();
         loop {
             let Connected {
                 link,
                 mut lease,
                 used_before,
-            } = self.connection(progress.last()).await?;
+            } = self.connection(progress.last(), reuse).await?;
             if let Some(slot) = slot.take() {
                 lease.hold(slot);
             }
@@ -208,6 +212,8 @@ impl Upstream {
                 Err(failure) => failure,
             };
             slot = lease.release();
+            // Where one connection was stale, others may be.
+            reuse = Reuse::Never;
             body = match failure {
                 // Not a byte of it was sent: the server had closed the connection while it was idle.
                 Failure::Unsent(body, _) if used_before => body,
@@ -273,16 +279,16 @@ impl Upstream {
     }
 
     /// A connection that was used before, or a new one; of several servers, to one that can be reached. `now` may be some way back.
-    async fn connection(&self, now: Instant) -> Result<Connected, UpstreamError> {
+    async fn connection(&self, now: Instant, reuse: Reuse) -> Result<Connected, UpstreamError> {
         let first = self.choose();
-        match Connected::used(&self.inner.pools[first], now) {
+        match Connected::used(&self.inner.pools[first], now, reuse) {
             Some(connected) => Ok(connected),
             // Rare, and large: no part of every request's future.
-            None => Box::pin(self.connect(first)).await,
+            None => Box::pin(self.connect(first, reuse)).await,
         }
     }
 
-    async fn connect(&self, first: usize) -> Result<Connected, UpstreamError> {
+    async fn connect(&self, first: usize, reuse: Reuse) -> Result<Connected, UpstreamError> {
         let count = self.inner.pools.len();
         let mut last = None;
         for at in (first..first + count).map(|at| at % count) {
@@ -291,7 +297,7 @@ impl Upstream {
             if at != first && !pool.health.is_usable() {
                 continue;
             }
-            if let Some(connected) = Connected::used(pool, Instant::now()) {
+            if let Some(connected) = Connected::used(pool, Instant::now(), reuse) {
                 return Ok(connected);
             }
             let server = &pool.server;
@@ -359,6 +365,17 @@ impl Upstream {
     }
 }
 
+/// Whether a connection may be one that was used before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reuse {
+    /// Any: a request that can be repeated finds out whether it is still open.
+    Any,
+    /// One of which the system says that it is open: a request that cannot be repeated would be lost on another.
+    IfOpen,
+    /// It is to be a new one.
+    Never,
+}
+
 /// A connection, and a place at its server.
 struct Connected {
     link: Link,
@@ -367,8 +384,13 @@ struct Connected {
 }
 
 impl Connected {
-    fn used(pool: &Rc<Pool>, now: Instant) -> Option<Self> {
-        let (link, born) = pool.take(now)?;
+    fn used(pool: &Rc<Pool>, now: Instant, reuse: Reuse) -> Option<Self> {
+        let (link, born) = match reuse {
+            Reuse::Any => pool.take(now, |_| true)?,
+            Reuse::IfOpen => pool.take(now, Io::is_open)?,
+            // Of HTTP/2 there is one connection, which knows by itself whether it is open.
+            Reuse::Never => pool.take_shared(now)?,
+        };
         Some(Self {
             link,
             lease: Lease::new(pool, born),

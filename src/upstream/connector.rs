@@ -1,12 +1,14 @@
 //! From a server's address to a connection that speaks HTTP: name, TCP or socket file, TLS, protocol. Deadlines are the caller's.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -37,6 +39,21 @@ pub enum Io {
     Unix(UnixStream),
     /// TLS over TCP.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Io {
+    /// Asks the system whether the other side has not closed it. What has come is left where it is.
+    pub(super) fn is_open(&self) -> bool {
+        let socket = match self {
+            Self::Tcp(tcp) => SockRef::from(tcp),
+            Self::Unix(unix) => SockRef::from(unix),
+            Self::Tls(tls) => SockRef::from(tls.get_ref().0),
+        };
+        match socket.peek(&mut [MaybeUninit::uninit()]) {
+            Ok(count) => count > 0,
+            Err(problem) => problem.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
 }
 
 macro_rules! of_any {

@@ -82,24 +82,30 @@ impl Pool {
         f64::from(self.active.get()) / f64::from(self.server.weight.max(1))
     }
 
-    /// The one that was used last: the others may grow old and go. And when it was opened.
-    pub(super) fn take(&self, now: Instant) -> Option<(Link, Instant)> {
-        let mut shared = self.shared.borrow_mut();
-        if let Some((sender, born)) = shared.as_ref() {
-            if sender.is_closed() || now - *born > LONGEST_LIFE {
-                // Requests that are under way keep it until they end.
-                *shared = None;
-            } else {
-                return Some((Link::Http2(sender.clone()), *born));
-            }
+    /// The one that was used last and is good: the others may grow old and go. And when it was opened.
+    pub(super) fn take(&self, now: Instant, is_good: impl Fn(&Io) -> bool) -> Option<(Link, Instant)> {
+        if let Some(shared) = self.take_shared(now) {
+            return Some(shared);
         }
         let mut idle = self.idle.borrow_mut();
         while let Some(mut last) = idle.pop() {
-            if last.is_usable(now) {
+            if last.is_usable(now) && is_good(last.connection.io()) {
                 return Some((Link::Http1(last.connection), last.born));
             }
         }
         None
+    }
+
+    /// The one that requests share, where it speaks HTTP/2.
+    pub(super) fn take_shared(&self, now: Instant) -> Option<(Link, Instant)> {
+        let mut shared = self.shared.borrow_mut();
+        let (sender, born) = shared.as_ref()?;
+        if sender.is_closed() || now - *born > LONGEST_LIFE {
+            // Requests that are under way keep it until they end.
+            *shared = None;
+            return None;
+        }
+        Some((Link::Http2(sender.clone()), *born))
     }
 
     /// A new HTTP/2 connection is for everybody at once.

@@ -43,6 +43,7 @@ mod problem;
 mod proxying;
 mod routing;
 mod slow;
+mod socket_files;
 mod startup;
 mod tls;
 mod token_auth;

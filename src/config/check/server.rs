@@ -1,6 +1,8 @@
 //! `[server]` with its tables, `[admin]` and `[log]`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
@@ -9,8 +11,10 @@ use ipnet::IpNet;
 use rustls::RootCertStore;
 use tracing::Level;
 
-use crate::config::reader::{Item, Section, Zero};
+use super::upstreams::LONGEST_SOCKET;
+use crate::config::reader::{Item, Section, Text, Zero};
 use crate::outbound::forwarded::TrustedProxies;
+use crate::server::listen::Address;
 use crate::server::{Drain, Limits, Settings};
 use crate::telemetry::{self, Format};
 use crate::tls::provider::MinVersion;
@@ -71,7 +75,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
         workers => workers,
     };
     let trusted = section.take("trusted_proxies").and_then(|item| item.list(TRUSTED));
-    let trusted: Vec<IpNet> = trusted.unwrap_or_default().iter().filter_map(network).collect();
+    let trusted = trusted_proxies(&trusted.unwrap_or_default());
     if let Some(item) = section.take("proxy_protocol") {
         settings.proxy_protocol = item.flag().unwrap_or(false);
         if settings.proxy_protocol && trusted.is_empty() {
@@ -81,7 +85,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
             );
         }
     }
-    settings.trusted_proxies = Arc::new(TrustedProxies::new(trusted));
+    settings.trusted_proxies = Arc::new(trusted);
     if let Some(section) = section.section("limits", &[]) {
         settings.limits = self::limits(section);
     }
@@ -99,7 +103,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
 }
 
 /// Where clients that come in the clear are sent to TLS.
-fn redirects(item: &Item<'_>, listen: &[SocketAddr], tls: Option<&tls::server::Settings>) -> Vec<SocketAddr> {
+fn redirects(item: &Item<'_>, listen: &[Address], tls: Option<&tls::server::Settings>) -> Vec<SocketAddr> {
     const LIKE: &str = "redirect_http = [\"0.0.0.0:80\"]";
     if tls.is_none() {
         item.refuse(
@@ -110,7 +114,7 @@ fn redirects(item: &Item<'_>, listen: &[SocketAddr], tls: Option<&tls::server::S
     let mut addresses = Vec::new();
     for item in item.full_list(LIKE).unwrap_or_default() {
         let Some(address) = item.address() else { continue };
-        if address.port() != 0 && listen.contains(&address) {
+        if address.port() != 0 && listen.contains(&Address::Tcp(address)) {
             item.refuse(
                 format!("{address} is in `server.listen` too"),
                 "write a port of its own",
@@ -123,18 +127,28 @@ fn redirects(item: &Item<'_>, listen: &[SocketAddr], tls: Option<&tls::server::S
 
 const TRUSTED: &str = "trusted_proxies = [\"10.0.0.0/8\"]";
 
-/// A network, or one address.
-fn network(item: &Item<'_>) -> Option<IpNet> {
-    const LIKE: &str = "write a network such as \"10.0.0.0/8\" or \"2001:db8::/32\", or one address";
-    let text = item.text_for("a network", LIKE)?;
-    if text.as_str() == "unix" {
-        text.refuse("is not built yet: there are no sockets to listen on but TCP", LIKE);
-        return None;
+fn trusted_proxies(items: &[Item<'_>]) -> TrustedProxies {
+    const LIKE: &str = "write a network such as \"10.0.0.0/8\" or \"2001:db8::/32\", one address, or \"unix\"";
+    let mut trusted = TrustedProxies::default();
+    for item in items {
+        let Some(text) = item.text_for("a network", LIKE) else {
+            continue;
+        };
+        if text.as_str() == "unix" {
+            trusted.unix = true;
+        } else {
+            trusted.networks.extend(network(&text, LIKE));
+        }
     }
+    trusted
+}
+
+/// A network, or one address.
+fn network(text: &Text<'_>, like: &str) -> Option<IpNet> {
     let network = text.as_str().parse::<IpNet>().ok();
     let network = network.or_else(|| text.as_str().parse::<IpAddr>().ok().map(IpNet::from));
     match network {
-        None => text.refuse("is no network", LIKE),
+        None => text.refuse("is no network", like),
         Some(network) if network.prefix_len() == 0 => {
             text.refuse(
                 "trusts everybody, and so spoofed headers",
@@ -158,14 +172,15 @@ fn cores() -> usize {
     thread::available_parallelism().map_or(1, Into::into)
 }
 
-fn addresses(listen: &Item<'_>, cleartext_beyond_loopback: bool) -> Vec<SocketAddr> {
-    let mut addresses: Vec<SocketAddr> = Vec::new();
+fn addresses(listen: &Item<'_>, cleartext_beyond_loopback: bool) -> Vec<Address> {
+    let mut addresses: Vec<Address> = Vec::new();
     for item in listen.full_list("listen = [\"127.0.0.1:8443\"]").unwrap_or_default() {
-        let Some(address) = item.address() else { continue };
-        if address.port() != 0 && addresses.contains(&address) {
+        let Some(address) = address(&item) else { continue };
+        let any_port = address.tcp().is_some_and(|address| address.port() == 0);
+        if !any_port && addresses.contains(&address) {
             item.refuse(format!("{address} is written twice"), "take one of them out");
         }
-        if !cleartext_beyond_loopback && !address.ip().to_canonical().is_loopback() {
+        if !cleartext_beyond_loopback && address.tcp().is_some() && !address.is_loopback() {
             item.refuse(
                 format!("{address} would be served in the clear, credentials and all"),
                 "add `[server.tls]` with certificates; or, where TLS ends before this gateway, `allow_cleartext = true`",
@@ -174,6 +189,43 @@ fn addresses(listen: &Item<'_>, cleartext_beyond_loopback: bool) -> Vec<SocketAd
         addresses.push(address);
     }
     addresses
+}
+
+/// Where to listen: an address and a port, or `unix:` and a path.
+fn address(item: &Item<'_>) -> Option<Address> {
+    const LIKE: &str =
+        "write an address such as \"127.0.0.1:8443\", or a socket file such as \"unix:/run/authgate/gate.sock\"";
+    let text = item.text_for("an address", LIKE)?;
+    match text.as_str().strip_prefix("unix:") {
+        None => item.address().map(Address::Tcp),
+        Some(path) => socket_file(&text, path).map(|path| Address::Unix(path.into())),
+    }
+}
+
+fn socket_file(text: &Text<'_>, path: &str) -> Option<Box<Path>> {
+    const LIKE: &str = "write a file such as \"unix:/run/authgate/gate.sock\"";
+    // As `unix:///path` it is a URL too.
+    let path = path.strip_prefix("//").unwrap_or(path);
+    let wrong = if path.is_empty() || path.ends_with('/') {
+        "names no file"
+    } else if path.starts_with('@') {
+        "names a socket that is no file, and so has no permissions"
+    } else if path.contains('\0') {
+        "has a byte in it that no path has"
+    } else {
+        let path = text.beside(path);
+        let length = path.as_os_str().as_bytes().len();
+        if length <= LONGEST_SOCKET {
+            return Some(path.into());
+        }
+        text.refuse(
+            &format!("is {length} bytes long with its folder, and a socket's path can be {LONGEST_SOCKET}"),
+            "write a shorter one",
+        );
+        return None;
+    };
+    text.refuse(wrong, LIKE);
+    None
 }
 
 fn tls(mut section: Section<'_>) -> tls::server::Settings {
@@ -287,7 +339,7 @@ pub(super) fn admin(root: &mut Section<'_>, server: &Settings) -> SocketAddr {
         return DEFAULT_ADMIN;
     };
     let address = item.address().unwrap_or(DEFAULT_ADMIN);
-    if address.port() != 0 && server.listen.contains(&address) {
+    if address.port() != 0 && server.listen.contains(&Address::Tcp(address)) {
         item.refuse(
             format!("{address} is in `server.listen` too"),
             "write a port of its own, such as \"127.0.0.1:9901\"",

@@ -242,7 +242,7 @@ fn check(mut section: Section<'_>) -> Option<Check> {
 }
 
 /// The most that fits into the system's `sun_path`, with its NUL.
-const LONGEST_SOCKET: usize = 107;
+pub(super) const LONGEST_SOCKET: usize = 107;
 
 /// TLS towards the https servers of an upstream.
 fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {

@@ -190,7 +190,12 @@ impl<'c> Text<'c> {
             self.refuse("is no path", "name a file");
             return None;
         }
-        Some(self.item.context.folder.join(&self.value))
+        Some(self.beside(&self.value))
+    }
+
+    /// A path that is part of this text, relative to the folder of the configuration.
+    pub(crate) fn beside(&self, path: &str) -> PathBuf {
+        self.item.context.folder.join(path)
     }
 }
 

@@ -144,7 +144,7 @@ impl Item<'_> {
         let instead = "write an IP address and a port, such as \"127.0.0.1:8443\", \"0.0.0.0:443\" or \"[::1]:8443\"";
         let text = self.text_for("an address", instead)?;
         if text.as_str().starts_with("unix:") {
-            text.refuse("is not built yet: a socket file", instead);
+            text.refuse("is a socket file, and only `server.listen` takes those", instead);
             return None;
         }
         let address = SocketAddr::from_str(text.as_str()).ok();

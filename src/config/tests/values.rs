@@ -40,7 +40,20 @@ fn values_have_forms() {
             with("[\"127.0.0.1:8443\"]", "[\"127.0.0.1:1\", \"127.0.0.1:1\"]"),
             "is written twice",
         ),
-        (with("127.0.0.1:8443", "unix:/run/gate.sock"), "is not built yet"),
+        (with("127.0.0.1:8443", "unix:"), "names no file"),
+        (with("127.0.0.1:8443", "unix:@gate"), "has no permissions"),
+        (
+            with("127.0.0.1:8443", &format!("unix:/{}", "x".repeat(107))),
+            "is 108 bytes long with its folder",
+        ),
+        (
+            with("127.0.0.1:8443", "unix:/run/gate.sock\", \"unix:///run/gate.sock"),
+            "unix:/run/gate.sock is written twice",
+        ),
+        (
+            and("[admin]\nlisten = \"unix:/run/admin.sock\"\n"),
+            "only `server.listen` takes those",
+        ),
         (with("[\"127.0.0.1:8443\"]", "[]"), "the list is empty"),
         (with("listen = [\"127.0.0.1:8443\"]\n", ""), "`listen` is missing"),
         (

@@ -1,12 +1,13 @@
 //! What is good: the least file with every default, and a file with every key.
 
+use std::path::Path;
 use std::time::Duration;
 
 use http::Method;
 use serde_json::json;
 use tracing::Level;
 
-use super::{LEAST, good};
+use super::{LEAST, good, parse};
 use crate::auth::cache;
 use crate::auth::jwt::{Kept, KeySet, TokenType, UserIdField, Users};
 use crate::auth::store::Kind;
@@ -282,4 +283,17 @@ fn every_key_that_is_built_is_read() {
         (false, CredentialMode::Keep)
     );
     assert_eq!((&open.policy, open.authenticate.len()), (&Policy::Public, 0));
+}
+
+#[test]
+fn socket_files_are_beside_the_file_and_need_no_tls() {
+    let text = LEAST.replace(
+        "listen = [\"127.0.0.1:8443\"]",
+        "listen = [\"unix:gate.sock\", \"unix:/run/gate.sock\"]\ntrusted_proxies = [\"unix\"]\nproxy_protocol = true",
+    );
+    let loaded = parse("gateway.toml", &text, Path::new("/etc/authgate"));
+    let config = loaded.expect("a good file").config;
+    let listen: Vec<String> = config.server.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["unix:/etc/authgate/gate.sock", "unix:/run/gate.sock"]);
+    assert!(config.server.trusted_proxies.unix && config.server.trusted_proxies.networks.is_empty());
 }

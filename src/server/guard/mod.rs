@@ -165,12 +165,13 @@ impl<T: AsyncRead + Unpin> Read for Guarded<T> {
 impl<T: AsyncWrite + Unpin> Write for Guarded<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        this.clock.writes();
         this.clock.wrote(Pin::new(&mut this.io).poll_write(cx, bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        this.clock.wrote(Pin::new(&mut this.io).poll_flush(cx))
+        this.clock.flushed(Pin::new(&mut this.io).poll_flush(cx))
     }
 
     /// The connection may have more to say than its parser: whoever holds it shuts it down.
@@ -188,6 +189,7 @@ impl<T: AsyncWrite + Unpin> Write for Guarded<T> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        this.clock.writes();
         this.clock.wrote(Pin::new(&mut this.io).poll_write_vectored(cx, slices))
     }
 }

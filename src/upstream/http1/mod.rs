@@ -94,6 +94,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
             .is_pending()
     }
 
+    /// What it goes over.
+    pub fn io(&self) -> &I {
+        &self.io
+    }
+
     /// It stays idle for a while: what it kept for its next request is given up, and with it whoever a timer would still wake.
     pub fn settle(&mut self) {
         (self.read, self.out, self.alarm) = (BytesMut::new(), Vec::new(), Alarm::default());

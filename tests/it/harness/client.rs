@@ -2,6 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -176,6 +178,7 @@ impl Reply {
 /// Cleartext or TLS.
 pub enum Socket {
     Plain(TcpStream),
+    Unix(UnixStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
@@ -183,6 +186,7 @@ impl Read for Socket {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(tcp) => tcp.read(buf),
+            Self::Unix(unix) => unix.read(buf),
             Self::Tls(tls) => tls.read(buf),
         }
     }
@@ -192,6 +196,7 @@ impl Write for Socket {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(tcp) => tcp.write(buf),
+            Self::Unix(unix) => unix.write(buf),
             Self::Tls(tls) => tls.write(buf),
         }
     }
@@ -199,6 +204,7 @@ impl Write for Socket {
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(tcp) => tcp.flush(),
+            Self::Unix(unix) => unix.flush(),
             Self::Tls(tls) => tls.flush(),
         }
     }
@@ -217,6 +223,16 @@ impl Conn {
         tcp.set_nodelay(true).expect("no delay");
         Self {
             wire: Wire::new(Socket::Plain(tcp)),
+            echoes: false,
+        }
+    }
+
+    /// Over a socket file.
+    pub fn unix(path: &Path) -> Self {
+        let unix = UnixStream::connect(path).expect("the gateway listens");
+        unix.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Self {
+            wire: Wire::new(Socket::Unix(unix)),
             echoes: false,
         }
     }
@@ -245,6 +261,7 @@ impl Conn {
         let tcp = match &self.wire.stream {
             Socket::Plain(tcp) => tcp,
             Socket::Tls(tls) => &tls.sock,
+            Socket::Unix(unix) => return unix.set_read_timeout(Some(patience)).expect("a timeout"),
         };
         tcp.set_read_timeout(Some(patience)).expect("a timeout");
     }
@@ -253,7 +270,7 @@ impl Conn {
     pub fn session(&self) -> &ClientConnection {
         match &self.wire.stream {
             Socket::Tls(tls) => &tls.conn,
-            Socket::Plain(_) => panic!("not TLS"),
+            Socket::Plain(_) | Socket::Unix(_) => panic!("not TLS"),
         }
     }
 
@@ -265,15 +282,16 @@ impl Conn {
 
     /// Ends its own sending side; what comes can still be read.
     pub fn end(&mut self) {
-        let tcp = match &mut self.wire.stream {
-            Socket::Plain(tcp) => tcp,
+        let ended = match &mut self.wire.stream {
+            Socket::Plain(tcp) => tcp.shutdown(Shutdown::Write),
+            Socket::Unix(unix) => unix.shutdown(Shutdown::Write),
             Socket::Tls(tls) => {
                 tls.conn.send_close_notify();
                 tls.flush().expect("the gateway reads");
-                &mut tls.sock
+                tls.sock.shutdown(Shutdown::Write)
             }
         };
-        tcp.shutdown(Shutdown::Write).expect("an open connection");
+        ended.expect("an open connection");
     }
 
     /// Sends a request and reads its answer.

@@ -96,7 +96,8 @@ impl Gate {
                 .collect()
         };
         let after = |word: &str| digits(line.split_once(word).expect("a word of the line").1);
-        gate.address = after("listen").parse().expect("an address");
+        // One that listens on socket files alone has none.
+        gate.address = after("listen").trim_end_matches(':').parse().unwrap_or(gate.address);
         gate.admin = after("admin").trim_end_matches(':').parse().expect("an address");
         gate
     }
@@ -153,6 +154,11 @@ impl Gate {
             )
             .expect("a handshake"),
         }
+    }
+
+    /// A new connection over a socket file of its folder.
+    pub fn connect_over(&self, file: &str) -> Conn {
+        Conn::unix(&self.folder.path().join(file))
     }
 
     pub fn pki(&self) -> &Arc<Pki> {
