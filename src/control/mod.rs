@@ -20,6 +20,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use crate::telemetry::seldom::Seldom;
+
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection of these listeners is there for a few questions.
 const LONGEST_CONNECTION: Duration = Duration::from_secs(60);
@@ -32,6 +34,7 @@ pub async fn serve(
     answer: impl Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync + 'static,
 ) {
     let (slots, answer) = (Arc::new(Semaphore::new(connections)), Arc::new(answer));
+    let mut failures = Seldom::default();
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
             return;
@@ -39,7 +42,9 @@ pub async fn serve(
         let tcp = match listener.accept().await {
             Ok((tcp, _)) => tcp,
             Err(problem) => {
-                warn!(%problem, "a listener failed to accept; trying again");
+                if let Some(times) = failures.note() {
+                    warn!(%problem, times, "a listener failed to accept; trying again");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }

@@ -23,6 +23,10 @@ pub struct ResponseBody<G> {
     cut: Option<ResponseFault>,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would be one more allocation for each response"
+)]
 enum Source {
     Upstream(UpstreamBody),
     Own(Bytes),

@@ -23,6 +23,7 @@ use super::{Limits, Settings, connection};
 use crate::outbound::forwarded::TrustedProxies;
 use crate::proxy::Proxy;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::seldom::Seldom;
 use crate::tls::server::Acceptor;
 
 /// How far a shutdown has come.
@@ -190,9 +191,10 @@ impl Worker {
         let mut draining = std::pin::pin!(async move {
             let _ = stage.wait_for(|stage| *stage == Stage::Draining).await;
         });
+        let mut failures = Seldom::default();
         loop {
             let accepted = tokio::select! {
-                accepted = self.accept(&listener) => accepted,
+                accepted = self.accept(&listener, &mut failures) => accepted,
                 () = &mut draining => return,
             };
             let Some((stream, slot)) = accepted else { continue };
@@ -201,7 +203,7 @@ impl Worker {
     }
 
     /// A connection and a slot for it. With no slot left, the next connections wait in the kernel's queue.
-    async fn accept(&self, listener: &Listener) -> Option<(Stream, OwnedSemaphorePermit)> {
+    async fn accept(&self, listener: &Listener, failures: &mut Seldom) -> Option<(Stream, OwnedSemaphorePermit)> {
         match listener.accept().await {
             Ok(stream) => {
                 let slot = Arc::clone(&self.common.slots).acquire_owned().await.ok()?;
@@ -209,7 +211,9 @@ impl Worker {
             }
             Err(problem) if problem.kind() == io::ErrorKind::ConnectionAborted => None,
             Err(problem) => {
-                warn!(%problem, "accepting a connection failed; trying again");
+                if let Some(times) = failures.note() {
+                    warn!(%problem, times, "accepting a connection failed; trying again");
+                }
                 sleep(ACCEPT_PAUSE).await;
                 None
             }

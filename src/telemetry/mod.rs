@@ -1,6 +1,7 @@
 //! What this process says of itself: the log, and [`metrics`].
 
 pub mod metrics;
+pub mod seldom;
 
 use tracing::Level;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};

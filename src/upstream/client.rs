@@ -216,7 +216,7 @@ impl Upstream {
             reuse = Reuse::Never;
             body = match failure {
                 // Not a byte of it was sent: the server had closed the connection while it was idle.
-                Failure::Unsent(body, _) if used_before => body,
+                Failure::Unsent(body, _) if used_before => *body,
                 Failure::EndedEarly(_) if used_before && repeatable && tries > 0 && self.may_retry() => {
                     tries -= 1;
                     RequestBody::none()
@@ -302,6 +302,7 @@ impl Upstream {
             }
             let server = &pool.server;
             let connecting = connector::connect(server, self.inner.settings.tls.as_ref());
+            let mut is_ours = false;
             let failed = match timeout(self.inner.settings.connect_timeout, connecting).await {
                 Ok(Ok(link)) => {
                     let born = Instant::now();
@@ -312,15 +313,20 @@ impl Upstream {
                         used_before: false,
                     });
                 }
-                Ok(Err(source)) => UpstreamError::Connect {
-                    server: name_of(&server.transport, &server.authority),
-                    source,
-                },
+                Ok(Err(source)) => {
+                    is_ours = source.is_ours();
+                    UpstreamError::Connect {
+                        server: name_of(&server.transport, &server.authority),
+                        source,
+                    }
+                }
                 Err(_) => UpstreamError::ConnectTimeout {
                     server: name_of(&server.transport, &server.authority),
                 },
             };
-            pool.health.failed();
+            if !is_ours {
+                pool.health.failed();
+            }
             last = Some(failed);
         }
         Err(last.expect("an upstream has at least one server"))
@@ -407,7 +413,10 @@ enum Received {
 
 impl Inner {
     async fn check(&self, pool: &Pool, check: &Check) {
-        let passed = timeout(check.interval, self.ask(pool, check)).await.unwrap_or(false);
+        let asked = timeout(check.interval, self.ask(pool, check)).await;
+        let Some(passed) = asked.unwrap_or(Some(false)) else {
+            return;
+        };
         let (upstream, server) = (
             &self.settings.name,
             name_of(&pool.server.transport, &pool.server.authority),
@@ -422,9 +431,11 @@ impl Inner {
     }
 
     /// On a connection of its own: what a server has in its pool says nothing of whether it takes more.
-    async fn ask(&self, pool: &Pool, check: &Check) -> bool {
-        let Ok(link) = connector::connect(&pool.server, self.settings.tls.as_ref()).await else {
-            return false;
+    /// `None`: it could not be asked, for a reason of our own.
+    async fn ask(&self, pool: &Pool, check: &Check) -> Option<bool> {
+        let link = match connector::connect(&pool.server, self.settings.tls.as_ref()).await {
+            Ok(link) => link,
+            Err(error) => return (!error.is_ours()).then_some(false),
         };
         let mut request = Request::new(RequestBody::none());
         *request.uri_mut() = Uri::from(check.path.clone());
@@ -441,17 +452,17 @@ impl Inner {
         let status = match link {
             Link::Http1(connection) => match connection.exchange(&head, body, late).await {
                 Ok(Exchanged::Response(response)) => response.status(),
-                Ok(Exchanged::Switched(..)) | Err(_) => return false,
+                Ok(Exchanged::Switched(..)) | Err(_) => return Some(false),
             },
             Link::Http2(sender) => {
                 let request = for_http2(&head, body, &pool.server.transport);
                 match send_http2(sender, request, late).await {
                     Ok(response) => response.status(),
-                    Err(_) => return false,
+                    Err(_) => return Some(false),
                 }
             }
         };
-        status.is_success() || status.is_redirection()
+        Some(status.is_success() || status.is_redirection())
     }
 }
 
@@ -504,7 +515,7 @@ async fn send_http2(
     let error = failed.into_error();
     let fault = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<BodyFault>());
     Err(match (unsent, fault) {
-        (Some(unsent), _) => Failure::Unsent(unsent.into_body(), io::Error::other(error)),
+        (Some(unsent), _) => Failure::Unsent(Box::new(unsent.into_body()), io::Error::other(error)),
         (None, Some(fault)) => Failure::RequestBody(*fault),
         (None, None) if ended_early(&error) => Failure::EndedEarly(io::Error::other(error)),
         (None, None) => Failure::Broken(io::Error::other(error)),

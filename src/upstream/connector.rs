@@ -115,6 +115,17 @@ pub enum ConnectError {
     Http(#[from] hyper::Error),
 }
 
+impl ConnectError {
+    /// Whether this process lacks what a connection needs, descriptors or memory. That says nothing of the server.
+    pub(super) fn is_ours(&self) -> bool {
+        let Self::Io(error) = self else { return false };
+        matches!(
+            error.raw_os_error(),
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
+        )
+    }
+}
+
 /// A connection that speaks HTTP.
 #[derive(Debug)]
 pub(super) enum Link {

@@ -20,6 +20,7 @@ mod check;
 mod cli_store;
 mod cors;
 mod demo;
+mod descriptors;
 mod django;
 mod drain;
 mod embedded_store;

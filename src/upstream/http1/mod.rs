@@ -54,7 +54,7 @@ pub enum Exchanged<I> {
 #[derive(Debug)]
 pub enum Failure {
     /// Not a byte of the request has left; its body is as it was.
-    Unsent(RequestBody, io::Error),
+    Unsent(Box<RequestBody>, io::Error),
     /// The connection ended before a response had begun.
     EndedEarly(io::Error),
     /// The connection ended in the middle of a head, or could not be read.
@@ -191,7 +191,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<I> {
             Ok(()) => self.out = sending.into_buffer(),
             Err(Unsendable::Body(fault)) => return Err(Failure::RequestBody(fault)),
             Err(Unsendable::Io(problem)) if !sending.begun() => match sending.into_body() {
-                Some(body) => return Err(Failure::Unsent(body, problem)),
+                Some(body) => return Err(Failure::Unsent(Box::new(body), problem)),
                 None => self.deaf = Some(problem),
             },
             Err(Unsendable::Io(problem)) => self.deaf = Some(problem),

@@ -14,6 +14,7 @@ pub mod upstream;
 pub mod websocket;
 pub mod wire;
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,22 @@ pub fn wait_until(what: &str, patience: Duration, mut condition: impl FnMut() ->
         assert!(started.elapsed() < patience, "waited {patience:?} in vain until {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Leaves a process so many free descriptors.
+pub fn leave_descriptors(pid: u32, free: usize) {
+    let open: BTreeSet<usize> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("a process")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    // The system always takes the lowest that is free.
+    let refused = (0..).filter(|number| !open.contains(number)).nth(free);
+    let limit = refused.expect("there are many numbers");
+    let limited = Command::new("prlimit")
+        .args([format!("--pid={pid}"), format!("--nofile={limit}:")])
+        .status()
+        .expect("prlimit, of util-linux");
+    assert!(limited.success(), "{limit} descriptors for {pid}");
 }
 
 /// Sends a signal; the shell has `kill` built in, so nothing has to be installed.
