@@ -6,22 +6,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HOST, TE, UPGRADE};
+use http::header::{CONTENT_TYPE, HOST, UPGRADE};
 use http::request::Parts;
-use http::uri::{self, Authority, Scheme, Uri};
-use http::{HeaderValue, Method, Request, Response, Version};
+use http::uri::{Authority, Uri};
+use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::client::conn::http2;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::body::{BodyFault, Progress, RequestBody};
+use super::body::{BodyFault, RequestBody};
 use super::connector::{self, ConnectError, Io, Link, Tunnel};
 use super::http1::{Exchanged, Failure};
 use super::pool::{Held, Lease, Pool};
 use super::response::{Source, UpstreamBody};
-use super::{Balance, Check, HostMode, Settings, Transport};
+use super::{Balance, Check, HostMode, Settings, Transport, http2};
 use crate::outbound::Outbound;
 
 /// A request earns this much of a retry, so that retries are never more than a fifth of what is sent, and so many at once.
@@ -200,8 +199,8 @@ impl Upstream {
                 // A protocol cannot be switched over what is shared.
                 Link::Http2(_) if switches => return Err(UpstreamError::NoUpgrade),
                 Link::Http2(sender) => {
-                    let request = for_http2(&head, body, &lease.pool.server.transport);
-                    Box::pin(send_http2(sender, request, late)).await.map(Received::Http2)
+                    let request = http2::translated(&head, body, &lease.pool.server.transport);
+                    Box::pin(http2::send(sender, request, late)).await.map(Received::Http2)
                 }
             };
             let failure = match sent {
@@ -455,8 +454,8 @@ impl Inner {
                 Ok(Exchanged::Switched(..)) | Err(_) => return Some(false),
             },
             Link::Http2(sender) => {
-                let request = for_http2(&head, body, &pool.server.transport);
-                match send_http2(sender, request, late).await {
+                let request = http2::translated(&head, body, &pool.server.transport);
+                match http2::send(sender, request, late).await {
                     Ok(response) => response.status(),
                     Err(_) => return Some(false),
                 }
@@ -471,55 +470,6 @@ fn name_of(transport: &Transport, authority: &Authority) -> String {
         Transport::Unix(path) => path.display().to_string(),
         Transport::Http | Transport::Https | Transport::H2c => authority.to_string(),
     }
-}
-
-/// HTTP/2 has the host in its target, and no framing of its own in fields (RFC 9113, sections 8.2.2 and 8.3.1).
-fn for_http2(head: &Parts, body: RequestBody, transport: &Transport) -> Request<RequestBody> {
-    let mut headers = head.headers.clone();
-    if is_grpc(headers.get(CONTENT_TYPE)) {
-        // What gRPC tells a server that its trailers will be read (HTTP/2 transport mapping, "Requests").
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-    let host = headers.remove(HOST);
-    let mut target = uri::Parts::default();
-    target.path_and_query = head.uri.path_and_query().cloned();
-    target.scheme = Some(match transport {
-        Transport::Https => Scheme::HTTPS,
-        Transport::Http | Transport::H2c | Transport::Unix(_) => Scheme::HTTP,
-    });
-    target.authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
-    let mut request = Request::new(body);
-    *request.method_mut() = head.method.clone();
-    *request.uri_mut() = Uri::from_parts(target).unwrap_or_else(|_| head.uri.clone());
-    *request.version_mut() = Version::HTTP_2;
-    *request.headers_mut() = headers;
-    request
-}
-
-/// Sends a request over a connection that it shares.
-async fn send_http2(
-    mut sender: http2::SendRequest<RequestBody>,
-    request: Request<RequestBody>,
-    late: Duration,
-) -> Result<Response<Incoming>, Failure> {
-    let progress = request.body().progress();
-    let mut failed = tokio::select! {
-        biased;
-        answer = sender.try_send_request(request) => match answer {
-            Ok(response) => return Ok(response),
-            Err(failed) => failed,
-        },
-        () = overdue(&progress, late) => return Err(Failure::Late),
-    };
-    let unsent = failed.take_message();
-    let error = failed.into_error();
-    let fault = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<BodyFault>());
-    Err(match (unsent, fault) {
-        (Some(unsent), _) => Failure::Unsent(Box::new(unsent.into_body()), io::Error::other(error)),
-        (None, Some(fault)) => Failure::RequestBody(*fault),
-        (None, None) if ended_early(&error) => Failure::EndedEarly(io::Error::other(error)),
-        (None, None) => Failure::Broken(io::Error::other(error)),
-    })
 }
 
 /// Whether a message is one of gRPC's.
@@ -543,29 +493,6 @@ fn is_repeatable(head: &Parts, body: &RequestBody) -> bool {
     matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS) && body.is_end_stream()
 }
 
-/// Whether a connection ended before a byte of a response.
-fn ended_early(error: &hyper::Error) -> bool {
-    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    let reset = io.is_some_and(|io| {
-        matches!(
-            io.kind(),
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted
-        )
-    });
-    reset || error.is_incomplete_message() || error.is_canceled()
-}
-
-/// Ends when nothing of the request's body has passed for that long.
-async fn overdue(progress: &Progress, bound: Duration) {
-    loop {
-        let end = progress.last() + bound;
-        if end <= Instant::now() {
-            return;
-        }
-        sleep_until(end).await;
-    }
-}
-
 fn no_response(failure: Failure) -> UpstreamError {
     match failure {
         Failure::RequestBody(fault) => UpstreamError::RequestBody(fault),
@@ -580,25 +507,6 @@ fn no_response(failure: Failure) -> UpstreamError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn over_http2_the_host_is_in_the_target() {
-        let mut request = Request::new(());
-        *request.method_mut() = Method::DELETE;
-        *request.uri_mut() = Uri::from_static("/a%2Fb?c=d");
-        let headers = request.headers_mut();
-        headers.insert(HOST, HeaderValue::from_static("Api.example:8443"));
-        headers.insert("content-type", HeaderValue::from_static("application/grpc+proto"));
-        let (head, ()) = request.into_parts();
-
-        let there = for_http2(&head, RequestBody::none(), &Transport::Https);
-        assert_eq!(there.uri().to_string(), "https://Api.example:8443/a%2Fb?c=d");
-        assert_eq!((there.version(), there.headers().get(HOST)), (Version::HTTP_2, None));
-        assert_eq!(
-            (there.method(), there.headers()[TE].as_bytes()),
-            (&Method::DELETE, &b"trailers"[..])
-        );
-    }
 
     #[test]
     fn grpc_is_known_by_its_content_type_alone() {

@@ -6,6 +6,7 @@ mod client;
 mod connector;
 mod health;
 pub mod http1;
+mod http2;
 mod pool;
 pub mod response;
 
