@@ -14,12 +14,12 @@ use crate::harness::{Config, Gate, RecordingUpstream, Redis, config};
 
 const REQUESTS: usize = 5000;
 
-/// A route for tokens and JWTs, over TLS. The upstream is `authgate echo`'s: it keeps nothing of what it was sent.
+/// Tokens and JWTs, over TLS.
 fn both(redis: &Redis, signer: &Signer) -> Config {
     config()
         .tls(&Pki::new(), &[&["localhost"]])
         .log("access = false")
-        .redis(redis)
+        .patient_redis(redis)
         .token("store = \"redis\"")
         .file("jwt.key", signer.file())
         .jwt(&format!("keys = [{}]", signer.key("jwt.key")))
@@ -65,6 +65,7 @@ fn thousands_of_requests_at_once_all_get_the_answer_that_is_theirs() {
     let gate = Gate::start(
         &both(&redis, &signer)
             .app(&upstream)
+            .with("connect_timeout = \"15s\"")
             .route("/api/*", "authenticate = [\"token\", \"jwt\"]"),
     );
     let good = signer.with(&json!({}));

@@ -103,11 +103,7 @@ fn slow_clients_hold_up_nobody_and_leave_nothing_behind() {
             .tls(&Pki::new(), &[&["localhost"]])
             .limits("header_timeout = \"3s\"")
             .limits("body_read_timeout = \"3s\"")
-            // No answer is to be lost to a machine that is busy with handshakes: how late it is, is seen below.
-            .tables(&format!(
-                "[stores.redis]\nkind = \"redis\"\nurl = \"{}\"\ntimeout = \"5s\"",
-                redis.url()
-            ))
+            .patient_redis(&redis)
             .token("cache = { entries = 0, negative_entries = 0 }")
             .app(&upstream)
             .protected("/api/*")

@@ -88,6 +88,14 @@ impl Config {
         self.tables(&format!("[stores.redis]\nkind = \"redis\"\nurl = \"{url}\"\n"))
     }
 
+    /// The same for tests that make the machine busy: no answer is lost to that.
+    pub fn patient_redis(self, redis: &Redis) -> Self {
+        let url = redis.url();
+        self.tables(&format!(
+            "[stores.redis]\nkind = \"redis\"\nurl = \"{url}\"\ntimeout = \"15s\"\n"
+        ))
+    }
+
     /// `[stores.redis]` and `[authenticators.token]` on it, without a cache.
     pub fn tokens(self, redis: &Redis) -> Self {
         self.redis(redis).token("cache = { entries = 0, negative_entries = 0 }")

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use super::wait_until;
 use super::wire::{Body, Head, Wire, WithoutLength};
 
@@ -125,6 +127,8 @@ impl RecordingUpstream {
 
     pub fn named(name: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        // A thousand connections may come at once.
+        SockRef::from(&listener).listen(4096).expect("a longer queue");
         let address = listener.local_addr().expect("bound");
         let shared = Arc::new(Shared {
             name: name.to_owned(),
