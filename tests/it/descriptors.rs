@@ -2,10 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Config, Conn, Gate, RecordingUpstream, config, get, leave_descriptors};
+use crate::harness::{Config, Conn, Gate, RecordingUpstream, config, get, leave_descriptors, wait_until};
 
 fn public(upstream: &RecordingUpstream) -> Config {
     config().server("workers = 1").app(upstream).public("/*")
+}
+
+/// Closes the connections that the gateway has to a server, and waits until it has closed them too.
+fn close(gate: &Gate, upstream: &RecordingUpstream) {
+    let before = gate.sockets();
+    upstream.close_connections();
+    wait_until("they are closed", Duration::from_secs(10), || gate.sockets() < before);
 }
 
 #[test]
@@ -38,7 +45,7 @@ fn no_descriptor_for_an_upstream_is_told_and_passes() {
     let gate = Gate::start(&public(&upstream));
     let mut conn = gate.connect();
     assert_eq!(conn.call(&get("/x")).status, 200);
-    upstream.close_connections();
+    close(&gate, &upstream);
     leave_descriptors(gate.pid(), 0);
     for _ in 0..5 {
         assert_eq!(conn.call(&get("/x")).status, 502);
@@ -67,7 +74,7 @@ fn a_server_is_not_blamed_for_what_the_gateway_lacks() {
         assert_eq!(conn.call(&get("/x")).status, 200);
     }
     assert_eq!((served(&one), served(&two)), (2, 2));
-    two.close_connections();
+    close(&gate, &two);
     // A check that is under way gives its descriptor back; from then on there is none for the next.
     for _ in 0..3 {
         leave_descriptors(gate.pid(), 0);
