@@ -8,8 +8,6 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use http::header::HeaderName;
 
-use crate::framing::grammar::run;
-
 /// The value of one credential header of a request, read once.
 #[derive(Debug)]
 pub enum Presented<'r> {
@@ -74,10 +72,10 @@ impl Words<'_> {
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = &*self.text;
         std::iter::from_fn(move || {
-            rest = &rest[run(rest, is_blank)..];
-            let (word, behind) = rest.split_at(run(rest, |byte| !is_blank(byte)));
+            let begin = rest.iter().position(|byte| !is_blank(*byte))?;
+            let (word, behind) = rest[begin..].split_at(word_length(&rest[begin..]));
             rest = behind;
-            (!word.is_empty()).then_some(word)
+            Some(word)
         })
     }
 
@@ -310,6 +308,12 @@ pub enum Unfit {
 /// Space and tab separate; so would VT and FF in Python's `bytes.split()`, but no HTTP parser lets them in.
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | 0x0B | 0x0C)
+}
+
+/// Up to the first [blank](is_blank). Credentials are long, and are searched many bytes at once.
+fn word_length(text: &[u8]) -> usize {
+    let end = memchr::memchr3(b' ', b'\t', 0x0B, text).unwrap_or(text.len());
+    memchr::memchr(0x0C, &text[..end]).unwrap_or(end)
 }
 
 fn trim(line: &[u8]) -> &[u8] {
