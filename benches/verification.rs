@@ -5,6 +5,7 @@
 //! cargo bench --bench verification
 //! ```
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,6 @@ use authgate::auth::jwt::sign::SigningKey;
 use authgate::auth::jwt::{JwtAuthenticator, Kept, KeySet, Rules, Settings, Shared, Users};
 use authgate::auth::{Authenticator, Chain, Now, Verdict, cache};
 use authgate::secret::Secret;
-use futures_util::FutureExt;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use rcgen::KeyPair;
@@ -27,6 +27,7 @@ fn main() {
 struct Bench {
     chain: Chain,
     headers: HeaderMap,
+    runtime: tokio::runtime::Runtime,
 }
 
 impl Bench {
@@ -60,20 +61,31 @@ impl Bench {
             },
             kept: Kept::default(),
         };
-        let jwt = JwtAuthenticator::new(Shared::new(settings, Arc::from([])), None, None);
+        let jwt = JwtAuthenticator::new(
+            Shared::new(settings, Arc::from([]), Arc::default()),
+            None,
+            None,
+            Rc::default(),
+        );
         let mut headers = HeaderMap::new();
         let value = HeaderValue::try_from(format!("Bearer {token}")).expect("a legal value");
         headers.insert(AUTHORIZATION, value);
         Self {
             chain: Chain::new(vec![Authenticator::Jwt(jwt).into()]),
             headers,
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .expect("a runtime"),
         }
     }
 
     fn judge(&self) -> Verdict {
-        let verdict = self.chain.authenticate(&self.headers, Now::read()).now_or_never();
+        let verdict = self
+            .runtime
+            .block_on(self.chain.authenticate(&self.headers, Now::read()));
         match verdict {
-            Some(Ok(verdict @ Verdict::Accept(_))) => verdict,
+            Ok(verdict @ Verdict::Accept(_)) => verdict,
             other => panic!("{other:?}"),
         }
     }

@@ -129,9 +129,56 @@ impl Identity {
         &self.facts
     }
 
+    /// About how much memory it takes.
+    pub fn bytes(&self) -> usize {
+        let texts = |texts: &[Text]| texts.iter().map(|text| size_of::<Text>() + text.0.len()).sum::<usize>();
+        let optional = |text: &Option<Text>| text.as_ref().map_or(0, |text| text.0.len());
+        let facts = &self.facts;
+        let values = self.fields.iter().map(|fields| {
+            let values = fields.values.iter().chain([&fields.opaque]);
+            // A value that was made of a text of its own has a count and two pointers beside it.
+            size_of::<Fields>()
+                + values
+                    .map(|value| value.as_ref().map_or(40, |value| 80 + value.len()))
+                    .sum::<usize>()
+        });
+        size_of::<Self>()
+            + facts.id.as_str().len()
+            + optional(&facts.username)
+            + optional(&facts.email)
+            + texts(&facts.groups)
+            + texts(&facts.scopes)
+            + object_bytes(&facts.claims)
+            + object_bytes(&facts.attributes)
+            + values.sum::<usize>()
+    }
+
     /// The header values for one table.
     pub fn fields(&self, table: TableId) -> Option<&Fields> {
         self.fields.get(table.index())
+    }
+}
+
+/// About how much memory an object takes beside its own place; names and values lie in the nodes of a tree.
+fn object_bytes(object: &Map<String, Value>) -> usize {
+    // A node has room for eleven of each, and may be half empty.
+    let places = object.len().next_multiple_of(11) * size_of::<(String, Value)>() * usize::from(!object.is_empty());
+    places
+        + object
+            .iter()
+            .map(|(name, value)| name.len() + value_bytes(value))
+            .sum::<usize>()
+}
+
+fn value_bytes(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(elements) => elements
+            .iter()
+            .map(|element| size_of::<Value>() + value_bytes(element))
+            .sum(),
+        Value::Object(object) => object_bytes(object),
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::auth::flights::Turns;
+use crate::auth::generations::Generations;
 use crate::auth::jwt::{self, JwtAuthenticator, Users};
 use crate::auth::store::{self, Store};
 use crate::auth::token::{self, TokenAuthenticator};
@@ -16,6 +18,7 @@ use crate::proxy::routes::{Place, RouteId, RouteTable};
 use crate::proxy::{Bounds, Proxy, Route};
 use crate::server;
 use crate::slots::Slots;
+use crate::telemetry::auth::CacheMetrics;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::body::BodyBounds;
 use crate::upstream::{HostMode, Upstream};
@@ -45,6 +48,15 @@ enum SharedAuthenticator {
     Jwt(Arc<jwt::Shared>),
 }
 
+impl SharedAuthenticator {
+    fn metrics(&self) -> &CacheMetrics {
+        match self {
+            Self::Token(token) => token.metrics(),
+            Self::Jwt(jwt) => jwt.metrics(),
+        }
+    }
+}
+
 impl Parts {
     pub(super) fn new(config: Config, limits: server::Limits) -> Self {
         let identities: Arc<[IdentityTable]> = config.identities.into();
@@ -64,23 +76,28 @@ impl Parts {
         let places: Vec<Place> = config.routes.iter().map(|route| route.place.clone()).collect();
         let same = |one: RouteId, other: RouteId| same_policy(&config.routes[one.0], &config.routes[other.0]);
         let table = Arc::new(RouteTable::new(&places, same));
-        let authenticators = config
+        let generations = Arc::new(Generations::default());
+        let authenticators: BTreeMap<_, _> = config
             .authenticators
             .into_iter()
             .map(|(name, authenticator)| {
-                let tables = Arc::clone(&identities);
+                let (tables, generations) = (Arc::clone(&identities), Arc::clone(&generations));
                 let shared = match authenticator {
                     config::Authenticator::Token(settings) => {
-                        SharedAuthenticator::Token(token::Shared::new(settings, tables))
+                        SharedAuthenticator::Token(token::Shared::new(settings, tables, generations))
                     }
                     config::Authenticator::Jwt(settings) => {
-                        SharedAuthenticator::Jwt(jwt::Shared::new(settings, tables))
+                        SharedAuthenticator::Jwt(jwt::Shared::new(settings, tables, generations))
                     }
                 };
                 (name, shared)
             })
             .collect();
-        let stores: Vec<_> = config.stores.into_iter().map(store::Shared::new).collect();
+        let stores: Vec<_> = config
+            .stores
+            .into_iter()
+            .map(|settings| store::Shared::new(settings, Arc::clone(&generations)))
+            .collect();
         let mut metrics = Metrics::default();
         metrics.watch_stores(
             stores
@@ -89,6 +106,16 @@ impl Parts {
                     let probed = Arc::clone(store);
                     (Arc::from(store.name()), Box::new(move || probed.is_usable()) as _)
                 })
+                .collect(),
+        );
+        metrics.watch_auth(
+            authenticators
+                .iter()
+                .map(|(name, shared)| (Arc::clone(name), shared.metrics().clone()))
+                .collect(),
+            stores
+                .iter()
+                .map(|store| (Arc::from(store.name()), store.metrics().clone()))
                 .collect(),
         );
         Self {
@@ -112,9 +139,10 @@ impl Parts {
     /// A worker's own authenticators: their connections to stores are nobody else's.
     pub(super) fn authenticators(&self) -> Authenticators<'_> {
         let stores: BTreeMap<&str, Rc<Store>> = self.stores.iter().map(|store| (store.name(), store.open())).collect();
+        let turns = Rc::default();
         self.authenticators
             .iter()
-            .map(|(name, shared)| (&**name, Rc::new(authenticator(shared, &stores))))
+            .map(|(name, shared)| (&**name, Rc::new(authenticator(shared, &stores, &turns))))
             .collect()
     }
 
@@ -187,7 +215,7 @@ impl Parts {
     }
 }
 
-fn authenticator(shared: &SharedAuthenticator, stores: &BTreeMap<&str, Rc<Store>>) -> Authenticator {
+fn authenticator(shared: &SharedAuthenticator, stores: &BTreeMap<&str, Rc<Store>>, turns: &Rc<Turns>) -> Authenticator {
     // The configuration names only stores that it has.
     let open = |name: &Arc<str>| Rc::clone(&stores[&**name]);
     match shared {
@@ -201,7 +229,12 @@ fn authenticator(shared: &SharedAuthenticator, stores: &BTreeMap<&str, Rc<Store>
                 Users::Store { store, .. } => Some(open(store)),
             };
             let revocation = jwt.settings().revocation.as_ref().map(open);
-            Authenticator::Jwt(JwtAuthenticator::new(Arc::clone(jwt), users, revocation))
+            Authenticator::Jwt(JwtAuthenticator::new(
+                Arc::clone(jwt),
+                users,
+                revocation,
+                Rc::clone(turns),
+            ))
         }
     }
 }

@@ -1,17 +1,24 @@
-//! What was judged lately: credential digest to verdict, bounded, in this process.
+//! What was judged lately: credential digest to verdict, bounded in number and in bytes, in this process.
 //!
-//! Each authenticator has a cache of its own, so a digest means one thing in it. Refusals have a budget of their own and can never
-//! push out somebody who was accepted. Every hit checks the time: an entry is neither used past its `ttl` nor past the
-//! credential's own life.
+//! Each authenticator has a cache of its own, and its keys are loaded with it and never change: a digest means one thing in a cache, and
+//! needs neither name nor key generation beside it. Refusals have a budget of their own and can never push out somebody who was accepted.
+//! Every hit checks the time, and what the verdict rests on: an entry is neither used past its `ttl`, nor past the credential's own life,
+//! nor after a change in a store that it was read from.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
+use super::generations::{Generations, Rests};
 use super::{Judged, Now};
 use crate::credential::Refusal;
 use crate::identity::Identity;
+use crate::telemetry::auth::CacheMetrics;
+
+/// What an accepted credential weighs at least, in bytes; `entries` of this weight are what a cache holds.
+const LEAST_WEIGHT: usize = 1024;
 
 /// Bounds of a cache; `entries` 0 switches a half of it off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +60,7 @@ impl Validity {
         until_ms: i64::MAX,
     };
 
-    fn holds(self, now: Now) -> bool {
+    pub(super) fn holds(self, now: Now) -> bool {
         self.from_ms <= now.unix_ms && now.unix_ms < self.until_ms
     }
 }
@@ -65,8 +72,10 @@ pub type Key = [u8; 32];
 #[derive(Debug)]
 pub struct VerdictCache {
     settings: Settings,
-    accepted: Option<Cache<Key, Accepted>>,
+    accepted: Option<Cache<Key, Accepted, Weight>>,
     refused: Option<Cache<Key, Refused>>,
+    generations: Arc<Generations>,
+    metrics: CacheMetrics,
 }
 
 #[derive(Debug, Clone)]
@@ -75,47 +84,114 @@ struct Accepted {
     validity: Validity,
     /// Milliseconds on the clock of [`Now::uptime_ms`].
     until: u64,
+    weight: u32,
+    rests: Rests,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Refused {
     refusal: Refusal,
     until: u64,
+    rests: Rests,
+}
+
+/// An entry weighs what it holds, and never less than [`LEAST_WEIGHT`]: so one bound holds for entries and for bytes.
+#[derive(Debug, Clone, Copy)]
+struct Weight;
+
+impl Weighter<Key, Accepted> for Weight {
+    fn weight(&self, _: &Key, accepted: &Accepted) -> u64 {
+        u64::from(accepted.weight)
+    }
+}
+
+fn weight(identity: &Identity) -> u32 {
+    let bytes = size_of::<(Key, Accepted)>() + identity.bytes();
+    u32::try_from(bytes.max(LEAST_WEIGHT)).unwrap_or(u32::MAX)
+}
+
+fn bounded(entries: usize) -> Option<Cache<Key, Accepted, Weight>> {
+    let bytes = u64::try_from(entries.saturating_mul(LEAST_WEIGHT)).unwrap_or(u64::MAX);
+    let options = OptionsBuilder::new()
+        .estimated_items_capacity(entries)
+        .weight_capacity(bytes)
+        .build()
+        .ok()?;
+    Some(Cache::with_options(
+        options,
+        Weight,
+        DefaultHashBuilder::default(),
+        quick_cache::sync::DefaultLifecycle::default(),
+    ))
 }
 
 impl VerdictCache {
-    /// An empty cache.
-    pub fn new(settings: Settings) -> Self {
+    /// An empty cache. What its verdicts rest on is counted in `generations`.
+    pub fn new(settings: Settings, generations: Arc<Generations>) -> Self {
         let on = |entries: usize, ttl: Duration| entries > 0 && !ttl.is_zero();
         Self {
             settings,
-            accepted: on(settings.entries, settings.ttl).then(|| Cache::new(settings.entries)),
+            accepted: on(settings.entries, settings.ttl)
+                .then(|| bounded(settings.entries))
+                .flatten(),
             refused: on(settings.negative_entries, settings.negative_ttl)
                 .then(|| Cache::new(settings.negative_entries)),
+            generations,
+            metrics: CacheMetrics::default(),
         }
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &CacheMetrics {
+        &self.metrics
+    }
+
+    /// Whether nobody who is accepted is remembered: then every request is to be asked for by itself.
+    pub fn is_off(&self) -> bool {
+        self.accepted.is_none()
+    }
+
+    /// Whether a verdict may still be used.
+    pub fn holds(&self, judged: &Judged, rests: &Rests, now: Now) -> bool {
+        self.generations.hold(rests)
+            && match judged {
+                Judged::Accepted { validity, .. } => validity.holds(now),
+                Judged::Refused(refusal) => !refusal.may_heal(),
+            }
     }
 
     /// The verdict that still holds.
     pub fn find(&self, key: &Key, now: Now) -> Option<Result<Arc<Identity>, Refusal>> {
+        let found = self.look_up(key, now);
+        if self.accepted.is_some() || self.refused.is_some() {
+            self.metrics.asked(found.is_some());
+        }
+        found
+    }
+
+    fn look_up(&self, key: &Key, now: Now) -> Option<Result<Arc<Identity>, Refusal>> {
         if let Some(cache) = &self.accepted
             && let Some(hit) = cache.get(key)
         {
-            if now.uptime_ms < hit.until && hit.validity.holds(now) {
+            if now.uptime_ms < hit.until && hit.validity.holds(now) && self.generations.hold(&hit.rests) {
                 return Some(Ok(hit.identity));
             }
             cache.remove(key);
         }
         let cache = self.refused.as_ref()?;
         let hit = cache.get(key)?;
-        if now.uptime_ms < hit.until {
+        if now.uptime_ms < hit.until && self.generations.hold(&hit.rests) {
             return Some(Err(hit.refusal));
         }
         cache.remove(key);
         None
     }
 
-    /// Remembers a verdict that was reached on what was known at `now`.
-    pub fn insert(&self, key: Key, judged: &Judged, now: Now) {
+    /// Remembers a verdict that was reached on what was known at `now`, unless something that it rests on has changed since.
+    pub fn insert(&self, key: Key, judged: &Judged, rests: Rests, now: Now) {
+        if !self.generations.hold(&rests) {
+            return;
+        }
         let end = |ttl: Duration| {
             now.uptime_ms
                 .saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
@@ -123,13 +199,15 @@ impl VerdictCache {
         match judged {
             Judged::Accepted { identity, validity } => {
                 if let Some(cache) = &self.accepted {
-                    let identity = Arc::clone(identity);
+                    let (weight, identity) = (weight(identity), Arc::clone(identity));
                     cache.insert(
                         key,
                         Accepted {
                             identity,
                             validity: *validity,
                             until: end(self.settings.ttl),
+                            weight,
+                            rests,
                         },
                     );
                 }
@@ -142,6 +220,7 @@ impl VerdictCache {
                         Refused {
                             refusal: *refusal,
                             until: end(self.settings.negative_ttl),
+                            rests,
                         },
                     );
                 }
@@ -153,6 +232,7 @@ impl VerdictCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::generations::Thing;
     use crate::credential::Defect;
     use crate::identity::{Facts, UserId};
 
@@ -161,7 +241,15 @@ mod tests {
         uptime_ms: 5_000,
     };
 
+    fn cache_of(settings: Settings) -> VerdictCache {
+        VerdictCache::new(settings, Arc::default())
+    }
+
     fn accepted(validity: Validity) -> Judged {
+        accepted_with(validity, serde_json::Map::new())
+    }
+
+    fn accepted_with(validity: Validity, attributes: serde_json::Map<String, serde_json::Value>) -> Judged {
         let facts = Facts {
             authenticator: "token".into(),
             id: UserId::new("1").expect("an id"),
@@ -170,11 +258,17 @@ mod tests {
             groups: Vec::new(),
             scopes: Vec::new(),
             claims: serde_json::Map::new(),
-            attributes: serde_json::Map::new(),
+            attributes,
         };
         Judged::Accepted {
             identity: Arc::new(Identity::new(facts, &[]).expect("plain")),
             validity,
+        }
+    }
+
+    impl VerdictCache {
+        fn entries(&self) -> usize {
+            self.accepted.as_ref().map_or(0, Cache::len) + self.refused.as_ref().map_or(0, Cache::len)
         }
     }
 
@@ -187,8 +281,8 @@ mod tests {
 
     #[test]
     fn a_verdict_ends_with_its_ttl() {
-        let cache = VerdictCache::new(Settings::default());
-        cache.insert([1; 32], &accepted(Validity::ALWAYS), AT);
+        let cache = cache_of(Settings::default());
+        cache.insert([1; 32], &accepted(Validity::ALWAYS), Rests::default(), AT);
         assert!(matches!(cache.find(&[1; 32], later(59_999)), Some(Ok(_))));
         assert!(cache.find(&[1; 32], later(60_000)).is_none());
         assert!(cache.find(&[2; 32], AT).is_none());
@@ -196,18 +290,18 @@ mod tests {
 
     #[test]
     fn a_verdict_ends_with_its_credential() {
-        let cache = VerdictCache::new(Settings::default());
+        let cache = cache_of(Settings::default());
         let validity = Validity {
             from_ms: AT.unix_ms - 10,
             until_ms: AT.unix_ms + 10,
         };
         for (ms, holds) in [(9, true), (10, false), (0, false)] {
             if ms == 9 {
-                cache.insert([1; 32], &accepted(validity), AT);
+                cache.insert([1; 32], &accepted(validity), Rests::default(), AT);
             }
             assert_eq!(cache.find(&[1; 32], later(ms)).is_some(), holds, "{ms}");
         }
-        cache.insert([1; 32], &accepted(validity), AT);
+        cache.insert([1; 32], &accepted(validity), Rests::default(), AT);
         assert!(
             cache
                 .find(
@@ -224,9 +318,14 @@ mod tests {
 
     #[test]
     fn refusals_are_short_and_what_time_heals_is_not_kept() {
-        let cache = VerdictCache::new(Settings::default());
-        cache.insert([1; 32], &Judged::Refused(Refusal::TokenUnknown), AT);
-        cache.insert([2; 32], &Judged::Refused(Refusal::Jwt(Defect::NotBefore.into())), AT);
+        let cache = cache_of(Settings::default());
+        cache.insert([1; 32], &Judged::Refused(Refusal::TokenUnknown), Rests::default(), AT);
+        cache.insert(
+            [2; 32],
+            &Judged::Refused(Refusal::Jwt(Defect::NotBefore.into())),
+            Rests::default(),
+            AT,
+        );
         assert!(matches!(
             cache.find(&[1; 32], later(4_999)),
             Some(Err(Refusal::TokenUnknown))
@@ -237,22 +336,70 @@ mod tests {
 
     #[test]
     fn refusals_never_push_out_the_accepted_and_zero_is_off() {
-        let cache = VerdictCache::new(Settings {
+        let cache = cache_of(Settings {
             entries: 8,
             negative_entries: 8,
             ..Settings::default()
         });
-        cache.insert([255; 32], &accepted(Validity::ALWAYS), AT);
+        cache.insert([255; 32], &accepted(Validity::ALWAYS), Rests::default(), AT);
         for at in 0..200 {
-            cache.insert([at; 32], &Judged::Refused(Refusal::TokenUnknown), AT);
+            cache.insert([at; 32], &Judged::Refused(Refusal::TokenUnknown), Rests::default(), AT);
         }
         assert!(cache.find(&[255; 32], AT).is_some_and(|verdict| verdict.is_ok()));
-        let off = VerdictCache::new(Settings {
+        let off = cache_of(Settings {
             entries: 0,
             negative_entries: 0,
             ..Settings::default()
         });
-        off.insert([1; 32], &accepted(Validity::ALWAYS), AT);
+        off.insert([1; 32], &accepted(Validity::ALWAYS), Rests::default(), AT);
         assert!(off.find(&[1; 32], AT).is_none());
+    }
+
+    #[test]
+    fn a_verdict_ends_with_a_change_and_one_that_comes_too_late_is_not_kept() {
+        let generations = Arc::new(Generations::default());
+        let cache = VerdictCache::new(Settings::default(), Arc::clone(&generations));
+        let marked = || {
+            let mut rests = Rests::default();
+            generations.mark(&mut rests, "redis", Thing::User("1"));
+            rests
+        };
+        let refused = Judged::Refused(Refusal::TokenUnknown);
+        for judged in [accepted(Validity::ALWAYS), refused] {
+            let rests = marked();
+            cache.insert([1; 32], &judged, rests, AT);
+            assert!(cache.find(&[1; 32], AT).is_some());
+            generations.changed("redis", Thing::User("1"));
+            assert!(cache.find(&[1; 32], AT).is_none(), "{judged:?}");
+            // Its reply was under way when the change came.
+            cache.insert([1; 32], &judged, rests, AT);
+            assert_eq!(cache.entries(), 0, "{judged:?}");
+            cache.insert([1; 32], &judged, marked(), AT);
+            assert!(cache.find(&[1; 32], AT).is_some());
+            generations.changed("redis", Thing::User("1"));
+            assert!(cache.find(&[1; 32], AT).is_none());
+        }
+    }
+
+    #[test]
+    fn a_cache_is_bounded_in_bytes() {
+        let big = serde_json::Map::from_iter([("bio".to_owned(), "x".repeat(10_000).into())]);
+        let entries = 400;
+        let cache = cache_of(Settings {
+            entries,
+            ..Settings::default()
+        });
+        let fill = |judged: &Judged| {
+            for at in 0..2_000_u16 {
+                let mut key = [0; 32];
+                key[..2].copy_from_slice(&at.to_be_bytes());
+                cache.insert(key, judged, Rests::default(), AT);
+            }
+            cache.entries()
+        };
+        let small = fill(&accepted(Validity::ALWAYS));
+        assert!((entries / 2..=entries).contains(&small), "{small}");
+        let large = fill(&accepted_with(Validity::ALWAYS, big));
+        assert!((1..=entries * LEAST_WEIGHT / 10_000).contains(&large), "{large}");
     }
 }

@@ -4,6 +4,8 @@
 //! REST Framework. Beside these three there is one more end: it could not find out. That one is no verdict.
 
 pub mod cache;
+pub mod flights;
+pub mod generations;
 pub mod jwt;
 pub mod record;
 pub mod store;

@@ -5,12 +5,17 @@ use std::sync::Arc;
 
 use http::header::HeaderName;
 
+use tokio::time::{Instant, timeout_at};
+
 use super::cache::{self, Validity, VerdictCache};
-use super::store::{Store, StoreError, TokenDigest, TokenFacts, TokenFault};
+use super::flights::Flights;
+use super::generations::{Generations, Rests};
+use super::store::{Look, Store, StoreError, TokenDigest, TokenFacts, TokenFault};
 use super::{Judged, Now};
 use crate::credential::{Judge, Refusal, Shape, Words};
 use crate::identity::{Facts, Identity};
 use crate::outbound::identity::IdentityTable;
+use crate::telemetry::auth::CacheMetrics;
 
 /// What the configuration says of one token authenticator.
 #[derive(Debug, Clone)]
@@ -37,9 +42,9 @@ pub struct Shared {
 
 impl Shared {
     /// Takes the settings in. Identities get their header values for each of `tables`.
-    pub fn new(settings: Settings, tables: Arc<[IdentityTable]>) -> Arc<Self> {
+    pub fn new(settings: Settings, tables: Arc<[IdentityTable]>, generations: Arc<Generations>) -> Arc<Self> {
         Arc::new(Self {
-            cache: VerdictCache::new(settings.cache),
+            cache: VerdictCache::new(settings.cache, generations),
             settings,
             tables,
         })
@@ -49,6 +54,11 @@ impl Shared {
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
+
+    /// What its cache counts.
+    pub fn metrics(&self) -> &CacheMetrics {
+        self.cache.metrics()
+    }
 }
 
 /// One worker's authenticator.
@@ -56,12 +66,17 @@ impl Shared {
 pub struct TokenAuthenticator {
     shared: Arc<Shared>,
     store: Rc<Store>,
+    flights: Flights<(Judged, Rests)>,
 }
 
 impl TokenAuthenticator {
     /// Joins what is shared with a worker's handle on the store.
     pub fn new(shared: Arc<Shared>, store: Rc<Store>) -> Self {
-        Self { shared, store }
+        Self {
+            shared,
+            store,
+            flights: Flights::default(),
+        }
     }
 
     pub(super) fn name(&self) -> &Arc<str> {
@@ -117,12 +132,31 @@ impl TokenAuthenticator {
         if let Some(verdict) = self.shared.cache.find(digest.as_bytes(), now) {
             return Ok(verdict);
         }
-        let judged = match self.store.token(&digest).await? {
+        let deadline = Instant::now() + self.store.patience();
+        let judged = if self.shared.cache.is_off() {
+            self.ask(&digest, deadline, now).await?
+        } else {
+            let shared = self.flights.share(
+                *digest.as_bytes(),
+                || self.ask(&digest, deadline, now),
+                |(judged, rests)| self.shared.cache.holds(judged, rests, now),
+            );
+            timeout_at(deadline, shared)
+                .await
+                .map_err(|_| self.store.too_late())??
+        };
+        Ok(judged.0.into_verdict())
+    }
+
+    /// Asks the store, and remembers what it has said.
+    async fn ask(&self, digest: &TokenDigest, deadline: Instant, now: Now) -> Result<(Judged, Rests), StoreError> {
+        let mut look = Look::until(deadline);
+        let judged = match self.store.token(digest, &mut look).await? {
             None => Judged::Refused(Refusal::TokenUnknown),
             Some(facts) => self.weigh(facts, now),
         };
-        self.shared.cache.insert(*digest.as_bytes(), &judged, now);
-        Ok(judged.into_verdict())
+        self.shared.cache.insert(*digest.as_bytes(), &judged, look.rests, now);
+        Ok((judged, look.rests))
     }
 
     fn weigh(&self, facts: TokenFacts, now: Now) -> Judged {
@@ -196,10 +230,12 @@ mod tests {
         let file = folder.join("tokens.toml");
         fs::write(&file, text).expect("writable");
         let kind = store::Kind::Embedded(store::embedded::Settings { file });
-        let store = store::Shared::new(store::Settings {
+        let generations = Arc::default();
+        let of_file = store::Settings {
             name: "file".into(),
             kind,
-        });
+        };
+        let store = store::Shared::new(of_file, Arc::clone(&generations));
         let settings = Settings {
             name: "token".into(),
             schemes: vec!["Token".into(), "Key".into()],
@@ -207,7 +243,7 @@ mod tests {
             store: "file".into(),
             cache: cache::Settings::default(),
         };
-        TokenAuthenticator::new(Shared::new(settings, Arc::from([])), store.open())
+        TokenAuthenticator::new(Shared::new(settings, Arc::from([]), generations), store.open())
     }
 
     #[tokio::test]

@@ -8,16 +8,17 @@ mod http1;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_util::FutureExt;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::runtime::{Builder, Runtime};
 
 pub use self::http1::{framing, response};
 use crate::auth::jwt::keys::{Algorithm, VerificationKey};
@@ -179,9 +180,12 @@ fn whole_ms(claim: &Value) -> Option<i64> {
 }
 
 fn verdict(chain: &Chain, headers: &HeaderMap, now: Now) -> Option<Verdict> {
-    let verdict = chain.authenticate(headers, now).now_or_never();
-    verdict
-        .expect("there is no store that could be waited for")
+    thread_local! {
+        // Nothing is waited for but turns; those need a runtime all the same.
+        static RUNTIME: Runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+    }
+    RUNTIME
+        .with(|runtime| runtime.block_on(chain.authenticate(headers, now)))
         .ok()
         .filter(|verdict| !matches!(verdict, Verdict::Pass))
 }
@@ -451,9 +455,9 @@ fn relaxed() -> Rules {
 
 /// One authenticator of these rules that remembers so many verdicts.
 fn chain(rules: Rules, entries: usize) -> Chain {
-    let shared = jwt::Shared::new(settings(rules, entries), Arc::from([]));
+    let shared = jwt::Shared::new(settings(rules, entries), Arc::from([]), Arc::default());
     Chain::new(vec![
-        Authenticator::Jwt(JwtAuthenticator::new(shared, None, None)).into(),
+        Authenticator::Jwt(JwtAuthenticator::new(shared, None, None, Rc::default())).into(),
     ])
 }
 

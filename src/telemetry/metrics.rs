@@ -15,6 +15,8 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::auth::{self, CacheMetrics, StoreMetrics};
+
 /// How one request ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
@@ -151,6 +153,12 @@ impl Metrics {
         self.registry.register_collector(Box::new(Stores(stores)));
     }
 
+    /// Adds what caches and stores count, each by the name of its authenticator or store.
+    pub fn watch_auth(&mut self, caches: Vec<(Arc<str>, CacheMetrics)>, stores: Vec<(Arc<str>, StoreMetrics)>) {
+        self.registry
+            .register_collector(Box::new(auth::Parts { caches, stores }));
+    }
+
     /// One request has ended.
     pub fn request_ended(&self, labels: &RequestLabels, took: Duration) {
         self.requests.get_or_create(labels).inc();
@@ -227,6 +235,17 @@ mod tests {
     fn metrics_are_written_with_their_units_and_labels() {
         let mut metrics = Metrics::default();
         metrics.watch_stores(vec![("redis".into(), Box::new(|| false))]);
+        let (cache, store) = (CacheMetrics::default(), StoreMetrics::default());
+        metrics.watch_auth(
+            vec![("token".into(), cache.clone())],
+            vec![("redis".into(), store.clone())],
+        );
+        cache.asked(true);
+        store.looked_up(Duration::from_micros(300));
+        store.failed("store_timeout");
+        store.lags(Duration::from_micros(300));
+        store.invalidated(2);
+        store.tracks(true);
         let labels = RequestLabels {
             route: "/api/*".into(),
             outcome: "forwarded",
@@ -240,6 +259,13 @@ mod tests {
             r#"authgate_request_duration_seconds_bucket{le="0.005"} 1"#,
             r#"authgate_upstream_duration_seconds_count{upstream="app"} 1"#,
             r#"authgate_store_usable{store="redis"} 0"#,
+            r#"authgate_cache_hits_total{authenticator="token"} 1"#,
+            r#"authgate_cache_misses_total{authenticator="token"} 0"#,
+            r#"authgate_store_lookup_duration_seconds_bucket{le="0.0005",store="redis"} 1"#,
+            r#"authgate_store_errors_total{store="redis",error="store_timeout"} 1"#,
+            r#"authgate_store_invalidation_lag_seconds_count{store="redis"} 1"#,
+            r#"authgate_store_invalidations_total{store="redis"} 2"#,
+            r#"authgate_store_tracking{store="redis"} 1"#,
             "authgate_connections 0",
             "# EOF",
         ] {

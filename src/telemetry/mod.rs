@@ -1,5 +1,6 @@
 //! What this process says of itself: the log, and [`metrics`].
 
+pub mod auth;
 pub mod metrics;
 pub mod seldom;
 

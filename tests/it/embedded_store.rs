@@ -153,3 +153,37 @@ fn a_key_that_was_pasted_where_its_digest_belongs_is_not_logged() {
     // The harness looks for the key in the log.
     drop(gate);
 }
+
+#[test]
+fn a_changed_file_ends_verdicts_that_would_live_for_a_minute() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(
+        &config()
+            .tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n")
+            .file("tokens.toml", "layout = { version = 1, epoch = \"e\" }\n")
+            .token("cache = { ttl = \"60s\", negative_ttl = \"60s\" }")
+            .app(&upstream)
+            .protected("/api/*"),
+    );
+    let becomes = |status: u16| {
+        wait_until("the file is read again", Duration::from_secs(5), || {
+            gate.call(&get("/api/x").token("canary-ada")).status == status
+        });
+    };
+    let rewrite = |active: bool| {
+        let digest = authgate::auth::store::TokenDigest::of(b"canary-ada").to_hex();
+        let text = format!(
+            "layout = {{ version = 1, epoch = \"e\" }}\n[tokens.{digest}]\nuser = \"42\"\n[users.42]\nid = \"42\"\nactive = {active}\n"
+        );
+        let (fresh, file) = (gate.folder.path().join("fresh"), gate.folder.path().join("tokens.toml"));
+        std::fs::write(&fresh, text).expect("writable");
+        std::fs::rename(fresh, file).expect("writable");
+    };
+    becomes(401);
+    rewrite(true);
+    becomes(200);
+    rewrite(false);
+    becomes(401);
+    rewrite(true);
+    becomes(200);
+}

@@ -33,6 +33,7 @@ mod frames;
 mod framing;
 mod fuzzing;
 mod identity_fields;
+mod invalidation;
 mod jwt_auth;
 mod limits;
 mod load;

@@ -149,7 +149,8 @@ fn a_deleted_token_is_refused_at_once_where_the_cache_is_off() {
 fn a_cached_verdict_ends_with_its_ttl() {
     let (redis, upstream) = setup();
     let cache = "cache = { entries = 10, ttl = \"2s\", negative_entries = 10, negative_ttl = \"2s\" }";
-    let gate = Gate::start(&protected(&redis, &upstream).token(cache));
+    let untold = config().untold(&redis).app(&upstream).protected("/api/*");
+    let gate = Gate::start(&untold.token(cache));
     let status = |key: &str| gate.call(&get("/api/x").token(key)).status;
     assert_eq!((status("canary-ada"), status("canary-later")), (200, 401));
     redis.del(&Redis::token_key("canary-ada"));

@@ -2,9 +2,11 @@
 //! verdict comes from the same judgement that requests get.
 
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use super::segments::{header_as_sent, payload_as_sent};
 use super::{End, JwtAuthenticator, KeySet, Required, Rules, Settings, Signed, Users};
+use crate::auth::store::Look;
 use crate::auth::{Judged, Now};
 use crate::credential::{Defect, JwtFault, Refusal, Unfit};
 
@@ -87,7 +89,8 @@ impl JwtAuthenticator {
     /// Judges a token as requests have it judged, past every cache, and says how far it got.
     pub async fn explain(&self, token: &[u8], now: Now) -> Explanation {
         let settings = &self.shared.settings;
-        let ending = match self.weigh(token, now).await {
+        let mut look = Look::until(Instant::now() + self.patience());
+        let ending = match self.weigh(token, now, &mut look).await {
             Ok(Judged::Accepted { .. }) => Ending::Accepted,
             Ok(Judged::Refused(refusal)) | Err(End::Refused(refusal)) => Ending::Refused(refusal),
             Err(End::Unknown(error)) => Ending::Unknown(error.to_string()),

@@ -14,20 +14,25 @@ pub mod sign;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::HeaderName;
+use tokio::time::{Instant, timeout_at};
 
 use self::claims::Claims;
 use self::keys::VerificationKey;
 use self::named::NamedUser;
 use self::segments::Segments;
 pub use self::settings::{Kept, KeySet, Required, Rules, Settings, TokenType, UserIdField, Users};
-use super::cache::VerdictCache;
-use super::store::{Store, StoreError, TokenDigest};
+use super::cache::{Key, VerdictCache};
+use super::flights::{Flights, Turns};
+use super::generations::{Generations, Rests};
+use super::store::{Look, NO_STORE, Store, StoreError, TokenDigest};
 use super::{Judged, Now};
 use crate::credential::{Defect, Judge, JwtFault, Refusal, Shape, Words};
 use crate::identity::{Facts, Identity};
 use crate::outbound::identity::IdentityTable;
+use crate::telemetry::auth::CacheMetrics;
 
 /// The part that all workers share.
 #[derive(Debug)]
@@ -39,9 +44,9 @@ pub struct Shared {
 
 impl Shared {
     /// Takes the settings in. Identities get their header values for each of `tables`.
-    pub fn new(settings: Settings, tables: Arc<[IdentityTable]>) -> Arc<Self> {
+    pub fn new(settings: Settings, tables: Arc<[IdentityTable]>, generations: Arc<Generations>) -> Arc<Self> {
         Arc::new(Self {
-            cache: VerdictCache::new(settings.cache),
+            cache: VerdictCache::new(settings.cache, generations),
             settings,
             tables,
         })
@@ -51,6 +56,11 @@ impl Shared {
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
+
+    /// What its cache counts.
+    pub fn metrics(&self) -> &CacheMetrics {
+        self.cache.metrics()
+    }
 }
 
 /// One worker's authenticator.
@@ -59,6 +69,8 @@ pub struct JwtAuthenticator {
     shared: Arc<Shared>,
     users: Option<Rc<Store>>,
     revocation: Option<Rc<Store>>,
+    flights: Flights<(Judged, Rests)>,
+    turns: Rc<Turns>,
 }
 
 /// The end of a judgement that did not come to an identity.
@@ -142,12 +154,14 @@ pub fn verified_payload(settings: &Settings, token: &[u8]) -> Result<Vec<u8>, De
 }
 
 impl JwtAuthenticator {
-    /// Joins what is shared with a worker's handles on the stores that it names.
-    pub fn new(shared: Arc<Shared>, users: Option<Rc<Store>>, revocation: Option<Rc<Store>>) -> Self {
+    /// Joins what is shared with a worker's handles on the stores that it names, and its turns at verifying.
+    pub fn new(shared: Arc<Shared>, users: Option<Rc<Store>>, revocation: Option<Rc<Store>>, turns: Rc<Turns>) -> Self {
         Self {
             shared,
             users,
             revocation,
+            flights: Flights::default(),
+            turns,
         }
     }
 
@@ -190,17 +204,60 @@ impl JwtAuthenticator {
         if let Some(verdict) = self.shared.cache.find(&key, now) {
             return Ok(Some(verdict));
         }
-        let judged = match self.weigh(token, now).await {
+        self.look_up(key, token, now)
+            .await
+            .map(|judged| Some(judged.into_verdict()))
+    }
+
+    /// What is not in the cache: judged here, or by whoever has begun to judge the same token.
+    async fn look_up(&self, key: Key, token: &[u8], now: Now) -> Result<Judged, StoreError> {
+        let deadline = Instant::now() + self.patience();
+        let judged = async {
+            if self.shared.cache.is_off() {
+                return self.ask_all(key, token, deadline, now).await;
+            }
+            let good = |(judged, rests): &(Judged, Rests)| self.shared.cache.holds(judged, rests, now);
+            self.flights
+                .share(key, || self.ask_all(key, token, deadline, now), good)
+                .await
+        };
+        match timeout_at(deadline, judged).await {
+            Ok(judged) => judged.map(|(judged, _)| judged),
+            Err(_) => Err(self.slowest().map_or(StoreError::Busy, Store::too_late)),
+        }
+    }
+
+    fn slowest(&self) -> Option<&Store> {
+        let stores = self.users.iter().chain(&self.revocation);
+        stores.map(AsRef::as_ref).max_by_key(|store| store.patience())
+    }
+
+    /// How long a token may wait to be judged.
+    fn patience(&self) -> Duration {
+        self.slowest().map_or(NO_STORE, Store::patience)
+    }
+
+    /// Verifies a token when it is its turn, asks the stores, and remembers what they have come to.
+    async fn ask_all(
+        &self,
+        key: Key,
+        token: &[u8],
+        deadline: Instant,
+        now: Now,
+    ) -> Result<(Judged, Rests), StoreError> {
+        self.turns.next().await;
+        let mut look = Look::until(deadline);
+        let judged = match self.weigh(token, now, &mut look).await {
             Ok(judged) => judged,
             Err(End::Refused(refusal)) => Judged::Refused(refusal),
             Err(End::Unknown(error)) => return Err(error),
         };
-        self.shared.cache.insert(key, &judged, now);
-        Ok(Some(judged.into_verdict()))
+        self.shared.cache.insert(key, &judged, look.rests, now);
+        Ok((judged, look.rests))
     }
 
     /// The whole judgement, in the order in which SimpleJWT comes to it.
-    async fn weigh(&self, token: &[u8], now: Now) -> Result<Judged, End> {
+    async fn weigh(&self, token: &[u8], now: Now, look: &mut Look) -> Result<Judged, End> {
         let settings = &self.shared.settings;
         let Signed { segments, key } = Signed::check(settings, token)?;
         let claims = Claims::check(segments.claims()?, &settings.rules, now)?;
@@ -208,7 +265,7 @@ impl JwtAuthenticator {
         let named = claims
             .get(&settings.rules.user_id_claim)
             .map(|claim| NamedUser::from_claim(claim, &settings.users));
-        let facts = self.ask(&claims, key, named.as_ref()).await?;
+        let facts = self.ask(&claims, key, named.as_ref(), look).await?;
         if facts.jti_revoked || facts.kid_revoked || facts.user_revoked.is_some_and(|by| claims.issued_by(by)) {
             let as_access = claims.check_kind(&settings.rules, &[TokenType::Access]);
             return Err(JwtFault::Revoked(as_access.err()).into());

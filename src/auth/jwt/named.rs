@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::claims::Claims;
 use super::keys::VerificationKey;
 use super::{JwtAuthenticator, UserIdField, Users};
-use crate::auth::store::{JwtFacts, JwtQuestion, StoreError, UserKey};
+use crate::auth::store::{JwtFacts, JwtQuestion, Look, StoreError, UserKey};
 use crate::credential::Refusal;
 use crate::identity::{Facts, Text, UserId};
 
@@ -54,6 +54,7 @@ impl JwtAuthenticator {
         claims: &Claims,
         key: &VerificationKey,
         named: Option<&NamedUser>,
+        look: &mut Look,
     ) -> Result<JwtFacts, StoreError> {
         let settings = &self.shared.settings;
         let id = match named {
@@ -80,13 +81,16 @@ impl JwtAuthenticator {
         };
         match (&self.users, &self.revocation) {
             (None, None) => Ok(JwtFacts::default()),
-            (None, Some(store)) => store.jwt(revocations).await,
+            (None, Some(store)) => store.jwt(revocations, look).await,
             (Some(store), None) => {
                 let facts = store
-                    .jwt(JwtQuestion {
-                        user,
-                        ..JwtQuestion::default()
-                    })
+                    .jwt(
+                        JwtQuestion {
+                            user,
+                            ..JwtQuestion::default()
+                        },
+                        look,
+                    )
                     .await?;
                 Ok(JwtFacts {
                     user: facts.user,
@@ -94,22 +98,28 @@ impl JwtAuthenticator {
                 })
             }
             (Some(users), Some(revocation)) if Rc::ptr_eq(users, revocation) => {
-                users.jwt(JwtQuestion { user, ..revocations }).await
+                users.jwt(JwtQuestion { user, ..revocations }, look).await
             }
             (Some(users), Some(revocation)) => {
                 let user = users
-                    .jwt(JwtQuestion {
-                        user,
-                        ..JwtQuestion::default()
-                    })
+                    .jwt(
+                        JwtQuestion {
+                            user,
+                            ..JwtQuestion::default()
+                        },
+                        look,
+                    )
                     .await?
                     .user;
                 let revoked_user = by_claim.or(user.as_ref().map(|user| &user.id));
                 let facts = revocation
-                    .jwt(JwtQuestion {
-                        revoked_user,
-                        ..revocations
-                    })
+                    .jwt(
+                        JwtQuestion {
+                            revoked_user,
+                            ..revocations
+                        },
+                        look,
+                    )
                     .await?;
                 Ok(JwtFacts { user, ..facts })
             }

@@ -16,7 +16,8 @@ use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 use tracing::{error, info};
 
-use super::{JwtFacts, JwtQuestion, StoreError, TokenDigest, TokenFacts, UserKey};
+use super::{JwtFacts, JwtQuestion, Look, StoreError, TokenDigest, TokenFacts, UserKey};
+use crate::auth::generations::{Generations, Thing};
 use crate::auth::record::{Layout, TokenRecord, UserRecord};
 
 /// How often the file is looked at: a revocation is in force everywhere well within a second.
@@ -161,6 +162,7 @@ pub struct Embedded {
     file: PathBuf,
     records: ArcSwapOption<Records>,
     reached: AtomicBool,
+    generations: Arc<Generations>,
 }
 
 /// What tells one version of a file from the next.
@@ -168,12 +170,13 @@ type Stamp = (SystemTime, u64, u64);
 
 impl Embedded {
     /// Reads the file. One that cannot be read is an outage of this store, not of the gateway.
-    pub fn open(name: Arc<str>, settings: Settings) -> Self {
+    pub fn open(name: Arc<str>, settings: Settings, generations: Arc<Generations>) -> Self {
         let embedded = Self {
             name,
             file: settings.file,
             records: ArcSwapOption::empty(),
             reached: AtomicBool::new(false),
+            generations,
         };
         embedded.read();
         embedded
@@ -199,6 +202,8 @@ impl Embedded {
                 error!(store = %self.name, problem, "the store's file cannot be used; its routes answer 503");
             }
         }
+        // After the records: a verdict on the old ones has marked the old generation.
+        self.generations.changed(&self.name, Thing::Store);
     }
 
     fn stamp(&self) -> Option<Stamp> {
@@ -228,7 +233,8 @@ impl Embedded {
             .ok_or_else(|| StoreError::Unreachable(Arc::clone(&self.name)))
     }
 
-    pub(super) fn token(&self, digest: &TokenDigest) -> Result<Option<TokenFacts>, StoreError> {
+    pub(super) fn token(&self, digest: &TokenDigest, look: &mut Look) -> Result<Option<TokenFacts>, StoreError> {
+        self.generations.mark(&mut look.rests, &self.name, Thing::Store);
         let records = self.records()?;
         let Some(token) = records.tokens.get(&digest.to_hex()).cloned() else {
             return Ok(None);
@@ -242,7 +248,8 @@ impl Embedded {
         }))
     }
 
-    pub(super) fn jwt(&self, question: JwtQuestion<'_>) -> Result<JwtFacts, StoreError> {
+    pub(super) fn jwt(&self, question: JwtQuestion<'_>, look: &mut Look) -> Result<JwtFacts, StoreError> {
+        self.generations.mark(&mut look.rests, &self.name, Thing::Store);
         let records = self.records()?;
         let revoked = &records.revoked;
         let user = match question.user {
@@ -279,6 +286,10 @@ mod tests {
         1 = 1700000000
     "#;
 
+    fn look() -> Look {
+        Look::until(tokio::time::Instant::now())
+    }
+
     #[test]
     fn a_saved_file_is_read_back() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -311,18 +322,26 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tokens.toml");
         fs::write(&file, FILE).expect("writable");
-        let store = Embedded::open("file".into(), Settings { file });
-        let facts = store.token(&TokenDigest::of(b"x")).expect("usable").expect("there");
+        let store = Embedded::open("file".into(), Settings { file }, Arc::default());
+        let facts = store
+            .token(&TokenDigest::of(b"x"), &mut look())
+            .expect("usable")
+            .expect("there");
         assert_eq!(
             (facts.user.map(|user| user.active), facts.user_revoked),
             (Some(true), Some(1_700_000_000))
         );
-        assert!(store.token(&TokenDigest::of(b"y")).expect("usable").is_none());
+        assert!(
+            store
+                .token(&TokenDigest::of(b"y"), &mut look())
+                .expect("usable")
+                .is_none()
+        );
         let question = JwtQuestion {
             user: Some(UserKey::Name("ada")),
             ..JwtQuestion::default()
         };
-        let facts = store.jwt(question).expect("usable");
+        let facts = store.jwt(question, &mut look()).expect("usable");
         assert_eq!((facts.user.is_some(), facts.user_revoked), (true, Some(1_700_000_000)));
     }
 
@@ -330,9 +349,9 @@ mod tests {
     fn a_file_that_breaks_is_an_outage() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tokens.toml");
-        let store = Embedded::open("file".into(), Settings { file: file.clone() });
+        let store = Embedded::open("file".into(), Settings { file: file.clone() }, Arc::default());
         assert!(matches!(
-            store.token(&TokenDigest::of(b"x")),
+            store.token(&TokenDigest::of(b"x"), &mut look()),
             Err(StoreError::Unreachable(_))
         ));
         fs::write(&file, FILE).expect("writable");

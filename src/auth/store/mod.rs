@@ -9,11 +9,18 @@ pub mod redis;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest;
+use tokio::time::Instant;
 
+use super::generations::{Generations, Rests};
 use super::record::{BadRecord, TokenRecord, UserRecord};
 use crate::identity::UserId;
+use crate::telemetry::auth::StoreMetrics;
+
+/// How long a credential may wait to be judged where no Redis has a say.
+pub const NO_STORE: Duration = Duration::from_secs(1);
 
 /// What the configuration says of one store.
 #[derive(Debug, Clone)]
@@ -39,6 +46,7 @@ pub enum Kind {
 pub struct Shared {
     name: Arc<str>,
     part: Part,
+    metrics: StoreMetrics,
 }
 
 #[derive(Debug)]
@@ -49,17 +57,24 @@ enum Part {
 
 impl Shared {
     /// Takes the settings in. Nothing is connected and a file that cannot be read yet is no error: see [`Shared::watch`].
-    pub fn new(settings: Settings) -> Arc<Self> {
+    /// Its changes are counted in `generations`.
+    pub fn new(settings: Settings, generations: Arc<Generations>) -> Arc<Self> {
+        let (name, metrics) = (settings.name, StoreMetrics::default());
         let part = match settings.kind {
-            Kind::Redis(redis) => Part::Redis(Arc::new(redis::Shared::new(Arc::clone(&settings.name), redis))),
+            Kind::Redis(redis) => {
+                let shared = redis::Shared::new(Arc::clone(&name), redis, generations, metrics.clone());
+                Part::Redis(Arc::new(shared))
+            }
             Kind::Embedded(file) => {
-                Part::Embedded(Arc::new(embedded::Embedded::open(Arc::clone(&settings.name), file)))
+                Part::Embedded(Arc::new(embedded::Embedded::open(Arc::clone(&name), file, generations)))
             }
         };
-        Arc::new(Self {
-            name: settings.name,
-            part,
-        })
+        Arc::new(Self { name, part, metrics })
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &StoreMetrics {
+        &self.metrics
     }
 
     /// Its name in the file.
@@ -93,20 +108,50 @@ impl Shared {
 
     /// A handle for one worker, with a connection of its own.
     pub fn open(self: &Arc<Self>) -> Rc<Store> {
-        Rc::new(match &self.part {
-            Part::Redis(shared) => Store::Redis(redis::RedisStore::new(Arc::clone(shared))),
-            Part::Embedded(file) => Store::Embedded(Arc::clone(file)),
+        Rc::new(Store {
+            name: Arc::clone(&self.name),
+            handle: match &self.part {
+                Part::Redis(shared) => Handle::Redis(redis::RedisStore::new(Arc::clone(shared))),
+                Part::Embedded(file) => Handle::Embedded(Arc::clone(file)),
+            },
+            metrics: self.metrics.clone(),
         })
     }
 }
 
 /// A worker's handle on a store.
 #[derive(Debug)]
-pub enum Store {
+pub struct Store {
+    name: Arc<str>,
+    handle: Handle,
+    metrics: StoreMetrics,
+}
+
+#[derive(Debug)]
+enum Handle {
     /// Over this worker's connection.
     Redis(redis::RedisStore),
     /// From memory.
     Embedded(Arc<embedded::Embedded>),
+}
+
+/// One look at stores for one credential: until when, and what its result rests on.
+#[derive(Debug)]
+pub struct Look {
+    /// Later is too late: waiting for a turn counts too.
+    pub deadline: Instant,
+    /// Marks are added before what they are about is read.
+    pub rests: Rests,
+}
+
+impl Look {
+    /// A look that may take until then.
+    pub fn until(deadline: Instant) -> Self {
+        Self {
+            deadline,
+            rests: Rests::default(),
+        }
+    }
 }
 
 /// The name under which an opaque token is stored.
@@ -257,6 +302,9 @@ pub enum StoreError {
     /// It answered with something that is no record.
     #[error("store {0}: {1}")]
     Record(Arc<str>, BadRecord),
+    /// Nobody came to ask: too many credentials wait to be judged.
+    #[error("too many credentials wait to be judged")]
+    Busy,
 }
 
 impl StoreError {
@@ -268,31 +316,57 @@ impl StoreError {
             Self::Layout(_) => "store_layout",
             Self::Refused(..) => "store_refused",
             Self::Record(..) => "store_bad_record",
+            Self::Busy => "busy",
         }
     }
 }
 
 impl Store {
+    /// How long a credential may wait for it in all.
+    pub fn patience(&self) -> Duration {
+        match &self.handle {
+            Handle::Redis(redis) => redis.timeout(),
+            Handle::Embedded(_) => NO_STORE,
+        }
+    }
+
+    /// It has not answered within that.
+    pub fn too_late(&self) -> StoreError {
+        StoreError::Timeout(Arc::clone(&self.name))
+    }
+
     /// Looks up an opaque token, and its user.
     ///
     /// # Errors
     /// The store could not say.
-    pub async fn token(&self, digest: &TokenDigest) -> Result<Option<TokenFacts>, StoreError> {
-        match self {
-            Self::Redis(redis) => redis.token(digest).await,
-            Self::Embedded(file) => file.token(digest),
-        }
+    pub async fn token(&self, digest: &TokenDigest, look: &mut Look) -> Result<Option<TokenFacts>, StoreError> {
+        let began = Instant::now();
+        let told = match &self.handle {
+            Handle::Redis(redis) => redis.token(digest, look).await,
+            Handle::Embedded(file) => file.token(digest, look),
+        };
+        self.told(began, told)
     }
 
     /// Looks up what a JWT makes one ask.
     ///
     /// # Errors
     /// The store could not say.
-    pub async fn jwt(&self, question: JwtQuestion<'_>) -> Result<JwtFacts, StoreError> {
-        match self {
-            Self::Redis(redis) => redis.jwt(question).await,
-            Self::Embedded(file) => file.jwt(question),
+    pub async fn jwt(&self, question: JwtQuestion<'_>, look: &mut Look) -> Result<JwtFacts, StoreError> {
+        let began = Instant::now();
+        let told = match &self.handle {
+            Handle::Redis(redis) => redis.jwt(question, look).await,
+            Handle::Embedded(file) => file.jwt(question, look),
+        };
+        self.told(began, told)
+    }
+
+    fn told<T>(&self, began: Instant, told: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.metrics.looked_up(began.elapsed());
+        if let Err(error) = &told {
+            self.metrics.failed(error.label());
         }
+        told
     }
 }
 

@@ -8,7 +8,7 @@ use crate::auth::store::{Kind, Settings, embedded, redis};
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::secrets;
 
-const LATER: &[&str] = &["urls", "mode", "service", "tls", "invalidation", "digest", "seal"];
+const LATER: &[&str] = &["urls", "mode", "service", "tls", "digest", "seal"];
 const DEFAULT_PREFIX: &str = "authgate:";
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(250);
 /// What keys say where no store is meant.
@@ -90,12 +90,21 @@ fn redis(mut section: Section<'_>) -> Option<redis::Settings> {
         None => DEFAULT_PREFIX.to_owned(),
     };
     let timeout = section.duration_or("timeout", Zero::Refused, DEFAULT_TIMEOUT);
+    let choices = [
+        ("tracking", redis::Invalidation::Tracking),
+        ("off", redis::Invalidation::Off),
+    ];
+    let invalidation = section
+        .take("invalidation")
+        .and_then(|item| item.text()?.choice(&choices, &[]))
+        .unwrap_or(redis::Invalidation::Tracking);
     Some(redis::Settings {
         endpoint: endpoint?,
         username,
         password,
         prefix,
         timeout,
+        invalidation,
     })
 }
 

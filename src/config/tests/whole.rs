@@ -11,6 +11,7 @@ use super::{LEAST, good, parse};
 use crate::auth::cache;
 use crate::auth::jwt::{Kept, KeySet, TokenType, UserIdField, Users};
 use crate::auth::store::Kind;
+use crate::auth::store::redis::Invalidation;
 use crate::config::Authenticator;
 use crate::outbound::identity::CredentialMode;
 use crate::policy::Policy;
@@ -38,6 +39,7 @@ fn what_is_not_written_is_as_the_contract_says() {
         ("authgate:", Duration::from_millis(250))
     );
     assert!(redis.username.is_none() && redis.password.is_none());
+    assert_eq!(redis.invalidation, Invalidation::Tracking);
 
     let Authenticator::Token(token) = &config.authenticators["token"] else {
         panic!("another kind")
@@ -143,6 +145,7 @@ fn every_key_that_is_built_is_read() {
         panic!("another store")
     };
     assert_eq!((redis.prefix.as_str(), redis.timeout), ("x:", Duration::from_secs(1)));
+    assert_eq!(redis.invalidation, Invalidation::Off);
     assert_eq!(redis.username.as_deref(), Some("ada"));
     assert_eq!(
         redis.password.as_ref().map(|password| password.expose().as_str()),

@@ -96,6 +96,11 @@ impl Config {
         ))
     }
 
+    /// `[stores.redis]`, of whose changes nobody hears.
+    pub fn untold(self, redis: &Redis) -> Self {
+        self.redis(redis).tables("invalidation = \"off\"\n")
+    }
+
     /// `[stores.redis]` and `[authenticators.token]` on it, without a cache.
     pub fn tokens(self, redis: &Redis) -> Self {
         self.redis(redis).token("cache = { entries = 0, negative_entries = 0 }")

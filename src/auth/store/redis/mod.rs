@@ -1,8 +1,10 @@
-//! The one file of the request path that knows Redis: its connection, its deadline, the layout of its keys.
+//! The one folder of the request path that knows Redis: its connection, its deadline, the layout of its keys.
 //!
 //! Each worker has a multiplexed connection of its own, so a look-up wakes no other thread and shares its writes with its
 //! neighbours. Connecting and retrying happen beside the requests: a request waits for the first attempt of a connection, within
 //! its deadline, and fails at once while the last attempt has failed.
+
+mod tracking;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -13,14 +15,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, RedisError, Value, cmd};
-use tokio::sync::watch;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError, Value,
+    cmd,
+};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{sleep, timeout_at};
 use tracing::{debug, error, info, warn};
 
-use super::{JwtFacts, JwtQuestion, StoreError, TokenDigest, TokenFacts, UserKey};
+use super::{JwtFacts, JwtQuestion, Look, StoreError, TokenDigest, TokenFacts, UserKey};
+use crate::auth::generations::{Generations, Rests, Thing};
 use crate::auth::record::{self, BadRecord, Layout, TokenRecord};
 use crate::secret::Secret;
+use crate::telemetry::auth::StoreMetrics;
 
 /// How often the store is asked for its layout when nobody else asks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -29,6 +36,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that has answered nothing for this long while it was asked is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(1);
+
+/// How many look-ups of a worker are under way at once; the next ones wait in turn, within their deadline.
+const LOOK_UPS: usize = 64;
 
 /// What the configuration says of one Redis.
 #[derive(Debug, Clone)]
@@ -43,6 +53,17 @@ pub struct Settings {
     pub prefix: String,
     /// One deadline for connecting, waiting and answering.
     pub timeout: Duration,
+    /// How changes are heard of.
+    pub invalidation: Invalidation,
+}
+
+/// How changes of a Redis are heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Invalidation {
+    /// It tells: `CLIENT TRACKING`, of RESP3.
+    Tracking,
+    /// Not at all: verdicts live for their `ttl`.
+    Off,
 }
 
 /// A `redis://`, `rediss://` or `unix://` URL that was understood. Its `Debug` shows no password.
@@ -79,7 +100,11 @@ impl Settings {
     /// # Errors
     /// The URL names something that this build cannot reach.
     pub fn client(&self) -> redis::RedisResult<Client> {
-        let mut login = self.endpoint.0.redis_settings().clone();
+        self.client_speaking(self.endpoint.0.redis_settings().protocol())
+    }
+
+    fn client_speaking(&self, protocol: ProtocolVersion) -> redis::RedisResult<Client> {
+        let mut login = self.endpoint.0.redis_settings().clone().set_protocol(protocol);
         if let Some(username) = &self.username {
             login = login.set_username(username);
         }
@@ -141,6 +166,11 @@ impl Keys<'_> {
     pub fn revoked_kid(self, kid: &str) -> String {
         format!("{}revoked:kid:{kid}", self.prefix)
     }
+
+    /// What the names of those keys begin with that a verdict can rest on. None of them begins with another, as Redis wants it.
+    fn that_verdicts_rest_on(self) -> [String; 5] {
+        ["layout", "token:", "user:", "user-by-name:", "revoked:"].map(|name| format!("{}{name}", self.prefix))
+    }
 }
 
 /// What all workers know of one Redis.
@@ -152,6 +182,8 @@ pub struct Shared {
     epoch: OnceLock<String>,
     reached: AtomicBool,
     health: AtomicU8,
+    generations: Arc<Generations>,
+    metrics: StoreMetrics,
 }
 
 /// How the last look at the store ended; each change is one line in the log.
@@ -165,7 +197,12 @@ enum Health {
 }
 
 impl Shared {
-    pub(super) fn new(name: Arc<str>, settings: Settings) -> Self {
+    pub(super) fn new(
+        name: Arc<str>,
+        settings: Settings,
+        generations: Arc<Generations>,
+        metrics: StoreMetrics,
+    ) -> Self {
         let (reached, health) = (AtomicBool::new(false), AtomicU8::new(Health::NotAsked as u8));
         Self {
             name,
@@ -173,6 +210,8 @@ impl Shared {
             epoch: OnceLock::new(),
             reached,
             health,
+            generations,
+            metrics,
         }
     }
 
@@ -182,6 +221,10 @@ impl Shared {
 
     pub(super) fn is_usable(&self) -> bool {
         self.health.load(Ordering::Relaxed) == Health::Usable as u8
+    }
+
+    fn mark(&self, rests: &mut Rests, thing: Thing<'_>) {
+        self.generations.mark(rests, &self.name, thing);
     }
 
     /// Holds a layout record against the one that was seen first.
@@ -218,8 +261,16 @@ impl Shared {
     }
 }
 
-/// Asks for the layout now and then, for readiness and for the alarm.
+/// Looks after the store: asks for its layout, and hears of its changes.
 pub(super) async fn watch(shared: &Arc<Shared>) {
+    match shared.settings.invalidation {
+        Invalidation::Tracking => tokio::join!(watch_layout(shared), tracking::track(shared)).0,
+        Invalidation::Off => watch_layout(shared).await,
+    }
+}
+
+/// Asks for the layout now and then, for readiness and for the alarm.
+async fn watch_layout(shared: &Arc<Shared>) {
     let mut eviction_checked = false;
     let link = SharedLink::new(Arc::clone(shared));
     loop {
@@ -227,7 +278,9 @@ pub(super) async fn watch(shared: &Arc<Shared>) {
         shared.note(match &looked {
             Ok(()) => Health::Usable,
             Err(StoreError::Layout(_) | StoreError::Record(..)) => Health::NotOurs,
-            Err(StoreError::Unreachable(_) | StoreError::Timeout(_) | StoreError::Refused(..)) => Health::NotReachable,
+            Err(StoreError::Unreachable(_) | StoreError::Timeout(_) | StoreError::Refused(..) | StoreError::Busy) => {
+                Health::NotReachable
+            }
         });
         if looked.is_ok() && !eviction_checked {
             eviction_checked = true;
@@ -300,14 +353,17 @@ impl SharedLink {
 }
 
 async fn connect(settings: &Settings) -> Result<MultiplexedConnection, RedisError> {
-    // The crate's own deadlines and retries are switched off: there is one deadline, and it is ours.
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(None)
-        .set_response_timeout(None);
     settings
         .client()?
-        .get_multiplexed_async_connection_with_config(&config)
+        .get_multiplexed_async_connection_with_config(&connection_config())
         .await
+}
+
+/// The crate's own deadlines and retries are switched off: there is one deadline, and it is ours.
+fn connection_config() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None)
 }
 
 fn store_error(store: &Arc<str>, problem: &RedisError) -> StoreError {
@@ -323,6 +379,7 @@ fn store_error(store: &Arc<str>, problem: &RedisError) -> StoreError {
 pub struct RedisStore {
     shared: Arc<Shared>,
     link: Rc<Link>,
+    line: Semaphore,
 }
 
 struct Link {
@@ -359,11 +416,19 @@ impl RedisStore {
         Self {
             shared,
             link: Rc::new(link),
+            line: Semaphore::new(LOOK_UPS),
         }
     }
 
-    pub(super) async fn token(&self, digest: &TokenDigest) -> Result<Option<TokenFacts>, StoreError> {
-        let (keys, deadline) = (self.shared.settings.keys(), self.deadline());
+    pub(super) fn timeout(&self) -> Duration {
+        self.shared.settings.timeout
+    }
+
+    pub(super) async fn token(&self, digest: &TokenDigest, look: &mut Look) -> Result<Option<TokenFacts>, StoreError> {
+        let (keys, deadline) = (self.shared.settings.keys(), look.deadline);
+        let _turn = self.turn(deadline).await?;
+        self.shared.mark(&mut look.rests, Thing::Store);
+        self.shared.mark(&mut look.rests, Thing::Token(&digest.to_hex()));
         let [stored] = self.get([keys.token(digest)], deadline).await?;
         let Some(stored) = stored else {
             // "No such token" from a store that was flushed would be a refusal that nobody meant.
@@ -372,6 +437,7 @@ impl RedisStore {
         };
         let token: TokenRecord = self.parsed(record::parse("a token", &stored))?;
         let user = token.user.as_str();
+        self.shared.mark(&mut look.rests, Thing::User(user));
         let wanted = [keys.user(user), keys.revoked_user(user), keys.layout()];
         let [user, revoked, layout] = self.get(wanted, deadline).await?;
         self.shared.check_layout(layout.as_deref())?;
@@ -382,19 +448,28 @@ impl RedisStore {
         }))
     }
 
-    pub(super) async fn jwt(&self, question: JwtQuestion<'_>) -> Result<JwtFacts, StoreError> {
-        let (keys, deadline) = (self.shared.settings.keys(), self.deadline());
+    pub(super) async fn jwt(&self, question: JwtQuestion<'_>, look: &mut Look) -> Result<JwtFacts, StoreError> {
+        let (keys, deadline) = (self.shared.settings.keys(), look.deadline);
+        let _turn = self.turn(deadline).await?;
+        self.shared.mark(&mut look.rests, Thing::Store);
         let by_name;
         let user = match question.user {
             None => None,
             Some(UserKey::Id(id)) => Some(id.as_str()),
             Some(UserKey::Name(name)) => {
+                self.shared.mark(&mut look.rests, Thing::Name(name));
                 let [id] = self.get([keys.user_by_name(name)], deadline).await?;
                 by_name = id.map(|id| String::from_utf8_lossy(&id).into_owned());
                 by_name.as_deref()
             }
         };
         let revoked_user = question.revoked_user.map(|id| id.as_str()).or(user);
+        if let Some(jti) = question.jti {
+            self.shared.mark(&mut look.rests, Thing::Jti(jti));
+        }
+        for id in user.into_iter().chain(revoked_user.filter(|id| Some(*id) != user)) {
+            self.shared.mark(&mut look.rests, Thing::User(id));
+        }
         let wanted = [
             question.jti.map(|jti| keys.revoked_jti(jti)),
             question.kid.map(|kid| keys.revoked_kid(kid)),
@@ -416,8 +491,13 @@ impl RedisStore {
         parsed.map_err(|problem| StoreError::Record(Arc::clone(&self.shared.name), problem))
     }
 
-    fn deadline(&self) -> tokio::time::Instant {
-        tokio::time::Instant::now() + self.shared.settings.timeout
+    /// Waits in line, so that a flood of unknown credentials does not fill the connection.
+    async fn turn(&self, deadline: tokio::time::Instant) -> Result<Option<SemaphorePermit<'_>>, StoreError> {
+        timeout_at(deadline, self.line.acquire())
+            .await
+            // It is never closed.
+            .map(Result::ok)
+            .map_err(|_| StoreError::Timeout(Arc::clone(&self.shared.name)))
     }
 
     async fn get<const N: usize>(

@@ -1,0 +1,174 @@
+//! What caches and stores count. Each has its counters with it and knows nothing of names; `metrics` says what they are called.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Unit;
+
+/// Upper bounds of look-ups and of what a change takes to be heard of, in seconds.
+const BUCKETS: [f64; 12] = [
+    0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
+];
+
+/// Counters of one cache; copies count together.
+#[derive(Debug, Clone, Default)]
+pub struct CacheMetrics {
+    hits: Counter,
+    misses: Counter,
+}
+
+impl CacheMetrics {
+    /// A credential was looked for.
+    pub fn asked(&self, found: bool) {
+        if found { &self.hits } else { &self.misses }.inc();
+    }
+}
+
+/// Counters of one store; copies count together.
+#[derive(Debug, Clone)]
+pub struct StoreMetrics {
+    lookups: Histogram,
+    /// By label, of which there is a handful.
+    errors: Arc<Mutex<BTreeMap<&'static str, Counter>>>,
+    /// How long a change takes to be heard of.
+    lag: Histogram,
+    invalidations: Counter,
+    tracking: Gauge,
+}
+
+impl Default for StoreMetrics {
+    fn default() -> Self {
+        Self {
+            lookups: Histogram::new(BUCKETS),
+            errors: Arc::default(),
+            lag: Histogram::new(BUCKETS),
+            invalidations: Counter::default(),
+            tracking: Gauge::default(),
+        }
+    }
+}
+
+impl StoreMetrics {
+    /// A look-up has ended.
+    pub fn looked_up(&self, took: Duration) {
+        self.lookups.observe(took.as_secs_f64());
+    }
+
+    /// A look-up could not say.
+    pub fn failed(&self, error: &'static str) {
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        errors.entry(error).or_default().inc();
+    }
+
+    /// So long takes a change to be heard of.
+    pub fn lags(&self, by: Duration) {
+        self.lag.observe(by.as_secs_f64());
+    }
+
+    /// This many changes were heard of.
+    pub fn invalidated(&self, keys: usize) {
+        self.invalidations.inc_by(u64::try_from(keys).unwrap_or(u64::MAX));
+    }
+
+    /// Whether changes are heard of.
+    pub fn tracks(&self, up: bool) {
+        self.tracking.set(i64::from(up));
+    }
+}
+
+/// All caches by authenticator and all stores, for a scrape.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    pub(super) caches: Vec<(Arc<str>, CacheMetrics)>,
+    pub(super) stores: Vec<(Arc<str>, StoreMetrics)>,
+}
+
+type Label<'l> = [(&'static str, &'l str); 1];
+
+impl Parts {
+    fn of_caches(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        counter: impl Fn(&CacheMetrics) -> &Counter,
+    ) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (authenticator, cache) in &self.caches {
+            let label: Label<'_> = [("authenticator", authenticator)];
+            counter(cache).encode(family.encode_family(&label)?)?;
+        }
+        Ok(())
+    }
+
+    fn of_stores<M: EncodeMetric>(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        (name, help, unit, kind): (&str, &str, Option<&Unit>, MetricType),
+        metric: impl Fn(&StoreMetrics) -> &M,
+    ) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(name, help, unit, kind)?;
+        for (store, metrics) in &self.stores {
+            let label: Label<'_> = [("store", store)];
+            metric(metrics).encode(family.encode_family(&label)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Parts {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let to = &mut encoder;
+        self.of_caches(to, "cache_hits", "Credentials whose verdict was known", |cache| {
+            &cache.hits
+        })?;
+        self.of_caches(to, "cache_misses", "Credentials that had to be judged", |cache| {
+            &cache.misses
+        })?;
+        let (seconds, histogram) = (Some(&Unit::Seconds), MetricType::Histogram);
+        let lookups = (
+            "store_lookup_duration",
+            "From a question to a store's last answer",
+            seconds,
+            histogram,
+        );
+        self.of_stores(to, lookups, |store| &store.lookups)?;
+        let help = "Look-ups that a store could not answer";
+        let mut errors = to.encode_descriptor("store_errors", help, None, MetricType::Counter)?;
+        for (store, metrics) in &self.stores {
+            for (error, counter) in &*metrics.errors.lock().unwrap_or_else(PoisonError::into_inner) {
+                let labels = [("store", &**store), ("error", *error)];
+                counter.encode(errors.encode_family(&labels)?)?;
+            }
+        }
+        let lag = (
+            "store_invalidation_lag",
+            "The longest that a change takes to be heard of, measured four times a second",
+            seconds,
+            MetricType::Histogram,
+        );
+        self.of_stores(to, lag, |store| &store.lag)?;
+        let invalidations = (
+            "store_invalidations",
+            "Changes that were heard of",
+            None,
+            MetricType::Counter,
+        );
+        self.of_stores(to, invalidations, |store| &store.invalidations)?;
+        let tracking = (
+            "store_tracking",
+            "1 while changes of a store are heard of, 0 while verdicts live for their ttl",
+            None,
+            MetricType::Gauge,
+        );
+        self.of_stores(to, tracking, |store| &store.tracking)
+    }
+}
