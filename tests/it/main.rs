@@ -37,6 +37,7 @@ mod invalidation;
 mod jwt_auth;
 mod limits;
 mod load;
+mod misses;
 mod oracle;
 mod outage;
 mod peers;
