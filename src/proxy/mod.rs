@@ -71,7 +71,7 @@ pub struct Client {
     /// The certificate that it was shown; `None` in the clear.
     pub served: Option<Served>,
     /// The WebSocket that an HTTP/1.1 connection has become, once its 101 is out.
-    pub switched: RefCell<Option<Switched>>,
+    pub switched: RefCell<Option<Box<Switched>>>,
 }
 
 impl Client {
@@ -458,7 +458,7 @@ fn switch<G>(
     match upgrade {
         None => {
             websocket::switch_http1(&mut head);
-            client.switched.replace(Some(switched));
+            client.switched.replace(Some(Box::new(switched)));
         }
         Some(upgrade) => {
             websocket::switch_http2(&mut head);

@@ -28,7 +28,7 @@ use crate::runtime::{Alarm, Replay};
 /// What the parser may hold beyond a head of the largest size: it must never be the one to find a head too large.
 const PARSER_ROOM: usize = 16 * 1024;
 /// A connection that is silent for so long gives its buffers back. Those that are busy are never that silent.
-const REST_AFTER: Duration = Duration::from_millis(250);
+const REST_AFTER: Duration = Duration::from_millis(100);
 /// What is read at once of what ends a rest; a TLS record holds no more.
 const PIECE: usize = 16 * 1024;
 
@@ -38,7 +38,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let client = Rc::new(client);
-    let mut idle_since = Instant::now();
+    let (mut idle_since, mut rest_after) = (Instant::now(), REST_AFTER);
     loop {
         if read.is_empty() {
             match rest(&mut io, idle_since, worker).await {
@@ -48,14 +48,11 @@ where
             }
         }
         // On the heap by itself, and only while there is something to say.
-        match Box::pin(talk(io, read, idle_since, &client, worker)).await {
-            Some(Silent {
-                io: back,
-                unread,
-                since,
-            }) => (io, read, idle_since) = (back, unread, since),
-            None => return,
-        }
+        let silent = Box::pin(talk(io, read, idle_since, rest_after, &client, worker)).await;
+        let Some(silent) = silent else { return };
+        (io, read, idle_since) = (silent.io, silent.unread, silent.since);
+        // What was read and is no request yet waits with the parser.
+        rest_after = if read.is_empty() { REST_AFTER } else { Duration::MAX };
     }
 }
 
@@ -76,7 +73,14 @@ enum Ended {
 }
 
 /// Serves requests until there is silence, or the connection has ended.
-async fn talk<I>(io: I, read: Bytes, idle_since: Instant, client: &Rc<Client>, worker: &Rc<Worker>) -> Option<Silent<I>>
+async fn talk<I>(
+    io: I,
+    read: Bytes,
+    idle_since: Instant,
+    rest_after: Duration,
+    client: &Rc<Client>,
+    worker: &Rc<Worker>,
+) -> Option<Silent<I>>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -94,7 +98,7 @@ where
         .max_buf_size(limits.header_bytes + PARSER_ROOM)
         .serve_connection(io, service(worker, Rc::clone(client), &clock));
     let began = Instant::now();
-    let mut overdue = pin!(Overdue::resting(clock, &limits, REST_AFTER, began));
+    let mut overdue = pin!(Overdue::resting(clock, &limits, rest_after, began));
     let mut drain = pin!(Drain::new(worker.stage()));
     let mut told = false;
     let ended = poll_fn(|cx| {

@@ -44,6 +44,7 @@ mod peers;
 mod policy;
 mod problem;
 mod proxying;
+mod resting;
 mod routing;
 mod slow;
 mod socket_files;
