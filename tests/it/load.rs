@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use authgate::auth::jwt::keys::Algorithm;
 use serde_json::json;
@@ -183,4 +184,45 @@ fn another_client_of_http2_is_understood_in_all_that_it_can_do() {
         "{ended:?}"
     );
     assert_eq!(upstream.calls(), calls);
+}
+
+#[test]
+fn overload_is_told_at_once_and_takes_no_memory() {
+    let upstream = RecordingUpstream::start();
+    upstream.answers(|exchange| {
+        std::thread::sleep(Duration::from_millis(20));
+        exchange.ok()
+    });
+    let gate = Gate::start(
+        &config()
+            .tls(&Pki::new(), &[&["localhost"]])
+            .log("access = false")
+            .limits("in_flight = 10")
+            .app(&upstream)
+            .public("/*"),
+    );
+    // Up to 5,000 requests are asked for at once, of which ten may be under way.
+    let flood = || {
+        let mut command = Command::new("h2load");
+        command.args(["-n", "20000", "-c", "100", "-m", "50", "-t", "1"]);
+        command.arg(format!("https://{}/x", gate.address));
+        let ended = run(command, b"");
+        let count = |class: &str| -> usize {
+            let (before, _) = ended.out.split_once(class).expect("a line of status codes");
+            let digits = before.rsplit([' ', ',']).find(|word| !word.is_empty());
+            digits.expect("a number").parse().expect("a number")
+        };
+        let (good, told) = (count(" 2xx"), count(" 5xx"));
+        assert!(
+            good > 0 && good + told == 20_000 && ended.out.contains(" 0 errored, 0 timeout"),
+            "{}",
+            ended.out
+        );
+        gate.memory()
+    };
+    let first = flood();
+    let last = (0..4).map(|_| flood()).last().unwrap_or_default();
+    println!("{first} bytes after 20,000 requests, {last} after 100,000");
+    assert!(last < first + 16 * 1024 * 1024, "{first}, {last}");
+    assert_eq!(gate.metric("authgate_requests_in_flight"), 0.0);
 }
