@@ -89,8 +89,12 @@ fn what_is_not_written_is_as_the_contract_says() {
         (Balance::LeastRequest, &HostMode::Preserve)
     );
     assert_eq!(
-        (upstream.connect_timeout, upstream.response_timeout),
-        (Duration::from_secs(2), Duration::from_mins(1))
+        (
+            upstream.connect_timeout,
+            upstream.response_timeout,
+            upstream.body_read_timeout
+        ),
+        (Duration::from_secs(2), Duration::from_mins(1), Duration::from_mins(1))
     );
 
     let route = &config.routes[0];
@@ -239,6 +243,7 @@ fn every_key_that_is_built_is_read() {
         (upstream.balance, &upstream.host),
         (Balance::RoundRobin, &HostMode::Server)
     );
+    assert_eq!(config.upstreams["app"].body_read_timeout, Duration::from_secs(3));
     assert!(matches!(&config.upstreams["other"].host, HostMode::Name(name) if name == "shop.example"));
 
     let [admin, anyone, open] = config.routes.as_slice() else {
