@@ -163,13 +163,7 @@ impl Parts {
             headers: self.limits.headers,
             in_flight: self.in_flight.clone(),
         };
-        Proxy::new(
-            routes,
-            Arc::clone(&self.table),
-            Arc::clone(&self.metrics),
-            self.log,
-            bounds,
-        )
+        Proxy::new(routes, Arc::clone(&self.table), &self.metrics, self.log, bounds)
     }
 
     fn route(

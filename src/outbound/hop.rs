@@ -44,6 +44,11 @@ pub fn strip_response(headers: &mut HeaderMap) {
     strip(headers, is_of_response);
 }
 
+/// Takes out of a response's trailers what is for this hop only, and what frames a body that is over (RFC 9110, section 6.5.1).
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    strip(trailers, |name| is_of_response(name) || *name == CONTENT_LENGTH);
+}
+
 /// Takes out what every `Connection` line names. `Host` is never taken out, whatever it says.
 pub fn strip_named(headers: &mut HeaderMap) {
     let words = |line: &http::HeaderValue| -> Vec<HeaderName> {

@@ -114,6 +114,8 @@ impl<G: Future<Output = ()> + Unpin> Body for ResponseBody<G> {
                     outcome.cut(fault.label(), fault.to_string());
                 }
                 self.cut = Some(fault);
+                // Nothing more comes of it: its place at the upstream is somebody else's.
+                self.source = Source::Own(Bytes::new());
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -121,11 +123,12 @@ impl<G: Future<Output = ()> + Unpin> Body for ResponseBody<G> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.at_end()
+        self.cut.is_none() && self.at_end()
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
+            _ if self.cut.is_some() => SizeHint::new(),
             Source::Upstream(body) => body.size_hint(),
             Source::Own(body) => SizeHint::with_exact(body.len() as u64),
         }

@@ -12,7 +12,8 @@ pub mod routes;
 pub mod websocket;
 pub mod websocket_credential;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,7 @@ use crate::path::RequestPath;
 use crate::policy::{Denied, Permit, Policy};
 use crate::slots::Slots;
 use crate::telemetry::metrics::{AuthenticationLabels, Metrics};
+use crate::telemetry::tally::Tally;
 use crate::tls::server::Served;
 use crate::upstream::body::{BodyBounds, RequestBody};
 use crate::upstream::response::UpstreamBody;
@@ -58,7 +60,7 @@ pub struct Proxy {
     nowhere: Answers,
     no_route: Arc<str>,
     hosts: LateHosts,
-    metrics: Arc<Metrics>,
+    tally: Rc<Tally>,
     log: AccessLog,
     bounds: Bounds,
 }
@@ -70,6 +72,8 @@ pub struct Client {
     pub peer: Peer,
     /// The certificate that it was shown; `None` in the clear.
     pub served: Option<Served>,
+    /// It speaks HTTP/1.0, to which the end of a connection is the end of a body that has no length.
+    pub old: Cell<bool>,
     /// The WebSocket that an HTTP/1.1 connection has become, once its 101 is out.
     pub switched: RefCell<Option<Box<Switched>>>,
 }
@@ -80,6 +84,7 @@ impl Client {
         Self {
             peer,
             served,
+            old: Cell::new(false),
             switched: RefCell::new(None),
         }
     }
@@ -139,7 +144,7 @@ impl Proxy {
     pub fn new(
         routes: Vec<Route>,
         table: Arc<RouteTable>,
-        metrics: Arc<Metrics>,
+        metrics: &Arc<Metrics>,
         log: AccessLog,
         bounds: Bounds,
     ) -> Self {
@@ -153,7 +158,7 @@ impl Proxy {
             nowhere,
             no_route: Arc::from("none"),
             hosts: LateHosts::default(),
-            metrics,
+            tally: Rc::new(Tally::new(metrics)),
             log,
             bounds,
         }
@@ -180,8 +185,9 @@ impl Proxy {
         let method = request.method().clone();
         let seen = Some((method.clone(), request.uri().clone()));
         let peer = &client.peer;
+        client.old.set(request.version() == Version::HTTP_10);
         let source = Source::of(peer, request.headers());
-        let mut outcome = Outcome::open(&self.metrics, self.log, source, seen, &self.no_route);
+        let mut outcome = Outcome::open(&self.tally, self.log, source, seen, &self.no_route);
         // Over HTTP/1 there is no gRPC, whatever a request calls itself.
         let grpc = request.version() == Version::HTTP_2 && is_grpc(request.headers().get(CONTENT_TYPE));
         let found = self.look_at(&request).and_then(|()| self.find(&request, peer));
@@ -230,7 +236,7 @@ impl Proxy {
 
     /// The answer to a head that nobody has read to its end, as bytes: there is no request that a library could answer.
     pub fn refuse_head(&self, peer: &Peer, rejection: &Rejection) -> Bytes {
-        let mut outcome = Outcome::open(&self.metrics, self.log, Source::unknown(peer), None, &self.no_route);
+        let mut outcome = Outcome::open(&self.tally, self.log, Source::unknown(peer), None, &self.no_route);
         outcome.rejected(rejection.status(&self.nowhere), rejection.label(), reason(rejection));
         reply::to_http1(&reply::reply(rejection, &self.nowhere, outcome.id()))
     }
@@ -357,7 +363,7 @@ impl Proxy {
         let outbound = Outbound::new(request, permit, origin, &route.rules);
         let answer = route.upstream.forward(outbound, route.response_timeout).await?;
         let took = sent.elapsed();
-        self.metrics.upstream_answered(route.upstream.name(), took);
+        self.tally.upstream_answered(route.upstream.name(), took);
         match answer {
             Answer::Response(mut response) => {
                 // What an upstream of HTTP/1.0 leaves open is framed anew, so that a body that is cut never looks whole.
@@ -411,7 +417,7 @@ impl Proxy {
         }
         let verdict = chain.authenticate(request.headers(), Now::read()).await;
         let count = |authenticator: &Arc<str>, outcome| {
-            self.metrics.authenticated(&AuthenticationLabels {
+            self.tally.metrics().authenticated(&AuthenticationLabels {
                 authenticator: Arc::clone(authenticator),
                 outcome,
             });

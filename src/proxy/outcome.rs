@@ -1,5 +1,6 @@
 //! [`Outcome`]: one log event and one count a request, however it ended.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use tracing::{Level, event_enabled, info};
 use crate::identity::Identity;
 use crate::outbound::forwarded::{RequestId, Source};
 use crate::slots::Slot;
-use crate::telemetry::metrics::{Metrics, RequestLabels};
+use crate::telemetry::tally::Tally;
 
 /// What is written of requests.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +24,7 @@ pub struct AccessLog {
 /// The story of one request. It is told when it is dropped: when the response has gone out, or when nobody is left to read it.
 #[derive(Debug)]
 pub struct Outcome {
-    metrics: Arc<Metrics>,
+    tally: Rc<Tally>,
     log: AccessLog,
     started: Instant,
     source: Source,
@@ -42,15 +43,15 @@ pub struct Outcome {
 impl Outcome {
     /// A request has come, or as much of one as could be read.
     pub fn open(
-        metrics: &Arc<Metrics>,
+        tally: &Rc<Tally>,
         log: AccessLog,
         source: Source,
         request: Option<(Method, Uri)>,
         route: &Arc<str>,
     ) -> Self {
-        metrics.in_flight.inc();
+        tally.metrics().in_flight.inc();
         Self {
-            metrics: Arc::clone(metrics),
+            tally: Rc::clone(tally),
             log,
             started: Instant::now(),
             source,
@@ -132,13 +133,9 @@ impl Outcome {
 impl Drop for Outcome {
     fn drop(&mut self) {
         let took = self.started.elapsed();
-        self.metrics.in_flight.dec();
-        let labels = RequestLabels {
-            route: Arc::clone(&self.route),
-            outcome: self.label,
-            status: self.status_class(),
-        };
-        self.metrics.request_ended(&labels, took);
+        self.tally.metrics().in_flight.dec();
+        self.tally
+            .request_ended(&self.route, self.label, self.status_class(), took);
         if !self.log.on || !event_enabled!(Level::INFO) {
             return;
         }

@@ -127,13 +127,21 @@ fn take_cookies(headers: &mut HeaderMap, name: &[u8], credentials: &mut Vec<Vec<
         let mut others: Vec<&[u8]> = Vec::new();
         for pair in line.as_bytes().split(|byte| *byte == b';') {
             match pair.iter().position(|byte| *byte == b'=') {
-                Some(at) if pair[..at].trim_ascii() == name => credentials.push(pair[at + 1..].trim_ascii().to_vec()),
+                Some(at) if trim(&pair[..at]) == name => credentials.push(pair[at + 1..].trim_ascii().to_vec()),
                 _ => others.push(pair),
             }
         }
         let has_ours = credentials.len() > before;
         put_back(headers, COOKIE, &line, has_ours, others.join(&b';').trim_ascii_start());
     }
+}
+
+/// Without blanks at its ends, also those that have more than seven bits: Django decodes a header as Latin-1 before it trims.
+fn trim(name: &[u8]) -> &[u8] {
+    let blank = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0x0B | 0x1C..=0x1F | 0x85 | 0xA0);
+    let begin = name.iter().position(|byte| !blank(byte)).unwrap_or(name.len());
+    let end = name.iter().rposition(|byte| !blank(byte)).map_or(begin, |at| at + 1);
+    &name[begin..end]
 }
 
 fn take_lines(headers: &mut HeaderMap, name: &HeaderName) -> Vec<HeaderValue> {

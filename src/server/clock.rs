@@ -39,8 +39,8 @@ pub(super) struct Clock {
     blocked_since: Cell<Option<Instant>>,
     /// Something was written, and not all of what is to be written is out. Only HTTP/1 says so.
     unsent: Cell<bool>,
-    /// Whoever waits for the last answer to be out.
-    waiting: RefCell<Option<Waker>>,
+    /// Whoever waits for answers to be out: no more than there are requests, and one besides.
+    waiting: RefCell<Vec<Waker>>,
 }
 
 impl Clock {
@@ -56,7 +56,7 @@ impl Clock {
             requests: Cell::new(0),
             blocked_since: Cell::new(None),
             unsent: Cell::new(false),
-            waiting: RefCell::new(None),
+            waiting: RefCell::new(Vec::new()),
         })
     }
 
@@ -76,16 +76,14 @@ impl Clock {
         if self.requests.get() == 0 {
             return self.poll_sent(cx);
         }
-        self.waiting.replace(Some(cx.waker().clone()));
-        Poll::Pending
+        self.wait(cx)
     }
 
     fn poll_sent(&self, cx: &Context<'_>) -> Poll<()> {
         if self.blocked_since.get().is_none() && !self.unsent.get() {
             return Poll::Ready(());
         }
-        self.waiting.replace(Some(cx.waker().clone()));
-        Poll::Pending
+        self.wait(cx)
     }
 
     /// What came of sending something.
@@ -118,11 +116,17 @@ impl Clock {
         self.unsent.set(true);
     }
 
+    fn wait(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
     fn wake(&self) {
         let waiting = self.waiting.take();
-        if let Some(waiting) = waiting {
-            waiting.wake();
-        }
+        waiting.into_iter().for_each(Waker::wake);
     }
 
     /// Part of a head has come, and not yet the end of it.
@@ -221,5 +225,41 @@ impl Future for Overdue {
             Phase::Blocked(since) => since + self.send,
         };
         self.alarm.poll_until(end, cx).map(|()| phase)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    struct Counts(AtomicUsize);
+
+    impl Wake for Counts {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_for_a_client_are_woken() {
+        let clock = Clock::new();
+        let counts: Vec<_> = (0..3).map(|_| Arc::new(Counts(AtomicUsize::new(0)))).collect();
+        let mut busy: Vec<_> = counts.iter().map(|_| clock.begin()).collect();
+        let _ = clock.wrote(Poll::<()>::Pending);
+        for (count, busy) in counts.iter().zip(&mut busy) {
+            let waker = Waker::from(Arc::clone(count));
+            for _ in 0..2 {
+                assert!(Pin::new(&mut *busy).poll(&mut Context::from_waker(&waker)).is_pending());
+            }
+        }
+        let _ = clock.wrote(Poll::Ready(()));
+        let woken = counts.iter().map(|count| count.0.load(Ordering::Relaxed));
+        assert_eq!(woken.collect::<Vec<_>>(), [1, 1, 1]);
+        let waker = Waker::noop();
+        assert!(Pin::new(&mut busy[0]).poll(&mut Context::from_waker(waker)).is_ready());
     }
 }

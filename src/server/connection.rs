@@ -82,7 +82,9 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
             let client = Client::new(Peer::new(node, Scheme::Http, &believed), None);
             match unless_draining(&worker, spoken(&mut stream, &limits)).await {
                 Some(Ok((Spoken::Http2, read))) => Box::pin(http2(Replay::new(stream, read), client, &worker)).await,
-                Some(Ok((Spoken::Http1, read))) => http1::serve(stream, read, client, &worker).await,
+                Some(Ok((Spoken::Http1, read))) => {
+                    http1::serve(stream, read, client, &worker, Stream::reset_when_closed).await
+                }
                 Some(Ok((Spoken::TooLittle, _))) => {
                     let words = worker.proxy().refuse_head(&client.peer, &Rejection::HeadTooSlow);
                     end(stream, Some(words), true).await;
@@ -118,7 +120,10 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
             if connection.alpn_protocol() == Some(provider::H2) {
                 Box::pin(http2(tls, client, &worker)).await;
             } else {
-                http1::serve(tls, Bytes::new(), client, &worker).await;
+                http1::serve(tls, Bytes::new(), client, &worker, |tls| {
+                    tls.get_ref().0.reset_when_closed()
+                })
+                .await;
             }
         }
     }

@@ -32,8 +32,8 @@ const REST_AFTER: Duration = Duration::from_millis(100);
 /// What is read at once of what ends a rest; a TLS record holds no more.
 const PIECE: usize = 16 * 1024;
 
-/// Serves requests until the connection ends. `read` was read of it already.
-pub(super) async fn serve<I>(mut io: I, mut read: Bytes, client: Client, worker: &Rc<Worker>)
+/// Serves requests until the connection ends. `read` was read of it already; `reset` has the connection be reset when it is closed, and not ended.
+pub(super) async fn serve<I>(mut io: I, mut read: Bytes, client: Client, worker: &Rc<Worker>, reset: fn(&I))
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -48,7 +48,7 @@ where
             }
         }
         // On the heap by itself, and only while there is something to say.
-        let silent = Box::pin(talk(io, read, idle_since, rest_after, &client, worker)).await;
+        let silent = Box::pin(talk(io, read, idle_since, rest_after, &client, worker, reset)).await;
         let Some(silent) = silent else { return };
         (io, read, idle_since) = (silent.io, silent.unread, silent.since);
         // What was read and is no request yet waits with the parser.
@@ -80,6 +80,7 @@ async fn talk<I>(
     rest_after: Duration,
     client: &Rc<Client>,
     worker: &Rc<Worker>,
+    reset: fn(&I),
 ) -> Option<Silent<I>>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -134,6 +135,11 @@ where
         (Ended::ByParser(Ok(())), Some(switched)) => {
             let read = [parts.read_buf, held.into()].concat();
             Box::pin(switched.run(Replay::new(io, read.into()))).await;
+            return None;
+        }
+        // A body was cut off whose end nothing else tells than the end of the connection.
+        (Ended::ByParser(Err(cut)), _) if cut.is_user() && client.old.get() => {
+            reset(&io.into_rest([&[], &[]]).0);
             return None;
         }
         (Ended::ByParser(ended), _) => {

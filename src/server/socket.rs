@@ -77,6 +77,18 @@ impl Stream {
         })
     }
 
+    /// Once dropped it is reset: what has not left is thrown away, and nobody can take its end for one that was meant.
+    pub(super) fn reset_when_closed(&self) {
+        let done = match self {
+            Self::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
+            // A socket file's end is only an end.
+            Self::Unix(_) => Ok(()),
+        };
+        if let Err(problem) = done {
+            debug!(%problem, "SO_LINGER");
+        }
+    }
+
     /// Takes it off this runtime.
     pub(super) fn park(self) -> io::Result<Parked> {
         Ok(match self {

@@ -159,19 +159,22 @@ impl Metrics {
             .register_collector(Box::new(auth::Parts { caches, stores }));
     }
 
-    /// One request has ended.
-    pub fn request_ended(&self, labels: &RequestLabels, took: Duration) {
-        self.requests.get_or_create(labels).inc();
+    /// The counter of requests that ended so.
+    pub fn requests_ended(&self, labels: &RequestLabels) -> Counter {
+        self.requests.get_or_create(labels).clone()
+    }
+
+    /// One request has taken so long.
+    pub fn request_took(&self, took: Duration) {
         self.request_duration.observe(took.as_secs_f64());
     }
 
-    /// One upstream has begun its response.
-    pub fn upstream_answered(&self, upstream: &Arc<str>, took: Duration) {
-        self.upstream_duration
-            .get_or_create(&UpstreamLabels {
-                upstream: Arc::clone(upstream),
-            })
-            .observe(took.as_secs_f64());
+    /// How long an upstream takes to begin its responses.
+    pub fn upstream_durations(&self, upstream: &Arc<str>) -> Histogram {
+        let labels = UpstreamLabels {
+            upstream: Arc::clone(upstream),
+        };
+        self.upstream_duration.get_or_create(&labels).clone()
     }
 
     /// One authenticator has spoken.
@@ -251,8 +254,9 @@ mod tests {
             outcome: "forwarded",
             status: "2xx",
         };
-        metrics.request_ended(&labels, Duration::from_millis(3));
-        metrics.upstream_answered(&"app".into(), Duration::from_millis(2));
+        metrics.requests_ended(&labels).inc();
+        metrics.request_took(Duration::from_millis(3));
+        metrics.upstream_durations(&"app".into()).observe(0.002);
         let text = metrics.render().expect("text");
         for line in [
             r#"authgate_requests_total{route="/api/*",outcome="forwarded",status="2xx"} 1"#,

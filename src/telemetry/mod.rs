@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod metrics;
 pub mod seldom;
+pub mod tally;
 
 use tracing::Level;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};

@@ -26,6 +26,8 @@ use crate::slots::Slot;
 const PATIENCE: Duration = Duration::from_millis(100);
 /// What holding a frame costs beside its bytes.
 const FRAME: usize = 64;
+/// A smaller piece is held by itself.
+const SMALL: usize = 4 * 1024;
 
 /// A body that is read on while nobody asks for more of it.
 pub(super) struct Ahead<B: Body<Data = Bytes>> {
@@ -109,6 +111,7 @@ impl<B: Body<Data = Bytes> + Unpin> Shared<B> {
             }
             match self.poll_body(cx) {
                 Poll::Ready(Some(frame)) => {
+                    let frame = frame.map(by_itself);
                     self.holds += cost(&frame);
                     self.held.push_back(frame);
                 }
@@ -133,6 +136,14 @@ async fn look_on<B: Body<Data = Bytes> + Unpin>(shared: Weak<RefCell<Shared<B>>>
             return;
         }
     }
+}
+
+/// A small piece may be all that is left of a large allocation; what is held is to cost what it is counted as.
+fn by_itself(frame: Frame<Bytes>) -> Frame<Bytes> {
+    frame.map_data(|data| match data.len() {
+        0..SMALL => Bytes::copy_from_slice(&data),
+        _ => data,
+    })
 }
 
 fn cost<E>(frame: &Result<Frame<Bytes>, E>) -> usize {

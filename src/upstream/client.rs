@@ -177,10 +177,7 @@ impl Upstream {
         let repeatable = !switches && is_repeatable(&head, &body);
         let late = response_timeout.unwrap_or(settings.response_timeout);
         let (mut tries, progress) = (settings.retries, body.progress());
-        let mut reuse = match repeatable {
-            true => Reuse::Any,
-            false => Reuse::IfOpen,
-        };
+        let mut reuse = Reuse::IfOpen;
         self.earn();
         loop {
             let Connected {
@@ -373,8 +370,6 @@ impl Upstream {
 /// Whether a connection may be one that was used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reuse {
-    /// Any: a request that can be repeated finds out whether it is still open.
-    Any,
     /// One of which the system says that it is open: a request that cannot be repeated would be lost on another.
     IfOpen,
     /// It is to be a new one.
@@ -391,8 +386,7 @@ struct Connected {
 impl Connected {
     fn used(pool: &Rc<Pool>, now: Instant, reuse: Reuse) -> Option<Self> {
         let (link, born) = match reuse {
-            Reuse::Any => pool.take(now, |_| true)?,
-            Reuse::IfOpen => pool.take(now, Io::is_open)?,
+            Reuse::IfOpen => pool.take(now)?,
             // Of HTTP/2 there is one connection, which knows by itself whether it is open.
             Reuse::Never => pool.take_shared(now)?,
         };

@@ -42,17 +42,15 @@ pub enum Io {
 }
 
 impl Io {
-    /// Asks the system whether the other side has not closed it. What has come is left where it is.
+    /// Asks the system whether the other side has neither closed it nor said anything.
     pub(super) fn is_open(&self) -> bool {
         let socket = match self {
             Self::Tcp(tcp) => SockRef::from(tcp),
             Self::Unix(unix) => SockRef::from(unix),
             Self::Tls(tls) => SockRef::from(tls.get_ref().0),
         };
-        match socket.peek(&mut [MaybeUninit::uninit()]) {
-            Ok(count) => count > 0,
-            Err(problem) => problem.kind() == io::ErrorKind::WouldBlock,
-        }
+        let peeked = socket.peek(&mut [MaybeUninit::uninit()]);
+        peeked.is_err_and(|nothing| nothing.kind() == io::ErrorKind::WouldBlock)
     }
 }
 

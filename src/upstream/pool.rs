@@ -48,9 +48,16 @@ struct Idle {
 }
 
 impl Idle {
-    /// Whether it can serve another request.
+    /// Whether it can serve another request. The system is asked, and not only what was heard of it: what has come meanwhile answers nothing,
+    /// and must not be taken for the answer to what is sent now.
     fn is_usable(&mut self, now: Instant) -> bool {
-        now - self.since <= LONGEST_IDLE && now - self.born <= LONGEST_LIFE && self.connection.is_quiet()
+        now - self.since <= LONGEST_IDLE && now - self.born <= LONGEST_LIFE && self.is_silent()
+    }
+
+    fn is_silent(&mut self) -> bool {
+        // TLS has things to say for itself, and they are read first.
+        let quiet = !matches!(self.connection.io(), Io::Tls(_)) || self.connection.is_quiet();
+        quiet && self.connection.io().is_open()
     }
 }
 
@@ -83,13 +90,13 @@ impl Pool {
     }
 
     /// The one that was used last and is good: the others may grow old and go. And when it was opened.
-    pub(super) fn take(&self, now: Instant, is_good: impl Fn(&Io) -> bool) -> Option<(Link, Instant)> {
+    pub(super) fn take(&self, now: Instant) -> Option<(Link, Instant)> {
         if let Some(shared) = self.take_shared(now) {
             return Some(shared);
         }
         let mut idle = self.idle.borrow_mut();
         while let Some(mut last) = idle.pop() {
-            if last.is_usable(now) && is_good(last.connection.io()) {
+            if last.is_usable(now) {
                 return Some((Link::Http1(last.connection), last.born));
             }
         }

@@ -15,6 +15,7 @@ use super::ahead::Ahead;
 use super::connector::Io;
 use super::http1;
 use super::pool::Lease;
+use crate::outbound::hop;
 use crate::runtime::Alarm;
 
 /// The body of a response. When it has come to its end, its connection goes back to its pool; dropped before, it is closed.
@@ -190,10 +191,17 @@ impl Body for Leased {
             },
             None => return Poll::Ready(None),
         };
-        let Poll::Ready(frame) = polled else {
+        let Poll::Ready(mut frame) = polled else {
+            // A server that has the request only in part may have nothing to say yet.
+            if matches!(&self.source, Some(Source::Http1(body)) if body.is_sending()) {
+                self.silence.since = None;
+            }
             return self.silence.poll(cx).map(|()| Some(Err(ResponseFault::Silent)));
         };
         self.silence.since = None;
+        if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
+            hop::strip_trailers(trailers);
+        }
         if frame.is_none() || self.is_end_stream() {
             self.give_back();
         }

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
+use crate::harness::pki::Pki;
 use crate::harness::{Config, Gate, Next, RecordingUpstream, config, get};
 
 fn public(upstream: &RecordingUpstream) -> Config {
@@ -63,5 +64,25 @@ fn an_answer_that_can_be_read_in_two_ways_is_502() {
             "{fields}"
         );
         gate.logged(&["upstream_no_response", "what came cannot be read"]);
+    }
+}
+
+#[test]
+fn a_cut_body_looks_cut_to_clients_of_http_1_0_too() {
+    let upstream = RecordingUpstream::start();
+    for config in [public(&upstream), public(&upstream).tls(&Pki::new(), &[&["localhost"]])] {
+        let gate = Gate::start(&config);
+        let ends = |answer: &str| {
+            upstream.says(answer);
+            let mut conn = gate.connect();
+            conn.send("GET /x HTTP/1.0\r\nHost: localhost\r\n\r\n");
+            conn.wire.head().unwrap().expect("a head");
+            // As the library sees it: a reset, or TLS that was not closed.
+            std::io::Read::read_to_end(&mut conn.wire.stream, &mut Vec::new()).is_ok()
+        };
+        let head = "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
+        assert!(ends(&format!("{head}4\r\nhalf\r\n0\r\n\r\n")), "a whole one ends");
+        assert!(!ends(head), "a cut one does not");
+        assert!(!ends(&format!("{head}zz\r\n")), "nor does one that is broken");
     }
 }

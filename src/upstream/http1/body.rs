@@ -69,7 +69,7 @@ enum Left {
 enum Reader<I> {
     Whole(I),
     /// The rest of the request is sent beside it.
-    Half(ReadHalf<I>, #[expect(dead_code, reason = "held for its drop")] Beside),
+    Half(ReadHalf<I>, Beside),
 }
 
 /// A task that ends with this.
@@ -120,6 +120,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
         }
     }
 
+    /// Whether the rest of the request is still being sent.
+    pub fn is_sending(&self) -> bool {
+        matches!(&self.reader, Reader::Half(_, beside) if !beside.0.is_finished())
+    }
+
     /// The connection, once the body has come to its end, if it can serve another request.
     pub fn into_connection(self) -> Option<Connection<I>> {
         // What comes behind a response answers nothing.
@@ -153,6 +158,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
         })?;
         if count >= piece {
             self.piece = (piece * 2).min(LARGEST_PIECE);
+        } else if count < piece / 8 {
+            self.piece = (piece / 2).max(PIECE);
         }
         Poll::Ready(Ok(count))
     }

@@ -196,7 +196,12 @@ fn write_head(out: &mut Vec<u8>, head: &Parts, body: &RequestBody) -> Framing {
             write_field(out, name, value);
         }
     }
-    let framing = match body.size_hint().exact() {
+    let length = if body.is_end_stream() {
+        Some(0)
+    } else {
+        body.size_hint().exact()
+    };
+    let framing = match length {
         Some(length) => {
             // Where a body is expected, its absence is said too (RFC 9110, section 8.6).
             if length > 0 || matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
