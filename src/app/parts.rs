@@ -21,7 +21,7 @@ use crate::slots::Slots;
 use crate::telemetry::auth::CacheMetrics;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::body::BodyBounds;
-use crate::upstream::{HostMode, Upstream};
+use crate::upstream::{HostMode, Resolver, Upstream};
 
 /// What all workers build their proxies of.
 #[derive(Debug)]
@@ -146,12 +146,13 @@ impl Parts {
             .collect()
     }
 
-    /// A worker's own proxy: its connections to upstreams are nobody else's.
+    /// A worker's own proxy: its connections to upstreams, and what it knows of their addresses, are nobody else's.
     pub(super) fn proxy(&self, authenticators: &Authenticators<'_>) -> Proxy {
+        let resolver = Resolver::of_system();
         let upstreams: BTreeMap<&str, Upstream> = self
             .upstreams
             .iter()
-            .map(|(name, settings)| (&**name, Upstream::new(settings.clone())))
+            .map(|(name, settings)| (&**name, Upstream::new(settings.clone(), &resolver)))
             .collect();
         let routes = self
             .routes

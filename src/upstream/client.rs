@@ -18,7 +18,8 @@ use tracing::{info, warn};
 use super::body::{BodyFault, RequestBody};
 use super::connector::{self, ConnectError, Io, Link, Tunnel};
 use super::http1::{Exchanged, Failure};
-use super::pool::{Held, Lease, Pool};
+use super::pool::{Born, Held, Lease, Pool};
+use super::resolve::Resolver;
 use super::response::{Source, UpstreamBody};
 use super::{Balance, Check, HostMode, Settings, Transport, http2};
 use crate::outbound::Outbound;
@@ -101,12 +102,13 @@ pub enum Unreadable {
 }
 
 impl Upstream {
-    /// An upstream without any connections yet.
-    pub fn new(settings: Settings) -> Self {
+    /// An upstream without any connections yet. `resolver` is its worker's.
+    pub fn new(settings: Settings, resolver: &Resolver) -> Self {
+        let (buffer, patience) = (&settings.response_buffer, settings.connect_timeout);
         let pools = settings
             .servers
             .iter()
-            .map(|server| Rc::new(Pool::new(server, settings.response_buffer.clone())))
+            .map(|server| Rc::new(Pool::new(server, buffer.clone(), resolver, patience)))
             .collect();
         Self {
             inner: Rc::new(Inner {
@@ -297,11 +299,12 @@ impl Upstream {
                 return Ok(connected);
             }
             let server = &pool.server;
-            let connecting = connector::connect(server, self.inner.settings.tls.as_ref());
             let mut is_ours = false;
-            let failed = match timeout(self.inner.settings.connect_timeout, connecting).await {
-                Ok(Ok(link)) => {
-                    let born = Instant::now();
+            let patience = self.inner.settings.connect_timeout;
+            let connecting = connector::connect(server, &pool.addresses, self.inner.settings.tls.as_ref(), patience);
+            let failed = match timeout(patience, connecting).await {
+                Ok(Ok((link, peer))) => {
+                    let born = Born::now(peer);
                     pool.share(&link, born);
                     return Ok(Connected {
                         link,
@@ -426,8 +429,9 @@ impl Inner {
     /// On a connection of its own: what a server has in its pool says nothing of whether it takes more.
     /// `None`: it could not be asked, for a reason of our own.
     async fn ask(&self, pool: &Pool, check: &Check) -> Option<bool> {
-        let link = match connector::connect(&pool.server, self.settings.tls.as_ref()).await {
-            Ok(link) => link,
+        let (tls, patience) = (self.settings.tls.as_ref(), self.settings.connect_timeout);
+        let link = match connector::connect(&pool.server, &pool.addresses, tls, patience).await {
+            Ok((link, _)) => link,
             Err(error) => return (!error.is_ours()).then_some(false),
         };
         let mut request = Request::new(RequestBody::none());

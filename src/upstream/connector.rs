@@ -2,20 +2,25 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
 use super::body::RequestBody;
+use super::resolve::{Addresses, Peer, ResolveError, bare};
 use super::{Server, Tls, Transport, http1};
 use crate::runtime::{OnThisThread, Replay};
 
@@ -26,6 +31,8 @@ const H2: &[u8] = b"h2";
 /// How much of a response an HTTP/2 server may send ahead: for each stream, and for the connection.
 const H2_STREAM_WINDOW: u32 = 256 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// How long one address has for itself before the next one is tried beside it (RFC 8305, section 5).
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// A connection whose protocol was switched, with what had been read of it before.
 pub type Tunnel = Replay<Io>;
@@ -99,9 +106,12 @@ impl AsyncWrite for Io {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// Name, TCP or TLS.
+    /// TCP or TLS.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// The host has no address that is known.
+    #[error("{0}")]
+    Resolve(#[from] ResolveError),
     /// The host cannot be a TLS server's name.
     #[error("{0} cannot be the name of a TLS server")]
     Name(String),
@@ -116,12 +126,20 @@ pub enum ConnectError {
 impl ConnectError {
     /// Whether this process lacks what a connection needs, descriptors or memory. That says nothing of the server.
     pub(super) fn is_ours(&self) -> bool {
-        let Self::Io(error) = self else { return false };
-        matches!(
-            error.raw_os_error(),
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
-        )
+        match self {
+            Self::Io(error) => is_ours(error),
+            Self::Resolve(error) => error.is_ours(),
+            Self::Name(_) | Self::NoRoots | Self::Http(_) => false,
+        }
     }
+}
+
+/// Whether the system has said that this process, or all of them, have too much already.
+pub(super) fn is_ours(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
+    )
 }
 
 /// A connection that speaks HTTP.
@@ -133,35 +151,75 @@ pub(super) enum Link {
     Http2(http2::SendRequest<RequestBody>),
 }
 
-/// Opens a connection.
-pub(super) async fn connect(server: &Server, tls: Option<&Tls>) -> Result<Link, ConnectError> {
-    let host = server.authority.host();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    let tcp = async || -> io::Result<TcpStream> {
-        let tcp = TcpStream::connect((address, server.authority.port_u16().unwrap_or(80))).await?;
-        tcp.set_nodelay(true)?;
-        Ok(tcp)
+/// Opens a connection. A look-up of the server's name is given up after `patience`.
+pub(super) async fn connect(
+    server: &Server,
+    addresses: &Addresses,
+    tls: Option<&Tls>,
+    patience: Duration,
+) -> Result<(Link, Peer), ConnectError> {
+    let tcp = async || {
+        let peers = addresses.find(patience).await?;
+        reach(addresses, &peers, server.authority.port_u16().unwrap_or(80)).await
     };
     match &server.transport {
-        Transport::Unix(path) => Ok(http1(Io::Unix(UnixStream::connect(path).await?))),
-        Transport::Http => Ok(http1(Io::Tcp(tcp().await?))),
-        Transport::H2c => start_http2(tcp().await?).await,
+        Transport::Unix(path) => Ok((http1(Io::Unix(UnixStream::connect(path).await?)), Peer::default())),
+        Transport::Http => tcp().await.map(|(tcp, peer)| (http1(Io::Tcp(tcp)), peer)),
+        Transport::H2c => {
+            let (tcp, peer) = tcp().await?;
+            Ok((start_http2(tcp).await?, peer))
+        }
         Transport::Https => {
             let tls = tls.ok_or(ConnectError::NoRoots)?;
+            let host = bare(server.authority.host());
             let name = match &tls.server_name {
                 Some(name) => name.clone(),
-                None => ServerName::try_from(address.to_owned()).map_err(|_| ConnectError::Name(address.to_owned()))?,
+                None => ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::Name(host.to_owned()))?,
             };
-            let connection = TlsConnector::from(tls.config.clone())
-                .connect(name, tcp().await?)
-                .await?;
-            if connection.get_ref().1.alpn_protocol() == Some(H2) {
-                start_http2(connection).await
+            let (tcp, peer) = tcp().await?;
+            let connection = TlsConnector::from(tls.config.clone()).connect(name, tcp).await?;
+            let link = if connection.get_ref().1.alpn_protocol() == Some(H2) {
+                start_http2(connection).await?
             } else {
-                Ok(http1(Io::Tls(Box::new(connection))))
+                http1(Io::Tls(Box::new(connection)))
+            };
+            Ok((link, peer))
+        }
+    }
+}
+
+/// Tries one address after the other, the next one where the last has failed or lets us wait; the first that answers has it.
+async fn reach(addresses: &Addresses, peers: &[Peer], port: u16) -> Result<(TcpStream, Peer), ConnectError> {
+    let mut trying = FuturesUnordered::new();
+    let mut why = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let mut left = peers.iter().filter_map(|peer| Some((*peer, peer.address?))).peekable();
+    while let Some((peer, address)) = left.next() {
+        let tcp = TcpStream::connect(SocketAddr::new(address, port));
+        trying.push(async move { (peer, address, tcp.await) });
+        loop {
+            let ended = match left.peek() {
+                Some(_) => timeout(HEAD_START, trying.next()).await,
+                None => Ok(trying.next().await),
+            };
+            match ended {
+                Ok(Some((peer, _, Ok(tcp)))) => {
+                    tcp.set_nodelay(true)?;
+                    return Ok((tcp, peer));
+                }
+                Ok(Some((_, _, Err(problem)))) if is_ours(&problem) => return Err(problem.into()),
+                Ok(Some((_, failed, Err(problem)))) => {
+                    addresses.avoid(failed);
+                    why = problem;
+                }
+                Err(_) => addresses.avoid(address),
+                Ok(None) => break,
+            }
+            if left.peek().is_some() {
+                break;
             }
         }
     }
+    Err(why.into())
 }
 
 fn http1(io: Io) -> Link {

@@ -8,6 +8,7 @@ mod health;
 pub mod http1;
 mod http2;
 mod pool;
+mod resolve;
 pub mod response;
 
 use std::path::Path;
@@ -20,6 +21,7 @@ use rustls::ClientConfig;
 pub use self::client::{Answer, Unreadable, Upstream, UpstreamError, is_grpc};
 pub use self::connector::Tunnel;
 pub use self::pool::Held;
+pub use self::resolve::Resolver;
 use crate::slots::Slots;
 
 /// What the configuration says of one upstream.

@@ -13,6 +13,7 @@ use super::body::RequestBody;
 use super::connector::{Io, Link};
 use super::health::Health;
 use super::http1::Connection;
+use super::resolve::{Addresses, Peer, Resolver};
 use super::{Buffer, Server, Transport};
 use crate::slots::Slot;
 
@@ -20,7 +21,7 @@ use crate::slots::Slot;
 const MOST_IDLE: usize = 256;
 /// A connection that was idle for longer is not used again.
 const LONGEST_IDLE: Duration = Duration::from_secs(60);
-/// A connection that is older is not used again: its server's name may have another address by now.
+/// A connection that is older is not used again: its server's name may have more addresses by now, and they get their share.
 const LONGEST_LIFE: Duration = Duration::from_secs(300);
 /// How often idle connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -28,6 +29,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// One server, and this worker's connections to it.
 pub(super) struct Pool {
     pub(super) server: Server,
+    /// Where it is.
+    pub(super) addresses: Addresses,
+    /// How long a look-up of that may take.
+    patience: Duration,
     /// `Host`, where the upstream is to read its own.
     pub(super) host: HeaderValue,
     pub(super) health: Health,
@@ -37,21 +42,43 @@ pub(super) struct Pool {
     idle: RefCell<Vec<Idle>>,
     /// Whether somebody looks after them.
     swept: Cell<bool>,
-    /// One HTTP/2 connection has room for many requests. And when it was opened.
-    shared: RefCell<Option<(http2::SendRequest<RequestBody>, Instant)>>,
+    /// One HTTP/2 connection has room for many requests.
+    shared: RefCell<Option<(http2::SendRequest<RequestBody>, Born)>>,
+}
+
+/// When a connection was opened, and where to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Born {
+    at: Instant,
+    peer: Peer,
+}
+
+impl Born {
+    /// A connection to there, just now.
+    pub(super) fn now(peer: Peer) -> Self {
+        Self {
+            at: Instant::now(),
+            peer,
+        }
+    }
+
+    /// Whether another request may go that way: the connection is young enough, and its server still there.
+    fn is_good(&mut self, now: Instant, addresses: &Addresses) -> bool {
+        now - self.at <= LONGEST_LIFE && addresses.has(&mut self.peer)
+    }
 }
 
 struct Idle {
     connection: Connection<Io>,
     since: Instant,
-    born: Instant,
+    born: Born,
 }
 
 impl Idle {
     /// Whether it can serve another request. The system is asked, and not only what was heard of it: what has come meanwhile answers nothing,
     /// and must not be taken for the answer to what is sent now.
-    fn is_usable(&mut self, now: Instant) -> bool {
-        now - self.since <= LONGEST_IDLE && now - self.born <= LONGEST_LIFE && self.is_silent()
+    fn is_usable(&mut self, now: Instant, addresses: &Addresses) -> bool {
+        now - self.since <= LONGEST_IDLE && self.born.is_good(now, addresses) && self.is_silent()
     }
 
     fn is_silent(&mut self) -> bool {
@@ -71,8 +98,11 @@ impl fmt::Debug for Pool {
 }
 
 impl Pool {
-    pub(super) fn new(server: &Server, buffer: Option<Buffer>) -> Self {
+    /// `patience`: how long a look-up of the server's name may take.
+    pub(super) fn new(server: &Server, buffer: Option<Buffer>, resolver: &Resolver, patience: Duration) -> Self {
         Self {
+            addresses: resolver.addresses(server),
+            patience,
             host: HeaderValue::try_from(host_value(server)).expect("an authority is visible ASCII"),
             server: server.clone(),
             health: Health::new(),
@@ -89,14 +119,14 @@ impl Pool {
         f64::from(self.active.get()) / f64::from(self.server.weight.max(1))
     }
 
-    /// The one that was used last and is good: the others may grow old and go. And when it was opened.
-    pub(super) fn take(&self, now: Instant) -> Option<(Link, Instant)> {
+    /// The one that was used last and is good: the others may grow old and go. And where it came from.
+    pub(super) fn take(&self, now: Instant) -> Option<(Link, Born)> {
         if let Some(shared) = self.take_shared(now) {
             return Some(shared);
         }
         let mut idle = self.idle.borrow_mut();
         while let Some(mut last) = idle.pop() {
-            if last.is_usable(now) {
+            if last.is_usable(now, &self.addresses) {
                 return Some((Link::Http1(last.connection), last.born));
             }
         }
@@ -104,10 +134,10 @@ impl Pool {
     }
 
     /// The one that requests share, where it speaks HTTP/2.
-    pub(super) fn take_shared(&self, now: Instant) -> Option<(Link, Instant)> {
+    pub(super) fn take_shared(&self, now: Instant) -> Option<(Link, Born)> {
         let mut shared = self.shared.borrow_mut();
-        let (sender, born) = shared.as_ref()?;
-        if sender.is_closed() || now - *born > LONGEST_LIFE {
+        let (sender, born) = shared.as_mut()?;
+        if sender.is_closed() || !born.is_good(now, &self.addresses) {
             // Requests that are under way keep it until they end.
             *shared = None;
             return None;
@@ -116,13 +146,14 @@ impl Pool {
     }
 
     /// A new HTTP/2 connection is for everybody at once.
-    pub(super) fn share(&self, link: &Link, born: Instant) {
+    pub(super) fn share(self: &Rc<Self>, link: &Link, born: Born) {
         if let Link::Http2(sender) = link {
             self.shared.replace(Some((sender.clone(), born)));
+            self.watch();
         }
     }
 
-    fn put(self: &Rc<Self>, connection: Connection<Io>, born: Instant) {
+    fn put(self: &Rc<Self>, connection: Connection<Io>, born: Born) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() == MOST_IDLE {
             return;
@@ -133,26 +164,34 @@ impl Pool {
             since,
             born,
         });
+        drop(idle);
+        self.watch();
+    }
+
+    fn watch(self: &Rc<Self>) {
         if !self.swept.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(self)));
         }
     }
 }
 
-/// Closes connections that their server has closed, or that are too old, as long as there are any.
+/// Closes connections that their server has closed, that are too old, or whose server has moved, as long as there are any; so long its
+/// name is asked for, whether or not there are requests.
 async fn sweep(pool: Weak<Pool>) {
     loop {
         sleep(SWEEP_EVERY).await;
         let Some(pool) = pool.upgrade() else { return };
         let now = Instant::now();
+        pool.addresses.refresh(pool.patience);
+        let shares = pool.take_shared(now).is_some();
         let mut idle = pool.idle.borrow_mut();
         idle.retain_mut(|one| {
             if now - one.since > SWEEP_EVERY {
                 one.connection.settle();
             }
-            one.is_usable(now)
+            one.is_usable(now, &pool.addresses)
         });
-        if idle.is_empty() {
+        if idle.is_empty() && !shares {
             pool.swept.set(false);
             return;
         }
@@ -176,7 +215,7 @@ fn host_value(server: &Server) -> String {
 /// A place at one server; it counts a request as long as this lives.
 pub(super) struct Lease {
     pub(super) pool: Rc<Pool>,
-    born: Instant,
+    born: Born,
     counted: Counted,
 }
 
@@ -203,8 +242,8 @@ impl fmt::Debug for Lease {
 }
 
 impl Lease {
-    /// A place for one request, on a connection that was opened then.
-    pub(super) fn new(pool: &Rc<Pool>, born: Instant) -> Self {
+    /// A place for one request, on a connection that was opened then and there.
+    pub(super) fn new(pool: &Rc<Pool>, born: Born) -> Self {
         pool.active.set(pool.active.get() + 1);
         Self {
             pool: Rc::clone(pool),

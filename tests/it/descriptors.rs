@@ -56,6 +56,24 @@ fn no_descriptor_for_an_upstream_is_told_and_passes() {
 }
 
 #[test]
+fn nor_is_there_one_to_look_a_name_up() {
+    let upstream = RecordingUpstream::start();
+    let named = ["http://app.test:80".to_owned()];
+    let gate = Gate::start(
+        &public(&upstream)
+            .upstream("named", &named)
+            .route_to("named", "/named", "public = true"),
+    );
+    let mut conn = gate.connect();
+    assert_eq!(conn.call(&get("/x")).status, 200);
+    leave_descriptors(gate.pid(), 0);
+    assert_eq!(conn.call(&get("/named")).status, 502);
+    gate.logged(&["upstream_unreachable", "could not be looked up", "open files"]);
+    leave_descriptors(gate.pid(), 100);
+    assert_eq!(conn.call(&get("/x")).status, 200);
+}
+
+#[test]
 fn a_server_is_not_blamed_for_what_the_gateway_lacks() {
     let (one, two) = (RecordingUpstream::named("1"), RecordingUpstream::named("2"));
     let config = config()
