@@ -1,5 +1,5 @@
-"""What scripts/load and scripts/soak stand on: a gateway with all that it needs beside it, on free ports and sockets of a temporary
-folder, for as long as a `with` lasts. Needs redis-server and openssl."""
+"""What scripts/load, scripts/soak and scripts/instructions stand on: a gateway with all that it needs beside it, on free ports and sockets
+of a temporary folder, for as long as a `with` lasts. Needs redis-server and openssl."""
 
 import base64
 import hashlib
@@ -54,10 +54,10 @@ def segment(data):
 
 class Stage:
     """`toml` is a gateway.toml with `{port}`, `{admin}`, `{echo}`, `{redis}` and the names in `more` to be filled in. Redis holds one
-    user with the token `key`; `mint` signs JWTs with the secret in `jwt.secret`."""
+    user with the token `key`; `mint` signs JWTs with the secret in `jwt.secret`. `under` is what runs the gateway, if not the system."""
 
-    def __init__(self, authgate, toml, **more):
-        self.authgate, self.toml, self.more = authgate.resolve(), toml, more
+    def __init__(self, authgate, toml, under=(), **more):
+        self.authgate, self.toml, self.under, self.more = authgate.resolve(), toml, under, more
         self.started = {}
 
     def __enter__(self):
@@ -102,8 +102,8 @@ class Stage:
         self.start_echo()
         wait_until(lambda: connects(socket.AF_UNIX, redis), "redis-server")
         self.fill(redis)
-        self.gate = self.start("authgate", self.authgate, "run", "--config", self.work / "gateway.toml")
-        wait_until(self.ready, "the gateway")
+        self.gate = self.start("authgate", *self.under, self.authgate, "run", "--config", self.work / "gateway.toml")
+        wait_until(self.ready, "the gateway", seconds=90 if self.under else 15)
 
     def start_echo(self):
         self.start("echo", self.authgate, "echo", "--listen", f"127.0.0.1:{self.echo}")
