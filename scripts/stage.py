@@ -91,8 +91,8 @@ class Stage:
     def build(self):
         self.port, self.admin, self.echo = free_port(), free_port(), free_port()
         redis = str(self.work / "redis.sock")
-        places = {"port": self.port, "admin": self.admin, "echo": self.echo, "redis": redis}
-        (self.work / "gateway.toml").write_text(self.toml.format(**places, **self.more))
+        self.places = {"port": self.port, "admin": self.admin, "echo": self.echo, "redis": redis}
+        (self.work / "gateway.toml").write_text(self.toml.format(**self.places, **self.more))
         self.secret, self.key = secrets.token_hex(32), "canary-" + secrets.token_hex(16)
         (self.work / "jwt.secret").write_text(self.secret)
         subprocess.run(shlex.split(SELF_SIGNED), cwd=self.work, check=True, stderr=subprocess.DEVNULL)
@@ -129,8 +129,8 @@ class Stage:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=5) as reply:
             return reply.read().decode()
 
-    def url(self, path):
-        return f"https://localhost:{self.port}{path}"
+    def url(self, path, scheme="https"):
+        return f"{scheme}://localhost:{self.port}{path}"
 
     def mint(self, **more):
         now = int(time.time())
@@ -138,9 +138,10 @@ class Stage:
         signed = segment(b'{"alg":"HS256","typ":"JWT"}') + b"." + segment(json.dumps(claims).encode())
         return (signed + b"." + segment(hmac.new(self.secret.encode(), signed, hashlib.sha256).digest())).decode()
 
-    def get(self, path, credential, timeout=5):
-        """Status and body; 0 and the reason if there is no answer at all."""
-        request = urllib.request.Request(self.url(path), headers={"Authorization": credential})
+    def get(self, path, credential, timeout=5, scheme="https", **more):
+        """Status and body; 0 and the reason if there is no answer at all. `more` are further fields."""
+        headers = {"Authorization": credential, **more} if credential else more
+        request = urllib.request.Request(self.url(path, scheme), headers=headers)
         try:
             with urllib.request.urlopen(request, context=self.context, timeout=timeout) as reply:
                 return reply.status, reply.read().decode()
