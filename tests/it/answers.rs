@@ -4,7 +4,7 @@ use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use crate::harness::pki::Pki;
-use crate::harness::{Config, Gate, Next, RecordingUpstream, config, get};
+use crate::harness::{Config, Gate, Next, RecordingUpstream, config, get, wait_until};
 
 fn public(upstream: &RecordingUpstream) -> Config {
     config().app(upstream).public("/*")
@@ -84,5 +84,44 @@ fn a_cut_body_looks_cut_to_clients_of_http_1_0_too() {
         assert!(ends(&format!("{head}4\r\nhalf\r\n0\r\n\r\n")), "a whole one ends");
         assert!(!ends(head), "a cut one does not");
         assert!(!ends(&format!("{head}zz\r\n")), "nor does one that is broken");
+    }
+}
+
+#[test]
+fn a_client_whose_answer_comes_early_sends_its_request_to_the_end() {
+    let upstream = RecordingUpstream::start();
+    upstream.answers(|mut exchange| {
+        let bodiless = exchange.head.first.contains("/204");
+        exchange.write(if bodiless {
+            "HTTP/1.1 204 No Content\r\nX-Upstream: 1\r\n\r\n"
+        } else {
+            "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Length: 2\r\n\r\nok"
+        });
+        exchange.read_body();
+        Next::Keep
+    });
+    let gate = Gate::start(&public(&upstream));
+    for target in ["/200", "/204"] {
+        let mut conn = gate.connect();
+        for at in 0..3 {
+            let before = upstream.calls();
+            let length = 4 * 1024 * 1024;
+            conn.send(format!(
+                "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+            ));
+            let reply = conn.reply();
+            assert!(reply.status < 300, "{target} {at}: {reply:?}");
+            for _ in 0..length / 65_536 {
+                conn.send(vec![b'x'; 65_536]);
+            }
+            let whole = || {
+                upstream
+                    .all()
+                    .get(before)
+                    .is_some_and(|seen| seen.body.data.len() == length)
+            };
+            wait_until("all of it has come", Duration::from_secs(10), whole);
+        }
+        assert_eq!(conn.call(&get("/200")).status, 200, "and the connection goes on");
     }
 }

@@ -72,12 +72,14 @@ enum Reader<I> {
     Half(ReadHalf<I>, Beside),
 }
 
-/// A task that ends with this.
-struct Beside(AbortHandle);
+/// A task that ends with this, unless it is let go.
+struct Beside(Option<AbortHandle>);
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }
 
@@ -106,8 +108,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
         // A server that answers before it has the whole request may not have said how much of it it will read.
         let keeps_alive = keeps_alive && sending.is_none() && deaf.is_none();
         let reader = match sending {
-            Some(sending) if !matches!(left, Left::Nothing) => beside(io, sending),
-            _ => Reader::Whole(io),
+            Some(sending) => beside(io, sending),
+            None => Reader::Whole(io),
         };
         Self {
             reader,
@@ -122,11 +124,20 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
 
     /// Whether the rest of the request is still being sent.
     pub fn is_sending(&self) -> bool {
-        matches!(&self.reader, Reader::Half(_, beside) if !beside.0.is_finished())
+        let task = match &self.reader {
+            Reader::Half(_, beside) => beside.0.as_ref(),
+            Reader::Whole(_) => None,
+        };
+        task.is_some_and(|task| !task.is_finished())
     }
 
     /// The connection, once the body has come to its end, if it can serve another request.
-    pub fn into_connection(self) -> Option<Connection<I>> {
+    ///
+    /// A request that is still being sent goes on to its end: its client has an answer, and may have other requests on the same connection.
+    pub fn into_connection(mut self) -> Option<Connection<I>> {
+        if let (Reader::Half(_, beside), Left::Nothing) = (&mut self.reader, &self.left) {
+            beside.0 = None;
+        }
         // What comes behind a response answers nothing.
         let reusable = self.keeps_alive && self.read.is_empty() && matches!(self.left, Left::Nothing);
         if !reusable {
@@ -239,7 +250,7 @@ fn beside<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sending: Sendi
             let _ = writer.shutdown().await;
         }
     });
-    Reader::Half(reader, Beside(task.abort_handle()))
+    Reader::Half(reader, Beside(Some(task.abort_handle())))
 }
 
 fn malformed(fault: Fault) -> Cut {
