@@ -7,12 +7,14 @@ use std::io;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::request::Sending;
@@ -24,6 +26,8 @@ use crate::runtime::Alarm;
 
 /// The most that is read at once; reads grow up to this while they are filled.
 const LARGEST_PIECE: usize = 128 * 1024;
+/// A server that has answered, and takes nothing of the rest of its request for so long, will take no more.
+const STUCK: Duration = Duration::from_secs(60);
 /// Most fields of trailers.
 const MOST_TRAILERS: usize = 64;
 
@@ -244,8 +248,23 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
 fn beside<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sending: Sending) -> Reader<I> {
     let (reader, mut writer): (ReadHalf<I>, WriteHalf<I>) = split(io);
     let task = spawn_local(async move {
-        if let Err(problem) = poll_fn(|cx| sending.poll(&mut writer, cx)).await {
-            debug!(?problem, "the rest of a request did not get through");
+        let (mut alarm, mut left, mut since) = (Alarm::default(), None, Instant::now());
+        let sent = poll_fn(|cx| {
+            let polled = sending.poll(&mut writer, cx).map(Some);
+            // A client that is silent has its own deadline.
+            if polled.is_pending()
+                && (sending.unsent() == 0 || left.replace(sending.unsent()) != Some(sending.unsent()))
+            {
+                since = Instant::now();
+            }
+            match polled {
+                Poll::Pending => alarm.poll_until(since + STUCK, cx).map(|()| None),
+                sent => sent,
+            }
+        });
+        let sent = sent.await;
+        if !matches!(sent, Some(Ok(()))) {
+            debug!(?sent, "the rest of a request did not get through");
             // The server is to see that there is no more, and cannot take the request for a whole one.
             let _ = writer.shutdown().await;
         }

@@ -65,6 +65,11 @@ impl Sending {
         self.begun
     }
 
+    /// Bytes that wait for the server to take them.
+    pub(super) fn unsent(&self) -> usize {
+        self.out.len() - self.written + self.data.len()
+    }
+
     /// The body, of which nothing was taken; to be asked only where no byte has left.
     pub(super) fn into_body(self) -> Option<RequestBody> {
         match self.body {
