@@ -21,6 +21,7 @@
 //! upstream       the application servers: one seam, Upstream::forward
 //! tls            both sides of TLS
 //! telemetry      the log, and every metric
+//! transfer       messages on their way through: bodies from clients, and HTTP/1 into a connection
 //! runtime        what a runtime of one thread lacks: tasks for hyper, bytes that were read too early
 //! -- 0  words and rules: pure; no async, no I/O, no clock
 //! outbound       the only request that may leave, and what it says about whom
@@ -55,4 +56,5 @@ pub mod signal;
 pub mod slots;
 pub mod telemetry;
 pub mod tls;
+pub mod transfer;
 pub mod upstream;

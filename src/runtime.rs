@@ -6,11 +6,12 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use hyper::rt::Executor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// Runs the tasks of a connection on the worker that has it.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +29,11 @@ impl<F: Future + 'static> Executor<F> for OnThisThread {
 pub struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
+    /// Ready so long after it was first asked.
+    pub fn poll_for(&mut self, time: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.get_or_insert_with(|| Box::pin(sleep(time))).as_mut().poll(cx)
+    }
+
     /// Ready once `end` has passed. It wakes whoever has asked last.
     pub fn poll_until(&mut self, end: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(end)));
@@ -62,15 +68,6 @@ impl<I> Replay<I> {
     /// `read` comes before what `io` has.
     pub fn new(io: I, read: Bytes) -> Self {
         Self { io, read }
-    }
-
-    /// The IO, and what is left of what was read, behind what was taken out of it last.
-    pub fn into_rest(self, taken: [&[u8]; 2]) -> (I, Bytes) {
-        if taken.iter().all(|taken| taken.is_empty()) {
-            return (self.io, self.read);
-        }
-        let [first, second] = taken;
-        (self.io, [first, second, &self.read].concat().into())
     }
 }
 

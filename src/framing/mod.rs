@@ -1,5 +1,7 @@
-//! How HTTP/1 frames its messages (RFC 9112): which bytes may stand where, and where a body in chunks ends. Both sides read by it: the
-//! guard what clients send, the upstream's client what servers answer.
+//! How HTTP/1 frames its messages (RFC 9112): which bytes may stand where, and where a message ends. Both sides read by it: the
+//! server what clients send, the upstream's client what servers answer.
 
+pub(crate) mod body;
 pub(crate) mod chunked;
 pub(crate) mod grammar;
+pub(crate) mod request;

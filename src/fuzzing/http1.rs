@@ -6,55 +6,95 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use http_body_util::Empty;
 use hyper::client::conn::http1 as hyper_http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::framing::body::Rest;
 use crate::framing::grammar::Fault;
-use crate::server::guard::head::Bounds;
-use crate::server::guard::scan::{Scanned, Scanner};
+use crate::framing::request::{Bounds, HeadReader};
 use crate::upstream::body::RequestBody;
 use crate::upstream::http1::{Connection, Exchanged};
 
-/// What clients send over HTTP/1: the verdict is the same however the bytes are cut, and nothing passes behind a fault.
+/// What clients send over HTTP/1: the reading is the same however the bytes are cut, and nothing is read behind a fault. Where ours reads a
+/// head, httparse reads the same.
 pub fn framing(bytes: &[u8]) {
-    let bounds = Bounds { bytes: 1024, fields: 8 };
-    let run = |cut: usize| -> (usize, Option<Option<Fault>>) {
-        let (mut scanner, mut passed) = (Scanner::new(bounds), 0);
-        for mut piece in bytes.chunks(cut) {
-            while !piece.is_empty() {
-                match scanner.scan(piece) {
-                    Scanned::All => {
-                        passed += piece.len();
-                        break;
+    let whole = requests(bytes, bytes.len().max(1));
+    for cut in [1, 2, 7] {
+        assert_eq!(requests(bytes, cut), whole, "cut into pieces of {cut}");
+    }
+}
+
+/// What was read of what a client sent.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Requests {
+    heads: Vec<(Method, Uri, HeaderMap)>,
+    bodies: Vec<Vec<u8>>,
+    /// In a head; a body whose framing breaks has no reason that anybody is told.
+    fault: Option<Option<Fault>>,
+}
+
+fn requests(bytes: &[u8], cut: usize) -> Requests {
+    let (mut reader, mut rest) = (HeadReader::new(Bounds { bytes: 1024, fields: 8 }), Rest::Nothing);
+    let (mut read, mut unread) = (Requests::default(), BytesMut::new());
+    for piece in bytes.chunks(cut) {
+        unread.extend_from_slice(piece);
+        while !unread.is_empty() {
+            if rest != Rest::Nothing {
+                match rest.take(&mut unread) {
+                    Ok(Some(data)) => read.bodies.last_mut().expect("a body").extend_from_slice(&data),
+                    Ok(None) => {}
+                    Err(_) => {
+                        read.fault = Some(None);
+                        return read;
                     }
-                    Scanned::UpTo(some, fault) => {
-                        assert!(some <= piece.len());
-                        return (passed + some, Some(fault));
-                    }
-                    Scanned::Message(some) => {
-                        passed += some;
-                        piece = &piece[some..];
-                    }
+                }
+                continue;
+            }
+            let taken = reader.read(&unread).and_then(|end| {
+                let head = end.map(|end| unread.split_to(end).freeze());
+                head.map(|head| Ok((reader.take(&head)?, head))).transpose()
+            });
+            match taken {
+                Ok(None) => break,
+                Ok(Some((head, bytes))) => {
+                    agrees(&head.request, &bytes);
+                    rest = head.rest;
+                    let (head, ()) = head.request.into_parts();
+                    read.heads.push((head.method, head.uri, head.headers));
+                    read.bodies.push(Vec::new());
+                }
+                Err(fault) => {
+                    read.fault = Some(Some(fault));
+                    return read;
                 }
             }
         }
-        assert!(!(scanner.in_head() && scanner.in_body()));
-        (passed, None)
-    };
-    let (whole, fault) = run(bytes.len().max(1));
-    for cut in [1, 2, 7] {
-        let (passed, again) = run(cut);
-        assert_eq!(again, fault, "cut into pieces of {cut}");
-        // Of a head that is refused, what came before may have passed; of what is good, nothing is held back.
-        assert!(passed >= whole, "cut into pieces of {cut}");
     }
+    read
+}
+
+/// httparse reads the same out of a head.
+fn agrees(head: &Request<()>, bytes: &[u8]) {
+    let mut fields = [httparse::EMPTY_HEADER; 8];
+    let mut theirs = httparse::Request::new(&mut fields);
+    let length = theirs.parse(bytes).expect("httparse reads what we read");
+    assert_eq!(length, httparse::Status::Complete(bytes.len()));
+    assert_eq!(theirs.method, Some(head.method().as_str()));
+    let minor = if head.version() == Version::HTTP_10 { 0 } else { 1 };
+    assert_eq!(theirs.version, Some(minor));
+    let mut headers = HeaderMap::new();
+    for field in &*theirs.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).expect("a name");
+        headers.append(name, HeaderValue::from_bytes(field.value).expect("a value"));
+    }
+    assert_eq!(&headers, head.headers());
 }
 
 /// What a server answers: the reading is the same however the bytes are cut, and hyper, which reads more, reads the same where ours reads

@@ -12,7 +12,7 @@ pub mod routes;
 pub mod websocket;
 pub mod websocket_credential;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,6 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
@@ -47,6 +46,7 @@ use crate::slots::Slots;
 use crate::telemetry::metrics::{AuthenticationLabels, Metrics};
 use crate::telemetry::tally::Tally;
 use crate::tls::server::Served;
+use crate::transfer::inbound::Inbound;
 use crate::upstream::body::{BodyBounds, RequestBody};
 use crate::upstream::response::UpstreamBody;
 use crate::upstream::{Answer, Held, Tunnel, Upstream, UpstreamError, is_grpc};
@@ -72,8 +72,6 @@ pub struct Client {
     pub peer: Peer,
     /// The certificate that it was shown; `None` in the clear.
     pub served: Option<Served>,
-    /// It speaks HTTP/1.0, to which the end of a connection is the end of a body that has no length.
-    pub old: Cell<bool>,
     /// The WebSocket that an HTTP/1.1 connection has become, once its 101 is out.
     pub switched: RefCell<Option<Box<Switched>>>,
 }
@@ -84,7 +82,6 @@ impl Client {
         Self {
             peer,
             served,
-            old: Cell::new(false),
             switched: RefCell::new(None),
         }
     }
@@ -178,14 +175,13 @@ impl Proxy {
     /// Answers a request. It cannot fail: whatever goes wrong is an answer too. `guard` lives as long as the response.
     pub async fn handle<G: 'static>(
         &self,
-        request: Request<Incoming>,
+        request: Request<Inbound>,
         client: &Client,
         guard: G,
     ) -> Response<ResponseBody<G>> {
         let method = request.method().clone();
         let seen = Some((method.clone(), request.uri().clone()));
         let peer = &client.peer;
-        client.old.set(request.version() == Version::HTTP_10);
         let source = Source::of(peer, request.headers());
         let mut outcome = Outcome::open(&self.tally, self.log, source, seen, &self.no_route);
         // Over HTTP/1 there is no gRPC, whatever a request calls itself.
@@ -313,7 +309,7 @@ impl Proxy {
         &self,
         route: &Route,
         host: &Host,
-        mut request: Request<Incoming>,
+        mut request: Request<Inbound>,
         client: &Client,
         outcome: &mut Outcome,
     ) -> Result<Passed, Rejection> {
@@ -342,10 +338,9 @@ impl Proxy {
             }
             Some(Asks::Http1) | None => None,
         };
-        let version = request.version();
         let (head, incoming) = request.into_parts();
         let mut sent = Instant::now();
-        let mut request = Request::from_parts(head, RequestBody::new(incoming, version, route.body, sent)?);
+        let mut request = Request::from_parts(head, RequestBody::new(incoming, route.body, sent)?);
         if asks.is_none() && !request.body().is_end_stream() {
             route.upstream.gather(&mut request).await?;
             let waited = sent.elapsed();

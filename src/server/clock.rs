@@ -1,7 +1,6 @@
-//! What a connection is doing, and when it has done so for too long.
+//! What an HTTP/2 connection is doing, and when it has done so for too long.
 //!
-//! hyper has one timer for a request's head and runs it on idle connections too; `[server.limits]` tells the two apart. So the
-//! connection notes when heads and requests begin and end, and one lazily armed timer looks at the notes. A busy
+//! The connection notes when requests begin and end and what becomes of what it writes, and one lazily armed timer looks at the notes. A busy
 //! connection costs no timer operation at all.
 
 use std::cell::{Cell, RefCell};
@@ -21,8 +20,6 @@ use crate::runtime::Alarm;
 pub(super) enum Phase {
     /// Nothing, since then.
     Idle(Instant),
-    /// A request's head has begun, then.
-    Head(Instant),
     /// Requests are under way.
     Busy,
     /// Requests are under way, and their client has taken nothing of what is to be sent, since then.
@@ -33,29 +30,18 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Clock {
     idle_since: Cell<Instant>,
-    /// Only HTTP/1 has heads that can be slow; HTTP/2 says other things than requests.
-    head_since: Cell<Option<Instant>>,
     requests: Cell<usize>,
     blocked_since: Cell<Option<Instant>>,
-    /// Something was written, and not all of what is to be written is out. Only HTTP/1 says so.
-    unsent: Cell<bool>,
     /// Whoever waits for answers to be out: no more than there are requests, and one besides.
     waiting: RefCell<Vec<Waker>>,
 }
 
 impl Clock {
     pub(super) fn new() -> Rc<Self> {
-        Self::idle_since(Instant::now())
-    }
-
-    /// Of a connection on which nothing has happened since then.
-    pub(super) fn idle_since(since: Instant) -> Rc<Self> {
         Rc::new(Self {
-            idle_since: Cell::new(since),
-            head_since: Cell::new(None),
+            idle_since: Cell::new(Instant::now()),
             requests: Cell::new(0),
             blocked_since: Cell::new(None),
-            unsent: Cell::new(false),
             waiting: RefCell::new(Vec::new()),
         })
     }
@@ -64,23 +50,14 @@ impl Clock {
         if let Some(since) = self.blocked_since.get() {
             return Phase::Blocked(since);
         }
-        match (self.requests.get(), self.head_since.get()) {
-            (0, None) if !self.unsent.get() => Phase::Idle(self.idle_since.get()),
-            (0, Some(since)) => Phase::Head(since),
+        match self.requests.get() {
+            0 => Phase::Idle(self.idle_since.get()),
             _ => Phase::Busy,
         }
     }
 
-    /// Ready once no request is under way, and all of its answer is out.
-    pub(super) fn poll_answered(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.requests.get() == 0 {
-            return self.poll_sent(cx);
-        }
-        self.wait(cx)
-    }
-
     fn poll_sent(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.blocked_since.get().is_none() && !self.unsent.get() {
+        if self.blocked_since.get().is_none() {
             return Poll::Ready(());
         }
         self.wait(cx)
@@ -99,23 +76,6 @@ impl Clock {
         outcome
     }
 
-    /// What came of sending all that was written.
-    pub(super) fn flushed<T>(&self, outcome: Poll<T>) -> Poll<T> {
-        let outcome = self.wrote(outcome);
-        if outcome.is_ready() && self.unsent.replace(false) {
-            if self.requests.get() == 0 {
-                self.idle_since.set(Instant::now());
-            }
-            self.wake();
-        }
-        outcome
-    }
-
-    /// Something is about to be written; it is out once all is [`flushed`](Self::flushed).
-    pub(super) fn writes(&self) {
-        self.unsent.set(true);
-    }
-
     fn wait(&self, cx: &Context<'_>) -> Poll<()> {
         let mut waiting = self.waiting.borrow_mut();
         if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
@@ -127,18 +87,6 @@ impl Clock {
     fn wake(&self) {
         let waiting = self.waiting.take();
         waiting.into_iter().for_each(Waker::wake);
-    }
-
-    /// Part of a head has come, and not yet the end of it.
-    pub(super) fn head_began(&self) {
-        if self.head_since.get().is_none() {
-            self.head_since.set(Some(Instant::now()));
-        }
-    }
-
-    /// No head is under way.
-    pub(super) fn head_ended(&self) {
-        self.head_since.set(None);
     }
 
     /// A request has begun; it ends with the guard.
@@ -167,7 +115,6 @@ impl Drop for Busy {
         self.0.requests.set(left);
         if left == 0 {
             self.0.idle_since.set(Instant::now());
-            self.0.wake();
         }
     }
 }
@@ -177,9 +124,6 @@ impl Drop for Busy {
 pub(super) struct Overdue {
     clock: Rc<Clock>,
     idle: Duration,
-    /// An idle time that began before this counts from here.
-    awake: Option<Instant>,
-    head: Duration,
     send: Duration,
     alarm: Alarm,
 }
@@ -189,8 +133,6 @@ impl Overdue {
         Self {
             clock,
             idle: limits.idle_timeout,
-            awake: None,
-            head: limits.header_timeout,
             send: limits.body_read_timeout,
             alarm: Alarm::default(),
         }
@@ -198,15 +140,6 @@ impl Overdue {
 }
 
 impl Overdue {
-    /// The same, but for idle connections, which are to be told of after `rest` already; not before they have been `awake` for so long.
-    pub(super) fn resting(clock: Rc<Clock>, limits: &Limits, rest: Duration, awake: Instant) -> Self {
-        Self {
-            idle: rest.min(limits.idle_timeout),
-            awake: Some(awake),
-            ..Self::new(clock, limits)
-        }
-    }
-
     /// What the connection is doing.
     pub(super) fn phase(&self) -> Phase {
         self.clock.phase()
@@ -220,8 +153,7 @@ impl Future for Overdue {
         let phase = self.clock.phase();
         let end = match phase {
             Phase::Busy => return Poll::Pending,
-            Phase::Idle(since) => self.awake.map_or(since, |awake| since.max(awake)) + self.idle,
-            Phase::Head(since) => since + self.head,
+            Phase::Idle(since) => since + self.idle,
             Phase::Blocked(since) => since + self.send,
         };
         self.alarm.poll_until(end, cx).map(|()| phase)

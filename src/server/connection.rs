@@ -34,6 +34,7 @@ use crate::proxy::body::ResponseBody;
 use crate::proxy::rejection::Rejection;
 use crate::runtime::{OnThisThread, Replay};
 use crate::tls::provider;
+use crate::transfer::inbound::Inbound;
 
 /// What h2 may hold of responses that a client does not read, for each stream.
 const H2_SEND_BUFFER: usize = 64 * 1024;
@@ -47,7 +48,7 @@ const CALM: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0
 /// How long an HTTP/2 client has to answer a GOAWAY (RFC 9113, section 6.8) before its idle connection is closed all the same.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How long the last words to a client may take, and what it still sends may keep us.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How much of that is taken.
 const MOST_UNREAD: usize = 256 * 1024;
 
@@ -173,7 +174,7 @@ async fn read_some(stream: &mut Stream, buffer: &mut [u8]) -> io::Result<usize> 
 
 type Answer = Result<Response<ResponseBody<Busy>>, Infallible>;
 
-pub(super) fn service(
+fn service(
     worker: &Rc<Worker>,
     client: Rc<Client>,
     clock: &Rc<Clock>,
@@ -184,10 +185,10 @@ pub(super) fn service(
     Future: Future<Output = Answer> + 'static,
 > + use<> {
     let (proxy, clock) = (worker.proxy(), Rc::clone(clock));
-    service_fn(move |request| {
+    service_fn(move |request: Request<Incoming>| {
         let (proxy, client, busy) = (Rc::clone(&proxy), Rc::clone(&client), clock.begin());
         // hyper keeps room for the future of a request while there is none.
-        Box::pin(async move { Ok(proxy.handle(request, &client, busy).await) })
+        Box::pin(async move { Ok(proxy.handle(request.map(Inbound::Http2), &client, busy).await) })
     })
 }
 
@@ -333,7 +334,7 @@ impl<F: Future<Output = ()>> Future for Drain<F> {
     }
 }
 
-pub(super) fn log_end(ended: hyper::Result<()>) {
+fn log_end(ended: hyper::Result<()>) {
     if let Err(problem) = ended {
         debug!(%problem, "a connection ended");
     }

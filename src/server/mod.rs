@@ -4,7 +4,6 @@ mod clock;
 mod connection;
 mod frames;
 mod gather;
-pub(crate) mod guard;
 mod http1;
 pub mod listen;
 mod proxy_protocol;

@@ -9,23 +9,20 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::Version;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::Buffer;
 use crate::slots::Slot;
+use crate::transfer::inbound::Inbound;
 
 /// What a client sends, as far as it may: bounded in bytes and in silence, and without trailers.
 #[derive(Debug)]
 pub struct RequestBody {
     /// What was gathered already.
     gathered: Option<Gathered>,
-    /// What is still to come; `None`: nothing is.
-    incoming: Option<Incoming>,
-    /// Whether `incoming` knows that it has come to its end: a stream of HTTP/2 that is reset without an error says nothing more either.
-    tells_its_end: bool,
+    /// What is still to come.
+    incoming: Inbound,
     bounds: BodyBounds,
     taken: u64,
     /// Armed only while the client is silent.
@@ -88,7 +85,7 @@ impl RequestBody {
     ///
     /// # Errors
     /// Its announced length is beyond the bound.
-    pub fn new(incoming: Incoming, version: Version, bounds: BodyBounds, now: Instant) -> Result<Self, BodyFault> {
+    pub fn new(incoming: Inbound, bounds: BodyBounds, now: Instant) -> Result<Self, BodyFault> {
         if bounds.bytes.is_some_and(|most| incoming.size_hint().lower() > most) {
             return Err(BodyFault::TooLarge);
         }
@@ -96,8 +93,7 @@ impl RequestBody {
         let progress = Progress { began: now, last };
         Ok(Self {
             gathered: None,
-            incoming: Some(incoming),
-            tells_its_end: version == Version::HTTP_2,
+            incoming,
             bounds,
             taken: 0,
             silence: None,
@@ -109,8 +105,7 @@ impl RequestBody {
     pub(crate) fn none() -> Self {
         Self {
             gathered: None,
-            incoming: None,
-            tells_its_end: false,
+            incoming: Inbound::Nothing,
             bounds: BodyBounds {
                 bytes: Some(0),
                 silence: Duration::ZERO,
@@ -145,12 +140,12 @@ impl RequestBody {
                 taken.extend_from_slice(&mem::take(&mut whole));
                 taken.extend_from_slice(&data);
             }
-            if self.taken > most || self.incoming.as_ref().is_none_or(Body::is_end_stream) {
+            if self.taken > most || self.incoming.is_end_stream() {
                 break;
             }
         }
         if self.taken <= most {
-            self.incoming = None;
+            self.incoming = Inbound::Nothing;
         }
         let bytes = if taken.is_empty() { whole } else { taken.freeze() };
         self.gathered = (!bytes.is_empty()).then_some(Gathered { bytes, _held: held });
@@ -162,15 +157,13 @@ impl RequestBody {
     }
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let Some(incoming) = &mut self.incoming else {
-            return Poll::Ready(None);
-        };
-        let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             return self.poll_silence(cx);
         };
         self.silence = None;
         let Some(frame) = frame else {
-            let whole = !self.tells_its_end || incoming.is_end_stream();
+            // A stream of HTTP/2 that is reset without an error says nothing more either.
+            let whole = self.incoming.is_end_stream();
             return Poll::Ready((!whole).then_some(Err(BodyFault::Broken)));
         };
         let Ok(frame) = frame else {
@@ -207,13 +200,12 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.gathered.is_none() && self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.gathered.is_none() && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let gathered = self.gathered.as_ref().map_or(0, |gathered| gathered.bytes.len());
-        let rest = self.incoming.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
-        behind(gathered, &rest)
+        behind(gathered, &self.incoming.size_hint())
     }
 }
 

@@ -19,13 +19,12 @@ use tracing::debug;
 
 use super::request::Sending;
 use super::response::Framing;
-use super::{Connection, Exchange, PIECE, poll_read};
+use super::{Connection, Exchange};
 use crate::framing::chunked::Chunked;
 use crate::framing::grammar::Fault;
 use crate::runtime::Alarm;
+use crate::transfer::{SMALLEST_PIECE, next_piece, read_behind};
 
-/// The most that is read at once; reads grow up to this while they are filled.
-const LARGEST_PIECE: usize = 128 * 1024;
 /// A server that has answered, and takes nothing of the rest of its request for so long, will take no more.
 const STUCK: Duration = Duration::from_secs(60);
 /// Most fields of trailers.
@@ -119,7 +118,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
             reader,
             read,
             left,
-            piece: PIECE,
+            piece: SMALLEST_PIECE,
             keeps_alive,
             out,
             alarm,
@@ -168,14 +167,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let piece = self.piece;
         let count = ready!(match &mut self.reader {
-            Reader::Whole(io) => poll_read(io, &mut self.read, piece, cx),
-            Reader::Half(io, _) => poll_read(io, &mut self.read, piece, cx),
+            Reader::Whole(io) => read_behind(io, &mut self.read, piece, cx),
+            Reader::Half(io, _) => read_behind(io, &mut self.read, piece, cx),
         })?;
-        if count >= piece {
-            self.piece = (piece * 2).min(LARGEST_PIECE);
-        } else if count < piece / 8 {
-            self.piece = (piece / 2).max(PIECE);
-        }
+        self.piece = next_piece(piece, count);
         Poll::Ready(Ok(count))
     }
 

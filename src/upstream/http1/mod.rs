@@ -9,25 +9,25 @@ mod request;
 mod response;
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use self::body::{Body, Cut};
-use self::request::{Sending, Unsendable};
+use self::request::Sending;
 use self::response::{Head, NoResponse, end_of_head};
 use super::body::{BodyFault, RequestBody};
 use crate::runtime::{Alarm, Replay};
+use crate::transfer::sending::Unsendable;
+use crate::transfer::{SMALLEST_PIECE, read_behind};
 
-/// What is read at once of a head; most responses are shorter than this as a whole.
-const PIECE: usize = 8 * 1024;
 /// Bytes of a head.
 const MOST_HEAD: usize = 64 * 1024;
 /// Interim responses before one (RFC 9110, section 15.2).
@@ -115,7 +115,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
             read: self.read,
             seen: 0,
             interim: 0,
-            sending: Some(Sending::new(self.out, head, body)),
+            sending: Some(request::sending(self.out, head, body)),
             out: Vec::new(),
             deaf: None,
         };
@@ -160,10 +160,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<I> {
             if let Some(head) = self.take_head(method)? {
                 return Poll::Ready(Ok(head));
             }
-            let read = ready!(poll_read(&mut self.io, &mut self.read, PIECE, cx)).and_then(|count| match count {
-                0 => Err(io::ErrorKind::UnexpectedEof.into()),
-                count => Ok(count),
-            });
+            let read =
+                ready!(read_behind(&mut self.io, &mut self.read, SMALLEST_PIECE, cx)).and_then(|count| match count {
+                    0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                    count => Ok(count),
+                });
             if let Err(problem) = read {
                 // What the system says of a write tells more than the end that it led to.
                 let problem = self.deaf.take().unwrap_or(problem);
@@ -190,8 +191,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<I> {
         match sent {
             Ok(()) => self.out = sending.into_buffer(),
             Err(Unsendable::Body(fault)) => return Err(Failure::RequestBody(fault)),
+            Err(Unsendable::Length) => return Err(Failure::RequestBody(BodyFault::Broken)),
             Err(Unsendable::Io(problem)) if !sending.begun() => match sending.into_body() {
-                Some(body) => return Err(Failure::Unsent(Box::new(body), problem)),
+                Some(body) => {
+                    let body = body.unwrap_or_else(RequestBody::none);
+                    return Err(Failure::Unsent(Box::new(body), problem));
+                }
                 None => self.deaf = Some(problem),
             },
             Err(Unsendable::Io(problem)) => self.deaf = Some(problem),
@@ -224,25 +229,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<I> {
     }
 }
 
-/// Reads about so many bytes behind what is there. Small pieces share one allocation, so that whoever holds one does not hold room for many.
-fn poll_read<I: AsyncRead + Unpin>(
-    io: &mut I,
-    buffer: &mut BytesMut,
-    piece: usize,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    if buffer.capacity() - buffer.len() < piece / 4 {
-        buffer.reserve(piece);
-    }
-    // It keeps nothing between two polls.
-    pin!(io.read_buf(buffer)).poll(cx)
-}
-
 #[cfg(test)]
 mod tests {
     use http::Request;
     use http_body_util::BodyExt;
-    use tokio::io::{AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::task::LocalSet;
 
     use super::*;
@@ -277,7 +268,8 @@ mod tests {
         let (held, ()) = LocalSet::new().run_until(async { tokio::join!(client, server) }).await;
         assert_eq!(held.iter().map(|data| data.len()).sum::<usize>(), 10 * PIECES);
         // Pieces of one allocation lie one behind the other.
-        let begins = |pair: &[bytes::Bytes]| pair[1].as_ptr().wrapping_sub(pair[0].as_ptr() as usize) as usize > PIECE;
+        let begins =
+            |pair: &[bytes::Bytes]| pair[1].as_ptr().wrapping_sub(pair[0].as_ptr() as usize) as usize > SMALLEST_PIECE;
         let allocations = 1 + held.windows(2).filter(|pair| begins(pair)).count();
         assert!(allocations < 20, "{allocations} allocations for {} bytes", 16 * PIECES);
     }

@@ -1,0 +1,110 @@
+//! The head of an answer, as HTTP/1 says it (RFC 9112, sections 4, 6 and 9).
+
+use std::cell::RefCell;
+use std::time::SystemTime;
+
+use http::StatusCode;
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::response::Parts;
+use hyper::ext::ReasonPhrase;
+
+use crate::transfer::sending::{Framing, write_content_length, write_field};
+
+/// What an answer depends on besides itself.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// The client speaks HTTP/1.0, to which the end of a connection is the end of a body that has no length.
+    pub(super) old: bool,
+    /// Only the head was asked for.
+    pub(super) is_head: bool,
+    /// The connection may serve another request.
+    pub(super) keeps_alive: bool,
+    /// How long the body is, where that is known.
+    pub(super) length: Option<u64>,
+}
+
+/// What a head has said.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) framing: Framing,
+    /// Whether a body follows at all.
+    pub(super) has_body: bool,
+    pub(super) keeps_alive: bool,
+}
+
+/// Writes the status line and the fields; those that frame the body and concern the connection are our own.
+pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, told: &Told) -> Said {
+    let (status, switches) = (head.status, head.status == StatusCode::SWITCHING_PROTOCOLS);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    let reason = head.extensions.get::<ReasonPhrase>();
+    out.extend_from_slice(match reason {
+        Some(reason) => reason.as_bytes(),
+        None => status.canonical_reason().unwrap_or_default().as_bytes(),
+    });
+    out.extend_from_slice(b"\r\n");
+    let mut dated = false;
+    for (name, value) in &head.headers {
+        if *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING || (*name == CONNECTION && !switches) {
+            continue;
+        }
+        dated |= *name == DATE;
+        write_field(out, name, value);
+    }
+    if !dated && !switches {
+        write_date(out);
+    }
+    let has_body = !told.is_head
+        && !status.is_informational()
+        && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let framing = match (has_body, told.length) {
+        (true, Some(length)) => {
+            write_content_length(out, length);
+            Framing::Length(length)
+        }
+        (true, None) if told.old => Framing::UntilClose,
+        (true, None) => {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            Framing::CHUNKED
+        }
+        (false, _) => {
+            // The length that another answer would have (RFC 9110, section 8.6).
+            let speaks_of_it = told.is_head || status == StatusCode::NOT_MODIFIED;
+            if let Some(length) = head.headers.get(CONTENT_LENGTH).filter(|_| speaks_of_it) {
+                write_field(out, &CONTENT_LENGTH, length);
+            }
+            Framing::Length(0)
+        }
+    };
+    let keeps_alive = told.keeps_alive && framing != Framing::UntilClose;
+    match (keeps_alive, told.old) {
+        _ if switches => {}
+        (true, false) => {}
+        (true, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
+        (false, _) => out.extend_from_slice(b"connection: close\r\n"),
+    }
+    out.extend_from_slice(b"\r\n");
+    Said {
+        framing,
+        has_body,
+        keeps_alive,
+    }
+}
+
+/// When it was answered (RFC 9110, section 6.6.1). What is written is the same for a second.
+fn write_date(out: &mut Vec<u8>) {
+    thread_local! {
+        static WRITTEN: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let now = SystemTime::now();
+    let seconds = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    WRITTEN.with_borrow_mut(|(second, line)| {
+        if *second != seconds {
+            (*second, *line) = (seconds, format!("date: {}\r\n", httpdate::fmt_http_date(now)));
+        }
+        out.extend_from_slice(line.as_bytes());
+    });
+}

@@ -1,0 +1,42 @@
+//! Messages on their way through: a request's body from the connection that reads it to whoever takes it, and a message of HTTP/1 into the
+//! connection that it leaves by.
+
+pub mod inbound;
+pub(crate) mod sending;
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// The least that is read at once of a body, and the most; reads grow while they are filled.
+pub(crate) const SMALLEST_PIECE: usize = 8 * 1024;
+const LARGEST_PIECE: usize = 128 * 1024;
+
+/// Reads about so many bytes behind what is there. Small pieces share one allocation, so that whoever holds one does not hold room for many.
+pub(crate) fn read_behind<I: AsyncRead + Unpin>(
+    io: &mut I,
+    buffer: &mut BytesMut,
+    piece: usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    if buffer.capacity() - buffer.len() < piece / 4 {
+        buffer.reserve(piece);
+    }
+    // It keeps nothing between two polls.
+    pin!(io.read_buf(buffer)).poll(cx)
+}
+
+/// What is to be read at once after so much of `piece` has come.
+pub(crate) fn next_piece(piece: usize, count: usize) -> usize {
+    if count >= piece {
+        (piece * 2).min(LARGEST_PIECE)
+    } else if count < piece / 8 {
+        (piece / 2).max(SMALLEST_PIECE)
+    } else {
+        piece
+    }
+}

@@ -1,0 +1,262 @@
+//! A message of HTTP/1 on its way into a connection: its head in one buffer, its body behind that, framed as the head says (RFC 9112,
+//! section 6).
+
+use std::io::{self, IoSlice, Write};
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderName, HeaderValue};
+use http_body::{Body, Frame};
+use tokio::io::AsyncWrite;
+
+/// Pieces up to this size are copied behind what else there is to write; larger ones are written from where they are.
+const COPIED: usize = 4 * 1024;
+/// So much is written before more of the body is asked for.
+const ENOUGH: usize = 16 * 1024;
+
+/// A message, as far as it has not left.
+#[derive(Debug)]
+pub(crate) struct Sending<B: Body> {
+    /// The head, what frames the body, and small pieces of it, up to where `data` comes.
+    out: Vec<u8>,
+    written: usize,
+    data: Bytes,
+    /// What is still to be asked for; `None`: all of it was.
+    body: Option<B>,
+    framing: Framing,
+    /// Why there is no more than what is to be written.
+    fault: Option<Unsendable<B::Error>>,
+    /// How many bytes have left.
+    sent: u64,
+    /// The other side takes nothing at the moment.
+    blocked: bool,
+    /// Whether a piece of the body was taken.
+    taken: bool,
+}
+
+/// How a body is framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// So many bytes are still to come.
+    Length(u64),
+    Chunked {
+        /// Whether the line end behind a chunk is due, once its data is out.
+        behind_chunk: bool,
+    },
+    /// It is whatever comes before the connection ends.
+    UntilClose,
+}
+
+impl Framing {
+    /// Before the first chunk.
+    pub(crate) const CHUNKED: Self = Self::Chunked { behind_chunk: false };
+}
+
+/// Why a message could not be sent whole. What came before was written, as far as the other side has taken it.
+#[derive(Debug)]
+pub(crate) enum Unsendable<E> {
+    Io(io::Error),
+    Body(E),
+    /// It is not as long as its head says.
+    Length,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
+    /// A message whose head is in `out`. Of `body`, if it has one, nothing was taken.
+    pub(crate) fn new(out: Vec<u8>, body: Option<B>, framing: Framing) -> Self {
+        Self {
+            out,
+            written: 0,
+            data: Bytes::new(),
+            body,
+            framing,
+            fault: None,
+            sent: 0,
+            blocked: false,
+            taken: false,
+        }
+    }
+
+    /// Whether a byte has left.
+    pub(crate) fn begun(&self) -> bool {
+        self.sent > 0
+    }
+
+    /// How many bytes have left.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Whether it waits for the other side, and not for more of the body.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Bytes that wait for the other side to take them.
+    pub(crate) fn unsent(&self) -> usize {
+        self.out.len() - self.written + self.data.len()
+    }
+
+    /// The body, if nothing of it was taken, which could not be put back. `Some(None)`: there was none.
+    pub(crate) fn into_body(self) -> Option<Option<B>> {
+        (!self.taken).then_some(self.body)
+    }
+
+    /// The buffer, for another message.
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.out
+    }
+
+    /// Sends on; ready once all has left.
+    pub(crate) fn poll<I: AsyncWrite + Unpin>(
+        &mut self,
+        io: &mut I,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Unsendable<B::Error>>> {
+        loop {
+            let waits = self.poll_body(cx).is_pending();
+            let ends = self.body.is_none() || self.fault.is_some();
+            self.blocked = true;
+            ready!(self.poll_out(io, waits || ends, cx)).map_err(Unsendable::Io)?;
+            self.blocked = false;
+            if let Some(fault) = self.fault.take() {
+                return Poll::Ready(Err(fault));
+            }
+            match (ends, waits) {
+                (true, _) => return Poll::Ready(Ok(())),
+                (false, true) => return Poll::Pending,
+                (false, false) => {}
+            }
+        }
+    }
+
+    /// Writes what there is, and where nothing more is to come for now, sees it out.
+    fn poll_out<I: AsyncWrite + Unpin>(
+        &mut self,
+        io: &mut I,
+        flush: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.unsent() > 0 {
+            let count = ready!(poll_write(io, cx, &self.out[self.written..], &self.data))?;
+            self.sent += count as u64;
+            let of_out = count.min(self.out.len() - self.written);
+            self.written += of_out;
+            self.data.advance(count - of_out);
+        }
+        self.out.clear();
+        self.written = 0;
+        match flush {
+            true => Pin::new(io).poll_flush(cx),
+            false => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Asks for more of the body as long as there is room for it; pending where that is to come.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Framing::Chunked { behind_chunk } = &mut self.framing
+            && self.data.is_empty()
+            && mem::take(behind_chunk)
+        {
+            self.out.extend_from_slice(b"\r\n");
+        }
+        while let Some(body) = &mut self.body
+            && self.fault.is_none()
+            && self.data.is_empty()
+            && self.out.len() < ENOUGH
+        {
+            let frame = ready!(Pin::new(&mut *body).poll_frame(cx)).transpose();
+            self.taken = true;
+            let last = body.is_end_stream();
+            if let Err(fault) = self.take(frame, last) {
+                self.fault = Some(fault);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn take(&mut self, frame: Result<Option<Frame<Bytes>>, B::Error>, last: bool) -> Result<(), Unsendable<B::Error>> {
+        let frame = frame.map_err(Unsendable::Body)?;
+        let ends = last || frame.is_none();
+        // Trailers are read by nobody.
+        let data = frame.and_then(|frame| frame.into_data().ok()).unwrap_or_default();
+        self.begin(data.len())?;
+        let by_chunks = matches!(self.framing, Framing::Chunked { .. });
+        if data.len() > COPIED {
+            self.data = data;
+            if by_chunks {
+                self.framing = Framing::Chunked { behind_chunk: true };
+            }
+        } else if !data.is_empty() {
+            self.out.extend_from_slice(&data);
+            if by_chunks {
+                self.out.extend_from_slice(b"\r\n");
+            }
+        }
+        // The end of chunks comes behind data that is written from where it is.
+        if ends && (self.data.is_empty() || !by_chunks) {
+            self.body = None;
+            self.end()?;
+        }
+        Ok(())
+    }
+
+    /// What comes before so much data.
+    fn begin(&mut self, length: usize) -> Result<(), Unsendable<B::Error>> {
+        match &mut self.framing {
+            Framing::Length(left) => *left = left.checked_sub(length as u64).ok_or(Unsendable::Length)?,
+            // An empty chunk would be the last one.
+            Framing::Chunked { .. } if length == 0 => {}
+            Framing::Chunked { .. } => write!(self.out, "{length:x}\r\n").map_err(Unsendable::Io)?,
+            Framing::UntilClose => {}
+        }
+        Ok(())
+    }
+
+    /// What comes behind the last piece.
+    fn end(&mut self) -> Result<(), Unsendable<B::Error>> {
+        match self.framing {
+            Framing::Length(0) | Framing::UntilClose => {}
+            Framing::Length(_) => return Err(Unsendable::Length),
+            Framing::Chunked { .. } => self.out.extend_from_slice(b"0\r\n\r\n"),
+        }
+        Ok(())
+    }
+}
+
+fn poll_write<I: AsyncWrite + Unpin>(
+    io: &mut I,
+    cx: &mut Context<'_>,
+    out: &[u8],
+    data: &[u8],
+) -> Poll<io::Result<usize>> {
+    let io = Pin::new(io);
+    let written = match (out.is_empty(), data.is_empty()) {
+        (false, false) if io.is_write_vectored() => {
+            io.poll_write_vectored(cx, &[IoSlice::new(out), IoSlice::new(data)])
+        }
+        (false, _) => io.poll_write(cx, out),
+        (true, _) => io.poll_write(cx, data),
+    };
+    written.map(|count| match count {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        count => count,
+    })
+}
+
+/// A field, as a head has it.
+pub(crate) fn write_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// How long the body is.
+pub(crate) fn write_content_length(out: &mut Vec<u8>, length: u64) {
+    out.extend_from_slice(b"content-length: ");
+    out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
