@@ -35,6 +35,7 @@ mod fuzzing;
 mod identity_fields;
 mod invalidation;
 mod jwt_auth;
+mod keeping;
 mod limits;
 mod load;
 mod misses;

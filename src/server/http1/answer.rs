@@ -70,7 +70,8 @@ pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, told: &Told) -> Said {
         }
         (false, _) => {
             // The length that another answer would have (RFC 9110, section 8.6).
-            let speaks_of_it = told.is_head || status == StatusCode::NOT_MODIFIED;
+            let never = status.is_informational() || status == StatusCode::NO_CONTENT;
+            let speaks_of_it = !never && (told.is_head || status == StatusCode::NOT_MODIFIED);
             if let Some(length) = head.headers.get(CONTENT_LENGTH).filter(|_| speaks_of_it) {
                 write_field(out, &CONTENT_LENGTH, length);
             }
