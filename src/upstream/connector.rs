@@ -12,7 +12,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -49,16 +49,23 @@ pub enum Io {
 }
 
 impl Io {
-    /// Asks the system whether the other side has neither closed it nor said anything.
+    /// Whether the other side has neither closed it nor said anything. The system is asked only where the runtime has heard something: whatever
+    /// came before a request that was read has been heard of, since the runtime hears of all sockets at once.
     pub(super) fn is_open(&self) -> bool {
-        let socket = match self {
-            Self::Tcp(tcp) => SockRef::from(tcp),
-            Self::Unix(unix) => SockRef::from(unix),
-            Self::Tls(tls) => SockRef::from(tls.get_ref().0),
+        let heard = match self {
+            Self::Tcp(tcp) => tcp.try_io(Interest::READABLE, || peek(&SockRef::from(tcp))),
+            Self::Unix(unix) => unix.try_io(Interest::READABLE, || peek(&SockRef::from(unix))),
+            Self::Tls(tls) => {
+                let tcp = tls.get_ref().0;
+                tcp.try_io(Interest::READABLE, || peek(&SockRef::from(tcp)))
+            }
         };
-        let peeked = socket.peek(&mut [MaybeUninit::uninit()]);
-        peeked.is_err_and(|nothing| nothing.kind() == io::ErrorKind::WouldBlock)
+        heard.is_err_and(|nothing| nothing.kind() == io::ErrorKind::WouldBlock)
     }
+}
+
+fn peek(socket: &SockRef<'_>) -> io::Result<usize> {
+    socket.peek(&mut [MaybeUninit::uninit()])
 }
 
 macro_rules! of_any {

@@ -75,8 +75,7 @@ struct Idle {
 }
 
 impl Idle {
-    /// Whether it can serve another request. The system is asked, and not only what was heard of it: what has come meanwhile answers nothing,
-    /// and must not be taken for the answer to what is sent now.
+    /// Whether it can serve another request. What has come meanwhile answers nothing, and must not be taken for the answer to what is sent now.
     fn is_usable(&mut self, now: Instant, addresses: &Addresses) -> bool {
         now - self.since <= LONGEST_IDLE && self.born.is_good(now, addresses) && self.is_silent()
     }
