@@ -402,11 +402,12 @@ impl HeadReader {
         } else {
             Uri::from_maybe_shared(target).ok()
         };
-        let mut headers = HeaderMap::with_capacity(self.fields.len() + MORE_FIELDS);
+        let full = Fault::HeadTooLarge;
+        let mut headers = HeaderMap::try_with_capacity(self.fields.len() + MORE_FIELDS).map_err(|_| full)?;
         for (name, value) in &self.fields {
             let name = HeaderName::from_bytes(name.of(bytes)).or(malformed("a field's name"))?;
             let value = HeaderValue::from_maybe_shared(value.slice(bytes)).or(malformed("a field's value"))?;
-            headers.append(name, value);
+            headers.try_append(name, value).map_err(|_| full)?;
         }
         let (mut parts, ()) = Request::new(()).into_parts();
         (parts.method, parts.headers) = (method, headers);

@@ -50,6 +50,8 @@ pub(super) struct Wire<I> {
     unwanted: u64,
     /// The client waits to be told to send the body.
     expects_continue: bool,
+    /// An answer has begun, and nothing interim may come any more.
+    answering: bool,
     /// What is to be written before anything else.
     interim: &'static [u8],
     /// What is read at once of a body.
@@ -86,6 +88,7 @@ impl<I> Wire<I> {
             broken: false,
             unwanted: 0,
             expects_continue: false,
+            answering: false,
             interim: &[],
             piece: SMALLEST_PIECE,
             out: Vec::new(),
@@ -127,7 +130,7 @@ impl<I> Wire<I> {
     /// Whether another request may follow: not behind a body that nobody takes, and that is long, or that its client may never send.
     pub(super) fn may_go_on(&self) -> bool {
         let short = self.rest.exact().is_none_or(|left| left <= MOST_UNWANTED);
-        !self.broken && (self.is_at_end() || self.is_wanted() || (short && !self.expects_continue))
+        !self.broken && !self.expects_continue && (self.is_at_end() || self.is_wanted() || short)
     }
 
     /// A request begins whose head was read; its body.
@@ -135,6 +138,7 @@ impl<I> Wire<I> {
         self.rest = rest;
         self.unwanted = 0;
         self.expects_continue = expects_continue && rest != Rest::Nothing;
+        self.answering = false;
         if rest == Rest::Nothing {
             return Inbound::Nothing;
         }
@@ -143,8 +147,9 @@ impl<I> Wire<I> {
         Inbound::Http1(fed)
     }
 
-    /// A buffer for an answer, with what has to come before one.
+    /// An answer begins: a buffer for it, with what has to come before one.
     pub(super) fn buffer(&mut self) -> Vec<u8> {
+        self.answering = true;
         let mut out = mem::take(&mut self.out);
         out.clear();
         out.extend_from_slice(mem::take(&mut self.interim));
@@ -226,11 +231,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
 
     /// Reads the body for whoever takes it.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.expects_continue {
-            self.expects_continue = false;
-            if self.unread.is_empty() {
-                self.interim = CONTINUE;
-            }
+        let expected = !self.answering && mem::take(&mut self.expects_continue);
+        if expected && self.unread.is_empty() {
+            self.interim = CONTINUE;
         }
         loop {
             // Without it the client may wait; who does not take it is noticed when something is to be sent.
@@ -351,5 +354,62 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         ready!(self.alarm.poll_until(since + patience, cx));
         debug!("a client takes nothing of what it asked for");
         Poll::Ready(Err(Gone))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use http_body_util::BodyExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { bytes: 1024, fields: 8 };
+
+    /// A connection on which a request waits to be told to send its body of 5 bytes, and its client.
+    fn expectant() -> (Wire<DuplexStream>, Inbound, DuplexStream) {
+        let (ours, theirs) = duplex(1024);
+        let mut wire = Wire::new(ours, Bytes::new(), BOUNDS);
+        let inbound = wire.begin(Rest::Length(5), true);
+        (wire, inbound, theirs)
+    }
+
+    #[tokio::test]
+    async fn whoever_takes_a_body_has_its_client_told_to_send_it() {
+        let (mut wire, inbound, mut client) = expectant();
+        let client = async {
+            let mut told = [0; CONTINUE.len()];
+            let _ = client.read_exact(&mut told).await;
+            let _ = client.write_all(b"whole").await;
+            told
+        };
+        let mut body = Box::pin(inbound.collect());
+        let taken = poll_fn(|cx| wire.poll_beside(body.as_mut(), cx));
+        let (told, taken) = tokio::join!(client, taken);
+        assert_eq!(told, CONTINUE);
+        assert_eq!(taken.expect("a client").expect("a body").to_bytes(), "whole");
+        assert!(wire.may_go_on());
+    }
+
+    #[tokio::test]
+    async fn nobody_is_told_to_send_a_body_behind_an_answer() {
+        let (mut wire, inbound, client) = expectant();
+        let out = wire.buffer();
+        assert!(out.is_empty());
+        let mut body = Box::pin(inbound.collect());
+        poll_fn(|cx| {
+            assert!(wire.poll_beside(body.as_mut(), cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        // What follows may be the body, or another request.
+        assert!(!wire.may_go_on());
+        drop(wire);
+        let mut client = client;
+        let mut told = Vec::new();
+        let _ = client.read_to_end(&mut told).await;
+        assert!(told.is_empty());
     }
 }
