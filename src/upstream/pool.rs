@@ -18,7 +18,7 @@ use super::{Buffer, Server, Transport};
 use crate::slots::Slot;
 
 /// Connections kept for later, for each server and worker.
-const MOST_IDLE: usize = 256;
+const MOST_IDLE: usize = 1024;
 /// A connection that was idle for longer is not used again.
 const LONGEST_IDLE: Duration = Duration::from_secs(60);
 /// A connection that is older is not used again: its server's name may have more addresses by now, and they get their share.
