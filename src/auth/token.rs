@@ -132,13 +132,19 @@ impl TokenAuthenticator {
         if let Some(verdict) = self.shared.cache.find(digest.as_bytes(), now) {
             return Ok(verdict);
         }
+        // Rare, and large: no part of every request's future.
+        Box::pin(self.find_out(&digest, now)).await
+    }
+
+    /// What is not in the cache: asked for here, or by whoever has begun to ask for the same token.
+    async fn find_out(&self, digest: &TokenDigest, now: Now) -> Result<Result<Arc<Identity>, Refusal>, StoreError> {
         let deadline = Instant::now() + self.store.patience();
         let judged = if self.shared.cache.is_off() {
-            self.ask(&digest, deadline, now).await?
+            self.ask(digest, deadline, now).await?
         } else {
             let shared = self.flights.share(
                 *digest.as_bytes(),
-                || self.ask(&digest, deadline, now),
+                || self.ask(digest, deadline, now),
                 |(judged, rests)| self.shared.cache.holds(judged, rests, now),
             );
             timeout_at(deadline, shared)

@@ -14,7 +14,11 @@ use crate::upstream::response::{ResponseFault, UpstreamBody};
 
 /// The body of every response. `G` is the caller's: something that must live exactly as long as the response does, and is ready once all that
 /// was handed on is out.
-pub struct ResponseBody<G> {
+///
+/// It is on the heap, once: it is large, and handed on many times before anything is sent of it.
+pub struct ResponseBody<G>(Box<Inner<G>>);
+
+struct Inner<G> {
     source: Source,
     /// A switch of protocols has a longer story.
     outcome: Option<Outcome>,
@@ -23,10 +27,7 @@ pub struct ResponseBody<G> {
     cut: Option<ResponseFault>,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a box would be one more allocation for each response"
-)]
+#[expect(clippy::large_enum_variant, reason = "it is on the heap already")]
 enum Source {
     Upstream(UpstreamBody),
     Own(Bytes),
@@ -53,19 +54,21 @@ impl<G> ResponseBody<G> {
     }
 
     fn new(source: Source, outcome: Option<Outcome>, guard: Option<G>) -> Self {
-        let mut body = Self {
+        let mut inner = Box::new(Inner {
             source,
             outcome,
             guard,
             cut: None,
-        };
+        });
         // What has nothing to send is never polled.
-        if body.at_end() {
-            body.completed();
+        if inner.at_end() {
+            inner.completed();
         }
-        body
+        Self(inner)
     }
+}
 
+impl<G> Inner<G> {
     fn completed(&mut self) {
         if let Some(outcome) = &mut self.outcome {
             outcome.completed();
@@ -85,15 +88,16 @@ impl<G: Future<Output = ()> + Unpin> Body for ResponseBody<G> {
     type Error = ResponseFault;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
-        if self.cut.is_some()
-            && let Some(guard) = &mut self.guard
+        let inner = &mut *self.0;
+        if inner.cut.is_some()
+            && let Some(guard) = &mut inner.guard
         {
             ready!(Pin::new(guard).poll(cx));
         }
-        if let Some(cut) = self.cut.take() {
+        if let Some(cut) = inner.cut.take() {
             return Poll::Ready(Some(Err(cut)));
         }
-        let frame = match &mut self.source {
+        let frame = match &mut inner.source {
             Source::Upstream(body) => ready!(Pin::new(body).poll_frame(cx)).transpose(),
             Source::Own(body) if body.is_empty() => Ok(None),
             Source::Own(body) => Ok(Some(Frame::data(std::mem::take(body)))),
@@ -101,21 +105,21 @@ impl<G: Future<Output = ()> + Unpin> Body for ResponseBody<G> {
         match frame {
             Ok(frame) => {
                 let bytes = frame.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len);
-                if let Some(outcome) = &mut self.outcome {
+                if let Some(outcome) = &mut inner.outcome {
                     outcome.sent(bytes);
                 }
-                if frame.is_none() || self.at_end() {
-                    self.completed();
+                if frame.is_none() || inner.at_end() {
+                    inner.completed();
                 }
                 Poll::Ready(frame.map(Ok))
             }
             Err(fault) => {
-                if let Some(outcome) = &mut self.outcome {
+                if let Some(outcome) = &mut inner.outcome {
                     outcome.cut(fault.label(), fault.to_string());
                 }
-                self.cut = Some(fault);
+                inner.cut = Some(fault);
                 // Nothing more comes of it: its place at the upstream is somebody else's.
-                self.source = Source::Own(Bytes::new());
+                inner.source = Source::Own(Bytes::new());
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -123,12 +127,12 @@ impl<G: Future<Output = ()> + Unpin> Body for ResponseBody<G> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.cut.is_none() && self.at_end()
+        self.0.cut.is_none() && self.0.at_end()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            _ if self.cut.is_some() => SizeHint::new(),
+        match &self.0.source {
+            _ if self.0.cut.is_some() => SizeHint::new(),
             Source::Upstream(body) => body.size_hint(),
             Source::Own(body) => SizeHint::with_exact(body.len() as u64),
         }

@@ -13,6 +13,7 @@ pub mod websocket;
 pub mod websocket_credential;
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +22,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::Body;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
-use tracing::debug;
 
 use self::answers::Answers;
 use self::body::ResponseBody;
@@ -72,7 +70,7 @@ pub struct Client {
     pub peer: Peer,
     /// The certificate that it was shown; `None` in the clear.
     pub served: Option<Served>,
-    /// The WebSocket that an HTTP/1.1 connection has become, once its 101 is out.
+    /// The WebSocket that an HTTP/1.1 connection or an HTTP/2 stream becomes, once the head that [`Proxy::handle`] has just returned is out.
     pub switched: RefCell<Option<Box<Switched>>>,
 }
 
@@ -173,61 +171,63 @@ impl Proxy {
     }
 
     /// Answers a request. It cannot fail: whatever goes wrong is an answer too. `guard` lives as long as the response.
-    pub async fn handle<G: 'static>(
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` holds what it was given a second time")]
+    pub fn handle<G: 'static>(
         &self,
         request: Request<Inbound>,
         client: &Client,
         guard: G,
-    ) -> Response<ResponseBody<G>> {
-        let method = request.method().clone();
-        let seen = Some((method.clone(), request.uri().clone()));
-        let peer = &client.peer;
-        let source = Source::of(peer, request.headers());
-        let mut outcome = Outcome::open(&self.tally, self.log, source, seen, &self.no_route);
-        // Over HTTP/1 there is no gRPC, whatever a request calls itself.
-        let grpc = request.version() == Version::HTTP_2 && is_grpc(request.headers().get(CONTENT_TYPE));
-        let found = self.look_at(&request).and_then(|()| self.find(&request, peer));
-        let mut readable = None;
-        let (rejection, answers) = match found {
-            Err(rejection) => (rejection, &self.nowhere),
-            Ok((route, host)) => {
-                outcome.on_route(&route.label);
-                let cors = route.cors.as_ref();
-                readable = cors.and_then(|cors| Some((cors, cors.origin(request.headers())?.clone())));
-                match self.pass(route, &host, request, client, &mut outcome).await {
-                    Ok(Passed::Response(response)) => {
-                        return response.map(|body| ResponseBody::upstream(body, outcome, guard));
+    ) -> impl Future<Output = Response<ResponseBody<G>>> {
+        async move {
+            let method = request.method().clone();
+            let seen = Some((method.clone(), request.uri().clone()));
+            let peer = &client.peer;
+            let source = Source::of(peer, request.headers());
+            let mut outcome = Outcome::open(&self.tally, self.log, source, seen, &self.no_route);
+            // Over HTTP/1 there is no gRPC, whatever a request calls itself.
+            let grpc = request.version() == Version::HTTP_2 && is_grpc(request.headers().get(CONTENT_TYPE));
+            let found = self.look_at(&request).and_then(|()| self.find(&request, peer));
+            let mut readable = None;
+            let (rejection, answers) = match found {
+                Err(rejection) => (rejection, &self.nowhere),
+                Ok((route, host)) => {
+                    outcome.on_route(&route.label);
+                    let cors = route.cors.as_ref();
+                    readable = cors.and_then(|cors| Some((cors, cors.origin(request.headers())?.clone())));
+                    match self.pass(route, &host, request, client, &mut outcome).await {
+                        Ok(Passed::Response(response)) => {
+                            return response.map(|body| ResponseBody::upstream(body, outcome, guard));
+                        }
+                        Ok(Passed::Switched(head, tunnel, held)) => {
+                            client.switched.replace(Some(Box::new(Switched {
+                                tunnel,
+                                held,
+                                outcome,
+                                busy: Box::new(guard),
+                            })));
+                            return head.map(|()| ResponseBody::switched());
+                        }
+                        Err(rejection) => (rejection, &route.answers),
                     }
-                    Ok(Passed::Switched(head, tunnel, held, upgrade)) => {
-                        let busy = Box::new(guard);
-                        let switched = Switched {
-                            tunnel,
-                            held,
-                            outcome,
-                            busy,
-                        };
-                        return switch(head, switched, upgrade, client);
-                    }
-                    Err(rejection) => (rejection, &route.answers),
                 }
+            };
+            outcome.rejected(rejection.status(answers), rejection.label(), reason(&rejection));
+            let mut response = if grpc {
+                reply::grpc(&rejection, answers, outcome.id())
+            } else {
+                reply::reply(&rejection, answers, outcome.id())
+            };
+            if let Some((cors, origin)) = readable {
+                cors.mark(&origin, response.headers_mut());
             }
-        };
-        outcome.rejected(rejection.status(answers), rejection.label(), reason(&rejection));
-        let mut response = if grpc {
-            reply::grpc(&rejection, answers, outcome.id())
-        } else {
-            reply::reply(&rejection, answers, outcome.id())
-        };
-        if let Some((cors, origin)) = readable {
-            cors.mark(&origin, response.headers_mut());
+            if method == Method::HEAD {
+                // The length that GET would have, and nothing of it (RFC 9110, section 9.3.2).
+                let length = HeaderValue::from(response.body().len());
+                response.headers_mut().insert(CONTENT_LENGTH, length);
+                *response.body_mut() = Bytes::new();
+            }
+            response.map(|body| ResponseBody::own(body, outcome, guard))
         }
-        if method == Method::HEAD {
-            // The length that GET would have, and nothing of it (RFC 9110, section 9.3.2).
-            let length = HeaderValue::from(response.body().len());
-            response.headers_mut().insert(CONTENT_LENGTH, length);
-            *response.body_mut() = Bytes::new();
-        }
-        response.map(|body| ResponseBody::own(body, outcome, guard))
     }
 
     /// The answer to a head that nobody has read to its end, as bytes: there is no request that a library could answer.
@@ -305,85 +305,86 @@ impl Proxy {
     }
 
     /// Who is asking, whether they may, and the upstream's answer.
-    async fn pass(
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` holds what it was given a second time")]
+    fn pass(
         &self,
         route: &Route,
         host: &Host,
         mut request: Request<Inbound>,
         client: &Client,
         outcome: &mut Outcome,
-    ) -> Result<Passed, Rejection> {
-        if client
-            .served
-            .as_ref()
-            .is_some_and(|served| served.is_misdirected(&host.name))
-        {
-            return Err(Rejection::Misdirected);
-        }
-        outcome.holds(self.bounds.in_flight.take().ok_or(Rejection::Overloaded)?);
-        let asks = websocket::asks(&request);
-        let selects_ours = match (&route.websocket, &asks) {
-            (None, _) => false,
-            (Some(credential), Some(_)) => credential.take(request.headers_mut(), &route.rules.credential_headers)?,
-            (Some(credential), None) => {
-                credential.discard(request.headers_mut());
-                false
+    ) -> impl Future<Output = Result<Passed, Rejection>> {
+        async move {
+            if client
+                .served
+                .as_ref()
+                .is_some_and(|served| served.is_misdirected(&host.name))
+            {
+                return Err(Rejection::Misdirected);
             }
-        };
-        let mut permit = self.judge(route, &request, outcome).await?;
-        let upgrade = match &asks {
-            Some(Asks::Http2) => {
-                let upgrade = hyper::upgrade::on(&mut request);
-                Some((upgrade, websocket::as_http1(&mut request)))
-            }
-            Some(Asks::Http1) | None => None,
-        };
-        let (head, incoming) = request.into_parts();
-        let mut sent = Instant::now();
-        let mut request = Request::from_parts(head, RequestBody::new(incoming, route.body, sent)?);
-        if asks.is_none() && !request.body().is_end_stream() {
-            route.upstream.gather(&mut request).await?;
-            let waited = sent.elapsed();
-            sent += waited;
-            if waited > FRESH {
-                permit = Box::pin(self.judge(route, &request, outcome)).await?;
-            }
-        }
-        let origin = Origin {
-            peer: &client.peer,
-            host: &host.sent,
-            source: outcome.source(),
-            switches: asks.is_some(),
-        };
-        let outbound = Outbound::new(request, permit, origin, &route.rules);
-        let answer = route.upstream.forward(outbound, route.response_timeout).await?;
-        let took = sent.elapsed();
-        self.tally.upstream_answered(route.upstream.name(), took);
-        match answer {
-            Answer::Response(mut response) => {
-                // What an upstream of HTTP/1.0 leaves open is framed anew, so that a body that is cut never looks whole.
-                *response.version_mut() = Version::HTTP_11;
-                hop::strip_response(response.headers_mut());
-                outcome.answered(response.status(), took);
-                Ok(Passed::Response(response))
-            }
-            Answer::Switched(mut head, tunnel, held) => {
-                hop::strip_response(head.headers_mut());
-                if let Some((_, key)) = &upgrade
-                    && !websocket::is_confirmed(&head, key)
-                {
-                    return Err(Rejection::Upstream(UpstreamError::UnaskedUpgrade));
+            outcome.holds(self.bounds.in_flight.take().ok_or(Rejection::Overloaded)?);
+            let asks = websocket::asks(&request);
+            let selects_ours = match (&route.websocket, &asks) {
+                (None, _) => false,
+                (Some(credential), Some(_)) => {
+                    credential.take(request.headers_mut(), &route.rules.credential_headers)?
                 }
-                if selects_ours {
-                    websocket_credential::select(head.headers_mut());
+                (Some(credential), None) => {
+                    credential.discard(request.headers_mut());
+                    false
                 }
-                outcome.answered(head.status(), took);
-                Ok(Passed::Switched(
-                    head,
-                    tunnel,
-                    held,
-                    upgrade.map(|(upgrade, _)| upgrade),
-                ))
+            };
+            let mut permit = self.judge(route, &request, outcome).await?;
+            let key = match &asks {
+                Some(Asks::Http2) => Some(websocket::as_http1(&mut request)),
+                Some(Asks::Http1) | None => None,
+            };
+            let (head, incoming) = request.into_parts();
+            let mut sent = Instant::now();
+            let mut request = Request::from_parts(head, RequestBody::new(incoming, route.body, sent)?);
+            if asks.is_none() && !request.body().is_end_stream() {
+                route.upstream.gather(&mut request).await?;
+                let waited = sent.elapsed();
+                sent += waited;
+                if waited > FRESH {
+                    permit = Box::pin(self.judge(route, &request, outcome)).await?;
+                }
+            }
+            let origin = Origin {
+                peer: &client.peer,
+                host: &host.sent,
+                source: outcome.source(),
+                switches: asks.is_some(),
+            };
+            let outbound = Outbound::new(request, permit, origin, &route.rules);
+            let answer = route.upstream.forward(outbound, route.response_timeout).await?;
+            let took = sent.elapsed();
+            self.tally.upstream_answered(route.upstream.name(), took);
+            match answer {
+                Answer::Response(mut response) => {
+                    // What an upstream of HTTP/1.0 leaves open is framed anew, so that a body that is cut never looks whole.
+                    *response.version_mut() = Version::HTTP_11;
+                    hop::strip_response(response.headers_mut());
+                    outcome.answered(response.status(), took);
+                    Ok(Passed::Response(response))
+                }
+                Answer::Switched(mut head, tunnel, held) => {
+                    hop::strip_response(head.headers_mut());
+                    if let Some(key) = &key
+                        && !websocket::is_confirmed(&head, key)
+                    {
+                        return Err(Rejection::Upstream(UpstreamError::UnaskedUpgrade));
+                    }
+                    if selects_ours {
+                        websocket_credential::select(head.headers_mut());
+                    }
+                    outcome.answered(head.status(), took);
+                    match key {
+                        None => websocket::switch_http1(&mut head),
+                        Some(_) => websocket::switch_http2(&mut head),
+                    }
+                    Ok(Passed::Switched(head, tunnel, held))
+                }
             }
         }
     }
@@ -445,33 +446,8 @@ const FRESH: Duration = Duration::from_secs(1);
 /// What an upstream has made of a request that was let pass.
 enum Passed {
     Response(Response<UpstreamBody>),
-    /// A WebSocket; over HTTP/2 with the stream that becomes its other half.
-    Switched(Response<()>, Tunnel, Held, Option<OnUpgrade>),
-}
-
-/// Tells the client that its WebSocket is open, and leaves its bytes to whoever has the connection, or over HTTP/2 to a task.
-fn switch<G>(
-    mut head: Response<()>,
-    switched: Switched,
-    upgrade: Option<OnUpgrade>,
-    client: &Client,
-) -> Response<ResponseBody<G>> {
-    match upgrade {
-        None => {
-            websocket::switch_http1(&mut head);
-            client.switched.replace(Some(Box::new(switched)));
-        }
-        Some(upgrade) => {
-            websocket::switch_http2(&mut head);
-            tokio::task::spawn_local(async move {
-                match upgrade.await {
-                    Ok(stream) => switched.run(TokioIo::new(stream)).await,
-                    Err(problem) => debug!(%problem, "a WebSocket did not begin"),
-                }
-            });
-        }
-    }
-    head.map(|()| ResponseBody::switched())
+    /// A WebSocket.
+    Switched(Response<()>, Tunnel, Held),
 }
 
 /// What the log is told beyond the label: whose fault it was. Nothing of it comes from the client.

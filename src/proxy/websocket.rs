@@ -6,9 +6,11 @@ use std::fmt;
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use h2::ext::Protocol;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::ext::Protocol;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tracing::debug;
 
@@ -84,7 +86,10 @@ pub(super) fn switch_http1<B>(response: &mut Response<B>) {
 /// The head that tells an HTTP/2 client the same.
 pub(super) fn switch_http2<B>(response: &mut Response<B>) {
     *response.status_mut() = StatusCode::OK;
-    response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
+    let headers = response.headers_mut();
+    headers.remove(SEC_WEBSOCKET_ACCEPT);
+    // A 101 has none (RFC 9110, section 8.6), and what follows is no content.
+    headers.remove(CONTENT_LENGTH);
 }
 
 fn names_upgrade(headers: &HeaderMap) -> bool {

@@ -1,52 +1,31 @@
 //! One socket: TLS, then HTTP/1 or HTTP/2, each step under its deadline.
 
-use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::mem;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::timeout;
 use tracing::{debug, info};
 
 use super::Limits;
-use super::clock::{Busy, Clock, Overdue, Phase};
-use super::frames::Frames;
 use super::socket::Stream;
 use super::worker::{Stage, Worker};
-use super::{gather, http1, proxy_protocol};
+use super::{http1, http2, proxy_protocol};
 use crate::outbound::forwarded::{Peer, Scheme};
 use crate::proxy::Client;
-use crate::proxy::body::ResponseBody;
 use crate::proxy::rejection::Rejection;
-use crate::runtime::{OnThisThread, Replay};
+use crate::runtime::Replay;
 use crate::tls::provider;
-use crate::transfer::inbound::Inbound;
 
-/// What h2 may hold of responses that a client does not read, for each stream.
-const H2_SEND_BUFFER: usize = 64 * 1024;
-/// How much of a request's body a client may send ahead: for each stream, and for the connection.
-const H2_STREAM_WINDOW: u32 = 256 * 1024;
-const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Streams of a connection that may end with an error of the client's that makes us reset them (CVE-2025-8671).
-const H2_ERRORS: usize = 128;
-/// GOAWAY with ENHANCE_YOUR_CALM (RFC 9113, sections 6.8 and 7).
-const CALM: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0x0b];
-/// How long an HTTP/2 client has to answer a GOAWAY (RFC 9113, section 6.8) before its idle connection is closed all the same.
-const GOODBYE: Duration = Duration::from_secs(2);
 /// How long the last words to a client may take, and what it still sends may keep us.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How much of that is taken.
@@ -82,7 +61,9 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
         None => {
             let client = Client::new(Peer::new(node, Scheme::Http, &believed), None);
             match unless_draining(&worker, spoken(&mut stream, &limits)).await {
-                Some(Ok((Spoken::Http2, read))) => Box::pin(http2(Replay::new(stream, read), client, &worker)).await,
+                Some(Ok((Spoken::Http2, read))) => {
+                    Box::pin(http2::serve(Replay::new(stream, read), client, &worker)).await
+                }
                 Some(Ok((Spoken::Http1, read))) => {
                     http1::serve(stream, read, client, &worker, Stream::reset_when_closed).await
                 }
@@ -119,7 +100,7 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
             let client = Client::new(Peer::new(node, Scheme::Https, &believed), Some(served));
             // What ALPN agreed on is what is spoken; h2 never falls back to HTTP/1.
             if connection.alpn_protocol() == Some(provider::H2) {
-                Box::pin(http2(tls, client, &worker)).await;
+                Box::pin(http2::serve(tls, client, &worker)).await;
             } else {
                 http1::serve(tls, Bytes::new(), client, &worker, |tls| {
                     tls.get_ref().0.reset_when_closed()
@@ -172,26 +153,6 @@ async fn read_some(stream: &mut Stream, buffer: &mut [u8]) -> io::Result<usize> 
     }
 }
 
-type Answer = Result<Response<ResponseBody<Busy>>, Infallible>;
-
-fn service(
-    worker: &Rc<Worker>,
-    client: Rc<Client>,
-    clock: &Rc<Clock>,
-) -> impl Service<
-    Request<Incoming>,
-    Response = Response<ResponseBody<Busy>>,
-    Error = Infallible,
-    Future: Future<Output = Answer> + 'static,
-> + use<> {
-    let (proxy, clock) = (worker.proxy(), Rc::clone(clock));
-    service_fn(move |request: Request<Incoming>| {
-        let (proxy, client, busy) = (Rc::clone(&proxy), Rc::clone(&client), clock.begin());
-        // hyper keeps room for the future of a request while there is none.
-        Box::pin(async move { Ok(proxy.handle(request.map(Inbound::Http2), &client, busy).await) })
-    })
-}
-
 /// Says some last words, and closes so that they are heard.
 pub(super) async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Option<Bytes>, may_send_more: bool) {
     let end = async {
@@ -223,68 +184,6 @@ async fn linger<I: AsyncRead + Unpin>(io: &mut I) -> io::Result<()> {
         left = left.saturating_sub(count);
     }
     Ok(())
-}
-
-async fn http2<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Client, worker: &Rc<Worker>) {
-    let (limits, clock) = (worker.limits(), Clock::new());
-    let node = client.peer.node();
-    let (io, flusher) = gather::gather(TokioIo::new(Frames::new(io)));
-    // Beyond this h2 answers by itself; within it, what is too large is answered as everything else.
-    let header_list = u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX);
-    let mut connection = pin!(
-        http2::Builder::new(OnThisThread)
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.h2_streams)
-            .max_header_list_size(header_list)
-            .max_send_buf_size(H2_SEND_BUFFER)
-            .max_local_error_reset_streams(Some(H2_ERRORS))
-            .enable_connect_protocol()
-            .initial_stream_window_size(H2_STREAM_WINDOW)
-            .initial_connection_window_size(H2_CONNECTION_WINDOW)
-            .serve_connection(io, service(worker, Rc::new(client), &clock))
-    );
-    let mut overdue = pin!(Overdue::new(Rc::clone(&clock), &limits));
-    let mut drain = pin!(Drain::new(worker.stage()));
-    // Set once the client was told to go away; one that does not go is left when its last request has ended.
-    let mut goodbye: Option<Pin<Box<Sleep>>> = None;
-    poll_fn(|cx| {
-        let ended = connection.as_mut().poll(cx);
-        if let Poll::Ready(Err(problem)) = clock.wrote(flusher.poll_flush(cx)) {
-            debug!(%problem, "an HTTP/2 connection broke");
-            return Poll::Ready(());
-        }
-        if let Poll::Ready(ended) = ended {
-            log_end(ended);
-            return Poll::Ready(());
-        }
-        if let Phase::Blocked(_) = overdue.phase()
-            && overdue.as_mut().poll(cx).is_ready()
-        {
-            debug!("an HTTP/2 client takes nothing of what it asked for");
-            return Poll::Ready(());
-        }
-        if goodbye.is_none() && (drain.as_mut().poll(cx).is_ready() || overdue.as_mut().poll(cx).is_ready()) {
-            goodbye = Some(Box::pin(sleep(GOODBYE)));
-            connection.as_mut().graceful_shutdown();
-            cx.waker().wake_by_ref();
-        }
-        if let Some(goodbye) = &mut goodbye {
-            while goodbye.as_mut().poll(cx).is_ready() {
-                if let Phase::Idle(_) = overdue.phase() {
-                    return Poll::Ready(());
-                }
-                goodbye.as_mut().reset(Instant::now() + GOODBYE);
-            }
-        }
-        Poll::Pending
-    })
-    .await;
-    if let Some(excess) = flusher.look(|io| io.inner().excess()) {
-        worker.metrics().flooded();
-        info!(client.ip = %node, excess = excess.label(), "an HTTP/2 connection was closed: it sent more than anybody needs");
-        let mut words = CALM;
-        let _ = timeout(LAST_WORDS, poll_fn(|cx| flusher.poll_last_words(cx, &mut words))).await;
-    }
 }
 
 /// What a connection does before its first request: there is no point in it once no request will be taken.
@@ -331,11 +230,5 @@ impl<F: Future<Output = ()>> Future for Drain<F> {
             return Poll::Pending;
         }
         this.draining.poll(cx)
-    }
-}
-
-fn log_end(ended: hyper::Result<()>) {
-    if let Err(problem) = ended {
-        debug!(%problem, "a connection ended");
     }
 }

@@ -1,10 +1,9 @@
 //! Listeners: sockets, workers, connections, and how they end.
 
-mod clock;
 mod connection;
-mod frames;
-mod gather;
+mod date;
 mod http1;
+mod http2;
 pub mod listen;
 mod proxy_protocol;
 pub mod socket;

@@ -10,7 +10,8 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+
+use super::streamed::Streamed;
 
 /// The body of a request.
 #[derive(Debug)]
@@ -19,8 +20,8 @@ pub enum Inbound {
     Nothing,
     /// Read by the connection that it comes on.
     Http1(Fed),
-    /// Read by hyper.
-    Http2(Incoming),
+    /// One stream of many.
+    Http2(Streamed),
 }
 
 /// Why a body did not come to its end.
@@ -213,7 +214,7 @@ impl Body for Inbound {
         match self.get_mut() {
             Self::Nothing => Poll::Ready(None),
             Self::Http1(fed) => fed.poll_frame(cx),
-            Self::Http2(incoming) => Pin::new(incoming).poll_frame(cx).map_err(|_| Broken),
+            Self::Http2(streamed) => Pin::new(streamed).poll_frame(cx).map_err(|_| Broken),
         }
     }
 
@@ -221,7 +222,7 @@ impl Body for Inbound {
         match self {
             Self::Nothing => true,
             Self::Http1(fed) => fed.is_end_stream(),
-            Self::Http2(incoming) => incoming.is_end_stream(),
+            Self::Http2(streamed) => streamed.is_end_stream(),
         }
     }
 
@@ -229,7 +230,7 @@ impl Body for Inbound {
         match self {
             Self::Nothing => SizeHint::with_exact(0),
             Self::Http1(fed) => fed.size_hint(),
-            Self::Http2(incoming) => incoming.size_hint(),
+            Self::Http2(streamed) => streamed.size_hint(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod inbound;
 pub(crate) mod sending;
+pub mod streamed;
 
 use std::future::Future;
 use std::io;

@@ -165,69 +165,71 @@ impl Upstream {
     ///
     /// # Errors
     /// There is no response, or not in time.
-    pub async fn forward(
+    pub fn forward(
         &self,
         request: Outbound<RequestBody>,
         response_timeout: Option<Duration>,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> impl Future<Output = Result<Answer, UpstreamError>> {
         let settings = &self.inner.settings;
-        let mut slot = Some(settings.in_flight.take().ok_or(UpstreamError::Full)?);
         let switches = request.switches();
         let (mut head, mut body) = request.into_request().into_parts();
-        let may_hold = !switches && !is_grpc(head.headers.get(CONTENT_TYPE));
-        // What may have reached its server is sent again only if it may be repeated.
-        let repeatable = !switches && is_repeatable(&head, &body);
-        let late = response_timeout.unwrap_or(settings.response_timeout);
-        let (mut tries, progress) = (settings.retries, body.progress());
-        let mut reuse = Reuse::IfOpen;
-        self.earn();
-        loop {
-            let Connected {
-                link,
-                mut lease,
-                used_before,
-            } = self.connection(progress.last(), reuse).await?;
-            if let Some(slot) = slot.take() {
-                lease.hold(slot);
-            }
-            if settings.host == HostMode::Server {
-                head.headers.insert(HOST, lease.pool.host.clone());
-            }
-            let sent = match link {
-                Link::Http1(connection) => connection.exchange(&head, body, late).await.map(Received::Http1),
-                // A protocol cannot be switched over what is shared.
-                Link::Http2(_) if switches => return Err(UpstreamError::NoUpgrade),
-                Link::Http2(sender) => {
-                    let request = http2::translated(&head, body, &lease.pool.server.transport);
-                    Box::pin(http2::send(sender, request, late)).await.map(Received::Http2)
+        async move {
+            let mut slot = Some(settings.in_flight.take().ok_or(UpstreamError::Full)?);
+            let may_hold = !switches && !is_grpc(head.headers.get(CONTENT_TYPE));
+            // What may have reached its server is sent again only if it may be repeated.
+            let repeatable = !switches && is_repeatable(&head, &body);
+            let late = response_timeout.unwrap_or(settings.response_timeout);
+            let (mut tries, progress) = (settings.retries, body.progress());
+            let mut reuse = Reuse::IfOpen;
+            self.earn();
+            loop {
+                let Connected {
+                    link,
+                    mut lease,
+                    used_before,
+                } = self.connection(progress.last(), reuse).await?;
+                if let Some(slot) = slot.take() {
+                    lease.hold(slot);
                 }
-            };
-            let failure = match sent {
-                Ok(received) => {
-                    lease.pool.health.worked();
-                    return self.answered(received, lease, switches, may_hold);
+                if settings.host == HostMode::Server {
+                    head.headers.insert(HOST, lease.pool.host.clone());
                 }
-                Err(failure) => failure,
-            };
-            slot = lease.release();
-            // Where one connection was stale, others may be.
-            reuse = Reuse::Never;
-            body = match failure {
-                // Not a byte of it was sent: the server had closed the connection while it was idle.
-                Failure::Unsent(body, _) if used_before => *body,
-                Failure::EndedEarly(_) if used_before && repeatable && tries > 0 && self.may_retry() => {
-                    tries -= 1;
-                    RequestBody::none()
-                }
-                failure => {
-                    let error = no_response(failure);
-                    // What clients do to their own requests says nothing of a server.
-                    if let UpstreamError::NoResponse(_) = error {
-                        lease.pool.health.failed();
+                let sent = match link {
+                    Link::Http1(connection) => connection.exchange(&head, body, late).await.map(Received::Http1),
+                    // A protocol cannot be switched over what is shared.
+                    Link::Http2(_) if switches => return Err(UpstreamError::NoUpgrade),
+                    Link::Http2(sender) => {
+                        let request = http2::translated(&head, body, &lease.pool.server.transport);
+                        Box::pin(http2::send(sender, request, late)).await.map(Received::Http2)
                     }
-                    return Err(error);
-                }
-            };
+                };
+                let failure = match sent {
+                    Ok(received) => {
+                        lease.pool.health.worked();
+                        return self.answered(received, lease, switches, may_hold);
+                    }
+                    Err(failure) => failure,
+                };
+                slot = lease.release();
+                // Where one connection was stale, others may be.
+                reuse = Reuse::Never;
+                body = match failure {
+                    // Not a byte of it was sent: the server had closed the connection while it was idle.
+                    Failure::Unsent(body, _) if used_before => *body,
+                    Failure::EndedEarly(_) if used_before && repeatable && tries > 0 && self.may_retry() => {
+                        tries -= 1;
+                        RequestBody::none()
+                    }
+                    failure => {
+                        let error = no_response(failure);
+                        // What clients do to their own requests says nothing of a server.
+                        if let UpstreamError::NoResponse(_) = error {
+                            lease.pool.health.failed();
+                        }
+                        return Err(error);
+                    }
+                };
+            }
         }
     }
 

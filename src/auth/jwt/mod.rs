@@ -204,7 +204,8 @@ impl JwtAuthenticator {
         if let Some(verdict) = self.shared.cache.find(&key, now) {
             return Ok(Some(verdict));
         }
-        self.look_up(key, token, now)
+        // Rare, and large: no part of every request's future.
+        Box::pin(self.look_up(key, token, now))
             .await
             .map(|judged| Some(judged.into_verdict()))
     }

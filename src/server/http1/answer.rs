@@ -1,13 +1,11 @@
 //! The head of an answer, as HTTP/1 says it (RFC 9112, sections 4, 6 and 9).
 
-use std::cell::RefCell;
-use std::time::SystemTime;
-
 use http::StatusCode;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::response::Parts;
 use hyper::ext::ReasonPhrase;
 
+use super::super::date;
 use crate::transfer::sending::{Framing, write_content_length, write_field};
 
 /// What an answer depends on besides itself.
@@ -53,7 +51,7 @@ pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, told: &Told) -> Said {
         write_field(out, name, value);
     }
     if !dated && !switches {
-        write_date(out);
+        date::with(|date| write_field(out, &DATE, date));
     }
     let has_body = !told.is_head
         && !status.is_informational()
@@ -91,21 +89,4 @@ pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, told: &Told) -> Said {
         has_body,
         keeps_alive,
     }
-}
-
-/// When it was answered (RFC 9110, section 6.6.1). What is written is the same for a second.
-fn write_date(out: &mut Vec<u8>) {
-    thread_local! {
-        static WRITTEN: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
-    }
-    let now = SystemTime::now();
-    let seconds = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    WRITTEN.with_borrow_mut(|(second, line)| {
-        if *second != seconds {
-            (*second, *line) = (seconds, format!("date: {}\r\n", httpdate::fmt_http_date(now)));
-        }
-        out.extend_from_slice(line.as_bytes());
-    });
 }

@@ -217,14 +217,14 @@ impl Future for Out {
 }
 
 /// Serves a request. A client that goes away takes it along.
-async fn exchange<I, F>(
-    wire: &mut Wire<I>,
+fn exchange<'t, I, F>(
+    wire: &'t mut Wire<I>,
     head: RequestHead,
-    client: &Client,
-    worker: &Worker,
-    draining: &mut Draining<'_, F>,
-    limits: &Limits,
-) -> Next
+    client: &'t Client,
+    worker: &'t Worker,
+    draining: &'t mut Draining<'_, F>,
+    limits: &'t Limits,
+) -> impl Future<Output = Next>
 where
     I: AsyncRead + AsyncWrite + Unpin,
     F: Future<Output = ()>,
@@ -233,52 +233,55 @@ where
     let request = head.request.map(|()| inbound);
     let old = request.version() == Version::HTTP_10;
     let is_head = *request.method() == Method::HEAD;
-    let answered = {
-        let proxy = worker.proxy();
-        let mut handling = pin!(proxy.handle(request, client, Out));
-        poll_fn(|cx| wire.poll_beside(handling.as_mut(), cx)).await
-    };
-    let Ok(response) = answered else { return Next::Nothing };
-    let closing = poll_fn(|cx| Poll::Ready(draining.poll(cx))).await;
+    let (proxy, keeps_alive) = (worker.proxy(), head.keeps_alive);
+    // An `async fn` would hold what it was given a second time.
+    async move {
+        let answered = {
+            let mut handling = pin!(proxy.handle(request, client, Out));
+            poll_fn(|cx| wire.poll_beside(handling.as_mut(), cx)).await
+        };
+        let Ok(response) = answered else { return Next::Nothing };
+        let closing = poll_fn(|cx| Poll::Ready(draining.poll(cx))).await;
 
-    let (parts, body) = response.into_parts();
-    let mut out = wire.buffer();
-    let told = answer::Told {
-        old,
-        is_head,
-        keeps_alive: head.keeps_alive && !closing && wire.may_go_on(),
-        length: body.size_hint().exact(),
-    };
-    let told = answer::write_head(&mut out, &parts, &told);
-    let body = (told.has_body && !body.is_end_stream()).then_some(body);
-    let mut sending = Sending::new(out, body, told.framing);
-    let sent = poll_fn(|cx| wire.poll_sending(&mut sending, limits.body_read_timeout, cx)).await;
-    match sent {
-        Ok(Ok(())) => {}
-        Ok(Err(Unsendable::Body(_) | Unsendable::Length)) => {
-            return match told.framing {
-                Framing::UntilClose => Next::Reset,
-                Framing::Length(_) | Framing::Chunked { .. } => Next::End,
-            };
+        let (parts, body) = response.into_parts();
+        let mut out = wire.buffer();
+        let told = answer::Told {
+            old,
+            is_head,
+            keeps_alive: keeps_alive && !closing && wire.may_go_on(),
+            length: body.size_hint().exact(),
+        };
+        let told = answer::write_head(&mut out, &parts, &told);
+        let body = (told.has_body && !body.is_end_stream()).then_some(body);
+        let mut sending = Sending::new(out, body, told.framing);
+        let sent = poll_fn(|cx| wire.poll_sending(&mut sending, limits.body_read_timeout, cx)).await;
+        match sent {
+            Ok(Ok(())) => {}
+            Ok(Err(Unsendable::Body(_) | Unsendable::Length)) => {
+                return match told.framing {
+                    Framing::UntilClose => Next::Reset,
+                    Framing::Length(_) | Framing::Chunked { .. } => Next::End,
+                };
+            }
+            Ok(Err(Unsendable::Io(problem))) => {
+                debug!(%problem, "a connection broke while an answer was sent");
+                return Next::Nothing;
+            }
+            Err(Gone) => return Next::Nothing,
         }
-        Ok(Err(Unsendable::Io(problem))) => {
-            debug!(%problem, "a connection broke while an answer was sent");
-            return Next::Nothing;
+        wire.give_back(sending.into_buffer());
+        if let Some(switched) = client.switched.take() {
+            return Next::Switched(switched);
         }
-        Err(Gone) => return Next::Nothing,
+        if !told.keeps_alive || wire.is_broken() {
+            return Next::End;
+        }
+        if !wire.is_at_end() {
+            let mut alarm = Alarm::default();
+            return poll_fn(|cx| poll_end_of_body(wire, &mut alarm, cx)).await;
+        }
+        Next::Request
     }
-    wire.give_back(sending.into_buffer());
-    if let Some(switched) = client.switched.take() {
-        return Next::Switched(switched);
-    }
-    if !told.keeps_alive || wire.is_broken() {
-        return Next::End;
-    }
-    if !wire.is_at_end() {
-        let mut alarm = Alarm::default();
-        return poll_fn(|cx| poll_end_of_body(wire, &mut alarm, cx)).await;
-    }
-    Next::Request
 }
 
 /// Waits for the end of a body whose request is answered: as long as somebody takes it; else for a moment, and within a bound.

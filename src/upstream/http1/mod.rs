@@ -9,7 +9,7 @@ mod request;
 mod response;
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -108,7 +108,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
     ///
     /// # Errors
     /// There is none.
-    pub async fn exchange(self, head: &Parts, body: RequestBody, late: Duration) -> Result<Exchanged<I>, Failure> {
+    // An `async fn` would hold what it was given a second time.
+    pub fn exchange(
+        self,
+        head: &Parts,
+        body: RequestBody,
+        late: Duration,
+    ) -> impl Future<Output = Result<Exchanged<I>, Failure>> {
         let progress = body.progress();
         let mut exchange = Exchange {
             io: self.io,
@@ -120,21 +126,23 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
             deaf: None,
         };
         let mut alarm = self.alarm;
-        let head = poll_fn(|cx| {
-            let polled = exchange.poll_head(&head.method, cx);
-            if polled.is_pending() {
-                ready!(alarm.poll_until(progress.last() + late, cx));
-                return Poll::Ready(Err(Failure::Late));
+        async move {
+            let head = poll_fn(|cx| {
+                let polled = exchange.poll_head(&head.method, cx);
+                if polled.is_pending() {
+                    ready!(alarm.poll_until(progress.last() + late, cx));
+                    return Poll::Ready(Err(Failure::Late));
+                }
+                polled
+            })
+            .await?;
+            if head.parts.status == StatusCode::SWITCHING_PROTOCOLS {
+                let io = Replay::new(exchange.io, exchange.read.freeze());
+                return Ok(Exchanged::Switched(Response::from_parts(head.parts, ()), io));
             }
-            polled
-        })
-        .await?;
-        if head.parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            let io = Replay::new(exchange.io, exchange.read.freeze());
-            return Ok(Exchanged::Switched(Response::from_parts(head.parts, ()), io));
+            let body = Body::new(exchange, alarm, head.framing, head.keeps_alive);
+            Ok(Exchanged::Response(Response::from_parts(head.parts, body)))
         }
-        let body = Body::new(exchange, alarm, head.framing, head.keeps_alive);
-        Ok(Exchanged::Response(Response::from_parts(head.parts, body)))
     }
 }
 

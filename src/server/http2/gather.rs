@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The most that one TLS record holds (RFC 8446, section 5.1).
 const RECORD: usize = 16 * 1024;
@@ -48,7 +48,7 @@ impl<T> Flusher<T> {
     }
 }
 
-impl<T: Write + Unpin> Flusher<T> {
+impl<T: AsyncWrite + Unpin> Flusher<T> {
     /// Sends some last bytes, unless others are still on their way.
     pub(super) fn poll_last_words(&self, cx: &mut Context<'_>, words: &mut &[u8]) -> Poll<io::Result<()>> {
         let mut inner = self.0.borrow_mut();
@@ -70,7 +70,7 @@ impl<T: Write + Unpin> Flusher<T> {
     }
 }
 
-impl<T: Write + Unpin> Inner<T> {
+impl<T: AsyncWrite + Unpin> Inner<T> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.gathered.len() {
             let wrote = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered[self.written..]))?;
@@ -97,13 +97,13 @@ impl<T: Write + Unpin> Inner<T> {
     }
 }
 
-impl<T: Read + Unpin> Read for Gather<T> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0.borrow_mut().io).poll_read(cx, buf)
     }
 }
 
-impl<T: Write + Unpin> Write for Gather<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.0.borrow_mut();
         if inner.gathered.len() >= RECORD {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Limits;
+use super::super::Limits;
 use crate::runtime::Alarm;
 
 /// What a connection is doing.

@@ -1,0 +1,169 @@
+//! HTTP/2 with one client (RFC 9113): h2 has the connection, and its streams are served beside it, in one task.
+
+mod clock;
+mod exchange;
+mod frames;
+mod gather;
+mod tunnel;
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::stream::FuturesUnordered;
+use h2::RecvStream;
+use h2::server::{Builder, Connection, Handshake, SendResponse};
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tracing::{debug, info};
+
+use self::clock::{Clock, Overdue, Phase};
+use self::frames::Frames;
+use super::connection::{Drain, LAST_WORDS};
+use super::worker::Worker;
+use crate::proxy::Client;
+
+/// What h2 may hold of responses that a client does not read, for each stream.
+const SEND_BUFFER: usize = 64 * 1024;
+/// How much of a request's body a client may send ahead: for each stream, and for the connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Streams of a connection that may end with an error of the client's that makes us reset them (CVE-2025-8671).
+const ERRORS: usize = 128;
+/// GOAWAY with ENHANCE_YOUR_CALM (RFC 9113, sections 6.8 and 7).
+const CALM: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0x0b];
+/// How long a client has to answer a GOAWAY (RFC 9113, section 6.8) before its idle connection is closed all the same.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Serves streams until the connection ends, and never longer than it may.
+pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Client, worker: &Rc<Worker>) {
+    let (limits, clock, client) = (worker.limits(), Clock::new(), Rc::new(client));
+    let (io, flusher) = gather::gather(Frames::new(io));
+    // Beyond this h2 answers by itself; within it, what is too large is answered as everything else.
+    let header_list = u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX);
+    let mut parser = Parser::Beginning {
+        handshake: Builder::new()
+            .max_concurrent_streams(limits.h2_streams)
+            .max_header_list_size(header_list)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_local_error_reset_streams(Some(ERRORS))
+            .enable_connect_protocol()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .handshake(io),
+        leaves: false,
+    };
+    let mut streams = FuturesUnordered::new();
+    let mut overdue = pin!(Overdue::new(Rc::clone(&clock), &limits));
+    let mut drain = pin!(Drain::new(worker.stage()));
+    // Set once the client was told to go away; one that does not go is left when its last request has ended.
+    let mut goodbye: Option<Pin<Box<Sleep>>> = None;
+    std::future::poll_fn(|cx| {
+        // What streams have to say is said by the parser after them, in the same turn.
+        poll_all(&mut streams, cx);
+        let ended = loop {
+            match parser.poll_request(cx) {
+                Poll::Pending => break None,
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    let (proxy, client) = (worker.proxy(), Rc::clone(&client));
+                    streams.push(exchange::serve(proxy, client, request, respond, clock.begin()));
+                    // A request that can be judged at once is on its way before the next one is looked at.
+                    poll_all(&mut streams, cx);
+                }
+                Poll::Ready(ended) => break Some(ended.map_or(Ok(()), |ended| ended.map(drop))),
+            }
+        };
+        if let Poll::Ready(Err(problem)) = clock.wrote(flusher.poll_flush(cx)) {
+            debug!(%problem, "an HTTP/2 connection broke");
+            return Poll::Ready(());
+        }
+        if let Some(ended) = ended {
+            if let Err(problem) = ended {
+                debug!(%problem, "a connection ended");
+            }
+            return Poll::Ready(());
+        }
+        if let Phase::Blocked(_) = overdue.phase()
+            && overdue.as_mut().poll(cx).is_ready()
+        {
+            debug!("an HTTP/2 client takes nothing of what it asked for");
+            return Poll::Ready(());
+        }
+        if goodbye.is_none() && (drain.as_mut().poll(cx).is_ready() || overdue.as_mut().poll(cx).is_ready()) {
+            goodbye = Some(Box::pin(sleep(GOODBYE)));
+            parser.leave();
+            cx.waker().wake_by_ref();
+        }
+        if let Some(goodbye) = &mut goodbye {
+            while goodbye.as_mut().poll(cx).is_ready() {
+                if let Phase::Idle(_) = overdue.phase() {
+                    return Poll::Ready(());
+                }
+                goodbye.as_mut().reset(Instant::now() + GOODBYE);
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+    if let Some(excess) = flusher.look(Frames::excess) {
+        worker.metrics().flooded();
+        info!(client.ip = %client.peer.node(), excess = excess.label(), "an HTTP/2 connection was closed: it sent more than anybody needs");
+        let mut words = CALM;
+        let _ = timeout(
+            LAST_WORDS,
+            std::future::poll_fn(|cx| flusher.poll_last_words(cx, &mut words)),
+        )
+        .await;
+    }
+}
+
+/// Goes on with every stream that was woken.
+fn poll_all<F: Future<Output = ()>>(streams: &mut FuturesUnordered<F>, cx: &mut Context<'_>) {
+    while let Poll::Ready(Some(())) = Pin::new(&mut *streams).poll_next(cx) {}
+}
+
+type Accepted = Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>;
+
+/// h2's side of a connection.
+enum Parser<I> {
+    /// The preface and the settings are under way.
+    Beginning {
+        handshake: Handshake<I, Bytes>,
+        /// No requests are to be taken once they are through.
+        leaves: bool,
+    },
+    Serving(Connection<I, Bytes>),
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Parser<I> {
+    /// Reads and writes; ready with a request, or with nothing when the connection has ended.
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Option<Accepted>> {
+        loop {
+            match self {
+                Self::Serving(connection) => return connection.poll_accept(cx),
+                Self::Beginning { handshake, leaves } => match ready!(Pin::new(handshake).poll(cx)) {
+                    Ok(mut connection) => {
+                        if *leaves {
+                            connection.graceful_shutdown();
+                        }
+                        *self = Self::Serving(connection);
+                    }
+                    Err(problem) => return Poll::Ready(Some(Err(problem))),
+                },
+            }
+        }
+    }
+
+    /// Tells the client that no more requests are taken (RFC 9113, section 6.8).
+    fn leave(&mut self) {
+        match self {
+            Self::Beginning { leaves, .. } => *leaves = true,
+            Self::Serving(connection) => connection.graceful_shutdown(),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! [`Tunnel`]: a stream as an IO, for a WebSocket (RFC 8441, section 5).
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use h2::{Reason, RecvStream, SendStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::exchange::poll_room;
+
+/// Both directions of a stream.
+pub(super) struct Tunnel {
+    out: SendStream<Bytes>,
+    stream: RecvStream,
+    /// Read, and not taken.
+    read: Bytes,
+}
+
+impl Tunnel {
+    pub(super) fn new(out: SendStream<Bytes>, stream: RecvStream) -> Self {
+        Self {
+            out,
+            stream,
+            read: Bytes::new(),
+        }
+    }
+}
+
+fn broken(problem: h2::Error) -> io::Error {
+    if problem.is_io()
+        && let Some(kind) = problem.get_io().map(io::Error::kind)
+    {
+        return kind.into();
+    }
+    io::Error::other(problem)
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while self.read.is_empty() {
+            match ready!(self.stream.poll_data(cx)) {
+                None => return Poll::Ready(Ok(())),
+                Some(Ok(data)) => self.read = data,
+                // How a WebSocket is left (RFC 8441, section 5).
+                Some(Err(problem)) if matches!(problem.reason(), Some(Reason::NO_ERROR | Reason::CANCEL)) => {
+                    return Poll::Ready(Ok(()));
+                }
+                Some(Err(problem)) => return Poll::Ready(Err(broken(problem))),
+            }
+        }
+        let count = self.read.len().min(buf.remaining());
+        buf.put_slice(&self.read[..count]);
+        self.read.advance(count);
+        // It fails where the stream is gone, which the next poll tells.
+        let _ = self.stream.flow_control().release_capacity(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.out.reserve_capacity(1);
+        ready!(poll_room(&mut self.out, cx)).map_err(broken)?;
+        self.out
+            .send_data(Bytes::copy_from_slice(bytes), false)
+            .map_err(broken)?;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// What h2 has leaves without being asked to.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.out.send_data(Bytes::new(), true).map_err(broken))
+    }
+}
