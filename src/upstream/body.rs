@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::Buffer;
 use crate::slots::Slot;
-use crate::transfer::inbound::Inbound;
+use crate::transfer::inbound::{Broken, Inbound};
 
 /// What a client sends, as far as it may: bounded in bytes and in silence, and without trailers.
 #[derive(Debug)]
@@ -161,13 +161,10 @@ impl RequestBody {
             return self.poll_silence(cx);
         };
         self.silence = None;
-        let Some(frame) = frame else {
-            // A stream of HTTP/2 that is reset without an error says nothing more either.
-            let whole = self.incoming.is_end_stream();
-            return Poll::Ready((!whole).then_some(Err(BodyFault::Broken)));
-        };
-        let Ok(frame) = frame else {
-            return Poll::Ready(Some(Err(BodyFault::Broken)));
+        let frame = match frame {
+            None => return Poll::Ready(None),
+            Some(Err(Broken)) => return Poll::Ready(Some(Err(BodyFault::Broken))),
+            Some(Ok(frame)) => frame,
         };
         let Ok(data) = frame.into_data() else {
             return Poll::Ready(None);
