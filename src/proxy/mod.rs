@@ -171,7 +171,10 @@ impl Proxy {
     }
 
     /// Answers a request. It cannot fail: whatever goes wrong is an answer too. `guard` lives as long as the response.
-    #[expect(clippy::manual_async_fn, reason = "an `async fn` holds what it was given a second time")]
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` holds what it was given a second time"
+    )]
     pub fn handle<G: 'static>(
         &self,
         request: Request<Inbound>,
@@ -305,7 +308,10 @@ impl Proxy {
     }
 
     /// Who is asking, whether they may, and the upstream's answer.
-    #[expect(clippy::manual_async_fn, reason = "an `async fn` holds what it was given a second time")]
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` holds what it was given a second time"
+    )]
     fn pass(
         &self,
         route: &Route,

@@ -6,7 +6,7 @@ mod frames;
 mod gather;
 mod tunnel;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -63,7 +63,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
     let mut drain = pin!(Drain::new(worker.stage()));
     // Set once the client was told to go away; one that does not go is left when its last request has ended.
     let mut goodbye: Option<Pin<Box<Sleep>>> = None;
-    std::future::poll_fn(|cx| {
+    poll_fn(|cx| {
         // What streams have to say is said by the parser after them, in the same turn.
         poll_all(&mut streams, cx);
         let ended = loop {
@@ -71,7 +71,14 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
                 Poll::Pending => break None,
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     let (proxy, client) = (worker.proxy(), Rc::clone(&client));
-                    streams.push(exchange::serve(proxy, client, request, respond, clock.begin()));
+                    // Boxed here, it is not moved about.
+                    streams.push(Box::pin(exchange::serve(
+                        proxy,
+                        client,
+                        request,
+                        respond,
+                        clock.begin(),
+                    )));
                     // A request that can be judged at once is on its way before the next one is looked at.
                     poll_all(&mut streams, cx);
                 }
@@ -110,15 +117,12 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
         Poll::Pending
     })
     .await;
+    drop(streams);
     if let Some(excess) = flusher.look(Frames::excess) {
         worker.metrics().flooded();
         info!(client.ip = %client.peer.node(), excess = excess.label(), "an HTTP/2 connection was closed: it sent more than anybody needs");
         let mut words = CALM;
-        let _ = timeout(
-            LAST_WORDS,
-            std::future::poll_fn(|cx| flusher.poll_last_words(cx, &mut words)),
-        )
-        .await;
+        let _ = timeout(LAST_WORDS, poll_fn(|cx| flusher.poll_last_words(cx, &mut words))).await;
     }
 }
 
