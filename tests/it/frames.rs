@@ -18,6 +18,9 @@ const RST_STREAM: u8 = 3;
 const HEADERS: u8 = 1;
 const DATA: u8 = 0;
 const CONTINUATION: u8 = 9;
+const SETTINGS_FRAME: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
+const CANCEL: u8 = 8;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 fn public(upstream: &RecordingUpstream) -> Config {
@@ -410,6 +413,49 @@ fn a_websocket_over_http2_is_judged_and_then_bytes() {
         let (_, body) = raw.response();
         assert_eq!(body, br#"{"detail":"Not implemented."}"#);
     }
+}
+
+#[test]
+fn a_stream_of_which_a_client_takes_nothing_is_reset() {
+    let upstream = RecordingUpstream::start();
+    upstream.answers(|exchange| match exchange.head.first.as_str() {
+        "GET /big HTTP/1.1" => exchange.answer("200 OK", "", &vec![b'x'; 100_000]),
+        _ => exchange.ok(),
+    });
+    let gate = Gate::start(&public(&upstream).limits("body_read_timeout = \"1s\""));
+    let mut raw = Raw::open(&gate);
+    // Streams begin with no window (RFC 9113, section 6.5.2), but for what the client opens for the first one.
+    let mut big = PLAIN;
+    big[3].1 = "/big";
+    raw.send(
+        &[
+            frame(SETTINGS_FRAME, 0, 0, &[0, 4, 0, 0, 0, 0]),
+            head(1, &big, 1),
+            frame(WINDOW_UPDATE, 0, 1, &1_000_000_u32.to_be_bytes()),
+            head(3, &big, 1),
+        ]
+        .concat(),
+    );
+    let mut taken = 0;
+    loop {
+        match raw.next().expect("a frame") {
+            (DATA, 1, payload) => {
+                taken += payload.len();
+                let window = u32::try_from(payload.len().max(1)).unwrap();
+                raw.send(&frame(WINDOW_UPDATE, 0, 0, &window.to_be_bytes()));
+            }
+            (DATA, stream, payload) => assert!(payload.is_empty(), "{} bytes of {stream}", payload.len()),
+            (RST_STREAM, stream, payload) => {
+                assert_eq!((stream, payload), (3, vec![0, 0, 0, CANCEL]));
+                break;
+            }
+            (GOAWAY, _, payload) => panic!("{payload:?}"),
+            _ => {}
+        }
+    }
+    assert_eq!(taken, 100_000);
+    raw.send(&[head(5, &PLAIN, 1), frame(WINDOW_UPDATE, 0, 5, &[0, 1, 0, 0])].concat());
+    raw.response();
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -11,6 +12,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, DATE};
 use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::super::date;
@@ -18,18 +20,20 @@ use super::clock::Busy;
 use super::tunnel::Tunnel;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::{Client, Proxy};
+use crate::runtime::Alarm;
 use crate::transfer::inbound::Inbound;
 use crate::transfer::streamed::Streamed;
 
 /// The end of a body up to this size is given to h2 at once; more of it waits until the client takes it.
 const SMALL: usize = 16 * 1024;
 
-/// Serves a stream. A client that resets it takes the request along.
+/// Serves a stream. A client that resets it takes the request along, and so does one that takes nothing of its answer for as long as `patience`.
 pub(super) fn serve(
     proxy: Rc<Proxy>,
     client: Rc<Client>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    patience: Duration,
     busy: Busy,
 ) -> impl Future<Output = ()> {
     let (head, stream) = request.into_parts();
@@ -74,7 +78,14 @@ pub(super) fn serve(
             (Some(switched), Some(stream)) => Box::pin(switched.run(Tunnel::new(out, stream))).await,
             _ if ends => {}
             _ => {
-                let mut sending = Sending { out, body, piece: None };
+                let mut sending = Sending {
+                    out,
+                    body,
+                    piece: None,
+                    blocked: None,
+                    patience,
+                    alarm: Alarm::default(),
+                };
                 if let Err(problem) = poll_fn(|cx| sending.poll(cx)).await {
                     debug!(%problem, "a stream ended early");
                 }
@@ -89,6 +100,10 @@ struct Sending {
     body: ResponseBody<Busy>,
     /// A piece that waits for the client to take more, and whether it is the last one.
     piece: Option<(Bytes, bool)>,
+    /// Since when it waits for that.
+    blocked: Option<Instant>,
+    patience: Duration,
+    alarm: Alarm,
 }
 
 impl Sending {
@@ -104,10 +119,22 @@ impl Sending {
         }
     }
 
+    /// Waits until the client takes something, and not for ever.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        if let Poll::Ready(room) = poll_room(&mut self.out, cx) {
+            self.blocked = None;
+            return Poll::Ready(room);
+        }
+        let since = *self.blocked.get_or_insert_with(Instant::now);
+        ready!(self.alarm.poll_until(since + self.patience, cx));
+        self.out.send_reset(Reason::CANCEL);
+        Poll::Ready(Err(Reason::CANCEL.into()))
+    }
+
     fn poll_pieces(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         loop {
             if self.piece.is_some() {
-                ready!(poll_room(&mut self.out, cx))?;
+                ready!(self.poll_room(cx))?;
             }
             if let Some((piece, last)) = self.piece.take() {
                 self.out.send_data(piece, last)?;

@@ -70,15 +70,10 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
             match parser.poll_request(cx) {
                 Poll::Pending => break None,
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    let (proxy, client) = (worker.proxy(), Rc::clone(&client));
-                    // Boxed here, it is not moved about.
-                    streams.push(Box::pin(exchange::serve(
-                        proxy,
-                        client,
-                        request,
-                        respond,
-                        clock.begin(),
-                    )));
+                    let (proxy, client, busy) = (worker.proxy(), Rc::clone(&client), clock.begin());
+                    let exchange = exchange::serve(proxy, client, request, respond, limits.body_read_timeout, busy);
+                    // Boxed before it is handed on: it is large.
+                    streams.push(Box::pin(exchange));
                     // A request that can be judged at once is on its way before the next one is looked at.
                     poll_all(&mut streams, cx);
                 }
