@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::settings::connection_config;
 use super::{FIRST_PAUSE, LONGEST_PAUSE, Shared};
 use crate::auth::generations::Thing;
 
@@ -89,7 +90,7 @@ async fn follow(shared: &Arc<Shared>) -> Lost {
 
 async fn connect(shared: &Arc<Shared>, closed: &Arc<Notify>) -> Result<MultiplexedConnection, RedisError> {
     let (heard, closed) = (Arc::clone(shared), Arc::clone(closed));
-    let config = super::connection_config().set_push_sender(move |push: PushInfo| -> Result<(), RedisError> {
+    let config = connection_config().set_push_sender(move |push: PushInfo| -> Result<(), RedisError> {
         match push.kind {
             PushKind::Invalidate => heard.invalidate(&push.data),
             PushKind::Disconnection => closed.notify_one(),
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn every_key_that_a_verdict_rests_on_is_known_by_its_name_and_told_of() {
-        let keys = Keys { prefix: "" };
+        let keys = Keys::new("");
         let digest = crate::auth::store::TokenDigest::of(b"x");
         let hex = digest.to_hex();
         for (key, expected) in [

@@ -1,0 +1,105 @@
+//! What the configuration says of one Redis, and how it is reached.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError};
+
+use super::keys::Keys;
+use crate::secret::Secret;
+
+/// What the configuration says of one Redis.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where it is, and which database.
+    pub endpoint: Endpoint,
+    /// Login, if not in the URL.
+    pub username: Option<String>,
+    /// Password, if not in the URL.
+    pub password: Option<Secret<String>>,
+    /// Put before every key.
+    pub prefix: String,
+    /// One deadline for connecting, waiting and answering.
+    pub timeout: Duration,
+    /// How changes are heard of.
+    pub invalidation: Invalidation,
+}
+
+/// How changes of a Redis are heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Invalidation {
+    /// It tells: `CLIENT TRACKING`, of RESP3.
+    Tracking,
+    /// Not at all: verdicts live for their `ttl`.
+    Off,
+}
+
+/// A `redis://`, `rediss://` or `unix://` URL that was understood. Its `Debug` shows no password.
+#[derive(Clone)]
+pub struct Endpoint(redis::ConnectionInfo);
+
+impl Endpoint {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        url.into_connection_info().map(Self).map_err(|error| error.to_string())
+    }
+
+    /// The socket file, where it is one.
+    pub fn socket(&self) -> Option<&PathBuf> {
+        match self.0.addr() {
+            ConnectionAddr::Unix(path) => Some(path),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.addr())
+    }
+}
+
+impl Settings {
+    /// A client for this Redis; nothing is connected.
+    ///
+    /// # Errors
+    /// The URL names something that this build cannot reach.
+    pub fn client(&self) -> redis::RedisResult<Client> {
+        self.client_speaking(self.endpoint.0.redis_settings().protocol())
+    }
+
+    pub(super) fn client_speaking(&self, protocol: ProtocolVersion) -> redis::RedisResult<Client> {
+        let mut login = self.endpoint.0.redis_settings().clone().set_protocol(protocol);
+        if let Some(username) = &self.username {
+            login = login.set_username(username);
+        }
+        if let Some(password) = &self.password {
+            login = login.set_password(password.expose());
+        }
+        Client::open(self.endpoint.0.clone().set_redis_settings(login))
+    }
+
+    /// A connection for many requests at once.
+    pub(super) async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+        self.client()?
+            .get_multiplexed_async_connection_with_config(&connection_config())
+            .await
+    }
+
+    /// The names of the keys.
+    pub fn keys(&self) -> Keys<'_> {
+        Keys::new(&self.prefix)
+    }
+}
+
+/// The crate's own deadlines and retries are switched off: there is one deadline, and it is ours.
+pub(super) fn connection_config() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None)
+}

@@ -1,0 +1,209 @@
+//! What all workers know of one Redis, and who looks after it beside their requests.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, cmd};
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use super::settings::{Invalidation, Settings};
+use super::tracking;
+use crate::auth::generations::{Generations, Rests, Thing};
+use crate::auth::record::{self, Layout};
+use crate::auth::store::StoreError;
+use crate::telemetry::auth::StoreMetrics;
+
+/// How often the store is asked for its layout when nobody else asks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What all workers know of one Redis.
+#[derive(Debug)]
+pub struct Shared {
+    pub(super) name: Arc<str>,
+    pub(super) settings: Settings,
+    /// The epoch that was seen first; another one later is another database.
+    epoch: OnceLock<String>,
+    reached: AtomicBool,
+    health: AtomicU8,
+    pub(super) generations: Arc<Generations>,
+    pub(super) metrics: StoreMetrics,
+}
+
+/// How the last look at the store ended; each change is one line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Health {
+    NotAsked,
+    Usable,
+    NotReachable,
+    NotOurs,
+}
+
+impl Shared {
+    pub(in crate::auth::store) fn new(
+        name: Arc<str>,
+        settings: Settings,
+        generations: Arc<Generations>,
+        metrics: StoreMetrics,
+    ) -> Self {
+        let (reached, health) = (AtomicBool::new(false), AtomicU8::new(Health::NotAsked as u8));
+        Self {
+            name,
+            settings,
+            epoch: OnceLock::new(),
+            reached,
+            health,
+            generations,
+            metrics,
+        }
+    }
+
+    pub(in crate::auth::store) fn was_reached(&self) -> bool {
+        self.reached.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::auth::store) fn is_usable(&self) -> bool {
+        self.health.load(Ordering::Relaxed) == Health::Usable as u8
+    }
+
+    pub(super) fn mark(&self, rests: &mut Rests, thing: Thing<'_>) {
+        self.generations.mark(rests, &self.name, thing);
+    }
+
+    /// Holds a layout record against the one that was seen first.
+    pub(super) fn check_layout(&self, stored: Option<&[u8]>) -> Result<(), StoreError> {
+        let wrong = || StoreError::Layout(Arc::clone(&self.name));
+        let layout: Layout = record::parse("the layout", stored.ok_or_else(wrong)?)
+            .map_err(|problem| StoreError::Record(Arc::clone(&self.name), problem))?;
+        if layout.version == Layout::VERSION && *self.epoch.get_or_init(|| layout.epoch.clone()) == layout.epoch {
+            Ok(())
+        } else {
+            Err(wrong())
+        }
+    }
+
+    /// What a failed look-up says of the store.
+    pub(super) fn error(&self, problem: &RedisError) -> StoreError {
+        let name = Arc::clone(&self.name);
+        if problem.is_io_error() || problem.is_connection_dropped() || problem.is_unrecoverable_error() {
+            StoreError::Unreachable(name)
+        } else {
+            StoreError::Refused(name, problem.to_string())
+        }
+    }
+
+    fn note(&self, health: Health) {
+        if health == Health::Usable {
+            self.reached.store(true, Ordering::Relaxed);
+        }
+        let before = self.health.swap(health as u8, Ordering::Relaxed);
+        if before == health as u8 {
+            return;
+        }
+        let (store, endpoint) = (&self.name, &self.settings.endpoint);
+        match health {
+            Health::NotAsked => {}
+            Health::Usable => info!(%store, ?endpoint, "the store is usable"),
+            Health::NotReachable => warn!(%store, ?endpoint, "the store cannot be reached; its routes answer 503"),
+            Health::NotOurs => error!(
+                %store, ?endpoint,
+                "the store's layout record is missing or has changed: it was flushed, evicted, never filled, or is another \
+                 database; its routes answer 503. `authgate user put` or `token import` writes the record"
+            ),
+        }
+    }
+}
+
+/// Looks after the store: asks for its layout, and hears of its changes.
+pub(in crate::auth::store) async fn watch(shared: &Arc<Shared>) {
+    match shared.settings.invalidation {
+        Invalidation::Tracking => tokio::join!(watch_layout(shared), tracking::track(shared)).0,
+        Invalidation::Off => watch_layout(shared).await,
+    }
+}
+
+/// Asks for the layout now and then, for readiness and for the alarm.
+async fn watch_layout(shared: &Arc<Shared>) {
+    let mut eviction_checked = false;
+    let link = SharedLink::new(Arc::clone(shared));
+    loop {
+        let looked = link.layout().await;
+        shared.note(match &looked {
+            Ok(()) => Health::Usable,
+            Err(StoreError::Layout(_) | StoreError::Record(..)) => Health::NotOurs,
+            Err(StoreError::Unreachable(_) | StoreError::Timeout(_) | StoreError::Refused(..) | StoreError::Busy) => {
+                Health::NotReachable
+            }
+        });
+        if looked.is_ok() && !eviction_checked {
+            eviction_checked = true;
+            link.warn_of_eviction().await;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The watcher's own connection, made anew after each failure. It lives on the control runtime.
+struct SharedLink {
+    shared: Arc<Shared>,
+    connection: tokio::sync::Mutex<Option<MultiplexedConnection>>,
+}
+
+impl SharedLink {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            connection: tokio::sync::Mutex::new(None),
+        }
+    }
+
+    async fn connection(&self) -> Result<MultiplexedConnection, StoreError> {
+        let mut slot = self.connection.lock().await;
+        if slot.is_none() {
+            let connected = self.shared.settings.connect().await;
+            *slot = Some(connected.map_err(|problem| self.shared.error(&problem))?);
+        }
+        slot.clone()
+            .ok_or_else(|| StoreError::Unreachable(Arc::clone(&self.shared.name)))
+    }
+
+    async fn layout(&self) -> Result<(), StoreError> {
+        let look = async {
+            let mut connection = self.connection().await?;
+            let key = self.shared.settings.keys().layout();
+            let stored: Option<Vec<u8>> = cmd("GET")
+                .arg(key)
+                .query_async(&mut connection)
+                .await
+                .map_err(|problem| self.shared.error(&problem))?;
+            self.shared.check_layout(stored.as_deref())
+        };
+        let looked = tokio::time::timeout(self.shared.settings.timeout, look)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Timeout(Arc::clone(&self.shared.name))));
+        if matches!(looked, Err(StoreError::Unreachable(_) | StoreError::Timeout(_))) {
+            *self.connection.lock().await = None;
+        }
+        looked
+    }
+
+    /// An evicted token is a refused user, so a store of ours must never evict. `CONFIG` may be forbidden; then nobody can tell.
+    async fn warn_of_eviction(&self) {
+        let Ok(mut connection) = self.connection().await else {
+            return;
+        };
+        let asked: redis::RedisResult<Vec<String>> = cmd("CONFIG")
+            .arg("GET")
+            .arg("maxmemory-policy")
+            .query_async(&mut connection)
+            .await;
+        if let Ok([_, policy]) = asked.as_deref()
+            && policy != "noeviction"
+        {
+            warn!(store = %self.shared.name, policy, "maxmemory-policy must be noeviction: evicted records are refused users");
+        }
+    }
+}
