@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::harness::h2::H2;
 use crate::harness::websocket::accept_of;
-use crate::harness::{Config, Gate, RecordingUpstream, config, get, post};
+use crate::harness::{Config, Gate, RecordingUpstream, config, get, post, wait_until};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
@@ -387,7 +387,7 @@ fn a_websocket_over_http2_is_judged_and_then_bytes() {
         "it is under way until it ends"
     );
     drop(raw);
-    crate::harness::wait_until("both sides are closed", Duration::from_secs(5), || upstream.open() == 0);
+    wait_until("both sides are closed", Duration::from_secs(5), || upstream.open() == 0);
 
     let calls = upstream.calls();
     let (_, body) = connect("/ws", "Token canary-nobody").response();
@@ -456,6 +456,51 @@ fn a_stream_of_which_a_client_takes_nothing_is_reset() {
     assert_eq!(taken, 100_000);
     raw.send(&[head(5, &PLAIN, 1), frame(WINDOW_UPDATE, 0, 5, &[0, 1, 0, 0])].concat());
     raw.response();
+}
+
+#[test]
+fn all_that_came_before_a_cut_reaches_a_client_that_was_slow() {
+    const SENT: usize = 12 * 1024 * 1024;
+    let upstream = RecordingUpstream::start();
+    let mut answer = b"HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Length: 13000000\r\n\r\n".to_vec();
+    answer.resize(answer.len() + SENT, b'x');
+    upstream.says(answer);
+    let gate = Gate::start(&public(&upstream).with("buffer = { response = \"16MiB\" }"));
+    let mut raw = Raw::open(&gate);
+    let window = |stream| frame(WINDOW_UPDATE, 0, stream, &20_000_000_u32.to_be_bytes());
+    raw.send(
+        &[
+            frame(SETTINGS_FRAME, 0, 0, &[0, 4, 0, 0, 0, 0]),
+            head(1, &PLAIN, 1),
+            window(0),
+        ]
+        .concat(),
+    );
+    // The server has said all that it will, and none of it was taken yet.
+    wait_until("the server is let go", Duration::from_secs(10), || {
+        upstream.calls() > 0 && upstream.open() == 0
+    });
+    // Requests that are under way beside it, and whose turn it is as well.
+    let mut post = PLAIN;
+    post[0].1 = "POST";
+    raw.send(&[3, 5, 7, 9].map(|stream| head(stream, &post, 0)).concat());
+    raw.send(
+        &[
+            [3, 5, 7, 9].map(|stream| frame(DATA, 0, stream, b"x")).concat(),
+            window(1),
+        ]
+        .concat(),
+    );
+    let mut taken = 0;
+    loop {
+        match raw.next().unwrap_or_else(|| panic!("{taken} bytes")) {
+            (DATA, 1, payload) => taken += payload.len(),
+            (RST_STREAM, 1, _) => break,
+            (GOAWAY, _, payload) => panic!("{payload:?}"),
+            _ => {}
+        }
+    }
+    assert_eq!(taken, SENT);
 }
 
 #[test]

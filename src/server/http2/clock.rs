@@ -32,6 +32,8 @@ pub(super) struct Clock {
     idle_since: Cell<Instant>,
     requests: Cell<usize>,
     blocked_since: Cell<Option<Instant>>,
+    /// Turns at whose end all was out that there was to say.
+    turns: Cell<u64>,
     /// Whoever waits for answers to be out: no more than there are requests, and one besides.
     waiting: RefCell<Vec<Waker>>,
 }
@@ -42,6 +44,7 @@ impl Clock {
             idle_since: Cell::new(Instant::now()),
             requests: Cell::new(0),
             blocked_since: Cell::new(None),
+            turns: Cell::new(0),
             waiting: RefCell::new(Vec::new()),
         })
     }
@@ -56,22 +59,19 @@ impl Clock {
         }
     }
 
-    fn poll_sent(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.blocked_since.get().is_none() {
-            return Poll::Ready(());
-        }
-        self.wait(cx)
-    }
-
-    /// What came of sending something.
+    /// A turn ends with what came of sending all that there was to say. After one in which the client did not take it, there may be more to say.
     pub(super) fn wrote<T>(&self, outcome: Poll<T>) -> Poll<T> {
         match (&outcome, self.blocked_since.get()) {
-            (Poll::Ready(_), None) | (Poll::Pending, Some(_)) => {}
+            (Poll::Pending, Some(_)) => {}
+            (Poll::Pending, None) => self.blocked_since.set(Some(Instant::now())),
             (Poll::Ready(_), Some(_)) => {
                 self.blocked_since.set(None);
                 self.wake();
             }
-            (Poll::Pending, None) => self.blocked_since.set(Some(Instant::now())),
+            (Poll::Ready(_), None) => {
+                self.turns.set(self.turns.get().wrapping_add(1));
+                self.wake();
+            }
         }
         outcome
     }
@@ -85,6 +85,9 @@ impl Clock {
     }
 
     fn wake(&self) {
+        if self.waiting.borrow().is_empty() {
+            return;
+        }
         let waiting = self.waiting.take();
         waiting.into_iter().for_each(Waker::wake);
     }
@@ -92,29 +95,40 @@ impl Clock {
     /// A request has begun; it ends with the guard.
     pub(super) fn begin(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get() + 1);
-        Busy(Rc::clone(self))
+        Busy {
+            clock: Rc::clone(self),
+            asked: None,
+        }
     }
 }
 
 /// Lives as long as a request and its response.
 #[derive(Debug)]
-pub(super) struct Busy(Rc<Clock>);
+pub(super) struct Busy {
+    clock: Rc<Clock>,
+    /// In which turn it was asked first.
+    asked: Option<u64>,
+}
 
-/// Ready once all that was written so far is out.
+/// Ready once all that was handed on before it was asked is out: at the end of a turn.
 impl Future for Busy {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_sent(cx)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let turns = self.clock.turns.get();
+        match *self.asked.get_or_insert(turns) == turns {
+            true => self.clock.wait(cx),
+            false => Poll::Ready(()),
+        }
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let left = self.0.requests.get().saturating_sub(1);
-        self.0.requests.set(left);
+        let left = self.clock.requests.get().saturating_sub(1);
+        self.clock.requests.set(left);
         if left == 0 {
-            self.0.idle_since.set(Instant::now());
+            self.clock.idle_since.set(Instant::now());
         }
     }
 }
@@ -189,8 +203,14 @@ mod tests {
             }
         }
         let _ = clock.wrote(Poll::Ready(()));
+        // There may be more to say by now.
+        for (count, busy) in counts.iter().zip(&mut busy) {
+            let waker = Waker::from(Arc::clone(count));
+            assert!(Pin::new(busy).poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        let _ = clock.wrote(Poll::Ready(()));
         let woken = counts.iter().map(|count| count.0.load(Ordering::Relaxed));
-        assert_eq!(woken.collect::<Vec<_>>(), [1, 1, 1]);
+        assert_eq!(woken.collect::<Vec<_>>(), [2, 2, 2]);
         let waker = Waker::noop();
         assert!(Pin::new(&mut busy[0]).poll(&mut Context::from_waker(waker)).is_ready());
     }

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -28,6 +29,8 @@ struct Inner<T> {
     gathered: Vec<u8>,
     written: usize,
     flushed: bool,
+    /// Something was not taken since the last flush, and is to come again.
+    refused: bool,
 }
 
 /// Splits an IO in its two ends.
@@ -37,6 +40,7 @@ pub(super) fn gather<T>(io: T) -> (Gather<T>, Flusher<T>) {
         gathered: Vec::new(),
         written: 0,
         flushed: true,
+        refused: false,
     }));
     (Gather(Rc::clone(&inner)), Flusher(inner))
 }
@@ -64,9 +68,15 @@ impl<T: AsyncWrite + Unpin> Flusher<T> {
         Pin::new(&mut inner.io).poll_shutdown(cx)
     }
 
-    /// Sends what was gathered.
+    /// Sends what was gathered; ready if that is all.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.borrow_mut().poll_flush(cx)
+        let mut inner = self.0.borrow_mut();
+        ready!(inner.poll_flush(cx))?;
+        if mem::take(&mut inner.refused) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -107,7 +117,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.0.borrow_mut();
         if inner.gathered.len() >= RECORD {
+            inner.refused = true;
             ready!(inner.poll_drain(cx))?;
+            inner.refused = false;
         }
         let take = buf.len().min(RECORD - inner.gathered.len());
         inner.gathered.extend_from_slice(&buf[..take]);
