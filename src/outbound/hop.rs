@@ -31,6 +31,7 @@ fn is_of_response(name: &HeaderName) -> bool {
         "connection"
             | "keep-alive"
             | "transfer-encoding"
+            | "te"
             | "trailer"
             | "upgrade"
             | "proxy-connection"

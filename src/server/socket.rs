@@ -16,6 +16,8 @@ use crate::outbound::forwarded::Node;
 
 /// After so much silence a client's system is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// So much may wait in the kernel beside what the client has room for; half of it is what lets us write again.
+const MOST_NOT_SENT: u32 = 128 * 1024;
 
 /// A listener that no runtime has yet.
 #[derive(Debug)]
@@ -111,6 +113,10 @@ impl Stream {
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
         if let Err(problem) = SockRef::from(stream).set_tcp_keepalive(&keepalive) {
             debug!(%problem, "SO_KEEPALIVE");
+        }
+        // What is written is on its way, or soon will be: a client that takes little by little is seen to, and the kernel holds little.
+        if let Err(problem) = SockRef::from(stream).set_tcp_notsent_lowat(MOST_NOT_SENT) {
+            debug!(%problem, "TCP_NOTSENT_LOWAT");
         }
         // Answers are written whole; waiting for more would only delay them.
         if let Err(problem) = stream.set_nodelay(true) {

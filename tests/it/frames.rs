@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -273,6 +273,7 @@ fn messages_that_could_be_read_otherwise_are_refused() {
         with(&[("host", "localhost"), ("host", "localhost")]),
         vec![PLAIN[0], PLAIN[1], PLAIN[3]],
         vec![PLAIN[0], PLAIN[1], PLAIN[2], (":path", "/a%zz")],
+        vec![PLAIN[0], PLAIN[1], PLAIN[2], (":path", "?x=1")],
     ] {
         let mut raw = Raw::open(&gate);
         raw.send(&head(1, &fields, 1));
@@ -332,6 +333,10 @@ fn a_websocket_over_http2_is_judged_and_then_bytes() {
         ));
         loop {
             let heard = exchange.wire.some().unwrap_or_default();
+            if heard.is_empty() && exchange.head.first.contains("/silent") {
+                // It hears the end, and says nothing.
+                std::thread::sleep(Duration::from_secs(4));
+            }
             if heard.is_empty() || !exchange.write(&heard) {
                 return crate::harness::Next::Close;
             }
@@ -388,6 +393,13 @@ fn a_websocket_over_http2_is_judged_and_then_bytes() {
     );
     drop(raw);
     wait_until("both sides are closed", Duration::from_secs(5), || upstream.open() == 0);
+
+    let mut raw = connect("/silent", "Token canary-ada");
+    while !matches!(raw.next().expect("a frame"), (DATA, ..)) {}
+    raw.send(&frame(RST_STREAM, 0, 1, &[0, 0, 0, CANCEL]));
+    wait_until("the WebSocket has ended", Duration::from_secs(3), || {
+        gate.metric("authgate_requests_in_flight") == 0.0
+    });
 
     let calls = upstream.calls();
     let (_, body) = connect("/ws", "Token canary-nobody").response();
@@ -501,6 +513,80 @@ fn all_that_came_before_a_cut_reaches_a_client_that_was_slow() {
         }
     }
     assert_eq!(taken, SENT);
+}
+
+#[test]
+fn a_client_that_takes_little_by_little_is_not_let_go() {
+    const BODY: usize = 8 * 1024 * 1024;
+    let upstream = RecordingUpstream::start();
+    upstream.answers(|exchange| exchange.answer("200 OK", "", &vec![b'x'; BODY]));
+    let gate = Gate::start(&public(&upstream).limits("body_read_timeout = \"1s\""));
+    let mut raw = Raw::open(&gate);
+    socket2::SockRef::from(&raw.0).set_recv_buffer_size(64 * 1024).unwrap();
+    let window = |stream| frame(WINDOW_UPDATE, 0, stream, &1_000_000_000_u32.to_be_bytes());
+    let streams = [1, 3, 5];
+    raw.send(
+        &[
+            streams.map(|stream| head(stream, &PLAIN, 1)).concat(),
+            streams.map(window).concat(),
+            window(0),
+        ]
+        .concat(),
+    );
+    // More waits for it all the time than it takes at once.
+    let slowly = Instant::now() + Duration::from_secs(3);
+    let mut taken = 0;
+    while taken < BODY * streams.len() {
+        match raw.next().unwrap_or_else(|| panic!("cut off after {taken} bytes")) {
+            (DATA, _, payload) => taken += payload.len(),
+            (RST_STREAM | GOAWAY, _, payload) => panic!("{payload:?}"),
+            _ => {}
+        }
+        if Instant::now() < slowly {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn a_drain_waits_for_the_end_of_an_answer_that_its_client_has_no_room_for() {
+    let upstream = RecordingUpstream::start();
+    upstream.answers(|exchange| exchange.answer("200 OK", "", &vec![b'x'; 10_000]));
+    let gate = Gate::start(&public(&upstream));
+    let mut raw = Raw::open(&gate);
+    raw.send(&[frame(SETTINGS_FRAME, 0, 0, &[0, 4, 0, 0, 0, 0]), head(1, &PLAIN, 1)].concat());
+    while !matches!(raw.next().expect("a frame"), (HEADERS, ..)) {}
+    gate.signal("TERM");
+    // Longer than a client has for its goodbye.
+    std::thread::sleep(Duration::from_millis(4500));
+    raw.send(&frame(WINDOW_UPDATE, 0, 1, &[0, 1, 0, 0]));
+    let mut taken = 0;
+    while taken < 10_000 {
+        if let (DATA, 1, payload) = raw.next().unwrap_or_else(|| panic!("cut off after {taken} bytes")) {
+            taken += payload.len();
+        }
+    }
+}
+
+#[test]
+fn fields_of_one_hop_do_not_spoil_an_answer() {
+    let upstream = RecordingUpstream::start();
+    let fields = "Connection: x-a, close\r\nX-A: 1\r\nKeep-Alive: 5\r\nTE: gzip\r\nUpgrade: h3\r\nProxy-Connection: x\r\nTrailer: y\r\n";
+    upstream.answers(move |exchange| exchange.answer("200 OK", fields, b"whole"));
+    let gate = Gate::start(&public(&upstream));
+    let reply = H2::connect(&gate).call(&get("/x"));
+    assert_eq!((reply.status, &reply.body.data[..]), (200, &b"whole"[..]));
+    for name in [
+        "connection",
+        "x-a",
+        "keep-alive",
+        "te",
+        "upgrade",
+        "proxy-connection",
+        "trailer",
+    ] {
+        assert_eq!(reply.header(name), None, "{name}");
+    }
 }
 
 #[test]

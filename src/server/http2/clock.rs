@@ -32,6 +32,8 @@ pub(super) struct Clock {
     idle_since: Cell<Instant>,
     requests: Cell<usize>,
     blocked_since: Cell<Option<Instant>>,
+    /// How long anybody waits for a client to take something.
+    patience: Duration,
     /// Turns at whose end all was out that there was to say.
     turns: Cell<u64>,
     /// Whoever waits for answers to be out: no more than there are requests, and one besides.
@@ -39,8 +41,9 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn new() -> Rc<Self> {
+    pub(super) fn new(patience: Duration) -> Rc<Self> {
         Rc::new(Self {
+            patience,
             idle_since: Cell::new(Instant::now()),
             requests: Cell::new(0),
             blocked_since: Cell::new(None),
@@ -76,12 +79,18 @@ impl Clock {
         outcome
     }
 
-    fn wait(&self, cx: &Context<'_>) -> Poll<()> {
+    /// The client has taken something, if not all.
+    pub(super) fn moved(&self) {
+        if self.blocked_since.get().is_some() {
+            self.blocked_since.set(Some(Instant::now()));
+        }
+    }
+
+    fn wait(&self, cx: &Context<'_>) {
         let mut waiting = self.waiting.borrow_mut();
         if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
             waiting.push(cx.waker().clone());
         }
-        Poll::Pending
     }
 
     fn wake(&self) {
@@ -98,6 +107,7 @@ impl Clock {
         Busy {
             clock: Rc::clone(self),
             asked: None,
+            alarm: Alarm::default(),
         }
     }
 }
@@ -106,20 +116,25 @@ impl Clock {
 #[derive(Debug)]
 pub(super) struct Busy {
     clock: Rc<Clock>,
-    /// In which turn it was asked first.
-    asked: Option<u64>,
+    /// In which turn it was asked first, and when.
+    asked: Option<(u64, Instant)>,
+    alarm: Alarm,
 }
 
-/// Ready once all that was handed on before it was asked is out: at the end of a turn.
+/// Ready once all that was handed on before it was asked is out: at the end of a turn. Where others keep the client from taking all, that may
+/// never be known; then it is ready after a while.
 impl Future for Busy {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let turns = self.clock.turns.get();
-        match *self.asked.get_or_insert(turns) == turns {
-            true => self.clock.wait(cx),
-            false => Poll::Ready(()),
+        let (asked, since) = *self.asked.get_or_insert_with(|| (turns, Instant::now()));
+        if asked != turns {
+            return Poll::Ready(());
         }
+        self.clock.wait(cx);
+        let end = since + self.clock.patience;
+        self.alarm.poll_until(end, cx)
     }
 }
 
@@ -190,9 +205,15 @@ mod tests {
         }
     }
 
+    const PATIENCE: Duration = Duration::from_secs(3);
+
+    fn clock() -> Rc<Clock> {
+        Clock::new(PATIENCE)
+    }
+
     #[tokio::test]
     async fn all_who_wait_for_a_client_are_woken() {
-        let clock = Clock::new();
+        let clock = clock();
         let counts: Vec<_> = (0..3).map(|_| Arc::new(Counts(AtomicUsize::new(0)))).collect();
         let mut busy: Vec<_> = counts.iter().map(|_| clock.begin()).collect();
         let _ = clock.wrote(Poll::<()>::Pending);
@@ -213,5 +234,15 @@ mod tests {
         assert_eq!(woken.collect::<Vec<_>>(), [2, 2, 2]);
         let waker = Waker::noop();
         assert!(Pin::new(&mut busy[0]).poll(&mut Context::from_waker(waker)).is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_others_for_ever() {
+        let clock = clock();
+        let busy = clock.begin();
+        let _ = clock.wrote(Poll::<()>::Pending);
+        let asked = Instant::now();
+        busy.await;
+        assert_eq!(asked.elapsed(), PATIENCE);
     }
 }

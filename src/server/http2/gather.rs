@@ -31,6 +31,10 @@ struct Inner<T> {
     flushed: bool,
     /// Something was not taken since the last flush, and is to come again.
     refused: bool,
+    /// What came last was not taken: there may be the rest of a frame to come.
+    owed: bool,
+    /// Something has left since that was asked.
+    moved: bool,
 }
 
 /// Splits an IO in its two ends.
@@ -41,6 +45,8 @@ pub(super) fn gather<T>(io: T) -> (Gather<T>, Flusher<T>) {
         written: 0,
         flushed: true,
         refused: false,
+        owed: false,
+        moved: false,
     }));
     (Gather(Rc::clone(&inner)), Flusher(inner))
 }
@@ -53,9 +59,17 @@ impl<T> Flusher<T> {
 }
 
 impl<T: AsyncWrite + Unpin> Flusher<T> {
-    /// Sends some last bytes, unless others are still on their way.
+    /// Whether something has left since this was asked before.
+    pub(super) fn has_moved(&self) -> bool {
+        mem::take(&mut self.0.borrow_mut().moved)
+    }
+
+    /// Sends some last bytes, unless they would come in the middle of a frame.
     pub(super) fn poll_last_words(&self, cx: &mut Context<'_>, words: &mut &[u8]) -> Poll<io::Result<()>> {
         let mut inner = self.0.borrow_mut();
+        if inner.owed {
+            return Poll::Ready(Ok(()));
+        }
         ready!(inner.poll_flush(cx))?;
         while !words.is_empty() {
             let wrote = ready!(Pin::new(&mut inner.io).poll_write(cx, words))?;
@@ -88,6 +102,7 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += wrote;
+            self.moved = true;
         }
         self.written = 0;
         self.gathered.clear();
@@ -117,13 +132,13 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.0.borrow_mut();
         if inner.gathered.len() >= RECORD {
-            inner.refused = true;
+            (inner.refused, inner.owed) = (true, true);
             ready!(inner.poll_drain(cx))?;
             inner.refused = false;
         }
         let take = buf.len().min(RECORD - inner.gathered.len());
         inner.gathered.extend_from_slice(&buf[..take]);
-        inner.flushed = false;
+        (inner.flushed, inner.owed) = (false, false);
         Poll::Ready(Ok(take))
     }
 

@@ -7,14 +7,15 @@ mod gather;
 mod tunnel;
 
 use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, Stream};
 use h2::RecvStream;
 use h2::server::{Builder, Connection, Handshake, SendResponse};
 use http::Request;
@@ -42,7 +43,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Serves streams until the connection ends, and never longer than it may.
 pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Client, worker: &Rc<Worker>) {
-    let (limits, clock, client) = (worker.limits(), Clock::new(), Rc::new(client));
+    let limits = worker.limits();
+    let (clock, client) = (Clock::new(limits.body_read_timeout), Rc::new(client));
     let (io, flusher) = gather::gather(Frames::new(io));
     // Beyond this h2 answers by itself; within it, what is too large is answered as everything else.
     let header_list = u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX);
@@ -72,8 +74,8 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     let (proxy, client, busy) = (worker.proxy(), Rc::clone(&client), clock.begin());
                     let exchange = exchange::serve(proxy, client, request, respond, limits.body_read_timeout, busy);
-                    // Boxed before it is handed on: it is large.
-                    streams.push(Box::pin(exchange));
+                    // Boxed before it is handed on: it is large. One that panics takes no other along.
+                    streams.push(Box::pin(AssertUnwindSafe(exchange).catch_unwind()));
                     // A request that can be judged at once is on its way before the next one is looked at.
                     poll_all(&mut streams, cx);
                 }
@@ -83,6 +85,9 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
         if let Poll::Ready(Err(problem)) = clock.wrote(flusher.poll_flush(cx)) {
             debug!(%problem, "an HTTP/2 connection broke");
             return Poll::Ready(());
+        }
+        if flusher.has_moved() {
+            clock.moved();
         }
         if let Some(ended) = ended {
             if let Err(problem) = ended {
@@ -103,7 +108,10 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
         }
         if let Some(goodbye) = &mut goodbye {
             while goodbye.as_mut().poll(cx).is_ready() {
-                if let Phase::Idle(_) = overdue.phase() {
+                // h2 may still have the end of an answer, for which the client has no room.
+                if let Phase::Idle(since) = overdue.phase()
+                    && (!parser.has_streams() || since.elapsed() >= limits.body_read_timeout)
+                {
                     return Poll::Ready(());
                 }
                 goodbye.as_mut().reset(Instant::now() + GOODBYE);
@@ -122,8 +130,8 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
 }
 
 /// Goes on with every stream that was woken.
-fn poll_all<F: Future<Output = ()>>(streams: &mut FuturesUnordered<F>, cx: &mut Context<'_>) {
-    while let Poll::Ready(Some(())) = Pin::new(&mut *streams).poll_next(cx) {}
+fn poll_all<F: Future>(streams: &mut FuturesUnordered<F>, cx: &mut Context<'_>) {
+    while let Poll::Ready(Some(_)) = Pin::new(&mut *streams).poll_next(cx) {}
 }
 
 type Accepted = Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>;
@@ -155,6 +163,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Parser<I> {
                     Err(problem) => return Poll::Ready(Some(Err(problem))),
                 },
             }
+        }
+    }
+
+    /// Whether there is a stream of which not everything is out.
+    fn has_streams(&self) -> bool {
+        match self {
+            Self::Beginning { .. } => false,
+            Self::Serving(connection) => connection.has_streams(),
         }
     }
 
