@@ -446,7 +446,12 @@ impl Said {
                     return Err(FRAMING);
                 }
                 let digits = value.iter().map(|digit| u64::from(digit - b'0'));
-                self.length = Some(digits.fold(0, |number, digit| number * 10 + digit));
+                let length = digits.fold(0, |number, digit| number * 10 + digit);
+                // Servers may count with a sign.
+                if i64::try_from(length).is_err() {
+                    return Err(FRAMING);
+                }
+                self.length = Some(length);
             }
             Name::TransferEncoding => {
                 if !value.eq_ignore_ascii_case(b"chunked") {
@@ -619,6 +624,7 @@ mod tests {
             "Content-Length: 0x1",
             "Content-Length:",
             "Content-Length: 99999999999999999999",
+            "Content-Length: 9223372036854775808",
             "content-length: 1\r\nTransfer-Encoding: chunked",
             "Transfer-Encoding: chunked\r\nContent-Length: 1",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",

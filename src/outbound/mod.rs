@@ -59,12 +59,7 @@ impl<B> Outbound<B> {
     /// Makes the request that leaves. It takes the permit: one permit, one request.
     #[expect(clippy::needless_pass_by_value, reason = "a permit is spent on one request")]
     pub fn new(mut request: Request<B>, permit: Permit, origin: Origin<'_>, rules: &Rules) -> Self {
-        let target = request
-            .uri()
-            .path_and_query()
-            .cloned()
-            .unwrap_or_else(|| PathAndQuery::from_static("/"));
-        *request.uri_mut() = Uri::from(target);
+        *request.uri_mut() = Uri::from(target(request.uri()));
         *request.version_mut() = Version::HTTP_11;
         request.extensions_mut().clear();
 
@@ -101,6 +96,16 @@ impl<B> Outbound<B> {
     /// The request, for the one who sends it.
     pub(crate) fn into_request(self) -> Request<B> {
         self.request
+    }
+}
+
+/// What is asked for. An empty path is `/` (RFC 9112, section 3.2.1): `http://host?x` has one.
+fn target(uri: &Uri) -> PathAndQuery {
+    const ROOT: PathAndQuery = PathAndQuery::from_static("/");
+    match uri.path_and_query() {
+        None => ROOT,
+        Some(target) if target.as_str().starts_with('/') => target.clone(),
+        Some(target) => PathAndQuery::try_from(format!("/{}", target.as_str())).unwrap_or(ROOT),
     }
 }
 

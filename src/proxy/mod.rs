@@ -253,9 +253,13 @@ impl Proxy {
         if headers.len() > self.bounds.headers || fields.sum::<usize>() > self.bounds.header_bytes {
             return Err(Rejection::HeadTooLarge);
         }
-        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-        if target > self.bounds.header_bytes {
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        if target.len() > self.bounds.header_bytes {
             return Err(Rejection::TargetTooLong);
+        }
+        // RFC 9113, section 8.3.1.
+        if !target.starts_with('/') {
+            return Err(Rejection::Malformed("its path"));
         }
         Ok(())
     }

@@ -26,10 +26,10 @@ use crate::proxy::rejection::Rejection;
 use crate::runtime::Replay;
 use crate::tls::provider;
 
-/// How long the last words to a client may take, and what it still sends may keep us.
+/// How long the last words to a client may take, and how long it may then be silent.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How much of that is taken.
-const MOST_UNREAD: usize = 256 * 1024;
+/// What it still sends may keep us for so long.
+const LONGEST_LINGER: Duration = Duration::from_secs(30);
 
 /// Serves a connection until it ends, and never longer than it may. Each protocol's future is on the heap by itself: an idle connection
 /// holds room for what it speaks, and not for what it might have spoken.
@@ -155,35 +155,27 @@ async fn read_some(stream: &mut Stream, buffer: &mut [u8]) -> io::Result<usize> 
 
 /// Says some last words, and closes so that they are heard.
 pub(super) async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Option<Bytes>, may_send_more: bool) {
-    let end = async {
+    let say = async {
         if let Some(words) = words {
             io.write_all(&words).await?;
         }
-        io.shutdown().await?;
-        if may_send_more {
-            linger(&mut io).await?;
-        }
-        io::Result::Ok(())
+        io.shutdown().await
     };
-    if let Ok(Err(problem)) = timeout(LAST_WORDS, end).await {
-        debug!(%problem, "a connection did not end well");
+    match timeout(LAST_WORDS, say).await {
+        Ok(Ok(())) if may_send_more => {
+            let _ = timeout(LONGEST_LINGER, linger(&mut io)).await;
+        }
+        Ok(Err(problem)) => debug!(%problem, "a connection did not end well"),
+        Ok(Ok(())) | Err(_) => {}
     }
 }
 
-/// Takes what a client still sends, within a bound: closing before it is read would reset the connection, and the client might never
+/// Takes what a client still sends, as long as it does: closing before it is read would reset the connection, and the client might never
 /// see the answer (RFC 9112, section 9.6).
-async fn linger<I: AsyncRead + Unpin>(io: &mut I) -> io::Result<()> {
-    let mut left = MOST_UNREAD;
+async fn linger<I: AsyncRead + Unpin>(io: &mut I) {
     // Not part of every connection's future.
-    let mut piece = vec![0; 1024];
-    while left > 0 {
-        let count = io.read(&mut piece).await?;
-        if count == 0 {
-            break;
-        }
-        left = left.saturating_sub(count);
-    }
-    Ok(())
+    let mut piece = vec![0; 16 * 1024];
+    while let Ok(Ok(1..)) = timeout(LAST_WORDS, io.read(&mut piece)).await {}
 }
 
 /// What a connection does before its first request: there is no point in it once no request will be taken.

@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::harness::{Config, Gate, Next, RecordingUpstream, config, get, post};
+use crate::harness::{Config, Gate, Next, RecordingUpstream, config, get, post, wait_until};
 
 fn public(upstream: &RecordingUpstream) -> Config {
     config().app(upstream).public("/*")
@@ -153,4 +153,42 @@ fn a_client_that_sends_its_request_is_there_although_it_reads_nothing_yet() {
     }
     let reply = conn.reply();
     assert_eq!((reply.status, reply.body.data.len()), (200, LENGTH));
+}
+
+#[test]
+fn a_body_that_a_server_still_takes_goes_on_behind_an_answer_that_closes() {
+    const BODY: usize = 3_000_000;
+    let upstream = RecordingUpstream::start();
+    upstream.answers(|mut exchange| {
+        exchange.write("HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Length: 2\r\n\r\nok");
+        exchange.read_body();
+        Next::Close
+    });
+    let gate = Gate::start(&public(&upstream).with("buffer = { request = \"0B\" }"));
+    let mut conn = gate.connect();
+    conn.send(format!(
+        "POST /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {BODY}\r\n\r\n"
+    ));
+    let answer = conn.reply();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    for _ in 0..BODY / 100_000 {
+        conn.send(vec![b'x'; 100_000]);
+        sleep(Duration::from_millis(5));
+    }
+    assert!(conn.wire.closes());
+    wait_until("all of it has come", Duration::from_secs(5), || {
+        upstream.last().body.data.len() == BODY
+    });
+}
+
+#[test]
+fn a_target_without_a_path_leaves_with_one() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream));
+    let mut conn = gate.connect();
+    for (target, line) in [("http://localhost", "GET /"), ("http://localhost?x=/a", "GET /?x=/a")] {
+        conn.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(conn.reply().status, 200);
+        assert_eq!(upstream.last().line(), line);
+    }
 }

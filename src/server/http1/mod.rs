@@ -273,12 +273,20 @@ where
         if let Some(switched) = client.switched.take() {
             return Next::Switched(switched);
         }
-        if !told.keeps_alive || wire.is_broken() {
+        // What a server still takes is not taken from it; the end of the connection must not be what the client waits for.
+        let goes_on = wire.goes_on() && told.framing != Framing::UntilClose;
+        if wire.is_broken() || !(told.keeps_alive || goes_on) {
             return Next::End;
         }
         if !wire.is_at_end() {
             let mut alarm = Alarm::default();
-            return poll_fn(|cx| poll_end_of_body(wire, &mut alarm, cx)).await;
+            match poll_fn(|cx| poll_end_of_body(wire, &mut alarm, cx)).await {
+                Next::Request => {}
+                next => return next,
+            }
+        }
+        if !told.keeps_alive {
+            return Next::End;
         }
         Next::Request
     }

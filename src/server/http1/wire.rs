@@ -54,6 +54,8 @@ pub(super) struct Wire<I> {
     answering: bool,
     /// What is to be written before anything else.
     interim: &'static [u8],
+    /// It was written, and may not have left.
+    interim_stays: bool,
     /// What is read at once of a body.
     piece: usize,
     out: Vec<u8>,
@@ -90,6 +92,7 @@ impl<I> Wire<I> {
             expects_continue: false,
             answering: false,
             interim: &[],
+            interim_stays: false,
             piece: SMALLEST_PIECE,
             out: Vec::new(),
             blocked: None,
@@ -125,6 +128,11 @@ impl<I> Wire<I> {
     /// Whether somebody takes what is to come of the request.
     pub(super) fn is_wanted(&self) -> bool {
         self.feed.as_ref().is_some_and(|feed| !feed.is_left())
+    }
+
+    /// Whether somebody takes the rest of the body, and its client sends it unasked.
+    pub(super) fn goes_on(&self) -> bool {
+        !self.is_broken() && !self.expects_continue && self.is_wanted()
     }
 
     /// Whether another request may follow: not behind a body that nobody takes, and that is long, or that its client may never send.
@@ -305,7 +313,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.interim = &self.interim[count..];
+            self.interim_stays = true;
+        }
+        if self.interim_stays {
             ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.interim_stays = false;
         }
         Poll::Ready(Ok(()))
     }
