@@ -28,8 +28,8 @@ use crate::tls::provider;
 
 /// How long the last words to a client may take, and how long it may then be silent.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
-/// What it still sends may keep us for so long.
-const LONGEST_LINGER: Duration = Duration::from_secs(30);
+/// What it still sends of a body that was answered may keep us for so long.
+pub(super) const LONGEST_LINGER: Duration = Duration::from_secs(30);
 
 /// Serves a connection until it ends, and never longer than it may. Each protocol's future is on the heap by itself: an idle connection
 /// holds room for what it speaks, and not for what it might have spoken.
@@ -69,7 +69,7 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
                 }
                 Some(Ok((Spoken::TooLittle, _))) => {
                     let words = worker.proxy().refuse_head(&client.peer, &Rejection::HeadTooSlow);
-                    end(stream, Some(words), true).await;
+                    end(stream, Some(words), LAST_WORDS).await;
                 }
                 Some(Err(_)) | None => {}
             }
@@ -153,8 +153,8 @@ async fn read_some(stream: &mut Stream, buffer: &mut [u8]) -> io::Result<usize> 
     }
 }
 
-/// Says some last words, and closes so that they are heard.
-pub(super) async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Option<Bytes>, may_send_more: bool) {
+/// Says some last words, and closes so that they are heard: what the client still sends is taken for so long.
+pub(super) async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Option<Bytes>, linger: Duration) {
     let say = async {
         if let Some(words) = words {
             io.write_all(&words).await?;
@@ -162,17 +162,17 @@ pub(super) async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Opt
         io.shutdown().await
     };
     match timeout(LAST_WORDS, say).await {
-        Ok(Ok(())) if may_send_more => {
-            let _ = timeout(LONGEST_LINGER, linger(&mut io)).await;
+        Ok(Ok(())) => {
+            let _ = timeout(linger, take_the_rest(&mut io)).await;
         }
         Ok(Err(problem)) => debug!(%problem, "a connection did not end well"),
-        Ok(Ok(())) | Err(_) => {}
+        Err(_) => {}
     }
 }
 
 /// Takes what a client still sends, as long as it does: closing before it is read would reset the connection, and the client might never
 /// see the answer (RFC 9112, section 9.6).
-async fn linger<I: AsyncRead + Unpin>(io: &mut I) {
+async fn take_the_rest<I: AsyncRead + Unpin>(io: &mut I) {
     // Not part of every connection's future.
     let mut piece = vec![0; 16 * 1024];
     while let Ok(Ok(1..)) = timeout(LAST_WORDS, io.read(&mut piece)).await {}

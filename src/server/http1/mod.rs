@@ -22,7 +22,7 @@ use tracing::debug;
 
 use self::wire::{Gone, NoHead, Wire};
 use super::Limits;
-use super::connection::{Drain, LAST_WORDS, end};
+use super::connection::{Drain, LAST_WORDS, LONGEST_LINGER, end};
 use super::worker::Worker;
 use crate::framing::grammar::Fault;
 use crate::framing::request::{Bounds, RequestHead};
@@ -48,9 +48,9 @@ where
     loop {
         if read.is_empty() {
             match rest(&mut io, idle_since, worker).await {
-                Ok(woken) if woken.is_empty() => return Box::pin(end(io, None, false)).await,
+                Ok(woken) if woken.is_empty() => return Box::pin(end(io, None, Duration::ZERO)).await,
                 Ok(woken) => read = woken,
-                Err(Tired) => return Box::pin(end(io, None, true)).await,
+                Err(Tired) => return Box::pin(end(io, None, LAST_WORDS)).await,
             }
         }
         // On the heap by itself, and only while there is something to say.
@@ -125,8 +125,12 @@ where
         }
     };
     let words = refusal.map(|refusal| worker.proxy().refuse_head(&client.peer, &refusal));
-    let may_send_more = wire.may_send_more();
-    Box::pin(end(wire.into_rest().0, words, may_send_more)).await;
+    let linger = match (wire.may_send_more(), wire.is_at_end()) {
+        (false, _) => Duration::ZERO,
+        (true, true) => LAST_WORDS,
+        (true, false) => LONGEST_LINGER,
+    };
+    Box::pin(end(wire.into_rest().0, words, linger)).await;
     None
 }
 
