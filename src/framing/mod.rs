@@ -5,3 +5,4 @@ pub(crate) mod body;
 pub(crate) mod chunked;
 pub(crate) mod grammar;
 pub(crate) mod request;
+mod said;

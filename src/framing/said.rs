@@ -1,0 +1,128 @@
+//! What the fields of a request say of its framing and its connection (RFC 9112, sections 6 and 9).
+
+use std::mem;
+
+use super::body::Rest;
+use super::grammar::{Fault, malformed};
+
+/// Digits of a length; more would not fit into 64 bits.
+const MOST_DIGITS: usize = 19;
+
+/// A field, by what it says of the message and its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name {
+    /// Nothing.
+    Other,
+    Host,
+    ContentLength,
+    TransferEncoding,
+    Connection,
+    Expect,
+}
+
+impl Name {
+    pub(super) fn of(name: &[u8]) -> Self {
+        let names: (&[u8], Self) = match name.len() {
+            4 => (b"host", Self::Host),
+            6 => (b"expect", Self::Expect),
+            10 => (b"connection", Self::Connection),
+            14 => (b"content-length", Self::ContentLength),
+            17 => (b"transfer-encoding", Self::TransferEncoding),
+            _ => return Self::Other,
+        };
+        if name.eq_ignore_ascii_case(names.0) {
+            names.1
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// What fields say of the message and its connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Said {
+    host: bool,
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    expects_continue: bool,
+}
+
+impl Said {
+    /// A field of that name begins.
+    pub(super) fn begin(&mut self, name: Name) -> Result<(), Fault> {
+        let again = match name {
+            Name::Host => mem::replace(&mut self.host, true),
+            Name::ContentLength => self.length.is_some(),
+            Name::TransferEncoding => self.chunked,
+            Name::Other | Name::Connection | Name::Expect => false,
+        };
+        match again {
+            true => malformed("a second Content-Length, Transfer-Encoding or Host"),
+            false => Ok(()),
+        }
+    }
+
+    /// And this is its value.
+    pub(super) fn note(&mut self, name: Name, value: &[u8]) -> Result<(), Fault> {
+        const FRAMING: Fault = Fault::Malformed("its Content-Length or Transfer-Encoding");
+        match name {
+            Name::Other | Name::Host => {}
+            Name::ContentLength => {
+                if value.is_empty() || value.len() > MOST_DIGITS || !value.iter().all(u8::is_ascii_digit) {
+                    return Err(FRAMING);
+                }
+                let digits = value.iter().map(|digit| u64::from(digit - b'0'));
+                let length = digits.fold(0, |number, digit| number * 10 + digit);
+                // Servers may count with a sign.
+                if i64::try_from(length).is_err() {
+                    return Err(FRAMING);
+                }
+                self.length = Some(length);
+            }
+            Name::TransferEncoding => {
+                if !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(FRAMING);
+                }
+                self.chunked = true;
+            }
+            Name::Connection => {
+                for word in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    self.close |= word.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= word.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            Name::Expect => self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue"),
+        }
+        Ok(())
+    }
+
+    /// Whether the fields of a message of HTTP/1.`minor` agree on one reading of what follows.
+    pub(super) fn agrees(self, minor: u8) -> Result<(), Fault> {
+        match (self.host, self.chunked, self.length) {
+            (false, ..) => malformed("it has no Host"),
+            (_, true, Some(_)) => malformed("Transfer-Encoding beside Content-Length"),
+            (_, true, None) if minor == 0 => malformed("Transfer-Encoding on HTTP/1.0"),
+            _ => Ok(()),
+        }
+    }
+
+    /// What comes behind the head.
+    pub(super) fn rest(self) -> Rest {
+        match (self.chunked, self.length) {
+            (true, _) => Rest::chunked(),
+            (false, length) => Rest::length(length.unwrap_or(0)),
+        }
+    }
+
+    /// Whether the client would have the connection serve another request (RFC 9112, section 9.3).
+    pub(super) fn keeps_alive(self, minor: u8) -> bool {
+        !self.close && (minor == 1 || self.keep_alive)
+    }
+
+    /// Whether the client waits for a `100 Continue`; those of HTTP/1.0 know of none (RFC 9110, section 10.1.1).
+    pub(super) fn expects_continue(self, minor: u8) -> bool {
+        minor == 1 && self.expects_continue
+    }
+}
