@@ -240,7 +240,7 @@ impl Proxy {
         reply::to_http1(&reply::reply(rejection, &self.nowhere, outcome.id()))
     }
 
-    /// Bounds that HTTP/1's guard has seen to, and HTTP/2's parser knows in part: it answers by itself, or counts no fields.
+    /// What HTTP/1's reader has seen to, and HTTP/2's parser knows in part: of bounds, it answers by itself, or counts no fields.
     fn look_at<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
         if request.version() != Version::HTTP_2 {
             return Ok(());

@@ -9,6 +9,8 @@ use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::outbound::single;
+
 /// A body that is read when it is asked for. What was taken opens the client's windows again.
 #[derive(Debug)]
 pub struct Streamed {
@@ -30,12 +32,10 @@ impl Streamed {
     }
 }
 
-/// The length that all lines of the field agree on.
+/// The length that the head has said, if once. What servers that count with a sign would read otherwise is not said to them.
 fn content_length(head: &HeaderMap) -> Option<u64> {
-    let mut lines = head.get_all(CONTENT_LENGTH).iter();
-    let first = lines.next()?;
-    let text = first.to_str().ok()?;
-    (text.bytes().all(|byte| byte.is_ascii_digit()) && lines.all(|line| line == first)).then(|| text.parse().ok())?
+    let length: i64 = single(head, &CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+    u64::try_from(length).ok()
 }
 
 impl Body for Streamed {

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::Limits;
 use crate::runtime::Alarm;
 
 /// What a connection is doing.
@@ -32,7 +31,6 @@ pub(super) struct Clock {
     idle_since: Cell<Instant>,
     requests: Cell<usize>,
     blocked_since: Cell<Option<Instant>>,
-    /// How long anybody waits for a client to take something.
     patience: Duration,
     /// Turns at whose end all was out that there was to say.
     turns: Cell<u64>,
@@ -41,6 +39,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
+    /// `patience`: how long anybody waits for the client to take something.
     pub(super) fn new(patience: Duration) -> Rc<Self> {
         Rc::new(Self {
             patience,
@@ -121,6 +120,13 @@ pub(super) struct Busy {
     alarm: Alarm,
 }
 
+impl Busy {
+    /// How long anybody waits for the client to take something.
+    pub(super) fn patience(&self) -> Duration {
+        self.clock.patience
+    }
+}
+
 /// Ready once all that was handed on before it was asked is out: at the end of a turn. Where others keep the client from taking all, that may
 /// never be known; then it is ready after a while.
 impl Future for Busy {
@@ -153,22 +159,19 @@ impl Drop for Busy {
 pub(super) struct Overdue {
     clock: Rc<Clock>,
     idle: Duration,
-    send: Duration,
     alarm: Alarm,
 }
 
 impl Overdue {
-    pub(super) fn new(clock: Rc<Clock>, limits: &Limits) -> Self {
+    /// `idle`: how long nothing may be under way.
+    pub(super) fn new(clock: Rc<Clock>, idle: Duration) -> Self {
         Self {
             clock,
-            idle: limits.idle_timeout,
-            send: limits.body_read_timeout,
+            idle,
             alarm: Alarm::default(),
         }
     }
-}
 
-impl Overdue {
     /// What the connection is doing.
     pub(super) fn phase(&self) -> Phase {
         self.clock.phase()
@@ -183,7 +186,7 @@ impl Future for Overdue {
         let end = match phase {
             Phase::Busy => return Poll::Pending,
             Phase::Idle(since) => since + self.idle,
-            Phase::Blocked(since) => since + self.send,
+            Phase::Blocked(since) => since + self.clock.patience,
         };
         self.alarm.poll_until(end, cx).map(|()| phase)
     }

@@ -27,15 +27,15 @@ use crate::transfer::streamed::Streamed;
 /// The end of a body up to this size is given to h2 at once; more of it waits until the client takes it.
 const SMALL: usize = 16 * 1024;
 
-/// Serves a stream. A client that resets it takes the request along, and so does one that takes nothing of its answer for as long as `patience`.
+/// Serves a stream. A client that resets it takes the request along, and so does one that takes nothing of its answer for too long.
 pub(super) fn serve(
     proxy: Rc<Proxy>,
     client: Rc<Client>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    patience: Duration,
     busy: Busy,
 ) -> impl Future<Output = ()> {
+    let patience = busy.patience();
     let (head, stream) = request.into_parts();
     // What a CONNECT brings is no content (RFC 9113, section 8.5).
     let (body, other_half) = if head.method == Method::CONNECT {

@@ -29,9 +29,7 @@ struct Inner<T> {
     gathered: Vec<u8>,
     written: usize,
     flushed: bool,
-    /// Something was not taken since the last flush, and is to come again.
-    refused: bool,
-    /// What came last was not taken: there may be the rest of a frame to come.
+    /// What came last was not taken, and is to come again: maybe the rest of a frame.
     owed: bool,
     /// Something has left since that was asked.
     moved: bool,
@@ -44,7 +42,6 @@ pub(super) fn gather<T>(io: T) -> (Gather<T>, Flusher<T>) {
         gathered: Vec::new(),
         written: 0,
         flushed: true,
-        refused: false,
         owed: false,
         moved: false,
     }));
@@ -85,8 +82,10 @@ impl<T: AsyncWrite + Unpin> Flusher<T> {
     /// Sends what was gathered; ready if that is all.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.borrow_mut();
+        let flushes = !inner.flushed;
         ready!(inner.poll_flush(cx))?;
-        if mem::take(&mut inner.refused) {
+        // There is room now for what had none. Whoever has it may have thought better of it, so that this is said once.
+        if flushes && inner.owed {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -132,9 +131,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.0.borrow_mut();
         if inner.gathered.len() >= RECORD {
-            (inner.refused, inner.owed) = (true, true);
+            inner.owed = true;
             ready!(inner.poll_drain(cx))?;
-            inner.refused = false;
         }
         let take = buf.len().min(RECORD - inner.gathered.len());
         inner.gathered.extend_from_slice(&buf[..take]);

@@ -61,7 +61,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
         leaves: false,
     };
     let mut streams = FuturesUnordered::new();
-    let mut overdue = pin!(Overdue::new(Rc::clone(&clock), &limits));
+    let mut overdue = pin!(Overdue::new(Rc::clone(&clock), limits.idle_timeout));
     let mut drain = pin!(Drain::new(worker.stage()));
     // Set once the client was told to go away; one that does not go is left when its last request has ended.
     let mut goodbye: Option<Pin<Box<Sleep>>> = None;
@@ -73,7 +73,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
                 Poll::Pending => break None,
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     let (proxy, client, busy) = (worker.proxy(), Rc::clone(&client), clock.begin());
-                    let exchange = exchange::serve(proxy, client, request, respond, limits.body_read_timeout, busy);
+                    let exchange = exchange::serve(proxy, client, request, respond, busy);
                     // Boxed before it is handed on: it is large. One that panics takes no other along.
                     streams.push(Box::pin(AssertUnwindSafe(exchange).catch_unwind()));
                     // A request that can be judged at once is on its way before the next one is looked at.
