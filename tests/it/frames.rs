@@ -1,129 +1,19 @@
 //! HTTP/2 as bytes: floods, frames that break the protocol, heads that are too large, and messages that could be read otherwise.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::harness::frames::{
+    CANCEL, CONTINUATION, DATA, EMPTY_SETTINGS, ENHANCE_YOUR_CALM, HEADERS, PLAIN, RST_STREAM, Raw, block, frame, head,
+};
 use crate::harness::h2::H2;
 use crate::harness::websocket::accept_of;
 use crate::harness::{Config, Gate, RecordingUpstream, config, get, post, wait_until};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
-const GOAWAY: u8 = 7;
-const RST_STREAM: u8 = 3;
-const HEADERS: u8 = 1;
-const DATA: u8 = 0;
-const CONTINUATION: u8 = 9;
-const SETTINGS_FRAME: u8 = 4;
-const WINDOW_UPDATE: u8 = 8;
-const CANCEL: u8 = 8;
-const ENHANCE_YOUR_CALM: u32 = 11;
-
 fn public(upstream: &RecordingUpstream) -> Config {
     config().app(upstream).public("/*")
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = vec![length[1], length[2], length[3], kind, flags];
-    frame.extend_from_slice(&stream.to_be_bytes());
-    frame.extend_from_slice(payload);
-    frame
-}
-
-/// Fields as literals that no table keeps (RFC 7541, section 6.2.2).
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        block.push(0);
-        for text in [name, value] {
-            let mut length = text.len();
-            if length < 127 {
-                block.push(u8::try_from(length).unwrap());
-            } else {
-                block.push(127);
-                length -= 127;
-                while length >= 128 {
-                    block.push(u8::try_from(length % 128).unwrap() | 128);
-                    length /= 128;
-                }
-                block.push(u8::try_from(length).unwrap());
-            }
-            block.extend_from_slice(text.as_bytes());
-        }
-    }
-    block
-}
-
-const PLAIN: [(&str, &str); 4] = [
-    (":method", "GET"),
-    (":scheme", "http"),
-    (":authority", "localhost"),
-    (":path", "/x"),
-];
-
-fn head(stream: u32, fields: &[(&str, &str)], flags: u8) -> Vec<u8> {
-    frame(HEADERS, 4 | flags, stream, &block(fields))
-}
-
-struct Raw(TcpStream);
-
-impl Raw {
-    fn open(gate: &Gate) -> Self {
-        let tcp = TcpStream::connect(gate.address).unwrap();
-        tcp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let mut raw = Self(tcp);
-        raw.send(&[PREFACE, SETTINGS].concat());
-        raw
-    }
-
-    /// The gateway may have closed.
-    fn send(&mut self, bytes: &[u8]) -> bool {
-        self.0.write_all(bytes).is_ok()
-    }
-
-    /// The next frame: type, stream and payload; `None` at the end.
-    fn next(&mut self) -> Option<(u8, u32, Vec<u8>)> {
-        let mut header = [0; 9];
-        self.0.read_exact(&mut header).ok()?;
-        let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
-        let mut payload = vec![0; length as usize];
-        self.0.read_exact(&mut payload).ok()?;
-        let stream = u32::from_be_bytes([header[5], header[6], header[7], header[8]]);
-        Some((header[3], stream, payload))
-    }
-
-    /// The error of the GOAWAY or RST_STREAM that comes; `None`: it just ended.
-    fn error(&mut self) -> Option<u32> {
-        loop {
-            match self.next()? {
-                (GOAWAY, _, payload) => return Some(u32::from_be_bytes(payload[4..8].try_into().unwrap())),
-                (RST_STREAM, _, payload) => return Some(u32::from_be_bytes(payload[..4].try_into().unwrap())),
-                _ => {}
-            }
-        }
-    }
-
-    /// The first byte of the block of a response's fields, and its body.
-    fn response(&mut self) -> (u8, Vec<u8>) {
-        let (mut status, mut body) = (0, Vec::new());
-        loop {
-            let (kind, _, payload) = self.next().expect("a response");
-            match kind {
-                HEADERS => status = payload[0],
-                DATA => body.extend_from_slice(&payload),
-                RST_STREAM | GOAWAY => panic!("no response but an error: {payload:?}"),
-                _ => {}
-            }
-            if kind == DATA && serde_json::from_slice::<Value>(&body).is_ok() {
-                return (status, body);
-            }
-        }
-    }
 }
 
 #[test]
@@ -136,7 +26,7 @@ fn frames_that_carry_nothing_end_the_connection() {
     let unknown = frame(0x77, 0, 0, &[]);
     let priority = frame(2, 0, 3, &[0, 0, 0, 0, 16]);
     let open = head(1, &[PLAIN[0], PLAIN[1], PLAIN[2], PLAIN[3], ("content-length", "5")], 0);
-    for flood in [&ping[..], SETTINGS, &empty, &window, &unknown, &priority] {
+    for flood in [&ping[..], EMPTY_SETTINGS, &empty, &window, &unknown, &priority] {
         let mut raw = Raw::open(&gate);
         raw.send(&open);
         let mut sent = 0;
@@ -297,6 +187,23 @@ fn a_body_of_another_length_than_announced_is_never_whole() {
 }
 
 #[test]
+fn a_length_that_a_server_may_read_with_a_sign_is_not_passed_on() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream).with("buffer = { request = \"0B\" }"));
+    let fields = [
+        &[(":method", "POST")],
+        &PLAIN[1..],
+        &[("content-length", "9999999999999999999")],
+    ]
+    .concat();
+    let mut raw = Raw::open(&gate);
+    raw.send(&[head(1, &fields, 0), frame(DATA, 0, 1, b"x")].concat());
+    wait_until("the head is there", Duration::from_secs(5), || upstream.calls() == 1);
+    assert_eq!(upstream.last().header("content-length"), None);
+    assert_eq!(upstream.last().header("transfer-encoding"), Some("chunked"));
+}
+
+#[test]
 fn cookies_are_joined_and_trailers_dropped() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
@@ -424,147 +331,6 @@ fn a_websocket_over_http2_is_judged_and_then_bytes() {
         raw.send(&head(1, &fields, 1));
         let (_, body) = raw.response();
         assert_eq!(body, br#"{"detail":"Not implemented."}"#);
-    }
-}
-
-#[test]
-fn a_stream_of_which_a_client_takes_nothing_is_reset() {
-    let upstream = RecordingUpstream::start();
-    upstream.answers(|exchange| match exchange.head.first.as_str() {
-        "GET /big HTTP/1.1" => exchange.answer("200 OK", "", &vec![b'x'; 100_000]),
-        _ => exchange.ok(),
-    });
-    let gate = Gate::start(&public(&upstream).limits("body_read_timeout = \"1s\""));
-    let mut raw = Raw::open(&gate);
-    // Streams begin with no window (RFC 9113, section 6.5.2), but for what the client opens for the first one.
-    let mut big = PLAIN;
-    big[3].1 = "/big";
-    raw.send(
-        &[
-            frame(SETTINGS_FRAME, 0, 0, &[0, 4, 0, 0, 0, 0]),
-            head(1, &big, 1),
-            frame(WINDOW_UPDATE, 0, 1, &1_000_000_u32.to_be_bytes()),
-            head(3, &big, 1),
-        ]
-        .concat(),
-    );
-    let mut taken = 0;
-    loop {
-        match raw.next().expect("a frame") {
-            (DATA, 1, payload) => {
-                taken += payload.len();
-                let window = u32::try_from(payload.len().max(1)).unwrap();
-                raw.send(&frame(WINDOW_UPDATE, 0, 0, &window.to_be_bytes()));
-            }
-            (DATA, stream, payload) => assert!(payload.is_empty(), "{} bytes of {stream}", payload.len()),
-            (RST_STREAM, stream, payload) => {
-                assert_eq!((stream, payload), (3, vec![0, 0, 0, CANCEL]));
-                break;
-            }
-            (GOAWAY, _, payload) => panic!("{payload:?}"),
-            _ => {}
-        }
-    }
-    assert_eq!(taken, 100_000);
-    raw.send(&[head(5, &PLAIN, 1), frame(WINDOW_UPDATE, 0, 5, &[0, 1, 0, 0])].concat());
-    raw.response();
-}
-
-#[test]
-fn all_that_came_before_a_cut_reaches_a_client_that_was_slow() {
-    const SENT: usize = 12 * 1024 * 1024;
-    let upstream = RecordingUpstream::start();
-    let mut answer = b"HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Length: 13000000\r\n\r\n".to_vec();
-    answer.resize(answer.len() + SENT, b'x');
-    upstream.says(answer);
-    let gate = Gate::start(&public(&upstream).with("buffer = { response = \"16MiB\" }"));
-    let mut raw = Raw::open(&gate);
-    let window = |stream| frame(WINDOW_UPDATE, 0, stream, &20_000_000_u32.to_be_bytes());
-    raw.send(
-        &[
-            frame(SETTINGS_FRAME, 0, 0, &[0, 4, 0, 0, 0, 0]),
-            head(1, &PLAIN, 1),
-            window(0),
-        ]
-        .concat(),
-    );
-    // The server has said all that it will, and none of it was taken yet.
-    wait_until("the server is let go", Duration::from_secs(10), || {
-        upstream.calls() > 0 && upstream.open() == 0
-    });
-    // Requests that are under way beside it, and whose turn it is as well.
-    let mut post = PLAIN;
-    post[0].1 = "POST";
-    raw.send(&[3, 5, 7, 9].map(|stream| head(stream, &post, 0)).concat());
-    raw.send(
-        &[
-            [3, 5, 7, 9].map(|stream| frame(DATA, 0, stream, b"x")).concat(),
-            window(1),
-        ]
-        .concat(),
-    );
-    let mut taken = 0;
-    loop {
-        match raw.next().unwrap_or_else(|| panic!("{taken} bytes")) {
-            (DATA, 1, payload) => taken += payload.len(),
-            (RST_STREAM, 1, _) => break,
-            (GOAWAY, _, payload) => panic!("{payload:?}"),
-            _ => {}
-        }
-    }
-    assert_eq!(taken, SENT);
-}
-
-#[test]
-fn a_client_that_takes_little_by_little_is_not_let_go() {
-    const BODY: usize = 8 * 1024 * 1024;
-    let upstream = RecordingUpstream::start();
-    upstream.answers(|exchange| exchange.answer("200 OK", "", &vec![b'x'; BODY]));
-    let gate = Gate::start(&public(&upstream).limits("body_read_timeout = \"1s\""));
-    let mut raw = Raw::open(&gate);
-    socket2::SockRef::from(&raw.0).set_recv_buffer_size(64 * 1024).unwrap();
-    let window = |stream| frame(WINDOW_UPDATE, 0, stream, &1_000_000_000_u32.to_be_bytes());
-    let streams = [1, 3, 5];
-    raw.send(
-        &[
-            streams.map(|stream| head(stream, &PLAIN, 1)).concat(),
-            streams.map(window).concat(),
-            window(0),
-        ]
-        .concat(),
-    );
-    // More waits for it all the time than it takes at once.
-    let slowly = Instant::now() + Duration::from_secs(3);
-    let mut taken = 0;
-    while taken < BODY * streams.len() {
-        match raw.next().unwrap_or_else(|| panic!("cut off after {taken} bytes")) {
-            (DATA, _, payload) => taken += payload.len(),
-            (RST_STREAM | GOAWAY, _, payload) => panic!("{payload:?}"),
-            _ => {}
-        }
-        if Instant::now() < slowly {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-#[test]
-fn a_drain_waits_for_the_end_of_an_answer_that_its_client_has_no_room_for() {
-    let upstream = RecordingUpstream::start();
-    upstream.answers(|exchange| exchange.answer("200 OK", "", &vec![b'x'; 10_000]));
-    let gate = Gate::start(&public(&upstream));
-    let mut raw = Raw::open(&gate);
-    raw.send(&[frame(SETTINGS_FRAME, 0, 0, &[0, 4, 0, 0, 0, 0]), head(1, &PLAIN, 1)].concat());
-    while !matches!(raw.next().expect("a frame"), (HEADERS, ..)) {}
-    gate.signal("TERM");
-    // Longer than a client has for its goodbye.
-    std::thread::sleep(Duration::from_millis(4500));
-    raw.send(&frame(WINDOW_UPDATE, 0, 1, &[0, 1, 0, 0]));
-    let mut taken = 0;
-    while taken < 10_000 {
-        if let (DATA, 1, payload) = raw.next().unwrap_or_else(|| panic!("cut off after {taken} bytes")) {
-            taken += payload.len();
-        }
     }
 }
 

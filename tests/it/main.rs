@@ -57,3 +57,4 @@ mod upstreams;
 mod vectors;
 mod websocket;
 mod websocket_credential;
+mod windows;

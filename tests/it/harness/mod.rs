@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod config;
+pub mod frames;
 pub mod gate;
 pub mod gunicorn;
 pub mod h2;
