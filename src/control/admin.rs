@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HOST};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HOST, VARY};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::text;
 use crate::auth::store;
 use crate::server::worker::Stage;
+use crate::telemetry::exposition::Format;
 use crate::telemetry::metrics::Metrics;
 
 /// Connections at once: scrapers and probes, not clients.
@@ -54,7 +55,7 @@ impl Admin {
         match request.uri().path() {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.ready(),
-            "/metrics" => self.metrics(),
+            "/metrics" => self.metrics(request.headers()),
             _ => text(StatusCode::NOT_FOUND, "Here are /livez, /readyz and /metrics.\n"),
         }
     }
@@ -92,15 +93,25 @@ impl Admin {
         }
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
-        match self.metrics.render() {
+    fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let accept: Vec<&str> = headers
+            .get_all(ACCEPT)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
+        let format = Format::accepted(&accept.join(","));
+        match self.metrics.render(format) {
             Ok(metrics) => {
                 let mut response = text(StatusCode::OK, metrics);
-                let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+                let kind = HeaderValue::from_static(format.content_type());
                 response.headers_mut().insert(CONTENT_TYPE, kind);
+                response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
                 response
             }
-            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
+            Err(_) => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The metrics cannot be written as text.\n",
+            ),
         }
     }
 }

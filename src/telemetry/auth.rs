@@ -36,7 +36,7 @@ impl CacheMetrics {
 #[derive(Debug, Clone)]
 pub struct StoreMetrics {
     lookups: Histogram,
-    /// By label, of which there is a handful.
+    /// By reason, of which there is a handful.
     errors: Arc<Mutex<BTreeMap<&'static str, Counter>>>,
     /// How long a change takes to be heard of.
     lag: Histogram,
@@ -62,10 +62,10 @@ impl StoreMetrics {
         self.lookups.observe(took.as_secs_f64());
     }
 
-    /// A look-up could not say.
-    pub fn failed(&self, error: &'static str) {
+    /// A look-up could not be answered, for this reason.
+    pub fn failed(&self, reason: &'static str) {
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        errors.entry(error).or_default().inc();
+        errors.entry(reason).or_default().inc();
     }
 
     /// So long takes a change to be heard of.
@@ -127,45 +127,51 @@ impl Parts {
 impl Collector for Parts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let to = &mut encoder;
-        self.of_caches(to, "cache_hits", "Credentials whose verdict was known", |cache| {
-            &cache.hits
-        })?;
-        self.of_caches(to, "cache_misses", "Credentials that had to be judged", |cache| {
-            &cache.misses
-        })?;
+        self.of_caches(
+            to,
+            "cache_hits",
+            "Credentials whose verdict was in the cache.",
+            |cache| &cache.hits,
+        )?;
+        self.of_caches(
+            to,
+            "cache_misses",
+            "Credentials that had to be verified or looked up.",
+            |cache| &cache.misses,
+        )?;
         let (seconds, histogram) = (Some(&Unit::Seconds), MetricType::Histogram);
         let lookups = (
             "store_lookup_duration",
-            "From a question to a store's last answer",
+            "Time of a look-up in a store, the wait for a turn included.",
             seconds,
             histogram,
         );
         self.of_stores(to, lookups, |store| &store.lookups)?;
-        let help = "Look-ups that a store could not answer";
+        let help = "Look-ups that a store could not answer.";
         let mut errors = to.encode_descriptor("store_errors", help, None, MetricType::Counter)?;
         for (store, metrics) in &self.stores {
-            for (error, counter) in &*metrics.errors.lock().unwrap_or_else(PoisonError::into_inner) {
-                let labels = [("store", &**store), ("error", *error)];
+            for (reason, counter) in &*metrics.errors.lock().unwrap_or_else(PoisonError::into_inner) {
+                let labels = [("store", &**store), ("reason", *reason)];
                 counter.encode(errors.encode_family(&labels)?)?;
             }
         }
         let lag = (
             "store_invalidation_lag",
-            "The longest that a change takes to be heard of, measured four times a second",
+            "The longest that a change in a store takes to arrive, measured four times a second.",
             seconds,
             MetricType::Histogram,
         );
         self.of_stores(to, lag, |store| &store.lag)?;
         let invalidations = (
             "store_invalidations",
-            "Changes that were heard of",
+            "Changes that a store reported.",
             None,
             MetricType::Counter,
         );
         self.of_stores(to, invalidations, |store| &store.invalidations)?;
         let tracking = (
             "store_tracking",
-            "1 while changes of a store are heard of, 0 while verdicts live for their ttl",
+            "1 while a store reports its changes, 0 while cache entries expire after their ttl alone.",
             None,
             MetricType::Gauge,
         );

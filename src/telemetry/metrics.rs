@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -16,6 +16,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::auth::{self, CacheMetrics, StoreMetrics};
+use super::exposition::{self, Format};
+use super::process::Process;
 
 /// How one request ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,6 +57,7 @@ struct StoreLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabels {
     version: &'static str,
+    rustc: &'static str,
 }
 
 /// Upper bounds of durations, in seconds: from a cached refusal to a slow upload.
@@ -65,6 +68,8 @@ const BUCKETS: [f64; 14] = [
 /// The metrics of this process.
 pub struct Metrics {
     registry: Registry,
+    /// Names without our prefix.
+    process: Registry,
     requests: Family<RequestLabels, Counter>,
     request_duration: Histogram,
     upstream_duration: Family<UpstreamLabels, Histogram>,
@@ -88,6 +93,7 @@ impl Default for Metrics {
         let histogram = || Histogram::new(BUCKETS);
         let metrics = Self {
             registry: Registry::with_prefix("authgate"),
+            process: Registry::default(),
             requests: Family::default(),
             request_duration: histogram(),
             upstream_duration: Family::new_with_constructor(histogram),
@@ -107,19 +113,19 @@ impl Metrics {
         registry.register("requests", "Requests that have ended", self.requests.clone());
         registry.register_with_unit(
             "request_duration",
-            "From the head of a request to the end of its response",
+            "Time from the head of a request to the end of its response",
             Unit::Seconds,
             self.request_duration.clone(),
         );
         registry.register_with_unit(
             "upstream_duration",
-            "From a request sent to the head of the upstream's response",
+            "Time from sending a request to the head of the upstream's response",
             Unit::Seconds,
             self.upstream_duration.clone(),
         );
         registry.register(
             "authentications",
-            "What authenticators said of requests",
+            "Credentials that authenticators accepted or refused",
             self.authentications.clone(),
         );
         registry.register(
@@ -129,22 +135,24 @@ impl Metrics {
         );
         registry.register(
             "h2_floods",
-            "HTTP/2 connections that were closed for frames that carry nothing",
+            "HTTP/2 connections closed because their client sent too many frames without data",
             self.floods.clone(),
         );
-        registry.register("connections", "Connections of clients", self.connections.clone());
-        registry.register(
-            "requests_in_flight",
-            "Requests that have come and not yet ended",
-            self.in_flight.clone(),
-        );
+        registry.register("connections", "Open connections of clients", self.connections.clone());
+        registry.register("requests_in_flight", "Requests under way", self.in_flight.clone());
         let build = Family::<BuildLabels, Gauge>::default();
         build
             .get_or_create(&BuildLabels {
                 version: env!("CARGO_PKG_VERSION"),
+                rustc: env!("AUTHGATE_RUSTC"),
             })
             .set(1);
-        registry.register("build", "The version that runs", build);
+        registry.register(
+            "build_info",
+            "The version of authgate, and of the compiler that built it",
+            build,
+        );
+        self.process.register_collector(Box::new(Process));
         self
     }
 
@@ -192,14 +200,19 @@ impl Metrics {
         self.floods.inc();
     }
 
-    /// All of them, in the text format of OpenMetrics 1.0.
+    /// All of them, in this format.
     ///
     /// # Errors
     /// A metric cannot be written as text.
-    pub fn render(&self) -> Result<String, fmt::Error> {
+    pub fn render(&self, format: Format) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        encode(&mut text, &self.registry)?;
-        Ok(text)
+        encode_registry(&mut text, &self.registry)?;
+        encode_registry(&mut text, &self.process)?;
+        encode_eof(&mut text)?;
+        Ok(match format {
+            Format::OpenMetrics => text,
+            Format::Text => exposition::to_text(&text),
+        })
     }
 }
 
@@ -225,7 +238,7 @@ impl Collector for Stores {
                 .set(i64::from(probe()));
         }
         let kind = ConstGauge::new(0_i64).metric_type();
-        let help = "1 while a store can be used, 0 while its routes answer 503";
+        let help = "1 while a store can be used, 0 while its routes answer 503.";
         usable.encode(encoder.encode_descriptor("store_usable", help, None, kind)?)
     }
 }
@@ -257,7 +270,7 @@ mod tests {
         metrics.requests_ended(&labels).inc();
         metrics.request_took(Duration::from_millis(3));
         metrics.upstream_durations(&"app".into()).observe(0.002);
-        let text = metrics.render().expect("text");
+        let text = metrics.render(Format::OpenMetrics).expect("text");
         for line in [
             r#"authgate_requests_total{route="/api/*",outcome="forwarded",status="2xx"} 1"#,
             r#"authgate_request_duration_seconds_bucket{le="0.005"} 1"#,
@@ -266,7 +279,7 @@ mod tests {
             r#"authgate_cache_hits_total{authenticator="token"} 1"#,
             r#"authgate_cache_misses_total{authenticator="token"} 0"#,
             r#"authgate_store_lookup_duration_seconds_bucket{le="0.0005",store="redis"} 1"#,
-            r#"authgate_store_errors_total{store="redis",error="store_timeout"} 1"#,
+            r#"authgate_store_errors_total{store="redis",reason="store_timeout"} 1"#,
             r#"authgate_store_invalidation_lag_seconds_count{store="redis"} 1"#,
             r#"authgate_store_invalidations_total{store="redis"} 2"#,
             r#"authgate_store_tracking{store="redis"} 1"#,

@@ -1,7 +1,9 @@
 //! What this process says of itself: the log, and [`metrics`].
 
 pub mod auth;
+pub mod exposition;
 pub mod metrics;
+mod process;
 pub mod seldom;
 pub mod tally;
 

@@ -80,6 +80,7 @@ fn place(text: &str) -> Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::exposition::Format;
 
     #[test]
     fn workers_count_together() {
@@ -94,7 +95,7 @@ mod tests {
             }
             tally.upstream_answered(&"app".into(), Duration::from_millis(2));
         }
-        let text = metrics.render().expect("text");
+        let text = metrics.render(Format::Text).expect("text");
         for line in [
             r#"authgate_requests_total{route="/a/*",outcome="forwarded",status="2xx"} 6"#,
             r#"authgate_requests_total{route="/b/*",outcome="forwarded",status="2xx"} 6"#,

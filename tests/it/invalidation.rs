@@ -230,7 +230,7 @@ fn a_store_that_is_silent_is_noticed_and_the_known_are_served_meanwhile() {
     redis.del(&Redis::token_key("canary-ada"));
     becomes(&gate, &ada(), 401, "it speaks again");
     tracks(&gate, true);
-    assert!(gate.metric("authgate_store_errors_total{store=\"redis\",error=\"store_timeout\"}") >= 1.0);
+    assert!(gate.metric("authgate_store_errors_total{store=\"redis\",reason=\"store_timeout\"}") >= 1.0);
 }
 
 #[test]
