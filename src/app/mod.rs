@@ -217,7 +217,7 @@ impl App {
                 },
                 ending = endings.recv() => {
                     let why = ending.and_then(Result::err).unwrap_or_else(|| "it stopped".to_owned());
-                    error!(why, "a worker has ended without being asked; so does the gateway");
+                    error!(reason = why, "a worker has ended without being asked; so does the gateway");
                     return Err(AppError::Worker(why));
                 }
             }

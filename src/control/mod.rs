@@ -43,7 +43,7 @@ pub async fn serve(
             Ok((tcp, _)) => tcp,
             Err(problem) => {
                 if let Some(times) = failures.note() {
-                    warn!(%problem, times, "a listener failed to accept; trying again");
+                    warn!(reason = %problem, times, "a listener failed to accept; trying again");
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
@@ -61,7 +61,7 @@ pub async fn serve(
                 .max_buf_size(LONGEST_HEAD)
                 .serve_connection(TokioIo::new(tcp), service);
             if let Ok(Err(problem)) = timeout(LONGEST_CONNECTION, connection).await {
-                debug!(%problem, "a connection beside the workers ended");
+                debug!(reason = %problem, "a connection beside the workers ended");
             }
             drop(slot);
         });

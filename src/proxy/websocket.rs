@@ -131,7 +131,7 @@ impl Switched {
                 outcome.sent(usize::try_from(sent).unwrap_or(usize::MAX));
                 outcome.completed();
             }
-            Err(problem) => debug!(%problem, "a WebSocket broke"),
+            Err(problem) => debug!(reason = %problem, "a WebSocket broke"),
         }
         drop((held, busy));
     }

@@ -49,7 +49,7 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
             // Whoever is behind it is nobody that the balancer would speak for: its own health checks, or what it could not name.
             Some(Ok(Ok(None))) => (node, Arc::default()),
             Some(Ok(Err(problem))) => {
-                info!(proxy.ip = %node, %problem, "a trusted proxy began without a PROXY protocol header");
+                info!(proxy.ip = %node, reason = %problem, "a trusted proxy began without a PROXY protocol header");
                 return;
             }
             Some(Err(_)) | None => return,
@@ -83,7 +83,7 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
                 Some(Ok(Ok(tls))) => tls,
                 Some(Ok(Err(problem))) => {
                     worker.metrics().handshake_ended("failed");
-                    debug!(client.ip = %node, %problem, "a TLS handshake failed");
+                    debug!(client.ip = %node, reason = %problem, "a TLS handshake failed");
                     return;
                 }
                 Some(Err(_)) => {
@@ -165,7 +165,7 @@ pub(super) async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Opt
         Ok(Ok(())) => {
             let _ = timeout(linger, take_the_rest(&mut io)).await;
         }
-        Ok(Err(problem)) => debug!(%problem, "a connection did not end well"),
+        Ok(Err(problem)) => debug!(reason = %problem, "a connection did not end well"),
         Err(_) => {}
     }
 }

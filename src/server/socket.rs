@@ -87,7 +87,7 @@ impl Stream {
             Self::Unix(_) => Ok(()),
         };
         if let Err(problem) = done {
-            debug!(%problem, "SO_LINGER");
+            debug!(reason = %problem, "SO_LINGER");
         }
     }
 
@@ -112,15 +112,15 @@ impl Stream {
         // A client that is gone without a word is noticed, be it in the middle of a WebSocket.
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
         if let Err(problem) = SockRef::from(stream).set_tcp_keepalive(&keepalive) {
-            debug!(%problem, "SO_KEEPALIVE");
+            debug!(reason = %problem, "SO_KEEPALIVE");
         }
         // What is written is on its way, or soon will be: a client that takes little by little is seen to, and the kernel holds little.
         if let Err(problem) = SockRef::from(stream).set_tcp_notsent_lowat(MOST_NOT_SENT) {
-            debug!(%problem, "TCP_NOTSENT_LOWAT");
+            debug!(reason = %problem, "TCP_NOTSENT_LOWAT");
         }
         // Answers are written whole; waiting for more would only delay them.
         if let Err(problem) = stream.set_nodelay(true) {
-            debug!(%problem, "TCP_NODELAY");
+            debug!(reason = %problem, "TCP_NODELAY");
         }
     }
 }

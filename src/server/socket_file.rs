@@ -69,7 +69,7 @@ impl Drop for SocketFile {
         if let Err(problem) = self.remove()
             && problem.kind() != ErrorKind::NotFound
         {
-            tracing::warn!(path = %self.path.display(), %problem, "a socket file could not be taken away");
+            tracing::warn!(path = %self.path.display(), reason = %problem, "a socket file could not be taken away");
         }
     }
 }

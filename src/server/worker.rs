@@ -164,7 +164,7 @@ impl Worker {
                 handed = inbox.recv() => match handed {
                     Some((parked, slot)) => match Stream::new(parked) {
                         Ok(stream) => self.take(stream, slot),
-                        Err(problem) => warn!(%problem, "a connection that was handed over is lost"),
+                        Err(problem) => warn!(reason = %problem, "a connection that was handed over is lost"),
                     },
                     None => break,
                 },
@@ -212,7 +212,7 @@ impl Worker {
             Err(problem) if problem.kind() == io::ErrorKind::ConnectionAborted => None,
             Err(problem) => {
                 if let Some(times) = failures.note() {
-                    warn!(%problem, times, "accepting a connection failed; trying again");
+                    warn!(reason = %problem, times, "accepting a connection failed; trying again");
                 }
                 sleep(ACCEPT_PAUSE).await;
                 None
@@ -231,7 +231,7 @@ impl Worker {
         {
             match stream.park() {
                 Ok(parked) => door.send((parked, slot)),
-                Err(problem) => warn!(%problem, "a connection could not be handed over"),
+                Err(problem) => warn!(reason = %problem, "a connection could not be handed over"),
             }
             return;
         }

@@ -245,7 +245,7 @@ where
         .await?;
     tokio::task::spawn_local(async move {
         if let Err(problem) = connection.await {
-            debug!(%problem, "an HTTP/2 connection to an upstream ended");
+            debug!(reason = %problem, "an HTTP/2 connection to an upstream ended");
         }
     });
     Ok(Link::Http2(sender))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Parts of one floor that do not know each other.
 const STRANGERS: [&str; 3] = ["auth", "upstream", "tls"];
 
-fn source() -> PathBuf {
+pub fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
@@ -29,7 +29,7 @@ fn map() -> BTreeMap<String, u32> {
     map
 }
 
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+pub fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

@@ -38,6 +38,7 @@ mod jwt_auth;
 mod keeping;
 mod limits;
 mod load;
+mod log_fields;
 mod misses;
 mod oracle;
 mod outage;

@@ -199,7 +199,7 @@ impl Embedded {
             }
             Err(problem) => {
                 self.records.store(None);
-                error!(store = %self.name, problem, "the store's file cannot be used; its routes answer 503");
+                error!(store = %self.name, reason = problem, "the store's file cannot be used; its routes answer 503");
             }
         }
         // After the records: a verdict on the old ones has marked the old generation.

@@ -268,7 +268,7 @@ where
                 };
             }
             Ok(Err(Unsendable::Io(problem))) => {
-                debug!(%problem, "a connection broke while an answer was sent");
+                debug!(reason = %problem, "a connection broke while an answer was sent");
                 return Next::Nothing;
             }
             Err(Gone) => return Next::Nothing,
@@ -345,7 +345,7 @@ fn poll_read<I: AsyncRead + Unpin>(io: &mut I, cx: &mut Context<'_>) -> Poll<io:
     let mut piece = [const { MaybeUninit::uninit() }; PIECE];
     let mut read = ReadBuf::uninit(&mut piece);
     if let Err(problem) = ready!(Pin::new(io).poll_read(cx, &mut read)) {
-        debug!(%problem, "a connection broke while it was idle");
+        debug!(reason = %problem, "a connection broke while it was idle");
         return Poll::Ready(Err(problem));
     }
     Poll::Ready(Ok(Bytes::copy_from_slice(read.filled())))

@@ -212,7 +212,7 @@ impl<I: AsyncRead + Unpin> Wire<I> {
         match read {
             Ok(1..) => return Ok(()),
             Ok(0) => {}
-            Err(problem) => debug!(%problem, "a connection ended"),
+            Err(problem) => debug!(reason = %problem, "a connection ended"),
         }
         self.ended = true;
         Err(Gone)
@@ -262,7 +262,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
                     return Poll::Ready(());
                 }
                 Err(fault) => {
-                    debug!(?fault, "a body is broken");
+                    debug!(reason = ?fault, "a body is broken");
                     self.breaks(cx);
                     return Poll::Ready(());
                 }

@@ -70,7 +70,7 @@ pub(super) fn serve(
         let out = match respond.send_response(Response::from_parts(head, ()), ends) {
             Ok(out) => out,
             Err(problem) => {
-                debug!(%problem, "an answer could not be sent");
+                debug!(reason = %problem, "an answer could not be sent");
                 return respond.send_reset(Reason::INTERNAL_ERROR);
             }
         };
@@ -87,7 +87,7 @@ pub(super) fn serve(
                     alarm: Alarm::default(),
                 };
                 if let Err(problem) = poll_fn(|cx| sending.poll(cx)).await {
-                    debug!(%problem, "a stream ended early");
+                    debug!(reason = %problem, "a stream ended early");
                 }
             }
         }

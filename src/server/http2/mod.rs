@@ -83,7 +83,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
             }
         };
         if let Poll::Ready(Err(problem)) = clock.wrote(flusher.poll_flush(cx)) {
-            debug!(%problem, "an HTTP/2 connection broke");
+            debug!(reason = %problem, "an HTTP/2 connection broke");
             return Poll::Ready(());
         }
         if flusher.has_moved() {
@@ -91,7 +91,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
         }
         if let Some(ended) = ended {
             if let Err(problem) = ended {
-                debug!(%problem, "a connection ended");
+                debug!(reason = %problem, "a connection ended");
             }
             return Poll::Ready(());
         }
@@ -123,7 +123,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
     drop(streams);
     if let Some(excess) = flusher.look(Frames::excess) {
         worker.metrics().flooded();
-        info!(client.ip = %client.peer.node(), excess = excess.label(), "an HTTP/2 connection was closed: it sent more than anybody needs");
+        info!(client.ip = %client.peer.node(), reason = excess.label(), "an HTTP/2 connection was closed: it sent more than anybody needs");
         let mut words = CALM;
         let _ = timeout(LAST_WORDS, poll_fn(|cx| flusher.poll_last_words(cx, &mut words))).await;
     }

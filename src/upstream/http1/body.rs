@@ -259,7 +259,7 @@ fn beside<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sending: Sendi
         });
         let sent = sent.await;
         if !matches!(sent, Some(Ok(()))) {
-            debug!(?sent, "the rest of a request did not get through");
+            debug!(reason = ?sent, "the rest of a request did not get through");
             // The server is to see that there is no more, and cannot take the request for a whole one.
             let _ = writer.shutdown().await;
         }

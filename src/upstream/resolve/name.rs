@@ -210,7 +210,7 @@ impl Name {
         }
         if known.is_kept(now) {
             if let Some(times) = self.failures.borrow_mut().note() {
-                warn!(name = &*self.host, problem = %error, times, "a server's name cannot be looked up; its last addresses are used");
+                warn!(name = &*self.host, reason = %error, times, "a server's name cannot be looked up; its last addresses are used");
             }
         } else {
             self.change(&mut known, Vec::new());

@@ -178,7 +178,7 @@ impl RedisStore {
     }
 
     fn failed(&self, problem: &RedisError) -> StoreError {
-        debug!(store = %self.shared.name, %problem, "a look-up failed");
+        debug!(store = %self.shared.name, reason = %problem, "a look-up failed");
         let error = self.shared.error(problem);
         if matches!(error, StoreError::Unreachable(_)) {
             self.link.lost();

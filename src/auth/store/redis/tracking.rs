@@ -42,7 +42,7 @@ pub(super) async fn track(shared: &Arc<Shared>) {
         match lost {
             // The next one is tried at once, since until it is there changes are missed; but not over and over.
             Lost::Ended(why) => {
-                warn!(%store, why, "changes of the store are not heard of; verdicts live for their ttl");
+                warn!(%store, reason = why, "changes of the store are not heard of; verdicts live for their ttl");
                 told = true;
                 if began.elapsed() > LONGEST_PAUSE {
                     pause = FIRST_PAUSE;
@@ -51,7 +51,7 @@ pub(super) async fn track(shared: &Arc<Shared>) {
             }
             Lost::NotFound(problem) => {
                 if !told {
-                    warn!(%store, problem, "changes of the store are not heard of; verdicts live for their ttl");
+                    warn!(%store, reason = problem, "changes of the store are not heard of; verdicts live for their ttl");
                     told = true;
                 }
             }
