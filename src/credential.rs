@@ -245,11 +245,13 @@ pub enum Defect {
     Texts,
     /// A claim that the profile requires is missing or of a wrong type.
     Required,
+    /// Revocations are obeyed, and the claim that names the token is of a type that no revocation can name.
+    TokenId,
 }
 
 impl Defect {
     /// All that a single token can have, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Size,
         Self::Form,
         Self::Header,
@@ -266,6 +268,7 @@ impl Defect {
         Self::Audience,
         Self::Texts,
         Self::Required,
+        Self::TokenId,
     ];
 
     /// A short name for the log.
@@ -288,6 +291,7 @@ impl Defect {
             Self::Audience => "audience",
             Self::Texts => "subject and id",
             Self::Required => "required claims",
+            Self::TokenId => "token id",
         }
     }
 }

@@ -17,6 +17,7 @@ mod admin;
 mod answers;
 mod beside;
 mod check;
+mod claim_types;
 mod cli_store;
 mod cors;
 mod demo;

@@ -1,10 +1,11 @@
 //! The claims of a token whose signature holds, checked in SimpleJWT's order, in whole seconds.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
-use super::settings::{Required, Rules, TokenType};
+use super::settings::{Profile, Rules, TokenType};
 use crate::auth::Now;
 use crate::auth::cache::Validity;
 use crate::credential::{Defect, JwtFault, Unfit};
@@ -69,7 +70,7 @@ impl Claims {
         {
             return Err(Defect::Texts.into());
         }
-        if !has_required(&members, rules.required) {
+        if !has_required(&members, rules.profile) {
             return Err(Defect::Required.into());
         }
         let clamp = |ms: i128| i64::try_from(ms).unwrap_or(if ms < 0 { i64::MIN } else { i64::MAX });
@@ -81,6 +82,22 @@ impl Claims {
                 until_ms: clamp(until_ms),
             },
         })
+    }
+
+    /// The text under which the token itself can be revoked; `None`: the claim is absent, which [`Claims::check_kind`] refuses.
+    ///
+    /// # Errors
+    /// No revocation can name the value: it is neither a text nor a number, or a number without a plain decimal text.
+    pub(super) fn revocable_id(&self, name: &str) -> Result<Option<Cow<'_, str>>, Defect> {
+        let id = match self.members.get(name) {
+            None => return Ok(None),
+            Some(Value::String(text)) => Cow::Borrowed(text.as_str()),
+            Some(Value::Number(number)) => Cow::Owned(decimal(number).ok_or(Defect::TokenId)?),
+            Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
+                return Err(Defect::TokenId);
+            }
+        };
+        Ok(Some(id))
     }
 
     /// The checks that come after the revocation list: what every token must have, and of which kind it must be.
@@ -128,10 +145,10 @@ impl Claims {
 }
 
 /// RFC 9068, section 2.2. `exp` and `jti` have checks of their own.
-fn has_required(members: &Map<String, Value>, required: Required) -> bool {
-    match required {
-        Required::Nothing => true,
-        Required::AccessTokenProfile => {
+fn has_required(members: &Map<String, Value>, profile: Profile) -> bool {
+    match profile {
+        Profile::SimpleJwt | Profile::Plain => true,
+        Profile::Rfc9068 => {
             ["iss", "sub", "client_id"]
                 .iter()
                 .all(|name| members.get(*name).is_some_and(Value::is_string))
@@ -161,6 +178,18 @@ fn integer(value: &Value) -> Option<i128> {
         Value::String(text) => digits(text),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
+}
+
+/// A number as Django writes it into a text column. Beyond 53 bits the digits that were sent are lost, so there is no such text.
+fn decimal(number: &Number) -> Option<String> {
+    if number.is_i64() || number.is_u64() {
+        return Some(number.to_string());
+    }
+    let text = format!(
+        "{:?}",
+        number.as_f64().filter(|float| float.abs() < 9_007_199_254_740_992.0)?
+    );
+    (!text.contains('e')).then_some(text)
 }
 
 #[expect(
@@ -343,6 +372,38 @@ mod tests {
             &json!({ "exp": 1_600_000_000, "iat": 1_800_000_000 }),
             Err(Defect::IssuedAt.into()),
         );
+    }
+
+    #[test]
+    fn a_token_that_no_revocation_can_name_is_refused() {
+        for (value, expected) in [
+            (json!("a"), Ok(Some("a"))),
+            (json!(" a "), Ok(Some(" a "))),
+            (json!(5), Ok(Some("5"))),
+            (json!(-5), Ok(Some("-5"))),
+            (json!(u64::MAX), Ok(Some("18446744073709551615"))),
+            (json!(1.5), Ok(Some("1.5"))),
+            (json!(1.0), Ok(Some("1.0"))),
+            // 2^64: the reader keeps 53 bits of it, and a revocation of the digits would not be found.
+            (json!(18_446_744_073_709_551_616.0), Err(Defect::TokenId)),
+            (json!(1e-7), Err(Defect::TokenId)),
+            (json!(""), Ok(Some(""))),
+            (json!(null), Err(Defect::TokenId)),
+            (json!(true), Err(Defect::TokenId)),
+            (json!(["a"]), Err(Defect::TokenId)),
+            (json!({ "a": 1 }), Err(Defect::TokenId)),
+        ] {
+            let rules = Rules::simplejwt();
+            let members = with("tid", value.clone()).as_object().cloned().expect("an object");
+            let claims = Claims::check(members, &rules, NOW).expect("good claims");
+            let id = claims.revocable_id("tid");
+            assert_eq!(
+                id.as_ref().map(|id| id.as_deref()).map_err(|defect| *defect),
+                expected,
+                "{value}"
+            );
+            assert_eq!(claims.revocable_id("absent"), Ok(None));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::segments::{header_as_sent, payload_as_sent};
-use super::{End, JwtAuthenticator, KeySet, Required, Rules, Settings, Signed, Users};
+use super::{End, JwtAuthenticator, KeySet, Profile, Rules, Settings, Signed, Users};
 use crate::auth::store::Look;
 use crate::auth::{Judged, Now};
 use crate::credential::{Defect, JwtFault, Refusal, Unfit};
@@ -201,6 +201,7 @@ impl Check {
                 Defect::Audience => "aud names an accepted audience",
                 Defect::Texts => "sub and jti, if present, are strings",
                 Defect::Required => "iss, sub, client_id, aud and iat are there",
+                Defect::TokenId => "its id is a text or a number by which it can be revoked",
             },
             Self::NotRevoked => "neither it, its user nor its key is revoked",
             Self::Fit(unfit) => match unfit {
@@ -223,16 +224,17 @@ impl Check {
             max_lifetime,
             token_type_claim,
             jti_claim,
-            required,
+            profile,
             ..
         } = &settings.rules;
-        let access_token = *required == Required::AccessTokenProfile;
+        let access_token = *profile == Profile::Rfc9068;
         match self {
             Self::Sound(Defect::HeaderType | Defect::Required) => access_token,
             Self::Sound(Defect::KeyId) => match &settings.keys {
                 KeySet::Static(keys) => keys.iter().any(|key| key.kid().is_some()),
                 KeySet::Jwks(_) => true,
             },
+            Self::Sound(Defect::TokenId) => settings.revocation.is_some() && jti_claim.is_some(),
             Self::Sound(Defect::Lifetime) => max_lifetime.is_some(),
             Self::Sound(Defect::Issuer) => !issuer.is_empty(),
             Self::Sound(Defect::Audience) => !audience.is_empty(),
@@ -323,7 +325,7 @@ fn found(
             let name = rules.token_type_claim.as_deref()?;
             format!("{}; accepted: {}", says(claims, name)?, accepted.join(", "))
         }
-        Check::Fit(Unfit::NoId) => says(claims, rules.jti_claim.as_deref()?)?,
+        Check::Fit(Unfit::NoId) | Check::Sound(Defect::TokenId) => says(claims, rules.jti_claim.as_deref()?)?,
         Check::Fit(Unfit::NoType) => says(claims, rules.token_type_claim.as_deref()?)?,
         Check::NamesSomebody | Check::UserExists | Check::UserActive => says(claims, &rules.user_id_claim)?,
         Check::Sound(_) | Check::NotRevoked | Check::Fit(Unfit::NoExpiry) | Check::PasswordUnchanged => return None,

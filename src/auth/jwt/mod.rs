@@ -23,7 +23,7 @@ use self::claims::Claims;
 use self::keys::VerificationKey;
 use self::named::NamedUser;
 use self::segments::Segments;
-pub use self::settings::{Kept, KeySet, Required, Rules, Settings, TokenType, UserIdField, Users};
+pub use self::settings::{Kept, KeySet, Profile, Rules, Settings, TokenType, UserIdField, Users};
 use super::cache::{Key, VerdictCache};
 use super::flights::{Flights, Turns};
 use super::generations::{Generations, Rests};
@@ -115,8 +115,8 @@ impl<'t, 'k> Signed<'t, 'k> {
         if token.len() > settings.token_bytes {
             return Err(Defect::Size);
         }
-        let segments = Segments::parse(token)?;
-        if settings.rules.required == Required::AccessTokenProfile && !segments.header.access_token {
+        let segments = Segments::parse(token, settings.rules.profile.padding())?;
+        if settings.rules.profile == Profile::Rfc9068 && !segments.header.access_token {
             return Err(Defect::HeaderType);
         }
         let (keys, by_kid) = match &settings.keys {
@@ -186,7 +186,11 @@ impl JwtAuthenticator {
         now: Now,
     ) -> Result<Option<Result<Arc<Identity>, Refusal>>, StoreError> {
         let shape = words.shape();
-        let mine = |scheme: &[u8]| self.shared.settings.schemes.iter().any(|own| own.as_bytes() == scheme);
+        let settings = &self.shared.settings;
+        let mine = |sent: &[u8]| {
+            let is_sent = |own: &String| settings.rules.profile.is_scheme(own, sent);
+            settings.schemes.iter().any(is_sent)
+        };
         if !shape.scheme().is_some_and(mine) {
             return Ok(None);
         }
@@ -197,7 +201,7 @@ impl JwtAuthenticator {
         if judge == Judge::OnlyToRefuse {
             return refused(Defect::Repeated);
         }
-        if token.len() > self.shared.settings.token_bytes {
+        if token.len() > settings.token_bytes {
             return refused(Defect::Size);
         }
         let key = *TokenDigest::of(token).as_bytes();
@@ -266,7 +270,11 @@ impl JwtAuthenticator {
         let named = claims
             .get(&settings.rules.user_id_claim)
             .map(|claim| NamedUser::from_claim(claim, &settings.users));
-        let facts = self.ask(&claims, key, named.as_ref(), look).await?;
+        let jti = match (&settings.revocation, &settings.rules.jti_claim) {
+            (Some(_), Some(name)) => claims.revocable_id(name)?,
+            (None, _) | (_, None) => None,
+        };
+        let facts = self.ask(jti.as_deref(), key, named.as_ref(), look).await?;
         if facts.jti_revoked || facts.kid_revoked || facts.user_revoked.is_some_and(|by| claims.issued_by(by)) {
             let as_access = claims.check_kind(&settings.rules, &[TokenType::Access]);
             return Err(JwtFault::Revoked(as_access.err()).into());

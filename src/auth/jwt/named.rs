@@ -51,7 +51,7 @@ impl JwtAuthenticator {
     /// Asks the stores, in one go where users and revocations lie in the same one.
     pub(super) async fn ask(
         &self,
-        claims: &Claims,
+        jti: Option<&str>,
         key: &VerificationKey,
         named: Option<&NamedUser>,
         look: &mut Look,
@@ -72,7 +72,6 @@ impl JwtAuthenticator {
                 ..
             } => (id.map(|name| UserKey::Name(name.as_str())), None),
         };
-        let jti = settings.rules.jti_claim.as_deref().and_then(|name| claims.text(name));
         let revocations = JwtQuestion {
             jti,
             kid: Some(key.id()),

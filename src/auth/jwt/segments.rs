@@ -6,6 +6,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
 use super::json::{Malformed, object};
+use super::settings::Padding;
 use crate::credential::Defect;
 
 /// Base64url without junk, spare bits zero; padding is dealt with before.
@@ -36,7 +37,7 @@ pub(super) struct Header {
 }
 
 impl<'t> Segments<'t> {
-    pub(super) fn parse(token: &'t [u8]) -> Result<Self, Defect> {
+    pub(super) fn parse(token: &'t [u8], padding: Padding) -> Result<Self, Defect> {
         let mut dots = token
             .iter()
             .enumerate()
@@ -45,13 +46,13 @@ impl<'t> Segments<'t> {
         let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
             return Err(Defect::Form);
         };
-        let decode = |segment| decode(segment).map_err(|_| Defect::Form);
+        let decode = |segment| decode(segment, padding).map_err(|Malformed| Defect::Form);
         // The form of all three is judged before anything in them.
         let (header, payload) = (decode(&token[..first])?, decode(&token[first + 1..second])?);
         let signature = decode(&token[second + 1..])?;
         Ok(Self {
             signed: &token[..second],
-            header: Header::parse(&header).map_err(|_| Defect::Header)?,
+            header: Header::parse(&header).map_err(|Malformed| Defect::Header)?,
             signature,
             payload,
         })
@@ -59,7 +60,7 @@ impl<'t> Segments<'t> {
 
     /// The claims: a JSON object.
     pub(super) fn claims(&self) -> Result<Map<String, Value>, Defect> {
-        object(&self.payload).map_err(|_| Defect::Claims)
+        object(&self.payload).map_err(|Malformed| Defect::Claims)
     }
 
     pub(super) fn into_payload(self) -> Vec<u8> {
@@ -104,18 +105,18 @@ fn is_access_token_type(typ: &str) -> bool {
 /// The header of anything with a dot, for people to read.
 pub(super) fn header_as_sent(token: &[u8]) -> Option<Map<String, Value>> {
     let segment = token.split(|byte| *byte == b'.').next()?;
-    object(&decode(segment).ok()?).ok()
+    object(&decode(segment, Padding::Taken).ok()?).ok()
 }
 
 /// The claims of anything with two dots, for people to read.
 pub(super) fn payload_as_sent(token: &[u8]) -> Option<Map<String, Value>> {
     let segment = token.split(|byte| *byte == b'.').nth(1)?;
-    object(&decode(segment).ok()?).ok()
+    object(&decode(segment, Padding::Taken).ok()?).ok()
 }
 
 /// Padding is taken where the segment with it is a whole number of quanta.
-fn decode(segment: &[u8]) -> Result<Vec<u8>, Malformed> {
-    let bare = if segment.len().is_multiple_of(4) {
+fn decode(segment: &[u8], padding: Padding) -> Result<Vec<u8>, Malformed> {
+    let bare = if padding == Padding::Taken && segment.len().is_multiple_of(4) {
         let one = segment.strip_suffix(b"=").unwrap_or(segment);
         one.strip_suffix(b"=").unwrap_or(one)
     } else {
@@ -147,7 +148,11 @@ mod tests {
             ("+w", None),
             ("-w", Some(b"\xfb")),
         ] {
-            assert_eq!(decode(segment.as_bytes()).ok().as_deref(), expected, "{segment}");
+            let decoded = decode(segment.as_bytes(), Padding::Taken).ok();
+            assert_eq!(decoded.as_deref(), expected, "{segment}");
+            let unpadded = expected.filter(|_| !segment.contains('='));
+            let decoded = decode(segment.as_bytes(), Padding::Refused).ok();
+            assert_eq!(decoded.as_deref(), unpadded, "{segment}");
         }
     }
 
@@ -176,7 +181,10 @@ mod tests {
             r#"{"alg":"x","kid":"k","typ":5,"jwk":{}}"#,
             r#"{"alg":"x","b64":true}"#,
         ] {
-            assert!(Segments::parse(token(good).as_bytes()).is_ok(), "{good}");
+            assert!(
+                Segments::parse(token(good).as_bytes(), Padding::Taken).is_ok(),
+                "{good}"
+            );
         }
         for bad in [
             "",
@@ -191,10 +199,10 @@ mod tests {
             r#"{"alg":"x","alg":"x"}"#,
             "{\"alg\":\"x\"} x",
         ] {
-            assert!(Segments::parse(token(bad).as_bytes()).is_err(), "{bad}");
+            assert!(Segments::parse(token(bad).as_bytes(), Padding::Taken).is_err(), "{bad}");
         }
         for bad in ["", ".", "..", "a.b", "e30.e30.e30.e30"] {
-            assert!(Segments::parse(bad.as_bytes()).is_err(), "{bad}");
+            assert!(Segments::parse(bad.as_bytes(), Padding::Taken).is_err(), "{bad}");
         }
     }
 }

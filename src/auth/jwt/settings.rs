@@ -13,7 +13,7 @@ use crate::auth::cache;
 pub struct Settings {
     /// Its name in the file.
     pub name: Arc<str>,
-    /// Schemes, compared exactly.
+    /// Schemes, compared as the profile says.
     pub schemes: Vec<String>,
     /// The header that carries the credential.
     pub header: HeaderName,
@@ -143,20 +143,58 @@ pub struct Rules {
     pub jti_claim: Option<String>,
     /// Accepted kinds of tokens.
     pub token_types: Vec<TokenType>,
-    /// What must be there, and in its type, even where nothing is compared.
-    pub required: Required,
+    /// Whose rules hold where no other key of the configuration says more.
+    pub profile: Profile,
 }
 
-/// Claims and header members that a profile asks for beside those that have a rule of their own.
+/// The specification that a token is checked against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Required {
-    /// None.
-    Nothing,
-    /// RFC 9068: `typ` is `at+jwt` (section 2.1); `iss`, `sub`, `client_id`, `aud` and `iat` are there (section 2.2).
-    AccessTokenProfile,
+pub enum Profile {
+    /// SimpleJWT over PyJWT, with their deviations from the RFCs.
+    SimpleJwt,
+    /// RFC 7519 and RFC 7515.
+    Plain,
+    /// RFC 9068 on top: `typ` is `at+jwt` (section 2.1); `iss`, `sub`, `client_id`, `aud` and `iat` are there (section 2.2).
+    Rfc9068,
+}
+
+impl Profile {
+    /// Whether a scheme as sent is the configured one. RFC 9110, section 11.1, ignores ASCII case; SimpleJWT compares exactly.
+    pub fn is_scheme(self, own: &str, sent: &[u8]) -> bool {
+        match self {
+            Self::SimpleJwt => own.as_bytes() == sent,
+            Self::Plain | Self::Rfc9068 => own.as_bytes().eq_ignore_ascii_case(sent),
+        }
+    }
+
+    /// Whether `=` may end a segment. RFC 7515, section 2, has no padding; PyJWT takes it.
+    pub(super) fn padding(self) -> Padding {
+        match self {
+            Self::SimpleJwt => Padding::Taken,
+            Self::Plain | Self::Rfc9068 => Padding::Refused,
+        }
+    }
+}
+
+/// Whether `=` may end a segment of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Padding {
+    /// Where the segment with it is a whole number of quanta.
+    Taken,
+    /// Never.
+    Refused,
 }
 
 impl Rules {
+    /// The defaults of a profile.
+    pub fn of(profile: Profile) -> Self {
+        match profile {
+            Profile::SimpleJwt => Self::simplejwt(),
+            Profile::Plain => Self::plain(),
+            Profile::Rfc9068 => Self::rfc9068(),
+        }
+    }
+
     /// SimpleJWT's defaults.
     pub fn simplejwt() -> Self {
         Self {
@@ -168,7 +206,7 @@ impl Rules {
             token_type_claim: Some("token_type".to_owned()),
             jti_claim: Some("jti".to_owned()),
             token_types: vec![TokenType::Access],
-            required: Required::Nothing,
+            profile: Profile::SimpleJwt,
         }
     }
 
@@ -178,6 +216,7 @@ impl Rules {
             user_id_claim: "sub".to_owned(),
             token_type_claim: None,
             jti_claim: None,
+            profile: Profile::Plain,
             ..Self::simplejwt()
         }
     }
@@ -187,7 +226,7 @@ impl Rules {
         Self {
             user_id_claim: "sub".to_owned(),
             token_type_claim: None,
-            required: Required::AccessTokenProfile,
+            profile: Profile::Rfc9068,
             ..Self::simplejwt()
         }
     }

@@ -126,7 +126,7 @@ fn implied_store(section: &Section<'_>, stores: &Names) -> Option<Arc<str>> {
 }
 
 /// `scheme`: one, or several of which the first makes the challenge. `same` is how requests compare them.
-pub(super) fn schemes(section: &mut Section<'_>, default: &str, same: fn(&str, &str) -> bool) -> Vec<String> {
+pub(super) fn schemes(section: &mut Section<'_>, default: &str, same: impl Fn(&str, &str) -> bool) -> Vec<String> {
     let mut schemes: Vec<String> = Vec::new();
     let Some(item) = section.take("scheme") else {
         return vec![default.to_owned()];

@@ -100,7 +100,7 @@ fn schemes(authenticator: &Authenticator) -> &[String] {
 fn reads(authenticator: &Authenticator, scheme: &str) -> Option<HeaderName> {
     let is_own = |own: &String| match authenticator {
         Authenticator::Token(_) => own.eq_ignore_ascii_case(scheme),
-        Authenticator::Jwt(_) => own == scheme,
+        Authenticator::Jwt(jwt) => jwt.rules.profile.is_scheme(own, scheme.as_bytes()),
     };
     schemes(authenticator)
         .iter()

@@ -9,17 +9,10 @@ use super::authenticators::{cache, header, schemes};
 use super::identity::Identities;
 use super::keys::key_set;
 use super::stores::NONE;
-use crate::auth::jwt::{Kept, KeySet, Rules, Settings, TokenType, UserIdField, Users};
+use crate::auth::jwt::{Kept, KeySet, Profile, Rules, Settings, TokenType, UserIdField, Users};
 use crate::config::reader::{Item, Section, Zero};
 
 const DEFAULT_TOKEN_BYTES: usize = 16 * 1024;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Profile {
-    SimpleJwt,
-    Plain,
-    Rfc9068,
-}
 
 pub(super) fn jwt(
     mut section: Section<'_>,
@@ -37,7 +30,9 @@ pub(super) fn jwt(
         .as_ref()
         .and_then(|item| item.text()?.choice(&profiles, &[]));
     let profile = profile.unwrap_or(Profile::SimpleJwt);
-    let schemes = schemes(&mut section, "Bearer", str::eq);
+    let schemes = schemes(&mut section, "Bearer", |own, other| {
+        profile.is_scheme(own, other.as_bytes())
+    });
     let header = header(&mut section, identities);
     let realm = realm(&mut section);
     let keys = key_set(&mut section);
@@ -102,11 +97,7 @@ fn realm(section: &mut Section<'_>) -> String {
 }
 
 fn rules(section: &mut Section<'_>, profile: Profile) -> Rules {
-    let default = match profile {
-        Profile::SimpleJwt => Rules::simplejwt(),
-        Profile::Plain => Rules::plain(),
-        Profile::Rfc9068 => Rules::rfc9068(),
-    };
+    let default = Rules::of(profile);
     let token_type_item = section.take("token_type_claim");
     let token_type_claim = claim_or_false(token_type_item.as_ref(), default.token_type_claim);
     if let (Some(item), None, Profile::SimpleJwt) = (&token_type_item, &token_type_claim, profile)
@@ -129,7 +120,7 @@ fn rules(section: &mut Section<'_>, profile: Profile) -> Rules {
         token_type_claim,
         jti_claim: claim_or_false(section.take("jti_claim").as_ref(), default.jti_claim),
         token_types: token_types(section).unwrap_or(default.token_types),
-        required: default.required,
+        profile,
     }
 }
 
