@@ -13,8 +13,9 @@ const MARGIN: i64 = 60;
 
 /// Revoke what was issued to a user, one JWT, one opaque token, or everything that one key has signed
 ///
-/// Opaque tokens always obey. JWTs obey where their authenticator has `revocation` set to the store. What gateways remember may be
-/// older, by the `ttl` of their caches at most. There is no way back: a revocation is only ever widened.
+/// Opaque tokens always obey. JWTs obey where their authenticator has `revocation` set to the store. Gateways refuse what is revoked
+/// within a second; with `invalidation = "off"`, or while a gateway has lost its invalidation connection, it takes up to `cache.ttl`
+/// (60s by default). WebSockets and streams that are open go on until they end. A revocation cannot be undone, only widened.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 #[group(id = "what", required = true, multiple = false, args = ["user", "jti", "token", "kid"])]

@@ -33,6 +33,7 @@ mod forgery;
 mod frames;
 mod framing;
 mod fuzzing;
+mod help;
 mod identity_fields;
 mod invalidation;
 mod jwt_auth;

@@ -55,7 +55,9 @@ enum Command {
     },
     /// Revoke one token, for good
     ///
-    /// Its record stays in the store, marked, so that no import brings it back.
+    /// Its record stays in the store, marked, so that no import brings it back. Gateways refuse the token within a second; with
+    /// `invalidation = "off"`, or while a gateway has lost its invalidation connection, it takes up to `cache.ttl` (60s by default).
+    /// WebSockets and streams that are open go on until they end.
     Revoke {
         /// The key, `-`, or sha256:DIGEST
         key: Key,

@@ -16,7 +16,8 @@ use crate::identity::Text;
 
 /// Say what is stored of a token, and whether it would be accepted now, check by check
 ///
-/// What a gateway remembers of it may be older, by the `ttl` of its cache at most.
+/// This reads the store. A gateway follows a change of the store within a second; with `invalidation = "off"`, or while it has lost its
+/// invalidation connection, its answer may be older by up to `cache.ttl` (60s by default).
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The key, `-`, or sha256:DIGEST

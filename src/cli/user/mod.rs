@@ -52,8 +52,11 @@ enum Command {
     },
     /// Keep a user out, until `enable`
     ///
-    /// Gateways refuse them as soon as what they remember is no longer fresh, after the `ttl` of their caches at the latest. An import
-    /// of a dump in which the user is active lets them in again, so disable them in Django too.
+    /// Gateways refuse the user's opaque tokens within a second. JWTs obey where their authenticator has `users` set to this store. With
+    /// `invalidation = "off"`, or while a gateway has lost its invalidation connection, it takes up to `cache.ttl` (60s by default).
+    /// WebSockets and streams that are open go on until they end.
+    ///
+    /// An import of a dump in which the user is active enables the user again, so disable the user in Django too.
     Disable {
         #[command(flatten)]
         who: Who,
@@ -69,8 +72,8 @@ enum Command {
     },
     /// Remove a user and all their tokens
     ///
-    /// Revoked tokens go as well, so an import that has user and tokens brings both back; to shut somebody out, `disable` is meant.
-    /// `authgate revoke --user` stays in force.
+    /// Gateways refuse the tokens as soon as they would after `user disable`. Revoked tokens are removed as well, so an import that has
+    /// the user and the tokens brings both back: to keep a user out, use `disable`. `authgate revoke --user` stays in force.
     Delete {
         #[command(flatten)]
         who: Who,
