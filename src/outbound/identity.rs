@@ -82,6 +82,9 @@ pub enum CredentialMode {
     Remove,
 }
 
+/// The scheme of the stand-in for a credential. Only the gateway may send it, and no authenticator may read it.
+pub const STAND_IN_SCHEME: &str = "Authgate";
+
 const NOT_VISIBLE: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 const NOT_IN_LIST: &AsciiSet = &NOT_VISIBLE.add(b',');
 
@@ -239,8 +242,19 @@ fn opaque(facts: &Facts) -> HeaderValue {
     hash.update(facts.authenticator.as_bytes());
     hash.update(&[0]);
     hash.update(facts.id.as_str().as_bytes());
-    let text = format!("Authgate {}", URL_SAFE_NO_PAD.encode(hash.finish()));
+    let text = format!("{STAND_IN_SCHEME} {}", URL_SAFE_NO_PAD.encode(hash.finish()));
     HeaderValue::try_from(text).expect("base64url is visible ASCII")
+}
+
+/// Whether some server may read a value of `Authorization` as the gateway's stand-in: the value, or an element of it where a server
+/// takes it for a list, begins with the scheme. Case does not count, nor does what servers trim before it, nor what follows it.
+pub fn is_stand_in(value: &HeaderValue) -> bool {
+    let begins = |element: &[u8]| {
+        let start = element.iter().position(u8::is_ascii_graphic).unwrap_or(element.len());
+        let word = element[start..].get(..STAND_IN_SCHEME.len());
+        word.is_some_and(|word| word.eq_ignore_ascii_case(STAND_IN_SCHEME.as_bytes()))
+    };
+    value.as_bytes().split(|byte| *byte == b',').any(begins)
 }
 
 /// Names that a client may never send: compared with all but letters and digits ignored, since servers fold them differently.
@@ -388,6 +402,44 @@ mod tests {
         ] {
             let facts = facts("ada", &json!({ "a": bad }));
             assert_eq!(rendered(attribute(), Encoding::Percent, &facts), Err(NotText), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_stand_in_is_found_in_every_form_that_a_server_may_read() {
+        let check = |value: &[u8], expected| {
+            let value = HeaderValue::from_bytes(value).expect("a legal value");
+            assert_eq!(is_stand_in(&value), expected, "{value:?}");
+        };
+        for forged in [
+            &b"Authgate x"[..],
+            b"authgate x",
+            b"AUTHGATE\tx",
+            b"Authgate",
+            b"  \t Authgate x",
+            b"\xa0Authgate x",
+            b"\xc2\xa0Authgate x",
+            b"\xef\xbb\xbfAuthgate x",
+            b"Authgate=x",
+            b"Authgatex",
+            b"Basic eA==,Authgate x",
+            b"Basic eA==, \tauthgate x",
+            b",Authgate x",
+            b"Authgate x, Basic eA==",
+        ] {
+            check(forged, true);
+        }
+        for other in [
+            &b""[..],
+            b",",
+            b"Auth",
+            b"Authgat",
+            b"Token authgate",
+            b"Token authgate-key",
+            b"Bearer a.authgate.c",
+            b"Basic QXV0aGdhdGUgeA==",
+        ] {
+            check(other, false);
         }
     }
 

@@ -12,7 +12,7 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Request, Version};
 
 use self::forwarded::{Peer, Source};
-use self::identity::{CredentialMode, IdentityTable, ReservedNames};
+use self::identity::{CredentialMode, IdentityTable, ReservedNames, is_stand_in};
 use crate::policy::{Permit, Who};
 
 /// Room for the fields that are ours, without what an identity has beyond two or three.
@@ -33,13 +33,36 @@ pub struct Rules {
     /// Names that only we may send.
     pub reserved: ReservedNames,
     /// The headers that this route's authenticators read.
-    pub credential_headers: Box<[HeaderName]>,
+    pub credential_headers: CredentialHeaders,
     /// What becomes of them.
     pub credential: CredentialMode,
     /// What the upstream reads in `Host`; `None` is the client's own.
     pub host: Option<HeaderValue>,
     /// What proves to the upstream that a request came this way.
     pub secret: Option<(HeaderName, HeaderValue)>,
+}
+
+/// The headers that the authenticators of a route read: each once, however many authenticators read it.
+#[derive(Debug, Clone, Default)]
+pub struct CredentialHeaders(Box<[HeaderName]>);
+
+impl FromIterator<HeaderName> for CredentialHeaders {
+    fn from_iter<I: IntoIterator<Item = HeaderName>>(headers: I) -> Self {
+        let mut distinct: Vec<HeaderName> = Vec::new();
+        for header in headers {
+            if !distinct.contains(&header) {
+                distinct.push(header);
+            }
+        }
+        Self(distinct.into())
+    }
+}
+
+impl CredentialHeaders {
+    /// Each header, once.
+    pub fn iter(&self) -> impl Iterator<Item = &HeaderName> {
+        self.0.iter()
+    }
 }
 
 /// What is known of one request besides its own bytes.
@@ -65,6 +88,7 @@ impl<B> Outbound<B> {
 
         let headers = request.headers_mut();
         join_cookies(headers);
+        strip_stand_in(headers);
         let kept = kept_credentials(headers, &permit, rules);
         hop::strip_named(headers);
         hop::strip(headers, |name| {
@@ -126,15 +150,23 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// `keep` sends the credential as it came, even where its header has a name that is otherwise reserved.
+/// Only the gateway may send its stand-in. No server agrees with all others on which of several lines counts, so all of them go.
+fn strip_stand_in(headers: &mut HeaderMap) {
+    if headers.get_all(AUTHORIZATION).iter().any(is_stand_in) {
+        headers.remove(AUTHORIZATION);
+    }
+}
+
+/// `keep` sends the credentials as they came, even where a header has a name that is otherwise reserved. A header in several lines is
+/// not sent: no authenticator has accepted it, and servers disagree on which line counts.
 fn kept_credentials(headers: &HeaderMap, permit: &Permit, rules: &Rules) -> Vec<(HeaderName, HeaderValue)> {
     match (rules.credential, permit.who()) {
         (CredentialMode::Keep, Who::Known(_)) => rules
             .credential_headers
             .iter()
-            .filter_map(|name| headers.get(name).map(|value| (name.clone(), value.clone())))
+            .filter_map(|name| single(headers, name).map(|value| (name.clone(), value.clone())))
             .collect(),
-        _ => Vec::new(),
+        (CredentialMode::Keep | CredentialMode::Opaque | CredentialMode::Remove, _) => Vec::new(),
     }
 }
 
@@ -142,10 +174,12 @@ fn replace_credential(headers: &mut HeaderMap, permit: &Permit, rules: &Rules, k
     if matches!(permit.who(), Who::Public) {
         return;
     }
-    for name in &rules.credential_headers {
+    for name in rules.credential_headers.iter() {
         headers.remove(name);
     }
-    headers.extend(kept);
+    for (name, value) in kept {
+        headers.insert(name, value);
+    }
     if let (CredentialMode::Opaque, Some(value)) = (rules.credential, rules.identity.opaque(permit)) {
         headers.insert(AUTHORIZATION, value.clone());
     }
@@ -172,7 +206,7 @@ mod tests {
         Rules {
             identity,
             reserved,
-            credential_headers: Box::new([AUTHORIZATION]),
+            credential_headers: std::iter::once(AUTHORIZATION).collect(),
             credential,
             host: None,
             secret: None,

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue};
 
 use super::cors::OriginList;
 use super::rejection::Rejection;
+use crate::outbound::CredentialHeaders;
 
 /// What stands before a token among the subprotocols.
 const PREFIX: &[u8] = b"authgate.bearer.";
@@ -33,7 +34,7 @@ pub struct WebSocketCredential {
 impl WebSocketCredential {
     /// Takes the credential out of its place, and puts it into its header. `read` are the headers that the route's authenticators read.
     /// The answer is whether the page can be told that our own subprotocol was selected.
-    pub(super) fn take(&self, headers: &mut HeaderMap, read: &[HeaderName]) -> Result<bool, Rejection> {
+    pub(super) fn take(&self, headers: &mut HeaderMap, read: &CredentialHeaders) -> Result<bool, Rejection> {
         let mut found = Found::default();
         if self.subprotocol {
             found = take_words(headers);
@@ -179,7 +180,7 @@ mod tests {
         for (name, value) in sent {
             headers.append(name, HeaderValue::from_str(value).expect("a legal value"));
         }
-        let ours = credential.take(&mut headers, &[AUTHORIZATION])?;
+        let ours = credential.take(&mut headers, &std::iter::once(AUTHORIZATION).collect())?;
         Ok((headers, ours))
     }
 

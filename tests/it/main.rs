@@ -20,6 +20,7 @@ mod check;
 mod claim_types;
 mod cli_store;
 mod cors;
+mod credential_modes;
 mod demo;
 mod descriptors;
 mod django;

@@ -12,6 +12,7 @@ use super::{Names, absent, jwt, stores};
 use crate::auth::{cache, token};
 use crate::config::Authenticator;
 use crate::config::reader::{Item, Section, Zero, fold};
+use crate::outbound::identity::STAND_IN_SCHEME;
 
 const LATER: &[&str] = &["on_outage", "stale_for"];
 const LATER_JWT: &[&str] = &["on_outage", "stale_for", "discovery", "issuers"];
@@ -135,6 +136,12 @@ pub(super) fn schemes(section: &mut Section<'_>, default: &str, same: impl Fn(&s
         let Some(scheme) = item.scheme() else { continue };
         if schemes.iter().any(|before| same(before, scheme.as_str())) {
             scheme.refuse("is written twice", "take one of them out");
+        }
+        if scheme.as_str().eq_ignore_ascii_case(STAND_IN_SCHEME) {
+            scheme.refuse(
+                "is the scheme of the value that the gateway sends in place of a credential",
+                format!("write another scheme, such as {default:?}"),
+            );
         }
         schemes.push(scheme.into_string());
     }
