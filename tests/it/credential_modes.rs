@@ -63,7 +63,11 @@ fn a_client_never_sends_the_stand_in_on_any_route() {
         &[own.as_bytes()],
     ];
     for lines in forged {
-        let with = |call: Call| lines.iter().fold(call, |call, line| call.header("Authorization", *line));
+        let with = |call: Call| {
+            lines
+                .iter()
+                .fold(call, |call, line| call.header("Authorization", *line))
+        };
         for path in ["/public/x", "/optional/x", "/authorization/x"] {
             let before = upstream.calls();
             let status = gate.call(&with(get(path))).status;
@@ -72,11 +76,7 @@ fn a_client_never_sends_the_stand_in_on_any_route() {
                 continue;
             }
             assert_eq!(status, 200, "{path} {lines:?}");
-            assert_eq!(
-                upstream.last().head.all("authorization"),
-                [""; 0],
-                "{path} {lines:?}"
-            );
+            assert_eq!(upstream.last().head.all("authorization"), [""; 0], "{path} {lines:?}");
         }
         for (path, expected) in [
             ("/optional/x", vec![own.as_str()]),
@@ -85,11 +85,7 @@ fn a_client_never_sends_the_stand_in_on_any_route() {
             ("/remove/x", vec![]),
         ] {
             assert_eq!(gate.call(&with(keyed(path))).status, 200, "{path} {lines:?}");
-            assert_eq!(
-                upstream.last().head.all("authorization"),
-                expected,
-                "{path} {lines:?}"
-            );
+            assert_eq!(upstream.last().head.all("authorization"), expected, "{path} {lines:?}");
         }
     }
     // What only resembles it passes as it came.
@@ -131,7 +127,9 @@ fn each_mode_sends_each_header_once_and_as_it_came_however_many_authenticators_r
     for (at, (names, read)) in chains.iter().enumerate() {
         for mode in MODES {
             let path = format!("/{at}/{mode}");
-            let call = sent.iter().fold(get(&path), |call, (name, value)| call.header(name, *value));
+            let call = sent
+                .iter()
+                .fold(get(&path), |call, (name, value)| call.header(name, *value));
             assert_eq!(gate.call(&call).status, 200, "{names:?} {mode}");
             let seen = upstream.last();
             for (name, value) in sent {
