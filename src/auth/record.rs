@@ -60,6 +60,9 @@ pub struct Layout {
     pub version: u32,
     /// Any text, made once.
     pub epoch: String,
+    /// An import is filling the empty store: it is not to be used before the import is complete.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub filling: bool,
 }
 
 impl Layout {

@@ -74,7 +74,7 @@ pub fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure> {
             "JWT {jti} has ended by itself; there is nothing to revoke"
         ));
     }
-    let mut store = args.store.open_to_fill(context)?;
+    let mut store = args.store.open_to_write(context)?;
     store.revoke(&revocation, now)?;
     match revocation {
         Revocation::User { id, before } => {

@@ -1,7 +1,7 @@
 //! Which store a command means, and opening it.
 
 use crate::auth::store::Settings;
-use crate::auth::store::admin::{Admin, AdminError};
+use crate::auth::store::admin::{Admin, AdminError, Begin, Begun, StoreState};
 use crate::cli::{Failure, StoreContext, output};
 
 /// `--store`, for every command that has to do with one.
@@ -23,20 +23,41 @@ impl StoreName {
         Ok(store)
     }
 
-    /// Opens a store to write to it; an empty one is begun.
+    /// Opens a store to write to it; an empty one is begun, and gateways may use it at once.
     ///
     /// # Errors
     /// There is no such store, or it cannot be reached.
-    pub(super) fn open_to_fill(&self, context: &StoreContext<'_>) -> Result<Admin, Failure> {
+    pub(super) fn open_to_write(&self, context: &StoreContext<'_>) -> Result<Admin, Failure> {
         let settings = self.choose(context)?;
         let mut store = Admin::open(settings)?;
-        if store.ensure_layout()? {
-            output::note(format_args!(
-                "store {} was empty and has been begun: its layout record was made",
+        match store.begin(Begin::ToUse)?.state {
+            StoreState::Complete => {}
+            StoreState::WasEmpty => note_empty(settings),
+            StoreState::Filling => output::note(format_args!(
+                "store {} is being filled; gateways answer 503 until `authgate token import` has completed it",
                 settings.name
-            ));
+            )),
         }
         Ok(store)
+    }
+
+    /// Opens a store to import into it; gateways use an empty one after [`Admin::complete`].
+    ///
+    /// # Errors
+    /// There is no such store, or it cannot be reached.
+    pub(super) fn open_to_fill(&self, context: &StoreContext<'_>) -> Result<(Admin, Begun), Failure> {
+        let settings = self.choose(context)?;
+        let mut store = Admin::open(settings)?;
+        let begun = store.begin(Begin::ToFill)?;
+        match begun.state {
+            StoreState::Complete => {}
+            StoreState::WasEmpty => note_empty(settings),
+            StoreState::Filling => output::note(format_args!(
+                "an import into store {} was cut off or is under way; this one completes it",
+                settings.name
+            )),
+        }
+        Ok((store, begun))
     }
 
     fn choose<'c>(&self, context: &StoreContext<'c>) -> Result<&'c Settings, Failure> {
@@ -60,6 +81,14 @@ impl StoreName {
                 .ok_or_else(|| Failure::Usage(format!("there is no store {name}; --store is one of: {}", names()))),
         }
     }
+}
+
+fn note_empty(settings: &Settings) {
+    output::note(format_args!(
+        "store {} was empty and has been begun: its layout record was made. If it held records before, its revocations and revoked \
+         tokens are lost: import the last `authgate token export` of it",
+        settings.name
+    ));
 }
 
 impl From<AdminError> for Failure {

@@ -36,6 +36,7 @@ mod framing;
 mod fuzzing;
 mod help;
 mod identity_fields;
+mod idle_links;
 mod invalidation;
 mod jwt_auth;
 mod keeping;

@@ -6,6 +6,7 @@ use authgate::auth::jwt::keys::Algorithm;
 use serde_json::json;
 
 use crate::harness::mint::Signer;
+use crate::harness::program::authgate_reading;
 use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
 
 /// The configured deadline of a store is 250 ms; a busy machine adds to it.
@@ -97,16 +98,90 @@ fn a_store_that_is_not_the_one_it_was_is_503() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::start(&protected(&redis, &upstream));
     assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
-    redis.del("layout");
-    unavailable(&gate, "canary-ada");
-    unavailable(&gate, "canary-nobody");
     redis.put_layout("another");
-    unavailable(&gate, "canary-ada");
+    for key in ["canary-ada", "canary-nobody"] {
+        unavailable(&gate, key);
+    }
+    gate.logged(&["layout record has changed", "restart the gateway"]);
     redis.put_layout("1");
     comes_back(&gate);
-    gate.logged(&["layout record is missing or has changed"]);
+    redis.del("layout");
+    for key in ["canary-ada", "canary-nobody"] {
+        unavailable(&gate, key);
+    }
+    gate.logged(&["layout record is missing", "authgate token export"]);
+    redis.put_layout("1");
+    comes_back(&gate);
     redis.run(&["FLUSHALL"]);
     unavailable(&gate, "canary-ada");
+}
+
+/// What an import leaves while it is under way, and is after it was cut off.
+fn filling(redis: &Redis, epoch: &str) {
+    redis.set(
+        "layout",
+        json!({ "version": 1, "epoch": epoch, "filling": true }).to_string(),
+    );
+}
+
+#[test]
+fn a_store_that_was_flushed_and_filled_again_is_used_without_a_restart() {
+    for invalidation in ["tracking", "off"] {
+        let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+        redis.put_token("canary-old", &json!({ "user": "42" }));
+        let gate = Gate::start(
+            &config()
+                .redis(&redis)
+                .tables(&format!("invalidation = \"{invalidation}\""))
+                .token("cache = { ttl = \"60s\", negative_ttl = \"60s\" }")
+                .app(&upstream)
+                .protected("/api/*"),
+        );
+        let status = |key: &str| gate.call(&get("/api/x").token(key)).status;
+        for key in ["canary-ada", "canary-old"] {
+            assert_eq!(status(key), 200, "{key} is remembered from now on");
+        }
+        assert_eq!(status("canary-new"), 401);
+        redis.run(&["FLUSHALL"]);
+        for key in ["canary-ada", "canary-old", "canary-new"] {
+            wait_until("the flush is noticed", SOON, || status(key) == 503);
+        }
+        filling(&redis, "2");
+        redis.put_user("42", &json!({}));
+        redis.put_token("canary-ada", &json!({ "user": "42" }));
+        for key in ["canary-ada", "canary-new"] {
+            unavailable(&gate, key);
+        }
+        let line = |key: &str| {
+            let digest = Redis::token_key(key).replace("token:", "");
+            json!({ "token": digest, "user": "42" }).to_string()
+        };
+        let dump = [line("canary-ada"), line("canary-new")].join("\n");
+        let import = || authgate_reading(gate.folder.path(), &["token", "import", "-"], dump.as_bytes());
+        let imported = import();
+        assert_eq!(imported.code, 0, "{imported:?}");
+        comes_back(&gate);
+        assert_eq!(
+            (status("canary-new"), status("canary-old")),
+            (200, 401),
+            "{invalidation}: no verdict rests on the store that was flushed"
+        );
+        gate.logged(&["filled anew", "revoked tokens"]);
+        // The same once more, and an import from nothing.
+        redis.run(&["FLUSHALL"]);
+        wait_until("the flush is noticed", SOON, || status("canary-ada") == 503);
+        let user = json!({ "user": { "id": "42", "active": true } }).to_string();
+        let imported = authgate_reading(
+            gate.folder.path(),
+            &["token", "import", "-"],
+            format!("{user}\n{dump}").as_bytes(),
+        );
+        assert!(
+            imported.code == 0 && imported.err.contains("revoked tokens are lost"),
+            "{imported:?}"
+        );
+        comes_back(&gate);
+    }
 }
 
 #[test]

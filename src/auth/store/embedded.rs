@@ -16,7 +16,7 @@ use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 use tracing::{error, info};
 
-use super::{JwtFacts, JwtQuestion, Look, StoreError, TokenDigest, TokenFacts, UserKey};
+use super::{JwtFacts, JwtQuestion, LayoutProblem, Look, StoreError, TokenDigest, TokenFacts, UserKey};
 use crate::auth::generations::{Generations, Thing};
 use crate::auth::record::{Layout, TokenRecord, UserRecord};
 
@@ -64,11 +64,7 @@ pub struct Revoked {
 
 impl Records {
     /// No records yet, under a new mark.
-    pub fn empty(epoch: String) -> Self {
-        let layout = Layout {
-            version: Layout::VERSION,
-            epoch,
-        };
+    pub fn empty(layout: Layout) -> Self {
         Self {
             layout,
             tokens: BTreeMap::new(),
@@ -192,7 +188,11 @@ impl Embedded {
 
     /// A file that is broken or gone leaves no records: what it said before may have been revoked in it.
     fn read(&self) {
-        match Records::load(&self.file) {
+        let loaded = Records::load(&self.file).and_then(|records| match records.layout.filling {
+            true => Err(format!("{}: {}", self.file.display(), LayoutProblem::Filling)),
+            false => Ok(records),
+        });
+        match loaded {
             Ok(records) => {
                 self.records.store(Some(Arc::new(records)));
                 self.reached.store(true, Ordering::Relaxed);

@@ -293,9 +293,9 @@ pub enum StoreError {
     /// It did not answer in time.
     #[error("store {0} did not answer in time")]
     Timeout(Arc<str>),
-    /// Its layout mark is missing or another one than before: it was flushed, evicted, or is another database.
-    #[error("store {0} is not the one it was: its layout record is missing or has changed")]
-    Layout(Arc<str>),
+    /// Its layout record does not let it be used.
+    #[error("store {0}: {1}")]
+    Layout(Arc<str>, LayoutProblem),
     /// It answered with an error.
     #[error("store {0} refused: {1}")]
     Refused(Arc<str>, String),
@@ -307,13 +307,30 @@ pub enum StoreError {
     Busy,
 }
 
+/// Why a store's layout record does not let it be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutProblem {
+    /// There is no record.
+    #[error("the layout record is missing: the store was flushed, evicted, never filled, or is another database")]
+    Missing,
+    /// An import into the empty store is not complete.
+    #[error("the store is being filled: its import is not complete")]
+    Filling,
+    /// It is another record than before, and was never seen to be missing.
+    #[error("the layout record has changed while the gateway was running: this is another database")]
+    Changed,
+    /// Another program has written it.
+    #[error("the layout record has version {0}, this program reads {known}", known = super::record::Layout::VERSION)]
+    Version(u32),
+}
+
 impl StoreError {
     /// A short name for logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "store_unreachable",
             Self::Timeout(_) => "store_timeout",
-            Self::Layout(_) => "store_layout",
+            Self::Layout(..) => "store_layout",
             Self::Refused(..) => "store_refused",
             Self::Record(..) => "store_bad_record",
             Self::Busy => "busy",

@@ -65,7 +65,7 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
     let digest = key.digest()?;
     // A user who must be there already is not in an empty store, and a command that fails should not begin one.
     let mut store = match args.username {
-        Some(_) => args.store.open_to_fill(context)?,
+        Some(_) => args.store.open_to_write(context)?,
         None => args.store.open(context)?,
     };
     if store.find_token(&digest)?.is_some() {

@@ -24,7 +24,9 @@ const SHOWN: usize = 20;
 /// Read users and tokens from a Django dump, or from `token export`
 ///
 /// Of `manage.py dumpdata auth.user auth.group authtoken.token` the users, their groups and DRF's tokens are taken; keys are hashed and
-/// not kept. All of it is checked before anything is written. It may be done again at any time.
+/// not kept. All of it is checked before anything is written. It may be done again at any time. Gateways use an empty store once its
+/// import is complete. A Redis that was flushed has lost revocations and revoked tokens, and no dump has them: import the last
+/// `authgate token export` first, then the dump.
 ///
 /// For the users in it the dump is the truth, `is_active` too: what `authgate user disable` or `user put` changed is overwritten. A
 /// token that was revoked stays revoked. Users and tokens that Django has deleted stay in the store: they are not in the dump, so end
@@ -67,7 +69,7 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
     }
     // What is bad by itself is told before a store is asked for.
     refuse(&args.file, &dump.problems)?;
-    let mut store = args.store.open_to_fill(context)?;
+    let (mut store, begun) = args.store.open_to_fill(context)?;
     let mut dumped = dump.finish(|key| find(&mut store, key))?;
     dumped
         .problems
@@ -77,6 +79,7 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
     let without_user = dumped.without_user + leave_out_orphans(&mut bundle, &mut store)?;
     bundle.tokens.append(&mut dumped.tokens);
     let done = store.import(&bundle, values::now())?;
+    store.complete(&begun)?;
     if without_user > 0 {
         output::note(format_args!(
             "{without_user} tokens were left out: their users are neither in {} nor in the store (--user-model is {})",

@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
     if let Some(problem) = doubles(users.iter()).first() {
         return Err(Failure::Failed(format!("{problem}; nothing was written")));
     }
-    let mut store = args.store.open_to_fill(context)?;
+    let mut store = args.store.open_to_write(context)?;
     let let_in_again = compare(&users, &mut store)?;
     let bundle = Bundle {
         users,

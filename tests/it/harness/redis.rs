@@ -28,9 +28,14 @@ impl Redis {
 
     /// Started, without any record.
     pub fn start_empty() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Started with these further arguments, without any record.
+    pub fn start_with(arguments: &[&str]) -> Self {
         let folder = TempDir::new().expect("a folder");
         let redis = Self {
-            child: spawn(&folder),
+            child: spawn(&folder, arguments),
             folder,
         };
         redis.wait();
@@ -43,7 +48,7 @@ impl Redis {
         });
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.folder.path().join("redis.sock")
     }
 
@@ -127,15 +132,16 @@ impl Redis {
     /// Starts it again at the same place, empty.
     pub fn restart(&mut self) {
         self.kill();
-        self.child = spawn(&self.folder);
+        self.child = spawn(&self.folder, &[]);
         self.wait();
     }
 }
 
-fn spawn(folder: &TempDir) -> Child {
+fn spawn(folder: &TempDir, arguments: &[&str]) -> Child {
     Command::new("redis-server")
         .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
         .arg(folder.path().join("redis.sock"))
+        .args(arguments)
         .current_dir(folder.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -93,16 +93,27 @@ impl FileAdmin {
         Ok(answer)
     }
 
-    pub(super) fn ensure_layout(&mut self, fresh: &Layout) -> Result<bool, AdminError> {
-        if self.records.is_some() {
-            return Ok(false);
+    pub(super) fn begin(&mut self, fresh: &Layout) -> Result<(bool, Layout), AdminError> {
+        if let Some(records) = &self.records {
+            return Ok((false, records.layout.clone()));
         }
         let _lock = self.lock()?;
         self.records = self.load()?;
-        if self.records.is_some() {
-            return Ok(false);
+        if let Some(records) = &self.records {
+            return Ok((false, records.layout.clone()));
         }
-        self.save(Records::empty(fresh.epoch.clone())).map(|()| true)
+        self.save(Records::empty(fresh.clone())).map(|()| (true, fresh.clone()))
+    }
+
+    pub(super) fn complete(&mut self, epoch: &str) -> Result<(), AdminError> {
+        let store = Arc::clone(&self.store);
+        self.change(|records| {
+            if records.layout.epoch != epoch {
+                return Err(AdminError::Emptied { store });
+            }
+            records.layout.filling = false;
+            Ok(())
+        })
     }
 
     pub(super) fn require_layout(&self) -> Result<(), AdminError> {

@@ -33,6 +33,12 @@ pub enum AdminError {
         /// Where it was looked for.
         at: String,
     },
+    /// It is another store than when the command began.
+    #[error("store {store} was emptied while this command wrote to it; do it again")]
+    Emptied {
+        /// Its name.
+        store: Arc<str>,
+    },
     /// Somebody newer has written to it.
     #[error("store {store} has layout version {found}, this program knows {}", Layout::VERSION)]
     Version {

@@ -27,6 +27,34 @@ pub enum Admin {
     Embedded(FileAdmin),
 }
 
+/// How an empty store begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// Gateways may use it at once.
+    ToUse,
+    /// Gateways may use it after [`Admin::complete`].
+    ToFill,
+}
+
+/// A store that has a layout record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    epoch: String,
+    /// What it was like before.
+    pub state: StoreState,
+}
+
+/// What a store was like when it was opened for writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreState {
+    /// It had no layout record; one was made.
+    WasEmpty,
+    /// An import has begun it and has not completed it.
+    Filling,
+    /// Gateways use it.
+    Complete,
+}
+
 /// What is to be done about somebody else who has the username already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameClash {
@@ -137,16 +165,33 @@ impl Admin {
         })
     }
 
-    /// Makes the layout record unless there is one; `true`: it was made now.
+    /// Makes the layout record unless there is one.
     ///
     /// # Errors
     /// There is one of a version that this program does not know, or the store failed.
-    pub fn ensure_layout(&mut self) -> Result<bool, AdminError> {
+    pub fn begin(&mut self, how: Begin) -> Result<Begun, AdminError> {
         let fresh = Layout {
             version: Layout::VERSION,
             epoch: random_hex::<16>()?,
+            filling: how == Begin::ToFill,
         };
-        either!(self.ensure_layout(&fresh))
+        let (made, layout) = either!(self.begin(&fresh))?;
+        Ok(Begun {
+            epoch: layout.epoch,
+            state: match (made, layout.filling) {
+                (true, _) => StoreState::WasEmpty,
+                (false, true) => StoreState::Filling,
+                (false, false) => StoreState::Complete,
+            },
+        })
+    }
+
+    /// Says that the store holds everything that it is to hold: gateways use it from now on.
+    ///
+    /// # Errors
+    /// It is not the store that was begun: it was emptied meanwhile. Or the store failed.
+    pub fn complete(&mut self, begun: &Begun) -> Result<(), AdminError> {
+        either!(self.complete(&begun.epoch))
     }
 
     /// Holds the store to its layout record without making one.
@@ -281,10 +326,8 @@ mod tests {
         })
         .expect("an empty store");
         assert!(matches!(admin.require_layout(), Err(AdminError::Empty { .. })));
-        assert!(matches!(
-            (admin.ensure_layout(), admin.ensure_layout()),
-            (Ok(true), Ok(false))
-        ));
+        let states = [Begin::ToUse, Begin::ToFill].map(|how| admin.begin(how).expect("writable").state);
+        assert_eq!(states, [StoreState::WasEmpty, StoreState::Complete]);
         admin
     }
 

@@ -14,21 +14,30 @@ use super::shared::Shared;
 use super::{FIRST_PAUSE, LONGEST_PAUSE};
 use crate::auth::store::StoreError;
 
-/// A connection that has answered nothing for this long while it was asked is given up.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(1);
+/// A connection that has answered nothing for this long may be dead without a sign: firewalls forget idle connections.
+const SILENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Link {
     shared: Arc<Shared>,
     state: watch::Sender<State>,
     connecting: Cell<bool>,
     last_answer: Cell<Instant>,
+    /// Of the connection that was made last.
+    number: Cell<u64>,
+}
+
+/// A connection, and which of the link's connections it is.
+#[derive(Clone)]
+pub(super) struct Connected {
+    pub(super) connection: MultiplexedConnection,
+    number: u64,
 }
 
 #[derive(Clone)]
 enum State {
-    /// Nobody has asked yet, or the first attempt is still under way.
+    /// There was no attempt since the start, or since a connection was lost. One begins with the next look-up, or is under way.
     New,
-    Up(MultiplexedConnection),
+    Up(Connected),
     /// The last attempt failed.
     Down,
 }
@@ -48,30 +57,29 @@ impl Link {
             state: watch::channel(State::New).0,
             connecting: Cell::new(false),
             last_answer: Cell::new(Instant::now()),
+            number: Cell::new(0),
         })
     }
 
-    /// Something was answered.
+    /// A look-up was answered.
     pub(super) fn answered(&self) {
         self.last_answer.set(Instant::now());
     }
 
-    /// Something was not answered in time: a connection that has been silent for long is given up.
-    pub(super) fn silent(self: &Rc<Self>) {
-        if self.last_answer.get().elapsed() > GIVE_UP_AFTER {
-            self.lost();
-        }
+    /// Whether the last answer is so old that the connection may be dead.
+    pub(super) fn is_silent(&self) -> bool {
+        self.last_answer.get().elapsed() > SILENCE
     }
 
     fn unreachable(&self) -> StoreError {
         StoreError::Unreachable(Arc::clone(&self.shared.name))
     }
 
-    /// The connection; it waits where the first attempt is under way, and only there.
-    pub(super) async fn connection(self: &Rc<Self>) -> Result<MultiplexedConnection, StoreError> {
+    /// The connection. Waits for the first attempt after the start or after a loss; fails at once while the last attempt has failed.
+    pub(super) async fn connection(self: &Rc<Self>) -> Result<Connected, StoreError> {
         let state = self.state.borrow().clone();
         match state {
-            State::Up(connection) => return Ok(connection),
+            State::Up(connected) => return Ok(connected),
             State::Down => return Err(self.unreachable()),
             State::New => self.connect_beside(),
         }
@@ -81,15 +89,15 @@ impl Link {
             .await
             .map(|state| state.clone());
         match settled {
-            Ok(State::Up(connection)) => Ok(connection),
+            Ok(State::Up(connected)) => Ok(connected),
             Ok(State::New | State::Down) | Err(_) => Err(self.unreachable()),
         }
     }
 
-    /// Gives the connection up and has another one made.
-    pub(super) fn lost(self: &Rc<Self>) {
-        if !self.connecting.get() {
-            self.state.send_replace(State::Down);
+    /// Gives a connection up and has another one made, unless that was done already.
+    pub(super) fn lost(self: &Rc<Self>, connected: &Connected) {
+        if matches!(&*self.state.borrow(), State::Up(current) if current.number == connected.number) {
+            self.state.send_replace(State::New);
             self.connect_beside();
         }
     }
@@ -106,9 +114,11 @@ impl Link {
                 let attempt = tokio::time::timeout(shared.settings.timeout, shared.settings.connect()).await;
                 let Some(link) = link.upgrade() else { return };
                 if let Ok(Ok(connection)) = attempt {
+                    let number = link.number.get() + 1;
+                    link.number.set(number);
                     link.answered();
                     link.connecting.set(false);
-                    link.state.send_replace(State::Up(connection));
+                    link.state.send_replace(State::Up(Connected { connection, number }));
                     return;
                 }
                 link.state.send_replace(State::Down);

@@ -1,10 +1,11 @@
 //! The one folder of the request path that knows Redis: its connection, its deadline, the layout of its keys.
 //!
 //! Each worker has a multiplexed connection of its own, so a look-up wakes no other thread and shares its writes with its
-//! neighbours. Connecting and retrying happen beside the requests: a request waits for the first attempt of a connection, within
-//! its deadline, and fails at once while the last attempt has failed.
+//! neighbours. Connecting happens beside the requests: a request waits for the first attempt after the start or after a connection was lost,
+//! within its deadline, and fails at once while the last attempt has failed.
 
 mod keys;
+mod layout;
 mod link;
 mod settings;
 mod shared;
@@ -14,13 +15,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Pipeline, RedisError, Value};
+use futures_util::future::{Either, select};
+use redis::{Pipeline, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 pub use self::keys::Keys;
-use self::link::Link;
+use self::link::{Connected, Link};
 pub use self::settings::{Endpoint, Invalidation, Settings};
 pub use self::shared::Shared;
 pub(super) use self::shared::watch;
@@ -124,7 +126,7 @@ impl RedisStore {
     }
 
     /// Waits in line, so that a flood of unknown credentials does not fill the connection.
-    async fn turn(&self, deadline: tokio::time::Instant) -> Result<Option<SemaphorePermit<'_>>, StoreError> {
+    async fn turn(&self, deadline: Instant) -> Result<Option<SemaphorePermit<'_>>, StoreError> {
         timeout_at(deadline, self.line.acquire())
             .await
             // It is never closed.
@@ -135,7 +137,7 @@ impl RedisStore {
     async fn get<const N: usize>(
         &self,
         keys: [String; N],
-        deadline: tokio::time::Instant,
+        deadline: Instant,
     ) -> Result<[Option<Vec<u8>>; N], StoreError> {
         self.get_some(keys.map(Some), deadline).await
     }
@@ -144,23 +146,14 @@ impl RedisStore {
     async fn get_some<const N: usize>(
         &self,
         keys: [Option<String>; N],
-        deadline: tokio::time::Instant,
+        deadline: Instant,
     ) -> Result<[Option<Vec<u8>>; N], StoreError> {
         let mut pipeline = Pipeline::with_capacity(N);
         for key in keys.iter().flatten() {
             pipeline.cmd("GET").arg(key);
         }
-        let asked = async {
-            let mut connection = self.link.connection().await?;
-            let answer: Result<Vec<Value>, RedisError> = pipeline.query_async(&mut connection).await;
-            answer.map_err(|problem| self.failed(&problem))
-        };
-        let Ok(answer) = timeout_at(deadline, asked).await else {
-            self.link.silent();
-            return Err(StoreError::Timeout(Arc::clone(&self.shared.name)));
-        };
-        let mut values = answer?.into_iter();
-        self.link.answered();
+        let answer = self.ask(&pipeline, deadline).await?;
+        let mut values = answer.into_iter();
         let mut found = [const { None }; N];
         for (slot, _) in found.iter_mut().zip(&keys).filter(|(_, key)| key.is_some()) {
             *slot = match values.next() {
@@ -177,12 +170,69 @@ impl RedisStore {
         Ok(found)
     }
 
-    fn failed(&self, problem: &RedisError) -> StoreError {
-        debug!(store = %self.shared.name, reason = %problem, "a look-up failed");
-        let error = self.shared.error(problem);
-        if matches!(error, StoreError::Unreachable(_)) {
-            self.link.lost();
-        }
-        error
+    /// Asks, and asks again once, on a new connection, where the old one is found closed or does not answer after a silence: look-ups only
+    /// read, and a server or firewall that closes idle connections is no outage.
+    async fn ask(&self, pipeline: &Pipeline, deadline: Instant) -> Result<Vec<Value>, StoreError> {
+        let silent = self.link.is_silent();
+        let asked = async {
+            let first = self.link.connection().await?;
+            let again = async {
+                self.link.lost(&first);
+                let second = self.link.connection().await?;
+                self.ask_on(&second, pipeline).await.map_err(|lost| lost.error)
+            };
+            let answer = self.ask_on(&first, pipeline);
+            let answer = if silent {
+                // Both attempts run to the deadline: the store may be slow rather than the connection dead.
+                let halfway = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+                tokio::pin!(answer);
+                match timeout_at(halfway, &mut answer).await {
+                    Ok(answer) => answer,
+                    Err(_) => {
+                        tokio::pin!(again);
+                        return match select(answer, again).await {
+                            Either::Left((Ok(values), _)) | Either::Right((Ok(values), _)) => Ok(values),
+                            Either::Left((Err(_), again)) => again.await,
+                            Either::Right((Err(error), answer)) => answer.await.map_err(|_| error),
+                        };
+                    }
+                }
+            } else {
+                answer.await
+            };
+            match answer {
+                Ok(values) => Ok(values),
+                Err(Lost { closed: true, .. }) => again.await,
+                Err(Lost { error, .. }) => Err(error),
+            }
+        };
+        let answer = timeout_at(deadline, asked).await;
+        answer.unwrap_or_else(|_| Err(StoreError::Timeout(Arc::clone(&self.shared.name))))
     }
+
+    async fn ask_on(&self, connected: &Connected, pipeline: &Pipeline) -> Result<Vec<Value>, Lost> {
+        let mut connection = connected.connection.clone();
+        match pipeline.query_async(&mut connection).await {
+            Ok(values) => {
+                self.link.answered();
+                Ok(values)
+            }
+            Err(problem) => {
+                debug!(store = %self.shared.name, reason = %problem, "a look-up failed");
+                let error = self.shared.error(&problem);
+                let closed = matches!(error, StoreError::Unreachable(_));
+                if closed {
+                    self.link.lost(connected);
+                }
+                Err(Lost { error, closed })
+            }
+        }
+    }
+}
+
+/// A connection gave no answer.
+struct Lost {
+    error: StoreError,
+    /// It is closed, rather than that Redis answers with an error.
+    closed: bool,
 }

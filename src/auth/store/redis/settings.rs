@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError};
+
+use socket2::TcpKeepalive;
 
 use super::keys::Keys;
 use crate::secret::Secret;
@@ -81,7 +84,8 @@ impl Settings {
         if let Some(password) = &self.password {
             login = login.set_password(password.expose());
         }
-        Client::open(self.endpoint.0.clone().set_redis_settings(login))
+        let endpoint = self.endpoint.0.clone().set_redis_settings(login);
+        Client::open(endpoint.set_tcp_settings(tcp_settings()))
     }
 
     /// A connection for many requests at once.
@@ -95,6 +99,14 @@ impl Settings {
     pub fn keys(&self) -> Keys<'_> {
         Keys::new(&self.prefix)
     }
+}
+
+/// Small writes leave at once, and firewalls do not forget a connection that is idle.
+fn tcp_settings() -> TcpSettings {
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10));
+    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive)
 }
 
 /// The crate's own deadlines and retries are switched off: there is one deadline, and it is ours.

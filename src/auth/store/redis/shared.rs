@@ -1,19 +1,21 @@
 //! What all workers know of one Redis, and who looks after it beside their requests.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, cmd};
-use tokio::time::sleep;
+use redis::{ErrorKind, RedisError, cmd};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use super::layout::AcceptedLayout;
 use super::settings::{Invalidation, Settings};
 use super::tracking;
 use crate::auth::generations::{Generations, Rests, Thing};
 use crate::auth::record::{self, Layout};
-use crate::auth::store::StoreError;
+use crate::auth::store::{LayoutProblem, StoreError};
 use crate::telemetry::auth::StoreMetrics;
 
 /// How often the store is asked for its layout when nobody else asks.
@@ -24,8 +26,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub struct Shared {
     pub(super) name: Arc<str>,
     pub(super) settings: Settings,
-    /// The epoch that was seen first; another one later is another database.
-    epoch: OnceLock<String>,
+    pub(super) layout: AcceptedLayout,
+    /// The layout record may have changed: it is to be looked at now.
+    pub(super) look_now: Notify,
     reached: AtomicBool,
     health: AtomicU8,
     pub(super) generations: Arc<Generations>,
@@ -39,7 +42,26 @@ enum Health {
     NotAsked,
     Usable,
     NotReachable,
+    Refusing,
+    Missing,
+    Filling,
+    Changed,
+    /// Its layout record is of another version, or is none.
     NotOurs,
+}
+
+impl Health {
+    fn of(looked: &Result<(), StoreError>) -> Self {
+        match looked {
+            Ok(()) => Self::Usable,
+            Err(StoreError::Layout(_, LayoutProblem::Missing)) => Self::Missing,
+            Err(StoreError::Layout(_, LayoutProblem::Filling)) => Self::Filling,
+            Err(StoreError::Layout(_, LayoutProblem::Changed)) => Self::Changed,
+            Err(StoreError::Layout(_, LayoutProblem::Version(_)) | StoreError::Record(..)) => Self::NotOurs,
+            Err(StoreError::Refused(..)) => Self::Refusing,
+            Err(StoreError::Unreachable(_) | StoreError::Timeout(_) | StoreError::Busy) => Self::NotReachable,
+        }
+    }
 }
 
 impl Shared {
@@ -51,9 +73,10 @@ impl Shared {
     ) -> Self {
         let (reached, health) = (AtomicBool::new(false), AtomicU8::new(Health::NotAsked as u8));
         Self {
+            layout: AcceptedLayout::new(Arc::clone(&name), Arc::clone(&generations)),
+            look_now: Notify::new(),
             name,
             settings,
-            epoch: OnceLock::new(),
             reached,
             health,
             generations,
@@ -73,29 +96,32 @@ impl Shared {
         self.generations.mark(rests, &self.name, thing);
     }
 
-    /// Holds a layout record against the one that was seen first.
+    /// Holds a layout record against the accepted one.
     pub(super) fn check_layout(&self, stored: Option<&[u8]>) -> Result<(), StoreError> {
-        let wrong = || StoreError::Layout(Arc::clone(&self.name));
-        let layout: Layout = record::parse("the layout", stored.ok_or_else(wrong)?)
-            .map_err(|problem| StoreError::Record(Arc::clone(&self.name), problem))?;
-        if layout.version == Layout::VERSION && *self.epoch.get_or_init(|| layout.epoch.clone()) == layout.epoch {
-            Ok(())
-        } else {
-            Err(wrong())
-        }
+        let stored = stored
+            .map(|stored| record::parse::<Layout>("the layout", stored))
+            .transpose();
+        let stored = stored.map_err(|problem| StoreError::Record(Arc::clone(&self.name), problem))?;
+        self.layout
+            .check(stored.as_ref())
+            .map_err(|problem| StoreError::Layout(Arc::clone(&self.name), problem))
     }
 
     /// What a failed look-up says of the store.
     pub(super) fn error(&self, problem: &RedisError) -> StoreError {
         let name = Arc::clone(&self.name);
-        if problem.is_io_error() || problem.is_connection_dropped() || problem.is_unrecoverable_error() {
+        // A password that is wrong is an answer.
+        if problem.kind() == ErrorKind::AuthenticationFailed {
+            StoreError::Refused(name, problem.to_string())
+        } else if problem.is_io_error() || problem.is_connection_dropped() || problem.is_unrecoverable_error() {
             StoreError::Unreachable(name)
         } else {
             StoreError::Refused(name, problem.to_string())
         }
     }
 
-    fn note(&self, health: Health) {
+    fn note(&self, looked: &Result<(), StoreError>) {
+        let health = Health::of(looked);
         if health == Health::Usable {
             self.reached.store(true, Ordering::Relaxed);
         }
@@ -104,15 +130,35 @@ impl Shared {
             return;
         }
         let (store, endpoint) = (&self.name, &self.settings.endpoint);
+        let reason = looked.as_ref().err().map(tracing::field::display);
         match health {
             Health::NotAsked => {}
             Health::Usable => info!(%store, ?endpoint, "the store is usable"),
-            Health::NotReachable => warn!(%store, ?endpoint, "the store cannot be reached; its routes answer 503"),
-            Health::NotOurs => error!(
+            Health::NotReachable => {
+                warn!(%store, ?endpoint, reason, "the store cannot be reached; its routes answer 503")
+            }
+            Health::Refusing => {
+                error!(%store, ?endpoint, reason, "the store answers with an error; its routes answer 503")
+            }
+            Health::Missing => error!(
                 %store, ?endpoint,
-                "the store's layout record is missing or has changed: it was flushed, evicted, never filled, or is another \
-                 database; its routes answer 503. `authgate user put` or `token import` writes the record"
+                "the store's layout record is missing: the store was flushed, evicted, never filled, or is another database; its \
+                 routes answer 503. Fill it with `authgate token import`; it is used again without a restart. Revocations and \
+                 revoked tokens are in no dump of Django: import the last `authgate token export` first"
             ),
+            Health::Filling => warn!(
+                %store, ?endpoint,
+                "the store is being filled; its routes answer 503 until the import is complete. An import that was cut off is \
+                 finished by doing it again"
+            ),
+            Health::Changed => error!(
+                %store, ?endpoint,
+                "the store's layout record has changed while this gateway was running: it is another database; its routes answer \
+                 503. If this is meant, restart the gateway"
+            ),
+            Health::NotOurs => {
+                error!(%store, ?endpoint, reason, "the store's layout record cannot be used; its routes answer 503")
+            }
         }
     }
 }
@@ -130,19 +176,18 @@ async fn watch_layout(shared: &Arc<Shared>) {
     let mut eviction_checked = false;
     let link = SharedLink::new(Arc::clone(shared));
     loop {
+        let misses = shared.layout.misses();
         let looked = link.layout().await;
-        shared.note(match &looked {
-            Ok(()) => Health::Usable,
-            Err(StoreError::Layout(_) | StoreError::Record(..)) => Health::NotOurs,
-            Err(StoreError::Unreachable(_) | StoreError::Timeout(_) | StoreError::Refused(..) | StoreError::Busy) => {
-                Health::NotReachable
-            }
-        });
+        if looked.is_ok() {
+            shared.layout.confirmed(misses);
+        }
+        shared.note(&looked);
         if looked.is_ok() && !eviction_checked {
             eviction_checked = true;
             link.warn_of_eviction().await;
         }
-        sleep(LOOK_EVERY).await;
+        // Either way it is time to look.
+        let _ = timeout(LOOK_EVERY, shared.look_now.notified()).await;
     }
 }
 
@@ -170,7 +215,17 @@ impl SharedLink {
             .ok_or_else(|| StoreError::Unreachable(Arc::clone(&self.shared.name)))
     }
 
+    /// Looks at the layout record. A connection that is found closed is made again, once.
     async fn layout(&self) -> Result<(), StoreError> {
+        let was_idle = self.connection.lock().await.is_some();
+        let looked = self.look().await;
+        if was_idle && matches!(looked, Err(StoreError::Unreachable(_))) {
+            return self.look().await;
+        }
+        looked
+    }
+
+    async fn look(&self) -> Result<(), StoreError> {
         let look = async {
             let mut connection = self.connection().await?;
             let key = self.shared.settings.keys().layout();
@@ -181,7 +236,7 @@ impl SharedLink {
                 .map_err(|problem| self.shared.error(&problem))?;
             self.shared.check_layout(stored.as_deref())
         };
-        let looked = tokio::time::timeout(self.shared.settings.timeout, look)
+        let looked = timeout(self.shared.settings.timeout, look)
             .await
             .unwrap_or_else(|_| Err(StoreError::Timeout(Arc::clone(&self.shared.name))));
         if matches!(looked, Err(StoreError::Unreachable(_) | StoreError::Timeout(_))) {

@@ -126,6 +126,11 @@ impl Shared {
                         }
                     }
                 }
+                Value::Nil => {
+                    count += 1;
+                    self.layout.flushed();
+                    self.look_now.notify_one();
+                }
                 _ => {
                     count += 1;
                     self.generations.changed(&self.name, Thing::Store);
@@ -139,6 +144,9 @@ impl Shared {
         let key = String::from_utf8_lossy(key);
         if let Some(thing) = key.strip_prefix(&self.settings.prefix).and_then(thing) {
             self.generations.changed(&self.name, thing);
+            if thing == Thing::Store {
+                self.look_now.notify_one();
+            }
         }
     }
 }

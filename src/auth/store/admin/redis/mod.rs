@@ -193,20 +193,41 @@ impl RedisAdmin {
         }
     }
 
-    pub(super) fn ensure_layout(&mut self, fresh: &Layout) -> Result<bool, AdminError> {
+    pub(super) fn begin(&mut self, fresh: &Layout) -> Result<(bool, Layout), AdminError> {
         let key = self.settings.keys().layout();
         let made: Option<String> = self.ask(cmd("SET").arg(key).arg(json(fresh)).arg("NX"))?;
-        self.require_layout()?;
-        Ok(made.is_some())
+        Ok((made.is_some(), self.layout()?))
+    }
+
+    pub(super) fn complete(&mut self, epoch: &str) -> Result<(), AdminError> {
+        let key = self.settings.keys().layout();
+        self.change(&key, |admin, stored| {
+            let store = Arc::clone(&admin.store);
+            let layout = stored.map(|stored| admin.read::<Layout>("the layout", &key, &stored));
+            match layout.transpose()? {
+                Some(mut layout) if layout.epoch == epoch && layout.filling => {
+                    layout.filling = false;
+                    Ok((Change::Set(json(&layout)), ()))
+                }
+                Some(layout) if layout.epoch == epoch => Ok((Change::Nothing, ())),
+                Some(_) | None => Err(AdminError::Emptied { store }),
+            }
+        })
     }
 
     pub(super) fn require_layout(&mut self) -> Result<(), AdminError> {
+        self.layout().map(|_| ())
+    }
+
+    fn layout(&mut self) -> Result<Layout, AdminError> {
         let key = self.settings.keys().layout();
-        let layout: Option<Layout> = self.find("the layout", &key)?;
         let store = Arc::clone(&self.store);
-        match layout.map(|layout| layout.version) {
-            Some(Layout::VERSION) => Ok(()),
-            Some(found) => Err(AdminError::Version { store, found }),
+        match self.find::<Layout>("the layout", &key)? {
+            Some(layout) if layout.version == Layout::VERSION => Ok(layout),
+            Some(layout) => Err(AdminError::Version {
+                store,
+                found: layout.version,
+            }),
             None => Err(AdminError::Empty {
                 store,
                 at: format!("{:?}, key {key}", self.settings.endpoint),

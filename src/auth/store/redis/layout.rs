@@ -1,0 +1,201 @@
+//! Which layout records of a Redis are accepted: the first one that is seen, and another one once the record was missing.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use tracing::warn;
+
+use crate::auth::generations::{Generations, Thing};
+use crate::auth::record::Layout;
+use crate::auth::store::LayoutProblem;
+
+/// The layout record that is accepted. Every refused record ends the verdicts that rest on the store.
+#[derive(Debug)]
+pub(super) struct AcceptedLayout {
+    store: Arc<str>,
+    generations: Arc<Generations>,
+    /// `None` before the first complete record. Only changed with `misses` locked.
+    epoch: ArcSwapOption<String>,
+    misses: Mutex<Misses>,
+}
+
+#[derive(Debug, Default)]
+struct Misses {
+    /// The record was missing or incomplete, and no complete one has been confirmed since.
+    pending: bool,
+    count: u64,
+}
+
+/// How often the record had been missing when a look at it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MissCount(u64);
+
+impl AcceptedLayout {
+    pub(super) fn new(store: Arc<str>, generations: Arc<Generations>) -> Self {
+        Self {
+            store,
+            generations,
+            epoch: ArcSwapOption::empty(),
+            misses: Mutex::default(),
+        }
+    }
+
+    /// Holds a record against the accepted one.
+    pub(super) fn check(&self, stored: Option<&Layout>) -> Result<(), LayoutProblem> {
+        match stored {
+            None => Err(self.missed(LayoutProblem::Missing)),
+            Some(layout) if layout.version != Layout::VERSION => {
+                self.end_verdicts();
+                Err(LayoutProblem::Version(layout.version))
+            }
+            Some(layout) if layout.filling => Err(self.missed(LayoutProblem::Filling)),
+            Some(layout) => match self.epoch.load().as_deref() {
+                Some(epoch) if *epoch == layout.epoch => Ok(()),
+                Some(_) | None => self.accept(&layout.epoch),
+            },
+        }
+    }
+
+    /// All records are gone, as FLUSHALL reports it.
+    pub(super) fn flushed(&self) {
+        self.missed(LayoutProblem::Missing);
+    }
+
+    pub(super) fn misses(&self) -> MissCount {
+        MissCount(self.lock().count)
+    }
+
+    /// A look that began at `before` has found the accepted record: what was missed before then is over.
+    ///
+    /// Only one observer calls this, in sequence. A reply that is late must not undo a miss: it would shut out the next record.
+    pub(super) fn confirmed(&self, before: MissCount) {
+        let mut misses = self.lock();
+        if misses.count == before.0 {
+            misses.pending = false;
+        }
+    }
+
+    fn missed(&self, problem: LayoutProblem) -> LayoutProblem {
+        let mut misses = self.lock();
+        misses.pending = true;
+        misses.count += 1;
+        self.end_verdicts();
+        problem
+    }
+
+    fn accept(&self, fresh: &str) -> Result<(), LayoutProblem> {
+        let mut misses = self.lock();
+        let accepted = self.epoch.load_full();
+        match accepted.as_deref() {
+            Some(epoch) if epoch == fresh => return Ok(()),
+            Some(_) if !misses.pending => {
+                self.end_verdicts();
+                return Err(LayoutProblem::Changed);
+            }
+            Some(_) => warn!(
+                store = %self.store,
+                "the store was filled anew and is used again. Revocations and revoked tokens that it held before are lost, unless \
+                 an `authgate token export` of it was imported"
+            ),
+            None => {}
+        }
+        // First: a verdict that was marked before has been read from what was there before.
+        self.end_verdicts();
+        misses.pending = false;
+        self.epoch.store(Some(Arc::new(fresh.to_owned())));
+        Ok(())
+    }
+
+    fn end_verdicts(&self) {
+        self.generations.changed(&self.store, Thing::Store);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Misses> {
+        self.misses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::generations::Rests;
+
+    fn layout(epoch: &str) -> Layout {
+        Layout {
+            version: Layout::VERSION,
+            epoch: epoch.to_owned(),
+            filling: false,
+        }
+    }
+
+    fn accepted() -> AcceptedLayout {
+        let accepted = AcceptedLayout::new("redis".into(), Arc::default());
+        assert_eq!(accepted.check(Some(&layout("a"))), Ok(()));
+        accepted
+    }
+
+    fn marked(accepted: &AcceptedLayout) -> Rests {
+        let mut rests = Rests::default();
+        accepted.generations.mark(&mut rests, "redis", Thing::Store);
+        rests
+    }
+
+    #[test]
+    fn a_changed_record_is_refused_until_it_was_missing() {
+        let accepted = accepted();
+        for _ in 0..2 {
+            assert_eq!(accepted.check(Some(&layout("b"))), Err(LayoutProblem::Changed));
+        }
+        assert_eq!(accepted.check(Some(&layout("a"))), Ok(()));
+        assert_eq!(accepted.check(None), Err(LayoutProblem::Missing));
+        let filling = Layout {
+            filling: true,
+            ..layout("b")
+        };
+        assert_eq!(accepted.check(Some(&filling)), Err(LayoutProblem::Filling));
+        assert_eq!(accepted.check(Some(&layout("b"))), Ok(()));
+        assert_eq!(accepted.check(Some(&layout("a"))), Err(LayoutProblem::Changed));
+        let newer = Layout {
+            version: 2,
+            ..layout("b")
+        };
+        assert_eq!(accepted.check(Some(&newer)), Err(LayoutProblem::Version(2)));
+    }
+
+    #[test]
+    fn a_record_that_is_being_filled_was_missing() {
+        let accepted = accepted();
+        let filling = Layout {
+            filling: true,
+            ..layout("b")
+        };
+        assert_eq!(accepted.check(Some(&filling)), Err(LayoutProblem::Filling));
+        assert_eq!(accepted.check(Some(&layout("b"))), Ok(()));
+    }
+
+    #[test]
+    fn the_same_record_again_ends_a_miss_and_a_late_reply_does_not() {
+        let accepted = accepted();
+        let before = accepted.misses();
+        accepted.flushed();
+        assert_eq!(accepted.check(Some(&layout("a"))), Ok(()));
+        accepted.confirmed(before);
+        assert_eq!(accepted.check(Some(&layout("b"))), Ok(()), "the reply was late");
+        accepted.flushed();
+        accepted.confirmed(accepted.misses());
+        assert_eq!(accepted.check(Some(&layout("c"))), Err(LayoutProblem::Changed));
+    }
+
+    #[test]
+    fn verdicts_end_with_the_record_that_they_rest_on() {
+        let accepted = accepted();
+        let rests = marked(&accepted);
+        assert_eq!(accepted.check(Some(&layout("a"))), Ok(()));
+        assert!(accepted.generations.hold(&rests));
+        for wrong in [None, Some(layout("b"))] {
+            let rests = marked(&accepted);
+            let _ = accepted.check(wrong.as_ref());
+            assert!(!accepted.generations.hold(&rests), "{wrong:?}");
+        }
+    }
+}

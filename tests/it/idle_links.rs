@@ -1,0 +1,161 @@
+//! A store's connection that was closed, or forgotten by a firewall, while nothing was asked is no outage.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use authgate::auth::jwt::keys::Algorithm;
+
+use crate::harness::mint::Signer;
+use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn protected(redis: &Redis, upstream: &RecordingUpstream, signer: &Signer) -> Config {
+    config()
+        .server("workers = 1")
+        .tokens(redis)
+        .file("jwt.key", signer.file())
+        .jwt(&format!("keys = [{}]", signer.key("jwt.key")))
+        .jwt("users = \"redis\"")
+        .jwt("revocation = \"redis\"")
+        .app(upstream)
+        .route("/*", "authenticate = [\"token\", \"jwt\"]")
+}
+
+fn both_pass(gate: &Gate, signer: &Signer, round: usize) {
+    assert_eq!(gate.call(&get("/x").token("canary-ada")).status, 200, "round {round}");
+    assert_eq!(
+        gate.call(&get("/x").bearer(&signer.access())).status,
+        200,
+        "round {round}"
+    );
+}
+
+/// Those that look something up.
+fn clients(redis: &Redis) -> BTreeSet<String> {
+    let redis::Value::BulkString(list) = redis.run(&["CLIENT", "LIST"]) else {
+        panic!("a list of clients");
+    };
+    let list = String::from_utf8(list).expect("text");
+    list.lines()
+        .filter(|line| line.contains(" cmd=get "))
+        .filter_map(|line| line.split(' ').next().map(str::to_owned))
+        .collect()
+}
+
+#[test]
+fn a_redis_that_closes_idle_connections_fails_no_request() {
+    let (redis, upstream) = (Redis::start_with(&["--timeout", "1"]), RecordingUpstream::start());
+    redis.put_layout("1");
+    let (redis, signer) = (redis.with_ada(), Signer::new(Algorithm::ES256));
+    let gate = Gate::start(&protected(&redis, &upstream, &signer));
+    for round in 0..3 {
+        both_pass(&gate, &signer, round);
+        let before = clients(&redis);
+        // Redis looks at idle clients once a second; those that watch for changes are never idle.
+        wait_until("the worker's connection is closed", SOON, || {
+            !before.is_subset(&clients(&redis))
+        });
+        both_pass(&gate, &signer, round);
+    }
+    let log = gate.stop();
+    assert!(!log.contains("cannot be reached"), "{log}");
+}
+
+#[test]
+fn connections_that_are_killed_between_requests_fail_none() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let signer = Signer::new(Algorithm::ES256);
+    let gate = Gate::start(&protected(&redis, &upstream, &signer));
+    for round in 0..30 {
+        redis.run(&["CLIENT", "KILL", "TYPE", "normal"]);
+        both_pass(&gate, &signer, round);
+    }
+    assert_eq!(gate.metric("authgate_store_usable{store=\"redis\"}"), 1.0);
+    let log = gate.stop();
+    assert!(!log.contains("cannot be reached"), "{log}");
+}
+
+/// A firewall before Redis, which forgets connections without closing them.
+struct Firewall {
+    address: SocketAddr,
+    forgotten: Arc<AtomicUsize>,
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Firewall {
+    fn before(redis: &Redis) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let (forgotten, accepted) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let firewall = Self {
+            address: listener.local_addr().expect("bound"),
+            forgotten: Arc::clone(&forgotten),
+            accepted: Arc::clone(&accepted),
+        };
+        let socket = redis.socket();
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (Ok(client), Ok(server)) = (client, UnixStream::connect(&socket)) else {
+                    return;
+                };
+                let number = accepted.fetch_add(1, Ordering::SeqCst);
+                let there = {
+                    let forgotten = Arc::clone(&forgotten);
+                    move || number >= forgotten.load(Ordering::SeqCst)
+                };
+                let (from, to) = (client.try_clone().expect("cloned"), server.try_clone().expect("cloned"));
+                let open = there.clone();
+                thread::spawn(move || pass(from, to, open));
+                thread::spawn(move || pass(server, client, there));
+            }
+        });
+        firewall
+    }
+
+    /// What is connected now gets nothing through any more.
+    fn forget(&self) {
+        self.forgotten
+            .store(self.accepted.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+}
+
+fn pass(mut from: impl Read, mut to: impl Write, open: impl Fn() -> bool) {
+    let mut bytes = [0; 16 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        if open() && to.write_all(&bytes[..count]).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_a_firewall_has_forgotten_fails_no_request() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let firewall = Firewall::before(&redis);
+    let gate = Gate::start(
+        &config()
+            .server("workers = 1")
+            .tables(&format!(
+                "[stores.redis]\nkind = \"redis\"\nurl = \"redis://{}\"\ntimeout = \"4s\"\n",
+                firewall.address
+            ))
+            .token("cache = { entries = 0, negative_entries = 0 }")
+            .app(&upstream)
+            .protected("/*"),
+    );
+    for round in 0..2 {
+        assert_eq!(gate.call(&get("/x").token("canary-ada")).status, 200);
+        let answered = Instant::now();
+        firewall.forget();
+        wait_until("the connection is silent", SOON, || {
+            answered.elapsed() > Duration::from_millis(1_200)
+        });
+        assert_eq!(gate.call(&get("/x").token("canary-ada")).status, 200, "round {round}");
+    }
+}
