@@ -22,6 +22,7 @@
 //! tls            both sides of TLS
 //! telemetry      the log, and every metric
 //! transfer       messages on their way through: bodies from clients, and HTTP/1 into a connection
+//! tcp            options of TCP sockets that hold for every connection
 //! runtime        what a runtime of one thread lacks: tasks for hyper, bytes that were read too early
 //! -- 0  words and rules: pure; no async, no I/O, no clock
 //! outbound       the only request that may leave, and what it says about whom
@@ -54,6 +55,7 @@ pub mod secret;
 pub mod server;
 pub mod signal;
 pub mod slots;
+pub mod tcp;
 pub mod telemetry;
 pub mod tls;
 pub mod transfer;

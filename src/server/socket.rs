@@ -7,15 +7,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tracing::debug;
 
 use crate::outbound::forwarded::Node;
+use crate::tcp;
 
-/// After so much silence a client's system is asked whether it is still there.
-const KEEPALIVE: Duration = Duration::from_secs(60);
 /// So much may wait in the kernel beside what the client has room for; half of it is what lets us write again.
 const MOST_NOT_SENT: u32 = 128 * 1024;
 
@@ -109,18 +108,10 @@ impl Stream {
     /// Sets what TCP needs: over a socket file nothing is delayed, and nobody leaves unnoticed.
     pub(super) fn prepare(&self) {
         let Self::Tcp(stream) = self else { return };
-        // A client that is gone without a word is noticed, be it in the middle of a WebSocket.
-        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
-        if let Err(problem) = SockRef::from(stream).set_tcp_keepalive(&keepalive) {
-            debug!(reason = %problem, "SO_KEEPALIVE");
-        }
+        tcp::prepare(stream);
         // What is written is on its way, or soon will be: a client that takes little by little is seen to, and the kernel holds little.
         if let Err(problem) = SockRef::from(stream).set_tcp_notsent_lowat(MOST_NOT_SENT) {
             debug!(reason = %problem, "TCP_NOTSENT_LOWAT");
-        }
-        // Answers are written whole; waiting for more would only delay them.
-        if let Err(problem) = stream.set_nodelay(true) {
-            debug!(reason = %problem, "TCP_NODELAY");
         }
     }
 }

@@ -23,6 +23,7 @@ use super::body::RequestBody;
 use super::resolve::{Addresses, Peer, ResolveError, bare};
 use super::{Server, Tls, Transport, http1};
 use crate::runtime::{OnThisThread, Replay};
+use crate::tcp;
 
 /// Bytes of a response's fields over HTTP/2.
 const MOST_HEADER_BYTES: u32 = 64 * 1024;
@@ -165,15 +166,15 @@ pub(super) async fn connect(
     tls: Option<&Tls>,
     patience: Duration,
 ) -> Result<(Link, Peer), ConnectError> {
-    let tcp = async || {
+    let over_tcp = async || {
         let peers = addresses.find(patience).await?;
         reach(addresses, &peers, server.authority.port_u16().unwrap_or(80)).await
     };
     match &server.transport {
         Transport::Unix(path) => Ok((http1(Io::Unix(UnixStream::connect(path).await?)), Peer::default())),
-        Transport::Http => tcp().await.map(|(tcp, peer)| (http1(Io::Tcp(tcp)), peer)),
+        Transport::Http => over_tcp().await.map(|(tcp, peer)| (http1(Io::Tcp(tcp)), peer)),
         Transport::H2c => {
-            let (tcp, peer) = tcp().await?;
+            let (tcp, peer) = over_tcp().await?;
             Ok((start_http2(tcp).await?, peer))
         }
         Transport::Https => {
@@ -183,7 +184,7 @@ pub(super) async fn connect(
                 Some(name) => name.clone(),
                 None => ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::Name(host.to_owned()))?,
             };
-            let (tcp, peer) = tcp().await?;
+            let (tcp, peer) = over_tcp().await?;
             let connection = TlsConnector::from(tls.config.clone()).connect(name, tcp).await?;
             let link = if connection.get_ref().1.alpn_protocol() == Some(H2) {
                 start_http2(connection).await?
@@ -201,17 +202,17 @@ async fn reach(addresses: &Addresses, peers: &[Peer], port: u16) -> Result<(TcpS
     let mut why = io::Error::from(io::ErrorKind::AddrNotAvailable);
     let mut left = peers.iter().filter_map(|peer| Some((*peer, peer.address?))).peekable();
     while let Some((peer, address)) = left.next() {
-        let tcp = TcpStream::connect(SocketAddr::new(address, port));
-        trying.push(async move { (peer, address, tcp.await) });
+        let connecting = TcpStream::connect(SocketAddr::new(address, port));
+        trying.push(async move { (peer, address, connecting.await) });
         loop {
             let ended = match left.peek() {
                 Some(_) => timeout(HEAD_START, trying.next()).await,
                 None => Ok(trying.next().await),
             };
             match ended {
-                Ok(Some((peer, _, Ok(tcp)))) => {
-                    tcp.set_nodelay(true)?;
-                    return Ok((tcp, peer));
+                Ok(Some((peer, _, Ok(stream)))) => {
+                    tcp::prepare(&stream);
+                    return Ok((stream, peer));
                 }
                 Ok(Some((_, _, Err(problem)))) if is_ours(&problem) => return Err(problem.into()),
                 Ok(Some((_, failed, Err(problem)))) => {
