@@ -8,12 +8,10 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HOST, UPGRADE};
 use http::request::Parts;
-use http::uri::{Authority, Uri};
 use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::time::{Instant, sleep, timeout};
-use tracing::{info, warn};
+use tokio::time::{Instant, timeout};
 
 use super::body::{BodyFault, RequestBody};
 use super::connector::{self, ConnectError, Io, Link, Tunnel};
@@ -21,7 +19,7 @@ use super::http1::{Exchanged, Failure};
 use super::pool::{Born, Held, Lease, Pool};
 use super::resolve::Resolver;
 use super::response::{Source, UpstreamBody};
-use super::{Balance, Check, HostMode, Settings, Transport, http2};
+use super::{Balance, HostMode, Settings, check, http2};
 use crate::outbound::Outbound;
 
 /// A request earns this much of a retry, so that retries are never more than a fifth of what is sent, and so many at once.
@@ -125,16 +123,8 @@ impl Upstream {
         let Some(check) = &self.inner.settings.check else {
             return;
         };
-        for at in 0..self.inner.pools.len() {
-            let (inner, check) = (Rc::downgrade(&self.inner), check.clone());
-            tokio::task::spawn_local(async move {
-                loop {
-                    // Workers do not ask all at once.
-                    sleep(check.interval.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
-                    let Some(inner) = inner.upgrade() else { return };
-                    inner.check(&inner.pools[at], &check).await;
-                }
-            });
+        for pool in &self.inner.pools {
+            check::watch(pool, &self.inner.settings, check);
         }
     }
 
@@ -317,13 +307,11 @@ impl Upstream {
                 Ok(Err(source)) => {
                     is_ours = source.is_ours();
                     UpstreamError::Connect {
-                        server: name_of(&server.transport, &server.authority),
+                        server: pool.name(),
                         source,
                     }
                 }
-                Err(_) => UpstreamError::ConnectTimeout {
-                    server: name_of(&server.transport, &server.authority),
-                },
+                Err(_) => UpstreamError::ConnectTimeout { server: pool.name() },
             };
             if !is_ours {
                 pool.health.failed();
@@ -409,69 +397,6 @@ enum Received {
     Http2(Response<Incoming>),
 }
 
-impl Inner {
-    async fn check(&self, pool: &Pool, check: &Check) {
-        let asked = timeout(check.interval, self.ask(pool, check)).await;
-        let Some(passed) = asked.unwrap_or(Some(false)) else {
-            return;
-        };
-        let (upstream, server) = (
-            &self.settings.name,
-            name_of(&pool.server.transport, &pool.server.authority),
-        );
-        match pool.health.checked(passed) {
-            Some(true) => info!(upstream = %upstream, server, "a server is up again"),
-            Some(false) => {
-                warn!(upstream = %upstream, server, path = check.path.as_str(), "a server is down: its checks fail")
-            }
-            None => {}
-        }
-    }
-
-    /// On a connection of its own: what a server has in its pool says nothing of whether it takes more.
-    /// `None`: it could not be asked, for a reason of our own.
-    async fn ask(&self, pool: &Pool, check: &Check) -> Option<bool> {
-        let (tls, patience) = (self.settings.tls.as_ref(), self.settings.connect_timeout);
-        let link = match connector::connect(&pool.server, &pool.addresses, tls, patience).await {
-            Ok((link, _)) => link,
-            Err(error) => return (!error.is_ours()).then_some(false),
-        };
-        let mut request = Request::new(RequestBody::none());
-        *request.uri_mut() = Uri::from(check.path.clone());
-        let host = match &self.settings.host {
-            HostMode::Name(name) => name.clone(),
-            HostMode::Preserve | HostMode::Server => pool.host.clone(),
-        };
-        request.headers_mut().insert(HOST, host);
-        if let Some((name, value)) = &self.settings.secret_header {
-            request.headers_mut().insert(name, value.clone());
-        }
-        let (head, body) = request.into_parts();
-        let late = check.interval;
-        let status = match link {
-            Link::Http1(connection) => match connection.exchange(&head, body, late).await {
-                Ok(Exchanged::Response(response)) => response.status(),
-                Ok(Exchanged::Switched(..)) | Err(_) => return Some(false),
-            },
-            Link::Http2(sender) => {
-                let request = http2::translated(&head, body, &pool.server.transport);
-                match http2::send(sender, request, late).await {
-                    Ok(response) => response.status(),
-                    Err(_) => return Some(false),
-                }
-            }
-        };
-        Some(status.is_success() || status.is_redirection())
-    }
-}
-
-fn name_of(transport: &Transport, authority: &Authority) -> String {
-    match transport {
-        Transport::Unix(path) => path.display().to_string(),
-        Transport::Http | Transport::Https | Transport::H2c => authority.to_string(),
-    }
-}
-
 /// Whether a message is one of gRPC's.
 pub fn is_grpc(content_type: Option<&HeaderValue>) -> bool {
     let kind = content_type.and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
@@ -493,7 +418,7 @@ fn is_repeatable(head: &Parts, body: &RequestBody) -> bool {
     matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS) && body.is_end_stream()
 }
 
-fn no_response(failure: Failure) -> UpstreamError {
+pub(super) fn no_response(failure: Failure) -> UpstreamError {
     match failure {
         Failure::RequestBody(fault) => UpstreamError::RequestBody(fault),
         Failure::Late => UpstreamError::ResponseTimeout,

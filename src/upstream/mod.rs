@@ -2,6 +2,7 @@
 
 mod ahead;
 pub mod body;
+mod check;
 mod client;
 mod connector;
 mod health;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use http::uri::Authority;
 use rustls::ClientConfig;
 
+pub use self::check::Check;
 pub use self::client::{Answer, Unreadable, Upstream, UpstreamError, is_grpc};
 pub use self::connector::Tunnel;
 pub use self::pool::Held;
@@ -76,15 +78,6 @@ impl Buffer {
         let messages = Slots::new(messages);
         Some(Self { bytes, messages })
     }
-}
-
-/// How servers are checked: `health`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
-    /// What is asked for; a status from 200 to 399 is good.
-    pub path: http::uri::PathAndQuery,
-    /// How often each worker asks. An answer may take as long.
-    pub interval: Duration,
 }
 
 /// TLS towards an upstream.

@@ -113,6 +113,14 @@ impl Pool {
         }
     }
 
+    /// The server's address, or the path of its socket file, for people.
+    pub(super) fn name(&self) -> String {
+        match &self.server.transport {
+            Transport::Unix(path) => path.display().to_string(),
+            Transport::Http | Transport::Https | Transport::H2c => self.server.authority.to_string(),
+        }
+    }
+
     /// Requests for each unit of weight: what is balanced.
     pub(super) fn load(&self) -> f64 {
         f64::from(self.active.get()) / f64::from(self.server.weight.max(1))

@@ -43,9 +43,9 @@ fn connections_to_upstreams_are_probed_idle_or_not() {
     live.answers(|mut exchange| {
         match exchange.head.header("upgrade") {
             Some(_) => exchange.switch(""),
-            None => exchange.write(
-                "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n",
-            ),
+            None => {
+                exchange.write("HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+            }
         };
         let _ = exchange.wire.some();
         Next::Close

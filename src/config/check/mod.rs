@@ -32,7 +32,7 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
 
     let stores = stores::stores(&mut root);
     let mut identities = identity::identities(&mut root);
-    let upstreams = upstreams::upstreams(&mut root, &mut identities);
+    let mut upstreams = upstreams::upstreams(&mut root, &mut identities);
     let mut authenticators = authenticators::authenticators(&mut root, &stores.names, &identities);
     let said: Vec<String> = identities
         .tables
@@ -48,6 +48,7 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
         .collect();
     upstreams::refuse_secrets(&upstreams, &said);
     let routes = routes::routes(&mut root, &authenticators, &upstreams.names, &identities);
+    upstreams::name_checks(&mut upstreams, &routes);
     claims::keep(&mut authenticators.settings, &identities.tables, &routes);
     Config {
         server: server.settings,

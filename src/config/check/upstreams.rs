@@ -15,8 +15,10 @@ use super::Names;
 use super::identity::Identities;
 use super::place::is_host;
 use super::server::authorities;
+use crate::config::Route;
 use crate::config::reader::{Item, Section, Text, Zero, fold};
 use crate::config::secrets;
+use crate::proxy::routes::HostPattern;
 use crate::slots::Slots;
 use crate::tls;
 use crate::upstream::{Balance, Buffer, Check, HostMode, Server, Settings, Tls, Transport};
@@ -29,6 +31,7 @@ const RESPONSE_BUFFER: usize = 256 * 1024;
 const MOST_BUFFER: ByteSize = ByteSize::mib(64);
 const MOST_RETRIES: u64 = 10;
 const MOST_WEIGHT: u64 = 1_000;
+const LOCALHOST: HeaderValue = HeaderValue::from_static("localhost");
 const SERVERS: &str = "servers = [\"http://127.0.0.1:8000\"]";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -40,6 +43,8 @@ pub(super) struct Upstreams<'c> {
     pub(super) settings: BTreeMap<Arc<str>, Settings>,
     /// Where the names of `secret_header` are written.
     secrets: Vec<(Item<'c>, HeaderName)>,
+    /// Upstreams whose checks send a `Host` that the routes are to say.
+    unnamed_checks: Vec<Arc<str>>,
 }
 
 pub(super) fn upstreams<'c>(root: &mut Section<'c>, identities: &mut Identities) -> Upstreams<'c> {
@@ -47,6 +52,7 @@ pub(super) fn upstreams<'c>(root: &mut Section<'c>, identities: &mut Identities)
         names: Names::new("upstreams", "upstream"),
         settings: BTreeMap::new(),
         secrets: Vec::new(),
+        unnamed_checks: Vec::new(),
     };
     let Some(item) = root.require("upstreams", &format!("[upstreams.app]` and `{SERVERS}")) else {
         return upstreams;
@@ -70,7 +76,7 @@ pub(super) fn upstreams<'c>(root: &mut Section<'c>, identities: &mut Identities)
         if let Some(own) = section.section("identity", &[]) {
             identities.read_own(own, &name);
         }
-        let settings = upstream(section, Arc::clone(&name), &mut upstreams.secrets);
+        let settings = upstream(section, Arc::clone(&name), &mut upstreams);
         upstreams.settings.insert(name, settings);
     }
     upstreams
@@ -88,7 +94,7 @@ pub(super) fn refuse_secrets(upstreams: &Upstreams<'_>, said: &[String]) {
     }
 }
 
-fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, secrets: &mut Vec<(Item<'c>, HeaderName)>) -> Settings {
+fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<'c>) -> Settings {
     let mut servers: Vec<Server> = Vec::new();
     let list = section
         .require("servers", SERVERS)
@@ -108,11 +114,15 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, secrets: &mut Vec<(Ite
     let secret_header = section
         .take("secret_header")
         .and_then(|item| item.section(&[]))
-        .and_then(|section| secret_header(section, secrets));
+        .and_then(|section| secret_header(section, &mut found.secrets));
+    let mode = section
+        .take("host")
+        .and_then(|item| host(&item))
+        .unwrap_or(HostMode::Preserve);
     let check = section
         .take("health")
         .and_then(|item| item.section(&[]))
-        .and_then(check);
+        .and_then(|section| check(section, &mode, &name, &mut found.unnamed_checks));
     let (request_buffer, response_buffer) = buffers(&mut section);
     let balance = [
         ("least-request", Balance::LeastRequest),
@@ -122,10 +132,7 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, secrets: &mut Vec<(Ite
         name,
         servers,
         balance: section.choice_or("balance", &balance, Balance::LeastRequest),
-        host: section
-            .take("host")
-            .and_then(|item| host(&item))
-            .unwrap_or(HostMode::Preserve),
+        host: mode,
         connect_timeout: section.duration_or("connect_timeout", Zero::Refused, CONNECT_TIMEOUT),
         response_timeout: section.duration_or("response_timeout", Zero::Refused, RESPONSE_TIMEOUT),
         body_read_timeout: section.duration_or("body_read_timeout", Zero::Refused, BODY_READ_TIMEOUT),
@@ -226,9 +233,30 @@ fn parse(text: &Text<'_>) -> Option<(Transport, Authority)> {
     Some((transport, authority))
 }
 
-/// What servers are asked to find out whether they are up.
-fn check(mut section: Section<'_>) -> Option<Check> {
+/// What servers are asked to find out whether they are up; `mode` is the upstream's own `host`. Where neither says which `Host` is sent,
+/// the upstream's name is added to `unnamed`.
+fn check(mut section: Section<'_>, mode: &HostMode, name: &Arc<str>, unnamed: &mut Vec<Arc<str>>) -> Option<Check> {
     let interval = section.duration_or("interval", Zero::Refused, CHECK_INTERVAL);
+    let own = section.take("host").and_then(|item| {
+        let text = item.text()?;
+        let value = host_value(text.as_str());
+        if value.is_none() {
+            text.refuse(
+                "is no host",
+                "write a name that the application answers to, such as \"api.example.com\"",
+            );
+        }
+        value
+    });
+    let host = match (own, mode) {
+        (Some(own), _) => Some(own),
+        (None, HostMode::Name(name)) => Some(name.clone()),
+        (None, HostMode::Server) => None,
+        (None, HostMode::Preserve) => {
+            unnamed.push(Arc::clone(name));
+            Some(LOCALHOST)
+        }
+    };
     let text = section.require("path", "path = \"/healthz\"")?;
     let text = text.text_for("a path", "write a path, such as \"/healthz\"")?;
     let path = PathAndQuery::try_from(text.as_str())
@@ -238,7 +266,27 @@ fn check(mut section: Section<'_>) -> Option<Check> {
         text.refuse("is no path", "write one such as \"/healthz\"");
         return None;
     }
-    path.map(|path| Check { path, interval })
+    path.map(|path| Check { path, interval, host })
+}
+
+/// Where nothing else says which `Host` the checks of an upstream send, it is the first that a route to it names.
+pub(super) fn name_checks(upstreams: &mut Upstreams<'_>, routes: &[Route]) {
+    for name in &upstreams.unnamed_checks {
+        let mut hosts = routes
+            .iter()
+            .filter(|route| route.upstream == *name)
+            .filter_map(|route| match &route.place.host {
+                HostPattern::Exact(host) => HeaderValue::from_str(host).ok(),
+                HostPattern::Any | HostPattern::Below(_) => None,
+            });
+        let check = upstreams
+            .settings
+            .get_mut(name)
+            .and_then(|upstream| upstream.check.as_mut());
+        if let (Some(check), Some(host)) = (check, hosts.next()) {
+            check.host = Some(host);
+        }
+    }
 }
 
 /// The most that fits into the system's `sun_path`, with its NUL.
@@ -326,22 +374,26 @@ fn secret_header<'c>(
 
 fn host(item: &Item<'_>) -> Option<HostMode> {
     let text = item.text()?;
-    let (name, port) = match text.as_str().rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
-        _ => (text.as_str(), None),
-    };
-    match text.as_str() {
+    let mode = match text.as_str() {
         "preserve" => Some(HostMode::Preserve),
         "server" => Some(HostMode::Server),
-        whole if is_host(&name.to_ascii_lowercase()) && port.is_none_or(|port| port.parse::<u16>().is_ok()) => {
-            HeaderValue::from_str(whole).ok().map(HostMode::Name)
-        }
-        _ => {
-            text.refuse(
-                "is no host",
-                "write \"preserve\" for the client's, \"server\" for the server's, or a name",
-            );
-            None
-        }
+        name => host_value(name).map(HostMode::Name),
+    };
+    if mode.is_none() {
+        text.refuse(
+            "is no host",
+            "write \"preserve\" for the client's, \"server\" for the server's, or a name",
+        );
     }
+    mode
+}
+
+/// The value of `Host` for a name with or without a port.
+fn host_value(text: &str) -> Option<HeaderValue> {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+        _ => (text, None),
+    };
+    let is_good = is_host(&name.to_ascii_lowercase()) && port.is_none_or(|port| port.parse::<u16>().is_ok());
+    HeaderValue::from_str(text).ok().filter(|_| is_good)
 }

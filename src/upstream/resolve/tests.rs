@@ -398,6 +398,7 @@ fn checks_go_where_the_name_leads() {
                 check: Some(Check {
                     path: PathAndQuery::from_static("/healthz"),
                     interval: Duration::from_millis(50),
+                    host: None,
                 }),
                 tls: None,
             },

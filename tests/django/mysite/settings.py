@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 SECRET_KEY = "canary-django-for-tests-only"
-ALLOWED_HOSTS = ["*"]  # which hosts exist is the gateway's routes to say, and the tests try several
+ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "*").split(",")  # which hosts exist is the gateway's routes to say, and the tests try several
 ROOT_URLCONF = "mysite.urls"
 WSGI_APPLICATION = "mysite.wsgi.application"
 USE_TZ = True
@@ -17,7 +17,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "rest_framework.authtoken",
 ]
-MIDDLEWARE = ["mysite.views.count_requests"]
+MIDDLEWARE = ["mysite.views.count_requests", "django.middleware.common.CommonMiddleware"]
 
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["DJANGO_DB"]}}
 

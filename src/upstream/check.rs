@@ -1,0 +1,167 @@
+//! Active health checks: each worker asks each server for a page, on a connection of its own.
+
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HOST;
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderName, HeaderValue, Request, StatusCode};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::body::RequestBody;
+use super::client::no_response;
+use super::connector::{self, ConnectError, Link};
+use super::http1::{Exchanged, Failure};
+use super::pool::Pool;
+use super::{Settings, Tls, UpstreamError, http2};
+
+/// How servers are checked: `health`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What is asked for; a status from 200 to 399 is good.
+    pub path: PathAndQuery,
+    /// How often each worker asks. An answer may take as long.
+    pub interval: Duration,
+    /// `Host` of the request; `None`: the address of each server.
+    pub host: Option<HeaderValue>,
+}
+
+/// Why a server has failed a check.
+#[derive(Debug, thiserror::Error)]
+enum Unhealthy {
+    #[error("no connection: {0}")]
+    Connect(ConnectError),
+    #[error("no answer within {0:?}")]
+    Late(Duration),
+    #[error("{0}")]
+    NoResponse(UpstreamError),
+    #[error("it switched protocols")]
+    Switched,
+    #[error("status {}", .0.as_u16())]
+    Status(StatusCode),
+}
+
+/// What a check has found.
+enum Found {
+    Healthy,
+    Unhealthy(Unhealthy),
+    /// This process lacks what a connection needs: that says nothing of the server.
+    Unknown,
+}
+
+impl From<ConnectError> for Found {
+    fn from(error: ConnectError) -> Self {
+        match error.is_ours() {
+            true => Self::Unknown,
+            false => Self::Unhealthy(Unhealthy::Connect(error)),
+        }
+    }
+}
+
+impl From<Failure> for Found {
+    fn from(failure: Failure) -> Self {
+        Self::Unhealthy(Unhealthy::NoResponse(no_response(failure)))
+    }
+}
+
+impl From<StatusCode> for Found {
+    fn from(status: StatusCode) -> Self {
+        match status.is_success() || status.is_redirection() {
+            true => Self::Healthy,
+            false => Self::Unhealthy(Unhealthy::Status(status)),
+        }
+    }
+}
+
+/// What one worker's checks of one server need.
+struct Checker {
+    upstream: Arc<str>,
+    check: Check,
+    connect_timeout: Duration,
+    tls: Option<Tls>,
+    secret: Option<(HeaderName, HeaderValue)>,
+}
+
+/// Checks a server until its pool is dropped.
+pub(super) fn watch(pool: &Rc<Pool>, settings: &Settings, check: &Check) {
+    let checker = Checker {
+        upstream: settings.name.clone(),
+        check: check.clone(),
+        connect_timeout: settings.connect_timeout,
+        tls: settings.tls.clone(),
+        secret: settings.secret_header.clone(),
+    };
+    let pool: Weak<Pool> = Rc::downgrade(pool);
+    tokio::task::spawn_local(async move {
+        loop {
+            // Workers do not ask all at once.
+            sleep(checker.check.interval.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+            let Some(pool) = pool.upgrade() else { return };
+            checker.check(&pool).await;
+        }
+    });
+}
+
+impl Checker {
+    async fn check(&self, pool: &Pool) {
+        let interval = self.check.interval;
+        let found = timeout(interval, self.ask(pool)).await;
+        let failed = match found.unwrap_or(Found::Unhealthy(Unhealthy::Late(interval))) {
+            Found::Healthy => None,
+            Found::Unhealthy(reason) => Some(reason),
+            Found::Unknown => return,
+        };
+        if pool.health.checked(failed.is_none()).is_none() {
+            return;
+        }
+        let (upstream, server) = (&self.upstream, pool.name());
+        let (path, host) = (
+            self.check.path.as_str(),
+            String::from_utf8_lossy(self.host(pool).as_bytes()),
+        );
+        match failed {
+            None => info!(upstream = %upstream, server, "a server is up again"),
+            Some(reason) => {
+                warn!(upstream = %upstream, server, path, %host, %reason, "a server is down: its checks fail");
+            }
+        }
+    }
+
+    fn host<'p>(&'p self, pool: &'p Pool) -> &'p HeaderValue {
+        self.check.host.as_ref().unwrap_or(&pool.host)
+    }
+
+    /// On a connection of its own: what a server has in its pool says nothing of whether it takes more.
+    async fn ask(&self, pool: &Pool) -> Found {
+        let connecting = connector::connect(&pool.server, &pool.addresses, self.tls.as_ref(), self.connect_timeout);
+        let link = match connecting.await {
+            Ok((link, _)) => link,
+            Err(error) => return error.into(),
+        };
+        let mut request = Request::new(RequestBody::none());
+        *request.uri_mut() = Uri::from(self.check.path.clone());
+        request.headers_mut().insert(HOST, self.host(pool).clone());
+        if let Some((name, value)) = &self.secret {
+            request.headers_mut().insert(name, value.clone());
+        }
+        let (head, body) = request.into_parts();
+        // The deadline is the caller's.
+        let late = self.check.interval.saturating_mul(2);
+        match link {
+            Link::Http1(connection) => match connection.exchange(&head, body, late).await {
+                Ok(Exchanged::Response(response)) => response.status().into(),
+                Ok(Exchanged::Switched(..)) => Found::Unhealthy(Unhealthy::Switched),
+                Err(failure) => failure.into(),
+            },
+            Link::Http2(sender) => {
+                let request = http2::translated(&head, body, &pool.server.transport);
+                match http2::send(sender, request, late).await {
+                    Ok(response) => response.status().into(),
+                    Err(failure) => failure.into(),
+                }
+            }
+        }
+    }
+}
