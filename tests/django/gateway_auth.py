@@ -1,16 +1,34 @@
 """Django REST Framework authentication for an application behind authgate. Copy this file into your project.
 
-The gateway has judged the credential already and says in X-User-Id who is calling; whatever a client sends under that
-name, in any spelling, it removes. None of this holds for a client that reaches Django past the gateway: bind the
-application server to loopback or to a unix socket.
+The gateway has verified the credential and says in X-User-Id who is calling. It removes whatever a client sends under that
+name, in any spelling. A client that reaches Django past the gateway can send the header itself, so do both:
 
-Not RemoteUserMiddleware: that one starts a session, asks for a CSRF token on POST, and creates users it does not know.
+- bind the application server to loopback or to a unix socket;
+- let the gateway prove itself by a secret: `secret_header` in gateway.toml, and in the settings of Django
+
+      AUTHGATE = {"SECRET_HEADER": "X-Gateway-Secret", "SECRET": os.environ["GATEWAY_SECRET"]}
+
+This is not RemoteUserMiddleware: that one starts a session, asks for a CSRF token on POST, and creates users it does not know.
 """
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.utils.crypto import constant_time_compare
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
+
+
+def came_through_the_gateway(request):
+    """Whether the request has the gateway's secret; where the settings have none, it is taken to have come that way."""
+    config = getattr(settings, "AUTHGATE", {})
+    if "SECRET_HEADER" not in config and "SECRET" not in config:
+        return True
+    secret = config.get("SECRET")
+    if not config.get("SECRET_HEADER") or not secret:
+        raise ImproperlyConfigured("AUTHGATE needs SECRET_HEADER and SECRET, both with a value.")
+    name = "HTTP_" + config["SECRET_HEADER"].upper().replace("-", "_")
+    return constant_time_compare(request.META.get(name, ""), secret)
 
 
 class GatewayAuthentication(BaseAuthentication):
@@ -18,13 +36,17 @@ class GatewayAuthentication(BaseAuthentication):
         user_id = request.META.get("HTTP_X_USER_ID")
         if user_id is None:  # anonymous: a public route, or one with `optional = true`
             return None
+        if not came_through_the_gateway(request):
+            raise AuthenticationFailed("The request did not come through the gateway.")
         user_model = get_user_model()
         try:
-            user = user_model.objects.get(pk=user_id, is_active=True)
+            user = user_model._default_manager.get(pk=user_id)
         except (user_model.DoesNotExist, ValueError, ValidationError):  # the last two: not an integer, not a UUID
             raise AuthenticationFailed("User inactive or deleted.") from None
+        if not user.is_active:  # a field of most user models, and a plain attribute of AbstractBaseUser
+            raise AuthenticationFailed("User inactive or deleted.")
         # request.auth: the name of the authenticator that took the credential, if [identity] sends it as X-Auth-Source.
         return user, request.META.get("HTTP_X_AUTH_SOURCE")
 
     def authenticate_header(self, request):
-        return "Token"  # without a challenge DRF would answer 403 in place of 401
+        return "Token"  # the challenge of the gateway's first authenticator; without one DRF would answer 403 in place of 401

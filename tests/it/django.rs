@@ -1,26 +1,33 @@
 //! A real Django, DRF and SimpleJWT project behind the gateway, served by gunicorn. `AUTHGATE_VENV` names a venv that has them.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::harness::gunicorn::{self, Gunicorn};
 use crate::harness::program::{authgate_reading, run};
-use crate::harness::{Gate, Redis, config, get, post};
+use crate::harness::{Config, Gate, Redis, config, get, post};
 
-const PASSWORD: &str = "canary-correct-horse";
+pub const PASSWORD: &str = "canary-correct-horse";
 
 /// The application, with a database of its own.
-struct Django {
+pub struct Django {
     gunicorn: Option<Gunicorn>,
     folder: tempfile::TempDir,
     users: Value,
+    variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Django {
     /// `None` where there is no venv.
     fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same, with these variables set.
+    pub fn start_with(variables: &[(&'static str, &'static str)]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         gunicorn::command("python", folder.path())?;
         fs::write(
@@ -32,21 +39,35 @@ impl Django {
             folder,
             gunicorn: None,
             users: Value::Null,
+            variables: variables.to_vec(),
         };
         django.users = serde_json::from_str(&run(django.python(&["setup_test_db.py"]), b"").good()).unwrap();
         django.gunicorn = Some(Gunicorn::start(django.command("gunicorn")));
         Some(django)
     }
 
-    fn url(&self) -> String {
+    /// Served anew, with these variables in place of those before.
+    pub fn restart_with(&mut self, variables: &[(&'static str, &'static str)]) {
+        self.gunicorn = None;
+        self.variables = variables.to_vec();
+        run(self.python(&["manage.py", "migrate", "--verbosity", "0"]), b"").good();
+        self.gunicorn = Some(Gunicorn::start(self.command("gunicorn")));
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn url(&self) -> String {
         self.gunicorn.as_ref().expect("started").url.clone()
     }
 
-    fn command(&self, name: &str) -> Command {
+    pub fn command(&self, name: &str) -> Command {
         let mut command = gunicorn::command(name, self.folder.path()).expect("a venv");
         command
             .env("DJANGO_TEST_PASSWORD", PASSWORD)
-            .env("DJANGO_JWT_SECRET_FILE", self.folder.path().join("jwt.secret"));
+            .env("DJANGO_JWT_SECRET_FILE", self.folder.path().join("jwt.secret"))
+            .envs(self.variables.iter().copied());
         command
     }
 
@@ -56,23 +77,29 @@ impl Django {
         command
     }
 
-    fn dump(&self, flags: &[&str]) -> String {
+    pub fn dump(&self, flags: &[&str]) -> String {
         let mut words = vec!["manage.py", "dumpdata", "auth.user", "auth.group", "authtoken.token"];
         words.extend(flags);
         run(self.python(&words), b"").good()
     }
 
-    /// A gateway before it, with an empty Redis.
-    fn gate(&self, redis: &Redis) -> Gate {
+    /// The configuration of a gateway before it, without routes.
+    pub fn before(&self, redis: &Redis) -> Config {
         let secret = self.folder.path().join("jwt.secret");
         let keys = format!("keys = [{{ algorithm = \"HS256\", secret = {{ file = {secret:?} }} }}]");
+        config()
+            .tokens(redis)
+            .jwt(&keys)
+            .jwt("users = \"none\"")
+            .identity("headers = { X-User-Id = \"id\", X-Auth-Source = \"authenticator\" }")
+            .upstream("app", &[self.url()])
+    }
+
+    /// A gateway before it, with an empty Redis.
+    fn gate(&self, redis: &Redis) -> Gate {
         Gate::start(
-            &config()
-                .tokens(redis)
-                .jwt(&keys)
-                .jwt("users = \"none\"")
-                .identity("headers = { X-User-Id = \"id\", X-Auth-Source = \"authenticator\" }")
-                .upstream("app", &[self.url()])
+            &self
+                .before(redis)
                 .route("/api/*", "authenticate = [\"token\", \"jwt\"]")
                 .public("/api/token/*")
                 .public("/api/token-auth/")
@@ -82,7 +109,7 @@ impl Django {
 }
 
 /// How many requests Django has seen.
-fn calls(gate: &Gate) -> u64 {
+pub fn calls(gate: &Gate) -> u64 {
     let reply = gate.call(&get("/healthz").echoes());
     serde_json::from_str::<Value>(&reply.text()).unwrap()["calls"]
         .as_u64()
@@ -90,7 +117,7 @@ fn calls(gate: &Gate) -> u64 {
 }
 
 /// Logs in through the gateway, as a browser application would.
-fn log_in(gate: &Gate, target: &str, member: &str) -> String {
+pub fn log_in(gate: &Gate, target: &str, member: &str) -> String {
     let body = json!({ "username": "ada", "password": PASSWORD }).to_string();
     let reply = gate.call(&post(target, body).header("Content-Type", "application/json").echoes());
     assert_eq!(reply.status, 200, "{}", reply.text());
@@ -98,7 +125,7 @@ fn log_in(gate: &Gate, target: &str, member: &str) -> String {
     body[member].as_str().unwrap().to_owned()
 }
 
-fn import(gate: &Gate, dump: &str) {
+pub fn import(gate: &Gate, dump: &str) {
     let ended = authgate_reading(gate.folder.path(), &["token", "import", "-"], dump.as_bytes());
     assert_eq!(ended.code, 0, "{ended:?}");
 }

@@ -24,6 +24,7 @@ mod credential_modes;
 mod demo;
 mod descriptors;
 mod django;
+mod django_site;
 mod drain;
 mod embedded_store;
 mod examples;

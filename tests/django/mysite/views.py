@@ -1,7 +1,8 @@
 import threading
 
 from django.http import JsonResponse
-from rest_framework.decorators import api_view
+from rest_framework.decorators import api_view, permission_classes
+from rest_framework.permissions import AllowAny
 from rest_framework.response import Response
 
 SOURCES = {"token": "Token", "jwt": "JWT"}  # names of the gateway's authenticators
@@ -25,7 +26,7 @@ def count_requests(get_response):
 
 @api_view(["GET", "POST"])
 def hello(request):
-    source = SOURCES.get(request.auth, request.auth)
+    source = SOURCES.get(request.auth, request.auth) if isinstance(request.auth, str) else type(request.auth).__name__
     return Response(
         {
             "message": f"Hello, {request.user.get_username()}! You are authenticated with {source}.",
@@ -36,6 +37,12 @@ def hello(request):
             "calls": calls,
         }
     )
+
+
+@api_view(["GET"])
+@permission_classes([AllowAny])
+def anyone(request):
+    return Response({"user": request.user.get_username()})  # the empty text: AnonymousUser
 
 
 def healthz(request):

@@ -61,3 +61,20 @@ impl Gunicorn {
         }
     }
 }
+
+/// A running uvicorn; it ends with this value.
+pub struct Uvicorn(Child);
+
+impl Uvicorn {
+    pub fn start(mut command: Command) -> Self {
+        let quiet = command.stderr(Stdio::null()).stdout(Stdio::null());
+        Self(quiet.spawn().expect("uvicorn"))
+    }
+}
+
+impl Drop for Uvicorn {
+    fn drop(&mut self) {
+        signal(self.0.id(), "TERM");
+        let _ = self.0.wait();
+    }
+}

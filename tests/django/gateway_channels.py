@@ -1,0 +1,35 @@
+"""Users of Django Channels behind authgate. Copy this file into your project, beside gateway_auth.py, whose conditions hold here too.
+
+It stands where AuthMiddlewareStack stands. `scope["user"]` is the user that the gateway found, or AnonymousUser.
+"""
+
+from channels.db import database_sync_to_async
+from django.contrib.auth.models import AnonymousUser
+from rest_framework.exceptions import AuthenticationFailed
+
+from gateway_auth import GatewayAuthentication
+
+
+class Handshake:
+    """The fields of a WebSocket's handshake, where GatewayAuthentication looks for those of a request."""
+
+    def __init__(self, headers):
+        self.META = {}
+        for name, value in headers:
+            if b"_" in name:  # X_User_Id is not X-User-Id
+                continue
+            self.META["HTTP_" + name.decode("latin-1").upper().replace("-", "_")] = value.decode("latin-1")
+
+
+class GatewayMiddleware:
+    def __init__(self, inner):
+        self.inner = inner
+
+    async def __call__(self, scope, receive, send):
+        try:
+            found = await database_sync_to_async(GatewayAuthentication().authenticate)(Handshake(scope["headers"]))
+        except AuthenticationFailed:
+            await send({"type": "websocket.close"})  # before it is accepted: the client's handshake gets 403
+            return
+        user = found[0] if found else AnonymousUser()
+        await self.inner({**scope, "user": user}, receive, send)
