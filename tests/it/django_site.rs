@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::django::{Django, PASSWORD, calls, import, log_in};
 use crate::harness::client::Reply;
 use crate::harness::gunicorn::Uvicorn;
+use crate::harness::pki::Pki;
 use crate::harness::program::run;
 use crate::harness::{Call, Config, Conn, Gate, Redis, get, post, wait_until};
 
@@ -51,7 +52,12 @@ impl Browser<'_> {
         } else {
             call.header("Cookie", cookies.join("; "))
         };
-        let reply = self.gate.call(&call.header("Accept", "text/html").echoes());
+        let reply = self.gate.call(
+            &call
+                .header("Origin", "https://localhost")
+                .header("Accept", "text/html")
+                .echoes(),
+        );
         for set in reply.headers("set-cookie") {
             let (name, value) = set.split(';').next().unwrap().split_once('=').unwrap();
             self.cookies.retain(|(known, _)| known != name);
@@ -80,7 +86,8 @@ fn sessions_serve_the_browsable_api_and_the_admin_beside_tokens() {
         return;
     };
     let redis = Redis::start();
-    let gate = Gate::start(&site_routes(django.before(&redis)));
+    // Over TLS, where Django's CSRF checks also want the right scheme and host of Origin.
+    let gate = Gate::start(&site_routes(django.before(&redis)).tls(&Pki::new(), &[&["localhost"]]));
     import(&gate, &django.dump(&[]));
     let token = log_in(&gate, "/api/token-auth/", "token");
 
@@ -174,13 +181,9 @@ fn a_live_site_is_moved_without_an_open_door() {
         return;
     };
     let redis = Redis::start();
-    let check = |gate: &Gate, django: &Django, step: &str| {
-        let (token, jwt) = (
-            log_in(gate, "/api/token-auth/", "token"),
-            log_in(gate, "/api/token/", "access"),
-        );
-        for value in [format!("Token {token}"), format!("Bearer {jwt}")] {
-            let reply = gate.call(&get("/api/hello/").authorization(&value).echoes());
+    let check = |gate: &Gate, django: &Django, credentials: &[String; 2], step: &str| {
+        for value in credentials {
+            let reply = gate.call(&get("/api/hello/").authorization(value).echoes());
             assert_eq!(reply.status, 200, "{step}: {}", reply.text());
             assert_eq!(reply.json()["user"]["id"], 42, "{step}");
         }
@@ -195,6 +198,7 @@ fn a_live_site_is_moved_without_an_open_door() {
         let past = Conn::plain(address).call(&get("/api/hello/").header("X-User-Id", "1").echoes());
         assert_eq!(past.status, 401, "{step}: past the gateway");
     };
+    let mut credentials = None;
     // Each step is one setting more: the gateway beside the old classes, then the new class, then its own credential.
     for (step, settings, credential) in [
         ("the gateway beside the old classes", "mysite.before_settings", "keep"),
@@ -207,8 +211,14 @@ fn a_live_site_is_moved_without_an_open_door() {
         let gate = Gate::start(&site_routes(
             gateway.identity(&format!("credential = \"{credential}\"")),
         ));
-        import(&gate, &django.dump(&[]));
-        check(&gate, &django, step);
+        let credentials = credentials.get_or_insert_with(|| {
+            import(&gate, &django.dump(&[]));
+            [
+                format!("Token {}", log_in(&gate, "/api/token-auth/", "token")),
+                format!("Bearer {}", log_in(&gate, "/api/token/", "access")),
+            ]
+        });
+        check(&gate, &django, credentials, step);
     }
 }
 

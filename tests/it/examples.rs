@@ -10,14 +10,55 @@ fn project() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// TOML blocks with a `[server]` table are whole files; others are parts of one.
-fn whole_files(page: &Path) -> Vec<String> {
+/// The pages that people read.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = Vec::new();
+    for folder in [project(), project().join("docs"), project().join("docs/adr")] {
+        let files = fs::read_dir(folder).into_iter().flatten();
+        pages.extend(files.map(|file| file.unwrap().path()));
+    }
+    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
+    pages
+}
+
+/// Every TOML block of a page.
+fn blocks(page: &Path) -> Vec<String> {
     let text = fs::read_to_string(page).unwrap();
-    let blocks = text
-        .split("```toml\n")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap_or_default().to_owned());
-    blocks.filter(|block| block.contains("[server]")).collect()
+    let blocks = text.split("```toml\n").skip(1);
+    blocks
+        .map(|rest| rest.split("```").next().unwrap_or_default().to_owned())
+        .collect()
+}
+
+/// What a part of a file is completed with, table by table, where it lacks the table. So a block in a page always names the table
+/// that its keys belong to.
+const COMPLETION: [(&str, &str); 6] = [
+    ("[server]", "listen = [\"127.0.0.1:0\"]"),
+    ("[stores.redis]", "kind = \"redis\"\nurl = \"redis://127.0.0.1:6379/0\""),
+    ("[authenticators.token]", "kind = \"token\"\nstore = \"redis\""),
+    (
+        "[authenticators.jwt]",
+        "kind = \"jwt\"\nkeys = [{ algorithm = \"RS256\", file = \"jwt.pub.pem\" }]\nusers = \"none\"",
+    ),
+    ("[upstreams.app]", "servers = [\"http://127.0.0.1:8000\"]"),
+    (
+        "[[routes]]",
+        "path = \"/completed/*\"\nauthenticate = [\"token\", \"jwt\"]\nupstream = \"app\"",
+    ),
+];
+
+/// The block as a whole file.
+fn completed(block: &str) -> String {
+    let mut file = block.to_owned();
+    for (table, keys) in COMPLETION {
+        if !block
+            .lines()
+            .any(|line| line.trim_end().split(" #").next().unwrap_or_default().trim() == table)
+        {
+            file += &format!("\n{table}\n{keys}\n");
+        }
+    }
+    file
 }
 
 #[test]
@@ -27,34 +68,34 @@ fn the_shipped_file_is_good() {
 }
 
 #[test]
-fn every_file_in_the_documentation_is_good() {
-    let mut pages: Vec<PathBuf> = fs::read_dir(project().join("docs"))
-        .unwrap()
-        .map(|page| page.unwrap().path())
-        .collect();
-    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
-    pages.push(project().join("README.md"));
+fn every_block_of_toml_in_the_documentation_is_good() {
     let folder = tempfile::tempdir().unwrap();
     let (chain, key) = Pki::new().leaf(&["localhost"]);
-    fs::write(folder.path().join("tls.pem"), chain).unwrap();
-    fs::write(folder.path().join("tls.key"), key).unwrap();
+    for (name, bytes) in [
+        ("tls.pem", chain.as_bytes()),
+        ("tls.key", key.as_bytes()),
+        ("jwt.secret", &[b'x'; 32]),
+        ("gateway.secret", &[b'y'; 32]),
+    ] {
+        fs::write(folder.path().join(name), bytes).unwrap();
+    }
     fs::copy(
         project().join("certs-example/jwt-rs256.pub.pem"),
         folder.path().join("jwt.pub.pem"),
     )
     .unwrap();
-    fs::write(folder.path().join("jwt.secret"), [b'x'; 32]).unwrap();
     let mut checked = 0;
-    for page in pages {
-        for text in whole_files(&page) {
+    for page in pages() {
+        for block in blocks(&page) {
             // Files of an operator's machine are files of this folder here.
-            fs::write(folder.path().join("gateway.toml"), text.replace("/etc/authgate/", "")).unwrap();
+            let text = completed(&block).replace("/etc/authgate/", "");
+            fs::write(folder.path().join("gateway.toml"), &text).unwrap();
             let ended = authgate(folder.path(), &["check", "--config", "gateway.toml"]);
-            assert_eq!(ended.code, 0, "{}: {}", page.display(), ended.err);
+            assert_eq!(ended.code, 0, "{}:\n{text}\n{}", page.display(), ended.err);
             checked += 1;
         }
     }
-    assert!(checked >= 2, "{checked} files in the documentation");
+    assert!(checked >= 5, "{checked} blocks in the documentation");
 }
 
 #[test]

@@ -24,6 +24,9 @@ DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.envi
 # TLS ends at the gateway; this makes request.is_secure() and absolute URLs tell the truth.
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
+# The tests log in often, and real hashers are slow on purpose.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
 REST_FRAMEWORK = {
     # Before the move: TokenAuthentication and JWTAuthentication, in this order. Now the gateway does their work.
     "DEFAULT_AUTHENTICATION_CLASSES": ["gateway_auth.GatewayAuthentication"],
