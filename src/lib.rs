@@ -1,4 +1,4 @@
-//! authgate: a reverse proxy that takes authentication off existing HTTP APIs.
+//! authgate: a reverse proxy that handles authentication for existing HTTP APIs.
 //!
 //! One rule holds the structure: imports only go down this map. A test reads it and names any `use crate::` that climbs.
 //!

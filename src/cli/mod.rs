@@ -23,10 +23,10 @@ use clap::{Parser, Subcommand};
 use crate::auth::store;
 use crate::config::{self, ConfigError, Loaded, Look};
 
-/// A reverse proxy that takes authentication off existing HTTP APIs.
+/// A reverse proxy that handles authentication for existing HTTP APIs.
 ///
-/// It ends TLS, judges `Authorization: Token <key>` against a store and `Authorization: Bearer <jwt>` against keys, and forwards
-/// what is allowed, with the user's identity in headers. What it does is written in gateway.toml.
+/// It terminates TLS, verifies `Authorization: Token <key>` with a store and `Authorization: Bearer <jwt>` with keys, and forwards
+/// what is allowed, with the user's identity in headers. gateway.toml configures it.
 #[derive(Debug, Parser)]
 #[command(name = "authgate", version, about, long_about, max_term_width = 110, after_help = EXIT_CODES)]
 struct Arguments {
