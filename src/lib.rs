@@ -31,6 +31,7 @@
 //! credential     what a credential's header says, and why it is turned down
 //! path           every reading that a server could make of a path
 //! secret         values that cannot be printed
+//! printable      text of strangers in output for people: printable characters alone
 //! framing        where a message of HTTP/1 begins and ends, and which bytes may stand where
 //! slots          how many may do something at once
 //! ```
@@ -49,6 +50,7 @@ pub mod identity;
 pub mod outbound;
 pub mod path;
 pub mod policy;
+pub mod printable;
 pub mod proxy;
 pub mod runtime;
 pub mod secret;

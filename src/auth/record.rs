@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::identity::{Text, UserId};
+use crate::printable::without_values;
 
 /// One opaque token. The key itself is in no store; its digest is the record's name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,7 +73,7 @@ impl Layout {
 
 /// Stored bytes are not what the layout says they are.
 #[derive(Debug, thiserror::Error)]
-#[error("the record of {what} is not as the layout says: {source}")]
+#[error("the record of {what} is not as the layout says: {}", without_values(&source.to_string()))]
 pub struct BadRecord {
     what: &'static str,
     source: serde_json::Error,

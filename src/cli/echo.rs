@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
 use super::Failure;
+use crate::printable;
 
 /// What is read of a request's body.
 const MOST_BODY: usize = 1024 * 1024;
@@ -80,9 +81,14 @@ async fn echo(request: Request<Incoming>) -> Response<Full<Bytes>> {
         .collect();
     let told =
         json!({ "method": head.method.as_str(), "target": head.uri.to_string(), "headers": headers, "body": body });
-    let mut response = Response::new(Full::new(format!("{told:#}\n").into()));
+    let mut response = Response::new(Full::new(printable_lines(&format!("{told:#}\n")).into()));
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// What a client sent is shown on its terminal again.
+fn printable_lines(text: &str) -> String {
+    printable::escape(text, |c| c == '\n').into_owned()
 }

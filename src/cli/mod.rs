@@ -22,6 +22,7 @@ use clap::{Parser, Subcommand};
 
 use crate::auth::store;
 use crate::config::{self, ConfigError, Loaded, Look};
+use crate::printable::PrintableWriter;
 
 /// A reverse proxy that handles authentication for existing HTTP APIs.
 ///
@@ -97,12 +98,16 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (text, code) = match arguments.run() {
         Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Config(error)) => (error.render(Look::of_stderr()), 2),
-        Err(Failure::Usage(text)) => (format!("error: {text}"), 2),
-        Err(Failure::Failed(text)) => (format!("error: {text}"), 1),
+        // It has colours of its own, and escapes what it shows of the file.
+        Err(Failure::Config(error)) => {
+            let _ = writeln!(io::stderr(), "{}", error.render(Look::of_stderr()));
+            return ExitCode::from(2);
+        }
+        Err(Failure::Usage(text)) => (text, 2),
+        Err(Failure::Failed(text)) => (text, 1),
     };
-    // If standard error is closed there is nobody left to tell.
-    let _ = writeln!(io::stderr(), "{text}");
+    // If standard error is closed, the exit code has to do.
+    let _ = writeln!(PrintableWriter(io::stderr()), "error: {text}");
     ExitCode::from(code)
 }
 

@@ -1,4 +1,4 @@
-//! Standard output for data, standard error for remarks.
+//! Standard output for data, standard error for remarks. Both get printable text alone: records and tokens are made by strangers.
 
 use std::fmt;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -6,13 +6,14 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use serde::Serialize;
 
 use crate::cli::Failure;
+use crate::printable::PrintableWriter;
 
 /// Writes data. A reader who has seen enough (`| head`) is no failure.
 ///
 /// # Errors
 /// Standard output cannot be written for another reason.
 pub(super) fn data(produce: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = PrintableWriter(BufWriter::new(io::stdout().lock()));
     match produce(&mut out).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(Failure::Failed(format!("cannot write to standard output: {error}")))
@@ -58,5 +59,5 @@ pub(super) fn json_array<V: Serialize>(values: impl IntoIterator<Item = V>) -> R
 /// A remark for the person at the terminal.
 pub(super) fn note(text: fmt::Arguments<'_>) {
     // Nobody who could be told is left when this fails.
-    let _ = writeln!(io::stderr(), "note: {text}");
+    let _ = writeln!(PrintableWriter(io::stderr()), "note: {text}");
 }

@@ -1,6 +1,7 @@
 //! gateway.toml: read, checked whole, and handed on as the settings that lower floors declare.
 
 mod check;
+mod mask;
 mod problem;
 mod reader;
 mod secrets;
@@ -120,7 +121,7 @@ pub struct Loaded {
 /// It cannot be read, or used; all of its problems are said.
 pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
     let name = file.display().to_string();
-    let unreadable = |what: String, instead: &str| ConfigError::new(Report::unreadable(name.clone(), what, instead));
+    let unreadable = |what: String, instead: &str| ConfigError::new(Report::unreadable(&name, what, instead));
     let bytes = std::fs::read(file).map_err(|error| {
         unreadable(
             format!("the configuration cannot be read: {error}"),
@@ -142,10 +143,9 @@ pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigErro
         folder: folder.to_owned(),
         problems: Problems::default(),
     };
-    secrets::hide(&context.problems, text, table.get_ref());
     let config = check::config(Section::root(&context, &table));
-    syntax::merge(&context.problems, text, &table, &errors);
-    let report = context.problems.into_report(name.to_owned(), text);
+    let syntax = syntax::merge(&context.problems, text, &table, &errors);
+    let report = context.problems.into_report(name, text, table.get_ref(), syntax);
     if report
         .problems()
         .iter()

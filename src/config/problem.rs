@@ -2,12 +2,17 @@
 //!
 //! Problems are gathered, never thrown: whoever reads the file goes on after the first one.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::io::IsTerminal;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use toml::de::DeTable;
+
+use super::mask::{Shown, Syntax, mask};
+use crate::printable;
 
 /// One thing that is wrong, or that somebody should know of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +52,19 @@ pub enum Basis {
 }
 
 impl Problem {
+    /// Messages repeat what files and the environment hold.
+    fn escape(&mut self) {
+        let also = self.also.iter_mut().map(|(_, why)| why);
+        for text in [&mut self.key, &mut self.what, &mut self.instead]
+            .into_iter()
+            .chain(also)
+        {
+            if let Cow::Owned(escaped) = printable::escape(text, |_| false) {
+                *text = escaped;
+            }
+        }
+    }
+
     /// An error that rests on what is written in `span`.
     pub(super) fn error(span: Range<usize>, key: &str, what: impl Into<String>, instead: impl Into<String>) -> Self {
         Self {
@@ -83,11 +101,11 @@ impl Problem {
     }
 }
 
-/// Gathers problems, and what nobody may be shown.
+/// Gathers problems, and what of the file may be shown beside them.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     gathered: RefCell<Vec<Problem>>,
-    hidden: RefCell<Vec<Range<usize>>>,
+    shown: RefCell<Shown>,
 }
 
 impl Problems {
@@ -95,9 +113,19 @@ impl Problems {
         self.gathered.borrow_mut().push(problem);
     }
 
-    /// Keeps a secret that stands in the file out of what is shown of its line.
-    pub(super) fn hide(&self, span: Range<usize>) {
-        self.hidden.borrow_mut().push(span);
+    /// The value there is no secret.
+    pub(super) fn show(&self, span: Range<usize>) {
+        self.shown.borrow_mut().values.push(span);
+    }
+
+    /// The name is one of a key that can be written, and so no secret.
+    pub(super) fn know(&self, key: &'static str) {
+        self.shown.borrow_mut().keys.insert(key);
+    }
+
+    /// Whether a message may repeat what is written there.
+    pub(super) fn shows(&self, span: &Range<usize>) -> bool {
+        self.shown.borrow().covers(span)
     }
 
     /// Takes out those that do not count after all.
@@ -106,18 +134,10 @@ impl Problems {
     }
 
     /// The report on a file of that name and text, in the order of its lines.
-    pub(super) fn into_report(self, file: String, text: &str) -> Report {
-        let mut bytes = text.as_bytes().to_vec();
-        for span in self.hidden.into_inner() {
-            if let Some(secret) = bytes.get_mut(span) {
-                secret
-                    .iter_mut()
-                    .filter(|byte| **byte != b'\n')
-                    .for_each(|byte| *byte = b'*');
-            }
-        }
-        let text = String::from_utf8(bytes).unwrap_or_default();
-        let mut problems = self.gathered.into_inner();
+    pub(super) fn into_report(self, file: &str, text: &str, table: &DeTable<'_>, syntax: Syntax) -> Report {
+        let text = mask(text, table, &self.shown.into_inner(), syntax);
+        let (file, mut problems) = (one_line(file), self.gathered.into_inner());
+        problems.iter_mut().for_each(Problem::escape);
         problems.sort_by_key(|problem| problem.span.as_ref().map(|span| (span.start, span.end)));
         problems.dedup();
         Report { file, text, problems }
@@ -128,9 +148,13 @@ impl Problems {
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     file: String,
-    /// The file's text without its secrets.
+    /// The file's text, masked; as long as the file.
     text: String,
     problems: Vec<Problem>,
+}
+
+fn one_line(text: &str) -> String {
+    printable::escape(text, |_| false).into_owned()
 }
 
 /// How a report looks.
@@ -156,13 +180,14 @@ impl Look {
 
 impl Report {
     /// A report on a file that is not even text.
-    pub(super) fn unreadable(file: String, what: String, instead: &str) -> Self {
-        let problem = Problem {
+    pub(super) fn unreadable(file: &str, what: String, instead: &str) -> Self {
+        let mut problem = Problem {
             span: None,
             ..Problem::error(0..0, "", what, instead)
         };
+        problem.escape();
         Self {
-            file,
+            file: one_line(file),
             text: String::new(),
             problems: vec![problem],
         }

@@ -8,12 +8,13 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
 
+use super::mask::Syntax;
 use super::problem::{Basis, Problem, Problems};
 
-/// Adds the parser's errors and takes out the problems that may only follow from them.
-pub(super) fn merge(problems: &Problems, text: &str, table: &Spanned<DeTable<'_>>, errors: &[Error]) {
+/// Adds the parser's errors and takes out the problems that may only follow from them. Hands back how far the tree can be believed.
+pub(super) fn merge(problems: &Problems, text: &str, table: &Spanned<DeTable<'_>>, errors: &[Error]) -> Syntax {
     if errors.is_empty() {
-        return;
+        return Syntax::Good;
     }
     let mut scalars = Vec::new();
     table
@@ -68,8 +69,9 @@ pub(super) fn merge(problems: &Problems, text: &str, table: &Spanned<DeTable<'_>
             continue;
         }
         (last_line, in_list) = (Some(line), about_list && fault.value.is_none());
-        problems.add(explain(text, fault));
+        problems.add(explain(problems, text, fault));
     }
+    guess.map_or(Syntax::BrokenValue, Syntax::GuessFrom)
 }
 
 /// One error of the parser.
@@ -94,7 +96,7 @@ enum Place {
 
 const DUPLICATE: &str = "duplicate key";
 
-fn explain(text: &str, fault: &Fault<'_>) -> Problem {
+fn explain(problems: &Problems, text: &str, fault: &Fault<'_>) -> Problem {
     let Fault { span, message, value } = fault;
     let problem = |span: &Range<usize>, what: String, instead: String| Problem::error(span.clone(), "", what, instead);
     let written = |span: &Range<usize>| text.get(span.clone()).unwrap_or_default();
@@ -103,12 +105,20 @@ fn explain(text: &str, fault: &Fault<'_>) -> Problem {
         return problem(span, what, "take one of them out, or join them".to_owned());
     }
     if let Some(value) = value.filter(|value| !written(&value.span).contains(['"', '\'', '\n'])) {
-        let written = written(&value.span);
-        return problem(
-            &value.span,
-            format!("`{written}` is no TOML value"),
-            format!("strings are in quotes: {written:?}"),
-        );
+        // What is under a key that nobody knows, or that holds a secret, is not repeated.
+        let (what, instead) = if problems.shows(&value.span) {
+            let written = written(&value.span);
+            (
+                format!("`{written}` is no TOML value"),
+                format!("strings are in quotes: {written:?}"),
+            )
+        } else {
+            (
+                "this is no TOML value".to_owned(),
+                "strings are in quotes: \"…\"".to_owned(),
+            )
+        };
+        return problem(&value.span, what, instead);
     }
     let instead = match *message {
         _ if message.contains("string") => "strings are in quotes, on one line: \"…\"",

@@ -11,6 +11,8 @@ use tracing::Level;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::fmt::format::FmtSpan;
 
+use crate::printable::LogWriter;
+
 /// What the configuration says of `[log]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
@@ -52,12 +54,17 @@ pub struct Log(#[expect(dead_code, reason = "held for its drop")] WorkerGuard);
 /// Starts the log, on standard error. Lines are written by a thread of their own: a slow terminal or pipe never holds a request
 /// up, and if it falls far behind, lines are lost rather than memory.
 pub fn start(settings: Settings) -> Log {
-    let (writer, guard): (NonBlocking, _) = tracing_appender::non_blocking(std::io::stderr());
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    // Lines are escaped by the thread that writes them.
+    let (writer, guard): (NonBlocking, _) = tracing_appender::non_blocking(LogWriter {
+        out: std::io::stderr(),
+        colours,
+    });
     let builder = tracing_subscriber::fmt()
         .with_max_level(settings.level)
         .with_span_events(FmtSpan::NONE)
         .with_target(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_ansi(colours)
         .with_writer(writer);
     // Only the first subscriber of a process counts; a second one is a test that shares its process.
     let _ = match settings.format {

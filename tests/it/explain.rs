@@ -83,7 +83,7 @@ fn a_good_token_passes_every_check_that_is_asked() {
         named(&told, "not asked"),
         ["header type", "lifetime", "issuer", "required claims", "password"]
     );
-    assert_eq!(named(&told, "passed").len(), 20, "{told}");
+    assert_eq!(named(&told, "passed").len(), 21, "{told}");
     let request = &told["request"];
     assert_eq!(
         (&request["route"], &request["forwarded"], &request["upstream"]),

@@ -50,6 +50,7 @@ mod oracle;
 mod outage;
 mod peers;
 mod policy;
+mod printable;
 mod problem;
 mod proxying;
 mod resting;

@@ -19,6 +19,7 @@ use tracing::{error, info};
 use super::{JwtFacts, JwtQuestion, LayoutProblem, Look, StoreError, TokenDigest, TokenFacts, UserKey};
 use crate::auth::generations::{Generations, Thing};
 use crate::auth::record::{Layout, TokenRecord, UserRecord};
+use crate::printable::without_values;
 
 /// How often the file is looked at: a revocation is in force everywhere well within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -81,7 +82,11 @@ impl Records {
         // Where it is broken and why, and not the line itself: that may be a password's digest or a key.
         let records: Self = toml::from_str(text).map_err(|error: toml::de::Error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+            format!(
+                "line {}: {}",
+                before.matches('\n').count() + 1,
+                without_values(error.message())
+            )
         })?;
         if records.layout.version != Layout::VERSION {
             return Err(format!(

@@ -8,6 +8,7 @@ use crate::auth::record::{TokenRecord, UserRecord};
 use crate::auth::store::TokenDigest;
 use crate::auth::store::admin::{Bundle, Revocation};
 use crate::identity::UserId;
+use crate::printable::without_values;
 
 /// Writes one record a line.
 pub(super) fn write(bundle: &Bundle, out: &mut dyn Write) -> io::Result<()> {
@@ -50,10 +51,10 @@ pub(super) fn read(mut line: Map<String, Value>, bundle: &mut Bundle) -> Result<
     if let Some(digest) = line.remove("token") {
         let digest = digest.as_str().and_then(TokenDigest::from_hex);
         let digest = digest.ok_or("`token` is not a digest of 64 lower-case hexadecimal digits")?;
-        let token: TokenRecord = serde_json::from_value(Value::Object(line)).map_err(|error| error.to_string())?;
+        let token: TokenRecord = serde_json::from_value(Value::Object(line)).map_err(|error| problem(&error))?;
         bundle.tokens.push((digest, token));
     } else if let Some(user) = line.remove("user") {
-        let user: UserRecord = serde_json::from_value(user).map_err(|error| error.to_string())?;
+        let user: UserRecord = serde_json::from_value(user).map_err(|error| problem(&error))?;
         bundle.users.push(user);
     } else if let Some(id) = line.get("revoked_user") {
         let id = UserId::new(id.as_str().unwrap_or_default()).map_err(|_| "`revoked_user` is no id")?;
@@ -70,6 +71,11 @@ pub(super) fn read(mut line: Map<String, Value>, bundle: &mut Bundle) -> Result<
         return Err("is neither an object of a Django dump nor a record of `token export`".to_owned());
     }
     Ok(())
+}
+
+/// What is wrong with a record, without what it holds.
+fn problem(error: &serde_json::Error) -> String {
+    without_values(&error.to_string()).into_owned()
 }
 
 #[cfg(test)]
@@ -114,6 +120,9 @@ mod tests {
             r#"{"token":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"}"#,
             r#"{"user":{"id":"1"}}"#,
             r#"{"user":"1"}"#,
+            r#"{"user":"canary"}"#,
+            r#"{"user":{"id":"1","active":"canary"}}"#,
+            r#"{"token":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","user":"1","created":"canary"}"#,
             r#"{"revoked_user":"","before":1}"#,
             r#"{"revoked_user":"1"}"#,
             r#"{"revoked_jti":"j","forget":"soon"}"#,

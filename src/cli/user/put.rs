@@ -11,6 +11,7 @@ use crate::auth::store::admin::{Admin, Bundle};
 use crate::cli::stores::StoreName;
 use crate::cli::{Failure, StoreContext, output, values};
 use crate::identity::{Text, UserId};
+use crate::printable::without_values;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -88,7 +89,7 @@ fn parse(file: &Path, text: &str) -> Result<Vec<UserRecord>, Failure> {
         .into_iter()
         .collect::<Result<Vec<UserRecord>, _>>();
     let failed = |problem: String| Failure::Failed(format!("{}: {problem}; nothing was written", file.display()));
-    let users = users.map_err(|error| failed(error.to_string()))?;
+    let users = users.map_err(|error| failed(without_values(&error.to_string()).into_owned()))?;
     let is_md5 = |text: &str| text.len() == 32 && text.bytes().all(|at| matches!(at, b'0'..=b'9' | b'A'..=b'F'));
     match users
         .iter()

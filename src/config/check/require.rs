@@ -50,7 +50,7 @@ fn membership(item: Item<'_>, example: &str) -> Membership {
 }
 
 fn claims(mut section: Section<'_>) -> Vec<(String, Value)> {
-    let wanted = |item: &Item<'_>| match item.value() {
+    let wanted = |item: &Item<'_>| match item.shown_value() {
         DeValue::Boolean(flag) => Some(Value::from(*flag)),
         DeValue::Integer(number) => {
             let value = i64::from_str_radix(number.as_str(), number.radix()).ok();

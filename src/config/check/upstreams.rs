@@ -360,8 +360,10 @@ fn secret_header<'c>(
     });
     let value = section.require("value", "value = { file = \"secret\" }");
     let value = value.and_then(|item| {
-        let text = item.full_text()?;
-        let value = HeaderValue::from_str(&text).ok().filter(|_| text.trim() == text);
+        let secret = item.secret_text()?;
+        let text = secret.expose().as_str();
+        let is_whole = !text.is_empty() && text.trim() == text;
+        let value = HeaderValue::from_str(text).ok().filter(|_| is_whole);
         if value.is_none() {
             item.refuse("is no value of a header", "write visible ASCII on one line");
         }

@@ -114,6 +114,7 @@ impl<'c> Section<'c> {
     /// Takes the value of a key that may be absent.
     pub(crate) fn take(&mut self, name: &'static str) -> Option<Item<'c>> {
         self.known.push(name);
+        self.context.problems.know(name);
         let at = self.left.iter().position(|entry| entry.name == name)?;
         Some(self.left.remove(at).item)
     }
@@ -250,6 +251,13 @@ impl<'c> Item<'c> {
 
     /// A list; `example` is one. Each element is an item of its own.
     pub(crate) fn list(&self, example: &str) -> Option<Vec<Item<'c>>> {
+        if !matches!(self.value, DeValue::Table(_) | DeValue::Array(_)) {
+            self.show();
+        }
+        self.elements(example)
+    }
+
+    fn elements(&self, example: &str) -> Option<Vec<Item<'c>>> {
         match self.value {
             DeValue::Array(elements) => Some(
                 elements
@@ -272,7 +280,15 @@ impl<'c> Item<'c> {
 
     /// A list with something in it.
     pub(crate) fn full_list(&self, example: &str) -> Option<Vec<Item<'c>>> {
-        let elements = self.list(example)?;
+        self.filled(self.list(example)?, example)
+    }
+
+    /// The same of tables that may hold secrets: what stands in place of them is not shown.
+    pub(crate) fn full_list_of_tables(&self, example: &str) -> Option<Vec<Item<'c>>> {
+        self.filled(self.elements(example)?, example)
+    }
+
+    fn filled(&self, elements: Vec<Item<'c>>, example: &str) -> Option<Vec<Item<'c>>> {
         if elements.is_empty() {
             self.refuse("the list is empty", format!("write `{example}`"));
             return None;
@@ -288,8 +304,14 @@ impl<'c> Item<'c> {
         }
     }
 
+    /// The value is no secret: an excerpt may show it. Values that nobody has read may be secrets under a misspelled key.
+    fn show(&self) {
+        self.context.problems.show(self.span());
+    }
+
     /// `true` or `false`.
     pub(crate) fn flag(&self) -> Option<bool> {
+        self.show();
         match self.value {
             DeValue::Boolean(flag) => Some(*flag),
             _ => {
@@ -301,11 +323,13 @@ impl<'c> Item<'c> {
 
     /// Whether `false` is written, which some keys take in place of a text.
     pub(crate) fn is_false(&self) -> bool {
+        self.show();
         matches!(self.value, DeValue::Boolean(false))
     }
 
     /// A whole number within bounds.
     pub(crate) fn count(&self, bounds: RangeInclusive<u64>) -> Option<u64> {
+        self.show();
         let instead = format!("write a whole number from {} to {}", bounds.start(), bounds.end());
         let DeValue::Integer(number) = self.value else {
             self.wrong_type("a whole number", &instead);
@@ -318,6 +342,14 @@ impl<'c> Item<'c> {
             self.refuse("the number is out of bounds", instead);
         }
         number
+    }
+
+    /// The same, of a value that is no secret.
+    pub(crate) fn shown_value(&self) -> &'c DeValue<'c> {
+        if !matches!(self.value, DeValue::Table(_) | DeValue::Array(_)) {
+            self.show();
+        }
+        self.value
     }
 
     /// The value as it is, for the few keys that take what they find.

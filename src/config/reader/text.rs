@@ -28,6 +28,13 @@ enum Source {
     File(PathBuf),
 }
 
+/// Whether an excerpt of the file may show a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exposure {
+    Shown,
+    Hidden,
+}
+
 /// What `{ env }` and `{ file }` want to be written like.
 const ELSEWHERE: &str = "write a string, `{ env = \"NAME\", default = \"…\" }` or `{ file = \"…\" }`";
 
@@ -39,7 +46,14 @@ impl<'c> Item<'c> {
 
     /// A string that stands for something: `expected` as in `a duration`, `instead` with an example.
     pub(crate) fn text_for(&self, expected: &str, instead: &str) -> Option<Text<'c>> {
-        let (bytes, source) = self.bytes_for(expected, instead)?;
+        if !matches!(self.value, DeValue::Table(_) | DeValue::Array(_)) {
+            self.show();
+        }
+        self.read_text(expected, instead, Exposure::Shown)
+    }
+
+    fn read_text(&self, expected: &str, instead: &str, exposure: Exposure) -> Option<Text<'c>> {
+        let (bytes, source) = self.bytes_for(expected, instead, exposure)?;
         let Ok(mut value) = String::from_utf8(bytes) else {
             self.refuse(format!("{} is not UTF-8", source.said()), instead);
             return None;
@@ -59,19 +73,20 @@ impl<'c> Item<'c> {
 
     /// A secret, byte for byte: nothing is cut.
     pub(crate) fn secret_bytes(&self) -> Option<Secret<Vec<u8>>> {
-        self.bytes_for("a secret", ELSEWHERE)
+        self.bytes_for("a secret", ELSEWHERE, Exposure::Hidden)
             .map(|(bytes, _)| Secret::new(bytes))
     }
 
     /// A secret that is text.
     pub(crate) fn secret_text(&self) -> Option<Secret<String>> {
-        self.text_for("a secret", ELSEWHERE).map(|text| Secret::new(text.value))
+        self.read_text("a secret", ELSEWHERE, Exposure::Hidden)
+            .map(|text| Secret::new(text.value))
     }
 
-    fn bytes_for(&self, expected: &str, instead: &str) -> Option<(Vec<u8>, Source)> {
+    fn bytes_for(&self, expected: &str, instead: &str, exposure: Exposure) -> Option<(Vec<u8>, Source)> {
         match self.value {
             DeValue::String(text) => Some((text.as_bytes().to_vec(), Source::Written)),
-            DeValue::Table(_) => self.elsewhere(),
+            DeValue::Table(_) => self.elsewhere(exposure),
             _ => {
                 self.wrong_type(expected, instead);
                 None
@@ -79,28 +94,34 @@ impl<'c> Item<'c> {
         }
     }
 
-    fn elsewhere(&self) -> Option<(Vec<u8>, Source)> {
+    fn elsewhere(&self, exposure: Exposure) -> Option<(Vec<u8>, Source)> {
         let mut section = self.clone().section(&[])?;
         let (env, file, default) = (section.take("env"), section.take("file"), section.take("default"));
         if let (None, Some(default)) = (&env, &default) {
             default.refuse("a default without `env`", "write `{ env = \"NAME\", default = \"…\" }`");
         }
-        let default = default.map(|default| default.written());
+        let default = default.map(|default| default.written(exposure));
         match (env, file) {
             (Some(env), None) => {
-                let name = env.written()?;
+                let name = env.written(Exposure::Hidden)?;
+                // A secret that was written here by mistake is not repeated.
+                let is_name = is_variable(&name);
+                if is_name {
+                    env.show();
+                }
                 match (env::var_os(&name), default) {
                     (Some(value), _) => Some((value.as_bytes().to_vec(), Source::Env(name))),
                     (None, Some(default)) => Some((default?.into_bytes(), Source::Written)),
                     (None, None) => {
                         let instead = "set it, or write `{ env = \"NAME\", default = \"…\" }`";
-                        env.refuse(format!("the environment variable {name} is not set"), instead);
+                        let which = if is_name { name.as_str() } else { "that `env` names" };
+                        env.refuse(format!("the environment variable {which} is not set"), instead);
                         None
                     }
                 }
             }
             (None, Some(file)) => {
-                let path = self.context.folder.join(file.written()?);
+                let path = self.context.folder.join(file.written(Exposure::Shown)?);
                 match fs::read(&path) {
                     Ok(bytes) => Some((bytes, Source::File(path))),
                     Err(error) => {
@@ -125,7 +146,10 @@ impl<'c> Item<'c> {
     }
 
     /// A string that says where another one is to be found, so it stands in the file itself.
-    fn written(&self) -> Option<String> {
+    fn written(&self, exposure: Exposure) -> Option<String> {
+        if exposure == Exposure::Shown {
+            self.show();
+        }
         match self.value {
             DeValue::String(text) => Some(text.to_string()),
             _ => {
@@ -197,6 +221,12 @@ impl<'c> Text<'c> {
     pub(crate) fn beside(&self, path: &str) -> PathBuf {
         self.item.context.folder.join(path)
     }
+}
+
+/// Whether it looks like the name of an environment variable, and so not like a secret.
+fn is_variable(name: &str) -> bool {
+    let is_of_names = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    !name.is_empty() && name.bytes().all(is_of_names)
 }
 
 impl Source {

@@ -266,3 +266,83 @@ fn strings_come_from_elsewhere_and_are_not_shown() {
         assert!(!error.to_string().contains("canary"), "{error}");
     }
 }
+
+#[test]
+fn a_value_is_shown_only_where_its_key_is_known_and_no_secret() {
+    let store = |lines: &str| with("kind = \"redis\"\n", &format!("kind = \"redis\"\n{lines}\n"));
+    for text in [
+        // Without quotes, misspelled, both; in a comment; under another table; of another type.
+        store("password = canary"),
+        store("password = canary hunter"),
+        store("pasword = \"canary\""),
+        store("pasword = canary"),
+        store("pasword = \"x\" # it was canary"),
+        store("pasword = { env = \"X\", default = \"canary\" }"),
+        store("password = [\"canary\"]"),
+        store("password = { enw = \"canary\" }"),
+        store("password = { env = \"canary-of-mine\" }"),
+        store("password = \"canary"),
+        store("password = \"\"\"\ncanary\nkind = 5"),
+        store("password = 'canary\ncanary'"),
+        store("password \"canary\""),
+        store("password: canary"),
+        store("canary"),
+        store("canary = = 5"),
+        store("kind = \"\"\"redis\npassword = \"canary\""),
+        store("timeout = { canary = \"canary\", \"canary"),
+        jwt("secret = \"canary\""),
+        jwt("secret = 0xcanary"),
+        jwt("keys = \"canary\""),
+        jwt("keys = [\"canary\"]"),
+        jwt("keys = [{ algorithm = \"HS256\", secrett = \"canary\" }]"),
+        jwt("keys = [{ algorithm = \"HS256\", secret = canary }]"),
+        jwt("keys = [{ algorithm = \"HS256\", secret = \"canary\" "),
+        with(":8000\"]\n", ":8000\"]\nsecret_header = \"canary\"\n"),
+        with(
+            ":8000\"]\n",
+            ":8000\"]\nsecret_header = { name = \"X-A\", value = canary }\n",
+        ),
+        with(
+            ":8000\"]\n",
+            ":8000\"]\nsecret_header = { name = \"X-A\", vale = \"canary\" }\n",
+        ),
+        with(
+            ":8000\"]\n",
+            ":8000\"]\nsecret_header = { name = \"X-A\", value = \"canary\\u0001\" }\n",
+        ),
+        and("[log]\nlevel = \"info\"\npassword = \"canary\"\n"),
+        and("[log]\nlevel = \"info\" password = \"canary\"\n"),
+        and("[stoers.redis]\npassword = \"canary\"\n"),
+    ] {
+        let Err(error) = read(&text) else {
+            panic!("it was taken:\n{text}")
+        };
+        let shown = error
+            .to_string()
+            .replace("`canary`", "")
+            .replace("canary:", "")
+            .replace("[canary", "");
+        let key_is_canary = text.contains("canary = = 5") || text.contains("{ canary = ");
+        assert!(key_is_canary || !shown.contains("canary"), "{text}\n{error}");
+    }
+    // What helps is still there.
+    for (text, words) in [
+        (store("timeout = 250ms"), "timeout = 250ms"),
+        (store("timeout = \"250\""), "timeout = \"250\""),
+        (store("username = 5"), "username = 5"),
+        (store("pasword = \"canary\""), "pasword = \"******\""),
+        (store("password = canary"), "password = ******"),
+        (with("[upstreams.app]", "[upstreams.app"), "[upstreams.***"),
+        (
+            with("\"redis://127.0.0.1:6379/0\"", "\"redis://a:b@[\""),
+            "\"redis://a:*@[\"",
+        ),
+        (store("timeout = \"\u{9b}2J\u{202e}\""), "timeout = \"??2J???\""),
+    ] {
+        let Err(error) = read(&text) else {
+            panic!("it was taken:\n{text}")
+        };
+        assert!(error.to_string().contains(words), "{words}\n{error}");
+        assert!(!error.to_string().contains(['\u{9b}', '\u{202e}']), "{error}");
+    }
+}
