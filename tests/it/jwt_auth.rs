@@ -411,6 +411,59 @@ fn a_key_for_another_use_is_refused_when_it_is_loaded() {
     );
 }
 
+#[test]
+fn a_key_set_with_bad_keys_serves_with_the_good_ones_and_names_each_bad_one() {
+    let upstream = RecordingUpstream::start();
+    let signer = Signer::new(Algorithm::RS256).kid("good");
+    let mut private = Signer::new(Algorithm::ES256).jwk;
+    private["kid"] = json!("private");
+    private["d"] = json!("AQAB");
+    let mut nameless = Signer::new(Algorithm::RS256).jwk;
+    nameless.as_object_mut().unwrap().remove("kid");
+    let mut base64 = nameless.clone();
+    base64["n"] = json!(format!("{}+/==", base64["n"].as_str().unwrap()));
+    base64["kid"] = json!("base64");
+    let mut good = signer.jwk.clone();
+    good["kid"] = json!("good");
+    let set = json!({ "keys": [
+        { "kty": "RSA", "kid": "no-n", "e": "AQAB" }, base64, { "kty": "RSA", "kid": "short", "n": "AQAB", "e": "AQAB" },
+        { "kty": "later", "kid": "type" }, { "kty": "EC", "crv": "P-192", "kid": "curve" }, private,
+        { "kty": "oct", "kid": "secret", "k": "c2VjcmV0" }, nameless, { "kty": "RSA", "kid": "cipher", "use": "enc" }, good,
+    ] });
+    let config = config()
+        .file("jwks.json", set.to_string())
+        .jwt("jwks = { file = \"jwks.json\" }")
+        .jwt("algorithms = [\"RS256\", \"ES256\"]")
+        .jwt("users = \"none\"")
+        .app(&upstream)
+        .route("/api/*", "authenticate = [\"jwt\"]");
+    let gate = Gate::start(&config);
+    assert_eq!(status(&gate, &signer.access()), 200);
+    let at_start = gate.log();
+    let ended = crate::harness::program::authgate(gate.folder.path(), &["check"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    for words in [
+        "no-n",
+        "base64",
+        "short",
+        "type",
+        "curve",
+        "private",
+        "secret",
+        "thumbprint",
+    ] {
+        assert!(ended.err.contains(words), "{words}: {}", ended.err);
+        assert!(at_start.contains(words), "{words}: {at_start}");
+    }
+    assert!(!ended.err.contains("cipher"), "{}", ended.err);
+    // Without its one good key it is no set.
+    let mut bad = set;
+    bad["keys"].as_array_mut().unwrap().pop();
+    std::fs::write(gate.folder.path().join("jwks.json"), bad.to_string()).unwrap();
+    let ended = crate::harness::program::authgate(gate.folder.path(), &["check"]);
+    assert_eq!(ended.code, 2, "{ended:?}");
+}
+
 fn with_store(redis: &Redis, upstream: &RecordingUpstream, signer: &Signer) -> Config {
     with_keys(upstream, &[signer])
         .redis(redis)

@@ -2,10 +2,8 @@
 
 use std::fs;
 
-use serde_json::Value;
-
 use crate::auth::jwt::KeySet;
-use crate::auth::jwt::keys::{Algorithm, VerificationKey};
+use crate::auth::jwt::keys::{Algorithm, JwkSet, VerificationKey};
 use crate::config::reader::{Item, Section};
 
 const EXAMPLE: &str = "keys = [{ algorithm = \"RS256\", file = \"jwt.pub.pem\" }]";
@@ -18,7 +16,7 @@ pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
     let algorithms = algorithms_item.as_ref().and_then(algorithms);
     match (section.take("keys"), section.take("jwks")) {
         (Some(keys), None) => {
-            let list = keys.full_list(EXAMPLE)?;
+            let list = keys.full_list_of_tables(EXAMPLE)?;
             let keys = list
                 .iter()
                 .filter_map(|item| key(item, algorithms.as_deref()))
@@ -187,8 +185,8 @@ fn jwks(item: &Item<'_>, algorithms: Option<&[Algorithm]>) -> Option<Vec<Verific
             );
         }
     };
-    let keys = match VerificationKey::from_jwks(&text, algorithms?) {
-        Ok(keys) => keys,
+    let set = match JwkSet::parse(&text, algorithms?) {
+        Ok(set) => set,
         Err(error) => {
             return refuse(
                 error.to_string(),
@@ -196,43 +194,31 @@ fn jwks(item: &Item<'_>, algorithms: Option<&[Algorithm]>) -> Option<Vec<Verific
             );
         }
     };
-    if keys.is_empty() {
+    if set.keys.is_empty() {
         return refuse(
-            why_none(&text),
-            "a key is used if its `use` is \"sig\" or absent, and its `alg` is among `algorithms` or absent",
+            set.why_none(),
+            "a key is used if it is a public key, its `use` is \"sig\" or absent, and its `alg` is among `algorithms` or absent",
         );
     }
-    if keys.iter().all(|key| key.kid().is_none()) {
+    let (named, nameless): (Vec<_>, Vec<_>) = set.keys.into_iter().partition(|key| key.kid().is_some());
+    if named.is_empty() {
         return refuse(
             "no key has a `kid`, and in a set nothing else chooses".to_owned(),
             "give each key a `kid`, or write it under `keys`",
         );
     }
-    Some(keys)
-}
-
-/// Why a set holds no key for us, key by key.
-fn why_none(text: &[u8]) -> String {
-    let set: Value = serde_json::from_slice(text).unwrap_or_default();
-    let Some(keys) = set["keys"].as_array().filter(|keys| !keys.is_empty()) else {
-        return "the set is empty".to_owned();
+    let warn = |problem: String| {
+        let instead = "mend it in the set, or take it out; the other keys are used";
+        file_item.warn(format!("{}: a key is left out: {problem}", file.display()), instead);
     };
-    let reason = |key: &Value| {
-        let verifies = |ops: &Vec<Value>| ops.iter().any(|op| op == "verify");
-        if let Some(usage) = key["use"].as_str().filter(|usage| *usage != "sig") {
-            format!("is for {usage:?} (`use`), not for signatures")
-        } else if key["key_ops"].as_array().is_some_and(|ops| !verifies(ops)) {
-            "is not for verifying (`key_ops`)".to_owned()
-        } else if let Some(alg) = key["alg"].as_str() {
-            format!("is for {alg}, which is not among `algorithms` or not for its type")
-        } else {
-            format!("is of type {} and suits none of `algorithms`", key["kty"])
-        }
-    };
-    let reasons: Vec<String> = keys
-        .iter()
-        .enumerate()
-        .map(|(at, key)| format!("keys[{at}] {}", reason(key)))
-        .collect();
-    format!("no key can be used: {}", reasons.join("; "))
+    for left_out in &set.left_out {
+        warn(left_out.to_string());
+    }
+    for key in nameless {
+        let (id, algorithm) = (key.id(), key.algorithm().name());
+        warn(format!(
+            "the {algorithm} key with the thumbprint {id} has no `kid`, and in a set nothing else chooses"
+        ));
+    }
+    Some(named)
 }

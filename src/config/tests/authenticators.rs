@@ -82,9 +82,9 @@ fn jwt_authenticators_are_whole() {
     let folder = tempfile::tempdir().expect("a folder");
     let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
     for (members, words) in [
-        (r#""use":"enc""#, "keys[0] is for \"enc\""),
-        (r#""key_ops":["sign"]"#, "keys[0] is not for verifying"),
-        (r#""alg":"ES256""#, "keys[0] is for ES256"),
+        (r#""use":"enc""#, "keys[0]: for \"enc\""),
+        (r#""key_ops":["sign"]"#, "keys[0]: not for verifying"),
+        (r#""alg":"ES256""#, "keys[0]: for \"ES256\", which is not among"),
         (r#""x5t":"y""#, "no key has a `kid`"),
     ] {
         let set = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}",{members}}}]}}"#);
@@ -181,5 +181,30 @@ fn what_is_only_odd_is_a_warning() {
             problems[0].severity == Severity::Warning && problems[0].what.contains(words),
             "{words}: {problems:?}"
         );
+    }
+}
+
+#[test]
+fn a_public_key_is_no_secret_of_hmac() {
+    let pem = include_str!("../../../certs-example/jwt-es256.pub.pem");
+    for text in [
+        with(
+            "secret = \"a secret of a good many bytes, forty\"",
+            "secret = { file = \"jwt-es256.pub.pem\" }",
+        ),
+        with(
+            "\"a secret of a good many bytes, forty\"",
+            &format!("\"{}\"", pem.replace('\n', "\\n")),
+        ),
+        with(
+            "a secret of a good many bytes, forty",
+            "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQC7 me",
+        ),
+        with(
+            "\"a secret of a good many bytes, forty\"",
+            r#"'{"kty":"RSA","n":"AQAB","e":"AQAB"}'"#,
+        ),
+    ] {
+        check(&text, &[&["keys[0].secret", "key confusion", "gateway.toml:"]]);
     }
 }

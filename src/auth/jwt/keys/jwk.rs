@@ -3,14 +3,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::{Curve, KeyError, Material, key_error};
 use crate::secret::Secret;
-
-#[derive(Deserialize)]
-pub(super) struct JwkSet {
-    pub(super) keys: Vec<serde_json::Value>,
-}
 
 #[derive(Deserialize)]
 pub(super) struct Jwk {
@@ -26,20 +22,29 @@ pub(super) struct Jwk {
     x: Option<String>,
     y: Option<String>,
     k: Option<String>,
+    d: Option<IgnoredAny>,
 }
 
 impl Jwk {
-    /// RFC 7517, sections 4.2 and 4.3.
-    pub(super) fn is_for_verifying(&self) -> bool {
-        self.usage.as_deref().is_none_or(|usage| usage == "sig")
-            && self
-                .key_ops
-                .as_ref()
-                .is_none_or(|ops| ops.iter().any(|op| op == "verify"))
+    /// What it is for, if not for verifying signatures (RFC 7517, sections 4.2 and 4.3).
+    pub(super) fn other_purpose(&self) -> Option<String> {
+        let is_verify = |ops: &Vec<String>| ops.iter().any(|op| op == "verify");
+        if let Some(usage) = self.usage.as_deref().filter(|usage| *usage != "sig") {
+            Some(format!("for {} (`use`), not for signatures", brief(usage)))
+        } else if self.key_ops.as_ref().is_some_and(|ops| !is_verify(ops)) {
+            Some("not for verifying (`key_ops`)".to_owned())
+        } else {
+            None
+        }
     }
 
-    /// `None`: of a type or on a curve that is not known here.
-    pub(super) fn material(&self) -> Option<Result<Material, KeyError>> {
+    /// Whether it holds the private half (RFC 7518, sections 6.2.2 and 6.3.2; RFC 8037, section 2).
+    pub(super) fn is_private(&self) -> bool {
+        self.d.is_some()
+    }
+
+    /// What kind of key it is.
+    pub(super) fn material(&self) -> Result<Material, KeyError> {
         let member = |name: &str, value: &Option<String>| match value {
             None => key_error(format!("member `{name}` is missing")),
             Some(text) => URL_SAFE_NO_PAD
@@ -57,18 +62,34 @@ impl Jwk {
             other => other,
         };
         match (self.kty.as_str(), self.crv.as_deref()) {
-            ("oct", _) => Some(member("k", &self.k).map(|k| Material::Oct(Secret::new(k)))),
-            ("RSA", _) => Some(number("n", &self.n).and_then(|n| number("e", &self.e).map(|e| Material::Rsa { n, e }))),
-            ("EC", Some(crv)) => Curve::from_name(crv).map(|curve| {
-                let x = sized("x", &self.x, curve.coordinate_bytes())?;
-                Ok(Material::Ec {
-                    curve,
-                    x,
-                    y: sized("y", &self.y, curve.coordinate_bytes())?,
-                })
+            ("oct", _) => member("k", &self.k).map(|k| Material::Oct(Secret::new(k))),
+            ("RSA", _) => Ok(Material::Rsa {
+                n: number("n", &self.n)?,
+                e: number("e", &self.e)?,
             }),
-            ("OKP", Some("Ed25519")) => Some(sized("x", &self.x, 32).map(|x| Material::Ed25519 { x })),
-            _ => None,
+            ("EC", Some(crv)) => match Curve::from_name(crv) {
+                Some(curve) => Ok(Material::Ec {
+                    curve,
+                    x: sized("x", &self.x, curve.coordinate_bytes())?,
+                    y: sized("y", &self.y, curve.coordinate_bytes())?,
+                }),
+                None => key_error(format!("its curve {} is none of P-256, P-384, P-521", brief(crv))),
+            },
+            ("OKP", Some("Ed25519")) => Ok(Material::Ed25519 {
+                x: sized("x", &self.x, 32)?,
+            }),
+            ("OKP", Some(crv)) => key_error(format!("its curve {} is not Ed25519", brief(crv))),
+            ("EC" | "OKP", None) => key_error("member `crv` is missing"),
+            (kty, _) => key_error(format!("its type {} is none of RSA, EC, OKP and oct", brief(kty))),
         }
+    }
+}
+
+/// A text of the set in quotes, cut where it is long.
+pub(super) fn brief(text: &str) -> String {
+    const MOST: usize = 64;
+    match text.char_indices().nth(MOST) {
+        None => format!("{text:?}"),
+        Some((at, _)) => format!("{:?}…", &text[..at]),
     }
 }

@@ -4,6 +4,7 @@
 //! can only fail to name what the key is for. All forms of keys (PEM, JWK, secrets) end in [`VerificationKey`].
 
 mod jwk;
+mod set;
 
 use std::fmt;
 
@@ -15,7 +16,7 @@ use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
-use self::jwk::{Jwk, JwkSet};
+pub use self::set::{JwkSet, LeftOut};
 use crate::secret::Secret;
 
 /// The signature algorithms of RFC 7518, section 3.1, and RFC 8037.
@@ -94,6 +95,14 @@ impl Algorithm {
             Self::ES384 => Family::Ec(Curve::P384),
             Self::ES512 => Family::Ec(Curve::P521),
             Self::EdDSA => Family::Ed25519,
+        }
+    }
+
+    /// How long its hash is, for the algorithms whose keys must not be shorter (RFC 7518, section 3.2).
+    fn hash_bytes(self) -> Option<usize> {
+        match self.family() {
+            Family::Hmac(hash) => Some(hash.digest_algorithm().output_len()),
+            Family::Rsa(_) | Family::Ec(_) | Family::Ed25519 => None,
         }
     }
 
@@ -242,54 +251,6 @@ impl VerificationKey {
         };
         Material::from_spki(&der)?.into_key(algorithm, kid)
     }
-
-    /// A JWK Set (RFC 7517, section 5): its keys for signatures, each once for every one of `algorithms` that it can be used with.
-    ///
-    /// What the set says of encryption keys, of other key types and of other algorithms is passed over, as section 5 asks.
-    ///
-    /// # Errors
-    /// The text is no JWK Set, or a key that is meant for us is broken.
-    pub fn from_jwks(text: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Self>, KeyError> {
-        let set: JwkSet = serde_json::from_slice(text).map_err(|error| KeyError(format!("not a JWK Set: {error}")))?;
-        let mut keys = Vec::new();
-        for (at, jwk) in set.keys.into_iter().enumerate() {
-            let Ok(jwk) = serde_json::from_value::<Jwk>(jwk) else {
-                continue;
-            };
-            if !jwk.is_for_verifying() {
-                continue;
-            }
-            let Some(material) = jwk.material() else { continue };
-            let material = material.map_err(|error| KeyError(format!("keys[{at}]: {error}")))?;
-            let wanted = |algorithm: &&Algorithm| jwk.alg.as_deref().is_none_or(|alg| alg == algorithm.name());
-            for algorithm in algorithms
-                .iter()
-                .filter(wanted)
-                .filter(|algorithm| material.suits(**algorithm))
-            {
-                if let (Material::Oct(secret), Family::Hmac(hash)) = (&material, algorithm.family())
-                    && secret.expose().len() < hash.digest_algorithm().output_len()
-                {
-                    let name = algorithm.name();
-                    if jwk.alg.is_none() {
-                        continue;
-                    }
-                    return key_error(format!(
-                        "keys[{at}]: the secret is too short for {name} (RFC 7518, section 3.2)"
-                    ));
-                }
-                let key = material.clone().into_key(*algorithm, jwk.kid.as_deref());
-                keys.push(key.map_err(|error| KeyError(format!("keys[{at}]: {error}")))?);
-            }
-        }
-        let secrets = keys.iter().filter(|key: &&Self| key.algorithm.is_hmac()).count();
-        if secrets > 0 && secrets < keys.len() {
-            return key_error(
-                "the set mixes shared secrets with public keys; whoever publishes it publishes the secrets",
-            );
-        }
-        Ok(keys)
-    }
 }
 
 /// What a key is, before it is bound to an algorithm.
@@ -373,6 +334,12 @@ impl Material {
                 if secret.expose().is_empty() {
                     return key_error("the secret is empty");
                 }
+                if let Some(what) = is_key_text(secret.expose()) {
+                    return key_error(format!(
+                        "the secret is {what}: tokens could be signed with what is public, under {} (key confusion)",
+                        algorithm.name()
+                    ));
+                }
                 Verifier::Hmac(Box::new(hmac::Key::new(hash, secret.expose())))
             }
             (Self::Rsa { n, e }, Family::Rsa(parameters)) => {
@@ -439,13 +406,34 @@ impl Material {
     }
 }
 
+/// What a secret is that is no secret: PyJWT refuses PEM and SSH keys too (CVE-2017-11424, CVE-2022-29217).
+fn is_key_text(secret: &[u8]) -> Option<&'static str> {
+    let text = secret.trim_ascii_start();
+    let is_ssh = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"]
+        .iter()
+        .any(|begin| text.starts_with(begin.as_bytes()));
+    if text.starts_with(b"-----BEGIN ") {
+        Some("a key in PEM")
+    } else if is_ssh {
+        Some("a public key of SSH")
+    } else if SubjectPublicKeyInfoRef::try_from(secret).is_ok() {
+        Some("a public key in DER")
+    } else if text.starts_with(b"{") && memchr::memmem::find(text, b"\"kty\"").is_some() {
+        Some("a JWK")
+    } else {
+        None
+    }
+}
+
 /// What a PEM text holds instead of a public key, and what to do about it.
 fn no_public_key(pem: &[u8]) -> String {
     let text = String::from_utf8_lossy(pem);
+    // A label as RFC 7468, section 3, writes it; anything else is a text that is not repeated.
     let label = text
         .split("-----BEGIN ")
         .nth(1)
-        .and_then(|rest| rest.split("-----").next());
+        .and_then(|rest| rest.split("-----").next())
+        .filter(|label| label.len() <= 40 && label.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b' '));
     match label {
         None => "there is no PEM in it; a public key starts with -----BEGIN PUBLIC KEY-----".to_owned(),
         Some(label) if label.ends_with("PRIVATE KEY") => {
@@ -466,71 +454,6 @@ fn no_public_key(pem: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// RFC 7638, section 3.1, and RFC 8037, appendix A.3, with their thumbprints.
-    #[test]
-    fn thumbprints_are_those_of_the_rfcs() {
-        let rsa = r#"{"keys":[{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB","alg":"RS256"}]}"#;
-        let keys = VerificationKey::from_jwks(rsa.as_bytes(), &Algorithm::ALL).expect("a good set");
-        assert_eq!(
-            keys.iter().map(VerificationKey::id).collect::<Vec<_>>(),
-            ["NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"]
-        );
-        let ed = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
-        let keys = VerificationKey::from_jwks(ed.as_bytes(), &Algorithm::ALL).expect("a good set");
-        assert_eq!(keys[0].id(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
-    }
-
-    #[test]
-    fn a_set_gives_only_what_it_may_be_used_for() {
-        let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
-        for (members, expected) in [
-            (r#""use":"sig""#, 1),
-            (r#""use":"enc""#, 0),
-            (r#""key_ops":["verify"]"#, 1),
-            (r#""key_ops":["sign"]"#, 0),
-            (r#""alg":"EdDSA""#, 1),
-            (r#""alg":"ES256""#, 0),
-        ] {
-            let set =
-                format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}",{members}}},{{"kty":"later"}},5]}}"#);
-            let keys =
-                VerificationKey::from_jwks(set.as_bytes(), &[Algorithm::EdDSA, Algorithm::ES256]).expect("a good set");
-            assert_eq!(keys.len(), expected, "{members}");
-        }
-        let oct = r#"{"keys":[{"kty":"oct","k":"c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"}]}"#;
-        let keys = VerificationKey::from_jwks(oct.as_bytes(), &[Algorithm::HS256, Algorithm::HS512, Algorithm::RS256]);
-        assert_eq!(keys.expect("a good set").len(), 2);
-    }
-
-    #[test]
-    fn broken_keys_are_errors_that_name_them() {
-        for (set, words) in [
-            ("[]", "not a JWK Set"),
-            (
-                r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]}"#,
-                "keys[0]: member `x` is not of 32 bytes",
-            ),
-            (
-                r#"{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}]}"#,
-                "not of 32 bytes",
-            ),
-            (
-                r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}"#,
-                "the RSA key has 17 bits",
-            ),
-            (r#"{"keys":[{"kty":"RSA","n":"!","e":"AQAB"}]}"#, "not base64url"),
-            (
-                r#"{"keys":[{"kty":"oct","alg":"HS256","k":"c2VjcmV0"}]}"#,
-                "too short for HS256",
-            ),
-        ] {
-            let error = VerificationKey::from_jwks(set.as_bytes(), &Algorithm::ALL)
-                .expect_err(set)
-                .to_string();
-            assert!(error.contains(words), "{set}: {error}");
-        }
-    }
 
     #[test]
     fn other_pem_is_named_with_the_way_out() {

@@ -1,0 +1,289 @@
+//! A JWK Set (RFC 7517, section 5). Its keys are read one by one: one that cannot be used does not spoil the others.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use super::jwk::{Jwk, brief};
+use super::{Algorithm, KeyError, Material, VerificationKey};
+use crate::printable::without_values;
+
+/// What a set gives.
+#[derive(Debug, Default)]
+pub struct JwkSet {
+    /// The keys that can be used, each once for every algorithm that it is for.
+    pub keys: Vec<VerificationKey>,
+    /// Keys that look meant for us and cannot be used: the operator should know of each.
+    pub left_out: Vec<LeftOut>,
+    /// Keys for another purpose: encryption, signing, other algorithms. They are no fault of the set.
+    pub passed_over: Vec<LeftOut>,
+}
+
+/// A key of a set that is not used, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    at: usize,
+    kid: Option<String>,
+    why: String,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "keys[{}]", self.at)?;
+        if let Some(kid) = &self.kid {
+            write!(f, " (kid {})", brief(kid))?;
+        }
+        write!(f, ": {}", self.why)
+    }
+}
+
+#[derive(Deserialize)]
+struct Written {
+    keys: Vec<serde_json::Value>,
+}
+
+/// Why a key gives nothing.
+enum Unused {
+    Fault(String),
+    OtherPurpose(String),
+}
+
+impl From<KeyError> for Unused {
+    fn from(error: KeyError) -> Self {
+        Self::Fault(error.to_string())
+    }
+}
+
+fn fault<T>(why: &str) -> Result<T, Unused> {
+    Err(Unused::Fault(why.to_owned()))
+}
+
+impl JwkSet {
+    /// Reads a set for use with these algorithms.
+    ///
+    /// # Errors
+    /// The text is no JWK Set.
+    pub fn parse(text: &[u8], algorithms: &[Algorithm]) -> Result<Self, KeyError> {
+        let written: Written = serde_json::from_slice(text)
+            .map_err(|error| KeyError(format!("not a JWK Set: {}", without_values(&error.to_string()))))?;
+        let mut set = Self::default();
+        let mut secrets = Vec::new();
+        for (at, value) in written.keys.iter().enumerate() {
+            let kid = value["kid"].as_str().map(str::to_owned);
+            let not_used = |why| LeftOut { at, kid, why };
+            match Jwk::deserialize(value)
+                .map_err(|error| Unused::Fault(format!("no JWK: {}", without_values(&error.to_string()))))
+                .and_then(|jwk| bind(&jwk, algorithms))
+            {
+                Ok(keys) if keys.iter().any(|key| key.algorithm.is_hmac()) => {
+                    let why = "a shared secret among public keys: everybody who reads the set could sign tokens";
+                    secrets.push((keys, not_used(why.to_owned())));
+                }
+                Ok(keys) => set.keys.extend(keys),
+                Err(Unused::Fault(why)) => set.left_out.push(not_used(why)),
+                Err(Unused::OtherPurpose(why)) => set.passed_over.push(not_used(why)),
+            }
+        }
+        // A set of secrets alone is a file between two programs. Beside public keys it is a set that is published.
+        let is_published = !set.keys.is_empty();
+        for (keys, left_out) in secrets {
+            if is_published {
+                set.left_out.push(left_out);
+            } else {
+                set.keys.extend(keys);
+            }
+        }
+        set.left_out.sort_by_key(|key| key.at);
+        Ok(set)
+    }
+
+    /// Why the set has no key for us, key by key.
+    pub fn why_none(&self) -> String {
+        let mut all: Vec<&LeftOut> = self.left_out.iter().chain(&self.passed_over).collect();
+        all.sort_by_key(|key| key.at);
+        if all.is_empty() {
+            return "the set is empty".to_owned();
+        }
+        let reasons: Vec<String> = all.iter().map(ToString::to_string).collect();
+        format!("no key can be used: {}", reasons.join("; "))
+    }
+}
+
+/// One key, once for each of `algorithms` that it is for.
+fn bind(jwk: &Jwk, algorithms: &[Algorithm]) -> Result<Vec<VerificationKey>, Unused> {
+    if let Some(purpose) = jwk.other_purpose() {
+        return Err(Unused::OtherPurpose(purpose));
+    }
+    let is_wanted = |algorithm: &Algorithm| jwk.alg.as_deref().is_none_or(|alg| alg == algorithm.name());
+    let wanted: Vec<Algorithm> = algorithms.iter().copied().filter(is_wanted).collect();
+    if let (Some(alg), true) = (&jwk.alg, wanted.is_empty()) {
+        return Err(Unused::OtherPurpose(format!(
+            "for {}, which is not among `algorithms`",
+            brief(alg)
+        )));
+    }
+    let material = jwk.material()?;
+    if jwk.is_private() && !matches!(material, Material::Oct(_)) {
+        return fault("a private key, which a gateway must not have; write its public members alone");
+    }
+    let mut suited: Vec<Algorithm> = wanted
+        .into_iter()
+        .filter(|algorithm| material.suits(*algorithm))
+        .collect();
+    if suited.is_empty() {
+        let why = format!("{}, which suits none of `algorithms`", material.kind());
+        return Err(match material {
+            Material::Oct(_) => Unused::Fault(why),
+            Material::Rsa { .. } | Material::Ec { .. } | Material::Ed25519 { .. } => Unused::OtherPurpose(why),
+        });
+    }
+    if let Material::Oct(secret) = &material {
+        let bytes = secret.expose().len();
+        suited.retain(|algorithm| algorithm.hash_bytes().is_none_or(|least| bytes >= least));
+        if suited.is_empty() {
+            return Err(Unused::Fault(format!(
+                "the secret has {bytes} bytes, too few for its algorithm (RFC 7518, section 3.2)"
+            )));
+        }
+    }
+    suited
+        .into_iter()
+        .map(|algorithm| Ok(material.clone().into_key(algorithm, jwk.kid.as_deref())?))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::*;
+
+    const RSA: &str = r#""kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB""#;
+    const ED25519: &str = r#""kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo""#;
+    const SECRET: &str = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0";
+
+    fn parse(keys: &[&str]) -> JwkSet {
+        let keys: Vec<String> = keys.iter().map(|key| format!("{{{key}}}")).collect();
+        let set = format!(r#"{{"keys":[{}]}}"#, keys.join(","));
+        JwkSet::parse(set.as_bytes(), &Algorithm::ALL).expect("a set")
+    }
+
+    /// RFC 7638, section 3.1, and RFC 8037, appendix A.3, with their thumbprints.
+    #[test]
+    fn thumbprints_are_those_of_the_rfcs() {
+        let keys = parse(&[&format!(r#"{RSA},"alg":"RS256""#), ED25519]).keys;
+        let ids: Vec<&str> = keys.iter().map(VerificationKey::id).collect();
+        assert_eq!(
+            ids,
+            [
+                "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
+                "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_key_for_another_purpose_is_passed_over_in_silence() {
+        for (members, expected) in [
+            (r#""use":"sig""#, 1),
+            (r#""use":"enc""#, 0),
+            (r#""key_ops":["verify"]"#, 1),
+            (r#""key_ops":["sign"]"#, 0),
+            (r#""alg":"EdDSA""#, 1),
+            (r#""alg":"ES256""#, 0),
+            (r#""alg":"RSA-OAEP""#, 0),
+        ] {
+            let set = parse(&[&format!("{ED25519},{members}")]);
+            let unused = (set.left_out.len(), set.passed_over.len());
+            assert_eq!((set.keys.len(), unused), (expected, (0, 1 - expected)), "{members}");
+        }
+        let rsa_alone = format!(r#"{{"keys":[{{{RSA}}},{{{ED25519}}}]}}"#);
+        let set = JwkSet::parse(rsa_alone.as_bytes(), &[Algorithm::EdDSA]).expect("a set");
+        assert_eq!((set.keys.len(), set.left_out.len(), set.passed_over.len()), (1, 0, 1));
+    }
+
+    #[test]
+    fn one_bad_key_does_not_spoil_the_set_and_is_named() {
+        let plain_base64 = RSA.replace("So", "+/").replace("_BJ", "/BJ");
+        for (bad, words) in [
+            (r#""kty":"RSA","e":"AQAB""#, "keys[0]: member `n` is missing"),
+            (plain_base64.as_str(), "keys[0]: member `n` is not base64url"),
+            (
+                r#""kty":"RSA","kid":"old","n":"AQAB","e":"AQAB""#,
+                "keys[0] (kid \"old\"): the RSA key has 17 bits",
+            ),
+            (r#""kty":"later""#, "keys[0]: its type \"later\" is none of"),
+            (
+                r#""kty":"EC","crv":"secp256k1","x":"AA","y":"AA""#,
+                "keys[0]: its curve \"secp256k1\"",
+            ),
+            (
+                r#""kty":"OKP","crv":"X25519","x":"AA""#,
+                "keys[0]: its curve \"X25519\"",
+            ),
+            (r#""kty":"EC""#, "keys[0]: member `crv` is missing"),
+            (
+                r#""kty":"EC","crv":"P-256","x":"AA","y":"AA""#,
+                "member `x` is not of 32 bytes",
+            ),
+            (
+                r#""kty":"OKP","crv":"Ed25519","x":"AA""#,
+                "member `x` is not of 32 bytes",
+            ),
+            (r#""kid":"x""#, "keys[0] (kid \"x\"): no JWK: missing field `kty`"),
+            (
+                r#""kty":"RSA","n":5,"e":"AQAB""#,
+                "no JWK: invalid type: integer, expected a string",
+            ),
+            (r#""kty":"oct","alg":"HS256","k":"c2VjcmV0""#, "the secret has 6 bytes"),
+            (r#""kty":"oct","k":"""#, "too few for its algorithm"),
+        ] {
+            let set = parse(&[bad, ED25519]);
+            assert_eq!(set.keys.len(), 1, "{bad}");
+            let [left_out] = set.left_out.as_slice() else {
+                panic!("{bad}: {:?}", set.left_out)
+            };
+            assert!(left_out.to_string().contains(words), "{bad}: {left_out}");
+            let alone = parse(&[bad]);
+            assert!(
+                alone.keys.is_empty() && alone.why_none().contains(words),
+                "{}",
+                alone.why_none()
+            );
+        }
+        let private = format!(r#"{ED25519},"d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A""#);
+        let set = parse(&[&private, RSA]);
+        assert!(set.keys.iter().all(|key| key.algorithm() != Algorithm::EdDSA));
+        assert!(
+            set.left_out[0].to_string().contains("a private key"),
+            "{:?}",
+            set.left_out
+        );
+        assert!(JwkSet::parse(b"[]", &Algorithm::ALL).is_err());
+        let error = JwkSet::parse(b"\"canary\"", &Algorithm::ALL).expect_err("no set");
+        assert!(!error.to_string().contains("canary"), "{error}");
+    }
+
+    #[test]
+    fn a_shared_secret_is_used_only_where_no_key_is_public() {
+        let oct = format!(r#""kty":"oct","k":"{SECRET}""#);
+        assert_eq!(parse(&[&oct]).keys.len(), 3);
+        for keys in [[oct.as_str(), ED25519], [ED25519, oct.as_str()]] {
+            let set = parse(&keys);
+            assert_eq!(set.keys.len(), 1);
+            assert!(
+                set.left_out[0]
+                    .to_string()
+                    .contains("a shared secret among public keys")
+            );
+        }
+        let set = JwkSet::parse(format!(r#"{{"keys":[{{{oct}}}]}}"#).as_bytes(), &[Algorithm::RS256]);
+        let set = set.expect("a set");
+        assert!(set.keys.is_empty() && set.left_out.len() == 1);
+        let pem = URL_SAFE_NO_PAD
+            .encode("-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA0\n-----END");
+        let set = parse(&[&format!(r#""kty":"oct","k":"{pem}""#)]);
+        assert!(set.why_none().contains("key confusion"), "{}", set.why_none());
+    }
+}
