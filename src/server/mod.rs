@@ -1,5 +1,6 @@
 //! Listeners: sockets, workers, connections, and how they end.
 
+mod closing;
 mod connection;
 mod date;
 mod http1;

@@ -1,6 +1,7 @@
 //! What clients come over, TCP or a socket file: a listener, a connection, and both as they pass from one thread to another.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::net;
 use std::os::unix::net as unix;
 use std::pin::Pin;
@@ -10,8 +11,10 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tracing::debug;
+use tokio_rustls::server::TlsStream;
+use tracing::{debug, warn};
 
+use super::listen::BACKLOG;
 use crate::outbound::forwarded::Node;
 use crate::tcp;
 
@@ -48,10 +51,43 @@ impl Listener {
         })
     }
 
+    /// Closes it, and hands out the connections that wait in its queue: their clients may have sent requests already.
+    pub(super) fn close(self) -> io::Result<Vec<Parked>> {
+        let queued = match self {
+            Self::Tcp(listener) => {
+                let listener = listener.into_std()?;
+                take_queued(|| listener.accept().map(|(stream, _)| Parked::Tcp(stream)))
+            }
+            Self::Unix(listener) => {
+                let listener = listener.into_std()?;
+                take_queued(|| listener.accept().map(|(stream, _)| Parked::Unix(stream)))
+            }
+        };
+        Ok(queued)
+    }
+
     /// Whether all workers wait on this one, and not each on its own.
     pub(super) fn is_shared(&self) -> bool {
         matches!(self, Self::Unix(_))
     }
+}
+
+/// Accepts until the queue is empty. No more than a queue holds: clients may go on connecting meanwhile.
+fn take_queued(mut accept: impl FnMut() -> io::Result<Parked>) -> Vec<Parked> {
+    let mut queued = Vec::new();
+    for _ in 0..BACKLOG {
+        match accept() {
+            Ok(stream) => queued.push(stream),
+            Err(problem) if problem.kind() == io::ErrorKind::WouldBlock => break,
+            // A client that has left its place in the queue.
+            Err(problem) if problem.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(problem) => {
+                warn!(reason = %problem, "connections that were not accepted yet are lost");
+                break;
+            }
+        }
+    }
+    queued
 }
 
 /// A connection that is on its way to another runtime.
@@ -61,6 +97,23 @@ pub enum Parked {
     Tcp(net::TcpStream),
     /// Over a socket file.
     Unix(unix::UnixStream),
+}
+
+/// What HTTP is spoken over: a connection, or TLS on one.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {
+    fn socket(&self) -> &Stream;
+}
+
+impl Transport for Stream {
+    fn socket(&self) -> &Stream {
+        self
+    }
+}
+
+impl Transport for Box<TlsStream<Stream>> {
+    fn socket(&self) -> &Stream {
+        self.get_ref().0
+    }
 }
 
 /// A connection.
@@ -73,9 +126,24 @@ impl Stream {
     /// Takes it up on this runtime.
     pub(super) fn new(parked: Parked) -> io::Result<Self> {
         Ok(match parked {
-            Parked::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream)?),
-            Parked::Unix(stream) => Self::Unix(UnixStream::from_std(stream)?),
+            Parked::Tcp(stream) => {
+                stream.set_nonblocking(true)?;
+                Self::Tcp(TcpStream::from_std(stream)?)
+            }
+            Parked::Unix(stream) => {
+                stream.set_nonblocking(true)?;
+                Self::Unix(UnixStream::from_std(stream)?)
+            }
         })
+    }
+
+    /// Whether there is something to read, be it the end. This asks the kernel, and not what epoll has reported so far.
+    pub(super) fn has_unread(&self) -> bool {
+        let socket = match self {
+            Self::Tcp(stream) => SockRef::from(stream),
+            Self::Unix(stream) => SockRef::from(stream),
+        };
+        socket.peek(&mut [MaybeUninit::uninit()]).is_ok()
     }
 
     /// Once dropped it is reset: what has not left is thrown away, and nobody can take its end for one that was meant.

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::socket::{Bound, Listener, Parked, Stream};
-use super::{Limits, Settings, connection};
+use super::{Limits, Settings, closing, connection};
 use crate::outbound::forwarded::TrustedProxies;
 use crate::proxy::Proxy;
 use crate::telemetry::metrics::Metrics;
@@ -55,6 +55,8 @@ pub struct Common {
     pub metrics: Arc<Metrics>,
     /// How far a shutdown has come.
     pub stage: watch::Receiver<Stage>,
+    /// How long a drain keeps a connection that was in use a moment ago.
+    grace: Duration,
     /// Slots for connections.
     slots: Arc<Semaphore>,
     /// Connections of each worker.
@@ -79,6 +81,8 @@ impl Common {
             proxy_protocol: settings.proxy_protocol,
             metrics,
             stage,
+            // Connections are closed, and not cut, also where a drain is short.
+            grace: closing::GRACE.min(settings.drain.timeout / 4),
             slots: Arc::new(Semaphore::new(limits.connections)),
             loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             doors: doors.into(),
@@ -128,6 +132,10 @@ impl Worker {
         self.common.proxy_protocol
     }
 
+    pub(super) fn grace(&self) -> Duration {
+        self.common.grace
+    }
+
     pub(super) fn metrics(&self) -> &Metrics {
         &self.common.metrics
     }
@@ -162,14 +170,16 @@ impl Worker {
         loop {
             tokio::select! {
                 handed = inbox.recv() => match handed {
-                    Some((parked, slot)) => match Stream::new(parked) {
-                        Ok(stream) => self.take(stream, slot),
-                        Err(problem) => warn!(reason = %problem, "a connection that was handed over is lost"),
-                    },
+                    Some(handed) => self.take_parked(handed),
                     None => break,
                 },
                 _ = stage.wait_for(|stage| *stage == Stage::Draining) => break,
             }
+        }
+        // What others have handed over is served; from here on they keep their connections.
+        inbox.close();
+        while let Some(handed) = inbox.recv().await {
+            self.take_parked(handed);
         }
         for task in accepting {
             // A listener's task that panicked has taken its address with it; that is for the process to end on.
@@ -194,30 +204,37 @@ impl Worker {
         let mut failures = Seldom::default();
         loop {
             let accepted = tokio::select! {
-                accepted = self.accept(&listener, &mut failures) => accepted,
-                () = &mut draining => return,
+                accepted = listener.accept() => accepted,
+                () = &mut draining => break,
             };
-            let Some((stream, slot)) = accepted else { continue };
-            self.place(stream, slot, uneven);
+            match accepted {
+                Ok(stream) => {
+                    // With no slot left, the next connections wait in the kernel's queue.
+                    let Some(slot) = self.slot().await else { return };
+                    self.place(stream, slot, uneven);
+                }
+                Err(problem) if problem.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(problem) => {
+                    if let Some(times) = failures.note() {
+                        warn!(reason = %problem, times, "accepting a connection failed; trying again");
+                    }
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        match listener.close() {
+            Ok(queued) => {
+                for parked in queued {
+                    let Some(slot) = self.slot().await else { return };
+                    self.take_parked((parked, slot));
+                }
+            }
+            Err(problem) => warn!(reason = %problem, "connections that were not accepted yet are lost"),
         }
     }
 
-    /// A connection and a slot for it. With no slot left, the next connections wait in the kernel's queue.
-    async fn accept(&self, listener: &Listener, failures: &mut Seldom) -> Option<(Stream, OwnedSemaphorePermit)> {
-        match listener.accept().await {
-            Ok(stream) => {
-                let slot = Arc::clone(&self.common.slots).acquire_owned().await.ok()?;
-                Some((stream, slot))
-            }
-            Err(problem) if problem.kind() == io::ErrorKind::ConnectionAborted => None,
-            Err(problem) => {
-                if let Some(times) = failures.note() {
-                    warn!(reason = %problem, times, "accepting a connection failed; trying again");
-                }
-                sleep(ACCEPT_PAUSE).await;
-                None
-            }
-        }
+    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.common.slots).acquire_owned().await.ok()
     }
 
     /// Keeps a connection, or hands it to a worker that has far fewer: more than `uneven`.
@@ -236,6 +253,13 @@ impl Worker {
             return;
         }
         self.take(stream, slot);
+    }
+
+    fn take_parked(self: &Rc<Self>, (parked, slot): Handed) {
+        match Stream::new(parked) {
+            Ok(stream) => self.take(stream, slot),
+            Err(problem) => warn!(reason = %problem, "a connection that was handed over is lost"),
+        }
     }
 
     fn take(self: &Rc<Self>, stream: Stream, slot: OwnedSemaphorePermit) {

@@ -6,8 +6,6 @@ mod answer;
 mod wire;
 
 use std::future::{Future, poll_fn};
-use std::io;
-use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -16,13 +14,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Version};
 use http_body::Body;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tracing::debug;
 
 use self::wire::{Gone, NoHead, Wire};
 use super::Limits;
-use super::connection::{Drain, LAST_WORDS, LONGEST_LINGER, end};
+use super::closing::{Drain, Expired, Idle, LAST_WORDS, LONGEST_LINGER, end, next_bytes};
+use super::socket::Transport;
 use super::worker::Worker;
 use crate::framing::grammar::Fault;
 use crate::framing::request::{Bounds, RequestHead};
@@ -34,29 +33,24 @@ use crate::transfer::sending::{Framing, Sending, Unsendable};
 
 /// A connection that is silent for so long gives its buffers back. Those that are busy are never that silent.
 const REST_AFTER: Duration = Duration::from_millis(100);
-/// What is read at once of what ends a rest; a TLS record holds no more.
-const PIECE: usize = 16 * 1024;
 /// A larger buffer is not kept for the next response.
 const MOST_KEPT: usize = 32 * 1024;
 
-/// Serves requests until the connection ends. `read` was read of it already; `reset` has the connection be reset when it is closed, and not ended.
-pub(super) async fn serve<I>(mut io: I, mut read: Bytes, client: Client, worker: &Rc<Worker>, reset: fn(&I))
-where
-    I: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let (mut idle_since, mut rest_after) = (Instant::now(), REST_AFTER);
+/// Serves requests until the connection ends. `read` was read of it already.
+pub(super) async fn serve<I: Transport>(mut io: I, mut read: Bytes, client: Client, worker: &Rc<Worker>) {
+    let (mut idle, mut rest_after) = (Idle::now(), REST_AFTER);
     loop {
         if read.is_empty() {
-            match rest(&mut io, idle_since, worker).await {
+            match next_bytes(&mut io, &mut idle, worker).await {
                 Ok(woken) if woken.is_empty() => return Box::pin(end(io, None, Duration::ZERO)).await,
                 Ok(woken) => read = woken,
-                Err(Tired) => return Box::pin(end(io, None, LAST_WORDS)).await,
+                Err(Expired) => return Box::pin(end(io, None, LAST_WORDS)).await,
             }
         }
         // On the heap by itself, and only while there is something to say.
-        let silent = Box::pin(talk(io, read, idle_since, rest_after, &client, worker, reset)).await;
+        let silent = Box::pin(talk(io, read, idle, rest_after, &client, worker)).await;
         let Some(silent) = silent else { return };
-        (io, read, idle_since) = (silent.io, silent.unread, silent.since);
+        (io, read, idle) = (silent.io, silent.unread, silent.idle);
         // What was read and is no request yet waits with whoever reads requests.
         rest_after = if read.is_empty() { REST_AFTER } else { Duration::MAX };
     }
@@ -66,22 +60,18 @@ where
 struct Silent<I> {
     io: I,
     unread: Bytes,
-    since: Instant,
+    idle: Idle,
 }
 
 /// Serves requests until there is silence, or the connection has ended.
-async fn talk<I>(
+async fn talk<I: Transport>(
     io: I,
     read: Bytes,
-    idle_since: Instant,
+    idle: Idle,
     rest_after: Duration,
     client: &Client,
     worker: &Rc<Worker>,
-    reset: fn(&I),
-) -> Option<Silent<I>>
-where
-    I: AsyncRead + AsyncWrite + Unpin + 'static,
-{
+) -> Option<Silent<I>> {
     let limits = worker.limits();
     let bounds = Bounds {
         bytes: limits.header_bytes,
@@ -93,24 +83,24 @@ where
         told: false,
     };
     let mut waiting = Waiting {
-        since: idle_since,
+        idle,
         awake: Instant::now(),
-        rest_after: rest_after.min(limits.idle_timeout),
+        rest_after,
         alarm: Alarm::default(),
     };
     let refusal = loop {
-        let head = match poll_fn(|cx| waiting.poll_head(&mut wire, &mut draining, &limits, cx)).await {
+        let head = match poll_fn(|cx| waiting.poll_head(&mut wire, &mut draining, worker, cx)).await {
             Ok(head) => head,
             Err(Stop::Silent) => {
                 let (io, unread) = wire.into_rest();
-                let since = waiting.since;
-                return Some(Silent { io, unread, since });
+                let idle = waiting.idle;
+                return Some(Silent { io, unread, idle });
             }
             Err(Stop::Refused(refusal)) => break Some(refusal),
             Err(Stop::Quietly) => break None,
         };
         match exchange(&mut wire, head, client, worker, &mut draining, &limits).await {
-            Next::Request => waiting.since = Instant::now(),
+            Next::Request => waiting.idle = Idle::now(),
             Next::End => break None,
             Next::Switched(switched) => {
                 let (io, unread) = wire.into_rest();
@@ -118,7 +108,7 @@ where
                 return None;
             }
             Next::Reset => {
-                reset(&wire.into_rest().0);
+                wire.socket().reset_when_closed();
                 return None;
             }
             Next::Nothing => return None,
@@ -159,7 +149,7 @@ impl<F: Future<Output = ()>> Draining<'_, F> {
 
 /// For the next request.
 struct Waiting {
-    since: Instant,
+    idle: Idle,
     /// Since when a rest is not called for: an idle time that began before this counts from here.
     awake: Instant,
     rest_after: Duration,
@@ -167,11 +157,11 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn poll_head<I: AsyncRead + Unpin, F: Future<Output = ()>>(
+    fn poll_head<I: Transport, F: Future<Output = ()>>(
         &mut self,
         wire: &mut Wire<I>,
         draining: &mut Draining<'_, F>,
-        limits: &Limits,
+        worker: &Worker,
         cx: &mut Context<'_>,
     ) -> Poll<Result<RequestHead, Stop>> {
         if let Poll::Ready(head) = wire.poll_head(cx) {
@@ -181,17 +171,21 @@ impl Waiting {
             }));
         }
         if let Some(begun) = wire.head_began() {
-            ready!(self.alarm.poll_until(begun + limits.header_timeout, cx));
+            ready!(self.alarm.poll_until(begun + worker.limits().header_timeout, cx));
             return Poll::Ready(Err(Stop::Refused(Rejection::HeadTooSlow)));
         }
-        if draining.poll(cx) {
-            return Poll::Ready(Err(Stop::Quietly));
+        let draining = draining.poll(cx);
+        let rests = self.idle.since().max(self.awake).checked_add(self.rest_after);
+        loop {
+            let end = self.idle.end(worker, draining);
+            ready!(self.alarm.poll_until(rests.map_or(end, |rests| rests.min(end)), cx));
+            if end > Instant::now() {
+                return Poll::Ready(Err(Stop::Silent));
+            }
+            if self.idle.may_close(wire.socket()) {
+                return Poll::Ready(Err(Stop::Quietly));
+            }
         }
-        ready!(self.alarm.poll_until(self.since.max(self.awake) + self.rest_after, cx));
-        Poll::Ready(Err(match self.since + limits.idle_timeout > Instant::now() {
-            true => Stop::Silent,
-            false => Stop::Quietly,
-        }))
     }
 }
 
@@ -319,36 +313,6 @@ fn poll_end_of_body<I: AsyncRead + AsyncWrite + Unpin>(
             }
         }
     }
-}
-
-/// No more requests are waited for.
-struct Tired;
-
-/// Waits for the first byte of a request with nothing but the connection itself; none: the client is gone.
-async fn rest<I: AsyncRead + Unpin>(io: &mut I, since: Instant, worker: &Rc<Worker>) -> Result<Bytes, Tired> {
-    let end = since + worker.limits().idle_timeout;
-    let mut drain = pin!(Drain::new(worker.stage()));
-    let mut alarm = Alarm::default();
-    poll_fn(move |cx| {
-        if let Poll::Ready(read) = poll_read(io, cx) {
-            return Poll::Ready(Ok(read.unwrap_or_default()));
-        }
-        if drain.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(Tired));
-        }
-        alarm.poll_until(end, cx).map(|()| Err(Tired))
-    })
-    .await
-}
-
-fn poll_read<I: AsyncRead + Unpin>(io: &mut I, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-    let mut piece = [const { MaybeUninit::uninit() }; PIECE];
-    let mut read = ReadBuf::uninit(&mut piece);
-    if let Err(problem) = ready!(Pin::new(io).poll_read(cx, &mut read)) {
-        debug!(reason = %problem, "a connection broke while it was idle");
-        return Poll::Ready(Err(problem));
-    }
-    Poll::Ready(Ok(Bytes::copy_from_slice(read.filled())))
 }
 
 fn rejection(fault: Fault) -> Rejection {

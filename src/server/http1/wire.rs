@@ -18,6 +18,7 @@ use crate::framing::body::Rest;
 use crate::framing::grammar::Fault;
 use crate::framing::request::{Bounds, HeadReader, RequestHead};
 use crate::runtime::Alarm;
+use crate::server::socket::{Stream, Transport};
 use crate::transfer::inbound::{Feed, Inbound, Wants, inbound};
 use crate::transfer::sending::{Sending, Unsendable};
 use crate::transfer::{SMALLEST_PIECE, next_piece, read_behind};
@@ -169,6 +170,12 @@ impl<I> Wire<I> {
         if out.capacity() <= MOST_KEPT {
             self.out = out;
         }
+    }
+}
+
+impl<I: Transport> Wire<I> {
+    pub(super) fn socket(&self) -> &Stream {
+        self.io.socket()
     }
 }
 

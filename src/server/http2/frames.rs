@@ -128,6 +128,11 @@ impl<T> Frames<T> {
         }
     }
 
+    /// The connection, from here on uncounted.
+    pub(super) fn into_io(self) -> T {
+        self.io
+    }
+
     /// What there was too much of, if there was.
     pub(super) fn excess(&self) -> Option<Excess> {
         self.excess

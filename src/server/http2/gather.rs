@@ -53,6 +53,11 @@ impl<T> Flusher<T> {
     pub(super) fn look<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         look(&self.0.borrow().io)
     }
+
+    /// The IO, once the connection's end is dropped.
+    pub(super) fn into_io(self) -> Option<T> {
+        Rc::try_unwrap(self.0).ok().map(|inner| inner.into_inner().io)
+    }
 }
 
 impl<T: AsyncWrite + Unpin> Flusher<T> {

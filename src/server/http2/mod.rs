@@ -25,7 +25,7 @@ use tracing::{debug, info};
 
 use self::clock::{Clock, Overdue, Phase};
 use self::frames::Frames;
-use super::connection::{Drain, LAST_WORDS};
+use super::closing::{Drain, LAST_WORDS, end};
 use super::worker::Worker;
 use crate::proxy::Client;
 
@@ -65,7 +65,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
     let mut drain = pin!(Drain::new(worker.stage()));
     // Set once the client was told to go away; one that does not go is left when its last request has ended.
     let mut goodbye: Option<Pin<Box<Sleep>>> = None;
-    poll_fn(|cx| {
+    let in_order = poll_fn(|cx| {
         // What streams have to say is said by the parser after them, in the same turn.
         poll_all(&mut streams, cx);
         let ended = loop {
@@ -84,22 +84,22 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
         };
         if let Poll::Ready(Err(problem)) = clock.wrote(flusher.poll_flush(cx)) {
             debug!(reason = %problem, "an HTTP/2 connection broke");
-            return Poll::Ready(());
+            return Poll::Ready(false);
         }
         if flusher.has_moved() {
             clock.moved();
         }
         if let Some(ended) = ended {
-            if let Err(problem) = ended {
+            if let Err(problem) = &ended {
                 debug!(reason = %problem, "a connection ended");
             }
-            return Poll::Ready(());
+            return Poll::Ready(ended.is_ok());
         }
         if let Phase::Blocked(_) = overdue.phase()
             && overdue.as_mut().poll(cx).is_ready()
         {
             debug!("an HTTP/2 client takes nothing of what it asked for");
-            return Poll::Ready(());
+            return Poll::Ready(false);
         }
         if goodbye.is_none() && (drain.as_mut().poll(cx).is_ready() || overdue.as_mut().poll(cx).is_ready()) {
             goodbye = Some(Box::pin(sleep(GOODBYE)));
@@ -112,7 +112,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
                 if let Phase::Idle(since) = overdue.phase()
                     && (!parser.has_streams() || since.elapsed() >= limits.body_read_timeout)
                 {
-                    return Poll::Ready(());
+                    return Poll::Ready(true);
                 }
                 goodbye.as_mut().reset(Instant::now() + GOODBYE);
             }
@@ -120,12 +120,15 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
         Poll::Pending
     })
     .await;
-    drop(streams);
+    drop((streams, parser));
     if let Some(excess) = flusher.look(Frames::excess) {
         worker.metrics().flooded();
         info!(client.ip = %client.peer.node(), reason = excess.label(), "an HTTP/2 connection was closed: it sent more than anybody needs");
         let mut words = CALM;
         let _ = timeout(LAST_WORDS, poll_fn(|cx| flusher.poll_last_words(cx, &mut words))).await;
+    } else if let Some(io) = flusher.into_io().filter(|_| in_order) {
+        // What the client has sent meanwhile is read: a reset would take answers from it that it has not read yet.
+        Box::pin(end(io.into_io(), None, LAST_WORDS)).await;
     }
 }
 

@@ -302,6 +302,21 @@ impl Conn {
         self.reply_to(&call.method)
     }
 
+    /// The answer to a GET, or the orderly end of the connection before it. A reset is an error here, and so is TLS without its close_notify.
+    pub fn try_reply_strictly(&mut self) -> io::Result<Option<Reply>> {
+        self.wire.is_strict = true;
+        self.try_reply("GET")
+    }
+
+    /// Reads up to the end of the connection, which must come next and in order.
+    pub fn ends(&mut self) -> io::Result<()> {
+        self.wire.is_strict = true;
+        match self.wire.some()? {
+            none if none.is_empty() => Ok(()),
+            some => Err(io::Error::other(format!("{} bytes more", some.len()))),
+        }
+    }
+
     /// The answer to a GET.
     pub fn reply(&mut self) -> Reply {
         self.reply_to("GET")

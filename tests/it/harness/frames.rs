@@ -10,6 +10,7 @@ use super::Gate;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub const EMPTY_SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const RST_STREAM: u8 = 3;
 pub const HEADERS: u8 = 1;
@@ -88,6 +89,16 @@ impl Raw {
         self.0.read_exact(&mut payload).ok()?;
         let stream = u32::from_be_bytes([header[5], header[6], header[7], header[8]]);
         Some((header[3], stream, payload))
+    }
+
+    /// The payload of the next frame of a type.
+    pub fn until(&mut self, wanted: u8) -> Vec<u8> {
+        loop {
+            let (kind, _, payload) = self.next().expect("an open connection");
+            if kind == wanted {
+                return payload;
+            }
+        }
     }
 
     /// The error of the GOAWAY or RST_STREAM that comes; `None`: it just ended.

@@ -97,6 +97,8 @@ pub enum WithoutLength {
 pub struct Wire<S> {
     pub stream: S,
     buffer: Vec<u8>,
+    /// A reset, and the end of TLS without close_notify, are errors.
+    pub is_strict: bool,
 }
 
 impl<S: Read + Write> Wire<S> {
@@ -104,6 +106,7 @@ impl<S: Read + Write> Wire<S> {
         Self {
             stream,
             buffer: Vec::new(),
+            is_strict: false,
         }
     }
 
@@ -117,7 +120,7 @@ impl<S: Read + Write> Wire<S> {
         let mut chunk = [0; 16 * 1024];
         let count = match self.stream.read(&mut chunk) {
             Ok(count) => count,
-            Err(error) if ended(&error) => 0,
+            Err(error) if !self.is_strict && ended(&error) => 0,
             Err(error) => return Err(error),
         };
         self.buffer.extend_from_slice(&chunk[..count]);
