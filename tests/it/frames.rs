@@ -43,7 +43,7 @@ fn frames_that_carry_nothing_end_the_connection() {
     }
     // h2 itself ends some of them first.
     assert!(gate.metric("authgate_h2_floods_total") >= 4.0);
-    gate.logged(&["excess", "control frames"]);
+    gate.logged(&["reason", "control frames"]);
     assert_eq!(H2::connect(&gate).call(&get("/x")).status, 200);
 }
 
