@@ -34,6 +34,12 @@ pub(crate) fn is_token(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
 }
 
+/// A byte of a method: one of a token, but no lowercase letter. Methods are case-sensitive (RFC 9110, section 9.1), but some servers
+/// convert them to upper case: `post` is `POST` there, and would be `post` for the rules of a route.
+pub(crate) fn is_method(byte: u8) -> bool {
+    is_token(byte) && !byte.is_ascii_lowercase()
+}
+
 /// How many bytes at the start of `bytes` are all such.
 pub(crate) fn run(bytes: &[u8], such: impl Fn(u8) -> bool) -> usize {
     // Many at once, and no way out in the middle of them: that is a few instructions.

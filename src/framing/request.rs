@@ -8,8 +8,9 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 
 use super::body::Rest;
-use super::grammar::{Fault, is_target, is_token, is_value, malformed, run};
+use super::grammar::{Fault, is_method, is_target, is_token, is_value, malformed, run};
 use super::said::{Name, Said};
+use super::target;
 
 /// Bounds on heads.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,7 @@ const LONGEST_TARGET: usize = 60_000;
 const LONGEST_METHOD: usize = 64;
 /// No field that anybody has registered has a name of more than 40 bytes.
 const LONGEST_NAME: usize = 8 * 1024;
+const LOWERCASE: &str = "a lowercase letter in its method";
 /// Room for the fields that are set beside those that came, so that they are put where there is room.
 const MORE_FIELDS: usize = 12;
 
@@ -156,8 +158,11 @@ impl HeadReader {
             [b'\r', other, ..] if *other != b'\n' => return malformed("a bare CR before it"),
             [first, ..] => *first,
         };
-        if !is_token(first) {
-            return malformed("it does not begin with a method");
+        if !is_method(first) {
+            return malformed(match first.is_ascii_lowercase() {
+                true => LOWERCASE,
+                false => "it does not begin with a method",
+            });
         }
         self.begun = self.at;
         self.method.begin = self.at;
@@ -178,13 +183,14 @@ impl HeadReader {
 
     fn method(&mut self, bytes: &[u8]) -> Result<Option<State>, Fault> {
         let wrong = Fault::Malformed("its method");
-        match self.pass(bytes, is_token, LONGEST_METHOD, wrong)? {
+        match self.pass(bytes, is_method, LONGEST_METHOD, wrong)? {
             None => Ok(None),
             Some(b' ') => {
                 self.method.end = self.at;
                 self.begin_at(self.at + 1);
                 Ok(Some(State::Target))
             }
+            Some(byte) if byte.is_ascii_lowercase() => malformed(LOWERCASE),
             Some(_) => Err(wrong),
         }
     }

@@ -93,7 +93,11 @@ impl Said {
                     self.keep_alive |= word.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            Name::Expect => self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue"),
+            // A list (RFC 9110, section 10.1.1). Other expectations are ignored; the field is never forwarded.
+            Name::Expect => {
+                let mut words = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+                self.expects_continue |= words.any(|word| word.eq_ignore_ascii_case(b"100-continue"));
+            }
         }
         Ok(())
     }

@@ -50,6 +50,15 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     strip(trailers, |name| is_of_response(name) || *name == CONTENT_LENGTH);
 }
 
+/// Whether a `Connection` line has this word: the name of a field, or an option.
+pub fn is_named(headers: &HeaderMap, word: &HeaderName) -> bool {
+    let mut words = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    words.any(|named| named.trim_ascii().eq_ignore_ascii_case(word.as_str().as_bytes()))
+}
+
 /// Takes out what every `Connection` line names. `Host` is never taken out, whatever it says.
 pub fn strip_named(headers: &mut HeaderMap) {
     let words = |line: &http::HeaderValue| -> Vec<HeaderName> {

@@ -9,10 +9,11 @@ pub mod identity;
 
 use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderName, UPGRADE};
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderMap, HeaderValue, Request, Version};
+use http::{HeaderMap, HeaderValue, Request};
 
-use self::forwarded::{Peer, Source};
+use self::forwarded::{MoreFields, Peer, Source};
 use self::identity::{CredentialMode, IdentityTable, ReservedNames, is_stand_in};
+use crate::framing::target::Exact;
 use crate::policy::{Permit, Who};
 
 /// Room for the fields that are ours, without what an identity has beyond two or three.
@@ -83,8 +84,11 @@ impl<B> Outbound<B> {
     #[expect(clippy::needless_pass_by_value, reason = "a permit is spent on one request")]
     pub fn new(mut request: Request<B>, permit: Permit, origin: Origin<'_>, rules: &Rules) -> Self {
         *request.uri_mut() = Uri::from(target(request.uri()));
-        *request.version_mut() = Version::HTTP_11;
+        let exact = request.extensions_mut().remove::<Exact>();
         request.extensions_mut().clear();
+        if let Some(exact) = exact {
+            request.extensions_mut().insert(exact);
+        }
 
         let headers = request.headers_mut();
         join_cookies(headers);

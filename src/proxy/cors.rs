@@ -7,7 +7,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, Request};
 
-use crate::outbound::single;
+use crate::framing::grammar::is_method;
+use crate::outbound::{hop, single};
 
 /// What our own answers have that a browser would keep from an application.
 const EXPOSED: HeaderValue = HeaderValue::from_static("WWW-Authenticate, Retry-After, X-Request-Id");
@@ -70,11 +71,18 @@ impl Cors {
     }
 }
 
-/// The method that a preflight is about.
+/// The method that a preflight is about. `None`, and so an ordinary OPTIONS request: one about a method that no route lets pass, and one
+/// whose own fields are named by `Connection`, which the upstream would not see.
 pub(super) fn requested_method<B>(request: &Request<B>) -> Option<Method> {
-    if *request.method() != Method::OPTIONS {
+    let headers = request.headers();
+    if *request.method() != Method::OPTIONS
+        || hop::is_named(headers, &ORIGIN)
+        || hop::is_named(headers, &ACCESS_CONTROL_REQUEST_METHOD)
+    {
         return None;
     }
-    single(request.headers(), &ACCESS_CONTROL_REQUEST_METHOD)
+    single(headers, &ACCESS_CONTROL_REQUEST_METHOD)
+        .filter(|method| method.as_bytes().iter().copied().all(is_method))
         .and_then(|method| Method::from_bytes(method.as_bytes()).ok())
+        .filter(|method| !matches!(*method, Method::CONNECT | Method::TRACE))
 }

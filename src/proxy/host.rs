@@ -1,6 +1,7 @@
 //! Which host a request is for: one reading, or none (RFC 9112, section 3.2; RFC 9113, section 8.3.1).
 
 use std::cell::RefCell;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
 use http::header::HOST;
@@ -81,7 +82,7 @@ impl Host {
             (Some(line), Some(authority)) => {
                 let (own, targets) = (parse(line.as_bytes())?, parse(authority.as_str().as_bytes())?);
                 let port = |authority: &Authority| authority.port_u16().unwrap_or(default_port);
-                if name_of(&own) != name_of(&targets) || port(&own) != port(&targets) {
+                if name_of(&own)? != name_of(&targets)? || port(&own) != port(&targets) {
                     return Err(NoSingleHost);
                 }
                 (line.clone(), own)
@@ -89,7 +90,7 @@ impl Host {
         };
         Ok(Self {
             sent,
-            name: name_of(&authority),
+            name: name_of(&authority)?,
         })
     }
 }
@@ -99,7 +100,7 @@ fn parse(bytes: &[u8]) -> Result<Authority, NoSingleHost> {
     let plain = authority
         .host()
         .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:%~".contains(&byte));
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:~".contains(&byte));
     let port_holds = match authority.as_str().strip_prefix(authority.host()) {
         Some("") => true,
         // As servers write it: digits, and no zero before them.
@@ -116,9 +117,28 @@ fn parse(bytes: &[u8]) -> Result<Authority, NoSingleHost> {
     }
 }
 
-fn name_of(authority: &Authority) -> Rc<str> {
+/// The name that routes are found by. A host that servers may read as another one is refused: one with empty labels, which some trim, and
+/// an address that is not written in the usual way (`127.1`, `0x7f.0.0.1`). A `%`, which some decode, was refused before.
+fn name_of(authority: &Authority) -> Result<Rc<str>, NoSingleHost> {
     let host = authority.host();
-    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase().into()
+    if host.starts_with('[') {
+        return ipv6(host).map(Rc::from).ok_or(NoSingleHost);
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit())
+        || hex.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if name.split('.').any(str::is_empty) || (is_number && name.parse::<Ipv4Addr>().is_err()) {
+        return Err(NoSingleHost);
+    }
+    Ok(name.to_ascii_lowercase().into())
+}
+
+/// An IPv6 address in brackets, as RFC 5952 writes it: `[0:0::1]` is `[::1]`.
+pub fn ipv6(host: &str) -> Option<String> {
+    let inner = host.strip_prefix('[')?.strip_suffix(']')?;
+    Some(format!("[{}]", inner.parse::<Ipv6Addr>().ok()?))
 }
 
 #[cfg(test)]
@@ -146,6 +166,9 @@ mod tests {
     fn one_host_or_none() {
         check("/", &["API.example.:8443"], Some("api.example"));
         check("/", &["[::1]:8443"], Some("[::1]"));
+        check("/", &["[0:0::0:1]"], Some("[::1]"));
+        check("/", &["127.0.0.1:8443"], Some("127.0.0.1"));
+        check("/", &["1.example"], Some("1.example"));
         check("https://api.example/", &[], Some("api.example"));
         check("https://api.example/", &["API.example:443"], Some("api.example"));
         for bad in [
@@ -161,6 +184,19 @@ mod tests {
             &["a:x"],
             &["a:+80"],
             &["a:00080"],
+            &["%61.example"],
+            &["a%2eexample"],
+            &["a.."],
+            &[".a"],
+            &["a..b"],
+            &["."],
+            &["127.1"],
+            &["2130706433"],
+            &["127.0.0.01"],
+            &["127.0.0.0x1"],
+            &["[::1%25eth0]"],
+            &["[v1.x]"],
+            &["[127.0.0.1]"],
         ] {
             check("/", bad, None);
         }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::Body;
 use tokio::time::Instant;
@@ -257,8 +257,8 @@ impl Proxy {
         if target.len() > self.bounds.header_bytes {
             return Err(Rejection::TargetTooLong);
         }
-        // RFC 9113, section 8.3.1.
-        if !target.starts_with('/') {
+        // RFC 9113, section 8.3.1; bytes beyond ASCII are refused over HTTP/1 too.
+        if !target.starts_with('/') || !target.is_ascii() {
             return Err(Rejection::Malformed("its path"));
         }
         Ok(())
@@ -266,6 +266,14 @@ impl Proxy {
 
     /// Which route a request belongs to, and to which host.
     fn find<B>(&self, request: &Request<B>, peer: &Peer) -> Result<(&Route, Host), Rejection> {
+        if !request.method().as_str().bytes().all(is_method) {
+            return Err(Rejection::Malformed("a lowercase letter in its method"));
+        }
+        // Nothing else is asked for here (RFC 9110, section 4.2); what leaves has no scheme.
+        let is_http = |scheme: &str| scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http");
+        if !request.uri().scheme_str().is_none_or(is_http) {
+            return Err(Rejection::Malformed("its scheme"));
+        }
         // A WebSocket over HTTP/2 is judged as what it would be over HTTP/1.1.
         let method = match *request.method() {
             Method::CONNECT if websocket::is_extended_connect(request) => &Method::GET,
@@ -372,6 +380,10 @@ impl Proxy {
             self.tally.upstream_answered(route.upstream.name(), took);
             match answer {
                 Answer::Response(mut response) => {
+                    // Any 2xx opens a WebSocket over HTTP/2 (RFC 8441, section 4).
+                    if key.is_some() && response.status().is_success() {
+                        return Err(Rejection::Upstream(UpstreamError::NotSwitched));
+                    }
                     // What an upstream of HTTP/1.0 leaves open is framed anew, so that a body that is cut never looks whole.
                     *response.version_mut() = Version::HTTP_11;
                     hop::strip_response(response.headers_mut());

@@ -100,6 +100,7 @@ impl Rejection {
                 UpstreamError::Connect { .. }
                 | UpstreamError::NoResponse(_)
                 | UpstreamError::UnaskedUpgrade
+                | UpstreamError::NotSwitched
                 | UpstreamError::NoUpgrade,
             ) => StatusCode::BAD_GATEWAY,
             Self::Upstream(UpstreamError::ConnectTimeout { .. } | UpstreamError::ResponseTimeout) => {
@@ -144,6 +145,7 @@ impl Rejection {
             Self::Upstream(UpstreamError::NoResponse(_)) => "upstream_no_response",
             Self::Upstream(UpstreamError::Full) => "upstream_full",
             Self::Upstream(UpstreamError::NoUpgrade) => "upstream_no_upgrade",
+            Self::Upstream(UpstreamError::NotSwitched) => "upstream_not_switched",
             Self::Upstream(UpstreamError::UnaskedUpgrade) => "upstream_unasked_upgrade",
             Self::Upstream(UpstreamError::ResponseTimeout) => "upstream_timeout",
         }

@@ -10,12 +10,12 @@ use h2::ext::Protocol;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tracing::debug;
 
 use super::outcome::Outcome;
-use crate::outbound::single;
+use crate::outbound::{hop, single};
 use crate::upstream::{Held, Tunnel};
 
 const WEBSOCKET: &str = "websocket";
@@ -39,7 +39,7 @@ pub(super) fn asks<B: http_body::Body>(request: &Request<B>) -> Option<Asks> {
             let switches = *request.method() == Method::GET
                 && request.body().is_end_stream()
                 && single(headers, &UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()))
-                && names_upgrade(headers)
+                && hop::is_named(headers, &UPGRADE)
                 && single(headers, &SEC_WEBSOCKET_KEY).is_some();
             switches.then_some(Asks::Http1)
         }
@@ -90,16 +90,6 @@ pub(super) fn switch_http2<B>(response: &mut Response<B>) {
     headers.remove(SEC_WEBSOCKET_ACCEPT);
     // A 101 has none (RFC 9110, section 8.6), and what follows is no content.
     headers.remove(CONTENT_LENGTH);
-}
-
-fn names_upgrade(headers: &HeaderMap) -> bool {
-    let words = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    words
-        .into_iter()
-        .any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
 }
 
 /// A WebSocket whose upstream half is open.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HOST, UPGRADE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
@@ -19,8 +19,8 @@ use super::http1::{Exchanged, Failure};
 use super::pool::{Born, Held, Lease, Pool};
 use super::resolve::Resolver;
 use super::response::{Source, UpstreamBody};
-use super::{Balance, HostMode, Settings, check, http2};
-use crate::outbound::Outbound;
+use super::{Balance, HostMode, Settings, Transport, check, http2};
+use crate::outbound::{Outbound, single};
 
 /// A request earns this much of a retry, so that retries are never more than a fifth of what is sent, and so many at once.
 const EARNED: u32 = 1;
@@ -36,6 +36,8 @@ pub struct Upstream {
 #[derive(Debug)]
 struct Inner {
     settings: Settings,
+    /// Whether one of its servers may be spoken to over HTTP/2: to others there is no gRPC.
+    speaks_http2: bool,
     pools: Box<[Rc<Pool>]>,
     turn: Cell<u32>,
     /// What is left for sending again.
@@ -77,6 +79,9 @@ pub enum UpstreamError {
     /// It answered with a protocol that nobody asked for.
     #[error("an unasked-for switch of protocols")]
     UnaskedUpgrade,
+    /// It answered a request for a WebSocket with success, and did not switch.
+    #[error("a success in place of a switch of protocols")]
+    NotSwitched,
     /// A protocol cannot be switched over the HTTP/2 that this upstream speaks.
     #[error("its HTTP/2 has no way to switch protocols")]
     NoUpgrade,
@@ -108,9 +113,14 @@ impl Upstream {
             .iter()
             .map(|server| Rc::new(Pool::new(server, buffer.clone(), resolver, patience)))
             .collect();
+        let speaks_http2 = settings
+            .servers
+            .iter()
+            .any(|server| matches!(server.transport, Transport::Https | Transport::H2c));
         Self {
             inner: Rc::new(Inner {
                 settings,
+                speaks_http2,
                 pools,
                 turn: Cell::new(0),
                 budget: Cell::new(MOST_RETRIES),
@@ -142,7 +152,7 @@ impl Upstream {
         let Some(buffer) = &settings.request_buffer else {
             return Ok(());
         };
-        if is_grpc(request.headers().get(CONTENT_TYPE)) {
+        if self.inner.speaks_http2 && is_grpc(request.version(), request.headers()) {
             return Ok(());
         }
         // Who would be refused now is refused before its body is read.
@@ -165,7 +175,7 @@ impl Upstream {
         let (mut head, mut body) = request.into_request().into_parts();
         async move {
             let mut slot = Some(settings.in_flight.take().ok_or(UpstreamError::Full)?);
-            let may_hold = !switches && !is_grpc(head.headers.get(CONTENT_TYPE));
+            let may_hold = !(switches || self.inner.speaks_http2 && is_grpc(head.version, &head.headers));
             // What may have reached its server is sent again only if it may be repeated.
             let repeatable = !switches && is_repeatable(&head, &body);
             let late = response_timeout.unwrap_or(settings.response_timeout);
@@ -397,10 +407,19 @@ enum Received {
     Http2(Response<Incoming>),
 }
 
-/// Whether a message is one of gRPC's.
-pub fn is_grpc(content_type: Option<&HeaderValue>) -> bool {
-    let kind = content_type.and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
-    kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+/// Whether a request is one of gRPC's, which is spoken over HTTP/2 alone: over HTTP/1 `Content-Type` is any client's word, and nothing
+/// depends on it.
+pub fn is_grpc(version: Version, headers: &HeaderMap) -> bool {
+    version == Version::HTTP_2 && is_grpc_type(single(headers, &CONTENT_TYPE))
+}
+
+/// Whether a media type is one of gRPC's.
+fn is_grpc_type(content_type: Option<&HeaderValue>) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    let parts = content_type.and_then(|kind| kind.as_bytes().split_at_checked(GRPC.len()));
+    parts.is_some_and(|(kind, rest)| {
+        kind.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' ' | b'\\t'))
+    })
 }
 
 /// Whether a response is one that never ends, and is read as it comes.
@@ -410,7 +429,7 @@ fn is_live(content_type: Option<&HeaderValue>) -> bool {
     let is_events = kind
         .get(..EVENTS.len())
         .is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS));
-    is_events || is_grpc(content_type)
+    is_events || is_grpc_type(content_type)
 }
 
 /// Whether a request may be sent twice: it is safe, and has no body.
@@ -435,8 +454,9 @@ mod tests {
 
     #[test]
     fn grpc_is_known_by_its_content_type_alone() {
-        let is = |kind: &'static str| is_grpc(Some(&HeaderValue::from_static(kind)));
+        let is = |kind: &'static str| is_grpc_type(Some(&HeaderValue::from_static(kind)));
         assert!(is("application/grpc") && is("application/grpc+proto") && is("application/grpc;x=y"));
-        assert!(!is("application/grpc-web") && !is("application/json") && !is_grpc(None));
+        assert!(is("Application/gRPC") && is("application/grpc\t; x=y"));
+        assert!(!is("application/grpc-web") && !is("application/json") && !is_grpc_type(None));
     }
 }

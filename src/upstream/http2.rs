@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HOST, TE};
+use http::header::{HOST, TE};
 use http::request::Parts;
 use http::uri::{self, Authority, Scheme, Uri};
 use http::{HeaderValue, Request, Response, Version};
@@ -19,7 +19,7 @@ use super::http1::Failure;
 /// HTTP/2 has the host in its target, and no framing of its own in fields (RFC 9113, sections 8.2.2 and 8.3.1).
 pub(super) fn translated(head: &Parts, body: RequestBody, transport: &Transport) -> Request<RequestBody> {
     let mut headers = head.headers.clone();
-    if is_grpc(headers.get(CONTENT_TYPE)) {
+    if is_grpc(head.version, &headers) {
         // What gRPC tells a server that its trailers will be read (HTTP/2 transport mapping, "Requests").
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -98,6 +98,7 @@ mod tests {
     fn over_http2_the_host_is_in_the_target() {
         let mut request = Request::new(());
         *request.method_mut() = Method::DELETE;
+        *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = Uri::from_static("/a%2Fb?c=d");
         let headers = request.headers_mut();
         headers.insert(HOST, HeaderValue::from_static("Api.example:8443"));

@@ -53,6 +53,7 @@ mod policy;
 mod printable;
 mod problem;
 mod proxying;
+mod readings;
 mod resting;
 mod routing;
 mod slow;

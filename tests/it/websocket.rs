@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::harness::frames::{Raw, head};
 use crate::harness::pki::Pki;
 use crate::harness::{Config, Gate, Next, RecordingUpstream, Redis, call, config, get};
 
@@ -212,4 +213,38 @@ fn a_client_that_leaves_before_the_answer_takes_its_request_along() {
     crate::harness::wait_until("the upstream's connection is closed", Duration::from_secs(10), || {
         upstream.open() == 0
     });
+}
+
+#[test]
+fn an_answer_that_does_not_switch_opens_no_websocket_over_http2() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&config().app(&upstream).public("/*"));
+    let over_http2 = || {
+        let mut raw = Raw::open(&gate);
+        let fields = [
+            (":method", "CONNECT"),
+            (":protocol", "websocket"),
+            (":scheme", "http"),
+            (":authority", "localhost"),
+            (":path", "/x"),
+            ("sec-websocket-version", "13"),
+        ];
+        raw.send(&head(1, &fields, 0));
+        String::from_utf8_lossy(&raw.response().1).into_owned()
+    };
+    for status in ["200 OK", "201 Created", "206 Partial Content", "299 Odd"] {
+        upstream.answers(move |exchange| exchange.answer(status, "", b"{\"not\":\"switched\"}"));
+        assert_eq!(over_http2(), r#"{"detail":"Bad gateway."}"#, "{status}");
+        // Over HTTP/1.1 an answer without a switch is an answer.
+        let mut conn = gate.connect();
+        conn.send(format!("{UPGRADE}\r\n"));
+        let reply = conn.reply();
+        assert_eq!(reply.text(), "{\"not\":\"switched\"}", "{status}");
+        assert_eq!(reply.status.to_string(), status[..3], "{status}");
+    }
+    gate.logged(&["upstream_not_switched"]);
+    for status in ["302 Found", "403 Forbidden", "426 Upgrade Required", "500 Oops"] {
+        upstream.answers(move |exchange| exchange.answer(status, "", b"{\"not\":\"switched\"}"));
+        assert_eq!(over_http2(), "{\"not\":\"switched\"}", "{status}");
+    }
 }

@@ -3,6 +3,7 @@
 use http::Method;
 
 use crate::config::reader::{Item, Section, is_token_byte};
+use crate::proxy::host::ipv6;
 use crate::proxy::routes::{HostPattern, PathPattern, Place};
 
 const A_PATH: &str = "write \"/api/hello\" for one path, or \"/api/*\" for it and all below";
@@ -51,7 +52,9 @@ fn host(item: &Item<'_>) -> Option<HostPattern> {
     let plain = domain.strip_suffix('.').unwrap_or(domain).to_ascii_lowercase();
     let without_port = plain.rsplit_once(':').map_or(plain.as_str(), |(host, _)| host);
     if is_host(domain) {
-        return Some(pattern(domain.into()));
+        // Requests are compared by the usual form of an address.
+        let name = ipv6(domain).unwrap_or_else(|| domain.to_owned());
+        return Some(pattern(name.into()));
     }
     let instead = if is_host(without_port) {
         let star = if written.starts_with("*.") { "*." } else { "" };

@@ -99,6 +99,7 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
             UpstreamError::Connect { .. }
             | UpstreamError::NoResponse(_)
             | UpstreamError::UnaskedUpgrade
+            | UpstreamError::NotSwitched
             | UpstreamError::NoUpgrade,
         ) => "The application gave no answer that can be passed on.",
         Rejection::Upstream(UpstreamError::ConnectTimeout { .. } | UpstreamError::ResponseTimeout) => {
