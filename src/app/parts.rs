@@ -12,6 +12,7 @@ use crate::auth::token::{self, TokenAuthenticator};
 use crate::auth::{Authenticator, Chain};
 use crate::config::{self, Config};
 use crate::outbound::Rules;
+use crate::outbound::forwarded::MoreFields;
 use crate::outbound::identity::{IdentityTable, ReservedNames};
 use crate::proxy::outcome::AccessLog;
 use crate::proxy::routes::{Place, RouteId, RouteTable};
@@ -32,6 +33,7 @@ pub(super) struct Parts {
     upstreams: BTreeMap<Arc<str>, crate::upstream::Settings>,
     identities: Arc<[IdentityTable]>,
     reserved: ReservedNames,
+    forwarded: MoreFields,
     table: Arc<RouteTable>,
     pub(super) metrics: Arc<Metrics>,
     log: AccessLog,
@@ -125,6 +127,7 @@ impl Parts {
             upstreams: config.upstreams,
             identities,
             reserved,
+            forwarded: config.forwarded,
             table,
             metrics: Arc::new(metrics),
             log: AccessLog {
@@ -197,6 +200,7 @@ impl Parts {
                     .collect(),
                 credential: route.credential,
                 host,
+                forwarded: self.forwarded,
                 secret: self.upstreams[&route.upstream].secret_header.clone(),
             },
             chain: route.policy.needs_identity().then(|| Chain::new(named)),

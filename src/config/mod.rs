@@ -22,6 +22,7 @@ use self::problem::Problems;
 pub use self::problem::{ConfigError, Look, Problem, Report, Severity};
 use self::reader::{Context, Section};
 use crate::auth::{jwt, store, token};
+use crate::outbound::forwarded::MoreFields;
 use crate::outbound::identity::{CredentialMode, IdentityTable, TableId};
 use crate::policy::Policy;
 use crate::proxy::answers::Answers;
@@ -53,6 +54,8 @@ pub struct Config {
     pub identities: Vec<IdentityTable>,
     /// Further names that a client may never send: every `strip`.
     pub strip: Vec<String>,
+    /// `[forwarded]`.
+    pub forwarded: MoreFields,
     /// `[upstreams.*]` by name.
     pub upstreams: BTreeMap<Arc<str>, upstream::Settings>,
     /// `[[routes]]`, in the order of the file.

@@ -1,4 +1,7 @@
-//! Where a request came from, and the fields that say so: `X-Forwarded-*`, `X-Request-Id`, `traceparent`.
+//! Where a request came from, and the fields that say so: `X-Forwarded-*`, `X-Real-IP`, `X-Request-Id`, `traceparent`.
+//!
+//! A field of a trusted proxy is a list, on one line or several, whose last member was written by the proxy that is nearest: that one
+//! counts. What cannot be used of it is noted, so that the log can name it.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -9,11 +12,11 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
-use super::single;
-
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// The request's id, in both directions.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -89,6 +92,21 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// The scheme with this name, in any ASCII case (RFC 3986, section 3.1).
+    fn read(name: &[u8]) -> Option<Self> {
+        [Self::Http, Self::Https]
+            .into_iter()
+            .find(|scheme| name.eq_ignore_ascii_case(scheme.as_str().as_bytes()))
+    }
+
+    /// The port of a URI that names none.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+
     /// As in a URI.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -122,6 +140,92 @@ impl Peer {
     pub fn scheme(&self) -> Scheme {
         self.scheme
     }
+
+    /// The address of a client, as a field has it. `None`: it has none.
+    fn address_of(&self, client: Node) -> Option<HeaderValue> {
+        match client {
+            node if node == self.node => self.forwarded_for.clone(),
+            Node::Ip(ip) => HeaderValue::try_from(ip.to_string()).ok(),
+            Node::Unix => None,
+        }
+    }
+}
+
+/// Fields that are sent where the file asks for them: `[forwarded]`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MoreFields {
+    /// `X-Real-IP`: the client's address alone.
+    pub real_ip: bool,
+    /// `X-Forwarded-Port`: the port that the client has asked for.
+    pub port: bool,
+}
+
+/// A field of a trusted proxy that says where a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// `X-Forwarded-For`.
+    For,
+    /// `X-Forwarded-Proto`.
+    Proto,
+    /// `X-Forwarded-Host`.
+    Host,
+    /// `X-Forwarded-Port`.
+    Port,
+    /// `X-Request-Id`.
+    RequestId,
+}
+
+impl Field {
+    /// All of them, each at the position of its number.
+    pub const ALL: [Self; 5] = [Self::For, Self::Proto, Self::Host, Self::Port, Self::RequestId];
+
+    /// Its name as it is usually written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::For => "X-Forwarded-For",
+            Self::Proto => "X-Forwarded-Proto",
+            Self::Host => "X-Forwarded-Host",
+            Self::Port => "X-Forwarded-Port",
+            Self::RequestId => "X-Request-Id",
+        }
+    }
+
+    /// What its last member has to be.
+    pub fn wanted(self) -> &'static str {
+        match self {
+            Self::For => "IP addresses",
+            Self::Proto => "`http` or `https`",
+            Self::Host => "a host",
+            Self::Port => "a port from 1 to 65535",
+            Self::RequestId => "up to 64 letters, digits, `.`, `_` and `-`",
+        }
+    }
+}
+
+/// Which fields of a trusted proxy could not be used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unusable(u8);
+
+impl Unusable {
+    /// Notes a field that came and has no value that can be used.
+    fn unless_usable<T>(&mut self, field: Field, value: Option<T>) -> Option<T> {
+        if value.is_none() {
+            self.0 |= 1 << field as u8;
+        }
+        value
+    }
+
+    /// Whether all that came could be used.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The fields.
+    pub fn fields(self) -> impl Iterator<Item = Field> {
+        Field::ALL
+            .into_iter()
+            .filter(move |field| self.0 & (1 << *field as u8) != 0)
+    }
 }
 
 /// Where a request came from, after what trusted proxies say of it was heard. To be read before anything is taken out of a request.
@@ -135,6 +239,9 @@ pub struct Source {
     forwarded_for: Option<HeaderValue>,
     scheme: Option<Scheme>,
     host: Option<HeaderValue>,
+    port: Option<u16>,
+    /// What its peer is believed in, and has said in a way that says nothing.
+    pub unusable: Unusable,
 }
 
 impl Source {
@@ -146,6 +253,8 @@ impl Source {
             forwarded_for: None,
             scheme: None,
             host: None,
+            port: None,
+            unusable: Unusable::default(),
         }
     }
 
@@ -153,15 +262,18 @@ impl Source {
     pub fn of(peer: &Peer, headers: &HeaderMap) -> Self {
         let mut source = Self::unknown(peer);
         let Some(trusted) = &peer.believed else { return source };
-        if let Some(id) = single(headers, &X_REQUEST_ID).and_then(RequestId::kept) {
+        let mut unusable = Unusable::default();
+        if let Some(id) = last_member(headers, &X_REQUEST_ID)
+            && let Some(id) = unusable.unless_usable(Field::RequestId, RequestId::kept(id))
+        {
             source.id = id;
         }
-        source.scheme = single(headers, &X_FORWARDED_PROTO).and_then(|value| match value.as_bytes() {
-            b"http" => Some(Scheme::Http),
-            b"https" => Some(Scheme::Https),
-            _ => None,
-        });
-        source.host = single(headers, &X_FORWARDED_HOST).filter(|host| is_host(host)).cloned();
+        source.scheme = last_member(headers, &X_FORWARDED_PROTO)
+            .and_then(|scheme| unusable.unless_usable(Field::Proto, Scheme::read(scheme)));
+        source.host = last_member(headers, &X_FORWARDED_HOST)
+            .and_then(|host| unusable.unless_usable(Field::Host, read_host(host)));
+        source.port = last_member(headers, &X_FORWARDED_PORT)
+            .and_then(|port| unusable.unless_usable(Field::Port, read_port(port)));
         let lines: Vec<&[u8]> = headers
             .get_all(X_FORWARDED_FOR)
             .iter()
@@ -169,10 +281,14 @@ impl Source {
             .filter(|line| !line.is_empty())
             .collect();
         if lines.is_empty() {
+            source.unusable = unusable;
             return source;
         }
         let mut all = lines.join(&b", "[..]);
-        source.client = last_untrusted(&all, trusted).unwrap_or(peer.node);
+        let (client, whole) = last_untrusted(&all, trusted);
+        source.client = client.unwrap_or(peer.node);
+        unusable.unless_usable(Field::For, whole.then_some(()));
+        source.unusable = unusable;
         if let Some(peer) = &peer.forwarded_for {
             all.extend_from_slice(b", ");
             all.extend_from_slice(peer.as_bytes());
@@ -182,20 +298,29 @@ impl Source {
     }
 }
 
+/// The last member of a list, which may be written on several lines (RFC 9110, sections 5.3 and 5.6.1); `None` where it has none.
+fn last_member<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]> {
+    let lines = headers.get_all(name).iter().rev();
+    lines
+        .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .find(|member| !member.is_empty())
+}
+
 /// From the right, the first address that is no trusted proxy; if all of them are, the one on the left. What is no address ends the
-/// walk: nobody can say who wrote what stands before it.
-fn last_untrusted(list: &[u8], trusted: &TrustedProxies) -> Option<Node> {
+/// walk, because it is unknown who wrote what stands before it; `false`: the walk ended that way.
+fn last_untrusted(list: &[u8], trusted: &TrustedProxies) -> (Option<Node>, bool) {
     let mut last = None;
     for word in list.rsplit(|byte| *byte == b',') {
         let Some(node) = std::str::from_utf8(word).ok().and_then(|word| address(word.trim())) else {
-            break;
+            return (last, false);
         };
         last = Some(node);
         if !trusted.contains(node) {
             break;
         }
     }
-    last
+    (last, true)
 }
 
 /// An address as proxies write it: bare, or with a port.
@@ -210,9 +335,16 @@ fn address(word: &str) -> Option<Node> {
         .map(|ip: IpAddr| Node::from(ip))
 }
 
-fn is_host(value: &HeaderValue) -> bool {
+fn read_host(value: &[u8]) -> Option<HeaderValue> {
     let plain = |byte: &u8| byte.is_ascii_graphic() && !b"@/?#,\\".contains(byte);
-    value.as_bytes().iter().all(plain) && Authority::try_from(value.as_bytes()).is_ok()
+    let is_host = value.iter().all(plain) && Authority::try_from(value).is_ok();
+    is_host.then(|| HeaderValue::from_bytes(value).ok()).flatten()
+}
+
+fn read_port(digits: &[u8]) -> Option<u16> {
+    let digits = std::str::from_utf8(digits).ok()?;
+    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
+    digits.parse().ok().filter(|_| is_plain)
 }
 
 /// The longest id that is kept.
@@ -234,8 +366,7 @@ impl RequestId {
     }
 
     /// One that was given: up to 64 letters, digits, `.`, `_` and `-`.
-    fn kept(value: &HeaderValue) -> Option<Self> {
-        let bytes = value.as_bytes();
+    fn kept(bytes: &[u8]) -> Option<Self> {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
         if bytes.is_empty() || bytes.len() > LONGEST_ID || !bytes.iter().all(plain) {
             return None;
@@ -278,16 +409,28 @@ fn write_hex(text: &mut [u8], bytes: &[u8]) {
 }
 
 /// Says where the request came from. What came in was taken out already; `source` is what was believed of it.
-pub(super) fn insert(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue, source: &Source) {
+pub(super) fn insert(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue, source: &Source, more: MoreFields) {
     if let Some(forwarded_for) = source.forwarded_for.as_ref().or(peer.forwarded_for.as_ref()) {
         headers.insert(X_FORWARDED_FOR, forwarded_for.clone());
     }
     let scheme = source.scheme.unwrap_or(peer.scheme);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
-    headers.insert(X_FORWARDED_HOST, source.host.as_ref().unwrap_or(host).clone());
+    let host = source.host.as_ref().unwrap_or(host);
+    headers.insert(X_FORWARDED_HOST, host.clone());
     headers.insert(X_REQUEST_ID, source.id.to_value());
-    if !has_valid_traceparent(headers) {
-        // W3C Trace Context, section 3.2: a broken parent restarts the trace, and its state goes with it.
+    if more.port {
+        let asked = || Authority::try_from(host.as_bytes()).ok()?.port_u16();
+        let port = source.port.or_else(asked).unwrap_or_else(|| scheme.default_port());
+        headers.insert(X_FORWARDED_PORT, HeaderValue::from(port));
+    }
+    if more.real_ip
+        && let Some(address) = peer.address_of(source.client)
+    {
+        headers.insert(X_REAL_IP, address);
+    }
+    if peer.believed.is_none() || !has_valid_traceparent(headers) {
+        // A client does not choose the trace of its requests, and a broken parent restarts one (W3C Trace Context, sections 3.2 and 7):
+        // the state goes with it.
         headers.remove(TRACESTATE);
         headers.insert(TRACEPARENT, traceparent(&source.id));
     }
@@ -324,30 +467,41 @@ fn has_valid_traceparent(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    fn traceparent_after(lines: &[&'static str]) -> String {
+    /// What is sent on of these, and whether `tracestate` is.
+    fn traceparent_after(peer: &Peer, lines: &[&'static str]) -> (String, bool) {
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(TRACEPARENT, HeaderValue::from_static(line));
         }
-        let peer = peer("192.0.2.1", &[]);
-        let source = Source::unknown(&peer);
-        insert(&mut headers, &peer, &HeaderValue::from_static("h"), &source);
+        headers.insert(TRACESTATE, HeaderValue::from_static("a=1"));
+        let source = Source::unknown(peer);
+        insert(
+            &mut headers,
+            peer,
+            &HeaderValue::from_static("h"),
+            &source,
+            MoreFields::default(),
+        );
         assert_eq!(headers.get_all(TRACEPARENT).iter().count(), 1);
-        headers[TRACEPARENT].to_str().expect("ASCII").to_owned()
+        let sent = headers[TRACEPARENT].to_str().expect("ASCII").to_owned();
+        (sent, headers.contains_key(TRACESTATE))
     }
 
     #[test]
-    fn a_good_traceparent_passes_and_any_other_is_replaced() {
+    fn a_good_traceparent_of_a_trusted_proxy_passes_and_any_other_is_replaced() {
         const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(traceparent_after(&[GOOD]), GOOD);
+        let trusted = peer("10.0.0.1", &["10.0.0.0/8"]);
+        assert_eq!(traceparent_after(&trusted, &[GOOD]), (GOOD.to_owned(), true));
+        let (made, state) = traceparent_after(&peer("192.0.2.1", &["10.0.0.0/8"]), &[GOOD]);
+        assert!(made != GOOD && made.len() == 55 && !state, "{made}");
         for bad in [
             &[GOOD, GOOD][..],
             &["00-x"],
             &[],
             &["00-00000000000000000000000000000000-b7ad6b7169203331-01"],
         ] {
-            let made = traceparent_after(bad);
-            assert!(made != GOOD && made.len() == 55, "{bad:?}: {made}");
+            let (made, state) = traceparent_after(&trusted, bad);
+            assert!(made != GOOD && made.len() == 55 && !state, "{bad:?}: {made}");
         }
     }
 
@@ -382,8 +536,100 @@ mod tests {
         }
         let source = Source::of(peer, &headers);
         let mut sent = HeaderMap::new();
-        insert(&mut sent, peer, &HeaderValue::from_static("own.example"), &source);
+        let more = MoreFields {
+            real_ip: true,
+            port: true,
+        };
+        insert(&mut sent, peer, &HeaderValue::from_static("own.example"), &source, more);
         (sent, source.client.to_string())
+    }
+
+    fn unusable(peer: &Peer, name: &'static str, value: &'static str) -> Vec<&'static str> {
+        let mut headers = HeaderMap::new();
+        headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        Source::of(peer, &headers).unusable.fields().map(Field::name).collect()
+    }
+
+    #[test]
+    fn the_last_member_of_a_list_counts_on_whatever_line_it_stands() {
+        let trusted = peer("10.0.0.1", &["10.0.0.0/8"]);
+        let check = |name: &'static str, lines: &[&'static str], expected: &str| {
+            let fields: Vec<_> = lines.iter().map(|line| (name, *line)).collect();
+            assert_eq!(heard(&trusted, &fields).0[name], expected, "{name}: {lines:?}");
+        };
+        for https in [
+            &["https"][..],
+            &["HTTPS"],
+            &["https,https"],
+            &["http, https"],
+            &["http", "https"],
+            &["https, ,"],
+            &["gopher, hTTps "],
+        ] {
+            check("x-forwarded-proto", https, "https");
+        }
+        for http in [
+            &["https, http"][..],
+            &["https", "HTTP"],
+            &["https,wss"],
+            &["https", "gopher"],
+            &[","],
+        ] {
+            check("x-forwarded-proto", http, "http");
+        }
+        check("x-forwarded-host", &["a.example, b.example:8443"], "b.example:8443");
+        check("x-forwarded-host", &["a.example", "b.example"], "b.example");
+        check("x-forwarded-port", &["80, 8443"], "8443");
+        check("x-request-id", &["one", "two, three"], "three");
+    }
+
+    #[test]
+    fn what_says_nothing_is_named() {
+        let trusted = peer("10.0.0.1", &["10.0.0.0/8"]);
+        for (name, good, bad) in [
+            (
+                "x-forwarded-for",
+                "spoofed, 203.0.113.5, 10.0.0.2",
+                "203.0.113.5, unknown",
+            ),
+            ("x-forwarded-proto", "https,HTTPS", "wss"),
+            ("x-forwarded-host", "a.example, B.example", "a@b"),
+            ("x-forwarded-port", "443", "0443"),
+            ("x-request-id", "a, b", "a b"),
+        ] {
+            assert!(unusable(&trusted, name, good).is_empty(), "{name}: {good}");
+            let named = unusable(&trusted, name, bad);
+            assert!(
+                named.len() == 1 && named[0].eq_ignore_ascii_case(name),
+                "{name}: {named:?}"
+            );
+            // What others send is no news.
+            assert!(unusable(&peer("192.0.2.1", &["10.0.0.0/8"]), name, bad).is_empty());
+        }
+    }
+
+    #[test]
+    fn the_address_and_the_port_are_those_that_the_other_fields_say() {
+        let trusted = peer("10.0.0.1", &["10.0.0.0/8"]);
+        let check = |peer: &Peer, fields: &[(&'static str, &'static str)], ip: Option<&str>, port: &str| {
+            let (sent, _) = heard(peer, fields);
+            let real_ip = sent.get(X_REAL_IP).map(|ip| ip.to_str().expect("ASCII"));
+            assert_eq!(
+                (real_ip, &sent[X_FORWARDED_PORT]),
+                (ip, &port.parse().expect("a value")),
+                "{fields:?}"
+            );
+        };
+        check(&trusted, &TOLD, Some("198.51.100.9"), "8443");
+        check(&trusted, &[("x-forwarded-proto", "https")], Some("10.0.0.1"), "443");
+        check(&trusted, &[("x-forwarded-port", "8000")], Some("10.0.0.1"), "8000");
+        let told = [
+            ("x-forwarded-port", "8000"),
+            ("x-real-ip", "1.2.3.4"),
+            ("x-forwarded-for", "1.2.3.4"),
+        ];
+        check(&peer("192.0.2.1", &["10.0.0.0/8"]), &told, Some("192.0.2.1"), "80");
+        check(&peer_at(Node::Unix, &[]), &told, None, "80");
     }
 
     const TOLD: [(&str, &str); 4] = [

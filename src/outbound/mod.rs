@@ -39,6 +39,8 @@ pub struct Rules {
     pub credential: CredentialMode,
     /// What the upstream reads in `Host`; `None` is the client's own.
     pub host: Option<HeaderValue>,
+    /// Which further fields say where a request came from.
+    pub forwarded: MoreFields,
     /// What proves to the upstream that a request came this way.
     pub secret: Option<(HeaderName, HeaderValue)>,
 }
@@ -101,7 +103,7 @@ impl<B> Outbound<B> {
         headers.reserve(OWN_FIELDS);
         replace_credential(headers, &permit, rules, kept);
         headers.insert(HOST, rules.host.clone().unwrap_or_else(|| origin.host.clone()));
-        forwarded::insert(headers, origin.peer, origin.host, origin.source);
+        forwarded::insert(headers, origin.peer, origin.host, origin.source, rules.forwarded);
         rules.identity.insert(headers, &permit);
         if let Some((name, value)) = &rules.secret {
             headers.insert(name, value.clone());
@@ -213,6 +215,7 @@ mod tests {
             credential_headers: std::iter::once(AUTHORIZATION).collect(),
             credential,
             host: None,
+            forwarded: MoreFields::default(),
             secret: None,
         }
     }

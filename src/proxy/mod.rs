@@ -23,6 +23,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::Body;
 use tokio::time::Instant;
+use tracing::warn;
 
 use self::answers::Answers;
 use self::body::ResponseBody;
@@ -35,13 +36,16 @@ use self::websocket::{Asks, Switched};
 use self::websocket_credential::WebSocketCredential;
 use crate::auth::{Chain, Now, Refused, Unavailable, Verdict};
 use crate::credential::{JwtFault, Refusal};
+use crate::framing::grammar::is_method;
+use crate::framing::target;
 use crate::identity::Identity;
-use crate::outbound::forwarded::{Peer, Scheme, Source};
+use crate::outbound::forwarded::{Field, Peer, Source};
 use crate::outbound::{Origin, Outbound, Rules, hop};
 use crate::path::RequestPath;
 use crate::policy::{Denied, Permit, Policy};
 use crate::slots::Slots;
 use crate::telemetry::metrics::{AuthenticationLabels, Metrics};
+use crate::telemetry::seldom::Seldom;
 use crate::telemetry::tally::Tally;
 use crate::tls::server::Served;
 use crate::transfer::inbound::Inbound;
@@ -61,6 +65,8 @@ pub struct Proxy {
     tally: Rc<Tally>,
     log: AccessLog,
     bounds: Bounds,
+    /// For each field of trusted proxies, when the log last said that it could not be used.
+    unusable: [RefCell<Seldom>; Field::ALL.len()],
 }
 
 /// The other end of a connection, and what was shown to it.
@@ -156,6 +162,23 @@ impl Proxy {
             tally: Rc::new(Tally::new(metrics)),
             log,
             bounds,
+            unusable: Default::default(),
+        }
+    }
+
+    /// Has the log say which fields of a trusted proxy could not be used. What it sent is not repeated: it may be a client's.
+    fn report_unusable(&self, peer: &Peer, source: &Source) {
+        for field in source.unusable.fields() {
+            let times = self.unusable[field as usize].borrow_mut().note();
+            if let Some(times) = times {
+                warn!(
+                    peer = %peer.node(),
+                    field = field.name(),
+                    times,
+                    "a trusted proxy sends a field that is not used: its last value has to be {}",
+                    field.wanted()
+                );
+            }
         }
     }
 
@@ -186,9 +209,11 @@ impl Proxy {
             let seen = Some((method.clone(), request.uri().clone()));
             let peer = &client.peer;
             let source = Source::of(peer, request.headers());
+            if !source.unusable.is_empty() {
+                self.report_unusable(peer, &source);
+            }
             let mut outcome = Outcome::open(&self.tally, self.log, source, seen, &self.no_route);
-            // Over HTTP/1 there is no gRPC, whatever a request calls itself.
-            let grpc = request.version() == Version::HTTP_2 && is_grpc(request.headers().get(CONTENT_TYPE));
+            let grpc = is_grpc(request.version(), request.headers());
             let found = self.look_at(&request).and_then(|()| self.find(&request, peer));
             let mut readable = None;
             let (rejection, answers) = match found {

@@ -418,7 +418,7 @@ fn is_grpc_type(content_type: Option<&HeaderValue>) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let parts = content_type.and_then(|kind| kind.as_bytes().split_at_checked(GRPC.len()));
     parts.is_some_and(|(kind, rest)| {
-        kind.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' ' | b'\\t'))
+        kind.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' ' | b'\t'))
     })
 }
 

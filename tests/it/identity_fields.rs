@@ -130,10 +130,20 @@ fn forwarding_fields_are_ours_alone() {
 }
 
 #[test]
-fn a_good_traceparent_is_handed_on_and_a_bad_one_replaced() {
+fn a_good_traceparent_of_a_trusted_proxy_is_handed_on_and_any_other_replaced() {
     let (redis, upstream) = setup();
-    let gate = Gate::start(&both(&redis, &upstream));
     let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for trusted in ["[]", "[\"10.0.0.0/8\", \"unix\"]"] {
+        let gate = Gate::start(&both(&redis, &upstream).server(&format!("trusted_proxies = {trusted}")));
+        gate.call(&get("/public/x").header("Traceparent", good).header("Tracestate", "a=1"));
+        let seen = upstream.last();
+        assert!(
+            seen.header("traceparent")
+                .is_some_and(|made| made != good && made.len() == 55)
+        );
+        assert_eq!(seen.header("tracestate"), None, "a client chooses no trace");
+    }
+    let gate = Gate::start(&both(&redis, &upstream).server("trusted_proxies = [\"127.0.0.1\"]"));
     gate.call(&get("/public/x").header("Traceparent", good).header("Tracestate", "a=1"));
     assert_eq!(
         (
@@ -381,7 +391,7 @@ fn whole_families_of_names_are_dropped_whatever_follows() {
 #[test]
 fn a_request_without_one_good_traceparent_gets_one() {
     let (redis, upstream) = setup();
-    let gate = Gate::start(&both(&redis, &upstream));
+    let gate = Gate::start(&both(&redis, &upstream).server("trusted_proxies = [\"127.0.0.1\"]"));
     let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     for call in [
         get("/public/x"),

@@ -59,6 +59,86 @@ fn a_trusted_proxy_is_believed_and_appended() {
 }
 
 #[test]
+fn of_a_list_of_a_trusted_proxy_the_last_value_counts_and_what_is_not_used_is_logged() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&public(&upstream).server("trusted_proxies = [\"127.0.0.0/8\"]"));
+    let sent = |name: &str, lines: &[&str]| {
+        let call = lines.iter().fold(get("/x"), |call, line| call.header(name, *line));
+        assert_eq!(gate.call(&call).status, 200);
+        upstream.last().header(name).unwrap_or_default().to_owned()
+    };
+    for lines in [
+        &["https,https"][..],
+        &["http, https"],
+        &["HTTPS"],
+        &["http", "https"],
+        &["https,"],
+    ] {
+        assert_eq!(sent("X-Forwarded-Proto", lines), "https", "{lines:?}");
+    }
+    assert_eq!(sent("X-Forwarded-Proto", &["https, http"]), "http");
+    assert_eq!(
+        sent("X-Forwarded-Host", &["a.example", "b.example, shop.example:8443"]),
+        "shop.example:8443"
+    );
+    assert_eq!(sent("X-Request-Id", &["one, two", "three"]), "three");
+    let quiet = gate.log();
+    assert!(!quiet.contains("is not used"), "{quiet}");
+    for (name, bad) in [
+        ("X-Forwarded-Proto", "wss"),
+        ("X-Forwarded-Host", "bad@host"),
+        ("X-Forwarded-For", "not-an-address"),
+        ("X-Forwarded-Port", "99999"),
+        ("X-Request-Id", "bad id"),
+    ] {
+        for _ in 0..20 {
+            sent(name, &[bad]);
+        }
+        // Not once a request, and not what it was: that may be a client's word.
+        gate.logged(&["a trusted proxy sends a field that is not used", name]);
+        let log = gate.log();
+        let lines: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains(&format!("\"{name}\"")))
+            .collect();
+        assert!((1..20).contains(&lines.len()), "{lines:?}");
+        assert!(lines.iter().all(|line| !line.contains(bad)), "{lines:?}");
+    }
+}
+
+#[test]
+fn the_address_and_the_port_of_a_client_are_sent_where_the_file_asks_for_them() {
+    let upstream = RecordingUpstream::start();
+    let told = || {
+        get("/x")
+            .host("api.example:8443")
+            .header("X-Real-IP", "198.51.100.9")
+            .header("X-Forwarded-Port", "1")
+            .header("X-Forwarded-For", "198.51.100.9")
+    };
+    let fields = || {
+        let seen = upstream.last();
+        let field = |name: &str| seen.header(name).map(str::to_owned);
+        (field("x-real-ip"), field("x-forwarded-port"))
+    };
+    let pair = |ip: &str, port: &str| (Some(ip.to_owned()), Some(port.to_owned()));
+    let gate = Gate::start(&public(&upstream));
+    gate.call(&told());
+    assert_eq!(fields(), (None, None), "neither is sent unasked");
+    let both = public(&upstream).tables("[forwarded]\nreal_ip = true\nport = true");
+    let gate = Gate::start(&both);
+    gate.call(&told());
+    assert_eq!(fields(), pair("127.0.0.1", "8443"));
+    gate.call(&get("/x"));
+    assert_eq!(fields(), pair("127.0.0.1", "80"));
+    let gate = Gate::start(&both.clone().server("trusted_proxies = [\"127.0.0.0/8\"]"));
+    gate.call(&told());
+    assert_eq!(fields(), pair("198.51.100.9", "1"));
+    gate.call(&get("/x").header("X-Forwarded-Proto", "https"));
+    assert_eq!(fields(), pair("127.0.0.1", "443"));
+}
+
+#[test]
 fn the_proxy_protocol_is_read_from_trusted_proxies() {
     let upstream = RecordingUpstream::start();
     let pki = Pki::new();

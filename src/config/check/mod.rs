@@ -61,6 +61,7 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
         authenticators: authenticators.settings,
         identities: identities.tables,
         strip: identities.strip,
+        forwarded: server::forwarded(&mut root),
         upstreams: upstreams.settings,
         routes,
     }

@@ -13,7 +13,7 @@ use tracing::Level;
 
 use super::upstreams::LONGEST_SOCKET;
 use crate::config::reader::{Item, Section, Text, Zero};
-use crate::outbound::forwarded::TrustedProxies;
+use crate::outbound::forwarded::{MoreFields, TrustedProxies};
 use crate::server::listen::Address;
 use crate::server::{Drain, Limits, Settings};
 use crate::telemetry::{self, Format};
@@ -355,6 +355,16 @@ pub(super) fn probes(root: &mut Section<'_>) -> Option<SocketAddr> {
 }
 
 /// `[log]`.
+pub(super) fn forwarded(root: &mut Section<'_>) -> MoreFields {
+    let Some(mut section) = root.section("forwarded", &[]) else {
+        return MoreFields::default();
+    };
+    MoreFields {
+        real_ip: section.flag_or("real_ip", false),
+        port: section.flag_or("port", false),
+    }
+}
+
 pub(super) fn log(root: &mut Section<'_>) -> telemetry::Settings {
     let default = telemetry::Settings::default();
     let Some(mut section) = root.section("log", &[]) else {
