@@ -7,6 +7,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use percent_encoding::AsciiSet;
+
 /// Most readings that one path may have. Ordinary paths have one; a path that needs more is an attempt at something.
 const MOST_READINGS: usize = 64;
 /// Most bytes of all its readings together: making them must not cost more than reading the request did.
@@ -68,6 +70,7 @@ impl<'r> RequestPath<'r> {
         }
         let mut seen: BTreeSet<(Cow<'_, [u8]>, u8)> = BTreeSet::new();
         let mut queue = vec![(Cow::Borrowed(bytes), 0)];
+        queue.extend(encode(bytes).map(|encoded| (Cow::Owned(encoded), 0)));
         let mut spent = 0;
         while let Some(reading) = queue.pop() {
             if seen.contains(&reading) {
@@ -109,7 +112,7 @@ fn is_plain(path: &[u8]) -> bool {
     let mut before = 0;
     for &byte in path {
         match byte {
-            b'%' | b'\\' | b';' => return false,
+            b'%' | b'\\' | b';' | b'`' | b'<' | b'>' => return false,
             b'/' | b'.' if before == b'/' => return false,
             _ => before = byte,
         }
@@ -128,6 +131,14 @@ fn decode_once(path: &[u8]) -> Option<Vec<u8>> {
         Cow::Owned(decoded) => Some(decoded),
         Cow::Borrowed(_) => None,
     }
+}
+
+/// Bytes that no URI has in a path, as clients and servers encode them that keep to RFC 3986; over HTTP/2 they leave that way.
+fn encode(path: &[u8]) -> Option<Vec<u8>> {
+    const ODD: &AsciiSet = &AsciiSet::EMPTY.add(b'`').add(b'<').add(b'>');
+    let is_odd = |byte: &u8| matches!(byte, b'`' | b'<' | b'>');
+    let encoded = || percent_encoding::percent_encode(path, ODD);
+    path.iter().any(is_odd).then(|| encoded().to_string().into_bytes())
 }
 
 fn backslash_as_slash(path: &[u8]) -> Option<Vec<u8>> {
@@ -241,6 +252,8 @@ mod tests {
         check("/../../x", &["/x"]);
         check("/a;v=1/b;w", &["/a/b"]);
         check("/a//../b", &["/b", "/a/b"]);
+        check("/a`/<b>", &["/a%60/%3Cb%3E"]);
+        check("/a%3c/../`", &["/%60", "/`", "/a</../`", "/a%3c/../%60"]);
     }
 
     #[test]

@@ -55,10 +55,10 @@ pub(crate) fn is_value(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }
 
-/// Visible ASCII but `#`, which begins a fragment, and `<` and `>`, which no URI has. The rest of what RFC 3986 does not allow is sent
-/// by too many clients. `#` and what is not ASCII would be read in more than one way.
+/// Visible ASCII but `#`. Clients send bytes that RFC 3986 does not allow, and servers take them; only `#`, which begins a fragment, and
+/// bytes beyond ASCII are read in more than one way.
 pub(crate) fn is_target(byte: u8) -> bool {
-    matches!(byte, b'!'..=b'~') && !matches!(byte, b'#' | b'<' | b'>')
+    matches!(byte, b'!'..=b'~') && byte != b'#'
 }
 
 #[cfg(test)]

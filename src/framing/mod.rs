@@ -5,4 +5,6 @@ pub(crate) mod body;
 pub(crate) mod chunked;
 pub(crate) mod grammar;
 pub(crate) mod request;
+pub(crate) mod response;
 mod said;
+pub(crate) mod target;

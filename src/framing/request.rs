@@ -4,7 +4,6 @@
 //! is wrong, however it was cut.
 
 use bytes::Bytes;
-use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 
 use super::body::Rest;
@@ -204,7 +203,6 @@ impl HeadReader {
         let byte = match self.state {
             State::Target => self.pass(bytes, |_| false, most, full)?,
             State::Path => self.pass(bytes, is_path, most, full)?,
-            State::Query => self.pass(bytes, is_query, most, full)?,
             _ => self.pass(bytes, is_target, most, full)?,
         };
         let Some(byte) = byte else { return Ok(None) };
@@ -219,8 +217,9 @@ impl HeadReader {
                     end: self.at,
                 };
                 // `*`, an absolute URI or an authority: whatever it is, it must be one that can be read.
-                if self.state == State::OtherTarget && Uri::try_from(self.target.of(bytes)).is_err() {
-                    return malformed("its target");
+                if self.state == State::OtherTarget {
+                    let whole = Bytes::copy_from_slice(self.target.of(bytes));
+                    target::read(&whole, 0..whole.len())?;
                 }
                 self.begin_at(self.at + 1);
                 return Ok(Some(State::Version));
@@ -338,12 +337,7 @@ impl HeadReader {
             ..
         } = *self;
         let method = Method::from_bytes(method.of(bytes)).or(malformed("its method"))?;
-        let target = target.slice(bytes);
-        let uri = if target.first() == Some(&b'/') {
-            PathAndQuery::from_maybe_shared(target).map(Uri::from).ok()
-        } else {
-            Uri::from_maybe_shared(target).ok()
-        };
+        let (uri, exact) = target::read(bytes, target.begin..target.end)?;
         let full = Fault::HeadTooLarge;
         let mut headers = HeaderMap::try_with_capacity(self.fields.len() + MORE_FIELDS).map_err(|_| full)?;
         for (name, value) in &self.fields {
@@ -352,8 +346,10 @@ impl HeadReader {
             headers.try_append(name, value).map_err(|_| full)?;
         }
         let (mut parts, ()) = Request::new(()).into_parts();
-        (parts.method, parts.headers) = (method, headers);
-        parts.uri = uri.ok_or(Fault::Malformed("its target"))?;
+        (parts.method, parts.headers, parts.uri) = (method, headers, uri);
+        if let Some(exact) = exact {
+            parts.extensions.insert(exact);
+        }
         parts.version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
         let head = RequestHead {
             request: Request::from_parts(parts, ()),
@@ -379,14 +375,9 @@ fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// In a path behind its first `/`; `Uri` takes no `` ` `` there.
+/// In a path behind its first `/`.
 fn is_path(byte: u8) -> bool {
-    is_target(byte) && !matches!(byte, b'?' | b'`')
-}
-
-/// In a query; `Uri` takes no `"` there.
-fn is_query(byte: u8) -> bool {
-    is_target(byte) && byte != b'"'
+    is_target(byte) && byte != b'?'
 }
 
 #[cfg(test)]

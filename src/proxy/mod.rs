@@ -305,14 +305,12 @@ impl Proxy {
             Method::CONNECT | Method::TRACE => return Err(Rejection::NotImplemented),
             ref method => method,
         };
-        let default_port = match peer.scheme() {
-            Scheme::Http => 80,
-            Scheme::Https => 443,
-        };
-        let host = self.hosts.read(request.uri(), request.headers(), default_port);
+        let host = self
+            .hosts
+            .read(request.uri(), request.headers(), peer.scheme().default_port());
         let host = host.map_err(|_| Rejection::Malformed("its host"))?;
         let ambiguous = |_| Rejection::Malformed("its path");
-        let path = RequestPath::parse(request.uri().path()).map_err(ambiguous)?;
+        let path = RequestPath::parse(target::path(request)).map_err(ambiguous)?;
         match self.table.find(&host.name, path, method).map_err(ambiguous)? {
             Found::Route(id) => self
                 .routes
@@ -336,7 +334,7 @@ impl Proxy {
             return Ok(None);
         };
         let ambiguous = |_| Rejection::Malformed("its path");
-        let path = RequestPath::parse(request.uri().path()).map_err(ambiguous)?;
+        let path = RequestPath::parse(target::path(request)).map_err(ambiguous)?;
         let route = match self.table.find(&host.name, path, &method).map_err(ambiguous)? {
             Found::Route(id) => self.routes.get(id.0),
             Found::OtherMethods(_) | Found::Nothing => None,

@@ -1,5 +1,6 @@
 //! Which route a request belongs to; what belongs to none, or to two, never leaves.
 
+use crate::harness::h2server::{Answer, H2Server};
 use crate::harness::{Config, Conn, Gate, RecordingUpstream, Redis, call, config, get};
 
 fn routes(redis: &Redis, upstream: &RecordingUpstream) -> Config {
@@ -61,6 +62,28 @@ fn host_path_and_method_choose_and_nothing_falls_back() {
 }
 
 #[test]
+fn bytes_that_no_uri_has_are_judged_as_they_are_and_encoded_where_http2_has_no_way_to_say_them() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let gate = Gate::start(&routes(&redis, &upstream));
+    for target in ["/api/`", "/api/<x>?\"", "http://localhost/api/`"] {
+        assert_eq!(gate.get(target).status, 401, "{target}");
+        assert_eq!(gate.call(&get(target).token("canary-ada")).status, 200, "{target}");
+    }
+    let reply = gate.get("http://localhost/public?<\"");
+    assert_eq!((reply.status, upstream.last().line()), (200, "GET /public?<\""));
+    assert_eq!(gate.get("http://localhost?<").status, 404);
+    // Its encoded form is longer than a `Uri` may be.
+    assert_eq!(gate.get(&format!("/public/{}", "`".repeat(25_000))).status, 414);
+
+    let server = H2Server::start(None, |request, _| Answer::ok(request.uri().to_string()));
+    let gate = Gate::start(&config().upstream("app", &[server.url()]).public("/*"));
+    assert_eq!(
+        gate.get("/`<x>?q=\"<`>\"").text(),
+        "http://localhost/%60%3Cx%3E?q=%22%3C`%3E%22"
+    );
+}
+
+#[test]
 fn a_path_that_could_be_another_one_is_refused_and_goes_nowhere() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::start(&routes(&redis, &upstream));
@@ -86,6 +109,14 @@ fn a_path_that_could_be_another_one_is_refused_and_goes_nowhere() {
         "/public/%0a",
         "/public/%0d%0aX:1",
         "/public/%7f",
+        "/public/`/../../api/x",
+        "/public/<x>/..%2f..%2fapi",
+        "/public/`/..;/..;/Api",
+        "/public/`#",
+        "/public/`\u{e9}",
+        "/public/`\x7f",
+        "/public/?\"#",
+        "/public/?\"\u{e9}",
     ] {
         let reply = gate.call(&get(target).token("canary-ada"));
         assert_eq!(
@@ -107,6 +138,8 @@ fn a_path_travels_byte_for_byte() {
         "/public/?",
         "/public/100%25",
         "/public/x/../y",
+        "/public/a`b<c>\"d{e}|f^g?h=\"<`>{}|^\\\"",
+        "/public/?filter={\"name\":\"<ada>\"}",
     ] {
         assert_eq!(gate.get(target).status, 200, "{target}");
         assert_eq!(upstream.last().line(), format!("GET {target}"));

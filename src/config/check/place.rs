@@ -78,8 +78,8 @@ fn path(item: &Item<'_>) -> Option<PathPattern> {
         Some("has a `*` that is not a whole last segment")
     } else if written.contains(['?', '#']) {
         Some("has a query or a fragment, which no route is found by")
-    } else if written.contains(['%', ';', '\\']) {
-        Some("has one of `%`, `;` and `\\`, which servers read differently")
+    } else if written.contains(['%', ';', '\\', '`', '<', '>']) {
+        Some("has one of `%`, `;`, `\\`, `` ` ``, `<` and `>`, which servers read differently")
     } else if written.bytes().any(|byte| byte <= b' ' || byte == 0x7F) {
         Some("has a blank or a control character")
     } else if !written.is_ascii() {

@@ -1,6 +1,7 @@
 //! Heads and bodies as bytes: whole, in pieces, and wrong.
 
 use bytes::BytesMut;
+use http::Uri;
 
 use super::*;
 
@@ -76,6 +77,7 @@ fn messages_that_can_be_read_in_one_way_pass() {
         "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
         "\r\nGET /?a=%20&b[]=^`{} HTTP/1.1\r\nhost:h\r\nX-Empty:\r\nX: a\tb \u{e9}\r\n\r\n",
         "GET /\"{}|^ HTTP/1.0\r\nHost: h\r\n\r\n",
+        "GET /`<x>?\"<y>\" HTTP/1.1\r\nHost: h\r\n\r\nGET http://h?<\" HTTP/1.1\r\nHost: h\r\n\r\n",
         "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n",
         "GET http://h/x HTTP/1.1\r\nHost: h\r\n\r\nGET /y HTTP/1.1\r\nHost: h\r\n\r\n",
         "M-SEARCH /x HTTP/1.1\r\nHost:\t h \r\n\r\n",
@@ -110,7 +112,8 @@ fn heads_that_could_be_read_otherwise_are_refused() {
         "GET /?#x HTTP/1.1\r\n",
         "GET /\u{e9} HTTP/1.1\r\n",
         "GET /\t HTTP/1.1\r\n",
-        "GET /<x> HTTP/1.1\r\n",
+        "GET /<\u{e9} HTTP/1.1\r\n",
+        "GET http://<h>/ HTTP/1.1\r\n",
         "GET :// HTTP/1.1\r\n",
         "PRI * HTTP/2.0\r\n",
     ] {

@@ -5,6 +5,7 @@ use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http_body::Body;
 
+use crate::framing::target::Exact;
 use crate::transfer::sending::{self, Framing, write_content_length, write_field};
 use crate::upstream::body::RequestBody;
 
@@ -20,7 +21,10 @@ pub(super) fn sending(mut out: Vec<u8>, head: &Parts, body: RequestBody) -> Send
 
 /// Writes the request line and the fields; the fields that frame the body are our own.
 fn write_head(out: &mut Vec<u8>, head: &Parts, body: &RequestBody) -> Framing {
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let target = match head.extensions.get::<Exact>() {
+        Some(exact) => exact.as_str(),
+        None => head.uri.path_and_query().map_or("/", |target| target.as_str()),
+    };
     for part in [head.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }

@@ -1,0 +1,150 @@
+//! The target of a request (RFC 9112, section 3.2), and how it travels where a [`Uri`] cannot hold it.
+//!
+//! `Uri` takes no `` ` ``, `<` and `>` in a path, and no `"`, `<` and `>` in a query. No RFC allows these bytes there, but clients send them,
+//! servers take them, and there is one way to read them. The `Uri` of such a request has them percent-encoded, and [`Exact`] beside it has
+//! what was sent. Code that knows only the `Uri` therefore sees an equivalent target, never another one.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Request;
+use http::uri::{PathAndQuery, Uri};
+
+use super::grammar::{Fault, is_target, malformed};
+
+/// A path, and a query if there is one, byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Exact {
+    /// Visible ASCII that begins with `/`.
+    text: Arc<str>,
+    /// Where the query begins, with its `?`.
+    path_end: usize,
+}
+
+impl Exact {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    fn path(&self) -> &str {
+        &self.text[..self.path_end]
+    }
+}
+
+/// The path that was asked for, byte for byte: what routes are found by.
+pub(crate) fn path<B>(request: &Request<B>) -> &str {
+    match request.extensions().get::<Exact>() {
+        Some(exact) => exact.path(),
+        None => request.uri().path(),
+    }
+}
+
+/// Reads the target that stands there: `/path?query`, an absolute URI, an authority or `*`.
+pub(super) fn read(bytes: &Bytes, at: Range<usize>) -> Result<(Uri, Option<Exact>), Fault> {
+    match hold(bytes.slice(at.clone())) {
+        Some(uri) => Ok((uri, None)),
+        None => read_odd(&bytes[at]),
+    }
+}
+
+/// A `Uri` that has it as it is, where there is one.
+fn hold(target: Bytes) -> Option<Uri> {
+    match target.first() {
+        Some(b'/') => PathAndQuery::from_maybe_shared(target).map(Uri::from).ok(),
+        _ => Uri::from_maybe_shared(target).ok(),
+    }
+}
+
+/// Reads a target that `Uri` does not hold.
+fn read_odd(target: &[u8]) -> Result<(Uri, Option<Exact>), Fault> {
+    const WRONG: Fault = Fault::Malformed("its target");
+    let text = std::str::from_utf8(target).map_err(|_| WRONG)?;
+    // Behind the authority, in which every byte counts.
+    let path_begin = match text.find("://") {
+        _ if text.starts_with('/') => 0,
+        None => return Err(WRONG),
+        Some(scheme) => {
+            let authority = scheme + "://".len();
+            let length = text[authority..].find(['/', '?']).ok_or(WRONG)?;
+            authority + length
+        }
+    };
+    let (origin, sent) = text.split_at(path_begin);
+    let path_end = sent.find('?').unwrap_or(sent.len());
+    let mut encoded = String::with_capacity(text.len() + 32);
+    encoded.push_str(origin);
+    for (at, byte) in sent.bytes().enumerate() {
+        match byte {
+            b'<' => encoded.push_str("%3C"),
+            b'>' => encoded.push_str("%3E"),
+            b'`' if at < path_end => encoded.push_str("%60"),
+            b'"' if at >= path_end => encoded.push_str("%22"),
+            byte if is_target(byte) => encoded.push(char::from(byte)),
+            _ => return Err(WRONG),
+        }
+    }
+    if encoded.len() >= usize::from(u16::MAX) {
+        return Err(Fault::TargetTooLong);
+    }
+    let Some(uri) = hold(Bytes::from(encoded)) else {
+        return malformed("its target");
+    };
+    // An empty path is `/` (RFC 9112, section 3.2.1).
+    let root = if sent.starts_with('/') { "" } else { "/" };
+    let exact = Exact {
+        text: [root, sent].concat().into(),
+        path_end: root.len() + path_end,
+    };
+    Ok((uri, Some(exact)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(target: &'static str, uri: &str, exact: Option<(&str, &str)>) {
+        let bytes = Bytes::from_static(target.as_bytes());
+        let (read, held) = read(&bytes, 0..bytes.len()).expect("a target");
+        assert_eq!(read.to_string(), uri);
+        let held = held.as_ref().map(|exact| (exact.as_str(), exact.path()));
+        assert_eq!(held, exact, "{target}");
+    }
+
+    #[test]
+    fn what_a_uri_does_not_hold_is_kept_beside_it() {
+        check("/a?b=c", "/a?b=c", None);
+        check("/a\"{}|^\\?{}|^\\`", "/a\"{}|^\\?{}|^\\`", None);
+        check("/a`<b>?c", "/a%60%3Cb%3E?c", Some(("/a`<b>?c", "/a`<b>")));
+        check("/a?b=\"<`>\"", "/a?b=%22%3C`%3E%22", Some(("/a?b=\"<`>\"", "/a")));
+        check("/?<", "/?%3C", Some(("/?<", "/")));
+        check("http://h/`?\"", "http://h/%60?%22", Some(("/`?\"", "/`")));
+        check("HTTPS://h:80?<", "https://h:80/?%3C", Some(("/?<", "/")));
+    }
+
+    #[test]
+    fn everything_else_that_a_uri_does_not_hold_is_refused() {
+        for target in [
+            "`",
+            "<",
+            "http://h`/x",
+            "http://<h>/x",
+            "`://h/x",
+            "h<x",
+            "http:/<",
+            "http://h",
+            "/\u{e9}<",
+            "/a\u{7f}<",
+            "/a#<",
+            "/<#",
+        ] {
+            assert_eq!(
+                read_odd(target.as_bytes()).err(),
+                Some(Fault::Malformed("its target")),
+                "{target}"
+            );
+        }
+        let long = format!("/{}", "`".repeat(40_000));
+        assert_eq!(read_odd(long.as_bytes()).err(), Some(Fault::TargetTooLong));
+    }
+}
