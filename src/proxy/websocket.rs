@@ -7,9 +7,7 @@ use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use h2::ext::Protocol;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
-};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tracing::debug;
@@ -88,8 +86,6 @@ pub(super) fn switch_http2<B>(response: &mut Response<B>) {
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     headers.remove(SEC_WEBSOCKET_ACCEPT);
-    // A 101 has none (RFC 9110, section 8.6), and what follows is no content.
-    headers.remove(CONTENT_LENGTH);
 }
 
 /// A WebSocket whose upstream half is open.

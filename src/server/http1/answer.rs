@@ -6,6 +6,7 @@ use http::response::Parts;
 use hyper::ext::ReasonPhrase;
 
 use super::super::date;
+use crate::framing::response::{Content, is_dated, is_of_the_writer};
 use crate::transfer::sending::{Framing, write_content_length, write_field};
 
 /// What an answer depends on besides itself.
@@ -44,37 +45,33 @@ pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, told: &Told) -> Said {
     out.extend_from_slice(b"\r\n");
     let mut dated = false;
     for (name, value) in &head.headers {
-        if *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING || (*name == CONNECTION && !switches) {
+        if is_of_the_writer(name, status) {
             continue;
         }
         dated |= *name == DATE;
         write_field(out, name, value);
     }
-    if !dated && !switches {
+    if !dated && is_dated(status) {
         date::with(|date| write_field(out, &DATE, date));
     }
-    let has_body = !told.is_head
-        && !status.is_informational()
-        && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let framing = match (has_body, told.length) {
-        (true, Some(length)) => {
+    let content = Content::of(status, told.is_head, told.length);
+    let framing = match content {
+        Content::Length(length) => {
             write_content_length(out, length);
             Framing::Length(length)
         }
-        (true, None) if told.old => Framing::UntilClose,
-        (true, None) => {
+        Content::Unknown if told.old => Framing::UntilClose,
+        Content::Unknown => {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
             Framing::CHUNKED
         }
-        (false, _) => {
-            // The length that another answer would have (RFC 9110, section 8.6).
-            let never = status.is_informational() || status == StatusCode::NO_CONTENT;
-            let speaks_of_it = !never && (told.is_head || status == StatusCode::NOT_MODIFIED);
-            if let Some(length) = head.headers.get(CONTENT_LENGTH).filter(|_| speaks_of_it) {
+        Content::Described => {
+            if let Some(length) = head.headers.get(CONTENT_LENGTH) {
                 write_field(out, &CONTENT_LENGTH, length);
             }
             Framing::Length(0)
         }
+        Content::None => Framing::Length(0),
     };
     let keeps_alive = told.keeps_alive && framing != Framing::UntilClose;
     match (keeps_alive, told.old) {
@@ -86,7 +83,7 @@ pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, told: &Told) -> Said {
     out.extend_from_slice(b"\r\n");
     Said {
         framing,
-        has_body,
+        has_body: content.follows(),
         keeps_alive,
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderValue, Method, Request, Response};
+use http::header::DATE;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::time::Instant;
 use tracing::debug;
@@ -18,6 +18,7 @@ use tracing::debug;
 use super::super::date;
 use super::clock::Busy;
 use super::tunnel::Tunnel;
+use crate::framing::response::{Content, is_dated};
 use crate::proxy::body::ResponseBody;
 use crate::proxy::{Client, Proxy};
 use crate::runtime::Alarm;
@@ -45,6 +46,7 @@ pub(super) fn serve(
     } else {
         (Inbound::Http2(Streamed::new(stream, &head.headers)), None)
     };
+    let is_head = head.method == Method::HEAD;
     let request = Request::from_parts(head, body);
     async move {
         let answered = {
@@ -57,16 +59,16 @@ pub(super) fn serve(
         };
         let Some((response, switched)) = answered else { return };
         let (mut head, body) = response.into_parts();
-        if !head.headers.contains_key(DATE) {
+        if is_dated(head.status) && !head.headers.contains_key(DATE) {
             head.headers.insert(DATE, date::with(HeaderValue::clone));
         }
-        let ends = switched.is_none() && body.is_end_stream();
-        if !ends
-            && let Some(length) = body.size_hint().exact().filter(|_| switched.is_none())
-            && !head.headers.contains_key(CONTENT_LENGTH)
-        {
-            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-        }
+        let content = match switched {
+            // What follows is no content (RFC 9110, section 9.3.6).
+            Some(_) => Content::None,
+            None => Content::of(head.status, is_head, body.size_hint().exact()),
+        };
+        content.apply(&mut head.headers);
+        let ends = switched.is_none() && (!content.follows() || body.is_end_stream());
         let out = match respond.send_response(Response::from_parts(head, ()), ends) {
             Ok(out) => out,
             Err(problem) => {

@@ -9,6 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Ver
 use httparse::ParserConfig;
 use hyper::ext::ReasonPhrase;
 
+use crate::framing::response::Content;
+
 /// Most fields of a head. Applications set more than clients do: cookies, policies, tracing.
 const MOST_FIELDS: usize = 256;
 
@@ -145,9 +147,7 @@ impl Said {
 
     /// RFC 9112, section 6.3. No coding but `chunked`, once: with another one, what comes is not what the fields describe.
     fn framing(&self, version: Version, status: StatusCode, method: &Method) -> Result<Framing, NoResponse> {
-        let bodiless = *method == Method::HEAD
-            || status.is_informational()
-            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bodiless = !Content::of(status, *method == Method::HEAD, None).follows();
         match (self.codings, self.length) {
             (1.., Some(_)) => Err(NoResponse("Transfer-Encoding beside Content-Length")),
             (2.., None) => Err(NoResponse("Transfer-Encoding")),

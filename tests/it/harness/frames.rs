@@ -101,6 +101,16 @@ impl Raw {
         }
     }
 
+    /// The next frame: type, flags and payload; `None` at the end.
+    pub fn next_with_flags(&mut self) -> Option<(u8, u8, Vec<u8>)> {
+        let mut header = [0; 9];
+        self.0.read_exact(&mut header).ok()?;
+        let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+        let mut payload = vec![0; length as usize];
+        self.0.read_exact(&mut payload).ok()?;
+        Some((header[3], header[4], payload))
+    }
+
     /// The error of the GOAWAY or RST_STREAM that comes; `None`: it just ended.
     pub fn error(&mut self) -> Option<u32> {
         loop {

@@ -1,0 +1,94 @@
+//! What the head of a response may say, and what may follow it (RFC 9110, sections 6.4.1, 6.6.1 and 8.6; RFC 9112, section 6.3): the rules of
+//! every version, in one place. A writer asks here, and adds only what its own version needs: HTTP/1 frames the body and speaks of the
+//! connection.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, TRANSFER_ENCODING};
+use http::{HeaderValue, StatusCode};
+
+/// What follows the head of a response, and what its `Content-Length` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// So many bytes, and the field says so.
+    Length(u64),
+    /// Bytes, up to an end that the version marks. There is no such field.
+    Unknown,
+    /// None. A field that came says what another answer would have: to GET in place of HEAD, or 200 in place of 304.
+    Described,
+    /// None, and no such field: 1xx, 204, and a response that opens a tunnel.
+    None,
+}
+
+impl Content {
+    /// What follows a response with this status to a request that was HEAD, or another one. `length`: that of its body, where it is known.
+    pub(crate) fn of(status: StatusCode, is_head: bool, length: Option<u64>) -> Self {
+        match (status, length) {
+            (StatusCode::NO_CONTENT, _) => Self::None,
+            (status, _) if status.is_informational() => Self::None,
+            (StatusCode::NOT_MODIFIED, _) => Self::Described,
+            _ if is_head => Self::Described,
+            (_, Some(length)) => Self::Length(length),
+            (_, None) => Self::Unknown,
+        }
+    }
+
+    /// Whether content follows at all.
+    pub(crate) fn follows(self) -> bool {
+        match self {
+            Self::Length(_) | Self::Unknown => true,
+            Self::Described | Self::None => false,
+        }
+    }
+
+    /// Makes `Content-Length` what it may be, where fields are sent as they stand.
+    pub(crate) fn apply(self, headers: &mut HeaderMap) {
+        match self {
+            Self::Length(length) if !headers.contains_key(CONTENT_LENGTH) => {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            Self::Length(_) | Self::Described => {}
+            Self::Unknown | Self::None => {
+                headers.remove(CONTENT_LENGTH);
+            }
+        }
+    }
+}
+
+/// Whether a response with this status has a `Date` (RFC 9110, section 6.6.1).
+pub(crate) fn is_dated(status: StatusCode) -> bool {
+    !status.is_informational()
+}
+
+/// Fields that every connection makes anew, whatever came in them. `Connection` is kept where it belongs to the message: in a 101.
+pub(crate) fn is_of_the_writer(name: &HeaderName, status: StatusCode) -> bool {
+    *name == CONTENT_LENGTH
+        || *name == TRANSFER_ENCODING
+        || (*name == CONNECTION && status != StatusCode::SWITCHING_PROTOCOLS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_has_one_rule() {
+        let of = |status: u16, is_head, length| {
+            Content::of(StatusCode::from_u16(status).expect("a status"), is_head, length)
+        };
+        for length in [None, Some(0), Some(5)] {
+            for is_head in [false, true] {
+                for status in [100, 101, 103, 199, 204] {
+                    assert_eq!(of(status, is_head, length), Content::None, "{status}");
+                }
+                assert_eq!(of(304, is_head, length), Content::Described);
+            }
+            for status in [200, 205, 206, 302, 404, 500, 999] {
+                assert_eq!(of(status, true, length), Content::Described, "{status}");
+                assert_eq!(
+                    of(status, false, length),
+                    length.map_or(Content::Unknown, Content::Length),
+                    "{status}"
+                );
+            }
+        }
+    }
+}
