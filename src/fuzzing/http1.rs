@@ -139,7 +139,8 @@ struct Read {
 fn ours(method: &Method, answer: &[u8], cut: usize) -> Option<Read> {
     let (mut head, ()) = Request::new(()).into_parts();
     head.method = method.clone();
-    let exchange = Connection::new(Script::new(answer, cut)).exchange(&head, RequestBody::none(), Duration::MAX / 4);
+    let exchange =
+        Connection::new(Script::new(answer, cut)).exchange(&head, RequestBody::none(), Duration::MAX / 4, None);
     let exchanged = exchange.now_or_never().expect("nothing is waited for");
     match exchanged.ok()? {
         Exchanged::Switched(head, _) => Some(Read {

@@ -48,6 +48,7 @@ use crate::telemetry::metrics::{AuthenticationLabels, Metrics};
 use crate::telemetry::seldom::Seldom;
 use crate::telemetry::tally::Tally;
 use crate::tls::server::Served;
+use crate::transfer::hints::Hints;
 use crate::transfer::inbound::Inbound;
 use crate::upstream::body::{BodyBounds, RequestBody};
 use crate::upstream::response::UpstreamBody;
@@ -78,6 +79,8 @@ pub struct Client {
     pub served: Option<Served>,
     /// The WebSocket that an HTTP/1.1 connection or an HTTP/2 stream becomes, once the head that [`Proxy::handle`] has just returned is out.
     pub switched: RefCell<Option<Box<Switched>>>,
+    /// Early hints for the request whose [`Proxy::handle`] was polled last.
+    pub hints: Hints,
 }
 
 impl Client {
@@ -87,6 +90,7 @@ impl Client {
             peer,
             served,
             switched: RefCell::new(None),
+            hints: Hints::default(),
         }
     }
 }
@@ -380,6 +384,8 @@ impl Proxy {
                 Some(Asks::Http2) => Some(websocket::as_http1(&mut request)),
                 Some(Asks::Http1) | None => None,
             };
+            // HTTP/1.0 knows no interim responses (RFC 9110, section 15.2).
+            let may_hint = asks.is_none() && request.version() != Version::HTTP_10;
             let (head, incoming) = request.into_parts();
             let mut sent = Instant::now();
             let mut request = Request::from_parts(head, RequestBody::new(incoming, route.body, sent)?);
@@ -398,7 +404,8 @@ impl Proxy {
                 switches: asks.is_some(),
             };
             let outbound = Outbound::new(request, permit, origin, &route.rules);
-            let answer = route.upstream.forward(outbound, route.response_timeout).await?;
+            let hints = may_hint.then_some(&client.hints);
+            let answer = route.upstream.forward(outbound, route.response_timeout, hints).await?;
             let took = sent.elapsed();
             self.tally.upstream_answered(route.upstream.name(), took);
             match answer {

@@ -1,6 +1,7 @@
 //! Messages on their way through: a request's body from the connection that reads it to whoever takes it, and a message of HTTP/1 into the
 //! connection that it leaves by.
 
+pub mod hints;
 pub mod inbound;
 pub(crate) mod sending;
 pub mod streamed;

@@ -150,7 +150,7 @@ impl Checker {
         // The deadline is the caller's.
         let late = self.check.interval.saturating_mul(2);
         match link {
-            Link::Http1(connection) => match connection.exchange(&head, body, late).await {
+            Link::Http1(connection) => match connection.exchange(&head, body, late, None).await {
                 Ok(Exchanged::Response(response)) => response.status().into(),
                 Ok(Exchanged::Switched(..)) => Found::Unhealthy(Unhealthy::Switched),
                 Err(failure) => failure.into(),

@@ -21,6 +21,7 @@ use super::resolve::Resolver;
 use super::response::{Source, UpstreamBody};
 use super::{Balance, HostMode, Settings, Transport, check, http2};
 use crate::outbound::{Outbound, single};
+use crate::transfer::hints::Hints;
 
 /// A request earns this much of a retry, so that retries are never more than a fifth of what is sent, and so many at once.
 const EARNED: u32 = 1;
@@ -161,7 +162,8 @@ impl Upstream {
         gathered.map_err(UpstreamError::RequestBody)
     }
 
-    /// Sends a request and waits for the head of its response, `response_timeout` at most where the route has its own.
+    /// Sends a request and waits for the head of its response, `response_timeout` at most where the route has its own. Early hints before it
+    /// go to `hints`; those of HTTP/2 servers are dropped by the library that reads them.
     ///
     /// # Errors
     /// There is no response, or not in time.
@@ -169,6 +171,7 @@ impl Upstream {
         &self,
         request: Outbound<RequestBody>,
         response_timeout: Option<Duration>,
+        hints: Option<&Hints>,
     ) -> impl Future<Output = Result<Answer, UpstreamError>> {
         let settings = &self.inner.settings;
         let switches = request.switches();
@@ -195,7 +198,7 @@ impl Upstream {
                     head.headers.insert(HOST, lease.pool.host.clone());
                 }
                 let sent = match link {
-                    Link::Http1(connection) => connection.exchange(&head, body, late).await.map(Received::Http1),
+                    Link::Http1(connection) => connection.exchange(&head, body, late, hints).await.map(Received::Http1),
                     // A protocol cannot be switched over what is shared.
                     Link::Http2(_) if switches => return Err(UpstreamError::NoUpgrade),
                     Link::Http2(sender) => {

@@ -3,8 +3,10 @@
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
+use crate::harness::frames::{DATA, GOAWAY, HEADERS, RST_STREAM, Raw, head};
+use crate::harness::h2::H2;
 use crate::harness::pki::Pki;
-use crate::harness::{Config, Gate, Next, RecordingUpstream, config, get, wait_until};
+use crate::harness::{Config, Gate, Next, RecordingUpstream, call, config, get, wait_until};
 
 fn public(upstream: &RecordingUpstream) -> Config {
     config().app(upstream).public("/*")
@@ -124,4 +126,190 @@ fn a_client_whose_answer_comes_early_sends_its_request_to_the_end() {
         }
         assert_eq!(conn.call(&get("/200")).status, 200, "and the connection goes on");
     }
+}
+
+/// Each answer that may have no content, with everything that servers put behind its head.
+#[test]
+fn what_has_no_content_has_none_in_either_version_whatever_the_server_sends() {
+    let upstream = RecordingUpstream::start();
+    upstream.answers(|mut exchange| {
+        let target = exchange.head.first.split(' ').nth(1).unwrap_or_default().to_owned();
+        let mut parts = target.trim_start_matches('/').split('/');
+        let (status, with) = (parts.next().unwrap(), parts.next().unwrap());
+        let (fields, body) = match with {
+            "length" => ("Content-Length: 5\r\n", ""),
+            "body" => ("Content-Length: 5\r\n", "{\"a\"}"),
+            "zero" => ("Content-Length: 0\r\n", ""),
+            "chunks" => ("Transfer-Encoding: chunked\r\n", "5\r\nabcde\r\n0\r\n\r\n"),
+            _ => ("", ""),
+        };
+        exchange.write(format!(
+            "HTTP/1.1 {status} X\r\nX-Upstream: 1\r\nKeep-Alive: timeout=5\r\n{fields}\r\n{body}"
+        ));
+        Next::Keep
+    });
+    let gate = Gate::start(&config().app(&upstream).public("/*"));
+    for (method, status) in [
+        ("GET", 204),
+        ("POST", 204),
+        ("HEAD", 204),
+        ("GET", 304),
+        ("HEAD", 304),
+        ("HEAD", 200),
+    ] {
+        for with in ["nothing", "length", "zero", "body", "chunks"] {
+            let what = format!("{method} {status} {with}");
+            let asked = call(method, &format!("/{status}/{with}"));
+            // What another answer would have, where there could be another.
+            let length = match (status, with) {
+                (204, _) | (_, "nothing" | "chunks") => None,
+                (_, "zero") => Some("0"),
+                _ => Some("5"),
+            };
+            let mut conn = gate.connect();
+            conn.send(asked.bytes());
+            let reply = conn.reply_to(method);
+            assert_eq!(
+                (reply.status, reply.header("content-length")),
+                (status, length),
+                "{what}"
+            );
+            assert_eq!(
+                (reply.header("transfer-encoding"), reply.header("keep-alive")),
+                (None, None),
+                "{what}"
+            );
+            assert!(reply.header("date").is_some(), "{what}");
+            // Nothing of it is taken for the next answer.
+            conn.send(get("/200/zero").bytes());
+            assert_eq!(conn.reply().status, 200, "{what}");
+
+            // In frames: one head that ends the stream.
+            let mut raw = Raw::open(&gate);
+            let target = format!("/{status}/{with}");
+            let fields = [
+                (":method", method),
+                (":scheme", "http"),
+                (":authority", "localhost"),
+                (":path", &target),
+            ];
+            raw.send(&head(1, &fields, 1));
+            let flags = loop {
+                let (kind, flags, payload) = raw.next_with_flags().expect("a frame");
+                assert!(![DATA, RST_STREAM, GOAWAY].contains(&kind), "{what}: {payload:?}");
+                if kind == HEADERS {
+                    break flags;
+                }
+            };
+            assert_eq!(flags & 1, 1, "{what} ends with its head");
+            // As a library reads it.
+            let reply = H2::connect(&gate).call(&asked);
+            assert_eq!(
+                (reply.status, reply.header("content-length")),
+                (status, length),
+                "{what}"
+            );
+            assert!(reply.header("date").is_some() && reply.body.complete, "{what}");
+        }
+    }
+}
+
+/// A server that sends a hint, and its answer once the client has seen that.
+fn hinting(hints: &'static str) -> (RecordingUpstream, mpsc::Sender<()>) {
+    let upstream = RecordingUpstream::start();
+    let (seen, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    upstream.answers(move |mut exchange| {
+        exchange.write(hints);
+        let _ = wait.lock().unwrap().recv_timeout(Duration::from_secs(10));
+        exchange.ok()
+    });
+    (upstream, seen)
+}
+
+const HINT: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x-a\r\nX-A: 1\r\n\
+    Keep-Alive: timeout=5\r\nContent-Length: 5\r\n\r\n";
+
+#[test]
+fn early_hints_reach_a_client_before_the_answer() {
+    let (upstream, seen) = hinting(HINT);
+    let gate = Gate::start(&config().app(&upstream).public("/*"));
+    let mut conn = gate.connect();
+    conn.send(get("/x").bytes());
+    let head = conn.wire.head().unwrap().expect("a head");
+    assert_eq!(head.first, "HTTP/1.1 103 Early Hints");
+    let fields: Vec<_> = head
+        .fields
+        .iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.as_str()))
+        .collect();
+    assert_eq!(fields, [("link".to_owned(), "</a.css>; rel=preload")]);
+    seen.send(()).unwrap();
+    let reply = conn.reply();
+    assert_eq!((reply.status, reply.interim.len()), (200, 0));
+    // The connection serves the next request.
+    conn.send(get("/y").bytes());
+    assert_eq!(
+        conn.wire.head().unwrap().expect("a head").first,
+        "HTTP/1.1 103 Early Hints"
+    );
+    seen.send(()).unwrap();
+    assert_eq!(conn.reply().status, 200);
+
+    let mut raw = Raw::open(&gate);
+    raw.send(&head_of("/x"));
+    let heads = |raw: &mut Raw| loop {
+        let (kind, flags, payload) = raw.next_with_flags().expect("a frame");
+        assert!(![RST_STREAM, GOAWAY].contains(&kind), "{payload:?}");
+        if kind == HEADERS {
+            return (flags & 1, payload);
+        }
+    };
+    let (ends, hint) = heads(&mut raw);
+    assert!(ends == 0 && hint.windows(3).all(|bytes| bytes != b"x-a"), "{hint:?}");
+    seen.send(()).unwrap();
+    // `:status: 200` is one byte in the static table.
+    assert_eq!(heads(&mut raw).1[0], 0x88);
+}
+
+fn head_of(path: &str) -> Vec<u8> {
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "localhost"),
+        (":path", path),
+    ];
+    head(1, &fields, 1)
+}
+
+#[test]
+fn other_interim_responses_and_hints_beyond_a_bound_are_dropped() {
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(&config().app(&upstream).public("/*"));
+    let statuses = |call: &[u8]| {
+        let mut conn = gate.connect();
+        conn.send(call);
+        let reply = conn.reply();
+        (reply.interim, reply.status)
+    };
+    let answers = |before: String| {
+        upstream.answers(move |mut exchange| {
+            exchange.write(&before);
+            exchange.ok()
+        });
+    };
+    let get = get("/x").bytes();
+    answers("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 199 X\r\nLink: a\r\n\r\n".to_owned());
+    assert_eq!(statuses(&get), (vec![], 200));
+    answers(HINT.repeat(12));
+    assert_eq!(statuses(&get), (vec![103; 8], 200));
+    answers(format!("HTTP/1.1 103 X\r\nLink: {}\r\n\r\n{HINT}", "x".repeat(9_000)));
+    assert_eq!(statuses(&get), (vec![103], 200));
+    // Those that speak HTTP/1.0 know of none.
+    let old = b"GET /x HTTP/1.0\r\nHost: localhost\r\n\r\n";
+    answers(HINT.to_owned());
+    assert_eq!(statuses(old), (vec![], 200));
+    // There is an end to them.
+    answers(HINT.repeat(20));
+    assert_eq!(statuses(&get).1, 502);
 }

@@ -1,8 +1,9 @@
 //! The head of an answer, as HTTP/1 says it (RFC 9112, sections 4, 6 and 9).
 
-use http::StatusCode;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, DATE};
 use http::response::Parts;
+use http::{HeaderMap, StatusCode};
 use hyper::ext::ReasonPhrase;
 
 use super::super::date;
@@ -20,6 +21,18 @@ pub(super) struct Told {
     pub(super) keeps_alive: bool,
     /// How long the body is, where that is known.
     pub(super) length: Option<u64>,
+}
+
+/// A 103 with these fields (RFC 8297).
+pub(super) fn early_hints(fields: &HeaderMap) -> Bytes {
+    let mut out = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
+    for (name, value) in fields {
+        if !is_of_the_writer(name, StatusCode::EARLY_HINTS) {
+            write_field(&mut out, name, value);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    out.into()
 }
 
 /// What a head has said.

@@ -236,7 +236,7 @@ where
     async move {
         let answered = {
             let mut handling = pin!(proxy.handle(request, client, Out));
-            poll_fn(|cx| wire.poll_beside(handling.as_mut(), cx)).await
+            poll_fn(|cx| wire.poll_beside(handling.as_mut(), &client.hints, cx)).await
         };
         let Ok(response) = answered else { return Next::Nothing };
         let closing = poll_fn(|cx| Poll::Ready(draining.poll(cx))).await;

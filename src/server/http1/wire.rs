@@ -7,18 +7,19 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::MOST_KEPT;
+use super::{MOST_KEPT, answer};
 use crate::framing::body::Rest;
 use crate::framing::grammar::Fault;
 use crate::framing::request::{Bounds, HeadReader, RequestHead};
 use crate::runtime::Alarm;
 use crate::server::socket::{Stream, Transport};
+use crate::transfer::hints::Hints;
 use crate::transfer::inbound::{Feed, Inbound, Wants, inbound};
 use crate::transfer::sending::{Sending, Unsendable};
 use crate::transfer::{SMALLEST_PIECE, next_piece, read_behind};
@@ -30,6 +31,8 @@ const MOST_HELD: usize = 16 * 1024;
 /// How much is taken of a body that nobody wants, for the sake of the next request.
 const MOST_UNWANTED: u64 = 64 * 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// What may wait of interim responses for a client that does not read; further hints are dropped.
+const MOST_INTERIM: usize = 16 * 1024;
 
 /// A connection, and what is known of the message that comes on it.
 pub(super) struct Wire<I> {
@@ -54,7 +57,7 @@ pub(super) struct Wire<I> {
     /// An answer has begun, and nothing interim may come any more.
     answering: bool,
     /// What is to be written before anything else.
-    interim: &'static [u8],
+    interim: Bytes,
     /// It was written, and may not have left.
     interim_stays: bool,
     /// What is read at once of a body.
@@ -92,7 +95,7 @@ impl<I> Wire<I> {
             unwanted: 0,
             expects_continue: false,
             answering: false,
-            interim: &[],
+            interim: Bytes::new(),
             interim_stays: false,
             piece: SMALLEST_PIECE,
             out: Vec::new(),
@@ -156,12 +159,20 @@ impl<I> Wire<I> {
         Inbound::Http1(fed)
     }
 
+    /// An interim response is to be written, behind those that were not.
+    fn say(&mut self, response: Bytes) {
+        self.interim = match self.interim.is_empty() {
+            true => response,
+            false => [&self.interim[..], &response].concat().into(),
+        };
+    }
+
     /// An answer begins: a buffer for it, with what has to come before one.
     pub(super) fn buffer(&mut self) -> Vec<u8> {
         self.answering = true;
         let mut out = mem::take(&mut self.out);
         out.clear();
-        out.extend_from_slice(mem::take(&mut self.interim));
+        out.extend_from_slice(&mem::take(&mut self.interim));
         out
     }
 
@@ -248,7 +259,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let expected = !self.answering && mem::take(&mut self.expects_continue);
         if expected && self.unread.is_empty() {
-            self.interim = CONTINUE;
+            self.say(Bytes::from_static(CONTINUE));
         }
         loop {
             // Without it the client may wait; who does not take it is noticed when something is to be sent.
@@ -315,11 +326,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
 
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.interim.is_empty() {
-            let count = ready!(Pin::new(&mut self.io).poll_write(cx, self.interim))?;
+            let count = ready!(Pin::new(&mut self.io).poll_write(cx, &self.interim))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.interim = &self.interim[count..];
+            self.interim.advance(count);
             self.interim_stays = true;
         }
         if self.interim_stays {
@@ -329,16 +340,25 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         Poll::Ready(Ok(()))
     }
 
-    /// Drives whoever makes the answer, and reads for it meanwhile.
+    /// Drives whoever makes the answer, and reads for it meanwhile; `hints` that come of it are sent before the answer.
     pub(super) fn poll_beside<T>(
         &mut self,
         mut handling: Pin<&mut impl Future<Output = T>>,
+        hints: &Hints,
         cx: &mut Context<'_>,
     ) -> Poll<Result<T, Gone>> {
         loop {
-            if let Poll::Ready(answer) = handling.as_mut().poll(cx) {
+            let polled = handling.as_mut().poll(cx);
+            for fields in hints.take() {
+                if self.interim.len() < MOST_INTERIM {
+                    self.say(answer::early_hints(&fields));
+                }
+            }
+            if let Poll::Ready(answer) = polled {
                 return Poll::Ready(Ok(answer));
             }
+            // What the client does not take waits for it to be polled again; a write that fails is noticed with the answer.
+            let _ = self.poll_interim(cx);
             ready!(self.poll_input(cx))?;
         }
     }
@@ -405,7 +425,8 @@ mod tests {
             told
         };
         let mut body = Box::pin(inbound.collect());
-        let taken = poll_fn(|cx| wire.poll_beside(body.as_mut(), cx));
+        let hints = Hints::default();
+        let taken = poll_fn(|cx| wire.poll_beside(body.as_mut(), &hints, cx));
         let (told, taken) = tokio::join!(client, taken);
         assert_eq!(told, CONTINUE);
         assert_eq!(taken.expect("a client").expect("a body").to_bytes(), "whole");
@@ -419,7 +440,7 @@ mod tests {
         assert!(out.is_empty());
         let mut body = Box::pin(inbound.collect());
         poll_fn(|cx| {
-            assert!(wire.poll_beside(body.as_mut(), cx).is_pending());
+            assert!(wire.poll_beside(body.as_mut(), &Hints::default(), cx).is_pending());
             Poll::Ready(())
         })
         .await;

@@ -51,9 +51,15 @@ pub(super) fn serve(
     async move {
         let answered = {
             let mut handling = pin!(proxy.handle(request, &client, busy));
-            poll_fn(|cx| match handling.as_mut().poll(cx) {
-                Poll::Ready(response) => Poll::Ready(Some((response, client.switched.take()))),
-                Poll::Pending => respond.poll_reset(cx).map(|_| None),
+            poll_fn(|cx| {
+                let polled = handling.as_mut().poll(cx);
+                for fields in client.hints.take() {
+                    send_hints(&mut respond, fields);
+                }
+                match polled {
+                    Poll::Ready(response) => Poll::Ready(Some((response, client.switched.take()))),
+                    Poll::Pending => respond.poll_reset(cx).map(|_| None),
+                }
             })
             .await
         };
@@ -93,6 +99,14 @@ pub(super) fn serve(
                 }
             }
         }
+    }
+}
+
+fn send_hints(respond: &mut SendResponse<Bytes>, fields: HeaderMap) {
+    let mut hints = Response::new(());
+    (*hints.status_mut(), *hints.headers_mut()) = (StatusCode::EARLY_HINTS, fields);
+    if let Err(problem) = respond.send_informational(hints) {
+        debug!(reason = %problem, "early hints could not be sent");
     }
 }
 

@@ -93,7 +93,7 @@ impl<I> fmt::Debug for Body<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
-    pub(super) fn new(exchange: Exchange<I>, alarm: Alarm, framing: Framing, keeps_alive: bool) -> Self {
+    pub(super) fn new(exchange: Exchange<'_, I>, alarm: Alarm, framing: Framing, keeps_alive: bool) -> Self {
         let Exchange {
             io,
             read,

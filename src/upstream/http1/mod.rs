@@ -22,9 +22,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use self::body::{Body, Cut};
 use self::request::Sending;
-use self::response::{Head, NoResponse, end_of_head};
+use self::response::{Head, NoResponse, Read, end_of_head};
 use super::body::{BodyFault, RequestBody};
 use crate::runtime::{Alarm, Replay};
+use crate::transfer::hints::Hints;
 use crate::transfer::sending::Unsendable;
 use crate::transfer::{SMALLEST_PIECE, read_behind};
 
@@ -32,6 +33,9 @@ use crate::transfer::{SMALLEST_PIECE, read_behind};
 const MOST_HEAD: usize = 64 * 1024;
 /// Interim responses before one (RFC 9110, section 15.2).
 const MOST_INTERIM: usize = 16;
+/// Early hints that are passed on of those, and bytes of each: they wait for the client beside everything else.
+const MOST_HINTS: usize = 8;
+const MOST_HINT: usize = 8 * 1024;
 
 /// A connection on which nothing is under way.
 pub struct Connection<I> {
@@ -104,7 +108,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
         (self.read, self.out, self.alarm) = (BytesMut::new(), Vec::new(), Alarm::default());
     }
 
-    /// Sends a request and waits for the head of its response, as long as `late` allows from the last of the request that was sent.
+    /// Sends a request and waits for the head of its response, as long as `late` allows from the last of the request that was sent. Early
+    /// hints before it go to `hints`.
     ///
     /// # Errors
     /// There is none.
@@ -114,6 +119,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
         head: &Parts,
         body: RequestBody,
         late: Duration,
+        hints: Option<&Hints>,
     ) -> impl Future<Output = Result<Exchanged<I>, Failure>> {
         let progress = body.progress();
         let mut exchange = Exchange {
@@ -121,6 +127,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
             read: self.read,
             seen: 0,
             interim: 0,
+            hints,
             sending: Some(request::sending(self.out, head, body)),
             out: Vec::new(),
             deaf: None,
@@ -147,12 +154,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
 }
 
 /// A request that is under way.
-struct Exchange<I> {
+struct Exchange<'h, I> {
     io: I,
     read: BytesMut,
     /// How far what was read has been searched for the end of a head.
     seen: usize,
     interim: usize,
+    hints: Option<&'h Hints>,
     /// The request, as far as it has not left.
     sending: Option<Sending>,
     /// The buffer that it left in.
@@ -161,7 +169,7 @@ struct Exchange<I> {
     deaf: Option<io::Error>,
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
     fn poll_head(&mut self, method: &Method, cx: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
         self.poll_send(cx)?;
         loop {
@@ -227,11 +235,20 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<I> {
             let head = self.read.split_to(end).freeze();
             match Head::parse(&head, method) {
                 Err(NoResponse(what)) => return Err(Failure::NoHttp(what)),
-                Ok(Some(head)) => return Ok(Some(head)),
-                Ok(None) if self.interim == MOST_INTERIM => {
+                Ok(Read::Response(head)) => return Ok(Some(head)),
+                Ok(Read::Interim | Read::Hints(_)) if self.interim == MOST_INTERIM => {
                     return Err(Failure::NoHttp("interim responses without an end"));
                 }
-                Ok(None) => self.interim += 1,
+                Ok(Read::Interim) => self.interim += 1,
+                Ok(Read::Hints(fields)) => {
+                    if let Some(hints) = self.hints
+                        && self.interim < MOST_HINTS
+                        && end <= MOST_HINT
+                    {
+                        hints.put(fields);
+                    }
+                    self.interim += 1;
+                }
             }
         }
     }
@@ -263,7 +280,7 @@ mod tests {
         };
         let client = async {
             let (head, ()) = Request::new(()).into_parts();
-            let exchange = Connection::new(ours).exchange(&head, RequestBody::none(), Duration::from_secs(60));
+            let exchange = Connection::new(ours).exchange(&head, RequestBody::none(), Duration::from_secs(60), None);
             let Ok(Exchanged::Response(response)) = exchange.await else {
                 panic!("no response")
             };

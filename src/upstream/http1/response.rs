@@ -27,6 +27,17 @@ pub(super) struct Head {
     pub(super) keeps_alive: bool,
 }
 
+/// What a head that is whole is.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// That of a response.
+    Response(Head),
+    /// That of a 103 (RFC 8297); another one comes.
+    Hints(HeaderMap),
+    /// That of another interim response (RFC 9110, section 15.2), which is dropped; another one comes.
+    Interim,
+}
+
 /// How the body behind a head is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -50,8 +61,8 @@ pub(super) fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
 }
 
 impl Head {
-    /// Reads a head that is whole. `None`: it is an interim one, and another one comes (RFC 9110, section 15.2).
-    pub(super) fn parse(bytes: &Bytes, method: &Method) -> Result<Option<Self>, NoResponse> {
+    /// Reads a head that is whole.
+    pub(super) fn parse(bytes: &Bytes, method: &Method) -> Result<Read, NoResponse> {
         let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
         let mut read = httparse::Response::new(&mut []);
         let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut read, bytes, &mut fields);
@@ -64,7 +75,10 @@ impl Head {
         let status = read.code.and_then(|code| StatusCode::from_u16(code).ok());
         let status = status.ok_or(NoResponse("its status"))?;
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(None);
+            return Ok(match status {
+                StatusCode::EARLY_HINTS => hints(bytes, read.headers).map_or(Read::Interim, Read::Hints),
+                _ => Read::Interim,
+            });
         }
         let mut headers = HeaderMap::with_capacity(read.headers.len());
         let mut said = Said::default();
@@ -96,12 +110,22 @@ impl Head {
         {
             parts.extensions.insert(reason);
         }
-        Ok(Some(Self {
+        Ok(Read::Response(Self {
             parts,
             framing,
             keeps_alive,
         }))
     }
+}
+
+fn hints(bytes: &Bytes, read: &[httparse::Header<'_>]) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::with_capacity(read.len());
+    for field in read {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).ok()?;
+        headers.append(name, value);
+    }
+    Some(headers)
 }
 
 /// What the fields of a head say of its framing and of the connection.
