@@ -139,6 +139,25 @@ fn every_link_in_the_documentation_leads_somewhere() {
 }
 
 #[test]
+fn the_compatibility_page_names_the_versions_that_the_tests_run() {
+    let page = fs::read_to_string(project().join("docs/compatibility.md")).unwrap();
+    let pins = fs::read_to_string(project().join("tests/django/requirements.txt")).unwrap();
+    for (package, name) in [
+        ("Django", "Django"),
+        ("djangorestframework", "Django REST Framework"),
+        ("djangorestframework-simplejwt", "SimpleJWT"),
+        ("PyJWT", "PyJWT"),
+    ] {
+        let pin = pins
+            .lines()
+            .find_map(|line| line.strip_prefix(package)?.strip_prefix("=="));
+        let minor: Vec<&str> = pin.expect(package).split('.').take(2).collect();
+        let named = format!("{name} {}", minor.join("."));
+        assert!(page.contains(&named), "docs/compatibility.md does not name {named}");
+    }
+}
+
+#[test]
 fn the_example_certificates_outlive_these_tests() {
     let years = 10 * 365 * 24 * 60 * 60;
     for name in ["ca.pem", "localhost.pem"] {

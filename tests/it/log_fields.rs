@@ -42,3 +42,42 @@ fn what_went_wrong_is_in_the_field_reason() {
     }
     assert!(events > 30 && reasons > 20, "{reasons} reasons in {events} events");
 }
+
+/// The texts of every `fn label` of a file.
+fn labels(text: &str) -> Vec<&str> {
+    let functions = text.split("fn label(").skip(1);
+    functions
+        .flat_map(|rest| {
+            rest.split("\n    }")
+                .next()
+                .unwrap_or_default()
+                .split('"')
+                .skip(1)
+                .step_by(2)
+        })
+        .collect()
+}
+
+#[test]
+fn every_outcome_and_failed_check_is_in_the_reference() {
+    let page = fs::read_to_string(source().with_file_name("docs").join("operations.md")).unwrap();
+    let mut known = 0;
+    for file in [
+        "proxy/rejection.rs",
+        "credential.rs",
+        "auth/store/mod.rs",
+        "upstream/response.rs",
+    ] {
+        let text = fs::read_to_string(source().join(file)).unwrap();
+        let labels = labels(&text);
+        assert!(!labels.is_empty(), "{file}");
+        for label in labels {
+            assert!(
+                page.contains(&format!("`{label}`")),
+                "`{label}` of {file} is not in docs/operations.md"
+            );
+            known += 1;
+        }
+    }
+    assert!(known > 50, "{known} labels");
+}
