@@ -23,6 +23,7 @@
 //! telemetry      the log, and every metric
 //! transfer       messages on their way through: bodies from clients, and HTTP/1 into a connection
 //! tcp            options of TCP sockets that hold for every connection
+//! lockfile       one program at a time at a file
 //! runtime        what a runtime of one thread lacks: tasks for hyper, bytes that were read too early
 //! -- 0  words and rules: pure; no async, no I/O, no clock
 //! outbound       the only request that may leave, and what it says about whom
@@ -47,6 +48,7 @@ pub(crate) mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod identity;
+pub mod lockfile;
 pub mod outbound;
 pub mod path;
 pub mod policy;

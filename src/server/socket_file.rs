@@ -1,22 +1,27 @@
 //! Socket files to listen on: one that nobody listens on any more is replaced, nothing else is; and ours goes when we do.
+//!
+//! A file is made in a folder that only we can open, and appears under its name when it is complete: no mode is ever set on what
+//! somebody else has put there meanwhile.
 
-use std::fs::{self, File, TryLockError};
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::listen::BACKLOG;
+use crate::lockfile::LockFile;
 
 /// Reading and writing, for a file's owner and its group.
 const OWNER_AND_GROUP: u32 = 0o660;
 const ANYBODY: u32 = 0o666;
-/// How long another gateway may take to come or go in the same folder.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long another gateway may take to come or go at the same file.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A socket file that is ours. Dropping it takes it away, unless it is somebody else's by then.
 #[derive(Debug)]
@@ -35,20 +40,16 @@ impl SocketFile {
     /// Somebody listens on it, it is no socket, or the folder does not let us.
     pub fn bind(path: &Path, workers: usize) -> io::Result<(Vec<UnixListener>, Self)> {
         let _lock = lock(path)?;
-        clear(path)?;
-        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-        socket.bind(&SockAddr::unix(path)?)?;
-        let listener = UnixListener::from(socket);
-        let made = fs::symlink_metadata(path)?;
-        // To connect is to write. A proxy in front is somebody else, and so the group may; whether everybody may is for the umask to say.
-        let mode = made.mode() & ANYBODY | OWNER_AND_GROUP;
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        check_free(path)?;
+        let private = PrivateFolder::beside(path)?;
+        let (listener, made) = private.bind()?;
         let listeners = (0..workers).map(|_| listener.try_clone()).collect::<io::Result<_>>()?;
         // Only now can anybody connect.
         SockRef::from(&listener).listen(BACKLOG)?;
+        fs::rename(&made.path, path)?;
         let file = Self {
             path: path.to_owned(),
-            id: (made.dev(), made.ino()),
+            id: made.id,
             held: listener,
         };
         Ok((listeners, file))
@@ -74,8 +75,65 @@ impl Drop for SocketFile {
     }
 }
 
-/// Takes away a socket that nobody listens on.
-fn clear(path: &Path) -> io::Result<()> {
+/// A folder in which a socket file is made; it goes when it is dropped.
+struct PrivateFolder<'p> {
+    folder: tempfile::TempDir,
+    name: &'p OsStr,
+}
+
+/// A socket file that has not got its name yet.
+struct Made {
+    path: PathBuf,
+    id: (u64, u64),
+}
+
+impl<'p> PrivateFolder<'p> {
+    /// Under the lock of `path`.
+    fn beside(path: &'p Path) -> io::Result<Self> {
+        let no_name = || io::Error::new(ErrorKind::InvalidInput, "the path has no file name");
+        let name = path.file_name().ok_or_else(no_name)?;
+        let (folder, prefix) = (folder(path), format!(".authgate-{}-", name.to_string_lossy()));
+        tidy(folder, &prefix);
+        let folder = tempfile::Builder::new()
+            .prefix(&prefix)
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(folder)?;
+        Ok(Self { folder, name })
+    }
+
+    fn bind(&self) -> io::Result<(UnixListener, Made)> {
+        let path = self.folder.path().join(self.name);
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        let folder = File::open(self.folder.path())?;
+        // An address has room for some hundred bytes: a name that fits may not fit in here.
+        let address = SockAddr::unix(&path).or_else(|_| {
+            let by_number = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string());
+            SockAddr::unix(by_number.join(self.name))
+        })?;
+        socket.bind(&address)?;
+        let made = fs::symlink_metadata(&path)?;
+        // To connect is to write. A proxy in front is somebody else, and so the group may; whether everybody may is for the umask to say.
+        let mode = made.mode() & ANYBODY | OWNER_AND_GROUP;
+        fs::set_permissions(&path, Permissions::from_mode(mode))?;
+        let id = (made.dev(), made.ino());
+        Ok((UnixListener::from(socket), Made { path, id }))
+    }
+}
+
+/// Removes the folders of gateways that were killed while they made their file.
+fn tidy(folder: &Path, prefix: &str) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_folder && entry.file_name().to_string_lossy().starts_with(prefix) {
+            // What cannot be removed is in nobody's way.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Whether there is nothing at a path, or a socket that nobody listens on.
+fn check_free(path: &Path) -> io::Result<()> {
     let there = match fs::symlink_metadata(path) {
         Err(problem) if problem.kind() == ErrorKind::NotFound => return Ok(()),
         there => there?,
@@ -87,7 +145,7 @@ fn clear(path: &Path) -> io::Result<()> {
     // Must not wait: a listener whose queue is full is a listener.
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     match socket.connect(&SockAddr::unix(path)?) {
-        Err(problem) if problem.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(problem) if problem.kind() == ErrorKind::ConnectionRefused => Ok(()),
         Err(problem) if problem.kind() != ErrorKind::WouldBlock => Err(problem),
         Ok(()) | Err(_) => Err(io::Error::new(
             ErrorKind::AddrInUse,
@@ -96,29 +154,23 @@ fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Keeps other gateways from this file: between seeing that nobody listens on it and listening ourselves, one of them might do the same.
-/// The lock is on the folder, so that it leaves nothing behind.
-fn lock(path: &Path) -> io::Result<File> {
+fn folder(path: &Path) -> &Path {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = File::open(folder.unwrap_or(Path::new(".")))?;
-    let began = Instant::now();
-    loop {
-        match folder.try_lock() {
-            Ok(()) => return Ok(folder),
-            Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(5)),
-            Err(TryLockError::WouldBlock) => {
-                let why = "its folder is locked by another program (flock)";
-                return Err(io::Error::new(ErrorKind::TimedOut, why));
-            }
-            Err(TryLockError::Error(problem)) => return Err(problem),
-        }
-    }
+    folder.unwrap_or(Path::new("."))
+}
+
+/// Keeps other gateways from this file: between seeing that nobody listens on it and listening ourselves, one of them might do the same.
+fn lock(path: &Path) -> io::Result<LockFile> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    LockFile::acquire(PathBuf::from(name), &fs::metadata(folder(path))?, LOCK_TIMEOUT)
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixStream;
+    use std::thread;
 
     use super::*;
 
@@ -192,6 +244,52 @@ mod tests {
             assert_eq!(bound.len(), 1);
             UnixStream::connect(path).expect("the one that is left is reached");
         }
+    }
+
+    #[test]
+    fn a_folder_that_somebody_has_locked_stops_nobody_and_nothing_is_left_in_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let locked = File::open(folder.path()).expect("there");
+        locked.lock().expect("free");
+        let path = folder.path().join("gate.sock");
+        fs::create_dir(folder.path().join(".authgate-gate.sock-killed")).expect("writable");
+        let (_listeners, file) = SocketFile::bind(&path, 1).expect("bound");
+        let names: Vec<_> = fs::read_dir(folder.path()).expect("there").flatten().collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        drop(file);
+        assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 0);
+    }
+
+    #[test]
+    fn a_name_that_just_fits_is_bound() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let length = 107 - folder.path().as_os_str().len() - 1;
+        let path = folder.path().join("s".repeat(length));
+        let (_listeners, _file) = SocketFile::bind(&path, 1).expect("bound");
+        UnixStream::connect(&path).expect("it listens");
+    }
+
+    #[test]
+    fn no_mode_is_set_on_what_a_link_leads_to() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, victim) = (folder.path().join("gate.sock"), folder.path().join("victim"));
+        fs::write(&victim, "precious").expect("written");
+        fs::set_permissions(&victim, Permissions::from_mode(0o600)).expect("ours");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = fs::remove_file(&path);
+                    let _ = symlink(&victim, &path);
+                    let _ = fs::remove_file(&path);
+                }
+            });
+            for _ in 0..500 {
+                drop(SocketFile::bind(&path, 1));
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(fs::metadata(&victim).expect("there").mode() & 0o777, 0o600);
     }
 
     #[test]

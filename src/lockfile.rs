@@ -1,0 +1,180 @@
+//! One program at a time: a lock beside the file that it is about.
+//!
+//! The lock has a file of its own, which only its owner can open: nobody else can hold it. It is removed before it is let go.
+
+use std::fs::{self, File, Metadata, Permissions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Between attempts.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// A lock that is held until it is dropped.
+#[derive(Debug)]
+pub struct LockFile {
+    path: PathBuf,
+    /// The file of this path as long as `held` is open: whoever else wants to remove it needs the lock.
+    held: File,
+}
+
+impl LockFile {
+    /// Waits for the lock. Its file gets the owner of `beside`, so that root does not lock out the user whose file it is about.
+    ///
+    /// # Errors
+    /// It was held for all that time, and by whom; or its file cannot be opened.
+    pub fn acquire(path: PathBuf, beside: &Metadata, timeout: Duration) -> io::Result<Self> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let file = open(&path, beside)?;
+            match file.try_lock() {
+                // Its last holder may have removed it since it was opened.
+                Ok(()) if is_at(&file, &path)? => return Ok(Self { path, held: file }),
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    let (path, holder) = (path.display(), holder(&file));
+                    let what = format!("{path} is locked by {holder}; gave up after {} s", timeout.as_secs());
+                    return Err(io::Error::new(ErrorKind::TimedOut, what));
+                }
+                Err(TryLockError::Error(problem)) => return Err(at(&path, &problem)),
+            }
+        }
+    }
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        if is_at(&self.held, &self.path).unwrap_or(false) {
+            // One that cannot be removed is found and locked by the next program.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn open(path: &Path, beside: &Metadata) -> io::Result<File> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(|problem| at(path, &problem))?;
+    let own = file.metadata()?;
+    if own.mode() & 0o077 != 0 {
+        // Made before locks were private.
+        file.set_permissions(Permissions::from_mode(0o600))
+            .map_err(|problem| at(path, &problem))?;
+    }
+    if (own.uid(), own.gid()) != (beside.uid(), beside.gid()) {
+        // Only root can, and only root needs to.
+        let _ = fchown(&file, Some(beside.uid()), Some(beside.gid()));
+    }
+    Ok(file)
+}
+
+fn at(path: &Path, problem: &io::Error) -> io::Error {
+    io::Error::new(problem.kind(), format!("{}: {problem}", path.display()))
+}
+
+/// Whether a path leads to this very file.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let held = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (held.dev(), held.ino())),
+        Err(problem) if problem.kind() == ErrorKind::NotFound => Ok(false),
+        Err(problem) => Err(problem),
+    }
+}
+
+/// Who holds the lock of a file, for a message.
+fn holder(file: &File) -> String {
+    let unknown = || "another program".to_owned();
+    let Ok(inode) = file.metadata().map(|metadata| metadata.ino()) else {
+        return unknown();
+    };
+    let Some(pid) = fs::read_to_string("/proc/locks")
+        .ok()
+        .and_then(|locks| locks.lines().find_map(|line| pid_of(line, inode)))
+    else {
+        return unknown();
+    };
+    match fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(name) => format!("process {pid} ({})", name.trim().escape_debug()),
+        Err(_) => format!("process {pid}"),
+    }
+}
+
+/// The process of a line of /proc/locks, if it holds the lock of that file: `1: FLOCK  ADVISORY  WRITE 1234 08:02:5678 0 EOF`.
+fn pid_of(line: &str, inode: u64) -> Option<u32> {
+    let mut words = line.split_whitespace().skip(1);
+    let (kind, pid, place) = (words.next()?, words.nth(2)?, words.next()?);
+    let of = place.rsplit(':').next()?.parse::<u64>().ok()?;
+    (kind == "FLOCK" && of == inode).then(|| pid.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn acquire(folder: &Path, timeout: Duration) -> io::Result<LockFile> {
+        LockFile::acquire(folder.join("x.lock"), &fs::metadata(folder)?, timeout)
+    }
+
+    #[test]
+    fn a_lock_is_private_says_who_holds_it_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.lock");
+        fs::write(&path, "").expect("written");
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("ours");
+        let held = acquire(folder.path(), Duration::ZERO).expect("free");
+        assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o600);
+        let problem = acquire(folder.path(), Duration::ZERO).expect_err("held").to_string();
+        let own = format!("process {}", std::process::id());
+        assert!(problem.contains(&own), "{problem}");
+        drop(held);
+        assert!(!path.exists());
+        drop(acquire(folder.path(), Duration::ZERO).expect("free again"));
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let victim = folder.path().join("victim");
+        fs::write(&victim, "precious").expect("written");
+        symlink(&victim, folder.path().join("x.lock")).expect("linked");
+        acquire(folder.path(), Duration::ZERO).expect_err("a link is no lock");
+        assert!(victim.exists());
+    }
+
+    #[test]
+    fn one_at_a_time_however_often_it_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inside = std::sync::atomic::AtomicU32::new(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let _lock = acquire(folder.path(), Duration::from_secs(30)).expect("its turn");
+                        assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn lines_of_the_kernel_are_read() {
+        let line = "1: FLOCK  ADVISORY  WRITE 1234 08:02:5678 0 EOF";
+        assert_eq!(pid_of(line, 5678), Some(1234));
+        assert_eq!(pid_of(line, 567), None);
+        assert_eq!(pid_of("1: -> FLOCK  ADVISORY  WRITE 1235 08:02:5678 0 EOF", 5678), None);
+        assert_eq!(pid_of("2: POSIX  ADVISORY  WRITE 1 08:02:5678 0 EOF", 5678), None);
+    }
+}
