@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
@@ -67,6 +68,13 @@ impl Validity {
 
 /// The digest under which a credential's verdict is kept; nobody can choose one without inverting SHA-256.
 pub type Key = [u8; 32];
+
+/// The key of a credential: its SHA-256.
+pub fn key(credential: &[u8]) -> Key {
+    let mut key = [0; 32];
+    key.copy_from_slice(digest::digest(&digest::SHA256, credential).as_ref());
+    key
+}
 
 /// A cache of verdicts.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! Stored bytes to records, and back: the JSON values of the store's layout. Pure; it knows no store.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -71,20 +73,72 @@ impl Layout {
     pub const VERSION: u32 = 1;
 }
 
+impl UserRecord {
+    /// Holds the record against the id under whose key it is stored.
+    ///
+    /// # Errors
+    /// It is another user's.
+    pub fn under(self, id: &str) -> Result<Self, BadRecord> {
+        if self.id.as_str() == id {
+            Ok(self)
+        } else {
+            Err(BadRecord::OtherId {
+                key: id.to_owned(),
+                id: self.id.as_str().to_owned(),
+            })
+        }
+    }
+
+    /// Whether this is the user's login name.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.username.as_ref().is_some_and(|username| username.as_str() == name)
+    }
+}
+
 /// Stored bytes are not what the layout says they are.
 #[derive(Debug, thiserror::Error)]
-#[error("the record of {what} is not as the layout says: {}", without_values(&source.to_string()))]
-pub struct BadRecord {
-    what: &'static str,
-    source: serde_json::Error,
+pub enum BadRecord {
+    /// They have another shape.
+    #[error("the record of {what} is not as the layout says: {}", without_values(&source.to_string()))]
+    Shape {
+        /// Of what the record is.
+        what: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// A user's record is stored under another id's key.
+    #[error("the record of user {key:?} holds the id {id:?}")]
+    OtherId {
+        /// The id of the key.
+        key: String,
+        /// The id in the record.
+        id: String,
+    },
+    /// The index of names leads to a user who is not called so, or who is not there.
+    #[error("user-by-name {name:?} leads to user {id:?}, who is not there or is called otherwise")]
+    StaleName {
+        /// The login name.
+        name: String,
+        /// Whom it leads to.
+        id: String,
+    },
+    /// Several users have one login name.
+    #[error("several users are called {name:?}")]
+    SharedName {
+        /// The login name.
+        name: String,
+    },
 }
 
 /// Reads one record.
 ///
 /// # Errors
 /// The bytes are not JSON of that record's shape.
-pub fn parse<R: serde::de::DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<R, BadRecord> {
-    serde_json::from_slice(bytes).map_err(|source| BadRecord { what, source })
+pub fn parse<R: serde::de::DeserializeOwned>(what: impl fmt::Display, bytes: &[u8]) -> Result<R, BadRecord> {
+    serde_json::from_slice(bytes).map_err(|source| BadRecord::Shape {
+        what: what.to_string(),
+        source,
+    })
 }
 
 /// Reads the Unix seconds of a `revoked:user:` entry.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::cache::{self, Validity, VerdictCache};
 use super::flights::Flights;
 use super::generations::{Generations, Rests};
-use super::store::{Look, Store, StoreError, TokenDigest, TokenFacts, TokenFault};
+use super::store::{Look, Store, StoreError, TokenFacts, TokenFault};
 use super::{Judged, Now};
 use crate::credential::{Judge, Refusal, Shape, Words};
 use crate::identity::{Facts, Identity};
@@ -128,23 +128,28 @@ impl TokenAuthenticator {
     }
 
     async fn look_up(&self, key: &[u8], now: Now) -> Result<Result<Arc<Identity>, Refusal>, StoreError> {
-        let digest = TokenDigest::of(key);
-        if let Some(verdict) = self.shared.cache.find(digest.as_bytes(), now) {
+        let cache_key = cache::key(key);
+        if let Some(verdict) = self.shared.cache.find(&cache_key, now) {
             return Ok(verdict);
         }
         // Rare, and large: no part of every request's future.
-        Box::pin(self.find_out(&digest, now)).await
+        Box::pin(self.find_out(key, cache_key, now)).await
     }
 
     /// What is not in the cache: asked for here, or by whoever has begun to ask for the same token.
-    async fn find_out(&self, digest: &TokenDigest, now: Now) -> Result<Result<Arc<Identity>, Refusal>, StoreError> {
+    async fn find_out(
+        &self,
+        key: &[u8],
+        cache_key: cache::Key,
+        now: Now,
+    ) -> Result<Result<Arc<Identity>, Refusal>, StoreError> {
         let deadline = Instant::now() + self.store.patience();
         let judged = if self.shared.cache.is_off() {
-            self.ask(digest, deadline, now).await?
+            self.ask(key, cache_key, deadline, now).await?
         } else {
             let shared = self.flights.share(
-                *digest.as_bytes(),
-                || self.ask(digest, deadline, now),
+                cache_key,
+                || self.ask(key, cache_key, deadline, now),
                 |(judged, rests)| self.shared.cache.holds(judged, rests, now),
             );
             timeout_at(deadline, shared)
@@ -155,13 +160,19 @@ impl TokenAuthenticator {
     }
 
     /// Asks the store, and remembers what it has said.
-    async fn ask(&self, digest: &TokenDigest, deadline: Instant, now: Now) -> Result<(Judged, Rests), StoreError> {
+    async fn ask(
+        &self,
+        key: &[u8],
+        cache_key: cache::Key,
+        deadline: Instant,
+        now: Now,
+    ) -> Result<(Judged, Rests), StoreError> {
         let mut look = Look::until(deadline);
-        let judged = match self.store.token(digest, &mut look).await? {
+        let judged = match self.store.token(key, &mut look).await? {
             None => Judged::Refused(Refusal::TokenUnknown),
             Some(facts) => self.weigh(facts, now),
         };
-        self.shared.cache.insert(*digest.as_bytes(), &judged, look.rests, now);
+        self.shared.cache.insert(cache_key, &judged, look.rests, now);
         Ok((judged, look.rests))
     }
 
@@ -206,7 +217,7 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::*;
-    use crate::auth::store;
+    use crate::auth::store::{self, TokenDigest};
     use crate::credential::Presented;
 
     const NOW: Now = Now {
@@ -235,7 +246,10 @@ mod tests {
         }
         let file = folder.join("tokens.toml");
         fs::write(&file, text).expect("writable");
-        let kind = store::Kind::Embedded(store::embedded::Settings { file });
+        let kind = store::Kind::Embedded(store::embedded::Settings {
+            file,
+            digests: store::Digests::default(),
+        });
         let generations = Arc::default();
         let of_file = store::Settings {
             name: "file".into(),

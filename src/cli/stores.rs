@@ -1,7 +1,7 @@
 //! Which store a command means, and opening it.
 
-use crate::auth::store::Settings;
 use crate::auth::store::admin::{Admin, AdminError, Begin, Begun, StoreState};
+use crate::auth::store::{Digests, Settings};
 use crate::cli::{Failure, StoreContext, output};
 
 /// `--store`, for every command that has to do with one.
@@ -21,6 +21,22 @@ impl StoreName {
         let mut store = Admin::open(self.choose(context)?)?;
         store.require_layout()?;
         Ok(store)
+    }
+
+    /// What the store's tokens are named by.
+    ///
+    /// # Errors
+    /// There is no such store.
+    pub(super) fn digests(&self, context: &StoreContext<'_>) -> Result<Digests, Failure> {
+        Ok(self.choose(context)?.digests())
+    }
+
+    /// Opens a store whatever it holds.
+    ///
+    /// # Errors
+    /// There is no such store, or it cannot be reached.
+    pub(super) fn reach(&self, context: &StoreContext<'_>) -> Result<Admin, Failure> {
+        Ok(Admin::open(self.choose(context)?)?)
     }
 
     /// Opens a store to write to it; an empty one is begun, and gateways may use it at once.
@@ -108,7 +124,10 @@ mod tests {
         let file = "/nonexistent/tokens.toml".into();
         Settings {
             name: name.into(),
-            kind: Kind::Embedded(embedded::Settings { file }),
+            kind: Kind::Embedded(embedded::Settings {
+                file,
+                digests: Digests::default(),
+            }),
         }
     }
 

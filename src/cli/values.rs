@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::auth::store::TokenDigest;
+use crate::auth::store::{Digests, TokenDigest};
 use crate::cli::Failure;
 use crate::identity::{Text, UserId};
 use crate::secret::Secret;
@@ -32,12 +32,16 @@ impl FromStr for Key {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.strip_prefix("sha256:") {
-            Some(hex) => {
+        let named = text
+            .split_once(':')
+            .filter(|(name, _)| matches!(*name, "sha256" | "sha512"));
+        match named {
+            Some((algorithm, hex)) => {
                 let digest = TokenDigest::from_hex(&hex.to_ascii_lowercase());
                 digest
+                    .filter(|digest| digest.algorithm() == algorithm)
                     .map(Self::Digest)
-                    .ok_or("after sha256: come 64 hexadecimal digits")
+                    .ok_or("after sha256: come 64 hexadecimal digits, after sha512: 128")
             }
             None if text == "-" => Ok(Self::Input),
             None if text.is_empty() => Err("an empty key"),
@@ -65,22 +69,27 @@ impl Key {
         }
     }
 
-    /// The name that a store knows it by.
+    /// The names by which a store may know it, the one for a new token first.
     ///
     /// # Errors
-    /// Standard input cannot be read, or is empty.
-    pub(super) fn digest(&self) -> Result<TokenDigest, Failure> {
-        match self.read()? {
-            Self::Digest(digest) => Ok(digest),
-            Self::Plain(key) => Ok(TokenDigest::of(key.expose().as_bytes())),
-            Self::Input => Err(Failure::Usage("standard input holds no key".to_owned())),
+    /// Standard input cannot be read, or is empty, or the key can have no such name.
+    pub(super) fn digests(&self, digests: Digests) -> Result<Vec<TokenDigest>, Failure> {
+        let found: Vec<_> = match self.read()? {
+            Self::Digest(digest) => vec![digest],
+            Self::Plain(key) => digests.of(key.expose().as_bytes()).into_iter().flatten().collect(),
+            Self::Input => return Err(Failure::Usage("standard input holds no key".to_owned())),
+        };
+        if found.is_empty() {
+            let what = "with digest = [\"sha512-hexkey\"] a key is an even number of lower-case hexadecimal digits";
+            return Err(Failure::Usage(what.to_owned()));
         }
+        Ok(found)
     }
 }
 
 /// A digest as KEY takes it.
 pub(super) fn digest_text(digest: &TokenDigest) -> String {
-    format!("sha256:{}", digest.to_hex())
+    format!("{}:{}", digest.algorithm(), digest.to_hex())
 }
 
 /// Reads TIME: Unix seconds, or RFC 3339.
@@ -209,11 +218,13 @@ mod tests {
             format!("sha256:{}", hex.to_uppercase()),
         ] {
             let key: Key = text.parse().expect("a key");
-            assert_eq!(key.digest().ok(), Some(TokenDigest::of(b"canary")), "{text}");
+            let digests = key.digests(Digests::default()).ok();
+            assert_eq!(digests, Some(vec![TokenDigest::of(b"canary")]), "{text}");
             assert!(!format!("{key:?}").contains("canary"), "a key in a Debug text");
         }
         assert!(matches!("-".parse(), Ok(Key::Input)));
         assert!("".parse::<Key>().is_err() && "sha256:12".parse::<Key>().is_err());
+        assert!(format!("sha512:{hex}{hex}").parse::<Key>().is_ok() && format!("sha512:{hex}").parse::<Key>().is_err());
     }
 
     #[test]

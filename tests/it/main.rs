@@ -18,6 +18,7 @@ mod answers;
 mod beside;
 mod check;
 mod claim_types;
+mod cli_import;
 mod cli_store;
 mod cors;
 mod credential_modes;

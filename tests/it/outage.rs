@@ -1,12 +1,13 @@
 //! A store that cannot say is 503 within its deadline: never 401, never a hang, never an open door.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use authgate::auth::jwt::keys::Algorithm;
 use serde_json::json;
 
 use crate::harness::mint::Signer;
-use crate::harness::program::authgate_reading;
+use crate::harness::program::{authgate, authgate_reading};
 use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
 
 /// The configured deadline of a store is 250 ms; a busy machine adds to it.
@@ -203,6 +204,108 @@ fn a_broken_record_is_503_for_its_own_credential_alone() {
             "{key} is nobody else's trouble"
         );
     }
+}
+
+/// JWTs that name their users by id (`/id`) or by login name (`/name`), and the store that is asked.
+fn named(signer: &Signer, stores: Config, store: &str, field: &str, upstream: &RecordingUpstream) -> Config {
+    stores
+        .file("jwt.key", signer.file())
+        .jwt(&format!("keys = [{}]", signer.key("jwt.key")))
+        .jwt(&format!("users = \"{store}\"\nuser_id_field = \"{field}\""))
+        .app(upstream)
+        .route("/*", "authenticate = [\"token\", \"jwt\"]")
+}
+
+fn jwt_of(signer: &Signer, user: &str) -> String {
+    format!("Bearer {}", signer.with(&json!({ "user_id": user })))
+}
+
+#[test]
+fn a_record_under_a_key_of_another_is_503_and_is_logged() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let signer = Signer::new(Algorithm::ES256);
+    let status = |gate: &Gate, value: &str| gate.call(&get("/x").authorization(value)).status;
+    redis.put_user("77", &json!({ "id": "78", "username": "eve" }));
+    redis.put_token("canary-other", &json!({ "user": "77" }));
+    let by_id = Gate::start(&named(&signer, config().tokens(&redis), "redis", "id", &upstream));
+    for value in ["Token canary-other", &jwt_of(&signer, "77")] {
+        assert_eq!(status(&by_id, value), 503, "user:77 holds 78");
+    }
+    assert_eq!(status(&by_id, "Token canary-ada"), 200);
+    by_id.logged(&["a record cannot be used", "user \\\"77\\\" holds the id \\\"78\\\""]);
+    assert!(by_id.metric("authgate_store_errors_total{store=\"redis\",reason=\"store_bad_record\"}") >= 2.0);
+
+    let by_name = Gate::start(&named(&signer, config().tokens(&redis), "redis", "username", &upstream));
+    assert_eq!(status(&by_name, &jwt_of(&signer, "ada")), 200);
+    assert_eq!(status(&by_name, &jwt_of(&signer, "nobody")), 401);
+    // The index still leads to a user who was renamed, or who is gone.
+    redis.put_user("42", &json!({ "username": "lovelace" }));
+    assert_eq!(status(&by_name, &jwt_of(&signer, "ada")), 503);
+    assert_eq!(status(&by_name, &jwt_of(&signer, "lovelace")), 200);
+    redis.set("user-by-name:ghost", "99");
+    assert_eq!(status(&by_name, &jwt_of(&signer, "ghost")), 503);
+    by_name.logged(&["a record cannot be used", "user-by-name"]);
+
+    let file = "layout = { version = 1, epoch = \"e\" }\n\
+        [users.1]\nid = \"1\"\nusername = \"eve\"\nactive = true\n\
+        [users.2]\nid = \"2\"\nusername = \"eve\"\nactive = true\n\
+        [users.3]\nid = \"3\"\nusername = \"ada\"\nactive = true\n";
+    let embedded = || {
+        config()
+            .tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n")
+            .token("cache = { entries = 0, negative_entries = 0 }")
+    };
+    let two = Gate::start(&named(
+        &signer,
+        embedded().file("tokens.toml", file),
+        "file",
+        "username",
+        &upstream,
+    ));
+    assert_eq!(status(&two, &jwt_of(&signer, "eve")), 503);
+    assert_eq!(status(&two, &jwt_of(&signer, "ada")), 200);
+    two.logged(&["a record cannot be used", "several users"]);
+    let other = file.replace("id = \"2\"", "id = \"9\"");
+    let broken = Gate::spawn(&named(
+        &signer,
+        embedded().file("tokens.toml", other),
+        "file",
+        "id",
+        &upstream,
+    ));
+    assert_eq!(status(&broken, &jwt_of(&signer, "2")), 503);
+    broken.logged(&["cannot be used", "users.2: its id is"]);
+}
+
+#[test]
+fn a_rename_is_never_seen_by_half() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let signer = Signer::new(Algorithm::ES256);
+    let gate = Gate::start(&named(&signer, config().tokens(&redis), "redis", "username", &upstream));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        for name in ["ada", "lovelace"] {
+            let (gate, done, value) = (&gate, &done, jwt_of(&signer, name));
+            threads.spawn(move || {
+                let mut conn = gate.connect();
+                while !done.load(Ordering::Relaxed) {
+                    let status = conn.call(&get("/x").authorization(&value)).status;
+                    assert!(matches!(status, 200 | 401), "{name}: {status}");
+                }
+            });
+        }
+        for round in 0..20 {
+            let name = if round % 2 == 0 { "lovelace" } else { "ada" };
+            let ended = authgate(gate.folder.path(), &["user", "put", "--id", "42", "--username", name]);
+            assert_eq!(ended.code, 0, "{ended:?}");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(gate.call(&get("/x").authorization(&jwt_of(&signer, "ada"))).status, 200);
+    assert_eq!(
+        gate.call(&get("/x").authorization(&jwt_of(&signer, "lovelace"))).status,
+        401
+    );
 }
 
 #[test]

@@ -24,10 +24,10 @@ use self::keys::VerificationKey;
 use self::named::NamedUser;
 use self::segments::Segments;
 pub use self::settings::{Kept, KeySet, Profile, Rules, Settings, TokenType, UserIdField, Users};
-use super::cache::{Key, VerdictCache};
+use super::cache::{self, Key, VerdictCache};
 use super::flights::{Flights, Turns};
 use super::generations::{Generations, Rests};
-use super::store::{Look, NO_STORE, Store, StoreError, TokenDigest};
+use super::store::{Look, NO_STORE, Store, StoreError};
 use super::{Judged, Now};
 use crate::credential::{Defect, Judge, JwtFault, Refusal, Shape, Words};
 use crate::identity::{Facts, Identity};
@@ -204,7 +204,7 @@ impl JwtAuthenticator {
         if token.len() > settings.token_bytes {
             return refused(Defect::Size);
         }
-        let key = *TokenDigest::of(token).as_bytes();
+        let key = cache::key(token);
         if let Some(verdict) = self.shared.cache.find(&key, now) {
             return Ok(Some(verdict));
         }

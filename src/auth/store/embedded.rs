@@ -3,7 +3,7 @@
 //! Gateways read it; `authgate token`, `user` and `revoke` rewrite it whole, under a lock, so a reader sees the old file or the new
 //! one and never half of either.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, fchown};
@@ -14,21 +14,29 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use super::{JwtFacts, JwtQuestion, LayoutProblem, Look, StoreError, TokenDigest, TokenFacts, UserKey};
+use super::{
+    Digests, JwtFacts, JwtQuestion, LayoutProblem, Look, StoreError, TokenDigest, TokenFacts, UserKey, decisive,
+};
 use crate::auth::generations::{Generations, Thing};
-use crate::auth::record::{Layout, TokenRecord, UserRecord};
+use crate::auth::record::{BadRecord, Layout, TokenRecord, UserRecord};
+use crate::identity::UserId;
 use crate::printable::without_values;
 
 /// How often the file is looked at: a revocation is in force everywhere well within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// With more tokens and users than this, Redis is the place: each change writes and reads the whole file, which takes about a second.
+pub const LARGE: usize = 50_000;
 
 /// What the configuration says of the file.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where it is.
     pub file: PathBuf,
+    /// What tokens are named by.
+    pub digests: Digests,
 }
 
 /// The records of a file; the same as in Redis.
@@ -98,7 +106,7 @@ impl Records {
         if let Some(name) = records.tokens.keys().find(|name| TokenDigest::from_hex(name).is_none()) {
             // Not the name itself: it may be a key that somebody took for its digest.
             return Err(format!(
-                "a table of `tokens` is named by {} bytes that are no SHA-256 digest of 64 lower-case hexadecimal digits",
+                "a table of `tokens` is named by {} bytes that are no digest of 64 or 128 lower-case hexadecimal digits",
                 name.len()
             ));
         }
@@ -117,28 +125,51 @@ impl Records {
         Self::parse(&text).map_err(|error| format!("{}: {error}", file.display()))
     }
 
-    /// Replaces the file by these records, whole or not at all.
+    /// Replaces the file by these records, whole or not at all. The caller holds the lock of the file.
     ///
     /// # Errors
     /// The folder cannot be written.
     pub fn save(&self, file: &Path) -> io::Result<()> {
         let text = toml::to_string(self).map_err(io::Error::other)?;
-        let folder = file
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let mut fresh = tempfile::Builder::new().prefix(".authgate-").tempfile_in(folder)?;
+        let (folder, prefix) = (folder(file), temporary_prefix(file));
+        tidy(folder, &prefix);
+        let mut fresh = tempfile::Builder::new().prefix(&prefix).tempfile_in(folder)?;
         fresh.write_all(
             b"# Kept by `authgate token`, `authgate user` and `authgate revoke`: digests and users, no keys.\n",
         )?;
         fresh.write_all(text.as_bytes())?;
-        fresh.as_file().sync_all()?;
         if let Ok(old) = fs::metadata(file) {
             keep_owner(fresh.as_file(), &old)?;
             fresh.as_file().set_permissions(old.permissions())?;
         }
+        fresh.as_file().sync_all()?;
         fresh.persist(file)?;
-        Ok(())
+        // The name too is to outlive a power cut.
+        fs::File::open(folder)?.sync_all()
+    }
+}
+
+/// The folder that a file is in.
+pub(super) fn folder(file: &Path) -> &Path {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
+/// What names of files begin with that are to become this one.
+fn temporary_prefix(file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    format!(".authgate-{name}-")
+}
+
+/// Removes what commands that were killed have left. Under the lock of the file nobody else is writing one.
+fn tidy(folder: &Path, prefix: &str) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && entry.file_name().to_string_lossy().starts_with(prefix) {
+            // What cannot be removed is in nobody's way.
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -161,9 +192,47 @@ fn keep_owner(fresh: &fs::File, old: &fs::Metadata) -> io::Result<()> {
 pub struct Embedded {
     name: Arc<str>,
     file: PathBuf,
-    records: ArcSwapOption<Records>,
+    digests: Digests,
+    contents: ArcSwapOption<Contents>,
     reached: AtomicBool,
     generations: Arc<Generations>,
+}
+
+/// What a file says, and who is called what.
+#[derive(Debug)]
+struct Contents {
+    records: Records,
+    names: HashMap<Box<str>, Holder>,
+}
+
+/// Who has a login name.
+#[derive(Debug)]
+enum Holder {
+    One(UserId),
+    Several,
+}
+
+impl Contents {
+    fn new(records: Records) -> Self {
+        let mut names = HashMap::with_capacity(records.users.len());
+        for user in records.users.values() {
+            if let Some(name) = &user.username {
+                names
+                    .entry(name.as_str().into())
+                    .and_modify(|holder| *holder = Holder::Several)
+                    .or_insert_with(|| Holder::One(user.id.clone()));
+            }
+        }
+        Self { records, names }
+    }
+
+    fn user_by_name(&self, name: &str) -> Result<Option<&UserRecord>, BadRecord> {
+        match self.names.get(name) {
+            None => Ok(None),
+            Some(Holder::One(id)) => Ok(self.records.users.get(id.as_str())),
+            Some(Holder::Several) => Err(BadRecord::SharedName { name: name.to_owned() }),
+        }
+    }
 }
 
 /// What tells one version of a file from the next.
@@ -175,7 +244,8 @@ impl Embedded {
         let embedded = Self {
             name,
             file: settings.file,
-            records: ArcSwapOption::empty(),
+            digests: settings.digests,
+            contents: ArcSwapOption::empty(),
             reached: AtomicBool::new(false),
             generations,
         };
@@ -188,7 +258,7 @@ impl Embedded {
     }
 
     pub(super) fn is_usable(&self) -> bool {
-        self.records.load().is_some()
+        self.contents.load().is_some()
     }
 
     /// A file that is broken or gone leaves no records: what it said before may have been revoked in it.
@@ -199,11 +269,19 @@ impl Embedded {
         });
         match loaded {
             Ok(records) => {
-                self.records.store(Some(Arc::new(records)));
+                let (tokens, users) = (records.tokens.len(), records.users.len());
+                if tokens + users > LARGE {
+                    warn!(
+                        store = %self.name, tokens, users,
+                        "the store's file is large: each change writes and reads all of it. Move it to Redis: `authgate token export`, \
+                         `authgate token import`"
+                    );
+                }
+                self.contents.store(Some(Arc::new(Contents::new(records))));
                 self.reached.store(true, Ordering::Relaxed);
             }
             Err(problem) => {
-                self.records.store(None);
+                self.contents.store(None);
                 error!(store = %self.name, reason = problem, "the store's file cannot be used; its routes answer 503");
             }
         }
@@ -232,20 +310,28 @@ impl Embedded {
         }
     }
 
-    fn records(&self) -> Result<Arc<Records>, StoreError> {
-        self.records
+    fn contents(&self) -> Result<Arc<Contents>, StoreError> {
+        self.contents
             .load_full()
             .ok_or_else(|| StoreError::Unreachable(Arc::clone(&self.name)))
     }
 
-    pub(super) fn token(&self, digest: &TokenDigest, look: &mut Look) -> Result<Option<TokenFacts>, StoreError> {
+    pub(super) fn token(&self, key: &[u8], look: &mut Look) -> Result<Option<TokenFacts>, StoreError> {
         self.generations.mark(&mut look.rests, &self.name, Thing::Store);
-        let records = self.records()?;
-        let Some(token) = records.tokens.get(&digest.to_hex()).cloned() else {
+        let contents = self.contents()?;
+        let Records {
+            tokens, users, revoked, ..
+        } = &contents.records;
+        let digests = self.digests.of(key);
+        let found = digests
+            .iter()
+            .flatten()
+            .filter_map(|digest| tokens.get(&digest.to_hex()).cloned());
+        let Some(token) = decisive(found) else {
             return Ok(None);
         };
-        let user = records.users.get(token.user.as_str()).cloned();
-        let user_revoked = records.revoked.user.get(token.user.as_str()).copied();
+        let user = users.get(token.user.as_str()).cloned();
+        let user_revoked = revoked.user.get(token.user.as_str()).copied();
         Ok(Some(TokenFacts {
             token,
             user,
@@ -255,15 +341,14 @@ impl Embedded {
 
     pub(super) fn jwt(&self, question: JwtQuestion<'_>, look: &mut Look) -> Result<JwtFacts, StoreError> {
         self.generations.mark(&mut look.rests, &self.name, Thing::Store);
-        let records = self.records()?;
-        let revoked = &records.revoked;
+        let contents = self.contents()?;
+        let Records { users, revoked, .. } = &contents.records;
         let user = match question.user {
             None => None,
-            Some(UserKey::Id(id)) => records.users.get(id.as_str()),
-            Some(UserKey::Name(name)) => records
-                .users
-                .values()
-                .find(|user| user.username.as_ref().is_some_and(|text| text.as_str() == name)),
+            Some(UserKey::Id(id)) => users.get(id.as_str()),
+            Some(UserKey::Name(name)) => contents
+                .user_by_name(name)
+                .map_err(|problem| StoreError::Record(Arc::clone(&self.name), problem))?,
         };
         let revoked_user = question.revoked_user.or(user.map(|user| &user.id));
         Ok(JwtFacts {
@@ -311,6 +396,9 @@ mod tests {
         let file = folder.path().join("tokens.toml");
         fs::write(&file, FILE).expect("writable");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).expect("ours");
+        for left in [".authgate-tokens.toml-killed", ".authgate-other.toml-busy"] {
+            fs::write(folder.path().join(left), "half").expect("writable");
+        }
         // Only root may give a file away; anybody else has nothing more to lose.
         let given = std::os::unix::fs::chown(&file, Some(65534), Some(65534)).is_ok();
         Records::parse(FILE)
@@ -318,6 +406,8 @@ mod tests {
             .save(&file)
             .expect("writable");
         let metadata = fs::metadata(&file).expect("there");
+        let names = fs::read_dir(folder.path()).expect("a folder");
+        assert_eq!(names.count(), 2, "the file and another store's");
         assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
         assert!(!given || (metadata.uid(), metadata.gid()) == (65534, 65534));
     }
@@ -327,36 +417,49 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tokens.toml");
         fs::write(&file, FILE).expect("writable");
-        let store = Embedded::open("file".into(), Settings { file }, Arc::default());
-        let facts = store
-            .token(&TokenDigest::of(b"x"), &mut look())
-            .expect("usable")
-            .expect("there");
+        let store = Embedded::open(
+            "file".into(),
+            Settings {
+                file,
+                digests: Digests::default(),
+            },
+            Arc::default(),
+        );
+        let facts = store.token(b"x", &mut look()).expect("usable").expect("there");
         assert_eq!(
             (facts.user.map(|user| user.active), facts.user_revoked),
             (Some(true), Some(1_700_000_000))
         );
-        assert!(
-            store
-                .token(&TokenDigest::of(b"y"), &mut look())
-                .expect("usable")
-                .is_none()
-        );
+        assert!(store.token(b"y", &mut look()).expect("usable").is_none());
         let question = JwtQuestion {
             user: Some(UserKey::Name("ada")),
             ..JwtQuestion::default()
         };
         let facts = store.jwt(question, &mut look()).expect("usable");
         assert_eq!((facts.user.is_some(), facts.user_revoked), (true, Some(1_700_000_000)));
+        let twice = FILE.to_owned() + "\n[users.2]\nid = \"2\"\nusername = \"ada\"\nactive = true\n";
+        fs::write(&store.file, twice.replace("[revoked.user]\n        1 = 1700000000", "")).expect("writable");
+        store.read();
+        assert!(matches!(
+            store.jwt(question, &mut look()),
+            Err(StoreError::Record(_, BadRecord::SharedName { .. }))
+        ));
     }
 
     #[test]
     fn a_file_that_breaks_is_an_outage() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tokens.toml");
-        let store = Embedded::open("file".into(), Settings { file: file.clone() }, Arc::default());
+        let store = Embedded::open(
+            "file".into(),
+            Settings {
+                file: file.clone(),
+                digests: Digests::default(),
+            },
+            Arc::default(),
+        );
         assert!(matches!(
-            store.token(&TokenDigest::of(b"x"), &mut look()),
+            store.token(b"x", &mut look()),
             Err(StoreError::Unreachable(_))
         ));
         fs::write(&file, FILE).expect("writable");

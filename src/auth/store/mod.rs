@@ -4,20 +4,24 @@
 //! into "no".
 
 pub mod admin;
+mod digest;
 pub mod embedded;
 pub mod redis;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use tokio::time::Instant;
+use tracing::error;
 
+pub use self::digest::{DigestKind, Digests, TokenDigest};
 use super::generations::{Generations, Rests};
 use super::record::{BadRecord, TokenRecord, UserRecord};
 use crate::identity::UserId;
 use crate::telemetry::auth::StoreMetrics;
+use crate::telemetry::seldom::Seldom;
 
 /// How long a credential may wait to be judged where no Redis has a say.
 pub const NO_STORE: Duration = Duration::from_secs(1);
@@ -39,6 +43,16 @@ pub enum Kind {
     Redis(redis::Settings),
     /// A file of this machine.
     Embedded(embedded::Settings),
+}
+
+impl Settings {
+    /// What its tokens are named by.
+    pub fn digests(&self) -> Digests {
+        match &self.kind {
+            Kind::Redis(redis) => redis.digests,
+            Kind::Embedded(file) => file.digests,
+        }
+    }
 }
 
 /// One store, shared by all workers: what is known of its health, and a file's records.
@@ -115,6 +129,7 @@ impl Shared {
                 Part::Embedded(file) => Handle::Embedded(Arc::clone(file)),
             },
             metrics: self.metrics.clone(),
+            bad_records: RefCell::default(),
         })
     }
 }
@@ -125,6 +140,7 @@ pub struct Store {
     name: Arc<str>,
     handle: Handle,
     metrics: StoreMetrics,
+    bad_records: RefCell<Seldom>,
 }
 
 #[derive(Debug)]
@@ -151,54 +167,6 @@ impl Look {
             deadline,
             rests: Rests::default(),
         }
-    }
-}
-
-/// The name under which an opaque token is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TokenDigest([u8; 32]);
-
-impl TokenDigest {
-    /// SHA-256 of a key as it was presented.
-    pub fn of(key: &[u8]) -> Self {
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest::digest(&digest::SHA256, key).as_ref());
-        Self(bytes)
-    }
-
-    /// The digest itself.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// As it is written in a store: 64 lower-case hexadecimal digits.
-    pub fn to_hex(self) -> String {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        self.0
-            .iter()
-            .flat_map(|byte| [byte >> 4, byte & 15])
-            .map(|digit| char::from(HEX[usize::from(digit)]))
-            .collect()
-    }
-
-    /// Reads what [`TokenDigest::to_hex`] writes.
-    pub fn from_hex(text: &str) -> Option<Self> {
-        let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
-            return None;
-        };
-        let mut bytes = [0; 32];
-        if pairs.len() != bytes.len() {
-            return None;
-        }
-        for (byte, pair) in bytes.iter_mut().zip(pairs) {
-            let digit = |at: u8| match at {
-                b'0'..=b'9' => Some(at - b'0'),
-                b'a'..=b'f' => Some(at - b'a' + 10),
-                _ => None,
-            };
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Some(Self(bytes))
     }
 }
 
@@ -352,15 +320,15 @@ impl Store {
         StoreError::Timeout(Arc::clone(&self.name))
     }
 
-    /// Looks up an opaque token, and its user.
+    /// Looks up an opaque token by its key, and its user.
     ///
     /// # Errors
     /// The store could not say.
-    pub async fn token(&self, digest: &TokenDigest, look: &mut Look) -> Result<Option<TokenFacts>, StoreError> {
+    pub async fn token(&self, key: &[u8], look: &mut Look) -> Result<Option<TokenFacts>, StoreError> {
         let began = Instant::now();
         let told = match &self.handle {
-            Handle::Redis(redis) => redis.token(digest, look).await,
-            Handle::Embedded(file) => file.token(digest, look),
+            Handle::Redis(redis) => redis.token(key, look).await,
+            Handle::Embedded(file) => file.token(key, look),
         };
         self.told(began, told)
     }
@@ -382,22 +350,23 @@ impl Store {
         self.metrics.looked_up(began.elapsed());
         if let Err(error) = &told {
             self.metrics.failed(error.label());
+            if let StoreError::Record(store, problem) = error
+                && let Some(times) = self.bad_records.borrow_mut().note()
+            {
+                error!(%store, reason = %problem, times, "a record cannot be used; credentials that need it are answered 503");
+            }
         }
         told
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn digests_are_written_as_everybody_writes_them() {
-        let hex = TokenDigest::of(b"x").to_hex();
-        assert_eq!(hex, "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881");
-        assert_eq!(TokenDigest::from_hex(&hex), Some(TokenDigest::of(b"x")));
-        for bad in ["", "2d", &hex.to_uppercase(), &hex[1..], &format!("{hex}00")] {
-            assert_eq!(TokenDigest::from_hex(bad), None, "{bad}");
+/// Of the records that a key's digests lead to, the one that decides: a revoked one, else the first.
+fn decisive(records: impl IntoIterator<Item = TokenRecord>) -> Option<TokenRecord> {
+    records.into_iter().reduce(|first, next| {
+        if first.revoked.is_none() && next.revoked.is_some() {
+            next
+        } else {
+            first
         }
-    }
+    })
 }

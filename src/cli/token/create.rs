@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::with_digest;
+use super::{find, with_digest};
 use crate::auth::record::{TokenRecord, UserRecord};
 use crate::auth::store::TokenDigest;
 use crate::auth::store::admin::{Admin, NameClash, random_hex};
@@ -14,7 +14,8 @@ use crate::secret::Secret;
 
 /// Make a token for a user and print its key, this once
 ///
-/// The key is 40 hexadecimal digits, as Django REST Framework makes them. Standard output is the key and nothing else.
+/// The key is 40 hexadecimal digits, as Django REST Framework makes them. Standard output is the key and nothing else. With --key, a token
+/// that is there already as it is asked for is no error, so the command may be repeated.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -62,14 +63,15 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
         None => Key::Plain(Secret::new(random_hex::<20>()?)),
     };
     check(&key)?;
-    let digest = key.digest()?;
+    let digests = key.digests(args.store.digests(context)?)?;
+    let digest = digests[0];
     // A user who must be there already is not in an empty store, and a command that fails should not begin one.
     let mut store = match args.username {
         Some(_) => args.store.open_to_write(context)?,
         None => args.store.open(context)?,
     };
-    if store.find_token(&digest)?.is_some() {
-        return Err(there_already(&digest));
+    if let Some((digest, token)) = find(&digests, &mut store)? {
+        return there_already(args, &key, &digest, &token);
     }
     see_to_user(args, &mut store)?;
     let token = TokenRecord {
@@ -81,16 +83,40 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
         revoked: None,
     };
     if !store.put_token(&digest, &token)? {
-        return Err(there_already(&digest));
+        // Somebody else was faster.
+        let stored = store.find_token(&digest)?.unwrap_or(token);
+        return there_already(args, &key, &digest, &stored);
     }
     print(&key, &digest, &token, args.json)
 }
 
-fn there_already(digest: &TokenDigest) -> Failure {
+/// A token that is there as it was asked for is as good as made; one that differs stays as it is.
+fn there_already(args: &Args, key: &Key, digest: &TokenDigest, token: &TokenRecord) -> Result<(), Failure> {
+    let differs = difference(args, token);
     let name = digest_text(digest);
-    Failure::Failed(format!(
-        "there is a token {name} already; `authgate token show` says what it is"
-    ))
+    if differs.is_empty() {
+        output::note(format_args!("there is a token {name} already, as it was asked for"));
+        return print(key, digest, token, args.json);
+    }
+    Err(Failure::Failed(format!(
+        "there is a token {name} already, and it {}; nothing was changed. `authgate token show` says what it is",
+        differs.join(", ")
+    )))
+}
+
+/// What is otherwise than it was asked for.
+fn difference(args: &Args, token: &TokenRecord) -> Vec<&'static str> {
+    let checks = [
+        (token.revoked.is_some(), "is revoked"),
+        (token.user != args.user, "is another user's"),
+        (token.scopes != args.scopes, "has other scopes"),
+        (token.expires != args.expires, "has another end"),
+        (token.name != args.name, "has another name"),
+    ];
+    checks
+        .into_iter()
+        .filter_map(|(differs, what)| differs.then_some(what))
+        .collect()
 }
 
 /// A key that no header could carry is refused here and not found out about later.

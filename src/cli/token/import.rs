@@ -1,7 +1,8 @@
 //! `authgate token import`: users and tokens from Django, or from another store.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserializer as _;
@@ -9,28 +10,26 @@ use serde::de::{SeqAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::{Deserializer, Map, Value, json};
 
-use super::django::{Dump, Names};
-use super::lines;
-use crate::auth::store::UserKey;
-use crate::auth::store::admin::{Admin, Bundle};
+use super::django::{self, Names, Object};
+use super::gather::{Gathered, Owner};
+use super::lines::{self, Line};
+use super::progress::Progress;
+use crate::auth::store::admin::{Admin, AdminError, Begun, Imported, Pruned};
+use crate::auth::store::{DigestKind, Digests, embedded};
 use crate::cli::stores::StoreName;
-use crate::cli::user::doubles;
 use crate::cli::{Failure, StoreContext, output, values};
 use crate::identity::UserId;
 
-/// So many problems are printed; the others are counted.
-const SHOWN: usize = 20;
-
 /// Read users and tokens from a Django dump, or from `token export`
 ///
-/// Of `manage.py dumpdata auth.user auth.group authtoken.token` the users, their groups and DRF's tokens are taken; keys are hashed and
-/// not kept. All of it is checked before anything is written. It may be done again at any time. Gateways use an empty store once its
-/// import is complete. A Redis that was flushed has lost revocations and revoked tokens, and no dump has them: import the last
-/// `authgate token export` first, then the dump.
+/// Of `manage.py dumpdata auth.user auth.group authtoken.token` the users, their groups and DRF's tokens are taken, and those of
+/// django-rest-knox 4.2 and later (`knox.authtoken`). Keys are hashed and not kept. All of it is checked before anything is written. It
+/// may be done again at any time. Gateways use an empty store once its import is complete. A Redis that was flushed has lost revocations
+/// and revoked tokens, and no dump has them: import the last `authgate token export` first, then the dump.
 ///
-/// For the users in it the dump is the truth, `is_active` too: what `authgate user disable` or `user put` changed is overwritten. A
-/// token that was revoked stays revoked. Users and tokens that Django has deleted stay in the store: they are not in the dump, so end
-/// them with `authgate user delete` and `authgate token revoke`.
+/// For the users in it the dump is the truth, `is_active` too: what `authgate user disable` or `user put` changed is overwritten.
+/// Attributes stay, and so does what the user model has no field for, such as groups. A token that was revoked stays revoked. Users and
+/// tokens that Django has deleted stay in the store, unless --prune is given.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -38,6 +37,10 @@ pub(super) struct Args {
     file: PathBuf,
     #[command(flatten)]
     names: Names,
+    /// Remove users and tokens that the dump does not have, also those that `authgate user` and `authgate token` made. Revoked tokens
+    /// stay revoked. Needs --user-model
+    #[arg(long, requires = "user_model")]
+    prune: bool,
     #[command(flatten)]
     store: StoreName,
     /// Print the counts as JSON
@@ -48,97 +51,303 @@ pub(super) struct Args {
 const EXAMPLES: &str = "\
 Examples:
   manage.py dumpdata auth.user auth.group authtoken.token | authgate token import -
-  manage.py dumpdata accounts.user auth.group authtoken.token >dump.json
+  manage.py dumpdata accounts.user auth.group knox.authtoken >dump.json
   authgate token import dump.json --user-model accounts.user --username-field email
+  authgate token import dump.json --prune --user-model auth.user
   authgate token export --store file | authgate token import - --store redis";
 
 pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure> {
-    let text = values::file(&args.file)?;
-    let (mut dump, mut bundle) = (Dump::new(&args.names), Bundle::default());
-    let read = each_object(&text, |at, object| {
-        if object.contains_key("model") {
-            dump.take(at, object);
-        } else if let Err(problem) = lines::read(object, &mut bundle) {
-            dump.problems.push(format!("object {at}: {problem}"));
-        }
-    });
-    read.map_err(|problem| Failure::Failed(format!("{}: {problem}; nothing was written", args.file.display())))?;
-    if text.trim().is_empty() {
-        // As a pipe is whose first half has failed.
-        return Err(Failure::Failed(format!("{} is empty", args.file.display())));
-    }
+    let digests = args.store.digests(context)?;
+    let mut gathered = gather(args, digests)?;
+    check(args, digests, &mut gathered)?;
     // What is bad by itself is told before a store is asked for.
-    refuse(&args.file, &dump.problems)?;
+    if gathered.users() == 0 && gathered.tokens() > 0 && !some_owner_is_stored(args, context, &mut gathered)? {
+        return Err(nothing_imported(args, &gathered));
+    }
     let (mut store, begun) = args.store.open_to_fill(context)?;
-    let mut dumped = dump.finish(|key| find(&mut store, key))?;
-    dumped
-        .problems
-        .extend(doubles(dumped.users.iter().chain(&bundle.users)));
-    refuse(&args.file, &dumped.problems)?;
-    bundle.users.append(&mut dumped.users);
-    let without_user = dumped.without_user + leave_out_orphans(&mut bundle, &mut store)?;
-    bundle.tokens.append(&mut dumped.tokens);
-    let done = store.import(&bundle, values::now())?;
-    store.complete(&begun)?;
-    if without_user > 0 {
+    let done = write(args, &mut gathered, &mut store, &begun)?;
+    report(args, &gathered, &done)?;
+    if done.imported.tokens + done.imported.left_revoked == 0 && gathered.tokens() > 0 {
+        return Err(nothing_imported(args, &gathered));
+    }
+    if let Admin::Embedded(_) = store
+        && gathered.users() + gathered.tokens() > embedded::LARGE
+    {
+        output::note(format_args!(
+            "an embedded store is for up to {} users and tokens: each change writes and reads the whole file. Redis is the place for more",
+            embedded::LARGE
+        ));
+    }
+    Ok(())
+}
+
+/// Reads the whole dump.
+fn gather(args: &Args, digests: Digests) -> Result<Gathered, Failure> {
+    let name = args.file.display();
+    let failed = |problem: String| Failure::Failed(format!("{name}: {problem}; nothing was written"));
+    let mut progress = Progress::default();
+    let input: Box<dyn Read> = if args.file == Path::new("-") {
+        progress.reads(None);
+        Box::new(io::stdin().lock())
+    } else {
+        let file = File::open(&args.file).map_err(|error| failed(error.to_string()))?;
+        progress.reads(file.metadata().ok().map(|metadata| metadata.len()));
+        Box::new(file)
+    };
+    let mut input = BufReader::with_capacity(64 * 1024, progress.wrap(input));
+    let (mut gathered, mut failure) = (Gathered::new(args.prune)?, None);
+    let count = each_object(&mut input, |at, object| {
+        if failure.is_none() {
+            failure = take(args, digests, &mut gathered, at, object).err();
+        }
+    })
+    .map_err(failed)?;
+    progress.finish();
+    match (failure, count) {
+        (Some(failure), _) => Err(failure),
+        // As a pipe is whose first half has failed.
+        (None, None) => Err(Failure::Failed(format!("{name} is empty"))),
+        (None, Some(_)) => Ok(gathered),
+    }
+}
+
+fn take(
+    args: &Args,
+    digests: Digests,
+    gathered: &mut Gathered,
+    at: usize,
+    object: Map<String, Value>,
+) -> Result<(), Failure> {
+    if object.contains_key("model") {
+        match django::read(&args.names, digests, at, object) {
+            Ok(Object::Group { key, name }) => gathered.group(key, name),
+            Ok(Object::User { update, groups }) => gathered.user(at, update, groups)?,
+            Ok(Object::Token { digest, token }) => gathered.token(&digest, &token)?,
+            Ok(Object::Other { model, like_user }) => gathered.other(&model, like_user),
+            Err(problem) => gathered.problems.add(problem),
+        }
+        return Ok(());
+    }
+    match lines::read(object) {
+        Ok(Line::User(user)) => gathered.user(at, user.into(), Vec::new())?,
+        Ok(Line::Token(digest, token)) => gathered.token(&digest, &token)?,
+        Ok(Line::Revocation(revocation)) => gathered.revocation(revocation),
+        Err(problem) => gathered.problems.add(format!("object {at}: {problem}")),
+    }
+    Ok(())
+}
+
+/// What is wrong with the dump as a whole.
+fn check(args: &Args, digests: Digests, gathered: &mut Gathered) -> Result<(), Failure> {
+    gathered.check();
+    let (sha256, sha512) = gathered.named_by;
+    if sha256 > 0 && !digests.contains(DigestKind::Sha256) {
+        gathered.problems.add(format!(
+            "{sha256} tokens are named by SHA-256, and `digest` of the store does not list \"sha256\""
+        ));
+    }
+    if sha512 > 0 && !digests.contains(DigestKind::Sha512) && !digests.contains(DigestKind::Sha512HexKey) {
+        gathered.problems.add(format!(
+            "{sha512} tokens are named by SHA-512: write digest = [\"sha256\", \"sha512\"] in the store's table for django-rest-knox 5, \
+             or [\"sha256\", \"sha512-hexkey\"] for 4.2"
+        ));
+    }
+    if args.prune && gathered.users() == 0 {
+        gathered.problems.add(format!(
+            "it has no users of {} (--user-model), and --prune would remove all that are stored",
+            args.names.user_model()
+        ));
+    }
+    let problems = &gathered.problems;
+    if problems.shown.is_empty() {
+        return Ok(());
+    }
+    let mut text = format!("{}: nothing was written, since", args.file.display());
+    for problem in &problems.shown {
+        text += &format!("\n  {problem}");
+    }
+    if problems.more > 0 {
+        text += &format!("\n  and {} more", problems.more);
+    }
+    Err(Failure::Failed(text))
+}
+
+/// Whether the store knows the user of some token of a dump that has no users.
+fn some_owner_is_stored(args: &Args, context: &StoreContext<'_>, gathered: &mut Gathered) -> Result<bool, Failure> {
+    let mut store = args.store.reach(context)?;
+    match store.require_layout() {
+        Ok(()) => {}
+        // The layout records revocations of tokens before their users, from an export.
+        Err(AdminError::Empty { .. }) => return gathered.some_owner(|_| Ok(false)),
+        Err(error) => return Err(error.into()),
+    }
+    gathered.some_owner(|owner| {
+        let found = match owner {
+            Owner::Id(id) => match UserId::new(id) {
+                Ok(id) => store.find_user(&id)?,
+                Err(_) => None,
+            },
+            Owner::Name(name) => store.find_user_by_name(name)?,
+        };
+        Ok(found.is_some())
+    })
+}
+
+/// What has been done.
+struct Done {
+    imported: Imported,
+    pruned: Option<Pruned>,
+    without_user: usize,
+}
+
+fn write(args: &Args, gathered: &mut Gathered, store: &mut Admin, begun: &Begun) -> Result<Done, Failure> {
+    let mut progress = Progress::default();
+    let mut import = store.import(values::now())?;
+    // What takes away comes before what gives.
+    import.revoke(gathered.revocations())?;
+    let pruned = match args.prune {
+        true => Some(import.prune(&gathered.keep())?),
+        false => None,
+    };
+    progress.writes("users", gathered.users());
+    gathered.each_user_batch(|users| {
+        import.users(&users)?;
+        progress.advance(users.len());
+        Ok(())
+    })?;
+    progress.writes("tokens", gathered.tokens());
+    let without_user = gathered.write_tokens(&mut import, |count| progress.advance(count))?;
+    progress.finish();
+    let imported = import.finish()?;
+    store.complete(begun)?;
+    Ok(Done {
+        imported,
+        pruned,
+        without_user,
+    })
+}
+
+fn report(args: &Args, gathered: &Gathered, done: &Done) -> Result<(), Failure> {
+    let Done {
+        imported,
+        pruned,
+        without_user,
+    } = done;
+    if *without_user > 0 {
         output::note(format_args!(
             "{without_user} tokens were left out: their users are neither in {} nor in the store (--user-model is {})",
             args.file.display(),
-            args.names.user_model
+            args.names.user_model()
         ));
     }
-    if !dumped.others.is_empty() {
-        let others: Vec<_> = dumped
+    if !gathered.others.is_empty() {
+        let others: Vec<_> = gathered
             .others
             .iter()
-            .map(|(model, count)| format!("{count} of {model}"))
+            .map(|(model, others)| format!("{} of {model:?}", others.count))
             .collect();
         output::note(format_args!("objects that are of no use here: {}", others.join(", ")));
     }
     if args.json {
-        return output::json(&json!({
-            "users": done.users,
-            "tokens": done.tokens,
-            "revocations": done.revocations,
-            "skipped_revoked": done.left_revoked,
+        let mut counts = json!({
+            "users": imported.users,
+            "tokens": imported.tokens,
+            "revocations": imported.revocations,
+            "skipped_revoked": imported.left_revoked,
             "tokens_without_user": without_user,
-        }));
+        });
+        if let Some(pruned) = pruned {
+            counts["removed_users"] = json!(pruned.users);
+            counts["removed_tokens"] = json!(pruned.tokens);
+        }
+        return output::json(&counts);
     }
+    let removed = pruned.map_or_else(String::new, |pruned| {
+        format!("; removed users {}, removed tokens {}", pruned.users, pruned.tokens)
+    });
     output::line(format_args!(
-        "users {}, tokens {}, revocations {}; skipped because revoked {}, tokens without user {without_user}",
-        done.users, done.tokens, done.revocations, done.left_revoked
+        "users {}, tokens {}, revocations {}; skipped because revoked {}, tokens without user {without_user}{removed}",
+        imported.users, imported.tokens, imported.revocations, imported.left_revoked
     ))
 }
 
-/// Reads a JSON array of objects, or objects one after the other.
-fn each_object(text: &str, mut take: impl FnMut(usize, Map<String, Value>)) -> Result<(), String> {
-    let mut numbered = {
-        let mut at = 0;
-        move |object| {
-            at += 1;
-            take(at, object);
+/// The dump has tokens, and none of their users is known.
+fn nothing_imported(args: &Args, gathered: &Gathered) -> Failure {
+    let file = args.file.display();
+    let mut text = format!(
+        "{file} has {} tokens, and none was imported: their users are neither in it nor in the store. It has {} users of {} \
+         (--user-model)",
+        gathered.tokens(),
+        gathered.users(),
+        args.names.user_model()
+    );
+    let is_plain = |model: &str| model.bytes().all(|byte| byte.is_ascii_graphic());
+    for (model, others) in &gathered.others {
+        if !others.like_users || !is_plain(model) {
+            continue;
         }
-    };
-    let read = if text.trim_start().starts_with('[') {
-        let mut json = Deserializer::from_str(text);
-        json.deserialize_seq(Objects(&mut numbered)).and_then(|()| json.end())
-    } else {
-        Deserializer::from_str(text)
-            .into_iter()
-            .try_for_each(|object| object.map(&mut numbered))
-    };
-    // The words of serde_json may repeat a value, and that may be a key.
-    read.map_err(|error| {
-        let what = match error.classify() {
-            Category::Eof => "the file ends early",
-            Category::Data => "this is no JSON object",
-            Category::Syntax | Category::Io => "this is no JSON",
-        };
-        format!("line {}, column {}: {what}", error.line(), error.column())
-    })
+        text += &format!(
+            "; {} objects of {model:?} look like users: say --user-model {model}",
+            others.count
+        );
+    }
+    Failure::Failed(text)
 }
 
-/// The elements of an array, one at a time: a dump of a large site is not held twice.
+/// Reads a JSON array of objects, or objects one after the other, and counts them; `None`: there is nothing but blanks.
+fn each_object(
+    mut input: impl BufRead,
+    mut take: impl FnMut(usize, Map<String, Value>),
+) -> Result<Option<usize>, String> {
+    let mut count = 0;
+    let numbered = |object| {
+        count += 1;
+        take(count, object);
+    };
+    let read = match first_byte(&mut input).map_err(|error| error.to_string())? {
+        None => return Ok(None),
+        Some(b'[') => {
+            let mut json = Deserializer::from_reader(input);
+            json.deserialize_seq(Objects(numbered)).and_then(|()| json.end())
+        }
+        Some(_) => {
+            let mut numbered = numbered;
+            Deserializer::from_reader(input)
+                .into_iter()
+                .try_for_each(|object| object.map(&mut numbered))
+        }
+    };
+    // The words of serde_json may repeat a value, and that may be a key.
+    match read {
+        Ok(()) => Ok(Some(count)),
+        Err(error) => {
+            let what = match error.classify() {
+                Category::Eof => "the file ends early",
+                Category::Data => "this is no JSON object",
+                Category::Syntax => "this is no JSON",
+                Category::Io => return Err(io::Error::from(error).to_string()),
+            };
+            Err(format!("line {}, column {}: {what}", error.line(), error.column()))
+        }
+    }
+}
+
+/// The first byte that is no blank; it is not taken. Lines before it do not count.
+fn first_byte(input: &mut impl BufRead) -> io::Result<Option<u8>> {
+    loop {
+        let buffer = input.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(None);
+        }
+        let blanks = buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        if let Some(first) = buffer.get(blanks) {
+            return Ok(Some(*first));
+        }
+        input.consume(blanks);
+    }
+}
+
+/// The elements of an array, one at a time: a dump of a large site is not held.
 struct Objects<F>(F);
 
 impl<'de, F: FnMut(Map<String, Value>)> Visitor<'de> for Objects<F> {
@@ -156,55 +365,19 @@ impl<'de, F: FnMut(Map<String, Value>)> Visitor<'de> for Objects<F> {
     }
 }
 
-fn refuse(file: &Path, problems: &[String]) -> Result<(), Failure> {
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let mut text = format!("{}: nothing was written, since", file.display());
-    for problem in problems.iter().take(SHOWN) {
-        text += &format!("\n  {problem}");
-    }
-    if problems.len() > SHOWN {
-        text += &format!("\n  and {} more", problems.len() - SHOWN);
-    }
-    Err(Failure::Failed(text))
-}
-
-fn find(store: &mut Admin, key: UserKey<'_>) -> Result<Option<UserId>, Failure> {
-    let user = match key {
-        UserKey::Id(id) => store.find_user(id)?,
-        UserKey::Name(name) => store.find_user_by_name(name)?,
-    };
-    Ok(user.map(|user| user.id))
-}
-
-/// Takes tokens out that nobody has, and counts them. A revoked one stays: it must not come back with its user.
-fn leave_out_orphans(bundle: &mut Bundle, store: &mut Admin) -> Result<usize, Failure> {
-    let mut known: HashMap<UserId, bool> = bundle.users.iter().map(|user| (user.id.clone(), true)).collect();
-    for (_, token) in &bundle.tokens {
-        if !known.contains_key(&token.user) {
-            let there = store.find_user(&token.user)?.is_some();
-            known.insert(token.user.clone(), there);
-        }
-    }
-    let before = bundle.tokens.len();
-    bundle
-        .tokens
-        .retain(|(_, token)| token.revoked.is_some() || known.get(&token.user) == Some(&true));
-    Ok(before - bundle.tokens.len())
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::{Args as _, FromArgMatches};
+
     use super::*;
 
     #[test]
     fn objects_come_in_a_list_or_one_after_the_other() {
         let check = |text: &str, expected: Result<&[usize], &str>| {
             let mut seen = Vec::new();
-            let read = each_object(text, |at, object| seen.push(at * 10 + object.len()));
+            let read = each_object(text.as_bytes(), |at, object| seen.push(at * 10 + object.len()));
             match expected {
-                Ok(expected) => assert_eq!((read, seen.as_slice()), (Ok(()), expected), "{text}"),
+                Ok(expected) => assert!(read.is_ok() && seen == expected, "{text}: {read:?}, {seen:?}"),
                 Err(part) => assert!(
                     read.as_ref().is_err_and(|problem| problem.contains(part)),
                     "{read:?}, not {part}"
@@ -219,5 +392,20 @@ mod tests {
         check("[{}] x", Err("no JSON"));
         check("[\"canary\"]", Err("line 1, column 9: this is no JSON object"));
         check("{}\ncanary", Err("line 2"));
+        assert_eq!(each_object(&b" \n"[..], |_, _| {}), Ok(None));
+        assert_eq!(each_object(&b"[]"[..], |_, _| {}), Ok(Some(0)));
+    }
+
+    #[test]
+    fn pruning_wants_the_user_model_by_name() {
+        let read = |words: &[&str]| {
+            let command = Args::augment_args(clap::Command::new("import").no_binary_name(true));
+            command
+                .try_get_matches_from(words)
+                .and_then(|matches| Args::from_arg_matches(&matches))
+                .is_ok()
+        };
+        assert!(read(&["dump.json"]) && read(&["dump.json", "--prune", "--user-model", "auth.user"]));
+        assert!(!read(&["dump.json", "--prune"]));
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 
+use super::gather::{GatheredToken, Owner};
 use crate::auth::record::{TokenRecord, UserRecord};
 use crate::auth::store::TokenDigest;
 use crate::auth::store::admin::{Bundle, Revocation};
@@ -35,11 +36,19 @@ pub(super) fn write(bundle: &Bundle, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads one line into the bundle.
+/// What one line is.
+#[derive(Debug)]
+pub(super) enum Line {
+    User(UserRecord),
+    Token(TokenDigest, GatheredToken),
+    Revocation(Revocation),
+}
+
+/// Reads one line.
 ///
 /// # Errors
 /// What is wrong with it. Its text is not in there: somebody may have taken a key for a digest.
-pub(super) fn read(mut line: Map<String, Value>, bundle: &mut Bundle) -> Result<(), String> {
+pub(super) fn read(mut line: Map<String, Value>) -> Result<Line, String> {
     let number = |line: &Map<String, Value>, name: &str| match line.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => value.as_i64().map(Some).ok_or(format!("`{name}` is no whole number")),
@@ -50,27 +59,35 @@ pub(super) fn read(mut line: Map<String, Value>, bundle: &mut Bundle) -> Result<
     };
     if let Some(digest) = line.remove("token") {
         let digest = digest.as_str().and_then(TokenDigest::from_hex);
-        let digest = digest.ok_or("`token` is not a digest of 64 lower-case hexadecimal digits")?;
-        let token: TokenRecord = serde_json::from_value(Value::Object(line)).map_err(|error| problem(&error))?;
-        bundle.tokens.push((digest, token));
+        let digest = digest.ok_or("`token` is not a digest of 64 or 128 lower-case hexadecimal digits")?;
+        let record: TokenRecord = serde_json::from_value(Value::Object(line)).map_err(|error| problem(&error))?;
+        Ok(Line::Token(digest, gathered(&digest, record)))
     } else if let Some(user) = line.remove("user") {
-        let user: UserRecord = serde_json::from_value(user).map_err(|error| problem(&error))?;
-        bundle.users.push(user);
+        let user = serde_json::from_value(user).map_err(|error| problem(&error))?;
+        Ok(Line::User(user))
     } else if let Some(id) = line.get("revoked_user") {
         let id = UserId::new(id.as_str().unwrap_or_default()).map_err(|_| "`revoked_user` is no id")?;
         let before = number(&line, "before")?.ok_or("has no `before`")?;
-        bundle.revocations.push(Revocation::User { id, before });
+        Ok(Line::Revocation(Revocation::User { id, before }))
     } else if let Some(jti) = line.get("revoked_jti") {
         let (jti, forget) = (some_text(jti, "revoked_jti")?, number(&line, "forget")?);
-        bundle.revocations.push(Revocation::Jti { jti, forget });
+        Ok(Line::Revocation(Revocation::Jti { jti, forget }))
     } else if let Some(kid) = line.get("revoked_kid") {
-        bundle.revocations.push(Revocation::Kid {
-            kid: some_text(kid, "revoked_kid")?,
-        });
+        let kid = some_text(kid, "revoked_kid")?;
+        Ok(Line::Revocation(Revocation::Kid { kid }))
     } else {
-        return Err("is neither an object of a Django dump nor a record of `token export`".to_owned());
+        Err("is neither an object of a Django dump nor a record of `token export`".to_owned())
     }
-    Ok(())
+}
+
+fn gathered(digest: &TokenDigest, record: TokenRecord) -> GatheredToken {
+    let mut token = GatheredToken::new(digest, Owner::Id(record.user.as_str().to_owned()));
+    token.created = record.created;
+    token.expires = record.expires;
+    token.scopes = record.scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
+    token.name = record.name;
+    token.revoked = record.revoked;
+    token
 }
 
 /// What is wrong with a record, without what it holds.
@@ -96,7 +113,18 @@ mod tests {
         ];
         let mut bundle = Bundle::default();
         for line in &lines {
-            read(serde_json::from_str(line).expect("JSON"), &mut bundle).expect(line);
+            match read(serde_json::from_str(line).expect("JSON")).expect(line) {
+                Line::User(user) => bundle.users.push(user),
+                Line::Token(digest, token) => {
+                    let Owner::Id(id) = &token.owner else {
+                        panic!("{token:?}")
+                    };
+                    let user = UserId::new(id).expect("an id");
+                    let (_, update) = token.of(user).expect("a token");
+                    bundle.tokens.push((digest, update.record));
+                }
+                Line::Revocation(revocation) => bundle.revocations.push(revocation),
+            }
         }
         let mut written = Vec::new();
         write(&bundle, &mut written).expect("memory");
@@ -128,7 +156,7 @@ mod tests {
             r#"{"revoked_jti":"j","forget":"soon"}"#,
             r#"{"revoked_kid":""}"#,
         ] {
-            let problem = read(serde_json::from_str(line).expect("JSON"), &mut Bundle::default()).expect_err(line);
+            let problem = read(serde_json::from_str(line).expect("JSON")).expect_err(line);
             assert!(!problem.contains("canary"), "{problem}");
         }
     }

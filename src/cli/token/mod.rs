@@ -2,9 +2,12 @@
 
 mod create;
 mod django;
+mod gather;
 mod import;
 mod lines;
+mod progress;
 mod show;
+mod spool;
 
 use std::path::Path;
 
@@ -21,8 +24,8 @@ use crate::identity::UserId;
 
 /// Make, look at, revoke, import and export the opaque tokens of a store
 ///
-/// A store knows a token by its SHA-256 digest and never holds the key itself. Wherever KEY is asked for, it may be the key, `-` to
-/// read it from standard input (a key on the command line is seen by everybody who may list processes), or `sha256:` and the digest.
+/// A store knows a token by its digest and never holds the key itself. Wherever KEY is asked for, it may be the key, `-` to read it from
+/// standard input (a key on the command line is seen by everybody who may list processes), or `sha256:` or `sha512:` and the digest.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -59,7 +62,7 @@ enum Command {
     /// `invalidation = "off"`, or while a gateway has lost its invalidation connection, it takes up to `cache.ttl` (60s by default).
     /// WebSockets and streams that are open go on until they end.
     Revoke {
-        /// The key, `-`, or sha256:DIGEST
+        /// The key, `-`, sha256:DIGEST or sha512:DIGEST
         key: Key,
         #[command(flatten)]
         store: StoreName,
@@ -94,17 +97,40 @@ pub fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Result<(), F
 
 /// Revokes one token; `authgate revoke --token` is the same.
 pub(super) fn revoke(key: &Key, store: &mut Admin) -> Result<(), Failure> {
-    let digest = key.digest()?;
-    let name = digest_text(&digest);
-    match store.revoke_token(&digest, values::now())? {
-        Revoked::Unknown => Err(unknown(&digest)),
-        Revoked::Before(before) => output::line(format_args!("{name} was revoked already, at {}", time_text(before))),
-        Revoked::Now => output::line(format_args!("{name} is revoked")),
+    let digests = key.digests(store.digests())?;
+    let mut known = false;
+    // A key has a record under one of its digests; should it have several, all of them end.
+    for digest in &digests {
+        let name = digest_text(digest);
+        match store.revoke_token(digest, values::now())? {
+            Revoked::Unknown => continue,
+            Revoked::Before(before) => {
+                output::line(format_args!("{name} was revoked already, at {}", time_text(before)))?;
+            }
+            Revoked::Now => output::line(format_args!("{name} is revoked"))?,
+        }
+        known = true;
     }
+    if known { Ok(()) } else { Err(unknown(&digests)) }
 }
 
-fn unknown(digest: &TokenDigest) -> Failure {
-    Failure::Failed(format!("there is no token {} in this store", digest_text(digest)))
+/// The record of a token, under whichever of its digests it is stored; a revoked one decides.
+fn find(digests: &[TokenDigest], store: &mut Admin) -> Result<Option<(TokenDigest, TokenRecord)>, Failure> {
+    let mut found: Option<(TokenDigest, TokenRecord)> = None;
+    for digest in digests {
+        let Some(token) = store.find_token(digest)? else {
+            continue;
+        };
+        if found.is_none() || token.revoked.is_some() {
+            found = Some((*digest, token));
+        }
+    }
+    Ok(found)
+}
+
+fn unknown(digests: &[TokenDigest]) -> Failure {
+    let names: Vec<_> = digests.iter().map(digest_text).collect();
+    Failure::Failed(format!("there is no token {} in this store", names.join(" or ")))
 }
 
 fn list(store: &mut Admin, user: Option<&UserId>, json: bool) -> Result<(), Failure> {

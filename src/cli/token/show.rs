@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{unknown, with_digest};
+use super::{find, unknown, with_digest};
 use crate::app::rehearsal::Credential;
 use crate::auth::store::{TokenDigest, TokenFacts, TokenFault};
 use crate::cli::rehearse::{self, Sent};
@@ -20,7 +20,7 @@ use crate::identity::Text;
 /// invalidation connection, its answer may be older by up to `cache.ttl` (60s by default).
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The key, `-`, or sha256:DIGEST
+    /// The key, `-`, sha256:DIGEST or sha512:DIGEST
     key: Key,
     #[command(flatten)]
     store: StoreName,
@@ -33,7 +33,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Result<(), Failure> {
     let key = args.key.read()?;
-    let digest = key.digest()?;
+    let digests = key.digests(args.store.digests(context)?)?;
     let told = match (&key, args.sent.somewhere()) {
         (_, false) => None,
         (Key::Plain(key), true) => rehearse::tell(file, Credential::Token(key), &args.sent)?.rehearsal,
@@ -43,16 +43,16 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Resul
         }
     };
     let mut store = args.store.open(context)?;
-    let Some(token) = store.find_token(&digest)? else {
+    let Some((digest, token)) = find(&digests, &mut store)? else {
         // What a client would get is worth saying of a key that nobody knows too.
         return match told {
-            None => Err(unknown(&digest)),
+            None => Err(unknown(&digests)),
             Some(told) if args.json => output::json(
-                &json!({ "digest": digest_text(&digest), "known": false, "request": rehearse::json(&told) }),
+                &json!({ "digest": digest_text(&digests[0]), "known": false, "request": rehearse::json(&told) }),
             ),
             Some(told) => output::line(format_args!(
                 "token    {}\nnot in this store\n\n{}",
-                digest_text(&digest),
+                digest_text(&digests[0]),
                 rehearse::text(&args.sent, &told).trim_end()
             )),
         };

@@ -7,7 +7,6 @@ use std::io::{self, Write};
 use clap::Subcommand;
 use serde_json::{Map, json};
 
-pub(super) use self::put::doubles;
 use super::stores::StoreName;
 use super::values::{self, time_text};
 use super::{Failure, StoreContext, output};

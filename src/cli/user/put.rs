@@ -7,7 +7,7 @@ use serde_json::{Deserializer, Value};
 
 use super::summary;
 use crate::auth::record::UserRecord;
-use crate::auth::store::admin::{Admin, Bundle};
+use crate::auth::store::admin::{Admin, Import, UserUpdate};
 use crate::cli::stores::StoreName;
 use crate::cli::{Failure, StoreContext, output, values};
 use crate::identity::{Text, UserId};
@@ -62,22 +62,22 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
     }
     let mut store = args.store.open_to_write(context)?;
     let let_in_again = compare(&users, &mut store)?;
-    let bundle = Bundle {
-        users,
-        ..Bundle::default()
-    };
-    store.import(&bundle, values::now())?;
+    let mut import = store.import(values::now())?;
+    let updates: Vec<UserUpdate> = users.iter().cloned().map(UserUpdate::from).collect();
+    for batch in updates.chunks(Import::BATCH) {
+        import.users(batch)?;
+    }
+    import.finish()?;
     for id in let_in_again {
         output::note(format_args!(
             "user {id} was not active and is so now; --inactive would have kept them out"
         ));
     }
     if args.json {
-        return output::json_array(&bundle.users);
+        return output::json_array(&users);
     }
     output::data(|out| {
-        bundle
-            .users
+        users
             .iter()
             .try_for_each(|user| writeln!(out, "stored {}", summary(user)))
     })
@@ -129,7 +129,7 @@ fn compare(users: &[UserRecord], store: &mut Admin) -> Result<Vec<String>, Failu
 }
 
 /// Users who are there twice, or share a username.
-pub(in crate::cli) fn doubles<'u>(users: impl Iterator<Item = &'u UserRecord>) -> Vec<String> {
+fn doubles<'u>(users: impl Iterator<Item = &'u UserRecord>) -> Vec<String> {
     let (mut ids, mut names, mut problems) = (HashSet::new(), HashMap::new(), Vec::new());
     for user in users {
         let id = user.id.as_str();

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Names;
-use crate::auth::store::{Kind, Settings, embedded, redis};
+use crate::auth::store::{DigestKind, Digests, Kind, Settings, embedded, redis};
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::secrets;
 
-const LATER: &[&str] = &["urls", "mode", "service", "tls", "digest", "seal"];
+const LATER: &[&str] = &["urls", "mode", "service", "tls", "seal"];
 const DEFAULT_PREFIX: &str = "authgate:";
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(250);
 /// What keys say where no store is meant.
@@ -98,6 +98,7 @@ fn redis(mut section: Section<'_>) -> Option<redis::Settings> {
         .take("invalidation")
         .and_then(|item| item.text()?.choice(&choices, &[]))
         .unwrap_or(redis::Invalidation::Tracking);
+    let digests = digests(&mut section);
     Some(redis::Settings {
         endpoint: endpoint?,
         username,
@@ -105,7 +106,30 @@ fn redis(mut section: Section<'_>) -> Option<redis::Settings> {
         prefix,
         timeout,
         invalidation,
+        digests,
     })
+}
+
+/// What a store's tokens are named by.
+fn digests(section: &mut Section<'_>) -> Digests {
+    let Some(item) = section.take("digest") else {
+        return Digests::default();
+    };
+    let Some(items) = item.one_or_more("digest = [\"sha256\"]") else {
+        return Digests::default();
+    };
+    let kinds: Vec<DigestKind> = items
+        .iter()
+        .filter_map(|item| item.text()?.choice(&DigestKind::NAMED, &[]))
+        .collect();
+    let digests = Digests::new(&kinds);
+    if digests.is_none() && kinds.len() == items.len() {
+        item.refuse(
+            "names a digest twice",
+            "write each one once, such as [\"sha256\", \"sha512\"]",
+        );
+    }
+    digests.unwrap_or_default()
 }
 
 /// The URL may hold a password, so it is never quoted; what the library says of it does not repeat it.
@@ -133,5 +157,8 @@ fn embedded(mut section: Section<'_>) -> Option<embedded::Settings> {
             "`authgate user put` and `authgate token create` make it",
         );
     }
-    Some(embedded::Settings { file })
+    Some(embedded::Settings {
+        file,
+        digests: digests(&mut section),
+    })
 }

@@ -1,37 +1,54 @@
 //! The file as the command line changes it: under a lock of its own, read afresh, and replaced whole.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{AdminError, Bundle, Deleted, Imported, NameClash, Revocation, Revoked};
+use super::{
+    AdminError, Bundle, Deleted, Imported, Keep, NameClash, Pruned, Revocation, Revoked, TokenUpdate, Tombstones,
+    UserUpdate,
+};
 use crate::auth::record::{Layout, TokenRecord, UserRecord};
+use crate::auth::store::Digests;
 use crate::auth::store::TokenDigest;
-use crate::auth::store::embedded::Records;
+use crate::auth::store::embedded::{self, Records, Settings};
 use crate::identity::UserId;
+use crate::lockfile::LockFile;
+
+/// A person waits for it; a command that writes holds it for seconds at most.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A store's file, and what was in it when it was last read.
 #[derive(Debug)]
 pub struct FileAdmin {
     store: Arc<str>,
     file: PathBuf,
+    digests: Digests,
     /// `None`: there is no file yet.
     records: Option<Records>,
 }
 
 impl FileAdmin {
-    pub(super) fn open(store: Arc<str>, file: &Path) -> Result<Self, AdminError> {
+    pub(super) fn open(store: Arc<str>, settings: &Settings) -> Result<Self, AdminError> {
+        let file = &settings.file;
         // Saving replaces the file; where its name is a link, what it points to is meant.
-        let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+        let file = fs::canonicalize(file).unwrap_or_else(|_| file.clone());
         let mut admin = Self {
             store,
             file,
+            digests: settings.digests,
             records: None,
         };
         admin.records = admin.load()?;
         Ok(admin)
+    }
+
+    pub(super) fn digests(&self) -> Digests {
+        self.digests
     }
 
     fn failed(&self, problem: String) -> AdminError {
@@ -61,14 +78,15 @@ impl FileAdmin {
         self.records.as_ref().ok_or_else(|| self.empty())
     }
 
-    /// Holds the lock until the file that is given back is dropped. The lock has a file of its own, since the other one is replaced.
-    fn lock(&self) -> Result<File, AdminError> {
+    /// Keeps other programs from writing until it is dropped. The lock has a file of its own, since the other one is replaced.
+    fn lock(&self) -> Result<LockFile, AdminError> {
         let mut name = self.file.clone().into_os_string();
         name.push(".lock");
-        let path = PathBuf::from(name);
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
-        let locked = file.and_then(|file| file.lock().map(|()| file));
-        locked.map_err(|error| self.failed(format!("{}: {error}", path.display())))
+        let folder = || fs::metadata(embedded::folder(&self.file));
+        let beside = fs::metadata(&self.file).or_else(|_| folder());
+        beside
+            .and_then(|beside| LockFile::acquire(PathBuf::from(name), &beside, LOCK_TIMEOUT))
+            .map_err(|error| self.failed(error.to_string()))
     }
 
     fn save(&mut self, records: Records) -> Result<(), AdminError> {
@@ -106,6 +124,10 @@ impl FileAdmin {
     }
 
     pub(super) fn complete(&mut self, epoch: &str) -> Result<(), AdminError> {
+        let complete = |layout: &Layout| layout.epoch == epoch && !layout.filling;
+        if self.records.as_ref().is_some_and(|records| complete(&records.layout)) {
+            return Ok(());
+        }
         let store = Arc::clone(&self.store);
         self.change(|records| {
             if records.layout.epoch != epoch {
@@ -159,8 +181,13 @@ impl FileAdmin {
         })
     }
 
-    pub(super) fn put_user(&mut self, user: &UserRecord, clash: NameClash) -> Result<Option<UserRecord>, AdminError> {
-        self.change(|records| put_user(records, user, clash))
+    pub(super) fn put_user(&mut self, update: &UserUpdate, clash: NameClash) -> Result<Option<UserRecord>, AdminError> {
+        self.change(|records| put_user(records, &mut name_index(records), update, clash))
+    }
+
+    pub(super) fn known_users(&self, ids: &[&UserId]) -> Result<Vec<bool>, AdminError> {
+        let users = &self.records()?.users;
+        Ok(ids.iter().map(|id| users.contains_key(id.as_str())).collect())
     }
 
     pub(super) fn find_user(&self, id: &UserId) -> Result<Option<UserRecord>, AdminError> {
@@ -172,7 +199,7 @@ impl FileAdmin {
             .records()?
             .users
             .values()
-            .find(|user| is_named(user, name))
+            .find(|user| user.is_called(name))
             .cloned())
     }
 
@@ -183,10 +210,12 @@ impl FileAdmin {
         })
     }
 
-    pub(super) fn delete_user(&mut self, id: &UserId) -> Result<Deleted, AdminError> {
+    pub(super) fn delete_user(&mut self, id: &UserId, tombstones: Tombstones) -> Result<Deleted, AdminError> {
         self.change(|records| {
             let (user, tokens) = (records.users.remove(id.as_str()).is_some(), records.tokens.len());
-            records.tokens.retain(|_, token| token.user != *id);
+            records
+                .tokens
+                .retain(|_, token| token.user != *id || (tombstones == Tombstones::Keep && token.revoked.is_some()));
             Ok(Deleted {
                 user,
                 tokens: tokens - records.tokens.len(),
@@ -205,36 +234,20 @@ impl FileAdmin {
         })
     }
 
-    pub(super) fn import(&mut self, bundle: &Bundle, now: i64) -> Result<Imported, AdminError> {
-        self.change(|records| {
-            let (users, revocations) = (bundle.users.len(), bundle.revocations.len());
-            let mut done = Imported {
-                users,
-                revocations,
-                ..Imported::default()
-            };
-            for user in &bundle.users {
-                put_user(records, user, NameClash::Move)?;
-            }
-            for (digest, token) in &bundle.tokens {
-                let digest = digest.to_hex();
-                if records
-                    .tokens
-                    .get(&digest)
-                    .is_some_and(|stored| stored.revoked.is_some())
-                {
-                    done.left_revoked += 1;
-                } else {
-                    records.tokens.insert(digest, token.clone());
-                    done.tokens += 1;
-                }
-            }
-            bundle
-                .revocations
-                .iter()
-                .for_each(|revocation| revoke(records, revocation, now));
-            Ok(done)
+    pub(super) fn begin_import(&mut self) -> Result<FileImport, AdminError> {
+        let lock = self.lock()?;
+        let records = self.load()?.ok_or_else(|| self.empty())?;
+        Ok(FileImport {
+            names: name_index(&records),
+            records,
+            _lock: lock,
         })
+    }
+
+    pub(super) fn finish_import(&mut self, import: FileImport) -> Result<(), AdminError> {
+        let mut records = import.records;
+        records.layout.filling = false;
+        self.save(records)
     }
 
     pub(super) fn export(&self) -> Result<Bundle, AdminError> {
@@ -260,25 +273,106 @@ impl FileAdmin {
     }
 }
 
-fn is_named(user: &UserRecord, name: &str) -> bool {
-    user.username.as_ref().is_some_and(|username| username.as_str() == name)
+/// An import into a file, which is locked meanwhile.
+#[derive(Debug)]
+pub(super) struct FileImport {
+    records: Records,
+    names: NameIndex,
+    _lock: LockFile,
 }
 
-fn put_user(records: &mut Records, user: &UserRecord, clash: NameClash) -> Result<Option<UserRecord>, AdminError> {
-    if let Some(name) = &user.username {
-        let holders = records
-            .users
-            .values_mut()
-            .filter(|other| other.id != user.id && is_named(other, name.as_str()));
-        for holder in holders {
-            if clash == NameClash::Refuse {
-                let (name, holder) = (name.to_string(), holder.id.as_str().to_owned());
-                return Err(AdminError::NameTaken { name, holder });
+impl FileImport {
+    pub(super) fn revoke(&mut self, revocation: &Revocation, now: i64) {
+        revoke(&mut self.records, revocation, now);
+    }
+
+    pub(super) fn users(&mut self, updates: &[UserUpdate]) -> Result<(), AdminError> {
+        for update in updates {
+            put_user(&mut self.records, &mut self.names, update, NameClash::Move)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn known_users(&self, ids: &[&UserId]) -> Vec<bool> {
+        ids.iter()
+            .map(|id| self.records.users.contains_key(id.as_str()))
+            .collect()
+    }
+
+    pub(super) fn find_user_by_name(&self, name: &str) -> Option<UserId> {
+        self.names.get(name).cloned()
+    }
+
+    pub(super) fn tokens(&mut self, updates: &[(TokenDigest, TokenUpdate)], done: &mut Imported) {
+        for (digest, update) in updates {
+            let digest = digest.to_hex();
+            let stored = self.records.tokens.get(&digest);
+            if stored.is_some_and(|stored| stored.revoked.is_some()) {
+                done.left_revoked += 1;
+                continue;
             }
+            let token = update.over(stored);
+            self.records.tokens.insert(digest, token);
+            done.tokens += 1;
+        }
+    }
+
+    pub(super) fn prune(&mut self, keep: &Keep) -> Pruned {
+        let Records { users, tokens, .. } = &mut self.records;
+        let before = (users.len(), tokens.len());
+        users.retain(|id, _| keep.users.contains(id.as_str()));
+        tokens.retain(|hex, token| {
+            let listed = keep
+                .tokens
+                .as_ref()
+                .is_none_or(|kept| TokenDigest::from_hex(hex).is_some_and(|digest| kept.contains(&digest)));
+            token.revoked.is_some() || (listed && keep.users.contains(token.user.as_str()))
+        });
+        let pruned = Pruned {
+            users: before.0 - users.len(),
+            tokens: before.1 - tokens.len(),
+        };
+        self.names = name_index(&self.records);
+        pruned
+    }
+}
+
+/// Who has a login name.
+type NameIndex = HashMap<Box<str>, UserId>;
+
+fn name_index(records: &Records) -> NameIndex {
+    let named = records.users.values();
+    named
+        .filter_map(|user| Some((user.username.as_ref()?.as_str().into(), user.id.clone())))
+        .collect()
+}
+
+fn put_user(
+    records: &mut Records,
+    names: &mut NameIndex,
+    update: &UserUpdate,
+    clash: NameClash,
+) -> Result<Option<UserRecord>, AdminError> {
+    let id = update.record.id.as_str();
+    let before = records.users.get(id);
+    let mut user = update.over(before);
+    if let Some(old) = before.and_then(|before| before.username.as_ref())
+        && names.get(old.as_str()).is_some_and(|holder| holder.as_str() == id)
+    {
+        names.remove(old.as_str());
+    }
+    if let Some(name) = &user.username
+        && let Some(holder) = names.insert(name.as_str().into(), user.id.clone())
+        && holder != user.id
+    {
+        if clash == NameClash::Refuse {
+            let (name, holder) = (name.to_string(), holder.as_str().to_owned());
+            return Err(AdminError::NameTaken { name, holder });
+        }
+        if let Some(holder) = records.users.get_mut(holder.as_str()) {
             holder.username = None;
         }
     }
-    let mut user = user.clone();
     without_nulls(&mut user.attributes);
     Ok(records.users.insert(user.id.as_str().to_owned(), user))
 }

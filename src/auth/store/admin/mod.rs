@@ -6,15 +6,19 @@
 mod embedded;
 mod error;
 mod redis;
+mod update;
 
+use std::collections::HashSet;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use aws_lc_rs::rand;
 
-use self::embedded::FileAdmin;
+use self::embedded::{FileAdmin, FileImport};
 pub use self::error::AdminError;
 use self::redis::RedisAdmin;
-use super::{Kind, Settings, TokenDigest};
+pub use self::update::{TokenMember, TokenUpdate, UserMember, UserUpdate};
+use super::{Digests, Kind, Settings, TokenDigest};
 use crate::auth::record::{Layout, TokenRecord, UserRecord};
 use crate::identity::UserId;
 
@@ -88,27 +92,54 @@ pub enum Revocation {
     },
 }
 
-/// Records to be written together.
+/// All records of a store.
 #[derive(Debug, Default)]
 pub struct Bundle {
-    /// Users; they replace what is stored of them, and take their usernames along.
+    /// Users.
     pub users: Vec<UserRecord>,
-    /// Tokens; one that is stored as revoked stays as it is.
+    /// Tokens by digest.
     pub tokens: Vec<(TokenDigest, TokenRecord)>,
-    /// Revocations; they are only ever widened.
+    /// Revocations.
     pub revocations: Vec<Revocation>,
 }
 
-/// What became of a [`Bundle`].
+/// What becomes of the revoked tokens of a user who is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tombstones {
+    /// They stay, so that an import that brings the user back does not bring them back.
+    Keep,
+    /// They go with the user.
+    Delete,
+}
+
+/// What an import that prunes keeps; all else is removed.
+#[derive(Debug, Default)]
+pub struct Keep {
+    /// Ids of users.
+    pub users: HashSet<Rc<str>>,
+    /// Tokens; `None`: those of the users who are kept.
+    pub tokens: Option<HashSet<TokenDigest>>,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Users.
+    pub users: usize,
+    /// Tokens, those of removed users too.
+    pub tokens: usize,
+}
+
+/// What became of an import.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Imported {
-    /// Users that are as the bundle says.
+    /// Users that are as the import says.
     pub users: usize,
-    /// Tokens that are as the bundle says.
+    /// Tokens that are as the import says.
     pub tokens: usize,
     /// Tokens that were left alone because they are revoked.
     pub left_revoked: usize,
-    /// Revocations that are at least as wide as the bundle says.
+    /// Revocations that are at least as wide as the import says.
     pub revocations: usize,
 }
 
@@ -142,6 +173,16 @@ pub fn random_hex<const BYTES: usize>() -> Result<String, AdminError> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+impl Admin {
+    /// What its tokens are named by.
+    pub fn digests(&self) -> Digests {
+        match self {
+            Self::Redis(redis) => redis.digests(),
+            Self::Embedded(file) => file.digests(),
+        }
+    }
+}
+
 /// Calls the method of the same name on whichever store it is.
 macro_rules! either {
     ($admin:ident.$method:ident($($argument:expr),*)) => {
@@ -161,7 +202,7 @@ impl Admin {
         let name = Arc::clone(&settings.name);
         Ok(match &settings.kind {
             Kind::Redis(redis) => Self::Redis(Box::new(RedisAdmin::open(name, redis.clone())?)),
-            Kind::Embedded(file) => Self::Embedded(FileAdmin::open(name, &file.file)?),
+            Kind::Embedded(file) => Self::Embedded(FileAdmin::open(name, file)?),
         })
     }
 
@@ -239,7 +280,20 @@ impl Admin {
     /// # Errors
     /// The username is another's, or the store failed.
     pub fn put_user(&mut self, user: &UserRecord, clash: NameClash) -> Result<Option<UserRecord>, AdminError> {
-        either!(self.put_user(user, clash))
+        let update = UserUpdate::from(user.clone());
+        let before = match self {
+            Self::Redis(redis) => redis.put_users(&[update], clash)?.pop(),
+            Self::Embedded(file) => Some(file.put_user(&update, clash)?),
+        };
+        Ok(before.flatten())
+    }
+
+    /// Which of these users there are.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn known_users(&mut self, ids: &[&UserId]) -> Result<Vec<bool>, AdminError> {
+        either!(self.known_users(ids))
     }
 
     /// Looks one user up.
@@ -266,12 +320,12 @@ impl Admin {
         either!(self.set_active(id, active))
     }
 
-    /// Removes a user and all their tokens. What was revoked of them stays revoked.
+    /// Removes a user and all their tokens. What was revoked of them by [`Revocation::User`] stays revoked.
     ///
     /// # Errors
     /// The store failed.
     pub fn delete_user(&mut self, id: &UserId) -> Result<Deleted, AdminError> {
-        either!(self.delete_user(id))
+        either!(self.delete_user(id, Tombstones::Delete))
     }
 
     /// Until when everything that was issued to a user is revoked.
@@ -290,12 +344,23 @@ impl Admin {
         either!(self.revoke(revocation, now))
     }
 
-    /// Writes many records.
+    /// Begins to write many records. A file is locked until the end.
     ///
     /// # Errors
-    /// The store failed; in Redis some may be written then, and doing it again writes the others.
-    pub fn import(&mut self, bundle: &Bundle, now: i64) -> Result<Imported, AdminError> {
-        either!(self.import(bundle, now))
+    /// The store failed.
+    pub fn import(&mut self, now: i64) -> Result<Import<'_>, AdminError> {
+        let target = match self {
+            Self::Redis(redis) => Target::Redis(redis),
+            Self::Embedded(file) => {
+                let import = file.begin_import()?;
+                Target::Embedded(file, Box::new(import))
+            }
+        };
+        Ok(Import {
+            target,
+            now,
+            done: Imported::default(),
+        })
     }
 
     /// Everything that [`Admin::import`] takes.
@@ -310,6 +375,114 @@ impl Admin {
     }
 }
 
+/// An import under way. In Redis each batch is in force at once; a file changes as a whole, with [`Import::finish`].
+///
+/// Doing an import again that was cut off writes what is missing.
+#[derive(Debug)]
+pub struct Import<'a> {
+    target: Target<'a>,
+    now: i64,
+    done: Imported,
+}
+
+#[derive(Debug)]
+enum Target<'a> {
+    Redis(&'a mut RedisAdmin),
+    Embedded(&'a mut FileAdmin, Box<FileImport>),
+}
+
+impl Import<'_> {
+    /// How many records a batch should have.
+    pub const BATCH: usize = redis::CHUNK;
+
+    /// Revokes. A mark that reaches further already stays. What takes away is to come before what gives.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn revoke(&mut self, revocations: &[Revocation]) -> Result<(), AdminError> {
+        for revocation in revocations {
+            match &mut self.target {
+                Target::Redis(redis) => redis.revoke(revocation, self.now)?,
+                Target::Embedded(_, file) => file.revoke(revocation, self.now),
+            }
+        }
+        self.done.revocations += revocations.len();
+        Ok(())
+    }
+
+    /// Removes what is not to be kept, but no token that is revoked.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn prune(&mut self, keep: &Keep) -> Result<Pruned, AdminError> {
+        match &mut self.target {
+            Target::Redis(redis) => redis.prune(keep),
+            Target::Embedded(_, file) => Ok(file.prune(keep)),
+        }
+    }
+
+    /// Stores users. A username that another user has is taken from them.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn users(&mut self, updates: &[UserUpdate]) -> Result<(), AdminError> {
+        match &mut self.target {
+            Target::Redis(redis) => redis.put_users(updates, NameClash::Move).map(|_| ())?,
+            Target::Embedded(_, file) => file.users(updates)?,
+        }
+        self.done.users += updates.len();
+        Ok(())
+    }
+
+    /// Stores tokens. One that is stored as revoked stays as it is.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn tokens(&mut self, updates: &[(TokenDigest, TokenUpdate)]) -> Result<(), AdminError> {
+        match &mut self.target {
+            Target::Redis(redis) => redis.import_tokens(updates, &mut self.done),
+            Target::Embedded(_, file) => {
+                file.tokens(updates, &mut self.done);
+                Ok(())
+            }
+        }
+    }
+
+    /// Which of these users there are by now.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn known_users(&mut self, ids: &[&UserId]) -> Result<Vec<bool>, AdminError> {
+        match &mut self.target {
+            Target::Redis(redis) => redis.known_users(ids),
+            Target::Embedded(_, file) => Ok(file.known_users(ids)),
+        }
+    }
+
+    /// Who has a login name by now.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn find_user_by_name(&mut self, name: &str) -> Result<Option<UserId>, AdminError> {
+        match &mut self.target {
+            Target::Redis(redis) => Ok(redis.find_user_by_name(name)?.map(|user| user.id)),
+            Target::Embedded(_, file) => Ok(file.find_user_by_name(name)),
+        }
+    }
+
+    /// Ends the import.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn finish(self) -> Result<Imported, AdminError> {
+        match self.target {
+            Target::Redis(_) => {}
+            Target::Embedded(file, import) => file.finish_import(*import)?,
+        }
+        Ok(self.done)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,6 +492,7 @@ mod tests {
     fn admin(folder: &tempfile::TempDir) -> Admin {
         let kind = Kind::Embedded(embedded::Settings {
             file: folder.path().join("tokens.toml"),
+            digests: Default::default(),
         });
         let mut admin = Admin::open(&Settings {
             name: "file".into(),
@@ -356,11 +530,9 @@ mod tests {
         );
         assert_eq!(admin.revoke_token(&digest, 7).expect("writable"), Revoked::Now);
         assert_eq!(admin.revoke_token(&digest, 8).expect("writable"), Revoked::Before(7));
-        let bundle = Bundle {
-            tokens: vec![(digest, token)],
-            ..Bundle::default()
-        };
-        let done = admin.import(&bundle, 9).expect("writable");
+        let mut import = admin.import(9).expect("writable");
+        import.tokens(&[(digest, token.into())]).expect("writable");
+        let done = import.finish().expect("writable");
         assert_eq!((done.tokens, done.left_revoked), (0, 1));
         let token = admin.find_token(&digest).expect("readable").expect("there");
         assert_eq!(token.revoked, Some(7));

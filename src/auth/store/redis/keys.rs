@@ -9,7 +9,7 @@ pub struct Keys<'p> {
 }
 
 impl<'p> Keys<'p> {
-    pub(super) fn new(prefix: &'p str) -> Self {
+    pub(in crate::auth::store) fn new(prefix: &'p str) -> Self {
         Self { prefix }
     }
 
@@ -21,6 +21,11 @@ impl<'p> Keys<'p> {
     /// One opaque token.
     pub fn token(self, digest: &TokenDigest) -> String {
         format!("{}token:{}", self.prefix, digest.to_hex())
+    }
+
+    /// What the names of all tokens begin with.
+    pub fn tokens(self) -> String {
+        format!("{}token:", self.prefix)
     }
 
     /// One user.

@@ -26,9 +26,9 @@ use self::link::{Connected, Link};
 pub use self::settings::{Endpoint, Invalidation, Settings};
 pub use self::shared::Shared;
 pub(super) use self::shared::watch;
-use super::{JwtFacts, JwtQuestion, Look, StoreError, TokenDigest, TokenFacts, UserKey};
+use super::{JwtFacts, JwtQuestion, Look, StoreError, TokenFacts, UserKey, decisive};
 use crate::auth::generations::Thing;
-use crate::auth::record::{self, BadRecord, TokenRecord};
+use crate::auth::record::{self, BadRecord, UserRecord};
 
 /// Pauses between attempts to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -58,43 +58,68 @@ impl RedisStore {
         self.shared.settings.timeout
     }
 
-    pub(super) async fn token(&self, digest: &TokenDigest, look: &mut Look) -> Result<Option<TokenFacts>, StoreError> {
+    pub(super) async fn token(&self, key: &[u8], look: &mut Look) -> Result<Option<TokenFacts>, StoreError> {
         let (keys, deadline) = (self.shared.settings.keys(), look.deadline);
+        let digests = self.shared.settings.digests.of(key);
         let _turn = self.turn(deadline).await?;
         self.shared.mark(&mut look.rests, Thing::Store);
-        self.shared.mark(&mut look.rests, Thing::Token(&digest.to_hex()));
-        let [stored] = self.get([keys.token(digest)], deadline).await?;
-        let Some(stored) = stored else {
+        for digest in digests.iter().flatten() {
+            self.shared.mark(&mut look.rests, Thing::Token(&digest.to_hex()));
+        }
+        let [one, two, three] = digests.map(|digest| digest.map(|digest| keys.token(&digest)));
+        let [one, two, three, layout] = self.get_some([one, two, three, Some(keys.layout())], deadline).await?;
+        let mut found = Vec::with_capacity(1);
+        for (digest, stored) in digests.iter().zip([one, two, three]) {
+            if let (Some(digest), Some(stored)) = (digest, stored) {
+                found.push(self.parsed(record::parse(format_args!("token {}", digest.to_hex()), &stored))?);
+            }
+        }
+        let Some(token) = decisive(found) else {
             // "No such token" from a store that was flushed would be a refusal that nobody meant.
-            let [layout] = self.get([keys.layout()], deadline).await?;
             return self.shared.check_layout(layout.as_deref()).map(|()| None);
         };
-        let token: TokenRecord = self.parsed(record::parse("a token", &stored))?;
         let user = token.user.as_str();
         self.shared.mark(&mut look.rests, Thing::User(user));
         let wanted = [keys.user(user), keys.revoked_user(user), keys.layout()];
-        let [user, revoked, layout] = self.get(wanted, deadline).await?;
+        let [record, revoked, layout] = self.get(wanted, deadline).await?;
         self.shared.check_layout(layout.as_deref())?;
         Ok(Some(TokenFacts {
-            token,
-            user: self.parsed(user.map(|bytes| record::parse("a user", &bytes)).transpose())?,
+            user: record.map(|record| self.user(user, &record)).transpose()?,
             user_revoked: self.parsed(revoked.map(|bytes| record::parse_seconds(&bytes)).transpose())?,
+            token,
         }))
     }
 
+    /// A user's record, held against the id that it is stored under.
+    fn user(&self, id: &str, stored: &[u8]) -> Result<UserRecord, StoreError> {
+        let user = record::parse::<UserRecord>(format_args!("user {id:?}"), stored);
+        self.parsed(user.and_then(|user| user.under(id)))
+    }
+
     pub(super) async fn jwt(&self, question: JwtQuestion<'_>, look: &mut Look) -> Result<JwtFacts, StoreError> {
+        let _turn = self.turn(look.deadline).await?;
+        let before = look.rests;
+        let first = self.jwt_facts(question, look).await;
+        if !matches!(first, Err(StoreError::Record(_, BadRecord::StaleName { .. }))) {
+            return first;
+        }
+        // The user may have been renamed between the two reads of a look-up; a second look tells.
+        look.rests = before;
+        self.jwt_facts(question, look).await
+    }
+
+    async fn jwt_facts(&self, question: JwtQuestion<'_>, look: &mut Look) -> Result<JwtFacts, StoreError> {
         let (keys, deadline) = (self.shared.settings.keys(), look.deadline);
-        let _turn = self.turn(deadline).await?;
         self.shared.mark(&mut look.rests, Thing::Store);
         let by_name;
-        let user = match question.user {
-            None => None,
-            Some(UserKey::Id(id)) => Some(id.as_str()),
+        let (name, user) = match question.user {
+            None => (None, None),
+            Some(UserKey::Id(id)) => (None, Some(id.as_str())),
             Some(UserKey::Name(name)) => {
                 self.shared.mark(&mut look.rests, Thing::Name(name));
                 let [id] = self.get([keys.user_by_name(name)], deadline).await?;
                 by_name = id.map(|id| String::from_utf8_lossy(&id).into_owned());
-                by_name.as_deref()
+                (Some(name), by_name.as_deref())
             }
         };
         let revoked_user = question.revoked_user.map(|id| id.as_str()).or(user);
@@ -111,13 +136,23 @@ impl RedisStore {
             user.map(|id| keys.user(id)),
             Some(keys.layout()),
         ];
-        let [jti, kid, revoked, user, layout] = self.get_some(wanted, deadline).await?;
+        let [jti, kid, revoked, record, layout] = self.get_some(wanted, deadline).await?;
         self.shared.check_layout(layout.as_deref())?;
+        let record = match (user, record) {
+            (Some(id), Some(record)) => Some(self.user(id, &record)?),
+            (_, _) => None,
+        };
+        if let (Some(name), Some(id)) = (name, user)
+            && !record.as_ref().is_some_and(|user| user.is_called(name))
+        {
+            let (name, id) = (name.to_owned(), id.to_owned());
+            return self.parsed(Err(BadRecord::StaleName { name, id }));
+        }
         Ok(JwtFacts {
             jti_revoked: jti.is_some(),
             kid_revoked: kid.is_some(),
             user_revoked: self.parsed(revoked.map(|bytes| record::parse_seconds(&bytes)).transpose())?,
-            user: self.parsed(user.map(|bytes| record::parse("a user", &bytes)).transpose())?,
+            user: record,
         })
     }
 

@@ -11,6 +11,7 @@ use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, P
 use socket2::TcpKeepalive;
 
 use super::keys::Keys;
+use crate::auth::store::Digests;
 use crate::secret::Secret;
 
 /// What the configuration says of one Redis.
@@ -28,6 +29,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// How changes are heard of.
     pub invalidation: Invalidation,
+    /// What tokens are named by.
+    pub digests: Digests,
 }
 
 /// How changes of a Redis are heard of.

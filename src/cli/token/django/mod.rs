@@ -4,349 +4,326 @@
 
 mod fields;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-
 use serde_json::{Map, Value};
 
 use self::fields::{key, natural, password_md5, seconds, text};
-use crate::auth::record::{TokenRecord, UserRecord};
-use crate::auth::store::{TokenDigest, UserKey};
+use super::gather::{GatheredToken, Group, Owner};
+use crate::auth::record::UserRecord;
+use crate::auth::store::admin::{TokenMember, UserMember, UserUpdate};
+use crate::auth::store::{Digests, TokenDigest};
 use crate::cli::values::digest_text;
 use crate::identity::{Text, UserId};
+
+const DEFAULT_USER_MODEL: &str = "auth.user";
 
 /// How the site calls what differs from site to site.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Names {
-    /// The user model of a Django dump, as app.model
-    #[arg(long, value_name = "APP.MODEL", default_value = "auth.user")]
-    pub(super) user_model: String,
+    /// The user model of a Django dump, as app.model [default: auth.user]
+    #[arg(long, value_name = "APP.MODEL")]
+    user_model: Option<String>,
     /// The field of the user model that holds the username
     #[arg(long, value_name = "FIELD", default_value = "username")]
     pub(super) username_field: String,
 }
 
-/// A dump, object by object.
-#[derive(Debug)]
-pub(super) struct Dump<'n> {
-    names: &'n Names,
-    groups: HashMap<String, Text>,
-    users: Vec<DumpedUser>,
-    tokens: Vec<DumpedToken>,
-    /// How many objects of other models there were.
-    others: BTreeMap<String, usize>,
-    /// What is wrong, object by object.
-    pub(super) problems: Vec<String>,
+impl Names {
+    pub(super) fn user_model(&self) -> &str {
+        self.user_model.as_deref().unwrap_or(DEFAULT_USER_MODEL)
+    }
 }
 
+/// What one object of a dump is.
 #[derive(Debug)]
-struct DumpedUser {
+pub(super) enum Object {
+    /// A group that users may name by its key; `None`: none can.
+    Group {
+        key: Option<String>,
+        name: Text,
+    },
+    User {
+        update: UserUpdate,
+        groups: Vec<Group>,
+    },
+    Token {
+        digest: TokenDigest,
+        token: GatheredToken,
+    },
+    /// Of no use here.
+    Other {
+        model: String,
+        like_user: bool,
+    },
+}
+
+/// Reads the object at that place of the dump.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn read(
+    names: &Names,
+    digests: Digests,
     at: usize,
-    record: UserRecord,
-    /// Primary keys or natural keys.
-    groups: Vec<Value>,
+    mut object: Map<String, Value>,
+) -> Result<Object, String> {
+    let model = object
+        .get("model")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let pk = object.remove("pk").unwrap_or(Value::Null);
+    let Some(Value::Object(fields)) = object.remove("fields") else {
+        return Err(format!("object {at} ({model}): has no `fields`"));
+    };
+    let read = match model.as_str() {
+        "auth.group" => group(&pk, &fields),
+        "authtoken.token" => authtoken(digests, &pk, &fields),
+        "knox.authtoken" => knox(&pk, &fields),
+        _ if model.eq_ignore_ascii_case(names.user_model()) => user(names, &pk, fields),
+        _ => Ok(Object::Other {
+            like_user: fields.contains_key("password"),
+            model: model.clone(),
+        }),
+    };
+    read.map_err(|problem| format!("object {at} ({model}{}): {problem}", shown(&model, &pk)))
 }
 
-#[derive(Debug)]
-struct DumpedToken {
-    at: usize,
-    digest: TokenDigest,
-    created: Option<i64>,
-    /// A primary key or a natural key.
-    user: Value,
+fn group(pk: &Value, fields: &Map<String, Value>) -> Result<Object, String> {
+    let name = text(fields, "name")?.ok_or("has no `name`")?;
+    // With --natural-primary there is no key, and then nothing points to it by key.
+    Ok(Object::Group { key: key(pk), name })
 }
 
-/// The records of a dump.
-#[derive(Debug, Default)]
-pub(super) struct Records {
-    pub(super) users: Vec<UserRecord>,
-    pub(super) tokens: Vec<(TokenDigest, TokenRecord)>,
-    /// Tokens whose user is nowhere.
-    pub(super) without_user: usize,
-    pub(super) others: BTreeMap<String, usize>,
-    pub(super) problems: Vec<String>,
+/// A field that the model does not have says nothing: what is stored stays.
+fn user(names: &Names, pk: &Value, mut fields: Map<String, Value>) -> Result<Object, String> {
+    let id = key(pk).ok_or("has no primary key; dump without --natural-primary")?;
+    let id = UserId::new(&id).map_err(|_| "its primary key cannot be an id of 1 to 255 bytes")?;
+    let mut keeps = vec![UserMember::Attributes];
+    for (field, member) in [
+        (names.username_field.as_str(), UserMember::Username),
+        ("email", UserMember::Email),
+        ("groups", UserMember::Groups),
+        ("is_active", UserMember::Active),
+        ("password", UserMember::PasswordMd5),
+    ] {
+        if !fields.contains_key(field) {
+            keeps.push(member);
+        }
+    }
+    let groups = match fields.remove("groups") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(groups)) => groups.iter().map(group_of).collect::<Result<_, _>>()?,
+        Some(_) => return Err("`groups` is no list".to_owned()),
+    };
+    let active = match fields.get("is_active") {
+        // A model without the field: everybody is active, as in Django.
+        None => true,
+        Some(active) => active.as_bool().ok_or("`is_active` is neither true nor false")?,
+    };
+    let password_md5 = match fields.get("password") {
+        None | Some(Value::Null) => None,
+        Some(password) => Some(password_md5(password.as_str().ok_or("`password` is no text")?)),
+    };
+    let record = UserRecord {
+        id,
+        username: text(&fields, &names.username_field)?,
+        email: text(&fields, "email")?,
+        groups: Vec::new(),
+        active,
+        password_md5,
+        attributes: Map::new(),
+    };
+    let update = UserUpdate { record, keeps };
+    Ok(Object::User { update, groups })
 }
 
-impl<'n> Dump<'n> {
-    pub(super) fn new(names: &'n Names) -> Self {
-        let (groups, users, tokens) = (HashMap::new(), Vec::new(), Vec::new());
-        Self {
-            names,
-            groups,
-            users,
-            tokens,
-            others: BTreeMap::new(),
-            problems: Vec::new(),
-        }
-    }
-
-    /// Takes the object at that place of the dump.
-    pub(super) fn take(&mut self, at: usize, mut object: Map<String, Value>) {
-        let model = object
-            .get("model")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_ascii_lowercase();
-        let pk = object.remove("pk").unwrap_or(Value::Null);
-        let Some(Value::Object(fields)) = object.remove("fields") else {
-            return self.problem(at, &model, "has no `fields`");
-        };
-        let taken = match model.as_str() {
-            "auth.group" => self.take_group(&pk, &fields),
-            "authtoken.token" => self.take_token(at, &pk, fields),
-            _ if model.eq_ignore_ascii_case(&self.names.user_model) => self.take_user(at, &pk, fields),
-            _ => {
-                *self.others.entry(model.clone()).or_default() += 1;
-                Ok(())
-            }
-        };
-        if let Err(problem) = taken {
-            self.problem(at, &format!("{model}{}", shown(&model, &pk)), &problem);
-        }
-    }
-
-    fn problem(&mut self, at: usize, what: &str, problem: &str) {
-        self.problems.push(format!("object {at} ({what}): {problem}"));
-    }
-
-    fn take_group(&mut self, pk: &Value, fields: &Map<String, Value>) -> Result<(), String> {
-        let name = text(fields, "name")?.ok_or("has no `name`")?;
-        // With --natural-primary there is no key, and then nothing points to it by key.
-        if let Some(pk) = key(pk) {
-            self.groups.insert(pk, name);
-        }
-        Ok(())
-    }
-
-    fn take_user(&mut self, at: usize, pk: &Value, mut fields: Map<String, Value>) -> Result<(), String> {
-        let id = key(pk).ok_or("has no primary key; dump without --natural-primary")?;
-        let id = UserId::new(&id).map_err(|_| "its primary key cannot be an id of 1 to 255 bytes")?;
-        let groups = match fields.remove("groups") {
-            None | Some(Value::Null) => Vec::new(),
-            Some(Value::Array(groups)) => groups,
-            Some(_) => return Err("`groups` is no list".to_owned()),
-        };
-        let active = match fields.get("is_active") {
-            // A model without the field: everybody is active, as in Django.
-            None => true,
-            Some(active) => active.as_bool().ok_or("`is_active` is neither true nor false")?,
-        };
-        let password_md5 = match fields.get("password") {
-            None | Some(Value::Null) => None,
-            Some(password) => Some(password_md5(password.as_str().ok_or("`password` is no text")?)),
-        };
-        let (username, email) = (text(&fields, &self.names.username_field)?, text(&fields, "email")?);
-        let record = UserRecord {
-            id,
-            username,
-            email,
-            groups: Vec::new(),
-            active,
-            password_md5,
-            attributes: Map::new(),
-        };
-        self.users.push(DumpedUser { at, record, groups });
-        Ok(())
-    }
-
-    fn take_token(&mut self, at: usize, pk: &Value, mut fields: Map<String, Value>) -> Result<(), String> {
-        // DRF's key is the primary key; a model of one's own may have it beside another.
-        let key = fields
-            .get("key")
-            .unwrap_or(pk)
-            .as_str()
-            .filter(|key| !key.is_empty())
-            .ok_or("has no key")?;
-        let digest = TokenDigest::of(key.as_bytes());
-        let created = match fields.get("created") {
-            None | Some(Value::Null) => None,
-            Some(created) => Some(created.as_str().and_then(seconds).ok_or("`created` is no time")?),
-        };
-        let user = fields.remove("user").ok_or("has no `user`")?;
-        self.tokens.push(DumpedToken {
-            at,
-            digest,
-            created,
-            user,
-        });
-        Ok(())
-    }
-
-    /// Joins what belongs together. `find` knows the users that are not in the dump.
-    ///
-    /// # Errors
-    /// `find` failed.
-    pub(super) fn finish<E>(
-        mut self,
-        mut find: impl FnMut(UserKey<'_>) -> Result<Option<UserId>, E>,
-    ) -> Result<Records, E> {
-        let mut records = Records::default();
-        for DumpedUser { at, mut record, groups } in std::mem::take(&mut self.users) {
-            for group in &groups {
-                match self.group(group) {
-                    Some(name) => record.groups.push(name),
-                    None => {
-                        let what = format!("{} {}", self.names.user_model, record.id.as_str());
-                        self.problem(
-                            at,
-                            &what,
-                            &format!("group {group} is not in the dump; dump auth.group as well"),
-                        );
-                    }
-                }
-            }
-            records.users.push(record);
-        }
-        let ids: HashSet<&UserId> = records.users.iter().map(|user| &user.id).collect();
-        let by_name: HashMap<&str, &UserId> = records
-            .users
-            .iter()
-            .filter_map(|user| Some((user.username.as_ref()?.as_str(), &user.id)))
-            .collect();
-        for DumpedToken {
-            at,
-            digest,
-            created,
-            user,
-        } in std::mem::take(&mut self.tokens)
-        {
-            let found = match (key(&user).map(|key| UserId::new(&key)), natural(&user)) {
-                (Some(Ok(id)), _) if ids.contains(&id) => Some(id),
-                (Some(Ok(id)), _) => find(UserKey::Id(&id))?,
-                (_, Some(name)) if by_name.contains_key(name) => by_name.get(name).map(|id| (*id).clone()),
-                (_, Some(name)) => find(UserKey::Name(name))?,
-                (Some(Err(_)) | None, None) => {
-                    let what = format!("authtoken.token {}", digest_text(&digest));
-                    self.problem(
-                        at,
-                        &what,
-                        "`user` is neither a primary key nor a natural key of one name",
-                    );
-                    continue;
-                }
-            };
-            match found {
-                None => records.without_user += 1,
-                Some(user) => {
-                    let token = TokenRecord {
-                        user,
-                        created,
-                        expires: None,
-                        scopes: Vec::new(),
-                        name: None,
-                        revoked: None,
-                    };
-                    records.tokens.push((digest, token));
-                }
-            }
-        }
-        (records.others, records.problems) = (self.others, self.problems);
-        Ok(records)
-    }
-
-    fn group(&self, group: &Value) -> Option<Text> {
-        match natural(group) {
-            Some(name) => Text::new(name).ok(),
-            None => self.groups.get(&key(group)?).cloned(),
-        }
+fn group_of(group: &Value) -> Result<Group, String> {
+    match (natural(group), key(group)) {
+        (Some(name), _) => match Text::new(name) {
+            Ok(_) => Ok(Group::Name(name.to_owned())),
+            Err(problem) => Err(format!("the name of a group has {problem}, so no header can carry it")),
+        },
+        (None, Some(key)) => Ok(Group::Key(key)),
+        (None, None) => Err("a group is neither a primary key nor a natural key of one name".to_owned()),
     }
 }
 
-/// The primary key for a message; a token's is its key, so its digest stands in.
+/// DRF's tokens.
+fn authtoken(digests: Digests, pk: &Value, fields: &Map<String, Value>) -> Result<Object, String> {
+    // DRF's key is the primary key; a model of one's own may have it beside another.
+    let key = fields
+        .get("key")
+        .unwrap_or(pk)
+        .as_str()
+        .filter(|key| !key.is_empty())
+        .ok_or("has no key")?;
+    let digest = digests
+        .of(key.as_bytes())
+        .into_iter()
+        .flatten()
+        .next()
+        .ok_or("its key cannot have a digest of the kinds that the store is configured for")?;
+    let mut token = GatheredToken::new(&digest, owner(fields)?);
+    token.created = time(fields, "created")?;
+    token.keeps = vec![TokenMember::Expires, TokenMember::Scopes, TokenMember::Name];
+    Ok(Object::Token { digest, token })
+}
+
+/// Tokens of django-rest-knox: their keys are not in the database, only digests of them.
+fn knox(pk: &Value, fields: &Map<String, Value>) -> Result<Object, String> {
+    if fields.get("salt").is_some_and(|salt| salt.as_str() != Some("")) {
+        return Err(
+            "its digest is salted, as django-rest-knox before 4.2 makes them, and cannot be looked up; upgrade \
+             django-rest-knox, and let users log in again"
+                .to_owned(),
+        );
+    }
+    let digest = fields
+        .get("digest")
+        .unwrap_or(pk)
+        .as_str()
+        .and_then(TokenDigest::from_hex);
+    let digest = digest.ok_or("its digest is not 64 or 128 lower-case hexadecimal digits")?;
+    let mut token = GatheredToken::new(&digest, owner(fields)?);
+    token.created = time(fields, "created")?;
+    token.expires = time(fields, "expiry")?;
+    token.keeps = vec![TokenMember::Scopes, TokenMember::Name];
+    Ok(Object::Token { digest, token })
+}
+
+fn time(fields: &Map<String, Value>, name: &str) -> Result<Option<i64>, String> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(time) => match time.as_str().and_then(seconds) {
+            Some(seconds) => Ok(Some(seconds)),
+            None => Err(format!("`{name}` is no time")),
+        },
+    }
+}
+
+fn owner(fields: &Map<String, Value>) -> Result<Owner, String> {
+    let user = fields.get("user").ok_or("has no `user`")?;
+    match (key(user), natural(user)) {
+        (Some(id), _) if UserId::new(&id).is_ok() => Ok(Owner::Id(id)),
+        (None, Some(name)) => Ok(Owner::Name(name.to_owned())),
+        (_, _) => Err("`user` is neither a primary key nor a natural key of one name".to_owned()),
+    }
+}
+
+/// The primary key for a message; a token's may be its key, so its digest stands in.
 fn shown(model: &str, pk: &Value) -> String {
     match (model, key(pk)) {
         ("authtoken.token", Some(key)) => format!(" {}", digest_text(&TokenDigest::of(key.as_bytes()))),
+        ("knox.authtoken", _) | (_, None) => String::new(),
         (_, Some(key)) => format!(" {key:?}"),
-        (_, None) => String::new(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
     use serde_json::json;
 
     use super::*;
 
     fn names() -> Names {
         Names {
-            user_model: "auth.user".to_owned(),
+            user_model: None,
             username_field: "username".to_owned(),
         }
     }
 
-    fn read(names: &Names, objects: &Value) -> Records {
-        let mut dump = Dump::new(names);
-        for (at, object) in objects.as_array().expect("a list").iter().enumerate() {
-            dump.take(at + 1, object.as_object().expect("an object").clone());
+    fn one(names: &Names, object: &Value) -> Result<Object, String> {
+        read(
+            names,
+            Digests::default(),
+            1,
+            object.as_object().expect("an object").clone(),
+        )
+    }
+
+    fn user(object: &Value) -> (UserUpdate, Vec<Group>) {
+        match one(&names(), object) {
+            Ok(Object::User { update, groups }) => (update, groups),
+            other => panic!("{other:?} is no user"),
         }
-        let elsewhere = |key: UserKey<'_>| match key {
-            UserKey::Id(id) if id.as_str() == "77" => Ok(Some(id.clone())),
-            UserKey::Name("cyd") => Ok(UserId::new("78").ok()),
-            UserKey::Id(_) | UserKey::Name(_) => Ok::<_, Infallible>(None),
-        };
-        dump.finish(elsewhere).expect("infallible")
+    }
+
+    fn token(object: &Value) -> (TokenDigest, GatheredToken) {
+        match one(&names(), object) {
+            Ok(Object::Token { digest, token }) => (digest, token),
+            other => panic!("{other:?} is no token"),
+        }
     }
 
     #[test]
-    fn a_dump_by_primary_or_natural_keys_is_the_same() {
-        let user = |groups: Value| {
-            json!({"model": "auth.user", "pk": 42, "fields": {"password": "pbkdf2_sha256$1$a$b", "username": "ada",
-            "email": "", "is_active": false, "groups": groups}})
-        };
-        let token = |user: Value| json!({"model": "authtoken.token", "pk": "canary", "fields": {"user": user, "created": "2026-11-23T23:39:10.837Z"}});
-        let group = json!({"model": "auth.group", "pk": 4, "fields": {"name": "staff", "permissions": []}});
-        let session = json!({"model": "sessions.session", "pk": "x", "fields": {}});
-        let by_key = read(&names(), &json!([token(json!(42)), user(json!([4])), group, session]));
-        let by_name = read(&names(), &json!([user(json!([["staff"]])), token(json!(["ada"]))]));
-        assert_eq!((&by_key.users, &by_key.tokens), (&by_name.users, &by_name.tokens));
-        let ada = &by_key.users[0];
-        assert_eq!(
-            (ada.id.as_str(), ada.active, ada.groups[0].as_str(), ada.email.is_none()),
-            ("42", false, "staff", true)
+    fn users_and_tokens_come_by_primary_or_natural_keys() {
+        let (ada, groups) = user(
+            &json!({"model": "auth.user", "pk": 42, "fields": {"password": "pbkdf2_sha256$1$a$b", "username": "ada",
+            "email": "", "is_active": false, "groups": [4, ["staff"]]}}),
         );
-        assert_eq!(ada.password_md5.as_deref(), Some("D189514B36275B5C49334DB961F35162"));
-        assert_eq!(by_key.tokens[0].0, TokenDigest::of(b"canary"));
         assert_eq!(
-            (by_key.tokens[0].1.created, by_key.others.len()),
-            (Some(1_795_477_150), 1)
+            (ada.record.id.as_str(), ada.record.active, ada.record.email.is_none()),
+            ("42", false, true)
         );
-        assert_eq!((by_key.problems, by_name.problems), (vec![], vec![]));
-    }
-
-    #[test]
-    fn users_may_be_in_the_store_or_nowhere() {
-        let token = |user: Value| json!({"model": "authtoken.token", "pk": "canary", "fields": {"user": user}});
-        let records = read(
+        assert_eq!(
+            ada.record.password_md5.as_deref(),
+            Some("D189514B36275B5C49334DB961F35162")
+        );
+        assert_eq!(ada.keeps, [UserMember::Attributes]);
+        assert!(matches!(&groups[..], [Group::Key(key), Group::Name(name)] if key == "4" && name == "staff"));
+        for (of, expected) in [
+            (json!(42), Owner::Id("42".to_owned())),
+            (json!(["ada"]), Owner::Name("ada".to_owned())),
+        ] {
+            let (digest, token) = token(
+                &json!({"model": "authtoken.token", "pk": "canary", "fields": {"user": of, "created": "2026-11-23T23:39:10.837Z"}}),
+            );
+            assert_eq!(
+                (digest, token.created),
+                (TokenDigest::of(b"canary"), Some(1_795_477_150))
+            );
+            assert_eq!(token.owner, expected);
+        }
+        let other = one(
             &names(),
-            &json!([
-                token(json!(77)),
-                token(json!(["cyd"])),
-                token(json!(79)),
-                token(json!(["dee"]))
-            ]),
+            &json!({"model": "accounts.User", "pk": 1, "fields": {"password": "x"}}),
         );
-        let users: Vec<_> = records.tokens.iter().map(|(_, token)| token.user.as_str()).collect();
-        assert_eq!(
-            (users, records.without_user, records.problems.len()),
-            (vec!["77", "78"], 2, 0)
-        );
+        assert!(matches!(other, Ok(Object::Other { model, like_user: true }) if model == "accounts.user"));
     }
 
     #[test]
-    fn a_custom_user_model_is_read_by_its_names() {
+    fn a_custom_user_model_is_read_by_its_names_and_what_it_lacks_is_kept() {
         let names = Names {
-            user_model: "Accounts.User".to_owned(),
+            user_model: Some("Accounts.User".to_owned()),
             username_field: "email".to_owned(),
         };
-        let user = json!({"model": "accounts.user", "pk": "0b5e-uuid", "fields": {"email": "ada@example.com"}});
-        let records = read(&names, &json!([user]));
-        let ada = &records.users[0];
-        let username = ada.username.as_ref().map(Text::as_str);
+        let object = json!({"model": "accounts.user", "pk": "0b5e-uuid", "fields": {"email": "ada@example.com"}});
+        let Ok(Object::User { update, .. }) = one(&names, &object) else {
+            panic!("a user");
+        };
+        let username = update.record.username.as_ref().map(Text::as_str);
         assert_eq!(
-            (ada.id.as_str(), username, ada.active),
+            (update.record.id.as_str(), username, update.record.active),
             ("0b5e-uuid", Some("ada@example.com"), true)
         );
+        use UserMember::{Active, Attributes, Groups, PasswordMd5};
+        assert_eq!(update.keeps, [Attributes, Groups, Active, PasswordMd5]);
+    }
+
+    #[test]
+    fn tokens_of_knox_come_with_their_digests() {
+        let hex = "0a".repeat(64);
+        let (digest, token) = token(
+            &json!({"model": "knox.authtoken", "pk": hex, "fields": {"token_key": "9f4d0a1b2c3d4e5",
+            "user": 42, "created": "2026-11-23T23:39:10.837Z", "expiry": "2026-11-24T09:39:10.837Z"}}),
+        );
+        assert_eq!((digest.to_hex(), digest.algorithm()), (hex.clone(), "sha512"));
+        assert_eq!(
+            (token.owner, token.created, token.expires),
+            (Owner::Id("42".to_owned()), Some(1_795_477_150), Some(1_795_513_150))
+        );
+        let salted = json!({"model": "knox.authtoken", "pk": hex, "fields": {"salt": "00ff", "user": 42}});
+        assert!(one(&names(), &salted).is_err_and(|problem| problem.contains("4.2")));
     }
 
     #[test]
@@ -358,23 +335,20 @@ mod tests {
             user(Value::Null, json!({})),
             user(json!(1), json!({"username": "a\nb"})),
             user(json!(1), json!({"is_active": "yes"})),
-            user(json!(1), json!({"groups": [9]})),
+            user(json!(1), json!({"groups": [1.5]})),
+            user(json!(1), json!({"groups": [["a\nb"]]})),
             user(json!(1), json!({"password": 1})),
             token(json!(""), json!({"user": 1})),
             token(json!("canary"), json!({})),
             token(json!("canary"), json!({"user": 1, "created": "yesterday"})),
             token(json!("canary"), json!({"user": ["a", "b"]})),
             token(json!("canary"), json!({"user": 1.5})),
+            json!({"model": "authtoken.token", "pk": "canary"}),
         ];
         for object in bad {
-            let records = read(&names(), &json!([object]));
-            assert_eq!(records.problems.len(), 1, "{object}");
-            assert!(
-                records.problems[0].starts_with("object 1 (auth"),
-                "{:?}",
-                records.problems
-            );
-            assert!(!records.problems[0].contains("canary"), "{:?}", records.problems);
+            let problem = one(&names(), &object).expect_err("not as it should be");
+            assert!(problem.starts_with("object 1 (auth"), "{problem}");
+            assert!(!problem.contains("canary"), "{problem}");
         }
     }
 }

@@ -1,117 +1,93 @@
-//! Many records at once: an import that is mostly as it was before, and an export.
+//! Many records at once: an import in batches, what it takes away, and an export.
 
 use redis::{Pipeline, cmd};
 
-use super::{CHUNK, Change, RedisAdmin, json};
-use crate::auth::record::{TokenRecord, UserRecord};
+use super::{CHUNK, RedisAdmin, json};
 use crate::auth::store::TokenDigest;
-use crate::auth::store::admin::{AdminError, Bundle, Imported, NameClash, Revocation};
+use crate::auth::store::admin::{AdminError, Bundle, Imported, Keep, Pruned, Revocation, TokenUpdate, Tombstones};
+use crate::auth::store::redis::Keys;
 use crate::identity::UserId;
 
 impl RedisAdmin {
-    pub(in crate::auth::store::admin) fn import(&mut self, bundle: &Bundle, now: i64) -> Result<Imported, AdminError> {
-        // What takes away comes before what gives.
-        for revocation in &bundle.revocations {
-            self.revoke(revocation, now)?;
-        }
-        for chunk in bundle.users.chunks(CHUNK) {
-            self.import_users(chunk)?;
-        }
-        let (users, revocations) = (bundle.users.len(), bundle.revocations.len());
-        let mut done = Imported {
-            users,
-            revocations,
-            ..Imported::default()
-        };
-        for chunk in bundle.tokens.chunks(CHUNK) {
-            self.import_tokens(chunk, &mut done)?;
-        }
-        Ok(done)
-    }
-
-    /// Most users of an import are as they were; these are only looked at.
-    fn import_users(&mut self, users: &[UserRecord]) -> Result<(), AdminError> {
-        let keys = self.settings.keys();
-        let ids: Vec<_> = users.iter().map(|user| keys.user(user.id.as_str())).collect();
-        // Who has no username gets one that nobody can have, so that the two lists stay in step.
-        let names = users
-            .iter()
-            .map(|user| user.username.as_ref().map_or("\0", |name| name.as_str()));
-        let names: Vec<_> = names.map(|name| keys.user_by_name(name)).collect();
-        let (stored, pointers) = (self.get_each(&ids)?, self.get_each(&names)?);
-        for (user, (stored, pointer)) in users.iter().zip(stored.into_iter().zip(pointers)) {
-            let named = user.username.is_none() || pointer.as_deref() == Some(user.id.as_str().as_bytes());
-            if !named || stored != Some(json(user)) {
-                self.put_user(user, NameClash::Move)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Most tokens of an import are new or as they were; these are seen to in three writes, the others one by one.
-    fn import_tokens(&mut self, tokens: &[(TokenDigest, TokenRecord)], done: &mut Imported) -> Result<(), AdminError> {
-        let (mut index, mut look) = (Pipeline::new(), Vec::with_capacity(tokens.len()));
-        for (digest, token) in tokens {
-            let keys = self.settings.keys();
+    /// Stores a batch of tokens, in one transaction. A token that is stored as revoked stays as it is.
+    pub(in crate::auth::store::admin) fn import_tokens(
+        &mut self,
+        updates: &[(TokenDigest, TokenUpdate)],
+        done: &mut Imported,
+    ) -> Result<(), AdminError> {
+        let prefix = self.settings.prefix.clone();
+        let keys = Keys::new(&prefix);
+        // First the index: a token that no list shows would be one that nobody revokes.
+        let mut index = Pipeline::with_capacity(updates.len());
+        for (digest, update) in updates {
             index
                 .cmd("SADD")
-                .arg(keys.tokens_of(token.user.as_str()))
+                .arg(keys.tokens_of(update.record.user.as_str()))
                 .arg(digest.to_hex())
                 .ignore();
-            look.push(keys.token(digest));
         }
         self.ask_all::<()>(&index)?;
-        let stored = self.get_each(&look)?;
-        let (mut fresh, mut added, mut others) = (Pipeline::new(), Vec::new(), Vec::new());
-        for (each, (key, stored)) in tokens.iter().zip(look.iter().zip(stored)) {
-            match stored {
-                None => {
-                    fresh.cmd("SET").arg(key).arg(json(&each.1)).arg("NX");
-                    added.push(each);
-                }
-                Some(stored) if stored == json(&each.1) && each.1.revoked.is_none() => done.tokens += 1,
-                Some(_) => others.push(each),
-            }
-        }
-        if !added.is_empty() {
-            let results: Vec<Option<String>> = self.ask_all(&fresh)?;
-            for (each, result) in added.into_iter().zip(results) {
-                match result {
-                    Some(_) => done.tokens += 1,
-                    None => others.push(each),
+        let (stored, left, not_of) = self.transaction(|transaction| {
+            transaction.fetch(updates.iter().map(|(digest, _)| keys.token(digest)))?;
+            let (mut stored, mut left, mut not_of) = (0, 0, Vec::new());
+            for (digest, update) in updates {
+                let key = keys.token(digest);
+                let before = transaction.token(&key)?;
+                let owner = before.as_ref().map(|before| before.user.clone());
+                let other = owner.filter(|owner| *owner != update.record.user);
+                if before.as_ref().is_some_and(|before| before.revoked.is_some()) {
+                    left += 1;
+                    not_of.extend(other.map(|_| (*digest, update.record.user.clone())));
+                } else {
+                    stored += 1;
+                    transaction.set(key, json(&update.over(before.as_ref())));
+                    not_of.extend(other.map(|other| (*digest, other)));
                 }
             }
+            Ok((stored, left, not_of))
+        })?;
+        done.tokens += stored;
+        done.left_revoked += left;
+        if not_of.is_empty() {
+            return Ok(());
         }
-        for (digest, token) in others {
-            if self.import_token(digest, token)? {
-                done.tokens += 1;
-            } else {
-                done.left_revoked += 1;
-            }
+        // The index forgets whom a token does not belong to.
+        let mut index = Pipeline::with_capacity(not_of.len());
+        for (digest, user) in not_of {
+            index
+                .cmd("SREM")
+                .arg(keys.tokens_of(user.as_str()))
+                .arg(digest.to_hex())
+                .ignore();
         }
-        Ok(())
+        self.ask_all::<()>(&index)
     }
 
-    /// Replaces a token unless it is revoked; `false`: it is.
-    fn import_token(&mut self, digest: &TokenDigest, token: &TokenRecord) -> Result<bool, AdminError> {
-        let key = self.settings.keys().token(digest);
-        let (replaced, owner) = self.change(&key, |admin, stored| {
-            let old = stored
-                .map(|stored| admin.read::<TokenRecord>("a token", &key, &stored))
-                .transpose()?;
-            Ok(match old {
-                Some(old) if old.revoked.is_some() => (Change::Nothing, (false, Some(old.user))),
-                old => (Change::Set(json(token)), (true, old.map(|old| old.user))),
-            })
+    /// Removes what is not to be kept, but no token that is revoked: it must not come back with a later import.
+    pub(in crate::auth::store::admin) fn prune(&mut self, keep: &Keep) -> Result<Pruned, AdminError> {
+        let mut pruned = Pruned::default();
+        let start = self.settings.keys().user("");
+        self.scan_pages(&start, |admin, ids| {
+            for id in ids.iter().filter(|id| !keep.users.contains(id.as_str())) {
+                let Ok(id) = UserId::new(id) else { continue };
+                let deleted = admin.delete_user(&id, Tombstones::Keep)?;
+                pruned.users += usize::from(deleted.user);
+                pruned.tokens += deleted.tokens;
+            }
+            Ok(())
         })?;
-        // The index was told already; it forgets whom the token does not belong to.
-        let not_of = if replaced { owner.as_ref() } else { Some(&token.user) };
-        let of = if replaced { Some(&token.user) } else { owner.as_ref() };
-        if let Some(other) = not_of.filter(|other| Some(*other) != of) {
-            let tokens_of = self.settings.keys().tokens_of(other.as_str());
-            self.ask::<()>(cmd("SREM").arg(tokens_of).arg(digest.to_hex()))?;
-        }
-        Ok(replaced)
+        let Some(kept) = &keep.tokens else { return Ok(pruned) };
+        let start = self.settings.keys().tokens();
+        self.scan_pages(&start, |admin, names| {
+            let digests: Vec<_> = names
+                .iter()
+                .filter_map(|hex| TokenDigest::from_hex(hex))
+                .filter(|digest| !kept.contains(digest))
+                .collect();
+            pruned.tokens += admin.delete_tokens(&digests, Tombstones::Keep, |_| true)?;
+            Ok(())
+        })?;
+        Ok(pruned)
     }
 
     pub(in crate::auth::store::admin) fn export(&mut self, now: i64) -> Result<Bundle, AdminError> {
@@ -120,10 +96,13 @@ impl RedisAdmin {
             ..Bundle::default()
         };
         let ids = self.scan(&self.settings.keys().user(""))?;
-        let keys: Vec<_> = ids.iter().map(|id| self.settings.keys().user(id)).collect();
-        for (key, stored) in keys.iter().zip(self.get_each(&keys)?) {
-            if let Some(stored) = stored {
-                bundle.users.push(self.read("a user", key, &stored)?);
+        let ids: Vec<_> = ids.iter().collect();
+        for chunk in ids.chunks(CHUNK) {
+            let keys: Vec<_> = chunk.iter().map(|id| self.settings.keys().user(id)).collect();
+            for (key, stored) in keys.iter().zip(self.get_each(&keys)?) {
+                if let Some(stored) = stored {
+                    bundle.users.push(self.read("a user", key, &stored)?);
+                }
             }
         }
         for id in self.scan(&self.settings.keys().revoked_user(""))? {

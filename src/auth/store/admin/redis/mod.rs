@@ -1,44 +1,42 @@
-//! Redis as the command line changes it: one key at a time, under `WATCH`, so that nobody's change is lost and no command needs two
-//! slots of a cluster.
+//! Redis as the command line changes it: in transactions under `WATCH`, so that nobody's change is lost. No command names two keys.
 
 mod bulk;
 mod tokens;
+mod transaction;
 mod users;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use redis::{Connection, FromRedisValue, Pipeline, RedisError, cmd, pipe};
+use redis::{Connection, FromRedisValue, Pipeline, RedisError, RedisResult, cmd};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{AdminError, Revocation};
-use crate::auth::record::{self, Layout};
+use crate::auth::record::{self, BadRecord, Layout};
+use crate::auth::store::Digests;
 use crate::auth::store::redis::Settings;
 use crate::identity::UserId;
 
 /// A person waits for this, so it is longer than a request would.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How many keys are asked for in one write.
-const CHUNK: usize = 500;
+pub(super) const CHUNK: usize = 500;
+/// A connection that was idle for longer may have been closed.
+const IDLE: Duration = Duration::from_millis(500);
 
 /// A connection to a store.
 pub struct RedisAdmin {
     store: Arc<str>,
     settings: Settings,
     connection: Connection,
-}
-
-/// What becomes of a key.
-enum Change {
-    Nothing,
-    Set(Vec<u8>),
-    /// For so many seconds from now.
-    SetFor(Vec<u8>, i64),
-    Delete,
+    /// When Redis was last heard.
+    answered: Instant,
+    /// A transaction has begun: the connection is not to be replaced.
+    watching: bool,
 }
 
 impl fmt::Debug for RedisAdmin {
@@ -52,34 +50,48 @@ impl fmt::Debug for RedisAdmin {
 
 impl RedisAdmin {
     pub(super) fn open(store: Arc<str>, settings: Settings) -> Result<Self, AdminError> {
-        let connected = settings
-            .client()
-            .and_then(|client| client.get_connection_with_timeout(TIMEOUT))
-            .and_then(|connection| {
-                connection.set_read_timeout(Some(TIMEOUT))?;
-                connection.set_write_timeout(Some(TIMEOUT))?;
-                Ok(connection)
-            });
-        match connected {
+        match connect(&settings) {
             Ok(connection) => Ok(Self {
                 store,
                 settings,
                 connection,
+                answered: Instant::now(),
+                watching: false,
             }),
             Err(problem) => Err(failed(&store, &settings, &problem)),
         }
     }
 
+    pub(super) fn digests(&self) -> Digests {
+        self.settings.digests
+    }
+
+    /// Makes the connection again if it was closed while it was idle.
+    fn refresh(&mut self) -> Result<(), AdminError> {
+        if self.watching || self.answered.elapsed() < IDLE {
+            return Ok(());
+        }
+        if cmd("PING").query::<redis::Value>(&mut self.connection).is_err() {
+            self.connection =
+                connect(&self.settings).map_err(|problem| failed(&self.store, &self.settings, &problem))?;
+        }
+        self.answered = Instant::now();
+        Ok(())
+    }
+
+    fn query<T>(&mut self, query: impl FnOnce(&mut Connection) -> RedisResult<T>) -> Result<T, AdminError> {
+        self.refresh()?;
+        let answer = query(&mut self.connection).map_err(|problem| failed(&self.store, &self.settings, &problem));
+        self.answered = Instant::now();
+        answer
+    }
+
     fn ask<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, AdminError> {
-        command
-            .query(&mut self.connection)
-            .map_err(|problem| failed(&self.store, &self.settings, &problem))
+        self.query(|connection| command.query(connection))
     }
 
     fn ask_all<T: FromRedisValue>(&mut self, pipeline: &Pipeline) -> Result<T, AdminError> {
-        pipeline
-            .query(&mut self.connection)
-            .map_err(|problem| failed(&self.store, &self.settings, &problem))
+        self.query(|connection| pipeline.query(connection))
     }
 
     fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, AdminError> {
@@ -100,44 +112,19 @@ impl RedisAdmin {
     }
 
     fn read<R: DeserializeOwned>(&self, what: &'static str, key: &str, stored: &[u8]) -> Result<R, AdminError> {
-        let bad = |problem| AdminError::Record {
+        record::parse(what, stored).map_err(|problem| self.bad_record(key, problem))
+    }
+
+    fn bad_record(&self, key: &str, problem: BadRecord) -> AdminError {
+        AdminError::Record {
             store: Arc::clone(&self.store),
             what: key.to_owned(),
             problem,
-        };
-        record::parse(what, stored).map_err(bad)
+        }
     }
 
     fn find<R: DeserializeOwned>(&mut self, what: &'static str, key: &str) -> Result<Option<R>, AdminError> {
         self.get(key)?.map(|stored| self.read(what, key, &stored)).transpose()
-    }
-
-    /// Changes one key by what is in it, and starts again if somebody else changes it meanwhile.
-    fn change<T>(
-        &mut self,
-        key: &str,
-        mut decide: impl FnMut(&mut Self, Option<Vec<u8>>) -> Result<(Change, T), AdminError>,
-    ) -> Result<T, AdminError> {
-        loop {
-            self.ask::<()>(cmd("WATCH").arg(key))?;
-            let stored = self.get(key)?;
-            let mut transaction = pipe();
-            transaction.atomic();
-            // A decision that fails ends the command and its connection, and the watch with it.
-            let (change, answer) = decide(self, stored)?;
-            match change {
-                Change::Nothing => {
-                    self.ask::<()>(&cmd("UNWATCH"))?;
-                    return Ok(answer);
-                }
-                Change::Set(value) => transaction.cmd("SET").arg(key).arg(value),
-                Change::SetFor(value, seconds) => transaction.cmd("SET").arg(key).arg(value).arg("EX").arg(seconds),
-                Change::Delete => transaction.cmd("DEL").arg(key),
-            };
-            if self.ask_all::<Option<Vec<redis::Value>>>(&transaction)?.is_some() {
-                return Ok(answer);
-            }
-        }
     }
 
     /// Changes one member of a stored object and leaves the others, also those that this program does not know, as they are.
@@ -149,22 +136,36 @@ impl RedisAdmin {
         name: &str,
         becomes: impl Fn(&Value) -> Option<Value>,
     ) -> Result<Option<Value>, AdminError> {
-        self.change(key, |admin, stored| {
-            let Some(stored) = stored else {
-                return Ok((Change::Nothing, None));
+        self.transaction(|transaction| {
+            let Some(stored) = transaction.get(key)? else {
+                return Ok(None);
             };
-            let mut object: Map<String, Value> = admin.read(what, key, &stored)?;
+            let mut object: Map<String, Value> = transaction.admin.read(what, key, &stored)?;
             let before = object.get(name).cloned().unwrap_or(Value::Null);
-            let Some(value) = becomes(&before) else {
-                return Ok((Change::Nothing, Some(before)));
-            };
-            object.insert(name.to_owned(), value);
-            Ok((Change::Set(json(&object)), Some(before)))
+            if let Some(value) = becomes(&before) {
+                object.insert(name.to_owned(), value);
+                transaction.set(key.to_owned(), json(&object));
+            }
+            Ok(Some(before))
         })
     }
 
     /// All keys that begin like this, without what they begin with.
     fn scan(&mut self, start: &str) -> Result<BTreeSet<String>, AdminError> {
+        let mut found = BTreeSet::new();
+        self.scan_pages(start, |_, names| {
+            found.extend(names);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// The same, some at a time. A key may come twice.
+    fn scan_pages(
+        &mut self,
+        start: &str,
+        mut take: impl FnMut(&mut Self, Vec<String>) -> Result<(), AdminError>,
+    ) -> Result<(), AdminError> {
         let mut pattern = String::with_capacity(start.len() + 1);
         for letter in start.chars() {
             if matches!(letter, '*' | '?' | '[' | ']' | '\\') {
@@ -173,7 +174,7 @@ impl RedisAdmin {
             pattern.push(letter);
         }
         pattern.push('*');
-        let (mut found, mut cursor) = (BTreeSet::new(), 0_u64);
+        let mut cursor = 0_u64;
         loop {
             let page = self.ask(
                 cmd("SCAN")
@@ -185,10 +186,11 @@ impl RedisAdmin {
             )?;
             let (next, keys): (u64, Vec<Vec<u8>>) = page;
             let names = keys.into_iter().filter_map(|key| String::from_utf8(key).ok());
-            found.extend(names.filter_map(|name| Some(name.strip_prefix(start)?.to_owned())));
+            let names = names.filter_map(|name| Some(name.strip_prefix(start)?.to_owned()));
+            take(self, names.collect())?;
             cursor = next;
             if cursor == 0 {
-                return Ok(found);
+                return Ok(());
             }
         }
     }
@@ -201,16 +203,18 @@ impl RedisAdmin {
 
     pub(super) fn complete(&mut self, epoch: &str) -> Result<(), AdminError> {
         let key = self.settings.keys().layout();
-        self.change(&key, |admin, stored| {
-            let store = Arc::clone(&admin.store);
-            let layout = stored.map(|stored| admin.read::<Layout>("the layout", &key, &stored));
+        self.transaction(|transaction| {
+            let stored = transaction.get(&key)?;
+            let layout = stored.map(|stored| transaction.admin.read::<Layout>("the layout", &key, &stored));
             match layout.transpose()? {
-                Some(mut layout) if layout.epoch == epoch && layout.filling => {
+                Some(mut layout) if layout.epoch == epoch => {
                     layout.filling = false;
-                    Ok((Change::Set(json(&layout)), ()))
+                    transaction.set(key.clone(), json(&layout));
+                    Ok(())
                 }
-                Some(layout) if layout.epoch == epoch => Ok((Change::Nothing, ())),
-                Some(_) | None => Err(AdminError::Emptied { store }),
+                Some(_) | None => Err(AdminError::Emptied {
+                    store: Arc::clone(&transaction.admin.store),
+                }),
             }
         })
     }
@@ -245,19 +249,15 @@ impl RedisAdmin {
         match revocation {
             Revocation::User { id, before } => {
                 let key = keys.revoked_user(id.as_str());
-                self.change(&key, |admin, stored| {
-                    let mark = stored
-                        .map(|stored| admin.read::<i64>("a user's revocation", &key, &stored))
+                self.transaction(|transaction| {
+                    let mark = transaction
+                        .get(&key)?
+                        .map(|stored| transaction.admin.read::<i64>("a user's revocation", &key, &stored))
                         .transpose()?;
-                    let further = mark.is_none_or(|mark| mark < *before);
-                    Ok((
-                        if further {
-                            Change::Set(before.to_string().into_bytes())
-                        } else {
-                            Change::Nothing
-                        },
-                        (),
-                    ))
+                    if mark.is_none_or(|mark| mark < *before) {
+                        transaction.set(key.clone(), before.to_string().into_bytes());
+                    }
+                    Ok(())
                 })
             }
             Revocation::Jti { jti, forget: None } => {
@@ -269,18 +269,14 @@ impl RedisAdmin {
                 forget: Some(forget),
             } => {
                 let (key, seconds) = (keys.revoked_jti(jti), (forget - now).max(1));
-                self.change(&key, |admin, stored| {
+                self.transaction(|transaction| {
+                    let there = transaction.get(&key)?.is_some();
                     // -1: it never ends, -2: there is none.
-                    let left: i64 = admin.ask(cmd("TTL").arg(&key))?;
-                    let further = stored.is_some() && (left == -1 || left >= seconds);
-                    Ok((
-                        if further {
-                            Change::Nothing
-                        } else {
-                            Change::SetFor(b"1".to_vec(), seconds)
-                        },
-                        (),
-                    ))
+                    let left: i64 = transaction.admin.ask(cmd("TTL").arg(&key))?;
+                    if !(there && (left == -1 || left >= seconds)) {
+                        transaction.set_for(key.clone(), b"1".to_vec(), seconds);
+                    }
+                    Ok(())
                 })
             }
             Revocation::Kid { kid } => {
@@ -289,6 +285,13 @@ impl RedisAdmin {
             }
         }
     }
+}
+
+fn connect(settings: &Settings) -> RedisResult<Connection> {
+    let connection = settings.client()?.get_connection_with_timeout(TIMEOUT)?;
+    connection.set_read_timeout(Some(TIMEOUT))?;
+    connection.set_write_timeout(Some(TIMEOUT))?;
+    Ok(connection)
 }
 
 fn failed(store: &Arc<str>, settings: &Settings, problem: &RedisError) -> AdminError {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use redis::cmd;
+use redis::{Pipeline, cmd};
 use serde_json::Value;
 
-use super::{RedisAdmin, json};
+use super::{CHUNK, RedisAdmin, json};
 use crate::auth::record::TokenRecord;
 use crate::auth::store::TokenDigest;
-use crate::auth::store::admin::{AdminError, Revoked};
+use crate::auth::store::admin::{AdminError, Revoked, Tombstones};
+use crate::auth::store::redis::Keys;
 use crate::identity::UserId;
 
 impl RedisAdmin {
@@ -43,7 +44,7 @@ impl RedisAdmin {
                 self.ask(cmd("SMEMBERS").arg(key))?
             }
             None => {
-                let start = self.token_start();
+                let start = self.settings.keys().tokens();
                 self.scan(&start)?
             }
         };
@@ -65,15 +66,6 @@ impl RedisAdmin {
         Ok(tokens)
     }
 
-    /// What the keys of tokens begin with.
-    fn token_start(&self) -> String {
-        let digest = TokenDigest::of(b"");
-        let key = self.settings.keys().token(&digest);
-        key.strip_suffix(digest.to_hex().as_str())
-            .map(str::to_owned)
-            .unwrap_or(key)
-    }
-
     pub(in crate::auth::store::admin) fn revoke_token(
         &mut self,
         digest: &TokenDigest,
@@ -89,5 +81,48 @@ impl RedisAdmin {
                 Some(before) => Revoked::Before(before.as_i64().unwrap_or(0)),
             },
         )
+    }
+
+    /// Deletes those of the tokens that are meant, and counts them.
+    pub(super) fn delete_tokens(
+        &mut self,
+        digests: &[TokenDigest],
+        tombstones: Tombstones,
+        meant: impl Fn(&TokenRecord) -> bool,
+    ) -> Result<usize, AdminError> {
+        let prefix = self.settings.prefix.clone();
+        let keys = Keys::new(&prefix);
+        let mut deleted = 0;
+        for chunk in digests.chunks(CHUNK) {
+            let gone = self.transaction(|transaction| {
+                transaction.fetch(chunk.iter().map(|digest| keys.token(digest)))?;
+                let mut gone = Vec::new();
+                for digest in chunk {
+                    let key = keys.token(digest);
+                    let Some(token) = transaction.token(&key)? else {
+                        continue;
+                    };
+                    let kept = tombstones == Tombstones::Keep && token.revoked.is_some();
+                    if !kept && meant(&token) {
+                        transaction.delete(key);
+                        gone.push((*digest, token.user));
+                    }
+                }
+                Ok(gone)
+            })?;
+            let mut index = Pipeline::with_capacity(gone.len());
+            for (digest, user) in &gone {
+                index
+                    .cmd("SREM")
+                    .arg(keys.tokens_of(user.as_str()))
+                    .arg(digest.to_hex())
+                    .ignore();
+            }
+            if !gone.is_empty() {
+                self.ask_all::<()>(&index)?;
+            }
+            deleted += gone.len();
+        }
+        Ok(deleted)
     }
 }

@@ -2,98 +2,75 @@
 
 use std::collections::BTreeSet;
 
-use redis::cmd;
-use serde_json::Value;
+use redis::{Pipeline, cmd};
+use serde_json::{Map, Value};
 
-use super::{Change, RedisAdmin, json};
-use crate::auth::record::{self, TokenRecord, UserRecord};
+use super::transaction::Transaction;
+use super::{CHUNK, RedisAdmin, json};
+use crate::auth::record::UserRecord;
 use crate::auth::store::TokenDigest;
-use crate::auth::store::admin::{AdminError, Deleted, NameClash};
+use crate::auth::store::admin::{AdminError, Deleted, NameClash, Tombstones, UserUpdate};
+use crate::auth::store::redis::Keys;
 use crate::identity::UserId;
 
 impl RedisAdmin {
-    pub(in crate::auth::store::admin) fn put_user(
+    /// Stores users and the index of their names in one transaction: a rename is never seen by half.
+    pub(in crate::auth::store::admin) fn put_users(
         &mut self,
-        user: &UserRecord,
+        updates: &[UserUpdate],
         clash: NameClash,
-    ) -> Result<Option<UserRecord>, AdminError> {
-        if let Some(name) = &user.username {
-            self.claim_name(name.as_str(), &user.id, clash)?;
-        }
-        let key = self.settings.keys().user(user.id.as_str());
-        let fresh = json(user);
-        let before = self.change(&key, |_, stored| {
-            let same = stored.as_ref() == Some(&fresh);
-            // One that cannot be read is replaced all the same.
-            let before = stored.and_then(|stored| record::parse::<UserRecord>("a user", &stored).ok());
-            Ok((
-                if same {
-                    Change::Nothing
-                } else {
-                    Change::Set(fresh.clone())
-                },
-                before,
-            ))
-        })?;
-        if let Some(old) = before.as_ref().and_then(|before| before.username.as_ref())
-            && user.username.as_ref() != Some(old)
-        {
-            self.release_name(old.as_str(), &user.id)?;
-        }
-        Ok(before)
-    }
-
-    /// Makes the name point to this user.
-    fn claim_name(&mut self, name: &str, id: &UserId, clash: NameClash) -> Result<(), AdminError> {
-        let key = self.settings.keys().user_by_name(name);
-        let other = self.change(&key, |admin, stored| {
-            if stored.as_deref() == Some(id.as_str().as_bytes()) {
-                return Ok((Change::Nothing, None));
+    ) -> Result<Vec<Option<UserRecord>>, AdminError> {
+        let prefix = self.settings.prefix.clone();
+        let keys = Keys::new(&prefix);
+        self.transaction(|transaction| {
+            transaction.fetch(updates.iter().map(|update| keys.user(update.record.id.as_str())))?;
+            let mut names = Vec::with_capacity(updates.len());
+            for update in updates {
+                let id = update.record.id.as_str();
+                let stored = transaction.user(&keys.user(id), id)?;
+                let user = update.over(stored.as_ref());
+                names.extend(user.username);
+                names.extend(stored.and_then(|stored| stored.username));
             }
-            let claim = Change::Set(id.as_str().as_bytes().to_vec());
-            let other = stored.and_then(|stored| UserId::new(std::str::from_utf8(&stored).ok()?).ok());
-            let Some(other) = other else { return Ok((claim, None)) };
-            let named = |user: UserRecord| user.username.is_some_and(|username| username.as_str() == name);
-            if !admin.find_user(&other)?.is_some_and(named) {
-                return Ok((claim, None));
-            }
-            match clash {
-                NameClash::Move => Ok((claim, Some(other))),
-                NameClash::Refuse => Err(AdminError::NameTaken {
-                    name: name.to_owned(),
-                    holder: other.as_str().to_owned(),
-                }),
-            }
-        })?;
-        let Some(other) = other else { return Ok(()) };
-        let key = self.settings.keys().user(other.as_str());
-        self.change_member(("a user", &key), "username", |_| Some(Value::Null))
-            .map(|_| ())
-    }
-
-    /// Removes the name's key if it points to this user.
-    fn release_name(&mut self, name: &str, id: &UserId) -> Result<(), AdminError> {
-        let key = self.settings.keys().user_by_name(name);
-        self.change(&key, |_, stored| {
-            let own = stored.as_deref() == Some(id.as_str().as_bytes());
-            Ok((if own { Change::Delete } else { Change::Nothing }, ()))
+            transaction.fetch(names.iter().map(|name| keys.user_by_name(name.as_str())))?;
+            let put = updates.iter().map(|update| put_user(transaction, keys, update, clash));
+            put.collect()
         })
     }
 
     pub(in crate::auth::store::admin) fn find_user(&mut self, id: &UserId) -> Result<Option<UserRecord>, AdminError> {
         let key = self.settings.keys().user(id.as_str());
-        self.find("a user", &key)
+        let Some(user) = self.find::<UserRecord>("a user", &key)? else {
+            return Ok(None);
+        };
+        user.under(id.as_str())
+            .map(Some)
+            .map_err(|problem| self.bad_record(&key, problem))
     }
 
+    /// Which of these users there are.
+    pub(in crate::auth::store::admin) fn known_users(&mut self, ids: &[&UserId]) -> Result<Vec<bool>, AdminError> {
+        let keys: Vec<_> = ids.iter().map(|id| self.settings.keys().user(id.as_str())).collect();
+        let mut known = Vec::with_capacity(ids.len());
+        for chunk in keys.chunks(CHUNK) {
+            let mut pipeline = Pipeline::with_capacity(chunk.len());
+            for key in chunk {
+                pipeline.cmd("EXISTS").arg(key);
+            }
+            known.append(&mut self.ask_all::<Vec<bool>>(&pipeline)?);
+        }
+        Ok(known)
+    }
+
+    /// A name that leads to a user who is called otherwise is taken for a name that leads nowhere.
     pub(in crate::auth::store::admin) fn find_user_by_name(
         &mut self,
         name: &str,
     ) -> Result<Option<UserRecord>, AdminError> {
         let key = self.settings.keys().user_by_name(name);
-        let id = self
-            .get(&key)?
-            .and_then(|id| UserId::new(std::str::from_utf8(&id).ok()?).ok());
-        id.map_or(Ok(None), |id| self.find_user(&id))
+        let id = self.get(&key)?.and_then(|id| user_id(&id));
+        let user = id.map_or(Ok(None), |id| self.find_user(&id))?;
+        Ok(user.filter(|user| user.is_called(name)))
     }
 
     pub(in crate::auth::store::admin) fn set_active(
@@ -106,31 +83,102 @@ impl RedisAdmin {
         Ok(before.map(|before| before == Value::Bool(true)))
     }
 
-    pub(in crate::auth::store::admin) fn delete_user(&mut self, id: &UserId) -> Result<Deleted, AdminError> {
-        let keys = self.settings.keys();
-        let (key, tokens_of) = (keys.user(id.as_str()), keys.tokens_of(id.as_str()));
+    pub(in crate::auth::store::admin) fn delete_user(
+        &mut self,
+        id: &UserId,
+        tombstones: Tombstones,
+    ) -> Result<Deleted, AdminError> {
+        let prefix = self.settings.prefix.clone();
+        let keys = Keys::new(&prefix);
+        let tokens_of = keys.tokens_of(id.as_str());
         // First the record: without it no token of theirs is good, whatever happens next.
-        let stored = self.change(&key, |_, stored| Ok((Change::Delete, stored)))?;
-        let mut deleted = Deleted {
-            user: stored.is_some(),
-            tokens: 0,
-        };
-        let user: Option<UserRecord> = stored.and_then(|stored| record::parse("a user", &stored).ok());
-        if let Some(name) = user.and_then(|user| user.username) {
-            self.release_name(name.as_str(), id)?;
-        }
+        let user = self.transaction(|transaction| {
+            let key = keys.user(id.as_str());
+            let there = transaction.get(&key)?.is_some();
+            let user = transaction.user(&key, id.as_str())?;
+            if let Some(name) = user.and_then(|user| user.username) {
+                release_name(transaction, keys, name.as_str(), id)?;
+            }
+            transaction.delete(key);
+            Ok(there)
+        })?;
         let digests: BTreeSet<String> = self.ask(cmd("SMEMBERS").arg(&tokens_of))?;
-        for digest in digests.iter().filter_map(|digest| TokenDigest::from_hex(digest)) {
-            let key = self.settings.keys().token(&digest);
-            deleted.tokens += self.change(&key, |_, stored| {
-                let token = stored.and_then(|stored| record::parse::<TokenRecord>("a token", &stored).ok());
-                Ok(match token {
-                    Some(token) if token.user == *id => (Change::Delete, 1),
-                    Some(_) | None => (Change::Nothing, 0),
-                })
-            })?;
+        let digests: Vec<_> = digests.iter().filter_map(|hex| TokenDigest::from_hex(hex)).collect();
+        let tokens = self.delete_tokens(&digests, tombstones, |token| token.user == *id)?;
+        if tombstones == Tombstones::Delete {
+            self.ask::<()>(cmd("DEL").arg(&tokens_of))?;
         }
-        self.ask::<()>(cmd("DEL").arg(&tokens_of))?;
-        Ok(deleted)
+        Ok(Deleted { user, tokens })
     }
+}
+
+pub(super) fn put_user(
+    transaction: &mut Transaction<'_>,
+    keys: Keys<'_>,
+    update: &UserUpdate,
+    clash: NameClash,
+) -> Result<Option<UserRecord>, AdminError> {
+    let id = &update.record.id;
+    let key = keys.user(id.as_str());
+    let before = transaction.user(&key, id.as_str())?;
+    let user = update.over(before.as_ref());
+    if let Some(name) = &user.username {
+        claim_name(transaction, keys, name.as_str(), id, clash)?;
+    }
+    if let Some(old) = before.as_ref().and_then(|before| before.username.as_ref())
+        && user.username.as_ref() != Some(old)
+    {
+        release_name(transaction, keys, old.as_str(), id)?;
+    }
+    transaction.set(key, json(&user));
+    Ok(before)
+}
+
+/// Makes the name point to this user.
+fn claim_name(
+    transaction: &mut Transaction<'_>,
+    keys: Keys<'_>,
+    name: &str,
+    id: &UserId,
+    clash: NameClash,
+) -> Result<(), AdminError> {
+    let pointer = keys.user_by_name(name);
+    let stored = transaction.get(&pointer)?;
+    if stored.as_deref() == Some(id.as_str().as_bytes()) {
+        return Ok(());
+    }
+    if let Some(other) = stored.and_then(|stored| user_id(&stored)) {
+        let key = keys.user(other.as_str());
+        if transaction
+            .user(&key, other.as_str())?
+            .is_some_and(|user| user.is_called(name))
+        {
+            if clash == NameClash::Refuse {
+                return Err(AdminError::NameTaken {
+                    name: name.to_owned(),
+                    holder: other.as_str().to_owned(),
+                });
+            }
+            // Members that this program does not know stay.
+            let stored = transaction.get(&key)?.unwrap_or_default();
+            let mut object: Map<String, Value> = transaction.admin.read("a user", &key, &stored)?;
+            object.insert("username".to_owned(), Value::Null);
+            transaction.set(key, json(&object));
+        }
+    }
+    transaction.set(pointer, id.as_str().as_bytes().to_vec());
+    Ok(())
+}
+
+/// Removes the name's key if it points to this user.
+fn release_name(transaction: &mut Transaction<'_>, keys: Keys<'_>, name: &str, id: &UserId) -> Result<(), AdminError> {
+    let pointer = keys.user_by_name(name);
+    if transaction.get(&pointer)?.as_deref() == Some(id.as_str().as_bytes()) {
+        transaction.delete(pointer);
+    }
+    Ok(())
+}
+
+fn user_id(stored: &[u8]) -> Option<UserId> {
+    UserId::new(std::str::from_utf8(stored).ok()?).ok()
 }

@@ -1,0 +1,109 @@
+//! What an import says of users and tokens, and what becomes of the records that are stored.
+
+use serde::{Deserialize, Serialize};
+
+use crate::auth::record::{TokenRecord, UserRecord};
+
+/// A user as an import brings it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UserUpdate {
+    /// What it says.
+    pub record: UserRecord,
+    /// What it says nothing of: these members stay as they are stored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keeps: Vec<UserMember>,
+}
+
+/// A member of a user record that an import may not bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserMember {
+    /// `username`.
+    Username,
+    /// `email`.
+    Email,
+    /// `groups`.
+    Groups,
+    /// `active`.
+    Active,
+    /// `password_md5`.
+    PasswordMd5,
+    /// `attributes`.
+    Attributes,
+}
+
+/// A token as an import brings it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenUpdate {
+    /// What it says.
+    pub record: TokenRecord,
+    /// What it says nothing of: these members stay as they are stored.
+    pub keeps: Vec<TokenMember>,
+}
+
+/// A member of a token record that an import may not bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TokenMember {
+    /// `expires`.
+    Expires,
+    /// `scopes`.
+    Scopes,
+    /// `name`.
+    Name,
+}
+
+impl From<UserRecord> for UserUpdate {
+    /// Nothing of what is stored stays.
+    fn from(record: UserRecord) -> Self {
+        Self {
+            record,
+            keeps: Vec::new(),
+        }
+    }
+}
+
+impl From<TokenRecord> for TokenUpdate {
+    /// Nothing of what is stored stays.
+    fn from(record: TokenRecord) -> Self {
+        Self {
+            record,
+            keeps: Vec::new(),
+        }
+    }
+}
+
+impl UserUpdate {
+    /// What is to be stored in place of what is.
+    pub fn over(&self, stored: Option<&UserRecord>) -> UserRecord {
+        let mut user = self.record.clone();
+        let Some(stored) = stored else { return user };
+        for member in &self.keeps {
+            match member {
+                UserMember::Username => user.username.clone_from(&stored.username),
+                UserMember::Email => user.email.clone_from(&stored.email),
+                UserMember::Groups => user.groups.clone_from(&stored.groups),
+                UserMember::Active => user.active = stored.active,
+                UserMember::PasswordMd5 => user.password_md5.clone_from(&stored.password_md5),
+                UserMember::Attributes => user.attributes.clone_from(&stored.attributes),
+            }
+        }
+        user
+    }
+}
+
+impl TokenUpdate {
+    /// What is to be stored in place of what is. What was said of another user's token is not kept.
+    pub fn over(&self, stored: Option<&TokenRecord>) -> TokenRecord {
+        let mut token = self.record.clone();
+        let Some(stored) = stored.filter(|stored| stored.user == token.user) else {
+            return token;
+        };
+        for member in &self.keeps {
+            match member {
+                TokenMember::Expires => token.expires = stored.expires,
+                TokenMember::Scopes => token.scopes.clone_from(&stored.scopes),
+                TokenMember::Name => token.name.clone_from(&stored.name),
+            }
+        }
+        token
+    }
+}

@@ -1,0 +1,199 @@
+//! The names under which stores know opaque tokens: digests of their keys.
+
+use aws_lc_rs::digest::{self, Algorithm};
+
+/// How a store makes a digest of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DigestKind {
+    /// SHA-256 of the key as it is presented.
+    Sha256,
+    /// SHA-512 of the key as it is presented, as django-rest-knox 5 does.
+    Sha512,
+    /// SHA-512 of the bytes that the key spells in hexadecimal digits, as django-rest-knox 4.2 does.
+    Sha512HexKey,
+}
+
+impl DigestKind {
+    /// All kinds, by the names that the configuration has for them.
+    pub const NAMED: [(&'static str, Self); 3] = [
+        ("sha256", Self::Sha256),
+        ("sha512", Self::Sha512),
+        ("sha512-hexkey", Self::Sha512HexKey),
+    ];
+
+    /// The digest of a key; `None`: the key cannot have one.
+    pub fn of(self, key: &[u8]) -> Option<TokenDigest> {
+        Some(match self {
+            Self::Sha256 => TokenDigest::Sha256(hash(&digest::SHA256, key)),
+            Self::Sha512 => TokenDigest::Sha512(hash(&digest::SHA512, key)),
+            // Knox takes upper-case digits too, behind the first eight. Keys are made with lower-case ones.
+            Self::Sha512HexKey => TokenDigest::Sha512(hash(&digest::SHA512, &from_hex(key)?)),
+        })
+    }
+}
+
+/// The kinds of digests that a store's tokens may be named by: one to three, each once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digests {
+    first: DigestKind,
+    others: [Option<DigestKind>; Self::MOST - 1],
+}
+
+impl Default for Digests {
+    fn default() -> Self {
+        Self {
+            first: DigestKind::Sha256,
+            others: [None; 2],
+        }
+    }
+}
+
+impl Digests {
+    /// There are no more kinds.
+    pub const MOST: usize = DigestKind::NAMED.len();
+
+    /// `None`: there is none, or one is there twice.
+    pub fn new(kinds: &[DigestKind]) -> Option<Self> {
+        let (first, rest) = kinds.split_first()?;
+        let twice = (1..kinds.len()).any(|at| kinds[..at].contains(&kinds[at]));
+        if twice {
+            return None;
+        }
+        let mut others = [None; Self::MOST - 1];
+        for (slot, kind) in others.iter_mut().zip(rest) {
+            *slot = Some(*kind);
+        }
+        Some(Self { first: *first, others })
+    }
+
+    /// The kind that a new token is stored by.
+    pub fn first(self) -> DigestKind {
+        self.first
+    }
+
+    /// Whether tokens may be named by this kind.
+    pub fn contains(self, kind: DigestKind) -> bool {
+        self.first == kind || self.others.contains(&Some(kind))
+    }
+
+    /// The digests of a key, in order.
+    pub fn of(self, key: &[u8]) -> [Option<TokenDigest>; Self::MOST] {
+        let [second, third] = self.others;
+        [Some(self.first), second, third].map(|kind| kind?.of(key))
+    }
+}
+
+/// The name under which an opaque token is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TokenDigest {
+    /// 32 bytes.
+    Sha256([u8; 32]),
+    /// 64 bytes.
+    Sha512([u8; 64]),
+}
+
+impl TokenDigest {
+    /// SHA-256 of a key as it was presented.
+    pub fn of(key: &[u8]) -> Self {
+        Self::Sha256(hash(&digest::SHA256, key))
+    }
+
+    /// The digest itself.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Sha256(bytes) => bytes,
+            Self::Sha512(bytes) => bytes,
+        }
+    }
+
+    /// What people call its algorithm.
+    pub fn algorithm(&self) -> &'static str {
+        match self {
+            Self::Sha256(_) => "sha256",
+            Self::Sha512(_) => "sha512",
+        }
+    }
+
+    /// As it is written in a store: 64 or 128 lower-case hexadecimal digits.
+    pub fn to_hex(self) -> String {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        self.as_bytes()
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .map(|digit| char::from(HEX[usize::from(digit)]))
+            .collect()
+    }
+
+    /// Reads what [`TokenDigest::to_hex`] writes.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let bytes = from_hex(text.as_bytes())?;
+        let sha256 = bytes.as_slice().try_into().map(Self::Sha256);
+        sha256.or_else(|_| bytes.as_slice().try_into().map(Self::Sha512)).ok()
+    }
+}
+
+fn hash<const N: usize>(algorithm: &'static Algorithm, bytes: &[u8]) -> [u8; N] {
+    let mut hashed = [0; N];
+    hashed.copy_from_slice(digest::digest(algorithm, bytes).as_ref());
+    hashed
+}
+
+/// What lower-case hexadecimal digits spell.
+fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |at: u8| match at {
+        b'0'..=b'9' => Some(at - b'0'),
+        b'a'..=b'f' => Some(at - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, []) = text.as_chunks::<2>() else {
+        return None;
+    };
+    pairs
+        .iter()
+        .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_written_as_everybody_writes_them() {
+        let hex = TokenDigest::of(b"x").to_hex();
+        assert_eq!(hex, "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881");
+        for digest in [DigestKind::Sha256, DigestKind::Sha512].map(|kind| kind.of(b"x").expect("any key has one")) {
+            let hex = digest.to_hex();
+            assert_eq!(TokenDigest::from_hex(&hex), Some(digest));
+            for bad in ["", "2d", &hex.to_uppercase(), &hex[1..], &format!("{hex}00")] {
+                assert_eq!(TokenDigest::from_hex(bad), None, "{bad}");
+            }
+        }
+    }
+
+    /// Made by `knox.crypto.hash_token` of the releases 4.2.0 and 5.0.2.
+    #[test]
+    fn knox_keys_have_the_digests_that_knox_stores() {
+        let key = b"9f4d0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7";
+        let digest = |kind: DigestKind, key: &[u8]| kind.of(key).map(TokenDigest::to_hex);
+        assert_eq!(digest(DigestKind::Sha512HexKey, key).as_deref(), Some(KNOX_4));
+        assert_eq!(digest(DigestKind::Sha512, key).as_deref(), Some(KNOX_5));
+        for odd in [&b"abc"[..], b"xy", b"AB", b"\xff\xff"] {
+            assert_eq!(digest(DigestKind::Sha512HexKey, odd), None);
+        }
+    }
+
+    const KNOX_4: &str = "011d9876cd9a76ff74d48bad91404d9ce77c90597e8a51f75d71a21417a9186b9301eda4eea73a3335d92e7d04f893146cdd1b7182eb1c08a0c3256afcb8d4af";
+    const KNOX_5: &str = "40606c195a08163f240d1e48e33e3c3e82d062a542d38595360fc1d8e7213d95ee41ddbe4fd0b96baaca5e86f4f320db8f38bd88accfe312e7ecbe98787e93ec";
+
+    #[test]
+    fn each_kind_is_there_once() {
+        use DigestKind::{Sha256, Sha512, Sha512HexKey};
+        assert!(Digests::new(&[]).is_none() && Digests::new(&[Sha512, Sha256, Sha512]).is_none());
+        let all = Digests::new(&[Sha512HexKey, Sha512, Sha256]).expect("one of each");
+        assert!(all.first() == Sha512HexKey && all.contains(Sha256));
+        let found = all.of(b"ab").map(|digest| digest.map(|digest| digest.algorithm()));
+        assert_eq!(found, [Some("sha512"), Some("sha512"), Some("sha256")]);
+        assert_eq!(all.of(b"x").iter().flatten().count(), 2, "x spells no bytes");
+    }
+}

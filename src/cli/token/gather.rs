@@ -1,0 +1,316 @@
+//! What an import is to bring, gathered object by object: nothing is written before all of it has been checked.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+
+use super::spool::{More, Spool};
+use crate::auth::record::TokenRecord;
+use crate::auth::store::TokenDigest;
+use crate::auth::store::admin::{Import, Keep, Revocation, TokenMember, TokenUpdate, UserUpdate};
+use crate::cli::Failure;
+use crate::identity::{Text, UserId};
+
+/// So many problems are printed; the others are counted.
+const SHOWN: usize = 20;
+
+/// The records of a dump.
+pub(super) struct Gathered {
+    users: Spool<GatheredUser>,
+    tokens: Spool<GatheredToken>,
+    revocations: Vec<Revocation>,
+    ids: HashSet<Rc<str>>,
+    names: HashMap<Box<str>, Rc<str>>,
+    groups: HashMap<String, Text>,
+    /// Groups that users name by key, each with the first who does.
+    wanted_groups: BTreeMap<String, (usize, String)>,
+    /// What tokens are named by, where that is wanted.
+    digests: Option<HashSet<TokenDigest>>,
+    /// How many tokens are named by SHA-256 and by SHA-512.
+    pub(super) named_by: (usize, usize),
+    pub(super) others: BTreeMap<String, Others>,
+    pub(super) problems: Problems,
+}
+
+/// Objects that are of no use here.
+#[derive(Debug, Default)]
+pub(super) struct Others {
+    pub(super) count: usize,
+    /// They have passwords.
+    pub(super) like_users: bool,
+}
+
+/// What is wrong with a dump.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    pub(super) shown: Vec<String>,
+    pub(super) more: usize,
+}
+
+impl Problems {
+    pub(super) fn add(&mut self, problem: String) {
+        if self.shown.len() < SHOWN {
+            self.shown.push(problem);
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct GatheredUser {
+    update: UserUpdate,
+    groups: Vec<Group>,
+}
+
+/// A group of a user.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Group {
+    Name(String),
+    Key(String),
+}
+
+/// A token whose user may not be known yet.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct GatheredToken {
+    digest: String,
+    pub(super) owner: Owner,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) created: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) expires: Option<i64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) scopes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) revoked: Option<i64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) keeps: Vec<TokenMember>,
+}
+
+/// Whose token it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Owner {
+    Id(String),
+    Name(String),
+}
+
+impl GatheredToken {
+    pub(super) fn new(digest: &TokenDigest, owner: Owner) -> Self {
+        Self {
+            digest: digest.to_hex(),
+            owner,
+            created: None,
+            expires: None,
+            scopes: Vec::new(),
+            name: None,
+            revoked: None,
+            keeps: Vec::new(),
+        }
+    }
+
+    /// The token of this user.
+    pub(super) fn of(self, user: UserId) -> Option<(TokenDigest, TokenUpdate)> {
+        let record = TokenRecord {
+            user,
+            created: self.created,
+            expires: self.expires,
+            scopes: self
+                .scopes
+                .iter()
+                .map(|scope| Text::new(scope).ok())
+                .collect::<Option<_>>()?,
+            name: self.name,
+            revoked: self.revoked,
+        };
+        let update = TokenUpdate {
+            record,
+            keeps: self.keeps,
+        };
+        Some((TokenDigest::from_hex(&self.digest)?, update))
+    }
+}
+
+impl Gathered {
+    /// Nothing yet; `digests`: those of tokens are to be remembered.
+    pub(super) fn new(digests: bool) -> Result<Self, Failure> {
+        Ok(Self {
+            users: Spool::new()?,
+            tokens: Spool::new()?,
+            revocations: Vec::new(),
+            ids: HashSet::new(),
+            names: HashMap::new(),
+            groups: HashMap::new(),
+            wanted_groups: BTreeMap::new(),
+            digests: digests.then(HashSet::new),
+            named_by: (0, 0),
+            others: BTreeMap::new(),
+            problems: Problems::default(),
+        })
+    }
+
+    pub(super) fn group(&mut self, key: Option<String>, name: Text) {
+        if let Some(key) = key {
+            self.groups.insert(key, name);
+        }
+    }
+
+    pub(super) fn user(&mut self, at: usize, update: UserUpdate, groups: Vec<Group>) -> Result<(), Failure> {
+        let id: Rc<str> = update.record.id.as_str().into();
+        if !self.ids.insert(Rc::clone(&id)) {
+            self.problems.add(format!("user {id} is there twice"));
+        } else if let Some(name) = &update.record.username
+            && let Some(other) = self.names.insert(name.as_str().into(), Rc::clone(&id))
+        {
+            self.problems
+                .add(format!("users {other} and {id} are both called {name}"));
+        }
+        for group in &groups {
+            if let Group::Key(key) = group {
+                self.wanted_groups
+                    .entry(key.clone())
+                    .or_insert_with(|| (at, id.as_ref().to_owned()));
+            }
+        }
+        self.users.push(&GatheredUser { update, groups })
+    }
+
+    pub(super) fn token(&mut self, digest: &TokenDigest, token: &GatheredToken) -> Result<(), Failure> {
+        match digest {
+            TokenDigest::Sha256(_) => self.named_by.0 += 1,
+            TokenDigest::Sha512(_) => self.named_by.1 += 1,
+        }
+        if let Some(digests) = &mut self.digests {
+            digests.insert(*digest);
+        }
+        self.tokens.push(token)
+    }
+
+    pub(super) fn revocation(&mut self, revocation: Revocation) {
+        self.revocations.push(revocation);
+    }
+
+    pub(super) fn other(&mut self, model: &str, like_user: bool) {
+        let others = self.others.entry(model.to_owned()).or_default();
+        others.count += 1;
+        others.like_users |= like_user;
+    }
+
+    /// All objects were taken: what is not complete is a problem.
+    pub(super) fn check(&mut self) {
+        for (key, (at, id)) in &self.wanted_groups {
+            if !self.groups.contains_key(key) {
+                self.problems.add(format!(
+                    "object {at} (user {id:?}): group {key} is not in the dump; dump auth.group as well"
+                ));
+            }
+        }
+        self.wanted_groups.clear();
+    }
+
+    pub(super) fn users(&self) -> usize {
+        self.users.len()
+    }
+
+    pub(super) fn tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub(super) fn revocations(&self) -> &[Revocation] {
+        &self.revocations
+    }
+
+    /// What is to stay when all else is removed. Where the dump has no tokens at all, it says nothing of them.
+    pub(super) fn keep(&mut self) -> Keep {
+        Keep {
+            users: self.ids.clone(),
+            tokens: self.digests.take().filter(|digests| !digests.is_empty()),
+        }
+    }
+
+    pub(super) fn each_user_batch(
+        &mut self,
+        mut take: impl FnMut(Vec<UserUpdate>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let groups = &self.groups;
+        self.users.batches(Import::BATCH, |batch| {
+            let users = batch.into_iter().map(|GatheredUser { mut update, groups: of }| {
+                let names = of.iter().filter_map(|group| match group {
+                    Group::Name(name) => Text::new(name).ok(),
+                    Group::Key(key) => groups.get(key).cloned(),
+                });
+                update.record.groups.extend(names);
+                update
+            });
+            take(users.collect()).map(|()| More::Yes)
+        })
+    }
+
+    /// Writes the tokens whose users are there, and counts the others. A revoked one is written in any case: it must not come back
+    /// with its user.
+    pub(super) fn write_tokens(
+        &mut self,
+        import: &mut Import<'_>,
+        mut written: impl FnMut(usize),
+    ) -> Result<usize, Failure> {
+        let (ids, names, mut without_user) = (&self.ids, &self.names, 0);
+        self.tokens.batches(Import::BATCH, |batch| {
+            let count = batch.len();
+            let mut found = Vec::with_capacity(count);
+            for token in batch {
+                let user = match &token.owner {
+                    Owner::Id(id) => UserId::new(id).ok(),
+                    Owner::Name(name) => match names.get(name.as_str()) {
+                        Some(id) => UserId::new(id).ok(),
+                        None => import.find_user_by_name(name)?,
+                    },
+                };
+                found.push(user.map(|user| (token, user)));
+            }
+            let unknown: Vec<&UserId> = found
+                .iter()
+                .flatten()
+                .filter(|(token, user)| token.revoked.is_none() && !ids.contains(user.as_str()))
+                .map(|(_, user)| user)
+                .collect();
+            let known = import.known_users(&unknown)?;
+            let missing: HashSet<UserId> = unknown
+                .into_iter()
+                .zip(known)
+                .filter(|(_, known)| !known)
+                .map(|(user, _)| user.clone())
+                .collect();
+            let updates: Vec<_> = found
+                .into_iter()
+                .flatten()
+                .filter(|(token, user)| token.revoked.is_some() || !missing.contains(user))
+                .filter_map(|(token, user)| token.of(user))
+                .collect();
+            without_user += count - updates.len();
+            import.tokens(&updates)?;
+            written(count);
+            Ok(More::Yes)
+        })?;
+        Ok(without_user)
+    }
+
+    /// Whether `known` says of some token's user that it is there.
+    pub(super) fn some_owner(
+        &mut self,
+        mut known: impl FnMut(&Owner) -> Result<bool, Failure>,
+    ) -> Result<bool, Failure> {
+        let mut found = false;
+        self.tokens.batches(Import::BATCH, |batch| {
+            for token in &batch {
+                if token.revoked.is_some() || known(&token.owner)? {
+                    found = true;
+                    return Ok(More::No);
+                }
+            }
+            Ok(More::Yes)
+        })?;
+        Ok(found)
+    }
+}

@@ -1,0 +1,102 @@
+//! Records of an import on their way from the dump to the store, in an unlinked file: a dump of any size needs little memory.
+//!
+//! Keys of tokens are never in it, only their digests.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cli::Failure;
+
+/// Records of one kind, in the order in which they came.
+pub(super) struct Spool<T> {
+    file: BufWriter<File>,
+    count: usize,
+    kind: PhantomData<T>,
+}
+
+impl<T: Serialize + DeserializeOwned> Spool<T> {
+    pub(super) fn new() -> Result<Self, Failure> {
+        Ok(Self {
+            file: BufWriter::new(tempfile::tempfile().map_err(|error| failed(&error))?),
+            count: 0,
+            kind: PhantomData,
+        })
+    }
+
+    pub(super) fn push(&mut self, record: &T) -> Result<(), Failure> {
+        let written = serde_json::to_writer(&mut self.file, record).map_err(io::Error::from);
+        written
+            .and_then(|()| self.file.write_all(b"\n"))
+            .map_err(|error| failed(&error))?;
+        self.count += 1;
+        Ok(())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Reads all records, so many at a time, until `take` says that it has enough.
+    pub(super) fn batches(
+        &mut self,
+        size: usize,
+        mut take: impl FnMut(Vec<T>) -> Result<More, Failure>,
+    ) -> Result<(), Failure> {
+        self.file.rewind().map_err(|error| failed(&error))?;
+        let mut lines = BufReader::new(self.file.get_ref());
+        let (mut batch, mut line) = (Vec::with_capacity(size.min(self.count)), Vec::new());
+        for at in 1..=self.count {
+            line.clear();
+            lines.read_until(b'\n', &mut line).map_err(|error| failed(&error))?;
+            batch.push(serde_json::from_slice(&line).map_err(|error| failed(&error.into()))?);
+            if batch.len() == size || at == self.count {
+                let full = std::mem::replace(&mut batch, Vec::with_capacity(size));
+                if take(full)? == More::No {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether more records are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum More {
+    Yes,
+    No,
+}
+
+fn failed(error: &io::Error) -> Failure {
+    let folder = std::env::temp_dir();
+    Failure::Failed(format!(
+        "a temporary file in {} (TMPDIR) cannot be used: {error}",
+        folder.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_in_comes_out_in_batches() {
+        let mut spool = Spool::new().expect("a temporary file");
+        for at in 0..5_u32 {
+            spool.push(&at).expect("writable");
+        }
+        for _ in 0..2 {
+            let mut batches = Vec::new();
+            let read = spool.batches(2, |batch| {
+                batches.push(batch);
+                Ok(More::Yes)
+            });
+            assert!(read.is_ok());
+            assert_eq!(batches, [vec![0, 1], vec![2, 3], vec![4]]);
+        }
+    }
+}
