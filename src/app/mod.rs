@@ -11,13 +11,14 @@ use std::thread;
 
 use http::HeaderName;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use self::parts::Parts;
 use crate::config::Config;
 use crate::control::admin::{self, Admin};
-use crate::control::redirect::Redirect;
+use crate::control::redirect::{self, Redirect};
 use crate::server;
 use crate::server::listen::{self, Address};
 use crate::server::socket::Bound;
@@ -26,8 +27,8 @@ use crate::server::worker::{self, Common, Inbox, Stage, Worker};
 use crate::signal::{Event, Signals};
 use crate::tls::server::Acceptor;
 
-/// Descriptors that are kept for everything that is not a client's connection or its way to an upstream.
-const SPARE_DESCRIPTORS: u64 = 256;
+/// Descriptors that are kept for everything that is not a client's connection or its way to an upstream, the listeners beside the workers aside.
+const SPARE_DESCRIPTORS: usize = 256;
 
 /// Why a gateway does not start, or ends without being asked.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +86,10 @@ impl App {
     /// An address is taken, or TLS cannot be set up.
     pub fn bind(config: Config) -> Result<Self, AppError> {
         let mut server = config.server.clone();
-        server.limits.connections = affordable_connections(server.limits.connections);
+        // Probes must not wait for descriptors that strangers hold.
+        let beside =
+            admin::CONNECTIONS * (1 + config.probes.iter().len()) + redirect::CONNECTIONS * config.redirects.len();
+        server.limits.connections = affordable_connections(server.limits.connections, SPARE_DESCRIPTORS + beside);
         let tls = match &config.tls {
             None => None,
             Some(settings) => Some(Acceptor::new(settings)?),
@@ -189,10 +193,11 @@ impl App {
             .iter()
             .find_map(Address::tcp)
             .map_or(443, |address| address.port());
+        let mut beside = JoinSet::new();
         for redirects in redirects {
             info!(listen = %redirects.local_addr()?, "clients are sent to https");
             let redirect = Redirect::new(hosts.clone(), credentials.clone(), port);
-            tokio::spawn(redirect.serve(listener(redirects)?));
+            beside.spawn(redirect.serve(listener(redirects)?, stages.clone()));
         }
 
         let (common, inboxes) = Common::new(&server, Arc::clone(&parts.metrics), stages);
@@ -222,7 +227,7 @@ impl App {
                 }
             }
         }
-        drain(server.drain, &stage, &mut endings, files).await;
+        drain(server.drain, &stage, &mut endings, beside, files).await;
         Ok(())
     }
 }
@@ -243,6 +248,7 @@ async fn drain(
     settings: server::Drain,
     stage: &watch::Sender<Stage>,
     endings: &mut mpsc::UnboundedReceiver<Ending>,
+    mut beside: JoinSet<()>,
     files: Vec<SocketFile>,
 ) {
     info!(delay = ?settings.delay, timeout = ?settings.timeout, "draining");
@@ -253,7 +259,10 @@ async fn drain(
     // First the files, then their listeners: nobody finds a file that leads nowhere.
     drop(files);
     stage.send_replace(Stage::Draining);
-    let all = async { while endings.recv().await.is_some() {} };
+    let all = async {
+        while endings.recv().await.is_some() {}
+        while beside.join_next().await.is_some() {}
+    };
     match timeout(settings.timeout, all).await {
         Ok(()) => info!("drained"),
         Err(_) => warn!("the drain's time is over; connections that are left are cut"),
@@ -280,18 +289,17 @@ fn run_worker(
 }
 
 /// Raises the soft limit of open files to the hard one; each connection may need a second one to an upstream.
-fn affordable_connections(wanted: usize) -> usize {
+fn affordable_connections(wanted: usize, spare: usize) -> usize {
     let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
-    let affordable = usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS) / 2)
-        .unwrap_or(usize::MAX)
-        .max(1);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let affordable = (limit.saturating_sub(spare) / 2).max(1);
     if wanted > affordable {
         warn!(
             wanted,
             affordable,
             open_files = limit,
             "server.limits.connections is more than the limit of open files allows and is capped; raise the hard limit \
-             (systemd: LimitNOFILE=) to twice the connections and {SPARE_DESCRIPTORS} more"
+             (systemd: LimitNOFILE=) to twice the connections and {spare} more"
         );
     }
     wanted.min(affordable)

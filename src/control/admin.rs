@@ -17,7 +17,7 @@ use crate::telemetry::exposition::Format;
 use crate::telemetry::metrics::Metrics;
 
 /// Connections at once: scrapers and probes, not clients.
-const CONNECTIONS: usize = 64;
+pub const CONNECTIONS: usize = 64;
 
 /// What the listener tells of.
 #[derive(Debug)]
@@ -32,12 +32,12 @@ pub struct Admin {
 
 /// Answers operators until the process ends.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
-    super::serve(listener, CONNECTIONS, move |request| admin.answer(request)).await;
+    super::serve(listener, CONNECTIONS, None, move |request| admin.answer(request)).await;
 }
 
 /// Answers `/livez` and `/readyz` alone, to anybody.
 pub async fn serve_probes(listener: TcpListener, admin: Arc<Admin>) {
-    super::serve(listener, CONNECTIONS, move |request| admin.probe(request)).await;
+    super::serve(listener, CONNECTIONS, None, move |request| admin.probe(request)).await;
 }
 
 impl Admin {

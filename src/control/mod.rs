@@ -1,9 +1,12 @@
 //! Listeners beside the workers, on the control runtime: nothing here forwards anything, or shares anything with requests that do.
 
 pub mod admin;
+mod places;
 pub mod redirect;
 
 use std::convert::Infallible;
+use std::future::{pending, poll_fn, ready};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,56 +18,96 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use self::places::{Evicted, Place, Places};
+use crate::server::closing::{GRACE, LAST_WORDS, end};
+use crate::server::socket::close_listener;
+use crate::server::worker::Stage;
 use crate::telemetry::seldom::Seldom;
 
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request's head may take.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection of these listeners is there for a few questions.
 const LONGEST_CONNECTION: Duration = Duration::from_secs(60);
 const LONGEST_HEAD: usize = 16 * 1024;
 
-/// Answers requests from their heads alone until the process ends, with so many connections at once.
-pub async fn serve(
-    listener: TcpListener,
-    connections: usize,
-    answer: impl Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync + 'static,
-) {
-    let (slots, answer) = (Arc::new(Semaphore::new(connections)), Arc::new(answer));
+/// Answers requests from their heads alone, with so many connections at once. Without `stage`, until the process ends; with it until a drain has
+/// begun and the connections that were there have ended.
+pub async fn serve<A>(listener: TcpListener, connections: usize, stage: Option<watch::Receiver<Stage>>, answer: A)
+where
+    A: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync + 'static,
+{
+    let (places, answer) = (Places::new(connections), Arc::new(answer));
     let mut failures = Seldom::default();
+    let mut open = JoinSet::new();
+    let mut draining = pin!(async move {
+        match stage {
+            Some(mut stage) => {
+                let _ = stage.wait_for(|stage| *stage == Stage::Draining).await;
+            }
+            None => pending().await,
+        }
+    });
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            return;
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = open.join_next() => continue,
+            () = &mut draining => break,
         };
-        let tcp = match listener.accept().await {
-            Ok((tcp, _)) => tcp,
+        match accepted {
+            Ok((tcp, _)) => {
+                let (place, evicted) = places.take().await;
+                open.spawn(connection(tcp, place, evicted, Arc::clone(&answer)));
+            }
             Err(problem) => {
                 if let Some(times) = failures.note() {
                     warn!(reason = %problem, times, "a listener failed to accept; trying again");
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
             }
-        };
-        let answer = Arc::clone(&answer);
-        tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let response = answer(&request);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .max_buf_size(LONGEST_HEAD)
-                .serve_connection(TokioIo::new(tcp), service);
-            if let Ok(Err(problem)) = timeout(LONGEST_CONNECTION, connection).await {
-                debug!(reason = %problem, "a connection beside the workers ended");
+        }
+    }
+    match close_listener(listener) {
+        Ok(queued) => {
+            for tcp in queued {
+                let (place, evicted) = places.take().await;
+                open.spawn(connection(tcp, place, evicted, Arc::clone(&answer)));
             }
-            drop(slot);
-        });
+        }
+        Err(problem) => warn!(reason = %problem, "connections that were not accepted yet are lost"),
+    }
+    // Those that are silent for longer are not waited for.
+    let _ = timeout(GRACE, async { while open.join_next().await.is_some() {} }).await;
+}
+
+async fn connection<A>(tcp: TcpStream, place: Place, evicted: Evicted, answer: Arc<A>)
+where
+    A: Fn(&Request<Incoming>) -> Response<Full<Bytes>>,
+{
+    let service = service_fn(move |request| {
+        place.used();
+        ready(Ok::<_, Infallible>(answer(&request)))
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(LONGEST_HEAD)
+        .serve_connection(TokioIo::new(tcp), service);
+    let served = timeout(LONGEST_CONNECTION, poll_fn(|cx| connection.poll_without_shutdown(cx)));
+    let served = tokio::select! {
+        served = served => served,
+        _ = evicted => return,
+    };
+    match served {
+        // A body that was not read must not reset the connection before the client has read the answer.
+        Ok(Ok(())) => end(connection.into_parts().io.into_inner(), None, LAST_WORDS).await,
+        Ok(Err(problem)) => debug!(reason = %problem, "a connection beside the workers ended"),
+        Err(_) => {}
     }
 }
 

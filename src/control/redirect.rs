@@ -8,12 +8,14 @@ use http::uri::Authority;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::outbound::forwarded::{RequestId, X_REQUEST_ID};
 use crate::proxy::websocket_credential::is_among_subprotocols;
+use crate::server::worker::Stage;
 
 /// Connections at once.
-const CONNECTIONS: usize = 1024;
+pub const CONNECTIONS: usize = 256;
 
 /// Where clients are sent, and which of them.
 #[derive(Debug)]
@@ -36,9 +38,9 @@ impl Redirect {
         }
     }
 
-    /// Answers until the process ends.
-    pub async fn serve(self, listener: TcpListener) {
-        super::serve(listener, CONNECTIONS, move |request| self.answer(request)).await;
+    /// Answers until a drain.
+    pub async fn serve(self, listener: TcpListener, stage: watch::Receiver<Stage>) {
+        super::serve(listener, CONNECTIONS, Some(stage), move |request| self.answer(request)).await;
     }
 
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {

@@ -23,11 +23,11 @@ use super::worker::{Stage, Worker};
 use crate::runtime::Alarm;
 
 /// How long the last words to a client may take, and how long it may then be silent.
-pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What it still sends of a body that was answered may keep us for so long.
 pub(super) const LONGEST_LINGER: Duration = Duration::from_secs(30);
 /// A connection that was in use so recently is not closed by a drain: its next request may be on its way.
-pub(super) const GRACE: Duration = Duration::from_secs(1);
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 /// What is read at once; a TLS record holds no more.
 const PIECE: usize = 16 * 1024;
 
@@ -108,7 +108,7 @@ fn poll_read<I: AsyncRead + Unpin>(io: &mut I, cx: &mut Context<'_>) -> Poll<io:
 }
 
 /// Writes some last words, and ends the connection so that the client can read them: what it still sends is read for so long.
-pub(super) async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Option<Bytes>, linger: Duration) {
+pub(crate) async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Option<Bytes>, linger: Duration) {
     let say = async {
         if let Some(words) = words {
             io.write_all(&words).await?;

@@ -1,6 +1,6 @@
 //! Listeners: sockets, workers, connections, and how they end.
 
-mod closing;
+pub(crate) mod closing;
 mod connection;
 mod date;
 mod http1;

@@ -56,11 +56,11 @@ impl Listener {
         let queued = match self {
             Self::Tcp(listener) => {
                 let listener = listener.into_std()?;
-                take_queued(|| listener.accept().map(|(stream, _)| Parked::Tcp(stream)))
+                take_queued(|| Ok(Parked::Tcp(listener.accept()?.0)))
             }
             Self::Unix(listener) => {
                 let listener = listener.into_std()?;
-                take_queued(|| listener.accept().map(|(stream, _)| Parked::Unix(stream)))
+                take_queued(|| Ok(Parked::Unix(listener.accept()?.0)))
             }
         };
         Ok(queued)
@@ -70,6 +70,16 @@ impl Listener {
     pub(super) fn is_shared(&self) -> bool {
         matches!(self, Self::Unix(_))
     }
+}
+
+/// Closes a listener of TCP as [`Listener::close`] does.
+pub(crate) fn close_listener(listener: TcpListener) -> io::Result<Vec<TcpStream>> {
+    let queued = Listener::Tcp(listener).close()?.into_iter().map(Stream::new);
+    let tcp = queued.filter_map(|stream| match stream {
+        Ok(Stream::Tcp(tcp)) => Some(tcp),
+        Ok(Stream::Unix(_)) | Err(_) => None,
+    });
+    Ok(tcp.collect())
 }
 
 /// Accepts until the queue is empty. No more than a queue holds: clients may go on connecting meanwhile.

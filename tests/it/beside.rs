@@ -1,6 +1,7 @@
 //! Listeners beside the one for clients: probes for whoever watches, and redirects to TLS.
 
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 
 use crate::harness::pki::Pki;
 use crate::harness::{Conn, Gate, RecordingUpstream, Redis, config, get, post, wait_until};
@@ -85,4 +86,45 @@ fn clients_that_come_in_the_clear_are_sent_to_tls() {
     assert_eq!(upstream.calls(), 0);
     assert_eq!(gate.call(&post("/x", "y")).status, 200);
     assert_eq!(gate.call(&get("/x")).status, 200);
+}
+
+/// Connections of strangers that say nothing, or say it very slowly.
+fn crowd(address: SocketAddr) -> Vec<TcpStream> {
+    let open = |at: usize| {
+        let mut tcp = TcpStream::connect(address).expect("it listens");
+        if at.is_multiple_of(2) {
+            let _ = tcp.write_all(b"GET /livez HTTP/1.1\r\nHost: pod.example\r\nX-Slow: ");
+        }
+        tcp
+    };
+    (0..450).map(open).collect()
+}
+
+#[test]
+fn connections_that_are_silent_or_slow_keep_nobody_waiting() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let gate = Gate::start(
+        &config()
+            .app(&upstream)
+            .public("/*")
+            .tls(&pki, &[&["localhost"]])
+            .tables("[probes]\nlisten = \"127.0.0.1:0\"")
+            .server("redirect_http = [\"127.0.0.1:0\"]"),
+    );
+    let probes = listens(&gate, "probes are answered");
+    let clear = listens(&gate, "clients are sent to https");
+    let mut crowds: Vec<TcpStream> = [probes, clear, gate.admin].into_iter().flat_map(crowd).collect();
+    for _ in 0..20 {
+        for tcp in &mut crowds {
+            let _ = tcp.write_all(b"x");
+        }
+        for path in ["/livez", "/readyz"] {
+            assert_eq!(
+                ask(probes, &format!("GET {path} HTTP/1.1\r\nHost: pod.example\r\n\r\n")).0,
+                200
+            );
+            assert_eq!(gate.probe(path).status, 200);
+        }
+        assert_eq!(ask(clear, "GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").0, 308);
+    }
 }

@@ -300,7 +300,8 @@ impl Embedded {
         loop {
             let stamp = self.stamp();
             if stamp != seen {
-                self.read();
+                // A large file takes a while, and probes are answered by the same runtime.
+                tokio::task::block_in_place(|| self.read());
                 if seen.is_some() && self.is_usable() {
                     info!(store = %self.name, "the store's file has changed and was read again");
                 }

@@ -1,0 +1,150 @@
+//! Places for connections. When all are taken, the connection that has asked nothing for the longest time makes room for the next one, so that
+//! silent or slow connections of strangers never keep a probe waiting.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+
+/// A connection keeps its place for at least so long: a request is read in less.
+const LEAST: Duration = Duration::from_millis(20);
+
+/// The places of one listener.
+#[derive(Debug)]
+pub(super) struct Places {
+    most: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    next: u64,
+    /// By the order in which they were last used.
+    by_use: BTreeMap<u64, Holder>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    used: Instant,
+    /// Dropped: the connection is to be closed.
+    _holds: oneshot::Sender<Infallible>,
+}
+
+/// A place. Dropping it gives it back.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    number: AtomicU64,
+}
+
+/// Resolves when the connection is to be closed because its place is needed.
+pub(super) type Evicted = oneshot::Receiver<Infallible>;
+
+impl Places {
+    pub(super) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            most: most.max(1),
+            taken: Mutex::default(),
+        })
+    }
+
+    /// Takes a place; where there is none, that of the connection that was used least recently.
+    pub(super) async fn take(self: &Arc<Self>) -> (Place, Evicted) {
+        loop {
+            let until = match self.try_take() {
+                Ok(place) => return place,
+                Err(until) => until,
+            };
+            sleep_until(until).await;
+        }
+    }
+
+    /// A place, or when there will be one.
+    fn try_take(self: &Arc<Self>) -> Result<(Place, Evicted), Instant> {
+        let (mut taken, now) = (self.lock(), Instant::now());
+        if taken.by_use.len() >= self.most
+            && let Some(oldest) = taken.by_use.first_entry()
+        {
+            let until = oldest.get().used + LEAST;
+            if until > now {
+                return Err(until);
+            }
+            oldest.remove();
+        }
+        let (holds, evicted) = oneshot::channel();
+        let number = taken.put(Holder {
+            used: now,
+            _holds: holds,
+        });
+        let place = Place {
+            places: Arc::clone(self),
+            number: AtomicU64::new(number),
+        };
+        Ok((place, evicted))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        // Nothing in here panics half way.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    fn put(&mut self, holder: Holder) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.by_use.insert(number, holder);
+        number
+    }
+}
+
+impl Place {
+    /// The connection has sent a whole request.
+    pub(super) fn used(&self) {
+        let mut taken = self.places.lock();
+        if let Some(mut holder) = taken.by_use.remove(&self.number.load(Ordering::Relaxed)) {
+            holder.used = Instant::now();
+            let number = taken.put(holder);
+            self.number.store(number, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let number = self.number.load(Ordering::Relaxed);
+        drop(self.places.lock().by_use.remove(&number));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_connection_that_was_used_least_recently_makes_room() {
+        let places = Places::new(2);
+        let (first, mut first_evicted) = places.take().await;
+        let (_second, mut second_evicted) = places.take().await;
+        let open = |evicted: &mut Evicted| evicted.try_recv() == Err(oneshot::error::TryRecvError::Empty);
+        first.used();
+        let began = Instant::now();
+        let (third, mut third_evicted) = places.take().await;
+        assert!(
+            began.elapsed() >= LEAST,
+            "no connection is closed before it could send a request"
+        );
+        assert!(open(&mut first_evicted) && !open(&mut second_evicted) && open(&mut third_evicted));
+        drop(third);
+        let began = Instant::now();
+        let _fourth = places.take().await;
+        assert!(
+            began.elapsed().is_zero() && open(&mut first_evicted),
+            "there was a place"
+        );
+    }
+}
