@@ -1,4 +1,4 @@
-//! How a connection is closed that is in order: it was idle for too long, or the gateway drains.
+//! How a connection is closed that is in order: it was idle for too long, its client's certificate has ended, or the gateway drains.
 //!
 //! A client may send its next request at the moment when its connection is closed. So an idle connection is closed only after a last look at
 //! its socket, and one that was in use a moment ago is given the time to send one more request, which is answered with `Connection: close`. What
@@ -9,13 +9,15 @@ use std::io;
 use std::mem::{self, MaybeUninit};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::future::select;
 use pin_project_lite::pin_project;
+use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
 
 use super::socket::{Stream, Transport};
@@ -30,6 +32,27 @@ pub(super) const LONGEST_LINGER: Duration = Duration::from_secs(30);
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 /// What is read at once; a TLS record holds no more.
 const PIECE: usize = 16 * 1024;
+
+/// Until when a connection takes requests, if no drain comes before: until the certificate ends that its client has shown.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Lease {
+    ends: Option<Instant>,
+}
+
+impl Lease {
+    /// Until a moment of the system's clock.
+    pub(super) fn until(until: Option<UnixTime>) -> Self {
+        // A certificate is valid to the end of its last second.
+        let end =
+            |until: UnixTime| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(until.as_secs().checked_add(1)?));
+        let left = |end: SystemTime| end.duration_since(SystemTime::now()).unwrap_or_default();
+        Self {
+            ends: until
+                .and_then(end)
+                .and_then(|end| Instant::now().checked_add(left(end))),
+        }
+    }
+}
 
 /// How long an idle connection is kept.
 #[derive(Debug, Clone, Copy)]
@@ -79,8 +102,13 @@ impl Idle {
 pub(super) struct Expired;
 
 /// Waits for the first bytes of a request and holds nothing but the connection meanwhile. No bytes: the client has closed the connection.
-pub(super) async fn next_bytes<I: Transport>(io: &mut I, idle: &mut Idle, worker: &Worker) -> Result<Bytes, Expired> {
-    let mut drain = pin!(Drain::new(worker.stage()));
+pub(super) async fn next_bytes<I: Transport>(
+    io: &mut I,
+    idle: &mut Idle,
+    lease: Lease,
+    worker: &Worker,
+) -> Result<Bytes, Expired> {
+    let mut drain = pin!(Drain::new(worker.stage(), lease));
     let (mut alarm, mut draining) = (Alarm::default(), false);
     poll_fn(move |cx| {
         if let Poll::Ready(read) = poll_read(io, cx) {
@@ -135,7 +163,7 @@ async fn take_the_rest<I: AsyncRead + Unpin>(io: &mut I) {
 /// What comes before the first request of a connection, such as a TLS handshake. A drain leaves it some time: a request may follow.
 pub(super) async fn unless_drained<T>(worker: &Worker, work: impl Future<Output = T>) -> Option<T> {
     let drained = async {
-        draining(worker.stage()).await;
+        no_more_requests(worker.stage(), Lease::default()).await;
         sleep(worker.grace()).await;
     };
     tokio::select! {
@@ -145,28 +173,39 @@ pub(super) async fn unless_drained<T>(worker: &Worker, work: impl Future<Output 
     }
 }
 
-/// Ends when connections are to take no more requests.
-async fn draining(mut stage: watch::Receiver<Stage>) {
+/// Ends when a connection is to take no more requests.
+async fn no_more_requests(mut stage: watch::Receiver<Stage>, lease: Lease) {
     // The sender lives as long as the process; were it gone, nobody could ask for anything else.
-    let _ = stage.wait_for(|stage| *stage == Stage::Draining).await;
+    let draining = async move {
+        let _ = stage.wait_for(|stage| *stage == Stage::Draining).await;
+    };
+    match lease.ends {
+        None => draining.await,
+        // On the heap: few connections have one.
+        Some(ends) => {
+            select(pin!(draining), Box::pin(sleep_until(ends))).await;
+        }
+    }
 }
 
 pin_project! {
-    /// [`draining`] for a task that polls it at every turn: it is really asked once, and then only when something has changed.
+    /// [`no_more_requests`] for a task that polls it at every turn: it is really asked once, and then only when something has changed.
     pub(super) struct Drain<F> {
         stage: watch::Receiver<Stage>,
+        lease: Lease,
         asked: bool,
         #[pin]
-        draining: F,
+        asking: F,
     }
 }
 
 impl Drain<()> {
-    pub(super) fn new(stage: watch::Receiver<Stage>) -> Drain<impl Future<Output = ()>> {
+    pub(super) fn new(stage: watch::Receiver<Stage>, lease: Lease) -> Drain<impl Future<Output = ()>> {
         Drain {
             asked: false,
-            draining: draining(stage.clone()),
+            asking: no_more_requests(stage.clone(), lease),
             stage,
+            lease,
         }
     }
 }
@@ -176,9 +215,11 @@ impl<F: Future<Output = ()>> Future for Drain<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        if mem::replace(this.asked, true) && !this.stage.has_changed().unwrap_or(true) {
+        let has_changed =
+            this.stage.has_changed().unwrap_or(true) || this.lease.ends.is_some_and(|ends| ends <= Instant::now());
+        if mem::replace(this.asked, true) && !has_changed {
             return Poll::Pending;
         }
-        this.draining.poll(cx)
+        this.asking.poll(cx)
     }
 }

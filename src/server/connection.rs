@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use super::closing::{Expired, Idle, LAST_WORDS, end, next_bytes, unless_drained};
+use super::closing::{Expired, Idle, LAST_WORDS, Lease, end, next_bytes, unless_drained};
 use super::socket::Stream;
 use super::worker::Worker;
 use super::{http1, http2, proxy_protocol};
@@ -49,16 +49,22 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
         None => {
             let client = Client::new(Peer::new(node, Scheme::Http, &believed), None);
             let mut idle = Idle::now();
-            let read = match next_bytes(&mut stream, &mut idle, &worker).await {
+            let read = match next_bytes(&mut stream, &mut idle, Lease::default(), &worker).await {
                 Ok(read) if read.is_empty() => return,
                 Ok(read) => read,
                 Err(Expired) => return end(stream, None, LAST_WORDS).await,
             };
             match timeout(limits.header_timeout, spoken(&mut stream, read)).await {
                 Ok(Ok(Spoken::Http2(read))) => {
-                    Box::pin(http2::serve(Replay::new(stream, read), client, &worker)).await;
+                    Box::pin(http2::serve(
+                        Replay::new(stream, read),
+                        client,
+                        Lease::default(),
+                        &worker,
+                    ))
+                    .await;
                 }
-                Ok(Ok(Spoken::Http1(read))) => http1::serve(stream, read, client, &worker).await,
+                Ok(Ok(Spoken::Http1(read))) => http1::serve(stream, read, client, Lease::default(), &worker).await,
                 Ok(Err(problem)) => {
                     debug!(client.ip = %node, reason = %problem, "a connection ended before its first request")
                 }
@@ -69,12 +75,15 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
             }
         }
         Some(acceptor) => {
-            let accepted = async { io::Result::Ok(Box::new(acceptor.tls.accept(stream).await?)) };
+            let accepted = async {
+                let (tls, until) = acceptor.accept(stream).await?;
+                io::Result::Ok((Box::new(tls), Lease::until(until)))
+            };
             // Large, and over before anything else begins: an idle connection holds no room for it. Nor is the state of TLS moved about.
             let handshake = Box::pin(timeout(limits.tls_handshake_timeout, accepted));
-            let tls = match Box::pin(unless_drained(&worker, handshake)).await {
+            let (tls, lease) = match Box::pin(unless_drained(&worker, handshake)).await {
                 None => return,
-                Some(Ok(Ok(tls))) => tls,
+                Some(Ok(Ok(accepted))) => accepted,
                 Some(Ok(Err(problem))) => {
                     worker.metrics().handshake_ended("failed");
                     debug!(client.ip = %node, reason = %problem, "a TLS handshake failed");
@@ -94,9 +103,9 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
             let client = Client::new(Peer::new(node, Scheme::Https, &believed), Some(served));
             // What ALPN agreed on is what is spoken; h2 never falls back to HTTP/1.
             if connection.alpn_protocol() == Some(provider::H2) {
-                Box::pin(http2::serve(tls, client, &worker)).await;
+                Box::pin(http2::serve(tls, client, lease, &worker)).await;
             } else {
-                http1::serve(tls, Bytes::new(), client, &worker).await;
+                http1::serve(tls, Bytes::new(), client, lease, &worker).await;
             }
         }
     }

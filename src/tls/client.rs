@@ -7,14 +7,14 @@ use rustls::client::ResolvesClientCert;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::pem::{PemError, load_pair};
+use super::pem::{Authorities, PemError, load_pair};
 use super::provider::{self, MinVersion};
 
 /// What an upstream's `tls` says.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Who signs its certificates; `None`: the roots of this system.
-    pub roots: Option<Arc<RootCertStore>>,
+    pub ca: Option<Authorities>,
     /// The certificate that we show.
     pub identity: Option<Arc<SingleCertAndKey>>,
 }
@@ -43,8 +43,8 @@ pub fn load_identity(chain: &Path, key: &Path) -> Result<Arc<SingleCertAndKey>, 
 /// # Errors
 /// There is no root to trust.
 pub fn config(settings: &Settings) -> Result<Arc<ClientConfig>, RootsError> {
-    let roots = match &settings.roots {
-        Some(roots) => Arc::clone(roots),
+    let roots = match &settings.ca {
+        Some(ca) => Arc::clone(ca.roots()),
         None => Arc::new(system_roots()?),
     };
     let mut config = ClientConfig::builder_with_provider(provider::provider())

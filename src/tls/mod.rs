@@ -4,5 +4,7 @@ pub mod client;
 mod pem;
 pub mod provider;
 pub mod server;
+mod tickets;
+pub mod validity;
 
-pub use self::pem::{PemError, load_authorities};
+pub use self::pem::{Authorities, PemError, load_authorities};

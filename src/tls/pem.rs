@@ -20,27 +20,48 @@ pub struct PemError {
     pub problem: String,
 }
 
+/// Certificates that may vouch for others.
+#[derive(Debug, Clone)]
+pub struct Authorities {
+    roots: Arc<RootCertStore>,
+    certificates: Arc<[CertificateDer<'static>]>,
+}
+
+impl Authorities {
+    pub(super) fn roots(&self) -> &Arc<RootCertStore> {
+        &self.roots
+    }
+
+    pub(super) fn certificates(&self) -> &Arc<[CertificateDer<'static>]> {
+        &self.certificates
+    }
+}
+
 /// Authorities from a PEM file.
 ///
 /// # Errors
 /// It cannot be read, or has no certificate that can sign others.
-pub fn load_authorities(file: &Path) -> Result<Arc<RootCertStore>, PemError> {
+pub fn load_authorities(file: &Path) -> Result<Authorities, PemError> {
     let error = |problem: String| PemError {
         file: file.to_owned(),
         problem,
     };
     let bytes = std::fs::read(file).map_err(|problem| error(problem.to_string()))?;
-    let mut roots = RootCertStore::empty();
+    let (mut roots, mut certificates) = (RootCertStore::empty(), Vec::new());
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         let certificate = certificate.map_err(|problem| error(format!("not readable as PEM: {problem}")))?;
         roots
-            .add(certificate)
+            .add(certificate.clone())
             .map_err(|problem| error(format!("a certificate in it cannot be used: {problem}")))?;
+        certificates.push(certificate);
     }
     if roots.is_empty() {
         return Err(error("there is no -----BEGIN CERTIFICATE----- in it".to_owned()));
     }
-    Ok(Arc::new(roots))
+    Ok(Authorities {
+        roots: Arc::new(roots),
+        certificates: certificates.into(),
+    })
 }
 
 /// A chain, leaf first, and the private key that belongs to it.

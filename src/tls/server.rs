@@ -2,17 +2,24 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use aws_lc_rs::digest;
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
-use super::pem::{PemError, load_pair};
+use super::pem::{Authorities, PemError, load_pair};
 use super::provider::{self, MinVersion};
+use super::tickets::{ClientTickets, Rules};
 
 /// What the configuration says of `[server.tls]`, with everything loaded.
 #[derive(Debug, Clone)]
@@ -32,9 +39,9 @@ pub enum ClientAuth {
     #[default]
     Off,
     /// One that these authorities have signed, or none; any other fails the handshake.
-    Optional(Arc<RootCertStore>),
+    Optional(Authorities),
     /// One that these authorities have signed.
-    Required(Arc<RootCertStore>),
+    Required(Authorities),
 }
 
 /// A chain with its key.
@@ -91,13 +98,21 @@ fn names_of(leaf: &CertificateDer<'_>) -> Result<Vec<String>, String> {
     Ok(certificate.valid_dns_names().map(str::to_ascii_lowercase).collect())
 }
 
-/// Both halves of a listener's TLS: how it is spoken, and which host each certificate is for.
+/// A listener's TLS: how it is spoken, and which host each certificate is for.
 #[derive(Clone)]
 pub struct Acceptor {
-    /// Finishes handshakes.
-    pub tls: TlsAcceptor,
+    config: Config,
     /// Which certificate is for which host.
     pub hosts: Arc<Hosts>,
+}
+
+/// What a handshake goes by.
+#[derive(Clone)]
+enum Config {
+    /// The same for all connections: no client is asked for a certificate.
+    Shared(TlsAcceptor),
+    /// One for each connection, since its tickets rest on the certificate of its client.
+    EachClient(Arc<ClientTickets>),
 }
 
 impl fmt::Debug for Acceptor {
@@ -109,45 +124,102 @@ impl fmt::Debug for Acceptor {
 }
 
 impl Acceptor {
-    /// Shared by all workers.
+    /// Shared by all workers, and with it the keys of the session tickets.
     ///
     /// # Errors
-    /// As [`config`].
+    /// The provider cannot speak these versions, or make ticket keys.
     pub fn new(settings: &Settings) -> Result<Self, rustls::Error> {
+        let certificates: Arc<dyn ResolvesServerCert> = Arc::new(BySni::new(&settings.certificates));
+        let (provider, min_version) = (provider::provider(), settings.min_version);
+        // Tickets are stateless and their keys rotate; a session is resumed by any worker and costs no memory here.
+        let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        let asked = match &settings.client_auth {
+            ClientAuth::Off => None,
+            ClientAuth::Optional(authorities) => Some((authorities, false)),
+            ClientAuth::Required(authorities) => Some((authorities, true)),
+        };
+        let config = match asked {
+            None => {
+                let mut config = ServerConfig::builder_with_provider(provider)
+                    .with_protocol_versions(min_version.versions())?
+                    .with_no_client_auth()
+                    .with_cert_resolver(certificates);
+                config.ticketer = ticketer;
+                Config::Shared(TlsAcceptor::from(Arc::new(with_protocols(config))))
+            }
+            Some((authorities, required)) => {
+                let tickets = ClientTickets {
+                    verifier: verifier(authorities, required, &provider)?,
+                    rules: rules(authorities, required),
+                    provider,
+                    min_version,
+                    certificates,
+                    ticketer,
+                };
+                // An error is one of the configuration, not of a connection.
+                tickets.check()?;
+                Config::EachClient(Arc::new(tickets))
+            }
+        };
         Ok(Self {
-            tls: TlsAcceptor::from(Arc::new(config(settings)?)),
+            config,
             hosts: Arc::new(Hosts::new(&settings.certificates)),
         })
     }
+
+    /// Finishes a handshake. Also says when the certificate ends that the client has shown.
+    ///
+    /// # Errors
+    /// The handshake has failed.
+    pub async fn accept<I>(&self, io: I) -> io::Result<(TlsStream<I>, Option<UnixTime>)>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        match &self.config {
+            Config::Shared(acceptor) => Ok((acceptor.accept(io).await?, None)),
+            Config::EachClient(tickets) => {
+                let (config, connection) = tickets.config().map_err(io::Error::other)?;
+                let acceptor = TlsAcceptor::from(Arc::new(with_protocols(config)));
+                let tls = acceptor.accept(io).await?;
+                Ok((tls, connection.until()))
+            }
+        }
+    }
 }
 
-/// Builds rustls's configuration. It is shared by all workers, and with it the keys of the session tickets.
-///
-/// # Errors
-/// The provider cannot speak these versions, or make ticket keys.
-pub fn config(settings: &Settings) -> Result<ServerConfig, rustls::Error> {
-    let builder = ServerConfig::builder_with_provider(provider::provider())
-        .with_protocol_versions(settings.min_version.versions())?;
-    let verifier = |roots: &Arc<RootCertStore>| {
-        WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider::provider())
-    };
-    let unusable = |problem: rustls::server::VerifierBuilderError| rustls::Error::General(problem.to_string());
-    let builder = match &settings.client_auth {
-        ClientAuth::Off => builder.with_no_client_auth(),
-        ClientAuth::Optional(roots) => {
-            let verifier = verifier(roots).allow_unauthenticated().build().map_err(unusable)?;
-            builder.with_client_cert_verifier(verifier)
-        }
-        ClientAuth::Required(roots) => builder.with_client_cert_verifier(verifier(roots).build().map_err(unusable)?),
-    };
-    let mut config = builder.with_cert_resolver(Arc::new(BySni::new(&settings.certificates)));
+fn with_protocols(mut config: ServerConfig) -> ServerConfig {
     config.alpn_protocols = vec![provider::H2.to_vec(), provider::HTTP_1_1.to_vec()];
-    // Tickets are stateless and their keys rotate; a session is resumed by any worker and costs no memory here.
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     // One ticket is enough for a client that keeps its connection; each costs an encryption and a write.
     config.send_tls13_tickets = 1;
     config.max_early_data_size = 0;
-    Ok(config)
+    config
+}
+
+fn verifier(
+    authorities: &Authorities,
+    required: bool,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(authorities.roots()), Arc::clone(provider));
+    let builder = match required {
+        true => builder,
+        false => builder.allow_unauthenticated(),
+    };
+    builder
+        .build()
+        .map_err(|problem: VerifierBuilderError| rustls::Error::General(problem.to_string()))
+}
+
+fn rules(authorities: &Authorities, required: bool) -> Rules {
+    let mut digest = digest::Context::new(&digest::SHA256);
+    digest.update(&[u8::from(required)]);
+    for certificate in authorities.certificates().iter() {
+        digest.update(&certificate.len().to_be_bytes());
+        digest.update(certificate);
+    }
+    let mut rules = Rules::default();
+    rules.copy_from_slice(digest.finish().as_ref());
+    rules
 }
 
 /// Which certificate of the file is for which host.

@@ -3,12 +3,12 @@
 use std::io::Read;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::version::{TLS12, TLS13};
 
 use crate::harness::h2::H2;
-use crate::harness::pki::Pki;
+use crate::harness::pki::{Pki, show};
 use crate::harness::{Config, Conn, Gate, RecordingUpstream, config, get, wait_until};
 
 fn public(upstream: &RecordingUpstream, pki: &Arc<Pki>) -> Config {
@@ -112,5 +112,72 @@ fn a_client_that_does_not_shake_hands_is_let_go() {
     // The socket is closed a moment before it is counted.
     wait_until("it is counted", Duration::from_secs(5), || {
         gate.metric("authgate_tls_handshakes_total{outcome=\"timeout\"}") >= 1.0
+    });
+}
+
+fn unix_now() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_secs()
+}
+
+/// What a client gets that connects anew: whether it was served, and whether its session was resumed.
+fn served(gate: &Gate, client: &rustls::ClientConfig) -> (bool, bool) {
+    let Ok(mut conn) = Conn::tls(gate.address, "localhost", client.clone()) else {
+        return (false, false);
+    };
+    let _ = conn.wire.write(&get("/x").bytes());
+    let reply = conn.try_reply("GET").ok().flatten();
+    let resumed = conn.session().handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+    (reply.is_some_and(|reply| reply.status == 200), resumed)
+}
+
+#[test]
+fn a_client_certificate_that_has_ended_does_not_pass_by_resumption() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let config = public(&upstream, &pki).file("clients.pem", pki.root_pem());
+    for mode in ["required", "optional"] {
+        let line = format!("client_auth = {{ mode = \"{mode}\", ca = \"clients.pem\" }}");
+        let gate = Gate::start(&config.clone().tls_line(&line));
+        let until = unix_now() + 4;
+        let clients = [&TLS12, &TLS13].map(|version| {
+            let mut client = pki.client(&["http/1.1"], &[version]);
+            show(&mut client, pki.leaf_until(&["client.example"], until));
+            assert_eq!(served(&gate, &client), (true, false), "{mode}: the first time");
+            assert_eq!(served(&gate, &client), (true, true), "{mode}: by resumption");
+            client
+        });
+        // A connection that is open lives no longer than the certificate.
+        let mut open = Conn::tls(gate.address, "localhost", clients[0].clone()).expect("a handshake");
+        for client in &clients {
+            wait_until("the certificate passes no longer", Duration::from_secs(20), || {
+                !served(&gate, client).0
+            });
+            assert!(unix_now() > until, "{mode}: it has passed to its end");
+        }
+        assert!(open.wire.closes(), "{mode}: it ends with the certificate");
+        let mut valid = pki.client(&["http/1.1"], &[&TLS13]);
+        show(&mut valid, pki.leaf(&["client.example"]));
+        assert_eq!(served(&gate, &valid), (true, false));
+        assert_eq!(
+            served(&gate, &valid),
+            (true, true),
+            "{mode}: certificates that are valid resume"
+        );
+    }
+}
+
+#[test]
+fn streams_end_with_the_certificate_of_their_client() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let gate = Gate::start(
+        &public(&upstream, &pki)
+            .file("clients.pem", pki.root_pem())
+            .tls_line("client_auth = { mode = \"required\", ca = \"clients.pem\" }"),
+    );
+    let mut client = pki.client(&["h2"], rustls::ALL_VERSIONS);
+    show(&mut client, pki.leaf_until(&["client.example"], unix_now() + 3));
+    let mut h2 = H2::connect_as(&gate, client);
+    assert_eq!(h2.call(&get("/x")).status, 200);
+    wait_until("the connection is closed", Duration::from_secs(20), || {
+        h2.sender.is_closed()
     });
 }

@@ -8,7 +8,6 @@ use std::thread;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
-use rustls::RootCertStore;
 use tracing::Level;
 
 use super::upstreams::LONGEST_SOCKET;
@@ -262,19 +261,19 @@ fn client_auth(mut section: Section<'_>) -> ClientAuth {
         Mode::Off => section.take("ca"),
         Mode::Optional | Mode::Required => section.require("ca", "ca = \"clients-ca.pem\""),
     };
-    let roots = ca.and_then(|item| authorities(&item));
-    match (mode, roots) {
-        (Mode::Optional, Some(roots)) => ClientAuth::Optional(roots),
-        (Mode::Required, Some(roots)) => ClientAuth::Required(roots),
-        // Without roots there is a problem already, and nothing is served.
+    let authorities = ca.and_then(|item| authorities(&item));
+    match (mode, authorities) {
+        (Mode::Optional, Some(authorities)) => ClientAuth::Optional(authorities),
+        (Mode::Required, Some(authorities)) => ClientAuth::Required(authorities),
+        // Without authorities there is a problem already, and nothing is served.
         (Mode::Off, _) | (_, None) => ClientAuth::Off,
     }
 }
 
 /// Certificates of authorities, from a file.
-pub(super) fn authorities(item: &Item<'_>) -> Option<Arc<RootCertStore>> {
+pub(super) fn authorities(item: &Item<'_>) -> Option<tls::Authorities> {
     match tls::load_authorities(&item.path()?) {
-        Ok(roots) => Some(roots),
+        Ok(authorities) => Some(authorities),
         Err(error) => {
             item.refuse(
                 error.to_string(),

@@ -307,7 +307,7 @@ fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
             return None;
         }
         let mut section = item.clone().section(&[])?;
-        settings.roots = section.take("ca").and_then(|item| authorities(&item));
+        settings.ca = section.take("ca").and_then(|item| authorities(&item));
         server_name = section.take("server_name").and_then(|item| name(&item));
         let (cert, key) = (section.take("cert"), section.take("key"));
         match (&cert, &key) {

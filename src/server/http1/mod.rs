@@ -20,7 +20,7 @@ use tracing::debug;
 
 use self::wire::{Gone, NoHead, Wire};
 use super::Limits;
-use super::closing::{Drain, Expired, Idle, LAST_WORDS, LONGEST_LINGER, end, next_bytes};
+use super::closing::{Drain, Expired, Idle, LAST_WORDS, LONGEST_LINGER, Lease, end, next_bytes};
 use super::socket::Transport;
 use super::worker::Worker;
 use crate::framing::grammar::Fault;
@@ -37,18 +37,18 @@ const REST_AFTER: Duration = Duration::from_millis(100);
 const MOST_KEPT: usize = 32 * 1024;
 
 /// Serves requests until the connection ends. `read` was read of it already.
-pub(super) async fn serve<I: Transport>(mut io: I, mut read: Bytes, client: Client, worker: &Rc<Worker>) {
+pub(super) async fn serve<I: Transport>(mut io: I, mut read: Bytes, client: Client, lease: Lease, worker: &Rc<Worker>) {
     let (mut idle, mut rest_after) = (Idle::now(), REST_AFTER);
     loop {
         if read.is_empty() {
-            match next_bytes(&mut io, &mut idle, worker).await {
+            match next_bytes(&mut io, &mut idle, lease, worker).await {
                 Ok(woken) if woken.is_empty() => return Box::pin(end(io, None, Duration::ZERO)).await,
                 Ok(woken) => read = woken,
                 Err(Expired) => return Box::pin(end(io, None, LAST_WORDS)).await,
             }
         }
         // On the heap by itself, and only while there is something to say.
-        let silent = Box::pin(talk(io, read, idle, rest_after, &client, worker)).await;
+        let silent = Box::pin(talk(io, read, idle, rest_after, &client, lease, worker)).await;
         let Some(silent) = silent else { return };
         (io, read, idle) = (silent.io, silent.unread, silent.idle);
         // What was read and is no request yet waits with whoever reads requests.
@@ -70,6 +70,7 @@ async fn talk<I: Transport>(
     idle: Idle,
     rest_after: Duration,
     client: &Client,
+    lease: Lease,
     worker: &Rc<Worker>,
 ) -> Option<Silent<I>> {
     let limits = worker.limits();
@@ -79,7 +80,7 @@ async fn talk<I: Transport>(
     };
     let mut wire = Wire::new(io, read, bounds);
     let mut draining = Draining {
-        asked: pin!(Drain::new(worker.stage())),
+        asked: pin!(Drain::new(worker.stage(), lease)),
         told: false,
     };
     let mut waiting = Waiting {

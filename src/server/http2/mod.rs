@@ -25,7 +25,7 @@ use tracing::{debug, info};
 
 use self::clock::{Clock, Overdue, Phase};
 use self::frames::Frames;
-use super::closing::{Drain, LAST_WORDS, end};
+use super::closing::{Drain, LAST_WORDS, Lease, end};
 use super::worker::Worker;
 use crate::proxy::Client;
 
@@ -42,7 +42,12 @@ const CALM: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Serves streams until the connection ends, and never longer than it may.
-pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, client: Client, worker: &Rc<Worker>) {
+pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(
+    io: I,
+    client: Client,
+    lease: Lease,
+    worker: &Rc<Worker>,
+) {
     let limits = worker.limits();
     let (clock, client) = (Clock::new(limits.body_read_timeout), Rc::new(client));
     let (io, flusher) = gather::gather(Frames::new(io));
@@ -62,7 +67,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, cl
     };
     let mut streams = FuturesUnordered::new();
     let mut overdue = pin!(Overdue::new(Rc::clone(&clock), limits.idle_timeout));
-    let mut drain = pin!(Drain::new(worker.stage()));
+    let mut drain = pin!(Drain::new(worker.stage(), lease));
     // Set once the client was told to go away; one that does not go is left when its last request has ended.
     let mut goodbye: Option<Pin<Box<Sleep>>> = None;
     let in_order = poll_fn(|cx| {

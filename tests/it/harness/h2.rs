@@ -24,6 +24,18 @@ pub struct H2 {
 impl H2 {
     /// By ALPN over TLS, with prior knowledge in the clear.
     pub fn connect(gate: &Gate) -> Self {
+        Self::over(
+            gate,
+            gate.has_tls().then(|| gate.pki().client(&["h2"], rustls::ALL_VERSIONS)),
+        )
+    }
+
+    /// Over TLS, as that client.
+    pub fn connect_as(gate: &Gate, client: rustls::ClientConfig) -> Self {
+        Self::over(gate, Some(client))
+    }
+
+    fn over(gate: &Gate, tls: Option<rustls::ClientConfig>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -33,10 +45,7 @@ impl H2 {
             let tcp = tokio::net::TcpStream::connect(gate.address)
                 .await
                 .expect("the gateway listens");
-            if !gate.has_tls() {
-                return start(tcp).await;
-            }
-            let client = gate.pki().client(&["h2"], rustls::ALL_VERSIONS);
+            let Some(client) = tls else { return start(tcp).await };
             let name = rustls_pki_types::ServerName::try_from("localhost").expect("a name");
             let tls = TlsConnector::from(Arc::new(client))
                 .connect(name, tcp)

@@ -1,6 +1,7 @@
 //! [`Pki`]: a certificate authority that lives as long as a test.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -40,6 +41,17 @@ impl Pki {
         (certificate.pem(), key.serialize_pem())
     }
 
+    /// The same, and the certificate ends at that time, in seconds since 1970.
+    pub fn leaf_until(&self, names: &[&str], until: u64) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.not_before = rcgen::date_time_ymd(1970, 1, 1);
+        params.not_after = params.not_before + Duration::from_secs(until);
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        (certificate.pem(), key.serialize_pem())
+    }
+
     /// The authority's own certificate, in PEM.
     pub fn root_pem(&self) -> String {
         let base64 = base64::engine::general_purpose::STANDARD.encode(&self.root);
@@ -74,16 +86,7 @@ impl Pki {
     pub fn client_as(&self, authority: Option<&Self>, alpn: &[&str]) -> ClientConfig {
         let mut config = self.client(alpn, rustls::ALL_VERSIONS);
         if let Some(authority) = authority {
-            let (chain, key) = authority.leaf(&["client.example"]);
-            let chain = vec![CertificateDer::from_pem_slice(chain.as_bytes()).expect("PEM")];
-            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
-            let key = config
-                .crypto_provider()
-                .key_provider
-                .load_private_key(key)
-                .expect("a key");
-            let key = rustls::sign::CertifiedKey::new(chain, key);
-            config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(key));
+            show(&mut config, authority.leaf(&["client.example"]));
         }
         config
     }
@@ -101,4 +104,17 @@ impl Pki {
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         config
     }
+}
+
+/// Has a client show a certificate.
+pub fn show(config: &mut ClientConfig, (chain, key): (String, String)) {
+    let chain = vec![CertificateDer::from_pem_slice(chain.as_bytes()).expect("PEM")];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
+    let key = config
+        .crypto_provider()
+        .key_provider
+        .load_private_key(key)
+        .expect("a key");
+    let key = rustls::sign::CertifiedKey::new(chain, key);
+    config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(key));
 }

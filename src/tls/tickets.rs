@@ -1,0 +1,179 @@
+//! Session tickets of clients that are asked for a certificate.
+//!
+//! rustls takes a client's certificate from its ticket and does not check it again: without more, a certificate would pass for as long as its
+//! client comes back with tickets. So each ticket says until when the certificate is valid, and by which rules it was checked. A ticket
+//! whose time is over, or that other rules gave out, is not accepted; the handshake is a full one, in which the certificate is checked.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use super::provider::MinVersion;
+use super::validity::Validity;
+
+/// SHA-256 of whether a certificate is required and of whose certificates are accepted.
+pub(super) type Rules = [u8; 32];
+
+/// What the handshakes share of clients that are asked for a certificate.
+#[derive(Debug)]
+pub(super) struct ClientTickets {
+    pub(super) provider: Arc<CryptoProvider>,
+    pub(super) min_version: MinVersion,
+    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    pub(super) certificates: Arc<dyn ResolvesServerCert>,
+    pub(super) ticketer: Arc<dyn ProducesTickets>,
+    pub(super) rules: Rules,
+}
+
+impl ClientTickets {
+    /// # Errors
+    /// No connection could be configured.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let versions = self.min_version.versions();
+        ServerConfig::builder_with_provider(Arc::clone(&self.provider)).with_protocol_versions(versions)?;
+        Ok(())
+    }
+
+    /// The configuration for one connection: its tickets know which certificate the client has shown.
+    pub(super) fn config(self: &Arc<Self>) -> Result<(ServerConfig, Arc<Connection>), Error> {
+        let connection = Arc::new(Connection {
+            shared: Arc::clone(self),
+            shown: Mutex::new(Shown::Nothing),
+        });
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(self.min_version.versions())?
+            .with_client_cert_verifier(Arc::clone(&connection) as Arc<dyn ClientCertVerifier>)
+            .with_cert_resolver(Arc::clone(&self.certificates));
+        config.ticketer = Arc::clone(&connection) as Arc<dyn ProducesTickets>;
+        // Sessions are in tickets alone.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok((config, connection))
+    }
+}
+
+/// One connection: it checks the client's certificate, and makes and reads tickets for it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    shared: Arc<ClientTickets>,
+    shown: Mutex<Shown>,
+}
+
+/// The certificate that a client has shown, in this handshake or in the one that its ticket is from.
+#[derive(Debug, Clone, Copy)]
+enum Shown {
+    Nothing,
+    /// It, and those that it came with, are valid until then.
+    Until(UnixTime),
+    /// It was accepted, and its end cannot be read.
+    Unreadable,
+}
+
+impl Connection {
+    /// When the client's certificate ends.
+    pub(super) fn until(&self) -> Option<UnixTime> {
+        match self.shown() {
+            Shown::Until(until) => Some(until),
+            Shown::Nothing | Shown::Unreadable => None,
+        }
+    }
+
+    fn shown(&self) -> Shown {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, shown: Shown) {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
+    }
+}
+
+impl ProducesTickets for Connection {
+    fn enabled(&self) -> bool {
+        self.shared.ticketer.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.shared.ticketer.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let until = match self.shown() {
+            Shown::Nothing => u64::MAX,
+            Shown::Until(until) => until.as_secs(),
+            Shown::Unreadable => return None,
+        };
+        let ticket = [&self.shared.rules[..], &until.to_be_bytes(), plain].concat();
+        self.shared.ticketer.encrypt(&ticket)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        let ticket = self.shared.ticketer.decrypt(cipher)?;
+        let (rules, ticket) = ticket.split_first_chunk::<32>()?;
+        let (until, plain) = ticket.split_first_chunk::<8>()?;
+        let until = u64::from_be_bytes(*until);
+        if *rules != self.shared.rules || until < UnixTime::now().as_secs() {
+            return None;
+        }
+        self.set(match until {
+            u64::MAX => Shown::Nothing,
+            until => Shown::Until(UnixTime::since_unix_epoch(std::time::Duration::from_secs(until))),
+        });
+        Some(plain.to_vec())
+    }
+}
+
+impl ClientCertVerifier for Connection {
+    fn offer_client_auth(&self) -> bool {
+        self.shared.verifier.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.shared.verifier.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.shared.verifier.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self
+            .shared
+            .verifier
+            .verify_client_cert(end_entity, intermediates, now)?;
+        let chain = std::iter::once(end_entity).chain(intermediates);
+        let until = Validity::first_end(chain.map(|certificate| &certificate[..]));
+        self.set(until.map_or(Shown::Unreadable, Shown::Until));
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.shared.verifier.verify_tls12_signature(message, cert, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.shared.verifier.verify_tls13_signature(message, cert, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.shared.verifier.supported_verify_schemes()
+    }
+}
