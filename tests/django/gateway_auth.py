@@ -11,6 +11,8 @@ name, in any spelling. A client that reaches Django past the gateway can send th
 This is not RemoteUserMiddleware: that one starts a session, asks for a CSRF token on POST, and creates users it does not know.
 """
 
+from urllib.parse import unquote_to_bytes
+
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured, ValidationError
@@ -32,21 +34,29 @@ def came_through_the_gateway(request):
 
 
 class GatewayAuthentication(BaseAuthentication):
+    encoding = "percent"  # must be what [identity] in gateway.toml says: "percent", its default, or "utf8"
+
     def authenticate(self, request):
-        user_id = request.META.get("HTTP_X_USER_ID")
-        if user_id is None:  # anonymous: a public route, or one with `optional = true`
+        value = request.META.get("HTTP_X_USER_ID")
+        if value is None:  # anonymous: a public route, or one with `optional = true`
             return None
         if not came_through_the_gateway(request):
             raise AuthenticationFailed("The request did not come through the gateway.")
         user_model = get_user_model()
         try:
-            user = user_model._default_manager.get(pk=user_id)
-        except (user_model.DoesNotExist, ValueError, ValidationError):  # the last two: not an integer, not a UUID
+            user = user_model._default_manager.get(pk=self.decode(value))
+            # The name of the authenticator that took the credential, if [identity] sends it as X-Auth-Source.
+            source = self.decode(request.META.get("HTTP_X_AUTH_SOURCE", "")) or None
+        except (user_model.DoesNotExist, ValueError, ValidationError):  # the last two: not an integer, not a UUID, not UTF-8
             raise AuthenticationFailed("User inactive or deleted.") from None
         if not user.is_active:  # a field of most user models, and a plain attribute of AbstractBaseUser
             raise AuthenticationFailed("User inactive or deleted.")
-        # request.auth: the name of the authenticator that took the credential, if [identity] sends it as X-Auth-Source.
-        return user, request.META.get("HTTP_X_AUTH_SOURCE")
+        return user, source  # request.user and request.auth
+
+    def decode(self, value):
+        """The text that the gateway has encoded. Application servers hand bytes of a header on as Latin-1."""
+        encoded = value.encode("latin-1")
+        return (unquote_to_bytes(encoded) if self.encoding == "percent" else encoded).decode()
 
     def authenticate_header(self, request):
         return "Token"  # the challenge of the gateway's first authenticator; without one DRF would answer 403 in place of 401

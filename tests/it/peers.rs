@@ -1,11 +1,11 @@
 //! Software that others have written, on both sides of the gateway. `AUTHGATE_VENV` names the venv that has it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::pki::Pki;
 use crate::harness::upstream::closed_port;
@@ -252,4 +252,78 @@ fn nor_is_uvicorn() {
             assert!(all("remote-user").is_empty() && all("script_name").is_empty(), "{told}");
         },
     );
+}
+
+/// `tests/django/gateway_auth.py` as it is shipped, on a server of this interface.
+fn application_of_members(venv: &Path, interface: &str, ids: &[&str]) -> (Peer, String) {
+    let mut child = Command::new(venv.join("bin/python"))
+        .args(["django_ids.py", interface])
+        .current_dir(PEERS)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python");
+    let mut stdin = child.stdin.take().expect("piped");
+    writeln!(stdin, "{}", json!(ids)).expect("it reads");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped"))
+        .read_line(&mut line)
+        .expect("a port");
+    (Peer(child), format!("http://127.0.0.1:{}", line.trim()))
+}
+
+#[test]
+fn a_primary_key_of_any_text_is_found_by_the_shipped_class() {
+    let Some(venv) = venv() else { return };
+    let redis = Redis::start();
+    let ids = [
+        "a b",
+        "100%",
+        "a%20b",
+        "%41",
+        "%",
+        "zo\u{eb}",
+        "\u{65e5}\u{672c}\u{8a9e}",
+        "e\u{301}",
+        "\u{1f980}",
+        "a/b?c#d;e",
+        "a,b",
+        "\"q\\\"",
+        "a+b&c=d",
+        "0b5b1c1e-9f3f-4a52-9d3a-2f1f3c1c8a11",
+    ];
+    for (at, id) in ids.iter().enumerate() {
+        redis.put_user(id, &json!({}));
+        redis.put_token(&format!("canary-{at}"), &json!({ "user": id }));
+    }
+    redis.put_user("A", &json!({}));
+    redis.put_token("canary-nobody", &json!({ "user": "A" }));
+    for interface in ["wsgi", "asgi"] {
+        let (_peer, url) = application_of_members(&venv, interface, &ids);
+        let headers = "headers = { X-User-Id = \"id\", X-Auth-Source = \"authenticator\" }";
+        let gate = Gate::start(
+            &config()
+                .tokens(&redis)
+                .identity(headers)
+                .upstream("app", &[url.clone()])
+                .protected("/percent")
+                .upstream("utf8", &[url])
+                .with("identity = { encoding = \"utf8\" }")
+                .route_to("utf8", "/utf8", "authenticate = [\"token\"]"),
+        );
+        for target in ["/percent", "/utf8"] {
+            for (at, id) in ids.iter().enumerate() {
+                let reply = gate.call(&get(target).token(&format!("canary-{at}")).echoes());
+                let expected = json!({ "id": id, "auth": "token" });
+                assert_eq!((reply.status, reply.json()), (200, expected), "{id:?} over {interface}");
+            }
+            // A user of the gateway whom the application does not have; its id is what `%41` stands for.
+            let reply = gate.call(&get(target).token("canary-nobody").echoes());
+            assert_eq!(
+                (reply.status, reply.detail().as_str()),
+                (401, "User inactive or deleted.")
+            );
+        }
+    }
 }

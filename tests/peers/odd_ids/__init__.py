@@ -1,0 +1,1 @@
+"""An application whose users have texts as primary keys."""
