@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::identity::{Identity, Text};
 
 /// What a route asks of a request.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// Nothing; no credential is read.
     Public,
@@ -105,7 +105,7 @@ pub enum Unmet {
 }
 
 /// What must hold of an identity, all of it.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Requirements {
     /// On the groups.
     pub groups: Membership,
@@ -140,7 +140,7 @@ impl Requirements {
 }
 
 /// Names of which one, or all, must be there.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Membership {
     /// At least one of these, unless there are none.
     pub any: Vec<String>,

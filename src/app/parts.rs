@@ -13,9 +13,13 @@ use crate::auth::{Authenticator, Chain};
 use crate::config::{self, Config};
 use crate::outbound::Rules;
 use crate::outbound::forwarded::MoreFields;
-use crate::outbound::identity::{IdentityTable, ReservedNames};
+use crate::outbound::identity::{CredentialMode, IdentityTable, ReservedNames};
+use crate::policy::Policy;
+use crate::proxy::answers::Answers;
+use crate::proxy::cors::Cors;
 use crate::proxy::outcome::AccessLog;
 use crate::proxy::routes::{Place, RouteId, RouteTable};
+use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::proxy::{Bounds, Proxy, Route};
 use crate::server;
 use crate::slots::Slots;
@@ -31,8 +35,8 @@ pub(super) struct Parts {
     authenticators: BTreeMap<Arc<str>, SharedAuthenticator>,
     routes: Vec<config::Route>,
     upstreams: BTreeMap<Arc<str>, crate::upstream::Settings>,
-    identities: Arc<[IdentityTable]>,
-    reserved: ReservedNames,
+    identities: Vec<Arc<IdentityTable>>,
+    reserved: Arc<ReservedNames>,
     forwarded: MoreFields,
     table: Arc<RouteTable>,
     pub(super) metrics: Arc<Metrics>,
@@ -74,10 +78,11 @@ impl Parts {
                     .filter_map(|upstream| Some(upstream.secret_header.as_ref()?.0.as_str())),
             )
             .collect();
-        let reserved = ReservedNames::new(names);
+        let reserved = Arc::new(ReservedNames::new(names));
         let places: Vec<Place> = config.routes.iter().map(|route| route.place.clone()).collect();
-        let same = |one: RouteId, other: RouteId| same_policy(&config.routes[one.0], &config.routes[other.0]);
-        let table = Arc::new(RouteTable::new(&places, same));
+        let table = Arc::new(RouteTable::new(&places, |RouteId(at)| {
+            JudgedBy::new(&config.routes[at])
+        }));
         let generations = Arc::new(Generations::default());
         let authenticators: BTreeMap<_, _> = config
             .authenticators
@@ -125,7 +130,7 @@ impl Parts {
             authenticators,
             routes: config.routes,
             upstreams: config.upstreams,
-            identities,
+            identities: identities.iter().cloned().map(Arc::new).collect(),
             reserved,
             forwarded: config.forwarded,
             table,
@@ -192,8 +197,8 @@ impl Parts {
             cors: route.cors.clone(),
             websocket: route.websocket.clone(),
             rules: Rules {
-                identity: self.identities[route.identity.index()].clone(),
-                reserved: self.reserved.clone(),
+                identity: Arc::clone(&self.identities[route.identity.index()]),
+                reserved: Arc::clone(&self.reserved),
                 credential_headers: named
                     .iter()
                     .map(|authenticator| authenticator.header().clone())
@@ -238,14 +243,31 @@ fn authenticator(shared: &SharedAuthenticator, stores: &BTreeMap<&str, Rc<Store>
     }
 }
 
-/// Whether two routes let the same requests pass to the same place, as the same people.
-fn same_policy(one: &config::Route, other: &config::Route) -> bool {
-    one.policy == other.policy
-        && one.authenticate == other.authenticate
-        && one.upstream == other.upstream
-        && one.credential == other.credential
-        && one.answers == other.answers
-        && one.cors == other.cors
-        && one.websocket == other.websocket
-        && one.body_bytes == other.body_bytes
+/// What a route judges a request by, and what becomes of one that passes. Routes that are equal in this let the same requests pass to the
+/// same place, as the same people.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct JudgedBy<'r> {
+    policy: &'r Policy,
+    authenticate: &'r [Arc<str>],
+    upstream: &'r str,
+    credential: CredentialMode,
+    answers: &'r Answers,
+    cors: Option<&'r Cors>,
+    websocket: Option<&'r WebSocketCredential>,
+    body_bytes: Option<Option<u64>>,
+}
+
+impl<'r> JudgedBy<'r> {
+    fn new(route: &'r config::Route) -> Self {
+        Self {
+            policy: &route.policy,
+            authenticate: &route.authenticate,
+            upstream: &route.upstream,
+            credential: route.credential,
+            answers: &route.answers,
+            cors: route.cors.as_ref(),
+            websocket: route.websocket.as_ref(),
+            body_bytes: route.body_bytes,
+        }
+    }
 }

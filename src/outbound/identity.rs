@@ -72,7 +72,7 @@ pub enum Encoding {
 }
 
 /// What becomes of the header that carried the credential.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CredentialMode {
     /// `Authorization: Authgate <digest>` in its place, so that caches behind the gateway keep users apart.
     Opaque,

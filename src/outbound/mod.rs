@@ -7,6 +7,8 @@ pub mod forwarded;
 pub mod hop;
 pub mod identity;
 
+use std::sync::Arc;
+
 use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderName, UPGRADE};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Request};
@@ -30,9 +32,9 @@ pub struct Outbound<B> {
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// Whom the upstream is told about.
-    pub identity: IdentityTable,
+    pub identity: Arc<IdentityTable>,
     /// Names that only we may send.
-    pub reserved: ReservedNames,
+    pub reserved: Arc<ReservedNames>,
     /// The headers that this route's authenticators read.
     pub credential_headers: CredentialHeaders,
     /// What becomes of them.
@@ -210,8 +212,8 @@ mod tests {
         let identity = IdentityTable::new(TableId::GLOBAL, headers, Encoding::Percent);
         let reserved = ReservedNames::new(identity.names().map(HeaderName::as_str));
         Rules {
-            identity,
-            reserved,
+            identity: Arc::new(identity),
+            reserved: Arc::new(reserved),
             credential_headers: std::iter::once(AUTHORIZATION).collect(),
             credential,
             host: None,

@@ -5,7 +5,7 @@ use http::HeaderValue;
 use crate::auth::jwt::TokenType;
 
 /// How a route's refusals look.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Answers {
     /// As Django REST Framework and SimpleJWT write them.
     Drf {
@@ -25,7 +25,7 @@ pub enum Answers {
 }
 
 /// A scheme that a route accepts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scheme {
     /// Position of its authenticator in the route's order.
     pub by: usize,

@@ -14,7 +14,7 @@ use crate::outbound::{hop, single};
 const EXPOSED: HeaderValue = HeaderValue::from_static("WWW-Authenticate, Retry-After, X-Request-Id");
 
 /// Which applications of browsers may read a route's refusals.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cors {
     /// Their origins.
     pub origins: Origins,
@@ -23,7 +23,7 @@ pub struct Cors {
 }
 
 /// Origins of applications.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Origins {
     /// All.
     Any,
@@ -32,7 +32,7 @@ pub enum Origins {
 }
 
 /// Origins that a file lists.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OriginList(pub Vec<HeaderValue>);
 
 impl OriginList {

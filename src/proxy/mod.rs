@@ -13,6 +13,7 @@ pub mod websocket;
 pub mod websocket_credential;
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -188,10 +189,9 @@ impl Proxy {
 
     /// Begins what goes on beside requests: checks of upstreams' servers. To be called once, on the worker that has it.
     pub fn watch(&self) {
-        let mut watched: Vec<&str> = Vec::new();
+        let mut watched: HashSet<&str> = HashSet::new();
         for upstream in self.routes.iter().map(|route| &route.upstream) {
-            if !watched.contains(&&**upstream.name()) {
-                watched.push(upstream.name());
+            if watched.insert(upstream.name()) {
                 upstream.watch();
             }
         }

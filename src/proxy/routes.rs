@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
 
 use foldhash::fast::RandomState;
 use http::Method;
@@ -39,22 +40,79 @@ pub enum PathPattern {
     Below(Box<str>),
 }
 
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            HostPattern::Any => {}
-            HostPattern::Exact(host) => write!(f, "{host}")?,
-            HostPattern::Below(domain) => write!(f, "*.{domain}")?,
+impl Place {
+    /// The methods that it lists, and HEAD where GET stands for it.
+    pub fn methods_taken(&self) -> impl Iterator<Item = Method> {
+        taken(&self.methods)
+    }
+}
+
+/// The domain that a name is in.
+fn parent(name: &str) -> Option<&str> {
+    name.split_once('.').map(|(_, domain)| domain)
+}
+
+fn taken(methods: &[Method]) -> impl Iterator<Item = Method> {
+    let implied = methods.contains(&Method::GET) && !methods.contains(&Method::HEAD);
+    methods.iter().cloned().chain(implied.then_some(Method::HEAD))
+}
+
+impl HostPattern {
+    /// Every pattern that takes all hosts of this one, and others.
+    pub fn wider(&self) -> impl Iterator<Item = Self> {
+        let (name, any) = match self {
+            Self::Any => ("", None),
+            Self::Exact(name) | Self::Below(name) => (&**name, Some(Self::Any)),
+        };
+        let domains = std::iter::successors(parent(name), |domain| parent(domain));
+        domains.map(|domain| Self::Below(domain.into())).chain(any)
+    }
+}
+
+impl PathPattern {
+    /// The path or the prefix, without `/*`.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Exact(path) | Self::Below(path) => path,
         }
-        match &self.path {
-            PathPattern::Exact(path) => f.write_str(path),
-            PathPattern::Below(prefix) => write!(f, "{prefix}/*"),
+    }
+
+    /// As a server sees it that does not tell cases apart.
+    pub fn folded(&self) -> Self {
+        match self {
+            Self::Exact(path) => Self::Exact(path.to_ascii_lowercase().into()),
+            Self::Below(prefix) => Self::Below(prefix.to_ascii_lowercase().into()),
         }
     }
 }
 
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => Ok(()),
+            Self::Exact(host) => f.write_str(host),
+            Self::Below(domain) => write!(f, "*.{domain}"),
+        }
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(path) => f.write_str(path),
+            Self::Below(prefix) => write!(f, "{prefix}/*"),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.host, self.path)
+    }
+}
+
 /// Position of a route in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RouteId(pub usize);
 
 /// Where a request belongs.
@@ -92,7 +150,7 @@ struct Host {
 
 /// The routes of one host pattern, by path.
 #[derive(Debug, Default)]
-struct Paths {
+pub struct Paths {
     exact: Map<Box<[u8]>, Methods>,
     below: Map<Box<[u8]>, Methods>,
     longest: usize,
@@ -100,7 +158,7 @@ struct Paths {
 
 /// The routes of one path pattern.
 #[derive(Debug, Default)]
-struct Methods {
+pub struct Methods {
     listed: Vec<(Method, RouteId)>,
     /// The route that lists none, and so takes what the others leave.
     rest: Option<RouteId>,
@@ -108,9 +166,10 @@ struct Methods {
 }
 
 impl RouteTable {
-    /// A table of these routes. `same_policy` tells whether two of them judge alike.
-    pub fn new(places: &[Place], same_policy: impl Fn(RouteId, RouteId) -> bool) -> Self {
+    /// A table of these routes. `policy` tells by what a route judges: two readings of a path must lead to the same.
+    pub fn new<P: Hash + Eq>(places: &[Place], policy: impl Fn(RouteId) -> P) -> Self {
         let mut table = Self::default();
+        let mut first: Map<P, usize> = Map::default();
         for (at, place) in places.iter().enumerate() {
             let host = match &place.host {
                 HostPattern::Any => &mut table.any,
@@ -118,8 +177,7 @@ impl RouteTable {
                 HostPattern::Below(domain) => table.below.entry(domain.clone()).or_default(),
             };
             host.insert(&place.path, &place.methods, RouteId(at));
-            let class = (0..at).find(|before| same_policy(RouteId(*before), RouteId(at)));
-            table.classes.push(class.unwrap_or(at));
+            table.classes.push(*first.entry(policy(RouteId(at))).or_insert(at));
         }
         table
     }
@@ -146,7 +204,7 @@ impl RouteTable {
     fn host(&self, host: &str) -> &Host {
         let wildcard = || {
             let mut rest = host;
-            while let Some((_, domain)) = rest.split_once('.') {
+            while let Some(domain) = parent(rest) {
                 if let Some(host) = self.below.get(domain) {
                     return Some(host);
                 }
@@ -167,11 +225,7 @@ impl RouteTable {
 
 impl Host {
     fn insert(&mut self, pattern: &PathPattern, methods: &[Method], id: RouteId) {
-        let fold = |path: &str| path.to_ascii_lowercase().into_boxed_str();
-        let folded = match pattern {
-            PathPattern::Exact(path) => PathPattern::Exact(fold(path)),
-            PathPattern::Below(prefix) => PathPattern::Below(fold(prefix)),
-        };
+        let folded = pattern.folded();
         self.capitals |= folded != *pattern;
         self.folded.insert(&folded, methods, id);
         self.written.insert(pattern, methods, id);
@@ -185,7 +239,8 @@ impl Host {
 }
 
 impl Paths {
-    fn insert(&mut self, pattern: &PathPattern, methods: &[Method], id: RouteId) {
+    /// Adds a route.
+    pub fn insert(&mut self, pattern: &PathPattern, methods: &[Method], id: RouteId) {
         let (map, path) = match pattern {
             PathPattern::Exact(path) => (&mut self.exact, path),
             PathPattern::Below(prefix) => {
@@ -196,22 +251,28 @@ impl Paths {
         map.entry(path.as_bytes().into()).or_default().insert(methods, id);
     }
 
-    /// Exact, then the longest prefix of whole segments.
-    fn find(&self, path: &[u8], method: &Method) -> Found<'_> {
+    /// The routes of a path: exact, then the longest prefix of whole segments.
+    pub fn at(&self, path: &[u8]) -> Option<&Methods> {
         if let Some(methods) = self.exact.get(path) {
-            return methods.find(method);
+            return Some(methods);
         }
         let mut end = path.len();
         loop {
             if end <= self.longest
                 && let Some(methods) = self.below.get(&path[..end])
             {
-                return methods.find(method);
+                return Some(methods);
             }
-            match path[..end].iter().rposition(|byte| *byte == b'/') {
-                Some(slash) => end = slash,
-                None => return Found::Nothing,
-            }
+            end = path[..end].iter().rposition(|byte| *byte == b'/')?;
+        }
+    }
+
+    fn find(&self, path: &[u8], method: &Method) -> Found<'_> {
+        match self.at(path) {
+            None => Found::Nothing,
+            Some(methods) => methods
+                .route(Some(method))
+                .map_or(Found::OtherMethods(&methods.allowed), Found::Route),
         }
     }
 }
@@ -221,24 +282,26 @@ impl Methods {
         if methods.is_empty() {
             self.rest = Some(id);
         }
-        for method in methods {
-            let head = (*method == Method::GET && !methods.contains(&Method::HEAD)).then_some(Method::HEAD);
-            for method in std::iter::once(method.clone()).chain(head) {
-                self.allowed.push(method.clone());
-                self.listed.push((method, id));
-            }
+        for method in taken(methods) {
+            self.allowed.push(method.clone());
+            self.listed.push((method, id));
         }
     }
 
-    fn find(&self, method: &Method) -> Found<'_> {
-        let listed = self
-            .listed
-            .iter()
-            .find(|(listed, _)| listed == method)
-            .map(|(_, id)| *id);
-        listed
-            .or(self.rest)
-            .map_or(Found::OtherMethods(&self.allowed), Found::Route)
+    /// The route of a method; `None` stands for one that no route lists.
+    pub fn route(&self, method: Option<&Method>) -> Option<RouteId> {
+        let listed = self.listed.iter().find(|(listed, _)| Some(listed) == method);
+        listed.map(|(_, id)| *id).or(self.rest)
+    }
+
+    /// Every method that some route lists.
+    pub fn listed(&self) -> impl Iterator<Item = &Method> {
+        self.allowed.iter()
+    }
+
+    /// Every route, once for each method that it lists.
+    pub fn routes(&self) -> impl Iterator<Item = RouteId> {
+        self.listed.iter().map(|(_, id)| *id).chain(self.rest)
     }
 }
 
@@ -285,7 +348,7 @@ mod tests {
             place("", "/api/*", &[Method::OPTIONS]),
             place("", "/read/*", &[Method::GET]),
         ];
-        let table = RouteTable::new(&routes, |_, _| false);
+        let table = RouteTable::new(&routes, |id| id);
         let check = |host, path, method: &Method, expected| {
             assert_eq!(find(&table, host, path, method), expected, "{method} {host}{path}");
         };
@@ -316,8 +379,7 @@ mod tests {
             place("", "/public/*", &[]),
             place("", "/open/*", &[]),
         ];
-        let alike = |one: RouteId, other: RouteId| one == other || (one.0 >= 2 && other.0 >= 2);
-        let table = RouteTable::new(&routes, alike);
+        let table = RouteTable::new(&routes, |id| id.0.min(2));
         let check = |path, expected| assert_eq!(find(&table, "h", path, &Method::GET), expected, "{path}");
         for path in [
             "/public/../admin/x",
@@ -346,7 +408,7 @@ mod tests {
             place("", "/api/Admin/*", &[]),
             place("", "/Open/*", &[]),
         ];
-        let table = RouteTable::new(&routes, |one, other| one == other);
+        let table = RouteTable::new(&routes, |id| id);
         let check = |path, expected| assert_eq!(find(&table, "h", path, &Method::GET), expected, "{path}");
         check("/api/Admin/x", Ok(Some(1)));
         check("/api/x", Ok(Some(0)));
@@ -367,7 +429,7 @@ mod tests {
 
     #[test]
     fn a_reading_without_a_route_is_another_policy() {
-        let table = RouteTable::new(&[place("", "/api/*", &[])], |one, other| one == other);
+        let table = RouteTable::new(&[place("", "/api/*", &[])], |id| id);
         let check = |path, expected| assert_eq!(find(&table, "h", path, &Method::GET), expected, "{path}");
         check("/other", Ok(None));
         check("/api/../other", Err("ambiguous"));

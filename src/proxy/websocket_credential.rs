@@ -17,7 +17,7 @@ const PREFIX: &[u8] = b"authgate.bearer.";
 const OURS: HeaderValue = HeaderValue::from_static("authgate");
 
 /// Where pages put a credential, and what it stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WebSocketCredential {
     /// Whose pages.
     pub origins: OriginList,

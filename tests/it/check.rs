@@ -90,7 +90,7 @@ fn one_problem_is_one_error() {
             with(
                 "[[routes]]\npath = \"/a/*\"\nhost = \"h\"\nauthenticate = [\"token\"]\nupstream = \"app\"\n[[routes]]\npath = \"/a/b\"\npublic = true\nupstream = \"app\"\n",
             ),
-            "lets everybody past",
+            "is weaker than",
         ),
         (
             with("[server.limits]\nidle_timeout = 75\n"),

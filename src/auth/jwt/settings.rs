@@ -98,7 +98,7 @@ pub enum UserIdField {
 }
 
 /// SimpleJWT's token classes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TokenType {
     /// `AccessToken`.
     Access,

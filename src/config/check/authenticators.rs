@@ -50,7 +50,7 @@ pub(super) fn authenticators(root: &mut Section<'_>, stores: &Names, identities:
                 .item
                 .refuse(format!("{:?} cannot be told in a header", named.name), instead);
         }
-        authenticators.names.names.push(Arc::clone(&name));
+        authenticators.names.add(&name);
         let settings = authenticator(named.item, Arc::clone(&name), stores, identities);
         authenticators
             .settings

@@ -1,106 +1,283 @@
-//! Routes that stand in each other's way: nobody could say which of two holds, or one leads past another.
+//! Routes that conflict: two for the same requests, or one that a client reaches with another `Host` and that asks for less.
+//!
+//! Routes are compared by their effect: for each path and method, the route of the specific host against that of the wider host. The work
+//! grows with the number of routes, not with its square: hosts and paths are looked up, and a route meets each kind of guard once.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use http::Method;
 
 use super::routes::Written;
+use super::weakness::{Demands, Weakness, weakness};
 use crate::config::problem::Problem;
 use crate::config::reader::Section;
-use crate::policy::Policy;
-use crate::proxy::routes::{HostPattern, PathPattern};
+use crate::proxy::routes::{HostPattern, Methods, PathPattern, Paths, RouteId};
 
 pub(super) fn refuse(root: &Section<'_>, routes: &[Written]) {
-    for (at, route) in routes.iter().enumerate() {
-        for before in &routes[..at] {
-            if let Some((what, instead)) = collision(before, route) {
-                complain(root, route, before, what, instead);
-            }
-        }
+    refuse_collisions(root, routes);
+    let hosts = Hosts::new(routes);
+    hosts.refuse_weaker_routes(root);
+    hosts.warn_of_open_twins(root);
+}
+
+/// Two routes for the same requests, or for paths that many a server takes for the same. Each route is reported once.
+fn refuse_collisions(root: &Section<'_>, routes: &[Written]) {
+    #[derive(Default)]
+    struct Before<'r> {
+        first: Option<&'r Written>,
+        methods: HashMap<Method, &'r Written>,
+        rest: Option<&'r Written>,
     }
-    for open in routes.iter().filter(|route| route.is_public() && route.is_hostless()) {
-        if let Some(guarded) = routes.iter().find(|guarded| leads_past(open, guarded, routes)) {
-            let what = format!(
-                "{} lets everybody past {}, which protects the same path for one host only",
-                open.key, guarded.key
-            );
-            let instead = "give this route a `host` too, or protect that very path in a route without one";
-            complain(root, open, guarded, what, instead);
+    let mut places: HashMap<(&HostPattern, PathPattern), Before<'_>> = HashMap::new();
+    for route in routes {
+        let place = &route.route.place;
+        let before = places.entry((&place.host, place.path.folded())).or_default();
+        let first = *before.first.get_or_insert(route);
+        if first.route.place.path != place.path {
+            let what = format!("{} differs from {} in case alone", route.key, first.key);
+            let instead =
+                "take one of them out: a server may take the two for one, and then neither can be let through";
+            complain(root, route, first, what, instead.to_owned());
+            continue;
+        }
+        // A route that names a method goes before one that names none, so only like overlaps with like. GET covers HEAD.
+        let mut other = None;
+        if place.methods.is_empty() {
+            other = before.rest.replace(route);
+        }
+        for method in place.methods_taken() {
+            other = other.or(before.methods.insert(method, route));
+        }
+        if let Some(other) = other {
+            let what = format!("{} is for the same requests as {}", route.key, other.key);
+            let instead = "take one of them out, or give them different `methods`";
+            complain(root, route, other, what, instead.to_owned());
         }
     }
 }
 
-fn complain(root: &Section<'_>, route: &Written, other: &Written, what: String, instead: &str) {
+fn complain(root: &Section<'_>, route: &Written, other: &Written, what: String, instead: String) {
     let problem = Problem::error(route.span.clone(), &route.key, what, instead);
     root.add(problem.beside(other.span.clone(), "the other one"));
 }
 
-/// Two routes for the same requests, or for paths that many a server takes for the same.
-fn collision(before: &Written, route: &Written) -> Option<(String, &'static str)> {
-    let (one, other) = (&before.route.place, &route.route.place);
-    if one.host != other.host {
+/// All routes, by host.
+struct Hosts<'r> {
+    routes: &'r [Written],
+    /// In the order in which the file first names them.
+    hosts: Vec<Host<'r>>,
+    by_pattern: HashMap<&'r HostPattern, usize>,
+}
+
+/// The routes of one host pattern. Case does not count in their paths: it does not for some servers.
+struct Host<'r> {
+    pattern: &'r HostPattern,
+    paths: Paths,
+    routes: Vec<usize>,
+}
+
+/// For a wide host: what the hosts within it demand below a path prefix, and the hosts that do.
+type Guards<'r> = HashMap<Box<str>, HashMap<Demands<'r>, Guard>>;
+
+struct Guard {
+    /// A route with these demands; all of them compare alike.
+    route: usize,
+    hosts: Vec<usize>,
+}
+
+/// An open route is weaker than a guard.
+struct Found {
+    open: usize,
+    guard: usize,
+    weakness: Weakness,
+}
+
+impl<'r> Hosts<'r> {
+    fn new(routes: &'r [Written]) -> Self {
+        let mut hosts: Vec<Host<'r>> = Vec::new();
+        let mut by_pattern = HashMap::new();
+        for (at, written) in routes.iter().enumerate() {
+            let place = &written.route.place;
+            let index = *by_pattern.entry(&place.host).or_insert_with(|| {
+                hosts.push(Host {
+                    pattern: &place.host,
+                    paths: Paths::default(),
+                    routes: Vec::new(),
+                });
+                hosts.len() - 1
+            });
+            hosts[index]
+                .paths
+                .insert(&place.path.folded(), &place.methods, RouteId(at));
+            hosts[index].routes.push(at);
+        }
+        Self {
+            routes,
+            hosts,
+            by_pattern,
+        }
+    }
+
+    /// Refuses each route without a host, or with a wildcard, that asks for less than a more specific host does for the same path.
+    fn refuse_weaker_routes(&self, root: &Section<'_>) {
+        let mut within: Vec<Vec<usize>> = vec![Vec::new(); self.hosts.len()];
+        for (at, host) in self.hosts.iter().enumerate() {
+            for wider in host.pattern.wider() {
+                if let Some(wide) = self.by_pattern.get(&wider) {
+                    within[*wide].push(at);
+                }
+            }
+        }
+        let mut reported = HashSet::new();
+        for (wide, narrow) in self.hosts.iter().zip(&within) {
+            let mut guards = Guards::new();
+            for at in narrow {
+                self.look_at_guards(wide, *at, &mut guards, |found| {
+                    if reported.insert(found.open) {
+                        self.refuse(root, wide.pattern, &found);
+                    }
+                });
+            }
+            for open in &wide.routes {
+                if !reported.contains(open)
+                    && let Some(found) = self.weaker_below(wide, *open, &guards)
+                    && reported.insert(found.open)
+                {
+                    self.refuse(root, wide.pattern, &found);
+                }
+            }
+        }
+    }
+
+    /// Compares what the paths of a narrow host's guards come to under the wide host, and notes those guards that have paths below them.
+    fn look_at_guards(&self, wide: &Host<'r>, narrow: usize, guards: &mut Guards<'r>, mut report: impl FnMut(Found)) {
+        let host = &self.hosts[narrow];
+        for at in &host.routes {
+            let route = &self.routes[*at].route;
+            let Some(demands) = Demands::of(route) else { continue };
+            let path = route.place.path.folded();
+            if let Some(found) = self.compare_at(wide, host, &inner_path(&path)) {
+                report(found);
+            }
+            if let PathPattern::Below(prefix) = path {
+                let guard = guards.entry(prefix).or_default().entry(demands);
+                let guard = guard.or_insert_with(|| Guard {
+                    route: *at,
+                    hosts: Vec::new(),
+                });
+                if guard.hosts.last() != Some(&narrow) {
+                    guard.hosts.push(narrow);
+                }
+            }
+        }
+    }
+
+    /// A guard over the path of an open route, or above it, that the open route is weaker than.
+    fn weaker_below(&self, wide: &Host<'r>, open: usize, guards: &Guards<'r>) -> Option<Found> {
+        let route = &self.routes[open].route;
+        let path = route.place.path.folded();
+        let mut prefix = path.text();
+        loop {
+            for guard in guards.get(prefix).into_iter().flat_map(HashMap::values) {
+                if weakness(route, &self.routes[guard.route].route).is_none() {
+                    continue;
+                }
+                let at_path = |host: &usize| self.compare_at(wide, &self.hosts[*host], &inner_path(&path));
+                if let Some(found) = guard.hosts.iter().find_map(at_path) {
+                    return Some(found);
+                }
+            }
+            prefix = &prefix[..prefix.rfind('/')?];
+        }
+    }
+
+    /// Compares what a path comes to under two hosts.
+    fn compare_at(&self, wide: &Host<'_>, narrow: &Host<'_>, path: &str) -> Option<Found> {
+        self.compare(wide.paths.at(path.as_bytes())?, narrow.paths.at(path.as_bytes())?)
+    }
+
+    /// Compares the routes of two paths, method by method. Where the guarded path does not take a method, nobody passes there: the open
+    /// route is compared with each of the guarded ones.
+    fn compare(&self, open: &Methods, guarded: &Methods) -> Option<Found> {
+        let listed: BTreeSet<&str> = open.listed().chain(guarded.listed()).map(Method::as_str).collect();
+        let methods = listed
+            .into_iter()
+            .filter_map(|name| Method::from_bytes(name.as_bytes()).ok());
+        for method in methods.map(Some).chain([None]) {
+            let Some(RouteId(open)) = open.route(method.as_ref()) else {
+                continue;
+            };
+            let guards: Vec<RouteId> = match guarded.route(method.as_ref()) {
+                Some(guard) => vec![guard],
+                None => guarded.routes().collect(),
+            };
+            for RouteId(guard) in guards {
+                if let Some(weakness) = weakness(&self.routes[open].route, &self.routes[guard].route) {
+                    return Some(Found { open, guard, weakness });
+                }
+            }
+        }
         None
-    } else if one.path == other.path {
-        let what = format!("{} is for the same requests as {}", route.key, before.key);
-        let instead = "take one of them out, or give them different `methods`";
-        overlap(&one.methods, &other.methods).then_some((what, instead))
-    } else if folded(&one.path) == folded(&other.path) {
-        let what = format!("{} differs from {} in case alone", route.key, before.key);
-        let instead = "take one of them out: a server may take the two for one, and then neither can be let through";
-        Some((what, instead))
-    } else {
-        None
+    }
+
+    fn refuse(&self, root: &Section<'_>, host: &HostPattern, found: &Found) {
+        let (open, guard) = (&self.routes[found.open], &self.routes[found.guard]);
+        let what = format!(
+            "{} is weaker than {}, which protects {} for {} alone: it {}",
+            open.key, guard.key, guard.route.place.path, guard.route.place.host, found.weakness
+        );
+        let elsewhere = match host {
+            HostPattern::Any => "without a `host`".to_owned(),
+            HostPattern::Exact(_) | HostPattern::Below(_) => format!("with `host = \"{host}\"`"),
+        };
+        let instead = format!(
+            "clients choose the Host that they send: give {} a `host` of its own, or the `authenticate`, `optional` and `require` of {}, or add a \
+             route for \"{}\" {elsewhere} that has them",
+            open.key, guard.key, guard.route.place.path
+        );
+        complain(root, open, guard, what, instead);
+    }
+
+    /// Warns where a route protects one exact path, and the same path with or without its last `/` is open: many servers answer both.
+    fn warn_of_open_twins(&self, root: &Section<'_>) {
+        for host in &self.hosts {
+            for at in &host.routes {
+                let guard = &self.routes[*at];
+                let PathPattern::Exact(path) = guard.route.place.path.folded() else {
+                    continue;
+                };
+                if Demands::of(&guard.route).is_none() || &*path == "/" {
+                    continue;
+                }
+                let bare = path.strip_suffix('/');
+                let twin = bare.map_or_else(|| format!("{path}/"), str::to_owned);
+                let (Some(open), Some(guarded)) = (host.paths.at(twin.as_bytes()), host.paths.at(path.as_bytes()))
+                else {
+                    continue;
+                };
+                let Some(found) = self.compare(open, guarded).filter(|found| found.guard == *at) else {
+                    continue;
+                };
+                let open = &self.routes[found.open];
+                let what = format!(
+                    "{} protects {path:?} alone: {twin:?} belongs to {}, which {}",
+                    guard.key, open.key, found.weakness
+                );
+                let instead = format!(
+                    "write `path = \"{}/*\"`, or add a route for {twin:?}: many servers answer both in the same way",
+                    bare.unwrap_or(&path)
+                );
+                let problem = Problem::error(guard.span.clone(), &guard.key, what, instead).into_warning();
+                root.add(problem.beside(open.span.clone(), "the other one"));
+            }
+        }
     }
 }
 
-/// A route that names a method goes before one that names none, so only like overlaps with like. GET covers HEAD.
-fn overlap(one: &[Method], other: &[Method]) -> bool {
-    let takes = |methods: &[Method], wanted: &Method| {
-        methods.contains(wanted) || *wanted == Method::HEAD && methods.contains(&Method::GET)
-    };
-    match (one, other) {
-        ([], []) => true,
-        ([], _) | (_, []) => false,
-        _ => one.iter().any(|method| takes(other, method)) || other.iter().any(|method| takes(one, method)),
-    }
-}
-
-fn folded(path: &PathPattern) -> PathPattern {
-    match path {
-        PathPattern::Exact(path) => PathPattern::Exact(path.to_ascii_lowercase().into()),
-        PathPattern::Below(path) => PathPattern::Below(path.to_ascii_lowercase().into()),
-    }
-}
-
-/// Whether a request for `guarded` comes to `open` when it is sent with another `Host`.
-fn leads_past(open: &Written, guarded: &Written, routes: &[Written]) -> bool {
-    if guarded.is_public() || guarded.is_hostless() || guarded.route.upstream != open.route.upstream {
-        return false;
-    }
-    let (outer, inner) = (&open.route.place.path, &guarded.route.place.path);
-    // A narrower route without a host that asks who it is stands in between: the open one is never reached.
-    let in_between = |route: &Written| {
-        let path = &route.route.place.path;
-        !route.is_public() && route.is_hostless() && path != outer && covers(outer, path) && covers(path, inner)
-    };
-    covers(inner, outer) || covers(outer, inner) && !routes.iter().any(in_between)
-}
-
-/// Whether everything that `inner` takes lies within `outer`.
-fn covers(outer: &PathPattern, inner: &PathPattern) -> bool {
-    match (outer, inner) {
-        (PathPattern::Exact(outer), PathPattern::Exact(inner)) => outer == inner,
-        (PathPattern::Exact(_), PathPattern::Below(_)) => false,
-        (PathPattern::Below(outer), PathPattern::Exact(inner) | PathPattern::Below(inner)) => inner
-            .strip_prefix(&**outer)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-    }
-}
-
-impl Written {
-    fn is_public(&self) -> bool {
-        self.route.policy == Policy::Public
-    }
-
-    fn is_hostless(&self) -> bool {
-        self.route.place.host == HostPattern::Any
+/// A path that no deeper pattern takes than this one, unless that pattern is for this very path. `\n` stands in no pattern.
+fn inner_path(pattern: &PathPattern) -> String {
+    match pattern {
+        PathPattern::Exact(path) => path.to_string(),
+        PathPattern::Below(prefix) => format!("{prefix}/\n"),
     }
 }

@@ -15,7 +15,9 @@ mod routes;
 mod server;
 mod stores;
 mod upstreams;
+mod weakness;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Config;
@@ -34,7 +36,7 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
     let mut identities = identity::identities(&mut root);
     let mut upstreams = upstreams::upstreams(&mut root, &mut identities);
     let mut authenticators = authenticators::authenticators(&mut root, &stores.names, &identities);
-    let said: Vec<String> = identities
+    let said: HashSet<String> = identities
         .tables
         .iter()
         .flat_map(IdentityTable::names)
@@ -74,7 +76,9 @@ pub(super) struct Names {
     table: &'static str,
     /// What one is called, such as `store`.
     one: &'static str,
+    /// In the order of the file.
     names: Vec<Arc<str>>,
+    known: HashSet<Arc<str>>,
 }
 
 impl Names {
@@ -83,12 +87,18 @@ impl Names {
             table,
             one,
             names: Vec::new(),
+            known: HashSet::new(),
         }
+    }
+
+    fn add(&mut self, name: &Arc<str>) {
+        self.names.push(Arc::clone(name));
+        self.known.insert(Arc::clone(name));
     }
 
     /// The name that a text holds, if there is such a table.
     fn find(&self, text: &Text<'_>) -> Option<Arc<str>> {
-        let found = self.names.iter().find(|name| ***name == *text.as_str());
+        let found = self.known.get(text.as_str());
         if found.is_none() {
             let (table, one) = (self.table, self.one);
             let instead = match nearest(text.as_str(), self.names.iter().map(AsRef::as_ref)) {

@@ -1,6 +1,6 @@
 //! `[upstreams.*]`: the application servers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +69,7 @@ pub(super) fn upstreams<'c>(root: &mut Section<'c>, identities: &mut Identities)
     }
     for named in all {
         let name: Arc<str> = named.name.into();
-        upstreams.names.names.push(Arc::clone(&name));
+        upstreams.names.add(&name);
         let Some(mut section) = named.item.section(&[]) else {
             continue;
         };
@@ -83,7 +83,7 @@ pub(super) fn upstreams<'c>(root: &mut Section<'c>, identities: &mut Identities)
 }
 
 /// `said`: folded names of headers that say something already.
-pub(super) fn refuse_secrets(upstreams: &Upstreams<'_>, said: &[String]) {
+pub(super) fn refuse_secrets(upstreams: &Upstreams<'_>, said: &HashSet<String>) {
     for (item, name) in &upstreams.secrets {
         if *name == AUTHORIZATION || said.contains(&fold(name.as_str())) {
             item.refuse(

@@ -1,6 +1,6 @@
 //! Mistakes of routes, each by itself and of two together.
 
-use super::{and, check, good, read, route, with};
+use super::{LEAST, and, check, good, read, route, with};
 
 #[test]
 fn routes_are_held_against_each_other() {
@@ -104,29 +104,308 @@ fn routes_are_held_against_each_other() {
     good(&more("path = \"/api/*\"\nmethods = [\"GET\"]\npublic = true"));
 }
 
+fn without_routes() -> &'static str {
+    LEAST.split("[[routes]]").next().expect("all that stands before")
+}
+
+/// What comes of two routes together.
+#[derive(Debug)]
+enum Pair {
+    Good,
+    /// The second route is refused, in these words.
+    Refused(&'static str),
+    /// The first route is warned of, in these words.
+    Warned(&'static str),
+}
+
+fn check_pair(guard: &str, other: &str, expected: &Pair) {
+    let route = |lines: &str| {
+        let upstream = if lines.contains("upstream") {
+            ""
+        } else {
+            "upstream = \"app\"\n"
+        };
+        format!("[[routes]]\n{upstream}{lines}\n")
+            .replace("Both", "authenticate = [\"token\", \"jwt\"]")
+            .replace("Token", "authenticate = [\"token\"]")
+    };
+    let text = format!(
+        "{}[upstreams.other]\nservers = [\"http://127.0.0.1:8001\"]\n{}{}",
+        without_routes(),
+        route(guard),
+        route(other)
+    );
+    match expected {
+        Pair::Good => {
+            good(&text);
+        }
+        Pair::Refused(words) => check(&text, &[&["error[routes[1]]", words]]),
+        Pair::Warned(words) => {
+            let loaded = read(&text).unwrap_or_else(|error| panic!("{guard}\n{other}\n{error}"));
+            let [warning] = loaded.warnings.problems() else {
+                panic!("{guard}\n{other}\n{:?}", loaded.warnings)
+            };
+            assert_eq!(warning.key, "routes[0]");
+            let said = format!("{} {}", warning.what, warning.instead);
+            assert!(said.contains(words), "{guard}\n{other}\n{said}");
+        }
+    }
+}
+
 #[test]
 fn no_other_host_leads_past_a_protected_path() {
-    let pair = |guarded: &str, open: &str| {
-        with(
-            "path = \"/api/*\"\n",
-            &format!("host = \"a.example\"\npath = {guarded:?}\n"),
-        ) + &format!("[[routes]]\nupstream = \"app\"\npath = {open:?}\npublic = true\n")
-    };
-    for (guarded, open) in [
-        ("/api/*", "/*"),
-        ("/api/*", "/api"),
-        ("/api/*", "/api/x/*"),
-        ("/api", "/api/*"),
-        ("/a", "/a"),
+    use Pair::{Good, Refused};
+    const STAFF: &str = "require = { groups = { any = [\"staff\"] } }";
+    let host = |rest: &str| format!("host = \"a.example\"\n{rest}");
+    // By path: what both take counts, whichever of the two is wider.
+    for (guard, open, expected) in [
+        ("/api/*", "/*", Refused("asks for no credential")),
+        ("/api/*", "/api", Refused("a route for \"/api/*\" without a `host`")),
+        ("/api/*", "/api/x/*", Refused("is weaker than routes[0]")),
+        ("/api/*", "/api/x", Refused("protects /api/* for a.example alone")),
+        ("/api", "/api/*", Refused("give routes[1] a `host` of its own")),
+        ("/a", "/a", Refused("asks for no credential")),
+        ("/Admin/*", "/admin/*", Refused("asks for no credential")),
+        ("/api/*", "/apix", Good),
+        ("/api/*", "/static/*", Good),
+        ("/api", "/api/", Good),
+        ("/api/x/*", "/api/y/*", Good),
     ] {
-        check(
-            &pair(guarded, open),
-            &[&["lets everybody past", "protect that very path"]],
+        let guard = host(&format!("path = {guard:?}\nBoth"));
+        check_pair(&guard, &format!("path = {open:?}\npublic = true"), &expected);
+    }
+    // By what is asked for.
+    let groups = |names: &str| format!("require = {{ groups = {names} }}");
+    let staff_or_root = groups("{ any = [\"staff\", \"root\"] }");
+    for (guard, open, expected) in [
+        ("Both", "Both", Good),
+        ("Both", "Token", Good),
+        (
+            "Token",
+            "Both",
+            Refused("accepts credentials of the authenticator \"jwt\""),
+        ),
+        ("Token", "authenticate = [\"jwt\"]", Refused("authenticator \"jwt\"")),
+        (
+            "Both",
+            "Both\noptional = true",
+            Refused("lets requests without a credential pass"),
+        ),
+        ("Both\noptional = true", "Both\noptional = true", Good),
+        ("Both\noptional = true", "Both", Good),
+        (
+            "Both\noptional = true",
+            "public = true",
+            Refused("asks for no credential"),
+        ),
+        // Nobody without a credential meets a requirement.
+        ("Both", &format!("Both\noptional = true\n{STAFF}"), Good),
+        (
+            &format!("Both\n{STAFF}"),
+            "Both",
+            Refused("does not require the group \"staff\""),
+        ),
+        (&format!("Both\n{STAFF}"), &format!("Token\n{STAFF}"), Good),
+        ("Both", &format!("Both\n{STAFF}"), Good),
+        (&format!("Both\n{staff_or_root}"), &format!("Both\n{STAFF}"), Good),
+        (
+            &format!("Both\n{STAFF}"),
+            &format!("Both\n{staff_or_root}"),
+            Refused("the group \"staff\""),
+        ),
+        (
+            &format!("Both\n{staff_or_root}"),
+            "Both",
+            Refused("one of the groups \"staff\", \"root\""),
+        ),
+        (
+            &format!("Both\n{staff_or_root}"),
+            &format!("Both\n{}", groups("{ all = [\"root\", \"x\"] }")),
+            Good,
+        ),
+        (
+            &format!("Both\n{STAFF}"),
+            &format!("Both\n{}", groups("{ all = [\"staff\"] }")),
+            Good,
+        ),
+        (
+            &format!("Both\n{}", groups("{ all = [\"staff\"] }")),
+            &format!("Both\n{STAFF}"),
+            Good,
+        ),
+        (
+            &format!("Both\n{}", groups("{ all = [\"staff\", \"root\"] }")),
+            &format!("Both\n{STAFF}"),
+            Refused("the group \"root\""),
+        ),
+        (
+            "Both\nrequire = { scopes = { all = [\"a\"] }, claims = { tenant = \"acme\" } }",
+            "Both\nrequire = { claims = { tenant = \"acme\" } }",
+            Refused("the scope \"a\""),
+        ),
+        (
+            "Both\nrequire = { claims = { tenant = \"acme\" } }",
+            "Both\nrequire = { claims = { tenant = \"other\" } }",
+            Refused("the claim tenant = \"acme\""),
+        ),
+        (
+            "Both\nrequire = { claims = { tenant = \"acme\" } }",
+            "Both\nrequire = { scopes = { all = [\"a\"] }, claims = { tenant = \"acme\", level = 3 } }",
+            Good,
+        ),
+        ("public = true", "Both\noptional = true", Good),
+    ] {
+        let guard = host(&format!("path = \"/api/*\"\n{guard}"));
+        check_pair(&guard, &format!("path = \"/*\"\n{open}"), &expected);
+    }
+    // By host: a wildcard over what it takes, however deep.
+    for (guarded, wide, expected) in [
+        (
+            "a.example",
+            "*.example",
+            Refused("route for \"/*\" with `host = \"*.example\"`"),
+        ),
+        ("a.b.example", "*.example", Refused("for a.b.example alone")),
+        ("*.b.example", "*.example", Refused("for *.b.example alone")),
+        ("*.example", "", Refused("for *.example alone")),
+        ("*.example", "b.example", Good),
+        ("a.example", "b.example", Good),
+        ("a.example", "*.other", Good),
+        ("example", "*.example", Good),
+    ] {
+        let wide = if wide.is_empty() {
+            String::new()
+        } else {
+            format!("host = {wide:?}\n")
+        };
+        check_pair(
+            &format!("host = {guarded:?}\npath = \"/*\"\nBoth"),
+            &format!("{wide}path = \"/*\"\npublic = true"),
+            &expected,
         );
     }
-    for (guarded, open) in [("/api/*", "/apix"), ("/api/*", "/static/*"), ("/api", "/api/")] {
-        good(&pair(guarded, open));
+    // By method: one that the guarded path does not take is guarded best of all.
+    for (guarded, open, expected) in [
+        ("[\"GET\"]", "[\"GET\", \"POST\"]", Refused("asks for no credential")),
+        ("[\"GET\"]", "[\"HEAD\"]", Refused("asks for no credential")),
+        ("[\"POST\"]", "[\"GET\"]", Refused("asks for no credential")),
+        ("[\"POST\"]", "", Refused("asks for no credential")),
+        ("", "[\"OPTIONS\"]", Refused("asks for no credential")),
+    ] {
+        let methods = |list: &str| {
+            if list.is_empty() {
+                String::new()
+            } else {
+                format!("methods = {list}\n")
+            }
+        };
+        let guard = host(&format!("path = \"/api/*\"\n{}Both", methods(guarded)));
+        let open = |rule: &str| format!("path = \"/*\"\n{}{rule}", methods(open));
+        check_pair(&guard, &open("public = true"), &expected);
+        check_pair(&guard, &open("Both"), &Good);
     }
-    // What the help says is a way out: the path is protected for every other host as well.
-    good(&(pair("/api/*", "/*") + "[[routes]]\nupstream = \"app\"\npath = \"/api/*\"\nauthenticate = [\"jwt\"]\n"));
+    // Another upstream is another application.
+    check_pair(
+        &host("path = \"/api/*\"\nBoth"),
+        "path = \"/*\"\npublic = true\nupstream = \"other\"",
+        &Good,
+    );
+}
+
+#[test]
+fn what_the_help_says_is_a_way_out_and_exceptions_of_a_host_are_its_own() {
+    let routes = |routes: &[&str]| {
+        routes.iter().fold(without_routes().to_owned(), |text, route| {
+            format!("{text}[[routes]]\nupstream = \"app\"\n{route}\n")
+        })
+    };
+    let guard = "host = \"a.example\"\npath = \"/api/*\"\nauthenticate = [\"jwt\"]";
+    let open = "path = \"/*\"\npublic = true";
+    good(&routes(&[guard, open, "path = \"/api/*\"\nauthenticate = [\"jwt\"]"]));
+    good(&routes(&[guard, &format!("host = \"b.example\"\n{open}")]));
+    // The specific host is open there itself.
+    let health = "path = \"/api/health\"\npublic = true";
+    let own = format!("host = \"a.example\"\n{health}");
+    good(&routes(&[guard, &own, health]));
+    let read = "path = \"/api/*\"\nmethods = [\"GET\"]\npublic = true";
+    let own = format!("host = \"a.example\"\n{read}");
+    good(&routes(&[guard, &own, read]));
+    // One of two hosts is not; and each open route is refused once.
+    let other = guard.replace("a.example", "b.example");
+    let text = routes(&[guard, &format!("host = \"a.example\"\n{health}"), health, &other, open]);
+    check(
+        &text,
+        &[
+            &["error[routes[2]]", "routes[3]"],
+            &["error[routes[4]]", "is weaker than routes[0]"],
+        ],
+    );
+}
+
+#[test]
+fn an_exact_path_beside_an_open_prefix_is_warned_of() {
+    use Pair::{Good, Warned};
+    for (guard, other, expected) in [
+        (
+            "path = \"/admin\"\nBoth",
+            "path = \"/*\"\npublic = true",
+            Warned("\"/admin/\" belongs to routes[1], which asks for no credential"),
+        ),
+        (
+            "path = \"/admin\"\nBoth",
+            "path = \"/*\"\nBoth\noptional = true",
+            Warned("write `path = \"/admin/*\"`"),
+        ),
+        (
+            "path = \"/admin/\"\nBoth",
+            "path = \"/*\"\npublic = true",
+            Warned("\"/admin\" belongs to routes[1]"),
+        ),
+        (
+            "path = \"/admin\"\nBoth",
+            "path = \"/admin/\"\npublic = true",
+            Warned("\"/admin/\" belongs to routes[1]"),
+        ),
+        ("path = \"/admin\"\nBoth", "path = \"/*\"\nBoth", Good),
+        ("path = \"/admin\"\nBoth", "path = \"/api/*\"\npublic = true", Good),
+        ("path = \"/admin/*\"\nBoth", "path = \"/*\"\npublic = true", Good),
+        ("path = \"/\"\nBoth", "path = \"/*\"\npublic = true", Good),
+        ("path = \"/login\"\npublic = true", "path = \"/*\"\nBoth", Good),
+        (
+            "path = \"/admin\"\nBoth",
+            "path = \"/*\"\npublic = true\nupstream = \"other\"",
+            Good,
+        ),
+    ] {
+        check_pair(guard, other, &expected);
+    }
+}
+
+/// Takes minutes if anything grows with the square of the number of routes, and a second or two if nothing does.
+#[test]
+fn tens_of_thousands_of_routes_are_checked() {
+    const MANY: usize = 20_000;
+    let routes = |route: &dyn Fn(usize) -> String| {
+        let route = |at| format!("[[routes]]\nupstream = \"app\"\n{}\n", route(at));
+        without_routes().to_owned() + &(0..MANY).map(route).collect::<String>()
+    };
+    let by_path = routes(&|at| format!("path = \"/a{at}/*\"\nauthenticate = [\"jwt\"]"));
+    // Every other one is without a host. First they have nothing to do with each other, then each is over all the others.
+    let apart = routes(&|at| {
+        let place = match at % 2 {
+            0 => format!("host = \"h{at}.a.example\"\npath = \"/a{at}/*\""),
+            _ => format!("path = \"/b{at}/*\""),
+        };
+        format!("{place}\nauthenticate = [\"jwt\"]\nrequire = {{ claims = {{ n = {at} }} }}")
+    });
+    let over = routes(&|at| {
+        let place = match at % 2 {
+            0 => format!("host = \"h{at}.a.example\"\npath = \"/*\""),
+            _ => format!("path = \"/a{at}\""),
+        };
+        format!("{place}\nauthenticate = [\"jwt\"]")
+    });
+    for text in [by_path, apart, over] {
+        assert_eq!(good(&text).routes.len(), MANY);
+    }
 }
