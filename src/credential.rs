@@ -79,6 +79,11 @@ impl Words<'_> {
         })
     }
 
+    /// The whole value, without blanks at its ends.
+    pub fn whole(&self) -> &[u8] {
+        trim(&self.text)
+    }
+
     /// The scheme, and what follows it.
     pub fn shape(&self) -> Shape<'_> {
         let mut words = self.iter();

@@ -64,6 +64,8 @@ pub struct App {
     addresses: Vec<Address>,
     files: Vec<SocketFile>,
     admin: TcpListener,
+    /// Further names that the admin listener answers to.
+    admin_hosts: Vec<String>,
     probes: Option<TcpListener>,
     redirects: Vec<TcpListener>,
     /// What the listeners of `redirects` send on.
@@ -108,7 +110,8 @@ impl App {
             addresses.push(open.address);
             files.extend(open.file);
         }
-        let admin = bind_one(config.admin, "admin.listen")?;
+        let admin = bind_one(config.admin.listen, "admin.listen")?;
+        let admin_hosts = config.admin.hosts.clone();
         let probes = config
             .probes
             .map(|address| bind_one(address, "probes.listen"))
@@ -128,6 +131,7 @@ impl App {
             addresses,
             files,
             admin,
+            admin_hosts,
             probes,
             redirects,
             hosts,
@@ -169,6 +173,7 @@ impl App {
             addresses,
             files,
             admin,
+            admin_hosts,
             probes,
             redirects,
             hosts,
@@ -181,6 +186,7 @@ impl App {
         let told = Arc::new(Admin {
             metrics: Arc::clone(&parts.metrics),
             stores: parts.stores.clone(),
+            hosts: admin_hosts,
             stage: stages.clone(),
         });
         let listener = tokio::net::TcpListener::from_std;

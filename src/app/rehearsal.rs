@@ -130,12 +130,12 @@ impl Theatre {
 impl Credential<'_> {
     /// The header and the scheme that an authenticator of its kind reads.
     fn carried_by(&self, authenticator: &Authenticator) -> Option<(HeaderName, String)> {
-        let schemes = match (self, authenticator) {
-            (Self::Token(_), Authenticator::Token(token)) => &token.settings().schemes,
-            (Self::Jwt(_), Authenticator::Jwt(jwt)) => &jwt.settings().schemes,
-            _ => return None,
+        let scheme = match (self, authenticator) {
+            (Self::Token(_), Authenticator::Token(token)) => token.settings().scheme.first(),
+            (Self::Jwt(_), Authenticator::Jwt(jwt)) => jwt.settings().schemes.first()?,
+            (Self::Token(_), Authenticator::Jwt(_)) | (Self::Jwt(_), Authenticator::Token(_)) => return None,
         };
-        Some((authenticator.header().clone(), schemes.first()?.clone()))
+        Some((authenticator.header().clone(), scheme.to_owned()))
     }
 
     fn carried_by_default(&self) -> (HeaderName, String) {
@@ -149,10 +149,14 @@ impl Credential<'_> {
     /// What cannot stand in a header cannot be sent by anybody: the request goes without.
     fn sent_with(&self, mut request: Request<()>, header: &HeaderName, scheme: &str) -> Request<()> {
         let text = match self {
-            Self::Token(key) => key.expose(),
+            Self::Token(key) => key.expose().as_str(),
             Self::Jwt(token) => *token,
         };
-        if let Ok(mut value) = HeaderValue::from_bytes(format!("{scheme} {text}").as_bytes()) {
+        let value = match scheme {
+            "" => text.to_owned(),
+            scheme => format!("{scheme} {text}"),
+        };
+        if let Ok(mut value) = HeaderValue::from_bytes(value.as_bytes()) {
             value.set_sensitive(true);
             request.headers_mut().insert(header, value);
         }

@@ -22,14 +22,33 @@ use crate::telemetry::auth::CacheMetrics;
 pub struct Settings {
     /// Its name in the file.
     pub name: Arc<str>,
-    /// Schemes, compared without regard to ASCII case.
-    pub schemes: Vec<String>,
+    /// What stands before the key.
+    pub scheme: KeyScheme,
     /// The header that carries the credential.
     pub header: HeaderName,
     /// Name of the store that knows the keys.
     pub store: Arc<str>,
     /// What is remembered.
     pub cache: cache::Settings,
+}
+
+/// What stands before an opaque key in its header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyScheme {
+    /// Nothing: the whole value is the key, as in `X-API-Key`.
+    Empty,
+    /// One of these schemes, compared without regard to ASCII case.
+    OneOf(Vec<String>),
+}
+
+impl KeyScheme {
+    /// The scheme to write before a key; empty where there is none.
+    pub fn first(&self) -> &str {
+        match self {
+            Self::Empty => "",
+            Self::OneOf(schemes) => schemes.first().map_or("", String::as_str),
+        }
+    }
 }
 
 /// The part that all workers share.
@@ -99,22 +118,25 @@ impl TokenAuthenticator {
         judge: Judge,
         now: Now,
     ) -> Result<Option<Result<Arc<Identity>, Refusal>>, StoreError> {
-        let shape = words.shape();
-        let mine = |scheme: &[u8]| {
-            self.shared
-                .settings
-                .schemes
-                .iter()
-                .any(|own| own.as_bytes().eq_ignore_ascii_case(scheme))
-        };
-        if !shape.scheme().is_some_and(mine) {
-            return Ok(None);
-        }
-        let key = match shape {
-            Shape::Empty => return Ok(None),
-            Shape::Scheme(_) => return Ok(Some(Err(Refusal::TokenMissing))),
-            Shape::More(_) => return Ok(Some(Err(Refusal::TokenHasSpaces))),
-            Shape::Pair(_, key) => key,
+        let key = match &self.shared.settings.scheme {
+            // An empty value is no credential, as a header without a word is none where there is a scheme.
+            KeyScheme::Empty => match words.whole() {
+                b"" => return Ok(None),
+                whole => whole,
+            },
+            KeyScheme::OneOf(schemes) => {
+                let shape = words.shape();
+                let mine = |scheme: &[u8]| schemes.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(scheme));
+                if !shape.scheme().is_some_and(mine) {
+                    return Ok(None);
+                }
+                match shape {
+                    Shape::Empty => return Ok(None),
+                    Shape::Scheme(_) => return Ok(Some(Err(Refusal::TokenMissing))),
+                    Shape::More(_) => return Ok(Some(Err(Refusal::TokenHasSpaces))),
+                    Shape::Pair(_, key) => key,
+                }
+            }
         };
         if std::str::from_utf8(key).is_err() {
             return Ok(Some(Err(Refusal::TokenHasInvalidCharacters)));
@@ -258,7 +280,7 @@ mod tests {
         let store = store::Shared::new(of_file, Arc::clone(&generations));
         let settings = Settings {
             name: "token".into(),
-            schemes: vec!["Token".into(), "Key".into()],
+            scheme: KeyScheme::OneOf(vec!["Token".into(), "Key".into()]),
             header: AUTHORIZATION,
             store: "file".into(),
             cache: cache::Settings::default(),

@@ -37,13 +37,13 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
     if let Some(listen) = args.listen {
         config.server.listen = vec![Address::Tcp(listen)];
     }
-    config.admin = args.admin.unwrap_or(config.admin);
+    config.admin.listen = args.admin.unwrap_or(config.admin.listen);
     (config.probes, config.redirects) = (None, Vec::new());
     if let Some(open) = config
         .server
         .listen
         .iter()
-        .chain([&Address::Tcp(config.admin)])
+        .chain([&Address::Tcp(config.admin.listen)])
         .find(|address| !address.is_loopback())
     {
         return Err(Failure::Usage(format!(

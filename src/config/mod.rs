@@ -39,7 +39,7 @@ pub struct Config {
     /// `[server.tls]`; absent: cleartext.
     pub tls: Option<tls::server::Settings>,
     /// `[admin]`.
-    pub admin: SocketAddr,
+    pub admin: Admin,
     /// `[probes]`.
     pub probes: Option<SocketAddr>,
     /// `server.redirect_http`.
@@ -60,6 +60,15 @@ pub struct Config {
     pub upstreams: BTreeMap<Arc<str>, upstream::Settings>,
     /// `[[routes]]`, in the order of the file.
     pub routes: Vec<Route>,
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Names that it answers to, besides localhost and IP addresses.
+    pub hosts: Vec<String>,
 }
 
 /// One authenticator.

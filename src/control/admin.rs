@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HOST, VARY};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::net::TcpListener;
@@ -26,6 +27,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// Each must have been reached once before this gateway is ready.
     pub stores: Vec<Arc<store::Shared>>,
+    /// Names that operators ask by, in lower case, besides localhost and IP addresses.
+    pub hosts: Vec<String>,
     /// How far a shutdown has come.
     pub stage: watch::Receiver<Stage>,
 }
@@ -43,10 +46,10 @@ pub async fn serve_probes(listener: TcpListener, admin: Arc<Admin>) {
 impl Admin {
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         // A page of another site must not read this through a name that it makes resolve to here (DNS rebinding).
-        if !is_for_us(request.headers().get(HOST)) {
+        if !self.is_for_us(request.headers().get(HOST)) {
             return text(
                 StatusCode::FORBIDDEN,
-                "This listener answers to localhost and IP addresses only.\n",
+                "This listener answers to localhost, IP addresses and the `hosts` of [admin] only.\n",
             );
         }
         if let Some(refused) = other_method(request) {
@@ -58,6 +61,11 @@ impl Admin {
             "/metrics" => self.metrics(request.headers()),
             _ => text(StatusCode::NOT_FOUND, "Here are /livez, /readyz and /metrics.\n"),
         }
+    }
+
+    fn is_for_us(&self, host: Option<&HeaderValue>) -> bool {
+        host.and_then(host_name)
+            .is_some_and(|name| name == "localhost" || name.parse::<IpAddr>().is_ok() || self.hosts.contains(&name))
     }
 
     /// For kubelets and balancers, which ask by whatever name they know.
@@ -126,12 +134,15 @@ fn other_method<B>(request: &Request<B>) -> Option<Response<Full<Bytes>>> {
     Some(refused)
 }
 
-fn is_for_us(host: Option<&HeaderValue>) -> bool {
-    let Some(Ok(authority)) = host.map(|host| http::uri::Authority::try_from(host.as_bytes())) else {
-        return false;
-    };
+/// The name that a `Host` is for, without port and trailing dot.
+fn host_name(host: &HeaderValue) -> Option<String> {
+    let authority = Authority::try_from(host.as_bytes()).ok()?;
+    // A login before the host is no part of `Host`, and names are compared whole.
+    if authority.as_str().contains('@') {
+        return None;
+    }
     let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    Some(name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -139,18 +150,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_and_localhost_are_answered() {
+    fn only_addresses_localhost_and_listed_names_are_answered() {
+        let admin = Admin {
+            metrics: Arc::default(),
+            stores: Vec::new(),
+            hosts: vec!["authgate.internal".to_owned()],
+            stage: watch::channel(Stage::Serving).1,
+        };
         for (host, expected) in [
             ("localhost:9901", true),
             ("127.0.0.1:9901", true),
             ("[::1]:9901", true),
             ("10.1.2.3", true),
+            ("authgate.internal", true),
+            ("Authgate.Internal.:9901", true),
+            ("x.authgate.internal", false),
+            ("authgate.internal.evil.example", false),
+            ("authgate.internal@evil.example", false),
+            ("evil.example@authgate.internal", false),
             ("evil.example", false),
             ("localhost.evil.example", false),
             ("", false),
         ] {
-            assert_eq!(is_for_us(Some(&HeaderValue::from_static(host))), expected, "{host}");
+            let answered = admin.is_for_us(Some(&HeaderValue::from_static(host)));
+            assert_eq!(answered, expected, "{host}");
         }
-        assert!(!is_for_us(None));
+        assert!(!admin.is_for_us(None));
     }
 }

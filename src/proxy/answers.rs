@@ -1,6 +1,6 @@
 //! How a route's refusals look: [`Answers`], made once from the configuration.
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use crate::auth::jwt::TokenType;
 
@@ -33,7 +33,13 @@ pub struct Scheme {
     pub name: String,
     /// The realm, where the authenticator has one.
     pub realm: Option<String>,
+    /// The header, where the scheme stands for a key without one.
+    pub header: Option<HeaderName>,
 }
+
+/// The scheme of challenges for a key that is a whole header. RFC 9110, section 11.6.1, wants a scheme in every 401, and none is
+/// registered for this; gateways that take such keys use this word.
+pub const KEY_CHALLENGE: &str = "Key";
 
 impl Answers {
     /// The shape of answers to requests that no route is found for, where that is DRF's.

@@ -27,7 +27,7 @@ pub struct WebSocketCredential {
     pub cookie: Option<String>,
     /// The header that it stands for.
     pub header: HeaderName,
-    /// The scheme before it.
+    /// The scheme before it; empty where the credential is the whole value.
     pub scheme: String,
 }
 
@@ -52,7 +52,10 @@ impl WebSocketCredential {
         if self.origins.sent_with(headers).is_none() {
             return Err(Rejection::OriginNotListed);
         }
-        let value = [self.scheme.as_bytes(), b" ", &credential].concat();
+        let value = match self.scheme.as_bytes() {
+            b"" => credential,
+            scheme => [scheme, b" ", &credential].concat(),
+        };
         let mut value = HeaderValue::from_bytes(&value).map_err(|_| Rejection::Malformed("its credential"))?;
         value.set_sensitive(true);
         headers.insert(&self.header, value);

@@ -37,11 +37,14 @@ fn it_tells_that_it_lives_is_ready_and_what_it_counts() {
 }
 
 #[test]
-fn it_answers_to_addresses_and_localhost_and_only_get() {
+fn it_answers_to_addresses_localhost_and_listed_hosts_and_only_get() {
     let upstream = RecordingUpstream::start();
-    let gate = Gate::start(&config().app(&upstream).public("/*"));
+    let hosts = "hosts = [\"authgate.internal\"]";
+    let gate = Gate::start(&config().admin(hosts).app(&upstream).public("/*"));
     for (host, status) in [
         ("localhost", 200),
+        ("authgate.internal:9901", 200),
+        ("x.authgate.internal", 403),
         ("127.0.0.1:9901", 200),
         ("[::1]", 200),
         ("evil.example", 403),

@@ -15,6 +15,7 @@ mod harness;
 mod access_log;
 mod admin;
 mod answers;
+mod api_key;
 mod beside;
 mod check;
 mod claim_types;

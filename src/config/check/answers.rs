@@ -5,10 +5,11 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::authenticators::Authenticators;
+use crate::auth::token::KeyScheme;
 use crate::config::Authenticator;
 use crate::config::reader::Section;
 use crate::policy::{Membership, Policy};
-use crate::proxy::answers::{Answers, Scheme};
+use crate::proxy::answers::{Answers, KEY_CHALLENGE, Scheme};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
@@ -64,7 +65,10 @@ pub(super) fn answers(
 /// As DRF's `TokenAuthentication` and SimpleJWT's `JWTAuthentication` write `WWW-Authenticate`.
 fn drf(authenticator: &Authenticator) -> HeaderValue {
     let text = match authenticator {
-        Authenticator::Token(token) => token.schemes.first().cloned().unwrap_or_default(),
+        Authenticator::Token(token) => match &token.scheme {
+            KeyScheme::Empty => format!("{KEY_CHALLENGE} header=\"{}\"", token.header),
+            KeyScheme::OneOf(schemes) => schemes.first().cloned().unwrap_or_default(),
+        },
         Authenticator::Jwt(jwt) => {
             let scheme = jwt.schemes.first().map_or("Bearer", String::as_str);
             format!("{scheme} realm=\"{}\"", jwt.realm)
@@ -74,16 +78,28 @@ fn drf(authenticator: &Authenticator) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
 }
 
-fn schemes(by: usize, authenticator: &Authenticator) -> impl Iterator<Item = Scheme> {
-    let (names, realm) = match authenticator {
-        Authenticator::Token(token) => (&token.schemes, None),
-        Authenticator::Jwt(jwt) => (&jwt.schemes, Some(&jwt.realm)),
+fn schemes(by: usize, authenticator: &Authenticator) -> Vec<Scheme> {
+    let named = |names: &[String], realm: Option<&String>| {
+        let scheme = |name: &String| Scheme {
+            by,
+            name: name.clone(),
+            realm: realm.cloned(),
+            header: None,
+        };
+        names.iter().map(scheme).collect()
     };
-    names.iter().map(move |name| Scheme {
-        by,
-        name: name.clone(),
-        realm: realm.cloned(),
-    })
+    match authenticator {
+        Authenticator::Token(token) => match &token.scheme {
+            KeyScheme::OneOf(schemes) => named(schemes, None),
+            KeyScheme::Empty => vec![Scheme {
+                by,
+                name: KEY_CHALLENGE.to_owned(),
+                realm: None,
+                header: Some(token.header.clone()),
+            }],
+        },
+        Authenticator::Jwt(jwt) => named(&jwt.schemes, Some(&jwt.realm)),
+    }
 }
 
 /// The least that is enough: every scope of `all`, and one of `any`. A scope that RFC 6749, section 3.3, has no way to write is left

@@ -9,6 +9,7 @@ use http::header::AUTHORIZATION;
 
 use super::identity::Identities;
 use super::{Names, absent, jwt, stores};
+use crate::auth::token::KeyScheme;
 use crate::auth::{cache, token};
 use crate::config::Authenticator;
 use crate::config::reader::{Item, Section, Zero, fold};
@@ -82,8 +83,9 @@ fn authenticator(item: Item<'_>, name: Arc<str>, stores: &Names, identities: &Id
 }
 
 fn token(mut section: Section<'_>, name: Arc<str>, stores: &Names, identities: &Identities) -> Option<token::Settings> {
-    let schemes = schemes(&mut section, "Token", str::eq_ignore_ascii_case);
+    let scheme_item = section.take("scheme");
     let header = header(&mut section, identities);
+    let scheme = key_scheme(scheme_item, &header);
     let store = match section.take("store") {
         Some(item) => item.text().and_then(|text| store(&text, stores)),
         None => implied_store(&section, stores),
@@ -91,7 +93,7 @@ fn token(mut section: Section<'_>, name: Arc<str>, stores: &Names, identities: &
     let cache = cache(&mut section);
     Some(token::Settings {
         name,
-        schemes,
+        scheme,
         header,
         store: store?,
         cache,
@@ -126,10 +128,30 @@ fn implied_store(section: &Section<'_>, stores: &Names) -> Option<Arc<str>> {
     None
 }
 
+/// `scheme` of opaque keys: none at all, one, or several.
+fn key_scheme(item: Option<Item<'_>>, header: &HeaderName) -> KeyScheme {
+    if let Some(item) = &item
+        && item.value().as_str() == Some("")
+    {
+        if *header == AUTHORIZATION {
+            item.refuse(
+                "without a scheme the whole value is the key, and Authorization always has a scheme (RFC 9110, section 11.4)",
+                "write `header = \"X-API-Key\"` beside it, or a scheme such as \"Token\"",
+            );
+        }
+        return KeyScheme::Empty;
+    }
+    KeyScheme::OneOf(read_schemes(item, "Token", str::eq_ignore_ascii_case))
+}
+
 /// `scheme`: one, or several of which the first makes the challenge. `same` is how requests compare them.
 pub(super) fn schemes(section: &mut Section<'_>, default: &str, same: impl Fn(&str, &str) -> bool) -> Vec<String> {
+    read_schemes(section.take("scheme"), default, same)
+}
+
+fn read_schemes(item: Option<Item<'_>>, default: &str, same: impl Fn(&str, &str) -> bool) -> Vec<String> {
     let mut schemes: Vec<String> = Vec::new();
-    let Some(item) = section.take("scheme") else {
+    let Some(item) = item else {
         return vec![default.to_owned()];
     };
     for item in item.one_or_more(&format!("scheme = {default:?}")).unwrap_or_default() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 
 use super::authenticators::Authenticators;
+use crate::auth::token::KeyScheme;
 use crate::config::Authenticator;
 use crate::config::reader::{Item, Section, Text, is_token_byte};
 use crate::proxy::cors::{Cors, OriginList, Origins};
@@ -55,12 +56,13 @@ pub(super) fn websocket(
     let scheme_item = section.take("scheme");
     let scheme = match &scheme_item {
         None => "Bearer".to_owned(),
+        Some(item) if item.value().as_str() == Some("") => String::new(),
         Some(item) => item.scheme()?.as_str().to_owned(),
     };
     let settings = || names.iter().filter_map(|name| authenticators.settings.get(name));
     let Some(header) = settings().find_map(|authenticator| reads(authenticator, &scheme)) else {
         let what = format!("no authenticator of this route reads the scheme {scheme:?}");
-        let instead = match settings().find_map(|authenticator| schemes(authenticator).first()) {
+        let instead = match settings().next().map(first_scheme) {
             Some(scheme) => format!("write `scheme = {scheme:?}`"),
             None => "list one that does in `authenticate`".to_owned(),
         };
@@ -89,25 +91,27 @@ fn cookie(item: &Item<'_>) -> Option<String> {
     Some(text.into_string())
 }
 
-fn schemes(authenticator: &Authenticator) -> &[String] {
+fn first_scheme(authenticator: &Authenticator) -> &str {
     match authenticator {
-        Authenticator::Token(token) => &token.schemes,
-        Authenticator::Jwt(jwt) => &jwt.schemes,
+        Authenticator::Token(token) => token.scheme.first(),
+        Authenticator::Jwt(jwt) => jwt.schemes.first().map_or("", String::as_str),
     }
 }
 
 /// The header in which an authenticator reads credentials of a scheme.
 fn reads(authenticator: &Authenticator, scheme: &str) -> Option<HeaderName> {
-    let is_own = |own: &String| match authenticator {
-        Authenticator::Token(_) => own.eq_ignore_ascii_case(scheme),
-        Authenticator::Jwt(jwt) => jwt.rules.profile.is_scheme(own, scheme.as_bytes()),
+    let is_read = match authenticator {
+        Authenticator::Token(token) => match &token.scheme {
+            KeyScheme::Empty => scheme.is_empty(),
+            KeyScheme::OneOf(schemes) => schemes.iter().any(|own| own.eq_ignore_ascii_case(scheme)),
+        },
+        Authenticator::Jwt(jwt) => {
+            let is_own = |own: &String| jwt.rules.profile.is_scheme(own, scheme.as_bytes());
+            jwt.schemes.iter().any(is_own)
+        }
     };
-    schemes(authenticator)
-        .iter()
-        .any(is_own)
-        .then(|| authenticator.header().clone())
+    is_read.then(|| authenticator.header().clone())
 }
-
 /// `origins`; `"*"` is for the caller to judge.
 fn origins(section: &mut Section<'_>, mut all: impl FnMut(&Text<'_>)) -> Option<OriginList> {
     let mut listed = Vec::new();

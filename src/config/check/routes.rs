@@ -11,8 +11,9 @@ use super::conflicts;
 use super::identity::{Identities, read_credential};
 use super::place::place;
 use super::require::requirements;
-use crate::config::Route;
+use crate::auth::token::KeyScheme;
 use crate::config::reader::{Item, Section, Zero};
+use crate::config::{Authenticator, Route};
 use crate::policy::Policy;
 
 const LEAST: &str = "[[routes]]` with `path = \"/api/*\"`, `authenticate = [\"token\"]` and `upstream = \"app\"";
@@ -160,7 +161,26 @@ fn named(item: &Item<'_>, authenticators: &Authenticators) -> Option<Vec<Arc<str
         if names.contains(&name) {
             text.refuse("is written twice", "take one of them out");
         }
+        // Whatever stands in a header is a key for an authenticator without a scheme.
+        let taken = names.iter().find(|before| takes_all(before, &name, authenticators));
+        if let Some(before) = taken {
+            text.refuse(
+                &format!("is never asked: {:?} takes the whole value of its header", &**before),
+                format!("list it before {:?}, or take it out", &**before),
+            );
+        }
         names.push(name);
     }
     Some(names)
+}
+
+/// Whether `before` takes every value of the header that `name` reads.
+fn takes_all(before: &str, name: &str, authenticators: &Authenticators) -> bool {
+    let settings = |name: &str| authenticators.settings.get(name);
+    match (settings(before), settings(name)) {
+        (Some(Authenticator::Token(token)), Some(after)) => {
+            token.scheme == KeyScheme::Empty && token.header == *after.header()
+        }
+        (Some(Authenticator::Jwt(_)), _) | (_, None) | (None, _) => false,
+    }
 }

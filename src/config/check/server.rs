@@ -10,7 +10,9 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use tracing::Level;
 
+use super::place::is_host;
 use super::upstreams::LONGEST_SOCKET;
+use crate::config::Admin;
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::outbound::forwarded::{MoreFields, TrustedProxies};
 use crate::server::listen::Address;
@@ -330,21 +332,41 @@ fn limits(mut section: Section<'_>) -> Limits {
 }
 
 /// `[admin]`: on by default, on loopback.
-pub(super) fn admin(root: &mut Section<'_>, server: &Settings) -> SocketAddr {
+pub(super) fn admin(root: &mut Section<'_>, server: &Settings) -> Admin {
+    let mut admin = Admin {
+        listen: DEFAULT_ADMIN,
+        hosts: Vec::new(),
+    };
     let Some(mut section) = root.section("admin", &[]) else {
-        return DEFAULT_ADMIN;
+        return admin;
     };
+    if let Some(item) = section.take("hosts") {
+        let hosts = item.list("hosts = [\"authgate.internal\"]").unwrap_or_default();
+        admin.hosts = hosts.iter().filter_map(admin_host).collect();
+    }
     let Some(item) = section.take("listen") else {
-        return DEFAULT_ADMIN;
+        return admin;
     };
-    let address = item.address().unwrap_or(DEFAULT_ADMIN);
+    admin.listen = item.address().unwrap_or(DEFAULT_ADMIN);
+    let address = admin.listen;
     if address.port() != 0 && server.listen.contains(&Address::Tcp(address)) {
         item.refuse(
             format!("{address} is in `server.listen` too"),
             "write a port of its own, such as \"127.0.0.1:9901\"",
         );
     }
-    address
+    admin
+}
+
+/// A further name of the admin listener: in lower case, without port and trailing dot, and whole.
+fn admin_host(item: &Item<'_>) -> Option<String> {
+    const A_NAME: &str = "write the name alone, such as \"authgate.internal\": no port, no `*`, in lower case";
+    let text = item.text_for("a host", A_NAME)?;
+    if is_host(text.as_str()) {
+        return Some(text.into_string());
+    }
+    text.refuse("is no host", A_NAME);
+    None
 }
 
 /// `[probes]`: off by default.

@@ -56,6 +56,9 @@ fn values_have_forms() {
         ),
         (with("[\"127.0.0.1:8443\"]", "[]"), "the list is empty"),
         (with("listen = [\"127.0.0.1:8443\"]\n", ""), "`listen` is missing"),
+        (and("[admin]\nhosts = [\"a.example:9901\"]\n"), "write the name alone"),
+        (and("[admin]\nhosts = [\"*.example\"]\n"), "write the name alone"),
+        (and("[admin]\nhosts = [\"A.example\"]\n"), "in lower case"),
         (
             and("[admin]\nlisten = \"127.0.0.1:8443\"\n"),
             "is in `server.listen` too",

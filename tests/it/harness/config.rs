@@ -70,6 +70,11 @@ impl Config {
         self
     }
 
+    pub fn admin(mut self, line: &str) -> Self {
+        put(&mut self.admin, line);
+        self
+    }
+
     pub fn identity(mut self, line: &str) -> Self {
         put(&mut self.identity, line);
         self
