@@ -30,6 +30,7 @@
 //! policy         who may pass, and the proof that it was asked
 //! identity       who somebody is, in texts that can travel in headers
 //! credential     what a credential's header says, and why it is turned down
+//! member         which member of a JSON object is meant: names of claims and attributes
 //! path           every reading that a server could make of a path
 //! secret         values that cannot be printed
 //! printable      text of strangers in output for people: printable characters alone
@@ -49,6 +50,7 @@ pub(crate) mod framing;
 pub mod fuzzing;
 pub mod identity;
 pub mod lockfile;
+pub mod member;
 pub mod outbound;
 pub mod path;
 pub mod policy;

@@ -20,28 +20,34 @@ pub struct RequestPath<'r> {
     raw: &'r str,
 }
 
-/// The path cannot be read, or could be read in too many ways.
+/// Why a path has no readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the path is malformed or ambiguous")]
-pub struct AmbiguousPath;
+pub enum PathError {
+    /// It cannot be read.
+    #[error("it does not begin with `/`, or holds a control character, `#`, or `%` without two hexadecimal digits")]
+    Malformed,
+    /// It can be read in more ways than any honest path.
+    #[error("it can be read in too many ways")]
+    TooManyReadings,
+}
 
 impl<'r> RequestPath<'r> {
     /// Takes the path of a request target (RFC 9112, section 3.2.1), without its query.
     ///
     /// # Errors
     /// A `%` without two hex digits, a control character (also a percent-encoded one), `#`, or no leading `/`.
-    pub fn parse(raw: &'r str) -> Result<Self, AmbiguousPath> {
+    pub fn parse(raw: &'r str) -> Result<Self, PathError> {
         let bytes = raw.as_bytes();
         if bytes.first() != Some(&b'/') {
-            return Err(AmbiguousPath);
+            return Err(PathError::Malformed);
         }
         let mut rest = bytes;
         while let Some((&byte, tail)) = rest.split_first() {
             rest = tail;
             match byte {
-                0..=0x20 | 0x7F | b'#' => return Err(AmbiguousPath),
+                0..=0x20 | 0x7F | b'#' => return Err(PathError::Malformed),
                 b'%' => match hex_pair(tail) {
-                    None | Some(0..=0x1F | 0x7F) => return Err(AmbiguousPath),
+                    None | Some(0..=0x1F | 0x7F) => return Err(PathError::Malformed),
                     Some(_) => rest = &tail[2..],
                 },
                 _ => {}
@@ -60,7 +66,7 @@ impl<'r> RequestPath<'r> {
     ///
     /// # Errors
     /// More readings than any honest path has.
-    pub fn readings(self) -> Result<Readings<'r>, AmbiguousPath> {
+    pub fn readings(self) -> Result<Readings<'r>, PathError> {
         let bytes = self.raw.as_bytes();
         if is_plain(bytes) {
             return Ok(Readings {
@@ -79,7 +85,7 @@ impl<'r> RequestPath<'r> {
             let (path, decoded) = &reading;
             spent += path.len();
             if spent > MOST_BYTES || seen.len() == MOST_READINGS {
-                return Err(AmbiguousPath);
+                return Err(PathError::TooManyReadings);
             }
             for step in [cut_parameters, backslash_as_slash, collapse_slashes, resolve_dots] {
                 queue.extend(step(path).map(|next| (Cow::Owned(next), *decoded)));
@@ -275,7 +281,7 @@ mod tests {
                 .and_then(RequestPath::readings)
                 .map(|readings| readings.others.len())
         };
-        assert_eq!(readings(&long), Err(AmbiguousPath));
+        assert_eq!(readings(&long), Err(PathError::TooManyReadings));
         assert!(readings(&twisted).is_ok_and(|others| others <= 2 * MOST_READINGS));
     }
 }

@@ -61,7 +61,8 @@ pub(super) fn tell(file: &Path, credential: Credential<'_>, sent: &Sent) -> Resu
 pub(super) fn text(sent: &Sent, told: &(Rehearsal, HeaderName, String)) -> String {
     let (rehearsal, header, scheme) = told;
     let place = sent.route.as_ref().map(ToString::to_string).unwrap_or_default();
-    let mut text = format!("{} {place} with {header}: {scheme} ...\n", sent.method);
+    let blank = if scheme.is_empty() { "" } else { " " };
+    let mut text = format!("{} {place} with {header}: {scheme}{blank}...\n", sent.method);
     let _ = match &rehearsal.route {
         Some(route) => writeln!(text, "  route {route}"),
         None => writeln!(text, "  no route"),
@@ -73,8 +74,11 @@ pub(super) fn text(sent: &Sent, told: &(Rehearsal, HeaderName, String)) -> Strin
                 let _ = writeln!(text, "    {name}: {}", lossy(value));
             }
         }
-        End::Answered(response) => {
+        End::Answered { response, reason } => {
             let _ = writeln!(text, "  is answered {}", response.status());
+            if let Some(reason) = reason {
+                let _ = writeln!(text, "    reason, which the client does not read: {reason}");
+            }
             for (name, value) in told_headers(response.headers()) {
                 let _ = writeln!(text, "    {name}: {}", lossy(value));
             }
@@ -97,8 +101,9 @@ pub(super) fn json(told: &(Rehearsal, HeaderName, String)) -> Value {
         End::Forwarded { upstream, identity } => {
             json!({ "forwarded": true, "upstream": &**upstream, "identity": fields(&mut identity.iter()) })
         }
-        End::Answered(response) => json!({
+        End::Answered { response, reason } => json!({
             "forwarded": false,
+            "reason": reason,
             "status": response.status().as_u16(),
             "headers": fields(&mut told_headers(response.headers())),
             "body": serde_json::from_slice(response.body()).unwrap_or(Value::Null),

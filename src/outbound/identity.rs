@@ -9,9 +9,10 @@ use foldhash::fast::RandomState;
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::identity::{Facts, Fields, NotText, Text};
+use crate::member::MemberPath;
 use crate::policy::{Permit, Who};
 
 /// Position of a table among those of the configuration; also that of its values in an identity.
@@ -56,10 +57,10 @@ pub enum Source {
     Scopes,
     /// The name of the authenticator that accepted the credential, `anonymous` or `public`.
     Authenticator,
-    /// A claim of the JWT, by the names to walk.
-    Claim(Box<[String]>),
-    /// An attribute of the user record, by the names to walk.
-    Attribute(Box<[String]>),
+    /// A claim of the JWT.
+    Claim(MemberPath),
+    /// An attribute of the user record.
+    Attribute(MemberPath),
 }
 
 /// How a value is written.
@@ -126,7 +127,7 @@ impl IdentityTable {
     /// Names of the claims that this table reads.
     pub fn claims(&self) -> impl Iterator<Item = &str> {
         self.headers.iter().filter_map(|(_, source)| match source {
-            Source::Claim(path) => path.first().map(String::as_str),
+            Source::Claim(path) => Some(path.first()),
             _ => None,
         })
     }
@@ -160,8 +161,8 @@ impl IdentityTable {
             Source::Groups => list(&facts.groups),
             Source::Scopes => list(&facts.scopes),
             Source::Authenticator => self.single(&Text::new(&facts.authenticator)?),
-            Source::Claim(path) => self.json(walk(&facts.claims, path)),
-            Source::Attribute(path) => self.json(walk(&facts.attributes, path)),
+            Source::Claim(path) => self.json(path.find(&facts.claims)),
+            Source::Attribute(path) => self.json(path.find(&facts.attributes)),
         }
     }
 
@@ -229,12 +230,6 @@ fn scalar(value: &Value) -> Result<Text, NotText> {
         Value::Bool(flag) => Text::new(if *flag { "true" } else { "false" }),
         Value::Null | Value::Array(_) | Value::Object(_) => Err(NotText),
     }
-}
-
-fn walk<'v>(map: &'v Map<String, Value>, path: &[String]) -> Option<&'v Value> {
-    let (first, rest) = path.split_first()?;
-    rest.iter()
-        .try_fold(map.get(first)?, |value, name| value.as_object()?.get(name))
 }
 
 fn opaque(facts: &Facts) -> HeaderValue {
@@ -336,7 +331,7 @@ fn letters(name: &str) -> impl Iterator<Item = u8> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Map, json};
 
     use super::*;
     use crate::identity::{Identity, UserId};
@@ -376,7 +371,7 @@ mod tests {
                 Ok(expected.map(|text| text.as_bytes().to_vec()))
             );
         };
-        let attribute = |path: &[&str]| Source::Attribute(path.iter().map(ToString::to_string).collect());
+        let attribute = |path| Source::Attribute(MemberPath::parse(path).expect("a path"));
         check(Source::Id, Encoding::Percent, Some("42"));
         check(Source::Username, Encoding::Percent, Some("zo%C3%AB%205%25"));
         check(Source::Username, Encoding::Utf8, Some("zo\u{eb} 5%"));
@@ -384,15 +379,15 @@ mod tests {
         check(Source::Email, Encoding::Utf8, None);
         check(Source::Scopes, Encoding::Utf8, None);
         check(Source::Authenticator, Encoding::Utf8, Some("token"));
-        check(attribute(&["org", "name"]), Encoding::Utf8, Some("Acme"));
-        check(attribute(&["org", "tags"]), Encoding::Utf8, Some("x,2"));
-        check(attribute(&["none"]), Encoding::Utf8, None);
-        check(attribute(&["org", "none", "x"]), Encoding::Utf8, None);
+        check(attribute("org.name"), Encoding::Utf8, Some("Acme"));
+        check(attribute("org.tags"), Encoding::Utf8, Some("x,2"));
+        check(attribute("none"), Encoding::Utf8, None);
+        check(attribute("org.none.x"), Encoding::Utf8, None);
     }
 
     #[test]
     fn values_that_cannot_travel_refuse_the_identity() {
-        let attribute = || Source::Attribute(Box::new(["a".to_owned()]));
+        let attribute = || Source::Attribute(MemberPath::of_name("a"));
         for bad in [
             json!("x\r\ny"),
             json!(" x"),

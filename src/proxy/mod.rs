@@ -23,6 +23,7 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::Body;
+use percent_encoding::{AsciiSet, CONTROLS};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -32,7 +33,7 @@ use self::cors::Cors;
 use self::host::{Host, LateHosts};
 use self::outcome::{AccessLog, Outcome};
 use self::rejection::Rejection;
-use self::routes::{Found, RouteTable};
+use self::routes::{Destination, Disagreement, FindError, Found, RouteId, RouteTable};
 use self::websocket::{Asks, Switched};
 use self::websocket_credential::WebSocketCredential;
 use crate::auth::{Chain, Now, Refused, Unavailable, Verdict};
@@ -313,9 +314,7 @@ impl Proxy {
             .hosts
             .read(request.uri(), request.headers(), peer.scheme().default_port());
         let host = host.map_err(|_| Rejection::Malformed("its host"))?;
-        let ambiguous = |_| Rejection::Malformed("its path");
-        let path = RequestPath::parse(target::path(request)).map_err(ambiguous)?;
-        match self.table.find(&host.name, path, method).map_err(ambiguous)? {
+        match self.look_up(request, &host, method)? {
             Found::Route(id) => self
                 .routes
                 .get(id.0)
@@ -332,14 +331,45 @@ impl Proxy {
         }
     }
 
+    /// What the table has for a request's path.
+    fn look_up<B>(&self, request: &Request<B>, host: &Host, method: &Method) -> Result<Found<'_>, Rejection> {
+        let path = RequestPath::parse(target::path(request)).map_err(FindError::from);
+        path.and_then(|path| self.table.find(&host.name, path, method))
+            .map_err(|error| Rejection::AmbiguousPath(self.explain(&error, method)))
+    }
+
+    /// Why a path belongs to no route, for the log. What comes from the client is visible ASCII, and bounded.
+    #[cold]
+    fn explain(&self, error: &FindError, method: &Method) -> String {
+        let disagreement = match error {
+            FindError::Path(error) => return format!("its path: {error}"),
+            FindError::Disagreement(disagreement) => disagreement,
+        };
+        let destination = |destination| match destination {
+            Destination::Route(RouteId(at)) => match self.routes.get(at) {
+                Some(route) => format!("route {}", route.label),
+                None => "no route".to_owned(),
+            },
+            Destination::OtherMethods => format!("a route that does not take {method}"),
+            Destination::Nothing => "no route".to_owned(),
+        };
+        let Disagreement { sent, reading, other } = &**disagreement;
+        let shown = &reading[..reading.len().min(LONGEST_READING)];
+        let more = if shown.len() < reading.len() { "…" } else { "" };
+        format!(
+            "its path: as sent it is for {}, read as {}{more} for {}",
+            destination(*sent),
+            percent_encoding::percent_encode(shown, NOT_VISIBLE),
+            destination(*other)
+        )
+    }
+
     /// Where OPTIONS is not listed, a preflight belongs to the route of the method that it is about.
     fn preflight<B>(&self, request: &Request<B>, host: &Host) -> Result<Option<&Route>, Rejection> {
         let Some(method) = cors::requested_method(request) else {
             return Ok(None);
         };
-        let ambiguous = |_| Rejection::Malformed("its path");
-        let path = RequestPath::parse(target::path(request)).map_err(ambiguous)?;
-        let route = match self.table.find(&host.name, path, &method).map_err(ambiguous)? {
+        let route = match self.look_up(request, host, &method)? {
             Found::Route(id) => self.routes.get(id.0),
             Found::OtherMethods(_) | Found::Nothing => None,
         };
@@ -492,6 +522,11 @@ impl Proxy {
     }
 }
 
+/// The longest reading of a path that is logged.
+const LONGEST_READING: usize = 256;
+/// All but visible ASCII.
+const NOT_VISIBLE: &AsciiSet = &CONTROLS.add(b' ');
+
 /// Who was let in longer ago is asked again before a request leaves: by then a credential may have expired, or been revoked.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -502,7 +537,7 @@ enum Passed {
     Switched(Response<()>, Tunnel, Held),
 }
 
-/// What the log is told beyond the label: whose fault it was. Nothing of it comes from the client.
+/// What the log has beside the label: whose fault it was, and what was missing. Clients do not read it.
 fn reason(rejection: &Rejection) -> Option<String> {
     match rejection {
         Rejection::Unavailable(Unavailable { authenticator, source }) => {
@@ -515,6 +550,8 @@ fn reason(rejection: &Rejection) -> Option<String> {
             Some(error.to_string())
         }
         Rejection::Malformed(what) => Some((*what).to_owned()),
+        Rejection::AmbiguousPath(why) => Some(why.clone()),
+        Rejection::NotAllowed(unmet) => Some(unmet.to_string()),
         // Clients are not told which check it was.
         Rejection::Refused(Refused {
             refusal: Refusal::Jwt(JwtFault::Invalid(defect)),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 
 use super::rejection::Rejection;
-use super::{Proxy, Route, reply};
+use super::{Proxy, Route, reason, reply};
 use crate::auth::{Authenticator, Chain};
 use crate::outbound::forwarded::{Peer, RequestId};
 
@@ -30,7 +30,12 @@ pub enum End {
         identity: HeaderMap,
     },
     /// It would be answered here.
-    Answered(Response<Bytes>),
+    Answered {
+        /// What the client would get.
+        response: Response<Bytes>,
+        /// What the log would say of it beside its label.
+        reason: Option<String>,
+    },
 }
 
 impl Proxy {
@@ -58,7 +63,10 @@ impl Proxy {
         let answers = route.map_or(&self.nowhere, |route| &route.answers);
         Rehearsal {
             route: route.map(|route| Arc::clone(&route.label)),
-            end: End::Answered(reply::reply(&rejection, answers, &RequestId::random())),
+            end: End::Answered {
+                response: reply::reply(&rejection, answers, &RequestId::random()),
+                reason: reason(&rejection),
+            },
         }
     }
 

@@ -14,6 +14,9 @@ pub enum Rejection {
     /// It cannot be read in one way only: its Host, its target, its path.
     #[error("the request can be read in more than one way: {0}")]
     Malformed(&'static str),
+    /// Readings of its path lead to different policies, or it has none; for the log, why.
+    #[error("the request can be read in more than one way: {0}")]
+    AmbiguousPath(String),
     /// Its target is longer than it may be.
     #[error("the target is longer than it may be")]
     TargetTooLong,
@@ -50,7 +53,7 @@ pub enum Rejection {
     #[error("the credential was refused: {}", .0.refusal.label())]
     Refused(Refused),
     /// Somebody who does not meet the route's requirements.
-    #[error("the requirements of the route are not met")]
+    #[error("the requirements of the route are not met: {0}")]
     NotAllowed(Unmet),
     /// Several lines of a credential's header, where that is said plainly; DRF has another answer to them. Or several credentials of a
     /// WebSocket, which DRF knows nothing of.
@@ -75,6 +78,7 @@ impl Rejection {
     fn plain_status(&self) -> StatusCode {
         match self {
             Self::Malformed(_)
+            | Self::AmbiguousPath(_)
             | Self::RepeatedCredential
             | Self::Body(BodyFault::Broken)
             | Self::Upstream(UpstreamError::RequestBody(BodyFault::Broken)) => StatusCode::BAD_REQUEST,
@@ -120,7 +124,7 @@ impl Rejection {
     /// A short name for logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Malformed(_) => "malformed",
+            Self::Malformed(_) | Self::AmbiguousPath(_) => "malformed",
             Self::TargetTooLong => "target_too_long",
             Self::HeadTooLarge => "head_too_large",
             Self::HeadTooSlow => "head_too_slow",

@@ -7,7 +7,7 @@ use std::hash::Hash;
 use foldhash::fast::RandomState;
 use http::Method;
 
-use crate::path::{AmbiguousPath, RequestPath};
+use crate::path::{PathError, RequestPath};
 
 /// Where a route applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +126,53 @@ pub enum Found<'t> {
     Nothing,
 }
 
+/// Why a request belongs to no route that could be named.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FindError {
+    /// Its path has no readings.
+    Path(PathError),
+    /// Two readings of its path lead to different policies.
+    Disagreement(Box<Disagreement>),
+}
+
+impl From<PathError> for FindError {
+    fn from(error: PathError) -> Self {
+        Self::Path(error)
+    }
+}
+
+/// Two readings of a path, and where they lead.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Disagreement {
+    /// Where the path leads as it was sent.
+    pub sent: Destination,
+    /// What a server may take it for.
+    pub reading: Vec<u8>,
+    /// Where that leads.
+    pub other: Destination,
+}
+
+/// Where a reading of a path leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    /// To this route.
+    Route(RouteId),
+    /// To a path that does not take the method.
+    OtherMethods,
+    /// Nowhere.
+    Nothing,
+}
+
+impl From<&Found<'_>> for Destination {
+    fn from(found: &Found<'_>) -> Self {
+        match found {
+            Found::Route(id) => Self::Route(*id),
+            Found::OtherMethods(_) => Self::OtherMethods,
+            Found::Nothing => Self::Nothing,
+        }
+    }
+}
+
 /// Its keys are the file's own, so that nobody can choose them to collide.
 type Map<K, V> = HashMap<K, V, RandomState>;
 
@@ -185,19 +232,31 @@ impl RouteTable {
     /// The route of a request. `host` is lower case, without port and trailing dot.
     ///
     /// # Errors
-    /// Readings of the path lead to different policies.
-    pub fn find(&self, host: &str, path: RequestPath<'_>, method: &Method) -> Result<Found<'_>, AmbiguousPath> {
+    /// The path has no readings, or they lead to different policies.
+    pub fn find(&self, host: &str, path: RequestPath<'_>, method: &Method) -> Result<Found<'_>, FindError> {
         let host = self.host(host);
         let readings = path.readings()?;
         let found = host.written.find(readings.sent, method);
-        let folded_agrees = |reading: &[u8]| {
-            let folded = host.find_folded(reading, method);
-            folded.is_none_or(|folded| self.alike(&found, &folded))
+        let agree = |reading: &[u8], other: Found<'_>| {
+            if self.alike(&found, &other) {
+                return Ok(());
+            }
+            Err(FindError::Disagreement(Box::new(Disagreement {
+                sent: Destination::from(&found),
+                reading: reading.to_owned(),
+                other: Destination::from(&other),
+            })))
         };
-        let mut others = readings.others.iter();
-        let agree = folded_agrees(readings.sent)
-            && others.all(|other| self.alike(&found, &host.written.find(other, method)) && folded_agrees(other));
-        if agree { Ok(found) } else { Err(AmbiguousPath) }
+        let agree_folded = |reading: &[u8]| match host.find_folded(reading, method) {
+            Some(other) => agree(&reading.to_ascii_lowercase(), other),
+            None => Ok(()),
+        };
+        agree_folded(readings.sent)?;
+        for reading in &readings.others {
+            agree(reading, host.written.find(reading, method))?;
+            agree_folded(reading)?;
+        }
+        Ok(found)
     }
 
     /// Exact, then the longest wildcard, then the routes without a host; never two of them.
@@ -327,12 +386,12 @@ mod tests {
     }
 
     fn find(table: &RouteTable, host: &str, path: &str, method: &Method) -> Result<Option<usize>, &'static str> {
-        let found = RequestPath::parse(path).and_then(|path| table.find(host, path, method));
-        match found {
+        let path = RequestPath::parse(path).expect("a path");
+        match table.find(host, path, method) {
             Ok(Found::Route(RouteId(id))) => Ok(Some(id)),
             Ok(Found::Nothing) => Ok(None),
             Ok(Found::OtherMethods(_)) => Err("method"),
-            Err(AmbiguousPath) => Err("ambiguous"),
+            Err(_) => Err("ambiguous"),
         }
     }
 
@@ -399,6 +458,37 @@ mod tests {
         check("/public/../open/x", Ok(Some(2)));
         check("/public/a%20b;v=1//c", Ok(Some(2)));
         check("/admin/%e4", Ok(Some(1)));
+    }
+
+    #[test]
+    fn a_disagreement_says_which_readings_lead_where() {
+        let routes = [
+            place("", "/public/*", &[]),
+            place("", "/admin/*", &[]),
+            place("", "/Login", &[Method::POST]),
+        ];
+        let table = RouteTable::new(&routes, |id| id);
+        let check = |path, method: &Method, sent, reading: &str, other| {
+            let parsed = RequestPath::parse(path).expect("a path");
+            let expected = Disagreement {
+                sent,
+                reading: reading.into(),
+                other,
+            };
+            let found = table.find("h", parsed, method);
+            assert_eq!(found, Err(FindError::Disagreement(Box::new(expected))), "{path}");
+        };
+        let route = |at| Destination::Route(RouteId(at));
+        check("/public/..;/admin", &Method::GET, route(0), "/admin", route(1));
+        check("/public/%2e%2e/x", &Method::GET, route(0), "/x", Destination::Nothing);
+        check("/Admin/x", &Method::GET, Destination::Nothing, "/admin/x", route(1));
+        check(
+            "/login",
+            &Method::GET,
+            Destination::Nothing,
+            "/login",
+            Destination::OtherMethods,
+        );
     }
 
     #[test]

@@ -166,3 +166,77 @@ fn a_query_is_left_out_whatever_becomes_of_the_request() {
         assert!(!gate.stop().contains("in-a-query"));
     }
 }
+
+#[test]
+fn a_403_says_what_was_missing_and_a_path_which_readings_disagree() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let require = "authenticate = [\"token\"]\nrequire = { groups = { any = [\"root\", \"admins\"] }, scopes = { all = [\"orders:write\"] }, \
+                   claims = { realm.tenant = \"acme\" } }";
+    let gate = Gate::start(
+        &config()
+            .tokens(&redis)
+            .app(&upstream)
+            .public("/public/*")
+            .protected("/admin/*")
+            .route("/orders", "authenticate = [\"token\"]\nmethods = [\"POST\"]")
+            .route("/require", require)
+            .route("/problem", &format!("{require}\nerrors = \"problem\"")),
+    );
+    for (target, status, expected) in [
+        (
+            "/require",
+            403,
+            "missing: one of the groups \"root\", \"admins\"; scope \"orders:write\"; claim realm.tenant = \"acme\"",
+        ),
+        (
+            "/problem",
+            403,
+            "missing: one of the groups \"root\", \"admins\"; scope \"orders:write\"; claim realm.tenant = \"acme\"",
+        ),
+        (
+            "/public/..%2fadmin",
+            400,
+            "its path: as sent it is for route /public/*, read as /admin for route /admin/*",
+        ),
+        (
+            "/Admin/x",
+            400,
+            "its path: as sent it is for no route, read as /admin/x for route /admin/*",
+        ),
+        (
+            "/public/../orders",
+            400,
+            "its path: as sent it is for route /public/*, read as /orders for a route that does not take GET",
+        ),
+        (
+            "/public/%E2%80%AE/../../%c3%a9",
+            400,
+            "its path: as sent it is for route /public/*, read as /%c3%a9 for no route",
+        ),
+        (
+            "/public/%zz",
+            400,
+            "its path: it does not begin with `/`, or holds a control character, `#`, or `%` without",
+        ),
+    ] {
+        let before = gate.requests(0).len();
+        let reply = gate.call(&get(target).token("canary-ada"));
+        assert_eq!(reply.status, status, "{target}");
+        for word in ["root", "orders:write", "acme", "/admin/*", "for route"] {
+            assert!(
+                !reply.text().contains(word),
+                "the client reads {word}: {}",
+                reply.text()
+            );
+        }
+        let events = gate.requests(before + 1);
+        let reason = events.last().unwrap()["reason"].as_str().unwrap_or_default();
+        assert!(reason.starts_with(expected), "{target}: {reason}");
+    }
+    let long = format!("/public/..%2f{}", "a".repeat(1000));
+    let before = gate.requests(0).len();
+    assert_eq!(gate.get(&long).status, 400);
+    let events = gate.requests(before + 1);
+    let reason = events.last().unwrap()["reason"].as_str().unwrap().to_owned();
+    assert!(reason.len() < 400 && reason.contains('…'), "{reason}");
+}

@@ -60,6 +60,36 @@ fn every_problem_of_a_file_is_said_with_its_line_and_what_to_write() {
 }
 
 #[test]
+fn a_route_that_another_host_leads_past_a_guard_to_is_refused() {
+    let guard = "host = \"a.example\"\nrequire = { groups = { any = [\"staff\"] } }\npath";
+    let guarded = GOOD.replace("path", guard);
+    let with = |lines: &str| check(&format!("{guarded}[[routes]]\npath = \"/*\"\nupstream = \"app\"\n{lines}\n"));
+    let staff = "require = { groups = { any = [\"staff\"] } }";
+    for lines in [
+        "public = true",
+        "authenticate = [\"token\"]",
+        "authenticate = [\"token\"]\noptional = true",
+        "authenticate = [\"token\"]\nrequire = { scopes = { any = [\"staff\"] } }",
+        "host = \"*.example\"\npublic = true",
+    ] {
+        let ended = with(lines);
+        assert_eq!(ended.code, 2, "{lines}");
+        assert!(
+            ended.err.contains("routes[1] is weaker than routes[0]") && ended.err.contains("clients choose the Host"),
+            "{}",
+            ended.err
+        );
+    }
+    for lines in [
+        format!("authenticate = [\"token\"]\n{staff}"),
+        "host = \"b.example\"\npublic = true".to_owned(),
+    ] {
+        let ended = with(&lines);
+        assert_eq!(ended.code, 0, "{lines}\n{}", ended.err);
+    }
+}
+
+#[test]
 fn one_problem_is_one_error() {
     let with = |more: &str| format!("{GOOD}{more}");
     let jwt = |lines: &str| with(&format!("[authenticators.jwt]\nkind = \"jwt\"\n{lines}\n"));

@@ -32,6 +32,10 @@ impl Stage {
                 "/staff",
                 "authenticate = [\"jwt\"]\nrequire = { groups = { any = [\"root\"] } }",
             )
+            .route(
+                "/token-staff",
+                "authenticate = [\"token\"]\nrequire = { scopes = { any = [\"orders:write\"] } }",
+            )
             .public("/open");
         let gate = Gate::start(&more(config));
         Self {
@@ -177,7 +181,36 @@ fn a_route_says_who_is_asked_and_what_becomes_of_the_request() {
     let stage = Stage::start(|config| config);
     let token = stage.jwt(&json!({}));
     let request = |words: &[&str]| stage.inspect(&token, words)["request"].clone();
-    assert_eq!(request(&["--route", "/staff"])["status"], 403);
+    let staff = request(&["--route", "/staff"]);
+    assert_eq!(
+        (&staff["status"], &staff["reason"]),
+        (&json!(403), &json!("missing: group \"root\""))
+    );
+    let text = authgate(
+        stage.gate.folder.path(),
+        &["jwt", "inspect", &token, "--route", "/staff"],
+    )
+    .good();
+    assert!(text.contains("missing: group \"root\""), "{text}");
+    assert!(!staff["body"].to_string().contains("root"), "{staff}");
+    let ambiguous = request(&["--route", "/open/..%2fstaff"]);
+    assert_eq!(ambiguous["status"], 400);
+    assert!(
+        ambiguous["reason"]
+            .as_str()
+            .unwrap()
+            .contains("read as /staff for route /staff"),
+        "{ambiguous}"
+    );
+    let shown = authgate(
+        stage.gate.folder.path(),
+        &["token", "show", "canary-ada", "--route", "/token-staff", "--json"],
+    );
+    let shown: Value = serde_json::from_str(&shown.good()).unwrap();
+    assert_eq!(
+        (&shown["request"]["status"], &shown["request"]["reason"]),
+        (&json!(403), &json!("missing: scope \"orders:write\""))
+    );
     assert_eq!(request(&["--route", "/nowhere"])["status"], 404);
     assert_eq!(request(&["--route", "/nowhere"])["route"], Value::Null);
     assert_eq!(request(&["--route", "/open"])["forwarded"], true);

@@ -289,3 +289,54 @@ fn without_a_challenge_nobody_is_403_with_the_detail_of_401() {
     }
     assert_eq!(upstream.calls(), 0);
 }
+
+#[test]
+fn a_claim_is_named_in_one_way_wherever_it_is_named() {
+    let upstream = RecordingUpstream::start();
+    let signer = Signer::new(Algorithm::ES256);
+    let require = |claims: &str| format!("authenticate = [\"jwt\"]\nrequire = {{ claims = {{ {claims} }} }}");
+    let headers = "headers = { X-Role = 'claims.\"https://example.com/role\"', X-Realm = \"claims.realm_access.roles\", \
+                   X-Dotted = 'claims.\"realm_access.roles\"' }";
+    let gate = Gate::start(
+        &with_jwt(config(), &signer)
+            .identity(headers)
+            .app(&upstream)
+            .route("/url", &require("'\"https://example.com/role\"' = \"admin\""))
+            .route("/walked", &require("\"realm_access.roles\" = \"admin\""))
+            .route("/dotted", &require("'\"realm_access.roles\"' = \"admin\""))
+            .route("/nested", &require("realm_access.roles = \"admin\"")),
+    );
+    for (claims, passes, fields) in [
+        (
+            json!({ "https://example.com/role": "admin" }),
+            &["/url"][..],
+            [Some("admin"), None, None],
+        ),
+        (
+            json!({ "realm_access": { "roles": ["user", "admin"] } }),
+            &["/walked", "/nested"],
+            [None, Some("user,admin"), None],
+        ),
+        (
+            json!({ "realm_access.roles": "admin" }),
+            &["/dotted"],
+            [None, None, Some("admin")],
+        ),
+        (json!({ "https://example": { "com/role": "admin" } }), &[], [None; 3]),
+        (json!({ "realm_access": "admin" }), &[], [None; 3]),
+    ] {
+        for target in ["/url", "/walked", "/dotted", "/nested"] {
+            let reply = gate.call(&get(target).bearer(&signer.with(&claims)));
+            let expected = if passes.contains(&target) { 200 } else { 403 };
+            assert_eq!(reply.status, expected, "{target} {claims}");
+            if expected == 200 {
+                let seen = upstream.last();
+                assert_eq!(
+                    ["x-role", "x-realm", "x-dotted"].map(|name| seen.header(name)),
+                    fields,
+                    "{claims}"
+                );
+            }
+        }
+    }
+}

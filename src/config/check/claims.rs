@@ -21,7 +21,7 @@ pub(super) fn keep(authenticators: &mut BTreeMap<Arc<str>, Authenticator>, table
     let names: BTreeSet<&str> = tables
         .iter()
         .flat_map(IdentityTable::claims)
-        .chain(claims.map(|(name, _)| name.as_str()))
+        .chain(claims.map(|(path, _)| path.first()))
         .collect();
     let told = |wanted: &Source| tables.iter().any(|table| table.tells(wanted));
     let kept = Kept {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use crate::config::reader::{Item, Section, Text, fold, header_name, is_of_the_connection, is_token_byte};
+use crate::member::MemberPath;
 use crate::outbound::identity::{CredentialMode, Encoding, IdentityTable, Source, TableId};
 
 const SOURCES: [(&str, Source); 6] = [
@@ -170,24 +171,44 @@ fn source(text: &Text<'_>) -> Option<Source> {
     if let Some((_, source)) = SOURCES.iter().find(|(name, _)| *name == word) {
         return Some(source.clone());
     }
-    let names = |path: &str| -> Option<Box<[String]>> {
-        path.split('.')
-            .map(|name| (!name.is_empty()).then(|| name.to_owned()))
-            .collect()
+    let (kind, path): (fn(MemberPath) -> Source, _) = match word.split_once('.') {
+        Some(("claims", path)) => (Source::Claim, path),
+        Some(("attributes", path)) => (Source::Attribute, path),
+        _ => {
+            let words = SOURCES.map(|(name, _)| name).join(", ");
+            text.refuse(
+                "is nothing that is known of a user",
+                format!("write one of {words}, claims.NAME or attributes.NAME"),
+            );
+            return None;
+        }
     };
-    let found = match word.split_once('.') {
-        Some(("claims", path)) => names(path).map(Source::Claim),
-        Some(("attributes", path)) => names(path).map(Source::Attribute),
-        _ => None,
-    };
-    if found.is_none() {
-        let words = SOURCES.map(|(name, _)| name).join(", ");
-        text.refuse(
-            "is nothing that is known of a user",
-            format!("write one of {words}, claims.NAME or attributes.NAME"),
+    let written = |path: &str| format!("'{}.{path}'", word.split('.').next().unwrap_or_default());
+    match MemberPath::parse(path) {
+        Ok(path) => Some(kind(path)),
+        Err(error) => {
+            text.refuse(&error.to_string(), member_path_instead(path, written));
+            None
+        }
+    }
+}
+
+/// What to write in place of a text that is no path. `written` puts a path where it stands in the file.
+pub(super) fn member_path_instead(text: &str, written: impl Fn(&str) -> String) -> String {
+    let name = text.trim_matches(['"', '\'']);
+    if name.is_empty() {
+        return format!(
+            "write {}, or {} to walk objects",
+            written("tenant"),
+            written("realm_access.roles")
         );
     }
-    found
+    let quoted = MemberPath::of_name(name).to_string();
+    format!(
+        "write {} for the one member of that name; dots between names without quotes walk objects, as in {}",
+        written(&quoted),
+        written("realm_access.roles")
+    )
 }
 
 fn stripped(item: &Item<'_>) -> Option<String> {

@@ -3,7 +3,9 @@
 use serde_json::Value;
 use toml::de::DeValue;
 
+use super::identity::member_path_instead;
 use crate::config::reader::{Item, Section};
+use crate::member::MemberPath;
 use crate::policy::{Membership, Requirements};
 
 pub(super) fn requirements(mut section: Section<'_>) -> Requirements {
@@ -49,8 +51,61 @@ fn membership(item: Item<'_>, example: &str) -> Membership {
     }
 }
 
-fn claims(mut section: Section<'_>) -> Vec<(String, Value)> {
-    let wanted = |item: &Item<'_>| match item.shown_value() {
+/// `claims`: names as everywhere, and tables in which names are walked too, as TOML makes them of `realm_access.roles = "x"`.
+fn claims(section: Section<'_>) -> Vec<(MemberPath, Value)> {
+    let mut wanted = Vec::new();
+    read_claims(section, None, &mut wanted);
+    wanted
+}
+
+fn read_claims(mut section: Section<'_>, within: Option<&MemberPath>, wanted: &mut Vec<(MemberPath, Value)>) {
+    let all = section.take_all();
+    if all.is_empty() {
+        section.lacks(
+            "nothing is required",
+            "write `claims = { tenant = \"acme\" }`, or take it out",
+        );
+    }
+    for named in all {
+        let path = match MemberPath::parse(named.name) {
+            Ok(path) => path,
+            Err(error) => {
+                // A TOML key that holds quotes is in quotes itself.
+                let written = |path: &str| format!("`'{path}' = …`");
+                let mut problem = named.item.problem(
+                    format!("{:?} {error}", named.name),
+                    member_path_instead(named.name, written),
+                );
+                problem.span = Some(named.span.clone());
+                named.item.add(problem);
+                continue;
+            }
+        };
+        let path = within.map_or_else(|| path.clone(), |within| within.join(path.clone()));
+        match named.item.value() {
+            DeValue::Table(table) if !table.keys().all(|key| ELSEWHERE.contains(&&**key.get_ref())) => {
+                if let Some(inner) = named.item.section(&[]) {
+                    read_claims(inner, Some(&path), wanted);
+                }
+            }
+            _ => {
+                if wanted.iter().any(|(before, _)| *before == path) {
+                    named.item.refuse(
+                        format!("the claim {path} is required twice"),
+                        "take one of them out: a list claim is compared with one value",
+                    );
+                }
+                wanted.extend(claim_value(&named.item).map(|value| (path, value)));
+            }
+        }
+    }
+}
+
+/// The keys of a table that says where a text is to be found.
+const ELSEWHERE: [&str; 3] = ["env", "file", "default"];
+
+fn claim_value(item: &Item<'_>) -> Option<Value> {
+    match item.shown_value() {
         DeValue::Boolean(flag) => Some(Value::from(*flag)),
         DeValue::Integer(number) => {
             let value = i64::from_str_radix(number.as_str(), number.radix()).ok();
@@ -60,22 +115,12 @@ fn claims(mut section: Section<'_>) -> Vec<(String, Value)> {
             value.map(Value::from)
         }
         DeValue::String(_) | DeValue::Table(_) => item.text().map(|text| Value::from(text.into_string())),
-        _ => {
+        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) => {
             item.refuse(
                 "a claim is compared with a text, a whole number, true or false",
                 "write `tenant = \"acme\"`",
             );
             None
         }
-    };
-    let all = section.take_all();
-    if all.is_empty() {
-        section.lacks(
-            "nothing is required",
-            "write `claims = { tenant = \"acme\" }`, or take it out",
-        );
     }
-    all.into_iter()
-        .filter_map(|named| Some((named.name.to_owned(), wanted(&named.item)?)))
-        .collect()
 }

@@ -3,10 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use serde_json::Value;
-
 use crate::config::Route;
-use crate::policy::{Membership, Policy, Requirements};
+use crate::policy::{Policy, Requirements};
 
 /// Why a route is weaker than another one, or cannot be compared with it. Said of the route, as in `it asks for no credential`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,9 +12,7 @@ pub(super) enum Weakness {
     Public,
     Optional,
     Authenticator(String),
-    Group(String),
-    Scope(String),
-    Claim(String),
+    Requirement(String),
 }
 
 impl fmt::Display for Weakness {
@@ -30,9 +26,7 @@ impl fmt::Display for Weakness {
                     "accepts credentials of the authenticator {name:?}, which the other one does not"
                 )
             }
-            Self::Group(groups) => write!(f, "does not require {groups}"),
-            Self::Scope(scopes) => write!(f, "does not require {scopes}"),
-            Self::Claim(claim) => write!(f, "does not require {claim}"),
+            Self::Requirement(term) => write!(f, "does not require {term}"),
         }
     }
 }
@@ -73,36 +67,9 @@ pub(super) fn weakness(open: &Route, guard: &Route) -> Option<Weakness> {
     if let Some(more) = demands.authenticators.difference(&guarded.authenticators).next() {
         return Some(Weakness::Authenticator((*more).to_owned()));
     }
-    let (open, guard) = (demands.require, guarded.require);
-    lacking(&open.groups, &guard.groups, "the group", "the groups")
-        .map(Weakness::Group)
-        .or_else(|| lacking(&open.scopes, &guard.scopes, "the scope", "the scopes").map(Weakness::Scope))
-        .or_else(|| {
-            let claim = guard.claims.iter().find(|claim| !open.claims.contains(claim))?;
-            Some(Weakness::Claim(said(claim)))
-        })
-}
-
-fn said((path, value): &(String, Value)) -> String {
-    format!("the claim {path} = {value}")
-}
-
-/// The first term of `guard` that whoever satisfies `open` need not satisfy.
-fn lacking(open: &Membership, guard: &Membership, one: &str, several: &str) -> Option<String> {
-    let has = |name: &String| open.all.contains(name) || open.any == std::slice::from_ref(name);
-    if let Some(name) = guard.all.iter().find(|name| !has(name)) {
-        return Some(format!("{one} {name:?}"));
-    }
-    let within = |names: &[String]| !names.is_empty() && names.iter().all(|name| guard.any.contains(name));
-    let holds = guard.any.is_empty() || within(&open.any) || open.all.iter().any(|name| guard.any.contains(name));
-    if holds {
-        return None;
-    }
-    Some(match guard.any.as_slice() {
-        [name] => format!("{one} {name:?}"),
-        names => {
-            let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
-            format!("one of {several} {}", names.join(", "))
-        }
-    })
+    let missing = guarded
+        .require
+        .terms()
+        .find(|term| !term.is_implied_by(demands.require));
+    missing.map(|term| Weakness::Requirement(term.to_string()))
 }

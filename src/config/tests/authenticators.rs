@@ -1,7 +1,8 @@
 //! Mistakes of authenticators and identity headers, and what is only odd about them.
 
-use super::{LEAST, and, check, jwt, read, with};
-use crate::config::{Severity, parse};
+use super::{LEAST, and, check, good, jwt, read, route, with};
+use crate::config::{Authenticator, Severity, parse};
+use crate::policy::Policy;
 
 #[test]
 fn jwt_authenticators_are_whole() {
@@ -114,11 +115,8 @@ fn identity_headers_are_ours_to_send() {
             "the same header as another one",
         ),
         (headers("X-User = \"name\""), "is nothing that is known of a user"),
-        (headers("X-User = \"claims.\""), "is nothing that is known of a user"),
-        (
-            headers("X-User = \"attributes.a..b\""),
-            "is nothing that is known of a user",
-        ),
+        (headers("X-User = \"claims.\""), "has an empty name"),
+        (headers("X-User = \"attributes.a..b\""), "has an empty name"),
         (and("[identity]\nstrip = [\"X-*\"]\n"), "whole names"),
         (
             and("[identity]\nstrip = [\"Transfer-Encoding\"]\n"),
@@ -144,9 +142,107 @@ fn identity_headers_are_ours_to_send() {
             with("kind = \"token\"", "kind = \"token\"\nscheme = [\"Token\", \"token\"]"),
             "is written twice",
         ),
+        (
+            with("kind = \"token\"", "kind = \"token\"\nscheme = \"AUTHGATE\""),
+            "is the scheme of the value that the gateway sends",
+        ),
+        (
+            jwt("scheme = \"Authgate\""),
+            "is the scheme of the value that the gateway sends",
+        ),
+        (
+            with("kind = \"token\"", "kind = \"token\"\nscheme = \"\""),
+            "write `header = \"X-API-Key\"`",
+        ),
+        (
+            with(
+                "kind = \"token\"",
+                "kind = \"token\"\nheader = \"X-Key\"\nscheme = [\"Token\", \"\"]",
+            ),
+            "is no scheme",
+        ),
+        (jwt("scheme = \"\""), "is no scheme"),
+        (
+            with(
+                "kind = \"token\"",
+                "kind = \"token\"\nheader = \"X-Key\"\nscheme = \"\"",
+            )
+            .replace("kind = \"jwt\"", "kind = \"jwt\"\nheader = \"x-key\""),
+            "is never asked: \"token\" takes the whole value of its header",
+        ),
     ] {
         check(&text, &[&[words]]);
     }
+}
+
+/// A claim is named in the same way wherever one is, and a name that needs quotes is told to have them.
+#[test]
+fn claims_and_attributes_have_one_grammar() {
+    let header = |source: &str| and(&format!("[identity]\nheaders = {{ X-It = '{source}' }}\n"));
+    let require = |key: &str| route(&format!("require = {{ claims = {{ {key} = \"x\" }} }}"));
+    for (path, kept) in [
+        ("tenant", "tenant"),
+        ("realm_access.roles", "realm_access"),
+        ("\"https://example.com/role\"", "https://example.com/role"),
+        ("cognito:groups", "cognito:groups"),
+        ("\"a.b\".c", "a.b"),
+    ] {
+        for text in [header(&format!("claims.{path}")), require(&format!("'{path}'"))] {
+            let config = good(&text);
+            let Authenticator::Jwt(jwt) = &config.authenticators["jwt"] else {
+                panic!("another kind")
+            };
+            assert_eq!(jwt.kept.claims, [kept], "{text}");
+        }
+        good(&header(&format!("attributes.{path}")));
+    }
+    for (path, instead) in [
+        ("https://example.com/role", "\"https://example.com/role\""),
+        ("a b", "\"a b\""),
+        ("zo\u{eb}.x", "\"zo\u{eb}.x\""),
+    ] {
+        check(
+            &header(&format!("claims.{path}")),
+            &[&["needs quotes", &format!("write 'claims.{instead}'")]],
+        );
+        check(
+            &header(&format!("attributes.{path}")),
+            &[&["needs quotes", &format!("write 'attributes.{instead}'")]],
+        );
+        check(
+            &require(&format!("\"{path}\"")),
+            &[&["needs quotes", &format!("write `'{instead}' = …`")]],
+        );
+    }
+    check(
+        &header("claims.\"a"),
+        &[&["quotes that do not end with the name", "write 'claims.a'"]],
+    );
+    check(&require("\"a.\""), &[&["has an empty name"]]);
+    // TOML's own dotted keys say the same.
+    let claims = |text: &str| {
+        let config = good(&route(&format!("require = {{ claims = {{ {text} }} }}")));
+        match &config.routes[0].policy {
+            Policy::Authenticated { require, .. } => require.claims.clone(),
+            Policy::Public => Vec::new(),
+        }
+    };
+    for (one, other) in [
+        ("realm_access.roles = \"x\"", "\"realm_access.roles\" = \"x\""),
+        ("realm_access = { roles = \"x\" }", "\"realm_access.roles\" = \"x\""),
+        ("a.'\"b.c\"'.d = 1", "'a.\"b.c\".d' = 1"),
+        ("a = { env = \"AUTHGATE_NOT_SET\", default = \"x\" }", "a = \"x\""),
+    ] {
+        assert_eq!(claims(one), claims(other), "{one}");
+    }
+    check(
+        &route("require = { claims = { a.b = 1, \"a.b\" = 2 } }"),
+        &[&["claim a.b is required twice"]],
+    );
+    check(
+        &route("require = { claims = { a.b.c = 1.5 } }"),
+        &[&["a claim is compared with"]],
+    );
 }
 
 #[test]

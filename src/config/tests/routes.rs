@@ -203,7 +203,7 @@ fn no_other_host_leads_past_a_protected_path() {
         (
             &format!("Both\n{STAFF}"),
             "Both",
-            Refused("does not require the group \"staff\""),
+            Refused("does not require group \"staff\""),
         ),
         (&format!("Both\n{STAFF}"), &format!("Token\n{STAFF}"), Good),
         ("Both", &format!("Both\n{STAFF}"), Good),
@@ -211,7 +211,7 @@ fn no_other_host_leads_past_a_protected_path() {
         (
             &format!("Both\n{STAFF}"),
             &format!("Both\n{staff_or_root}"),
-            Refused("the group \"staff\""),
+            Refused("group \"staff\""),
         ),
         (
             &format!("Both\n{staff_or_root}"),
@@ -236,17 +236,17 @@ fn no_other_host_leads_past_a_protected_path() {
         (
             &format!("Both\n{}", groups("{ all = [\"staff\", \"root\"] }")),
             &format!("Both\n{STAFF}"),
-            Refused("the group \"root\""),
+            Refused("group \"root\""),
         ),
         (
             "Both\nrequire = { scopes = { all = [\"a\"] }, claims = { tenant = \"acme\" } }",
             "Both\nrequire = { claims = { tenant = \"acme\" } }",
-            Refused("the scope \"a\""),
+            Refused("scope \"a\""),
         ),
         (
             "Both\nrequire = { claims = { tenant = \"acme\" } }",
             "Both\nrequire = { claims = { tenant = \"other\" } }",
-            Refused("the claim tenant = \"acme\""),
+            Refused("claim tenant = \"acme\""),
         ),
         (
             "Both\nrequire = { claims = { tenant = \"acme\" } }",

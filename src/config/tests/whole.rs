@@ -12,7 +12,9 @@ use crate::auth::cache;
 use crate::auth::jwt::{Kept, KeySet, TokenType, UserIdField, Users};
 use crate::auth::store::Kind;
 use crate::auth::store::redis::Invalidation;
+use crate::auth::token::KeyScheme;
 use crate::config::Authenticator;
+use crate::member::MemberPath;
 use crate::outbound::identity::CredentialMode;
 use crate::policy::Policy;
 use crate::proxy::answers::Answers;
@@ -27,7 +29,7 @@ fn what_is_not_written_is_as_the_contract_says() {
     assert_eq!(config.server.limits, crate::server::Limits::default());
     assert_eq!(config.server.drain, crate::server::Drain::default());
     assert!(config.tls.is_none() && config.server.workers >= 1);
-    assert_eq!(config.admin.to_string(), "127.0.0.1:9901");
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9901");
     assert_eq!((config.log.level, config.log.format), (Level::INFO, Format::Text));
     assert!(config.log.access && !config.log.query);
 
@@ -45,8 +47,8 @@ fn what_is_not_written_is_as_the_contract_says() {
         panic!("another kind")
     };
     assert_eq!(
-        (token.schemes.as_slice(), token.header.as_str()),
-        (&["Token".to_owned()][..], "authorization")
+        (&token.scheme, token.header.as_str()),
+        (&KeyScheme::OneOf(vec!["Token".to_owned()]), "authorization")
     );
     assert_eq!((&*token.store, token.cache), ("redis", cache::Settings::default()));
 
@@ -139,7 +141,8 @@ fn every_key_that_is_built_is_read() {
     );
     let tls = config.tls.as_ref().expect("a table");
     assert_eq!((tls.certificates.len(), tls.min_version), (1, MinVersion::Tls13));
-    assert_eq!(config.admin.to_string(), "[::1]:9902");
+    assert_eq!(config.admin.listen.to_string(), "[::1]:9902");
+    assert_eq!(config.admin.hosts, ["authgate.internal"]);
     assert_eq!((config.log.level, config.log.format), (Level::DEBUG, Format::Json));
     assert!(!config.log.access && config.log.query);
 
@@ -160,8 +163,11 @@ fn every_key_that_is_built_is_read() {
         panic!("another kind")
     };
     assert_eq!(
-        (token.schemes.join(" "), token.header.as_str()),
-        ("Token Key".to_owned(), "x-api-key")
+        (&token.scheme, token.header.as_str()),
+        (
+            &KeyScheme::OneOf(vec!["Token".to_owned(), "Key".to_owned()]),
+            "x-api-key"
+        )
     );
     assert_eq!(
         (&*token.store, token.cache.entries, token.cache.ttl),
@@ -268,7 +274,10 @@ fn every_key_that_is_built_is_read() {
     );
     assert_eq!(
         require.claims,
-        [("tenant".to_owned(), json!("acme")), ("level".to_owned(), json!(-3))]
+        [
+            (MemberPath::of_name("tenant"), json!("acme")),
+            (MemberPath::of_name("level"), json!(-3))
+        ]
     );
     assert_eq!(admin.body_bytes, Some(None));
     let websocket = admin.websocket.as_ref().expect("a table");

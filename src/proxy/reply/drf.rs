@@ -47,6 +47,7 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec
             }
         },
         Rejection::Malformed(_)
+        | Rejection::AmbiguousPath(_)
         | Rejection::TargetTooLong
         | Rejection::HeadTooLarge
         | Rejection::HeadTooSlow

@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use crate::credential::{JwtFault, Refusal, Unfit};
 use crate::outbound::forwarded::RequestId;
-use crate::policy::Unmet;
 use crate::proxy::answers::Scheme;
 use crate::proxy::rejection::Rejection;
 use crate::upstream::UpstreamError;
@@ -47,13 +46,14 @@ pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Optio
             "invalid_token",
             Cow::Borrowed(description(refused.refusal)),
         )),
-        Rejection::NotAllowed(Unmet::Scopes) => Some((None, "insufficient_scope", detail(rejection))),
+        Rejection::NotAllowed(unmet) if unmet.scopes_alone() => Some((None, "insufficient_scope", detail(rejection))),
         Rejection::RepeatedCredential => Some((None, "invalid_request", detail(rejection))),
         _ => return Vec::new(),
     };
     let challenge = |scheme: &Scheme| {
         let mut parameters: Vec<String> = Vec::new();
         parameters.extend(scheme.realm.as_ref().map(|realm| format!("realm=\"{realm}\"")));
+        parameters.extend(scheme.header.as_ref().map(|header| format!("header=\"{header}\"")));
         if let Some((by, error, description)) = &error
             && by.is_none_or(|by| by == scheme.by)
         {
@@ -73,6 +73,7 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
         Rejection::Malformed(what) => {
             return format!("The request can be read in more than one way: {what}.").into();
         }
+        Rejection::AmbiguousPath(_) => "The request can be read in more than one way: its path.",
         Rejection::MethodNotAllowed { sent, .. } => return format!("The method {sent} is not allowed here.").into(),
         Rejection::RepeatedCredential => "The credential came more than once; send one.",
         Rejection::TargetTooLong => "The target is longer than it may be.",
@@ -87,8 +88,8 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
         Rejection::NobodyKnown => "A credential is needed, and none was sent.",
         Rejection::Refused(refused) => description(refused.refusal),
         Rejection::OriginNotListed => "Pages of this origin may send no credential here.",
-        Rejection::NotAllowed(Unmet::Scopes) => "The token does not allow this: it lacks a scope.",
-        Rejection::NotAllowed(Unmet::Other) => "You are known, and not allowed to do this.",
+        Rejection::NotAllowed(unmet) if unmet.scopes_alone() => "The token does not allow this: it lacks a scope.",
+        Rejection::NotAllowed(_) => "You are known, and not allowed to do this.",
         Rejection::Unavailable(_) => "The credential could not be looked up just now; try again later.",
         Rejection::Body(fault) | Rejection::Upstream(UpstreamError::RequestBody(fault)) => match fault {
             BodyFault::TooLarge => "The body is larger than it may be.",
@@ -135,6 +136,8 @@ fn description(refusal: Refusal) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http::Method;
     use http::header::WWW_AUTHENTICATE;
     use serde_json::{Value, json};
@@ -142,6 +145,8 @@ mod tests {
     use super::*;
     use crate::auth::Refused;
     use crate::credential::Defect;
+    use crate::identity::{Facts, Identity, UserId};
+    use crate::policy::{Denied, Membership, Policy, Requirements};
     use crate::proxy::answers::Answers;
     use crate::proxy::reply::reply;
 
@@ -150,6 +155,7 @@ mod tests {
             by,
             name: name.to_owned(),
             realm: realm.map(str::to_owned),
+            header: None,
         };
         let answers = Answers::Problem {
             schemes: vec![
@@ -233,8 +239,38 @@ mod tests {
     fn more_scope_is_asked_for_where_it_would_help_and_only_there() {
         let lacking =
             "error=\"insufficient_scope\", error_description=\"The token does not allow this: it lacks a scope.\"";
+        let unmet = |groups: &[&str], scopes: &[&str]| {
+            let all = |names: &[&str]| Membership {
+                any: Vec::new(),
+                all: names.iter().map(ToString::to_string).collect(),
+            };
+            let require = Requirements {
+                groups: all(groups),
+                scopes: all(scopes),
+                ..Requirements::default()
+            };
+            let policy = Policy::Authenticated {
+                optional: false,
+                require,
+            };
+            let facts = Facts {
+                authenticator: "jwt".into(),
+                id: UserId::new("1").expect("an id"),
+                username: None,
+                email: None,
+                groups: Vec::new(),
+                scopes: Vec::new(),
+                claims: serde_json::Map::new(),
+                attributes: serde_json::Map::new(),
+            };
+            let identity = Identity::new(facts, &[]).expect("plain values");
+            match policy.permit(Some(Arc::new(identity))) {
+                Err(Denied::NotAllowed(unmet)) => Rejection::NotAllowed(unmet),
+                other => panic!("{other:?}"),
+            }
+        };
         check(
-            &Rejection::NotAllowed(Unmet::Scopes),
+            &unmet(&[], &["orders:read"]),
             403,
             "not_allowed",
             &[
@@ -243,7 +279,7 @@ mod tests {
                 &format!("Token {lacking}, scope=\"orders:read\""),
             ],
         );
-        check(&Rejection::NotAllowed(Unmet::Other), 403, "not_allowed", &[]);
+        check(&unmet(&["staff"], &["orders:read"]), 403, "not_allowed", &[]);
         check(&Rejection::NoRoute, 404, "no_route", &[]);
         check(&Rejection::HeadTooSlow, 408, "head_too_slow", &[]);
         let wrong_method = Rejection::MethodNotAllowed {

@@ -1,0 +1,222 @@
+//! [`MemberPath`]: which member of a JSON object is meant, by the names to walk. Claims of JWTs and attributes of users are named by it,
+//! wherever the configuration names one.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+/// The names to walk, from the outermost object inwards; at least one.
+///
+/// Written as TOML writes dotted keys: `realm_access.roles` is `roles` in `realm_access`, and a name with a dot or any other character
+/// is in quotes: `"https://example.com/role"`. Beyond TOML, `:` needs no quotes (`cognito:groups`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MemberPath {
+    first: String,
+    rest: Box<[String]>,
+}
+
+/// The text is no path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MemberPathError {
+    /// A name is empty.
+    #[error("has an empty name")]
+    Empty,
+    /// A name without quotes has a character that needs them.
+    #[error("has a character that needs quotes around its name")]
+    NeedsQuotes,
+    /// A quoted name does not end, or something other than a dot follows it.
+    #[error("has quotes that do not end with the name")]
+    Unclosed,
+}
+
+impl MemberPath {
+    /// Reads a path.
+    ///
+    /// # Errors
+    /// It is not written as described above.
+    pub fn parse(text: &str) -> Result<Self, MemberPathError> {
+        let (first, mut remaining) = name(text)?;
+        let mut rest = Vec::new();
+        while let Some(text) = remaining {
+            let (next, behind) = name(text)?;
+            rest.push(next);
+            remaining = behind;
+        }
+        Ok(Self {
+            first,
+            rest: rest.into(),
+        })
+    }
+
+    /// The path to a member of the object itself, whatever its name.
+    pub fn of_name(name: impl Into<String>) -> Self {
+        Self {
+            first: name.into(),
+            rest: Box::default(),
+        }
+    }
+
+    /// The path of a member of the object that this path leads to.
+    pub fn join(&self, inner: Self) -> Self {
+        let Self { first, rest } = inner;
+        let names = self.rest.iter().cloned().chain([first]).chain(rest);
+        Self {
+            first: self.first.clone(),
+            rest: names.collect(),
+        }
+    }
+
+    /// The name of the member of the object itself.
+    pub fn first(&self) -> &str {
+        &self.first
+    }
+
+    /// The value that it leads to.
+    pub fn find<'v>(&self, object: &'v Map<String, Value>) -> Option<&'v Value> {
+        let mut rest = self.rest.iter();
+        rest.try_fold(object.get(&self.first)?, |value, name| value.as_object()?.get(name))
+    }
+}
+
+/// In its shortest form.
+impl fmt::Display for MemberPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, name) in std::iter::once(&self.first).chain(&self.rest).enumerate() {
+            let dot = if at == 0 { "" } else { "." };
+            if name.is_empty() || !name.bytes().all(is_bare) {
+                let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
+                write!(f, "{dot}\"{quoted}\"")?;
+            } else {
+                write!(f, "{dot}{name}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a name may be written with that is not in quotes.
+fn is_bare(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_-:".contains(&byte)
+}
+
+/// The first name of a path, and what stands behind its dot.
+fn name(text: &str) -> Result<(String, Option<&str>), MemberPathError> {
+    let (name, behind) = match text.chars().next() {
+        Some('"') => escaped(&text[1..])?,
+        Some('\'') => {
+            let (name, behind) = text[1..].split_once('\'').ok_or(MemberPathError::Unclosed)?;
+            (name.to_owned(), behind)
+        }
+        _ => {
+            let end = text.bytes().position(|byte| !is_bare(byte)).unwrap_or(text.len());
+            let (name, behind) = text.split_at(end);
+            if !behind.is_empty() && !behind.starts_with('.') {
+                return Err(MemberPathError::NeedsQuotes);
+            }
+            (name.to_owned(), behind)
+        }
+    };
+    if name.is_empty() {
+        return Err(MemberPathError::Empty);
+    }
+    match behind.strip_prefix('.') {
+        Some(behind) => Ok((name, Some(behind))),
+        None if behind.is_empty() => Ok((name, None)),
+        None => Err(MemberPathError::Unclosed),
+    }
+}
+
+/// A name up to its closing `"`, and what stands behind that; `\"` and `\\` stand for `"` and `\`.
+fn escaped(text: &str) -> Result<(String, &str), MemberPathError> {
+    let mut name = String::new();
+    let mut characters = text.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '"' => return Ok((name, &text[at + 1..])),
+            '\\' => match characters.next() {
+                Some((_, escaped @ ('"' | '\\'))) => name.push(escaped),
+                Some(_) | None => return Err(MemberPathError::Unclosed),
+            },
+            character => name.push(character),
+        }
+    }
+    Err(MemberPathError::Unclosed)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_are_walked_and_quoted_ones_are_taken_as_they_are() {
+        let claims = json!({
+            "role": "a",
+            "realm_access": { "roles": "b", "x.y": "c" },
+            "https://example.com/role": "d",
+            "cognito:groups": "e",
+            "a \"b\" \\": { "c": "f" },
+            "role.x": "g",
+        });
+        let claims = claims.as_object().expect("an object");
+        for (text, expected, shown) in [
+            ("role", Some("a"), "role"),
+            ("\"role\"", Some("a"), "role"),
+            ("'role'", Some("a"), "role"),
+            ("realm_access.roles", Some("b"), "realm_access.roles"),
+            ("realm_access.\"x.y\"", Some("c"), "realm_access.\"x.y\""),
+            (
+                "\"https://example.com/role\"",
+                Some("d"),
+                "\"https://example.com/role\"",
+            ),
+            ("'https://example.com/role'", Some("d"), "\"https://example.com/role\""),
+            ("cognito:groups", Some("e"), "cognito:groups"),
+            ("\"a \\\"b\\\" \\\\\".c", Some("f"), "\"a \\\"b\\\" \\\\\".c"),
+            ("'a \"b\" \\'.c", Some("f"), "\"a \\\"b\\\" \\\\\".c"),
+            ("\"role.x\"", Some("g"), "\"role.x\""),
+            ("role.x", None, "role.x"),
+            ("realm_access.roles.x", None, "realm_access.roles.x"),
+            ("absent", None, "absent"),
+        ] {
+            let path = MemberPath::parse(text).expect(text);
+            assert_eq!(path.find(claims).and_then(Value::as_str), expected, "{text}");
+            assert_eq!(path.to_string(), shown);
+            assert_eq!(MemberPath::parse(shown), Ok(path), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_meant_otherwise_is_no_path() {
+        use MemberPathError::{Empty, NeedsQuotes, Unclosed};
+        for (text, expected) in [
+            ("", Empty),
+            (".a", Empty),
+            ("a.", Empty),
+            ("a..b", Empty),
+            ("\"\"", Empty),
+            ("''.a", Empty),
+            ("https://example.com/role", NeedsQuotes),
+            ("a b", NeedsQuotes),
+            (" a", NeedsQuotes),
+            ("zo\u{eb}", NeedsQuotes),
+            ("a\"b\"", NeedsQuotes),
+            ("a[0]", NeedsQuotes),
+            ("\"a", Unclosed),
+            ("'a", Unclosed),
+            ("\"a\"b", Unclosed),
+            ("'a' .b", Unclosed),
+            ("\"a\\", Unclosed),
+            ("\"a\\n\"", Unclosed),
+        ] {
+            assert_eq!(MemberPath::parse(text), Err(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_goes_on_in_the_object_that_it_leads_to() {
+        let path = MemberPath::of_name("a.b").join(MemberPath::of_name("c"));
+        assert_eq!(Ok(path), MemberPath::parse("\"a.b\".c"));
+    }
+}
