@@ -86,6 +86,11 @@ pub enum CredentialMode {
 /// The scheme of the stand-in for a credential. Only the gateway may send it, and no authenticator may read it.
 pub const STAND_IN_SCHEME: &str = "Authgate";
 
+/// What stands in place of an authenticator's name where no credential came, and that is allowed. No authenticator may have this name.
+pub const ANONYMOUS: &str = "anonymous";
+/// What stands there on public routes. No authenticator may have this name.
+pub const PUBLIC: &str = "public";
+
 const NOT_VISIBLE: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 const NOT_IN_LIST: &AsciiSet = &NOT_VISIBLE.add(b',');
 
@@ -102,8 +107,8 @@ impl IdentityTable {
         };
         Self {
             id,
-            anonymous: nobody("anonymous"),
-            public: nobody("public"),
+            anonymous: nobody(ANONYMOUS),
+            public: nobody(PUBLIC),
             headers,
             encoding,
         }

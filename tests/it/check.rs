@@ -63,7 +63,11 @@ fn every_problem_of_a_file_is_said_with_its_line_and_what_to_write() {
 fn a_route_that_another_host_leads_past_a_guard_to_is_refused() {
     let guard = "host = \"a.example\"\nrequire = { groups = { any = [\"staff\"] } }\npath";
     let guarded = GOOD.replace("path", guard);
-    let with = |lines: &str| check(&format!("{guarded}[[routes]]\npath = \"/*\"\nupstream = \"app\"\n{lines}\n"));
+    let with = |lines: &str| {
+        check(&format!(
+            "{guarded}[[routes]]\npath = \"/*\"\nupstream = \"app\"\n{lines}\n"
+        ))
+    };
     let staff = "require = { groups = { any = [\"staff\"] } }";
     for lines in [
         "public = true",

@@ -13,7 +13,7 @@ use crate::auth::token::KeyScheme;
 use crate::auth::{cache, token};
 use crate::config::Authenticator;
 use crate::config::reader::{Item, Section, Zero, fold};
-use crate::outbound::identity::STAND_IN_SCHEME;
+use crate::outbound::identity::{ANONYMOUS, PUBLIC, STAND_IN_SCHEME};
 
 const LATER: &[&str] = &["on_outage", "stale_for"];
 const LATER_JWT: &[&str] = &["on_outage", "stale_for", "discovery", "issuers"];
@@ -50,6 +50,10 @@ pub(super) fn authenticators(root: &mut Section<'_>, stores: &Names, identities:
             named
                 .item
                 .refuse(format!("{:?} cannot be told in a header", named.name), instead);
+        }
+        if [PUBLIC, ANONYMOUS].contains(&named.name) {
+            let what = format!("{:?} tells upstreams that nobody was asked", named.name);
+            named.item.refuse(what, "write another name, such as \"token\"");
         }
         authenticators.names.add(&name);
         let settings = authenticator(named.item, Arc::clone(&name), stores, identities);
@@ -138,6 +142,7 @@ fn key_scheme(item: Option<Item<'_>>, header: &HeaderName) -> KeyScheme {
                 "without a scheme the whole value is the key, and Authorization always has a scheme (RFC 9110, section 11.4)",
                 "write `header = \"X-API-Key\"` beside it, or a scheme such as \"Token\"",
             );
+            return KeyScheme::OneOf(Vec::new());
         }
         return KeyScheme::Empty;
     }

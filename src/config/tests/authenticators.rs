@@ -163,6 +163,14 @@ fn identity_headers_are_ours_to_send() {
         ),
         (jwt("scheme = \"\""), "is no scheme"),
         (
+            and("[authenticators.public]\nkind = \"token\"\n"),
+            "\"public\" tells upstreams that nobody was asked",
+        ),
+        (
+            and("[authenticators.anonymous]\nkind = \"token\"\n"),
+            "\"anonymous\" tells upstreams",
+        ),
+        (
             with(
                 "kind = \"token\"",
                 "kind = \"token\"\nheader = \"X-Key\"\nscheme = \"\"",

@@ -384,21 +384,20 @@ fn an_exact_path_beside_an_open_prefix_is_warned_of() {
 /// Takes minutes if anything grows with the square of the number of routes, and a second or two if nothing does.
 #[test]
 fn tens_of_thousands_of_routes_are_checked() {
-    const MANY: usize = 20_000;
-    let routes = |route: &dyn Fn(usize) -> String| {
+    let routes = |count: usize, route: &dyn Fn(usize) -> String| {
         let route = |at| format!("[[routes]]\nupstream = \"app\"\n{}\n", route(at));
-        without_routes().to_owned() + &(0..MANY).map(route).collect::<String>()
+        without_routes().to_owned() + &(0..count).map(route).collect::<String>()
     };
-    let by_path = routes(&|at| format!("path = \"/a{at}/*\"\nauthenticate = [\"jwt\"]"));
+    let by_path = routes(100_000, &|at| format!("path = \"/a{at}/*\"\nauthenticate = [\"jwt\"]"));
     // Every other one is without a host. First they have nothing to do with each other, then each is over all the others.
-    let apart = routes(&|at| {
+    let apart = routes(30_000, &|at| {
         let place = match at % 2 {
             0 => format!("host = \"h{at}.a.example\"\npath = \"/a{at}/*\""),
             _ => format!("path = \"/b{at}/*\""),
         };
         format!("{place}\nauthenticate = [\"jwt\"]\nrequire = {{ claims = {{ n = {at} }} }}")
     });
-    let over = routes(&|at| {
+    let over = routes(30_000, &|at| {
         let place = match at % 2 {
             0 => format!("host = \"h{at}.a.example\"\npath = \"/*\""),
             _ => format!("path = \"/a{at}\""),
@@ -406,6 +405,6 @@ fn tens_of_thousands_of_routes_are_checked() {
         format!("{place}\nauthenticate = [\"jwt\"]")
     });
     for text in [by_path, apart, over] {
-        assert_eq!(good(&text).routes.len(), MANY);
+        good(&text);
     }
 }
