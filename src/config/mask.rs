@@ -1,7 +1,7 @@
 //! What an excerpt of the file may show. The rule is a positive list, so a secret under a misspelled key, without quotes or in a comment
 //! stays hidden: keys, punctuation, and the values that the reader took as something that is no secret ([`Shown`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use toml::Spanned;
@@ -13,18 +13,23 @@ use crate::printable::is_printable;
 /// What the reader knows to be harmless.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
-    /// Where values stand that were read as no secret.
-    pub(super) values: Vec<Range<usize>>,
+    /// Where values stand that were read as no secret: starts and ends. No two of them overlap.
+    values: BTreeMap<usize, usize>,
     /// Keys that it looked for, written or not.
     pub(super) keys: BTreeSet<&'static str>,
 }
 
 impl Shown {
+    /// The value there is no secret.
+    pub(super) fn add(&mut self, value: Range<usize>) {
+        let end = self.values.entry(value.start).or_default();
+        *end = value.end.max(*end);
+    }
+
     /// Whether all of this place may be shown.
     pub(super) fn covers(&self, span: &Range<usize>) -> bool {
-        self.values
-            .iter()
-            .any(|value| value.start <= span.start && span.end <= value.end)
+        let before = self.values.range(..=span.start).next_back();
+        before.is_some_and(|(_, end)| span.end <= *end)
     }
 }
 

@@ -115,7 +115,7 @@ impl Problems {
 
     /// The value there is no secret.
     pub(super) fn show(&self, span: Range<usize>) {
-        self.shown.borrow_mut().values.push(span);
+        self.shown.borrow_mut().add(span);
     }
 
     /// The name is one of a key that can be written, and so no secret.
@@ -140,8 +140,18 @@ impl Problems {
         problems.iter_mut().for_each(Problem::escape);
         problems.sort_by_key(|problem| problem.span.as_ref().map(|span| (span.start, span.end)));
         problems.dedup();
-        Report { file, text, problems }
+        Report {
+            file,
+            lines: line_starts(&text),
+            text,
+            problems,
+        }
     }
+}
+
+fn line_starts(text: &str) -> Vec<usize> {
+    let ends = memchr::memchr_iter(b'\n', text.as_bytes());
+    std::iter::once(0).chain(ends.map(|end| end + 1)).collect()
 }
 
 /// The problems of one file, with all that it takes to show them.
@@ -150,8 +160,13 @@ pub struct Report {
     file: String,
     /// The file's text, masked; as long as the file.
     text: String,
+    /// Where its lines start.
+    lines: Vec<usize>,
     problems: Vec<Problem>,
 }
+
+/// Places that are further apart than this are shown apart, so that an excerpt costs no more where a file is long.
+const NEAR: usize = 16 * 1024;
 
 fn one_line(text: &str) -> String {
     printable::escape(text, |_| false).into_owned()
@@ -189,6 +204,7 @@ impl Report {
         Self {
             file: one_line(file),
             text: String::new(),
+            lines: line_starts(""),
             problems: vec![problem],
         }
     }
@@ -205,8 +221,42 @@ impl Report {
 
     /// The line that a problem starts on, counted from 1.
     pub fn line_of(&self, problem: &Problem) -> Option<usize> {
-        let before = self.text.get(..problem.span.as_ref()?.start)?;
-        Some(before.matches('\n').count() + 1)
+        let start = problem.span.as_ref()?.start;
+        (start <= self.text.len()).then(|| self.line_at(start))
+    }
+
+    fn line_at(&self, at: usize) -> usize {
+        self.lines.partition_point(|start| *start <= at)
+    }
+
+    /// The whole lines that a place is on; the last line of a file is shown with the one before, as it may be empty.
+    fn lines_around(&self, span: &Range<usize>) -> Range<usize> {
+        let first = self.line_at(span.start) - 1;
+        let first = if self.lines[first] == self.text.len() {
+            first.saturating_sub(1)
+        } else {
+            first
+        };
+        let end = self.lines.get(self.line_at(span.end)).copied();
+        self.lines[first]..end.unwrap_or(self.text.len())
+    }
+
+    fn snippet<'r>(
+        &'r self,
+        lines: &Range<usize>,
+        places: impl IntoIterator<Item = (AnnotationKind, Range<usize>, Option<&'r str>)>,
+    ) -> Snippet<'r, annotate_snippets::Annotation<'r>> {
+        let annotations = places.into_iter().map(|(kind, span, label)| {
+            let annotation = kind.span(span.start - lines.start..span.end - lines.start);
+            match label {
+                Some(label) => annotation.label(label),
+                None => annotation,
+            }
+        });
+        Snippet::source(&self.text[lines.clone()])
+            .path(&self.file)
+            .line_start(self.line_at(lines.start))
+            .annotations(annotations)
     }
 
     /// Everything as one text, with an empty line between two problems and none at the end.
@@ -237,15 +287,25 @@ impl Report {
             return title.element(Origin::path(&self.file)).element(help);
         };
         let within = |span: &Range<usize>| span.start.min(self.text.len())..span.end.min(self.text.len());
-        let others = problem
-            .also
-            .iter()
-            .map(|(span, why)| AnnotationKind::Context.span(within(span)).label(why.as_str()));
-        let snippet = Snippet::source(&self.text)
-            .path(&self.file)
-            .annotation(AnnotationKind::Primary.span(within(span)))
-            .annotations(others);
-        title.element(snippet).element(help)
+        let span = within(span);
+        let mut lines = self.lines_around(&span);
+        let (mut near, mut far) = (vec![(AnnotationKind::Primary, span.clone(), None)], Vec::new());
+        for (other, why) in &problem.also {
+            let other = within(other);
+            if other.end + NEAR < span.start || span.end + NEAR < other.start {
+                far.push((other, why.as_str()));
+                continue;
+            }
+            let more = self.lines_around(&other);
+            lines = lines.start.min(more.start)..lines.end.max(more.end);
+            near.push((AnnotationKind::Context, other, Some(why.as_str())));
+        }
+        let mut group = title.element(self.snippet(&lines, near));
+        for (other, why) in far {
+            let lines = self.lines_around(&other);
+            group = group.element(self.snippet(&lines, [(AnnotationKind::Context, other, Some(why))]));
+        }
+        group.element(help)
     }
 }
 

@@ -3,6 +3,7 @@
 //! The parser goes on after an error, so one report can name them all. What it makes of the rest is only a guess, and a guess must
 //! not be reported as somebody's mistake.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -21,13 +22,15 @@ pub(super) fn merge(problems: &Problems, text: &str, table: &Spanned<DeTable<'_>
         .get_ref()
         .values()
         .for_each(|value| find_scalars(value, Place::Table, &mut scalars));
+    // They do not overlap, so the last one that starts before a place is the only one that can hold it.
+    scalars.sort_by_key(|scalar| scalar.span.start);
     let within = |span: &Range<usize>| {
         // An empty span at its start is before it: something is missing there.
         let starts =
             |scalar: &Range<usize>| scalar.start < span.start || scalar.start == span.start && !span.is_empty();
-        scalars
-            .iter()
-            .find(|scalar| starts(&scalar.span) && span.end <= scalar.span.end)
+        let before = scalars.partition_point(|scalar| starts(&scalar.span));
+        let last = scalars.get(before.checked_sub(1)?)?;
+        (span.end <= last.span.end).then_some(last)
     };
     let mut faults: Vec<Fault<'_>> = errors
         .iter()
@@ -47,14 +50,16 @@ pub(super) fn merge(problems: &Problems, text: &str, table: &Spanned<DeTable<'_>
         .iter()
         .find(|fault| fault.value.is_none() && fault.message != DUPLICATE);
     let guess = first.map(|fault| line_start(text, fault.span.start));
-    let broken: Vec<&Range<usize>> = faults.iter().filter_map(|fault| Some(&fault.value?.span)).collect();
+    let broken: BTreeMap<usize, usize> = faults
+        .iter()
+        .filter_map(|fault| fault.value.map(|value| (value.span.start, value.span.end)))
+        .collect();
     problems.retain(|problem| match (&problem.span, guess) {
         (_, Some(_)) if problem.basis == Basis::Absent => false,
         (None, guess) => guess.is_none(),
         (Some(span), guess) => {
-            let follows = broken
-                .iter()
-                .any(|value| value.start < span.end && span.start < value.end);
+            let before = broken.range(..span.end).next_back();
+            let follows = before.is_some_and(|(_, end)| span.start < *end);
             !follows && guess.is_none_or(|guess| span.end <= guess)
         }
     });

@@ -187,6 +187,8 @@ fn source(text: &Text<'_>) -> Option<Source> {
     match MemberPath::parse(path) {
         Ok(path) => Some(kind(path)),
         Err(error) => {
+            // What comes from another file or the environment is not repeated.
+            let path = text.item().value().as_str().map_or("", |_| path);
             text.refuse(&error.to_string(), member_path_instead(path, written));
             None
         }

@@ -101,7 +101,9 @@ impl Names {
         let found = self.known.get(text.as_str());
         if found.is_none() {
             let (table, one) = (self.table, self.one);
-            let instead = match nearest(text.as_str(), self.names.iter().map(AsRef::as_ref)) {
+            // A file may have thousands of them, and a mistake in each line.
+            let looked_at = self.names.iter().take(1000).map(AsRef::as_ref);
+            let instead = match nearest(text.as_str(), looked_at) {
                 Some(name) => format!("did you mean {name:?}?"),
                 None if self.names.is_empty() => format!("add a table `[{table}.NAME]`"),
                 None => format!("write {}, or add a table `[{table}.NAME]`", self.listed()),
@@ -114,8 +116,10 @@ impl Names {
 
     /// `"a"`, `"b"` or `"c"`.
     fn listed(&self) -> String {
-        let quoted: Vec<String> = self.names.iter().map(|name| format!("{name:?}")).collect();
+        const MOST: usize = 10;
+        let quoted: Vec<String> = self.names.iter().take(MOST).map(|name| format!("{name:?}")).collect();
         match quoted.as_slice() {
+            some if self.names.len() > MOST => format!("{} or another one", some.join(", ")),
             [] => String::new(),
             [one] => one.clone(),
             [most @ .., last] => format!("{} or {last}", most.join(", ")),

@@ -404,7 +404,19 @@ fn tens_of_thousands_of_routes_are_checked() {
         };
         format!("{place}\nauthenticate = [\"jwt\"]")
     });
-    for text in [by_path, apart, over] {
-        good(&text);
+    for text in [&by_path, &apart, &over] {
+        good(text);
+    }
+    // The same of a mistake in each of them, of one that breaks the syntax, and of a guard that each leads past.
+    for (text, from, to) in [
+        (&apart, "upstream = \"app\"", "upstream = \"ap\""),
+        (&apart, "authenticate = [\"jwt\"]", "authenticate = jwt"),
+        (&over, "path = \"/a", "optional = true\npath = \"/a"),
+    ] {
+        let Err(error) = read(&text.replace(from, to)) else {
+            panic!("{to} was taken")
+        };
+        assert!(error.report().problems().len() >= 10_000);
+        assert!(error.to_string().contains("cannot be used"));
     }
 }
