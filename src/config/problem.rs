@@ -135,8 +135,14 @@ impl Problems {
 
     /// The report on a file of that name and text, in the order of its lines.
     pub(super) fn into_report(self, file: &str, text: &str, table: &DeTable<'_>, syntax: Syntax) -> Report {
-        let text = mask(text, table, &self.shown.into_inner(), syntax);
         let (file, mut problems) = (one_line(file), self.gathered.into_inner());
+        if problems.is_empty() {
+            return Report {
+                file,
+                ..Report::default()
+            };
+        }
+        let text = mask(text, table, &self.shown.into_inner(), syntax);
         problems.iter_mut().for_each(Problem::escape);
         problems.sort_by_key(|problem| problem.span.as_ref().map(|span| (span.start, span.end)));
         problems.dedup();

@@ -178,10 +178,11 @@ impl<'r> Hosts<'r> {
         let path = route.place.path.folded();
         let mut prefix = path.text();
         loop {
-            for guard in guards.get(prefix).into_iter().flat_map(HashMap::values) {
-                if weakness(route, &self.routes[guard.route].route).is_none() {
-                    continue;
-                }
+            let all = guards.get(prefix).into_iter().flat_map(HashMap::values);
+            let is_stricter = |guard: &&Guard| weakness(route, &self.routes[guard.route].route).is_some();
+            let mut stricter: Vec<&Guard> = all.filter(is_stricter).collect();
+            stricter.sort_by_key(|guard| guard.route);
+            for guard in stricter {
                 let at_path = |host: &usize| self.compare_at(wide, &self.hosts[*host], &inner_path(&path));
                 if let Some(found) = guard.hosts.iter().find_map(at_path) {
                     return Some(found);

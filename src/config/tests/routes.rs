@@ -388,16 +388,16 @@ fn tens_of_thousands_of_routes_are_checked() {
         let route = |at| format!("[[routes]]\nupstream = \"app\"\n{}\n", route(at));
         without_routes().to_owned() + &(0..count).map(route).collect::<String>()
     };
-    let by_path = routes(100_000, &|at| format!("path = \"/a{at}/*\"\nauthenticate = [\"jwt\"]"));
+    let by_path = routes(60_000, &|at| format!("path = \"/a{at}/*\"\nauthenticate = [\"jwt\"]"));
     // Every other one is without a host. First they have nothing to do with each other, then each is over all the others.
-    let apart = routes(30_000, &|at| {
+    let apart = routes(16_000, &|at| {
         let place = match at % 2 {
             0 => format!("host = \"h{at}.a.example\"\npath = \"/a{at}/*\""),
             _ => format!("path = \"/b{at}/*\""),
         };
         format!("{place}\nauthenticate = [\"jwt\"]\nrequire = {{ claims = {{ n = {at} }} }}")
     });
-    let over = routes(30_000, &|at| {
+    let over = routes(16_000, &|at| {
         let place = match at % 2 {
             0 => format!("host = \"h{at}.a.example\"\npath = \"/*\""),
             _ => format!("path = \"/a{at}\""),
@@ -416,7 +416,7 @@ fn tens_of_thousands_of_routes_are_checked() {
         let Err(error) = read(&text.replace(from, to)) else {
             panic!("{to} was taken")
         };
-        assert!(error.report().problems().len() >= 10_000);
+        assert!(error.report().problems().len() >= 8_000);
         assert!(error.to_string().contains("cannot be used"));
     }
 }
