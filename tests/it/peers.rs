@@ -306,7 +306,7 @@ fn a_primary_key_of_any_text_is_found_by_the_shipped_class() {
             &config()
                 .tokens(&redis)
                 .identity(headers)
-                .upstream("app", &[url.clone()])
+                .upstream("app", std::slice::from_ref(&url))
                 .protected("/percent")
                 .upstream("utf8", &[url])
                 .with("identity = { encoding = \"utf8\" }")
