@@ -3,17 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::ResolvesClientCert;
+use rustls::client::{ResolvesClientCert, Resumption, VerifierBuilderError, WebPkiServerVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::pem::{Authorities, PemError, load_pair};
 use super::provider::{self, MinVersion};
+use super::sessions::Sessions;
+use super::trust::ServerTrust;
 
 /// What an upstream's `tls` says.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Who signs its certificates; `None`: the roots of this system.
+    /// Who signs its certificates, or these certificates themselves; `None`: the roots of this system.
     pub ca: Option<Authorities>,
     /// The certificate that we show.
     pub identity: Option<Arc<SingleCertAndKey>>,
@@ -28,6 +30,9 @@ pub enum RootsError {
     /// The provider cannot speak these versions.
     #[error(transparent)]
     Tls(#[from] rustls::Error),
+    /// The roots cannot be verified against.
+    #[error(transparent)]
+    Roots(#[from] VerifierBuilderError),
 }
 
 /// Our own certificate, from PEM files.
@@ -47,10 +52,17 @@ pub fn config(settings: &Settings) -> Result<Arc<ClientConfig>, RootsError> {
         Some(ca) => Arc::clone(ca.roots()),
         None => Arc::new(system_roots()?),
     };
-    let mut config = ClientConfig::builder_with_provider(provider::provider())
+    let provider = provider::provider();
+    let chains = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build()?;
+    let sessions = Arc::new(Sessions::new());
+    let trust = ServerTrust::new(chains, settings.ca.as_ref(), Arc::clone(&sessions));
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(MinVersion::Tls12.versions())?
-        .with_root_certificates(roots)
+        // It verifies all that rustls's own does.
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(trust))
         .with_no_client_auth();
+    config.resumption = Resumption::store(sessions);
     if let Some(identity) = &settings.identity {
         config.client_auth_cert_resolver = Arc::clone(identity) as Arc<dyn ResolvesClientCert>;
     }

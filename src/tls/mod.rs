@@ -4,7 +4,9 @@ pub mod client;
 mod pem;
 pub mod provider;
 pub mod server;
+mod sessions;
 mod tickets;
+mod trust;
 pub mod validity;
 
 pub use self::pem::{Authorities, PemError, load_authorities};

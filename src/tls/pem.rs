@@ -78,6 +78,9 @@ pub(super) fn load_pair(chain_file: &Path, key_file: &Path) -> Result<CertifiedK
         let problem = "there is no -----BEGIN CERTIFICATE----- in it; a chain is PEM, the leaf first";
         return Err(error(chain_file, problem.to_owned()));
     }
+    if let Some(Err(problem)) = chain.first().map(webpki::EndEntityCert::try_from) {
+        return Err(error(chain_file, unusable_leaf(&problem)));
+    }
     let key = PrivateKeyDer::from_pem_slice(&read(key_file)?).map_err(|_| {
         let problem = "there is no unencrypted private key in it; PEM of PKCS #8, PKCS #1 or SEC 1 is taken";
         error(key_file, problem.to_owned())
@@ -89,9 +92,21 @@ pub(super) fn load_pair(chain_file: &Path, key_file: &Path) -> Result<CertifiedK
     let pair = CertifiedKey::new(chain, signer);
     match pair.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(pair),
-        Err(_) => Err(error(
+        Err(rustls::Error::InconsistentKeys(_)) => Err(error(
             key_file,
             format!("this is not the key of the certificate in {}", chain_file.display()),
         )),
+        Err(problem) => Err(error(
+            chain_file,
+            format!("the first certificate cannot be used: {problem}"),
+        )),
     }
+}
+
+fn unusable_leaf(problem: &webpki::Error) -> String {
+    if *problem == webpki::Error::UnsupportedCertVersion {
+        let what = "the first certificate is X.509 version 1, which TLS clients refuse: it has no place for host names";
+        return format!("{what}; sign it as version 3 with a subjectAltName, as `openssl x509 -req -extfile` does");
+    }
+    format!("the first certificate cannot be read: {problem}")
 }

@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 use rustls::version::{TLS12, TLS13};
 
 use crate::harness::h2::H2;
-use crate::harness::pki::{Pki, show};
+use crate::harness::h2server::{Answer, H2Server};
+use crate::harness::pki::{Pki, self_signed, server_showing, show};
+use crate::harness::program::authgate;
 use crate::harness::{Config, Conn, Gate, RecordingUpstream, config, get, wait_until};
 
 fn public(upstream: &RecordingUpstream, pki: &Arc<Pki>) -> Config {
@@ -180,4 +182,84 @@ fn streams_end_with_the_certificate_of_their_client() {
     wait_until("the connection is closed", Duration::from_secs(20), || {
         h2.sender.is_closed()
     });
+}
+
+#[test]
+fn the_certificate_of_a_server_is_accepted_where_it_stands_in_its_ca_itself() {
+    let pki = Pki::new();
+    let url = |server: &H2Server| server.url().replace("127.0.0.1", "localhost");
+    // Of what the log says where there is no answer, these words.
+    let answers = |shown: &(String, String), ca: &str, more: &str, words: Option<&str>| {
+        let server = H2Server::start(Some(server_showing(shown)), |_, _| Answer::ok("ok".to_owned()));
+        let config = config()
+            .file("ca.pem", ca)
+            .upstream("app", &[url(&server)])
+            .with(&format!("tls = {{ ca = \"ca.pem\"{more} }}"))
+            .public("/*");
+        let gate = Gate::start(&config);
+        assert_eq!(gate.get("/x").status, if words.is_some() { 502 } else { 200 });
+        if let Some(words) = words {
+            gate.logged(&["upstream_unreachable", words]);
+        }
+    };
+    for shown in [
+        self_signed(&["localhost"], true),
+        self_signed(&["localhost"], false),
+        pki.leaf(&["localhost"]),
+    ] {
+        answers(&shown, &shown.0, "", None);
+        let other_name = ", server_name = \"other.example\"";
+        answers(&shown, &shown.0, other_name, Some("not valid for name"));
+    }
+    let one = pki.leaf(&["localhost"]);
+    answers(&pki.leaf(&["localhost"]), &one.0, "", Some("UnknownIssuer"));
+    let ended = pki.leaf_until(&["localhost"], unix_now() - 1);
+    answers(&ended, &ended.0, "", Some("expired"));
+    let authority = self_signed(&["localhost"], true);
+    answers(&authority, &one.0, "", Some("write that certificate in `tls.ca`"));
+}
+
+/// As `openssl x509 -req` makes one where it gets no extensions.
+const VERSION_1: [&str; 2] = [
+    "\
+-----BEGIN CERTIFICATE-----
+MIIBIzCBywIUImAj2uClk7qM1cBMGbaNi7L+HVgwCgYIKoZIzj0EAwIwFDESMBAG
+A1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyODA2MTI0NloYDzIxMjYxMTA0MDYxMjQ2
+WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AAToVOvT+Quy/IBxnsupWfwkuiO6+6taBpFQUeb3iOmV3tGhCBUnhHgV+M8mJ66k
+QP5E87WwusgfpIzl4C2RAploMAoGCCqGSM49BAMCA0cAMEQCIDtk7rBwEkP3ZrYv
+q0QyIzBHWi4RnTNYojTMqTqpaFvEAiAp4aMRXgJcovGXQqdd0epfkX7nJkb1D0/C
+HEmL7WLNcA==
+-----END CERTIFICATE-----
+",
+    "\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgALMWsMtu+MbExF4K
+PIlILrUArFvuTosp+xq4izqjQsChRANCAAToVOvT+Quy/IBxnsupWfwkuiO6+6ta
+BpFQUeb3iOmV3tGhCBUnhHgV+M8mJ66kQP5E87WwusgfpIzl4C2RAplo
+-----END PRIVATE KEY-----
+",
+];
+
+#[test]
+fn a_certificate_that_is_wrong_itself_is_not_said_to_have_another_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let [certificate, key] = VERSION_1;
+    write("server.pem", certificate);
+    write("server.key", key);
+    let text = config().tables(
+        "[server.tls]\ncertificates = [{ chain = \"server.pem\", key = \"server.key\" }]\n\
+         [upstreams.app]\nservers = [\"http://127.0.0.1:9\"]",
+    );
+    write("gateway.toml", &text.public("/*").text());
+    let ended = authgate(folder.path(), &["check"]);
+    for words in ["version 1", "sign it as version 3", "server.pem"] {
+        assert!(ended.code == 2 && ended.err.contains(words), "{words}: {}", ended.err);
+    }
+    assert!(!ended.err.contains("not the key"), "{}", ended.err);
+    let (other, _) = Pki::new().leaf(&["localhost"]);
+    write("server.pem", &other);
+    let ended = authgate(folder.path(), &["check"]);
+    assert!(ended.code == 2 && ended.err.contains("not the key"), "{}", ended.err);
 }

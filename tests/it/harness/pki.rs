@@ -118,3 +118,30 @@ pub fn show(config: &mut ClientConfig, (chain, key): (String, String)) {
     let key = rustls::sign::CertifiedKey::new(chain, key);
     config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(key));
 }
+
+/// Chain and key of a certificate that is signed by its own key, in PEM.
+pub fn self_signed(names: &[&str], is_ca: bool) -> (String, String) {
+    let key = KeyPair::generate().expect("a key");
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("names");
+    if is_ca {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    let certificate = params.self_signed(&key).expect("a certificate");
+    (certificate.pem(), key.serialize_pem())
+}
+
+/// A server that speaks HTTP/2 and shows this certificate.
+pub fn server_showing((chain, key): &(String, String)) -> rustls::ServerConfig {
+    let chain = vec![CertificateDer::from_pem_slice(chain.as_bytes()).expect("PEM")];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions of this provider")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("a certificate and its key");
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config
+}

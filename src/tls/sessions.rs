@@ -1,0 +1,167 @@
+//! Sessions with https upstreams that may be resumed: as long as the certificate is valid that was checked when they began.
+//!
+//! A session that is resumed brings no certificate, and a server may go on with it, ticket after ticket.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustls::NamedGroup;
+use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
+use rustls_pki_types::{ServerName, UnixTime};
+
+/// Servers whose sessions are kept.
+const MOST: usize = 256;
+
+/// The sessions of one upstream's servers.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    kept: ClientSessionMemoryCache,
+    /// When the first certificate ends of those that a server has shown since its sessions were forgotten. As many as the upstream has servers.
+    ends: Mutex<HashMap<ServerName<'static>, UnixTime>>,
+}
+
+impl Sessions {
+    pub(super) fn new() -> Self {
+        Self {
+            kept: ClientSessionMemoryCache::new(MOST),
+            ends: Mutex::default(),
+        }
+    }
+
+    /// A server's certificate was accepted. Without a known end its sessions are not resumed.
+    pub(super) fn accepted(&self, name: &ServerName<'static>, until: Option<UnixTime>) {
+        let mut ends = self.ends();
+        match (until, ends.get_mut(name)) {
+            (None, _) => drop(ends.remove(name)),
+            (Some(until), Some(end)) => *end = until.min(*end),
+            (Some(until), None) => drop(ends.insert(name.clone(), until)),
+        }
+    }
+
+    /// Whether sessions with that server may be resumed; if not, they are forgotten.
+    fn may_resume(&self, name: &ServerName<'static>) -> bool {
+        let now = UnixTime::now();
+        let mut ends = self.ends();
+        if ends.get(name).is_some_and(|end| now <= *end) {
+            return true;
+        }
+        ends.remove(name);
+        self.kept.remove_tls12_session(name);
+        while self.kept.take_tls13_ticket(name).is_some() {}
+        false
+    }
+
+    fn ends(&self) -> MutexGuard<'_, HashMap<ServerName<'static>, UnixTime>> {
+        // Nothing in here panics half way.
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientSessionStore for Sessions {
+    fn set_kx_hint(&self, server_name: ServerName<'static>, group: NamedGroup) {
+        self.kept.set_kx_hint(server_name, group);
+    }
+
+    fn kx_hint(&self, server_name: &ServerName<'_>) -> Option<NamedGroup> {
+        self.kept.kx_hint(server_name)
+    }
+
+    fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.kept.set_tls12_session(server_name, value);
+    }
+
+    fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.may_resume(&server_name.to_owned())
+            .then(|| self.kept.tls12_session(server_name))
+            .flatten()
+    }
+
+    fn remove_tls12_session(&self, server_name: &ServerName<'static>) {
+        self.kept.remove_tls12_session(server_name);
+    }
+
+    fn insert_tls13_ticket(&self, server_name: ServerName<'static>, value: Tls13ClientSessionValue) {
+        self.kept.insert_tls13_ticket(server_name, value);
+    }
+
+    fn take_tls13_ticket(&self, server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.may_resume(server_name)
+            .then(|| self.kept.take_tls13_ticket(server_name))
+            .flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
+    use rustls_pki_types::PrivateKeyDer;
+
+    use super::*;
+    use crate::tls::{client, load_authorities, provider};
+
+    /// What a handshake comes to, and the ticket behind it.
+    fn handshake(
+        client: &Arc<rustls::ClientConfig>,
+        server: &Arc<ServerConfig>,
+    ) -> Result<HandshakeKind, rustls::Error> {
+        let name = "localhost".try_into().expect("a name");
+        let mut client = ClientConnection::new(Arc::clone(client), name)?;
+        let mut server = ServerConnection::new(Arc::clone(server))?;
+        for _ in 0..10 {
+            let (mut there, mut back) = (Vec::new(), Vec::new());
+            client.write_tls(&mut there).expect("memory");
+            server.read_tls(&mut &there[..]).expect("memory");
+            server.process_new_packets()?;
+            server.write_tls(&mut back).expect("memory");
+            client.read_tls(&mut &back[..]).expect("memory");
+            client.process_new_packets()?;
+        }
+        Ok(client.handshake_kind().expect("a handshake"))
+    }
+
+    #[test]
+    fn a_session_ends_with_the_certificate_that_it_began_with() {
+        let now = || UnixTime::now().as_secs();
+        for version in [&TLS12, &TLS13] {
+            let (key, until) = (KeyPair::generate().expect("a key"), now() + 3);
+            let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+            params.not_before = rcgen::date_time_ymd(1970, 1, 1);
+            params.not_after = params.not_before + Duration::from_secs(until);
+            let certificate = params.self_signed(&key).expect("a certificate");
+            let folder = tempfile::tempdir().expect("a folder");
+            let file = folder.path().join("ca.pem");
+            std::fs::write(&file, certificate.pem()).expect("writable");
+            let ca = load_authorities(&file).expect("a certificate");
+            let mut server = ServerConfig::builder_with_provider(provider::provider())
+                .with_protocol_versions(&[version])
+                .expect("a version")
+                .with_no_client_auth()
+                .with_single_cert(
+                    vec![certificate.der().clone()],
+                    PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+                )
+                .expect("a certificate and its key");
+            server.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().expect("keys");
+            let server = Arc::new(server);
+            let settings = client::Settings {
+                ca: Some(ca),
+                identity: None,
+            };
+            let client = client::config(&settings).expect("roots");
+            assert_eq!(handshake(&client, &server), Ok(HandshakeKind::Full));
+            assert_eq!(handshake(&client, &server), Ok(HandshakeKind::Resumed));
+            while now() <= until {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            assert!(
+                handshake(&client, &server).is_err(),
+                "it was verified once, and has ended"
+            );
+        }
+    }
+}

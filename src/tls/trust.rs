@@ -1,0 +1,115 @@
+//! Which certificates of upstreams are accepted: those that an authority of `tls.ca` has signed, and those that stand in it themselves.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use super::pem::Authorities;
+use super::sessions::Sessions;
+use super::validity::Validity;
+
+#[derive(Debug)]
+pub(super) struct ServerTrust {
+    chains: Arc<WebPkiServerVerifier>,
+    /// Certificates that are accepted as they are. Name and dates are checked all the same.
+    pinned: Arc<[CertificateDer<'static>]>,
+    /// Told of each certificate that was accepted.
+    sessions: Arc<Sessions>,
+}
+
+impl ServerTrust {
+    pub(super) fn new(chains: Arc<WebPkiServerVerifier>, ca: Option<&Authorities>, sessions: Arc<Sessions>) -> Self {
+        Self {
+            chains,
+            pinned: ca.map_or_else(Arc::default, |ca| Arc::clone(ca.certificates())),
+            sessions,
+        }
+    }
+
+    /// A certificate that stands in `tls.ca` needs no other to vouch for it, be it one of an authority (curl and nginx accept that too).
+    fn verify_pinned(end_entity: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), Error> {
+        verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
+        let validity = Validity::of(end_entity).ok_or(CertificateError::BadEncoding)?;
+        if now < validity.from {
+            let not_before = validity.from;
+            return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
+        }
+        if now > validity.until {
+            let not_after = validity.until;
+            return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
+        }
+        Ok(())
+    }
+}
+
+impl ServerCertVerifier for ServerTrust {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = if self.pinned.iter().any(|pinned| pinned == end_entity) {
+            Self::verify_pinned(end_entity, server_name, now).map(|()| ServerCertVerified::assertion())
+        } else {
+            let chains = &self.chains;
+            chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        };
+        let verified = verified.map_err(explained)?;
+        let chain = std::iter::once(end_entity).chain(intermediates);
+        let until = Validity::first_end(chain.map(|certificate| &certificate[..]));
+        self.sessions.accepted(&server_name.to_owned(), until);
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chains.verify_tls12_signature(message, cert, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chains.verify_tls13_signature(message, cert, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
+}
+
+/// What rustls has no words for.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(
+        "the server shows the certificate of an authority as its own; write that certificate in `tls.ca` to accept it"
+    )]
+    Authority,
+    #[error("the server's certificate is X.509 version 1; sign it as version 3, with its host names in subjectAltName")]
+    Version1,
+}
+
+fn explained(error: Error) -> Error {
+    let Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) = &error else {
+        return error;
+    };
+    let unusable = match inner.downcast_ref() {
+        Some(webpki::Error::CaUsedAsEndEntity) => Unusable::Authority,
+        Some(webpki::Error::UnsupportedCertVersion) => Unusable::Version1,
+        Some(_) | None => return error,
+    };
+    Error::Other(OtherError(Arc::new(unusable)))
+}
