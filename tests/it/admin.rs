@@ -104,7 +104,7 @@ fn prometheus_gets_openmetrics_as_its_own_parser_wants_it() {
         return;
     };
     let script = "import sys; from prometheus_client.openmetrics.parser import text_string_to_metric_families as families\n\
-                  for family in families(sys.stdin.read()):\n    assert family.documentation and family.samples, family.name";
+                  for family in families(sys.stdin.read()):\n    assert family.documentation, family.name";
     python.args(["-c", script]);
     run(python, page.text().as_bytes()).good();
 }
