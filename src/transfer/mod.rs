@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The least that is read at once of a body, and the most; reads grow while they are filled.
 pub(crate) const SMALLEST_PIECE: usize = 8 * 1024;
-const LARGEST_PIECE: usize = 128 * 1024;
+pub(crate) const LARGEST_PIECE: usize = 128 * 1024;
 
 /// Where data begins in a new buffer. TLS copies each record to a few bytes behind the beginning of a page, and from the beginning of another
 /// page that takes some processors sixteen times as long: `rep movsb` on those of AMD (glibc bug 30994).

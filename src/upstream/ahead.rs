@@ -21,6 +21,7 @@ use tokio::time::sleep;
 use super::Buffer;
 use super::body::behind;
 use crate::slots::Slot;
+use crate::transfer::LARGEST_PIECE;
 
 /// A client that has asked for nothing for so long is slow.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -40,6 +41,8 @@ struct Shared<B: Body<Data = Bytes>> {
     held: VecDeque<Result<Frame<Bytes>, B::Error>>,
     /// What these hold: bytes, and [`FRAME`] for each.
     holds: usize,
+    /// Bytes of the frame that was read last.
+    last: usize,
     buffer: Buffer,
     /// Its place among the responses that are held, once it has one.
     place: Option<Slot>,
@@ -59,6 +62,7 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Ahead<B> {
             body,
             held: VecDeque::new(),
             holds: 0,
+            last: 0,
             buffer,
             place: None,
             ended: false,
@@ -87,9 +91,18 @@ impl<B: Body<Data = Bytes> + Unpin> Shared<B> {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(frame) = &polled {
+            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+            self.last = data.map_or(0, Bytes::len);
             self.ended = !matches!(frame, Some(Ok(_))) || self.body.is_end_stream();
         }
         polled
+    }
+
+    /// Whether the next frame has room. Reads grow while they are filled, and no frame is larger than what is left.
+    fn has_room(&self) -> bool {
+        let next = (self.last * 2).min(LARGEST_PIECE) as u64;
+        let next = self.body.size_hint().upper().map_or(next, |left| left.min(next));
+        self.holds == 0 || self.holds as u64 + next <= self.buffer.bytes as u64
     }
 
     /// One look from the side: ready when there is another to be had later, and whether there is.
@@ -98,7 +111,7 @@ impl<B: Body<Data = Bytes> + Unpin> Shared<B> {
             if self.ended {
                 return Poll::Ready(false);
             }
-            if self.waiting || self.holds >= self.buffer.bytes {
+            if self.waiting || !self.has_room() {
                 self.parked = Some(cx.waker().clone());
                 return Poll::Pending;
             }
