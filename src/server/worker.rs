@@ -18,10 +18,12 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tracing::warn;
 
+use super::http2::windows;
 use super::socket::{Bound, Listener, Parked, Stream};
 use super::{Limits, Settings, closing, connection};
 use crate::outbound::forwarded::TrustedProxies;
 use crate::proxy::Proxy;
+use crate::slots::Slots;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::seldom::Seldom;
 use crate::tls::server::Acceptor;
@@ -57,6 +59,8 @@ pub struct Common {
     pub stage: watch::Receiver<Stage>,
     /// How long a drain keeps a connection that was in use a moment ago.
     grace: Duration,
+    /// How much connections of HTTP/2 may hold of bodies beside their windows.
+    steps: Slots,
     /// Slots for connections.
     slots: Arc<Semaphore>,
     /// Connections of each worker.
@@ -83,6 +87,7 @@ impl Common {
             stage,
             // Connections are closed, and not cut, also where a drain is short.
             grace: closing::GRACE.min(settings.drain.timeout / 4),
+            steps: Slots::new(windows::STEPS),
             slots: Arc::new(Semaphore::new(limits.connections)),
             loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             doors: doors.into(),
@@ -146,6 +151,10 @@ impl Worker {
 
     pub(super) fn proxy(&self) -> Rc<Proxy> {
         Rc::clone(&self.proxy.borrow())
+    }
+
+    pub(super) fn steps(&self) -> &Slots {
+        &self.common.steps
     }
 
     pub(super) fn stage(&self) -> watch::Receiver<Stage> {

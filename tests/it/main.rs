@@ -65,6 +65,7 @@ mod tcp_keepalive;
 mod tls;
 mod token_auth;
 mod trust;
+mod uploads;
 mod upstreams;
 mod vectors;
 mod websocket;

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::frames::{
-    CANCEL, DATA, GOAWAY, HEADERS, PLAIN, RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE, frame, head,
+    CANCEL, DATA, GOAWAY, HEADERS, PLAIN, RST_STREAM, Raw, SETTINGS, Sender, WINDOW_UPDATE, frame, head,
 };
-use crate::harness::{Config, Gate, RecordingUpstream, config, wait_until};
+use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, wait_until};
 
 fn public(upstream: &RecordingUpstream) -> Config {
     config().app(upstream).public("/*")
@@ -147,4 +147,94 @@ fn a_drain_waits_for_the_end_of_an_answer_that_its_client_has_no_room_for() {
             taken += payload.len();
         }
     }
+}
+
+/// Each stream of a connection may be sent so much that is not read; the connection as a whole, so much besides.
+const STREAM_WINDOW: usize = 256 * 1024;
+const CONNECTION_WINDOW: i64 = 1024 * 1024;
+
+#[test]
+fn uploads_that_nobody_reads_do_not_stop_others() {
+    let (upstream, redis) = (RecordingUpstream::start(), Redis::start().with_ada());
+    let gate = Gate::start(
+        &config()
+            .patient_redis(&redis)
+            .token("cache = { entries = 0, negative_entries = 0 }")
+            .app(&upstream)
+            .protected("/p")
+            .public("/x"),
+    );
+    let mut sender = Sender::open(&gate);
+    // As long as the store does not answer, none of their bodies is asked for.
+    redis.pause();
+    let (stalled, last) = (120, 241);
+    let request = |path| {
+        let token = ("authorization", "Token canary-ada");
+        [(":method", "POST"), PLAIN[1], PLAIN[2], (":path", path), token]
+    };
+    let before = gate.memory();
+    for stream in (1..last).step_by(2) {
+        sender.request(stream, &request("/p"), 0);
+        for _ in 0..STREAM_WINDOW / 16_384 {
+            sender.data(stream, 16_384, 0);
+        }
+    }
+    // What is held is what has come, and not many times as much.
+    let held = stalled * STREAM_WINDOW;
+    assert!(gate.memory() < before + 2 * held, "{}", gate.memory() - before);
+    sender.request(last, &request("/x"), 0);
+    for _ in 0..100 {
+        sender.data(last, 16_384, 0);
+    }
+    sender.data(last, 0, 1);
+    sender.until(|sender| sender.answered == 1);
+    assert_eq!(upstream.calls(), 1);
+    redis.resume();
+    for stream in (1..last).step_by(2) {
+        sender.data(stream, 16_384, 1);
+    }
+    sender.until(|sender| sender.answered == stalled + 1);
+    sender.is_served(last + 2);
+    // Once nothing is held any more, the window is what it was.
+    for round in 1..150 {
+        let stream = last + 2 + 2 * round;
+        sender.request(stream, &request("/x"), 0);
+        sender.data(stream, 16_384, 1);
+        sender.until(|sender| sender.answered == stalled + 2 + round as usize);
+    }
+    let step = i64::try_from(STREAM_WINDOW).unwrap();
+    assert!(
+        sender.connection <= CONNECTION_WINDOW + step,
+        "{} are left open",
+        sender.connection
+    );
+}
+
+#[test]
+fn what_a_client_has_no_window_for_is_not_held_many_times() {
+    const STREAMS: u32 = 128;
+    let upstream = RecordingUpstream::start();
+    upstream.answers(|exchange| exchange.answer("200 OK", "", &vec![b'x'; 1_000_000]));
+    // Without a buffer of its own, so that all of it is what HTTP/2 holds.
+    let gate = Gate::start(&public(&upstream).with("buffer = { response = \"0B\" }"));
+    let ask = |raw: &mut Raw| {
+        let small = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1]);
+        let heads: Vec<u8> = (0..STREAMS).flat_map(|at| head(2 * at + 1, &PLAIN, 1)).collect();
+        raw.send(&[small, heads].concat());
+        let mut begun = 0;
+        while begun < STREAMS {
+            begun += u32::from(matches!(raw.next().expect("a frame"), (DATA, ..)));
+        }
+    };
+    // The first one warms up what is kept for later.
+    let mut raws = vec![Raw::open(&gate)];
+    ask(&mut raws[0]);
+    let before = gate.memory();
+    for _ in 0..4 {
+        let mut raw = Raw::open(&gate);
+        ask(&mut raw);
+        raws.push(raw);
+    }
+    let each = (gate.memory() - before) / (4 * STREAMS as usize);
+    assert!(each < 24 * 1024, "{each} bytes a stream");
 }

@@ -15,16 +15,21 @@ use http_body::Body;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::super::closing::{LAST_WORDS, LONGEST_LINGER};
 use super::super::date;
-use super::clock::Busy;
+use super::clock::{Busy, Clock};
+use super::frames::Excused;
 use super::tunnel::Tunnel;
+use super::windows::Windows;
 use crate::framing::response::{Content, is_dated};
 use crate::proxy::body::ResponseBody;
 use crate::proxy::{Client, Proxy};
 use crate::runtime::Alarm;
 use crate::transfer::inbound::Inbound;
-use crate::transfer::streamed::Streamed;
+use crate::transfer::streamed::{Unwanted, Upload, streamed};
 
+/// What h2 may hold of responses that a client does not read, for each stream.
+pub(super) const SEND_BUFFER: usize = 64 * 1024;
 /// The end of a body up to this size is given to h2 at once; more of it waits until the client takes it.
 const SMALL: usize = 16 * 1024;
 
@@ -34,19 +39,26 @@ pub(super) fn serve(
     client: Rc<Client>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    busy: Busy,
-) -> impl Future<Output = ()> {
+    clock: &Rc<Clock>,
+    windows: &mut Windows,
+    excused: Excused,
+) -> impl Future<Output = ()> + use<> {
+    let busy = clock.begin();
     let patience = busy.patience();
     let (head, stream) = request.into_parts();
     // What a CONNECT brings is no content (RFC 9113, section 8.5).
-    let (body, other_half) = if head.method == Method::CONNECT {
-        (Inbound::Nothing, Some(stream))
+    let (body, incoming) = if head.method == Method::CONNECT {
+        (Inbound::Nothing, Incoming::OtherHalf(Upload::alone(stream)))
     } else if stream.is_end_stream() {
-        (Inbound::Nothing, None)
+        (Inbound::Nothing, Incoming::Nothing)
     } else {
-        (Inbound::Http2(Streamed::new(stream, &head.headers)), None)
+        let (upload, body) = streamed(stream, &head.headers);
+        (Inbound::Http2(body), Incoming::Body(upload))
     };
     let is_head = head.method == Method::HEAD;
+    if let Incoming::Body(upload) | Incoming::OtherHalf(upload) = &incoming {
+        windows.add(upload);
+    }
     let request = Request::from_parts(head, body);
     async move {
         let answered = {
@@ -58,7 +70,14 @@ pub(super) fn serve(
                 }
                 match polled {
                     Poll::Ready(response) => Poll::Ready(Some((response, client.switched.take()))),
-                    Poll::Pending => respond.poll_reset(cx).map(|_| None),
+                    Poll::Pending => {
+                        if let Incoming::Body(upload) = &incoming
+                            && upload.takes_go_ahead(cx)
+                        {
+                            go_ahead(&mut respond);
+                        }
+                        respond.poll_reset(cx).map(|_| None)
+                    }
                 }
             })
             .await
@@ -82,22 +101,32 @@ pub(super) fn serve(
                 return respond.send_reset(Reason::INTERNAL_ERROR);
             }
         };
-        match (switched, other_half) {
-            (Some(switched), Some(stream)) => Box::pin(switched.run(Tunnel::new(out, stream))).await,
-            _ if ends => {}
-            _ => {
-                let mut sending = Sending {
-                    out,
-                    body,
-                    piece: None,
-                    blocked: None,
-                    patience,
-                    alarm: Alarm::default(),
-                };
-                if let Err(problem) = poll_fn(|cx| sending.poll(cx)).await {
-                    debug!(reason = %problem, "a stream ended early");
-                }
+        if let Some(switched) = switched
+            && let Incoming::OtherHalf(upload) = incoming
+        {
+            return Box::pin(switched.run(Tunnel::new(out, upload))).await;
+        }
+        if ends {
+            // It tells the log that the answer is out.
+            drop(body);
+        } else {
+            let mut sending = Sending {
+                out,
+                body,
+                piece: None,
+                blocked: None,
+                patience,
+                alarm: Alarm::default(),
+            };
+            if let Err(problem) = poll_fn(|cx| sending.poll(cx)).await {
+                debug!(reason = %problem, "a stream ended early");
+                return;
             }
+        }
+        if let Some(upload) = incoming.unread()
+            && !Box::pin(take_the_rest(upload)).await
+        {
+            excused.add();
         }
     }
 }
@@ -108,6 +137,63 @@ fn send_hints(respond: &mut SendResponse<Bytes>, fields: HeaderMap) {
     if let Err(problem) = respond.send_informational(hints) {
         debug!(reason = %problem, "early hints could not be sent");
     }
+}
+
+/// What a client sends besides the head of its request.
+enum Incoming {
+    Nothing,
+    Body(Upload),
+    /// Its half of a stream that was to become a tunnel.
+    OtherHalf(Upload),
+}
+
+impl Incoming {
+    /// What of it has not come to its end.
+    fn unread(self) -> Option<Upload> {
+        match self {
+            Self::Nothing => None,
+            Self::Body(upload) | Self::OtherHalf(upload) => (!upload.is_at_end()).then_some(upload),
+        }
+    }
+}
+
+/// Has the client send its body (RFC 9110, section 15.2.1).
+fn go_ahead(respond: &mut SendResponse<Bytes>) {
+    let mut interim = Response::new(());
+    *interim.status_mut() = StatusCode::CONTINUE;
+    if let Err(problem) = respond.send_informational(interim) {
+        debug!(reason = %problem, "a 100 could not be sent");
+    }
+}
+
+/// Takes what a client still sends of a request that has its answer, as over HTTP/1: a reset that comes too early is what clients report in
+/// place of the answer. After a moment of silence, and within a bound, the stream is reset with NO_ERROR (RFC 9113, section 8.1): that is what
+/// h2 does when `upload` is dropped. As long as a server takes the body, that is what it is for. True if the body has come to its end.
+async fn take_the_rest(upload: Upload) -> bool {
+    let mut alarm = Alarm::default();
+    // When it began to be unwanted, and when something of it came last.
+    let mut unwanted: Option<(Instant, Instant)> = None;
+    poll_fn(|cx| {
+        loop {
+            match upload.poll_unwanted(cx) {
+                Poll::Ready(Unwanted::End) => return Poll::Ready(true),
+                Poll::Ready(Unwanted::Reset) => return Poll::Ready(false),
+                Poll::Pending if upload.is_wanted() => return Poll::Pending,
+                read => {
+                    let now = Instant::now();
+                    let (began, last) = unwanted.get_or_insert((now, now));
+                    if read.is_ready() {
+                        *last = now;
+                    }
+                    let end = (*last + LAST_WORDS).min(*began + LONGEST_LINGER);
+                    if read.is_pending() || now >= end {
+                        return alarm.poll_until(end, cx).map(|()| false);
+                    }
+                }
+            }
+        }
+    })
+    .await
 }
 
 /// A body on its way out.
@@ -135,9 +221,9 @@ impl Sending {
         }
     }
 
-    /// Waits until the client takes something, and not for ever.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        if let Poll::Ready(room) = poll_room(&mut self.out, cx) {
+    /// Waits until the client takes some of so many bytes, and not for ever.
+    fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<usize, h2::Error>> {
+        if let Poll::Ready(room) = poll_room(&mut self.out, bytes, cx) {
             self.blocked = None;
             return Poll::Ready(room);
         }
@@ -149,13 +235,19 @@ impl Sending {
 
     fn poll_pieces(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         loop {
-            if self.piece.is_some() {
-                ready!(self.poll_room(cx))?;
-            }
-            if let Some((piece, last)) = self.piece.take() {
-                self.out.send_data(piece, last)?;
-                if last {
-                    return Poll::Ready(Ok(()));
+            while let Some(bytes) = self.piece.as_ref().map(|(piece, _)| piece.len()) {
+                let room = ready!(self.poll_room(bytes, cx))?;
+                // h2 gets what leaves at once: what the client has no window for is held here, and no more of the body is asked for.
+                match &mut self.piece {
+                    Some((piece, _)) if room < bytes => self.out.send_data(piece.split_to(room), false)?,
+                    piece => {
+                        if let Some((piece, last)) = piece.take() {
+                            self.out.send_data(piece, last)?;
+                            if last {
+                                return Poll::Ready(Ok(()));
+                            }
+                        }
+                    }
                 }
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
@@ -171,7 +263,6 @@ impl Sending {
                             return Poll::Ready(self.out.send_data(data, true));
                         }
                         if !data.is_empty() {
-                            self.out.reserve_capacity(1);
                             self.piece = Some((data, last));
                         }
                     }
@@ -186,12 +277,23 @@ impl Sending {
     }
 }
 
-/// Ready once the client takes something. One byte of room was asked for, and not the whole piece: what is asked for is taken from other streams.
-pub(super) fn poll_room(out: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-    while out.capacity() == 0 {
-        if ready!(out.poll_capacity(cx)).transpose()?.is_none() {
-            return Poll::Ready(Err(Reason::STREAM_CLOSED.into()));
+/// Ready once the client takes some of so many bytes: how many, or fewer where h2 has no room for more.
+pub(super) fn poll_room(
+    out: &mut SendStream<Bytes>,
+    bytes: usize,
+    cx: &mut Context<'_>,
+) -> Poll<Result<usize, h2::Error>> {
+    let bytes = bytes.min(SEND_BUFFER);
+    // What is asked for and not used would be taken from other streams; this is used as soon as it is there.
+    out.reserve_capacity(bytes);
+    loop {
+        match out.capacity() {
+            0 => {
+                if ready!(out.poll_capacity(cx)).transpose()?.is_none() {
+                    return Poll::Ready(Err(Reason::STREAM_CLOSED.into()));
+                }
+            }
+            room => return Poll::Ready(Ok(room.min(bytes))),
         }
     }
-    Poll::Ready(Ok(()))
 }

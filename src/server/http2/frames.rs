@@ -5,8 +5,10 @@
 //! streams that are reset as soon as they were opened (CVE-2023-44487). Traffic earns what such frames spend, so a busy gRPC
 //! connection with its probes is never near the bound.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -40,6 +42,21 @@ struct Rate {
     each_second: u32,
 }
 
+/// Resets that a client may send beside its budget: those of requests that were answered before their bodies had come to their ends.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Excused(Rc<Cell<u32>>);
+
+impl Excused {
+    /// One more.
+    pub(super) fn add(&self) {
+        self.0.set(self.0.get().saturating_add(1));
+    }
+
+    fn take(&self) -> u32 {
+        self.0.take()
+    }
+}
+
 /// A client's connection, with its frames counted. Once it has sent too many, reading it fails.
 #[derive(Debug)]
 pub(super) struct Frames<T> {
@@ -47,6 +64,9 @@ pub(super) struct Frames<T> {
     at: At,
     control: Budget,
     resets: Budget,
+    excused: Excused,
+    /// Bytes of all DATA frames.
+    received: u64,
     excess: Option<Excess>,
 }
 
@@ -118,12 +138,14 @@ impl Budget {
 }
 
 impl<T> Frames<T> {
-    pub(super) fn new(io: T) -> Self {
+    pub(super) fn new(io: T, excused: Excused) -> Self {
         Self {
             io,
             at: At::Preface(PREFACE),
             control: Budget::new(CONTROL),
             resets: Budget::new(RESETS),
+            excused,
+            received: 0,
             excess: None,
         }
     }
@@ -136,6 +158,11 @@ impl<T> Frames<T> {
     /// What there was too much of, if there was.
     pub(super) fn excess(&self) -> Option<Excess> {
         self.excess
+    }
+
+    /// Bytes of all DATA frames that have begun.
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     fn read(&mut self, mut bytes: &[u8]) -> Result<(), Excess> {
@@ -178,13 +205,20 @@ impl<T> Frames<T> {
         match kind {
             // Acknowledgements are earned by what we have asked; others find h2 unforgiving.
             SETTINGS | PING if flags & ACK != 0 => {}
-            DATA if length > 0 || flags & END_STREAM != 0 => self.control.earn(1),
+            DATA if length > 0 || flags & END_STREAM != 0 => {
+                self.received += length as u64;
+                self.control.earn(1);
+            }
             HEADERS => {
                 self.control.earn(AN_ANSWER);
                 self.resets.earn(1);
             }
-            RST_STREAM if self.resets.spend(A_RESET) => {}
-            RST_STREAM => return Err(Excess::Resets),
+            RST_STREAM => {
+                self.resets.earn(A_RESET.saturating_mul(self.excused.take()));
+                if !self.resets.spend(A_RESET) {
+                    return Err(Excess::Resets);
+                }
+            }
             SETTINGS | PING if self.control.spend(AN_ANSWER) => {}
             SETTINGS | PING => return Err(Excess::Control),
             _ if self.control.spend(1) => {}
@@ -236,7 +270,7 @@ mod tests {
     fn most(bytes: &[u8]) -> (usize, Option<Excess>) {
         const TRIES: usize = 5_000;
         let count = |cut: usize| {
-            let mut frames = Frames::new(());
+            let mut frames = Frames::new((), Excused::default());
             frames.read(&[0; PREFACE]).expect("the preface");
             for at in 0..TRIES {
                 for piece in bytes.chunks(cut) {
@@ -272,6 +306,17 @@ mod tests {
         let (count, excess) = most(&[&HEADERS[..], &RESET].concat());
         assert!((390..600).contains(&count), "{count}");
         assert_eq!(excess, Some(Excess::Resets));
+    }
+
+    #[test]
+    fn resets_that_early_answers_lead_to_are_free() {
+        let excused = Excused::default();
+        let mut frames = Frames::new((), excused.clone());
+        frames.read(&[0; PREFACE]).expect("the preface");
+        for _ in 0..5_000 {
+            excused.add();
+            frames.read(&RESET).expect("it is excused");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod exchange;
 mod frames;
 mod gather;
 mod tunnel;
+pub(super) mod windows;
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
@@ -24,18 +25,21 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::{debug, info};
 
 use self::clock::{Clock, Overdue, Phase};
-use self::frames::Frames;
+use self::exchange::SEND_BUFFER;
+use self::frames::{Excused, Frames};
+use self::windows::Windows;
 use super::closing::{Drain, LAST_WORDS, Lease, end};
 use super::worker::Worker;
 use crate::proxy::Client;
 
-/// What h2 may hold of responses that a client does not read, for each stream.
-const SEND_BUFFER: usize = 64 * 1024;
-/// How much of a request's body a client may send ahead: for each stream, and for the connection.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What small DATA frames may cost h2 beside their bytes, while it holds them. Its own default follows the window, and a window that shrinks
+/// would make an error of frames that were none.
+const SMALL_FRAMES: usize = windows::CONNECTION as usize / 2;
 /// Streams of a connection that may end with an error of the client's that makes us reset them (CVE-2025-8671).
 const ERRORS: usize = 128;
+/// Streams that we have reset are remembered for so long, and so many of them: what their clients had sent by then is no error of theirs.
+const REMEMBERED: usize = 512;
+const REMEMBER_FOR: Duration = Duration::from_secs(10);
 /// GOAWAY with ENHANCE_YOUR_CALM (RFC 9113, sections 6.8 and 7).
 const CALM: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0x0b];
 /// How long a client has to answer a GOAWAY (RFC 9113, section 6.8) before its idle connection is closed all the same.
@@ -50,7 +54,8 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(
 ) {
     let limits = worker.limits();
     let (clock, client) = (Clock::new(limits.body_read_timeout), Rc::new(client));
-    let (io, flusher) = gather::gather(Frames::new(io));
+    let excused = Excused::default();
+    let (io, flusher) = gather::gather(Frames::new(io, excused.clone()));
     // Beyond this h2 answers by itself; within it, what is too large is answered as everything else.
     let header_list = u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX);
     let mut parser = Parser::Beginning {
@@ -59,12 +64,16 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(
             .max_header_list_size(header_list)
             .max_send_buffer_size(SEND_BUFFER)
             .max_local_error_reset_streams(Some(ERRORS))
+            .max_concurrent_reset_streams(REMEMBERED)
+            .reset_stream_duration(REMEMBER_FOR)
             .enable_connect_protocol()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_window_size(windows::STREAM)
+            .initial_connection_window_size(windows::CONNECTION)
+            .data_frame_budget(SMALL_FRAMES)
             .handshake(io),
         leaves: false,
     };
+    let mut windows = Windows::new(worker.steps().clone());
     let mut streams = FuturesUnordered::new();
     let mut overdue = pin!(Overdue::new(Rc::clone(&clock), limits.idle_timeout));
     let mut drain = pin!(Drain::new(worker.stage(), lease));
@@ -73,12 +82,16 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(
     let in_order = poll_fn(|cx| {
         // What streams have to say is said by the parser after them, in the same turn.
         poll_all(&mut streams, cx);
+        parser.resize(windows.before_reading());
         let ended = loop {
             match parser.poll_request(cx) {
+                // h2 tells the client of a window that has grown when it is polled.
+                Poll::Pending if parser.resize(windows.after_reading(flusher.look(Frames::received))) => {}
                 Poll::Pending => break None,
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    let (proxy, client, busy) = (worker.proxy(), Rc::clone(&client), clock.begin());
-                    let exchange = exchange::serve(proxy, client, request, respond, busy);
+                    let (proxy, client) = (worker.proxy(), Rc::clone(&client));
+                    let exchange =
+                        exchange::serve(proxy, client, request, respond, &clock, &mut windows, excused.clone());
                     // Boxed before it is handed on: it is large. One that panics takes no other along.
                     streams.push(Box::pin(AssertUnwindSafe(exchange).catch_unwind()));
                     // A request that can be judged at once is on its way before the next one is looked at.
@@ -171,6 +184,17 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Parser<I> {
                     Err(problem) => return Poll::Ready(Some(Err(problem))),
                 },
             }
+        }
+    }
+
+    /// Gives the connection another window, if there is one: true.
+    fn resize(&mut self, window: Option<u32>) -> bool {
+        match (self, window) {
+            (Self::Serving(connection), Some(window)) => {
+                connection.set_target_window_size(window);
+                true
+            }
+            _ => false,
         }
     }
 

@@ -5,21 +5,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use h2::{RecvStream, SendStream};
+use h2::SendStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::exchange::poll_room;
+use crate::transfer::streamed::Upload;
 
 /// Both directions of a stream.
 pub(super) struct Tunnel {
     out: SendStream<Bytes>,
-    stream: RecvStream,
+    stream: Upload,
     /// Read, and not taken.
     read: Bytes,
 }
 
 impl Tunnel {
-    pub(super) fn new(out: SendStream<Bytes>, stream: RecvStream) -> Self {
+    pub(super) fn new(out: SendStream<Bytes>, stream: Upload) -> Self {
         Self {
             out,
             stream,
@@ -40,7 +41,7 @@ fn broken(problem: h2::Error) -> io::Error {
 impl AsyncRead for Tunnel {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while self.read.is_empty() {
-            match ready!(self.stream.poll_data(cx)) {
+            match ready!(self.stream.poll_held(cx)) {
                 None => return Poll::Ready(Ok(())),
                 Some(Ok(data)) => self.read = data,
                 // A reset is what a reset of TCP is (RFC 8441, section 5): there is nobody left to say anything to.
@@ -50,8 +51,7 @@ impl AsyncRead for Tunnel {
         let count = self.read.len().min(buf.remaining());
         buf.put_slice(&self.read[..count]);
         self.read.advance(count);
-        // It fails where the stream is gone, which the next poll tells.
-        let _ = self.stream.flow_control().release_capacity(count);
+        self.stream.release(count);
         Poll::Ready(Ok(()))
     }
 }
@@ -61,12 +61,11 @@ impl AsyncWrite for Tunnel {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        self.out.reserve_capacity(1);
-        ready!(poll_room(&mut self.out, cx)).map_err(broken)?;
+        let room = ready!(poll_room(&mut self.out, bytes.len(), cx)).map_err(broken)?;
         self.out
-            .send_data(Bytes::copy_from_slice(bytes), false)
+            .send_data(Bytes::copy_from_slice(&bytes[..room]), false)
             .map_err(broken)?;
-        Poll::Ready(Ok(bytes.len()))
+        Poll::Ready(Ok(room))
     }
 
     /// What h2 has leaves without being asked to.

@@ -1,5 +1,6 @@
 //! HTTP/2 as bytes: frames that are put together by hand, and a client that sends them.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub const DATA: u8 = 0;
 pub const CONTINUATION: u8 = 9;
 pub const SETTINGS: u8 = 4;
 pub const WINDOW_UPDATE: u8 = 8;
+pub const END_STREAM: u8 = 1;
 pub const CANCEL: u8 = 8;
 pub const ENHANCE_YOUR_CALM: u32 = 11;
 
@@ -82,13 +84,19 @@ impl Raw {
 
     /// The next frame: type, stream and payload; `None` at the end.
     pub fn next(&mut self) -> Option<(u8, u32, Vec<u8>)> {
+        let (kind, _, stream, payload) = self.next_flagged()?;
+        Some((kind, stream, payload))
+    }
+
+    /// The same, with flags behind the type.
+    pub fn next_flagged(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let mut header = [0; 9];
         self.0.read_exact(&mut header).ok()?;
         let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
         let mut payload = vec![0; length as usize];
         self.0.read_exact(&mut payload).ok()?;
         let stream = u32::from_be_bytes([header[5], header[6], header[7], header[8]]);
-        Some((header[3], stream, payload))
+        Some((header[3], header[4], stream, payload))
     }
 
     /// The payload of the next frame of a type.
@@ -137,5 +145,81 @@ impl Raw {
                 return (status, body);
             }
         }
+    }
+}
+
+/// A client of frames that keeps to the windows that it is given.
+pub struct Sender {
+    pub raw: Raw,
+    pub connection: i64,
+    streams: HashMap<u32, i64>,
+    /// Streams whose answer is whole.
+    pub answered: usize,
+    /// RST_STREAM frames that have come, each with its error.
+    pub resets: Vec<(u32, Vec<u8>)>,
+}
+
+impl Sender {
+    pub fn open(gate: &Gate) -> Self {
+        let mut sender = Self {
+            raw: Raw::open(gate),
+            connection: 65_535,
+            streams: HashMap::new(),
+            answered: 0,
+            resets: Vec::new(),
+        };
+        // The SETTINGS of the gateway come first, and hold once they are acknowledged. Answers have room for good.
+        sender.frame();
+        let room = frame(WINDOW_UPDATE, 0, 0, &1_000_000_000_u32.to_be_bytes());
+        sender.raw.send(&[frame(SETTINGS, 1, 0, &[]), room].concat());
+        sender
+    }
+
+    pub fn request(&mut self, stream: u32, fields: &[(&str, &str)], flags: u8) {
+        // What the gateway gives each stream to begin with.
+        self.streams.insert(stream, 256 * 1024);
+        assert!(self.raw.send(&head(stream, fields, flags)));
+    }
+
+    /// Takes one frame.
+    pub fn frame(&mut self) {
+        let (kind, flags, stream, payload) = self.raw.next_flagged().expect("a frame");
+        match kind {
+            WINDOW_UPDATE => {
+                let more = i64::from(u32::from_be_bytes(payload.try_into().unwrap()));
+                match stream {
+                    0 => self.connection += more,
+                    _ => *self.streams.entry(stream).or_default() += more,
+                }
+            }
+            HEADERS | DATA if flags & END_STREAM != 0 => self.answered += 1,
+            RST_STREAM => self.resets.push((stream, payload)),
+            GOAWAY => panic!("GOAWAY {payload:?}"),
+            _ => {}
+        }
+    }
+
+    /// Sends so much of a body, and waits for windows where it has to.
+    pub fn data(&mut self, stream: u32, bytes: usize, flags: u8) {
+        let length = i64::try_from(bytes).unwrap();
+        while self.connection < length || self.streams[&stream] < length {
+            self.frame();
+        }
+        self.connection -= length;
+        *self.streams.get_mut(&stream).unwrap() -= length;
+        assert!(self.raw.send(&frame(DATA, flags, stream, &vec![b'x'; bytes])));
+    }
+
+    pub fn until(&mut self, done: impl Fn(&Self) -> bool) {
+        while !done(self) {
+            self.frame();
+        }
+    }
+
+    /// Asks for something else on the same connection.
+    pub fn is_served(&mut self, stream: u32) {
+        let answered = self.answered;
+        self.request(stream, &PLAIN, END_STREAM);
+        self.until(|sender| sender.answered > answered);
     }
 }
