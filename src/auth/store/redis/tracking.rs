@@ -72,6 +72,8 @@ async fn follow(shared: &Arc<Shared>) -> Lost {
     };
     // What was read before anybody listened may have changed since.
     shared.generations.changed(&shared.name, Thing::Store);
+    // A server that was restarted may be empty now, and filled again soon.
+    shared.look_now.notify_one();
     shared.metrics.tracks(true);
     info!(store = %shared.name, "changes of the store are heard of");
     loop {
