@@ -10,6 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use authgate::auth::jwt::keys::Algorithm;
+use authgate::auth::store::admin::Admin;
+use authgate::auth::store::redis::{Endpoint, Invalidation, Settings};
+use authgate::auth::store::{self, Digests, Kind};
+use authgate::identity::UserId;
 
 use crate::harness::mint::Signer;
 use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
@@ -80,6 +84,33 @@ fn connections_that_are_killed_between_requests_fail_none() {
     assert_eq!(gate.metric("authgate_store_usable{store=\"redis\"}"), 1.0);
     let log = gate.stop();
     assert!(!log.contains("cannot be reached"), "{log}");
+}
+
+#[test]
+fn a_command_whose_connection_is_closed_while_it_is_idle_asks_again() {
+    let redis = Redis::start().with_ada();
+    let kind = Kind::Redis(Settings {
+        endpoint: Endpoint::parse(&redis.url()).expect("a URL"),
+        username: None,
+        password: None,
+        prefix: "authgate:".to_owned(),
+        timeout: SOON,
+        invalidation: Invalidation::Off,
+        digests: Digests::default(),
+    });
+    let mut admin = Admin::open(&store::Settings {
+        name: "redis".into(),
+        kind,
+    })
+    .expect("it is there");
+    let ada = UserId::new("42").expect("an id");
+    assert!(admin.find_user(&ada).expect("readable").is_some());
+    redis.run(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let killed = Instant::now();
+    wait_until("the connection is idle", SOON, || {
+        killed.elapsed() > Duration::from_millis(600)
+    });
+    assert_eq!(admin.set_active(&ada, false).expect("writable"), Some(true));
 }
 
 /// A firewall before Redis, which forgets connections without closing them.
