@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use authgate::auth::store::DigestKind;
+use authgate::auth::store::{DigestKind, TokenDigest};
 use serde_json::{Value, json};
 
 use crate::harness::program::{Ended, authgate, authgate_reading};
@@ -217,6 +217,35 @@ fn a_token_is_made_once_however_often_it_is_asked_for() {
         run(gate, &["token", "revoke", "canary-one"]);
         let revoked = create(&["--scope", "r"]);
         assert!(revoked.code == 1 && revoked.err.contains("is revoked"), "{revoked:?}");
+    });
+}
+
+#[test]
+fn revocations_may_stand_before_a_dump_and_hold_for_it() {
+    on_both("", |gate, _| {
+        let digest = TokenDigest::of(b"canary-dead").to_hex();
+        let dump = json!([
+            user("auth.user", 1, &json!({})),
+            token("canary-dead", 1),
+            token("canary-one", 1),
+            user("auth.user", 2, &json!({})),
+            token("canary-two", 2)
+        ]);
+        let lines = [
+            json!({ "token": digest, "user": "1", "revoked": 1_700_000_000 }),
+            json!({ "revoked_user": "2", "before": crate::harness::mint::now() }),
+            dump,
+        ];
+        let input = lines.map(|line| line.to_string()).join("\n");
+        let ended = authgate_reading(gate.folder.path(), &["token", "import", "-"], input.as_bytes());
+        assert!(
+            ended.code == 0 && ended.out.contains("skipped because revoked 1"),
+            "{ended:?}"
+        );
+        becomes(gate, "canary-one", 200);
+        for key in ["canary-dead", "canary-two"] {
+            assert_eq!(gate.call(&get("/x").token(key)).status, 401, "{key}");
+        }
     });
 }
 

@@ -116,13 +116,17 @@ impl Records {
         }
     }
 
-    /// Reads a file.
+    /// Reads a file; `None`: there is none.
     ///
     /// # Errors
     /// It cannot be read, or is not as the layout says.
-    pub fn load(file: &Path) -> Result<Self, String> {
-        let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        Self::parse(&text).map_err(|error| format!("{}: {error}", file.display()))
+    pub fn load(file: &Path) -> Result<Option<Self>, String> {
+        let named = |problem: String| format!("{}: {problem}", file.display());
+        match fs::read_to_string(file) {
+            Ok(text) => Self::parse(&text).map(Some).map_err(named),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(named(error.to_string())),
+        }
     }
 
     /// Replaces the file by these records, whole or not at all. The caller holds the lock of the file.
@@ -263,10 +267,13 @@ impl Embedded {
 
     /// A file that is broken or gone leaves no records: what it said before may have been revoked in it.
     fn read(&self) {
-        let loaded = Records::load(&self.file).and_then(|records| match records.layout.filling {
-            true => Err(format!("{}: {}", self.file.display(), LayoutProblem::Filling)),
-            false => Ok(records),
-        });
+        let named = |problem: &dyn std::fmt::Display| format!("{}: {problem}", self.file.display());
+        let loaded = match Records::load(&self.file) {
+            Ok(Some(records)) if records.layout.filling => Err(named(&LayoutProblem::Filling)),
+            Ok(Some(records)) => Ok(records),
+            Ok(None) => Err(named(&"there is no such file")),
+            Err(problem) => Err(problem),
+        };
         match loaded {
             Ok(records) => {
                 let (tokens, users) = (records.tokens.len(), records.users.len());
@@ -387,7 +394,7 @@ mod tests {
         let file = folder.path().join("tokens.toml");
         let records = Records::parse(FILE).expect("a good file");
         records.save(&file).expect("writable");
-        assert_eq!(Records::load(&file), Ok(records));
+        assert_eq!(Records::load(&file), Ok(Some(records)));
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use serde::Deserializer as _;
-use serde::de::{SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
-use serde_json::{Deserializer, Map, Value, json};
+use serde_json::{Map, Value, json};
 
 use super::django::{self, Names, Object};
 use super::gather::{Gathered, Owner};
@@ -25,7 +26,8 @@ use crate::identity::UserId;
 /// Of `manage.py dumpdata auth.user auth.group authtoken.token` the users, their groups and DRF's tokens are taken, and those of
 /// django-rest-knox 4.2 and later (`knox.authtoken`). Keys are hashed and not kept. All of it is checked before anything is written. It
 /// may be done again at any time. Gateways use an empty store once its import is complete. A Redis that was flushed has lost revocations
-/// and revoked tokens, and no dump has them: import the last `authgate token export` first, then the dump.
+/// and revoked tokens, and no dump has them: import the last `authgate token export` first, then the dump. Lines of an export may also
+/// stand before a dump in one input, such as `{"revoked_user":"42","before":1795000000}`.
 ///
 /// For the users in it the dump is the truth, `is_active` too: what `authgate user disable` or `user put` changed is overwritten.
 /// Attributes stay, and so does what the user model has no field for, such as groups. A token that was revoked stays revoked. Users and
@@ -94,9 +96,9 @@ fn gather(args: &Args, digests: Digests) -> Result<Gathered, Failure> {
         progress.reads(file.metadata().ok().map(|metadata| metadata.len()));
         Box::new(file)
     };
-    let mut input = BufReader::with_capacity(64 * 1024, progress.wrap(input));
+    let input = BufReader::with_capacity(64 * 1024, progress.wrap(input));
     let (mut gathered, mut failure) = (Gathered::new(args.prune)?, None);
-    let count = each_object(&mut input, |at, object| {
+    let count = each_object(input, |at, object| {
         if failure.is_none() {
             failure = take(args, digests, &mut gathered, at, object).err();
         }
@@ -294,67 +296,58 @@ fn nothing_imported(args: &Args, gathered: &Gathered) -> Failure {
     Failure::Failed(text)
 }
 
-/// Reads a JSON array of objects, or objects one after the other, and counts them; `None`: there is nothing but blanks.
-fn each_object(
-    mut input: impl BufRead,
-    mut take: impl FnMut(usize, Map<String, Value>),
-) -> Result<Option<usize>, String> {
-    let mut count = 0;
-    let numbered = |object| {
-        count += 1;
-        take(count, object);
-    };
-    let read = match first_byte(&mut input).map_err(|error| error.to_string())? {
-        None => return Ok(None),
-        Some(b'[') => {
-            let mut json = Deserializer::from_reader(input);
-            json.deserialize_seq(Objects(numbered)).and_then(|()| json.end())
-        }
-        Some(_) => {
-            let mut numbered = numbered;
-            Deserializer::from_reader(input)
-                .into_iter()
-                .try_for_each(|object| object.map(&mut numbered))
-        }
-    };
-    // The words of serde_json may repeat a value, and that may be a key.
-    match read {
-        Ok(()) => Ok(Some(count)),
-        Err(error) => {
-            let what = match error.classify() {
-                Category::Eof => "the file ends early",
-                Category::Data => "this is no JSON object",
-                Category::Syntax => "this is no JSON",
-                Category::Io => return Err(io::Error::from(error).to_string()),
-            };
-            Err(format!("line {}, column {}: {what}", error.line(), error.column()))
-        }
-    }
-}
-
-/// The first byte that is no blank; it is not taken. Lines before it do not count.
-fn first_byte(input: &mut impl BufRead) -> io::Result<Option<u8>> {
+/// Reads objects, and lists of objects, one after the other, and counts the objects; `None`: there is nothing but blanks.
+fn each_object(input: impl Read, mut take: impl FnMut(usize, Map<String, Value>)) -> Result<Option<usize>, String> {
+    let (mut json, mut count, mut is_blank) = (serde_json::Deserializer::from_reader(input), 0, true);
     loop {
-        let buffer = input.fill_buf()?;
-        if buffer.is_empty() {
-            return Ok(None);
+        match json.end() {
+            Ok(()) => return Ok((!is_blank).then_some(count)),
+            Err(error) if error.is_io() => return Err(io::Error::from(error).to_string()),
+            // Something follows.
+            Err(_) => is_blank = false,
         }
-        let blanks = buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-        if let Some(first) = buffer.get(blanks) {
-            return Ok(Some(*first));
-        }
-        input.consume(blanks);
+        let numbered = |object| {
+            count += 1;
+            take(count, object);
+        };
+        Objects(numbered)
+            .deserialize(&mut json)
+            .map_err(|error| without_text(&error))?;
     }
 }
 
-/// The elements of an array, one at a time: a dump of a large site is not held.
+/// What is wrong and where. The words of serde_json may repeat a value, and that may be a key.
+fn without_text(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        Category::Eof => "the file ends early",
+        Category::Data => "this is no JSON object",
+        Category::Syntax => "this is no JSON",
+        Category::Io => "it cannot be read to its end",
+    };
+    format!("line {}, column {}: {what}", error.line(), error.column())
+}
+
+/// One object, or the elements of a list, one at a time: a dump of a large site is not held.
 struct Objects<F>(F);
+
+impl<'de, F: FnMut(Map<String, Value>)> DeserializeSeed<'de> for Objects<F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
+    }
+}
 
 impl<'de, F: FnMut(Map<String, Value>)> Visitor<'de> for Objects<F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of objects")
+        f.write_str("an object, or a list of objects")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, object: A) -> Result<(), A::Error> {
+        (self.0)(Map::deserialize(MapAccessDeserializer::new(object))?);
+        Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut objects: A) -> Result<(), A::Error> {
@@ -388,6 +381,7 @@ mod tests {
         check("[]", Ok(&[]));
         check(" \n[{}, {\"a\": 1}]\n", Ok(&[10, 21]));
         check("{}\n{\"a\": 1}\n", Ok(&[10, 21]));
+        check("{}\n[{\"a\": 1}, {}]\n{}", Ok(&[10, 21, 30, 40]));
         check("[{}", Err("ends early"));
         check("[{}] x", Err("no JSON"));
         check("[\"canary\"]", Err("line 1, column 9: this is no JSON object"));

@@ -169,6 +169,12 @@ fn keys_and_names_that_are_not_there_are_said() {
             "is no store",
         ),
         (
+            with("/0\"", "/0\"\ndigest = [\"sha256\", \"sha256\"]"),
+            "names a digest twice",
+        ),
+        (with("/0\"", "/0\"\ndigest = [\"sha-512\"]"), "sha512"),
+        (with("/0\"", "/0\"\ndigest = []"), "the list is empty"),
+        (
             and("[stores.b]\nkind = \"redis\"\nurl = \"redis://b\"\n"),
             "\"redis\" or \"b\"",
         ),

@@ -10,8 +10,8 @@ use tracing::Level;
 use super::{LEAST, good, parse};
 use crate::auth::cache;
 use crate::auth::jwt::{Kept, KeySet, TokenType, UserIdField, Users};
-use crate::auth::store::Kind;
 use crate::auth::store::redis::Invalidation;
+use crate::auth::store::{DigestKind, Digests, Kind};
 use crate::auth::token::KeyScheme;
 use crate::config::Authenticator;
 use crate::member::MemberPath;
@@ -153,6 +153,8 @@ fn every_key_that_is_built_is_read() {
     };
     assert_eq!((redis.prefix.as_str(), redis.timeout), ("x:", Duration::from_secs(1)));
     assert_eq!(redis.invalidation, Invalidation::Off);
+    let digests = Digests::new(&[DigestKind::Sha512HexKey, DigestKind::Sha256]);
+    assert_eq!(Some(redis.digests), digests);
     assert_eq!(redis.username.as_deref(), Some("ada"));
     assert_eq!(
         redis.password.as_ref().map(|password| password.expose().as_str()),

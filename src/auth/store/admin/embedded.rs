@@ -66,12 +66,7 @@ impl FileAdmin {
     }
 
     fn load(&self) -> Result<Option<Records>, AdminError> {
-        match fs::exists(&self.file) {
-            Ok(false) => Ok(None),
-            Ok(true) | Err(_) => Records::load(&self.file)
-                .map(Some)
-                .map_err(|problem| self.failed(problem)),
-        }
+        Records::load(&self.file).map_err(|problem| self.failed(problem))
     }
 
     fn records(&self) -> Result<&Records, AdminError> {
