@@ -21,6 +21,8 @@ const ENOUGH: usize = 16 * 1024;
 pub(crate) struct Sending<B: Body> {
     /// The head, what frames the body, and small pieces of it, up to where `data` comes.
     out: Vec<u8>,
+    /// How long the head is, at the beginning of `out` until a byte has left.
+    head: usize,
     written: usize,
     data: Bytes,
     /// What is still to be asked for; `None`: all of it was.
@@ -67,6 +69,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     /// A message whose head is in `out`. Of `body`, if it has one, nothing was taken.
     pub(crate) fn new(out: Vec<u8>, body: Option<B>, framing: Framing) -> Self {
         Self {
+            head: out.len(),
             out,
             written: 0,
             data: Bytes::new(),
@@ -77,11 +80,6 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
             blocked: false,
             taken: false,
         }
-    }
-
-    /// Whether a byte has left.
-    pub(crate) fn begun(&self) -> bool {
-        self.sent > 0
     }
 
     /// How many bytes have left.
@@ -99,9 +97,22 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
         self.out.len() - self.written + self.data.len()
     }
 
-    /// The body, if nothing of it was taken, which could not be put back. `Some(None)`: there was none.
-    pub(crate) fn into_body(self) -> Option<Option<B>> {
-        (!self.taken).then_some(self.body)
+    /// The body of a message of which no byte has left: what was taken of it, and the rest. `None`: it cannot be put together again.
+    pub(crate) fn into_unsent(self) -> Option<(Bytes, Option<B>)> {
+        match (self.sent, &self.fault, self.taken, self.framing) {
+            (0, None, false, _) => Some((Bytes::new(), self.body)),
+            (0, None, true, Framing::Length(_)) => {
+                let copied = self.out.get(self.head..)?;
+                let taken = if copied.is_empty() {
+                    self.data
+                } else {
+                    Bytes::from([copied, &self.data].concat())
+                };
+                Some((taken, self.body))
+            }
+            // By chunks, what was taken stands between their sizes.
+            _ => None,
+        }
     }
 
     /// The buffer, for another message.

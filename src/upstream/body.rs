@@ -34,7 +34,7 @@ pub struct RequestBody {
 #[derive(Debug)]
 struct Gathered {
     bytes: Bytes,
-    _held: Slot,
+    _held: Option<Slot>,
 }
 
 /// Bounds on a request's body.
@@ -148,8 +148,18 @@ impl RequestBody {
             self.incoming = Inbound::Nothing;
         }
         let bytes = if taken.is_empty() { whole } else { taken.freeze() };
-        self.gathered = (!bytes.is_empty()).then_some(Gathered { bytes, _held: held });
+        self.gathered = (!bytes.is_empty()).then_some(Gathered {
+            bytes,
+            _held: Some(held),
+        });
         Ok(())
+    }
+
+    /// Puts what was taken from its beginning back.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.gathered = Some(Gathered { bytes, _held: None });
+        }
     }
 
     pub(super) fn progress(&self) -> Progress {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::body::{BodyFault, RequestBody};
 use super::connector::{self, ConnectError, Io, Link, Tunnel};
 use super::http1::{Exchanged, Failure};
-use super::pool::{Born, Held, Lease, Pool};
+use super::pool::{Born, Held, Lease, Needs, Past, Pool};
 use super::resolve::Resolver;
 use super::response::{Source, UpstreamBody};
 use super::{Balance, HostMode, Settings, Transport, check, http2};
@@ -108,11 +108,10 @@ pub enum Unreadable {
 impl Upstream {
     /// An upstream without any connections yet. `resolver` is its worker's.
     pub fn new(settings: Settings, resolver: &Resolver) -> Self {
-        let (buffer, patience) = (&settings.response_buffer, settings.connect_timeout);
         let pools = settings
             .servers
             .iter()
-            .map(|server| Rc::new(Pool::new(server, buffer.clone(), resolver, patience)))
+            .map(|server| Rc::new(Pool::new(server, &settings, resolver)))
             .collect();
         let speaks_http2 = settings
             .servers
@@ -183,14 +182,13 @@ impl Upstream {
             let repeatable = !switches && is_repeatable(&head, &body);
             let late = response_timeout.unwrap_or(settings.response_timeout);
             let (mut tries, progress) = (settings.retries, body.progress());
-            let mut reuse = Reuse::IfOpen;
             self.earn();
+            let mut reuse = match repeatable && tries > 0 && self.has_retry() {
+                true => Reuse::Any(Needs::Open),
+                false => Reuse::Any(Needs::Safe),
+            };
             loop {
-                let Connected {
-                    link,
-                    mut lease,
-                    used_before,
-                } = self.connection(progress.last(), reuse).await?;
+                let Connected { link, mut lease, past } = self.connection(progress.last(), reuse).await?;
                 if let Some(slot) = slot.take() {
                     lease.hold(slot);
                 }
@@ -215,11 +213,14 @@ impl Upstream {
                 };
                 slot = lease.release();
                 // Where one connection was stale, others may be.
-                reuse = Reuse::Never;
+                reuse = Reuse::Shared;
+                if let (Past::Idle(age), Failure::Unsent(..) | Failure::EndedEarly(_)) = (past, &failure) {
+                    lease.pool.idle_limit.closed(age, Instant::now());
+                }
                 body = match failure {
                     // Not a byte of it was sent: the server had closed the connection while it was idle.
-                    Failure::Unsent(body, _) if used_before => *body,
-                    Failure::EndedEarly(_) if used_before && repeatable && tries > 0 && self.may_retry() => {
+                    Failure::Unsent(body, _) if past != Past::New => *body,
+                    Failure::EndedEarly(_) if past != Past::New && repeatable && tries > 0 && self.may_retry() => {
                         tries -= 1;
                         RequestBody::none()
                     }
@@ -273,6 +274,10 @@ impl Upstream {
         budget.set(budget.get().saturating_add(EARNED).min(MOST_RETRIES));
     }
 
+    fn has_retry(&self) -> bool {
+        self.inner.budget.get() >= A_RETRY
+    }
+
     fn may_retry(&self) -> bool {
         let left = self.inner.budget.get().checked_sub(A_RETRY);
         if let Some(left) = left {
@@ -314,7 +319,7 @@ impl Upstream {
                     return Ok(Connected {
                         link,
                         lease: Lease::new(pool, born),
-                        used_before: false,
+                        past: Past::New,
                     });
                 }
                 Ok(Err(source)) => {
@@ -373,33 +378,33 @@ impl Upstream {
     }
 }
 
-/// Whether a connection may be one that was used before.
+/// Which connections may be used that were used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reuse {
-    /// One of which the system says that it is open: a request that cannot be repeated would be lost on another.
-    IfOpen,
-    /// It is to be a new one.
-    Never,
+    /// All that are as the request needs them.
+    Any(Needs),
+    /// Where one was stale, other idle ones may be. Of HTTP/2 there is one connection, which knows by itself whether it is open.
+    Shared,
 }
 
 /// A connection, and a place at its server.
 struct Connected {
     link: Link,
     lease: Lease,
-    used_before: bool,
+    past: Past,
 }
 
 impl Connected {
     fn used(pool: &Rc<Pool>, now: Instant, reuse: Reuse) -> Option<Self> {
-        let (link, born) = match reuse {
-            Reuse::IfOpen => pool.take(now)?,
-            // Of HTTP/2 there is one connection, which knows by itself whether it is open.
-            Reuse::Never => pool.take_shared(now)?,
+        let (link, born, past) = match reuse {
+            Reuse::Any(Needs::Open) => pool.take(now, Needs::Open)?,
+            Reuse::Any(Needs::Safe) => pool.take(Instant::now(), Needs::Safe)?,
+            Reuse::Shared => pool.take_shared(now, Needs::Safe)?,
         };
         Some(Self {
             link,
             lease: Lease::new(pool, born),
-            used_before: true,
+            past,
         })
     }
 }

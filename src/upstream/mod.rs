@@ -8,6 +8,7 @@ mod connector;
 mod health;
 pub mod http1;
 mod http2;
+mod idle;
 mod pool;
 mod resolve;
 pub mod response;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// From the request sent to the head of the response.
     pub response_timeout: Duration,
+    /// The longest that a connection is kept idle.
+    pub idle_timeout: Duration,
     /// The longest silence in the middle of a response's body; not of one that is live.
     pub body_read_timeout: Duration,
     /// Requests at once, of all workers.

@@ -14,13 +14,12 @@ use super::connector::{Io, Link};
 use super::health::Health;
 use super::http1::Connection;
 use super::resolve::{Addresses, Peer, Resolver};
-use super::{Buffer, Server, Transport};
+use super::idle::{IdleLimit, announced_limit};
+use super::{Buffer, Server, Settings, Transport};
 use crate::slots::Slot;
 
 /// Connections kept for later, for each server and worker.
 const MOST_IDLE: usize = 1024;
-/// A connection that was idle for longer is not used again.
-const LONGEST_IDLE: Duration = Duration::from_secs(60);
 /// A connection that is older is not used again: its server's name may have more addresses by now, and they get their share.
 const LONGEST_LIFE: Duration = Duration::from_secs(300);
 /// How often idle connections are looked at.
@@ -33,6 +32,8 @@ pub(super) struct Pool {
     pub(super) addresses: Addresses,
     /// How long a look-up of that may take.
     patience: Duration,
+    /// A connection that was idle for longer is not used again.
+    idle_timeout: Duration,
     /// `Host`, where the upstream is to read its own.
     pub(super) host: HeaderValue,
     pub(super) health: Health,
@@ -40,8 +41,12 @@ pub(super) struct Pool {
     pub(super) buffer: Option<Buffer>,
     pub(super) active: Cell<u32>,
     idle: RefCell<Vec<Idle>>,
-    /// Whether somebody looks after them.
+    pub(super) idle_limit: IdleLimit,
+    /// Whether a task looks at idle connections, and when it did last.
     swept: Cell<bool>,
+    swept_at: Cell<Instant>,
+    /// When the last of its requests ended.
+    quiet_since: Cell<Instant>,
     /// One HTTP/2 connection has room for many requests.
     shared: RefCell<Option<(http2::SendRequest<RequestBody>, Born)>>,
 }
@@ -68,18 +73,41 @@ impl Born {
     }
 }
 
+/// What a request needs of a connection that was used before: whether it may be sent again if the server closes that at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// An open one.
+    Open,
+    /// One that its server is not about to close: the request cannot be repeated.
+    Safe,
+}
+
+/// What a connection has behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Past {
+    /// Nothing.
+    New,
+    /// It is shared, and other requests are under way on it.
+    Busy,
+    /// It was idle for so long.
+    Idle(Duration),
+}
+
 struct Idle {
     connection: Connection<Io>,
     since: Instant,
+    /// How long it is kept.
+    limit: Duration,
     born: Born,
 }
 
 impl Idle {
-    /// Whether it can serve another request. What has come meanwhile answers nothing, and must not be taken for the answer to what is sent now.
-    fn is_usable(&mut self, now: Instant, addresses: &Addresses) -> bool {
-        now - self.since <= LONGEST_IDLE && self.born.is_good(now, addresses) && self.is_silent()
+    /// Whether we use it no more, whatever its server does.
+    fn is_expired(&mut self, now: Instant, addresses: &Addresses) -> bool {
+        now.saturating_duration_since(self.since) > self.limit || !self.born.is_good(now, addresses)
     }
 
+    /// Whether it is open. What has come meanwhile answers nothing, and must not be taken for the answer to what is sent now.
     fn is_silent(&mut self) -> bool {
         // TLS has things to say for itself, and they are read first.
         let quiet = !matches!(self.connection.io(), Io::Tls(_)) || self.connection.is_quiet();
@@ -97,18 +125,23 @@ impl fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// `patience`: how long a look-up of the server's name may take.
-    pub(super) fn new(server: &Server, buffer: Option<Buffer>, resolver: &Resolver, patience: Duration) -> Self {
+    /// Without connections yet.
+    pub(super) fn new(server: &Server, settings: &Settings, resolver: &Resolver) -> Self {
+        let now = Instant::now();
         Self {
             addresses: resolver.addresses(server),
-            patience,
+            patience: settings.connect_timeout,
+            idle_timeout: settings.idle_timeout,
             host: HeaderValue::try_from(host_value(server)).expect("an authority is visible ASCII"),
             server: server.clone(),
             health: Health::new(),
-            buffer,
+            buffer: settings.response_buffer.clone(),
             active: Cell::new(0),
             idle: RefCell::new(Vec::new()),
+            idle_limit: IdleLimit::new(),
             swept: Cell::new(false),
+            swept_at: Cell::new(now),
+            quiet_since: Cell::new(now),
             shared: RefCell::new(None),
         }
     }
@@ -127,29 +160,59 @@ impl Pool {
     }
 
     /// The one that was used last and is good: the others may grow old and go. And where it came from.
-    pub(super) fn take(&self, now: Instant) -> Option<(Link, Born)> {
-        if let Some(shared) = self.take_shared(now) {
+    pub(super) fn take(&self, now: Instant, needs: Needs) -> Option<(Link, Born, Past)> {
+        if let Some(shared) = self.take_shared(now, needs) {
             return Some(shared);
         }
         let mut idle = self.idle.borrow_mut();
-        while let Some(mut last) = idle.pop() {
-            if last.is_usable(now, &self.addresses) {
-                return Some((Link::Http1(last.connection), last.born));
+        while let Some(last) = idle.last() {
+            let since = last.since;
+            let age = now.saturating_duration_since(since);
+            // The others were idle for longer.
+            if needs == Needs::Safe && age > self.idle_limit.safe() {
+                return None;
             }
+            let mut last = idle.pop()?;
+            if last.is_expired(now, &self.addresses) {
+                continue;
+            }
+            if last.is_silent() {
+                return Some((Link::Http1(last.connection), last.born, Past::Idle(age)));
+            }
+            self.note_closed(since, now);
         }
         None
     }
 
     /// The one that requests share, where it speaks HTTP/2.
-    pub(super) fn take_shared(&self, now: Instant) -> Option<(Link, Born)> {
+    pub(super) fn take_shared(&self, now: Instant, needs: Needs) -> Option<(Link, Born, Past)> {
         let mut shared = self.shared.borrow_mut();
         let (sender, born) = shared.as_mut()?;
-        if sender.is_closed() || !born.is_good(now, &self.addresses) {
+        let past = match self.active.get() {
+            0 => Past::Idle(now.saturating_duration_since(self.quiet_since.get())),
+            _ => Past::Busy,
+        };
+        let closed = sender.is_closed();
+        let unfit = match past {
+            Past::Idle(_) if closed => {
+                self.note_closed(self.quiet_since.get(), now);
+                true
+            }
+            Past::Idle(age) => age > self.idle_timeout || (needs == Needs::Safe && age > self.idle_limit.safe()),
+            Past::Busy | Past::New => closed,
+        };
+        if unfit || !born.is_good(now, &self.addresses) {
             // Requests that are under way keep it until they end.
             *shared = None;
             return None;
         }
-        Some((Link::Http2(sender.clone()), *born))
+        Some((Link::Http2(sender.clone()), *born, past))
+    }
+
+    /// A connection that was idle since then was closed by its server, and found open when idle connections were looked at last.
+    fn note_closed(&self, since: Instant, now: Instant) {
+        let seen_open = self.swept_at.get().saturating_duration_since(since);
+        self.idle_limit.closed(seen_open, now);
     }
 
     /// A new HTTP/2 connection is for everybody at once.
@@ -165,10 +228,15 @@ impl Pool {
         if idle.len() == MOST_IDLE {
             return;
         }
-        let since = Instant::now();
+        let announced = connection.idle_limit().map_or(Duration::MAX, announced_limit);
+        let limit = self.idle_timeout.min(announced);
+        if limit.is_zero() {
+            return;
+        }
         idle.push(Idle {
             connection,
-            since,
+            since: Instant::now(),
+            limit,
             born,
         });
         drop(idle);
@@ -190,15 +258,28 @@ async fn sweep(pool: Weak<Pool>) {
         let Some(pool) = pool.upgrade() else { return };
         let now = Instant::now();
         pool.addresses.refresh(pool.patience);
-        let shares = pool.take_shared(now).is_some();
+        let shared = pool.take_shared(now, Needs::Open);
+        if let Some((_, _, Past::Idle(age))) = shared {
+            pool.idle_limit.survived(age, now);
+        }
         let mut idle = pool.idle.borrow_mut();
         idle.retain_mut(|one| {
-            if now - one.since > SWEEP_EVERY {
+            let age = now.saturating_duration_since(one.since);
+            if age > SWEEP_EVERY {
                 one.connection.settle();
             }
-            one.is_usable(now, &pool.addresses)
+            if one.is_expired(now, &pool.addresses) {
+                return false;
+            }
+            let open = one.is_silent();
+            match open {
+                true => pool.idle_limit.survived(age, now),
+                false => pool.note_closed(one.since, now),
+            }
+            open
         });
-        if idle.is_empty() && !shares {
+        pool.swept_at.set(now);
+        if idle.is_empty() && shared.is_none() {
             pool.swept.set(false);
             return;
         }
@@ -235,8 +316,11 @@ struct Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let active = &self.pool.active;
-        active.set(active.get().saturating_sub(1));
+        let active = self.pool.active.get().saturating_sub(1);
+        self.pool.active.set(active);
+        if active == 0 && self.pool.shared.borrow().is_some() {
+            self.pool.quiet_since.set(Instant::now());
+        }
     }
 }
 

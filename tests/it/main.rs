@@ -40,6 +40,7 @@ mod fuzzing;
 mod health_checks;
 mod help;
 mod identity_fields;
+mod idle;
 mod idle_links;
 mod invalidation;
 mod jwt_auth;

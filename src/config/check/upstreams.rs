@@ -35,6 +35,7 @@ const LOCALHOST: HeaderValue = HeaderValue::from_static("localhost");
 const SERVERS: &str = "servers = [\"http://127.0.0.1:8000\"]";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The upstreams as they were read.
@@ -135,6 +136,7 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
         host: mode,
         connect_timeout: section.duration_or("connect_timeout", Zero::Refused, CONNECT_TIMEOUT),
         response_timeout: section.duration_or("response_timeout", Zero::Refused, RESPONSE_TIMEOUT),
+        idle_timeout: section.duration_or("idle_timeout", Zero::Taken, IDLE_TIMEOUT),
         body_read_timeout: section.duration_or("body_read_timeout", Zero::Refused, BODY_READ_TIMEOUT),
         in_flight: Slots::new(section.count_or("in_flight", (0, MOST_IN_FLIGHT), 0)),
         request_buffer,

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::request::Sending;
-use super::response::Framing;
+use super::response::{Framing, Head};
 use super::{Connection, Exchange};
 use crate::framing::chunked::Chunked;
 use crate::framing::grammar::Fault;
@@ -52,6 +52,7 @@ pub struct Body<I> {
     /// What is read at once.
     piece: usize,
     keeps_alive: bool,
+    idle_limit: Option<Duration>,
     out: Vec<u8>,
     alarm: Alarm,
 }
@@ -93,7 +94,7 @@ impl<I> fmt::Debug for Body<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
-    pub(super) fn new(exchange: Exchange<'_, I>, alarm: Alarm, framing: Framing, keeps_alive: bool) -> Self {
+    pub(super) fn new(exchange: Exchange<'_, I>, alarm: Alarm, head: &Head) -> Self {
         let Exchange {
             io,
             read,
@@ -102,14 +103,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
             deaf,
             ..
         } = exchange;
-        let left = match framing {
+        let left = match head.framing {
             Framing::Length(0) => Left::Nothing,
             Framing::Length(length) => Left::Length(length),
             Framing::Chunked => Left::Chunked(Chunked::BEGIN, Vec::new()),
             Framing::UntilClose => Left::UntilClose,
         };
         // A server that answers before it has the whole request may not have said how much of it it will read.
-        let keeps_alive = keeps_alive && sending.is_none() && deaf.is_none();
+        let keeps_alive = head.keeps_alive && sending.is_none() && deaf.is_none();
         let reader = match sending {
             Some(sending) => beside(io, sending),
             None => Reader::Whole(io),
@@ -120,6 +121,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
             left,
             piece: SMALLEST_PIECE,
             keeps_alive,
+            idle_limit: head.idle_limit,
             out,
             alarm,
         }
@@ -152,6 +154,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
                 read: self.read,
                 out: self.out,
                 alarm: self.alarm,
+                idle_limit: self.idle_limit,
             }),
             Reader::Half(..) => None,
         }

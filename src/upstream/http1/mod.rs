@@ -43,6 +43,8 @@ pub struct Connection<I> {
     read: BytesMut,
     out: Vec<u8>,
     alarm: Alarm,
+    /// How long its server leaves it idle, as its last response has announced.
+    idle_limit: Option<Duration>,
 }
 
 /// What came of a request.
@@ -85,6 +87,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
             read: BytesMut::new(),
             out: Vec::new(),
             alarm: Alarm::default(),
+            idle_limit: None,
         }
     }
 
@@ -96,6 +99,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
         Pin::new(&mut self.io)
             .poll_read(&mut cx, &mut ReadBuf::new(&mut byte))
             .is_pending()
+    }
+
+    /// How long its server leaves it idle, if it has announced that.
+    pub fn idle_limit(&self) -> Option<Duration> {
+        self.idle_limit
     }
 
     /// What it goes over.
@@ -147,7 +155,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
                 let io = Replay::new(exchange.io, exchange.read.freeze());
                 return Ok(Exchanged::Switched(Response::from_parts(head.parts, ()), io));
             }
-            let body = Body::new(exchange, alarm, head.framing, head.keeps_alive);
+            let body = Body::new(exchange, alarm, &head);
             Ok(Exchanged::Response(Response::from_parts(head.parts, body)))
         }
     }
@@ -208,14 +216,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
             Ok(()) => self.out = sending.into_buffer(),
             Err(Unsendable::Body(fault)) => return Err(Failure::RequestBody(fault)),
             Err(Unsendable::Length) => return Err(Failure::RequestBody(BodyFault::Broken)),
-            Err(Unsendable::Io(problem)) if !sending.begun() => match sending.into_body() {
-                Some(body) => {
-                    let body = body.unwrap_or_else(RequestBody::none);
+            Err(Unsendable::Io(problem)) => match sending.into_unsent() {
+                Some((taken, body)) => {
+                    let mut body = body.unwrap_or_else(RequestBody::none);
+                    body.put_back(taken);
                     return Err(Failure::Unsent(Box::new(body), problem));
                 }
                 None => self.deaf = Some(problem),
             },
-            Err(Unsendable::Io(problem)) => self.deaf = Some(problem),
         }
         Ok(())
     }
@@ -256,12 +264,48 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use http::Request;
+    use http_body::Body as _;
     use http_body_util::BodyExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::task::LocalSet;
+    use tokio::time::Instant;
 
     use super::*;
+    use crate::transfer::inbound::{Inbound, inbound};
+    use crate::upstream::body::BodyBounds;
+
+    const BOUNDS: BodyBounds = BodyBounds {
+        bytes: None,
+        silence: Duration::from_secs(60),
+    };
+
+    #[tokio::test]
+    async fn a_request_of_which_nothing_was_sent_is_as_it_was() {
+        let (feed, fed) = inbound(Some(70_000));
+        let mut body = RequestBody::new(Inbound::Http1(fed), BOUNDS, Instant::now()).expect("no bound");
+        let cx = Context::from_waker(Waker::noop());
+        feed.data(Bytes::from(vec![b'x'; 70_000]), Some(0), &cx);
+        feed.ended(&cx);
+        // One is written from where it is, the other behind the head.
+        for length in [70_000, 4] {
+            let (ours, theirs) = duplex(64 * 1024);
+            drop(theirs);
+            let (head, ()) = Request::post("/x").body(()).expect("a head").into_parts();
+            let failed = Connection::new(ours)
+                .exchange(&head, body, Duration::from_secs(60), None)
+                .await;
+            let Err(Failure::Unsent(unsent, _)) = failed else {
+                panic!("nothing was sent: {failed:?}")
+            };
+            assert_eq!(unsent.size_hint().exact(), Some(length));
+            let whole = unsent.collect().await.expect("a body").to_bytes();
+            assert!(whole.len() as u64 == length && whole.iter().all(|byte| *byte == b'x'));
+            body = RequestBody::none();
+            body.put_back(Bytes::from_static(b"xxxx"));
+        }
+    }
 
     #[tokio::test]
     async fn small_pieces_share_their_room() {
@@ -294,7 +338,7 @@ mod tests {
         assert_eq!(held.iter().map(|data| data.len()).sum::<usize>(), 10 * PIECES);
         // Pieces of one allocation lie one behind the other.
         let begins =
-            |pair: &[bytes::Bytes]| pair[1].as_ptr().wrapping_sub(pair[0].as_ptr() as usize) as usize > SMALLEST_PIECE;
+            |pair: &[Bytes]| pair[1].as_ptr().wrapping_sub(pair[0].as_ptr() as usize) as usize > SMALLEST_PIECE;
         let allocations = 1 + held.windows(2).filter(|pair| begins(pair)).count();
         assert!(allocations < 20, "{allocations} allocations for {} bytes", 16 * PIECES);
     }

@@ -1,6 +1,7 @@
 //! The head of a response: where it ends, what it says, and how the body behind it is framed (RFC 9112, sections 4 to 6 and 9.3).
 
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -25,6 +26,8 @@ pub(super) struct Head {
     pub(super) framing: Framing,
     /// Whether the connection may serve another request.
     pub(super) keeps_alive: bool,
+    /// How long its server leaves it idle, as far as it has announced that (`Keep-Alive: timeout=`).
+    pub(super) idle_limit: Option<Duration>,
 }
 
 /// What a head that is whole is.
@@ -114,6 +117,7 @@ impl Head {
             parts,
             framing,
             keeps_alive,
+            idle_limit: said.idle_limit,
         }))
     }
 }
@@ -138,6 +142,7 @@ struct Said {
     chunked: bool,
     close: bool,
     keep_alive: bool,
+    idle_limit: Option<Duration>,
 }
 
 impl Said {
@@ -164,6 +169,11 @@ impl Said {
                     self.keep_alive |= word.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
+            // No more than a hint: what is not understood is left.
+            "keep-alive" => {
+                let seconds = words().find_map(|word| digits(parameter(word, b"timeout")?));
+                self.idle_limit = seconds.map(Duration::from_secs).or(self.idle_limit);
+            }
             _ => {}
         }
         Ok(())
@@ -189,9 +199,41 @@ impl Said {
     }
 }
 
+/// The value of `name=value`.
+fn parameter<'w>(word: &'w [u8], name: &[u8]) -> Option<&'w [u8]> {
+    let (before, behind) = word.split_at_checked(name.len())?;
+    let value = behind.trim_ascii_start().strip_prefix(b"=")?;
+    before.eq_ignore_ascii_case(name).then(|| value.trim_ascii_start())
+}
+
 fn digits(word: &[u8]) -> Option<u64> {
     if word.is_empty() || !word.iter().all(u8::is_ascii_digit) {
         return None;
     }
     std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_a_server_keeps_a_connection_is_read_from_keep_alive() {
+        for (value, seconds) in [
+            ("timeout=5", Some(5)),
+            ("Timeout = 15 , max=100", Some(15)),
+            ("max=100, timeout=0", Some(0)),
+            ("timeout=", None),
+            ("timeout=-1", None),
+            ("timeout=99999999999999999999", None),
+            ("timeouts=5", None),
+            ("5", None),
+        ] {
+            let head = format!("HTTP/1.1 200 OK\r\nKeep-Alive: {value}\r\nContent-Length: 0\r\n\r\n");
+            let head = Head::parse(&head.into(), &Method::GET)
+                .expect("a head")
+                .expect("a whole one");
+            assert_eq!(head.idle_limit, seconds.map(Duration::from_secs), "{value}");
+        }
+    }
 }

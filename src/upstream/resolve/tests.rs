@@ -15,7 +15,7 @@ use super::name::{KEPT, KEPT_UNKNOWN, LONGEST, MOST_ADDRESSES};
 use super::*;
 use crate::slots::Slots;
 use crate::upstream::connector::{ConnectError, Link, connect};
-use crate::upstream::pool::{Born, Lease, Pool};
+use crate::upstream::pool::{Born, Lease, Needs, Pool};
 use crate::upstream::{Balance, Check, HostMode, Settings, Upstream};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ impl Dns {
     }
 
     fn pool(&self, url: &str) -> Rc<Pool> {
-        Rc::new(Pool::new(&server(url), None, &self.resolver, PATIENCE))
+        Rc::new(Pool::new(&server(url), &settings(), &self.resolver))
     }
 
     fn name(&self, host: &str) -> Rc<Name> {
@@ -113,6 +113,26 @@ fn reply(query: &[u8], (says, asked): &mut (Says, usize)) -> Option<Vec<u8>> {
         reply.extend(address.octets());
     }
     Some(reply)
+}
+
+fn settings() -> Settings {
+    Settings {
+        name: "app".into(),
+        servers: Vec::new(),
+        balance: Balance::LeastRequest,
+        host: HostMode::Preserve,
+        connect_timeout: PATIENCE,
+        response_timeout: PATIENCE,
+        idle_timeout: Duration::from_secs(60),
+        body_read_timeout: PATIENCE,
+        in_flight: Slots::new(0),
+        request_buffer: None,
+        response_buffer: None,
+        retries: 0,
+        secret_header: None,
+        check: None,
+        tls: None,
+    }
 }
 
 fn server(url: &str) -> Server {
@@ -203,8 +223,8 @@ fn an_idle_connection_to_an_address_that_is_gone_is_not_used() {
         // Nobody connects: the idle connections are reason enough to ask.
         until(|| !pool.addresses.has(&mut peers[0].clone())).await;
         let now = Instant::now();
-        assert!(pool.take(now).is_some(), "the other address is still there");
-        assert!(pool.take(now).is_none());
+        assert!(pool.take(now, Needs::Open).is_some(), "the other address is still there");
+        assert!(pool.take(now, Needs::Open).is_none());
     });
 }
 
@@ -217,12 +237,12 @@ fn an_http2_connection_to_an_address_that_is_gone_is_not_shared() {
         let (link, peer) = open(&pool).await.unwrap();
         pool.share(&link, Born::now(peer));
         drop(link);
-        assert!(pool.take_shared(Instant::now()).is_some());
+        assert!(pool.take_shared(Instant::now(), Needs::Open).is_some());
         dns.says(Says::Addresses(vec![ONE, TWO], 1));
         until(|| matches!(&pool.addresses, Addresses::Named(name) if name.generation.get() == 2)).await;
-        assert!(pool.take_shared(Instant::now()).is_some(), "it is one of two now");
+        assert!(pool.take_shared(Instant::now(), Needs::Open).is_some(), "it is one of two now");
         dns.says(Says::Addresses(vec![TWO], 1));
-        until(|| pool.take_shared(Instant::now()).is_none()).await;
+        until(|| pool.take_shared(Instant::now(), Needs::Open).is_none()).await;
         assert_eq!(opened(&pool).await, TWO);
     });
 }
@@ -383,24 +403,13 @@ fn checks_go_where_the_name_leads() {
         let dns = Dns::start(Says::Addresses(vec![TWO], 300)).await;
         let upstream = Upstream::new(
             Settings {
-                name: "app".into(),
                 servers: vec![server(&format!("http://app.test:{port}"))],
-                balance: Balance::LeastRequest,
-                host: HostMode::Preserve,
-                connect_timeout: PATIENCE,
-                response_timeout: PATIENCE,
-                body_read_timeout: PATIENCE,
-                in_flight: Slots::new(0),
-                request_buffer: None,
-                response_buffer: None,
-                retries: 0,
-                secret_header: None,
                 check: Some(Check {
                     path: PathAndQuery::from_static("/healthz"),
                     interval: Duration::from_millis(50),
                     host: None,
                 }),
-                tls: None,
+                ..settings()
             },
             &dns.resolver,
         );
