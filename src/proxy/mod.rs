@@ -52,7 +52,7 @@ use crate::telemetry::tally::Tally;
 use crate::tls::server::Served;
 use crate::transfer::hints::Hints;
 use crate::transfer::inbound::Inbound;
-use crate::upstream::body::{BodyBounds, RequestBody};
+use crate::upstream::body::{BodyBounds, BodyFault, RequestBody};
 use crate::upstream::response::UpstreamBody;
 use crate::upstream::{Answer, Held, Tunnel, Upstream, UpstreamError, is_grpc};
 
@@ -548,6 +548,10 @@ fn reason(rejection: &Rejection) -> Option<String> {
         ) => Some(error.to_string()),
         Rejection::Upstream(error @ (UpstreamError::NoResponse(_) | UpstreamError::ResponseTimeout)) => {
             Some(error.to_string())
+        }
+        Rejection::Body(fault @ (BodyFault::NoRoom | BodyFault::Spool(_)))
+        | Rejection::Upstream(UpstreamError::RequestBody(fault @ (BodyFault::NoRoom | BodyFault::Spool(_)))) => {
+            Some(fault.to_string())
         }
         Rejection::Malformed(what) => Some((*what).to_owned()),
         Rejection::AmbiguousPath(why) => Some(why.clone()),

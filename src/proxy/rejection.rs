@@ -77,11 +77,7 @@ impl Rejection {
     /// The status, before [`Answers`] have their say.
     fn plain_status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_)
-            | Self::AmbiguousPath(_)
-            | Self::RepeatedCredential
-            | Self::Body(BodyFault::Broken)
-            | Self::Upstream(UpstreamError::RequestBody(BodyFault::Broken)) => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::AmbiguousPath(_) | Self::RepeatedCredential => StatusCode::BAD_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -94,12 +90,14 @@ impl Rejection {
             Self::Unavailable(_) | Self::Overloaded | Self::Upstream(UpstreamError::Full) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Body(BodyFault::TooLarge) | Self::Upstream(UpstreamError::RequestBody(BodyFault::TooLarge)) => {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
-            Self::HeadTooSlow
-            | Self::Body(BodyFault::TooSlow)
-            | Self::Upstream(UpstreamError::RequestBody(BodyFault::TooSlow)) => StatusCode::REQUEST_TIMEOUT,
+            Self::Body(fault) | Self::Upstream(UpstreamError::RequestBody(fault)) => match fault {
+                BodyFault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                BodyFault::TooSlow => StatusCode::REQUEST_TIMEOUT,
+                BodyFault::Broken => StatusCode::BAD_REQUEST,
+                BodyFault::NoLength => StatusCode::LENGTH_REQUIRED,
+                BodyFault::NoRoom | BodyFault::Spool(_) => StatusCode::SERVICE_UNAVAILABLE,
+            },
+            Self::HeadTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Upstream(
                 UpstreamError::Connect { .. }
                 | UpstreamError::NoResponse(_)
@@ -143,6 +141,9 @@ impl Rejection {
                 BodyFault::TooLarge => "body_too_large",
                 BodyFault::TooSlow => "body_too_slow",
                 BodyFault::Broken => "body_broken",
+                BodyFault::NoLength => "body_without_length",
+                BodyFault::NoRoom => "spool_full",
+                BodyFault::Spool(_) => "spool_failed",
             },
             Self::Upstream(UpstreamError::Connect { .. }) => "upstream_unreachable",
             Self::Upstream(UpstreamError::ConnectTimeout { .. }) => "upstream_connect_timeout",

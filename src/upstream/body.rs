@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,8 +14,13 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::Buffer;
+use super::spool::{Spool, Spooled, Unsized};
 use crate::slots::Slot;
 use crate::transfer::inbound::{Broken, Inbound};
+
+/// What is held of a body that is written to disk before it is written.
+const SMALLEST_PIECE: usize = 8 * 1024;
+const LARGEST_PIECE: usize = 256 * 1024;
 
 /// What a client sends, as far as it may: bounded in bytes and in silence, and without trailers.
 #[derive(Debug)]
@@ -22,7 +28,7 @@ pub struct RequestBody {
     /// What was gathered already.
     gathered: Option<Gathered>,
     /// What is still to come.
-    incoming: Inbound,
+    rest: Rest,
     bounds: BodyBounds,
     taken: u64,
     /// Armed only while the client is silent.
@@ -30,11 +36,19 @@ pub struct RequestBody {
     progress: Progress,
 }
 
+/// Where what is still to come comes from.
+#[derive(Debug)]
+enum Rest {
+    Client(Inbound),
+    /// All of it came already, and waits on disk.
+    Spooled(Box<Spooled>),
+}
+
 /// A body, or its beginning, and its place among those that are held.
 #[derive(Debug)]
 struct Gathered {
     bytes: Bytes,
-    _held: Option<Slot>,
+    held: Option<Slot>,
 }
 
 /// Bounds on a request's body.
@@ -58,6 +72,15 @@ pub enum BodyFault {
     /// The client went away, or broke the framing.
     #[error("the request's body broke off")]
     Broken,
+    /// It came without a length, and its upstream takes none of those beyond `buffer.request`.
+    #[error("the request's body has no length")]
+    NoLength,
+    /// It came without a length, and what is kept of such bodies at once takes all the room there is.
+    #[error("no room is left for request bodies without a length")]
+    NoRoom,
+    /// It came without a length, and could not be kept on disk until that is known.
+    #[error("the request's body could not be kept on disk: {0}")]
+    Spool(io::ErrorKind),
 }
 
 /// When the last bytes of a request's body passed: its response cannot be late before they have.
@@ -93,7 +116,7 @@ impl RequestBody {
         let progress = Progress { began: now, last };
         Ok(Self {
             gathered: None,
-            incoming,
+            rest: Rest::Client(incoming),
             bounds,
             taken: 0,
             silence: None,
@@ -105,7 +128,7 @@ impl RequestBody {
     pub(crate) fn none() -> Self {
         Self {
             gathered: None,
-            incoming: Inbound::Nothing,
+            rest: Rest::Client(Inbound::Nothing),
             bounds: BodyBounds {
                 bytes: Some(0),
                 silence: Duration::ZERO,
@@ -119,20 +142,43 @@ impl RequestBody {
         }
     }
 
-    /// Takes a body in, if it has room; what is longer is left to stream behind what was taken.
+    /// Whether there is something to come, and how much of it is unknown.
+    pub(super) fn is_unsized(&self) -> bool {
+        !self.is_end_stream() && self.size_hint().exact().is_none()
+    }
+
+    /// Takes a body in, if it has room in `buffer`; what is longer is left to stream behind what was taken, if its length is known. Else `beyond`
+    /// says what becomes of it.
     ///
     /// # Errors
-    /// It does not come to its end, or is longer than it may be at all.
-    pub(super) async fn gather(&mut self, buffer: &Buffer) -> Result<(), BodyFault> {
-        let most = buffer.bytes as u64;
-        if self.size_hint().lower() > most {
+    /// It does not come to its end, is longer than it may be, or there is no room for it.
+    pub(super) async fn gather(&mut self, buffer: Option<&Buffer>, beyond: &Unsized) -> Result<(), BodyFault> {
+        let most = buffer.map_or(0, |buffer| buffer.bytes);
+        if !self.is_unsized() && self.size_hint().lower() > most as u64 {
             return Ok(());
         }
-        let Some(held) = buffer.messages.take() else {
-            return Ok(());
-        };
+        let held = buffer.and_then(|buffer| buffer.messages.take());
+        let lacks_room = held.is_none() && most > 0;
+        match (held, beyond) {
+            (Some(held), _) => self.take_in(most, Some(held)).await?,
+            (None, Unsized::Stream) => return Ok(()),
+            (None, Unsized::Spool(_) | Unsized::Refuse) if !self.is_unsized() => return Ok(()),
+            // Whether there is anything to come at all is not known before the first of it.
+            (None, Unsized::Spool(_) | Unsized::Refuse) => self.take_in(0, None).await?,
+        }
+        match beyond {
+            _ if !self.is_unsized() => Ok(()),
+            Unsized::Stream => Ok(()),
+            Unsized::Refuse if lacks_room => Err(BodyFault::NoRoom),
+            Unsized::Refuse => Err(BodyFault::NoLength),
+            Unsized::Spool(spool) => self.spool(spool, most).await,
+        }
+    }
+
+    /// Takes in what comes until it is more than `most`, or all.
+    async fn take_in(&mut self, most: usize, held: Option<Slot>) -> Result<(), BodyFault> {
         let (mut whole, mut taken) = (Bytes::new(), BytesMut::new());
-        while let Some(frame) = poll_fn(|cx| self.poll_incoming(cx)).await {
+        while let Some(frame) = poll_fn(|cx| self.poll_client(cx)).await {
             let data = frame?.into_data().unwrap_or_default();
             if whole.is_empty() && taken.is_empty() {
                 whole = data;
@@ -140,25 +186,62 @@ impl RequestBody {
                 taken.extend_from_slice(&mem::take(&mut whole));
                 taken.extend_from_slice(&data);
             }
-            if self.taken > most || self.incoming.is_end_stream() {
+            if self.taken > most as u64 || self.client_has_ended() {
                 break;
             }
         }
-        if self.taken <= most {
-            self.incoming = Inbound::Nothing;
+        if self.taken <= most as u64 || self.client_has_ended() {
+            self.rest = Rest::Client(Inbound::Nothing);
         }
         let bytes = if taken.is_empty() { whole } else { taken.freeze() };
-        self.gathered = (!bytes.is_empty()).then_some(Gathered {
-            bytes,
-            _held: Some(held),
-        });
+        self.gathered = (!bytes.is_empty()).then_some(Gathered { bytes, held });
         Ok(())
+    }
+
+    /// Has all of it on disk, and so knows how long it is. Of what has not been written it holds `most` bytes at a time, within the bounds
+    /// of a piece.
+    ///
+    /// # Errors
+    /// It does not come to its end, is longer than it may be, or there is no room for it.
+    pub(super) async fn spool(&mut self, spool: &Spool, most: usize) -> Result<(), BodyFault> {
+        let (first, held) = match self.gathered.take() {
+            Some(Gathered { bytes, held }) => (bytes, held),
+            None => (Bytes::new(), None),
+        };
+        let piece = match &held {
+            Some(_) => most.clamp(SMALLEST_PIECE, LARGEST_PIECE),
+            None => SMALLEST_PIECE,
+        };
+        let mut writer = spool.writer();
+        writer.write(first).await?;
+        let mut waiting = BytesMut::new();
+        while let Some(frame) = poll_fn(|cx| self.poll_client(cx)).await {
+            let data = frame?.into_data().unwrap_or_default();
+            if waiting.is_empty() && data.len() >= piece {
+                writer.write(data).await?;
+                continue;
+            }
+            waiting.extend_from_slice(&data);
+            if waiting.len() >= piece {
+                writer.write(waiting.split().freeze()).await?;
+            }
+        }
+        writer.write(waiting.freeze()).await?;
+        self.rest = Rest::Spooled(Box::new(writer.finish()));
+        Ok(())
+    }
+
+    fn client_has_ended(&self) -> bool {
+        match &self.rest {
+            Rest::Client(incoming) => incoming.is_end_stream(),
+            Rest::Spooled(_) => true,
+        }
     }
 
     /// Puts what was taken from its beginning back.
     pub(super) fn put_back(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
-            self.gathered = Some(Gathered { bytes, _held: None });
+            self.gathered = Some(Gathered { bytes, held: None });
         }
     }
 
@@ -166,8 +249,20 @@ impl RequestBody {
         self.progress.clone()
     }
 
-    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let Rest::Spooled(spooled) = &mut self.rest else {
+            return self.poll_client(cx);
+        };
+        let piece = ready!(spooled.poll_piece(cx));
+        self.progress.note();
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+    }
+
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let Rest::Client(incoming) = &mut self.rest else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
             return self.poll_silence(cx);
         };
         self.silence = None;
@@ -202,17 +297,24 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         match self.gathered.take() {
             Some(gathered) => Poll::Ready(Some(Ok(Frame::data(gathered.bytes)))),
-            None => self.poll_incoming(cx),
+            None => self.poll_rest(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.gathered.is_none() && self.incoming.is_end_stream()
+        self.gathered.is_none()
+            && match &self.rest {
+                Rest::Client(incoming) => incoming.is_end_stream(),
+                Rest::Spooled(spooled) => spooled.left() == 0,
+            }
     }
 
     fn size_hint(&self) -> SizeHint {
         let gathered = self.gathered.as_ref().map_or(0, |gathered| gathered.bytes.len());
-        behind(gathered, &self.incoming.size_hint())
+        match &self.rest {
+            Rest::Client(incoming) => behind(gathered, &incoming.size_hint()),
+            Rest::Spooled(spooled) => behind(gathered, &SizeHint::with_exact(spooled.left())),
+        }
     }
 }
 

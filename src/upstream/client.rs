@@ -16,10 +16,10 @@ use tokio::time::{Instant, timeout};
 use super::body::{BodyFault, RequestBody};
 use super::connector::{self, ConnectError, Io, Link, Tunnel};
 use super::http1::{Exchanged, Failure};
-use super::pool::{Born, Held, Lease, Needs, Past, Pool};
+use super::pool::{Born, Held, Lease, Needs, Past, Pool, Speaks};
 use super::resolve::Resolver;
 use super::response::{Source, UpstreamBody};
-use super::{Balance, HostMode, Settings, Transport, check, http2};
+use super::{Balance, HostMode, Settings, Transport, Unsized, check, http2};
 use crate::outbound::{Outbound, single};
 use crate::transfer::hints::Hints;
 
@@ -143,21 +143,29 @@ impl Upstream {
         &self.inner.settings.name
     }
 
-    /// Waits for a small body before a server is taken, so that a slow client holds none; never where the two talk with each other.
+    /// Waits for a small body before a server is taken, so that a slow client holds none, and for one without a length that a server may
+    /// not read to its end; never where the two talk with each other.
     ///
     /// # Errors
-    /// Its client does not send it, or nobody would take it.
+    /// Its client does not send it, there is no room for it, or the upstream would not take it.
     pub async fn gather(&self, request: &mut Request<RequestBody>) -> Result<(), UpstreamError> {
         let settings = &self.inner.settings;
-        let Some(buffer) = &settings.request_buffer else {
-            return Ok(());
+        let beyond = match &settings.beyond {
+            Unsized::Spool(_) if self.inner.pools.iter().all(|pool| pool.speaks() == Speaks::Http2) => &Unsized::Stream,
+            // Where the server that is chosen decides, `forward` refuses it.
+            Unsized::Refuse if self.inner.pools.iter().any(|pool| pool.speaks() != Speaks::Http1) => &Unsized::Stream,
+            beyond => beyond,
         };
+        let buffer = settings.request_buffer.as_ref();
+        if buffer.is_none() && matches!(beyond, Unsized::Stream) {
+            return Ok(());
+        }
         if self.inner.speaks_http2 && is_grpc(request.version(), request.headers()) {
             return Ok(());
         }
         // Who would be refused now is refused before its body is read.
         drop(settings.in_flight.take().ok_or(UpstreamError::Full)?);
-        let gathered = Box::pin(request.body_mut().gather(buffer)).await;
+        let gathered = Box::pin(request.body_mut().gather(buffer, beyond)).await;
         gathered.map_err(UpstreamError::RequestBody)
     }
 
@@ -194,6 +202,10 @@ impl Upstream {
                 }
                 if settings.host == HostMode::Server {
                     head.headers.insert(HOST, lease.pool.host.clone());
+                }
+                // Rare: a server that chooses its protocol anew has chosen HTTP/1.1.
+                if may_hold && matches!(link, Link::Http1(_)) && body.is_unsized() {
+                    Box::pin(settings.end(&mut body)).await?;
                 }
                 let sent = match link {
                     Link::Http1(connection) => connection.exchange(&head, body, late, hints).await.map(Received::Http1),
@@ -315,7 +327,7 @@ impl Upstream {
             let failed = match timeout(patience, connecting).await {
                 Ok(Ok((link, peer))) => {
                     let born = Born::now(peer);
-                    pool.share(&link, born);
+                    pool.opened(&link, born);
                     return Ok(Connected {
                         link,
                         lease: Lease::new(pool, born),
@@ -375,6 +387,19 @@ impl Upstream {
                 if others < load || even { other } else { one }
             }
         }
+    }
+}
+
+impl Settings {
+    /// Makes the length of a body known that is about to leave over HTTP/1.1, where that is wanted.
+    async fn end(&self, body: &mut RequestBody) -> Result<(), UpstreamError> {
+        let most = self.request_buffer.as_ref().map_or(0, |buffer| buffer.bytes);
+        let ended = match &self.beyond {
+            Unsized::Stream => Ok(()),
+            Unsized::Refuse => Err(BodyFault::NoLength),
+            Unsized::Spool(spool) => body.spool(spool, most).await,
+        };
+        ended.map_err(UpstreamError::RequestBody)
     }
 }
 

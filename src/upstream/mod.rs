@@ -12,6 +12,7 @@ mod idle;
 mod pool;
 mod resolve;
 pub mod response;
+mod spool;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub use self::client::{Answer, Unreadable, Upstream, UpstreamError, is_grpc};
 pub use self::connector::Tunnel;
 pub use self::pool::Held;
 pub use self::resolve::Resolver;
+pub use self::spool::{Spool, Unsized};
 use crate::slots::Slots;
 
 /// What the configuration says of one upstream.
@@ -50,6 +52,8 @@ pub struct Settings {
     pub in_flight: Slots,
     /// A request's body of up to so much is gathered before a server is taken; a longer one streams.
     pub request_buffer: Option<Buffer>,
+    /// What becomes of request bodies without a length beyond that, towards servers that speak HTTP/1.1.
+    pub beyond: Unsized,
     /// So much of a response is read ahead of a client that does not keep up.
     pub response_buffer: Option<Buffer>,
     /// How often a request that can be repeated is sent again, on another connection.

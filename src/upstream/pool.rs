@@ -13,8 +13,8 @@ use super::body::RequestBody;
 use super::connector::{Io, Link};
 use super::health::Health;
 use super::http1::Connection;
-use super::resolve::{Addresses, Peer, Resolver};
 use super::idle::{IdleLimit, announced_limit};
+use super::resolve::{Addresses, Peer, Resolver};
 use super::{Buffer, Server, Settings, Transport};
 use crate::slots::Slot;
 
@@ -42,6 +42,8 @@ pub(super) struct Pool {
     pub(super) active: Cell<u32>,
     idle: RefCell<Vec<Idle>>,
     pub(super) idle_limit: IdleLimit,
+    /// Of https servers, what the last connection has shown.
+    speaks: Cell<Speaks>,
     /// Whether a task looks at idle connections, and when it did last.
     swept: Cell<bool>,
     swept_at: Cell<Instant>,
@@ -49,6 +51,25 @@ pub(super) struct Pool {
     quiet_since: Cell<Instant>,
     /// One HTTP/2 connection has room for many requests.
     shared: RefCell<Option<(http2::SendRequest<RequestBody>, Born)>>,
+}
+
+/// The version of HTTP that a server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Http1,
+    Http2,
+    /// It is chosen in the TLS handshake, and there was none yet.
+    Unknown,
+}
+
+impl Speaks {
+    fn of(transport: &Transport) -> Self {
+        match transport {
+            Transport::Http | Transport::Unix(_) => Self::Http1,
+            Transport::H2c => Self::Http2,
+            Transport::Https => Self::Unknown,
+        }
+    }
 }
 
 /// When a connection was opened, and where to.
@@ -139,6 +160,7 @@ impl Pool {
             active: Cell::new(0),
             idle: RefCell::new(Vec::new()),
             idle_limit: IdleLimit::new(),
+            speaks: Cell::new(Speaks::of(&server.transport)),
             swept: Cell::new(false),
             swept_at: Cell::new(now),
             quiet_since: Cell::new(now),
@@ -215,12 +237,21 @@ impl Pool {
         self.idle_limit.closed(seen_open, now);
     }
 
-    /// A new HTTP/2 connection is for everybody at once.
-    pub(super) fn share(self: &Rc<Self>, link: &Link, born: Born) {
-        if let Link::Http2(sender) = link {
-            self.shared.replace(Some((sender.clone(), born)));
-            self.watch();
+    /// Notes a new connection: its protocol, and one of HTTP/2 is for all requests at once.
+    pub(super) fn opened(self: &Rc<Self>, link: &Link, born: Born) {
+        match link {
+            Link::Http1(_) => self.speaks.set(Speaks::Http1),
+            Link::Http2(sender) => {
+                self.speaks.set(Speaks::Http2);
+                self.shared.replace(Some((sender.clone(), born)));
+                self.watch();
+            }
         }
+    }
+
+    /// What its server speaks, as far as that is known.
+    pub(super) fn speaks(&self) -> Speaks {
+        self.speaks.get()
     }
 
     fn put(self: &Rc<Self>, connection: Connection<Io>, born: Born) {

@@ -189,7 +189,11 @@ fn a_body_of_another_length_than_announced_is_never_whole() {
 #[test]
 fn a_length_that_a_server_may_read_with_a_sign_is_not_passed_on() {
     let upstream = RecordingUpstream::start();
-    let gate = Gate::start(&public(&upstream).with("buffer = { request = \"0B\" }"));
+    let gate = Gate::start(
+        &public(&upstream)
+            .with("buffer = { request = \"0B\" }")
+            .with("unsized = \"stream\""),
+    );
     let fields = [
         &[(":method", "POST")],
         &PLAIN[1..],

@@ -61,6 +61,7 @@ mod resting;
 mod routing;
 mod slow;
 mod socket_files;
+mod spool;
 mod startup;
 mod tcp_keepalive;
 mod tls;

@@ -43,7 +43,11 @@ fn a_pooled_connection_that_has_gone_stale_is_no_error() {
 #[test]
 fn a_get_may_have_a_body_of_unknown_length() {
     let upstream = RecordingUpstream::start();
-    let streaming = Gate::start(&public(&upstream).with("buffer = { request = \"0B\" }"));
+    let streaming = Gate::start(
+        &public(&upstream)
+            .with("buffer = { request = \"0B\" }")
+            .with("unsized = \"stream\""),
+    );
     let gathering = Gate::start(&public(&upstream));
     let framings = [(&streaming, Some("chunked"), None), (&gathering, None, Some("5"))];
     for (method, (gate, coding, length)) in ["GET", "HEAD", "DELETE", "OPTIONS"]

@@ -404,7 +404,11 @@ fn a_request_may_go_on_from_http2_to_http1() {
 #[test]
 fn a_small_body_is_gathered_before_a_server_is_taken_and_a_long_one_streams() {
     let upstream = RecordingUpstream::start();
-    let gate = Gate::start(&public(&upstream).with("buffer = { request = \"1KiB\" }"));
+    let gate = Gate::start(
+        &public(&upstream)
+            .with("buffer = { request = \"1KiB\" }")
+            .with("unsized = \"stream\""),
+    );
     let mut client = gate.connect();
     let pause = || std::thread::sleep(Duration::from_millis(300));
 

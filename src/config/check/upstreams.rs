@@ -21,7 +21,7 @@ use crate::config::secrets;
 use crate::proxy::routes::HostPattern;
 use crate::slots::Slots;
 use crate::tls;
-use crate::upstream::{Balance, Buffer, Check, HostMode, Server, Settings, Tls, Transport};
+use crate::upstream::{Balance, Buffer, Check, HostMode, Server, Settings, Spool, Tls, Transport, Unsized};
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const MOST_IN_FLIGHT: u64 = 10_000_000;
@@ -29,6 +29,11 @@ const REQUEST_BUFFER: usize = 64 * 1024;
 const RESPONSE_BUFFER: usize = 256 * 1024;
 /// For each request that is under way.
 const MOST_BUFFER: ByteSize = ByteSize::mib(64);
+/// Of request bodies without a length.
+const SPOOL_DIR: &str = "/var/tmp";
+const SPOOL_BODY: ByteSize = ByteSize::mib(64);
+const SPOOL_TOTAL: ByteSize = ByteSize::gib(1);
+const MOST_SPOOL: ByteSize = ByteSize::tib(1024);
 const MOST_RETRIES: u64 = 10;
 const MOST_WEIGHT: u64 = 1_000;
 const LOCALHOST: HeaderValue = HeaderValue::from_static("localhost");
@@ -125,6 +130,7 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
         .and_then(|item| item.section(&[]))
         .and_then(|section| check(section, &mode, &name, &mut found.unnamed_checks));
     let (request_buffer, response_buffer) = buffers(&mut section);
+    let beyond = beyond(&mut section, &servers);
     let balance = [
         ("least-request", Balance::LeastRequest),
         ("round-robin", Balance::RoundRobin),
@@ -140,6 +146,7 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
         body_read_timeout: section.duration_or("body_read_timeout", Zero::Refused, BODY_READ_TIMEOUT),
         in_flight: Slots::new(section.count_or("in_flight", (0, MOST_IN_FLIGHT), 0)),
         request_buffer,
+        beyond,
         response_buffer,
         retries: u32::try_from(section.count_or("retries", (0, MOST_RETRIES), 1)).unwrap_or(1),
         secret_header,
@@ -157,6 +164,88 @@ fn buffers(section: &mut Section<'_>) -> (Option<Buffer>, Option<Buffer>) {
         Buffer::new(size.unwrap_or(default))
     };
     (size("request", REQUEST_BUFFER), size("response", RESPONSE_BUFFER))
+}
+
+/// What becomes of request bodies without a length that are too long to be gathered.
+fn beyond(section: &mut Section<'_>, servers: &[Server]) -> Unsized {
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Mode {
+        Spool,
+        Stream,
+        Refuse,
+    }
+    let modes = [
+        ("spool", Mode::Spool),
+        ("stream", Mode::Stream),
+        ("refuse", Mode::Refuse),
+    ];
+    let (unsized_item, spool_item) = (section.take("unsized"), section.take("spool"));
+    let written = unsized_item.as_ref().and_then(|item| item.text()?.choice(&modes, &[]));
+    let mode = written.unwrap_or(Mode::Spool);
+    let is_http2 = !servers.is_empty() && servers.iter().all(|server| server.transport == Transport::H2c);
+    if is_http2 {
+        for item in [&unsized_item, &spool_item].into_iter().flatten() {
+            item.refuse(
+                "has no effect: every server is h2c://, where a body needs no length",
+                "take it out",
+            );
+        }
+        return Unsized::Stream;
+    }
+    if let Some(item) = &spool_item
+        && mode != Mode::Spool
+    {
+        item.refuse(
+            "has no effect: `unsized` says that no body is spooled",
+            "take it out, or write `unsized = \"spool\"`",
+        );
+    }
+    match mode {
+        Mode::Stream => Unsized::Stream,
+        Mode::Refuse => Unsized::Refuse,
+        Mode::Spool => Unsized::Spool(match spool_item.and_then(|item| item.section(&[])) {
+            Some(own) => spool(own),
+            None => {
+                if !Path::new(SPOOL_DIR).is_dir() {
+                    let problem = section.problem(
+                        format!("request bodies without a length wait in {SPOOL_DIR}, and there is no such folder: they are answered 503"),
+                        "make it, or write `spool = { dir = \"…\" }` or `unsized = \"refuse\"`",
+                    );
+                    section.add(problem.into_warning());
+                }
+                Spool::new(Path::new(SPOOL_DIR), SPOOL_BODY.as_u64(), SPOOL_TOTAL.as_u64())
+            }
+        }),
+    }
+}
+
+fn spool(mut section: Section<'_>) -> Spool {
+    let dir_item = section.take("dir");
+    let (body_item, total_item) = (section.take("body"), section.take("total"));
+    let size = |item: &Option<Item<'_>>, default: ByteSize| {
+        let size = item.as_ref().and_then(|item| item.size(ByteSize::b(1), MOST_SPOOL));
+        size.map_or(default.as_u64(), |size| size as u64)
+    };
+    let (body, total) = (size(&body_item, SPOOL_BODY), size(&total_item, SPOOL_TOTAL));
+    if body > total
+        && let Some(item) = body_item.as_ref().or(total_item.as_ref())
+    {
+        item.refuse(
+            "leaves no room for a whole body: `body` is more than `total`",
+            "write a `total` of at least `body`",
+        );
+    }
+    let dir = dir_item.as_ref().and_then(|item| {
+        let dir = item.path()?;
+        if !dir.is_dir() {
+            item.refuse(
+                "names no folder",
+                "make the folder, or name one that is there, such as \"/var/tmp\"",
+            );
+        }
+        Some(dir)
+    });
+    Spool::new(dir.as_deref().unwrap_or(Path::new(SPOOL_DIR)), body, total)
 }
 
 /// A URL, or `{ url = "…" }`.

@@ -148,6 +148,11 @@ impl<'c> Section<'c> {
             .add(Problem::error(self.span(), &self.key, what, instead).into_absent());
     }
 
+    /// A problem with the whole table, to be finished by the caller.
+    pub(crate) fn problem(&self, what: impl Into<String>, instead: impl Into<String>) -> Problem {
+        Problem::error(self.span(), &self.key, what, instead)
+    }
+
     /// Adds a problem that was made elsewhere.
     pub(crate) fn add(&self, problem: Problem) {
         self.context.problems.add(problem);

@@ -355,3 +355,35 @@ fn a_value_is_shown_only_where_its_key_is_known_and_no_secret() {
         assert!(!error.to_string().contains(['\u{9b}', '\u{202e}']), "{error}");
     }
 }
+
+#[test]
+fn bodies_without_a_length_wait_where_there_is_room() {
+    let upstream = |lines: &str| {
+        with(
+            "servers = [\"http://127.0.0.1:8000\"]",
+            &format!("servers = [\"http://127.0.0.1:8000\"]\n{lines}"),
+        )
+    };
+    for (lines, words) in [
+        ("unsized = \"spol\"", "did you mean \"spool\"?"),
+        ("spool = { dir = \"/nowhere/at/all\" }", "make the folder"),
+        ("spool = { dir = \"localhost.pem\" }", "names no folder"),
+        ("spool = { body = \"2MiB\", total = \"1MiB\" }", "at least `body`"),
+        ("spool = { total = \"1MiB\" }", "at least `body`"),
+        ("spool = { body = \"0B\" }", "write a size from"),
+        ("spool = { size = \"1MiB\" }", "known here: dir, body, total"),
+        (
+            "unsized = \"stream\"\nspool = { body = \"1MiB\" }",
+            "write `unsized = \"spool\"`",
+        ),
+        (
+            "health = { path = \"/x\", host = \"https://a\" }",
+            "that the application answers to",
+        ),
+    ] {
+        check(&upstream(lines), &[&[words]]);
+    }
+    let h2c = upstream("unsized = \"refuse\"").replace("http://127.0.0.1:8000", "h2c://127.0.0.1:8000");
+    check(&h2c, &[&["a body needs no length"]]);
+    good(&upstream("unsized = \"refuse\"\nidle_timeout = \"0s\""));
+}

@@ -21,7 +21,7 @@ use crate::proxy::answers::Answers;
 use crate::proxy::routes::{HostPattern, PathPattern};
 use crate::telemetry::Format;
 use crate::tls::provider::MinVersion;
-use crate::upstream::{Balance, HostMode, Transport};
+use crate::upstream::{Balance, HostMode, Transport, Unsized};
 
 #[test]
 fn what_is_not_written_is_as_the_contract_says() {
@@ -98,6 +98,11 @@ fn what_is_not_written_is_as_the_contract_says() {
         ),
         (Duration::from_secs(2), Duration::from_mins(1), Duration::from_mins(1))
     );
+    assert_eq!(upstream.idle_timeout, Duration::from_mins(1));
+    let Unsized::Spool(spool) = &upstream.beyond else {
+        panic!("{:?}", upstream.beyond)
+    };
+    assert_eq!(spool.settings(), (Path::new("/var/tmp"), 64 << 20, 1 << 30));
 
     let route = &config.routes[0];
     assert_eq!(route.place.path, PathPattern::Below("/api".into()));
@@ -251,7 +256,24 @@ fn every_key_that_is_built_is_read() {
         (upstream.balance, &upstream.host),
         (Balance::RoundRobin, &HostMode::Server)
     );
-    assert_eq!(config.upstreams["app"].body_read_timeout, Duration::from_secs(3));
+    assert_eq!(
+        (upstream.body_read_timeout, upstream.idle_timeout),
+        (Duration::from_secs(3), Duration::from_secs(4))
+    );
+    let Unsized::Spool(spool) = &upstream.beyond else {
+        panic!("{:?}", upstream.beyond)
+    };
+    let (dir, body, total) = spool.settings();
+    assert!(
+        dir.ends_with("certs-example/.") && (body, total) == (1 << 20, 2 << 20),
+        "{dir:?}"
+    );
+    let check = upstream.check.as_ref().expect("it is checked");
+    assert_eq!(
+        check.host.as_ref().map(http::HeaderValue::as_bytes),
+        Some(&b"check.example"[..])
+    );
+    assert!(matches!(config.upstreams["other"].beyond, Unsized::Refuse));
     assert!(matches!(&config.upstreams["other"].host, HostMode::Name(name) if name == "shop.example"));
 
     let [admin, anyone, open] = config.routes.as_slice() else {

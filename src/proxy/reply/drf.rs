@@ -65,6 +65,7 @@ fn by_status(status: StatusCode) -> &'static str {
     match status {
         StatusCode::BAD_REQUEST => r#"{"detail":"Malformed request."}"#,
         StatusCode::REQUEST_TIMEOUT => r#"{"detail":"Request Timeout."}"#,
+        StatusCode::LENGTH_REQUIRED => r#"{"detail":"Length Required."}"#,
         StatusCode::PAYLOAD_TOO_LARGE => r#"{"detail":"Payload Too Large."}"#,
         StatusCode::MISDIRECTED_REQUEST => r#"{"detail":"Misdirected request."}"#,
         StatusCode::URI_TOO_LONG => r#"{"detail":"URI Too Long."}"#,

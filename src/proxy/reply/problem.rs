@@ -95,6 +95,10 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
             BodyFault::TooLarge => "The body is larger than it may be.",
             BodyFault::TooSlow => "The body did not come in time.",
             BodyFault::Broken => "The body broke off, or is not framed as its head says.",
+            BodyFault::NoLength => "A body of this size needs a Content-Length.",
+            BodyFault::NoRoom | BodyFault::Spool(_) => {
+                "There is no room for a body without a Content-Length; try again later."
+            }
         },
         Rejection::Upstream(
             UpstreamError::Connect { .. }

@@ -230,9 +230,9 @@ mod tests {
             ("5", None),
         ] {
             let head = format!("HTTP/1.1 200 OK\r\nKeep-Alive: {value}\r\nContent-Length: 0\r\n\r\n");
-            let head = Head::parse(&head.into(), &Method::GET)
-                .expect("a head")
-                .expect("a whole one");
+            let Ok(Read::Response(head)) = Head::parse(&head.into(), &Method::GET) else {
+                panic!("a head: {value}")
+            };
             assert_eq!(head.idle_limit, seconds.map(Duration::from_secs), "{value}");
         }
     }

@@ -16,7 +16,7 @@ use super::*;
 use crate::slots::Slots;
 use crate::upstream::connector::{ConnectError, Link, connect};
 use crate::upstream::pool::{Born, Lease, Needs, Pool};
-use crate::upstream::{Balance, Check, HostMode, Settings, Upstream};
+use crate::upstream::{Balance, Check, HostMode, Settings, Unsized, Upstream};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
@@ -127,6 +127,7 @@ fn settings() -> Settings {
         body_read_timeout: PATIENCE,
         in_flight: Slots::new(0),
         request_buffer: None,
+        beyond: Unsized::Stream,
         response_buffer: None,
         retries: 0,
         secret_header: None,
@@ -223,7 +224,10 @@ fn an_idle_connection_to_an_address_that_is_gone_is_not_used() {
         // Nobody connects: the idle connections are reason enough to ask.
         until(|| !pool.addresses.has(&mut peers[0].clone())).await;
         let now = Instant::now();
-        assert!(pool.take(now, Needs::Open).is_some(), "the other address is still there");
+        assert!(
+            pool.take(now, Needs::Open).is_some(),
+            "the other address is still there"
+        );
         assert!(pool.take(now, Needs::Open).is_none());
     });
 }
@@ -235,12 +239,15 @@ fn an_http2_connection_to_an_address_that_is_gone_is_not_shared() {
         let dns = Dns::start(Says::Addresses(vec![ONE], 1)).await;
         let pool = dns.pool(&format!("h2c://app.test:{port}"));
         let (link, peer) = open(&pool).await.unwrap();
-        pool.share(&link, Born::now(peer));
+        pool.opened(&link, Born::now(peer));
         drop(link);
         assert!(pool.take_shared(Instant::now(), Needs::Open).is_some());
         dns.says(Says::Addresses(vec![ONE, TWO], 1));
         until(|| matches!(&pool.addresses, Addresses::Named(name) if name.generation.get() == 2)).await;
-        assert!(pool.take_shared(Instant::now(), Needs::Open).is_some(), "it is one of two now");
+        assert!(
+            pool.take_shared(Instant::now(), Needs::Open).is_some(),
+            "it is one of two now"
+        );
         dns.says(Says::Addresses(vec![TWO], 1));
         until(|| pool.take_shared(Instant::now(), Needs::Open).is_none()).await;
         assert_eq!(opened(&pool).await, TWO);

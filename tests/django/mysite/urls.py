@@ -11,4 +11,5 @@ urlpatterns = [
     path("api/token/refresh/", TokenRefreshView.as_view()),
     path("api/token-auth/", obtain_auth_token),
     path("healthz", views.healthz),
+    path("upload", views.upload),
 ]

@@ -47,3 +47,7 @@ def anyone(request):
 
 def healthz(request):
     return JsonResponse({"status": "ok", "calls": calls})
+
+
+def upload(request):
+    return JsonResponse({"length": len(request.body)})
