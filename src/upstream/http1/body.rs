@@ -52,7 +52,7 @@ pub struct Body<I> {
     /// What is read at once.
     piece: usize,
     keeps_alive: bool,
-    idle_limit: Option<Duration>,
+    idle_limit: Option<u16>,
     out: Vec<u8>,
     alarm: Alarm,
 }

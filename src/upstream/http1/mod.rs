@@ -43,8 +43,8 @@ pub struct Connection<I> {
     read: BytesMut,
     out: Vec<u8>,
     alarm: Alarm,
-    /// How long its server leaves it idle, as its last response has announced.
-    idle_limit: Option<Duration>,
+    /// How many seconds its server leaves it idle, as its last response has announced.
+    idle_limit: Option<u16>,
 }
 
 /// What came of a request.
@@ -103,7 +103,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
 
     /// How long its server leaves it idle, if it has announced that.
     pub fn idle_limit(&self) -> Option<Duration> {
-        self.idle_limit
+        self.idle_limit.map(|seconds| Duration::from_secs(seconds.into()))
     }
 
     /// What it goes over.

@@ -1,7 +1,6 @@
 //! The head of a response: where it ends, what it says, and how the body behind it is framed (RFC 9112, sections 4 to 6 and 9.3).
 
 use std::mem::MaybeUninit;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -26,8 +25,8 @@ pub(super) struct Head {
     pub(super) framing: Framing,
     /// Whether the connection may serve another request.
     pub(super) keeps_alive: bool,
-    /// How long its server leaves it idle, as far as it has announced that (`Keep-Alive: timeout=`).
-    pub(super) idle_limit: Option<Duration>,
+    /// How many seconds its server leaves it idle, if it has announced that (`Keep-Alive: timeout=`).
+    pub(super) idle_limit: Option<u16>,
 }
 
 /// What a head that is whole is.
@@ -142,7 +141,7 @@ struct Said {
     chunked: bool,
     close: bool,
     keep_alive: bool,
-    idle_limit: Option<Duration>,
+    idle_limit: Option<u16>,
 }
 
 impl Said {
@@ -172,7 +171,8 @@ impl Said {
             // No more than a hint: what is not understood is left.
             "keep-alive" => {
                 let seconds = words().find_map(|word| digits(parameter(word, b"timeout")?));
-                self.idle_limit = seconds.map(Duration::from_secs).or(self.idle_limit);
+                let seconds = seconds.map(|seconds| u16::try_from(seconds).unwrap_or(u16::MAX));
+                self.idle_limit = seconds.or(self.idle_limit);
             }
             _ => {}
         }
@@ -225,6 +225,7 @@ mod tests {
             ("max=100, timeout=0", Some(0)),
             ("timeout=", None),
             ("timeout=-1", None),
+            ("timeout=99999", Some(u16::MAX)),
             ("timeout=99999999999999999999", None),
             ("timeouts=5", None),
             ("5", None),
@@ -233,7 +234,7 @@ mod tests {
             let Ok(Read::Response(head)) = Head::parse(&head.into(), &Method::GET) else {
                 panic!("a head: {value}")
             };
-            assert_eq!(head.idle_limit, seconds.map(Duration::from_secs), "{value}");
+            assert_eq!(head.idle_limit, seconds, "{value}");
         }
     }
 }
