@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -21,6 +21,7 @@ use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 pub use self::http1::{framing, response};
+use crate::auth::generations::Generations;
 use crate::auth::jwt::keys::{Algorithm, VerificationKey};
 use crate::auth::jwt::sign::SigningKey;
 use crate::auth::jwt::{self, JwtAuthenticator, Kept, KeySet, Rules, Settings, Users};
@@ -455,7 +456,9 @@ fn relaxed() -> Rules {
 
 /// One authenticator of these rules that remembers so many verdicts.
 fn chain(rules: Rules, entries: usize) -> Chain {
-    let shared = jwt::Shared::new(settings(rules, entries), Arc::from([]), Arc::default());
+    // They are many counters, nothing here changes one, and making them for each input takes longer than all the rest.
+    static GENERATIONS: LazyLock<Arc<Generations>> = LazyLock::new(Arc::default);
+    let shared = jwt::Shared::new(settings(rules, entries), Arc::from([]), Arc::clone(&GENERATIONS));
     Chain::new(vec![
         Authenticator::Jwt(JwtAuthenticator::new(shared, None, None, Rc::default())).into(),
     ])
