@@ -77,17 +77,18 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
         Some(acceptor) => {
             let accepted = async {
                 let (tls, until) = acceptor.accept(stream).await?;
-                io::Result::Ok((Box::new(tls), Lease::until(until)))
+                Result::<_, (io::Error, Stream)>::Ok((Box::new(tls), Lease::until(until)))
             };
             // Large, and over before anything else begins: an idle connection holds no room for it. Nor is the state of TLS moved about.
             let handshake = Box::pin(timeout(limits.tls_handshake_timeout, accepted));
             let (tls, lease) = match Box::pin(unless_drained(&worker, handshake)).await {
                 None => return,
                 Some(Ok(Ok(accepted))) => accepted,
-                Some(Ok(Err(problem))) => {
+                Some(Ok(Err((problem, stream)))) => {
                     worker.metrics().handshake_ended("failed");
                     debug!(client.ip = %node, reason = %problem, "a TLS handshake failed");
-                    return;
+                    // An alert says why. A reset, for what the client has sent meanwhile, could take it from the client.
+                    return Box::pin(end(stream, None, LAST_WORDS)).await;
                 }
                 Some(Err(_)) => {
                     worker.metrics().handshake_ended("timeout");

@@ -170,17 +170,20 @@ impl Acceptor {
     /// Finishes a handshake. Also says when the certificate ends that the client has shown.
     ///
     /// # Errors
-    /// The handshake has failed.
-    pub async fn accept<I>(&self, io: I) -> io::Result<(TlsStream<I>, Option<UnixTime>)>
+    /// The handshake has failed, and the alert that says why was sent; the connection is for the caller to end.
+    pub async fn accept<I>(&self, io: I) -> Result<(TlsStream<I>, Option<UnixTime>), (io::Error, I)>
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
         match &self.config {
-            Config::Shared(acceptor) => Ok((acceptor.accept(io).await?, None)),
+            Config::Shared(acceptor) => Ok((acceptor.accept(io).into_fallible().await?, None)),
             Config::EachClient(tickets) => {
-                let (config, connection) = tickets.config().map_err(io::Error::other)?;
+                let (config, connection) = match tickets.config() {
+                    Ok(config) => config,
+                    Err(problem) => return Err((io::Error::other(problem), io)),
+                };
                 let acceptor = TlsAcceptor::from(Arc::new(with_protocols(config)));
-                let tls = acceptor.accept(io).await?;
+                let tls = acceptor.accept(io).into_fallible().await?;
                 Ok((tls, connection.until()))
             }
         }

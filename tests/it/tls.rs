@@ -168,6 +168,29 @@ fn a_client_certificate_that_has_ended_does_not_pass_by_resumption() {
 }
 
 #[test]
+fn a_client_whose_certificate_is_refused_can_read_why() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let gate = Gate::start(
+        &public(&upstream, &pki)
+            .file("clients.pem", pki.root_pem())
+            .tls_line("client_auth = { mode = \"optional\", ca = \"clients.pem\" }"),
+    );
+    let mut client = pki.client(&["http/1.1"], &[&TLS13]);
+    show(&mut client, pki.leaf_until(&["client.example"], unix_now() - 10));
+    // A client of TLS 1.3 is through with its handshake before its certificate is looked at.
+    let mut conn = Conn::tls(gate.address, "localhost", client).expect("half a handshake");
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(50));
+        conn.wire
+            .write(&get("/x").bytes())
+            .expect("what comes late is read, and not reset");
+    }
+    let error = conn.try_reply_strictly().expect_err("no answer").to_string();
+    assert!(error.contains("CertificateExpired"), "{error}");
+    assert_eq!(upstream.calls(), 0);
+}
+
+#[test]
 fn streams_end_with_the_certificate_of_their_client() {
     let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
     let gate = Gate::start(
