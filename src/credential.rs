@@ -4,6 +4,7 @@
 //! separates (0xA0 and 0x85 are data). Nothing is looked up and nothing is decoded.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::HeaderName;
@@ -121,8 +122,9 @@ impl<'w> Shape<'w> {
     }
 }
 
-/// Why a credential was turned down: the reasons that DRF and SimpleJWT tell apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a credential was turned down: the reasons that DRF and SimpleJWT tell apart. A text beside a reason is for operators alone: it names
+/// a claim or attribute of the configuration, and repeats nothing of the credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// `Token` and nothing behind it.
     TokenMissing,
@@ -134,12 +136,16 @@ pub enum Refusal {
     TokenUnknown,
     /// The key's user may not log in.
     TokenUserInactive,
+    /// A good key, of whom something is to be sent to an upstream that no header can carry.
+    TokenFactUnsayable(Arc<str>),
     /// `Bearer` and not exactly one word behind it.
     BearerNotTwoWords,
     /// The JWT fails a check of its own.
     Jwt(JwtFault),
-    /// A good JWT that names nobody, or nobody who can be named to an upstream.
-    JwtUserUnnamed,
+    /// A good JWT that names nobody, or nobody who can be named to an upstream; and which claim it is.
+    JwtUserUnnamed(Arc<str>),
+    /// A good JWT with a claim that is to be sent to an upstream, and that no header can carry.
+    JwtClaimUnsayable(Arc<str>),
     /// A good JWT for a user who is not there.
     JwtUserNotFound,
     /// A good JWT for a user who may not log in.
@@ -150,7 +156,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// A short name for logs and metrics.
-    pub fn label(self) -> &'static str {
+    pub fn label(&self) -> &'static str {
         match self {
             Self::TokenMissing => "token_missing",
             Self::TokenHasSpaces => "token_has_spaces",
@@ -159,15 +165,37 @@ impl Refusal {
             Self::TokenUserInactive => "token_user_inactive",
             Self::BearerNotTwoWords => "bearer_not_two_words",
             Self::Jwt(fault) => fault.label(),
-            Self::JwtUserUnnamed => "jwt_user_unnamed",
+            Self::JwtUserUnnamed(_) => "jwt_user_unnamed",
+            Self::JwtClaimUnsayable(_) => "jwt_claim_unsayable",
+            Self::TokenFactUnsayable(_) => "token_fact_unsayable",
             Self::JwtUserNotFound => "jwt_user_not_found",
             Self::JwtUserInactive => "jwt_user_inactive",
             Self::JwtPasswordChanged => "jwt_password_changed",
         }
     }
 
+    /// What clients are not told: which check failed, or which claim is meant.
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Jwt(JwtFault::Invalid(defect)) => Some(defect.label()),
+            Self::JwtUserUnnamed(which) | Self::JwtClaimUnsayable(which) | Self::TokenFactUnsayable(which) => {
+                Some(which)
+            }
+            Self::TokenMissing
+            | Self::TokenHasSpaces
+            | Self::TokenHasInvalidCharacters
+            | Self::TokenUnknown
+            | Self::TokenUserInactive
+            | Self::BearerNotTwoWords
+            | Self::Jwt(JwtFault::Expired | JwtFault::Revoked(_) | JwtFault::Unfit(_))
+            | Self::JwtUserNotFound
+            | Self::JwtUserInactive
+            | Self::JwtPasswordChanged => None,
+        }
+    }
+
     /// Whether time alone may heal it, so that it must not be remembered.
-    pub fn may_heal(self) -> bool {
+    pub fn may_heal(&self) -> bool {
         matches!(self, Self::Jwt(JwtFault::Invalid(Defect::IssuedAt | Defect::NotBefore)))
     }
 }

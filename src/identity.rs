@@ -20,6 +20,19 @@ pub struct Text(Box<str>);
 #[error("control characters or outer blanks")]
 pub struct NotText;
 
+/// A fact of somebody that no header can carry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{fact} {problem}")]
+pub struct Unsayable {
+    /// What `[identity]` calls it, such as `claims.tenant`.
+    pub fact: String,
+    /// What is wrong with it, as in `is an object`.
+    pub problem: &'static str,
+}
+
+/// [`NotText`], as it is said of a fact.
+pub const NOT_TEXT: &str = "has control characters or outer blanks";
+
 impl Text {
     /// Takes any text that needs no cleaning.
     ///
@@ -116,7 +129,7 @@ impl Identity {
     ///
     /// # Errors
     /// A value that one of the tables sends cannot be a header value.
-    pub fn new(facts: Facts, tables: &[IdentityTable]) -> Result<Self, NotText> {
+    pub fn new(facts: Facts, tables: &[IdentityTable]) -> Result<Self, Unsayable> {
         let fields = tables
             .iter()
             .map(|table| table.render(&facts))

@@ -96,7 +96,7 @@ struct Accepted {
     rests: Rests,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Refused {
     refusal: Refusal,
     until: u64,
@@ -226,7 +226,7 @@ impl VerdictCache {
                     cache.insert(
                         key,
                         Refused {
-                            refusal: *refusal,
+                            refusal: refusal.clone(),
                             until: end(self.settings.negative_ttl),
                             rests,
                         },

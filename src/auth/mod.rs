@@ -87,7 +87,7 @@ pub enum Verdict {
 }
 
 /// Who refused, and why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// Position of the authenticator in its route's order.
     pub by: usize,

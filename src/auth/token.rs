@@ -226,7 +226,7 @@ impl TokenAuthenticator {
                 },
             },
             // Someone who cannot be named to the upstream is nobody there.
-            Err(_) => Judged::Refused(Refusal::TokenUnknown),
+            Err(unsayable) => Judged::Refused(Refusal::TokenFactUnsayable(unsayable.to_string().into())),
         }
     }
 }
@@ -327,7 +327,7 @@ mod tests {
                     .await
                     .expect("the store is there");
                 let verdict = verdict.map(|verdict| verdict.map(|identity| identity.facts().id.as_str().to_owned()));
-                let expected = expected.map(|expected| expected.map(str::to_owned));
+                let expected = expected.clone().map(|expected| expected.map(str::to_owned));
                 assert_eq!(verdict, expected, "{}", String::from_utf8_lossy(value));
             }
         }

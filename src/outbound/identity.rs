@@ -1,17 +1,18 @@
 //! `[identity]`: which headers tell the upstream who is asking, and which names a client may therefore never send.
 
 use std::collections::HashSet;
+use std::fmt;
 
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use foldhash::fast::RandomState;
-use http::header::HeaderName;
+use http::header::{HeaderName, InvalidHeaderValue};
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::identity::{Facts, Fields, NotText, Text};
+use crate::identity::{Facts, Fields, NOT_TEXT, NotText, Text, Unsayable};
 use crate::member::MemberPath;
 use crate::policy::{Permit, Who};
 
@@ -61,6 +62,21 @@ pub enum Source {
     Claim(MemberPath),
     /// An attribute of the user record.
     Attribute(MemberPath),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id => f.write_str("id"),
+            Self::Username => f.write_str("username"),
+            Self::Email => f.write_str("email"),
+            Self::Groups => f.write_str("groups"),
+            Self::Scopes => f.write_str("scopes"),
+            Self::Authenticator => f.write_str("authenticator"),
+            Self::Claim(path) => write!(f, "claims.{path}"),
+            Self::Attribute(path) => write!(f, "attributes.{path}"),
+        }
+    }
 }
 
 /// How a value is written.
@@ -145,12 +161,18 @@ impl IdentityTable {
     /// The header values for somebody.
     ///
     /// # Errors
-    /// A value that is no header value: an object, or text with control characters or outer blanks.
-    pub fn render(&self, facts: &Facts) -> Result<Fields, NotText> {
+    /// The first fact that is no header value: an object, or text with control characters or outer blanks.
+    pub fn render(&self, facts: &Facts) -> Result<Fields, Unsayable> {
+        let render = |source: &Source| {
+            self.value(source, facts).map_err(|problem| Unsayable {
+                fact: source.to_string(),
+                problem,
+            })
+        };
         let values = self
             .headers
             .iter()
-            .map(|(_, source)| self.value(source, facts))
+            .map(|(_, source)| render(source))
             .collect::<Result<_, _>>()?;
         Ok(Fields {
             values,
@@ -158,21 +180,21 @@ impl IdentityTable {
         })
     }
 
-    fn value(&self, source: &Source, facts: &Facts) -> Result<Option<HeaderValue>, NotText> {
+    fn value(&self, source: &Source, facts: &Facts) -> Result<Option<HeaderValue>, &'static str> {
         match source {
             Source::Id => self.single(facts.id.as_text()),
             Source::Username => facts.username.as_ref().map_or(Ok(None), |name| self.single(name)),
             Source::Email => facts.email.as_ref().map_or(Ok(None), |email| self.single(email)),
             Source::Groups => list(&facts.groups),
             Source::Scopes => list(&facts.scopes),
-            Source::Authenticator => self.single(&Text::new(&facts.authenticator)?),
+            Source::Authenticator => self.single(&Text::new(&facts.authenticator).map_err(|NotText| NOT_TEXT)?),
             Source::Claim(path) => self.json(path.find(&facts.claims)),
             Source::Attribute(path) => self.json(path.find(&facts.attributes)),
         }
     }
 
     /// An empty text is no value: it sends no header.
-    fn single(&self, text: &Text) -> Result<Option<HeaderValue>, NotText> {
+    fn single(&self, text: &Text) -> Result<Option<HeaderValue>, &'static str> {
         let text = text.as_str();
         if text.is_empty() {
             return Ok(None);
@@ -181,14 +203,15 @@ impl IdentityTable {
             Encoding::Percent => HeaderValue::from_str(&utf8_percent_encode(text, NOT_VISIBLE).to_string()),
             Encoding::Utf8 => HeaderValue::from_bytes(text.as_bytes()),
         };
-        value.map(Some).map_err(|_| NotText)
+        value.map(Some).map_err(|_: InvalidHeaderValue| NOT_TEXT)
     }
 
-    fn json(&self, value: Option<&Value>) -> Result<Option<HeaderValue>, NotText> {
+    fn json(&self, value: Option<&Value>) -> Result<Option<HeaderValue>, &'static str> {
         match value {
             None | Some(Value::Null) => Ok(None),
-            Some(Value::Array(elements)) => list(&elements.iter().map(scalar).collect::<Result<Vec<_>, _>>()?),
-            Some(value) => self.single(&scalar(value)?),
+            Some(Value::Array(elements)) => list(&elements.iter().map(element).collect::<Result<Vec<_>, _>>()?),
+            Some(Value::Object(_)) => Err("is an object; name one of its members"),
+            Some(value @ (Value::String(_) | Value::Number(_) | Value::Bool(_))) => self.single(&scalar(value)?),
         }
     }
 
@@ -217,7 +240,7 @@ impl IdentityTable {
 }
 
 /// Elements are always escaped, so that a `,` inside one cannot be read as two.
-fn list(elements: &[Text]) -> Result<Option<HeaderValue>, NotText> {
+fn list(elements: &[Text]) -> Result<Option<HeaderValue>, &'static str> {
     if elements.is_empty() {
         return Ok(None);
     }
@@ -225,16 +248,28 @@ fn list(elements: &[Text]) -> Result<Option<HeaderValue>, NotText> {
         .iter()
         .map(|element| utf8_percent_encode(element.as_str(), NOT_IN_LIST).to_string())
         .collect();
-    HeaderValue::from_str(&escaped.join(",")).map(Some).map_err(|_| NotText)
+    HeaderValue::from_str(&escaped.join(","))
+        .map(Some)
+        .map_err(|_: InvalidHeaderValue| NOT_TEXT)
 }
 
-fn scalar(value: &Value) -> Result<Text, NotText> {
+fn element(value: &Value) -> Result<Text, &'static str> {
     match value {
+        Value::String(_) | Value::Number(_) | Value::Bool(_) => scalar(value),
+        Value::Null => Err("is a list with null in it"),
+        Value::Array(_) => Err("is a list with a list in it"),
+        Value::Object(_) => Err("is a list with an object in it"),
+    }
+}
+
+fn scalar(value: &Value) -> Result<Text, &'static str> {
+    let text = match value {
         Value::String(text) => Text::new(text),
         Value::Number(number) => Text::new(&number.to_string()),
         Value::Bool(flag) => Text::new(if *flag { "true" } else { "false" }),
         Value::Null | Value::Array(_) | Value::Object(_) => Err(NotText),
-    }
+    };
+    text.map_err(|NotText| NOT_TEXT)
 }
 
 fn opaque(facts: &Facts) -> HeaderValue {
@@ -358,7 +393,7 @@ mod tests {
         }
     }
 
-    fn rendered(source: Source, encoding: Encoding, facts: &Facts) -> Result<Option<Vec<u8>>, NotText> {
+    fn rendered(source: Source, encoding: Encoding, facts: &Facts) -> Result<Option<Vec<u8>>, Unsayable> {
         let name = HeaderName::from_static("x-it");
         let table = IdentityTable::new(TableId::GLOBAL, vec![(name, source)], encoding);
         table
@@ -395,15 +430,19 @@ mod tests {
     #[test]
     fn values_that_cannot_travel_refuse_the_identity() {
         let attribute = || Source::Attribute(MemberPath::of_name("a"));
-        for bad in [
-            json!("x\r\ny"),
-            json!(" x"),
-            json!({ "b": 1 }),
-            json!(["ok", "x\0"]),
-            json!([[1]]),
+        for (bad, problem) in [
+            (json!("x\r\ny"), "has control characters"),
+            (json!(" x"), "outer blanks"),
+            (json!({ "b": 1 }), "is an object"),
+            (json!(["ok", "x\0"]), "has control characters"),
+            (json!([[1]]), "is a list with a list in it"),
+            (json!([null]), "is a list with null in it"),
+            (json!([{}]), "is a list with an object in it"),
         ] {
             let facts = facts("ada", &json!({ "a": bad }));
-            assert_eq!(rendered(attribute(), Encoding::Percent, &facts), Err(NotText), "{bad}");
+            let unsayable = rendered(attribute(), Encoding::Percent, &facts).expect_err("no value");
+            assert_eq!(unsayable.fact, "attributes.a");
+            assert!(unsayable.problem.contains(problem), "{bad}: {unsayable}");
         }
     }
 

@@ -37,7 +37,6 @@ use self::routes::{Destination, Disagreement, FindError, Found, RouteId, RouteTa
 use self::websocket::{Asks, Switched};
 use self::websocket_credential::WebSocketCredential;
 use crate::auth::{Chain, Now, Refused, Unavailable, Verdict};
-use crate::credential::{JwtFault, Refusal};
 use crate::framing::grammar::is_method;
 use crate::framing::target;
 use crate::identity::Identity;
@@ -557,10 +556,7 @@ fn reason(rejection: &Rejection) -> Option<String> {
         Rejection::AmbiguousPath(why) => Some(why.clone()),
         Rejection::NotAllowed(unmet) => Some(unmet.to_string()),
         // Clients are not told which check it was.
-        Rejection::Refused(Refused {
-            refusal: Refusal::Jwt(JwtFault::Invalid(defect)),
-            ..
-        }) => Some(defect.label().to_owned()),
+        Rejection::Refused(Refused { refusal, .. }) => refusal.detail().map(str::to_owned),
         _ => None,
     }
 }

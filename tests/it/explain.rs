@@ -87,7 +87,7 @@ fn a_good_token_passes_every_check_that_is_asked() {
         named(&told, "not asked"),
         ["header type", "lifetime", "issuer", "required claims", "password"]
     );
-    assert_eq!(named(&told, "passed").len(), 21, "{told}");
+    assert_eq!(named(&told, "passed").len(), 22, "{told}");
     let request = &told["request"];
     assert_eq!(
         (&request["route"], &request["forwarded"], &request["upstream"]),
@@ -305,4 +305,134 @@ fn an_opaque_token_is_shown_with_the_answer_that_its_holder_gets() {
     assert!(ended.code == 2 && ended.err.contains("key itself"), "{ended:?}");
     let ended = authgate(folder, &["token", "show", "canary-nobody"]);
     assert_eq!(ended.code, 1, "{ended:?}");
+}
+
+/// Every cause of a refusal for an identity that cannot be sent has words of its own, in `jwt inspect` and in the log.
+#[test]
+fn a_claim_that_cannot_be_sent_upstream_is_the_one_that_is_named() {
+    let (upstream, signer) = (RecordingUpstream::start(), Signer::new(Algorithm::HS256));
+    let gate = Gate::start(
+        &config()
+            .file("key", signer.file())
+            .jwt(&format!("keys = [{}]", signer.key("key")))
+            .jwt("users = \"none\"")
+            .identity(
+                "headers = { X-User-Id = \"id\", X-Role = \"claims.role\", X-Mail = \"email\", X-Groups = \"groups\" }",
+            )
+            .app(&upstream)
+            .route("/api/*", "authenticate = [\"jwt\"]"),
+    );
+    let good = json!({ "token_type": "access", "user_id": "42", "jti": "canary", "exp": now() + 300 });
+    let named_user = "Token contained no recognizable user identification";
+    for (name, value, check, words, detail) in [
+        (
+            "user_id",
+            Some(json!({ "id": 1 })),
+            "names a user",
+            "user_id is an object",
+            Some(named_user),
+        ),
+        (
+            "user_id",
+            Some(json!(["42"])),
+            "names a user",
+            "user_id is a list",
+            Some(named_user),
+        ),
+        (
+            "user_id",
+            Some(json!(null)),
+            "names a user",
+            "user_id is null",
+            Some(named_user),
+        ),
+        (
+            "user_id",
+            Some(json!(true)),
+            "names a user",
+            "user_id is true or false",
+            Some(named_user),
+        ),
+        (
+            "user_id",
+            Some(json!(1.5)),
+            "names a user",
+            "user_id is a number, and no integer",
+            Some(named_user),
+        ),
+        (
+            "user_id",
+            Some(json!(" 42")),
+            "names a user",
+            "user_id is no id of 1 to 255 bytes",
+            Some(named_user),
+        ),
+        ("user_id", None, "names a user", "user_id is absent", Some(named_user)),
+        (
+            "username",
+            Some(json!({ "a": 1 })),
+            "names a user",
+            "username is an object",
+            Some(named_user),
+        ),
+        (
+            "username",
+            Some(json!("a\u{1}")),
+            "names a user",
+            "username has control characters",
+            Some(named_user),
+        ),
+        (
+            "role",
+            Some(json!({ "a": 1 })),
+            "identity fields",
+            "claims.role is an object",
+            None,
+        ),
+        (
+            "role",
+            Some(json!([["a"]])),
+            "identity fields",
+            "claims.role is a list with a list in it",
+            None,
+        ),
+        (
+            "role",
+            Some(json!("a\nb")),
+            "identity fields",
+            "claims.role has control characters",
+            None,
+        ),
+        (
+            "email",
+            Some(json!(" a")),
+            "identity fields",
+            "email has control characters or outer blanks",
+            None,
+        ),
+        (
+            "groups",
+            Some(json!(["a\u{7f}"])),
+            "identity fields",
+            "groups has control characters",
+            None,
+        ),
+    ] {
+        let mut claims = good.clone();
+        match value {
+            Some(value) => claims[name] = value,
+            None => drop(claims.as_object_mut().unwrap().remove(name)),
+        }
+        let jwt = signer.sign(&claims);
+        let reply = gate.call(&get("/api/x").bearer(&jwt));
+        assert_eq!(reply.status, 401, "{claims}");
+        let expected = detail.unwrap_or("Given token not valid for any token type");
+        assert_eq!(reply.json()["detail"], expected, "{claims}");
+        gate.logged(&["\"reason\":\"", words]);
+        let ended = authgate_reading(gate.folder.path(), &["jwt", "inspect", "-", "--json"], jwt.as_bytes());
+        let told: Value = serde_json::from_str(&ended.good()).unwrap();
+        assert_eq!(named(&told, "failed"), [check], "{claims}");
+        let found = told["authenticators"][0]["found"].as_str().unwrap();
+        assert!(found.starts_with(words), "{words}: {found}");
+    }
 }

@@ -27,6 +27,8 @@ pub enum Check {
     UserActive,
     /// The user's password is the one of when it was issued.
     PasswordUnchanged,
+    /// What upstreams are told can stand in a header.
+    Sayable,
 }
 
 /// What became of a check.
@@ -97,7 +99,7 @@ impl JwtAuthenticator {
         };
         let last = match &ending {
             Ending::Accepted => None,
-            Ending::Refused(refusal) => Check::that_failed(*refusal).map(|check| (check, State::Failed)),
+            Ending::Refused(refusal) => Check::that_failed(refusal).map(|check| (check, State::Failed)),
             Ending::Unknown(_) => Some((Check::first_that_asks_a_store(settings), State::Unknown)),
         };
         let mut ended = false;
@@ -134,7 +136,14 @@ impl JwtAuthenticator {
             *value = Value::from("(not shown)");
         }
         let header = header_as_sent(token);
-        let found = last.and_then(|(check, _)| found(check, settings, header.as_ref(), claims.as_ref(), now));
+        let found = match &ending {
+            Ending::Refused(
+                Refusal::JwtUserUnnamed(which) | Refusal::JwtClaimUnsayable(which) | Refusal::TokenFactUnsayable(which),
+            ) => Some(which.to_string()),
+            Ending::Refused(_) | Ending::Accepted | Ending::Unknown(_) => {
+                last.and_then(|(check, _)| found(check, settings, header.as_ref(), claims.as_ref(), now))
+            }
+        };
         Explanation {
             header,
             found,
@@ -161,6 +170,7 @@ impl Check {
                 Self::UserExists,
                 Self::UserActive,
                 Self::PasswordUnchanged,
+                Self::Sayable,
             ])
     }
 
@@ -177,6 +187,7 @@ impl Check {
             Self::UserExists => "user exists",
             Self::UserActive => "user is active",
             Self::PasswordUnchanged => "password",
+            Self::Sayable => "identity fields",
         }
     }
 
@@ -210,10 +221,11 @@ impl Check {
                 Unfit::NoType => "its type is there",
                 Unfit::WrongType => "its type is accepted",
             },
-            Self::NamesSomebody => "it names a user, in a text that can be told to an upstream",
+            Self::NamesSomebody => "it names a user: id and username can stand in a header",
             Self::UserExists => "that user is in the store",
             Self::UserActive => "that user is active",
             Self::PasswordUnchanged => "the user's password is still the same",
+            Self::Sayable => "what `[identity]` sends upstream can stand in a header",
         }
     }
 
@@ -238,7 +250,7 @@ impl Check {
             Self::Sound(Defect::Lifetime) => max_lifetime.is_some(),
             Self::Sound(Defect::Issuer) => !issuer.is_empty(),
             Self::Sound(Defect::Audience) => !audience.is_empty(),
-            Self::Sound(_) | Self::Fit(Unfit::NoExpiry) | Self::NamesSomebody => true,
+            Self::Sound(_) | Self::Fit(Unfit::NoExpiry) | Self::NamesSomebody | Self::Sayable => true,
             Self::NotRevoked => settings.revocation.is_some(),
             Self::Fit(Unfit::NoId) => jti_claim.is_some(),
             Self::Fit(Unfit::NoType | Unfit::WrongType) => token_type_claim.is_some(),
@@ -254,13 +266,14 @@ impl Check {
         }
     }
 
-    fn that_failed(refusal: Refusal) -> Option<Self> {
+    fn that_failed(refusal: &Refusal) -> Option<Self> {
         Some(match refusal {
-            Refusal::Jwt(JwtFault::Invalid(defect)) => Self::Sound(defect),
+            Refusal::Jwt(JwtFault::Invalid(defect)) => Self::Sound(*defect),
             Refusal::Jwt(JwtFault::Expired) => Self::Sound(Defect::Expiry),
             Refusal::Jwt(JwtFault::Revoked(_)) => Self::NotRevoked,
-            Refusal::Jwt(JwtFault::Unfit(unfit)) => Self::Fit(unfit),
-            Refusal::JwtUserUnnamed => Self::NamesSomebody,
+            Refusal::Jwt(JwtFault::Unfit(unfit)) => Self::Fit(*unfit),
+            Refusal::JwtUserUnnamed(_) => Self::NamesSomebody,
+            Refusal::JwtClaimUnsayable(_) => Self::Sayable,
             Refusal::JwtUserNotFound => Self::UserExists,
             Refusal::JwtUserInactive => Self::UserActive,
             Refusal::JwtPasswordChanged => Self::PasswordUnchanged,
@@ -270,7 +283,8 @@ impl Check {
             | Refusal::TokenHasSpaces
             | Refusal::TokenHasInvalidCharacters
             | Refusal::TokenUnknown
-            | Refusal::TokenUserInactive => return None,
+            | Refusal::TokenUserInactive
+            | Refusal::TokenFactUnsayable(_) => return None,
         })
     }
 
@@ -327,7 +341,12 @@ fn found(
         }
         Check::Fit(Unfit::NoId) | Check::Sound(Defect::TokenId) => says(claims, rules.jti_claim.as_deref()?)?,
         Check::Fit(Unfit::NoType) => says(claims, rules.token_type_claim.as_deref()?)?,
-        Check::NamesSomebody | Check::UserExists | Check::UserActive => says(claims, &rules.user_id_claim)?,
-        Check::Sound(_) | Check::NotRevoked | Check::Fit(Unfit::NoExpiry) | Check::PasswordUnchanged => return None,
+        Check::UserExists | Check::UserActive => says(claims, &rules.user_id_claim)?,
+        Check::Sound(_)
+        | Check::NotRevoked
+        | Check::Fit(Unfit::NoExpiry)
+        | Check::NamesSomebody
+        | Check::PasswordUnchanged
+        | Check::Sayable => return None,
     })
 }

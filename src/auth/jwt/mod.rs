@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::claims::Claims;
 use self::keys::VerificationKey;
-use self::named::NamedUser;
+use self::named::{NamedUser, unnamed};
 use self::segments::Segments;
 pub use self::settings::{Kept, KeySet, Profile, Rules, Settings, TokenType, UserIdField, Users};
 use super::cache::{self, Key, VerdictCache};
@@ -283,7 +283,9 @@ impl JwtAuthenticator {
             .check_kind(&settings.rules, &settings.rules.token_types)
             .map_err(JwtFault::Unfit)?;
 
-        let named = named.ok_or(Refusal::JwtUserUnnamed)?;
+        let Some(named) = named else {
+            return Err(unnamed(&settings.rules.user_id_claim, "is absent").into());
+        };
         let validity = claims.validity;
         let facts = match &settings.users {
             Users::Claims { username_claim } => self.known_by_claims(claims, named, username_claim)?,
@@ -313,7 +315,8 @@ impl JwtAuthenticator {
                 }
             }
         };
-        let identity = Identity::new(facts, &self.shared.tables).map_err(|_| Refusal::JwtUserUnnamed)?;
+        let identity = Identity::new(facts, &self.shared.tables)
+            .map_err(|unsayable| Refusal::JwtClaimUnsayable(unsayable.to_string().into()))?;
         Ok(Judged::Accepted {
             identity: Arc::new(identity),
             validity,

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use crate::auth::jwt::TokenType;
-use crate::credential::{JwtFault, Refusal, Unfit};
+use crate::credential::{Defect, JwtFault, Refusal, Unfit};
 use crate::proxy::rejection::Rejection;
 
 /// `token_types`: for each authenticator of the route, the classes that its refusals name.
 pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec<TokenType>]) -> Bytes {
+    let types = |by: usize| token_types.get(by).map_or(&[][..], Vec::as_slice);
     let fixed: &'static str = match rejection {
         Rejection::NobodyKnown => r#"{"detail":"Authentication credentials were not provided."}"#,
         Rejection::NotAllowed(_) | Rejection::OriginNotListed => {
@@ -22,18 +23,18 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec
             // A method is a token (RFC 9110, section 9.1): it holds nothing that JSON would escape.
             return format!(r#"{{"detail":"Method \"{sent}\" not allowed."}}"#).into();
         }
-        Rejection::Refused(refused) => match refused.refusal {
+        Rejection::Refused(refused) => match &refused.refusal {
             Refusal::TokenMissing => r#"{"detail":"Invalid token header. No credentials provided."}"#,
             Refusal::TokenHasSpaces => r#"{"detail":"Invalid token header. Token string should not contain spaces."}"#,
             Refusal::TokenHasInvalidCharacters => {
                 r#"{"detail":"Invalid token header. Token string should not contain invalid characters."}"#
             }
-            Refusal::TokenUnknown => r#"{"detail":"Invalid token."}"#,
+            Refusal::TokenUnknown | Refusal::TokenFactUnsayable(_) => r#"{"detail":"Invalid token."}"#,
             Refusal::TokenUserInactive => r#"{"detail":"User inactive or deleted."}"#,
             Refusal::BearerNotTwoWords => {
                 r#"{"detail":"Authorization header must contain two space-delimited values","code":"bad_authorization_header"}"#
             }
-            Refusal::JwtUserUnnamed => {
+            Refusal::JwtUserUnnamed(_) => {
                 r#"{"detail":"Token contained no recognizable user identification","code":"token_not_valid"}"#
             }
             Refusal::JwtUserNotFound => r#"{"detail":"User not found","code":"user_not_found"}"#,
@@ -41,9 +42,10 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec
             Refusal::JwtPasswordChanged => {
                 r#"{"detail":"The user's password has been changed.","code":"password_changed"}"#
             }
-            Refusal::Jwt(fault) => {
-                let types = token_types.get(refused.by).map_or(&[][..], Vec::as_slice);
-                return token_not_valid(fault, types).into();
+            Refusal::Jwt(fault) => return token_not_valid(*fault, types(refused.by)).into(),
+            // Django has no such check, so no text for it.
+            Refusal::JwtClaimUnsayable(_) => {
+                return token_not_valid(JwtFault::Invalid(Defect::Claims), types(refused.by)).into();
             }
         },
         Rejection::Malformed(_)
@@ -56,24 +58,25 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec
         | Rejection::Unavailable(_)
         | Rejection::Body(_)
         | Rejection::RepeatedCredential
-        | Rejection::Upstream(_) => by_status(status),
+        | Rejection::Upstream(_) => return by_status(status),
     };
     Bytes::from_static(fixed.as_bytes())
 }
 
-fn by_status(status: StatusCode) -> &'static str {
-    match status {
-        StatusCode::BAD_REQUEST => r#"{"detail":"Malformed request."}"#,
-        StatusCode::REQUEST_TIMEOUT => r#"{"detail":"Request Timeout."}"#,
-        StatusCode::LENGTH_REQUIRED => r#"{"detail":"Length Required."}"#,
-        StatusCode::PAYLOAD_TOO_LARGE => r#"{"detail":"Payload Too Large."}"#,
-        StatusCode::MISDIRECTED_REQUEST => r#"{"detail":"Misdirected request."}"#,
-        StatusCode::URI_TOO_LONG => r#"{"detail":"URI Too Long."}"#,
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => r#"{"detail":"Request Header Fields Too Large."}"#,
-        StatusCode::BAD_GATEWAY => r#"{"detail":"Bad gateway."}"#,
-        StatusCode::GATEWAY_TIMEOUT => r#"{"detail":"Gateway timeout."}"#,
-        _ => r#"{"detail":"Service temporarily unavailable, try again later."}"#,
-    }
+/// Texts of our own where Django has none; else the reason phrase and a full stop.
+fn by_status(status: StatusCode) -> Bytes {
+    let text = match status {
+        StatusCode::BAD_REQUEST => "Malformed request.",
+        StatusCode::MISDIRECTED_REQUEST => "Misdirected request.",
+        StatusCode::BAD_GATEWAY => "Bad gateway.",
+        StatusCode::GATEWAY_TIMEOUT => "Gateway timeout.",
+        StatusCode::SERVICE_UNAVAILABLE => "Service temporarily unavailable, try again later.",
+        other => {
+            let reason = other.canonical_reason().unwrap_or("Refused");
+            return format!(r#"{{"detail":"{reason}."}}"#).into();
+        }
+    };
+    format!(r#"{{"detail":"{text}"}}"#).into()
 }
 
 /// One message for each token class that is accepted, in their order.

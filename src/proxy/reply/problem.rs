@@ -44,7 +44,7 @@ pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Optio
         Rejection::Refused(refused) => Some((
             Some(refused.by),
             "invalid_token",
-            Cow::Borrowed(description(refused.refusal)),
+            Cow::Borrowed(description(&refused.refusal)),
         )),
         Rejection::NotAllowed(unmet) if unmet.scopes_alone() => Some((None, "insufficient_scope", detail(rejection))),
         Rejection::RepeatedCredential => Some((None, "invalid_request", detail(rejection))),
@@ -86,7 +86,7 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
         }
         Rejection::NotImplemented => "The method is not implemented.",
         Rejection::NobodyKnown => "A credential is needed, and none was sent.",
-        Rejection::Refused(refused) => description(refused.refusal),
+        Rejection::Refused(refused) => description(&refused.refusal),
         Rejection::OriginNotListed => "Pages of this origin may send no credential here.",
         Rejection::NotAllowed(unmet) if unmet.scopes_alone() => "The token does not allow this: it lacks a scope.",
         Rejection::NotAllowed(_) => "You are known, and not allowed to do this.",
@@ -115,7 +115,7 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
 }
 
 /// What is wrong with a credential. A client is told no more than DRF and SimpleJWT would tell it.
-fn description(refusal: Refusal) -> &'static str {
+fn description(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::TokenMissing => "The scheme is not followed by a token.",
         Refusal::TokenHasSpaces => "The token holds blanks.",
@@ -132,7 +132,9 @@ fn description(refusal: Refusal) -> &'static str {
         Refusal::Jwt(JwtFault::Unfit(Unfit::NoId)) => "The token has no id.",
         Refusal::Jwt(JwtFault::Unfit(Unfit::NoType)) => "The token does not say of which type it is.",
         Refusal::Jwt(JwtFault::Unfit(Unfit::WrongType)) => "The token is of a type that is not accepted.",
-        Refusal::JwtUserUnnamed => "The token names no user.",
+        Refusal::JwtUserUnnamed(_) => "The token names no user.",
+        Refusal::JwtClaimUnsayable(_) => "A claim of the token cannot be passed on.",
+        Refusal::TokenFactUnsayable(_) => "The user of the token cannot be named to the application.",
         Refusal::JwtUserNotFound => "The user of the token is not known.",
         Refusal::JwtPasswordChanged => "The password of the token's user has been changed.",
     }
@@ -295,7 +297,7 @@ mod tests {
 
     #[test]
     fn no_refusal_tells_which_check_failed_if_simplejwt_would_not() {
-        let texts = Defect::ALL.map(|defect| description(Refusal::Jwt(defect.into())));
+        let texts = Defect::ALL.map(|defect| description(&Refusal::Jwt(defect.into())));
         assert!(texts.iter().all(|text| *text == texts[0]));
     }
 }
