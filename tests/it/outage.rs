@@ -338,3 +338,52 @@ fn a_verdict_that_was_reached_lives_for_its_ttl_through_an_outage() {
     assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
     unavailable(&gate, "canary-other");
 }
+
+/// A store that answers with an error was reached: the log says what it answered.
+#[test]
+fn what_redis_answers_is_said_and_not_that_it_cannot_be_reached() {
+    let upstream = RecordingUpstream::start();
+    for (acl, url_login, words) in [
+        (
+            &["ACL", "SETUSER", "default", "resetpass", ">canary-secret"][..],
+            "",
+            "NOAUTH",
+        ),
+        (
+            &["ACL", "SETUSER", "default", "resetpass", ">canary-secret"],
+            "password = \"canary-other\"",
+            "WRONGPASS",
+        ),
+        (
+            &["ACL", "SETUSER", "reader", "on", ">canary-secret", "~other:*", "+@all"],
+            "username = \"reader\"\npassword = \"canary-secret\"",
+            "NOPERM",
+        ),
+    ] {
+        let redis = Redis::start().with_ada();
+        redis.run(acl);
+        let gate = Gate::spawn(
+            &config()
+                .untold(&redis)
+                .tables(url_login)
+                .token("cache = { entries = 0, negative_entries = 0 }")
+                .app(&upstream)
+                .route("/api/*", "authenticate = [\"token\"]"),
+        );
+        assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 503, "{words}");
+        let line = gate.logged(&["\"request\"", "store_refused"]);
+        assert!(line.contains(words), "{words}: {line}");
+        assert!(!gate.log().contains("cannot be reached"), "{}", gate.log());
+    }
+    let redis = Redis::start().with_ada();
+    let key = Redis::token_key("canary-list");
+    redis.run(&["LPUSH", &format!("authgate:{key}"), "x"]);
+    let gate = Gate::start(
+        &config()
+            .tokens(&redis)
+            .app(&upstream)
+            .route("/api/*", "authenticate = [\"token\"]"),
+    );
+    assert_eq!(gate.call(&get("/api/x").token("canary-list")).status, 503);
+    assert!(gate.logged(&["\"request\"", "store_refused"]).contains("WRONGTYPE"));
+}

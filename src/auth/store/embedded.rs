@@ -321,7 +321,7 @@ impl Embedded {
     fn contents(&self) -> Result<Arc<Contents>, StoreError> {
         self.contents
             .load_full()
-            .ok_or_else(|| StoreError::Unreachable(Arc::clone(&self.name)))
+            .ok_or_else(|| StoreError::Unreadable(Arc::clone(&self.name)))
     }
 
     pub(super) fn token(&self, key: &[u8], look: &mut Look) -> Result<Option<TokenFacts>, StoreError> {
@@ -466,10 +466,7 @@ mod tests {
             },
             Arc::default(),
         );
-        assert!(matches!(
-            store.token(b"x", &mut look()),
-            Err(StoreError::Unreachable(_))
-        ));
+        assert!(matches!(store.token(b"x", &mut look()), Err(StoreError::Unreadable(_))));
         fs::write(&file, FILE).expect("writable");
         store.read();
         assert!(store.was_reached() && store.is_usable());

@@ -258,6 +258,9 @@ pub enum StoreError {
     /// There is no connection to it.
     #[error("store {0} cannot be reached")]
     Unreachable(Arc<str>),
+    /// Its file is not there, or cannot be used; the log has said why.
+    #[error("the file of store {0} is missing or cannot be used")]
+    Unreadable(Arc<str>),
     /// It did not answer in time.
     #[error("store {0} did not answer in time")]
     Timeout(Arc<str>),
@@ -296,7 +299,7 @@ impl StoreError {
     /// A short name for logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Unreachable(_) => "store_unreachable",
+            Self::Unreachable(_) | Self::Unreadable(_) => "store_unreachable",
             Self::Timeout(_) => "store_timeout",
             Self::Layout(..) => "store_layout",
             Self::Refused(..) => "store_refused",

@@ -436,6 +436,10 @@ fn no_public_key(pem: &[u8]) -> String {
         .filter(|label| label.len() <= 40 && label.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b' '));
     match label {
         None => "there is no PEM in it; a public key starts with -----BEGIN PUBLIC KEY-----".to_owned(),
+        Some("PUBLIC KEY") => {
+            "its PEM is broken: between the lines BEGIN and END there is more than base64, or one of them is missing"
+                .to_owned()
+        }
         Some(label) if label.ends_with("PRIVATE KEY") => {
             format!(
                 "it holds a {label}, which a gateway must not have; write the public one with `openssl pkey -in KEY -pubout`"

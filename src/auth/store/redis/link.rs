@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
+use tokio::time::error::Elapsed;
 use tokio::time::sleep;
 
-use super::shared::Shared;
+use super::shared::{Shared, answer};
 use super::{FIRST_PAUSE, LONGEST_PAUSE};
 use crate::auth::store::StoreError;
 
@@ -38,8 +39,8 @@ enum State {
     /// There was no attempt since the start, or since a connection was lost. One begins with the next look-up, or is under way.
     New,
     Up(Connected),
-    /// The last attempt failed.
-    Down,
+    /// The last attempt failed; with what the server answered, if it did.
+    Down(Option<Arc<str>>),
 }
 
 impl fmt::Debug for Link {
@@ -71,8 +72,13 @@ impl Link {
         self.last_answer.get().elapsed() > SILENCE
     }
 
-    fn unreachable(&self) -> StoreError {
-        StoreError::Unreachable(Arc::clone(&self.shared.name))
+    /// Why there is no connection: a server that answers, say with WRONGPASS, was reached.
+    fn failed(&self, answer: Option<Arc<str>>) -> StoreError {
+        let name = Arc::clone(&self.shared.name);
+        match answer {
+            Some(answer) => StoreError::Refused(name, answer.to_string()),
+            None => StoreError::Unreachable(name),
+        }
     }
 
     /// The connection. Waits for the first attempt after the start or after a loss; fails at once while the last attempt has failed.
@@ -80,7 +86,7 @@ impl Link {
         let state = self.state.borrow().clone();
         match state {
             State::Up(connected) => return Ok(connected),
-            State::Down => return Err(self.unreachable()),
+            State::Down(answer) => return Err(self.failed(answer)),
             State::New => self.connect_beside(),
         }
         let mut states = self.state.subscribe();
@@ -90,7 +96,8 @@ impl Link {
             .map(|state| state.clone());
         match settled {
             Ok(State::Up(connected)) => Ok(connected),
-            Ok(State::New | State::Down) | Err(_) => Err(self.unreachable()),
+            Ok(State::Down(answer)) => Err(self.failed(answer)),
+            Ok(State::New) | Err(_) => Err(self.failed(None)),
         }
     }
 
@@ -113,15 +120,19 @@ impl Link {
             loop {
                 let attempt = tokio::time::timeout(shared.settings.timeout, shared.settings.connect()).await;
                 let Some(link) = link.upgrade() else { return };
-                if let Ok(Ok(connection)) = attempt {
-                    let number = link.number.get() + 1;
-                    link.number.set(number);
-                    link.answered();
-                    link.connecting.set(false);
-                    link.state.send_replace(State::Up(Connected { connection, number }));
-                    return;
-                }
-                link.state.send_replace(State::Down);
+                let answer = match attempt {
+                    Ok(Ok(connection)) => {
+                        let number = link.number.get() + 1;
+                        link.number.set(number);
+                        link.answered();
+                        link.connecting.set(false);
+                        link.state.send_replace(State::Up(Connected { connection, number }));
+                        return;
+                    }
+                    Ok(Err(problem)) => answer(&problem).map(Arc::from),
+                    Err(Elapsed { .. }) => None,
+                };
+                link.state.send_replace(State::Down(answer));
                 drop(link);
                 sleep(pause).await;
                 pause = LONGEST_PAUSE.min(pause * 2);

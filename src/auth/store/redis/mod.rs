@@ -25,6 +25,7 @@ pub use self::keys::Keys;
 use self::link::{Connected, Link};
 pub use self::settings::{Endpoint, Invalidation, Settings};
 pub use self::shared::Shared;
+pub(super) use self::shared::answer;
 pub(super) use self::shared::watch;
 use super::{JwtFacts, JwtQuestion, Look, StoreError, TokenFacts, UserKey, decisive};
 use crate::auth::generations::Thing;

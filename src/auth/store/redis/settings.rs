@@ -46,13 +46,46 @@ pub enum Invalidation {
 #[derive(Clone)]
 pub struct Endpoint(redis::ConnectionInfo);
 
+/// What is wrong with a URL, as far as its parts tell.
+fn wrong(url: &str) -> Option<&'static str> {
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
+    match scheme {
+        "redis" | "rediss" => {}
+        "unix" => return rest.is_empty().then_some("it names no socket file"),
+        _ => return Some("it begins with none of redis://, rediss:// and unix://"),
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (login, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    // People write a password as it is; from its first `/`, `?` or `#` on it would be something else.
+    if rest.contains('@') && !authority.contains('@') || login.contains(['[', ']', ' ', '"']) {
+        return Some("its password holds a character that ends it; write it as %XX, or under `password`");
+    }
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+        Some(_) | None => (host, None),
+    };
+    if name.is_empty() {
+        return Some("it has no host");
+    }
+    match port {
+        Some(port) if port.parse::<u16>().is_err() => Some("its port is no number up to 65535"),
+        Some(_) | None => None,
+    }
+}
+
 impl Endpoint {
     /// Reads a URL.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn parse(url: &str) -> Result<Self, String> {
-        url.into_connection_info().map(Self).map_err(|error| error.to_string())
+        if let Some(problem) = wrong(url) {
+            return Err(problem.to_owned());
+        }
+        // The library's own words are about its own types.
+        url.into_connection_info()
+            .map(Self)
+            .map_err(|_: RedisError| "its host, database or parameters cannot be read".to_owned())
     }
 
     /// The socket file, where it is one.

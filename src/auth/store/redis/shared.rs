@@ -59,7 +59,9 @@ impl Health {
             Err(StoreError::Layout(_, LayoutProblem::Changed)) => Self::Changed,
             Err(StoreError::Layout(_, LayoutProblem::Version(_)) | StoreError::Record(..)) => Self::NotOurs,
             Err(StoreError::Refused(..)) => Self::Refusing,
-            Err(StoreError::Unreachable(_) | StoreError::Timeout(_) | StoreError::Busy) => Self::NotReachable,
+            Err(StoreError::Unreachable(_) | StoreError::Unreadable(_) | StoreError::Timeout(_) | StoreError::Busy) => {
+                Self::NotReachable
+            }
         }
     }
 }
@@ -110,13 +112,9 @@ impl Shared {
     /// What a failed look-up says of the store.
     pub(super) fn error(&self, problem: &RedisError) -> StoreError {
         let name = Arc::clone(&self.name);
-        // A password that is wrong is an answer.
-        if problem.kind() == ErrorKind::AuthenticationFailed {
-            StoreError::Refused(name, problem.to_string())
-        } else if problem.is_io_error() || problem.is_connection_dropped() || problem.is_unrecoverable_error() {
-            StoreError::Unreachable(name)
-        } else {
-            StoreError::Refused(name, problem.to_string())
+        match answer(problem) {
+            Some(answer) => StoreError::Refused(name, answer),
+            None => StoreError::Unreachable(name),
         }
     }
 
@@ -161,6 +159,24 @@ impl Shared {
             }
         }
     }
+}
+
+/// What the server answered, such as WRONGPASS, NOAUTH, NOPERM or LOADING; nothing where it was not reached.
+pub(in crate::auth::store) fn answer(problem: &RedisError) -> Option<String> {
+    if problem.kind() == ErrorKind::AuthenticationFailed {
+        // The library keeps the answer to itself.
+        return Some("AUTH failed: WRONGPASS, or no password is set there for this user".to_owned());
+    }
+    // Of several commands in one write, the first that failed.
+    let of_server = problem.clone().into_server_errors();
+    if let Some((_, error)) = of_server.as_deref().and_then(<[_]>::first) {
+        return Some(match error.details() {
+            Some(details) => format!("{} {details}", error.code()),
+            None => error.code().to_owned(),
+        });
+    }
+    let is_lost = problem.is_io_error() || problem.is_connection_dropped() || problem.is_unrecoverable_error();
+    (!is_lost).then(|| problem.to_string())
 }
 
 /// Looks after the store: asks for its layout, and hears of its changes.

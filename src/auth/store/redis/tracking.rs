@@ -67,7 +67,7 @@ async fn follow(shared: &Arc<Shared>) -> Lost {
     let connecting = timeout(shared.settings.timeout, connect(shared, &closed)).await;
     let mut connection = match connecting {
         Ok(Ok(connection)) => connection,
-        Ok(Err(problem)) => return Lost::NotFound(problem.to_string()),
+        Ok(Err(problem)) => return Lost::NotFound(shared.error(&problem).to_string()),
         Err(_) => return Lost::NotFound("no answer in time".to_owned()),
     };
     // What was read before anybody listened may have changed since.

@@ -97,7 +97,8 @@ fn group(pk: &Value, fields: &Map<String, Value>) -> Result<Object, String> {
 /// A field that the model does not have says nothing: what is stored stays.
 fn user(names: &Names, pk: &Value, mut fields: Map<String, Value>) -> Result<Object, String> {
     let id = key(pk).ok_or("has no primary key; dump without --natural-primary")?;
-    let id = UserId::new(&id).map_err(|_| "its primary key cannot be an id of 1 to 255 bytes")?;
+    let id = UserId::new(&id)
+        .map_err(|_| "its primary key is no id of 1 to 255 bytes without control characters and outer blanks")?;
     let mut keeps = vec![UserMember::Attributes];
     for (field, member) in [
         (names.username_field.as_str(), UserMember::Username),

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use super::{AdminError, Revocation};
 use crate::auth::record::{self, BadRecord, Layout};
 use crate::auth::store::Digests;
-use crate::auth::store::redis::Settings;
+use crate::auth::store::redis::{Settings, answer};
 use crate::identity::UserId;
 
 /// A person waits for this, so it is longer than a request would.
@@ -298,7 +298,7 @@ fn failed(store: &Arc<str>, settings: &Settings, problem: &RedisError) -> AdminE
     let problem = if problem.is_timeout() {
         format!("no answer within {} s", TIMEOUT.as_secs())
     } else {
-        problem.to_string()
+        answer(problem).unwrap_or_else(|| problem.to_string())
     };
     AdminError::Redis {
         store: Arc::clone(store),
