@@ -34,7 +34,7 @@ const SPARE_DESCRIPTORS: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// An address cannot be listened on.
-    #[error("cannot listen on {address} ({key}): {source}")]
+    #[error("cannot listen on {address} ({key}): {source}{}", remedy(address, source))]
     Bind {
         /// Which.
         address: Address,
@@ -246,6 +246,16 @@ fn bind_one(address: SocketAddr, key: &'static str) -> Result<TcpListener, AppEr
             key,
             source,
         })
+}
+
+/// What to do about an address that cannot be listened on, where that is known.
+fn remedy(address: &Address, problem: &io::Error) -> String {
+    match address.tcp() {
+        Some(tcp) if problem.kind() == io::ErrorKind::PermissionDenied && listen::lacks_right(tcp) => {
+            format!("; {}", listen::HOW_TO_BIND)
+        }
+        Some(_) | None => String::new(),
+    }
 }
 
 type Ending = Result<(), String>;

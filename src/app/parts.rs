@@ -25,6 +25,7 @@ use crate::server;
 use crate::slots::Slots;
 use crate::telemetry::auth::CacheMetrics;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::validity::Validity;
 use crate::upstream::body::BodyBounds;
 use crate::upstream::{HostMode, Resolver, Upstream};
 
@@ -105,6 +106,15 @@ impl Parts {
             .into_iter()
             .map(|settings| store::Shared::new(settings, Arc::clone(&generations)))
             .collect();
+        // When the first certificate of each chain ends: the gateway's own, by the name of its file.
+        let certificates = config.tls.iter().flat_map(|tls| &tls.certificates);
+        let ends: Vec<(String, i64)> = certificates
+            .filter_map(|certificate| {
+                let end = Validity::first_end(certificate.chain())?;
+                let file = certificate.file().display().to_string();
+                Some((file, i64::try_from(end.as_secs()).unwrap_or(i64::MAX)))
+            })
+            .collect();
         let mut metrics = Metrics::default();
         metrics.watch_stores(
             stores
@@ -115,6 +125,7 @@ impl Parts {
                 })
                 .collect(),
         );
+        metrics.tell_certificates(ends);
         metrics.watch_auth(
             authenticators
                 .iter()

@@ -21,7 +21,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::auth::store;
-use crate::config::{self, ConfigError, Loaded, Look};
+use crate::config::{self, ConfigError, Loaded, Look, Report};
 use crate::printable::PrintableWriter;
 
 /// A reverse proxy that handles authentication for existing HTTP APIs.
@@ -58,8 +58,7 @@ First steps:
 enum Command {
     /// Serve until SIGTERM or SIGINT.
     Run(run::Args),
-    /// Print every problem of the configuration, each with its line and what to write instead.
-    Check,
+    Check(check::Args),
     /// Run the shipped example before a built-in upstream, on loopback, and print curl lines to try.
     Demo(demo::Args),
     Token(token::Args),
@@ -85,6 +84,9 @@ pub enum Failure {
     /// The configuration cannot be used: exit code 2.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The same, and its problems are printed already.
+    #[error("the configuration cannot be used")]
+    Reported,
     /// It was called wrongly: exit code 2.
     #[error("{0}")]
     Usage(String),
@@ -103,6 +105,7 @@ pub fn main() -> ExitCode {
             let _ = writeln!(io::stderr(), "{}", error.render(Look::of_stderr()));
             return ExitCode::from(2);
         }
+        Err(Failure::Reported) => return ExitCode::from(2),
         Err(Failure::Usage(text)) => (text, 2),
         Err(Failure::Failed(text)) => (text, 1),
     };
@@ -116,7 +119,7 @@ impl Arguments {
         let file = &self.config;
         match &self.command {
             Command::Run(args) => run::run(args, file),
-            Command::Check => check::run(file),
+            Command::Check(args) => check::run(args, file),
             Command::Demo(args) => demo::run(args, file),
             Command::Echo(args) => echo::run(args),
             Command::Jwt(args) => jwt::run(args, file),
@@ -130,10 +133,14 @@ impl Arguments {
 /// Reads the configuration; what is only odd about it goes to standard error.
 fn load(file: &Path) -> Result<Loaded, Failure> {
     let loaded = config::load(file)?;
-    if !loaded.warnings.problems().is_empty() {
-        let _ = writeln!(io::stderr(), "{}\n", loaded.warnings.render(Look::of_stderr()));
-    }
+    warn(&loaded.warnings);
     Ok(loaded)
+}
+
+fn warn(warnings: &Report) {
+    if !warnings.problems().is_empty() {
+        let _ = writeln!(io::stderr(), "{}\n", warnings.render(Look::of_stderr()));
+    }
 }
 
 fn with_stores(file: &Path, command: impl FnOnce(&StoreContext<'_>) -> Result<(), Failure>) -> Result<(), Failure> {

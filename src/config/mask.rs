@@ -63,7 +63,7 @@ pub(super) fn mask(text: &str, table: &DeTable<'_>, shown: &Shown, syntax: Synta
     for span in &scalars {
         marks.fill(span, false);
     }
-    marks.structure(text, guess, &shown.keys);
+    marks.structure(text, syntax, &shown.keys);
     for span in &scalars {
         let Some(written) = text.get(span.clone()) else {
             continue;
@@ -104,8 +104,8 @@ impl Marks {
         }
     }
 
-    /// Punctuation outside of keys and values, up to a comment; and from `guess` on, keys that are known, where a key can be.
-    fn structure(&mut self, text: &str, guess: usize, known: &BTreeSet<&'static str>) {
+    /// What is outside of values and comments: all of it if the text is TOML; else punctuation, and keys that are known where a key can be.
+    fn structure(&mut self, text: &str, syntax: Syntax, known: &BTreeSet<&'static str>) {
         let mut start = 0;
         for line in text.split_inclusive('\n') {
             let mut may_be_key = true;
@@ -117,10 +117,9 @@ impl Marks {
                     self.visible[at] = true;
                     break;
                 }
-                self.visible[at] = b"=[]{},.\"'".contains(&byte);
+                self.visible[at] = syntax == Syntax::Good || b"=[]{},.\"'".contains(&byte);
                 may_be_key &= byte != b'=';
-                let begins =
-                    may_be_key && at >= guess && is_bare(byte) && (at == start || !is_bare(text.as_bytes()[at - 1]));
+                let begins = may_be_key && is_bare(byte) && (at == start || !is_bare(text.as_bytes()[at - 1]));
                 if begins {
                     let word = text[at..].bytes().take_while(|byte| is_bare(*byte)).count();
                     if known.contains(&text[at..at + word]) {

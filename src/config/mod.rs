@@ -18,7 +18,7 @@ use std::time::Duration;
 use http::HeaderName;
 use toml::de::DeTable;
 
-use self::problem::Problems;
+use self::problem::{Basis, Problems};
 pub use self::problem::{ConfigError, Look, Problem, Report, Severity};
 use self::reader::{Context, Section};
 use crate::auth::{jwt, store, token};
@@ -156,6 +156,9 @@ pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigErro
         problems: Problems::default(),
     };
     let config = check::config(Section::root(&context, &table));
+    if context.problems.has_errors() || !errors.is_empty() {
+        context.problems.retain(|problem| problem.basis != Basis::Machine);
+    }
     let syntax = syntax::merge(&context.problems, text, &table, &errors);
     let report = context.problems.into_report(name, text, table.get_ref(), syntax);
     if report

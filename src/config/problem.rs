@@ -9,6 +9,7 @@ use std::io::IsTerminal;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use serde_json::{Value, json};
 use toml::de::DeTable;
 
 use super::mask::{Shown, Syntax, mask};
@@ -49,6 +50,8 @@ pub enum Basis {
     Written,
     /// Something that is not there.
     Absent,
+    /// Something of this machine, which counts only for a file that can be used.
+    Machine,
 }
 
 impl Problem {
@@ -94,6 +97,14 @@ impl Problem {
         }
     }
 
+    /// The same, as something of this machine.
+    pub(super) fn of_machine(self) -> Self {
+        Self {
+            basis: Basis::Machine,
+            ..self
+        }
+    }
+
     /// The same, pointing at another place too.
     pub(super) fn beside(mut self, span: Range<usize>, why: &str) -> Self {
         self.also.push((span, why.to_owned()));
@@ -126,6 +137,14 @@ impl Problems {
     /// Whether a message may repeat what is written there.
     pub(super) fn shows(&self, span: &Range<usize>) -> bool {
         self.shown.borrow().covers(span)
+    }
+
+    /// Whether the file cannot be used.
+    pub(super) fn has_errors(&self) -> bool {
+        self.gathered
+            .borrow()
+            .iter()
+            .any(|problem| problem.severity == Severity::Error)
     }
 
     /// Takes out those that do not count after all.
@@ -263,6 +282,38 @@ impl Report {
             .path(&self.file)
             .line_start(self.line_at(lines.start))
             .annotations(annotations)
+    }
+
+    /// The problems as data, in the order of the file. The shape is part of the command line and changes by addition alone.
+    pub fn to_json(&self) -> Value {
+        let problems: Vec<Value> = self
+            .problems
+            .iter()
+            .map(|problem| {
+                let place = self.place_of(problem);
+                json!({
+                    "severity": match problem.severity {
+                        Severity::Error => "error",
+                        Severity::Warning => "warning",
+                    },
+                    "key": problem.key,
+                    "file": self.file,
+                    "line": place.map(|(line, _)| line),
+                    "column": place.map(|(_, column)| column),
+                    "message": problem.what,
+                    "help": problem.instead,
+                })
+            })
+            .collect();
+        json!({ "problems": problems })
+    }
+
+    /// Line and column of where a problem starts, counted from 1; columns are characters.
+    fn place_of(&self, problem: &Problem) -> Option<(usize, usize)> {
+        // The text is masked byte for byte, so a start may lie within a character of the file, never of the masked text.
+        let before = self.text.get(..problem.span.as_ref()?.start.min(self.text.len()))?;
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        Some((before.matches('\n').count() + 1, line.chars().count() + 1))
     }
 
     /// Everything as one text, with an empty line between two problems and none at the end.

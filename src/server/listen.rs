@@ -59,6 +59,24 @@ pub struct Open {
     pub file: Option<SocketFile>,
 }
 
+/// How a process gets the right to listen on low ports.
+pub const HOW_TO_BIND: &str = "give it CAP_NET_BIND_SERVICE: in systemd `AmbientCapabilities=CAP_NET_BIND_SERVICE`, else \
+     `setcap cap_net_bind_service=+ep` on the program; or write a port from 1024 on";
+
+/// Whether this process may not listen on that port, as far as Linux tells.
+pub fn lacks_right(address: SocketAddr) -> bool {
+    /// Bit of the set of effective capabilities (capabilities(7)).
+    const NET_BIND_SERVICE: u64 = 1 << 10;
+    let read = |file: &str| std::fs::read_to_string(file).ok();
+    let first_free = read("/proc/sys/net/ipv4/ip_unprivileged_port_start").and_then(|text| text.trim().parse().ok());
+    let effective = read("/proc/self/status").and_then(|status| {
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    });
+    (1..first_free.unwrap_or(1024)).contains(&address.port())
+        && effective.is_some_and(|effective| effective & NET_BIND_SERVICE == 0)
+}
+
 /// Opens `workers` listeners on one address, whatever it is.
 ///
 /// # Errors

@@ -50,6 +50,11 @@ struct HandshakeLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLabels {
+    certificate: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StoreLabels {
     store: Arc<str>,
 }
@@ -159,6 +164,20 @@ impl Metrics {
     /// Adds `authgate_store_usable`: asked at each scrape.
     pub fn watch_stores(&mut self, stores: Vec<(Arc<str>, StoreProbe)>) {
         self.registry.register_collector(Box::new(Stores(stores)));
+    }
+
+    /// Adds `authgate_certificate_expiry_seconds` of each file of certificates: the Unix second at which its first certificate ends.
+    pub fn tell_certificates(&mut self, ends: impl IntoIterator<Item = (String, i64)>) {
+        let family = Family::<CertificateLabels, Gauge>::default();
+        for (certificate, end) in ends {
+            family.get_or_create(&CertificateLabels { certificate }).set(end);
+        }
+        self.registry.register_with_unit(
+            "certificate_expiry",
+            "When a certificate ends, as Unix time",
+            Unit::Seconds,
+            family,
+        );
     }
 
     /// Adds what caches and stores count, each by the name of its authenticator or store.

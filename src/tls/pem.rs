@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::provider;
@@ -28,6 +28,11 @@ pub struct Authorities {
 }
 
 impl Authorities {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.certificates.len()
+    }
+
     pub(super) fn roots(&self) -> &Arc<RootCertStore> {
         &self.roots
     }
@@ -81,10 +86,8 @@ pub(super) fn load_pair(chain_file: &Path, key_file: &Path) -> Result<CertifiedK
     if let Some(Err(problem)) = chain.first().map(webpki::EndEntityCert::try_from) {
         return Err(error(chain_file, unusable_leaf(&problem)));
     }
-    let key = PrivateKeyDer::from_pem_slice(&read(key_file)?).map_err(|_| {
-        let problem = "there is no unencrypted private key in it; PEM of PKCS #8, PKCS #1 or SEC 1 is taken";
-        error(key_file, problem.to_owned())
-    })?;
+    let pem = read(key_file)?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|problem| error(key_file, no_key(&pem, &problem)))?;
     let signer = provider::provider()
         .key_provider
         .load_private_key(key)
@@ -92,15 +95,59 @@ pub(super) fn load_pair(chain_file: &Path, key_file: &Path) -> Result<CertifiedK
     let pair = CertifiedKey::new(chain, signer);
     match pair.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(pair),
-        Err(rustls::Error::InconsistentKeys(_)) => Err(error(
-            key_file,
-            format!("this is not the key of the certificate in {}", chain_file.display()),
-        )),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(wrong_pair(&pair, chain_file, key_file)),
         Err(problem) => Err(error(
             chain_file,
             format!("the first certificate cannot be used: {problem}"),
         )),
     }
+}
+
+/// Which of both files is wrong: a chain that does not begin with the certificate of the key, or a key of none of its certificates.
+fn wrong_pair(pair: &CertifiedKey, chain_file: &Path, key_file: &Path) -> PemError {
+    let is_of_key = |certificate: &CertificateDer<'static>| {
+        let alone = CertifiedKey::new(vec![certificate.clone()], Arc::clone(&pair.key));
+        alone.keys_match().is_ok()
+    };
+    let (file, problem) = match pair.cert.iter().position(is_of_key) {
+        Some(at) => (
+            chain_file,
+            format!(
+                "the chain is in the wrong order: the certificate of the key in {} is number {} in it and must be the first, each \
+                 before the one that signed it",
+                key_file.display(),
+                at + 1
+            ),
+        ),
+        None => (
+            key_file,
+            format!(
+                "this is not the key of the certificate in {}, nor of another one in it: one of the two files belongs to another pair",
+                chain_file.display()
+            ),
+        ),
+    };
+    PemError {
+        file: file.to_owned(),
+        problem,
+    }
+}
+
+/// Why a file holds no private key.
+fn no_key(pem: &[u8], problem: &pem::Error) -> String {
+    let has = |label: &[u8]| memchr::memmem::find(pem, label).is_some();
+    let text = if has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED") {
+        "the private key is encrypted; write it without a passphrase with `openssl pkey -in KEY -out PLAIN`, in a file for this user alone"
+    } else if has(b"PRIVATE KEY-----") {
+        return format!("the private key cannot be read as PEM: {problem}");
+    } else if has(b"-----BEGIN CERTIFICATE-----") {
+        "it holds a certificate and no private key"
+    } else if has(b"-----BEGIN PUBLIC KEY-----") {
+        "it holds a public key and no private one"
+    } else {
+        "there is no private key in it; PEM of PKCS #8, PKCS #1 or SEC 1 is taken"
+    };
+    text.to_owned()
 }
 
 fn unusable_leaf(problem: &webpki::Error) -> String {

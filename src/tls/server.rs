@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -49,6 +49,7 @@ pub enum ClientAuth {
 pub struct Certificate {
     key: Arc<CertifiedKey>,
     names: Vec<String>,
+    file: PathBuf,
 }
 
 impl fmt::Debug for Certificate {
@@ -77,7 +78,18 @@ impl Certificate {
         Ok(Self {
             key: Arc::new(key),
             names,
+            file: chain_file.to_owned(),
         })
+    }
+
+    /// The file of its chain.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The DER of the chain, leaf first.
+    pub fn chain(&self) -> impl Iterator<Item = &[u8]> {
+        self.key.cert.iter().map(AsRef::as_ref)
     }
 
     /// The DER of the leaf.

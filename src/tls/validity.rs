@@ -1,10 +1,12 @@
 //! From when to when a certificate is valid. rustls checks it and does not say it.
 
+use std::path::Path;
 use std::time::Duration;
 
-use rustls_pki_types::UnixTime;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_cert::certificate::{CertificateInner, Profile};
-use x509_cert::der::Decode;
+use x509_cert::der::{Decode, Encode};
 
 /// From when to when a certificate is valid (RFC 5280, section 4.1.2.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,17 @@ impl Validity {
         })
     }
 
+    /// Of each certificate in a PEM file, in its order; one that cannot be read is left out.
+    pub fn of_file(file: &Path) -> Vec<(usize, Self)> {
+        let Ok(bytes) = std::fs::read(file) else {
+            return Vec::new();
+        };
+        CertificateDer::pem_slice_iter(&bytes)
+            .enumerate()
+            .filter_map(|(at, der)| Some((at, Self::of(&der.ok()?)?)))
+            .collect()
+    }
+
     /// When the first of several certificates ends; nothing if one cannot be read.
     pub fn first_end<'c>(certificates: impl IntoIterator<Item = &'c [u8]>) -> Option<UnixTime> {
         let mut first = None;
@@ -42,4 +55,17 @@ impl Validity {
         }
         first
     }
+}
+
+/// Where a chain breaks: the position of the first certificate that the next one has not issued, by its names (RFC 8446, section 4.4.2).
+pub fn first_break<'c>(chain: impl IntoIterator<Item = &'c [u8]>) -> Option<usize> {
+    let names = |der: &[u8]| {
+        let certificate = CertificateInner::<AnyProfile>::from_der(der).ok()?;
+        let tbs = certificate.tbs_certificate();
+        Some((tbs.subject().to_der().ok()?, tbs.issuer().to_der().ok()?))
+    };
+    let names: Option<Vec<_>> = chain.into_iter().map(names).collect();
+    let names = names?;
+    let mut pairs = names.iter().zip(names.iter().skip(1));
+    pairs.position(|((_, issuer), (next, _))| issuer != next)
 }

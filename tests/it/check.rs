@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use crate::harness::mint::now;
+use crate::harness::pki::Pki;
 use crate::harness::program::{Ended, authgate};
-use crate::harness::{Gate, config};
+use crate::harness::{Gate, RecordingUpstream, config};
 
 fn check(text: &str) -> Ended {
     let folder = tempfile::tempdir().unwrap();
@@ -229,7 +231,7 @@ fn keys_that_the_world_knows_run_only_where_they_are_asked_for_on_loopback() {
     ] {
         assert!(ended.err.contains(words), "{words}:\n{}", ended.err);
     }
-    let upstream = crate::harness::RecordingUpstream::start();
+    let upstream = RecordingUpstream::start();
     let tables = format!(
         "[server.tls]\ncertificates = [{{ chain = {:?}, key = {:?} }}]\n",
         project.join("certs-example/localhost.pem"),
@@ -292,4 +294,231 @@ fn a_file_that_is_not_there_is_wrong_use() {
         );
         assert_eq!(ended.out, "", "{words:?}");
     }
+}
+
+#[test]
+fn problems_are_data_for_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("other.toml");
+    std::fs::write(&file, GOOD.replace("\"token\"\n", "\"token\"\nscheem = \"x\"\n")).unwrap();
+    // The file is an argument too, as people try first.
+    let ended = authgate(folder.path(), &["check", "other.toml", "--json"]);
+    assert_eq!((ended.code, ended.err.as_str()), (2, ""), "{ended:?}");
+    let told: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    let expected = serde_json::json!({ "problems": [{
+        "severity": "error", "key": "authenticators.token.scheem", "file": "other.toml", "line": 8, "column": 1,
+        "message": "unknown key `scheem`", "help": "did you mean `scheme`?",
+    }] });
+    assert_eq!(told, expected);
+
+    std::fs::write(
+        &file,
+        GOOD.to_owned() + "[upstreams.unused]\nservers = [\"http://127.0.0.1:8001\"]\n",
+    )
+    .unwrap();
+    let ended = authgate(folder.path(), &["--config", "other.toml", "check", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&ended.good()).unwrap();
+    assert_eq!(told["problems"][0]["severity"], "warning");
+    assert_eq!(told["problems"][0]["line"], 14, "{told}");
+
+    std::fs::write(&file, GOOD).unwrap();
+    let ended = authgate(folder.path(), &["check", "other.toml", "--json"]);
+    assert_eq!(ended.good(), "{\"problems\":[]}\n");
+    let ended = authgate(folder.path(), &["check", "missing.toml", "--json"]);
+    assert_eq!(ended.code, 2);
+    let told: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(told["problems"][0]["line"], serde_json::Value::Null);
+    assert!(
+        authgate(folder.path(), &["check", "other.toml"])
+            .good()
+            .contains("other.toml: good")
+    );
+}
+
+#[test]
+fn mistakes_that_come_from_other_programs_are_known() {
+    let route = |path: &str| GOOD.replace("/api/*", path);
+    let host = |host: &str| GOOD.replace("authenticate =", &format!("host = {host:?}\nauthenticate ="));
+    let url = |url: &str| GOOD.replace("redis://127.0.0.1:6379/0", url);
+    for (text, words) in [
+        (route("/api/<int:id>/"), "\"/api/*\""),
+        (route("/api/{id}"), "placeholder \"{id}\""),
+        (route("/users/:id/orders"), "\"/users/*\""),
+        (route("/a/{x}/*"), "\"/a/*\""),
+        (
+            host("https://api.example.com"),
+            "write the bare host: \"api.example.com\"",
+        ),
+        (
+            host("https://api.example.com:8443/x"),
+            "write the bare host: \"api.example.com\"",
+        ),
+        (host("api.example.com/"), "write the bare host: \"api.example.com\""),
+        (host("API.example.com:8443"), "write \"api.example.com\""),
+        (url("${REDIS_URL}"), "write `{ env = \"REDIS_URL\" }`"),
+        (
+            url("redis://${REDIS_HOST}:6379"),
+            "a variable that holds the whole text",
+        ),
+        (
+            GOOD.replace("kind = \"redis\"", "kind = \"redis\"\npassword = \"${PASSWORD}\""),
+            "`${PASSWORD}` is not replaced",
+        ),
+        (url("redis://127.0.0.1:port/0"), "its port is no number"),
+        (url("http://127.0.0.1"), "it begins with none of redis://"),
+        (url("redis://"), "it has no host"),
+        (url("redis://:a/b@127.0.0.1"), "write it as %XX"),
+        (url("redis://["), "cannot be read"),
+        (url("unix://"), "it names no socket file"),
+    ] {
+        let ended = check(&text);
+        assert!(ended.code == 2 && ended.err.contains(words), "{words}:\n{}", ended.err);
+        assert!(ended.err.contains("1 error"), "{}", ended.err);
+        assert!(!ended.err.contains("InvalidClientConfig"), "{}", ended.err);
+    }
+}
+
+#[test]
+fn what_nothing_uses_and_what_strangers_reach_is_a_warning() {
+    for (text, words) in [
+        (
+            "[stores.other]\nkind = \"redis\"\nurl = \"redis://127.0.0.1\"\n",
+            "store \"other\" is not used",
+        ),
+        (
+            "[authenticators.other]\nkind = \"token\"\nstore = \"redis\"\n",
+            "authenticator \"other\" is not used",
+        ),
+        (
+            "[upstreams.other]\nservers = [\"http://127.0.0.1:8001\"]\n",
+            "upstream \"other\" is not used",
+        ),
+        (
+            "[admin]\nlisten = \"0.0.0.0:9901\"\n",
+            "can be reached from other machines",
+        ),
+    ] {
+        let good = GOOD.replace("kind = \"token\"", "kind = \"token\"\nstore = \"redis\"");
+        let ended = check(&format!("{good}{text}"));
+        assert!(ended.code == 0 && ended.err.contains(words), "{words}:\n{}", ended.err);
+        assert_eq!(ended.err.matches("warning[").count(), 1, "{}", ended.err);
+    }
+    assert_eq!(check(&format!("{GOOD}[admin]\nlisten = \"[::1]:9901\"\n")).err, "");
+}
+
+#[test]
+fn a_low_port_without_the_right_to_it_names_the_capability() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = GOOD.replace("127.0.0.1:0", "127.0.0.1:443") + "[admin]\nlisten = \"127.0.0.1:0\"\n";
+    std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    let has_setpriv = std::process::Command::new("setpriv").arg("--version").output().is_ok();
+    if !has_setpriv || first_free.trim().parse::<u16>().is_ok_and(|first| first <= 443) {
+        eprintln!("skipped: no setpriv, or every port is free here");
+        return;
+    }
+    for command in ["check", "run"] {
+        let mut program = std::process::Command::new("setpriv");
+        program
+            .args(["--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service"])
+            .arg(env!("CARGO_BIN_EXE_authgate"))
+            .arg(command)
+            .current_dir(folder.path())
+            .env("NO_COLOR", "1");
+        let ended = crate::harness::program::run(program, b"");
+        assert_eq!(ended.code, i32::from(command == "run"), "{ended:?}");
+        assert!(ended.err.contains("CAP_NET_BIND_SERVICE"), "{command}: {ended:?}");
+    }
+}
+
+/// `check` of a file with this chain and key.
+fn check_tls(chain: &str, key: &str) -> Ended {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("chain.pem"), chain).unwrap();
+    std::fs::write(folder.path().join("key.pem"), key).unwrap();
+    let tls = "[server.tls]\ncertificates = [{ chain = \"chain.pem\", key = \"key.pem\" }]\n";
+    std::fs::write(folder.path().join("gateway.toml"), format!("{GOOD}{tls}")).unwrap();
+    authgate(folder.path(), &["check"])
+}
+
+#[test]
+fn certificates_that_end_and_chains_that_do_not_fit_are_named() {
+    let pki = Pki::new();
+    let seconds = |days: i64| u64::try_from(now() + days * 24 * 60 * 60 + 60).unwrap();
+    let (good, key) = pki.leaf(&["localhost"]);
+    let (other, _) = pki.leaf(&["localhost"]);
+    let ended = check_tls(&good, &key);
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""));
+    let ended = check_tls(&(good.clone() + &pki.root_pem()), &key);
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""));
+    for (days, words) in [
+        (-3, "chain.pem: the certificate ended on"),
+        (10, "in 10 days"),
+        (0, "in less than a day"),
+    ] {
+        let (chain, key) = pki.leaf_until(&["localhost"], seconds(days));
+        let ended = check_tls(&chain, &key);
+        assert!(ended.code == 0 && ended.err.contains(words), "{words}: {ended:?}");
+        assert!(ended.err.contains("warning[server.tls.certificates[0]]"), "{ended:?}");
+    }
+    let (chain, long) = pki.leaf_until(&["localhost"], seconds(31));
+    assert_eq!(check_tls(&chain, &long).err, "");
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    for (chain, key, code, words) in [
+        (
+            pki.root_pem() + &good,
+            key.as_str(),
+            2,
+            "chain.pem: the chain is in the wrong order",
+        ),
+        (pki.root_pem() + &good, &key, 2, "is number 2 in it"),
+        (
+            other.clone(),
+            &key,
+            2,
+            "key.pem: this is not the key of the certificate in",
+        ),
+        (
+            good.clone() + &other,
+            &key,
+            0,
+            "certificate 1 of the chain is not signed by the next one",
+        ),
+        (good.clone(), encrypted, 2, "the private key is encrypted"),
+        (good.clone(), &good, 2, "it holds a certificate and no private key"),
+        (good.clone(), "hello", 2, "there is no private key in it"),
+        (
+            good.clone(),
+            "-----BEGIN PRIVATE KEY-----\n?\n-----END PRIVATE KEY-----\n",
+            2,
+            "cannot be read as PEM",
+        ),
+    ] {
+        let ended = check_tls(&chain, key);
+        assert!(ended.code == code && ended.err.contains(words), "{words}: {ended:?}");
+    }
+}
+
+#[test]
+fn the_end_of_each_certificate_is_a_metric() {
+    let (pki, upstream) = (Pki::new(), RecordingUpstream::start());
+    let until = u64::try_from(now()).unwrap() + 1000;
+    let (chain, key) = pki.leaf_until(&["localhost"], until);
+    let gate = Gate::start(
+        &config()
+            .file("chain.pem", chain)
+            .file("key.pem", key)
+            .tables("[server.tls]\ncertificates = [{ chain = \"chain.pem\", key = \"key.pem\" }]\n")
+            .app(&upstream)
+            .route("/*", "public = true"),
+    );
+    let metrics = gate.probe("/metrics").text();
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with("authgate_certificate_expiry_seconds{"))
+        .unwrap_or_else(|| panic!("{metrics}"));
+    assert!(
+        line.contains("chain.pem\"}") && line.ends_with(&format!(" {until}")),
+        "{line}"
+    );
 }

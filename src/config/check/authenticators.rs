@@ -55,7 +55,7 @@ pub(super) fn authenticators(root: &mut Section<'_>, stores: &Names, identities:
             let what = format!("{:?} tells upstreams that nobody was asked", named.name);
             named.item.refuse(what, "write another name, such as \"token\"");
         }
-        authenticators.names.add(&name);
+        authenticators.names.add(&name, named.span.clone());
         let settings = authenticator(named.item, Arc::clone(&name), stores, identities);
         authenticators
             .settings

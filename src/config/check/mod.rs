@@ -4,12 +4,14 @@
 mod answers;
 mod authenticators;
 mod browsers;
+mod certificates;
 mod claims;
 mod conflicts;
 mod identity;
 mod jwt;
 mod keys;
 mod place;
+mod remarks;
 mod require;
 mod routes;
 mod server;
@@ -18,6 +20,7 @@ mod upstreams;
 mod weakness;
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Config;
@@ -52,7 +55,7 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
     let routes = routes::routes(&mut root, &authenticators, &upstreams.names, &identities);
     upstreams::name_checks(&mut upstreams, &routes);
     claims::keep(&mut authenticators.settings, &identities.tables, &routes);
-    Config {
+    let config = Config {
         server: server.settings,
         tls: server.tls,
         admin,
@@ -66,7 +69,9 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
         forwarded: server::forwarded(&mut root),
         upstreams: upstreams.settings,
         routes,
-    }
+    };
+    remarks::unused(&root, &config, [&stores.names, &authenticators.names, &upstreams.names]);
+    config
 }
 
 /// The names of one kind of table: all that are written, those with problems of their own too.
@@ -79,6 +84,8 @@ pub(super) struct Names {
     /// In the order of the file.
     names: Vec<Arc<str>>,
     known: HashSet<Arc<str>>,
+    /// Where each of `names` is written.
+    spans: Vec<Range<usize>>,
 }
 
 impl Names {
@@ -88,12 +95,14 @@ impl Names {
             one,
             names: Vec::new(),
             known: HashSet::new(),
+            spans: Vec::new(),
         }
     }
 
-    fn add(&mut self, name: &Arc<str>) {
+    fn add(&mut self, name: &Arc<str>, span: Range<usize>) {
         self.names.push(Arc::clone(name));
         self.known.insert(Arc::clone(name));
+        self.spans.push(span);
     }
 
     /// The name that a text holds, if there is such a table.

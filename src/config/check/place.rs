@@ -56,7 +56,10 @@ fn host(item: &Item<'_>) -> Option<HostPattern> {
         let name = ipv6(domain).unwrap_or_else(|| domain.to_owned());
         return Some(pattern(name.into()));
     }
-    let instead = if is_host(without_port) {
+    let bare = bare_host(&plain);
+    let instead = if let Some(bare) = bare {
+        format!("write the bare host: \"{bare}\"; a route is for every scheme and port")
+    } else if is_host(without_port) {
         let star = if written.starts_with("*.") { "*." } else { "" };
         format!("write \"{star}{without_port}\": case, port and a last dot do not count")
     } else {
@@ -66,12 +69,41 @@ fn host(item: &Item<'_>) -> Option<HostPattern> {
     None
 }
 
+/// The host of a URL, or of a host with a path behind it.
+fn bare_host(written: &str) -> Option<&str> {
+    let (scheme, rest) = match written.split_once("://") {
+        Some((_, rest)) => (true, rest),
+        None => (false, written),
+    };
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let is_more = scheme || authority.len() < rest.len();
+    (is_more && is_host(host.strip_prefix("*.").unwrap_or(host))).then_some(host)
+}
+
+/// A part of a path as frameworks write it, such as `<int:pk>`, `{id}` or `:id`.
+fn template(path: &str) -> Option<&str> {
+    path.split('/').find(|segment| {
+        let between = |open, close| segment.contains(open) && segment.contains(close);
+        between('<', '>') || between('{', '}') || (segment.starts_with(':') && segment.len() > 1)
+    })
+}
+
 fn path(item: &Item<'_>) -> Option<PathPattern> {
     let text = item.text_for("a path", A_PATH)?;
     let (written, pattern): (_, fn(Box<str>) -> PathPattern) = match text.as_str().strip_suffix("/*") {
         Some(prefix) => (prefix, PathPattern::Below),
         None => (text.as_str(), PathPattern::Exact),
     };
+    if let Some(segment) = template(written) {
+        let before = written.split(segment).next().unwrap_or_default();
+        text.refuse(
+            &format!("has the placeholder {segment:?}, which is compared as it is and matches no other text"),
+            format!("write \"{before}*\": it is for all below, whatever the segment holds"),
+        );
+        return None;
+    }
     let wrong = if !text.as_str().starts_with('/') {
         Some("does not begin with `/`")
     } else if written.contains('*') {

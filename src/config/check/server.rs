@@ -10,6 +10,7 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use tracing::Level;
 
+use super::certificates;
 use super::place::is_host;
 use super::upstreams::LONGEST_SOCKET;
 use crate::config::Admin;
@@ -274,8 +275,15 @@ fn client_auth(mut section: Section<'_>) -> ClientAuth {
 
 /// Certificates of authorities, from a file.
 pub(super) fn authorities(item: &Item<'_>) -> Option<tls::Authorities> {
-    match tls::load_authorities(&item.path()?) {
-        Ok(authorities) => Some(authorities),
+    let file = item.path()?;
+    match tls::load_authorities(&file) {
+        Ok(authorities) => {
+            // A system's bundle holds old roots that nothing uses.
+            if authorities.count() == 1 {
+                certificates::warn_of_end(item, &file);
+            }
+            Some(authorities)
+        }
         Err(error) => {
             item.refuse(
                 error.to_string(),
@@ -295,7 +303,10 @@ fn certificate(item: &Item<'_>) -> Option<Certificate> {
         .require("key", "key = \"server.key\"")
         .and_then(|item| item.path());
     match Certificate::load(&chain?, &key?) {
-        Ok(certificate) => Some(certificate),
+        Ok(certificate) => {
+            certificates::warn_of_chain(item, &certificate);
+            Some(certificate)
+        }
         Err(error) => {
             let instead = "name a PEM file with the certificate and those that signed it, the server's own first, and one with its key";
             item.refuse(error.to_string(), instead);
@@ -353,6 +364,12 @@ pub(super) fn admin(root: &mut Section<'_>, server: &Settings) -> Admin {
         item.refuse(
             format!("{address} is in `server.listen` too"),
             "write a port of its own, such as \"127.0.0.1:9901\"",
+        );
+    }
+    if !address.ip().is_loopback() {
+        item.warn(
+            format!("{address} can be reached from other machines, and shows metrics without asking for a credential"),
+            "write \"127.0.0.1:9901\", or keep strangers out by a firewall; for kubelets and balancers there is `[probes]`",
         );
     }
     admin

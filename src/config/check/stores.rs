@@ -43,7 +43,7 @@ pub(super) fn stores(root: &mut Section<'_>) -> Stores {
                 "rename it",
             );
         }
-        stores.names.add(&name);
+        stores.names.add(&name, named.span.clone());
         if let Some(kind) = named.item.section(LATER).and_then(kind) {
             stores.settings.push(Settings { name, kind });
         }

@@ -11,10 +11,10 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Uri};
 use rustls_pki_types::ServerName;
 
-use super::Names;
 use super::identity::Identities;
 use super::place::is_host;
 use super::server::authorities;
+use super::{Names, certificates};
 use crate::config::Route;
 use crate::config::reader::{Item, Section, Text, Zero, fold};
 use crate::config::secrets;
@@ -75,7 +75,7 @@ pub(super) fn upstreams<'c>(root: &mut Section<'c>, identities: &mut Identities)
     }
     for named in all {
         let name: Arc<str> = named.name.into();
-        upstreams.names.add(&name);
+        upstreams.names.add(&name, named.span.clone());
         let Some(mut section) = named.item.section(&[]) else {
             continue;
         };
@@ -403,7 +403,10 @@ fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
         let (cert, key) = (section.take("cert"), section.take("key"));
         match (&cert, &key) {
             (Some(cert), Some(key)) => match tls::client::load_identity(&cert.path()?, &key.path()?) {
-                Ok(identity) => settings.identity = Some(identity),
+                Ok(identity) => {
+                    certificates::warn_of_end(cert, &cert.path()?);
+                    settings.identity = Some(identity);
+                }
                 Err(error) => cert.refuse(
                     error.to_string(),
                     "name a PEM file with the chain, and one with its key",

@@ -153,6 +153,11 @@ impl<'c> Section<'c> {
         Problem::error(self.span(), &self.key, what, instead)
     }
 
+    /// Whether the file cannot be used, as far as it was read.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.context.problems.has_errors()
+    }
+
     /// Adds a problem that was made elsewhere.
     pub(crate) fn add(&self, problem: Problem) {
         self.context.problems.add(problem);

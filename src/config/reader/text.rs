@@ -85,7 +85,12 @@ impl<'c> Item<'c> {
 
     fn bytes_for(&self, expected: &str, instead: &str, exposure: Exposure) -> Option<(Vec<u8>, Source)> {
         match self.value {
-            DeValue::String(text) => Some((text.as_bytes().to_vec(), Source::Written)),
+            DeValue::String(text) => {
+                if self.refuse_variable(text) {
+                    return None;
+                }
+                Some((text.as_bytes().to_vec(), Source::Written))
+            }
             DeValue::Table(_) => self.elsewhere(exposure),
             _ => {
                 self.wrong_type(expected, instead);
@@ -143,6 +148,23 @@ impl<'c> Item<'c> {
                 None
             }
         }
+    }
+
+    /// `${NAME}` is what shells, Compose and Helm replace. Here it would be taken to the letter.
+    fn refuse_variable(&self, text: &str) -> bool {
+        let Some(name) = variable(text) else {
+            return false;
+        };
+        let whole = text.len() == name.len() + "${}".len();
+        let instead = if whole {
+            format!("write `{{ env = {name:?} }}`; or `{{ file = \"…\" }}` where this is the text itself")
+        } else {
+            format!(
+                "write `{{ env = {name:?} }}` with a variable that holds the whole text; or `{{ file = \"…\" }}` where this is the text itself"
+            )
+        };
+        self.refuse(format!("`${{{name}}}` is not replaced in strings"), instead);
+        true
     }
 
     /// A string that says where another one is to be found, so it stands in the file itself.
@@ -221,6 +243,16 @@ impl<'c> Text<'c> {
     pub(crate) fn beside(&self, path: &str) -> PathBuf {
         self.item.context.folder.join(path)
     }
+}
+
+/// The name in the first `${NAME}`.
+fn variable(text: &str) -> Option<&str> {
+    text.match_indices("${").find_map(|(at, _)| {
+        let (name, _) = text[at + 2..].split_once('}')?;
+        let is_of_names = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let begins = name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
+        (begins && name.bytes().all(is_of_names)).then_some(name)
+    })
 }
 
 /// Whether it looks like the name of an environment variable, and so not like a secret.

@@ -10,6 +10,7 @@ use bytesize::ByteSize;
 use http::HeaderName;
 
 use super::{Item, Section, Text};
+use crate::server::listen;
 
 /// Longer durations are not needed by anyone, and sums of shorter ones cannot overflow a clock.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
@@ -148,8 +149,16 @@ impl Item<'_> {
             return None;
         }
         let address = SocketAddr::from_str(text.as_str()).ok();
-        if address.is_none() {
-            text.refuse("is no address with a port", instead);
+        match address {
+            None => text.refuse("is no address with a port", instead),
+            Some(address) if listen::lacks_right(address) => {
+                let problem = self.problem(
+                    format!("port {} needs a right that this user does not have", address.port()),
+                    listen::HOW_TO_BIND,
+                );
+                self.add(problem.into_warning().of_machine());
+            }
+            Some(_) => {}
         }
         address
     }

@@ -1,6 +1,6 @@
 //! Mistakes of routes, each by itself and of two together.
 
-use super::{LEAST, and, check, good, read, route, with};
+use super::{LEAST, and, check, good, read, route, warnings, with};
 
 #[test]
 fn routes_are_held_against_each_other() {
@@ -142,7 +142,7 @@ fn check_pair(guard: &str, other: &str, expected: &Pair) {
         Pair::Refused(words) => check(&text, &[&["error[routes[1]]", words]]),
         Pair::Warned(words) => {
             let loaded = read(&text).unwrap_or_else(|error| panic!("{guard}\n{other}\n{error}"));
-            let [warning] = loaded.warnings.problems() else {
+            let [warning] = warnings(&loaded)[..] else {
                 panic!("{guard}\n{other}\n{:?}", loaded.warnings)
             };
             assert_eq!(warning.key, "routes[0]");

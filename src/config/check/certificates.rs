@@ -1,0 +1,115 @@
+//! Certificates that are good for now: warnings of those that have ended or soon will, and of chains that some clients refuse.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::config::reader::Item;
+use crate::tls::server::Certificate;
+use crate::tls::validity::{self, Validity};
+
+const DAY: i64 = 24 * 60 * 60;
+/// A certificate that ends within this time is worth a warning.
+const SOON: i64 = 30 * DAY;
+
+/// Warns of a chain of the server's side.
+pub(super) fn warn_of_chain(item: &Item<'_>, certificate: &Certificate) {
+    warn_of_end(item, certificate.file());
+    if let Some(at) = validity::first_break(certificate.chain()) {
+        let problem = format!(
+            "{}: certificate {} of the chain is not signed by the next one; some clients refuse such a chain",
+            certificate.file().display(),
+            at + 1
+        );
+        let instead = "write the server's own certificate first, and behind each the one that signed it";
+        item.add(item.problem(problem, instead).into_warning().of_machine());
+    }
+}
+
+/// Warns of certificates in a file that are not valid now, or not for long.
+pub(super) fn warn_of_end(item: &Item<'_>, file: &Path) {
+    warn_at(item, file, Timestamp::now().as_second());
+}
+
+fn warn_at(item: &Item<'_>, file: &Path, now: i64) {
+    let all = Validity::of_file(file);
+    let which = |at: usize| {
+        if all.len() == 1 {
+            file.display().to_string()
+        } else {
+            format!("{}, certificate {}", file.display(), at + 1)
+        }
+    };
+    for (at, validity) in &all {
+        let Some(what) = remark(validity, now) else { continue };
+        let instead = "get a new one, and start the gateway again";
+        let problem = item.problem(format!("{}: {what}", which(*at)), instead);
+        item.add(problem.into_warning().of_machine());
+    }
+}
+
+fn remark(validity: &Validity, now: i64) -> Option<String> {
+    let seconds = |time: rustls_pki_types::UnixTime| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    let day = |second: i64| {
+        let day = Timestamp::from_second(second).map(|time| time.strftime("%Y-%m-%d").to_string());
+        day.unwrap_or_else(|_| "a day far ahead".to_owned())
+    };
+    let (from, until) = (seconds(validity.from), seconds(validity.until));
+    let days = |seconds: i64| match seconds / DAY {
+        0 => "less than a day".to_owned(),
+        1 => "1 day".to_owned(),
+        days => format!("{days} days"),
+    };
+    if until < now {
+        Some(format!(
+            "the certificate ended on {}, {} ago",
+            day(until),
+            days(now - until)
+        ))
+    } else if from > now {
+        Some(format!("the certificate is not valid before {}", day(from)))
+    } else if until - now < SOON {
+        Some(format!(
+            "the certificate ends on {}, in {}",
+            day(until),
+            days(until - now)
+        ))
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustls_pki_types::UnixTime;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_remarked_on_from_thirty_days_before_its_end() {
+        let at = |days: u64| UnixTime::since_unix_epoch(Duration::from_secs(days * 24 * 60 * 60));
+        let validity = Validity {
+            from: at(100),
+            until: at(200),
+        };
+        for (day, expected) in [
+            (99, Some("is not valid before 1970-04-11")),
+            (100, None),
+            (169, None),
+            (171, Some("ends on 1970-07-20, in 29 days")),
+            (199, Some("ends on 1970-07-20, in 1 day")),
+            (202, Some("ended on 1970-07-20, 2 days ago")),
+        ] {
+            let remark = remark(&validity, day * DAY);
+            match expected {
+                None => assert_eq!(remark, None, "{day}"),
+                Some(words) => assert!(
+                    remark.as_deref().is_some_and(|text| text.contains(words)),
+                    "{day} {remark:?}"
+                ),
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What is right in itself and has no effect: tables that nothing uses. They are warnings, and only of a file that can be used: where a
+//! route is wrong, what it would have used is not known.
+
+use std::collections::HashSet;
+
+use super::Names;
+use crate::auth::jwt::Users;
+use crate::config::problem::Problem;
+use crate::config::reader::Section;
+use crate::config::{Authenticator, Config};
+
+/// Warns of stores, authenticators and upstreams that nothing uses.
+pub(super) fn unused(root: &Section<'_>, config: &Config, tables: [&Names; 3]) {
+    if root.has_errors() {
+        return;
+    }
+    let mut used: [HashSet<&str>; 3] = Default::default();
+    let [stores, authenticators, upstreams] = &mut used;
+    for authenticator in config.authenticators.values() {
+        match authenticator {
+            Authenticator::Token(token) => {
+                stores.insert(&token.store);
+            }
+            Authenticator::Jwt(jwt) => {
+                if let Users::Store { store, .. } = &jwt.users {
+                    stores.insert(store);
+                }
+                stores.extend(jwt.revocation.as_deref());
+            }
+        }
+    }
+    for route in &config.routes {
+        upstreams.insert(&route.upstream);
+        authenticators.extend(route.authenticate.iter().map(AsRef::as_ref));
+    }
+    for (names, used) in tables.into_iter().zip(&used) {
+        let by = match names.one {
+            "store" => "no authenticator uses it: name it in `store`, `users` or `revocation`",
+            "authenticator" => "no route uses it: name it in a route's `authenticate`",
+            _ => "no route leads to it: name it in a route's `upstream`",
+        };
+        for (name, span) in names.names.iter().zip(&names.spans) {
+            if !used.contains(&**name) {
+                let (key, what) = (
+                    format!("{}.{name}", names.table),
+                    format!("{} {name:?} is not used", names.one),
+                );
+                let problem = Problem::error(span.clone(), &key, what, format!("{by}, or take the table out"));
+                root.add(problem.into_warning().into_absent());
+            }
+        }
+    }
+}
