@@ -41,6 +41,13 @@ pub struct Scheme {
 /// registered for this; gateways that take such keys use this word.
 pub const KEY_CHALLENGE: &str = "Key";
 
+impl Scheme {
+    /// Whether a client could not tell the challenges of the two apart.
+    pub fn is_challenged_as(&self, other: &Self) -> bool {
+        self.name.eq_ignore_ascii_case(&other.name) && self.realm == other.realm && self.header == other.header
+    }
+}
+
 impl Answers {
     /// The shape of answers to requests that no route is found for, where that is DRF's.
     pub const DRF: Self = Self::Drf {

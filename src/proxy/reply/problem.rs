@@ -63,8 +63,24 @@ pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Optio
         parameters.extend(scope.map(|scope| format!("scope=\"{scope}\"")));
         HeaderValue::try_from(format!("{} {}", scheme.name, parameters.join(", ")).trim_end())
     };
+    let refused_by = match rejection {
+        Rejection::Refused(refused) => Some(refused.by),
+        _ => None,
+    };
+    let mut distinct: Vec<&Scheme> = Vec::new();
+    for scheme in schemes {
+        // Authenticators may share a scheme. It is challenged once, with the error of the one that refused.
+        match distinct.iter_mut().find(|before| before.is_challenged_as(scheme)) {
+            Some(before) if refused_by == Some(scheme.by) => *before = scheme,
+            Some(_) => {}
+            None => distinct.push(scheme),
+        }
+    }
     // What cannot stand in a header was refused when the configuration was read.
-    schemes.iter().filter_map(|scheme| challenge(scheme).ok()).collect()
+    distinct
+        .into_iter()
+        .filter_map(|scheme| challenge(scheme).ok())
+        .collect()
 }
 
 /// What happened, in a sentence that holds neither `"` nor `\` (RFC 6750, section 3).
@@ -238,6 +254,48 @@ mod tests {
                 "JWT realm=\"api\", scope=\"orders:read\"",
                 &format!("Token {unknown}, scope=\"orders:read\""),
             ],
+        );
+    }
+
+    #[test]
+    fn a_scheme_that_authenticators_share_is_challenged_once() {
+        let scheme = |by, name: &str, realm: &str| Scheme {
+            by,
+            name: name.to_owned(),
+            realm: Some(realm.to_owned()),
+            header: None,
+        };
+        let schemes = [
+            scheme(0, "Bearer", "api"),
+            scheme(1, "bearer", "api"),
+            scheme(2, "Bearer", "other"),
+        ];
+        let check = |rejection: &Rejection, expected: &[&str]| {
+            let sent = challenges(rejection, &schemes, None);
+            assert_eq!(sent, expected, "{rejection:?}");
+        };
+        check(
+            &Rejection::NobodyKnown,
+            &["Bearer realm=\"api\"", "Bearer realm=\"other\""],
+        );
+        let refused = |by| {
+            Rejection::Refused(Refused {
+                by,
+                refusal: Refusal::Jwt(JwtFault::Expired),
+            })
+        };
+        let expired = "error=\"invalid_token\", error_description=\"The token has expired.\"";
+        check(
+            &refused(0),
+            &[&format!("Bearer realm=\"api\", {expired}"), "Bearer realm=\"other\""],
+        );
+        check(
+            &refused(1),
+            &[&format!("bearer realm=\"api\", {expired}"), "Bearer realm=\"other\""],
+        );
+        check(
+            &refused(2),
+            &["Bearer realm=\"api\"", &format!("Bearer realm=\"other\", {expired}")],
         );
     }
 
