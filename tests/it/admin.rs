@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use crate::harness::gunicorn;
+use crate::harness::pki::Pki;
 use crate::harness::program::run;
 use crate::harness::{Gate, RecordingUpstream, Redis, call, config, get};
 
@@ -66,7 +67,8 @@ const PROMETHEUS: &str = "application/openmetrics-text;version=1.0.0;escaping=al
 /// A gateway of which every metric has a value.
 fn counted() -> (Gate, RecordingUpstream, Redis) {
     let (upstream, redis) = (RecordingUpstream::start(), Redis::start().with_ada());
-    let gate = Gate::start(&config().tokens(&redis).app(&upstream).protected("/*"));
+    let config = config().tls(&Pki::new(), &[&["localhost"]]).tokens(&redis);
+    let gate = Gate::start(&config.app(&upstream).protected("/*"));
     gate.call(&get("/x").token("canary-ada"));
     gate.call(&get("/x").token("canary-nobody"));
     (gate, upstream, redis)
