@@ -286,11 +286,24 @@ impl Report {
 
     /// The problems as data, in the order of the file. The shape is part of the command line and changes by addition alone.
     pub fn to_json(&self) -> Value {
+        // A place on the line of the problem before, and the characters before it: a long line is counted once.
+        let mut last = (0, 0);
+        let mut column_at = |at: usize| {
+            let line_start = self.lines[self.line_at(at) - 1];
+            let (from, before) = if (line_start..=at).contains(&last.0) {
+                last
+            } else {
+                (line_start, 0)
+            };
+            let characters = self.text.get(from..at).map_or(at - from, |text| text.chars().count());
+            last = (at, before + characters);
+            last.1 + 1
+        };
         let problems: Vec<Value> = self
             .problems
             .iter()
             .map(|problem| {
-                let place = self.place_of(problem);
+                let start = problem.span.as_ref().map(|span| span.start.min(self.text.len()));
                 json!({
                     "severity": match problem.severity {
                         Severity::Error => "error",
@@ -298,22 +311,14 @@ impl Report {
                     },
                     "key": problem.key,
                     "file": self.file,
-                    "line": place.map(|(line, _)| line),
-                    "column": place.map(|(_, column)| column),
+                    "line": start.map(|at| self.line_at(at)),
+                    "column": start.map(&mut column_at),
                     "message": problem.what,
                     "help": problem.instead,
                 })
             })
             .collect();
         json!({ "problems": problems })
-    }
-
-    /// Line and column of where a problem starts, counted from 1; columns are characters.
-    fn place_of(&self, problem: &Problem) -> Option<(usize, usize)> {
-        // The text is masked byte for byte, so a start may lie within a character of the file, never of the masked text.
-        let before = self.text.get(..problem.span.as_ref()?.start.min(self.text.len()))?;
-        let line = before.rsplit('\n').next().unwrap_or_default();
-        Some((before.matches('\n').count() + 1, line.chars().count() + 1))
     }
 
     /// Everything as one text, with an empty line between two problems and none at the end.

@@ -387,3 +387,22 @@ fn bodies_without_a_length_wait_where_there_is_room() {
     check(&h2c, &[&["a body needs no length"]]);
     good(&upstream("unsized = \"refuse\"\nidle_timeout = \"0s\""));
 }
+
+#[test]
+fn problems_as_data_have_the_line_and_the_character_that_they_start_at() {
+    let text = and("[log]\n\"\u{e9}\" = 1\nlevel = \"\u{e9}\"\nquery = { a = 1, b = 2 }\n");
+    let Err(error) = read(&text) else {
+        panic!("it was taken")
+    };
+    let told = error.report().to_json();
+    let places: Vec<(u64, u64)> = told["problems"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|problem| {
+            let number = |name: &str| problem[name].as_u64().expect("a number");
+            (number("line"), number("column"))
+        })
+        .collect();
+    assert_eq!(places, [(19, 1), (20, 9), (21, 9)]);
+}
