@@ -89,7 +89,8 @@ async fn connection<A>(tcp: TcpStream, place: Place, evicted: Evicted, answer: A
 where
     A: Fn(&Request<Incoming>) -> Response<Full<Bytes>>,
 {
-    let service = service_fn(move |request| {
+    // The place is kept until the socket is closed: what lingers counts too.
+    let service = service_fn(|request| {
         place.used();
         ready(Ok::<_, Infallible>(answer(&request)))
     });
@@ -98,16 +99,17 @@ where
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(LONGEST_HEAD)
         .serve_connection(TokioIo::new(tcp), service);
-    let served = timeout(LONGEST_CONNECTION, poll_fn(|cx| connection.poll_without_shutdown(cx)));
-    let served = tokio::select! {
-        served = served => served,
-        _ = evicted => return,
+    let served = async move {
+        match timeout(LONGEST_CONNECTION, poll_fn(|cx| connection.poll_without_shutdown(cx))).await {
+            // A body that was not read must not reset the connection before the client has read the answer.
+            Ok(Ok(())) => end(connection.into_parts().io.into_inner(), None, LAST_WORDS).await,
+            Ok(Err(problem)) => debug!(reason = %problem, "a connection beside the workers ended"),
+            Err(_) => {}
+        }
     };
-    match served {
-        // A body that was not read must not reset the connection before the client has read the answer.
-        Ok(Ok(())) => end(connection.into_parts().io.into_inner(), None, LAST_WORDS).await,
-        Ok(Err(problem)) => debug!(reason = %problem, "a connection beside the workers ended"),
-        Err(_) => {}
+    tokio::select! {
+        () = served => {}
+        _ = evicted => {}
     }
 }
 

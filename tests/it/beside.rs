@@ -128,3 +128,27 @@ fn connections_that_are_silent_or_slow_keep_nobody_waiting() {
         assert_eq!(ask(clear, "GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").0, 308);
     }
 }
+
+#[test]
+fn connections_whose_answers_are_out_take_no_more_places_than_there_are() {
+    const PLACES: usize = 64;
+    let upstream = RecordingUpstream::start();
+    let gate = Gate::start(
+        &config()
+            .app(&upstream)
+            .public("/*")
+            .tables("[probes]\nlisten = \"127.0.0.1:0\""),
+    );
+    let probes = listens(&gate, "probes are answered");
+    let before = gate.sockets();
+    // Each is answered at once, and never closed by its client.
+    let open = |_| {
+        let mut tcp = TcpStream::connect(probes).expect("it listens");
+        tcp.write_all(b"GET /livez HTTP/1.0\r\n\r\n").expect("open");
+        tcp
+    };
+    let _connections: Vec<TcpStream> = (0..600).map(open).collect();
+    assert_eq!(ask(probes, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").0, 200);
+    let held = gate.sockets() - before;
+    assert!(held <= 2 * PLACES, "{held} sockets");
+}
