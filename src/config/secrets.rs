@@ -2,9 +2,13 @@
 
 use std::ops::Range;
 
-/// Where in a URL its password is, or a login that may be one.
+/// Where in a URL its password is, or a login that may be one. A URL whose `://` is misspelled has its login behind its first `:`.
 pub(super) fn login(url: &str) -> Option<Range<usize>> {
-    let start = url.find("://")? + 3;
+    let Some(scheme) = url.find("://") else {
+        let (colon, end) = (url.find(':')?, url.rfind('@')?);
+        return (colon < end).then_some(colon + 1..end);
+    };
+    let start = scheme + "://".len();
     password(url).or_else(|| url[start..].rfind('@').map(|end| start..start + end))
 }
 
@@ -46,6 +50,10 @@ mod tests {
             ("'unix:///run/redis.sock?pass=canary'", Some("canary")),
             ("unix:///run/redis.sock?bypass=x", None),
             ("127.0.0.1", None),
+            ("redis:/ada:canary@127.0.0.1", Some("/ada:canary")),
+            ("\"redis//ada:canary@127.0.0.1\"", Some("canary")),
+            ("ada@example.com", None),
+            ("ada@example.com:25", None),
         ] {
             assert_eq!(login(url).map(|range| &url[range]), expected, "{url}");
             assert!(!redacted(url).contains("canary"), "{url}");

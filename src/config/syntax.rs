@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue, Error};
 
 use super::mask::Syntax;
 use super::problem::{Basis, Problem, Problems};
+use super::secrets;
 
 /// Adds the parser's errors and takes out the problems that may only follow from them. Hands back how far the tree can be believed.
 pub(super) fn merge(problems: &Problems, text: &str, table: &Spanned<DeTable<'_>>, errors: &[Error]) -> Syntax {
@@ -112,7 +113,7 @@ fn explain(problems: &Problems, text: &str, fault: &Fault<'_>) -> Problem {
     if let Some(value) = value.filter(|value| !written(&value.span).contains(['"', '\'', '\n'])) {
         // What is under a key that nobody knows, or that holds a secret, is not repeated.
         let (what, instead) = if problems.shows(&value.span) {
-            let written = written(&value.span);
+            let written = secrets::redacted(written(&value.span));
             (
                 format!("`{written}` is no TOML value"),
                 format!("strings are in quotes: {written:?}"),

@@ -264,6 +264,14 @@ fn strings_come_from_elsewhere_and_are_not_shown() {
             "algorithm = \"HS255\", secret = \"canary",
         ),
         with("http://127.0.0.1:8000", "http://ada:canary@127.0.0.1"),
+        // The login of a URL without quotes, or with a misspelled `://`.
+        with("\"redis://127.0.0.1:6379/0\"", "redis://ada:canary@127.0.0.1:6379/0"),
+        with(
+            "\"redis://127.0.0.1:6379/0\"",
+            "redis://ada:canary canary@127.0.0.1:6379/0",
+        ),
+        with("redis://127.0.0.1:6379/0", "redis:/ada:canary@127.0.0.1:6379/0"),
+        with("redis://127.0.0.1:6379/0", "redis//ada:canary@127.0.0.1:6379/0"),
         with("kind = \"redis\"", "kind = \"redis://:canary@x\""),
         and("[stores]\nb = { kind = \"reddis\", url = \"redis://:canary@x\", password = \"canary\" }\n")
             .replace("kind = \"token\"", "kind = \"token\"\nstore = \"b\""),
