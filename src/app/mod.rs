@@ -8,6 +8,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use http::HeaderName;
 use tokio::sync::{mpsc, watch};
@@ -29,6 +30,9 @@ use crate::tls::server::Acceptor;
 
 /// Descriptors that are kept for everything that is not a client's connection or its way to an upstream, the listeners beside the workers aside.
 const SPARE_DESCRIPTORS: usize = 256;
+
+/// How long workers may take to drop what a drain cuts.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
 
 /// Why a gateway does not start, or ends without being asked.
 #[derive(Debug, thiserror::Error)]
@@ -279,10 +283,15 @@ async fn drain(
         while endings.recv().await.is_some() {}
         while beside.join_next().await.is_some() {}
     };
-    match timeout(settings.timeout, all).await {
-        Ok(()) => info!("drained"),
-        Err(_) => warn!("the drain's time is over; connections that are left are cut"),
+    let drained = timeout(settings.timeout, all).await;
+    if drained.is_ok() {
+        info!("drained");
+        return;
     }
+    warn!("the drain's time is over; connections that are left are cut");
+    // Workers drop their requests, so that each has its event in the log. A worker that is stuck is not waited for.
+    stage.send_replace(Stage::Cutting);
+    let _ = timeout(LAST_EVENTS, async { while endings.recv().await.is_some() {} }).await;
 }
 
 fn run_worker(

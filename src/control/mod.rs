@@ -48,7 +48,7 @@ where
     let mut draining = pin!(async move {
         match stage {
             Some(mut stage) => {
-                let _ = stage.wait_for(|stage| *stage == Stage::Draining).await;
+                let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
             }
             None => pending().await,
         }

@@ -177,7 +177,7 @@ pub(super) async fn unless_drained<T>(worker: &Worker, work: impl Future<Output 
 async fn no_more_requests(mut stage: watch::Receiver<Stage>, lease: Lease) {
     // The sender lives as long as the process; were it gone, nobody could ask for anything else.
     let draining = async move {
-        let _ = stage.wait_for(|stage| *stage == Stage::Draining).await;
+        let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
     };
     match lease.ends {
         None => draining.await,

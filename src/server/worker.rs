@@ -37,6 +37,8 @@ pub enum Stage {
     Leaving,
     /// No new connections, no further requests on those that are there.
     Draining,
+    /// The drain's time is over: workers drop what is left.
+    Cutting,
 }
 
 /// How much busier than the least busy worker one may be before it hands connections over.
@@ -165,11 +167,19 @@ impl Worker {
         &self.common.loads[self.index]
     }
 
-    /// Serves until drained: ends when the last connection has.
+    /// Serves until drained: ends when the last connection has, or when the drain's time is over.
     ///
     /// # Errors
     /// A listener cannot be used by this runtime.
-    pub async fn run(self: Rc<Self>, listeners: Vec<Bound>, mut inbox: Inbox) -> io::Result<()> {
+    pub async fn run(self: Rc<Self>, listeners: Vec<Bound>, inbox: Inbox) -> io::Result<()> {
+        let mut stage = self.stage();
+        tokio::select! {
+            served = self.serve(listeners, inbox) => served,
+            _ = stage.wait_for(|stage| *stage == Stage::Cutting) => Ok(()),
+        }
+    }
+
+    async fn serve(self: Rc<Self>, listeners: Vec<Bound>, mut inbox: Inbox) -> io::Result<()> {
         let accepting: Vec<_> = listeners
             .into_iter()
             .map(|listener| Ok(spawn_local(Rc::clone(&self).accept_all(Listener::new(listener)?))))
@@ -182,7 +192,7 @@ impl Worker {
                     Some(handed) => self.take_parked(handed),
                     None => break,
                 },
-                _ = stage.wait_for(|stage| *stage == Stage::Draining) => break,
+                _ = stage.wait_for(|stage| *stage >= Stage::Draining) => break,
             }
         }
         // What others have handed over is served; from here on they keep their connections.
@@ -208,7 +218,7 @@ impl Worker {
         let uneven = if listener.is_shared() { 0 } else { UNEVEN };
         let mut stage = self.stage();
         let mut draining = std::pin::pin!(async move {
-            let _ = stage.wait_for(|stage| *stage == Stage::Draining).await;
+            let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
         });
         let mut failures = Seldom::default();
         loop {

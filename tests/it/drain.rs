@@ -70,6 +70,25 @@ fn what_takes_too_long_is_cut_and_the_end_is_still_a_good_one() {
 }
 
 #[test]
+fn what_a_drain_cuts_has_its_event_in_the_log() {
+    let (upstream, _release) = waiting();
+    let gate = Gate::start(&public(&upstream).drain("timeout = \"200ms\""));
+    let mut http1 = gate.connect();
+    http1.send(get("/over-http1").bytes());
+    let mut http2 = Raw::open(&gate);
+    let fields = PLAIN.map(|(name, value)| (name, if name == ":path" { "/over-http2" } else { value }));
+    http2.send(&head(1, &fields, 1));
+    upstream.wait_for_calls(2);
+    gate.signal("TERM");
+    let log = gate.stop();
+    for target in ["/over-http1", "/over-http2"] {
+        let events: Vec<&str> = log.lines().filter(|line| line.contains(target)).collect();
+        assert_eq!(events.len(), 1, "{target}: {log}");
+        assert!(events[0].contains("client_gone"), "{}", events[0]);
+    }
+}
+
+#[test]
 fn http2_connections_are_told_to_go_away() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
