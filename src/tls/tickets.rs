@@ -150,7 +150,7 @@ impl ClientCertVerifier for Connection {
             .verifier
             .verify_client_cert(end_entity, intermediates, now)?;
         let chain = std::iter::once(end_entity).chain(intermediates);
-        let until = Validity::first_end(chain.map(|certificate| &certificate[..]));
+        let until = Validity::first_end_after(now, chain.map(|certificate| &certificate[..]));
         self.set(until.map_or(Shown::Unreadable, Shown::Until));
         Ok(verified)
     }

@@ -63,7 +63,7 @@ impl ServerCertVerifier for ServerTrust {
         };
         let verified = verified.map_err(explained)?;
         let chain = std::iter::once(end_entity).chain(intermediates);
-        let until = Validity::first_end(chain.map(|certificate| &certificate[..]));
+        let until = Validity::first_end_after(now, chain.map(|certificate| &certificate[..]));
         self.sessions.accepted(&server_name.to_owned(), until);
         Ok(verified)
     }

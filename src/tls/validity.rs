@@ -55,6 +55,13 @@ impl Validity {
         }
         first
     }
+
+    /// The same of certificates that were accepted at `now`: one that had ended by then was sent beside those that count.
+    pub fn first_end_after<'c>(now: UnixTime, certificates: impl IntoIterator<Item = &'c [u8]>) -> Option<UnixTime> {
+        let all: Option<Vec<Self>> = certificates.into_iter().map(Self::of).collect();
+        let ends = all?.into_iter().map(|validity| validity.until);
+        ends.filter(|until| *until >= now).min()
+    }
 }
 
 /// Where a chain breaks: the position of the first certificate that the next one has not issued, by its names (RFC 8446, section 4.4.2).
@@ -68,4 +75,34 @@ pub fn first_break<'c>(chain: impl IntoIterator<Item = &'c [u8]>) -> Option<usiz
     let names = names?;
     let mut pairs = names.iter().zip(names.iter().skip(1));
     pairs.position(|((_, issuer), (next, _))| issuer != next)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    fn at(seconds: u64) -> UnixTime {
+        UnixTime::since_unix_epoch(Duration::from_secs(seconds))
+    }
+
+    fn certificate_until(seconds: u64) -> Vec<u8> {
+        let mut params = CertificateParams::new(Vec::<String>::new()).expect("no names");
+        params.not_before = rcgen::date_time_ymd(1970, 1, 1);
+        params.not_after = params.not_before + Duration::from_secs(seconds);
+        let key = KeyPair::generate().expect("a key");
+        params.self_signed(&key).expect("a certificate").der().to_vec()
+    }
+
+    #[test]
+    fn a_chain_ends_with_the_first_certificate_that_had_not_ended_before() {
+        let chain = [5_000, 1_000, 3_000].map(certificate_until);
+        let end = |now| Validity::first_end_after(at(now), chain.iter().map(Vec::as_slice));
+        assert_eq!(end(500), Some(at(1_000)));
+        assert_eq!(end(1_000), Some(at(1_000)));
+        assert_eq!(end(1_001), Some(at(3_000)));
+        assert_eq!(end(5_001), None);
+        assert_eq!(Validity::first_end_after(at(0), [&chain[0][..], b"x"]), None);
+    }
 }
