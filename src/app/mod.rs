@@ -1,7 +1,7 @@
 //! Config to App: builds every part once, binds, spawns, drains. The only place that knows how the parts are wired.
 
+pub mod dry_run;
 mod parts;
-pub mod rehearsal;
 
 use std::collections::HashSet;
 use std::io;

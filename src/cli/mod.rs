@@ -3,9 +3,9 @@
 mod check;
 mod demo;
 mod echo;
+mod explain;
 mod jwt;
 mod output;
-mod rehearse;
 pub mod revoke;
 mod run;
 mod stores;

@@ -3,9 +3,9 @@
 pub mod answers;
 pub mod body;
 pub mod cors;
+pub mod explain;
 pub mod host;
 pub mod outcome;
-pub mod rehearsal;
 pub mod rejection;
 pub mod reply;
 pub mod routes;

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::app::rehearsal::{Credential, Told};
+use crate::app::dry_run::{Credential, DryRunReport};
 use crate::auth::jwt::explain::{Ending, Explanation, State};
-use crate::cli::rehearse::{self, Sent};
+use crate::cli::explain::{self, RouteArgs};
 use crate::cli::{Failure, output};
 
 /// Explain a JWT, check by check
@@ -21,7 +21,7 @@ pub(super) struct Args {
     /// The token, or `-` for standard input
     token: String,
     #[command(flatten)]
-    sent: Sent,
+    route: RouteArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -44,20 +44,23 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
         }
         token => token.to_owned(),
     };
-    let told = rehearse::tell(file, Credential::Jwt(token.trim()), &args.sent)?;
-    if told.explained.is_empty() && !args.sent.somewhere() {
+    let report = explain::explain(file, Credential::Jwt(token.trim()), &args.route)?;
+    if report.explained.is_empty() && !args.route.has_route() {
         return Err(Failure::Usage("the configuration has no JWT authenticator".to_owned()));
     }
     if args.json {
-        return output::json(&as_json(&told));
+        return output::json(&as_json(&report));
     }
-    output::data(|out| out.write_all(as_text(args, &told).as_bytes()))
+    output::data(|out| out.write_all(as_text(args, &report).as_bytes()))
 }
 
-fn as_text(args: &Args, told: &Told) -> String {
+fn as_text(args: &Args, report: &DryRunReport) -> String {
     let mut text = String::new();
-    let signed = told.explained.iter().any(|(_, explanation)| explanation.key.is_some());
-    if let Some((_, first)) = told.explained.first() {
+    let signed = report
+        .explained
+        .iter()
+        .any(|(_, explanation)| explanation.key.is_some());
+    if let Some((_, first)) = report.explained.first() {
         let hearsay = if signed {
             ""
         } else {
@@ -66,7 +69,7 @@ fn as_text(args: &Args, told: &Told) -> String {
         let _ = writeln!(text, "header  {}", shown(first.header.as_ref()));
         let _ = writeln!(text, "claims  {}{hearsay}", shown(first.claims.as_ref()));
     }
-    for (name, explanation) in &told.explained {
+    for (name, explanation) in &report.explained {
         let _ = writeln!(text, "\nauthenticator {name}: {}", verdict(explanation));
         if let Some(key) = &explanation.key {
             let _ = writeln!(text, "  signed by key {key}");
@@ -83,14 +86,14 @@ fn as_text(args: &Args, told: &Told) -> String {
             }
         }
     }
-    if let Some(rehearsal) = &told.rehearsal {
-        let _ = write!(text, "\n{}", rehearse::text(&args.sent, rehearsal));
+    if let Some(request) = &report.request {
+        let _ = write!(text, "\n{}", explain::text(&args.route, request));
     }
     text
 }
 
-fn as_json(told: &Told) -> Value {
-    let authenticators: Vec<Value> = told
+fn as_json(report: &DryRunReport) -> Value {
+    let authenticators: Vec<Value> = report
         .explained
         .iter()
         .map(|(name, explanation)| {
@@ -109,14 +112,14 @@ fn as_json(told: &Told) -> Value {
             })
         })
         .collect();
-    let first = told.explained.first().map(|(_, explanation)| explanation);
+    let first = report.explained.first().map(|(_, explanation)| explanation);
     let mut value = json!({
         "header": first.and_then(|explanation| explanation.header.as_ref()),
         "claims": first.and_then(|explanation| explanation.claims.as_ref()),
         "authenticators": authenticators,
     });
-    if let Some(rehearsal) = &told.rehearsal {
-        value["request"] = rehearse::json(rehearsal);
+    if let Some(request) = &report.request {
+        value["request"] = explain::json(request);
     }
     value
 }

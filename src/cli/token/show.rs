@@ -6,9 +6,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{find, unknown, with_digest};
-use crate::app::rehearsal::Credential;
+use crate::app::dry_run::Credential;
 use crate::auth::store::{TokenDigest, TokenFacts, TokenFault};
-use crate::cli::rehearse::{self, Sent};
+use crate::cli::explain::{self, RouteArgs};
 use crate::cli::stores::StoreName;
 use crate::cli::values::{self, Key, digest_text, time_text};
 use crate::cli::{Failure, StoreContext, output};
@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[command(flatten)]
     store: StoreName,
     #[command(flatten)]
-    sent: Sent,
+    route: RouteArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -34,9 +34,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Result<(), Failure> {
     let key = args.key.read()?;
     let digests = key.digests(args.store.digests(context)?)?;
-    let told = match (&key, args.sent.somewhere()) {
+    let explained = match (&key, args.route.has_route()) {
         (_, false) => None,
-        (Key::Plain(key), true) => rehearse::tell(file, Credential::Token(key), &args.sent)?.rehearsal,
+        (Key::Plain(key), true) => explain::explain(file, Credential::Token(key), &args.route)?.request,
         (Key::Digest(_) | Key::Input, true) => {
             let what = "--route needs the key itself: a digest is no credential";
             return Err(Failure::Usage(what.to_owned()));
@@ -45,15 +45,15 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Resul
     let mut store = args.store.open(context)?;
     let Some((digest, token)) = find(&digests, &mut store)? else {
         // What a client would get is worth saying of a key that nobody knows too.
-        return match told {
+        return match explained {
             None => Err(unknown(&digests)),
-            Some(told) if args.json => output::json(
-                &json!({ "digest": digest_text(&digests[0]), "known": false, "request": rehearse::json(&told) }),
+            Some(explained) if args.json => output::json(
+                &json!({ "digest": digest_text(&digests[0]), "known": false, "request": explain::json(&explained) }),
             ),
-            Some(told) => output::line(format_args!(
+            Some(explained) => output::line(format_args!(
                 "token    {}\nnot in this store\n\n{}",
                 digest_text(&digests[0]),
-                rehearse::text(&args.sent, &told).trim_end()
+                explain::text(&args.route, &explained).trim_end()
             )),
         };
     };
@@ -79,16 +79,16 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Resul
             .map(|(at, asks)| json!({ "asks": asks, "state": state(at, failed.as_ref()) }))
             .collect::<Vec<Value>>()
             .into();
-        if let Some(told) = &told {
-            value["request"] = rehearse::json(told);
+        if let Some(explained) = &explained {
+            value["request"] = explain::json(explained);
         }
         return output::json(&value);
     }
     output::data(|out| {
         print(out, &digest, &facts, failed.as_ref())?;
-        match &told {
+        match &explained {
             None => Ok(()),
-            Some(told) => write!(out, "\n{}", rehearse::text(&args.sent, told)),
+            Some(explained) => write!(out, "\n{}", explain::text(&args.route, explained)),
         }
     })
 }

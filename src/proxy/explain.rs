@@ -12,16 +12,16 @@ use crate::outbound::forwarded::{Peer, RequestId};
 
 /// What would become of a request.
 #[derive(Debug)]
-pub struct Rehearsal {
+pub struct ExplainedRequest {
     /// The route, as metrics and logs call it.
     pub route: Option<Arc<str>>,
     /// What would happen.
-    pub end: End,
+    pub end: ExplainedEnd,
 }
 
 /// What would happen to a request.
 #[derive(Debug)]
-pub enum End {
+pub enum ExplainedEnd {
     /// It would be forwarded.
     Forwarded {
         /// To this upstream.
@@ -40,7 +40,7 @@ pub enum End {
 
 impl Proxy {
     /// Who is asked about a request: nobody where it finds no route, or a public one.
-    pub fn asked_for(&self, request: &Request<()>, peer: &Peer) -> impl Iterator<Item = &Authenticator> {
+    pub fn authenticators_for(&self, request: &Request<()>, peer: &Peer) -> impl Iterator<Item = &Authenticator> {
         let chain = self
             .find(request, peer)
             .ok()
@@ -49,32 +49,32 @@ impl Proxy {
     }
 
     /// Says what would become of a request.
-    pub async fn rehearse(&self, request: &Request<()>, peer: &Peer) -> Rehearsal {
+    pub async fn explain_request(&self, request: &Request<()>, peer: &Peer) -> ExplainedRequest {
         let (rejection, route) = match self.find(request, peer) {
             Err(rejection) => (rejection, None),
             Ok((route, _)) => match self.admit(route, request).await {
                 Ok(end) => {
                     let route = Some(Arc::clone(&route.label));
-                    return Rehearsal { route, end };
+                    return ExplainedRequest { route, end };
                 }
                 Err(rejection) => (rejection, Some(route)),
             },
         };
         let answers = route.map_or(&self.nowhere, |route| &route.answers);
-        Rehearsal {
+        ExplainedRequest {
             route: route.map(|route| Arc::clone(&route.label)),
-            end: End::Answered {
+            end: ExplainedEnd::Answered {
                 response: reply::reply(&rejection, answers, &RequestId::random()),
                 reason: reason(&rejection),
             },
         }
     }
 
-    async fn admit(&self, route: &Route, request: &Request<()>) -> Result<End, Rejection> {
+    async fn admit(&self, route: &Route, request: &Request<()>) -> Result<ExplainedEnd, Rejection> {
         let permit = route.permit(self.identify(route, request).await?)?;
         let mut identity = HeaderMap::new();
         route.rules.identity.insert(&mut identity, &permit);
-        Ok(End::Forwarded {
+        Ok(ExplainedEnd::Forwarded {
             upstream: Arc::clone(route.upstream.name()),
             identity,
         })

@@ -8,12 +8,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use serde_json::{Map, Value, json};
 
 use super::{Failure, load};
-use crate::app::rehearsal::{Credential, Theatre, Told};
-use crate::proxy::rehearsal::{End, Rehearsal};
+use crate::app::dry_run::{Credential, DryRun, DryRunReport};
+use crate::proxy::explain::{ExplainedEnd, ExplainedRequest};
 
 /// Which request is thought of.
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct Sent {
+pub(super) struct RouteArgs {
     /// Say what a client would get that sends it there: a path such as /api/x, or a URL where routes name hosts
     #[arg(long, value_name = "PATH|URL", value_parser = target)]
     route: Option<Uri>,
@@ -22,9 +22,9 @@ pub(super) struct Sent {
     method: Method,
 }
 
-impl Sent {
+impl RouteArgs {
     /// Whether a request is thought of at all.
-    pub(super) fn somewhere(&self) -> bool {
+    pub(super) fn has_route(&self) -> bool {
         self.route.is_some()
     }
 
@@ -51,35 +51,35 @@ fn target(text: &str) -> Result<Uri, String> {
 }
 
 /// What the configuration makes of a credential.
-pub(super) fn tell(file: &Path, credential: Credential<'_>, sent: &Sent) -> Result<Told, Failure> {
+pub(super) fn explain(file: &Path, credential: Credential<'_>, args: &RouteArgs) -> Result<DryRunReport, Failure> {
     let failed = |error: crate::app::AppError| Failure::Failed(error.to_string());
-    let theatre = Theatre::new(load(file)?.config).map_err(failed)?;
-    theatre.tell(credential, sent.request()).map_err(failed)
+    let dry_run = DryRun::new(load(file)?.config).map_err(failed)?;
+    dry_run.explain(credential, args.request()).map_err(failed)
 }
 
 /// For people.
-pub(super) fn text(sent: &Sent, told: &(Rehearsal, HeaderName, String)) -> String {
-    let (rehearsal, header, scheme) = told;
-    let place = sent.route.as_ref().map(ToString::to_string).unwrap_or_default();
+pub(super) fn text(args: &RouteArgs, report: &(ExplainedRequest, HeaderName, String)) -> String {
+    let (explained, header, scheme) = report;
+    let place = args.route.as_ref().map(ToString::to_string).unwrap_or_default();
     let blank = if scheme.is_empty() { "" } else { " " };
-    let mut text = format!("{} {place} with {header}: {scheme}{blank}...\n", sent.method);
-    let _ = match &rehearsal.route {
+    let mut text = format!("{} {place} with {header}: {scheme}{blank}...\n", args.method);
+    let _ = match &explained.route {
         Some(route) => writeln!(text, "  route {route}"),
         None => writeln!(text, "  no route"),
     };
-    match &rehearsal.end {
-        End::Forwarded { upstream, identity } => {
+    match &explained.end {
+        ExplainedEnd::Forwarded { upstream, identity } => {
             let _ = writeln!(text, "  is forwarded to upstream {upstream}, with");
             for (name, value) in identity {
                 let _ = writeln!(text, "    {name}: {}", lossy(value));
             }
         }
-        End::Answered { response, reason } => {
+        ExplainedEnd::Answered { response, reason } => {
             let _ = writeln!(text, "  is answered {}", response.status());
             if let Some(reason) = reason {
                 let _ = writeln!(text, "    reason, which the client does not read: {reason}");
             }
-            for (name, value) in told_headers(response.headers()) {
+            for (name, value) in relevant_headers(response.headers()) {
                 let _ = writeln!(text, "    {name}: {}", lossy(value));
             }
             let _ = writeln!(text, "    {}", String::from_utf8_lossy(response.body()));
@@ -89,23 +89,23 @@ pub(super) fn text(sent: &Sent, told: &(Rehearsal, HeaderName, String)) -> Strin
 }
 
 /// For programs.
-pub(super) fn json(told: &(Rehearsal, HeaderName, String)) -> Value {
-    let (rehearsal, header, scheme) = told;
+pub(super) fn json(report: &(ExplainedRequest, HeaderName, String)) -> Value {
+    let (explained, header, scheme) = report;
     let fields = |fields: &mut dyn Iterator<Item = (&HeaderName, &HeaderValue)>| -> Vec<Value> {
         fields
             .map(|(name, value)| json!([name.as_str(), lossy(value)]))
             .collect()
     };
-    let mut value = json!({ "route": rehearsal.route.as_deref(), "header": header.as_str(), "scheme": scheme });
-    let more = match &rehearsal.end {
-        End::Forwarded { upstream, identity } => {
+    let mut value = json!({ "route": explained.route.as_deref(), "header": header.as_str(), "scheme": scheme });
+    let more = match &explained.end {
+        ExplainedEnd::Forwarded { upstream, identity } => {
             json!({ "forwarded": true, "upstream": &**upstream, "identity": fields(&mut identity.iter()) })
         }
-        End::Answered { response, reason } => json!({
+        ExplainedEnd::Answered { response, reason } => json!({
             "forwarded": false,
             "reason": reason,
             "status": response.status().as_u16(),
-            "headers": fields(&mut told_headers(response.headers())),
+            "headers": fields(&mut relevant_headers(response.headers())),
             "body": serde_json::from_slice(response.body()).unwrap_or(Value::Null),
         }),
     };
@@ -116,7 +116,7 @@ pub(super) fn json(told: &(Rehearsal, HeaderName, String)) -> Value {
 }
 
 /// Those that say something; the rest is the same on every answer.
-fn told_headers(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+fn relevant_headers(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
     headers
         .iter()
         .filter(|(name, _)| [WWW_AUTHENTICATE, RETRY_AFTER, http::header::ALLOW].contains(name))
@@ -132,22 +132,22 @@ mod tests {
 
     #[test]
     fn a_route_is_a_path_or_a_url() {
-        let sent = |text: &str| {
+        let host_and_path = |text: &str| {
             target(text).ok().and_then(|uri| {
-                let sent = Sent {
+                let args = RouteArgs {
                     route: Some(uri),
                     method: Method::GET,
                 };
-                let request = sent.request()?;
+                let request = args.request()?;
                 let host = request.headers()[HOST].to_str().ok()?.to_owned();
                 Some((host, request.uri().to_string()))
             })
         };
         let pair = |host: &str, path: &str| Some((host.to_owned(), path.to_owned()));
-        assert_eq!(sent("/api/x?y=1"), pair("localhost", "/api/x?y=1"));
-        assert_eq!(sent("https://a.example:8443/x"), pair("a.example:8443", "/x"));
-        assert_eq!(sent("https://a.example"), pair("a.example", "/"));
-        assert_eq!(sent("api/x"), None);
-        assert_eq!(sent("*"), None);
+        assert_eq!(host_and_path("/api/x?y=1"), pair("localhost", "/api/x?y=1"));
+        assert_eq!(host_and_path("https://a.example:8443/x"), pair("a.example:8443", "/x"));
+        assert_eq!(host_and_path("https://a.example"), pair("a.example", "/"));
+        assert_eq!(host_and_path("api/x"), None);
+        assert_eq!(host_and_path("*"), None);
     }
 }

@@ -16,16 +16,16 @@ use crate::auth::jwt::explain::Explanation;
 use crate::auth::{Authenticator, Now};
 use crate::config::Config;
 use crate::outbound::forwarded::{Peer, Scheme};
-use crate::proxy::rehearsal::Rehearsal;
+use crate::proxy::explain::ExplainedRequest;
 use crate::secret::Secret;
 use crate::server::worker;
 
 /// How long stores are given to be found usable, before they are asked as they are.
-const PATIENCE: Duration = Duration::from_secs(2);
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A gateway that serves nobody.
 #[derive(Debug)]
-pub struct Theatre {
+pub struct DryRun {
     parts: Parts,
     scheme: Scheme,
 }
@@ -41,14 +41,14 @@ pub enum Credential<'c> {
 
 /// What one credential comes to.
 #[derive(Debug)]
-pub struct Told {
+pub struct DryRunReport {
     /// What each JWT authenticator that would be asked makes of a JWT, by its name.
     pub explained: Vec<(Arc<str>, Explanation)>,
     /// What would become of the request, and how it carried the credential: header and scheme.
-    pub rehearsal: Option<(Rehearsal, HeaderName, String)>,
+    pub request: Option<(ExplainedRequest, HeaderName, String)>,
 }
 
-impl Theatre {
+impl DryRun {
     /// Builds what a gateway on this configuration would have.
     ///
     /// # Errors
@@ -71,10 +71,10 @@ impl Theatre {
     ///
     /// # Errors
     /// The system does not give what a runtime needs.
-    pub fn tell(&self, credential: Credential<'_>, request: Option<Request<()>>) -> Result<Told, AppError> {
-        let mut told = Told {
+    pub fn explain(&self, credential: Credential<'_>, request: Option<Request<()>>) -> Result<DryRunReport, AppError> {
+        let mut report = DryRunReport {
             explained: Vec::new(),
-            rehearsal: None,
+            request: None,
         };
         worker::run_on_this_thread(|| async {
             self.wait_for_stores().await;
@@ -82,13 +82,13 @@ impl Theatre {
             let proxy = self.parts.proxy(&built);
             let asked: Vec<&Authenticator> = match &request {
                 None => built.values().map(AsRef::as_ref).collect(),
-                Some(request) => proxy.asked_for(request, &self.peer()).collect(),
+                Some(request) => proxy.authenticators_for(request, &self.peer()).collect(),
             };
             if let Credential::Jwt(token) = credential {
                 for authenticator in &asked {
                     if let Authenticator::Jwt(jwt) = authenticator {
                         let explanation = jwt.explain(token.as_bytes(), Now::read()).await;
-                        told.explained.push((Arc::clone(authenticator.name()), explanation));
+                        report.explained.push((Arc::clone(authenticator.name()), explanation));
                     }
                 }
             }
@@ -100,13 +100,13 @@ impl Theatre {
                     .chain(built.values().map(AsRef::as_ref))
                     .find_map(|authenticator| credential.carried_by(authenticator))
                     .unwrap_or_else(|| credential.carried_by_default());
-                let request = credential.sent_with(request, &header, &scheme);
-                let rehearsal = proxy.rehearse(&request, &self.peer()).await;
-                told.rehearsal = Some((rehearsal, header, scheme));
+                let request = credential.add_to(request, &header, &scheme);
+                let explained = proxy.explain_request(&request, &self.peer()).await;
+                report.request = Some((explained, header, scheme));
             }
             Ok(())
         })?;
-        Ok(told)
+        Ok(report)
     }
 
     fn peer(&self) -> Peer {
@@ -123,7 +123,7 @@ impl Theatre {
             }
         };
         // A store that is down is told of as the answers that it leads to.
-        let _ = timeout(PATIENCE, all).await;
+        let _ = timeout(STORE_TIMEOUT, all).await;
     }
 }
 
@@ -147,7 +147,7 @@ impl Credential<'_> {
     }
 
     /// What cannot stand in a header cannot be sent by anybody: the request goes without.
-    fn sent_with(&self, mut request: Request<()>, header: &HeaderName, scheme: &str) -> Request<()> {
+    fn add_to(&self, mut request: Request<()>, header: &HeaderName, scheme: &str) -> Request<()> {
         let text = match self {
             Self::Token(key) => key.expose().as_str(),
             Self::Jwt(token) => *token,
