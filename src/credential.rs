@@ -44,22 +44,22 @@ impl<'r> Presented<'r> {
     }
 
     /// The words, and whether they may ever be accepted.
-    pub fn words(&self) -> Option<(&Words<'r>, Judge)> {
+    pub fn words(&self) -> Option<(&Words<'r>, Acceptance)> {
         match self {
             Self::Nothing => None,
-            Self::One(words) => Some((words, Judge::InFull)),
-            Self::Several(words) => Some((words, Judge::OnlyToRefuse)),
+            Self::One(words) => Some((words, Acceptance::Allowed)),
+            Self::Several(words) => Some((words, Acceptance::RefuseOnly)),
         }
     }
 }
 
 /// Whether a presented credential may be accepted at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judge {
+pub enum Acceptance {
     /// Accepted or refused on its merits.
-    InFull,
+    Allowed,
     /// Refused for the first reason that its form gives, else as an unknown credential.
-    OnlyToRefuse,
+    RefuseOnly,
 }
 
 /// A header value split at runs of blanks, borrowed from the request.
@@ -369,14 +369,14 @@ mod tests {
 
     use super::*;
 
-    fn check(lines: &[&[u8]], expected: Option<(Shape<'_>, Judge)>) {
+    fn check(lines: &[&[u8]], expected: Option<(Shape<'_>, Acceptance)>) {
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(AUTHORIZATION, HeaderValue::from_bytes(line).expect("a legal value"));
         }
         let presented = Presented::from_headers(&headers, &AUTHORIZATION);
         assert_eq!(
-            presented.words().map(|(words, judge)| (words.shape(), judge)),
+            presented.words().map(|(words, acceptance)| (words.shape(), acceptance)),
             expected,
             "{lines:?}"
         );
@@ -385,33 +385,36 @@ mod tests {
     #[test]
     fn words_are_split_at_runs_of_blanks_only() {
         check(&[], None);
-        check(&[b""], Some((Shape::Empty, Judge::InFull)));
-        check(&[b"Token"], Some((Shape::Scheme(b"Token"), Judge::InFull)));
-        check(&[b"Token \t abc"], Some((Shape::Pair(b"Token", b"abc"), Judge::InFull)));
+        check(&[b""], Some((Shape::Empty, Acceptance::Allowed)));
+        check(&[b"Token"], Some((Shape::Scheme(b"Token"), Acceptance::Allowed)));
+        check(
+            &[b"Token \t abc"],
+            Some((Shape::Pair(b"Token", b"abc"), Acceptance::Allowed)),
+        );
         check(
             &[b"Token a\xA0b"],
-            Some((Shape::Pair(b"Token", b"a\xA0b"), Judge::InFull)),
+            Some((Shape::Pair(b"Token", b"a\xA0b"), Acceptance::Allowed)),
         );
         check(
             &[b"Token a\x85b"],
-            Some((Shape::Pair(b"Token", b"a\x85b"), Judge::InFull)),
+            Some((Shape::Pair(b"Token", b"a\x85b"), Acceptance::Allowed)),
         );
-        check(&[b"Token a b"], Some((Shape::More(b"Token"), Judge::InFull)));
+        check(&[b"Token a b"], Some((Shape::More(b"Token"), Acceptance::Allowed)));
     }
 
     #[test]
     fn several_lines_are_joined_and_only_refused() {
         check(
             &[b"Token comma", b"key"],
-            Some((Shape::Pair(b"Token", b"comma,key"), Judge::OnlyToRefuse)),
+            Some((Shape::Pair(b"Token", b"comma,key"), Acceptance::RefuseOnly)),
         );
         check(
             &[b"", b"Token abc"],
-            Some((Shape::Pair(b",Token", b"abc"), Judge::OnlyToRefuse)),
+            Some((Shape::Pair(b",Token", b"abc"), Acceptance::RefuseOnly)),
         );
         check(
             &[b"Token a", b"Token b"],
-            Some((Shape::More(b"Token"), Judge::OnlyToRefuse)),
+            Some((Shape::More(b"Token"), Acceptance::RefuseOnly)),
         );
     }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::auth::flights::Turns;
-use crate::auth::generations::Generations;
+use crate::auth::dependencies::ChangeCounters;
 use crate::auth::jwt::{self, JwtAuthenticator, Users};
+use crate::auth::single_flight::WorkQueue;
 use crate::auth::store::{self, Store};
 use crate::auth::token::{self, TokenAuthenticator};
 use crate::auth::{Authenticator, Chain};
@@ -84,18 +84,18 @@ impl Parts {
         let table = Arc::new(RouteTable::new(&places, |RouteId(at)| {
             JudgedBy::new(&config.routes[at])
         }));
-        let generations = Arc::new(Generations::default());
+        let counters = Arc::new(ChangeCounters::default());
         let authenticators: BTreeMap<_, _> = config
             .authenticators
             .into_iter()
             .map(|(name, authenticator)| {
-                let (tables, generations) = (Arc::clone(&identities), Arc::clone(&generations));
+                let (tables, counters) = (Arc::clone(&identities), Arc::clone(&counters));
                 let shared = match authenticator {
                     config::Authenticator::Token(settings) => {
-                        SharedAuthenticator::Token(token::Shared::new(settings, tables, generations))
+                        SharedAuthenticator::Token(token::Shared::new(settings, tables, counters))
                     }
                     config::Authenticator::Jwt(settings) => {
-                        SharedAuthenticator::Jwt(jwt::Shared::new(settings, tables, generations))
+                        SharedAuthenticator::Jwt(jwt::Shared::new(settings, tables, counters))
                     }
                 };
                 (name, shared)
@@ -104,7 +104,7 @@ impl Parts {
         let stores: Vec<_> = config
             .stores
             .into_iter()
-            .map(|settings| store::Shared::new(settings, Arc::clone(&generations)))
+            .map(|settings| store::Shared::new(settings, Arc::clone(&counters)))
             .collect();
         // When the first certificate of each chain ends: the gateway's own, by the name of its file.
         let certificates = config.tls.iter().flat_map(|tls| &tls.certificates);
@@ -230,7 +230,11 @@ impl Parts {
     }
 }
 
-fn authenticator(shared: &SharedAuthenticator, stores: &BTreeMap<&str, Rc<Store>>, turns: &Rc<Turns>) -> Authenticator {
+fn authenticator(
+    shared: &SharedAuthenticator,
+    stores: &BTreeMap<&str, Rc<Store>>,
+    turns: &Rc<WorkQueue>,
+) -> Authenticator {
     // The configuration names only stores that it has.
     let open = |name: &Arc<str>| Rc::clone(&stores[&**name]);
     match shared {

@@ -12,8 +12,8 @@ use aws_lc_rs::digest;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
-use super::generations::{Generations, Rests};
-use super::{Judged, Now};
+use super::dependencies::{ChangeCounters, Dependencies};
+use super::{Decision, Now};
 use crate::credential::Refusal;
 use crate::identity::Identity;
 use crate::telemetry::auth::CacheMetrics;
@@ -82,7 +82,7 @@ pub struct VerdictCache {
     settings: Settings,
     accepted: Option<Cache<Key, Accepted, Weight>>,
     refused: Option<Cache<Key, Refused>>,
-    generations: Arc<Generations>,
+    counters: Arc<ChangeCounters>,
     metrics: CacheMetrics,
 }
 
@@ -93,14 +93,14 @@ struct Accepted {
     /// Milliseconds on the clock of [`Now::uptime_ms`].
     until: u64,
     weight: u32,
-    rests: Rests,
+    dependencies: Dependencies,
 }
 
 #[derive(Debug, Clone)]
 struct Refused {
     refusal: Refusal,
     until: u64,
-    rests: Rests,
+    dependencies: Dependencies,
 }
 
 /// An entry weighs what it holds, and never less than [`LEAST_WEIGHT`]: so one bound holds for entries and for bytes.
@@ -135,7 +135,7 @@ fn bounded(entries: usize) -> Option<Cache<Key, Accepted, Weight>> {
 
 impl VerdictCache {
     /// An empty cache. What its verdicts rest on is counted in `generations`.
-    pub fn new(settings: Settings, generations: Arc<Generations>) -> Self {
+    pub fn new(settings: Settings, counters: Arc<ChangeCounters>) -> Self {
         let on = |entries: usize, ttl: Duration| entries > 0 && !ttl.is_zero();
         Self {
             settings,
@@ -144,7 +144,7 @@ impl VerdictCache {
                 .flatten(),
             refused: on(settings.negative_entries, settings.negative_ttl)
                 .then(|| Cache::new(settings.negative_entries)),
-            generations,
+            counters,
             metrics: CacheMetrics::default(),
         }
     }
@@ -160,11 +160,11 @@ impl VerdictCache {
     }
 
     /// Whether a verdict may still be used.
-    pub fn holds(&self, judged: &Judged, rests: &Rests, now: Now) -> bool {
-        self.generations.hold(rests)
-            && match judged {
-                Judged::Accepted { validity, .. } => validity.holds(now),
-                Judged::Refused(refusal) => !refusal.may_heal(),
+    pub fn holds(&self, decision: &Decision, dependencies: &Dependencies, now: Now) -> bool {
+        self.counters.hold(dependencies)
+            && match decision {
+                Decision::Accepted { validity, .. } => validity.holds(now),
+                Decision::Refused(refusal) => !refusal.may_heal(),
             }
     }
 
@@ -181,14 +181,14 @@ impl VerdictCache {
         if let Some(cache) = &self.accepted
             && let Some(hit) = cache.get(key)
         {
-            if now.uptime_ms < hit.until && hit.validity.holds(now) && self.generations.hold(&hit.rests) {
+            if now.uptime_ms < hit.until && hit.validity.holds(now) && self.counters.hold(&hit.dependencies) {
                 return Some(Ok(hit.identity));
             }
             cache.remove(key);
         }
         let cache = self.refused.as_ref()?;
         let hit = cache.get(key)?;
-        if now.uptime_ms < hit.until && self.generations.hold(&hit.rests) {
+        if now.uptime_ms < hit.until && self.counters.hold(&hit.dependencies) {
             return Some(Err(hit.refusal));
         }
         cache.remove(key);
@@ -196,16 +196,16 @@ impl VerdictCache {
     }
 
     /// Remembers a verdict that was reached on what was known at `now`, unless something that it rests on has changed since.
-    pub fn insert(&self, key: Key, judged: &Judged, rests: Rests, now: Now) {
-        if !self.generations.hold(&rests) {
+    pub fn insert(&self, key: Key, decision: &Decision, dependencies: Dependencies, now: Now) {
+        if !self.counters.hold(&dependencies) {
             return;
         }
         let end = |ttl: Duration| {
             now.uptime_ms
                 .saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
         };
-        match judged {
-            Judged::Accepted { identity, validity } => {
+        match decision {
+            Decision::Accepted { identity, validity } => {
                 if let Some(cache) = &self.accepted {
                     let (weight, identity) = (weight(identity), Arc::clone(identity));
                     cache.insert(
@@ -215,20 +215,20 @@ impl VerdictCache {
                             validity: *validity,
                             until: end(self.settings.ttl),
                             weight,
-                            rests,
+                            dependencies,
                         },
                     );
                 }
             }
-            Judged::Refused(refusal) if refusal.may_heal() => {}
-            Judged::Refused(refusal) => {
+            Decision::Refused(refusal) if refusal.may_heal() => {}
+            Decision::Refused(refusal) => {
                 if let Some(cache) = &self.refused {
                     cache.insert(
                         key,
                         Refused {
                             refusal: refusal.clone(),
                             until: end(self.settings.negative_ttl),
-                            rests,
+                            dependencies,
                         },
                     );
                 }
@@ -240,7 +240,7 @@ impl VerdictCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::generations::Thing;
+    use crate::auth::dependencies::StoreItem;
     use crate::credential::Defect;
     use crate::identity::{Facts, UserId};
 
@@ -253,11 +253,11 @@ mod tests {
         VerdictCache::new(settings, Arc::default())
     }
 
-    fn accepted(validity: Validity) -> Judged {
+    fn accepted(validity: Validity) -> Decision {
         accepted_with(validity, serde_json::Map::new())
     }
 
-    fn accepted_with(validity: Validity, attributes: serde_json::Map<String, serde_json::Value>) -> Judged {
+    fn accepted_with(validity: Validity, attributes: serde_json::Map<String, serde_json::Value>) -> Decision {
         let facts = Facts {
             authenticator: "token".into(),
             id: UserId::new("1").expect("an id"),
@@ -268,7 +268,7 @@ mod tests {
             claims: serde_json::Map::new(),
             attributes,
         };
-        Judged::Accepted {
+        Decision::Accepted {
             identity: Arc::new(Identity::new(facts, &[]).expect("plain")),
             validity,
         }
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn a_verdict_ends_with_its_ttl() {
         let cache = cache_of(Settings::default());
-        cache.insert([1; 32], &accepted(Validity::ALWAYS), Rests::default(), AT);
+        cache.insert([1; 32], &accepted(Validity::ALWAYS), Dependencies::default(), AT);
         assert!(matches!(cache.find(&[1; 32], later(59_999)), Some(Ok(_))));
         assert!(cache.find(&[1; 32], later(60_000)).is_none());
         assert!(cache.find(&[2; 32], AT).is_none());
@@ -305,11 +305,11 @@ mod tests {
         };
         for (ms, holds) in [(9, true), (10, false), (0, false)] {
             if ms == 9 {
-                cache.insert([1; 32], &accepted(validity), Rests::default(), AT);
+                cache.insert([1; 32], &accepted(validity), Dependencies::default(), AT);
             }
             assert_eq!(cache.find(&[1; 32], later(ms)).is_some(), holds, "{ms}");
         }
-        cache.insert([1; 32], &accepted(validity), Rests::default(), AT);
+        cache.insert([1; 32], &accepted(validity), Dependencies::default(), AT);
         assert!(
             cache
                 .find(
@@ -327,11 +327,16 @@ mod tests {
     #[test]
     fn refusals_are_short_and_what_time_heals_is_not_kept() {
         let cache = cache_of(Settings::default());
-        cache.insert([1; 32], &Judged::Refused(Refusal::TokenUnknown), Rests::default(), AT);
+        cache.insert(
+            [1; 32],
+            &Decision::Refused(Refusal::TokenUnknown),
+            Dependencies::default(),
+            AT,
+        );
         cache.insert(
             [2; 32],
-            &Judged::Refused(Refusal::Jwt(Defect::NotBefore.into())),
-            Rests::default(),
+            &Decision::Refused(Refusal::Jwt(Defect::NotBefore.into())),
+            Dependencies::default(),
             AT,
         );
         assert!(matches!(
@@ -349,9 +354,14 @@ mod tests {
             negative_entries: 8,
             ..Settings::default()
         });
-        cache.insert([255; 32], &accepted(Validity::ALWAYS), Rests::default(), AT);
+        cache.insert([255; 32], &accepted(Validity::ALWAYS), Dependencies::default(), AT);
         for at in 0..200 {
-            cache.insert([at; 32], &Judged::Refused(Refusal::TokenUnknown), Rests::default(), AT);
+            cache.insert(
+                [at; 32],
+                &Decision::Refused(Refusal::TokenUnknown),
+                Dependencies::default(),
+                AT,
+            );
         }
         assert!(cache.find(&[255; 32], AT).is_some_and(|verdict| verdict.is_ok()));
         let off = cache_of(Settings {
@@ -359,32 +369,32 @@ mod tests {
             negative_entries: 0,
             ..Settings::default()
         });
-        off.insert([1; 32], &accepted(Validity::ALWAYS), Rests::default(), AT);
+        off.insert([1; 32], &accepted(Validity::ALWAYS), Dependencies::default(), AT);
         assert!(off.find(&[1; 32], AT).is_none());
     }
 
     #[test]
     fn a_verdict_ends_with_a_change_and_one_that_comes_too_late_is_not_kept() {
-        let generations = Arc::new(Generations::default());
-        let cache = VerdictCache::new(Settings::default(), Arc::clone(&generations));
+        let counters = Arc::new(ChangeCounters::default());
+        let cache = VerdictCache::new(Settings::default(), Arc::clone(&counters));
         let marked = || {
-            let mut rests = Rests::default();
-            generations.mark(&mut rests, "redis", Thing::User("1"));
-            rests
+            let mut dependencies = Dependencies::default();
+            counters.mark(&mut dependencies, "redis", StoreItem::User("1"));
+            dependencies
         };
-        let refused = Judged::Refused(Refusal::TokenUnknown);
-        for judged in [accepted(Validity::ALWAYS), refused] {
-            let rests = marked();
-            cache.insert([1; 32], &judged, rests, AT);
+        let refused = Decision::Refused(Refusal::TokenUnknown);
+        for decision in [accepted(Validity::ALWAYS), refused] {
+            let dependencies = marked();
+            cache.insert([1; 32], &decision, dependencies, AT);
             assert!(cache.find(&[1; 32], AT).is_some());
-            generations.changed("redis", Thing::User("1"));
-            assert!(cache.find(&[1; 32], AT).is_none(), "{judged:?}");
+            counters.changed("redis", StoreItem::User("1"));
+            assert!(cache.find(&[1; 32], AT).is_none(), "{decision:?}");
             // Its reply was under way when the change came.
-            cache.insert([1; 32], &judged, rests, AT);
-            assert_eq!(cache.entries(), 0, "{judged:?}");
-            cache.insert([1; 32], &judged, marked(), AT);
+            cache.insert([1; 32], &decision, dependencies, AT);
+            assert_eq!(cache.entries(), 0, "{decision:?}");
+            cache.insert([1; 32], &decision, marked(), AT);
             assert!(cache.find(&[1; 32], AT).is_some());
-            generations.changed("redis", Thing::User("1"));
+            counters.changed("redis", StoreItem::User("1"));
             assert!(cache.find(&[1; 32], AT).is_none());
         }
     }
@@ -397,11 +407,11 @@ mod tests {
             entries,
             ..Settings::default()
         });
-        let fill = |judged: &Judged| {
+        let fill = |decision: &Decision| {
             for at in 0..2_000_u16 {
                 let mut key = [0; 32];
                 key[..2].copy_from_slice(&at.to_be_bytes());
-                cache.insert(key, judged, Rests::default(), AT);
+                cache.insert(key, decision, Dependencies::default(), AT);
             }
             cache.entries()
         };

@@ -4,10 +4,10 @@
 //! REST Framework. Beside these three there is one more end: it could not find out. That one is no verdict.
 
 pub mod cache;
-pub mod flights;
-pub mod generations;
+pub mod dependencies;
 pub mod jwt;
 pub mod record;
+pub mod single_flight;
 pub mod store;
 pub mod token;
 
@@ -54,7 +54,7 @@ impl Now {
 
 /// What an authenticator concluded about one credential.
 #[derive(Debug, Clone)]
-pub enum Judged {
+pub enum Decision {
     /// Somebody.
     Accepted {
         /// Who.
@@ -66,7 +66,7 @@ pub enum Judged {
     Refused(Refusal),
 }
 
-impl Judged {
+impl Decision {
     fn into_verdict(self) -> Result<Arc<Identity>, Refusal> {
         match self {
             Self::Accepted { identity, .. } => Ok(identity),
@@ -121,17 +121,17 @@ impl Authenticator {
         }
     }
 
-    async fn judge(
+    async fn authenticate(
         &self,
         presented: &Presented<'_>,
         now: Now,
     ) -> Result<Option<Result<Arc<Identity>, Refusal>>, StoreError> {
-        let Some((words, judge)) = presented.words() else {
+        let Some((words, acceptance)) = presented.words() else {
             return Ok(None);
         };
         match self {
-            Self::Token(token) => token.judge(words, judge, now).await,
-            Self::Jwt(jwt) => jwt.judge(words, judge, now).await,
+            Self::Token(token) => token.authenticate(words, acceptance, now).await,
+            Self::Jwt(jwt) => jwt.authenticate(words, acceptance, now).await,
         }
     }
 }
@@ -173,7 +173,7 @@ impl Chain {
     pub async fn authenticate(&self, headers: &HeaderMap, now: Now) -> Result<Verdict, Unavailable> {
         for (by, authenticator) in self.authenticators.iter().enumerate() {
             let presented = Presented::from_headers(headers, authenticator.header());
-            match authenticator.judge(&presented, now).await {
+            match authenticator.authenticate(&presented, now).await {
                 Ok(None) => {}
                 Ok(Some(Ok(identity))) => return Ok(Verdict::Accept(identity)),
                 Ok(Some(Err(refusal))) => return Ok(Verdict::Refuse(Refused { by, refusal })),

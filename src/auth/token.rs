@@ -8,11 +8,11 @@ use http::header::HeaderName;
 use tokio::time::{Instant, timeout_at};
 
 use super::cache::{self, Validity, VerdictCache};
-use super::flights::Flights;
-use super::generations::{Generations, Rests};
-use super::store::{Look, Store, StoreError, TokenFacts, TokenFault};
-use super::{Judged, Now};
-use crate::credential::{Judge, Refusal, Shape, Words};
+use super::dependencies::{ChangeCounters, Dependencies};
+use super::single_flight::SingleFlight;
+use super::store::{Lookup, Store, StoreError, TokenFacts, TokenFault};
+use super::{Decision, Now};
+use crate::credential::{Acceptance, Refusal, Shape, Words};
 use crate::identity::{Facts, Identity};
 use crate::outbound::identity::IdentityTable;
 use crate::telemetry::auth::CacheMetrics;
@@ -61,9 +61,9 @@ pub struct Shared {
 
 impl Shared {
     /// Takes the settings in. Identities get their header values for each of `tables`.
-    pub fn new(settings: Settings, tables: Arc<[IdentityTable]>, generations: Arc<Generations>) -> Arc<Self> {
+    pub fn new(settings: Settings, tables: Arc<[IdentityTable]>, counters: Arc<ChangeCounters>) -> Arc<Self> {
         Arc::new(Self {
-            cache: VerdictCache::new(settings.cache, generations),
+            cache: VerdictCache::new(settings.cache, counters),
             settings,
             tables,
         })
@@ -85,7 +85,7 @@ impl Shared {
 pub struct TokenAuthenticator {
     shared: Arc<Shared>,
     store: Rc<Store>,
-    flights: Flights<(Judged, Rests)>,
+    single_flight: SingleFlight<(Decision, Dependencies)>,
 }
 
 impl TokenAuthenticator {
@@ -94,7 +94,7 @@ impl TokenAuthenticator {
         Self {
             shared,
             store,
-            flights: Flights::default(),
+            single_flight: SingleFlight::default(),
         }
     }
 
@@ -112,10 +112,10 @@ impl TokenAuthenticator {
     }
 
     /// `None`: not for me.
-    pub(super) async fn judge(
+    pub(super) async fn authenticate(
         &self,
         words: &Words<'_>,
-        judge: Judge,
+        acceptance: Acceptance,
         now: Now,
     ) -> Result<Option<Result<Arc<Identity>, Refusal>>, StoreError> {
         let key = match &self.shared.settings.scheme {
@@ -143,9 +143,9 @@ impl TokenAuthenticator {
         }
         let verdict = self.look_up(key, now).await?;
         // What was pieced together may be refused for what it is, and is never accepted.
-        Ok(Some(match judge {
-            Judge::InFull => verdict,
-            Judge::OnlyToRefuse => Err(verdict.err().unwrap_or(Refusal::TokenUnknown)),
+        Ok(Some(match acceptance {
+            Acceptance::Allowed => verdict,
+            Acceptance::RefuseOnly => Err(verdict.err().unwrap_or(Refusal::TokenUnknown)),
         }))
     }
 
@@ -155,30 +155,30 @@ impl TokenAuthenticator {
             return Ok(verdict);
         }
         // Rare, and large: no part of every request's future.
-        Box::pin(self.find_out(key, cache_key, now)).await
+        Box::pin(self.look_up_uncached(key, cache_key, now)).await
     }
 
     /// What is not in the cache: asked for here, or by whoever has begun to ask for the same token.
-    async fn find_out(
+    async fn look_up_uncached(
         &self,
         key: &[u8],
         cache_key: cache::Key,
         now: Now,
     ) -> Result<Result<Arc<Identity>, Refusal>, StoreError> {
-        let deadline = Instant::now() + self.store.patience();
-        let judged = if self.shared.cache.is_off() {
+        let deadline = Instant::now() + self.store.time_limit();
+        let decision = if self.shared.cache.is_off() {
             self.ask(key, cache_key, deadline, now).await?
         } else {
-            let shared = self.flights.share(
+            let shared = self.single_flight.share(
                 cache_key,
                 || self.ask(key, cache_key, deadline, now),
-                |(judged, rests)| self.shared.cache.holds(judged, rests, now),
+                |(decision, dependencies)| self.shared.cache.holds(decision, dependencies, now),
             );
             timeout_at(deadline, shared)
                 .await
                 .map_err(|_| self.store.too_late())??
         };
-        Ok(judged.0.into_verdict())
+        Ok(decision.0.into_verdict())
     }
 
     /// Asks the store, and remembers what it has said.
@@ -188,23 +188,23 @@ impl TokenAuthenticator {
         cache_key: cache::Key,
         deadline: Instant,
         now: Now,
-    ) -> Result<(Judged, Rests), StoreError> {
-        let mut look = Look::until(deadline);
-        let judged = match self.store.token(key, &mut look).await? {
-            None => Judged::Refused(Refusal::TokenUnknown),
-            Some(facts) => self.weigh(facts, now),
+    ) -> Result<(Decision, Dependencies), StoreError> {
+        let mut lookup = Lookup::until(deadline);
+        let decision = match self.store.token(key, &mut lookup).await? {
+            None => Decision::Refused(Refusal::TokenUnknown),
+            Some(facts) => self.evaluate(facts, now),
         };
-        self.shared.cache.insert(cache_key, &judged, look.rests, now);
-        Ok((judged, look.rests))
+        self.shared.cache.insert(cache_key, &decision, lookup.dependencies, now);
+        Ok((decision, lookup.dependencies))
     }
 
-    fn weigh(&self, facts: TokenFacts, now: Now) -> Judged {
+    fn evaluate(&self, facts: TokenFacts, now: Now) -> Decision {
         let fault = facts.fault(now.unix_seconds());
         let TokenFacts { token, user, .. } = facts;
         let user = match (fault, user) {
             (None, Some(user)) => user,
-            (Some(TokenFault::UserInactive), _) => return Judged::Refused(Refusal::TokenUserInactive),
-            (Some(_), _) | (None, None) => return Judged::Refused(Refusal::TokenUnknown),
+            (Some(TokenFault::UserInactive), _) => return Decision::Refused(Refusal::TokenUserInactive),
+            (Some(_), _) | (None, None) => return Decision::Refused(Refusal::TokenUnknown),
         };
         let facts = Facts {
             authenticator: Arc::clone(&self.shared.settings.name),
@@ -218,7 +218,7 @@ impl TokenAuthenticator {
         };
         let until_ms = token.expires.map_or(i64::MAX, |expires| expires.saturating_mul(1000));
         match Identity::new(facts, &self.shared.tables) {
-            Ok(identity) => Judged::Accepted {
+            Ok(identity) => Decision::Accepted {
                 identity: Arc::new(identity),
                 validity: Validity {
                     until_ms,
@@ -226,7 +226,7 @@ impl TokenAuthenticator {
                 },
             },
             // Someone who cannot be named to the upstream is nobody there.
-            Err(unsayable) => Judged::Refused(Refusal::TokenFactUnsayable(unsayable.to_string().into())),
+            Err(unsayable) => Decision::Refused(Refusal::TokenFactUnsayable(unsayable.to_string().into())),
         }
     }
 }
@@ -272,12 +272,12 @@ mod tests {
             file,
             digests: store::Digests::default(),
         });
-        let generations = Arc::default();
+        let counters = Arc::default();
         let of_file = store::Settings {
             name: "file".into(),
             kind,
         };
-        let store = store::Shared::new(of_file, Arc::clone(&generations));
+        let store = store::Shared::new(of_file, Arc::clone(&counters));
         let settings = Settings {
             name: "token".into(),
             scheme: KeyScheme::OneOf(vec!["Token".into(), "Key".into()]),
@@ -285,7 +285,7 @@ mod tests {
             store: "file".into(),
             cache: cache::Settings::default(),
         };
-        TokenAuthenticator::new(Shared::new(settings, Arc::from([]), generations), store.open())
+        TokenAuthenticator::new(Shared::new(settings, Arc::from([]), counters), store.open())
     }
 
     #[tokio::test]
@@ -319,11 +319,11 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, HeaderValue::from_bytes(value).expect("a legal value"));
             let presented = Presented::from_headers(&headers, &AUTHORIZATION);
-            let (words, judge) = presented.words().expect("one line");
+            let (words, acceptance) = presented.words().expect("one line");
             // Twice: the second answer comes from the cache.
             for _ in 0..2 {
                 let verdict = authenticator
-                    .judge(words, judge, NOW)
+                    .authenticate(words, acceptance, NOW)
                     .await
                     .expect("the store is there");
                 let verdict = verdict.map(|verdict| verdict.map(|identity| identity.facts().id.as_str().to_owned()));
@@ -340,11 +340,11 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_static("Token expires-later"));
         let presented = Presented::from_headers(&headers, &AUTHORIZATION);
-        let (words, judge) = presented.words().expect("one line");
+        let (words, acceptance) = presented.words().expect("one line");
         let mut verdicts = Vec::new();
         for unix_ms in [1_700_000_000_500, 1_700_000_000_999, 1_700_000_001_000] {
             let verdict = authenticator
-                .judge(words, judge, Now { unix_ms, ..NOW })
+                .authenticate(words, acceptance, Now { unix_ms, ..NOW })
                 .await
                 .expect("the store is there");
             verdicts.push(verdict.is_some_and(|verdict| verdict.is_ok()));

@@ -21,14 +21,14 @@ use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 pub use self::http1::{framing, response};
-use crate::auth::generations::Generations;
+use crate::auth::dependencies::ChangeCounters;
 use crate::auth::jwt::keys::{Algorithm, VerificationKey};
 use crate::auth::jwt::sign::SigningKey;
 use crate::auth::jwt::{self, JwtAuthenticator, Kept, KeySet, Rules, Settings, Users};
 use crate::auth::record::{self, TokenRecord, UserRecord};
 use crate::auth::{Authenticator, Chain, Now, Verdict, cache};
 use crate::config::{self, Look, Severity};
-use crate::credential::{Judge, Presented, Shape};
+use crate::credential::{Acceptance, Presented, Shape};
 use crate::path::RequestPath;
 use crate::proxy::routes::{Found, HostPattern, PathPattern, Place, RouteId, RouteTable};
 use crate::secret::Secret;
@@ -56,7 +56,7 @@ pub fn credential(bytes: &[u8]) {
         return;
     };
     assert_eq!(
-        judge == Judge::InFull,
+        judge == Acceptance::Allowed,
         lines.len() == 1,
         "several lines can be accepted"
     );
@@ -457,7 +457,7 @@ fn relaxed() -> Rules {
 /// One authenticator of these rules that remembers so many verdicts.
 fn chain(rules: Rules, entries: usize) -> Chain {
     // They are many counters, nothing here changes one, and making them for each input takes longer than all the rest.
-    static GENERATIONS: LazyLock<Arc<Generations>> = LazyLock::new(Arc::default);
+    static GENERATIONS: LazyLock<Arc<ChangeCounters>> = LazyLock::new(Arc::default);
     let shared = jwt::Shared::new(settings(rules, entries), Arc::from([]), Arc::clone(&GENERATIONS));
     Chain::new(vec![
         Authenticator::Jwt(JwtAuthenticator::new(shared, None, None, Rc::default())).into(),

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::segments::{header_as_sent, payload_as_sent};
 use super::{End, JwtAuthenticator, KeySet, Profile, Rules, Settings, Signed, Users};
-use crate::auth::store::Look;
-use crate::auth::{Judged, Now};
+use crate::auth::store::Lookup;
+use crate::auth::{Decision, Now};
 use crate::credential::{Defect, JwtFault, Refusal, Unfit};
 
 /// One check, in the order of [`Check::all`].
@@ -91,10 +91,10 @@ impl JwtAuthenticator {
     /// Judges a token as requests have it judged, past every cache, and says how far it got.
     pub async fn explain(&self, token: &[u8], now: Now) -> Explanation {
         let settings = &self.shared.settings;
-        let mut look = Look::until(Instant::now() + self.patience());
-        let ending = match self.weigh(token, now, &mut look).await {
-            Ok(Judged::Accepted { .. }) => Ending::Accepted,
-            Ok(Judged::Refused(refusal)) | Err(End::Refused(refusal)) => Ending::Refused(refusal),
+        let mut lookup = Lookup::until(Instant::now() + self.time_limit());
+        let ending = match self.evaluate(token, now, &mut lookup).await {
+            Ok(Decision::Accepted { .. }) => Ending::Accepted,
+            Ok(Decision::Refused(refusal)) | Err(End::Refused(refusal)) => Ending::Refused(refusal),
             Err(End::Unknown(error)) => Ending::Unknown(error.to_string()),
         };
         let last = match &ending {

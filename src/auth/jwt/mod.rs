@@ -25,11 +25,11 @@ use self::named::{NamedUser, unnamed};
 use self::segments::Segments;
 pub use self::settings::{Kept, KeySet, Profile, Rules, Settings, TokenType, UserIdField, Users};
 use super::cache::{self, Key, VerdictCache};
-use super::flights::{Flights, Turns};
-use super::generations::{Generations, Rests};
-use super::store::{Look, NO_STORE, Store, StoreError};
-use super::{Judged, Now};
-use crate::credential::{Defect, Judge, JwtFault, Refusal, Shape, Words};
+use super::dependencies::{ChangeCounters, Dependencies};
+use super::single_flight::{SingleFlight, WorkQueue};
+use super::store::{Lookup, NO_STORE, Store, StoreError};
+use super::{Decision, Now};
+use crate::credential::{Acceptance, Defect, JwtFault, Refusal, Shape, Words};
 use crate::identity::{Facts, Identity};
 use crate::outbound::identity::IdentityTable;
 use crate::telemetry::auth::CacheMetrics;
@@ -44,9 +44,9 @@ pub struct Shared {
 
 impl Shared {
     /// Takes the settings in. Identities get their header values for each of `tables`.
-    pub fn new(settings: Settings, tables: Arc<[IdentityTable]>, generations: Arc<Generations>) -> Arc<Self> {
+    pub fn new(settings: Settings, tables: Arc<[IdentityTable]>, counters: Arc<ChangeCounters>) -> Arc<Self> {
         Arc::new(Self {
-            cache: VerdictCache::new(settings.cache, generations),
+            cache: VerdictCache::new(settings.cache, counters),
             settings,
             tables,
         })
@@ -69,8 +69,8 @@ pub struct JwtAuthenticator {
     shared: Arc<Shared>,
     users: Option<Rc<Store>>,
     revocation: Option<Rc<Store>>,
-    flights: Flights<(Judged, Rests)>,
-    turns: Rc<Turns>,
+    single_flight: SingleFlight<(Decision, Dependencies)>,
+    queue: Rc<WorkQueue>,
 }
 
 /// The end of a judgement that did not come to an identity.
@@ -155,13 +155,18 @@ pub fn verified_payload(settings: &Settings, token: &[u8]) -> Result<Vec<u8>, De
 
 impl JwtAuthenticator {
     /// Joins what is shared with a worker's handles on the stores that it names, and its turns at verifying.
-    pub fn new(shared: Arc<Shared>, users: Option<Rc<Store>>, revocation: Option<Rc<Store>>, turns: Rc<Turns>) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        users: Option<Rc<Store>>,
+        revocation: Option<Rc<Store>>,
+        queue: Rc<WorkQueue>,
+    ) -> Self {
         Self {
             shared,
             users,
             revocation,
-            flights: Flights::default(),
-            turns,
+            single_flight: SingleFlight::default(),
+            queue,
         }
     }
 
@@ -179,10 +184,10 @@ impl JwtAuthenticator {
     }
 
     /// `None`: not for me.
-    pub(super) async fn judge(
+    pub(super) async fn authenticate(
         &self,
         words: &Words<'_>,
-        judge: Judge,
+        acceptance: Acceptance,
         now: Now,
     ) -> Result<Option<Result<Arc<Identity>, Refusal>>, StoreError> {
         let shape = words.shape();
@@ -198,7 +203,7 @@ impl JwtAuthenticator {
         let Shape::Pair(_, token) = shape else {
             return Ok(Some(Err(Refusal::BearerNotTwoWords)));
         };
-        if judge == Judge::OnlyToRefuse {
+        if acceptance == Acceptance::RefuseOnly {
             return refused(Defect::Repeated);
         }
         if token.len() > settings.token_bytes {
@@ -211,35 +216,37 @@ impl JwtAuthenticator {
         // Rare, and large: no part of every request's future.
         Box::pin(self.look_up(key, token, now))
             .await
-            .map(|judged| Some(judged.into_verdict()))
+            .map(|decision| Some(decision.into_verdict()))
     }
 
     /// What is not in the cache: judged here, or by whoever has begun to judge the same token.
-    async fn look_up(&self, key: Key, token: &[u8], now: Now) -> Result<Judged, StoreError> {
-        let deadline = Instant::now() + self.patience();
-        let judged = async {
+    async fn look_up(&self, key: Key, token: &[u8], now: Now) -> Result<Decision, StoreError> {
+        let deadline = Instant::now() + self.time_limit();
+        let decision = async {
             if self.shared.cache.is_off() {
                 return self.ask_all(key, token, deadline, now).await;
             }
-            let good = |(judged, rests): &(Judged, Rests)| self.shared.cache.holds(judged, rests, now);
-            self.flights
+            let good = |(decision, dependencies): &(Decision, Dependencies)| {
+                self.shared.cache.holds(decision, dependencies, now)
+            };
+            self.single_flight
                 .share(key, || self.ask_all(key, token, deadline, now), good)
                 .await
         };
-        match timeout_at(deadline, judged).await {
-            Ok(judged) => judged.map(|(judged, _)| judged),
+        match timeout_at(deadline, decision).await {
+            Ok(decision) => decision.map(|(decision, _)| decision),
             Err(_) => Err(self.slowest().map_or(StoreError::Busy, Store::too_late)),
         }
     }
 
     fn slowest(&self) -> Option<&Store> {
         let stores = self.users.iter().chain(&self.revocation);
-        stores.map(AsRef::as_ref).max_by_key(|store| store.patience())
+        stores.map(AsRef::as_ref).max_by_key(|store| store.time_limit())
     }
 
     /// How long a token may wait to be judged.
-    fn patience(&self) -> Duration {
-        self.slowest().map_or(NO_STORE, Store::patience)
+    fn time_limit(&self) -> Duration {
+        self.slowest().map_or(NO_STORE, Store::time_limit)
     }
 
     /// Verifies a token when it is its turn, asks the stores, and remembers what they have come to.
@@ -249,20 +256,20 @@ impl JwtAuthenticator {
         token: &[u8],
         deadline: Instant,
         now: Now,
-    ) -> Result<(Judged, Rests), StoreError> {
-        self.turns.next().await;
-        let mut look = Look::until(deadline);
-        let judged = match self.weigh(token, now, &mut look).await {
-            Ok(judged) => judged,
-            Err(End::Refused(refusal)) => Judged::Refused(refusal),
+    ) -> Result<(Decision, Dependencies), StoreError> {
+        self.queue.next().await;
+        let mut lookup = Lookup::until(deadline);
+        let decision = match self.evaluate(token, now, &mut lookup).await {
+            Ok(decision) => decision,
+            Err(End::Refused(refusal)) => Decision::Refused(refusal),
             Err(End::Unknown(error)) => return Err(error),
         };
-        self.shared.cache.insert(key, &judged, look.rests, now);
-        Ok((judged, look.rests))
+        self.shared.cache.insert(key, &decision, lookup.dependencies, now);
+        Ok((decision, lookup.dependencies))
     }
 
     /// The whole judgement, in the order in which SimpleJWT comes to it.
-    async fn weigh(&self, token: &[u8], now: Now, look: &mut Look) -> Result<Judged, End> {
+    async fn evaluate(&self, token: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, End> {
         let settings = &self.shared.settings;
         let Signed { segments, key } = Signed::check(settings, token)?;
         let claims = Claims::check(segments.claims()?, &settings.rules, now)?;
@@ -274,7 +281,7 @@ impl JwtAuthenticator {
             (Some(_), Some(name)) => claims.revocable_id(name)?,
             (None, _) | (_, None) => None,
         };
-        let facts = self.ask(jti.as_deref(), key, named.as_ref(), look).await?;
+        let facts = self.ask(jti.as_deref(), key, named.as_ref(), lookup).await?;
         if facts.jti_revoked || facts.kid_revoked || facts.user_revoked.is_some_and(|by| claims.issued_by(by)) {
             let as_access = claims.check_kind(&settings.rules, &[TokenType::Access]);
             return Err(JwtFault::Revoked(as_access.err()).into());
@@ -317,7 +324,7 @@ impl JwtAuthenticator {
         };
         let identity = Identity::new(facts, &self.shared.tables)
             .map_err(|unsayable| Refusal::JwtClaimUnsayable(unsayable.to_string().into()))?;
-        Ok(Judged::Accepted {
+        Ok(Decision::Accepted {
             identity: Arc::new(identity),
             validity,
         })

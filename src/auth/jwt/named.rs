@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::claims::Claims;
 use super::keys::VerificationKey;
 use super::{JwtAuthenticator, UserIdField, Users};
-use crate::auth::store::{JwtFacts, JwtQuestion, Look, StoreError, UserKey};
+use crate::auth::store::{JwtFacts, JwtQuestion, Lookup, StoreError, UserKey};
 use crate::credential::Refusal;
 use crate::identity::{Facts, NOT_TEXT, NotText, Text, UserId};
 
@@ -63,7 +63,7 @@ impl JwtAuthenticator {
         jti: Option<&str>,
         key: &VerificationKey,
         named: Option<&NamedUser>,
-        look: &mut Look,
+        lookup: &mut Lookup,
     ) -> Result<JwtFacts, StoreError> {
         let settings = &self.shared.settings;
         let id = match named {
@@ -89,7 +89,7 @@ impl JwtAuthenticator {
         };
         match (&self.users, &self.revocation) {
             (None, None) => Ok(JwtFacts::default()),
-            (None, Some(store)) => store.jwt(revocations, look).await,
+            (None, Some(store)) => store.jwt(revocations, lookup).await,
             (Some(store), None) => {
                 let facts = store
                     .jwt(
@@ -97,7 +97,7 @@ impl JwtAuthenticator {
                             user,
                             ..JwtQuestion::default()
                         },
-                        look,
+                        lookup,
                     )
                     .await?;
                 Ok(JwtFacts {
@@ -106,7 +106,7 @@ impl JwtAuthenticator {
                 })
             }
             (Some(users), Some(revocation)) if Rc::ptr_eq(users, revocation) => {
-                users.jwt(JwtQuestion { user, ..revocations }, look).await
+                users.jwt(JwtQuestion { user, ..revocations }, lookup).await
             }
             (Some(users), Some(revocation)) => {
                 let user = users
@@ -115,7 +115,7 @@ impl JwtAuthenticator {
                             user,
                             ..JwtQuestion::default()
                         },
-                        look,
+                        lookup,
                     )
                     .await?
                     .user;
@@ -126,7 +126,7 @@ impl JwtAuthenticator {
                             revoked_user,
                             ..revocations
                         },
-                        look,
+                        lookup,
                     )
                     .await?;
                 Ok(JwtFacts { user, ..facts })

@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::{
-    Digests, JwtFacts, JwtQuestion, LayoutProblem, Look, StoreError, TokenDigest, TokenFacts, UserKey, decisive,
+    Digests, JwtFacts, JwtQuestion, LayoutProblem, Lookup, StoreError, TokenDigest, TokenFacts, UserKey, decisive,
 };
-use crate::auth::generations::{Generations, Thing};
+use crate::auth::dependencies::{ChangeCounters, StoreItem};
 use crate::auth::record::{BadRecord, Layout, TokenRecord, UserRecord};
 use crate::identity::UserId;
 use crate::printable::without_values;
@@ -199,7 +199,7 @@ pub struct Embedded {
     digests: Digests,
     contents: ArcSwapOption<Contents>,
     reached: AtomicBool,
-    generations: Arc<Generations>,
+    counters: Arc<ChangeCounters>,
 }
 
 /// What a file says, and who is called what.
@@ -244,14 +244,14 @@ type Stamp = (SystemTime, u64, u64);
 
 impl Embedded {
     /// Reads the file. One that cannot be read is an outage of this store, not of the gateway.
-    pub fn open(name: Arc<str>, settings: Settings, generations: Arc<Generations>) -> Self {
+    pub fn open(name: Arc<str>, settings: Settings, counters: Arc<ChangeCounters>) -> Self {
         let embedded = Self {
             name,
             file: settings.file,
             digests: settings.digests,
             contents: ArcSwapOption::empty(),
             reached: AtomicBool::new(false),
-            generations,
+            counters,
         };
         embedded.read();
         embedded
@@ -293,7 +293,7 @@ impl Embedded {
             }
         }
         // After the records: a verdict on the old ones has marked the old generation.
-        self.generations.changed(&self.name, Thing::Store);
+        self.counters.changed(&self.name, StoreItem::Store);
     }
 
     fn stamp(&self) -> Option<Stamp> {
@@ -324,8 +324,9 @@ impl Embedded {
             .ok_or_else(|| StoreError::Unreadable(Arc::clone(&self.name)))
     }
 
-    pub(super) fn token(&self, key: &[u8], look: &mut Look) -> Result<Option<TokenFacts>, StoreError> {
-        self.generations.mark(&mut look.rests, &self.name, Thing::Store);
+    pub(super) fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {
+        self.counters
+            .mark(&mut lookup.dependencies, &self.name, StoreItem::Store);
         let contents = self.contents()?;
         let Records {
             tokens, users, revoked, ..
@@ -347,8 +348,9 @@ impl Embedded {
         }))
     }
 
-    pub(super) fn jwt(&self, question: JwtQuestion<'_>, look: &mut Look) -> Result<JwtFacts, StoreError> {
-        self.generations.mark(&mut look.rests, &self.name, Thing::Store);
+    pub(super) fn jwt(&self, question: JwtQuestion<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
+        self.counters
+            .mark(&mut lookup.dependencies, &self.name, StoreItem::Store);
         let contents = self.contents()?;
         let Records { users, revoked, .. } = &contents.records;
         let user = match question.user {
@@ -384,8 +386,8 @@ mod tests {
         1 = 1700000000
     "#;
 
-    fn look() -> Look {
-        Look::until(tokio::time::Instant::now())
+    fn lookup() -> Lookup {
+        Lookup::until(tokio::time::Instant::now())
     }
 
     #[test]
@@ -433,23 +435,23 @@ mod tests {
             },
             Arc::default(),
         );
-        let facts = store.token(b"x", &mut look()).expect("usable").expect("there");
+        let facts = store.token(b"x", &mut lookup()).expect("usable").expect("there");
         assert_eq!(
             (facts.user.map(|user| user.active), facts.user_revoked),
             (Some(true), Some(1_700_000_000))
         );
-        assert!(store.token(b"y", &mut look()).expect("usable").is_none());
+        assert!(store.token(b"y", &mut lookup()).expect("usable").is_none());
         let question = JwtQuestion {
             user: Some(UserKey::Name("ada")),
             ..JwtQuestion::default()
         };
-        let facts = store.jwt(question, &mut look()).expect("usable");
+        let facts = store.jwt(question, &mut lookup()).expect("usable");
         assert_eq!((facts.user.is_some(), facts.user_revoked), (true, Some(1_700_000_000)));
         let twice = FILE.to_owned() + "\n[users.2]\nid = \"2\"\nusername = \"ada\"\nactive = true\n";
         fs::write(&store.file, twice.replace("[revoked.user]\n        1 = 1700000000", "")).expect("writable");
         store.read();
         assert!(matches!(
-            store.jwt(question, &mut look()),
+            store.jwt(question, &mut lookup()),
             Err(StoreError::Record(_, BadRecord::SharedName { .. }))
         ));
     }
@@ -466,7 +468,10 @@ mod tests {
             },
             Arc::default(),
         );
-        assert!(matches!(store.token(b"x", &mut look()), Err(StoreError::Unreadable(_))));
+        assert!(matches!(
+            store.token(b"x", &mut lookup()),
+            Err(StoreError::Unreadable(_))
+        ));
         fs::write(&file, FILE).expect("writable");
         store.read();
         assert!(store.was_reached() && store.is_usable());

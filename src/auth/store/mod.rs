@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 pub use self::digest::{DigestKind, Digests, TokenDigest};
-use super::generations::{Generations, Rests};
+use super::dependencies::{ChangeCounters, Dependencies};
 use super::record::{BadRecord, TokenRecord, UserRecord};
 use crate::identity::UserId;
 use crate::telemetry::auth::StoreMetrics;
@@ -72,15 +72,15 @@ enum Part {
 impl Shared {
     /// Takes the settings in. Nothing is connected and a file that cannot be read yet is no error: see [`Shared::watch`].
     /// Its changes are counted in `generations`.
-    pub fn new(settings: Settings, generations: Arc<Generations>) -> Arc<Self> {
+    pub fn new(settings: Settings, counters: Arc<ChangeCounters>) -> Arc<Self> {
         let (name, metrics) = (settings.name, StoreMetrics::default());
         let part = match settings.kind {
             Kind::Redis(redis) => {
-                let shared = redis::Shared::new(Arc::clone(&name), redis, generations, metrics.clone());
+                let shared = redis::Shared::new(Arc::clone(&name), redis, counters, metrics.clone());
                 Part::Redis(Arc::new(shared))
             }
             Kind::Embedded(file) => {
-                Part::Embedded(Arc::new(embedded::Embedded::open(Arc::clone(&name), file, generations)))
+                Part::Embedded(Arc::new(embedded::Embedded::open(Arc::clone(&name), file, counters)))
             }
         };
         Arc::new(Self { name, part, metrics })
@@ -153,19 +153,19 @@ enum Handle {
 
 /// One look at stores for one credential: until when, and what its result rests on.
 #[derive(Debug)]
-pub struct Look {
+pub struct Lookup {
     /// Later is too late: waiting for a turn counts too.
     pub deadline: Instant,
     /// Marks are added before what they are about is read.
-    pub rests: Rests,
+    pub dependencies: Dependencies,
 }
 
-impl Look {
+impl Lookup {
     /// A look that may take until then.
     pub fn until(deadline: Instant) -> Self {
         Self {
             deadline,
-            rests: Rests::default(),
+            dependencies: Dependencies::default(),
         }
     }
 }
@@ -311,7 +311,7 @@ impl StoreError {
 
 impl Store {
     /// How long a credential may wait for it in all.
-    pub fn patience(&self) -> Duration {
+    pub fn time_limit(&self) -> Duration {
         match &self.handle {
             Handle::Redis(redis) => redis.timeout(),
             Handle::Embedded(_) => NO_STORE,
@@ -327,11 +327,11 @@ impl Store {
     ///
     /// # Errors
     /// The store could not say.
-    pub async fn token(&self, key: &[u8], look: &mut Look) -> Result<Option<TokenFacts>, StoreError> {
+    pub async fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {
         let began = Instant::now();
         let told = match &self.handle {
-            Handle::Redis(redis) => redis.token(key, look).await,
-            Handle::Embedded(file) => file.token(key, look),
+            Handle::Redis(redis) => redis.token(key, lookup).await,
+            Handle::Embedded(file) => file.token(key, lookup),
         };
         self.told(began, told)
     }
@@ -340,11 +340,11 @@ impl Store {
     ///
     /// # Errors
     /// The store could not say.
-    pub async fn jwt(&self, question: JwtQuestion<'_>, look: &mut Look) -> Result<JwtFacts, StoreError> {
+    pub async fn jwt(&self, question: JwtQuestion<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
         let began = Instant::now();
         let told = match &self.handle {
-            Handle::Redis(redis) => redis.jwt(question, look).await,
-            Handle::Embedded(file) => file.jwt(question, look),
+            Handle::Redis(redis) => redis.jwt(question, lookup).await,
+            Handle::Embedded(file) => file.jwt(question, lookup),
         };
         self.told(began, told)
     }

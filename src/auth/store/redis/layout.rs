@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwapOption;
 use tracing::warn;
 
-use crate::auth::generations::{Generations, Thing};
+use crate::auth::dependencies::{ChangeCounters, StoreItem};
 use crate::auth::record::Layout;
 use crate::auth::store::LayoutProblem;
 
@@ -13,7 +13,7 @@ use crate::auth::store::LayoutProblem;
 #[derive(Debug)]
 pub(super) struct AcceptedLayout {
     store: Arc<str>,
-    generations: Arc<Generations>,
+    counters: Arc<ChangeCounters>,
     /// `None` before the first complete record. Only changed with `misses` locked.
     epoch: ArcSwapOption<String>,
     misses: Mutex<Misses>,
@@ -31,10 +31,10 @@ struct Misses {
 pub(super) struct MissCount(u64);
 
 impl AcceptedLayout {
-    pub(super) fn new(store: Arc<str>, generations: Arc<Generations>) -> Self {
+    pub(super) fn new(store: Arc<str>, counters: Arc<ChangeCounters>) -> Self {
         Self {
             store,
-            generations,
+            counters,
             epoch: ArcSwapOption::empty(),
             misses: Mutex::default(),
         }
@@ -107,7 +107,7 @@ impl AcceptedLayout {
     }
 
     fn end_verdicts(&self) {
-        self.generations.changed(&self.store, Thing::Store);
+        self.counters.changed(&self.store, StoreItem::Store);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Misses> {
@@ -118,7 +118,7 @@ impl AcceptedLayout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::generations::Rests;
+    use crate::auth::dependencies::Dependencies;
 
     fn layout(epoch: &str) -> Layout {
         Layout {
@@ -134,10 +134,10 @@ mod tests {
         accepted
     }
 
-    fn marked(accepted: &AcceptedLayout) -> Rests {
-        let mut rests = Rests::default();
-        accepted.generations.mark(&mut rests, "redis", Thing::Store);
-        rests
+    fn marked(accepted: &AcceptedLayout) -> Dependencies {
+        let mut dependencies = Dependencies::default();
+        accepted.counters.mark(&mut dependencies, "redis", StoreItem::Store);
+        dependencies
     }
 
     #[test]
@@ -189,13 +189,13 @@ mod tests {
     #[test]
     fn verdicts_end_with_the_record_that_they_rest_on() {
         let accepted = accepted();
-        let rests = marked(&accepted);
+        let dependencies = marked(&accepted);
         assert_eq!(accepted.check(Some(&layout("a"))), Ok(()));
-        assert!(accepted.generations.hold(&rests));
+        assert!(accepted.counters.hold(&dependencies));
         for wrong in [None, Some(layout("b"))] {
-            let rests = marked(&accepted);
+            let dependencies = marked(&accepted);
             let _ = accepted.check(wrong.as_ref());
-            assert!(!accepted.generations.hold(&rests), "{wrong:?}");
+            assert!(!accepted.counters.hold(&dependencies), "{wrong:?}");
         }
     }
 }

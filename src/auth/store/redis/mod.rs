@@ -27,8 +27,8 @@ pub use self::settings::{Endpoint, Invalidation, Settings};
 pub use self::shared::Shared;
 pub(super) use self::shared::answer;
 pub(super) use self::shared::watch;
-use super::{JwtFacts, JwtQuestion, Look, StoreError, TokenFacts, UserKey, decisive};
-use crate::auth::generations::Thing;
+use super::{JwtFacts, JwtQuestion, Lookup, StoreError, TokenFacts, UserKey, decisive};
+use crate::auth::dependencies::StoreItem;
 use crate::auth::record::{self, BadRecord, UserRecord};
 
 /// Pauses between attempts to connect.
@@ -59,13 +59,14 @@ impl RedisStore {
         self.shared.settings.timeout
     }
 
-    pub(super) async fn token(&self, key: &[u8], look: &mut Look) -> Result<Option<TokenFacts>, StoreError> {
-        let (keys, deadline) = (self.shared.settings.keys(), look.deadline);
+    pub(super) async fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {
+        let (keys, deadline) = (self.shared.settings.keys(), lookup.deadline);
         let digests = self.shared.settings.digests.of(key);
         let _turn = self.turn(deadline).await?;
-        self.shared.mark(&mut look.rests, Thing::Store);
+        self.shared.mark(&mut lookup.dependencies, StoreItem::Store);
         for digest in digests.iter().flatten() {
-            self.shared.mark(&mut look.rests, Thing::Token(&digest.to_hex()));
+            self.shared
+                .mark(&mut lookup.dependencies, StoreItem::Token(&digest.to_hex()));
         }
         let [one, two, three] = digests.map(|digest| digest.map(|digest| keys.token(&digest)));
         let [one, two, three, layout] = self.get_some([one, two, three, Some(keys.layout())], deadline).await?;
@@ -80,7 +81,7 @@ impl RedisStore {
             return self.shared.check_layout(layout.as_deref()).map(|()| None);
         };
         let user = token.user.as_str();
-        self.shared.mark(&mut look.rests, Thing::User(user));
+        self.shared.mark(&mut lookup.dependencies, StoreItem::User(user));
         let wanted = [keys.user(user), keys.revoked_user(user), keys.layout()];
         let [record, revoked, layout] = self.get(wanted, deadline).await?;
         self.shared.check_layout(layout.as_deref())?;
@@ -97,27 +98,27 @@ impl RedisStore {
         self.parsed(user.and_then(|user| user.under(id)))
     }
 
-    pub(super) async fn jwt(&self, question: JwtQuestion<'_>, look: &mut Look) -> Result<JwtFacts, StoreError> {
-        let _turn = self.turn(look.deadline).await?;
-        let before = look.rests;
-        let first = self.jwt_facts(question, look).await;
+    pub(super) async fn jwt(&self, question: JwtQuestion<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
+        let _turn = self.turn(lookup.deadline).await?;
+        let before = lookup.dependencies;
+        let first = self.jwt_facts(question, lookup).await;
         if !matches!(first, Err(StoreError::Record(_, BadRecord::StaleName { .. }))) {
             return first;
         }
         // The user may have been renamed between the two reads of a look-up; a second look tells.
-        look.rests = before;
-        self.jwt_facts(question, look).await
+        lookup.dependencies = before;
+        self.jwt_facts(question, lookup).await
     }
 
-    async fn jwt_facts(&self, question: JwtQuestion<'_>, look: &mut Look) -> Result<JwtFacts, StoreError> {
-        let (keys, deadline) = (self.shared.settings.keys(), look.deadline);
-        self.shared.mark(&mut look.rests, Thing::Store);
+    async fn jwt_facts(&self, question: JwtQuestion<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
+        let (keys, deadline) = (self.shared.settings.keys(), lookup.deadline);
+        self.shared.mark(&mut lookup.dependencies, StoreItem::Store);
         let by_name;
         let (name, user) = match question.user {
             None => (None, None),
             Some(UserKey::Id(id)) => (None, Some(id.as_str())),
             Some(UserKey::Name(name)) => {
-                self.shared.mark(&mut look.rests, Thing::Name(name));
+                self.shared.mark(&mut lookup.dependencies, StoreItem::Name(name));
                 let [id] = self.get([keys.user_by_name(name)], deadline).await?;
                 by_name = id.map(|id| String::from_utf8_lossy(&id).into_owned());
                 (Some(name), by_name.as_deref())
@@ -125,10 +126,10 @@ impl RedisStore {
         };
         let revoked_user = question.revoked_user.map(|id| id.as_str()).or(user);
         if let Some(jti) = question.jti {
-            self.shared.mark(&mut look.rests, Thing::Jti(jti));
+            self.shared.mark(&mut lookup.dependencies, StoreItem::Jti(jti));
         }
         for id in user.into_iter().chain(revoked_user.filter(|id| Some(*id) != user)) {
-            self.shared.mark(&mut look.rests, Thing::User(id));
+            self.shared.mark(&mut lookup.dependencies, StoreItem::User(id));
         }
         let wanted = [
             question.jti.map(|jti| keys.revoked_jti(jti)),

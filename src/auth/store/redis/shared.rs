@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use super::layout::AcceptedLayout;
 use super::settings::{Invalidation, Settings};
 use super::tracking;
-use crate::auth::generations::{Generations, Rests, Thing};
+use crate::auth::dependencies::{ChangeCounters, Dependencies, StoreItem};
 use crate::auth::record::{self, Layout};
 use crate::auth::store::{LayoutProblem, StoreError};
 use crate::telemetry::auth::StoreMetrics;
@@ -31,7 +31,7 @@ pub struct Shared {
     pub(super) look_now: Notify,
     reached: AtomicBool,
     health: AtomicU8,
-    pub(super) generations: Arc<Generations>,
+    pub(super) counters: Arc<ChangeCounters>,
     pub(super) metrics: StoreMetrics,
 }
 
@@ -70,18 +70,18 @@ impl Shared {
     pub(in crate::auth::store) fn new(
         name: Arc<str>,
         settings: Settings,
-        generations: Arc<Generations>,
+        counters: Arc<ChangeCounters>,
         metrics: StoreMetrics,
     ) -> Self {
         let (reached, health) = (AtomicBool::new(false), AtomicU8::new(Health::NotAsked as u8));
         Self {
-            layout: AcceptedLayout::new(Arc::clone(&name), Arc::clone(&generations)),
+            layout: AcceptedLayout::new(Arc::clone(&name), Arc::clone(&counters)),
             look_now: Notify::new(),
             name,
             settings,
             reached,
             health,
-            generations,
+            counters,
             metrics,
         }
     }
@@ -94,8 +94,8 @@ impl Shared {
         self.health.load(Ordering::Relaxed) == Health::Usable as u8
     }
 
-    pub(super) fn mark(&self, rests: &mut Rests, thing: Thing<'_>) {
-        self.generations.mark(rests, &self.name, thing);
+    pub(super) fn mark(&self, dependencies: &mut Dependencies, item: StoreItem<'_>) {
+        self.counters.mark(dependencies, &self.name, item);
     }
 
     /// Holds a layout record against the accepted one.
@@ -234,15 +234,15 @@ impl SharedLink {
     /// Looks at the layout record. A connection that is found closed is made again, once.
     async fn layout(&self) -> Result<(), StoreError> {
         let was_idle = self.connection.lock().await.is_some();
-        let looked = self.look().await;
+        let looked = self.lookup().await;
         if was_idle && matches!(looked, Err(StoreError::Unreachable(_))) {
-            return self.look().await;
+            return self.lookup().await;
         }
         looked
     }
 
-    async fn look(&self) -> Result<(), StoreError> {
-        let look = async {
+    async fn lookup(&self) -> Result<(), StoreError> {
+        let lookup = async {
             let mut connection = self.connection().await?;
             let key = self.shared.settings.keys().layout();
             let stored: Option<Vec<u8>> = cmd("GET")
@@ -252,7 +252,7 @@ impl SharedLink {
                 .map_err(|problem| self.shared.error(&problem))?;
             self.shared.check_layout(stored.as_deref())
         };
-        let looked = timeout(self.shared.settings.timeout, look)
+        let looked = timeout(self.shared.settings.timeout, lookup)
             .await
             .unwrap_or_else(|_| Err(StoreError::Timeout(Arc::clone(&self.shared.name))));
         if matches!(looked, Err(StoreError::Unreachable(_) | StoreError::Timeout(_))) {

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::settings::connection_config;
 use super::{FIRST_PAUSE, LONGEST_PAUSE, Shared};
-use crate::auth::generations::Thing;
+use crate::auth::dependencies::StoreItem;
 
 /// How often somebody asks whether a change would be heard of.
 const PING_EVERY: Duration = Duration::from_millis(250);
@@ -71,7 +71,7 @@ async fn follow(shared: &Arc<Shared>) -> Lost {
         Err(_) => return Lost::NotFound("no answer in time".to_owned()),
     };
     // What was read before anybody listened may have changed since.
-    shared.generations.changed(&shared.name, Thing::Store);
+    shared.counters.changed(&shared.name, StoreItem::Store);
     // A server that was restarted may be empty now, and filled again soon.
     shared.look_now.notify_one();
     shared.metrics.tracks(true);
@@ -124,7 +124,7 @@ impl Shared {
                             Value::BulkString(key) => self.invalidate_key(key),
                             Value::SimpleString(key) => self.invalidate_key(key.as_bytes()),
                             // Whatever it means, it means a change.
-                            _ => self.generations.changed(&self.name, Thing::Store),
+                            _ => self.counters.changed(&self.name, StoreItem::Store),
                         }
                     }
                 }
@@ -135,7 +135,7 @@ impl Shared {
                 }
                 _ => {
                     count += 1;
-                    self.generations.changed(&self.name, Thing::Store);
+                    self.counters.changed(&self.name, StoreItem::Store);
                 }
             }
         }
@@ -144,9 +144,9 @@ impl Shared {
 
     fn invalidate_key(&self, key: &[u8]) {
         let key = String::from_utf8_lossy(key);
-        if let Some(thing) = key.strip_prefix(&self.settings.prefix).and_then(thing) {
-            self.generations.changed(&self.name, thing);
-            if thing == Thing::Store {
+        if let Some(item) = key.strip_prefix(&self.settings.prefix).and_then(item) {
+            self.counters.changed(&self.name, item);
+            if item == StoreItem::Store {
                 self.look_now.notify_one();
             }
         }
@@ -154,20 +154,20 @@ impl Shared {
 }
 
 /// What rests on a key, by its name without the prefix.
-fn thing(key: &str) -> Option<Thing<'_>> {
+fn item(key: &str) -> Option<StoreItem<'_>> {
     if key == "layout" {
-        return Some(Thing::Store);
+        return Some(StoreItem::Store);
     }
     let (kind, rest) = key.split_once(':')?;
     match kind {
-        "token" => Some(Thing::Token(rest)),
-        "user" => Some(Thing::User(rest)),
-        "user-by-name" => Some(Thing::Name(rest)),
+        "token" => Some(StoreItem::Token(rest)),
+        "user" => Some(StoreItem::User(rest)),
+        "user-by-name" => Some(StoreItem::Name(rest)),
         "revoked" => match rest.split_once(':')? {
-            ("user", id) => Some(Thing::User(id)),
-            ("jti", jti) => Some(Thing::Jti(jti)),
+            ("user", id) => Some(StoreItem::User(id)),
+            ("jti", jti) => Some(StoreItem::Jti(jti)),
             // A key has signed any number of tokens, and this is rare.
-            ("kid", _) => Some(Thing::Store),
+            ("kid", _) => Some(StoreItem::Store),
             _ => None,
         },
         _ => None,
@@ -185,17 +185,17 @@ mod tests {
         let digest = crate::auth::store::TokenDigest::of(b"x");
         let hex = digest.to_hex();
         for (key, expected) in [
-            (keys.layout(), Some(Thing::Store)),
-            (keys.token(&digest), Some(Thing::Token(&hex))),
-            (keys.user("a:b"), Some(Thing::User("a:b"))),
-            (keys.user_by_name("ada"), Some(Thing::Name("ada"))),
-            (keys.revoked_jti("j:1"), Some(Thing::Jti("j:1"))),
-            (keys.revoked_user("a:b"), Some(Thing::User("a:b"))),
-            (keys.revoked_kid("k"), Some(Thing::Store)),
+            (keys.layout(), Some(StoreItem::Store)),
+            (keys.token(&digest), Some(StoreItem::Token(&hex))),
+            (keys.user("a:b"), Some(StoreItem::User("a:b"))),
+            (keys.user_by_name("ada"), Some(StoreItem::Name("ada"))),
+            (keys.revoked_jti("j:1"), Some(StoreItem::Jti("j:1"))),
+            (keys.revoked_user("a:b"), Some(StoreItem::User("a:b"))),
+            (keys.revoked_kid("k"), Some(StoreItem::Store)),
             (keys.tokens_of("42"), None),
             ("other".to_owned(), None),
         ] {
-            assert_eq!(thing(&key), expected, "{key}");
+            assert_eq!(item(&key), expected, "{key}");
             let told = keys
                 .that_verdicts_rest_on()
                 .iter()

@@ -1,4 +1,5 @@
-//! One look-up for all who wait for it, and turns for what costs a worker time. Both belong to one worker.
+//! Single flight: concurrent requests with the same credential share one lookup. And a queue for work that occupies the worker's thread.
+//! Each worker has its own.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -11,23 +12,23 @@ use tokio::task::yield_now;
 
 use super::cache::Key;
 
-/// Credentials that are being judged: who brings the same one meanwhile waits for the same verdict.
+/// The lookups under way, by credential. A request with the same credential waits for the lookup that another one has begun.
 ///
-/// Whoever came first does the work. If that fails or is given up, the next in line does it again for itself; nobody is refused for
-/// somebody else's failure.
-pub struct Flights<V> {
+/// The first request does the work. If it fails or is cancelled, the next waiter does the work again for itself: a failure is never
+/// shared.
+pub struct SingleFlight<V> {
     under_way: RefCell<HashMap<Key, Rc<OnceCell<V>>>>,
 }
 
-impl<V> fmt::Debug for Flights<V> {
+impl<V> fmt::Debug for SingleFlight<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flights")
+        f.debug_struct("SingleFlight")
             .field("under_way", &self.under_way.borrow().len())
             .finish()
     }
 }
 
-impl<V> Default for Flights<V> {
+impl<V> Default for SingleFlight<V> {
     fn default() -> Self {
         Self {
             under_way: RefCell::default(),
@@ -35,8 +36,8 @@ impl<V> Default for Flights<V> {
     }
 }
 
-impl<V: Clone> Flights<V> {
-    /// The result of `work`, done here or by whoever began it before. A result of others that is not `good` (any more) is not taken.
+impl<V: Clone> SingleFlight<V> {
+    /// The result of `work`, done here or by the request that began it before. A result of another request is taken only while it is `good`.
     ///
     /// # Errors
     /// Those of `work`, where it was done here.
@@ -48,13 +49,13 @@ impl<V: Clone> Flights<V> {
     ) -> Result<V, E> {
         loop {
             let flight = Rc::clone(self.under_way.borrow_mut().entry(key).or_default());
-            let seat = Seat {
-                flights: self,
+            let waiter = Waiter {
+                single_flight: self,
                 key,
                 flight,
             };
             let led = Cell::new(false);
-            let value = seat
+            let value = waiter
                 .flight
                 .get_or_try_init(|| {
                     led.set(true);
@@ -62,8 +63,8 @@ impl<V: Clone> Flights<V> {
                 })
                 .await?
                 .clone();
-            // Who comes from now on is not answered with what was found out before.
-            seat.land();
+            // Remove the entry first, so that later callers start a new lookup.
+            waiter.finish();
             if led.get() || good(&value) {
                 return Ok(value);
             }
@@ -71,16 +72,16 @@ impl<V: Clone> Flights<V> {
     }
 }
 
-/// A place among those who wait for one verdict. The last one to leave takes the flight off the list, however it leaves.
-struct Seat<'f, V> {
-    flights: &'f Flights<V>,
+/// A request that waits for a lookup. The last waiter to leave removes the entry, however it leaves.
+struct Waiter<'f, V> {
+    single_flight: &'f SingleFlight<V>,
     key: Key,
     flight: Rc<OnceCell<V>>,
 }
 
-impl<V> Seat<'_, V> {
-    fn land(&self) {
-        let mut under_way = self.flights.under_way.borrow_mut();
+impl<V> Waiter<'_, V> {
+    fn finish(&self) {
+        let mut under_way = self.single_flight.under_way.borrow_mut();
         if under_way
             .get(&self.key)
             .is_some_and(|flight| Rc::ptr_eq(flight, &self.flight))
@@ -90,26 +91,26 @@ impl<V> Seat<'_, V> {
     }
 }
 
-impl<V> Drop for Seat<'_, V> {
+impl<V> Drop for Waiter<'_, V> {
     fn drop(&mut self) {
-        // This seat's own handle, and the list's.
+        // The handle of this waiter, and that of the map.
         if Rc::strong_count(&self.flight) <= 2 {
-            self.land();
+            self.finish();
         }
     }
 }
 
-/// How many signatures are verified before others have their turn: about half a millisecond of the slowest kind.
+/// How many signatures are verified before other requests run: about half a millisecond of the slowest kind.
 const IN_A_ROW: u32 = 4;
 
-/// Turns for work that holds the worker's thread: first come, first served, a few in a row, and then the requests that need none of it.
+/// A queue for work that occupies the worker's thread: first in, first out, a few in a row, and then the requests that need no such work.
 #[derive(Debug)]
-pub struct Turns {
+pub struct WorkQueue {
     line: Semaphore,
     taken: Cell<u32>,
 }
 
-impl Default for Turns {
+impl Default for WorkQueue {
     fn default() -> Self {
         Self {
             line: Semaphore::new(1),
@@ -118,13 +119,13 @@ impl Default for Turns {
     }
 }
 
-impl Turns {
-    /// Waits until it is this caller's turn; the work is to be done before anything else is waited for.
+impl WorkQueue {
+    /// Waits for this caller's turn. Do the work before the next `.await`.
     pub async fn next(&self) {
         // It is never closed.
         let _first = self.line.acquire().await;
         if self.taken.get() >= IN_A_ROW {
-            // All who come later wait behind the one who lets others pass.
+            // Later callers wait behind the one that yields.
             yield_now().await;
             self.taken.set(0);
         }
@@ -149,10 +150,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_who_ask_the_same_make_one_look_up() {
-        let (flights, done) = (Flights::default(), Cell::new(0));
+    async fn concurrent_requests_with_one_key_share_one_lookup() {
+        let (single_flight, done) = (SingleFlight::default(), Cell::new(0));
         let ask = |key| {
-            flights.share(
+            single_flight.share(
                 key,
                 || async {
                     sleep(SOON).await;
@@ -166,14 +167,14 @@ mod tests {
         assert!(all.iter().all(|found| *found == Ok(1)), "{all:?}");
         assert_eq!(ask([8; 32]).await, Ok(2), "another key is another look-up");
         assert_eq!(ask(KEY).await, Ok(3), "nothing is kept");
-        assert!(flights.under_way.borrow().is_empty());
+        assert!(single_flight.under_way.borrow().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_fails_or_gives_up_fails_alone() {
-        let (flights, begun) = (Flights::default(), Cell::new(0));
+    async fn a_failure_or_a_cancellation_is_not_shared() {
+        let (single_flight, begun) = (SingleFlight::default(), Cell::new(0));
         let ask = || {
-            flights.share(
+            single_flight.share(
                 KEY,
                 || async {
                     begun.set(begun.get() + 1);
@@ -189,14 +190,14 @@ mod tests {
         assert!(given_up.is_err());
         assert_eq!(all[0], Err(2));
         assert!(all[1..].iter().all(|found| *found == Ok(3)), "{all:?}");
-        assert!(flights.under_way.borrow().is_empty());
+        assert!(single_flight.under_way.borrow().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_result_that_is_not_good_any_more_is_not_taken_from_others() {
-        let (flights, done) = (Flights::default(), Cell::new(0));
+    async fn an_outdated_result_of_another_request_is_not_taken() {
+        let (single_flight, done) = (SingleFlight::default(), Cell::new(0));
         let ask = || {
-            flights.share(
+            single_flight.share(
                 KEY,
                 || async {
                     sleep(SOON).await;
@@ -213,11 +214,11 @@ mod tests {
 
     #[tokio::test]
     async fn others_are_served_between_turns() {
-        let (turns, order) = (Turns::default(), RefCell::new(Vec::new()));
+        let (queue, order) = (WorkQueue::default(), RefCell::new(Vec::new()));
         let heavy = join_all((0..20).map(|at| {
-            let (turns, order) = (&turns, &order);
+            let (queue, order) = (&queue, &order);
             async move {
-                turns.next().await;
+                queue.next().await;
                 order.borrow_mut().push(at);
             }
         }));
