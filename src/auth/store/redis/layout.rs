@@ -1,6 +1,7 @@
 //! Which layout records of a Redis are accepted: the first one that is seen, and another one once the record was missing.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use tracing::warn;
@@ -8,6 +9,9 @@ use tracing::warn;
 use crate::auth::dependencies::{ChangeCounters, StoreItem};
 use crate::auth::record::Layout;
 use crate::auth::store::LayoutProblem;
+
+/// No reply of Redis is later than this. A record that was replaced is not accepted again before: what brings it may have been asked before it was replaced.
+const LATEST_REPLY: Duration = Duration::from_secs(10);
 
 /// The layout record that is accepted. Every refused record ends the verdicts that rest on the store.
 #[derive(Debug)]
@@ -24,6 +28,15 @@ struct Misses {
     /// The record was missing or incomplete, and no complete one has been confirmed since.
     pending: bool,
     count: u64,
+    /// The epoch that was accepted before, and until when.
+    replaced: Option<(Arc<String>, Instant)>,
+}
+
+impl Misses {
+    fn is_late(&self, epoch: &str) -> bool {
+        let replaced = self.replaced.as_ref();
+        replaced.is_some_and(|(old, at)| **old == epoch && at.elapsed() < LATEST_REPLY)
+    }
 }
 
 /// How often the record had been missing when a look at it began.
@@ -88,7 +101,7 @@ impl AcceptedLayout {
         let accepted = self.epoch.load_full();
         match accepted.as_deref() {
             Some(epoch) if epoch == fresh => return Ok(()),
-            Some(_) if !misses.pending => {
+            Some(_) if !misses.pending || misses.is_late(fresh) => {
                 self.end_verdicts();
                 return Err(LayoutProblem::Changed);
             }
@@ -102,6 +115,7 @@ impl AcceptedLayout {
         // First: a verdict that was marked before has been read from what was there before.
         self.end_verdicts();
         misses.pending = false;
+        misses.replaced = accepted.map(|old| (old, Instant::now()));
         self.epoch.store(Some(Arc::new(fresh.to_owned())));
         Ok(())
     }
@@ -154,7 +168,9 @@ mod tests {
         };
         assert_eq!(accepted.check(Some(&filling)), Err(LayoutProblem::Filling));
         assert_eq!(accepted.check(Some(&layout("b"))), Ok(()));
-        assert_eq!(accepted.check(Some(&layout("a"))), Err(LayoutProblem::Changed));
+        for wrong in ["a", "c"] {
+            assert_eq!(accepted.check(Some(&layout(wrong))), Err(LayoutProblem::Changed));
+        }
         let newer = Layout {
             version: 2,
             ..layout("b")
@@ -184,6 +200,23 @@ mod tests {
         accepted.flushed();
         accepted.confirmed(accepted.misses());
         assert_eq!(accepted.check(Some(&layout("c"))), Err(LayoutProblem::Changed));
+    }
+
+    #[test]
+    fn late_replies_do_not_bring_a_replaced_record_back() {
+        let accepted = accepted();
+        assert_eq!(accepted.check(None), Err(LayoutProblem::Missing));
+        assert_eq!(accepted.check(Some(&layout("b"))), Ok(()));
+        // Two workers read now what was asked when the record was missing, and before that.
+        assert_eq!(accepted.check(None), Err(LayoutProblem::Missing));
+        assert_eq!(accepted.check(Some(&layout("a"))), Err(LayoutProblem::Changed));
+        assert_eq!(accepted.check(Some(&layout("b"))), Ok(()));
+        // One that is restored from a backup is accepted after a while.
+        accepted.flushed();
+        if let Some((_, at)) = &mut accepted.lock().replaced {
+            *at -= LATEST_REPLY;
+        }
+        assert_eq!(accepted.check(Some(&layout("a"))), Ok(()));
     }
 
     #[test]
