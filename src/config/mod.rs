@@ -140,8 +140,8 @@ pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
             "name it with `--config FILE` or AUTHGATE_CONFIG",
         )
     })?;
-    let text =
-        String::from_utf8(bytes).map_err(|_| unreadable("the file is not UTF-8".to_owned(), "TOML is UTF-8 text"))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| unreadable("the file is not UTF-8".to_owned(), "save the file as UTF-8"))?;
     parse(&name, &text, file.parent().unwrap_or(Path::new("")))
 }
 

@@ -107,34 +107,34 @@ fn explain(problems: &Problems, text: &str, fault: &Fault<'_>) -> Problem {
     let problem = |span: &Range<usize>, what: String, instead: String| Problem::error(span.clone(), "", what, instead);
     let written = |span: &Range<usize>| text.get(span.clone()).unwrap_or_default();
     if *message == DUPLICATE {
-        let what = format!("`{}` is written twice", written(span));
-        return problem(span, what, "take one of them out, or join them".to_owned());
+        let what = format!("duplicate key `{}`", written(span));
+        return problem(span, what, "remove one of them, or merge them".to_owned());
     }
     if let Some(value) = value.filter(|value| !written(&value.span).contains(['"', '\'', '\n'])) {
         // What is under a key that nobody knows, or that holds a secret, is not repeated.
         let (what, instead) = if problems.shows(&value.span) {
             let written = secrets::redacted(written(&value.span));
             (
-                format!("`{written}` is no TOML value"),
-                format!("strings are in quotes: {written:?}"),
+                format!("`{written}` is not a TOML value"),
+                format!("put strings in quotes: {written:?}"),
             )
         } else {
             (
-                "this is no TOML value".to_owned(),
-                "strings are in quotes: \"…\"".to_owned(),
+                "invalid TOML value".to_owned(),
+                "put strings in quotes: \"…\"".to_owned(),
             )
         };
         return problem(&value.span, what, instead);
     }
     let instead = match *message {
-        _ if message.contains("string") => "strings are in quotes, on one line: \"…\"",
+        _ if message.contains("string") => "put strings in quotes, on one line: \"…\"",
         _ if message.contains("table") && !message.contains("inline") => {
-            "tables are opened by `[name]`, lists of tables by `[[name]]`"
+            "write `[name]` to open a table, `[[name]]` to add an entry to a list of tables"
         }
-        _ if message.contains("array") => "lists are written [\"one\", \"two\"]",
-        _ => "each line is `key = value`, `[table]`, `[[table]]` or a `# comment`",
+        _ if message.contains("array") => "write lists as [\"one\", \"two\"]",
+        _ => "write each line as `key = value`, `[table]`, `[[table]]` or a `# comment`",
     };
-    problem(span, format!("this is no TOML: {message}"), instead.to_owned())
+    problem(span, format!("invalid TOML: {message}"), instead.to_owned())
 }
 
 fn find_scalars(value: &Spanned<DeValue<'_>>, place: Place, found: &mut Vec<Scalar>) {

@@ -81,7 +81,8 @@ fn a_route_that_another_host_leads_past_a_guard_to_is_refused() {
         let ended = with(lines);
         assert_eq!(ended.code, 2, "{lines}");
         assert!(
-            ended.err.contains("routes[1] is weaker than routes[0]") && ended.err.contains("clients choose the Host"),
+            ended.err.contains("routes[1] is weaker than routes[0]")
+                && ended.err.contains("clients choose the Host header"),
             "{}",
             ended.err
         );
@@ -101,20 +102,23 @@ fn one_problem_is_one_error() {
     let jwt = |lines: &str| with(&format!("[authenticators.jwt]\nkind = \"jwt\"\n{lines}\n"));
     let secret = "keys = [{ algorithm = \"HS256\", secret = \"0123456789012345678901234567890123456789\" }]";
     for (text, words) in [
-        (with("[probes]\nlisten = \"0.0.0.0\"\n"), "is no address with a port"),
+        (
+            with("[probes]\nlisten = \"0.0.0.0\"\n"),
+            "is not an IP address with a port",
+        ),
         (with("[servre]\n"), "unknown key `servre`"),
         (GOOD.replace("upstream = \"app\"", ""), "`upstream` is missing"),
         (
             GOOD.replace("authenticate = [\"token\"]", ""),
-            "who may pass is not said",
+            "neither `authenticate` nor `public` is set",
         ),
         (
             GOOD.replace("authenticate", "public = true\nauthenticate"),
-            "public or authenticated, not both",
+            "`authenticate` and `public` cannot be combined",
         ),
         (
             with("[[routes]]\npath = \"/api/*\"\npublic = true\nupstream = \"app\"\n"),
-            "is for the same requests as",
+            "matches the same requests as",
         ),
         (
             with(
@@ -132,28 +136,28 @@ fn one_problem_is_one_error() {
             with("[server.limits]\nidle_timeout = 75\n"),
             "expected a duration, found a number",
         ),
-        (with("[server.limits]\nheader_bytes = \"1KiB\"\n"), "out of bounds"),
+        (with("[server.limits]\nheader_bytes = \"1KiB\"\n"), "out of range"),
         (
             with("[server.tls]\ncertificates = [{ chain = \"none.pem\", key = \"none.key\" }]\n"),
             "none.pem",
         ),
         (
             with("[identity]\nheaders = { Host = \"id\" }\n"),
-            "already means something else",
+            "is reserved: it has a meaning in HTTP or for the gateway",
         ),
         (
             with("[identity]\nheaders = { X-User-Id = \"id\", x_user_id = \"username\" }\n"),
-            "has a `_`",
+            "contains `_`",
         ),
         (
             with("[identity]\nheaders = { X-Id = \"identity\" }\n"),
-            "nothing that is known of a user",
+            "is not a field of an identity",
         ),
-        (jwt(secret), "`users` is missing"),
-        (jwt("users = \"none\""), "there are no keys"),
+        (jwt(secret), "`users` is required"),
+        (jwt("users = \"none\""), "`keys` or `jwks` is required"),
         (
             jwt("users = \"none\"\nkeys = [{ algorithm = \"none\", file = \"x\" }]"),
-            "\"none\" is not known here",
+            "\"none\" is not a valid value",
         ),
         (
             jwt("users = \"none\"\nkeys = [{ algorithm = \"RS256\", file = \"missing.pem\" }]"),
@@ -163,10 +167,7 @@ fn one_problem_is_one_error() {
             jwt(&format!("users = \"none\"\n{secret}\nprofile = \"rfc9086\"")),
             "did you mean \"rfc9068\"?",
         ),
-        (
-            jwt(&format!("users = \"nowhere\"\n{secret}")),
-            "names no store of this file",
-        ),
+        (jwt(&format!("users = \"nowhere\"\n{secret}")), "is an unknown store"),
         (
             jwt(&format!("users = {{ env = \"AUTHGATE_NOT_SET\" }}\n{secret}")),
             "AUTHGATE_NOT_SET is not set",
@@ -347,13 +348,13 @@ fn mistakes_that_come_from_other_programs_are_known() {
         (route("/a/{x}/*"), "\"/a/*\""),
         (
             host("https://api.example.com"),
-            "write the bare host: \"api.example.com\"",
+            "write the host alone: \"api.example.com\"",
         ),
         (
             host("https://api.example.com:8443/x"),
-            "write the bare host: \"api.example.com\"",
+            "write the host alone: \"api.example.com\"",
         ),
-        (host("api.example.com/"), "write the bare host: \"api.example.com\""),
+        (host("api.example.com/"), "write the host alone: \"api.example.com\""),
         (host("API.example.com:8443"), "write \"api.example.com\""),
         (url("${REDIS_URL}"), "write `{ env = \"REDIS_URL\" }`"),
         (
@@ -452,7 +453,7 @@ fn certificates_that_end_and_chains_that_do_not_fit_are_named() {
     let ended = check_tls(&(good.clone() + &pki.root_pem()), &key);
     assert_eq!((ended.code, ended.err.as_str()), (0, ""));
     for (days, words) in [
-        (-3, "chain.pem: the certificate ended on"),
+        (-3, "chain.pem: the certificate expired on"),
         (10, "in 10 days"),
         (0, "in less than a day"),
     ] {

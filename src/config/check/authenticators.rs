@@ -45,14 +45,16 @@ pub(super) fn authenticators(root: &mut Section<'_>, stores: &Names, identities:
         let name: Arc<str> = named.name.into();
         let spoken = !named.name.is_empty() && named.name.bytes().all(|byte| byte.is_ascii_graphic());
         if !spoken {
-            let instead =
-                "rename it with letters, digits and `-`: upstreams can be told which authenticator accepted somebody";
+            let instead = "rename it with letters, digits and `-`: the name may be sent to upstreams in a header";
             named
                 .item
-                .refuse(format!("{:?} cannot be told in a header", named.name), instead);
+                .refuse(format!("{:?} cannot be sent in a header", named.name), instead);
         }
         if [PUBLIC, ANONYMOUS].contains(&named.name) {
-            let what = format!("{:?} tells upstreams that nobody was asked", named.name);
+            let what = format!(
+                "{:?} is reserved: it tells upstreams that the request was not authenticated",
+                named.name
+            );
             named.item.refuse(what, "write another name, such as \"token\"");
         }
         authenticators.names.add(&name, named.span.clone());
@@ -108,8 +110,8 @@ fn store(text: &crate::config::reader::Text<'_>, stores: &Names) -> Option<Arc<s
     if text.as_str() == stores::NONE {
         text.item().add(absent(
             text,
-            "is no store",
-            "tokens have to be looked up somewhere; name a store".to_owned(),
+            "is not a store",
+            "name a store: tokens have to be looked up in one".to_owned(),
         ));
         return None;
     }
@@ -122,10 +124,10 @@ fn implied_store(section: &Section<'_>, stores: &Names) -> Option<Arc<str>> {
         [only] => return Some(Arc::clone(only)),
         [] => {
             let instead = "add `[stores.file]` with `kind = \"embedded\"` and `file = \"tokens.toml\"`";
-            section.lacks("there is no store to look tokens up in", instead);
+            section.lacks("no store is defined to look tokens up in", instead);
         }
         _ => section.lacks(
-            format!("`store` is missing, and there are several: {}", stores.listed()),
+            format!("`store` is missing, and the file has several: {}", stores.listed()),
             format!("write `store = {:?}` or another one", &*stores.names[0]),
         ),
     }
@@ -162,11 +164,11 @@ fn read_schemes(item: Option<Item<'_>>, default: &str, same: impl Fn(&str, &str)
     for item in item.one_or_more(&format!("scheme = {default:?}")).unwrap_or_default() {
         let Some(scheme) = item.scheme() else { continue };
         if schemes.iter().any(|before| same(before, scheme.as_str())) {
-            scheme.refuse("is written twice", "take one of them out");
+            scheme.refuse("is listed twice", "remove one of them");
         }
         if scheme.as_str().eq_ignore_ascii_case(STAND_IN_SCHEME) {
             scheme.refuse(
-                "is the scheme of the value that the gateway sends in place of a credential",
+                "is reserved for the value that the gateway sends in place of a credential",
                 format!("write another scheme, such as {default:?}"),
             );
         }
@@ -186,8 +188,8 @@ pub(super) fn header(section: &mut Section<'_>, identities: &Identities) -> Head
     let taken: Option<&Range<usize>> = identities.written.get(&fold(header.as_str()));
     if let Some(span) = taken {
         let what = format!("{header} carries a credential here and an identity to the upstream");
-        let problem = item.problem(what, "write another header in one of the two places");
-        item.add(problem.beside(span.clone(), "the identity"));
+        let problem = item.problem(what, "use another header in one of the two places");
+        item.add(problem.beside(span.clone(), "the identity is sent here"));
     }
     header
 }

@@ -21,7 +21,7 @@ pub(super) fn cors(mut section: Section<'_>) -> Option<Cors> {
     let listed = origins(&mut section, |all| {
         if credentials {
             all.refuse(
-                "would give everybody's pages what cookies open",
+                "would let every website read responses with the cookies of its visitors",
                 "list the origins of your own applications",
             );
         }
@@ -40,7 +40,7 @@ pub(super) fn websocket(
     let mut section = item.section(&[])?;
     let origins = origins(&mut section, |all| {
         all.refuse(
-            "would let every page open a WebSocket in the name of whoever looks at it",
+            "would let every website open a WebSocket as its visitor",
             "list the origins of your own applications",
         );
     });
@@ -48,7 +48,7 @@ pub(super) fn websocket(
     let cookie_item = section.take("cookie");
     if !subprotocol && cookie_item.is_none() {
         section.lacks(
-            "says nowhere where a page puts its credential",
+            "neither `subprotocol` nor `cookie` is set: pages have no way to send a credential",
             "write `subprotocol = true`, or `cookie = \"access_token\"`",
         );
     }
@@ -64,7 +64,7 @@ pub(super) fn websocket(
         let what = format!("no authenticator of this route reads the scheme {scheme:?}");
         let instead = match settings().next().map(first_scheme) {
             Some(scheme) => format!("write `scheme = {scheme:?}`"),
-            None => "list one that does in `authenticate`".to_owned(),
+            None => "add one that does to `authenticate`".to_owned(),
         };
         match &scheme_item {
             Some(item) => item.refuse(what, instead),
@@ -83,9 +83,9 @@ pub(super) fn websocket(
 
 fn cookie(item: &Item<'_>) -> Option<String> {
     let instead = "write its name, such as \"access_token\"";
-    let text = item.text_for("the name of a cookie", instead)?;
+    let text = item.text_for("a cookie name", instead)?;
     if text.as_str().is_empty() || !text.as_str().bytes().all(is_token_byte) {
-        text.refuse("is no name of a cookie", instead);
+        text.refuse("is not a cookie name", instead);
         return None;
     }
     Some(text.into_string())
@@ -121,7 +121,7 @@ fn origins(section: &mut Section<'_>, mut all: impl FnMut(&Text<'_>)) -> Option<
             "*" => all(&text),
             origin if is_origin(origin) => listed.extend(HeaderValue::from_str(origin).ok()),
             _ => text.refuse(
-                "is no origin as browsers send it",
+                "is not an origin as browsers send it",
                 "write scheme, host and port in lower case, without a path: \"https://app.example.com\"",
             ),
         }

@@ -21,7 +21,7 @@ pub(super) fn warn_of_chain(item: &Item<'_>, certificate: &Certificate) {
             certificate.file().display(),
             at + 1
         );
-        let instead = "write the server's own certificate first, and behind each the one that signed it";
+        let instead = "put the server's certificate first, and after each certificate the one that signed it";
         item.add(item.problem(problem, instead).into_warning().of_machine());
     }
 }
@@ -42,7 +42,7 @@ fn warn_at(item: &Item<'_>, file: &Path, now: i64) {
     };
     for (at, validity) in &all {
         let Some(what) = remark(validity, now) else { continue };
-        let instead = "get a new one, and start the gateway again";
+        let instead = "renew it, and restart the gateway";
         let problem = item.problem(format!("{}: {what}", which(*at)), instead);
         item.add(problem.into_warning().of_machine());
     }
@@ -52,7 +52,7 @@ fn remark(validity: &Validity, now: i64) -> Option<String> {
     let seconds = |time: rustls_pki_types::UnixTime| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     let day = |second: i64| {
         let day = Timestamp::from_second(second).map(|time| time.strftime("%Y-%m-%d").to_string());
-        day.unwrap_or_else(|_| "a day far ahead".to_owned())
+        day.unwrap_or_else(|_| "a date in the far future".to_owned())
     };
     let (from, until) = (seconds(validity.from), seconds(validity.until));
     let days = |seconds: i64| match seconds / DAY {
@@ -62,7 +62,7 @@ fn remark(validity: &Validity, now: i64) -> Option<String> {
     };
     if until < now {
         Some(format!(
-            "the certificate ended on {}, {} ago",
+            "the certificate expired on {}, {} ago",
             day(until),
             days(now - until)
         ))
@@ -70,7 +70,7 @@ fn remark(validity: &Validity, now: i64) -> Option<String> {
         Some(format!("the certificate is not valid before {}", day(from)))
     } else if until - now < SOON {
         Some(format!(
-            "the certificate ends on {}, in {}",
+            "the certificate expires on {}, in {}",
             day(until),
             days(until - now)
         ))
@@ -98,9 +98,9 @@ mod tests {
             (99, Some("is not valid before 1970-04-11")),
             (100, None),
             (169, None),
-            (171, Some("ends on 1970-07-20, in 29 days")),
-            (199, Some("ends on 1970-07-20, in 1 day")),
-            (202, Some("ended on 1970-07-20, 2 days ago")),
+            (171, Some("expires on 1970-07-20, in 29 days")),
+            (199, Some("expires on 1970-07-20, in 1 day")),
+            (202, Some("expired on 1970-07-20, 2 days ago")),
         ] {
             let remark = remark(&validity, day * DAY);
             match expected {

@@ -34,9 +34,8 @@ fn refuse_collisions(root: &Section<'_>, routes: &[Written]) {
         let before = places.entry((&place.host, place.path.folded())).or_default();
         let first = *before.first.get_or_insert(route);
         if first.route.place.path != place.path {
-            let what = format!("{} differs from {} in case alone", route.key, first.key);
-            let instead =
-                "take one of them out: a server may take the two for one, and then neither can be let through";
+            let what = format!("{} differs from {} only in case", route.key, first.key);
+            let instead = "remove one of them: a server may treat both paths as one, so the gateway could not tell which route applies";
             complain(root, route, first, what, instead.to_owned());
             continue;
         }
@@ -49,8 +48,8 @@ fn refuse_collisions(root: &Section<'_>, routes: &[Written]) {
             other = other.or(before.methods.insert(method, route));
         }
         if let Some(other) = other {
-            let what = format!("{} is for the same requests as {}", route.key, other.key);
-            let instead = "take one of them out, or give them different `methods`";
+            let what = format!("{} matches the same requests as {}", route.key, other.key);
+            let instead = "remove one of them, or give them different `methods`";
             complain(root, route, other, what, instead.to_owned());
         }
     }
@@ -224,7 +223,7 @@ impl<'r> Hosts<'r> {
     fn refuse(&self, root: &Section<'_>, host: &HostPattern, found: &Found) {
         let (open, guard) = (&self.routes[found.open], &self.routes[found.guard]);
         let what = format!(
-            "{} is weaker than {}, which protects {} for {} alone: it {}",
+            "{} is weaker than {}, which protects {} only for {}: it {}",
             open.key, guard.key, guard.route.place.path, guard.route.place.host, found.weakness
         );
         let elsewhere = match host {
@@ -232,7 +231,7 @@ impl<'r> Hosts<'r> {
             HostPattern::Exact(_) | HostPattern::Below(_) => format!("with `host = \"{host}\"`"),
         };
         let instead = format!(
-            "clients choose the Host that they send: give {} a `host` of its own, or the `authenticate`, `optional` and `require` of {}, or add a \
+            "clients choose the Host header: give {} a `host` of its own, or the `authenticate`, `optional` and `require` of {}, or add a \
              route for \"{}\" {elsewhere} that has them",
             open.key, guard.key, guard.route.place.path
         );
@@ -261,11 +260,11 @@ impl<'r> Hosts<'r> {
                 };
                 let open = &self.routes[found.open];
                 let what = format!(
-                    "{} protects {path:?} alone: {twin:?} belongs to {}, which {}",
+                    "{} protects only {path:?}: {twin:?} is matched by {}, which {}",
                     guard.key, open.key, found.weakness
                 );
                 let instead = format!(
-                    "write `path = \"{}/*\"`, or add a route for {twin:?}: many servers answer both in the same way",
+                    "write `path = \"{}/*\"`, or add a route for {twin:?}: many servers treat both paths as one",
                     bare.unwrap_or(&path)
                 );
                 let problem = Problem::error(guard.span.clone(), &guard.key, what, instead).into_warning();

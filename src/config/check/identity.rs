@@ -136,7 +136,8 @@ fn read_headers(item: Item<'_>, written: &mut HashMap<String, Range<usize>>) -> 
         let folded = fold(named.name);
         let header = match header_name(named.name) {
             Ok(_) if folded == "authorization" => {
-                let instead = "take it out; `credential` of `[identity]` says what becomes of Authorization";
+                let instead =
+                    "remove it; `credential` in `[identity]` controls what upstreams receive in Authorization";
                 named.item.add(problem(
                     format!("{:?} carries the credential", named.name),
                     instead.to_owned(),
@@ -153,12 +154,12 @@ fn read_headers(item: Item<'_>, written: &mut HashMap<String, Range<usize>>) -> 
         };
         if let Some(first) = written.insert(folded, named.span.clone()) {
             let what = format!(
-                "{:?} is the same header as another one: case and punctuation do not count",
+                "{:?} is the same header as another one: case and punctuation are not compared",
                 named.name
             );
             named
                 .item
-                .add(problem(what, "take one of them out".to_owned()).beside(first, "the other one"));
+                .add(problem(what, "remove one of them".to_owned()).beside(first, "the other one"));
         }
         let source = named.item.text().and_then(|text| source(&text));
         headers.extend(header.zip(source));
@@ -177,7 +178,7 @@ fn source(text: &Text<'_>) -> Option<Source> {
         _ => {
             let words = SOURCES.map(|(name, _)| name).join(", ");
             text.refuse(
-                "is nothing that is known of a user",
+                "is not a field of an identity",
                 format!("write one of {words}, claims.NAME or attributes.NAME"),
             );
             return None;
@@ -200,34 +201,31 @@ pub(super) fn member_path_instead(text: &str, written: impl Fn(&str) -> String) 
     let name = text.trim_matches(['"', '\'']);
     if name.is_empty() {
         return format!(
-            "write {}, or {} to walk objects",
+            "write {}, or {} for a member of an object",
             written("tenant"),
             written("realm_access.roles")
         );
     }
     let quoted = MemberPath::of_name(name).to_string();
     format!(
-        "write {} for the one member of that name; dots between names without quotes walk objects, as in {}",
+        "write {} for the member of that name; dots outside of quotes reach into objects, as in {}",
         written(&quoted),
         written("realm_access.roles")
     )
 }
 
 fn stripped(item: &Item<'_>) -> Option<String> {
-    let text = item.text_for("the name of a header", "write a name, such as \"X-Internal-Role\"")?;
+    let text = item.text_for("a header name", "write a name, such as \"X-Internal-Role\"")?;
     let name = text.as_str();
     let is_name = !fold(name).is_empty() && name.bytes().all(|byte| is_token_byte(byte) && byte != b'*');
     if !is_name {
-        text.refuse(
-            "is no name of a header",
-            "write whole names; `*` stands for nothing here",
-        );
+        text.refuse("is not a header name", "write whole names; `*` is not a wildcard here");
         return None;
     }
     if is_of_the_connection(name) {
         text.refuse(
-            "belongs to the message itself, and is never handed on as it came",
-            "take it out",
+            "belongs to the connection or the framing, and is never forwarded as it came",
+            "remove it",
         );
         return None;
     }

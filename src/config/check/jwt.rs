@@ -39,7 +39,7 @@ pub(super) fn jwt(
     let rules = rules(&mut section, profile);
     if let (Some(item), Profile::Rfc9068, true) = (&profile_item, profile, rules.audience.is_empty()) {
         item.warn(
-            "access tokens for other APIs pass: RFC 9068, section 4, has the audience compared",
+            "access tokens for other APIs are accepted: RFC 9068, section 4, requires an audience check",
             "write `audience = \"…\"` with the name of this API, and `issuer = \"…\"`",
         );
     }
@@ -56,7 +56,7 @@ pub(super) fn jwt(
         .flatten();
     if let (Some(item), Some(_), None) = (&revocation_item, &revocation, &rules.jti_claim) {
         item.warn(
-            "no single token can be revoked: `jti_claim` is false, so nobody sees which one it is",
+            "single tokens cannot be revoked: with `jti_claim = false` the gateway does not read their ids",
             "write `jti_claim = \"jti\"` if tokens have one",
         );
     }
@@ -89,7 +89,7 @@ fn realm(section: &mut Section<'_>) -> String {
         .all(|byte| matches!(byte, b' '..=b'~') && !b"\"\\".contains(&byte))
     {
         text.refuse(
-            "cannot stand in a challenge",
+            "cannot be written in a challenge",
             "write visible ASCII without \" and \\, such as \"api\"",
         );
     }
@@ -104,7 +104,7 @@ fn rules(section: &mut Section<'_>, profile: Profile) -> Rules {
         && item.is_false()
     {
         item.warn(
-            "a refresh token passes as an access token: nothing else tells them apart",
+            "refresh tokens are accepted as access tokens: only this claim distinguishes them",
             "write `token_type_claim = \"token_type\"` if the tokens have it",
         );
     }
@@ -129,7 +129,7 @@ fn accepted(section: &mut Section<'_>, name: &'static str) -> Vec<String> {
     let Some(item) = section.take(name).filter(|item| !item.is_false()) else {
         return Vec::new();
     };
-    let list = item.one_or_more(&format!("{name} = false` to not look at it, or `{name} = \"…\""));
+    let list = item.one_or_more(&format!("{name} = false` to skip this check, or `{name} = \"…\""));
     list.unwrap_or_default().iter().filter_map(Item::full_text).collect()
 }
 
@@ -137,7 +137,7 @@ fn user_id_claim(section: &mut Section<'_>, default: &str) -> String {
     let written = section.take("user_id_claim").and_then(|item| {
         if item.is_false() {
             item.refuse(
-                "without this claim a token names nobody",
+                "this claim is required: it names the user",
                 format!("write `user_id_claim = {default:?}`"),
             );
             return None;
@@ -163,7 +163,7 @@ fn token_types(section: &mut Section<'_>) -> Option<Vec<TokenType>> {
         let known = [("access", TokenType::Access), ("sliding", TokenType::Sliding)];
         let Some(kind) = text.choice(&known, &[]) else { continue };
         if types.contains(&kind) {
-            text.refuse("is written twice", "take one of them out");
+            text.refuse("is listed twice", "remove one of them");
         }
         types.push(kind);
     }
@@ -177,9 +177,9 @@ fn users(section: &mut Section<'_>, profile: Profile, stores: &Names) -> Option<
         (None, Profile::Plain | Profile::Rfc9068) => Some(None),
         (None, Profile::SimpleJwt) => {
             section.lacks(
-                "`users` is missing: nobody but you can say whose word counts",
-                "write `users = \"STORE\"` where a user must exist and be active, as JWTAuthentication asks, or `users = \"none\"` \
-                 where the token is believed, as JWTStatelessUserAuthentication does",
+                "`users` is required",
+                "write `users = \"STORE\"` to require an active user in that store, as JWTAuthentication does, or `users = \"none\"` \
+                 to trust the claims of the token, as JWTStatelessUserAuthentication does",
             );
             None
         }
@@ -205,8 +205,8 @@ fn users(section: &mut Section<'_>, profile: Profile, stores: &Names) -> Option<
         Some(store) => {
             if let Some(item) = &username_item {
                 item.refuse(
-                    "has no effect: the name is that of the user's record",
-                    "take it out, or write `users = \"none\"`",
+                    "has no effect: the username comes from the user's record",
+                    "remove it, or write `users = \"none\"`",
                 );
             }
             let revoke_claim = check_revoke.then_some(revoke_claim);
@@ -218,12 +218,9 @@ fn users(section: &mut Section<'_>, profile: Profile, stores: &Names) -> Option<
             })
         }
         None => {
-            let instead = "take it out, or write `users = \"STORE\"` with the name of a store";
+            let instead = "remove it, or write `users = \"STORE\"` with the name of a store";
             if let (Some(item), true) = (&active_item, check_active == Some(true)) {
-                item.warn(
-                    "has no effect: with `users = \"none\"` nobody is looked up, active or not",
-                    instead,
-                );
+                item.warn("has no effect: with `users = \"none\"` no user is looked up", instead);
             }
             if let (Some(item), true) = (&revoke_item, check_revoke) {
                 item.refuse(

@@ -26,7 +26,7 @@ pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
         (None, Some(jwks)) => {
             if algorithms_item.is_none() {
                 section.lacks(
-                    "`algorithms` is missing: keys of a JWK Set may be used only with those that are written",
+                    "`algorithms` is required: keys of a JWK Set are used only with the listed ones",
                     "write `algorithms = [\"RS256\"]`",
                 );
             }
@@ -34,13 +34,13 @@ pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
             Some(KeySet::Jwks(file))
         }
         (Some(keys), Some(jwks)) => {
-            let problem = jwks.problem("`keys` and `jwks` at once", "take one of them out");
+            let problem = jwks.problem("`keys` and `jwks` cannot be combined", "remove one of them");
             jwks.add(problem.beside(keys.span(), "the other one"));
             None
         }
         (None, None) => {
             section.lacks(
-                "there are no keys to verify tokens with",
+                "`keys` or `jwks` is required",
                 format!("write `{EXAMPLE}`, or `jwks = {{ file = \"jwks.json\" }}`"),
             );
             None
@@ -72,7 +72,7 @@ fn key(item: &Item<'_>, allowed: Option<&[Algorithm]>) -> Option<VerificationKey
     if allowed.is_some_and(|allowed| !allowed.contains(&algorithm)) {
         algorithm_item.refuse(
             format!("{name} is not among `algorithms`"),
-            format!("add {name:?} there, or take the key out"),
+            format!("add {name:?} there, or remove the key"),
         );
     }
     let kid = match kid {
@@ -84,7 +84,7 @@ fn key(item: &Item<'_>, allowed: Option<&[Algorithm]>) -> Option<VerificationKey
         (Some(file), None, false) => from_file(&file, algorithm, kid.as_deref()),
         (file, Some(secret), false) => {
             let instead = match file {
-                Some(_) => "take `secret` out",
+                Some(_) => "remove `secret`",
                 None => "write `file = \"jwt.pub.pem\"`, the public key in PEM",
             };
             secret.refuse(
@@ -95,7 +95,7 @@ fn key(item: &Item<'_>, allowed: Option<&[Algorithm]>) -> Option<VerificationKey
         }
         (Some(file), secret, true) => {
             let instead = match secret {
-                Some(_) => "take `file` out",
+                Some(_) => "remove `file`",
                 None => "write `secret = { file = \"…\" }` or `secret = { env = \"JWT_SECRET\" }`",
             };
             file.refuse(
@@ -129,7 +129,7 @@ fn from_secret(item: &Item<'_>, algorithm: Algorithm, kid: Option<&str>) -> Opti
             if bytes.len() < LEAST_SECRET_BYTES {
                 item.warn(
                     format!(
-                        "the secret has {} bytes: a short one can be guessed from any token it signed",
+                        "the secret has only {} bytes: a short secret can be guessed from any token that it signed",
                         bytes.len()
                     ),
                     format!("use at least {LEAST_SECRET_BYTES}, such as `openssl rand -hex 32` makes"),
@@ -137,8 +137,8 @@ fn from_secret(item: &Item<'_>, algorithm: Algorithm, kid: Option<&str>) -> Opti
             }
             if bytes.last() == Some(&b'\n') {
                 item.warn(
-                    "the secret ends in a newline, which is a part of it",
-                    "take it out (`printf %s` writes none) unless whoever signs has it too",
+                    "the secret ends in a newline, which is part of the secret",
+                    "remove it (`printf %s` writes none), unless the issuer signs with it too",
                 );
             }
             Some(key)
@@ -203,13 +203,13 @@ fn jwks(item: &Item<'_>, algorithms: Option<&[Algorithm]>) -> Option<Vec<Verific
     let (named, nameless): (Vec<_>, Vec<_>) = set.keys.into_iter().partition(|key| key.kid().is_some());
     if named.is_empty() {
         return refuse(
-            "no key has a `kid`, and in a set nothing else chooses".to_owned(),
+            "no key has a `kid`, by which keys of a set are chosen".to_owned(),
             "give each key a `kid`, or write it under `keys`",
         );
     }
     let warn = |problem: String| {
-        let instead = "mend it in the set, or take it out; the other keys are used";
-        file_item.warn(format!("{}: a key is left out: {problem}", file.display()), instead);
+        let instead = "fix or remove it in the set; the other keys are used";
+        file_item.warn(format!("{}: a key is ignored: {problem}", file.display()), instead);
     };
     for left_out in &set.left_out {
         warn(left_out.to_string());
@@ -217,7 +217,7 @@ fn jwks(item: &Item<'_>, algorithms: Option<&[Algorithm]>) -> Option<Vec<Verific
     for key in nameless {
         let (id, algorithm) = (key.id(), key.algorithm().name());
         warn(format!(
-            "the {algorithm} key with the thumbprint {id} has no `kid`, and in a set nothing else chooses"
+            "the {algorithm} key with the thumbprint {id} has no `kid`, by which keys of a set are chosen"
         ));
     }
     Some(named)

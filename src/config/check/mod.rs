@@ -117,8 +117,7 @@ impl Names {
                 None if self.names.is_empty() => format!("add a table `[{table}.NAME]`"),
                 None => format!("write {}, or add a table `[{table}.NAME]`", self.listed()),
             };
-            text.item()
-                .add(absent(text, &format!("names no {one} of this file"), instead));
+            text.item().add(absent(text, &format!("is an unknown {one}"), instead));
         }
         found.cloned()
     }

@@ -6,7 +6,7 @@ use crate::config::reader::{Item, Section, is_token_byte};
 use crate::proxy::host::ipv6;
 use crate::proxy::routes::{HostPattern, PathPattern, Place};
 
-const A_PATH: &str = "write \"/api/hello\" for one path, or \"/api/*\" for it and all below";
+const A_PATH: &str = "write \"/api/hello\" for one path, or \"/api/*\" for a path and everything below it";
 
 /// Reads the three keys; `None` if one of them is wrong.
 pub(super) fn place(section: &mut Section<'_>) -> Option<Place> {
@@ -58,14 +58,14 @@ fn host(item: &Item<'_>) -> Option<HostPattern> {
     }
     let bare = bare_host(&plain);
     let instead = if let Some(bare) = bare {
-        format!("write the bare host: \"{bare}\"; a route is for every scheme and port")
+        format!("write the host alone: \"{bare}\"; a route applies to every scheme and port")
     } else if is_host(without_port) {
         let star = if written.starts_with("*.") { "*." } else { "" };
-        format!("write \"{star}{without_port}\": case, port and a last dot do not count")
+        format!("write \"{star}{without_port}\": hosts are compared without case, port and trailing dot")
     } else {
         "write \"api.example.com\" or \"*.example.com\"".to_owned()
     };
-    text.refuse("is no host", instead);
+    text.refuse("is not a host", instead);
     None
 }
 
@@ -99,23 +99,23 @@ fn path(item: &Item<'_>) -> Option<PathPattern> {
     if let Some(segment) = template(written) {
         let before = written.split(segment).next().unwrap_or_default();
         text.refuse(
-            &format!("has the placeholder {segment:?}, which is compared as it is and matches no other text"),
-            format!("write \"{before}*\": it is for all below, whatever the segment holds"),
+            &format!("has the placeholder {segment:?}, which is compared literally and matches no other text"),
+            format!("write \"{before}*\": it matches every path below"),
         );
         return None;
     }
     let wrong = if !text.as_str().starts_with('/') {
         Some("does not begin with `/`")
     } else if written.contains('*') {
-        Some("has a `*` that is not a whole last segment")
+        Some("has a `*` that is not the whole last segment")
     } else if written.contains(['?', '#']) {
-        Some("has a query or a fragment, which no route is found by")
+        Some("has a query or a fragment, which routes are not matched by")
     } else if written.contains(['%', ';', '\\', '`', '<', '>']) {
-        Some("has one of `%`, `;`, `\\`, `` ` ``, `<` and `>`, which servers read differently")
+        Some("has one of `%`, `;`, `\\`, `` ` ``, `<` and `>`, which servers interpret differently")
     } else if written.bytes().any(|byte| byte <= b' ' || byte == 0x7F) {
-        Some("has a blank or a control character")
+        Some("has a space or a control character")
     } else if !written.is_ascii() {
-        Some("has letters beyond ASCII, which are sent encoded and so never match")
+        Some("has characters beyond ASCII, which clients send encoded, so it would never match")
     } else if written.contains("//") || (written.ends_with('/') && text.as_str().ends_with("/*")) {
         Some("has an empty segment, which servers collapse")
     } else if written.split('/').any(|segment| segment == "." || segment == "..") {
@@ -140,16 +140,16 @@ fn methods(item: &Item<'_>) -> Option<Vec<Method>> {
         let text = item.text_for("a method", "write one such as \"GET\"")?;
         let name = text.as_str();
         if matches!(name, "CONNECT" | "TRACE") {
-            text.refuse("is answered with 501 on every route", "take it out");
+            text.refuse("is answered with 501 on every route", "remove it");
         } else if name.is_empty() || !name.bytes().all(is_token_byte) {
-            text.refuse("is no method", "write one such as \"GET\"");
+            text.refuse("is not a method", "write one such as \"GET\"");
         } else if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
             text.refuse(
-                "is no method that anybody sends: case counts",
+                "has lowercase letters, and methods are case-sensitive",
                 format!("write {:?}", name.to_ascii_uppercase()),
             );
         } else if methods.iter().any(|method| method.as_str() == name) {
-            text.refuse("is written twice", "take one of them out");
+            text.refuse("is listed twice", "remove one of them");
         } else {
             methods.extend(Method::from_bytes(name.as_bytes()).ok());
         }

@@ -45,7 +45,7 @@ pub(super) fn unused(root: &Section<'_>, config: &Config, tables: [&Names; 3]) {
                     format!("{}.{name}", names.table),
                     format!("{} {name:?} is not used", names.one),
                 );
-                let problem = Problem::error(span.clone(), &key, what, format!("{by}, or take the table out"));
+                let problem = Problem::error(span.clone(), &key, what, format!("{by}, or remove the table"));
                 root.add(problem.into_warning().into_absent());
             }
         }

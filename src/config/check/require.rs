@@ -12,8 +12,8 @@ pub(super) fn requirements(mut section: Section<'_>) -> Requirements {
     let (groups, scopes, claims) = (section.take("groups"), section.take("scopes"), section.take("claims"));
     if groups.is_none() && scopes.is_none() && claims.is_none() {
         section.lacks(
-            "nothing is required",
-            "write `require = { groups = { any = [\"staff\"] } }`, or take it out",
+            "no requirement is set",
+            "write `require = { groups = { any = [\"staff\"] } }`, or remove it",
         );
     }
     Requirements {
@@ -27,11 +27,10 @@ pub(super) fn requirements(mut section: Section<'_>) -> Requirements {
 }
 
 fn membership(item: Item<'_>, example: &str) -> Membership {
-    let like = format!(
-        "write `{{ any = [{example:?}] }}` where one is enough, `{{ all = [{example:?}] }}` where each is needed"
-    );
+    let like =
+        format!("write `{{ any = [{example:?}] }}` if one is enough, or `{{ all = [{example:?}] }}` if all are needed");
     if matches!(item.value(), DeValue::Array(_) | DeValue::String(_)) {
-        item.refuse("it is not said whether one is enough or each is needed", like);
+        item.refuse("`any` or `all` is missing", like);
         return Membership::default();
     }
     let Some(mut section) = item.section(&[]) else {
@@ -39,7 +38,7 @@ fn membership(item: Item<'_>, example: &str) -> Membership {
     };
     let (any, all) = (section.take("any"), section.take("all"));
     if any.is_none() && all.is_none() {
-        section.lacks("nothing is required", like);
+        section.lacks("no requirement is set", like);
     }
     let names = |item: Option<Item<'_>>, name: &str| -> Vec<String> {
         let list = item.and_then(|item| item.full_list(&format!("{name} = [{example:?}]")));
@@ -62,8 +61,8 @@ fn read_claims(mut section: Section<'_>, within: Option<&MemberPath>, wanted: &m
     let all = section.take_all();
     if all.is_empty() {
         section.lacks(
-            "nothing is required",
-            "write `claims = { tenant = \"acme\" }`, or take it out",
+            "no requirement is set",
+            "write `claims = { tenant = \"acme\" }`, or remove it",
         );
     }
     for named in all {
@@ -92,7 +91,7 @@ fn read_claims(mut section: Section<'_>, within: Option<&MemberPath>, wanted: &m
                 if wanted.iter().any(|(before, _)| *before == path) {
                     named.item.refuse(
                         format!("the claim {path} is required twice"),
-                        "take one of them out: a list claim is compared with one value",
+                        "remove one of them: a claim is compared with one value",
                     );
                 }
                 wanted.extend(claim_value(&named.item).map(|value| (path, value)));
@@ -110,14 +109,14 @@ fn claim_value(item: &Item<'_>) -> Option<Value> {
         DeValue::Integer(number) => {
             let value = i64::from_str_radix(number.as_str(), number.radix()).ok();
             if value.is_none() {
-                item.refuse("the number is out of bounds", "write a whole number of 64 bits");
+                item.refuse("the number is out of range", "write a whole number of 64 bits");
             }
             value.map(Value::from)
         }
         DeValue::String(_) | DeValue::Table(_) => item.text().map(|text| Value::from(text.into_string())),
         DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) => {
             item.refuse(
-                "a claim is compared with a text, a whole number, true or false",
+                "a claim is compared with a string, a whole number, true or false",
                 "write `tenant = \"acme\"`",
             );
             None

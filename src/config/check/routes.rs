@@ -80,11 +80,11 @@ fn route(
     let names: Option<Vec<Arc<str>>> = match (&authenticate, public) {
         (Some(item), Some(true)) => {
             let problem = item.problem(
-                "a route is public or authenticated, not both",
-                "take one of the two out",
+                "`authenticate` and `public` cannot be combined",
+                "remove one of the two",
             );
             section.add(match &public_item {
-                Some(public) => problem.beside(public.span(), "public here"),
+                Some(public) => problem.beside(public.span(), "`public` is set here"),
                 None => problem,
             });
             None
@@ -101,8 +101,8 @@ fn route(
             .flatten()
             {
                 item.refuse(
-                    "has no effect on a public route: nobody is asked who they are",
-                    "take it out, or write `authenticate`",
+                    "has no effect on a public route, where clients are not authenticated",
+                    "remove it, or write `authenticate` in place of `public`",
                 );
             }
             Some(Vec::new())
@@ -112,8 +112,8 @@ fn route(
         (None, None) if public_item.is_some() => None,
         (None, _) => {
             section.lacks(
-                "who may pass is not said",
-                "write `authenticate = [\"token\"]`, or `public = true` to let everybody through",
+                "neither `authenticate` nor `public` is set",
+                "write `authenticate = [\"token\"]`, or `public = true` to accept requests without a credential",
             );
             None
         }
@@ -159,14 +159,14 @@ fn named(item: &Item<'_>, authenticators: &Authenticators) -> Option<Vec<Arc<str
         let text = item.text_for("the name of an authenticator", "write its name, in quotes")?;
         let name = authenticators.names.find(&text)?;
         if names.contains(&name) {
-            text.refuse("is written twice", "take one of them out");
+            text.refuse("is listed twice", "remove one of them");
         }
         // Whatever stands in a header is a key for an authenticator without a scheme.
         let taken = names.iter().find(|before| takes_all(before, &name, authenticators));
         if let Some(before) = taken {
             text.refuse(
-                &format!("is never asked: {:?} takes the whole value of its header", &**before),
-                format!("list it before {:?}, or take it out", &**before),
+                &format!("is never used: {:?} accepts every value of the same header", &**before),
+                format!("list it before {:?}, or remove it", &**before),
             );
         }
         names.push(name);

@@ -82,8 +82,8 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
         settings.proxy_protocol = item.flag().unwrap_or(false);
         if settings.proxy_protocol && trusted.is_empty() {
             item.refuse(
-                "nobody is trusted to send a PROXY protocol header",
-                format!("write the balancer's network too: `{TRUSTED}`"),
+                "no proxy is trusted to send the PROXY protocol header",
+                format!("add the network of your balancer: `{TRUSTED}`"),
             );
         }
     }
@@ -109,18 +109,15 @@ fn redirects(item: &Item<'_>, listen: &[Address], tls: Option<&tls::server::Sett
     const LIKE: &str = "redirect_http = [\"0.0.0.0:80\"]";
     if tls.is_none() {
         item.refuse(
-            "there is no TLS to send anybody to",
-            "add `[server.tls]`, or take it out",
+            "there is no TLS listener to redirect to",
+            "add `[server.tls]`, or remove it",
         );
     }
     let mut addresses = Vec::new();
     for item in item.full_list(LIKE).unwrap_or_default() {
         let Some(address) = item.address() else { continue };
         if address.port() != 0 && listen.contains(&Address::Tcp(address)) {
-            item.refuse(
-                format!("{address} is in `server.listen` too"),
-                "write a port of its own",
-            );
+            item.refuse(format!("{address} is also in `server.listen`"), "write another port");
         }
         addresses.push(address);
     }
@@ -150,16 +147,16 @@ fn network(text: &Text<'_>, like: &str) -> Option<IpNet> {
     let network = text.as_str().parse::<IpNet>().ok();
     let network = network.or_else(|| text.as_str().parse::<IpAddr>().ok().map(IpNet::from));
     match network {
-        None => text.refuse("is no network", like),
+        None => text.refuse("is not a network", like),
         Some(network) if network.prefix_len() == 0 => {
             text.refuse(
-                "trusts everybody, and so spoofed headers",
+                "trusts every client, so every client could forge forwarding headers",
                 "write the networks of your own proxies",
             );
         }
         Some(network) if network.addr() != network.network() => {
             text.refuse(
-                "has bits beyond its prefix",
+                "has bits set beyond its prefix",
                 format!("write \"{}\", or the address alone", network.trunc()),
             );
         }
@@ -180,12 +177,12 @@ fn addresses(listen: &Item<'_>, cleartext_beyond_loopback: bool) -> Vec<Address>
         let Some(address) = address(&item) else { continue };
         let any_port = address.tcp().is_some_and(|address| address.port() == 0);
         if !any_port && addresses.contains(&address) {
-            item.refuse(format!("{address} is written twice"), "take one of them out");
+            item.refuse(format!("{address} is listed twice"), "remove one of them");
         }
         if !cleartext_beyond_loopback && address.tcp().is_some() && !address.is_loopback() {
             item.refuse(
-                format!("{address} would be served in the clear, credentials and all"),
-                "add `[server.tls]` with certificates; or, where TLS ends before this gateway, `allow_cleartext = true`",
+                format!("{address} would receive credentials without TLS"),
+                "add `[server.tls]` with certificates, or set `allow_cleartext = true` if a proxy in front of this gateway terminates TLS",
             );
         }
         addresses.push(address);
@@ -209,11 +206,11 @@ fn socket_file(text: &Text<'_>, path: &str) -> Option<Box<Path>> {
     // As `unix:///path` it is a URL too.
     let path = path.strip_prefix("//").unwrap_or(path);
     let wrong = if path.is_empty() || path.ends_with('/') {
-        "names no file"
+        "does not name a file"
     } else if path.starts_with('@') {
-        "names a socket that is no file, and so has no permissions"
+        "names an abstract socket, which has no permissions"
     } else if path.contains('\0') {
-        "has a byte in it that no path has"
+        "contains a NUL byte"
     } else {
         let path = text.beside(path);
         let length = path.as_os_str().as_bytes().len();
@@ -221,8 +218,8 @@ fn socket_file(text: &Text<'_>, path: &str) -> Option<Box<Path>> {
             return Some(path.into());
         }
         text.refuse(
-            &format!("is {length} bytes long with its folder, and a socket's path can be {LONGEST_SOCKET}"),
-            "write a shorter one",
+            &format!("is {length} bytes long with its folder; a socket path has at most {LONGEST_SOCKET}"),
+            "write a shorter path",
         );
         return None;
     };
@@ -308,7 +305,7 @@ fn certificate(item: &Item<'_>) -> Option<Certificate> {
             Some(certificate)
         }
         Err(error) => {
-            let instead = "name a PEM file with the certificate and those that signed it, the server's own first, and one with its key";
+            let instead = "set `chain` to a PEM file with the server's certificate and then its issuers, and `key` to one with its private key";
             item.refuse(error.to_string(), instead);
             None
         }
@@ -362,14 +359,14 @@ pub(super) fn admin(root: &mut Section<'_>, server: &Settings) -> Admin {
     let address = admin.listen;
     if address.port() != 0 && server.listen.contains(&Address::Tcp(address)) {
         item.refuse(
-            format!("{address} is in `server.listen` too"),
-            "write a port of its own, such as \"127.0.0.1:9901\"",
+            format!("{address} is also in `server.listen`"),
+            "write another port, such as \"127.0.0.1:9901\"",
         );
     }
     if !address.ip().is_loopback() {
         item.warn(
-            format!("{address} can be reached from other machines, and shows metrics without asking for a credential"),
-            "write \"127.0.0.1:9901\", or keep strangers out by a firewall; for kubelets and balancers there is `[probes]`",
+            format!("{address} can be reached from other machines, and shows metrics without authentication"),
+            "write \"127.0.0.1:9901\", or restrict access with a firewall; for kubelets and balancers there is `[probes]`",
         );
     }
     admin
@@ -382,7 +379,7 @@ fn admin_host(item: &Item<'_>) -> Option<String> {
     if is_host(text.as_str()) {
         return Some(text.into_string());
     }
-    text.refuse("is no host", A_NAME);
+    text.refuse("is not a host", A_NAME);
     None
 }
 

@@ -39,7 +39,7 @@ pub(super) fn stores(root: &mut Section<'_>) -> Stores {
         let name: Arc<str> = named.name.into();
         if named.name == NONE {
             named.item.refuse(
-                "no store can be called `none`: other keys say so where they mean no store",
+                "a store cannot be named `none`: in other keys this word means no store",
                 "rename it",
             );
         }
@@ -79,7 +79,7 @@ fn redis(mut section: Section<'_>) -> Option<redis::Settings> {
     if let (Some(item), Some(url)) = (&password_item, &url)
         && secrets::password(url.as_str()).is_some()
     {
-        item.refuse("there is a password in `url` too", "take it out of `url`");
+        item.refuse("`url` contains a password too", "remove it from `url`");
     }
     let prefix = match section.take("prefix").and_then(|item| item.text()) {
         Some(text) if text.as_str().chars().any(char::is_control) => {
@@ -125,7 +125,7 @@ fn digests(section: &mut Section<'_>) -> Digests {
     let digests = Digests::new(&kinds);
     if digests.is_none() && kinds.len() == items.len() {
         item.refuse(
-            "names a digest twice",
+            "a digest is listed twice",
             "write each one once, such as [\"sha256\", \"sha512\"]",
         );
     }
@@ -139,7 +139,7 @@ fn endpoint(url: &Text<'_>) -> Option<redis::Endpoint> {
         Err(problem) => {
             let instead =
                 "write \"redis://HOST:PORT/DB\", \"rediss://HOST:PORT/DB\" for TLS, or \"unix:///run/redis.sock?db=0\"";
-            url.item().refuse(format!("the URL cannot be used: {problem}"), instead);
+            url.item().refuse(format!("invalid URL: {problem}"), instead);
             None
         }
     }
@@ -151,10 +151,10 @@ fn embedded(mut section: Section<'_>) -> Option<embedded::Settings> {
     if !file.exists() {
         item.warn(
             format!(
-                "{} is not there yet: until it is, routes that need it answer 503",
+                "{} does not exist yet: until it does, routes that need it answer 503",
                 file.display()
             ),
-            "`authgate user put` and `authgate token create` make it",
+            "create it with `authgate user put` or `authgate token create`",
         );
     }
     Some(embedded::Settings {

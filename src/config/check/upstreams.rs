@@ -69,7 +69,7 @@ pub(super) fn upstreams<'c>(root: &mut Section<'c>, identities: &mut Identities)
     let all = section.take_all();
     if all.is_empty() {
         section.lacks(
-            "there is no upstream",
+            "no upstream is defined",
             format!("write `[upstreams.app]` and `{SERVERS}`"),
         );
     }
@@ -93,8 +93,8 @@ pub(super) fn refuse_secrets(upstreams: &Upstreams<'_>, said: &HashSet<String>) 
     for (item, name) in &upstreams.secrets {
         if *name == AUTHORIZATION || said.contains(&fold(name.as_str())) {
             item.refuse(
-                "carries an identity or a credential already",
-                "write a name of its own, such as \"X-Gateway-Secret\"",
+                "already carries an identity or a credential",
+                "write another name, such as \"X-Gateway-Secret\"",
             );
         }
     }
@@ -112,7 +112,7 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
             .iter()
             .any(|other| (&other.transport, &other.authority) == (&server.transport, &server.authority))
         {
-            text.refuse("is written twice", "take one of them out");
+            text.refuse("is listed twice", "remove one of them");
         }
         servers.push(server);
     }
@@ -186,8 +186,8 @@ fn beyond(section: &mut Section<'_>, servers: &[Server]) -> Unsized {
     if is_http2 {
         for item in [&unsized_item, &spool_item].into_iter().flatten() {
             item.refuse(
-                "has no effect: every server is h2c://, where a body needs no length",
-                "take it out",
+                "has no effect: every server is h2c://, and a body needs no length over HTTP/2",
+                "remove it",
             );
         }
         return Unsized::Stream;
@@ -196,8 +196,8 @@ fn beyond(section: &mut Section<'_>, servers: &[Server]) -> Unsized {
         && mode != Mode::Spool
     {
         item.refuse(
-            "has no effect: `unsized` says that no body is spooled",
-            "take it out, or write `unsized = \"spool\"`",
+            "has no effect: bodies are spooled only with `unsized = \"spool\"`",
+            "remove it, or write `unsized = \"spool\"`",
         );
     }
     match mode {
@@ -208,8 +208,8 @@ fn beyond(section: &mut Section<'_>, servers: &[Server]) -> Unsized {
             None => {
                 if !Path::new(SPOOL_DIR).is_dir() {
                     let problem = section.problem(
-                        format!("request bodies without a length wait in {SPOOL_DIR}, and there is no such folder: they are answered 503"),
-                        "make it, or write `spool = { dir = \"…\" }` or `unsized = \"refuse\"`",
+                        format!("the folder {SPOOL_DIR} does not exist: requests whose long bodies have no length will be answered with 503"),
+                        "create it, or write `spool = { dir = \"…\" }` or `unsized = \"refuse\"`",
                     );
                     section.add(problem.into_warning());
                 }
@@ -231,7 +231,7 @@ fn spool(mut section: Section<'_>) -> Spool {
         && let Some(item) = body_item.as_ref().or(total_item.as_ref())
     {
         item.refuse(
-            "leaves no room for a whole body: `body` is more than `total`",
+            "`body` is larger than `total`, the space for all bodies",
             "write a `total` of at least `body`",
         );
     }
@@ -239,8 +239,8 @@ fn spool(mut section: Section<'_>) -> Spool {
         let dir = item.path()?;
         if !dir.is_dir() {
             item.refuse(
-                "names no folder",
-                "make the folder, or name one that is there, such as \"/var/tmp\"",
+                "the folder does not exist",
+                "create it, or name a folder that exists, such as \"/var/tmp\"",
             );
         }
         Some(dir)
@@ -279,10 +279,10 @@ fn parse(text: &Text<'_>) -> Option<(Transport, Authority)> {
         // As `unix:///path` it is a URL too.
         let path = path.strip_prefix("//").unwrap_or(path);
         if !path.starts_with('/') {
-            return refuse("is no absolute path of a socket", "write \"unix:/run/gunicorn.sock\"");
+            return refuse("is not an absolute socket path", "write \"unix:/run/gunicorn.sock\"");
         }
         if path.len() > LONGEST_SOCKET {
-            return refuse("is longer than a socket's path can be", "write one of up to 107 bytes");
+            return refuse("is too long for a socket path", "write a path of at most 107 bytes");
         }
         return Some((
             Transport::Unix(Path::new(path).into()),
@@ -290,21 +290,21 @@ fn parse(text: &Text<'_>) -> Option<(Transport, Authority)> {
         ));
     }
     if secrets::redacted(url) != url {
-        return refuse("has a login in it, which is sent to nobody", LIKE);
+        return refuse("contains a login, which the gateway never sends", LIKE);
     }
     let Ok(uri) = url.parse::<Uri>() else {
-        return refuse("is no URL", LIKE);
+        return refuse("is not a URL", LIKE);
     };
     let transport = match uri.scheme() {
         Some(scheme) if *scheme == Scheme::HTTP => Transport::Http,
         Some(scheme) if *scheme == Scheme::HTTPS => Transport::Https,
         Some(scheme) if scheme.as_str() == "h2c" => Transport::H2c,
-        _ => return refuse("starts with none of http://, https://, h2c:// and unix:", LIKE),
+        _ => return refuse("does not start with http://, https://, h2c:// or unix:", LIKE),
     };
     let authority = uri.authority()?;
     if uri.path() != "/" || uri.query().is_some() || url.contains('#') {
         return refuse(
-            "has more than a host and a port: paths are handed on as they are asked for",
+            "has more than a host and a port: the path of each request is forwarded unchanged",
             LIKE,
         );
     }
@@ -312,14 +312,14 @@ fn parse(text: &Text<'_>) -> Option<(Transport, Authority)> {
         (None, _, Transport::Https) => 443,
         (None, _, _) => 80,
         (Some(_), Some(port @ 1..), _) => port,
-        (Some(_), _, _) => return refuse("has a port that is none", LIKE),
+        (Some(_), _, _) => return refuse("has an invalid port", LIKE),
     };
     let host = authority.host().to_ascii_lowercase();
     let Some(authority) = is_host(&host)
         .then(|| format!("{host}:{port}").parse::<Authority>().ok())
         .flatten()
     else {
-        return refuse("has a host that is none", LIKE);
+        return refuse("has an invalid host", LIKE);
     };
     Some((transport, authority))
 }
@@ -333,7 +333,7 @@ fn check(mut section: Section<'_>, mode: &HostMode, name: &Arc<str>, unnamed: &m
         let value = host_value(text.as_str());
         if value.is_none() {
             text.refuse(
-                "is no host",
+                "is not a host",
                 "write a name that the application answers to, such as \"api.example.com\"",
             );
         }
@@ -354,7 +354,7 @@ fn check(mut section: Section<'_>, mode: &HostMode, name: &Arc<str>, unnamed: &m
         .ok()
         .filter(|path| path.path().starts_with('/'));
     if path.is_none() || !text.as_str().starts_with('/') {
-        text.refuse("is no path", "write one such as \"/healthz\"");
+        text.refuse("is not a path", "write one such as \"/healthz\"");
         return None;
     }
     path.map(|path| Check { path, interval, host })
@@ -393,7 +393,7 @@ fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
         if !has_https {
             item.refuse(
                 "has no effect: no server is https://",
-                "take it out, or write https:// servers",
+                "remove it, or write https:// servers",
             );
             return None;
         }
@@ -409,12 +409,12 @@ fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
                 }
                 Err(error) => cert.refuse(
                     error.to_string(),
-                    "name a PEM file with the chain, and one with its key",
+                    "set `cert` to a PEM file with the chain, and `key` to one with its private key",
                 ),
             },
             (None, None) => {}
             (Some(one), None) | (None, Some(one)) => {
-                one.refuse("is half of a certificate", "write both `cert` and `key`");
+                one.refuse("`cert` and `key` must be set together", "write both `cert` and `key`");
             }
         }
     }
@@ -426,7 +426,7 @@ fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
         Err(error) => {
             section.lacks(
                 error.to_string(),
-                "write `tls = { ca = \"ca.pem\" }`, or install the system's roots",
+                "write `tls = { ca = \"ca.pem\" }`, or install the system's root certificates",
             );
             None
         }
@@ -437,7 +437,7 @@ fn name(item: &Item<'_>) -> Option<ServerName<'static>> {
     let text = item.text()?;
     let name = ServerName::try_from(text.as_str().to_owned()).ok();
     if name.is_none() {
-        text.refuse("is no name of a server", "write a host name, such as \"app.internal\"");
+        text.refuse("is not a server name", "write a host name, such as \"app.internal\"");
     }
     name
 }
@@ -459,7 +459,10 @@ fn secret_header<'c>(
         let is_whole = !text.is_empty() && text.trim() == text;
         let value = HeaderValue::from_str(text).ok().filter(|_| is_whole);
         if value.is_none() {
-            item.refuse("is no value of a header", "write visible ASCII on one line");
+            item.refuse(
+                "the value cannot be sent in a header",
+                "write visible ASCII on one line",
+            );
         }
         value
     });
@@ -477,8 +480,8 @@ fn host(item: &Item<'_>) -> Option<HostMode> {
     };
     if mode.is_none() {
         text.refuse(
-            "is no host",
-            "write \"preserve\" for the client's, \"server\" for the server's, or a name",
+            "is not a host",
+            "write \"preserve\" to send the client's host, \"server\" to send the server's address, or a host name",
         );
     }
     mode

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::config::Route;
 use crate::policy::{Policy, Requirements};
 
-/// Why a route is weaker than another one, or cannot be compared with it. Said of the route, as in `it asks for no credential`.
+/// Why a route is weaker than another one, or cannot be compared with it. Said of the route, as in `it requires no credential`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Weakness {
     Public,
@@ -18,8 +18,8 @@ pub(super) enum Weakness {
 impl fmt::Display for Weakness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Public => f.write_str("asks for no credential"),
-            Self::Optional => f.write_str("lets requests without a credential pass"),
+            Self::Public => f.write_str("requires no credential"),
+            Self::Optional => f.write_str("accepts requests without a credential"),
             Self::Authenticator(name) => {
                 write!(
                     f,

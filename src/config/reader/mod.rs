@@ -172,13 +172,13 @@ impl Drop for Section<'_> {
             misspelled.extend(nearest);
             let (what, instead) = if self.later.contains(&entry.name) {
                 (
-                    format!("`{}` is not built yet", entry.name),
-                    "this version cannot do it; take the key out".to_owned(),
+                    format!("`{}` is not supported yet", entry.name),
+                    "this version does not have it; remove the key".to_owned(),
                 )
             } else {
                 let instead = match nearest {
                     Some(name) => format!("did you mean `{name}`?"),
-                    None => format!("known here: {}", self.known.join(", ")),
+                    None => format!("known keys: {}", self.known.join(", ")),
                 };
                 (format!("unknown key `{}`", entry.name), instead)
             };
@@ -349,7 +349,7 @@ impl<'c> Item<'c> {
             .ok()
             .filter(|number| bounds.contains(number));
         if number.is_none() {
-            self.refuse("the number is out of bounds", instead);
+            self.refuse("the number is out of range", instead);
         }
         number
     }

@@ -103,7 +103,7 @@ impl<'c> Item<'c> {
         let mut section = self.clone().section(&[])?;
         let (env, file, default) = (section.take("env"), section.take("file"), section.take("default"));
         if let (None, Some(default)) = (&env, &default) {
-            default.refuse("a default without `env`", "write `{ env = \"NAME\", default = \"…\" }`");
+            default.refuse("`default` needs `env`", "write `{ env = \"NAME\", default = \"…\" }`");
         }
         let default = default.map(|default| default.written(exposure));
         match (env, file) {
@@ -133,14 +133,14 @@ impl<'c> Item<'c> {
                         let what = format!("{} cannot be read: {error}", path.display());
                         file.refuse(
                             what,
-                            "name a file that is there; relative paths are relative to the configuration",
+                            "write the path of a file that exists, relative to the folder of this configuration",
                         );
                         None
                     }
                 }
             }
             (Some(_), Some(file)) => {
-                file.refuse("`env` and `file` at once", "take one of them out");
+                file.refuse("`env` and `file` cannot be combined", "remove one of them");
                 None
             }
             (None, None) => {
@@ -157,10 +157,10 @@ impl<'c> Item<'c> {
         };
         let whole = text.len() == name.len() + "${}".len();
         let instead = if whole {
-            format!("write `{{ env = {name:?} }}`; or `{{ file = \"…\" }}` where this is the text itself")
+            format!("write `{{ env = {name:?} }}`; or `{{ file = \"…\" }}` if the text is meant literally")
         } else {
             format!(
-                "write `{{ env = {name:?} }}` with a variable that holds the whole text; or `{{ file = \"…\" }}` where this is the text itself"
+                "write `{{ env = {name:?} }}` with a variable that holds the whole text; or `{{ file = \"…\" }}` if the text is meant literally"
             )
         };
         self.refuse(format!("`${{{name}}}` is not replaced in strings"), instead);
@@ -206,7 +206,7 @@ impl<'c> Text<'c> {
         }
     }
 
-    /// The text is wrong: `what` is said of it, as in `is no duration`.
+    /// The text is wrong: `what` is said of it, as in `is not a duration`.
     pub(crate) fn refuse(&self, what: &str, instead: impl Into<String>) {
         self.item.refuse(format!("{} {what}", self.quoted()), instead);
     }
@@ -219,21 +219,21 @@ impl<'c> Text<'c> {
         let words = || choices.iter().map(|(word, _)| *word);
         let all = words().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
         if later.contains(&self.as_str()) {
-            self.refuse("is not built yet", format!("write one of {all}"));
+            self.refuse("is not supported yet", format!("write one of {all}"));
             return None;
         }
         let instead = match nearest(&self.value, words()) {
-            Some(word) => format!("did you mean {word:?}? It can be one of {all}"),
+            Some(word) => format!("did you mean {word:?}? Valid values: {all}"),
             None => format!("write one of {all}"),
         };
-        self.refuse("is not known here", instead);
+        self.refuse("is not a valid value", instead);
         None
     }
 
     /// A path, relative to the folder of the configuration.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         if self.value.is_empty() {
-            self.refuse("is no path", "name a file");
+            self.refuse("is empty", "write the path of a file");
             return None;
         }
         Some(self.beside(&self.value))
@@ -264,9 +264,9 @@ fn is_variable(name: &str) -> bool {
 impl Source {
     fn said(&self) -> String {
         match self {
-            Self::Written => "what is written".to_owned(),
+            Self::Written => "the value".to_owned(),
             Self::Env(name) => format!("the value of ${name}"),
-            Self::File(path) => format!("what {} holds", path.display()),
+            Self::File(path) => format!("the content of {}", path.display()),
         }
     }
 }

@@ -68,7 +68,7 @@ impl Item<'_> {
     pub(crate) fn full_text(&self) -> Option<String> {
         let text = self.text()?;
         if text.as_str().is_empty() {
-            text.refuse("is empty", "write something");
+            text.refuse("is empty", "write a value");
             return None;
         }
         Some(text.into_string())
@@ -79,10 +79,10 @@ impl Item<'_> {
         let text = self.text_for(A_DURATION, LIKE_A_DURATION)?;
         let duration = parse_duration(text.as_str());
         match duration {
-            None => text.refuse("is no duration", LIKE_A_DURATION),
+            None => text.refuse("is not a duration", LIKE_A_DURATION),
             Some(Duration::ZERO) if zero == Zero::Refused => {
                 text.refuse(
-                    "is no time at all",
+                    "is not above zero",
                     "write a duration above zero, such as \"250ms\" or \"10s\"",
                 );
                 return None;
@@ -101,7 +101,7 @@ impl Item<'_> {
         }
         let duration = parse_duration(text.as_str()).filter(|duration| !duration.is_zero());
         if duration.is_none() {
-            text.refuse("is no duration", instead);
+            text.refuse("is not a duration", instead);
         }
         duration.map(Some)
     }
@@ -111,14 +111,14 @@ impl Item<'_> {
         let text = self.text_for(A_SIZE, LIKE_A_SIZE)?;
         match parse_size(text.as_str()) {
             None => {
-                text.refuse("is no size", LIKE_A_SIZE);
+                text.refuse("is not a size", LIKE_A_SIZE);
                 None
             }
             Some(size) if (least..=most).contains(&size) => usize::try_from(size.as_u64()).ok(),
             Some(_) => {
                 let said = |size: ByteSize| size.display().iec().to_string().replace(".0 ", "");
                 text.refuse(
-                    "is out of bounds",
+                    "is out of range",
                     format!("write a size from \"{}\" to \"{}\"", said(least), said(most)),
                 );
                 None
@@ -135,7 +135,7 @@ impl Item<'_> {
         }
         let size = parse_size(text.as_str());
         if size.is_none() {
-            text.refuse("is no size", instead);
+            text.refuse("is not a size", instead);
         }
         size.map(|size| Some(size.as_u64()))
     }
@@ -145,15 +145,15 @@ impl Item<'_> {
         let instead = "write an IP address and a port, such as \"127.0.0.1:8443\", \"0.0.0.0:443\" or \"[::1]:8443\"";
         let text = self.text_for("an address", instead)?;
         if text.as_str().starts_with("unix:") {
-            text.refuse("is a socket file, and only `server.listen` takes those", instead);
+            text.refuse("is a socket file, which only `server.listen` accepts", instead);
             return None;
         }
         let address = SocketAddr::from_str(text.as_str()).ok();
         match address {
-            None => text.refuse("is no address with a port", instead),
+            None => text.refuse("is not an IP address with a port", instead),
             Some(address) if listen::lacks_right(address) => {
                 let problem = self.problem(
-                    format!("port {} needs a right that this user does not have", address.port()),
+                    format!("port {} needs a privilege that this user does not have", address.port()),
                     listen::HOW_TO_BIND,
                 );
                 self.add(problem.into_warning().of_machine());
@@ -165,12 +165,12 @@ impl Item<'_> {
 
     /// The path of a file, relative to the folder of the configuration.
     pub(crate) fn path(&self) -> Option<PathBuf> {
-        self.text_for("a path", "name a file, in quotes")?.path()
+        self.text_for("a path", "write the path of a file, in quotes")?.path()
     }
 
     /// The name of a header that carries a credential or an identity.
     pub(crate) fn header_name(&self) -> Option<HeaderName> {
-        let text = self.text_for("the name of a header", "write a name such as \"Authorization\"")?;
+        let text = self.text_for("a header name", "write a name such as \"Authorization\"")?;
         match header_name(text.as_str()) {
             Ok(name) => Some(name),
             Err(wrong) => {
@@ -185,7 +185,7 @@ impl Item<'_> {
         let text = self.text_for("a scheme", "write one word, such as \"Token\"")?;
         if text.as_str().is_empty() || !text.as_str().bytes().all(is_token_byte) {
             text.refuse(
-                "is no scheme",
+                "is not a scheme",
                 "write one word of letters, digits and -._~+!#$%&'*^`|, such as \"Token\"",
             );
             return None;
@@ -269,13 +269,13 @@ pub(crate) fn header_name(name: &str) -> Result<HeaderName, BadName> {
     let folded = fold(name);
     if name.contains('_') {
         return bad(
-            "has a `_`: servers drop such headers, or mix them up",
+            "contains `_`: servers drop such headers, or treat `_` and `-` alike",
             format!("write {:?}", name.replace('_', "-")),
         );
     }
     let (true, false, Ok(header)) = (plain, folded.is_empty(), HeaderName::from_str(name)) else {
         return bad(
-            "is no name of a header",
+            "is not a header name",
             "write letters, digits and `-`, such as \"X-User-Id\"".to_owned(),
         );
     };
@@ -284,8 +284,8 @@ pub(crate) fn header_name(name: &str) -> Result<HeaderName, BadName> {
         || TAKEN_FAMILIES.iter().any(|family| folded.starts_with(family))
     {
         return bad(
-            "already means something else",
-            "write a name of your own, such as \"X-User-Id\"".to_owned(),
+            "is reserved: it has a meaning in HTTP or for the gateway",
+            "write another name, such as \"X-User-Id\"".to_owned(),
         );
     }
     Ok(header)

@@ -20,11 +20,11 @@ fn jwt_authenticators_are_whole() {
         with(line, more)
     };
     for (text, words) in [
-        (with("users = \"redis\"\n", ""), "`users` is missing"),
+        (with("users = \"redis\"\n", ""), "`users` is required"),
         (keys("[]"), "the list is empty"),
         (
             keys("[{ algorithm = \"none\", file = \"x\" }]"),
-            "\"none\" is not known here",
+            "\"none\" is not a valid value",
         ),
         (
             keys("[{ algorithm = \"RS256\", file = \"jwt-rs256.key\" }]"),
@@ -48,21 +48,21 @@ fn jwt_authenticators_are_whole() {
             keys("[{ algorithm = \"HS256\", secret = \"\" }]"),
             "the secret is empty",
         ),
-        (jwks("jwks = { file = \"ca.pem\" }"), "`algorithms` is missing"),
+        (jwks("jwks = { file = \"ca.pem\" }"), "`algorithms` is required"),
         (
             jwks("jwks = { file = \"ca.pem\" }\nalgorithms = [\"RS256\"]"),
             "not a JWK Set",
         ),
         (
             jwks("jwks = { url = \"https://x\" }\nalgorithms = [\"RS256\"]").replace("{ url", "{ file = \"no\", url"),
-            "`url` is not built yet",
+            "`url` is not supported yet",
         ),
         (jwt("algorithms = [\"RS256\"]"), "HS256 is not among `algorithms`"),
-        (jwt("user_id_claim = false"), "names nobody"),
+        (jwt("user_id_claim = false"), "it names the user"),
         (jwt("token_types = [\"refresh\"]"), "\"access\", \"sliding\""),
         (jwt("audience = []"), "the list is empty"),
         (jwt("issuer = true"), "expected a string"),
-        (jwt("realm = 'a\"b'"), "cannot stand in a challenge"),
+        (jwt("realm = 'a\"b'"), "cannot be written in a challenge"),
         (jwt("username_claim = \"name\""), "has no effect"),
         (
             jwt("check_revoke_token = true").replace("users = \"redis\"", "users = \"none\""),
@@ -73,7 +73,7 @@ fn jwt_authenticators_are_whole() {
             "has no effect",
         ),
         (jwt("max_lifetime = \"0s\""), "or \"unlimited\""),
-        (jwt("token_bytes = \"1B\""), "is out of bounds"),
+        (jwt("token_bytes = \"1B\""), "is out of range"),
     ] {
         let Err(error) = read(&text) else {
             panic!("it was taken:\n{text}")
@@ -102,25 +102,40 @@ fn jwt_authenticators_are_whole() {
 fn identity_headers_are_ours_to_send() {
     let headers = |headers: &str| and(&format!("[identity]\nheaders = {{ {headers} }}\n"));
     for (text, words) in [
-        (headers("Host = \"id\""), "already means something else"),
-        (headers("Content-Language = \"id\""), "already means something else"),
-        (headers("X-Forwarded-For = \"id\""), "already means something else"),
-        (headers("X-Request-Id = \"id\""), "already means something else"),
-        (headers("Connection = \"id\""), "already means something else"),
+        (
+            headers("Host = \"id\""),
+            "is reserved: it has a meaning in HTTP or for the gateway",
+        ),
+        (
+            headers("Content-Language = \"id\""),
+            "is reserved: it has a meaning in HTTP or for the gateway",
+        ),
+        (
+            headers("X-Forwarded-For = \"id\""),
+            "is reserved: it has a meaning in HTTP or for the gateway",
+        ),
+        (
+            headers("X-Request-Id = \"id\""),
+            "is reserved: it has a meaning in HTTP or for the gateway",
+        ),
+        (
+            headers("Connection = \"id\""),
+            "is reserved: it has a meaning in HTTP or for the gateway",
+        ),
         (headers("Authorization = \"id\""), "carries the credential"),
         (headers("X_User = \"id\""), "write \"X-User\""),
-        (headers("\"X User\" = \"id\""), "is no name of a header"),
+        (headers("\"X User\" = \"id\""), "is not a header name"),
         (
             headers("X-User = \"id\", XUSER = \"username\""),
             "the same header as another one",
         ),
-        (headers("X-User = \"name\""), "is nothing that is known of a user"),
+        (headers("X-User = \"name\""), "is not a field of an identity"),
         (headers("X-User = \"claims.\""), "has an empty name"),
         (headers("X-User = \"attributes.a..b\""), "has an empty name"),
         (and("[identity]\nstrip = [\"X-*\"]\n"), "whole names"),
         (
             and("[identity]\nstrip = [\"Transfer-Encoding\"]\n"),
-            "belongs to the message itself",
+            "belongs to the connection or the framing",
         ),
         (
             and("[identity]\ncredential = \"drop\"\n"),
@@ -132,23 +147,23 @@ fn identity_headers_are_ours_to_send() {
         ),
         (
             with("kind = \"token\"", "kind = \"token\"\nheader = \"Host\""),
-            "already means something else",
+            "is reserved: it has a meaning in HTTP or for the gateway",
         ),
         (
             with("kind = \"token\"", "kind = \"token\"\nscheme = \"a b\""),
-            "is no scheme",
+            "is not a scheme",
         ),
         (
             with("kind = \"token\"", "kind = \"token\"\nscheme = [\"Token\", \"token\"]"),
-            "is written twice",
+            "is listed twice",
         ),
         (
             with("kind = \"token\"", "kind = \"token\"\nscheme = \"AUTHGATE\""),
-            "is the scheme of the value that the gateway sends",
+            "is reserved for the value that the gateway sends",
         ),
         (
             jwt("scheme = \"Authgate\""),
-            "is the scheme of the value that the gateway sends",
+            "is reserved for the value that the gateway sends",
         ),
         (
             with("kind = \"token\"", "kind = \"token\"\nscheme = \"\""),
@@ -159,16 +174,16 @@ fn identity_headers_are_ours_to_send() {
                 "kind = \"token\"",
                 "kind = \"token\"\nheader = \"X-Key\"\nscheme = [\"Token\", \"\"]",
             ),
-            "is no scheme",
+            "is not a scheme",
         ),
-        (jwt("scheme = \"\""), "is no scheme"),
+        (jwt("scheme = \"\""), "is not a scheme"),
         (
             and("[authenticators.public]\nkind = \"token\"\n"),
-            "\"public\" tells upstreams that nobody was asked",
+            "\"public\" is reserved",
         ),
         (
             and("[authenticators.anonymous]\nkind = \"token\"\n"),
-            "\"anonymous\" tells upstreams",
+            "\"anonymous\" is reserved",
         ),
         (
             with(
@@ -176,7 +191,7 @@ fn identity_headers_are_ours_to_send() {
                 "kind = \"token\"\nheader = \"X-Key\"\nscheme = \"\"",
             )
             .replace("kind = \"jwt\"", "kind = \"jwt\"\nheader = \"x-key\""),
-            "is never asked: \"token\" takes the whole value of its header",
+            "is never used: \"token\" accepts every value of the same header",
         ),
     ] {
         check(&text, &[&[words]]);
@@ -258,24 +273,24 @@ fn what_is_only_odd_is_a_warning() {
     for (text, words) in [
         (
             with("a secret of a good many bytes, forty", "short"),
-            "the secret has 5 bytes",
+            "the secret has only 5 bytes",
         ),
         (
             jwt("token_type_claim = false"),
-            "a refresh token passes as an access token",
+            "refresh tokens are accepted as access tokens",
         ),
         (
             jwt("jti_claim = false\nrevocation = \"redis\""),
-            "no single token can be revoked",
+            "single tokens cannot be revoked",
         ),
         (
             jwt("check_user_is_active = true").replace("users = \"redis\"", "users = \"none\""),
-            "nobody is looked up",
+            "no user is looked up",
         ),
         (
             and("[stores.zz]\nkind = \"embedded\"\nfile = \"none.toml\"\n")
                 .replace("kind = \"token\"", "kind = \"token\"\nstore = \"zz\""),
-            "is not there yet",
+            "does not exist yet",
         ),
     ] {
         let loaded = read(&text).unwrap_or_else(|error| panic!("{error}"));

@@ -108,7 +108,7 @@ fn five_faults_are_five_problems_with_their_lines() {
             &[
                 "gateway.toml:14:12",
                 "error[upstreams.app.servers[0]]",
-                "paths are handed on",
+                "the path of each request is forwarded",
             ],
             &[
                 "gateway.toml:18:12",
@@ -130,32 +130,32 @@ fn text_that_is_no_toml_does_not_hide_the_rest_and_invents_nothing() {
         &[
             &[
                 "gateway.toml:2:10",
-                "`127.0.0.1:8443` is no TOML value",
+                "`127.0.0.1:8443` is not a TOML value",
                 "\"127.0.0.1:8443\"",
             ],
             &[
                 "gateway.toml:16:26",
-                "\"jwd\" names no authenticator",
+                "\"jwd\" is an unknown authenticator",
                 "did you mean \"jwt\"?",
             ],
-            &["gateway.toml:19:9", "`info` is no TOML value", "\"info\""],
+            &["gateway.toml:19:9", "`info` is not a TOML value", "\"info\""],
         ],
     );
     check(
         &and("[server]\nworkers = 1\n"),
-        &[&["gateway.toml:18:2", "`server` is written twice"]],
+        &[&["gateway.toml:18:2", "duplicate key `server`"]],
     );
     // From a broken table on, what is read may be something else: only what stands before it counts.
     let text = with("127.0.0.1:8443", "0.0.0.0:80").replace("[upstreams.app]", "[upstreams.app");
     check(
         &text,
         &[
-            &["gateway.toml:2:11", "in the clear"],
-            &["gateway.toml:12:15", "this is no TOML"],
+            &["gateway.toml:2:11", "without TLS"],
+            &["gateway.toml:12:15", "invalid TOML"],
         ],
     );
     check(
         &with("[\"token\", \"jwt\"]", "[\"token\", \"jwt\""),
-        &[&["gateway.toml:17:", "this is no TOML"]],
+        &[&["gateway.toml:17:", "invalid TOML"]],
     );
 }

@@ -9,24 +9,27 @@ fn routes_are_held_against_each_other() {
     for (text, words) in [
         (
             more("path = \"/api/*\"\npublic = true"),
-            "routes[1] is for the same requests as routes[0]",
+            "routes[1] matches the same requests as routes[0]",
         ),
         (
             more("path = \"/API/*\"\npublic = true"),
-            "differs from routes[0] in case alone",
+            "differs from routes[0] only in case",
         ),
         (
             more(
                 "path = \"/x\"\nmethods = [\"GET\"]\npublic = true\n[[routes]]\nupstream = \"app\"\npath = \"/x\"\nmethods = [\"HEAD\"]\npublic = true",
             ),
-            "is for the same requests as",
+            "matches the same requests as",
         ),
-        (more("path = \"/x\""), "who may pass is not said"),
-        (more("path = \"/x\"\npublic = false"), "who may pass is not said"),
+        (more("path = \"/x\""), "neither `authenticate` nor `public` is set"),
+        (
+            more("path = \"/x\"\npublic = false"),
+            "neither `authenticate` nor `public` is set",
+        ),
         (more("path = \"/x\"\npublic = \"yes\""), "expected true or false"),
         (
             more("path = \"/x\"\npublic = true\nauthenticate = [\"jwt\"]"),
-            "public or authenticated, not both",
+            "`authenticate` and `public` cannot be combined",
         ),
         (
             more("path = \"/x\"\npublic = true\nrequire = { groups = { any = [\"a\"] } }"),
@@ -44,24 +47,27 @@ fn routes_are_held_against_each_other() {
         (websocket("origins = [], subprotocol = true"), "the list is empty"),
         (
             websocket("origins = [\"*\"], subprotocol = true"),
-            "would let every page",
+            "would let every website open",
         ),
-        (websocket("origins = [\"null\"], subprotocol = true"), "is no origin"),
+        (
+            websocket("origins = [\"null\"], subprotocol = true"),
+            "is not an origin",
+        ),
         (
             websocket("origins = [\"https://A.example\"], subprotocol = true"),
-            "is no origin",
+            "is not an origin",
         ),
         (
             websocket("origins = [\"https://a.example/\"], subprotocol = true"),
-            "is no origin",
+            "is not an origin",
         ),
         (
             websocket("origins = [\"https://a.example\"]"),
-            "says nowhere where a page puts its credential",
+            "neither `subprotocol` nor `cookie` is set: pages have no way to send a credential",
         ),
         (
             websocket("origins = [\"https://a.example\"], cookie = \"a b\""),
-            "is no name of a cookie",
+            "is not a cookie name",
         ),
         (
             websocket("origins = [\"https://a.example\"], cookie = \"a\", scheme = \"bearer\""),
@@ -71,11 +77,11 @@ fn routes_are_held_against_each_other() {
             websocket("origins = [\"https://a.example\"], cookie = \"a\"").replace("\"token\", \"jwt\"", "\"token\""),
             "no authenticator of this route reads the scheme \"Bearer\"",
         ),
-        (route("require = {}"), "nothing is required"),
+        (route("require = {}"), "no requirement is set"),
         (route("require = { groups = { any = [] } }"), "the list is empty"),
         (
             route("require = { groups = {}, scopes = { all = [\"a\"] } }"),
-            "nothing is required",
+            "no requirement is set",
         ),
         (
             route("require = { groups = [\"staff\"] }"),
@@ -83,10 +89,10 @@ fn routes_are_held_against_each_other() {
         ),
         (route("require = { claims = { a = 1.5 } }"), "a claim is compared with"),
         (route("host = \"API.example.com:443\""), "write \"api.example.com\""),
-        (route("host = \"*\""), "is no host"),
-        (route("host = \"a.*.b\""), "is no host"),
+        (route("host = \"*\""), "is not a host"),
+        (route("host = \"a.*.b\""), "is not a host"),
         (route("methods = [\"get\"]"), "write \"GET\""),
-        (route("methods = [\"TRACE\"]"), "take it out"),
+        (route("methods = [\"TRACE\"]"), "remove it"),
         (route("methods = []"), "the list is empty"),
     ] {
         check(&text, &[&[words]]);
@@ -159,13 +165,13 @@ fn no_other_host_leads_past_a_protected_path() {
     let host = |rest: &str| format!("host = \"a.example\"\n{rest}");
     // By path: what both take counts, whichever of the two is wider.
     for (guard, open, expected) in [
-        ("/api/*", "/*", Refused("asks for no credential")),
+        ("/api/*", "/*", Refused("requires no credential")),
         ("/api/*", "/api", Refused("a route for \"/api/*\" without a `host`")),
         ("/api/*", "/api/x/*", Refused("is weaker than routes[0]")),
-        ("/api/*", "/api/x", Refused("protects /api/* for a.example alone")),
+        ("/api/*", "/api/x", Refused("protects /api/* only for a.example")),
         ("/api", "/api/*", Refused("give routes[1] a `host` of its own")),
-        ("/a", "/a", Refused("asks for no credential")),
-        ("/Admin/*", "/admin/*", Refused("asks for no credential")),
+        ("/a", "/a", Refused("requires no credential")),
+        ("/Admin/*", "/admin/*", Refused("requires no credential")),
         ("/api/*", "/apix", Good),
         ("/api/*", "/static/*", Good),
         ("/api", "/api/", Good),
@@ -189,14 +195,14 @@ fn no_other_host_leads_past_a_protected_path() {
         (
             "Both",
             "Both\noptional = true",
-            Refused("lets requests without a credential pass"),
+            Refused("accepts requests without a credential"),
         ),
         ("Both\noptional = true", "Both\noptional = true", Good),
         ("Both\noptional = true", "Both", Good),
         (
             "Both\noptional = true",
             "public = true",
-            Refused("asks for no credential"),
+            Refused("requires no credential"),
         ),
         // Nobody without a credential meets a requirement.
         ("Both", &format!("Both\noptional = true\n{STAFF}"), Good),
@@ -265,9 +271,9 @@ fn no_other_host_leads_past_a_protected_path() {
             "*.example",
             Refused("route for \"/*\" with `host = \"*.example\"`"),
         ),
-        ("a.b.example", "*.example", Refused("for a.b.example alone")),
-        ("*.b.example", "*.example", Refused("for *.b.example alone")),
-        ("*.example", "", Refused("for *.example alone")),
+        ("a.b.example", "*.example", Refused("only for a.b.example")),
+        ("*.b.example", "*.example", Refused("only for *.b.example")),
+        ("*.example", "", Refused("only for *.example")),
         ("*.example", "b.example", Good),
         ("a.example", "b.example", Good),
         ("a.example", "*.other", Good),
@@ -286,11 +292,11 @@ fn no_other_host_leads_past_a_protected_path() {
     }
     // By method: one that the guarded path does not take is guarded best of all.
     for (guarded, open, expected) in [
-        ("[\"GET\"]", "[\"GET\", \"POST\"]", Refused("asks for no credential")),
-        ("[\"GET\"]", "[\"HEAD\"]", Refused("asks for no credential")),
-        ("[\"POST\"]", "[\"GET\"]", Refused("asks for no credential")),
-        ("[\"POST\"]", "", Refused("asks for no credential")),
-        ("", "[\"OPTIONS\"]", Refused("asks for no credential")),
+        ("[\"GET\"]", "[\"GET\", \"POST\"]", Refused("requires no credential")),
+        ("[\"GET\"]", "[\"HEAD\"]", Refused("requires no credential")),
+        ("[\"POST\"]", "[\"GET\"]", Refused("requires no credential")),
+        ("[\"POST\"]", "", Refused("requires no credential")),
+        ("", "[\"OPTIONS\"]", Refused("requires no credential")),
     ] {
         let methods = |list: &str| {
             if list.is_empty() {
@@ -349,7 +355,7 @@ fn an_exact_path_beside_an_open_prefix_is_warned_of() {
         (
             "path = \"/admin\"\nBoth",
             "path = \"/*\"\npublic = true",
-            Warned("\"/admin/\" belongs to routes[1], which asks for no credential"),
+            Warned("\"/admin/\" is matched by routes[1], which requires no credential"),
         ),
         (
             "path = \"/admin\"\nBoth",
@@ -359,12 +365,12 @@ fn an_exact_path_beside_an_open_prefix_is_warned_of() {
         (
             "path = \"/admin/\"\nBoth",
             "path = \"/*\"\npublic = true",
-            Warned("\"/admin\" belongs to routes[1]"),
+            Warned("\"/admin\" is matched by routes[1]"),
         ),
         (
             "path = \"/admin\"\nBoth",
             "path = \"/admin/\"\npublic = true",
-            Warned("\"/admin/\" belongs to routes[1]"),
+            Warned("\"/admin/\" is matched by routes[1]"),
         ),
         ("path = \"/admin\"\nBoth", "path = \"/*\"\nBoth", Good),
         ("path = \"/admin\"\nBoth", "path = \"/api/*\"\npublic = true", Good),

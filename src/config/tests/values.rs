@@ -11,21 +11,24 @@ fn values_have_forms() {
             and("[server.limits]\nidle_timeout = 75\n"),
             "expected a duration, found a number",
         ),
-        (and("[server.limits]\nidle_timeout = \"75\"\n"), "\"75\" is no duration"),
-        (and("[server.limits]\nidle_timeout = \"1.5s\"\n"), "is no duration"),
+        (
+            and("[server.limits]\nidle_timeout = \"75\"\n"),
+            "\"75\" is not a duration",
+        ),
+        (and("[server.limits]\nidle_timeout = \"1.5s\"\n"), "is not a duration"),
         (
             and("[server.limits]\nidle_timeout = \"99999999999d\"\n"),
-            "is no duration",
+            "is not a duration",
         ),
-        (and("[server.limits]\nheader_timeout = \"0s\"\n"), "is no time at all"),
-        (and("[server.limits]\nbody_bytes = \"64k\"\n"), "\"64k\" is no size"),
+        (and("[server.limits]\nheader_timeout = \"0s\"\n"), "is not above zero"),
+        (and("[server.limits]\nbody_bytes = \"64k\"\n"), "\"64k\" is not a size"),
         (and("[server.limits]\nbody_bytes = 64\n"), "or \"unlimited\""),
         (
             and("[server.limits]\nheader_bytes = \"1KiB\"\n"),
             "from \"8KiB\" to \"16MiB\"",
         ),
         (and("[server.limits]\nconnections = 0\n"), "write a whole number from 1"),
-        (and("[server.limits]\nheaders = -1\n"), "out of bounds"),
+        (and("[server.limits]\nheaders = -1\n"), "out of range"),
         (
             and("[log]\naccess = \"yes\"\n"),
             "expected true or false, found a string",
@@ -35,12 +38,15 @@ fn values_have_forms() {
             with("[\"127.0.0.1:8443\"]", "\"127.0.0.1:8443\""),
             "expected a list, found a string",
         ),
-        (with("127.0.0.1:8443", "localhost:8443"), "is no address with a port"),
+        (
+            with("127.0.0.1:8443", "localhost:8443"),
+            "is not an IP address with a port",
+        ),
         (
             with("[\"127.0.0.1:8443\"]", "[\"127.0.0.1:1\", \"127.0.0.1:1\"]"),
-            "is written twice",
+            "is listed twice",
         ),
-        (with("127.0.0.1:8443", "unix:"), "names no file"),
+        (with("127.0.0.1:8443", "unix:"), "does not name a file"),
         (with("127.0.0.1:8443", "unix:@gate"), "has no permissions"),
         (
             with("127.0.0.1:8443", &format!("unix:/{}", "x".repeat(107))),
@@ -48,11 +54,11 @@ fn values_have_forms() {
         ),
         (
             with("127.0.0.1:8443", "unix:/run/gate.sock\", \"unix:///run/gate.sock"),
-            "unix:/run/gate.sock is written twice",
+            "unix:/run/gate.sock is listed twice",
         ),
         (
             and("[admin]\nlisten = \"unix:/run/admin.sock\"\n"),
-            "only `server.listen` takes those",
+            "only `server.listen` accepts",
         ),
         (with("[\"127.0.0.1:8443\"]", "[]"), "the list is empty"),
         (with("listen = [\"127.0.0.1:8443\"]\n", ""), "`listen` is missing"),
@@ -61,7 +67,7 @@ fn values_have_forms() {
         (and("[admin]\nhosts = [\"A.example\"]\n"), "in lower case"),
         (
             and("[admin]\nlisten = \"127.0.0.1:8443\"\n"),
-            "is in `server.listen` too",
+            "is also in `server.listen`",
         ),
         (
             and("[server.tls]\ncertificates = [{ chain = \"ca.pem\", key = \"localhost.key\" }]\n"),
@@ -72,7 +78,7 @@ fn values_have_forms() {
                 "1.1\"",
                 "1.1\"\ncertificates = [{ chain = \"localhost.pem\", key = \"localhost.key\" }]",
             ),
-            "It can be one of \"1.2\", \"1.3\"",
+            "Valid values: \"1.2\", \"1.3\"",
         ),
     ] {
         check(&text, &[&[words]]);
@@ -86,19 +92,19 @@ fn keys_and_names_that_are_not_there_are_said() {
         (and("[probes]\n"), "`listen` is missing"),
         (
             with("listen = [", "redirect_http = [\"127.0.0.1:80\"]\nlisten = ["),
-            "there is no TLS to send anybody to",
+            "there is no TLS listener to redirect to",
         ),
-        (with("url =", "mode = \"single\"\nurl ="), "`mode` is not built yet"),
-        (jwt("on_outage = \"deny\""), "`on_outage` is not built yet"),
+        (with("url =", "mode = \"single\"\nurl ="), "`mode` is not supported yet"),
+        (jwt("on_outage = \"deny\""), "`on_outage` is not supported yet"),
         (jwt("profile = \"oidc\""), "\"rfc9068\""),
         (route("cors = {}"), "`origins` is missing"),
         (
             route("cors = { origins = [\"https://a.example/\"] }"),
-            "is no origin as browsers send it",
+            "is not an origin as browsers send it",
         ),
         (
             route("cors = { origins = [\"*\"], credentials = true }"),
-            "would give everybody's pages what cookies open",
+            "would let every website read responses with the cookies of its visitors",
         ),
         (route("errors = \"problems\""), "did you mean \"problem\"?"),
         (
@@ -107,7 +113,7 @@ fn keys_and_names_that_are_not_there_are_said() {
         ),
         (
             with("[\"http://127.0.0.1:8000\"]", "[\"unix:run/app.sock\"]"),
-            "is no absolute path of a socket",
+            "is not an absolute socket path",
         ),
         (
             with(
@@ -128,7 +134,7 @@ fn keys_and_names_that_are_not_there_are_said() {
                 "servers = [\"http://127.0.0.1:8000\"]",
                 "servers = [\"http://127.0.0.1:8000\"]\nsecret_header = { name = \"x-userid\", value = \"v\" }",
             ),
-            "carries an identity or a credential already",
+            "already carries an identity or a credential",
         ),
         (
             with(
@@ -136,7 +142,7 @@ fn keys_and_names_that_are_not_there_are_said() {
                 "servers = [\"http://127.0.0.1:8000\"]\nidentity = { headers = { X-Who = \"id\" } }\n\
                  secret_header = { name = \"x-who\", value = \"v\" }",
             ),
-            "carries an identity or a credential already",
+            "already carries an identity or a credential",
         ),
         (
             with(
@@ -151,26 +157,26 @@ fn keys_and_names_that_are_not_there_are_said() {
         ),
         (
             with("listen = [", "trusted_proxies = [\"0.0.0.0/0\"]\nlisten = ["),
-            "trusts everybody",
+            "trusts every client",
         ),
         (
             with("listen = [", "proxy_protocol = true\nlisten = ["),
-            "nobody is trusted to send",
+            "no proxy is trusted to send",
         ),
         (with("[\"token\", \"jwt\"]", "[\"tokn\"]"), "did you mean \"token\"?"),
         (
             with("[\"token\", \"jwt\"]", "[\"token\", \"token\"]"),
-            "is written twice",
+            "is listed twice",
         ),
         (with("[\"token\", \"jwt\"]", "[]"), "the list is empty"),
         (jwt("revocation = \"rdis\""), "did you mean \"redis\"?"),
         (
             with("kind = \"token\"", "kind = \"token\"\nstore = \"none\""),
-            "is no store",
+            "is not a store",
         ),
         (
             with("/0\"", "/0\"\ndigest = [\"sha256\", \"sha256\"]"),
-            "names a digest twice",
+            "a digest is listed twice",
         ),
         (with("/0\"", "/0\"\ndigest = [\"sha-512\"]"), "sha512"),
         (with("/0\"", "/0\"\ndigest = []"), "the list is empty"),
@@ -181,7 +187,7 @@ fn keys_and_names_that_are_not_there_are_said() {
         (
             and("[stores.none]\nkind = \"redis\"\nurl = \"redis://b\"\n")
                 .replace("kind = \"token\"", "kind = \"token\"\nstore = \"redis\""),
-            "no store can be called `none`",
+            "a store cannot be named `none`",
         ),
     ] {
         check(&text, &[&[words]]);
@@ -189,7 +195,7 @@ fn keys_and_names_that_are_not_there_are_said() {
     // A table with a problem of its own is there nevertheless.
     check(
         &with("redis://127.0.0.1:6379/0", "http://x"),
-        &[&["stores.redis.url", "the URL cannot be used"]],
+        &[&["stores.redis.url", "invalid URL"]],
     );
     check(
         "",
@@ -220,11 +226,11 @@ fn strings_come_from_elsewhere_and_are_not_shown() {
     );
     check(
         &level("{ env = \"A\", file = \"b\" }"),
-        &[&["`env` and `file` at once"]],
+        &[&["`env` and `file` cannot be combined"]],
     );
     check(
         &level("{ default = \"info\" }"),
-        &[&["without `env` and `file`"], &["a default without `env`"]],
+        &[&["without `env` and `file`"], &["`default` needs `env`"]],
     );
     check(
         &level("{ fil = \"x\" }"),
@@ -233,14 +239,14 @@ fn strings_come_from_elsewhere_and_are_not_shown() {
     // Cargo sets this one for its tests: `authgate`.
     check(
         &level("{ env = \"CARGO_PKG_NAME\" }"),
-        &[&["the value of $CARGO_PKG_NAME is not known here"]],
+        &[&["the value of $CARGO_PKG_NAME is not a valid value"]],
     );
     let Err(error) = read(&level("{ file = \"jwt-hs256.secret\" }")) else {
         panic!("it was taken")
     };
     let secret = include_str!("../../../certs-example/jwt-hs256.secret");
     assert!(
-        error.to_string().contains("jwt-hs256.secret holds") && !error.to_string().contains(secret),
+        error.to_string().contains("the content of ") && !error.to_string().contains(secret),
         "{error}"
     );
 
@@ -374,12 +380,12 @@ fn bodies_without_a_length_wait_where_there_is_room() {
     };
     for (lines, words) in [
         ("unsized = \"spol\"", "did you mean \"spool\"?"),
-        ("spool = { dir = \"/nowhere/at/all\" }", "make the folder"),
-        ("spool = { dir = \"localhost.pem\" }", "names no folder"),
+        ("spool = { dir = \"/nowhere/at/all\" }", "create it, or name a folder"),
+        ("spool = { dir = \"localhost.pem\" }", "the folder does not exist"),
         ("spool = { body = \"2MiB\", total = \"1MiB\" }", "at least `body`"),
         ("spool = { total = \"1MiB\" }", "at least `body`"),
         ("spool = { body = \"0B\" }", "write a size from"),
-        ("spool = { size = \"1MiB\" }", "known here: dir, body, total"),
+        ("spool = { size = \"1MiB\" }", "known keys: dir, body, total"),
         (
             "unsized = \"stream\"\nspool = { body = \"1MiB\" }",
             "write `unsized = \"spool\"`",
