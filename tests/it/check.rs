@@ -174,12 +174,12 @@ fn one_problem_is_one_error() {
         ),
         (GOOD.replace("redis://127.0.0.1:6379/0", "http://x"), "stores.redis.url"),
         (GOOD.replace("\"/api/*\"", "\"api\""), "does not begin with `/`"),
-        (GOOD.replace("[server]", "[server"), "no TOML"),
+        (GOOD.replace("[server]", "[server"), "invalid TOML"),
     ] {
         let ended = check(&text);
         assert!(ended.code == 2 && ended.err.contains(words), "{words}:\n{}", ended.err);
         assert!(
-            ended.err.contains("1 error") || words == "no TOML" || words.contains("`_`"),
+            ended.err.contains("1 error") || words == "invalid TOML" || words.contains("`_`"),
             "{words}:\n{}",
             ended.err
         );
