@@ -35,12 +35,13 @@
 //! secret         values that cannot be printed
 //! printable      text of strangers in output for people: printable characters alone
 //! framing        where a message of HTTP/1 begins and ends, and which bytes may stand where
-//! slots          how many may do something at once
+//! concurrency    limits on how much is under way at once
 //! ```
 
 pub mod app;
 pub mod auth;
 pub mod cli;
+pub mod concurrency;
 pub mod config;
 pub mod control;
 pub mod credential;
@@ -60,7 +61,6 @@ pub mod runtime;
 pub mod secret;
 pub mod server;
 pub mod signal;
-pub mod slots;
 pub mod tcp;
 pub mod telemetry;
 pub mod tls;

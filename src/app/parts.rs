@@ -10,6 +10,7 @@ use crate::auth::single_flight::WorkQueue;
 use crate::auth::store::{self, Store};
 use crate::auth::token::{self, TokenAuthenticator};
 use crate::auth::{Authenticator, Chain};
+use crate::concurrency::ConcurrencyLimit;
 use crate::config::{self, Config};
 use crate::outbound::Rules;
 use crate::outbound::forwarded::MoreFields;
@@ -22,7 +23,6 @@ use crate::proxy::routes::{Place, RouteId, RouteTable};
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::proxy::{Bounds, Proxy, Route};
 use crate::server;
-use crate::slots::Slots;
 use crate::telemetry::auth::CacheMetrics;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::validity::Validity;
@@ -43,7 +43,7 @@ pub(super) struct Parts {
     pub(super) metrics: Arc<Metrics>,
     log: AccessLog,
     limits: server::Limits,
-    in_flight: Slots,
+    in_flight: ConcurrencyLimit,
 }
 
 /// One worker's authenticators, by name.
@@ -151,7 +151,7 @@ impl Parts {
                 query: config.log.query,
             },
             limits,
-            in_flight: Slots::new(limits.in_flight),
+            in_flight: ConcurrencyLimit::new(limits.in_flight),
         }
     }
 

@@ -28,7 +28,7 @@ use self::places::{Evicted, Place, Places};
 use crate::server::closing::{GRACE, LAST_WORDS, end};
 use crate::server::socket::close_listener;
 use crate::server::worker::Stage;
-use crate::telemetry::seldom::Seldom;
+use crate::telemetry::log_throttle::LogThrottle;
 
 /// How long a request's head may take.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,7 +43,7 @@ where
     A: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync + 'static,
 {
     let (places, answer) = (Places::new(connections), Arc::new(answer));
-    let mut failures = Seldom::default();
+    let mut failures = LogThrottle::default();
     let mut open = JoinSet::new();
     let mut draining = pin!(async move {
         match stage {

@@ -37,6 +37,7 @@ use self::routes::{Destination, Disagreement, FindError, Found, RouteId, RouteTa
 use self::websocket::{Asks, Switched};
 use self::websocket_credential::WebSocketCredential;
 use crate::auth::{Chain, Now, Refused, Unavailable, Verdict};
+use crate::concurrency::ConcurrencyLimit;
 use crate::framing::grammar::is_method;
 use crate::framing::target;
 use crate::identity::Identity;
@@ -44,10 +45,9 @@ use crate::outbound::forwarded::{Field, Peer, Source};
 use crate::outbound::{Origin, Outbound, Rules, hop};
 use crate::path::RequestPath;
 use crate::policy::{Denied, Permit, Policy};
-use crate::slots::Slots;
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::{AuthenticationLabels, Metrics};
-use crate::telemetry::seldom::Seldom;
-use crate::telemetry::tally::Tally;
+use crate::telemetry::worker_metrics::WorkerMetrics;
 use crate::tls::server::Served;
 use crate::transfer::hints::Hints;
 use crate::transfer::inbound::Inbound;
@@ -64,11 +64,11 @@ pub struct Proxy {
     nowhere: Answers,
     no_route: Arc<str>,
     hosts: LateHosts,
-    tally: Rc<Tally>,
+    worker_metrics: Rc<WorkerMetrics>,
     log: AccessLog,
     bounds: Bounds,
     /// For each field of trusted proxies, when the log last said that it could not be used.
-    unusable: [RefCell<Seldom>; Field::ALL.len()],
+    unusable: [RefCell<LogThrottle>; Field::ALL.len()],
 }
 
 /// The other end of a connection, and what was shown to it.
@@ -104,7 +104,7 @@ pub struct Bounds {
     /// Fields of a head.
     pub headers: usize,
     /// Requests at once, of all workers.
-    pub in_flight: Slots,
+    pub in_flight: ConcurrencyLimit,
 }
 
 /// One route, with the handles of one worker.
@@ -164,7 +164,7 @@ impl Proxy {
             nowhere,
             no_route: Arc::from("none"),
             hosts: LateHosts::default(),
-            tally: Rc::new(Tally::new(metrics)),
+            worker_metrics: Rc::new(WorkerMetrics::new(metrics)),
             log,
             bounds,
             unusable: Default::default(),
@@ -216,7 +216,7 @@ impl Proxy {
             if !source.unusable.is_empty() {
                 self.report_unusable(peer, &source);
             }
-            let mut outcome = Outcome::open(&self.tally, self.log, source, seen, &self.no_route);
+            let mut outcome = Outcome::open(&self.worker_metrics, self.log, source, seen, &self.no_route);
             let grpc = is_grpc(request.version(), request.headers());
             let found = self.look_at(&request).and_then(|()| self.find(&request, peer));
             let mut readable = None;
@@ -264,7 +264,13 @@ impl Proxy {
 
     /// The answer to a head that nobody has read to its end, as bytes: there is no request that a library could answer.
     pub fn refuse_head(&self, peer: &Peer, rejection: &Rejection) -> Bytes {
-        let mut outcome = Outcome::open(&self.tally, self.log, Source::unknown(peer), None, &self.no_route);
+        let mut outcome = Outcome::open(
+            &self.worker_metrics,
+            self.log,
+            Source::unknown(peer),
+            None,
+            &self.no_route,
+        );
         outcome.rejected(rejection.status(&self.nowhere), rejection.label(), reason(rejection));
         reply::to_http1(&reply::reply(rejection, &self.nowhere, outcome.id()))
     }
@@ -436,7 +442,7 @@ impl Proxy {
             let hints = may_hint.then_some(&client.hints);
             let answer = route.upstream.forward(outbound, route.response_timeout, hints).await?;
             let took = sent.elapsed();
-            self.tally.upstream_answered(route.upstream.name(), took);
+            self.worker_metrics.upstream_answered(route.upstream.name(), took);
             match answer {
                 Answer::Response(mut response) => {
                     // Any 2xx opens a WebSocket over HTTP/2 (RFC 8441, section 4).
@@ -494,7 +500,7 @@ impl Proxy {
         }
         let verdict = chain.authenticate(request.headers(), Now::read()).await;
         let count = |authenticator: &Arc<str>, outcome| {
-            self.tally.metrics().authenticated(&AuthenticationLabels {
+            self.worker_metrics.metrics().authenticated(&AuthenticationLabels {
                 authenticator: Arc::clone(authenticator),
                 outcome,
             });

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode, Uri};
 use tracing::{Level, event_enabled, info};
 
+use crate::concurrency::ConcurrencyPermit;
 use crate::identity::Identity;
 use crate::outbound::forwarded::{RequestId, Source};
-use crate::slots::Slot;
-use crate::telemetry::tally::Tally;
+use crate::telemetry::worker_metrics::WorkerMetrics;
 
 /// What is written of requests.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,7 @@ pub struct AccessLog {
 /// The story of one request. It is told when it is dropped: when the response has gone out, or when nobody is left to read it.
 #[derive(Debug)]
 pub struct Outcome {
-    tally: Rc<Tally>,
+    worker_metrics: Rc<WorkerMetrics>,
     log: AccessLog,
     started: Instant,
     source: Source,
@@ -37,21 +37,21 @@ pub struct Outcome {
     upstream: Option<Duration>,
     sent: u64,
     complete: bool,
-    slot: Option<Slot>,
+    slot: Option<ConcurrencyPermit>,
 }
 
 impl Outcome {
     /// A request has come, or as much of one as could be read.
     pub fn open(
-        tally: &Rc<Tally>,
+        worker_metrics: &Rc<WorkerMetrics>,
         log: AccessLog,
         source: Source,
         request: Option<(Method, Uri)>,
         route: &Arc<str>,
     ) -> Self {
-        tally.metrics().in_flight.inc();
+        worker_metrics.metrics().in_flight.inc();
         Self {
-            tally: Rc::clone(tally),
+            worker_metrics: Rc::clone(worker_metrics),
             log,
             started: Instant::now(),
             source,
@@ -84,7 +84,7 @@ impl Outcome {
     }
 
     /// It is counted among those at once, until its end.
-    pub fn holds(&mut self, slot: Slot) {
+    pub fn holds(&mut self, slot: ConcurrencyPermit) {
         self.slot = Some(slot);
     }
 
@@ -133,8 +133,8 @@ impl Outcome {
 impl Drop for Outcome {
     fn drop(&mut self) {
         let took = self.started.elapsed();
-        self.tally.metrics().in_flight.dec();
-        self.tally
+        self.worker_metrics.metrics().in_flight.dec();
+        self.worker_metrics
             .request_ended(&self.route, self.label, self.status_class(), took);
         if !self.log.on || !event_enabled!(Level::INFO) {
             return;

@@ -21,11 +21,11 @@ use tracing::warn;
 use super::http2::windows;
 use super::socket::{Bound, Listener, Parked, Stream};
 use super::{Limits, Settings, closing, connection};
+use crate::concurrency::ConcurrencyLimit;
 use crate::outbound::forwarded::TrustedProxies;
 use crate::proxy::Proxy;
-use crate::slots::Slots;
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::seldom::Seldom;
 use crate::tls::server::Acceptor;
 
 /// How far a shutdown has come.
@@ -62,7 +62,7 @@ pub struct Common {
     /// How long a drain keeps a connection that was in use a moment ago.
     grace: Duration,
     /// How much connections of HTTP/2 may hold of bodies beside their windows.
-    steps: Slots,
+    steps: ConcurrencyLimit,
     /// Slots for connections.
     slots: Arc<Semaphore>,
     /// Connections of each worker.
@@ -89,7 +89,7 @@ impl Common {
             stage,
             // Connections are closed, and not cut, also where a drain is short.
             grace: closing::GRACE.min(settings.drain.timeout / 4),
-            steps: Slots::new(windows::STEPS),
+            steps: ConcurrencyLimit::new(windows::STEPS),
             slots: Arc::new(Semaphore::new(limits.connections)),
             loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             doors: doors.into(),
@@ -155,7 +155,7 @@ impl Worker {
         Rc::clone(&self.proxy.borrow())
     }
 
-    pub(super) fn steps(&self) -> &Slots {
+    pub(super) fn steps(&self) -> &ConcurrencyLimit {
         &self.common.steps
     }
 
@@ -220,7 +220,7 @@ impl Worker {
         let mut draining = std::pin::pin!(async move {
             let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
         });
-        let mut failures = Seldom::default();
+        let mut failures = LogThrottle::default();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,

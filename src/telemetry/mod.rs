@@ -2,10 +2,10 @@
 
 pub mod auth;
 pub mod exposition;
+pub mod log_throttle;
 pub mod metrics;
 mod process;
-pub mod seldom;
-pub mod tally;
+pub mod worker_metrics;
 
 use tracing::Level;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};

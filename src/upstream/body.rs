@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::Buffer;
 use super::spool::{Spool, Spooled, Unsized};
-use crate::slots::Slot;
+use crate::concurrency::ConcurrencyPermit;
 use crate::transfer::inbound::{Broken, Inbound};
 
 /// What is held of a body that is written to disk before it is written.
@@ -48,7 +48,7 @@ enum Rest {
 #[derive(Debug)]
 struct Gathered {
     bytes: Bytes,
-    held: Option<Slot>,
+    held: Option<ConcurrencyPermit>,
 }
 
 /// Bounds on a request's body.
@@ -176,7 +176,7 @@ impl RequestBody {
     }
 
     /// Takes in what comes until it is more than `most`, or all.
-    async fn take_in(&mut self, most: usize, held: Option<Slot>) -> Result<(), BodyFault> {
+    async fn take_in(&mut self, most: usize, held: Option<ConcurrencyPermit>) -> Result<(), BodyFault> {
         let (mut whole, mut taken) = (Bytes::new(), BytesMut::new());
         while let Some(frame) = poll_fn(|cx| self.poll_client(cx)).await {
             let data = frame?.into_data().unwrap_or_default();

@@ -1,6 +1,5 @@
 //! The application servers: one seam, [`Upstream::forward`], through which every request leaves.
 
-mod ahead;
 pub mod body;
 mod check;
 mod client;
@@ -10,6 +9,7 @@ pub mod http1;
 mod http2;
 mod idle;
 mod pool;
+mod read_ahead;
 mod resolve;
 pub mod response;
 mod spool;
@@ -27,7 +27,7 @@ pub use self::connector::Tunnel;
 pub use self::pool::Held;
 pub use self::resolve::Resolver;
 pub use self::spool::{Spool, Unsized};
-use crate::slots::Slots;
+use crate::concurrency::ConcurrencyLimit;
 
 /// What the configuration says of one upstream.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ pub struct Settings {
     /// The longest silence in the middle of a response's body; not of one that is live.
     pub body_read_timeout: Duration,
     /// Requests at once, of all workers.
-    pub in_flight: Slots,
+    pub in_flight: ConcurrencyLimit,
     /// A request's body of up to so much is gathered before a server is taken; a longer one streams.
     pub request_buffer: Option<Buffer>,
     /// What becomes of request bodies without a length beyond that, towards servers that speak HTTP/1.1.
@@ -75,14 +75,14 @@ pub struct Buffer {
     /// Of one message, in bytes.
     pub bytes: usize,
     /// Of how many at once. Where none is left, nothing is held, and messages pass as their clients are.
-    pub messages: Slots,
+    pub messages: ConcurrencyLimit,
 }
 
 impl Buffer {
     /// Room for so many bytes of each message, and for as many messages as [`MOST_HELD`] allows; 0: none is held.
     pub fn new(bytes: usize) -> Option<Self> {
         let messages = MOST_HELD.checked_div(bytes)?.max(1);
-        let messages = Slots::new(messages);
+        let messages = ConcurrencyLimit::new(messages);
         Some(Self { bytes, messages })
     }
 }

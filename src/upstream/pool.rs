@@ -16,7 +16,7 @@ use super::http1::Connection;
 use super::idle::{IdleLimit, announced_limit};
 use super::resolve::{Addresses, Peer, Resolver};
 use super::{Buffer, Server, Settings, Transport};
-use crate::slots::Slot;
+use crate::concurrency::ConcurrencyPermit;
 
 /// Connections kept for later, for each server and worker.
 const MOST_IDLE: usize = 1024;
@@ -342,7 +342,7 @@ pub(super) struct Lease {
 struct Counted {
     pool: Rc<Pool>,
     /// One of the upstream's requests at once.
-    slot: Option<Slot>,
+    slot: Option<ConcurrencyPermit>,
 }
 
 impl Drop for Counted {
@@ -378,12 +378,12 @@ impl Lease {
     }
 
     /// Keeps one of the upstream's requests at once until the lease ends.
-    pub(super) fn hold(&mut self, slot: Slot) {
+    pub(super) fn hold(&mut self, slot: ConcurrencyPermit) {
         self.counted.slot = Some(slot);
     }
 
     /// Gives that up again.
-    pub(super) fn release(&mut self) -> Option<Slot> {
+    pub(super) fn release(&mut self) -> Option<ConcurrencyPermit> {
         self.counted.slot.take()
     }
 

@@ -11,10 +11,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::ahead::Ahead;
 use super::connector::Io;
 use super::http1;
 use super::pool::Lease;
+use super::read_ahead::ReadAhead;
 use crate::outbound::hop;
 use crate::runtime::Alarm;
 
@@ -60,7 +60,7 @@ impl ResponseFault {
 #[derive(Debug)]
 enum Way {
     Straight(Leased),
-    Ahead(Ahead<Leased>),
+    ReadAhead(ReadAhead<Leased>),
     Ended,
 }
 
@@ -94,14 +94,14 @@ impl Body for UpstreamBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
         let frame = match &mut self.way {
             Way::Straight(body) => ready!(Pin::new(body).poll_frame(cx)),
-            Way::Ahead(body) => return Pin::new(body).poll_frame(cx),
+            Way::ReadAhead(body) => return Pin::new(body).poll_frame(cx),
             Way::Ended => return Poll::Ready(None),
         };
         // Most responses are one frame: reading ahead costs something only where there are more.
         if self.may_hold && matches!(frame, Some(Ok(_))) && !self.is_end_stream() {
             self.may_hold = false;
             self.way = match mem::replace(&mut self.way, Way::Ended) {
-                Way::Straight(body) => body.ahead(),
+                Way::Straight(body) => body.read_ahead(),
                 other => other,
             };
         }
@@ -111,7 +111,7 @@ impl Body for UpstreamBody {
     fn is_end_stream(&self) -> bool {
         match &self.way {
             Way::Straight(body) => body.is_end_stream(),
-            Way::Ahead(body) => body.is_end_stream(),
+            Way::ReadAhead(body) => body.is_end_stream(),
             Way::Ended => true,
         }
     }
@@ -119,7 +119,7 @@ impl Body for UpstreamBody {
     fn size_hint(&self) -> SizeHint {
         match &self.way {
             Way::Straight(body) => body.size_hint(),
-            Way::Ahead(body) => body.size_hint(),
+            Way::ReadAhead(body) => body.size_hint(),
             Way::Ended => SizeHint::with_exact(0),
         }
     }
@@ -160,9 +160,9 @@ impl Silence {
 }
 
 impl Leased {
-    fn ahead(self) -> Way {
+    fn read_ahead(self) -> Way {
         match self.lease.as_ref().and_then(|lease| lease.pool.buffer.clone()) {
-            Some(buffer) => Way::Ahead(Ahead::new(self, buffer)),
+            Some(buffer) => Way::ReadAhead(ReadAhead::new(self, buffer)),
             None => Way::Straight(self),
         }
     }

@@ -21,7 +21,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::body::BodyFault;
-use crate::slots::{Slot, Slots};
+use crate::concurrency::{ConcurrencyLimit, ConcurrencyPermit};
 
 /// Bytes that are read at once.
 const PIECE: u64 = 128 * 1024;
@@ -52,7 +52,7 @@ pub struct Spool {
     /// Most bytes of one body.
     body: u64,
     space: Space,
-    files: Slots,
+    files: ConcurrencyLimit,
     accesses: Arc<Semaphore>,
 }
 
@@ -66,7 +66,7 @@ impl Spool {
                 most: total,
                 used: Arc::default(),
             },
-            files: Slots::new(FILES),
+            files: ConcurrencyLimit::new(FILES),
             accesses: Arc::new(Semaphore::new(ACCESSES)),
         }
     }
@@ -130,7 +130,7 @@ struct Stored {
     file: File,
     space: Taken,
     #[expect(dead_code, reason = "held for its drop")]
-    place: Slot,
+    place: ConcurrencyPermit,
 }
 
 /// Makes a file without a name that no other user can open.
@@ -360,7 +360,7 @@ mod tests {
     async fn files_are_bounded_however_small_they_are() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut spool = Spool::new(folder.path(), 10, 1_000);
-        spool.files = Slots::new(2);
+        spool.files = ConcurrencyLimit::new(2);
         let (mut one, mut two, mut three) = (spool.writer(), spool.writer(), spool.writer());
         let byte = Bytes::from_static(b"x");
         assert_eq!(one.write(byte.clone()).await, Ok(()));

@@ -21,7 +21,7 @@ use super::dependencies::{ChangeCounters, Dependencies};
 use super::record::{BadRecord, TokenRecord, UserRecord};
 use crate::identity::UserId;
 use crate::telemetry::auth::StoreMetrics;
-use crate::telemetry::seldom::Seldom;
+use crate::telemetry::log_throttle::LogThrottle;
 
 /// How long a credential may wait to be judged where no Redis has a say.
 pub const NO_STORE: Duration = Duration::from_secs(1);
@@ -140,7 +140,7 @@ pub struct Store {
     name: Arc<str>,
     handle: Handle,
     metrics: StoreMetrics,
-    bad_records: RefCell<Seldom>,
+    bad_records: RefCell<LogThrottle>,
 }
 
 #[derive(Debug)]

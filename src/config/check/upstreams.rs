@@ -15,11 +15,11 @@ use super::identity::Identities;
 use super::place::is_host;
 use super::server::authorities;
 use super::{Names, certificates};
+use crate::concurrency::ConcurrencyLimit;
 use crate::config::Route;
 use crate::config::reader::{Item, Section, Text, Zero, fold};
 use crate::config::secrets;
 use crate::proxy::routes::HostPattern;
-use crate::slots::Slots;
 use crate::tls;
 use crate::upstream::{Balance, Buffer, Check, HostMode, Server, Settings, Spool, Tls, Transport, Unsized};
 
@@ -144,7 +144,7 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
         response_timeout: section.duration_or("response_timeout", Zero::Refused, RESPONSE_TIMEOUT),
         idle_timeout: section.duration_or("idle_timeout", Zero::Taken, IDLE_TIMEOUT),
         body_read_timeout: section.duration_or("body_read_timeout", Zero::Refused, BODY_READ_TIMEOUT),
-        in_flight: Slots::new(section.count_or("in_flight", (0, MOST_IN_FLIGHT), 0)),
+        in_flight: ConcurrencyLimit::new(section.count_or("in_flight", (0, MOST_IN_FLIGHT), 0)),
         request_buffer,
         beyond,
         response_buffer,

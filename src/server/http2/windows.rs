@@ -4,7 +4,7 @@
 //! Held data takes from the connection's window too, so a few uploads that no server reads would stop all others: the connection's window
 //! grows by what is held. That comes out of one amount for all connections; a connection that gets no more of it waits for its own servers.
 
-use crate::slots::{Slot, Slots};
+use crate::concurrency::{ConcurrencyLimit, ConcurrencyPermit};
 use crate::transfer::streamed::{Unread, Upload};
 
 /// The window of each stream.
@@ -28,15 +28,15 @@ pub(super) struct Windows {
     /// As many uploads are looked through for those that have ended.
     sweep_at: usize,
     /// What all connections share.
-    steps: Slots,
-    taken: Vec<Slot>,
+    steps: ConcurrencyLimit,
+    taken: Vec<ConcurrencyPermit>,
     /// Data that had come when bodies were looked at last.
     looked_at: u64,
 }
 
 impl Windows {
     /// `steps`: what all connections share.
-    pub(super) fn new(steps: Slots) -> Self {
+    pub(super) fn new(steps: ConcurrencyLimit) -> Self {
         Self {
             uploads: Vec::new(),
             sweep_at: 16,

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use super::ask::{Answer, Asked, Asker, ask_system};
 use super::{Peer, ResolveError};
-use crate::telemetry::seldom::Seldom;
+use crate::telemetry::log_throttle::LogThrottle;
 
 /// How long an answer holds at least and at most, whatever its TTL.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ pub(in crate::upstream) struct Name {
     /// Whether a look-up is under way, and for whom it ends.
     pub(super) asking: Cell<bool>,
     ended: Notify,
-    failures: RefCell<Seldom>,
+    failures: RefCell<LogThrottle>,
 }
 
 /// What is known of a name.

@@ -13,7 +13,7 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use super::ask::Servers;
 use super::name::{KEPT, KEPT_UNKNOWN, LONGEST, MOST_ADDRESSES};
 use super::*;
-use crate::slots::Slots;
+use crate::concurrency::ConcurrencyLimit;
 use crate::upstream::connector::{ConnectError, Link, connect};
 use crate::upstream::pool::{Born, Lease, Needs, Pool};
 use crate::upstream::{Balance, Check, HostMode, Settings, Unsized, Upstream};
@@ -125,7 +125,7 @@ fn settings() -> Settings {
         response_timeout: PATIENCE,
         idle_timeout: Duration::from_secs(60),
         body_read_timeout: PATIENCE,
-        in_flight: Slots::new(0),
+        in_flight: ConcurrencyLimit::new(0),
         request_buffer: None,
         beyond: Unsized::Stream,
         response_buffer: None,

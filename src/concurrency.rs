@@ -1,17 +1,17 @@
-//! [`Slots`]: how many may do something at once, of all workers together.
+//! [`ConcurrencyLimit`]: a bound on how much is under way at once, across all workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A bound, shared by all its clones.
 #[derive(Debug, Clone)]
-pub struct Slots {
+pub struct ConcurrencyLimit {
     most: usize,
     taken: Arc<AtomicUsize>,
 }
 
-impl Slots {
-    /// So many at once; 0: no bound, and nothing is counted.
+impl ConcurrencyLimit {
+    /// A limit of `most` permits; 0: no limit, and nothing is counted.
     pub fn new(most: usize) -> Self {
         Self {
             most,
@@ -19,23 +19,23 @@ impl Slots {
         }
     }
 
-    /// One of them, if one is left. Nobody waits.
-    pub fn take(&self) -> Option<Slot> {
+    /// A permit, if one is left. It never waits.
+    pub fn take(&self) -> Option<ConcurrencyPermit> {
         if self.most == 0 {
-            return Some(Slot(None));
+            return Some(ConcurrencyPermit(None));
         }
-        let slot = Slot(Some(Arc::clone(&self.taken)));
+        let slot = ConcurrencyPermit(Some(Arc::clone(&self.taken)));
         let before = self.taken.fetch_add(1, Ordering::Relaxed);
         // Dropped, it is given back.
         (before < self.most).then_some(slot)
     }
 }
 
-/// Held while it is done.
+/// Counts against its limit until it is dropped.
 #[derive(Debug)]
-pub struct Slot(Option<Arc<AtomicUsize>>);
+pub struct ConcurrencyPermit(Option<Arc<AtomicUsize>>);
 
-impl Drop for Slot {
+impl Drop for ConcurrencyPermit {
     fn drop(&mut self) {
         if let Some(taken) = &self.0 {
             taken.fetch_sub(1, Ordering::Relaxed);
@@ -48,12 +48,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_as_there_are() {
-        let slots = Slots::new(2);
+    fn no_more_permits_than_the_limit() {
+        let slots = ConcurrencyLimit::new(2);
         let (one, two) = (slots.take(), slots.clone().take());
         assert!(one.is_some() && two.is_some() && slots.take().is_none() && slots.take().is_none());
         drop(one);
         assert!(slots.take().is_some());
-        assert!((0..10).all(|_| Slots::new(0).take().is_some()));
+        assert!((0..10).all(|_| ConcurrencyLimit::new(0).take().is_some()));
     }
 }

@@ -1,5 +1,5 @@
-//! [`Tally`]: one worker's handles on the counters of requests. Looking one up among all is a lock that workers share and a hash of texts;
-//! but the same few come again and again, and are known by where their labels stand.
+//! [`WorkerMetrics`]: one worker's handles on the counters of requests. The metric family looks a counter up under a lock that all workers
+//! share, and hashes its label texts. A worker keeps the handles it has used, by the address of their labels.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,9 +13,9 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::metrics::{Metrics, RequestLabels};
 
-/// As many as there are routes, outcomes and classes of statuses, and upstreams: the file's, and fixed lists. What is known by its place is
-/// kept, so that nothing else can come to stand there.
-pub struct Tally {
+/// Bounded by the routes and upstreams of the file, and the fixed lists of outcomes and status classes. A label whose address is a key is
+/// kept, so that no other text can take that address.
+pub struct WorkerMetrics {
     metrics: Arc<Metrics>,
     requests: RefCell<Known<[Place; 3], Counter>>,
     upstreams: RefCell<Known<Place, Histogram>>,
@@ -23,17 +23,17 @@ pub struct Tally {
 
 type Known<K, V> = HashMap<K, (Arc<str>, V), RandomState>;
 
-/// Where a text begins, and its length.
+/// The address and the length of a text.
 type Place = (usize, usize);
 
-impl fmt::Debug for Tally {
+impl fmt::Debug for WorkerMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tally").finish_non_exhaustive()
+        f.debug_struct("WorkerMetrics").finish_non_exhaustive()
     }
 }
 
-impl Tally {
-    /// Of these metrics.
+impl WorkerMetrics {
+    /// Handles on these metrics.
     pub fn new(metrics: &Arc<Metrics>) -> Self {
         Self {
             metrics: Arc::clone(metrics),
@@ -47,7 +47,7 @@ impl Tally {
         &self.metrics
     }
 
-    /// One request has ended.
+    /// Counts a request that has ended.
     pub fn request_ended(&self, route: &Arc<str>, outcome: &'static str, status: &'static str, took: Duration) {
         let place = [place(route), place(outcome), place(status)];
         let mut requests = self.requests.borrow_mut();
@@ -63,7 +63,7 @@ impl Tally {
         self.metrics.request_took(took);
     }
 
-    /// One upstream has begun its response.
+    /// Records the time until an upstream began its response.
     pub fn upstream_answered(&self, upstream: &Arc<str>, took: Duration) {
         let mut upstreams = self.upstreams.borrow_mut();
         let (_, durations) = upstreams
@@ -85,15 +85,15 @@ mod tests {
     #[test]
     fn workers_count_together() {
         let metrics = Arc::new(Metrics::default());
-        let (one, two) = (Tally::new(&metrics), Tally::new(&metrics));
+        let (one, two) = (WorkerMetrics::new(&metrics), WorkerMetrics::new(&metrics));
         let routes: [Arc<str>; 2] = ["/a/*".into(), "/b/*".into()];
-        for tally in [&one, &two, &one] {
+        for worker_metrics in [&one, &two, &one] {
             for route in &routes {
-                tally.request_ended(route, "forwarded", "2xx", Duration::from_millis(3));
+                worker_metrics.request_ended(route, "forwarded", "2xx", Duration::from_millis(3));
                 // The same text in another place is the same label.
-                tally.request_ended(&Arc::from(&**route), "forwarded", "2xx", Duration::from_millis(3));
+                worker_metrics.request_ended(&Arc::from(&**route), "forwarded", "2xx", Duration::from_millis(3));
             }
-            tally.upstream_answered(&"app".into(), Duration::from_millis(2));
+            worker_metrics.upstream_answered(&"app".into(), Duration::from_millis(2));
         }
         let text = metrics.render(Format::Text).expect("text");
         for line in [

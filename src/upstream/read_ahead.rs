@@ -1,7 +1,7 @@
-//! [`Ahead`]: a response that is read on while its client is not taking it, within a bound, so that a slow client does not hold a server.
+//! [`ReadAhead`]: the response of a slow client is read ahead into a bounded buffer, so that the client does not occupy a server.
 //!
-//! As long as the client keeps up, every frame goes straight through. A task looks on from the side, and reads only where nobody has
-//! asked for a frame for a while; it never reads while the client's side is waiting for one, since a body wakes only whom it saw last.
+//! While the client keeps up, each frame passes straight through. A task beside it reads only when the client has polled for no frame for
+//! a while. The task never polls the body while the client's side waits for a frame: a body wakes only the last waker that polled it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -20,18 +20,18 @@ use tokio::time::sleep;
 
 use super::Buffer;
 use super::body::behind;
-use crate::slots::Slot;
+use crate::concurrency::ConcurrencyPermit;
 use crate::transfer::LARGEST_PIECE;
 
-/// A client that has asked for nothing for so long is slow.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// What holding a frame costs beside its bytes.
+/// A client that has polled for nothing for this long is slow.
+const SLOW_AFTER: Duration = Duration::from_millis(100);
+/// Memory of a buffered frame beside its bytes.
 const FRAME: usize = 64;
-/// A smaller piece is held by itself.
+/// A smaller piece is copied into a buffer of its own.
 const SMALL: usize = 4 * 1024;
 
-/// A body that is read on while nobody asks for more of it.
-pub(super) struct Ahead<B: Body<Data = Bytes>> {
+/// A body that is read ahead while its client does not poll it.
+pub(super) struct ReadAhead<B: Body<Data = Bytes>> {
     shared: Rc<RefCell<Shared<B>>>,
     task: AbortHandle,
 }
@@ -45,7 +45,7 @@ struct Shared<B: Body<Data = Bytes>> {
     last: usize,
     buffer: Buffer,
     /// Its place among the responses that are held, once it has one.
-    place: Option<Slot>,
+    place: Option<ConcurrencyPermit>,
     ended: bool,
     /// A frame was asked for since the task has looked last.
     asked: bool,
@@ -55,7 +55,7 @@ struct Shared<B: Body<Data = Bytes>> {
     parked: Option<Waker>,
 }
 
-impl<B: Body<Data = Bytes> + Unpin + 'static> Ahead<B> {
+impl<B: Body<Data = Bytes> + Unpin + 'static> ReadAhead<B> {
     /// Reads `body` ahead, as far as `buffer` has room.
     pub(super) fn new(body: B, buffer: Buffer) -> Self {
         let shared = Rc::new(RefCell::new(Shared {
@@ -70,20 +70,20 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Ahead<B> {
             waiting: false,
             parked: None,
         }));
-        let task = spawn_local(look_on(Rc::downgrade(&shared))).abort_handle();
+        let task = spawn_local(prefetch(Rc::downgrade(&shared))).abort_handle();
         Self { shared, task }
     }
 }
 
-impl<B: Body<Data = Bytes>> Drop for Ahead<B> {
+impl<B: Body<Data = Bytes>> Drop for ReadAhead<B> {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl<B: Body<Data = Bytes>> fmt::Debug for Ahead<B> {
+impl<B: Body<Data = Bytes>> fmt::Debug for ReadAhead<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ahead").finish_non_exhaustive()
+        f.debug_struct("ReadAhead").finish_non_exhaustive()
     }
 }
 
@@ -138,9 +138,9 @@ impl<B: Body<Data = Bytes> + Unpin> Shared<B> {
     }
 }
 
-async fn look_on<B: Body<Data = Bytes> + Unpin>(shared: Weak<RefCell<Shared<B>>>) {
+async fn prefetch<B: Body<Data = Bytes> + Unpin>(shared: Weak<RefCell<Shared<B>>>) {
     loop {
-        sleep(PATIENCE).await;
+        sleep(SLOW_AFTER).await;
         let more = poll_fn(|cx| match shared.upgrade() {
             Some(shared) => shared.borrow_mut().poll_aside(cx),
             None => Poll::Ready(false),
@@ -164,7 +164,7 @@ fn cost<E>(frame: &Result<Frame<Bytes>, E>) -> usize {
     data.map_or(0, Bytes::len) + FRAME
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Ahead<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for ReadAhead<B> {
     type Data = Bytes;
     type Error = B::Error;
 
