@@ -15,8 +15,8 @@ use crate::config::Authenticator;
 use crate::config::reader::{Item, Section, Zero, fold};
 use crate::outbound::identity::{ANONYMOUS, PUBLIC, STAND_IN_SCHEME};
 
-const LATER: &[&str] = &["on_outage", "stale_for"];
-const LATER_JWT: &[&str] = &["on_outage", "stale_for", "discovery", "issuers"];
+const UNSUPPORTED: &[&str] = &["on_outage", "stale_for"];
+const UNSUPPORTED_JWT: &[&str] = &["on_outage", "stale_for", "discovery", "issuers"];
 /// A cache makes room for all its entries at once; more than this is no longer a cache.
 const MOST_ENTRIES: u64 = 50_000_000;
 
@@ -28,7 +28,7 @@ pub(super) struct Authenticators {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Is {
+enum AuthenticatorKind {
     Token,
     Jwt,
 }
@@ -68,18 +68,18 @@ pub(super) fn authenticators(root: &mut Section<'_>, stores: &Names, identities:
 
 fn authenticator(item: Item<'_>, name: Arc<str>, stores: &Names, identities: &Identities) -> Option<Authenticator> {
     const EXAMPLE: &str = "kind = \"token\"` or `kind = \"jwt\"";
-    let kinds = [("token", Is::Token), ("jwt", Is::Jwt)];
+    let kinds = [("token", AuthenticatorKind::Token), ("jwt", AuthenticatorKind::Jwt)];
     let is_jwt = item
         .value()
         .get("kind")
         .is_some_and(|kind| kind.get_ref().as_str() == Some("jwt"));
-    let mut section = item.section(if is_jwt { LATER_JWT } else { LATER })?;
+    let mut section = item.section(if is_jwt { UNSUPPORTED_JWT } else { UNSUPPORTED })?;
     let kind = section
         .require("kind", EXAMPLE)
         .and_then(|item| item.text()?.choice(&kinds, &[]));
     match kind {
-        Some(Is::Token) => token(section, name, stores, identities).map(Authenticator::Token),
-        Some(Is::Jwt) => jwt::jwt(section, name, stores, identities).map(Authenticator::Jwt),
+        Some(AuthenticatorKind::Token) => token(section, name, stores, identities).map(Authenticator::Token),
+        Some(AuthenticatorKind::Jwt) => jwt::jwt(section, name, stores, identities).map(Authenticator::Jwt),
         None => {
             // Nobody can tell which of the other keys are right.
             section.take_all();
@@ -202,8 +202,8 @@ pub(super) fn cache(section: &mut Section<'_>) -> cache::Settings {
     };
     cache::Settings {
         entries: section.count_or("entries", (0, MOST_ENTRIES), default.entries),
-        ttl: section.duration_or("ttl", Zero::Taken, default.ttl),
+        ttl: section.duration_or("ttl", Zero::Allowed, default.ttl),
         negative_entries: section.count_or("negative_entries", (0, MOST_ENTRIES), default.negative_entries),
-        negative_ttl: section.duration_or("negative_ttl", Zero::Taken, default.negative_ttl),
+        negative_ttl: section.duration_or("negative_ttl", Zero::Allowed, default.negative_ttl),
     }
 }

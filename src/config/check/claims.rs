@@ -23,12 +23,12 @@ pub(super) fn keep(authenticators: &mut BTreeMap<Arc<str>, Authenticator>, table
         .flat_map(IdentityTable::claims)
         .chain(claims.map(|(path, _)| path.first()))
         .collect();
-    let told = |wanted: &Source| tables.iter().any(|table| table.tells(wanted));
+    let is_sent = |wanted: &Source| tables.iter().any(|table| table.tells(wanted));
     let kept = Kept {
         claims: names.iter().map(ToString::to_string).collect(),
-        email: told(&Source::Email),
-        groups: told(&Source::Groups) || required.iter().any(|require| !require.groups.is_empty()),
-        scopes: told(&Source::Scopes) || required.iter().any(|require| !require.scopes.is_empty()),
+        email: is_sent(&Source::Email),
+        groups: is_sent(&Source::Groups) || required.iter().any(|require| !require.groups.is_empty()),
+        scopes: is_sent(&Source::Scopes) || required.iter().any(|require| !require.scopes.is_empty()),
     };
     for authenticator in authenticators.values_mut() {
         match authenticator {

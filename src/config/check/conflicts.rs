@@ -7,13 +7,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use http::Method;
 
-use super::routes::Written;
+use super::routes::ParsedRoute;
 use super::weakness::{Demands, Weakness, weakness};
 use crate::config::problem::Problem;
 use crate::config::reader::Section;
 use crate::proxy::routes::{HostPattern, Methods, PathPattern, Paths, RouteId};
 
-pub(super) fn refuse(root: &Section<'_>, routes: &[Written]) {
+pub(super) fn refuse(root: &Section<'_>, routes: &[ParsedRoute]) {
     refuse_collisions(root, routes);
     let hosts = Hosts::new(routes);
     hosts.refuse_weaker_routes(root);
@@ -21,12 +21,12 @@ pub(super) fn refuse(root: &Section<'_>, routes: &[Written]) {
 }
 
 /// Two routes for the same requests, or for paths that many a server takes for the same. Each route is reported once.
-fn refuse_collisions(root: &Section<'_>, routes: &[Written]) {
+fn refuse_collisions(root: &Section<'_>, routes: &[ParsedRoute]) {
     #[derive(Default)]
     struct Before<'r> {
-        first: Option<&'r Written>,
-        methods: HashMap<Method, &'r Written>,
-        rest: Option<&'r Written>,
+        first: Option<&'r ParsedRoute>,
+        methods: HashMap<Method, &'r ParsedRoute>,
+        rest: Option<&'r ParsedRoute>,
     }
     let mut places: HashMap<(&HostPattern, PathPattern), Before<'_>> = HashMap::new();
     for route in routes {
@@ -36,7 +36,7 @@ fn refuse_collisions(root: &Section<'_>, routes: &[Written]) {
         if first.route.place.path != place.path {
             let what = format!("{} differs from {} only in case", route.key, first.key);
             let instead = "remove one of them: a server may treat both paths as one, so the gateway could not tell which route applies";
-            complain(root, route, first, what, instead.to_owned());
+            report_pair(root, route, first, what, instead.to_owned());
             continue;
         }
         // A route that names a method goes before one that names none, so only like overlaps with like. GET covers HEAD.
@@ -50,19 +50,19 @@ fn refuse_collisions(root: &Section<'_>, routes: &[Written]) {
         if let Some(other) = other {
             let what = format!("{} matches the same requests as {}", route.key, other.key);
             let instead = "remove one of them, or give them different `methods`";
-            complain(root, route, other, what, instead.to_owned());
+            report_pair(root, route, other, what, instead.to_owned());
         }
     }
 }
 
-fn complain(root: &Section<'_>, route: &Written, other: &Written, what: String, instead: String) {
+fn report_pair(root: &Section<'_>, route: &ParsedRoute, other: &ParsedRoute, what: String, instead: String) {
     let problem = Problem::error(route.span.clone(), &route.key, what, instead);
     root.add(problem.beside(other.span.clone(), "the other one"));
 }
 
 /// All routes, by host.
 struct Hosts<'r> {
-    routes: &'r [Written],
+    routes: &'r [ParsedRoute],
     /// In the order in which the file first names them.
     hosts: Vec<Host<'r>>,
     by_pattern: HashMap<&'r HostPattern, usize>,
@@ -92,7 +92,7 @@ struct Found {
 }
 
 impl<'r> Hosts<'r> {
-    fn new(routes: &'r [Written]) -> Self {
+    fn new(routes: &'r [ParsedRoute]) -> Self {
         let mut hosts: Vec<Host<'r>> = Vec::new();
         let mut by_pattern = HashMap::new();
         for (at, written) in routes.iter().enumerate() {
@@ -131,7 +131,7 @@ impl<'r> Hosts<'r> {
         for (wide, narrow) in self.hosts.iter().zip(&within) {
             let mut guards = Guards::new();
             for at in narrow {
-                self.look_at_guards(wide, *at, &mut guards, |found| {
+                self.compare_guards(wide, *at, &mut guards, |found| {
                     if reported.insert(found.open) {
                         self.refuse(root, wide.pattern, &found);
                     }
@@ -149,7 +149,7 @@ impl<'r> Hosts<'r> {
     }
 
     /// Compares what the paths of a narrow host's guards come to under the wide host, and notes those guards that have paths below them.
-    fn look_at_guards(&self, wide: &Host<'r>, narrow: usize, guards: &mut Guards<'r>, mut report: impl FnMut(Found)) {
+    fn compare_guards(&self, wide: &Host<'r>, narrow: usize, guards: &mut Guards<'r>, mut report: impl FnMut(Found)) {
         let host = &self.hosts[narrow];
         for at in &host.routes {
             let route = &self.routes[*at].route;
@@ -235,7 +235,7 @@ impl<'r> Hosts<'r> {
              route for \"{}\" {elsewhere} that has them",
             open.key, guard.key, guard.route.place.path
         );
-        complain(root, open, guard, what, instead);
+        report_pair(root, open, guard, what, instead);
     }
 
     /// Warns where a route protects one exact path, and the same path with or without its last `/` is open: many servers answer both.

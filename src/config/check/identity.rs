@@ -27,21 +27,21 @@ pub(super) struct Identities {
     pub(super) strip: Vec<String>,
     /// Folded names of the headers, and where they are written.
     pub(super) written: HashMap<String, Range<usize>>,
-    common: Told,
+    common: UpstreamIdentity,
     /// For upstreams that have a table of their own.
-    own: BTreeMap<Arc<str>, Told>,
+    own: BTreeMap<Arc<str>, UpstreamIdentity>,
 }
 
 /// What one upstream is told.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Told {
+pub(super) struct UpstreamIdentity {
     pub(super) table: TableId,
     pub(super) credential: CredentialMode,
 }
 
 impl Identities {
     /// What an upstream is told.
-    pub(super) fn told(&self, upstream: &str) -> Told {
+    pub(super) fn for_upstream(&self, upstream: &str) -> UpstreamIdentity {
         self.own.get(upstream).copied().unwrap_or(self.common)
     }
 
@@ -49,8 +49,8 @@ impl Identities {
     pub(super) fn read_own(&mut self, section: Section<'_>, upstream: &Arc<str>) {
         let common = &self.tables[self.common.table.index()];
         let (headers, encoding) = (common.headers().to_vec(), common.encoding());
-        let told = self.read(section, headers, encoding, self.common.credential);
-        self.own.insert(Arc::clone(upstream), told);
+        let identity = self.read(section, headers, encoding, self.common.credential);
+        self.own.insert(Arc::clone(upstream), identity);
     }
 
     fn read(
@@ -59,7 +59,7 @@ impl Identities {
         headers: Vec<(HeaderName, Source)>,
         encoding: Encoding,
         credential: CredentialMode,
-    ) -> Told {
+    ) -> UpstreamIdentity {
         let headers = match section.take("headers") {
             Some(item) => {
                 let mut written = HashMap::new();
@@ -82,7 +82,7 @@ impl Identities {
         self.strip.extend(strip.iter().filter_map(stripped));
         let table = TableId::new(self.tables.len());
         self.tables.push(IdentityTable::new(table, headers, encoding));
-        Told { table, credential }
+        UpstreamIdentity { table, credential }
     }
 }
 
@@ -95,7 +95,7 @@ pub(super) fn identities(root: &mut Section<'_>) -> Identities {
         tables: Vec::new(),
         strip: Vec::new(),
         written: HashMap::new(),
-        common: Told {
+        common: UpstreamIdentity {
             table: TableId::GLOBAL,
             credential: CredentialMode::Opaque,
         },

@@ -111,7 +111,7 @@ fn rules(section: &mut Section<'_>, profile: Profile) -> Rules {
     Rules {
         issuer: accepted(section, "issuer"),
         audience: accepted(section, "audience"),
-        leeway: section.duration_or("leeway", Zero::Taken, default.leeway),
+        leeway: section.duration_or("leeway", Zero::Allowed, default.leeway),
         max_lifetime: section
             .take("max_lifetime")
             .and_then(|item| item.duration_or_unlimited())

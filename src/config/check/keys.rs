@@ -9,7 +9,7 @@ use crate::config::reader::{Item, Section};
 const EXAMPLE: &str = "keys = [{ algorithm = \"RS256\", file = \"jwt.pub.pem\" }]";
 /// RFC 7518, section 3.2: as long as the hash, and SHA-256 is the shortest.
 const LEAST_SECRET_BYTES: usize = 32;
-const JWKS_LATER: &[&str] = &["url", "refresh", "cooldown", "max_stale", "ca"];
+const UNSUPPORTED_JWKS: &[&str] = &["url", "refresh", "cooldown", "max_stale", "ca"];
 
 pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
     let algorithms_item = section.take("algorithms");
@@ -169,7 +169,7 @@ fn from_file(item: &Item<'_>, algorithm: Algorithm, kid: Option<&str>) -> Option
 }
 
 fn jwks(item: &Item<'_>, algorithms: Option<&[Algorithm]>) -> Option<Vec<VerificationKey>> {
-    let mut section = item.clone().section(JWKS_LATER)?;
+    let mut section = item.clone().section(UNSUPPORTED_JWKS)?;
     let file_item = section.require("file", "jwks = { file = \"jwks.json\" }")?;
     let file = file_item.path()?;
     let refuse = |problem: String, instead: &str| {

@@ -39,7 +39,7 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
     let mut identities = identity::identities(&mut root);
     let mut upstreams = upstreams::upstreams(&mut root, &mut identities);
     let mut authenticators = authenticators::authenticators(&mut root, &stores.names, &identities);
-    let said: HashSet<String> = identities
+    let taken: HashSet<String> = identities
         .tables
         .iter()
         .flat_map(IdentityTable::names)
@@ -51,7 +51,7 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
                 .map(|authenticator| fold(authenticator.header().as_str())),
         )
         .collect();
-    upstreams::refuse_secrets(&upstreams, &said);
+    upstreams::refuse_secrets(&upstreams, &taken);
     let routes = routes::routes(&mut root, &authenticators, &upstreams.names, &identities);
     upstreams::name_checks(&mut upstreams, &routes);
     claims::keep(&mut authenticators.settings, &identities.tables, &routes);

@@ -19,7 +19,7 @@ use crate::policy::Policy;
 const LEAST: &str = "[[routes]]` with `path = \"/api/*\"`, `authenticate = [\"token\"]` and `upstream = \"app\"";
 
 /// A route that is right in itself, and where it stands.
-pub(super) struct Written {
+pub(super) struct ParsedRoute {
     pub(super) route: Route,
     pub(super) key: String,
     pub(super) span: Range<usize>,
@@ -35,13 +35,13 @@ pub(super) fn routes(
         return Vec::new();
     };
     let list = item.full_list(LEAST).unwrap_or_default();
-    let mut written: Vec<Written> = Vec::new();
+    let mut written: Vec<ParsedRoute> = Vec::new();
     for item in list {
         let (key, span) = (item.key().to_owned(), item.span());
         let route = item
             .section(&[])
             .and_then(|section| route(section, authenticators, upstreams, identities));
-        written.extend(route.map(|route| Written { route, key, span }));
+        written.extend(route.map(|route| ParsedRoute { route, key, span }));
     }
     conflicts::refuse(root, &written);
     written.into_iter().map(|written| written.route).collect()
@@ -137,7 +137,7 @@ fn route(
         .and_then(|item| websocket(item, &names, authenticators));
     let answers = answers(shape, first.unwrap_or(true), &names, authenticators, &policy);
     let upstream = upstream?;
-    let told = identities.told(&upstream);
+    let sent = identities.for_upstream(&upstream);
     Some(Route {
         place: place?,
         policy,
@@ -146,8 +146,8 @@ fn route(
         cors,
         websocket,
         upstream,
-        identity: told.table,
-        credential: own_credential.unwrap_or(told.credential),
+        identity: sent.table,
+        credential: own_credential.unwrap_or(sent.credential),
         body_bytes,
         response_timeout,
     })

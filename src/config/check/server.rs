@@ -93,8 +93,8 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
     }
     if let Some(mut section) = section.section("drain", &[]) {
         settings.drain = Drain {
-            delay: section.duration_or("delay", Zero::Taken, drain.delay),
-            timeout: section.duration_or("timeout", Zero::Taken, drain.timeout),
+            delay: section.duration_or("delay", Zero::Allowed, drain.delay),
+            timeout: section.duration_or("timeout", Zero::Allowed, drain.timeout),
         };
     }
     Server {

@@ -8,14 +8,14 @@ use crate::auth::store::{DigestKind, Digests, Kind, Settings, embedded, redis};
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::secrets;
 
-const LATER: &[&str] = &["urls", "mode", "service", "tls", "seal"];
+const UNSUPPORTED: &[&str] = &["urls", "mode", "service", "tls", "seal"];
 const DEFAULT_PREFIX: &str = "authgate:";
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(250);
 /// What keys say where no store is meant.
 pub(super) const NONE: &str = "none";
 
 #[derive(Debug, Clone, Copy)]
-enum Is {
+enum StoreKind {
     Redis,
     Embedded,
 }
@@ -44,7 +44,7 @@ pub(super) fn stores(root: &mut Section<'_>) -> Stores {
             );
         }
         stores.names.add(&name, named.span.clone());
-        if let Some(kind) = named.item.section(LATER).and_then(kind) {
+        if let Some(kind) = named.item.section(UNSUPPORTED).and_then(kind) {
             stores.settings.push(Settings { name, kind });
         }
     }
@@ -53,13 +53,13 @@ pub(super) fn stores(root: &mut Section<'_>) -> Stores {
 }
 
 fn kind(mut section: Section<'_>) -> Option<Kind> {
-    let kinds = [("redis", Is::Redis), ("embedded", Is::Embedded)];
+    let kinds = [("redis", StoreKind::Redis), ("embedded", StoreKind::Embedded)];
     let kind = section
         .require("kind", "kind = \"redis\"` or `kind = \"embedded\"")
         .and_then(|item| item.text()?.choice(&kinds, &[]));
     match kind {
-        Some(Is::Redis) => redis(section).map(Kind::Redis),
-        Some(Is::Embedded) => embedded(section).map(Kind::Embedded),
+        Some(StoreKind::Redis) => redis(section).map(Kind::Redis),
+        Some(StoreKind::Embedded) => embedded(section).map(Kind::Embedded),
         None => {
             // Nobody can tell which of the other keys are right.
             section.take_all();

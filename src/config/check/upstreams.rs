@@ -88,10 +88,10 @@ pub(super) fn upstreams<'c>(root: &mut Section<'c>, identities: &mut Identities)
     upstreams
 }
 
-/// `said`: folded names of headers that say something already.
-pub(super) fn refuse_secrets(upstreams: &Upstreams<'_>, said: &HashSet<String>) {
+/// `taken`: folded names of headers that already carry a credential or an identity.
+pub(super) fn refuse_secrets(upstreams: &Upstreams<'_>, taken: &HashSet<String>) {
     for (item, name) in &upstreams.secrets {
-        if *name == AUTHORIZATION || said.contains(&fold(name.as_str())) {
+        if *name == AUTHORIZATION || taken.contains(&fold(name.as_str())) {
             item.refuse(
                 "already carries an identity or a credential",
                 "write another name, such as \"X-Gateway-Secret\"",
@@ -142,7 +142,7 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
         host: mode,
         connect_timeout: section.duration_or("connect_timeout", Zero::Refused, CONNECT_TIMEOUT),
         response_timeout: section.duration_or("response_timeout", Zero::Refused, RESPONSE_TIMEOUT),
-        idle_timeout: section.duration_or("idle_timeout", Zero::Taken, IDLE_TIMEOUT),
+        idle_timeout: section.duration_or("idle_timeout", Zero::Allowed, IDLE_TIMEOUT),
         body_read_timeout: section.duration_or("body_read_timeout", Zero::Refused, BODY_READ_TIMEOUT),
         in_flight: ConcurrencyLimit::new(section.count_or("in_flight", (0, MOST_IN_FLIGHT), 0)),
         request_buffer,

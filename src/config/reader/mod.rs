@@ -34,7 +34,7 @@ pub(crate) struct Section<'c> {
     left: Vec<Entry<'c>>,
     known: Vec<&'static str>,
     missing: Vec<(&'static str, String)>,
-    later: &'static [&'static str],
+    unsupported: &'static [&'static str],
 }
 
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl<'c> Section<'c> {
         key: String,
         span: Range<usize>,
         table: &'c DeTable<'c>,
-        later: &'static [&'static str],
+        unsupported: &'static [&'static str],
     ) -> Self {
         let mut left: Vec<Entry<'c>> = table
             .iter()
@@ -102,7 +102,7 @@ impl<'c> Section<'c> {
             left,
             known: Vec::new(),
             missing: Vec::new(),
-            later,
+            unsupported,
         }
     }
 
@@ -137,8 +137,8 @@ impl<'c> Section<'c> {
     }
 
     /// The table under a key, if it is there.
-    pub(crate) fn section(&mut self, name: &'static str, later: &'static [&'static str]) -> Option<Section<'c>> {
-        self.take(name)?.section(later)
+    pub(crate) fn section(&mut self, name: &'static str, unsupported: &'static [&'static str]) -> Option<Section<'c>> {
+        self.take(name)?.section(unsupported)
     }
 
     /// Something that the table ought to have is missing.
@@ -170,7 +170,7 @@ impl Drop for Section<'_> {
         for entry in &self.left {
             let nearest = nearest(entry.name, self.known.iter().copied());
             misspelled.extend(nearest);
-            let (what, instead) = if self.later.contains(&entry.name) {
+            let (what, instead) = if self.unsupported.contains(&entry.name) {
                 (
                     format!("`{}` is not supported yet", entry.name),
                     "this version does not have it; remove the key".to_owned(),
@@ -250,9 +250,9 @@ impl<'c> Item<'c> {
     }
 
     /// A table.
-    pub(crate) fn section(self, later: &'static [&'static str]) -> Option<Section<'c>> {
+    pub(crate) fn section(self, unsupported: &'static [&'static str]) -> Option<Section<'c>> {
         if let DeValue::Table(table) = self.value {
-            return Some(Section::new(self.context, self.key, self.span, table, later));
+            return Some(Section::new(self.context, self.key, self.span, table, unsupported));
         }
         let last = self.key.rsplit('.').next().unwrap_or_default();
         self.wrong_type("a table", &format!("write `[{}]`, or `{last} = {{ … }}`", self.key));

@@ -55,7 +55,7 @@ impl<'c> Item<'c> {
     fn read_text(&self, expected: &str, instead: &str, exposure: Exposure) -> Option<Text<'c>> {
         let (bytes, source) = self.bytes_for(expected, instead, exposure)?;
         let Ok(mut value) = String::from_utf8(bytes) else {
-            self.refuse(format!("{} is not UTF-8", source.said()), instead);
+            self.refuse(format!("{} is not UTF-8", source.describe()), instead);
             return None;
         };
         if matches!(source, Source::File(_)) && value.ends_with('\n') {
@@ -202,7 +202,7 @@ impl<'c> Text<'c> {
     pub(crate) fn quoted(&self) -> String {
         match &self.source {
             Source::Written => format!("{:?}", secrets::redacted(&self.value)),
-            elsewhere => elsewhere.said(),
+            elsewhere => elsewhere.describe(),
         }
     }
 
@@ -212,13 +212,13 @@ impl<'c> Text<'c> {
     }
 
     /// One of a few words. `later` names those that are not built yet.
-    pub(crate) fn choice<T: Clone>(&self, choices: &[(&str, T)], later: &[&str]) -> Option<T> {
+    pub(crate) fn choice<T: Clone>(&self, choices: &[(&str, T)], unsupported: &[&str]) -> Option<T> {
         if let Some((_, chosen)) = choices.iter().find(|(word, _)| *word == self.value) {
             return Some(chosen.clone());
         }
         let words = || choices.iter().map(|(word, _)| *word);
         let all = words().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
-        if later.contains(&self.as_str()) {
+        if unsupported.contains(&self.as_str()) {
             self.refuse("is not supported yet", format!("write one of {all}"));
             return None;
         }
@@ -262,7 +262,7 @@ fn is_variable(name: &str) -> bool {
 }
 
 impl Source {
-    fn said(&self) -> String {
+    fn describe(&self) -> String {
         match self {
             Self::Written => "the value".to_owned(),
             Self::Env(name) => format!("the value of ${name}"),

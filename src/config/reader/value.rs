@@ -25,7 +25,7 @@ const UNLIMITED: &str = "unlimited";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Zero {
     /// `"0s"` means something.
-    Taken,
+    Allowed,
     /// A deadline of nothing would be met by nobody.
     Refused,
 }
@@ -116,10 +116,10 @@ impl Item<'_> {
             }
             Some(size) if (least..=most).contains(&size) => usize::try_from(size.as_u64()).ok(),
             Some(_) => {
-                let said = |size: ByteSize| size.display().iec().to_string().replace(".0 ", "");
+                let iec = |size: ByteSize| size.display().iec().to_string().replace(".0 ", "");
                 text.refuse(
                     "is out of range",
-                    format!("write a size from \"{}\" to \"{}\"", said(least), said(most)),
+                    format!("write a size from \"{}\" to \"{}\"", iec(least), iec(most)),
                 );
                 None
             }
