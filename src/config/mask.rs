@@ -1,5 +1,5 @@
-//! What an excerpt of the file may show. The rule is a positive list, so a secret under a misspelled key, without quotes or in a comment
-//! stays hidden: keys, punctuation, and the values that the reader took as something that is no secret ([`Shown`]).
+//! Masks excerpts of the file. The rule is an allow-list: keys, punctuation, and values that were read as not secret ([`Shown`]).
+//! So a secret under a misspelled key, without quotes or in a comment stays hidden.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -10,41 +10,41 @@ use toml::de::{DeTable, DeValue};
 use super::secrets;
 use crate::printable::is_printable;
 
-/// What the reader knows to be harmless.
+/// The parts of the file that an excerpt may show.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
-    /// Where values stand that were read as no secret: starts and ends. No two of them overlap.
+    /// The start and end of each value that is not a secret. They do not overlap.
     values: BTreeMap<usize, usize>,
-    /// Keys that it looked for, written or not.
+    /// Known keys, whether the file has them or not.
     pub(super) keys: BTreeSet<&'static str>,
 }
 
 impl Shown {
-    /// The value there is no secret.
+    /// The value at this position is not a secret.
     pub(super) fn add(&mut self, value: Range<usize>) {
         let end = self.values.entry(value.start).or_default();
         *end = value.end.max(*end);
     }
 
-    /// Whether all of this place may be shown.
+    /// Whether all of this span may be shown.
     pub(super) fn covers(&self, span: &Range<usize>) -> bool {
         let before = self.values.range(..=span.start).next_back();
         before.is_some_and(|(_, end)| span.end <= *end)
     }
 }
 
-/// How far the tree of a file can be believed.
+/// How much of the tree is reliable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Syntax {
-    /// It is TOML.
+    /// All of it: the text is valid TOML.
     Good,
-    /// A value is broken; the rest is as it is written.
+    /// All but a value that is invalid.
     BrokenValue,
-    /// From this byte on, the tree is a guess.
+    /// Only the part before this byte.
     GuessFrom(usize),
 }
 
-/// The text, byte for byte as long, with `*` for all that may be secret and `?` for what may drive a terminal.
+/// The text, with its length in bytes unchanged: `*` in place of possible secrets, `?` in place of control characters.
 pub(super) fn mask(text: &str, table: &DeTable<'_>, shown: &Shown, syntax: Syntax) -> String {
     let (mut keys, mut scalars) = (Vec::new(), Vec::new());
     find(table, &mut keys, &mut scalars);
@@ -104,7 +104,7 @@ impl Marks {
         }
     }
 
-    /// What is outside of values and comments: all of it if the text is TOML; else punctuation, and keys that are known where a key can be.
+    /// Text outside of values and comments: all of it if the text is valid TOML, else only punctuation and known keys.
     fn structure(&mut self, text: &str, syntax: Syntax, known: &BTreeSet<&'static str>) {
         let mut start = 0;
         for line in text.split_inclusive('\n') {

@@ -1,4 +1,4 @@
-//! gateway.toml: read, checked whole, and handed on as the settings that lower floors declare.
+//! Reads and checks gateway.toml, and returns the settings that the lower modules declare.
 
 mod check;
 mod mask;
@@ -31,12 +31,12 @@ use crate::proxy::routes::{HostPattern, Place};
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::{server, telemetry, tls, upstream};
 
-/// A whole configuration in which every value is of its own type and every name that is used is there.
+/// A configuration in which every value is parsed into its type and every name refers to a table that exists.
 #[derive(Debug)]
 pub struct Config {
     /// `[server]`.
     pub server: server::Settings,
-    /// `[server.tls]`; absent: cleartext.
+    /// `[server.tls]`; `None` means without TLS.
     pub tls: Option<tls::server::Settings>,
     /// `[admin]`.
     pub admin: Admin,
@@ -52,7 +52,7 @@ pub struct Config {
     pub authenticators: BTreeMap<Arc<str>, Authenticator>,
     /// `[identity]` and `[upstreams.*.identity]`, each at the position of its id.
     pub identities: Vec<IdentityTable>,
-    /// Further names that a client may never send: every `strip`.
+    /// Further header names that clients may not send: every `strip`.
     pub strip: Vec<String>,
     /// `[forwarded]`.
     pub forwarded: MoreFields,
@@ -65,9 +65,9 @@ pub struct Config {
 /// `[admin]`.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    /// Where it listens.
+    /// The address that it listens on.
     pub listen: SocketAddr,
-    /// Names that it answers to, besides localhost and IP addresses.
+    /// Host names that it accepts, besides localhost and IP addresses.
     pub hosts: Vec<String>,
 }
 
@@ -94,43 +94,43 @@ impl Authenticator {
 /// One route.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Where it applies.
+    /// The host, path and methods that it matches.
     pub place: Place,
-    /// Who may pass.
+    /// Which requests it lets through.
     pub policy: Policy,
     /// Names of its authenticators, in order; none on a public route.
     pub authenticate: Vec<Arc<str>>,
-    /// How its refusals look.
+    /// The form of its error responses.
     pub answers: Answers,
-    /// Which applications of browsers may read its refusals.
+    /// Which origins may read its error responses.
     pub cors: Option<Cors>,
-    /// Where pages put the credential of a WebSocket.
+    /// Where pages send the credential of a WebSocket.
     pub websocket: Option<WebSocketCredential>,
     /// Name of its upstream.
     pub upstream: Arc<str>,
-    /// What tells its upstream who is asking.
+    /// The identity headers that its upstream receives.
     pub identity: TableId,
-    /// What becomes of the credential.
+    /// Whether the credential is forwarded, replaced or removed.
     pub credential: CredentialMode,
-    /// Its own bound on bodies, where it has one: `Some(None)` is "unlimited".
+    /// Its own limit of body sizes, if it has one: `Some(None)` is "unlimited".
     pub body_bytes: Option<Option<u64>>,
-    /// Its own deadline, where it has one.
+    /// Its own response timeout, if it has one.
     pub response_timeout: Option<Duration>,
 }
 
-/// A configuration that can be used, and what somebody should know of it.
+/// A configuration without errors, and its warnings.
 #[derive(Debug)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// What was found and does not stand in the way.
+    /// The warnings.
     pub warnings: Report,
 }
 
 /// Reads a file.
 ///
 /// # Errors
-/// It cannot be read, or used; all of its problems are said.
+/// The file cannot be read or has errors; the report has all of them.
 pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
     let name = file.display().to_string();
     let unreadable = |what: String, instead: &str| ConfigError::new(Report::unreadable(&name, what, instead));
@@ -145,10 +145,10 @@ pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
     parse(&name, &text, file.parent().unwrap_or(Path::new("")))
 }
 
-/// Reads a text. `name` is what problems call it; relative paths in it are relative to `folder`.
+/// Reads a text. Problems call it `name`; relative paths start from `folder`.
 ///
 /// # Errors
-/// It cannot be used; all of its problems are said.
+/// The text has errors; the report has all of them.
 pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigError> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let context = Context {
@@ -175,7 +175,7 @@ pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigErro
 }
 
 impl Config {
-    /// Every host that is named: by certificates, and by routes. `*.` stands before whole domains.
+    /// Every host in certificates and routes. Wildcards begin with `*.`.
     pub fn hosts(&self) -> HashSet<String> {
         let certificates = self.tls.iter().flat_map(|tls| &tls.certificates);
         let routes = self.routes.iter().filter_map(|route| match &route.place.host {

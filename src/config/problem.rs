@@ -1,6 +1,6 @@
-//! What is wrong with a configuration: where, what, and what to write instead; shown the way rustc and cargo show it.
+//! Problems of a configuration: where, what, and what to write instead, shown as rustc and cargo show theirs.
 //!
-//! Problems are gathered, never thrown: whoever reads the file goes on after the first one.
+//! Problems are collected: reading continues after the first one.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -15,22 +15,22 @@ use toml::de::DeTable;
 use super::mask::{Shown, Syntax, mask};
 use crate::printable;
 
-/// One thing that is wrong, or that somebody should know of.
+/// One error or warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Whether the file can be used nevertheless.
+    /// Whether it is an error or a warning.
     pub severity: Severity,
-    /// The bytes of the file that are meant; `None`: the file as a whole.
+    /// The bytes of the file that it is about; `None` is the whole file.
     pub span: Option<Range<usize>>,
-    /// The key path, such as `server.limits.header_timeout` or `routes[2].path`; empty where the text is no TOML.
+    /// The key path, such as `server.limits.header_timeout` or `routes[2].path`; empty if the text is not TOML.
     pub key: String,
     /// What is wrong.
     pub what: String,
     /// What to write instead.
     pub instead: String,
-    /// Other places that have to do with it, and why.
+    /// Related positions, each with a label.
     pub also: Vec<(Range<usize>, String)>,
-    /// What it rests on.
+    /// What it is based on.
     pub basis: Basis,
 }
 
@@ -43,19 +43,19 @@ pub enum Severity {
     Warning,
 }
 
-/// What a problem rests on: if the file breaks off, what is missing may only be out of sight.
+/// What a problem is based on. After a syntax error, a key that seems to be missing may only be unreadable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
-    /// Something that is written.
+    /// Text in the file.
     Written,
-    /// Something that is not there.
+    /// A missing key or table.
     Absent,
-    /// Something of this machine, which counts only for a file that can be used.
+    /// The state of this machine. It is reported only for a file without errors.
     Machine,
 }
 
 impl Problem {
-    /// Messages repeat what files and the environment hold.
+    /// Escapes control characters, because messages repeat texts of files and the environment.
     fn escape(&mut self) {
         let also = self.also.iter_mut().map(|(_, why)| why);
         for text in [&mut self.key, &mut self.what, &mut self.instead]
@@ -68,7 +68,7 @@ impl Problem {
         }
     }
 
-    /// An error that rests on what is written in `span`.
+    /// An error about the text in `span`.
     pub(super) fn error(span: Range<usize>, key: &str, what: impl Into<String>, instead: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
@@ -112,7 +112,7 @@ impl Problem {
     }
 }
 
-/// Gathers problems, and what of the file may be shown beside them.
+/// Collects problems, and which parts of the file their excerpts may show.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     gathered: RefCell<Vec<Problem>>,
@@ -124,22 +124,22 @@ impl Problems {
         self.gathered.borrow_mut().push(problem);
     }
 
-    /// The value there is no secret.
+    /// The value at this position is not a secret.
     pub(super) fn show(&self, span: Range<usize>) {
         self.shown.borrow_mut().add(span);
     }
 
-    /// The name is one of a key that can be written, and so no secret.
+    /// The name is a known key, so it is not a secret.
     pub(super) fn know(&self, key: &'static str) {
         self.shown.borrow_mut().keys.insert(key);
     }
 
-    /// Whether a message may repeat what is written there.
+    /// Whether a message may repeat the text at this position.
     pub(super) fn shows(&self, span: &Range<usize>) -> bool {
         self.shown.borrow().covers(span)
     }
 
-    /// Whether the file cannot be used.
+    /// Whether there is an error.
     pub(super) fn has_errors(&self) -> bool {
         self.gathered
             .borrow()
@@ -147,7 +147,7 @@ impl Problems {
             .any(|problem| problem.severity == Severity::Error)
     }
 
-    /// Takes out those that do not count after all.
+    /// Keeps only the problems that `keep` accepts.
     pub(super) fn retain(&self, keep: impl FnMut(&Problem) -> bool) {
         self.gathered.borrow_mut().retain(keep);
     }
@@ -197,7 +197,7 @@ fn one_line(text: &str) -> String {
     printable::escape(text, |_| false).into_owned()
 }
 
-/// How a report looks.
+/// The output style of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
     /// Text alone.
@@ -207,7 +207,7 @@ pub enum Look {
 }
 
 impl Look {
-    /// Colours where standard error is a terminal whose user does not mind (<https://no-color.org>).
+    /// Colours if standard error is a terminal and NO_COLOR is not set (<https://no-color.org>).
     pub fn of_stderr() -> Self {
         let minds = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         if std::io::stderr().is_terminal() && !minds {
@@ -219,7 +219,7 @@ impl Look {
 }
 
 impl Report {
-    /// A report on a file that is not even text.
+    /// A report on a file that cannot be read as text.
     pub(super) fn unreadable(file: &str, what: String, instead: &str) -> Self {
         let mut problem = Problem {
             span: None,
@@ -239,7 +239,7 @@ impl Report {
         &self.problems
     }
 
-    /// The file's name, as it was asked for.
+    /// The file's name, as it was given.
     pub fn file(&self) -> &str {
         &self.file
     }
@@ -254,7 +254,7 @@ impl Report {
         self.lines.partition_point(|start| *start <= at)
     }
 
-    /// The whole lines that a place is on; the last line of a file is shown with the one before, as it may be empty.
+    /// The whole lines of a position. The last line of a file may be empty, so it is shown with the one before.
     fn lines_around(&self, span: &Range<usize>) -> Range<usize> {
         let first = self.line_at(span.start) - 1;
         let first = if self.lines[first] == self.text.len() {
@@ -284,9 +284,9 @@ impl Report {
             .annotations(annotations)
     }
 
-    /// The problems as data, in the order of the file. The shape is part of the command line and changes by addition alone.
+    /// The problems as data, in the order of the file. The format is part of the command line's interface: members are only added.
     pub fn to_json(&self) -> Value {
-        // A place on the line of the problem before, and the characters before it: a long line is counted once.
+        // The last position and its column, so that the characters of a long line are counted once.
         let mut last = (0, 0);
         let mut column_at = |at: usize| {
             let line_start = self.lines[self.line_at(at) - 1];
@@ -321,7 +321,7 @@ impl Report {
         json!({ "problems": problems })
     }
 
-    /// Everything as one text, with an empty line between two problems and none at the end.
+    /// All problems as one text, separated by empty lines.
     pub fn render(&self, look: Look) -> String {
         let renderer = match look {
             Look::Plain => Renderer::plain(),
@@ -371,7 +371,7 @@ impl Report {
     }
 }
 
-/// A configuration that cannot be used, with everything that was found in it, warnings too.
+/// The errors and warnings of a configuration that cannot be used.
 #[derive(Debug, Clone)]
 pub struct ConfigError(Report);
 
@@ -385,7 +385,7 @@ impl ConfigError {
         &self.0
     }
 
-    /// Everything as one text that ends in a count.
+    /// All problems as one text that ends with their number.
     pub fn render(&self, look: Look) -> String {
         let count = |severity, one: &str, many: &str| match self
             .0

@@ -1,8 +1,8 @@
-//! Logins in URLs: the part of a harmless value that is secret nevertheless.
+//! Logins in URLs: the secret part of a value that is otherwise shown.
 
 use std::ops::Range;
 
-/// Where in a URL its password is, or a login that may be one. A URL whose `://` is misspelled has its login behind its first `:`.
+/// The position of the password in a URL, or of a login that may be one. If `://` is misspelled, the login starts after the first `:`.
 pub(super) fn login(url: &str) -> Option<Range<usize>> {
     let Some(scheme) = url.find("://") else {
         let (colon, end) = (url.find(':')?, url.rfind('@')?);
@@ -12,8 +12,8 @@ pub(super) fn login(url: &str) -> Option<Range<usize>> {
     password(url).or_else(|| url[start..].rfind('@').map(|end| start..start + end))
 }
 
-/// Where in a URL its password is: behind the first `:` of the login, or as `pass=` of a socket's URL. Up to the last `@`, since
-/// people write `/` and `@` in passwords as they are.
+/// The position of the password in a URL: after the first `:` of the login, or in `pass=` of a socket's URL. It ends at the last `@`,
+/// because passwords with `/` and `@` are often written without encoding.
 pub(super) fn password(url: &str) -> Option<Range<usize>> {
     let start = url.find("://")? + 3;
     let rest = &url[start..];
@@ -26,7 +26,7 @@ pub(super) fn password(url: &str) -> Option<Range<usize>> {
     Some(at..end)
 }
 
-/// The text with its login left out.
+/// The text with its login replaced by `***`.
 pub(super) fn redacted(text: &str) -> String {
     match login(text) {
         Some(login) => format!("{}***{}", &text[..login.start], &text[login.end..]),

@@ -1,7 +1,7 @@
-//! Text that is no TOML: what the parser says, in words that help, and which other problems still count beside it.
+//! Text that is not valid TOML: explains the parser's errors, and decides which other problems are still reported.
 //!
-//! The parser goes on after an error, so one report can name them all. What it makes of the rest is only a guess, and a guess must
-//! not be reported as somebody's mistake.
+//! The parser continues after an error, so one report has all errors. After an error its tree may be wrong, and problems that follow only
+//! from a wrong tree must not be reported.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use super::mask::Syntax;
 use super::problem::{Basis, Problem, Problems};
 use super::secrets;
 
-/// Adds the parser's errors and takes out the problems that may only follow from them. Hands back how far the tree can be believed.
+/// Adds the parser's errors and removes the problems that may only follow from them. Returns up to where the tree is reliable.
 pub(super) fn merge(problems: &Problems, text: &str, table: &Spanned<DeTable<'_>>, errors: &[Error]) -> Syntax {
     if errors.is_empty() {
         return Syntax::Good;
@@ -23,10 +23,10 @@ pub(super) fn merge(problems: &Problems, text: &str, table: &Spanned<DeTable<'_>
         .get_ref()
         .values()
         .for_each(|value| find_scalars(value, Place::Table, &mut scalars));
-    // They do not overlap, so the last one that starts before a place is the only one that can hold it.
+    // Scalars do not overlap, so only the last one that starts before a position can contain it.
     scalars.sort_by_key(|scalar| scalar.span.start);
     let within = |span: &Range<usize>| {
-        // An empty span at its start is before it: something is missing there.
+        // An empty span at the start of a scalar lies before it: the parser misses something there.
         let starts =
             |scalar: &Range<usize>| scalar.start < span.start || scalar.start == span.start && !span.is_empty();
         let before = scalars.partition_point(|scalar| starts(&scalar.span));
@@ -46,7 +46,7 @@ pub(super) fn merge(problems: &Problems, text: &str, table: &Spanned<DeTable<'_>
         .collect();
     faults.sort_by_key(|fault| (fault.span.start, fault.value.is_some()));
 
-    // An error within a value leaves the rest of the tree as it is written; any other one makes it a guess from there on.
+    // After an error within a value, the rest of the tree is reliable. After any other error it is not.
     let first = faults
         .iter()
         .find(|fault| fault.value.is_none() && fault.message != DUPLICATE);
@@ -70,7 +70,7 @@ pub(super) fn merge(problems: &Problems, text: &str, table: &Spanned<DeTable<'_>
     for fault in &faults {
         let line = line_start(text, fault.span.start);
         let about_list = fault.message.contains("array") || fault.value.is_some_and(|value| value.place == Place::List);
-        // The first error of a line is the cause of the others, and so is the first one in a list that is never closed.
+        // The first error of a line causes the others. The same is true for a list that is never closed.
         if last_line == Some(line) || (in_list && about_list) {
             continue;
         }
@@ -84,7 +84,7 @@ pub(super) fn merge(problems: &Problems, text: &str, table: &Spanned<DeTable<'_>
 struct Fault<'e> {
     span: Range<usize>,
     message: &'e str,
-    /// The value that it lies in.
+    /// The value that contains it.
     value: Option<&'e Scalar>,
 }
 
@@ -111,7 +111,7 @@ fn explain(problems: &Problems, text: &str, fault: &Fault<'_>) -> Problem {
         return problem(span, what, "remove one of them, or merge them".to_owned());
     }
     if let Some(value) = value.filter(|value| !written(&value.span).contains(['"', '\'', '\n'])) {
-        // What is under a key that nobody knows, or that holds a secret, is not repeated.
+        // The value of an unknown key, or of a secret, is not repeated.
         let (what, instead) = if problems.shows(&value.span) {
             let written = secrets::redacted(written(&value.span));
             (

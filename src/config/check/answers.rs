@@ -1,4 +1,4 @@
-//! `errors` and `challenge` of a route: how its refusals look.
+//! `errors` and `challenge` of a route: the form of its error responses.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(super) fn shape(section: &mut Section<'_>) -> Shape {
         .unwrap_or(Shape::Drf)
 }
 
-/// The answers of a route that asks these authenticators; `challenge` says whether a 401 names what would be accepted.
+/// The error responses of a route with these authenticators. `challenge` adds `WWW-Authenticate` to a 401.
 pub(super) fn answers(
     shape: Shape,
     challenge: bool,
@@ -74,7 +74,7 @@ fn drf(authenticator: &Authenticator) -> HeaderValue {
             format!("{scheme} realm=\"{}\"", jwt.realm)
         }
     };
-    // A scheme or realm that cannot stand there was refused where it is written.
+    // A scheme or realm that is not valid there was already reported.
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
 }
 
@@ -102,8 +102,8 @@ fn schemes(by: usize, authenticator: &Authenticator) -> Vec<Scheme> {
     }
 }
 
-/// The least that is enough: every scope of `all`, and one of `any`. A scope that RFC 6749, section 3.3, has no way to write is left
-/// out.
+/// The smallest sufficient scope: every scope of `all`, and one of `any`. Scopes that RFC 6749, section 3.3, cannot express are
+/// omitted.
 fn scope(required: &Membership) -> Option<String> {
     let one_of = required
         .any

@@ -1,4 +1,4 @@
-//! `[authenticators.*]`: their kinds, and what kinds have in common.
+//! `[authenticators.*]`: their kinds, and the keys that the kinds share.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,10 +17,10 @@ use crate::outbound::identity::{ANONYMOUS, PUBLIC, STAND_IN_SCHEME};
 
 const UNSUPPORTED: &[&str] = &["on_outage", "stale_for"];
 const UNSUPPORTED_JWT: &[&str] = &["on_outage", "stale_for", "discovery", "issuers"];
-/// A cache makes room for all its entries at once; more than this is no longer a cache.
+/// A cache allocates room for all its entries at once, so their number is limited.
 const MOST_ENTRIES: u64 = 50_000_000;
 
-/// The authenticators as they were read.
+/// The parsed authenticators.
 #[derive(Debug)]
 pub(super) struct Authenticators {
     pub(super) names: Names,
@@ -81,7 +81,7 @@ fn authenticator(item: Item<'_>, name: Arc<str>, stores: &Names, identities: &Id
         Some(AuthenticatorKind::Token) => token(section, name, stores, identities).map(Authenticator::Token),
         Some(AuthenticatorKind::Jwt) => jwt::jwt(section, name, stores, identities).map(Authenticator::Jwt),
         None => {
-            // Nobody can tell which of the other keys are right.
+            // Without a kind, the other keys cannot be checked.
             section.take_all();
             None
         }
@@ -118,7 +118,7 @@ fn store(text: &crate::config::reader::Text<'_>, stores: &Names) -> Option<Arc<s
     stores.find(text)
 }
 
-/// Where there is one store, nobody has to name it.
+/// If there is only one store, `store` may be omitted.
 fn implied_store(section: &Section<'_>, stores: &Names) -> Option<Arc<str>> {
     match stores.names.as_slice() {
         [only] => return Some(Arc::clone(only)),
@@ -134,7 +134,7 @@ fn implied_store(section: &Section<'_>, stores: &Names) -> Option<Arc<str>> {
     None
 }
 
-/// `scheme` of opaque keys: none at all, one, or several.
+/// `scheme` of opaque tokens: none, one, or several.
 fn key_scheme(item: Option<Item<'_>>, header: &HeaderName) -> KeyScheme {
     if let Some(item) = &item
         && item.value().as_str() == Some("")
@@ -151,7 +151,7 @@ fn key_scheme(item: Option<Item<'_>>, header: &HeaderName) -> KeyScheme {
     KeyScheme::OneOf(read_schemes(item, "Token", str::eq_ignore_ascii_case))
 }
 
-/// `scheme`: one, or several of which the first makes the challenge. `same` is how requests compare them.
+/// `scheme`: one, or several of which the first is used in the challenge. `same` compares schemes as requests do.
 pub(super) fn schemes(section: &mut Section<'_>, default: &str, same: impl Fn(&str, &str) -> bool) -> Vec<String> {
     read_schemes(section.take("scheme"), default, same)
 }
@@ -177,7 +177,7 @@ fn read_schemes(item: Option<Item<'_>>, default: &str, same: impl Fn(&str, &str)
     schemes
 }
 
-/// `header`: where the credential is. It cannot also be one that we tell the upstream about users in.
+/// `header`: the header of the credential. It cannot also be an identity header.
 pub(super) fn header(section: &mut Section<'_>, identities: &Identities) -> HeaderName {
     let Some(item) = section.take("header") else {
         return AUTHORIZATION;
@@ -194,7 +194,7 @@ pub(super) fn header(section: &mut Section<'_>, identities: &Identities) -> Head
     header
 }
 
-/// `cache`: what is remembered of verdicts.
+/// `cache`: the sizes and lifetimes of cached results.
 pub(super) fn cache(section: &mut Section<'_>) -> cache::Settings {
     let default = cache::Settings::default();
     let Some(mut section) = section.section("cache", &[]) else {

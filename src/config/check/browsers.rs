@@ -1,4 +1,4 @@
-//! `cors` and `websocket` of a route: what pages of other origins may do in browsers.
+//! `cors` and `websocket` of a route: what pages of other origins may do.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub(super) fn cors(mut section: Section<'_>) -> Option<Cors> {
     Some(Cors { origins, credentials })
 }
 
-/// `websocket`, of a route that asks these authenticators.
+/// `websocket` of a route with these authenticators.
 pub(super) fn websocket(
     item: Item<'_>,
     names: &[Arc<str>],
@@ -112,7 +112,8 @@ fn reads(authenticator: &Authenticator, scheme: &str) -> Option<HeaderName> {
     };
     is_read.then(|| authenticator.header().clone())
 }
-/// `origins`; `"*"` is for the caller to judge.
+
+/// `origins`; the caller decides whether `"*"` is allowed.
 fn origins(section: &mut Section<'_>, mut all: impl FnMut(&Text<'_>)) -> Option<OriginList> {
     let mut listed = Vec::new();
     for item in section.require("origins", LIKE)?.full_list(LIKE)? {
@@ -129,7 +130,7 @@ fn origins(section: &mut Section<'_>, mut all: impl FnMut(&Text<'_>)) -> Option<
     Some(OriginList(listed))
 }
 
-/// `scheme://host`, with a port where it is not the scheme's own (RFC 6454, section 6.2).
+/// `scheme://host`, with a port if it is not the scheme's default (RFC 6454, section 6.2).
 fn is_origin(text: &str) -> bool {
     let Ok(uri) = text.parse::<http::Uri>() else {
         return false;

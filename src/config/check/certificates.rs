@@ -1,4 +1,4 @@
-//! Certificates that are good for now: warnings of those that have ended or soon will, and of chains that some clients refuse.
+//! Warnings about certificates that have expired or soon will, and about chains that some clients refuse.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use crate::tls::server::Certificate;
 use crate::tls::validity::{self, Validity};
 
 const DAY: i64 = 24 * 60 * 60;
-/// A certificate that ends within this time is worth a warning.
+/// A certificate that expires within this time is warned about.
 const SOON: i64 = 30 * DAY;
 
-/// Warns of a chain of the server's side.
+/// Warns about a server's certificate chain.
 pub(super) fn warn_of_chain(item: &Item<'_>, certificate: &Certificate) {
     warn_of_end(item, certificate.file());
     if let Some(at) = validity::first_break(certificate.chain()) {
@@ -26,7 +26,7 @@ pub(super) fn warn_of_chain(item: &Item<'_>, certificate: &Certificate) {
     }
 }
 
-/// Warns of certificates in a file that are not valid now, or not for long.
+/// Warns about certificates in a file that are not valid now, or expire soon.
 pub(super) fn warn_of_end(item: &Item<'_>, file: &Path) {
     warn_at(item, file, Timestamp::now().as_second());
 }

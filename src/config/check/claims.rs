@@ -1,4 +1,4 @@
-//! Which claims identities have to keep: those that an identity header or a route asks for, and no others.
+//! Which claims an identity keeps: only those that an identity header or a route uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::config::{Authenticator, Route};
 use crate::outbound::identity::{IdentityTable, Source};
 use crate::policy::{Policy, Requirements};
 
-/// Tells every JWT authenticator what to keep.
+/// Sets the kept claims of every JWT authenticator.
 pub(super) fn keep(authenticators: &mut BTreeMap<Arc<str>, Authenticator>, tables: &[IdentityTable], routes: &[Route]) {
     let required: Vec<&Requirements> = routes
         .iter()

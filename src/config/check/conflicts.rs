@@ -1,7 +1,7 @@
-//! Routes that conflict: two for the same requests, or one that a client reaches with another `Host` and that asks for less.
+//! Routes that conflict: two that match the same requests, or a weaker one that a client reaches with another `Host`.
 //!
-//! Routes are compared by their effect: for each path and method, the route of the specific host against that of the wider host. The work
-//! grows with the number of routes, not with its square: hosts and paths are looked up, and a route meets each kind of guard once.
+//! Routes are compared by their effect: for each path and method, the route of the specific host with that of the wider host. The work
+//! is linear in the number of routes: hosts and paths are looked up, and a route is compared once with each set of demands.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -20,7 +20,7 @@ pub(super) fn refuse(root: &Section<'_>, routes: &[ParsedRoute]) {
     hosts.warn_of_open_twins(root);
 }
 
-/// Two routes for the same requests, or for paths that many a server takes for the same. Each route is reported once.
+/// Two routes that match the same requests, or whose paths differ only in case. Each route is reported once.
 fn refuse_collisions(root: &Section<'_>, routes: &[ParsedRoute]) {
     #[derive(Default)]
     struct Before<'r> {
@@ -39,7 +39,7 @@ fn refuse_collisions(root: &Section<'_>, routes: &[ParsedRoute]) {
             report_pair(root, route, first, what, instead.to_owned());
             continue;
         }
-        // A route that names a method goes before one that names none, so only like overlaps with like. GET covers HEAD.
+        // A route with methods has precedence over one without, so routes overlap only within each kind. GET includes HEAD.
         let mut other = None;
         if place.methods.is_empty() {
             other = before.rest.replace(route);
@@ -68,18 +68,18 @@ struct Hosts<'r> {
     by_pattern: HashMap<&'r HostPattern, usize>,
 }
 
-/// The routes of one host pattern. Case does not count in their paths: it does not for some servers.
+/// The routes of one host pattern. Their paths are compared without case, because some servers ignore it.
 struct Host<'r> {
     pattern: &'r HostPattern,
     paths: Paths,
     routes: Vec<usize>,
 }
 
-/// For a wide host: what the hosts within it demand below a path prefix, and the hosts that do.
+/// For a wide host: the demands of the hosts within it by path prefix, and the hosts with these demands.
 type Guards<'r> = HashMap<Box<str>, HashMap<Demands<'r>, Guard>>;
 
 struct Guard {
-    /// A route with these demands; all of them compare alike.
+    /// One route with these demands; all of them compare equally.
     route: usize,
     hosts: Vec<usize>,
 }
@@ -117,7 +117,7 @@ impl<'r> Hosts<'r> {
         }
     }
 
-    /// Refuses each route without a host, or with a wildcard, that asks for less than a more specific host does for the same path.
+    /// Reports each route without a host, or with a wildcard, that is weaker than a route of a more specific host for the same path.
     fn refuse_weaker_routes(&self, root: &Section<'_>) {
         let mut within: Vec<Vec<usize>> = vec![Vec::new(); self.hosts.len()];
         for (at, host) in self.hosts.iter().enumerate() {
@@ -148,7 +148,7 @@ impl<'r> Hosts<'r> {
         }
     }
 
-    /// Compares what the paths of a narrow host's guards come to under the wide host, and notes those guards that have paths below them.
+    /// Compares the guards of a narrow host with the routes of the wide host for the same paths. Adds guards of a path prefix to `guards`.
     fn compare_guards(&self, wide: &Host<'r>, narrow: usize, guards: &mut Guards<'r>, mut report: impl FnMut(Found)) {
         let host = &self.hosts[narrow];
         for at in &host.routes {
@@ -171,7 +171,7 @@ impl<'r> Hosts<'r> {
         }
     }
 
-    /// A guard over the path of an open route, or above it, that the open route is weaker than.
+    /// Finds a guard of the open route's path, or of a prefix of it, that is stricter than the open route.
     fn weaker_below(&self, wide: &Host<'r>, open: usize, guards: &Guards<'r>) -> Option<Found> {
         let route = &self.routes[open].route;
         let path = route.place.path.folded();
@@ -191,13 +191,13 @@ impl<'r> Hosts<'r> {
         }
     }
 
-    /// Compares what a path comes to under two hosts.
+    /// Compares the routes of one path under two hosts.
     fn compare_at(&self, wide: &Host<'_>, narrow: &Host<'_>, path: &str) -> Option<Found> {
         self.compare(wide.paths.at(path.as_bytes())?, narrow.paths.at(path.as_bytes())?)
     }
 
-    /// Compares the routes of two paths, method by method. Where the guarded path does not take a method, nobody passes there: the open
-    /// route is compared with each of the guarded ones.
+    /// Compares the routes of two paths, method by method. If the guarded path has no route for a method, it refuses that method:
+    /// the open route is compared with each of the guarded ones.
     fn compare(&self, open: &Methods, guarded: &Methods) -> Option<Found> {
         let listed: BTreeSet<&str> = open.listed().chain(guarded.listed()).map(Method::as_str).collect();
         let methods = listed
@@ -238,7 +238,7 @@ impl<'r> Hosts<'r> {
         report_pair(root, open, guard, what, instead);
     }
 
-    /// Warns where a route protects one exact path, and the same path with or without its last `/` is open: many servers answer both.
+    /// Warns about a protected exact path whose variant with or without a trailing `/` is open: many servers treat both as one.
     fn warn_of_open_twins(&self, root: &Section<'_>) {
         for host in &self.hosts {
             for at in &host.routes {
@@ -274,7 +274,7 @@ impl<'r> Hosts<'r> {
     }
 }
 
-/// A path that no deeper pattern takes than this one, unless that pattern is for this very path. `\n` stands in no pattern.
+/// A path that this pattern matches, and that no longer pattern matches. No pattern contains `\n`.
 fn inner_path(pattern: &PathPattern) -> String {
     match pattern {
         PathPattern::Exact(path) => path.to_string(),

@@ -1,4 +1,4 @@
-//! `[identity]` and `[upstreams.*.identity]`: which headers tell the upstream who is asking.
+//! `[identity]` and `[upstreams.*.identity]`: the identity headers that upstreams receive.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -19,20 +19,20 @@ const SOURCES: [(&str, Source); 6] = [
     ("authenticator", Source::Authenticator),
 ];
 
-/// What upstreams are told, by all tables that say so.
+/// All identity tables.
 #[derive(Debug)]
 pub(super) struct Identities {
-    /// Each at the position of its id; the first is that of the file.
+    /// Each at the index of its id; the first is `[identity]`.
     pub(super) tables: Vec<IdentityTable>,
     pub(super) strip: Vec<String>,
-    /// Folded names of the headers, and where they are written.
+    /// Folded names of the headers, with their positions.
     pub(super) written: HashMap<String, Range<usize>>,
     common: UpstreamIdentity,
-    /// For upstreams that have a table of their own.
+    /// Of upstreams with their own table.
     own: BTreeMap<Arc<str>, UpstreamIdentity>,
 }
 
-/// What one upstream is told.
+/// The identity settings of one upstream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct UpstreamIdentity {
     pub(super) table: TableId,
@@ -40,12 +40,12 @@ pub(super) struct UpstreamIdentity {
 }
 
 impl Identities {
-    /// What an upstream is told.
+    /// The settings of an upstream: its own, or those of `[identity]`.
     pub(super) fn for_upstream(&self, upstream: &str) -> UpstreamIdentity {
         self.own.get(upstream).copied().unwrap_or(self.common)
     }
 
-    /// Reads an upstream's own table; what it does not say is as in `[identity]`.
+    /// Reads an upstream's own table; its defaults come from `[identity]`.
     pub(super) fn read_own(&mut self, section: Section<'_>, upstream: &Arc<str>) {
         let common = &self.tables[self.common.table.index()];
         let (headers, encoding) = (common.headers().to_vec(), common.encoding());
@@ -112,7 +112,7 @@ pub(super) fn identities(root: &mut Section<'_>) -> Identities {
     identities
 }
 
-/// What becomes of the credential's header.
+/// `credential`: whether the credential's header is replaced, kept or removed.
 pub(super) fn read_credential(item: &Item<'_>) -> Option<CredentialMode> {
     let modes = [
         ("opaque", CredentialMode::Opaque),
@@ -188,7 +188,7 @@ fn source(text: &Text<'_>) -> Option<Source> {
     match MemberPath::parse(path) {
         Ok(path) => Some(kind(path)),
         Err(error) => {
-            // What comes from another file or the environment is not repeated.
+            // A value from another file or the environment is not repeated.
             let path = text.item().value().as_str().map_or("", |_| path);
             text.refuse(&error.to_string(), member_path_instead(path, written));
             None
@@ -196,7 +196,7 @@ fn source(text: &Text<'_>) -> Option<Source> {
     }
 }
 
-/// What to write in place of a text that is no path. `written` puts a path where it stands in the file.
+/// What to write in place of an invalid path. `written` formats a path as it is written in the file.
 pub(super) fn member_path_instead(text: &str, written: impl Fn(&str) -> String) -> String {
     let name = text.trim_matches(['"', '\'']);
     if name.is_empty() {

@@ -1,4 +1,4 @@
-//! JWT authenticators. Keys carry the names of SimpleJWT's settings; the profile says what they are where they are not written.
+//! JWT authenticators. The keys are named like SimpleJWT's settings; the profile sets their defaults.
 
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ pub(super) fn jwt(
     })
 }
 
-/// SimpleJWT puts the realm between quotes as it is.
+/// SimpleJWT writes the realm between quotes without escaping it.
 fn realm(section: &mut Section<'_>) -> String {
     let Some(text) = section.take("realm").and_then(|item| item.text()) else {
         return "api".to_owned();
@@ -124,7 +124,7 @@ fn rules(section: &mut Section<'_>, profile: Profile) -> Rules {
     }
 }
 
-/// `issuer` and `audience`: one, several, or `false` for "not looked at".
+/// `issuer` and `audience`: one, several, or `false` to skip the check.
 fn accepted(section: &mut Section<'_>, name: &'static str) -> Vec<String> {
     let Some(item) = section.take(name).filter(|item| !item.is_false()) else {
         return Vec::new();

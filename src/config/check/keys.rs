@@ -7,7 +7,7 @@ use crate::auth::jwt::keys::{Algorithm, JwkSet, VerificationKey};
 use crate::config::reader::{Item, Section};
 
 const EXAMPLE: &str = "keys = [{ algorithm = \"RS256\", file = \"jwt.pub.pem\" }]";
-/// RFC 7518, section 3.2: as long as the hash, and SHA-256 is the shortest.
+/// RFC 7518, section 3.2: at least as long as the hash; SHA-256 has the shortest.
 const LEAST_SECRET_BYTES: usize = 32;
 const UNSUPPORTED_JWKS: &[&str] = &["url", "refresh", "cooldown", "max_stale", "ca"];
 

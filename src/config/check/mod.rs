@@ -1,5 +1,5 @@
-//! From tables to settings, one file a table. Each goes on after a problem and hands back what it could make of it: whoever sees
-//! a problem throws the result away, and until then a broken store does not hide a broken route.
+//! Parses tables into settings, one file for each table. Parsing continues after a problem, so that an invalid store does not hide an
+//! invalid route. The result is discarded if there is an error.
 
 mod answers;
 mod authenticators;
@@ -28,7 +28,7 @@ use super::problem::Problem;
 use super::reader::{Section, Text, fold, nearest};
 use crate::outbound::identity::IdentityTable;
 
-/// Reads the whole file. The result counts only if no error was gathered.
+/// Reads the whole file. The result is valid only if no error was reported.
 pub(super) fn config(mut root: Section<'_>) -> Config {
     let server = server::server(&mut root);
     let admin = server::admin(&mut root, &server.settings);
@@ -74,17 +74,17 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
     config
 }
 
-/// The names of one kind of table: all that are written, those with problems of their own too.
+/// The names of all tables of one kind, including tables with errors.
 #[derive(Debug)]
 pub(super) struct Names {
-    /// What the tables are called, such as `stores`.
+    /// The key of the tables, such as `stores`.
     table: &'static str,
-    /// What one is called, such as `store`.
+    /// The word for one of them, such as `store`.
     one: &'static str,
     /// In the order of the file.
     names: Vec<Arc<str>>,
     known: HashSet<Arc<str>>,
-    /// Where each of `names` is written.
+    /// The position of each of `names`.
     spans: Vec<Range<usize>>,
 }
 
@@ -105,12 +105,12 @@ impl Names {
         self.spans.push(span);
     }
 
-    /// The name that a text holds, if there is such a table.
+    /// Finds the table that a text names; reports an error if there is none.
     fn find(&self, text: &Text<'_>) -> Option<Arc<str>> {
         let found = self.known.get(text.as_str());
         if found.is_none() {
             let (table, one) = (self.table, self.one);
-            // A file may have thousands of them, and a mistake in each line.
+            // A file may have thousands of names, and an error in each line.
             let looked_at = self.names.iter().take(1000).map(AsRef::as_ref);
             let instead = match nearest(text.as_str(), looked_at) {
                 Some(name) => format!("did you mean {name:?}?"),

@@ -1,4 +1,4 @@
-//! Where a route applies: `host`, `path`, `methods`.
+//! `host`, `path` and `methods` of a route.
 
 use http::Method;
 
@@ -52,7 +52,7 @@ fn host(item: &Item<'_>) -> Option<HostPattern> {
     let plain = domain.strip_suffix('.').unwrap_or(domain).to_ascii_lowercase();
     let without_port = plain.rsplit_once(':').map_or(plain.as_str(), |(host, _)| host);
     if is_host(domain) {
-        // Requests are compared by the usual form of an address.
+        // Routes are matched by the canonical form of an address.
         let name = ipv6(domain).unwrap_or_else(|| domain.to_owned());
         return Some(pattern(name.into()));
     }
@@ -69,7 +69,7 @@ fn host(item: &Item<'_>) -> Option<HostPattern> {
     None
 }
 
-/// The host of a URL, or of a host with a path behind it.
+/// The host of a URL, or of a host that a path follows.
 fn bare_host(written: &str) -> Option<&str> {
     let (scheme, rest) = match written.split_once("://") {
         Some((_, rest)) => (true, rest),
@@ -82,7 +82,7 @@ fn bare_host(written: &str) -> Option<&str> {
     (is_more && is_host(host.strip_prefix("*.").unwrap_or(host))).then_some(host)
 }
 
-/// A part of a path as frameworks write it, such as `<int:pk>`, `{id}` or `:id`.
+/// A placeholder in a path as frameworks write it, such as `<int:pk>`, `{id}` or `:id`.
 fn template(path: &str) -> Option<&str> {
     path.split('/').find(|segment| {
         let between = |open, close| segment.contains(open) && segment.contains(close);

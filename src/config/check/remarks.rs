@@ -1,5 +1,4 @@
-//! What is right in itself and has no effect: tables that nothing uses. They are warnings, and only of a file that can be used: where a
-//! route is wrong, what it would have used is not known.
+//! Warnings about tables that nothing uses. They are given only if the file has no errors: an invalid route may use any table.
 
 use std::collections::HashSet;
 
@@ -9,7 +8,7 @@ use crate::config::problem::Problem;
 use crate::config::reader::Section;
 use crate::config::{Authenticator, Config};
 
-/// Warns of stores, authenticators and upstreams that nothing uses.
+/// Warns about stores, authenticators and upstreams that nothing uses.
 pub(super) fn unused(root: &Section<'_>, config: &Config, tables: [&Names; 3]) {
     if root.has_errors() {
         return;

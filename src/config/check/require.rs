@@ -1,4 +1,4 @@
-//! `require` of a route: what must hold of who asks.
+//! `require` of a route: the groups, scopes and claims that a user must have.
 
 use serde_json::Value;
 use toml::de::DeValue;
@@ -50,7 +50,7 @@ fn membership(item: Item<'_>, example: &str) -> Membership {
     }
 }
 
-/// `claims`: names as everywhere, and tables in which names are walked too, as TOML makes them of `realm_access.roles = "x"`.
+/// `claims`: claim names, and nested tables, which TOML makes of `realm_access.roles = "x"`.
 fn claims(section: Section<'_>) -> Vec<(MemberPath, Value)> {
     let mut wanted = Vec::new();
     read_claims(section, None, &mut wanted);
@@ -69,7 +69,7 @@ fn read_claims(mut section: Section<'_>, within: Option<&MemberPath>, wanted: &m
         let path = match MemberPath::parse(named.name) {
             Ok(path) => path,
             Err(error) => {
-                // A TOML key that holds quotes is in quotes itself.
+                // A TOML key that contains quotes must be quoted itself.
                 let written = |path: &str| format!("`'{path}' = …`");
                 let mut problem = named.item.problem(
                     format!("{:?} {error}", named.name),
@@ -100,7 +100,7 @@ fn read_claims(mut section: Section<'_>, within: Option<&MemberPath>, wanted: &m
     }
 }
 
-/// The keys of a table that says where a text is to be found.
+/// The keys of a table that names the source of a string.
 const ELSEWHERE: [&str; 3] = ["env", "file", "default"];
 
 fn claim_value(item: &Item<'_>) -> Option<Value> {

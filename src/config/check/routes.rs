@@ -1,4 +1,4 @@
-//! `[[routes]]`: who may go where.
+//! `[[routes]]`: which requests are accepted, and where they are forwarded.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::policy::Policy;
 
 const LEAST: &str = "[[routes]]` with `path = \"/api/*\"`, `authenticate = [\"token\"]` and `upstream = \"app\"";
 
-/// A route that is right in itself, and where it stands.
+/// A route that is valid by itself, with its key path and position.
 pub(super) struct ParsedRoute {
     pub(super) route: Route,
     pub(super) key: String,
@@ -108,7 +108,7 @@ fn route(
             Some(Vec::new())
         }
         (Some(item), _) => named(item, authenticators),
-        // What is neither true nor false was refused where it is written.
+        // `public` is neither true nor false, which was already reported.
         (None, None) if public_item.is_some() => None,
         (None, _) => {
             section.lacks(
@@ -161,7 +161,7 @@ fn named(item: &Item<'_>, authenticators: &Authenticators) -> Option<Vec<Arc<str
         if names.contains(&name) {
             text.refuse("is listed twice", "remove one of them");
         }
-        // Whatever stands in a header is a key for an authenticator without a scheme.
+        // An authenticator without a scheme accepts every value of its header as a key.
         let taken = names.iter().find(|before| takes_all(before, &name, authenticators));
         if let Some(before) = taken {
             text.refuse(
@@ -174,7 +174,7 @@ fn named(item: &Item<'_>, authenticators: &Authenticators) -> Option<Vec<Arc<str
     Some(names)
 }
 
-/// Whether `before` takes every value of the header that `name` reads.
+/// Whether `before` accepts every value of the header that `name` reads.
 fn takes_all(before: &str, name: &str, authenticators: &Authenticators) -> bool {
     let settings = |name: &str| authenticators.settings.get(name);
     match (settings(before), settings(name)) {

@@ -1,4 +1,4 @@
-//! `[server]` with its tables, `[admin]` and `[log]`.
+//! `[server]` with its tables, `[admin]`, `[probes]`, `[forwarded]` and `[log]`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
@@ -27,16 +27,16 @@ use crate::tls::{
 
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 const MOST_WORKERS: u64 = 1024;
-/// More than any machine has ports or memory for.
+/// More connections than a machine has memory for.
 const MOST_CONNECTIONS: u64 = 10_000_000;
-/// hyper reads heads into a buffer that is never smaller.
+/// hyper's read buffer is never smaller.
 const LEAST_HEADER_BYTES: ByteSize = ByteSize::kib(8);
 const MOST_HEADER_BYTES: ByteSize = ByteSize::mib(16);
 /// A `HeaderMap` holds no more than 24,576 fields and panics beyond.
 const MOST_HEADERS: u64 = 10_000;
 const MOST_STREAMS: u64 = 100_000;
 
-/// `[server]` as it was read.
+/// The parsed `[server]`.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) settings: Settings,
@@ -104,7 +104,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
     }
 }
 
-/// Where clients that come in the clear are sent to TLS.
+/// `redirect_http`: listeners without TLS that redirect clients to https.
 fn redirects(item: &Item<'_>, listen: &[Address], tls: Option<&tls::server::Settings>) -> Vec<SocketAddr> {
     const LIKE: &str = "redirect_http = [\"0.0.0.0:80\"]";
     if tls.is_none() {
@@ -265,17 +265,17 @@ fn client_auth(mut section: Section<'_>) -> ClientAuth {
     match (mode, authorities) {
         (Mode::Optional, Some(authorities)) => ClientAuth::Optional(authorities),
         (Mode::Required, Some(authorities)) => ClientAuth::Required(authorities),
-        // Without authorities there is a problem already, and nothing is served.
+        // Missing authorities were already reported as an error.
         (Mode::Off, _) | (_, None) => ClientAuth::Off,
     }
 }
 
-/// Certificates of authorities, from a file.
+/// CA certificates from a file.
 pub(super) fn authorities(item: &Item<'_>) -> Option<tls::Authorities> {
     let file = item.path()?;
     match tls::load_authorities(&file) {
         Ok(authorities) => {
-            // A system's bundle holds old roots that nothing uses.
+            // A system's bundle contains expired roots, which do no harm.
             if authorities.count() == 1 {
                 certificates::warn_of_end(item, &file);
             }
@@ -372,7 +372,7 @@ pub(super) fn admin(root: &mut Section<'_>, server: &Settings) -> Admin {
     admin
 }
 
-/// A further name of the admin listener: in lower case, without port and trailing dot, and whole.
+/// A further host name of the admin listener: in lower case, without port, trailing dot and wildcard.
 fn admin_host(item: &Item<'_>) -> Option<String> {
     const A_NAME: &str = "write the name alone, such as \"authgate.internal\": no port, no `*`, in lower case";
     let text = item.text_for("a host", A_NAME)?;
@@ -389,7 +389,7 @@ pub(super) fn probes(root: &mut Section<'_>) -> Option<SocketAddr> {
     section.require("listen", "listen = \"0.0.0.0:9902\"")?.address()
 }
 
-/// `[log]`.
+/// `[forwarded]`.
 pub(super) fn forwarded(root: &mut Section<'_>) -> MoreFields {
     let Some(mut section) = root.section("forwarded", &[]) else {
         return MoreFields::default();
@@ -400,6 +400,7 @@ pub(super) fn forwarded(root: &mut Section<'_>) -> MoreFields {
     }
 }
 
+/// `[log]`.
 pub(super) fn log(root: &mut Section<'_>) -> telemetry::Settings {
     let default = telemetry::Settings::default();
     let Some(mut section) = root.section("log", &[]) else {

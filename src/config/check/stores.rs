@@ -1,4 +1,4 @@
-//! `[stores.*]`: where tokens, users and revocations are.
+//! `[stores.*]`: the stores of tokens, users and revocations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::config::secrets;
 const UNSUPPORTED: &[&str] = &["urls", "mode", "service", "tls", "seal"];
 const DEFAULT_PREFIX: &str = "authgate:";
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(250);
-/// What keys say where no store is meant.
+/// The word that means no store in other keys.
 pub(super) const NONE: &str = "none";
 
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +20,7 @@ enum StoreKind {
     Embedded,
 }
 
-/// The stores as they were read.
+/// The parsed stores.
 #[derive(Debug)]
 pub(super) struct Stores {
     pub(super) names: Names,
@@ -61,7 +61,7 @@ fn kind(mut section: Section<'_>) -> Option<Kind> {
         Some(StoreKind::Redis) => redis(section).map(Kind::Redis),
         Some(StoreKind::Embedded) => embedded(section).map(Kind::Embedded),
         None => {
-            // Nobody can tell which of the other keys are right.
+            // Without a kind, the other keys cannot be checked.
             section.take_all();
             None
         }
@@ -110,7 +110,7 @@ fn redis(mut section: Section<'_>) -> Option<redis::Settings> {
     })
 }
 
-/// What a store's tokens are named by.
+/// `digest`: the digests by which the store's tokens are keyed.
 fn digests(section: &mut Section<'_>) -> Digests {
     let Some(item) = section.take("digest") else {
         return Digests::default();
@@ -132,7 +132,7 @@ fn digests(section: &mut Section<'_>) -> Digests {
     digests.unwrap_or_default()
 }
 
-/// The URL may hold a password, so it is never quoted; what the library says of it does not repeat it.
+/// The URL may hold a password, so it is never quoted. The library's error does not repeat it.
 fn endpoint(url: &Text<'_>) -> Option<redis::Endpoint> {
     match redis::Endpoint::parse(url.as_str()) {
         Ok(endpoint) => Some(endpoint),

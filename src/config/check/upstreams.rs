@@ -27,9 +27,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const MOST_IN_FLIGHT: u64 = 10_000_000;
 const REQUEST_BUFFER: usize = 64 * 1024;
 const RESPONSE_BUFFER: usize = 256 * 1024;
-/// For each request that is under way.
+/// For each request in flight.
 const MOST_BUFFER: ByteSize = ByteSize::mib(64);
-/// Of request bodies without a length.
+/// Defaults of `spool`, for request bodies without a length.
 const SPOOL_DIR: &str = "/var/tmp";
 const SPOOL_BODY: ByteSize = ByteSize::mib(64);
 const SPOOL_TOTAL: ByteSize = ByteSize::gib(1);
@@ -43,13 +43,13 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The upstreams as they were read.
+/// The parsed upstreams.
 pub(super) struct Upstreams<'c> {
     pub(super) names: Names,
     pub(super) settings: BTreeMap<Arc<str>, Settings>,
-    /// Where the names of `secret_header` are written.
+    /// The positions of the names of `secret_header`.
     secrets: Vec<(Item<'c>, HeaderName)>,
-    /// Upstreams whose checks send a `Host` that the routes are to say.
+    /// Upstreams whose health checks take their `Host` from the routes.
     unnamed_checks: Vec<Arc<str>>,
 }
 
@@ -155,7 +155,7 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
     }
 }
 
-/// What is held of requests, and of responses.
+/// `buffer`: the buffers for request and response bodies.
 fn buffers(section: &mut Section<'_>) -> (Option<Buffer>, Option<Buffer>) {
     let mut section = section.section("buffer", &[]);
     let mut size = |name, default| {
@@ -166,7 +166,7 @@ fn buffers(section: &mut Section<'_>) -> (Option<Buffer>, Option<Buffer>) {
     (size("request", REQUEST_BUFFER), size("response", RESPONSE_BUFFER))
 }
 
-/// What becomes of request bodies without a length that are too long to be gathered.
+/// `unsized` and `spool`: how request bodies without a length that exceed the buffer are sent.
 fn beyond(section: &mut Section<'_>, servers: &[Server]) -> Unsized {
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum Mode {
@@ -324,8 +324,8 @@ fn parse(text: &Text<'_>) -> Option<(Transport, Authority)> {
     Some((transport, authority))
 }
 
-/// What servers are asked to find out whether they are up; `mode` is the upstream's own `host`. Where neither says which `Host` is sent,
-/// the upstream's name is added to `unnamed`.
+/// `health`: the health check of each server; `mode` is the upstream's `host`. If neither sets the `Host`, the upstream's name is added to
+/// `unnamed`.
 fn check(mut section: Section<'_>, mode: &HostMode, name: &Arc<str>, unnamed: &mut Vec<Arc<str>>) -> Option<Check> {
     let interval = section.duration_or("interval", Zero::Refused, CHECK_INTERVAL);
     let own = section.take("host").and_then(|item| {
@@ -360,7 +360,7 @@ fn check(mut section: Section<'_>, mode: &HostMode, name: &Arc<str>, unnamed: &m
     path.map(|path| Check { path, interval, host })
 }
 
-/// Where nothing else says which `Host` the checks of an upstream send, it is the first that a route to it names.
+/// Sets the `Host` of health checks that have none: the first exact host of a route to the upstream.
 pub(super) fn name_checks(upstreams: &mut Upstreams<'_>, routes: &[Route]) {
     for name in &upstreams.unnamed_checks {
         let mut hosts = routes
@@ -380,10 +380,10 @@ pub(super) fn name_checks(upstreams: &mut Upstreams<'_>, routes: &[Route]) {
     }
 }
 
-/// The most that fits into the system's `sun_path`, with its NUL.
+/// The longest path that fits into `sun_path`, without its NUL.
 pub(super) const LONGEST_SOCKET: usize = 107;
 
-/// TLS towards the https servers of an upstream.
+/// `tls`: TLS to the https servers of an upstream.
 fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
     let has_https = servers.iter().any(|server| server.transport == Transport::Https);
     let item = section.take("tls");
@@ -442,7 +442,7 @@ fn name(item: &Item<'_>) -> Option<ServerName<'static>> {
     name
 }
 
-/// A field that proves to the application that a request came this way.
+/// `secret_header`: a field that proves to the application that a request came through the gateway.
 fn secret_header<'c>(
     mut section: Section<'c>,
     secrets: &mut Vec<(Item<'c>, HeaderName)>,

@@ -1,4 +1,4 @@
-//! Whether one route asks for less than another: which requests it would let pass to the same upstream that the other one would not.
+//! Whether one route is weaker than another: whether it accepts requests to the same upstream that the other one refuses.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use crate::config::Route;
 use crate::policy::{Policy, Requirements};
 
-/// Why a route is weaker than another one, or cannot be compared with it. Said of the route, as in `it requires no credential`.
+/// Why a route is weaker than another one, or cannot be compared with it. `Display` continues `it …`, as in `it requires no credential`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Weakness {
     Public,
@@ -31,7 +31,7 @@ impl fmt::Display for Weakness {
     }
 }
 
-/// All that counts when a route is compared. Routes with the same demands compare alike.
+/// The demands of a route by which it is compared. Routes with equal demands compare equally.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Demands<'r> {
     upstream: &'r str,
@@ -41,7 +41,7 @@ pub(super) struct Demands<'r> {
 }
 
 impl<'r> Demands<'r> {
-    /// What a route demands; a public one demands nothing.
+    /// The demands of a route; `None` for a public one.
     pub(super) fn of(route: &'r Route) -> Option<Self> {
         match &route.policy {
             Policy::Public => None,

@@ -1,7 +1,7 @@
-//! Walks the tree of a TOML file: [`Section`] is a table, [`Item`] a value, and both know where they stand and what they are called.
+//! Walks the tree of a TOML file: [`Section`] is a table, [`Item`] a value. Both have their position and their key path.
 //!
-//! A key that nobody takes is a problem: a [`Section`] says so when it is dropped, so no key can be passed over by being forgotten.
-//! What cannot be read becomes a problem and then `None`, or the default, so that reading goes on.
+//! A key that was not taken is a problem: a [`Section`] reports it when it is dropped, so no key can be ignored by mistake.
+//! A value that cannot be read is reported and becomes `None`, or the default, so that reading continues.
 
 mod text;
 mod value;
@@ -19,13 +19,13 @@ use super::problem::{Problem, Problems};
 /// What all parts of a file share.
 #[derive(Debug)]
 pub(crate) struct Context {
-    /// What relative paths are relative to.
+    /// The folder that relative paths start from.
     pub(crate) folder: PathBuf,
-    /// What was found.
+    /// The problems found so far.
     pub(crate) problems: Problems,
 }
 
-/// A table that is being read. It reports what is left of it when it goes.
+/// A table that is being read. On drop it reports keys that were not taken.
 #[derive(Debug)]
 pub(crate) struct Section<'c> {
     context: &'c Context,
@@ -49,9 +49,9 @@ struct Entry<'c> {
 pub(crate) struct Named<'c> {
     /// The name.
     pub(crate) name: &'c str,
-    /// Where the name stands.
+    /// The position of the name.
     pub(crate) span: Range<usize>,
-    /// What it names.
+    /// Its value.
     pub(crate) item: Item<'c>,
 }
 
@@ -106,7 +106,7 @@ impl<'c> Section<'c> {
         }
     }
 
-    /// Where it is opened.
+    /// The position where it is opened.
     pub(crate) fn span(&self) -> Range<usize> {
         self.span.clone()
     }
@@ -119,7 +119,7 @@ impl<'c> Section<'c> {
         Some(self.left.remove(at).item)
     }
 
-    /// Takes the value of a key that must be there; `example` is what to write.
+    /// Takes the value of a required key; `example` is what to write if it is missing.
     pub(crate) fn require(&mut self, name: &'static str, example: &str) -> Option<Item<'c>> {
         let item = self.take(name);
         if item.is_none() {
@@ -141,24 +141,24 @@ impl<'c> Section<'c> {
         self.take(name)?.section(unsupported)
     }
 
-    /// Something that the table ought to have is missing.
+    /// Reports that the table misses something.
     pub(crate) fn lacks(&self, what: impl Into<String>, instead: impl Into<String>) {
         self.context
             .problems
             .add(Problem::error(self.span(), &self.key, what, instead).into_absent());
     }
 
-    /// A problem with the whole table, to be finished by the caller.
+    /// A problem with the whole table, for the caller to complete and add.
     pub(crate) fn problem(&self, what: impl Into<String>, instead: impl Into<String>) -> Problem {
         Problem::error(self.span(), &self.key, what, instead)
     }
 
-    /// Whether the file cannot be used, as far as it was read.
+    /// Whether errors were found so far.
     pub(crate) fn has_errors(&self) -> bool {
         self.context.problems.has_errors()
     }
 
-    /// Adds a problem that was made elsewhere.
+    /// Adds a problem.
     pub(crate) fn add(&self, problem: Problem) {
         self.context.problems.add(problem);
     }
@@ -186,7 +186,7 @@ impl Drop for Section<'_> {
                 .problems
                 .add(Problem::error(entry.span.clone(), &entry.item.key, what, instead));
         }
-        // A key that is misspelled is not missing as well.
+        // A misspelled key is not also reported as missing.
         for (name, instead) in self.missing.iter().filter(|(name, _)| !misspelled.contains(name)) {
             let what = format!("`{name}` is missing");
             let problem = Problem::error(self.span.clone(), &join(&self.key, name), what, instead);
@@ -206,19 +206,19 @@ impl<'c> Item<'c> {
         &self.key
     }
 
-    /// Where it stands.
+    /// Its position.
     pub(crate) fn span(&self) -> Range<usize> {
         self.span.clone()
     }
 
-    /// The value is wrong.
+    /// Reports an error about this value.
     pub(crate) fn refuse(&self, what: impl Into<String>, instead: impl Into<String>) {
         self.context
             .problems
             .add(Problem::error(self.span(), &self.key, what, instead));
     }
 
-    /// The value can be used, but somebody should know.
+    /// Reports a warning about this value.
     pub(crate) fn warn(&self, what: impl Into<String>, instead: impl Into<String>) {
         self.context
             .problems
@@ -230,12 +230,12 @@ impl<'c> Item<'c> {
         self.context.problems.add(problem);
     }
 
-    /// A problem with this value, to be finished by the caller.
+    /// A problem with this value, for the caller to complete and add.
     pub(crate) fn problem(&self, what: impl Into<String>, instead: impl Into<String>) -> Problem {
         Problem::error(self.span(), &self.key, what, instead)
     }
 
-    /// The value is of another type than `expected`, which is said as in `a duration`; `instead` is an example.
+    /// Reports that the value is not of the type `expected`, as in `a duration`; `instead` has an example.
     fn wrong_type(&self, expected: &str, instead: &str) {
         let found = match self.value {
             DeValue::String(_) => "a string",
@@ -288,12 +288,12 @@ impl<'c> Item<'c> {
         }
     }
 
-    /// A list with something in it.
+    /// A list that is not empty.
     pub(crate) fn full_list(&self, example: &str) -> Option<Vec<Item<'c>>> {
         self.filled(self.list(example)?, example)
     }
 
-    /// The same of tables that may hold secrets: what stands in place of them is not shown.
+    /// A list of tables that may hold secrets: a value of another type is not shown.
     pub(crate) fn full_list_of_tables(&self, example: &str) -> Option<Vec<Item<'c>>> {
         self.filled(self.elements(example)?, example)
     }
@@ -306,7 +306,7 @@ impl<'c> Item<'c> {
         Some(elements)
     }
 
-    /// One value, or a list of such with something in it.
+    /// One value, or a list of values that is not empty.
     pub(crate) fn one_or_more(&self, example: &str) -> Option<Vec<Item<'c>>> {
         match self.value {
             DeValue::Array(_) => self.full_list(example),
@@ -314,7 +314,7 @@ impl<'c> Item<'c> {
         }
     }
 
-    /// The value is no secret: an excerpt may show it. Values that nobody has read may be secrets under a misspelled key.
+    /// The value is not a secret: an excerpt may show it. Values that were not read may be secrets under a misspelled key.
     fn show(&self) {
         self.context.problems.show(self.span());
     }
@@ -331,7 +331,7 @@ impl<'c> Item<'c> {
         }
     }
 
-    /// Whether `false` is written, which some keys take in place of a text.
+    /// Whether the value is `false`, which some keys accept in place of a string.
     pub(crate) fn is_false(&self) -> bool {
         self.show();
         matches!(self.value, DeValue::Boolean(false))
@@ -354,7 +354,7 @@ impl<'c> Item<'c> {
         number
     }
 
-    /// The same, of a value that is no secret.
+    /// The value, which is not a secret.
     pub(crate) fn shown_value(&self) -> &'c DeValue<'c> {
         if !matches!(self.value, DeValue::Table(_) | DeValue::Array(_)) {
             self.show();
@@ -362,7 +362,7 @@ impl<'c> Item<'c> {
         self.value
     }
 
-    /// The value as it is, for the few keys that take what they find.
+    /// The value as it is, for keys that accept several types.
     pub(crate) fn value(&self) -> &'c DeValue<'c> {
         self.value
     }
@@ -382,7 +382,7 @@ fn join(path: &str, name: &str) -> String {
     }
 }
 
-/// The name that somebody may have meant: a few letters off, or one the beginning of the other.
+/// The known name that is closest to a misspelled one: a few letters differ, or one is a prefix of the other.
 pub(crate) fn nearest<'n>(written: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let folded = written.to_lowercase();
     let begins =

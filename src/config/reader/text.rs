@@ -1,6 +1,6 @@
-//! Strings: written in the file, or taken from the environment or another file where `{ env }` or `{ file }` says so.
+//! Strings: written in the file, or read from the environment (`{ env }`) or from another file (`{ file }`).
 //!
-//! What came from elsewhere is never shown: [`Text::quoted`] is the one way to speak of a value, and it names its source instead.
+//! A value from the environment or another file is never shown. Messages use [`Text::quoted`], which names the source instead.
 
 use std::env;
 use std::fs;
@@ -35,7 +35,7 @@ enum Exposure {
     Hidden,
 }
 
-/// What `{ env }` and `{ file }` want to be written like.
+/// How to write a value with `{ env }` or `{ file }`.
 const ELSEWHERE: &str = "write a string, `{ env = \"NAME\", default = \"…\" }` or `{ file = \"…\" }`";
 
 impl<'c> Item<'c> {
@@ -44,7 +44,7 @@ impl<'c> Item<'c> {
         self.text_for("a string", "write it in quotes")
     }
 
-    /// A string that stands for something: `expected` as in `a duration`, `instead` with an example.
+    /// A string with a meaning: `expected` as in `a duration`, `instead` with an example.
     pub(crate) fn text_for(&self, expected: &str, instead: &str) -> Option<Text<'c>> {
         if !matches!(self.value, DeValue::Table(_) | DeValue::Array(_)) {
             self.show();
@@ -71,7 +71,7 @@ impl<'c> Item<'c> {
         })
     }
 
-    /// A secret, byte for byte: nothing is cut.
+    /// A secret, byte for byte: a newline at its end is kept.
     pub(crate) fn secret_bytes(&self) -> Option<Secret<Vec<u8>>> {
         self.bytes_for("a secret", ELSEWHERE, Exposure::Hidden)
             .map(|(bytes, _)| Secret::new(bytes))
@@ -109,7 +109,7 @@ impl<'c> Item<'c> {
         match (env, file) {
             (Some(env), None) => {
                 let name = env.written(Exposure::Hidden)?;
-                // A secret that was written here by mistake is not repeated.
+                // If a secret was written here by mistake, it is not repeated.
                 let is_name = is_variable(&name);
                 if is_name {
                     env.show();
@@ -150,7 +150,7 @@ impl<'c> Item<'c> {
         }
     }
 
-    /// `${NAME}` is what shells, Compose and Helm replace. Here it would be taken to the letter.
+    /// Shells, Compose and Helm replace `${NAME}`. Here it would be used literally, so it is an error.
     fn refuse_variable(&self, text: &str) -> bool {
         let Some(name) = variable(text) else {
             return false;
@@ -167,7 +167,7 @@ impl<'c> Item<'c> {
         true
     }
 
-    /// A string that says where another one is to be found, so it stands in the file itself.
+    /// A string that names the source of another string. It must be written in the file itself.
     fn written(&self, exposure: Exposure) -> Option<String> {
         if exposure == Exposure::Shown {
             self.show();
@@ -198,7 +198,7 @@ impl<'c> Text<'c> {
         &self.item
     }
 
-    /// How to speak of it: its value where it stands in the file, else where it came from.
+    /// How messages name it: its value if it is written in the file, else its source.
     pub(crate) fn quoted(&self) -> String {
         match &self.source {
             Source::Written => format!("{:?}", secrets::redacted(&self.value)),
@@ -206,12 +206,12 @@ impl<'c> Text<'c> {
         }
     }
 
-    /// The text is wrong: `what` is said of it, as in `is not a duration`.
+    /// Reports an error. `what` follows the quoted text, as in `is not a duration`.
     pub(crate) fn refuse(&self, what: &str, instead: impl Into<String>) {
         self.item.refuse(format!("{} {what}", self.quoted()), instead);
     }
 
-    /// One of a few words. `later` names those that are not built yet.
+    /// One of several words. `unsupported` has the words that are not supported yet.
     pub(crate) fn choice<T: Clone>(&self, choices: &[(&str, T)], unsupported: &[&str]) -> Option<T> {
         if let Some((_, chosen)) = choices.iter().find(|(word, _)| *word == self.value) {
             return Some(chosen.clone());

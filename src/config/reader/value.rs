@@ -1,5 +1,5 @@
-//! Strings that stand for something: durations, sizes, addresses, names of headers. The forms are few and strict: `"10"` is no
-//! duration, since nobody can tell of what.
+//! Strings with a meaning: durations, sizes, addresses, header names. The forms are strict: `"10"` is not a duration, because it has
+//! no unit.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use http::HeaderName;
 use super::{Item, Section, Text};
 use crate::server::listen;
 
-/// Longer durations are not needed by anyone, and sums of shorter ones cannot overflow a clock.
+/// The longest duration that is accepted. Sums of durations up to this one cannot overflow a clock.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
 const A_DURATION: &str = "a duration";
@@ -21,12 +21,12 @@ const A_SIZE: &str = "a size";
 const LIKE_A_SIZE: &str = "write a size with its unit, such as \"64KiB\", \"1MB\" or \"500B\"";
 const UNLIMITED: &str = "unlimited";
 
-/// Whether a duration may be nothing.
+/// Whether a duration may be zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Zero {
-    /// `"0s"` means something.
+    /// `"0s"` is accepted.
     Allowed,
-    /// A deadline of nothing would be met by nobody.
+    /// `"0s"` is an error, because no operation meets a deadline of zero.
     Refused,
 }
 
@@ -48,14 +48,14 @@ impl Section<'_> {
         self.take(name).and_then(|item| item.duration(zero)).unwrap_or(default)
     }
 
-    /// One of a few words.
+    /// One of several words.
     pub(crate) fn choice_or<T: Clone>(&mut self, name: &'static str, choices: &[(&str, T)], default: T) -> T {
         self.take(name)
             .and_then(|item| item.text()?.choice(choices, &[]))
             .unwrap_or(default)
     }
 
-    /// A string with something in it.
+    /// A string that is not empty.
     pub(crate) fn text_or(&mut self, name: &'static str, default: &str) -> String {
         self.take(name)
             .and_then(|item| item.full_text())
@@ -64,7 +64,7 @@ impl Section<'_> {
 }
 
 impl Item<'_> {
-    /// A string with something in it.
+    /// A string that is not empty.
     pub(crate) fn full_text(&self) -> Option<String> {
         let text = self.text()?;
         if text.as_str().is_empty() {
@@ -180,7 +180,7 @@ impl Item<'_> {
         }
     }
 
-    /// A scheme: what the credential's header says before the credential.
+    /// An authentication scheme: the word before the credential in its header.
     pub(crate) fn scheme(&self) -> Option<Text<'_>> {
         let text = self.text_for("a scheme", "write one word, such as \"Token\"")?;
         if text.as_str().is_empty() || !text.as_str().bytes().all(is_token_byte) {
@@ -194,16 +194,16 @@ impl Item<'_> {
     }
 }
 
-/// Why a name cannot be taken.
+/// Why a name is not accepted.
 #[derive(Debug)]
 pub(crate) struct BadName {
-    /// As in `is no header name`.
+    /// The problem, as in `is not a header name`.
     pub(crate) what: String,
     /// What to write.
     pub(crate) instead: String,
 }
 
-/// Headers that have a meaning of their own; compared by letters and digits alone, as servers fold names.
+/// Reserved headers. They are compared by letters and digits only, because servers fold names in this way.
 const TAKEN: &[&str] = &[
     "host",
     "cookie",
@@ -227,9 +227,9 @@ const TAKEN: &[&str] = &[
     "ifmodifiedsince",
     "ifunmodifiedsince",
 ];
-/// The same with all that follows.
+/// Prefixes of reserved headers.
 const TAKEN_FAMILIES: &[&str] = &["content", "accesscontrol", "secwebsocket", "xforwarded", "accept"];
-/// Headers that end with the connection, or say where a message ends.
+/// Hop-by-hop headers and headers of the message framing.
 const OF_THE_CONNECTION: &[&str] = &[
     "connection",
     "keepalive",
@@ -244,7 +244,7 @@ const OF_THE_CONNECTION: &[&str] = &[
     "host",
 ];
 
-/// Letters and digits of a name, in lower case: what is left when servers fold it.
+/// The letters and digits of a name, in lower case, as servers fold names.
 pub(crate) fn fold(name: &str) -> String {
     name.chars()
         .filter(char::is_ascii_alphanumeric)
@@ -257,7 +257,7 @@ pub(crate) fn is_of_the_connection(name: &str) -> bool {
     OF_THE_CONNECTION.contains(&fold(name).as_str())
 }
 
-/// The name of a header that is free to carry what we say it does.
+/// A header name that is not reserved.
 pub(crate) fn header_name(name: &str) -> Result<HeaderName, BadName> {
     let bad = |what: &str, instead: String| {
         Err(BadName {
@@ -312,7 +312,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
     duration.filter(|duration| *duration <= LONGEST)
 }
 
-/// Digits and a unit that ends in `B`: `64k` is 64,000 to some and 65,536 to others.
+/// Digits and a unit that ends in `B`. `64k` is ambiguous: 64,000 or 65,536.
 fn parse_size(text: &str) -> Option<ByteSize> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits)?;

@@ -1,4 +1,4 @@
-//! Mistakes of authenticators and identity headers, and what is only odd about them.
+//! Errors and warnings of authenticators and identity headers.
 
 use super::{LEAST, and, check, good, jwt, read, route, with};
 use crate::config::{Authenticator, Severity, parse};
@@ -198,7 +198,7 @@ fn identity_headers_are_ours_to_send() {
     }
 }
 
-/// A claim is named in the same way wherever one is, and a name that needs quotes is told to have them.
+/// Claim names have the same syntax everywhere, and an error says which names need quotes.
 #[test]
 fn claims_and_attributes_have_one_grammar() {
     let header = |source: &str| and(&format!("[identity]\nheaders = {{ X-It = '{source}' }}\n"));
@@ -242,7 +242,7 @@ fn claims_and_attributes_have_one_grammar() {
         &[&["quotes that do not end with the name", "write 'claims.a'"]],
     );
     check(&require("\"a.\""), &[&["has an empty name"]]);
-    // TOML's own dotted keys say the same.
+    // TOML's dotted keys have the same meaning.
     let claims = |text: &str| {
         let config = good(&route(&format!("require = {{ claims = {{ {text} }} }}")));
         match &config.routes[0].policy {

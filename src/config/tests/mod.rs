@@ -1,4 +1,4 @@
-//! How a whole file is read: the helpers, and what many mistakes at once look like.
+//! Helpers, and files with several errors at once.
 
 mod authenticators;
 mod routes;
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::{Config, ConfigError, Loaded, Problem, parse};
 
-/// The least file that judges somebody. Lines are counted from its first one.
+/// A minimal file with authentication. Lines are counted from its first one.
 const LEAST: &str = r#"[server]
 listen = ["127.0.0.1:8443"]
 [stores.redis]
@@ -43,7 +43,7 @@ fn good(text: &str) -> Config {
     loaded.config
 }
 
-/// The warnings but those of tables that nothing uses: most tests are about a part of a file.
+/// The warnings, except for those about unused tables: most tests are about a part of a file.
 fn warnings(loaded: &Loaded) -> Vec<&Problem> {
     let all = loaded.warnings.problems().iter();
     all.filter(|problem| !problem.what.ends_with("is not used")).collect()
@@ -64,7 +64,7 @@ fn check(text: &str, expected: &[&[&str]]) {
     }
 }
 
-/// [`LEAST`] with one text in place of another, which must be there.
+/// [`LEAST`] with one text in place of another, which it must contain.
 fn with(from: &str, to: &str) -> String {
     assert!(LEAST.contains(from), "{from}");
     LEAST.replacen(from, to, 1)
@@ -121,7 +121,7 @@ fn five_faults_are_five_problems_with_their_lines() {
 
 #[test]
 fn text_that_is_no_toml_does_not_hide_the_rest_and_invents_nothing() {
-    // A value that cannot be read: all else is as it is written.
+    // An invalid value: the rest of the tree is reliable.
     let text = and("[log]\nlevel = info\n")
         .replace("[\"127.0.0.1:8443\"]", "127.0.0.1:8443")
         .replace(":8000", "");
@@ -145,7 +145,7 @@ fn text_that_is_no_toml_does_not_hide_the_rest_and_invents_nothing() {
         &and("[server]\nworkers = 1\n"),
         &[&["gateway.toml:18:2", "duplicate key `server`"]],
     );
-    // From a broken table on, what is read may be something else: only what stands before it counts.
+    // After an invalid table header the tree is not reliable: only problems before it are reported.
     let text = with("127.0.0.1:8443", "0.0.0.0:80").replace("[upstreams.app]", "[upstreams.app");
     check(
         &text,

@@ -1,4 +1,4 @@
-//! Mistakes of routes, each by itself and of two together.
+//! Errors of single routes, and of pairs of routes.
 
 use super::{LEAST, and, check, good, read, route, warnings, with};
 
@@ -106,7 +106,7 @@ fn routes_are_held_against_each_other() {
         };
         assert!(error.to_string().contains("routes[0].path"), "{path}: {error}");
     }
-    // One that names its method beside one that names none are two different routes.
+    // A route with methods and one without are different routes.
     good(&more("path = \"/api/*\"\nmethods = [\"GET\"]\npublic = true"));
 }
 
@@ -114,13 +114,13 @@ fn without_routes() -> &'static str {
     LEAST.split("[[routes]]").next().expect("all that stands before")
 }
 
-/// What comes of two routes together.
+/// The result for a pair of routes.
 #[derive(Debug)]
 enum Pair {
     Good,
-    /// The second route is refused, in these words.
+    /// The second route is refused with this message.
     Refused(&'static str),
-    /// The first route is warned of, in these words.
+    /// The first route gets a warning with this message.
     Warned(&'static str),
 }
 
@@ -163,7 +163,7 @@ fn no_other_host_leads_past_a_protected_path() {
     use Pair::{Good, Refused};
     const STAFF: &str = "require = { groups = { any = [\"staff\"] } }";
     let host = |rest: &str| format!("host = \"a.example\"\n{rest}");
-    // By path: what both take counts, whichever of the two is wider.
+    // By path: the common paths are compared, whichever of the two is wider.
     for (guard, open, expected) in [
         ("/api/*", "/*", Refused("requires no credential")),
         ("/api/*", "/api", Refused("a route for \"/api/*\" without a `host`")),
@@ -180,7 +180,7 @@ fn no_other_host_leads_past_a_protected_path() {
         let guard = host(&format!("path = {guard:?}\nBoth"));
         check_pair(&guard, &format!("path = {open:?}\npublic = true"), &expected);
     }
-    // By what is asked for.
+    // By demands.
     let groups = |names: &str| format!("require = {{ groups = {names} }}");
     let staff_or_root = groups("{ any = [\"staff\", \"root\"] }");
     for (guard, open, expected) in [
@@ -204,7 +204,7 @@ fn no_other_host_leads_past_a_protected_path() {
             "public = true",
             Refused("requires no credential"),
         ),
-        // Nobody without a credential meets a requirement.
+        // A request without a credential meets no requirement.
         ("Both", &format!("Both\noptional = true\n{STAFF}"), Good),
         (
             &format!("Both\n{STAFF}"),
@@ -264,7 +264,7 @@ fn no_other_host_leads_past_a_protected_path() {
         let guard = host(&format!("path = \"/api/*\"\n{guard}"));
         check_pair(&guard, &format!("path = \"/*\"\n{open}"), &expected);
     }
-    // By host: a wildcard over what it takes, however deep.
+    // By host: a wildcard with hosts below it, at any depth.
     for (guarded, wide, expected) in [
         (
             "a.example",
@@ -290,7 +290,7 @@ fn no_other_host_leads_past_a_protected_path() {
             &expected,
         );
     }
-    // By method: one that the guarded path does not take is guarded best of all.
+    // By method: a method that the guarded path has no route for is refused there.
     for (guarded, open, expected) in [
         ("[\"GET\"]", "[\"GET\", \"POST\"]", Refused("requires no credential")),
         ("[\"GET\"]", "[\"HEAD\"]", Refused("requires no credential")),
@@ -310,7 +310,7 @@ fn no_other_host_leads_past_a_protected_path() {
         check_pair(&guard, &open("public = true"), &expected);
         check_pair(&guard, &open("Both"), &Good);
     }
-    // Another upstream is another application.
+    // Routes to different upstreams are not compared.
     check_pair(
         &host("path = \"/api/*\"\nBoth"),
         "path = \"/*\"\npublic = true\nupstream = \"other\"",
@@ -329,7 +329,7 @@ fn what_the_help_says_is_a_way_out_and_exceptions_of_a_host_are_its_own() {
     let open = "path = \"/*\"\npublic = true";
     good(&routes(&[guard, open, "path = \"/api/*\"\nauthenticate = [\"jwt\"]"]));
     good(&routes(&[guard, &format!("host = \"b.example\"\n{open}")]));
-    // The specific host is open there itself.
+    // The specific host is open for this path itself.
     let health = "path = \"/api/health\"\npublic = true";
     let own = format!("host = \"a.example\"\n{health}");
     good(&routes(&[guard, &own, health]));
@@ -387,7 +387,7 @@ fn an_exact_path_beside_an_open_prefix_is_warned_of() {
     }
 }
 
-/// Takes minutes if anything grows with the square of the number of routes, and a second or two if nothing does.
+/// Takes seconds if the work is linear in the number of routes, and minutes if it is quadratic.
 #[test]
 fn tens_of_thousands_of_routes_are_checked() {
     let routes = |count: usize, route: &dyn Fn(usize) -> String| {

@@ -1,4 +1,4 @@
-//! Mistakes of values, keys and names; strings that come from elsewhere, and secrets.
+//! Errors of values, keys and names; strings from the environment and other files, and secrets.
 
 use tracing::Level;
 
@@ -192,7 +192,7 @@ fn keys_and_names_that_are_not_there_are_said() {
     ] {
         check(&text, &[&[words]]);
     }
-    // A table with a problem of its own is there nevertheless.
+    // A table with an error can still be named.
     check(
         &with("redis://127.0.0.1:6379/0", "http://x"),
         &[&["stores.redis.url", "invalid URL"]],
@@ -250,7 +250,7 @@ fn strings_come_from_elsewhere_and_are_not_shown() {
         "{error}"
     );
 
-    // What is secret is not shown from the file either, however wrong its neighbours are.
+    // Secrets of the file are not shown, whatever errors are beside them.
     for text in [
         with("redis://127.0.0.1:6379/0\"", "http://ada:canary@127.0.0.1/0\""),
         with(
@@ -348,7 +348,7 @@ fn a_value_is_shown_only_where_its_key_is_known_and_no_secret() {
         let key_is_canary = text.contains("canary = = 5") || text.contains("{ canary = ");
         assert!(key_is_canary || !shown.contains("canary"), "{text}\n{error}");
     }
-    // What helps is still there.
+    // The rest is still shown.
     for (text, words) in [
         (store("timeout = 250ms"), "timeout = 250ms"),
         (store("timeout = \"250\""), "timeout = \"250\""),

@@ -1,4 +1,4 @@
-//! What is good: the least file with every default, and a file with every key.
+//! Valid files: a minimal file with every default, and a file with every key.
 
 use std::path::Path;
 use std::time::Duration;
