@@ -1,4 +1,4 @@
-//! What `certs-example/` holds, and how to know it again: it is published with the source, so it proves nothing about anybody.
+//! The keys of `certs-example/`, and how to detect them. They are published with the source, so they are not secret.
 
 use std::sync::OnceLock;
 
@@ -28,21 +28,21 @@ const PUBLIC_KEYS: [(Algorithm, &[u8]); 3] = [
     (Algorithm::EdDSA, include_bytes!("../certs-example/jwt-eddsa.pub.pem")),
 ];
 
-/// Users of `certs-example/tokens.toml` and their keys: ada is in the group `staff`, ben is in none, cleo may not log in.
+/// Users of `certs-example/tokens.toml` and their keys: ada is in the group `staff`, ben is in no group, cleo is disabled.
 pub const DEMO_TOKENS: [(&str, &str); 3] = [
     ("ada", "7c0de70a11ada5e1f0e5a9d1c3b2a4958677e0a1"),
     ("ben", "7c0de70b22be2d4c3b2a1908f7e6d5c4b3a29180"),
     ("cleo", "7c0de70c33c1e0d9e8f7a6b5c4d3e2f1a0b9c8d7"),
 ];
 
-/// Something of a configuration that the whole world knows.
+/// A setting that uses a published example key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExampleUse {
     /// The key path.
     pub key: String,
-    /// What it is.
+    /// What the setting uses.
     pub what: &'static str,
-    /// The commands that make one's own.
+    /// The commands that create a private replacement.
     pub instead: &'static str,
 }
 
@@ -60,20 +60,20 @@ openssl genpkey -algorithm ED25519 -out jwt-eddsa.key
 openssl pkey -in jwt-eddsa.key -pubout -out jwt-eddsa.pub.pem";
 const OWN_SECRET: &str = "printf %s \"$(openssl rand -hex 32)\" > jwt.secret";
 const OWN_TOKEN: &str = "\
-authgate token create --user 1 --username ada   # with a file of your own under [stores.*]";
+authgate token create --user 1 --username ada   # with your own file under [stores.*]";
 
-/// What a configuration uses of the examples.
+/// Finds the example keys that a configuration uses.
 pub fn used_by(config: &Config) -> Vec<ExampleUse> {
     let mut uses = Vec::new();
     let certificates = config.tls.iter().flat_map(|tls| tls.certificates.iter()).enumerate();
-    // By its key: a certificate of one's own for a key that is published is no better.
+    // Compare public keys: another certificate for the published key is just as unsafe.
     for (at, _) in
         certificates.filter(|(_, own)| public_key(own.leaf()).is_some_and(|key| key == known().certificate_key))
     {
         let key = format!("server.tls.certificates[{at}]");
         uses.push(ExampleUse {
             key,
-            what: "a certificate for the key that lies in certs-example",
+            what: "a certificate whose private key is published in certs-example",
             instead: OWN_CERTIFICATE,
         });
     }
@@ -83,9 +83,9 @@ pub fn used_by(config: &Config) -> Vec<ExampleUse> {
         };
         let keys = jwt.keys.keys().iter().enumerate();
         for (at, key) in keys.filter(|(_, key)| known().keys.contains(&key.fingerprint())) {
-            let public = "a public key of certs-example, whose private key is there too";
+            let public = "a public key whose private key is published in certs-example";
             let (what, instead) = match key.algorithm() {
-                hmac if hmac.is_hmac() => ("the shared secret of certs-example", OWN_SECRET),
+                hmac if hmac.is_hmac() => ("the shared secret published in certs-example", OWN_SECRET),
                 Algorithm::ES256 => (public, OWN_EC_PAIR),
                 Algorithm::EdDSA => (public, OWN_ED25519_PAIR),
                 _ => (public, OWN_RSA_PAIR),
@@ -107,7 +107,7 @@ pub fn used_by(config: &Config) -> Vec<ExampleUse> {
         if known().tokens.iter().any(|digest| records.tokens.contains_key(digest)) {
             let (key, what) = (
                 format!("stores.{}.file", store.name),
-                "a file with the tokens of the demo",
+                "a file with the published demo tokens",
             );
             uses.push(ExampleUse {
                 key,
@@ -125,7 +125,7 @@ struct Known {
     tokens: Vec<String>,
 }
 
-/// Worked out from the files themselves, so that it cannot differ from them.
+/// Computed from the files themselves, so that it always matches them.
 fn known() -> &'static Known {
     static KNOWN: OnceLock<Known> = OnceLock::new();
     KNOWN.get_or_init(|| {
@@ -163,7 +163,7 @@ mod tests {
     use crate::config;
 
     #[test]
-    fn the_shipped_configuration_is_good_and_known() {
+    fn the_shipped_configuration_is_valid_and_its_example_keys_are_found() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("gateway.toml");
         let loaded = config::load(&file).unwrap_or_else(|error| panic!("{error}"));
         assert!(loaded.warnings.problems().is_empty(), "{:?}", loaded.warnings);

@@ -1,41 +1,42 @@
 //! authgate: a reverse proxy that handles authentication for existing HTTP APIs.
 //!
-//! One rule holds the structure: imports only go down this map. A test reads it and names any `use crate::` that climbs.
+//! The layering rule: a module imports only from its own floor and the floors below it in this map. A test reads the map and reports
+//! every `use crate::` that breaks the rule.
 //!
 //! ```text
 //! -- 5  assembly: the only floor that wires parts together
-//! cli            one file per command family; no logic of their own
-//! app            Config -> App: build every part once, bind, spawn, drain
-//! signal         SIGTERM and SIGINT -> drain, SIGHUP -> reload, as one stream of events
-//! fuzzing        doors for fuzzers: any bytes in, a panic where something no longer holds
+//! cli            commands, one file per command family; no domain logic
+//! app            builds an App from a Config: every part once, bind, spawn, drain
+//! signal         process signals as events: SIGTERM and SIGINT drain, SIGHUP reloads
+//! fuzzing        fuzz targets: any bytes as input, a panic if an invariant is broken
 //! -- 4  configuration: makes the settings that lower floors declare
-//! config         gateway.toml: read, checked whole, every problem with its line and what to write instead
-//! examples       what certs-example holds, and how to know it again
+//! config         gateway.toml: parsed and checked as a whole; every problem with its line and the fix
+//! examples       the keys of certs-example, and how to detect them
 //! -- 3  listeners
 //! server         sockets, workers, connections, deadlines, drain
-//! control        listeners beside the workers: operators, probes, redirects to TLS
+//! control        control listeners: admin, probes, redirects to https
 //! -- 2  the request
-//! proxy          Proxy::handle, the path of a request on one page
+//! proxy          Proxy::handle: routing, authentication, forwarding
 //! -- 1  parts: each talks to one thing outside the process
-//! auth           who is asking: token and JWT authenticators, stores, cache
-//! upstream       the application servers: one seam, Upstream::forward
-//! tls            both sides of TLS
-//! telemetry      the log, and every metric
-//! transfer       messages on their way through: bodies from clients, and HTTP/1 into a connection
-//! tcp            options of TCP sockets that hold for every connection
-//! lockfile       one program at a time at a file
-//! runtime        what a runtime of one thread lacks: tasks for hyper, bytes that were read too early
+//! auth           authentication: token and JWT authenticators, stores, caches
+//! upstream       the application servers, behind one function: Upstream::forward
+//! tls            TLS as server and as client
+//! telemetry      logs and metrics
+//! transfer       message transfer: request bodies, and writing HTTP/1 to a connection
+//! tcp            TCP socket options for every connection
+//! lockfile       locks a file for one process at a time
+//! runtime        helpers for single-threaded runtimes: hyper tasks, and replay of bytes that were read ahead
 //! -- 0  words and rules: pure; no async, no I/O, no clock
-//! outbound       the only request that may leave, and what it says about whom
-//! policy         who may pass, and the proof that it was asked
-//! identity       who somebody is, in texts that can travel in headers
-//! credential     what a credential's header says, and why it is turned down
-//! member         which member of a JSON object is meant: names of claims and attributes
-//! path           every reading that a server could make of a path
+//! outbound       the only type of request that can be forwarded, and its identity headers
+//! policy         authorization rules, and the Permit that proves that they were evaluated
+//! identity       the identity of a user, in text that is valid in headers
+//! credential     parses credential headers, and the reasons to refuse them
+//! member         paths to members of JSON objects: names of claims and attributes
+//! path           all interpretations of a request path by common servers
 //! secret         values that cannot be printed
-//! printable      text of strangers in output for people: printable characters alone
-//! framing        where a message of HTTP/1 begins and ends, and which bytes may stand where
-//! concurrency    limits on how much is under way at once
+//! printable      escapes untrusted text for output to people
+//! framing        the framing of HTTP/1 messages, and the bytes that are allowed in them
+//! concurrency    concurrency limits
 //! ```
 
 pub mod app;

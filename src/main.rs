@@ -1,4 +1,4 @@
-//! The program: parse arguments, run a command, turn the outcome into an exit code.
+//! The authgate program.
 
 use std::process::ExitCode;
 

@@ -1,19 +1,19 @@
-//! Signals as events: what an operator or a supervisor asks of a running gateway.
+//! Turns process signals into events.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What was asked.
+/// A request from the operator or the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// SIGTERM or SIGINT: end, after what is under way.
+    /// SIGTERM or SIGINT: finish running requests, then stop.
     Drain,
     /// SIGHUP: read the configuration again.
     Reload,
 }
 
-/// The signals of this process.
+/// A stream of the signals of this process.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -22,10 +22,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over; from here on none of them kills the process by itself.
+    /// Installs the signal handlers. After this, these signals no longer terminate the process.
     ///
     /// # Errors
-    /// They cannot be caught.
+    /// A handler cannot be installed.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -34,7 +34,7 @@ impl Signals {
         })
     }
 
-    /// The next event.
+    /// Waits for the next event.
     pub async fn next(&mut self) -> Event {
         tokio::select! {
             _ = self.terminate.recv() => Event::Drain,

@@ -1,6 +1,6 @@
-//! A request judged without being sent: what would happen to it, for people who ask why.
+//! Explains what the gateway would do with a credential or a request.
 //!
-//! Everything is built as for serving, of the same parts, but no socket is opened for clients and nothing reaches an upstream.
+//! A dry run uses the same parts as a running gateway. It opens no listener and sends nothing to an upstream.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -20,17 +20,17 @@ use crate::proxy::explain::ExplainedRequest;
 use crate::secret::Secret;
 use crate::server::worker;
 
-/// How long stores are given to be found usable, before they are asked as they are.
+/// How long a dry run waits for its stores to be connected. After that it runs without them.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A gateway that serves nobody.
+/// A gateway without listeners.
 #[derive(Debug)]
 pub struct DryRun {
     parts: Parts,
     scheme: Scheme,
 }
 
-/// A credential, without the scheme that it is sent under.
+/// A credential without its scheme.
 #[derive(Debug, Clone, Copy)]
 pub enum Credential<'c> {
     /// An opaque key.
@@ -39,17 +39,17 @@ pub enum Credential<'c> {
     Jwt(&'c str),
 }
 
-/// What one credential comes to.
+/// The result of a dry run.
 #[derive(Debug)]
 pub struct DryRunReport {
-    /// What each JWT authenticator that would be asked makes of a JWT, by its name.
+    /// The explanations of the JWT authenticators, by name. Empty for an opaque token.
     pub explained: Vec<(Arc<str>, Explanation)>,
-    /// What would become of the request, and how it carried the credential: header and scheme.
+    /// The explained request, with the header and the scheme of the credential.
     pub request: Option<(ExplainedRequest, HeaderName, String)>,
 }
 
 impl DryRun {
-    /// Builds what a gateway on this configuration would have.
+    /// Builds the parts of a gateway with this configuration.
     ///
     /// # Errors
     /// TLS to upstreams cannot be set up.
@@ -66,11 +66,11 @@ impl DryRun {
         })
     }
 
-    /// What the authenticators of the file make of a credential, or those of the route that `request` belongs to, and what would
-    /// become of `request` with it. Stores are asked.
+    /// Explains a credential with all authenticators, or, if there is a `request`, with those of its route; then explains the request
+    /// with the credential. Queries the stores.
     ///
     /// # Errors
-    /// The system does not give what a runtime needs.
+    /// The runtime cannot be started.
     pub fn explain(&self, credential: Credential<'_>, request: Option<Request<()>>) -> Result<DryRunReport, AppError> {
         let mut report = DryRunReport {
             explained: Vec::new(),
@@ -80,12 +80,12 @@ impl DryRun {
             self.wait_for_stores().await;
             let built = self.parts.authenticators();
             let proxy = self.parts.proxy(&built);
-            let asked: Vec<&Authenticator> = match &request {
+            let authenticators: Vec<&Authenticator> = match &request {
                 None => built.values().map(AsRef::as_ref).collect(),
                 Some(request) => proxy.authenticators_for(request, &self.peer()).collect(),
             };
             if let Credential::Jwt(token) = credential {
-                for authenticator in &asked {
+                for authenticator in &authenticators {
                     if let Authenticator::Jwt(jwt) = authenticator {
                         let explanation = jwt.explain(token.as_bytes(), Now::read()).await;
                         report.explained.push((Arc::clone(authenticator.name()), explanation));
@@ -93,8 +93,8 @@ impl DryRun {
                 }
             }
             if let Some(request) = request {
-                // Where the route asks nobody who reads such a credential, it is sent as anybody would send it.
-                let (header, scheme) = asked
+                // If no authenticator of the route reads this kind of credential, send it as another authenticator expects it.
+                let (header, scheme) = authenticators
                     .iter()
                     .copied()
                     .chain(built.values().map(AsRef::as_ref))
@@ -122,13 +122,13 @@ impl DryRun {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        // A store that is down is told of as the answers that it leads to.
+        // After the timeout, an unreachable store shows in the explained response.
         let _ = timeout(STORE_TIMEOUT, all).await;
     }
 }
 
 impl Credential<'_> {
-    /// The header and the scheme that an authenticator of its kind reads.
+    /// The header and the scheme in which an authenticator reads this kind of credential, or `None` if it reads another kind.
     fn carried_by(&self, authenticator: &Authenticator) -> Option<(HeaderName, String)> {
         let scheme = match (self, authenticator) {
             (Self::Token(_), Authenticator::Token(token)) => token.settings().scheme.first(),
@@ -146,7 +146,7 @@ impl Credential<'_> {
         (AUTHORIZATION, scheme.to_owned())
     }
 
-    /// What cannot stand in a header cannot be sent by anybody: the request goes without.
+    /// Adds the credential to a request. A credential that is not a valid header value is left out, because no client can send it.
     fn add_to(&self, mut request: Request<()>, header: &HeaderName, scheme: &str) -> Request<()> {
         let text = match self {
             Self::Token(key) => key.expose().as_str(),

@@ -1,4 +1,4 @@
-//! Config to App: builds every part once, binds, spawns, drains. The only place that knows how the parts are wired.
+//! Builds an `App` from a `Config`: builds every part once, binds, spawns, drains. The only module that wires parts together.
 
 pub mod dry_run;
 mod parts;
@@ -28,51 +28,51 @@ use crate::server::worker::{self, Common, Inbox, Stage, Worker};
 use crate::signal::{Event, Signals};
 use crate::tls::server::Acceptor;
 
-/// Descriptors that are kept for everything that is not a client's connection or its way to an upstream, the listeners beside the workers aside.
+/// File descriptors reserved for everything except client connections, their upstream connections, and the control listeners.
 const SPARE_DESCRIPTORS: usize = 256;
 
-/// How long workers may take to drop what a drain cuts.
-const LAST_EVENTS: Duration = Duration::from_secs(1);
+/// How long workers may take to drop their requests after the drain timeout.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why a gateway does not start, or ends without being asked.
+/// Why a gateway does not start, or stops unexpectedly.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// An address cannot be listened on.
+    /// The gateway cannot listen on an address.
     #[error("cannot listen on {address} ({key}): {source}{}", remedy(address, source))]
     Bind {
-        /// Which.
+        /// The address.
         address: Address,
-        /// Where it is written.
+        /// The configuration key of the address.
         key: &'static str,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Cryptography does not work.
+    /// TLS cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
-    /// The system does not give what a process needs.
+    /// An operating system error.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A worker is gone.
-    #[error("a worker has ended: {0}")]
+    /// A worker has stopped.
+    #[error("a worker has stopped unexpectedly: {0}")]
     Worker(String),
 }
 
-/// A gateway that listens: every part is built and bound, nothing is served yet.
+/// A gateway with all parts built and all listeners bound, before it serves.
 pub struct App {
     parts: Arc<Parts>,
     server: server::Settings,
     tls: Option<Acceptor>,
-    /// Those of each worker.
+    /// The listeners of each worker.
     listeners: Vec<Vec<Bound>>,
     addresses: Vec<Address>,
     files: Vec<SocketFile>,
     admin: TcpListener,
-    /// Further names that the admin listener answers to.
+    /// Additional host names that the admin listener accepts.
     admin_hosts: Vec<String>,
     probes: Option<TcpListener>,
     redirects: Vec<TcpListener>,
-    /// What the listeners of `redirects` send on.
+    /// The hosts that `redirects` redirects to https.
     hosts: HashSet<String>,
     credentials: Vec<HeaderName>,
 }
@@ -86,13 +86,13 @@ impl std::fmt::Debug for App {
 }
 
 impl App {
-    /// Builds and binds.
+    /// Builds all parts and binds all listeners.
     ///
     /// # Errors
-    /// An address is taken, or TLS cannot be set up.
+    /// An address cannot be bound, or TLS cannot be set up.
     pub fn bind(config: Config) -> Result<Self, AppError> {
         let mut server = config.server.clone();
-        // Probes must not wait for descriptors that strangers hold.
+        // Reserve descriptors for probes, so that client connections cannot use them up.
         let beside =
             admin::CONNECTIONS * (1 + config.probes.iter().len()) + redirect::CONNECTIONS * config.redirects.len();
         server.limits.connections = affordable_connections(server.limits.connections, SPARE_DESCRIPTORS + beside);
@@ -143,18 +143,18 @@ impl App {
         })
     }
 
-    /// Where it listens for clients, and where for operators; ports that were 0 are known here.
+    /// The addresses of the client listeners and of the admin listener, with the actual ports where the configuration has 0.
     ///
     /// # Errors
-    /// The system does not say.
+    /// The system does not return the address.
     pub fn addresses(&self) -> io::Result<(&[Address], SocketAddr)> {
         Ok((&self.addresses, self.admin.local_addr()?))
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains. `started` is called once everything runs.
+    /// Serves until SIGTERM or SIGINT, then drains. Calls `started` once all workers run.
     ///
     /// # Errors
-    /// A worker ended by itself, or the system does not give a thread.
+    /// A worker stopped unexpectedly, or a thread cannot be started.
     pub fn run(self, started: impl FnOnce()) -> Result<(), AppError> {
         let control = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -187,17 +187,17 @@ impl App {
         for store in &parts.stores {
             tokio::spawn(Arc::clone(store).watch());
         }
-        let told = Arc::new(Admin {
+        let admin_service = Arc::new(Admin {
             metrics: Arc::clone(&parts.metrics),
             stores: parts.stores.clone(),
             hosts: admin_hosts,
             stage: stages.clone(),
         });
         let listener = tokio::net::TcpListener::from_std;
-        tokio::spawn(admin::serve(listener(admin)?, Arc::clone(&told)));
+        tokio::spawn(admin::serve(listener(admin)?, Arc::clone(&admin_service)));
         if let Some(probes) = probes {
-            info!(listen = %probes.local_addr()?, "probes are answered");
-            tokio::spawn(admin::serve_probes(listener(probes)?, told));
+            info!(listen = %probes.local_addr()?, "serving probes");
+            tokio::spawn(admin::serve_probes(listener(probes)?, admin_service));
         }
         let port = addresses
             .iter()
@@ -205,7 +205,7 @@ impl App {
             .map_or(443, |address| address.port());
         let mut beside = JoinSet::new();
         for redirects in redirects {
-            info!(listen = %redirects.local_addr()?, "clients are sent to https");
+            info!(listen = %redirects.local_addr()?, "redirecting clients to https");
             let redirect = Redirect::new(hosts.clone(), credentials.clone(), port);
             beside.spawn(redirect.serve(listener(redirects)?, stages.clone()));
         }
@@ -215,7 +215,7 @@ impl App {
         for (index, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
             let (parts, common, tls, ended) = (Arc::clone(&parts), Arc::clone(&common), tls.clone(), ended.clone());
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                // However the thread ends, somebody hears of it.
+                // Sent after a panic too: `run_worker` catches it.
                 let _ = ended.send(run_worker(index, &parts, common, tls, listeners, inbox));
             })?;
         }
@@ -228,11 +228,11 @@ impl App {
             tokio::select! {
                 event = signals.next() => match event {
                     Event::Drain => break,
-                    Event::Reload => warn!("SIGHUP: reload is not built yet; restart to read the configuration again"),
+                    Event::Reload => warn!("SIGHUP ignored: reload is not supported yet; restart to apply a changed configuration"),
                 },
                 ending = endings.recv() => {
                     let why = ending.and_then(Result::err).unwrap_or_else(|| "it stopped".to_owned());
-                    error!(reason = why, "a worker has ended without being asked; so does the gateway");
+                    error!(reason = why, "a worker has stopped unexpectedly; the gateway stops");
                     return Err(AppError::Worker(why));
                 }
             }
@@ -252,7 +252,7 @@ fn bind_one(address: SocketAddr, key: &'static str) -> Result<TcpListener, AppEr
         })
 }
 
-/// What to do about an address that cannot be listened on, where that is known.
+/// The remedy for a failed bind, if one is known.
 fn remedy(address: &Address, problem: &io::Error) -> String {
     match address.tcp() {
         Some(tcp) if problem.kind() == io::ErrorKind::PermissionDenied && listen::lacks_right(tcp) => {
@@ -276,7 +276,7 @@ async fn drain(
         stage.send_replace(Stage::Leaving);
         sleep(settings.delay).await;
     }
-    // First the files, then their listeners: nobody finds a file that leads nowhere.
+    // Remove socket files before their listeners close, so that no client finds a file without a listener.
     drop(files);
     stage.send_replace(Stage::Draining);
     let all = async {
@@ -288,10 +288,10 @@ async fn drain(
         info!("drained");
         return;
     }
-    warn!("the drain's time is over; connections that are left are cut");
-    // Workers drop their requests, so that each has its event in the log. A worker that is stuck is not waited for.
+    warn!("drain timeout reached; closing the remaining connections");
+    // Workers drop their requests, so that each is logged. CUT_TIMEOUT bounds the wait for a worker that is stuck.
     stage.send_replace(Stage::Cutting);
-    let _ = timeout(LAST_EVENTS, async { while endings.recv().await.is_some() {} }).await;
+    let _ = timeout(CUT_TIMEOUT, async { while endings.recv().await.is_some() {} }).await;
 }
 
 fn run_worker(
@@ -313,7 +313,7 @@ fn run_worker(
     }
 }
 
-/// Raises the soft limit of open files to the hard one; each connection may need a second one to an upstream.
+/// Raises the soft limit of open files to the hard limit. Caps `wanted`: each connection may need a second descriptor to an upstream.
 fn affordable_connections(wanted: usize, spare: usize) -> usize {
     let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -323,8 +323,8 @@ fn affordable_connections(wanted: usize, spare: usize) -> usize {
             wanted,
             affordable,
             open_files = limit,
-            "server.limits.connections is more than the limit of open files allows and is capped; raise the hard limit \
-             (systemd: LimitNOFILE=) to twice the connections and {spare} more"
+            "server.limits.connections exceeds the limit of open files and is capped; raise the hard limit \
+             (systemd: LimitNOFILE=) to twice the connections plus {spare}"
         );
     }
     wanted.min(affordable)

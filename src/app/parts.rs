@@ -1,4 +1,4 @@
-//! What all workers share, and how each builds its own proxy from it.
+//! The parts that all workers share. Each worker builds its own proxy from them.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -29,7 +29,7 @@ use crate::tls::validity::Validity;
 use crate::upstream::body::BodyBounds;
 use crate::upstream::{HostMode, Resolver, Upstream};
 
-/// What all workers build their proxies of.
+/// The parts that all workers share.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) stores: Vec<Arc<store::Shared>>,
@@ -82,7 +82,7 @@ impl Parts {
         let reserved = Arc::new(ReservedNames::new(names));
         let places: Vec<Place> = config.routes.iter().map(|route| route.place.clone()).collect();
         let table = Arc::new(RouteTable::new(&places, |RouteId(at)| {
-            JudgedBy::new(&config.routes[at])
+            RequestSettings::new(&config.routes[at])
         }));
         let counters = Arc::new(ChangeCounters::default());
         let authenticators: BTreeMap<_, _> = config
@@ -106,9 +106,9 @@ impl Parts {
             .into_iter()
             .map(|settings| store::Shared::new(settings, Arc::clone(&counters)))
             .collect();
-        // When the first certificate of each chain ends: the gateway's own, by the name of its file.
+        // For each of the gateway's certificate files: the earliest expiry in its chain.
         let certificates = config.tls.iter().flat_map(|tls| &tls.certificates);
-        let ends: Vec<(String, i64)> = certificates
+        let expiries: Vec<(String, i64)> = certificates
             .filter_map(|certificate| {
                 let end = Validity::first_end(certificate.chain())?;
                 let file = certificate.file().display().to_string();
@@ -125,7 +125,7 @@ impl Parts {
                 })
                 .collect(),
         );
-        metrics.tell_certificates(ends);
+        metrics.tell_certificates(expiries);
         metrics.watch_auth(
             authenticators
                 .iter()
@@ -155,17 +155,17 @@ impl Parts {
         }
     }
 
-    /// A worker's own authenticators: their connections to stores are nobody else's.
+    /// Builds the authenticators of one worker, with their own connections to stores.
     pub(super) fn authenticators(&self) -> Authenticators<'_> {
         let stores: BTreeMap<&str, Rc<Store>> = self.stores.iter().map(|store| (store.name(), store.open())).collect();
-        let turns = Rc::default();
+        let queue = Rc::default();
         self.authenticators
             .iter()
-            .map(|(name, shared)| (&**name, Rc::new(authenticator(shared, &stores, &turns))))
+            .map(|(name, shared)| (&**name, Rc::new(authenticator(shared, &stores, &queue))))
             .collect()
     }
 
-    /// A worker's own proxy: its connections to upstreams, and what it knows of their addresses, are nobody else's.
+    /// Builds the proxy of one worker, with its own connections to upstreams and its own resolver.
     pub(super) fn proxy(&self, authenticators: &Authenticators<'_>) -> Proxy {
         let resolver = Resolver::of_system();
         let upstreams: BTreeMap<&str, Upstream> = self
@@ -233,9 +233,9 @@ impl Parts {
 fn authenticator(
     shared: &SharedAuthenticator,
     stores: &BTreeMap<&str, Rc<Store>>,
-    turns: &Rc<WorkQueue>,
+    queue: &Rc<WorkQueue>,
 ) -> Authenticator {
-    // The configuration names only stores that it has.
+    // Cannot fail: the configuration check refuses unknown stores.
     let open = |name: &Arc<str>| Rc::clone(&stores[&**name]);
     match shared {
         SharedAuthenticator::Token(token) => Authenticator::Token(TokenAuthenticator::new(
@@ -252,16 +252,16 @@ fn authenticator(
                 Arc::clone(jwt),
                 users,
                 revocation,
-                Rc::clone(turns),
+                Rc::clone(queue),
             ))
         }
     }
 }
 
-/// What a route judges a request by, and what becomes of one that passes. Routes that are equal in this let the same requests pass to the
-/// same place, as the same people.
+/// The settings of a route that decide how a request is authenticated, authorized and forwarded. Routes with equal settings handle a
+/// request in the same way.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct JudgedBy<'r> {
+struct RequestSettings<'r> {
     policy: &'r Policy,
     authenticate: &'r [Arc<str>],
     upstream: &'r str,
@@ -272,7 +272,7 @@ struct JudgedBy<'r> {
     body_bytes: Option<Option<u64>>,
 }
 
-impl<'r> JudgedBy<'r> {
+impl<'r> RequestSettings<'r> {
     fn new(route: &'r config::Route) -> Self {
         Self {
             policy: &route.policy,

@@ -1,4 +1,4 @@
-//! `authgate check`: reads a file as `run` does, and says what is wrong with it.
+//! `authgate check`: reads the configuration as `run` does, and reports its problems.
 
 use std::path::{Path, PathBuf};
 
@@ -6,13 +6,13 @@ use super::{Failure, output};
 use crate::config::{self, Loaded};
 use crate::examples;
 
-/// Print every problem of the configuration, each with its line and what to write instead
+/// Validate the configuration and print every problem with its line and the fix
 ///
-/// Exit code 0: the file can be used, there may be warnings. Exit code 2: it cannot be used.
+/// Exit code 0: the configuration is valid; there may be warnings. Exit code 2: it has errors.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// The configuration, in place of --config
+    /// The configuration file, instead of --config
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// Print the problems as JSON on standard output
@@ -26,7 +26,7 @@ Examples:
   authgate check --json gateway.toml
 
 With --json: {\"problems\": [{\"severity\": \"error\"|\"warning\", \"key\", \"file\", \"line\", \"column\", \"message\", \"help\"}]}.
-`line` and `column` count from 1, and are null where the file as a whole is meant.";
+`line` and `column` count from 1, and are null for a problem of the whole file.";
 
 pub(super) fn run(args: &Args, configured: &Path) -> Result<(), Failure> {
     let file = args.file.as_deref().unwrap_or(configured);
@@ -36,17 +36,17 @@ pub(super) fn run(args: &Args, configured: &Path) -> Result<(), Failure> {
             output::json(&error.report().to_json())?;
             Err(Failure::Reported)
         }
-        (Ok(loaded), false) => good(file, &loaded),
+        (Ok(loaded), false) => report_valid(file, &loaded),
         (Err(error), false) => Err(Failure::Config(error)),
     }
 }
 
-fn good(file: &Path, loaded: &Loaded) -> Result<(), Failure> {
+fn report_valid(file: &Path, loaded: &Loaded) -> Result<(), Failure> {
     super::warn(&loaded.warnings);
     let config = &loaded.config;
-    let count = |count: usize, of: &str| format!("{count} {of}{}", if count == 1 { "" } else { "s" });
+    let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
     output::line(format_args!(
-        "{}: good. {}, {}, {}, {}.",
+        "{}: valid. {}, {}, {}, {}.",
         file.display(),
         count(config.routes.len(), "route"),
         count(config.upstreams.len(), "upstream"),
@@ -55,7 +55,7 @@ fn good(file: &Path, loaded: &Loaded) -> Result<(), Failure> {
     ))?;
     if !examples::used_by(config).is_empty() {
         output::line(format_args!(
-            "It uses example keys that are known to the world: `authgate demo` takes it, `authgate run` does not."
+            "It uses example keys that are public: `authgate demo` accepts them, `authgate run` refuses them."
         ))?;
     }
     Ok(())

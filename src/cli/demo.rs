@@ -1,4 +1,4 @@
-//! `authgate demo`: the gateway on its example file, before an upstream that shows what it received.
+//! `authgate demo`: runs the gateway with its example configuration, in front of an upstream that shows what it received.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -18,16 +18,16 @@ use crate::server::listen::Address;
 use crate::telemetry;
 use crate::upstream::{Server, Transport};
 
-/// The lifetime of the JWT that is printed, in seconds.
+/// The lifetime of the printed JWT, in seconds.
 const LIFETIME: i64 = 3600;
 
-/// See it work.
+/// Run the demo.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to listen, in place of what the file says; loopback only.
+    /// Listen on this address instead of the configured ones; loopback only.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Where the admin listener is, in place of what the file says; loopback only.
+    /// Address of the admin listener, instead of the configured one; loopback only.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
 }
@@ -47,7 +47,7 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
         .find(|address| !address.is_loopback())
     {
         return Err(Failure::Usage(format!(
-            "the demo's keys are known to the world, so it listens on loopback only and not on {open}; \
+            "the demo does not listen on {open}: its keys are public, so it listens on loopback only; \
              pass --listen 127.0.0.1:8443 --admin 127.0.0.1:9901"
         )));
     }
@@ -56,13 +56,13 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
     point_at(&mut config, upstream.local_addr().map_err(failed)?)?;
     let log = telemetry::start(config.log);
     let tls = config.tls.is_some();
-    let app = App::bind(config).map_err(|error| taken(&error))?;
+    let app = App::bind(config).map_err(|error| bind_failure(&error))?;
     let (clients, operators) = app.addresses().map_err(failed)?;
     let base = clients
         .iter()
         .find_map(Address::tcp)
         .map(|address| format!("{}://localhost:{}", if tls { "https" } else { "http" }, address.port()));
-    let told = lines(&base.unwrap_or_default(), operators, file, tls)?;
+    let instructions = instructions(&base.unwrap_or_default(), operators, file, tls)?;
     std::thread::Builder::new()
         .name("echo".to_owned())
         .spawn(move || {
@@ -71,18 +71,18 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
         })
         .map_err(failed)?;
     let outcome = app.run(|| {
-        let _ = writeln!(io::stdout(), "{told}");
+        let _ = writeln!(io::stdout(), "{instructions}");
     });
     drop(log);
     outcome.map_err(|error| Failure::Failed(error.to_string()))
 }
 
-/// Every upstream of the file is the echo.
+/// Points every upstream at the echo server.
 fn point_at(config: &mut Config, address: SocketAddr) -> Result<(), Failure> {
     let authority = address
         .to_string()
         .parse()
-        .map_err(|_| Failure::Failed(format!("{address} is no authority")))?;
+        .map_err(|_| Failure::Failed(format!("{address} is not a valid authority")))?;
     let echo = Server {
         transport: Transport::Http,
         authority,
@@ -94,7 +94,7 @@ fn point_at(config: &mut Config, address: SocketAddr) -> Result<(), Failure> {
     Ok(())
 }
 
-fn taken(error: &AppError) -> Failure {
+fn bind_failure(error: &AppError) -> Failure {
     match error {
         AppError::Bind { address, key, source } if source.kind() == io::ErrorKind::AddrInUse => {
             let flag = if *key == "server.listen" {
@@ -103,15 +103,15 @@ fn taken(error: &AppError) -> Failure {
                 "--admin 127.0.0.1:19901"
             };
             Failure::Failed(format!(
-                "{address} ({key}) is in use by another program; pass {flag}, or any other free port"
+                "{address} ({key}) is already in use; pass {flag} or another free port"
             ))
         }
         other => Failure::Failed(other.to_string()),
     }
 }
 
-/// Lines to paste into another terminal.
-fn lines(base: &str, admin: SocketAddr, file: &Path, tls: bool) -> Result<String, Failure> {
+/// The curl commands to paste into another terminal.
+fn instructions(base: &str, admin: SocketAddr, file: &Path, tls: bool) -> Result<String, Failure> {
     let folder = file
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
@@ -127,28 +127,28 @@ fn lines(base: &str, admin: SocketAddr, file: &Path, tls: bool) -> Result<String
     let jwt = jwt().map_err(|error| Failure::Failed(error.to_string()))?;
     Ok(format!(
         "
-authgate is running before a built-in upstream that answers with what it received.
-Its keys are known to the world: this is for looking, on this machine. Paste into another terminal:
+authgate is running in front of a built-in upstream, which answers with the request it received.
+The demo's keys are public, so it is reachable from this machine only. Paste into another terminal:
 
-  # 200: a token; see x-user-id in what the upstream received
+  # 200: a token; the upstream receives the user's id in x-user-id
   {curl} -H 'Authorization: Token {ada}' {base}/api/hello
 
-  # 200: a JWT, good for an hour
+  # 200: a JWT, valid for one hour
   {curl} -H 'Authorization: Bearer {jwt}' {base}/api/hello
 
-  # 401: a token that nobody has
-  {curl} -H 'Authorization: Token nobody-has-this' {base}/api/hello
+  # 401: an unknown token
+  {curl} -H 'Authorization: Token unknown-token' {base}/api/hello
 
-  # 403: ben is known, and not in the group `staff`
+  # 403: ben is authenticated, but not in the group `staff`
   {curl} -H 'Authorization: Token {ben}' {base}/api/admin/
 
-  # 200: a public route; the upstream never hears who the client claims to be
+  # 200: a public route; the forged X-User-Id is removed before the upstream receives the request
   {curl} -H 'X-User-Id: 1' {base}/public/hello
 
-  # what it counts
+  # metrics
   curl http://{admin}/metrics
 
-Ctrl-C ends it."
+Press Ctrl-C to stop."
     ))
 }
 

@@ -1,4 +1,4 @@
-//! `authgate echo`: an upstream that answers with what it received. For demos and tests.
+//! `authgate echo`: an upstream that answers with the request it received. For demos and tests.
 
 use std::convert::Infallible;
 use std::io::{self, Write};
@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 use super::Failure;
 use crate::printable;
 
-/// What is read of a request's body.
-const MOST_BODY: usize = 1024 * 1024;
+/// The maximum number of body bytes that are read.
+const MAX_BODY: usize = 1024 * 1024;
 
-/// The demo's upstream alone.
+/// Run only the demo's upstream.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to listen; port 0 is any port.
+    /// The address to listen on; port 0 means any free port.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
 }
@@ -47,21 +47,21 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         .map_err(|error| Failure::Failed(error.to_string()))
 }
 
-/// A listener that [`serve`] can use.
+/// Binds a listener for [`serve`].
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-/// Answers until it is dropped.
+/// Answers requests until the future is dropped.
 pub(super) async fn serve(listener: TcpListener) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
         let (tcp, _) = listener.accept().await?;
         tokio::spawn(async move {
             let answer = service_fn(|request| async { Ok::<_, Infallible>(echo(request).await) });
-            // A client that goes away is none of the demo's business.
+            // A connection error concerns only its client: ignore it.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(tcp), answer).await;
         });
     }
@@ -69,26 +69,26 @@ pub(super) async fn serve(listener: TcpListener) -> io::Result<()> {
 
 async fn echo(request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    let body = match Limited::new(body, MOST_BODY).collect().await {
+    let body = match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
-        Err(_) => "(longer than this upstream reads, or cut)".to_owned(),
+        Err(_) => "(body too large, or incomplete)".to_owned(),
     };
-    // Pairs, so that a header that came twice shows twice.
+    // Pairs, because an object would hide repeated headers.
     let headers: Vec<Value> = head
         .headers
         .iter()
         .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
         .collect();
-    let told =
+    let report =
         json!({ "method": head.method.as_str(), "target": head.uri.to_string(), "headers": headers, "body": body });
-    let mut response = Response::new(Full::new(printable_lines(&format!("{told:#}\n")).into()));
+    let mut response = Response::new(Full::new(printable_lines(&format!("{report:#}\n")).into()));
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-/// What a client sent is shown on its terminal again.
+/// Escapes control characters: the response is shown on a terminal.
 fn printable_lines(text: &str) -> String {
     printable::escape(text, |c| c == '\n').into_owned()
 }

@@ -1,4 +1,4 @@
-//! `--route`: what a client would get that sends a credential there. Shared by `jwt inspect` and `token show`.
+//! `--route`: the response that a client would get with a credential. Shared by `jwt inspect` and `token show`.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -11,10 +11,10 @@ use super::{Failure, load};
 use crate::app::dry_run::{Credential, DryRun, DryRunReport};
 use crate::proxy::explain::{ExplainedEnd, ExplainedRequest};
 
-/// Which request is thought of.
+/// The request to explain.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct RouteArgs {
-    /// Say what a client would get that sends it there: a path such as /api/x, or a URL where routes name hosts
+    /// Show the response that a client would get there: a path such as /api/x, or a URL if routes match on hosts
     #[arg(long, value_name = "PATH|URL", value_parser = target)]
     route: Option<Uri>,
     /// The method of that request
@@ -23,7 +23,7 @@ pub(super) struct RouteArgs {
 }
 
 impl RouteArgs {
-    /// Whether a request is thought of at all.
+    /// Whether `--route` was given.
     pub(super) fn has_route(&self) -> bool {
         self.route.is_some()
     }
@@ -34,7 +34,7 @@ impl RouteArgs {
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let mut request = Request::new(());
         *request.method_mut() = self.method.clone();
-        // Both were parts of a URI that was read.
+        // Cannot fail: both are parts of a parsed URI.
         *request.uri_mut() = path.parse().ok()?;
         request.headers_mut().insert(HOST, HeaderValue::from_str(host).ok()?);
         Some(request)
@@ -50,14 +50,14 @@ fn target(text: &str) -> Result<Uri, String> {
     }
 }
 
-/// What the configuration makes of a credential.
+/// Evaluates a credential with the configured authenticators and, with `--route`, the whole request.
 pub(super) fn explain(file: &Path, credential: Credential<'_>, args: &RouteArgs) -> Result<DryRunReport, Failure> {
     let failed = |error: crate::app::AppError| Failure::Failed(error.to_string());
     let dry_run = DryRun::new(load(file)?.config).map_err(failed)?;
     dry_run.explain(credential, args.request()).map_err(failed)
 }
 
-/// For people.
+/// The explanation as text.
 pub(super) fn text(args: &RouteArgs, report: &(ExplainedRequest, HeaderName, String)) -> String {
     let (explained, header, scheme) = report;
     let place = args.route.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -69,15 +69,15 @@ pub(super) fn text(args: &RouteArgs, report: &(ExplainedRequest, HeaderName, Str
     };
     match &explained.end {
         ExplainedEnd::Forwarded { upstream, identity } => {
-            let _ = writeln!(text, "  is forwarded to upstream {upstream}, with");
+            let _ = writeln!(text, "  forwarded to upstream {upstream} with");
             for (name, value) in identity {
                 let _ = writeln!(text, "    {name}: {}", lossy(value));
             }
         }
         ExplainedEnd::Answered { response, reason } => {
-            let _ = writeln!(text, "  is answered {}", response.status());
+            let _ = writeln!(text, "  answered {}", response.status());
             if let Some(reason) = reason {
-                let _ = writeln!(text, "    reason, which the client does not read: {reason}");
+                let _ = writeln!(text, "    reason (not sent to the client): {reason}");
             }
             for (name, value) in relevant_headers(response.headers()) {
                 let _ = writeln!(text, "    {name}: {}", lossy(value));
@@ -88,7 +88,7 @@ pub(super) fn text(args: &RouteArgs, report: &(ExplainedRequest, HeaderName, Str
     text
 }
 
-/// For programs.
+/// The explanation as JSON.
 pub(super) fn json(report: &(ExplainedRequest, HeaderName, String)) -> Value {
     let (explained, header, scheme) = report;
     let fields = |fields: &mut dyn Iterator<Item = (&HeaderName, &HeaderValue)>| -> Vec<Value> {
@@ -115,7 +115,7 @@ pub(super) fn json(report: &(ExplainedRequest, HeaderName, String)) -> Value {
     value
 }
 
-/// Those that say something; the rest is the same on every answer.
+/// The headers that depend on the request.
 fn relevant_headers(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
     headers
         .iter()

@@ -1,4 +1,4 @@
-//! The command line: one file a command family, no logic of their own.
+//! The command line: one file per command family, no domain logic.
 
 mod check;
 mod demo;
@@ -26,12 +26,12 @@ use crate::printable::PrintableWriter;
 
 /// A reverse proxy that handles authentication for existing HTTP APIs.
 ///
-/// It terminates TLS, verifies `Authorization: Token <key>` with a store and `Authorization: Bearer <jwt>` with keys, and forwards
-/// what is allowed, with the user's identity in headers. gateway.toml configures it.
+/// It terminates TLS. It verifies `Authorization: Token <key>` against a store and `Authorization: Bearer <jwt>` against signing keys.
+/// Allowed requests are forwarded with the user's identity in headers. The configuration file is gateway.toml.
 #[derive(Debug, Parser)]
 #[command(name = "authgate", version, about, long_about, max_term_width = 110, after_help = EXIT_CODES)]
 struct Arguments {
-    /// The configuration.
+    /// The configuration file.
     #[arg(
         long,
         global = true,
@@ -46,12 +46,12 @@ struct Arguments {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failed, 2 wrong use or configuration.
+Exit codes: 0 success, 1 failure, 2 usage or configuration error.
 Logs go to standard error, data to standard output.
 
 First steps:
-  authgate demo                          see it work, with keys that are known to the world
-  authgate check --config gateway.toml   every problem of a file, with what to write instead
+  authgate demo                          try the gateway, with public example keys
+  authgate check --config gateway.toml   print every problem of the configuration, with the fix
   authgate run --config gateway.toml     serve until SIGTERM";
 
 #[derive(Debug, Subcommand)]
@@ -59,48 +59,48 @@ enum Command {
     /// Serve until SIGTERM or SIGINT.
     Run(run::Args),
     Check(check::Args),
-    /// Run the shipped example before a built-in upstream, on loopback, and print curl lines to try.
+    /// Run the example configuration with a built-in upstream on loopback, and print curl commands to try.
     Demo(demo::Args),
     Token(token::Args),
     User(user::Args),
     Revoke(revoke::Args),
     Jwt(jwt::Args),
-    /// The demo's upstream alone: answers with the request that it received, as JSON.
+    /// Run only the demo's upstream, which answers with the request it received, as JSON.
     Echo(echo::Args),
 }
 
-/// What commands that write to a store need of the configuration.
+/// The parts of the configuration that store commands use.
 #[derive(Debug)]
 pub struct StoreContext<'c> {
-    /// The stores of the file.
+    /// The configured stores.
     pub stores: &'c [store::Settings],
-    /// The largest leeway of any JWT authenticator: a revoked `jti` is remembered that much longer than its token lives.
+    /// The largest leeway of any JWT authenticator: a revoked `jti` is kept this long after its token has expired.
     pub largest_leeway: Duration,
 }
 
-/// Why a command ends without having done its work.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The configuration cannot be used: exit code 2.
+    /// The configuration has errors: exit code 2.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The same, and its problems are printed already.
-    #[error("the configuration cannot be used")]
+    /// The configuration has errors, which are already printed: exit code 2.
+    #[error("the configuration has errors")]
     Reported,
-    /// It was called wrongly: exit code 2.
+    /// Wrong arguments: exit code 2.
     #[error("{0}")]
     Usage(String),
-    /// It tried and failed: exit code 1.
+    /// The command ran and failed: exit code 1.
     #[error("{0}")]
     Failed(String),
 }
 
-/// Runs the command that the process was started with.
+/// Parses the arguments, runs the command, and returns its exit code.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (text, code) = match arguments.run() {
         Ok(()) => return ExitCode::SUCCESS,
-        // It has colours of its own, and escapes what it shows of the file.
+        // The report adds its own colours and escapes quoted parts of the file.
         Err(Failure::Config(error)) => {
             let _ = writeln!(io::stderr(), "{}", error.render(Look::of_stderr()));
             return ExitCode::from(2);
@@ -109,7 +109,7 @@ pub fn main() -> ExitCode {
         Err(Failure::Usage(text)) => (text, 2),
         Err(Failure::Failed(text)) => (text, 1),
     };
-    // If standard error is closed, the exit code has to do.
+    // Standard error may be closed: then only the exit code reports the failure.
     let _ = writeln!(PrintableWriter(io::stderr()), "error: {text}");
     ExitCode::from(code)
 }
@@ -130,7 +130,7 @@ impl Arguments {
     }
 }
 
-/// Reads the configuration; what is only odd about it goes to standard error.
+/// Reads the configuration; prints its warnings to standard error.
 fn load(file: &Path) -> Result<Loaded, Failure> {
     let loaded = config::load(file)?;
     warn(&loaded.warnings);

@@ -1,4 +1,4 @@
-//! Standard output for data, standard error for remarks. Both get printable text alone: records and tokens are made by strangers.
+//! Standard output for data, standard error for notes. Both escape control characters: records and tokens are untrusted text.
 
 use std::fmt;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -8,10 +8,10 @@ use serde::Serialize;
 use crate::cli::Failure;
 use crate::printable::PrintableWriter;
 
-/// Writes data. A reader who has seen enough (`| head`) is no failure.
+/// Writes data. A closed pipe (`| head`) is not a failure.
 ///
 /// # Errors
-/// Standard output cannot be written for another reason.
+/// Writing to standard output fails for another reason.
 pub(super) fn data(produce: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let mut out = PrintableWriter(BufWriter::new(io::stdout().lock()));
     match produce(&mut out).and_then(|()| out.flush()) {
@@ -41,7 +41,7 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     })
 }
 
-/// Writes a JSON array, one element a line.
+/// Writes a JSON array, one element per line.
 ///
 /// # Errors
 /// As [`data`].
@@ -56,8 +56,8 @@ pub(super) fn json_array<V: Serialize>(values: impl IntoIterator<Item = V>) -> R
     })
 }
 
-/// A remark for the person at the terminal.
+/// Writes a note for the operator to standard error.
 pub(super) fn note(text: fmt::Arguments<'_>) {
-    // Nobody who could be told is left when this fails.
+    // If standard error is closed, there is nowhere left to report it.
     let _ = writeln!(PrintableWriter(io::stderr()), "note: {text}");
 }

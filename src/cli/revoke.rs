@@ -1,4 +1,4 @@
-//! `authgate revoke`: marks in a store that something issued is no longer good.
+//! `authgate revoke`: writes a revocation to a store.
 
 use super::stores::StoreName;
 use super::values::{self, Key, time_text};
@@ -6,38 +6,38 @@ use super::{Failure, StoreContext, output, token};
 use crate::auth::store::admin::Revocation;
 use crate::identity::UserId;
 
-/// A clock may be ahead of ours by that much; beyond it the year was probably mistyped, and no mark is ever taken back.
-const AHEAD: i64 = 3600;
-/// A revoked JWT is remembered that much longer than it lives.
+/// How far `--before` may be in the future, for clock skew. Later times are refused as typing errors: a revocation cannot be undone.
+const MAX_AHEAD: i64 = 3600;
+/// A revocation of a JWT is kept this many seconds after the JWT has expired.
 const MARGIN: i64 = 60;
 
-/// Revoke what was issued to a user, one JWT, one opaque token, or everything that one key has signed
+/// Revoke all credentials of a user, one JWT, one opaque token, or all JWTs that one key has signed
 ///
-/// Opaque tokens always obey. JWTs obey where their authenticator has `revocation` set to the store. Gateways refuse what is revoked
-/// within a second; with `invalidation = "off"`, or while a gateway has lost its invalidation connection, it takes up to `cache.ttl`
-/// (60s by default). WebSockets and streams that are open go on until they end. A revocation cannot be undone, only widened.
+/// Opaque tokens are always checked for revocation; JWTs only if their authenticator has `revocation` set to the store. Gateways refuse
+/// revoked credentials within a second. With `invalidation = "off"`, or while a gateway has lost its invalidation connection, this
+/// takes up to `cache.ttl` (60s by default). Open WebSockets and streams continue until they end. A revocation cannot be undone.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 #[group(id = "what", required = true, multiple = false, args = ["user", "jti", "token", "kid"])]
 pub struct Args {
-    /// Everything that was issued to this user by now, or by --before: JWTs by their `iat`, opaque tokens by when they were made.
-    /// It does not end what can still be issued: see `authgate user disable`
+    /// All credentials issued to this user up to now, or up to --before: JWTs by `iat`, opaque tokens by creation time.
+    /// Later credentials stay valid: see `authgate user disable`
     #[arg(long, value_name = "ID", value_parser = values::user_id)]
     user: Option<UserId>,
-    /// For --user: Unix seconds, or a time like 2026-11-23T10:00:00Z; what was issued later stays good [default: now]
+    /// With --user: revoke credentials issued up to this time: Unix seconds, or a time like 2026-11-23T10:00:00Z [default: now]
     #[arg(long, value_name = "TIME", value_parser = values::time, requires = "user", conflicts_with_all = ["jti", "token", "kid"])]
     before: Option<i64>,
-    /// The JWT of this id
-    #[arg(long, value_name = "ID", value_parser = values::some_id)]
+    /// The JWT with this `jti`
+    #[arg(long, value_name = "ID", value_parser = values::non_empty_id)]
     jti: Option<String>,
-    /// For --jti: when the JWT ends by itself (its `exp`), after which it need not be remembered [default: remembered for ever]
+    /// With --jti: when the JWT expires (its `exp`); the revocation is deleted after that [default: kept forever]
     #[arg(long, value_name = "TIME", value_parser = values::time, requires = "jti", conflicts_with_all = ["user", "token", "kid"])]
     expires: Option<i64>,
-    /// One opaque token: the key, `-` to read it from standard input, or sha256:DIGEST
+    /// One opaque token: its key, `-` to read the key from standard input, or sha256:DIGEST
     #[arg(long, value_name = "KEY")]
     token: Option<Key>,
-    /// All JWTs that this key verifies: its `kid` in the configuration or key set, or its RFC 7638 thumbprint where it has none
-    #[arg(long, value_name = "KID", value_parser = values::some_id)]
+    /// All JWTs that this key verifies: its `kid` in the configuration or key set, or its RFC 7638 thumbprint if it has none
+    #[arg(long, value_name = "KID", value_parser = values::non_empty_id)]
     kid: Option<String>,
     #[command(flatten)]
     store: StoreName,
@@ -54,7 +54,7 @@ Examples:
 /// Runs `authgate revoke`.
 ///
 /// # Errors
-/// It was called wrongly, or could not do its work.
+/// Wrong arguments, or a failure of the store.
 pub fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure> {
     if let Some(key) = &args.token {
         return token::revoke(key, &mut args.store.open(context)?);
@@ -71,35 +71,35 @@ pub fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure> {
         && *forget <= now
     {
         return output::line(format_args!(
-            "JWT {jti} has ended by itself; there is nothing to revoke"
+            "JWT {jti} has already expired; there is nothing to revoke"
         ));
     }
     let mut store = args.store.open_to_write(context)?;
     store.revoke(&revocation, now)?;
     match revocation {
         Revocation::User { id, before } => {
-            // An earlier revocation may reach further.
+            // An earlier revocation may cover a later time.
             let by = time_text(store.user_revoked(&id)?.unwrap_or(before));
             let id = id.as_str();
-            output::line(format_args!("what was issued to user {id} by {by} is revoked"))?;
+            output::line(format_args!("revoked all credentials issued to user {id} up to {by}"))?;
             output::note(format_args!(
-                "this ends what was issued, not what can be issued. Whoever can log in, or still has a refresh token that Django \
-                 accepts, can get new tokens: `authgate user disable {id}` keeps them out of this gateway, and SimpleJWT's token \
-                 blacklist (rest_framework_simplejwt.token_blacklist) ends their refresh tokens in Django"
+                "the user can still get new credentials by logging in to Django or with a refresh token. To refuse the user at this \
+                 gateway, run `authgate user disable {id}`. To end refresh tokens in Django, use SimpleJWT's token blacklist \
+                 (rest_framework_simplejwt.token_blacklist)"
             ));
             Ok(())
         }
-        Revocation::Jti { jti, .. } => output::line(format_args!("JWT {jti} is revoked")),
-        Revocation::Kid { kid } => output::line(format_args!("what key {kid} has signed is revoked")),
+        Revocation::Jti { jti, .. } => output::line(format_args!("revoked JWT {jti}")),
+        Revocation::Kid { kid } => output::line(format_args!("revoked all JWTs signed by key {kid}")),
     }
 }
 
 fn revocation(args: &Args, now: i64, leeway: i64) -> Result<Revocation, Failure> {
     if let Some(id) = &args.user {
         let before = args.before.unwrap_or(now);
-        if before > now + AHEAD {
+        if before > now + MAX_AHEAD {
             let problem = format!(
-                "--before {} is yet to come: nothing has been issued by then",
+                "--before {} is in the future; revocations cover only the past",
                 time_text(before)
             );
             return Err(Failure::Usage(problem));
@@ -118,7 +118,7 @@ fn revocation(args: &Args, now: i64, leeway: i64) -> Result<Revocation, Failure>
         }
         (None, Some(kid)) => Ok(Revocation::Kid { kid: kid.clone() }),
         (None, None) => Err(Failure::Usage(
-            "one of --user, --jti, --token and --kid is needed".to_owned(),
+            "one of --user, --jti, --token or --kid is required".to_owned(),
         )),
     }
 }
@@ -142,12 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn the_arguments_are_in_order() {
+    fn the_arguments_are_well_formed() {
         Whole::command().debug_assert();
     }
 
     #[test]
-    fn one_thing_is_revoked_at_a_time() {
+    fn exactly_one_target_is_accepted() {
         let good = [
             "--user 42",
             "--user 42 --before 1",
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jwt_is_remembered_until_nobody_accepts_it() {
+    fn a_jwt_revocation_is_kept_until_the_jwt_has_expired() {
         let revoke = |words: &str| revocation(&read(words).expect(words), 1000, 5).ok();
         let jti = |forget| {
             Some(Revocation::Jti {

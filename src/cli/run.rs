@@ -1,4 +1,4 @@
-//! `authgate run`.
+//! `authgate run`: serves until SIGTERM or SIGINT.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -14,21 +14,21 @@ use crate::telemetry;
 /// Serve until SIGTERM or SIGINT.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Take the keys, certificates and tokens of certs-example, which are known to the world. On loopback only.
+    /// Accept the keys, certificates and tokens of certs-example, which are public. Loopback only.
     #[arg(long)]
     example_keys: bool,
 }
 
 pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
     let loaded = load(file)?;
-    refuse_known_keys(args, &loaded)?;
+    refuse_example_keys(args, &loaded)?;
     let log = telemetry::start(loaded.config.log);
     let outcome = App::bind(loaded.config).and_then(|app| app.run(|| {}));
     drop(log);
     outcome.map_err(|error| Failure::Failed(error.to_string()))
 }
 
-fn refuse_known_keys(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
+fn refuse_example_keys(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
     let known = examples::used_by(&loaded.config);
     if known.is_empty() {
         return Ok(());
@@ -37,19 +37,19 @@ fn refuse_known_keys(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
     if args.example_keys && loopback {
         return Ok(());
     }
-    let mut text = String::from("these keys are shipped with authgate and known to the world:\n");
+    let mut text = String::from("the configuration uses example keys that are shipped with authgate and public:\n");
     for used in &known {
         let _ = writeln!(text, "  {}: {}", used.key, used.what);
     }
-    text.push_str("\nMake your own, and name them in their place:\n");
+    text.push_str("\nCreate your own keys and configure them instead:\n");
     let commands: BTreeSet<&str> = known.iter().map(|used| used.instead).collect();
     for command in commands {
         let _ = writeln!(text, "\n  {}", command.replace('\n', "\n  "));
     }
     text.push_str(if args.example_keys {
-        "\n--example-keys is for loopback addresses only; server.listen has others."
+        "\n--example-keys works on loopback only, but server.listen has other addresses."
     } else {
-        "\nTo try them out: `authgate demo`, or `authgate run --example-keys` on loopback."
+        "\nTo try the example keys: `authgate demo`, or `authgate run --example-keys` on loopback."
     });
     Err(Failure::Usage(text))
 }

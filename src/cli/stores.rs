@@ -1,19 +1,19 @@
-//! Which store a command means, and opening it.
+//! Selects the store of a command and opens it.
 
 use crate::auth::store::admin::{Admin, AdminError, Begin, Begun, StoreState};
 use crate::auth::store::{Digests, Settings};
 use crate::cli::{Failure, StoreContext, output};
 
-/// `--store`, for every command that has to do with one.
+/// `--store`, for every command that uses a store.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct StoreName {
-    /// Which store of the configuration; may be left out where there is only one.
+    /// The store to use; required if the configuration has several.
     #[arg(long, value_name = "NAME")]
     store: Option<String>,
 }
 
 impl StoreName {
-    /// Opens a store that has records already.
+    /// Opens an initialized store.
     ///
     /// # Errors
     /// There is no such store, it is empty, or it cannot be reached.
@@ -23,7 +23,7 @@ impl StoreName {
         Ok(store)
     }
 
-    /// What the store's tokens are named by.
+    /// The digest algorithms of the store.
     ///
     /// # Errors
     /// There is no such store.
@@ -31,7 +31,7 @@ impl StoreName {
         Ok(self.choose(context)?.digests())
     }
 
-    /// Opens a store whatever it holds.
+    /// Opens a store without checking its layout record.
     ///
     /// # Errors
     /// There is no such store, or it cannot be reached.
@@ -39,7 +39,7 @@ impl StoreName {
         Ok(Admin::open(self.choose(context)?)?)
     }
 
-    /// Opens a store to write to it; an empty one is begun, and gateways may use it at once.
+    /// Opens a store for writing. An empty store is initialized, and gateways may use it at once.
     ///
     /// # Errors
     /// There is no such store, or it cannot be reached.
@@ -50,14 +50,14 @@ impl StoreName {
             StoreState::Complete => {}
             StoreState::WasEmpty => note_empty(settings),
             StoreState::Filling => output::note(format_args!(
-                "store {} is being filled; gateways answer 503 until `authgate token import` has completed it",
+                "an import into store {} is incomplete; gateways answer 503 until `authgate token import` completes",
                 settings.name
             )),
         }
         Ok(store)
     }
 
-    /// Opens a store to import into it; gateways use an empty one after [`Admin::complete`].
+    /// Opens a store for an import. Gateways use an empty store only after [`Admin::complete`].
     ///
     /// # Errors
     /// There is no such store, or it cannot be reached.
@@ -69,7 +69,7 @@ impl StoreName {
             StoreState::Complete => {}
             StoreState::WasEmpty => note_empty(settings),
             StoreState::Filling => output::note(format_args!(
-                "an import into store {} was cut off or is under way; this one completes it",
+                "an earlier import into store {} is incomplete or still running; this import completes it",
                 settings.name
             )),
         }
@@ -87,22 +87,27 @@ impl StoreName {
         };
         match (&self.store, context.stores) {
             (_, []) => Err(Failure::Usage(
-                "the configuration has no [stores.NAME] table".to_owned(),
+                "the configuration has no store; add a [stores.NAME] table".to_owned(),
             )),
             (None, [only]) => Ok(only),
-            (None, _) => Err(Failure::Usage(format!("which store? --store is one of: {}", names()))),
-            (Some(name), stores) => stores
-                .iter()
-                .find(|store| *store.name == **name)
-                .ok_or_else(|| Failure::Usage(format!("there is no store {name}; --store is one of: {}", names()))),
+            (None, _) => Err(Failure::Usage(format!(
+                "the configuration has several stores; pass --store with one of: {}",
+                names()
+            ))),
+            (Some(name), stores) => stores.iter().find(|store| *store.name == **name).ok_or_else(|| {
+                Failure::Usage(format!(
+                    "there is no store {name}; pass --store with one of: {}",
+                    names()
+                ))
+            }),
         }
     }
 }
 
 fn note_empty(settings: &Settings) {
     output::note(format_args!(
-        "store {} was empty and has been begun: its layout record was made. If it held records before, its revocations and revoked \
-         tokens are lost: import the last `authgate token export` of it",
+        "store {} was empty and is now initialized. If it had records before, its revocations and revoked tokens are lost: \
+         import its last `authgate token export`",
         settings.name
     ));
 }
@@ -132,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn one_store_is_implied_and_several_are_named() {
+    fn store_is_optional_with_one_store_and_required_with_several() {
         let (none, one, two) = ([], [settings("a")], [settings("a"), settings("b")]);
         let check = |stores: &[Settings], name: Option<&str>, expected: Result<&str, &str>| {
             let context = StoreContext {
@@ -148,7 +153,7 @@ mod tests {
                 (other, expected) => panic!("{other:?}, expected {expected:?}"),
             }
         };
-        check(&none, None, Err("no [stores"));
+        check(&none, None, Err("[stores.NAME]"));
         check(&one, None, Ok("a"));
         check(&two, None, Err("a, b"));
         check(&two, Some("b"), Ok("b"));

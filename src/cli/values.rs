@@ -1,4 +1,4 @@
-//! What a person writes on the command line: keys, times, ids, files.
+//! Parsers for command-line values: keys, times, ids, files.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,19 +14,21 @@ use crate::cli::Failure;
 use crate::identity::{Text, UserId};
 use crate::secret::Secret;
 
-/// The last second that has four digits for its year; what is larger was meant in milliseconds.
+/// The last second of the year 9999. Larger numbers are refused: they are probably milliseconds.
 const LAST_SECOND: i64 = 253_402_300_799;
 
-/// An opaque token, as KEY: itself, its digest, or `-`.
+/// An opaque token as KEY: the key, its digest, or `-`.
 #[derive(Debug, Clone)]
 pub(super) enum Key {
-    /// On standard input.
+    /// The key is on standard input.
     Input,
-    /// Only its digest is known.
+    /// The digest of the key.
     Digest(TokenDigest),
-    /// Itself.
+    /// The key.
     Plain(Secret<String>),
 }
+
+const EMPTY_KEY: &str = "the key is empty";
 
 impl FromStr for Key {
     type Err = &'static str;
@@ -41,61 +43,62 @@ impl FromStr for Key {
                 digest
                     .filter(|digest| digest.algorithm() == algorithm)
                     .map(Self::Digest)
-                    .ok_or("after sha256: come 64 hexadecimal digits, after sha512: 128")
+                    .ok_or("expected 64 hexadecimal digits after sha256:, or 128 after sha512:")
             }
             None if text == "-" => Ok(Self::Input),
-            None if text.is_empty() => Err("an empty key"),
+            None if text.is_empty() => Err(EMPTY_KEY),
             None => Ok(Self::Plain(Secret::new(text.to_owned()))),
         }
     }
 }
 
 impl Key {
-    /// Reads standard input if that is where the key is.
+    /// Replaces `-` by the key on standard input.
     ///
     /// # Errors
-    /// It cannot be read, or is empty.
+    /// Standard input cannot be read, or is empty.
     pub(super) fn read(&self) -> Result<Self, Failure> {
         let Self::Input = self else { return Ok(self.clone()) };
         let mut text = Zeroizing::new(String::new());
         let read = io::stdin().lock().read_to_string(&mut text);
         read.map_err(|error| Failure::Failed(format!("standard input: {error}")))?;
         let key = text.strip_suffix('\n').unwrap_or(&text);
-        // A second `-` would be read for ever.
+        // `-` on standard input is refused: reading it again would never end.
         match key.parse() {
-            Ok(Self::Input) | Err("an empty key") => Err(Failure::Usage("standard input holds no key".to_owned())),
+            Ok(Self::Input) | Err(EMPTY_KEY) => Err(Failure::Usage("standard input has no key".to_owned())),
             Ok(key) => Ok(key),
             Err(problem) => Err(Failure::Usage(format!("standard input: {problem}"))),
         }
     }
 
-    /// The names by which a store may know it, the one for a new token first.
+    /// The digests that a store may have of the key. The first is the one for a new token.
     ///
     /// # Errors
-    /// Standard input cannot be read, or is empty, or the key can have no such name.
+    /// Standard input cannot be read or is empty, or no configured digest accepts the key.
     pub(super) fn digests(&self, digests: Digests) -> Result<Vec<TokenDigest>, Failure> {
         let found: Vec<_> = match self.read()? {
             Self::Digest(digest) => vec![digest],
             Self::Plain(key) => digests.of(key.expose().as_bytes()).into_iter().flatten().collect(),
-            Self::Input => return Err(Failure::Usage("standard input holds no key".to_owned())),
+            Self::Input => return Err(Failure::Usage("standard input has no key".to_owned())),
         };
         if found.is_empty() {
-            let what = "with digest = [\"sha512-hexkey\"] a key is an even number of lower-case hexadecimal digits";
-            return Err(Failure::Usage(what.to_owned()));
+            let problem =
+                "with digest = [\"sha512-hexkey\"] a key must be an even number of lower-case hexadecimal digits";
+            return Err(Failure::Usage(problem.to_owned()));
         }
         Ok(found)
     }
 }
 
-/// A digest as KEY takes it.
+/// A digest in the form that KEY accepts.
 pub(super) fn digest_text(digest: &TokenDigest) -> String {
     format!("{}:{}", digest.algorithm(), digest.to_hex())
 }
 
-/// Reads TIME: Unix seconds, or RFC 3339.
+/// Parses TIME: Unix seconds, or RFC 3339.
 ///
 /// # Errors
-/// It is neither.
+/// The text is neither.
 pub(super) fn time(text: &str) -> Result<i64, String> {
     let seconds = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         text.parse().ok()
@@ -105,71 +108,72 @@ pub(super) fn time(text: &str) -> Result<i64, String> {
             .map(|time: Timestamp| time.as_millisecond().div_euclid(1000))
     };
     match seconds {
-        Some(seconds) if seconds > LAST_SECOND => Err("too far away; seconds are meant, not milliseconds".to_owned()),
+        Some(seconds) if seconds > LAST_SECOND => Err("too large: write Unix seconds, not milliseconds".to_owned()),
         Some(seconds) => Ok(seconds),
-        None => Err("neither Unix seconds nor a time like 2026-11-23T10:00:00Z".to_owned()),
+        None => Err("expected Unix seconds, or a time like 2026-11-23T10:00:00Z".to_owned()),
     }
 }
 
-/// Writes a time so that [`time`] reads it.
+/// Formats a time so that [`time`] can parse it.
 pub(super) fn time_text(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 
-/// Unix seconds.
+/// The current time in Unix seconds.
 pub(super) fn now() -> i64 {
     Timestamp::now().as_second()
 }
 
-/// Reads a user's id.
+/// Parses a user id.
 ///
 /// # Errors
-/// It cannot be one.
+/// The text is not a valid id.
 pub(super) fn user_id(text: &str) -> Result<UserId, &'static str> {
-    UserId::new(text).map_err(|_| "an id is 1 to 255 bytes without control characters or outer blanks")
+    UserId::new(text)
+        .map_err(|_| "an id is 1 to 255 bytes, without control characters and without leading or trailing spaces")
 }
 
-/// Reads a name, group, scope or mail address.
+/// Parses a name, group, scope or email address.
 ///
 /// # Errors
-/// It is empty, or could not travel in a header.
+/// The text is empty, or not valid in a header.
 pub(super) fn text(text: &str) -> Result<Text, &'static str> {
     if text.is_empty() {
-        return Err("empty");
+        return Err("must not be empty");
     }
-    Text::new(text).map_err(|_| "control characters or outer blanks")
+    Text::new(text).map_err(|_| "must not have control characters, or leading or trailing spaces")
 }
 
-/// Reads the id of a JWT or of a key: anything but nothing, which is what an unset shell variable says.
+/// Parses the id of a JWT or of a key. Empty text is refused: it usually comes from an unset shell variable.
 ///
 /// # Errors
-/// It is empty.
-pub(super) fn some_id(text: &str) -> Result<String, &'static str> {
+/// The text is empty.
+pub(super) fn non_empty_id(text: &str) -> Result<String, &'static str> {
     if text.is_empty() {
-        Err("empty")
+        Err("must not be empty")
     } else {
         Ok(text.to_owned())
     }
 }
 
-/// Reads `KEY=VALUE`; a value that is JSON is that, and any other is text.
+/// Parses `KEY=VALUE`. The value is JSON if it parses as JSON, otherwise text.
 ///
 /// # Errors
-/// There is no `=`, or nothing before it.
+/// There is no `=`, or KEY is empty.
 pub(super) fn attribute(text: &str) -> Result<(String, Value), &'static str> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => {
             let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
             Ok((key.to_owned(), value))
         }
-        _ => Err("an attribute is KEY=VALUE"),
+        _ => Err("expected KEY=VALUE"),
     }
 }
 
-/// Reads a whole file, or standard input where it is called `-`.
+/// Reads a whole file, or standard input for `-`.
 ///
 /// # Errors
-/// It cannot be read, or is no UTF-8.
+/// The file cannot be read, or is not UTF-8.
 pub(super) fn file(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::new());
     let read = if path == Path::new("-") {

@@ -1,4 +1,4 @@
-//! What would become of a request, by the same steps that a real one takes, up to the one that sends it.
+//! Explains a request: takes the same steps as for a real request, but does not forward it.
 
 use std::sync::Arc;
 
@@ -10,36 +10,36 @@ use super::{Proxy, Route, reason, reply};
 use crate::auth::{Authenticator, Chain};
 use crate::outbound::forwarded::{Peer, RequestId};
 
-/// What would become of a request.
+/// What the gateway would do with a request.
 #[derive(Debug)]
 pub struct ExplainedRequest {
-    /// The route, as metrics and logs call it.
+    /// The label of the route in metrics and logs.
     pub route: Option<Arc<str>>,
-    /// What would happen.
+    /// The outcome.
     pub end: ExplainedEnd,
 }
 
-/// What would happen to a request.
+/// The outcome of an explained request.
 #[derive(Debug)]
 pub enum ExplainedEnd {
-    /// It would be forwarded.
+    /// The gateway would forward it.
     Forwarded {
-        /// To this upstream.
+        /// The upstream.
         upstream: Arc<str>,
-        /// With these fields, which say who asks.
+        /// The identity headers.
         identity: HeaderMap,
     },
-    /// It would be answered here.
+    /// The gateway would answer it.
     Answered {
-        /// What the client would get.
+        /// The response to the client.
         response: Response<Bytes>,
-        /// What the log would say of it beside its label.
+        /// The reason in the log, if any.
         reason: Option<String>,
     },
 }
 
 impl Proxy {
-    /// Who is asked about a request: nobody where it finds no route, or a public one.
+    /// The authenticators of the request's route. None if no route matches, or if the route is public.
     pub fn authenticators_for(&self, request: &Request<()>, peer: &Peer) -> impl Iterator<Item = &Authenticator> {
         let chain = self
             .find(request, peer)
@@ -48,7 +48,7 @@ impl Proxy {
         chain.into_iter().flat_map(Chain::authenticators)
     }
 
-    /// Says what would become of a request.
+    /// Explains what the gateway would do with a request.
     pub async fn explain_request(&self, request: &Request<()>, peer: &Peer) -> ExplainedRequest {
         let (rejection, route) = match self.find(request, peer) {
             Err(rejection) => (rejection, None),

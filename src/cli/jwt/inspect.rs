@@ -1,4 +1,4 @@
-//! `authgate jwt inspect`: what a JWT holds, and what a gateway makes of it, check by check.
+//! `authgate jwt inspect`: shows the content of a JWT and the result of each check.
 
 use std::fmt::Write;
 use std::io::{self, Read};
@@ -13,8 +13,8 @@ use crate::cli::{Failure, output};
 
 /// Explain a JWT, check by check
 ///
-/// Each JWT authenticator of the configuration judges it as it judges requests, stores asked and caches passed by. With --route,
-/// those of that route do, and the answer is shown that a client would get.
+/// Each configured JWT authenticator validates the token as it does for requests. Stores are queried; caches are not used. With
+/// --route, only the authenticators of that route are used, and the response that a client would get is shown.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -61,13 +61,9 @@ fn as_text(args: &Args, report: &DryRunReport) -> String {
         .iter()
         .any(|(_, explanation)| explanation.key.is_some());
     if let Some((_, first)) = report.explained.first() {
-        let hearsay = if signed {
-            ""
-        } else {
-            "  (hearsay: no accepted key has signed it)"
-        };
+        let unverified = if signed { "" } else { "  (unverified)" };
         let _ = writeln!(text, "header  {}", shown(first.header.as_ref()));
-        let _ = writeln!(text, "claims  {}{hearsay}", shown(first.claims.as_ref()));
+        let _ = writeln!(text, "claims  {}{unverified}", shown(first.claims.as_ref()));
     }
     for (name, explanation) in &report.explained {
         let _ = writeln!(text, "\nauthenticator {name}: {}", verdict(explanation));
@@ -128,7 +124,7 @@ fn verdict(explanation: &Explanation) -> String {
     match &explanation.ending {
         Ending::Accepted => "accepted".to_owned(),
         Ending::Refused(refusal) => format!("refused, {}", refusal.label()),
-        Ending::Unknown(why) => format!("could not be judged: {why}"),
+        Ending::Unknown(why) => format!("could not be validated: {why}"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `authgate jwt mint`: a JWT for development.
+//! `authgate jwt mint`: signs a JWT for development.
 
 use std::path::PathBuf;
 
@@ -14,25 +14,25 @@ use crate::secret::Secret;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// HS256 to HS512, RS256 to RS512, PS256 to PS512, ES256 to ES512, EdDSA.
+    /// The algorithm: HS256 to HS512, RS256 to RS512, PS256 to PS512, ES256 to ES512, or EdDSA.
     #[arg(long, default_value = "ES256", value_parser = algorithm)]
     algorithm: Algorithm,
-    /// The private key, PEM (PKCS #8), or for HS* a file that is the secret.
+    /// The private key as PEM (PKCS #8), or for HS* the file with the secret.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// The key id in the header.
+    /// The key id (`kid`) in the header.
     #[arg(long)]
     kid: Option<String>,
-    /// What the header says of its type; `profile = "rfc9068"` wants at+jwt.
+    /// The type (`typ`) in the header; `profile = "rfc9068"` requires at+jwt.
     #[arg(long, default_value = "JWT")]
     typ: String,
     /// The `user_id` claim, as in SimpleJWT.
     #[arg(long, value_name = "ID", default_value = "1")]
     user: String,
-    /// A further claim, or another value for one; the value is JSON, else text. `NAME=` alone leaves the claim out. Repeatable.
+    /// Add or replace a claim; the value is JSON if it parses, otherwise text. `NAME=` removes the claim. Repeatable.
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
     claims: Vec<(String, Option<Value>)>,
-    /// How long it is good for; -1m is a token that expired a minute ago.
+    /// The lifetime of the token; -1m makes a token that expired a minute ago.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration, allow_hyphen_values = true)]
     expires_in: SignedDuration,
 }
@@ -74,7 +74,7 @@ fn example_key(algorithm: Algorithm) -> Result<&'static [u8], Failure> {
         Algorithm::ES256 => Ok(examples::JWT_ES256_KEY),
         Algorithm::EdDSA => Ok(examples::JWT_EDDSA_KEY),
         other => Err(Failure::Usage(format!(
-            "certs-example has no key for {}; pass --key FILE",
+            "there is no example key for {}; pass --key FILE",
             other.name()
         ))),
     }
@@ -82,16 +82,16 @@ fn example_key(algorithm: Algorithm) -> Result<&'static [u8], Failure> {
 
 fn algorithm(name: &str) -> Result<Algorithm, String> {
     let all = || Algorithm::ALL.map(Algorithm::name).join(", ");
-    Algorithm::from_name(name).ok_or_else(|| format!("write one of {}", all()))
+    Algorithm::from_name(name).ok_or_else(|| format!("expected one of {}", all()))
 }
 
 fn duration(text: &str) -> Result<SignedDuration, String> {
     text.parse()
-        .map_err(|_| "write a duration such as 30s, 5m or 1h".to_owned())
+        .map_err(|_| "expected a duration such as 30s, 5m or 1h".to_owned())
 }
 
 fn claim(text: &str) -> Result<(String, Option<Value>), String> {
-    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     let value = (!value.is_empty()).then(|| serde_json::from_str(value).unwrap_or_else(|_| json!(value)));
     Ok((name.to_owned(), value))
 }

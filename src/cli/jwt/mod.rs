@@ -1,4 +1,4 @@
-//! `authgate jwt`: mint a JWT for development, or explain one.
+//! `authgate jwt`: signs a JWT for development, or explains one.
 
 mod inspect;
 mod mint;
@@ -9,7 +9,7 @@ use clap::Subcommand;
 
 use super::Failure;
 
-/// For development: mint a JWT, or explain one
+/// For development: sign a JWT, or explain one
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -18,7 +18,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Sign a JWT; without --key, with the key of certs-example that the demo takes
+    /// Sign a JWT with --key, or with the example key that the demo accepts
     Mint(mint::Args),
     Inspect(inspect::Args),
 }

@@ -1,4 +1,4 @@
-//! `authgate token create`: the one moment at which a key is seen.
+//! `authgate token create`: the only command that prints a key.
 
 use serde_json::Value;
 
@@ -12,34 +12,34 @@ use crate::cli::{Failure, StoreContext, output};
 use crate::identity::{Text, UserId};
 use crate::secret::Secret;
 
-/// Make a token for a user and print its key, this once
+/// Create a token for a user and print its key (shown only once)
 ///
-/// The key is 40 hexadecimal digits, as Django REST Framework makes them. Standard output is the key and nothing else. With --key, a token
-/// that is there already as it is asked for is no error, so the command may be repeated.
+/// The key is 40 hexadecimal digits, as in Django REST Framework. Standard output is the key and nothing else. With --key, the command
+/// can be repeated: it succeeds if the token already exists with the same properties.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Whose token it is; the user must be in the store, unless --username is given
+    /// The user of the token, who must be in the store unless --username is given
     #[arg(long, value_name = "ID", value_parser = values::user_id)]
     user: UserId,
-    /// Make the user record as well if there is none, active and with this username
+    /// If the user does not exist, create an active user with this username
     #[arg(long, value_name = "NAME", value_parser = values::text)]
     username: Option<Text>,
-    /// Use this key and make none up: the key, `-` for standard input, or sha256:DIGEST
+    /// Use this key instead of a random one: the key, `-` for standard input, or sha256:DIGEST
     #[arg(long)]
     key: Option<Key>,
-    /// A scope that the token has; may be given several times
+    /// A scope of the token; repeatable
     #[arg(long = "scope", value_name = "SCOPE", value_parser = values::text)]
     scopes: Vec<Text>,
-    /// When it ends: Unix seconds, or a time like 2026-11-23T10:00:00Z [default: never]
+    /// When the token expires: Unix seconds, or a time like 2026-11-23T10:00:00Z [default: never]
     #[arg(long, value_name = "TIME", value_parser = values::time)]
     expires: Option<i64>,
-    /// What to call it in lists
+    /// A name to show in lists
     #[arg(long, value_name = "TEXT")]
     name: Option<String>,
     #[command(flatten)]
     store: StoreName,
-    /// Print JSON: key, digest, and what is stored
+    /// Print JSON: the key, its digest, and the stored record
     #[arg(long)]
     json: bool,
 }
@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
     let now = values::now();
     if let Some(expires) = args.expires.filter(|expires| *expires <= now) {
         return Err(Failure::Usage(format!(
-            "--expires {} is over already",
+            "--expires {} is in the past",
             time_text(expires)
         )));
     }
@@ -62,55 +62,55 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
         Some(key) => key.read()?,
         None => Key::Plain(Secret::new(random_hex::<20>()?)),
     };
-    check(&key)?;
+    check_key(&key)?;
     let digests = key.digests(args.store.digests(context)?)?;
     let digest = digests[0];
-    // A user who must be there already is not in an empty store, and a command that fails should not begin one.
+    // Without --username the user must already exist, so an empty store is an error and is not initialized.
     let mut store = match args.username {
         Some(_) => args.store.open_to_write(context)?,
         None => args.store.open(context)?,
     };
     if let Some((digest, token)) = find(&digests, &mut store)? {
-        return there_already(args, &key, &digest, &token);
+        return already_exists(args, &key, &digest, &token);
     }
-    see_to_user(args, &mut store)?;
+    ensure_user(args, &mut store)?;
     let token = TokenRecord {
         user: args.user.clone(),
-        created: Some(created(store.user_revoked(&args.user)?, now)),
+        created: Some(creation_time(store.user_revoked(&args.user)?, now)),
         expires: args.expires,
         scopes: args.scopes.clone(),
         name: args.name.clone(),
         revoked: None,
     };
     if !store.put_token(&digest, &token)? {
-        // Somebody else was faster.
+        // Another command has created the token in the meantime.
         let stored = store.find_token(&digest)?.unwrap_or(token);
-        return there_already(args, &key, &digest, &stored);
+        return already_exists(args, &key, &digest, &stored);
     }
     print(&key, &digest, &token, args.json)
 }
 
-/// A token that is there as it was asked for is as good as made; one that differs stays as it is.
-fn there_already(args: &Args, key: &Key, digest: &TokenDigest, token: &TokenRecord) -> Result<(), Failure> {
+/// Succeeds if the existing token has the requested properties; otherwise fails and changes nothing.
+fn already_exists(args: &Args, key: &Key, digest: &TokenDigest, token: &TokenRecord) -> Result<(), Failure> {
     let differs = difference(args, token);
     let name = digest_text(digest);
     if differs.is_empty() {
-        output::note(format_args!("there is a token {name} already, as it was asked for"));
+        output::note(format_args!("token {name} already exists with these properties"));
         return print(key, digest, token, args.json);
     }
     Err(Failure::Failed(format!(
-        "there is a token {name} already, and it {}; nothing was changed. `authgate token show` says what it is",
+        "token {name} already exists and {}; nothing was changed. See `authgate token show`",
         differs.join(", ")
     )))
 }
 
-/// What is otherwise than it was asked for.
+/// The properties that differ from the requested ones.
 fn difference(args: &Args, token: &TokenRecord) -> Vec<&'static str> {
     let checks = [
         (token.revoked.is_some(), "is revoked"),
-        (token.user != args.user, "is another user's"),
+        (token.user != args.user, "belongs to another user"),
         (token.scopes != args.scopes, "has other scopes"),
-        (token.expires != args.expires, "has another end"),
+        (token.expires != args.expires, "has another expiry"),
         (token.name != args.name, "has another name"),
     ];
     checks
@@ -119,33 +119,26 @@ fn difference(args: &Args, token: &TokenRecord) -> Vec<&'static str> {
         .collect()
 }
 
-/// A key that no header could carry is refused here and not found out about later.
-fn check(key: &Key) -> Result<(), Failure> {
+/// Refuses a key that cannot be sent in a header.
+fn check_key(key: &Key) -> Result<(), Failure> {
     match key {
-        Key::Plain(key)
-            if key
-                .expose()
-                .chars()
-                .any(|at| at.is_ascii_whitespace() || at.is_control()) =>
-        {
-            Err(Failure::Usage(
-                "a key has no blanks and no control characters: a header could not carry it".to_owned(),
-            ))
-        }
+        Key::Plain(key) if key.expose().chars().any(|c| c.is_ascii_whitespace() || c.is_control()) => Err(
+            Failure::Usage("the key has spaces or control characters, so it cannot be sent in a header".to_owned()),
+        ),
         Key::Plain(_) | Key::Digest(_) | Key::Input => Ok(()),
     }
 }
 
-/// What was issued up to a user's revocation is refused; a token that is made in that same second is not meant.
-fn created(user_revoked: Option<i64>, now: i64) -> i64 {
+/// The creation time. It is after the user's revocation, because that covers tokens created in the same second.
+fn creation_time(user_revoked: Option<i64>, now: i64) -> i64 {
     user_revoked.map_or(now, |by| now.max(by.saturating_add(1)))
 }
 
-fn see_to_user(args: &Args, store: &mut Admin) -> Result<(), Failure> {
+fn ensure_user(args: &Args, store: &mut Admin) -> Result<(), Failure> {
     let id = args.user.as_str();
     match (store.find_user(&args.user)?, &args.username) {
         (None, None) => Err(Failure::Failed(format!(
-            "there is no user {id} in this store; make one with `authgate user put --id {id} --username NAME`, or give --username here"
+            "there is no user {id} in this store; create it with `authgate user put --id {id} --username NAME`, or pass --username NAME"
         ))),
         (None, Some(username)) => {
             let user = UserRecord {
@@ -158,19 +151,22 @@ fn see_to_user(args: &Args, store: &mut Admin) -> Result<(), Failure> {
                 attributes: serde_json::Map::new(),
             };
             store.put_user(&user, NameClash::Refuse)?;
-            output::note(format_args!("made user {id} ({username})"));
+            output::note(format_args!("created user {id} ({username})"));
             Ok(())
         }
         (Some(user), Some(username)) if user.username.as_ref() != Some(username) => {
-            let known = user.username.as_ref().map_or("nothing", Text::as_str);
+            let stored = user
+                .username
+                .as_ref()
+                .map_or_else(|| "no username".to_owned(), |name| format!("username {name}"));
             Err(Failure::Failed(format!(
-                "user {id} is called {known}, not {username}; nothing was changed"
+                "user {id} has {stored}, not {username}; nothing was changed"
             )))
         }
         (Some(user), _) => {
             if !user.active {
                 output::note(format_args!(
-                    "user {id} is not active: the token is refused until `authgate user enable {id}`"
+                    "user {id} is disabled: gateways refuse the token until `authgate user enable {id}`"
                 ));
             }
             Ok(())
@@ -198,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_no_header_carries_is_refused() {
+    fn a_key_that_cannot_be_sent_in_a_header_is_refused() {
         for (key, good) in [
             ("canary", true),
             ("canary,=\u{eb}", true),
@@ -206,18 +202,18 @@ mod tests {
             ("a\tb", false),
             ("a\nb", false),
         ] {
-            assert_eq!(check(&key.parse().expect("a key")).is_ok(), good, "{key:?}");
+            assert_eq!(check_key(&key.parse().expect("a key")).is_ok(), good, "{key:?}");
         }
     }
 
     #[test]
-    fn a_token_is_newer_than_what_was_revoked_before_it() {
+    fn a_token_is_created_after_the_revocation_of_its_user() {
         assert_eq!(
             [
-                created(None, 10),
-                created(Some(9), 10),
-                created(Some(10), 10),
-                created(Some(12), 10)
+                creation_time(None, 10),
+                creation_time(Some(9), 10),
+                creation_time(Some(10), 10),
+                creation_time(Some(12), 10)
             ],
             [10, 10, 11, 13]
         );

@@ -1,4 +1,4 @@
-//! What an import is to bring, gathered object by object: nothing is written before all of it has been checked.
+//! The records of an import, collected object by object. Nothing is written before the whole input has been checked.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
@@ -12,8 +12,8 @@ use crate::auth::store::admin::{Import, Keep, Revocation, TokenMember, TokenUpda
 use crate::cli::Failure;
 use crate::identity::{Text, UserId};
 
-/// So many problems are printed; the others are counted.
-const SHOWN: usize = 20;
+/// How many problems are printed; the others are only counted.
+const MAX_SHOWN: usize = 20;
 
 /// The records of a dump.
 pub(super) struct Gathered {
@@ -23,25 +23,25 @@ pub(super) struct Gathered {
     ids: HashSet<Rc<str>>,
     names: HashMap<Box<str>, Rc<str>>,
     groups: HashMap<String, Text>,
-    /// Groups that users name by key, each with the first who does.
+    /// Groups that users refer to by key, each with the first object and user that does.
     wanted_groups: BTreeMap<String, (usize, String)>,
-    /// What tokens are named by, where that is wanted.
+    /// The digests of all tokens; only collected for `--prune`.
     digests: Option<HashSet<TokenDigest>>,
-    /// How many tokens are named by SHA-256 and by SHA-512.
-    pub(super) named_by: (usize, usize),
+    /// How many tokens have a SHA-256 and a SHA-512 digest.
+    pub(super) digest_counts: (usize, usize),
     pub(super) others: BTreeMap<String, Others>,
     pub(super) problems: Problems,
 }
 
-/// Objects that are of no use here.
+/// Objects of a model that is not imported.
 #[derive(Debug, Default)]
 pub(super) struct Others {
     pub(super) count: usize,
-    /// They have passwords.
+    /// The objects have a `password` field.
     pub(super) like_users: bool,
 }
 
-/// What is wrong with a dump.
+/// The problems of a dump.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     pub(super) shown: Vec<String>,
@@ -50,7 +50,7 @@ pub(super) struct Problems {
 
 impl Problems {
     pub(super) fn add(&mut self, problem: String) {
-        if self.shown.len() < SHOWN {
+        if self.shown.len() < MAX_SHOWN {
             self.shown.push(problem);
         } else {
             self.more += 1;
@@ -71,7 +71,7 @@ pub(super) enum Group {
     Key(String),
 }
 
-/// A token whose user may not be known yet.
+/// A token whose user may come later in the dump.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct GatheredToken {
     digest: String,
@@ -90,7 +90,7 @@ pub(super) struct GatheredToken {
     pub(super) keeps: Vec<TokenMember>,
 }
 
-/// Whose token it is.
+/// The user of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Owner {
     Id(String),
@@ -111,8 +111,8 @@ impl GatheredToken {
         }
     }
 
-    /// The token of this user.
-    pub(super) fn of(self, user: UserId) -> Option<(TokenDigest, TokenUpdate)> {
+    /// The record to write for this user.
+    pub(super) fn for_user(self, user: UserId) -> Option<(TokenDigest, TokenUpdate)> {
         let record = TokenRecord {
             user,
             created: self.created,
@@ -134,8 +134,8 @@ impl GatheredToken {
 }
 
 impl Gathered {
-    /// Nothing yet; `digests`: those of tokens are to be remembered.
-    pub(super) fn new(digests: bool) -> Result<Self, Failure> {
+    /// Starts empty. `collect_digests` is set for `--prune`.
+    pub(super) fn new(collect_digests: bool) -> Result<Self, Failure> {
         Ok(Self {
             users: Spool::new()?,
             tokens: Spool::new()?,
@@ -144,8 +144,8 @@ impl Gathered {
             names: HashMap::new(),
             groups: HashMap::new(),
             wanted_groups: BTreeMap::new(),
-            digests: digests.then(HashSet::new),
-            named_by: (0, 0),
+            digests: collect_digests.then(HashSet::new),
+            digest_counts: (0, 0),
             others: BTreeMap::new(),
             problems: Problems::default(),
         })
@@ -160,12 +160,12 @@ impl Gathered {
     pub(super) fn user(&mut self, at: usize, update: UserUpdate, groups: Vec<Group>) -> Result<(), Failure> {
         let id: Rc<str> = update.record.id.as_str().into();
         if !self.ids.insert(Rc::clone(&id)) {
-            self.problems.add(format!("user {id} is there twice"));
+            self.problems.add(format!("user {id} appears twice"));
         } else if let Some(name) = &update.record.username
             && let Some(other) = self.names.insert(name.as_str().into(), Rc::clone(&id))
         {
             self.problems
-                .add(format!("users {other} and {id} are both called {name}"));
+                .add(format!("users {other} and {id} both have the username {name}"));
         }
         for group in &groups {
             if let Group::Key(key) = group {
@@ -179,8 +179,8 @@ impl Gathered {
 
     pub(super) fn token(&mut self, digest: &TokenDigest, token: &GatheredToken) -> Result<(), Failure> {
         match digest {
-            TokenDigest::Sha256(_) => self.named_by.0 += 1,
-            TokenDigest::Sha512(_) => self.named_by.1 += 1,
+            TokenDigest::Sha256(_) => self.digest_counts.0 += 1,
+            TokenDigest::Sha512(_) => self.digest_counts.1 += 1,
         }
         if let Some(digests) = &mut self.digests {
             digests.insert(*digest);
@@ -198,7 +198,7 @@ impl Gathered {
         others.like_users |= like_user;
     }
 
-    /// All objects were taken: what is not complete is a problem.
+    /// Call after the last object: reports missing groups as problems.
     pub(super) fn check(&mut self) {
         for (key, (at, id)) in &self.wanted_groups {
             if !self.groups.contains_key(key) {
@@ -222,7 +222,7 @@ impl Gathered {
         &self.revocations
     }
 
-    /// What is to stay when all else is removed. Where the dump has no tokens at all, it says nothing of them.
+    /// The records that `--prune` keeps. Tokens are not pruned if the dump has none.
     pub(super) fn keep(&mut self) -> Keep {
         Keep {
             users: self.ids.clone(),
@@ -234,12 +234,12 @@ impl Gathered {
         &mut self,
         mut take: impl FnMut(Vec<UserUpdate>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let groups = &self.groups;
+        let known_groups = &self.groups;
         self.users.batches(Import::BATCH, |batch| {
-            let users = batch.into_iter().map(|GatheredUser { mut update, groups: of }| {
-                let names = of.iter().filter_map(|group| match group {
+            let users = batch.into_iter().map(|GatheredUser { mut update, groups }| {
+                let names = groups.iter().filter_map(|group| match group {
                     Group::Name(name) => Text::new(name).ok(),
-                    Group::Key(key) => groups.get(key).cloned(),
+                    Group::Key(key) => known_groups.get(key).cloned(),
                 });
                 update.record.groups.extend(names);
                 update
@@ -248,8 +248,8 @@ impl Gathered {
         })
     }
 
-    /// Writes the tokens whose users are there, and counts the others. A revoked one is written in any case: it must not come back
-    /// with its user.
+    /// Writes the tokens whose users exist, and returns the number of the others. Revoked tokens are always written, so that they stay
+    /// revoked if their user is imported later.
     pub(super) fn write_tokens(
         &mut self,
         import: &mut Import<'_>,
@@ -286,7 +286,7 @@ impl Gathered {
                 .into_iter()
                 .flatten()
                 .filter(|(token, user)| token.revoked.is_some() || !missing.contains(user))
-                .filter_map(|(token, user)| token.of(user))
+                .filter_map(|(token, user)| token.for_user(user))
                 .collect();
             without_user += count - updates.len();
             import.tokens(&updates)?;
@@ -296,8 +296,8 @@ impl Gathered {
         Ok(without_user)
     }
 
-    /// Whether `known` says of some token's user that it is there.
-    pub(super) fn some_owner(
+    /// Whether any token is revoked or has an owner for which `known` returns true.
+    pub(super) fn any_owner(
         &mut self,
         mut known: impl FnMut(&Owner) -> Result<bool, Failure>,
     ) -> Result<bool, Failure> {

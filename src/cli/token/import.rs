@@ -1,4 +1,4 @@
-//! `authgate token import`: users and tokens from Django, or from another store.
+//! `authgate token import`: imports users and tokens from Django or from another store.
 
 use std::fmt;
 use std::fs::File;
@@ -21,26 +21,28 @@ use crate::cli::stores::StoreName;
 use crate::cli::{Failure, StoreContext, output, values};
 use crate::identity::UserId;
 
-/// Read users and tokens from a Django dump, or from `token export`
+/// Import users and tokens from a Django dump or from `token export`
 ///
-/// Of `manage.py dumpdata auth.user auth.group authtoken.token` the users, their groups and DRF's tokens are taken, and those of
-/// django-rest-knox 4.2 and later (`knox.authtoken`). Keys are hashed and not kept. All of it is checked before anything is written. It
-/// may be done again at any time. Gateways use an empty store once its import is complete. A Redis that was flushed has lost revocations
-/// and revoked tokens, and no dump has them: import the last `authgate token export` first, then the dump. Lines of an export may also
-/// stand before a dump in one input, such as `{"revoked_user":"42","before":1795000000}`.
+/// The input is the output of `manage.py dumpdata auth.user auth.group authtoken.token`. Tokens of django-rest-knox 4.2 and later
+/// (`knox.authtoken`) are imported too. Keys are hashed, not stored. The whole input is checked before anything is written. The import
+/// can be repeated at any time. Gateways use an empty store once its import is complete.
 ///
-/// For the users in it the dump is the truth, `is_active` too: what `authgate user disable` or `user put` changed is overwritten.
-/// Attributes stay, and so does what the user model has no field for, such as groups. A token that was revoked stays revoked. Users and
-/// tokens that Django has deleted stay in the store, unless --prune is given.
+/// The dump overwrites the users in it, including `is_active`: changes by `authgate user disable` or `user put` are lost. Attributes
+/// are kept, and so are fields that the user model does not have, such as groups. Revoked tokens stay revoked. Users and tokens that
+/// were deleted in Django stay in the store, unless --prune is given.
+///
+/// A flushed Redis has lost its revocations and revoked tokens, and a Django dump does not have them: import the last
+/// `authgate token export` first, then the dump. Lines of an export, such as `{"revoked_user":"42","before":1795000000}`, may also come
+/// before the dump in the same input.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// The file, or `-` for standard input
+    /// The file to import, or `-` for standard input
     file: PathBuf,
     #[command(flatten)]
     names: Names,
-    /// Remove users and tokens that the dump does not have, also those that `authgate user` and `authgate token` made. Revoked tokens
-    /// stay revoked. Needs --user-model
+    /// Remove users and tokens that are not in the dump, including those created by `authgate user` and `authgate token`. Revoked
+    /// tokens stay revoked. Requires --user-model
     #[arg(long, requires = "user_model")]
     prune: bool,
     #[command(flatten)]
@@ -62,8 +64,8 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
     let digests = args.store.digests(context)?;
     let mut gathered = gather(args, digests)?;
     check(args, digests, &mut gathered)?;
-    // What is bad by itself is told before a store is asked for.
-    if gathered.users() == 0 && gathered.tokens() > 0 && !some_owner_is_stored(args, context, &mut gathered)? {
+    // Problems of the dump itself are reported before the store is opened for writing.
+    if gathered.users() == 0 && gathered.tokens() > 0 && !any_owner_is_stored(args, context, &mut gathered)? {
         return Err(nothing_imported(args, &gathered));
     }
     let (mut store, begun) = args.store.open_to_fill(context)?;
@@ -76,7 +78,7 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
         && gathered.users() + gathered.tokens() > embedded::LARGE
     {
         output::note(format_args!(
-            "an embedded store is for up to {} users and tokens: each change writes and reads the whole file. Redis is the place for more",
+            "an embedded store is meant for up to {} users and tokens, because each change rewrites the whole file. Use Redis for more",
             embedded::LARGE
         ));
     }
@@ -89,11 +91,11 @@ fn gather(args: &Args, digests: Digests) -> Result<Gathered, Failure> {
     let failed = |problem: String| Failure::Failed(format!("{name}: {problem}; nothing was written"));
     let mut progress = Progress::default();
     let input: Box<dyn Read> = if args.file == Path::new("-") {
-        progress.reads(None);
+        progress.start_reading(None);
         Box::new(io::stdin().lock())
     } else {
         let file = File::open(&args.file).map_err(|error| failed(error.to_string()))?;
-        progress.reads(file.metadata().ok().map(|metadata| metadata.len()));
+        progress.start_reading(file.metadata().ok().map(|metadata| metadata.len()));
         Box::new(file)
     };
     let input = BufReader::with_capacity(64 * 1024, progress.wrap(input));
@@ -107,8 +109,8 @@ fn gather(args: &Args, digests: Digests) -> Result<Gathered, Failure> {
     progress.finish();
     match (failure, count) {
         (Some(failure), _) => Err(failure),
-        // As a pipe is whose first half has failed.
-        (None, None) => Err(Failure::Failed(format!("{name} is empty"))),
+        // Probably a pipe whose first command has failed.
+        (None, None) => Err(Failure::Failed(format!("{name} is empty; nothing was written"))),
         (None, Some(_)) => Ok(gathered),
     }
 }
@@ -139,24 +141,24 @@ fn take(
     Ok(())
 }
 
-/// What is wrong with the dump as a whole.
+/// Reports the problems of the dump.
 fn check(args: &Args, digests: Digests, gathered: &mut Gathered) -> Result<(), Failure> {
     gathered.check();
-    let (sha256, sha512) = gathered.named_by;
+    let (sha256, sha512) = gathered.digest_counts;
     if sha256 > 0 && !digests.contains(DigestKind::Sha256) {
         gathered.problems.add(format!(
-            "{sha256} tokens are named by SHA-256, and `digest` of the store does not list \"sha256\""
+            "{sha256} tokens have SHA-256 digests, but `digest` of the store does not list \"sha256\""
         ));
     }
     if sha512 > 0 && !digests.contains(DigestKind::Sha512) && !digests.contains(DigestKind::Sha512HexKey) {
         gathered.problems.add(format!(
-            "{sha512} tokens are named by SHA-512: write digest = [\"sha256\", \"sha512\"] in the store's table for django-rest-knox 5, \
+            "{sha512} tokens have SHA-512 digests: write digest = [\"sha256\", \"sha512\"] in the store's table for django-rest-knox 5, \
              or [\"sha256\", \"sha512-hexkey\"] for 4.2"
         ));
     }
     if args.prune && gathered.users() == 0 {
         gathered.problems.add(format!(
-            "it has no users of {} (--user-model), and --prune would remove all that are stored",
+            "the dump has no users of the model {} (--user-model), so --prune would remove all stored users",
             args.names.user_model()
         ));
     }
@@ -164,7 +166,10 @@ fn check(args: &Args, digests: Digests, gathered: &mut Gathered) -> Result<(), F
     if problems.shown.is_empty() {
         return Ok(());
     }
-    let mut text = format!("{}: nothing was written, since", args.file.display());
+    let mut text = format!(
+        "{}: nothing was written, because of these problems:",
+        args.file.display()
+    );
     for problem in &problems.shown {
         text += &format!("\n  {problem}");
     }
@@ -174,16 +179,16 @@ fn check(args: &Args, digests: Digests, gathered: &mut Gathered) -> Result<(), F
     Err(Failure::Failed(text))
 }
 
-/// Whether the store knows the user of some token of a dump that has no users.
-fn some_owner_is_stored(args: &Args, context: &StoreContext<'_>, gathered: &mut Gathered) -> Result<bool, Failure> {
+/// For a dump without users: whether any token belongs to a stored user.
+fn any_owner_is_stored(args: &Args, context: &StoreContext<'_>, gathered: &mut Gathered) -> Result<bool, Failure> {
     let mut store = args.store.reach(context)?;
     match store.require_layout() {
         Ok(()) => {}
-        // The layout records revocations of tokens before their users, from an export.
-        Err(AdminError::Empty { .. }) => return gathered.some_owner(|_| Ok(false)),
+        // An empty store has no users, but an export may bring revoked tokens before their users.
+        Err(AdminError::Empty { .. }) => return gathered.any_owner(|_| Ok(false)),
         Err(error) => return Err(error.into()),
     }
-    gathered.some_owner(|owner| {
+    gathered.any_owner(|owner| {
         let found = match owner {
             Owner::Id(id) => match UserId::new(id) {
                 Ok(id) => store.find_user(&id)?,
@@ -195,7 +200,7 @@ fn some_owner_is_stored(args: &Args, context: &StoreContext<'_>, gathered: &mut 
     })
 }
 
-/// What has been done.
+/// The result of an import.
 struct Done {
     imported: Imported,
     pruned: Option<Pruned>,
@@ -205,19 +210,19 @@ struct Done {
 fn write(args: &Args, gathered: &mut Gathered, store: &mut Admin, begun: &Begun) -> Result<Done, Failure> {
     let mut progress = Progress::default();
     let mut import = store.import(values::now())?;
-    // What takes away comes before what gives.
+    // Revoke and remove first, so that an interrupted import never leaves more access than intended.
     import.revoke(gathered.revocations())?;
     let pruned = match args.prune {
         true => Some(import.prune(&gathered.keep())?),
         false => None,
     };
-    progress.writes("users", gathered.users());
+    progress.start_writing("users", gathered.users());
     gathered.each_user_batch(|users| {
         import.users(&users)?;
         progress.advance(users.len());
         Ok(())
     })?;
-    progress.writes("tokens", gathered.tokens());
+    progress.start_writing("tokens", gathered.tokens());
     let without_user = gathered.write_tokens(&mut import, |count| progress.advance(count))?;
     progress.finish();
     let imported = import.finish()?;
@@ -237,7 +242,7 @@ fn report(args: &Args, gathered: &Gathered, done: &Done) -> Result<(), Failure> 
     } = done;
     if *without_user > 0 {
         output::note(format_args!(
-            "{without_user} tokens were left out: their users are neither in {} nor in the store (--user-model is {})",
+            "skipped {without_user} tokens: their users are neither in {} nor in the store (--user-model is {})",
             args.file.display(),
             args.names.user_model()
         ));
@@ -248,7 +253,7 @@ fn report(args: &Args, gathered: &Gathered, done: &Done) -> Result<(), Failure> 
             .iter()
             .map(|(model, others)| format!("{} of {model:?}", others.count))
             .collect();
-        output::note(format_args!("objects that are of no use here: {}", others.join(", ")));
+        output::note(format_args!("ignored objects: {}", others.join(", ")));
     }
     if args.json {
         let mut counts = json!({
@@ -273,12 +278,12 @@ fn report(args: &Args, gathered: &Gathered, done: &Done) -> Result<(), Failure> 
     ))
 }
 
-/// The dump has tokens, and none of their users is known.
+/// The dump has tokens, but none of their users is known.
 fn nothing_imported(args: &Args, gathered: &Gathered) -> Failure {
     let file = args.file.display();
     let mut text = format!(
-        "{file} has {} tokens, and none was imported: their users are neither in it nor in the store. It has {} users of {} \
-         (--user-model)",
+        "{file} has {} tokens, but none was imported: their users are neither in it nor in the store. It has {} users of the \
+         model {} (--user-model)",
         gathered.tokens(),
         gathered.users(),
         args.names.user_model()
@@ -289,21 +294,21 @@ fn nothing_imported(args: &Args, gathered: &Gathered) -> Failure {
             continue;
         }
         text += &format!(
-            "; {} objects of {model:?} look like users: say --user-model {model}",
+            "; {} objects of {model:?} look like users: pass --user-model {model}",
             others.count
         );
     }
     Failure::Failed(text)
 }
 
-/// Reads objects, and lists of objects, one after the other, and counts the objects; `None`: there is nothing but blanks.
+/// Reads a sequence of objects and lists of objects. Returns the number of objects, or `None` if the input is blank.
 fn each_object(input: impl Read, mut take: impl FnMut(usize, Map<String, Value>)) -> Result<Option<usize>, String> {
     let (mut json, mut count, mut is_blank) = (serde_json::Deserializer::from_reader(input), 0, true);
     loop {
         match json.end() {
             Ok(()) => return Ok((!is_blank).then_some(count)),
             Err(error) if error.is_io() => return Err(io::Error::from(error).to_string()),
-            // Something follows.
+            // More input follows.
             Err(_) => is_blank = false,
         }
         let numbered = |object| {
@@ -316,18 +321,18 @@ fn each_object(input: impl Read, mut take: impl FnMut(usize, Map<String, Value>)
     }
 }
 
-/// What is wrong and where. The words of serde_json may repeat a value, and that may be a key.
+/// The kind and place of a problem. serde_json's own message may contain a value, which may be a key.
 fn without_text(error: &serde_json::Error) -> String {
     let what = match error.classify() {
-        Category::Eof => "the file ends early",
-        Category::Data => "this is no JSON object",
-        Category::Syntax => "this is no JSON",
-        Category::Io => "it cannot be read to its end",
+        Category::Eof => "unexpected end of input",
+        Category::Data => "expected a JSON object",
+        Category::Syntax => "invalid JSON",
+        Category::Io => "read error",
     };
     format!("line {}, column {}: {what}", error.line(), error.column())
 }
 
-/// One object, or the elements of a list, one at a time: a dump of a large site is not held.
+/// One object, or the elements of a list one at a time, so that a large dump is never held in memory.
 struct Objects<F>(F);
 
 impl<'de, F: FnMut(Map<String, Value>)> DeserializeSeed<'de> for Objects<F> {
@@ -365,7 +370,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_come_in_a_list_or_one_after_the_other() {
+    fn objects_are_read_from_lists_and_sequences() {
         let check = |text: &str, expected: Result<&[usize], &str>| {
             let mut seen = Vec::new();
             let read = each_object(text.as_bytes(), |at, object| seen.push(at * 10 + object.len()));
@@ -382,16 +387,16 @@ mod tests {
         check(" \n[{}, {\"a\": 1}]\n", Ok(&[10, 21]));
         check("{}\n{\"a\": 1}\n", Ok(&[10, 21]));
         check("{}\n[{\"a\": 1}, {}]\n{}", Ok(&[10, 21, 30, 40]));
-        check("[{}", Err("ends early"));
-        check("[{}] x", Err("no JSON"));
-        check("[\"canary\"]", Err("line 1, column 9: this is no JSON object"));
+        check("[{}", Err("unexpected end of input"));
+        check("[{}] x", Err("invalid JSON"));
+        check("[\"canary\"]", Err("line 1, column 9: expected a JSON object"));
         check("{}\ncanary", Err("line 2"));
         assert_eq!(each_object(&b" \n"[..], |_, _| {}), Ok(None));
         assert_eq!(each_object(&b"[]"[..], |_, _| {}), Ok(Some(0)));
     }
 
     #[test]
-    fn pruning_wants_the_user_model_by_name() {
+    fn prune_requires_user_model() {
         let read = |words: &[&str]| {
             let command = Args::augment_args(clap::Command::new("import").no_binary_name(true));
             command

@@ -1,4 +1,4 @@
-//! The form in which a store travels: JSON lines, one record each. `{"user": {…}}`, `{"token": "<digest>", …}` and revocations.
+//! The export format of a store: JSON lines, one record each: `{"user": {…}}`, `{"token": "<digest>", …}` and revocations.
 
 use std::io::{self, Write};
 
@@ -11,7 +11,7 @@ use crate::auth::store::admin::{Bundle, Revocation};
 use crate::identity::UserId;
 use crate::printable::without_values;
 
-/// Writes one record a line.
+/// Writes one record per line.
 pub(super) fn write(bundle: &Bundle, out: &mut dyn Write) -> io::Result<()> {
     for user in &bundle.users {
         writeln!(out, "{}", json!({ "user": user }))?;
@@ -36,7 +36,7 @@ pub(super) fn write(bundle: &Bundle, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What one line is.
+/// A parsed line.
 #[derive(Debug)]
 pub(super) enum Line {
     User(UserRecord),
@@ -44,18 +44,18 @@ pub(super) enum Line {
     Revocation(Revocation),
 }
 
-/// Reads one line.
+/// Parses one line.
 ///
 /// # Errors
-/// What is wrong with it. Its text is not in there: somebody may have taken a key for a digest.
+/// The problem, without text of the line: the digest may be a key by mistake.
 pub(super) fn read(mut line: Map<String, Value>) -> Result<Line, String> {
     let number = |line: &Map<String, Value>, name: &str| match line.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => value.as_i64().map(Some).ok_or(format!("`{name}` is no whole number")),
+        Some(value) => value.as_i64().map(Some).ok_or(format!("`{name}` is not an integer")),
     };
-    let some_text = |value: &Value, name: &str| match value.as_str() {
+    let non_empty_text = |value: &Value, name: &str| match value.as_str() {
         Some(text) if !text.is_empty() => Ok(text.to_owned()),
-        _ => Err(format!("`{name}` is no text")),
+        _ => Err(format!("`{name}` is not a non-empty string")),
     };
     if let Some(digest) = line.remove("token") {
         let digest = digest.as_str().and_then(TokenDigest::from_hex);
@@ -66,17 +66,17 @@ pub(super) fn read(mut line: Map<String, Value>) -> Result<Line, String> {
         let user = serde_json::from_value(user).map_err(|error| problem(&error))?;
         Ok(Line::User(user))
     } else if let Some(id) = line.get("revoked_user") {
-        let id = UserId::new(id.as_str().unwrap_or_default()).map_err(|_| "`revoked_user` is no id")?;
-        let before = number(&line, "before")?.ok_or("has no `before`")?;
+        let id = UserId::new(id.as_str().unwrap_or_default()).map_err(|_| "`revoked_user` is not a valid id")?;
+        let before = number(&line, "before")?.ok_or("`before` is missing")?;
         Ok(Line::Revocation(Revocation::User { id, before }))
     } else if let Some(jti) = line.get("revoked_jti") {
-        let (jti, forget) = (some_text(jti, "revoked_jti")?, number(&line, "forget")?);
+        let (jti, forget) = (non_empty_text(jti, "revoked_jti")?, number(&line, "forget")?);
         Ok(Line::Revocation(Revocation::Jti { jti, forget }))
     } else if let Some(kid) = line.get("revoked_kid") {
-        let kid = some_text(kid, "revoked_kid")?;
+        let kid = non_empty_text(kid, "revoked_kid")?;
         Ok(Line::Revocation(Revocation::Kid { kid }))
     } else {
-        Err("is neither an object of a Django dump nor a record of `token export`".to_owned())
+        Err("this is neither an object of a Django dump nor a record of `token export`".to_owned())
     }
 }
 
@@ -90,7 +90,7 @@ fn gathered(digest: &TokenDigest, record: TokenRecord) -> GatheredToken {
     token
 }
 
-/// What is wrong with a record, without what it holds.
+/// serde_json's message without values of the record.
 fn problem(error: &serde_json::Error) -> String {
     without_values(&error.to_string()).into_owned()
 }
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_records_can_be_read_back() {
         let digest = TokenDigest::of(b"x").to_hex();
         let lines = [
             r#"{"user":{"active":true,"attributes":{"a":[1]},"groups":["staff"],"id":"1","username":"ada"}}"#
@@ -120,7 +120,7 @@ mod tests {
                         panic!("{token:?}")
                     };
                     let user = UserId::new(id).expect("an id");
-                    let (_, update) = token.of(user).expect("a token");
+                    let (_, update) = token.for_user(user).expect("a token");
                     bundle.tokens.push((digest, update.record));
                 }
                 Line::Revocation(revocation) => bundle.revocations.push(revocation),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_errors_that_repeat_no_key() {
+    fn invalid_lines_are_errors_without_their_values() {
         for line in [
             "{}",
             r#"{"token":"canary","user":"1"}"#,

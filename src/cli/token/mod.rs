@@ -1,4 +1,4 @@
-//! `authgate token`: the opaque tokens of a store.
+//! `authgate token`: manages the opaque tokens of a store.
 
 mod create;
 mod django;
@@ -22,10 +22,10 @@ use crate::auth::store::TokenDigest;
 use crate::auth::store::admin::{Admin, Revoked};
 use crate::identity::UserId;
 
-/// Make, look at, revoke, import and export the opaque tokens of a store
+/// Create, show, revoke, import and export the opaque tokens of a store
 ///
-/// A store knows a token by its digest and never holds the key itself. Wherever KEY is asked for, it may be the key, `-` to read it from
-/// standard input (a key on the command line is seen by everybody who may list processes), or `sha256:` or `sha512:` and the digest.
+/// A store has the digests of tokens, never the keys. KEY is one of: the key itself, `-` to read the key from standard input, or
+/// `sha256:` or `sha512:` followed by the digest. Prefer `-`: other users of the machine can see command lines.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -45,9 +45,9 @@ Examples:
 enum Command {
     Create(create::Args),
     Show(show::Args),
-    /// List tokens by digest: all of them, or those of one user
+    /// List tokens by digest: all tokens, or those of one user
     List {
-        /// Only this user's
+        /// List only the tokens of this user
         #[arg(long, value_name = "ID", value_parser = values::user_id)]
         user: Option<UserId>,
         #[command(flatten)]
@@ -56,11 +56,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Revoke one token, for good
+    /// Revoke one token permanently
     ///
-    /// Its record stays in the store, marked, so that no import brings it back. Gateways refuse the token within a second; with
-    /// `invalidation = "off"`, or while a gateway has lost its invalidation connection, it takes up to `cache.ttl` (60s by default).
-    /// WebSockets and streams that are open go on until they end.
+    /// The record stays in the store, marked as revoked, so that an import cannot restore the token. Gateways refuse the token within a
+    /// second. With `invalidation = "off"`, or while a gateway has lost its invalidation connection, this takes up to `cache.ttl`
+    /// (60s by default). Open WebSockets and streams continue until they end.
     Revoke {
         /// The key, `-`, sha256:DIGEST or sha512:DIGEST
         key: Key,
@@ -68,9 +68,9 @@ enum Command {
         store: StoreName,
     },
     Import(import::Args),
-    /// Write everything that `token import` reads: users, digests of tokens and revocations, as JSON lines
+    /// Export users, token digests and revocations as JSON lines, for `token import`
     ///
-    /// There are no keys in it, but whoever may write it back decides who gets in.
+    /// The export has no keys. Protect it against changes: importing it grants the access that it lists.
     Export {
         #[command(flatten)]
         store: StoreName,
@@ -80,7 +80,7 @@ enum Command {
 /// Runs `authgate token`.
 ///
 /// # Errors
-/// It was called wrongly, or could not do its work.
+/// Wrong arguments, or a failure of the store.
 pub fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Result<(), Failure> {
     match &args.command {
         Command::Create(args) => create::run(args, context),
@@ -95,17 +95,17 @@ pub fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Result<(), F
     }
 }
 
-/// Revokes one token; `authgate revoke --token` is the same.
+/// Revokes one token; also used by `authgate revoke --token`.
 pub(super) fn revoke(key: &Key, store: &mut Admin) -> Result<(), Failure> {
     let digests = key.digests(store.digests())?;
     let mut known = false;
-    // A key has a record under one of its digests; should it have several, all of them end.
+    // A key usually has a record under one of its digests; all of them are revoked.
     for digest in &digests {
         let name = digest_text(digest);
         match store.revoke_token(digest, values::now())? {
             Revoked::Unknown => continue,
             Revoked::Before(before) => {
-                output::line(format_args!("{name} was revoked already, at {}", time_text(before)))?;
+                output::line(format_args!("{name} was already revoked at {}", time_text(before)))?;
             }
             Revoked::Now => output::line(format_args!("{name} is revoked"))?,
         }
@@ -114,7 +114,7 @@ pub(super) fn revoke(key: &Key, store: &mut Admin) -> Result<(), Failure> {
     if known { Ok(()) } else { Err(unknown(&digests)) }
 }
 
-/// The record of a token, under whichever of its digests it is stored; a revoked one decides.
+/// Finds the record of a token under any of its digests; a revoked record takes precedence.
 fn find(digests: &[TokenDigest], store: &mut Admin) -> Result<Option<(TokenDigest, TokenRecord)>, Failure> {
     let mut found: Option<(TokenDigest, TokenRecord)> = None;
     for digest in digests {
@@ -164,7 +164,7 @@ fn list(store: &mut Admin, user: Option<&UserId>, json: bool) -> Result<(), Fail
     })
 }
 
-/// A token's record with its digest in front, as KEY takes it.
+/// A token's record with its digest in the form that KEY accepts.
 fn with_digest(digest: &TokenDigest, token: &TokenRecord) -> Value {
     let mut value = json!(token);
     if let Value::Object(members) = &mut value {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_arguments_are_in_order() {
+    fn the_arguments_are_well_formed() {
         Whole::command().debug_assert();
     }
 }

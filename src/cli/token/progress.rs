@@ -1,11 +1,11 @@
-//! How far an import is, on a terminal: nothing is shown where standard error is none.
+//! The progress of an import. Shown only if standard error is a terminal.
 
 use std::io::Read;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar, or none.
+/// A progress bar, or a hidden one.
 #[derive(Debug)]
 pub(super) struct Progress {
     bar: ProgressBar,
@@ -20,8 +20,8 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// Bytes are read, of so many where that is known.
-    pub(super) fn reads(&mut self, bytes: Option<u64>) {
+    /// Shows the progress of reading; `bytes` is the total if known.
+    pub(super) fn start_reading(&mut self, bytes: Option<u64>) {
         self.show(
             bytes,
             "reading {bar:30} {bytes}/{total_bytes}",
@@ -29,8 +29,8 @@ impl Progress {
         );
     }
 
-    /// Records are written.
-    pub(super) fn writes(&mut self, what: &str, count: usize) {
+    /// Shows the progress of writing `count` records.
+    pub(super) fn start_writing(&mut self, what: &str, count: usize) {
         let template = format!("{what:<7} {{bar:30}} {{pos}}/{{len}}  {{eta}}");
         self.show(u64::try_from(count).ok(), &template, &template);
     }
@@ -52,7 +52,7 @@ impl Progress {
         self.bar.inc(u64::try_from(by).unwrap_or_default());
     }
 
-    /// What is read is counted.
+    /// Counts the bytes that are read.
     pub(super) fn wrap<R: Read>(&self, read: R) -> impl Read + use<R> {
         self.bar.wrap_read(read)
     }

@@ -1,4 +1,4 @@
-//! `authgate token show`: what is stored, and what a gateway makes of it.
+//! `authgate token show`: shows the stored record of a token and the result of each check.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::cli::values::{self, Key, digest_text, time_text};
 use crate::cli::{Failure, StoreContext, output};
 use crate::identity::Text;
 
-/// Say what is stored of a token, and whether it would be accepted now, check by check
+/// Show the stored record of a token and whether it is accepted now, check by check
 ///
-/// This reads the store. A gateway follows a change of the store within a second; with `invalidation = "off"`, or while it has lost its
-/// invalidation connection, its answer may be older by up to `cache.ttl` (60s by default).
+/// This command reads the store. Gateways apply changes of the store within a second. With `invalidation = "off"`, or while a gateway
+/// has lost its invalidation connection, this takes up to `cache.ttl` (60s by default).
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The key, `-`, sha256:DIGEST or sha512:DIGEST
@@ -38,13 +38,13 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Resul
         (_, false) => None,
         (Key::Plain(key), true) => explain::explain(file, Credential::Token(key), &args.route)?.request,
         (Key::Digest(_) | Key::Input, true) => {
-            let what = "--route needs the key itself: a digest is no credential";
-            return Err(Failure::Usage(what.to_owned()));
+            let problem = "--route needs the key itself: a digest is not a credential";
+            return Err(Failure::Usage(problem.to_owned()));
         }
     };
     let mut store = args.store.open(context)?;
     let Some((digest, token)) = find(&digests, &mut store)? else {
-        // What a client would get is worth saying of a key that nobody knows too.
+        // The response for an unknown key is shown too.
         return match explained {
             None => Err(unknown(&digests)),
             Some(explained) if args.json => output::json(
@@ -63,12 +63,12 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Resul
         user,
         user_revoked,
     };
-    let failed = failed(&facts, values::now());
+    let failed = failed_check(&facts, values::now());
     if args.json {
         let mut value = with_digest(&digest, &facts.token);
         value["user_record"] = json!(facts.user);
         if let Some(record) = value["user_record"].as_object_mut() {
-            // Made of the hash of the user's password.
+            // Derived from the user's password hash: do not print it.
             record.remove("password_md5");
         }
         value["user_revoked"] = json!(facts.user_revoked);
@@ -93,27 +93,30 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Resul
     })
 }
 
-/// What is checked of a token that the store knows, in order: a few words for each.
+/// The checks of a stored token, in order.
 const CHECKS: [&str; 5] = [
-    "it is not revoked",
-    "it has not expired",
-    "its user's tokens of that time are not revoked",
-    "its user is in the store",
-    "its user is active",
+    "the token is not revoked",
+    "the token has not expired",
+    "the token is newer than the revocation of its user",
+    "the user exists",
+    "the user is active",
 ];
 
-/// Which of [`CHECKS`] has failed, and why.
-fn failed(facts: &TokenFacts, now: i64) -> Option<(usize, String)> {
+/// The index in [`CHECKS`] of the failed check, and the reason.
+fn failed_check(facts: &TokenFacts, now: i64) -> Option<(usize, String)> {
     let id = facts.token.user.as_str();
     Some(match facts.fault(now)? {
-        TokenFault::Revoked(at) => (0, format!("it was revoked at {}", time_text(at))),
-        TokenFault::Expired(at) => (1, format!("it expired at {}", time_text(at))),
-        TokenFault::UserRevoked(by) => (
+        TokenFault::Revoked(at) => (0, format!("the token was revoked at {}", time_text(at))),
+        TokenFault::Expired(at) => (1, format!("the token expired at {}", time_text(at))),
+        TokenFault::UserRevoked(up_to) => (
             2,
-            format!("all that was issued to user {id} by {} is revoked", time_text(by)),
+            format!(
+                "all credentials issued to user {id} up to {} are revoked",
+                time_text(up_to)
+            ),
         ),
         TokenFault::NoUser => (3, format!("there is no user {id} in this store")),
-        TokenFault::UserInactive => (4, format!("user {id} is not active")),
+        TokenFault::UserInactive => (4, format!("user {id} is disabled")),
     })
 }
 
@@ -146,7 +149,7 @@ fn print(
     writeln!(
         out,
         "created  {}",
-        token.created.map_or_else(|| "not known".to_owned(), time_text)
+        token.created.map_or_else(|| "unknown".to_owned(), time_text)
     )?;
     writeln!(
         out,
@@ -169,7 +172,7 @@ mod tests {
     use crate::auth::record;
 
     #[test]
-    fn the_first_reason_to_refuse_is_told() {
+    fn the_first_failed_check_gives_the_reason() {
         let check = |token: &str, user: Option<&str>, user_revoked, expected: Option<&str>| {
             let token = record::parse("a token", token.as_bytes()).expect("a token");
             let user = user.map(|user| record::parse("a user", user.as_bytes()).expect("a user"));
@@ -178,7 +181,7 @@ mod tests {
                 user,
                 user_revoked,
             };
-            let refused = failed(&facts, 100).map(|(_, reason)| reason);
+            let refused = failed_check(&facts, 100).map(|(_, reason)| reason);
             match expected {
                 None => assert_eq!(refused, None),
                 Some(part) => assert!(
@@ -202,7 +205,7 @@ mod tests {
         );
         check(r#"{"user":"1","created":50}"#, ada, Some(50), Some("issued to user 1"));
         check(r#"{"user":"1"}"#, ada, Some(50), Some("issued to user 1"));
-        check(r#"{"user":"1"}"#, idle, None, Some("not active"));
+        check(r#"{"user":"1"}"#, idle, None, Some("is disabled"));
         check(r#"{"user":"1"}"#, None, None, Some("no user 1"));
     }
 }

@@ -1,6 +1,6 @@
-//! Records of an import on their way from the dump to the store, in an unlinked file: a dump of any size needs little memory.
+//! Buffers the records of an import in an unlinked temporary file, so that a dump of any size needs little memory.
 //!
-//! Keys of tokens are never in it, only their digests.
+//! The file has digests of tokens, never their keys.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::Failure;
 
-/// Records of one kind, in the order in which they came.
+/// Records of one type, in the order of `push`.
 pub(super) struct Spool<T> {
     file: BufWriter<File>,
     count: usize,
@@ -40,7 +40,7 @@ impl<T: Serialize + DeserializeOwned> Spool<T> {
         self.count
     }
 
-    /// Reads all records, so many at a time, until `take` says that it has enough.
+    /// Reads all records in batches of `size`, until `take` returns [`More::No`].
     pub(super) fn batches(
         &mut self,
         size: usize,
@@ -64,7 +64,7 @@ impl<T: Serialize + DeserializeOwned> Spool<T> {
     }
 }
 
-/// Whether more records are wanted.
+/// Whether to continue with the next batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum More {
     Yes,
@@ -74,7 +74,7 @@ pub(super) enum More {
 fn failed(error: &io::Error) -> Failure {
     let folder = std::env::temp_dir();
     Failure::Failed(format!(
-        "a temporary file in {} (TMPDIR) cannot be used: {error}",
+        "cannot use a temporary file in {} (set TMPDIR to use another directory): {error}",
         folder.display()
     ))
 }
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_put_in_comes_out_in_batches() {
+    fn records_are_read_back_in_batches() {
         let mut spool = Spool::new().expect("a temporary file");
         for at in 0..5_u32 {
             spool.push(&at).expect("writable");

@@ -1,4 +1,4 @@
-//! `authgate user`: the user records of a store.
+//! `authgate user`: manages the user records of a store.
 
 mod put;
 
@@ -14,10 +14,10 @@ use crate::auth::record::UserRecord;
 use crate::auth::store::admin::Admin;
 use crate::identity::UserId;
 
-/// Make, look at, disable and delete the users of a store
+/// Create, show, disable and delete the users of a store
 ///
-/// An opaque token is good only while its user is in the store and active. Of JWTs this is asked where their authenticator has `users`
-/// set to the store; with `users = "none"` nothing here concerns them.
+/// An opaque token is accepted only while its user is in the store and active. For JWTs this is checked if their authenticator has
+/// `users` set to the store; with `users = "none"`, these commands do not affect JWTs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -34,74 +34,76 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Store users, in place of what is stored of them
+    /// Create or replace users
     ///
-    /// The whole record is replaced: a group, a mail address or `--inactive` that is not given again is gone, and so is the password's
-    /// digest that an import brings.
+    /// The whole record is replaced: groups, email address, attributes and `--inactive` are lost unless given again, and so is the
+    /// password digest from an import.
     Put(put::Args),
-    /// Say what is stored of a user
+    /// Show the stored record of a user
     Show {
         #[command(flatten)]
-        who: Who,
+        user: UserArg,
         #[command(flatten)]
         store: StoreName,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Keep a user out, until `enable`
+    /// Refuse a user's credentials until `enable`
     ///
-    /// Gateways refuse the user's opaque tokens within a second. JWTs obey where their authenticator has `users` set to this store. With
-    /// `invalidation = "off"`, or while a gateway has lost its invalidation connection, it takes up to `cache.ttl` (60s by default).
-    /// WebSockets and streams that are open go on until they end.
+    /// Gateways refuse the user's opaque tokens within a second, and JWTs if their authenticator has `users` set to this store. With
+    /// `invalidation = "off"`, or while a gateway has lost its invalidation connection, this takes up to `cache.ttl` (60s by default).
+    /// Open WebSockets and streams continue until they end.
     ///
-    /// An import of a dump in which the user is active enables the user again, so disable the user in Django too.
+    /// Disable the user in Django too: importing a dump in which the user is active enables the user again.
     Disable {
         #[command(flatten)]
-        who: Who,
+        user: UserArg,
         #[command(flatten)]
         store: StoreName,
     },
-    /// Let a user in again
+    /// Accept a disabled user's credentials again
     Enable {
         #[command(flatten)]
-        who: Who,
+        user: UserArg,
         #[command(flatten)]
         store: StoreName,
     },
-    /// Remove a user and all their tokens
+    /// Delete a user and all their tokens
     ///
-    /// Gateways refuse the tokens as soon as they would after `user disable`. Revoked tokens are removed as well, so an import that has
-    /// the user and the tokens brings both back: to keep a user out, use `disable`. `authgate revoke --user` stays in force.
+    /// Gateways refuse the tokens as quickly as after `user disable`. Revoked tokens are deleted too, so an import of the user and the
+    /// tokens restores both: to refuse a user permanently, use `disable`. A revocation by `authgate revoke --user` stays in effect.
     Delete {
         #[command(flatten)]
-        who: Who,
+        user: UserArg,
         #[command(flatten)]
         store: StoreName,
     },
 }
 
-/// Which user.
+/// The user of a command.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
-struct Who {
+struct UserArg {
     /// The user's id
     #[arg(value_parser = values::user_id)]
     id: Option<UserId>,
-    /// The user's name, in place of the id
+    /// The user's name, instead of the id
     #[arg(long, value_name = "NAME")]
     username: Option<String>,
 }
 
-impl Who {
+impl UserArg {
     fn id(&self, store: &mut Admin) -> Result<UserId, Failure> {
         match (&self.id, &self.username) {
             (Some(id), _) => Ok(id.clone()),
             (None, Some(name)) => match store.find_user_by_name(name)? {
                 Some(user) => Ok(user.id),
-                None => Err(Failure::Failed(format!("nobody in this store is called {name}"))),
+                None => Err(Failure::Failed(format!(
+                    "there is no user with the username {name} in this store"
+                ))),
             },
-            (None, None) => Err(Failure::Usage("which user? ID, or --username NAME".to_owned())),
+            (None, None) => Err(Failure::Usage("ID or --username NAME is required".to_owned())),
         }
     }
 }
@@ -109,14 +111,14 @@ impl Who {
 /// Runs `authgate user`.
 ///
 /// # Errors
-/// It was called wrongly, or could not do its work.
+/// Wrong arguments, or a failure of the store.
 pub fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure> {
     match &args.command {
         Command::Put(args) => put::run(args, context),
-        Command::Show { who, store, json } => show(who, &mut store.open(context)?, *json),
-        Command::Disable { who, store } => set_active(who, &mut store.open(context)?, false),
-        Command::Enable { who, store } => set_active(who, &mut store.open(context)?, true),
-        Command::Delete { who, store } => delete(who, &mut store.open(context)?),
+        Command::Show { user, store, json } => show(user, &mut store.open(context)?, *json),
+        Command::Disable { user, store } => set_active(user, &mut store.open(context)?, false),
+        Command::Enable { user, store } => set_active(user, &mut store.open(context)?, true),
+        Command::Delete { user, store } => delete(user, &mut store.open(context)?),
     }
 }
 
@@ -129,7 +131,7 @@ fn summary(user: &UserRecord) -> String {
     format!(
         "user {}{username}, {}",
         user.id.as_str(),
-        if user.active { "active" } else { "not active" }
+        if user.active { "active" } else { "disabled" }
     )
 }
 
@@ -137,8 +139,8 @@ fn unknown(id: &UserId) -> Failure {
     Failure::Failed(format!("there is no user {} in this store", id.as_str()))
 }
 
-fn show(who: &Who, store: &mut Admin, json: bool) -> Result<(), Failure> {
-    let id = who.id(store)?;
+fn show(user: &UserArg, store: &mut Admin, json: bool) -> Result<(), Failure> {
+    let id = user.id(store)?;
     let user = store.find_user(&id)?.ok_or_else(|| unknown(&id))?;
     let (revoked, tokens) = (store.user_revoked(&id)?, store.list_tokens(Some(&id))?.len());
     if json {
@@ -168,21 +170,21 @@ fn print(out: &mut dyn Write, user: &UserRecord, revoked: Option<i64>, tokens: u
         writeln!(out, "attributes  {}", json!(attributes))?;
     }
     if let Some(by) = revoked {
-        writeln!(out, "revoked     what was issued by {}", time_text(by))?;
+        writeln!(out, "revoked     credentials issued up to {}", time_text(by))?;
     }
     writeln!(out, "tokens      {tokens}")
 }
 
-fn set_active(who: &Who, store: &mut Admin, active: bool) -> Result<(), Failure> {
-    let id = who.id(store)?;
+fn set_active(user: &UserArg, store: &mut Admin, active: bool) -> Result<(), Failure> {
+    let id = user.id(store)?;
     let before = store.set_active(&id, active)?.ok_or_else(|| unknown(&id))?;
     let (state, id) = (if active { "enabled" } else { "disabled" }, id.as_str());
     let already = if before == active { " already" } else { "" };
     output::line(format_args!("user {id} is {state}{already}"))
 }
 
-fn delete(who: &Who, store: &mut Admin) -> Result<(), Failure> {
-    let id = who.id(store)?;
+fn delete(user: &UserArg, store: &mut Admin) -> Result<(), Failure> {
+    let id = user.id(store)?;
     let deleted = store.delete_user(&id)?;
     if !deleted.user && deleted.tokens == 0 {
         return Err(unknown(&id));
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_arguments_are_in_order() {
+    fn the_arguments_are_well_formed() {
         Whole::command().debug_assert();
     }
 }

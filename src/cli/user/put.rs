@@ -1,4 +1,4 @@
-//! `authgate user put`: records from flags or from a file.
+//! `authgate user put`: writes user records from flags or from a file.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -15,30 +15,30 @@ use crate::printable::without_values;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The user's id: for Django, the primary key
+    /// The user's id; for Django, the primary key
     #[arg(long, value_parser = values::user_id, required_unless_present = "file")]
     id: Option<UserId>,
-    /// The name to log in with
+    /// The username
     #[arg(long, value_name = "NAME", value_parser = values::text)]
     username: Option<Text>,
-    /// Mail address
+    /// The email address
     #[arg(long, value_name = "ADDRESS", value_parser = values::text)]
     email: Option<Text>,
-    /// A group; may be given several times
+    /// A group; repeatable
     #[arg(long = "group", value_name = "NAME", value_parser = values::text)]
     groups: Vec<Text>,
-    /// Keep the user out
+    /// Store the user as disabled
     #[arg(long)]
     inactive: bool,
-    /// Something else that upstreams may be told; a value that is JSON is taken as that, any other as text. May be given several times
+    /// An attribute that headers for upstreams can use; the value is JSON if it parses, otherwise text. Repeatable
     #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = values::attribute)]
     attributes: Vec<(String, Value)>,
-    /// Read the records from a file, `-` for standard input: one JSON object, or several, one after the other
+    /// Read the records from a file, or `-` for standard input: one JSON object or several in sequence
     #[arg(long, conflicts_with_all = ["id", "username", "email", "groups", "inactive", "attributes"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     store: StoreName,
-    /// Print what is stored now as a JSON array
+    /// Print the stored records as a JSON array
     #[arg(long)]
     json: bool,
 }
@@ -55,22 +55,22 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
             password_md5: None,
             attributes: args.attributes.iter().cloned().collect(),
         }],
-        (None, None) => return Err(Failure::Usage("--id or --file is needed".to_owned())),
+        (None, None) => return Err(Failure::Usage("--id or --file is required".to_owned())),
     };
-    if let Some(problem) = doubles(users.iter()).first() {
+    if let Some(problem) = duplicates(users.iter()).first() {
         return Err(Failure::Failed(format!("{problem}; nothing was written")));
     }
     let mut store = args.store.open_to_write(context)?;
-    let let_in_again = compare(&users, &mut store)?;
+    let enabled = check_stored(&users, &mut store)?;
     let mut import = store.import(values::now())?;
     let updates: Vec<UserUpdate> = users.iter().cloned().map(UserUpdate::from).collect();
     for batch in updates.chunks(Import::BATCH) {
         import.users(batch)?;
     }
     import.finish()?;
-    for id in let_in_again {
+    for id in enabled {
         output::note(format_args!(
-            "user {id} was not active and is so now; --inactive would have kept them out"
+            "user {id} was disabled and is now active; pass --inactive to keep the user disabled"
         ));
     }
     if args.json {
@@ -83,7 +83,7 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
     })
 }
 
-/// Reads JSON objects, one after the other.
+/// Parses a sequence of JSON objects.
 fn parse(file: &Path, text: &str) -> Result<Vec<UserRecord>, Failure> {
     let users = Deserializer::from_str(text)
         .into_iter()
@@ -99,15 +99,15 @@ fn parse(file: &Path, text: &str) -> Result<Vec<UserRecord>, Failure> {
             "user {}: password_md5 is not 32 upper-case hexadecimal digits",
             user.id.as_str()
         ))),
-        None if users.is_empty() => Err(failed("no records".to_owned())),
+        None if users.is_empty() => Err(failed("the file has no records".to_owned())),
         None => Ok(users),
     }
 }
 
-/// Holds users against what is stored: nobody else may lose their name. Gives back who was not active and would be.
-fn compare(users: &[UserRecord], store: &mut Admin) -> Result<Vec<String>, Failure> {
+/// Fails if another stored user has one of the usernames. Returns the ids of disabled users that become active.
+fn check_stored(users: &[UserRecord], store: &mut Admin) -> Result<Vec<String>, Failure> {
     let ids: HashSet<&UserId> = users.iter().map(|user| &user.id).collect();
-    let mut let_in_again = Vec::new();
+    let mut enabled = Vec::new();
     for user in users {
         let holder = match &user.username {
             Some(name) => store
@@ -118,27 +118,27 @@ fn compare(users: &[UserRecord], store: &mut Admin) -> Result<Vec<String>, Failu
         if let (Some(holder), Some(name)) = (holder, &user.username) {
             let holder = holder.id.as_str();
             return Err(Failure::Failed(format!(
-                "user {holder} is called {name} already; nothing was written"
+                "user {holder} already has the username {name}; nothing was written"
             )));
         }
         if user.active && store.find_user(&user.id)?.is_some_and(|before| !before.active) {
-            let_in_again.push(user.id.as_str().to_owned());
+            enabled.push(user.id.as_str().to_owned());
         }
     }
-    Ok(let_in_again)
+    Ok(enabled)
 }
 
-/// Users who are there twice, or share a username.
-fn doubles<'u>(users: impl Iterator<Item = &'u UserRecord>) -> Vec<String> {
+/// Reports repeated users and usernames.
+fn duplicates<'u>(users: impl Iterator<Item = &'u UserRecord>) -> Vec<String> {
     let (mut ids, mut names, mut problems) = (HashSet::new(), HashMap::new(), Vec::new());
     for user in users {
         let id = user.id.as_str();
         if !ids.insert(id) {
-            problems.push(format!("user {id} is there twice"));
+            problems.push(format!("user {id} appears twice"));
         } else if let Some(name) = &user.username
             && let Some(other) = names.insert(name.as_str(), id)
         {
-            problems.push(format!("users {other} and {id} are both called {name}"));
+            problems.push(format!("users {other} and {id} both have the username {name}"));
         }
     }
     problems
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn records_come_one_after_the_other() {
+    fn records_are_read_in_sequence() {
         let two = users("{\"id\":\"1\",\n\"active\":true}\n{\"id\":\"2\",\"active\":false}\n").expect("two users");
         assert_eq!(two.iter().map(|user| user.active).collect::<Vec<_>>(), [true, false]);
         for bad in [
@@ -168,20 +168,21 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_there_once_and_a_name_belongs_to_one() {
-        let check =
-            |text: &str, expected: &[&str]| assert_eq!(doubles(users(text).expect("users").iter()), expected, "{text}");
+    fn repeated_users_and_usernames_are_reported() {
+        let check = |text: &str, expected: &[&str]| {
+            assert_eq!(duplicates(users(text).expect("users").iter()), expected, "{text}")
+        };
         check(
             r#"{"id":"1","username":"a","active":true} {"id":"2","username":"b","active":true} {"id":"3","active":true}"#,
             &[],
         );
         check(
             r#"{"id":"1","active":true} {"id":"1","active":true}"#,
-            &["user 1 is there twice"],
+            &["user 1 appears twice"],
         );
         check(
             r#"{"id":"1","username":"a","active":true} {"id":"2","username":"a","active":true}"#,
-            &["users 1 and 2 are both called a"],
+            &["users 1 and 2 both have the username a"],
         );
     }
 }

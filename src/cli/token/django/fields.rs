@@ -1,4 +1,4 @@
-//! Single values of a dump: keys, texts, times.
+//! Single values of a dump: keys, strings, times.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::identity::Text;
 
-/// A primary key as the text that ids are.
+/// A primary key as text.
 pub(super) fn key(pk: &Value) -> Option<String> {
     match pk {
         Value::String(text) => Some(text.clone()),
@@ -17,7 +17,7 @@ pub(super) fn key(pk: &Value) -> Option<String> {
     }
 }
 
-/// A natural key of one part: `["ada"]`.
+/// A natural key with one part: `["ada"]`.
 pub(super) fn natural(key: &Value) -> Option<&str> {
     match key.as_array()?.as_slice() {
         [Value::String(name)] => Some(name),
@@ -25,20 +25,20 @@ pub(super) fn natural(key: &Value) -> Option<&str> {
     }
 }
 
-/// A field of text; empty is as good as absent.
+/// A string field; empty counts as absent.
 pub(super) fn text(fields: &Map<String, Value>, name: &str) -> Result<Option<Text>, String> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(value)) if value.is_empty() => Ok(None),
         Some(Value::String(value)) => match Text::new(value) {
             Ok(value) => Ok(Some(value)),
-            Err(problem) => Err(format!("`{name}` has {problem}, so no header can carry it")),
+            Err(problem) => Err(format!("`{name}` has {problem}, which cannot be sent in a header")),
         },
-        Some(_) => Err(format!("`{name}` is no text")),
+        Some(_) => Err(format!("`{name}` is not a string")),
     }
 }
 
-/// What SimpleJWT's `get_md5_hash_password` makes of a stored password hash.
+/// The result of SimpleJWT's `get_md5_hash_password` for a stored password hash.
 pub(super) fn password_md5(password: &str) -> String {
     Md5::digest(password.as_bytes())
         .iter()
@@ -46,8 +46,8 @@ pub(super) fn password_md5(password: &str) -> String {
         .collect()
 }
 
-/// A time as Django writes it. A site with `USE_TZ = False` leaves the zone out; the time is then taken to be as early as it can
-/// have been, so that `revoke --user` ends rather too many tokens than too few.
+/// Parses a time as Django writes it. With `USE_TZ = False` it has no time zone: the earliest possible time is used, so that
+/// `revoke --user` revokes too many tokens rather than too few.
 pub(super) fn seconds(text: &str) -> Option<i64> {
     let time = text.parse::<Timestamp>().ok().or_else(|| {
         let earliest = TimeZone::fixed(Offset::from_hours(14).ok()?);
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_without_a_zone_is_as_early_as_it_can_be() {
+    fn a_time_without_a_zone_is_the_earliest_possible_time() {
         assert_eq!(seconds("2023-11-14T22:13:20.999Z"), Some(1_700_000_000));
         assert_eq!(seconds("2023-11-14T22:13:20.999"), Some(1_700_000_000 - 14 * 3600));
         assert_eq!(seconds("soon"), None);

@@ -1,6 +1,6 @@
-//! What `manage.py dumpdata` writes of users, groups and DRF tokens, as records. Pure: it knows no store and writes nothing.
+//! Parses the users, groups and tokens of `manage.py dumpdata`. Pure: uses no store and writes nothing.
 //!
-//! No message here holds a value of the dump that could be a key or a password hash.
+//! Messages never contain values of the dump that could be keys or password hashes.
 
 mod fields;
 
@@ -16,13 +16,13 @@ use crate::identity::{Text, UserId};
 
 const DEFAULT_USER_MODEL: &str = "auth.user";
 
-/// How the site calls what differs from site to site.
+/// Names that differ between Django sites.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Names {
     /// The user model of a Django dump, as app.model [default: auth.user]
     #[arg(long, value_name = "APP.MODEL")]
     user_model: Option<String>,
-    /// The field of the user model that holds the username
+    /// The field of the user model with the username
     #[arg(long, value_name = "FIELD", default_value = "username")]
     pub(super) username_field: String,
 }
@@ -33,10 +33,10 @@ impl Names {
     }
 }
 
-/// What one object of a dump is.
+/// A parsed object of a dump.
 #[derive(Debug)]
 pub(super) enum Object {
-    /// A group that users may name by its key; `None`: none can.
+    /// A group. Without a key, users can refer to it by name only.
     Group {
         key: Option<String>,
         name: Text,
@@ -49,17 +49,17 @@ pub(super) enum Object {
         digest: TokenDigest,
         token: GatheredToken,
     },
-    /// Of no use here.
+    /// An object that is not imported.
     Other {
         model: String,
         like_user: bool,
     },
 }
 
-/// Reads the object at that place of the dump.
+/// Parses object number `at` of the dump.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The problem of the object.
 pub(super) fn read(
     names: &Names,
     digests: Digests,
@@ -73,7 +73,7 @@ pub(super) fn read(
         .to_ascii_lowercase();
     let pk = object.remove("pk").unwrap_or(Value::Null);
     let Some(Value::Object(fields)) = object.remove("fields") else {
-        return Err(format!("object {at} ({model}): has no `fields`"));
+        return Err(format!("object {at} ({model}): `fields` is missing"));
     };
     let read = match model.as_str() {
         "auth.group" => group(&pk, &fields),
@@ -89,16 +89,17 @@ pub(super) fn read(
 }
 
 fn group(pk: &Value, fields: &Map<String, Value>) -> Result<Object, String> {
-    let name = text(fields, "name")?.ok_or("has no `name`")?;
-    // With --natural-primary there is no key, and then nothing points to it by key.
+    let name = text(fields, "name")?.ok_or("`name` is missing")?;
+    // With --natural-primary there is no key, and no user refers to one.
     Ok(Object::Group { key: key(pk), name })
 }
 
-/// A field that the model does not have says nothing: what is stored stays.
+/// Fields that the model does not have keep their stored values.
 fn user(names: &Names, pk: &Value, mut fields: Map<String, Value>) -> Result<Object, String> {
-    let id = key(pk).ok_or("has no primary key; dump without --natural-primary")?;
-    let id = UserId::new(&id)
-        .map_err(|_| "its primary key is no id of 1 to 255 bytes without control characters and outer blanks")?;
+    let id = key(pk).ok_or("the primary key is missing; run dumpdata without --natural-primary")?;
+    let id = UserId::new(&id).map_err(
+        |_| "the primary key must be 1 to 255 bytes, without control characters and without leading or trailing spaces",
+    )?;
     let mut keeps = vec![UserMember::Attributes];
     for (field, member) in [
         (names.username_field.as_str(), UserMember::Username),
@@ -114,16 +115,16 @@ fn user(names: &Names, pk: &Value, mut fields: Map<String, Value>) -> Result<Obj
     let groups = match fields.remove("groups") {
         None | Some(Value::Null) => Vec::new(),
         Some(Value::Array(groups)) => groups.iter().map(group_of).collect::<Result<_, _>>()?,
-        Some(_) => return Err("`groups` is no list".to_owned()),
+        Some(_) => return Err("`groups` is not a list".to_owned()),
     };
     let active = match fields.get("is_active") {
-        // A model without the field: everybody is active, as in Django.
+        // A model without the field: all users are active, as in Django.
         None => true,
         Some(active) => active.as_bool().ok_or("`is_active` is neither true nor false")?,
     };
     let password_md5 = match fields.get("password") {
         None | Some(Value::Null) => None,
-        Some(password) => Some(password_md5(password.as_str().ok_or("`password` is no text")?)),
+        Some(password) => Some(password_md5(password.as_str().ok_or("`password` is not a string")?)),
     };
     let record = UserRecord {
         id,
@@ -142,40 +143,42 @@ fn group_of(group: &Value) -> Result<Group, String> {
     match (natural(group), key(group)) {
         (Some(name), _) => match Text::new(name) {
             Ok(_) => Ok(Group::Name(name.to_owned())),
-            Err(problem) => Err(format!("the name of a group has {problem}, so no header can carry it")),
+            Err(problem) => Err(format!(
+                "the name of a group has {problem}, which cannot be sent in a header"
+            )),
         },
         (None, Some(key)) => Ok(Group::Key(key)),
         (None, None) => Err("a group is neither a primary key nor a natural key of one name".to_owned()),
     }
 }
 
-/// DRF's tokens.
+/// A token of DRF.
 fn authtoken(digests: Digests, pk: &Value, fields: &Map<String, Value>) -> Result<Object, String> {
-    // DRF's key is the primary key; a model of one's own may have it beside another.
+    // DRF's key is the primary key; a custom model may have a separate `key` field.
     let key = fields
         .get("key")
         .unwrap_or(pk)
         .as_str()
         .filter(|key| !key.is_empty())
-        .ok_or("has no key")?;
+        .ok_or("the key is missing")?;
     let digest = digests
         .of(key.as_bytes())
         .into_iter()
         .flatten()
         .next()
-        .ok_or("its key cannot have a digest of the kinds that the store is configured for")?;
+        .ok_or("the store's `digest` setting accepts no such key")?;
     let mut token = GatheredToken::new(&digest, owner(fields)?);
     token.created = time(fields, "created")?;
     token.keeps = vec![TokenMember::Expires, TokenMember::Scopes, TokenMember::Name];
     Ok(Object::Token { digest, token })
 }
 
-/// Tokens of django-rest-knox: their keys are not in the database, only digests of them.
+/// A token of django-rest-knox, which stores digests only.
 fn knox(pk: &Value, fields: &Map<String, Value>) -> Result<Object, String> {
     if fields.get("salt").is_some_and(|salt| salt.as_str() != Some("")) {
         return Err(
-            "its digest is salted, as django-rest-knox before 4.2 makes them, and cannot be looked up; upgrade \
-             django-rest-knox, and let users log in again"
+            "its digest is salted (django-rest-knox before 4.2), so it cannot be looked up; upgrade \
+             django-rest-knox and let users log in again"
                 .to_owned(),
         );
     }
@@ -184,7 +187,7 @@ fn knox(pk: &Value, fields: &Map<String, Value>) -> Result<Object, String> {
         .unwrap_or(pk)
         .as_str()
         .and_then(TokenDigest::from_hex);
-    let digest = digest.ok_or("its digest is not 64 or 128 lower-case hexadecimal digits")?;
+    let digest = digest.ok_or("the digest is not 64 or 128 lower-case hexadecimal digits")?;
     let mut token = GatheredToken::new(&digest, owner(fields)?);
     token.created = time(fields, "created")?;
     token.expires = time(fields, "expiry")?;
@@ -197,13 +200,13 @@ fn time(fields: &Map<String, Value>, name: &str) -> Result<Option<i64>, String> 
         None | Some(Value::Null) => Ok(None),
         Some(time) => match time.as_str().and_then(seconds) {
             Some(seconds) => Ok(Some(seconds)),
-            None => Err(format!("`{name}` is no time")),
+            None => Err(format!("`{name}` is not a time")),
         },
     }
 }
 
 fn owner(fields: &Map<String, Value>) -> Result<Owner, String> {
-    let user = fields.get("user").ok_or("has no `user`")?;
+    let user = fields.get("user").ok_or("`user` is missing")?;
     match (key(user), natural(user)) {
         (Some(id), _) if UserId::new(&id).is_ok() => Ok(Owner::Id(id)),
         (None, Some(name)) => Ok(Owner::Name(name.to_owned())),
@@ -211,7 +214,7 @@ fn owner(fields: &Map<String, Value>) -> Result<Owner, String> {
     }
 }
 
-/// The primary key for a message; a token's may be its key, so its digest stands in.
+/// The primary key for a message. For tokens it may be the key, so its digest is shown instead.
 fn shown(model: &str, pk: &Value) -> String {
     match (model, key(pk)) {
         ("authtoken.token", Some(key)) => format!(" {}", digest_text(&TokenDigest::of(key.as_bytes()))),
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn users_and_tokens_come_by_primary_or_natural_keys() {
+    fn users_and_tokens_have_primary_or_natural_keys() {
         let (ada, groups) = user(
             &json!({"model": "auth.user", "pk": 42, "fields": {"password": "pbkdf2_sha256$1$a$b", "username": "ada",
             "email": "", "is_active": false, "groups": [4, ["staff"]]}}),
@@ -293,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_custom_user_model_is_read_by_its_names_and_what_it_lacks_is_kept() {
+    fn a_custom_user_model_keeps_stored_values_of_fields_it_lacks() {
         let names = Names {
             user_model: Some("Accounts.User".to_owned()),
             username_field: "email".to_owned(),
@@ -312,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_knox_come_with_their_digests() {
+    fn knox_tokens_are_imported_with_their_digests() {
         let hex = "0a".repeat(64);
         let (digest, token) = token(
             &json!({"model": "knox.authtoken", "pk": hex, "fields": {"token_key": "9f4d0a1b2c3d4e5",
@@ -328,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bad_object_is_named_and_no_key_is() {
+    fn errors_name_the_object_and_never_the_key() {
         let user = |pk: Value, fields: Value| json!({"model": "auth.user", "pk": pk, "fields": fields});
         let token = |pk: Value, fields: Value| json!({"model": "authtoken.token", "pk": pk, "fields": fields});
         let bad = [
