@@ -33,7 +33,7 @@ fn probes_are_answered_to_anybody_and_nothing_else() {
             .protected("/*")
             .tables("[probes]\nlisten = \"127.0.0.1:0\""),
     );
-    let probes = listens(&gate, "probes are answered");
+    let probes = listens(&gate, "serving probes");
     let status = |path: &str| ask(probes, &format!("GET {path} HTTP/1.1\r\nHost: pod.example\r\n\r\n")).0;
     assert_eq!(
         (status("/livez"), status("/readyz")),
@@ -69,7 +69,7 @@ fn clients_that_come_in_the_clear_are_sent_to_tls() {
             .tls(&pki, &[&["localhost", "*.wild.example"]])
             .server("redirect_http = [\"127.0.0.1:0\"]"),
     );
-    let clear = listens(&gate, "clients are sent to https");
+    let clear = listens(&gate, "redirecting clients to https");
     let port = gate.address.port();
     let asked = |host: &str, more: &str| ask(clear, &format!("GET /a?b=c HTTP/1.1\r\nHost: {host}\r\n{more}\r\n"));
     for host in ["localhost", "a.wild.example", "route.example"] {
@@ -111,8 +111,8 @@ fn connections_that_are_silent_or_slow_keep_nobody_waiting() {
             .tables("[probes]\nlisten = \"127.0.0.1:0\"")
             .server("redirect_http = [\"127.0.0.1:0\"]"),
     );
-    let probes = listens(&gate, "probes are answered");
-    let clear = listens(&gate, "clients are sent to https");
+    let probes = listens(&gate, "serving probes");
+    let clear = listens(&gate, "redirecting clients to https");
     let mut crowds: Vec<TcpStream> = [probes, clear, gate.admin].into_iter().flat_map(crowd).collect();
     for _ in 0..20 {
         for tcp in &mut crowds {
@@ -139,7 +139,7 @@ fn connections_whose_answers_are_out_take_no_more_places_than_there_are() {
             .public("/*")
             .tables("[probes]\nlisten = \"127.0.0.1:0\""),
     );
-    let probes = listens(&gate, "probes are answered");
+    let probes = listens(&gate, "serving probes");
     let before = gate.sockets();
     // Each is answered at once, and never closed by its client.
     let open = |_| {

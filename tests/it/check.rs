@@ -32,7 +32,7 @@ upstream = "app"
 fn a_good_file_is_good() {
     let ended = check(GOOD);
     assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{ended:?}");
-    assert!(ended.out.contains("good"));
+    assert!(ended.out.contains("valid"));
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn problems_are_data_for_programs() {
     assert!(
         authgate(folder.path(), &["check", "other.toml"])
             .good()
-            .contains("other.toml: good")
+            .contains("other.toml: valid")
     );
 }
 

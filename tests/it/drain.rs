@@ -65,7 +65,7 @@ fn what_takes_too_long_is_cut_and_the_end_is_still_a_good_one() {
     conn.send(get("/x").bytes());
     upstream.wait_for_calls(1);
     let log = gate.stop();
-    assert!(log.contains("are cut"), "{log}");
+    assert!(log.contains("drain timeout reached"), "{log}");
     assert!(conn.wire.head().is_ok_and(|head| head.is_none()));
 }
 
@@ -290,6 +290,6 @@ fn sighup_changes_nothing_yet_and_says_so() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
     gate.signal("HUP");
-    gate.logged(&["reload is not built yet"]);
+    gate.logged(&["reload is not supported yet"]);
     assert_eq!(gate.get("/x").status, 200);
 }
