@@ -1,6 +1,7 @@
 //! Parses tables into settings, one file for each table. Parsing continues after a problem, so that an invalid store does not hide an
 //! invalid route. The result is discarded if there is an error.
 
+mod access;
 mod answers;
 mod authenticators;
 mod browsers;

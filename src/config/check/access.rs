@@ -1,0 +1,166 @@
+//! `authenticate` and `public` of a route, and the keys that depend on them.
+
+use std::sync::Arc;
+
+use super::answers::{Shape, answers};
+use super::authenticators::Authenticators;
+use super::browsers::websocket;
+use super::identity::read_credential;
+use super::require::requirements;
+use crate::auth::token::KeyScheme;
+use crate::config::Authenticator;
+use crate::config::reader::{Item, Section};
+use crate::outbound::identity::CredentialMode;
+use crate::policy::Policy;
+use crate::proxy::answers::Answers;
+use crate::proxy::websocket_credential::WebSocketCredential;
+
+/// Which requests a route accepts, and how it handles their credentials.
+pub(super) struct Access {
+    pub(super) policy: Policy,
+    /// Names of authenticators, in order; none on a public route.
+    pub(super) authenticate: Vec<Arc<str>>,
+    /// `None` means the default of the upstream's identity settings.
+    pub(super) credential: Option<CredentialMode>,
+    pub(super) websocket: Option<WebSocketCredential>,
+    /// Whether a 401 has `WWW-Authenticate`.
+    challenge: bool,
+}
+
+impl Access {
+    /// The error responses of the route.
+    pub(super) fn answers(&self, shape: Shape, authenticators: &Authenticators) -> Answers {
+        answers(shape, self.challenge, &self.authenticate, authenticators, &self.policy)
+    }
+}
+
+/// Parses the keys; `None` if `authenticate` and `public` do not make a valid choice.
+pub(super) fn access(section: &mut Section<'_>, authenticators: &Authenticators) -> Option<Access> {
+    let (authenticate, public_item) = (section.take("authenticate"), section.take("public"));
+    let public = public_item.as_ref().map(Item::flag);
+    let keys = DependentKeys::take(section);
+    let names = match (&authenticate, public) {
+        (Some(item), Some(Some(true))) => {
+            let problem = item.problem(
+                "`authenticate` and `public` cannot be combined",
+                "remove one of the two",
+            );
+            section.add(match &public_item {
+                Some(public) => problem.beside(public.span(), "`public` is set here"),
+                None => problem,
+            });
+            return None;
+        }
+        (None, Some(Some(true))) => return Some(keys.public()),
+        (Some(item), None | Some(Some(false) | None)) => named(item, authenticators),
+        // `public` is neither true nor false, which was already reported.
+        (None, Some(None)) => None,
+        (None, None | Some(Some(false))) => {
+            section.lacks(
+                "neither `authenticate` nor `public` is set",
+                "write `authenticate = [\"token\"]`, or `public = true` to accept requests without a credential",
+            );
+            None
+        }
+    };
+    keys.authenticated(names, authenticators)
+}
+
+/// The keys that only a route with `authenticate` may have.
+struct DependentKeys<'c> {
+    optional: bool,
+    challenge: bool,
+    credential: Option<CredentialMode>,
+    require: Option<Item<'c>>,
+    websocket: Option<Item<'c>>,
+    /// Those that the file has.
+    written: Vec<Item<'c>>,
+}
+
+impl<'c> DependentKeys<'c> {
+    fn take(section: &mut Section<'c>) -> Self {
+        let [optional, challenge, credential, require, websocket] =
+            ["optional", "challenge", "credential", "require", "websocket"].map(|name| section.take(name));
+        let choices = [("first", true), ("none", false)];
+        let challenges = challenge.as_ref().and_then(|item| item.text()?.choice(&choices, &[]));
+        Self {
+            optional: optional.as_ref().and_then(Item::flag).unwrap_or(false),
+            challenge: challenges.unwrap_or(true),
+            credential: credential.as_ref().and_then(read_credential),
+            require: require.clone(),
+            websocket: websocket.clone(),
+            written: [optional, challenge, credential, require, websocket]
+                .into_iter()
+                .flatten()
+                .collect(),
+        }
+    }
+
+    /// The access of a public route, where none of the keys has an effect.
+    fn public(self) -> Access {
+        for item in &self.written {
+            item.refuse(
+                "has no effect on a public route, where clients are not authenticated",
+                "remove it, or write `authenticate` in place of `public`",
+            );
+        }
+        Access {
+            policy: Policy::Public,
+            authenticate: Vec::new(),
+            credential: None,
+            websocket: None,
+            challenge: self.challenge,
+        }
+    }
+
+    /// The access of a route with these authenticators. Without them, the keys are only checked.
+    fn authenticated(self, names: Option<Vec<Arc<str>>>, authenticators: &Authenticators) -> Option<Access> {
+        let require = self.require.and_then(|item| item.section(&[])).map(requirements);
+        let authenticate = names?;
+        let websocket = self
+            .websocket
+            .and_then(|item| websocket(item, &authenticate, authenticators));
+        Some(Access {
+            policy: Policy::Authenticated {
+                optional: self.optional,
+                require: require.unwrap_or_default(),
+            },
+            authenticate,
+            credential: self.credential,
+            websocket,
+            challenge: self.challenge,
+        })
+    }
+}
+
+fn named(item: &Item<'_>, authenticators: &Authenticators) -> Option<Vec<Arc<str>>> {
+    let mut names: Vec<Arc<str>> = Vec::new();
+    for item in item.full_list("authenticate = [\"token\"]")? {
+        let text = item.text_for("the name of an authenticator", "write its name, in quotes")?;
+        let name = authenticators.names.find(&text)?;
+        if names.contains(&name) {
+            text.refuse("is listed twice", "remove one of them");
+        }
+        // An authenticator without a scheme accepts every value of its header as a key.
+        let taken = names.iter().find(|before| takes_all(before, &name, authenticators));
+        if let Some(before) = taken {
+            text.refuse(
+                &format!("is never used: {:?} accepts every value of the same header", &**before),
+                format!("list it before {:?}, or remove it", &**before),
+            );
+        }
+        names.push(name);
+    }
+    Some(names)
+}
+
+/// Whether `before` accepts every value of the header that `name` reads.
+fn takes_all(before: &str, name: &str, authenticators: &Authenticators) -> bool {
+    let settings = |name: &str| authenticators.settings.get(name);
+    match (settings(before), settings(name)) {
+        (Some(Authenticator::Token(token)), Some(after)) => {
+            token.scheme == KeyScheme::Empty && token.header == *after.header()
+        }
+        (Some(Authenticator::Jwt(_)), _) | (_, None) | (None, _) => false,
+    }
+}
