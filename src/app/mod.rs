@@ -93,9 +93,10 @@ impl App {
     pub fn bind(config: Config) -> Result<Self, AppError> {
         let mut server = config.server.clone();
         // Reserve descriptors for probes, so that client connections cannot use them up.
-        let beside =
+        let control_connections =
             admin::CONNECTIONS * (1 + config.probes.iter().len()) + redirect::CONNECTIONS * config.redirects.len();
-        server.limits.connections = affordable_connections(server.limits.connections, SPARE_DESCRIPTORS + beside);
+        server.limits.connections =
+            affordable_connections(server.limits.connections, SPARE_DESCRIPTORS + control_connections);
         let tls = match &config.tls {
             None => None,
             Some(settings) => Some(Acceptor::new(settings)?),
@@ -203,23 +204,28 @@ impl App {
             .iter()
             .find_map(Address::tcp)
             .map_or(443, |address| address.port());
-        let mut beside = JoinSet::new();
+        let mut redirect_tasks = JoinSet::new();
         for redirects in redirects {
             info!(listen = %redirects.local_addr()?, "redirecting clients to https");
             let redirect = Redirect::new(hosts.clone(), credentials.clone(), port);
-            beside.spawn(redirect.serve(listener(redirects)?, stages.clone()));
+            redirect_tasks.spawn(redirect.serve(listener(redirects)?, stages.clone()));
         }
 
         let (common, inboxes) = Common::new(&server, Arc::clone(&parts.metrics), stages);
-        let (ended, mut endings) = mpsc::unbounded_channel();
+        let (result_sender, mut worker_results) = mpsc::unbounded_channel();
         for (index, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
-            let (parts, common, tls, ended) = (Arc::clone(&parts), Arc::clone(&common), tls.clone(), ended.clone());
+            let (parts, common, tls, result_sender) = (
+                Arc::clone(&parts),
+                Arc::clone(&common),
+                tls.clone(),
+                result_sender.clone(),
+            );
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 // Sent after a panic too: `run_worker` catches it.
-                let _ = ended.send(run_worker(index, &parts, common, tls, listeners, inbox));
+                let _ = result_sender.send(run_worker(index, &parts, common, tls, listeners, inbox));
             })?;
         }
-        drop(ended);
+        drop(result_sender);
         let listen: Vec<String> = addresses.iter().map(Address::to_string).collect();
         info!(listen = listen.join(", "), admin = %operators, workers = server.workers, tls = tls.is_some(), "serving");
         started();
@@ -230,14 +236,14 @@ impl App {
                     Event::Drain => break,
                     Event::Reload => warn!("SIGHUP ignored: reload is not supported yet; restart to apply a changed configuration"),
                 },
-                ending = endings.recv() => {
-                    let why = ending.and_then(Result::err).unwrap_or_else(|| "it stopped".to_owned());
-                    error!(reason = why, "a worker has stopped unexpectedly; the gateway stops");
-                    return Err(AppError::Worker(why));
+                result = worker_results.recv() => {
+                    let reason = result.and_then(Result::err).unwrap_or_else(|| "it stopped".to_owned());
+                    error!(reason, "a worker has stopped unexpectedly; the gateway stops");
+                    return Err(AppError::Worker(reason));
                 }
             }
         }
-        drain(server.drain, &stage, &mut endings, beside, files).await;
+        drain(server.drain, &stage, &mut worker_results, redirect_tasks, files).await;
         Ok(())
     }
 }
@@ -262,13 +268,13 @@ fn remedy(address: &Address, problem: &io::Error) -> String {
     }
 }
 
-type Ending = Result<(), String>;
+type WorkerResult = Result<(), String>;
 
 async fn drain(
     settings: server::Drain,
     stage: &watch::Sender<Stage>,
-    endings: &mut mpsc::UnboundedReceiver<Ending>,
-    mut beside: JoinSet<()>,
+    worker_results: &mut mpsc::UnboundedReceiver<WorkerResult>,
+    mut redirect_tasks: JoinSet<()>,
     files: Vec<SocketFile>,
 ) {
     info!(delay = ?settings.delay, timeout = ?settings.timeout, "draining");
@@ -280,8 +286,8 @@ async fn drain(
     drop(files);
     stage.send_replace(Stage::Draining);
     let all = async {
-        while endings.recv().await.is_some() {}
-        while beside.join_next().await.is_some() {}
+        while worker_results.recv().await.is_some() {}
+        while redirect_tasks.join_next().await.is_some() {}
     };
     let drained = timeout(settings.timeout, all).await;
     if drained.is_ok() {
@@ -291,7 +297,7 @@ async fn drain(
     warn!("drain timeout reached; closing the remaining connections");
     // Workers drop their requests, so that each is logged. CUT_TIMEOUT bounds the wait for a worker that is stuck.
     stage.send_replace(Stage::Cutting);
-    let _ = timeout(CUT_TIMEOUT, async { while endings.recv().await.is_some() {} }).await;
+    let _ = timeout(CUT_TIMEOUT, async { while worker_results.recv().await.is_some() {} }).await;
 }
 
 fn run_worker(
@@ -301,14 +307,14 @@ fn run_worker(
     tls: Option<Acceptor>,
     listeners: Vec<Bound>,
     inbox: Inbox,
-) -> Ending {
+) -> WorkerResult {
     let serve = std::panic::AssertUnwindSafe(|| {
         worker::run_on_this_thread(|| {
             Worker::new(index, common, parts.proxy(&parts.authenticators()), tls).run(listeners, inbox)
         })
     });
     match std::panic::catch_unwind(serve) {
-        Ok(ended) => ended.map_err(|problem| problem.to_string()),
+        Ok(result) => result.map_err(|problem| problem.to_string()),
         Err(_) => Err("it panicked".to_owned()),
     }
 }

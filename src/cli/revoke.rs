@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn exactly_one_target_is_accepted() {
-        let good = [
+        let valid = [
             "--user 42",
             "--user 42 --before 1",
             "--jti x",
@@ -157,10 +157,10 @@ mod tests {
             "--token -",
             "--kid k --store a",
         ];
-        for words in good {
+        for words in valid {
             assert!(read(words).is_some(), "{words}");
         }
-        let bad = [
+        let invalid = [
             "",
             "--user 42 --jti x",
             "--before 1",
@@ -169,7 +169,7 @@ mod tests {
             "--kid k --expires 1",
             "--jti=",
         ];
-        for words in bad {
+        for words in invalid {
             assert!(read(words).is_none(), "{words}");
         }
     }

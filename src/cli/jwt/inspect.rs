@@ -66,7 +66,7 @@ fn as_text(args: &Args, report: &DryRunReport) -> String {
         let _ = writeln!(text, "claims  {}{unverified}", shown(first.claims.as_ref()));
     }
     for (name, explanation) in &report.explained {
-        let _ = writeln!(text, "\nauthenticator {name}: {}", verdict(explanation));
+        let _ = writeln!(text, "\nauthenticator {name}: {}", outcome(explanation));
         if let Some(key) = &explanation.key {
             let _ = writeln!(text, "  signed by key {key}");
         }
@@ -100,7 +100,7 @@ fn as_json(report: &DryRunReport) -> Value {
                 .collect();
             json!({
                 "authenticator": &**name,
-                "verdict": verdict(explanation),
+                "verdict": outcome(explanation),
                 "accepted": explanation.ending == Ending::Accepted,
                 "key": explanation.key,
                 "found": explanation.found,
@@ -120,11 +120,11 @@ fn as_json(report: &DryRunReport) -> Value {
     value
 }
 
-fn verdict(explanation: &Explanation) -> String {
+fn outcome(explanation: &Explanation) -> String {
     match &explanation.ending {
         Ending::Accepted => "accepted".to_owned(),
         Ending::Refused(refusal) => format!("refused, {}", refusal.label()),
-        Ending::Unknown(why) => format!("could not be validated: {why}"),
+        Ending::Unknown(error) => format!("could not be validated: {error}"),
     }
 }
 

@@ -156,14 +156,14 @@ mod tests {
     fn records_are_read_in_sequence() {
         let two = users("{\"id\":\"1\",\n\"active\":true}\n{\"id\":\"2\",\"active\":false}\n").expect("two users");
         assert_eq!(two.iter().map(|user| user.active).collect::<Vec<_>>(), [true, false]);
-        for bad in [
+        for invalid in [
             "",
             "[]",
             "{\"id\":\"1\"}",
             "{\"id\":\"1\",\"active\":true",
             "{\"id\":\"1\",\"active\":true,\"password_md5\":\"abc\"}",
         ] {
-            assert!(users(bad).is_err(), "{bad}");
+            assert!(users(invalid).is_err(), "{invalid}");
         }
     }
 

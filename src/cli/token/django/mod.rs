@@ -334,7 +334,7 @@ mod tests {
     fn errors_name_the_object_and_never_the_key() {
         let user = |pk: Value, fields: Value| json!({"model": "auth.user", "pk": pk, "fields": fields});
         let token = |pk: Value, fields: Value| json!({"model": "authtoken.token", "pk": pk, "fields": fields});
-        let bad = [
+        let invalid = [
             json!({"model": "auth.user", "pk": 1}),
             user(Value::Null, json!({})),
             user(json!(1), json!({"username": "a\nb"})),
@@ -349,7 +349,7 @@ mod tests {
             token(json!("canary"), json!({"user": 1.5})),
             json!({"model": "authtoken.token", "pk": "canary"}),
         ];
-        for object in bad {
+        for object in invalid {
             let problem = one(&names(), &object).expect_err("not as it should be");
             assert!(problem.starts_with("object 1 (auth"), "{problem}");
             assert!(!problem.contains("canary"), "{problem}");
