@@ -20,7 +20,7 @@ use crate::proxy::explain::ExplainedRequest;
 use crate::secret::Secret;
 use crate::server::worker;
 
-/// How long a dry run waits for its stores to be connected. After that it runs without them.
+/// How long a dry run waits for its stores to be connected. After that it continues, connected or not.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A gateway without listeners.
