@@ -1,9 +1,9 @@
-//! What was judged lately: credential digest to verdict, bounded in number and in bytes, in this process.
+//! The verdict cache: from credential digest to verdict, bounded in entries and bytes, one per authenticator of the process.
 //!
-//! Each authenticator has a cache of its own, and its keys are loaded with it and never change: a digest means one thing in a cache, and
-//! needs neither name nor key generation beside it. Refusals have a budget of their own and can never push out somebody who was accepted.
-//! Every hit checks the time, and what the verdict rests on: an entry is neither used past its `ttl`, nor past the credential's own life,
-//! nor after a change in a store that it was read from.
+//! Each authenticator has its own cache, and its verification keys never change. So a digest alone identifies an entry, without the name or
+//! the keys of the authenticator. Refused credentials have a separate limit and never evict accepted ones. Each hit checks the time and the
+//! dependencies of the verdict. An entry is not used after its `ttl`, after the credential expires, or after a change of a store item that
+//! it depends on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,19 +18,19 @@ use crate::credential::Refusal;
 use crate::identity::Identity;
 use crate::telemetry::auth::CacheMetrics;
 
-/// What an accepted credential weighs at least, in bytes; `entries` of this weight are what a cache holds.
+/// Minimum weight of an accepted credential, in bytes. The capacity of a cache is `entries` times this weight.
 const LEAST_WEIGHT: usize = 1024;
 
-/// Bounds of a cache; `entries` 0 switches a half of it off.
+/// Limits of a cache. `entries = 0` switches caching of accepted credentials off, `negative_entries = 0` that of refused ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Most accepted credentials that are remembered.
+    /// Maximum number of accepted credentials.
     pub entries: usize,
-    /// For how long.
+    /// How long an accepted credential stays in the cache.
     pub ttl: Duration,
-    /// Most refused credentials that are remembered.
+    /// Maximum number of refused credentials.
     pub negative_entries: usize,
-    /// For how long.
+    /// How long a refused credential stays in the cache.
     pub negative_ttl: Duration,
 }
 
@@ -45,17 +45,17 @@ impl Default for Settings {
     }
 }
 
-/// From when until when a credential is good, in milliseconds of Unix time, both ends excluded at the later one.
+/// When a credential is valid, in milliseconds of Unix time: `from_ms <= now < until_ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
-    /// Good from here on.
+    /// Start, inclusive.
     pub from_ms: i64,
-    /// Good before this.
+    /// End, exclusive.
     pub until_ms: i64,
 }
 
 impl Validity {
-    /// Good at any time.
+    /// Valid at any time.
     pub const ALWAYS: Self = Self {
         from_ms: i64::MIN,
         until_ms: i64::MAX,
@@ -66,10 +66,10 @@ impl Validity {
     }
 }
 
-/// The digest under which a credential's verdict is kept; nobody can choose one without inverting SHA-256.
+/// The cache key of a credential: its SHA-256 digest. A client cannot choose a key without inverting SHA-256.
 pub type Key = [u8; 32];
 
-/// The key of a credential: its SHA-256.
+/// Computes the cache key of a credential.
 pub fn key(credential: &[u8]) -> Key {
     let mut key = [0; 32];
     key.copy_from_slice(digest::digest(&digest::SHA256, credential).as_ref());
@@ -90,7 +90,7 @@ pub struct VerdictCache {
 struct Accepted {
     identity: Arc<Identity>,
     validity: Validity,
-    /// Milliseconds on the clock of [`Now::uptime_ms`].
+    /// When the entry expires, on the clock of [`Now::uptime_ms`].
     until: u64,
     weight: u32,
     dependencies: Dependencies,
@@ -103,7 +103,7 @@ struct Refused {
     dependencies: Dependencies,
 }
 
-/// An entry weighs what it holds, and never less than [`LEAST_WEIGHT`]: so one bound holds for entries and for bytes.
+/// The weight of an entry is its size in bytes, but at least [`LEAST_WEIGHT`]. So one limit bounds both entries and bytes.
 #[derive(Debug, Clone, Copy)]
 struct Weight;
 
@@ -134,7 +134,7 @@ fn bounded(entries: usize) -> Option<Cache<Key, Accepted, Weight>> {
 }
 
 impl VerdictCache {
-    /// An empty cache. What its verdicts rest on is counted in `generations`.
+    /// Makes an empty cache. `counters` hold the change counters that its entries depend on.
     pub fn new(settings: Settings, counters: Arc<ChangeCounters>) -> Self {
         let on = |entries: usize, ttl: Duration| entries > 0 && !ttl.is_zero();
         Self {
@@ -149,17 +149,17 @@ impl VerdictCache {
         }
     }
 
-    /// What it counts.
+    /// The metrics of this cache.
     pub fn metrics(&self) -> &CacheMetrics {
         &self.metrics
     }
 
-    /// Whether nobody who is accepted is remembered: then every request is to be asked for by itself.
+    /// Whether accepted credentials are not cached. Then requests must not share lookups either.
     pub fn is_off(&self) -> bool {
         self.accepted.is_none()
     }
 
-    /// Whether a verdict may still be used.
+    /// Whether a decision is still valid.
     pub fn holds(&self, decision: &Decision, dependencies: &Dependencies, now: Now) -> bool {
         self.counters.hold(dependencies)
             && match decision {
@@ -168,7 +168,7 @@ impl VerdictCache {
             }
     }
 
-    /// The verdict that still holds.
+    /// Finds a verdict that is still valid.
     pub fn find(&self, key: &Key, now: Now) -> Option<Result<Arc<Identity>, Refusal>> {
         let found = self.look_up(key, now);
         if self.accepted.is_some() || self.refused.is_some() {
@@ -195,7 +195,7 @@ impl VerdictCache {
         None
     }
 
-    /// Remembers a verdict that was reached on what was known at `now`, unless something that it rests on has changed since.
+    /// Caches a decision that was made with the time `now`, unless one of its dependencies has changed since.
     pub fn insert(&self, key: Key, decision: &Decision, dependencies: Dependencies, now: Now) {
         if !self.counters.hold(&dependencies) {
             return;

@@ -10,9 +10,10 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How many counters there are: 256 KiB of them.
+/// Number of counters: 256 KiB of memory.
 const SLOTS: usize = 1 << 16;
-/// A decision from one store depends on that store, a token or JWT, a user, and a username; one from two stores on six items.
+/// Maximum number of dependencies. A decision from one store depends on that store, a token or JWT, a user, and a username; a decision from
+/// two stores depends on six items.
 const MOST: usize = 6;
 
 /// The counters of all items in all stores of the process.
@@ -28,7 +29,7 @@ pub enum StoreItem<'t> {
     Store,
     /// A token, by its digest as stored.
     Token(&'t str),
-    /// A user's record, or what was revoked of that user.
+    /// A user record, or the revocation of a user's credentials.
     User(&'t str),
     /// The user that a username belongs to.
     Name(&'t str),

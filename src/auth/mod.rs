@@ -1,7 +1,7 @@
-//! Who is asking: a route's authenticators, asked in order, and what they say.
+//! Authentication: the authenticators of a route, tried in order, and their verdicts.
 //!
-//! An authenticator passes (not my scheme), accepts, or refuses; the first that accepts or refuses ends the matter, as in Django
-//! REST Framework. Beside these three there is one more end: it could not find out. That one is no verdict.
+//! An authenticator passes (the credential has another scheme), accepts, or refuses. The first one that accepts or refuses decides, as in
+//! Django REST Framework. An authenticator may also fail, because its store is unavailable. A failure is an error and never a verdict.
 
 pub mod cache;
 pub mod dependencies;
@@ -25,12 +25,12 @@ use self::token::TokenAuthenticator;
 use crate::credential::{Presented, Refusal};
 use crate::identity::Identity;
 
-/// The time, read once a request.
+/// The current time, read once per request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// Milliseconds of Unix time: what credentials are dated in.
+    /// Unix time in milliseconds, for the dates of credentials.
     pub unix_ms: i64,
-    /// Milliseconds since this process first asked: what caches are timed in. It never goes back.
+    /// Milliseconds since the first call of [`Now::read`], for cache lifetimes. Monotonic.
     pub uptime_ms: u64,
 }
 
@@ -46,23 +46,23 @@ impl Now {
         }
     }
 
-    /// Whole seconds of Unix time.
+    /// Unix time in whole seconds.
     pub fn unix_seconds(self) -> i64 {
         self.unix_ms.div_euclid(1000)
     }
 }
 
-/// What an authenticator concluded about one credential.
+/// The result of authenticating one credential.
 #[derive(Debug, Clone)]
 pub enum Decision {
-    /// Somebody.
+    /// The credential is valid.
     Accepted {
-        /// Who.
+        /// The user.
         identity: Arc<Identity>,
-        /// While the credential itself is good.
+        /// When the credential itself is valid.
         validity: Validity,
     },
-    /// Nobody.
+    /// The credential is refused.
     Refused(Refusal),
 }
 
@@ -75,23 +75,23 @@ impl Decision {
     }
 }
 
-/// What an authenticator says of a request.
+/// The result of authenticating one request.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Nothing in it is for this authenticator.
+    /// The request has no credential for any authenticator of the route.
     Pass,
-    /// Somebody.
+    /// An authenticator accepted the credential.
     Accept(Arc<Identity>),
-    /// A credential that is no good.
+    /// A credential was refused.
     Refuse(Refused),
 }
 
-/// Who refused, and why.
+/// The authenticator that refused, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// Position of the authenticator in its route's order.
     pub by: usize,
-    /// Why.
+    /// The reason.
     pub refusal: Refusal,
 }
 
@@ -142,19 +142,19 @@ pub struct Chain {
     authenticators: Rc<[Rc<Authenticator>]>,
 }
 
-/// An authenticator could not find out.
+/// An authenticator failed: its store is unavailable.
 #[derive(Debug, thiserror::Error)]
-#[error("authenticator {authenticator} could not find out")]
+#[error("authenticator {authenticator} failed")]
 pub struct Unavailable {
     /// Its name.
     pub authenticator: Arc<str>,
-    /// Why.
+    /// The cause.
     #[source]
     pub source: StoreError,
 }
 
 impl Chain {
-    /// A chain of these.
+    /// Makes a chain of these authenticators.
     pub fn new(authenticators: Vec<Rc<Authenticator>>) -> Self {
         Self {
             authenticators: authenticators.into(),
@@ -166,10 +166,10 @@ impl Chain {
         self.authenticators.iter().map(AsRef::as_ref)
     }
 
-    /// Asks each in turn, until one accepts or refuses.
+    /// Tries each authenticator in order, until one accepts or refuses.
     ///
     /// # Errors
-    /// The one whose turn it was could not find out. Nobody else is asked: the next one might accept what this one would refuse.
+    /// An authenticator failed. The remaining ones are not tried: one of them might accept a credential that the failed one would refuse.
     pub async fn authenticate(&self, headers: &HeaderMap, now: Now) -> Result<Verdict, Unavailable> {
         for (by, authenticator) in self.authenticators.iter().enumerate() {
             let presented = Presented::from_headers(headers, authenticator.header());
@@ -188,7 +188,7 @@ impl Chain {
         Ok(Verdict::Pass)
     }
 
-    /// Whether some credential header came at all, in any scheme and however often.
+    /// Whether a credential header of this chain occurs more than once.
     pub fn saw_repeated_credential(&self, headers: &HeaderMap) -> bool {
         self.authenticators.iter().any(|authenticator| {
             matches!(

@@ -1,4 +1,4 @@
-//! Stored bytes to records, and back: the JSON values of the store's layout. Pure; it knows no store.
+//! Parses and serializes records: the JSON values of the store layout. Pure; independent of any store.
 
 use std::fmt;
 
@@ -8,25 +8,25 @@ use serde_json::{Map, Value};
 use crate::identity::{Text, UserId};
 use crate::printable::without_values;
 
-/// One opaque token. The key itself is in no store; its digest is the record's name.
+/// One opaque token. Stores hold the digest of its key, never the key itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TokenRecord {
-    /// Whose token it is.
+    /// The id of the token's user.
     #[serde(with = "user_id")]
     pub user: UserId,
-    /// When it was made, in Unix seconds.
+    /// Creation time, in Unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<i64>,
-    /// When it ends, in Unix seconds; absent: never.
+    /// Expiry, in Unix seconds; without it the token never expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<i64>,
-    /// What it may be used for.
+    /// Scopes of the token.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "texts")]
     pub scopes: Vec<Text>,
-    /// What its maker calls it.
+    /// A name for operators.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// When it was revoked, in Unix seconds. A revoked token is dead for good; nothing overwrites it.
+    /// Time of revocation, in Unix seconds. A revoked token stays revoked; no write removes this mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<i64>,
 }
@@ -34,13 +34,13 @@ pub struct TokenRecord {
 /// One user.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UserRecord {
-    /// Who it is.
+    /// The id.
     #[serde(with = "user_id")]
     pub id: UserId,
-    /// The name to log in with.
+    /// Login name.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_text")]
     pub username: Option<Text>,
-    /// Mail address; empty is as good as absent.
+    /// Mail address; an empty one means the same as none.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_text")]
     pub email: Option<Text>,
     /// Names of groups.
@@ -51,33 +51,33 @@ pub struct UserRecord {
     /// Upper-case hexadecimal MD5 of the stored password hash, for SimpleJWT's `CHECK_REVOKE_TOKEN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_md5: Option<String>,
-    /// Whatever else upstreams are to be told.
+    /// Further attributes, for headers to upstreams.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub attributes: Map<String, Value>,
 }
 
-/// The mark that a store holds our records; its epoch tells one filling of the store from another.
+/// The layout record. It shows that a store holds authgate records. A store that is filled again gets another epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
     /// Always 1.
     pub version: u32,
-    /// Any text, made once.
+    /// Any text; a random one is made when the store is first filled.
     pub epoch: String,
-    /// An import is filling the empty store: it is not to be used before the import is complete.
+    /// An import is filling the empty store. Gateways do not use the store before the import is complete.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub filling: bool,
 }
 
 impl Layout {
-    /// The version that this program reads and writes.
+    /// The layout version that this program reads and writes.
     pub const VERSION: u32 = 1;
 }
 
 impl UserRecord {
-    /// Holds the record against the id under whose key it is stored.
+    /// Checks the record against the id in the key that it is stored under.
     ///
     /// # Errors
-    /// It is another user's.
+    /// The record has another id.
     pub fn under(self, id: &str) -> Result<Self, BadRecord> {
         if self.id.as_str() == id {
             Ok(self)
@@ -95,18 +95,18 @@ impl UserRecord {
     }
 }
 
-/// Stored bytes are not what the layout says they are.
+/// Stored bytes that do not match the layout.
 #[derive(Debug, thiserror::Error)]
 pub enum BadRecord {
-    /// They have another shape.
-    #[error("the record of {what} is not as the layout says: {}", without_values(&source.to_string()))]
+    /// They cannot be parsed as this record.
+    #[error("invalid record of {what}: {}", without_values(&source.to_string()))]
     Shape {
-        /// Of what the record is.
+        /// What the record belongs to.
         what: String,
         /// What is wrong.
         source: serde_json::Error,
     },
-    /// A user's record is stored under another id's key.
+    /// A user record is stored under the key of another id.
     #[error("the record of user {key:?} holds the id {id:?}")]
     OtherId {
         /// The id of the key.
@@ -114,16 +114,16 @@ pub enum BadRecord {
         /// The id in the record.
         id: String,
     },
-    /// The index of names leads to a user who is not called so, or who is not there.
-    #[error("user-by-name {name:?} leads to user {id:?}, who is not there or is called otherwise")]
+    /// The username index points to a user that does not exist or has another username.
+    #[error("user-by-name {name:?} points to user {id:?}, which does not exist or has another username")]
     StaleName {
         /// The login name.
         name: String,
-        /// Whom it leads to.
+        /// The id that it points to.
         id: String,
     },
-    /// Several users have one login name.
-    #[error("several users are called {name:?}")]
+    /// Several users have the same username.
+    #[error("several users have the username {name:?}")]
     SharedName {
         /// The login name.
         name: String,

@@ -37,10 +37,11 @@ impl<V> Default for SingleFlight<V> {
 }
 
 impl<V: Clone> SingleFlight<V> {
-    /// The result of `work`, done here or by the request that began it before. A result of another request is taken only while it is `good`.
+    /// Returns the result of `work`, done by this request or by another one with the same key. The result of another request is used only
+    /// if `good` accepts it.
     ///
     /// # Errors
-    /// Those of `work`, where it was done here.
+    /// The error of `work`, if this request did the work.
     pub async fn share<E, F: Future<Output = Result<V, E>>>(
         &self,
         key: Key,
@@ -93,17 +94,17 @@ impl<V> Waiter<'_, V> {
 
 impl<V> Drop for Waiter<'_, V> {
     fn drop(&mut self) {
-        // The handle of this waiter, and that of the map.
+        // Two handles are left: the one of this waiter and the one of the map.
         if Rc::strong_count(&self.flight) <= 2 {
             self.finish();
         }
     }
 }
 
-/// How many signatures are verified before other requests run: about half a millisecond of the slowest kind.
+/// How many signatures are verified in a row before other requests run: about half a millisecond with the slowest algorithm.
 const IN_A_ROW: u32 = 4;
 
-/// A queue for work that occupies the worker's thread: first in, first out, a few in a row, and then the requests that need no such work.
+/// A queue for work that blocks the worker's thread. First in, first out; after a few items in a row, requests without such work run.
 #[derive(Debug)]
 pub struct WorkQueue {
     line: Semaphore,
@@ -122,7 +123,7 @@ impl Default for WorkQueue {
 impl WorkQueue {
     /// Waits for this caller's turn. Do the work before the next `.await`.
     pub async fn next(&self) {
-        // It is never closed.
+        // The semaphore is never closed.
         let _first = self.line.acquire().await;
         if self.taken.get() >= IN_A_ROW {
             // Later callers wait behind the one that yields.

@@ -1,4 +1,5 @@
-//! `Authorization: Token <key>`: an opaque key that a store knows by its digest, judged as DRF's `TokenAuthentication` does.
+//! `Authorization: Token <key>`: an opaque key, which is looked up in a store by its digest and checked as DRF's `TokenAuthentication`
+//! does.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,25 +18,25 @@ use crate::identity::{Facts, Identity};
 use crate::outbound::identity::IdentityTable;
 use crate::telemetry::auth::CacheMetrics;
 
-/// What the configuration says of one token authenticator.
+/// The configuration of one token authenticator.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Its name in the file.
+    /// Its name in the configuration.
     pub name: Arc<str>,
-    /// What stands before the key.
+    /// The scheme before the key.
     pub scheme: KeyScheme,
     /// The header that carries the credential.
     pub header: HeaderName,
-    /// Name of the store that knows the keys.
+    /// Name of the store that holds the tokens.
     pub store: Arc<str>,
-    /// What is remembered.
+    /// Limits of its cache.
     pub cache: cache::Settings,
 }
 
-/// What stands before an opaque key in its header.
+/// The scheme before an opaque key in its header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyScheme {
-    /// Nothing: the whole value is the key, as in `X-API-Key`.
+    /// No scheme: the whole value is the key, as in `X-API-Key`.
     Empty,
     /// One of these schemes, compared without regard to ASCII case.
     OneOf(Vec<String>),
@@ -60,7 +61,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Takes the settings in. Identities get their header values for each of `tables`.
+    /// Makes the shared part from the settings. Identities get header values for each of `tables`.
     pub fn new(settings: Settings, tables: Arc<[IdentityTable]>, counters: Arc<ChangeCounters>) -> Arc<Self> {
         Arc::new(Self {
             cache: VerdictCache::new(settings.cache, counters),
@@ -69,12 +70,12 @@ impl Shared {
         })
     }
 
-    /// What was configured.
+    /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// What its cache counts.
+    /// The metrics of its cache.
     pub fn metrics(&self) -> &CacheMetrics {
         self.cache.metrics()
     }
@@ -89,7 +90,7 @@ pub struct TokenAuthenticator {
 }
 
 impl TokenAuthenticator {
-    /// Joins what is shared with a worker's handle on the store.
+    /// Combines the shared part with this worker's handle on the store.
     pub fn new(shared: Arc<Shared>, store: Rc<Store>) -> Self {
         Self {
             shared,
@@ -102,7 +103,7 @@ impl TokenAuthenticator {
         &self.shared.settings.name
     }
 
-    /// What was configured.
+    /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.shared.settings
     }
@@ -111,7 +112,7 @@ impl TokenAuthenticator {
         &self.shared.settings.header
     }
 
-    /// `None`: not for me.
+    /// `None`: the credential has another scheme.
     pub(super) async fn authenticate(
         &self,
         words: &Words<'_>,
@@ -119,7 +120,7 @@ impl TokenAuthenticator {
         now: Now,
     ) -> Result<Option<Result<Arc<Identity>, Refusal>>, StoreError> {
         let key = match &self.shared.settings.scheme {
-            // An empty value is no credential, as a header without a word is none where there is a scheme.
+            // An empty value is no credential; the same holds for a header without a word where a scheme is configured.
             KeyScheme::Empty => match words.whole() {
                 b"" => return Ok(None),
                 whole => whole,
@@ -142,7 +143,7 @@ impl TokenAuthenticator {
             return Ok(Some(Err(Refusal::TokenHasInvalidCharacters)));
         }
         let verdict = self.look_up(key, now).await?;
-        // What was pieced together may be refused for what it is, and is never accepted.
+        // A credential joined from several header lines is never accepted; its refusal may name the real reason.
         Ok(Some(match acceptance {
             Acceptance::Allowed => verdict,
             Acceptance::RefuseOnly => Err(verdict.err().unwrap_or(Refusal::TokenUnknown)),
@@ -154,11 +155,11 @@ impl TokenAuthenticator {
         if let Some(verdict) = self.shared.cache.find(&cache_key, now) {
             return Ok(verdict);
         }
-        // Rare, and large: no part of every request's future.
+        // Boxed: this future is large and rarely needed, so it must not enlarge the future of each request.
         Box::pin(self.look_up_uncached(key, cache_key, now)).await
     }
 
-    /// What is not in the cache: asked for here, or by whoever has begun to ask for the same token.
+    /// Looks up a token that is not in the cache, or waits for a lookup of the same token that another request has begun.
     async fn look_up_uncached(
         &self,
         key: &[u8],
@@ -181,7 +182,7 @@ impl TokenAuthenticator {
         Ok(decision.0.into_verdict())
     }
 
-    /// Asks the store, and remembers what it has said.
+    /// Asks the store, and caches the decision.
     async fn ask(
         &self,
         key: &[u8],
@@ -225,7 +226,7 @@ impl TokenAuthenticator {
                     ..Validity::ALWAYS
                 },
             },
-            // Someone who cannot be named to the upstream is nobody there.
+            // A user whose values cannot be sent in a header is refused: the upstream could not identify them.
             Err(unsayable) => Decision::Refused(Refusal::TokenFactUnsayable(unsayable.to_string().into())),
         }
     }

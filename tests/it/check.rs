@@ -366,11 +366,11 @@ fn mistakes_that_come_from_other_programs_are_known() {
             "`${PASSWORD}` is not replaced",
         ),
         (url("redis://127.0.0.1:port/0"), "its port is no number"),
-        (url("http://127.0.0.1"), "it begins with none of redis://"),
+        (url("http://127.0.0.1"), "it must begin with redis://"),
         (url("redis://"), "it has no host"),
         (url("redis://:a/b@127.0.0.1"), "write it as %XX"),
         (url("redis://["), "cannot be read"),
-        (url("unix://"), "it names no socket file"),
+        (url("unix://"), "it has no path of a socket"),
     ] {
         let ended = check(&text);
         assert!(ended.code == 2 && ended.err.contains(words), "{words}:\n{}", ended.err);

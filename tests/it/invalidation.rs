@@ -18,7 +18,7 @@ fn cached(redis: &Redis, upstream: &RecordingUpstream) -> Config {
     config().redis(redis).token(CACHE).app(upstream).protected("/api/*")
 }
 
-/// Its changes are heard of.
+/// The gateway is subscribed to changes of the store.
 fn started(config: &Config) -> Gate {
     let gate = Gate::start(config);
     tracks(&gate, true);
@@ -26,7 +26,7 @@ fn started(config: &Config) -> Gate {
 }
 
 fn tracks(gate: &Gate, up: bool) {
-    wait_until(&format!("changes are heard of: {up}"), SOON, || {
+    wait_until(&format!("changes are reported: {up}"), SOON, || {
         gate.metric(TRACKING) == f64::from(u8::from(up))
     });
 }

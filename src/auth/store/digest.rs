@@ -1,38 +1,38 @@
-//! The names under which stores know opaque tokens: digests of their keys.
+//! Digests of the keys of opaque tokens: the names under which stores hold the tokens.
 
 use aws_lc_rs::digest::{self, Algorithm};
 
-/// How a store makes a digest of a key.
+/// How the digest of a key is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DigestKind {
     /// SHA-256 of the key as it is presented.
     Sha256,
     /// SHA-512 of the key as it is presented, as django-rest-knox 5 does.
     Sha512,
-    /// SHA-512 of the bytes that the key spells in hexadecimal digits, as django-rest-knox 4.2 does.
+    /// SHA-512 of the bytes that the key encodes in hexadecimal, as django-rest-knox 4.2 does.
     Sha512HexKey,
 }
 
 impl DigestKind {
-    /// All kinds, by the names that the configuration has for them.
+    /// All kinds, with their names in the configuration.
     pub const NAMED: [(&'static str, Self); 3] = [
         ("sha256", Self::Sha256),
         ("sha512", Self::Sha512),
         ("sha512-hexkey", Self::Sha512HexKey),
     ];
 
-    /// The digest of a key; `None`: the key cannot have one.
+    /// Computes the digest of a key; `None`: the key is not valid hexadecimal, where that is needed.
     pub fn of(self, key: &[u8]) -> Option<TokenDigest> {
         Some(match self {
             Self::Sha256 => TokenDigest::Sha256(hash(&digest::SHA256, key)),
             Self::Sha512 => TokenDigest::Sha512(hash(&digest::SHA512, key)),
-            // Knox takes upper-case digits too, behind the first eight. Keys are made with lower-case ones.
+            // Knox also accepts upper-case digits after the first eight characters, but makes keys with lower-case digits only.
             Self::Sha512HexKey => TokenDigest::Sha512(hash(&digest::SHA512, &from_hex(key)?)),
         })
     }
 }
 
-/// The kinds of digests that a store's tokens may be named by: one to three, each once.
+/// The kinds of digests that a store's tokens may be stored under: one to three, without duplicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Digests {
     first: DigestKind,
@@ -49,10 +49,10 @@ impl Default for Digests {
 }
 
 impl Digests {
-    /// There are no more kinds.
+    /// The number of kinds.
     pub const MOST: usize = DigestKind::NAMED.len();
 
-    /// `None`: there is none, or one is there twice.
+    /// `None`: the list is empty or has a duplicate.
     pub fn new(kinds: &[DigestKind]) -> Option<Self> {
         let (first, rest) = kinds.split_first()?;
         let twice = (1..kinds.len()).any(|at| kinds[..at].contains(&kinds[at]));
@@ -66,12 +66,12 @@ impl Digests {
         Some(Self { first: *first, others })
     }
 
-    /// The kind that a new token is stored by.
+    /// The kind for new tokens.
     pub fn first(self) -> DigestKind {
         self.first
     }
 
-    /// Whether tokens may be named by this kind.
+    /// Whether tokens may be stored under this kind.
     pub fn contains(self, kind: DigestKind) -> bool {
         self.first == kind || self.others.contains(&Some(kind))
     }
@@ -106,7 +106,7 @@ impl TokenDigest {
         }
     }
 
-    /// What people call its algorithm.
+    /// The usual name of its algorithm.
     pub fn algorithm(&self) -> &'static str {
         match self {
             Self::Sha256(_) => "sha256",
@@ -114,7 +114,7 @@ impl TokenDigest {
         }
     }
 
-    /// As it is written in a store: 64 or 128 lower-case hexadecimal digits.
+    /// Its form in a store: 64 or 128 lower-case hexadecimal digits.
     pub fn to_hex(self) -> String {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         self.as_bytes()
@@ -124,7 +124,7 @@ impl TokenDigest {
             .collect()
     }
 
-    /// Reads what [`TokenDigest::to_hex`] writes.
+    /// Parses the form that [`TokenDigest::to_hex`] writes.
     pub fn from_hex(text: &str) -> Option<Self> {
         let bytes = from_hex(text.as_bytes())?;
         let sha256 = bytes.as_slice().try_into().map(Self::Sha256);
@@ -138,7 +138,7 @@ fn hash<const N: usize>(algorithm: &'static Algorithm, bytes: &[u8]) -> [u8; N] 
     hashed
 }
 
-/// What lower-case hexadecimal digits spell.
+/// Decodes lower-case hexadecimal digits.
 fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
     let digit = |at: u8| match at {
         b'0'..=b'9' => Some(at - b'0'),

@@ -1,7 +1,7 @@
-//! The store that needs nothing installed: one TOML file, held in memory and read again when it changes.
+//! The embedded store: one TOML file, kept in memory and read again when it changes. It needs no server.
 //!
-//! Gateways read it; `authgate token`, `user` and `revoke` rewrite it whole, under a lock, so a reader sees the old file or the new
-//! one and never half of either.
+//! Gateways only read the file. `authgate token`, `user` and `revoke` replace it as a whole, under a lock, so a reader sees either the old
+//! file or the new one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -24,18 +24,19 @@ use crate::auth::record::{BadRecord, Layout, TokenRecord, UserRecord};
 use crate::identity::UserId;
 use crate::printable::without_values;
 
-/// How often the file is looked at: a revocation is in force everywhere well within a second.
+/// How often the file is checked for changes, so that a revocation takes effect well within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// With more tokens and users than this, Redis is the place: each change writes and reads the whole file, which takes about a second.
+/// Above this number of tokens and users, a warning recommends Redis: each change writes and reads the whole file, which takes about a
+/// second.
 pub const LARGE: usize = 50_000;
 
-/// What the configuration says of the file.
+/// The configuration of the file.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where it is.
+    /// Its path.
     pub file: PathBuf,
-    /// What tokens are named by.
+    /// The kinds of digests that tokens are stored under.
     pub digests: Digests,
 }
 
@@ -43,7 +44,7 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Records {
-    /// The mark that makes it a store of ours.
+    /// The layout record.
     pub layout: Layout,
     /// Opaque tokens by digest.
     #[serde(default)]
@@ -60,10 +61,10 @@ pub struct Records {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Revoked {
-    /// JWT ids, each with the Unix second after which the entry may be forgotten; 0: never.
+    /// JWT ids, each with the Unix second after which the entry may be removed; 0: never.
     #[serde(default)]
     pub jti: BTreeMap<String, i64>,
-    /// User ids: what was issued by that Unix second is revoked.
+    /// User ids: credentials issued up to this Unix second are revoked.
     #[serde(default)]
     pub user: BTreeMap<String, i64>,
     /// Key ids.
@@ -72,7 +73,7 @@ pub struct Revoked {
 }
 
 impl Records {
-    /// No records yet, under a new mark.
+    /// No records, with a new layout record.
     pub fn empty(layout: Layout) -> Self {
         Self {
             layout,
@@ -82,12 +83,12 @@ impl Records {
         }
     }
 
-    /// Reads a file's text, and holds it to the layout.
+    /// Parses the text of a file, and checks it against the layout.
     ///
     /// # Errors
-    /// What is wrong, with the place in the file where TOML can say it.
+    /// What is wrong, with the position in the file if the TOML parser reports one.
     pub fn parse(text: &str) -> Result<Self, String> {
-        // Where it is broken and why, and not the line itself: that may be a password's digest or a key.
+        // Position and reason, but not the line itself: it may hold the digest of a password, or a key.
         let records: Self = toml::from_str(text).map_err(|error: toml::de::Error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             format!(
@@ -98,28 +99,28 @@ impl Records {
         })?;
         if records.layout.version != Layout::VERSION {
             return Err(format!(
-                "layout.version is {}, this program reads {}",
+                "layout.version is {}, this program needs {}",
                 records.layout.version,
                 Layout::VERSION
             ));
         }
         if let Some(name) = records.tokens.keys().find(|name| TokenDigest::from_hex(name).is_none()) {
-            // Not the name itself: it may be a key that somebody took for its digest.
+            // Without the name itself: it may be a key, written where its digest belongs.
             return Err(format!(
-                "a table of `tokens` is named by {} bytes that are no digest of 64 or 128 lower-case hexadecimal digits",
+                "a table of `tokens` has a name of {} bytes; write a digest of 64 or 128 lower-case hexadecimal digits",
                 name.len()
             ));
         }
         match records.users.iter().find(|(id, user)| *id != user.id.as_str()) {
-            Some((id, user)) => Err(format!("users.{id}: its id is {:?}", user.id.as_str())),
+            Some((id, user)) => Err(format!("users.{id}: the record holds the id {:?}", user.id.as_str())),
             None => Ok(records),
         }
     }
 
-    /// Reads a file; `None`: there is none.
+    /// Reads a file; `None`: it does not exist.
     ///
     /// # Errors
-    /// It cannot be read, or is not as the layout says.
+    /// The file cannot be read, or does not match the layout.
     pub fn load(file: &Path) -> Result<Option<Self>, String> {
         let named = |problem: String| format!("{}: {problem}", file.display());
         match fs::read_to_string(file) {
@@ -129,7 +130,7 @@ impl Records {
         }
     }
 
-    /// Replaces the file by these records, whole or not at all. The caller holds the lock of the file.
+    /// Replaces the file by these records, atomically. The caller must hold the lock of the file.
     ///
     /// # Errors
     /// The folder cannot be written.
@@ -148,7 +149,7 @@ impl Records {
         }
         fresh.as_file().sync_all()?;
         fresh.persist(file)?;
-        // The name too is to outlive a power cut.
+        // Sync the folder too, so that the new name survives a power failure.
         fs::File::open(folder)?.sync_all()
     }
 }
@@ -159,13 +160,13 @@ pub(super) fn folder(file: &Path) -> &Path {
     folder.unwrap_or(Path::new("."))
 }
 
-/// What names of files begin with that are to become this one.
+/// The prefix of temporary files that replace this file.
 fn temporary_prefix(file: &Path) -> String {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     format!(".authgate-{name}-")
 }
 
-/// Removes what commands that were killed have left. Under the lock of the file nobody else is writing one.
+/// Removes temporary files of commands that were killed. The caller holds the lock, so no other program is writing one.
 fn tidy(folder: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
@@ -177,7 +178,7 @@ fn tidy(folder: &Path, prefix: &str) {
     }
 }
 
-/// A file that only its owner may read stays readable for the gateway that runs as that owner, also when root has rewritten it.
+/// Keeps the owner of the file when root rewrites it, so that a gateway that runs as that owner can still read it.
 fn keep_owner(fresh: &fs::File, old: &fs::Metadata) -> io::Result<()> {
     let own = fresh.metadata()?;
     let (uid, gid) = (old.uid(), old.gid());
@@ -191,7 +192,7 @@ fn keep_owner(fresh: &fs::File, old: &fs::Metadata) -> io::Result<()> {
     })
 }
 
-/// The file as gateways see it.
+/// The file as the gateway reads it.
 #[derive(Debug)]
 pub struct Embedded {
     name: Arc<str>,
@@ -202,14 +203,14 @@ pub struct Embedded {
     counters: Arc<ChangeCounters>,
 }
 
-/// What a file says, and who is called what.
+/// The records of a file, and an index of usernames.
 #[derive(Debug)]
 struct Contents {
     records: Records,
     names: HashMap<Box<str>, Holder>,
 }
 
-/// Who has a login name.
+/// Finds the user with a username.
 #[derive(Debug)]
 enum Holder {
     One(UserId),
@@ -239,11 +240,11 @@ impl Contents {
     }
 }
 
-/// What tells one version of a file from the next.
+/// What identifies one version of the file.
 type Stamp = (SystemTime, u64, u64);
 
 impl Embedded {
-    /// Reads the file. One that cannot be read is an outage of this store, not of the gateway.
+    /// Reads the file. If it cannot be read, this store is unavailable, but the gateway runs.
     pub fn open(name: Arc<str>, settings: Settings, counters: Arc<ChangeCounters>) -> Self {
         let embedded = Self {
             name,
@@ -265,13 +266,13 @@ impl Embedded {
         self.contents.load().is_some()
     }
 
-    /// A file that is broken or gone leaves no records: what it said before may have been revoked in it.
+    /// Drops all records if the file is invalid or missing: they may have been revoked in the meantime.
     fn read(&self) {
         let named = |problem: &dyn std::fmt::Display| format!("{}: {problem}", self.file.display());
         let loaded = match Records::load(&self.file) {
             Ok(Some(records)) if records.layout.filling => Err(named(&LayoutProblem::Filling)),
             Ok(Some(records)) => Ok(records),
-            Ok(None) => Err(named(&"there is no such file")),
+            Ok(None) => Err(named(&"the file does not exist")),
             Err(problem) => Err(problem),
         };
         match loaded {
@@ -289,10 +290,13 @@ impl Embedded {
             }
             Err(problem) => {
                 self.contents.store(None);
-                error!(store = %self.name, reason = problem, "the store's file cannot be used; its routes answer 503");
+                error!(
+                    store = %self.name, reason = problem,
+                    "the store's file cannot be used; routes that need it answer 503 until it is corrected"
+                );
             }
         }
-        // After the records: a verdict on the old ones has marked the old generation.
+        // Increment after the records are replaced: a decision that was made from the old records has the old counter.
         self.counters.changed(&self.name, StoreItem::Store);
     }
 
@@ -307,10 +311,10 @@ impl Embedded {
         loop {
             let stamp = self.stamp();
             if stamp != seen {
-                // A large file takes a while, and probes are answered by the same runtime.
+                // Reading a large file takes time, and the same runtime answers probes.
                 tokio::task::block_in_place(|| self.read());
                 if seen.is_some() && self.is_usable() {
-                    info!(store = %self.name, "the store's file has changed and was read again");
+                    info!(store = %self.name, "the store's file changed and was read again");
                 }
                 seen = stamp;
             }

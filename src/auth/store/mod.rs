@@ -1,7 +1,6 @@
-//! Where tokens, users and revocations are looked up: Redis, or a file.
+//! Stores of tokens, users and revocations: Redis, or a file.
 //!
-//! The request path only reads. A store answers what it knows or says that it cannot; nothing here turns "I could not find out"
-//! into "no".
+//! The request path only reads. A store that cannot answer returns an error; an outage is never treated as "not found".
 
 pub mod admin;
 mod digest;
@@ -23,15 +22,15 @@ use crate::identity::UserId;
 use crate::telemetry::auth::StoreMetrics;
 use crate::telemetry::log_throttle::LogThrottle;
 
-/// How long a credential may wait to be judged where no Redis has a say.
+/// The deadline for one credential where no Redis is involved.
 pub const NO_STORE: Duration = Duration::from_secs(1);
 
-/// What the configuration says of one store.
+/// The configuration of one store.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Its name in the file.
+    /// Its name in the configuration.
     pub name: Arc<str>,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
 }
 
@@ -41,12 +40,12 @@ pub struct Settings {
 pub enum Kind {
     /// A Redis server.
     Redis(redis::Settings),
-    /// A file of this machine.
+    /// A local file.
     Embedded(embedded::Settings),
 }
 
 impl Settings {
-    /// What its tokens are named by.
+    /// The kinds of digests that its tokens are stored under.
     pub fn digests(&self) -> Digests {
         match &self.kind {
             Kind::Redis(redis) => redis.digests,
@@ -55,78 +54,78 @@ impl Settings {
     }
 }
 
-/// One store, shared by all workers: what is known of its health, and a file's records.
+/// One store, shared by all workers: its health, its metrics, and for a file also its records.
 #[derive(Debug)]
 pub struct Shared {
     name: Arc<str>,
-    part: Part,
+    backend: Backend,
     metrics: StoreMetrics,
 }
 
 #[derive(Debug)]
-enum Part {
+enum Backend {
     Redis(Arc<redis::Shared>),
     Embedded(Arc<embedded::Embedded>),
 }
 
 impl Shared {
-    /// Takes the settings in. Nothing is connected and a file that cannot be read yet is no error: see [`Shared::watch`].
-    /// Its changes are counted in `generations`.
+    /// Makes the shared part from the settings. It does not connect, and a file that cannot be read is no error yet: see [`Shared::watch`].
+    /// Changes of the store increment `counters`.
     pub fn new(settings: Settings, counters: Arc<ChangeCounters>) -> Arc<Self> {
         let (name, metrics) = (settings.name, StoreMetrics::default());
-        let part = match settings.kind {
+        let backend = match settings.kind {
             Kind::Redis(redis) => {
                 let shared = redis::Shared::new(Arc::clone(&name), redis, counters, metrics.clone());
-                Part::Redis(Arc::new(shared))
+                Backend::Redis(Arc::new(shared))
             }
             Kind::Embedded(file) => {
-                Part::Embedded(Arc::new(embedded::Embedded::open(Arc::clone(&name), file, counters)))
+                Backend::Embedded(Arc::new(embedded::Embedded::open(Arc::clone(&name), file, counters)))
             }
         };
-        Arc::new(Self { name, part, metrics })
+        Arc::new(Self { name, backend, metrics })
     }
 
-    /// What it counts.
+    /// Its metrics.
     pub fn metrics(&self) -> &StoreMetrics {
         &self.metrics
     }
 
-    /// Its name in the file.
+    /// Its name in the configuration.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it was usable once since the start.
+    /// Whether it was usable at least once since the start.
     pub fn was_reached(&self) -> bool {
-        match &self.part {
-            Part::Redis(shared) => shared.was_reached(),
-            Part::Embedded(file) => file.was_reached(),
+        match &self.backend {
+            Backend::Redis(shared) => shared.was_reached(),
+            Backend::Embedded(file) => file.was_reached(),
         }
     }
 
-    /// Whether it is usable now, as far as the last look tells.
+    /// Whether it was usable at the last check.
     pub fn is_usable(&self) -> bool {
-        match &self.part {
-            Part::Redis(shared) => shared.is_usable(),
-            Part::Embedded(file) => file.is_usable(),
+        match &self.backend {
+            Backend::Redis(shared) => shared.is_usable(),
+            Backend::Embedded(file) => file.is_usable(),
         }
     }
 
-    /// Keeps looking after the store, for ever: Redis is asked for its layout, a file is read again when it changes.
+    /// Watches the store and never returns: reads the layout record of Redis periodically, and reads a file again when it changes.
     pub async fn watch(self: Arc<Self>) {
-        match &self.part {
-            Part::Redis(shared) => redis::watch(shared).await,
-            Part::Embedded(file) => file.watch().await,
+        match &self.backend {
+            Backend::Redis(shared) => redis::watch(shared).await,
+            Backend::Embedded(file) => file.watch().await,
         }
     }
 
-    /// A handle for one worker, with a connection of its own.
+    /// Makes a handle for one worker; with Redis it has its own connection.
     pub fn open(self: &Arc<Self>) -> Rc<Store> {
         Rc::new(Store {
             name: Arc::clone(&self.name),
-            handle: match &self.part {
-                Part::Redis(shared) => Handle::Redis(redis::RedisStore::new(Arc::clone(shared))),
-                Part::Embedded(file) => Handle::Embedded(Arc::clone(file)),
+            handle: match &self.backend {
+                Backend::Redis(shared) => Handle::Redis(redis::RedisStore::new(Arc::clone(shared))),
+                Backend::Embedded(file) => Handle::Embedded(Arc::clone(file)),
             },
             metrics: self.metrics.clone(),
             bad_records: RefCell::default(),
@@ -145,23 +144,23 @@ pub struct Store {
 
 #[derive(Debug)]
 enum Handle {
-    /// Over this worker's connection.
+    /// Uses this worker's connection.
     Redis(redis::RedisStore),
-    /// From memory.
+    /// Reads records in memory.
     Embedded(Arc<embedded::Embedded>),
 }
 
-/// One look at stores for one credential: until when, and what its result rests on.
+/// The lookups for one credential: their deadline, and the dependencies of the result.
 #[derive(Debug)]
 pub struct Lookup {
-    /// Later is too late: waiting for a turn counts too.
+    /// Time in queues counts too.
     pub deadline: Instant,
-    /// Marks are added before what they are about is read.
+    /// Each item is marked before it is read.
     pub dependencies: Dependencies,
 }
 
 impl Lookup {
-    /// A look that may take until then.
+    /// A lookup with this deadline.
     pub fn until(deadline: Instant) -> Self {
         Self {
             deadline,
@@ -170,34 +169,34 @@ impl Lookup {
     }
 }
 
-/// What a store knows of an opaque token.
+/// What a store holds about an opaque token.
 #[derive(Debug, Clone)]
 pub struct TokenFacts {
     /// The token.
     pub token: TokenRecord,
     /// Its user, if there is one.
     pub user: Option<UserRecord>,
-    /// Everything issued to that user by then is revoked.
+    /// All credentials issued to that user up to this Unix second are revoked.
     pub user_revoked: Option<i64>,
 }
 
-/// Why a token that a store knows is refused, in the order in which it is found out.
+/// Why a token that exists in a store is refused, in the order of the checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenFault {
-    /// It was revoked then.
+    /// It was revoked at this Unix second.
     Revoked(i64),
-    /// It expired then.
+    /// It expired at this Unix second.
     Expired(i64),
-    /// Everything issued to its user by then is revoked.
+    /// All credentials issued to its user up to this Unix second are revoked.
     UserRevoked(i64),
-    /// Its user is not there.
+    /// Its user does not exist.
     NoUser,
-    /// Its user may not log in.
+    /// Its user is inactive.
     UserInactive,
 }
 
 impl TokenFacts {
-    /// The first reason to refuse the token at that second.
+    /// The first reason to refuse the token at Unix second `now`; `None`: the token is valid.
     pub fn fault(&self, now: i64) -> Option<TokenFault> {
         let Self {
             token,
@@ -217,20 +216,20 @@ impl TokenFacts {
     }
 }
 
-/// What a JWT makes one ask.
+/// What a JWT needs to have looked up.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct JwtQuestion<'q> {
-    /// Was this token revoked?
+    /// Check whether this token is revoked.
     pub jti: Option<&'q str>,
-    /// Was this key revoked?
+    /// Check whether this key is revoked.
     pub kid: Option<&'q str>,
-    /// Was what this user holds revoked, and when?
+    /// Look up the revocation of this user's credentials.
     pub revoked_user: Option<&'q UserId>,
-    /// Who is this?
+    /// Look up this user.
     pub user: Option<UserKey<'q>>,
 }
 
-/// By what a user is looked up.
+/// The key of a user lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UserKey<'q> {
     /// By id.
@@ -239,58 +238,58 @@ pub enum UserKey<'q> {
     Name(&'q str),
 }
 
-/// What a store knows of a JWT.
+/// What a store holds about a JWT.
 #[derive(Debug, Clone, Default)]
 pub struct JwtFacts {
     /// This token was revoked.
     pub jti_revoked: bool,
     /// The key that signed it was revoked.
     pub kid_revoked: bool,
-    /// Everything issued to that user by then is revoked.
+    /// All credentials issued to that user up to this Unix second are revoked.
     pub user_revoked: Option<i64>,
     /// The user, if there is one.
     pub user: Option<UserRecord>,
 }
 
-/// A store could not say.
+/// A store could not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// There is no connection to it.
+    /// It has no connection.
     #[error("store {0} cannot be reached")]
     Unreachable(Arc<str>),
-    /// Its file is not there, or cannot be used; the log has said why.
+    /// Its file is missing or invalid; the reason is in the log.
     #[error("the file of store {0} is missing or cannot be used")]
     Unreadable(Arc<str>),
     /// It did not answer in time.
     #[error("store {0} did not answer in time")]
     Timeout(Arc<str>),
-    /// Its layout record does not let it be used.
+    /// Its layout record forbids using it.
     #[error("store {0}: {1}")]
     Layout(Arc<str>, LayoutProblem),
     /// It answered with an error.
     #[error("store {0} refused: {1}")]
     Refused(Arc<str>, String),
-    /// It answered with something that is no record.
+    /// It holds an invalid record.
     #[error("store {0}: {1}")]
     Record(Arc<str>, BadRecord),
-    /// Nobody came to ask: too many credentials wait to be judged.
-    #[error("too many credentials wait to be judged")]
+    /// The lookup did not start: too many credentials are waiting.
+    #[error("too many credentials are waiting to be checked")]
     Busy,
 }
 
-/// Why a store's layout record does not let it be used.
+/// Why a store must not be used, by its layout record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutProblem {
     /// There is no record.
     #[error("the layout record is missing: the store was flushed, evicted, never filled, or is another database")]
     Missing,
     /// An import into the empty store is not complete.
-    #[error("the store is being filled: its import is not complete")]
+    #[error("an import is filling the store and is not complete")]
     Filling,
-    /// It is another record than before, and was never seen to be missing.
-    #[error("the layout record has changed while the gateway was running: this is another database")]
+    /// The record differs from the accepted one, and was never seen missing.
+    #[error("the layout record changed while the gateway was running: this is another database")]
     Changed,
-    /// Another program has written it.
+    /// Another version of the layout.
     #[error("the layout record has version {0}, this program reads {known}", known = super::record::Layout::VERSION)]
     Version(u32),
 }
@@ -310,7 +309,7 @@ impl StoreError {
 }
 
 impl Store {
-    /// How long a credential may wait for it in all.
+    /// The deadline for one credential, over all its lookups.
     pub fn time_limit(&self) -> Duration {
         match &self.handle {
             Handle::Redis(redis) => redis.timeout(),
@@ -318,7 +317,7 @@ impl Store {
         }
     }
 
-    /// It has not answered within that.
+    /// The error for a store that did not answer within [`Store::time_limit`].
     pub fn too_late(&self) -> StoreError {
         StoreError::Timeout(Arc::clone(&self.name))
     }
@@ -326,44 +325,45 @@ impl Store {
     /// Looks up an opaque token by its key, and its user.
     ///
     /// # Errors
-    /// The store could not say.
+    /// The store could not answer.
     pub async fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {
         let began = Instant::now();
-        let told = match &self.handle {
+        let answer = match &self.handle {
             Handle::Redis(redis) => redis.token(key, lookup).await,
             Handle::Embedded(file) => file.token(key, lookup),
         };
-        self.told(began, told)
+        self.record(began, answer)
     }
 
-    /// Looks up what a JWT makes one ask.
+    /// Looks up what a JWT needs.
     ///
     /// # Errors
-    /// The store could not say.
+    /// The store could not answer.
     pub async fn jwt(&self, question: JwtQuestion<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
         let began = Instant::now();
-        let told = match &self.handle {
+        let answer = match &self.handle {
             Handle::Redis(redis) => redis.jwt(question, lookup).await,
             Handle::Embedded(file) => file.jwt(question, lookup),
         };
-        self.told(began, told)
+        self.record(began, answer)
     }
 
-    fn told<T>(&self, began: Instant, told: Result<T, StoreError>) -> Result<T, StoreError> {
+    /// Updates the metrics and the log after a lookup.
+    fn record<T>(&self, began: Instant, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         self.metrics.looked_up(began.elapsed());
-        if let Err(error) = &told {
+        if let Err(error) = &answer {
             self.metrics.failed(error.label());
             if let StoreError::Record(store, problem) = error
                 && let Some(times) = self.bad_records.borrow_mut().note()
             {
-                error!(%store, reason = %problem, times, "a record cannot be used; credentials that need it are answered 503");
+                error!(%store, reason = %problem, times, "invalid record in the store; requests that need it get 503. Correct or delete the record");
             }
         }
-        told
+        answer
     }
 }
 
-/// Of the records that a key's digests lead to, the one that decides: a revoked one, else the first.
+/// Chooses among the records found under a key's digests: a revoked one, else the first.
 fn decisive(records: impl IntoIterator<Item = TokenRecord>) -> Option<TokenRecord> {
     records.into_iter().reduce(|first, next| {
         if first.revoked.is_none() && next.revoked.is_some() {

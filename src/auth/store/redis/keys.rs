@@ -13,7 +13,7 @@ impl<'p> Keys<'p> {
         Self { prefix }
     }
 
-    /// The mark that this is a store of ours.
+    /// The layout record.
     pub fn layout(self) -> String {
         format!("{}layout", self.prefix)
     }
@@ -23,7 +23,7 @@ impl<'p> Keys<'p> {
         format!("{}token:{}", self.prefix, digest.to_hex())
     }
 
-    /// What the names of all tokens begin with.
+    /// The prefix of all tokens.
     pub fn tokens(self) -> String {
         format!("{}token:", self.prefix)
     }
@@ -33,7 +33,7 @@ impl<'p> Keys<'p> {
         format!("{}user:{id}", self.prefix)
     }
 
-    /// The id of the user of that name.
+    /// The id of the user with that username.
     pub fn user_by_name(self, name: &str) -> String {
         format!("{}user-by-name:{name}", self.prefix)
     }
@@ -48,18 +48,18 @@ impl<'p> Keys<'p> {
         format!("{}revoked:jti:{jti}", self.prefix)
     }
 
-    /// A user of whom everything issued by then is revoked.
+    /// The revocation of a user's credentials.
     pub fn revoked_user(self, id: &str) -> String {
         format!("{}revoked:user:{id}", self.prefix)
     }
 
-    /// A revoked key.
+    /// A revoked signing key.
     pub fn revoked_kid(self, kid: &str) -> String {
         format!("{}revoked:kid:{kid}", self.prefix)
     }
 
-    /// What the names of those keys begin with that a verdict can rest on. None of them begins with another, as Redis wants it.
-    pub(super) fn that_verdicts_rest_on(self) -> [String; 5] {
+    /// Prefixes of all keys that a decision can depend on. No prefix begins with another one, as Redis requires.
+    pub(super) fn tracked_prefixes(self) -> [String; 5] {
         ["layout", "token:", "user:", "user-by-name:", "revoked:"].map(|name| format!("{}{name}", self.prefix))
     }
 }

@@ -1,4 +1,4 @@
-//! Which layout records of a Redis are accepted: the first one that is seen, and another one once the record was missing.
+//! Decides which layout record of a Redis is accepted: the first one seen, and a different one only after the record was missing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,15 +10,16 @@ use crate::auth::dependencies::{ChangeCounters, StoreItem};
 use crate::auth::record::Layout;
 use crate::auth::store::LayoutProblem;
 
-/// No reply of Redis is later than this. A record that was replaced is not accepted again before: what brings it may have been asked before it was replaced.
+/// Longer than the age of any reply from Redis. A replaced record is not accepted again within this time, because the reply may be older
+/// than the replacement.
 const LATEST_REPLY: Duration = Duration::from_secs(10);
 
-/// The layout record that is accepted. Every refused record ends the verdicts that rest on the store.
+/// The accepted layout record. Each refused record invalidates all decisions that depend on the store.
 #[derive(Debug)]
 pub(super) struct AcceptedLayout {
     store: Arc<str>,
     counters: Arc<ChangeCounters>,
-    /// `None` before the first complete record. Only changed with `misses` locked.
+    /// `None` before the first complete record. Changed only while `misses` is locked.
     epoch: ArcSwapOption<String>,
     misses: Mutex<Misses>,
 }
@@ -28,7 +29,7 @@ struct Misses {
     /// The record was missing or incomplete, and no complete one has been confirmed since.
     pending: bool,
     count: u64,
-    /// The epoch that was accepted before, and until when.
+    /// The previously accepted epoch, and how long it stays refused.
     replaced: Option<(Arc<String>, Instant)>,
 }
 
@@ -39,7 +40,7 @@ impl Misses {
     }
 }
 
-/// How often the record had been missing when a look at it began.
+/// How many times the record had been missing when a lookup began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MissCount(u64);
 
@@ -53,7 +54,7 @@ impl AcceptedLayout {
         }
     }
 
-    /// Holds a record against the accepted one.
+    /// Checks a record against the accepted one.
     pub(super) fn check(&self, stored: Option<&Layout>) -> Result<(), LayoutProblem> {
         match stored {
             None => Err(self.missed(LayoutProblem::Missing)),
@@ -69,7 +70,7 @@ impl AcceptedLayout {
         }
     }
 
-    /// All records are gone, as FLUSHALL reports it.
+    /// Handles a report that all records were deleted (FLUSHALL, FLUSHDB).
     pub(super) fn flushed(&self) {
         self.missed(LayoutProblem::Missing);
     }
@@ -78,9 +79,9 @@ impl AcceptedLayout {
         MissCount(self.lock().count)
     }
 
-    /// A look that began at `before` has found the accepted record: what was missed before then is over.
+    /// A lookup that began at `before` found the accepted record: misses before it are over.
     ///
-    /// Only one observer calls this, in sequence. A reply that is late must not undo a miss: it would shut out the next record.
+    /// Only one task calls this, sequentially. A late reply must not clear a newer miss: the next record would then be refused.
     pub(super) fn confirmed(&self, before: MissCount) {
         let mut misses = self.lock();
         if misses.count == before.0 {
@@ -112,7 +113,7 @@ impl AcceptedLayout {
             ),
             None => {}
         }
-        // First: a verdict that was marked before has been read from what was there before.
+        // Increment first: decisions with the old counter were read from the old records.
         self.end_verdicts();
         misses.pending = false;
         misses.replaced = accepted.map(|old| (old, Instant::now()));

@@ -1,4 +1,4 @@
-//! A worker's connection, which is made and made again beside its requests.
+//! A worker's connection, opened and reopened by a separate task.
 
 use std::cell::Cell;
 use std::fmt;
@@ -15,7 +15,7 @@ use super::shared::{Shared, answer};
 use super::{FIRST_PAUSE, LONGEST_PAUSE};
 use crate::auth::store::StoreError;
 
-/// A connection that has answered nothing for this long may be dead without a sign: firewalls forget idle connections.
+/// A connection without a reply for this long may be dead unnoticed: firewalls drop the state of idle connections.
 const SILENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Link {
@@ -23,11 +23,11 @@ pub(super) struct Link {
     state: watch::Sender<State>,
     connecting: Cell<bool>,
     last_answer: Cell<Instant>,
-    /// Of the connection that was made last.
+    /// The number of the latest connection.
     number: Cell<u64>,
 }
 
-/// A connection, and which of the link's connections it is.
+/// A connection, and its number within this link.
 #[derive(Clone)]
 pub(super) struct Connected {
     pub(super) connection: MultiplexedConnection,
@@ -36,10 +36,10 @@ pub(super) struct Connected {
 
 #[derive(Clone)]
 enum State {
-    /// There was no attempt since the start, or since a connection was lost. One begins with the next look-up, or is under way.
+    /// No attempt has finished since the start or since the connection was lost. The next lookup starts one, or one is under way.
     New,
     Up(Connected),
-    /// The last attempt failed; with what the server answered, if it did.
+    /// The last attempt failed; holds the answer of the server, if there was one.
     Down(Option<Arc<str>>),
 }
 
@@ -62,17 +62,17 @@ impl Link {
         })
     }
 
-    /// A look-up was answered.
+    /// A lookup was answered.
     pub(super) fn answered(&self) {
         self.last_answer.set(Instant::now());
     }
 
-    /// Whether the last answer is so old that the connection may be dead.
+    /// Whether the last reply is so old that the connection may be dead.
     pub(super) fn is_silent(&self) -> bool {
         self.last_answer.get().elapsed() > SILENCE
     }
 
-    /// Why there is no connection: a server that answers, say with WRONGPASS, was reached.
+    /// Why there is no connection. A server that answers with an error such as WRONGPASS counts as reached.
     fn failed(&self, answer: Option<Arc<str>>) -> StoreError {
         let name = Arc::clone(&self.shared.name);
         match answer {
@@ -81,7 +81,8 @@ impl Link {
         }
     }
 
-    /// The connection. Waits for the first attempt after the start or after a loss; fails at once while the last attempt has failed.
+    /// Returns the connection. Waits for the first attempt after the start or after a lost connection; fails at once while the last attempt
+    /// has failed.
     pub(super) async fn connection(self: &Rc<Self>) -> Result<Connected, StoreError> {
         let state = self.state.borrow().clone();
         match state {
@@ -101,7 +102,7 @@ impl Link {
         }
     }
 
-    /// Gives a connection up and has another one made, unless that was done already.
+    /// Drops a connection and starts to open another one, unless it was replaced already.
     pub(super) fn lost(self: &Rc<Self>, connected: &Connected) {
         if matches!(&*self.state.borrow(), State::Up(current) if current.number == connected.number) {
             self.state.send_replace(State::New);
@@ -109,7 +110,7 @@ impl Link {
         }
     }
 
-    /// Connects in a task of its own, again and again until it succeeds.
+    /// Connects in a separate task, and retries until it succeeds.
     fn connect_beside(self: &Rc<Self>) {
         if self.connecting.replace(true) {
             return;

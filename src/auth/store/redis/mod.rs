@@ -1,8 +1,8 @@
-//! The one folder of the request path that knows Redis: its connection, its deadline, the layout of its keys.
+//! Redis on the request path: its connections, the deadline, the layout of the keys.
 //!
-//! Each worker has a multiplexed connection of its own, so a look-up wakes no other thread and shares its writes with its
-//! neighbours. Connecting happens beside the requests: a request waits for the first attempt after the start or after a connection was lost,
-//! within its deadline, and fails at once while the last attempt has failed.
+//! Each worker has its own multiplexed connection: a lookup wakes no other thread, and concurrent lookups share writes. A separate task
+//! connects. A request waits, within its deadline, for the first attempt after the start or after a lost connection. While the last attempt
+//! has failed, requests fail at once.
 
 mod keys;
 mod layout;
@@ -35,7 +35,7 @@ use crate::auth::record::{self, BadRecord, UserRecord};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How many look-ups of a worker are under way at once; the next ones wait in turn, within their deadline.
+/// Maximum number of concurrent lookups per worker; further ones queue, within their deadline.
 const LOOK_UPS: usize = 64;
 
 /// A worker's handle.
@@ -77,7 +77,7 @@ impl RedisStore {
             }
         }
         let Some(token) = decisive(found) else {
-            // "No such token" from a store that was flushed would be a refusal that nobody meant.
+            // Check the layout record first: a flushed store would otherwise refuse every token.
             return self.shared.check_layout(layout.as_deref()).map(|()| None);
         };
         let user = token.user.as_str();
@@ -92,7 +92,7 @@ impl RedisStore {
         }))
     }
 
-    /// A user's record, held against the id that it is stored under.
+    /// Parses a user record, and checks it against the id that it is stored under.
     fn user(&self, id: &str, stored: &[u8]) -> Result<UserRecord, StoreError> {
         let user = record::parse::<UserRecord>(format_args!("user {id:?}"), stored);
         self.parsed(user.and_then(|user| user.under(id)))
@@ -105,7 +105,7 @@ impl RedisStore {
         if !matches!(first, Err(StoreError::Record(_, BadRecord::StaleName { .. }))) {
             return first;
         }
-        // The user may have been renamed between the two reads of a look-up; a second look tells.
+        // The user may have been renamed between the two reads of this lookup; look again once.
         lookup.dependencies = before;
         self.jwt_facts(question, lookup).await
     }
@@ -162,11 +162,11 @@ impl RedisStore {
         parsed.map_err(|problem| StoreError::Record(Arc::clone(&self.shared.name), problem))
     }
 
-    /// Waits in line, so that a flood of unknown credentials does not fill the connection.
+    /// Waits for a permit, so that a flood of unknown credentials does not fill the connection.
     async fn turn(&self, deadline: Instant) -> Result<Option<SemaphorePermit<'_>>, StoreError> {
         timeout_at(deadline, self.line.acquire())
             .await
-            // It is never closed.
+            // The semaphore is never closed.
             .map(Result::ok)
             .map_err(|_| StoreError::Timeout(Arc::clone(&self.shared.name)))
     }
@@ -179,7 +179,7 @@ impl RedisStore {
         self.get_some(keys.map(Some), deadline).await
     }
 
-    /// One GET a key, in one write. Not `MGET`: keys of a cluster lie in different slots.
+    /// One GET per key, in one write. Not `MGET`: in a cluster the keys are in different slots.
     async fn get_some<const N: usize>(
         &self,
         keys: [Option<String>; N],
@@ -199,7 +199,7 @@ impl RedisStore {
                 _ => {
                     return Err(StoreError::Refused(
                         Arc::clone(&self.shared.name),
-                        "a reply that is no string".to_owned(),
+                        "a reply that is not a string".to_owned(),
                     ));
                 }
             };
@@ -207,8 +207,8 @@ impl RedisStore {
         Ok(found)
     }
 
-    /// Asks, and asks again once, on a new connection, where the old one is found closed or does not answer after a silence: look-ups only
-    /// read, and a server or firewall that closes idle connections is no outage.
+    /// Sends the commands. If the connection turns out to be closed, or is idle and does not answer, sends them once more on a new one.
+    /// This is safe because lookups only read; a server or firewall that closes idle connections must not look like an outage.
     async fn ask(&self, pipeline: &Pipeline, deadline: Instant) -> Result<Vec<Value>, StoreError> {
         let silent = self.link.is_silent();
         let asked = async {
@@ -220,7 +220,7 @@ impl RedisStore {
             };
             let answer = self.ask_on(&first, pipeline);
             let answer = if silent {
-                // Both attempts run to the deadline: the store may be slow rather than the connection dead.
+                // Both attempts run until the deadline: the store may be slow, and the connection not dead.
                 let halfway = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
                 tokio::pin!(answer);
                 match timeout_at(halfway, &mut answer).await {
@@ -239,15 +239,15 @@ impl RedisStore {
             };
             match answer {
                 Ok(values) => Ok(values),
-                Err(Lost { closed: true, .. }) => again.await,
-                Err(Lost { error, .. }) => Err(error),
+                Err(Unanswered { closed: true, .. }) => again.await,
+                Err(Unanswered { error, .. }) => Err(error),
             }
         };
         let answer = timeout_at(deadline, asked).await;
         answer.unwrap_or_else(|_| Err(StoreError::Timeout(Arc::clone(&self.shared.name))))
     }
 
-    async fn ask_on(&self, connected: &Connected, pipeline: &Pipeline) -> Result<Vec<Value>, Lost> {
+    async fn ask_on(&self, connected: &Connected, pipeline: &Pipeline) -> Result<Vec<Value>, Unanswered> {
         let mut connection = connected.connection.clone();
         match pipeline.query_async(&mut connection).await {
             Ok(values) => {
@@ -261,15 +261,15 @@ impl RedisStore {
                 if closed {
                     self.link.lost(connected);
                 }
-                Err(Lost { error, closed })
+                Err(Unanswered { error, closed })
             }
         }
     }
 }
 
 /// A connection gave no answer.
-struct Lost {
+struct Unanswered {
     error: StoreError,
-    /// It is closed, rather than that Redis answers with an error.
+    /// The connection is closed; otherwise Redis answered with an error.
     closed: bool,
 }

@@ -1,4 +1,4 @@
-//! What the configuration says of one Redis, and how it is reached.
+//! The configuration of one Redis, and how to connect to it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,51 +14,51 @@ use super::keys::Keys;
 use crate::auth::store::Digests;
 use crate::secret::Secret;
 
-/// What the configuration says of one Redis.
+/// The configuration of one Redis.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where it is, and which database.
+    /// Its address and database.
     pub endpoint: Endpoint,
     /// Login, if not in the URL.
     pub username: Option<String>,
     /// Password, if not in the URL.
     pub password: Option<Secret<String>>,
-    /// Put before every key.
+    /// Prefix of all keys.
     pub prefix: String,
     /// One deadline for connecting, waiting and answering.
     pub timeout: Duration,
-    /// How changes are heard of.
+    /// How cached decisions are invalidated.
     pub invalidation: Invalidation,
-    /// What tokens are named by.
+    /// The kinds of digests that tokens are stored under.
     pub digests: Digests,
 }
 
-/// How changes of a Redis are heard of.
+/// How a change in Redis invalidates cached decisions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Invalidation {
-    /// It tells: `CLIENT TRACKING`, of RESP3.
+    /// Redis reports changes: `CLIENT TRACKING` with RESP3.
     Tracking,
-    /// Not at all: verdicts live for their `ttl`.
+    /// Changes are not reported: cache entries expire after their `ttl`.
     Off,
 }
 
-/// A `redis://`, `rediss://` or `unix://` URL that was understood. Its `Debug` shows no password.
+/// A parsed `redis://`, `rediss://` or `unix://` URL. Its `Debug` shows no password.
 #[derive(Clone)]
 pub struct Endpoint(redis::ConnectionInfo);
 
-/// What is wrong with a URL, as far as its parts tell.
+/// Explains what is wrong with a URL, by its parts.
 fn wrong(url: &str) -> Option<&'static str> {
     let (scheme, rest) = url.split_once("://").unwrap_or_default();
     match scheme {
         "redis" | "rediss" => {}
-        "unix" => return rest.is_empty().then_some("it names no socket file"),
-        _ => return Some("it begins with none of redis://, rediss:// and unix://"),
+        "unix" => return rest.is_empty().then_some("it has no path of a socket"),
+        _ => return Some("it must begin with redis://, rediss:// or unix://"),
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let (login, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-    // People write a password as it is; from its first `/`, `?` or `#` on it would be something else.
+    // A common mistake is a password that is not percent-encoded: a `/`, `?` or `#` ends it.
     if rest.contains('@') && !authority.contains('@') || login.contains(['[', ']', ' ', '"']) {
-        return Some("its password holds a character that ends it; write it as %XX, or under `password`");
+        return Some("its password has a character that ends it; write that character as %XX, or use `password`");
     }
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
@@ -68,7 +68,7 @@ fn wrong(url: &str) -> Option<&'static str> {
         return Some("it has no host");
     }
     match port {
-        Some(port) if port.parse::<u16>().is_err() => Some("its port is no number up to 65535"),
+        Some(port) if port.parse::<u16>().is_err() => Some("its port is not a number up to 65535"),
         Some(_) | None => None,
     }
 }
@@ -82,13 +82,13 @@ impl Endpoint {
         if let Some(problem) = wrong(url) {
             return Err(problem.to_owned());
         }
-        // The library's own words are about its own types.
+        // The library's message would be about its own types.
         url.into_connection_info()
             .map(Self)
             .map_err(|_: RedisError| "its host, database or parameters cannot be read".to_owned())
     }
 
-    /// The socket file, where it is one.
+    /// The path of the socket, for `unix://`.
     pub fn socket(&self) -> Option<&PathBuf> {
         match self.0.addr() {
             ConnectionAddr::Unix(path) => Some(path),
@@ -104,10 +104,10 @@ impl fmt::Debug for Endpoint {
 }
 
 impl Settings {
-    /// A client for this Redis; nothing is connected.
+    /// Makes a client for this Redis, without connecting.
     ///
     /// # Errors
-    /// The URL names something that this build cannot reach.
+    /// This build does not support the URL.
     pub fn client(&self) -> redis::RedisResult<Client> {
         self.client_speaking(self.endpoint.0.redis_settings().protocol())
     }
@@ -124,7 +124,7 @@ impl Settings {
         Client::open(endpoint.set_tcp_settings(tcp_settings()))
     }
 
-    /// A connection for many requests at once.
+    /// Opens a multiplexed connection.
     pub(super) async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
         self.client()?
             .get_multiplexed_async_connection_with_config(&connection_config())
@@ -137,7 +137,7 @@ impl Settings {
     }
 }
 
-/// Small writes leave at once, and firewalls do not forget a connection that is idle.
+/// No delay for small writes, and keep-alive probes so that firewalls keep idle connections.
 fn tcp_settings() -> TcpSettings {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(30))
@@ -145,7 +145,7 @@ fn tcp_settings() -> TcpSettings {
     TcpSettings::default().set_nodelay(true).set_keepalive(keepalive)
 }
 
-/// The crate's own deadlines and retries are switched off: there is one deadline, and it is ours.
+/// Switches off the deadlines and retries of the crate: callers apply one deadline.
 pub(super) fn connection_config() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(None)

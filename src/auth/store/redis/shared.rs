@@ -1,4 +1,4 @@
-//! What all workers know of one Redis, and who looks after it beside their requests.
+//! The state of one Redis that all workers share, and the tasks that watch it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -18,16 +18,16 @@ use crate::auth::record::{self, Layout};
 use crate::auth::store::{LayoutProblem, StoreError};
 use crate::telemetry::auth::StoreMetrics;
 
-/// How often the store is asked for its layout when nobody else asks.
+/// How often the layout record is read without another reason.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// What all workers know of one Redis.
+/// The state of one Redis that all workers share.
 #[derive(Debug)]
 pub struct Shared {
     pub(super) name: Arc<str>,
     pub(super) settings: Settings,
     pub(super) layout: AcceptedLayout,
-    /// The layout record may have changed: it is to be looked at now.
+    /// The layout record may have changed: read it now.
     pub(super) look_now: Notify,
     reached: AtomicBool,
     health: AtomicU8,
@@ -35,7 +35,7 @@ pub struct Shared {
     pub(super) metrics: StoreMetrics,
 }
 
-/// How the last look at the store ended; each change is one line in the log.
+/// The result of the last check of the store; each change is logged once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Health {
@@ -46,7 +46,7 @@ enum Health {
     Missing,
     Filling,
     Changed,
-    /// Its layout record is of another version, or is none.
+    /// Its layout record has another version, or is invalid.
     NotOurs,
 }
 
@@ -98,7 +98,7 @@ impl Shared {
         self.counters.mark(dependencies, &self.name, item);
     }
 
-    /// Holds a layout record against the accepted one.
+    /// Checks a layout record against the accepted one.
     pub(super) fn check_layout(&self, stored: Option<&[u8]>) -> Result<(), StoreError> {
         let stored = stored
             .map(|stored| record::parse::<Layout>("the layout", stored))
@@ -109,7 +109,7 @@ impl Shared {
             .map_err(|problem| StoreError::Layout(Arc::clone(&self.name), problem))
     }
 
-    /// What a failed look-up says of the store.
+    /// Converts the error of a failed lookup.
     pub(super) fn error(&self, problem: &RedisError) -> StoreError {
         let name = Arc::clone(&self.name);
         match answer(problem) {
@@ -161,13 +161,13 @@ impl Shared {
     }
 }
 
-/// What the server answered, such as WRONGPASS, NOAUTH, NOPERM or LOADING; nothing where it was not reached.
+/// The error reply of the server, such as WRONGPASS, NOAUTH, NOPERM or LOADING; `None` if the server was not reached.
 pub(in crate::auth::store) fn answer(problem: &RedisError) -> Option<String> {
     if problem.kind() == ErrorKind::AuthenticationFailed {
-        // The library keeps the answer to itself.
-        return Some("AUTH failed: WRONGPASS, or no password is set there for this user".to_owned());
+        // The library does not pass the reply on.
+        return Some("AUTH failed: WRONGPASS, or the server has no password for this user".to_owned());
     }
-    // Of several commands in one write, the first that failed.
+    // With several commands in one write: the first error.
     let of_server = problem.clone().into_server_errors();
     if let Some((_, error)) = of_server.as_deref().and_then(<[_]>::first) {
         return Some(match error.details() {
@@ -179,7 +179,7 @@ pub(in crate::auth::store) fn answer(problem: &RedisError) -> Option<String> {
     (!is_lost).then(|| problem.to_string())
 }
 
-/// Looks after the store: asks for its layout, and hears of its changes.
+/// Watches the store: reads its layout record periodically, and subscribes to its changes.
 pub(in crate::auth::store) async fn watch(shared: &Arc<Shared>) {
     match shared.settings.invalidation {
         Invalidation::Tracking => tokio::join!(watch_layout(shared), tracking::track(shared)).0,
@@ -187,7 +187,7 @@ pub(in crate::auth::store) async fn watch(shared: &Arc<Shared>) {
     }
 }
 
-/// Asks for the layout now and then, for readiness and for the alarm.
+/// Reads the layout record periodically, for readiness and for the log.
 async fn watch_layout(shared: &Arc<Shared>) {
     let mut eviction_checked = false;
     let link = SharedLink::new(Arc::clone(shared));
@@ -202,12 +202,12 @@ async fn watch_layout(shared: &Arc<Shared>) {
             eviction_checked = true;
             link.warn_of_eviction().await;
         }
-        // Either way it is time to look.
+        // Read the record after a timeout as well as after a notification.
         let _ = timeout(LOOK_EVERY, shared.look_now.notified()).await;
     }
 }
 
-/// The watcher's own connection, made anew after each failure. It lives on the control runtime.
+/// The connection of the watcher, opened again after each failure. It runs on the control runtime.
 struct SharedLink {
     shared: Arc<Shared>,
     connection: tokio::sync::Mutex<Option<MultiplexedConnection>>,
@@ -231,7 +231,7 @@ impl SharedLink {
             .ok_or_else(|| StoreError::Unreachable(Arc::clone(&self.shared.name)))
     }
 
-    /// Looks at the layout record. A connection that is found closed is made again, once.
+    /// Reads the layout record. If the connection turns out to be closed, tries once more on a new one.
     async fn layout(&self) -> Result<(), StoreError> {
         let was_idle = self.connection.lock().await.is_some();
         let looked = self.lookup().await;
@@ -261,7 +261,7 @@ impl SharedLink {
         looked
     }
 
-    /// An evicted token is a refused user, so a store of ours must never evict. `CONFIG` may be forbidden; then nobody can tell.
+    /// Redis must not evict records: the user of an evicted token would be refused. If `CONFIG` is forbidden, this cannot be checked.
     async fn warn_of_eviction(&self) {
         let Ok(mut connection) = self.connection().await else {
             return;
@@ -274,7 +274,7 @@ impl SharedLink {
         if let Ok([_, policy]) = asked.as_deref()
             && policy != "noeviction"
         {
-            warn!(store = %self.shared.name, policy, "maxmemory-policy must be noeviction: evicted records are refused users");
+            warn!(store = %self.shared.name, policy, "maxmemory-policy must be noeviction: users with evicted records are refused. Set it in redis.conf");
         }
     }
 }

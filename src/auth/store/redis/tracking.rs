@@ -1,9 +1,9 @@
-//! Hears of changes: `CLIENT TRACKING` in broadcasting mode, on a connection of its own beside the workers, one for each process.
+//! Subscribes to changes in Redis: `CLIENT TRACKING` in broadcasting mode, on one separate connection per process.
 //!
-//! Each push counts up the generations of what it names, right where it is read: nothing is queued. A ping on the same connection, four
-//! times a second, finds out whether anybody would hear of a change, and how late. From a connection that is lost to the next one, verdicts
-//! live for their `ttl`, so that an outage of the store is none of those who are known; changes may have been missed, so the next
-//! connection begins with a flush. Where Redis is there, that is at once.
+//! Each push increments the counters of the keys that it names, when it is read; nothing is queued. A ping on the same connection, four
+//! times a second, checks that the connection works and measures its delay. While there is no connection, cache entries stay valid until
+//! their `ttl`, so that cached users keep working during an outage. Changes may have been missed, so the next connection first invalidates
+//! all entries of the store. If Redis is reachable, the next connection is opened at once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,41 +18,41 @@ use super::settings::connection_config;
 use super::{FIRST_PAUSE, LONGEST_PAUSE, Shared};
 use crate::auth::dependencies::StoreItem;
 
-/// How often somebody asks whether a change would be heard of.
+/// How often the connection is checked.
 const PING_EVERY: Duration = Duration::from_millis(250);
-/// A connection that is silent for this long is down, though nobody has closed it: within a second of its last answer.
+/// A connection without a reply for this long is treated as lost, so that the loss is noticed within a second of the last reply.
 const SILENCE: Duration = Duration::from_millis(700);
 
-/// Why nothing is heard.
-enum Lost {
-    /// There was no connection, or none that is told of changes.
+/// Why changes are not reported.
+enum TrackingError {
+    /// No connection was opened, or Redis refused to report changes.
     NotFound(String),
-    /// There was one.
+    /// A working connection ended.
     Ended(&'static str),
 }
 
-/// Listens for ever.
+/// Subscribes again and again; never returns.
 pub(super) async fn track(shared: &Arc<Shared>) {
-    let (mut pause, mut told) = (FIRST_PAUSE, false);
+    let (mut pause, mut warned) = (FIRST_PAUSE, false);
     loop {
         let began = Instant::now();
         let lost = follow(shared).await;
         shared.metrics.tracks(false);
         let store = &shared.name;
         match lost {
-            // The next one is tried at once, since until it is there changes are missed; but not over and over.
-            Lost::Ended(why) => {
-                warn!(%store, reason = why, "changes of the store are not heard of; verdicts live for their ttl");
-                told = true;
+            // Reconnect at once, because changes are missed until then; but pause if connections keep ending early.
+            TrackingError::Ended(why) => {
+                warn!(%store, reason = why, "changes of the store are not reported; cache entries expire after their ttl alone");
+                warned = true;
                 if began.elapsed() > LONGEST_PAUSE {
                     pause = FIRST_PAUSE;
                     continue;
                 }
             }
-            Lost::NotFound(problem) => {
-                if !told {
-                    warn!(%store, reason = problem, "changes of the store are not heard of; verdicts live for their ttl");
-                    told = true;
+            TrackingError::NotFound(problem) => {
+                if !warned {
+                    warn!(%store, reason = problem, "changes of the store are not reported; cache entries expire after their ttl alone");
+                    warned = true;
                 }
             }
         }
@@ -61,40 +61,40 @@ pub(super) async fn track(shared: &Arc<Shared>) {
     }
 }
 
-/// Connects, and listens until the connection is lost.
-async fn follow(shared: &Arc<Shared>) -> Lost {
+/// Connects, and handles pushes until the connection is lost.
+async fn follow(shared: &Arc<Shared>) -> TrackingError {
     let closed = Arc::new(Notify::new());
     let connecting = timeout(shared.settings.timeout, connect(shared, &closed)).await;
     let mut connection = match connecting {
         Ok(Ok(connection)) => connection,
-        Ok(Err(problem)) => return Lost::NotFound(shared.error(&problem).to_string()),
-        Err(_) => return Lost::NotFound("no answer in time".to_owned()),
+        Ok(Err(problem)) => return TrackingError::NotFound(shared.error(&problem).to_string()),
+        Err(_) => return TrackingError::NotFound("no answer in time".to_owned()),
     };
-    // What was read before anybody listened may have changed since.
+    // Items that were read before this subscription may have changed since.
     shared.counters.changed(&shared.name, StoreItem::Store);
-    // A server that was restarted may be empty now, and filled again soon.
+    // A restarted server may be empty now, or filled again.
     shared.look_now.notify_one();
     shared.metrics.tracks(true);
-    info!(store = %shared.name, "changes of the store are heard of");
+    info!(store = %shared.name, "subscribed to changes of the store");
     loop {
         let sent = Instant::now();
         match timeout(SILENCE, cmd("PING").query_async::<Value>(&mut connection)).await {
             Ok(Ok(_)) => shared.metrics.lags(sent.elapsed()),
-            Ok(Err(_)) => return Lost::Ended("the connection is lost"),
-            Err(_) => return Lost::Ended("the connection is silent"),
+            Ok(Err(_)) => return TrackingError::Ended("the connection is lost"),
+            Err(_) => return TrackingError::Ended("the connection is silent"),
         }
         tokio::select! {
-            () = closed.notified() => return Lost::Ended("the connection is closed"),
+            () = closed.notified() => return TrackingError::Ended("the connection is closed"),
             () = sleep(PING_EVERY) => {}
         }
     }
 }
 
 async fn connect(shared: &Arc<Shared>, closed: &Arc<Notify>) -> Result<MultiplexedConnection, RedisError> {
-    let (heard, closed) = (Arc::clone(shared), Arc::clone(closed));
+    let (receiver, closed) = (Arc::clone(shared), Arc::clone(closed));
     let config = connection_config().set_push_sender(move |push: PushInfo| -> Result<(), RedisError> {
         match push.kind {
-            PushKind::Invalidate => heard.invalidate(&push.data),
+            PushKind::Invalidate => receiver.invalidate(&push.data),
             PushKind::Disconnection => closed.notify_one(),
             _ => {}
         }
@@ -104,7 +104,7 @@ async fn connect(shared: &Arc<Shared>, closed: &Arc<Notify>) -> Result<Multiplex
     let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
     let mut tracking = cmd("CLIENT");
     tracking.arg("TRACKING").arg("ON").arg("BCAST");
-    for prefix in shared.settings.keys().that_verdicts_rest_on() {
+    for prefix in shared.settings.keys().tracked_prefixes() {
         tracking.arg("PREFIX").arg(prefix);
     }
     tracking.query_async::<Value>(&mut connection).await?;
@@ -112,18 +112,18 @@ async fn connect(shared: &Arc<Shared>, closed: &Arc<Notify>) -> Result<Multiplex
 }
 
 impl Shared {
-    /// What Redis says has changed: keys, or with a nil everything, by FLUSHDB or FLUSHALL.
+    /// Handles a push: a list of changed keys, or nil after FLUSHDB or FLUSHALL.
     fn invalidate(&self, data: &[Value]) {
         let mut count = 0;
-        for told in data {
-            match told {
+        for change in data {
+            match change {
                 Value::Array(keys) => {
                     count += keys.len();
                     for key in keys {
                         match key {
                             Value::BulkString(key) => self.invalidate_key(key),
                             Value::SimpleString(key) => self.invalidate_key(key.as_bytes()),
-                            // Whatever it means, it means a change.
+                            // An unknown form still means that something changed.
                             _ => self.counters.changed(&self.name, StoreItem::Store),
                         }
                     }
@@ -153,7 +153,7 @@ impl Shared {
     }
 }
 
-/// What rests on a key, by its name without the prefix.
+/// The store item of a key, by the key's name without the prefix.
 fn item(key: &str) -> Option<StoreItem<'_>> {
     if key == "layout" {
         return Some(StoreItem::Store);
@@ -166,7 +166,7 @@ fn item(key: &str) -> Option<StoreItem<'_>> {
         "revoked" => match rest.split_once(':')? {
             ("user", id) => Some(StoreItem::User(id)),
             ("jti", jti) => Some(StoreItem::Jti(jti)),
-            // A key has signed any number of tokens, and this is rare.
+            // A key has signed any number of tokens, and its revocation is rare: invalidate the whole store.
             ("kid", _) => Some(StoreItem::Store),
             _ => None,
         },
@@ -196,11 +196,8 @@ mod tests {
             ("other".to_owned(), None),
         ] {
             assert_eq!(item(&key), expected, "{key}");
-            let told = keys
-                .that_verdicts_rest_on()
-                .iter()
-                .any(|prefix| key.starts_with(prefix));
-            assert_eq!(told, expected.is_some(), "{key}");
+            let invalidated = keys.tracked_prefixes().iter().any(|prefix| key.starts_with(prefix));
+            assert_eq!(invalidated, expected.is_some(), "{key}");
         }
     }
 }
