@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use authgate::auth::jwt::keys::{Algorithm, VerificationKey};
 use authgate::auth::jwt::sign::SigningKey;
-use authgate::auth::jwt::{JwtAuthenticator, Kept, KeySet, Rules, Settings, Shared, Users};
+use authgate::auth::jwt::{JwtAuthenticator, KeptClaims, KeySet, Rules, Settings, Shared, Users};
 use authgate::auth::{Authenticator, Chain, Now, Verdict, cache};
 use authgate::secret::Secret;
 use http::header::AUTHORIZATION;
@@ -59,7 +59,7 @@ impl Bench {
                 ttl: Duration::from_secs(3600),
                 ..cache::Settings::default()
             },
-            kept: Kept::default(),
+            kept: KeptClaims::default(),
         };
         let jwt = JwtAuthenticator::new(
             Shared::new(settings, Arc::from([]), Arc::default()),

@@ -187,7 +187,7 @@ impl Refusal {
             | Self::TokenUnknown
             | Self::TokenUserInactive
             | Self::BearerNotTwoWords
-            | Self::Jwt(JwtFault::Expired | JwtFault::Revoked(_) | JwtFault::Unfit(_))
+            | Self::Jwt(JwtFault::Expired | JwtFault::Revoked(_) | JwtFault::TypeMismatch(_))
             | Self::JwtUserNotFound
             | Self::JwtUserInactive
             | Self::JwtPasswordChanged => None,
@@ -200,7 +200,7 @@ impl Refusal {
     }
 }
 
-/// What is wrong with a JWT, as finely as SimpleJWT tells its clients; [`Defect`] and [`Unfit`] say more, to operators.
+/// What is wrong with a JWT, as finely as SimpleJWT tells its clients; [`Defect`] and [`TypeMismatch`] say more, to operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JwtFault {
     /// Form, key, signature or a claim: SimpleJWT does not say which.
@@ -209,9 +209,9 @@ pub enum JwtFault {
     Expired,
     /// Its `jti`, its user or its key was revoked. Django looks at its blacklist for sliding tokens alone; what else it would have
     /// said of the token as an access token, if anything.
-    Revoked(Option<Unfit>),
+    Revoked(Option<TypeMismatch>),
     /// It is no token of an accepted class.
-    Unfit(Unfit),
+    TypeMismatch(TypeMismatch),
 }
 
 impl JwtFault {
@@ -221,10 +221,10 @@ impl JwtFault {
             Self::Invalid(_) => "jwt_invalid",
             Self::Expired => "jwt_expired",
             Self::Revoked(_) => "jwt_revoked",
-            Self::Unfit(Unfit::NoExpiry) => "jwt_no_expiry",
-            Self::Unfit(Unfit::NoId) => "jwt_no_id",
-            Self::Unfit(Unfit::NoType) => "jwt_no_type",
-            Self::Unfit(Unfit::WrongType) => "jwt_wrong_type",
+            Self::TypeMismatch(TypeMismatch::NoExpiry) => "jwt_no_expiry",
+            Self::TypeMismatch(TypeMismatch::NoId) => "jwt_no_id",
+            Self::TypeMismatch(TypeMismatch::NoType) => "jwt_no_type",
+            Self::TypeMismatch(TypeMismatch::WrongType) => "jwt_wrong_type",
         }
     }
 }
@@ -235,9 +235,9 @@ impl From<Defect> for JwtFault {
     }
 }
 
-impl From<Unfit> for JwtFault {
-    fn from(unfit: Unfit) -> Self {
-        Self::Unfit(unfit)
+impl From<TypeMismatch> for JwtFault {
+    fn from(mismatch: TypeMismatch) -> Self {
+        Self::TypeMismatch(mismatch)
     }
 }
 
@@ -331,7 +331,7 @@ impl Defect {
 
 /// Why a JWT that is good in itself is of no accepted class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unfit {
+pub enum TypeMismatch {
     /// `exp` is absent.
     NoExpiry,
     /// `jti` is absent.

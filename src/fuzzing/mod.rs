@@ -24,7 +24,7 @@ pub use self::http1::{framing, response};
 use crate::auth::dependencies::ChangeCounters;
 use crate::auth::jwt::keys::{Algorithm, VerificationKey};
 use crate::auth::jwt::sign::SigningKey;
-use crate::auth::jwt::{self, JwtAuthenticator, Kept, KeySet, Rules, Settings, Users};
+use crate::auth::jwt::{self, JwtAuthenticator, KeptClaims, KeySet, Rules, Settings, Users};
 use crate::auth::record::{self, TokenRecord, UserRecord};
 use crate::auth::{Authenticator, Chain, Now, Verdict, cache};
 use crate::config::{self, Look, Severity};
@@ -493,6 +493,6 @@ fn settings(rules: Rules, entries: usize) -> Settings {
             negative_entries: entries,
             ..cache::Settings::default()
         },
-        kept: Kept::default(),
+        kept: KeptClaims::default(),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use authgate::auth::cache;
 use authgate::auth::jwt::keys::{Algorithm, JwkSet};
-use authgate::auth::jwt::{Kept, KeySet, Rules, Settings, Users, verified_payload};
+use authgate::auth::jwt::{KeptClaims, KeySet, Rules, Settings, Users, verified_payload};
 use serde_json::{Value, json};
 
 /// The folder, named by `AUTHGATE_VECTORS`, else beside the project.
@@ -50,7 +50,7 @@ fn verifies(jwk: &Value, jws: &str) -> bool {
         },
         revocation: None,
         cache: cache::Settings::default(),
-        kept: Kept::default(),
+        kept: KeptClaims::default(),
     };
     verified_payload(&settings, jws.as_bytes()).is_ok()
 }

@@ -1,4 +1,4 @@
-//! The claims of a token whose signature holds, checked in SimpleJWT's order, in whole seconds.
+//! The claims of a token with a valid signature, checked in SimpleJWT's order, in whole seconds.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use serde_json::{Map, Number, Value};
 use super::settings::{Profile, Rules, TokenType};
 use crate::auth::Now;
 use crate::auth::cache::Validity;
-use crate::credential::{Defect, JwtFault, Unfit};
+use crate::credential::{Defect, JwtFault, TypeMismatch};
 
-/// The last second of the year 9999: what Python's `datetime` can hold, and what no honest token exceeds.
+/// The last second of the year 9999, the maximum of Python's `datetime`. No real token exceeds it.
 const LAST_SECOND: i128 = 253_402_300_799;
 
-/// What Python reads of a string of digits, unless it is told otherwise.
+/// The most digits that Python's `int()` reads from a string, by default.
 const MOST_DIGITS: usize = 4300;
 
-/// Claims that have passed every check up to the token's own revocation.
+/// Claims that passed all checks before the revocation check.
 #[derive(Debug)]
 pub(super) struct Claims {
     members: Map<String, Value>,
@@ -25,7 +25,7 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    /// Checks times, issuer, audience and the types of `sub` and `jti`: all that comes before the revocation list.
+    /// Checks times, issuer, audience and the types of `sub` and `jti`: all checks before revocation.
     pub(super) fn check(members: Map<String, Value>, rules: &Rules, now: Now) -> Result<Self, JwtFault> {
         let (now_ms, leeway) = (i128::from(now.unix_ms), millis(rules.leeway));
         let mut from_ms = i128::MIN;
@@ -84,10 +84,10 @@ impl Claims {
         })
     }
 
-    /// The text under which the token itself can be revoked; `None`: the claim is absent, which [`Claims::check_kind`] refuses.
+    /// The id by which the token can be revoked; `None`: the claim is absent, which [`Claims::check_kind`] refuses.
     ///
     /// # Errors
-    /// No revocation can name the value: it is neither a text nor a number, or a number without a plain decimal text.
+    /// The value cannot be revoked: it is neither a string nor a number, or a number without a plain decimal form.
     pub(super) fn revocable_id(&self, name: &str) -> Result<Option<Cow<'_, str>>, Defect> {
         let id = match self.members.get(name) {
             None => return Ok(None),
@@ -100,29 +100,29 @@ impl Claims {
         Ok(Some(id))
     }
 
-    /// The checks that come after the revocation list: what every token must have, and of which kind it must be.
-    pub(super) fn check_kind(&self, rules: &Rules, accepted: &[TokenType]) -> Result<(), Unfit> {
+    /// The checks after revocation: required claims and the token type.
+    pub(super) fn check_kind(&self, rules: &Rules, accepted: &[TokenType]) -> Result<(), TypeMismatch> {
         if !self.members.contains_key("exp") {
-            return Err(Unfit::NoExpiry);
+            return Err(TypeMismatch::NoExpiry);
         }
         if rules
             .jti_claim
             .as_ref()
             .is_some_and(|name| !self.members.contains_key(name))
         {
-            return Err(Unfit::NoId);
+            return Err(TypeMismatch::NoId);
         }
         let Some(name) = &rules.token_type_claim else {
             return Ok(());
         };
         match self.members.get(name) {
-            None => Err(Unfit::NoType),
+            None => Err(TypeMismatch::NoType),
             Some(Value::String(kind)) if accepted.iter().any(|wanted| wanted.as_str() == kind) => Ok(()),
-            Some(_) => Err(Unfit::WrongType),
+            Some(_) => Err(TypeMismatch::WrongType),
         }
     }
 
-    /// Whether the token was issued by that second, or does not say when.
+    /// Whether the token was issued up to that second, or has no `iat`.
     pub(super) fn issued_by(&self, second: i64) -> bool {
         self.issued_at.is_none_or(|issued| issued <= i128::from(second))
     }
@@ -135,7 +135,7 @@ impl Claims {
         self.members.get(name).and_then(Value::as_str)
     }
 
-    /// Those members that the configuration mentions.
+    /// Keeps only the claims that the configuration needs.
     pub(super) fn only(mut self, names: &[String]) -> Map<String, Value> {
         names
             .iter()
@@ -167,7 +167,7 @@ fn millis(duration: Duration) -> i128 {
     i128::try_from(duration.as_millis()).unwrap_or(i128::MAX)
 }
 
-/// What Python's `int()` makes of a JSON value, saturating: a number cut to whole, `true`, a string of digits.
+/// Converts a JSON value as Python's `int()` does, saturating: a truncated number, `true`, a string of digits.
 fn integer(value: &Value) -> Option<i128> {
     match value {
         Value::Bool(flag) => Some(i128::from(*flag)),
@@ -180,7 +180,7 @@ fn integer(value: &Value) -> Option<i128> {
     }
 }
 
-/// A number as Django writes it into a text column. Beyond 53 bits the digits that were sent are lost, so there is no such text.
+/// The text of a number as Django writes it into a text column; `None` above 53 bits, where the digits that were sent are lost.
 fn decimal(number: &Number) -> Option<String> {
     if number.is_i64() || number.is_u64() {
         return Some(number.to_string());
@@ -200,7 +200,7 @@ fn whole_part(number: f64) -> i128 {
     number as i128
 }
 
-/// ASCII only: blanks around, a sign, digits with single `_` between them.
+/// ASCII only: outer blanks, a sign, digits with single `_` between them.
 fn digits(text: &str) -> Option<i128> {
     let text = text.trim_matches(|c: char| matches!(c, '\t'..='\r' | ' '));
     let (negative, digits) = match text.as_bytes().first()? {
@@ -220,7 +220,7 @@ fn digits(text: &str) -> Option<i128> {
     Some(if negative { -value } else { value })
 }
 
-/// RFC 7519, section 4.1.1: one string, equal to one that is expected.
+/// RFC 7519, section 4.1.1: one string, equal to an expected issuer.
 fn issuer_holds(claim: Option<&Value>, expected: &[String]) -> bool {
     expected.is_empty()
         || claim
@@ -254,8 +254,11 @@ mod tests {
 
     fn check(rules: &Rules, claims: &Value, expected: Result<(), JwtFault>) {
         let members = claims.as_object().cloned().expect("an object");
-        let outcome = Claims::check(members, rules, NOW)
-            .and_then(|claims| claims.check_kind(rules, &rules.token_types).map_err(JwtFault::Unfit));
+        let outcome = Claims::check(members, rules, NOW).and_then(|claims| {
+            claims
+                .check_kind(rules, &rules.token_types)
+                .map_err(JwtFault::TypeMismatch)
+        });
         assert_eq!(outcome, expected, "{claims}");
     }
 
@@ -348,17 +351,17 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_in_simplejwts_order() {
         let rules = Rules::simplejwt();
-        check(&rules, &json!({}), Err(Unfit::NoExpiry.into()));
-        check(&rules, &json!({ "exp": 1_700_000_300 }), Err(Unfit::NoId.into()));
+        check(&rules, &json!({}), Err(TypeMismatch::NoExpiry.into()));
+        check(&rules, &json!({ "exp": 1_700_000_300 }), Err(TypeMismatch::NoId.into()));
         check(
             &rules,
             &json!({ "exp": 1_700_000_300, "jti": "" }),
-            Err(Unfit::NoType.into()),
+            Err(TypeMismatch::NoType.into()),
         );
         check(
             &rules,
             &with("token_type", json!("refresh")),
-            Err(Unfit::WrongType.into()),
+            Err(TypeMismatch::WrongType.into()),
         );
         check(&rules, &with("jti", json!(5)), Err(Defect::Texts.into()));
         check(&rules, &with("sub", json!(5)), Err(Defect::Texts.into()));
@@ -433,8 +436,8 @@ mod tests {
         for name in ["iss", "sub", "client_id", "aud", "iat"] {
             check(&rules, &without(name), Err(Defect::Required.into()));
         }
-        check(&rules, &without("exp"), Err(Unfit::NoExpiry.into()));
-        check(&rules, &without("jti"), Err(Unfit::NoId.into()));
+        check(&rules, &without("exp"), Err(TypeMismatch::NoExpiry.into()));
+        check(&rules, &without("jti"), Err(TypeMismatch::NoId.into()));
         for (name, value) in [
             ("iss", json!(["https://as.example"])),
             ("client_id", json!(5)),

@@ -1,5 +1,5 @@
-//! A token explained to people, check by check, in the order in which the first that fails decides. Nothing is decided by it: the
-//! verdict comes from the same judgement that requests get.
+//! Explains a token check by check, for `authgate jwt inspect`. The first failed check decides. The verdict comes from the same code that
+//! authenticates requests.
 
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -8,46 +8,46 @@ use super::segments::{header_as_sent, payload_as_sent};
 use super::{End, JwtAuthenticator, KeySet, Profile, Rules, Settings, Signed, Users};
 use crate::auth::store::Lookup;
 use crate::auth::{Decision, Now};
-use crate::credential::{Defect, JwtFault, Refusal, Unfit};
+use crate::credential::{Defect, JwtFault, Refusal, TypeMismatch};
 
 /// One check, in the order of [`Check::all`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
-    /// The token has not this defect.
-    Sound(Defect),
-    /// Neither it, nor its user's tokens of that time, nor its key was revoked.
+    /// The token does not have this defect.
+    Without(Defect),
+    /// The token, its signing key, and its user's tokens of that time are not revoked.
     NotRevoked,
-    /// It is of an accepted class.
-    Fit(Unfit),
-    /// It names somebody, in a text that can be told to an upstream.
-    NamesSomebody,
+    /// It is of an accepted token type.
+    TokenType(TypeMismatch),
+    /// It names a user, with an id and a username that a header can carry.
+    NamesUser,
     /// That user exists.
     UserExists,
-    /// That user may log in.
+    /// That user is active.
     UserActive,
-    /// The user's password is the one of when it was issued.
+    /// The user's password has not changed since the token was issued.
     PasswordUnchanged,
-    /// What upstreams are told can stand in a header.
-    Sayable,
+    /// All identity values can be sent in headers.
+    HeaderSafe,
 }
 
-/// What became of a check.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// It was made, and holds.
+    /// The check passed.
     Passed,
-    /// It was made, and does not hold. This is what the client is told, as far as clients are told.
+    /// The check failed. The response to the client depends on this check.
     Failed,
-    /// The store that it needs could not be asked.
+    /// The store that it needs is unavailable.
     Unknown,
-    /// The configuration does not ask for it.
+    /// The configuration does not require it.
     NotAsked,
     /// A check before it has failed.
     NotReached,
 }
 
 impl State {
-    /// In a word or two.
+    /// A short name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Passed => "passed",
@@ -59,36 +59,36 @@ impl State {
     }
 }
 
-/// How a judgement ended.
+/// The verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// Somebody.
+    /// The token is accepted.
     Accepted,
-    /// Nobody.
+    /// The token is refused.
     Refused(Refusal),
-    /// A store could not be asked: this is what it said.
+    /// A store is unavailable, with its error.
     Unknown(String),
 }
 
-/// What a token says, and how far it gets.
+/// The content of a token, and the result of each check.
 #[derive(Debug)]
 pub struct Explanation {
-    /// The header as sent. Nobody has to believe it.
+    /// The header as sent, unverified.
     pub header: Option<Map<String, Value>>,
     /// The claims as sent.
     pub claims: Option<Map<String, Value>>,
-    /// The key that verified it: its `kid`, else its thumbprint. Without one the claims are hearsay.
+    /// The key that verified it: its `kid`, else its thumbprint. `None`: the claims are unverified.
     pub key: Option<String>,
     /// Every check, in order.
     pub checks: Vec<(Check, State)>,
-    /// What the check that failed found, and what it wants, where there is more to say than its text.
+    /// The value that failed the check, and the accepted values, if these add to the text of the check.
     pub found: Option<String>,
     /// How it ended.
     pub ending: Ending,
 }
 
 impl JwtAuthenticator {
-    /// Judges a token as requests have it judged, past every cache, and says how far it got.
+    /// Authenticates a token as for a request, but without caches, and reports each check.
     pub async fn explain(&self, token: &[u8], now: Now) -> Explanation {
         let settings = &self.shared.settings;
         let mut lookup = Lookup::until(Instant::now() + self.time_limit());
@@ -110,10 +110,10 @@ impl JwtAuthenticator {
                     state
                 }
                 _ if !check.is_made(settings) => State::NotAsked,
-                // Stores are asked before the rest is looked at.
+                // The stores are asked before the remaining checks.
                 _ if ended
                     || (last.is_some_and(|(_, state)| state == State::Unknown)
-                        && !matches!(check, Check::Sound(_))) =>
+                        && !matches!(check, Check::Without(_))) =>
                 {
                     State::NotReached
                 }
@@ -132,7 +132,7 @@ impl JwtAuthenticator {
         ) = (&settings.users, &mut claims)
             && let Some(value) = claims.get_mut(name)
         {
-            // Made of the hash of the user's password.
+            // This claim is derived from the hash of the user's password.
             *value = Value::from("(not shown)");
         }
         let header = header_as_sent(token);
@@ -158,74 +158,82 @@ impl JwtAuthenticator {
 }
 
 impl Check {
-    /// All of them, in order.
+    /// All checks, in order.
     pub fn all() -> impl Iterator<Item = Self> {
         Defect::ALL
             .into_iter()
-            .map(Self::Sound)
+            .map(Self::Without)
             .chain([Self::NotRevoked])
-            .chain([Unfit::NoExpiry, Unfit::NoId, Unfit::NoType, Unfit::WrongType].map(Self::Fit))
+            .chain(
+                [
+                    TypeMismatch::NoExpiry,
+                    TypeMismatch::NoId,
+                    TypeMismatch::NoType,
+                    TypeMismatch::WrongType,
+                ]
+                .map(Self::TokenType),
+            )
             .chain([
-                Self::NamesSomebody,
+                Self::NamesUser,
                 Self::UserExists,
                 Self::UserActive,
                 Self::PasswordUnchanged,
-                Self::Sayable,
+                Self::HeaderSafe,
             ])
     }
 
     /// A short name.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Sound(defect) => defect.label(),
+            Self::Without(defect) => defect.label(),
             Self::NotRevoked => "revocation",
-            Self::Fit(Unfit::NoExpiry) => "has expiry",
-            Self::Fit(Unfit::NoId) => "has id",
-            Self::Fit(Unfit::NoType) => "has type",
-            Self::Fit(Unfit::WrongType) => "type",
-            Self::NamesSomebody => "names a user",
+            Self::TokenType(TypeMismatch::NoExpiry) => "has expiry",
+            Self::TokenType(TypeMismatch::NoId) => "has id",
+            Self::TokenType(TypeMismatch::NoType) => "has type",
+            Self::TokenType(TypeMismatch::WrongType) => "type",
+            Self::NamesUser => "names a user",
             Self::UserExists => "user exists",
             Self::UserActive => "user is active",
             Self::PasswordUnchanged => "password",
-            Self::Sayable => "identity fields",
+            Self::HeaderSafe => "identity fields",
         }
     }
 
-    /// What it asks, in a few words.
+    /// What the check requires.
     pub fn text(self) -> &'static str {
         match self {
-            Self::Sound(defect) => match defect {
-                Defect::Repeated => "it came once",
-                Defect::Size => "it is not longer than token_bytes",
-                Defect::Form => "three segments of canonical base64url",
-                Defect::Header => "the header is a JSON object without crit, its kid a string, b64 not false",
+            Self::Without(defect) => match defect {
+                Defect::Repeated => "the credential occurs once",
+                Defect::Size => "the token is not longer than token_bytes",
+                Defect::Form => "the token has three segments of canonical base64url",
+                Defect::Header => "the header is a JSON object without crit; kid is a string; b64 is not false",
                 Defect::HeaderType => "the header's typ is at+jwt",
-                Defect::KeyId => "a key agrees with the header's kid",
+                Defect::KeyId => "a key has the header's kid",
                 Defect::Algorithm => "the header's alg is the algorithm of that key",
-                Defect::Signature => "that key has signed it",
-                Defect::Claims => "the claims are a JSON object, no member twice",
-                Defect::IssuedAt => "iat, if present, is a time that is not ahead",
-                Defect::NotBefore => "nbf, if present, is a time that is not ahead",
-                Defect::Expiry => "exp, if present, is a time that has not passed",
-                Defect::Lifetime => "it lives no longer than max_lifetime",
+                Defect::Signature => "that key signed the token",
+                Defect::Claims => "the claims are a JSON object without duplicate members",
+                Defect::IssuedAt => "iat, if present, is not in the future",
+                Defect::NotBefore => "nbf, if present, is not in the future",
+                Defect::Expiry => "exp, if present, is in the future",
+                Defect::Lifetime => "the lifetime is at most max_lifetime",
                 Defect::Issuer => "iss is an accepted issuer",
-                Defect::Audience => "aud names an accepted audience",
+                Defect::Audience => "aud contains an accepted audience",
                 Defect::Texts => "sub and jti, if present, are strings",
-                Defect::Required => "iss, sub, client_id, aud and iat are there",
-                Defect::TokenId => "its id is a text or a number by which it can be revoked",
+                Defect::Required => "iss, sub, client_id, aud and iat are present",
+                Defect::TokenId => "the token id is a string or a number",
             },
-            Self::NotRevoked => "neither it, its user nor its key is revoked",
-            Self::Fit(unfit) => match unfit {
-                Unfit::NoExpiry => "exp is there",
-                Unfit::NoId => "its id is there",
-                Unfit::NoType => "its type is there",
-                Unfit::WrongType => "its type is accepted",
+            Self::NotRevoked => "the token, its user and its key are not revoked",
+            Self::TokenType(mismatch) => match mismatch {
+                TypeMismatch::NoExpiry => "exp is present",
+                TypeMismatch::NoId => "the token id is present",
+                TypeMismatch::NoType => "the token type is present",
+                TypeMismatch::WrongType => "the token type is accepted",
             },
-            Self::NamesSomebody => "it names a user: id and username can stand in a header",
-            Self::UserExists => "that user is in the store",
-            Self::UserActive => "that user is active",
-            Self::PasswordUnchanged => "the user's password is still the same",
-            Self::Sayable => "what `[identity]` sends upstream can stand in a header",
+            Self::NamesUser => "the token names a user; a header can carry the id and username",
+            Self::UserExists => "the user exists in the store",
+            Self::UserActive => "the user is active",
+            Self::PasswordUnchanged => "the user's password has not changed since",
+            Self::HeaderSafe => "headers can carry all values of `[identity]`",
         }
     }
 
@@ -241,19 +249,19 @@ impl Check {
         } = &settings.rules;
         let access_token = *profile == Profile::Rfc9068;
         match self {
-            Self::Sound(Defect::HeaderType | Defect::Required) => access_token,
-            Self::Sound(Defect::KeyId) => match &settings.keys {
+            Self::Without(Defect::HeaderType | Defect::Required) => access_token,
+            Self::Without(Defect::KeyId) => match &settings.keys {
                 KeySet::Static(keys) => keys.iter().any(|key| key.kid().is_some()),
                 KeySet::Jwks(_) => true,
             },
-            Self::Sound(Defect::TokenId) => settings.revocation.is_some() && jti_claim.is_some(),
-            Self::Sound(Defect::Lifetime) => max_lifetime.is_some(),
-            Self::Sound(Defect::Issuer) => !issuer.is_empty(),
-            Self::Sound(Defect::Audience) => !audience.is_empty(),
-            Self::Sound(_) | Self::Fit(Unfit::NoExpiry) | Self::NamesSomebody | Self::Sayable => true,
+            Self::Without(Defect::TokenId) => settings.revocation.is_some() && jti_claim.is_some(),
+            Self::Without(Defect::Lifetime) => max_lifetime.is_some(),
+            Self::Without(Defect::Issuer) => !issuer.is_empty(),
+            Self::Without(Defect::Audience) => !audience.is_empty(),
+            Self::Without(_) | Self::TokenType(TypeMismatch::NoExpiry) | Self::NamesUser | Self::HeaderSafe => true,
             Self::NotRevoked => settings.revocation.is_some(),
-            Self::Fit(Unfit::NoId) => jti_claim.is_some(),
-            Self::Fit(Unfit::NoType | Unfit::WrongType) => token_type_claim.is_some(),
+            Self::TokenType(TypeMismatch::NoId) => jti_claim.is_some(),
+            Self::TokenType(TypeMismatch::NoType | TypeMismatch::WrongType) => token_type_claim.is_some(),
             Self::UserExists => matches!(settings.users, Users::Store { .. }),
             Self::UserActive => matches!(settings.users, Users::Store { check_active: true, .. }),
             Self::PasswordUnchanged => matches!(
@@ -268,16 +276,16 @@ impl Check {
 
     fn that_failed(refusal: &Refusal) -> Option<Self> {
         Some(match refusal {
-            Refusal::Jwt(JwtFault::Invalid(defect)) => Self::Sound(*defect),
-            Refusal::Jwt(JwtFault::Expired) => Self::Sound(Defect::Expiry),
+            Refusal::Jwt(JwtFault::Invalid(defect)) => Self::Without(*defect),
+            Refusal::Jwt(JwtFault::Expired) => Self::Without(Defect::Expiry),
             Refusal::Jwt(JwtFault::Revoked(_)) => Self::NotRevoked,
-            Refusal::Jwt(JwtFault::Unfit(unfit)) => Self::Fit(*unfit),
-            Refusal::JwtUserUnnamed(_) => Self::NamesSomebody,
-            Refusal::JwtClaimUnsayable(_) => Self::Sayable,
+            Refusal::Jwt(JwtFault::TypeMismatch(mismatch)) => Self::TokenType(*mismatch),
+            Refusal::JwtUserUnnamed(_) => Self::NamesUser,
+            Refusal::JwtClaimUnsayable(_) => Self::HeaderSafe,
             Refusal::JwtUserNotFound => Self::UserExists,
             Refusal::JwtUserInactive => Self::UserActive,
             Refusal::JwtPasswordChanged => Self::PasswordUnchanged,
-            // A token is explained, and no header.
+            // Cannot occur: only a token is explained, without a header.
             Refusal::BearerNotTwoWords
             | Refusal::TokenMissing
             | Refusal::TokenHasSpaces
@@ -297,7 +305,7 @@ impl Check {
     }
 }
 
-/// What a token says where a check failed, and what is wanted there.
+/// The value that failed the check, and the accepted values.
 fn found(
     check: Check,
     settings: &Settings,
@@ -319,34 +327,38 @@ fn found(
     };
     let rules = &settings.rules;
     Some(match check {
-        Check::Sound(Defect::HeaderType) => says(header, "typ")?,
-        Check::Sound(Defect::KeyId) => {
+        Check::Without(Defect::HeaderType) => says(header, "typ")?,
+        Check::Without(Defect::KeyId) => {
             let kids = keys.iter().filter_map(|key| key.kid()).collect();
             format!("{}; the keys have: {}", says(header, "kid")?, list(kids))
         }
-        Check::Sound(Defect::Algorithm) => {
+        Check::Without(Defect::Algorithm) => {
             let mut names: Vec<&str> = keys.iter().map(|key| key.algorithm().name()).collect();
             names.dedup();
             format!("{}; the keys are for: {}", says(header, "alg")?, list(names))
         }
-        Check::Sound(Defect::IssuedAt) => format!("{}; it is {} now", says(claims, "iat")?, now.unix_seconds()),
-        Check::Sound(Defect::NotBefore) => format!("{}; it is {} now", says(claims, "nbf")?, now.unix_seconds()),
-        Check::Sound(Defect::Expiry) => format!("{}; it is {} now", says(claims, "exp")?, now.unix_seconds()),
-        Check::Sound(Defect::Issuer) => format!("{}; accepted: {}", says(claims, "iss")?, rules.issuer.join(", ")),
-        Check::Sound(Defect::Audience) => format!("{}; accepted: {}", says(claims, "aud")?, rules.audience.join(", ")),
-        Check::Fit(Unfit::WrongType) => {
+        Check::Without(Defect::IssuedAt) => format!("{}; it is {} now", says(claims, "iat")?, now.unix_seconds()),
+        Check::Without(Defect::NotBefore) => format!("{}; it is {} now", says(claims, "nbf")?, now.unix_seconds()),
+        Check::Without(Defect::Expiry) => format!("{}; it is {} now", says(claims, "exp")?, now.unix_seconds()),
+        Check::Without(Defect::Issuer) => format!("{}; accepted: {}", says(claims, "iss")?, rules.issuer.join(", ")),
+        Check::Without(Defect::Audience) => {
+            format!("{}; accepted: {}", says(claims, "aud")?, rules.audience.join(", "))
+        }
+        Check::TokenType(TypeMismatch::WrongType) => {
             let accepted: Vec<&str> = rules.token_types.iter().map(|kind| kind.as_str()).collect();
             let name = rules.token_type_claim.as_deref()?;
             format!("{}; accepted: {}", says(claims, name)?, accepted.join(", "))
         }
-        Check::Fit(Unfit::NoId) | Check::Sound(Defect::TokenId) => says(claims, rules.jti_claim.as_deref()?)?,
-        Check::Fit(Unfit::NoType) => says(claims, rules.token_type_claim.as_deref()?)?,
+        Check::TokenType(TypeMismatch::NoId) | Check::Without(Defect::TokenId) => {
+            says(claims, rules.jti_claim.as_deref()?)?
+        }
+        Check::TokenType(TypeMismatch::NoType) => says(claims, rules.token_type_claim.as_deref()?)?,
         Check::UserExists | Check::UserActive => says(claims, &rules.user_id_claim)?,
-        Check::Sound(_)
+        Check::Without(_)
         | Check::NotRevoked
-        | Check::Fit(Unfit::NoExpiry)
-        | Check::NamesSomebody
+        | Check::TokenType(TypeMismatch::NoExpiry)
+        | Check::NamesUser
         | Check::PasswordUnchanged
-        | Check::Sayable => return None,
+        | Check::HeaderSafe => return None,
     })
 }

@@ -1,21 +1,21 @@
-//! JSON as tokens may hold it: strict, of bounded depth, and no object with two members of one name.
+//! Strict JSON for tokens: bounded depth, and no duplicate members.
 //!
-//! RFC 7519, section 4, leaves it to the reader whether duplicate members are refused or the last one counts. Whoever sits behind
-//! the gateway may read the other one, so they are refused, at every depth.
+//! RFC 7519, section 4, lets a reader refuse duplicate members or use the last one. An upstream may use another one than the gateway, so
+//! duplicates are refused, at every depth.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Objects and lists in one another. Claims that people write have three or four.
+/// Maximum nesting of objects and lists. Real claims have three or four levels.
 const DEEPEST: u8 = 32;
 
-/// It is not what it should be.
+/// The input is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// The whole of `bytes` as one object.
+/// Parses all of `bytes` as one object.
 pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Malformed> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = Node { left: DEEPEST }.deserialize(&mut reader).map_err(|_| Malformed)?;
@@ -26,7 +26,7 @@ pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Malformed> {
     }
 }
 
-/// A value that may hold so many levels.
+/// A value with at most this many levels.
 #[derive(Clone, Copy)]
 struct Node {
     left: u8,
@@ -99,7 +99,7 @@ impl<'de> Visitor<'de> for Node {
         while let Some(name) = entries.next_key::<String>()? {
             let value = entries.next_value_seed(below)?;
             if members.insert(name, value).is_some() {
-                return Err(A::Error::custom("a member is there twice"));
+                return Err(A::Error::custom("duplicate member"));
             }
         }
         Ok(Value::Object(members))

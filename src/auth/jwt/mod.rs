@@ -1,7 +1,6 @@
-//! `Authorization: Bearer <jwt>`: judged as SimpleJWT's `JWTAuthentication` and `JWTStatelessUserAuthentication` do, check by check
-//! and in their order.
+//! `Authorization: Bearer <jwt>`: checked as SimpleJWT's `JWTAuthentication` and `JWTStatelessUserAuthentication` do, in the same order.
 //!
-//! Everything that a token says is read by ourselves and strictly; the only thing left to a library is the signature.
+//! This module parses tokens itself, strictly. Only the signature is verified by a library.
 
 mod claims;
 pub mod explain;
@@ -23,7 +22,7 @@ use self::claims::Claims;
 use self::keys::VerificationKey;
 use self::named::{NamedUser, unnamed};
 use self::segments::Segments;
-pub use self::settings::{Kept, KeySet, Profile, Rules, Settings, TokenType, UserIdField, Users};
+pub use self::settings::{KeptClaims, KeySet, Profile, Rules, Settings, TokenType, UserIdField, Users};
 use super::cache::{self, Key, VerdictCache};
 use super::dependencies::{ChangeCounters, Dependencies};
 use super::single_flight::{SingleFlight, WorkQueue};
@@ -43,7 +42,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Takes the settings in. Identities get their header values for each of `tables`.
+    /// Makes the shared part from the settings. Identities get header values for each of `tables`.
     pub fn new(settings: Settings, tables: Arc<[IdentityTable]>, counters: Arc<ChangeCounters>) -> Arc<Self> {
         Arc::new(Self {
             cache: VerdictCache::new(settings.cache, counters),
@@ -52,12 +51,12 @@ impl Shared {
         })
     }
 
-    /// What was configured.
+    /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// What its cache counts.
+    /// The metrics of its cache.
     pub fn metrics(&self) -> &CacheMetrics {
         self.cache.metrics()
     }
@@ -73,7 +72,7 @@ pub struct JwtAuthenticator {
     queue: Rc<WorkQueue>,
 }
 
-/// The end of a judgement that did not come to an identity.
+/// Why authentication ended without an identity.
 enum End {
     Refused(Refusal),
     Unknown(StoreError),
@@ -103,7 +102,7 @@ impl From<StoreError> for End {
     }
 }
 
-/// A token whose form is right and whose signature holds. What it claims has not been looked at.
+/// A well-formed token with a valid signature. Its claims are not checked yet.
 #[derive(Debug)]
 struct Signed<'t, 'k> {
     segments: Segments<'t>,
@@ -145,16 +144,16 @@ impl<'t, 'k> Signed<'t, 'k> {
     }
 }
 
-/// The payload of a token whose signature holds under some key of `settings`; nothing in it has been checked.
+/// The payload of a token, after its signature was verified with a key of `settings`. Its claims are not checked.
 ///
 /// # Errors
-/// What is wrong with its form, or that no key has signed it.
+/// The token is malformed, or no key verifies its signature.
 pub fn verified_payload(settings: &Settings, token: &[u8]) -> Result<Vec<u8>, Defect> {
     Signed::check(settings, token).map(|signed| signed.segments.into_payload())
 }
 
 impl JwtAuthenticator {
-    /// Joins what is shared with a worker's handles on the stores that it names, and its turns at verifying.
+    /// Combines the shared part with this worker's handles on the stores and its queue for signature verification.
     pub fn new(
         shared: Arc<Shared>,
         users: Option<Rc<Store>>,
@@ -178,12 +177,12 @@ impl JwtAuthenticator {
         &self.shared.settings.header
     }
 
-    /// What was configured.
+    /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.shared.settings
     }
 
-    /// `None`: not for me.
+    /// `None`: the credential has another scheme.
     pub(super) async fn authenticate(
         &self,
         words: &Words<'_>,
@@ -213,13 +212,13 @@ impl JwtAuthenticator {
         if let Some(verdict) = self.shared.cache.find(&key, now) {
             return Ok(Some(verdict));
         }
-        // Rare, and large: no part of every request's future.
+        // Boxed: this future is large and rarely needed, so it must not enlarge the future of each request.
         Box::pin(self.look_up(key, token, now))
             .await
             .map(|decision| Some(decision.into_verdict()))
     }
 
-    /// What is not in the cache: judged here, or by whoever has begun to judge the same token.
+    /// Authenticates a token that is not in the cache, or waits for another request that has begun to authenticate the same token.
     async fn look_up(&self, key: Key, token: &[u8], now: Now) -> Result<Decision, StoreError> {
         let deadline = Instant::now() + self.time_limit();
         let decision = async {
@@ -244,12 +243,12 @@ impl JwtAuthenticator {
         stores.map(AsRef::as_ref).max_by_key(|store| store.time_limit())
     }
 
-    /// How long a token may wait to be judged.
+    /// The deadline for authenticating one token.
     fn time_limit(&self) -> Duration {
         self.slowest().map_or(NO_STORE, Store::time_limit)
     }
 
-    /// Verifies a token when it is its turn, asks the stores, and remembers what they have come to.
+    /// Waits in the queue, verifies the token, asks the stores, and caches the decision.
     async fn ask_all(
         &self,
         key: Key,
@@ -268,7 +267,7 @@ impl JwtAuthenticator {
         Ok((decision, lookup.dependencies))
     }
 
-    /// The whole judgement, in the order in which SimpleJWT comes to it.
+    /// All checks, in the order of SimpleJWT.
     async fn evaluate(&self, token: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, End> {
         let settings = &self.shared.settings;
         let Signed { segments, key } = Signed::check(settings, token)?;
@@ -288,7 +287,7 @@ impl JwtAuthenticator {
         }
         claims
             .check_kind(&settings.rules, &settings.rules.token_types)
-            .map_err(JwtFault::Unfit)?;
+            .map_err(JwtFault::TypeMismatch)?;
 
         let Some(named) = named else {
             return Err(unnamed(&settings.rules.user_id_claim, "is absent").into());

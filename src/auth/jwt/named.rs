@@ -1,4 +1,4 @@
-//! Whom a token names, and what stores and claims know of them.
+//! The user that a token names, and the facts about that user from stores and claims.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use crate::auth::store::{JwtFacts, JwtQuestion, Lookup, StoreError, UserKey};
 use crate::credential::Refusal;
 use crate::identity::{Facts, NOT_TEXT, NotText, Text, UserId};
 
-/// Whom the user id claim names.
+/// The user that the user id claim names.
 #[derive(Debug)]
 pub(super) enum NamedUser {
-    /// An id: a text that is one, or an integer.
+    /// A valid id: a string or an integer.
     Id(UserId),
-    /// Nothing that could be one, and why.
-    Nobody(&'static str),
+    /// The claim is not a valid id; holds the reason.
+    Invalid(&'static str),
 }
 
 impl NamedUser {
     pub(super) fn from_claim(claim: &Value, users: &Users) -> Self {
-        const NO_ID: &str = "is no id of 1 to 255 bytes without control characters and outer blanks";
+        const NO_ID: &str = "must be an id of 1 to 255 bytes without control characters and outer blanks";
         let by_id = matches!(
             users,
             Users::Store {
@@ -34,30 +34,30 @@ impl NamedUser {
         let id = match claim {
             Value::String(text) => UserId::new(text),
             Value::Number(number) if number.is_i64() || number.is_u64() => UserId::new(&number.to_string()),
-            // A float that is whole is how some JSON writers say an integer, and Django finds that user. Where the claim itself is the
-            // identity, or a name, 1.0 is not 1.
+            // Some JSON writers write an integer as a float, and Django finds that user. If the claim itself is the identity, or a
+            // username, 1.0 is not 1.
             Value::Number(number) => match number.as_f64().filter(|_| by_id) {
                 Some(float) if float.fract() == 0.0 && float.abs() < 9_007_199_254_740_992.0 => {
                     UserId::new(&format!("{float:.0}"))
                 }
-                Some(_) | None => return Self::Nobody("is a number, and no integer"),
+                Some(_) | None => return Self::Invalid("is a number, but not an integer"),
             },
-            Value::Null => return Self::Nobody("is null"),
-            Value::Bool(_) => return Self::Nobody("is true or false"),
-            Value::Array(_) => return Self::Nobody("is a list"),
-            Value::Object(_) => return Self::Nobody("is an object"),
+            Value::Null => return Self::Invalid("is null"),
+            Value::Bool(_) => return Self::Invalid("is a boolean"),
+            Value::Array(_) => return Self::Invalid("is a list"),
+            Value::Object(_) => return Self::Invalid("is an object"),
         };
-        id.map_or(Self::Nobody(NO_ID), Self::Id)
+        id.map_or(Self::Invalid(NO_ID), Self::Id)
     }
 }
 
-/// The refusal of a token whose user cannot be named for that claim.
+/// The refusal of a token because this claim does not name a user.
 pub(super) fn unnamed(claim: &str, problem: &str) -> Refusal {
     Refusal::JwtUserUnnamed(format!("{claim} {problem}").into())
 }
 
 impl JwtAuthenticator {
-    /// Asks the stores, in one go where users and revocations lie in the same one.
+    /// Asks the stores; with a single lookup if users and revocations are in the same store.
     pub(super) async fn ask(
         &self,
         jti: Option<&str>,
@@ -68,9 +68,9 @@ impl JwtAuthenticator {
         let settings = &self.shared.settings;
         let id = match named {
             Some(NamedUser::Id(id)) => Some(id),
-            Some(NamedUser::Nobody(_)) | None => None,
+            Some(NamedUser::Invalid(_)) | None => None,
         };
-        // Who to look up, and whose revocation to look for: where the claim is a name, the id is only in the record.
+        // The user to look up, and the id whose revocation to look up. If the claim is a username, only the user record has the id.
         let (user, by_claim) = match &settings.users {
             Users::Claims { .. } => (None, id),
             Users::Store {
@@ -134,7 +134,7 @@ impl JwtAuthenticator {
         }
     }
 
-    /// Somebody whom only the token knows. What cannot travel to the upstream unchanged names nobody.
+    /// Builds the facts from the claims alone. A value that a header cannot carry unchanged is refused.
     pub(super) fn known_by_claims(
         &self,
         claims: Claims,
@@ -143,7 +143,7 @@ impl JwtAuthenticator {
     ) -> Result<Facts, Refusal> {
         let id = match named {
             NamedUser::Id(id) => id,
-            NamedUser::Nobody(problem) => return Err(unnamed(&self.shared.settings.rules.user_id_claim, problem)),
+            NamedUser::Invalid(problem) => return Err(unnamed(&self.shared.settings.rules.user_id_claim, problem)),
         };
         let username = match claims.get(username_claim) {
             None => Ok(None),
@@ -151,9 +151,9 @@ impl JwtAuthenticator {
             Some(Value::Number(number)) if number.is_i64() || number.is_u64() => {
                 Text::new(&number.to_string()).map(Some).map_err(|NotText| NOT_TEXT)
             }
-            Some(Value::Number(_)) => Err("is a number, and no integer"),
+            Some(Value::Number(_)) => Err("is a number, but not an integer"),
             Some(Value::Null) => Err("is null"),
-            Some(Value::Bool(_)) => Err("is true or false"),
+            Some(Value::Bool(_)) => Err("is a boolean"),
             Some(Value::Array(_)) => Err("is a list"),
             Some(Value::Object(_)) => Err("is an object"),
         };
@@ -165,7 +165,7 @@ impl JwtAuthenticator {
             let words: Vec<&str> = match value {
                 Some(Value::String(list)) => list.split(' ').filter(|word| !word.is_empty()).collect(),
                 Some(Value::Array(elements)) => elements.iter().filter_map(Value::as_str).collect(),
-                // No list of words meets no requirement.
+                // Other types give no groups or scopes, so they meet no requirement.
                 Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => Vec::new(),
             };
             words.into_iter().map(|word| text(word, claim)).collect()

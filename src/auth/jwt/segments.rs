@@ -1,4 +1,4 @@
-//! The form of a compact JWS (RFC 7515, section 3.1): three segments, a header, and nothing that is not understood.
+//! The form of a compact JWS (RFC 7515, section 3.1): three segments and a header without unknown extensions.
 
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
@@ -9,7 +9,7 @@ use super::json::{Malformed, object};
 use super::settings::Padding;
 use crate::credential::Defect;
 
-/// Base64url without junk, spare bits zero; padding is dealt with before.
+/// Canonical base64url: no other characters, unused bits zero. Padding is removed before.
 const STRICT: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new()
@@ -17,22 +17,23 @@ const STRICT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(false),
 );
 
-/// A token in pieces. Nothing of it is believed yet.
+/// A parsed token. Nothing in it is verified yet.
 #[derive(Debug)]
 pub(super) struct Segments<'t> {
-    /// What the signature is over: the first two segments as sent.
+    /// The signed message: the first two segments as sent.
     pub(super) signed: &'t [u8],
     pub(super) header: Header,
     pub(super) signature: Vec<u8>,
     payload: Vec<u8>,
 }
 
-/// What of the JOSE header matters. `cty`, `jku`, `jwk`, `x5u` and `x5c` do not: keys come from the configuration alone.
+/// The parameters of the JOSE header that are used. `cty`, `jku`, `jwk`, `x5u` and `x5c` are ignored: keys come from the configuration
+/// only.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) alg: String,
     pub(super) kid: Option<String>,
-    /// It says that the token is an access token of RFC 9068; only that profile asks.
+    /// `typ` marks an access token of RFC 9068; only that profile checks it.
     pub(super) access_token: bool,
 }
 
@@ -47,7 +48,7 @@ impl<'t> Segments<'t> {
             return Err(Defect::Form);
         };
         let decode = |segment| decode(segment, padding).map_err(|Malformed| Defect::Form);
-        // The form of all three is judged before anything in them.
+        // Check the form of all three segments before their content.
         let (header, payload) = (decode(&token[..first])?, decode(&token[first + 1..second])?);
         let signature = decode(&token[second + 1..])?;
         Ok(Self {
@@ -71,8 +72,7 @@ impl<'t> Segments<'t> {
 impl Header {
     fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut members = object(bytes)?;
-        // No extension is implemented, so a critical one is never understood (RFC 7515, section 4.1.11); and a payload that is
-        // not base64url (RFC 7797) is no payload of ours.
+        // No extension is implemented, so every critical one is refused (RFC 7515, section 4.1.11). So is an unencoded payload (RFC 7797).
         if members.contains_key("crit") || members.get("b64") == Some(&Value::Bool(false)) {
             return Err(Malformed);
         }
@@ -92,8 +92,8 @@ impl Header {
     }
 }
 
-/// RFC 9068, section 4: `at+jwt`, or with the `application/` that RFC 7515, section 4.1.9, lets one leave out. Media types know no
-/// case.
+/// RFC 9068, section 4: `at+jwt`, or `application/at+jwt`; RFC 7515, section 4.1.9, makes the prefix optional. Media types are
+/// case-insensitive.
 fn is_access_token_type(typ: &str) -> bool {
     let typ = match typ.split_at_checked("application/".len()) {
         Some((prefix, rest)) if prefix.eq_ignore_ascii_case("application/") => rest,
@@ -102,19 +102,19 @@ fn is_access_token_type(typ: &str) -> bool {
     typ.eq_ignore_ascii_case("at+jwt")
 }
 
-/// The header of anything with a dot, for people to read.
+/// The header of any text with a dot, for display only.
 pub(super) fn header_as_sent(token: &[u8]) -> Option<Map<String, Value>> {
     let segment = token.split(|byte| *byte == b'.').next()?;
     object(&decode(segment, Padding::Taken).ok()?).ok()
 }
 
-/// The claims of anything with two dots, for people to read.
+/// The claims of any text with two dots, for display only.
 pub(super) fn payload_as_sent(token: &[u8]) -> Option<Map<String, Value>> {
     let segment = token.split(|byte| *byte == b'.').nth(1)?;
     object(&decode(segment, Padding::Taken).ok()?).ok()
 }
 
-/// Padding is taken where the segment with it is a whole number of quanta.
+/// Padding is accepted if the padded segment is a multiple of four characters.
 fn decode(segment: &[u8], padding: Padding) -> Result<Vec<u8>, Malformed> {
     let bare = if padding == Padding::Taken && segment.len().is_multiple_of(4) {
         let one = segment.strip_suffix(b"=").unwrap_or(segment);

@@ -1,4 +1,4 @@
-//! What the configuration says of one JWT authenticator, and what a token's claims must say under each profile.
+//! The configuration of one JWT authenticator, and the rules for claims of each profile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,38 +8,38 @@ use http::header::HeaderName;
 use super::keys::VerificationKey;
 use crate::auth::cache;
 
-/// What the configuration says of one JWT authenticator.
+/// The configuration of one JWT authenticator.
 #[derive(Debug)]
 pub struct Settings {
-    /// Its name in the file.
+    /// Its name in the configuration.
     pub name: Arc<str>,
-    /// Schemes, compared as the profile says.
+    /// Accepted schemes, compared by the rules of the profile.
     pub schemes: Vec<String>,
     /// The header that carries the credential.
     pub header: HeaderName,
-    /// What the challenge names.
+    /// The realm of the challenge.
     pub realm: String,
-    /// The keys, and how one is chosen.
+    /// The keys, and how a token selects one.
     pub keys: KeySet,
-    /// Longer tokens are refused unread.
+    /// Longer tokens are refused without parsing.
     pub token_bytes: usize,
-    /// What the claims must say.
+    /// Rules for the claims.
     pub rules: Rules,
-    /// Whose word counts for who it is.
+    /// Where the user of a token comes from.
     pub users: Users,
-    /// Name of the store whose revocations are obeyed.
+    /// Name of the store with revocations, if these are checked.
     pub revocation: Option<Arc<str>>,
-    /// What is remembered.
+    /// Limits of its cache.
     pub cache: cache::Settings,
-    /// What identities keep of the claims.
-    pub kept: Kept,
+    /// The claims that identities keep.
+    pub kept: KeptClaims,
 }
 
-/// What identities keep of the claims, because a route or an `[identity]` table asks for it. What nobody asks for is not looked at,
-/// and so refuses nobody.
+/// The claims that identities keep, because a route or an `[identity]` table needs them. Other claims are not read, so an invalid value
+/// there refuses no token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Kept {
-    /// These, as they are.
+pub struct KeptClaims {
+    /// These claims, unchanged.
     pub claims: Vec<String>,
     /// `email`.
     pub email: bool,
@@ -49,12 +49,12 @@ pub struct Kept {
     pub scopes: bool,
 }
 
-/// Keys, and how a token chooses among them.
+/// Keys, and how a token selects one.
 #[derive(Debug)]
 pub enum KeySet {
-    /// Keys of the file: a `kid` on both sides must agree, else every key of the token's algorithm is tried.
+    /// Keys from key files: if both sides have a `kid`, it must match; otherwise every key of the token's algorithm is tried.
     Static(Vec<VerificationKey>),
-    /// Keys of a JWK Set: `kid` chooses; no `kid`, no key.
+    /// Keys of a JWK Set: `kid` selects the key and is required.
     Jwks(Vec<VerificationKey>),
 }
 
@@ -70,25 +70,25 @@ impl KeySet {
 /// Where the user of a token comes from.
 #[derive(Debug, Clone)]
 pub enum Users {
-    /// From the claims alone.
+    /// From the claims only.
     Claims {
-        /// The claim that names them.
+        /// The claim with the username.
         username_claim: String,
     },
-    /// From a store: the record must exist.
+    /// From a store: the user must exist there.
     Store {
         /// Name of the store.
         store: Arc<str>,
-        /// Which field of the record the user id claim holds.
+        /// The field of the record that the user id claim holds.
         field: UserIdField,
         /// Inactive users are refused.
         check_active: bool,
-        /// The claim that must equal the record's `password_md5`, if that is looked at.
+        /// The claim that must equal the record's `password_md5`, if that is checked.
         revoke_claim: Option<String>,
     },
 }
 
-/// Which field of a user record the user id claim holds.
+/// The field of a user record that the user id claim holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UserIdField {
     /// Its id.
@@ -107,7 +107,7 @@ pub enum TokenType {
 }
 
 impl TokenType {
-    /// What the token type claim says.
+    /// Its value in the token type claim.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Access => "access",
@@ -115,7 +115,7 @@ impl TokenType {
         }
     }
 
-    /// What SimpleJWT calls the class.
+    /// Its class name in SimpleJWT.
     pub fn class(self) -> &'static str {
         match self {
             Self::Access => "AccessToken",
@@ -124,26 +124,26 @@ impl TokenType {
     }
 }
 
-/// What the claims of a token must say.
+/// Rules for the claims of a token.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// Accepted issuers; none: not looked at.
+    /// Accepted issuers; empty: not checked.
     pub issuer: Vec<String>,
-    /// Accepted audiences; none: not looked at.
+    /// Accepted audiences; empty: not checked.
     pub audience: Vec<String>,
-    /// How far clocks may differ.
+    /// Accepted clock difference.
     pub leeway: Duration,
-    /// The longest that a token may live.
+    /// Maximum lifetime of a token.
     pub max_lifetime: Option<Duration>,
     /// The claim that names the user.
     pub user_id_claim: String,
-    /// The claim that names the kind of token, if it is looked at.
+    /// The claim with the token type, if it is checked.
     pub token_type_claim: Option<String>,
-    /// The claim that names the token, if it is looked at.
+    /// The claim with the token id, if it is checked.
     pub jti_claim: Option<String>,
-    /// Accepted kinds of tokens.
+    /// Accepted token types.
     pub token_types: Vec<TokenType>,
-    /// Whose rules hold where no other key of the configuration says more.
+    /// The profile, for rules without a configuration key.
     pub profile: Profile,
 }
 
@@ -154,12 +154,12 @@ pub enum Profile {
     SimpleJwt,
     /// RFC 7519 and RFC 7515.
     Plain,
-    /// RFC 9068 on top: `typ` is `at+jwt` (section 2.1); `iss`, `sub`, `client_id`, `aud` and `iat` are there (section 2.2).
+    /// RFC 9068 in addition: `typ` is `at+jwt` (section 2.1); `iss`, `sub`, `client_id`, `aud` and `iat` are present (section 2.2).
     Rfc9068,
 }
 
 impl Profile {
-    /// Whether a scheme as sent is the configured one. RFC 9110, section 11.1, ignores ASCII case; SimpleJWT compares exactly.
+    /// Whether a scheme in a request is the configured one. RFC 9110, section 11.1, ignores ASCII case; SimpleJWT compares exactly.
     pub fn is_scheme(self, own: &str, sent: &[u8]) -> bool {
         match self {
             Self::SimpleJwt => own.as_bytes() == sent,
@@ -167,7 +167,7 @@ impl Profile {
         }
     }
 
-    /// Whether `=` may end a segment. RFC 7515, section 2, has no padding; PyJWT takes it.
+    /// Whether `=` may end a segment. RFC 7515, section 2, has no padding; PyJWT accepts it.
     pub(super) fn padding(self) -> Padding {
         match self {
             Self::SimpleJwt => Padding::Taken,
@@ -179,7 +179,7 @@ impl Profile {
 /// Whether `=` may end a segment of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Padding {
-    /// Where the segment with it is a whole number of quanta.
+    /// If the padded segment is a multiple of four characters.
     Taken,
     /// Never.
     Refused,
@@ -210,7 +210,7 @@ impl Rules {
         }
     }
 
-    /// RFC 7519 and nothing of Django.
+    /// RFC 7519, without deviations of Django.
     pub fn plain() -> Self {
         Self {
             user_id_claim: "sub".to_owned(),
@@ -221,7 +221,7 @@ impl Rules {
         }
     }
 
-    /// RFC 9068: access tokens of OAuth 2.0 in the form that authorization servers agree on.
+    /// RFC 9068: OAuth 2.0 access tokens.
     pub fn rfc9068() -> Self {
         Self {
             user_id_claim: "sub".to_owned(),

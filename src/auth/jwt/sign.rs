@@ -42,14 +42,14 @@ impl fmt::Debug for SigningKey {
 pub struct SignError(String);
 
 impl SigningKey {
-    /// A secret (HS*), or a private key in PEM (`-----BEGIN PRIVATE KEY-----`), for that algorithm.
+    /// Loads a secret (HS*), or a private key in PEM (`-----BEGIN PRIVATE KEY-----`), for that algorithm.
     ///
     /// # Errors
-    /// The key is none, or not for this algorithm.
+    /// The key is invalid, or not for this algorithm.
     pub fn new(algorithm: Algorithm, kid: Option<String>, key: &Secret<Vec<u8>>) -> Result<Self, SignError> {
         let wrong = || {
             SignError(format!(
-                "the key is no private key for {} in PEM (PKCS #8)",
+                "the key is not a private key for {} in PEM (PKCS #8)",
                 algorithm.name()
             ))
         };
@@ -85,7 +85,7 @@ impl SigningKey {
         Ok(Self { algorithm, kid, pair })
     }
 
-    /// A compact JWS over these claims, whose header says `JWT` of its type.
+    /// Makes a compact JWS over these claims, with `typ` `JWT`.
     ///
     /// # Errors
     /// The library refuses to sign.
@@ -93,7 +93,7 @@ impl SigningKey {
         self.sign_as("JWT", claims)
     }
 
-    /// A compact JWS over these claims, whose header says `typ` (RFC 7515, section 4.1.9).
+    /// Makes a compact JWS over these claims, with this `typ` (RFC 7515, section 4.1.9).
     ///
     /// # Errors
     /// The library refuses to sign.
@@ -108,7 +108,7 @@ impl SigningKey {
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 
-    /// The signature over any bytes, as RFC 7518, section 3, writes it.
+    /// Signs any bytes; the signature has the form of RFC 7518, section 3.
     ///
     /// # Errors
     /// The library refuses to sign.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::auth::jwt::Kept;
+use crate::auth::jwt::KeptClaims;
 use crate::config::{Authenticator, Route};
 use crate::outbound::identity::{IdentityTable, Source};
 use crate::policy::{Policy, Requirements};
@@ -24,7 +24,7 @@ pub(super) fn keep(authenticators: &mut BTreeMap<Arc<str>, Authenticator>, table
         .chain(claims.map(|(path, _)| path.first()))
         .collect();
     let is_sent = |wanted: &Source| tables.iter().any(|table| table.tells(wanted));
-    let kept = Kept {
+    let kept = KeptClaims {
         claims: names.iter().map(ToString::to_string).collect(),
         email: is_sent(&Source::Email),
         groups: is_sent(&Source::Groups) || required.iter().any(|require| !require.groups.is_empty()),

@@ -9,7 +9,7 @@ use super::authenticators::{cache, header, schemes};
 use super::identity::Identities;
 use super::keys::key_set;
 use super::stores::NONE;
-use crate::auth::jwt::{Kept, KeySet, Profile, Rules, Settings, TokenType, UserIdField, Users};
+use crate::auth::jwt::{KeptClaims, KeySet, Profile, Rules, Settings, TokenType, UserIdField, Users};
 use crate::config::reader::{Item, Section, Zero};
 
 const DEFAULT_TOKEN_BYTES: usize = 16 * 1024;
@@ -74,7 +74,7 @@ pub(super) fn jwt(
         users,
         revocation,
         cache,
-        kept: Kept::default(),
+        kept: KeptClaims::default(),
     })
 }
 

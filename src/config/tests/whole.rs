@@ -9,7 +9,7 @@ use tracing::Level;
 
 use super::{LEAST, good, parse};
 use crate::auth::cache;
-use crate::auth::jwt::{Kept, KeySet, TokenType, UserIdField, Users};
+use crate::auth::jwt::{KeptClaims, KeySet, TokenType, UserIdField, Users};
 use crate::auth::store::redis::Invalidation;
 use crate::auth::store::{DigestKind, Digests, Kind};
 use crate::auth::token::KeyScheme;
@@ -79,7 +79,7 @@ fn what_is_not_written_is_as_the_contract_says() {
         (&**store, *field, *check_active, revoke_claim.as_deref()),
         ("redis", UserIdField::Id, true, None)
     );
-    assert_eq!(jwt.kept, Kept::default());
+    assert_eq!(jwt.kept, KeptClaims::default());
 
     let names: Vec<&str> = config.identities[0].names().map(http::HeaderName::as_str).collect();
     assert_eq!(names, ["x-user-id", "x-user-name"]);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use crate::auth::jwt::TokenType;
-use crate::credential::{Defect, JwtFault, Refusal, Unfit};
+use crate::credential::{Defect, JwtFault, Refusal, TypeMismatch};
 use crate::proxy::rejection::Rejection;
 
 /// `token_types`: for each authenticator of the route, the classes that its refusals name.
@@ -97,18 +97,18 @@ fn token_not_valid(fault: JwtFault, types: &[TokenType]) -> String {
 }
 
 fn message(fault: JwtFault, class: TokenType) -> &'static str {
-    let unfit = match (fault, class) {
+    let mismatch = match (fault, class) {
         (JwtFault::Invalid(_), _) => return "Token is invalid",
         (JwtFault::Expired, _) => return "Token is expired",
         // AccessToken does not look at Django's blacklist, and so has its own reason to refuse a sliding token.
-        (JwtFault::Revoked(Some(unfit)), TokenType::Access) => unfit,
+        (JwtFault::Revoked(Some(mismatch)), TokenType::Access) => mismatch,
         (JwtFault::Revoked(_), _) => return "Token is blacklisted",
-        (JwtFault::Unfit(unfit), _) => unfit,
+        (JwtFault::TypeMismatch(mismatch), _) => mismatch,
     };
-    match unfit {
-        Unfit::NoExpiry => "Token has no 'exp' claim",
-        Unfit::NoId => "Token has no id",
-        Unfit::NoType => "Token has no type",
-        Unfit::WrongType => "Token has wrong type",
+    match mismatch {
+        TypeMismatch::NoExpiry => "Token has no 'exp' claim",
+        TypeMismatch::NoId => "Token has no id",
+        TypeMismatch::NoType => "Token has no type",
+        TypeMismatch::WrongType => "Token has wrong type",
     }
 }

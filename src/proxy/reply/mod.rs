@@ -113,7 +113,7 @@ mod tests {
     use super::*;
     use crate::auth::Refused;
     use crate::auth::jwt::TokenType;
-    use crate::credential::{JwtFault, Refusal, Unfit};
+    use crate::credential::{JwtFault, Refusal, TypeMismatch};
 
     fn answers(challenge: Option<HeaderValue>) -> Answers {
         Answers::Drf {
@@ -164,10 +164,10 @@ mod tests {
             );
         };
         let no_expiry = "Token has no 'exp' claim";
-        check(Unfit::NoExpiry.into(), no_expiry, no_expiry);
+        check(TypeMismatch::NoExpiry.into(), no_expiry, no_expiry);
         check(JwtFault::Revoked(None), "Token is blacklisted", "Token is blacklisted");
         check(
-            JwtFault::Revoked(Some(Unfit::WrongType)),
+            JwtFault::Revoked(Some(TypeMismatch::WrongType)),
             "Token has wrong type",
             "Token is blacklisted",
         );

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
-use crate::credential::{JwtFault, Refusal, Unfit};
+use crate::credential::{JwtFault, Refusal, TypeMismatch};
 use crate::outbound::forwarded::RequestId;
 use crate::proxy::answers::Scheme;
 use crate::proxy::rejection::Rejection;
@@ -144,10 +144,10 @@ fn description(refusal: &Refusal) -> &'static str {
         }
         Refusal::Jwt(JwtFault::Expired) => "The token has expired.",
         Refusal::Jwt(JwtFault::Revoked(_)) => "The token has been revoked.",
-        Refusal::Jwt(JwtFault::Unfit(Unfit::NoExpiry)) => "The token does not say when it expires.",
-        Refusal::Jwt(JwtFault::Unfit(Unfit::NoId)) => "The token has no id.",
-        Refusal::Jwt(JwtFault::Unfit(Unfit::NoType)) => "The token does not say of which type it is.",
-        Refusal::Jwt(JwtFault::Unfit(Unfit::WrongType)) => "The token is of a type that is not accepted.",
+        Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::NoExpiry)) => "The token does not say when it expires.",
+        Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::NoId)) => "The token has no id.",
+        Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::NoType)) => "The token does not say of which type it is.",
+        Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::WrongType)) => "The token is of a type that is not accepted.",
         Refusal::JwtUserUnnamed(_) => "The token names no user.",
         Refusal::JwtClaimUnsayable(_) => "A claim of the token cannot be passed on.",
         Refusal::TokenFactUnsayable(_) => "The user of the token cannot be named to the application.",

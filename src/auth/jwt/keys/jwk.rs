@@ -1,4 +1,4 @@
-//! JSON Web Keys (RFC 7517): members to key material. What a key is then used for is decided in the parent.
+//! JSON Web Keys (RFC 7517): from members to key material. The parent module decides how a key is used.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -26,7 +26,7 @@ pub(super) struct Jwk {
 }
 
 impl Jwk {
-    /// What it is for, if not for verifying signatures (RFC 7517, sections 4.2 and 4.3).
+    /// Its purpose, if it is not for verifying signatures (RFC 7517, sections 4.2 and 4.3).
     pub(super) fn other_purpose(&self) -> Option<String> {
         let is_verify = |ops: &Vec<String>| ops.iter().any(|op| op == "verify");
         if let Some(usage) = self.usage.as_deref().filter(|usage| *usage != "sig") {
@@ -43,7 +43,7 @@ impl Jwk {
         self.d.is_some()
     }
 
-    /// What kind of key it is.
+    /// Parses its key material.
     pub(super) fn material(&self) -> Result<Material, KeyError> {
         let member = |name: &str, value: &Option<String>| match value {
             None => key_error(format!("member `{name}` is missing")),
@@ -51,13 +51,13 @@ impl Jwk {
                 .decode(text)
                 .map_err(|_| KeyError(format!("member `{name}` is not base64url"))),
         };
-        // RFC 7518, section 6.3.1.1: no leading zero octets; those who write them anyway mean the same number.
+        // RFC 7518, section 6.3.1.1, forbids leading zero octets. Some writers add them; they do not change the number.
         let number = |name: &str, value: &Option<String>| {
             member(name, value).map(|bytes| bytes.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<u8>>())
         };
         let sized = |name: &str, value: &Option<String>, bytes: usize| match member(name, value) {
             Ok(coordinate) if coordinate.len() != bytes => {
-                key_error(format!("member `{name}` is not of {bytes} bytes"))
+                key_error(format!("member `{name}` must have {bytes} bytes"))
             }
             other => other,
         };
@@ -73,19 +73,19 @@ impl Jwk {
                     x: sized("x", &self.x, curve.coordinate_bytes())?,
                     y: sized("y", &self.y, curve.coordinate_bytes())?,
                 }),
-                None => key_error(format!("its curve {} is none of P-256, P-384, P-521", brief(crv))),
+                None => key_error(format!("its curve {} is not P-256, P-384 or P-521", brief(crv))),
             },
             ("OKP", Some("Ed25519")) => Ok(Material::Ed25519 {
                 x: sized("x", &self.x, 32)?,
             }),
             ("OKP", Some(crv)) => key_error(format!("its curve {} is not Ed25519", brief(crv))),
             ("EC" | "OKP", None) => key_error("member `crv` is missing"),
-            (kty, _) => key_error(format!("its type {} is none of RSA, EC, OKP and oct", brief(kty))),
+            (kty, _) => key_error(format!("its type {} is not RSA, EC, OKP or oct", brief(kty))),
         }
     }
 }
 
-/// A text of the set in quotes, cut where it is long.
+/// A text of the set in quotes, truncated.
 pub(super) fn brief(text: &str) -> String {
     const MOST: usize = 64;
     match text.char_indices().nth(MOST) {

@@ -1,7 +1,7 @@
 //! Keys that verify JWTs, each bound to one algorithm when it is loaded.
 //!
-//! The algorithm is a property of the key and never of the token: a public key cannot serve as an HMAC secret, and a token's header
-//! can only fail to name what the key is for. All forms of keys (PEM, JWK, secrets) end in [`VerificationKey`].
+//! The algorithm is a property of the key and never of the token: a public key cannot be used as an HMAC secret, and a token whose header
+//! names another algorithm is refused. All forms of keys (PEM, JWK, secrets) become a [`VerificationKey`].
 
 mod jwk;
 mod set;
@@ -56,7 +56,7 @@ impl Algorithm {
         Self::EdDSA,
     ];
 
-    /// The one of that exact name.
+    /// Finds an algorithm by its exact name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
@@ -98,7 +98,7 @@ impl Algorithm {
         }
     }
 
-    /// How long its hash is, for the algorithms whose keys must not be shorter (RFC 7518, section 3.2).
+    /// The length of its hash, for algorithms whose keys must have at least this length (RFC 7518, section 3.2).
     fn hash_bytes(self) -> Option<usize> {
         match self.family() {
             Family::Hmac(hash) => Some(hash.digest_algorithm().output_len()),
@@ -168,7 +168,7 @@ impl Curve {
     }
 }
 
-/// Why a key cannot be used; said to the operator, so it names what to write instead.
+/// Why a key cannot be used, and what to write instead, for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct KeyError(String);
@@ -187,7 +187,7 @@ pub struct VerificationKey {
     verifier: Verifier,
 }
 
-/// SHA-256 over what the key is, whatever form it came in.
+/// SHA-256 of the key material, independent of the form of the key.
 pub type Fingerprint = [u8; 32];
 
 enum Verifier {
@@ -205,7 +205,7 @@ impl fmt::Debug for VerificationKey {
 }
 
 impl VerificationKey {
-    /// The algorithm that it is for.
+    /// Its algorithm.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
@@ -220,12 +220,12 @@ impl VerificationKey {
         &self.id
     }
 
-    /// What tells it from every other key.
+    /// Identifies the key, independent of its form.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// Whether `signature` is this key's over `message`. Signatures of ECDSA are `r || s` of fixed length (RFC 7518, section 3.4).
+    /// Verifies the signature of `message` with this key. ECDSA signatures are `r || s` of fixed length (RFC 7518, section 3.4).
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match &self.verifier {
             Verifier::Hmac(key) => hmac::verify(key, message, signature).is_ok(),
@@ -236,7 +236,7 @@ impl VerificationKey {
     /// A shared secret for HS256, HS384 or HS512.
     ///
     /// # Errors
-    /// Another algorithm, or no secret at all.
+    /// The algorithm is not HMAC, or the secret is empty.
     pub fn from_secret(algorithm: Algorithm, kid: Option<&str>, secret: &Secret<Vec<u8>>) -> Result<Self, KeyError> {
         Material::Oct(secret.clone()).into_key(algorithm, kid)
     }
@@ -244,7 +244,7 @@ impl VerificationKey {
     /// A public key in PEM (`-----BEGIN PUBLIC KEY-----`).
     ///
     /// # Errors
-    /// Another kind of PEM, or a key that is not for this algorithm.
+    /// The PEM holds something else, or the key is not for this algorithm.
     pub fn from_pem(algorithm: Algorithm, kid: Option<&str>, pem: &[u8]) -> Result<Self, KeyError> {
         let Ok(der) = SubjectPublicKeyInfoDer::from_pem_slice(pem) else {
             return key_error(no_public_key(pem));
@@ -253,7 +253,7 @@ impl VerificationKey {
     }
 }
 
-/// What a key is, before it is bound to an algorithm.
+/// Key material that is not bound to an algorithm yet.
 #[derive(Clone)]
 enum Material {
     Oct(Secret<Vec<u8>>),
@@ -271,7 +271,7 @@ impl Material {
         match info.algorithm.oid.to_string().as_str() {
             "1.2.840.113549.1.1.1" => {
                 let Ok(key) = rsa::PublicKey::from_der(der).or_else(|_| rsa::PublicKey::from_der(bytes)) else {
-                    return key_error("the RSA key is broken");
+                    return key_error("the RSA key is invalid");
                 };
                 let (n, e) = (key.modulus(), key.exponent());
                 Ok(Self::Rsa {
@@ -285,7 +285,7 @@ impl Material {
                     .into_iter()
                     .find(|curve| Some(curve.oid()) == oid);
                 let Some(curve) = curve else {
-                    return key_error("the EC key is on none of P-256, P-384, P-521");
+                    return key_error("the EC key is not on P-256, P-384 or P-521");
                 };
                 match bytes.split_first() {
                     Some((4, point)) if point.len() == 2 * curve.coordinate_bytes() => {
@@ -297,13 +297,13 @@ impl Material {
                         })
                     }
                     _ => key_error(
-                        "the EC key's point is not in uncompressed form; write it with `openssl ec -pubin -conv_form uncompressed`",
+                        "the point of the EC key is compressed; convert the key with `openssl ec -pubin -conv_form uncompressed`",
                     ),
                 }
             }
             "1.3.101.112" => Ok(Self::Ed25519 { x: bytes.to_vec() }),
             other => key_error(format!(
-                "the key is of a kind that no JWT algorithm uses here (OID {other})"
+                "the key is of an unsupported kind (OID {other}); use RSA, EC or Ed25519"
             )),
         }
     }
@@ -336,7 +336,7 @@ impl Material {
                 }
                 if let Some(what) = is_key_text(secret.expose()) {
                     return key_error(format!(
-                        "the secret is {what}: tokens could be signed with what is public, under {} (key confusion)",
+                        "the secret is {what}: with {}, anyone who has this public text could sign tokens (key confusion)",
                         algorithm.name()
                     ));
                 }
@@ -346,11 +346,11 @@ impl Material {
                 let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
                 if !(2048..=8192).contains(&bits) {
                     return key_error(format!(
-                        "the RSA key has {bits} bits; 2048 to 8192 are taken (RFC 7518, section 3.3)"
+                        "the RSA key has {bits} bits; it must have 2048 to 8192 (RFC 7518, section 3.3)"
                     ));
                 }
                 if e.iter().all(|byte| *byte == 0) || e.last().is_none_or(|byte| byte % 2 == 0) || **e == [1] {
-                    return key_error("the RSA key's exponent is no odd number above 1");
+                    return key_error("the exponent of the RSA key must be an odd number above 1");
                 }
                 Verifier::Public(
                     RsaPublicKeyComponents { n, e }
@@ -406,7 +406,7 @@ impl Material {
     }
 }
 
-/// What a secret is that is no secret: PyJWT refuses PEM and SSH keys too (CVE-2017-11424, CVE-2022-29217).
+/// Detects a public or private key that is used as a secret; PyJWT refuses these too (CVE-2017-11424, CVE-2022-29217).
 fn is_key_text(secret: &[u8]) -> Option<&'static str> {
     let text = secret.trim_ascii_start();
     let is_ssh = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"]
@@ -415,7 +415,7 @@ fn is_key_text(secret: &[u8]) -> Option<&'static str> {
     if text.starts_with(b"-----BEGIN ") {
         Some("a key in PEM")
     } else if is_ssh {
-        Some("a public key of SSH")
+        Some("an SSH public key")
     } else if SubjectPublicKeyInfoRef::try_from(secret).is_ok() {
         Some("a public key in DER")
     } else if text.starts_with(b"{") && memchr::memmem::find(text, b"\"kty\"").is_some() {
@@ -425,31 +425,30 @@ fn is_key_text(secret: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// What a PEM text holds instead of a public key, and what to do about it.
+/// What a PEM text holds instead of a public key, and how to convert it.
 fn no_public_key(pem: &[u8]) -> String {
     let text = String::from_utf8_lossy(pem);
-    // A label as RFC 7468, section 3, writes it; anything else is a text that is not repeated.
+    // Only a label in the form of RFC 7468, section 3, is repeated in the message.
     let label = text
         .split("-----BEGIN ")
         .nth(1)
         .and_then(|rest| rest.split("-----").next())
         .filter(|label| label.len() <= 40 && label.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b' '));
     match label {
-        None => "there is no PEM in it; a public key starts with -----BEGIN PUBLIC KEY-----".to_owned(),
+        None => "it has no PEM; a public key starts with -----BEGIN PUBLIC KEY-----".to_owned(),
         Some("PUBLIC KEY") => {
-            "its PEM is broken: between the lines BEGIN and END there is more than base64, or one of them is missing"
-                .to_owned()
+            "its PEM is invalid: the BEGIN or END line is missing, or the text between them is not base64".to_owned()
         }
         Some(label) if label.ends_with("PRIVATE KEY") => {
             format!(
-                "it holds a {label}, which a gateway must not have; write the public one with `openssl pkey -in KEY -pubout`"
+                "it holds a {label}, which a gateway must not have; extract the public key with `openssl pkey -in KEY -pubout`"
             )
         }
         Some("CERTIFICATE") => {
-            "it holds a certificate; write its key with `openssl x509 -in CERT -pubkey -noout`".to_owned()
+            "it holds a certificate; extract its key with `openssl x509 -in CERT -pubkey -noout`".to_owned()
         }
         Some("RSA PUBLIC KEY") => {
-            "it holds a bare RSA key; write it with `openssl rsa -RSAPublicKey_in -in KEY -pubout`".to_owned()
+            "it holds a PKCS #1 RSA key; convert it with `openssl rsa -RSAPublicKey_in -in KEY -pubout`".to_owned()
         }
         Some(label) => format!("it holds {label:?}; a public key starts with -----BEGIN PUBLIC KEY-----"),
     }

@@ -1,4 +1,4 @@
-//! A JWK Set (RFC 7517, section 5). Its keys are read one by one: one that cannot be used does not spoil the others.
+//! A JWK Set (RFC 7517, section 5). Each key is parsed separately: an unusable key does not affect the others.
 
 use std::fmt;
 
@@ -8,14 +8,14 @@ use super::jwk::{Jwk, brief};
 use super::{Algorithm, KeyError, Material, VerificationKey};
 use crate::printable::without_values;
 
-/// What a set gives.
+/// The result of parsing a set.
 #[derive(Debug, Default)]
 pub struct JwkSet {
-    /// The keys that can be used, each once for every algorithm that it is for.
+    /// The usable keys, each once per algorithm.
     pub keys: Vec<VerificationKey>,
-    /// Keys that look meant for us and cannot be used: the operator should know of each.
+    /// Keys that appear to be for this gateway but are unusable; each is reported to the operator.
     pub left_out: Vec<LeftOut>,
-    /// Keys for another purpose: encryption, signing, other algorithms. They are no fault of the set.
+    /// Keys for another purpose: encryption, signing, other algorithms. These are not errors.
     pub passed_over: Vec<LeftOut>,
 }
 
@@ -42,7 +42,7 @@ struct Written {
     keys: Vec<serde_json::Value>,
 }
 
-/// Why a key gives nothing.
+/// Why a key is not used.
 enum Unused {
     Fault(String),
     OtherPurpose(String),
@@ -59,10 +59,10 @@ fn fault<T>(why: &str) -> Result<T, Unused> {
 }
 
 impl JwkSet {
-    /// Reads a set for use with these algorithms.
+    /// Parses a set for these algorithms.
     ///
     /// # Errors
-    /// The text is no JWK Set.
+    /// The text is not a JWK Set.
     pub fn parse(text: &[u8], algorithms: &[Algorithm]) -> Result<Self, KeyError> {
         let written: Written = serde_json::from_slice(text)
             .map_err(|error| KeyError(format!("not a JWK Set: {}", without_values(&error.to_string()))))?;
@@ -76,7 +76,7 @@ impl JwkSet {
                 .and_then(|jwk| bind(&jwk, algorithms))
             {
                 Ok(keys) if keys.iter().any(|key| key.algorithm.is_hmac()) => {
-                    let why = "a shared secret among public keys: everybody who reads the set could sign tokens";
+                    let why = "a shared secret among public keys: anyone who can read the set could sign tokens";
                     secrets.push((keys, not_used(why.to_owned())));
                 }
                 Ok(keys) => set.keys.extend(keys),
@@ -84,7 +84,7 @@ impl JwkSet {
                 Err(Unused::OtherPurpose(why)) => set.passed_over.push(not_used(why)),
             }
         }
-        // A set of secrets alone is a file between two programs. Beside public keys it is a set that is published.
+        // A set of secrets only is a private file of two programs. A set with public keys may be published.
         let is_published = !set.keys.is_empty();
         for (keys, left_out) in secrets {
             if is_published {
@@ -97,7 +97,7 @@ impl JwkSet {
         Ok(set)
     }
 
-    /// Why the set has no key for us, key by key.
+    /// Explains for each key why the set has no usable key.
     pub fn why_none(&self) -> String {
         let mut all: Vec<&LeftOut> = self.left_out.iter().chain(&self.passed_over).collect();
         all.sort_by_key(|key| key.at);
@@ -105,11 +105,11 @@ impl JwkSet {
             return "the set is empty".to_owned();
         }
         let reasons: Vec<String> = all.iter().map(ToString::to_string).collect();
-        format!("no key can be used: {}", reasons.join("; "))
+        format!("it has no usable key: {}", reasons.join("; "))
     }
 }
 
-/// One key, once for each of `algorithms` that it is for.
+/// Binds one key to each of `algorithms` that suits it.
 fn bind(jwk: &Jwk, algorithms: &[Algorithm]) -> Result<Vec<VerificationKey>, Unused> {
     if let Some(purpose) = jwk.other_purpose() {
         return Err(Unused::OtherPurpose(purpose));
@@ -124,7 +124,7 @@ fn bind(jwk: &Jwk, algorithms: &[Algorithm]) -> Result<Vec<VerificationKey>, Unu
     }
     let material = jwk.material()?;
     if jwk.is_private() && !matches!(material, Material::Oct(_)) {
-        return fault("a private key, which a gateway must not have; write its public members alone");
+        return fault("a private key, which a gateway must not have; write its public members only");
     }
     let mut suited: Vec<Algorithm> = wanted
         .into_iter()
@@ -142,7 +142,7 @@ fn bind(jwk: &Jwk, algorithms: &[Algorithm]) -> Result<Vec<VerificationKey>, Unu
         suited.retain(|algorithm| algorithm.hash_bytes().is_none_or(|least| bytes >= least));
         if suited.is_empty() {
             return Err(Unused::Fault(format!(
-                "the secret has {bytes} bytes, too few for its algorithm (RFC 7518, section 3.2)"
+                "the secret has {bytes} bytes, which is too short for its algorithm (RFC 7518, section 3.2)"
             )));
         }
     }

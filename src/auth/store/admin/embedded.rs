@@ -1,4 +1,4 @@
-//! The file as the command line changes it: under a lock of its own, read afresh, and replaced whole.
+//! Writes the file for the command line: takes its lock, reads it again, and replaces it as a whole.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,23 +19,23 @@ use crate::auth::store::embedded::{self, Records, Settings};
 use crate::identity::UserId;
 use crate::lockfile::LockFile;
 
-/// A person waits for it; a command that writes holds it for seconds at most.
+/// How long to wait for the lock. A writing command holds it for a few seconds at most.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A store's file, and what was in it when it was last read.
+/// A store's file, and its records when it was last read.
 #[derive(Debug)]
 pub struct FileAdmin {
     store: Arc<str>,
     file: PathBuf,
     digests: Digests,
-    /// `None`: there is no file yet.
+    /// `None`: the file does not exist yet.
     records: Option<Records>,
 }
 
 impl FileAdmin {
     pub(super) fn open(store: Arc<str>, settings: &Settings) -> Result<Self, AdminError> {
         let file = &settings.file;
-        // Saving replaces the file; where its name is a link, what it points to is meant.
+        // Saving replaces the file, so resolve a symbolic link first.
         let file = fs::canonicalize(file).unwrap_or_else(|_| file.clone());
         let mut admin = Self {
             store,
@@ -73,7 +73,7 @@ impl FileAdmin {
         self.records.as_ref().ok_or_else(|| self.empty())
     }
 
-    /// Keeps other programs from writing until it is dropped. The lock has a file of its own, since the other one is replaced.
+    /// Prevents other programs from writing until the lock is dropped. The lock is a separate file, because the store file is replaced.
     fn lock(&self) -> Result<LockFile, AdminError> {
         let mut name = self.file.clone().into_os_string();
         name.push(".lock");
@@ -92,7 +92,7 @@ impl FileAdmin {
         Ok(())
     }
 
-    /// Changes the records as they are now, not as they were when this program last looked.
+    /// Reads the current records under the lock, changes them and saves them.
     fn change<T>(&mut self, change: impl FnOnce(&mut Records) -> Result<T, AdminError>) -> Result<T, AdminError> {
         let _lock = self.lock()?;
         let before = self.load()?.ok_or_else(|| self.empty())?;
@@ -268,7 +268,7 @@ impl FileAdmin {
     }
 }
 
-/// An import into a file, which is locked meanwhile.
+/// An import into a file, which stays locked until the end.
 #[derive(Debug)]
 pub(super) struct FileImport {
     records: Records,
@@ -332,7 +332,7 @@ impl FileImport {
     }
 }
 
-/// Who has a login name.
+/// From username to user.
 type NameIndex = HashMap<Box<str>, UserId>;
 
 fn name_index(records: &Records) -> NameIndex {
@@ -372,7 +372,7 @@ fn put_user(
     Ok(records.users.insert(user.id.as_str().to_owned(), user))
 }
 
-/// Takes the null members out of objects: absent and null mean the same to everybody, and TOML cannot say null.
+/// Removes null members of objects: TOML has no null, and readers treat absent and null the same.
 fn without_nulls(object: &mut Map<String, Value>) {
     fn within(value: &mut Value) {
         match value {
@@ -396,7 +396,7 @@ fn revoke(records: &mut Records, revocation: &Revocation, now: i64) {
             revoked.jti.retain(|_, forget| *forget == 0 || *forget > now);
             let forget = forget.unwrap_or(0);
             let mark = revoked.jti.entry(jti.clone()).or_insert(forget);
-            // 0 is for ever, and so further than any second.
+            // 0 means never expires, so it is later than any second.
             *mark = if *mark == 0 || forget == 0 {
                 0
             } else {

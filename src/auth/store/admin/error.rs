@@ -1,4 +1,4 @@
-//! [`AdminError`]: why a store could not be read or changed, in words for the person at the terminal.
+//! [`AdminError`]: why a store could not be read or changed, for messages of the command line.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub enum AdminError {
         store: Arc<str>,
         /// Where it is.
         endpoint: String,
-        /// What it said.
+        /// Its answer.
         problem: String,
     },
     /// The file cannot be read or written.
@@ -25,29 +25,31 @@ pub enum AdminError {
         /// What is wrong, with the file's name.
         problem: String,
     },
-    /// Nobody has written to it yet.
-    #[error("store {store} at {at} holds no records yet; begin it with `authgate user put` or `authgate token import`")]
+    /// It has no records yet.
+    #[error(
+        "store {store} at {at} holds no records yet; create the first with `authgate user put` or `authgate token import`"
+    )]
     Empty {
         /// Its name.
         store: Arc<str>,
-        /// Where it was looked for.
+        /// Its address or path.
         at: String,
     },
-    /// It is another store than when the command began.
-    #[error("store {store} was emptied while this command wrote to it; do it again")]
+    /// The store was replaced while the command ran.
+    #[error("store {store} was emptied while this command wrote to it; run the command again")]
     Emptied {
         /// Its name.
         store: Arc<str>,
     },
-    /// Somebody newer has written to it.
+    /// It has a newer layout.
     #[error("store {store} has layout version {found}, this program knows {}", Layout::VERSION)]
     Version {
         /// Its name.
         store: Arc<str>,
-        /// What it has.
+        /// The version found.
         found: u32,
     },
-    /// Something in it is not as the layout says.
+    /// A record does not match the layout.
     #[error("store {store}, {what}: {problem}")]
     Record {
         /// Its name.
@@ -63,10 +65,10 @@ pub enum AdminError {
     NameTaken {
         /// The name.
         name: String,
-        /// Who has it.
+        /// The id of the user that has it.
         holder: String,
     },
-    /// The operating system has none.
-    #[error("no random numbers are to be had")]
+    /// The operating system returned no random numbers.
+    #[error("the operating system returned no random numbers")]
     Random,
 }

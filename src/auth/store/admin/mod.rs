@@ -1,7 +1,7 @@
-//! The write side of a store, for the command line: it blocks, waits as long as a person does, and no gateway uses it.
+//! The write side of a store, for the command line only. It blocks, and its timeouts suit interactive use.
 //!
-//! Every change is right for itself: none of them loses a `revoked` mark that somebody else has just set, and one that is cut off
-//! half-way leaves nothing behind that lets somebody in. Doing it again finishes it.
+//! Each change is safe on its own. It never loses a `revoked` mark that another program sets at the same time, and an interrupted change
+//! never grants access. Running the command again completes it.
 
 mod embedded;
 mod error;
@@ -22,16 +22,16 @@ use super::{Digests, Kind, Settings, TokenDigest};
 use crate::auth::record::{Layout, TokenRecord, UserRecord};
 use crate::identity::UserId;
 
-/// A store that can be changed.
+/// A writable store.
 #[derive(Debug)]
 pub enum Admin {
     /// A Redis server.
     Redis(Box<RedisAdmin>),
-    /// A file of this machine.
+    /// A local file.
     Embedded(FileAdmin),
 }
 
-/// How an empty store begins.
+/// The initial state of an empty store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begin {
     /// Gateways may use it at once.
@@ -44,36 +44,36 @@ pub enum Begin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Begun {
     epoch: String,
-    /// What it was like before.
+    /// Its state before.
     pub state: StoreState,
 }
 
-/// What a store was like when it was opened for writing.
+/// The state of a store when it was opened for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreState {
-    /// It had no layout record; one was made.
+    /// It had no layout record; one was created.
     WasEmpty,
-    /// An import has begun it and has not completed it.
+    /// An import into it has begun and is not complete.
     Filling,
     /// Gateways use it.
     Complete,
 }
 
-/// What is to be done about somebody else who has the username already.
+/// What to do if another user already has the username.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameClash {
-    /// Nothing is written.
+    /// Fail, and write nothing.
     Refuse,
-    /// The name is taken from them: the source of the users knows that it is another's now.
+    /// Take the name from the other user: the import is the authority for usernames.
     Move,
 }
 
-/// A mark that something issued elsewhere is no longer good.
+/// A revocation of credentials that were issued elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revocation {
-    /// What was issued to this user by then.
+    /// Credentials that were issued to this user up to a time.
     User {
-        /// Whose.
+        /// The user.
         id: UserId,
         /// Unix seconds.
         before: i64,
@@ -82,7 +82,7 @@ pub enum Revocation {
     Jti {
         /// Its id.
         jti: String,
-        /// The Unix second after which the mark may be forgotten; `None`: never.
+        /// The Unix second after which the record may be removed; `None`: never.
         forget: Option<i64>,
     },
     /// A key that JWTs are signed with.
@@ -103,21 +103,21 @@ pub struct Bundle {
     pub revocations: Vec<Revocation>,
 }
 
-/// What becomes of the revoked tokens of a user who is removed.
+/// What happens to the revoked tokens of a deleted user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tombstones {
-    /// They stay, so that an import that brings the user back does not bring them back.
+    /// Keep them, so that an import that restores the user does not restore the tokens.
     Keep,
-    /// They go with the user.
+    /// Delete them with the user.
     Delete,
 }
 
-/// What an import that prunes keeps; all else is removed.
+/// What a pruning import keeps; everything else is removed.
 #[derive(Debug, Default)]
 pub struct Keep {
     /// Ids of users.
     pub users: HashSet<Rc<str>>,
-    /// Tokens; `None`: those of the users who are kept.
+    /// Tokens; `None`: all tokens of the users above.
     pub tokens: Option<HashSet<TokenDigest>>,
 }
 
@@ -126,47 +126,47 @@ pub struct Keep {
 pub struct Pruned {
     /// Users.
     pub users: usize,
-    /// Tokens, those of removed users too.
+    /// Tokens, including those of removed users.
     pub tokens: usize,
 }
 
-/// What became of an import.
+/// The result of an import.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Imported {
-    /// Users that are as the import says.
+    /// Users that now match the import.
     pub users: usize,
-    /// Tokens that are as the import says.
+    /// Tokens that now match the import.
     pub tokens: usize,
-    /// Tokens that were left alone because they are revoked.
+    /// Tokens that were not changed because they are revoked.
     pub left_revoked: usize,
-    /// Revocations that are at least as wide as the import says.
+    /// Revocations that now cover at least what the import contains.
     pub revocations: usize,
 }
 
-/// What became of a token that was to be revoked.
+/// The result of revoking a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revoked {
-    /// There is none.
+    /// The token does not exist.
     Unknown,
-    /// It was revoked before, at that Unix second.
+    /// It was already revoked, at this Unix second.
     Before(i64),
     /// It is revoked now.
     Now,
 }
 
-/// What went with a user.
+/// What was deleted with a user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Deleted {
     /// Whether there was a user record.
     pub user: bool,
-    /// How many tokens there were.
+    /// Number of tokens.
     pub tokens: usize,
 }
 
-/// So many random bytes, in lower-case hexadecimal digits.
+/// Returns `BYTES` random bytes in lower-case hexadecimal digits.
 ///
 /// # Errors
-/// The operating system has none to give.
+/// The operating system returned no random numbers.
 pub fn random_hex<const BYTES: usize>() -> Result<String, AdminError> {
     let mut bytes = [0_u8; BYTES];
     rand::fill(&mut bytes).map_err(|_| AdminError::Random)?;
@@ -174,7 +174,7 @@ pub fn random_hex<const BYTES: usize>() -> Result<String, AdminError> {
 }
 
 impl Admin {
-    /// What its tokens are named by.
+    /// The kinds of digests that its tokens are stored under.
     pub fn digests(&self) -> Digests {
         match self {
             Self::Redis(redis) => redis.digests(),
@@ -183,7 +183,7 @@ impl Admin {
     }
 }
 
-/// Calls the method of the same name on whichever store it is.
+/// Calls the method of the same name on the backend.
 macro_rules! either {
     ($admin:ident.$method:ident($($argument:expr),*)) => {
         match $admin {
@@ -197,7 +197,7 @@ impl Admin {
     /// Connects, or reads the file. A file that does not exist yet is an empty store.
     ///
     /// # Errors
-    /// Redis does not answer; the file is not one of ours.
+    /// Redis does not answer, or the file does not match the layout.
     pub fn open(settings: &Settings) -> Result<Self, AdminError> {
         let name = Arc::clone(&settings.name);
         Ok(match &settings.kind {
@@ -206,10 +206,10 @@ impl Admin {
         })
     }
 
-    /// Makes the layout record unless there is one.
+    /// Creates the layout record if it does not exist.
     ///
     /// # Errors
-    /// There is one of a version that this program does not know, or the store failed.
+    /// The layout record has an unknown version, or the store failed.
     pub fn begin(&mut self, how: Begin) -> Result<Begun, AdminError> {
         let fresh = Layout {
             version: Layout::VERSION,
@@ -227,23 +227,23 @@ impl Admin {
         })
     }
 
-    /// Says that the store holds everything that it is to hold: gateways use it from now on.
+    /// Marks the store as complete: gateways use it from now on.
     ///
     /// # Errors
-    /// It is not the store that was begun: it was emptied meanwhile. Or the store failed.
+    /// The store was emptied since [`Admin::begin`], or it failed.
     pub fn complete(&mut self, begun: &Begun) -> Result<(), AdminError> {
         either!(self.complete(&begun.epoch))
     }
 
-    /// Holds the store to its layout record without making one.
+    /// Checks the layout record, without creating one.
     ///
     /// # Errors
-    /// There is none, it is of a version that this program does not know, or the store failed.
+    /// The layout record is missing or has an unknown version, or the store failed.
     pub fn require_layout(&mut self) -> Result<(), AdminError> {
         either!(self.require_layout())
     }
 
-    /// Stores a new token; `false`: there is one of that digest already, and it stays as it is.
+    /// Stores a new token; `false`: a token with that digest exists and was not changed.
     ///
     /// # Errors
     /// The store failed.
@@ -275,10 +275,10 @@ impl Admin {
         either!(self.revoke_token(digest, now))
     }
 
-    /// Stores a user in place of what was known under that id, and gives back what was.
+    /// Stores a user, replacing the record with that id, and returns the old record.
     ///
     /// # Errors
-    /// The username is another's, or the store failed.
+    /// Another user has the username, or the store failed.
     pub fn put_user(&mut self, user: &UserRecord, clash: NameClash) -> Result<Option<UserRecord>, AdminError> {
         let update = UserUpdate::from(user.clone());
         let before = match self {
@@ -288,7 +288,7 @@ impl Admin {
         Ok(before.flatten())
     }
 
-    /// Which of these users there are.
+    /// Which of these users exist.
     ///
     /// # Errors
     /// The store failed.
@@ -312,7 +312,7 @@ impl Admin {
         either!(self.find_user_by_name(name))
     }
 
-    /// Lets a user in or keeps them out; the answer is what was before, `None`: there is no such user.
+    /// Activates or deactivates a user. Returns the old state; `None`: the user does not exist.
     ///
     /// # Errors
     /// The store failed.
@@ -320,7 +320,7 @@ impl Admin {
         either!(self.set_active(id, active))
     }
 
-    /// Removes a user and all their tokens. What was revoked of them by [`Revocation::User`] stays revoked.
+    /// Deletes a user and all their tokens. A [`Revocation::User`] of that user stays in force.
     ///
     /// # Errors
     /// The store failed.
@@ -328,7 +328,7 @@ impl Admin {
         either!(self.delete_user(id, Tombstones::Delete))
     }
 
-    /// Until when everything that was issued to a user is revoked.
+    /// The Unix second up to which the credentials of a user are revoked.
     ///
     /// # Errors
     /// The store failed.
@@ -336,7 +336,7 @@ impl Admin {
         either!(self.user_revoked(id))
     }
 
-    /// Revokes. A mark that reaches further already stays.
+    /// Revokes. An existing revocation that covers more is kept.
     ///
     /// # Errors
     /// The store failed.
@@ -344,7 +344,7 @@ impl Admin {
         either!(self.revoke(revocation, now))
     }
 
-    /// Begins to write many records. A file is locked until the end.
+    /// Begins an import of many records. A file stays locked until the end.
     ///
     /// # Errors
     /// The store failed.
@@ -363,10 +363,10 @@ impl Admin {
         })
     }
 
-    /// Everything that [`Admin::import`] takes.
+    /// Returns all records, in the form that [`Admin::import`] accepts.
     ///
     /// # Errors
-    /// The store failed, or a record in it is not as the layout says.
+    /// The store failed, or a record in it does not match the layout.
     pub fn export(&mut self, now: i64) -> Result<Bundle, AdminError> {
         match self {
             Self::Redis(redis) => redis.export(now),
@@ -375,9 +375,9 @@ impl Admin {
     }
 }
 
-/// An import under way. In Redis each batch is in force at once; a file changes as a whole, with [`Import::finish`].
+/// A running import. In Redis each batch takes effect at once; a file changes as a whole, in [`Import::finish`].
 ///
-/// Doing an import again that was cut off writes what is missing.
+/// After an interrupted import, running it again writes the missing records.
 #[derive(Debug)]
 pub struct Import<'a> {
     target: Target<'a>,
@@ -392,10 +392,11 @@ enum Target<'a> {
 }
 
 impl Import<'_> {
-    /// How many records a batch should have.
+    /// Recommended number of records per batch.
     pub const BATCH: usize = redis::CHUNK;
 
-    /// Revokes. A mark that reaches further already stays. What takes away is to come before what gives.
+    /// Revokes. An existing revocation that covers more is kept. Import revocations before users and tokens, so that access is never
+    /// granted for a moment.
     ///
     /// # Errors
     /// The store failed.
@@ -410,7 +411,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Removes what is not to be kept, but no token that is revoked.
+    /// Removes all records that `keep` does not name, except revoked tokens.
     ///
     /// # Errors
     /// The store failed.
@@ -421,7 +422,7 @@ impl Import<'_> {
         }
     }
 
-    /// Stores users. A username that another user has is taken from them.
+    /// Stores users. A username that another user has is taken from that user.
     ///
     /// # Errors
     /// The store failed.
@@ -434,7 +435,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Stores tokens. One that is stored as revoked stays as it is.
+    /// Stores tokens. A revoked token is not changed.
     ///
     /// # Errors
     /// The store failed.
@@ -448,7 +449,7 @@ impl Import<'_> {
         }
     }
 
-    /// Which of these users there are by now.
+    /// Which of these users exist.
     ///
     /// # Errors
     /// The store failed.
@@ -459,7 +460,7 @@ impl Import<'_> {
         }
     }
 
-    /// Who has a login name by now.
+    /// Finds the user with a username.
     ///
     /// # Errors
     /// The store failed.

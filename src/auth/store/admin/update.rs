@@ -1,20 +1,20 @@
-//! What an import says of users and tokens, and what becomes of the records that are stored.
+//! Users and tokens of an import, and how they are merged into stored records.
 
 use serde::{Deserialize, Serialize};
 
 use crate::auth::record::{TokenRecord, UserRecord};
 
-/// A user as an import brings it.
+/// A user of an import.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UserUpdate {
-    /// What it says.
+    /// The imported record.
     pub record: UserRecord,
-    /// What it says nothing of: these members stay as they are stored.
+    /// Members that the import lacks; their stored values are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keeps: Vec<UserMember>,
 }
 
-/// A member of a user record that an import may not bring.
+/// A member of a user record that an import may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UserMember {
     /// `username`.
@@ -31,16 +31,16 @@ pub enum UserMember {
     Attributes,
 }
 
-/// A token as an import brings it.
+/// A token of an import.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenUpdate {
-    /// What it says.
+    /// The imported record.
     pub record: TokenRecord,
-    /// What it says nothing of: these members stay as they are stored.
+    /// Members that the import lacks; their stored values are kept.
     pub keeps: Vec<TokenMember>,
 }
 
-/// A member of a token record that an import may not bring.
+/// A member of a token record that an import may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TokenMember {
     /// `expires`.
@@ -52,7 +52,7 @@ pub enum TokenMember {
 }
 
 impl From<UserRecord> for UserUpdate {
-    /// Nothing of what is stored stays.
+    /// Replaces the whole stored record.
     fn from(record: UserRecord) -> Self {
         Self {
             record,
@@ -62,7 +62,7 @@ impl From<UserRecord> for UserUpdate {
 }
 
 impl From<TokenRecord> for TokenUpdate {
-    /// Nothing of what is stored stays.
+    /// Replaces the whole stored record.
     fn from(record: TokenRecord) -> Self {
         Self {
             record,
@@ -72,7 +72,7 @@ impl From<TokenRecord> for TokenUpdate {
 }
 
 impl UserUpdate {
-    /// What is to be stored in place of what is.
+    /// Merges with the stored record.
     pub fn over(&self, stored: Option<&UserRecord>) -> UserRecord {
         let mut user = self.record.clone();
         let Some(stored) = stored else { return user };
@@ -91,7 +91,7 @@ impl UserUpdate {
 }
 
 impl TokenUpdate {
-    /// What is to be stored in place of what is. What was said of another user's token is not kept.
+    /// Merges with the stored record. Nothing is kept from a token of another user.
     pub fn over(&self, stored: Option<&TokenRecord>) -> TokenRecord {
         let mut token = self.record.clone();
         let Some(stored) = stored.filter(|stored| stored.user == token.user) else {

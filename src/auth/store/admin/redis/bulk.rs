@@ -1,4 +1,4 @@
-//! Many records at once: an import in batches, what it takes away, and an export.
+//! Bulk operations: import in batches, pruning, and export.
 
 use redis::{Pipeline, cmd};
 
@@ -9,7 +9,7 @@ use crate::auth::store::redis::Keys;
 use crate::identity::UserId;
 
 impl RedisAdmin {
-    /// Stores a batch of tokens, in one transaction. A token that is stored as revoked stays as it is.
+    /// Stores a batch of tokens, in one transaction. A revoked token is not changed.
     pub(in crate::auth::store::admin) fn import_tokens(
         &mut self,
         updates: &[(TokenDigest, TokenUpdate)],
@@ -17,7 +17,7 @@ impl RedisAdmin {
     ) -> Result<(), AdminError> {
         let prefix = self.settings.prefix.clone();
         let keys = Keys::new(&prefix);
-        // First the index: a token that no list shows would be one that nobody revokes.
+        // The index first: a token that is missing from lists would never be revoked.
         let mut index = Pipeline::with_capacity(updates.len());
         for (digest, update) in updates {
             index
@@ -51,7 +51,7 @@ impl RedisAdmin {
         if not_of.is_empty() {
             return Ok(());
         }
-        // The index forgets whom a token does not belong to.
+        // Remove the token from the index of its former user.
         let mut index = Pipeline::with_capacity(not_of.len());
         for (digest, user) in not_of {
             index
@@ -63,7 +63,7 @@ impl RedisAdmin {
         self.ask_all::<()>(&index)
     }
 
-    /// Removes what is not to be kept, but no token that is revoked: it must not come back with a later import.
+    /// Removes all records that `keep` does not name, except revoked tokens: a later import must not restore them.
     pub(in crate::auth::store::admin) fn prune(&mut self, keep: &Keep) -> Result<Pruned, AdminError> {
         let mut pruned = Pruned::default();
         let start = self.settings.keys().user("");

@@ -1,4 +1,5 @@
-//! Redis as the command line changes it: in transactions under `WATCH`, so that nobody's change is lost. No command names two keys.
+//! Writes to Redis for the command line: in transactions under `WATCH`, so that no concurrent change is lost. No command names two keys,
+//! because in a cluster they may be in different slots.
 
 mod bulk;
 mod tokens;
@@ -21,11 +22,11 @@ use crate::auth::store::Digests;
 use crate::auth::store::redis::{Settings, answer};
 use crate::identity::UserId;
 
-/// A person waits for this, so it is longer than a request would.
+/// For interactive use, so it is longer than for a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How many keys are asked for in one write.
+/// How many keys are read in one write.
 pub(super) const CHUNK: usize = 500;
-/// A connection that was idle for longer may have been closed.
+/// A connection that was idle for longer may be closed.
 const IDLE: Duration = Duration::from_millis(500);
 
 /// A connection to a store.
@@ -33,9 +34,9 @@ pub struct RedisAdmin {
     store: Arc<str>,
     settings: Settings,
     connection: Connection,
-    /// When Redis was last heard.
+    /// The time of the last reply.
     answered: Instant,
-    /// A transaction has begun: the connection is not to be replaced.
+    /// A transaction has begun: the connection must not be replaced.
     watching: bool,
 }
 
@@ -66,7 +67,7 @@ impl RedisAdmin {
         self.settings.digests
     }
 
-    /// Makes the connection again if it was closed while it was idle.
+    /// Reconnects if the connection was closed while it was idle.
     fn refresh(&mut self) -> Result<(), AdminError> {
         if self.watching || self.answered.elapsed() < IDLE {
             return Ok(());
@@ -98,7 +99,7 @@ impl RedisAdmin {
         self.ask(cmd("GET").arg(key))
     }
 
-    /// One `GET` a key; not `MGET`, which in a cluster must stay in one slot.
+    /// One `GET` per key; not `MGET`, which in a cluster requires one slot.
     fn get_each(&mut self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, AdminError> {
         let mut found = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(CHUNK) {
@@ -127,9 +128,8 @@ impl RedisAdmin {
         self.get(key)?.map(|stored| self.read(what, key, &stored)).transpose()
     }
 
-    /// Changes one member of a stored object and leaves the others, also those that this program does not know, as they are.
-    /// `becomes` is told what the member is and says what it becomes, if anything. Gives back what it was; `None`: there is no such
-    /// key.
+    /// Changes one member of a stored object and keeps all others, including unknown ones. `becomes` receives the old value and returns the
+    /// new one, or `None` for no change. Returns the old value; `None`: the key does not exist.
     fn change_member(
         &mut self,
         (what, key): (&'static str, &str),
@@ -150,7 +150,7 @@ impl RedisAdmin {
         })
     }
 
-    /// All keys that begin like this, without what they begin with.
+    /// All keys with this prefix, without the prefix.
     fn scan(&mut self, start: &str) -> Result<BTreeSet<String>, AdminError> {
         let mut found = BTreeSet::new();
         self.scan_pages(start, |_, names| {
@@ -160,7 +160,7 @@ impl RedisAdmin {
         Ok(found)
     }
 
-    /// The same, some at a time. A key may come twice.
+    /// The same in pages. A key may occur twice.
     fn scan_pages(
         &mut self,
         start: &str,
@@ -271,7 +271,7 @@ impl RedisAdmin {
                 let (key, seconds) = (keys.revoked_jti(jti), (forget - now).max(1));
                 self.transaction(|transaction| {
                     let there = transaction.get(&key)?.is_some();
-                    // -1: it never ends, -2: there is none.
+                    // -1: it never expires, -2: it does not exist.
                     let left: i64 = transaction.admin.ask(cmd("TTL").arg(&key))?;
                     if !(there && (left == -1 || left >= seconds)) {
                         transaction.set_for(key.clone(), b"1".to_vec(), seconds);

@@ -1,4 +1,4 @@
-//! Opaque tokens, and the set of each user's digests.
+//! Opaque tokens, and the set of digests of each user.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ impl RedisAdmin {
     ) -> Result<bool, AdminError> {
         let keys = self.settings.keys();
         let (key, tokens_of) = (keys.token(digest), keys.tokens_of(token.user.as_str()));
-        // First the index: a token that no list shows would be one that nobody revokes.
+        // The index first: a token that is missing from lists would never be revoked.
         self.ask::<()>(cmd("SADD").arg(tokens_of).arg(digest.to_hex()))?;
         let stored: Option<String> = self.ask(cmd("SET").arg(key).arg(json(token)).arg("NX"))?;
         Ok(stored.is_some())
@@ -56,7 +56,7 @@ impl RedisAdmin {
         let stored = self.get_each(&keys)?;
         let mut tokens = Vec::with_capacity(digests.len());
         for ((digest, key), stored) in digests.into_iter().zip(&keys).zip(stored) {
-            // The set may name a token that was removed since, or that is somebody else's now.
+            // The set may name a token that was removed since, or that has another user now.
             let Some(stored) = stored else { continue };
             let token: TokenRecord = self.read("a token", key, &stored)?;
             if user.is_none_or(|user| token.user == *user) {
@@ -83,7 +83,7 @@ impl RedisAdmin {
         )
     }
 
-    /// Deletes those of the tokens that are meant, and counts them.
+    /// Deletes the selected tokens, and counts them.
     pub(super) fn delete_tokens(
         &mut self,
         digests: &[TokenDigest],

@@ -1,6 +1,6 @@
 //! Reads and writes of several keys that take effect together.
 //!
-//! Each command names one key. In a cluster the keys of a transaction would lie in different slots.
+//! Each command names one key. In a cluster the keys of one transaction would be in different slots.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,7 +10,7 @@ use super::RedisAdmin;
 use crate::auth::record::{self, TokenRecord, UserRecord};
 use crate::auth::store::admin::AdminError;
 
-/// Reads, and writes that take effect together unless a key that was read has changed meanwhile.
+/// Reads, and writes that take effect together, unless a key that was read has changed in the meantime.
 pub(super) struct Transaction<'a> {
     pub(super) admin: &'a mut RedisAdmin,
     seen: HashMap<String, Option<Vec<u8>>>,
@@ -19,13 +19,13 @@ pub(super) struct Transaction<'a> {
 
 enum Write {
     Set(Vec<u8>),
-    /// For so many seconds from now.
+    /// Expires after this many seconds.
     SetFor(Vec<u8>, i64),
     Delete,
 }
 
 impl RedisAdmin {
-    /// Runs `body`, and again if somebody else has changed what it read before its writes took effect.
+    /// Runs `body`, and runs it again if another program changed a key that it read before its writes took effect.
     pub(super) fn transaction<T>(
         &mut self,
         mut body: impl FnMut(&mut Transaction<'_>) -> Result<T, AdminError>,
@@ -46,7 +46,7 @@ impl RedisAdmin {
                 (Ok(_), Some(commands)) => self.ask_all::<Option<Vec<redis::Value>>>(&commands),
                 (Ok(_), None) => self.ask::<()>(&cmd("UNWATCH")).map(|()| Some(Vec::new())),
                 (Err(_), _) => {
-                    // The error of the body is the one to report.
+                    // Report the error of the body, not a later one.
                     let _ = self.ask::<()>(&cmd("UNWATCH"));
                     Ok(Some(Vec::new()))
                 }
@@ -60,7 +60,7 @@ impl RedisAdmin {
 }
 
 impl Transaction<'_> {
-    /// Reads keys in one write, ahead of [`Transaction::get`].
+    /// Reads several keys in one write, before [`Transaction::get`] needs them.
     pub(super) fn fetch(&mut self, keys: impl IntoIterator<Item = String>) -> Result<(), AdminError> {
         let keys: Vec<String> = keys.into_iter().filter(|key| !self.seen.contains_key(key)).collect();
         if keys.is_empty() {
@@ -76,7 +76,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// What is stored under a key, or will be.
+    /// The value of a key, including writes of this transaction.
     pub(super) fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, AdminError> {
         match self.written.get(key) {
             Some(Write::Set(value) | Write::SetFor(value, _)) => return Ok(Some(value.clone())),
@@ -86,7 +86,7 @@ impl Transaction<'_> {
         Ok(self.seen.get(key).cloned().flatten())
     }
 
-    /// The user under a key; `None` too where the record cannot be read, so that it can be replaced.
+    /// The user under a key. An invalid record counts as `None`, so that it can be replaced.
     pub(super) fn user(&mut self, key: &str, id: &str) -> Result<Option<UserRecord>, AdminError> {
         let stored = self.get(key)?;
         Ok(stored.and_then(|stored| record::parse::<UserRecord>("a user", &stored).ok()?.under(id).ok()))
@@ -112,7 +112,7 @@ impl Transaction<'_> {
         self.written.insert(key, Write::Delete);
     }
 
-    /// What is to be written, as one transaction; `None`: nothing changes.
+    /// All writes as one Redis transaction; `None`: nothing changes.
     fn commands(self) -> Option<Pipeline> {
         let mut commands = pipe();
         commands.atomic();

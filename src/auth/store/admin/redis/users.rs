@@ -1,4 +1,4 @@
-//! Users, and the index of their names: a name's key points to the one user who has it.
+//! Users, and the index of usernames: the key of a name points to the user that has it.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::auth::store::redis::Keys;
 use crate::identity::UserId;
 
 impl RedisAdmin {
-    /// Stores users and the index of their names in one transaction: a rename is never seen by half.
+    /// Stores users and the username index in one transaction, so that readers never see half of a rename.
     pub(in crate::auth::store::admin) fn put_users(
         &mut self,
         updates: &[UserUpdate],
@@ -48,7 +48,7 @@ impl RedisAdmin {
             .map_err(|problem| self.bad_record(&key, problem))
     }
 
-    /// Which of these users there are.
+    /// Which of these users exist.
     pub(in crate::auth::store::admin) fn known_users(&mut self, ids: &[&UserId]) -> Result<Vec<bool>, AdminError> {
         let keys: Vec<_> = ids.iter().map(|id| self.settings.keys().user(id.as_str())).collect();
         let mut known = Vec::with_capacity(ids.len());
@@ -62,7 +62,7 @@ impl RedisAdmin {
         Ok(known)
     }
 
-    /// A name that leads to a user who is called otherwise is taken for a name that leads nowhere.
+    /// An index entry that points to a user with another username is ignored.
     pub(in crate::auth::store::admin) fn find_user_by_name(
         &mut self,
         name: &str,
@@ -91,7 +91,7 @@ impl RedisAdmin {
         let prefix = self.settings.prefix.clone();
         let keys = Keys::new(&prefix);
         let tokens_of = keys.tokens_of(id.as_str());
-        // First the record: without it no token of theirs is good, whatever happens next.
+        // The record first: without it the user's tokens are refused, even if this command is interrupted.
         let user = self.transaction(|transaction| {
             let key = keys.user(id.as_str());
             let there = transaction.get(&key)?.is_some();
@@ -159,7 +159,7 @@ fn claim_name(
                     holder: other.as_str().to_owned(),
                 });
             }
-            // Members that this program does not know stay.
+            // Keep unknown members.
             let stored = transaction.get(&key)?.unwrap_or_default();
             let mut object: Map<String, Value> = transaction.admin.read("a user", &key, &stored)?;
             object.insert("username".to_owned(), Value::Null);
@@ -170,7 +170,7 @@ fn claim_name(
     Ok(())
 }
 
-/// Removes the name's key if it points to this user.
+/// Removes the key of the name if it points to this user.
 fn release_name(transaction: &mut Transaction<'_>, keys: Keys<'_>, name: &str, id: &UserId) -> Result<(), AdminError> {
     let pointer = keys.user_by_name(name);
     if transaction.get(&pointer)?.as_deref() == Some(id.as_str().as_bytes()) {
