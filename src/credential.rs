@@ -1,7 +1,7 @@
-//! What a credential's header says, as words, and why a credential is turned down.
+//! Splits the header of a credential into words, and defines why a credential is refused.
 //!
-//! All rules here are rules on bytes: DRF splits `request.META['HTTP_AUTHORIZATION']` at ASCII blanks, and nothing else
-//! separates (0xA0 and 0x85 are data). Nothing is looked up and nothing is decoded.
+//! All rules apply to bytes: DRF splits `request.META['HTTP_AUTHORIZATION']` at ASCII blanks only (0xA0 and 0x85 are data). This module
+//! looks up and decodes nothing.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ pub enum Presented<'r> {
     Nothing,
     /// One line: a credential may be accepted.
     One(Words<'r>),
-    /// Several lines. What a WSGI server would hand on is their text joined by `,`; intermediaries disagree on which line counts,
-    /// so it can be refused like that text, and is never accepted.
+    /// Several lines. A WSGI server joins them with `,`, and intermediaries disagree on which line counts. So they are refused like the
+    /// joined text, and never accepted.
     Several(Words<'r>),
 }
 
@@ -56,9 +56,9 @@ impl<'r> Presented<'r> {
 /// Whether a presented credential may be accepted at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acceptance {
-    /// Accepted or refused on its merits.
+    /// The credential may be accepted or refused.
     Allowed,
-    /// Refused for the first reason that its form gives, else as an unknown credential.
+    /// Refused for the first fault in its form, or else as an unknown credential.
     RefuseOnly,
 }
 
@@ -99,7 +99,7 @@ impl Words<'_> {
     }
 }
 
-/// How many words a header value has, as far as anyone asks.
+/// The number of words in a header value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape<'w> {
     /// No word at all.
@@ -122,35 +122,35 @@ impl<'w> Shape<'w> {
     }
 }
 
-/// Why a credential was turned down: the reasons that DRF and SimpleJWT tell apart. A text beside a reason is for operators alone: it names
-/// a claim or attribute of the configuration, and repeats nothing of the credential.
+/// Why a credential was refused: the reasons that DRF and SimpleJWT distinguish. A text in a reason is for operators only: it names a claim
+/// or attribute of the configuration, and contains nothing of the credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// `Token` and nothing behind it.
+    /// `Token` without a key.
     TokenMissing,
-    /// `Token` and more than one word behind it.
+    /// `Token` with more than one word after it.
     TokenHasSpaces,
     /// The key is not UTF-8.
     TokenHasInvalidCharacters,
-    /// No such key; or one that is expired, revoked, or without its user.
+    /// The key does not exist, is expired or revoked, or has no user.
     TokenUnknown,
-    /// The key's user may not log in.
+    /// The user of the key is inactive.
     TokenUserInactive,
-    /// A good key, of whom something is to be sent to an upstream that no header can carry.
+    /// The key is valid, but a header cannot carry a value of its user for an upstream.
     TokenFactUnsayable(Arc<str>),
-    /// `Bearer` and not exactly one word behind it.
+    /// `Bearer` without exactly one word after it.
     BearerNotTwoWords,
-    /// The JWT fails a check of its own.
+    /// The JWT itself is invalid, expired, revoked or of a wrong type.
     Jwt(JwtFault),
-    /// A good JWT that names nobody, or nobody who can be named to an upstream; and which claim it is.
+    /// The JWT is valid, but its user claim is invalid or a header cannot carry it; holds the claim.
     JwtUserUnnamed(Arc<str>),
-    /// A good JWT with a claim that is to be sent to an upstream, and that no header can carry.
+    /// The JWT is valid, but a header cannot carry a claim for an upstream.
     JwtClaimUnsayable(Arc<str>),
-    /// A good JWT for a user who is not there.
+    /// The JWT is valid, but its user does not exist.
     JwtUserNotFound,
-    /// A good JWT for a user who may not log in.
+    /// The JWT is valid, but its user is inactive.
     JwtUserInactive,
-    /// A good JWT from before the user's password was changed.
+    /// The JWT is valid, but was issued before the user's password changed.
     JwtPasswordChanged,
 }
 
@@ -174,7 +174,7 @@ impl Refusal {
         }
     }
 
-    /// What clients are not told: which check failed, or which claim is meant.
+    /// Details for operators only: the failed check, or the claim.
     pub fn detail(&self) -> Option<&str> {
         match self {
             Self::Jwt(JwtFault::Invalid(defect)) => Some(defect.label()),
@@ -194,23 +194,23 @@ impl Refusal {
         }
     }
 
-    /// Whether time alone may heal it, so that it must not be remembered.
+    /// Whether the credential may become valid later, so that the refusal must not be cached.
     pub fn may_heal(&self) -> bool {
         matches!(self, Self::Jwt(JwtFault::Invalid(Defect::IssuedAt | Defect::NotBefore)))
     }
 }
 
-/// What is wrong with a JWT, as finely as SimpleJWT tells its clients; [`Defect`] and [`TypeMismatch`] say more, to operators.
+/// What is wrong with a JWT, as detailed as the responses of SimpleJWT; [`Defect`] and [`TypeMismatch`] have more details, for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JwtFault {
     /// Form, key, signature or a claim: SimpleJWT does not say which.
     Invalid(Defect),
     /// `exp` has passed.
     Expired,
-    /// Its `jti`, its user or its key was revoked. Django looks at its blacklist for sliding tokens alone; what else it would have
-    /// said of the token as an access token, if anything.
+    /// Its `jti`, its user or its key is revoked. Django checks its blacklist for sliding tokens only, so this holds the fault that Django
+    /// would report for the token as an access token, if there is one.
     Revoked(Option<TypeMismatch>),
-    /// It is no token of an accepted class.
+    /// Its token type is not accepted.
     TypeMismatch(TypeMismatch),
 }
 
@@ -241,49 +241,49 @@ impl From<TypeMismatch> for JwtFault {
     }
 }
 
-/// Why a JWT is invalid, in the order in which it is found out. Clients are not told.
+/// Why a JWT is invalid, in the order of the checks. Clients do not see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Defect {
-    /// It came in several lines, or under several copies of its header.
+    /// The request has several header lines with credentials.
     Repeated,
     /// It is longer than `token_bytes`.
     Size,
     /// It is not three segments of canonical base64url.
     Form,
-    /// The header is no JSON object, or holds what is not understood.
+    /// The header is not a JSON object, or has an unsupported parameter.
     Header,
     /// The header's `typ` is not the one that the profile asks for.
     HeaderType,
     /// No key has its `kid`.
     KeyId,
-    /// No such key is for its algorithm.
+    /// None of these keys has its algorithm.
     Algorithm,
-    /// No such key has signed it.
+    /// None of these keys verifies the signature.
     Signature,
-    /// The claims are no JSON object.
+    /// The claims are not a JSON object.
     Claims,
-    /// `iat` is no time, or ahead.
+    /// `iat` is not a time, or is in the future.
     IssuedAt,
-    /// `nbf` is no time, or ahead.
+    /// `nbf` is not a time, or is in the future.
     NotBefore,
-    /// `exp` is no time.
+    /// `exp` is not a time.
     Expiry,
-    /// It lives longer than `max_lifetime`.
+    /// Its lifetime is longer than `max_lifetime`.
     Lifetime,
-    /// `iss` is not one of those that are accepted.
+    /// `iss` is not accepted.
     Issuer,
-    /// `aud` names none of those that are accepted.
+    /// `aud` has no accepted audience.
     Audience,
-    /// `sub` or `jti` is no string.
+    /// `sub` or `jti` is not a string.
     Texts,
     /// A claim that the profile requires is missing or of a wrong type.
     Required,
-    /// Revocations are obeyed, and the claim that names the token is of a type that no revocation can name.
+    /// Revocations are checked, but the token id has a type that cannot be revoked.
     TokenId,
 }
 
 impl Defect {
-    /// All that a single token can have, in order.
+    /// All defects of a single token, in order.
     pub const ALL: [Self; 17] = [
         Self::Size,
         Self::Form,
@@ -329,7 +329,7 @@ impl Defect {
     }
 }
 
-/// Why a JWT that is good in itself is of no accepted class.
+/// Why a valid JWT is not of an accepted token type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TypeMismatch {
     /// `exp` is absent.
@@ -338,16 +338,16 @@ pub enum TypeMismatch {
     NoId,
     /// The token type is absent.
     NoType,
-    /// The token type is of no class that is accepted.
+    /// The token type is not accepted.
     WrongType,
 }
 
-/// Space and tab separate; so would VT and FF in Python's `bytes.split()`, but no HTTP parser lets them in.
+/// Space and tab are separators. Python's `bytes.split()` also splits at VT and FF, but no HTTP parser accepts these.
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | 0x0B | 0x0C)
 }
 
-/// Up to the first [blank](is_blank). Credentials are long, and are searched many bytes at once.
+/// The length up to the first [blank](is_blank). Credentials are long, so this searches many bytes at a time.
 fn word_length(text: &[u8]) -> usize {
     let end = memchr::memchr3(b' ', b'\t', 0x0B, text).unwrap_or(text.len());
     memchr::memchr(0x0C, &text[..end]).unwrap_or(end)

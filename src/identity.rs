@@ -1,7 +1,7 @@
-//! Who a request comes from, in texts that were proven to be sayable in a header when they were made.
+//! The identity of a user, in texts that are valid as header values; this is checked when they are made.
 //!
-//! An [`Identity`] is built once per credential and shared by all its requests; the header values that upstreams are told are made
-//! with it ([`Identity::new`]), so a name that cannot travel is refused there and never cleaned on the way out.
+//! An [`Identity`] is built once per credential and shared by all its requests. [`Identity::new`] also makes the header values for
+//! upstreams, so a value that a header cannot carry is refused there and never altered later.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,30 +11,30 @@ use serde_json::{Map, Value};
 
 use crate::outbound::identity::{IdentityTable, TableId};
 
-/// Text without control characters and without blanks at its ends; what RFC 9110 calls a field value, in any script.
+/// Text without control characters and without outer blanks: a field value of RFC 9110, but in any script.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text(Box<str>);
 
-/// The text cannot travel in a header without being changed.
+/// A header cannot carry the text unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("control characters or outer blanks")]
 pub struct NotText;
 
-/// A fact of somebody that no header can carry.
+/// A value of a user that a header cannot carry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{fact} {problem}")]
 pub struct Unsayable {
-    /// What `[identity]` calls it, such as `claims.tenant`.
+    /// Its name in `[identity]`, such as `claims.tenant`.
     pub fact: String,
     /// What is wrong with it, as in `is an object`.
     pub problem: &'static str,
 }
 
-/// [`NotText`], as it is said of a fact.
+/// The message for [`NotText`].
 pub const NOT_TEXT: &str = "has control characters or outer blanks";
 
 impl Text {
-    /// Takes any text that needs no cleaning.
+    /// Checks a text.
     ///
     /// # Errors
     /// Control characters anywhere, blanks at either end.
@@ -64,7 +64,7 @@ impl fmt::Display for Text {
 pub struct UserId(Text);
 
 impl UserId {
-    /// Takes a text that can be an id.
+    /// Checks a text that is used as an id.
     ///
     /// # Errors
     /// Empty, longer than 255 bytes, or not a [`Text`].
@@ -87,14 +87,14 @@ impl UserId {
     }
 }
 
-/// What is known of somebody: from a user record, from a token's claims, or both.
+/// The facts about a user: from a user record, from the claims of a token, or both.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// Name of the authenticator that vouches for the rest.
+    /// Name of the authenticator that established the facts.
     pub authenticator: Arc<str>,
-    /// The id that everything else belongs to.
+    /// The id of the user.
     pub id: UserId,
-    /// The name people log in with.
+    /// Login name.
     pub username: Option<Text>,
     /// Mail address.
     pub email: Option<Text>,
@@ -102,13 +102,13 @@ pub struct Facts {
     pub groups: Vec<Text>,
     /// Scopes of the credential.
     pub scopes: Vec<Text>,
-    /// Those claims of a JWT that the configuration mentions.
+    /// The claims of a JWT that the configuration needs.
     pub claims: Map<String, Value>,
-    /// Free attributes of the user record.
+    /// Further attributes of the user record.
     pub attributes: Map<String, Value>,
 }
 
-/// Somebody, and what upstreams are told about them.
+/// A user, with the header values for upstreams.
 #[derive(Debug)]
 pub struct Identity {
     facts: Facts,
@@ -118,17 +118,17 @@ pub struct Identity {
 /// Ready-made header values for one `[identity]` table.
 #[derive(Debug, Clone, Default)]
 pub struct Fields {
-    /// One value for each header of the table, in its order; `None` sends nothing.
+    /// One value for each header of the table, in order; `None`: the header is not sent.
     pub values: Box<[Option<HeaderValue>]>,
-    /// The stand-in for the credential: `Authgate <digest of who this is>`.
+    /// The substitute for the credential: `Authgate <digest of the identity>`.
     pub opaque: Option<HeaderValue>,
 }
 
 impl Identity {
-    /// Makes an identity, and its header values for every table that some route uses.
+    /// Makes an identity, and its header values for each table.
     ///
     /// # Errors
-    /// A value that one of the tables sends cannot be a header value.
+    /// A value of one of the tables is not a valid header value.
     pub fn new(facts: Facts, tables: &[IdentityTable]) -> Result<Self, Unsayable> {
         let fields = tables
             .iter()
@@ -137,19 +137,19 @@ impl Identity {
         Ok(Self { facts, fields })
     }
 
-    /// What is known.
+    /// The facts.
     pub fn facts(&self) -> &Facts {
         &self.facts
     }
 
-    /// About how much memory it takes.
+    /// Approximate memory size in bytes.
     pub fn bytes(&self) -> usize {
         let texts = |texts: &[Text]| texts.iter().map(|text| size_of::<Text>() + text.0.len()).sum::<usize>();
         let optional = |text: &Option<Text>| text.as_ref().map_or(0, |text| text.0.len());
         let facts = &self.facts;
         let values = self.fields.iter().map(|fields| {
             let values = fields.values.iter().chain([&fields.opaque]);
-            // A value that was made of a text of its own has a count and two pointers beside it.
+            // A value with its own text also has a reference count and two pointers.
             size_of::<Fields>()
                 + values
                     .map(|value| value.as_ref().map_or(40, |value| 80 + value.len()))
@@ -172,9 +172,9 @@ impl Identity {
     }
 }
 
-/// About how much memory an object takes beside its own place; names and values lie in the nodes of a tree.
+/// Approximate heap size of an object in bytes; names and values are stored in tree nodes.
 fn object_bytes(object: &Map<String, Value>) -> usize {
-    // A node has room for eleven of each, and may be half empty.
+    // A node holds eleven names and values, and may be half empty.
     let places = object.len().next_multiple_of(11) * size_of::<(String, Value)>() * usize::from(!object.is_empty());
     places
         + object

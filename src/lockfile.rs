@@ -1,6 +1,7 @@
-//! One program at a time: a lock beside the file that it is about.
+//! A lock file beside the file that it protects: one program at a time.
 //!
-//! The lock has a file of its own, which only its owner can open: nobody else can hold it. It is removed before it is let go.
+//! The lock is a separate file that only its owner can open, so that no other user can hold the lock. The file is removed before the lock
+//! is released.
 
 use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
@@ -9,34 +10,37 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between attempts.
+/// Pause between attempts.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A lock that is held until it is dropped.
+/// A lock; dropping it releases it.
 #[derive(Debug)]
 pub struct LockFile {
     path: PathBuf,
-    /// The file of this path as long as `held` is open: whoever else wants to remove it needs the lock.
+    /// The path of the locked file. It stays this file while `held` is open, because removing it requires the lock.
     held: File,
 }
 
 impl LockFile {
-    /// Waits for the lock. Its file gets the owner of `beside`, so that root does not lock out the user whose file it is about.
+    /// Waits for the lock. The lock file gets the owner of `beside`, so that root does not lock out the owner of that file.
     ///
     /// # Errors
-    /// It was held for all that time, and by whom; or its file cannot be opened.
+    /// The lock was held for the whole timeout, with its holder; or the lock file cannot be opened.
     pub fn acquire(path: PathBuf, beside: &Metadata, timeout: Duration) -> io::Result<Self> {
         let deadline = Instant::now() + timeout;
         loop {
             let file = open(&path, beside)?;
             match file.try_lock() {
-                // Its last holder may have removed it since it was opened.
+                // The last holder may have removed the file since it was opened.
                 Ok(()) if is_at(&file, &path)? => return Ok(Self { path, held: file }),
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(PAUSE),
                 Err(TryLockError::WouldBlock) => {
                     let (path, holder) = (path.display(), holder(&file));
-                    let what = format!("{path} is locked by {holder}; gave up after {} s", timeout.as_secs());
+                    let what = format!(
+                        "{path} is locked by {holder}; no success within {} s. Try again when that program has ended",
+                        timeout.as_secs()
+                    );
                     return Err(io::Error::new(ErrorKind::TimedOut, what));
                 }
                 Err(TryLockError::Error(problem)) => return Err(at(&path, &problem)),
@@ -48,7 +52,7 @@ impl LockFile {
 impl Drop for LockFile {
     fn drop(&mut self) {
         if is_at(&self.held, &self.path).unwrap_or(false) {
-            // One that cannot be removed is found and locked by the next program.
+            // If it cannot be removed, the next program locks the existing file.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -65,12 +69,12 @@ fn open(path: &Path, beside: &Metadata) -> io::Result<File> {
         .map_err(|problem| at(path, &problem))?;
     let own = file.metadata()?;
     if own.mode() & 0o077 != 0 {
-        // Made before locks were private.
+        // The file was created before lock files were private.
         file.set_permissions(Permissions::from_mode(0o600))
             .map_err(|problem| at(path, &problem))?;
     }
     if (own.uid(), own.gid()) != (beside.uid(), beside.gid()) {
-        // Only root can, and only root needs to.
+        // Only root can do this, and only root needs it.
         let _ = fchown(&file, Some(beside.uid()), Some(beside.gid()));
     }
     Ok(file)
@@ -80,7 +84,7 @@ fn at(path: &Path, problem: &io::Error) -> io::Error {
     io::Error::new(problem.kind(), format!("{}: {problem}", path.display()))
 }
 
-/// Whether a path leads to this very file.
+/// Whether a path refers to this open file.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let held = file.metadata()?;
     match fs::symlink_metadata(path) {
@@ -90,7 +94,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Who holds the lock of a file, for a message.
+/// The holder of the lock, for a message.
 fn holder(file: &File) -> String {
     let unknown = || "another program".to_owned();
     let Ok(inode) = file.metadata().map(|metadata| metadata.ino()) else {

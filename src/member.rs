@@ -1,11 +1,10 @@
-//! [`MemberPath`]: which member of a JSON object is meant, by the names to walk. Claims of JWTs and attributes of users are named by it,
-//! wherever the configuration names one.
+//! [`MemberPath`]: the path to a member of a JSON object. The configuration uses such paths for claims of JWTs and attributes of users.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-/// The names to walk, from the outermost object inwards; at least one.
+/// Member names, from the outermost object inwards; at least one.
 ///
 /// Written as TOML writes dotted keys: `realm_access.roles` is `roles` in `realm_access`, and a name with a dot or any other character
 /// is in quotes: `"https://example.com/role"`. Beyond TOML, `:` needs no quotes (`cognito:groups`).
@@ -15,7 +14,7 @@ pub struct MemberPath {
     rest: Box<[String]>,
 }
 
-/// The text is no path.
+/// The text is not a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MemberPathError {
     /// A name is empty.
@@ -48,7 +47,7 @@ impl MemberPath {
         })
     }
 
-    /// The path to a member of the object itself, whatever its name.
+    /// The path to a direct member of the object, with any name.
     pub fn of_name(name: impl Into<String>) -> Self {
         Self {
             first: name.into(),
@@ -56,7 +55,7 @@ impl MemberPath {
         }
     }
 
-    /// The path of a member of the object that this path leads to.
+    /// The path to a member of the object at this path.
     pub fn join(&self, inner: Self) -> Self {
         let Self { first, rest } = inner;
         let names = self.rest.iter().cloned().chain([first]).chain(rest);
@@ -71,14 +70,14 @@ impl MemberPath {
         &self.first
     }
 
-    /// The value that it leads to.
+    /// The value at this path.
     pub fn find<'v>(&self, object: &'v Map<String, Value>) -> Option<&'v Value> {
         let mut rest = self.rest.iter();
         rest.try_fold(object.get(&self.first)?, |value, name| value.as_object()?.get(name))
     }
 }
 
-/// In its shortest form.
+/// Writes the shortest form.
 impl fmt::Display for MemberPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, name) in std::iter::once(&self.first).chain(&self.rest).enumerate() {
@@ -94,12 +93,12 @@ impl fmt::Display for MemberPath {
     }
 }
 
-/// What a name may be written with that is not in quotes.
+/// Whether a character may occur in a name without quotes.
 fn is_bare(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_-:".contains(&byte)
 }
 
-/// The first name of a path, and what stands behind its dot.
+/// Splits a path into its first name and the part after the dot.
 fn name(text: &str) -> Result<(String, Option<&str>), MemberPathError> {
     let (name, behind) = match text.chars().next() {
         Some('"') => escaped(&text[1..])?,
@@ -126,7 +125,7 @@ fn name(text: &str) -> Result<(String, Option<&str>), MemberPathError> {
     }
 }
 
-/// A name up to its closing `"`, and what stands behind that; `\"` and `\\` stand for `"` and `\`.
+/// Parses a name up to its closing `"`, and returns it with the remaining text; `\"` and `\\` encode `"` and `\`.
 fn escaped(text: &str) -> Result<(String, &str), MemberPathError> {
     let mut name = String::new();
     let mut characters = text.char_indices();

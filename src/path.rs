@@ -1,17 +1,17 @@
-//! [`RequestPath`]: every reading that some server could make of a request's path.
+//! [`RequestPath`]: all interpretations (readings) of a request path that some server could make.
 //!
-//! A gateway that judges `/admin;x/..%2fpublic` as one path while the server behind it serves another has judged nothing. So the
-//! policy is looked up for each reading and they must agree; the path itself travels on as it was sent. This file makes the
-//! readings; `proxy::routes` compares what they lead to.
+//! If the gateway reads `/admin;x/..%2fpublic` as one path and the upstream as another, the wrong policy applies. So the gateway looks up
+//! the route for each reading, and all must agree. The path is forwarded as it was sent. This file makes the readings; `proxy::routes`
+//! compares their routes.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use percent_encoding::AsciiSet;
 
-/// Most readings that one path may have. Ordinary paths have one; a path that needs more is an attempt at something.
+/// Maximum number of readings of one path. Ordinary paths have one; a path with more than this is an attack.
 const MOST_READINGS: usize = 64;
-/// Most bytes of all its readings together: making them must not cost more than reading the request did.
+/// Maximum size of all readings together, in bytes: making them must not cost more than reading the request.
 const MOST_BYTES: usize = 128 * 1024;
 
 /// The path of a request target as it was sent, proven to be well-formed.
@@ -20,19 +20,19 @@ pub struct RequestPath<'r> {
     raw: &'r str,
 }
 
-/// Why a path has no readings.
+/// Why a path is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// It cannot be read.
+    /// It is malformed.
     #[error("it does not begin with `/`, or holds a control character, `#`, or `%` without two hexadecimal digits")]
     Malformed,
-    /// It can be read in more ways than any honest path.
-    #[error("it can be read in too many ways")]
+    /// It has more readings than any legitimate path.
+    #[error("it has too many possible readings")]
     TooManyReadings,
 }
 
 impl<'r> RequestPath<'r> {
-    /// Takes the path of a request target (RFC 9112, section 3.2.1), without its query.
+    /// Parses the path of a request target (RFC 9112, section 3.2.1), without its query.
     ///
     /// # Errors
     /// A `%` without two hex digits, a control character (also a percent-encoded one), `#`, or no leading `/`.
@@ -61,11 +61,11 @@ impl<'r> RequestPath<'r> {
         self.raw
     }
 
-    /// Every distinct reading, the one that was sent first. Case is left as it is: folding commutes with all other steps, and
-    /// whoever compares paths has to fold both sides.
+    /// All distinct readings, beginning with the path as sent. Case is kept: folding commutes with all other steps, so a case-insensitive
+    /// comparison folds both sides.
     ///
     /// # Errors
-    /// More readings than any honest path has.
+    /// The path has more readings than any legitimate path.
     pub fn readings(self) -> Result<Readings<'r>, PathError> {
         let bytes = self.raw.as_bytes();
         if is_plain(bytes) {
@@ -109,11 +109,11 @@ impl<'r> RequestPath<'r> {
 pub struct Readings<'r> {
     /// As it was sent.
     pub sent: &'r [u8],
-    /// What else a server could take it for; usually nothing.
+    /// Other readings; usually none.
     pub others: Vec<Vec<u8>>,
 }
 
-/// No byte that any server treats specially, no empty and no dot segment: one reading.
+/// Whether the path has only one reading: no byte that a server treats specially, no empty segment and no dot segment.
 fn is_plain(path: &[u8]) -> bool {
     let mut before = 0;
     for &byte in path {
@@ -131,7 +131,7 @@ fn hex_pair(bytes: &[u8]) -> Option<u8> {
     u8::try_from(digit(0)? * 16 + digit(1)?).ok()
 }
 
-/// `None` where nothing is encoded. A `%` that came out of an earlier decoding and leads to nothing stays as it is.
+/// `None` if nothing is encoded. A `%` from an earlier decoding that does not begin an encoding is kept.
 fn decode_once(path: &[u8]) -> Option<Vec<u8>> {
     match Cow::from(percent_encoding::percent_decode(path)) {
         Cow::Owned(decoded) => Some(decoded),
@@ -139,7 +139,8 @@ fn decode_once(path: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Bytes that no URI has in a path, as clients and servers encode them that keep to RFC 3986; over HTTP/2 they leave that way.
+/// Percent-encodes bytes that RFC 3986 does not allow in a path, as conforming clients and servers do; the gateway sends them this way over
+/// HTTP/2.
 fn encode(path: &[u8]) -> Option<Vec<u8>> {
     const ODD: &AsciiSet = &AsciiSet::EMPTY.add(b'`').add(b'<').add(b'>');
     let is_odd = |byte: &u8| matches!(byte, b'`' | b'<' | b'>');
@@ -155,7 +156,7 @@ fn backslash_as_slash(path: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// Path parameters (RFC 3986, section 3.3) as servlet containers cut them: from `;` to the end of the segment.
+/// Path parameters (RFC 3986, section 3.3) removed as servlet containers do: from `;` to the end of the segment.
 fn cut_parameters(path: &[u8]) -> Option<Vec<u8>> {
     path.contains(&b';').then(|| {
         let mut out = Vec::with_capacity(path.len());

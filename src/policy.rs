@@ -1,4 +1,4 @@
-//! Who may pass: [`Policy`] of a route, and [`Permit`], the proof that it was asked.
+//! Authorization: the [`Policy`] of a route, and [`Permit`], the proof that it was evaluated.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,28 +8,28 @@ use serde_json::Value;
 use crate::identity::{Facts, Identity, Text};
 use crate::member::MemberPath;
 
-/// What a route asks of a request.
+/// What a route requires of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Policy {
-    /// Nothing; no credential is read.
+    /// Nothing is required; credentials are not read.
     Public,
-    /// Somebody known, unless `optional`, who meets `require`.
+    /// A user that meets `require`; or no credential, if `optional`.
     Authenticated {
-        /// A request without any credential passes as nobody.
+        /// A request without a credential passes as anonymous.
         optional: bool,
-        /// What must hold of who it is.
+        /// Requirements on the user.
         require: Requirements,
     },
 }
 
 impl Policy {
-    /// Whether credentials are to be read at all.
+    /// Whether credentials must be read.
     pub fn needs_identity(&self) -> bool {
         matches!(self, Self::Authenticated { .. })
     }
 
-    /// Lets a browser's preflight pass, as nobody (Fetch Standard, section 3.3.5): it carries no credential, and asks what a request may
-    /// carry.
+    /// Permits a browser's preflight as anonymous (Fetch Standard, section 3.3.5): a preflight has no credential; it asks which requests
+    /// are allowed.
     pub fn permit_preflight(&self) -> Permit {
         Permit {
             who: match self {
@@ -39,10 +39,10 @@ impl Policy {
         }
     }
 
-    /// Judges who came. This and [`Policy::permit_preflight`] are the only makers of [`Permit`]s.
+    /// Evaluates the policy for an identity. Only this function and [`Policy::permit_preflight`] make [`Permit`]s.
     ///
     /// # Errors
-    /// Nobody where somebody is needed, or somebody who does not meet the requirements.
+    /// There is no user and one is required, or the user does not meet the requirements.
     pub fn permit(&self, identity: Option<Arc<Identity>>) -> Result<Permit, Denied> {
         match (self, identity) {
             (Self::Public, _) => Ok(Permit { who: Who::Public }),
@@ -64,40 +64,40 @@ impl Policy {
     }
 }
 
-/// Proof that a policy let a request pass, and as whom. Nothing leaves for an upstream without one.
+/// Proof that a policy permits a request, with the user. No request is forwarded without a permit.
 #[derive(Debug)]
 pub struct Permit {
     who: Who,
 }
 
 impl Permit {
-    /// As whom the request passes.
+    /// The user of the request.
     pub fn who(&self) -> &Who {
         &self.who
     }
 }
 
-/// As whom a request passes.
+/// The user of a permitted request.
 #[derive(Debug)]
 pub enum Who {
-    /// Nobody was asked.
+    /// The route is public; credentials were not read.
     Public,
-    /// Nobody came, and that is allowed.
+    /// The request had no credential, and the route allows that.
     Anonymous,
-    /// Somebody.
+    /// An authenticated user.
     Known(Arc<Identity>),
 }
 
-/// Why a policy lets a request not pass.
+/// Why a policy denies a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denied {
-    /// Somebody is needed: 401.
+    /// Authentication is required: 401.
     NobodyKnown,
-    /// Somebody else is needed: 403.
+    /// The user does not meet the requirements: 403.
     NotAllowed(Unmet),
 }
 
-/// The requirements that an identity does not meet. Operators read them; clients do not.
+/// The requirements that an identity does not meet. For operators; clients do not see them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unmet {
     terms: Box<[String]>,
@@ -114,7 +114,7 @@ impl Unmet {
         (!terms.is_empty()).then_some(Self { terms, scopes_alone })
     }
 
-    /// Whether a token with more scopes would do (RFC 6750, section 3.1, `insufficient_scope`).
+    /// Whether a token with more scopes would be sufficient (RFC 6750, section 3.1, `insufficient_scope`).
     pub fn scopes_alone(&self) -> bool {
         self.scopes_alone
     }
@@ -126,24 +126,24 @@ impl fmt::Display for Unmet {
     }
 }
 
-/// What must hold of an identity, all of it.
+/// Requirements on an identity; all must be met.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Requirements {
-    /// On the groups.
+    /// Required groups.
     pub groups: Membership,
-    /// On the scopes of the credential.
+    /// Required scopes of the credential.
     pub scopes: Membership,
-    /// On claims of the JWT: equal, or for a list, an element that is equal.
+    /// Required claims of the JWT: an equal value, or a list with an equal element.
     pub claims: Vec<(MemberPath, Value)>,
 }
 
 impl Requirements {
-    /// Nothing is asked.
+    /// Whether nothing is required.
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty() && self.scopes.is_empty() && self.claims.is_empty()
     }
 
-    /// Each requirement by itself.
+    /// All single requirements.
     pub fn terms(&self) -> impl Iterator<Item = Term<'_>> {
         let claims = self.claims.iter().map(|(path, value)| Term::Claim(path, value));
         let groups = &self.groups;
@@ -179,27 +179,27 @@ impl Requirements {
     }
 }
 
-/// Names of which one, or all, must be there.
+/// Required names: one of them, or all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Membership {
-    /// At least one of these, unless there are none.
+    /// At least one of these, if the list is not empty.
     pub any: Vec<String>,
     /// Every one of these.
     pub all: Vec<String>,
 }
 
 impl Membership {
-    /// Nothing is asked.
+    /// Whether nothing is required.
     pub fn is_empty(&self) -> bool {
         self.any.is_empty() && self.all.is_empty()
     }
 
-    /// Whether everybody who satisfies this has that name.
+    /// Whether this requires that name.
     fn implies(&self, name: &str) -> bool {
         self.all.iter().any(|own| own == name) || matches!(self.any.as_slice(), [only] if only == name)
     }
 
-    /// Whether everybody who satisfies this has one of those names.
+    /// Whether this requires one of those names.
     fn implies_any(&self, names: &[String]) -> bool {
         let subset = !self.any.is_empty() && self.any.iter().all(|own| names.contains(own));
         subset || self.all.iter().any(|own| names.contains(own))
@@ -217,7 +217,7 @@ pub enum Term<'r> {
     Scope(&'r str),
     /// At least one of these scopes.
     AnyScope(&'r [String]),
-    /// This value of a claim, or a list with this value among its elements.
+    /// This value of a claim, or a list that contains it.
     Claim(&'r MemberPath, &'r Value),
 }
 
@@ -237,7 +237,7 @@ impl Term<'_> {
         }
     }
 
-    /// Whether everybody who meets those requirements meets this one.
+    /// Whether those requirements imply this one.
     pub fn is_implied_by(self, requirements: &Requirements) -> bool {
         match self {
             Self::Group(name) => requirements.groups.implies(name),

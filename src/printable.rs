@@ -1,14 +1,14 @@
-//! Text of strangers in output for people: only printable characters reach a terminal or a log.
+//! Escapes untrusted text for terminals and logs: only printable characters are written unchanged.
 //!
-//! Everything else is written as JSON writes it (`\u009b`): control characters, which drive a terminal, and the marks that reorder or hide
-//! text. The form is the same in text and in JSON, where such characters stand in strings alone. So whole lines can be escaped where they
-//! are written, and no caller has to remember it.
+//! Other characters are escaped as in JSON (`\u009b`): control characters, which control a terminal, and characters that reorder or hide
+//! text. The form is the same in text and in JSON, where such characters occur in strings only. So the writer escapes whole lines, and
+//! callers need not do it.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
-/// A text of a stranger. Its `Display` writes printable characters alone, on one line.
+/// An untrusted text. Its `Display` writes printable characters only, on one line.
 #[derive(Debug, Clone, Copy)]
 pub struct Printable<'t>(pub &'t str);
 
@@ -31,25 +31,25 @@ pub fn escape(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
             continue;
         }
         for unit in c.encode_utf16(&mut [0; 2]) {
-            // A String takes everything.
+            // Writing to a String never fails.
             let _ = write!(escaped, "\\u{unit:04x}");
         }
     }
     Cow::Owned(escaped)
 }
 
-/// What the standard library prints as it is within quotes: no controls, no format characters, no private or unassigned code points.
+/// Whether `Debug` of a string prints a character unchanged: no control or format characters, no private or unassigned code points.
 pub fn is_printable(c: char) -> bool {
     if c.is_ascii() {
         return matches!(c, ' '..='~');
     }
-    // A combining mark is escaped at the start of a text alone, so the character is judged behind a letter.
+    // `Debug` escapes a combining mark only at the start of a text, so put a letter before the character.
     let mut text = [b'a', 0, 0, 0, 0];
     let length = c.encode_utf8(&mut text[1..]).len();
     std::str::from_utf8(&text[..=length]).is_ok_and(|text| text.escape_debug().nth(2).is_none())
 }
 
-/// What a serde error says, without the value that it found: `invalid type: string "…", expected u64` would quote it.
+/// The message of a serde error, without the value that it found: `invalid type: string "…", expected u64` would quote it.
 pub fn without_values(message: &str) -> Cow<'_, str> {
     for begin in ["invalid type: ", "invalid value: ", "unknown variant "] {
         let parts = message
@@ -63,7 +63,8 @@ pub fn without_values(message: &str) -> Cow<'_, str> {
     Cow::Borrowed(message)
 }
 
-/// Writes text for people or JSON to a terminal, a pipe or a file. Lines and tabs stay. Each write is whole characters, as `write!` does.
+/// Writes text or JSON to a terminal, a pipe or a file. Newlines and tabs are kept. Each write must hold whole characters, as with
+/// `write!`.
 #[derive(Debug)]
 pub struct PrintableWriter<W>(pub W);
 
@@ -80,10 +81,10 @@ impl<W: Write> Write for PrintableWriter<W> {
     }
 }
 
-/// Writes a log: each write is one line with its newline. A newline of a stranger within it is escaped, so that it cannot forge a line.
+/// Writes a log: each write is one line with its newline. Other newlines in it are escaped, so that untrusted text cannot forge a line.
 #[derive(Debug)]
 pub struct LogWriter<W> {
-    /// Where lines go.
+    /// The destination of lines.
     pub out: W,
     /// Whether the log itself writes colours.
     pub colours: bool,
@@ -113,7 +114,7 @@ impl<W: Write> Write for LogWriter<W> {
     }
 }
 
-/// The text before the first sequence that only selects colours (`ESC [ digits ; … m`), that sequence, and what follows it.
+/// The text before the first colour sequence (`ESC [ digits ; … m`), that sequence, and what follows it.
 fn split_at_colour(text: &str) -> Option<(&str, &str, &str)> {
     text.match_indices("\u{1b}[").find_map(|(at, begin)| {
         let parameters = &text[at + begin.len()..];

@@ -1,22 +1,22 @@
-//! [`Secret`]: a value that no log line, panic or `{:?}` can show.
+//! [`Secret`]: a value that cannot be printed by a log line, a panic or `{:?}`.
 //!
-//! It does not hide from a debugger or a core dump; it wipes its memory when dropped, which is all that a process can promise.
+//! It does not protect against a debugger or a core dump. It wipes its memory when dropped.
 
 use std::fmt;
 
 use zeroize::Zeroize;
 
-/// Holds a secret. There is no `Display`, `Debug` is redacted, and reading it is a word one can search for.
+/// Holds a secret. It has no `Display`, its `Debug` is redacted, and each read is a call of `expose` that can be searched for.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<T: Zeroize>(T);
 
 impl<T: Zeroize> Secret<T> {
-    /// Takes the value in; from here on it is only seen through [`Secret::expose`].
+    /// Wraps a value; only [`Secret::expose`] returns it.
     pub fn new(value: T) -> Self {
         Self(value)
     }
 
-    /// The value itself. Whoever calls this answers for where it goes.
+    /// The value itself. The caller must keep it out of output.
     pub fn expose(&self) -> &T {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! The operator's listener: `/livez`, `/readyz`, `/metrics`; and the first two alone, for whoever watches this process.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`; and the probe listener: the first two only.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,39 +17,39 @@ use crate::server::worker::Stage;
 use crate::telemetry::exposition::Format;
 use crate::telemetry::metrics::Metrics;
 
-/// Connections at once: scrapers and probes, not clients.
+/// Maximum number of connections; for scrapers and probes, not for clients.
 pub const CONNECTIONS: usize = 64;
 
-/// What the listener tells of.
+/// State that the listener reports.
 #[derive(Debug)]
 pub struct Admin {
-    /// The counts.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Each must have been reached once before this gateway is ready.
+    /// The gateway is ready when each store was reached once.
     pub stores: Vec<Arc<store::Shared>>,
-    /// Names that operators ask by, in lower case, besides localhost and IP addresses.
+    /// Accepted host names, in lower case, besides localhost and IP addresses.
     pub hosts: Vec<String>,
-    /// How far a shutdown has come.
+    /// The stage of a shutdown.
     pub stage: watch::Receiver<Stage>,
 }
 
-/// Answers operators until the process ends.
+/// Serves operators until the process ends.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     super::serve(listener, CONNECTIONS, None, move |request| admin.answer(request)).await;
 }
 
-/// Answers `/livez` and `/readyz` alone, to anybody.
+/// Serves `/livez` and `/readyz` only, for any `Host`.
 pub async fn serve_probes(listener: TcpListener, admin: Arc<Admin>) {
     super::serve(listener, CONNECTIONS, None, move |request| admin.probe(request)).await;
 }
 
 impl Admin {
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        // A page of another site must not read this through a name that it makes resolve to here (DNS rebinding).
+        // A page of another site must not read this by a name that resolves to this address (DNS rebinding).
         if !self.is_for_us(request.headers().get(HOST)) {
             return text(
                 StatusCode::FORBIDDEN,
-                "This listener answers to localhost, IP addresses and the `hosts` of [admin] only.\n",
+                "Host not allowed. Use localhost, an IP address or one of the `hosts` of [admin].\n",
             );
         }
         if let Some(refused) = other_method(request) {
@@ -59,7 +59,10 @@ impl Admin {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.ready(),
             "/metrics" => self.metrics(request.headers()),
-            _ => text(StatusCode::NOT_FOUND, "Here are /livez, /readyz and /metrics.\n"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "Not found. Available: /livez, /readyz and /metrics.\n",
+            ),
         }
     }
 
@@ -68,7 +71,7 @@ impl Admin {
             .is_some_and(|name| name == "localhost" || name.parse::<IpAddr>().is_ok() || self.hosts.contains(&name))
     }
 
-    /// For kubelets and balancers, which ask by whatever name they know.
+    /// For kubelets and load balancers, which use any `Host`.
     fn probe<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         if let Some(refused) = other_method(request) {
             return refused;
@@ -76,11 +79,11 @@ impl Admin {
         match request.uri().path() {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.ready(),
-            _ => text(StatusCode::NOT_FOUND, "Here are /livez and /readyz.\n"),
+            _ => text(StatusCode::NOT_FOUND, "Not found. Available: /livez and /readyz.\n"),
         }
     }
 
-    /// 200 once every store was reached; a later outage shows in the metrics and not here.
+    /// 200 once every store was reached. A later outage changes the metrics, but not this response.
     fn ready(&self) -> Response<Full<Bytes>> {
         if *self.stage.borrow() != Stage::Serving {
             return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
@@ -128,16 +131,16 @@ fn other_method<B>(request: &Request<B>) -> Option<Response<Full<Bytes>>> {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return None;
     }
-    let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET is answered here.\n");
+    let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed. Use GET.\n");
     let allowed = HeaderValue::from_static("GET, HEAD");
     refused.headers_mut().insert(ALLOW, allowed);
     Some(refused)
 }
 
-/// The name that a `Host` is for, without port and trailing dot.
+/// The host name in a `Host` header, without port and trailing dot.
 fn host_name(host: &HeaderValue) -> Option<String> {
     let authority = Authority::try_from(host.as_bytes()).ok()?;
-    // A login before the host is no part of `Host`, and names are compared whole.
+    // `Host` has no user information, and names are compared as a whole.
     if authority.as_str().contains('@') {
         return None;
     }

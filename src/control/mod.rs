@@ -1,4 +1,4 @@
-//! Listeners beside the workers, on the control runtime: nothing here forwards anything, or shares anything with requests that do.
+//! Listeners on the control runtime: admin, probes, redirects. They forward nothing and share no resources with forwarded requests.
 
 pub mod admin;
 mod places;
@@ -30,14 +30,14 @@ use crate::server::socket::close_listener;
 use crate::server::worker::Stage;
 use crate::telemetry::log_throttle::LogThrottle;
 
-/// How long a request's head may take.
+/// Timeout for the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection of these listeners is there for a few questions.
 const LONGEST_CONNECTION: Duration = Duration::from_secs(60);
 const LONGEST_HEAD: usize = 16 * 1024;
 
-/// Answers requests from their heads alone, with so many connections at once. Without `stage`, until the process ends; with it until a drain has
-/// begun and the connections that were there have ended.
+/// Answers requests by their heads only, with at most this many connections. Without `stage`, runs until the process ends; with it, until a
+/// drain has begun and the existing connections have ended.
 pub async fn serve<A>(listener: TcpListener, connections: usize, stage: Option<watch::Receiver<Stage>>, answer: A)
 where
     A: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync + 'static,
@@ -81,7 +81,7 @@ where
         }
         Err(problem) => warn!(reason = %problem, "connections that were not accepted yet are lost"),
     }
-    // Those that are silent for longer are not waited for.
+    // Connections that are silent for longer are closed.
     let _ = timeout(GRACE, async { while open.join_next().await.is_some() {} }).await;
 }
 
@@ -89,7 +89,7 @@ async fn connection<A>(tcp: TcpStream, place: Place, evicted: Evicted, answer: A
 where
     A: Fn(&Request<Incoming>) -> Response<Full<Bytes>>,
 {
-    // The place is kept until the socket is closed: what lingers counts too.
+    // Keep the place until the socket is closed, so that lingering sockets count.
     let service = service_fn(|request| {
         place.used();
         ready(Ok::<_, Infallible>(answer(&request)))
@@ -101,9 +101,9 @@ where
         .serve_connection(TokioIo::new(tcp), service);
     let served = async move {
         match timeout(LONGEST_CONNECTION, poll_fn(|cx| connection.poll_without_shutdown(cx))).await {
-            // A body that was not read must not reset the connection before the client has read the answer.
+            // An unread body must not reset the connection before the client has read the response.
             Ok(Ok(())) => end(connection.into_parts().io.into_inner(), None, LAST_WORDS).await,
-            Ok(Err(problem)) => debug!(reason = %problem, "a connection beside the workers ended"),
+            Ok(Err(problem)) => debug!(reason = %problem, "a connection of a control listener ended with an error"),
             Err(_) => {}
         }
     };

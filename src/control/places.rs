@@ -1,5 +1,5 @@
-//! Places for connections. When all are taken, the connection that has asked nothing for the longest time makes room for the next one, so that
-//! silent or slow connections of strangers never keep a probe waiting.
+//! A connection limit that evicts. When all places are taken, the connection without a request for the longest time is closed, so that
+//! silent or slow connections never block a probe.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-/// A connection keeps its place for at least so long: a request is read in less.
+/// A connection keeps its place at least this long; reading a request takes less.
 const LEAST: Duration = Duration::from_millis(20);
 
 /// The places of one listener.
@@ -23,25 +23,25 @@ pub(super) struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     next: u64,
-    /// By the order in which they were last used.
+    /// Connections in the order of their last use.
     by_use: BTreeMap<u64, Holder>,
 }
 
 #[derive(Debug)]
 struct Holder {
     used: Instant,
-    /// Dropped: the connection is to be closed.
+    /// Dropping it tells the connection to close.
     _holds: oneshot::Sender<Infallible>,
 }
 
-/// A place. Dropping it gives it back.
+/// A place; dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
     number: AtomicU64,
 }
 
-/// Resolves when the connection is to be closed because its place is needed.
+/// Resolves when the connection must close because its place is needed.
 pub(super) type Evicted = oneshot::Receiver<Infallible>;
 
 impl Places {
@@ -52,7 +52,7 @@ impl Places {
         })
     }
 
-    /// Takes a place; where there is none, that of the connection that was used least recently.
+    /// Takes a free place, or else the place of the least recently used connection.
     pub(super) async fn take(self: &Arc<Self>) -> (Place, Evicted) {
         loop {
             let until = match self.try_take() {
@@ -63,7 +63,7 @@ impl Places {
         }
     }
 
-    /// A place, or when there will be one.
+    /// A place, or the time when one can be freed.
     fn try_take(self: &Arc<Self>) -> Result<(Place, Evicted), Instant> {
         let (mut taken, now) = (self.lock(), Instant::now());
         if taken.by_use.len() >= self.most
@@ -88,7 +88,7 @@ impl Places {
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
-        // Nothing in here panics half way.
+        // No code panics while it holds the lock.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! `redirect_http`: sends clients that came in the clear to where TLS is.
+//! `redirect_http`: redirects plaintext HTTP clients to https.
 
 use std::collections::HashSet;
 
@@ -14,13 +14,13 @@ use crate::outbound::forwarded::{RequestId, X_REQUEST_ID};
 use crate::proxy::websocket_credential::is_among_subprotocols;
 use crate::server::worker::Stage;
 
-/// Connections at once.
+/// Maximum number of connections.
 pub const CONNECTIONS: usize = 256;
 
-/// Where clients are sent, and which of them.
+/// The redirect target and the accepted hosts.
 #[derive(Debug)]
 pub struct Redirect {
-    /// Hosts in lower case, `*.` before those of whole domains.
+    /// Hosts in lower case, with `*.` for all subdomains.
     hosts: HashSet<String>,
     /// Headers that carry credentials.
     credentials: Vec<HeaderName>,
@@ -28,7 +28,7 @@ pub struct Redirect {
 }
 
 impl Redirect {
-    /// Sends requests for these hosts to TLS on `port`.
+    /// Redirects requests for these hosts to https on `port`.
     pub fn new(hosts: HashSet<String>, mut credentials: Vec<HeaderName>, port: u16) -> Self {
         credentials.push(AUTHORIZATION);
         Self {
@@ -38,13 +38,13 @@ impl Redirect {
         }
     }
 
-    /// Answers until a drain.
+    /// Serves until a drain.
     pub async fn serve(self, listener: TcpListener, stage: watch::Receiver<Stage>) {
         super::serve(listener, CONNECTIONS, Some(stage), move |request| self.answer(request)).await;
     }
 
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        // It went over the wire for all to read. Who is redirected does not notice; who is refused mends it.
+        // The credential was readable on the network. A redirect would hide that; a refusal makes the client correct it.
         let headers = request.headers();
         let leaks = self.credentials.iter().any(|name| headers.contains_key(name)) || is_among_subprotocols(headers);
         let mut response = match self.target(request) {
@@ -61,12 +61,12 @@ impl Redirect {
         };
         let headers = response.headers_mut();
         headers.insert(X_REQUEST_ID, RequestId::random().to_value());
-        // Nothing more is read of somebody who is to go elsewhere.
+        // Read no further requests of a redirected client.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         response
     }
 
-    /// The same target over TLS, for a host of ours: nobody is sent elsewhere in our name.
+    /// The same target with https, if the host is configured: this must not be an open redirect.
     fn target<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
         let mut lines = request.headers().get_all(HOST).iter();
         let (line, None) = (lines.next()?, lines.next()) else {

@@ -1,4 +1,4 @@
-//! What caches and stores count. Each has its counters with it and knows nothing of names; `metrics` says what they are called.
+//! Metrics of caches and stores. Each cache and store owns its counters; `metrics` gives them names and labels.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,12 +13,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Unit;
 
-/// Upper bounds of look-ups and of what a change takes to be heard of, in seconds.
+/// Histogram buckets for lookups and for the delay of change notifications, in seconds.
 const BUCKETS: [f64; 12] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
 ];
 
-/// Counters of one cache; copies count together.
+/// Counters of one cache; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct CacheMetrics {
     hits: Counter,
@@ -26,19 +26,19 @@ pub struct CacheMetrics {
 }
 
 impl CacheMetrics {
-    /// A credential was looked for.
+    /// A credential was looked up.
     pub fn asked(&self, found: bool) {
         if found { &self.hits } else { &self.misses }.inc();
     }
 }
 
-/// Counters of one store; copies count together.
+/// Counters of one store; clones share them.
 #[derive(Debug, Clone)]
 pub struct StoreMetrics {
     lookups: Histogram,
-    /// By reason, of which there is a handful.
+    /// By reason; there are a few fixed ones.
     errors: Arc<Mutex<BTreeMap<&'static str, Counter>>>,
-    /// How long a change takes to be heard of.
+    /// The delay of change notifications.
     lag: Histogram,
     invalidations: Counter,
     tracking: Gauge,
@@ -57,43 +57,43 @@ impl Default for StoreMetrics {
 }
 
 impl StoreMetrics {
-    /// A look-up has ended.
+    /// A lookup has ended.
     pub fn looked_up(&self, took: Duration) {
         self.lookups.observe(took.as_secs_f64());
     }
 
-    /// A look-up could not be answered, for this reason.
+    /// A lookup has failed, for this reason.
     pub fn failed(&self, reason: &'static str) {
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         errors.entry(reason).or_default().inc();
     }
 
-    /// So long takes a change to be heard of.
+    /// Records the measured delay of change notifications.
     pub fn lags(&self, by: Duration) {
         self.lag.observe(by.as_secs_f64());
     }
 
-    /// This many changes were heard of.
+    /// Counts reported changes.
     pub fn invalidated(&self, keys: usize) {
         self.invalidations.inc_by(u64::try_from(keys).unwrap_or(u64::MAX));
     }
 
-    /// Whether changes are heard of.
+    /// Sets whether the gateway is subscribed to changes.
     pub fn tracks(&self, up: bool) {
         self.tracking.set(i64::from(up));
     }
 }
 
-/// All caches by authenticator and all stores, for a scrape.
+/// All caches by authenticator, and all stores, for a scrape.
 #[derive(Debug, Default)]
-pub(super) struct Parts {
+pub(super) struct AuthCollector {
     pub(super) caches: Vec<(Arc<str>, CacheMetrics)>,
     pub(super) stores: Vec<(Arc<str>, StoreMetrics)>,
 }
 
 type Label<'l> = [(&'static str, &'l str); 1];
 
-impl Parts {
+impl AuthCollector {
     fn of_caches(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
@@ -124,7 +124,7 @@ impl Parts {
     }
 }
 
-impl Collector for Parts {
+impl Collector for AuthCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let to = &mut encoder;
         self.of_caches(

@@ -1,19 +1,19 @@
-//! The two text formats of `/metrics`, and which of them a scraper asks for.
+//! The two text formats of `/metrics`, and the choice between them by `Accept`.
 
 use std::fmt::Write;
 
 /// A text format that Prometheus reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Prometheus text format 0.0.4, which all tools read: the default.
+    /// Prometheus text format 0.0.4, the default; all tools support it.
     Text,
     /// OpenMetrics 1.0.
     OpenMetrics,
 }
 
 impl Format {
-    /// Chooses by an `Accept` field (RFC 9110, section 12.5.1). Where both are equally welcome, and where neither is, it is
-    /// [`Format::Text`]: Prometheus prefers a format that it can read to a 406.
+    /// Chooses by an `Accept` field (RFC 9110, section 12.5.1). If both are equally acceptable, or neither is, it is [`Format::Text`]: for
+    /// a scraper, a format that it can read is better than a 406.
     pub fn accepted(accept: &str) -> Self {
         if quality(accept, &OPEN_METRICS) > quality(accept, &TEXT) {
             Self::OpenMetrics
@@ -34,7 +34,7 @@ impl Format {
 struct MediaType {
     group: &'static str,
     name: &'static str,
-    /// The `version` that we write.
+    /// The `version` that is written.
     version: &'static str,
 }
 
@@ -49,7 +49,7 @@ const OPEN_METRICS: MediaType = MediaType {
     version: "1.0.0",
 };
 
-/// How welcome a media type is, in thousandths. The most specific range that matches decides; of several, the best.
+/// The quality of a media type, in thousandths. The most specific matching range decides; among several of these, the highest quality.
 fn quality(accept: &str, wanted: &MediaType) -> u16 {
     let mut best = (0, 0);
     for range in accept.split(',') {
@@ -77,14 +77,14 @@ fn quality(accept: &str, wanted: &MediaType) -> u16 {
     best.1
 }
 
-/// `0.75` is 750; what is no weight is 0.
+/// `0.75` is 750; an invalid weight is 0.
 fn thousandths(weight: &str) -> u16 {
     let weight: f32 = weight.parse().unwrap_or(0.0);
     (weight.clamp(0.0, 1.0) * 1000.0).round() as u16
 }
 
-/// OpenMetrics text as Prometheus text format 0.0.4. The formats differ in metadata alone, as far as counters, gauges and histograms
-/// go: in 0.0.4 a counter is described by the name of its samples, with `_total`, and there are neither units nor an end mark.
+/// Converts OpenMetrics text to Prometheus text format 0.0.4. For counters, gauges and histograms, the formats differ in metadata only:
+/// 0.0.4 describes a counter by the name of its samples, with `_total`, and has neither units nor an end mark.
 pub(super) fn to_text(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     let mut help = None;

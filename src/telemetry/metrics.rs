@@ -22,20 +22,20 @@ use super::process::Process;
 /// How one request ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
-    /// The route's place in the configuration, as it is written there; `none` where no route was found.
+    /// The route, as in the configuration; `none` if no route matched.
     pub route: Arc<str>,
-    /// `forwarded`, or why it was not.
+    /// `forwarded`, or the reason why it was not.
     pub outcome: &'static str,
     /// `2xx` and so on.
     pub status: &'static str,
 }
 
-/// What an authenticator said.
+/// The verdict of an authenticator.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct AuthenticationLabels {
     /// Its name in the configuration.
     pub authenticator: Arc<str>,
-    /// `accepted`, or why not.
+    /// `accepted`, or the reason for the refusal.
     pub outcome: &'static str,
 }
 
@@ -65,7 +65,7 @@ struct BuildLabels {
     rustc: &'static str,
 }
 
-/// Upper bounds of durations, in seconds: from a cached refusal to a slow upload.
+/// Histogram buckets of durations, in seconds: from a cached refusal to a slow upload.
 const BUCKETS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
 ];
@@ -73,7 +73,7 @@ const BUCKETS: [f64; 14] = [
 /// The metrics of this process.
 pub struct Metrics {
     registry: Registry,
-    /// Names without our prefix.
+    /// The registry; names are without the prefix.
     process: Registry,
     requests: Family<RequestLabels, Counter>,
     request_duration: Histogram,
@@ -81,9 +81,9 @@ pub struct Metrics {
     authentications: Family<AuthenticationLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
     floods: Counter,
-    /// Connections of clients, now.
+    /// Open connections of clients.
     pub connections: Gauge,
-    /// Requests that have come and not yet ended.
+    /// Requests that have begun and not ended.
     pub in_flight: Gauge,
 }
 
@@ -161,12 +161,12 @@ impl Metrics {
         self
     }
 
-    /// Adds `authgate_store_usable`: asked at each scrape.
+    /// Adds `authgate_store_usable`, read at each scrape.
     pub fn watch_stores(&mut self, stores: Vec<(Arc<str>, StoreProbe)>) {
         self.registry.register_collector(Box::new(Stores(stores)));
     }
 
-    /// Adds `authgate_certificate_expiry_seconds` of each file of certificates: the Unix second at which its first certificate ends.
+    /// Adds `authgate_certificate_expiry_seconds` for each certificate file: the Unix second at which its first certificate to expire ends.
     pub fn tell_certificates(&mut self, ends: impl IntoIterator<Item = (String, i64)>) {
         let family = Family::<CertificateLabels, Gauge>::default();
         for (certificate, end) in ends {
@@ -180,23 +180,23 @@ impl Metrics {
         );
     }
 
-    /// Adds what caches and stores count, each by the name of its authenticator or store.
+    /// Adds the metrics of caches and stores, labelled by authenticator or store.
     pub fn watch_auth(&mut self, caches: Vec<(Arc<str>, CacheMetrics)>, stores: Vec<(Arc<str>, StoreMetrics)>) {
         self.registry
-            .register_collector(Box::new(auth::Parts { caches, stores }));
+            .register_collector(Box::new(auth::AuthCollector { caches, stores }));
     }
 
-    /// The counter of requests that ended so.
+    /// The counter of requests with these labels.
     pub fn requests_ended(&self, labels: &RequestLabels) -> Counter {
         self.requests.get_or_create(labels).clone()
     }
 
-    /// One request has taken so long.
+    /// Records the duration of a request.
     pub fn request_took(&self, took: Duration) {
         self.request_duration.observe(took.as_secs_f64());
     }
 
-    /// How long an upstream takes to begin its responses.
+    /// The histogram of the times until an upstream begins its responses.
     pub fn upstream_durations(&self, upstream: &Arc<str>) -> Histogram {
         let labels = UpstreamLabels {
             upstream: Arc::clone(upstream),
@@ -204,22 +204,22 @@ impl Metrics {
         self.upstream_duration.get_or_create(&labels).clone()
     }
 
-    /// One authenticator has spoken.
+    /// Counts a verdict of an authenticator.
     pub fn authenticated(&self, labels: &AuthenticationLabels) {
         self.authentications.get_or_create(labels).inc();
     }
 
-    /// One TLS handshake has ended.
+    /// Counts a TLS handshake.
     pub fn handshake_ended(&self, outcome: &'static str) {
         self.handshakes.get_or_create(&HandshakeLabels { outcome }).inc();
     }
 
-    /// One HTTP/2 connection has sent too many frames that carry nothing.
+    /// Counts an HTTP/2 connection that was closed because of too many frames without data.
     pub fn flooded(&self) {
         self.floods.inc();
     }
 
-    /// All of them, in this format.
+    /// Renders all metrics in this format.
     ///
     /// # Errors
     /// A metric cannot be written as text.
@@ -235,7 +235,7 @@ impl Metrics {
     }
 }
 
-/// Tells whether a store is usable now.
+/// Returns whether a store is usable now.
 pub type StoreProbe = Box<dyn Fn() -> bool + Send + Sync>;
 
 struct Stores(Vec<(Arc<str>, StoreProbe)>);

@@ -1,4 +1,4 @@
-//! What this process says of itself: the log, and [`metrics`].
+//! Telemetry: the log, and [`metrics`].
 
 pub mod auth;
 pub mod exposition;
@@ -13,16 +13,16 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::printable::LogWriter;
 
-/// What the configuration says of `[log]`.
+/// The configuration of `[log]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// The least level that is written.
+    /// The minimum level.
     pub level: Level,
-    /// How a line looks.
+    /// The format of a line.
     pub format: Format,
-    /// One event a request.
+    /// Whether each request is logged.
     pub access: bool,
-    /// With the query of its target.
+    /// Whether request logs include the query.
     pub query: bool,
 }
 
@@ -37,25 +37,25 @@ impl Default for Settings {
     }
 }
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// Text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Keeps the log's writer alive; lines that wait are written when it is dropped.
+/// Keeps the log writer alive; queued lines are written when it is dropped.
 #[must_use]
 #[derive(Debug)]
 pub struct Log(#[expect(dead_code, reason = "held for its drop")] WorkerGuard);
 
-/// Starts the log, on standard error. Lines are written by a thread of their own: a slow terminal or pipe never holds a request
-/// up, and if it falls far behind, lines are lost rather than memory.
+/// Starts the log, on standard error. A separate thread writes the lines, so a slow terminal or pipe never delays a request. The queue is
+/// bounded: if the writer falls far behind, lines are dropped.
 pub fn start(settings: Settings) -> Log {
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    // Lines are escaped by the thread that writes them.
+    // The writer thread escapes the lines.
     let (writer, guard): (NonBlocking, _) = tracing_appender::non_blocking(LogWriter {
         out: std::io::stderr(),
         colours,
@@ -66,7 +66,7 @@ pub fn start(settings: Settings) -> Log {
         .with_target(false)
         .with_ansi(colours)
         .with_writer(writer);
-    // Only the first subscriber of a process counts; a second one is a test that shares its process.
+    // Only the first subscriber of a process takes effect; a second one occurs only in tests that share a process.
     let _ = match settings.format {
         Format::Text => builder.try_init(),
         Format::Json => builder.json().flatten_event(true).try_init(),

@@ -1,4 +1,4 @@
-//! The `process_*` metrics that every Prometheus client library exports, from `/proc/self`. Elsewhere than on Linux there are none.
+//! The `process_*` metrics that every Prometheus client library exports, from `/proc/self`. On other systems than Linux there are none.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub(super) struct Process;
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        // A kernel that does not answer costs these metrics, not the scrape.
+        // If /proc cannot be read, these metrics are missing, but the scrape succeeds.
         let Some(usage) = usage() else {
             return Ok(());
         };

@@ -1,5 +1,5 @@
-//! [`WorkerMetrics`]: one worker's handles on the counters of requests. The metric family looks a counter up under a lock that all workers
-//! share, and hashes its label texts. A worker keeps the handles it has used, by the address of their labels.
+//! [`WorkerMetrics`]: one worker's handles on the request counters. A metric family finds a counter under a lock that all workers share,
+//! and hashes its labels. So each worker keeps the handles that it has used, by the address of their labels.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,8 +13,8 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::metrics::{Metrics, RequestLabels};
 
-/// Bounded by the routes and upstreams of the file, and the fixed lists of outcomes and status classes. A label whose address is a key is
-/// kept, so that no other text can take that address.
+/// Bounded by the configured routes and upstreams, and the fixed lists of outcomes and status classes. Each label whose address is a key is
+/// kept alive, so that no other text can get that address.
 pub struct WorkerMetrics {
     metrics: Arc<Metrics>,
     requests: RefCell<Known<[Place; 3], Counter>>,
@@ -33,7 +33,7 @@ impl fmt::Debug for WorkerMetrics {
 }
 
 impl WorkerMetrics {
-    /// Handles on these metrics.
+    /// Makes handles on these metrics.
     pub fn new(metrics: &Arc<Metrics>) -> Self {
         Self {
             metrics: Arc::clone(metrics),

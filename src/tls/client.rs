@@ -1,4 +1,4 @@
-//! The client's side of TLS, towards https upstreams.
+//! TLS client side, for https upstreams.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,41 +12,41 @@ use super::provider::{self, MinVersion};
 use super::sessions::Sessions;
 use super::trust::ServerTrust;
 
-/// What an upstream's `tls` says.
+/// The configuration of `tls` of an upstream.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Who signs its certificates, or these certificates themselves; `None`: the roots of this system.
+    /// Authorities that sign its certificates, or these certificates themselves; `None`: the root certificates of the system.
     pub ca: Option<Authorities>,
-    /// The certificate that we show.
+    /// The client certificate of the gateway.
     pub identity: Option<Arc<SingleCertAndKey>>,
 }
 
-/// Why upstreams cannot be trusted.
+/// Why upstream certificates cannot be verified.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
-    /// This system has none.
-    #[error("this system has no root certificates; on Debian they come with the package ca-certificates")]
+    /// The system has no root certificates.
+    #[error("the system has no root certificates; install them (on Debian: the package ca-certificates)")]
     None,
-    /// The provider cannot speak these versions.
+    /// The provider does not support these versions.
     #[error(transparent)]
     Tls(#[from] rustls::Error),
-    /// The roots cannot be verified against.
+    /// The root certificates are not usable.
     #[error(transparent)]
     Roots(#[from] VerifierBuilderError),
 }
 
-/// Our own certificate, from PEM files.
+/// Loads the client certificate of the gateway from PEM files.
 ///
 /// # Errors
-/// As for a certificate of the server's side.
+/// As for [`super::server::Certificate::load`].
 pub fn load_identity(chain: &Path, key: &Path) -> Result<Arc<SingleCertAndKey>, PemError> {
     load_pair(chain, key).map(|pair| Arc::new(SingleCertAndKey::from(pair)))
 }
 
-/// Builds rustls's configuration. Servers choose between HTTP/2 and HTTP/1.1.
+/// Builds the rustls configuration. ALPN offers HTTP/2 and HTTP/1.1; the server chooses.
 ///
 /// # Errors
-/// There is no root to trust.
+/// There is no root certificate.
 pub fn config(settings: &Settings) -> Result<Arc<ClientConfig>, RootsError> {
     let roots = match &settings.ca {
         Some(ca) => Arc::clone(ca.roots()),
@@ -58,7 +58,7 @@ pub fn config(settings: &Settings) -> Result<Arc<ClientConfig>, RootsError> {
     let trust = ServerTrust::new(chains, settings.ca.as_ref(), Arc::clone(&sessions));
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(MinVersion::Tls12.versions())?
-        // It verifies all that rustls's own does.
+        // This verifier makes all checks of the verifier of rustls.
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(trust))
         .with_no_client_auth();

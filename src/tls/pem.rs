@@ -1,4 +1,4 @@
-//! PEM files that both sides of TLS read.
+//! PEM files for both sides of TLS.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::provider;
 
-/// Why a chain or a key cannot be used: names the file, what is wrong, and what to write instead.
+/// Why a chain or a key cannot be used: the file, what is wrong, and how to correct it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {problem}", file.display())]
 pub struct PemError {
@@ -20,7 +20,7 @@ pub struct PemError {
     pub problem: String,
 }
 
-/// Certificates that may vouch for others.
+/// Certificates of authorities.
 #[derive(Debug, Clone)]
 pub struct Authorities {
     roots: Arc<RootCertStore>,
@@ -28,7 +28,7 @@ pub struct Authorities {
 }
 
 impl Authorities {
-    /// How many there are.
+    /// Their number.
     pub fn count(&self) -> usize {
         self.certificates.len()
     }
@@ -42,10 +42,10 @@ impl Authorities {
     }
 }
 
-/// Authorities from a PEM file.
+/// Loads authorities from a PEM file.
 ///
 /// # Errors
-/// It cannot be read, or has no certificate that can sign others.
+/// The file cannot be read, or has no certificate of an authority.
 pub fn load_authorities(file: &Path) -> Result<Authorities, PemError> {
     let error = |problem: String| PemError {
         file: file.to_owned(),
@@ -61,7 +61,7 @@ pub fn load_authorities(file: &Path) -> Result<Authorities, PemError> {
         certificates.push(certificate);
     }
     if roots.is_empty() {
-        return Err(error("there is no -----BEGIN CERTIFICATE----- in it".to_owned()));
+        return Err(error("it has no -----BEGIN CERTIFICATE-----".to_owned()));
     }
     Ok(Authorities {
         roots: Arc::new(roots),
@@ -69,7 +69,7 @@ pub fn load_authorities(file: &Path) -> Result<Authorities, PemError> {
     })
 }
 
-/// A chain, leaf first, and the private key that belongs to it.
+/// Loads a chain, leaf first, and its private key.
 pub(super) fn load_pair(chain_file: &Path, key_file: &Path) -> Result<CertifiedKey, PemError> {
     let error = |file: &Path, problem: String| PemError {
         file: file.to_owned(),
@@ -80,7 +80,7 @@ pub(super) fn load_pair(chain_file: &Path, key_file: &Path) -> Result<CertifiedK
         .collect::<Result<_, _>>()
         .map_err(|problem| error(chain_file, format!("not readable as PEM: {problem}")))?;
     if chain.is_empty() {
-        let problem = "there is no -----BEGIN CERTIFICATE----- in it; a chain is PEM, the leaf first";
+        let problem = "it has no -----BEGIN CERTIFICATE-----; write a chain in PEM, the leaf first";
         return Err(error(chain_file, problem.to_owned()));
     }
     if let Some(Err(problem)) = chain.first().map(webpki::EndEntityCert::try_from) {
@@ -103,7 +103,7 @@ pub(super) fn load_pair(chain_file: &Path, key_file: &Path) -> Result<CertifiedK
     }
 }
 
-/// Which of both files is wrong: a chain that does not begin with the certificate of the key, or a key of none of its certificates.
+/// Explains which file is wrong: the chain is in the wrong order, or the key belongs to none of its certificates.
 fn wrong_pair(pair: &CertifiedKey, chain_file: &Path, key_file: &Path) -> PemError {
     let is_of_key = |certificate: &CertificateDer<'static>| {
         let alone = CertifiedKey::new(vec![certificate.clone()], Arc::clone(&pair.key));
@@ -122,7 +122,7 @@ fn wrong_pair(pair: &CertifiedKey, chain_file: &Path, key_file: &Path) -> PemErr
         None => (
             key_file,
             format!(
-                "this is not the key of the certificate in {}, nor of another one in it: one of the two files belongs to another pair",
+                "this key belongs to no certificate in {}: one of the two files belongs to another pair",
                 chain_file.display()
             ),
         ),
@@ -133,7 +133,7 @@ fn wrong_pair(pair: &CertifiedKey, chain_file: &Path, key_file: &Path) -> PemErr
     }
 }
 
-/// Why a file holds no private key.
+/// Why a file has no usable private key.
 fn no_key(pem: &[u8], problem: &pem::Error) -> String {
     let has = |label: &[u8]| memchr::memmem::find(pem, label).is_some();
     let text = if has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED") {
@@ -141,18 +141,19 @@ fn no_key(pem: &[u8], problem: &pem::Error) -> String {
     } else if has(b"PRIVATE KEY-----") {
         return format!("the private key cannot be read as PEM: {problem}");
     } else if has(b"-----BEGIN CERTIFICATE-----") {
-        "it holds a certificate and no private key"
+        "it holds a certificate instead of a private key"
     } else if has(b"-----BEGIN PUBLIC KEY-----") {
-        "it holds a public key and no private one"
+        "it holds a public key instead of a private key"
     } else {
-        "there is no private key in it; PEM of PKCS #8, PKCS #1 or SEC 1 is taken"
+        "it has no private key; write one in PEM (PKCS #8, PKCS #1 or SEC 1)"
     };
     text.to_owned()
 }
 
 fn unusable_leaf(problem: &webpki::Error) -> String {
     if *problem == webpki::Error::UnsupportedCertVersion {
-        let what = "the first certificate is X.509 version 1, which TLS clients refuse: it has no place for host names";
+        let what =
+            "the first certificate is X.509 version 1, which TLS clients refuse, because it cannot hold host names";
         return format!("{what}; sign it as version 3 with a subjectAltName, as `openssl x509 -req -extfile` does");
     }
     format!("the first certificate cannot be read: {problem}")

@@ -1,4 +1,4 @@
-//! The choices that both sides of TLS share: aws-lc-rs, TLS 1.2 and 1.3, names of protocols.
+//! Choices for both sides of TLS: aws-lc-rs, TLS 1.2 and 1.3, protocol names.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ pub const HTTP_1_1: &[u8] = b"http/1.1";
 const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 const NEWEST: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
-/// The oldest version of TLS that is spoken.
+/// The minimum TLS version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MinVersion {
     /// TLS 1.2 and 1.3.
     Tls12,
-    /// TLS 1.3 alone.
+    /// TLS 1.3 only.
     Tls13,
 }
 
@@ -31,7 +31,7 @@ impl MinVersion {
     }
 }
 
-/// The cryptography of all TLS here.
+/// The cryptography provider for all TLS.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }

@@ -1,4 +1,4 @@
-//! The server's side of TLS: certificates chosen by SNI, tickets that all workers share, no early data.
+//! TLS server side: certificates by SNI, session tickets shared by all workers, no early data.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,26 +21,26 @@ use super::pem::{Authorities, PemError, load_pair};
 use super::provider::{self, MinVersion};
 use super::tickets::{ClientTickets, Rules};
 
-/// What the configuration says of `[server.tls]`, with everything loaded.
+/// The configuration of `[server.tls]`, with all files loaded.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Chains and keys; the first is for clients that name no host of the others.
+    /// Chains and keys. The first one is the default, for clients whose host has no certificate.
     pub certificates: Vec<Certificate>,
-    /// The oldest version that is spoken.
+    /// The minimum TLS version.
     pub min_version: MinVersion,
-    /// What is asked of clients.
+    /// Client certificates.
     pub client_auth: ClientAuth,
 }
 
-/// What certificate a client is asked for.
+/// Whether clients must show a certificate.
 #[derive(Debug, Clone, Default)]
 pub enum ClientAuth {
-    /// None.
+    /// Clients are not asked for a certificate.
     #[default]
     Off,
-    /// One that these authorities have signed, or none; any other fails the handshake.
+    /// Optional: a client may show no certificate. One that these authorities have not signed fails the handshake.
     Optional(Authorities),
-    /// One that these authorities have signed.
+    /// Required: a certificate that these authorities have signed.
     Required(Authorities),
 }
 
@@ -64,7 +64,7 @@ impl Certificate {
     /// Loads a PEM chain (leaf first) and its private key.
     ///
     /// # Errors
-    /// A file cannot be read or holds something else, or the key belongs to another certificate.
+    /// A file cannot be read or parsed, or the key does not match the certificate.
     pub fn load(chain_file: &Path, key_file: &Path) -> Result<Self, PemError> {
         let key = load_pair(chain_file, key_file)?;
         let names = key
@@ -82,7 +82,7 @@ impl Certificate {
         })
     }
 
-    /// The file of its chain.
+    /// The path of the chain file.
     pub fn file(&self) -> &Path {
         &self.file
     }
@@ -97,33 +97,33 @@ impl Certificate {
         self.key.cert.first().map_or(&[], |leaf| leaf.as_ref())
     }
 
-    /// The DNS names that it is for, lower case, `*.` where it is a wildcard.
+    /// Its DNS names in lower case, with `*.` for a wildcard.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 }
 
-/// The DNS names of a certificate's subjectAltName (RFC 5280, section 4.2.1.6); the common name is not looked at (RFC 9110, 4.3.4).
+/// The DNS names of a certificate's subjectAltName (RFC 5280, section 4.2.1.6); the common name is ignored (RFC 9110, section 4.3.4).
 fn names_of(leaf: &CertificateDer<'_>) -> Result<Vec<String>, String> {
     let certificate = webpki::EndEntityCert::try_from(leaf)
         .map_err(|problem| format!("the first certificate cannot be read: {problem}"))?;
     Ok(certificate.valid_dns_names().map(str::to_ascii_lowercase).collect())
 }
 
-/// A listener's TLS: how it is spoken, and which host each certificate is for.
+/// The TLS of a listener, and the certificate for each host.
 #[derive(Clone)]
 pub struct Acceptor {
     config: Config,
-    /// Which certificate is for which host.
+    /// The certificate for each host.
     pub hosts: Arc<Hosts>,
 }
 
-/// What a handshake goes by.
+/// The rustls configuration of a handshake.
 #[derive(Clone)]
 enum Config {
-    /// The same for all connections: no client is asked for a certificate.
+    /// Shared by all connections: clients are not asked for a certificate.
     Shared(TlsAcceptor),
-    /// One for each connection, since its tickets rest on the certificate of its client.
+    /// One for each connection, because its tickets depend on the client certificate.
     EachClient(Arc<ClientTickets>),
 }
 
@@ -136,14 +136,14 @@ impl fmt::Debug for Acceptor {
 }
 
 impl Acceptor {
-    /// Shared by all workers, and with it the keys of the session tickets.
+    /// Makes the acceptor, which all workers share, together with the keys of the session tickets.
     ///
     /// # Errors
-    /// The provider cannot speak these versions, or make ticket keys.
+    /// The provider does not support these versions, or cannot make ticket keys.
     pub fn new(settings: &Settings) -> Result<Self, rustls::Error> {
         let certificates: Arc<dyn ResolvesServerCert> = Arc::new(BySni::new(&settings.certificates));
         let (provider, min_version) = (provider::provider(), settings.min_version);
-        // Tickets are stateless and their keys rotate; a session is resumed by any worker and costs no memory here.
+        // Tickets are stateless and their keys rotate: any worker can resume a session, and sessions need no memory.
         let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         let asked = match &settings.client_auth {
             ClientAuth::Off => None,
@@ -168,7 +168,7 @@ impl Acceptor {
                     certificates,
                     ticketer,
                 };
-                // An error is one of the configuration, not of a connection.
+                // An error here comes from the configuration, not from a connection.
                 tickets.check()?;
                 Config::EachClient(Arc::new(tickets))
             }
@@ -179,10 +179,10 @@ impl Acceptor {
         })
     }
 
-    /// Finishes a handshake. Also says when the certificate ends that the client has shown.
+    /// Completes a handshake. Also returns when the client certificate expires.
     ///
     /// # Errors
-    /// The handshake has failed, and the alert that says why was sent; the connection is for the caller to end.
+    /// The handshake has failed and the alert was sent; the caller closes the connection.
     pub async fn accept<I>(&self, io: I) -> Result<(TlsStream<I>, Option<UnixTime>), (io::Error, I)>
     where
         I: AsyncRead + AsyncWrite + Unpin,
@@ -204,7 +204,7 @@ impl Acceptor {
 
 fn with_protocols(mut config: ServerConfig) -> ServerConfig {
     config.alpn_protocols = vec![provider::H2.to_vec(), provider::HTTP_1_1.to_vec()];
-    // One ticket is enough for a client that keeps its connection; each costs an encryption and a write.
+    // One ticket is enough for a client that keeps its connection; each ticket costs an encryption and a write.
     config.send_tls13_tickets = 1;
     config.max_early_data_size = 0;
     config
@@ -237,17 +237,17 @@ fn rules(authorities: &Authorities, required: bool) -> Rules {
     rules
 }
 
-/// Which certificate of the file is for which host.
+/// Finds the certificate for a host.
 #[derive(Debug, Default)]
 pub struct Hosts {
     exact: HashMap<String, usize>,
-    /// By the domain below which a wildcard holds.
+    /// Wildcard certificates, by the domain after `*.`.
     wildcard: HashMap<String, usize>,
     names: Vec<Vec<String>>,
 }
 
 impl Hosts {
-    /// Of several certificates for a name, the first counts.
+    /// The first certificate for a name wins.
     pub fn new(certificates: &[Certificate]) -> Self {
         let mut hosts = Self::default();
         for (at, certificate) in certificates.iter().enumerate() {
@@ -279,7 +279,7 @@ impl Hosts {
         })
     }
 
-    /// The certificate that a client was served which asked for this name.
+    /// The certificate for a client that asked for this name.
     pub fn served(self: &Arc<Self>, sni: Option<&str>) -> Served {
         let sni = sni.unwrap_or_default().to_ascii_lowercase();
         Served {
@@ -297,14 +297,14 @@ pub struct Served {
 }
 
 impl Served {
-    /// Whether a host, in lower case, belongs to another certificate of this file and not to this one (RFC 9110, section 7.4): who
-    /// checks one certificate must not reach what another one stands for.
+    /// Whether a host, in lower case, has another configured certificate and not this one (RFC 9110, section 7.4). Such a request is
+    /// misdirected: the client verified a certificate that does not cover the host.
     pub fn is_misdirected(&self, host: &str) -> bool {
         self.hosts.find(host).is_some_and(|at| at != self.at) && !self.hosts.holds(self.at, host)
     }
 }
 
-/// Certificates by the name that a client asks for.
+/// Selects certificates by SNI.
 struct BySni {
     hosts: Hosts,
     keys: Vec<Arc<CertifiedKey>>,
@@ -331,7 +331,7 @@ impl BySni {
 }
 
 impl ResolvesServerCert for BySni {
-    /// No name, or one that no certificate is for: the first.
+    /// No name, or no certificate for it: the first certificate.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
         self.keys.get(self.hosts.find(&name).unwrap_or(0)).cloned()

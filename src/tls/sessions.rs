@@ -1,6 +1,6 @@
-//! Sessions with https upstreams that may be resumed: as long as the certificate is valid that was checked when they began.
+//! TLS session resumption with https upstreams: only while the certificate that was checked in the full handshake is valid.
 //!
-//! A session that is resumed brings no certificate, and a server may go on with it, ticket after ticket.
+//! A resumed session has no certificate, and a server could resume sessions without end.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,14 +9,15 @@ use rustls::NamedGroup;
 use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls_pki_types::{ServerName, UnixTime};
 
-/// Servers whose sessions are kept.
+/// Maximum number of servers with stored sessions.
 const MOST: usize = 256;
 
 /// The sessions of one upstream's servers.
 #[derive(Debug)]
 pub(super) struct Sessions {
     kept: ClientSessionMemoryCache,
-    /// When the first certificate ends of those that a server has shown since its sessions were forgotten. As many as the upstream has servers.
+    /// The earliest end of all certificates that a server has shown since its sessions were last dropped. One entry per server of the
+    /// upstream.
     ends: Mutex<HashMap<ServerName<'static>, UnixTime>>,
 }
 
@@ -28,7 +29,7 @@ impl Sessions {
         }
     }
 
-    /// A server's certificate was accepted. Without a known end its sessions are not resumed.
+    /// A server's certificate was accepted. If its end is unknown, the server's sessions are not resumed.
     pub(super) fn accepted(&self, name: &ServerName<'static>, until: Option<UnixTime>) {
         let mut ends = self.ends();
         match (until, ends.get_mut(name)) {
@@ -38,7 +39,7 @@ impl Sessions {
         }
     }
 
-    /// Whether sessions with that server may be resumed; if not, they are forgotten.
+    /// Whether sessions with that server may be resumed; if not, drops them.
     fn may_resume(&self, name: &ServerName<'static>) -> bool {
         let now = UnixTime::now();
         let mut ends = self.ends();
@@ -52,7 +53,7 @@ impl Sessions {
     }
 
     fn ends(&self) -> MutexGuard<'_, HashMap<ServerName<'static>, UnixTime>> {
-        // Nothing in here panics half way.
+        // No code panics while it holds the lock.
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

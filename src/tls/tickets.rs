@@ -1,8 +1,9 @@
-//! Session tickets of clients that are asked for a certificate.
+//! Session tickets with client certificates.
 //!
-//! rustls takes a client's certificate from its ticket and does not check it again: without more, a certificate would pass for as long as its
-//! client comes back with tickets. So each ticket says until when the certificate is valid, and by which rules it was checked. A ticket
-//! whose time is over, or that other rules gave out, is not accepted; the handshake is a full one, in which the certificate is checked.
+//! rustls takes the client certificate of a resumed session from its ticket and does not check it again. A client could use an expired
+//! certificate as long as it keeps resuming. So each ticket holds the end of the certificate, and the rules that it was checked by. A
+//! ticket that is past this end, or was issued under other rules, is not accepted. Then a full handshake follows, which checks the
+//! certificate.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,10 +17,10 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use super::provider::MinVersion;
 use super::validity::Validity;
 
-/// SHA-256 of whether a certificate is required and of whose certificates are accepted.
+/// SHA-256 of the rules: whether a certificate is required, and the accepted authorities.
 pub(super) type Rules = [u8; 32];
 
-/// What the handshakes share of clients that are asked for a certificate.
+/// State shared by all handshakes that ask for a client certificate.
 #[derive(Debug)]
 pub(super) struct ClientTickets {
     pub(super) provider: Arc<CryptoProvider>,
@@ -32,14 +33,14 @@ pub(super) struct ClientTickets {
 
 impl ClientTickets {
     /// # Errors
-    /// No connection could be configured.
+    /// The TLS configuration is invalid.
     pub(super) fn check(&self) -> Result<(), Error> {
         let versions = self.min_version.versions();
         ServerConfig::builder_with_provider(Arc::clone(&self.provider)).with_protocol_versions(versions)?;
         Ok(())
     }
 
-    /// The configuration for one connection: its tickets know which certificate the client has shown.
+    /// Makes the configuration for one connection, whose tickets depend on the client certificate.
     pub(super) fn config(self: &Arc<Self>) -> Result<(ServerConfig, Arc<Connection>), Error> {
         let connection = Arc::new(Connection {
             shared: Arc::clone(self),
@@ -50,31 +51,31 @@ impl ClientTickets {
             .with_client_cert_verifier(Arc::clone(&connection) as Arc<dyn ClientCertVerifier>)
             .with_cert_resolver(Arc::clone(&self.certificates));
         config.ticketer = Arc::clone(&connection) as Arc<dyn ProducesTickets>;
-        // Sessions are in tickets alone.
+        // Sessions are stored in tickets only.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok((config, connection))
     }
 }
 
-/// One connection: it checks the client's certificate, and makes and reads tickets for it.
+/// One connection: verifies the client certificate, and makes and accepts tickets for it.
 #[derive(Debug)]
 pub(super) struct Connection {
     shared: Arc<ClientTickets>,
     shown: Mutex<Shown>,
 }
 
-/// The certificate that a client has shown, in this handshake or in the one that its ticket is from.
+/// The client certificate of this handshake, or of the one that issued the ticket.
 #[derive(Debug, Clone, Copy)]
 enum Shown {
     Nothing,
-    /// It, and those that it came with, are valid until then.
+    /// The certificate and its chain are valid until this time.
     Until(UnixTime),
-    /// It was accepted, and its end cannot be read.
+    /// It was accepted, but its end cannot be parsed.
     Unreadable,
 }
 
 impl Connection {
-    /// When the client's certificate ends.
+    /// When the client certificate expires.
     pub(super) fn until(&self) -> Option<UnixTime> {
         match self.shown() {
             Shown::Until(until) => Some(until),

@@ -1,4 +1,4 @@
-//! Which certificates of upstreams are accepted: those that an authority of `tls.ca` has signed, and those that stand in it themselves.
+//! Verifies upstream certificates: accepts those that an authority in `tls.ca` has signed, and those listed in `tls.ca` themselves.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ use super::validity::Validity;
 #[derive(Debug)]
 pub(super) struct ServerTrust {
     chains: Arc<WebPkiServerVerifier>,
-    /// Certificates that are accepted as they are. Name and dates are checked all the same.
+    /// Certificates that are accepted without an authority. Their name and dates are still checked.
     pinned: Arc<[CertificateDer<'static>]>,
-    /// Told of each certificate that was accepted.
+    /// Receives each accepted certificate.
     sessions: Arc<Sessions>,
 }
 
@@ -30,7 +30,8 @@ impl ServerTrust {
         }
     }
 
-    /// A certificate that stands in `tls.ca` needs no other to vouch for it, be it one of an authority (curl and nginx accept that too).
+    /// A certificate listed in `tls.ca` needs no signature of an authority, even if it is a certificate of an authority itself (curl and
+    /// nginx accept that too).
     fn verify_pinned(end_entity: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), Error> {
         verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
         let validity = Validity::of(end_entity).ok_or(CertificateError::BadEncoding)?;
@@ -91,7 +92,7 @@ impl ServerCertVerifier for ServerTrust {
     }
 }
 
-/// What rustls has no words for.
+/// Errors that rustls has no message for.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
     #[error(

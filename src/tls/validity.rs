@@ -1,4 +1,4 @@
-//! From when to when a certificate is valid. rustls checks it and does not say it.
+//! The validity period of a certificate. rustls checks it but does not expose it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,23 +8,23 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_cert::certificate::{CertificateInner, Profile};
 use x509_cert::der::{Decode, Encode};
 
-/// From when to when a certificate is valid (RFC 5280, section 4.1.2.5).
+/// The validity period of a certificate (RFC 5280, section 4.1.2.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
-    /// The first moment.
+    /// Start, inclusive.
     pub from: UnixTime,
-    /// The last moment.
+    /// End, inclusive.
     pub until: UnixTime,
 }
 
-/// Certificates as they come: whether they keep to RFC 5280 is for those to say that verify them.
+/// A lenient parser profile: checking certificates against RFC 5280 is the task of the verifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 struct AnyProfile;
 
 impl Profile for AnyProfile {}
 
 impl Validity {
-    /// Of a certificate in DER; nothing if it cannot be read.
+    /// The period of a certificate in DER; `None` if it cannot be parsed.
     pub fn of(der: &[u8]) -> Option<Self> {
         let certificate = CertificateInner::<AnyProfile>::from_der(der).ok()?;
         let validity = certificate.tbs_certificate().validity();
@@ -35,7 +35,7 @@ impl Validity {
         })
     }
 
-    /// Of each certificate in a PEM file, in its order; one that cannot be read is left out.
+    /// The periods of all certificates in a PEM file, in order, without those that cannot be parsed.
     pub fn of_file(file: &Path) -> Vec<(usize, Self)> {
         let Ok(bytes) = std::fs::read(file) else {
             return Vec::new();
@@ -46,7 +46,7 @@ impl Validity {
             .collect()
     }
 
-    /// When the first of several certificates ends; nothing if one cannot be read.
+    /// The earliest end of several certificates; `None` if one cannot be parsed.
     pub fn first_end<'c>(certificates: impl IntoIterator<Item = &'c [u8]>) -> Option<UnixTime> {
         let mut first = None;
         for der in certificates {
@@ -56,7 +56,8 @@ impl Validity {
         first
     }
 
-    /// The same of certificates that were accepted at `now`: one that had ended by then was sent beside those that count.
+    /// The same for certificates that were accepted at `now`. One that had expired by then is ignored: it was sent but not needed for the
+    /// chain.
     pub fn first_end_after<'c>(now: UnixTime, certificates: impl IntoIterator<Item = &'c [u8]>) -> Option<UnixTime> {
         let all: Option<Vec<Self>> = certificates.into_iter().map(Self::of).collect();
         let ends = all?.into_iter().map(|validity| validity.until);
@@ -64,7 +65,7 @@ impl Validity {
     }
 }
 
-/// Where a chain breaks: the position of the first certificate that the next one has not issued, by its names (RFC 8446, section 4.4.2).
+/// The position of the first certificate in a chain that the next one has not issued, by their names (RFC 8446, section 4.4.2).
 pub fn first_break<'c>(chain: impl IntoIterator<Item = &'c [u8]>) -> Option<usize> {
     let names = |der: &[u8]| {
         let certificate = CertificateInner::<AnyProfile>::from_der(der).ok()?;

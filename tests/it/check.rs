@@ -477,7 +477,7 @@ fn certificates_that_end_and_chains_that_do_not_fit_are_named() {
             other.clone(),
             &key,
             2,
-            "key.pem: this is not the key of the certificate in",
+            "key.pem: this key belongs to no certificate in",
         ),
         (
             good.clone() + &other,
@@ -486,8 +486,8 @@ fn certificates_that_end_and_chains_that_do_not_fit_are_named() {
             "certificate 1 of the chain is not signed by the next one",
         ),
         (good.clone(), encrypted, 2, "the private key is encrypted"),
-        (good.clone(), &good, 2, "it holds a certificate and no private key"),
-        (good.clone(), "hello", 2, "there is no private key in it"),
+        (good.clone(), &good, 2, "it holds a certificate instead of a private key"),
+        (good.clone(), "hello", 2, "it has no private key"),
         (
             good.clone(),
             "-----BEGIN PRIVATE KEY-----\n?\n-----END PRIVATE KEY-----\n",

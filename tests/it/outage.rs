@@ -232,7 +232,7 @@ fn a_record_under_a_key_of_another_is_503_and_is_logged() {
         assert_eq!(status(&by_id, value), 503, "user:77 holds 78");
     }
     assert_eq!(status(&by_id, "Token canary-ada"), 200);
-    by_id.logged(&["a record cannot be used", "user \\\"77\\\" holds the id \\\"78\\\""]);
+    by_id.logged(&["invalid record in the store", "user \\\"77\\\" holds the id \\\"78\\\""]);
     assert!(by_id.metric("authgate_store_errors_total{store=\"redis\",reason=\"store_bad_record\"}") >= 2.0);
 
     let by_name = Gate::start(&named(&signer, config().tokens(&redis), "redis", "username", &upstream));
@@ -244,7 +244,7 @@ fn a_record_under_a_key_of_another_is_503_and_is_logged() {
     assert_eq!(status(&by_name, &jwt_of(&signer, "lovelace")), 200);
     redis.set("user-by-name:ghost", "99");
     assert_eq!(status(&by_name, &jwt_of(&signer, "ghost")), 503);
-    by_name.logged(&["a record cannot be used", "user-by-name"]);
+    by_name.logged(&["invalid record in the store", "user-by-name"]);
 
     let file = "layout = { version = 1, epoch = \"e\" }\n\
         [users.1]\nid = \"1\"\nusername = \"eve\"\nactive = true\n\
@@ -264,7 +264,7 @@ fn a_record_under_a_key_of_another_is_503_and_is_logged() {
     ));
     assert_eq!(status(&two, &jwt_of(&signer, "eve")), 503);
     assert_eq!(status(&two, &jwt_of(&signer, "ada")), 200);
-    two.logged(&["a record cannot be used", "several users"]);
+    two.logged(&["invalid record in the store", "several users"]);
     let other = file.replace("id = \"2\"", "id = \"9\"");
     let broken = Gate::spawn(&named(
         &signer,

@@ -71,7 +71,7 @@ fn values_have_forms() {
         ),
         (
             and("[server.tls]\ncertificates = [{ chain = \"ca.pem\", key = \"localhost.key\" }]\n"),
-            "not the key of",
+            "this key belongs to no certificate in",
         ),
         (
             and("[server.tls]\nmin_version = \"1.1\"\n").replace(

@@ -72,7 +72,7 @@ impl JwkSet {
             let kid = value["kid"].as_str().map(str::to_owned);
             let not_used = |why| LeftOut { at, kid, why };
             match Jwk::deserialize(value)
-                .map_err(|error| Unused::Fault(format!("no JWK: {}", without_values(&error.to_string()))))
+                .map_err(|error| Unused::Fault(format!("not a JWK: {}", without_values(&error.to_string()))))
                 .and_then(|jwk| bind(&jwk, algorithms))
             {
                 Ok(keys) if keys.iter().any(|key| key.algorithm.is_hmac()) => {
@@ -213,7 +213,7 @@ mod tests {
                 r#""kty":"RSA","kid":"old","n":"AQAB","e":"AQAB""#,
                 "keys[0] (kid \"old\"): the RSA key has 17 bits",
             ),
-            (r#""kty":"later""#, "keys[0]: its type \"later\" is none of"),
+            (r#""kty":"later""#, "keys[0]: its type \"later\" is not RSA"),
             (
                 r#""kty":"EC","crv":"secp256k1","x":"AA","y":"AA""#,
                 "keys[0]: its curve \"secp256k1\"",
@@ -225,19 +225,19 @@ mod tests {
             (r#""kty":"EC""#, "keys[0]: member `crv` is missing"),
             (
                 r#""kty":"EC","crv":"P-256","x":"AA","y":"AA""#,
-                "member `x` is not of 32 bytes",
+                "member `x` must have 32 bytes",
             ),
             (
                 r#""kty":"OKP","crv":"Ed25519","x":"AA""#,
-                "member `x` is not of 32 bytes",
+                "member `x` must have 32 bytes",
             ),
-            (r#""kid":"x""#, "keys[0] (kid \"x\"): no JWK: missing field `kty`"),
+            (r#""kid":"x""#, "keys[0] (kid \"x\"): not a JWK: missing field `kty`"),
             (
                 r#""kty":"RSA","n":5,"e":"AQAB""#,
-                "no JWK: invalid type: integer, expected a string",
+                "not a JWK: invalid type: integer, expected a string",
             ),
             (r#""kty":"oct","alg":"HS256","k":"c2VjcmV0""#, "the secret has 6 bytes"),
-            (r#""kty":"oct","k":"""#, "too few for its algorithm"),
+            (r#""kty":"oct","k":"""#, "too short for its algorithm"),
         ] {
             let set = parse(&[bad, ED25519]);
             assert_eq!(set.keys.len(), 1, "{bad}");
