@@ -365,7 +365,7 @@ fn mistakes_that_come_from_other_programs_are_known() {
             GOOD.replace("kind = \"redis\"", "kind = \"redis\"\npassword = \"${PASSWORD}\""),
             "`${PASSWORD}` is not replaced",
         ),
-        (url("redis://127.0.0.1:port/0"), "its port is no number"),
+        (url("redis://127.0.0.1:port/0"), "its port is not a number"),
         (url("http://127.0.0.1"), "it must begin with redis://"),
         (url("redis://"), "it has no host"),
         (url("redis://:a/b@127.0.0.1"), "write it as %XX"),
@@ -473,12 +473,7 @@ fn certificates_that_end_and_chains_that_do_not_fit_are_named() {
             "chain.pem: the chain is in the wrong order",
         ),
         (pki.root_pem() + &good, &key, 2, "is number 2 in it"),
-        (
-            other.clone(),
-            &key,
-            2,
-            "key.pem: this key belongs to no certificate in",
-        ),
+        (other.clone(), &key, 2, "key.pem: this key belongs to no certificate in"),
         (
             good.clone() + &other,
             &key,
@@ -486,7 +481,12 @@ fn certificates_that_end_and_chains_that_do_not_fit_are_named() {
             "certificate 1 of the chain is not signed by the next one",
         ),
         (good.clone(), encrypted, 2, "the private key is encrypted"),
-        (good.clone(), &good, 2, "it holds a certificate instead of a private key"),
+        (
+            good.clone(),
+            &good,
+            2,
+            "it holds a certificate instead of a private key",
+        ),
         (good.clone(), "hello", 2, "it has no private key"),
         (
             good.clone(),

@@ -274,7 +274,7 @@ fn a_record_under_a_key_of_another_is_503_and_is_logged() {
         &upstream,
     ));
     assert_eq!(status(&broken, &jwt_of(&signer, "2")), 503);
-    broken.logged(&["cannot be used", "users.2: its id is"]);
+    broken.logged(&["cannot be used", "users.2: the record holds the id"]);
 }
 
 #[test]
