@@ -368,7 +368,7 @@ fn mistakes_that_come_from_other_programs_are_known() {
         (url("redis://127.0.0.1:port/0"), "its port is not a number"),
         (url("http://127.0.0.1"), "it must begin with redis://"),
         (url("redis://"), "it has no host"),
-        (url("redis://:a/b@127.0.0.1"), "write it as %XX"),
+        (url("redis://:a/b@127.0.0.1"), "write that character as %XX"),
         (url("redis://["), "cannot be read"),
         (url("unix://"), "it has no path of a socket"),
     ] {
