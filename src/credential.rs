@@ -104,7 +104,7 @@ impl Words<'_> {
 pub enum Shape<'w> {
     /// No word at all.
     Empty,
-    /// A scheme alone.
+    /// Only a scheme.
     Scheme(&'w [u8]),
     /// A scheme and one word.
     Pair(&'w [u8], &'w [u8]),

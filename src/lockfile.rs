@@ -152,7 +152,7 @@ mod tests {
         let victim = folder.path().join("victim");
         fs::write(&victim, "precious").expect("written");
         symlink(&victim, folder.path().join("x.lock")).expect("linked");
-        acquire(folder.path(), Duration::ZERO).expect_err("a link is no lock");
+        acquire(folder.path(), Duration::ZERO).expect_err("a symbolic link is not a lock");
         assert!(victim.exists());
     }
 

@@ -125,7 +125,7 @@ impl Parts {
                 })
                 .collect(),
         );
-        metrics.tell_certificates(expiries);
+        metrics.watch_certificates(expiries);
         metrics.watch_auth(
             authenticators
                 .iter()

@@ -166,7 +166,7 @@ mod tests {
         };
         let all = join_all((0..100).map(|_| ask(KEY))).await;
         assert!(all.iter().all(|found| *found == Ok(1)), "{all:?}");
-        assert_eq!(ask([8; 32]).await, Ok(2), "another key is another look-up");
+        assert_eq!(ask([8; 32]).await, Ok(2), "another key is another lookup");
         assert_eq!(ask(KEY).await, Ok(3), "nothing is kept");
         assert!(single_flight.under_way.borrow().is_empty());
     }

@@ -142,12 +142,12 @@ impl Collector for AuthCollector {
         let (seconds, histogram) = (Some(&Unit::Seconds), MetricType::Histogram);
         let lookups = (
             "store_lookup_duration",
-            "Time of a look-up in a store, the wait for a turn included.",
+            "Duration of lookups in a store, including time in queues.",
             seconds,
             histogram,
         );
         self.of_stores(to, lookups, |store| &store.lookups)?;
-        let help = "Look-ups that a store could not answer.";
+        let help = "Lookups that failed because the store could not answer.";
         let mut errors = to.encode_descriptor("store_errors", help, None, MetricType::Counter)?;
         for (store, metrics) in &self.stores {
             for (reason, counter) in &*metrics.errors.lock().unwrap_or_else(PoisonError::into_inner) {

@@ -167,7 +167,7 @@ impl Metrics {
     }
 
     /// Adds `authgate_certificate_expiry_seconds` for each certificate file: the Unix second at which its first certificate to expire ends.
-    pub fn tell_certificates(&mut self, ends: impl IntoIterator<Item = (String, i64)>) {
+    pub fn watch_certificates(&mut self, ends: impl IntoIterator<Item = (String, i64)>) {
         let family = Family::<CertificateLabels, Gauge>::default();
         for (certificate, end) in ends {
             family.get_or_create(&CertificateLabels { certificate }).set(end);

@@ -134,7 +134,7 @@ impl JwtAuthenticator {
         }
     }
 
-    /// Builds the facts from the claims alone. A value that a header cannot carry unchanged is refused.
+    /// Builds the facts from the claims only. A value that a header cannot carry unchanged is refused.
     pub(super) fn known_by_claims(
         &self,
         claims: Claims,

@@ -172,7 +172,7 @@ fn tidy(folder: &Path, prefix: &str) {
     for entry in entries.flatten() {
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
         if is_file && entry.file_name().to_string_lossy().starts_with(prefix) {
-            // What cannot be removed is in nobody's way.
+            // A file that cannot be removed does no harm.
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -413,7 +413,7 @@ mod tests {
         for left in [".authgate-tokens.toml-killed", ".authgate-other.toml-busy"] {
             fs::write(folder.path().join(left), "half").expect("writable");
         }
-        // Only root may give a file away; anybody else has nothing more to lose.
+        // Only root can change the owner of a file.
         let given = std::os::unix::fs::chown(&file, Some(65534), Some(65534)).is_ok();
         Records::parse(FILE)
             .expect("a good file")

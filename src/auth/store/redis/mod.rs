@@ -255,7 +255,7 @@ impl RedisStore {
                 Ok(values)
             }
             Err(problem) => {
-                debug!(store = %self.shared.name, reason = %problem, "a look-up failed");
+                debug!(store = %self.shared.name, reason = %problem, "a lookup failed");
                 let error = self.shared.error(&problem);
                 let closed = matches!(error, StoreError::Unreachable(_));
                 if closed {
