@@ -12,6 +12,7 @@ use crate::auth::token::{self, TokenAuthenticator};
 use crate::auth::{Authenticator, Chain};
 use crate::concurrency::ConcurrencyLimit;
 use crate::config::{self, Config};
+use crate::framing::spelling::OurNames;
 use crate::outbound::Rules;
 use crate::outbound::forwarded::MoreFields;
 use crate::outbound::identity::{CredentialMode, IdentityTable, ReservedNames};
@@ -39,6 +40,7 @@ pub(super) struct Parts {
     identities: Vec<Arc<IdentityTable>>,
     reserved: Arc<ReservedNames>,
     forwarded: MoreFields,
+    names: Arc<OurNames>,
     table: Arc<RouteTable>,
     pub(super) metrics: Arc<Metrics>,
     log: AccessLog,
@@ -144,6 +146,7 @@ impl Parts {
             identities: identities.iter().cloned().map(Arc::new).collect(),
             reserved,
             forwarded: config.forwarded,
+            names: Arc::new(config.names),
             table,
             metrics: Arc::new(metrics),
             log: AccessLog {
@@ -171,7 +174,10 @@ impl Parts {
         let upstreams: BTreeMap<&str, Upstream> = self
             .upstreams
             .iter()
-            .map(|(name, settings)| (&**name, Upstream::new(settings.clone(), &resolver)))
+            .map(|(name, settings)| {
+                let names = Arc::clone(&self.names);
+                (&**name, Upstream::new(settings.clone(), names, &resolver))
+            })
             .collect();
         let routes = self
             .routes

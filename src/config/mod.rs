@@ -22,6 +22,7 @@ use self::problem::{Basis, Problems};
 pub use self::problem::{ConfigError, Look, Problem, Report, Severity};
 use self::reader::{Context, Section};
 use crate::auth::{jwt, store, token};
+use crate::framing::spelling::OurNames;
 use crate::outbound::forwarded::MoreFields;
 use crate::outbound::identity::{CredentialMode, IdentityTable, TableId};
 use crate::policy::Policy;
@@ -54,6 +55,8 @@ pub struct Config {
     pub identities: Vec<IdentityTable>,
     /// Further header names that clients may not send: every `strip`.
     pub strip: Vec<String>,
+    /// Names of fields as the file writes them: of `headers` and `secret_header`.
+    pub names: OurNames,
     /// `[forwarded]`.
     pub forwarded: MoreFields,
     /// `[upstreams.*]` by name.

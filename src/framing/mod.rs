@@ -7,4 +7,5 @@ pub(crate) mod grammar;
 pub(crate) mod request;
 pub(crate) mod response;
 mod said;
+pub(crate) mod spelling;
 pub(crate) mod target;

@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::framing::body::Rest;
 use crate::framing::grammar::Fault;
 use crate::framing::request::{Bounds, HeadReader};
+use crate::framing::spelling::{OurNames, Spelling};
+use crate::upstream::ClientSide;
 use crate::upstream::body::RequestBody;
 use crate::upstream::http1::{Connection, Exchanged};
 
@@ -139,8 +141,15 @@ struct Read {
 fn ours(method: &Method, answer: &[u8], cut: usize) -> Option<Read> {
     let (mut head, ()) = Request::new(()).into_parts();
     head.method = method.clone();
-    let exchange =
-        Connection::new(Script::new(answer, cut)).exchange(&head, RequestBody::none(), Duration::MAX / 4, None);
+    let (names, spelling) = (OurNames::default(), Spelling::default());
+    let client = ClientSide::unread(&spelling);
+    let exchange = Connection::new(Script::new(answer, cut)).exchange(
+        &head,
+        &names,
+        RequestBody::none(),
+        Duration::MAX / 4,
+        &client,
+    );
     let exchanged = exchange.now_or_never().expect("nothing is waited for");
     match exchanged.ok()? {
         Exchanged::Switched(head, _) => Some(Read {

@@ -39,6 +39,7 @@ use self::websocket_credential::WebSocketCredential;
 use crate::auth::{Chain, Now, Refused, Unavailable, Verdict};
 use crate::concurrency::ConcurrencyLimit;
 use crate::framing::grammar::is_method;
+use crate::framing::spelling::Spelling;
 use crate::framing::target;
 use crate::identity::Identity;
 use crate::outbound::forwarded::{Field, Peer, Source};
@@ -53,7 +54,7 @@ use crate::transfer::hints::Hints;
 use crate::transfer::inbound::Inbound;
 use crate::upstream::body::{BodyBounds, BodyFault, RequestBody};
 use crate::upstream::response::UpstreamBody;
-use crate::upstream::{Answer, Held, Tunnel, Upstream, UpstreamError, is_grpc};
+use crate::upstream::{Answer, ClientSide, Held, Tunnel, Upstream, UpstreamError, is_grpc};
 
 /// Everything that a worker needs to answer requests.
 #[derive(Debug)]
@@ -82,6 +83,8 @@ pub struct Client {
     pub switched: RefCell<Option<Box<Switched>>>,
     /// Early hints for the request whose [`Proxy::handle`] was polled last.
     pub hints: Hints,
+    /// How a server wrote the names of the fields of the response that [`Proxy::handle`] has just returned, for HTTP/1.
+    pub spelling: RefCell<Spelling>,
 }
 
 impl Client {
@@ -92,6 +95,7 @@ impl Client {
             served,
             switched: RefCell::new(None),
             hints: Hints::default(),
+            spelling: RefCell::default(),
         }
     }
 }
@@ -197,7 +201,8 @@ impl Proxy {
         }
     }
 
-    /// Answers a request. It cannot fail: whatever goes wrong is an answer too. `guard` lives as long as the response.
+    /// Answers a request. It cannot fail: whatever goes wrong is an answer too. `spelling`: how the client wrote the names of its fields.
+    /// `guard` lives as long as the response.
     #[expect(
         clippy::manual_async_fn,
         reason = "an `async fn` holds what it was given a second time"
@@ -205,6 +210,7 @@ impl Proxy {
     pub fn handle<G: 'static>(
         &self,
         request: Request<Inbound>,
+        spelling: &Spelling,
         client: &Client,
         guard: G,
     ) -> impl Future<Output = Response<ResponseBody<G>>> {
@@ -226,7 +232,7 @@ impl Proxy {
                     outcome.on_route(&route.label);
                     let cors = route.cors.as_ref();
                     readable = cors.and_then(|cors| Some((cors, cors.origin(request.headers())?.clone())));
-                    match self.pass(route, &host, request, client, &mut outcome).await {
+                    match self.pass(route, &host, request, spelling, client, &mut outcome).await {
                         Ok(Passed::Response(response)) => {
                             return response.map(|body| ResponseBody::upstream(body, outcome, guard));
                         }
@@ -391,6 +397,7 @@ impl Proxy {
         route: &Route,
         host: &Host,
         mut request: Request<Inbound>,
+        spelling: &Spelling,
         client: &Client,
         outcome: &mut Outcome,
     ) -> impl Future<Output = Result<Passed, Rejection>> {
@@ -421,6 +428,11 @@ impl Proxy {
             };
             // HTTP/1.0 knows no interim responses (RFC 9110, section 15.2).
             let may_hint = asks.is_none() && request.version() != Version::HTTP_10;
+            let side = ClientSide {
+                request: spelling,
+                hints: may_hint.then_some(&client.hints),
+                response: (request.version() != Version::HTTP_2).then_some(&client.spelling),
+            };
             let (head, incoming) = request.into_parts();
             let mut sent = Instant::now();
             let mut request = Request::from_parts(head, RequestBody::new(incoming, route.body, sent)?);
@@ -439,8 +451,7 @@ impl Proxy {
                 switches: asks.is_some(),
             };
             let outbound = Outbound::new(request, permit, origin, &route.rules);
-            let hints = may_hint.then_some(&client.hints);
-            let answer = route.upstream.forward(outbound, route.response_timeout, hints).await?;
+            let answer = route.upstream.forward(outbound, route.response_timeout, &side).await?;
             let took = sent.elapsed();
             self.worker_metrics.upstream_answered(route.upstream.name(), took);
             match answer {

@@ -15,7 +15,8 @@ use super::client::no_response;
 use super::connector::{self, ConnectError, Link};
 use super::http1::{Exchanged, Failure};
 use super::pool::Pool;
-use super::{Settings, Tls, UpstreamError, http2};
+use super::{ClientSide, Settings, Tls, UpstreamError, http2};
+use crate::framing::spelling::{OurNames, Spelling};
 
 /// How servers are checked: `health`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,16 +83,18 @@ struct Checker {
     connect_timeout: Duration,
     tls: Option<Tls>,
     secret: Option<(HeaderName, HeaderValue)>,
+    names: Arc<OurNames>,
 }
 
 /// Checks a server until its pool is dropped.
-pub(super) fn watch(pool: &Rc<Pool>, settings: &Settings, check: &Check) {
+pub(super) fn watch(pool: &Rc<Pool>, settings: &Settings, names: &Arc<OurNames>, check: &Check) {
     let checker = Checker {
         upstream: settings.name.clone(),
         check: check.clone(),
         connect_timeout: settings.connect_timeout,
         tls: settings.tls.clone(),
         secret: settings.secret_header.clone(),
+        names: Arc::clone(names),
     };
     let pool: Weak<Pool> = Rc::downgrade(pool);
     tokio::task::spawn_local(async move {
@@ -150,11 +153,15 @@ impl Checker {
         // The deadline is the caller's.
         let late = self.check.interval.saturating_mul(2);
         match link {
-            Link::Http1(connection) => match connection.exchange(&head, body, late, None).await {
-                Ok(Exchanged::Response(response)) => response.status().into(),
-                Ok(Exchanged::Switched(..)) => Found::Unhealthy(Unhealthy::Switched),
-                Err(failure) => failure.into(),
-            },
+            Link::Http1(connection) => {
+                let spelling = Spelling::default();
+                let client = ClientSide::unread(&spelling);
+                match connection.exchange(&head, &self.names, body, late, &client).await {
+                    Ok(Exchanged::Response(response)) => response.status().into(),
+                    Ok(Exchanged::Switched(..)) => Found::Unhealthy(Unhealthy::Switched),
+                    Err(failure) => failure.into(),
+                }
+            }
             Link::Http2(sender) => {
                 let request = http2::translated(&head, body, &pool.server.transport);
                 match http2::send(sender, request, late).await {

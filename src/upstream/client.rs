@@ -19,9 +19,9 @@ use super::http1::{Exchanged, Failure};
 use super::pool::{Born, Held, Lease, Needs, Past, Pool, Speaks};
 use super::resolve::Resolver;
 use super::response::{Source, UpstreamBody};
-use super::{Balance, HostMode, Settings, Transport, Unsized, check, http2};
+use super::{Balance, ClientSide, HostMode, Settings, Transport, Unsized, check, http2};
+use crate::framing::spelling::OurNames;
 use crate::outbound::{Outbound, single};
-use crate::transfer::hints::Hints;
 
 /// A request earns this much of a retry, so that retries are never more than a fifth of what is sent, and so many at once.
 const EARNED: u32 = 1;
@@ -37,6 +37,8 @@ pub struct Upstream {
 #[derive(Debug)]
 struct Inner {
     settings: Settings,
+    /// How names are written that the gateway adds to requests.
+    names: Arc<OurNames>,
     /// Whether one of its servers may be spoken to over HTTP/2: to others there is no gRPC.
     speaks_http2: bool,
     pools: Box<[Rc<Pool>]>,
@@ -106,8 +108,8 @@ pub enum Unreadable {
 }
 
 impl Upstream {
-    /// An upstream without any connections yet. `resolver` is its worker's.
-    pub fn new(settings: Settings, resolver: &Resolver) -> Self {
+    /// An upstream without any connections yet. `resolver` is its worker's; `names`: how names are written that the gateway adds.
+    pub fn new(settings: Settings, names: Arc<OurNames>, resolver: &Resolver) -> Self {
         let pools = settings
             .servers
             .iter()
@@ -120,6 +122,7 @@ impl Upstream {
         Self {
             inner: Rc::new(Inner {
                 settings,
+                names,
                 speaks_http2,
                 pools,
                 turn: Cell::new(0),
@@ -134,7 +137,7 @@ impl Upstream {
             return;
         };
         for pool in &self.inner.pools {
-            check::watch(pool, &self.inner.settings, check);
+            check::watch(pool, &self.inner.settings, &self.inner.names, check);
         }
     }
 
@@ -169,8 +172,8 @@ impl Upstream {
         gathered.map_err(UpstreamError::RequestBody)
     }
 
-    /// Sends a request and waits for the head of its response, `response_timeout` at most where the route has its own. Early hints before it
-    /// go to `hints`; those of HTTP/2 servers are dropped by the library that reads them.
+    /// Sends a request and waits for the head of its response, `response_timeout` at most where the route has its own. Early hints of
+    /// HTTP/2 servers are dropped by the library that reads them.
     ///
     /// # Errors
     /// There is no response, or not in time.
@@ -178,7 +181,7 @@ impl Upstream {
         &self,
         request: Outbound<RequestBody>,
         response_timeout: Option<Duration>,
-        hints: Option<&Hints>,
+        client: &ClientSide<'_>,
     ) -> impl Future<Output = Result<Answer, UpstreamError>> {
         let settings = &self.inner.settings;
         let switches = request.switches();
@@ -208,7 +211,10 @@ impl Upstream {
                     Box::pin(settings.end(&mut body)).await?;
                 }
                 let sent = match link {
-                    Link::Http1(connection) => connection.exchange(&head, body, late, hints).await.map(Received::Http1),
+                    Link::Http1(connection) => {
+                        let exchanged = connection.exchange(&head, &self.inner.names, body, late, client).await;
+                        exchanged.map(Received::Http1)
+                    }
                     // A protocol cannot be switched over what is shared.
                     Link::Http2(_) if switches => return Err(UpstreamError::NoUpgrade),
                     Link::Http2(sender) => {

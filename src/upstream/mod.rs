@@ -14,6 +14,7 @@ mod resolve;
 pub mod response;
 mod spool;
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,30 @@ pub use self::pool::Held;
 pub use self::resolve::Resolver;
 pub use self::spool::{Spool, Unsized};
 use crate::concurrency::ConcurrencyLimit;
+use crate::framing::spelling::Spelling;
+use crate::transfer::hints::Hints;
+
+/// What passes between a server and the client that its response is for, beside the messages themselves.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientSide<'c> {
+    /// How the client wrote the names of the request's fields.
+    pub request: &'c Spelling,
+    /// Where early hints go; `None`: the client cannot read them.
+    pub hints: Option<&'c Hints>,
+    /// Where the server's spelling of the response's fields goes; `None`: the client reads them in lower case.
+    pub response: Option<&'c RefCell<Spelling>>,
+}
+
+impl<'c> ClientSide<'c> {
+    /// No client reads the response.
+    pub fn unread(request: &'c Spelling) -> Self {
+        Self {
+            request,
+            hints: None,
+            response: None,
+        }
+    }
+}
 
 /// What the configuration says of one upstream.
 #[derive(Debug, Clone)]

@@ -49,6 +49,7 @@ mod limits;
 mod load;
 mod log_fields;
 mod misses;
+mod names;
 mod oracle;
 mod outage;
 mod peers;

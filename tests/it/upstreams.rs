@@ -61,9 +61,9 @@ fn a_socket_file_is_a_server() {
     );
     let reply = gate.call(&get("/x").host("api.example"));
     assert_eq!((reply.status, reply.text().as_str()), (200, "ok"));
-    assert!(heads.recv().unwrap().contains("host: api.example\r\n"));
+    assert!(heads.recv().unwrap().contains("Host: api.example\r\n"));
     assert_eq!(gate.get("/own").status, 200);
-    assert!(heads.recv().unwrap().contains("host: localhost\r\n"));
+    assert!(heads.recv().unwrap().contains("Host: localhost\r\n"));
     assert_eq!(gate.get("/gone").status, 502);
     gate.logged(&["upstream_unreachable", "/nowhere/app.sock"]);
 }
@@ -294,7 +294,7 @@ fn a_secret_header_is_ours_alone() {
         let seen = upstream.last();
         assert_eq!(
             seen.head.folded("x-gateway-secret"),
-            [("x-gateway-secret", "canary-of-the-gateway")]
+            [("X-Gateway-Secret", "canary-of-the-gateway")]
         );
     }
 }

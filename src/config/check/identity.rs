@@ -27,6 +27,8 @@ pub(super) struct Identities {
     pub(super) strip: Vec<String>,
     /// Folded names of the headers, with their positions.
     pub(super) written: HashMap<String, Range<usize>>,
+    /// Names of headers that are sent, as the file writes them.
+    pub(super) names: Vec<Box<str>>,
     common: UpstreamIdentity,
     /// Of upstreams with their own table.
     own: BTreeMap<Arc<str>, UpstreamIdentity>,
@@ -63,7 +65,7 @@ impl Identities {
         let headers = match section.take("headers") {
             Some(item) => {
                 let mut written = HashMap::new();
-                let headers = read_headers(item, &mut written);
+                let headers = read_headers(item, &mut written, &mut self.names);
                 self.written.extend(written);
                 headers
             }
@@ -95,6 +97,7 @@ pub(super) fn identities(root: &mut Section<'_>) -> Identities {
         tables: Vec::new(),
         strip: Vec::new(),
         written: HashMap::new(),
+        names: Vec::new(),
         common: UpstreamIdentity {
             table: TableId::GLOBAL,
             credential: CredentialMode::Opaque,
@@ -122,7 +125,11 @@ pub(super) fn read_credential(item: &Item<'_>) -> Option<CredentialMode> {
     item.text()?.choice(&modes, &[])
 }
 
-fn read_headers(item: Item<'_>, written: &mut HashMap<String, Range<usize>>) -> Vec<(HeaderName, Source)> {
+fn read_headers(
+    item: Item<'_>,
+    written: &mut HashMap<String, Range<usize>>,
+    names: &mut Vec<Box<str>>,
+) -> Vec<(HeaderName, Source)> {
     let mut headers = Vec::new();
     let Some(mut section) = item.section(&[]) else {
         return headers;
@@ -161,6 +168,7 @@ fn read_headers(item: Item<'_>, written: &mut HashMap<String, Range<usize>>) -> 
                 .item
                 .add(problem(what, "remove one of them".to_owned()).beside(first, "the other one"));
         }
+        names.push(named.name.into());
         let source = named.item.text().and_then(|text| source(&text));
         headers.extend(header.zip(source));
     }

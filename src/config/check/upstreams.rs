@@ -85,6 +85,8 @@ pub(super) fn upstreams<'c>(root: &mut Section<'c>, identities: &mut Identities)
         let settings = upstream(section, Arc::clone(&name), &mut upstreams);
         upstreams.settings.insert(name, settings);
     }
+    let written = upstreams.secrets.iter().filter_map(|(item, _)| item.text());
+    identities.names.extend(written.map(|name| name.as_str().into()));
     upstreams
 }
 

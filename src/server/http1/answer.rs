@@ -1,5 +1,7 @@
 //! The head of an answer, as HTTP/1 says it (RFC 9112, sections 4, 6 and 9).
 
+use std::iter;
+
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, DATE};
 use http::response::Parts;
@@ -8,7 +10,8 @@ use hyper::ext::ReasonPhrase;
 
 use super::super::date;
 use crate::framing::response::{Content, is_dated, is_of_the_writer};
-use crate::transfer::sending::{Framing, write_content_length, write_field};
+use crate::framing::spelling::{Spelling, write_field};
+use crate::transfer::sending::{Framing, write_content_length};
 
 /// What an answer depends on besides itself.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ pub(super) fn early_hints(fields: &HeaderMap) -> Bytes {
     let mut out = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
     for (name, value) in fields {
         if !is_of_the_writer(name, StatusCode::EARLY_HINTS) {
-            write_field(&mut out, name, value);
+            write_field(&mut out, name.as_str().as_bytes(), value);
         }
     }
     out.extend_from_slice(b"\r\n");
@@ -44,8 +47,8 @@ pub(super) struct Said {
     pub(super) keeps_alive: bool,
 }
 
-/// Writes the status line and the fields; those that frame the body and concern the connection are our own.
-pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, told: &Told) -> Said {
+/// Writes the status line and the fields, their names as `spelling` has them; those that frame the body and concern the connection are our own.
+pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, spelling: &Spelling, told: &Told) -> Said {
     let (status, switches) = (head.status, head.status == StatusCode::SWITCHING_PROTOCOLS);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
@@ -57,15 +60,13 @@ pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, told: &Told) -> Said {
     });
     out.extend_from_slice(b"\r\n");
     let mut dated = false;
-    for (name, value) in &head.headers {
-        if is_of_the_writer(name, status) {
-            continue;
-        }
-        dated |= *name == DATE;
-        write_field(out, name, value);
-    }
+    let fields = head.headers.iter().filter(|(name, _)| {
+        dated |= **name == DATE;
+        !is_of_the_writer(name, status)
+    });
+    spelling.write(out, fields, None);
     if !dated && is_dated(status) {
-        date::with(|date| write_field(out, &DATE, date));
+        date::with(|date| write_field(out, b"Date", date));
     }
     let content = Content::of(status, told.is_head, told.length);
     let framing = match content {
@@ -75,12 +76,12 @@ pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, told: &Told) -> Said {
         }
         Content::Unknown if told.old => Framing::UntilClose,
         Content::Unknown => {
-            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
             Framing::CHUNKED
         }
         Content::Described => {
             if let Some(length) = head.headers.get(CONTENT_LENGTH) {
-                write_field(out, &CONTENT_LENGTH, length);
+                spelling.write(out, iter::once((&CONTENT_LENGTH, length)), None);
             }
             Framing::Length(0)
         }
@@ -90,8 +91,8 @@ pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, told: &Told) -> Said {
     match (keeps_alive, told.old) {
         _ if switches => {}
         (true, false) => {}
-        (true, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
-        (false, _) => out.extend_from_slice(b"connection: close\r\n"),
+        (true, true) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
     }
     out.extend_from_slice(b"\r\n");
     Said {

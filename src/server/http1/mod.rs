@@ -236,7 +236,9 @@ where
     // An `async fn` would hold what it was given a second time.
     async move {
         let answered = {
-            let mut handling = pin!(proxy.handle(request, client, Out));
+            // Given up with the request.
+            let spelling = wire.take_spelling();
+            let mut handling = pin!(proxy.handle(request, &spelling, client, Out));
             poll_fn(|cx| wire.poll_beside(handling.as_mut(), &client.hints, cx)).await
         };
         let Ok(response) = answered else { return Next::Nothing };
@@ -250,7 +252,7 @@ where
             keeps_alive: keeps_alive && !closing && wire.may_go_on(),
             length: body.size_hint().exact(),
         };
-        let told = answer::write_head(&mut out, &parts, &told);
+        let told = answer::write_head(&mut out, &parts, &client.spelling.take(), &told);
         let body = (told.has_body && !body.is_end_stream()).then_some(body);
         let mut sending = Sending::new(out, body, told.framing);
         let sent = poll_fn(|cx| wire.poll_sending(&mut sending, limits.body_read_timeout, cx)).await;

@@ -17,6 +17,7 @@ use super::{MOST_KEPT, answer};
 use crate::framing::body::Rest;
 use crate::framing::grammar::Fault;
 use crate::framing::request::{Bounds, HeadReader, RequestHead};
+use crate::framing::spelling::Spelling;
 use crate::runtime::Alarm;
 use crate::server::socket::{Stream, Transport};
 use crate::transfer::hints::Hints;
@@ -42,6 +43,8 @@ pub(super) struct Wire<I> {
     /// The client will send nothing more.
     ended: bool,
     reader: HeadReader,
+    /// How the names of the fields were written in the head that was read last.
+    spelling: Spelling,
     /// When the first byte of a head came that has not ended.
     head_began: Option<Instant>,
     /// What is to come of this request's body.
@@ -88,6 +91,7 @@ impl<I> Wire<I> {
             unread: read.into(),
             ended: false,
             reader: HeadReader::new(bounds),
+            spelling: Spelling::default(),
             head_began: None,
             rest: Rest::Nothing,
             feed: None,
@@ -159,6 +163,11 @@ impl<I> Wire<I> {
         Inbound::Http1(fed)
     }
 
+    /// How the names of the request's fields were written, until the next head is read.
+    pub(super) fn take_spelling(&mut self) -> Spelling {
+        mem::take(&mut self.spelling)
+    }
+
     /// An interim response is to be written, behind those that were not.
     fn say(&mut self, response: Bytes) {
         self.interim = match self.interim.is_empty() {
@@ -202,7 +211,9 @@ impl<I: AsyncRead + Unpin> Wire<I> {
                         true => mem::take(&mut self.unread),
                         false => self.unread.split_to(end),
                     };
-                    let head = self.reader.take(&head.freeze());
+                    let bytes = head.freeze();
+                    let head = self.reader.take(&bytes);
+                    self.spelling = Spelling::of(bytes);
                     return Poll::Ready(head.map_err(NoHead::Refused));
                 }
                 if self.head_began.is_none() && self.reader.has_begun() {

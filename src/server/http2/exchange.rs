@@ -22,6 +22,7 @@ use super::frames::Excused;
 use super::tunnel::Tunnel;
 use super::windows::Windows;
 use crate::framing::response::{Content, is_dated};
+use crate::framing::spelling::Spelling;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::{Client, Proxy};
 use crate::runtime::Alarm;
@@ -62,7 +63,9 @@ pub(super) fn serve(
     let request = Request::from_parts(head, body);
     async move {
         let answered = {
-            let mut handling = pin!(proxy.handle(request, &client, busy));
+            // Names are in lower case here (RFC 9113, section 8.2.1).
+            let spelling = Spelling::default();
+            let mut handling = pin!(proxy.handle(request, &spelling, &client, busy));
             poll_fn(|cx| {
                 let polled = handling.as_mut().poll(cx);
                 for fields in client.hints.take() {

@@ -23,9 +23,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub use self::body::{Body, Cut};
 use self::request::Sending;
 use self::response::{Head, NoResponse, Read, end_of_head};
+use super::ClientSide;
 use super::body::{BodyFault, RequestBody};
+use crate::framing::spelling::{OurNames, Spelling};
 use crate::runtime::{Alarm, Replay};
-use crate::transfer::hints::Hints;
 use crate::transfer::sending::Unsendable;
 use crate::transfer::{SMALLEST_PIECE, read_behind};
 
@@ -116,8 +117,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
         (self.read, self.out, self.alarm) = (BytesMut::new(), Vec::new(), Alarm::default());
     }
 
-    /// Sends a request and waits for the head of its response, as long as `late` allows from the last of the request that was sent. Early
-    /// hints before it go to `hints`.
+    /// Sends a request and waits for the head of its response, as long as `late` allows from the last of the request that was sent. `ours`:
+    /// how names are written that the gateway has added.
     ///
     /// # Errors
     /// There is none.
@@ -125,9 +126,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
     pub fn exchange(
         self,
         head: &Parts,
+        ours: &OurNames,
         body: RequestBody,
         late: Duration,
-        hints: Option<&Hints>,
+        client: &ClientSide<'_>,
     ) -> impl Future<Output = Result<Exchanged<I>, Failure>> {
         let progress = body.progress();
         let mut exchange = Exchange {
@@ -135,8 +137,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
             read: self.read,
             seen: 0,
             interim: 0,
-            hints,
-            sending: Some(request::sending(self.out, head, body)),
+            client,
+            sending: Some(request::sending(self.out, head, client.request, ours, body)),
             out: Vec::new(),
             deaf: None,
         };
@@ -168,7 +170,7 @@ struct Exchange<'h, I> {
     /// How far what was read has been searched for the end of a head.
     seen: usize,
     interim: usize,
-    hints: Option<&'h Hints>,
+    client: &'h ClientSide<'h>,
     /// The request, as far as it has not left.
     sending: Option<Sending>,
     /// The buffer that it left in.
@@ -243,13 +245,18 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
             let head = self.read.split_to(end).freeze();
             match Head::parse(&head, method) {
                 Err(NoResponse(what)) => return Err(Failure::NoHttp(what)),
-                Ok(Read::Response(head)) => return Ok(Some(head)),
+                Ok(Read::Response(read)) => {
+                    if let Some(spelling) = self.client.response {
+                        spelling.replace(Spelling::of(head));
+                    }
+                    return Ok(Some(read));
+                }
                 Ok(Read::Interim | Read::Hints(_)) if self.interim == MOST_INTERIM => {
                     return Err(Failure::NoHttp("interim responses without an end"));
                 }
                 Ok(Read::Interim) => self.interim += 1,
                 Ok(Read::Hints(fields)) => {
-                    if let Some(hints) = self.hints
+                    if let Some(hints) = self.client.hints
                         && self.interim < MOST_HINTS
                         && end <= MOST_HINT
                     {
@@ -293,8 +300,10 @@ mod tests {
             let (ours, theirs) = duplex(64 * 1024);
             drop(theirs);
             let (head, ()) = Request::post("/x").body(()).expect("a head").into_parts();
+            let spelling = Spelling::default();
+            let client = ClientSide::unread(&spelling);
             let failed = Connection::new(ours)
-                .exchange(&head, body, Duration::from_secs(60), None)
+                .exchange(&head, &OurNames::default(), body, Duration::from_secs(60), &client)
                 .await;
             let Err(Failure::Unsent(unsent, _)) = failed else {
                 panic!("nothing was sent: {failed:?}")
@@ -324,7 +333,11 @@ mod tests {
         };
         let client = async {
             let (head, ()) = Request::new(()).into_parts();
-            let exchange = Connection::new(ours).exchange(&head, RequestBody::none(), Duration::from_secs(60), None);
+            let names = OurNames::default();
+            let spelling = Spelling::default();
+            let client = ClientSide::unread(&spelling);
+            let exchange =
+                Connection::new(ours).exchange(&head, &names, RequestBody::none(), Duration::from_secs(60), &client);
             let Ok(Exchanged::Response(response)) = exchange.await else {
                 panic!("no response")
             };

@@ -86,7 +86,7 @@ impl Head {
         let mut said = Said::default();
         for field in &*read.headers {
             let name = HeaderName::from_bytes(field.name.as_bytes());
-            let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
+            let value = HeaderValue::from_maybe_shared(part(bytes, field.value));
             let (Ok(name), Ok(value)) = (name, value) else {
                 return Err(NoResponse("a field"));
             };
@@ -121,11 +121,20 @@ impl Head {
     }
 }
 
+/// A part of the head. Also one that is empty keeps its place, which leads to its name; `slice_ref` forgets that.
+fn part(bytes: &Bytes, part: &[u8]) -> Bytes {
+    let begin = part.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
+    match part.is_empty() && begin <= bytes.len() {
+        true => bytes.slice(begin..begin),
+        false => bytes.slice_ref(part),
+    }
+}
+
 fn hints(bytes: &Bytes, read: &[httparse::Header<'_>]) -> Option<HeaderMap> {
     let mut headers = HeaderMap::with_capacity(read.len());
     for field in read {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).ok()?;
+        let value = HeaderValue::from_maybe_shared(part(bytes, field.value)).ok()?;
         headers.append(name, value);
     }
     Some(headers)

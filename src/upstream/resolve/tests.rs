@@ -418,6 +418,7 @@ fn checks_go_where_the_name_leads() {
                 }),
                 ..settings()
             },
+            Arc::default(),
             &dns.resolver,
         );
         upstream.watch();

@@ -1,0 +1,330 @@
+//! Names of fields in the case in which they were written. HTTP/1 ignores case, but some peers do not, and a proxy has no reason to change it.
+//!
+//! A `HeaderMap` has names in lower case. The values in it are slices of the head that they came in, so the address of a value leads to its
+//! name: nothing is stored for a field, and most lines are copied whole.
+//!
+//! What is written is always a name that is equal to the field's but for case, and the field's own value.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+
+/// How a message writes the names of its fields: the head that it came with. It is empty where names came in lower case, over HTTP/2.
+#[derive(Debug, Default)]
+pub struct Spelling(Bytes);
+
+/// How the head has a field that is to be written.
+enum Written<'h> {
+    /// In a line of its own, with one blank before its value and none behind it: from here to there.
+    Line(usize, usize),
+    /// With other blanks; its name.
+    Name(&'h [u8]),
+    /// Not at all: its value lies elsewhere, or belongs to another name.
+    No,
+}
+
+impl Spelling {
+    /// The spelling of a message with this head.
+    pub(crate) fn of(head: Bytes) -> Self {
+        Self(head)
+    }
+
+    /// Writes fields. A name that is not in the head is written as `ours` has it, else in lower case.
+    #[inline]
+    pub(crate) fn write<'m>(
+        &self,
+        out: &mut Vec<u8>,
+        fields: impl Iterator<Item = (&'m HeaderName, &'m HeaderValue)>,
+        ours: Option<&OurNames>,
+    ) {
+        // Lines that follow each other in the head are copied together: these are to be.
+        let (mut start, mut end) = (0, 0);
+        for (name, value) in fields {
+            let name = name.as_str();
+            let written = self.find(name.as_bytes(), value.as_bytes());
+            if let Written::Line(begin, behind) = written {
+                if begin != end {
+                    self.copy(out, start, end);
+                    start = begin;
+                }
+                end = behind;
+                continue;
+            }
+            self.copy(out, start, end);
+            (start, end) = (0, 0);
+            if let Written::Name(name) = written {
+                write_field(out, name, value);
+            } else if let Some(ours) = ours.and_then(|ours| ours.find(name)) {
+                out.extend_from_slice(ours.as_bytes());
+                out.extend_from_slice(value.as_bytes());
+                out.extend_from_slice(b"\r\n");
+            } else {
+                write_field(out, name.as_bytes(), value);
+            }
+        }
+        self.copy(out, start, end);
+    }
+
+    #[inline(always)]
+    fn copy(&self, out: &mut Vec<u8>, start: usize, end: usize) {
+        if start < end
+            && let Some(lines) = self.0.get(start..end)
+        {
+            out.extend_from_slice(lines);
+        }
+    }
+
+    /// A value that lies in the head is its bytes, so only what stands around it is compared.
+    #[inline(always)]
+    fn find(&self, name: &[u8], value: &[u8]) -> Written<'_> {
+        let begin = value.as_ptr().addr().wrapping_sub(self.0.as_ptr().addr());
+        if begin > self.0.len() {
+            return Written::No;
+        }
+        let (start, end) = (begin.wrapping_sub(name.len() + 2), begin + value.len() + 2);
+        if let Some(line) = self.0.get(start..end)
+            && let Some((written, rest)) = line.split_at_checked(name.len())
+            && rest.starts_with(b": ")
+            && rest.ends_with(b"\r\n")
+        {
+            return match is_same_name(written, name) {
+                true => Written::Line(start, end),
+                false => Written::No,
+            };
+        }
+        self.name(name, begin)
+    }
+
+    /// Whatever blanks are around the value that begins here.
+    #[cold]
+    fn name(&self, name: &[u8], begin: usize) -> Written<'_> {
+        let before = self.0.get(..begin).unwrap_or_default();
+        let named = before.trim_ascii_end().strip_suffix(b":").unwrap_or_default();
+        let start = named.len().checked_sub(name.len());
+        match start.and_then(|start| named.get(start..)) {
+            Some(written) if written.eq_ignore_ascii_case(name) => Written::Name(written),
+            _ => Written::No,
+        }
+    }
+}
+
+/// Writes a field, its name as it is given.
+#[inline(never)]
+pub(crate) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &HeaderValue) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a name of the same length is this one, which is in lower case. Names of 4 to 16 bytes are compared as two words that may overlap.
+#[inline(always)]
+fn is_same_name(written: &[u8], lower: &[u8]) -> bool {
+    if let (Some(first), Some(lower_first), Some(last), Some(lower_last)) = (
+        written.first_chunk(),
+        lower.first_chunk(),
+        written.last_chunk(),
+        lower.last_chunk(),
+    ) {
+        if lower.len() <= 16 {
+            return is_same_word(u64::from_le_bytes(*first), u64::from_le_bytes(*lower_first))
+                && is_same_word(u64::from_le_bytes(*last), u64::from_le_bytes(*lower_last));
+        }
+    } else if let (Some(first), Some(lower_first), Some(last), Some(lower_last)) = (
+        written.first_chunk(),
+        lower.first_chunk(),
+        written.last_chunk(),
+        lower.last_chunk(),
+    ) {
+        // The two words side by side: one comparison.
+        let pair = |first: &[u8; 4], last: &[u8; 4]| {
+            u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last))
+        };
+        return is_same_word(pair(first, last), pair(lower_first, lower_last));
+    }
+    written.eq_ignore_ascii_case(lower)
+}
+
+/// Whether eight bytes are these, which are in lower case. The sums set the highest bit of a byte that is at least `A`, or beyond `Z`.
+#[inline(always)]
+fn is_same_word(word: u64, lower: u64) -> bool {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    if word == lower {
+        return true;
+    }
+    let seven = word & (EACH * 0x7f);
+    let from_a = seven + EACH * (0x80 - b'A' as u64);
+    let beyond_z = seven + EACH * (0x7f - b'Z' as u64);
+    let capitals = (from_a ^ beyond_z) & !word & (EACH * 0x80);
+    word | (capitals >> 2) == lower
+}
+
+/// How names are written that the gateway adds because the file says so.
+#[derive(Debug, Default)]
+pub struct OurNames {
+    names: Vec<OurName>,
+    /// Lengths of the names, a bit for each: most fields have none of them.
+    lengths: u64,
+}
+
+#[derive(Debug)]
+struct OurName {
+    lower: Box<str>,
+    /// With a colon and a blank.
+    written: Box<str>,
+}
+
+impl OurNames {
+    /// Names as the file writes them; of one that is written in several ways, the first counts.
+    pub fn new<'n>(written: impl IntoIterator<Item = &'n str>) -> Self {
+        let (mut names, mut lengths): (Vec<OurName>, u64) = (Vec::new(), 0);
+        for name in written.into_iter().chain(["X-User-Id", "X-User-Name"]) {
+            let lower: Box<str> = name.to_ascii_lowercase().into();
+            if names.iter().all(|name| name.lower != lower) {
+                lengths |= bit(&lower);
+                let written = format!("{name}: ").into();
+                names.push(OurName { lower, written });
+            }
+        }
+        Self { names, lengths }
+    }
+
+    #[inline]
+    fn find(&self, lower: &str) -> Option<&str> {
+        match self.lengths & bit(lower) {
+            0 => None,
+            _ => self.find_among(lower),
+        }
+    }
+
+    fn find_among(&self, lower: &str) -> Option<&str> {
+        let found = self.names.iter().find(|name| *name.lower == *lower);
+        found.map(|name| &*name.written)
+    }
+}
+
+fn bit(name: &str) -> u64 {
+    1 << (name.len() % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(spelling: &Spelling, ours: &OurNames, name: &str, value: &HeaderValue) -> String {
+        let mut out = Vec::new();
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+        spelling.write(&mut out, std::iter::once((&name, value)), Some(ours));
+        String::from_utf8(out).expect("ASCII")
+    }
+
+    #[test]
+    fn a_name_is_written_as_it_came() {
+        let head = Bytes::from_static(
+            b"GET / HTTP/1.1\r\nHost: h\r\nX-A:1\r\nX-LONGER-than-sixteen-Bytes: 2 \r\nx-EMPTY:\r\nUser-Agent: canary\r\n\r\n",
+        );
+        let spelling = Spelling::of(head.clone());
+        let value = |text: &str| {
+            let at = String::from_utf8_lossy(&head).find(text).expect("it is there") + text.len() - 1;
+            HeaderValue::from_maybe_shared(head.slice(at..=at)).expect("a value")
+        };
+        for (name, value, line) in [
+            ("host", value(": h"), "Host: h\r\n"),
+            ("x-a", value("X-A:1"), "X-A: 1\r\n"),
+            (
+                "x-longer-than-sixteen-bytes",
+                value(": 2"),
+                "X-LONGER-than-sixteen-Bytes: 2\r\n",
+            ),
+            // Of another name, or from elsewhere.
+            ("x-b", value("X-A:1"), "x-b: 1\r\n"),
+            (
+                "x-longer-than-sixteen-bytez",
+                value(": 2"),
+                "x-longer-than-sixteen-bytez: 2\r\n",
+            ),
+            (
+                "x-a-very-long-name-that-reaches-over-the-beginning-of-it",
+                value(": h"),
+                "x-a-very-long-name-that-reaches-over-the-beginning-of-it: h\r\n",
+            ),
+            ("host", HeaderValue::from_static("h"), "host: h\r\n"),
+            ("host", HeaderValue::from_static(""), "host: \r\n"),
+        ] {
+            assert_eq!(written(&spelling, &OurNames::default(), name, &value), line);
+        }
+        let elsewhere = written(&Spelling::default(), &OurNames::default(), "host", &value(": h"));
+        assert_eq!(elsewhere, "host: h\r\n");
+    }
+
+    #[test]
+    fn lines_are_copied_together_and_others_stand_between_them() {
+        let head = Bytes::from_static(b"GET / HTTP/1.1\r\nA-One: 1\r\nB-Two: 2\r\nC-Three: 3\r\nD-Four: 4\r\n\r\n");
+        let field = |name: &'static str, digit: &str| {
+            let at = String::from_utf8_lossy(&head)
+                .find(&format!(": {digit}"))
+                .expect("it is there")
+                + 2;
+            let value = HeaderValue::from_maybe_shared(head.slice(at..=at)).expect("a value");
+            (HeaderName::from_static(name), value)
+        };
+        let (one, two, three, four) = (
+            field("a-one", "1"),
+            field("b-two", "2"),
+            field("c-three", "3"),
+            field("d-four", "4"),
+        );
+        let own = (HeaderName::from_static("x-own"), HeaderValue::from_static("0"));
+        let copied = (HeaderName::from_static("x-copy"), three.1.clone());
+        for (fields, wanted) in [
+            (vec![&one, &two, &four], "A-One: 1\r\nB-Two: 2\r\nD-Four: 4\r\n"),
+            (
+                vec![&own, &one, &copied, &two],
+                "x-own: 0\r\nA-One: 1\r\nx-copy: 3\r\nB-Two: 2\r\n",
+            ),
+            (
+                vec![&four, &three, &four, &own],
+                "D-Four: 4\r\nC-Three: 3\r\nD-Four: 4\r\nx-own: 0\r\n",
+            ),
+            (vec![], ""),
+        ] {
+            let mut out = Vec::new();
+            let fields = fields.into_iter().map(|(name, value)| (name, value));
+            Spelling::of(head.clone()).write(&mut out, fields, None);
+            assert_eq!(String::from_utf8_lossy(&out), wanted);
+        }
+    }
+
+    #[test]
+    fn our_own_are_written_as_the_file_says() {
+        let ours = OurNames::new(["x-USER-id", "X-Tenant-ID", "x-tenant-id"]);
+        let spelling = Spelling::default();
+        for (name, line) in [
+            ("x-tenant-id", "X-Tenant-ID: 1\r\n"),
+            ("x-user-id", "x-USER-id: 1\r\n"),
+            ("x-user-name", "X-User-Name: 1\r\n"),
+            ("traceparent", "traceparent: 1\r\n"),
+            ("x-other", "x-other: 1\r\n"),
+        ] {
+            assert_eq!(written(&spelling, &ours, name, &HeaderValue::from_static("1")), line);
+        }
+    }
+
+    #[test]
+    fn names_differ_in_case_alone_or_they_differ() {
+        for (one, other, same) in [
+            (&b"Accept"[..], &b"accept"[..], true),
+            (b"Authorization", b"authorization", true),
+            (b"Authorizatioo", b"authorization", false),
+            (b"Buthorization", b"authorization", false),
+            (b"X-Forwarded-Proto", b"x-forwarded-proto", true),
+            (b"X-Forwarded_Proto", b"x-forwarded-proto", false),
+            (b"AZaz09!#$%&'*+-.", b"azaz09!#$%&'*+-.", true),
+            (b"[A@Z^_`|~\x80\xc1", b"{a@z^_`|~\x80\xc1", false),
+            (b"@Z^_`|~\x80\xc1\xe1", b"@z^_`|~\x80\xc1\xe1", true),
+            (b"TE", b"te", true),
+            (b"TD", b"te", false),
+        ] {
+            assert_eq!(is_same_name(one, other), same, "{}", one.escape_ascii());
+        }
+    }
+}
