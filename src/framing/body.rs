@@ -1,18 +1,18 @@
-//! What comes behind a head: so many bytes, or chunks (RFC 9112, section 6).
+//! The body that follows a head: a known number of bytes, or chunks (RFC 9112, section 6).
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::chunked::Chunked;
 use super::grammar::Fault;
 
-/// The rest of a message, as its head has framed it.
+/// The part of a body that has not been read yet, as its head frames it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rest {
-    /// So many bytes, one at least.
+    /// This many bytes. Invariant: at least one.
     Length(u64),
-    /// In chunks. Trailers are read, and dropped.
+    /// Chunks. Trailers are read and dropped.
     Chunked(Chunked),
-    /// Nothing: the message has ended.
+    /// No bytes: the message has ended.
     Nothing,
 }
 
@@ -28,7 +28,7 @@ impl Rest {
         Self::Chunked(Chunked::BEGIN)
     }
 
-    /// How much it is, where that is known.
+    /// The number of bytes, if it is known.
     pub(crate) fn exact(self) -> Option<u64> {
         match self {
             Self::Length(left) => Some(left),
@@ -37,8 +37,9 @@ impl Rest {
         }
     }
 
-    /// Takes the next data out of what has come; `None`: there is none yet, or none any more. It reads on over what is no data, so that an end
-    /// that has come is found with the last of the data.
+    /// Takes the next data from the received bytes. `None` means that no data has arrived yet, or that the body has
+    /// ended. It also reads the framing bytes after the data, so that it finds the end of the body together with the
+    /// last data.
     pub(crate) fn take(&mut self, bytes: &mut BytesMut) -> Result<Option<Bytes>, Fault> {
         match self {
             Self::Nothing => Ok(None),
@@ -57,14 +58,14 @@ impl Rest {
                     0 => Chunked::DataCr,
                     left => Chunked::Data(left),
                 });
-                // What is wrong behind data is found again, once that is taken.
+                // Ignore a fault after the data: the next call finds it again, after the caller took the data.
                 let _ = self.pass(bytes);
                 Ok(data)
             }
         }
     }
 
-    /// Reads what is no data, up to data or the end.
+    /// Reads framing bytes, up to the next data or the end of the body.
     fn pass(&mut self, bytes: &mut BytesMut) -> Result<(), Fault> {
         let mut at = 0;
         let passed = loop {
@@ -85,7 +86,7 @@ impl Rest {
     }
 }
 
-/// So much of it as has come, and how much is left.
+/// Takes at most `left` bytes. Returns them and the number of bytes that are still missing.
 fn split(bytes: &mut BytesMut, left: u64) -> (Option<Bytes>, u64) {
     let count = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
     let data = (count > 0).then(|| bytes.split_to(count).freeze());

@@ -1,42 +1,44 @@
-//! A body in chunks, byte by byte (RFC 9112, section 7.1): sizes, extensions, trailers, strictly and within bounds.
+//! Reads the framing of a chunked body byte by byte (RFC 9112, section 7.1): sizes, extensions, trailers, strictly and
+//! within limits.
 
 use super::grammar::{Fault, is_token, is_value, malformed};
 
-/// Digits of a chunk's size; more would not fit into 64 bits.
+/// The maximum number of digits in a chunk's size. A number with more digits may not fit into a signed 64-bit integer.
 const MOST_DIGITS: u8 = 15;
-/// Bytes of a chunk's extensions, and of all trailers: nothing reads them, so nobody needs many.
+/// The maximum number of bytes of one chunk's extensions, and of all trailers. The gateway drops both, so the limits
+/// are small.
 const EXTENSION_BYTES: usize = 256;
 const TRAILER_BYTES: usize = 8 * 1024;
 
-/// Where in the body the next byte is.
+/// The position of the next byte in the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Chunked {
-    /// In a size, of which so many digits have come.
+    /// In a chunk size; `digits` of it were read.
     Size {
         digits: u8,
         size: u64,
     },
-    /// In the extensions of a chunk of that size, so many bytes of them.
+    /// In the extensions of a chunk of this size; `bytes` of them were read.
     Extension {
         part: Extension,
         bytes: usize,
         size: u64,
     },
-    /// At the end of the line with that size.
+    /// Before the LF of the line that has this size.
     SizeLf(u64),
-    /// So much of a chunk is left.
+    /// In the data of a chunk; this many bytes remain.
     Data(u64),
     DataCr,
     DataLf,
-    /// In the trailers, so many bytes of them.
+    /// In the trailers; `bytes` of them were read.
     Trailer {
         part: Trailer,
         bytes: usize,
     },
 }
 
-/// Which part of an extension comes: `;name`, `;name=token` or `;name="text"`. The blanks that the grammar allows are there for old
-/// clients only.
+/// The part of an extension that the next byte belongs to: `;name`, `;name=token` or `;name="text"`. The grammar allows
+/// blanks for old clients only; this reader refuses them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extension {
     /// The first character of its name.
@@ -52,7 +54,7 @@ pub(crate) enum Extension {
     Closed,
 }
 
-/// Which part of a trailer comes.
+/// The part of a trailer that the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trailer {
     Start,
@@ -66,7 +68,7 @@ impl Chunked {
     /// Before the first chunk.
     pub(crate) const BEGIN: Self = Self::Size { digits: 0, size: 0 };
 
-    /// Takes one byte that is no data; `None`: it was the last one of the body.
+    /// Reads one framing byte. `None` means that it was the last byte of the body.
     pub(crate) fn byte(self, byte: u8) -> Result<Option<Self>, Fault> {
         let next = match (self, byte) {
             (Self::Size { digits, size }, byte) if byte.is_ascii_hexdigit() && digits < MOST_DIGITS => {
@@ -132,7 +134,7 @@ impl Extension {
 }
 
 impl Trailer {
-    /// `None`: the trailers, and the body with them, have ended.
+    /// `None` means that the trailers have ended, and the body with them.
     fn byte(self, byte: u8) -> Result<Option<Self>, Fault> {
         match (self, byte) {
             (Self::Start, b'\r') => Ok(Some(Self::EndLf)),

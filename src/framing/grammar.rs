@@ -1,13 +1,13 @@
-//! Which bytes may stand where (RFC 9110, RFC 9112, RFC 3986), and what is said of a message that has others.
+//! Which bytes are allowed where (RFC 9110, RFC 9112, RFC 3986), and the faults of messages that break these rules.
 
-/// Why a message is not let through. The text of the first is for the log.
+/// Why a message is refused. The text of `Malformed` is for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It can be read in more than one way.
+    /// The message can be read in more than one way.
     Malformed(&'static str),
-    /// Its target is longer than it may be.
+    /// The target is longer than the limit.
     TargetTooLong,
-    /// Its fields are more or longer than they may be.
+    /// The head has too many fields or too many bytes.
     HeadTooLarge,
 }
 
@@ -34,15 +34,16 @@ pub(crate) fn is_token(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
 }
 
-/// A byte of a method: one of a token, but no lowercase letter. Methods are case-sensitive (RFC 9110, section 9.1), but some servers
-/// convert them to upper case: `post` is `POST` there, and would be `post` for the rules of a route.
+/// Whether a byte is allowed in a method: a token character that is no lowercase letter. Methods are case-sensitive
+/// (RFC 9110, section 9.1), but some servers convert them to upper case. Such a server reads `post` as `POST`, but the
+/// rules of a route do not.
 pub(crate) fn is_method(byte: u8) -> bool {
     is_token(byte) && !byte.is_ascii_lowercase()
 }
 
-/// How many bytes at the start of `bytes` are all such.
+/// The number of bytes at the start of `bytes` for which `such` is true.
 pub(crate) fn run(bytes: &[u8], such: impl Fn(u8) -> bool) -> usize {
-    // Many at once, and no way out in the middle of them: that is a few instructions.
+    // Check 32 bytes at a time, without an early exit inside a chunk: the compiler can then use vector instructions.
     const AT_ONCE: usize = 32;
     let all = |chunk: &&[u8]| chunk.iter().fold(true, |all, byte| all & such(*byte));
     let whole = bytes.chunks_exact(AT_ONCE).take_while(all).count() * AT_ONCE;
@@ -50,13 +51,13 @@ pub(crate) fn run(bytes: &[u8], such: impl Fn(u8) -> bool) -> usize {
     whole + rest.iter().position(|byte| !such(*byte)).unwrap_or(rest.len())
 }
 
-/// RFC 9110, section 5.5: blanks, what is visible, and what is beyond ASCII.
+/// RFC 9110, section 5.5: spaces, tabs, visible ASCII, and bytes above 0x7F.
 pub(crate) fn is_value(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }
 
-/// Visible ASCII but `#`. Clients send bytes that RFC 3986 does not allow, and servers take them; only `#`, which begins a fragment, and
-/// bytes beyond ASCII are read in more than one way.
+/// Visible ASCII except `#`. Clients send bytes that RFC 3986 does not allow, and servers accept them. Only `#`, which
+/// begins a fragment, and bytes above 0x7F can be read in more than one way.
 pub(crate) fn is_target(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~') && byte != b'#'
 }

@@ -1,5 +1,6 @@
-//! How HTTP/1 frames its messages (RFC 9112): which bytes may stand where, and where a message ends. Both sides read by it: the
-//! server what clients send, the upstream's client what servers answer. `response` has the rules of heads that hold in every version.
+//! How HTTP/1 frames its messages (RFC 9112): which bytes are allowed where, and where a message ends. The server uses
+//! these rules to read requests. The upstream client uses them to read responses. `response` has the rules for response
+//! heads in every version.
 
 pub(crate) mod body;
 pub(crate) mod chunked;

@@ -1,7 +1,8 @@
-//! The head of a request (RFC 9112, sections 2 to 6): read once, strictly, and only in the one way in which it can be read.
+//! Reads the head of a request (RFC 9112, sections 2 to 6): once, strictly, and only if there is a single way to read
+//! it.
 //!
-//! Bytes may come in any pieces, and what has been looked at is not looked at again. A head that is refused is refused at its first byte that
-//! is wrong, however it was cut.
+//! Bytes may arrive in pieces of any size. The reader reads each byte only once. It refuses a head at the first wrong
+//! byte, however the bytes were split.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
@@ -11,35 +12,35 @@ use super::grammar::{Fault, is_method, is_target, is_token, is_value, malformed,
 use super::said::{Name, Said};
 use super::target;
 
-/// Bounds on heads.
+/// Limits for request heads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Bytes of the request line and all fields.
+    /// The maximum number of bytes of the request line and all fields.
     pub(crate) bytes: usize,
-    /// Fields.
+    /// The maximum number of fields.
     pub(crate) fields: usize,
 }
 
-/// The longest target that a `Uri` can hold, or somewhat less.
+/// The longest target; a little less than the limit of `Uri`.
 const LONGEST_TARGET: usize = 60_000;
-/// No method that anybody has registered is longer than half of this.
+/// The longest method. No registered method has more than half of this length.
 const LONGEST_METHOD: usize = 64;
-/// No field that anybody has registered has a name of more than 40 bytes.
+/// The longest field name. No registered name has more than 40 bytes.
 const LONGEST_NAME: usize = 8 * 1024;
 const LOWERCASE: &str = "a lowercase letter in its method";
-/// Room for the fields that are set beside those that came, so that they are put where there is room.
+/// Capacity for the fields that the gateway adds, so that the map need not grow.
 const MORE_FIELDS: usize = 12;
 
-/// Reads one head after the other. What it keeps of one is used for the next.
+/// Reads one head after the other, and reuses its buffers.
 #[derive(Debug)]
 pub(crate) struct HeadReader {
     bounds: Bounds,
     state: State,
-    /// An empty line was passed over. One is forgiven (RFC 9112, section 2.2), and no more.
+    /// Whether an empty line was skipped. The reader accepts one (RFC 9112, section 2.2), and no more.
     empty_line: bool,
-    /// How far it has read: what is before this is as it should be.
+    /// The position of the next byte. All bytes before it are valid. Invariant: `begun <= at`.
     at: usize,
-    /// Where what is being read began: the method, the target, a name or a value.
+    /// The start of the current part: a method, a target, a name or a value.
     begun: usize,
     method: Span,
     target: Span,
@@ -48,7 +49,7 @@ pub(crate) struct HeadReader {
     said: Said,
 }
 
-/// Where something stands.
+/// A range of bytes in the head.
 #[derive(Debug, Clone, Copy, Default)]
 struct Span {
     begin: usize,
@@ -79,18 +80,18 @@ enum State {
     Version,
     FieldStart,
     Name,
-    /// In the value of that field.
+    /// In the value of this field.
     Value(Name),
 }
 
-/// A head that was read.
+/// A request head.
 #[derive(Debug)]
 pub(crate) struct RequestHead {
-    /// What it asks for.
+    /// The request, without its body.
     pub(crate) request: Request<()>,
-    /// What comes behind it.
+    /// The body that follows.
     pub(crate) rest: Rest,
-    /// Whether the client would have the connection serve another request.
+    /// Whether the client allows another request on the connection.
     pub(crate) keeps_alive: bool,
     /// Whether the client waits for a `100 Continue` (RFC 9110, section 10.1.1).
     pub(crate) expects_continue: bool,
@@ -117,8 +118,8 @@ impl HeadReader {
         self.state != State::Before
     }
 
-    /// Reads on in what has come: all of it, from the first byte behind the last message. Once a head is whole, says where it ends; then it
-    /// is to be [taken](Self::take).
+    /// Continues to read. `bytes` are all received bytes after the previous message. Once the head is complete, it
+    /// returns the position of its end; the caller must then [take](Self::take) the head.
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         loop {
             let next = match self.state {
@@ -145,7 +146,7 @@ impl HeadReader {
         }
     }
 
-    /// Passes over an empty line.
+    /// Skips an empty line and finds the first byte of the method.
     fn before(&mut self, bytes: &[u8]) -> Result<Option<State>, Fault> {
         let first = match bytes.get(self.at..).unwrap_or_default() {
             [] | [b'\r'] => return Ok(None),
@@ -168,8 +169,8 @@ impl HeadReader {
         Ok(Some(State::Method))
     }
 
-    /// Goes on over bytes of that kind, no more than `most` of them from where it has begun, and within the bound of a head. The byte behind
-    /// them, once it has come; `full`, where there is no room for one.
+    /// Skips bytes for which `such` is true: at most `most` bytes from `begun`, and within the limit of the head.
+    /// Returns the next byte, if it has arrived. Fails with `full` if that byte is beyond the limit.
     fn pass(&mut self, bytes: &[u8], such: impl Fn(u8) -> bool, most: usize, full: Fault) -> Result<Option<u8>, Fault> {
         let end = (self.begun.saturating_add(most)).min(self.method.begin + self.bounds.bytes);
         let window = bytes.get(self.at..end.min(bytes.len())).unwrap_or_default();
@@ -216,7 +217,7 @@ impl HeadReader {
                     begin: self.begun,
                     end: self.at,
                 };
-                // `*`, an absolute URI or an authority: whatever it is, it must be one that can be read.
+                // `*`, an absolute URI or an authority: check now that it can be parsed.
                 if self.state == State::OtherTarget {
                     let whole = Bytes::copy_from_slice(self.target.of(bytes));
                     target::read(&whole, 0..whole.len())?;
@@ -251,7 +252,7 @@ impl HeadReader {
         Ok(None)
     }
 
-    /// Whether a whole line end is here. That no other byte is behind its CR is for the caller to have seen.
+    /// Reads a line end, and returns whether it is complete. The caller has checked that `at` is a CR.
     fn line_end(&mut self, bytes: &[u8]) -> Result<bool, Fault> {
         let Some(behind) = bytes.get(self.at + 1) else {
             return Ok(false);
@@ -327,7 +328,8 @@ impl HeadReader {
         Ok(Some(State::FieldStart))
     }
 
-    /// The head of which [`read`](Self::read) has said that it is whole; `bytes` are all of it, and of nothing else. The next one is read anew.
+    /// Takes the head that [`read`](Self::read) has found complete, and prepares for the next one. `bytes` are exactly
+    /// this head.
     pub(crate) fn take(&mut self, bytes: &Bytes) -> Result<RequestHead, Fault> {
         let Self {
             method,
@@ -375,7 +377,7 @@ fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// In a path behind its first `/`.
+/// Whether a byte is allowed in a path after its first `/`.
 fn is_path(byte: u8) -> bool {
     is_target(byte) && byte != b'?'
 }

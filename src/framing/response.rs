@@ -1,25 +1,27 @@
-//! What the head of a response may say, and what may follow it (RFC 9110, sections 6.4.1, 6.6.1 and 8.6; RFC 9112, section 6.3): the rules of
-//! every version, in one place. A writer asks here, and adds only what its own version needs: HTTP/1 frames the body and speaks of the
-//! connection.
+//! What the head of a response may contain, and what may follow it (RFC 9110, sections 6.4.1, 6.6.1 and 8.6; RFC 9112,
+//! section 6.3). These rules hold in every version. A writer uses them and adds only what its own version needs: HTTP/1
+//! adds the framing of the body and the `Connection` field.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderValue, StatusCode};
 
-/// What follows the head of a response, and what its `Content-Length` says.
+/// The content that follows the head of a response, and the value of its `Content-Length`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// So many bytes, and the field says so.
+    /// This many bytes. `Content-Length` has the same value.
     Length(u64),
-    /// Bytes, up to an end that the version marks. There is no such field.
+    /// Bytes, up to an end that the HTTP version marks. There is no `Content-Length`.
     Unknown,
-    /// None. A field that came says what another answer would have: to GET in place of HEAD, or 200 in place of 304.
+    /// No content. A received `Content-Length` is kept: it describes the response to GET instead of HEAD, or the 200
+    /// instead of the 304.
     Described,
-    /// None, and no such field: 1xx, 204, and a response that opens a tunnel.
+    /// No content and no `Content-Length`: 1xx, 204, and a response that opens a tunnel.
     None,
 }
 
 impl Content {
-    /// What follows a response with this status to a request that was HEAD, or another one. `length`: that of its body, where it is known.
+    /// The content of a response with this status. `is_head`: the request was HEAD. `length`: the length of the body,
+    /// if it is known.
     pub(crate) fn of(status: StatusCode, is_head: bool, length: Option<u64>) -> Self {
         match (status, length) {
             (StatusCode::NO_CONTENT, _) => Self::None,
@@ -31,7 +33,7 @@ impl Content {
         }
     }
 
-    /// Whether content follows at all.
+    /// Whether content follows the head.
     pub(crate) fn follows(self) -> bool {
         match self {
             Self::Length(_) | Self::Unknown => true,
@@ -39,7 +41,7 @@ impl Content {
         }
     }
 
-    /// Makes `Content-Length` what it may be, where fields are sent as they stand.
+    /// Sets, keeps or removes `Content-Length`, so that a writer can send the fields unchanged.
     pub(crate) fn apply(self, headers: &mut HeaderMap) {
         match self {
             Self::Length(length) if !headers.contains_key(CONTENT_LENGTH) => {
@@ -58,7 +60,8 @@ pub(crate) fn is_dated(status: StatusCode) -> bool {
     !status.is_informational()
 }
 
-/// Fields that every connection makes anew, whatever came in them. `Connection` is kept where it belongs to the message: in a 101.
+/// Fields that the writer sets for each connection; received values are not used. `Connection` belongs to the message
+/// in a 101 response, and is kept there.
 pub(crate) fn is_of_the_writer(name: &HeaderName, status: StatusCode) -> bool {
     *name == CONTENT_LENGTH
         || *name == TRANSFER_ENCODING

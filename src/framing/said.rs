@@ -1,17 +1,17 @@
-//! What the fields of a request say of its framing and its connection (RFC 9112, sections 6 and 9).
+//! The fields of a request that control its framing and its connection (RFC 9112, sections 6 and 9).
 
 use std::mem;
 
 use super::body::Rest;
 use super::grammar::{Fault, malformed};
 
-/// Digits of a length; more would not fit into 64 bits.
+/// The maximum number of digits in a length. A number with more digits may not fit into 64 bits.
 const MOST_DIGITS: usize = 19;
 
-/// A field, by what it says of the message and its connection.
+/// A field name, if it controls the framing or the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Name {
-    /// Nothing.
+    /// Any other field.
     Other,
     Host,
     ContentLength,
@@ -38,7 +38,7 @@ impl Name {
     }
 }
 
-/// What fields say of the message and its connection.
+/// What the fields read so far set for the message and its connection.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Said {
     host: bool,
@@ -50,7 +50,7 @@ pub(super) struct Said {
 }
 
 impl Said {
-    /// A field of that name begins.
+    /// Records that a field with this name begins. It fails if a field that must be unique is repeated.
     pub(super) fn begin(&mut self, name: Name) -> Result<(), Fault> {
         let again = match name {
             Name::Host => mem::replace(&mut self.host, true),
@@ -64,7 +64,7 @@ impl Said {
         }
     }
 
-    /// And this is its value.
+    /// Records the value of the field.
     pub(super) fn note(&mut self, name: Name, value: &[u8]) -> Result<(), Fault> {
         const FRAMING: Fault = Fault::Malformed("its Content-Length or Transfer-Encoding");
         match name {
@@ -75,7 +75,7 @@ impl Said {
                 }
                 let digits = value.iter().map(|digit| u64::from(digit - b'0'));
                 let length = digits.fold(0, |number, digit| number * 10 + digit);
-                // Servers may count with a sign.
+                // Some servers use signed 64-bit integers.
                 if i64::try_from(length).is_err() {
                     return Err(FRAMING);
                 }
@@ -93,7 +93,7 @@ impl Said {
                     self.keep_alive |= word.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            // A list (RFC 9110, section 10.1.1). Other expectations are ignored; the field is never forwarded.
+            // A list (RFC 9110, section 10.1.1). Other expectations are ignored. The gateway never forwards the field.
             Name::Expect => {
                 let mut words = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
                 self.expects_continue |= words.any(|word| word.eq_ignore_ascii_case(b"100-continue"));
@@ -102,7 +102,7 @@ impl Said {
         Ok(())
     }
 
-    /// Whether the fields of a message of HTTP/1.`minor` agree on one reading of what follows.
+    /// Checks that the fields of an HTTP/1.`minor` request allow one reading only of the bytes after the head.
     pub(super) fn agrees(self, minor: u8) -> Result<(), Fault> {
         match (self.host, self.chunked, self.length) {
             (false, ..) => malformed("it has no Host"),
@@ -112,7 +112,7 @@ impl Said {
         }
     }
 
-    /// What comes behind the head.
+    /// The body that follows the head.
     pub(super) fn rest(self) -> Rest {
         match (self.chunked, self.length) {
             (true, _) => Rest::chunked(),
@@ -120,12 +120,12 @@ impl Said {
         }
     }
 
-    /// Whether the client would have the connection serve another request (RFC 9112, section 9.3).
+    /// Whether the client allows another request on the connection (RFC 9112, section 9.3).
     pub(super) fn keeps_alive(self, minor: u8) -> bool {
         !self.close && (minor == 1 || self.keep_alive)
     }
 
-    /// Whether the client waits for a `100 Continue`; those of HTTP/1.0 know of none (RFC 9110, section 10.1.1).
+    /// Whether the client waits for a `100 Continue`. HTTP/1.0 has no such response (RFC 9110, section 10.1.1).
     pub(super) fn expects_continue(self, minor: u8) -> bool {
         minor == 1 && self.expects_continue
     }

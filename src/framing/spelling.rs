@@ -1,24 +1,27 @@
-//! Names of fields in the case in which they were written. HTTP/1 ignores case, but some peers do not, and a proxy has no reason to change it.
+//! Keeps the case in which field names were written. HTTP/1 ignores case, but some peers do not, and a proxy has no
+//! reason to change it.
 //!
-//! A `HeaderMap` has names in lower case. The values in it are slices of the head that they came in, so the address of a value leads to its
-//! name: nothing is stored for a field, and most lines are copied whole.
+//! A `HeaderMap` has names in lower case. Its values are slices of the head that contained them, so the address of a
+//! value leads to its name. No memory is used per field, and most lines are copied whole.
 //!
-//! What is written is always a name that is equal to the field's but for case, and the field's own value.
+//! Invariant: the written name differs from the field's name in case only, and the written value is the field's own
+//! value.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-/// How a message writes the names of its fields: the head that it came with. It is empty where names came in lower case, over HTTP/2.
+/// The original head of a message, which has the names as they were written. It is empty if names arrived in lower
+/// case, over HTTP/2.
 #[derive(Debug, Default)]
 pub struct Spelling(Bytes);
 
-/// How the head has a field that is to be written.
+/// How the head contains a field.
 enum Written<'h> {
-    /// In a line of its own, with one blank before its value and none behind it: from here to there.
+    /// As a line with one space before the value and none after it: the start and the end of the line.
     Line(usize, usize),
-    /// With other blanks; its name.
+    /// With other spaces around the value: the name as written.
     Name(&'h [u8]),
-    /// Not at all: its value lies elsewhere, or belongs to another name.
+    /// Not in the head: the value has another address, or belongs to another name.
     No,
 }
 
@@ -28,7 +31,7 @@ impl Spelling {
         Self(head)
     }
 
-    /// Writes fields. A name that is not in the head is written as `ours` has it, else in lower case.
+    /// Writes fields. A name that is not in the head is written as `ours` has it, or else in lower case.
     #[inline]
     pub(crate) fn write<'m>(
         &self,
@@ -36,7 +39,7 @@ impl Spelling {
         fields: impl Iterator<Item = (&'m HeaderName, &'m HeaderValue)>,
         ours: Option<&OurNames>,
     ) {
-        // Lines that follow each other in the head are copied together: these are to be.
+        // The range of adjacent lines that are waiting to be copied together.
         let (mut start, mut end) = (0, 0);
         for (name, value) in fields {
             let name = name.as_str();
@@ -73,7 +76,8 @@ impl Spelling {
         }
     }
 
-    /// A value that lies in the head is its bytes, so only what stands around it is compared.
+    /// Finds a field in the head by the address of its value. The value itself needs no comparison: only the bytes
+    /// around it are compared.
     #[inline(always)]
     fn find(&self, name: &[u8], value: &[u8]) -> Written<'_> {
         let begin = value.as_ptr().addr().wrapping_sub(self.0.as_ptr().addr());
@@ -94,7 +98,7 @@ impl Spelling {
         self.name(name, begin)
     }
 
-    /// Whatever blanks are around the value that begins here.
+    /// Finds the name before a value that has other spaces around it.
     #[cold]
     fn name(&self, name: &[u8], begin: usize) -> Written<'_> {
         let before = self.0.get(..begin).unwrap_or_default();
@@ -107,7 +111,7 @@ impl Spelling {
     }
 }
 
-/// Writes a field, its name as it is given.
+/// Writes a field with the name as given.
 #[inline(never)]
 pub(crate) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &HeaderValue) {
     out.extend_from_slice(name);
@@ -116,7 +120,8 @@ pub(crate) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &HeaderValue) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether a name of the same length is this one, which is in lower case. Names of 4 to 16 bytes are compared as two words that may overlap.
+/// Whether `written` equals `lower`, which is in lower case and of the same length. Names of 4 to 16 bytes are compared
+/// as two words that may overlap.
 #[inline(always)]
 fn is_same_name(written: &[u8], lower: &[u8]) -> bool {
     if let (Some(first), Some(lower_first), Some(last), Some(lower_last)) = (
@@ -135,7 +140,7 @@ fn is_same_name(written: &[u8], lower: &[u8]) -> bool {
         written.last_chunk(),
         lower.last_chunk(),
     ) {
-        // The two words side by side: one comparison.
+        // Join the two words: one comparison is enough.
         let pair = |first: &[u8; 4], last: &[u8; 4]| {
             u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last))
         };
@@ -144,7 +149,8 @@ fn is_same_name(written: &[u8], lower: &[u8]) -> bool {
     written.eq_ignore_ascii_case(lower)
 }
 
-/// Whether eight bytes are these, which are in lower case. The sums set the highest bit of a byte that is at least `A`, or beyond `Z`.
+/// Whether eight bytes equal `lower`, which is in lower case. The sums set the highest bit of bytes that are at least
+/// `A`, or above `Z`.
 #[inline(always)]
 fn is_same_word(word: u64, lower: u64) -> bool {
     const EACH: u64 = 0x0101_0101_0101_0101;
@@ -158,23 +164,23 @@ fn is_same_word(word: u64, lower: u64) -> bool {
     word | (capitals >> 2) == lower
 }
 
-/// How names are written that the gateway adds because the file says so.
+/// The spelling of names that the gateway itself adds, as the configuration file writes them.
 #[derive(Debug, Default)]
 pub struct OurNames {
     names: Vec<OurName>,
-    /// Lengths of the names, a bit for each: most fields have none of them.
+    /// The lengths of the names modulo 64, one bit for each. This check excludes most other fields without a search.
     lengths: u64,
 }
 
 #[derive(Debug)]
 struct OurName {
     lower: Box<str>,
-    /// With a colon and a blank.
+    /// With a colon and a space.
     written: Box<str>,
 }
 
 impl OurNames {
-    /// Names as the file writes them; of one that is written in several ways, the first counts.
+    /// Names as the file writes them. If the file spells a name in several ways, the first one is used.
     pub fn new<'n>(written: impl IntoIterator<Item = &'n str>) -> Self {
         let (mut names, mut lengths): (Vec<OurName>, u64) = (Vec::new(), 0);
         for name in written.into_iter().chain(["X-User-Id", "X-User-Name"]) {
@@ -235,7 +241,7 @@ mod tests {
                 value(": 2"),
                 "X-LONGER-than-sixteen-Bytes: 2\r\n",
             ),
-            // Of another name, or from elsewhere.
+            // The value belongs to another name, or is not in the head.
             ("x-b", value("X-A:1"), "x-b: 1\r\n"),
             (
                 "x-longer-than-sixteen-bytez",

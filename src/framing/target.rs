@@ -1,8 +1,9 @@
-//! The target of a request (RFC 9112, section 3.2), and how it travels where a [`Uri`] cannot hold it.
+//! The target of a request (RFC 9112, section 3.2), and how the gateway keeps a target that a [`Uri`] cannot hold.
 //!
-//! `Uri` takes no `` ` ``, `<` and `>` in a path, and no `"`, `<` and `>` in a query. No RFC allows these bytes there, but clients send them,
-//! servers take them, and there is one way to read them. The `Uri` of such a request has them percent-encoded, and [`Exact`] beside it has
-//! what was sent. Code that knows only the `Uri` therefore sees an equivalent target, never another one.
+//! `Uri` accepts no `` ` ``, `<` and `>` in a path, and no `"`, `<` and `>` in a query. No RFC allows these bytes
+//! there, but clients send them, servers accept them, and there is only one way to read them. In such a request, the
+//! `Uri` has these bytes percent-encoded, and [`Exact`] has the target as the client sent it. Code that reads only the
+//! `Uri` therefore sees an equivalent target, never a different one.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,12 +14,12 @@ use http::uri::{PathAndQuery, Uri};
 
 use super::grammar::{Fault, is_target, malformed};
 
-/// A path, and a query if there is one, byte for byte.
+/// A path, and a query if there is one, exactly as the client sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exact {
-    /// Visible ASCII that begins with `/`.
+    /// Invariant: visible ASCII that begins with `/`.
     text: Arc<str>,
-    /// Where the query begins, with its `?`.
+    /// The position of the `?` before the query, or the length of `text` if there is no query.
     path_end: usize,
 }
 
@@ -32,7 +33,7 @@ impl Exact {
     }
 }
 
-/// The path that was asked for, byte for byte: what routes are found by.
+/// The path of the request, exactly as the client sent it. The route table looks up this path.
 pub(crate) fn path<B>(request: &Request<B>) -> &str {
     match request.extensions().get::<Exact>() {
         Some(exact) => exact.path(),
@@ -40,7 +41,7 @@ pub(crate) fn path<B>(request: &Request<B>) -> &str {
     }
 }
 
-/// Reads the target that stands there: `/path?query`, an absolute URI, an authority or `*`.
+/// Reads a target: `/path?query`, an absolute URI, an authority or `*`.
 pub(super) fn read(bytes: &Bytes, at: Range<usize>) -> Result<(Uri, Option<Exact>), Fault> {
     match hold(bytes.slice(at.clone())) {
         Some(uri) => Ok((uri, None)),
@@ -48,7 +49,7 @@ pub(super) fn read(bytes: &Bytes, at: Range<usize>) -> Result<(Uri, Option<Exact
     }
 }
 
-/// A `Uri` that has it as it is, where there is one.
+/// The `Uri` that holds the target unchanged, if one can.
 fn hold(target: Bytes) -> Option<Uri> {
     match target.first() {
         Some(b'/') => PathAndQuery::from_maybe_shared(target).map(Uri::from).ok(),
@@ -56,11 +57,11 @@ fn hold(target: Bytes) -> Option<Uri> {
     }
 }
 
-/// Reads a target that `Uri` does not hold.
+/// Reads a target that a `Uri` cannot hold.
 fn read_odd(target: &[u8]) -> Result<(Uri, Option<Exact>), Fault> {
     const WRONG: Fault = Fault::Malformed("its target");
     let text = std::str::from_utf8(target).map_err(|_| WRONG)?;
-    // Behind the authority, in which every byte counts.
+    // The path begins after the authority. The authority must be valid as it is.
     let path_begin = match text.find("://") {
         _ if text.starts_with('/') => 0,
         None => return Err(WRONG),

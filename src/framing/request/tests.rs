@@ -1,4 +1,4 @@
-//! Heads and bodies as bytes: whole, in pieces, and wrong.
+//! Heads and bodies as bytes: complete, in pieces, and malformed.
 
 use bytes::BytesMut;
 use http::Uri;
@@ -10,10 +10,10 @@ const BOUNDS: Bounds = Bounds {
     fields: 10,
 };
 
-/// Where a fault was found: behind so many bytes of whole messages, and in a head or, without a reason, in a body.
+/// Where a fault was found: after this many bytes of complete messages, and in a head, or (`None`) in a body.
 type Found = Option<(usize, Option<Fault>)>;
 
-/// What is found in all messages, in pieces of that size.
+/// What the reader finds in all messages, if the bytes arrive in pieces of this size.
 fn find_in(bytes: &[u8], size: usize) -> Found {
     let (mut reader, mut rest, mut whole) = (HeadReader::new(BOUNDS), Rest::Nothing, 0);
     let (mut unread, mut come) = (BytesMut::new(), 0);
@@ -43,7 +43,7 @@ fn find_in(bytes: &[u8], size: usize) -> Found {
     None
 }
 
-/// What is found, however the bytes are cut.
+/// What the reader finds; it must be the same for every piece size.
 fn find(bytes: &[u8]) -> Found {
     let whole = find_in(bytes, bytes.len());
     for size in [1, 3] {
@@ -54,13 +54,13 @@ fn find(bytes: &[u8]) -> Found {
 
 fn good(text: &str) {
     assert_eq!(find(text.as_bytes()), None, "{text:?}");
-    // Whole messages are followed by another one, and by nothing else.
+    // Another complete message follows, and nothing else.
     let next = format!("{text}\0");
     let end = Some((text.len(), Some(Fault::Malformed("it does not begin with a method"))));
     assert_eq!(find(next.as_bytes()), end, "{text:?} has not ended");
 }
 
-/// A head that is refused, after another message that is good.
+/// Checks that a head is refused after a valid message.
 fn bad(head: &str) {
     let before = "GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
     let text = format!("{before}{head}");
