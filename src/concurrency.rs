@@ -1,9 +1,9 @@
-//! [`ConcurrencyLimit`]: a bound on how much is under way at once, across all workers.
+//! [`ConcurrencyLimit`]: a limit on the number of concurrent operations, across all workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A bound, shared by all its clones.
+/// A limit that all its clones share.
 #[derive(Debug, Clone)]
 pub struct ConcurrencyLimit {
     most: usize,
@@ -11,7 +11,7 @@ pub struct ConcurrencyLimit {
 }
 
 impl ConcurrencyLimit {
-    /// A limit of `most` permits; 0: no limit, and nothing is counted.
+    /// A limit of `most` permits. With 0 there is no limit, and permits are not counted.
     pub fn new(most: usize) -> Self {
         Self {
             most,
@@ -19,14 +19,14 @@ impl ConcurrencyLimit {
         }
     }
 
-    /// A permit, if one is left. It never waits.
+    /// Takes a permit, if one is left. It never waits.
     pub fn take(&self) -> Option<ConcurrencyPermit> {
         if self.most == 0 {
             return Some(ConcurrencyPermit(None));
         }
         let slot = ConcurrencyPermit(Some(Arc::clone(&self.taken)));
         let before = self.taken.fetch_add(1, Ordering::Relaxed);
-        // Dropped, it is given back.
+        // If the limit is reached, dropping the permit corrects the count.
         (before < self.most).then_some(slot)
     }
 }

@@ -1,5 +1,5 @@
-//! What a runtime of one thread needs and libraries do not have: a place for hyper's tasks, an IO of which something was read too early,
-//! and a deadline that costs nothing where it moves with each request.
+//! What a single-threaded runtime needs and libraries do not provide: an executor for hyper's tasks, an IO object that
+//! replays bytes, and a cheap timer for deadlines that move with each request.
 
 use std::fmt;
 use std::future::Future;
@@ -23,18 +23,18 @@ impl<F: Future + 'static> Executor<F> for OnThisThread {
     }
 }
 
-/// A timer for deadlines that move with each request. It is moved only to come earlier: one that comes too early looks again, and that is
-/// cheaper than moving it each time.
+/// A timer for deadlines that move with each request. The timer is reset only if the new deadline is earlier. If it
+/// fires too early, it is set again; this is cheaper than a reset for each request.
 #[derive(Debug, Default)]
 pub struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
-    /// Ready so long after it was first asked.
+    /// Ready when this much time has passed since the first poll.
     pub fn poll_for(&mut self, time: Duration, cx: &mut Context<'_>) -> Poll<()> {
         self.0.get_or_insert_with(|| Box::pin(sleep(time))).as_mut().poll(cx)
     }
 
-    /// Ready once `end` has passed. It wakes whoever has asked last.
+    /// Ready once `end` has passed. It wakes the task that polled last.
     pub fn poll_until(&mut self, end: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(end)));
         loop {
@@ -50,7 +50,7 @@ impl Alarm {
     }
 }
 
-/// Has what was read of `io` before, and then what `io` has.
+/// Returns bytes that were already read from `io`, and then reads from `io`.
 pub struct Replay<I> {
     io: I,
     read: Bytes,
@@ -65,7 +65,7 @@ impl<I> fmt::Debug for Replay<I> {
 }
 
 impl<I> Replay<I> {
-    /// `read` comes before what `io` has.
+    /// Creates an IO object that returns `read` before the bytes of `io`.
     pub fn new(io: I, read: Bytes) -> Self {
         Self { io, read }
     }
@@ -80,7 +80,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Replay<I> {
         buf.put_slice(&self.read[..count]);
         self.read.advance(count);
         if self.read.is_empty() {
-            // Not even its allocation is kept.
+            // Free the allocation too.
             self.read = Bytes::new();
         }
         Poll::Ready(Ok(()))

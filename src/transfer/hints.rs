@@ -1,7 +1,8 @@
-//! [`Hints`]: early hints (RFC 8297) on their way from a server to the client that waits for its answer.
+//! [`Hints`]: early hints (RFC 8297) on their way from an upstream to the client that waits for its response.
 //!
-//! A client's connection polls its request, and that polls the server's connection, all on one thread. What was put here during a poll
-//! is therefore for the request that was polled, and is taken right behind that poll: nothing has to be woken.
+//! The client's connection polls its request, and the request polls the upstream connection, all on one thread. Hints
+//! that were added during a poll therefore belong to the polled request. The client's connection takes them right after
+//! that poll, so no wake-up is needed.
 
 use std::cell::RefCell;
 use std::mem;
@@ -11,12 +12,12 @@ use http::HeaderMap;
 use crate::framing::response::Content;
 use crate::outbound::hop;
 
-/// Heads of responses 103 that no client has been sent yet.
+/// The fields of 103 responses that were not sent to a client yet.
 #[derive(Debug, Default)]
 pub struct Hints(RefCell<Vec<HeaderMap>>);
 
 impl Hints {
-    /// Adds the fields of one; what concerns the server's connection or frames a body is taken out.
+    /// Adds the fields of one 103 response, without hop-by-hop fields and fields that frame a body.
     pub fn put(&self, mut fields: HeaderMap) {
         hop::strip_response(&mut fields);
         Content::None.apply(&mut fields);

@@ -1,7 +1,7 @@
-//! [`Inbound`]: the body of a request, as its client sends it.
+//! [`Inbound`]: the body of a request, as the client sends it.
 //!
-//! Over HTTP/1 whoever has the connection reads, and only what was asked for: [`Feed`] is its end. Both ends are on one thread, and most of
-//! the time in one task, which then wakes nobody.
+//! Over HTTP/1, the connection reads the body, and only on demand: [`Feed`] is its end, and [`Fed`] is the consumer's
+//! end. Both ends are on one thread, and usually in one task; then no wake-up is needed.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -16,37 +16,37 @@ use super::streamed::Streamed;
 /// The body of a request.
 #[derive(Debug)]
 pub enum Inbound {
-    /// There is none.
+    /// There is no body.
     Nothing,
-    /// Read by the connection that it comes on.
+    /// The body of an HTTP/1 request, read by its connection.
     Http1(Fed),
-    /// One stream of many.
+    /// The body of an HTTP/2 request.
     Http2(Streamed),
 }
 
-/// Why a body did not come to its end.
+/// The body has ended too early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Broken;
 
-/// The end of a body where it is taken.
+/// The consumer's end of a body.
 #[derive(Debug)]
 pub struct Fed(Rc<RefCell<Pipe>>);
 
-/// The end of a body where it is read.
+/// The connection's end of a body.
 #[derive(Debug)]
 pub struct Feed(Rc<RefCell<Pipe>>);
 
 #[derive(Debug)]
 struct Pipe {
-    /// Read, and not taken.
+    /// Data that the connection has read and the consumer has not taken.
     data: Option<Bytes>,
-    /// What is to come besides, where that is known.
+    /// The number of bytes still to come after `data`, if it is known.
     left: Option<u64>,
     state: State,
-    /// Somebody waits for data: who, once it is not whoever reads.
+    /// The consumer waits for data. `taker` is its task.
     asked: bool,
     taker: Option<Waker>,
-    /// Who reads, where it waits to be asked.
+    /// The connection's task, while it waits for demand.
     reader: Option<Waker>,
 }
 
@@ -55,11 +55,11 @@ enum State {
     Open,
     Ended,
     Broken,
-    /// Nobody takes it any more.
+    /// The consumer has dropped its end.
     Left,
 }
 
-/// A body of which so much is to come, where that is known, and both of its ends.
+/// Creates both ends of a body. `left` is its length, if it is known.
 pub fn inbound(left: Option<u64>) -> (Feed, Fed) {
     let pipe = Rc::new(RefCell::new(Pipe {
         data: None,
@@ -72,19 +72,19 @@ pub fn inbound(left: Option<u64>) -> (Feed, Fed) {
     (Feed(Rc::clone(&pipe)), Fed(pipe))
 }
 
-/// What whoever takes a body wants.
+/// The demand of the consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wants {
-    /// More of it.
+    /// The consumer waits for data.
     More,
-    /// Nothing at the moment.
+    /// The consumer does not wait for data at the moment.
     Nothing,
-    /// Nothing any more.
+    /// The consumer has dropped its end.
     NoMore,
 }
 
 impl Feed {
-    /// What is wanted. While it is nothing, `cx` is woken when that changes.
+    /// The current demand. While it is [`Wants::Nothing`], `cx` is woken when the demand changes.
     pub fn wants(&self, cx: &Context<'_>) -> Wants {
         let pipe = &mut *self.0.borrow_mut();
         pipe.reader = None;
@@ -98,12 +98,12 @@ impl Feed {
         }
     }
 
-    /// Whether nobody takes it any more.
+    /// Whether the consumer has dropped its end.
     pub fn is_left(&self) -> bool {
         self.0.borrow().state == State::Left
     }
 
-    /// Hands on what was read; `left`: so much is to come besides, where that is known.
+    /// Hands data to the consumer. `left` is the number of bytes still to come, if it is known.
     pub fn data(&self, data: Bytes, left: Option<u64>, cx: &Context<'_>) {
         let pipe = &mut *self.0.borrow_mut();
         pipe.data = Some(data);
@@ -111,12 +111,12 @@ impl Feed {
         pipe.answer(cx);
     }
 
-    /// The body has come to its end, behind what was handed on.
+    /// Ends the body, after the data that was handed over.
     pub fn ended(&self, cx: &Context<'_>) {
         self.end(State::Ended, cx);
     }
 
-    /// The body never comes to its end.
+    /// Marks the body as broken: its end will never arrive.
     pub fn broken(&self, cx: &Context<'_>) {
         self.end(State::Broken, cx);
     }
@@ -130,7 +130,7 @@ impl Feed {
     }
 }
 
-/// Without an end before it, the body is broken.
+/// If the connection drops its end before the body has ended, the body is broken.
 impl Drop for Feed {
     fn drop(&mut self) {
         self.end(State::Broken, &Context::from_waker(Waker::noop()));
@@ -138,7 +138,7 @@ impl Drop for Feed {
 }
 
 impl Pipe {
-    /// Whoever waits is told, unless it is who tells.
+    /// Wakes the consumer, unless it is the task that is running now.
     fn answer(&mut self, cx: &Context<'_>) {
         self.asked = false;
         if let Some(taker) = self.taker.take()

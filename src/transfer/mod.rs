@@ -1,5 +1,5 @@
-//! Messages on their way through: a request's body from the connection that reads it to whoever takes it, and a message of HTTP/1 into the
-//! connection that it leaves by.
+//! Message bodies in transit: a request's body from the client connection to its consumer, and an HTTP/1 message into
+//! the connection that sends it.
 
 pub mod hints;
 pub mod inbound;
@@ -14,15 +14,16 @@ use std::task::{Context, Poll};
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The least that is read at once of a body, and the most; reads grow while they are filled.
+/// The smallest and the largest read size for a body. The size grows while reads fill it.
 pub(crate) const SMALLEST_PIECE: usize = 8 * 1024;
 pub(crate) const LARGEST_PIECE: usize = 128 * 1024;
 
-/// Where data begins in a new buffer. TLS copies each record to a few bytes behind the beginning of a page, and from the beginning of another
-/// page that takes some processors sixteen times as long: `rep movsb` on those of AMD (glibc bug 30994).
+/// The offset of data in a new buffer. TLS copies each record to a few bytes after the start of a page. If the source
+/// begins at the start of a page, `rep movsb` on AMD processors takes up to sixteen times as long (glibc bug 30994).
 const ASIDE: usize = 64;
 
-/// Reads about so many bytes behind what is there. Small pieces share one allocation, so that whoever holds one does not hold room for many.
+/// Reads about `piece` bytes and appends them to `buffer`. Small pieces share one allocation, so that a held piece does
+/// not keep a large buffer alive.
 pub(crate) fn read_behind<I: AsyncRead + Unpin>(
     io: &mut I,
     buffer: &mut BytesMut,
@@ -38,11 +39,11 @@ pub(crate) fn read_behind<I: AsyncRead + Unpin>(
             buffer.reserve(piece);
         }
     }
-    // It keeps nothing between two polls.
+    // `read_buf` keeps no state between two polls.
     pin!(io.read_buf(buffer)).poll(cx)
 }
 
-/// What is to be read at once after so much of `piece` has come.
+/// The size of the next read, after a read of size `piece` returned `count` bytes.
 pub(crate) fn next_piece(piece: usize, count: usize) -> usize {
     if count >= piece {
         (piece * 2).min(LARGEST_PIECE)

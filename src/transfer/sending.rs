@@ -1,5 +1,5 @@
-//! A message of HTTP/1 on its way into a connection: its head in one buffer, its body behind that, framed as the head says (RFC 9112,
-//! section 6).
+//! Sends an HTTP/1 message: the head in one buffer, and the body after it, framed as the head says (RFC 9112, section
+//! 6).
 
 use std::io::{self, IoSlice, Write};
 use std::mem;
@@ -10,43 +10,43 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
-/// Pieces up to this size are copied behind what else there is to write; larger ones are written from where they are.
+/// Pieces up to this size are copied into the output buffer. Larger ones are written without a copy.
 const COPIED: usize = 4 * 1024;
-/// So much is written before more of the body is asked for.
+/// The body is polled again only while the output buffer is smaller than this.
 const ENOUGH: usize = 16 * 1024;
 
-/// A message, as far as it has not left.
+/// A message, or the part that was not sent yet.
 #[derive(Debug)]
 pub(crate) struct Sending<B: Body> {
-    /// The head, what frames the body, and small pieces of it, up to where `data` comes.
+    /// The head, the chunk framing, and small pieces of the body. Its bytes are sent before `data`.
     out: Vec<u8>,
-    /// How long the head is, at the beginning of `out` until a byte has left.
+    /// The length of the head at the beginning of `out`. Valid while `sent == 0`.
     head: usize,
     written: usize,
     data: Bytes,
-    /// What is still to be asked for; `None`: all of it was.
+    /// The body that still has to be polled. `None`: it has ended.
     body: Option<B>,
     framing: Framing,
-    /// Why there is no more than what is to be written.
+    /// The fault that is returned once the bytes before it are written.
     fault: Option<Unsendable<B::Error>>,
-    /// How many bytes have left.
+    /// The number of bytes that were sent.
     sent: u64,
-    /// The other side takes nothing at the moment.
+    /// The last write is pending: the peer does not read at the moment.
     blocked: bool,
-    /// Whether a piece of the body was taken.
+    /// Whether a frame of the body was taken.
     taken: bool,
 }
 
 /// How a body is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// So many bytes are still to come.
+    /// This many bytes are still to come.
     Length(u64),
     Chunked {
-        /// Whether the line end behind a chunk is due, once its data is out.
+        /// Whether the line end after a chunk is due, once its data is written.
         behind_chunk: bool,
     },
-    /// It is whatever comes before the connection ends.
+    /// The body lasts until the connection closes.
     UntilClose,
 }
 
@@ -55,17 +55,18 @@ impl Framing {
     pub(crate) const CHUNKED: Self = Self::Chunked { behind_chunk: false };
 }
 
-/// Why a message could not be sent whole. What came before was written, as far as the other side has taken it.
+/// Why a message could not be sent completely. The bytes before the fault were written, as far as the peer accepted
+/// them.
 #[derive(Debug)]
 pub(crate) enum Unsendable<E> {
     Io(io::Error),
     Body(E),
-    /// It is not as long as its head says.
+    /// The body does not have the length that its head says.
     Length,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
-    /// A message whose head is in `out`. Of `body`, if it has one, nothing was taken.
+    /// A message whose head is in `out`. No frame of `body` was taken yet.
     pub(crate) fn new(out: Vec<u8>, body: Option<B>, framing: Framing) -> Self {
         Self {
             head: out.len(),
@@ -81,22 +82,23 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
         }
     }
 
-    /// How many bytes have left.
+    /// The number of bytes that were sent.
     pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Whether it waits for the other side, and not for more of the body.
+    /// Whether it waits for the peer, and not for more of the body.
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked
     }
 
-    /// Bytes that wait for the other side to take them.
+    /// The number of bytes that wait to be written.
     pub(crate) fn unsent(&self) -> usize {
         self.out.len() - self.written + self.data.len()
     }
 
-    /// The body of a message of which no byte has left: what was taken of it, and the rest. `None`: it cannot be put together again.
+    /// The body of a message of which no byte was sent: the data that was taken from it, and the remaining body. `None`
+    /// if the body cannot be restored.
     pub(crate) fn into_unsent(self) -> Option<(Bytes, Option<B>)> {
         match (self.sent, &self.fault, self.taken, self.framing) {
             (0, None, false, _) => Some((Bytes::new(), self.body)),
@@ -109,17 +111,17 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
                 };
                 Some((taken, self.body))
             }
-            // By chunks, what was taken stands between their sizes.
+            // In a chunked body, the taken data is mixed with chunk sizes.
             _ => None,
         }
     }
 
-    /// The buffer, for another message.
+    /// Returns the buffer, so that another message can reuse it.
     pub(crate) fn into_buffer(self) -> Vec<u8> {
         self.out
     }
 
-    /// Sends on; ready once all has left.
+    /// Continues to send. It is ready once the whole message is written.
     pub(crate) fn poll<I: AsyncWrite + Unpin>(
         &mut self,
         io: &mut I,
@@ -142,7 +144,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
         }
     }
 
-    /// Writes what there is, and where nothing more is to come for now, sees it out.
+    /// Writes all buffered bytes, and then flushes if `flush` is set.
     fn poll_out<I: AsyncWrite + Unpin>(
         &mut self,
         io: &mut I,
@@ -164,7 +166,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
         }
     }
 
-    /// Asks for more of the body as long as there is room for it; pending where that is to come.
+    /// Polls the body while there is room for more data. Pending if the body is pending.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Framing::Chunked { behind_chunk } = &mut self.framing
             && self.data.is_empty()
@@ -190,7 +192,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     fn take(&mut self, frame: Result<Option<Frame<Bytes>>, B::Error>, last: bool) -> Result<(), Unsendable<B::Error>> {
         let frame = frame.map_err(Unsendable::Body)?;
         let ends = last || frame.is_none();
-        // Trailers are read by nobody.
+        // Trailers are dropped.
         let data = frame.and_then(|frame| frame.into_data().ok()).unwrap_or_default();
         self.begin(data.len())?;
         let by_chunks = matches!(self.framing, Framing::Chunked { .. });
@@ -205,7 +207,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
                 self.out.extend_from_slice(b"\r\n");
             }
         }
-        // The end of chunks comes behind data that is written from where it is.
+        // In a chunked body, the end must come after data that is written without a copy.
         if ends && (self.data.is_empty() || !by_chunks) {
             self.body = None;
             self.end()?;
@@ -213,7 +215,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
         Ok(())
     }
 
-    /// What comes before so much data.
+    /// Writes the framing before `length` bytes of data.
     fn begin(&mut self, length: usize) -> Result<(), Unsendable<B::Error>> {
         match &mut self.framing {
             Framing::Length(left) => *left = left.checked_sub(length as u64).ok_or(Unsendable::Length)?,
@@ -225,7 +227,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
         Ok(())
     }
 
-    /// What comes behind the last piece.
+    /// Writes the framing after the last piece.
     fn end(&mut self) -> Result<(), Unsendable<B::Error>> {
         match self.framing {
             Framing::Length(0) | Framing::UntilClose => {}
@@ -256,7 +258,7 @@ fn poll_write<I: AsyncWrite + Unpin>(
     })
 }
 
-/// How long the body is.
+/// Writes the `Content-Length` field.
 pub(crate) fn write_content_length(out: &mut Vec<u8>, length: u64) {
     out.extend_from_slice(b"Content-Length: ");
     out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());

@@ -1,5 +1,5 @@
-//! The body of a request of HTTP/2, as its stream brings it (RFC 9113, section 8.1). [`Streamed`] is the end where it is taken, and [`Upload`]
-//! the end of the connection, which has to read what nobody takes.
+//! The body of an HTTP/2 request, as its stream delivers it (RFC 9113, section 8.1). [`Streamed`] is the end for the
+//! consumer. [`Upload`] is the end for the connection, which must read the data that no consumer takes.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -14,13 +14,13 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::outbound::single;
 
-/// A body that is read when it is asked for. What was taken opens the client's windows again.
+/// A body that is read on demand. Taken data opens the client's flow-control windows again.
 #[derive(Debug)]
 pub struct Streamed {
     shared: Rc<Shared>,
-    /// What is to come, where the head has said so; that it is true is h2's care.
+    /// The number of bytes still to come, if the head gave a length. h2 checks that the length is correct.
     left: Option<u64>,
-    /// There is no more data.
+    /// All data was read. Trailers may follow.
     data_ended: bool,
 }
 
@@ -28,7 +28,7 @@ pub struct Streamed {
 #[derive(Debug)]
 pub struct Upload(Rc<Shared>);
 
-/// What has come of a body, and was not taken.
+/// The data of a body that was received and not taken yet.
 #[derive(Debug)]
 pub struct Unread(Weak<Shared>);
 
@@ -36,31 +36,31 @@ pub struct Unread(Weak<Shared>);
 struct Shared {
     stream: RefCell<RecvStream>,
     go_ahead: Cell<GoAhead>,
-    /// The connection's task: woken when a 100 becomes due, and when the body is no longer taken.
+    /// The connection's task. It is woken when a 100 response becomes due, and when the consumer drops the body.
     connection: RefCell<Option<Waker>>,
 }
 
-/// Whether the client waits for a 100 before it sends the body (RFC 9110, section 10.1.1).
+/// Whether the client waits for a 100 response before it sends the body (RFC 9110, section 10.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum GoAhead {
     NotNeeded,
     Expected,
-    /// The body was asked for, and the client has not sent any of it.
+    /// The consumer has polled the body, and the client has not sent any data yet.
     Due,
 }
 
-/// What [`Upload::poll_unwanted`] has read.
+/// The result of [`Upload::poll_unwanted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unwanted {
-    /// Some data. It was dropped, and the client's windows are open again.
+    /// Some data. It was dropped, and the client's flow-control windows are open again.
     Data,
     /// The end of the body.
     End,
-    /// The stream is no more: the client has reset it, or the connection has ended.
+    /// The stream has failed: the client has reset it, or the connection has ended.
     Reset,
 }
 
-/// Both ends of the body that belongs to this head.
+/// Creates both ends of the body that belongs to this head.
 pub fn streamed(stream: RecvStream, head: &HeaderMap) -> (Upload, Streamed) {
     let expected = head
         .get_all(EXPECT)
@@ -83,7 +83,8 @@ pub fn streamed(stream: RecvStream, head: &HeaderMap) -> (Upload, Streamed) {
     (Upload(shared), streamed)
 }
 
-/// The length that the head has said, if once. What servers that count with a sign would read otherwise is not said to them.
+/// The `Content-Length`, if the head has exactly one. A value that does not fit into a signed 64-bit integer is
+/// ignored: upstreams that use signed integers would misread it.
 fn content_length(head: &HeaderMap) -> Option<u64> {
     let length: i64 = single(head, &CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
     u64::try_from(length).ok()
@@ -96,12 +97,12 @@ impl Shared {
         }
     }
 
-    /// Data that is not held any more.
+    /// Reads data, and releases its flow-control capacity at once.
     fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
         let mut stream = self.stream.borrow_mut();
         let data = ready!(stream.poll_data(cx));
         if let Some(Ok(data)) = &data {
-            // It fails where the stream is gone, which the next poll tells.
+            // This fails if the stream has ended; the next poll reports that.
             let _ = stream.flow_control().release_capacity(data.len());
         }
         Poll::Ready(data)
@@ -109,7 +110,7 @@ impl Shared {
 }
 
 impl Unread {
-    /// How much it is; `None`: the body has no ends any more.
+    /// The number of bytes. `None` means that both ends of the body were dropped.
     pub fn bytes(&self) -> Option<usize> {
         let shared = self.0.upgrade()?;
         let mut stream = shared.stream.borrow_mut();
@@ -118,7 +119,7 @@ impl Unread {
 }
 
 impl Upload {
-    /// A stream that the connection alone reads.
+    /// A stream that only the connection reads.
     pub fn alone(stream: RecvStream) -> Self {
         Self(Rc::new(Shared {
             stream: RefCell::new(stream),
@@ -127,23 +128,24 @@ impl Upload {
         }))
     }
 
-    /// What is held of it.
+    /// A handle to the amount of unread data.
     pub fn unread(&self) -> Unread {
         Unread(Rc::downgrade(&self.0))
     }
 
-    /// Data that is held until it is released.
+    /// Reads data without releasing its flow-control capacity; see [`release`](Self::release).
     pub fn poll_held(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
         self.0.stream.borrow_mut().poll_data(cx)
     }
 
-    /// So much of it is not held any more.
+    /// Releases the flow-control capacity of this many bytes.
     pub fn release(&self, bytes: usize) {
-        // It fails where the stream is gone, which the next poll tells.
+        // This fails if the stream has ended; the next poll reports that.
         let _ = self.0.stream.borrow_mut().flow_control().release_capacity(bytes);
     }
 
-    /// Whether a 100 is to be sent now. It is due at most once; while it may become due, `cx` is woken when it does.
+    /// Whether the connection must send a 100 response now. It is due at most once. While it may become due later, `cx`
+    /// is woken when it does.
     pub fn takes_go_ahead(&self, cx: &Context<'_>) -> bool {
         match self.0.go_ahead.get() {
             GoAhead::NotNeeded => false,
@@ -158,17 +160,18 @@ impl Upload {
         }
     }
 
-    /// Whether all of the body was read.
+    /// Whether the whole body was read.
     pub fn is_at_end(&self) -> bool {
         self.0.stream.borrow().is_end_stream()
     }
 
-    /// Whether the other end still takes it.
+    /// Whether the consumer still holds its end of the body.
     pub fn is_wanted(&self) -> bool {
         Rc::strong_count(&self.0) > 1
     }
 
-    /// Reads what nobody takes. While the other end takes it, only the end is seen.
+    /// Reads and drops data after the consumer has dropped its end. Before that, it reports only the end of the body,
+    /// and `cx` is woken when the consumer drops its end.
     pub fn poll_unwanted(&self, cx: &mut Context<'_>) -> Poll<Unwanted> {
         if self.is_at_end() {
             return Poll::Ready(Unwanted::End);
@@ -180,7 +183,7 @@ impl Upload {
         Poll::Ready(match ready!(self.0.poll_data(cx)) {
             Some(Ok(_)) => Unwanted::Data,
             Some(Err(_)) => Unwanted::Reset,
-            // Trailers may be all that is left.
+            // Only trailers may remain.
             None => Unwanted::End,
         })
     }
@@ -211,7 +214,7 @@ impl Body for Streamed {
                     self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                // Whatever the reason of a reset: a client that gives one has not sent its body to the end.
+                // Report every reset, whatever its reason code: the client has not sent its whole body.
                 Some(Err(problem)) => return Poll::Ready(Some(Err(problem))),
                 None => self.data_ended = true,
             }
