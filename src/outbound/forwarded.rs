@@ -1,7 +1,8 @@
-//! Where a request came from, and the fields that say so: `X-Forwarded-*`, `X-Real-IP`, `X-Request-Id`, `traceparent`.
+//! The origin of a request, and the fields that describe it: `X-Forwarded-*`, `X-Real-IP`, `X-Request-Id`,
+//! `traceparent`.
 //!
-//! A field of a trusted proxy is a list, on one line or several, whose last member was written by the proxy that is nearest: that one
-//! counts. What cannot be used of it is noted, so that the log can name it.
+//! A field of a trusted proxy is a list, on one line or on several. The nearest proxy has written its last member, so
+//! the gateway uses that one. Fields that cannot be used are recorded for the log.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -17,17 +18,17 @@ pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forw
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-/// The request's id, in both directions.
+/// The request id, in requests and in responses.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Who is at the other end of a connection (RFC 7239, section 6).
+/// The node at the other end of a connection (RFC 7239, section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Node {
-    /// It has an address, IPv4 as such where it came in IPv6.
+    /// A node with an IP address. An IPv4-mapped IPv6 address is stored as IPv4.
     Ip(IpAddr),
-    /// It came over a socket file, and has none.
+    /// A node on a Unix socket; it has no address.
     Unix,
 }
 
@@ -37,7 +38,7 @@ impl From<IpAddr> for Node {
     }
 }
 
-/// As nginx writes it.
+/// Writes a Unix socket as nginx does.
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -47,33 +48,33 @@ impl fmt::Display for Node {
     }
 }
 
-/// The other end of a connection; made once for all its requests.
+/// The other end of a connection. It is created once and used for all requests of the connection.
 #[derive(Debug, Clone)]
 pub struct Peer {
     node: Node,
     scheme: Scheme,
-    /// `None` over a socket file: no word in the place of an address would be true, and applications read only addresses there.
+    /// `None` on a Unix socket: applications expect only addresses in this field, and such a peer has none.
     forwarded_for: Option<HeaderValue>,
-    /// Set where it is a proxy whose word is believed.
+    /// Set if the peer is a trusted proxy.
     believed: Option<Arc<TrustedProxies>>,
 }
 
-/// Whose `X-Forwarded-*` and `X-Request-Id` are believed.
+/// The proxies whose `X-Forwarded-*` and `X-Request-Id` are trusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
-    /// Proxies in these networks; none: nobody.
+    /// The networks of the trusted proxies. If it is empty, no network is trusted.
     pub networks: Vec<IpNet>,
-    /// Whoever may connect to our socket files.
+    /// Whether every client of the gateway's Unix sockets is trusted.
     pub unix: bool,
 }
 
 impl TrustedProxies {
-    /// Whether nobody is trusted.
+    /// Whether no proxy is trusted.
     pub fn is_empty(&self) -> bool {
         self.networks.is_empty() && !self.unix
     }
 
-    /// Whether this is one of them.
+    /// Whether this node is a trusted proxy.
     pub fn contains(&self, node: Node) -> bool {
         match node {
             Node::Ip(ip) => self.networks.iter().any(|network| network.contains(&ip)),
@@ -82,10 +83,10 @@ impl TrustedProxies {
     }
 }
 
-/// How a client reached us.
+/// The scheme of a client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// In the clear.
+    /// Without TLS.
     Http,
     /// Over TLS.
     Https,
@@ -99,7 +100,7 @@ impl Scheme {
             .find(|scheme| name.eq_ignore_ascii_case(scheme.as_str().as_bytes()))
     }
 
-    /// The port of a URI that names none.
+    /// The port of a URI that contains no port.
     pub fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -107,7 +108,7 @@ impl Scheme {
         }
     }
 
-    /// As in a URI.
+    /// The scheme as a URI writes it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -117,7 +118,7 @@ impl Scheme {
 }
 
 impl Peer {
-    /// The peer that is `node`.
+    /// Creates the peer for a node.
     pub fn new(node: Node, scheme: Scheme, trusted: &Arc<TrustedProxies>) -> Self {
         let forwarded_for = match node {
             Node::Ip(ip) => Some(HeaderValue::try_from(ip.to_string()).expect("an address is visible ASCII")),
@@ -131,17 +132,17 @@ impl Peer {
         }
     }
 
-    /// Who it is.
+    /// The peer's node.
     pub fn node(&self) -> Node {
         self.node
     }
 
-    /// How it reached us.
+    /// The scheme of the connection.
     pub fn scheme(&self) -> Scheme {
         self.scheme
     }
 
-    /// The address of a client, as a field has it. `None`: it has none.
+    /// The address of a client as a header value. `None` if the client has no address.
     fn address_of(&self, client: Node) -> Option<HeaderValue> {
         match client {
             node if node == self.node => self.forwarded_for.clone(),
@@ -151,16 +152,16 @@ impl Peer {
     }
 }
 
-/// Fields that are sent where the file asks for them: `[forwarded]`.
+/// Optional fields that `[forwarded]` in the file enables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MoreFields {
     /// `X-Real-IP`: the client's address alone.
     pub real_ip: bool,
-    /// `X-Forwarded-Port`: the port that the client has asked for.
+    /// `X-Forwarded-Port`: the port that the client requested.
     pub port: bool,
 }
 
-/// A field of a trusted proxy that says where a request came from.
+/// A field of a trusted proxy that describes the origin of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
     /// `X-Forwarded-For`.
@@ -176,10 +177,10 @@ pub enum Field {
 }
 
 impl Field {
-    /// All of them, each at the position of its number.
+    /// All fields. Invariant: `ALL[field as usize] == field`.
     pub const ALL: [Self; 5] = [Self::For, Self::Proto, Self::Host, Self::Port, Self::RequestId];
 
-    /// Its name as it is usually written.
+    /// The usual spelling of the name.
     pub fn name(self) -> &'static str {
         match self {
             Self::For => "X-Forwarded-For",
@@ -190,7 +191,7 @@ impl Field {
         }
     }
 
-    /// What its last member has to be.
+    /// What the last member must be, for the log.
     pub fn wanted(self) -> &'static str {
         match self {
             Self::For => "IP addresses",
@@ -202,12 +203,12 @@ impl Field {
     }
 }
 
-/// Which fields of a trusted proxy could not be used.
+/// The fields of a trusted proxy that could not be used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Unusable(u8);
 
 impl Unusable {
-    /// Notes a field that came and has no value that can be used.
+    /// Records the field if it was sent without a usable value.
     fn unless_usable<T>(&mut self, field: Field, value: Option<T>) -> Option<T> {
         if value.is_none() {
             self.0 |= 1 << field as u8;
@@ -215,7 +216,7 @@ impl Unusable {
         value
     }
 
-    /// Whether all that came could be used.
+    /// Whether all received fields could be used.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -228,24 +229,26 @@ impl Unusable {
     }
 }
 
-/// Where a request came from, after what trusted proxies say of it was heard. To be read before anything is taken out of a request.
+/// The origin of a request, after the fields of trusted proxies were read. Read it before fields are removed from the
+/// request.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// The client: the last one on the way here that is no trusted proxy.
+    /// The client: the node nearest to the gateway that is no trusted proxy.
     pub client: Node,
-    /// The request's id.
+    /// The request id.
     pub id: RequestId,
-    /// `X-Forwarded-For`, with the peer appended if it has an address. `None`, here and below: the peer's word does not count, or it says nothing.
+    /// `X-Forwarded-For`, with the peer appended if it has an address. In this and the next three fields, `None` means
+    /// that the peer is not trusted or sent no usable value.
     forwarded_for: Option<HeaderValue>,
     scheme: Option<Scheme>,
     host: Option<HeaderValue>,
     port: Option<u16>,
-    /// What its peer is believed in, and has said in a way that says nothing.
+    /// The fields that a trusted peer sent without a usable value.
     pub unusable: Unusable,
 }
 
 impl Source {
-    /// A request from this peer that says nothing of where it came from.
+    /// The origin of a request from this peer, without any forwarding fields.
     pub fn unknown(peer: &Peer) -> Self {
         Self {
             client: peer.node,
@@ -258,7 +261,7 @@ impl Source {
         }
     }
 
-    /// Reads what a request says, as far as its peer is believed.
+    /// Reads the forwarding fields of a request, if its peer is trusted.
     pub fn of(peer: &Peer, headers: &HeaderMap) -> Self {
         let mut source = Self::unknown(peer);
         let Some(trusted) = &peer.believed else { return source };
@@ -298,7 +301,8 @@ impl Source {
     }
 }
 
-/// The last member of a list, which may be written on several lines (RFC 9110, sections 5.3 and 5.6.1); `None` where it has none.
+/// The last member of a list, which may span several lines (RFC 9110, sections 5.3 and 5.6.1). `None` if the list is
+/// empty.
 fn last_member<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]> {
     let lines = headers.get_all(name).iter().rev();
     lines
@@ -307,8 +311,9 @@ fn last_member<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]
         .find(|member| !member.is_empty())
 }
 
-/// From the right, the first address that is no trusted proxy; if all of them are, the one on the left. What is no address ends the
-/// walk, because it is unknown who wrote what stands before it; `false`: the walk ended that way.
+/// The first address from the right that is no trusted proxy, or the leftmost address if all are trusted proxies. A
+/// member that is no address ends the search, because the author of the members before it is unknown. In this case the
+/// second value is `false`.
 fn last_untrusted(list: &[u8], trusted: &TrustedProxies) -> (Option<Node>, bool) {
     let mut last = None;
     for word in list.rsplit(|byte| *byte == b',') {
@@ -323,7 +328,7 @@ fn last_untrusted(list: &[u8], trusted: &TrustedProxies) -> (Option<Node>, bool)
     (last, true)
 }
 
-/// An address as proxies write it: bare, or with a port.
+/// Parses an address as proxies write it: alone, or with a port.
 fn address(word: &str) -> Option<Node> {
     let bare = word
         .strip_prefix('[')
@@ -347,10 +352,10 @@ fn read_port(digits: &[u8]) -> Option<u16> {
     digits.parse().ok().filter(|_| is_plain)
 }
 
-/// The longest id that is kept.
+/// The longest id that is accepted.
 const LONGEST_ID: usize = 64;
 
-/// What one request is found by in many logs: 128 random bits, or the id that a trusted proxy gave it.
+/// The id of a request in all logs: 128 random bits, or the id from a trusted proxy.
 #[derive(Debug, Clone)]
 pub struct RequestId {
     text: [u8; LONGEST_ID],
@@ -358,14 +363,14 @@ pub struct RequestId {
 }
 
 impl RequestId {
-    /// A new one.
+    /// A new random id.
     pub fn random() -> Self {
         let mut text = [0; LONGEST_ID];
         write_hex(&mut text[..32], &fastrand::u128(..).to_be_bytes());
         Self { text, length: 32 }
     }
 
-    /// One that was given: up to 64 letters, digits, `.`, `_` and `-`.
+    /// An id from a trusted proxy: up to 64 letters, digits, `.`, `_` and `-`.
     fn kept(bytes: &[u8]) -> Option<Self> {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
         if bytes.is_empty() || bytes.len() > LONGEST_ID || !bytes.iter().all(plain) {
@@ -389,7 +394,8 @@ impl RequestId {
         HeaderValue::from_bytes(&self.text[..self.length]).expect("an id is visible ASCII")
     }
 
-    /// A trace's id (W3C Trace Context, section 3.2.2.3): the same one where it can be.
+    /// The trace id (W3C Trace Context, section 3.2.2.3): the request id if it is a valid trace id, or else a random
+    /// one.
     fn to_trace(&self) -> Self {
         let own = self.text[..self.length].iter();
         let is_trace = self.length == 32 && own.clone().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -408,7 +414,8 @@ fn write_hex(text: &mut [u8], bytes: &[u8]) {
     }
 }
 
-/// Says where the request came from. What came in was taken out already; `source` is what was believed of it.
+/// Sets the fields that describe the origin. The client's own fields were removed before. `source` is the trusted
+/// information from them.
 pub(super) fn insert(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue, source: &Source, more: MoreFields) {
     if let Some(forwarded_for) = source.forwarded_for.as_ref().or(peer.forwarded_for.as_ref()) {
         headers.insert(X_FORWARDED_FOR, forwarded_for.clone());
@@ -429,8 +436,8 @@ pub(super) fn insert(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue, s
         headers.insert(X_REAL_IP, address);
     }
     if peer.believed.is_none() || !has_valid_traceparent(headers) {
-        // A client does not choose the trace of its requests, and a broken parent restarts one (W3C Trace Context, sections 3.2 and 7):
-        // the state goes with it.
+        // An untrusted client may not choose the trace of its requests. A broken parent restarts the trace (W3C Trace
+        // Context, sections 3.2 and 7), so `tracestate` is removed too.
         headers.remove(TRACESTATE);
         headers.insert(TRACEPARENT, traceparent(&source.id));
     }
@@ -444,7 +451,7 @@ fn traceparent(id: &RequestId) -> HeaderValue {
     HeaderValue::from_bytes(&text).expect("hexadecimal digits are visible ASCII")
 }
 
-/// One line, version 00: `00-<32 hex, not all zero>-<16 hex, not all zero>-<2 hex>`.
+/// Whether there is exactly one line, of version 00: `00-<32 hex, not all zero>-<16 hex, not all zero>-<2 hex>`.
 fn has_valid_traceparent(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(TRACEPARENT).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else {
@@ -467,7 +474,7 @@ fn has_valid_traceparent(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    /// What is sent on of these, and whether `tracestate` is.
+    /// The `traceparent` that is forwarded, and whether `tracestate` is forwarded.
     fn traceparent_after(peer: &Peer, lines: &[&'static str]) -> (String, bool) {
         let mut headers = HeaderMap::new();
         for line in lines {
@@ -528,7 +535,7 @@ mod tests {
         Peer::new(node, Scheme::Http, &trusted)
     }
 
-    /// What is sent on of these fields, and the client's address.
+    /// The fields that are forwarded, and the client's address.
     fn heard(peer: &Peer, fields: &[(&'static str, &'static str)]) -> (HeaderMap, String) {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
@@ -603,7 +610,7 @@ mod tests {
                 named.len() == 1 && named[0].eq_ignore_ascii_case(name),
                 "{name}: {named:?}"
             );
-            // What others send is no news.
+            // Fields from untrusted peers are not reported.
             assert!(unusable(&peer("192.0.2.1", &["10.0.0.0/8"]), name, bad).is_empty());
         }
     }

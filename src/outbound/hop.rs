@@ -1,12 +1,12 @@
-//! Hop-by-hop fields (RFC 9110, section 7.6.1): what concerns one connection and must not pass to the next.
+//! Hop-by-hop fields (RFC 9110, section 7.6.1): they concern one connection and must not be forwarded.
 
 use http::HeaderMap;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName};
 
-/// Whether a request's field is for this hop only.
+/// Whether a request field is for this hop only.
 ///
-/// `Content-Length` and `Transfer-Encoding` are: the next hop's framing is made from the body as it was read. `Expect` is answered on this
-/// hop, when the body is first read.
+/// `Content-Length` and `Transfer-Encoding` are, because the gateway frames the body again for the next hop. `Expect`
+/// is too: the gateway sends the 100 response itself, when the body is first read.
 pub fn is_of_request(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -24,7 +24,7 @@ pub fn is_of_request(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether a response's field is for this hop only. `Content-Length` is not: it also describes answers to HEAD.
+/// Whether a response field is for this hop only. `Content-Length` is not: it also describes responses to HEAD.
 fn is_of_response(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -39,18 +39,18 @@ fn is_of_response(name: &HeaderName) -> bool {
     )
 }
 
-/// Takes out of a response what is for this hop only.
+/// Removes the fields of a response that are for this hop only.
 pub fn strip_response(headers: &mut HeaderMap) {
     strip_named(headers);
     strip(headers, is_of_response);
 }
 
-/// Takes out of a response's trailers what is for this hop only, and what frames a body that is over (RFC 9110, section 6.5.1).
+/// Removes the trailer fields that are for this hop only, and the one that frames the body (RFC 9110, section 6.5.1).
 pub fn strip_trailers(trailers: &mut HeaderMap) {
     strip(trailers, |name| is_of_response(name) || *name == CONTENT_LENGTH);
 }
 
-/// Whether a `Connection` line has this word: the name of a field, or an option.
+/// Whether a `Connection` line lists this word: a field name or an option.
 pub fn is_named(headers: &HeaderMap, word: &HeaderName) -> bool {
     let mut words = headers
         .get_all(CONNECTION)
@@ -59,13 +59,15 @@ pub fn is_named(headers: &HeaderMap, word: &HeaderName) -> bool {
     words.any(|named| named.trim_ascii().eq_ignore_ascii_case(word.as_str().as_bytes()))
 }
 
-/// Takes out what every `Connection` line names. `Host` is never taken out, whatever it says.
+/// Removes the fields that the `Connection` lines name. `Host` is never removed, even if it is named. `Content-Length`
+/// and `Connection` are left to [`strip`].
 pub fn strip_named(headers: &mut HeaderMap) {
     let words = |line: &http::HeaderValue| -> Vec<HeaderName> {
         line.as_bytes()
             .split(|byte| *byte == b',')
             .map(<[u8]>::trim_ascii)
-            // What most lines say. The field that one of them is called like goes in any case.
+            // The most common words. A field with one of these names needs no removal here: `strip` removes
+            // `Keep-Alive`.
             .filter(|word| !word.eq_ignore_ascii_case(b"keep-alive") && !word.eq_ignore_ascii_case(b"close"))
             .filter_map(|word| HeaderName::from_bytes(word).ok())
             .filter(|name| *name != HOST && *name != CONTENT_LENGTH && *name != CONNECTION)
@@ -77,7 +79,8 @@ pub fn strip_named(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes out the fields of such names. Most messages have few of them, so each name is looked at once and nothing is searched for.
+/// Removes the fields for which `goes` is true. Most messages have few fields, so one pass over the names is cheaper
+/// than a look-up for each name.
 pub fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
     let gone: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
     for name in gone {

@@ -1,4 +1,4 @@
-//! `[identity]`: which headers tell the upstream who is asking, and which names a client may therefore never send.
+//! `[identity]`: the headers that describe the user to the upstream. A client may therefore never send these names.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -16,12 +16,13 @@ use crate::identity::{Facts, Fields, NOT_TEXT, NotText, Text, Unsayable};
 use crate::member::MemberPath;
 use crate::policy::{Permit, Who};
 
-/// Position of a table among those of the configuration; also that of its values in an identity.
+/// The position of a table in the configuration. An [`Identity`](crate::identity::Identity) stores the table's values
+/// at the same position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableId(usize);
 
 impl TableId {
-    /// The `[identity]` table of the file.
+    /// The global `[identity]` table of the file.
     pub const GLOBAL: Self = Self(0);
 
     pub(crate) fn new(index: usize) -> Self {
@@ -33,7 +34,7 @@ impl TableId {
     }
 }
 
-/// One `[identity]` table: header names, where their values come from, and how these are written.
+/// One `[identity]` table: header names, the sources of their values, and the encoding.
 #[derive(Debug, Clone)]
 pub struct IdentityTable {
     id: TableId,
@@ -43,7 +44,7 @@ pub struct IdentityTable {
     public: Fields,
 }
 
-/// Where the value of an identity header comes from.
+/// The source of an identity header's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// The user's id.
@@ -79,39 +80,39 @@ impl fmt::Display for Source {
     }
 }
 
-/// How a value is written.
+/// The encoding of a header value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// All but visible ASCII, and `%`, as `%XX`.
+    /// Visible ASCII as it is. Every other byte, and `%`, as `%XX`.
     Percent,
     /// The bytes as they are.
     Utf8,
 }
 
-/// What becomes of the header that carried the credential.
+/// What the gateway does with the header that carried the credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CredentialMode {
-    /// `Authorization: Authgate <digest>` in its place, so that caches behind the gateway keep users apart.
+    /// Replaces it with `Authorization: Authgate <digest>`, so that caches behind the gateway keep users apart.
     Opaque,
-    /// Sent as it came.
+    /// Forwards it unchanged.
     Keep,
-    /// Nothing is sent.
+    /// Removes it.
     Remove,
 }
 
 /// The scheme of the stand-in for a credential. Only the gateway may send it, and no authenticator may read it.
 pub const STAND_IN_SCHEME: &str = "Authgate";
 
-/// What stands in place of an authenticator's name where no credential came, and that is allowed. No authenticator may have this name.
+/// The authenticator name for a permitted request without a credential. No authenticator may have this name.
 pub const ANONYMOUS: &str = "anonymous";
-/// What stands there on public routes. No authenticator may have this name.
+/// The authenticator name on public routes. No authenticator may have this name.
 pub const PUBLIC: &str = "public";
 
 const NOT_VISIBLE: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 const NOT_IN_LIST: &AsciiSet = &NOT_VISIBLE.add(b',');
 
 impl IdentityTable {
-    /// A table as it is configured.
+    /// Creates a table from its configuration.
     pub fn new(id: TableId, headers: Vec<(HeaderName, Source)>, encoding: Encoding) -> Self {
         let headers = headers.into_boxed_slice();
         let nobody = |name: &'static str| Fields {
@@ -135,17 +136,17 @@ impl IdentityTable {
         self.headers.iter().map(|(name, _)| name)
     }
 
-    /// The header names, and where their values come from.
+    /// The header names and the sources of their values.
     pub fn headers(&self) -> &[(HeaderName, Source)] {
         &self.headers
     }
 
-    /// How its values are written.
+    /// The encoding of the values.
     pub fn encoding(&self) -> Encoding {
         self.encoding
     }
 
-    /// Names of the claims that this table reads.
+    /// The names of the claims that this table reads.
     pub fn claims(&self) -> impl Iterator<Item = &str> {
         self.headers.iter().filter_map(|(_, source)| match source {
             Source::Claim(path) => Some(path.first()),
@@ -153,15 +154,15 @@ impl IdentityTable {
         })
     }
 
-    /// Whether this table tells of that.
+    /// Whether a header of this table has this source.
     pub fn tells(&self, wanted: &Source) -> bool {
         self.headers.iter().any(|(_, source)| source == wanted)
     }
 
-    /// The header values for somebody.
+    /// Renders the header values for a user.
     ///
     /// # Errors
-    /// The first fact that is no header value: an object, or text with control characters or outer blanks.
+    /// The first fact that cannot be a header value: an object, or text with control characters or outer spaces.
     pub fn render(&self, facts: &Facts) -> Result<Fields, Unsayable> {
         let render = |source: &Source| {
             self.value(source, facts).map_err(|problem| Unsayable {
@@ -193,7 +194,7 @@ impl IdentityTable {
         }
     }
 
-    /// An empty text is no value: it sends no header.
+    /// Empty text has no value: no header is sent for it.
     fn single(&self, text: &Text) -> Result<Option<HeaderValue>, &'static str> {
         let text = text.as_str();
         if text.is_empty() {
@@ -215,7 +216,7 @@ impl IdentityTable {
         }
     }
 
-    /// Puts the fields of this table into a request, each once or not at all, whatever the client sent.
+    /// Sets each field of this table to one line, or removes it, whatever the client sent.
     pub fn insert(&self, headers: &mut HeaderMap, permit: &Permit) {
         let fields = match permit.who() {
             Who::Public => Some(&self.public),
@@ -230,7 +231,7 @@ impl IdentityTable {
         }
     }
 
-    /// The stand-in for the credential of whoever passes.
+    /// The stand-in for the credential of the permitted user.
     pub fn opaque<'p>(&self, permit: &'p Permit) -> Option<&'p HeaderValue> {
         match permit.who() {
             Who::Public | Who::Anonymous => None,
@@ -239,7 +240,7 @@ impl IdentityTable {
     }
 }
 
-/// Elements are always escaped, so that a `,` inside one cannot be read as two.
+/// List elements are always escaped, so that a `,` inside an element does not split it.
 fn list(elements: &[Text]) -> Result<Option<HeaderValue>, &'static str> {
     if elements.is_empty() {
         return Ok(None);
@@ -281,28 +282,30 @@ fn opaque(facts: &Facts) -> HeaderValue {
     HeaderValue::try_from(text).expect("base64url is visible ASCII")
 }
 
-/// Whether some server may read a value of `Authorization` as the gateway's stand-in: the value, or an element of it where a server
-/// takes it for a list, begins with the scheme. Case does not count, nor does what servers trim before it, nor what follows it.
+/// Whether some server may read a value of `Authorization` as the gateway's stand-in. This is so if the value begins
+/// with the scheme, or if an element does, for servers that read the value as a list. The check ignores case, leading
+/// bytes that servers trim, and all text after the scheme.
 pub fn is_stand_in(value: &HeaderValue) -> bool {
     let begins = |element: &[u8]| {
         let start = element.iter().position(u8::is_ascii_graphic).unwrap_or(element.len());
         let word = element[start..].get(..STAND_IN_SCHEME.len());
         word.is_some_and(|word| word.eq_ignore_ascii_case(STAND_IN_SCHEME.as_bytes()))
     };
-    // Credentials are long and rarely have a comma.
+    // Credentials are long and rarely contain a comma.
     let value = value.as_bytes();
     begins(value) || memchr::memchr_iter(b',', value).any(|comma| begins(&value[comma + 1..]))
 }
 
-/// Names that a client may never send: compared with all but letters and digits ignored, since servers fold them differently.
+/// Names that a client may never send. Only letters and digits are compared, because servers normalize names
+/// differently.
 #[derive(Debug, Clone)]
 pub struct ReservedNames {
     exact: HashSet<Box<[u8]>, RandomState>,
-    /// Whether some reserved name starts with this letter or digit: most headers need no more than this look.
+    /// Whether a reserved name starts with this letter or digit. Most headers are excluded by this check alone.
     starts: [bool; 128],
 }
 
-/// Reserved whatever the configuration says: what proxies, WSGI servers and frameworks are known to believe.
+/// Always reserved: fields that proxies, WSGI servers and frameworks are known to trust.
 const RESERVED: &[&str] = &[
     "forwarded",
     "xrealip",
@@ -317,11 +320,11 @@ const RESERVED: &[&str] = &[
     "proxy",
 ];
 
-/// Reserved with all that follows.
+/// Reserved prefixes: every name that starts with one of them is reserved.
 const RESERVED_FAMILIES: &[&str] = &["xforwarded", "xssl", "xclientcert", "xauthgate"];
 
 impl ReservedNames {
-    /// The fixed names, and those of the configuration: every `[identity]` header and every `strip`.
+    /// The built-in names and the configured ones: every `[identity]` header and every `strip`.
     pub fn new<'n>(configured: impl IntoIterator<Item = &'n str>) -> Self {
         let exact: HashSet<Box<[u8]>, RandomState> = RESERVED
             .iter()
@@ -345,7 +348,8 @@ impl ReservedNames {
         Self { exact, starts }
     }
 
-    /// Whether a client's field of this name is dropped: reserved, or spelled with a `_`, which WSGI servers fold onto `-`.
+    /// Whether the gateway drops a client's field with this name. The name is reserved, or contains a `_`: WSGI servers
+    /// map both `_` and `-` to `_`.
     pub fn contains(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
         if name.contains('_') {

@@ -1,7 +1,7 @@
-//! [`Outbound`]: the only request that may leave for an upstream, and the only way to make one.
+//! [`Outbound`]: the only request that may be sent to an upstream, and the only way to build one.
 //!
-//! The order is fixed: hop-by-hop fields out, reserved names out, then our own fields in. A client can therefore neither send a
-//! field in our name nor have one of ours taken away by naming it in `Connection`.
+//! The order is fixed: remove hop-by-hop fields, remove reserved names, then add the gateway's own fields. A client can
+//! therefore neither forge one of these fields nor delete one by naming it in `Connection`.
 
 pub mod forwarded;
 pub mod hop;
@@ -18,36 +18,36 @@ use self::identity::{CredentialMode, IdentityTable, ReservedNames, is_stand_in};
 use crate::framing::target::Exact;
 use crate::policy::{Permit, Who};
 
-/// Room for the fields that are ours, without what an identity has beyond two or three.
+/// Capacity for the gateway's own fields. It covers two or three identity fields.
 const OWN_FIELDS: usize = 12;
 
-/// A request that a policy let pass, cleaned and told who it is for.
+/// A request that a policy has permitted, with cleaned fields and with the identity fields added.
 #[derive(Debug)]
 pub struct Outbound<B> {
     request: Request<B>,
     switches: bool,
 }
 
-/// What a route knows of how its requests leave; the same for all of them.
+/// The settings for the outbound requests of a route. They are the same for all its requests.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// Whom the upstream is told about.
+    /// The identity headers for the upstream.
     pub identity: Arc<IdentityTable>,
-    /// Names that only we may send.
+    /// The field names that only the gateway may send.
     pub reserved: Arc<ReservedNames>,
     /// The headers that this route's authenticators read.
     pub credential_headers: CredentialHeaders,
-    /// What becomes of them.
+    /// What the gateway does with these headers.
     pub credential: CredentialMode,
-    /// What the upstream reads in `Host`; `None` is the client's own.
+    /// The `Host` for the upstream. `None`: the client's own.
     pub host: Option<HeaderValue>,
-    /// Which further fields say where a request came from.
+    /// Which optional fields describe the origin of a request.
     pub forwarded: MoreFields,
-    /// What proves to the upstream that a request came this way.
+    /// The shared secret that proves to the upstream that a request came through the gateway.
     pub secret: Option<(HeaderName, HeaderValue)>,
 }
 
-/// The headers that the authenticators of a route read: each once, however many authenticators read it.
+/// The headers that the authenticators of a route read, each listed once.
 #[derive(Debug, Clone, Default)]
 pub struct CredentialHeaders(Box<[HeaderName]>);
 
@@ -70,21 +70,21 @@ impl CredentialHeaders {
     }
 }
 
-/// What is known of one request besides its own bytes.
+/// What the gateway knows about one request besides its own bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin<'r> {
     /// The other end of the connection.
     pub peer: &'r Peer,
-    /// The host that was asked for, as the client wrote it.
+    /// The requested host, as the client wrote it.
     pub host: &'r HeaderValue,
-    /// Where it came from, as far as that is believed.
+    /// The origin of the request, as far as the peer is trusted.
     pub source: &'r Source,
-    /// Whether it asks for a WebSocket; no other protocol is switched to.
+    /// Whether the request asks for a WebSocket. The gateway forwards no other protocol switch.
     pub switches: bool,
 }
 
 impl<B> Outbound<B> {
-    /// Makes the request that leaves. It takes the permit: one permit, one request.
+    /// Builds the outbound request. It consumes the permit: one permit, one request.
     #[expect(clippy::needless_pass_by_value, reason = "a permit is spent on one request")]
     pub fn new(mut request: Request<B>, permit: Permit, origin: Origin<'_>, rules: &Rules) -> Self {
         *request.uri_mut() = Uri::from(target(request.uri()));
@@ -120,18 +120,18 @@ impl<B> Outbound<B> {
         }
     }
 
-    /// Whether it asks for a WebSocket.
+    /// Whether the request asks for a WebSocket.
     pub(crate) fn switches(&self) -> bool {
         self.switches
     }
 
-    /// The request, for the one who sends it.
+    /// The request, for the upstream client that sends it.
     pub(crate) fn into_request(self) -> Request<B> {
         self.request
     }
 }
 
-/// What is asked for. An empty path is `/` (RFC 9112, section 3.2.1): `http://host?x` has one.
+/// The origin-form target. An empty path becomes `/` (RFC 9112, section 3.2.1): `http://host?x` has an empty path.
 fn target(uri: &Uri) -> PathAndQuery {
     const ROOT: PathAndQuery = PathAndQuery::from_static("/");
     match uri.path_and_query() {
@@ -141,13 +141,13 @@ fn target(uri: &Uri) -> PathAndQuery {
     }
 }
 
-/// The value of a field that came once.
+/// The value of a field that has exactly one line.
 pub fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
     let mut lines = headers.get_all(name).iter();
     lines.next().filter(|_| lines.next().is_none())
 }
 
-/// HTTP/2 may cut cookies into several fields; over HTTP/1 they are one (RFC 9113, section 8.2.3).
+/// HTTP/2 may split cookies into several fields. HTTP/1 needs one field (RFC 9113, section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).iter().nth(1).is_none() {
         return;
@@ -158,15 +158,15 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Only the gateway may send its stand-in. No server agrees with all others on which of several lines counts, so all of them go.
+/// Only the gateway may send its stand-in. Servers disagree on which of several lines counts, so all lines are removed.
 fn strip_stand_in(headers: &mut HeaderMap) {
     if headers.get_all(AUTHORIZATION).iter().any(is_stand_in) {
         headers.remove(AUTHORIZATION);
     }
 }
 
-/// `keep` sends the credentials as they came, even where a header has a name that is otherwise reserved. A header in several lines is
-/// not sent: no authenticator has accepted it, and servers disagree on which line counts.
+/// In `keep` mode, the credentials are forwarded unchanged, even in a header whose name is otherwise reserved. A header
+/// with several lines is not forwarded: no authenticator has accepted it, and servers disagree on which line counts.
 fn kept_credentials(headers: &HeaderMap, permit: &Permit, rules: &Rules) -> Vec<(HeaderName, HeaderValue)> {
     match (rules.credential, permit.who()) {
         (CredentialMode::Keep, Who::Known(_)) => rules
