@@ -59,8 +59,8 @@ pub fn is_named(headers: &HeaderMap, word: &HeaderName) -> bool {
     words.any(|named| named.trim_ascii().eq_ignore_ascii_case(word.as_str().as_bytes()))
 }
 
-/// Removes the fields that the `Connection` lines name. `Host` is never removed, even if it is named. `Content-Length`
-/// and `Connection` are left to [`strip`].
+/// Removes the fields that the `Connection` lines name. `Host` is never removed, even if it is named. The caller
+/// handles `Content-Length` and `Connection`.
 pub fn strip_named(headers: &mut HeaderMap) {
     let words = |line: &http::HeaderValue| -> Vec<HeaderName> {
         line.as_bytes()

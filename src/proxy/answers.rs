@@ -1,25 +1,26 @@
-//! How a route's refusals look: [`Answers`], made once from the configuration.
+//! The format of a route's refusals: [`Answers`], created once from the configuration.
 
 use http::{HeaderName, HeaderValue};
 
 use crate::auth::jwt::TokenType;
 
-/// How a route's refusals look.
+/// The format of a route's refusals.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Answers {
-    /// As Django REST Framework and SimpleJWT write them.
+    /// The format of Django REST Framework and SimpleJWT.
     Drf {
-        /// The whole value of `WWW-Authenticate`: that of the route's first authenticator. `None`: no challenge, and 403 for 401, as
-        /// where DRF lists `SessionAuthentication` first.
+        /// The whole value of `WWW-Authenticate`: that of the route's first authenticator. `None`: no challenge, and
+        /// 403 instead of 401, as in DRF when `SessionAuthentication` is listed first.
         challenge: Option<HeaderValue>,
-        /// For each authenticator of the route, in order: the token classes that its refusals name; empty for opaque tokens.
+        /// For each authenticator of the route, in order: the token classes that its refusals name. Empty for opaque
+        /// tokens.
         token_types: Vec<Vec<TokenType>>,
     },
-    /// As RFC 9457 writes problems, with the challenges of RFC 6750.
+    /// The problem details of RFC 9457, with the challenges of RFC 6750.
     Problem {
-        /// Every scheme that the route accepts, in order. None: no challenge, and 403 for 401.
+        /// Every scheme that the route accepts, in order. If it is empty: no challenge, and 403 instead of 401.
         schemes: Vec<Scheme>,
-        /// The least that a token must allow here, as RFC 6750, section 3, writes scopes.
+        /// The scopes that the route requires, as RFC 6750, section 3, writes them.
         scope: Option<String>,
     },
 }
@@ -27,41 +28,41 @@ pub enum Answers {
 /// A scheme that a route accepts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scheme {
-    /// Position of its authenticator in the route's order.
+    /// The position of its authenticator in the route's order.
     pub by: usize,
     /// Its name.
     pub name: String,
-    /// The realm, where the authenticator has one.
+    /// The realm, if the authenticator has one.
     pub realm: Option<String>,
-    /// The header, where the scheme stands for a key without one.
+    /// The header, if the credential is a key without a scheme.
     pub header: Option<HeaderName>,
 }
 
-/// The scheme of challenges for a key that is a whole header. RFC 9110, section 11.6.1, wants a scheme in every 401, and none is
-/// registered for this; gateways that take such keys use this word.
+/// The challenge scheme for a key that is a whole header value. RFC 9110, section 11.6.1, requires a scheme in every
+/// 401, and none is registered for such keys. Other gateways that accept such keys use this word.
 pub const KEY_CHALLENGE: &str = "Key";
 
 impl Scheme {
-    /// Whether a client could not tell the challenges of the two apart.
+    /// Whether a client cannot distinguish the challenges of the two schemes.
     pub fn is_challenged_as(&self, other: &Self) -> bool {
         self.name.eq_ignore_ascii_case(&other.name) && self.realm == other.realm && self.header == other.header
     }
 }
 
 impl Answers {
-    /// The shape of answers to requests that no route is found for, where that is DRF's.
+    /// The DRF format for requests that match no route.
     pub const DRF: Self = Self::Drf {
         challenge: None,
         token_types: Vec::new(),
     };
 
-    /// The shape of answers to requests that no route is found for, where that is RFC 9457's.
+    /// The RFC 9457 format for requests that match no route.
     pub const PROBLEM: Self = Self::Problem {
         schemes: Vec::new(),
         scope: None,
     };
 
-    /// Whether a 401 can be challenged here; where it cannot, there is none.
+    /// Whether a 401 can have a challenge. If not, the gateway sends 403 instead.
     pub fn challenges(&self) -> bool {
         match self {
             Self::Drf { challenge, .. } => challenge.is_some(),

@@ -1,5 +1,5 @@
-//! What goes back to a client: an upstream's response as it comes, or a few words of our own. It carries the request's [`Outcome`],
-//! so that the story ends when the last byte is out.
+//! The body of a response to a client: an upstream's body, or a short body of the gateway itself. It carries the
+//! request's [`Outcome`], so that the outcome is recorded when the last byte was sent.
 
 use std::fmt;
 use std::future::Future;
@@ -12,18 +12,19 @@ use http_body::{Body, Frame, SizeHint};
 use super::outcome::Outcome;
 use crate::upstream::response::{ResponseFault, UpstreamBody};
 
-/// The body of every response. `G` is the caller's: something that must live exactly as long as the response does, and is ready once all that
-/// was handed on is out.
+/// The body of every response. `G` is a guard of the caller that lives as long as the response. The guard's future is
+/// ready once all data that was handed over is written.
 ///
-/// It is on the heap, once: it is large, and handed on many times before anything is sent of it.
+/// It is boxed once, because it is large and is moved many times before it is sent.
 pub struct ResponseBody<G>(Box<Inner<G>>);
 
 struct Inner<G> {
     source: Source,
-    /// A switch of protocols has a longer story.
+    /// `None` after a protocol switch: [`Switched`](super::websocket::Switched) then owns the outcome.
     outcome: Option<Outcome>,
     guard: Option<G>,
-    /// How it was cut off. It is told when what came before is out: the parser throws away what it has when it hears of it.
+    /// The fault that cut off the body. It is reported after the data before it is written: on an error, the connection
+    /// drops its unwritten data.
     cut: Option<ResponseFault>,
 }
 
@@ -48,7 +49,7 @@ impl<G> ResponseBody<G> {
         Self::new(Source::Own(body), Some(outcome), Some(guard))
     }
 
-    /// The end of HTTP on this connection or stream.
+    /// The empty body of a response that switches protocols.
     pub(super) fn switched() -> Self {
         Self::new(Source::Own(Bytes::new()), None, None)
     }
@@ -60,7 +61,7 @@ impl<G> ResponseBody<G> {
             guard,
             cut: None,
         });
-        // What has nothing to send is never polled.
+        // An empty body is never polled.
         if inner.at_end() {
             inner.completed();
         }
@@ -118,7 +119,7 @@ impl<G: Future<Output = ()> + Unpin> Body for ResponseBody<G> {
                     outcome.cut(fault.label(), fault.to_string());
                 }
                 inner.cut = Some(fault);
-                // Nothing more comes of it: its place at the upstream is somebody else's.
+                // Drop the upstream's body, so that its place at the upstream is free for another request.
                 inner.source = Source::Own(Bytes::new());
                 cx.waker().wake_by_ref();
                 Poll::Pending

@@ -1,5 +1,6 @@
-//! `cors` of a route (Fetch Standard, section 3.3): preflights pass without a credential, which browsers do not send with them, and our
-//! own answers can be read by the applications that are listed. What upstreams answer is theirs.
+//! The `cors` setting of a route (Fetch Standard, section 3.3). Preflights need no credential, because browsers send
+//! none with them. Applications from listed origins can read the gateway's own responses. The gateway does not change
+//! the CORS fields of upstream responses.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
@@ -10,10 +11,10 @@ use http::{HeaderMap, HeaderValue, Method, Request};
 use crate::framing::grammar::is_method;
 use crate::outbound::{hop, single};
 
-/// What our own answers have that a browser would keep from an application.
+/// The fields of the gateway's own responses that browsers hide from applications by default.
 const EXPOSED: HeaderValue = HeaderValue::from_static("WWW-Authenticate, Retry-After, X-Request-Id");
 
-/// Which applications of browsers may read a route's refusals.
+/// The browser applications that may read a route's refusals.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cors {
     /// Their origins.
@@ -22,21 +23,21 @@ pub struct Cors {
     pub credentials: bool,
 }
 
-/// Origins of applications.
+/// The origins of applications.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Origins {
-    /// All.
+    /// All origins.
     Any,
-    /// These.
+    /// Only these origins.
     Listed(OriginList),
 }
 
-/// Origins that a file lists.
+/// The origins that the file lists.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OriginList(pub Vec<HeaderValue>);
 
 impl OriginList {
-    /// The origin of a request, if it came once and is listed, byte for byte.
+    /// The origin of a request, if the field has one line and its value is listed, byte for byte.
     pub(super) fn sent_with<'h>(&self, headers: &'h HeaderMap) -> Option<&'h HeaderValue> {
         single(headers, &ORIGIN).filter(|origin| self.0.contains(origin))
     }
@@ -51,12 +52,12 @@ impl Cors {
         }
     }
 
-    /// Whether a browser asks beforehand what it may send.
+    /// Whether the request is a preflight from a listed origin.
     pub(super) fn is_preflight<B>(&self, request: &Request<B>) -> bool {
         requested_method(request).is_some() && self.origin(request.headers()).is_some()
     }
 
-    /// Lets an application of this origin read an answer.
+    /// Adds the fields that let an application from this origin read a response.
     pub(super) fn mark(&self, origin: &HeaderValue, headers: &mut HeaderMap) {
         let allowed = match self.origins {
             Origins::Any => HeaderValue::from_static("*"),
@@ -71,8 +72,9 @@ impl Cors {
     }
 }
 
-/// The method that a preflight is about. `None`, and so an ordinary OPTIONS request: one about a method that no route lets pass, and one
-/// whose own fields are named by `Connection`, which the upstream would not see.
+/// The method that a preflight asks about. `None` for an ordinary OPTIONS request. It is ordinary if it asks about a
+/// method that no route permits. It is also ordinary if `Connection` names one of its CORS fields, because the upstream
+/// would not receive that field.
 pub(super) fn requested_method<B>(request: &Request<B>) -> Option<Method> {
     let headers = request.headers();
     if *request.method() != Method::OPTIONS

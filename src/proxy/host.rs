@@ -1,4 +1,5 @@
-//! Which host a request is for: one reading, or none (RFC 9112, section 3.2; RFC 9113, section 8.3.1).
+//! The host of a request. It is refused unless there is exactly one way to read it (RFC 9112, section 3.2; RFC 9113,
+//! section 8.3.1).
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -13,19 +14,19 @@ use http::{HeaderMap, HeaderValue, Uri};
 pub struct Host {
     /// As the client wrote it.
     pub sent: HeaderValue,
-    /// Lower case, without port and trailing dot: what routes are found by.
+    /// Lower case, without port and trailing dot. The route table looks up this name.
     pub name: Rc<str>,
 }
 
-/// Hosts that were read lately: most requests of a worker are for a few of them.
+/// A cache of recently parsed hosts: most requests of a worker are for a few hosts.
 #[derive(Debug, Default)]
 pub struct LateHosts([RefCell<Option<Host>>; 8]);
 
 impl LateHosts {
-    /// As [`Host::of`].
+    /// Like [`Host::of`], with a cache.
     ///
     /// # Errors
-    /// None, several, one that is no host, or two that differ.
+    /// There is no host, or more than one, or an invalid one, or `Host` and the target differ.
     pub fn read(&self, uri: &Uri, headers: &HeaderMap, default_port: u16) -> Result<Host, NoSingleHost> {
         let mut lines = headers.get_all(HOST).iter();
         let sent = match (lines.next(), lines.next(), uri.authority()) {
@@ -43,7 +44,7 @@ impl LateHosts {
             return Ok(host);
         }
         let host = Host::of(uri, headers, default_port)?;
-        // A copy of its own: what was sent is a piece of a larger buffer.
+        // Store a copy: the received value is a slice of a larger buffer.
         if sent.len() <= MOST_REMEMBERED
             && let Ok(sent) = HeaderValue::from_bytes(sent)
         {
@@ -54,18 +55,18 @@ impl LateHosts {
     }
 }
 
-/// Bytes of a host that is remembered; DNS has no longer names (RFC 1035, section 2.3.4).
+/// The longest host that is cached. DNS names are not longer (RFC 1035, section 2.3.4).
 const MOST_REMEMBERED: usize = 264;
 
-/// The host is missing, or said in more than one way.
+/// The request has no host, an invalid host, or more than one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoSingleHost;
 
 impl Host {
-    /// Reads `Host` and the authority of the target, which must agree but for case and default port.
+    /// Reads `Host` and the authority of the target. They must be equal except for case and default port.
     ///
     /// # Errors
-    /// None, several, one that is no host, or two that differ.
+    /// There is no host, or more than one, or an invalid one, or `Host` and the target differ.
     pub fn of(uri: &Uri, headers: &HeaderMap, default_port: u16) -> Result<Self, NoSingleHost> {
         let mut lines = headers.get_all(HOST).iter();
         let line = lines.next();
@@ -103,11 +104,11 @@ fn parse(bytes: &[u8]) -> Result<Authority, NoSingleHost> {
         .all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:~".contains(&byte));
     let port_holds = match authority.as_str().strip_prefix(authority.host()) {
         Some("") => true,
-        // As servers write it: digits, and no zero before them.
+        // Only digits, without leading zeros.
         Some(port) => port
             .strip_prefix(':')
             .is_some_and(|port| port.parse::<u16>().is_ok_and(|number| number.to_string() == port)),
-        // A user name stands before the host.
+        // There is user information before the host.
         None => false,
     };
     if plain && port_holds && !authority.host().is_empty() {
@@ -117,8 +118,9 @@ fn parse(bytes: &[u8]) -> Result<Authority, NoSingleHost> {
     }
 }
 
-/// The name that routes are found by. A host that servers may read as another one is refused: one with empty labels, which some trim, and
-/// an address that is not written in the usual way (`127.1`, `0x7f.0.0.1`). A `%`, which some decode, was refused before.
+/// The name for the look-up of a route. It refuses a host that servers may read as another one: a host with empty
+/// labels, which some servers trim, and an IPv4 address in an unusual form (`127.1`, `0x7f.0.0.1`). A `%`, which some
+/// servers decode, was refused before.
 fn name_of(authority: &Authority) -> Result<Rc<str>, NoSingleHost> {
     let host = authority.host();
     if host.starts_with('[') {

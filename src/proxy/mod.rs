@@ -1,4 +1,4 @@
-//! The path of a request, on one page.
+//! The path of a request through the gateway, in one file.
 
 pub mod answers;
 pub mod body;
@@ -61,29 +61,31 @@ use crate::upstream::{Answer, ClientSide, Held, Tunnel, Upstream, UpstreamError,
 pub struct Proxy {
     routes: Vec<Route>,
     table: Arc<RouteTable>,
-    /// For requests that no route is found for: in the shape of the routes, or if they differ, in DRF's.
+    /// The answers for requests that match no route: problem details if all routes use them, or else DRF's format.
     nowhere: Answers,
     no_route: Arc<str>,
     hosts: LateHosts,
     worker_metrics: Rc<WorkerMetrics>,
     log: AccessLog,
     bounds: Bounds,
-    /// For each field of trusted proxies, when the log last said that it could not be used.
+    /// For each field of trusted proxies: limits how often the log reports that it is unusable.
     unusable: [RefCell<LogThrottle>; Field::ALL.len()],
 }
 
-/// The other end of a connection, and what was shown to it.
+/// The client of a connection, and the data that the connection shares with [`Proxy::handle`].
 #[derive(Debug)]
 pub struct Client {
-    /// Where it is.
+    /// The client's peer data.
     pub peer: Peer,
-    /// The certificate that it was shown; `None` in the clear.
+    /// The certificate that the client received. `None` without TLS.
     pub served: Option<Served>,
-    /// The WebSocket that an HTTP/1.1 connection or an HTTP/2 stream becomes, once the head that [`Proxy::handle`] has just returned is out.
+    /// Set by [`Proxy::handle`] when it returns the head that opens a WebSocket. Once that head is written, the
+    /// HTTP/1.1 connection or HTTP/2 stream becomes this WebSocket.
     pub switched: RefCell<Option<Box<Switched>>>,
     /// Early hints for the request whose [`Proxy::handle`] was polled last.
     pub hints: Hints,
-    /// How a server wrote the names of the fields of the response that [`Proxy::handle`] has just returned, for HTTP/1.
+    /// How the upstream wrote the field names of the response that [`Proxy::handle`] has just returned. Used for HTTP/1
+    /// only.
     pub spelling: RefCell<Spelling>,
 }
 
@@ -100,39 +102,39 @@ impl Client {
     }
 }
 
-/// Bounds on what all requests of a worker may use.
+/// Limits for all requests of a worker.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// Bytes of a head.
+    /// The maximum number of bytes of a head.
     pub header_bytes: usize,
-    /// Fields of a head.
+    /// The maximum number of fields of a head.
     pub headers: usize,
-    /// Requests at once, of all workers.
+    /// The limit of concurrent requests, shared by all workers.
     pub in_flight: ConcurrencyLimit,
 }
 
 /// One route, with the handles of one worker.
 #[derive(Debug)]
 pub struct Route {
-    /// What it is called in metrics and logs: its place as the configuration writes it.
+    /// The name in metrics and logs: its host and path, as the configuration writes them.
     pub label: Arc<str>,
-    /// Who may pass.
+    /// The policy that decides access.
     pub policy: Policy,
-    /// Who finds out who it is; a public route asks nobody.
+    /// The authenticators. `None` on a public route.
     pub chain: Option<Chain>,
-    /// How its refusals look.
+    /// The format of its refusals.
     pub answers: Answers,
-    /// Which applications of browsers may read its refusals.
+    /// The browser applications that may read its refusals.
     pub cors: Option<Cors>,
-    /// Where the pages of which applications put the credential of a WebSocket.
+    /// The WebSocket credentials that web pages may send.
     pub websocket: Option<WebSocketCredential>,
-    /// How its requests leave.
+    /// The settings for its outbound requests.
     pub rules: Rules,
-    /// Where they go.
+    /// The upstream that receives its requests.
     pub upstream: Upstream,
-    /// Bounds on the bodies of its requests.
+    /// The limits for the bodies of its requests.
     pub body: BodyBounds,
-    /// Its own deadline, where it has one.
+    /// The route's own response timeout, if it has one.
     pub response_timeout: Option<Duration>,
 }
 
@@ -150,7 +152,7 @@ impl Route {
 }
 
 impl Proxy {
-    /// A proxy for these routes; `table` was made of their places, in the same order.
+    /// Creates a proxy for these routes. `table` was built from the same routes in the same order.
     pub fn new(
         routes: Vec<Route>,
         table: Arc<RouteTable>,
@@ -175,7 +177,8 @@ impl Proxy {
         }
     }
 
-    /// Has the log say which fields of a trusted proxy could not be used. What it sent is not repeated: it may be a client's.
+    /// Logs which fields of a trusted proxy could not be used. The log does not contain the values, because they may
+    /// come from a client.
     fn report_unusable(&self, peer: &Peer, source: &Source) {
         for field in source.unusable.fields() {
             let times = self.unusable[field as usize].borrow_mut().note();
@@ -191,7 +194,7 @@ impl Proxy {
         }
     }
 
-    /// Begins what goes on beside requests: checks of upstreams' servers. To be called once, on the worker that has it.
+    /// Starts the background health checks of the upstreams. Call it once, on the worker that owns this proxy.
     pub fn watch(&self) {
         let mut watched: HashSet<&str> = HashSet::new();
         for upstream in self.routes.iter().map(|route| &route.upstream) {
@@ -201,8 +204,8 @@ impl Proxy {
         }
     }
 
-    /// Answers a request. It cannot fail: whatever goes wrong is an answer too. `spelling`: how the client wrote the names of its fields.
-    /// `guard` lives as long as the response.
+    /// Answers a request. It cannot fail: every error becomes a response too. `spelling` is how the client wrote the
+    /// field names. `guard` lives as long as the response.
     #[expect(
         clippy::manual_async_fn,
         reason = "an `async fn` holds what it was given a second time"
@@ -259,7 +262,7 @@ impl Proxy {
                 cors.mark(&origin, response.headers_mut());
             }
             if method == Method::HEAD {
-                // The length that GET would have, and nothing of it (RFC 9110, section 9.3.2).
+                // Keep the length that GET would have, and drop the content (RFC 9110, section 9.3.2).
                 let length = HeaderValue::from(response.body().len());
                 response.headers_mut().insert(CONTENT_LENGTH, length);
                 *response.body_mut() = Bytes::new();
@@ -268,7 +271,7 @@ impl Proxy {
         }
     }
 
-    /// The answer to a head that nobody has read to its end, as bytes: there is no request that a library could answer.
+    /// The response, as bytes, to a head that could not be read: [`handle`](Self::handle) needs a parsed request.
     pub fn refuse_head(&self, peer: &Peer, rejection: &Rejection) -> Bytes {
         let mut outcome = Outcome::open(
             &self.worker_metrics,
@@ -281,13 +284,14 @@ impl Proxy {
         reply::to_http1(&reply::reply(rejection, &self.nowhere, outcome.id()))
     }
 
-    /// What HTTP/1's reader has seen to, and HTTP/2's parser knows in part: of bounds, it answers by itself, or counts no fields.
+    /// Checks that the HTTP/1 reader has already made, for an HTTP/2 request. h2 makes only a part of them: it answers
+    /// some oversized heads itself, and does not count fields.
     fn look_at<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
         if request.version() != Version::HTTP_2 {
             return Ok(());
         }
         let headers = request.headers();
-        // As RFC 9113, section 6.5.2, counts: 32 bytes for each field.
+        // Count as RFC 9113, section 6.5.2, does: 32 extra bytes for each field.
         let fields = headers
             .iter()
             .map(|(name, value)| name.as_str().len() + value.len() + 32);
@@ -298,24 +302,24 @@ impl Proxy {
         if target.len() > self.bounds.header_bytes {
             return Err(Rejection::TargetTooLong);
         }
-        // RFC 9113, section 8.3.1; bytes beyond ASCII are refused over HTTP/1 too.
+        // RFC 9113, section 8.3.1. Bytes above 0x7F are refused over HTTP/1 too.
         if !target.starts_with('/') || !target.is_ascii() {
             return Err(Rejection::Malformed("its path"));
         }
         Ok(())
     }
 
-    /// Which route a request belongs to, and to which host.
+    /// Finds the route and the host of a request.
     fn find<B>(&self, request: &Request<B>, peer: &Peer) -> Result<(&Route, Host), Rejection> {
         if !request.method().as_str().bytes().all(is_method) {
             return Err(Rejection::Malformed("a lowercase letter in its method"));
         }
-        // Nothing else is asked for here (RFC 9110, section 4.2); what leaves has no scheme.
+        // A gateway serves no other schemes (RFC 9110, section 4.2). The outbound request has no scheme.
         let is_http = |scheme: &str| scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http");
         if !request.uri().scheme_str().is_none_or(is_http) {
             return Err(Rejection::Malformed("its scheme"));
         }
-        // A WebSocket over HTTP/2 is judged as what it would be over HTTP/1.1.
+        // For a WebSocket over HTTP/2, use the method that it would have over HTTP/1.1.
         let method = match *request.method() {
             Method::CONNECT if websocket::is_extended_connect(request) => &Method::GET,
             Method::CONNECT | Method::TRACE => return Err(Rejection::NotImplemented),
@@ -342,14 +346,15 @@ impl Proxy {
         }
     }
 
-    /// What the table has for a request's path.
+    /// Looks up the path of a request in the route table.
     fn look_up<B>(&self, request: &Request<B>, host: &Host, method: &Method) -> Result<Found<'_>, Rejection> {
         let path = RequestPath::parse(target::path(request)).map_err(FindError::from);
         path.and_then(|path| self.table.find(&host.name, path, method))
             .map_err(|error| Rejection::AmbiguousPath(self.explain(&error, method)))
     }
 
-    /// Why a path belongs to no route, for the log. What comes from the client is visible ASCII, and bounded.
+    /// Explains for the log why the look-up of a path failed. Bytes from the client are escaped to visible ASCII, and
+    /// their length is limited.
     #[cold]
     fn explain(&self, error: &FindError, method: &Method) -> String {
         let disagreement = match error {
@@ -375,7 +380,7 @@ impl Proxy {
         )
     }
 
-    /// Where OPTIONS is not listed, a preflight belongs to the route of the method that it is about.
+    /// If no route lists OPTIONS, a preflight belongs to the route of the method that it asks about.
     fn preflight<B>(&self, request: &Request<B>, host: &Host) -> Result<Option<&Route>, Rejection> {
         let Some(method) = cors::requested_method(request) else {
             return Ok(None);
@@ -387,7 +392,7 @@ impl Proxy {
         Ok(route.filter(|route| route.is_preflight(request)))
     }
 
-    /// Who is asking, whether they may, and the upstream's answer.
+    /// Authenticates and authorizes a request, forwards it, and returns the upstream's response.
     #[expect(
         clippy::manual_async_fn,
         reason = "an `async fn` holds what it was given a second time"
@@ -426,7 +431,7 @@ impl Proxy {
                 Some(Asks::Http2) => Some(websocket::as_http1(&mut request)),
                 Some(Asks::Http1) | None => None,
             };
-            // HTTP/1.0 knows no interim responses (RFC 9110, section 15.2).
+            // HTTP/1.0 has no interim responses (RFC 9110, section 15.2).
             let may_hint = asks.is_none() && request.version() != Version::HTTP_10;
             let side = ClientSide {
                 request: spelling,
@@ -456,11 +461,12 @@ impl Proxy {
             self.worker_metrics.upstream_answered(route.upstream.name(), took);
             match answer {
                 Answer::Response(mut response) => {
-                    // Any 2xx opens a WebSocket over HTTP/2 (RFC 8441, section 4).
+                    // Any 2xx would open a WebSocket over HTTP/2 (RFC 8441, section 4).
                     if key.is_some() && response.status().is_success() {
                         return Err(Rejection::Upstream(UpstreamError::NotSwitched));
                     }
-                    // What an upstream of HTTP/1.0 leaves open is framed anew, so that a body that is cut never looks whole.
+                    // The body of an HTTP/1.0 upstream may end when the connection closes. The gateway frames it again,
+                    // so that a truncated body never looks complete.
                     *response.version_mut() = Version::HTTP_11;
                     hop::strip_response(response.headers_mut());
                     outcome.answered(response.status(), took);
@@ -487,7 +493,7 @@ impl Proxy {
         }
     }
 
-    /// Who is asking, and whether they may.
+    /// Authenticates and authorizes a request.
     async fn judge<B>(&self, route: &Route, request: &Request<B>, outcome: &mut Outcome) -> Result<Permit, Rejection> {
         if route.is_preflight(request) {
             return Ok(route.policy.permit_preflight());
@@ -499,12 +505,12 @@ impl Proxy {
         route.permit(identity)
     }
 
-    /// Asks the route's authenticators. Nobody is a verdict too; "could not find out" is not.
+    /// Authenticates a request. `Ok(None)` means that it has no credential; a failed look-up is an error.
     async fn identify<B>(&self, route: &Route, request: &Request<B>) -> Result<Option<Arc<Identity>>, Rejection> {
         let Some(chain) = route.chain.as_ref().filter(|_| route.policy.needs_identity()) else {
             return Ok(None);
         };
-        // DRF has an answer to several lines of a credential's header: the refusal of their joined text.
+        // DRF refuses the joined text of several credential lines, so the chain does the same there.
         let plain = matches!(route.answers, Answers::Problem { .. });
         if plain && chain.saw_repeated_credential(request.headers()) {
             return Err(Rejection::RepeatedCredential);
@@ -527,7 +533,7 @@ impl Proxy {
                 }
                 Err(Rejection::Refused(refused))
             }
-            // Several lines of a credential's header are never nobody, not even where nobody may pass.
+            // Several lines of a credential's header are never treated as anonymous, not even on an optional route.
             Ok(Verdict::Pass) if chain.saw_repeated_credential(request.headers()) => Err(Rejection::NobodyKnown),
             Ok(Verdict::Pass) => Ok(None),
             Err(unavailable) => {
@@ -538,22 +544,23 @@ impl Proxy {
     }
 }
 
-/// The longest reading of a path that is logged.
+/// The maximum number of bytes of a path reading in the log.
 const LONGEST_READING: usize = 256;
-/// All but visible ASCII.
+/// All bytes except visible ASCII.
 const NOT_VISIBLE: &AsciiSet = &CONTROLS.add(b' ');
 
-/// Who was let in longer ago is asked again before a request leaves: by then a credential may have expired, or been revoked.
+/// If the authentication is older than this, repeat it before the request is sent: the credential may have expired or
+/// been revoked.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// What an upstream has made of a request that was let pass.
+/// The upstream's answer to a permitted request.
 enum Passed {
     Response(Response<UpstreamBody>),
     /// A WebSocket.
     Switched(Response<()>, Tunnel, Held),
 }
 
-/// What the log has beside the label: whose fault it was, and what was missing. Clients do not read it.
+/// The reason in the log beside the label: which component failed, and why. It is not sent to clients.
 fn reason(rejection: &Rejection) -> Option<String> {
     match rejection {
         Rejection::Unavailable(Unavailable { authenticator, source }) => {
@@ -572,7 +579,7 @@ fn reason(rejection: &Rejection) -> Option<String> {
         Rejection::Malformed(what) => Some((*what).to_owned()),
         Rejection::AmbiguousPath(why) => Some(why.clone()),
         Rejection::NotAllowed(unmet) => Some(unmet.to_string()),
-        // Clients are not told which check it was.
+        // The response does not say which check failed.
         Rejection::Refused(Refused { refusal, .. }) => refusal.detail().map(str::to_owned),
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! [`Outcome`]: one log event and one count a request, however it ended.
+//! [`Outcome`]: one log event and one metric count for each request, however the request ends.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,16 +12,17 @@ use crate::identity::Identity;
 use crate::outbound::forwarded::{RequestId, Source};
 use crate::telemetry::worker_metrics::WorkerMetrics;
 
-/// What is written of requests.
+/// The settings of the access log.
 #[derive(Debug, Clone, Copy)]
 pub struct AccessLog {
-    /// One event a request.
+    /// Whether the gateway logs one event for each request.
     pub on: bool,
-    /// With the query of its target.
+    /// Whether the event contains the query of the target.
     pub query: bool,
 }
 
-/// The story of one request. It is told when it is dropped: when the response has gone out, or when nobody is left to read it.
+/// The outcome of one request. It is recorded when it is dropped: after the response was sent, or when the client has
+/// disconnected.
 #[derive(Debug)]
 pub struct Outcome {
     worker_metrics: Rc<WorkerMetrics>,
@@ -41,7 +42,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// A request has come, or as much of one as could be read.
+    /// Starts the outcome of a request. `request` is `None` if its head could not be read.
     pub fn open(
         worker_metrics: &Rc<WorkerMetrics>,
         log: AccessLog,
@@ -68,52 +69,52 @@ impl Outcome {
         }
     }
 
-    /// The request's id.
+    /// The request id.
     pub fn id(&self) -> &RequestId {
         &self.source.id
     }
 
-    /// Where it came from.
+    /// The origin of the request.
     pub fn source(&self) -> &Source {
         &self.source
     }
 
-    /// Its route was found.
+    /// Records the route.
     pub fn on_route(&mut self, route: &Arc<str>) {
         self.route = Arc::clone(route);
     }
 
-    /// It is counted among those at once, until its end.
+    /// Holds a concurrency permit until the request ends.
     pub fn holds(&mut self, slot: ConcurrencyPermit) {
         self.slot = Some(slot);
     }
 
-    /// Who asks was found out.
+    /// Records the authenticated user.
     pub fn by(&mut self, user: &Arc<Identity>) {
         self.user = Some(Arc::clone(user));
     }
 
-    /// The upstream has begun its response.
+    /// Records the start of the upstream's response.
     pub fn answered(&mut self, status: StatusCode, took: Duration) {
         (self.status, self.label, self.upstream) = (Some(status), "forwarded", Some(took));
     }
 
-    /// The request ended here; `reason` is for the log alone.
+    /// Records a rejection. `reason` is for the log only.
     pub fn rejected(&mut self, status: StatusCode, label: &'static str, reason: Option<String>) {
         (self.status, self.label, self.reason) = (Some(status), label, reason);
     }
 
-    /// The upstream has broken off its response; the client sees that it is not whole.
+    /// Records that the upstream's response broke off. The client can detect that it is incomplete.
     pub fn cut(&mut self, label: &'static str, reason: String) {
         (self.label, self.reason) = (label, Some(reason));
     }
 
-    /// So many bytes of the body went out.
+    /// Adds bytes of the response body that were sent.
     pub fn sent(&mut self, bytes: usize) {
         self.sent = self.sent.saturating_add(bytes as u64);
     }
 
-    /// The body came to its end.
+    /// Records that the body was sent completely.
     pub fn completed(&mut self) {
         self.complete = true;
     }
@@ -163,7 +164,7 @@ impl Drop for Outcome {
     }
 }
 
-/// Milliseconds with three places: what a person compares at a glance.
+/// Milliseconds with three decimal places, for readable logs.
 fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1_000_000.0).round() / 1_000.0
 }

@@ -1,4 +1,4 @@
-//! [`Rejection`]: every way in which a request can end here, its status, and its label.
+//! [`Rejection`]: every reason why the gateway answers a request itself, with its status and its label.
 
 use http::{Method, StatusCode};
 
@@ -8,73 +8,73 @@ use crate::policy::Unmet;
 use crate::upstream::UpstreamError;
 use crate::upstream::body::BodyFault;
 
-/// Why a request is answered by us and not by an upstream.
+/// Why the gateway answers a request instead of an upstream.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
-    /// It cannot be read in one way only: its Host, its target, its path.
+    /// The Host, target or path can be read in more than one way.
     #[error("the request can be read in more than one way: {0}")]
     Malformed(&'static str),
-    /// Readings of its path lead to different policies, or it has none; for the log, why.
+    /// The path has no reading, or its readings lead to different policies. The text is for the log.
     #[error("the request can be read in more than one way: {0}")]
     AmbiguousPath(String),
-    /// Its target is longer than it may be.
+    /// The target is longer than the limit.
     #[error("the target is longer than it may be")]
     TargetTooLong,
-    /// Its fields are more or longer than they may be.
+    /// The head has too many fields or too many bytes.
     #[error("the head is larger than it may be")]
     HeadTooLarge,
-    /// Its head did not come to its end in time.
+    /// The head was not complete in time.
     #[error("the head of the request came too slowly")]
     HeadTooSlow,
-    /// No route is for it.
+    /// No route matches.
     #[error("no route")]
     NoRoute,
-    /// Its route does not list its method.
+    /// The path's routes do not list the method.
     #[error("the route does not take {sent}")]
     MethodNotAllowed {
-        /// What was sent.
+        /// The method that the client sent.
         sent: Method,
-        /// What the route takes.
+        /// The methods that the path's routes list.
         allowed: Vec<Method>,
     },
-    /// Its host belongs to another certificate than the one that the client was shown.
+    /// The host belongs to a certificate other than the one that the client received.
     #[error("the host belongs to another certificate")]
     Misdirected,
-    /// More requests at once than there may be.
+    /// The limit of concurrent requests is reached.
     #[error("too many requests at once")]
     Overloaded,
-    /// CONNECT and TRACE.
+    /// The method is CONNECT or TRACE.
     #[error("the method is not implemented")]
     NotImplemented,
-    /// No credential, where one is needed.
+    /// The request has no credential, and the route requires one.
     #[error("no credential")]
     NobodyKnown,
-    /// A credential that is no good.
+    /// The credential was refused.
     #[error("the credential was refused: {}", .0.refusal.label())]
     Refused(Refused),
-    /// Somebody who does not meet the route's requirements.
+    /// The user does not meet the route's requirements.
     #[error("the requirements of the route are not met: {0}")]
     NotAllowed(Unmet),
-    /// Several lines of a credential's header, where that is said plainly; DRF has another answer to them. Or several credentials of a
-    /// WebSocket, which DRF knows nothing of.
+    /// The credential's header has several lines, on a route with problem details; DRF has another answer to them. Or a
+    /// WebSocket has several credentials, for which DRF has no answer.
     #[error("several credentials")]
     RepeatedCredential,
-    /// A credential that a page has sent where only pages of listed origins may.
+    /// A page from an unlisted origin has sent a credential for a WebSocket.
     #[error("a page of an origin that is not listed has sent a credential")]
     OriginNotListed,
-    /// Nobody could find out who it is.
+    /// The gateway could not authenticate the request, for example because a store is unavailable.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// The body is longer than it may be.
+    /// The request body was too large or too slow, broke off, has no length, or could not be buffered.
     #[error(transparent)]
     Body(#[from] BodyFault),
-    /// The upstream gave no response.
+    /// The upstream sent no usable response.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
 }
 
 impl Rejection {
-    /// The status, before [`Answers`] have their say.
+    /// The status, before [`Answers`] can change it.
     fn plain_status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::AmbiguousPath(_) | Self::RepeatedCredential => StatusCode::BAD_REQUEST,
@@ -84,7 +84,7 @@ impl Rejection {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::NobodyKnown | Self::Refused(_) => StatusCode::UNAUTHORIZED,
-            // For the origin: RFC 6455, section 4.2.2.
+            // For an unlisted origin, see RFC 6455, section 4.2.2.
             Self::NotAllowed(_) | Self::OriginNotListed => StatusCode::FORBIDDEN,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Unavailable(_) | Self::Overloaded | Self::Upstream(UpstreamError::Full) => {
@@ -111,7 +111,7 @@ impl Rejection {
         }
     }
 
-    /// The status that the client gets. A route without a challenge has no 401, as DRF has none there.
+    /// The status for the client. A route without a challenge sends 403 instead of 401, as DRF does.
     pub fn status(&self, answers: &Answers) -> StatusCode {
         match self.plain_status() {
             StatusCode::UNAUTHORIZED if !answers.challenges() => StatusCode::FORBIDDEN,

@@ -1,4 +1,5 @@
-//! Which route a request belongs to: host, then path, then method, and nothing falls back to a weaker one.
+//! Finds the route of a request: by host, then by path, then by method. A look-up never falls back to a less specific
+//! host or path.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,45 +10,46 @@ use http::Method;
 
 use crate::path::{PathError, RequestPath};
 
-/// Where a route applies.
+/// The requests that a route applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The host, or any.
     pub host: HostPattern,
     /// The path.
     pub path: PathPattern,
-    /// The methods; none: all. GET covers HEAD.
+    /// The methods. If it is empty, all methods. GET includes HEAD.
     pub methods: Vec<Method>,
 }
 
-/// Hosts of a route: lower case, without port and trailing dot.
+/// The host pattern of a route: lower case, without port and trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HostPattern {
-    /// Any host that no other route names.
+    /// Any host that matches no other pattern.
     Any,
-    /// This one.
+    /// Exactly this one.
     Exact(Box<str>),
     /// Every name below this domain (without the `*.`).
     Below(Box<str>),
 }
 
-/// Paths of a route.
+/// The path pattern of a route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PathPattern {
-    /// This one.
+    /// Exactly this one.
     Exact(Box<str>),
-    /// This one (without its trailing `/*`, so empty for `/*`), with `/` behind it, and all below.
+    /// A prefix, stored without its trailing `/*`, so empty for `/*`. It matches the path itself, the path with `/`
+    /// after it, and all paths below.
     Below(Box<str>),
 }
 
 impl Place {
-    /// The methods that it lists, and HEAD where GET stands for it.
+    /// The listed methods, and HEAD if GET implies it.
     pub fn methods_taken(&self) -> impl Iterator<Item = Method> {
         taken(&self.methods)
     }
 }
 
-/// The domain that a name is in.
+/// The parent domain of a name.
 fn parent(name: &str) -> Option<&str> {
     name.split_once('.').map(|(_, domain)| domain)
 }
@@ -58,7 +60,7 @@ fn taken(methods: &[Method]) -> impl Iterator<Item = Method> {
 }
 
 impl HostPattern {
-    /// Every pattern that takes all hosts of this one, and others.
+    /// Every other pattern that matches all hosts of this one.
     pub fn wider(&self) -> impl Iterator<Item = Self> {
         let (name, any) = match self {
             Self::Any => ("", None),
@@ -77,7 +79,7 @@ impl PathPattern {
         }
     }
 
-    /// As a server sees it that does not tell cases apart.
+    /// The pattern as a case-insensitive server sees it.
     pub fn folded(&self) -> Self {
         match self {
             Self::Exact(path) => Self::Exact(path.to_ascii_lowercase().into()),
@@ -111,27 +113,27 @@ impl fmt::Display for Place {
     }
 }
 
-/// Position of a route in the configuration.
+/// The position of a route in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RouteId(pub usize);
 
-/// Where a request belongs.
+/// The result of a look-up.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found<'t> {
-    /// To this route.
+    /// This route.
     Route(RouteId),
-    /// To a path that does not take its method; these it takes.
+    /// The path has routes, but none takes the method. These methods are listed.
     OtherMethods(&'t [Method]),
-    /// Nowhere.
+    /// No route.
     Nothing,
 }
 
-/// Why a request belongs to no route that could be named.
+/// Why the look-up failed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FindError {
-    /// Its path has no readings.
+    /// The path has no readings.
     Path(PathError),
-    /// Two readings of its path lead to different policies.
+    /// Two readings of the path lead to different policies.
     Disagreement(Box<Disagreement>),
 }
 
@@ -141,25 +143,25 @@ impl From<PathError> for FindError {
     }
 }
 
-/// Two readings of a path, and where they lead.
+/// Two readings of a path, and their destinations.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Disagreement {
-    /// Where the path leads as it was sent.
+    /// The destination of the path as it was sent.
     pub sent: Destination,
-    /// What a server may take it for.
+    /// Another reading of the path, which a server may use.
     pub reading: Vec<u8>,
-    /// Where that leads.
+    /// The destination of that reading.
     pub other: Destination,
 }
 
-/// Where a reading of a path leads.
+/// The destination of a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination {
-    /// To this route.
+    /// This route.
     Route(RouteId),
-    /// To a path that does not take the method.
+    /// A path that has routes, but none for the method.
     OtherMethods,
-    /// Nowhere.
+    /// No route.
     Nothing,
 }
 
@@ -173,7 +175,7 @@ impl From<&Found<'_>> for Destination {
     }
 }
 
-/// Its keys are the file's own, so that nobody can choose them to collide.
+/// The keys come from the file. A client therefore cannot choose keys that collide.
 type Map<K, V> = HashMap<K, V, RandomState>;
 
 /// All routes, ready for look-ups.
@@ -182,16 +184,17 @@ pub struct RouteTable {
     any: Host,
     exact: Map<Box<str>, Host>,
     below: Map<Box<str>, Host>,
-    /// For each route, the first whose policy is the same: readings of a path must agree on this.
+    /// For each route, the index of the first route with the same policy. All readings of a path must agree on this
+    /// index.
     classes: Vec<usize>,
 }
 
-/// The routes of one host pattern: as they are written, and as a server sees them that does not tell cases apart.
+/// The routes of one host pattern: as written, and as a case-insensitive server sees them.
 #[derive(Debug, Default)]
 struct Host {
     written: Paths,
     folded: Paths,
-    /// Some pattern has a capital, so that a path without one has a second reading too.
+    /// Whether a pattern has a capital letter. Then a path without one also needs the case-insensitive look-up.
     capitals: bool,
 }
 
@@ -207,13 +210,14 @@ pub struct Paths {
 #[derive(Debug, Default)]
 pub struct Methods {
     listed: Vec<(Method, RouteId)>,
-    /// The route that lists none, and so takes what the others leave.
+    /// The route that lists no methods. It takes all methods that the others do not list.
     rest: Option<RouteId>,
     allowed: Vec<Method>,
 }
 
 impl RouteTable {
-    /// A table of these routes. `policy` tells by what a route judges: two readings of a path must lead to the same.
+    /// Creates the table. `policy` returns what decides access on a route. All readings of a path must lead to equal
+    /// values.
     pub fn new<P: Hash + Eq>(places: &[Place], policy: impl Fn(RouteId) -> P) -> Self {
         let mut table = Self::default();
         let mut first: Map<P, usize> = Map::default();
@@ -259,7 +263,7 @@ impl RouteTable {
         Ok(found)
     }
 
-    /// Exact, then the longest wildcard, then the routes without a host; never two of them.
+    /// The exact host, or the longest matching wildcard, or the routes without a host. Only one of them is used.
     fn host(&self, host: &str) -> &Host {
         let wildcard = || {
             let mut rest = host;
@@ -290,7 +294,7 @@ impl Host {
         self.written.insert(pattern, methods, id);
     }
 
-    /// Where a path belongs if case does not count; `None` where it makes no difference.
+    /// The case-insensitive look-up. `None` if case makes no difference.
     fn find_folded(&self, path: &[u8], method: &Method) -> Option<Found<'_>> {
         let matters = self.capitals || path.iter().any(u8::is_ascii_uppercase);
         matters.then(|| self.folded.find(&path.to_ascii_lowercase(), method))
@@ -310,7 +314,7 @@ impl Paths {
         map.entry(path.as_bytes().into()).or_default().insert(methods, id);
     }
 
-    /// The routes of a path: exact, then the longest prefix of whole segments.
+    /// The routes of a path: the exact path, or the longest prefix of whole segments.
     pub fn at(&self, path: &[u8]) -> Option<&Methods> {
         if let Some(methods) = self.exact.get(path) {
             return Some(methods);
@@ -347,13 +351,13 @@ impl Methods {
         }
     }
 
-    /// The route of a method; `None` stands for one that no route lists.
+    /// The route for a method. `None` stands for a method that no route lists.
     pub fn route(&self, method: Option<&Method>) -> Option<RouteId> {
         let listed = self.listed.iter().find(|(listed, _)| Some(listed) == method);
         listed.map(|(_, id)| *id).or(self.rest)
     }
 
-    /// Every method that some route lists.
+    /// Every method that a route lists.
     pub fn listed(&self) -> impl Iterator<Item = &Method> {
         self.allowed.iter()
     }

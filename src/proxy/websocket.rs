@@ -1,4 +1,4 @@
-//! WebSockets (RFC 6455; over HTTP/2, RFC 8441): who asks for one, and what becomes of the two connections once it is there.
+//! WebSockets (RFC 6455; over HTTP/2, RFC 8441): the requests for them, and the tunnel between the two connections.
 
 use std::any::Any;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::outbound::{hop, single};
 use crate::upstream::{Held, Tunnel};
 
 const WEBSOCKET: &str = "websocket";
-/// What each direction holds of bytes that the other side does not take yet.
+/// The buffer size for each direction.
 const BUFFER: usize = 16 * 1024;
 
 /// How a request asks for a WebSocket.
@@ -29,7 +29,7 @@ pub(super) enum Asks {
     Http2,
 }
 
-/// Whether a request asks for a WebSocket, in a way that can be read in one way only.
+/// How a request asks for a WebSocket. `None` if it does not, or if it can be read in more than one way.
 pub(super) fn asks<B: http_body::Body>(request: &Request<B>) -> Option<Asks> {
     let headers = request.headers();
     match request.version() {
@@ -52,7 +52,8 @@ pub(super) fn is_extended_connect<B>(request: &Request<B>) -> bool {
     *request.method() == Method::CONNECT && protocol.is_some_and(|protocol| protocol.as_str() == WEBSOCKET)
 }
 
-/// What an HTTP/2 client asks for, as HTTP/1.1 asks for it; the key is our own, and is what an upstream must answer.
+/// Converts an HTTP/2 client's request to HTTP/1.1. The key is the gateway's own; the upstream's response must match
+/// it.
 pub(super) fn as_http1<B>(request: &mut Request<B>) -> HeaderValue {
     *request.method_mut() = Method::GET;
     *request.version_mut() = Version::HTTP_11;
@@ -64,7 +65,7 @@ pub(super) fn as_http1<B>(request: &mut Request<B>) -> HeaderValue {
     key
 }
 
-/// Whether a switch was confirmed for this key (RFC 6455, section 4.2.2).
+/// Whether the response confirms the switch for this key (RFC 6455, section 4.2.2).
 pub(super) fn is_confirmed<B>(response: &Response<B>, key: &HeaderValue) -> bool {
     const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
@@ -74,14 +75,14 @@ pub(super) fn is_confirmed<B>(response: &Response<B>, key: &HeaderValue) -> bool
     single(response.headers(), &SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept == expected.as_str())
 }
 
-/// The head that tells an HTTP/1.1 client that its protocol is switched; hop-by-hop fields were taken out.
+/// Prepares the response that switches protocols for an HTTP/1.1 client. Hop-by-hop fields were removed before.
 pub(super) fn switch_http1<B>(response: &mut Response<B>) {
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
 }
 
-/// The head that tells an HTTP/2 client the same.
+/// Prepares the response that opens the WebSocket for an HTTP/2 client.
 pub(super) fn switch_http2<B>(response: &mut Response<B>) {
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
@@ -93,7 +94,7 @@ pub struct Switched {
     pub(super) tunnel: Tunnel,
     pub(super) held: Held,
     pub(super) outcome: Outcome,
-    /// Until it ends, its connection is busy.
+    /// The guard of the client's connection, which counts as busy until the WebSocket ends.
     pub(super) busy: Box<dyn Any>,
 }
 
@@ -104,7 +105,7 @@ impl fmt::Debug for Switched {
 }
 
 impl Switched {
-    /// Passes bytes both ways until both sides have ended, or one has broken.
+    /// Copies bytes in both directions until both sides have ended or one has failed.
     pub async fn run<I: AsyncRead + AsyncWrite + Unpin>(self, mut client: I) {
         let Self {
             mut tunnel,

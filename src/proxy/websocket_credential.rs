@@ -1,8 +1,9 @@
-//! `websocket` of a route: the credential of a WebSocket that a page opens. Browsers let no page set `Authorization` there, so it comes as
-//! a word among the subprotocols or as a cookie. From a listed origin it becomes the header that it stands for, and is judged as that.
+//! The `websocket` setting of a route: the credential of a WebSocket that a web page opens. Browsers do not let pages
+//! set `Authorization` there, so the credential is a subprotocol or a cookie. If the page's origin is listed, the
+//! gateway moves the credential into its header and authenticates it there.
 //!
-//! Browsers ask nobody before they open a WebSocket to another site, and send its cookies along: without the list, any page could
-//! open one in the name of whoever looks at it.
+//! Browsers send no preflight for a WebSocket to another site, and send the cookies of that site. Without the list of
+//! origins, any page could open a WebSocket in the name of its visitor.
 
 use http::header::{COOKIE, HeaderName, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, HeaderValue};
@@ -11,29 +12,30 @@ use super::cors::OriginList;
 use super::rejection::Rejection;
 use crate::outbound::CredentialHeaders;
 
-/// What stands before a token among the subprotocols.
+/// The prefix of a token in a subprotocol.
 const PREFIX: &[u8] = b"authgate.bearer.";
-/// What a page offers besides, where its application selects no subprotocol: browsers want one selected of those that they offer.
+/// A page also offers this subprotocol if its application selects none: browsers require that the server selects one of
+/// the offered ones.
 const OURS: HeaderValue = HeaderValue::from_static("authgate");
 
-/// Where pages put a credential, and what it stands for.
+/// Where pages put a credential, and the header that it stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WebSocketCredential {
-    /// Whose pages.
+    /// The origins of the pages that may send the credential.
     pub origins: OriginList,
-    /// Whether it may be a subprotocol.
+    /// Whether the credential may be a subprotocol.
     pub subprotocol: bool,
-    /// The cookie that it may be.
+    /// The name of the cookie that may contain the credential.
     pub cookie: Option<String>,
-    /// The header that it stands for.
+    /// The header that the credential is moved to.
     pub header: HeaderName,
-    /// The scheme before it; empty where the credential is the whole value.
+    /// The scheme before the credential. Empty if the credential is the whole value.
     pub scheme: String,
 }
 
 impl WebSocketCredential {
-    /// Takes the credential out of its place, and puts it into its header. `read` are the headers that the route's authenticators read.
-    /// The answer is whether the page can be told that our own subprotocol was selected.
+    /// Moves the credential into its header. `read` are the headers that the route's authenticators read. Returns
+    /// whether the gateway may select its own subprotocol in the response.
     pub(super) fn take(&self, headers: &mut HeaderMap, read: &CredentialHeaders) -> Result<bool, Rejection> {
         let mut found = Found::default();
         if self.subprotocol {
@@ -45,7 +47,7 @@ impl WebSocketCredential {
         let Some(credential) = found.credentials.pop() else {
             return Ok(found.offers_ours);
         };
-        // None of them is better than the others: one who can plant a cookie must not get to choose.
+        // Refuse several credentials: an attacker who can plant a cookie must not be able to choose one.
         if !found.credentials.is_empty() || read.iter().any(|name| headers.contains_key(name)) {
             return Err(Rejection::RepeatedCredential);
         }
@@ -62,7 +64,8 @@ impl WebSocketCredential {
         Ok(found.offers_ours)
     }
 
-    /// Takes words of ours out of a request that asks for no WebSocket: they are no credential there, and nobody else's affair.
+    /// Removes the gateway's subprotocols from a request that asks for no WebSocket. There they are no credential, and
+    /// the upstream must not see them.
     pub(super) fn discard(&self, headers: &mut HeaderMap) {
         if self.subprotocol {
             take_words(headers);
@@ -70,7 +73,7 @@ impl WebSocketCredential {
     }
 }
 
-/// Tells a page that its WebSocket speaks our subprotocol, unless the application has selected one.
+/// Selects the gateway's subprotocol, unless the application has selected one.
 pub(super) fn select(headers: &mut HeaderMap) {
     headers.entry(SEC_WEBSOCKET_PROTOCOL).or_insert(OURS);
 }
@@ -90,13 +93,13 @@ struct Found {
     offers_ours: bool,
 }
 
-/// The words of a list, without empty ones.
+/// The members of a list, without empty ones.
 fn words(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     let words = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     words.filter(|word| !word.is_empty())
 }
 
-/// Takes our words out of the subprotocols. A line without one stays as it came.
+/// Removes the gateway's subprotocols. A line without one stays unchanged.
 fn take_words(headers: &mut HeaderMap) -> Found {
     let mut found = Found::default();
     for line in take_lines(headers, &SEC_WEBSOCKET_PROTOCOL) {
@@ -124,7 +127,7 @@ fn take_words(headers: &mut HeaderMap) -> Found {
     found
 }
 
-/// Takes every cookie of this name. Some applications cut blanks off a name, so they are cut off here too.
+/// Removes every cookie with this name. Some applications trim the name, so it is trimmed here too.
 fn take_cookies(headers: &mut HeaderMap, name: &[u8], credentials: &mut Vec<Vec<u8>>) {
     for line in take_lines(headers, &COOKIE) {
         let before = credentials.len();
@@ -140,7 +143,7 @@ fn take_cookies(headers: &mut HeaderMap, name: &[u8], credentials: &mut Vec<Vec<
     }
 }
 
-/// Without blanks at its ends, also those that have more than seven bits: Django decodes a header as Latin-1 before it trims.
+/// Removes blanks from both ends, including those above 0x7F: Django decodes a header as Latin-1 before it trims.
 fn trim(name: &[u8]) -> &[u8] {
     let blank = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0x0B | 0x1C..=0x1F | 0x85 | 0xA0);
     let begin = name.iter().position(|byte| !blank(byte)).unwrap_or(name.len());
@@ -154,7 +157,7 @@ fn take_lines(headers: &mut HeaderMap, name: &HeaderName) -> Vec<HeaderValue> {
     lines
 }
 
-/// A line, or where something was taken from it what is left, if anything is.
+/// Adds the original line, or, if it was changed, what remains of it unless that is empty.
 fn put_back(headers: &mut HeaderMap, name: HeaderName, line: &HeaderValue, changed: bool, left: &[u8]) {
     if !changed {
         headers.append(name, line.clone());
@@ -289,7 +292,7 @@ mod tests {
         for fields in [&[word.clone()][..], &[origin.clone(), origin, cookie]] {
             assert!(matches!(taken(fields), Err(Rejection::OriginNotListed)), "{fields:?}");
         }
-        // Who sends no credential this way is judged by what else there is, from wherever.
+        // Without a credential of this kind, the request is authenticated as usual, from any origin.
         let (headers, _) = taken(&[(ORIGIN, "null"), (AUTHORIZATION, "Token k")]).expect("nothing to take");
         assert_eq!(headers[AUTHORIZATION], "Token k");
     }

@@ -1,4 +1,4 @@
-//! The texts of Django REST Framework and SimpleJWT, to the letter.
+//! The response texts of Django REST Framework and SimpleJWT, exactly.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use crate::auth::jwt::TokenType;
 use crate::credential::{Defect, JwtFault, Refusal, TypeMismatch};
 use crate::proxy::rejection::Rejection;
 
-/// `token_types`: for each authenticator of the route, the classes that its refusals name.
+/// `token_types`: for each authenticator of the route, the token classes that its refusals name.
 pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec<TokenType>]) -> Bytes {
     let types = |by: usize| token_types.get(by).map_or(&[][..], Vec::as_slice);
     let fixed: &'static str = match rejection {
@@ -20,7 +20,7 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec
         Rejection::NoRoute => r#"{"detail":"Not found."}"#,
         Rejection::NotImplemented => r#"{"detail":"Not implemented."}"#,
         Rejection::MethodNotAllowed { sent, .. } => {
-            // A method is a token (RFC 9110, section 9.1): it holds nothing that JSON would escape.
+            // A method is a token (RFC 9110, section 9.1), so it contains no character that JSON escapes.
             return format!(r#"{{"detail":"Method \"{sent}\" not allowed."}}"#).into();
         }
         Rejection::Refused(refused) => match &refused.refusal {
@@ -43,7 +43,7 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec
                 r#"{"detail":"The user's password has been changed.","code":"password_changed"}"#
             }
             Refusal::Jwt(fault) => return token_not_valid(*fault, types(refused.by)).into(),
-            // Django has no such check, so no text for it.
+            // Django has no such check, and therefore no text for it.
             Refusal::JwtClaimUnsayable(_) => {
                 return token_not_valid(JwtFault::Invalid(Defect::Claims), types(refused.by)).into();
             }
@@ -63,7 +63,7 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec
     Bytes::from_static(fixed.as_bytes())
 }
 
-/// Texts of our own where Django has none; else the reason phrase and a full stop.
+/// The gateway's own texts where Django has none, or else the reason phrase and a full stop.
 fn by_status(status: StatusCode) -> Bytes {
     let text = match status {
         StatusCode::BAD_REQUEST => "Malformed request.",
@@ -79,7 +79,7 @@ fn by_status(status: StatusCode) -> Bytes {
     format!(r#"{{"detail":"{text}"}}"#).into()
 }
 
-/// One message for each token class that is accepted, in their order.
+/// One message for each accepted token class, in order.
 fn token_not_valid(fault: JwtFault, types: &[TokenType]) -> String {
     let mut body =
         String::from(r#"{"detail":"Given token not valid for any token type","code":"token_not_valid","messages":["#);
@@ -100,7 +100,7 @@ fn message(fault: JwtFault, class: TokenType) -> &'static str {
     let mismatch = match (fault, class) {
         (JwtFault::Invalid(_), _) => return "Token is invalid",
         (JwtFault::Expired, _) => return "Token is expired",
-        // AccessToken does not look at Django's blacklist, and so has its own reason to refuse a sliding token.
+        // AccessToken does not check Django's blacklist, so it refuses a sliding token for a different reason.
         (JwtFault::Revoked(Some(mismatch)), TokenType::Access) => mismatch,
         (JwtFault::Revoked(_), _) => return "Token is blacklisted",
         (JwtFault::TypeMismatch(mismatch), _) => mismatch,

@@ -1,4 +1,4 @@
-//! Rejections as responses. Each shape has a file that writes its bodies and challenges; what they share is here.
+//! Rejections as responses. Each format has a file for its bodies and challenges. This file has the shared parts.
 
 mod drf;
 mod problem;
@@ -12,10 +12,10 @@ use super::answers::Answers;
 use super::rejection::Rejection;
 use crate::outbound::forwarded::{RequestId, X_REQUEST_ID};
 
-/// What a client that was told to come back is told to wait, in seconds.
+/// The value of `Retry-After`, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
 
-/// The response to a request that ended here.
+/// The response to a rejected request.
 pub fn reply(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Response<Bytes> {
     let status = rejection.status(answers);
     let mut response = match answers {
@@ -51,16 +51,16 @@ pub fn reply(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Respon
     response
 }
 
-/// The response to a request of gRPC that ended here: its clients read a status of their own, and no body (HTTP/2 transport mapping,
+/// The response to a rejected gRPC request. gRPC clients read `grpc-status` and no body (gRPC over HTTP/2,
 /// "Trailers-Only").
 pub fn grpc(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Response<Bytes> {
-    /// What gRPC's message may not hold.
+    /// The bytes that `grpc-message` must escape.
     const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
     let status = rejection.status(answers);
     let code = match status {
         StatusCode::UNAUTHORIZED => "16",
         StatusCode::FORBIDDEN if matches!(rejection, Rejection::NotAllowed(_)) => "7",
-        // A route without a challenge.
+        // A route without a challenge sends 403 instead of 401.
         StatusCode::FORBIDDEN => "16",
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => "12",
         StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => "8",
@@ -82,7 +82,7 @@ pub fn grpc(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Respons
     response
 }
 
-/// A response as HTTP/1.1 sends it before it closes, for where no library is left to write it.
+/// A response as HTTP/1.1 bytes, after which the connection closes. It is used when no parsed request exists.
 pub fn to_http1(response: &Response<Bytes>) -> Bytes {
     let status = response.status();
     let mut head = format!(

@@ -13,7 +13,8 @@ use crate::proxy::rejection::Rejection;
 use crate::upstream::UpstreamError;
 use crate::upstream::body::BodyFault;
 
-/// RFC 9457, section 3.1. The type is `about:blank`, so the title is the status's own; `code` tells problems of one status apart.
+/// RFC 9457, section 3.1. The type is `about:blank`, so the title is the status's reason phrase. `code` distinguishes
+/// problems with the same status.
 #[derive(Serialize)]
 struct Problem<'r> {
     r#type: &'static str,
@@ -36,10 +37,10 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, id: &RequestId) ->
     serde_json::to_vec(&problem).map_or_else(|_| Bytes::new(), Bytes::from)
 }
 
-/// What a request that sends no credential is told of every scheme, and what is wrong with the one that was sent.
+/// The challenges for all schemes, with the error of the credential that was sent.
 pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Option<&str>) -> Vec<HeaderValue> {
     let error = match rejection {
-        // RFC 6750, section 3.1: who sends no credential is not told of an error.
+        // RFC 6750, section 3.1: no error for a request without a credential.
         Rejection::NobodyKnown => None,
         Rejection::Refused(refused) => Some((
             Some(refused.by),
@@ -69,21 +70,21 @@ pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Optio
     };
     let mut distinct: Vec<&Scheme> = Vec::new();
     for scheme in schemes {
-        // Authenticators may share a scheme. It is challenged once, with the error of the one that refused.
+        // Authenticators may share a scheme. It gets one challenge, with the error of the authenticator that refused.
         match distinct.iter_mut().find(|before| before.is_challenged_as(scheme)) {
             Some(before) if refused_by == Some(scheme.by) => *before = scheme,
             Some(_) => {}
             None => distinct.push(scheme),
         }
     }
-    // What cannot stand in a header was refused when the configuration was read.
+    // The configuration check has refused values that cannot be in a header.
     distinct
         .into_iter()
         .filter_map(|scheme| challenge(scheme).ok())
         .collect()
 }
 
-/// What happened, in a sentence that holds neither `"` nor `\` (RFC 6750, section 3).
+/// The problem in one sentence, without `"` and `\` (RFC 6750, section 3).
 pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
     let text = match rejection {
         Rejection::Malformed(what) => {
@@ -130,7 +131,7 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
     text.into()
 }
 
-/// What is wrong with a credential. A client is told no more than DRF and SimpleJWT would tell it.
+/// The fault of a credential. It tells a client no more than DRF and SimpleJWT do.
 fn description(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::TokenMissing => "The scheme is not followed by a token.",
