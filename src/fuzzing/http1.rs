@@ -1,4 +1,4 @@
-//! Messages of HTTP/1: what clients send, and what servers answer.
+//! HTTP/1 messages: requests of clients and responses of servers.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -24,8 +24,8 @@ use crate::upstream::ClientSide;
 use crate::upstream::body::RequestBody;
 use crate::upstream::http1::{Connection, Exchanged};
 
-/// What clients send over HTTP/1: the reading is the same however the bytes are cut, and nothing is read behind a fault. Where ours reads a
-/// head, httparse reads the same.
+/// Requests over HTTP/1. The result is the same however the bytes are split, and no byte after a fault is read. For
+/// each accepted head, httparse gives the same result.
 pub fn framing(bytes: &[u8]) {
     let whole = requests(bytes, bytes.len().max(1));
     for cut in [1, 2, 7] {
@@ -33,12 +33,12 @@ pub fn framing(bytes: &[u8]) {
     }
 }
 
-/// What was read of what a client sent.
+/// The requests that were read from the bytes of a client.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Requests {
     heads: Vec<(Method, Uri, HeaderMap)>,
     bodies: Vec<Vec<u8>>,
-    /// In a head; a body whose framing breaks has no reason that anybody is told.
+    /// The fault that ended the reading. `Some(None)` is a fault in a body, which has no reported reason.
     fault: Option<Option<Fault>>,
 }
 
@@ -82,7 +82,7 @@ fn requests(bytes: &[u8], cut: usize) -> Requests {
     read
 }
 
-/// httparse reads the same out of a head.
+/// Checks that httparse reads the same head.
 fn agrees(head: &Request<()>, bytes: &[u8]) {
     let mut fields = [httparse::EMPTY_HEADER; 8];
     let mut theirs = httparse::Request::new(&mut fields);
@@ -99,8 +99,8 @@ fn agrees(head: &Request<()>, bytes: &[u8]) {
     assert_eq!(&headers, head.headers());
 }
 
-/// What a server answers: the reading is the same however the bytes are cut, and hyper, which reads more, reads the same where ours reads
-/// anything. The first byte says what was asked for.
+/// Responses of a server. The result is the same however the bytes are split. For each response that authgate accepts,
+/// hyper, which accepts more, gives the same result. The first byte selects the request.
 pub fn response(bytes: &[u8]) {
     let Some((first, answer)) = bytes.split_first() else {
         return;
@@ -113,7 +113,7 @@ pub fn response(bytes: &[u8]) {
     let Some(read) = whole else { return };
     let theirs = hypers(&method, answer).expect("hyper reads no head in what we read one in");
     let same = |name: &HeaderName| read.headers.get_all(name).iter().eq(theirs.headers.get_all(name));
-    // One length that was written several times travels once.
+    // A length that is repeated with the same value is forwarded once.
     let differ: Vec<_> = theirs
         .headers
         .keys()
@@ -129,7 +129,7 @@ pub fn response(bytes: &[u8]) {
     }
 }
 
-/// What was read of a response that had a head.
+/// A response whose head was read.
 #[derive(Debug, PartialEq, Eq)]
 struct Read {
     status: StatusCode,
@@ -203,7 +203,7 @@ fn hypers(method: &Method, answer: &[u8]) -> Option<Read> {
         body: Vec::new(),
         complete: false,
     };
-    // The connection and the body take turns, as many as the answer can have frames.
+    // Poll the connection and the body in turn, as often as the response can have frames.
     for _ in 0..2 * answer.len() + 64 {
         let frame = poll_fn(|cx| {
             turn(cx);
@@ -222,7 +222,7 @@ fn hypers(method: &Method, answer: &[u8]) -> Option<Read> {
     Some(read)
 }
 
-/// The data of a body that waits for nothing, and whether it came to its end.
+/// The data of a body that never waits, and whether the body has ended.
 fn drained<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> (Vec<u8>, bool) {
     let mut data = Vec::new();
     loop {
@@ -235,7 +235,7 @@ fn drained<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> (Vec<u8>, bool) {
     }
 }
 
-/// A server that takes everything, answers with these bytes, so many at a time, and ends.
+/// A server that accepts all input, sends these bytes in pieces of size `cut`, and then closes.
 struct Script {
     bytes: Bytes,
     cut: usize,
@@ -255,7 +255,7 @@ impl Script {
 impl AsyncRead for Script {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.asked {
-            // Whoever polls does so again without being woken.
+            // The caller polls again without a wake-up.
             return Poll::Pending;
         }
         let count = self.cut.min(self.bytes.len()).min(buf.remaining());

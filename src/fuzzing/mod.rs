@@ -1,7 +1,8 @@
-//! Doors for fuzzers: one function for each reader of bytes that strangers send or people write. Each takes any bytes, and panics
-//! where something holds no longer that must always hold. Not part of the library's interface.
+//! Entry points for fuzzers: one function for each parser of untrusted or hand-written bytes. Each function accepts any
+//! bytes, and panics if an invariant is broken. They are not part of the library's public interface.
 //!
-//! `fuzz/` opens them under libFuzzer; `tests/it/fuzzing.rs` opens the same ones on stable Rust, for a fixed budget.
+//! `fuzz/` runs them under libFuzzer. `tests/it/fuzzing.rs` runs the same functions on stable Rust, with a fixed
+//! budget.
 
 mod http1;
 
@@ -39,7 +40,7 @@ const NOW: Now = Now {
     uptime_ms: 0,
 };
 
-/// Lines of a credential's header, separated by line feeds.
+/// The lines of a credential's header, separated by line feeds.
 pub fn credential(bytes: &[u8]) {
     let mut headers = HeaderMap::new();
     let lines: Vec<HeaderValue> = bytes
@@ -75,7 +76,7 @@ pub fn credential(bytes: &[u8]) {
     };
     assert_eq!(shape, all.len().min(3));
 
-    // A good token is accepted where it is the only line, and nothing beside it helps or is helped.
+    // A valid token is accepted only if it is the only line. No other line can help it or profit from it.
     let good = HeaderValue::try_from(format!("Bearer {}", good_token())).expect("a legal value");
     headers.append(AUTHORIZATION, good);
     let chain = chain(relaxed(), 0);
@@ -85,7 +86,7 @@ pub fn credential(bytes: &[u8]) {
     );
 }
 
-/// A token: nobody but the holder of the key makes one that verifies, not by changing a good one either.
+/// A token: without the key, no input verifies, not even a changed valid token.
 pub fn jws(bytes: &[u8]) {
     let settings = &settings(relaxed(), 0);
     let good = good_token();
@@ -95,7 +96,7 @@ pub fn jws(bytes: &[u8]) {
         !verifies(bytes) || is_good_with_padding(bytes),
         "a token that nobody signed"
     );
-    // The bytes as changes: a place, and what stands there.
+    // Use the bytes as changes to a valid token: a position and the new byte.
     let mut changed = good.as_bytes().to_vec();
     for pair in bytes.chunks_exact(2) {
         let at = usize::from(pair[0]) % changed.len();
@@ -105,7 +106,7 @@ pub fn jws(bytes: &[u8]) {
         !verifies(&changed) || is_good_with_padding(&changed),
         "a changed token verifies"
     );
-    // The bytes as a header, under a signature that is good for it: what the header names must be the key's own algorithm.
+    // Use the bytes as a header with a valid signature. The header's algorithm must be that of the key.
     let token = sign(bytes, b"{}");
     if verifies(token.as_bytes()) {
         let header: Value = serde_json::from_slice(bytes).expect("a header that was read");
@@ -114,12 +115,13 @@ pub fn jws(bytes: &[u8]) {
     }
 }
 
-/// The one spelling beside its own in which a token is still the same: the signature's padding.
+/// The only other accepted spelling of the same token: one with padding after the signature.
 fn is_good_with_padding(token: &[u8]) -> bool {
     token.strip_suffix(b"=").unwrap_or(token) == good_token().as_bytes()
 }
 
-/// The payload of a token whose signature holds: whoever is accepted has a time, and an id that can travel.
+/// The payload of a token with a valid signature. An accepted token has an expiry time, and an id that a header can
+/// hold.
 pub fn claims(bytes: &[u8]) {
     let token = sign(br#"{"alg":"HS256","typ":"at+jwt"}"#, bytes);
     let mut headers = HeaderMap::new();
@@ -130,8 +132,8 @@ pub fn claims(bytes: &[u8]) {
     for rules in [relaxed(), Rules::plain(), Rules::rfc9068()] {
         let user_id = rules.user_id_claim.clone();
         let (fresh, remembering) = (chain(rules.clone(), 0), chain(rules, 8));
-        // What is remembered is what would be found anew, at every later time; only a clock that
-        // was set back far may find an old refusal.
+        // A cached result must equal a fresh one at every later time. Only a clock that was set back far may find an
+        // old refusal.
         let same = |unix_ms: i64| {
             let now = Now { unix_ms, uptime_ms: 0 };
             let accepted = accepts(&fresh, &headers, now);
@@ -152,7 +154,7 @@ pub fn claims(bytes: &[u8]) {
         for name in ["iat", "nbf"] {
             let Some(begin) = whole_ms(&claims[name]) else { continue };
             assert!(begin <= NOW.unix_ms, "{name} is to come");
-            // Before 1970 there may be no moment before it that a clock can name.
+            // Before 1970, there may be no earlier time that a clock can represent.
             assert!(begin <= 0 || !same(begin - 1), "good before {name}");
             assert!(same(NOW.unix_ms), "a refusal that time heals was remembered");
         }
@@ -171,7 +173,7 @@ pub fn claims(bytes: &[u8]) {
     }
 }
 
-/// A time as milliseconds, cut to whole seconds; `None` where it is no number.
+/// A time in milliseconds, truncated to whole seconds. `None` if it is no number.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "whole, and saturating where no clock goes"
@@ -182,7 +184,7 @@ fn whole_ms(claim: &Value) -> Option<i64> {
 
 fn verdict(chain: &Chain, headers: &HeaderMap, now: Now) -> Option<Verdict> {
     thread_local! {
-        // Nothing is waited for but turns; those need a runtime all the same.
+        // The future waits only for its turn in a queue, but that needs a runtime.
         static RUNTIME: Runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
     }
     RUNTIME
@@ -195,7 +197,7 @@ fn accepts(chain: &Chain, headers: &HeaderMap, now: Now) -> bool {
     matches!(verdict(chain, headers, now), Some(Verdict::Accept(_)))
 }
 
-/// The record of a token: what is read is written as it was understood.
+/// A token record: a parsed record, written and parsed again, must be the same.
 pub fn token_record(bytes: &[u8]) {
     returns::<TokenRecord>(bytes);
     if let Ok(seconds) = record::parse_seconds(bytes) {
@@ -206,7 +208,7 @@ pub fn token_record(bytes: &[u8]) {
     }
 }
 
-/// The record of a user: what is read is written as it was understood.
+/// A user record: a parsed record, written and parsed again, must be the same.
 pub fn user_record(bytes: &[u8]) {
     returns::<UserRecord>(bytes);
 }
@@ -220,10 +222,11 @@ fn returns<R: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
     assert_eq!(read, again);
 }
 
-/// A configuration: it can be used, or there is an error that says why. Whatever is said of it points into it, and can be shown.
+/// A configuration: it is usable, or an error gives the reason. Each error has a valid position in the text, and can be
+/// displayed.
 pub fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    // A file may be named; not one without an end, in no spelling of its name.
+    // A configuration may name a file. Skip special files that never end, in every spelling of their names.
     if ["/dev", "/proc", "/sys", "..", "\\u", "\\U", "\\x"]
         .iter()
         .any(|part| text.contains(part))
@@ -272,7 +275,7 @@ pub fn config(bytes: &[u8]) {
     }
 }
 
-/// A path: its readings are bounded, and what other servers make of it never leads to another route.
+/// A path: the number of its readings is limited, and no reading of another server leads to another route.
 pub fn path(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(path) = RequestPath::parse(text) else { return };
@@ -304,14 +307,14 @@ pub fn path(bytes: &[u8]) {
 
 type Step = fn(&[u8]) -> Vec<u8>;
 
-/// Whether a server tells capitals from small letters.
+/// Whether a server is case-sensitive.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Case {
     Told,
     Folded,
 }
 
-/// What servers do with a path before they look it up, each step written here once more and as plainly as can be.
+/// How servers transform a path before the look-up. Each step is implemented here again, as simply as possible.
 const SERVERS: &[(&str, Case, &[Step])] = &[
     ("one that compares bytes", Case::Told, &[]),
     ("WSGI", Case::Told, &[decoded]),
@@ -380,7 +383,7 @@ fn without_dots(path: &[u8]) -> Vec<u8> {
     path
 }
 
-/// Where a server without authgate's readings would look: the longest of these routes that begins the path.
+/// The destination on a server without authgate's readings: the longest of these routes that is a prefix of the path.
 fn looked_up(path: &[u8], case: Case, method: &Method) -> Option<usize> {
     let fold = |bytes: &[u8]| match case {
         Case::Told => bytes.to_vec(),
@@ -410,7 +413,7 @@ fn matches(found: &Found<'_>, id: &Option<usize>) -> bool {
     }
 }
 
-/// Routes without a host, and whether they take GET alone.
+/// Routes without a host, and whether they accept only GET.
 const ROUTES: &[(&str, bool)] = &[
     ("/api/*", false),
     ("/admin/*", false),
@@ -445,7 +448,7 @@ fn sign(header: &[u8], payload: &[u8]) -> String {
     format!("{signed}.{}", encode(&signature))
 }
 
-/// SimpleJWT's rules without the claims that fuzzers would only have to guess.
+/// SimpleJWT's rules, without the claims that a fuzzer would have to guess.
 fn relaxed() -> Rules {
     Rules {
         token_type_claim: None,
@@ -454,9 +457,9 @@ fn relaxed() -> Rules {
     }
 }
 
-/// One authenticator of these rules that remembers so many verdicts.
+/// A chain with one authenticator for these rules, whose cache has `entries` entries.
 fn chain(rules: Rules, entries: usize) -> Chain {
-    // They are many counters, nothing here changes one, and making them for each input takes longer than all the rest.
+    // Share the counters: no test changes one, and creating them for each input would take most of the time.
     static GENERATIONS: LazyLock<Arc<ChangeCounters>> = LazyLock::new(Arc::default);
     let shared = jwt::Shared::new(settings(rules, entries), Arc::from([]), Arc::clone(&GENERATIONS));
     Chain::new(vec![
