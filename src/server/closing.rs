@@ -1,8 +1,9 @@
-//! How a connection is closed that is in order: it was idle for too long, its client's certificate has ended, or the gateway drains.
+//! Closes a connection in order: it was idle for too long, the client's certificate has expired, or the gateway drains.
 //!
-//! A client may send its next request at the moment when its connection is closed. So an idle connection is closed only after a last look at
-//! its socket, and one that was in use a moment ago is given the time to send one more request, which is answered with `Connection: close`. What
-//! is closed ends with close_notify and FIN, and is read for a while: a reset would also destroy what the client has not read yet.
+//! A client may send its next request at the moment when the gateway closes the connection. So an idle connection is closed only after its
+//! socket was checked for data. A connection that was used shortly before has time for one more request, which is answered with
+//! `Connection: close`. The close sends close_notify and FIN and then reads for a while: a reset would also delete answers that the
+//! client has not read yet.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -24,25 +25,25 @@ use super::socket::{Stream, Transport};
 use super::worker::{Stage, Worker};
 use crate::runtime::Alarm;
 
-/// How long the last words to a client may take, and how long it may then be silent.
+/// The timeout for the last bytes to a client, and for the client's silence after that.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
-/// What it still sends of a body that was answered may keep us for so long.
+/// How long the gateway reads the rest of a body after the answer, at most.
 pub(super) const LONGEST_LINGER: Duration = Duration::from_secs(30);
-/// A connection that was in use so recently is not closed by a drain: its next request may be on its way.
+/// A drain does not close a connection that was used within this time: the next request may be on its way.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
-/// What is read at once; a TLS record holds no more.
+/// The buffer for one read; a TLS record holds no more.
 const PIECE: usize = 16 * 1024;
 
-/// Until when a connection takes requests, if no drain comes before: until the certificate ends that its client has shown.
+/// Until when a connection takes requests without a drain: until the client's certificate expires.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Lease {
     ends: Option<Instant>,
 }
 
 impl Lease {
-    /// Until a moment of the system's clock.
+    /// A lease until this time of the system clock.
     pub(super) fn until(until: Option<UnixTime>) -> Self {
-        // A certificate is valid to the end of its last second.
+        // A certificate is valid until the end of its last second.
         let end =
             |until: UnixTime| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(until.as_secs().checked_add(1)?));
         let left = |end: SystemTime| end.duration_since(SystemTime::now()).unwrap_or_default();
@@ -58,7 +59,7 @@ impl Lease {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Idle {
     since: Instant,
-    /// Bytes were found in the socket when the time was over: they are waited for until then.
+    /// Set when the socket had unread bytes at the idle timeout: the connection waits for them until this time.
     extended: Option<Instant>,
 }
 
@@ -71,7 +72,7 @@ impl Idle {
         }
     }
 
-    /// When nothing was under way any more.
+    /// When the connection became idle.
     pub(super) fn since(&self) -> Instant {
         self.since
     }
@@ -87,8 +88,8 @@ impl Idle {
         self.extended.unwrap_or(self.since + kept)
     }
 
-    /// Whether the connection may be closed, once its end has passed. Not if the client has sent something that was not read yet: tokio
-    /// reads a socket only after epoll has reported it, so a pending read does not mean that the socket is empty.
+    /// Whether the connection may be closed after its `end`. It may not if the client has sent bytes that were not read yet: tokio reads a
+    /// socket only after epoll has reported it, so a pending read does not mean that the socket is empty.
     pub(super) fn may_close(&mut self, socket: &Stream) -> bool {
         if self.extended.is_some() || !socket.has_unread() {
             return true;
@@ -98,10 +99,10 @@ impl Idle {
     }
 }
 
-/// No request came, and none is waited for any more.
+/// No request came before the connection's end.
 pub(super) struct Expired;
 
-/// Waits for the first bytes of a request and holds nothing but the connection meanwhile. No bytes: the client has closed the connection.
+/// Waits for the first bytes of a request, and meanwhile holds nothing but the connection. Empty: the client has closed the connection.
 pub(super) async fn next_bytes<I: Transport>(
     io: &mut I,
     idle: &mut Idle,
@@ -135,7 +136,7 @@ fn poll_read<I: AsyncRead + Unpin>(io: &mut I, cx: &mut Context<'_>) -> Poll<io:
     Poll::Ready(Ok(Bytes::copy_from_slice(read.filled())))
 }
 
-/// Writes some last words, and ends the connection so that the client can read them: what it still sends is read for so long.
+/// Writes `words`, closes the sending direction, and then reads and discards for `linger`, so that the client can read the words.
 pub(crate) async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Option<Bytes>, linger: Duration) {
     let say = async {
         if let Some(words) = words {
@@ -152,15 +153,15 @@ pub(crate) async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Opt
     }
 }
 
-/// Takes what a client still sends, as long as it does: closing before it is read would reset the connection, and the client might never
-/// see the answer (RFC 9112, section 9.6).
+/// Reads and discards while the client sends: a close with unread data would reset the connection, and the client might not see the
+/// answer (RFC 9112, section 9.6).
 async fn take_the_rest<I: AsyncRead + Unpin>(io: &mut I) {
-    // Not part of every connection's future.
+    // On the heap, so that it does not enlarge the future of every connection.
     let mut piece = vec![0; PIECE];
     while let Ok(Ok(1..)) = timeout(LAST_WORDS, io.read(&mut piece)).await {}
 }
 
-/// What comes before the first request of a connection, such as a TLS handshake. A drain leaves it some time: a request may follow.
+/// Runs what comes before the first request, such as a TLS handshake. A drain gives it the grace time, because a request may follow.
 pub(super) async fn unless_drained<T>(worker: &Worker, work: impl Future<Output = T>) -> Option<T> {
     let drained = async {
         no_more_requests(worker.stage(), Lease::default()).await;
@@ -173,15 +174,15 @@ pub(super) async fn unless_drained<T>(worker: &Worker, work: impl Future<Output 
     }
 }
 
-/// Ends when a connection is to take no more requests.
+/// Ready when a connection may take no more requests. Wake-up: a change of the stage, or the end of the lease.
 async fn no_more_requests(mut stage: watch::Receiver<Stage>, lease: Lease) {
-    // The sender lives as long as the process; were it gone, nobody could ask for anything else.
+    // The sender lives as long as the process. If it were gone, the connection would drain too.
     let draining = async move {
         let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
     };
     match lease.ends {
         None => draining.await,
-        // On the heap: few connections have one.
+        // On the heap: few connections have a lease.
         Some(ends) => {
             select(pin!(draining), Box::pin(sleep_until(ends))).await;
         }
@@ -189,7 +190,8 @@ async fn no_more_requests(mut stage: watch::Receiver<Stage>, lease: Lease) {
 }
 
 pin_project! {
-    /// [`no_more_requests`] for a task that polls it at every turn: it is really asked once, and then only when something has changed.
+    /// [`no_more_requests`] for a task that polls it often. It polls the inner future once, and then only after the stage has changed or the
+    /// lease has ended. The first poll registers the waker.
     pub(super) struct Drain<F> {
         stage: watch::Receiver<Stage>,
         lease: Lease,

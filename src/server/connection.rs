@@ -1,4 +1,4 @@
-//! One socket: TLS, then HTTP/1 or HTTP/2, each step under its deadline.
+//! One connection: TLS, then HTTP/1 or HTTP/2, each step with its timeout.
 
 use std::io;
 use std::rc::Rc;
@@ -19,8 +19,8 @@ use crate::proxy::rejection::Rejection;
 use crate::runtime::Replay;
 use crate::tls::provider;
 
-/// Serves a connection until it ends, and never longer than it may. Each protocol's future is on the heap by itself: an idle connection
-/// holds room for what it speaks, and not for what it might have spoken.
+/// Serves a connection until it ends or reaches a limit. The future of each protocol is on the heap, so that an idle connection
+/// holds memory only for the protocol that it speaks.
 pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
     let Ok(node) = stream.peer() else { return };
     stream.prepare();
@@ -34,7 +34,7 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
         .await
         {
             Some(Ok(Ok(Some(client)))) => (client.into(), Arc::clone(trusted)),
-            // Whoever is behind it is nobody that the balancer would speak for: its own health checks, or what it could not name.
+            // The header names no client: the load balancer itself connects (a health check), or it does not know the client. Forwarding fields are not trusted.
             Some(Ok(Ok(None))) => (node, Arc::default()),
             Some(Ok(Err(problem))) => {
                 info!(proxy.ip = %node, reason = %problem, "a trusted proxy began without a PROXY protocol header");
@@ -79,7 +79,7 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
                 let (tls, until) = acceptor.accept(stream).await?;
                 Result::<_, (io::Error, Stream)>::Ok((Box::new(tls), Lease::until(until)))
             };
-            // Large, and over before anything else begins: an idle connection holds no room for it. Nor is the state of TLS moved about.
+            // On the heap: the future is large, and idle connections need no room for it. The TLS state is boxed so that it is not moved.
             let handshake = Box::pin(timeout(limits.tls_handshake_timeout, accepted));
             let (tls, lease) = match Box::pin(unless_drained(&worker, handshake)).await {
                 None => return,
@@ -87,7 +87,7 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
                 Some(Ok(Err((problem, stream)))) => {
                     worker.metrics().handshake_ended("failed");
                     debug!(client.ip = %node, reason = %problem, "a TLS handshake failed");
-                    // An alert says why. A reset, for what the client has sent meanwhile, could take it from the client.
+                    // The alert tells the client the reason. A reset because of unread data could delete the alert.
                     return Box::pin(end(stream, None, LAST_WORDS)).await;
                 }
                 Some(Err(_)) => {
@@ -102,7 +102,7 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
                 .handshake_ended(if resumed { "resumed" } else { "full" });
             let served = acceptor.hosts.served(connection.server_name());
             let client = Client::new(Peer::new(node, Scheme::Https, &believed), Some(served));
-            // What ALPN agreed on is what is spoken; h2 never falls back to HTTP/1.
+            // ALPN decides the protocol; there is no fallback from h2 to HTTP/1.
             if connection.alpn_protocol() == Some(provider::H2) {
                 Box::pin(http2::serve(tls, client, lease, &worker)).await;
             } else {
@@ -112,14 +112,14 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
     }
 }
 
-/// What a cleartext client speaks, and what was read of it.
+/// The protocol of a cleartext client, and the bytes that were read.
 enum Spoken {
     Http1(Bytes),
     Http2(Bytes),
 }
 
-/// Finds out from the first bytes, `read`, whether a cleartext client speaks HTTP/2 with prior knowledge (RFC 9113, section 3.3), and reads more
-/// where they are too few. `PRI` is no method of HTTP/1.
+/// Detects from the first bytes whether a cleartext client speaks HTTP/2 with prior knowledge (RFC 9113, section 3.3). Reads more if `read` is
+/// too short. HTTP/1 has no method `PRI`.
 async fn spoken(stream: &mut Stream, read: Bytes) -> io::Result<Spoken> {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0";
     if read.starts_with(PREFACE) {

@@ -1,11 +1,11 @@
-//! `Date` (RFC 9110, section 6.6.1), which is written once a second.
+//! The `Date` field (RFC 9110, section 6.6.1), formatted once a second.
 
 use std::cell::RefCell;
 use std::time::SystemTime;
 
 use http::HeaderValue;
 
-/// Hands out the current date.
+/// Calls `take` with the current date.
 pub(super) fn with<R>(take: impl FnOnce(&HeaderValue) -> R) -> R {
     thread_local! {
         static WRITTEN: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };

@@ -1,4 +1,4 @@
-//! Binds addresses, one listener for each worker, and refuses to share them with another process.
+//! Binds addresses with one listener for each worker, and refuses to share them with another process.
 
 use std::fmt;
 use std::io;
@@ -11,26 +11,26 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::socket::Bound;
 use super::socket_file::SocketFile;
 
-/// Connections that may wait to be accepted.
+/// The length of the kernel's queue of connections that were not accepted yet.
 pub(super) const BACKLOG: i32 = 4096;
 
-/// Where clients find us.
+/// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// Over TCP.
+    /// A TCP address.
     Tcp(SocketAddr),
-    /// Over a socket file.
+    /// A socket file.
     Unix(Arc<Path>),
 }
 
 impl Address {
-    /// Whether it is TCP, and only this machine can connect to it. Who connects to a socket file is for its permissions to say.
+    /// Whether only this machine can connect to this TCP address. False for a socket file: its permissions decide.
     pub fn is_loopback(&self) -> bool {
         self.tcp()
             .is_some_and(|address| address.ip().to_canonical().is_loopback())
     }
 
-    /// Of TCP.
+    /// The TCP address, if it is one.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) => Some(*address),
@@ -48,24 +48,24 @@ impl fmt::Display for Address {
     }
 }
 
-/// What is listened on: a listener for each worker, and the address as it has come to be.
+/// An open address: a listener for each worker.
 #[derive(Debug)]
 pub struct Open {
     /// One for each worker.
     pub listeners: Vec<Bound>,
-    /// With the port that was found where any would do.
+    /// The bound address: port 0 is replaced by the real port.
     pub address: Address,
-    /// To be dropped when no more connections are wanted.
+    /// Drop it when no more connections are wanted: that removes the socket file.
     pub file: Option<SocketFile>,
 }
 
-/// How a process gets the right to listen on low ports.
+/// Help text: how a process gets the right to listen on low ports.
 pub const HOW_TO_BIND: &str = "give it CAP_NET_BIND_SERVICE: in systemd `AmbientCapabilities=CAP_NET_BIND_SERVICE`, else \
      `setcap cap_net_bind_service=+ep` on the program; or write a port from 1024 on";
 
-/// Whether this process may not listen on that port, as far as Linux tells.
+/// Whether this process lacks the right to listen on this port, as far as Linux reports it.
 pub fn lacks_right(address: SocketAddr) -> bool {
-    /// Bit of the set of effective capabilities (capabilities(7)).
+    /// The bit in the set of effective capabilities (capabilities(7)).
     const NET_BIND_SERVICE: u64 = 1 << 10;
     let read = |file: &str| std::fs::read_to_string(file).ok();
     let first_free = read("/proc/sys/net/ipv4/ip_unprivileged_port_start").and_then(|text| text.trim().parse().ok());
@@ -77,10 +77,10 @@ pub fn lacks_right(address: SocketAddr) -> bool {
         && effective.is_some_and(|effective| effective & NET_BIND_SERVICE == 0)
 }
 
-/// Opens `workers` listeners on one address, whatever it is.
+/// Opens `workers` listeners on an address of either kind.
 ///
 /// # Errors
-/// The address is taken, not ours, or not permitted.
+/// The address is in use, is not an address of this machine, or is not permitted.
 pub fn open(address: &Address, workers: usize) -> io::Result<Open> {
     match address {
         Address::Tcp(address) => {
@@ -103,13 +103,13 @@ pub fn open(address: &Address, workers: usize) -> io::Result<Open> {
     }
 }
 
-/// Opens `workers` listeners on one address. Port 0 is any port, the same for all of them.
+/// Opens `workers` listeners on a TCP address. Port 0 selects one free port for all of them.
 ///
 /// # Errors
-/// The address is taken, not ours, or not permitted.
+/// The address is in use, is not an address of this machine, or is not permitted.
 pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
-    // The first socket is bound without SO_REUSEPORT, which fails if anybody else has the port, even another gateway of the same
-    // user that does set it. Only then is the port opened to our other workers.
+    // The first socket is bound without SO_REUSEPORT. That fails if any other process has the port, even another gateway of the same user
+    // that sets the option. Then the port is opened to our other workers.
     let first = socket(address)?;
     first.bind(&address.into())?;
     first.set_reuse_port(true)?;
@@ -138,7 +138,7 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // `[::]` means IPv6; who wants both writes both.
+        // `[::]` means IPv6 only; for both, the configuration names both addresses.
         socket.set_only_v6(true)?;
     }
     Ok(socket)

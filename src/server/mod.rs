@@ -1,4 +1,4 @@
-//! Listeners: sockets, workers, connections, and how they end.
+//! The server side: listeners, workers, connections, and how they end.
 
 pub(crate) mod closing;
 mod connection;
@@ -17,28 +17,28 @@ use std::time::Duration;
 use self::listen::Address;
 use crate::outbound::forwarded::TrustedProxies;
 
-/// Bounds on what one client may use; `[server.limits]`.
+/// Limits for clients; `[server.limits]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once.
+    /// Concurrent connections.
     pub connections: usize,
-    /// Bytes of a request's head.
+    /// Bytes of a request head.
     pub header_bytes: usize,
-    /// Fields of a request's head.
+    /// Fields of a request head.
     pub headers: usize,
-    /// Bytes of a request's body; `None`: no bound.
+    /// Bytes of a request body; `None`: no limit.
     pub body_bytes: Option<u64>,
-    /// For a TLS handshake.
+    /// The timeout of a TLS handshake.
     pub tls_handshake_timeout: Duration,
-    /// From the first byte of a request to the end of its head.
+    /// The timeout from the first byte of a request to the end of its head.
     pub header_timeout: Duration,
-    /// Between requests.
+    /// The idle timeout between requests.
     pub idle_timeout: Duration,
-    /// The longest silence while a body is read.
+    /// The longest time without data while a body is read.
     pub body_read_timeout: Duration,
-    /// HTTP/2 streams of a connection at once.
+    /// Concurrent HTTP/2 streams of a connection.
     pub h2_streams: u32,
-    /// Requests at once; 0: no bound.
+    /// Concurrent requests; 0: no limit.
     pub in_flight: usize,
 }
 
@@ -59,12 +59,12 @@ impl Default for Limits {
     }
 }
 
-/// How a shutdown goes; `[server.drain]`.
+/// The times of a shutdown; `[server.drain]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain {
-    /// Not ready any more, still accepting.
+    /// How long the gateway reports not ready and still accepts.
     pub delay: Duration,
-    /// For requests under way, before they are cut.
+    /// How long requests may continue before they are cut off.
     pub timeout: Duration,
 }
 
@@ -77,19 +77,19 @@ impl Default for Drain {
     }
 }
 
-/// What the configuration says of `[server]`, its certificates aside.
+/// The section `[server]` of the configuration, without its certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where to listen.
+    /// The addresses to listen on.
     pub listen: Vec<Address>,
-    /// Worker threads, at least one.
+    /// The number of worker threads, at least 1.
     pub workers: usize,
-    /// Whose word about their clients is believed.
+    /// The proxies whose forwarding fields are trusted.
     pub trusted_proxies: Arc<TrustedProxies>,
-    /// Whether they begin each connection with a PROXY protocol header.
+    /// Trusted proxies begin each connection with a PROXY protocol header.
     pub proxy_protocol: bool,
-    /// Bounds on clients.
+    /// Limits for clients.
     pub limits: Limits,
-    /// How a shutdown goes.
+    /// The times of a shutdown.
     pub drain: Drain,
 }

@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2: what a balancer in front says of a connection, before the connection's own first byte.
+//! The PROXY protocol, versions 1 and 2: a load balancer sends the client's address before the first byte of the connection.
 
 use std::io;
 use std::net::IpAddr;
@@ -9,14 +9,13 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The longest header of version 1, with its CRLF.
 const LONGEST_V1: usize = 107;
-/// Addresses and extensions of version 2: balancers send a few hundred bytes at most.
+/// The limit of addresses and extensions in version 2: load balancers send a few hundred bytes.
 const LONGEST_V2: usize = 4 * 1024;
 
-/// Reads the header, and nothing behind it: the client's address, or `None` where the balancer speaks for itself (`LOCAL`,
-/// `UNKNOWN`).
+/// Reads the header and no byte after it. Returns the client's address, or `None` if the header names no client (`LOCAL`, `UNKNOWN`).
 ///
 /// # Errors
-/// There is no such header, or it cannot be read.
+/// There is no such header, or it is invalid.
 pub(super) async fn read<I: AsyncRead + Unpin>(io: &mut I) -> io::Result<Option<IpAddr>> {
     let mut header = vec![0; SIGNATURE.len()];
     io.read_exact(&mut header).await?;
@@ -71,7 +70,7 @@ fn bad(what: &'static str) -> io::Error {
 mod tests {
     use super::*;
 
-    /// The address, and what is left behind the header.
+    /// Checks the address, and what remains after the header.
     fn check(header: &[u8], expected: Result<Option<&str>, ()>) {
         let bytes = [header, b"GET /"].concat();
         let mut left = bytes.as_slice();

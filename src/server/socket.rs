@@ -1,4 +1,4 @@
-//! What clients come over, TCP or a socket file: a listener, a connection, and both as they pass from one thread to another.
+//! The client side's sockets, TCP or Unix: listeners, connections, and both in the form that can move to another thread.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -18,10 +18,10 @@ use super::listen::BACKLOG;
 use crate::outbound::forwarded::Node;
 use crate::tcp;
 
-/// So much may wait in the kernel beside what the client has room for; half of it is what lets us write again.
+/// The limit of unsent bytes in the kernel, besides the client's receive window. The socket is writable again below half of it.
 const MOST_NOT_SENT: u32 = 128 * 1024;
 
-/// A listener that no runtime has yet.
+/// A listener that is not registered with a runtime yet.
 #[derive(Debug)]
 pub enum Bound {
     /// Of TCP.
@@ -30,7 +30,7 @@ pub enum Bound {
     Unix(unix::UnixListener),
 }
 
-/// A listener of the runtime that it was made on.
+/// A listener that is registered with the current runtime.
 pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -51,7 +51,7 @@ impl Listener {
         })
     }
 
-    /// Closes it, and hands out the connections that wait in its queue: their clients may have sent requests already.
+    /// Closes the listener, and returns the connections of its queue: these clients may have sent requests already.
     pub(super) fn close(self) -> io::Result<Vec<Parked>> {
         let queued = match self {
             Self::Tcp(listener) => {
@@ -66,13 +66,13 @@ impl Listener {
         Ok(queued)
     }
 
-    /// Whether all workers wait on this one, and not each on its own.
+    /// All workers share this listener.
     pub(super) fn is_shared(&self) -> bool {
         matches!(self, Self::Unix(_))
     }
 }
 
-/// Closes a listener of TCP as [`Listener::close`] does.
+/// Closes a TCP listener as [`Listener::close`] does.
 pub(crate) fn close_listener(listener: TcpListener) -> io::Result<Vec<TcpStream>> {
     let queued = Listener::Tcp(listener).close()?.into_iter().map(Stream::new);
     let tcp = queued.filter_map(|stream| match stream {
@@ -82,14 +82,14 @@ pub(crate) fn close_listener(listener: TcpListener) -> io::Result<Vec<TcpStream>
     Ok(tcp.collect())
 }
 
-/// Accepts until the queue is empty. No more than a queue holds: clients may go on connecting meanwhile.
+/// Accepts until the queue is empty, and at most [`BACKLOG`] times: clients may continue to connect meanwhile.
 fn take_queued(mut accept: impl FnMut() -> io::Result<Parked>) -> Vec<Parked> {
     let mut queued = Vec::new();
     for _ in 0..BACKLOG {
         match accept() {
             Ok(stream) => queued.push(stream),
             Err(problem) if problem.kind() == io::ErrorKind::WouldBlock => break,
-            // A client that has left its place in the queue.
+            // This client has closed its connection while it was in the queue.
             Err(problem) if problem.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(problem) => {
                 warn!(reason = %problem, "connections that were not accepted yet are lost");
@@ -100,7 +100,7 @@ fn take_queued(mut accept: impl FnMut() -> io::Result<Parked>) -> Vec<Parked> {
     queued
 }
 
-/// A connection that is on its way to another runtime.
+/// A connection that moves to another runtime.
 #[derive(Debug)]
 pub enum Parked {
     /// Of TCP.
@@ -109,7 +109,7 @@ pub enum Parked {
     Unix(unix::UnixStream),
 }
 
-/// What HTTP is spoken over: a connection, or TLS on one.
+/// The transport of HTTP: a connection, or TLS on a connection.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {
     fn socket(&self) -> &Stream;
 }
@@ -126,14 +126,14 @@ impl Transport for Box<TlsStream<Stream>> {
     }
 }
 
-/// A connection.
+/// A connection that is registered with the current runtime.
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Stream {
-    /// Takes it up on this runtime.
+    /// Registers the connection with the current runtime.
     pub(super) fn new(parked: Parked) -> io::Result<Self> {
         Ok(match parked {
             Parked::Tcp(stream) => {
@@ -147,7 +147,7 @@ impl Stream {
         })
     }
 
-    /// Whether there is something to read, be it the end. This asks the kernel, and not what epoll has reported so far.
+    /// Whether the socket has bytes to read or has ended. This asks the kernel, because epoll may not have reported them yet.
     pub(super) fn has_unread(&self) -> bool {
         let socket = match self {
             Self::Tcp(stream) => SockRef::from(stream),
@@ -156,11 +156,11 @@ impl Stream {
         socket.peek(&mut [MaybeUninit::uninit()]).is_ok()
     }
 
-    /// Once dropped it is reset: what has not left is thrown away, and nobody can take its end for one that was meant.
+    /// Resets the connection when it is dropped: unsent bytes are discarded, and the client cannot mistake the close for the end of the body.
     pub(super) fn reset_when_closed(&self) {
         let done = match self {
             Self::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
-            // A socket file's end is only an end.
+            // A Unix socket has no reset.
             Self::Unix(_) => Ok(()),
         };
         if let Err(problem) = done {
@@ -168,7 +168,7 @@ impl Stream {
         }
     }
 
-    /// Takes it off this runtime.
+    /// Removes the connection from the current runtime.
     pub(super) fn park(self) -> io::Result<Parked> {
         Ok(match self {
             Self::Tcp(stream) => Parked::Tcp(stream.into_std()?),
@@ -183,11 +183,11 @@ impl Stream {
         })
     }
 
-    /// Sets what TCP needs: over a socket file nothing is delayed, and nobody leaves unnoticed.
+    /// Sets the options of TCP. A Unix socket needs none: it has no delays, and a dead peer is always noticed.
     pub(super) fn prepare(&self) {
         let Self::Tcp(stream) = self else { return };
         tcp::prepare(stream);
-        // What is written is on its way, or soon will be: a client that takes little by little is seen to, and the kernel holds little.
+        // The kernel holds few bytes that were not sent, so a write succeeds only when the client reads: slow clients are detected.
         if let Err(problem) = SockRef::from(stream).set_tcp_notsent_lowat(MOST_NOT_SENT) {
             debug!(reason = %problem, "TCP_NOTSENT_LOWAT");
         }

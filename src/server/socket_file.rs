@@ -1,7 +1,7 @@
-//! Socket files to listen on: one that nobody listens on any more is replaced, nothing else is; and ours goes when we do.
+//! Socket files of listeners. A socket that no process listens on is replaced, any other file is kept. Our file is removed when we stop.
 //!
-//! A file is made in a folder that only we can open, and appears under its name when it is complete: no mode is ever set on what
-//! somebody else has put there meanwhile.
+//! The file is created in a private folder and then renamed to its path. So no mode is ever set on a file that another
+//! process has put at the path.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -17,34 +17,34 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use super::listen::BACKLOG;
 use crate::lockfile::LockFile;
 
-/// Reading and writing, for a file's owner and its group.
+/// Read and write for the owner and the group.
 const OWNER_AND_GROUP: u32 = 0o660;
 const ANYBODY: u32 = 0o666;
-/// How long another gateway may take to come or go at the same file.
+/// The timeout for the lock that another gateway may hold on the same path.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A socket file that is ours. Dropping it takes it away, unless it is somebody else's by then.
+/// Our socket file. Dropping it removes the file, unless another process has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and number. As long as `held` is there, no other file can have the same.
+    /// Device and inode number. While `held` is open, no other file can have the same pair.
     id: (u64, u64),
     #[expect(dead_code, reason = "held for its file's number")]
     held: UnixListener,
 }
 
 impl SocketFile {
-    /// Listens on a new file; the listeners are one, shared.
+    /// Listens on a new file. The listeners are duplicates of one socket.
     ///
     /// # Errors
-    /// Somebody listens on it, it is no socket, or the folder does not let us.
+    /// Another process listens on the path, the path is no socket, or the folder does not permit it.
     pub fn bind(path: &Path, workers: usize) -> io::Result<(Vec<UnixListener>, Self)> {
         let _lock = lock(path)?;
         check_free(path)?;
         let private = PrivateFolder::beside(path)?;
         let (listener, made) = private.bind()?;
         let listeners = (0..workers).map(|_| listener.try_clone()).collect::<io::Result<_>>()?;
-        // Only now can anybody connect.
+        // Before this call, no client can connect.
         SockRef::from(&listener).listen(BACKLOG)?;
         fs::rename(&made.path, path)?;
         let file = Self {
@@ -75,20 +75,20 @@ impl Drop for SocketFile {
     }
 }
 
-/// A folder in which a socket file is made; it goes when it is dropped.
+/// A private folder in which the socket file is created. Dropping it removes it.
 struct PrivateFolder<'p> {
     folder: tempfile::TempDir,
     name: &'p OsStr,
 }
 
-/// A socket file that has not got its name yet.
+/// A socket file before the rename to its path.
 struct Made {
     path: PathBuf,
     id: (u64, u64),
 }
 
 impl<'p> PrivateFolder<'p> {
-    /// Under the lock of `path`.
+    /// Call it with the lock of `path` held.
     fn beside(path: &'p Path) -> io::Result<Self> {
         let no_name = || io::Error::new(ErrorKind::InvalidInput, "the path has no file name");
         let name = path.file_name().ok_or_else(no_name)?;
@@ -105,14 +105,14 @@ impl<'p> PrivateFolder<'p> {
         let path = self.folder.path().join(self.name);
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
         let folder = File::open(self.folder.path())?;
-        // An address has room for some hundred bytes: a name that fits may not fit in here.
+        // A socket address has room for about 100 bytes: the path in the private folder may be too long.
         let address = SockAddr::unix(&path).or_else(|_| {
             let by_number = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string());
             SockAddr::unix(by_number.join(self.name))
         })?;
         socket.bind(&address)?;
         let made = fs::symlink_metadata(&path)?;
-        // To connect is to write. A proxy in front is somebody else, and so the group may; whether everybody may is for the umask to say.
+        // Connecting needs write permission. A proxy in front runs as another user, so the group may connect; the umask decides about all others.
         let mode = made.mode() & ANYBODY | OWNER_AND_GROUP;
         fs::set_permissions(&path, Permissions::from_mode(mode))?;
         let id = (made.dev(), made.ino());
@@ -120,19 +120,19 @@ impl<'p> PrivateFolder<'p> {
     }
 }
 
-/// Removes the folders of gateways that were killed while they made their file.
+/// Removes the folders of gateways that were killed while they created their file.
 fn tidy(folder: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
         if is_folder && entry.file_name().to_string_lossy().starts_with(prefix) {
-            // What cannot be removed is in nobody's way.
+            // A folder that cannot be removed does no harm.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// Whether there is nothing at a path, or a socket that nobody listens on.
+/// Checks that the path is free, or is a socket that no process listens on.
 fn check_free(path: &Path) -> io::Result<()> {
     let there = match fs::symlink_metadata(path) {
         Err(problem) if problem.kind() == ErrorKind::NotFound => return Ok(()),
@@ -142,7 +142,7 @@ fn check_free(path: &Path) -> io::Result<()> {
         let why = "there is a file, and it is no socket; it is left alone";
         return Err(io::Error::new(ErrorKind::AlreadyExists, why));
     }
-    // Must not wait: a listener whose queue is full is a listener.
+    // Non-blocking: a listener with a full queue is also a listener.
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     match socket.connect(&SockAddr::unix(path)?) {
         Err(problem) if problem.kind() == ErrorKind::ConnectionRefused => Ok(()),
@@ -159,7 +159,7 @@ fn folder(path: &Path) -> &Path {
     folder.unwrap_or(Path::new("."))
 }
 
-/// Keeps other gateways from this file: between seeing that nobody listens on it and listening ourselves, one of them might do the same.
+/// Locks the path against other gateways: between our check and our bind, another one could do the same.
 fn lock(path: &Path) -> io::Result<LockFile> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");

@@ -1,8 +1,8 @@
-//! One worker: a thread with a runtime of its own, its listeners, and every connection that they accept.
+//! One worker: a thread with its own runtime, its listeners, and all connections that they accept.
 //!
-//! The kernel deals connections to the workers' listeners by hash, not by load. A worker that holds many more than the least
-//! loaded one hands the next over, so that long connections do not pile up on one core. A socket file has one listener for all, and
-//! whoever is first at it takes what comes; there each connection goes to the worker with the fewest.
+//! The kernel distributes TCP connections to the listeners of the workers by hash, not by load. A worker that has many more connections than the
+//! least loaded worker hands the next one over, so that long connections do not pile up on one core. A socket file has one listener
+//! for all workers, and the fastest worker accepts. There each connection goes to the worker with the fewest connections.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -28,56 +28,56 @@ use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server::Acceptor;
 
-/// How far a shutdown has come.
+/// The stages of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Serving.
+    /// Serves normally.
     Serving,
-    /// Serving, but not ready for more: balancers are given time to notice.
+    /// Serves, but reports not ready, so that load balancers can remove this gateway.
     Leaving,
-    /// No new connections, no further requests on those that are there.
+    /// Accepts no new connections, and no more requests on open ones.
     Draining,
-    /// The drain's time is over: workers drop what is left.
+    /// The drain timeout has passed: workers drop the remaining connections.
     Cutting,
 }
 
-/// How much busier than the least busy worker one may be before it hands connections over.
+/// How many more connections than the least loaded worker (plus a quarter) a worker may have before it hands one over.
 const UNEVEN: usize = 16;
-/// After an error that waiting may cure: descriptors or memory are short.
+/// The pause after an accept error that may pass: no free descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What workers share.
+/// What all workers share.
 #[derive(Debug)]
 pub struct Common {
-    /// Bounds on clients.
+    /// Limits for clients.
     pub limits: Limits,
-    /// Whose word about their clients is believed.
+    /// The proxies whose forwarding fields are trusted.
     pub trusted_proxies: Arc<TrustedProxies>,
-    /// Whether they begin each connection with a PROXY protocol header.
+    /// Trusted proxies begin each connection with a PROXY protocol header.
     pub proxy_protocol: bool,
-    /// Counts for everybody.
+    /// The metrics of the process.
     pub metrics: Arc<Metrics>,
-    /// How far a shutdown has come.
+    /// The stage of the shutdown.
     pub stage: watch::Receiver<Stage>,
-    /// How long a drain keeps a connection that was in use a moment ago.
+    /// During a drain, a connection that was used within this time is kept for one more request.
     grace: Duration,
-    /// How much connections of HTTP/2 may hold of bodies beside their windows.
+    /// The budget of buffered HTTP/2 bodies above the normal windows.
     steps: ConcurrencyLimit,
-    /// Slots for connections.
+    /// One permit for each open connection.
     slots: Arc<Semaphore>,
-    /// Connections of each worker.
+    /// The number of connections of each worker.
     loads: Box<[AtomicUsize]>,
-    /// A way to hand each worker a connection.
+    /// The sender to the inbox of each worker.
     doors: Box<[mpsc::Sender<Handed>]>,
 }
 
 type Handed = (Parked, OwnedSemaphorePermit);
 
-/// Where a worker finds the connections that others hand over.
+/// Receives the connections that other workers hand over.
 pub type Inbox = mpsc::Receiver<Handed>;
 
 impl Common {
-    /// What all workers share, and the inbox of each.
+    /// Creates the shared part, and the inbox of each worker.
     pub fn new(settings: &Settings, metrics: Arc<Metrics>, stage: watch::Receiver<Stage>) -> (Arc<Self>, Vec<Inbox>) {
         let (workers, limits) = (settings.workers, settings.limits);
         let (doors, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(64)).unzip();
@@ -87,7 +87,7 @@ impl Common {
             proxy_protocol: settings.proxy_protocol,
             metrics,
             stage,
-            // Connections are closed, and not cut, also where a drain is short.
+            // Also in a short drain, connections are closed in order and not cut.
             grace: closing::GRACE.min(settings.drain.timeout / 4),
             steps: ConcurrencyLimit::new(windows::STEPS),
             slots: Arc::new(Semaphore::new(limits.connections)),
@@ -116,7 +116,7 @@ impl fmt::Debug for Worker {
 }
 
 impl Worker {
-    /// The worker of that index.
+    /// Creates the worker with this index.
     pub fn new(index: usize, common: Arc<Common>, proxy: Proxy, tls: Option<Acceptor>) -> Rc<Self> {
         Rc::new(Self {
             index,
@@ -167,10 +167,10 @@ impl Worker {
         &self.common.loads[self.index]
     }
 
-    /// Serves until drained: ends when the last connection has, or when the drain's time is over.
+    /// Serves until drained: ends after the last connection, or when the drain timeout has passed.
     ///
     /// # Errors
-    /// A listener cannot be used by this runtime.
+    /// The runtime cannot use a listener.
     pub async fn run(self: Rc<Self>, listeners: Vec<Bound>, inbox: Inbox) -> io::Result<()> {
         let mut stage = self.stage();
         tokio::select! {
@@ -195,13 +195,13 @@ impl Worker {
                 _ = stage.wait_for(|stage| *stage >= Stage::Draining) => break,
             }
         }
-        // What others have handed over is served; from here on they keep their connections.
+        // Connections that are already in the inbox are served. From here on, other workers keep theirs.
         inbox.close();
         while let Some(handed) = inbox.recv().await {
             self.take_parked(handed);
         }
         for task in accepting {
-            // A listener's task that panicked has taken its address with it; that is for the process to end on.
+            // A panic in this task has closed its listener. The panic is passed on, so that the process ends.
             if let Err(failed) = task.await
                 && failed.is_panic()
             {
@@ -228,7 +228,7 @@ impl Worker {
             };
             match accepted {
                 Ok(stream) => {
-                    // With no slot left, the next connections wait in the kernel's queue.
+                    // Without a permit, the next connections wait in the kernel's queue.
                     let Some(slot) = self.slot().await else { return };
                     self.place(stream, slot, uneven);
                 }
@@ -256,7 +256,7 @@ impl Worker {
         Arc::clone(&self.common.slots).acquire_owned().await.ok()
     }
 
-    /// Keeps a connection, or hands it to a worker that has far fewer: more than `uneven`.
+    /// Keeps the connection, or hands it to a worker that has more than `uneven` fewer.
     fn place(self: &Rc<Self>, stream: Stream, slot: OwnedSemaphorePermit, uneven: usize) {
         let load = |of: &AtomicUsize| of.load(Ordering::Relaxed);
         let own = load(self.load());
@@ -291,7 +291,7 @@ impl Worker {
     }
 }
 
-/// Keeps a worker's count of connections true however one ends.
+/// Counts a connection of a worker until it is dropped.
 struct Counted(Rc<Worker>);
 
 impl Counted {
@@ -311,10 +311,10 @@ impl Drop for Counted {
     }
 }
 
-/// Runs a worker on the thread that calls this, until it has drained.
+/// Runs a worker on the current thread until it is drained.
 ///
 /// # Errors
-/// There can be no runtime, or no listener on it.
+/// The runtime could not be created, or a listener does not work on it.
 pub fn run_on_this_thread<F>(serve: impl FnOnce() -> F) -> io::Result<()>
 where
     F: Future<Output = io::Result<()>>,

@@ -1,4 +1,4 @@
-//! The head of an answer, as HTTP/1 says it (RFC 9112, sections 4, 6 and 9).
+//! Writes the head of an answer in HTTP/1 syntax (RFC 9112, sections 4, 6 and 9).
 
 use std::iter;
 
@@ -13,20 +13,20 @@ use crate::framing::response::{Content, is_dated, is_of_the_writer};
 use crate::framing::spelling::{Spelling, write_field};
 use crate::transfer::sending::{Framing, write_content_length};
 
-/// What an answer depends on besides itself.
+/// What the head depends on besides the response.
 #[derive(Debug)]
 pub(super) struct Told {
-    /// The client speaks HTTP/1.0, to which the end of a connection is the end of a body that has no length.
+    /// The client speaks HTTP/1.0: it has no chunked coding, so the close of the connection ends a body of unknown length.
     pub(super) old: bool,
-    /// Only the head was asked for.
+    /// The method is HEAD: no body follows.
     pub(super) is_head: bool,
     /// The connection may serve another request.
     pub(super) keeps_alive: bool,
-    /// How long the body is, where that is known.
+    /// The length of the body, if it is known.
     pub(super) length: Option<u64>,
 }
 
-/// A 103 with these fields (RFC 8297).
+/// A 103 response with these fields (RFC 8297).
 pub(super) fn early_hints(fields: &HeaderMap) -> Bytes {
     let mut out = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
     for (name, value) in fields {
@@ -38,16 +38,17 @@ pub(super) fn early_hints(fields: &HeaderMap) -> Bytes {
     out.into()
 }
 
-/// What a head has said.
+/// What the written head announces.
 #[derive(Debug)]
 pub(super) struct Said {
     pub(super) framing: Framing,
-    /// Whether a body follows at all.
+    /// A body follows.
     pub(super) has_body: bool,
     pub(super) keeps_alive: bool,
 }
 
-/// Writes the status line and the fields, their names as `spelling` has them; those that frame the body and concern the connection are our own.
+/// Writes the status line and the fields, with names as in `spelling`.
+/// The fields for framing and for the connection are not copied: they are generated here.
 pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, spelling: &Spelling, told: &Told) -> Said {
     let (status, switches) = (head.status, head.status == StatusCode::SWITCHING_PROTOCOLS);
     out.extend_from_slice(b"HTTP/1.1 ");

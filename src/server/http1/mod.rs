@@ -1,6 +1,6 @@
-//! HTTP/1 with one client: one request after the other, read once and strictly, and next to nothing while there is none.
+//! HTTP/1 with one client: requests are served one after the other, and each head is parsed once and strictly.
 //!
-//! A connection that is silent between requests rests: all but its IO and a timer is given up until a byte comes.
+//! A connection that is idle between requests releases all but its IO, a timer and the drain watch until a byte comes.
 
 mod answer;
 mod wire;
@@ -31,12 +31,12 @@ use crate::proxy::websocket::Switched;
 use crate::runtime::{Alarm, Replay};
 use crate::transfer::sending::{Framing, Sending, Unsendable};
 
-/// A connection that is silent for so long gives its buffers back. Those that are busy are never that silent.
+/// A connection that is idle for this long releases its buffers. Busy connections have shorter pauses.
 const REST_AFTER: Duration = Duration::from_millis(100);
 /// A larger buffer is not kept for the next response.
 const MOST_KEPT: usize = 32 * 1024;
 
-/// Serves requests until the connection ends. `read` was read of it already.
+/// Serves requests until the connection ends. `read` holds bytes that were already read from `io`.
 pub(super) async fn serve<I: Transport>(mut io: I, mut read: Bytes, client: Client, lease: Lease, worker: &Rc<Worker>) {
     let (mut idle, mut rest_after) = (Idle::now(), REST_AFTER);
     loop {
@@ -47,23 +47,23 @@ pub(super) async fn serve<I: Transport>(mut io: I, mut read: Bytes, client: Clie
                 Err(Expired) => return Box::pin(end(io, None, LAST_WORDS)).await,
             }
         }
-        // On the heap by itself, and only while there is something to say.
+        // `talk` is on the heap, so that an idle connection does not hold room for it.
         let silent = Box::pin(talk(io, read, idle, rest_after, &client, lease, worker)).await;
         let Some(silent) = silent else { return };
         (io, read, idle) = (silent.io, silent.unread, silent.idle);
-        // What was read and is no request yet waits with whoever reads requests.
+        // An incomplete head stays with the parser: `talk` then must not return before the idle timeout.
         rest_after = if read.is_empty() { REST_AFTER } else { Duration::MAX };
     }
 }
 
-/// A connection on which nothing is under way, and what of it nobody has read yet.
+/// An idle connection, and the bytes that were read and not parsed.
 struct Silent<I> {
     io: I,
     unread: Bytes,
     idle: Idle,
 }
 
-/// Serves requests until there is silence, or the connection has ended.
+/// Serves requests until the connection is idle (`Some`) or has ended (`None`).
 async fn talk<I: Transport>(
     io: I,
     read: Bytes,
@@ -125,17 +125,17 @@ async fn talk<I: Transport>(
     None
 }
 
-/// Why no request comes any more.
+/// Why no request head came.
 enum Stop {
-    /// There is nothing to say for a while.
+    /// The connection was idle for `rest_after`.
     Silent,
-    /// A head is refused.
+    /// The head is invalid, or came too slowly.
     Refused(Rejection),
-    /// There is nobody to say anything to, or nothing to say.
+    /// The client is gone, or the connection may be closed without a response.
     Quietly,
 }
 
-/// Whether connections are to take no more requests.
+/// Whether the connection may take no more requests.
 struct Draining<'p, F> {
     asked: Pin<&'p mut Drain<F>>,
     told: bool,
@@ -148,10 +148,10 @@ impl<F: Future<Output = ()>> Draining<'_, F> {
     }
 }
 
-/// For the next request.
+/// The wait for the next request head.
 struct Waiting {
     idle: Idle,
-    /// Since when a rest is not called for: an idle time that began before this counts from here.
+    /// When this wait began. The buffers are released `rest_after` after the later of this and the begin of the idle time.
     awake: Instant,
     rest_after: Duration,
     alarm: Alarm,
@@ -192,19 +192,19 @@ impl Waiting {
 
 /// What follows a request and its answer.
 enum Next {
-    /// Another one.
+    /// The connection waits for another request.
     Request,
-    /// The end of the connection, told so that the client sees all that came before.
+    /// The connection is closed in order, so that the client can read all that was sent.
     End,
-    /// A body was cut off whose end nothing else tells than the end of the connection.
+    /// The answer was cut off, and only the end of the connection marks the end of its body: a reset shows the client that it is incomplete.
     Reset,
     /// The client is gone.
     Nothing,
-    /// Bytes that are no HTTP.
+    /// The connection has switched to another protocol.
     Switched(Box<Switched>),
 }
 
-/// All that was handed on is out before anybody is told of a cut.
+/// Always ready: over HTTP/1, all data was written before the handler reports a cut-off body.
 struct Out;
 
 impl Future for Out {
@@ -215,7 +215,7 @@ impl Future for Out {
     }
 }
 
-/// Serves a request. A client that goes away takes it along.
+/// Serves a request. If the client goes away, the request is cancelled.
 fn exchange<'t, I, F>(
     wire: &'t mut Wire<I>,
     head: RequestHead,
@@ -233,10 +233,10 @@ where
     let old = request.version() == Version::HTTP_10;
     let is_head = *request.method() == Method::HEAD;
     let (proxy, keeps_alive) = (worker.proxy(), head.keeps_alive);
-    // An `async fn` would hold what it was given a second time.
+    // An `async fn` would store its arguments twice in the future.
     async move {
         let answered = {
-            // Given up with the request.
+            // Dropped together with the request.
             let spelling = wire.take_spelling();
             let mut handling = pin!(proxy.handle(request, &spelling, client, Out));
             poll_fn(|cx| wire.poll_beside(handling.as_mut(), &client.hints, cx)).await
@@ -274,7 +274,8 @@ where
         if let Some(switched) = client.switched.take() {
             return Next::Switched(switched);
         }
-        // What a server still takes is not taken from it; the end of the connection must not be what the client waits for.
+        // If the upstream still reads the upload, keep the connection open until the body ends.
+        // Exception: the client waits for the close as the end of the answer.
         let goes_on = wire.goes_on() && told.framing != Framing::UntilClose;
         if wire.is_broken() || !(told.keeps_alive || goes_on) {
             return Next::End;
@@ -293,7 +294,8 @@ where
     }
 }
 
-/// Waits for the end of a body whose request is answered: as long as somebody takes it; else for a moment, and within a bound.
+/// Reads to the end of the body of a request that was answered. If the handler still reads the body, there is no time limit here.
+/// If it does not, the client may be silent for [`LAST_WORDS`] and send a bounded amount. Wake-up: the IO, the handler, or the alarm.
 fn poll_end_of_body<I: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<I>,
     alarm: &mut Alarm,

@@ -1,4 +1,6 @@
-//! A client's connection while there is something to say: what is read of it, for whom, and what is written meanwhile.
+//! The HTTP/1 connection to a client outside its idle time: it reads request heads and bodies, and writes interim responses and answers.
+//!
+//! The answer is written while the request body is read: every poll function here does both.
 
 use std::future::Future;
 use std::io;
@@ -25,60 +27,71 @@ use crate::transfer::inbound::{Feed, Inbound, Wants, inbound};
 use crate::transfer::sending::{Sending, Unsendable};
 use crate::transfer::{SMALLEST_PIECE, next_piece, read_behind};
 
-/// What is read at once of a head: a TLS record holds no more.
+/// The buffer for one read of a head: a TLS record holds no more (RFC 8446, section 5.1).
 const PIECE: usize = 16 * 1024;
-/// What is kept of what comes while a request is served.
+/// While a request without a body is served, the connection reads ahead up to this many bytes of the next request.
 const MOST_HELD: usize = 16 * 1024;
-/// How much is taken of a body that nobody wants, for the sake of the next request.
+/// The connection discards at most this many bytes of a body that the handler has dropped, to keep the connection for the next request.
 const MOST_UNWANTED: u64 = 64 * 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// What may wait of interim responses for a client that does not read; further hints are dropped.
+/// Limit of interim responses in `interim` while the client does not read; further hints are dropped.
 const MOST_INTERIM: usize = 16 * 1024;
 
-/// A connection, and what is known of the message that comes on it.
+/// A client connection, and the state of the request that is read from it.
+///
+/// `rest` and `feed` give the state of the body:
+///
+/// | `rest` | `feed` | meaning |
+/// |---|---|---|
+/// | `Nothing` | `None` | no body, or the body was read to its end |
+/// | not `Nothing` | `Some`, receiver alive | the handler reads the body |
+/// | not `Nothing` | `Some`, receiver dropped | the connection discards the body |
+/// | not `Nothing` | `None` | `broken` is set |
+/// | `Nothing` | `Some` | the last discarded piece exceeded [`MOST_UNWANTED`]: `is_broken()` |
 pub(super) struct Wire<I> {
     io: I,
-    /// What was read, and is nobody's yet.
+    /// Bytes that were read from `io` and belong to no head or body yet.
     unread: BytesMut,
-    /// The client will send nothing more.
+    /// A read returned EOF or an error: the client sends nothing more.
     ended: bool,
     reader: HeadReader,
-    /// How the names of the fields were written in the head that was read last.
+    /// How the client wrote the field names of the last head. `take_spelling` empties it.
     spelling: Spelling,
-    /// When the first byte of a head came that has not ended.
+    /// When the connection read the first byte of the current head. `None` between heads.
     head_began: Option<Instant>,
-    /// What is to come of this request's body.
+    /// The part of the current body that was not read yet.
     rest: Rest,
-    /// Whoever takes it.
+    /// The sending half of the body channel to the handler. `Some` from `begin` until the body ends or breaks.
     feed: Option<Feed>,
-    /// The framing of a body broke, or it was cut off: there is no telling what comes.
+    /// The body has invalid framing, or the connection ended inside the body. The next bytes cannot be parsed: no request follows.
     broken: bool,
-    /// Of a body that nobody takes, what was taken all the same.
+    /// Bytes of the current body that were discarded. `begin` sets it to 0.
     unwanted: u64,
-    /// The client waits to be told to send the body.
+    /// The client sent `Expect: 100-continue` and has received no 100 yet. Set only if there is a body.
+    /// Cleared when the handler asks for the body before the answer begins.
     expects_continue: bool,
-    /// An answer has begun, and nothing interim may come any more.
+    /// `buffer` was called for the current request: the final response has begun, so no interim response may follow.
     answering: bool,
-    /// What is to be written before anything else.
+    /// Interim responses that were not written yet. They go out before the answer.
     interim: Bytes,
-    /// It was written, and may not have left.
+    /// Bytes of `interim` were written to `io`, and `io` was not flushed since.
     interim_stays: bool,
-    /// What is read at once of a body.
+    /// The size of the next read of a body. It grows and shrinks with what reads return (`next_piece`).
     piece: usize,
     out: Vec<u8>,
-    /// Since when the client has taken nothing of what it asked for, and how much it had taken by then.
+    /// Since when the client has read nothing of the answer, and `Sending::sent` at that time. `None` while the answer makes progress.
     blocked: Option<(Instant, u64)>,
     alarm: Alarm,
 }
 
-/// The client is gone.
+/// The client has closed the connection, or no longer reads from it.
 #[derive(Debug)]
 pub(super) struct Gone;
 
-/// What came of sending an answer.
+/// The result of sending an answer.
 pub(super) type Sent<B> = Result<(), Unsendable<<B as Body>::Error>>;
 
-/// Why there is no head.
+/// Why there is no request head.
 pub(super) enum NoHead {
     Refused(Fault),
     Gone,
@@ -108,48 +121,49 @@ impl<I> Wire<I> {
         }
     }
 
-    /// The IO, and what was read of it behind the last message.
+    /// The IO, and the bytes that were read after the last message.
     pub(super) fn into_rest(self) -> (I, Bytes) {
         (self.io, self.unread.freeze())
     }
 
-    /// When the first byte of a head came that has not ended.
+    /// When the connection read the first byte of a head that is incomplete.
     pub(super) fn head_began(&self) -> Option<Instant> {
         self.head_began
     }
 
-    /// Whether the client may still be sending what nobody will read.
+    /// The client has not closed its sending direction: it may still send bytes, which must be read before the close.
     pub(super) fn may_send_more(&self) -> bool {
         !self.ended
     }
 
-    /// Whether there is no telling what comes.
+    /// The next bytes cannot be parsed as a request: the body is broken, or more than [`MOST_UNWANTED`] of it was discarded.
     pub(super) fn is_broken(&self) -> bool {
         self.broken || self.unwanted > MOST_UNWANTED
     }
 
-    /// Whether all of the request has come.
+    /// The request was read to its end.
     pub(super) fn is_at_end(&self) -> bool {
         self.rest == Rest::Nothing && self.feed.is_none()
     }
 
-    /// Whether somebody takes what is to come of the request.
+    /// The handler still holds the request body. False after the end of the body.
     pub(super) fn is_wanted(&self) -> bool {
         self.feed.as_ref().is_some_and(|feed| !feed.is_left())
     }
 
-    /// Whether somebody takes the rest of the body, and its client sends it unasked.
+    /// The handler still reads the body, and the client sends it without a 100: reading can continue behind the answer.
     pub(super) fn goes_on(&self) -> bool {
         !self.is_broken() && !self.expects_continue && self.is_wanted()
     }
 
-    /// Whether another request may follow: not behind a body that nobody takes, and that is long, or that its client may never send.
+    /// The connection may serve another request. It may not if the client still waits for a 100: it may never send the body.
+    /// It may not if a body was dropped by the handler and more than [`MOST_UNWANTED`] of it remains.
     pub(super) fn may_go_on(&self) -> bool {
         let short = self.rest.exact().is_none_or(|left| left <= MOST_UNWANTED);
         !self.broken && !self.expects_continue && (self.is_at_end() || self.is_wanted() || short)
     }
 
-    /// A request begins whose head was read; its body.
+    /// Begins a request whose head was read, and returns its body.
     pub(super) fn begin(&mut self, rest: Rest, expects_continue: bool) -> Inbound {
         self.rest = rest;
         self.unwanted = 0;
@@ -163,12 +177,12 @@ impl<I> Wire<I> {
         Inbound::Http1(fed)
     }
 
-    /// How the names of the request's fields were written, until the next head is read.
+    /// How the client wrote the field names of the current request.
     pub(super) fn take_spelling(&mut self) -> Spelling {
         mem::take(&mut self.spelling)
     }
 
-    /// An interim response is to be written, behind those that were not.
+    /// Queues an interim response behind those that were not written yet.
     fn say(&mut self, response: Bytes) {
         self.interim = match self.interim.is_empty() {
             true => response,
@@ -176,7 +190,7 @@ impl<I> Wire<I> {
         };
     }
 
-    /// An answer begins: a buffer for it, with what has to come before one.
+    /// Begins the answer: returns a buffer for it that already holds the interim responses not written yet.
     pub(super) fn buffer(&mut self) -> Vec<u8> {
         self.answering = true;
         let mut out = mem::take(&mut self.out);
@@ -185,7 +199,7 @@ impl<I> Wire<I> {
         out
     }
 
-    /// The buffer, for the next answer.
+    /// Keeps the buffer for the next answer, unless it is larger than [`MOST_KEPT`].
     pub(super) fn give_back(&mut self, out: Vec<u8>) {
         if out.capacity() <= MOST_KEPT {
             self.out = out;
@@ -200,7 +214,7 @@ impl<I: Transport> Wire<I> {
 }
 
 impl<I: AsyncRead + Unpin> Wire<I> {
-    /// Reads on, until a head is whole.
+    /// Reads until a head is complete. Wake-up: the IO.
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<RequestHead, NoHead>> {
         loop {
             if !self.unread.is_empty() {
@@ -226,7 +240,7 @@ impl<I: AsyncRead + Unpin> Wire<I> {
         }
     }
 
-    /// Reads so many bytes at most, and keeps no more room for them than they take.
+    /// Reads at most `most` bytes into the stack, so that `unread` grows only by what was read.
     fn poll_more(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         let mut piece = [const { MaybeUninit::uninit() }; PIECE];
         let mut read = ReadBuf::uninit(&mut piece[..most]);
@@ -236,7 +250,7 @@ impl<I: AsyncRead + Unpin> Wire<I> {
         Poll::Ready(Ok(()))
     }
 
-    /// What came of reading so many bytes.
+    /// Evaluates the result of a read: EOF and errors set `ended`.
     fn heard(&mut self, read: io::Result<usize>) -> Result<(), Gone> {
         match read {
             Ok(1..) => return Ok(()),
@@ -249,8 +263,12 @@ impl<I: AsyncRead + Unpin> Wire<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
-    /// Reads while a request is served: its body, as far as it is asked for, or else what tells that the client is gone. Ready where something
-    /// has come of it.
+    /// Reads while a request is served. Ready if the state of the body has changed, or the client is gone.
+    ///
+    /// The handler reads the body: reads it. It has dropped the body: discards it. It does not read at present: reads nothing.
+    /// After the end of the body: reads ahead up to [`MOST_HELD`], to notice a client that closes the connection.
+    ///
+    /// Wake-up: the IO, or the handler when it asks for more of the body.
     pub(super) fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         let wants = self.feed.as_ref().map(|feed| feed.wants(cx));
         match wants {
@@ -266,14 +284,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         }
     }
 
-    /// Reads the body for whoever takes it.
+    /// Reads the body for the handler, after a 100 if the client expects one.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let expected = !self.answering && mem::take(&mut self.expects_continue);
         if expected && self.unread.is_empty() {
             self.say(Bytes::from_static(CONTINUE));
         }
         loop {
-            // Without it the client may wait; who does not take it is noticed when something is to be sent.
+            // A client may wait for the 100 before it sends. A write error is ignored here: writing the answer reports it.
             let _ = self.poll_interim(cx);
             let taken = self.rest.take(&mut self.unread);
             let at_end = self.rest == Rest::Nothing;
@@ -314,7 +332,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         }
     }
 
-    /// Takes a body that nobody wants, within a bound.
+    /// Discards a body that the handler has dropped, up to [`MOST_UNWANTED`].
     fn poll_unwanted(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         while !self.is_broken() {
             match self.rest.take(&mut self.unread) {
@@ -351,7 +369,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         Poll::Ready(Ok(()))
     }
 
-    /// Drives whoever makes the answer, and reads for it meanwhile; `hints` that come of it are sent before the answer.
+    /// Polls the handler, and reads the request for it. `hints` of the handler are sent before the answer.
+    /// Wake-up: the handler, or the IO.
     pub(super) fn poll_beside<T>(
         &mut self,
         mut handling: Pin<&mut impl Future<Output = T>>,
@@ -368,13 +387,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
             if let Poll::Ready(answer) = polled {
                 return Poll::Ready(Ok(answer));
             }
-            // What the client does not take waits for it to be polled again; a write that fails is noticed with the answer.
+            // If the client does not read, the rest is written at the next poll. A write error is ignored here: writing the answer reports it.
             let _ = self.poll_interim(cx);
             ready!(self.poll_input(cx))?;
         }
     }
 
-    /// Sends an answer, and reads on meanwhile. A client that takes nothing of it, and sends nothing either, is gone after so much `patience`.
+    /// Sends an answer, and reads the request at the same time. Returns [`Gone`] if for `patience` the client neither reads nor sends.
+    /// Wake-up: the IO, the body of the answer, or the alarm while the client does not read.
     pub(super) fn poll_sending<B: Body<Data = Bytes> + Unpin>(
         &mut self,
         sending: &mut Sending<B>,
@@ -418,7 +438,7 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds { bytes: 1024, fields: 8 };
 
-    /// A connection on which a request waits to be told to send its body of 5 bytes, and its client.
+    /// A connection with a request that expects a 100 before its body of 5 bytes, and the client's end.
     fn expectant() -> (Wire<DuplexStream>, Inbound, DuplexStream) {
         let (ours, theirs) = duplex(1024);
         let mut wire = Wire::new(ours, Bytes::new(), BOUNDS);
@@ -455,7 +475,7 @@ mod tests {
             Poll::Ready(())
         })
         .await;
-        // What follows may be the body, or another request.
+        // The next bytes may be the body or another request.
         assert!(!wire.may_go_on());
         drop(wire);
         let mut client = client;

@@ -1,7 +1,7 @@
-//! What an HTTP/2 connection is doing, and when it has done so for too long.
+//! The phase of an HTTP/2 connection, and its timeouts.
 //!
-//! The connection notes when requests begin and end and what becomes of what it writes, and one lazily armed timer looks at the notes. A busy
-//! connection costs no timer operation at all.
+//! The connection records when requests begin and end, and whether its writes make progress. One lazily armed timer reads these records.
+//! A busy connection needs no timer operation.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -14,32 +14,32 @@ use tokio::time::Instant;
 
 use crate::runtime::Alarm;
 
-/// What a connection is doing.
+/// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Nothing, since then.
+    /// No request is under way, since this time.
     Idle(Instant),
-    /// Requests are under way.
+    /// Requests are under way, and writes make progress.
     Busy,
-    /// Requests are under way, and their client has taken nothing of what is to be sent, since then.
+    /// The client has read nothing of what is to be sent, since this time.
     Blocked(Instant),
 }
 
-/// The notes of one connection.
+/// The records of one connection.
 #[derive(Debug)]
 pub(super) struct Clock {
     idle_since: Cell<Instant>,
     requests: Cell<usize>,
     blocked_since: Cell<Option<Instant>>,
     patience: Duration,
-    /// Turns at whose end all was out that there was to say.
+    /// Counts the polls of the connection that ended with everything written.
     turns: Cell<u64>,
-    /// Whoever waits for answers to be out: no more than there are requests, and one besides.
+    /// Tasks that wait until their data is written: at most one for each request, and one more.
     waiting: RefCell<Vec<Waker>>,
 }
 
 impl Clock {
-    /// `patience`: how long anybody waits for the client to take something.
+    /// `patience`: the timeout for a client that does not read.
     pub(super) fn new(patience: Duration) -> Rc<Self> {
         Rc::new(Self {
             patience,
@@ -61,7 +61,7 @@ impl Clock {
         }
     }
 
-    /// A turn ends with what came of sending all that there was to say. After one in which the client did not take it, there may be more to say.
+    /// Records the outcome of a flush at the end of a poll. The poll that ends a blocked phase is not counted in `turns`: h2 may now have more to write.
     pub(super) fn wrote<T>(&self, outcome: Poll<T>) -> Poll<T> {
         match (&outcome, self.blocked_since.get()) {
             (Poll::Pending, Some(_)) => {}
@@ -78,7 +78,7 @@ impl Clock {
         outcome
     }
 
-    /// The client has taken something, if not all.
+    /// The client has read something, but not all: a blocked phase begins again.
     pub(super) fn moved(&self) {
         if self.blocked_since.get().is_some() {
             self.blocked_since.set(Some(Instant::now()));
@@ -100,7 +100,7 @@ impl Clock {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// A request has begun; it ends with the guard.
+    /// Records the begin of a request. Dropping the guard records its end.
     pub(super) fn begin(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get() + 1);
         Busy {
@@ -111,24 +111,26 @@ impl Clock {
     }
 }
 
-/// Lives as long as a request and its response.
+/// A guard that lives as long as a request and its response.
 #[derive(Debug)]
 pub(super) struct Busy {
     clock: Rc<Clock>,
-    /// In which turn it was asked first, and when.
+    /// `turns` and the time at the first poll.
     asked: Option<(u64, Instant)>,
     alarm: Alarm,
 }
 
 impl Busy {
-    /// How long anybody waits for the client to take something.
+    /// The timeout for a client that does not read.
     pub(super) fn patience(&self) -> Duration {
         self.clock.patience
     }
 }
 
-/// Ready once all that was handed on before it was asked is out: at the end of a turn. Where others keep the client from taking all, that may
-/// never be known; then it is ready after a while.
+/// Ready when all data that was handed to h2 before the first poll is written: at the end of a counted poll of the connection. If other streams
+/// keep the connection blocked, that may never be known, so it is also ready after `patience`.
+///
+/// Wake-up: [`Clock::wrote`] wakes all waiting tasks at the end of a flush; the alarm wakes the task after `patience`.
 impl Future for Busy {
     type Output = ();
 
@@ -154,7 +156,8 @@ impl Drop for Busy {
     }
 }
 
-/// Ends when the connection has been in one phase for too long. It must be polled with the connection, which it is told by no one.
+/// Ready when the connection was in one phase for too long. The alarm is its only waker: a change of phase wakes nothing.
+/// Poll it on every poll of the connection.
 #[derive(Debug)]
 pub(super) struct Overdue {
     clock: Rc<Clock>,
@@ -163,7 +166,7 @@ pub(super) struct Overdue {
 }
 
 impl Overdue {
-    /// `idle`: how long nothing may be under way.
+    /// `idle`: the timeout of an idle connection.
     pub(super) fn new(clock: Rc<Clock>, idle: Duration) -> Self {
         Self {
             clock,
@@ -172,7 +175,7 @@ impl Overdue {
         }
     }
 
-    /// What the connection is doing.
+    /// The phase of the connection.
     pub(super) fn phase(&self) -> Phase {
         self.clock.phase()
     }
@@ -227,7 +230,7 @@ mod tests {
             }
         }
         let _ = clock.wrote(Poll::Ready(()));
-        // There may be more to say by now.
+        // h2 may have more to write by now, so this flush does not count.
         for (count, busy) in counts.iter().zip(&mut busy) {
             let waker = Waker::from(Arc::clone(count));
             assert!(Pin::new(busy).poll(&mut Context::from_waker(&waker)).is_pending());

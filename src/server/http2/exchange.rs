@@ -29,12 +29,12 @@ use crate::runtime::Alarm;
 use crate::transfer::inbound::Inbound;
 use crate::transfer::streamed::{Unwanted, Upload, streamed};
 
-/// What h2 may hold of responses that a client does not read, for each stream.
+/// The limit of what h2 buffers for each stream while the client does not read.
 pub(super) const SEND_BUFFER: usize = 64 * 1024;
-/// The end of a body up to this size is given to h2 at once; more of it waits until the client takes it.
+/// If the last piece of a body is at most this long, h2 gets it at once. A longer one waits for the client's window.
 const SMALL: usize = 16 * 1024;
 
-/// Serves a stream. A client that resets it takes the request along, and so does one that takes nothing of its answer for too long.
+/// Serves a stream. The request is cancelled if the client resets the stream, or does not read the answer for too long.
 pub(super) fn serve(
     proxy: Rc<Proxy>,
     client: Rc<Client>,
@@ -47,7 +47,7 @@ pub(super) fn serve(
     let busy = clock.begin();
     let patience = busy.patience();
     let (head, stream) = request.into_parts();
-    // What a CONNECT brings is no content (RFC 9113, section 8.5).
+    // The data after a CONNECT is no content (RFC 9113, section 8.5).
     let (body, incoming) = if head.method == Method::CONNECT {
         (Inbound::Nothing, Incoming::OtherHalf(Upload::alone(stream)))
     } else if stream.is_end_stream() {
@@ -63,7 +63,7 @@ pub(super) fn serve(
     let request = Request::from_parts(head, body);
     async move {
         let answered = {
-            // Names are in lower case here (RFC 9113, section 8.2.1).
+            // Names are in lower case in HTTP/2 (RFC 9113, section 8.2.1).
             let spelling = Spelling::default();
             let mut handling = pin!(proxy.handle(request, &spelling, &client, busy));
             poll_fn(|cx| {
@@ -91,7 +91,7 @@ pub(super) fn serve(
             head.headers.insert(DATE, date::with(HeaderValue::clone));
         }
         let content = match switched {
-            // What follows is no content (RFC 9110, section 9.3.6).
+            // The data that follows is no content (RFC 9110, section 9.3.6).
             Some(_) => Content::None,
             None => Content::of(head.status, is_head, body.size_hint().exact()),
         };
@@ -110,7 +110,7 @@ pub(super) fn serve(
             return Box::pin(switched.run(Tunnel::new(out, upload))).await;
         }
         if ends {
-            // It tells the log that the answer is out.
+            // Dropping the body reports to the access log that the answer is sent.
             drop(body);
         } else {
             let mut sending = Sending {
@@ -142,16 +142,16 @@ fn send_hints(respond: &mut SendResponse<Bytes>, fields: HeaderMap) {
     }
 }
 
-/// What a client sends besides the head of its request.
+/// What the client sends after the head of its request.
 enum Incoming {
     Nothing,
     Body(Upload),
-    /// Its half of a stream that was to become a tunnel.
+    /// The client's direction of a stream that was meant to become a tunnel.
     OtherHalf(Upload),
 }
 
 impl Incoming {
-    /// What of it has not come to its end.
+    /// The upload, if it has not ended.
     fn unread(self) -> Option<Upload> {
         match self {
             Self::Nothing => None,
@@ -160,7 +160,7 @@ impl Incoming {
     }
 }
 
-/// Has the client send its body (RFC 9110, section 15.2.1).
+/// Sends a 100, so that the client sends its body (RFC 9110, section 15.2.1).
 fn go_ahead(respond: &mut SendResponse<Bytes>) {
     let mut interim = Response::new(());
     *interim.status_mut() = StatusCode::CONTINUE;
@@ -169,12 +169,12 @@ fn go_ahead(respond: &mut SendResponse<Bytes>) {
     }
 }
 
-/// Takes what a client still sends of a request that has its answer, as over HTTP/1: a reset that comes too early is what clients report in
-/// place of the answer. After a moment of silence, and within a bound, the stream is reset with NO_ERROR (RFC 9113, section 8.1): that is what
-/// h2 does when `upload` is dropped. As long as a server takes the body, that is what it is for. True if the body has come to its end.
+/// Reads what the client still sends after the answer, as over HTTP/1: after an early reset, clients report the reset instead of the answer.
+/// After a short silence, or at a time limit, the stream is reset with NO_ERROR (RFC 9113, section 8.1); h2 does that when `upload` is dropped.
+/// As long as an upstream reads the body, there is no limit here. Returns true if the body has ended.
 async fn take_the_rest(upload: Upload) -> bool {
     let mut alarm = Alarm::default();
-    // When it began to be unwanted, and when something of it came last.
+    // When the handler dropped the body, and when its last data came.
     let mut unwanted: Option<(Instant, Instant)> = None;
     poll_fn(|cx| {
         loop {
@@ -199,23 +199,23 @@ async fn take_the_rest(upload: Upload) -> bool {
     .await
 }
 
-/// A body on its way out.
+/// The body of an answer that is being sent.
 struct Sending {
     out: SendStream<Bytes>,
     body: ResponseBody<Busy>,
-    /// A piece that waits for the client to take more, and whether it is the last one.
+    /// The piece that waits for the client's window, and whether it is the last one.
     piece: Option<(Bytes, bool)>,
-    /// Since when it waits for that.
+    /// Since when the piece waits. `None` while the client reads.
     blocked: Option<Instant>,
     patience: Duration,
     alarm: Alarm,
 }
 
 impl Sending {
-    /// Ready once h2 has all of it, or the stream is no more.
+    /// Ready when h2 has the whole body, or the stream has ended. Wake-up: the body, the client's window, a reset, or the alarm.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         match self.poll_pieces(cx) {
-            // Nothing else tells of a client that has gone, while it is not sent anything.
+            // While nothing is sent, only `poll_reset` reports that the client has reset the stream.
             Poll::Pending => match ready!(self.out.poll_reset(cx)) {
                 Ok(reason) => Poll::Ready(Err(reason.into())),
                 Err(problem) => Poll::Ready(Err(problem)),
@@ -224,7 +224,7 @@ impl Sending {
         }
     }
 
-    /// Waits until the client takes some of so many bytes, and not for ever.
+    /// Waits until the client's window has room for some of `bytes`. After `patience` without room, the stream is reset.
     fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<usize, h2::Error>> {
         if let Poll::Ready(room) = poll_room(&mut self.out, bytes, cx) {
             self.blocked = None;
@@ -240,7 +240,7 @@ impl Sending {
         loop {
             while let Some(bytes) = self.piece.as_ref().map(|(piece, _)| piece.len()) {
                 let room = ready!(self.poll_room(bytes, cx))?;
-                // h2 gets what leaves at once: what the client has no window for is held here, and no more of the body is asked for.
+                // h2 gets only what the window allows. The remainder is kept here, and the body is not polled for more.
                 match &mut self.piece {
                     Some((piece, _)) if room < bytes => self.out.send_data(piece.split_to(room), false)?,
                     piece => {
@@ -280,14 +280,14 @@ impl Sending {
     }
 }
 
-/// Ready once the client takes some of so many bytes: how many, or fewer where h2 has no room for more.
+/// Ready when the window has room for some of `bytes`: returns how much. h2 gives at most [`SEND_BUFFER`]. Wake-up: h2, when the window opens.
 pub(super) fn poll_room(
     out: &mut SendStream<Bytes>,
     bytes: usize,
     cx: &mut Context<'_>,
 ) -> Poll<Result<usize, h2::Error>> {
     let bytes = bytes.min(SEND_BUFFER);
-    // What is asked for and not used would be taken from other streams; this is used as soon as it is there.
+    // Reserved capacity that is not used is missing to other streams. This capacity is used as soon as it is available.
     out.reserve_capacity(bytes);
     loop {
         match out.capacity() {

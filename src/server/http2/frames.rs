@@ -1,9 +1,9 @@
-//! Counts what an HTTP/2 client sends beside requests: frames that cost something to read and to answer and carry nothing.
+//! Counts the frames that an HTTP/2 client sends besides requests: frames that cost CPU time and carry no data.
 //!
-//! h2 bounds what a client may make it *hold*; what it may make it *do* is bounded here, before h2 reads it: PING and SETTINGS, which
-//! are to be answered, empty DATA and CONTINUATION, PRIORITY, WINDOW_UPDATE and frames nobody knows (CVE-2019-9511 to 9518), and
-//! streams that are reset as soon as they were opened (CVE-2023-44487). Traffic earns what such frames spend, so a busy gRPC
-//! connection with its probes is never near the bound.
+//! h2 limits what a client may make it *hold*. This limits what a client may make it *do*, before h2 reads the frames. Counted are PING and
+//! SETTINGS, which need an answer, empty DATA and CONTINUATION, PRIORITY, WINDOW_UPDATE and unknown frames (CVE-2019-9511 to 9518). Also
+//! counted are streams that the client resets right after it opens them (CVE-2023-44487). Traffic refills the budgets, so a busy gRPC
+//! connection with its pings stays far from the limits.
 
 use std::cell::Cell;
 use std::io;
@@ -15,25 +15,25 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// What RFC 9113, section 3.4, has a client begin with.
+/// The client connection preface (RFC 9113, section 3.4).
 const PREFACE: usize = 24;
 const HEADER: usize = 9;
 
-/// Frames beside requests that a connection may send at once, and for each second.
+/// Control frames that a connection may send at once, and for each second.
 const CONTROL: Rate = Rate {
     most: 1_000,
     each_second: 100,
 };
-/// Twice the resets that it may send at once and for each second. A stream that is opened earns half a reset, so that a client
-/// must reset most of what it opens to run out.
+/// Twice the resets that a connection may send at once, and for each second. An opened stream earns half a reset: only a client that
+/// resets most of its streams uses up this budget.
 const RESETS: Rate = Rate {
     most: 400,
     each_second: 100,
 };
 const A_RESET: u32 = 2;
-/// A frame that is answered costs more than the answer earns.
+/// A frame that needs an answer costs more than the bytes of the answer earn.
 const AN_ANSWER: u32 = 2;
-/// So many bytes to the client earn one frame of its: it has windows to open, and may answer each small DATA frame with two.
+/// So many bytes to the client earn one frame: the client must open windows, and may answer each small DATA frame with two frames.
 const BYTES_A_FRAME: usize = 16;
 
 #[derive(Debug, Clone, Copy)]
@@ -42,12 +42,12 @@ struct Rate {
     each_second: u32,
 }
 
-/// Resets that a client may send beside its budget: those of requests that were answered before their bodies had come to their ends.
+/// Resets that cost nothing: those of requests that were answered before the end of their bodies.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Excused(Rc<Cell<u32>>);
 
 impl Excused {
-    /// One more.
+    /// Adds one.
     pub(super) fn add(&self) {
         self.0.set(self.0.get().saturating_add(1));
     }
@@ -57,7 +57,7 @@ impl Excused {
     }
 }
 
-/// A client's connection, with its frames counted. Once it has sent too many, reading it fails.
+/// A client connection whose frames are counted. When a budget is used up, reads fail.
 #[derive(Debug)]
 pub(super) struct Frames<T> {
     io: T,
@@ -70,12 +70,12 @@ pub(super) struct Frames<T> {
     excess: Option<Excess>,
 }
 
-/// Too much of something.
+/// The budget that the client has used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Excess {
-    /// Frames that carry nothing.
+    /// Frames that carry no data.
     Control,
-    /// Streams opened and reset.
+    /// Streams that were opened and reset.
     Resets,
 }
 
@@ -88,14 +88,14 @@ impl Excess {
     }
 }
 
-/// Where in the stream of frames the next byte is.
+/// The position of the next byte.
 #[derive(Debug, Clone, Copy)]
 enum At {
-    /// So much of the preface is left.
+    /// So many bytes of the preface remain.
     Preface(usize),
-    /// So much of a frame's header has come.
+    /// So many bytes of a frame header were read.
     Header([u8; HEADER], usize),
-    /// So much of a payload is left.
+    /// So many bytes of a payload remain.
     Payload(usize),
 }
 
@@ -119,7 +119,7 @@ impl Budget {
         self.left = self.left.saturating_add(amount).min(self.rate.most);
     }
 
-    /// The clock is looked at only by those who have spent it all.
+    /// Reads the clock only when the budget is used up.
     fn spend(&mut self, amount: u32) -> bool {
         if self.left < amount {
             let passed = self.since.elapsed().min(Duration::from_secs(60));
@@ -150,12 +150,12 @@ impl<T> Frames<T> {
         }
     }
 
-    /// The connection, from here on uncounted.
+    /// The connection without the counting.
     pub(super) fn into_io(self) -> T {
         self.io
     }
 
-    /// What there was too much of, if there was.
+    /// The budget that was used up, if any.
     pub(super) fn excess(&self) -> Option<Excess> {
         self.excess
     }
@@ -192,7 +192,7 @@ impl<T> Frames<T> {
         Ok(())
     }
 
-    /// Counts a frame; the length of its payload. Types and flags are those of RFC 9113, section 6.
+    /// Counts a frame, and returns the length of its payload. Types and flags are those of RFC 9113, section 6.
     fn frame(&mut self, [a, b, c, kind, flags, ..]: [u8; HEADER]) -> Result<usize, Excess> {
         const DATA: u8 = 0;
         const HEADERS: u8 = 1;
@@ -203,7 +203,7 @@ impl<T> Frames<T> {
         const END_STREAM: u8 = 1;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         match kind {
-            // Acknowledgements are earned by what we have asked; others find h2 unforgiving.
+            // Acknowledgements answer frames that we sent. h2 treats unexpected ones as an error.
             SETTINGS | PING if flags & ACK != 0 => {}
             DATA if length > 0 || flags & END_STREAM != 0 => {
                 self.received += length as u64;
@@ -266,7 +266,7 @@ mod tests {
     const HEADERS: [u8; 10] = [0, 0, 1, 1, 5, 0, 0, 0, 1, 0x82];
     const RESET: [u8; 13] = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8];
 
-    /// How often these bytes may be sent at once, however they are cut, and what there is too much of then.
+    /// How often these bytes may be sent at once, independent of how they are cut, and which budget is then used up.
     fn most(bytes: &[u8]) -> (usize, Option<Excess>) {
         const TRIES: usize = 5_000;
         let count = |cut: usize| {
@@ -282,7 +282,7 @@ mod tests {
             (TRIES, None)
         };
         let whole = count(bytes.len());
-        // Some frames more, for the time that passes.
+        // Byte by byte takes longer, so the budget earns a few more frames.
         assert_eq!(count(1).1, whole.1);
         whole
     }

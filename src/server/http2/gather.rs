@@ -1,7 +1,7 @@
-//! Gathers what HTTP/2 writes: one TLS record and one system call for each turn of the connection, not for each frame.
+//! Batches what h2 writes: one TLS record and one system call for each poll of the connection, not for each frame.
 //!
-//! h2 writes and flushes every DATA frame of 256 bytes or more by itself. Here flushes are swallowed and writes are kept, up to one
-//! TLS record; whoever drives the connection flushes once after each poll.
+//! h2 writes and flushes every DATA frame of 256 bytes or more by itself. [`Gather`] ignores these flushes and buffers the writes, up to one
+//! TLS record. The task that polls the connection calls [`Flusher::poll_flush`] once after each poll.
 
 use std::cell::RefCell;
 use std::io;
@@ -12,14 +12,14 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The most that one TLS record holds (RFC 8446, section 5.1).
+/// The limit of one TLS record (RFC 8446, section 5.1).
 const RECORD: usize = 16 * 1024;
 
-/// The connection's end of the IO.
+/// The half for h2: it reads, and it writes to the buffer.
 #[derive(Debug)]
 pub(super) struct Gather<T>(Rc<RefCell<Inner<T>>>);
 
-/// The driver's end: it only flushes.
+/// The half for the task that polls the connection: it writes the buffer to the IO.
 #[derive(Debug)]
 pub(super) struct Flusher<T>(Rc<RefCell<Inner<T>>>);
 
@@ -29,13 +29,14 @@ struct Inner<T> {
     gathered: Vec<u8>,
     written: usize,
     flushed: bool,
-    /// What came last was not taken, and is to come again: maybe the rest of a frame.
+    /// The last `poll_write` found the buffer full and returned `Pending`. h2 will write these bytes again: they may be the middle of a frame.
+    /// While it is set, nothing else may be written.
     owed: bool,
-    /// Something has left since that was asked.
+    /// Bytes were written to the IO since the last `has_moved`.
     moved: bool,
 }
 
-/// Splits an IO in its two ends.
+/// Splits an IO into its two halves.
 pub(super) fn gather<T>(io: T) -> (Gather<T>, Flusher<T>) {
     let inner = Rc::new(RefCell::new(Inner {
         io,
@@ -49,24 +50,24 @@ pub(super) fn gather<T>(io: T) -> (Gather<T>, Flusher<T>) {
 }
 
 impl<T> Flusher<T> {
-    /// Looks at the IO.
+    /// Gives access to the IO.
     pub(super) fn look<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         look(&self.0.borrow().io)
     }
 
-    /// The IO, once the connection's end is dropped.
+    /// The IO, after the `Gather` half was dropped; `None` before.
     pub(super) fn into_io(self) -> Option<T> {
         Rc::try_unwrap(self.0).ok().map(|inner| inner.into_inner().io)
     }
 }
 
 impl<T: AsyncWrite + Unpin> Flusher<T> {
-    /// Whether something has left since this was asked before.
+    /// Whether bytes were written to the IO since the last call.
     pub(super) fn has_moved(&self) -> bool {
         mem::take(&mut self.0.borrow_mut().moved)
     }
 
-    /// Sends some last bytes, unless they would come in the middle of a frame.
+    /// Writes the buffer, then `words`, and shuts the IO down. Writes nothing if h2 may be in the middle of a frame (`owed`).
     pub(super) fn poll_last_words(&self, cx: &mut Context<'_>, words: &mut &[u8]) -> Poll<io::Result<()>> {
         let mut inner = self.0.borrow_mut();
         if inner.owed {
@@ -84,12 +85,13 @@ impl<T: AsyncWrite + Unpin> Flusher<T> {
         Pin::new(&mut inner.io).poll_shutdown(cx)
     }
 
-    /// Sends what was gathered; ready if that is all.
+    /// Writes the buffer to the IO. Ready if all was written and h2 has no refused write to repeat.
+    /// Wake-up: the IO, or at once if there is room again for a write that was refused.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.borrow_mut();
         let flushes = !inner.flushed;
         ready!(inner.poll_flush(cx))?;
-        // There is room now for what had none. Whoever has it may have thought better of it, so that this is said once.
+        // There is room again for the refused write. h2 may have dropped it (a stream was reset), so the task is woken only once.
         if flushes && inner.owed {
             cx.waker().wake_by_ref();
             return Poll::Pending;

@@ -1,4 +1,4 @@
-//! HTTP/2 with one client (RFC 9113): h2 has the connection, and its streams are served beside it, in one task.
+//! HTTP/2 with one client (RFC 9113): h2 drives the connection, and the same task polls its streams.
 
 mod clock;
 mod exchange;
@@ -32,20 +32,20 @@ use super::closing::{Drain, LAST_WORDS, Lease, end};
 use super::worker::Worker;
 use crate::proxy::Client;
 
-/// What small DATA frames may cost h2 beside their bytes, while it holds them. Its own default follows the window, and a window that shrinks
-/// would make an error of frames that were none.
+/// The budget of h2 for the overhead of small DATA frames in its buffers. h2's default follows the window: when the window shrinks,
+/// frames that were allowed would become an error.
 const SMALL_FRAMES: usize = windows::CONNECTION as usize / 2;
-/// Streams of a connection that may end with an error of the client's that makes us reset them (CVE-2025-8671).
+/// How many streams of a connection may end with a client error that makes us reset them (CVE-2025-8671).
 const ERRORS: usize = 128;
-/// Streams that we have reset are remembered for so long, and so many of them: what their clients had sent by then is no error of theirs.
+/// h2 remembers so many reset streams, for so long: frames that the client sent before it saw the reset are then no error.
 const REMEMBERED: usize = 512;
 const REMEMBER_FOR: Duration = Duration::from_secs(10);
 /// GOAWAY with ENHANCE_YOUR_CALM (RFC 9113, sections 6.8 and 7).
 const CALM: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0x0b];
-/// How long a client has to answer a GOAWAY (RFC 9113, section 6.8) before its idle connection is closed all the same.
+/// How long the client has to react to a GOAWAY (RFC 9113, section 6.8) before its idle connection is closed.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Serves streams until the connection ends, and never longer than it may.
+/// Serves streams until the connection ends or one of its limits closes it.
 pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(
     io: I,
     client: Client,
@@ -56,7 +56,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(
     let (clock, client) = (Clock::new(limits.body_read_timeout), Rc::new(client));
     let excused = Excused::default();
     let (io, flusher) = gather::gather(Frames::new(io, excused.clone()));
-    // Beyond this h2 answers by itself; within it, what is too large is answered as everything else.
+    // h2 itself answers requests above this limit. Below it, the gateway answers a head that is too large, and logs it as usual.
     let header_list = u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX);
     let mut parser = Parser::Beginning {
         handshake: Builder::new()
@@ -77,24 +77,24 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(
     let mut streams = FuturesUnordered::new();
     let mut overdue = pin!(Overdue::new(Rc::clone(&clock), limits.idle_timeout));
     let mut drain = pin!(Drain::new(worker.stage(), lease));
-    // Set once the client was told to go away; one that does not go is left when its last request has ended.
+    // Set when GOAWAY was sent. If the client stays connected, the connection is closed after its last request.
     let mut goodbye: Option<Pin<Box<Sleep>>> = None;
     let in_order = poll_fn(|cx| {
-        // What streams have to say is said by the parser after them, in the same turn.
+        // Streams are polled first, so that h2 writes their data in the same poll.
         poll_all(&mut streams, cx);
         parser.resize(windows.before_reading());
         let ended = loop {
             match parser.poll_request(cx) {
-                // h2 tells the client of a window that has grown when it is polled.
+                // h2 sends the WINDOW_UPDATE for a larger window when it is polled again.
                 Poll::Pending if parser.resize(windows.after_reading(flusher.look(Frames::received))) => {}
                 Poll::Pending => break None,
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     let (proxy, client) = (worker.proxy(), Rc::clone(&client));
                     let exchange =
                         exchange::serve(proxy, client, request, respond, &clock, &mut windows, excused.clone());
-                    // Boxed before it is handed on: it is large. One that panics takes no other along.
+                    // Boxed before the push, because the future is large. A panic in one stream does not end the others.
                     streams.push(Box::pin(AssertUnwindSafe(exchange).catch_unwind()));
-                    // A request that can be judged at once is on its way before the next one is looked at.
+                    // A request that needs no wait is forwarded before the next one is parsed.
                     poll_all(&mut streams, cx);
                 }
                 Poll::Ready(ended) => break Some(ended.map_or(Ok(()), |ended| ended.map(drop))),
@@ -126,7 +126,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(
         }
         if let Some(goodbye) = &mut goodbye {
             while goodbye.as_mut().poll(cx).is_ready() {
-                // h2 may still have the end of an answer, for which the client has no room.
+                // h2 may still hold the end of an answer, if the client's window is closed.
                 if let Phase::Idle(since) = overdue.phase()
                     && (!parser.has_streams() || since.elapsed() >= limits.body_read_timeout)
                 {
@@ -145,31 +145,31 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(
         let mut words = CALM;
         let _ = timeout(LAST_WORDS, poll_fn(|cx| flusher.poll_last_words(cx, &mut words))).await;
     } else if let Some(io) = flusher.into_io().filter(|_| in_order) {
-        // What the client has sent meanwhile is read: a reset would take answers from it that it has not read yet.
+        // Read what the client has sent meanwhile: closing with unread data would reset the connection, and the client could lose answers.
         Box::pin(end(io.into_io(), None, LAST_WORDS)).await;
     }
 }
 
-/// Goes on with every stream that was woken.
+/// Polls every stream that was woken.
 fn poll_all<F: Future>(streams: &mut FuturesUnordered<F>, cx: &mut Context<'_>) {
     while let Poll::Ready(Some(_)) = Pin::new(&mut *streams).poll_next(cx) {}
 }
 
 type Accepted = Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>;
 
-/// h2's side of a connection.
+/// The h2 side of a connection.
 enum Parser<I> {
-    /// The preface and the settings are under way.
+    /// The preface and the SETTINGS are not exchanged yet.
     Beginning {
         handshake: Handshake<I, Bytes>,
-        /// No requests are to be taken once they are through.
+        /// The gateway drains: shut down gracefully when the handshake is done.
         leaves: bool,
     },
     Serving(Connection<I, Bytes>),
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Parser<I> {
-    /// Reads and writes; ready with a request, or with nothing when the connection has ended.
+    /// Reads and writes. Ready with a request, or with `None` when the connection has ended.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Option<Accepted>> {
         loop {
             match self {
@@ -187,7 +187,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Parser<I> {
         }
     }
 
-    /// Gives the connection another window, if there is one: true.
+    /// Sets a new connection window. Returns true if it did.
     fn resize(&mut self, window: Option<u32>) -> bool {
         match (self, window) {
             (Self::Serving(connection), Some(window)) => {
@@ -198,7 +198,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Parser<I> {
         }
     }
 
-    /// Whether there is a stream of which not everything is out.
+    /// Whether h2 has a stream whose data is not completely written.
     fn has_streams(&self) -> bool {
         match self {
             Self::Beginning { .. } => false,
@@ -206,7 +206,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Parser<I> {
         }
     }
 
-    /// Tells the client that no more requests are taken (RFC 9113, section 6.8).
+    /// Sends GOAWAY: the connection takes no more requests (RFC 9113, section 6.8).
     fn leave(&mut self) {
         match self {
             Self::Beginning { leaves, .. } => *leaves = true,

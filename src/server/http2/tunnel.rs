@@ -1,4 +1,4 @@
-//! [`Tunnel`]: a stream as an IO, for a WebSocket (RFC 8441, section 5).
+//! [`Tunnel`]: an HTTP/2 stream as an IO, for a WebSocket (RFC 8441, section 5).
 
 use std::io;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use crate::transfer::streamed::Upload;
 pub(super) struct Tunnel {
     out: SendStream<Bytes>,
     stream: Upload,
-    /// Read, and not taken.
+    /// Data that came from h2 and was not copied to the reader yet.
     read: Bytes,
 }
 
@@ -44,7 +44,7 @@ impl AsyncRead for Tunnel {
             match ready!(self.stream.poll_held(cx)) {
                 None => return Poll::Ready(Ok(())),
                 Some(Ok(data)) => self.read = data,
-                // A reset is what a reset of TCP is (RFC 8441, section 5): there is nobody left to say anything to.
+                // RST_STREAM is treated like a TCP reset (RFC 8441, section 5): the reader gets an error.
                 Some(Err(problem)) => return Poll::Ready(Err(broken(problem))),
             }
         }
@@ -68,13 +68,13 @@ impl AsyncWrite for Tunnel {
         Poll::Ready(Ok(room))
     }
 
-    /// What h2 has leaves without being asked to.
+    /// h2 sends its data without a flush.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // It fails where the stream is gone, and then it is shut.
+        // An error means that the stream has already ended.
         let _ = self.out.send_data(Bytes::new(), true);
         Poll::Ready(Ok(()))
     }

@@ -1,41 +1,42 @@
-//! How much of requests' bodies a client may send ahead, and how much of them is held.
+//! Flow control of request bodies: how much a client may send ahead, and how much of it is buffered.
 //!
-//! h2 holds what has come of a body and was not taken, and opens windows again for what was. A stream's window bounds what is held of one body.
-//! Held data takes from the connection's window too, so a few uploads that no server reads would stop all others: the connection's window
-//! grows by what is held. That comes out of one amount for all connections; a connection that gets no more of it waits for its own servers.
+//! h2 buffers body data until the handler takes it, and then opens the window again. The window of a stream limits the buffer of one body.
+//! Buffered data also uses the window of the connection, so a few uploads that no upstream reads would stop all other streams.
+//! Therefore the window of the connection grows by the amount that is buffered. The growth comes from one budget for all connections.
+//! If the budget is used up, the connection waits until its own upstreams read.
 
 use crate::concurrency::{ConcurrencyLimit, ConcurrencyPermit};
 use crate::transfer::streamed::{Unread, Upload};
 
 /// The window of each stream.
 pub(super) const STREAM: u32 = 256 * 1024;
-/// The window of a connection, beside what is held.
+/// The window of a connection, without the growth for buffered data.
 pub(super) const CONNECTION: u32 = 1024 * 1024;
-/// What costs a connection nothing to hold: half of its window is left for other streams.
+/// A connection may buffer this much without growth: half of its window remains for other streams.
 const FREE: usize = CONNECTION as usize / 2;
-/// The connection's window grows in steps of this size.
+/// The step by which the window of a connection grows.
 const STEP: u32 = 256 * 1024;
-/// So many steps of all connections: 256 MiB.
+/// The budget of steps for all connections: 256 MiB.
 pub(in crate::server) const STEPS: usize = 1024;
-/// Bodies are looked at after so much data.
+/// The amount of data after which the buffers are measured again.
 const LOOK_AFTER: u64 = 128 * 1024;
 
 /// The window of one connection.
 #[derive(Debug)]
 pub(super) struct Windows {
-    /// Bodies that may not have come to their ends.
+    /// Bodies that may not have ended. Ended ones stay until the next sweep.
     uploads: Vec<Unread>,
-    /// As many uploads are looked through for those that have ended.
+    /// When `uploads` has this length, ended bodies are removed from it.
     sweep_at: usize,
-    /// What all connections share.
+    /// The budget of all connections.
     steps: ConcurrencyLimit,
     taken: Vec<ConcurrencyPermit>,
-    /// Data that had come when bodies were looked at last.
+    /// `received` at the last measurement.
     looked_at: u64,
 }
 
 impl Windows {
-    /// `steps`: what all connections share.
+    /// `steps`: the budget of all connections.
     pub(super) fn new(steps: ConcurrencyLimit) -> Self {
         Self {
             uploads: Vec::new(),
@@ -46,7 +47,7 @@ impl Windows {
         }
     }
 
-    /// A body begins.
+    /// Adds a body that begins.
     pub(super) fn add(&mut self, upload: &Upload) {
         if self.uploads.len() >= self.sweep_at {
             self.uploads.retain(|upload| upload.bytes().is_some());
@@ -55,8 +56,8 @@ impl Windows {
         self.uploads.push(upload.unread());
     }
 
-    /// The connection's new window, where it is to be smaller, before h2 opens windows for what was taken. So a client never has a window of more
-    /// than [`CONNECTION`] and a step, whatever was held.
+    /// The new window of the connection, if it changes. It is called before h2 opens windows for data that was taken. So the client never has a window
+    /// of more than [`CONNECTION`] and one step, however much was buffered.
     pub(super) fn before_reading(&mut self) -> Option<u32> {
         if self.taken.is_empty() {
             return None;
@@ -64,7 +65,7 @@ impl Windows {
         self.look()
     }
 
-    /// The connection's new window, once all requests that came were taken. `received`: all data that has come.
+    /// The new window of the connection, if it changes. It is called after all requests that came were accepted. `received`: bytes of all DATA frames.
     pub(super) fn after_reading(&mut self, received: u64) -> Option<u32> {
         if self.taken.is_empty() && received - self.looked_at < LOOK_AFTER {
             return None;
