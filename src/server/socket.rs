@@ -24,7 +24,7 @@ const MOST_NOT_SENT: u32 = 128 * 1024;
 /// A listener that is not registered with a runtime yet.
 #[derive(Debug)]
 pub enum Bound {
-    /// Of TCP.
+    /// Over TCP.
     Tcp(net::TcpListener),
     /// On a socket file.
     Unix(unix::UnixListener),
@@ -103,7 +103,7 @@ fn take_queued(mut accept: impl FnMut() -> io::Result<Parked>) -> Vec<Parked> {
 /// A connection that moves to another runtime.
 #[derive(Debug)]
 pub enum Parked {
-    /// Of TCP.
+    /// Over TCP.
     Tcp(net::TcpStream),
     /// Over a socket file.
     Unix(unix::UnixStream),

@@ -1,4 +1,4 @@
-//! The body of a request on its way: bounded in size and silence, and gathered where its client may be slow.
+//! The body of a request: limited in size and in silence, and buffered before it is forwarded if the configuration says so.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -18,16 +18,16 @@ use super::spool::{Spool, Spooled, Unsized};
 use crate::concurrency::ConcurrencyPermit;
 use crate::transfer::inbound::{Broken, Inbound};
 
-/// What is held of a body that is written to disk before it is written.
+/// How many bytes of a spooled body are collected before one write to disk.
 const SMALLEST_PIECE: usize = 8 * 1024;
 const LARGEST_PIECE: usize = 256 * 1024;
 
-/// What a client sends, as far as it may: bounded in bytes and in silence, and without trailers.
+/// The client's request body, within the limits of bytes and silence, and without trailers.
 #[derive(Debug)]
 pub struct RequestBody {
-    /// What was gathered already.
+    /// The part that was buffered; it is sent before `rest`.
     gathered: Option<Gathered>,
-    /// What is still to come.
+    /// The source of the remaining part.
     rest: Rest,
     bounds: BodyBounds,
     taken: u64,
@@ -36,58 +36,58 @@ pub struct RequestBody {
     progress: Progress,
 }
 
-/// Where what is still to come comes from.
+/// The source of the remaining part.
 #[derive(Debug)]
 enum Rest {
     Client(Inbound),
-    /// All of it came already, and waits on disk.
+    /// The whole body was received and is stored on disk.
     Spooled(Box<Spooled>),
 }
 
-/// A body, or its beginning, and its place among those that are held.
+/// The buffered body or its beginning, and the permit to buffer it.
 #[derive(Debug)]
 struct Gathered {
     bytes: Bytes,
     held: Option<ConcurrencyPermit>,
 }
 
-/// Bounds on a request's body.
+/// Limits of a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyBounds {
-    /// Most bytes; `None`: no bound.
+    /// The limit of bytes; `None`: no limit.
     pub bytes: Option<u64>,
-    /// The longest silence.
+    /// The longest time without data.
     pub silence: Duration,
 }
 
-/// Why a request's body did not come to its end.
+/// Why a request body did not reach its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyFault {
-    /// Longer than it may be.
+    /// It exceeds its limit of bytes.
     #[error("the request's body is longer than it may be")]
     TooLarge,
-    /// Silent for longer than it may be.
+    /// The client was silent for longer than the limit.
     #[error("the client was silent in the middle of its request's body")]
     TooSlow,
-    /// The client went away, or broke the framing.
+    /// The client closed the connection, or sent invalid framing.
     #[error("the request's body broke off")]
     Broken,
-    /// It came without a length, and its upstream takes none of those beyond `buffer.request`.
+    /// It has no length, and its upstream accepts no such body beyond `buffer.request`.
     #[error("the request's body has no length")]
     NoLength,
-    /// It came without a length, and what is kept of such bodies at once takes all the room there is.
+    /// It has no length, and the space for such bodies is used up.
     #[error("no room is left for request bodies without a length")]
     NoRoom,
-    /// It came without a length, and could not be kept on disk until that is known.
+    /// It has no length, and could not be stored on disk until the length is known.
     #[error("the request's body could not be kept on disk: {0}")]
     Spool(io::ErrorKind),
 }
 
-/// When the last bytes of a request's body passed: its response cannot be late before they have.
+/// When the last bytes of the request body passed. The response timeout counts from there.
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
     began: Instant,
-    /// Only where there is a body.
+    /// `None` if the request has no body.
     last: Option<Rc<Cell<Instant>>>,
 }
 
@@ -104,10 +104,10 @@ impl Progress {
 }
 
 impl RequestBody {
-    /// The body of a request that is let in now.
+    /// The body of a request that was admitted at `now`.
     ///
     /// # Errors
-    /// Its announced length is beyond the bound.
+    /// Its announced length exceeds the limit.
     pub fn new(incoming: Inbound, bounds: BodyBounds, now: Instant) -> Result<Self, BodyFault> {
         if bounds.bytes.is_some_and(|most| incoming.size_hint().lower() > most) {
             return Err(BodyFault::TooLarge);
@@ -124,7 +124,7 @@ impl RequestBody {
         })
     }
 
-    /// No body.
+    /// An empty body.
     pub(crate) fn none() -> Self {
         Self {
             gathered: None,
@@ -142,16 +142,16 @@ impl RequestBody {
         }
     }
 
-    /// Whether there is something to come, and how much of it is unknown.
+    /// Whether the body has a remaining part of unknown length.
     pub(super) fn is_unsized(&self) -> bool {
         !self.is_end_stream() && self.size_hint().exact().is_none()
     }
 
-    /// Takes a body in, if it has room in `buffer`; what is longer is left to stream behind what was taken, if its length is known. Else `beyond`
-    /// says what becomes of it.
+    /// Buffers the body if it has room in `buffer`. If it is longer and has a length, the remaining part streams behind the buffered part.
+    /// If it has no length, `beyond` decides.
     ///
     /// # Errors
-    /// It does not come to its end, is longer than it may be, or there is no room for it.
+    /// The body does not reach its end, exceeds its limit, or there is no room for it.
     pub(super) async fn gather(&mut self, buffer: Option<&Buffer>, beyond: &Unsized) -> Result<(), BodyFault> {
         let most = buffer.map_or(0, |buffer| buffer.bytes);
         if !self.is_unsized() && self.size_hint().lower() > most as u64 {
@@ -163,7 +163,7 @@ impl RequestBody {
             (Some(held), _) => self.take_in(most, Some(held)).await?,
             (None, Unsized::Stream) => return Ok(()),
             (None, Unsized::Spool(_) | Unsized::Refuse) if !self.is_unsized() => return Ok(()),
-            // Whether there is anything to come at all is not known before the first of it.
+            // Only the first frame shows whether there is any data.
             (None, Unsized::Spool(_) | Unsized::Refuse) => self.take_in(0, None).await?,
         }
         match beyond {
@@ -175,7 +175,7 @@ impl RequestBody {
         }
     }
 
-    /// Takes in what comes until it is more than `most`, or all.
+    /// Buffers data until it exceeds `most`, or the body has ended.
     async fn take_in(&mut self, most: usize, held: Option<ConcurrencyPermit>) -> Result<(), BodyFault> {
         let (mut whole, mut taken) = (Bytes::new(), BytesMut::new());
         while let Some(frame) = poll_fn(|cx| self.poll_client(cx)).await {
@@ -198,11 +198,11 @@ impl RequestBody {
         Ok(())
     }
 
-    /// Has all of it on disk, and so knows how long it is. Of what has not been written it holds `most` bytes at a time, within the bounds
-    /// of a piece.
+    /// Writes the whole body to disk, so that its length is known. Each write collects `most` bytes, clamped to [`SMALLEST_PIECE`] and
+    /// [`LARGEST_PIECE`].
     ///
     /// # Errors
-    /// It does not come to its end, is longer than it may be, or there is no room for it.
+    /// The body does not reach its end, exceeds its limit, or there is no room for it.
     pub(super) async fn spool(&mut self, spool: &Spool, most: usize) -> Result<(), BodyFault> {
         let (first, held) = match self.gathered.take() {
             Some(Gathered { bytes, held }) => (bytes, held),
@@ -238,7 +238,7 @@ impl RequestBody {
         }
     }
 
-    /// Puts what was taken from its beginning back.
+    /// Puts the beginning that was taken from the body back.
     pub(super) fn put_back(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
             self.gathered = Some(Gathered { bytes, held: None });
@@ -318,7 +318,7 @@ impl Body for RequestBody {
     }
 }
 
-/// The size of a body that has so much in front of the rest.
+/// The size of a body with `held` bytes in front of the rest.
 pub(super) fn behind(held: usize, rest: &SizeHint) -> SizeHint {
     let held = held as u64;
     let mut hint = SizeHint::new();

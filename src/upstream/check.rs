@@ -1,4 +1,4 @@
-//! Active health checks: each worker asks each server for a page, on a connection of its own.
+//! Active health checks: each worker sends a request to each server, on a separate connection.
 
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -21,9 +21,9 @@ use crate::framing::spelling::{OurNames, Spelling};
 /// How servers are checked: `health`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// What is asked for; a status from 200 to 399 is good.
+    /// The path of the request; a status from 200 to 399 passes.
     pub path: PathAndQuery,
-    /// How often each worker asks. An answer may take as long.
+    /// How often each worker checks. It is also the timeout of a check.
     pub interval: Duration,
     /// `Host` of the request; `None`: the address of each server.
     pub host: Option<HeaderValue>,
@@ -44,11 +44,11 @@ enum Unhealthy {
     Status(StatusCode),
 }
 
-/// What a check has found.
+/// The result of a check.
 enum Found {
     Healthy,
     Unhealthy(Unhealthy),
-    /// This process lacks what a connection needs: that says nothing of the server.
+    /// This process lacks descriptors or memory for a connection: the result says nothing about the server.
     Unknown,
 }
 
@@ -76,7 +76,7 @@ impl From<StatusCode> for Found {
     }
 }
 
-/// What one worker's checks of one server need.
+/// What one worker needs to check one server.
 struct Checker {
     upstream: Arc<str>,
     check: Check,
@@ -99,7 +99,7 @@ pub(super) fn watch(pool: &Rc<Pool>, settings: &Settings, names: &Arc<OurNames>,
     let pool: Weak<Pool> = Rc::downgrade(pool);
     tokio::task::spawn_local(async move {
         loop {
-            // Workers do not ask all at once.
+            // The random factor keeps workers from checking at the same time.
             sleep(checker.check.interval.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
             let Some(pool) = pool.upgrade() else { return };
             checker.check(&pool).await;
@@ -136,7 +136,7 @@ impl Checker {
         self.check.host.as_ref().unwrap_or(&pool.host)
     }
 
-    /// On a connection of its own: what a server has in its pool says nothing of whether it takes more.
+    /// On a separate connection: an open connection of the pool does not show whether the server accepts new ones.
     async fn ask(&self, pool: &Pool) -> Found {
         let connecting = connector::connect(&pool.server, &pool.addresses, self.tls.as_ref(), self.connect_timeout);
         let link = match connecting.await {
@@ -150,7 +150,7 @@ impl Checker {
             request.headers_mut().insert(name, value.clone());
         }
         let (head, body) = request.into_parts();
-        // The deadline is the caller's.
+        // The caller's deadline is shorter.
         let late = self.check.interval.saturating_mul(2);
         match link {
             Link::Http1(connection) => {

@@ -1,4 +1,4 @@
-//! From a server's address to a connection that speaks HTTP: name, TCP or socket file, TLS, protocol. Deadlines are the caller's.
+//! Opens connections to servers: name, TCP or socket file, TLS, protocol. The caller sets the timeouts.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -25,20 +25,20 @@ use super::{Server, Tls, Transport, http1};
 use crate::runtime::{OnThisThread, Replay};
 use crate::tcp;
 
-/// Bytes of a response's fields over HTTP/2.
+/// The limit of a response's fields over HTTP/2, in bytes.
 const MOST_HEADER_BYTES: u32 = 64 * 1024;
-/// What a server that speaks HTTP/2 over TLS has chosen (ALPN; RFC 9113, section 3.1).
+/// The ALPN name of HTTP/2 over TLS (RFC 9113, section 3.1).
 const H2: &[u8] = b"h2";
-/// How much of a response an HTTP/2 server may send ahead: for each stream, and for the connection.
+/// How much of the responses an HTTP/2 server may send ahead, for each stream and for the connection.
 const H2_STREAM_WINDOW: u32 = 256 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
-/// How long one address has for itself before the next one is tried beside it (RFC 8305, section 5).
+/// How long the connection attempt to one address runs before the next address is tried in parallel (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// A connection whose protocol was switched, with what had been read of it before.
+/// A connection that has switched protocols, with the bytes that were read before the switch.
 pub type Tunnel = Replay<Io>;
 
-/// Bytes both ways, over whatever they come.
+/// The transport of a connection to a server.
 #[derive(Debug)]
 pub enum Io {
     /// TCP.
@@ -50,8 +50,8 @@ pub enum Io {
 }
 
 impl Io {
-    /// Whether the other side has neither closed it nor said anything. The system is asked only where the runtime has heard something: whatever
-    /// came before a request that was read has been heard of, since the runtime hears of all sockets at once.
+    /// Whether the server has neither closed the connection nor sent anything. It asks the kernel only if the runtime has reported an event. That
+    /// is enough: the runtime reports events of all sockets at once, so bytes that came before the current request are already reported.
     pub(super) fn is_open(&self) -> bool {
         let heard = match self {
             Self::Tcp(tcp) => tcp.try_io(Interest::READABLE, || peek(&SockRef::from(tcp))),
@@ -114,25 +114,25 @@ impl AsyncWrite for Io {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// TCP or TLS.
+    /// An error of TCP or TLS.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The host has no address that is known.
+    /// No address of the host is known.
     #[error("{0}")]
     Resolve(#[from] ResolveError),
-    /// The host cannot be a TLS server's name.
+    /// The host is not valid as the name of a TLS server.
     #[error("{0} cannot be the name of a TLS server")]
     Name(String),
-    /// TLS was asked for and there are no roots to trust.
+    /// TLS is configured without root certificates.
     #[error("there are no root certificates to trust")]
     NoRoots,
-    /// HTTP did not start.
+    /// The HTTP/2 handshake failed.
     #[error("{0}")]
     Http(#[from] hyper::Error),
 }
 
 impl ConnectError {
-    /// Whether this process lacks what a connection needs, descriptors or memory. That says nothing of the server.
+    /// Whether this process lacks descriptors or memory for a connection. That says nothing about the server.
     pub(super) fn is_ours(&self) -> bool {
         match self {
             Self::Io(error) => is_ours(error),
@@ -142,7 +142,7 @@ impl ConnectError {
     }
 }
 
-/// Whether the system has said that this process, or all of them, have too much already.
+/// Whether the system reports that this process, or all processes, use too many descriptors or too much memory.
 pub(super) fn is_ours(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -155,11 +155,11 @@ pub(super) fn is_ours(error: &io::Error) -> bool {
 pub(super) enum Link {
     /// For one request at a time.
     Http1(http1::Connection<Io>),
-    /// For many; driven by a task of this worker until it ends.
+    /// For many requests; a task of this worker drives it until it ends.
     Http2(http2::SendRequest<RequestBody>),
 }
 
-/// Opens a connection. A look-up of the server's name is given up after `patience`.
+/// Opens a connection. The look-up of the server's name ends after `patience`.
 pub(super) async fn connect(
     server: &Server,
     addresses: &Addresses,
@@ -196,7 +196,7 @@ pub(super) async fn connect(
     }
 }
 
-/// Tries one address after the other, the next one where the last has failed or lets us wait; the first that answers has it.
+/// Tries the addresses in order. The next one is tried when the last has failed or is slow; the first connection that opens is used.
 async fn reach(addresses: &Addresses, peers: &[Peer], port: u16) -> Result<(TcpStream, Peer), ConnectError> {
     let mut trying = FuturesUnordered::new();
     let mut why = io::Error::from(io::ErrorKind::AddrNotAvailable);

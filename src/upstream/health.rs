@@ -1,26 +1,26 @@
-//! What a worker has seen of a server: one that cannot be reached is left alone for a while, and longer each time; one that fails the
-//! checks it is given is left alone until it passes them again.
+//! What a worker has observed of a server. A server that cannot be reached is not used for a pause, which grows with each failure. A server that
+//! fails its health checks is not used until it passes them again.
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Failures in a row before a server is left alone.
+/// Consecutive failures before a server is not used for a pause.
 const FAILURES: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Checks in a row before a server is taken to be down, and up again.
+/// Consecutive checks before a server counts as down, and as up again.
 const CHECKS_DOWN: u32 = 3;
 const CHECKS_UP: u32 = 2;
 
-/// One server's record.
+/// The record of one server.
 #[derive(Debug)]
 pub(super) struct Health {
     failures: Cell<u32>,
     until: Cell<Option<Instant>>,
-    /// By its checks; and how many in a row have said otherwise.
+    /// The health checks have failed; the field below counts consecutive checks with the opposite result.
     down: Cell<bool>,
     otherwise: Cell<u32>,
 }
@@ -35,12 +35,12 @@ impl Health {
         }
     }
 
-    /// Whether it may be asked. A server that was left alone long enough may be tried again.
+    /// Whether the server may be used. After a pause it may be tried again.
     pub(super) fn is_usable(&self) -> bool {
         !self.down.get() && self.until.get().is_none_or(|until| until <= Instant::now())
     }
 
-    /// What a check has found. `Some`: it changes what is thought of the server.
+    /// Records the result of a check. `Some`: the server has changed to up (`true`) or down (`false`).
     pub(super) fn checked(&self, passed: bool) -> Option<bool> {
         if passed != self.down.get() {
             self.otherwise.set(0);
@@ -60,7 +60,7 @@ impl Health {
         Some(passed)
     }
 
-    /// It has answered.
+    /// The server has answered.
     pub(super) fn worked(&self) {
         if self.failures.get() != 0 {
             self.failures.set(0);
@@ -68,7 +68,7 @@ impl Health {
         }
     }
 
-    /// It could not be connected to, or ended a connection without an answer.
+    /// The connection to the server failed, or ended without an answer.
     pub(super) fn failed(&self) {
         let failures = self.failures.get().saturating_add(1);
         self.failures.set(failures);

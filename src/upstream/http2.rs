@@ -1,4 +1,4 @@
-//! HTTP/2 to a server: a request in its terms, over a connection that many share.
+//! HTTP/2 to a server: translates requests, and sends them over a shared connection.
 
 use std::io;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use super::body::{BodyFault, Progress, RequestBody};
 use super::client::is_grpc;
 use super::http1::Failure;
 
-/// HTTP/2 has the host in its target, and no framing of its own in fields (RFC 9113, sections 8.2.2 and 8.3.1).
+/// HTTP/2 carries the host in the target, and has no framing fields (RFC 9113, sections 8.2.2 and 8.3.1).
 pub(super) fn translated(head: &Parts, body: RequestBody, transport: &Transport) -> Request<RequestBody> {
     let mut headers = head.headers.clone();
     if is_grpc(head.version, &headers) {
-        // What gRPC tells a server that its trailers will be read (HTTP/2 transport mapping, "Requests").
+        // The field with which gRPC announces that it reads trailers (gRPC over HTTP2, "Requests").
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     let host = headers.remove(HOST);
@@ -39,7 +39,7 @@ pub(super) fn translated(head: &Parts, body: RequestBody, transport: &Transport)
     request
 }
 
-/// Sends a request over a connection that it shares.
+/// Sends a request over a shared connection.
 pub(super) async fn send(
     mut sender: http2::SendRequest<RequestBody>,
     request: Request<RequestBody>,
@@ -65,7 +65,7 @@ pub(super) async fn send(
     })
 }
 
-/// Whether a connection ended before a byte of a response.
+/// Whether the connection ended before the first byte of a response.
 fn ended_early(error: &hyper::Error) -> bool {
     let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
     let reset = io.is_some_and(|io| {
@@ -77,7 +77,7 @@ fn ended_early(error: &hyper::Error) -> bool {
     reset || error.is_incomplete_message() || error.is_canceled()
 }
 
-/// Ends when nothing of the request's body has passed for that long.
+/// Ready when no byte of the request body has passed for `bound`.
 async fn overdue(progress: &Progress, bound: Duration) {
     loop {
         let end = progress.last() + bound;

@@ -1,20 +1,21 @@
-//! How long a server leaves idle connections open, as far as that was seen.
+//! Learns how long a server keeps idle connections open.
 //!
-//! A server that closes an idle connection may do so at the moment in which a request is sent on it. Whether it has read the request is then
-//! unknown, so only a request that may be repeated is sent again. What cannot be repeated goes on connections that were idle for half as long
-//! as others have survived: servers look at their timers now and then (gunicorn each second), and close early when they are restarted.
+//! A server may close an idle connection at the moment when a request is sent on it. It is then unknown whether the server has read the request,
+//! so only a request that may be repeated is sent again. A request that cannot be repeated uses only connections that were idle for
+//! at most half as long as others have survived. The factor covers servers that check their timers rarely (gunicorn: each second)
+//! and servers that close early because they restart.
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What is assumed of a server of which nothing was seen. Servers count in seconds, and the shortest limits in use are one or two.
+/// The assumption before anything was observed. Servers count in seconds, and the shortest limits in use are 1 or 2 seconds.
 const ASSUMED: Duration = Duration::from_millis(500);
-/// After a close was seen, the limit is raised again once in this time, to its double at most.
+/// After an observed close, the limit is raised at most once in this time, and at most to its double.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
-/// What was seen of one server's idle connections.
+/// What was observed of the idle connections of one server.
 #[derive(Debug)]
 pub(super) struct IdleLimit {
     /// An idle connection has survived for so long, and none that was seen since was closed earlier.
@@ -31,12 +32,12 @@ impl IdleLimit {
         }
     }
 
-    /// How long a connection may have been idle on which a request is sent that cannot be repeated.
+    /// How long a connection may have been idle if the request cannot be repeated.
     pub(super) fn safe(&self) -> Duration {
         self.survived.get() / 2
     }
 
-    /// A connection is open after it was idle for so long.
+    /// A connection was found open after this idle time.
     pub(super) fn survived(&self, idle: Duration, now: Instant) {
         let before = self.survived.get();
         if idle <= before {
@@ -52,15 +53,15 @@ impl IdleLimit {
         }
     }
 
-    /// Its server has closed a connection that was last seen open when it had been idle for so long.
+    /// The server has closed an idle connection. `idle`: its idle time when it was last found open.
     pub(super) fn closed(&self, idle: Duration, now: Instant) {
         self.survived.set(idle.min(self.survived.get()));
         self.held.set(Some(now + FORGET_EVERY));
     }
 }
 
-/// How long a connection may be idle whose server has announced that it closes it after `announced` (`Keep-Alive: timeout=`): so much less
-/// that a request that is sent at the last moment arrives before.
+/// How long a connection is kept if the server has announced that it closes it after `announced` (`Keep-Alive: timeout=`).
+/// The margin lets a request that is sent at the last moment arrive before the close.
 pub(super) fn announced_limit(announced: Duration) -> Duration {
     announced - (announced / 2).min(Duration::from_secs(1))
 }
@@ -83,7 +84,7 @@ mod tests {
         assert_eq!(limit.safe(), ms(29_500));
         limit.closed(ms(1_900), now);
         assert_eq!(limit.safe(), ms(950));
-        // A later close says nothing new, an earlier one does.
+        // A close after a longer idle time changes nothing; one after a shorter idle time does.
         limit.closed(ms(2_800), now);
         assert_eq!(limit.safe(), ms(950));
         limit.closed(ms(1_500), now);

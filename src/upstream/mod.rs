@@ -1,4 +1,4 @@
-//! The application servers: one seam, [`Upstream::forward`], through which every request leaves.
+//! The application servers: every request is forwarded by [`Upstream::forward`].
 
 pub mod body;
 mod check;
@@ -32,19 +32,19 @@ use crate::concurrency::ConcurrencyLimit;
 use crate::framing::spelling::Spelling;
 use crate::transfer::hints::Hints;
 
-/// What passes between a server and the client that its response is for, beside the messages themselves.
+/// What the upstream side needs from the client side, besides the messages.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientSide<'c> {
-    /// How the client wrote the names of the request's fields.
+    /// How the client wrote the field names of the request.
     pub request: &'c Spelling,
-    /// Where early hints go; `None`: the client cannot read them.
+    /// Receives early hints; `None`: the client cannot read them.
     pub hints: Option<&'c Hints>,
-    /// Where the server's spelling of the response's fields goes; `None`: the client reads them in lower case.
+    /// Receives the server's spelling of the response fields; `None`: the client gets them in lower case.
     pub response: Option<&'c RefCell<Spelling>>,
 }
 
 impl<'c> ClientSide<'c> {
-    /// No client reads the response.
+    /// For requests without a client, such as health checks.
     pub fn unread(request: &'c Spelling) -> Self {
         Self {
             request,
@@ -54,57 +54,57 @@ impl<'c> ClientSide<'c> {
     }
 }
 
-/// What the configuration says of one upstream.
+/// The configuration of one upstream.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Its name in the file.
+    /// Its name in the configuration.
     pub name: Arc<str>,
     /// Its servers, at least one.
     pub servers: Vec<Server>,
-    /// How one of them is chosen.
+    /// How a server is chosen.
     pub balance: Balance,
-    /// What it reads in `Host`.
+    /// What the upstream gets as `Host`.
     pub host: HostMode,
-    /// To a usable connection: name look-up, TCP, TLS.
+    /// The timeout for a new connection: name look-up, TCP, TLS.
     pub connect_timeout: Duration,
-    /// From the request sent to the head of the response.
+    /// The timeout from the sent request to the head of the response.
     pub response_timeout: Duration,
-    /// The longest that a connection is kept idle.
+    /// The longest time that a connection is kept idle.
     pub idle_timeout: Duration,
-    /// The longest silence in the middle of a response's body; not of one that is live.
+    /// The longest time without data in a response body; does not apply to a live stream.
     pub body_read_timeout: Duration,
-    /// Requests at once, of all workers.
+    /// Concurrent requests of all workers.
     pub in_flight: ConcurrencyLimit,
-    /// A request's body of up to so much is gathered before a server is taken; a longer one streams.
+    /// A request body up to this size is buffered before a server is chosen; a longer one streams.
     pub request_buffer: Option<Buffer>,
-    /// What becomes of request bodies without a length beyond that, towards servers that speak HTTP/1.1.
+    /// What happens to longer request bodies without a length, if the server speaks HTTP/1.1.
     pub beyond: Unsized,
-    /// So much of a response is read ahead of a client that does not keep up.
+    /// How much of a response is read ahead for a client that reads slowly.
     pub response_buffer: Option<Buffer>,
-    /// How often a request that can be repeated is sent again, on another connection.
+    /// How often a repeatable request is sent again on another connection.
     pub retries: u32,
-    /// A field that proves to the application that a request came this way; its value cannot be printed.
+    /// A field that proves to the application that the request came through the gateway; its value cannot be printed.
     pub secret_header: Option<(http::HeaderName, http::HeaderValue)>,
-    /// What its servers are asked to find out whether they are up.
+    /// The active health check, if any.
     pub check: Option<Check>,
-    /// TLS towards its https servers; `None` where there are none.
+    /// TLS for https servers; `None` without such servers.
     pub tls: Option<Tls>,
 }
 
-/// What may be held of messages in all, by all workers, in bytes: for requests and for responses of each upstream.
+/// The limit of buffered bytes in all workers: once for requests and once for responses, for each upstream.
 pub const MOST_HELD: usize = 256 * 1024 * 1024;
 
-/// How much of a message is held, so that a slow client does not hold a server.
+/// How much of a message is buffered, so that a slow client does not occupy a server.
 #[derive(Debug, Clone)]
 pub struct Buffer {
-    /// Of one message, in bytes.
+    /// The limit for one message, in bytes.
     pub bytes: usize,
-    /// Of how many at once. Where none is left, nothing is held, and messages pass as their clients are.
+    /// The limit of buffered messages. Beyond it, messages are forwarded without a buffer.
     pub messages: ConcurrencyLimit,
 }
 
 impl Buffer {
-    /// Room for so many bytes of each message, and for as many messages as [`MOST_HELD`] allows; 0: none is held.
+    /// Buffers this many bytes of each message, and as many messages as [`MOST_HELD`] allows; 0: no buffer.
     pub fn new(bytes: usize) -> Option<Self> {
         let messages = MOST_HELD.checked_div(bytes)?.max(1);
         let messages = ConcurrencyLimit::new(messages);
@@ -112,34 +112,34 @@ impl Buffer {
     }
 }
 
-/// TLS towards an upstream.
+/// TLS to an upstream.
 #[derive(Debug, Clone)]
 pub struct Tls {
-    /// Roots, our own certificate, protocols.
+    /// Roots, client certificate, protocols.
     pub config: Arc<ClientConfig>,
-    /// The name that is asked for and checked; `None`: the host of each server.
+    /// The name for SNI and for certificate verification; `None`: the host of each server.
     pub server_name: Option<rustls_pki_types::ServerName<'static>>,
 }
 
 /// One application server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// How it is spoken to.
+    /// The protocol and transport.
     pub transport: Transport,
-    /// Host and port, the port always written; `localhost` behind a socket file.
+    /// Host and port, always with the port; `localhost` for a socket file.
     pub authority: Authority,
-    /// Its share of the requests, beside the others'.
+    /// Its share of the requests, relative to the other servers.
     pub weight: u32,
 }
 
-/// How a server is spoken to.
+/// The protocol and transport to a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transport {
-    /// HTTP/1.1 in the clear.
+    /// HTTP/1.1 without TLS.
     Http,
-    /// TLS; HTTP/2 or HTTP/1.1, as the server chooses.
+    /// TLS; the server chooses HTTP/2 or HTTP/1.1.
     Https,
-    /// HTTP/2 in the clear, with prior knowledge.
+    /// HTTP/2 without TLS, with prior knowledge.
     H2c,
     /// HTTP/1.1 over a socket file.
     Unix(Arc<Path>),
@@ -148,18 +148,18 @@ pub enum Transport {
 /// How a server is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balance {
-    /// The less busy of two picked at random.
+    /// The less busy one of two random servers.
     LeastRequest,
     /// One after the other.
     RoundRobin,
 }
 
-/// What an upstream reads in `Host`.
+/// What the upstream gets as `Host`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostMode {
-    /// What the client sent.
+    /// The value that the client sent.
     Preserve,
-    /// The server's own authority.
+    /// The authority of the server.
     Server,
     /// This name.
     Name(http::HeaderValue),

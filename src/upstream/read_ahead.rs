@@ -1,7 +1,7 @@
-//! [`ReadAhead`]: the response of a slow client is read ahead into a bounded buffer, so that the client does not occupy a server.
+//! [`ReadAhead`] reads the response for a slow client ahead into a bounded buffer, so that the client does not occupy a server.
 //!
-//! While the client keeps up, each frame passes straight through. A task beside it reads only when the client has polled for no frame for
-//! a while. The task never polls the body while the client's side waits for a frame: a body wakes only the last waker that polled it.
+//! While the client keeps up, each frame passes directly. A separate task reads only when the client has not polled for a frame for a while. The
+//! task never polls the body while the client waits for a frame: a body wakes only the last waker that polled it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -23,14 +23,14 @@ use super::body::behind;
 use crate::concurrency::ConcurrencyPermit;
 use crate::transfer::LARGEST_PIECE;
 
-/// A client that has polled for nothing for this long is slow.
+/// A client that has not polled for this long is slow.
 const SLOW_AFTER: Duration = Duration::from_millis(100);
-/// Memory of a buffered frame beside its bytes.
+/// The memory for a buffered frame besides its bytes.
 const FRAME: usize = 64;
-/// A smaller piece is copied into a buffer of its own.
+/// A smaller piece is copied into its own allocation.
 const SMALL: usize = 4 * 1024;
 
-/// A body that is read ahead while its client does not poll it.
+/// A body that is read ahead while its client does not poll it. Dropping it ends the task.
 pub(super) struct ReadAhead<B: Body<Data = Bytes>> {
     shared: Rc<RefCell<Shared<B>>>,
     task: AbortHandle,
@@ -39,24 +39,24 @@ pub(super) struct ReadAhead<B: Body<Data = Bytes>> {
 struct Shared<B: Body<Data = Bytes>> {
     body: B,
     held: VecDeque<Result<Frame<Bytes>, B::Error>>,
-    /// What these hold: bytes, and [`FRAME`] for each.
+    /// The cost of `held`: bytes, and [`FRAME`] for each frame.
     holds: usize,
-    /// Bytes of the frame that was read last.
+    /// Bytes of the last frame.
     last: usize,
     buffer: Buffer,
-    /// Its place among the responses that are held, once it has one.
+    /// The permit to buffer this response; `None` until it is needed.
     place: Option<ConcurrencyPermit>,
     ended: bool,
-    /// A frame was asked for since the task has looked last.
+    /// The client has polled for a frame since the task ran last.
     asked: bool,
-    /// It was not there yet, and whoever asked will be woken by the body.
+    /// The client's last poll was pending: the body holds its waker, so the task must not poll the body.
     waiting: bool,
-    /// The task, where it waits for the next one to ask.
+    /// The waker of the task, while the task waits for the next poll of the client.
     parked: Option<Waker>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin + 'static> ReadAhead<B> {
-    /// Reads `body` ahead, as far as `buffer` has room.
+    /// Reads `body` ahead as far as `buffer` has room.
     pub(super) fn new(body: B, buffer: Buffer) -> Self {
         let shared = Rc::new(RefCell::new(Shared {
             body,
@@ -98,14 +98,15 @@ impl<B: Body<Data = Bytes> + Unpin> Shared<B> {
         polled
     }
 
-    /// Whether the next frame has room. Reads grow while they are filled, and no frame is larger than what is left.
+    /// Whether the next frame fits. Read sizes at most double, and no frame is larger than the remaining body.
     fn has_room(&self) -> bool {
         let next = (self.last * 2).min(LARGEST_PIECE) as u64;
         let next = self.body.size_hint().upper().map_or(next, |left| left.min(next));
         self.holds == 0 || self.holds as u64 + next <= self.buffer.bytes as u64
     }
 
-    /// One look from the side: ready when there is another to be had later, and whether there is.
+    /// One run of the task. Ready with `true`: run again after a pause; with `false`: the body has ended.
+    /// Wake-up: the next frame that the client gets, or the body if the task polled it last.
     fn poll_aside(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             if self.ended {
@@ -151,7 +152,7 @@ async fn prefetch<B: Body<Data = Bytes> + Unpin>(shared: Weak<RefCell<Shared<B>>
     }
 }
 
-/// A small piece may be all that is left of a large allocation; what is held is to cost what it is counted as.
+/// A small piece may keep a large allocation alive; the copy makes the real cost equal to the counted cost.
 fn by_itself(frame: Frame<Bytes>) -> Frame<Bytes> {
     frame.map_data(|data| match data.len() {
         0..SMALL => Bytes::copy_from_slice(&data),

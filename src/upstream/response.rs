@@ -1,5 +1,5 @@
-//! What an upstream answers, on its way to the client: whoever reads it to its end gives its connection back, and nobody waits for a server
-//! that has fallen silent in the middle of it.
+//! The body of an upstream's response. When it was read to its end, its connection returns to the pool. A server that is silent for too
+//! long in the middle of the body causes an error.
 
 use std::mem;
 use std::pin::Pin;
@@ -18,33 +18,33 @@ use super::read_ahead::ReadAhead;
 use crate::outbound::hop;
 use crate::runtime::Alarm;
 
-/// The body of a response. When it has come to its end, its connection goes back to its pool; dropped before, it is closed.
+/// The body of a response. At its end, the connection returns to the pool; if it is dropped earlier, the connection is closed.
 #[derive(Debug)]
 pub struct UpstreamBody {
     way: Way,
-    /// Whether it may be read ahead of its client.
+    /// Whether the body may be read ahead of its client.
     may_hold: bool,
 }
 
-/// Why a response did not come to its end.
+/// Why the body of a response did not reach its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseFault {
-    /// Over HTTP/1.1.
+    /// An error over HTTP/1.1.
     #[error(transparent)]
     Http1(http1::Cut),
     /// Over HTTP/2.
     #[error(transparent)]
     Http2(hyper::Error),
-    /// The stream of HTTP/2 was reset before its end was seen, be it without an error: hyper takes that for an end.
+    /// The HTTP/2 stream was reset before its end. hyper reports a reset without an error as the end.
     #[error("the stream was reset in the middle of a body")]
     Reset,
-    /// Its server has said nothing for longer than it may.
+    /// The server sent nothing for longer than the limit.
     #[error("the server was silent in the middle of a body")]
     Silent,
 }
 
 impl ResponseFault {
-    /// A word for logs and metrics.
+    /// A label for logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Http1(_) | Self::Http2(_) | Self::Reset => "upstream_cut",
@@ -64,7 +64,7 @@ enum Way {
     Ended,
 }
 
-/// What a body comes over.
+/// Where the body comes from.
 #[derive(Debug)]
 pub(super) enum Source {
     Http1(http1::Body<Io>),
@@ -72,7 +72,7 @@ pub(super) enum Source {
 }
 
 impl UpstreamBody {
-    /// `silence`: the longest that its server may have; `may_hold`: whether it may be read ahead of its client.
+    /// `silence`: the longest time without data from the server; `may_hold`: whether the body may be read ahead of its client.
     pub(super) fn new(source: Source, lease: Lease, silence: Option<Duration>, may_hold: bool) -> Self {
         let mut body = Leased {
             source: Some(source),
@@ -97,7 +97,7 @@ impl Body for UpstreamBody {
             Way::ReadAhead(body) => return Pin::new(body).poll_frame(cx),
             Way::Ended => return Poll::Ready(None),
         };
-        // Most responses are one frame: reading ahead costs something only where there are more.
+        // Most responses are one frame: reading ahead begins only if there are more.
         if self.may_hold && matches!(frame, Some(Ok(_))) && !self.is_end_stream() {
             self.may_hold = false;
             self.way = match mem::replace(&mut self.way, Way::Ended) {
@@ -125,16 +125,16 @@ impl Body for UpstreamBody {
     }
 }
 
-/// A body, and the connection that it comes over.
+/// A body, and the place of its request in the pool.
 #[derive(Debug)]
 struct Leased {
-    /// `None` once it has come to its end.
+    /// `None` after the end of the body.
     source: Option<Source>,
     lease: Option<Lease>,
     silence: Silence,
 }
 
-/// How long a server has said nothing.
+/// How long the server has sent nothing.
 #[derive(Debug)]
 struct Silence {
     most: Option<Duration>,
@@ -151,7 +151,7 @@ impl Silence {
         }
     }
 
-    /// Ready once it has lasted for too long.
+    /// Ready when the silence has lasted for too long. Wake-up: the alarm.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(most) = self.most else { return Poll::Pending };
         let since = *self.since.get_or_insert_with(Instant::now);
@@ -192,7 +192,7 @@ impl Body for Leased {
             None => return Poll::Ready(None),
         };
         let Poll::Ready(mut frame) = polled else {
-            // A server that has the request only in part may have nothing to say yet.
+            // A server that has only a part of the request may not be able to answer yet.
             if matches!(&self.source, Some(Source::Http1(body)) if body.is_sending()) {
                 self.silence.since = None;
             }

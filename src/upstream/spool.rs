@@ -1,7 +1,7 @@
-//! Request bodies on disk: what came without a length waits in a file until its length is known.
+//! Request bodies on disk: a body without a length is stored in a file until its length is known.
 //!
-//! The file has no name, so that it is gone when it is closed. Workers never wait for the disk: each access runs on a blocking thread, one at
-//! a time for each body and few at a time in all.
+//! The file has no name, so it is deleted when it is closed. Workers never wait for the disk: each access runs on a blocking thread. Each body
+//! has one access at a time, and the total number is limited.
 
 use std::fmt;
 use std::fs::{File, Permissions};
@@ -23,33 +23,33 @@ use tokio::time::timeout;
 use super::body::BodyFault;
 use crate::concurrency::{ConcurrencyLimit, ConcurrencyPermit};
 
-/// Bytes that are read at once.
+/// Bytes of one read.
 const PIECE: u64 = 128 * 1024;
-/// Accesses to the disk at once, of all workers, for each upstream.
+/// Concurrent disk accesses of all workers, for each upstream.
 const ACCESSES: usize = 8;
-/// Files at once, of all workers, for each upstream: a body of one byte takes a descriptor too.
+/// Concurrent files of all workers, for each upstream: even a body of one byte needs a descriptor.
 const FILES: usize = 1024;
-/// A disk that takes longer for one access is taken to be broken.
+/// If one access takes longer, the disk counts as broken.
 const LONGEST_ACCESS: Duration = Duration::from_secs(30);
-/// Only this process reads what clients have sent.
+/// Only this process may read what clients have sent.
 const PRIVATE: u32 = 0o600;
 
-/// What becomes of request bodies without a length that are too long to be gathered, towards servers that speak HTTP/1.1.
+/// What happens to request bodies without a length that exceed the buffer, if the server speaks HTTP/1.1.
 #[derive(Debug, Clone)]
 pub enum Unsized {
-    /// They wait in files until their length is known.
+    /// They are stored in files until their length is known.
     Spool(Spool),
-    /// They leave by chunks as they come.
+    /// They are forwarded in chunks as they come.
     Stream,
     /// They are refused.
     Refuse,
 }
 
-/// Where bodies wait, and how much of them.
+/// The folder for bodies, and its limits.
 #[derive(Debug, Clone)]
 pub struct Spool {
     dir: Arc<Path>,
-    /// Most bytes of one body.
+    /// The limit of one body, in bytes.
     body: u64,
     space: Space,
     files: ConcurrencyLimit,
@@ -57,7 +57,7 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Files in `dir`, of up to `body` bytes each and `total` bytes together, for all workers.
+    /// Stores files in `dir`, with up to `body` bytes each and `total` bytes together, for all workers.
     pub fn new(dir: &Path, body: u64, total: u64) -> Self {
         Self {
             dir: dir.into(),
@@ -71,12 +71,12 @@ impl Spool {
         }
     }
 
-    /// Where the files are, the most bytes of one body, and of all.
+    /// The folder, the limit of one body, and the limit of all.
     pub fn settings(&self) -> (&Path, u64, u64) {
         (&self.dir, self.body, self.space.most)
     }
 
-    /// A body of which nothing was written.
+    /// A writer for a new body.
     pub(super) fn writer(&self) -> Writer<'_> {
         Writer {
             spool: self,
@@ -86,7 +86,7 @@ impl Spool {
     }
 }
 
-/// A bound on bytes, shared by all its clones.
+/// A limit of bytes that all clones share.
 #[derive(Debug, Clone)]
 struct Space {
     most: u64,
@@ -100,12 +100,12 @@ impl Space {
             used: Arc::clone(&self.used),
         };
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
-        // Dropped, it is given back.
+        // If the limit is exceeded, dropping `taken` returns the bytes.
         (before.saturating_add(bytes) <= self.most).then_some(taken)
     }
 }
 
-/// Bytes of a [`Space`], given back when this is dropped.
+/// Bytes of a [`Space`]; dropping this returns them.
 #[derive(Debug)]
 struct Taken {
     bytes: u64,
@@ -124,7 +124,7 @@ impl Drop for Taken {
     }
 }
 
-/// A file, and the space that it takes. Both last until the last access to it has ended, also where its request was given up before.
+/// A file and its space. Both live until the last access has ended, even if the request was cancelled before.
 #[derive(Debug)]
 struct Stored {
     file: File,
@@ -133,15 +133,15 @@ struct Stored {
     place: ConcurrencyPermit,
 }
 
-/// Makes a file without a name that no other user can open.
+/// Creates a file without a name that no other user can open.
 fn create(dir: &Path) -> io::Result<File> {
     let file = tempfile::tempfile_in(dir)?;
-    // Where the system makes it without a name, it has taken the mode from the umask.
+    // With O_TMPFILE, the mode comes from the umask.
     file.set_permissions(Permissions::from_mode(PRIVATE))?;
     Ok(file)
 }
 
-/// Runs an access to the disk on a blocking thread. It runs to its end, whether or not it is still waited for.
+/// Runs a disk access on a blocking thread. It runs to its end even if the caller is cancelled.
 async fn access<T: Send + 'static>(
     accesses: Arc<Semaphore>,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -160,7 +160,7 @@ async fn access<T: Send + 'static>(
     done.map_err(|problem| BodyFault::Spool(problem.kind()))
 }
 
-/// A body on its way to the disk.
+/// A body that is being written to disk.
 pub(super) struct Writer<'s> {
     spool: &'s Spool,
     stored: Option<Stored>,
@@ -168,10 +168,10 @@ pub(super) struct Writer<'s> {
 }
 
 impl Writer<'_> {
-    /// Writes on.
+    /// Appends bytes.
     ///
     /// # Errors
-    /// The body is longer than it may be, or there is no room for it.
+    /// The body exceeds its limit, or there is no space.
     pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), BodyFault> {
         let count = bytes.len() as u64;
         self.length = self.length.saturating_add(count);
@@ -206,7 +206,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// The body, whole.
+    /// The complete body.
     pub(super) fn finish(self) -> Spooled {
         Spooled {
             length: self.length,
@@ -220,12 +220,12 @@ impl Writer<'_> {
 
 type Reading = Pin<Box<dyn Future<Output = Result<(Stored, Bytes), BodyFault>>>>;
 
-/// A whole body on disk, read once from its beginning to its end.
+/// A complete body on disk, which is read once from its beginning to its end.
 pub(super) struct Spooled {
     // 0 <= read <= length
     length: u64,
     read: u64,
-    /// Where it is, while nothing is being read.
+    /// The file while no read is under way. At most one of `stored` and `reading` is set; both are `None` after the end.
     stored: Option<Stored>,
     reading: Option<Reading>,
     accesses: Arc<Semaphore>,
@@ -241,12 +241,12 @@ impl fmt::Debug for Spooled {
 }
 
 impl Spooled {
-    /// How much of it is still to be read.
+    /// The number of bytes that were not read yet.
     pub(super) fn left(&self) -> u64 {
         self.length - self.read
     }
 
-    /// The next piece; `None`: all was read, and the file is closed.
+    /// The next piece; `None`: everything was read, and the file is closed. Wake-up: the blocking thread.
     pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
         if let Some(stored) = self.stored.take() {
             let count = self.left().min(PIECE);
@@ -262,7 +262,7 @@ impl Spooled {
             Err(fault) => return Poll::Ready(Some(Err(fault))),
         };
         self.read += bytes.len() as u64;
-        // The space is free as soon as all was read.
+        // After the last read, the file is closed and its space is free.
         self.stored = (self.left() > 0).then_some(stored);
         Poll::Ready(Some(Ok(bytes)))
     }
@@ -348,7 +348,7 @@ mod tests {
             .expect("there is room");
         let mut half = writer.finish();
         assert!(poll_fn(|cx| half.poll_piece(cx)).await.is_some());
-        // An access is under way when it is dropped, unless the disk was faster.
+        // An access is under way at the drop, unless the disk was faster.
         let _ = futures_util::poll!(poll_fn(|cx| half.poll_piece(cx)));
         drop(half);
         while spool.space.used.load(Ordering::Relaxed) > 0 {

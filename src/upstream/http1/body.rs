@@ -1,5 +1,5 @@
-//! The body of a response, as its head has framed it (RFC 9112, sections 6 and 7). When it has come to its end, so has the exchange, and the
-//! connection can serve another one, unless anything about it is in doubt.
+//! The body of a response, with the framing that its head announced (RFC 9112, sections 6 and 7). At its end, the connection can serve another
+//! request, unless something about the response was ambiguous.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -25,31 +25,31 @@ use crate::framing::grammar::Fault;
 use crate::runtime::Alarm;
 use crate::transfer::{SMALLEST_PIECE, next_piece, read_behind};
 
-/// A server that has answered, and takes nothing of the rest of its request for so long, will take no more.
+/// If a server has answered and reads nothing of the rest of the request for this long, it will not read it.
 const STUCK: Duration = Duration::from_secs(60);
-/// Most fields of trailers.
+/// The limit of trailer fields.
 const MOST_TRAILERS: usize = 64;
 
-/// Why a response's body did not come to its end.
+/// Why the body of a response did not reach its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Cut {
-    /// It could not be read.
+    /// The connection could not be read.
     #[error("the connection broke in the middle of a body: {0}")]
     Broken(#[from] io::Error),
-    /// It ended too early.
+    /// The connection ended before the body.
     #[error("the connection ended before a body did")]
     Ended,
-    /// Its framing is broken.
+    /// The framing is invalid.
     #[error("a body is broken: {0}")]
     Malformed(&'static str),
 }
 
-/// The body of a response, and the connection that it comes on.
+/// The body of a response, and its connection.
 pub struct Body<I> {
     reader: Reader<I>,
     read: BytesMut,
     left: Left,
-    /// What is read at once.
+    /// The size of the next read.
     piece: usize,
     keeps_alive: bool,
     idle_limit: Option<u16>,
@@ -57,26 +57,26 @@ pub struct Body<I> {
     alarm: Alarm,
 }
 
-/// What is still to come.
+/// The remaining part of the body.
 #[derive(Debug)]
 enum Left {
     Length(u64),
     Chunked(Chunked, Vec<u8>),
     UntilClose,
-    /// Trailers, once the chunks have ended.
+    /// Trailers, after the last chunk.
     Trailers(Box<HeaderMap>),
     Nothing,
-    /// It was cut off, and never comes to its end.
+    /// The body was cut off; it has no regular end.
     Cut,
 }
 
 enum Reader<I> {
     Whole(I),
-    /// The rest of the request is sent beside it.
+    /// A task sends the rest of the request on the other half.
     Half(ReadHalf<I>, Beside),
 }
 
-/// A task that ends with this, unless it is let go.
+/// Aborts its task when it is dropped, unless the handle was taken out.
 struct Beside(Option<AbortHandle>);
 
 impl Drop for Beside {
@@ -109,7 +109,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
             Framing::Chunked => Left::Chunked(Chunked::BEGIN, Vec::new()),
             Framing::UntilClose => Left::UntilClose,
         };
-        // A server that answers before it has the whole request may not have said how much of it it will read.
+        // A server that answers before it has read the whole request may or may not read the rest, so the connection is not reused.
         let keeps_alive = head.keeps_alive && sending.is_none() && deaf.is_none();
         let reader = match sending {
             Some(sending) => beside(io, sending),
@@ -136,14 +136,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
         task.is_some_and(|task| !task.is_finished())
     }
 
-    /// The connection, once the body has come to its end, if it can serve another request.
+    /// The connection, if the body has ended and the connection can serve another request.
     ///
-    /// A request that is still being sent goes on to its end: its client has an answer, and may have other requests on the same connection.
+    /// After a complete response, the rest of the request is sent to its end: the client has its answer, and may have more requests on its connection.
     pub fn into_connection(mut self) -> Option<Connection<I>> {
         if let (Reader::Half(_, beside), Left::Nothing) = (&mut self.reader, &self.left) {
             beside.0 = None;
         }
-        // What comes behind a response answers nothing.
+        // Bytes after the response belong to no request.
         let reusable = self.keeps_alive && self.read.is_empty() && matches!(self.left, Left::Nothing);
         if !reusable {
             return None;
@@ -160,13 +160,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
         }
     }
 
-    /// Nothing more comes of a body that is broken, and its connection is not used again.
+    /// After an error the body yields nothing more, and its connection is not reused.
     fn cut(&mut self, cut: Cut) -> Cut {
         self.left = Left::Cut;
         cut
     }
 
-    /// Reads on behind what is there; `0`: the connection has ended.
+    /// Reads more data behind the present data; `0`: the connection has ended.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let piece = self.piece;
         let count = ready!(match &mut self.reader {
@@ -177,7 +177,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
         Poll::Ready(Ok(count))
     }
 
-    /// What of the body was read, and ends the body where it ends.
+    /// Takes the next frame from what was read, and detects the end of the body.
     fn take(&mut self) -> Result<Option<Frame<Bytes>>, Cut> {
         let available = self.read.len();
         match &mut self.left {
@@ -219,7 +219,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
                 return Ok(Some(Frame::data(self.read.split_to(count).freeze())));
             }
             if matches!(state, Chunked::Trailer { .. }) {
-                // Bounded by the state.
+                // The chunk parser limits the size.
                 trailers.push(byte);
             }
             at += 1;
@@ -241,15 +241,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
     }
 }
 
-/// Sends the rest of a request on a task of its own: a server that answers already may wait for it all the same, and a client that sends it
-/// may not take the answer before it is done.
+/// Sends the rest of a request in a separate task. A server that has begun to answer may still need it, and a client may not read the answer
+/// before it has sent everything.
 fn beside<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sending: Sending) -> Reader<I> {
     let (reader, mut writer): (ReadHalf<I>, WriteHalf<I>) = split(io);
     let task = spawn_local(async move {
         let (mut alarm, mut left, mut since) = (Alarm::default(), None, Instant::now());
         let sent = poll_fn(|cx| {
             let polled = sending.poll(&mut writer, cx).map(Some);
-            // A client that is silent has its own deadline.
+            // Silence of the client has its own timeout in the request body.
             if polled.is_pending()
                 && (sending.unsent() == 0 || left.replace(sending.unsent()) != Some(sending.unsent()))
             {
@@ -263,7 +263,7 @@ fn beside<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sending: Sendi
         let sent = sent.await;
         if !matches!(sent, Some(Ok(()))) {
             debug!(reason = ?sent, "the rest of a request did not get through");
-            // The server is to see that there is no more, and cannot take the request for a whole one.
+            // A closed connection shows the server that the request is incomplete.
             let _ = writer.shutdown().await;
         }
     });

@@ -1,8 +1,8 @@
-//! An HTTP/1.1 connection to a server, driven by the request that uses it: no task of its own, no channel, no wake-up between the two.
+//! An HTTP/1.1 connection to a server. The request that uses it polls it directly: no separate task, no channel, no extra wake-up.
 //!
-//! A [`Connection`] is idle: nothing is under way on it and nothing was read that nobody asked for. [`Connection::exchange`] spends it on
-//! one request; it comes back from the [`Body`] of the response, if everything about that response was beyond doubt. Whatever else
-//! happens, it is dropped, and with it the connection closes.
+//! A [`Connection`] is idle: no request is under way, and no unexpected bytes were read. [`Connection::exchange`] consumes it for one
+//! request. The [`Body`] of the response returns it, if nothing about that response was ambiguous. In all other cases it is
+//! dropped, which closes the connection.
 
 mod body;
 mod request;
@@ -30,47 +30,47 @@ use crate::runtime::{Alarm, Replay};
 use crate::transfer::sending::Unsendable;
 use crate::transfer::{SMALLEST_PIECE, read_behind};
 
-/// Bytes of a head.
+/// The limit of a response head, in bytes.
 const MOST_HEAD: usize = 64 * 1024;
-/// Interim responses before one (RFC 9110, section 15.2).
+/// The limit of interim responses before the final one (RFC 9110, section 15.2).
 const MOST_INTERIM: usize = 16;
-/// Early hints that are passed on of those, and bytes of each: they wait for the client beside everything else.
+/// The limit of early hints that are forwarded, and the size limit of each: they are buffered for the client without any other limit.
 const MOST_HINTS: usize = 8;
 const MOST_HINT: usize = 8 * 1024;
 
-/// A connection on which nothing is under way.
+/// An idle connection.
 pub struct Connection<I> {
     io: I,
     read: BytesMut,
     out: Vec<u8>,
     alarm: Alarm,
-    /// How many seconds its server leaves it idle, as its last response has announced.
+    /// How many seconds the server keeps the connection idle, as its last response has announced.
     idle_limit: Option<u16>,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub enum Exchanged<I> {
     /// A response.
     Response(Response<Body<I>>),
-    /// The protocol was switched: the head that says so, and the bytes behind it.
+    /// The server has switched protocols: the 101 head, and the connection with the bytes after it.
     Switched(Response<()>, Replay<I>),
 }
 
 /// Why there is no response.
 #[derive(Debug)]
 pub enum Failure {
-    /// Not a byte of the request has left; its body is as it was.
+    /// No byte of the request was sent; its body is unchanged.
     Unsent(Box<RequestBody>, io::Error),
     /// The connection ended before a response had begun.
     EndedEarly(io::Error),
-    /// The connection ended in the middle of a head, or could not be read.
+    /// The connection ended in the middle of a head, or a read failed.
     Broken(io::Error),
-    /// What came can be read in no way, or in more than one.
+    /// The response is invalid or ambiguous.
     NoHttp(&'static str),
-    /// The request's own body did not come to its end.
+    /// The request body did not reach its end.
     RequestBody(BodyFault),
-    /// Nothing came in time.
+    /// No response head came in time.
     Late,
 }
 
@@ -92,8 +92,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
         }
     }
 
-    /// Whether it is open and silent. What a server says on an idle connection is no answer to anything, and nobody is left waiting for
-    /// its last one.
+    /// Whether the connection is open and silent. Bytes on an idle connection answer no request.
+    /// The poll registers no waker: the connection is idle.
     pub fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
         let mut cx = Context::from_waker(Waker::noop());
@@ -102,27 +102,27 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
             .is_pending()
     }
 
-    /// How long its server leaves it idle, if it has announced that.
+    /// How long the server keeps the connection idle, if it has announced that.
     pub fn idle_limit(&self) -> Option<Duration> {
         self.idle_limit.map(|seconds| Duration::from_secs(seconds.into()))
     }
 
-    /// What it goes over.
+    /// The transport of the connection.
     pub fn io(&self) -> &I {
         &self.io
     }
 
-    /// It stays idle for a while: what it kept for its next request is given up, and with it whoever a timer would still wake.
+    /// Releases the buffers and the timer of a connection that stays idle: an armed timer would wake the task of an earlier request.
     pub fn settle(&mut self) {
         (self.read, self.out, self.alarm) = (BytesMut::new(), Vec::new(), Alarm::default());
     }
 
-    /// Sends a request and waits for the head of its response, as long as `late` allows from the last of the request that was sent. `ours`:
-    /// how names are written that the gateway has added.
+    /// Sends a request and waits for the head of its response. The timeout `late` counts from the last sent byte of the request body. `ours`: the
+    /// spelling of the names that the gateway has added.
     ///
     /// # Errors
-    /// There is none.
-    // An `async fn` would hold what it was given a second time.
+    /// There is no response.
+    // An `async fn` would store its arguments twice in the future.
     pub fn exchange(
         self,
         head: &Parts,
@@ -167,15 +167,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
 struct Exchange<'h, I> {
     io: I,
     read: BytesMut,
-    /// How far what was read has been searched for the end of a head.
+    /// How much of `read` was searched for the end of a head.
     seen: usize,
     interim: usize,
     client: &'h ClientSide<'h>,
-    /// The request, as far as it has not left.
+    /// The request while it is being sent; `None` after that.
     sending: Option<Sending>,
-    /// The buffer that it left in.
+    /// The buffer of the sent request, for reuse.
     out: Vec<u8>,
-    /// Why the server does not take the rest of the request. It may have answered all the same.
+    /// The write error, if the server no longer reads the request. The server may still have sent an answer.
     deaf: Option<io::Error>,
 }
 
@@ -192,7 +192,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
                     count => Ok(count),
                 });
             if let Err(problem) = read {
-                // What the system says of a write tells more than the end that it led to.
+                // The write error is more precise than the EOF that follows it.
                 let problem = self.deaf.take().unwrap_or(problem);
                 return Poll::Ready(Err(if self.read.is_empty() && self.interim == 0 {
                     Failure::EndedEarly(problem)
@@ -203,7 +203,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
         }
     }
 
-    /// Sends on. A server that takes no more may have an answer all the same.
+    /// Sends more of the request. A write error is kept in `deaf`, because the server may have answered before it.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
         let Some(sending) = &mut self.sending else {
             return Ok(());
@@ -232,7 +232,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
 
     fn take_head(&mut self, method: &Method) -> Result<Option<Head>, Failure> {
         loop {
-            // The end may lie in the two bytes before what is new.
+            // The end may begin in the last two bytes of the previous read.
             let Some(end) = end_of_head(&self.read, self.seen.saturating_sub(2)) else {
                 self.seen = self.read.len();
                 return if self.seen > MOST_HEAD {
@@ -295,7 +295,7 @@ mod tests {
         let cx = Context::from_waker(Waker::noop());
         feed.data(Bytes::from(vec![b'x'; 70_000]), Some(0), &cx);
         feed.ended(&cx);
-        // One is written from where it is, the other behind the head.
+        // The first body is written from its own buffer, the second one is copied behind the head.
         for length in [70_000, 4] {
             let (ours, theirs) = duplex(64 * 1024);
             drop(theirs);
@@ -349,7 +349,7 @@ mod tests {
         };
         let (held, ()) = LocalSet::new().run_until(async { tokio::join!(client, server) }).await;
         assert_eq!(held.iter().map(|data| data.len()).sum::<usize>(), 10 * PIECES);
-        // Pieces of one allocation lie one behind the other.
+        // Pieces of one allocation are adjacent.
         let begins =
             |pair: &[Bytes]| pair[1].as_ptr().wrapping_sub(pair[0].as_ptr() as usize) as usize > SMALLEST_PIECE;
         let allocations = 1 + held.windows(2).filter(|pair| begins(pair)).count();

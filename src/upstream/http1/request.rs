@@ -1,4 +1,4 @@
-//! The head of a request, as it is written to a server (RFC 9112, sections 3 and 6).
+//! Writes the head of a request to a server (RFC 9112, sections 3 and 6).
 
 use http::Method;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
@@ -10,10 +10,10 @@ use crate::framing::target::Exact;
 use crate::transfer::sending::{self, Framing, write_content_length};
 use crate::upstream::body::RequestBody;
 
-/// A request, as far as it has not left.
+/// A request that is being sent.
 pub(super) type Sending = sending::Sending<RequestBody>;
 
-/// A request that is to leave; `out` is a buffer to write in.
+/// Prepares a request for sending; `out` is a buffer to reuse.
 pub(super) fn sending(
     mut out: Vec<u8>,
     head: &Parts,
@@ -26,7 +26,7 @@ pub(super) fn sending(
     Sending::new(out, (!body.is_end_stream()).then_some(body), framing)
 }
 
-/// Writes the request line and the fields; the fields that frame the body are our own.
+/// Writes the request line and the fields. The fields for framing are not copied: they are generated here.
 fn write_head(out: &mut Vec<u8>, head: &Parts, spelling: &Spelling, ours: &OurNames, body: &RequestBody) -> Framing {
     let target = match head.extensions.get::<Exact>() {
         Some(exact) => exact.as_str(),
@@ -35,8 +35,7 @@ fn write_head(out: &mut Vec<u8>, head: &Parts, spelling: &Spelling, ours: &OurNa
     for part in [head.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
-    // First of all, as RFC 9110, section 7.2, wants it.
-    // It is the first field of most requests: looking at them in order is cheaper than a look-up.
+    // Host comes first (RFC 9110, section 7.2). It is also the first field of most requests, so a linear search is cheaper than a look-up.
     if let Some((_, host)) = head.headers.iter().find(|(name, _)| **name == HOST) {
         write_field(out, b"Host", host);
     }
@@ -52,7 +51,7 @@ fn write_head(out: &mut Vec<u8>, head: &Parts, spelling: &Spelling, ours: &OurNa
     };
     let framing = match length {
         Some(length) => {
-            // Where a body is expected, its absence is said too (RFC 9110, section 8.6).
+            // If the method expects a body, an empty one is announced too (RFC 9110, section 8.6).
             if length > 0 || matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
                 write_content_length(out, length);
             }

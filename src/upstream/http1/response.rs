@@ -1,4 +1,4 @@
-//! The head of a response: where it ends, what it says, and how the body behind it is framed (RFC 9112, sections 4 to 6 and 9.3).
+//! Parses the head of a response: its end, its fields, and the framing of its body (RFC 9112, sections 4 to 6 and 9.3).
 
 use std::mem::MaybeUninit;
 
@@ -11,46 +11,46 @@ use hyper::ext::ReasonPhrase;
 
 use crate::framing::response::Content;
 
-/// Most fields of a head. Applications set more than clients do: cookies, policies, tracing.
+/// The limit of fields in a head. Applications set more fields than clients: cookies, policies, tracing.
 const MOST_FIELDS: usize = 256;
 
-/// What came in place of a response that can be read in one way.
+/// The part of the response that is invalid or ambiguous.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoResponse(pub(super) &'static str);
 
-/// A head, and what it says of what comes behind it.
+/// A head, and what it announces about the body and the connection.
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) parts: Parts,
     pub(super) framing: Framing,
     /// Whether the connection may serve another request.
     pub(super) keeps_alive: bool,
-    /// How many seconds its server leaves it idle, if it has announced that (`Keep-Alive: timeout=`).
+    /// How many seconds the server keeps the connection idle, if it has announced that (`Keep-Alive: timeout=`).
     pub(super) idle_limit: Option<u16>,
 }
 
-/// What a head that is whole is.
+/// The kinds of a complete head.
 #[derive(Debug)]
 pub(super) enum Read {
-    /// That of a response.
+    /// The head of a final response, or of a 101.
     Response(Head),
-    /// That of a 103 (RFC 8297); another one comes.
+    /// A 103 (RFC 8297); another head follows.
     Hints(HeaderMap),
-    /// That of another interim response (RFC 9110, section 15.2), which is dropped; another one comes.
+    /// Another interim response (RFC 9110, section 15.2), which is dropped; another head follows.
     Interim,
 }
 
-/// How the body behind a head is framed.
+/// How the body after the head is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// It has so many bytes.
+    /// It has this many bytes.
     Length(u64),
     Chunked,
-    /// It is whatever comes before the connection ends.
+    /// It ends when the connection ends.
     UntilClose,
 }
 
-/// Where the head at the start of `bytes` ends; none of its end lies before `from`.
+/// Finds the end of the head at the start of `bytes`; `from`: the search begins here.
 pub(super) fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
     memchr::memchr_iter(b'\n', bytes.get(from..)?).find_map(|at| {
         let behind = from + at + 1;
@@ -63,7 +63,7 @@ pub(super) fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
 }
 
 impl Head {
-    /// Reads a head that is whole.
+    /// Parses a complete head.
     pub(super) fn parse(bytes: &Bytes, method: &Method) -> Result<Read, NoResponse> {
         let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
         let mut read = httparse::Response::new(&mut []);
@@ -121,7 +121,7 @@ impl Head {
     }
 }
 
-/// A part of the head. Also one that is empty keeps its place, which leads to its name; `slice_ref` forgets that.
+/// A slice of the head. An empty slice keeps its position, from which the spelling of the name is found; `slice_ref` would lose it.
 fn part(bytes: &Bytes, part: &[u8]) -> Bytes {
     let begin = part.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
     match part.is_empty() && begin <= bytes.len() {
@@ -140,10 +140,10 @@ fn hints(bytes: &Bytes, read: &[httparse::Header<'_>]) -> Option<HeaderMap> {
     Some(headers)
 }
 
-/// What the fields of a head say of its framing and of the connection.
+/// What the fields of a head announce about framing and connection.
 #[derive(Debug, Default)]
 struct Said {
-    /// Said several times with the same digits it is one length (RFC 9110, section 8.6), and travels once.
+    /// Several equal values are one length (RFC 9110, section 8.6), and are forwarded once.
     length: Option<u64>,
     lengths: usize,
     codings: usize,
@@ -177,7 +177,7 @@ impl Said {
                     self.keep_alive |= word.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            // No more than a hint: what is not understood is left.
+            // Only a hint: invalid values are ignored.
             "keep-alive" => {
                 let seconds = words().find_map(|word| digits(parameter(word, b"timeout")?));
                 let seconds = seconds.map(|seconds| u16::try_from(seconds).unwrap_or(u16::MAX));
@@ -188,7 +188,7 @@ impl Said {
         Ok(())
     }
 
-    /// RFC 9112, section 6.3. No coding but `chunked`, once: with another one, what comes is not what the fields describe.
+    /// RFC 9112, section 6.3. Only one coding is accepted, `chunked`: with another one, the fields would not describe the decoded body.
     fn framing(&self, version: Version, status: StatusCode, method: &Method) -> Result<Framing, NoResponse> {
         let bodiless = !Content::of(status, *method == Method::HEAD, None).follows();
         match (self.codings, self.length) {
