@@ -151,7 +151,7 @@ impl<F: Future<Output = ()>> Draining<'_, F> {
 /// The wait for the next request head.
 struct Waiting {
     idle: Idle,
-    /// When this wait began. The buffers are released `rest_after` after the later of this and the begin of the idle time.
+    /// When this wait began. The buffers are released `rest_after` after the later of this and the start of the idle time.
     awake: Instant,
     rest_after: Duration,
     alarm: Alarm,

@@ -1,6 +1,6 @@
 //! The HTTP/1 connection to a client outside its idle time: it reads request heads and bodies, and writes interim responses and answers.
 //!
-//! The answer is written while the request body is read: every poll function here does both.
+//! The answer is written while the request body is read: `poll_beside` and `poll_sending` do both.
 
 use std::future::Future;
 use std::io;
@@ -29,7 +29,7 @@ use crate::transfer::{SMALLEST_PIECE, next_piece, read_behind};
 
 /// The buffer for one read of a head: a TLS record holds no more (RFC 8446, section 5.1).
 const PIECE: usize = 16 * 1024;
-/// While a request without a body is served, the connection reads ahead up to this many bytes of the next request.
+/// While a request is served whose body has ended, the connection reads ahead up to this many bytes of the next request.
 const MOST_HELD: usize = 16 * 1024;
 /// The connection discards at most this many bytes of a body that the handler has dropped, to keep the connection for the next request.
 const MOST_UNWANTED: u64 = 64 * 1024;
@@ -45,7 +45,7 @@ const MOST_INTERIM: usize = 16 * 1024;
 /// |---|---|---|
 /// | `Nothing` | `None` | no body, or the body was read to its end |
 /// | not `Nothing` | `Some`, receiver alive | the handler reads the body |
-/// | not `Nothing` | `Some`, receiver dropped | the connection discards the body |
+/// | not `Nothing` | `Some`, receiver dropped | the connection discards the body, until `is_broken()` |
 /// | not `Nothing` | `None` | `broken` is set |
 /// | `Nothing` | `Some` | the last discarded piece exceeded [`MOST_UNWANTED`]: `is_broken()` |
 pub(super) struct Wire<I> {

@@ -100,7 +100,7 @@ impl Clock {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Records the begin of a request. Dropping the guard records its end.
+    /// Records the start of a request. Dropping the guard records its end.
     pub(super) fn begin(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get() + 1);
         Busy {
@@ -130,7 +130,7 @@ impl Busy {
 /// Ready when all data that was handed to h2 before the first poll is written: at the end of a counted poll of the connection. If other streams
 /// keep the connection blocked, that may never be known, so it is also ready after `patience`.
 ///
-/// Wake-up: [`Clock::wrote`] wakes all waiting tasks at the end of a flush; the alarm wakes the task after `patience`.
+/// Wake-up: [`Clock::wrote`] wakes all waiting tasks when a flush completes; the alarm wakes the task after `patience`.
 impl Future for Busy {
     type Output = ();
 
