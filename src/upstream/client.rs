@@ -1,4 +1,4 @@
-//! A request's way to an upstream: a server, a connection, an answer in time, and once more where that is safe.
+//! Forwards a request to an upstream: chooses a server, uses or opens a connection, waits for the answer, and repeats the request if that is safe.
 
 use std::cell::Cell;
 use std::io;
@@ -23,12 +23,12 @@ use super::{Balance, ClientSide, HostMode, Settings, Transport, Unsized, check, 
 use crate::framing::spelling::OurNames;
 use crate::outbound::{Outbound, single};
 
-/// A request earns this much of a retry, so that retries are never more than a fifth of what is sent, and so many at once.
+/// Each request earns 1 unit and each retry costs 5, so that retries are at most a fifth of the requests. At most 20 retries can be saved.
 const EARNED: u32 = 1;
 const A_RETRY: u32 = 5;
 const MOST_RETRIES: u32 = 20 * A_RETRY;
 
-/// One worker's way to an upstream.
+/// One worker's access to an upstream.
 #[derive(Debug, Clone)]
 pub struct Upstream {
     inner: Rc<Inner>,
@@ -37,22 +37,22 @@ pub struct Upstream {
 #[derive(Debug)]
 struct Inner {
     settings: Settings,
-    /// How names are written that the gateway adds to requests.
+    /// The spelling of the names that the gateway adds to requests.
     names: Arc<OurNames>,
-    /// Whether one of its servers may be spoken to over HTTP/2: to others there is no gRPC.
+    /// Whether one of the servers may speak HTTP/2; without HTTP/2 there is no gRPC.
     speaks_http2: bool,
     pools: Box<[Rc<Pool>]>,
     turn: Cell<u32>,
-    /// What is left for sending again.
+    /// The budget of retries.
     budget: Cell<u32>,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub enum Answer {
     /// A response.
     Response(Response<UpstreamBody>),
-    /// The protocol was switched, as it was asked to be: the head of the response, and the bytes behind it.
+    /// The protocol was switched as the request asked: the response head, and the connection with the bytes after it.
     Switched(Response<()>, Tunnel, Held),
 }
 
@@ -62,53 +62,53 @@ pub enum UpstreamError {
     /// No server could be connected to.
     #[error("no connection to {server}: {source}")]
     Connect {
-        /// The last one tried.
+        /// The last server that was tried.
         server: String,
-        /// Why.
+        /// The reason.
         source: ConnectError,
     },
-    /// No server was connected to in time.
+    /// No connection was opened in time.
     #[error("no connection to {server} in time")]
     ConnectTimeout {
-        /// The last one tried.
+        /// The last server that was tried.
         server: String,
     },
-    /// As many requests as it may have at once are under way.
+    /// The limit of concurrent requests is reached.
     #[error("as many requests as it may have are under way")]
     Full,
-    /// The connection ended, or what came was no HTTP, before a response.
+    /// The connection ended before a response, or the response was no valid HTTP.
     #[error("no response: {0}")]
     NoResponse(Unreadable),
-    /// It answered with a protocol that nobody asked for.
+    /// The server switched protocols, but the request did not ask for it.
     #[error("an unasked-for switch of protocols")]
     UnaskedUpgrade,
-    /// It answered a request for a WebSocket with success, and did not switch.
+    /// The server answered a WebSocket request with success, but did not switch.
     #[error("a success in place of a switch of protocols")]
     NotSwitched,
-    /// A protocol cannot be switched over the HTTP/2 that this upstream speaks.
+    /// The server speaks HTTP/2, over which the gateway cannot switch protocols.
     #[error("its HTTP/2 has no way to switch protocols")]
     NoUpgrade,
-    /// No response in time.
+    /// No response came in time.
     #[error("no response in time")]
     ResponseTimeout,
-    /// The request's own body did not come to its end.
+    /// The request body did not reach its end.
     #[error(transparent)]
     RequestBody(BodyFault),
 }
 
-/// What came in place of a response.
+/// What came instead of a response.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// The end of the connection.
+    /// The connection ended or failed.
     #[error("the connection broke: {0}")]
     Broken(io::Error),
-    /// Bytes that can be read in no way, or in more than one.
+    /// The bytes are invalid or ambiguous as HTTP.
     #[error("what came cannot be read: {0}")]
     NoHttp(&'static str),
 }
 
 impl Upstream {
-    /// An upstream without any connections yet. `resolver` is its worker's; `names`: how names are written that the gateway adds.
+    /// An upstream without connections. `resolver` belongs to the worker; `names`: the spelling of the names that the gateway adds.
     pub fn new(settings: Settings, names: Arc<OurNames>, resolver: &Resolver) -> Self {
         let pools = settings
             .servers
@@ -131,7 +131,7 @@ impl Upstream {
         }
     }
 
-    /// Keeps asking its servers whether they are up, where the file says so. To be called once, on the worker that has it.
+    /// Starts the active health checks, if they are configured. Call it once, on the worker that owns this.
     pub fn watch(&self) {
         let Some(check) = &self.inner.settings.check else {
             return;
@@ -141,21 +141,21 @@ impl Upstream {
         }
     }
 
-    /// Its name in the file.
+    /// Its name in the configuration.
     pub fn name(&self) -> &Arc<str> {
         &self.inner.settings.name
     }
 
-    /// Waits for a small body before a server is taken, so that a slow client holds none, and for one without a length that a server may
-    /// not read to its end; never where the two talk with each other.
+    /// Buffers a small body before a server is chosen, so that a slow client does not occupy a server. Also handles a body without a length, which
+    /// a server may not read to its end. Does neither for gRPC, where client and server talk in both directions.
     ///
     /// # Errors
-    /// Its client does not send it, there is no room for it, or the upstream would not take it.
+    /// The client does not send the body, there is no room for it, or the upstream does not accept it.
     pub async fn gather(&self, request: &mut Request<RequestBody>) -> Result<(), UpstreamError> {
         let settings = &self.inner.settings;
         let beyond = match &settings.beyond {
             Unsized::Spool(_) if self.inner.pools.iter().all(|pool| pool.speaks() == Speaks::Http2) => &Unsized::Stream,
-            // Where the server that is chosen decides, `forward` refuses it.
+            // If the chosen server decides the protocol, `forward` refuses the body.
             Unsized::Refuse if self.inner.pools.iter().any(|pool| pool.speaks() != Speaks::Http1) => &Unsized::Stream,
             beyond => beyond,
         };
@@ -166,17 +166,17 @@ impl Upstream {
         if self.inner.speaks_http2 && is_grpc(request.version(), request.headers()) {
             return Ok(());
         }
-        // Who would be refused now is refused before its body is read.
+        // If the limit is already reached, refuse the request before its body is read.
         drop(settings.in_flight.take().ok_or(UpstreamError::Full)?);
         let gathered = Box::pin(request.body_mut().gather(buffer, beyond)).await;
         gathered.map_err(UpstreamError::RequestBody)
     }
 
-    /// Sends a request and waits for the head of its response, `response_timeout` at most where the route has its own. Early hints of
-    /// HTTP/2 servers are dropped by the library that reads them.
+    /// Sends a request and waits for the head of its response. `response_timeout`: the timeout of the route, if it has one. Early hints from
+    /// HTTP/2 servers are dropped by hyper.
     ///
     /// # Errors
-    /// There is no response, or not in time.
+    /// There is no response, or it did not come in time.
     pub fn forward(
         &self,
         request: Outbound<RequestBody>,
@@ -189,7 +189,7 @@ impl Upstream {
         async move {
             let mut slot = Some(settings.in_flight.take().ok_or(UpstreamError::Full)?);
             let may_hold = !(switches || self.inner.speaks_http2 && is_grpc(head.version, &head.headers));
-            // What may have reached its server is sent again only if it may be repeated.
+            // A request that may have reached its server is sent again only if it is repeatable.
             let repeatable = !switches && is_repeatable(&head, &body);
             let late = response_timeout.unwrap_or(settings.response_timeout);
             let (mut tries, progress) = (settings.retries, body.progress());
@@ -206,7 +206,7 @@ impl Upstream {
                 if settings.host == HostMode::Server {
                     head.headers.insert(HOST, lease.pool.host.clone());
                 }
-                // Rare: a server that chooses its protocol anew has chosen HTTP/1.1.
+                // Rare: a server that could choose HTTP/2 has chosen HTTP/1.1 this time.
                 if may_hold && matches!(link, Link::Http1(_)) && body.is_unsized() {
                     Box::pin(settings.end(&mut body)).await?;
                 }
@@ -215,7 +215,7 @@ impl Upstream {
                         let exchanged = connection.exchange(&head, &self.inner.names, body, late, client).await;
                         exchanged.map(Received::Http1)
                     }
-                    // A protocol cannot be switched over what is shared.
+                    // The gateway cannot switch protocols on a shared connection.
                     Link::Http2(_) if switches => return Err(UpstreamError::NoUpgrade),
                     Link::Http2(sender) => {
                         let request = http2::translated(&head, body, &lease.pool.server.transport);
@@ -230,13 +230,13 @@ impl Upstream {
                     Err(failure) => failure,
                 };
                 slot = lease.release();
-                // Where one connection was stale, others may be.
+                // If one idle connection was closed, others may be closed too.
                 reuse = Reuse::Shared;
                 if let (Past::Idle(age), Failure::Unsent(..) | Failure::EndedEarly(_)) = (past, &failure) {
                     lease.pool.idle_limit.closed(age, Instant::now());
                 }
                 body = match failure {
-                    // Not a byte of it was sent: the server had closed the connection while it was idle.
+                    // No byte was sent: the server had closed the connection while it was idle.
                     Failure::Unsent(body, _) if past != Past::New => *body,
                     Failure::EndedEarly(_) if past != Past::New && repeatable && tries > 0 && self.may_retry() => {
                         tries -= 1;
@@ -244,7 +244,7 @@ impl Upstream {
                     }
                     failure => {
                         let error = no_response(failure);
-                        // What clients do to their own requests says nothing of a server.
+                        // A fault of the client's request body says nothing about the server.
                         if let UpstreamError::NoResponse(_) = error {
                             lease.pool.health.failed();
                         }
@@ -280,7 +280,7 @@ impl Upstream {
                 };
             }
         };
-        // What never ends is read as it comes, and may be silent.
+        // A live stream is not buffered, and may be silent.
         let live = is_live(head.headers.get(CONTENT_TYPE));
         let silence = (!live).then_some(self.inner.settings.body_read_timeout);
         let body = UpstreamBody::new(source, lease, silence, may_hold && !live);
@@ -304,12 +304,12 @@ impl Upstream {
         left.is_some()
     }
 
-    /// A connection that was used before, or a new one; of several servers, to one that can be reached. `now` may be some way back.
+    /// Gets a connection: a reused one or a new one. With several servers it tries those that are usable. `now` may be slightly in the past.
     async fn connection(&self, now: Instant, reuse: Reuse) -> Result<Connected, UpstreamError> {
         let first = self.choose();
         match Connected::used(&self.inner.pools[first], now, reuse) {
             Some(connected) => Ok(connected),
-            // Rare, and large: no part of every request's future.
+            // Boxed because it is rare and large: other requests need no room for it.
             None => Box::pin(self.connect(first, reuse)).await,
         }
     }
@@ -319,7 +319,7 @@ impl Upstream {
         let mut last = None;
         for at in (first..first + count).map(|at| at % count) {
             let pool = &self.inner.pools[at];
-            // Where nobody is usable, the one that was chosen is asked all the same.
+            // Skip servers that are not usable. If none is usable, only the chosen one is tried.
             if at != first && !pool.health.is_usable() {
                 continue;
             }
@@ -357,7 +357,7 @@ impl Upstream {
         Err(last.expect("an upstream has at least one server"))
     }
 
-    /// Where to begin: a server that is usable, if one is.
+    /// Chooses the server to try first: a usable one, if there is any.
     fn choose(&self) -> usize {
         let pools = &self.inner.pools;
         if pools.len() == 1 {
@@ -365,7 +365,7 @@ impl Upstream {
         }
         let all = || (0..pools.len()).filter(|at| pools[*at].health.is_usable());
         let count = all().count();
-        // Where none is usable, all are asked all the same.
+        // If no server is usable, choose among all.
         let nth = |nth: usize| if count == 0 { nth } else { all().nth(nth).unwrap_or(0) };
         let count = if count == 0 { pools.len() } else { count };
         let weight = |at: usize| pools[at].server.weight;
@@ -388,7 +388,7 @@ impl Upstream {
                 let second = (first + fastrand::usize(1..count)) % count;
                 let (one, other) = (nth(first), nth(second));
                 let (load, others) = (pools[one].load(), pools[other].load());
-                // Equally busy: as heavy as they are.
+                // With equal load, choose in proportion to the weights.
                 let even = others == load && fastrand::u32(..weight(one) + weight(other)) < weight(other);
                 if others < load || even { other } else { one }
             }
@@ -397,7 +397,7 @@ impl Upstream {
 }
 
 impl Settings {
-    /// Makes the length of a body known that is about to leave over HTTP/1.1, where that is wanted.
+    /// Makes the length of a body known before it is sent over HTTP/1.1, if the configuration demands it.
     async fn end(&self, body: &mut RequestBody) -> Result<(), UpstreamError> {
         let most = self.request_buffer.as_ref().map_or(0, |buffer| buffer.bytes);
         let ended = match &self.beyond {
@@ -409,16 +409,16 @@ impl Settings {
     }
 }
 
-/// Which connections may be used that were used before.
+/// Which connections may be reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reuse {
-    /// All that are as the request needs them.
+    /// All connections that are as the request needs them.
     Any(Needs),
-    /// Where one was stale, other idle ones may be. Of HTTP/2 there is one connection, which knows by itself whether it is open.
+    /// Only the shared HTTP/2 connection, which knows whether it is open. One idle connection was closed, so others may be closed too.
     Shared,
 }
 
-/// A connection, and a place at its server.
+/// A connection, and the counted request at its server.
 struct Connected {
     link: Link,
     lease: Lease,
@@ -440,19 +440,18 @@ impl Connected {
     }
 }
 
-/// What came back, in either version of HTTP.
+/// The response, in either version of HTTP.
 enum Received {
     Http1(Exchanged<Io>),
     Http2(Response<Incoming>),
 }
 
-/// Whether a request is one of gRPC's, which is spoken over HTTP/2 alone: over HTTP/1 `Content-Type` is any client's word, and nothing
-/// depends on it.
+/// Whether the request is gRPC, which needs HTTP/2. Over HTTP/1 any client can send this `Content-Type`, so nothing may depend on it there.
 pub fn is_grpc(version: Version, headers: &HeaderMap) -> bool {
     version == Version::HTTP_2 && is_grpc_type(single(headers, &CONTENT_TYPE))
 }
 
-/// Whether a media type is one of gRPC's.
+/// Whether the media type is one of gRPC.
 fn is_grpc_type(content_type: Option<&HeaderValue>) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let parts = content_type.and_then(|kind| kind.as_bytes().split_at_checked(GRPC.len()));
@@ -461,7 +460,7 @@ fn is_grpc_type(content_type: Option<&HeaderValue>) -> bool {
     })
 }
 
-/// Whether a response is one that never ends, and is read as it comes.
+/// Whether the response is a live stream, which may never end and is forwarded as it comes.
 fn is_live(content_type: Option<&HeaderValue>) -> bool {
     const EVENTS: &[u8] = b"text/event-stream";
     let kind = content_type.map_or(&b""[..], HeaderValue::as_bytes);
@@ -471,7 +470,7 @@ fn is_live(content_type: Option<&HeaderValue>) -> bool {
     is_events || is_grpc_type(content_type)
 }
 
-/// Whether a request may be sent twice: it is safe, and has no body.
+/// Whether a request may be sent twice: its method is safe, and it has no body.
 fn is_repeatable(head: &Parts, body: &RequestBody) -> bool {
     matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS) && body.is_end_stream()
 }

@@ -18,9 +18,9 @@ const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// What was observed of the idle connections of one server.
 #[derive(Debug)]
 pub(super) struct IdleLimit {
-    /// An idle connection has survived for so long, and none that was seen since was closed earlier.
+    /// An idle connection has survived this long, and no close was observed at a shorter time since.
     survived: Cell<Duration>,
-    /// Until then, it is not raised.
+    /// The limit is not raised before this time. `None` until the first observed close.
     held: Cell<Option<Instant>>,
 }
 

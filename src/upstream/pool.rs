@@ -18,38 +18,38 @@ use super::resolve::{Addresses, Peer, Resolver};
 use super::{Buffer, Server, Settings, Transport};
 use crate::concurrency::ConcurrencyPermit;
 
-/// Connections kept for later, for each server and worker.
+/// The limit of idle connections, for each server and worker.
 const MOST_IDLE: usize = 1024;
-/// A connection that is older is not used again: its server's name may have more addresses by now, and they get their share.
+/// An older connection is not reused: the server's name may have more addresses by now, which then get their share.
 const LONGEST_LIFE: Duration = Duration::from_secs(300);
-/// How often idle connections are looked at.
+/// How often idle connections are checked.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// One server, and this worker's connections to it.
 pub(super) struct Pool {
     pub(super) server: Server,
-    /// Where it is.
+    /// The addresses of its name.
     pub(super) addresses: Addresses,
-    /// How long a look-up of that may take.
+    /// The timeout of a name look-up.
     patience: Duration,
-    /// A connection that was idle for longer is not used again.
+    /// A connection that was idle for longer is not reused.
     idle_timeout: Duration,
-    /// `Host`, where the upstream is to read its own.
+    /// `Host`, if the upstream gets the server's own authority.
     pub(super) host: HeaderValue,
     pub(super) health: Health,
-    /// For responses whose clients do not keep up.
+    /// The buffer for responses to slow clients.
     pub(super) buffer: Option<Buffer>,
     pub(super) active: Cell<u32>,
     idle: RefCell<Vec<Idle>>,
     pub(super) idle_limit: IdleLimit,
-    /// Of https servers, what the last connection has shown.
+    /// The protocol of the server; for https servers, as the last connection has negotiated it.
     speaks: Cell<Speaks>,
-    /// Whether a task looks at idle connections, and when it did last.
+    /// Whether the sweep task runs, and when it ran last.
     swept: Cell<bool>,
     swept_at: Cell<Instant>,
-    /// When the last of its requests ended.
+    /// When the number of active requests last became 0, while there is a shared connection.
     quiet_since: Cell<Instant>,
-    /// One HTTP/2 connection has room for many requests.
+    /// The HTTP/2 connection, which all requests share.
     shared: RefCell<Option<(http2::SendRequest<RequestBody>, Born)>>,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Pool {
 pub(super) enum Speaks {
     Http1,
     Http2,
-    /// It is chosen in the TLS handshake, and there was none yet.
+    /// The TLS handshake decides, and none has been made yet.
     Unknown,
 }
 
@@ -72,7 +72,7 @@ impl Speaks {
     }
 }
 
-/// When a connection was opened, and where to.
+/// When a connection was opened, and to which address.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Born {
     at: Instant,
@@ -80,7 +80,7 @@ pub(super) struct Born {
 }
 
 impl Born {
-    /// A connection to there, just now.
+    /// A connection to `peer` that was opened now.
     pub(super) fn now(peer: Peer) -> Self {
         Self {
             at: Instant::now(),
@@ -88,49 +88,49 @@ impl Born {
         }
     }
 
-    /// Whether another request may go that way: the connection is young enough, and its server still there.
+    /// Whether the connection may take another request: it is young enough, and the server still has this address.
     fn is_good(&mut self, now: Instant, addresses: &Addresses) -> bool {
         now - self.at <= LONGEST_LIFE && addresses.has(&mut self.peer)
     }
 }
 
-/// What a request needs of a connection that was used before: whether it may be sent again if the server closes that at this moment.
+/// What a request needs of a reused connection. It depends on whether the request may be sent again if the server closes the connection now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
-    /// An open one.
+    /// An open connection.
     Open,
-    /// One that its server is not about to close: the request cannot be repeated.
+    /// A connection that the server will not close soon: the request cannot be repeated.
     Safe,
 }
 
-/// What a connection has behind it.
+/// The history of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Past {
-    /// Nothing.
+    /// It is new.
     New,
     /// It is shared, and other requests are under way on it.
     Busy,
-    /// It was idle for so long.
+    /// It was idle for this long.
     Idle(Duration),
 }
 
 struct Idle {
     connection: Connection<Io>,
     since: Instant,
-    /// How long it is kept.
+    /// How long the connection is kept.
     limit: Duration,
     born: Born,
 }
 
 impl Idle {
-    /// Whether we use it no more, whatever its server does.
+    /// Whether we stop using the connection, independent of the server.
     fn is_expired(&mut self, now: Instant, addresses: &Addresses) -> bool {
         now.saturating_duration_since(self.since) > self.limit || !self.born.is_good(now, addresses)
     }
 
-    /// Whether it is open. What has come meanwhile answers nothing, and must not be taken for the answer to what is sent now.
+    /// Whether the connection is open and silent. Bytes that came while it was idle must not be read as the answer to the next request.
     fn is_silent(&mut self) -> bool {
-        // TLS has things to say for itself, and they are read first.
+        // TLS has its own messages, which are read first.
         let quiet = !matches!(self.connection.io(), Io::Tls(_)) || self.connection.is_quiet();
         quiet && self.connection.io().is_open()
     }
@@ -146,7 +146,7 @@ impl fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// Without connections yet.
+    /// A pool without connections.
     pub(super) fn new(server: &Server, settings: &Settings, resolver: &Resolver) -> Self {
         let now = Instant::now();
         Self {
@@ -168,7 +168,7 @@ impl Pool {
         }
     }
 
-    /// The server's address, or the path of its socket file, for people.
+    /// The server's address or the path of its socket file, for logs.
     pub(super) fn name(&self) -> String {
         match &self.server.transport {
             Transport::Unix(path) => path.display().to_string(),
@@ -176,12 +176,12 @@ impl Pool {
         }
     }
 
-    /// Requests for each unit of weight: what is balanced.
+    /// Active requests for each unit of weight, for balancing.
     pub(super) fn load(&self) -> f64 {
         f64::from(self.active.get()) / f64::from(self.server.weight.max(1))
     }
 
-    /// The one that was used last and is good: the others may grow old and go. And where it came from.
+    /// Takes the connection that was used last and is usable, so that unneeded ones expire. Returns also its origin and history.
     pub(super) fn take(&self, now: Instant, needs: Needs) -> Option<(Link, Born, Past)> {
         if let Some(shared) = self.take_shared(now, needs) {
             return Some(shared);
@@ -190,7 +190,7 @@ impl Pool {
         while let Some(last) = idle.last() {
             let since = last.since;
             let age = now.saturating_duration_since(since);
-            // The others were idle for longer.
+            // The other connections were idle for even longer.
             if needs == Needs::Safe && age > self.idle_limit.safe() {
                 return None;
             }
@@ -206,7 +206,7 @@ impl Pool {
         None
     }
 
-    /// The one that requests share, where it speaks HTTP/2.
+    /// The shared HTTP/2 connection, if it is usable.
     pub(super) fn take_shared(&self, now: Instant, needs: Needs) -> Option<(Link, Born, Past)> {
         let mut shared = self.shared.borrow_mut();
         let (sender, born) = shared.as_mut()?;
@@ -224,20 +224,20 @@ impl Pool {
             Past::Busy | Past::New => closed,
         };
         if unfit || !born.is_good(now, &self.addresses) {
-            // Requests that are under way keep it until they end.
+            // Requests that are under way keep the connection until they end.
             *shared = None;
             return None;
         }
         Some((Link::Http2(sender.clone()), *born, past))
     }
 
-    /// A connection that was idle since then was closed by its server, and found open when idle connections were looked at last.
+    /// Records that the server has closed a connection that was idle since `since`. Its idle time counts to the last sweep, which found it open.
     fn note_closed(&self, since: Instant, now: Instant) {
         let seen_open = self.swept_at.get().saturating_duration_since(since);
         self.idle_limit.closed(seen_open, now);
     }
 
-    /// Notes a new connection: its protocol, and one of HTTP/2 is for all requests at once.
+    /// Records the protocol of a new connection. An HTTP/2 connection becomes the shared one.
     pub(super) fn opened(self: &Rc<Self>, link: &Link, born: Born) {
         match link {
             Link::Http1(_) => self.speaks.set(Speaks::Http1),
@@ -249,7 +249,7 @@ impl Pool {
         }
     }
 
-    /// What its server speaks, as far as that is known.
+    /// The protocol of the server, as far as it is known.
     pub(super) fn speaks(&self) -> Speaks {
         self.speaks.get()
     }
@@ -281,8 +281,8 @@ impl Pool {
     }
 }
 
-/// Closes connections that their server has closed, that are too old, or whose server has moved, as long as there are any; so long its
-/// name is asked for, whether or not there are requests.
+/// Closes connections that the server has closed, that are too old, or whose server has another address. It runs while there are connections.
+/// So long it also refreshes the addresses of the name, even without requests.
 async fn sweep(pool: Weak<Pool>) {
     loop {
         sleep(SWEEP_EVERY).await;
@@ -317,12 +317,12 @@ async fn sweep(pool: Weak<Pool>) {
     }
 }
 
-/// `Host` without the port that its scheme implies.
+/// `Host` without the default port of the scheme.
 fn host_value(server: &Server) -> String {
     let implied = match server.transport {
         Transport::Http | Transport::H2c => 80,
         Transport::Https => 443,
-        // A socket file has no port, and its authority none either.
+        // A socket file has no port, and neither has its authority.
         Transport::Unix(_) => return server.authority.to_string(),
     };
     match server.authority.port_u16() {
@@ -331,17 +331,17 @@ fn host_value(server: &Server) -> String {
     }
 }
 
-/// A place at one server; it counts a request as long as this lives.
+/// A request at one server: the server counts it as active while this lives.
 pub(super) struct Lease {
     pub(super) pool: Rc<Pool>,
     born: Born,
     counted: Counted,
 }
 
-/// Keeps a server's count of requests true however a lease ends.
+/// Decrements the server's count of active requests when it is dropped.
 struct Counted {
     pool: Rc<Pool>,
-    /// One of the upstream's requests at once.
+    /// The permit of the upstream's limit of concurrent requests.
     slot: Option<ConcurrencyPermit>,
 }
 
@@ -364,7 +364,7 @@ impl fmt::Debug for Lease {
 }
 
 impl Lease {
-    /// A place for one request, on a connection that was opened then and there.
+    /// Counts a request on a connection with this origin.
     pub(super) fn new(pool: &Rc<Pool>, born: Born) -> Self {
         pool.active.set(pool.active.get() + 1);
         Self {
@@ -377,17 +377,17 @@ impl Lease {
         }
     }
 
-    /// Keeps one of the upstream's requests at once until the lease ends.
+    /// Keeps a permit of the upstream's limit until the lease ends.
     pub(super) fn hold(&mut self, slot: ConcurrencyPermit) {
         self.counted.slot = Some(slot);
     }
 
-    /// Gives that up again.
+    /// Takes the permit out.
     pub(super) fn release(&mut self) -> Option<ConcurrencyPermit> {
         self.counted.slot.take()
     }
 
-    /// The response has been read to its end; a connection of HTTP/1.1 may serve another request, if it is left.
+    /// Ends the request after its response was read. An HTTP/1.1 connection that can be reused goes back to the pool.
     pub(super) fn give_back(self, connection: Option<Connection<Io>>) {
         let Self { pool, born, counted } = self;
         drop(counted);
@@ -396,13 +396,13 @@ impl Lease {
         }
     }
 
-    /// The protocol was switched: what keeps the count.
+    /// After a switch of protocols: keeps only the count.
     pub(super) fn into_held(self) -> Held {
         Held(self.counted)
     }
 }
 
-/// Counts as a request of its server until it is dropped.
+/// Counts as an active request of its server until it is dropped.
 pub struct Held(#[expect(dead_code, reason = "held for its drop")] Counted);
 
 impl fmt::Debug for Held {

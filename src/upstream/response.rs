@@ -32,7 +32,7 @@ pub enum ResponseFault {
     /// An error over HTTP/1.1.
     #[error(transparent)]
     Http1(http1::Cut),
-    /// Over HTTP/2.
+    /// An error over HTTP/2.
     #[error(transparent)]
     Http2(hyper::Error),
     /// The HTTP/2 stream was reset before its end. hyper reports a reset without an error as the end.

@@ -1,5 +1,5 @@
-//! Where names are looked up: the system's hosts file, then its DNS servers, whose answers say for how long they hold; what these do not
-//! know is left to the system itself, which may have ways of its own (nsswitch.conf). Nothing is remembered here but the configuration.
+//! Looks names up: first in the hosts file, then with the DNS servers, whose answers have a TTL. A name that these do not know is left to the
+//! system's resolver, which may use other sources (nsswitch.conf). Only the configuration is cached here.
 
 use std::cell::RefCell;
 use std::fs;
@@ -22,48 +22,48 @@ use tokio::task::spawn_blocking;
 use super::ResolveError;
 use crate::upstream::connector::is_ours;
 
-/// How long an answer holds that does not say so itself: one of the hosts file, or of the system.
+/// The lifetime of an answer without a TTL: one of the hosts file or of the system.
 const NO_TTL: Duration = Duration::from_secs(30);
-/// What the configuration is read from. Where one of them has changed, it is read again.
+/// The files of the configuration. If one has changed, the configuration is read again.
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
-/// The addresses of a name, and how long they hold.
+/// The addresses of a name, and how long they are valid.
 pub(super) type Answer = (Vec<IpAddr>, Duration);
 
-/// What one look-up came to.
+/// The result of one look-up.
 pub(super) enum Asked {
-    /// Its addresses.
+    /// The addresses.
     Found(Answer),
-    /// The DNS does not know it; the system may.
+    /// The DNS does not know the name; the system may know it.
     Unknown,
-    /// There is no DNS; the system may have other ways.
+    /// No DNS server is configured; the system may have other sources.
     NoDns,
 }
 
-/// Whom to ask.
+/// The source of the configuration.
 #[derive(Debug)]
 pub(super) enum Asker {
-    /// Those whom the system names, as it was last found.
+    /// The system's configuration, as it was last read.
     System(RefCell<Option<Arc<Servers>>>),
-    /// These, whatever the system says.
+    /// A fixed configuration.
     #[cfg(test)]
     Given(Arc<Servers>),
 }
 
-/// The system's configuration, as it was when it was read.
+/// The system's configuration at the time of reading.
 #[derive(Debug)]
 pub(super) struct Servers {
     hosts: Hosts,
-    /// `None`: the system has none.
+    /// `None`: the system names no DNS server.
     dns: Option<TokioResolver>,
     changed: [Option<SystemTime>; FILES.len()],
 }
 
 impl Asker {
-    /// Asks the hosts file and the DNS.
+    /// Asks the hosts file, then the DNS.
     ///
     /// # Errors
-    /// No server has answered, or what it has answered says nothing of the name.
+    /// No server has answered, or the answer contains no result for the name.
     pub(super) async fn ask(&self, host: &str) -> Result<Asked, ResolveError> {
         let servers = match self {
             Self::System(read) => Self::current(read).await?,
@@ -88,7 +88,7 @@ impl Asker {
         }
     }
 
-    /// The configuration as it is now. Files are read beside the worker.
+    /// The current configuration. A blocking thread reads the files.
     async fn current(read: &RefCell<Option<Arc<Servers>>>) -> Result<Arc<Servers>, ResolveError> {
         let last = read.borrow().clone();
         let servers = spawn_blocking(move || {
@@ -106,7 +106,7 @@ impl Asker {
 
 impl Servers {
     /// # Errors
-    /// This process lacks what reading takes. A file that is not there, or says nothing, is none.
+    /// This process lacks descriptors or memory to read. A missing or empty file counts as no configuration.
     fn read(changed: [Option<SystemTime>; FILES.len()]) -> Result<Self, ResolveError> {
         let hosts = match Hosts::from_system() {
             Err(error) if is_ours(&error) => return Err(NetError::from(error).into()),
@@ -138,7 +138,7 @@ impl Servers {
         }
     }
 
-    /// What the hosts file says.
+    /// The addresses in the hosts file.
     fn written(&self, name: &Name) -> Vec<IpAddr> {
         let of = |kind| {
             let found = self.hosts.lookup_static_host(&Query::query(name.clone(), kind));
@@ -151,16 +151,16 @@ impl Servers {
 
 fn built(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<TokioResolver, NetError> {
     let options = builder.options_mut();
-    // It is remembered here, by name.
+    // The answers are cached in `name`.
     options.cache_size = 0;
-    // They have been looked at: what they name is not asked for.
+    // `written` has already searched the hosts file.
     options.use_hosts_file = ResolveHosts::Never;
-    // Of two errors the first is told, and there are servers that answer nothing to the other kind.
+    // Of two errors, hickory returns the first one. Some servers do not answer queries for AAAA, so A is asked first.
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     builder.build()
 }
 
-/// What the resolver was refused by the system it calls no connection, whatever it was. Whether there are sockets at all can be asked.
+/// hickory reports every error of the system as "no connections". Opening a socket here shows whether sockets are available.
 fn told(error: NetError) -> NetError {
     match (&error, UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))) {
         (NetError::NoConnections, Err(refused)) if is_ours(&refused) => refused.into(),
@@ -168,10 +168,10 @@ fn told(error: NetError) -> NetError {
     }
 }
 
-/// Asks the system, by whatever ways it has. It does so on a thread of its own, which takes as long as it takes.
+/// Asks the system's resolver. It runs on a blocking thread and cannot be cancelled.
 ///
 /// # Errors
-/// It does not say.
+/// The system does not know the name.
 pub(super) async fn ask_system(host: &str) -> io::Result<Answer> {
     let found = lookup_host((host, 0)).await?;
     Ok((found.map(|address: SocketAddr| address.ip()).collect(), NO_TTL))

@@ -1,8 +1,8 @@
-//! Where servers are: the addresses of their names, remembered for as long as the DNS says and then asked for again.
+//! The addresses of servers' names: cached for the TTL of the DNS, and then looked up again.
 //!
-//! One look-up of a name is under way at a time, in a task of its own; who needs its answer waits for it. What is remembered is bounded by
-//! the names in the configuration. A look-up that fails leaves what was known before in place for a while: a DNS server that is down
-//! is no reason to stop talking to application servers that are up.
+//! Each name has at most one look-up under way, in a separate task; all callers wait for that one. The names of the configuration bound the
+//! cache. If a look-up fails, the old addresses are kept for a while: a DNS server that is down is no reason to stop using application
+//! servers that are up.
 
 mod ask;
 mod name;
@@ -27,22 +27,22 @@ use super::{Server, Transport};
 /// Why a server's name has no address.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ResolveError {
-    /// The DNS does not say.
+    /// The DNS query failed.
     #[error("its name could not be looked up: {0}")]
     Dns(#[from] NetError),
-    /// The DNS says that there is no such name, and the system knows none either.
+    /// The DNS reports that the name does not exist, and the system does not know it either.
     #[error("its name is not known: {0}")]
     Unknown(Arc<io::Error>),
-    /// There is no DNS, and the system does not say.
+    /// No DNS server is configured, and the system's look-up failed.
     #[error("its name could not be looked up: {0}")]
     System(Arc<io::Error>),
-    /// There was no answer in time.
+    /// No answer came in time.
     #[error("its name could not be looked up in time")]
     Late,
 }
 
 impl ResolveError {
-    /// Whether this process lacks what a look-up needs.
+    /// Whether this process lacks descriptors or memory for a look-up.
     pub(super) fn is_ours(&self) -> bool {
         match self {
             Self::Dns(NetError::Io(error)) | Self::Unknown(error) | Self::System(error) => is_ours(error),
@@ -51,16 +51,16 @@ impl ResolveError {
     }
 }
 
-/// One worker's way to the addresses of names.
+/// One worker's resolver.
 #[derive(Debug, Clone)]
 pub struct Resolver {
     asker: Rc<Asker>,
-    /// Those that some server has.
+    /// The names that some server uses.
     names: Rc<RefCell<HashMap<Box<str>, Weak<Name>>>>,
 }
 
 impl Resolver {
-    /// Asks whom the system asks.
+    /// A resolver with the system's configuration.
     pub fn of_system() -> Self {
         Self::new(Asker::System(RefCell::new(None)))
     }
@@ -72,7 +72,7 @@ impl Resolver {
         }
     }
 
-    /// Where a server is. Nothing is asked yet.
+    /// The addresses of a server. This starts no look-up.
     pub(super) fn addresses(&self, server: &Server) -> Addresses {
         if let Transport::Unix(_) = server.transport {
             return Addresses::Fixed(Box::new([]));
@@ -81,7 +81,7 @@ impl Resolver {
         if let Ok(address) = host.parse() {
             return Addresses::Fixed(Box::new([address]));
         }
-        // RFC 6761, section 6.3.
+        // `localhost` is always the loopback address (RFC 6761, section 6.3).
         if host == "localhost" || host.ends_with(".localhost") {
             return Addresses::Fixed(Box::new([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]));
         }
@@ -96,21 +96,21 @@ impl Resolver {
     }
 }
 
-/// A host as it is looked up: an IPv6 address without its brackets.
+/// A host in the form for look-ups: an IPv6 address without brackets.
 pub(super) fn bare(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-/// Where a server is.
+/// The addresses of a server.
 #[derive(Debug)]
 pub(super) enum Addresses {
-    /// Always there, and in this order; nowhere behind a socket file.
+    /// Constant, in this order; empty for a socket file.
     Fixed(Box<[IpAddr]>),
-    /// Where its name leads.
+    /// The addresses of a name.
     Named(Rc<Name>),
 }
 
-/// Where a connection leads, and what its server's addresses were when that was last looked at.
+/// The address of a connection, and the generation of the server's addresses when it was last compared.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Peer {
     pub(super) address: Option<IpAddr>,
@@ -118,7 +118,7 @@ pub(super) struct Peer {
 }
 
 impl Addresses {
-    /// Where to try to connect to, in this order, each the beginning of a [`Peer`]. A look-up is given up after `patience`.
+    /// The addresses to try, in this order, each as a new [`Peer`]. A look-up ends after `patience`.
     ///
     /// # Errors
     /// There is no address.
@@ -134,7 +134,7 @@ impl Addresses {
         Ok(addresses.into_iter().map(peer).collect())
     }
 
-    /// Whether a connection still leads to the server. One comparison, unless its addresses have changed.
+    /// Whether the server still has the address of the connection. One comparison of numbers, unless the addresses have changed.
     pub(super) fn has(&self, peer: &mut Peer) -> bool {
         match self {
             Self::Fixed(_) => true,
@@ -142,7 +142,7 @@ impl Addresses {
         }
     }
 
-    /// Looks the name up again, if it is time to. To be called now and then while there are connections; nobody waits.
+    /// Starts a look-up if the cached answer has expired. Call it regularly while there are connections; it does not wait.
     pub(super) fn refresh(&self, patience: Duration) {
         if let Self::Named(name) = self
             && name.is_due()
@@ -151,7 +151,7 @@ impl Addresses {
         }
     }
 
-    /// It could not be reached there, or not at once: the others come first for a while.
+    /// The connection to this address failed or was slow: for a while, the other addresses are tried first.
     pub(super) fn avoid(&self, address: IpAddr) {
         if let Self::Named(name) = self {
             name.avoid(address);

@@ -1,4 +1,4 @@
-//! What is known of one name, for how long, and the look-up that finds it out.
+//! The cache entry of one name, and its look-up.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -17,18 +17,18 @@ use super::ask::{Answer, Asked, Asker, ask_system};
 use super::{Peer, ResolveError};
 use crate::telemetry::log_throttle::LogThrottle;
 
-/// How long an answer holds at least and at most, whatever its TTL.
+/// The limits for the lifetime of an answer, whatever its TTL.
 const SHORTEST: Duration = Duration::from_secs(1);
 pub(super) const LONGEST: Duration = Duration::from_secs(300);
-/// After a look-up that failed, before the next one.
+/// The pause after a failed look-up.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long the last answer outlives itself where nobody gives another one; and where it is said that there is no such name. Who says so
-/// may not have been asked well: a search domain's server that is down, and the next one that knows nothing, say it too.
+/// How long the last addresses are used after they expire: if look-ups fail, and if an answer says that the name does not exist. The second is
+/// not zero, because such an answer can be wrong: if the DNS server of a search domain is down, the next domain does not know the name.
 pub(super) const KEPT: Duration = Duration::from_secs(3600);
 pub(super) const KEPT_UNKNOWN: Duration = Duration::from_secs(30);
-/// Addresses of one name. DNS messages have room for thousands.
+/// The limit of addresses for one name. DNS messages have room for thousands.
 pub(super) const MOST_ADDRESSES: usize = 256;
-/// How long an address that could not be reached comes after the others.
+/// How long an address that could not be reached is tried last.
 const AVOIDED: Duration = Duration::from_secs(10);
 
 /// A name of the configuration.
@@ -36,27 +36,27 @@ pub(in crate::upstream) struct Name {
     host: Box<str>,
     asker: Rc<Asker>,
     pub(super) known: RefCell<Known>,
-    /// Counts the changes of its addresses.
+    /// Incremented when the addresses change.
     pub(super) generation: Cell<u64>,
-    /// Where the next connection begins.
+    /// The position at which the next answer begins.
     turn: Cell<usize>,
-    /// Whether a look-up is under way, and for whom it ends.
+    /// Whether a look-up is under way; `ended` notifies the callers that wait for it.
     pub(super) asking: Cell<bool>,
     ended: Notify,
     failures: RefCell<LogThrottle>,
 }
 
-/// What is known of a name.
+/// The cached result of a name.
 pub(super) struct Known {
-    /// In the order of their bytes, none twice; none at all where nothing is known.
+    /// Sorted, without duplicates; empty if nothing is known.
     pub(super) addresses: Vec<IpAddr>,
-    /// Nobody is asked before that.
+    /// No look-up is started before this time.
     pub(super) until: Instant,
-    /// The addresses are of no use after that.
+    /// The addresses are not used after this time.
     kept: Instant,
-    /// Why the last look-up has failed, if it has.
+    /// Why the last look-up failed; `None` after success.
     pub(super) failure: Option<ResolveError>,
-    /// Those that could not be reached, and until when that counts; no more than there are addresses.
+    /// Addresses that could not be reached, and until when they are tried last; at most as many as `addresses`.
     avoided: Vec<(IpAddr, Instant)>,
 }
 
@@ -80,7 +80,7 @@ impl Name {
                 avoided: Vec::new(),
             }),
             generation: Cell::new(0),
-            // Workers do not all begin at the same one.
+            // A random start, so that workers do not all begin with the same address.
             turn: Cell::new(fastrand::usize(..MOST_ADDRESSES)),
             asking: Cell::new(false),
             ended: Notify::new(),
@@ -88,7 +88,7 @@ impl Name {
         }
     }
 
-    /// Where to try to connect to. A look-up is given up after `patience`, and not waited for that long if there is something to go by.
+    /// The addresses to try. The look-up ends after `patience`; if there are old addresses, the caller waits less.
     ///
     /// # Errors
     /// There is no address.
@@ -100,7 +100,7 @@ impl Name {
                 return self.answer(&known, now);
             }
             if known.is_kept(now) {
-                // It is better than nothing, and leaves time to connect. After a failure nobody waits for the next one.
+                // Old addresses are better than none; half of the time is left for connecting. After a failed look-up the caller does not wait at all.
                 wait = if known.failure.is_some() {
                     Duration::ZERO
                 } else {
@@ -111,13 +111,13 @@ impl Name {
         self.look_up(patience);
         let ended = self.ended.notified();
         if !wait.is_zero() {
-            // What is known after that is the answer, in time or not.
+            // The result is read from `known`, whether or not the look-up has ended.
             let _ = timeout(wait, ended).await;
         }
         self.answer(&self.known.borrow(), Instant::now())
     }
 
-    /// The addresses that are known, each time beginning with another one, and those that are avoided last.
+    /// The known addresses: each call begins with another one, and avoided ones are last.
     pub(super) fn answer(&self, known: &Known, now: Instant) -> Result<Vec<IpAddr>, ResolveError> {
         if !known.is_kept(now) {
             return Err(known.failure.clone().unwrap_or(ResolveError::Late));
@@ -131,12 +131,12 @@ impl Name {
         Ok(addresses)
     }
 
-    /// Whether it is time to look it up again.
+    /// Whether the cached answer has expired.
     pub(super) fn is_due(&self) -> bool {
         self.known.borrow().until <= Instant::now()
     }
 
-    /// It could not be reached there, or not at once.
+    /// The connection to this address failed or was slow.
     pub(super) fn avoid(&self, address: IpAddr) {
         let mut known = self.known.borrow_mut();
         known.avoided.retain(|(other, _)| *other != address);
@@ -145,7 +145,7 @@ impl Name {
         }
     }
 
-    /// Whether a connection leads to one of the addresses, after they have changed.
+    /// Whether the address of a connection is still one of the addresses, after these have changed.
     #[cold]
     pub(super) fn has_still(&self, peer: &mut Peer) -> bool {
         let known = self.known.borrow();
@@ -153,7 +153,7 @@ impl Name {
         peer.address.is_some_and(|address| known.has(address))
     }
 
-    /// Begins a look-up, if none is under way.
+    /// Starts a look-up, if none is under way.
     pub(super) fn look_up(self: &Rc<Self>, patience: Duration) {
         if !self.asking.replace(true) {
             let asking = Asking(Rc::clone(self));
@@ -174,7 +174,7 @@ impl Name {
         let answer = match timeout_at(end, &mut asked).await {
             Ok(answer) => answer,
             Err(_) => {
-                // Whoever waits has waited enough. The system cannot be stopped; it is not asked again before it has said something.
+                // Release the callers that wait. The system's look-up cannot be cancelled, so no new one starts until it ends.
                 self.failed(ResolveError::Late);
                 self.ended.notify_waiters();
                 asked.await
@@ -243,7 +243,7 @@ impl Known {
     }
 }
 
-/// A look-up that is under way. However it ends, who waits for it hears of it, and there may be another one.
+/// A look-up that is under way. Its drop, also after a panic, wakes the callers that wait and allows the next look-up.
 struct Asking(Rc<Name>);
 
 impl Drop for Asking {

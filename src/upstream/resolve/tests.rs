@@ -1,4 +1,4 @@
-//! Names before a DNS server of our own, and connections to where they lead.
+//! Tests names with a DNS server of our own, and connections to their addresses.
 
 use std::future::Future;
 use std::sync::Mutex;
@@ -22,12 +22,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
 const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
-/// What a DNS server says.
+/// The answer of a DNS server.
 #[derive(Debug, Clone)]
 enum Says {
-    /// These addresses, for so many seconds.
+    /// These addresses, with this TTL in seconds.
     Addresses(Vec<IpAddr>, u32),
-    /// An error of that code.
+    /// An error with this code.
     Error(u8),
     Nothing,
 }
@@ -35,7 +35,7 @@ enum Says {
 const SERVFAIL: Says = Says::Error(2);
 const NXDOMAIN: Says = Says::Error(3);
 
-/// A DNS server that says the same of every name.
+/// A DNS server that gives the same answer for every name.
 struct Dns {
     state: Arc<Mutex<(Says, usize)>>,
     resolver: Resolver,
@@ -163,7 +163,7 @@ async fn until(what: impl Fn() -> bool) {
     }
 }
 
-/// Two listeners of one port.
+/// Two listeners on the same port.
 async fn listeners() -> (TcpListener, TcpListener, u16) {
     for _ in 0..20 {
         let one = TcpListener::bind((ONE, 0)).await.unwrap();
@@ -221,7 +221,7 @@ fn an_idle_connection_to_an_address_that_is_gone_is_not_used() {
             "each has its turn"
         );
         dns.says(Says::Addresses(vec![TWO], 1));
-        // Nobody connects: the idle connections are reason enough to ask.
+        // No request comes: the idle connections alone cause look-ups.
         until(|| !pool.addresses.has(&mut peers[0].clone())).await;
         let now = Instant::now();
         assert!(
@@ -279,7 +279,7 @@ fn an_address_that_cannot_be_reached_is_followed_by_the_next_and_then_comes_last
 #[test]
 fn an_address_that_does_not_answer_is_not_waited_for() {
     run(async {
-        // A listener that accepts nobody, and has no room left for those who wait.
+        // A listener that accepts no connection, and whose queue is full.
         let silent = TcpSocket::new_v4().unwrap();
         silent.bind((TWO, 0).into()).unwrap();
         let silent = silent.listen(1).unwrap();
@@ -306,7 +306,7 @@ fn a_dns_server_that_fails_leaves_what_was_known_and_is_asked_now_and_then() {
         for failing in [SERVFAIL, Says::Nothing] {
             dns.says(failing);
             sleep(Duration::from_millis(1100)).await;
-            // The first one may wait for a while, and none of those behind it.
+            // The first attempt may wait for its head start, the attempts after it do not.
             let patience = Duration::from_millis(600);
             for _ in 0..100 {
                 assert_eq!(name.find(patience).await.unwrap(), [ONE]);
@@ -379,7 +379,7 @@ fn a_look_up_goes_on_without_the_one_who_began_it() {
 fn what_the_dns_does_not_know_the_system_may() {
     run(async {
         let dns = Dns::start(NXDOMAIN).await;
-        // Short for 127.0.0.1, as the system reads it and nobody else; it asks nobody either.
+        // A short form of 127.0.0.1 that only the system's resolver understands; it asks no DNS server for it.
         let name = dns.name("127.1");
         assert_eq!(name.find(PATIENCE).await.unwrap(), [ONE]);
         assert_eq!(dns.asked(), 1);
@@ -440,7 +440,7 @@ async fn what_is_known_has_its_time() {
         assert_eq!(name.known.borrow().until - begin, Duration::from_secs(holds));
     }
     assert_eq!(name.generation.get(), 1);
-    // Nobody knows better.
+    // All look-ups fail.
     advance(LONGEST + KEPT - Duration::from_secs(1)).await;
     name.failed(failed());
     assert!(known());
@@ -448,7 +448,7 @@ async fn what_is_known_has_its_time() {
     assert!(!known());
     name.failed(failed());
     assert_eq!(name.generation.get(), 2, "connections to it are of no use either");
-    // It is said that there is none, and again and again.
+    // The answer says repeatedly that the name does not exist.
     name.found((vec![ONE], LONGEST));
     for _ in 0..29 {
         name.failed(unknown());
@@ -457,14 +457,14 @@ async fn what_is_known_has_its_time() {
     }
     advance(Duration::from_secs(1)).await;
     assert!(!known());
-    // For want of a descriptor nothing is said of it.
+    // A lack of descriptors says nothing about the name.
     name.found((vec![ONE], LONGEST));
     name.failed(ResolveError::Unknown(Arc::new(io::Error::from_raw_os_error(
         libc::EMFILE,
     ))));
     advance(KEPT_UNKNOWN).await;
     assert!(known());
-    // There is an end to addresses.
+    // The number of addresses is limited.
     let many = (0..=255).map(|low| Ipv4Addr::new(10, 0, 0, low).into());
     name.found((many.chain([ONE, TWO]).collect(), LONGEST));
     assert_eq!(name.known.borrow().addresses.len(), MOST_ADDRESSES);
