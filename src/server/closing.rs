@@ -88,8 +88,8 @@ impl Idle {
         self.extended.unwrap_or(self.since + kept)
     }
 
-    /// Whether the connection may be closed after its `end`. It may not if the client has sent bytes that were not read yet: tokio reads a
-    /// socket only after epoll has reported it, so a pending read does not mean that the socket is empty.
+    /// Whether the connection may be closed after its `end`. It may not if the client has sent bytes that were not read yet. tokio reads a socket only after epoll has
+    /// reported it. So a pending read does not mean that the socket is empty.
     pub(super) fn may_close(&mut self, socket: &Stream) -> bool {
         if self.extended.is_some() || !socket.has_unread() {
             return true;
@@ -153,7 +153,7 @@ pub(crate) async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Opt
     }
 }
 
-/// Reads and discards while the client sends: a close with unread data would reset the connection, and the client might not see the
+/// Reads and discards while the client sends. A close with unread data would reset the connection, and the client might not see the
 /// answer (RFC 9112, section 9.6).
 async fn take_the_rest<I: AsyncRead + Unpin>(io: &mut I) {
     // On the heap, so that it does not enlarge the future of every connection.

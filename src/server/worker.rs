@@ -1,7 +1,7 @@
 //! One worker: a thread with its own runtime, its listeners, and all connections that they accept.
 //!
 //! The kernel distributes TCP connections to the listeners of the workers by hash, not by load. A worker that has many more connections than the
-//! least loaded worker hands the next one over, so that long connections do not pile up on one core. A socket file has one listener
+//! least loaded worker hands the next one over. So long connections do not pile up on one core. A socket file has one listener
 //! for all workers, and the fastest worker accepts. There each connection goes to the worker with the fewest connections.
 
 use std::cell::RefCell;

@@ -138,6 +138,7 @@ enum Stop {
 /// Whether the connection may take no more requests.
 struct Draining<'p, F> {
     asked: Pin<&'p mut Drain<F>>,
+    /// `asked` was ready. It is not polled again.
     told: bool,
 }
 
@@ -196,7 +197,7 @@ enum Next {
     Request,
     /// The connection is closed in order, so that the client can read all that was sent.
     End,
-    /// The answer was cut off, and only the end of the connection marks the end of its body: a reset shows the client that it is incomplete.
+    /// The answer was cut off, and only the end of the connection marks the end of its body. A reset shows the client that it is incomplete.
     Reset,
     /// The client is gone.
     Nothing,

@@ -78,9 +78,11 @@ pub(super) struct Wire<I> {
     interim_stays: bool,
     /// The size of the next read of a body. It grows and shrinks with what reads return (`next_piece`).
     piece: usize,
+    /// The buffer of the next answer. Empty while an answer uses it.
     out: Vec<u8>,
     /// Since when the client has read nothing of the answer, and `Sending::sent` at that time. `None` while the answer makes progress.
     blocked: Option<(Instant, u64)>,
+    /// Armed only in `poll_sending`, while the client does not read.
     alarm: Alarm,
 }
 

@@ -28,8 +28,11 @@ pub(super) enum Phase {
 /// The records of one connection.
 #[derive(Debug)]
 pub(super) struct Clock {
+    /// When `requests` last became 0; the start of the connection before that.
     idle_since: Cell<Instant>,
+    /// Requests that are under way.
     requests: Cell<usize>,
+    /// `Some` from a flush that was pending to a flush that completes; `moved` sets it to the current time.
     blocked_since: Cell<Option<Instant>>,
     patience: Duration,
     /// Counts the polls of the connection that ended with everything written.

@@ -23,11 +23,22 @@ pub(super) struct Gather<T>(Rc<RefCell<Inner<T>>>);
 #[derive(Debug)]
 pub(super) struct Flusher<T>(Rc<RefCell<Inner<T>>>);
 
+/// The state that both halves share.
+///
+/// | `flushed` | `owed` | meaning |
+/// |---|---|---|
+/// | true | false | nothing to write |
+/// | false | false | `gathered` holds bytes, or the IO needs a flush |
+/// | false | true | `gathered` was full, and a write of h2 was refused |
+/// | true | true | everything was written since, and h2 has not repeated the refused write yet |
 #[derive(Debug)]
 struct Inner<T> {
     io: T,
+    // 0 <= written <= gathered.len() <= RECORD
     gathered: Vec<u8>,
+    /// Bytes of `gathered` that were written to the IO.
     written: usize,
+    /// `gathered` is empty, and the IO was flushed after the last write.
     flushed: bool,
     /// The last `poll_write` found the buffer full and returned `Pending`. h2 will write these bytes again: they may be the middle of a frame.
     /// While it is set, nothing else may be written.
