@@ -30,6 +30,7 @@ pub struct RequestBody {
     /// The source of the remaining part.
     rest: Rest,
     bounds: BodyBounds,
+    /// Bytes that came from the client.
     taken: u64,
     /// Armed only while the client is silent.
     silence: Option<Pin<Box<Sleep>>>,

@@ -39,7 +39,9 @@ pub(super) struct Pool {
     pub(super) health: Health,
     /// The buffer for responses to slow clients.
     pub(super) buffer: Option<Buffer>,
+    /// Requests that are under way.
     pub(super) active: Cell<u32>,
+    /// Idle HTTP/1.1 connections; the one that was used last is at the end.
     idle: RefCell<Vec<Idle>>,
     pub(super) idle_limit: IdleLimit,
     /// The protocol of the server; for https servers, as the last connection has negotiated it.

@@ -46,6 +46,7 @@ struct Shared<B: Body<Data = Bytes>> {
     buffer: Buffer,
     /// The permit to buffer this response; `None` until it is needed.
     place: Option<ConcurrencyPermit>,
+    /// The body has returned its end or an error: it is not polled again. `held` may still have frames.
     ended: bool,
     /// The client has polled for a frame since the task ran last.
     asked: bool,

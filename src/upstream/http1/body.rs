@@ -138,7 +138,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
 
     /// The connection, if the body has ended and the connection can serve another request.
     ///
-    /// After a complete response, the rest of the request is sent to its end: the client has its answer, and may have more requests on its connection.
+    /// After a complete response, the rest of the request is sent to its end. The client has its answer, and may have more requests on its connection.
     pub fn into_connection(mut self) -> Option<Connection<I>> {
         if let (Reader::Half(_, beside), Left::Nothing) = (&mut self.reader, &self.left) {
             beside.0 = None;

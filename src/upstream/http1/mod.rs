@@ -169,6 +169,7 @@ struct Exchange<'h, I> {
     read: BytesMut,
     /// How much of `read` was searched for the end of a head.
     seen: usize,
+    /// Interim responses that came before the final one.
     interim: usize,
     client: &'h ClientSide<'h>,
     /// The request while it is being sent; `None` after that.

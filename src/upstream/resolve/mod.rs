@@ -1,7 +1,7 @@
 //! The addresses of servers' names: cached for the TTL of the DNS, and then looked up again.
 //!
 //! Each name has at most one look-up under way, in a separate task; all callers wait for that one. The names of the configuration bound the
-//! cache. If a look-up fails, the old addresses are kept for a while: a DNS server that is down is no reason to stop using application
+//! cache. If a look-up fails, the old addresses are kept for a while. A DNS server that is down is no reason to stop using application
 //! servers that are up.
 
 mod ask;

@@ -23,7 +23,7 @@ pub(super) const LONGEST: Duration = Duration::from_secs(300);
 /// The pause after a failed look-up.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long the last addresses are used after they expire: if look-ups fail, and if an answer says that the name does not exist. The second is
-/// not zero, because such an answer can be wrong: if the DNS server of a search domain is down, the next domain does not know the name.
+/// not zero, because such an answer can be wrong. If the DNS server of a search domain is down, the next domain does not know the name.
 pub(super) const KEPT: Duration = Duration::from_secs(3600);
 pub(super) const KEPT_UNKNOWN: Duration = Duration::from_secs(30);
 /// The limit of addresses for one name. DNS messages have room for thousands.
