@@ -88,8 +88,8 @@ impl Idle {
         self.extended.unwrap_or(self.since + kept)
     }
 
-    /// Whether the connection may be closed after its `end`. It may not if the client has sent bytes that were not read yet. tokio reads a socket only after epoll has
-    /// reported it. So a pending read does not mean that the socket is empty.
+    /// Whether the connection may be closed after its `end`. It may not if the client has sent bytes that were not read yet.
+    /// tokio reads a socket only after epoll has reported it. So a pending read does not mean that the socket is empty.
     pub(super) fn may_close(&mut self, socket: &Stream) -> bool {
         if self.extended.is_some() || !socket.has_unread() {
             return true;

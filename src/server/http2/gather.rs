@@ -96,8 +96,8 @@ impl<T: AsyncWrite + Unpin> Flusher<T> {
         Pin::new(&mut inner.io).poll_shutdown(cx)
     }
 
-    /// Writes the buffer to the IO. Ready if all was written and h2 has no refused write to repeat.
-    /// Wake-up: the IO, or at once if there is room again for a write that was refused.
+    /// Writes the buffer to the IO. Ready if all was written, and the task was already woken for a refused write, if there was one.
+    /// Wake-up: the IO; or the task itself, once, if there is room again for a refused write.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.borrow_mut();
         let flushes = !inner.flushed;

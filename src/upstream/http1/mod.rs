@@ -117,8 +117,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
         (self.read, self.out, self.alarm) = (BytesMut::new(), Vec::new(), Alarm::default());
     }
 
-    /// Sends a request and waits for the head of its response. The timeout `late` counts from the last sent byte of the request body. `ours`: the
-    /// spelling of the names that the gateway has added.
+    /// Sends a request and waits for the head of its response. The timeout `late` counts from the last bytes of the request body that passed.
+    /// `ours`: the spelling of the names that the gateway has added.
     ///
     /// # Errors
     /// There is no response.

@@ -63,7 +63,7 @@ impl Asker {
     /// Asks the hosts file, then the DNS.
     ///
     /// # Errors
-    /// No server has answered, or the answer contains no result for the name.
+    /// No server has answered, or the answer is an error other than a missing name.
     pub(super) async fn ask(&self, host: &str) -> Result<Asked, ResolveError> {
         let servers = match self {
             Self::System(read) => Self::current(read).await?,

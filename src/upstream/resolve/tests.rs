@@ -306,7 +306,7 @@ fn a_dns_server_that_fails_leaves_what_was_known_and_is_asked_now_and_then() {
         for failing in [SERVFAIL, Says::Nothing] {
             dns.says(failing);
             sleep(Duration::from_millis(1100)).await;
-            // The first attempt may wait for its head start, the attempts after it do not.
+            // The first caller may wait for the look-up; after its failure, later callers do not wait.
             let patience = Duration::from_millis(600);
             for _ in 0..100 {
                 assert_eq!(name.find(patience).await.unwrap(), [ONE]);
