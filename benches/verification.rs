@@ -13,6 +13,7 @@ use authgate::auth::jwt::keys::{Algorithm, VerificationKey};
 use authgate::auth::jwt::sign::SigningKey;
 use authgate::auth::jwt::{JwtAuthenticator, KeptClaims, KeySet, Rules, Settings, Shared, Users};
 use authgate::auth::{Authenticator, Chain, Now, Verdict, cache};
+use authgate::config::defaults;
 use authgate::secret::Secret;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
@@ -57,7 +58,7 @@ impl Bench {
             cache: cache::Settings {
                 entries,
                 ttl: Duration::from_secs(3600),
-                ..cache::Settings::default()
+                ..defaults::CACHE
             },
             kept: KeptClaims::default(),
         };

@@ -34,17 +34,6 @@ pub struct Settings {
     pub negative_ttl: Duration,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            entries: 100_000,
-            ttl: Duration::from_secs(60),
-            negative_entries: 20_000,
-            negative_ttl: Duration::from_secs(5),
-        }
-    }
-}
-
 /// When a credential is valid, in milliseconds of Unix time: `from_ms <= now < until_ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
@@ -280,6 +269,13 @@ mod tests {
         }
     }
 
+    const SETTINGS: Settings = Settings {
+        entries: 100_000,
+        ttl: Duration::from_secs(60),
+        negative_entries: 20_000,
+        negative_ttl: Duration::from_secs(5),
+    };
+
     fn later(ms: i64) -> Now {
         Now {
             unix_ms: AT.unix_ms + ms,
@@ -289,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_verdict_ends_with_its_ttl() {
-        let cache = cache_of(Settings::default());
+        let cache = cache_of(SETTINGS);
         cache.insert([1; 32], &accepted(Validity::ALWAYS), Dependencies::default(), AT);
         assert!(matches!(cache.find(&[1; 32], later(59_999)), Some(Ok(_))));
         assert!(cache.find(&[1; 32], later(60_000)).is_none());
@@ -298,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_verdict_ends_with_its_credential() {
-        let cache = cache_of(Settings::default());
+        let cache = cache_of(SETTINGS);
         let validity = Validity {
             from_ms: AT.unix_ms - 10,
             until_ms: AT.unix_ms + 10,
@@ -326,7 +322,7 @@ mod tests {
 
     #[test]
     fn refusals_are_short_and_what_time_heals_is_not_kept() {
-        let cache = cache_of(Settings::default());
+        let cache = cache_of(SETTINGS);
         cache.insert(
             [1; 32],
             &Decision::Refused(Refusal::TokenUnknown),
@@ -352,7 +348,7 @@ mod tests {
         let cache = cache_of(Settings {
             entries: 8,
             negative_entries: 8,
-            ..Settings::default()
+            ..SETTINGS
         });
         cache.insert([255; 32], &accepted(Validity::ALWAYS), Dependencies::default(), AT);
         for at in 0..200 {
@@ -367,7 +363,7 @@ mod tests {
         let off = cache_of(Settings {
             entries: 0,
             negative_entries: 0,
-            ..Settings::default()
+            ..SETTINGS
         });
         off.insert([1; 32], &accepted(Validity::ALWAYS), Dependencies::default(), AT);
         assert!(off.find(&[1; 32], AT).is_none());
@@ -376,7 +372,7 @@ mod tests {
     #[test]
     fn a_verdict_ends_with_a_change_and_one_that_comes_too_late_is_not_kept() {
         let counters = Arc::new(ChangeCounters::default());
-        let cache = VerdictCache::new(Settings::default(), Arc::clone(&counters));
+        let cache = VerdictCache::new(SETTINGS, Arc::clone(&counters));
         let marked = || {
             let mut dependencies = Dependencies::default();
             counters.mark(&mut dependencies, "redis", StoreItem::User("1"));
@@ -403,10 +399,7 @@ mod tests {
     fn a_cache_is_bounded_in_bytes() {
         let big = serde_json::Map::from_iter([("bio".to_owned(), "x".repeat(10_000).into())]);
         let entries = 400;
-        let cache = cache_of(Settings {
-            entries,
-            ..Settings::default()
-        });
+        let cache = cache_of(Settings { entries, ..SETTINGS });
         let fill = |decision: &Decision| {
             for at in 0..2_000_u16 {
                 let mut key = [0; 32];

@@ -235,6 +235,7 @@ impl TokenAuthenticator {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::Duration;
 
     use http::header::AUTHORIZATION;
     use http::{HeaderMap, HeaderValue};
@@ -271,7 +272,7 @@ mod tests {
         fs::write(&file, text).expect("writable");
         let kind = store::Kind::Embedded(store::embedded::Settings {
             file,
-            digests: store::Digests::default(),
+            digests: store::Digests::SHA256,
         });
         let counters = Arc::default();
         let of_file = store::Settings {
@@ -284,7 +285,12 @@ mod tests {
             scheme: KeyScheme::OneOf(vec!["Token".into(), "Key".into()]),
             header: AUTHORIZATION,
             store: "file".into(),
-            cache: cache::Settings::default(),
+            cache: cache::Settings {
+                entries: 100,
+                ttl: Duration::from_secs(60),
+                negative_entries: 100,
+                negative_ttl: Duration::from_secs(5),
+            },
         };
         TokenAuthenticator::new(Shared::new(settings, Arc::from([]), counters), store.open())
     }

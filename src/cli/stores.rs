@@ -131,7 +131,7 @@ mod tests {
             name: name.into(),
             kind: Kind::Embedded(embedded::Settings {
                 file,
-                digests: Digests::default(),
+                digests: Digests::SHA256,
             }),
         }
     }

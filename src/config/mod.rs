@@ -1,6 +1,7 @@
 //! Reads and checks gateway.toml, and returns the settings that the lower modules declare.
 
 mod check;
+pub mod defaults;
 mod mask;
 mod problem;
 mod reader;

@@ -28,7 +28,7 @@ use crate::auth::jwt::sign::SigningKey;
 use crate::auth::jwt::{self, JwtAuthenticator, KeptClaims, KeySet, Rules, Settings, Users};
 use crate::auth::record::{self, TokenRecord, UserRecord};
 use crate::auth::{Authenticator, Chain, Now, Verdict, cache};
-use crate::config::{self, Look, Severity};
+use crate::config::{self, Look, Severity, defaults};
 use crate::credential::{Acceptance, Presented, Shape};
 use crate::path::RequestPath;
 use crate::proxy::routes::{Found, HostPattern, PathPattern, Place, RouteId, RouteTable};
@@ -494,7 +494,7 @@ fn settings(rules: Rules, entries: usize) -> Settings {
         cache: cache::Settings {
             entries,
             negative_entries: entries,
-            ..cache::Settings::default()
+            ..defaults::CACHE
         },
         kept: KeptClaims::default(),
     }

@@ -42,23 +42,6 @@ pub struct Limits {
     pub in_flight: usize,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 20_000,
-            header_bytes: 32 * 1024,
-            headers: 100,
-            body_bytes: None,
-            tls_handshake_timeout: Duration::from_secs(10),
-            header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(75),
-            body_read_timeout: Duration::from_secs(60),
-            h2_streams: 128,
-            in_flight: 0,
-        }
-    }
-}
-
 /// The times of a shutdown; `[server.drain]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain {
@@ -66,15 +49,6 @@ pub struct Drain {
     pub delay: Duration,
     /// How long requests may continue before they are cut off.
     pub timeout: Duration,
-}
-
-impl Default for Drain {
-    fn default() -> Self {
-        Self {
-            delay: Duration::ZERO,
-            timeout: Duration::from_secs(20),
-        }
-    }
 }
 
 /// The section `[server]` of the configuration, without its certificates.

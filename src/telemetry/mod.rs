@@ -26,17 +26,6 @@ pub struct Settings {
     pub query: bool,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            level: Level::INFO,
-            format: Format::Text,
-            access: true,
-            query: false,
-        }
-    }
-}
-
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {

@@ -96,7 +96,7 @@ fn a_command_whose_connection_is_closed_while_it_is_idle_asks_again() {
         prefix: "authgate:".to_owned(),
         timeout: SOON,
         invalidation: Invalidation::Off,
-        digests: Digests::default(),
+        digests: Digests::SHA256,
     });
     let mut admin = Admin::open(&store::Settings {
         name: "redis".into(),

@@ -3,9 +3,9 @@
 
 use std::path::PathBuf;
 
-use authgate::auth::cache;
 use authgate::auth::jwt::keys::{Algorithm, JwkSet};
 use authgate::auth::jwt::{KeptClaims, KeySet, Rules, Settings, Users, verified_payload};
+use authgate::config::defaults;
 use serde_json::{Value, json};
 
 /// The folder, named by `AUTHGATE_VECTORS`, else beside the project.
@@ -49,7 +49,7 @@ fn verifies(jwk: &Value, jws: &str) -> bool {
             username_claim: "username".into(),
         },
         revocation: None,
-        cache: cache::Settings::default(),
+        cache: defaults::CACHE,
         kept: KeptClaims::default(),
     };
     verified_payload(&settings, jws.as_bytes()).is_ok()

@@ -39,16 +39,12 @@ pub struct Digests {
     others: [Option<DigestKind>; Self::MOST - 1],
 }
 
-impl Default for Digests {
-    fn default() -> Self {
-        Self {
-            first: DigestKind::Sha256,
-            others: [None; 2],
-        }
-    }
-}
-
 impl Digests {
+    /// SHA-256 alone.
+    pub const SHA256: Self = Self {
+        first: DigestKind::Sha256,
+        others: [None; Self::MOST - 1],
+    };
     /// The number of kinds.
     pub const MOST: usize = DigestKind::NAMED.len();
 

@@ -435,7 +435,7 @@ mod tests {
             "file".into(),
             Settings {
                 file,
-                digests: Digests::default(),
+                digests: Digests::SHA256,
             },
             Arc::default(),
         );
@@ -468,7 +468,7 @@ mod tests {
             "file".into(),
             Settings {
                 file: file.clone(),
-                digests: Digests::default(),
+                digests: Digests::SHA256,
             },
             Arc::default(),
         );

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::answers::{Shape, answers};
+use super::answers::{ErrorFormat, answers};
 use super::authenticators::Authenticators;
 use super::browsers::websocket;
 use super::identity::read_credential;
 use super::require::requirements;
 use crate::auth::token::KeyScheme;
-use crate::config::Authenticator;
 use crate::config::reader::{Item, Section};
+use crate::config::{Authenticator, defaults};
 use crate::outbound::identity::CredentialMode;
 use crate::policy::Policy;
 use crate::proxy::answers::Answers;
@@ -29,8 +29,8 @@ pub(super) struct Access {
 
 impl Access {
     /// The error responses of the route.
-    pub(super) fn answers(&self, shape: Shape, authenticators: &Authenticators) -> Answers {
-        answers(shape, self.challenge, &self.authenticate, authenticators, &self.policy)
+    pub(super) fn answers(&self, format: ErrorFormat, authenticators: &Authenticators) -> Answers {
+        answers(format, self.challenge, &self.authenticate, authenticators, &self.policy)
     }
 }
 
@@ -85,7 +85,7 @@ impl<'c> DependentKeys<'c> {
         let challenges = challenge.as_ref().and_then(|item| item.text()?.choice(&choices, &[]));
         Self {
             optional: optional.as_ref().and_then(Item::flag).unwrap_or(false),
-            challenge: challenges.unwrap_or(true),
+            challenge: challenges.unwrap_or(defaults::CHALLENGE),
             credential: credential.as_ref().and_then(read_credential),
             require: require.clone(),
             websocket: websocket.clone(),

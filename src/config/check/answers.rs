@@ -6,28 +6,29 @@ use http::HeaderValue;
 
 use super::authenticators::Authenticators;
 use crate::auth::token::KeyScheme;
-use crate::config::Authenticator;
 use crate::config::reader::Section;
+use crate::config::{Authenticator, defaults};
 use crate::policy::{Membership, Policy};
 use crate::proxy::answers::{Answers, KEY_CHALLENGE, Scheme};
 
+/// The form of error responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(in crate::config) enum ErrorFormat {
     Drf,
     Problem,
 }
 
 /// `errors`.
-pub(super) fn shape(section: &mut Section<'_>) -> Shape {
-    let shapes = [("drf", Shape::Drf), ("problem", Shape::Problem)];
+pub(super) fn error_format(section: &mut Section<'_>) -> ErrorFormat {
+    let formats = [("drf", ErrorFormat::Drf), ("problem", ErrorFormat::Problem)];
     let item = section.take("errors");
-    item.and_then(|item| item.text()?.choice(&shapes, &[]))
-        .unwrap_or(Shape::Drf)
+    item.and_then(|item| item.text()?.choice(&formats, &[]))
+        .unwrap_or(defaults::ERRORS)
 }
 
 /// The error responses of a route with these authenticators. `challenge` adds `WWW-Authenticate` to a 401.
 pub(super) fn answers(
-    shape: Shape,
+    format: ErrorFormat,
     challenge: bool,
     names: &[Arc<str>],
     authenticators: &Authenticators,
@@ -39,8 +40,8 @@ pub(super) fn answers(
             .filter_map(|name| authenticators.settings.get(name))
             .enumerate()
     };
-    match shape {
-        Shape::Drf => Answers::Drf {
+    match format {
+        ErrorFormat::Drf => Answers::Drf {
             challenge: named().next().filter(|_| challenge).map(|(_, first)| drf(first)),
             token_types: named()
                 .map(|(_, authenticator)| match authenticator {
@@ -49,7 +50,7 @@ pub(super) fn answers(
                 })
                 .collect(),
         },
-        Shape::Problem => Answers::Problem {
+        ErrorFormat::Problem => Answers::Problem {
             schemes: named()
                 .filter(|_| challenge)
                 .flat_map(|(by, authenticator)| schemes(by, authenticator))

@@ -11,8 +11,8 @@ use super::identity::Identities;
 use super::{Names, absent, jwt, stores};
 use crate::auth::token::KeyScheme;
 use crate::auth::{cache, token};
-use crate::config::Authenticator;
 use crate::config::reader::{Item, Section, Zero, fold};
+use crate::config::{Authenticator, defaults};
 use crate::outbound::identity::{ANONYMOUS, PUBLIC, STAND_IN_SCHEME};
 
 const UNSUPPORTED: &[&str] = &["on_outage", "stale_for"];
@@ -148,7 +148,7 @@ fn key_scheme(item: Option<Item<'_>>, header: &HeaderName) -> KeyScheme {
         }
         return KeyScheme::Empty;
     }
-    KeyScheme::OneOf(read_schemes(item, "Token", str::eq_ignore_ascii_case))
+    KeyScheme::OneOf(read_schemes(item, defaults::TOKEN_SCHEME, str::eq_ignore_ascii_case))
 }
 
 /// `scheme`: one, or several of which the first is used in the challenge. `same` compares schemes as requests do.
@@ -180,10 +180,10 @@ fn read_schemes(item: Option<Item<'_>>, default: &str, same: impl Fn(&str, &str)
 /// `header`: the header of the credential. It cannot also be an identity header.
 pub(super) fn header(section: &mut Section<'_>, identities: &Identities) -> HeaderName {
     let Some(item) = section.take("header") else {
-        return AUTHORIZATION;
+        return defaults::CREDENTIAL_HEADER;
     };
     let Some(header) = item.header_name() else {
-        return AUTHORIZATION;
+        return defaults::CREDENTIAL_HEADER;
     };
     let taken: Option<&Range<usize>> = identities.written.get(&fold(header.as_str()));
     if let Some(span) = taken {
@@ -196,7 +196,7 @@ pub(super) fn header(section: &mut Section<'_>, identities: &Identities) -> Head
 
 /// `cache`: the sizes and lifetimes of cached results.
 pub(super) fn cache(section: &mut Section<'_>) -> cache::Settings {
-    let default = cache::Settings::default();
+    let default = defaults::CACHE;
     let Some(mut section) = section.section("cache", &[]) else {
         return default;
     };

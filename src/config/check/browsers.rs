@@ -6,8 +6,8 @@ use http::{HeaderName, HeaderValue};
 
 use super::authenticators::Authenticators;
 use crate::auth::token::KeyScheme;
-use crate::config::Authenticator;
 use crate::config::reader::{Item, Section, Text, is_token_byte};
+use crate::config::{Authenticator, defaults};
 use crate::proxy::cors::{Cors, OriginList, Origins};
 use crate::proxy::websocket_credential::WebSocketCredential;
 
@@ -55,7 +55,7 @@ pub(super) fn websocket(
     let cookie = cookie_item.and_then(|item| cookie(&item));
     let scheme_item = section.take("scheme");
     let scheme = match &scheme_item {
-        None => "Bearer".to_owned(),
+        None => defaults::JWT_SCHEME.to_owned(),
         Some(item) if item.value().as_str() == Some("") => String::new(),
         Some(item) => item.scheme()?.as_str().to_owned(),
     };

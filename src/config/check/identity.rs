@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
+use crate::config::defaults;
 use crate::config::reader::{Item, Section, Text, fold, header_name, is_of_the_connection, is_token_byte};
 use crate::member::MemberPath;
 use crate::outbound::identity::{CredentialMode, Encoding, IdentityTable, Source, TableId};
@@ -89,10 +90,7 @@ impl Identities {
 }
 
 pub(super) fn identities(root: &mut Section<'_>) -> Identities {
-    let defaults = vec![
-        (HeaderName::from_static("x-user-id"), Source::Id),
-        (HeaderName::from_static("x-user-name"), Source::Username),
-    ];
+    let headers = defaults::identity_headers();
     let mut identities = Identities {
         tables: Vec::new(),
         strip: Vec::new(),
@@ -100,17 +98,17 @@ pub(super) fn identities(root: &mut Section<'_>) -> Identities {
         names: Vec::new(),
         common: UpstreamIdentity {
             table: TableId::GLOBAL,
-            credential: CredentialMode::Opaque,
+            credential: defaults::CREDENTIAL,
         },
         own: BTreeMap::new(),
     };
     match root.section("identity", &[]) {
         Some(section) => {
-            identities.common = identities.read(section, defaults, Encoding::Percent, CredentialMode::Opaque);
+            identities.common = identities.read(section, headers, defaults::ENCODING, defaults::CREDENTIAL);
         }
         None => identities
             .tables
-            .push(IdentityTable::new(TableId::GLOBAL, defaults, Encoding::Percent)),
+            .push(IdentityTable::new(TableId::GLOBAL, headers, defaults::ENCODING)),
     }
     identities
 }

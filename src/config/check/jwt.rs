@@ -10,9 +10,8 @@ use super::identity::Identities;
 use super::keys::key_set;
 use super::stores::NONE;
 use crate::auth::jwt::{KeptClaims, KeySet, Profile, Rules, Settings, TokenType, UserIdField, Users};
+use crate::config::defaults;
 use crate::config::reader::{Item, Section, Zero};
-
-const DEFAULT_TOKEN_BYTES: usize = 16 * 1024;
 
 pub(super) fn jwt(
     mut section: Section<'_>,
@@ -29,8 +28,8 @@ pub(super) fn jwt(
     let profile = profile_item
         .as_ref()
         .and_then(|item| item.text()?.choice(&profiles, &[]));
-    let profile = profile.unwrap_or(Profile::SimpleJwt);
-    let schemes = schemes(&mut section, "Bearer", |own, other| {
+    let profile = profile.unwrap_or(defaults::PROFILE);
+    let schemes = schemes(&mut section, defaults::JWT_SCHEME, |own, other| {
         profile.is_scheme(own, other.as_bytes())
     });
     let header = header(&mut section, identities);
@@ -47,7 +46,7 @@ pub(super) fn jwt(
     let token_bytes = section
         .take("token_bytes")
         .and_then(|item| item.size(least.0, least.1))
-        .unwrap_or(DEFAULT_TOKEN_BYTES);
+        .unwrap_or(defaults::TOKEN_BYTES);
     let users = users(&mut section, profile, stores);
     let revocation_item = section.take("revocation");
     let revocation = revocation_item
@@ -81,7 +80,7 @@ pub(super) fn jwt(
 /// SimpleJWT writes the realm between quotes without escaping it.
 fn realm(section: &mut Section<'_>) -> String {
     let Some(text) = section.take("realm").and_then(|item| item.text()) else {
-        return "api".to_owned();
+        return defaults::REALM.to_owned();
     };
     if !text
         .as_str()
@@ -188,18 +187,18 @@ fn users(section: &mut Section<'_>, profile: Profile, stores: &Names) -> Option<
     let username_claim = username_item
         .as_ref()
         .and_then(Item::full_text)
-        .unwrap_or_else(|| "username".to_owned());
+        .unwrap_or_else(|| defaults::USERNAME_CLAIM.to_owned());
     let active_item = section.take("check_user_is_active");
     let check_active = active_item.as_ref().and_then(Item::flag);
     let revoke_item = section.take("check_revoke_token");
     let check_revoke = revoke_item.as_ref().and_then(Item::flag).unwrap_or(false);
-    let revoke_claim = section.text_or("revoke_token_claim", "hash_password");
+    let revoke_claim = section.text_or("revoke_token_claim", defaults::REVOKE_TOKEN_CLAIM);
     let field_item = section.take("user_id_field");
     let fields = [("id", UserIdField::Id), ("username", UserIdField::Username)];
     let field = field_item
         .as_ref()
         .and_then(|item| item.text()?.choice(&fields, &[]))
-        .unwrap_or(UserIdField::Id);
+        .unwrap_or(defaults::USER_ID_FIELD);
 
     match store? {
         Some(store) => {
@@ -213,7 +212,7 @@ fn users(section: &mut Section<'_>, profile: Profile, stores: &Names) -> Option<
             Some(Users::Store {
                 store,
                 field,
-                check_active: check_active.unwrap_or(true),
+                check_active: check_active.unwrap_or(defaults::CHECK_USER_IS_ACTIVE),
                 revoke_claim,
             })
         }

@@ -2,7 +2,7 @@
 //! invalid route. The result is discarded if there is an error.
 
 mod access;
-mod answers;
+pub(super) mod answers;
 mod authenticators;
 mod browsers;
 mod certificates;
@@ -17,7 +17,7 @@ mod require;
 mod routes;
 mod server;
 mod stores;
-mod upstreams;
+pub(super) mod upstreams;
 mod weakness;
 
 use std::collections::HashSet;

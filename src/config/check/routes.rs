@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Names;
 use super::access::access;
-use super::answers::shape;
+use super::answers::error_format;
 use super::authenticators::Authenticators;
 use super::browsers::cors;
 use super::conflicts;
@@ -52,7 +52,7 @@ fn route(
 ) -> Option<Route> {
     let place = place(&mut section);
     let access = access(&mut section, authenticators);
-    let shape = shape(&mut section);
+    let format = error_format(&mut section);
     let upstream = section
         .require("upstream", "upstream = \"app\"")
         .and_then(|item| upstreams.find(&item.text()?));
@@ -65,7 +65,7 @@ fn route(
     let sent = identities.for_upstream(&upstream);
     Some(Route {
         place,
-        answers: access.answers(shape, authenticators),
+        answers: access.answers(format, authenticators),
         policy: access.policy,
         authenticate: access.authenticate,
         cors,

@@ -1,10 +1,9 @@
 //! `[server]` with its tables, `[admin]`, `[probes]`, `[forwarded]` and `[log]`.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
@@ -13,8 +12,8 @@ use tracing::Level;
 use super::certificates;
 use super::place::is_host;
 use super::upstreams::LONGEST_SOCKET;
-use crate::config::Admin;
 use crate::config::reader::{Item, Section, Text, Zero};
+use crate::config::{Admin, defaults};
 use crate::outbound::forwarded::{MoreFields, TrustedProxies};
 use crate::server::listen::Address;
 use crate::server::{Drain, Limits, Settings};
@@ -25,7 +24,6 @@ use crate::tls::{
     server::{Certificate, ClientAuth},
 };
 
-const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 const MOST_WORKERS: u64 = 1024;
 /// More connections than a machine has memory for.
 const MOST_CONNECTIONS: u64 = 10_000_000;
@@ -45,14 +43,13 @@ pub(super) struct Server {
 }
 
 pub(super) fn server(root: &mut Section<'_>) -> Server {
-    let (limits, drain) = (Limits::default(), Drain::default());
     let mut settings = Settings {
         listen: Vec::new(),
-        workers: cores(),
+        workers: defaults::workers(),
         trusted_proxies: Arc::default(),
         proxy_protocol: false,
-        limits,
-        drain,
+        limits: defaults::LIMITS,
+        drain: defaults::DRAIN,
     };
     let Some(mut section) = root.require("server", LEAST).and_then(|item| item.section(&[])) else {
         return Server {
@@ -73,7 +70,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
         .take("redirect_http")
         .map(|item| redirects(&item, &settings.listen, tls.as_ref()));
     settings.workers = match section.count_or("workers", (0, MOST_WORKERS), 0) {
-        0 => cores(),
+        0 => defaults::workers(),
         workers => workers,
     };
     let trusted = section.take("trusted_proxies").and_then(|item| item.list(TRUSTED));
@@ -89,12 +86,12 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
     }
     settings.trusted_proxies = Arc::new(trusted);
     if let Some(section) = section.section("limits", &[]) {
-        settings.limits = self::limits(section);
+        settings.limits = limits(section);
     }
     if let Some(mut section) = section.section("drain", &[]) {
         settings.drain = Drain {
-            delay: section.duration_or("delay", Zero::Allowed, drain.delay),
-            timeout: section.duration_or("timeout", Zero::Allowed, drain.timeout),
+            delay: section.duration_or("delay", Zero::Allowed, defaults::DRAIN.delay),
+            timeout: section.duration_or("timeout", Zero::Allowed, defaults::DRAIN.timeout),
         };
     }
     Server {
@@ -167,10 +164,6 @@ fn network(text: &Text<'_>, like: &str) -> Option<IpNet> {
 
 const LEAST: &str = "[server]` and `listen = [\"127.0.0.1:8443\"]";
 
-fn cores() -> usize {
-    thread::available_parallelism().map_or(1, Into::into)
-}
-
 fn addresses(listen: &Item<'_>, cleartext_beyond_loopback: bool) -> Vec<Address> {
     let mut addresses: Vec<Address> = Vec::new();
     for item in listen.full_list("listen = [\"127.0.0.1:8443\"]").unwrap_or_default() {
@@ -235,7 +228,7 @@ fn tls(mut section: Section<'_>) -> tls::server::Settings {
         .unwrap_or_default();
     let certificates = list.iter().filter_map(certificate).collect();
     let versions = [("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
-    let min_version = section.choice_or("min_version", &versions, MinVersion::Tls12);
+    let min_version = section.choice_or("min_version", &versions, defaults::MIN_VERSION);
     let client_auth = section.section("client_auth", &[]).map(client_auth).unwrap_or_default();
     tls::server::Settings {
         certificates,
@@ -313,11 +306,10 @@ fn certificate(item: &Item<'_>) -> Option<Certificate> {
 }
 
 fn limits(mut section: Section<'_>) -> Limits {
-    let default = Limits::default();
+    let default = defaults::LIMITS;
     let header_bytes = section
         .take("header_bytes")
         .and_then(|item| item.size(LEAST_HEADER_BYTES, MOST_HEADER_BYTES));
-    let streams = section.count_or("h2_streams", (1, MOST_STREAMS), default.h2_streams as usize);
     Limits {
         connections: section.count_or("connections", (1, MOST_CONNECTIONS), default.connections),
         header_bytes: header_bytes.unwrap_or(default.header_bytes),
@@ -335,14 +327,14 @@ fn limits(mut section: Section<'_>) -> Limits {
         idle_timeout: section.duration_or("idle_timeout", Zero::Refused, default.idle_timeout),
         body_read_timeout: section.duration_or("body_read_timeout", Zero::Refused, default.body_read_timeout),
         in_flight: section.count_or("in_flight", (0, MOST_CONNECTIONS), default.in_flight),
-        h2_streams: u32::try_from(streams).unwrap_or(default.h2_streams),
+        h2_streams: section.u32_or("h2_streams", (1, MOST_STREAMS), default.h2_streams),
     }
 }
 
 /// `[admin]`: on by default, on loopback.
 pub(super) fn admin(root: &mut Section<'_>, server: &Settings) -> Admin {
     let mut admin = Admin {
-        listen: DEFAULT_ADMIN,
+        listen: defaults::ADMIN_LISTEN,
         hosts: Vec::new(),
     };
     let Some(mut section) = root.section("admin", &[]) else {
@@ -355,7 +347,7 @@ pub(super) fn admin(root: &mut Section<'_>, server: &Settings) -> Admin {
     let Some(item) = section.take("listen") else {
         return admin;
     };
-    admin.listen = item.address().unwrap_or(DEFAULT_ADMIN);
+    admin.listen = item.address().unwrap_or(defaults::ADMIN_LISTEN);
     let address = admin.listen;
     if address.port() != 0 && server.listen.contains(&Address::Tcp(address)) {
         item.refuse(
@@ -402,7 +394,7 @@ pub(super) fn forwarded(root: &mut Section<'_>) -> MoreFields {
 
 /// `[log]`.
 pub(super) fn log(root: &mut Section<'_>) -> telemetry::Settings {
-    let default = telemetry::Settings::default();
+    let default = defaults::LOG;
     let Some(mut section) = root.section("log", &[]) else {
         return default;
     };

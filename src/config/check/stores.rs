@@ -1,16 +1,13 @@
 //! `[stores.*]`: the stores of tokens, users and revocations.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Names;
 use crate::auth::store::{DigestKind, Digests, Kind, Settings, embedded, redis};
 use crate::config::reader::{Item, Section, Text, Zero};
-use crate::config::secrets;
+use crate::config::{defaults, secrets};
 
 const UNSUPPORTED: &[&str] = &["urls", "mode", "service", "tls", "seal"];
-const DEFAULT_PREFIX: &str = "authgate:";
-const DEFAULT_TIMEOUT: Duration = Duration::from_millis(250);
 /// The word that means no store in other keys.
 pub(super) const NONE: &str = "none";
 
@@ -87,9 +84,9 @@ fn redis(mut section: Section<'_>) -> Option<redis::Settings> {
             String::new()
         }
         Some(text) => text.into_string(),
-        None => DEFAULT_PREFIX.to_owned(),
+        None => defaults::STORE_PREFIX.to_owned(),
     };
-    let timeout = section.duration_or("timeout", Zero::Refused, DEFAULT_TIMEOUT);
+    let timeout = section.duration_or("timeout", Zero::Refused, defaults::STORE_TIMEOUT);
     let choices = [
         ("tracking", redis::Invalidation::Tracking),
         ("off", redis::Invalidation::Off),
@@ -97,7 +94,7 @@ fn redis(mut section: Section<'_>) -> Option<redis::Settings> {
     let invalidation = section
         .take("invalidation")
         .and_then(|item| item.text()?.choice(&choices, &[]))
-        .unwrap_or(redis::Invalidation::Tracking);
+        .unwrap_or(defaults::INVALIDATION);
     let digests = digests(&mut section);
     Some(redis::Settings {
         endpoint: endpoint?,
@@ -113,10 +110,10 @@ fn redis(mut section: Section<'_>) -> Option<redis::Settings> {
 /// `digest`: the digests by which the store's tokens are keyed.
 fn digests(section: &mut Section<'_>) -> Digests {
     let Some(item) = section.take("digest") else {
-        return Digests::default();
+        return defaults::DIGEST;
     };
     let Some(items) = item.one_or_more("digest = [\"sha256\"]") else {
-        return Digests::default();
+        return defaults::DIGEST;
     };
     let kinds: Vec<DigestKind> = items
         .iter()
@@ -129,7 +126,7 @@ fn digests(section: &mut Section<'_>) -> Digests {
             "write each one once, such as [\"sha256\", \"sha512\"]",
         );
     }
-    digests.unwrap_or_default()
+    digests.unwrap_or(defaults::DIGEST)
 }
 
 /// The URL may hold a password, so it is never quoted. The library's error does not repeat it.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytesize::ByteSize;
 use http::header::AUTHORIZATION;
@@ -18,30 +17,19 @@ use super::{Names, certificates};
 use crate::concurrency::ConcurrencyLimit;
 use crate::config::Route;
 use crate::config::reader::{Item, Section, Text, Zero, fold};
-use crate::config::secrets;
+use crate::config::{defaults, secrets};
 use crate::proxy::routes::HostPattern;
 use crate::tls;
 use crate::upstream::{Balance, Buffer, Check, HostMode, Server, Settings, Spool, Tls, Transport, Unsized};
 
-const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const MOST_IN_FLIGHT: u64 = 10_000_000;
-const REQUEST_BUFFER: usize = 64 * 1024;
-const RESPONSE_BUFFER: usize = 256 * 1024;
 /// For each request in flight.
 const MOST_BUFFER: ByteSize = ByteSize::mib(64);
-/// Defaults of `spool`, for request bodies without a length.
-const SPOOL_DIR: &str = "/var/tmp";
-const SPOOL_BODY: ByteSize = ByteSize::mib(64);
-const SPOOL_TOTAL: ByteSize = ByteSize::gib(1);
 const MOST_SPOOL: ByteSize = ByteSize::tib(1024);
 const MOST_RETRIES: u64 = 10;
 const MOST_WEIGHT: u64 = 1_000;
 const LOCALHOST: HeaderValue = HeaderValue::from_static("localhost");
 const SERVERS: &str = "servers = [\"http://127.0.0.1:8000\"]";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The parsed upstreams.
 pub(super) struct Upstreams<'c> {
@@ -126,7 +114,7 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
     let mode = section
         .take("host")
         .and_then(|item| host(&item))
-        .unwrap_or(HostMode::Preserve);
+        .unwrap_or(defaults::HOST);
     let check = section
         .take("health")
         .and_then(|item| item.section(&[]))
@@ -140,17 +128,25 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
     Settings {
         name,
         servers,
-        balance: section.choice_or("balance", &balance, Balance::LeastRequest),
+        balance: section.choice_or("balance", &balance, defaults::BALANCE),
         host: mode,
-        connect_timeout: section.duration_or("connect_timeout", Zero::Refused, CONNECT_TIMEOUT),
-        response_timeout: section.duration_or("response_timeout", Zero::Refused, RESPONSE_TIMEOUT),
-        idle_timeout: section.duration_or("idle_timeout", Zero::Allowed, IDLE_TIMEOUT),
-        body_read_timeout: section.duration_or("body_read_timeout", Zero::Refused, BODY_READ_TIMEOUT),
-        in_flight: ConcurrencyLimit::new(section.count_or("in_flight", (0, MOST_IN_FLIGHT), 0)),
+        connect_timeout: section.duration_or("connect_timeout", Zero::Refused, defaults::CONNECT_TIMEOUT),
+        response_timeout: section.duration_or("response_timeout", Zero::Refused, defaults::RESPONSE_TIMEOUT),
+        idle_timeout: section.duration_or("idle_timeout", Zero::Allowed, defaults::UPSTREAM_IDLE_TIMEOUT),
+        body_read_timeout: section.duration_or(
+            "body_read_timeout",
+            Zero::Refused,
+            defaults::UPSTREAM_BODY_READ_TIMEOUT,
+        ),
+        in_flight: ConcurrencyLimit::new(section.count_or(
+            "in_flight",
+            (0, MOST_IN_FLIGHT),
+            defaults::UPSTREAM_IN_FLIGHT,
+        )),
         request_buffer,
         beyond,
         response_buffer,
-        retries: u32::try_from(section.count_or("retries", (0, MOST_RETRIES), 1)).unwrap_or(1),
+        retries: section.u32_or("retries", (0, MOST_RETRIES), defaults::RETRIES),
         secret_header,
         check,
         tls,
@@ -165,25 +161,30 @@ fn buffers(section: &mut Section<'_>) -> (Option<Buffer>, Option<Buffer>) {
         let size = item.and_then(|item| item.size(ByteSize::b(0), MOST_BUFFER));
         Buffer::new(size.unwrap_or(default))
     };
-    (size("request", REQUEST_BUFFER), size("response", RESPONSE_BUFFER))
+    (
+        size("request", defaults::REQUEST_BUFFER),
+        size("response", defaults::RESPONSE_BUFFER),
+    )
+}
+
+/// `unsized`: how a request body without a length is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum UnsizedMode {
+    Spool,
+    Stream,
+    Refuse,
 }
 
 /// `unsized` and `spool`: how request bodies without a length that exceed the buffer are sent.
 fn beyond(section: &mut Section<'_>, servers: &[Server]) -> Unsized {
-    #[derive(Clone, Copy, PartialEq, Eq)]
-    enum Mode {
-        Spool,
-        Stream,
-        Refuse,
-    }
     let modes = [
-        ("spool", Mode::Spool),
-        ("stream", Mode::Stream),
-        ("refuse", Mode::Refuse),
+        ("spool", UnsizedMode::Spool),
+        ("stream", UnsizedMode::Stream),
+        ("refuse", UnsizedMode::Refuse),
     ];
     let (unsized_item, spool_item) = (section.take("unsized"), section.take("spool"));
     let written = unsized_item.as_ref().and_then(|item| item.text()?.choice(&modes, &[]));
-    let mode = written.unwrap_or(Mode::Spool);
+    let mode = written.unwrap_or(defaults::UNSIZED);
     let is_http2 = !servers.is_empty() && servers.iter().all(|server| server.transport == Transport::H2c);
     if is_http2 {
         for item in [&unsized_item, &spool_item].into_iter().flatten() {
@@ -195,7 +196,7 @@ fn beyond(section: &mut Section<'_>, servers: &[Server]) -> Unsized {
         return Unsized::Stream;
     }
     if let Some(item) = &spool_item
-        && mode != Mode::Spool
+        && mode != UnsizedMode::Spool
     {
         item.refuse(
             "has no effect: bodies are spooled only with `unsized = \"spool\"`",
@@ -203,19 +204,23 @@ fn beyond(section: &mut Section<'_>, servers: &[Server]) -> Unsized {
         );
     }
     match mode {
-        Mode::Stream => Unsized::Stream,
-        Mode::Refuse => Unsized::Refuse,
-        Mode::Spool => Unsized::Spool(match spool_item.and_then(|item| item.section(&[])) {
+        UnsizedMode::Stream => Unsized::Stream,
+        UnsizedMode::Refuse => Unsized::Refuse,
+        UnsizedMode::Spool => Unsized::Spool(match spool_item.and_then(|item| item.section(&[])) {
             Some(own) => spool(own),
             None => {
-                if !Path::new(SPOOL_DIR).is_dir() {
+                if !Path::new(defaults::SPOOL_DIR).is_dir() {
                     let problem = section.problem(
-                        format!("the folder {SPOOL_DIR} does not exist: requests whose long bodies have no length will be answered with 503"),
+                        format!("the folder {} does not exist: requests whose long bodies have no length will be answered with 503", defaults::SPOOL_DIR),
                         "create it, or write `spool = { dir = \"…\" }` or `unsized = \"refuse\"`",
                     );
                     section.add(problem.into_warning());
                 }
-                Spool::new(Path::new(SPOOL_DIR), SPOOL_BODY.as_u64(), SPOOL_TOTAL.as_u64())
+                Spool::new(
+                    Path::new(defaults::SPOOL_DIR),
+                    defaults::SPOOL_BODY.as_u64(),
+                    defaults::SPOOL_TOTAL.as_u64(),
+                )
             }
         }),
     }
@@ -228,7 +233,10 @@ fn spool(mut section: Section<'_>) -> Spool {
         let size = item.as_ref().and_then(|item| item.size(ByteSize::b(1), MOST_SPOOL));
         size.map_or(default.as_u64(), |size| size as u64)
     };
-    let (body, total) = (size(&body_item, SPOOL_BODY), size(&total_item, SPOOL_TOTAL));
+    let (body, total) = (
+        size(&body_item, defaults::SPOOL_BODY),
+        size(&total_item, defaults::SPOOL_TOTAL),
+    );
     if body > total
         && let Some(item) = body_item.as_ref().or(total_item.as_ref())
     {
@@ -247,18 +255,18 @@ fn spool(mut section: Section<'_>) -> Spool {
         }
         Some(dir)
     });
-    Spool::new(dir.as_deref().unwrap_or(Path::new(SPOOL_DIR)), body, total)
+    Spool::new(dir.as_deref().unwrap_or(Path::new(defaults::SPOOL_DIR)), body, total)
 }
 
 /// A URL, or `{ url = "…" }`.
 fn server<'c>(item: &Item<'c>) -> Option<(Server, Text<'c>)> {
     let (url, weight) = if item.value().get("url").is_some() || item.value().get("weight").is_some() {
         let mut section = item.clone().section(&[])?;
-        let weight = section.count_or("weight", (1, MOST_WEIGHT), 1);
+        let weight = section.u32_or("weight", (1, MOST_WEIGHT), defaults::WEIGHT);
         let url = section.require("url", "url = \"http://127.0.0.1:8000\"")?;
-        (url, u32::try_from(weight).unwrap_or(1))
+        (url, weight)
     } else {
-        (item.clone(), 1)
+        (item.clone(), defaults::WEIGHT)
     };
     let text = url.text_for("the URL of a server", "write a URL, such as \"http://127.0.0.1:8000\"")?;
     let (transport, authority) = parse(&text)?;
@@ -329,7 +337,7 @@ fn parse(text: &Text<'_>) -> Option<(Transport, Authority)> {
 /// `health`: the health check of each server; `mode` is the upstream's `host`. If neither sets the `Host`, the upstream's name is added to
 /// `unnamed`.
 fn check(mut section: Section<'_>, mode: &HostMode, name: &Arc<str>, unnamed: &mut Vec<Arc<str>>) -> Option<Check> {
-    let interval = section.duration_or("interval", Zero::Refused, CHECK_INTERVAL);
+    let interval = section.duration_or("interval", Zero::Refused, defaults::HEALTH_INTERVAL);
     let own = section.take("host").and_then(|item| {
         let text = item.text()?;
         let value = host_value(text.as_str());

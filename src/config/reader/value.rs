@@ -43,6 +43,12 @@ impl Section<'_> {
         count.and_then(|count| usize::try_from(count).ok()).unwrap_or(default)
     }
 
+    /// A whole number from `least` to `most`, where `most` fits into 32 bits.
+    pub(crate) fn u32_or(&mut self, name: &'static str, (least, most): (u64, u64), default: u32) -> u32 {
+        let count = self.take(name).and_then(|item| item.count(least..=most));
+        count.and_then(|count| u32::try_from(count).ok()).unwrap_or(default)
+    }
+
     /// A duration.
     pub(crate) fn duration_or(&mut self, name: &'static str, zero: Zero, default: Duration) -> Duration {
         self.take(name).and_then(|item| item.duration(zero)).unwrap_or(default)

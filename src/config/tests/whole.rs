@@ -8,12 +8,11 @@ use serde_json::json;
 use tracing::Level;
 
 use super::{LEAST, good, parse};
-use crate::auth::cache;
 use crate::auth::jwt::{KeptClaims, KeySet, TokenType, UserIdField, Users};
 use crate::auth::store::redis::Invalidation;
 use crate::auth::store::{DigestKind, Digests, Kind};
 use crate::auth::token::KeyScheme;
-use crate::config::Authenticator;
+use crate::config::{Authenticator, defaults};
 use crate::member::MemberPath;
 use crate::outbound::identity::CredentialMode;
 use crate::policy::Policy;
@@ -24,10 +23,25 @@ use crate::tls::provider::MinVersion;
 use crate::upstream::{Balance, HostMode, Transport, Unsized};
 
 #[test]
-fn what_is_not_written_is_as_the_contract_says() {
+fn absent_keys_have_their_documented_defaults() {
     let config = good(LEAST);
-    assert_eq!(config.server.limits, crate::server::Limits::default());
-    assert_eq!(config.server.drain, crate::server::Drain::default());
+    let limits = config.server.limits;
+    assert_eq!(
+        (limits.connections, limits.header_bytes, limits.headers),
+        (20_000, 32 << 10, 100)
+    );
+    assert_eq!((limits.body_bytes, limits.h2_streams, limits.in_flight), (None, 128, 0));
+    assert_eq!(
+        [
+            limits.tls_handshake_timeout,
+            limits.header_timeout,
+            limits.idle_timeout,
+            limits.body_read_timeout,
+            config.server.drain.delay,
+            config.server.drain.timeout,
+        ],
+        [10, 10, 75, 60, 0, 20].map(Duration::from_secs)
+    );
     assert!(config.tls.is_none() && config.server.workers >= 1);
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9901");
     assert_eq!((config.log.level, config.log.format), (Level::INFO, Format::Text));
@@ -50,7 +64,12 @@ fn what_is_not_written_is_as_the_contract_says() {
         (&token.scheme, token.header.as_str()),
         (&KeyScheme::OneOf(vec!["Token".to_owned()]), "authorization")
     );
-    assert_eq!((&*token.store, token.cache), ("redis", cache::Settings::default()));
+    assert_eq!(&*token.store, "redis");
+    assert_eq!((token.cache.entries, token.cache.negative_entries), (100_000, 20_000));
+    assert_eq!(
+        [token.cache.ttl, token.cache.negative_ttl],
+        [60, 5].map(Duration::from_secs)
+    );
 
     let Authenticator::Jwt(jwt) = &config.authenticators["jwt"] else {
         panic!("another kind")
@@ -103,6 +122,12 @@ fn what_is_not_written_is_as_the_contract_says() {
         panic!("{:?}", upstream.beyond)
     };
     assert_eq!(spool.settings(), (Path::new("/var/tmp"), 64 << 20, 1 << 30));
+    let buffered = |buffer: &Option<crate::upstream::Buffer>| buffer.as_ref().map(|buffer| buffer.bytes);
+    assert_eq!(
+        (buffered(&upstream.request_buffer), buffered(&upstream.response_buffer)),
+        (Some(64 << 10), Some(256 << 10))
+    );
+    assert_eq!((upstream.retries, upstream.servers[0].weight), (1, 1));
 
     let route = &config.routes[0];
     assert_eq!(route.place.path, PathPattern::Below("/api".into()));
@@ -120,6 +145,34 @@ fn what_is_not_written_is_as_the_contract_says() {
         (CredentialMode::Opaque, None, None)
     );
     assert_eq!(config.largest_leeway(), Duration::ZERO);
+}
+
+#[test]
+fn the_manual_states_these_defaults() {
+    let manual = include_str!("../../../docs/operations.md");
+    let seconds = |time: Duration| format!("{} s", time.as_secs());
+    let kib = |bytes: usize| format!("{} KiB", bytes / 1024);
+    for text in [
+        format!("`[admin] listen` ({})", defaults::ADMIN_LISTEN),
+        format!("`cache.ttl` ({})", seconds(defaults::CACHE.ttl)),
+        format!("`negative_ttl` ({})", seconds(defaults::CACHE.negative_ttl)),
+        format!("`idle_timeout` ({}", seconds(defaults::UPSTREAM_IDLE_TIMEOUT)),
+        format!(
+            "`body_read_timeout` ({})",
+            seconds(defaults::UPSTREAM_BODY_READ_TIMEOUT)
+        ),
+        format!("`buffer.request` ({})", kib(defaults::REQUEST_BUFFER)),
+        format!("`buffer.response` ({})", kib(defaults::RESPONSE_BUFFER)),
+        format!("interval = \"{}s\"", defaults::HEALTH_INTERVAL.as_secs()),
+        format!(
+            "`spool = {{ dir = {:?}, body = \"{}MiB\", total = \"{}GiB\" }}`",
+            defaults::SPOOL_DIR,
+            defaults::SPOOL_BODY.as_u64() >> 20,
+            defaults::SPOOL_TOTAL.as_u64() >> 30
+        ),
+    ] {
+        assert!(manual.contains(&text), "docs/operations.md does not state {text}");
+    }
 }
 
 #[test]

@@ -493,7 +493,7 @@ mod tests {
     fn admin(folder: &tempfile::TempDir) -> Admin {
         let kind = Kind::Embedded(embedded::Settings {
             file: folder.path().join("tokens.toml"),
-            digests: Default::default(),
+            digests: Digests::SHA256,
         });
         let mut admin = Admin::open(&Settings {
             name: "file".into(),

@@ -239,7 +239,7 @@ mod tests {
     fn one(names: &Names, object: &Value) -> Result<Object, String> {
         read(
             names,
-            Digests::default(),
+            Digests::SHA256,
             1,
             object.as_object().expect("an object").clone(),
         )

@@ -1,0 +1,153 @@
+//! Every default of gateway.toml, in the order of the file. A key without a constant here is `false`, empty, absent or unlimited unless it
+//! is required.
+//!
+//! Only the defaults of the claim rules stand elsewhere: they follow `profile`, in [`Rules::of`](crate::auth::jwt::Rules::of).
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use http::HeaderName;
+use http::header::AUTHORIZATION;
+use tracing::Level;
+
+use super::check::answers::ErrorFormat;
+use super::check::upstreams::UnsizedMode;
+use crate::auth::cache;
+use crate::auth::jwt::{Profile, UserIdField};
+use crate::auth::store::Digests;
+use crate::auth::store::redis::Invalidation;
+use crate::outbound::identity::{CredentialMode, Encoding, Source};
+use crate::server::{Drain, Limits};
+use crate::telemetry::{self, Format};
+use crate::tls::provider::MinVersion;
+use crate::upstream::{Balance, HostMode};
+
+/// `server.workers`: one for each core.
+pub(super) fn workers() -> usize {
+    thread::available_parallelism().map_or(1, Into::into)
+}
+
+/// `server.tls.min_version`.
+pub(super) const MIN_VERSION: MinVersion = MinVersion::Tls12;
+
+/// `server.limits`.
+pub(super) const LIMITS: Limits = Limits {
+    connections: 20_000,
+    header_bytes: 32 * 1024,
+    headers: 100,
+    body_bytes: None,
+    tls_handshake_timeout: Duration::from_secs(10),
+    header_timeout: Duration::from_secs(10),
+    idle_timeout: Duration::from_secs(75),
+    body_read_timeout: Duration::from_secs(60),
+    h2_streams: 128,
+    in_flight: 0,
+};
+
+/// `server.drain`.
+pub(super) const DRAIN: Drain = Drain {
+    delay: Duration::ZERO,
+    timeout: Duration::from_secs(20),
+};
+
+/// `admin.listen`.
+pub(super) const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
+
+/// `log`.
+pub(super) const LOG: telemetry::Settings = telemetry::Settings {
+    level: Level::INFO,
+    format: Format::Text,
+    access: true,
+    query: false,
+};
+
+/// `stores.*.prefix`.
+pub(super) const STORE_PREFIX: &str = "authgate:";
+/// `stores.*.timeout`.
+pub(super) const STORE_TIMEOUT: Duration = Duration::from_millis(250);
+/// `stores.*.invalidation`.
+pub(super) const INVALIDATION: Invalidation = Invalidation::Tracking;
+/// `stores.*.digest`.
+pub(super) const DIGEST: Digests = Digests::SHA256;
+
+/// `authenticators.*.header`.
+pub(super) const CREDENTIAL_HEADER: HeaderName = AUTHORIZATION;
+/// `authenticators.*.scheme` of `kind = "token"`.
+pub(super) const TOKEN_SCHEME: &str = "Token";
+/// `authenticators.*.scheme` of `kind = "jwt"`, and `routes.websocket.scheme`.
+pub(super) const JWT_SCHEME: &str = "Bearer";
+/// `authenticators.*.realm`.
+pub(super) const REALM: &str = "api";
+/// `authenticators.*.profile`.
+pub(super) const PROFILE: Profile = Profile::SimpleJwt;
+/// `authenticators.*.token_bytes`.
+pub(super) const TOKEN_BYTES: usize = 16 * 1024;
+/// `authenticators.*.user_id_field`.
+pub(super) const USER_ID_FIELD: UserIdField = UserIdField::Id;
+/// `authenticators.*.username_claim`.
+pub(super) const USERNAME_CLAIM: &str = "username";
+/// `authenticators.*.check_user_is_active`.
+pub(super) const CHECK_USER_IS_ACTIVE: bool = true;
+/// `authenticators.*.revoke_token_claim`.
+pub(super) const REVOKE_TOKEN_CLAIM: &str = "hash_password";
+
+/// `authenticators.*.cache`.
+pub const CACHE: cache::Settings = cache::Settings {
+    entries: 100_000,
+    ttl: Duration::from_secs(60),
+    negative_entries: 20_000,
+    negative_ttl: Duration::from_secs(5),
+};
+
+/// `identity.headers`.
+pub(super) fn identity_headers() -> Vec<(HeaderName, Source)> {
+    vec![
+        (HeaderName::from_static("x-user-id"), Source::Id),
+        (HeaderName::from_static("x-user-name"), Source::Username),
+    ]
+}
+
+/// `identity.encoding`.
+pub(super) const ENCODING: Encoding = Encoding::Percent;
+/// `identity.credential`.
+pub(super) const CREDENTIAL: CredentialMode = CredentialMode::Opaque;
+
+/// `upstreams.*.servers.weight`.
+pub(super) const WEIGHT: u32 = 1;
+/// `upstreams.*.balance`.
+pub(super) const BALANCE: Balance = Balance::LeastRequest;
+/// `upstreams.*.host`.
+pub(super) const HOST: HostMode = HostMode::Preserve;
+/// `upstreams.*.connect_timeout`.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// `upstreams.*.response_timeout`.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+/// `upstreams.*.idle_timeout`.
+pub(super) const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// `upstreams.*.body_read_timeout`.
+pub(super) const UPSTREAM_BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// `upstreams.*.in_flight`: no limit.
+pub(super) const UPSTREAM_IN_FLIGHT: usize = 0;
+/// `upstreams.*.retries`.
+pub(super) const RETRIES: u32 = 1;
+/// `upstreams.*.unsized`.
+pub(super) const UNSIZED: UnsizedMode = UnsizedMode::Spool;
+/// `upstreams.*.buffer.request`.
+pub(super) const REQUEST_BUFFER: usize = 64 * 1024;
+/// `upstreams.*.buffer.response`.
+pub(super) const RESPONSE_BUFFER: usize = 256 * 1024;
+/// `upstreams.*.spool.dir`.
+pub(super) const SPOOL_DIR: &str = "/var/tmp";
+/// `upstreams.*.spool.body`.
+pub(super) const SPOOL_BODY: ByteSize = ByteSize::mib(64);
+/// `upstreams.*.spool.total`.
+pub(super) const SPOOL_TOTAL: ByteSize = ByteSize::gib(1);
+/// `upstreams.*.health.interval`.
+pub(super) const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// `routes.errors`.
+pub(super) const ERRORS: ErrorFormat = ErrorFormat::Drf;
+/// `routes.challenge`: `"first"`.
+pub(super) const CHALLENGE: bool = true;
