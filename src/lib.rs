@@ -19,6 +19,7 @@
 //! proxy          Proxy::handle: routing, authentication, forwarding
 //! -- 1  parts: each talks to one thing outside the process
 //! auth           authentication: token and JWT authenticators, stores, caches
+//! provisioning   writes users, tokens and revocations to stores, for the command line
 //! upstream       the application servers, behind one function: Upstream::forward
 //! tls            TLS as server and as client
 //! telemetry      logs and metrics
@@ -57,6 +58,7 @@ pub mod outbound;
 pub mod path;
 pub mod policy;
 pub mod printable;
+pub mod provisioning;
 pub mod proxy;
 pub mod runtime;
 pub mod secret;

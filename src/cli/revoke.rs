@@ -3,8 +3,8 @@
 use super::stores::StoreName;
 use super::values::{self, Key, time_text};
 use super::{Failure, StoreContext, output, token};
-use crate::auth::store::admin::Revocation;
 use crate::identity::UserId;
+use crate::provisioning::Revocation;
 
 /// How far `--before` may be in the future, for clock skew. Later times are refused as typing errors: a revocation cannot be undone.
 const MAX_AHEAD: i64 = 3600;

@@ -1,8 +1,8 @@
 //! Selects the store of a command and opens it.
 
-use crate::auth::store::admin::{Admin, AdminError, Begin, Begun, StoreState};
 use crate::auth::store::{Digests, Settings};
 use crate::cli::{Failure, StoreContext, output};
+use crate::provisioning::{Begin, Begun, ProvisioningError, StoreState, WritableStore};
 
 /// `--store`, for every command that uses a store.
 #[derive(Debug, Clone, clap::Args)]
@@ -17,8 +17,8 @@ impl StoreName {
     ///
     /// # Errors
     /// There is no such store, it is empty, or it cannot be reached.
-    pub(super) fn open(&self, context: &StoreContext<'_>) -> Result<Admin, Failure> {
-        let mut store = Admin::open(self.choose(context)?)?;
+    pub(super) fn open(&self, context: &StoreContext<'_>) -> Result<WritableStore, Failure> {
+        let mut store = WritableStore::open(self.choose(context)?)?;
         store.require_layout()?;
         Ok(store)
     }
@@ -35,17 +35,17 @@ impl StoreName {
     ///
     /// # Errors
     /// There is no such store, or it cannot be reached.
-    pub(super) fn reach(&self, context: &StoreContext<'_>) -> Result<Admin, Failure> {
-        Ok(Admin::open(self.choose(context)?)?)
+    pub(super) fn reach(&self, context: &StoreContext<'_>) -> Result<WritableStore, Failure> {
+        Ok(WritableStore::open(self.choose(context)?)?)
     }
 
     /// Opens a store for writing. An empty store is initialized, and gateways may use it at once.
     ///
     /// # Errors
     /// There is no such store, or it cannot be reached.
-    pub(super) fn open_to_write(&self, context: &StoreContext<'_>) -> Result<Admin, Failure> {
+    pub(super) fn open_to_write(&self, context: &StoreContext<'_>) -> Result<WritableStore, Failure> {
         let settings = self.choose(context)?;
-        let mut store = Admin::open(settings)?;
+        let mut store = WritableStore::open(settings)?;
         match store.begin(Begin::ToUse)?.state {
             StoreState::Complete => {}
             StoreState::WasEmpty => note_empty(settings),
@@ -57,13 +57,13 @@ impl StoreName {
         Ok(store)
     }
 
-    /// Opens a store for an import. Gateways use an empty store only after [`Admin::complete`].
+    /// Opens a store for an import. Gateways use an empty store only after [`WritableStore::complete`].
     ///
     /// # Errors
     /// There is no such store, or it cannot be reached.
-    pub(super) fn open_to_fill(&self, context: &StoreContext<'_>) -> Result<(Admin, Begun), Failure> {
+    pub(super) fn open_to_fill(&self, context: &StoreContext<'_>) -> Result<(WritableStore, Begun), Failure> {
         let settings = self.choose(context)?;
-        let mut store = Admin::open(settings)?;
+        let mut store = WritableStore::open(settings)?;
         let begun = store.begin(Begin::ToFill)?;
         match begun.state {
             StoreState::Complete => {}
@@ -112,8 +112,8 @@ fn note_empty(settings: &Settings) {
     ));
 }
 
-impl From<AdminError> for Failure {
-    fn from(error: AdminError) -> Self {
+impl From<ProvisioningError> for Failure {
+    fn from(error: ProvisioningError) -> Self {
         Self::Failed(error.to_string())
     }
 }

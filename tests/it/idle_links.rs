@@ -10,10 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use authgate::auth::jwt::keys::Algorithm;
-use authgate::auth::store::admin::Admin;
 use authgate::auth::store::redis::{Endpoint, Invalidation, Settings};
 use authgate::auth::store::{self, Digests, Kind};
 use authgate::identity::UserId;
+use authgate::provisioning::WritableStore;
 
 use crate::harness::mint::Signer;
 use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
@@ -98,7 +98,7 @@ fn a_command_whose_connection_is_closed_while_it_is_idle_asks_again() {
         invalidation: Invalidation::Off,
         digests: Digests::SHA256,
     });
-    let mut admin = Admin::open(&store::Settings {
+    let mut admin = WritableStore::open(&store::Settings {
         name: "redis".into(),
         kind,
     })

@@ -155,7 +155,7 @@ impl Records {
 }
 
 /// The folder that a file is in.
-pub(super) fn folder(file: &Path) -> &Path {
+pub(crate) fn folder(file: &Path) -> &Path {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     folder.unwrap_or(Path::new("."))
 }

@@ -2,7 +2,6 @@
 //!
 //! The request path only reads. A store that cannot answer returns an error; an outage is never treated as "not found".
 
-pub mod admin;
 mod digest;
 pub mod embedded;
 pub mod redis;

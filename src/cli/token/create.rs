@@ -5,11 +5,11 @@ use serde_json::Value;
 use super::{find, with_digest};
 use crate::auth::record::{TokenRecord, UserRecord};
 use crate::auth::store::TokenDigest;
-use crate::auth::store::admin::{Admin, NameClash, random_hex};
 use crate::cli::stores::StoreName;
 use crate::cli::values::{self, Key, digest_text, time_text};
 use crate::cli::{Failure, StoreContext, output};
 use crate::identity::{Text, UserId};
+use crate::provisioning::{NameClash, WritableStore, random_hex};
 use crate::secret::Secret;
 
 /// Create a token for a user and print its key (shown only once)
@@ -134,7 +134,7 @@ fn creation_time(user_revoked: Option<i64>, now: i64) -> i64 {
     user_revoked.map_or(now, |by| now.max(by.saturating_add(1)))
 }
 
-fn ensure_user(args: &Args, store: &mut Admin) -> Result<(), Failure> {
+fn ensure_user(args: &Args, store: &mut WritableStore) -> Result<(), Failure> {
     let id = args.user.as_str();
     match (store.find_user(&args.user)?, &args.username) {
         (None, None) => Err(Failure::Failed(format!(

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::spool::{More, Spool};
 use crate::auth::record::TokenRecord;
 use crate::auth::store::TokenDigest;
-use crate::auth::store::admin::{Import, Keep, Revocation, TokenMember, TokenUpdate, UserUpdate};
 use crate::cli::Failure;
 use crate::identity::{Text, UserId};
+use crate::provisioning::{Import, Keep, Revocation, TokenMember, TokenUpdate, UserUpdate};
 
 /// How many problems are printed; the others are only counted.
 const MAX_SHOWN: usize = 20;

@@ -15,11 +15,11 @@ use super::django::{self, Names, Object};
 use super::gather::{Gathered, Owner};
 use super::lines::{self, Line};
 use super::progress::Progress;
-use crate::auth::store::admin::{Admin, AdminError, Begun, Imported, Pruned};
 use crate::auth::store::{DigestKind, Digests, embedded};
 use crate::cli::stores::StoreName;
 use crate::cli::{Failure, StoreContext, output, values};
 use crate::identity::UserId;
+use crate::provisioning::{Begun, Imported, ProvisioningError, Pruned, WritableStore};
 
 /// Import users and tokens from a Django dump or from `token export`
 ///
@@ -74,7 +74,7 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
     if done.imported.tokens + done.imported.left_revoked == 0 && gathered.tokens() > 0 {
         return Err(nothing_imported(args, &gathered));
     }
-    if let Admin::Embedded(_) = store
+    if let WritableStore::Embedded(_) = store
         && gathered.users() + gathered.tokens() > embedded::LARGE
     {
         output::note(format_args!(
@@ -185,7 +185,7 @@ fn any_owner_is_stored(args: &Args, context: &StoreContext<'_>, gathered: &mut G
     match store.require_layout() {
         Ok(()) => {}
         // An empty store has no users, but an export may bring revoked tokens before their users.
-        Err(AdminError::Empty { .. }) => return gathered.any_owner(|_| Ok(false)),
+        Err(ProvisioningError::Empty { .. }) => return gathered.any_owner(|_| Ok(false)),
         Err(error) => return Err(error.into()),
     }
     gathered.any_owner(|owner| {
@@ -207,7 +207,7 @@ struct Done {
     without_user: usize,
 }
 
-fn write(args: &Args, gathered: &mut Gathered, store: &mut Admin, begun: &Begun) -> Result<Done, Failure> {
+fn write(args: &Args, gathered: &mut Gathered, store: &mut WritableStore, begun: &Begun) -> Result<Done, Failure> {
     let mut progress = Progress::default();
     let mut import = store.import(values::now())?;
     // Revoke and remove first, so that an interrupted import never leaves more access than intended.

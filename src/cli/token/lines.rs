@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 use super::gather::{GatheredToken, Owner};
 use crate::auth::record::{TokenRecord, UserRecord};
 use crate::auth::store::TokenDigest;
-use crate::auth::store::admin::{Bundle, Revocation};
 use crate::identity::UserId;
 use crate::printable::without_values;
+use crate::provisioning::{Bundle, Revocation};
 
 /// Writes one record per line.
 pub(super) fn write(bundle: &Bundle, out: &mut dyn Write) -> io::Result<()> {

@@ -19,8 +19,8 @@ use super::values::{self, Key, digest_text, time_text};
 use super::{Failure, StoreContext, output};
 use crate::auth::record::TokenRecord;
 use crate::auth::store::TokenDigest;
-use crate::auth::store::admin::{Admin, Revoked};
 use crate::identity::UserId;
+use crate::provisioning::{Revoked, WritableStore};
 
 /// Create, show, revoke, import and export the opaque tokens of a store
 ///
@@ -96,7 +96,7 @@ pub fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Result<(), F
 }
 
 /// Revokes one token; also used by `authgate revoke --token`.
-pub(super) fn revoke(key: &Key, store: &mut Admin) -> Result<(), Failure> {
+pub(super) fn revoke(key: &Key, store: &mut WritableStore) -> Result<(), Failure> {
     let digests = key.digests(store.digests())?;
     let mut known = false;
     // A key usually has a record under one of its digests; all of them are revoked.
@@ -115,7 +115,7 @@ pub(super) fn revoke(key: &Key, store: &mut Admin) -> Result<(), Failure> {
 }
 
 /// Finds the record of a token under any of its digests; a revoked record takes precedence.
-fn find(digests: &[TokenDigest], store: &mut Admin) -> Result<Option<(TokenDigest, TokenRecord)>, Failure> {
+fn find(digests: &[TokenDigest], store: &mut WritableStore) -> Result<Option<(TokenDigest, TokenRecord)>, Failure> {
     let mut found: Option<(TokenDigest, TokenRecord)> = None;
     for digest in digests {
         let Some(token) = store.find_token(digest)? else {
@@ -133,7 +133,7 @@ fn unknown(digests: &[TokenDigest]) -> Failure {
     Failure::Failed(format!("there is no token {} in this store", names.join(" or ")))
 }
 
-fn list(store: &mut Admin, user: Option<&UserId>, json: bool) -> Result<(), Failure> {
+fn list(store: &mut WritableStore, user: Option<&UserId>, json: bool) -> Result<(), Failure> {
     let tokens = store.list_tokens(user)?;
     if json {
         return output::json_array(tokens.iter().map(|(digest, token)| with_digest(digest, token)));

@@ -11,8 +11,8 @@ use super::stores::StoreName;
 use super::values::{self, time_text};
 use super::{Failure, StoreContext, output};
 use crate::auth::record::UserRecord;
-use crate::auth::store::admin::Admin;
 use crate::identity::UserId;
+use crate::provisioning::WritableStore;
 
 /// Create, show, disable and delete the users of a store
 ///
@@ -94,7 +94,7 @@ struct UserArg {
 }
 
 impl UserArg {
-    fn id(&self, store: &mut Admin) -> Result<UserId, Failure> {
+    fn id(&self, store: &mut WritableStore) -> Result<UserId, Failure> {
         match (&self.id, &self.username) {
             (Some(id), _) => Ok(id.clone()),
             (None, Some(name)) => match store.find_user_by_name(name)? {
@@ -139,7 +139,7 @@ fn unknown(id: &UserId) -> Failure {
     Failure::Failed(format!("there is no user {} in this store", id.as_str()))
 }
 
-fn show(user: &UserArg, store: &mut Admin, json: bool) -> Result<(), Failure> {
+fn show(user: &UserArg, store: &mut WritableStore, json: bool) -> Result<(), Failure> {
     let id = user.id(store)?;
     let user = store.find_user(&id)?.ok_or_else(|| unknown(&id))?;
     let (revoked, tokens) = (store.user_revoked(&id)?, store.list_tokens(Some(&id))?.len());
@@ -175,7 +175,7 @@ fn print(out: &mut dyn Write, user: &UserRecord, revoked: Option<i64>, tokens: u
     writeln!(out, "tokens      {tokens}")
 }
 
-fn set_active(user: &UserArg, store: &mut Admin, active: bool) -> Result<(), Failure> {
+fn set_active(user: &UserArg, store: &mut WritableStore, active: bool) -> Result<(), Failure> {
     let id = user.id(store)?;
     let before = store.set_active(&id, active)?.ok_or_else(|| unknown(&id))?;
     let (state, id) = (if active { "enabled" } else { "disabled" }, id.as_str());
@@ -183,7 +183,7 @@ fn set_active(user: &UserArg, store: &mut Admin, active: bool) -> Result<(), Fai
     output::line(format_args!("user {id} is {state}{already}"))
 }
 
-fn delete(user: &UserArg, store: &mut Admin) -> Result<(), Failure> {
+fn delete(user: &UserArg, store: &mut WritableStore) -> Result<(), Failure> {
     let id = user.id(store)?;
     let deleted = store.delete_user(&id)?;
     if !deleted.user && deleted.tokens == 0 {

@@ -7,11 +7,11 @@ use serde_json::{Deserializer, Value};
 
 use super::summary;
 use crate::auth::record::UserRecord;
-use crate::auth::store::admin::{Admin, Import, UserUpdate};
 use crate::cli::stores::StoreName;
 use crate::cli::{Failure, StoreContext, output, values};
 use crate::identity::{Text, UserId};
 use crate::printable::without_values;
+use crate::provisioning::{Import, UserUpdate, WritableStore};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -105,7 +105,7 @@ fn parse(file: &Path, text: &str) -> Result<Vec<UserRecord>, Failure> {
 }
 
 /// Fails if another stored user has one of the usernames. Returns the ids of disabled users that become active.
-fn check_stored(users: &[UserRecord], store: &mut Admin) -> Result<Vec<String>, Failure> {
+fn check_stored(users: &[UserRecord], store: &mut WritableStore) -> Result<Vec<String>, Failure> {
     let ids: HashSet<&UserId> = users.iter().map(|user| &user.id).collect();
     let mut enabled = Vec::new();
     for user in users {

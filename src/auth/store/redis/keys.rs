@@ -9,7 +9,7 @@ pub struct Keys<'p> {
 }
 
 impl<'p> Keys<'p> {
-    pub(in crate::auth::store) fn new(prefix: &'p str) -> Self {
+    pub(crate) fn new(prefix: &'p str) -> Self {
         Self { prefix }
     }
 

@@ -25,7 +25,7 @@ pub use self::keys::Keys;
 use self::link::{Connected, Link};
 pub use self::settings::{Endpoint, Invalidation, Settings};
 pub use self::shared::Shared;
-pub(super) use self::shared::answer;
+pub(crate) use self::shared::answer;
 pub(super) use self::shared::watch;
 use super::{JwtFacts, JwtQuestion, Lookup, StoreError, TokenFacts, UserKey, decisive};
 use crate::auth::dependencies::StoreItem;

@@ -162,7 +162,7 @@ impl Shared {
 }
 
 /// The error reply of the server, such as WRONGPASS, NOAUTH, NOPERM or LOADING; `None` if the server was not reached.
-pub(in crate::auth::store) fn answer(problem: &RedisError) -> Option<String> {
+pub(crate) fn answer(problem: &RedisError) -> Option<String> {
     if problem.kind() == ErrorKind::AuthenticationFailed {
         // The library does not pass the reply on.
         return Some("AUTH failed: WRONGPASS, or the server has no password for this user".to_owned());

@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 use self::fields::{key, natural, password_md5, seconds, text};
 use super::gather::{GatheredToken, Group, Owner};
 use crate::auth::record::UserRecord;
-use crate::auth::store::admin::{TokenMember, UserMember, UserUpdate};
 use crate::auth::store::{Digests, TokenDigest};
 use crate::cli::values::digest_text;
 use crate::identity::{Text, UserId};
+use crate::provisioning::{TokenMember, UserMember, UserUpdate};
 
 const DEFAULT_USER_MODEL: &str = "auth.user";
 

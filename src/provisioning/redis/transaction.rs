@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use redis::{Pipeline, cmd, pipe};
 
-use super::RedisAdmin;
+use super::WritableRedis;
 use crate::auth::record::{self, TokenRecord, UserRecord};
-use crate::auth::store::admin::AdminError;
+use crate::provisioning::ProvisioningError;
 
 /// Reads, and writes that take effect together, unless a key that was read has changed in the meantime.
 pub(super) struct Transaction<'a> {
-    pub(super) admin: &'a mut RedisAdmin,
+    pub(super) redis: &'a mut WritableRedis,
     seen: HashMap<String, Option<Vec<u8>>>,
     written: BTreeMap<String, Write>,
 }
@@ -24,18 +24,18 @@ enum Write {
     Delete,
 }
 
-impl RedisAdmin {
+impl WritableRedis {
     /// Runs `body`, and runs it again if another program changed a key that it read before its writes took effect.
     pub(super) fn transaction<T>(
         &mut self,
-        mut body: impl FnMut(&mut Transaction<'_>) -> Result<T, AdminError>,
-    ) -> Result<T, AdminError> {
+        mut body: impl FnMut(&mut Transaction<'_>) -> Result<T, ProvisioningError>,
+    ) -> Result<T, ProvisioningError> {
         loop {
             self.refresh()?;
             self.watching = true;
             let (answer, commands) = {
                 let mut transaction = Transaction {
-                    admin: self,
+                    redis: self,
                     seen: HashMap::new(),
                     written: BTreeMap::new(),
                 };
@@ -61,7 +61,7 @@ impl RedisAdmin {
 
 impl Transaction<'_> {
     /// Reads several keys in one write, before [`Transaction::get`] needs them.
-    pub(super) fn fetch(&mut self, keys: impl IntoIterator<Item = String>) -> Result<(), AdminError> {
+    pub(super) fn fetch(&mut self, keys: impl IntoIterator<Item = String>) -> Result<(), ProvisioningError> {
         let keys: Vec<String> = keys.into_iter().filter(|key| !self.seen.contains_key(key)).collect();
         if keys.is_empty() {
             return Ok(());
@@ -71,13 +71,13 @@ impl Transaction<'_> {
             pipeline.cmd("WATCH").arg(key).ignore();
             pipeline.cmd("GET").arg(key);
         }
-        let found: Vec<Option<Vec<u8>>> = self.admin.ask_all(&pipeline)?;
+        let found: Vec<Option<Vec<u8>>> = self.redis.ask_all(&pipeline)?;
         self.seen.extend(keys.into_iter().zip(found));
         Ok(())
     }
 
     /// The value of a key, including writes of this transaction.
-    pub(super) fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, AdminError> {
+    pub(super) fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, ProvisioningError> {
         match self.written.get(key) {
             Some(Write::Set(value) | Write::SetFor(value, _)) => return Ok(Some(value.clone())),
             Some(Write::Delete) => return Ok(None),
@@ -87,16 +87,16 @@ impl Transaction<'_> {
     }
 
     /// The user under a key. An invalid record counts as `None`, so that it can be replaced.
-    pub(super) fn user(&mut self, key: &str, id: &str) -> Result<Option<UserRecord>, AdminError> {
+    pub(super) fn user(&mut self, key: &str, id: &str) -> Result<Option<UserRecord>, ProvisioningError> {
         let stored = self.get(key)?;
         Ok(stored.and_then(|stored| record::parse::<UserRecord>("a user", &stored).ok()?.under(id).ok()))
     }
 
     /// The token under a key.
-    pub(super) fn token(&mut self, key: &str) -> Result<Option<TokenRecord>, AdminError> {
+    pub(super) fn token(&mut self, key: &str) -> Result<Option<TokenRecord>, ProvisioningError> {
         let stored = self.get(key)?;
         stored
-            .map(|stored| self.admin.read("a token", key, &stored))
+            .map(|stored| self.redis.read("a token", key, &stored))
             .transpose()
     }
 

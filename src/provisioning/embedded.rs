@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::{
-    AdminError, Bundle, Deleted, Imported, Keep, NameClash, Pruned, Revocation, Revoked, TokenUpdate, Tombstones,
-    UserUpdate,
+    Bundle, Deleted, Imported, Keep, NameClash, ProvisioningError, Pruned, Revocation, Revoked, TokenUpdate,
+    Tombstones, UserUpdate,
 };
 use crate::auth::record::{Layout, TokenRecord, UserRecord};
 use crate::auth::store::Digests;
@@ -24,7 +24,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A store's file, and its records when it was last read.
 #[derive(Debug)]
-pub struct FileAdmin {
+pub struct WritableFile {
     store: Arc<str>,
     file: PathBuf,
     digests: Digests,
@@ -32,49 +32,49 @@ pub struct FileAdmin {
     records: Option<Records>,
 }
 
-impl FileAdmin {
-    pub(super) fn open(store: Arc<str>, settings: &Settings) -> Result<Self, AdminError> {
+impl WritableFile {
+    pub(super) fn open(store: Arc<str>, settings: &Settings) -> Result<Self, ProvisioningError> {
         let file = &settings.file;
         // Saving replaces the file, so resolve a symbolic link first.
         let file = fs::canonicalize(file).unwrap_or_else(|_| file.clone());
-        let mut admin = Self {
+        let mut store = Self {
             store,
             file,
             digests: settings.digests,
             records: None,
         };
-        admin.records = admin.load()?;
-        Ok(admin)
+        store.records = store.load()?;
+        Ok(store)
     }
 
     pub(super) fn digests(&self) -> Digests {
         self.digests
     }
 
-    fn failed(&self, problem: String) -> AdminError {
-        AdminError::File {
+    fn failed(&self, problem: String) -> ProvisioningError {
+        ProvisioningError::File {
             store: Arc::clone(&self.store),
             problem,
         }
     }
 
-    fn empty(&self) -> AdminError {
-        AdminError::Empty {
+    fn empty(&self) -> ProvisioningError {
+        ProvisioningError::Empty {
             store: Arc::clone(&self.store),
             at: self.file.display().to_string(),
         }
     }
 
-    fn load(&self) -> Result<Option<Records>, AdminError> {
+    fn load(&self) -> Result<Option<Records>, ProvisioningError> {
         Records::load(&self.file).map_err(|problem| self.failed(problem))
     }
 
-    fn records(&self) -> Result<&Records, AdminError> {
+    fn records(&self) -> Result<&Records, ProvisioningError> {
         self.records.as_ref().ok_or_else(|| self.empty())
     }
 
     /// Prevents other programs from writing until the lock is dropped. The lock is a separate file, because the store file is replaced.
-    fn lock(&self) -> Result<LockFile, AdminError> {
+    fn lock(&self) -> Result<LockFile, ProvisioningError> {
         let mut name = self.file.clone().into_os_string();
         name.push(".lock");
         let folder = || fs::metadata(embedded::folder(&self.file));
@@ -84,7 +84,7 @@ impl FileAdmin {
             .map_err(|error| self.failed(error.to_string()))
     }
 
-    fn save(&mut self, records: Records) -> Result<(), AdminError> {
+    fn save(&mut self, records: Records) -> Result<(), ProvisioningError> {
         records
             .save(&self.file)
             .map_err(|error| self.failed(format!("{}: {error}", self.file.display())))?;
@@ -93,7 +93,10 @@ impl FileAdmin {
     }
 
     /// Reads the current records under the lock, changes them and saves them.
-    fn change<T>(&mut self, change: impl FnOnce(&mut Records) -> Result<T, AdminError>) -> Result<T, AdminError> {
+    fn change<T>(
+        &mut self,
+        change: impl FnOnce(&mut Records) -> Result<T, ProvisioningError>,
+    ) -> Result<T, ProvisioningError> {
         let _lock = self.lock()?;
         let before = self.load()?.ok_or_else(|| self.empty())?;
         let mut records = before.clone();
@@ -106,7 +109,7 @@ impl FileAdmin {
         Ok(answer)
     }
 
-    pub(super) fn begin(&mut self, fresh: &Layout) -> Result<(bool, Layout), AdminError> {
+    pub(super) fn begin(&mut self, fresh: &Layout) -> Result<(bool, Layout), ProvisioningError> {
         if let Some(records) = &self.records {
             return Ok((false, records.layout.clone()));
         }
@@ -118,7 +121,7 @@ impl FileAdmin {
         self.save(Records::empty(fresh.clone())).map(|()| (true, fresh.clone()))
     }
 
-    pub(super) fn complete(&mut self, epoch: &str) -> Result<(), AdminError> {
+    pub(super) fn complete(&mut self, epoch: &str) -> Result<(), ProvisioningError> {
         let complete = |layout: &Layout| layout.epoch == epoch && !layout.filling;
         if self.records.as_ref().is_some_and(|records| complete(&records.layout)) {
             return Ok(());
@@ -126,18 +129,18 @@ impl FileAdmin {
         let store = Arc::clone(&self.store);
         self.change(|records| {
             if records.layout.epoch != epoch {
-                return Err(AdminError::Emptied { store });
+                return Err(ProvisioningError::Emptied { store });
             }
             records.layout.filling = false;
             Ok(())
         })
     }
 
-    pub(super) fn require_layout(&self) -> Result<(), AdminError> {
+    pub(super) fn require_layout(&self) -> Result<(), ProvisioningError> {
         self.records().map(|_| ())
     }
 
-    pub(super) fn put_token(&mut self, digest: &TokenDigest, token: &TokenRecord) -> Result<bool, AdminError> {
+    pub(super) fn put_token(&mut self, digest: &TokenDigest, token: &TokenRecord) -> Result<bool, ProvisioningError> {
         self.change(|records| {
             let digest = digest.to_hex();
             let new = !records.tokens.contains_key(&digest);
@@ -146,11 +149,14 @@ impl FileAdmin {
         })
     }
 
-    pub(super) fn find_token(&self, digest: &TokenDigest) -> Result<Option<TokenRecord>, AdminError> {
+    pub(super) fn find_token(&self, digest: &TokenDigest) -> Result<Option<TokenRecord>, ProvisioningError> {
         Ok(self.records()?.tokens.get(&digest.to_hex()).cloned())
     }
 
-    pub(super) fn list_tokens(&self, user: Option<&UserId>) -> Result<Vec<(TokenDigest, TokenRecord)>, AdminError> {
+    pub(super) fn list_tokens(
+        &self,
+        user: Option<&UserId>,
+    ) -> Result<Vec<(TokenDigest, TokenRecord)>, ProvisioningError> {
         let tokens = self
             .records()?
             .tokens
@@ -161,7 +167,7 @@ impl FileAdmin {
             .collect())
     }
 
-    pub(super) fn revoke_token(&mut self, digest: &TokenDigest, now: i64) -> Result<Revoked, AdminError> {
+    pub(super) fn revoke_token(&mut self, digest: &TokenDigest, now: i64) -> Result<Revoked, ProvisioningError> {
         self.change(|records| {
             let Some(token) = records.tokens.get_mut(&digest.to_hex()) else {
                 return Ok(Revoked::Unknown);
@@ -176,20 +182,24 @@ impl FileAdmin {
         })
     }
 
-    pub(super) fn put_user(&mut self, update: &UserUpdate, clash: NameClash) -> Result<Option<UserRecord>, AdminError> {
+    pub(super) fn put_user(
+        &mut self,
+        update: &UserUpdate,
+        clash: NameClash,
+    ) -> Result<Option<UserRecord>, ProvisioningError> {
         self.change(|records| put_user(records, &mut name_index(records), update, clash))
     }
 
-    pub(super) fn known_users(&self, ids: &[&UserId]) -> Result<Vec<bool>, AdminError> {
+    pub(super) fn known_users(&self, ids: &[&UserId]) -> Result<Vec<bool>, ProvisioningError> {
         let users = &self.records()?.users;
         Ok(ids.iter().map(|id| users.contains_key(id.as_str())).collect())
     }
 
-    pub(super) fn find_user(&self, id: &UserId) -> Result<Option<UserRecord>, AdminError> {
+    pub(super) fn find_user(&self, id: &UserId) -> Result<Option<UserRecord>, ProvisioningError> {
         Ok(self.records()?.users.get(id.as_str()).cloned())
     }
 
-    pub(super) fn find_user_by_name(&self, name: &str) -> Result<Option<UserRecord>, AdminError> {
+    pub(super) fn find_user_by_name(&self, name: &str) -> Result<Option<UserRecord>, ProvisioningError> {
         Ok(self
             .records()?
             .users
@@ -198,14 +208,14 @@ impl FileAdmin {
             .cloned())
     }
 
-    pub(super) fn set_active(&mut self, id: &UserId, active: bool) -> Result<Option<bool>, AdminError> {
+    pub(super) fn set_active(&mut self, id: &UserId, active: bool) -> Result<Option<bool>, ProvisioningError> {
         self.change(|records| {
             let user = records.users.get_mut(id.as_str());
             Ok(user.map(|user| std::mem::replace(&mut user.active, active)))
         })
     }
 
-    pub(super) fn delete_user(&mut self, id: &UserId, tombstones: Tombstones) -> Result<Deleted, AdminError> {
+    pub(super) fn delete_user(&mut self, id: &UserId, tombstones: Tombstones) -> Result<Deleted, ProvisioningError> {
         self.change(|records| {
             let (user, tokens) = (records.users.remove(id.as_str()).is_some(), records.tokens.len());
             records
@@ -218,18 +228,18 @@ impl FileAdmin {
         })
     }
 
-    pub(super) fn user_revoked(&self, id: &UserId) -> Result<Option<i64>, AdminError> {
+    pub(super) fn user_revoked(&self, id: &UserId) -> Result<Option<i64>, ProvisioningError> {
         Ok(self.records()?.revoked.user.get(id.as_str()).copied())
     }
 
-    pub(super) fn revoke(&mut self, revocation: &Revocation, now: i64) -> Result<(), AdminError> {
+    pub(super) fn revoke(&mut self, revocation: &Revocation, now: i64) -> Result<(), ProvisioningError> {
         self.change(|records| {
             revoke(records, revocation, now);
             Ok(())
         })
     }
 
-    pub(super) fn begin_import(&mut self) -> Result<FileImport, AdminError> {
+    pub(super) fn begin_import(&mut self) -> Result<FileImport, ProvisioningError> {
         let lock = self.lock()?;
         let records = self.load()?.ok_or_else(|| self.empty())?;
         Ok(FileImport {
@@ -239,13 +249,13 @@ impl FileAdmin {
         })
     }
 
-    pub(super) fn finish_import(&mut self, import: FileImport) -> Result<(), AdminError> {
+    pub(super) fn finish_import(&mut self, import: FileImport) -> Result<(), ProvisioningError> {
         let mut records = import.records;
         records.layout.filling = false;
         self.save(records)
     }
 
-    pub(super) fn export(&self) -> Result<Bundle, AdminError> {
+    pub(super) fn export(&self) -> Result<Bundle, ProvisioningError> {
         let (records, tokens) = (self.records()?, self.list_tokens(None)?);
         let revoked = &records.revoked;
         let users = revoked.user.iter().filter_map(|(id, before)| {
@@ -281,7 +291,7 @@ impl FileImport {
         revoke(&mut self.records, revocation, now);
     }
 
-    pub(super) fn users(&mut self, updates: &[UserUpdate]) -> Result<(), AdminError> {
+    pub(super) fn users(&mut self, updates: &[UserUpdate]) -> Result<(), ProvisioningError> {
         for update in updates {
             put_user(&mut self.records, &mut self.names, update, NameClash::Move)?;
         }
@@ -347,7 +357,7 @@ fn put_user(
     names: &mut NameIndex,
     update: &UserUpdate,
     clash: NameClash,
-) -> Result<Option<UserRecord>, AdminError> {
+) -> Result<Option<UserRecord>, ProvisioningError> {
     let id = update.record.id.as_str();
     let before = records.users.get(id);
     let mut user = update.over(before);
@@ -362,7 +372,7 @@ fn put_user(
     {
         if clash == NameClash::Refuse {
             let (name, holder) = (name.to_string(), holder.as_str().to_owned());
-            return Err(AdminError::NameTaken { name, holder });
+            return Err(ProvisioningError::NameTaken { name, holder });
         }
         if let Some(holder) = records.users.get_mut(holder.as_str()) {
             holder.username = None;

@@ -2,19 +2,19 @@
 
 use redis::{Pipeline, cmd};
 
-use super::{CHUNK, RedisAdmin, json};
+use super::{CHUNK, WritableRedis, json};
 use crate::auth::store::TokenDigest;
-use crate::auth::store::admin::{AdminError, Bundle, Imported, Keep, Pruned, Revocation, TokenUpdate, Tombstones};
 use crate::auth::store::redis::Keys;
 use crate::identity::UserId;
+use crate::provisioning::{Bundle, Imported, Keep, ProvisioningError, Pruned, Revocation, TokenUpdate, Tombstones};
 
-impl RedisAdmin {
+impl WritableRedis {
     /// Stores a batch of tokens, in one transaction. A revoked token is not changed.
-    pub(in crate::auth::store::admin) fn import_tokens(
+    pub(in crate::provisioning) fn import_tokens(
         &mut self,
         updates: &[(TokenDigest, TokenUpdate)],
         done: &mut Imported,
-    ) -> Result<(), AdminError> {
+    ) -> Result<(), ProvisioningError> {
         let prefix = self.settings.prefix.clone();
         let keys = Keys::new(&prefix);
         // The index first: a token that is missing from lists would never be revoked.
@@ -64,13 +64,13 @@ impl RedisAdmin {
     }
 
     /// Removes all records that `keep` does not name, except revoked tokens: a later import must not restore them.
-    pub(in crate::auth::store::admin) fn prune(&mut self, keep: &Keep) -> Result<Pruned, AdminError> {
+    pub(in crate::provisioning) fn prune(&mut self, keep: &Keep) -> Result<Pruned, ProvisioningError> {
         let mut pruned = Pruned::default();
         let start = self.settings.keys().user("");
-        self.scan_pages(&start, |admin, ids| {
+        self.scan_pages(&start, |redis, ids| {
             for id in ids.iter().filter(|id| !keep.users.contains(id.as_str())) {
                 let Ok(id) = UserId::new(id) else { continue };
-                let deleted = admin.delete_user(&id, Tombstones::Keep)?;
+                let deleted = redis.delete_user(&id, Tombstones::Keep)?;
                 pruned.users += usize::from(deleted.user);
                 pruned.tokens += deleted.tokens;
             }
@@ -78,19 +78,19 @@ impl RedisAdmin {
         })?;
         let Some(kept) = &keep.tokens else { return Ok(pruned) };
         let start = self.settings.keys().tokens();
-        self.scan_pages(&start, |admin, names| {
+        self.scan_pages(&start, |redis, names| {
             let digests: Vec<_> = names
                 .iter()
                 .filter_map(|hex| TokenDigest::from_hex(hex))
                 .filter(|digest| !kept.contains(digest))
                 .collect();
-            pruned.tokens += admin.delete_tokens(&digests, Tombstones::Keep, |_| true)?;
+            pruned.tokens += redis.delete_tokens(&digests, Tombstones::Keep, |_| true)?;
             Ok(())
         })?;
         Ok(pruned)
     }
 
-    pub(in crate::auth::store::admin) fn export(&mut self, now: i64) -> Result<Bundle, AdminError> {
+    pub(in crate::provisioning) fn export(&mut self, now: i64) -> Result<Bundle, ProvisioningError> {
         let mut bundle = Bundle {
             tokens: self.list_tokens(None)?,
             ..Bundle::default()

@@ -1,4 +1,4 @@
-//! [`AdminError`]: why a store could not be read or changed, for messages of the command line.
+//! [`ProvisioningError`]: why a store could not be read or changed, for messages of the command line.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::auth::record::{BadRecord, Layout};
 
 /// A store could not be read or changed.
 #[derive(Debug, thiserror::Error)]
-pub enum AdminError {
+pub enum ProvisioningError {
     /// Redis cannot be reached, or answered with an error.
     #[error("store {store} at {endpoint}: {problem}")]
     Redis {

@@ -5,19 +5,19 @@ use std::collections::BTreeSet;
 use redis::{Pipeline, cmd};
 use serde_json::Value;
 
-use super::{CHUNK, RedisAdmin, json};
+use super::{CHUNK, WritableRedis, json};
 use crate::auth::record::TokenRecord;
 use crate::auth::store::TokenDigest;
-use crate::auth::store::admin::{AdminError, Revoked, Tombstones};
 use crate::auth::store::redis::Keys;
 use crate::identity::UserId;
+use crate::provisioning::{ProvisioningError, Revoked, Tombstones};
 
-impl RedisAdmin {
-    pub(in crate::auth::store::admin) fn put_token(
+impl WritableRedis {
+    pub(in crate::provisioning) fn put_token(
         &mut self,
         digest: &TokenDigest,
         token: &TokenRecord,
-    ) -> Result<bool, AdminError> {
+    ) -> Result<bool, ProvisioningError> {
         let keys = self.settings.keys();
         let (key, tokens_of) = (keys.token(digest), keys.tokens_of(token.user.as_str()));
         // The index first: a token that is missing from lists would never be revoked.
@@ -26,18 +26,18 @@ impl RedisAdmin {
         Ok(stored.is_some())
     }
 
-    pub(in crate::auth::store::admin) fn find_token(
+    pub(in crate::provisioning) fn find_token(
         &mut self,
         digest: &TokenDigest,
-    ) -> Result<Option<TokenRecord>, AdminError> {
+    ) -> Result<Option<TokenRecord>, ProvisioningError> {
         let key = self.settings.keys().token(digest);
         self.find("a token", &key)
     }
 
-    pub(in crate::auth::store::admin) fn list_tokens(
+    pub(in crate::provisioning) fn list_tokens(
         &mut self,
         user: Option<&UserId>,
-    ) -> Result<Vec<(TokenDigest, TokenRecord)>, AdminError> {
+    ) -> Result<Vec<(TokenDigest, TokenRecord)>, ProvisioningError> {
         let names: BTreeSet<String> = match user {
             Some(user) => {
                 let key = self.settings.keys().tokens_of(user.as_str());
@@ -66,11 +66,11 @@ impl RedisAdmin {
         Ok(tokens)
     }
 
-    pub(in crate::auth::store::admin) fn revoke_token(
+    pub(in crate::provisioning) fn revoke_token(
         &mut self,
         digest: &TokenDigest,
         now: i64,
-    ) -> Result<Revoked, AdminError> {
+    ) -> Result<Revoked, ProvisioningError> {
         let key = self.settings.keys().token(digest);
         Ok(
             match self.change_member(("a token", &key), "revoked", |before| {
@@ -89,7 +89,7 @@ impl RedisAdmin {
         digests: &[TokenDigest],
         tombstones: Tombstones,
         meant: impl Fn(&TokenRecord) -> bool,
-    ) -> Result<usize, AdminError> {
+    ) -> Result<usize, ProvisioningError> {
         let prefix = self.settings.prefix.clone();
         let keys = Keys::new(&prefix);
         let mut deleted = 0;

@@ -1,4 +1,5 @@
-//! The write side of a store, for the command line only. It blocks, and its timeouts suit interactive use.
+//! Provisioning: the command line reads and writes the users, tokens and revocations of a store. It blocks, and its timeouts suit
+//! interactive use. Gateways never write to a store.
 //!
 //! Each change is safe on its own. It never loses a `revoked` mark that another program sets at the same time, and an interrupted change
 //! never grants access. Running the command again completes it.
@@ -14,21 +15,21 @@ use std::sync::Arc;
 
 use aws_lc_rs::rand;
 
-use self::embedded::{FileAdmin, FileImport};
-pub use self::error::AdminError;
-use self::redis::RedisAdmin;
+use self::embedded::{FileImport, WritableFile};
+pub use self::error::ProvisioningError;
+use self::redis::WritableRedis;
 pub use self::update::{TokenMember, TokenUpdate, UserMember, UserUpdate};
-use super::{Digests, Kind, Settings, TokenDigest};
 use crate::auth::record::{Layout, TokenRecord, UserRecord};
+use crate::auth::store::{Digests, Kind, Settings, TokenDigest};
 use crate::identity::UserId;
 
 /// A writable store.
 #[derive(Debug)]
-pub enum Admin {
+pub enum WritableStore {
     /// A Redis server.
-    Redis(Box<RedisAdmin>),
+    Redis(Box<WritableRedis>),
     /// A local file.
-    Embedded(FileAdmin),
+    Embedded(WritableFile),
 }
 
 /// The initial state of an empty store.
@@ -36,7 +37,7 @@ pub enum Admin {
 pub enum Begin {
     /// Gateways may use it at once.
     ToUse,
-    /// Gateways may use it after [`Admin::complete`].
+    /// Gateways may use it after [`WritableStore::complete`].
     ToFill,
 }
 
@@ -167,56 +168,51 @@ pub struct Deleted {
 ///
 /// # Errors
 /// The operating system returned no random numbers.
-pub fn random_hex<const BYTES: usize>() -> Result<String, AdminError> {
+pub fn random_hex<const BYTES: usize>() -> Result<String, ProvisioningError> {
     let mut bytes = [0_u8; BYTES];
-    rand::fill(&mut bytes).map_err(|_| AdminError::Random)?;
+    rand::fill(&mut bytes).map_err(|_| ProvisioningError::Random)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-impl Admin {
-    /// The kinds of digests that its tokens are stored under.
-    pub fn digests(&self) -> Digests {
-        match self {
-            Self::Redis(redis) => redis.digests(),
-            Self::Embedded(file) => file.digests(),
-        }
-    }
-}
-
 /// Calls the method of the same name on the backend.
-macro_rules! either {
-    ($admin:ident.$method:ident($($argument:expr),*)) => {
-        match $admin {
-            Admin::Redis(redis) => redis.$method($($argument),*),
-            Admin::Embedded(file) => file.$method($($argument),*),
+macro_rules! dispatch {
+    ($store:ident.$method:ident($($argument:expr),*)) => {
+        match $store {
+            WritableStore::Redis(redis) => redis.$method($($argument),*),
+            WritableStore::Embedded(file) => file.$method($($argument),*),
         }
     };
 }
 
-impl Admin {
+impl WritableStore {
     /// Connects, or reads the file. A file that does not exist yet is an empty store.
     ///
     /// # Errors
     /// Redis does not answer, or the file does not match the layout.
-    pub fn open(settings: &Settings) -> Result<Self, AdminError> {
+    pub fn open(settings: &Settings) -> Result<Self, ProvisioningError> {
         let name = Arc::clone(&settings.name);
         Ok(match &settings.kind {
-            Kind::Redis(redis) => Self::Redis(Box::new(RedisAdmin::open(name, redis.clone())?)),
-            Kind::Embedded(file) => Self::Embedded(FileAdmin::open(name, file)?),
+            Kind::Redis(redis) => Self::Redis(Box::new(WritableRedis::open(name, redis.clone())?)),
+            Kind::Embedded(file) => Self::Embedded(WritableFile::open(name, file)?),
         })
+    }
+
+    /// The kinds of digests that its tokens are stored under.
+    pub fn digests(&self) -> Digests {
+        dispatch!(self.digests())
     }
 
     /// Creates the layout record if it does not exist.
     ///
     /// # Errors
     /// The layout record has an unknown version, or the store failed.
-    pub fn begin(&mut self, how: Begin) -> Result<Begun, AdminError> {
+    pub fn begin(&mut self, how: Begin) -> Result<Begun, ProvisioningError> {
         let fresh = Layout {
             version: Layout::VERSION,
             epoch: random_hex::<16>()?,
             filling: how == Begin::ToFill,
         };
-        let (made, layout) = either!(self.begin(&fresh))?;
+        let (made, layout) = dispatch!(self.begin(&fresh))?;
         Ok(Begun {
             epoch: layout.epoch,
             state: match (made, layout.filling) {
@@ -230,56 +226,56 @@ impl Admin {
     /// Marks the store as complete: gateways use it from now on.
     ///
     /// # Errors
-    /// The store was emptied since [`Admin::begin`], or it failed.
-    pub fn complete(&mut self, begun: &Begun) -> Result<(), AdminError> {
-        either!(self.complete(&begun.epoch))
+    /// The store was emptied since [`WritableStore::begin`], or it failed.
+    pub fn complete(&mut self, begun: &Begun) -> Result<(), ProvisioningError> {
+        dispatch!(self.complete(&begun.epoch))
     }
 
     /// Checks the layout record, without creating one.
     ///
     /// # Errors
     /// The layout record is missing or has an unknown version, or the store failed.
-    pub fn require_layout(&mut self) -> Result<(), AdminError> {
-        either!(self.require_layout())
+    pub fn require_layout(&mut self) -> Result<(), ProvisioningError> {
+        dispatch!(self.require_layout())
     }
 
     /// Stores a new token; `false`: a token with that digest exists and was not changed.
     ///
     /// # Errors
     /// The store failed.
-    pub fn put_token(&mut self, digest: &TokenDigest, token: &TokenRecord) -> Result<bool, AdminError> {
-        either!(self.put_token(digest, token))
+    pub fn put_token(&mut self, digest: &TokenDigest, token: &TokenRecord) -> Result<bool, ProvisioningError> {
+        dispatch!(self.put_token(digest, token))
     }
 
     /// Looks one token up.
     ///
     /// # Errors
     /// The store failed.
-    pub fn find_token(&mut self, digest: &TokenDigest) -> Result<Option<TokenRecord>, AdminError> {
-        either!(self.find_token(digest))
+    pub fn find_token(&mut self, digest: &TokenDigest) -> Result<Option<TokenRecord>, ProvisioningError> {
+        dispatch!(self.find_token(digest))
     }
 
     /// All tokens, or those of one user, by digest.
     ///
     /// # Errors
     /// The store failed.
-    pub fn list_tokens(&mut self, user: Option<&UserId>) -> Result<Vec<(TokenDigest, TokenRecord)>, AdminError> {
-        either!(self.list_tokens(user))
+    pub fn list_tokens(&mut self, user: Option<&UserId>) -> Result<Vec<(TokenDigest, TokenRecord)>, ProvisioningError> {
+        dispatch!(self.list_tokens(user))
     }
 
     /// Marks a token as revoked; its record stays, so that no import brings it back.
     ///
     /// # Errors
     /// The store failed.
-    pub fn revoke_token(&mut self, digest: &TokenDigest, now: i64) -> Result<Revoked, AdminError> {
-        either!(self.revoke_token(digest, now))
+    pub fn revoke_token(&mut self, digest: &TokenDigest, now: i64) -> Result<Revoked, ProvisioningError> {
+        dispatch!(self.revoke_token(digest, now))
     }
 
     /// Stores a user, replacing the record with that id, and returns the old record.
     ///
     /// # Errors
     /// Another user has the username, or the store failed.
-    pub fn put_user(&mut self, user: &UserRecord, clash: NameClash) -> Result<Option<UserRecord>, AdminError> {
+    pub fn put_user(&mut self, user: &UserRecord, clash: NameClash) -> Result<Option<UserRecord>, ProvisioningError> {
         let update = UserUpdate::from(user.clone());
         let before = match self {
             Self::Redis(redis) => redis.put_users(&[update], clash)?.pop(),
@@ -292,63 +288,63 @@ impl Admin {
     ///
     /// # Errors
     /// The store failed.
-    pub fn known_users(&mut self, ids: &[&UserId]) -> Result<Vec<bool>, AdminError> {
-        either!(self.known_users(ids))
+    pub fn known_users(&mut self, ids: &[&UserId]) -> Result<Vec<bool>, ProvisioningError> {
+        dispatch!(self.known_users(ids))
     }
 
     /// Looks one user up.
     ///
     /// # Errors
     /// The store failed.
-    pub fn find_user(&mut self, id: &UserId) -> Result<Option<UserRecord>, AdminError> {
-        either!(self.find_user(id))
+    pub fn find_user(&mut self, id: &UserId) -> Result<Option<UserRecord>, ProvisioningError> {
+        dispatch!(self.find_user(id))
     }
 
     /// Looks one user up by login name.
     ///
     /// # Errors
     /// The store failed.
-    pub fn find_user_by_name(&mut self, name: &str) -> Result<Option<UserRecord>, AdminError> {
-        either!(self.find_user_by_name(name))
+    pub fn find_user_by_name(&mut self, name: &str) -> Result<Option<UserRecord>, ProvisioningError> {
+        dispatch!(self.find_user_by_name(name))
     }
 
     /// Activates or deactivates a user. Returns the old state; `None`: the user does not exist.
     ///
     /// # Errors
     /// The store failed.
-    pub fn set_active(&mut self, id: &UserId, active: bool) -> Result<Option<bool>, AdminError> {
-        either!(self.set_active(id, active))
+    pub fn set_active(&mut self, id: &UserId, active: bool) -> Result<Option<bool>, ProvisioningError> {
+        dispatch!(self.set_active(id, active))
     }
 
     /// Deletes a user and all their tokens. A [`Revocation::User`] of that user stays in force.
     ///
     /// # Errors
     /// The store failed.
-    pub fn delete_user(&mut self, id: &UserId) -> Result<Deleted, AdminError> {
-        either!(self.delete_user(id, Tombstones::Delete))
+    pub fn delete_user(&mut self, id: &UserId) -> Result<Deleted, ProvisioningError> {
+        dispatch!(self.delete_user(id, Tombstones::Delete))
     }
 
     /// The Unix second up to which the credentials of a user are revoked.
     ///
     /// # Errors
     /// The store failed.
-    pub fn user_revoked(&mut self, id: &UserId) -> Result<Option<i64>, AdminError> {
-        either!(self.user_revoked(id))
+    pub fn user_revoked(&mut self, id: &UserId) -> Result<Option<i64>, ProvisioningError> {
+        dispatch!(self.user_revoked(id))
     }
 
     /// Revokes. An existing revocation that covers more is kept.
     ///
     /// # Errors
     /// The store failed.
-    pub fn revoke(&mut self, revocation: &Revocation, now: i64) -> Result<(), AdminError> {
-        either!(self.revoke(revocation, now))
+    pub fn revoke(&mut self, revocation: &Revocation, now: i64) -> Result<(), ProvisioningError> {
+        dispatch!(self.revoke(revocation, now))
     }
 
     /// Begins an import of many records. A file stays locked until the end.
     ///
     /// # Errors
     /// The store failed.
-    pub fn import(&mut self, now: i64) -> Result<Import<'_>, AdminError> {
+    pub fn import(&mut self, now: i64) -> Result<Import<'_>, ProvisioningError> {
         let target = match self {
             Self::Redis(redis) => Target::Redis(redis),
             Self::Embedded(file) => {
@@ -363,11 +359,11 @@ impl Admin {
         })
     }
 
-    /// Returns all records, in the form that [`Admin::import`] accepts.
+    /// Returns all records, in the form that [`WritableStore::import`] accepts.
     ///
     /// # Errors
     /// The store failed, or a record in it does not match the layout.
-    pub fn export(&mut self, now: i64) -> Result<Bundle, AdminError> {
+    pub fn export(&mut self, now: i64) -> Result<Bundle, ProvisioningError> {
         match self {
             Self::Redis(redis) => redis.export(now),
             Self::Embedded(file) => file.export(),
@@ -387,8 +383,8 @@ pub struct Import<'a> {
 
 #[derive(Debug)]
 enum Target<'a> {
-    Redis(&'a mut RedisAdmin),
-    Embedded(&'a mut FileAdmin, Box<FileImport>),
+    Redis(&'a mut WritableRedis),
+    Embedded(&'a mut WritableFile, Box<FileImport>),
 }
 
 impl Import<'_> {
@@ -400,7 +396,7 @@ impl Import<'_> {
     ///
     /// # Errors
     /// The store failed.
-    pub fn revoke(&mut self, revocations: &[Revocation]) -> Result<(), AdminError> {
+    pub fn revoke(&mut self, revocations: &[Revocation]) -> Result<(), ProvisioningError> {
         for revocation in revocations {
             match &mut self.target {
                 Target::Redis(redis) => redis.revoke(revocation, self.now)?,
@@ -415,7 +411,7 @@ impl Import<'_> {
     ///
     /// # Errors
     /// The store failed.
-    pub fn prune(&mut self, keep: &Keep) -> Result<Pruned, AdminError> {
+    pub fn prune(&mut self, keep: &Keep) -> Result<Pruned, ProvisioningError> {
         match &mut self.target {
             Target::Redis(redis) => redis.prune(keep),
             Target::Embedded(_, file) => Ok(file.prune(keep)),
@@ -426,7 +422,7 @@ impl Import<'_> {
     ///
     /// # Errors
     /// The store failed.
-    pub fn users(&mut self, updates: &[UserUpdate]) -> Result<(), AdminError> {
+    pub fn users(&mut self, updates: &[UserUpdate]) -> Result<(), ProvisioningError> {
         match &mut self.target {
             Target::Redis(redis) => redis.put_users(updates, NameClash::Move).map(|_| ())?,
             Target::Embedded(_, file) => file.users(updates)?,
@@ -439,7 +435,7 @@ impl Import<'_> {
     ///
     /// # Errors
     /// The store failed.
-    pub fn tokens(&mut self, updates: &[(TokenDigest, TokenUpdate)]) -> Result<(), AdminError> {
+    pub fn tokens(&mut self, updates: &[(TokenDigest, TokenUpdate)]) -> Result<(), ProvisioningError> {
         match &mut self.target {
             Target::Redis(redis) => redis.import_tokens(updates, &mut self.done),
             Target::Embedded(_, file) => {
@@ -453,7 +449,7 @@ impl Import<'_> {
     ///
     /// # Errors
     /// The store failed.
-    pub fn known_users(&mut self, ids: &[&UserId]) -> Result<Vec<bool>, AdminError> {
+    pub fn known_users(&mut self, ids: &[&UserId]) -> Result<Vec<bool>, ProvisioningError> {
         match &mut self.target {
             Target::Redis(redis) => redis.known_users(ids),
             Target::Embedded(_, file) => Ok(file.known_users(ids)),
@@ -464,7 +460,7 @@ impl Import<'_> {
     ///
     /// # Errors
     /// The store failed.
-    pub fn find_user_by_name(&mut self, name: &str) -> Result<Option<UserId>, AdminError> {
+    pub fn find_user_by_name(&mut self, name: &str) -> Result<Option<UserId>, ProvisioningError> {
         match &mut self.target {
             Target::Redis(redis) => Ok(redis.find_user_by_name(name)?.map(|user| user.id)),
             Target::Embedded(_, file) => Ok(file.find_user_by_name(name)),
@@ -475,7 +471,7 @@ impl Import<'_> {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn finish(self) -> Result<Imported, AdminError> {
+    pub fn finish(self) -> Result<Imported, ProvisioningError> {
         match self.target {
             Target::Redis(_) => {}
             Target::Embedded(file, import) => file.finish_import(*import)?,
@@ -490,20 +486,20 @@ mod tests {
     use crate::auth::record;
     use crate::auth::store::{Kind, embedded};
 
-    fn admin(folder: &tempfile::TempDir) -> Admin {
+    fn empty_store(folder: &tempfile::TempDir) -> WritableStore {
         let kind = Kind::Embedded(embedded::Settings {
             file: folder.path().join("tokens.toml"),
             digests: Digests::SHA256,
         });
-        let mut admin = Admin::open(&Settings {
+        let mut store = WritableStore::open(&Settings {
             name: "file".into(),
             kind,
         })
         .expect("an empty store");
-        assert!(matches!(admin.require_layout(), Err(AdminError::Empty { .. })));
-        let states = [Begin::ToUse, Begin::ToFill].map(|how| admin.begin(how).expect("writable").state);
+        assert!(matches!(store.require_layout(), Err(ProvisioningError::Empty { .. })));
+        let states = [Begin::ToUse, Begin::ToFill].map(|how| store.begin(how).expect("writable").state);
         assert_eq!(states, [StoreState::WasEmpty, StoreState::Complete]);
-        admin
+        store
     }
 
     fn user(id: &str, name: &str) -> UserRecord {
@@ -515,83 +511,83 @@ mod tests {
     #[test]
     fn a_revoked_token_is_dead_for_good() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut admin = admin(&folder);
+        let mut store = empty_store(&folder);
         let (digest, token) = (
             TokenDigest::of(b"x"),
             record::parse::<TokenRecord>("a token", br#"{"user":"1"}"#).expect("a token"),
         );
-        assert!(admin.put_token(&digest, &token).expect("writable"));
+        assert!(store.put_token(&digest, &token).expect("writable"));
         assert!(
-            !admin.put_token(&digest, &token).expect("writable"),
+            !store.put_token(&digest, &token).expect("writable"),
             "there is one already"
         );
         assert_eq!(
-            admin.revoke_token(&TokenDigest::of(b"y"), 7).expect("writable"),
+            store.revoke_token(&TokenDigest::of(b"y"), 7).expect("writable"),
             Revoked::Unknown
         );
-        assert_eq!(admin.revoke_token(&digest, 7).expect("writable"), Revoked::Now);
-        assert_eq!(admin.revoke_token(&digest, 8).expect("writable"), Revoked::Before(7));
-        let mut import = admin.import(9).expect("writable");
+        assert_eq!(store.revoke_token(&digest, 7).expect("writable"), Revoked::Now);
+        assert_eq!(store.revoke_token(&digest, 8).expect("writable"), Revoked::Before(7));
+        let mut import = store.import(9).expect("writable");
         import.tokens(&[(digest, token.into())]).expect("writable");
         let done = import.finish().expect("writable");
         assert_eq!((done.tokens, done.left_revoked), (0, 1));
-        let token = admin.find_token(&digest).expect("readable").expect("there");
+        let token = store.find_token(&digest).expect("readable").expect("there");
         assert_eq!(token.revoked, Some(7));
     }
 
     #[test]
     fn a_username_belongs_to_one_user() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut admin = admin(&folder);
+        let mut store = empty_store(&folder);
         let (one, two) = (user("1", "ada"), user("2", "ada"));
-        assert!(admin.put_user(&one, NameClash::Refuse).expect("writable").is_none());
+        assert!(store.put_user(&one, NameClash::Refuse).expect("writable").is_none());
         assert!(matches!(
-            admin.put_user(&two, NameClash::Refuse),
-            Err(AdminError::NameTaken { .. })
+            store.put_user(&two, NameClash::Refuse),
+            Err(ProvisioningError::NameTaken { .. })
         ));
-        admin.put_user(&two, NameClash::Move).expect("writable");
-        let holder = admin.find_user_by_name("ada").expect("readable").expect("there");
+        store.put_user(&two, NameClash::Move).expect("writable");
+        let holder = store.find_user_by_name("ada").expect("readable").expect("there");
         assert_eq!(holder.id, two.id);
         assert_eq!(
-            admin
+            store
                 .find_user(&one.id)
                 .expect("readable")
                 .and_then(|user| user.username),
             None
         );
-        assert_eq!(admin.set_active(&one.id, false).expect("writable"), Some(true));
+        assert_eq!(store.set_active(&one.id, false).expect("writable"), Some(true));
         assert_eq!(
-            admin.delete_user(&two.id).expect("writable"),
+            store.delete_user(&two.id).expect("writable"),
             Deleted { user: true, tokens: 0 }
         );
-        assert_eq!(admin.delete_user(&two.id).expect("writable"), Deleted::default());
+        assert_eq!(store.delete_user(&two.id).expect("writable"), Deleted::default());
     }
 
     #[test]
     fn revocations_are_only_widened() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut admin = admin(&folder);
+        let mut store = empty_store(&folder);
         let id = UserId::new("1").expect("an id");
         let jti = |jti: &str, forget| Revocation::Jti {
             jti: jti.to_owned(),
             forget,
         };
         for before in [5, 9, 3] {
-            admin
+            store
                 .revoke(&Revocation::User { id: id.clone(), before }, 10)
                 .expect("writable");
         }
         for forget in [Some(20), Some(30), Some(25)] {
-            admin.revoke(&jti("a", forget), 10).expect("writable");
+            store.revoke(&jti("a", forget), 10).expect("writable");
         }
         for forget in [Some(20), None, Some(25)] {
-            admin.revoke(&jti("b", forget), 10).expect("writable");
+            store.revoke(&jti("b", forget), 10).expect("writable");
         }
         let all = [Revocation::User { id, before: 9 }, jti("a", Some(30)), jti("b", None)];
-        assert_eq!(admin.export(10).expect("readable").revocations, all);
-        admin.revoke(&jti("c", None), 30).expect("writable");
+        assert_eq!(store.export(10).expect("readable").revocations, all);
+        store.revoke(&jti("c", None), 30).expect("writable");
         assert!(
-            !admin.export(30).expect("readable").revocations.contains(&all[1]),
+            !store.export(30).expect("readable").revocations.contains(&all[1]),
             "long over and not forgotten"
         );
     }

@@ -6,20 +6,20 @@ use redis::{Pipeline, cmd};
 use serde_json::{Map, Value};
 
 use super::transaction::Transaction;
-use super::{CHUNK, RedisAdmin, json};
+use super::{CHUNK, WritableRedis, json};
 use crate::auth::record::UserRecord;
 use crate::auth::store::TokenDigest;
-use crate::auth::store::admin::{AdminError, Deleted, NameClash, Tombstones, UserUpdate};
 use crate::auth::store::redis::Keys;
 use crate::identity::UserId;
+use crate::provisioning::{Deleted, NameClash, ProvisioningError, Tombstones, UserUpdate};
 
-impl RedisAdmin {
+impl WritableRedis {
     /// Stores users and the username index in one transaction, so that readers never see half of a rename.
-    pub(in crate::auth::store::admin) fn put_users(
+    pub(in crate::provisioning) fn put_users(
         &mut self,
         updates: &[UserUpdate],
         clash: NameClash,
-    ) -> Result<Vec<Option<UserRecord>>, AdminError> {
+    ) -> Result<Vec<Option<UserRecord>>, ProvisioningError> {
         let prefix = self.settings.prefix.clone();
         let keys = Keys::new(&prefix);
         self.transaction(|transaction| {
@@ -38,7 +38,7 @@ impl RedisAdmin {
         })
     }
 
-    pub(in crate::auth::store::admin) fn find_user(&mut self, id: &UserId) -> Result<Option<UserRecord>, AdminError> {
+    pub(in crate::provisioning) fn find_user(&mut self, id: &UserId) -> Result<Option<UserRecord>, ProvisioningError> {
         let key = self.settings.keys().user(id.as_str());
         let Some(user) = self.find::<UserRecord>("a user", &key)? else {
             return Ok(None);
@@ -49,7 +49,7 @@ impl RedisAdmin {
     }
 
     /// Which of these users exist.
-    pub(in crate::auth::store::admin) fn known_users(&mut self, ids: &[&UserId]) -> Result<Vec<bool>, AdminError> {
+    pub(in crate::provisioning) fn known_users(&mut self, ids: &[&UserId]) -> Result<Vec<bool>, ProvisioningError> {
         let keys: Vec<_> = ids.iter().map(|id| self.settings.keys().user(id.as_str())).collect();
         let mut known = Vec::with_capacity(ids.len());
         for chunk in keys.chunks(CHUNK) {
@@ -63,31 +63,31 @@ impl RedisAdmin {
     }
 
     /// An index entry that points to a user with another username is ignored.
-    pub(in crate::auth::store::admin) fn find_user_by_name(
+    pub(in crate::provisioning) fn find_user_by_name(
         &mut self,
         name: &str,
-    ) -> Result<Option<UserRecord>, AdminError> {
+    ) -> Result<Option<UserRecord>, ProvisioningError> {
         let key = self.settings.keys().user_by_name(name);
         let id = self.get(&key)?.and_then(|id| user_id(&id));
         let user = id.map_or(Ok(None), |id| self.find_user(&id))?;
         Ok(user.filter(|user| user.is_called(name)))
     }
 
-    pub(in crate::auth::store::admin) fn set_active(
+    pub(in crate::provisioning) fn set_active(
         &mut self,
         id: &UserId,
         active: bool,
-    ) -> Result<Option<bool>, AdminError> {
+    ) -> Result<Option<bool>, ProvisioningError> {
         let key = self.settings.keys().user(id.as_str());
         let before = self.change_member(("a user", &key), "active", |_| Some(active.into()))?;
         Ok(before.map(|before| before == Value::Bool(true)))
     }
 
-    pub(in crate::auth::store::admin) fn delete_user(
+    pub(in crate::provisioning) fn delete_user(
         &mut self,
         id: &UserId,
         tombstones: Tombstones,
-    ) -> Result<Deleted, AdminError> {
+    ) -> Result<Deleted, ProvisioningError> {
         let prefix = self.settings.prefix.clone();
         let keys = Keys::new(&prefix);
         let tokens_of = keys.tokens_of(id.as_str());
@@ -117,7 +117,7 @@ pub(super) fn put_user(
     keys: Keys<'_>,
     update: &UserUpdate,
     clash: NameClash,
-) -> Result<Option<UserRecord>, AdminError> {
+) -> Result<Option<UserRecord>, ProvisioningError> {
     let id = &update.record.id;
     let key = keys.user(id.as_str());
     let before = transaction.user(&key, id.as_str())?;
@@ -141,7 +141,7 @@ fn claim_name(
     name: &str,
     id: &UserId,
     clash: NameClash,
-) -> Result<(), AdminError> {
+) -> Result<(), ProvisioningError> {
     let pointer = keys.user_by_name(name);
     let stored = transaction.get(&pointer)?;
     if stored.as_deref() == Some(id.as_str().as_bytes()) {
@@ -154,14 +154,14 @@ fn claim_name(
             .is_some_and(|user| user.is_called(name))
         {
             if clash == NameClash::Refuse {
-                return Err(AdminError::NameTaken {
+                return Err(ProvisioningError::NameTaken {
                     name: name.to_owned(),
                     holder: other.as_str().to_owned(),
                 });
             }
             // Keep unknown members.
             let stored = transaction.get(&key)?.unwrap_or_default();
-            let mut object: Map<String, Value> = transaction.admin.read("a user", &key, &stored)?;
+            let mut object: Map<String, Value> = transaction.redis.read("a user", &key, &stored)?;
             object.insert("username".to_owned(), Value::Null);
             transaction.set(key, json(&object));
         }
@@ -171,7 +171,12 @@ fn claim_name(
 }
 
 /// Removes the key of the name if it points to this user.
-fn release_name(transaction: &mut Transaction<'_>, keys: Keys<'_>, name: &str, id: &UserId) -> Result<(), AdminError> {
+fn release_name(
+    transaction: &mut Transaction<'_>,
+    keys: Keys<'_>,
+    name: &str,
+    id: &UserId,
+) -> Result<(), ProvisioningError> {
     let pointer = keys.user_by_name(name);
     if transaction.get(&pointer)?.as_deref() == Some(id.as_str().as_bytes()) {
         transaction.delete(pointer);

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{AdminError, Revocation};
+use super::{ProvisioningError, Revocation};
 use crate::auth::record::{self, BadRecord, Layout};
 use crate::auth::store::Digests;
 use crate::auth::store::redis::{Settings, answer};
@@ -30,7 +30,7 @@ pub(super) const CHUNK: usize = 500;
 const IDLE: Duration = Duration::from_millis(500);
 
 /// A connection to a store.
-pub struct RedisAdmin {
+pub struct WritableRedis {
     store: Arc<str>,
     settings: Settings,
     connection: Connection,
@@ -40,17 +40,17 @@ pub struct RedisAdmin {
     watching: bool,
 }
 
-impl fmt::Debug for RedisAdmin {
+impl fmt::Debug for WritableRedis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisAdmin")
+        f.debug_struct("WritableRedis")
             .field("store", &self.store)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }
 
-impl RedisAdmin {
-    pub(super) fn open(store: Arc<str>, settings: Settings) -> Result<Self, AdminError> {
+impl WritableRedis {
+    pub(super) fn open(store: Arc<str>, settings: Settings) -> Result<Self, ProvisioningError> {
         match connect(&settings) {
             Ok(connection) => Ok(Self {
                 store,
@@ -68,7 +68,7 @@ impl RedisAdmin {
     }
 
     /// Reconnects if the connection was closed while it was idle.
-    fn refresh(&mut self) -> Result<(), AdminError> {
+    fn refresh(&mut self) -> Result<(), ProvisioningError> {
         if self.watching || self.answered.elapsed() < IDLE {
             return Ok(());
         }
@@ -80,27 +80,27 @@ impl RedisAdmin {
         Ok(())
     }
 
-    fn query<T>(&mut self, query: impl FnOnce(&mut Connection) -> RedisResult<T>) -> Result<T, AdminError> {
+    fn query<T>(&mut self, query: impl FnOnce(&mut Connection) -> RedisResult<T>) -> Result<T, ProvisioningError> {
         self.refresh()?;
         let answer = query(&mut self.connection).map_err(|problem| failed(&self.store, &self.settings, &problem));
         self.answered = Instant::now();
         answer
     }
 
-    fn ask<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, AdminError> {
+    fn ask<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, ProvisioningError> {
         self.query(|connection| command.query(connection))
     }
 
-    fn ask_all<T: FromRedisValue>(&mut self, pipeline: &Pipeline) -> Result<T, AdminError> {
+    fn ask_all<T: FromRedisValue>(&mut self, pipeline: &Pipeline) -> Result<T, ProvisioningError> {
         self.query(|connection| pipeline.query(connection))
     }
 
-    fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, AdminError> {
+    fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, ProvisioningError> {
         self.ask(cmd("GET").arg(key))
     }
 
     /// One `GET` per key; not `MGET`, which in a cluster requires one slot.
-    fn get_each(&mut self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, AdminError> {
+    fn get_each(&mut self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, ProvisioningError> {
         let mut found = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(CHUNK) {
             let mut pipeline = Pipeline::with_capacity(chunk.len());
@@ -112,19 +112,19 @@ impl RedisAdmin {
         Ok(found)
     }
 
-    fn read<R: DeserializeOwned>(&self, what: &'static str, key: &str, stored: &[u8]) -> Result<R, AdminError> {
+    fn read<R: DeserializeOwned>(&self, what: &'static str, key: &str, stored: &[u8]) -> Result<R, ProvisioningError> {
         record::parse(what, stored).map_err(|problem| self.bad_record(key, problem))
     }
 
-    fn bad_record(&self, key: &str, problem: BadRecord) -> AdminError {
-        AdminError::Record {
+    fn bad_record(&self, key: &str, problem: BadRecord) -> ProvisioningError {
+        ProvisioningError::Record {
             store: Arc::clone(&self.store),
             what: key.to_owned(),
             problem,
         }
     }
 
-    fn find<R: DeserializeOwned>(&mut self, what: &'static str, key: &str) -> Result<Option<R>, AdminError> {
+    fn find<R: DeserializeOwned>(&mut self, what: &'static str, key: &str) -> Result<Option<R>, ProvisioningError> {
         self.get(key)?.map(|stored| self.read(what, key, &stored)).transpose()
     }
 
@@ -135,12 +135,12 @@ impl RedisAdmin {
         (what, key): (&'static str, &str),
         name: &str,
         becomes: impl Fn(&Value) -> Option<Value>,
-    ) -> Result<Option<Value>, AdminError> {
+    ) -> Result<Option<Value>, ProvisioningError> {
         self.transaction(|transaction| {
             let Some(stored) = transaction.get(key)? else {
                 return Ok(None);
             };
-            let mut object: Map<String, Value> = transaction.admin.read(what, key, &stored)?;
+            let mut object: Map<String, Value> = transaction.redis.read(what, key, &stored)?;
             let before = object.get(name).cloned().unwrap_or(Value::Null);
             if let Some(value) = becomes(&before) {
                 object.insert(name.to_owned(), value);
@@ -151,7 +151,7 @@ impl RedisAdmin {
     }
 
     /// All keys with this prefix, without the prefix.
-    fn scan(&mut self, start: &str) -> Result<BTreeSet<String>, AdminError> {
+    fn scan(&mut self, start: &str) -> Result<BTreeSet<String>, ProvisioningError> {
         let mut found = BTreeSet::new();
         self.scan_pages(start, |_, names| {
             found.extend(names);
@@ -164,8 +164,8 @@ impl RedisAdmin {
     fn scan_pages(
         &mut self,
         start: &str,
-        mut take: impl FnMut(&mut Self, Vec<String>) -> Result<(), AdminError>,
-    ) -> Result<(), AdminError> {
+        mut take: impl FnMut(&mut Self, Vec<String>) -> Result<(), ProvisioningError>,
+    ) -> Result<(), ProvisioningError> {
         let mut pattern = String::with_capacity(start.len() + 1);
         for letter in start.chars() {
             if matches!(letter, '*' | '?' | '[' | ']' | '\\') {
@@ -195,56 +195,56 @@ impl RedisAdmin {
         }
     }
 
-    pub(super) fn begin(&mut self, fresh: &Layout) -> Result<(bool, Layout), AdminError> {
+    pub(super) fn begin(&mut self, fresh: &Layout) -> Result<(bool, Layout), ProvisioningError> {
         let key = self.settings.keys().layout();
         let made: Option<String> = self.ask(cmd("SET").arg(key).arg(json(fresh)).arg("NX"))?;
         Ok((made.is_some(), self.layout()?))
     }
 
-    pub(super) fn complete(&mut self, epoch: &str) -> Result<(), AdminError> {
+    pub(super) fn complete(&mut self, epoch: &str) -> Result<(), ProvisioningError> {
         let key = self.settings.keys().layout();
         self.transaction(|transaction| {
             let stored = transaction.get(&key)?;
-            let layout = stored.map(|stored| transaction.admin.read::<Layout>("the layout", &key, &stored));
+            let layout = stored.map(|stored| transaction.redis.read::<Layout>("the layout", &key, &stored));
             match layout.transpose()? {
                 Some(mut layout) if layout.epoch == epoch => {
                     layout.filling = false;
                     transaction.set(key.clone(), json(&layout));
                     Ok(())
                 }
-                Some(_) | None => Err(AdminError::Emptied {
-                    store: Arc::clone(&transaction.admin.store),
+                Some(_) | None => Err(ProvisioningError::Emptied {
+                    store: Arc::clone(&transaction.redis.store),
                 }),
             }
         })
     }
 
-    pub(super) fn require_layout(&mut self) -> Result<(), AdminError> {
+    pub(super) fn require_layout(&mut self) -> Result<(), ProvisioningError> {
         self.layout().map(|_| ())
     }
 
-    fn layout(&mut self) -> Result<Layout, AdminError> {
+    fn layout(&mut self) -> Result<Layout, ProvisioningError> {
         let key = self.settings.keys().layout();
         let store = Arc::clone(&self.store);
         match self.find::<Layout>("the layout", &key)? {
             Some(layout) if layout.version == Layout::VERSION => Ok(layout),
-            Some(layout) => Err(AdminError::Version {
+            Some(layout) => Err(ProvisioningError::Version {
                 store,
                 found: layout.version,
             }),
-            None => Err(AdminError::Empty {
+            None => Err(ProvisioningError::Empty {
                 store,
                 at: format!("{:?}, key {key}", self.settings.endpoint),
             }),
         }
     }
 
-    pub(super) fn user_revoked(&mut self, id: &UserId) -> Result<Option<i64>, AdminError> {
+    pub(super) fn user_revoked(&mut self, id: &UserId) -> Result<Option<i64>, ProvisioningError> {
         let key = self.settings.keys().revoked_user(id.as_str());
         self.find("a user's revocation", &key)
     }
 
-    pub(super) fn revoke(&mut self, revocation: &Revocation, now: i64) -> Result<(), AdminError> {
+    pub(super) fn revoke(&mut self, revocation: &Revocation, now: i64) -> Result<(), ProvisioningError> {
         let keys = self.settings.keys();
         match revocation {
             Revocation::User { id, before } => {
@@ -252,7 +252,7 @@ impl RedisAdmin {
                 self.transaction(|transaction| {
                     let mark = transaction
                         .get(&key)?
-                        .map(|stored| transaction.admin.read::<i64>("a user's revocation", &key, &stored))
+                        .map(|stored| transaction.redis.read::<i64>("a user's revocation", &key, &stored))
                         .transpose()?;
                     if mark.is_none_or(|mark| mark < *before) {
                         transaction.set(key.clone(), before.to_string().into_bytes());
@@ -272,7 +272,7 @@ impl RedisAdmin {
                 self.transaction(|transaction| {
                     let there = transaction.get(&key)?.is_some();
                     // -1: it never expires, -2: it does not exist.
-                    let left: i64 = transaction.admin.ask(cmd("TTL").arg(&key))?;
+                    let left: i64 = transaction.redis.ask(cmd("TTL").arg(&key))?;
                     if !(there && (left == -1 || left >= seconds)) {
                         transaction.set_for(key.clone(), b"1".to_vec(), seconds);
                     }
@@ -294,13 +294,13 @@ fn connect(settings: &Settings) -> RedisResult<Connection> {
     Ok(connection)
 }
 
-fn failed(store: &Arc<str>, settings: &Settings, problem: &RedisError) -> AdminError {
+fn failed(store: &Arc<str>, settings: &Settings, problem: &RedisError) -> ProvisioningError {
     let problem = if problem.is_timeout() {
         format!("no answer within {} s", TIMEOUT.as_secs())
     } else {
         answer(problem).unwrap_or_else(|| problem.to_string())
     };
-    AdminError::Redis {
+    ProvisioningError::Redis {
         store: Arc::clone(store),
         endpoint: format!("{:?}", settings.endpoint),
         problem,
