@@ -41,9 +41,9 @@ pub struct ExampleUse {
     /// The key path.
     pub key: String,
     /// What the setting uses.
-    pub what: &'static str,
+    pub description: &'static str,
     /// The commands that create a private replacement.
-    pub instead: &'static str,
+    pub commands: &'static str,
 }
 
 const OWN_CERTIFICATE: &str = "\
@@ -67,14 +67,14 @@ pub fn used_by(config: &Config) -> Vec<ExampleUse> {
     let mut uses = Vec::new();
     let certificates = config.tls.iter().flat_map(|tls| tls.certificates.iter()).enumerate();
     // Compare public keys: another certificate for the published key is just as unsafe.
-    for (at, _) in
-        certificates.filter(|(_, own)| public_key(own.leaf()).is_some_and(|key| key == known().certificate_key))
+    for (at, _) in certificates
+        .filter(|(_, own)| public_key(own.leaf()).is_some_and(|key| key == example_digests().certificate_key))
     {
         let key = format!("server.tls.certificates[{at}]");
         uses.push(ExampleUse {
             key,
-            what: "a certificate whose private key is published in certs-example",
-            instead: OWN_CERTIFICATE,
+            description: "a certificate whose private key is published in certs-example",
+            commands: OWN_CERTIFICATE,
         });
     }
     for (name, authenticator) in &config.authenticators {
@@ -82,9 +82,9 @@ pub fn used_by(config: &Config) -> Vec<ExampleUse> {
             continue;
         };
         let keys = jwt.keys.keys().iter().enumerate();
-        for (at, key) in keys.filter(|(_, key)| known().keys.contains(&key.fingerprint())) {
+        for (at, key) in keys.filter(|(_, key)| example_digests().keys.contains(&key.fingerprint())) {
             let public = "a public key whose private key is published in certs-example";
-            let (what, instead) = match key.algorithm() {
+            let (description, commands) = match key.algorithm() {
                 hmac if hmac.is_hmac() => ("the shared secret published in certs-example", OWN_SECRET),
                 Algorithm::ES256 => (public, OWN_EC_PAIR),
                 Algorithm::EdDSA => (public, OWN_ED25519_PAIR),
@@ -94,7 +94,11 @@ pub fn used_by(config: &Config) -> Vec<ExampleUse> {
                 KeySet::Static(_) => format!("authenticators.{name}.keys[{at}]"),
                 KeySet::Jwks(_) => format!("authenticators.{name}.jwks"),
             };
-            uses.push(ExampleUse { key, what, instead });
+            uses.push(ExampleUse {
+                key,
+                description,
+                commands,
+            });
         }
     }
     for store in &config.stores {
@@ -104,38 +108,42 @@ pub fn used_by(config: &Config) -> Vec<ExampleUse> {
         let Ok(Some(records)) = Records::load(&settings.file) else {
             continue;
         };
-        if known().tokens.iter().any(|digest| records.tokens.contains_key(digest)) {
-            let (key, what) = (
+        if example_digests()
+            .tokens
+            .iter()
+            .any(|digest| records.tokens.contains_key(digest))
+        {
+            let (key, description) = (
                 format!("stores.{}.file", store.name),
                 "a file with the published demo tokens",
             );
             uses.push(ExampleUse {
                 key,
-                what,
-                instead: OWN_TOKEN,
+                description,
+                commands: OWN_TOKEN,
             });
         }
     }
     uses
 }
 
-struct Known {
+struct ExampleDigests {
     certificate_key: Vec<u8>,
     keys: Vec<Fingerprint>,
     tokens: Vec<String>,
 }
 
 /// Computed from the files themselves, so that it always matches them.
-fn known() -> &'static Known {
-    static KNOWN: OnceLock<Known> = OnceLock::new();
-    KNOWN.get_or_init(|| {
+fn example_digests() -> &'static ExampleDigests {
+    static EXAMPLES: OnceLock<ExampleDigests> = OnceLock::new();
+    EXAMPLES.get_or_init(|| {
         let leaf = CertificateDer::from_pem_slice(CERTIFICATE).expect("the shipped certificate is PEM");
         let public = PUBLIC_KEYS
             .iter()
             .map(|(algorithm, pem)| VerificationKey::from_pem(*algorithm, None, pem));
         let secret = Secret::new(JWT_HS256_SECRET.to_vec());
         let keys = public.chain([VerificationKey::from_secret(Algorithm::HS256, None, &secret)]);
-        Known {
+        ExampleDigests {
             certificate_key: public_key(&leaf).expect("the shipped certificate can be read"),
             keys: keys
                 .map(|key| key.expect("the shipped keys can be used").fingerprint())
@@ -184,9 +192,9 @@ mod tests {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs-example/tokens.toml");
         let records = Records::load(&file).expect("a good file").expect("it is there");
         let mut shipped: Vec<&String> = records.tokens.keys().collect();
-        let mut known: Vec<&String> = known().tokens.iter().collect();
+        let mut example_digests: Vec<&String> = example_digests().tokens.iter().collect();
         shipped.sort_unstable();
-        known.sort_unstable();
-        assert_eq!(shipped, known);
+        example_digests.sort_unstable();
+        assert_eq!(shipped, example_digests);
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::auth::store;
-use crate::config::{self, ConfigError, Loaded, Look, Report};
+use crate::config::{self, ConfigError, Loaded, Report, ReportFormat};
 use crate::printable::PrintableWriter;
 
 /// A reverse proxy that handles authentication for existing HTTP APIs.
@@ -102,7 +102,7 @@ pub fn main() -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         // The report adds its own colours and escapes quoted parts of the file.
         Err(Failure::Config(error)) => {
-            let _ = writeln!(io::stderr(), "{}", error.render(Look::of_stderr()));
+            let _ = writeln!(io::stderr(), "{}", error.render(ReportFormat::for_stderr()));
             return ExitCode::from(2);
         }
         Err(Failure::Reported) => return ExitCode::from(2),
@@ -139,7 +139,7 @@ fn load(file: &Path) -> Result<Loaded, Failure> {
 
 fn warn(warnings: &Report) {
     if !warnings.problems().is_empty() {
-        let _ = writeln!(io::stderr(), "{}\n", warnings.render(Look::of_stderr()));
+        let _ = writeln!(io::stderr(), "{}\n", warnings.render(ReportFormat::for_stderr()));
     }
 }
 

@@ -29,8 +29,8 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
 }
 
 fn refuse_example_keys(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
-    let known = examples::used_by(&loaded.config);
-    if known.is_empty() {
+    let used = examples::used_by(&loaded.config);
+    if used.is_empty() {
         return Ok(());
     }
     let loopback = loaded.config.server.listen.iter().all(Address::is_loopback);
@@ -38,11 +38,11 @@ fn refuse_example_keys(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
         return Ok(());
     }
     let mut text = String::from("the configuration uses example keys that are shipped with authgate and public:\n");
-    for used in &known {
-        let _ = writeln!(text, "  {}: {}", used.key, used.what);
+    for example in &used {
+        let _ = writeln!(text, "  {}: {}", example.key, example.description);
     }
     text.push_str("\nCreate your own keys and configure them instead:\n");
-    let commands: BTreeSet<&str> = known.iter().map(|used| used.instead).collect();
+    let commands: BTreeSet<&str> = used.iter().map(|example| example.commands).collect();
     for command in commands {
         let _ = writeln!(text, "\n  {}", command.replace('\n', "\n  "));
     }

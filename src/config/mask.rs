@@ -37,20 +37,20 @@ impl Shown {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Syntax {
     /// All of it: the text is valid TOML.
-    Good,
+    Valid,
     /// All but a value that is invalid.
-    BrokenValue,
+    InvalidValue,
     /// Only the part before this byte.
-    GuessFrom(usize),
+    UnreliableFrom(usize),
 }
 
 /// The text, with its length in bytes unchanged: `*` in place of possible secrets, `?` in place of control characters.
 pub(super) fn mask(text: &str, table: &DeTable<'_>, shown: &Shown, syntax: Syntax) -> String {
     let (mut keys, mut scalars) = (Vec::new(), Vec::new());
-    find(table, &mut keys, &mut scalars);
-    let guess = match syntax {
-        Syntax::GuessFrom(at) => at,
-        Syntax::Good | Syntax::BrokenValue => text.len(),
+    collect_table_spans(table, &mut keys, &mut scalars);
+    let unreliable_from = match syntax {
+        Syntax::UnreliableFrom(at) => at,
+        Syntax::Valid | Syntax::InvalidValue => text.len(),
     };
     // 0 <= start <= end <= text.len() for each span.
     let mut marks = Marks {
@@ -58,7 +58,7 @@ pub(super) fn mask(text: &str, table: &DeTable<'_>, shown: &Shown, syntax: Synta
         inside: vec![false; text.len()],
     };
     for span in &keys {
-        marks.fill(span, span.end <= guess);
+        marks.fill(span, span.end <= unreliable_from);
     }
     for span in &scalars {
         marks.fill(span, false);
@@ -68,7 +68,7 @@ pub(super) fn mask(text: &str, table: &DeTable<'_>, shown: &Shown, syntax: Synta
         let Some(written) = text.get(span.clone()) else {
             continue;
         };
-        let whole = syntax == Syntax::Good || (span.end <= guess && !written.contains('\n'));
+        let whole = syntax == Syntax::Valid || (span.end <= unreliable_from && !written.contains('\n'));
         if whole && shown.covers(span) {
             marks.fill(span, true);
             if let Some(login) = secrets::login(written) {
@@ -117,11 +117,12 @@ impl Marks {
                     self.visible[at] = true;
                     break;
                 }
-                self.visible[at] = syntax == Syntax::Good || b"=[]{},.\"'".contains(&byte);
+                self.visible[at] = syntax == Syntax::Valid || b"=[]{},.\"'".contains(&byte);
                 may_be_key &= byte != b'=';
-                let begins = may_be_key && is_bare(byte) && (at == start || !is_bare(text.as_bytes()[at - 1]));
+                let begins =
+                    may_be_key && is_bare_key_byte(byte) && (at == start || !is_bare_key_byte(text.as_bytes()[at - 1]));
                 if begins {
-                    let word = text[at..].bytes().take_while(|byte| is_bare(*byte)).count();
+                    let word = text[at..].bytes().take_while(|byte| is_bare_key_byte(*byte)).count();
                     if known.contains(&text[at..at + word]) {
                         self.fill(&(at..at + word), true);
                     }
@@ -132,21 +133,23 @@ impl Marks {
     }
 }
 
-fn is_bare(byte: u8) -> bool {
+fn is_bare_key_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_".contains(&byte)
 }
 
-fn find(table: &DeTable<'_>, keys: &mut Vec<Range<usize>>, scalars: &mut Vec<Range<usize>>) {
+fn collect_table_spans(table: &DeTable<'_>, keys: &mut Vec<Range<usize>>, scalars: &mut Vec<Range<usize>>) {
     for (key, value) in table {
         keys.push(key.span());
-        find_in(value, keys, scalars);
+        collect_value_spans(value, keys, scalars);
     }
 }
 
-fn find_in(value: &Spanned<DeValue<'_>>, keys: &mut Vec<Range<usize>>, scalars: &mut Vec<Range<usize>>) {
+fn collect_value_spans(value: &Spanned<DeValue<'_>>, keys: &mut Vec<Range<usize>>, scalars: &mut Vec<Range<usize>>) {
     match value.get_ref() {
-        DeValue::Table(table) => find(table, keys, scalars),
-        DeValue::Array(elements) => elements.iter().for_each(|element| find_in(element, keys, scalars)),
+        DeValue::Table(table) => collect_table_spans(table, keys, scalars),
+        DeValue::Array(elements) => elements
+            .iter()
+            .for_each(|element| collect_value_spans(element, keys, scalars)),
         DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
             scalars.push(value.span());
         }

@@ -20,7 +20,7 @@ use http::HeaderName;
 use toml::de::DeTable;
 
 use self::problem::{Basis, Problems};
-pub use self::problem::{ConfigError, Look, Problem, Report, Severity};
+pub use self::problem::{ConfigError, Problem, Report, ReportFormat, Severity};
 use self::reader::{Context, Section};
 use crate::auth::{jwt, store, token};
 use crate::framing::spelling::OurNames;
@@ -137,7 +137,7 @@ pub struct Loaded {
 /// The file cannot be read or has errors; the report has all of them.
 pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
     let name = file.display().to_string();
-    let unreadable = |what: String, instead: &str| ConfigError::new(Report::unreadable(&name, what, instead));
+    let unreadable = |message: String, help: &str| ConfigError::new(Report::unreadable(&name, message, help));
     let bytes = std::fs::read(file).map_err(|error| {
         unreadable(
             format!("the configuration cannot be read: {error}"),

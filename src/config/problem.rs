@@ -25,11 +25,11 @@ pub struct Problem {
     /// The key path, such as `server.limits.header_timeout` or `routes[2].path`; empty if the text is not TOML.
     pub key: String,
     /// What is wrong.
-    pub what: String,
+    pub message: String,
     /// What to write instead.
-    pub instead: String,
+    pub help: String,
     /// Related positions, each with a label.
-    pub also: Vec<(Range<usize>, String)>,
+    pub related: Vec<(Range<usize>, String)>,
     /// What it is based on.
     pub basis: Basis,
 }
@@ -57,10 +57,10 @@ pub enum Basis {
 impl Problem {
     /// Escapes control characters, because messages repeat texts of files and the environment.
     fn escape(&mut self) {
-        let also = self.also.iter_mut().map(|(_, why)| why);
-        for text in [&mut self.key, &mut self.what, &mut self.instead]
+        let related = self.related.iter_mut().map(|(_, why)| why);
+        for text in [&mut self.key, &mut self.message, &mut self.help]
             .into_iter()
-            .chain(also)
+            .chain(related)
         {
             if let Cow::Owned(escaped) = printable::escape(text, |_| false) {
                 *text = escaped;
@@ -69,14 +69,14 @@ impl Problem {
     }
 
     /// An error about the text in `span`.
-    pub(super) fn error(span: Range<usize>, key: &str, what: impl Into<String>, instead: impl Into<String>) -> Self {
+    pub(super) fn error(span: Range<usize>, key: &str, message: impl Into<String>, help: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
             span: Some(span),
             key: key.to_owned(),
-            what: what.into(),
-            instead: instead.into(),
-            also: Vec::new(),
+            message: message.into(),
+            help: help.into(),
+            related: Vec::new(),
             basis: Basis::Written,
         }
     }
@@ -90,7 +90,7 @@ impl Problem {
     }
 
     /// The same, as something that is missing.
-    pub(super) fn into_absent(self) -> Self {
+    pub(super) fn into_missing(self) -> Self {
         Self {
             basis: Basis::Absent,
             ..self
@@ -98,7 +98,7 @@ impl Problem {
     }
 
     /// The same, as something of this machine.
-    pub(super) fn of_machine(self) -> Self {
+    pub(super) fn into_machine(self) -> Self {
         Self {
             basis: Basis::Machine,
             ..self
@@ -106,8 +106,8 @@ impl Problem {
     }
 
     /// The same, pointing at another place too.
-    pub(super) fn beside(mut self, span: Range<usize>, why: &str) -> Self {
-        self.also.push((span, why.to_owned()));
+    pub(super) fn with_related(mut self, span: Range<usize>, why: &str) -> Self {
+        self.related.push((span, why.to_owned()));
         self
     }
 }
@@ -115,13 +115,13 @@ impl Problem {
 /// Collects problems, and which parts of the file their excerpts may show.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
-    gathered: RefCell<Vec<Problem>>,
+    collected: RefCell<Vec<Problem>>,
     shown: RefCell<Shown>,
 }
 
 impl Problems {
     pub(super) fn add(&self, problem: Problem) {
-        self.gathered.borrow_mut().push(problem);
+        self.collected.borrow_mut().push(problem);
     }
 
     /// The value at this position is not a secret.
@@ -130,18 +130,18 @@ impl Problems {
     }
 
     /// The name is a known key, so it is not a secret.
-    pub(super) fn know(&self, key: &'static str) {
+    pub(super) fn add_known_key(&self, key: &'static str) {
         self.shown.borrow_mut().keys.insert(key);
     }
 
     /// Whether a message may repeat the text at this position.
-    pub(super) fn shows(&self, span: &Range<usize>) -> bool {
+    pub(super) fn may_show(&self, span: &Range<usize>) -> bool {
         self.shown.borrow().covers(span)
     }
 
     /// Whether there is an error.
     pub(super) fn has_errors(&self) -> bool {
-        self.gathered
+        self.collected
             .borrow()
             .iter()
             .any(|problem| problem.severity == Severity::Error)
@@ -149,12 +149,12 @@ impl Problems {
 
     /// Keeps only the problems that `keep` accepts.
     pub(super) fn retain(&self, keep: impl FnMut(&Problem) -> bool) {
-        self.gathered.borrow_mut().retain(keep);
+        self.collected.borrow_mut().retain(keep);
     }
 
     /// The report on a file of that name and text, in the order of its lines.
     pub(super) fn into_report(self, file: &str, text: &str, table: &DeTable<'_>, syntax: Syntax) -> Report {
-        let (file, mut problems) = (one_line(file), self.gathered.into_inner());
+        let (file, mut problems) = (one_line(file), self.collected.into_inner());
         if problems.is_empty() {
             return Report {
                 file,
@@ -199,18 +199,18 @@ fn one_line(text: &str) -> String {
 
 /// The output style of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub enum ReportFormat {
     /// Text alone.
     Plain,
     /// With colours.
     Coloured,
 }
 
-impl Look {
+impl ReportFormat {
     /// Colours if standard error is a terminal and NO_COLOR is not set (<https://no-color.org>).
-    pub fn of_stderr() -> Self {
-        let minds = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        if std::io::stderr().is_terminal() && !minds {
+    pub fn for_stderr() -> Self {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        if std::io::stderr().is_terminal() && !no_color {
             Self::Coloured
         } else {
             Self::Plain
@@ -220,10 +220,10 @@ impl Look {
 
 impl Report {
     /// A report on a file that cannot be read as text.
-    pub(super) fn unreadable(file: &str, what: String, instead: &str) -> Self {
+    pub(super) fn unreadable(file: &str, message: String, help: &str) -> Self {
         let mut problem = Problem {
             span: None,
-            ..Problem::error(0..0, "", what, instead)
+            ..Problem::error(0..0, "", message, help)
         };
         problem.escape();
         Self {
@@ -313,8 +313,8 @@ impl Report {
                     "file": self.file,
                     "line": start.map(|at| self.line_at(at)),
                     "column": start.map(&mut column_at),
-                    "message": problem.what,
-                    "help": problem.instead,
+                    "message": problem.message,
+                    "help": problem.help,
                 })
             })
             .collect();
@@ -322,10 +322,10 @@ impl Report {
     }
 
     /// All problems as one text, separated by empty lines.
-    pub fn render(&self, look: Look) -> String {
-        let renderer = match look {
-            Look::Plain => Renderer::plain(),
-            Look::Coloured => Renderer::styled(),
+    pub fn render(&self, format: ReportFormat) -> String {
+        let renderer = match format {
+            ReportFormat::Plain => Renderer::plain(),
+            ReportFormat::Coloured => Renderer::styled(),
         };
         let shown: Vec<String> = self
             .problems
@@ -340,11 +340,11 @@ impl Report {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut title = level.primary_title(&problem.what);
+        let mut title = level.primary_title(&problem.message);
         if !problem.key.is_empty() {
             title = title.id(&problem.key);
         }
-        let help = Level::HELP.message(&problem.instead);
+        let help = Level::HELP.message(&problem.help);
         let Some(span) = &problem.span else {
             return title.element(Origin::path(&self.file)).element(help);
         };
@@ -352,7 +352,7 @@ impl Report {
         let span = within(span);
         let mut lines = self.lines_around(&span);
         let (mut near, mut far) = (vec![(AnnotationKind::Primary, span.clone(), None)], Vec::new());
-        for (other, why) in &problem.also {
+        for (other, why) in &problem.related {
             let other = within(other);
             if other.end + NEAR < span.start || span.end + NEAR < other.start {
                 far.push((other, why.as_str()));
@@ -386,7 +386,7 @@ impl ConfigError {
     }
 
     /// All problems as one text that ends with their number.
-    pub fn render(&self, look: Look) -> String {
+    pub fn render(&self, format: ReportFormat) -> String {
         let count = |severity, one: &str, many: &str| match self
             .0
             .problems
@@ -404,7 +404,7 @@ impl ConfigError {
         };
         format!(
             "{}\n\n{} cannot be used: {errors}{warnings}",
-            self.0.render(look),
+            self.0.render(format),
             self.0.file
         )
     }
@@ -412,7 +412,7 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.render(Look::Plain))
+        f.write_str(&self.render(ReportFormat::Plain))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Listeners on the control runtime: admin, probes, redirects. They forward nothing and share no resources with forwarded requests.
 
 pub mod admin;
-mod places;
+mod connection_limit;
 pub mod redirect;
 
 use std::convert::Infallible;
@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use self::places::{Evicted, Place, Places};
+use self::connection_limit::{ConnectionPermit, Evicted, EvictingLimit};
 use crate::server::closing::{GRACE, LAST_WORDS, end};
 use crate::server::socket::close_listener;
 use crate::server::worker::Stage;
@@ -33,8 +33,8 @@ use crate::telemetry::log_throttle::LogThrottle;
 /// Timeout for the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection of these listeners is there for a few questions.
-const LONGEST_CONNECTION: Duration = Duration::from_secs(60);
-const LONGEST_HEAD: usize = 16 * 1024;
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60);
+const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Answers requests by their heads only, with at most this many connections. Without `stage`, runs until the process ends; with it, until a
 /// drain has begun and the existing connections have ended.
@@ -42,7 +42,7 @@ pub async fn serve<A>(listener: TcpListener, connections: usize, stage: Option<w
 where
     A: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync + 'static,
 {
-    let (places, answer) = (Places::new(connections), Arc::new(answer));
+    let (limit, answer) = (EvictingLimit::new(connections), Arc::new(answer));
     let mut failures = LogThrottle::default();
     let mut open = JoinSet::new();
     let mut draining = pin!(async move {
@@ -61,8 +61,8 @@ where
         };
         match accepted {
             Ok((tcp, _)) => {
-                let (place, evicted) = places.take().await;
-                open.spawn(connection(tcp, place, evicted, Arc::clone(&answer)));
+                let (permit, evicted) = limit.acquire().await;
+                open.spawn(connection(tcp, permit, evicted, Arc::clone(&answer)));
             }
             Err(problem) => {
                 if let Some(times) = failures.note() {
@@ -75,8 +75,8 @@ where
     match close_listener(listener) {
         Ok(queued) => {
             for tcp in queued {
-                let (place, evicted) = places.take().await;
-                open.spawn(connection(tcp, place, evicted, Arc::clone(&answer)));
+                let (permit, evicted) = limit.acquire().await;
+                open.spawn(connection(tcp, permit, evicted, Arc::clone(&answer)));
             }
         }
         Err(problem) => warn!(reason = %problem, "connections that were not accepted yet are lost"),
@@ -85,22 +85,22 @@ where
     let _ = timeout(GRACE, async { while open.join_next().await.is_some() {} }).await;
 }
 
-async fn connection<A>(tcp: TcpStream, place: Place, evicted: Evicted, answer: Arc<A>)
+async fn connection<A>(tcp: TcpStream, permit: ConnectionPermit, evicted: Evicted, answer: Arc<A>)
 where
     A: Fn(&Request<Incoming>) -> Response<Full<Bytes>>,
 {
-    // Keep the place until the socket is closed, so that lingering sockets count.
+    // Keep the permit until the socket is closed, so that lingering sockets count.
     let service = service_fn(|request| {
-        place.used();
+        permit.touch();
         ready(Ok::<_, Infallible>(answer(&request)))
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(LONGEST_HEAD)
+        .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(tcp), service);
     let served = async move {
-        match timeout(LONGEST_CONNECTION, poll_fn(|cx| connection.poll_without_shutdown(cx))).await {
+        match timeout(MAX_CONNECTION_AGE, poll_fn(|cx| connection.poll_without_shutdown(cx))).await {
             // An unread body must not reset the connection before the client has read the response.
             Ok(Ok(())) => end(connection.into_parts().io.into_inner(), None, LAST_WORDS).await,
             Ok(Err(problem)) => debug!(reason = %problem, "a connection of a control listener ended with an error"),

@@ -48,13 +48,13 @@ impl Redirect {
         let headers = request.headers();
         let leaks = self.credentials.iter().any(|name| headers.contains_key(name)) || is_among_subprotocols(headers);
         let mut response = match self.target(request) {
-            _ if leaks => told(
+            _ if leaks => json_response(
                 StatusCode::FORBIDDEN,
                 r#"{"detail":"A credential was sent in the clear. Use https, and replace it."}"#,
             ),
-            None => told(StatusCode::NOT_FOUND, r#"{"detail":"Not found."}"#),
+            None => json_response(StatusCode::NOT_FOUND, r#"{"detail":"Not found."}"#),
             Some(target) => {
-                let mut response = told(StatusCode::PERMANENT_REDIRECT, r#"{"detail":"Use https."}"#);
+                let mut response = json_response(StatusCode::PERMANENT_REDIRECT, r#"{"detail":"Use https."}"#);
                 response.headers_mut().insert(LOCATION, target);
                 response
             }
@@ -88,7 +88,7 @@ impl Redirect {
     }
 }
 
-fn told(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+fn json_response(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -28,7 +28,7 @@ use crate::auth::jwt::sign::SigningKey;
 use crate::auth::jwt::{self, JwtAuthenticator, KeptClaims, KeySet, Rules, Settings, Users};
 use crate::auth::record::{self, TokenRecord, UserRecord};
 use crate::auth::{Authenticator, Chain, Now, Verdict, cache};
-use crate::config::{self, Look, Severity, defaults};
+use crate::config::{self, ReportFormat, Severity, defaults};
 use crate::credential::{Acceptance, Presented, Shape};
 use crate::path::RequestPath;
 use crate::proxy::routes::{Found, HostPattern, PathPattern, Place, RouteId, RouteTable};
@@ -249,10 +249,10 @@ pub fn config(bytes: &[u8]) {
     );
     for problem in report.problems() {
         assert!(
-            !problem.what.is_empty() && !problem.instead.is_empty(),
+            !problem.message.is_empty() && !problem.help.is_empty(),
             "nothing is said: {problem:?}"
         );
-        let others = problem.also.iter().map(|(span, _)| span);
+        let others = problem.related.iter().map(|(span, _)| span);
         for span in problem.span.iter().chain(others) {
             assert!(text.get(span.clone()).is_some(), "not in the file: {problem:?}");
         }
@@ -263,10 +263,10 @@ pub fn config(bytes: &[u8]) {
             "{problem:?}"
         );
     }
-    for look in [Look::Plain, Look::Coloured] {
+    for format in [ReportFormat::Plain, ReportFormat::Coloured] {
         let shown = match &read {
-            Ok(_) => report.render(look),
-            Err(error) => error.render(look),
+            Ok(_) => report.render(format),
+            Err(error) => error.render(format),
         };
         assert!(
             shown.contains("gateway.toml") || !errors,

@@ -46,17 +46,17 @@ pub(super) fn access(section: &mut Section<'_>, authenticators: &Authenticators)
                 "remove one of the two",
             );
             section.add(match &public_item {
-                Some(public) => problem.beside(public.span(), "`public` is set here"),
+                Some(public) => problem.with_related(public.span(), "`public` is set here"),
                 None => problem,
             });
             return None;
         }
         (None, Some(Some(true))) => return Some(keys.public()),
-        (Some(item), None | Some(Some(false) | None)) => named(item, authenticators),
+        (Some(item), None | Some(Some(false) | None)) => authenticator_names(item, authenticators),
         // `public` is neither true nor false, which was already reported.
         (None, Some(None)) => None,
         (None, None | Some(Some(false))) => {
-            section.lacks(
+            section.report_missing(
                 "neither `authenticate` nor `public` is set",
                 "write `authenticate = [\"token\"]`, or `public = true` to accept requests without a credential",
             );
@@ -133,16 +133,16 @@ impl<'c> DependentKeys<'c> {
     }
 }
 
-fn named(item: &Item<'_>, authenticators: &Authenticators) -> Option<Vec<Arc<str>>> {
+fn authenticator_names(item: &Item<'_>, authenticators: &Authenticators) -> Option<Vec<Arc<str>>> {
     let mut names: Vec<Arc<str>> = Vec::new();
-    for item in item.full_list("authenticate = [\"token\"]")? {
+    for item in item.non_empty_list("authenticate = [\"token\"]")? {
         let text = item.text_for("the name of an authenticator", "write its name, in quotes")?;
         let name = authenticators.names.find(&text)?;
         if names.contains(&name) {
             text.refuse("is listed twice", "remove one of them");
         }
         // An authenticator without a scheme accepts every value of its header as a key.
-        let taken = names.iter().find(|before| takes_all(before, &name, authenticators));
+        let taken = names.iter().find(|before| accepts_all(before, &name, authenticators));
         if let Some(before) = taken {
             text.refuse(
                 &format!("is never used: {:?} accepts every value of the same header", &**before),
@@ -155,7 +155,7 @@ fn named(item: &Item<'_>, authenticators: &Authenticators) -> Option<Vec<Arc<str
 }
 
 /// Whether `before` accepts every value of the header that `name` reads.
-fn takes_all(before: &str, name: &str, authenticators: &Authenticators) -> bool {
+fn accepts_all(before: &str, name: &str, authenticators: &Authenticators) -> bool {
     let settings = |name: &str| authenticators.settings.get(name);
     match (settings(before), settings(name)) {
         (Some(Authenticator::Token(token)), Some(after)) => {

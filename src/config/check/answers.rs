@@ -42,7 +42,10 @@ pub(super) fn answers(
     };
     match format {
         ErrorFormat::Drf => Answers::Drf {
-            challenge: named().next().filter(|_| challenge).map(|(_, first)| drf(first)),
+            challenge: named()
+                .next()
+                .filter(|_| challenge)
+                .map(|(_, first)| drf_challenge(first)),
             token_types: named()
                 .map(|(_, authenticator)| match authenticator {
                     Authenticator::Token(_) => Vec::new(),
@@ -64,7 +67,7 @@ pub(super) fn answers(
 }
 
 /// As DRF's `TokenAuthentication` and SimpleJWT's `JWTAuthentication` write `WWW-Authenticate`.
-fn drf(authenticator: &Authenticator) -> HeaderValue {
+fn drf_challenge(authenticator: &Authenticator) -> HeaderValue {
     let text = match authenticator {
         Authenticator::Token(token) => match &token.scheme {
             KeyScheme::Empty => format!("{KEY_CHALLENGE} header=\"{}\"", token.header),

@@ -18,7 +18,7 @@ use crate::outbound::identity::{ANONYMOUS, PUBLIC, STAND_IN_SCHEME};
 const UNSUPPORTED: &[&str] = &["on_outage", "stale_for"];
 const UNSUPPORTED_JWT: &[&str] = &["on_outage", "stale_for", "discovery", "issuers"];
 /// A cache allocates room for all its entries at once, so their number is limited.
-const MOST_ENTRIES: u64 = 50_000_000;
+const MAX_ENTRIES: u64 = 50_000_000;
 
 /// The parsed authenticators.
 #[derive(Debug)]
@@ -43,19 +43,19 @@ pub(super) fn authenticators(root: &mut Section<'_>, stores: &Names, identities:
     };
     for named in section.take_all() {
         let name: Arc<str> = named.name.into();
-        let spoken = !named.name.is_empty() && named.name.bytes().all(|byte| byte.is_ascii_graphic());
-        if !spoken {
-            let instead = "rename it with letters, digits and `-`: the name may be sent to upstreams in a header";
+        let is_visible_ascii = !named.name.is_empty() && named.name.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_visible_ascii {
+            let help = "rename it with letters, digits and `-`: the name may be sent to upstreams in a header";
             named
                 .item
-                .refuse(format!("{:?} cannot be sent in a header", named.name), instead);
+                .refuse(format!("{:?} cannot be sent in a header", named.name), help);
         }
         if [PUBLIC, ANONYMOUS].contains(&named.name) {
-            let what = format!(
+            let message = format!(
                 "{:?} is reserved: it tells upstreams that the request was not authenticated",
                 named.name
             );
-            named.item.refuse(what, "write another name, such as \"token\"");
+            named.item.refuse(message, "write another name, such as \"token\"");
         }
         authenticators.names.add(&name, named.span.clone());
         let settings = authenticator(named.item, Arc::clone(&name), stores, identities);
@@ -123,10 +123,10 @@ fn implied_store(section: &Section<'_>, stores: &Names) -> Option<Arc<str>> {
     match stores.names.as_slice() {
         [only] => return Some(Arc::clone(only)),
         [] => {
-            let instead = "add `[stores.file]` with `kind = \"embedded\"` and `file = \"tokens.toml\"`";
-            section.lacks("no store is defined to look tokens up in", instead);
+            let help = "add `[stores.file]` with `kind = \"embedded\"` and `file = \"tokens.toml\"`";
+            section.report_missing("no store is defined to look tokens up in", help);
         }
-        _ => section.lacks(
+        _ => section.report_missing(
             format!("`store` is missing, and the file has several: {}", stores.listed()),
             format!("write `store = {:?}` or another one", &*stores.names[0]),
         ),
@@ -187,9 +187,9 @@ pub(super) fn header(section: &mut Section<'_>, identities: &Identities) -> Head
     };
     let taken: Option<&Range<usize>> = identities.written.get(&fold(header.as_str()));
     if let Some(span) = taken {
-        let what = format!("{header} carries a credential here and an identity to the upstream");
-        let problem = item.problem(what, "use another header in one of the two places");
-        item.add(problem.beside(span.clone(), "the identity is sent here"));
+        let message = format!("{header} carries a credential here and an identity to the upstream");
+        let problem = item.problem(message, "use another header in one of the two places");
+        item.add(problem.with_related(span.clone(), "the identity is sent here"));
     }
     header
 }
@@ -201,9 +201,9 @@ pub(super) fn cache(section: &mut Section<'_>) -> cache::Settings {
         return default;
     };
     cache::Settings {
-        entries: section.count_or("entries", (0, MOST_ENTRIES), default.entries),
+        entries: section.count_or("entries", (0, MAX_ENTRIES), default.entries),
         ttl: section.duration_or("ttl", Zero::Allowed, default.ttl),
-        negative_entries: section.count_or("negative_entries", (0, MOST_ENTRIES), default.negative_entries),
+        negative_entries: section.count_or("negative_entries", (0, MAX_ENTRIES), default.negative_entries),
         negative_ttl: section.duration_or("negative_ttl", Zero::Allowed, default.negative_ttl),
     }
 }

@@ -11,16 +11,16 @@ use crate::config::{Authenticator, defaults};
 use crate::proxy::cors::{Cors, OriginList, Origins};
 use crate::proxy::websocket_credential::WebSocketCredential;
 
-const LIKE: &str = "origins = [\"https://app.example.com\"]";
+const EXAMPLE: &str = "origins = [\"https://app.example.com\"]";
 
 /// `cors`.
 pub(super) fn cors(mut section: Section<'_>) -> Option<Cors> {
     let credentials = section.flag_or("credentials", false);
     section.choice_or("preflight", &[("forward", ())], ());
     let mut any = false;
-    let listed = origins(&mut section, |all| {
+    let listed = origins(&mut section, |wildcard| {
         if credentials {
-            all.refuse(
+            wildcard.refuse(
                 "would let every website read responses with the cookies of its visitors",
                 "list the origins of your own applications",
             );
@@ -38,8 +38,8 @@ pub(super) fn websocket(
     authenticators: &Authenticators,
 ) -> Option<WebSocketCredential> {
     let mut section = item.section(&[])?;
-    let origins = origins(&mut section, |all| {
-        all.refuse(
+    let origins = origins(&mut section, |wildcard| {
+        wildcard.refuse(
             "would let every website open a WebSocket as its visitor",
             "list the origins of your own applications",
         );
@@ -47,7 +47,7 @@ pub(super) fn websocket(
     let subprotocol = section.flag_or("subprotocol", false);
     let cookie_item = section.take("cookie");
     if !subprotocol && cookie_item.is_none() {
-        section.lacks(
+        section.report_missing(
             "neither `subprotocol` nor `cookie` is set: pages have no way to send a credential",
             "write `subprotocol = true`, or `cookie = \"access_token\"`",
         );
@@ -60,15 +60,15 @@ pub(super) fn websocket(
         Some(item) => item.scheme()?.as_str().to_owned(),
     };
     let settings = || names.iter().filter_map(|name| authenticators.settings.get(name));
-    let Some(header) = settings().find_map(|authenticator| reads(authenticator, &scheme)) else {
-        let what = format!("no authenticator of this route reads the scheme {scheme:?}");
-        let instead = match settings().next().map(first_scheme) {
+    let Some(header) = settings().find_map(|authenticator| header_for_scheme(authenticator, &scheme)) else {
+        let message = format!("no authenticator of this route reads the scheme {scheme:?}");
+        let help = match settings().next().map(first_scheme) {
             Some(scheme) => format!("write `scheme = {scheme:?}`"),
             None => "add one that does to `authenticate`".to_owned(),
         };
         match &scheme_item {
-            Some(item) => item.refuse(what, instead),
-            None => section.lacks(what, instead),
+            Some(item) => item.refuse(message, help),
+            None => section.report_missing(message, help),
         }
         return None;
     };
@@ -82,10 +82,10 @@ pub(super) fn websocket(
 }
 
 fn cookie(item: &Item<'_>) -> Option<String> {
-    let instead = "write its name, such as \"access_token\"";
-    let text = item.text_for("a cookie name", instead)?;
+    let help = "write its name, such as \"access_token\"";
+    let text = item.text_for("a cookie name", help)?;
     if text.as_str().is_empty() || !text.as_str().bytes().all(is_token_byte) {
-        text.refuse("is not a cookie name", instead);
+        text.refuse("is not a cookie name", help);
         return None;
     }
     Some(text.into_string())
@@ -99,7 +99,7 @@ fn first_scheme(authenticator: &Authenticator) -> &str {
 }
 
 /// The header in which an authenticator reads credentials of a scheme.
-fn reads(authenticator: &Authenticator, scheme: &str) -> Option<HeaderName> {
+fn header_for_scheme(authenticator: &Authenticator, scheme: &str) -> Option<HeaderName> {
     let is_read = match authenticator {
         Authenticator::Token(token) => match &token.scheme {
             KeyScheme::Empty => scheme.is_empty(),
@@ -114,12 +114,12 @@ fn reads(authenticator: &Authenticator, scheme: &str) -> Option<HeaderName> {
 }
 
 /// `origins`; the caller decides whether `"*"` is allowed.
-fn origins(section: &mut Section<'_>, mut all: impl FnMut(&Text<'_>)) -> Option<OriginList> {
+fn origins(section: &mut Section<'_>, mut on_wildcard: impl FnMut(&Text<'_>)) -> Option<OriginList> {
     let mut listed = Vec::new();
-    for item in section.require("origins", LIKE)?.full_list(LIKE)? {
-        let text = item.text_for("an origin", &format!("write `{LIKE}`"))?;
+    for item in section.require("origins", EXAMPLE)?.non_empty_list(EXAMPLE)? {
+        let text = item.text_for("an origin", &format!("write `{EXAMPLE}`"))?;
         match text.as_str() {
-            "*" => all(&text),
+            "*" => on_wildcard(&text),
             origin if is_origin(origin) => listed.extend(HeaderValue::from_str(origin).ok()),
             _ => text.refuse(
                 "is not an origin as browsers send it",

@@ -13,21 +13,21 @@ const DAY: i64 = 24 * 60 * 60;
 const SOON: i64 = 30 * DAY;
 
 /// Warns about a server's certificate chain.
-pub(super) fn warn_of_chain(item: &Item<'_>, certificate: &Certificate) {
-    warn_of_end(item, certificate.file());
+pub(super) fn warn_about_chain(item: &Item<'_>, certificate: &Certificate) {
+    warn_about_expiry(item, certificate.file());
     if let Some(at) = validity::first_break(certificate.chain()) {
         let problem = format!(
             "{}: certificate {} of the chain is not signed by the next one; some clients refuse such a chain",
             certificate.file().display(),
             at + 1
         );
-        let instead = "put the server's certificate first, and after each certificate the one that signed it";
-        item.add(item.problem(problem, instead).into_warning().of_machine());
+        let help = "put the server's certificate first, and after each certificate the one that signed it";
+        item.add(item.problem(problem, help).into_warning().into_machine());
     }
 }
 
 /// Warns about certificates in a file that are not valid now, or expire soon.
-pub(super) fn warn_of_end(item: &Item<'_>, file: &Path) {
+pub(super) fn warn_about_expiry(item: &Item<'_>, file: &Path) {
     warn_at(item, file, Timestamp::now().as_second());
 }
 
@@ -41,14 +41,16 @@ fn warn_at(item: &Item<'_>, file: &Path, now: i64) {
         }
     };
     for (at, validity) in &all {
-        let Some(what) = remark(validity, now) else { continue };
-        let instead = "renew it, and restart the gateway";
-        let problem = item.problem(format!("{}: {what}", which(*at)), instead);
-        item.add(problem.into_warning().of_machine());
+        let Some(message) = expiry_warning(validity, now) else {
+            continue;
+        };
+        let help = "renew it, and restart the gateway";
+        let problem = item.problem(format!("{}: {message}", which(*at)), help);
+        item.add(problem.into_warning().into_machine());
     }
 }
 
-fn remark(validity: &Validity, now: i64) -> Option<String> {
+fn expiry_warning(validity: &Validity, now: i64) -> Option<String> {
     let seconds = |time: rustls_pki_types::UnixTime| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     let day = |second: i64| {
         let day = Timestamp::from_second(second).map(|time| time.strftime("%Y-%m-%d").to_string());
@@ -102,12 +104,12 @@ mod tests {
             (199, Some("expires on 1970-07-20, in 1 day")),
             (202, Some("expired on 1970-07-20, 2 days ago")),
         ] {
-            let remark = remark(&validity, day * DAY);
+            let expiry_warning = expiry_warning(&validity, day * DAY);
             match expected {
-                None => assert_eq!(remark, None, "{day}"),
+                None => assert_eq!(expiry_warning, None, "{day}"),
                 Some(words) => assert!(
-                    remark.as_deref().is_some_and(|text| text.contains(words)),
-                    "{day} {remark:?}"
+                    expiry_warning.as_deref().is_some_and(|text| text.contains(words)),
+                    "{day} {expiry_warning:?}"
                 ),
             }
         }

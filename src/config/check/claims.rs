@@ -9,7 +9,11 @@ use crate::outbound::identity::{IdentityTable, Source};
 use crate::policy::{Policy, Requirements};
 
 /// Sets the kept claims of every JWT authenticator.
-pub(super) fn keep(authenticators: &mut BTreeMap<Arc<str>, Authenticator>, tables: &[IdentityTable], routes: &[Route]) {
+pub(super) fn set_kept_claims(
+    authenticators: &mut BTreeMap<Arc<str>, Authenticator>,
+    tables: &[IdentityTable],
+    routes: &[Route],
+) {
     let required: Vec<&Requirements> = routes
         .iter()
         .filter_map(|route| match &route.policy {

@@ -17,47 +17,47 @@ pub(super) fn refuse(root: &Section<'_>, routes: &[ParsedRoute]) {
     refuse_collisions(root, routes);
     let hosts = Hosts::new(routes);
     hosts.refuse_weaker_routes(root);
-    hosts.warn_of_open_twins(root);
+    hosts.warn_about_slash_variants(root);
 }
 
 /// Two routes that match the same requests, or whose paths differ only in case. Each route is reported once.
 fn refuse_collisions(root: &Section<'_>, routes: &[ParsedRoute]) {
     #[derive(Default)]
-    struct Before<'r> {
+    struct Previous<'r> {
         first: Option<&'r ParsedRoute>,
         methods: HashMap<Method, &'r ParsedRoute>,
-        rest: Option<&'r ParsedRoute>,
+        any_method: Option<&'r ParsedRoute>,
     }
-    let mut places: HashMap<(&HostPattern, PathPattern), Before<'_>> = HashMap::new();
+    let mut places: HashMap<(&HostPattern, PathPattern), Previous<'_>> = HashMap::new();
     for route in routes {
         let place = &route.route.place;
         let before = places.entry((&place.host, place.path.folded())).or_default();
         let first = *before.first.get_or_insert(route);
         if first.route.place.path != place.path {
-            let what = format!("{} differs from {} only in case", route.key, first.key);
-            let instead = "remove one of them: a server may treat both paths as one, so the gateway could not tell which route applies";
-            report_pair(root, route, first, what, instead.to_owned());
+            let message = format!("{} differs from {} only in case", route.key, first.key);
+            let help = "remove one of them: a server may treat both paths as one, so the gateway could not tell which route applies";
+            report_pair(root, route, first, message, help.to_owned());
             continue;
         }
         // A route with methods has precedence over one without, so routes overlap only within each kind. GET includes HEAD.
         let mut other = None;
         if place.methods.is_empty() {
-            other = before.rest.replace(route);
+            other = before.any_method.replace(route);
         }
         for method in place.methods_taken() {
             other = other.or(before.methods.insert(method, route));
         }
         if let Some(other) = other {
-            let what = format!("{} matches the same requests as {}", route.key, other.key);
-            let instead = "remove one of them, or give them different `methods`";
-            report_pair(root, route, other, what, instead.to_owned());
+            let message = format!("{} matches the same requests as {}", route.key, other.key);
+            let help = "remove one of them, or give them different `methods`";
+            report_pair(root, route, other, message, help.to_owned());
         }
     }
 }
 
-fn report_pair(root: &Section<'_>, route: &ParsedRoute, other: &ParsedRoute, what: String, instead: String) {
-    let problem = Problem::error(route.span.clone(), &route.key, what, instead);
-    root.add(problem.beside(other.span.clone(), "the other one"));
+fn report_pair(root: &Section<'_>, route: &ParsedRoute, other: &ParsedRoute, message: String, help: String) {
+    let problem = Problem::error(route.span.clone(), &route.key, message, help);
+    root.add(problem.with_related(other.span.clone(), "the other one"));
 }
 
 /// All routes, by host.
@@ -85,7 +85,7 @@ struct Guard {
 }
 
 /// An open route is weaker than a guard.
-struct Found {
+struct WeakRoute {
     open: usize,
     guard: usize,
     weakness: Weakness,
@@ -149,13 +149,19 @@ impl<'r> Hosts<'r> {
     }
 
     /// Compares the guards of a narrow host with the routes of the wide host for the same paths. Adds guards of a path prefix to `guards`.
-    fn compare_guards(&self, wide: &Host<'r>, narrow: usize, guards: &mut Guards<'r>, mut report: impl FnMut(Found)) {
+    fn compare_guards(
+        &self,
+        wide: &Host<'r>,
+        narrow: usize,
+        guards: &mut Guards<'r>,
+        mut report: impl FnMut(WeakRoute),
+    ) {
         let host = &self.hosts[narrow];
         for at in &host.routes {
             let route = &self.routes[*at].route;
             let Some(demands) = Demands::of(route) else { continue };
             let path = route.place.path.folded();
-            if let Some(found) = self.compare_at(wide, host, &inner_path(&path)) {
+            if let Some(found) = self.compare_at(wide, host, &sample_path(&path)) {
                 report(found);
             }
             if let PathPattern::Below(prefix) = path {
@@ -172,7 +178,7 @@ impl<'r> Hosts<'r> {
     }
 
     /// Finds a guard of the open route's path, or of a prefix of it, that is stricter than the open route.
-    fn weaker_below(&self, wide: &Host<'r>, open: usize, guards: &Guards<'r>) -> Option<Found> {
+    fn weaker_below(&self, wide: &Host<'r>, open: usize, guards: &Guards<'r>) -> Option<WeakRoute> {
         let route = &self.routes[open].route;
         let path = route.place.path.folded();
         let mut prefix = path.text();
@@ -182,7 +188,7 @@ impl<'r> Hosts<'r> {
             let mut stricter: Vec<&Guard> = all.filter(is_stricter).collect();
             stricter.sort_by_key(|guard| guard.route);
             for guard in stricter {
-                let at_path = |host: &usize| self.compare_at(wide, &self.hosts[*host], &inner_path(&path));
+                let at_path = |host: &usize| self.compare_at(wide, &self.hosts[*host], &sample_path(&path));
                 if let Some(found) = guard.hosts.iter().find_map(at_path) {
                     return Some(found);
                 }
@@ -192,13 +198,13 @@ impl<'r> Hosts<'r> {
     }
 
     /// Compares the routes of one path under two hosts.
-    fn compare_at(&self, wide: &Host<'_>, narrow: &Host<'_>, path: &str) -> Option<Found> {
+    fn compare_at(&self, wide: &Host<'_>, narrow: &Host<'_>, path: &str) -> Option<WeakRoute> {
         self.compare(wide.paths.at(path.as_bytes())?, narrow.paths.at(path.as_bytes())?)
     }
 
     /// Compares the routes of two paths, method by method. If the guarded path has no route for a method, it refuses that method:
     /// the open route is compared with each of the guarded ones.
-    fn compare(&self, open: &Methods, guarded: &Methods) -> Option<Found> {
+    fn compare(&self, open: &Methods, guarded: &Methods) -> Option<WeakRoute> {
         let listed: BTreeSet<&str> = open.listed().chain(guarded.listed()).map(Method::as_str).collect();
         let methods = listed
             .into_iter()
@@ -213,16 +219,16 @@ impl<'r> Hosts<'r> {
             };
             for RouteId(guard) in guards {
                 if let Some(weakness) = weakness(&self.routes[open].route, &self.routes[guard].route) {
-                    return Some(Found { open, guard, weakness });
+                    return Some(WeakRoute { open, guard, weakness });
                 }
             }
         }
         None
     }
 
-    fn refuse(&self, root: &Section<'_>, host: &HostPattern, found: &Found) {
+    fn refuse(&self, root: &Section<'_>, host: &HostPattern, found: &WeakRoute) {
         let (open, guard) = (&self.routes[found.open], &self.routes[found.guard]);
-        let what = format!(
+        let message = format!(
             "{} is weaker than {}, which protects {} only for {}: it {}",
             open.key, guard.key, guard.route.place.path, guard.route.place.host, found.weakness
         );
@@ -230,16 +236,16 @@ impl<'r> Hosts<'r> {
             HostPattern::Any => "without a `host`".to_owned(),
             HostPattern::Exact(_) | HostPattern::Below(_) => format!("with `host = \"{host}\"`"),
         };
-        let instead = format!(
+        let help = format!(
             "clients choose the Host header: give {} a `host` of its own, or the `authenticate`, `optional` and `require` of {}, or add a \
              route for \"{}\" {elsewhere} that has them",
             open.key, guard.key, guard.route.place.path
         );
-        report_pair(root, open, guard, what, instead);
+        report_pair(root, open, guard, message, help);
     }
 
     /// Warns about a protected exact path whose variant with or without a trailing `/` is open: many servers treat both as one.
-    fn warn_of_open_twins(&self, root: &Section<'_>) {
+    fn warn_about_slash_variants(&self, root: &Section<'_>) {
         for host in &self.hosts {
             for at in &host.routes {
                 let guard = &self.routes[*at];
@@ -250,8 +256,8 @@ impl<'r> Hosts<'r> {
                     continue;
                 }
                 let bare = path.strip_suffix('/');
-                let twin = bare.map_or_else(|| format!("{path}/"), str::to_owned);
-                let (Some(open), Some(guarded)) = (host.paths.at(twin.as_bytes()), host.paths.at(path.as_bytes()))
+                let variant = bare.map_or_else(|| format!("{path}/"), str::to_owned);
+                let (Some(open), Some(guarded)) = (host.paths.at(variant.as_bytes()), host.paths.at(path.as_bytes()))
                 else {
                     continue;
                 };
@@ -259,23 +265,23 @@ impl<'r> Hosts<'r> {
                     continue;
                 };
                 let open = &self.routes[found.open];
-                let what = format!(
-                    "{} protects only {path:?}: {twin:?} is matched by {}, which {}",
+                let message = format!(
+                    "{} protects only {path:?}: {variant:?} is matched by {}, which {}",
                     guard.key, open.key, found.weakness
                 );
-                let instead = format!(
-                    "write `path = \"{}/*\"`, or add a route for {twin:?}: many servers treat both paths as one",
+                let help = format!(
+                    "write `path = \"{}/*\"`, or add a route for {variant:?}: many servers treat both paths as one",
                     bare.unwrap_or(&path)
                 );
-                let problem = Problem::error(guard.span.clone(), &guard.key, what, instead).into_warning();
-                root.add(problem.beside(open.span.clone(), "the other one"));
+                let problem = Problem::error(guard.span.clone(), &guard.key, message, help).into_warning();
+                root.add(problem.with_related(open.span.clone(), "the other one"));
             }
         }
     }
 }
 
 /// A path that this pattern matches, and that no longer pattern matches. No pattern contains `\n`.
-fn inner_path(pattern: &PathPattern) -> String {
+fn sample_path(pattern: &PathPattern) -> String {
     match pattern {
         PathPattern::Exact(path) => path.to_string(),
         PathPattern::Below(prefix) => format!("{prefix}/\n"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use crate::config::defaults;
-use crate::config::reader::{Item, Section, Text, fold, header_name, is_of_the_connection, is_token_byte};
+use crate::config::reader::{Item, Section, Text, fold, header_name, is_connection_specific, is_token_byte};
 use crate::member::MemberPath;
 use crate::outbound::identity::{CredentialMode, Encoding, IdentityTable, Source, TableId};
 
@@ -133,19 +133,18 @@ fn read_headers(
         return headers;
     };
     for named in section.take_all() {
-        let problem = |what: String, instead: String| {
-            let mut problem = named.item.problem(what, instead);
+        let problem = |message: String, help: String| {
+            let mut problem = named.item.problem(message, help);
             problem.span = Some(named.span.clone());
             problem
         };
         let folded = fold(named.name);
         let header = match header_name(named.name) {
             Ok(_) if folded == "authorization" => {
-                let instead =
-                    "remove it; `credential` in `[identity]` controls what upstreams receive in Authorization";
+                let help = "remove it; `credential` in `[identity]` controls what upstreams receive in Authorization";
                 named.item.add(problem(
                     format!("{:?} carries the credential", named.name),
-                    instead.to_owned(),
+                    help.to_owned(),
                 ));
                 None
             }
@@ -153,18 +152,18 @@ fn read_headers(
             Err(wrong) => {
                 named
                     .item
-                    .add(problem(format!("{:?} {}", named.name, wrong.what), wrong.instead));
+                    .add(problem(format!("{:?} {}", named.name, wrong.message), wrong.help));
                 None
             }
         };
         if let Some(first) = written.insert(folded, named.span.clone()) {
-            let what = format!(
+            let message = format!(
                 "{:?} is the same header as another one: case and punctuation are not compared",
                 named.name
             );
             named
                 .item
-                .add(problem(what, "remove one of them".to_owned()).beside(first, "the other one"));
+                .add(problem(message, "remove one of them".to_owned()).with_related(first, "the other one"));
         }
         names.push(named.name.into());
         let source = named.item.text().and_then(|text| source(&text));
@@ -228,7 +227,7 @@ fn stripped(item: &Item<'_>) -> Option<String> {
         text.refuse("is not a header name", "write whole names; `*` is not a wildcard here");
         return None;
     }
-    if is_of_the_connection(name) {
+    if is_connection_specific(name) {
         text.refuse(
             "belongs to the connection or the framing, and is never forwarded as it came",
             "remove it",

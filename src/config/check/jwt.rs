@@ -42,10 +42,10 @@ pub(super) fn jwt(
             "write `audience = \"…\"` with the name of this API, and `issuer = \"…\"`",
         );
     }
-    let least = (ByteSize::b(64), ByteSize::mib(1));
+    let min = (ByteSize::b(64), ByteSize::mib(1));
     let token_bytes = section
         .take("token_bytes")
-        .and_then(|item| item.size(least.0, least.1))
+        .and_then(|item| item.size(min.0, min.1))
         .unwrap_or(defaults::TOKEN_BYTES);
     let users = users(&mut section, profile, stores);
     let revocation_item = section.take("revocation");
@@ -129,7 +129,10 @@ fn accepted(section: &mut Section<'_>, name: &'static str) -> Vec<String> {
         return Vec::new();
     };
     let list = item.one_or_more(&format!("{name} = false` to skip this check, or `{name} = \"…\""));
-    list.unwrap_or_default().iter().filter_map(Item::full_text).collect()
+    list.unwrap_or_default()
+        .iter()
+        .filter_map(Item::non_empty_text)
+        .collect()
 }
 
 fn user_id_claim(section: &mut Section<'_>, default: &str) -> String {
@@ -141,7 +144,7 @@ fn user_id_claim(section: &mut Section<'_>, default: &str) -> String {
             );
             return None;
         }
-        item.full_text()
+        item.non_empty_text()
     });
     written.unwrap_or_else(|| default.to_owned())
 }
@@ -150,12 +153,14 @@ fn claim_or_false(item: Option<&Item<'_>>, default: Option<String>) -> Option<St
     match item {
         None => default,
         Some(item) if item.is_false() => None,
-        Some(item) => item.full_text().or(default),
+        Some(item) => item.non_empty_text().or(default),
     }
 }
 
 fn token_types(section: &mut Section<'_>) -> Option<Vec<TokenType>> {
-    let list = section.take("token_types")?.full_list("token_types = [\"access\"]")?;
+    let list = section
+        .take("token_types")?
+        .non_empty_list("token_types = [\"access\"]")?;
     let mut types: Vec<TokenType> = Vec::new();
     for item in list {
         let Some(text) = item.text() else { continue };
@@ -175,7 +180,7 @@ fn users(section: &mut Section<'_>, profile: Profile, stores: &Names) -> Option<
         (Some(item), _) => store_or_none(&item, stores),
         (None, Profile::Plain | Profile::Rfc9068) => Some(None),
         (None, Profile::SimpleJwt) => {
-            section.lacks(
+            section.report_missing(
                 "`users` is required",
                 "write `users = \"STORE\"` to require an active user in that store, as JWTAuthentication does, or `users = \"none\"` \
                  to trust the claims of the token, as JWTStatelessUserAuthentication does",
@@ -186,7 +191,7 @@ fn users(section: &mut Section<'_>, profile: Profile, stores: &Names) -> Option<
     let username_item = section.take("username_claim");
     let username_claim = username_item
         .as_ref()
-        .and_then(Item::full_text)
+        .and_then(Item::non_empty_text)
         .unwrap_or_else(|| defaults::USERNAME_CLAIM.to_owned());
     let active_item = section.take("check_user_is_active");
     let check_active = active_item.as_ref().and_then(Item::flag);
@@ -217,20 +222,20 @@ fn users(section: &mut Section<'_>, profile: Profile, stores: &Names) -> Option<
             })
         }
         None => {
-            let instead = "remove it, or write `users = \"STORE\"` with the name of a store";
+            let help = "remove it, or write `users = \"STORE\"` with the name of a store";
             if let (Some(item), true) = (&active_item, check_active == Some(true)) {
-                item.warn("has no effect: with `users = \"none\"` no user is looked up", instead);
+                item.warn("has no effect: with `users = \"none\"` no user is looked up", help);
             }
             if let (Some(item), true) = (&revoke_item, check_revoke) {
                 item.refuse(
                     "cannot be checked: with `users = \"none\"` there is no record to compare with",
-                    instead,
+                    help,
                 );
             }
             if let (Some(item), UserIdField::Username) = (&field_item, field) {
                 item.refuse(
                     "has no effect: with `users = \"none\"` there is no record that has a username",
-                    instead,
+                    help,
                 );
             }
             Some(Users::Claims { username_claim })

@@ -8,7 +8,7 @@ use crate::config::reader::{Item, Section};
 
 const EXAMPLE: &str = "keys = [{ algorithm = \"RS256\", file = \"jwt.pub.pem\" }]";
 /// RFC 7518, section 3.2: at least as long as the hash; SHA-256 has the shortest.
-const LEAST_SECRET_BYTES: usize = 32;
+const MIN_SECRET_BYTES: usize = 32;
 const UNSUPPORTED_JWKS: &[&str] = &["url", "refresh", "cooldown", "max_stale", "ca"];
 
 pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
@@ -16,7 +16,7 @@ pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
     let algorithms = algorithms_item.as_ref().and_then(algorithms);
     match (section.take("keys"), section.take("jwks")) {
         (Some(keys), None) => {
-            let list = keys.full_list_of_tables(EXAMPLE)?;
+            let list = keys.non_empty_list_of_tables(EXAMPLE)?;
             let keys = list
                 .iter()
                 .filter_map(|item| key(item, algorithms.as_deref()))
@@ -25,7 +25,7 @@ pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
         }
         (None, Some(jwks)) => {
             if algorithms_item.is_none() {
-                section.lacks(
+                section.report_missing(
                     "`algorithms` is required: keys of a JWK Set are used only with the listed ones",
                     "write `algorithms = [\"RS256\"]`",
                 );
@@ -35,11 +35,11 @@ pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
         }
         (Some(keys), Some(jwks)) => {
             let problem = jwks.problem("`keys` and `jwks` cannot be combined", "remove one of them");
-            jwks.add(problem.beside(keys.span(), "the other one"));
+            jwks.add(problem.with_related(keys.span(), "the other one"));
             None
         }
         (None, None) => {
-            section.lacks(
+            section.report_missing(
                 "`keys` or `jwks` is required",
                 format!("write `{EXAMPLE}`, or `jwks = {{ file = \"jwks.json\" }}`"),
             );
@@ -54,7 +54,7 @@ fn algorithm(item: &Item<'_>) -> Option<Algorithm> {
 }
 
 fn algorithms(item: &Item<'_>) -> Option<Vec<Algorithm>> {
-    let list = item.full_list("algorithms = [\"RS256\"]")?;
+    let list = item.non_empty_list("algorithms = [\"RS256\"]")?;
     let algorithms: Vec<Algorithm> = list.iter().filter_map(algorithm).collect();
     (algorithms.len() == list.len()).then_some(algorithms)
 }
@@ -64,7 +64,7 @@ fn key(item: &Item<'_>, allowed: Option<&[Algorithm]>) -> Option<VerificationKey
     let algorithm_item = section.require("algorithm", "algorithm = \"RS256\"");
     let algorithm = algorithm_item.as_ref().and_then(algorithm);
     let (file, secret) = (section.take("file"), section.take("secret"));
-    let kid = section.take("kid").map(|item| item.full_text());
+    let kid = section.take("kid").map(|item| item.non_empty_text());
     let (Some(algorithm), Some(algorithm_item)) = (algorithm, algorithm_item) else {
         return None;
     };
@@ -83,36 +83,30 @@ fn key(item: &Item<'_>, allowed: Option<&[Algorithm]>) -> Option<VerificationKey
         (None, Some(secret), true) => from_secret(&secret, algorithm, kid.as_deref()),
         (Some(file), None, false) => from_file(&file, algorithm, kid.as_deref()),
         (file, Some(secret), false) => {
-            let instead = match file {
+            let help = match file {
                 Some(_) => "remove `secret`",
                 None => "write `file = \"jwt.pub.pem\"`, the public key in PEM",
             };
-            secret.refuse(
-                format!("{name} is verified with a public key, not with a secret"),
-                instead,
-            );
+            secret.refuse(format!("{name} is verified with a public key, not with a secret"), help);
             None
         }
         (Some(file), secret, true) => {
-            let instead = match secret {
+            let help = match secret {
                 Some(_) => "remove `file`",
                 None => "write `secret = { file = \"…\" }` or `secret = { env = \"JWT_SECRET\" }`",
             };
-            file.refuse(
-                format!("{name} is verified with a secret, not with a key file"),
-                instead,
-            );
+            file.refuse(format!("{name} is verified with a secret, not with a key file"), help);
             None
         }
         (None, None, true) => {
-            section.lacks(
+            section.report_missing(
                 format!("the secret of the {name} key is missing"),
                 "write `secret = { env = \"JWT_SECRET\" }` or `secret = { file = \"…\" }`",
             );
             None
         }
         (None, None, false) => {
-            section.lacks(
+            section.report_missing(
                 format!("the file of the {name} key is missing"),
                 "write `file = \"jwt.pub.pem\"`, the public key in PEM",
             );
@@ -126,13 +120,13 @@ fn from_secret(item: &Item<'_>, algorithm: Algorithm, kid: Option<&str>) -> Opti
     let bytes = secret.expose();
     match VerificationKey::from_secret(algorithm, kid, &secret) {
         Ok(key) => {
-            if bytes.len() < LEAST_SECRET_BYTES {
+            if bytes.len() < MIN_SECRET_BYTES {
                 item.warn(
                     format!(
                         "the secret has only {} bytes: a short secret can be guessed from any token that it signed",
                         bytes.len()
                     ),
-                    format!("use at least {LEAST_SECRET_BYTES}, such as `openssl rand -hex 32` makes"),
+                    format!("use at least {MIN_SECRET_BYTES}, such as `openssl rand -hex 32` makes"),
                 );
             }
             if bytes.last() == Some(&b'\n') {
@@ -158,11 +152,11 @@ fn from_file(item: &Item<'_>, algorithm: Algorithm, kid: Option<&str>) -> Option
     match key {
         Ok(key) => Some(key),
         Err(error) => {
-            let instead = format!(
+            let help = format!(
                 "name the public key for {} in PEM (-----BEGIN PUBLIC KEY-----)",
                 algorithm.name()
             );
-            item.refuse(format!("{}: {error}", file.display()), instead);
+            item.refuse(format!("{}: {error}", file.display()), help);
             None
         }
     }
@@ -172,8 +166,8 @@ fn jwks(item: &Item<'_>, algorithms: Option<&[Algorithm]>) -> Option<Vec<Verific
     let mut section = item.clone().section(UNSUPPORTED_JWKS)?;
     let file_item = section.require("file", "jwks = { file = \"jwks.json\" }")?;
     let file = file_item.path()?;
-    let refuse = |problem: String, instead: &str| {
-        file_item.refuse(format!("{}: {problem}", file.display()), instead);
+    let refuse = |problem: String, help: &str| {
+        file_item.refuse(format!("{}: {problem}", file.display()), help);
         None
     };
     let text = match fs::read(&file) {
@@ -208,8 +202,8 @@ fn jwks(item: &Item<'_>, algorithms: Option<&[Algorithm]>) -> Option<Vec<Verific
         );
     }
     let warn = |problem: String| {
-        let instead = "fix or remove it in the set; the other keys are used";
-        file_item.warn(format!("{}: a key is ignored: {problem}", file.display()), instead);
+        let help = "fix or remove it in the set; the other keys are used";
+        file_item.warn(format!("{}: a key is ignored: {problem}", file.display()), help);
     };
     for left_out in &set.left_out {
         warn(left_out.to_string());

@@ -11,12 +11,12 @@ mod conflicts;
 mod identity;
 mod jwt;
 mod keys;
-mod place;
-mod remarks;
 mod require;
+mod route_match;
 mod routes;
 mod server;
 mod stores;
+mod unused;
 pub(super) mod upstreams;
 mod weakness;
 
@@ -55,8 +55,8 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
         .collect();
     upstreams::refuse_secrets(&upstreams, &taken);
     let routes = routes::routes(&mut root, &authenticators, &upstreams.names, &identities);
-    upstreams::name_checks(&mut upstreams, &routes);
-    claims::keep(&mut authenticators.settings, &identities.tables, &routes);
+    upstreams::set_check_hosts(&mut upstreams, &routes);
+    claims::set_kept_claims(&mut authenticators.settings, &identities.tables, &routes);
     let config = Config {
         server: server.settings,
         tls: server.tls,
@@ -73,7 +73,7 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
         upstreams: upstreams.settings,
         routes,
     };
-    remarks::unused(&root, &config, [&stores.names, &authenticators.names, &upstreams.names]);
+    unused::warn_about_unused(&root, &config, [&stores.names, &authenticators.names, &upstreams.names]);
     config
 }
 
@@ -115,22 +115,22 @@ impl Names {
             let (table, one) = (self.table, self.one);
             // A file may have thousands of names, and an error in each line.
             let looked_at = self.names.iter().take(1000).map(AsRef::as_ref);
-            let instead = match nearest(text.as_str(), looked_at) {
+            let help = match nearest(text.as_str(), looked_at) {
                 Some(name) => format!("did you mean {name:?}?"),
                 None if self.names.is_empty() => format!("add a table `[{table}.NAME]`"),
                 None => format!("write {}, or add a table `[{table}.NAME]`", self.listed()),
             };
-            text.item().add(absent(text, &format!("is an unknown {one}"), instead));
+            text.item().add(absent(text, &format!("is an unknown {one}"), help));
         }
         found.cloned()
     }
 
     /// `"a"`, `"b"` or `"c"`.
     fn listed(&self) -> String {
-        const MOST: usize = 10;
-        let quoted: Vec<String> = self.names.iter().take(MOST).map(|name| format!("{name:?}")).collect();
+        const MAX: usize = 10;
+        let quoted: Vec<String> = self.names.iter().take(MAX).map(|name| format!("{name:?}")).collect();
         match quoted.as_slice() {
-            some if self.names.len() > MOST => format!("{} or another one", some.join(", ")),
+            some if self.names.len() > MAX => format!("{} or another one", some.join(", ")),
             [] => String::new(),
             [one] => one.clone(),
             [most @ .., last] => format!("{} or {last}", most.join(", ")),
@@ -138,8 +138,8 @@ impl Names {
     }
 }
 
-fn absent(text: &Text<'_>, what: &str, instead: String) -> Problem {
+fn absent(text: &Text<'_>, message: &str, help: String) -> Problem {
     text.item()
-        .problem(format!("{} {what}", text.quoted()), instead)
-        .into_absent()
+        .problem(format!("{} {message}", text.quoted()), help)
+        .into_missing()
 }

@@ -11,7 +11,7 @@ use crate::policy::{Membership, Requirements};
 pub(super) fn requirements(mut section: Section<'_>) -> Requirements {
     let (groups, scopes, claims) = (section.take("groups"), section.take("scopes"), section.take("claims"));
     if groups.is_none() && scopes.is_none() && claims.is_none() {
-        section.lacks(
+        section.report_missing(
             "no requirement is set",
             "write `require = { groups = { any = [\"staff\"] } }`, or remove it",
         );
@@ -38,11 +38,14 @@ fn membership(item: Item<'_>, example: &str) -> Membership {
     };
     let (any, all) = (section.take("any"), section.take("all"));
     if any.is_none() && all.is_none() {
-        section.lacks("no requirement is set", like);
+        section.report_missing("no requirement is set", like);
     }
     let names = |item: Option<Item<'_>>, name: &str| -> Vec<String> {
-        let list = item.and_then(|item| item.full_list(&format!("{name} = [{example:?}]")));
-        list.unwrap_or_default().iter().filter_map(Item::full_text).collect()
+        let list = item.and_then(|item| item.non_empty_list(&format!("{name} = [{example:?}]")));
+        list.unwrap_or_default()
+            .iter()
+            .filter_map(Item::non_empty_text)
+            .collect()
     };
     Membership {
         any: names(any, "any"),
@@ -60,7 +63,7 @@ fn claims(section: Section<'_>) -> Vec<(MemberPath, Value)> {
 fn read_claims(mut section: Section<'_>, within: Option<&MemberPath>, wanted: &mut Vec<(MemberPath, Value)>) {
     let all = section.take_all();
     if all.is_empty() {
-        section.lacks(
+        section.report_missing(
             "no requirement is set",
             "write `claims = { tenant = \"acme\" }`, or remove it",
         );
@@ -82,7 +85,7 @@ fn read_claims(mut section: Section<'_>, within: Option<&MemberPath>, wanted: &m
         };
         let path = within.map_or_else(|| path.clone(), |within| within.join(path.clone()));
         match named.item.value() {
-            DeValue::Table(table) if !table.keys().all(|key| ELSEWHERE.contains(&&**key.get_ref())) => {
+            DeValue::Table(table) if !table.keys().all(|key| SOURCE_KEYS.contains(&&**key.get_ref())) => {
                 if let Some(inner) = named.item.section(&[]) {
                     read_claims(inner, Some(&path), wanted);
                 }
@@ -101,7 +104,7 @@ fn read_claims(mut section: Section<'_>, within: Option<&MemberPath>, wanted: &m
 }
 
 /// The keys of a table that names the source of a string.
-const ELSEWHERE: [&str; 3] = ["env", "file", "default"];
+const SOURCE_KEYS: [&str; 3] = ["env", "file", "default"];
 
 fn claim_value(item: &Item<'_>) -> Option<Value> {
     match item.shown_value() {

@@ -9,11 +9,11 @@ use super::authenticators::Authenticators;
 use super::browsers::cors;
 use super::conflicts;
 use super::identity::Identities;
-use super::place::place;
+use super::route_match::place;
 use crate::config::Route;
 use crate::config::reader::{Section, Zero};
 
-const LEAST: &str = "[[routes]]` with `path = \"/api/*\"`, `authenticate = [\"token\"]` and `upstream = \"app\"";
+const EXAMPLE: &str = "[[routes]]` with `path = \"/api/*\"`, `authenticate = [\"token\"]` and `upstream = \"app\"";
 
 /// A route that is valid by itself, with its key path and position.
 pub(super) struct ParsedRoute {
@@ -28,10 +28,10 @@ pub(super) fn routes(
     upstreams: &Names,
     identities: &Identities,
 ) -> Vec<Route> {
-    let Some(item) = root.require("routes", LEAST) else {
+    let Some(item) = root.require("routes", EXAMPLE) else {
         return Vec::new();
     };
-    let list = item.full_list(LEAST).unwrap_or_default();
+    let list = item.non_empty_list(EXAMPLE).unwrap_or_default();
     let mut written: Vec<ParsedRoute> = Vec::new();
     for item in list {
         let (key, span) = (item.key().to_owned(), item.span());

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use tracing::Level;
 
 use super::certificates;
-use super::place::is_host;
-use super::upstreams::LONGEST_SOCKET;
+use super::route_match::is_host;
+use super::upstreams::MAX_SOCKET_PATH;
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::{Admin, defaults};
 use crate::outbound::forwarded::{MoreFields, TrustedProxies};
@@ -24,15 +24,15 @@ use crate::tls::{
     server::{Certificate, ClientAuth},
 };
 
-const MOST_WORKERS: u64 = 1024;
+const MAX_WORKERS: u64 = 1024;
 /// More connections than a machine has memory for.
-const MOST_CONNECTIONS: u64 = 10_000_000;
+const MAX_CONNECTIONS: u64 = 10_000_000;
 /// hyper's read buffer is never smaller.
-const LEAST_HEADER_BYTES: ByteSize = ByteSize::kib(8);
-const MOST_HEADER_BYTES: ByteSize = ByteSize::mib(16);
+const MIN_HEADER_BYTES: ByteSize = ByteSize::kib(8);
+const MAX_HEADER_BYTES: ByteSize = ByteSize::mib(16);
 /// A `HeaderMap` holds no more than 24,576 fields and panics beyond.
-const MOST_HEADERS: u64 = 10_000;
-const MOST_STREAMS: u64 = 100_000;
+const MAX_HEADERS: u64 = 10_000;
+const MAX_STREAMS: u64 = 100_000;
 
 /// The parsed `[server]`.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
         limits: defaults::LIMITS,
         drain: defaults::DRAIN,
     };
-    let Some(mut section) = root.require("server", LEAST).and_then(|item| item.section(&[])) else {
+    let Some(mut section) = root.require("server", EXAMPLE).and_then(|item| item.section(&[])) else {
         return Server {
             settings,
             tls: None,
@@ -69,7 +69,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
     let redirects = section
         .take("redirect_http")
         .map(|item| redirects(&item, &settings.listen, tls.as_ref()));
-    settings.workers = match section.count_or("workers", (0, MOST_WORKERS), 0) {
+    settings.workers = match section.count_or("workers", (0, MAX_WORKERS), 0) {
         0 => defaults::workers(),
         workers => workers,
     };
@@ -103,7 +103,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
 
 /// `redirect_http`: listeners without TLS that redirect clients to https.
 fn redirects(item: &Item<'_>, listen: &[Address], tls: Option<&tls::server::Settings>) -> Vec<SocketAddr> {
-    const LIKE: &str = "redirect_http = [\"0.0.0.0:80\"]";
+    const EXAMPLE: &str = "redirect_http = [\"0.0.0.0:80\"]";
     if tls.is_none() {
         item.refuse(
             "there is no TLS listener to redirect to",
@@ -111,7 +111,7 @@ fn redirects(item: &Item<'_>, listen: &[Address], tls: Option<&tls::server::Sett
         );
     }
     let mut addresses = Vec::new();
-    for item in item.full_list(LIKE).unwrap_or_default() {
+    for item in item.non_empty_list(EXAMPLE).unwrap_or_default() {
         let Some(address) = item.address() else { continue };
         if address.port() != 0 && listen.contains(&Address::Tcp(address)) {
             item.refuse(format!("{address} is also in `server.listen`"), "write another port");
@@ -124,16 +124,16 @@ fn redirects(item: &Item<'_>, listen: &[Address], tls: Option<&tls::server::Sett
 const TRUSTED: &str = "trusted_proxies = [\"10.0.0.0/8\"]";
 
 fn trusted_proxies(items: &[Item<'_>]) -> TrustedProxies {
-    const LIKE: &str = "write a network such as \"10.0.0.0/8\" or \"2001:db8::/32\", one address, or \"unix\"";
+    const EXAMPLE: &str = "write a network such as \"10.0.0.0/8\" or \"2001:db8::/32\", one address, or \"unix\"";
     let mut trusted = TrustedProxies::default();
     for item in items {
-        let Some(text) = item.text_for("a network", LIKE) else {
+        let Some(text) = item.text_for("a network", EXAMPLE) else {
             continue;
         };
         if text.as_str() == "unix" {
             trusted.unix = true;
         } else {
-            trusted.networks.extend(network(&text, LIKE));
+            trusted.networks.extend(network(&text, EXAMPLE));
         }
     }
     trusted
@@ -162,11 +162,14 @@ fn network(text: &Text<'_>, like: &str) -> Option<IpNet> {
     network
 }
 
-const LEAST: &str = "[server]` and `listen = [\"127.0.0.1:8443\"]";
+const EXAMPLE: &str = "[server]` and `listen = [\"127.0.0.1:8443\"]";
 
 fn addresses(listen: &Item<'_>, cleartext_beyond_loopback: bool) -> Vec<Address> {
     let mut addresses: Vec<Address> = Vec::new();
-    for item in listen.full_list("listen = [\"127.0.0.1:8443\"]").unwrap_or_default() {
+    for item in listen
+        .non_empty_list("listen = [\"127.0.0.1:8443\"]")
+        .unwrap_or_default()
+    {
         let Some(address) = address(&item) else { continue };
         let any_port = address.tcp().is_some_and(|address| address.port() == 0);
         if !any_port && addresses.contains(&address) {
@@ -185,9 +188,9 @@ fn addresses(listen: &Item<'_>, cleartext_beyond_loopback: bool) -> Vec<Address>
 
 /// Where to listen: an address and a port, or `unix:` and a path.
 fn address(item: &Item<'_>) -> Option<Address> {
-    const LIKE: &str =
+    const EXAMPLE: &str =
         "write an address such as \"127.0.0.1:8443\", or a socket file such as \"unix:/run/authgate/gate.sock\"";
-    let text = item.text_for("an address", LIKE)?;
+    let text = item.text_for("an address", EXAMPLE)?;
     match text.as_str().strip_prefix("unix:") {
         None => item.address().map(Address::Tcp),
         Some(path) => socket_file(&text, path).map(|path| Address::Unix(path.into())),
@@ -195,7 +198,7 @@ fn address(item: &Item<'_>) -> Option<Address> {
 }
 
 fn socket_file(text: &Text<'_>, path: &str) -> Option<Box<Path>> {
-    const LIKE: &str = "write a file such as \"unix:/run/authgate/gate.sock\"";
+    const EXAMPLE: &str = "write a file such as \"unix:/run/authgate/gate.sock\"";
     // As `unix:///path` it is a URL too.
     let path = path.strip_prefix("//").unwrap_or(path);
     let wrong = if path.is_empty() || path.ends_with('/') {
@@ -205,18 +208,18 @@ fn socket_file(text: &Text<'_>, path: &str) -> Option<Box<Path>> {
     } else if path.contains('\0') {
         "contains a NUL byte"
     } else {
-        let path = text.beside(path);
+        let path = text.resolve_path(path);
         let length = path.as_os_str().as_bytes().len();
-        if length <= LONGEST_SOCKET {
+        if length <= MAX_SOCKET_PATH {
             return Some(path.into());
         }
         text.refuse(
-            &format!("is {length} bytes long with its folder; a socket path has at most {LONGEST_SOCKET}"),
+            &format!("is {length} bytes long with its folder; a socket path has at most {MAX_SOCKET_PATH}"),
             "write a shorter path",
         );
         return None;
     };
-    text.refuse(wrong, LIKE);
+    text.refuse(wrong, EXAMPLE);
     None
 }
 
@@ -224,7 +227,7 @@ fn tls(mut section: Section<'_>) -> tls::server::Settings {
     const EXAMPLE: &str = "certificates = [{ chain = \"server.pem\", key = \"server.key\" }]";
     let list = section
         .require("certificates", EXAMPLE)
-        .and_then(|item| item.full_list(EXAMPLE))
+        .and_then(|item| item.non_empty_list(EXAMPLE))
         .unwrap_or_default();
     let certificates = list.iter().filter_map(certificate).collect();
     let versions = [("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
@@ -270,7 +273,7 @@ pub(super) fn authorities(item: &Item<'_>) -> Option<tls::Authorities> {
         Ok(authorities) => {
             // A system's bundle contains expired roots, which do no harm.
             if authorities.count() == 1 {
-                certificates::warn_of_end(item, &file);
+                certificates::warn_about_expiry(item, &file);
             }
             Some(authorities)
         }
@@ -294,12 +297,12 @@ fn certificate(item: &Item<'_>) -> Option<Certificate> {
         .and_then(|item| item.path());
     match Certificate::load(&chain?, &key?) {
         Ok(certificate) => {
-            certificates::warn_of_chain(item, &certificate);
+            certificates::warn_about_chain(item, &certificate);
             Some(certificate)
         }
         Err(error) => {
-            let instead = "set `chain` to a PEM file with the server's certificate and then its issuers, and `key` to one with its private key";
-            item.refuse(error.to_string(), instead);
+            let help = "set `chain` to a PEM file with the server's certificate and then its issuers, and `key` to one with its private key";
+            item.refuse(error.to_string(), help);
             None
         }
     }
@@ -309,11 +312,11 @@ fn limits(mut section: Section<'_>) -> Limits {
     let default = defaults::LIMITS;
     let header_bytes = section
         .take("header_bytes")
-        .and_then(|item| item.size(LEAST_HEADER_BYTES, MOST_HEADER_BYTES));
+        .and_then(|item| item.size(MIN_HEADER_BYTES, MAX_HEADER_BYTES));
     Limits {
-        connections: section.count_or("connections", (1, MOST_CONNECTIONS), default.connections),
+        connections: section.count_or("connections", (1, MAX_CONNECTIONS), default.connections),
         header_bytes: header_bytes.unwrap_or(default.header_bytes),
-        headers: section.count_or("headers", (1, MOST_HEADERS), default.headers),
+        headers: section.count_or("headers", (1, MAX_HEADERS), default.headers),
         body_bytes: section
             .take("body_bytes")
             .and_then(|item| item.size_or_unlimited())
@@ -326,8 +329,8 @@ fn limits(mut section: Section<'_>) -> Limits {
         header_timeout: section.duration_or("header_timeout", Zero::Refused, default.header_timeout),
         idle_timeout: section.duration_or("idle_timeout", Zero::Refused, default.idle_timeout),
         body_read_timeout: section.duration_or("body_read_timeout", Zero::Refused, default.body_read_timeout),
-        in_flight: section.count_or("in_flight", (0, MOST_CONNECTIONS), default.in_flight),
-        h2_streams: section.u32_or("h2_streams", (1, MOST_STREAMS), default.h2_streams),
+        in_flight: section.count_or("in_flight", (0, MAX_CONNECTIONS), default.in_flight),
+        h2_streams: section.u32_or("h2_streams", (1, MAX_STREAMS), default.h2_streams),
     }
 }
 
@@ -366,12 +369,12 @@ pub(super) fn admin(root: &mut Section<'_>, server: &Settings) -> Admin {
 
 /// A further host name of the admin listener: in lower case, without port, trailing dot and wildcard.
 fn admin_host(item: &Item<'_>) -> Option<String> {
-    const A_NAME: &str = "write the name alone, such as \"authgate.internal\": no port, no `*`, in lower case";
-    let text = item.text_for("a host", A_NAME)?;
+    const HELP: &str = "write the name alone, such as \"authgate.internal\": no port, no `*`, in lower case";
+    let text = item.text_for("a host", HELP)?;
     if is_host(text.as_str()) {
         return Some(text.into_string());
     }
-    text.refuse("is not a host", A_NAME);
+    text.refuse("is not a host", HELP);
     None
 }
 

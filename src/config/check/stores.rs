@@ -70,7 +70,7 @@ fn redis(mut section: Section<'_>) -> Option<redis::Settings> {
         .require("url", "url = \"redis://127.0.0.1:6379/0\"")
         .and_then(|item| item.text());
     let endpoint = url.as_ref().and_then(endpoint);
-    let username = section.take("username").and_then(|item| item.full_text());
+    let username = section.take("username").and_then(|item| item.non_empty_text());
     let password_item = section.take("password");
     let password = password_item.as_ref().and_then(Item::secret_text);
     if let (Some(item), Some(url)) = (&password_item, &url)
@@ -134,9 +134,9 @@ fn endpoint(url: &Text<'_>) -> Option<redis::Endpoint> {
     match redis::Endpoint::parse(url.as_str()) {
         Ok(endpoint) => Some(endpoint),
         Err(problem) => {
-            let instead =
+            let help =
                 "write \"redis://HOST:PORT/DB\", \"rediss://HOST:PORT/DB\" for TLS, or \"unix:///run/redis.sock?db=0\"";
-            url.item().refuse(format!("invalid URL: {problem}"), instead);
+            url.item().refuse(format!("invalid URL: {problem}"), help);
             None
         }
     }

@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use rustls_pki_types::ServerName;
 
 use super::identity::Identities;
-use super::place::is_host;
+use super::route_match::is_host;
 use super::server::authorities;
 use super::{Names, certificates};
 use crate::concurrency::ConcurrencyLimit;
@@ -22,12 +22,12 @@ use crate::proxy::routes::HostPattern;
 use crate::tls;
 use crate::upstream::{Balance, Buffer, Check, HostMode, Server, Settings, Spool, Tls, Transport, Unsized};
 
-const MOST_IN_FLIGHT: u64 = 10_000_000;
+const MAX_IN_FLIGHT: u64 = 10_000_000;
 /// For each request in flight.
-const MOST_BUFFER: ByteSize = ByteSize::mib(64);
-const MOST_SPOOL: ByteSize = ByteSize::tib(1024);
-const MOST_RETRIES: u64 = 10;
-const MOST_WEIGHT: u64 = 1_000;
+const MAX_BUFFER: ByteSize = ByteSize::mib(64);
+const MAX_SPOOL: ByteSize = ByteSize::tib(1024);
+const MAX_RETRIES: u64 = 10;
+const MAX_WEIGHT: u64 = 1_000;
 const LOCALHOST: HeaderValue = HeaderValue::from_static("localhost");
 const SERVERS: &str = "servers = [\"http://127.0.0.1:8000\"]";
 
@@ -38,7 +38,7 @@ pub(super) struct Upstreams<'c> {
     /// The positions of the names of `secret_header`.
     secrets: Vec<(Item<'c>, HeaderName)>,
     /// Upstreams whose health checks take their `Host` from the routes.
-    unnamed_checks: Vec<Arc<str>>,
+    checks_without_host: Vec<Arc<str>>,
 }
 
 pub(super) fn upstreams<'c>(root: &mut Section<'c>, identities: &mut Identities) -> Upstreams<'c> {
@@ -46,7 +46,7 @@ pub(super) fn upstreams<'c>(root: &mut Section<'c>, identities: &mut Identities)
         names: Names::new("upstreams", "upstream"),
         settings: BTreeMap::new(),
         secrets: Vec::new(),
-        unnamed_checks: Vec::new(),
+        checks_without_host: Vec::new(),
     };
     let Some(item) = root.require("upstreams", &format!("[upstreams.app]` and `{SERVERS}")) else {
         return upstreams;
@@ -56,7 +56,7 @@ pub(super) fn upstreams<'c>(root: &mut Section<'c>, identities: &mut Identities)
     };
     let all = section.take_all();
     if all.is_empty() {
-        section.lacks(
+        section.report_missing(
             "no upstream is defined",
             format!("write `[upstreams.app]` and `{SERVERS}`"),
         );
@@ -94,7 +94,7 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
     let mut servers: Vec<Server> = Vec::new();
     let list = section
         .require("servers", SERVERS)
-        .and_then(|item| item.full_list(SERVERS))
+        .and_then(|item| item.non_empty_list(SERVERS))
         .unwrap_or_default();
     for item in list {
         let Some((server, text)) = server(&item) else { continue };
@@ -118,9 +118,9 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
     let check = section
         .take("health")
         .and_then(|item| item.section(&[]))
-        .and_then(|section| check(section, &mode, &name, &mut found.unnamed_checks));
+        .and_then(|section| check(section, &mode, &name, &mut found.checks_without_host));
     let (request_buffer, response_buffer) = buffers(&mut section);
-    let beyond = beyond(&mut section, &servers);
+    let unsized_mode = unsized_mode(&mut section, &servers);
     let balance = [
         ("least-request", Balance::LeastRequest),
         ("round-robin", Balance::RoundRobin),
@@ -140,13 +140,13 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
         ),
         in_flight: ConcurrencyLimit::new(section.count_or(
             "in_flight",
-            (0, MOST_IN_FLIGHT),
+            (0, MAX_IN_FLIGHT),
             defaults::UPSTREAM_IN_FLIGHT,
         )),
         request_buffer,
-        beyond,
+        beyond: unsized_mode,
         response_buffer,
-        retries: section.u32_or("retries", (0, MOST_RETRIES), defaults::RETRIES),
+        retries: section.u32_or("retries", (0, MAX_RETRIES), defaults::RETRIES),
         secret_header,
         check,
         tls,
@@ -158,7 +158,7 @@ fn buffers(section: &mut Section<'_>) -> (Option<Buffer>, Option<Buffer>) {
     let mut section = section.section("buffer", &[]);
     let mut size = |name, default| {
         let item = section.as_mut().and_then(|section| section.take(name));
-        let size = item.and_then(|item| item.size(ByteSize::b(0), MOST_BUFFER));
+        let size = item.and_then(|item| item.size(ByteSize::b(0), MAX_BUFFER));
         Buffer::new(size.unwrap_or(default))
     };
     (
@@ -176,7 +176,7 @@ pub(in crate::config) enum UnsizedMode {
 }
 
 /// `unsized` and `spool`: how request bodies without a length that exceed the buffer are sent.
-fn beyond(section: &mut Section<'_>, servers: &[Server]) -> Unsized {
+fn unsized_mode(section: &mut Section<'_>, servers: &[Server]) -> Unsized {
     let modes = [
         ("spool", UnsizedMode::Spool),
         ("stream", UnsizedMode::Stream),
@@ -230,7 +230,7 @@ fn spool(mut section: Section<'_>) -> Spool {
     let dir_item = section.take("dir");
     let (body_item, total_item) = (section.take("body"), section.take("total"));
     let size = |item: &Option<Item<'_>>, default: ByteSize| {
-        let size = item.as_ref().and_then(|item| item.size(ByteSize::b(1), MOST_SPOOL));
+        let size = item.as_ref().and_then(|item| item.size(ByteSize::b(1), MAX_SPOOL));
         size.map_or(default.as_u64(), |size| size as u64)
     };
     let (body, total) = (
@@ -262,7 +262,7 @@ fn spool(mut section: Section<'_>) -> Spool {
 fn server<'c>(item: &Item<'c>) -> Option<(Server, Text<'c>)> {
     let (url, weight) = if item.value().get("url").is_some() || item.value().get("weight").is_some() {
         let mut section = item.clone().section(&[])?;
-        let weight = section.u32_or("weight", (1, MOST_WEIGHT), defaults::WEIGHT);
+        let weight = section.u32_or("weight", (1, MAX_WEIGHT), defaults::WEIGHT);
         let url = section.require("url", "url = \"http://127.0.0.1:8000\"")?;
         (url, weight)
     } else {
@@ -279,9 +279,9 @@ fn server<'c>(item: &Item<'c>) -> Option<(Server, Text<'c>)> {
 }
 
 fn parse(text: &Text<'_>) -> Option<(Transport, Authority)> {
-    const LIKE: &str = "write \"http://HOST:PORT\", \"https://HOST:PORT\", \"h2c://HOST:PORT\" or \"unix:/PATH\"";
-    let refuse = |what: &str, instead: &str| {
-        text.refuse(what, instead);
+    const EXAMPLE: &str = "write \"http://HOST:PORT\", \"https://HOST:PORT\", \"h2c://HOST:PORT\" or \"unix:/PATH\"";
+    let refuse = |message: &str, help: &str| {
+        text.refuse(message, help);
         None
     };
     let url = text.as_str();
@@ -291,7 +291,7 @@ fn parse(text: &Text<'_>) -> Option<(Transport, Authority)> {
         if !path.starts_with('/') {
             return refuse("is not an absolute socket path", "write \"unix:/run/gunicorn.sock\"");
         }
-        if path.len() > LONGEST_SOCKET {
+        if path.len() > MAX_SOCKET_PATH {
             return refuse("is too long for a socket path", "write a path of at most 107 bytes");
         }
         return Some((
@@ -300,36 +300,36 @@ fn parse(text: &Text<'_>) -> Option<(Transport, Authority)> {
         ));
     }
     if secrets::redacted(url) != url {
-        return refuse("contains a login, which the gateway never sends", LIKE);
+        return refuse("contains a login, which the gateway never sends", EXAMPLE);
     }
     let Ok(uri) = url.parse::<Uri>() else {
-        return refuse("is not a URL", LIKE);
+        return refuse("is not a URL", EXAMPLE);
     };
     let transport = match uri.scheme() {
         Some(scheme) if *scheme == Scheme::HTTP => Transport::Http,
         Some(scheme) if *scheme == Scheme::HTTPS => Transport::Https,
         Some(scheme) if scheme.as_str() == "h2c" => Transport::H2c,
-        _ => return refuse("does not start with http://, https://, h2c:// or unix:", LIKE),
+        _ => return refuse("does not start with http://, https://, h2c:// or unix:", EXAMPLE),
     };
     let authority = uri.authority()?;
     if uri.path() != "/" || uri.query().is_some() || url.contains('#') {
         return refuse(
             "has more than a host and a port: the path of each request is forwarded unchanged",
-            LIKE,
+            EXAMPLE,
         );
     }
     let port = match (uri.port(), uri.port_u16(), &transport) {
         (None, _, Transport::Https) => 443,
         (None, _, _) => 80,
         (Some(_), Some(port @ 1..), _) => port,
-        (Some(_), _, _) => return refuse("has an invalid port", LIKE),
+        (Some(_), _, _) => return refuse("has an invalid port", EXAMPLE),
     };
     let host = authority.host().to_ascii_lowercase();
     let Some(authority) = is_host(&host)
         .then(|| format!("{host}:{port}").parse::<Authority>().ok())
         .flatten()
     else {
-        return refuse("has an invalid host", LIKE);
+        return refuse("has an invalid host", EXAMPLE);
     };
     Some((transport, authority))
 }
@@ -371,8 +371,8 @@ fn check(mut section: Section<'_>, mode: &HostMode, name: &Arc<str>, unnamed: &m
 }
 
 /// Sets the `Host` of health checks that have none: the first exact host of a route to the upstream.
-pub(super) fn name_checks(upstreams: &mut Upstreams<'_>, routes: &[Route]) {
-    for name in &upstreams.unnamed_checks {
+pub(super) fn set_check_hosts(upstreams: &mut Upstreams<'_>, routes: &[Route]) {
+    for name in &upstreams.checks_without_host {
         let mut hosts = routes
             .iter()
             .filter(|route| route.upstream == *name)
@@ -391,7 +391,7 @@ pub(super) fn name_checks(upstreams: &mut Upstreams<'_>, routes: &[Route]) {
 }
 
 /// The longest path that fits into `sun_path`, without its NUL.
-pub(super) const LONGEST_SOCKET: usize = 107;
+pub(super) const MAX_SOCKET_PATH: usize = 107;
 
 /// `tls`: TLS to the https servers of an upstream.
 fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
@@ -414,7 +414,7 @@ fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
         match (&cert, &key) {
             (Some(cert), Some(key)) => match tls::client::load_identity(&cert.path()?, &key.path()?) {
                 Ok(identity) => {
-                    certificates::warn_of_end(cert, &cert.path()?);
+                    certificates::warn_about_expiry(cert, &cert.path()?);
                     settings.identity = Some(identity);
                 }
                 Err(error) => cert.refuse(
@@ -434,7 +434,7 @@ fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
     match tls::client::config(&settings) {
         Ok(config) => Some(Tls { config, server_name }),
         Err(error) => {
-            section.lacks(
+            section.report_missing(
                 error.to_string(),
                 "write `tls = { ca = \"ca.pem\" }`, or install the system's root certificates",
             );

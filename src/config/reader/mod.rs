@@ -13,7 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 pub(crate) use self::text::Text;
-pub(crate) use self::value::{Zero, fold, header_name, is_of_the_connection, is_token_byte};
+pub(crate) use self::value::{Zero, fold, header_name, is_connection_specific, is_token_byte};
 use super::problem::{Problem, Problems};
 
 /// What all parts of a file share.
@@ -31,7 +31,7 @@ pub(crate) struct Section<'c> {
     context: &'c Context,
     key: String,
     span: Range<usize>,
-    left: Vec<Entry<'c>>,
+    remaining: Vec<Entry<'c>>,
     known: Vec<&'static str>,
     missing: Vec<(&'static str, String)>,
     unsupported: &'static [&'static str],
@@ -46,7 +46,7 @@ struct Entry<'c> {
 
 /// An entry of a table whose names are free.
 #[derive(Debug)]
-pub(crate) struct Named<'c> {
+pub(crate) struct NamedEntry<'c> {
     /// The name.
     pub(crate) name: &'c str,
     /// The position of the name.
@@ -77,7 +77,7 @@ impl<'c> Section<'c> {
         table: &'c DeTable<'c>,
         unsupported: &'static [&'static str],
     ) -> Self {
-        let mut left: Vec<Entry<'c>> = table
+        let mut remaining: Vec<Entry<'c>> = table
             .iter()
             .map(|(name, value)| {
                 let key = join(&key, name.get_ref());
@@ -94,12 +94,12 @@ impl<'c> Section<'c> {
                 }
             })
             .collect();
-        left.sort_by_key(|entry| entry.span.start);
+        remaining.sort_by_key(|entry| entry.span.start);
         Self {
             context,
             key,
             span,
-            left,
+            remaining,
             known: Vec::new(),
             missing: Vec::new(),
             unsupported,
@@ -114,9 +114,9 @@ impl<'c> Section<'c> {
     /// Takes the value of a key that may be absent.
     pub(crate) fn take(&mut self, name: &'static str) -> Option<Item<'c>> {
         self.known.push(name);
-        self.context.problems.know(name);
-        let at = self.left.iter().position(|entry| entry.name == name)?;
-        Some(self.left.remove(at).item)
+        self.context.problems.add_known_key(name);
+        let at = self.remaining.iter().position(|entry| entry.name == name)?;
+        Some(self.remaining.remove(at).item)
     }
 
     /// Takes the value of a required key; `example` is what to write if it is missing.
@@ -129,10 +129,10 @@ impl<'c> Section<'c> {
     }
 
     /// Takes all entries of a table whose names are free.
-    pub(crate) fn take_all(&mut self) -> Vec<Named<'c>> {
-        self.left
+    pub(crate) fn take_all(&mut self) -> Vec<NamedEntry<'c>> {
+        self.remaining
             .drain(..)
-            .map(|Entry { name, span, item }| Named { name, span, item })
+            .map(|Entry { name, span, item }| NamedEntry { name, span, item })
             .collect()
     }
 
@@ -142,15 +142,15 @@ impl<'c> Section<'c> {
     }
 
     /// Reports that the table misses something.
-    pub(crate) fn lacks(&self, what: impl Into<String>, instead: impl Into<String>) {
+    pub(crate) fn report_missing(&self, message: impl Into<String>, help: impl Into<String>) {
         self.context
             .problems
-            .add(Problem::error(self.span(), &self.key, what, instead).into_absent());
+            .add(Problem::error(self.span(), &self.key, message, help).into_missing());
     }
 
     /// A problem with the whole table, for the caller to complete and add.
-    pub(crate) fn problem(&self, what: impl Into<String>, instead: impl Into<String>) -> Problem {
-        Problem::error(self.span(), &self.key, what, instead)
+    pub(crate) fn problem(&self, message: impl Into<String>, help: impl Into<String>) -> Problem {
+        Problem::error(self.span(), &self.key, message, help)
     }
 
     /// Whether errors were found so far.
@@ -167,35 +167,35 @@ impl<'c> Section<'c> {
 impl Drop for Section<'_> {
     fn drop(&mut self) {
         let mut misspelled = Vec::new();
-        for entry in &self.left {
+        for entry in &self.remaining {
             let nearest = nearest(entry.name, self.known.iter().copied());
             misspelled.extend(nearest);
-            let (what, instead) = if self.unsupported.contains(&entry.name) {
+            let (message, help) = if self.unsupported.contains(&entry.name) {
                 (
                     format!("`{}` is not supported yet", entry.name),
                     "this version does not have it; remove the key".to_owned(),
                 )
             } else {
-                let instead = match nearest {
+                let help = match nearest {
                     Some(name) => format!("did you mean `{name}`?"),
                     None => format!("known keys: {}", self.known.join(", ")),
                 };
-                (format!("unknown key `{}`", entry.name), instead)
+                (format!("unknown key `{}`", entry.name), help)
             };
             self.context
                 .problems
-                .add(Problem::error(entry.span.clone(), &entry.item.key, what, instead));
+                .add(Problem::error(entry.span.clone(), &entry.item.key, message, help));
         }
         // A misspelled key is not also reported as missing.
-        for (name, instead) in self.missing.iter().filter(|(name, _)| !misspelled.contains(name)) {
-            let what = format!("`{name}` is missing");
-            let problem = Problem::error(self.span.clone(), &join(&self.key, name), what, instead);
+        for (name, help) in self.missing.iter().filter(|(name, _)| !misspelled.contains(name)) {
+            let message = format!("`{name}` is missing");
+            let problem = Problem::error(self.span.clone(), &join(&self.key, name), message, help);
             let problem = if self.key.is_empty() {
                 Problem { span: None, ..problem }
             } else {
                 problem
             };
-            self.context.problems.add(problem.into_absent());
+            self.context.problems.add(problem.into_missing());
         }
     }
 }
@@ -212,17 +212,17 @@ impl<'c> Item<'c> {
     }
 
     /// Reports an error about this value.
-    pub(crate) fn refuse(&self, what: impl Into<String>, instead: impl Into<String>) {
+    pub(crate) fn refuse(&self, message: impl Into<String>, help: impl Into<String>) {
         self.context
             .problems
-            .add(Problem::error(self.span(), &self.key, what, instead));
+            .add(Problem::error(self.span(), &self.key, message, help));
     }
 
     /// Reports a warning about this value.
-    pub(crate) fn warn(&self, what: impl Into<String>, instead: impl Into<String>) {
+    pub(crate) fn warn(&self, message: impl Into<String>, help: impl Into<String>) {
         self.context
             .problems
-            .add(Problem::error(self.span(), &self.key, what, instead).into_warning());
+            .add(Problem::error(self.span(), &self.key, message, help).into_warning());
     }
 
     /// Adds a problem that [`Item::problem`] began.
@@ -231,12 +231,12 @@ impl<'c> Item<'c> {
     }
 
     /// A problem with this value, for the caller to complete and add.
-    pub(crate) fn problem(&self, what: impl Into<String>, instead: impl Into<String>) -> Problem {
-        Problem::error(self.span(), &self.key, what, instead)
+    pub(crate) fn problem(&self, message: impl Into<String>, help: impl Into<String>) -> Problem {
+        Problem::error(self.span(), &self.key, message, help)
     }
 
     /// Reports that the value is not of the type `expected`, as in `a duration`; `instead` has an example.
-    fn wrong_type(&self, expected: &str, instead: &str) {
+    fn wrong_type(&self, expected: &str, help: &str) {
         let found = match self.value {
             DeValue::String(_) => "a string",
             DeValue::Integer(_) => "a number",
@@ -246,7 +246,7 @@ impl<'c> Item<'c> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        self.refuse(format!("expected {expected}, found {found}"), instead);
+        self.refuse(format!("expected {expected}, found {found}"), help);
     }
 
     /// A table.
@@ -289,16 +289,16 @@ impl<'c> Item<'c> {
     }
 
     /// A list that is not empty.
-    pub(crate) fn full_list(&self, example: &str) -> Option<Vec<Item<'c>>> {
-        self.filled(self.list(example)?, example)
+    pub(crate) fn non_empty_list(&self, example: &str) -> Option<Vec<Item<'c>>> {
+        self.non_empty(self.list(example)?, example)
     }
 
     /// A list of tables that may hold secrets: a value of another type is not shown.
-    pub(crate) fn full_list_of_tables(&self, example: &str) -> Option<Vec<Item<'c>>> {
-        self.filled(self.elements(example)?, example)
+    pub(crate) fn non_empty_list_of_tables(&self, example: &str) -> Option<Vec<Item<'c>>> {
+        self.non_empty(self.elements(example)?, example)
     }
 
-    fn filled(&self, elements: Vec<Item<'c>>, example: &str) -> Option<Vec<Item<'c>>> {
+    fn non_empty(&self, elements: Vec<Item<'c>>, example: &str) -> Option<Vec<Item<'c>>> {
         if elements.is_empty() {
             self.refuse("the list is empty", format!("write `{example}`"));
             return None;
@@ -309,7 +309,7 @@ impl<'c> Item<'c> {
     /// One value, or a list of values that is not empty.
     pub(crate) fn one_or_more(&self, example: &str) -> Option<Vec<Item<'c>>> {
         match self.value {
-            DeValue::Array(_) => self.full_list(example),
+            DeValue::Array(_) => self.non_empty_list(example),
             _ => Some(vec![self.clone()]),
         }
     }
@@ -340,16 +340,16 @@ impl<'c> Item<'c> {
     /// A whole number within bounds.
     pub(crate) fn count(&self, bounds: RangeInclusive<u64>) -> Option<u64> {
         self.show();
-        let instead = format!("write a whole number from {} to {}", bounds.start(), bounds.end());
+        let help = format!("write a whole number from {} to {}", bounds.start(), bounds.end());
         let DeValue::Integer(number) = self.value else {
-            self.wrong_type("a whole number", &instead);
+            self.wrong_type("a whole number", &help);
             return None;
         };
         let number = u64::from_str_radix(number.as_str(), number.radix())
             .ok()
             .filter(|number| bounds.contains(number));
         if number.is_none() {
-            self.refuse("the number is out of range", instead);
+            self.refuse("the number is out of range", help);
         }
         number
     }

@@ -18,11 +18,11 @@ use crate::secret::Secret;
 pub(crate) struct Text<'c> {
     item: Item<'c>,
     value: String,
-    source: Source,
+    source: TextSource,
 }
 
 #[derive(Debug, Clone)]
-enum Source {
+enum TextSource {
     Written,
     Env(String),
     File(PathBuf),
@@ -36,7 +36,7 @@ enum Exposure {
 }
 
 /// How to write a value with `{ env }` or `{ file }`.
-const ELSEWHERE: &str = "write a string, `{ env = \"NAME\", default = \"…\" }` or `{ file = \"…\" }`";
+const STRING_HELP: &str = "write a string, `{ env = \"NAME\", default = \"…\" }` or `{ file = \"…\" }`";
 
 impl<'c> Item<'c> {
     /// A string.
@@ -45,20 +45,20 @@ impl<'c> Item<'c> {
     }
 
     /// A string with a meaning: `expected` as in `a duration`, `instead` with an example.
-    pub(crate) fn text_for(&self, expected: &str, instead: &str) -> Option<Text<'c>> {
+    pub(crate) fn text_for(&self, expected: &str, help: &str) -> Option<Text<'c>> {
         if !matches!(self.value, DeValue::Table(_) | DeValue::Array(_)) {
             self.show();
         }
-        self.read_text(expected, instead, Exposure::Shown)
+        self.read_text(expected, help, Exposure::Shown)
     }
 
-    fn read_text(&self, expected: &str, instead: &str, exposure: Exposure) -> Option<Text<'c>> {
-        let (bytes, source) = self.bytes_for(expected, instead, exposure)?;
+    fn read_text(&self, expected: &str, help: &str, exposure: Exposure) -> Option<Text<'c>> {
+        let (bytes, source) = self.bytes_for(expected, help, exposure)?;
         let Ok(mut value) = String::from_utf8(bytes) else {
-            self.refuse(format!("{} is not UTF-8", source.describe()), instead);
+            self.refuse(format!("{} is not UTF-8", source.describe()), help);
             return None;
         };
-        if matches!(source, Source::File(_)) && value.ends_with('\n') {
+        if matches!(source, TextSource::File(_)) && value.ends_with('\n') {
             value.pop();
             if value.ends_with('\r') {
                 value.pop();
@@ -73,33 +73,33 @@ impl<'c> Item<'c> {
 
     /// A secret, byte for byte: a newline at its end is kept.
     pub(crate) fn secret_bytes(&self) -> Option<Secret<Vec<u8>>> {
-        self.bytes_for("a secret", ELSEWHERE, Exposure::Hidden)
+        self.bytes_for("a secret", STRING_HELP, Exposure::Hidden)
             .map(|(bytes, _)| Secret::new(bytes))
     }
 
     /// A secret that is text.
     pub(crate) fn secret_text(&self) -> Option<Secret<String>> {
-        self.read_text("a secret", ELSEWHERE, Exposure::Hidden)
+        self.read_text("a secret", STRING_HELP, Exposure::Hidden)
             .map(|text| Secret::new(text.value))
     }
 
-    fn bytes_for(&self, expected: &str, instead: &str, exposure: Exposure) -> Option<(Vec<u8>, Source)> {
+    fn bytes_for(&self, expected: &str, help: &str, exposure: Exposure) -> Option<(Vec<u8>, TextSource)> {
         match self.value {
             DeValue::String(text) => {
                 if self.refuse_variable(text) {
                     return None;
                 }
-                Some((text.as_bytes().to_vec(), Source::Written))
+                Some((text.as_bytes().to_vec(), TextSource::Written))
             }
-            DeValue::Table(_) => self.elsewhere(exposure),
+            DeValue::Table(_) => self.read_source(exposure),
             _ => {
-                self.wrong_type(expected, instead);
+                self.wrong_type(expected, help);
                 None
             }
         }
     }
 
-    fn elsewhere(&self, exposure: Exposure) -> Option<(Vec<u8>, Source)> {
+    fn read_source(&self, exposure: Exposure) -> Option<(Vec<u8>, TextSource)> {
         let mut section = self.clone().section(&[])?;
         let (env, file, default) = (section.take("env"), section.take("file"), section.take("default"));
         if let (None, Some(default)) = (&env, &default) {
@@ -115,12 +115,12 @@ impl<'c> Item<'c> {
                     env.show();
                 }
                 match (env::var_os(&name), default) {
-                    (Some(value), _) => Some((value.as_bytes().to_vec(), Source::Env(name))),
-                    (None, Some(default)) => Some((default?.into_bytes(), Source::Written)),
+                    (Some(value), _) => Some((value.as_bytes().to_vec(), TextSource::Env(name))),
+                    (None, Some(default)) => Some((default?.into_bytes(), TextSource::Written)),
                     (None, None) => {
-                        let instead = "set it, or write `{ env = \"NAME\", default = \"…\" }`";
+                        let help = "set it, or write `{ env = \"NAME\", default = \"…\" }`";
                         let which = if is_name { name.as_str() } else { "that `env` names" };
-                        env.refuse(format!("the environment variable {which} is not set"), instead);
+                        env.refuse(format!("the environment variable {which} is not set"), help);
                         None
                     }
                 }
@@ -128,11 +128,11 @@ impl<'c> Item<'c> {
             (None, Some(file)) => {
                 let path = self.context.folder.join(file.written(Exposure::Shown)?);
                 match fs::read(&path) {
-                    Ok(bytes) => Some((bytes, Source::File(path))),
+                    Ok(bytes) => Some((bytes, TextSource::File(path))),
                     Err(error) => {
-                        let what = format!("{} cannot be read: {error}", path.display());
+                        let message = format!("{} cannot be read: {error}", path.display());
                         file.refuse(
-                            what,
+                            message,
                             "write the path of a file that exists, relative to the folder of this configuration",
                         );
                         None
@@ -144,7 +144,7 @@ impl<'c> Item<'c> {
                 None
             }
             (None, None) => {
-                section.lacks("expected a string, found a table without `env` and `file`", ELSEWHERE);
+                section.report_missing("expected a string, found a table without `env` and `file`", STRING_HELP);
                 None
             }
         }
@@ -152,18 +152,18 @@ impl<'c> Item<'c> {
 
     /// Shells, Compose and Helm replace `${NAME}`. Here it would be used literally, so it is an error.
     fn refuse_variable(&self, text: &str) -> bool {
-        let Some(name) = variable(text) else {
+        let Some(name) = first_variable(text) else {
             return false;
         };
         let whole = text.len() == name.len() + "${}".len();
-        let instead = if whole {
+        let help = if whole {
             format!("write `{{ env = {name:?} }}`; or `{{ file = \"…\" }}` if the text is meant literally")
         } else {
             format!(
                 "write `{{ env = {name:?} }}` with a variable that holds the whole text; or `{{ file = \"…\" }}` if the text is meant literally"
             )
         };
-        self.refuse(format!("`${{{name}}}` is not replaced in strings"), instead);
+        self.refuse(format!("`${{{name}}}` is not replaced in strings"), help);
         true
     }
 
@@ -201,14 +201,14 @@ impl<'c> Text<'c> {
     /// How messages name it: its value if it is written in the file, else its source.
     pub(crate) fn quoted(&self) -> String {
         match &self.source {
-            Source::Written => format!("{:?}", secrets::redacted(&self.value)),
-            elsewhere => elsewhere.describe(),
+            TextSource::Written => format!("{:?}", secrets::redacted(&self.value)),
+            read_source => read_source.describe(),
         }
     }
 
     /// Reports an error. `what` follows the quoted text, as in `is not a duration`.
-    pub(crate) fn refuse(&self, what: &str, instead: impl Into<String>) {
-        self.item.refuse(format!("{} {what}", self.quoted()), instead);
+    pub(crate) fn refuse(&self, message: &str, help: impl Into<String>) {
+        self.item.refuse(format!("{} {message}", self.quoted()), help);
     }
 
     /// One of several words. `unsupported` has the words that are not supported yet.
@@ -222,11 +222,11 @@ impl<'c> Text<'c> {
             self.refuse("is not supported yet", format!("write one of {all}"));
             return None;
         }
-        let instead = match nearest(&self.value, words()) {
+        let help = match nearest(&self.value, words()) {
             Some(word) => format!("did you mean {word:?}? Valid values: {all}"),
             None => format!("write one of {all}"),
         };
-        self.refuse("is not a valid value", instead);
+        self.refuse("is not a valid value", help);
         None
     }
 
@@ -236,32 +236,32 @@ impl<'c> Text<'c> {
             self.refuse("is empty", "write the path of a file");
             return None;
         }
-        Some(self.beside(&self.value))
+        Some(self.resolve_path(&self.value))
     }
 
     /// A path that is part of this text, relative to the folder of the configuration.
-    pub(crate) fn beside(&self, path: &str) -> PathBuf {
+    pub(crate) fn resolve_path(&self, path: &str) -> PathBuf {
         self.item.context.folder.join(path)
     }
 }
 
 /// The name in the first `${NAME}`.
-fn variable(text: &str) -> Option<&str> {
+fn first_variable(text: &str) -> Option<&str> {
     text.match_indices("${").find_map(|(at, _)| {
         let (name, _) = text[at + 2..].split_once('}')?;
-        let is_of_names = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         let begins = name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
-        (begins && name.bytes().all(is_of_names)).then_some(name)
+        (begins && name.bytes().all(is_name_byte)).then_some(name)
     })
 }
 
 /// Whether it looks like the name of an environment variable, and so not like a secret.
 fn is_variable(name: &str) -> bool {
-    let is_of_names = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-    !name.is_empty() && name.bytes().all(is_of_names)
+    let is_name_byte = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    !name.is_empty() && name.bytes().all(is_name_byte)
 }
 
-impl Source {
+impl TextSource {
     fn describe(&self) -> String {
         match self {
             Self::Written => "the value".to_owned(),

@@ -13,12 +13,12 @@ use super::{Item, Section, Text};
 use crate::server::listen;
 
 /// The longest duration that is accepted. Sums of durations up to this one cannot overflow a clock.
-const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+const MAX_DURATION: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
-const A_DURATION: &str = "a duration";
-const LIKE_A_DURATION: &str = "write a duration with its unit, such as \"250ms\", \"10s\", \"5m\", \"1h\" or \"7d\"";
-const A_SIZE: &str = "a size";
-const LIKE_A_SIZE: &str = "write a size with its unit, such as \"64KiB\", \"1MB\" or \"500B\"";
+const DURATION: &str = "a duration";
+const DURATION_HELP: &str = "write a duration with its unit, such as \"250ms\", \"10s\", \"5m\", \"1h\" or \"7d\"";
+const SIZE: &str = "a size";
+const SIZE_HELP: &str = "write a size with its unit, such as \"64KiB\", \"1MB\" or \"500B\"";
 const UNLIMITED: &str = "unlimited";
 
 /// Whether a duration may be zero.
@@ -38,14 +38,14 @@ impl Section<'_> {
     }
 
     /// A whole number from `least` to `most`.
-    pub(crate) fn count_or(&mut self, name: &'static str, (least, most): (u64, u64), default: usize) -> usize {
-        let count = self.take(name).and_then(|item| item.count(least..=most));
+    pub(crate) fn count_or(&mut self, name: &'static str, (min, max): (u64, u64), default: usize) -> usize {
+        let count = self.take(name).and_then(|item| item.count(min..=max));
         count.and_then(|count| usize::try_from(count).ok()).unwrap_or(default)
     }
 
     /// A whole number from `least` to `most`, where `most` fits into 32 bits.
-    pub(crate) fn u32_or(&mut self, name: &'static str, (least, most): (u64, u64), default: u32) -> u32 {
-        let count = self.take(name).and_then(|item| item.count(least..=most));
+    pub(crate) fn u32_or(&mut self, name: &'static str, (min, max): (u64, u64), default: u32) -> u32 {
+        let count = self.take(name).and_then(|item| item.count(min..=max));
         count.and_then(|count| u32::try_from(count).ok()).unwrap_or(default)
     }
 
@@ -64,14 +64,14 @@ impl Section<'_> {
     /// A string that is not empty.
     pub(crate) fn text_or(&mut self, name: &'static str, default: &str) -> String {
         self.take(name)
-            .and_then(|item| item.full_text())
+            .and_then(|item| item.non_empty_text())
             .unwrap_or_else(|| default.to_owned())
     }
 }
 
 impl Item<'_> {
     /// A string that is not empty.
-    pub(crate) fn full_text(&self) -> Option<String> {
+    pub(crate) fn non_empty_text(&self) -> Option<String> {
         let text = self.text()?;
         if text.as_str().is_empty() {
             text.refuse("is empty", "write a value");
@@ -82,10 +82,10 @@ impl Item<'_> {
 
     /// A duration.
     pub(crate) fn duration(&self, zero: Zero) -> Option<Duration> {
-        let text = self.text_for(A_DURATION, LIKE_A_DURATION)?;
+        let text = self.text_for(DURATION, DURATION_HELP)?;
         let duration = parse_duration(text.as_str());
         match duration {
-            None => text.refuse("is not a duration", LIKE_A_DURATION),
+            None => text.refuse("is not a duration", DURATION_HELP),
             Some(Duration::ZERO) if zero == Zero::Refused => {
                 text.refuse(
                     "is not above zero",
@@ -100,32 +100,32 @@ impl Item<'_> {
 
     /// A duration, or `unlimited`: `Some(None)`.
     pub(crate) fn duration_or_unlimited(&self) -> Option<Option<Duration>> {
-        let instead = format!("{LIKE_A_DURATION}, or \"{UNLIMITED}\"");
-        let text = self.text_for(A_DURATION, &instead)?;
+        let help = format!("{DURATION_HELP}, or \"{UNLIMITED}\"");
+        let text = self.text_for(DURATION, &help)?;
         if text.as_str() == UNLIMITED {
             return Some(None);
         }
         let duration = parse_duration(text.as_str()).filter(|duration| !duration.is_zero());
         if duration.is_none() {
-            text.refuse("is not a duration", instead);
+            text.refuse("is not a duration", help);
         }
         duration.map(Some)
     }
 
     /// A size in bytes within bounds.
-    pub(crate) fn size(&self, least: ByteSize, most: ByteSize) -> Option<usize> {
-        let text = self.text_for(A_SIZE, LIKE_A_SIZE)?;
+    pub(crate) fn size(&self, min: ByteSize, max: ByteSize) -> Option<usize> {
+        let text = self.text_for(SIZE, SIZE_HELP)?;
         match parse_size(text.as_str()) {
             None => {
-                text.refuse("is not a size", LIKE_A_SIZE);
+                text.refuse("is not a size", SIZE_HELP);
                 None
             }
-            Some(size) if (least..=most).contains(&size) => usize::try_from(size.as_u64()).ok(),
+            Some(size) if (min..=max).contains(&size) => usize::try_from(size.as_u64()).ok(),
             Some(_) => {
                 let iec = |size: ByteSize| size.display().iec().to_string().replace(".0 ", "");
                 text.refuse(
                     "is out of range",
-                    format!("write a size from \"{}\" to \"{}\"", iec(least), iec(most)),
+                    format!("write a size from \"{}\" to \"{}\"", iec(min), iec(max)),
                 );
                 None
             }
@@ -134,35 +134,35 @@ impl Item<'_> {
 
     /// A size in bytes, or `unlimited`: `Some(None)`.
     pub(crate) fn size_or_unlimited(&self) -> Option<Option<u64>> {
-        let instead = format!("{LIKE_A_SIZE}, or \"{UNLIMITED}\"");
-        let text = self.text_for(A_SIZE, &instead)?;
+        let help = format!("{SIZE_HELP}, or \"{UNLIMITED}\"");
+        let text = self.text_for(SIZE, &help)?;
         if text.as_str() == UNLIMITED {
             return Some(None);
         }
         let size = parse_size(text.as_str());
         if size.is_none() {
-            text.refuse("is not a size", instead);
+            text.refuse("is not a size", help);
         }
         size.map(|size| Some(size.as_u64()))
     }
 
     /// An address to listen on.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
-        let instead = "write an IP address and a port, such as \"127.0.0.1:8443\", \"0.0.0.0:443\" or \"[::1]:8443\"";
-        let text = self.text_for("an address", instead)?;
+        let help = "write an IP address and a port, such as \"127.0.0.1:8443\", \"0.0.0.0:443\" or \"[::1]:8443\"";
+        let text = self.text_for("an address", help)?;
         if text.as_str().starts_with("unix:") {
-            text.refuse("is a socket file, which only `server.listen` accepts", instead);
+            text.refuse("is a socket file, which only `server.listen` accepts", help);
             return None;
         }
         let address = SocketAddr::from_str(text.as_str()).ok();
         match address {
-            None => text.refuse("is not an IP address with a port", instead),
+            None => text.refuse("is not an IP address with a port", help),
             Some(address) if listen::lacks_right(address) => {
                 let problem = self.problem(
                     format!("port {} needs a privilege that this user does not have", address.port()),
                     listen::HOW_TO_BIND,
                 );
-                self.add(problem.into_warning().of_machine());
+                self.add(problem.into_warning().into_machine());
             }
             Some(_) => {}
         }
@@ -180,7 +180,7 @@ impl Item<'_> {
         match header_name(text.as_str()) {
             Ok(name) => Some(name),
             Err(wrong) => {
-                text.refuse(&wrong.what, wrong.instead);
+                text.refuse(&wrong.message, wrong.help);
                 None
             }
         }
@@ -202,15 +202,15 @@ impl Item<'_> {
 
 /// Why a name is not accepted.
 #[derive(Debug)]
-pub(crate) struct BadName {
+pub(crate) struct InvalidName {
     /// The problem, as in `is not a header name`.
-    pub(crate) what: String,
+    pub(crate) message: String,
     /// What to write.
-    pub(crate) instead: String,
+    pub(crate) help: String,
 }
 
 /// Reserved headers. They are compared by letters and digits only, because servers fold names in this way.
-const TAKEN: &[&str] = &[
+const RESERVED: &[&str] = &[
     "host",
     "cookie",
     "setcookie",
@@ -234,9 +234,9 @@ const TAKEN: &[&str] = &[
     "ifunmodifiedsince",
 ];
 /// Prefixes of reserved headers.
-const TAKEN_FAMILIES: &[&str] = &["content", "accesscontrol", "secwebsocket", "xforwarded", "accept"];
+const RESERVED_PREFIXES: &[&str] = &["content", "accesscontrol", "secwebsocket", "xforwarded", "accept"];
 /// Hop-by-hop headers and headers of the message framing.
-const OF_THE_CONNECTION: &[&str] = &[
+const CONNECTION_SPECIFIC: &[&str] = &[
     "connection",
     "keepalive",
     "proxyconnection",
@@ -259,37 +259,37 @@ pub(crate) fn fold(name: &str) -> String {
 }
 
 /// Whether a header belongs to the connection or to the message's framing.
-pub(crate) fn is_of_the_connection(name: &str) -> bool {
-    OF_THE_CONNECTION.contains(&fold(name).as_str())
+pub(crate) fn is_connection_specific(name: &str) -> bool {
+    CONNECTION_SPECIFIC.contains(&fold(name).as_str())
 }
 
 /// A header name that is not reserved.
-pub(crate) fn header_name(name: &str) -> Result<HeaderName, BadName> {
-    let bad = |what: &str, instead: String| {
-        Err(BadName {
-            what: what.to_owned(),
-            instead,
+pub(crate) fn header_name(name: &str) -> Result<HeaderName, InvalidName> {
+    let invalid = |message: &str, help: String| {
+        Err(InvalidName {
+            message: message.to_owned(),
+            help,
         })
     };
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     let folded = fold(name);
     if name.contains('_') {
-        return bad(
+        return invalid(
             "contains `_`: servers drop such headers, or treat `_` and `-` alike",
             format!("write {:?}", name.replace('_', "-")),
         );
     }
     let (true, false, Ok(header)) = (plain, folded.is_empty(), HeaderName::from_str(name)) else {
-        return bad(
+        return invalid(
             "is not a header name",
             "write letters, digits and `-`, such as \"X-User-Id\"".to_owned(),
         );
     };
-    if is_of_the_connection(name)
-        || TAKEN.contains(&folded.as_str())
-        || TAKEN_FAMILIES.iter().any(|family| folded.starts_with(family))
+    if is_connection_specific(name)
+        || RESERVED.contains(&folded.as_str())
+        || RESERVED_PREFIXES.iter().any(|family| folded.starts_with(family))
     {
-        return bad(
+        return invalid(
             "is reserved: it has a meaning in HTTP or for the gateway",
             "write another name, such as \"X-User-Id\"".to_owned(),
         );
@@ -315,7 +315,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
         "d" => seconds(24 * 60 * 60),
         _ => None,
     };
-    duration.filter(|duration| *duration <= LONGEST)
+    duration.filter(|duration| *duration <= MAX_DURATION)
 }
 
 /// Digits and a unit that ends in `B`. `64k` is ambiguous: 64,000 or 65,536.

@@ -219,22 +219,22 @@ fn claims_and_attributes_have_one_grammar() {
         }
         good(&header(&format!("attributes.{path}")));
     }
-    for (path, instead) in [
+    for (path, help) in [
         ("https://example.com/role", "\"https://example.com/role\""),
         ("a b", "\"a b\""),
         ("zo\u{eb}.x", "\"zo\u{eb}.x\""),
     ] {
         check(
             &header(&format!("claims.{path}")),
-            &[&["needs quotes", &format!("write 'claims.{instead}'")]],
+            &[&["needs quotes", &format!("write 'claims.{help}'")]],
         );
         check(
             &header(&format!("attributes.{path}")),
-            &[&["needs quotes", &format!("write 'attributes.{instead}'")]],
+            &[&["needs quotes", &format!("write 'attributes.{help}'")]],
         );
         check(
             &require(&format!("\"{path}\"")),
-            &[&["needs quotes", &format!("write `'{instead}' = …`")]],
+            &[&["needs quotes", &format!("write `'{help}' = …`")]],
         );
     }
     check(
@@ -297,7 +297,7 @@ fn what_is_only_odd_is_a_warning() {
         let problems = loaded.warnings.problems();
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(
-            problems[0].severity == Severity::Warning && problems[0].what.contains(words),
+            problems[0].severity == Severity::Warning && problems[0].message.contains(words),
             "{words}: {problems:?}"
         );
     }

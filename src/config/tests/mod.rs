@@ -46,7 +46,8 @@ fn good(text: &str) -> Config {
 /// The warnings, except for those about unused tables: most tests are about a part of a file.
 fn warnings(loaded: &Loaded) -> Vec<&Problem> {
     let all = loaded.warnings.problems().iter();
-    all.filter(|problem| !problem.what.ends_with("is not used")).collect()
+    all.filter(|problem| !problem.message.ends_with("is not used"))
+        .collect()
 }
 
 /// One error, or one for each line of `expected`; each fragment of a line is in the problem of that place.

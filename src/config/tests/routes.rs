@@ -152,7 +152,7 @@ fn check_pair(guard: &str, other: &str, expected: &Pair) {
                 panic!("{guard}\n{other}\n{:?}", loaded.warnings)
             };
             assert_eq!(warning.key, "routes[0]");
-            let said = format!("{} {}", warning.what, warning.instead);
+            let said = format!("{} {}", warning.message, warning.help);
             assert!(said.contains(words), "{guard}\n{other}\n{said}");
         }
     }

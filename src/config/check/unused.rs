@@ -9,7 +9,7 @@ use crate::config::reader::Section;
 use crate::config::{Authenticator, Config};
 
 /// Warns about stores, authenticators and upstreams that nothing uses.
-pub(super) fn unused(root: &Section<'_>, config: &Config, tables: [&Names; 3]) {
+pub(super) fn warn_about_unused(root: &Section<'_>, config: &Config, tables: [&Names; 3]) {
     if root.has_errors() {
         return;
     }
@@ -40,12 +40,12 @@ pub(super) fn unused(root: &Section<'_>, config: &Config, tables: [&Names; 3]) {
         };
         for (name, span) in names.names.iter().zip(&names.spans) {
             if !used.contains(&**name) {
-                let (key, what) = (
+                let (key, message) = (
                     format!("{}.{name}", names.table),
                     format!("{} {name:?} is not used", names.one),
                 );
-                let problem = Problem::error(span.clone(), &key, what, format!("{by}, or remove the table"));
-                root.add(problem.into_warning().into_absent());
+                let problem = Problem::error(span.clone(), &key, message, format!("{by}, or remove the table"));
+                root.add(problem.into_warning().into_missing());
             }
         }
     }

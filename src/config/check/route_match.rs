@@ -6,7 +6,7 @@ use crate::config::reader::{Item, Section, is_token_byte};
 use crate::proxy::host::ipv6;
 use crate::proxy::routes::{HostPattern, PathPattern, Place};
 
-const A_PATH: &str = "write \"/api/hello\" for one path, or \"/api/*\" for a path and everything below it";
+const PATH_HELP: &str = "write \"/api/hello\" for one path, or \"/api/*\" for a path and everything below it";
 
 /// Reads the three keys; `None` if one of them is wrong.
 pub(super) fn place(section: &mut Section<'_>) -> Option<Place> {
@@ -57,7 +57,7 @@ fn host(item: &Item<'_>) -> Option<HostPattern> {
         return Some(pattern(name.into()));
     }
     let bare = bare_host(&plain);
-    let instead = if let Some(bare) = bare {
+    let help = if let Some(bare) = bare {
         format!("write the host alone: \"{bare}\"; a route applies to every scheme and port")
     } else if is_host(without_port) {
         let star = if written.starts_with("*.") { "*." } else { "" };
@@ -65,7 +65,7 @@ fn host(item: &Item<'_>) -> Option<HostPattern> {
     } else {
         "write \"api.example.com\" or \"*.example.com\"".to_owned()
     };
-    text.refuse("is not a host", instead);
+    text.refuse("is not a host", help);
     None
 }
 
@@ -91,7 +91,7 @@ fn template(path: &str) -> Option<&str> {
 }
 
 fn path(item: &Item<'_>) -> Option<PathPattern> {
-    let text = item.text_for("a path", A_PATH)?;
+    let text = item.text_for("a path", PATH_HELP)?;
     let (written, pattern): (_, fn(Box<str>) -> PathPattern) = match text.as_str().strip_suffix("/*") {
         Some(prefix) => (prefix, PathPattern::Below),
         None => (text.as_str(), PathPattern::Exact),
@@ -126,7 +126,7 @@ fn path(item: &Item<'_>) -> Option<PathPattern> {
     match wrong {
         None => Some(pattern(written.into())),
         Some(wrong) => {
-            text.refuse(wrong, A_PATH);
+            text.refuse(wrong, PATH_HELP);
             None
         }
     }
@@ -134,7 +134,7 @@ fn path(item: &Item<'_>) -> Option<PathPattern> {
 
 fn methods(item: &Item<'_>) -> Option<Vec<Method>> {
     let mut methods: Vec<Method> = Vec::new();
-    let list = item.full_list("methods = [\"GET\", \"POST\"]")?;
+    let list = item.non_empty_list("methods = [\"GET\", \"POST\"]")?;
     let count = list.len();
     for item in list {
         let text = item.text_for("a method", "write one such as \"GET\"")?;
