@@ -12,7 +12,7 @@ use crate::auth::token::{self, TokenAuthenticator};
 use crate::auth::{Authenticator, Chain};
 use crate::concurrency::ConcurrencyLimit;
 use crate::config::{self, Config};
-use crate::framing::spelling::OurNames;
+use crate::framing::header_case::ConfiguredNames;
 use crate::outbound::Rules;
 use crate::outbound::forwarded::MoreFields;
 use crate::outbound::identity::{CredentialMode, IdentityTable, ReservedNames};
@@ -40,7 +40,7 @@ pub(super) struct Parts {
     identities: Vec<Arc<IdentityTable>>,
     reserved: Arc<ReservedNames>,
     forwarded: MoreFields,
-    names: Arc<OurNames>,
+    names: Arc<ConfiguredNames>,
     table: Arc<RouteTable>,
     pub(super) metrics: Arc<Metrics>,
     log: AccessLog,

@@ -23,7 +23,7 @@ use self::problem::{Basis, Problems};
 pub use self::problem::{ConfigError, Problem, Report, ReportFormat, Severity};
 use self::reader::{Context, Section};
 use crate::auth::{jwt, store, token};
-use crate::framing::spelling::OurNames;
+use crate::framing::header_case::ConfiguredNames;
 use crate::outbound::forwarded::MoreFields;
 use crate::outbound::identity::{CredentialMode, IdentityTable, TableId};
 use crate::policy::Policy;
@@ -57,7 +57,7 @@ pub struct Config {
     /// Further header names that clients may not send: every `strip`.
     pub strip: Vec<String>,
     /// Names of fields as the file writes them: of `headers` and `secret_header`.
-    pub names: OurNames,
+    pub names: ConfiguredNames,
     /// `[forwarded]`.
     pub forwarded: MoreFields,
     /// `[upstreams.*]` by name.

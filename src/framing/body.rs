@@ -1,94 +1,94 @@
-//! The body that follows a head: a known number of bytes, or chunks (RFC 9112, section 6).
+//! The body after a head: a known number of bytes, or chunks (RFC 9112, section 6).
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::chunked::Chunked;
-use super::grammar::Fault;
+use super::chunked::ChunkedState;
+use super::grammar::ParseError;
 
 /// The part of a body that has not been read yet, as its head frames it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rest {
+pub(crate) enum RemainingBody {
     /// This many bytes. Invariant: at least one.
     Length(u64),
     /// Chunks. Trailers are read and dropped.
-    Chunked(Chunked),
+    Chunked(ChunkedState),
     /// No bytes: the message has ended.
-    Nothing,
+    Empty,
 }
 
-impl Rest {
+impl RemainingBody {
     pub(crate) fn length(length: u64) -> Self {
         match length {
-            0 => Self::Nothing,
+            0 => Self::Empty,
             length => Self::Length(length),
         }
     }
 
     pub(crate) fn chunked() -> Self {
-        Self::Chunked(Chunked::BEGIN)
+        Self::Chunked(ChunkedState::START)
     }
 
-    /// The number of bytes, if it is known.
-    pub(crate) fn exact(self) -> Option<u64> {
+    /// The number of remaining bytes, if it is known.
+    pub(crate) fn exact_length(self) -> Option<u64> {
         match self {
-            Self::Length(left) => Some(left),
+            Self::Length(remaining) => Some(remaining),
             Self::Chunked(_) => None,
-            Self::Nothing => Some(0),
+            Self::Empty => Some(0),
         }
     }
 
-    /// Takes the next data from the received bytes. `None` means that no data has arrived yet, or that the body has
+    /// Decodes the next data from the received bytes. `None` means that no data has arrived yet, or that the body has
     /// ended. It also reads the framing bytes after the data, so that it finds the end of the body together with the
     /// last data.
-    pub(crate) fn take(&mut self, bytes: &mut BytesMut) -> Result<Option<Bytes>, Fault> {
+    pub(crate) fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Bytes>, ParseError> {
         match self {
-            Self::Nothing => Ok(None),
-            Self::Length(left) => {
-                let (data, rest) = split(bytes, *left);
-                *self = Self::length(rest);
+            Self::Empty => Ok(None),
+            Self::Length(remaining) => {
+                let (data, remaining) = split_at_most(bytes, *remaining);
+                *self = Self::length(remaining);
                 Ok(data)
             }
             Self::Chunked(_) => {
-                self.pass(bytes)?;
-                let Self::Chunked(Chunked::Data(left)) = self else {
+                self.skip_framing(bytes)?;
+                let Self::Chunked(ChunkedState::Data(remaining)) = self else {
                     return Ok(None);
                 };
-                let (data, rest) = split(bytes, *left);
-                *self = Self::Chunked(match rest {
-                    0 => Chunked::DataCr,
-                    left => Chunked::Data(left),
+                let (data, remaining) = split_at_most(bytes, *remaining);
+                *self = Self::Chunked(match remaining {
+                    0 => ChunkedState::DataCr,
+                    remaining => ChunkedState::Data(remaining),
                 });
-                // Ignore a fault after the data: the next call finds it again, after the caller took the data.
-                let _ = self.pass(bytes);
+                // Ignore an error after the data: the next call finds it again, after the caller took the data.
+                let _ = self.skip_framing(bytes);
                 Ok(data)
             }
         }
     }
 
-    /// Reads framing bytes, up to the next data or the end of the body.
-    fn pass(&mut self, bytes: &mut BytesMut) -> Result<(), Fault> {
-        let mut at = 0;
-        let passed = loop {
-            let (Self::Chunked(state), Some(byte)) = (*self, bytes.get(at)) else {
+    /// Skips valid framing bytes, up to the next data or the end of the body.
+    fn skip_framing(&mut self, bytes: &mut BytesMut) -> Result<(), ParseError> {
+        let mut position = 0;
+        let result = loop {
+            let (Self::Chunked(state), Some(byte)) = (*self, bytes.get(position)) else {
                 break Ok(());
             };
-            if let Chunked::Data(_) = state {
+            if let ChunkedState::Data(_) = state {
                 break Ok(());
             }
-            match state.byte(*byte) {
-                Ok(next) => *self = next.map_or(Self::Nothing, Self::Chunked),
-                Err(fault) => break Err(fault),
+            match state.next(*byte) {
+                Ok(next) => *self = next.map_or(Self::Empty, Self::Chunked),
+                Err(error) => break Err(error),
             }
-            at += 1;
+            position += 1;
         };
-        bytes.advance(at);
-        passed
+        bytes.advance(position);
+        result
     }
 }
 
-/// Takes at most `left` bytes. Returns them and the number of bytes that are still missing.
-fn split(bytes: &mut BytesMut, left: u64) -> (Option<Bytes>, u64) {
-    let count = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+/// Splits off at most `remaining` bytes. Returns them and the number of bytes that remain after them.
+fn split_at_most(bytes: &mut BytesMut, remaining: u64) -> (Option<Bytes>, u64) {
+    let count = usize::try_from(remaining).unwrap_or(usize::MAX).min(bytes.len());
     let data = (count > 0).then(|| bytes.split_to(count).freeze());
-    (data, left - count as u64)
+    (data, remaining - count as u64)
 }

@@ -1,18 +1,18 @@
 //! Reads the framing of a chunked body byte by byte (RFC 9112, section 7.1): sizes, extensions, trailers, strictly and
 //! within limits.
 
-use super::grammar::{Fault, is_token, is_value, malformed};
+use super::grammar::{ParseError, is_token, is_value, malformed};
 
 /// The maximum number of digits in a chunk's size. A number with more digits may not fit into a signed 64-bit integer.
-const MOST_DIGITS: u8 = 15;
+const MAX_SIZE_DIGITS: u8 = 15;
 /// The maximum number of bytes of one chunk's extensions, and of all trailers. The gateway drops both, so the limits
 /// are small.
-const EXTENSION_BYTES: usize = 256;
-const TRAILER_BYTES: usize = 8 * 1024;
+const MAX_EXTENSION_BYTES: usize = 256;
+const MAX_TRAILER_BYTES: usize = 8 * 1024;
 
 /// The position of the next byte in the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Chunked {
+pub(crate) enum ChunkedState {
     /// In a chunk size; `digits` of it were read.
     Size {
         digits: u8,
@@ -42,16 +42,16 @@ pub(crate) enum Chunked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extension {
     /// The first character of its name.
-    Begin,
+    NameStart,
     Name,
     /// The first character of its value.
-    Equals,
+    ValueStart,
     Value,
     Quoted,
-    /// After a `\` in quotes.
-    Pair,
+    /// After a `\` in quotes (RFC 9110, section 5.6.4).
+    QuotedPair,
     /// After the quotes.
-    Closed,
+    QuotedEnd,
 }
 
 /// The part of a trailer that the next byte belongs to.
@@ -64,14 +64,14 @@ pub(crate) enum Trailer {
     EndLf,
 }
 
-impl Chunked {
+impl ChunkedState {
     /// Before the first chunk.
-    pub(crate) const BEGIN: Self = Self::Size { digits: 0, size: 0 };
+    pub(crate) const START: Self = Self::Size { digits: 0, size: 0 };
 
-    /// Reads one framing byte. `None` means that it was the last byte of the body.
-    pub(crate) fn byte(self, byte: u8) -> Result<Option<Self>, Fault> {
+    /// The state after one framing byte. `None` means that it was the last byte of the body.
+    pub(crate) fn next(self, byte: u8) -> Result<Option<Self>, ParseError> {
         let next = match (self, byte) {
-            (Self::Size { digits, size }, byte) if byte.is_ascii_hexdigit() && digits < MOST_DIGITS => {
+            (Self::Size { digits, size }, byte) if byte.is_ascii_hexdigit() && digits < MAX_SIZE_DIGITS => {
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();
                 Self::Size {
                     digits: digits + 1,
@@ -80,16 +80,16 @@ impl Chunked {
             }
             (Self::Size { digits: 1.., size }, b'\r') => Self::SizeLf(size),
             (Self::Size { digits: 1.., size }, b';') => Self::Extension {
-                part: Extension::Begin,
+                part: Extension::NameStart,
                 bytes: 0,
                 size,
             },
             (Self::Extension { part, size, .. }, b'\r') if part.may_end() => Self::SizeLf(size),
-            (Self::Extension { bytes, .. }, _) if bytes == EXTENSION_BYTES => {
+            (Self::Extension { bytes, .. }, _) if bytes == MAX_EXTENSION_BYTES => {
                 return malformed("a chunk's extensions are too long");
             }
             (Self::Extension { part, bytes, size }, byte) => Self::Extension {
-                part: part.byte(byte)?,
+                part: part.next(byte)?,
                 bytes: bytes + 1,
                 size,
             },
@@ -99,11 +99,11 @@ impl Chunked {
             },
             (Self::SizeLf(size), b'\n') => Self::Data(size),
             (Self::DataCr, b'\r') => Self::DataLf,
-            (Self::DataLf, b'\n') => Self::BEGIN,
-            (Self::Trailer { bytes, .. }, _) if bytes == TRAILER_BYTES => {
+            (Self::DataLf, b'\n') => Self::START,
+            (Self::Trailer { bytes, .. }, _) if bytes == MAX_TRAILER_BYTES => {
                 return malformed("its trailers are too long");
             }
-            (Self::Trailer { part, bytes }, byte) => match part.byte(byte)? {
+            (Self::Trailer { part, bytes }, byte) => match part.next(byte)? {
                 None => return Ok(None),
                 Some(part) => Self::Trailer { part, bytes: bytes + 1 },
             },
@@ -115,19 +115,19 @@ impl Chunked {
 
 impl Extension {
     fn may_end(self) -> bool {
-        matches!(self, Self::Name | Self::Value | Self::Closed)
+        matches!(self, Self::Name | Self::Value | Self::QuotedEnd)
     }
 
-    fn byte(self, byte: u8) -> Result<Self, Fault> {
+    fn next(self, byte: u8) -> Result<Self, ParseError> {
         match (self, byte) {
-            (part, b';') if part.may_end() => Ok(Self::Begin),
-            (Self::Begin | Self::Name, byte) if is_token(byte) => Ok(Self::Name),
-            (Self::Name, b'=') => Ok(Self::Equals),
-            (Self::Equals, b'"') => Ok(Self::Quoted),
-            (Self::Equals | Self::Value, byte) if is_token(byte) => Ok(Self::Value),
-            (Self::Quoted, b'"') => Ok(Self::Closed),
-            (Self::Quoted, b'\\') => Ok(Self::Pair),
-            (Self::Quoted | Self::Pair, byte) if is_value(byte) => Ok(Self::Quoted),
+            (part, b';') if part.may_end() => Ok(Self::NameStart),
+            (Self::NameStart | Self::Name, byte) if is_token(byte) => Ok(Self::Name),
+            (Self::Name, b'=') => Ok(Self::ValueStart),
+            (Self::ValueStart, b'"') => Ok(Self::Quoted),
+            (Self::ValueStart | Self::Value, byte) if is_token(byte) => Ok(Self::Value),
+            (Self::Quoted, b'"') => Ok(Self::QuotedEnd),
+            (Self::Quoted, b'\\') => Ok(Self::QuotedPair),
+            (Self::Quoted | Self::QuotedPair, byte) if is_value(byte) => Ok(Self::Quoted),
             _ => malformed("a chunk's extensions"),
         }
     }
@@ -135,7 +135,7 @@ impl Extension {
 
 impl Trailer {
     /// `None` means that the trailers have ended, and the body with them.
-    fn byte(self, byte: u8) -> Result<Option<Self>, Fault> {
+    fn next(self, byte: u8) -> Result<Option<Self>, ParseError> {
         match (self, byte) {
             (Self::Start, b'\r') => Ok(Some(Self::EndLf)),
             (Self::EndLf, b'\n') => Ok(None),

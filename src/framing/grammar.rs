@@ -1,8 +1,8 @@
-//! Which bytes are allowed where (RFC 9110, RFC 9112, RFC 3986), and the faults of messages that break these rules.
+//! Which bytes are allowed where (RFC 9110, RFC 9112, RFC 3986), and the errors of messages that break these rules.
 
 /// Why a message is refused. The text of `Malformed` is for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum ParseError {
     /// The message can be read in more than one way.
     Malformed(&'static str),
     /// The target is longer than the limit.
@@ -11,22 +11,22 @@ pub(crate) enum Fault {
     HeadTooLarge,
 }
 
-pub(crate) fn malformed<T>(what: &'static str) -> Result<T, Fault> {
-    Err(Fault::Malformed(what))
+pub(crate) fn malformed<T>(what: &'static str) -> Result<T, ParseError> {
+    Err(ParseError::Malformed(what))
 }
 
 /// RFC 9110, section 5.6.2.
 pub(crate) fn is_token(byte: u8) -> bool {
     const TOKEN: [bool; 256] = {
-        let (mut table, others) = ([false; 256], b"!#$%&'*+-.^_`|~");
+        let (mut table, symbols) = ([false; 256], b"!#$%&'*+-.^_`|~");
         let mut at = 0;
         while at < 128 {
             table[at] = (at as u8).is_ascii_alphanumeric();
             at += 1;
         }
         at = 0;
-        while at < others.len() {
-            table[others[at] as usize] = true;
+        while at < symbols.len() {
+            table[symbols[at] as usize] = true;
             at += 1;
         }
         table
@@ -41,14 +41,18 @@ pub(crate) fn is_method(byte: u8) -> bool {
     is_token(byte) && !byte.is_ascii_lowercase()
 }
 
-/// The number of bytes at the start of `bytes` for which `such` is true.
-pub(crate) fn run(bytes: &[u8], such: impl Fn(u8) -> bool) -> usize {
-    // Check 32 bytes at a time, without an early exit inside a chunk: the compiler can then use vector instructions.
-    const AT_ONCE: usize = 32;
-    let all = |chunk: &&[u8]| chunk.iter().fold(true, |all, byte| all & such(*byte));
-    let whole = bytes.chunks_exact(AT_ONCE).take_while(all).count() * AT_ONCE;
-    let rest = &bytes[whole..];
-    whole + rest.iter().position(|byte| !such(*byte)).unwrap_or(rest.len())
+/// The number of bytes at the start of `bytes` for which `allowed` is true.
+pub(crate) fn prefix_length(bytes: &[u8], allowed: impl Fn(u8) -> bool) -> usize {
+    // Check 32 bytes at a time, without an early exit inside a block: the compiler can then use vector instructions.
+    const BLOCK: usize = 32;
+    let all = |block: &&[u8]| block.iter().fold(true, |all, byte| all & allowed(*byte));
+    let whole = bytes.chunks_exact(BLOCK).take_while(all).count() * BLOCK;
+    let remaining = &bytes[whole..];
+    whole
+        + remaining
+            .iter()
+            .position(|byte| !allowed(*byte))
+            .unwrap_or(remaining.len())
 }
 
 /// RFC 9110, section 5.5: spaces, tabs, visible ASCII, and bytes above 0x7F.
@@ -67,20 +71,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_ends_where_it_ends() {
+    fn prefix_ends_at_first_byte_that_is_not_allowed() {
         for length in [0, 1, 31, 32, 33, 63, 64, 65, 200] {
             let mut bytes = vec![b'a'; length];
-            assert_eq!(run(&bytes, is_value), length);
+            assert_eq!(prefix_length(&bytes, is_value), length);
             for at in 0..length {
                 bytes[at] = b'\r';
-                assert_eq!(run(&bytes, is_value), at);
+                assert_eq!(prefix_length(&bytes, is_value), at);
                 bytes[at] = b'a';
             }
         }
     }
 
     #[test]
-    fn tokens_are_letters_digits_and_a_few_more() {
+    fn token_bytes_are_those_of_rfc_9110() {
         let tokens = (0..=255).filter(|byte| is_token(*byte)).count();
         assert_eq!(tokens, 26 + 26 + 10 + 15);
         assert!(b"azAZ09!#$%&'*+-.^_`|~".iter().all(|byte| is_token(*byte)));

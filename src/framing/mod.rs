@@ -4,9 +4,9 @@
 
 pub(crate) mod body;
 pub(crate) mod chunked;
+mod framing_fields;
 pub(crate) mod grammar;
+pub(crate) mod header_case;
 pub(crate) mod request;
 pub(crate) mod response;
-mod said;
-pub(crate) mod spelling;
 pub(crate) mod target;

@@ -14,7 +14,7 @@ pub(crate) enum Content {
     Unknown,
     /// No content. A received `Content-Length` is kept: it describes the response to GET instead of HEAD, or the 200
     /// instead of the 304.
-    Described,
+    Omitted,
     /// No content and no `Content-Length`: 1xx, 204, and a response that opens a tunnel.
     None,
 }
@@ -22,12 +22,12 @@ pub(crate) enum Content {
 impl Content {
     /// The content of a response with this status. `is_head`: the request was HEAD. `length`: the length of the body,
     /// if it is known.
-    pub(crate) fn of(status: StatusCode, is_head: bool, length: Option<u64>) -> Self {
+    pub(crate) fn for_status(status: StatusCode, is_head: bool, length: Option<u64>) -> Self {
         match (status, length) {
             (StatusCode::NO_CONTENT, _) => Self::None,
             (status, _) if status.is_informational() => Self::None,
-            (StatusCode::NOT_MODIFIED, _) => Self::Described,
-            _ if is_head => Self::Described,
+            (StatusCode::NOT_MODIFIED, _) => Self::Omitted,
+            _ if is_head => Self::Omitted,
             (_, Some(length)) => Self::Length(length),
             (_, None) => Self::Unknown,
         }
@@ -37,7 +37,7 @@ impl Content {
     pub(crate) fn follows(self) -> bool {
         match self {
             Self::Length(_) | Self::Unknown => true,
-            Self::Described | Self::None => false,
+            Self::Omitted | Self::None => false,
         }
     }
 
@@ -47,7 +47,7 @@ impl Content {
             Self::Length(length) if !headers.contains_key(CONTENT_LENGTH) => {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
             }
-            Self::Length(_) | Self::Described => {}
+            Self::Length(_) | Self::Omitted => {}
             Self::Unknown | Self::None => {
                 headers.remove(CONTENT_LENGTH);
             }
@@ -56,13 +56,13 @@ impl Content {
 }
 
 /// Whether a response with this status has a `Date` (RFC 9110, section 6.6.1).
-pub(crate) fn is_dated(status: StatusCode) -> bool {
+pub(crate) fn has_date(status: StatusCode) -> bool {
     !status.is_informational()
 }
 
 /// Fields that the writer sets for each connection; received values are not used. `Connection` belongs to the message
 /// in a 101 response, and is kept there.
-pub(crate) fn is_of_the_writer(name: &HeaderName, status: StatusCode) -> bool {
+pub(crate) fn is_set_by_writer(name: &HeaderName, status: StatusCode) -> bool {
     *name == CONTENT_LENGTH
         || *name == TRANSFER_ENCODING
         || (*name == CONNECTION && status != StatusCode::SWITCHING_PROTOCOLS)
@@ -73,19 +73,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_status_has_one_rule() {
+    fn content_follows_from_status_method_and_length() {
         let of = |status: u16, is_head, length| {
-            Content::of(StatusCode::from_u16(status).expect("a status"), is_head, length)
+            Content::for_status(StatusCode::from_u16(status).expect("a status"), is_head, length)
         };
         for length in [None, Some(0), Some(5)] {
             for is_head in [false, true] {
                 for status in [100, 101, 103, 199, 204] {
                     assert_eq!(of(status, is_head, length), Content::None, "{status}");
                 }
-                assert_eq!(of(304, is_head, length), Content::Described);
+                assert_eq!(of(304, is_head, length), Content::Omitted);
             }
             for status in [200, 205, 206, 302, 404, 500, 999] {
-                assert_eq!(of(status, true, length), Content::Described, "{status}");
+                assert_eq!(of(status, true, length), Content::Omitted, "{status}");
                 assert_eq!(
                     of(status, false, length),
                     length.map_or(Content::Unknown, Content::Length),

@@ -2,7 +2,7 @@
 //!
 //! `Uri` accepts no `` ` ``, `<` and `>` in a path, and no `"`, `<` and `>` in a query. No RFC allows these bytes
 //! there, but clients send them, servers accept them, and there is only one way to read them. In such a request, the
-//! `Uri` has these bytes percent-encoded, and [`Exact`] has the target as the client sent it. Code that reads only the
+//! `Uri` has these bytes percent-encoded, and [`RawTarget`] has the target as the client sent it. Code that reads only the
 //! `Uri` therefore sees an equivalent target, never a different one.
 
 use std::ops::Range;
@@ -12,18 +12,18 @@ use bytes::Bytes;
 use http::Request;
 use http::uri::{PathAndQuery, Uri};
 
-use super::grammar::{Fault, is_target, malformed};
+use super::grammar::{ParseError, is_target, malformed};
 
 /// A path, and a query if there is one, exactly as the client sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Exact {
+pub(crate) struct RawTarget {
     /// Invariant: visible ASCII that begins with `/`.
     text: Arc<str>,
     /// The position of the `?` before the query, or the length of `text` if there is no query.
     path_end: usize,
 }
 
-impl Exact {
+impl RawTarget {
     pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
@@ -35,22 +35,22 @@ impl Exact {
 
 /// The path of the request, exactly as the client sent it. The route table looks up this path.
 pub(crate) fn path<B>(request: &Request<B>) -> &str {
-    match request.extensions().get::<Exact>() {
-        Some(exact) => exact.path(),
+    match request.extensions().get::<RawTarget>() {
+        Some(raw) => raw.path(),
         None => request.uri().path(),
     }
 }
 
 /// Reads a target: `/path?query`, an absolute URI, an authority or `*`.
-pub(super) fn read(bytes: &Bytes, at: Range<usize>) -> Result<(Uri, Option<Exact>), Fault> {
-    match hold(bytes.slice(at.clone())) {
+pub(super) fn read(bytes: &Bytes, range: Range<usize>) -> Result<(Uri, Option<RawTarget>), ParseError> {
+    match parse_uri(bytes.slice(range.clone())) {
         Some(uri) => Ok((uri, None)),
-        None => read_odd(&bytes[at]),
+        None => read_raw(&bytes[range]),
     }
 }
 
 /// The `Uri` that holds the target unchanged, if one can.
-fn hold(target: Bytes) -> Option<Uri> {
+fn parse_uri(target: Bytes) -> Option<Uri> {
     match target.first() {
         Some(b'/') => PathAndQuery::from_maybe_shared(target).map(Uri::from).ok(),
         _ => Uri::from_maybe_shared(target).ok(),
@@ -58,16 +58,16 @@ fn hold(target: Bytes) -> Option<Uri> {
 }
 
 /// Reads a target that a `Uri` cannot hold.
-fn read_odd(target: &[u8]) -> Result<(Uri, Option<Exact>), Fault> {
-    const WRONG: Fault = Fault::Malformed("its target");
-    let text = std::str::from_utf8(target).map_err(|_| WRONG)?;
+fn read_raw(target: &[u8]) -> Result<(Uri, Option<RawTarget>), ParseError> {
+    const MALFORMED: ParseError = ParseError::Malformed("its target");
+    let text = std::str::from_utf8(target).map_err(|_| MALFORMED)?;
     // The path begins after the authority. The authority must be valid as it is.
     let path_begin = match text.find("://") {
         _ if text.starts_with('/') => 0,
-        None => return Err(WRONG),
+        None => return Err(MALFORMED),
         Some(scheme) => {
             let authority = scheme + "://".len();
-            let length = text[authority..].find(['/', '?']).ok_or(WRONG)?;
+            let length = text[authority..].find(['/', '?']).ok_or(MALFORMED)?;
             authority + length
         }
     };
@@ -82,38 +82,38 @@ fn read_odd(target: &[u8]) -> Result<(Uri, Option<Exact>), Fault> {
             b'`' if at < path_end => encoded.push_str("%60"),
             b'"' if at >= path_end => encoded.push_str("%22"),
             byte if is_target(byte) => encoded.push(char::from(byte)),
-            _ => return Err(WRONG),
+            _ => return Err(MALFORMED),
         }
     }
     if encoded.len() >= usize::from(u16::MAX) {
-        return Err(Fault::TargetTooLong);
+        return Err(ParseError::TargetTooLong);
     }
-    let Some(uri) = hold(Bytes::from(encoded)) else {
+    let Some(uri) = parse_uri(Bytes::from(encoded)) else {
         return malformed("its target");
     };
     // An empty path is `/` (RFC 9112, section 3.2.1).
     let root = if sent.starts_with('/') { "" } else { "/" };
-    let exact = Exact {
+    let raw = RawTarget {
         text: [root, sent].concat().into(),
         path_end: root.len() + path_end,
     };
-    Ok((uri, Some(exact)))
+    Ok((uri, Some(raw)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(target: &'static str, uri: &str, exact: Option<(&str, &str)>) {
+    fn check(target: &'static str, uri: &str, raw: Option<(&str, &str)>) {
         let bytes = Bytes::from_static(target.as_bytes());
-        let (read, held) = read(&bytes, 0..bytes.len()).expect("a target");
-        assert_eq!(read.to_string(), uri);
-        let held = held.as_ref().map(|exact| (exact.as_str(), exact.path()));
-        assert_eq!(held, exact, "{target}");
+        let (parsed, kept) = read(&bytes, 0..bytes.len()).expect("a target");
+        assert_eq!(parsed.to_string(), uri);
+        let kept = kept.as_ref().map(|raw| (raw.as_str(), raw.path()));
+        assert_eq!(kept, raw, "{target}");
     }
 
     #[test]
-    fn what_a_uri_does_not_hold_is_kept_beside_it() {
+    fn target_that_no_uri_can_hold_is_kept_as_raw_target() {
         check("/a?b=c", "/a?b=c", None);
         check("/a\"{}|^\\?{}|^\\`", "/a\"{}|^\\?{}|^\\`", None);
         check("/a`<b>?c", "/a%60%3Cb%3E?c", Some(("/a`<b>?c", "/a`<b>")));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_that_a_uri_does_not_hold_is_refused() {
+    fn other_target_that_no_uri_can_hold_is_refused() {
         for target in [
             "`",
             "<",
@@ -140,12 +140,12 @@ mod tests {
             "/<#",
         ] {
             assert_eq!(
-                read_odd(target.as_bytes()).err(),
-                Some(Fault::Malformed("its target")),
+                read_raw(target.as_bytes()).err(),
+                Some(ParseError::Malformed("its target")),
                 "{target}"
             );
         }
         let long = format!("/{}", "`".repeat(40_000));
-        assert_eq!(read_odd(long.as_bytes()).err(), Some(Fault::TargetTooLong));
+        assert_eq!(read_raw(long.as_bytes()).err(), Some(ParseError::TargetTooLong));
     }
 }

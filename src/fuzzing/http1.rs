@@ -16,10 +16,10 @@ use hyper::client::conn::http1 as hyper_http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::framing::body::Rest;
-use crate::framing::grammar::Fault;
-use crate::framing::request::{Bounds, HeadReader};
-use crate::framing::spelling::{OurNames, Spelling};
+use crate::framing::body::RemainingBody;
+use crate::framing::grammar::ParseError;
+use crate::framing::header_case::{ConfiguredNames, HeaderCase};
+use crate::framing::request::{HeadLimits, HeadReader};
 use crate::upstream::ClientSide;
 use crate::upstream::body::RequestBody;
 use crate::upstream::http1::{Connection, Exchanged};
@@ -39,17 +39,20 @@ struct Requests {
     heads: Vec<(Method, Uri, HeaderMap)>,
     bodies: Vec<Vec<u8>>,
     /// The fault that ended the reading. `Some(None)` is a fault in a body, which has no reported reason.
-    fault: Option<Option<Fault>>,
+    fault: Option<Option<ParseError>>,
 }
 
 fn requests(bytes: &[u8], cut: usize) -> Requests {
-    let (mut reader, mut rest) = (HeadReader::new(Bounds { bytes: 1024, fields: 8 }), Rest::Nothing);
+    let (mut reader, mut body) = (
+        HeadReader::new(HeadLimits { bytes: 1024, fields: 8 }),
+        RemainingBody::Empty,
+    );
     let (mut read, mut unread) = (Requests::default(), BytesMut::new());
     for piece in bytes.chunks(cut) {
         unread.extend_from_slice(piece);
         while !unread.is_empty() {
-            if rest != Rest::Nothing {
-                match rest.take(&mut unread) {
+            if body != RemainingBody::Empty {
+                match body.decode(&mut unread) {
                     Ok(Some(data)) => read.bodies.last_mut().expect("a body").extend_from_slice(&data),
                     Ok(None) => {}
                     Err(_) => {
@@ -67,7 +70,7 @@ fn requests(bytes: &[u8], cut: usize) -> Requests {
                 Ok(None) => break,
                 Ok(Some((head, bytes))) => {
                     agrees(&head.request, &bytes);
-                    rest = head.rest;
+                    body = head.body;
                     let (head, ()) = head.request.into_parts();
                     read.heads.push((head.method, head.uri, head.headers));
                     read.bodies.push(Vec::new());
@@ -141,8 +144,8 @@ struct Read {
 fn ours(method: &Method, answer: &[u8], cut: usize) -> Option<Read> {
     let (mut head, ()) = Request::new(()).into_parts();
     head.method = method.clone();
-    let (names, spelling) = (OurNames::default(), Spelling::default());
-    let client = ClientSide::unread(&spelling);
+    let (names, header_case) = (ConfiguredNames::default(), HeaderCase::default());
+    let client = ClientSide::unread(&header_case);
     let exchange = Connection::new(Script::new(answer, cut)).exchange(
         &head,
         &names,

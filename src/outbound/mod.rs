@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Request};
 
 use self::forwarded::{MoreFields, Peer, Source};
 use self::identity::{CredentialMode, IdentityTable, ReservedNames, is_stand_in};
-use crate::framing::target::Exact;
+use crate::framing::target::RawTarget;
 use crate::policy::{Permit, Who};
 
 /// Capacity for the gateway's own fields. It covers two or three identity fields.
@@ -88,10 +88,10 @@ impl<B> Outbound<B> {
     #[expect(clippy::needless_pass_by_value, reason = "a permit is spent on one request")]
     pub fn new(mut request: Request<B>, permit: Permit, origin: Origin<'_>, rules: &Rules) -> Self {
         *request.uri_mut() = Uri::from(target(request.uri()));
-        let exact = request.extensions_mut().remove::<Exact>();
+        let raw_target = request.extensions_mut().remove::<RawTarget>();
         request.extensions_mut().clear();
-        if let Some(exact) = exact {
-            request.extensions_mut().insert(exact);
+        if let Some(raw_target) = raw_target {
+            request.extensions_mut().insert(raw_target);
         }
 
         let headers = request.headers_mut();

@@ -39,7 +39,7 @@ use self::websocket_credential::WebSocketCredential;
 use crate::auth::{Chain, Now, Refused, Unavailable, Verdict};
 use crate::concurrency::ConcurrencyLimit;
 use crate::framing::grammar::is_method;
-use crate::framing::spelling::Spelling;
+use crate::framing::header_case::HeaderCase;
 use crate::framing::target;
 use crate::identity::Identity;
 use crate::outbound::forwarded::{Field, Peer, Source};
@@ -86,7 +86,7 @@ pub struct Client {
     pub hints: Hints,
     /// How the upstream wrote the field names of the response that [`Proxy::handle`] has just returned. Used for HTTP/1
     /// only.
-    pub spelling: RefCell<Spelling>,
+    pub header_case: RefCell<HeaderCase>,
 }
 
 impl Client {
@@ -97,7 +97,7 @@ impl Client {
             served,
             switched: RefCell::new(None),
             hints: Hints::default(),
-            spelling: RefCell::default(),
+            header_case: RefCell::default(),
         }
     }
 }
@@ -204,7 +204,7 @@ impl Proxy {
         }
     }
 
-    /// Answers a request. It cannot fail: every error becomes a response too. `spelling` is how the client wrote the
+    /// Answers a request. It cannot fail: every error becomes a response too. `header_case` is how the client wrote the
     /// field names. `guard` lives as long as the response.
     #[expect(
         clippy::manual_async_fn,
@@ -213,7 +213,7 @@ impl Proxy {
     pub fn handle<G: 'static>(
         &self,
         request: Request<Inbound>,
-        spelling: &Spelling,
+        header_case: &HeaderCase,
         client: &Client,
         guard: G,
     ) -> impl Future<Output = Response<ResponseBody<G>>> {
@@ -235,7 +235,10 @@ impl Proxy {
                     outcome.on_route(&route.label);
                     let cors = route.cors.as_ref();
                     readable = cors.and_then(|cors| Some((cors, cors.origin(request.headers())?.clone())));
-                    match self.pass(route, &host, request, spelling, client, &mut outcome).await {
+                    match self
+                        .pass(route, &host, request, header_case, client, &mut outcome)
+                        .await
+                    {
                         Ok(Passed::Response(response)) => {
                             return response.map(|body| ResponseBody::upstream(body, outcome, guard));
                         }
@@ -402,7 +405,7 @@ impl Proxy {
         route: &Route,
         host: &Host,
         mut request: Request<Inbound>,
-        spelling: &Spelling,
+        header_case: &HeaderCase,
         client: &Client,
         outcome: &mut Outcome,
     ) -> impl Future<Output = Result<Passed, Rejection>> {
@@ -434,9 +437,9 @@ impl Proxy {
             // HTTP/1.0 has no interim responses (RFC 9110, section 15.2).
             let may_hint = asks.is_none() && request.version() != Version::HTTP_10;
             let side = ClientSide {
-                request: spelling,
+                request: header_case,
                 hints: may_hint.then_some(&client.hints),
-                response: (request.version() != Version::HTTP_2).then_some(&client.spelling),
+                response: (request.version() != Version::HTTP_2).then_some(&client.header_case),
             };
             let (head, incoming) = request.into_parts();
             let mut sent = Instant::now();

@@ -16,7 +16,7 @@ use super::connector::{self, ConnectError, Link};
 use super::http1::{Exchanged, Failure};
 use super::pool::Pool;
 use super::{ClientSide, Settings, Tls, UpstreamError, http2};
-use crate::framing::spelling::{OurNames, Spelling};
+use crate::framing::header_case::{ConfiguredNames, HeaderCase};
 
 /// How servers are checked: `health`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,11 +83,11 @@ struct Checker {
     connect_timeout: Duration,
     tls: Option<Tls>,
     secret: Option<(HeaderName, HeaderValue)>,
-    names: Arc<OurNames>,
+    names: Arc<ConfiguredNames>,
 }
 
 /// Checks a server until its pool is dropped.
-pub(super) fn watch(pool: &Rc<Pool>, settings: &Settings, names: &Arc<OurNames>, check: &Check) {
+pub(super) fn watch(pool: &Rc<Pool>, settings: &Settings, names: &Arc<ConfiguredNames>, check: &Check) {
     let checker = Checker {
         upstream: settings.name.clone(),
         check: check.clone(),
@@ -154,8 +154,8 @@ impl Checker {
         let late = self.check.interval.saturating_mul(2);
         match link {
             Link::Http1(connection) => {
-                let spelling = Spelling::default();
-                let client = ClientSide::unread(&spelling);
+                let header_case = HeaderCase::default();
+                let client = ClientSide::unread(&header_case);
                 match connection.exchange(&head, &self.names, body, late, &client).await {
                     Ok(Exchanged::Response(response)) => response.status().into(),
                     Ok(Exchanged::Switched(..)) => Found::Unhealthy(Unhealthy::Switched),

@@ -20,7 +20,7 @@ use super::pool::{Born, Held, Lease, Needs, Past, Pool, Speaks};
 use super::resolve::Resolver;
 use super::response::{Source, UpstreamBody};
 use super::{Balance, ClientSide, HostMode, Settings, Transport, Unsized, check, http2};
-use crate::framing::spelling::OurNames;
+use crate::framing::header_case::ConfiguredNames;
 use crate::outbound::{Outbound, single};
 
 /// Each request earns 1 unit and each retry costs 5, so that retries are at most a fifth of the requests. At most 20 retries can be saved.
@@ -37,8 +37,8 @@ pub struct Upstream {
 #[derive(Debug)]
 struct Inner {
     settings: Settings,
-    /// The spelling of the names that the gateway adds to requests.
-    names: Arc<OurNames>,
+    /// The case of the names that the gateway adds to requests.
+    names: Arc<ConfiguredNames>,
     /// Whether one of the servers may speak HTTP/2; without HTTP/2 there is no gRPC.
     speaks_http2: bool,
     pools: Box<[Rc<Pool>]>,
@@ -108,8 +108,8 @@ pub enum Unreadable {
 }
 
 impl Upstream {
-    /// An upstream without connections. `resolver` belongs to the worker; `names`: the spelling of the names that the gateway adds.
-    pub fn new(settings: Settings, names: Arc<OurNames>, resolver: &Resolver) -> Self {
+    /// An upstream without connections. `resolver` belongs to the worker; `names`: the case of the names that the gateway adds.
+    pub fn new(settings: Settings, names: Arc<ConfiguredNames>, resolver: &Resolver) -> Self {
         let pools = settings
             .servers
             .iter()

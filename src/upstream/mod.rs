@@ -29,23 +29,23 @@ pub use self::pool::Held;
 pub use self::resolve::Resolver;
 pub use self::spool::{Spool, Unsized};
 use crate::concurrency::ConcurrencyLimit;
-use crate::framing::spelling::Spelling;
+use crate::framing::header_case::HeaderCase;
 use crate::transfer::hints::Hints;
 
 /// What the upstream side needs from the client side, besides the messages.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientSide<'c> {
     /// How the client wrote the field names of the request.
-    pub request: &'c Spelling,
+    pub request: &'c HeaderCase,
     /// Receives early hints; `None`: the client cannot read them.
     pub hints: Option<&'c Hints>,
-    /// Receives the server's spelling of the response fields; `None`: the client gets them in lower case.
-    pub response: Option<&'c RefCell<Spelling>>,
+    /// Receives the case of the response fields; `None`: the client gets them in lower case.
+    pub response: Option<&'c RefCell<HeaderCase>>,
 }
 
 impl<'c> ClientSide<'c> {
     /// For requests without a client, such as health checks.
-    pub fn unread(request: &'c Spelling) -> Self {
+    pub fn unread(request: &'c HeaderCase) -> Self {
         Self {
             request,
             hints: None,

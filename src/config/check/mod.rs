@@ -27,7 +27,7 @@ use std::sync::Arc;
 use super::Config;
 use super::problem::Problem;
 use super::reader::{Section, Text, fold, nearest};
-use crate::framing::spelling::OurNames;
+use crate::framing::header_case::ConfiguredNames;
 use crate::outbound::identity::IdentityTable;
 
 /// Reads the whole file. The result is valid only if no error was reported.
@@ -68,7 +68,7 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
         authenticators: authenticators.settings,
         identities: identities.tables,
         strip: identities.strip,
-        names: OurNames::new(identities.names.iter().map(AsRef::as_ref)),
+        names: ConfiguredNames::new(identities.names.iter().map(AsRef::as_ref)),
         forwarded: server::forwarded(&mut root),
         upstreams: upstreams.settings,
         routes,

@@ -5,38 +5,38 @@ use http::Uri;
 
 use super::*;
 
-const BOUNDS: Bounds = Bounds {
+const LIMITS: HeadLimits = HeadLimits {
     bytes: 8 * 1024,
     fields: 10,
 };
 
-/// Where a fault was found: after this many bytes of complete messages, and in a head, or (`None`) in a body.
-type Found = Option<(usize, Option<Fault>)>;
+/// Where an error was found: after this many bytes of complete messages, and in a head, or (`None`) in a body.
+type Found = Option<(usize, Option<ParseError>)>;
 
 /// What the reader finds in all messages, if the bytes arrive in pieces of this size.
 fn find_in(bytes: &[u8], size: usize) -> Found {
-    let (mut reader, mut rest, mut whole) = (HeadReader::new(BOUNDS), Rest::Nothing, 0);
-    let (mut unread, mut come) = (BytesMut::new(), 0);
+    let (mut reader, mut body, mut whole) = (HeadReader::new(LIMITS), RemainingBody::Empty, 0);
+    let (mut unread, mut received) = (BytesMut::new(), 0);
     for piece in bytes.chunks(size) {
         unread.extend_from_slice(piece);
-        come += piece.len();
+        received += piece.len();
         while !unread.is_empty() {
-            if rest != Rest::Nothing {
-                if rest.take(&mut unread).is_err() {
+            if body != RemainingBody::Empty {
+                if body.decode(&mut unread).is_err() {
                     return Some((whole, None));
                 }
             } else {
                 match reader.read(&unread) {
                     Ok(None) => break,
                     Ok(Some(end)) => match reader.take(&unread.split_to(end).freeze()) {
-                        Ok(head) => rest = head.rest,
-                        Err(fault) => return Some((whole, Some(fault))),
+                        Ok(head) => body = head.body,
+                        Err(error) => return Some((whole, Some(error))),
                     },
-                    Err(fault) => return Some((whole, Some(fault))),
+                    Err(error) => return Some((whole, Some(error))),
                 }
             }
-            if rest == Rest::Nothing {
-                whole = come - unread.len();
+            if body == RemainingBody::Empty {
+                whole = received - unread.len();
             }
         }
     }
@@ -52,27 +52,30 @@ fn find(bytes: &[u8]) -> Found {
     whole
 }
 
-fn good(text: &str) {
+fn assert_accepted(text: &str) {
     assert_eq!(find(text.as_bytes()), None, "{text:?}");
     // Another complete message follows, and nothing else.
     let next = format!("{text}\0");
-    let end = Some((text.len(), Some(Fault::Malformed("it does not begin with a method"))));
+    let end = Some((
+        text.len(),
+        Some(ParseError::Malformed("it does not begin with a method")),
+    ));
     assert_eq!(find(next.as_bytes()), end, "{text:?} has not ended");
 }
 
 /// Checks that a head is refused after a valid message.
-fn bad(head: &str) {
+fn assert_refused(head: &str) {
     let before = "GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
     let text = format!("{before}{head}");
     let found = find(text.as_bytes());
     assert!(
-        matches!(found, Some((at, Some(Fault::Malformed(_)))) if at == before.len()),
+        matches!(found, Some((at, Some(ParseError::Malformed(_)))) if at == before.len()),
         "{head:?}: {found:?}"
     );
 }
 
 #[test]
-fn messages_that_can_be_read_in_one_way_pass() {
+fn unambiguous_messages_are_accepted() {
     for text in [
         "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
         "\r\nGET /?a=%20&b[]=^`{} HTTP/1.1\r\nhost:h\r\nX-Empty:\r\nX: a\tb \u{e9}\r\n\r\n",
@@ -85,12 +88,12 @@ fn messages_that_can_be_read_in_one_way_pass() {
         "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 00\r\n\r\n",
         "POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked \r\n\r\n3\r\nabc\r\n0a;x=\"y\\\"\";z;a=b\r\n0123456789\r\n000\r\nA: b\r\n\r\n",
     ] {
-        good(text);
+        assert_accepted(text);
     }
 }
 
 #[test]
-fn heads_that_could_be_read_otherwise_are_refused() {
+fn ambiguous_heads_are_refused() {
     for line in [
         "\nGET / HTTP/1.1\r\n",
         "\rGET / HTTP/1.1\r\n",
@@ -117,7 +120,7 @@ fn heads_that_could_be_read_otherwise_are_refused() {
         "GET :// HTTP/1.1\r\n",
         "PRI * HTTP/2.0\r\n",
     ] {
-        bad(&format!("{line}Host: h\r\n\r\n"));
+        assert_refused(&format!("{line}Host: h\r\n\r\n"));
     }
     for fields in [
         "X: a\nb",
@@ -152,15 +155,15 @@ fn heads_that_could_be_read_otherwise_are_refused() {
         "Transfer-Encoding: \x0bchunked",
         "Transfer-Encoding:",
     ] {
-        bad(&format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n"));
+        assert_refused(&format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n"));
     }
-    bad("GET / HTTP/1.1\r\n\r\n");
-    bad("GET / HTTP/1.0\r\n\r\n");
-    bad("POST / HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
+    assert_refused("GET / HTTP/1.1\r\n\r\n");
+    assert_refused("GET / HTTP/1.0\r\n\r\n");
+    assert_refused("POST / HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
 }
 
 #[test]
-fn a_body_that_breaks_its_framing_is_cut_there() {
+fn body_with_invalid_framing_is_refused() {
     for chunks in [
         "g\r\n",
         "\r\n",
@@ -200,12 +203,12 @@ fn a_body_that_breaks_its_framing_is_cut_there() {
 }
 
 #[test]
-fn a_head_says_what_it_asks_for() {
+fn head_yields_request_body_and_connection_options() {
     let read = |text: &str| {
-        let mut reader = HeadReader::new(BOUNDS);
+        let mut reader = HeadReader::new(LIMITS);
         assert_eq!(reader.read(text.as_bytes()), Ok(Some(text.len())));
         let head = reader.take(&Bytes::copy_from_slice(text.as_bytes()));
-        assert!(!reader.has_begun());
+        assert!(!reader.has_started());
         head.expect("a head")
     };
     let head = read(
@@ -220,8 +223,8 @@ fn a_head_says_what_it_asks_for() {
     let values: Vec<_> = request.headers().get_all("x-a").iter().collect();
     assert_eq!(values, ["1", ""]);
     assert_eq!(
-        (head.rest, head.keeps_alive, head.expects_continue),
-        (Rest::Length(7), true, true)
+        (head.body, head.keeps_alive, head.expects_continue),
+        (RemainingBody::Length(7), true, true)
     );
     let keeps_alive = |first: &str, line: &str| read(&format!("GET / {first}\r\nHost: h\r\n{line}\r\n")).keeps_alive;
     assert!(keeps_alive("HTTP/1.1", "") && !keeps_alive("HTTP/1.0", ""));
@@ -234,7 +237,7 @@ fn a_head_says_what_it_asks_for() {
 }
 
 #[test]
-fn heads_are_bounded() {
+fn heads_beyond_a_limit_are_refused() {
     let with = |target: usize, fields: usize, value: usize| {
         let mut text = format!("GET /{} HTTP/1.1\r\nHost: h\r\n", "x".repeat(target));
         for at in 0..fields {
@@ -243,9 +246,9 @@ fn heads_are_bounded() {
         find((text + "\r\n").as_bytes())
     };
     assert_eq!(with(8000, 0, 0), None);
-    assert_eq!(with(8192, 0, 0), Some((0, Some(Fault::TargetTooLong))));
+    assert_eq!(with(8192, 0, 0), Some((0, Some(ParseError::TargetTooLong))));
     assert_eq!(with(1, 9, 1), None);
-    assert_eq!(with(1, 10, 1), Some((0, Some(Fault::HeadTooLarge))));
-    assert_eq!(with(1, 1, 8190), Some((0, Some(Fault::HeadTooLarge))));
-    assert_eq!(with(8100, 1, 200), Some((0, Some(Fault::HeadTooLarge))));
+    assert_eq!(with(1, 10, 1), Some((0, Some(ParseError::HeadTooLarge))));
+    assert_eq!(with(1, 1, 8190), Some((0, Some(ParseError::HeadTooLarge))));
+    assert_eq!(with(8100, 1, 200), Some((0, Some(ParseError::HeadTooLarge))));
 }

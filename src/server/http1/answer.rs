@@ -9,8 +9,8 @@ use http::{HeaderMap, StatusCode};
 use hyper::ext::ReasonPhrase;
 
 use super::super::date;
-use crate::framing::response::{Content, is_dated, is_of_the_writer};
-use crate::framing::spelling::{Spelling, write_field};
+use crate::framing::header_case::{HeaderCase, write_field};
+use crate::framing::response::{Content, has_date, is_set_by_writer};
 use crate::transfer::sending::{Framing, write_content_length};
 
 /// What the head depends on besides the response.
@@ -30,7 +30,7 @@ pub(super) struct Told {
 pub(super) fn early_hints(fields: &HeaderMap) -> Bytes {
     let mut out = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
     for (name, value) in fields {
-        if !is_of_the_writer(name, StatusCode::EARLY_HINTS) {
+        if !is_set_by_writer(name, StatusCode::EARLY_HINTS) {
             write_field(&mut out, name.as_str().as_bytes(), value);
         }
     }
@@ -47,9 +47,9 @@ pub(super) struct Said {
     pub(super) keeps_alive: bool,
 }
 
-/// Writes the status line and the fields, with names as in `spelling`.
+/// Writes the status line and the fields, with names as in `header_case`.
 /// The fields for framing and for the connection are not copied: they are generated here.
-pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, spelling: &Spelling, told: &Told) -> Said {
+pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, header_case: &HeaderCase, told: &Told) -> Said {
     let (status, switches) = (head.status, head.status == StatusCode::SWITCHING_PROTOCOLS);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
@@ -63,13 +63,13 @@ pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, spelling: &Spelling, t
     let mut dated = false;
     let fields = head.headers.iter().filter(|(name, _)| {
         dated |= **name == DATE;
-        !is_of_the_writer(name, status)
+        !is_set_by_writer(name, status)
     });
-    spelling.write(out, fields, None);
-    if !dated && is_dated(status) {
+    header_case.write(out, fields, None);
+    if !dated && has_date(status) {
         date::with(|date| write_field(out, b"Date", date));
     }
-    let content = Content::of(status, told.is_head, told.length);
+    let content = Content::for_status(status, told.is_head, told.length);
     let framing = match content {
         Content::Length(length) => {
             write_content_length(out, length);
@@ -80,9 +80,9 @@ pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, spelling: &Spelling, t
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
             Framing::CHUNKED
         }
-        Content::Described => {
+        Content::Omitted => {
             if let Some(length) = head.headers.get(CONTENT_LENGTH) {
-                spelling.write(out, iter::once((&CONTENT_LENGTH, length)), None);
+                header_case.write(out, iter::once((&CONTENT_LENGTH, length)), None);
             }
             Framing::Length(0)
         }

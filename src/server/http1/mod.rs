@@ -23,8 +23,8 @@ use super::Limits;
 use super::closing::{Drain, Expired, Idle, LAST_WORDS, LONGEST_LINGER, Lease, end, next_bytes};
 use super::socket::Transport;
 use super::worker::Worker;
-use crate::framing::grammar::Fault;
-use crate::framing::request::{Bounds, RequestHead};
+use crate::framing::grammar::ParseError;
+use crate::framing::request::{HeadLimits, RequestHead};
 use crate::proxy::Client;
 use crate::proxy::rejection::Rejection;
 use crate::proxy::websocket::Switched;
@@ -74,7 +74,7 @@ async fn talk<I: Transport>(
     worker: &Rc<Worker>,
 ) -> Option<Silent<I>> {
     let limits = worker.limits();
-    let bounds = Bounds {
+    let bounds = HeadLimits {
         bytes: limits.header_bytes,
         fields: limits.headers,
     };
@@ -229,7 +229,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin,
     F: Future<Output = ()>,
 {
-    let inbound = wire.begin(head.rest, head.expects_continue);
+    let inbound = wire.begin(head.body, head.expects_continue);
     let request = head.request.map(|()| inbound);
     let old = request.version() == Version::HTTP_10;
     let is_head = *request.method() == Method::HEAD;
@@ -238,8 +238,8 @@ where
     async move {
         let answered = {
             // Dropped together with the request.
-            let spelling = wire.take_spelling();
-            let mut handling = pin!(proxy.handle(request, &spelling, client, Out));
+            let header_case = wire.take_header_case();
+            let mut handling = pin!(proxy.handle(request, &header_case, client, Out));
             poll_fn(|cx| wire.poll_beside(handling.as_mut(), &client.hints, cx)).await
         };
         let Ok(response) = answered else { return Next::Nothing };
@@ -253,7 +253,7 @@ where
             keeps_alive: keeps_alive && !closing && wire.may_go_on(),
             length: body.size_hint().exact(),
         };
-        let told = answer::write_head(&mut out, &parts, &client.spelling.take(), &told);
+        let told = answer::write_head(&mut out, &parts, &client.header_case.take(), &told);
         let body = (told.has_body && !body.is_end_stream()).then_some(body);
         let mut sending = Sending::new(out, body, told.framing);
         let sent = poll_fn(|cx| wire.poll_sending(&mut sending, limits.body_read_timeout, cx)).await;
@@ -321,10 +321,10 @@ fn poll_end_of_body<I: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-fn rejection(fault: Fault) -> Rejection {
+fn rejection(fault: ParseError) -> Rejection {
     match fault {
-        Fault::Malformed(what) => Rejection::Malformed(what),
-        Fault::TargetTooLong => Rejection::TargetTooLong,
-        Fault::HeadTooLarge => Rejection::HeadTooLarge,
+        ParseError::Malformed(what) => Rejection::Malformed(what),
+        ParseError::TargetTooLong => Rejection::TargetTooLong,
+        ParseError::HeadTooLarge => Rejection::HeadTooLarge,
     }
 }

@@ -16,10 +16,10 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::{MOST_KEPT, answer};
-use crate::framing::body::Rest;
-use crate::framing::grammar::Fault;
-use crate::framing::request::{Bounds, HeadReader, RequestHead};
-use crate::framing::spelling::Spelling;
+use crate::framing::body::RemainingBody;
+use crate::framing::grammar::ParseError;
+use crate::framing::header_case::HeaderCase;
+use crate::framing::request::{HeadLimits, HeadReader, RequestHead};
 use crate::runtime::Alarm;
 use crate::server::socket::{Stream, Transport};
 use crate::transfer::hints::Hints;
@@ -55,12 +55,12 @@ pub(super) struct Wire<I> {
     /// A read returned EOF or an error: the client sends nothing more.
     ended: bool,
     reader: HeadReader,
-    /// How the client wrote the field names of the last head. `take_spelling` empties it.
-    spelling: Spelling,
+    /// How the client wrote the field names of the last head. `take_header_case` empties it.
+    header_case: HeaderCase,
     /// When the connection read the first byte of the current head. `None` between heads.
     head_began: Option<Instant>,
     /// The part of the current body that was not read yet.
-    rest: Rest,
+    rest: RemainingBody,
     /// The sending half of the body channel to the handler. `Some` from `begin` until the body ends or breaks.
     feed: Option<Feed>,
     /// The body has invalid framing, or the connection ended inside the body. The next bytes cannot be parsed: no request follows.
@@ -95,20 +95,20 @@ pub(super) type Sent<B> = Result<(), Unsendable<<B as Body>::Error>>;
 
 /// Why there is no request head.
 pub(super) enum NoHead {
-    Refused(Fault),
+    Refused(ParseError),
     Gone,
 }
 
 impl<I> Wire<I> {
-    pub(super) fn new(io: I, read: Bytes, bounds: Bounds) -> Self {
+    pub(super) fn new(io: I, read: Bytes, bounds: HeadLimits) -> Self {
         Self {
             io,
             unread: read.into(),
             ended: false,
             reader: HeadReader::new(bounds),
-            spelling: Spelling::default(),
+            header_case: HeaderCase::default(),
             head_began: None,
-            rest: Rest::Nothing,
+            rest: RemainingBody::Empty,
             feed: None,
             broken: false,
             unwanted: 0,
@@ -145,7 +145,7 @@ impl<I> Wire<I> {
 
     /// The request was read to its end.
     pub(super) fn is_at_end(&self) -> bool {
-        self.rest == Rest::Nothing && self.feed.is_none()
+        self.rest == RemainingBody::Empty && self.feed.is_none()
     }
 
     /// The handler still holds the request body. False after the end of the body.
@@ -161,27 +161,27 @@ impl<I> Wire<I> {
     /// The connection may serve another request. It may not if the client still waits for a 100: it may never send the body.
     /// It may not if a body was dropped by the handler and more than [`MOST_UNWANTED`] of it remains.
     pub(super) fn may_go_on(&self) -> bool {
-        let short = self.rest.exact().is_none_or(|left| left <= MOST_UNWANTED);
+        let short = self.rest.exact_length().is_none_or(|left| left <= MOST_UNWANTED);
         !self.broken && !self.expects_continue && (self.is_at_end() || self.is_wanted() || short)
     }
 
     /// Begins a request whose head was read, and returns its body.
-    pub(super) fn begin(&mut self, rest: Rest, expects_continue: bool) -> Inbound {
+    pub(super) fn begin(&mut self, rest: RemainingBody, expects_continue: bool) -> Inbound {
         self.rest = rest;
         self.unwanted = 0;
-        self.expects_continue = expects_continue && rest != Rest::Nothing;
+        self.expects_continue = expects_continue && rest != RemainingBody::Empty;
         self.answering = false;
-        if rest == Rest::Nothing {
+        if rest == RemainingBody::Empty {
             return Inbound::Nothing;
         }
-        let (feed, fed) = inbound(rest.exact());
+        let (feed, fed) = inbound(rest.exact_length());
         self.feed = Some(feed);
         Inbound::Http1(fed)
     }
 
     /// How the client wrote the field names of the current request.
-    pub(super) fn take_spelling(&mut self) -> Spelling {
-        mem::take(&mut self.spelling)
+    pub(super) fn take_header_case(&mut self) -> HeaderCase {
+        mem::take(&mut self.header_case)
     }
 
     /// Queues an interim response behind those that were not written yet.
@@ -229,10 +229,10 @@ impl<I: AsyncRead + Unpin> Wire<I> {
                     };
                     let bytes = head.freeze();
                     let head = self.reader.take(&bytes);
-                    self.spelling = Spelling::of(bytes);
+                    self.header_case = HeaderCase::from_head(bytes);
                     return Poll::Ready(head.map_err(NoHead::Refused));
                 }
-                if self.head_began.is_none() && self.reader.has_begun() {
+                if self.head_began.is_none() && self.reader.has_started() {
                     self.head_began = Some(Instant::now());
                 }
             }
@@ -295,14 +295,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         loop {
             // A client may wait for the 100 before it sends. A write error is ignored here: writing the answer reports it.
             let _ = self.poll_interim(cx);
-            let taken = self.rest.take(&mut self.unread);
-            let at_end = self.rest == Rest::Nothing;
+            let taken = self.rest.decode(&mut self.unread);
+            let at_end = self.rest == RemainingBody::Empty;
             let Some(feed) = &self.feed else { return Poll::Ready(()) };
             match taken {
                 Ok(None) if !at_end => {}
                 Ok(data) => {
                     if let Some(data) = data {
-                        feed.data(data, self.rest.exact(), cx);
+                        feed.data(data, self.rest.exact_length(), cx);
                     }
                     if at_end {
                         feed.ended(cx);
@@ -337,9 +337,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
     /// Discards a body that the handler has dropped, up to [`MOST_UNWANTED`].
     fn poll_unwanted(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         while !self.is_broken() {
-            match self.rest.take(&mut self.unread) {
+            match self.rest.decode(&mut self.unread) {
                 Ok(Some(data)) => self.unwanted += data.len() as u64,
-                Ok(None) if self.rest == Rest::Nothing => {
+                Ok(None) if self.rest == RemainingBody::Empty => {
                     self.feed = None;
                     return Poll::Ready(Ok(()));
                 }
@@ -438,13 +438,13 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { bytes: 1024, fields: 8 };
+    const BOUNDS: HeadLimits = HeadLimits { bytes: 1024, fields: 8 };
 
     /// A connection with a request that expects a 100 before its body of 5 bytes, and the client's end.
     fn expectant() -> (Wire<DuplexStream>, Inbound, DuplexStream) {
         let (ours, theirs) = duplex(1024);
         let mut wire = Wire::new(ours, Bytes::new(), BOUNDS);
-        let inbound = wire.begin(Rest::Length(5), true);
+        let inbound = wire.begin(RemainingBody::Length(5), true);
         (wire, inbound, theirs)
     }
 

@@ -21,8 +21,8 @@ use super::clock::{Busy, Clock};
 use super::frames::Excused;
 use super::tunnel::Tunnel;
 use super::windows::Windows;
-use crate::framing::response::{Content, is_dated};
-use crate::framing::spelling::Spelling;
+use crate::framing::header_case::HeaderCase;
+use crate::framing::response::{Content, has_date};
 use crate::proxy::body::ResponseBody;
 use crate::proxy::{Client, Proxy};
 use crate::runtime::Alarm;
@@ -64,8 +64,8 @@ pub(super) fn serve(
     async move {
         let answered = {
             // Names are in lower case in HTTP/2 (RFC 9113, section 8.2.1).
-            let spelling = Spelling::default();
-            let mut handling = pin!(proxy.handle(request, &spelling, &client, busy));
+            let header_case = HeaderCase::default();
+            let mut handling = pin!(proxy.handle(request, &header_case, &client, busy));
             poll_fn(|cx| {
                 let polled = handling.as_mut().poll(cx);
                 for fields in client.hints.take() {
@@ -87,13 +87,13 @@ pub(super) fn serve(
         };
         let Some((response, switched)) = answered else { return };
         let (mut head, body) = response.into_parts();
-        if is_dated(head.status) && !head.headers.contains_key(DATE) {
+        if has_date(head.status) && !head.headers.contains_key(DATE) {
             head.headers.insert(DATE, date::with(HeaderValue::clone));
         }
         let content = match switched {
             // The data that follows is no content (RFC 9110, section 9.3.6).
             Some(_) => Content::None,
-            None => Content::of(head.status, is_head, body.size_hint().exact()),
+            None => Content::for_status(head.status, is_head, body.size_hint().exact()),
         };
         content.apply(&mut head.headers);
         let ends = switched.is_none() && (!content.follows() || body.is_end_stream());

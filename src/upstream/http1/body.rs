@@ -20,8 +20,8 @@ use tracing::debug;
 use super::request::Sending;
 use super::response::{Framing, Head};
 use super::{Connection, Exchange};
-use crate::framing::chunked::Chunked;
-use crate::framing::grammar::Fault;
+use crate::framing::chunked::ChunkedState;
+use crate::framing::grammar::ParseError;
 use crate::runtime::Alarm;
 use crate::transfer::{SMALLEST_PIECE, next_piece, read_behind};
 
@@ -61,7 +61,7 @@ pub struct Body<I> {
 #[derive(Debug)]
 enum Left {
     Length(u64),
-    Chunked(Chunked, Vec<u8>),
+    Chunked(ChunkedState, Vec<u8>),
     UntilClose,
     /// Trailers, after the last chunk.
     Trailers(Box<HeaderMap>),
@@ -106,7 +106,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
         let left = match head.framing {
             Framing::Length(0) => Left::Nothing,
             Framing::Length(length) => Left::Length(length),
-            Framing::Chunked => Left::Chunked(Chunked::BEGIN, Vec::new()),
+            Framing::Chunked => Left::Chunked(ChunkedState::START, Vec::new()),
             Framing::UntilClose => Left::UntilClose,
         };
         // A server that answers before it has read the whole request may or may not read the rest, so the connection is not reused.
@@ -209,21 +209,21 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
         };
         let mut at = 0;
         while let Some(&byte) = self.read.get(at) {
-            if let Chunked::Data(left) = *state {
+            if let ChunkedState::Data(left) = *state {
                 let _ = self.read.split_to(at);
                 let count = usize::try_from(left).unwrap_or(usize::MAX).min(self.read.len());
                 *state = match left - count as u64 {
-                    0 => Chunked::DataCr,
-                    left => Chunked::Data(left),
+                    0 => ChunkedState::DataCr,
+                    left => ChunkedState::Data(left),
                 };
                 return Ok(Some(Frame::data(self.read.split_to(count).freeze())));
             }
-            if matches!(state, Chunked::Trailer { .. }) {
+            if matches!(state, ChunkedState::Trailer { .. }) {
                 // The chunk parser limits the size.
                 trailers.push(byte);
             }
             at += 1;
-            match state.byte(byte).map_err(malformed)? {
+            match state.next(byte).map_err(malformed)? {
                 Some(next) => *state = next,
                 None => {
                     let trailers = fields(trailers)?;
@@ -270,10 +270,10 @@ fn beside<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sending: Sendi
     Reader::Half(reader, Beside(Some(task.abort_handle())))
 }
 
-fn malformed(fault: Fault) -> Cut {
+fn malformed(fault: ParseError) -> Cut {
     match fault {
-        Fault::Malformed(what) => Cut::Malformed(what),
-        Fault::TargetTooLong | Fault::HeadTooLarge => Cut::Malformed("its chunks"),
+        ParseError::Malformed(what) => Cut::Malformed(what),
+        ParseError::TargetTooLong | ParseError::HeadTooLarge => Cut::Malformed("its chunks"),
     }
 }
 

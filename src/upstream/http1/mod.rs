@@ -25,7 +25,7 @@ use self::request::Sending;
 use self::response::{Head, NoResponse, Read, end_of_head};
 use super::ClientSide;
 use super::body::{BodyFault, RequestBody};
-use crate::framing::spelling::{OurNames, Spelling};
+use crate::framing::header_case::{ConfiguredNames, HeaderCase};
 use crate::runtime::{Alarm, Replay};
 use crate::transfer::sending::Unsendable;
 use crate::transfer::{SMALLEST_PIECE, read_behind};
@@ -118,7 +118,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
     }
 
     /// Sends a request and waits for the head of its response. The timeout `late` counts from the last bytes of the request body that passed.
-    /// `ours`: the spelling of the names that the gateway has added.
+    /// `ours`: the case of the names that the gateway has added.
     ///
     /// # Errors
     /// There is no response.
@@ -126,7 +126,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
     pub fn exchange(
         self,
         head: &Parts,
-        ours: &OurNames,
+        ours: &ConfiguredNames,
         body: RequestBody,
         late: Duration,
         client: &ClientSide<'_>,
@@ -247,8 +247,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
             match Head::parse(&head, method) {
                 Err(NoResponse(what)) => return Err(Failure::NoHttp(what)),
                 Ok(Read::Response(read)) => {
-                    if let Some(spelling) = self.client.response {
-                        spelling.replace(Spelling::of(head));
+                    if let Some(header_case) = self.client.response {
+                        header_case.replace(HeaderCase::from_head(head));
                     }
                     return Ok(Some(read));
                 }
@@ -301,10 +301,16 @@ mod tests {
             let (ours, theirs) = duplex(64 * 1024);
             drop(theirs);
             let (head, ()) = Request::post("/x").body(()).expect("a head").into_parts();
-            let spelling = Spelling::default();
-            let client = ClientSide::unread(&spelling);
+            let header_case = HeaderCase::default();
+            let client = ClientSide::unread(&header_case);
             let failed = Connection::new(ours)
-                .exchange(&head, &OurNames::default(), body, Duration::from_secs(60), &client)
+                .exchange(
+                    &head,
+                    &ConfiguredNames::default(),
+                    body,
+                    Duration::from_secs(60),
+                    &client,
+                )
                 .await;
             let Err(Failure::Unsent(unsent, _)) = failed else {
                 panic!("nothing was sent: {failed:?}")
@@ -334,9 +340,9 @@ mod tests {
         };
         let client = async {
             let (head, ()) = Request::new(()).into_parts();
-            let names = OurNames::default();
-            let spelling = Spelling::default();
-            let client = ClientSide::unread(&spelling);
+            let names = ConfiguredNames::default();
+            let header_case = HeaderCase::default();
+            let client = ClientSide::unread(&header_case);
             let exchange =
                 Connection::new(ours).exchange(&head, &names, RequestBody::none(), Duration::from_secs(60), &client);
             let Ok(Exchanged::Response(response)) = exchange.await else {

@@ -5,8 +5,8 @@ use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http_body::Body;
 
-use crate::framing::spelling::{OurNames, Spelling, write_field};
-use crate::framing::target::Exact;
+use crate::framing::header_case::{ConfiguredNames, HeaderCase, write_field};
+use crate::framing::target::RawTarget;
 use crate::transfer::sending::{self, Framing, write_content_length};
 use crate::upstream::body::RequestBody;
 
@@ -17,18 +17,24 @@ pub(super) type Sending = sending::Sending<RequestBody>;
 pub(super) fn sending(
     mut out: Vec<u8>,
     head: &Parts,
-    spelling: &Spelling,
-    ours: &OurNames,
+    header_case: &HeaderCase,
+    ours: &ConfiguredNames,
     body: RequestBody,
 ) -> Sending {
     out.clear();
-    let framing = write_head(&mut out, head, spelling, ours, &body);
+    let framing = write_head(&mut out, head, header_case, ours, &body);
     Sending::new(out, (!body.is_end_stream()).then_some(body), framing)
 }
 
 /// Writes the request line and the fields. The fields for framing are not copied: they are generated here.
-fn write_head(out: &mut Vec<u8>, head: &Parts, spelling: &Spelling, ours: &OurNames, body: &RequestBody) -> Framing {
-    let target = match head.extensions.get::<Exact>() {
+fn write_head(
+    out: &mut Vec<u8>,
+    head: &Parts,
+    header_case: &HeaderCase,
+    ours: &ConfiguredNames,
+    body: &RequestBody,
+) -> Framing {
+    let target = match head.extensions.get::<RawTarget>() {
         Some(exact) => exact.as_str(),
         None => head.uri.path_and_query().map_or("/", |target| target.as_str()),
     };
@@ -43,7 +49,7 @@ fn write_head(out: &mut Vec<u8>, head: &Parts, spelling: &Spelling, ours: &OurNa
         .headers
         .iter()
         .filter(|(name, _)| **name != HOST && **name != CONTENT_LENGTH && **name != TRANSFER_ENCODING);
-    spelling.write(out, others, Some(ours));
+    header_case.write(out, others, Some(ours));
     let length = if body.is_end_stream() {
         Some(0)
     } else {

@@ -121,7 +121,7 @@ impl Head {
     }
 }
 
-/// A slice of the head. An empty slice keeps its position, from which the spelling of the name is found; `slice_ref` would lose it.
+/// A slice of the head. An empty slice keeps its position, from which the case of the name is found; `slice_ref` would lose it.
 fn part(bytes: &Bytes, part: &[u8]) -> Bytes {
     let begin = part.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
     match part.is_empty() && begin <= bytes.len() {
@@ -190,7 +190,7 @@ impl Said {
 
     /// RFC 9112, section 6.3. Only one coding is accepted, `chunked`: with another one, the fields would not describe the decoded body.
     fn framing(&self, version: Version, status: StatusCode, method: &Method) -> Result<Framing, NoResponse> {
-        let bodiless = !Content::of(status, *method == Method::HEAD, None).follows();
+        let bodiless = !Content::for_status(status, *method == Method::HEAD, None).follows();
         match (self.codings, self.length) {
             (1.., Some(_)) => Err(NoResponse("Transfer-Encoding beside Content-Length")),
             (2.., None) => Err(NoResponse("Transfer-Encoding")),

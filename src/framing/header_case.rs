@@ -13,62 +13,62 @@ use http::{HeaderName, HeaderValue};
 /// The original head of a message, which has the names as they were written. It is empty if names arrived in lower
 /// case, over HTTP/2.
 #[derive(Debug, Default)]
-pub struct Spelling(Bytes);
+pub struct HeaderCase(Bytes);
 
 /// How the head contains a field.
-enum Written<'h> {
+enum OriginalField<'h> {
     /// As a line with one space before the value and none after it: the start and the end of the line.
     Line(usize, usize),
     /// With other spaces around the value: the name as written.
     Name(&'h [u8]),
     /// Not in the head: the value has another address, or belongs to another name.
-    No,
+    Absent,
 }
 
-impl Spelling {
-    /// The spelling of a message with this head.
-    pub(crate) fn of(head: Bytes) -> Self {
+impl HeaderCase {
+    /// The header case of a message with this head.
+    pub(crate) fn from_head(head: Bytes) -> Self {
         Self(head)
     }
 
-    /// Writes fields. A name that is not in the head is written as `ours` has it, or else in lower case.
+    /// Writes fields. A name that is not in the head is written as `configured` has it, or else in lower case.
     #[inline]
     pub(crate) fn write<'m>(
         &self,
         out: &mut Vec<u8>,
         fields: impl Iterator<Item = (&'m HeaderName, &'m HeaderValue)>,
-        ours: Option<&OurNames>,
+        configured: Option<&ConfiguredNames>,
     ) {
         // The range of adjacent lines that are waiting to be copied together.
         let (mut start, mut end) = (0, 0);
         for (name, value) in fields {
             let name = name.as_str();
-            let written = self.find(name.as_bytes(), value.as_bytes());
-            if let Written::Line(begin, behind) = written {
-                if begin != end {
-                    self.copy(out, start, end);
-                    start = begin;
+            let original = self.find(name.as_bytes(), value.as_bytes());
+            if let OriginalField::Line(line_start, line_end) = original {
+                if line_start != end {
+                    self.copy_lines(out, start, end);
+                    start = line_start;
                 }
-                end = behind;
+                end = line_end;
                 continue;
             }
-            self.copy(out, start, end);
+            self.copy_lines(out, start, end);
             (start, end) = (0, 0);
-            if let Written::Name(name) = written {
+            if let OriginalField::Name(name) = original {
                 write_field(out, name, value);
-            } else if let Some(ours) = ours.and_then(|ours| ours.find(name)) {
-                out.extend_from_slice(ours.as_bytes());
+            } else if let Some(prefix) = configured.and_then(|names| names.find(name)) {
+                out.extend_from_slice(prefix.as_bytes());
                 out.extend_from_slice(value.as_bytes());
                 out.extend_from_slice(b"\r\n");
             } else {
                 write_field(out, name.as_bytes(), value);
             }
         }
-        self.copy(out, start, end);
+        self.copy_lines(out, start, end);
     }
 
     #[inline(always)]
-    fn copy(&self, out: &mut Vec<u8>, start: usize, end: usize) {
+    fn copy_lines(&self, out: &mut Vec<u8>, start: usize, end: usize) {
         if start < end
             && let Some(lines) = self.0.get(start..end)
         {
@@ -79,34 +79,34 @@ impl Spelling {
     /// Finds a field in the head by the address of its value. The value itself needs no comparison: only the bytes
     /// around it are compared.
     #[inline(always)]
-    fn find(&self, name: &[u8], value: &[u8]) -> Written<'_> {
-        let begin = value.as_ptr().addr().wrapping_sub(self.0.as_ptr().addr());
-        if begin > self.0.len() {
-            return Written::No;
+    fn find(&self, name: &[u8], value: &[u8]) -> OriginalField<'_> {
+        let value_start = value.as_ptr().addr().wrapping_sub(self.0.as_ptr().addr());
+        if value_start > self.0.len() {
+            return OriginalField::Absent;
         }
-        let (start, end) = (begin.wrapping_sub(name.len() + 2), begin + value.len() + 2);
+        let (start, end) = (value_start.wrapping_sub(name.len() + 2), value_start + value.len() + 2);
         if let Some(line) = self.0.get(start..end)
-            && let Some((written, rest)) = line.split_at_checked(name.len())
-            && rest.starts_with(b": ")
-            && rest.ends_with(b"\r\n")
+            && let Some((written, remaining)) = line.split_at_checked(name.len())
+            && remaining.starts_with(b": ")
+            && remaining.ends_with(b"\r\n")
         {
             return match is_same_name(written, name) {
-                true => Written::Line(start, end),
-                false => Written::No,
+                true => OriginalField::Line(start, end),
+                false => OriginalField::Absent,
             };
         }
-        self.name(name, begin)
+        self.find_name(name, value_start)
     }
 
     /// Finds the name before a value that has other spaces around it.
     #[cold]
-    fn name(&self, name: &[u8], begin: usize) -> Written<'_> {
-        let before = self.0.get(..begin).unwrap_or_default();
-        let named = before.trim_ascii_end().strip_suffix(b":").unwrap_or_default();
-        let start = named.len().checked_sub(name.len());
-        match start.and_then(|start| named.get(start..)) {
-            Some(written) if written.eq_ignore_ascii_case(name) => Written::Name(written),
-            _ => Written::No,
+    fn find_name(&self, name: &[u8], value_start: usize) -> OriginalField<'_> {
+        let before = self.0.get(..value_start).unwrap_or_default();
+        let before_colon = before.trim_ascii_end().strip_suffix(b":").unwrap_or_default();
+        let start = before_colon.len().checked_sub(name.len());
+        match start.and_then(|start| before_colon.get(start..)) {
+            Some(written) if written.eq_ignore_ascii_case(name) => OriginalField::Name(written),
+            _ => OriginalField::Absent,
         }
     }
 }
@@ -153,42 +153,42 @@ fn is_same_name(written: &[u8], lower: &[u8]) -> bool {
 /// `A`, or above `Z`.
 #[inline(always)]
 fn is_same_word(word: u64, lower: u64) -> bool {
-    const EACH: u64 = 0x0101_0101_0101_0101;
+    const EVERY_BYTE: u64 = 0x0101_0101_0101_0101;
     if word == lower {
         return true;
     }
-    let seven = word & (EACH * 0x7f);
-    let from_a = seven + EACH * (0x80 - b'A' as u64);
-    let beyond_z = seven + EACH * (0x7f - b'Z' as u64);
-    let capitals = (from_a ^ beyond_z) & !word & (EACH * 0x80);
-    word | (capitals >> 2) == lower
+    let low_bits = word & (EVERY_BYTE * 0x7f);
+    let at_least_a = low_bits + EVERY_BYTE * (0x80 - b'A' as u64);
+    let above_z = low_bits + EVERY_BYTE * (0x7f - b'Z' as u64);
+    let uppercase = (at_least_a ^ above_z) & !word & (EVERY_BYTE * 0x80);
+    word | (uppercase >> 2) == lower
 }
 
-/// The spelling of names that the gateway itself adds, as the configuration file writes them.
+/// The case of the names that the gateway itself adds, as the configuration file writes them.
 #[derive(Debug, Default)]
-pub struct OurNames {
-    names: Vec<OurName>,
+pub struct ConfiguredNames {
+    names: Vec<ConfiguredName>,
     /// The lengths of the names modulo 64, one bit for each. This check excludes most other fields without a search.
     lengths: u64,
 }
 
 #[derive(Debug)]
-struct OurName {
+struct ConfiguredName {
     lower: Box<str>,
-    /// With a colon and a space.
-    written: Box<str>,
+    /// As the file writes it, with a colon and a space.
+    prefix: Box<str>,
 }
 
-impl OurNames {
-    /// Names as the file writes them. If the file spells a name in several ways, the first one is used.
+impl ConfiguredNames {
+    /// Names as the file writes them. If the file writes a name in several ways, the first one is used.
     pub fn new<'n>(written: impl IntoIterator<Item = &'n str>) -> Self {
-        let (mut names, mut lengths): (Vec<OurName>, u64) = (Vec::new(), 0);
+        let (mut names, mut lengths): (Vec<ConfiguredName>, u64) = (Vec::new(), 0);
         for name in written.into_iter().chain(["X-User-Id", "X-User-Name"]) {
             let lower: Box<str> = name.to_ascii_lowercase().into();
             if names.iter().all(|name| name.lower != lower) {
-                lengths |= bit(&lower);
-                let written = format!("{name}: ").into();
-                names.push(OurName { lower, written });
+                lengths |= length_bit(&lower);
+                let prefix = format!("{name}: ").into();
+                names.push(ConfiguredName { lower, prefix });
             }
         }
         Self { names, lengths }
@@ -196,19 +196,19 @@ impl OurNames {
 
     #[inline]
     fn find(&self, lower: &str) -> Option<&str> {
-        match self.lengths & bit(lower) {
+        match self.lengths & length_bit(lower) {
             0 => None,
-            _ => self.find_among(lower),
+            _ => self.search(lower),
         }
     }
 
-    fn find_among(&self, lower: &str) -> Option<&str> {
+    fn search(&self, lower: &str) -> Option<&str> {
         let found = self.names.iter().find(|name| *name.lower == *lower);
-        found.map(|name| &*name.written)
+        found.map(|name| &*name.prefix)
     }
 }
 
-fn bit(name: &str) -> u64 {
+fn length_bit(name: &str) -> u64 {
     1 << (name.len() % 64)
 }
 
@@ -216,19 +216,19 @@ fn bit(name: &str) -> u64 {
 mod tests {
     use super::*;
 
-    fn written(spelling: &Spelling, ours: &OurNames, name: &str, value: &HeaderValue) -> String {
+    fn written(header_case: &HeaderCase, configured: &ConfiguredNames, name: &str, value: &HeaderValue) -> String {
         let mut out = Vec::new();
         let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
-        spelling.write(&mut out, std::iter::once((&name, value)), Some(ours));
+        header_case.write(&mut out, std::iter::once((&name, value)), Some(configured));
         String::from_utf8(out).expect("ASCII")
     }
 
     #[test]
-    fn a_name_is_written_as_it_came() {
+    fn field_name_is_written_in_its_original_case() {
         let head = Bytes::from_static(
             b"GET / HTTP/1.1\r\nHost: h\r\nX-A:1\r\nX-LONGER-than-sixteen-Bytes: 2 \r\nx-EMPTY:\r\nUser-Agent: canary\r\n\r\n",
         );
-        let spelling = Spelling::of(head.clone());
+        let header_case = HeaderCase::from_head(head.clone());
         let value = |text: &str| {
             let at = String::from_utf8_lossy(&head).find(text).expect("it is there") + text.len() - 1;
             HeaderValue::from_maybe_shared(head.slice(at..=at)).expect("a value")
@@ -256,14 +256,19 @@ mod tests {
             ("host", HeaderValue::from_static("h"), "host: h\r\n"),
             ("host", HeaderValue::from_static(""), "host: \r\n"),
         ] {
-            assert_eq!(written(&spelling, &OurNames::default(), name, &value), line);
+            assert_eq!(written(&header_case, &ConfiguredNames::default(), name, &value), line);
         }
-        let elsewhere = written(&Spelling::default(), &OurNames::default(), "host", &value(": h"));
+        let elsewhere = written(
+            &HeaderCase::default(),
+            &ConfiguredNames::default(),
+            "host",
+            &value(": h"),
+        );
         assert_eq!(elsewhere, "host: h\r\n");
     }
 
     #[test]
-    fn lines_are_copied_together_and_others_stand_between_them() {
+    fn adjacent_lines_are_copied_together() {
         let head = Bytes::from_static(b"GET / HTTP/1.1\r\nA-One: 1\r\nB-Two: 2\r\nC-Three: 3\r\nD-Four: 4\r\n\r\n");
         let field = |name: &'static str, digit: &str| {
             let at = String::from_utf8_lossy(&head)
@@ -295,15 +300,15 @@ mod tests {
         ] {
             let mut out = Vec::new();
             let fields = fields.into_iter().map(|(name, value)| (name, value));
-            Spelling::of(head.clone()).write(&mut out, fields, None);
+            HeaderCase::from_head(head.clone()).write(&mut out, fields, None);
             assert_eq!(String::from_utf8_lossy(&out), wanted);
         }
     }
 
     #[test]
-    fn our_own_are_written_as_the_file_says() {
-        let ours = OurNames::new(["x-USER-id", "X-Tenant-ID", "x-tenant-id"]);
-        let spelling = Spelling::default();
+    fn added_field_names_have_the_configured_case() {
+        let configured = ConfiguredNames::new(["x-USER-id", "X-Tenant-ID", "x-tenant-id"]);
+        let header_case = HeaderCase::default();
         for (name, line) in [
             ("x-tenant-id", "X-Tenant-ID: 1\r\n"),
             ("x-user-id", "x-USER-id: 1\r\n"),
@@ -311,12 +316,15 @@ mod tests {
             ("traceparent", "traceparent: 1\r\n"),
             ("x-other", "x-other: 1\r\n"),
         ] {
-            assert_eq!(written(&spelling, &ours, name, &HeaderValue::from_static("1")), line);
+            assert_eq!(
+                written(&header_case, &configured, name, &HeaderValue::from_static("1")),
+                line
+            );
         }
     }
 
     #[test]
-    fn names_differ_in_case_alone_or_they_differ() {
+    fn names_are_the_same_only_if_they_differ_in_case_alone() {
         for (one, other, same) in [
             (&b"Accept"[..], &b"accept"[..], true),
             (b"Authorization", b"authorization", true),

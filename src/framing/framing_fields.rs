@@ -2,15 +2,15 @@
 
 use std::mem;
 
-use super::body::Rest;
-use super::grammar::{Fault, malformed};
+use super::body::RemainingBody;
+use super::grammar::{ParseError, malformed};
 
 /// The maximum number of digits in a length. A number with more digits may not fit into 64 bits.
-const MOST_DIGITS: usize = 19;
+const MAX_LENGTH_DIGITS: usize = 19;
 
 /// A field name, if it controls the framing or the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Name {
+pub(super) enum KnownField {
     /// Any other field.
     Other,
     Host,
@@ -20,8 +20,8 @@ pub(super) enum Name {
     Expect,
 }
 
-impl Name {
-    pub(super) fn of(name: &[u8]) -> Self {
+impl KnownField {
+    pub(super) fn from_name(name: &[u8]) -> Self {
         let names: (&[u8], Self) = match name.len() {
             4 => (b"host", Self::Host),
             6 => (b"expect", Self::Expect),
@@ -40,7 +40,7 @@ impl Name {
 
 /// What the fields read so far set for the message and its connection.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Said {
+pub(super) struct FramingFields {
     host: bool,
     length: Option<u64>,
     chunked: bool,
@@ -49,28 +49,28 @@ pub(super) struct Said {
     expects_continue: bool,
 }
 
-impl Said {
+impl FramingFields {
     /// Records that a field with this name begins. It fails if a field that must be unique is repeated.
-    pub(super) fn begin(&mut self, name: Name) -> Result<(), Fault> {
-        let again = match name {
-            Name::Host => mem::replace(&mut self.host, true),
-            Name::ContentLength => self.length.is_some(),
-            Name::TransferEncoding => self.chunked,
-            Name::Other | Name::Connection | Name::Expect => false,
+    pub(super) fn start_field(&mut self, name: KnownField) -> Result<(), ParseError> {
+        let repeated = match name {
+            KnownField::Host => mem::replace(&mut self.host, true),
+            KnownField::ContentLength => self.length.is_some(),
+            KnownField::TransferEncoding => self.chunked,
+            KnownField::Other | KnownField::Connection | KnownField::Expect => false,
         };
-        match again {
+        match repeated {
             true => malformed("a second Content-Length, Transfer-Encoding or Host"),
             false => Ok(()),
         }
     }
 
     /// Records the value of the field.
-    pub(super) fn note(&mut self, name: Name, value: &[u8]) -> Result<(), Fault> {
-        const FRAMING: Fault = Fault::Malformed("its Content-Length or Transfer-Encoding");
+    pub(super) fn read_value(&mut self, name: KnownField, value: &[u8]) -> Result<(), ParseError> {
+        const FRAMING: ParseError = ParseError::Malformed("its Content-Length or Transfer-Encoding");
         match name {
-            Name::Other | Name::Host => {}
-            Name::ContentLength => {
-                if value.is_empty() || value.len() > MOST_DIGITS || !value.iter().all(u8::is_ascii_digit) {
+            KnownField::Other | KnownField::Host => {}
+            KnownField::ContentLength => {
+                if value.is_empty() || value.len() > MAX_LENGTH_DIGITS || !value.iter().all(u8::is_ascii_digit) {
                     return Err(FRAMING);
                 }
                 let digits = value.iter().map(|digit| u64::from(digit - b'0'));
@@ -81,29 +81,29 @@ impl Said {
                 }
                 self.length = Some(length);
             }
-            Name::TransferEncoding => {
+            KnownField::TransferEncoding => {
                 if !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(FRAMING);
                 }
                 self.chunked = true;
             }
-            Name::Connection => {
-                for word in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                    self.close |= word.eq_ignore_ascii_case(b"close");
-                    self.keep_alive |= word.eq_ignore_ascii_case(b"keep-alive");
+            KnownField::Connection => {
+                for token in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    self.close |= token.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
             // A list (RFC 9110, section 10.1.1). Other expectations are ignored. The gateway never forwards the field.
-            Name::Expect => {
-                let mut words = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-                self.expects_continue |= words.any(|word| word.eq_ignore_ascii_case(b"100-continue"));
+            KnownField::Expect => {
+                let mut tokens = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+                self.expects_continue |= tokens.any(|token| token.eq_ignore_ascii_case(b"100-continue"));
             }
         }
         Ok(())
     }
 
     /// Checks that the fields of an HTTP/1.`minor` request allow one reading only of the bytes after the head.
-    pub(super) fn agrees(self, minor: u8) -> Result<(), Fault> {
+    pub(super) fn check(self, minor: u8) -> Result<(), ParseError> {
         match (self.host, self.chunked, self.length) {
             (false, ..) => malformed("it has no Host"),
             (_, true, Some(_)) => malformed("Transfer-Encoding beside Content-Length"),
@@ -113,10 +113,10 @@ impl Said {
     }
 
     /// The body that follows the head.
-    pub(super) fn rest(self) -> Rest {
+    pub(super) fn body(self) -> RemainingBody {
         match (self.chunked, self.length) {
-            (true, _) => Rest::chunked(),
-            (false, length) => Rest::length(length.unwrap_or(0)),
+            (true, _) => RemainingBody::chunked(),
+            (false, length) => RemainingBody::length(length.unwrap_or(0)),
         }
     }
 
