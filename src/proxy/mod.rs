@@ -50,8 +50,8 @@ use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::{AuthenticationLabels, Metrics};
 use crate::telemetry::worker_metrics::WorkerMetrics;
 use crate::tls::server::Served;
-use crate::transfer::hints::Hints;
-use crate::transfer::inbound::Inbound;
+use crate::transfer::early_hints::EarlyHints;
+use crate::transfer::incoming::IncomingBody;
 use crate::upstream::body::{BodyBounds, BodyFault, RequestBody};
 use crate::upstream::response::UpstreamBody;
 use crate::upstream::{Answer, ClientSide, Held, Tunnel, Upstream, UpstreamError, is_grpc};
@@ -83,7 +83,7 @@ pub struct Client {
     /// HTTP/1.1 connection or HTTP/2 stream becomes this WebSocket.
     pub switched: RefCell<Option<Box<Switched>>>,
     /// Early hints for the request whose [`Proxy::handle`] was polled last.
-    pub hints: Hints,
+    pub hints: EarlyHints,
     /// How the upstream wrote the field names of the response that [`Proxy::handle`] has just returned. Used for HTTP/1
     /// only.
     pub header_case: RefCell<HeaderCase>,
@@ -96,7 +96,7 @@ impl Client {
             peer,
             served,
             switched: RefCell::new(None),
-            hints: Hints::default(),
+            hints: EarlyHints::default(),
             header_case: RefCell::default(),
         }
     }
@@ -212,7 +212,7 @@ impl Proxy {
     )]
     pub fn handle<G: 'static>(
         &self,
-        request: Request<Inbound>,
+        request: Request<IncomingBody>,
         header_case: &HeaderCase,
         client: &Client,
         guard: G,
@@ -404,7 +404,7 @@ impl Proxy {
         &self,
         route: &Route,
         host: &Host,
-        mut request: Request<Inbound>,
+        mut request: Request<IncomingBody>,
         header_case: &HeaderCase,
         client: &Client,
         outcome: &mut Outcome,

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::Buffer;
 use super::spool::{Spool, Spooled, Unsized};
 use crate::concurrency::ConcurrencyPermit;
-use crate::transfer::inbound::{Broken, Inbound};
+use crate::transfer::incoming::{IncomingBody, IncompleteBody};
 
 /// How many bytes of a spooled body are collected before one write to disk.
 const SMALLEST_PIECE: usize = 8 * 1024;
@@ -40,7 +40,7 @@ pub struct RequestBody {
 /// The source of the remaining part.
 #[derive(Debug)]
 enum Rest {
-    Client(Inbound),
+    Client(IncomingBody),
     /// The whole body was received and is stored on disk.
     Spooled(Box<Spooled>),
 }
@@ -109,7 +109,7 @@ impl RequestBody {
     ///
     /// # Errors
     /// Its announced length exceeds the limit.
-    pub fn new(incoming: Inbound, bounds: BodyBounds, now: Instant) -> Result<Self, BodyFault> {
+    pub fn new(incoming: IncomingBody, bounds: BodyBounds, now: Instant) -> Result<Self, BodyFault> {
         if bounds.bytes.is_some_and(|most| incoming.size_hint().lower() > most) {
             return Err(BodyFault::TooLarge);
         }
@@ -129,7 +129,7 @@ impl RequestBody {
     pub(crate) fn none() -> Self {
         Self {
             gathered: None,
-            rest: Rest::Client(Inbound::Nothing),
+            rest: Rest::Client(IncomingBody::Empty),
             bounds: BodyBounds {
                 bytes: Some(0),
                 silence: Duration::ZERO,
@@ -192,7 +192,7 @@ impl RequestBody {
             }
         }
         if self.taken <= most as u64 || self.client_has_ended() {
-            self.rest = Rest::Client(Inbound::Nothing);
+            self.rest = Rest::Client(IncomingBody::Empty);
         }
         let bytes = if taken.is_empty() { whole } else { taken.freeze() };
         self.gathered = (!bytes.is_empty()).then_some(Gathered { bytes, held });
@@ -269,7 +269,7 @@ impl RequestBody {
         self.silence = None;
         let frame = match frame {
             None => return Poll::Ready(None),
-            Some(Err(Broken)) => return Poll::Ready(Some(Err(BodyFault::Broken))),
+            Some(Err(IncompleteBody)) => return Poll::Ready(Some(Err(BodyFault::Broken))),
             Some(Ok(frame)) => frame,
         };
         let Ok(data) = frame.into_data() else {

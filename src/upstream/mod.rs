@@ -30,7 +30,7 @@ pub use self::resolve::Resolver;
 pub use self::spool::{Spool, Unsized};
 use crate::concurrency::ConcurrencyLimit;
 use crate::framing::header_case::HeaderCase;
-use crate::transfer::hints::Hints;
+use crate::transfer::early_hints::EarlyHints;
 
 /// What the upstream side needs from the client side, besides the messages.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +38,7 @@ pub struct ClientSide<'c> {
     /// How the client wrote the field names of the request.
     pub request: &'c HeaderCase,
     /// Receives early hints; `None`: the client cannot read them.
-    pub hints: Option<&'c Hints>,
+    pub hints: Option<&'c EarlyHints>,
     /// Receives the case of the response fields; `None`: the client gets them in lower case.
     pub response: Option<&'c RefCell<HeaderCase>>,
 }

@@ -21,7 +21,7 @@ use tokio::time::sleep;
 use super::Buffer;
 use super::body::behind;
 use crate::concurrency::ConcurrencyPermit;
-use crate::transfer::LARGEST_PIECE;
+use crate::transfer::MAX_READ_SIZE;
 
 /// A client that has not polled for this long is slow.
 const SLOW_AFTER: Duration = Duration::from_millis(100);
@@ -101,7 +101,7 @@ impl<B: Body<Data = Bytes> + Unpin> Shared<B> {
 
     /// Whether the next frame fits. Read sizes at most double, and no frame is larger than the remaining body.
     fn has_room(&self) -> bool {
-        let next = (self.last * 2).min(LARGEST_PIECE) as u64;
+        let next = (self.last * 2).min(MAX_READ_SIZE) as u64;
         let next = self.body.size_hint().upper().map_or(next, |left| left.min(next));
         self.holds == 0 || self.holds as u64 + next <= self.buffer.bytes as u64
     }

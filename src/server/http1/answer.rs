@@ -11,7 +11,7 @@ use hyper::ext::ReasonPhrase;
 use super::super::date;
 use crate::framing::header_case::{HeaderCase, write_field};
 use crate::framing::response::{Content, has_date, is_set_by_writer};
-use crate::transfer::sending::{Framing, write_content_length};
+use crate::transfer::message_writer::{Framing, write_content_length};
 
 /// What the head depends on besides the response.
 #[derive(Debug)]

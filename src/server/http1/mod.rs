@@ -29,7 +29,7 @@ use crate::proxy::Client;
 use crate::proxy::rejection::Rejection;
 use crate::proxy::websocket::Switched;
 use crate::runtime::{Alarm, Replay};
-use crate::transfer::sending::{Framing, Sending, Unsendable};
+use crate::transfer::message_writer::{Framing, MessageWriter, SendError};
 
 /// A connection that is idle for this long releases its buffers. Busy connections have shorter pauses.
 const REST_AFTER: Duration = Duration::from_millis(100);
@@ -255,17 +255,17 @@ where
         };
         let told = answer::write_head(&mut out, &parts, &client.header_case.take(), &told);
         let body = (told.has_body && !body.is_end_stream()).then_some(body);
-        let mut sending = Sending::new(out, body, told.framing);
+        let mut sending = MessageWriter::new(out, body, told.framing);
         let sent = poll_fn(|cx| wire.poll_sending(&mut sending, limits.body_read_timeout, cx)).await;
         match sent {
             Ok(Ok(())) => {}
-            Ok(Err(Unsendable::Body(_) | Unsendable::Length)) => {
+            Ok(Err(SendError::Body(_) | SendError::LengthMismatch)) => {
                 return match told.framing {
                     Framing::UntilClose => Next::Reset,
                     Framing::Length(_) | Framing::Chunked { .. } => Next::End,
                 };
             }
-            Ok(Err(Unsendable::Io(problem))) => {
+            Ok(Err(SendError::Io(problem))) => {
                 debug!(reason = %problem, "a connection broke while an answer was sent");
                 return Next::Nothing;
             }

@@ -22,10 +22,10 @@ use crate::framing::header_case::HeaderCase;
 use crate::framing::request::{HeadLimits, HeadReader, RequestHead};
 use crate::runtime::Alarm;
 use crate::server::socket::{Stream, Transport};
-use crate::transfer::hints::Hints;
-use crate::transfer::inbound::{Feed, Inbound, Wants, inbound};
-use crate::transfer::sending::{Sending, Unsendable};
-use crate::transfer::{SMALLEST_PIECE, next_piece, read_behind};
+use crate::transfer::early_hints::EarlyHints;
+use crate::transfer::incoming::{BodySender, Demand, IncomingBody, body_channel};
+use crate::transfer::message_writer::{MessageWriter, SendError};
+use crate::transfer::{MIN_READ_SIZE, next_read_size, poll_read_buf};
 
 /// The buffer for one read of a head: a TLS record holds no more (RFC 8446, section 5.1).
 const PIECE: usize = 16 * 1024;
@@ -62,7 +62,7 @@ pub(super) struct Wire<I> {
     /// The part of the current body that was not read yet.
     rest: RemainingBody,
     /// The sending half of the body channel to the handler. `Some` from `begin` until the body ends or breaks.
-    feed: Option<Feed>,
+    feed: Option<BodySender>,
     /// The body has invalid framing, or the connection ended inside the body. The next bytes cannot be parsed: no request follows.
     broken: bool,
     /// Bytes of the current body that were discarded. `begin` sets it to 0.
@@ -76,11 +76,11 @@ pub(super) struct Wire<I> {
     interim: Bytes,
     /// Bytes of `interim` were written to `io`, and `io` was not flushed since.
     interim_stays: bool,
-    /// The size of the next read of a body. It grows and shrinks with what reads return (`next_piece`).
+    /// The size of the next read of a body. It grows and shrinks with what reads return (`next_read_size`).
     piece: usize,
     /// The buffer of the next answer. Empty while an answer uses it.
     out: Vec<u8>,
-    /// Since when the client has read nothing of the answer, and `Sending::sent` at that time. `None` while the answer makes progress.
+    /// Since when the client has read nothing of the answer, and `MessageWriter::sent` at that time. `None` while the answer makes progress.
     blocked: Option<(Instant, u64)>,
     /// Armed only in `poll_sending`, while the client does not read.
     alarm: Alarm,
@@ -91,7 +91,7 @@ pub(super) struct Wire<I> {
 pub(super) struct Gone;
 
 /// The result of sending an answer.
-pub(super) type Sent<B> = Result<(), Unsendable<<B as Body>::Error>>;
+pub(super) type Sent<B> = Result<(), SendError<<B as Body>::Error>>;
 
 /// Why there is no request head.
 pub(super) enum NoHead {
@@ -116,7 +116,7 @@ impl<I> Wire<I> {
             answering: false,
             interim: Bytes::new(),
             interim_stays: false,
-            piece: SMALLEST_PIECE,
+            piece: MIN_READ_SIZE,
             out: Vec::new(),
             blocked: None,
             alarm: Alarm::default(),
@@ -150,7 +150,7 @@ impl<I> Wire<I> {
 
     /// The handler still holds the request body. False after the end of the body.
     pub(super) fn is_wanted(&self) -> bool {
-        self.feed.as_ref().is_some_and(|feed| !feed.is_left())
+        self.feed.as_ref().is_some_and(|feed| !feed.is_closed())
     }
 
     /// The handler still reads the body, and the client sends it without a 100: reading can continue behind the answer.
@@ -166,17 +166,17 @@ impl<I> Wire<I> {
     }
 
     /// Begins a request whose head was read, and returns its body.
-    pub(super) fn begin(&mut self, rest: RemainingBody, expects_continue: bool) -> Inbound {
+    pub(super) fn begin(&mut self, rest: RemainingBody, expects_continue: bool) -> IncomingBody {
         self.rest = rest;
         self.unwanted = 0;
         self.expects_continue = expects_continue && rest != RemainingBody::Empty;
         self.answering = false;
         if rest == RemainingBody::Empty {
-            return Inbound::Nothing;
+            return IncomingBody::Empty;
         }
-        let (feed, fed) = inbound(rest.exact_length());
+        let (feed, fed) = body_channel(rest.exact_length());
         self.feed = Some(feed);
-        Inbound::Http1(fed)
+        IncomingBody::Http1(fed)
     }
 
     /// How the client wrote the field names of the current request.
@@ -272,11 +272,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
     ///
     /// Wake-up: the IO, or the handler when it asks for more of the body.
     pub(super) fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        let wants = self.feed.as_ref().map(|feed| feed.wants(cx));
+        let wants = self.feed.as_ref().map(|feed| feed.demand(cx));
         match wants {
-            Some(Wants::More) => self.poll_body(cx).map(Ok),
-            Some(Wants::Nothing) => Poll::Pending,
-            Some(Wants::NoMore) => self.poll_unwanted(cx),
+            Some(Demand::More) => self.poll_body(cx).map(Ok),
+            Some(Demand::None) => Poll::Pending,
+            Some(Demand::Closed) => self.poll_unwanted(cx),
             None => {
                 while self.unread.len() < MOST_HELD {
                     ready!(self.poll_more(1024, cx))?;
@@ -302,10 +302,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
                 Ok(None) if !at_end => {}
                 Ok(data) => {
                     if let Some(data) = data {
-                        feed.data(data, self.rest.exact_length(), cx);
+                        feed.send_data(data, self.rest.exact_length(), cx);
                     }
                     if at_end {
-                        feed.ended(cx);
+                        feed.finish(cx);
                         self.feed = None;
                     }
                     return Poll::Ready(());
@@ -316,9 +316,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
                     return Poll::Ready(());
                 }
             }
-            let read = ready!(read_behind(&mut self.io, &mut self.unread, self.piece, cx));
+            let read = ready!(poll_read_buf(&mut self.io, &mut self.unread, self.piece, cx));
             if let Ok(count) = read {
-                self.piece = next_piece(self.piece, count);
+                self.piece = next_read_size(self.piece, count);
             }
             if self.heard(read).is_err() {
                 self.breaks(cx);
@@ -330,7 +330,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
     fn breaks(&mut self, cx: &Context<'_>) {
         self.broken = true;
         if let Some(feed) = self.feed.take() {
-            feed.broken(cx);
+            feed.abort(cx);
         }
     }
 
@@ -376,7 +376,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
     pub(super) fn poll_beside<T>(
         &mut self,
         mut handling: Pin<&mut impl Future<Output = T>>,
-        hints: &Hints,
+        hints: &EarlyHints,
         cx: &mut Context<'_>,
     ) -> Poll<Result<T, Gone>> {
         loop {
@@ -399,7 +399,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
     /// Wake-up: the IO, the body of the answer, or the alarm while the client does not read.
     pub(super) fn poll_sending<B: Body<Data = Bytes> + Unpin>(
         &mut self,
-        sending: &mut Sending<B>,
+        sending: &mut MessageWriter<B>,
         patience: Duration,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Sent<B>, Gone>> {
@@ -419,10 +419,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
             return Poll::Pending;
         }
         let since = match self.blocked {
-            Some((since, sent)) if sent == sending.sent() => since,
+            Some((since, sent)) if sent == sending.bytes_sent() => since,
             _ => Instant::now(),
         };
-        self.blocked = Some((since, sending.sent()));
+        self.blocked = Some((since, sending.bytes_sent()));
         ready!(self.alarm.poll_until(since + patience, cx));
         debug!("a client takes nothing of what it asked for");
         Poll::Ready(Err(Gone))
@@ -441,7 +441,7 @@ mod tests {
     const BOUNDS: HeadLimits = HeadLimits { bytes: 1024, fields: 8 };
 
     /// A connection with a request that expects a 100 before its body of 5 bytes, and the client's end.
-    fn expectant() -> (Wire<DuplexStream>, Inbound, DuplexStream) {
+    fn expectant() -> (Wire<DuplexStream>, IncomingBody, DuplexStream) {
         let (ours, theirs) = duplex(1024);
         let mut wire = Wire::new(ours, Bytes::new(), BOUNDS);
         let inbound = wire.begin(RemainingBody::Length(5), true);
@@ -458,7 +458,7 @@ mod tests {
             told
         };
         let mut body = Box::pin(inbound.collect());
-        let hints = Hints::default();
+        let hints = EarlyHints::default();
         let taken = poll_fn(|cx| wire.poll_beside(body.as_mut(), &hints, cx));
         let (told, taken) = tokio::join!(client, taken);
         assert_eq!(told, CONTINUE);
@@ -473,7 +473,7 @@ mod tests {
         assert!(out.is_empty());
         let mut body = Box::pin(inbound.collect());
         poll_fn(|cx| {
-            assert!(wire.poll_beside(body.as_mut(), &Hints::default(), cx).is_pending());
+            assert!(wire.poll_beside(body.as_mut(), &EarlyHints::default(), cx).is_pending());
             Poll::Ready(())
         })
         .await;

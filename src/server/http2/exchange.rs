@@ -26,8 +26,8 @@ use crate::framing::response::{Content, has_date};
 use crate::proxy::body::ResponseBody;
 use crate::proxy::{Client, Proxy};
 use crate::runtime::Alarm;
-use crate::transfer::inbound::Inbound;
-use crate::transfer::streamed::{Unwanted, Upload, streamed};
+use crate::transfer::http2_body::{Discarded, Upload, receive_body};
+use crate::transfer::incoming::IncomingBody;
 
 /// The limit of what h2 buffers for each stream while the client does not read.
 pub(super) const SEND_BUFFER: usize = 64 * 1024;
@@ -49,12 +49,12 @@ pub(super) fn serve(
     let (head, stream) = request.into_parts();
     // The data after a CONNECT is no content (RFC 9113, section 8.5).
     let (body, incoming) = if head.method == Method::CONNECT {
-        (Inbound::Nothing, Incoming::OtherHalf(Upload::alone(stream)))
+        (IncomingBody::Empty, Incoming::OtherHalf(Upload::unshared(stream)))
     } else if stream.is_end_stream() {
-        (Inbound::Nothing, Incoming::Nothing)
+        (IncomingBody::Empty, Incoming::Nothing)
     } else {
-        let (upload, body) = streamed(stream, &head.headers);
-        (Inbound::Http2(body), Incoming::Body(upload))
+        let (upload, body) = receive_body(stream, &head.headers);
+        (IncomingBody::Http2(body), Incoming::Body(upload))
     };
     let is_head = head.method == Method::HEAD;
     if let Incoming::Body(upload) | Incoming::OtherHalf(upload) = &incoming {
@@ -75,7 +75,7 @@ pub(super) fn serve(
                     Poll::Ready(response) => Poll::Ready(Some((response, client.switched.take()))),
                     Poll::Pending => {
                         if let Incoming::Body(upload) = &incoming
-                            && upload.takes_go_ahead(cx)
+                            && upload.take_continue_due(cx)
                         {
                             go_ahead(&mut respond);
                         }
@@ -178,10 +178,10 @@ async fn take_the_rest(upload: Upload) -> bool {
     let mut unwanted: Option<(Instant, Instant)> = None;
     poll_fn(|cx| {
         loop {
-            match upload.poll_unwanted(cx) {
-                Poll::Ready(Unwanted::End) => return Poll::Ready(true),
-                Poll::Ready(Unwanted::Reset) => return Poll::Ready(false),
-                Poll::Pending if upload.is_wanted() => return Poll::Pending,
+            match upload.poll_discard(cx) {
+                Poll::Ready(Discarded::End) => return Poll::Ready(true),
+                Poll::Ready(Discarded::Reset) => return Poll::Ready(false),
+                Poll::Pending if upload.has_consumer() => return Poll::Pending,
                 read => {
                     let now = Instant::now();
                     let (began, last) = unwanted.get_or_insert((now, now));

@@ -9,7 +9,7 @@ use h2::SendStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::exchange::poll_room;
-use crate::transfer::streamed::Upload;
+use crate::transfer::http2_body::Upload;
 
 /// Both directions of a stream.
 pub(super) struct Tunnel {
@@ -41,7 +41,7 @@ fn broken(problem: h2::Error) -> io::Error {
 impl AsyncRead for Tunnel {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while self.read.is_empty() {
-            match ready!(self.stream.poll_held(cx)) {
+            match ready!(self.stream.poll_data(cx)) {
                 None => return Poll::Ready(Ok(())),
                 Some(Ok(data)) => self.read = data,
                 // RST_STREAM is treated like a TCP reset (RFC 8441, section 5): the reader gets an error.
@@ -51,7 +51,7 @@ impl AsyncRead for Tunnel {
         let count = self.read.len().min(buf.remaining());
         buf.put_slice(&self.read[..count]);
         self.read.advance(count);
-        self.stream.release(count);
+        self.stream.release_capacity(count);
         Poll::Ready(Ok(()))
     }
 }

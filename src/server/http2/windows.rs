@@ -6,7 +6,7 @@
 //! If the budget is used up, the connection waits until its own upstreams read.
 
 use crate::concurrency::{ConcurrencyLimit, ConcurrencyPermit};
-use crate::transfer::streamed::{Unread, Upload};
+use crate::transfer::http2_body::{BufferedUpload, Upload};
 
 /// The window of each stream.
 pub(super) const STREAM: u32 = 256 * 1024;
@@ -25,7 +25,7 @@ const LOOK_AFTER: u64 = 128 * 1024;
 #[derive(Debug)]
 pub(super) struct Windows {
     /// Bodies that may not have ended. Ended ones stay until the next sweep.
-    uploads: Vec<Unread>,
+    uploads: Vec<BufferedUpload>,
     /// When `uploads` has this length, ended bodies are removed from it.
     sweep_at: usize,
     /// The budget of all connections.
@@ -53,7 +53,7 @@ impl Windows {
             self.uploads.retain(|upload| upload.bytes().is_some());
             self.sweep_at = (self.uploads.len() * 2).max(16);
         }
-        self.uploads.push(upload.unread());
+        self.uploads.push(upload.buffered());
     }
 
     /// The new window of the connection, if it changes. It is called before h2 opens windows for data that was taken. So the client never has a window
@@ -75,7 +75,7 @@ impl Windows {
     }
 
     fn look(&mut self) -> Option<u32> {
-        let held: usize = self.uploads.iter().filter_map(Unread::bytes).sum();
+        let held: usize = self.uploads.iter().filter_map(BufferedUpload::bytes).sum();
         let wanted = if held > FREE { held.div_ceil(STEP as usize) } else { 0 };
         let before = self.taken.len();
         self.taken.truncate(wanted);

@@ -17,13 +17,13 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::request::Sending;
+use super::request::MessageWriter;
 use super::response::{Framing, Head};
 use super::{Connection, Exchange};
 use crate::framing::chunked::ChunkedState;
 use crate::framing::grammar::ParseError;
 use crate::runtime::Alarm;
-use crate::transfer::{SMALLEST_PIECE, next_piece, read_behind};
+use crate::transfer::{MIN_READ_SIZE, next_read_size, poll_read_buf};
 
 /// If a server has answered and reads nothing of the rest of the request for this long, it will not read it.
 const STUCK: Duration = Duration::from_secs(60);
@@ -119,7 +119,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
             reader,
             read,
             left,
-            piece: SMALLEST_PIECE,
+            piece: MIN_READ_SIZE,
             keeps_alive,
             idle_limit: head.idle_limit,
             out,
@@ -170,10 +170,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let piece = self.piece;
         let count = ready!(match &mut self.reader {
-            Reader::Whole(io) => read_behind(io, &mut self.read, piece, cx),
-            Reader::Half(io, _) => read_behind(io, &mut self.read, piece, cx),
+            Reader::Whole(io) => poll_read_buf(io, &mut self.read, piece, cx),
+            Reader::Half(io, _) => poll_read_buf(io, &mut self.read, piece, cx),
         })?;
-        self.piece = next_piece(piece, count);
+        self.piece = next_read_size(piece, count);
         Poll::Ready(Ok(count))
     }
 
@@ -243,7 +243,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
 
 /// Sends the rest of a request in a separate task. A server that has begun to answer may still need it, and a client may not read the answer
 /// before it has sent everything.
-fn beside<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sending: Sending) -> Reader<I> {
+fn beside<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sending: MessageWriter) -> Reader<I> {
     let (reader, mut writer): (ReadHalf<I>, WriteHalf<I>) = split(io);
     let task = spawn_local(async move {
         let (mut alarm, mut left, mut since) = (Alarm::default(), None, Instant::now());
@@ -251,7 +251,8 @@ fn beside<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sending: Sendi
             let polled = sending.poll(&mut writer, cx).map(Some);
             // Silence of the client has its own timeout in the request body.
             if polled.is_pending()
-                && (sending.unsent() == 0 || left.replace(sending.unsent()) != Some(sending.unsent()))
+                && (sending.pending_bytes() == 0
+                    || left.replace(sending.pending_bytes()) != Some(sending.pending_bytes()))
             {
                 since = Instant::now();
             }

@@ -21,14 +21,14 @@ use http::{Method, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use self::body::{Body, Cut};
-use self::request::Sending;
+use self::request::MessageWriter;
 use self::response::{Head, NoResponse, Read, end_of_head};
 use super::ClientSide;
 use super::body::{BodyFault, RequestBody};
 use crate::framing::header_case::{ConfiguredNames, HeaderCase};
 use crate::runtime::{Alarm, Replay};
-use crate::transfer::sending::Unsendable;
-use crate::transfer::{SMALLEST_PIECE, read_behind};
+use crate::transfer::message_writer::SendError;
+use crate::transfer::{MIN_READ_SIZE, poll_read_buf};
 
 /// The limit of a response head, in bytes.
 const MOST_HEAD: usize = 64 * 1024;
@@ -173,7 +173,7 @@ struct Exchange<'h, I> {
     interim: usize,
     client: &'h ClientSide<'h>,
     /// The request while it is being sent; `None` after that.
-    sending: Option<Sending>,
+    sending: Option<MessageWriter>,
     /// The buffer of the sent request, for reuse.
     out: Vec<u8>,
     /// The write error, if the server no longer reads the request. The server may still have sent an answer.
@@ -188,7 +188,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
                 return Poll::Ready(Ok(head));
             }
             let read =
-                ready!(read_behind(&mut self.io, &mut self.read, SMALLEST_PIECE, cx)).and_then(|count| match count {
+                ready!(poll_read_buf(&mut self.io, &mut self.read, MIN_READ_SIZE, cx)).and_then(|count| match count {
                     0 => Err(io::ErrorKind::UnexpectedEof.into()),
                     count => Ok(count),
                 });
@@ -217,9 +217,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
         };
         match sent {
             Ok(()) => self.out = sending.into_buffer(),
-            Err(Unsendable::Body(fault)) => return Err(Failure::RequestBody(fault)),
-            Err(Unsendable::Length) => return Err(Failure::RequestBody(BodyFault::Broken)),
-            Err(Unsendable::Io(problem)) => match sending.into_unsent() {
+            Err(SendError::Body(fault)) => return Err(Failure::RequestBody(fault)),
+            Err(SendError::LengthMismatch) => return Err(Failure::RequestBody(BodyFault::Broken)),
+            Err(SendError::Io(problem)) => match sending.into_unsent_body() {
                 Some((taken, body)) => {
                     let mut body = body.unwrap_or_else(RequestBody::none);
                     body.put_back(taken);
@@ -261,7 +261,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
                         && self.interim < MOST_HINTS
                         && end <= MOST_HINT
                     {
-                        hints.put(fields);
+                        hints.push(fields);
                     }
                     self.interim += 1;
                 }
@@ -281,7 +281,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::transfer::inbound::{Inbound, inbound};
+    use crate::transfer::incoming::{IncomingBody, body_channel};
     use crate::upstream::body::BodyBounds;
 
     const BOUNDS: BodyBounds = BodyBounds {
@@ -291,11 +291,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_of_which_nothing_was_sent_is_as_it_was() {
-        let (feed, fed) = inbound(Some(70_000));
-        let mut body = RequestBody::new(Inbound::Http1(fed), BOUNDS, Instant::now()).expect("no bound");
+        let (feed, fed) = body_channel(Some(70_000));
+        let mut body = RequestBody::new(IncomingBody::Http1(fed), BOUNDS, Instant::now()).expect("no bound");
         let cx = Context::from_waker(Waker::noop());
-        feed.data(Bytes::from(vec![b'x'; 70_000]), Some(0), &cx);
-        feed.ended(&cx);
+        feed.send_data(Bytes::from(vec![b'x'; 70_000]), Some(0), &cx);
+        feed.finish(&cx);
         // The first body is written from its own buffer, the second one is copied behind the head.
         for length in [70_000, 4] {
             let (ours, theirs) = duplex(64 * 1024);
@@ -357,8 +357,7 @@ mod tests {
         let (held, ()) = LocalSet::new().run_until(async { tokio::join!(client, server) }).await;
         assert_eq!(held.iter().map(|data| data.len()).sum::<usize>(), 10 * PIECES);
         // Pieces of one allocation are adjacent.
-        let begins =
-            |pair: &[Bytes]| pair[1].as_ptr().wrapping_sub(pair[0].as_ptr() as usize) as usize > SMALLEST_PIECE;
+        let begins = |pair: &[Bytes]| pair[1].as_ptr().wrapping_sub(pair[0].as_ptr() as usize) as usize > MIN_READ_SIZE;
         let allocations = 1 + held.windows(2).filter(|pair| begins(pair)).count();
         assert!(allocations < 20, "{allocations} allocations for {} bytes", 16 * PIECES);
     }

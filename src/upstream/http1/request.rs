@@ -7,11 +7,11 @@ use http_body::Body;
 
 use crate::framing::header_case::{ConfiguredNames, HeaderCase, write_field};
 use crate::framing::target::RawTarget;
-use crate::transfer::sending::{self, Framing, write_content_length};
+use crate::transfer::message_writer::{self, Framing, write_content_length};
 use crate::upstream::body::RequestBody;
 
 /// A request that is being sent.
-pub(super) type Sending = sending::Sending<RequestBody>;
+pub(super) type MessageWriter = message_writer::MessageWriter<RequestBody>;
 
 /// Prepares a request for sending; `out` is a buffer to reuse.
 pub(super) fn sending(
@@ -20,10 +20,10 @@ pub(super) fn sending(
     header_case: &HeaderCase,
     ours: &ConfiguredNames,
     body: RequestBody,
-) -> Sending {
+) -> MessageWriter {
     out.clear();
     let framing = write_head(&mut out, head, header_case, ours, &body);
-    Sending::new(out, (!body.is_end_stream()).then_some(body), framing)
+    MessageWriter::new(out, (!body.is_end_stream()).then_some(body), framing)
 }
 
 /// Writes the request line and the fields. The fields for framing are not copied: they are generated here.

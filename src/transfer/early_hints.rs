@@ -1,4 +1,4 @@
-//! [`Hints`]: early hints (RFC 8297) on their way from an upstream to the client that waits for its response.
+//! [`EarlyHints`]: early hints (RFC 8297) on their way from an upstream to the client that waits for its response.
 //!
 //! The client's connection polls its request, and the request polls the upstream connection, all on one thread. Hints
 //! that were added during a poll therefore belong to the polled request. The client's connection takes them right after
@@ -14,11 +14,11 @@ use crate::outbound::hop;
 
 /// The fields of 103 responses that were not sent to a client yet.
 #[derive(Debug, Default)]
-pub struct Hints(RefCell<Vec<HeaderMap>>);
+pub struct EarlyHints(RefCell<Vec<HeaderMap>>);
 
-impl Hints {
+impl EarlyHints {
     /// Adds the fields of one 103 response, without hop-by-hop fields and fields that frame a body.
-    pub fn put(&self, mut fields: HeaderMap) {
+    pub fn push(&self, mut fields: HeaderMap) {
         hop::strip_response(&mut fields);
         Content::None.apply(&mut fields);
         self.0.borrow_mut().push(fields);

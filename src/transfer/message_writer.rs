@@ -10,31 +10,32 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
-/// Pieces up to this size are copied into the output buffer. Larger ones are written without a copy.
-const COPIED: usize = 4 * 1024;
+/// Frames up to this size are copied into the output buffer. Larger ones are written without a copy.
+const MAX_COPIED: usize = 4 * 1024;
 /// The body is polled again only while the output buffer is smaller than this.
-const ENOUGH: usize = 16 * 1024;
+const MAX_BUFFERED: usize = 16 * 1024;
 
 /// A message, or the part that was not sent yet.
 #[derive(Debug)]
-pub(crate) struct Sending<B: Body> {
-    /// The head, the chunk framing, and small pieces of the body. Its bytes are sent before `data`.
+pub(crate) struct MessageWriter<B: Body> {
+    /// The head, the chunk framing, and small frames of the body. Its bytes are sent before `data`.
     out: Vec<u8>,
     /// The length of the head at the beginning of `out`. Valid while `sent == 0`.
-    head: usize,
-    written: usize,
+    head_length: usize,
+    /// Invariant: `out_written <= out.len()`.
+    out_written: usize,
     data: Bytes,
     /// The body that still has to be polled. `None`: it has ended.
     body: Option<B>,
     framing: Framing,
-    /// The fault that is returned once the bytes before it are written.
-    fault: Option<Unsendable<B::Error>>,
+    /// The error that is returned once the bytes before it are written.
+    error: Option<SendError<B::Error>>,
     /// The number of bytes that were sent.
     sent: u64,
     /// The last write is pending: the peer does not read at the moment.
     blocked: bool,
     /// Whether a frame of the body was taken.
-    taken: bool,
+    frame_taken: bool,
 }
 
 /// How a body is framed.
@@ -44,7 +45,7 @@ pub(crate) enum Framing {
     Length(u64),
     Chunked {
         /// Whether the line end after a chunk is due, once its data is written.
-        behind_chunk: bool,
+        line_end_due: bool,
     },
     /// The body lasts until the connection closes.
     UntilClose,
@@ -52,38 +53,38 @@ pub(crate) enum Framing {
 
 impl Framing {
     /// Before the first chunk.
-    pub(crate) const CHUNKED: Self = Self::Chunked { behind_chunk: false };
+    pub(crate) const CHUNKED: Self = Self::Chunked { line_end_due: false };
 }
 
-/// Why a message could not be sent completely. The bytes before the fault were written, as far as the peer accepted
+/// Why a message could not be sent completely. The bytes before the error were written, as far as the peer accepted
 /// them.
 #[derive(Debug)]
-pub(crate) enum Unsendable<E> {
+pub(crate) enum SendError<E> {
     Io(io::Error),
     Body(E),
     /// The body does not have the length that its head says.
-    Length,
+    LengthMismatch,
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
+impl<B: Body<Data = Bytes> + Unpin> MessageWriter<B> {
     /// A message whose head is in `out`. No frame of `body` was taken yet.
     pub(crate) fn new(out: Vec<u8>, body: Option<B>, framing: Framing) -> Self {
         Self {
-            head: out.len(),
+            head_length: out.len(),
             out,
-            written: 0,
+            out_written: 0,
             data: Bytes::new(),
             body,
             framing,
-            fault: None,
+            error: None,
             sent: 0,
             blocked: false,
-            taken: false,
+            frame_taken: false,
         }
     }
 
     /// The number of bytes that were sent.
-    pub(crate) fn sent(&self) -> u64 {
+    pub(crate) fn bytes_sent(&self) -> u64 {
         self.sent
     }
 
@@ -93,17 +94,17 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     }
 
     /// The number of bytes that wait to be written.
-    pub(crate) fn unsent(&self) -> usize {
-        self.out.len() - self.written + self.data.len()
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.out.len() - self.out_written + self.data.len()
     }
 
     /// The body of a message of which no byte was sent: the data that was taken from it, and the remaining body. `None`
     /// if the body cannot be restored.
-    pub(crate) fn into_unsent(self) -> Option<(Bytes, Option<B>)> {
-        match (self.sent, &self.fault, self.taken, self.framing) {
+    pub(crate) fn into_unsent_body(self) -> Option<(Bytes, Option<B>)> {
+        match (self.sent, &self.error, self.frame_taken, self.framing) {
             (0, None, false, _) => Some((Bytes::new(), self.body)),
             (0, None, true, Framing::Length(_)) => {
-                let copied = self.out.get(self.head..)?;
+                let copied = self.out.get(self.head_length..)?;
                 let taken = if copied.is_empty() {
                     self.data
                 } else {
@@ -126,17 +127,17 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
         &mut self,
         io: &mut I,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Unsendable<B::Error>>> {
+    ) -> Poll<Result<(), SendError<B::Error>>> {
         loop {
-            let waits = self.poll_body(cx).is_pending();
-            let ends = self.body.is_none() || self.fault.is_some();
+            let body_pending = self.poll_body(cx).is_pending();
+            let body_ended = self.body.is_none() || self.error.is_some();
             self.blocked = true;
-            ready!(self.poll_out(io, waits || ends, cx)).map_err(Unsendable::Io)?;
+            ready!(self.poll_out(io, body_pending || body_ended, cx)).map_err(SendError::Io)?;
             self.blocked = false;
-            if let Some(fault) = self.fault.take() {
-                return Poll::Ready(Err(fault));
+            if let Some(error) = self.error.take() {
+                return Poll::Ready(Err(error));
             }
-            match (ends, waits) {
+            match (body_ended, body_pending) {
                 (true, _) => return Poll::Ready(Ok(())),
                 (false, true) => return Poll::Pending,
                 (false, false) => {}
@@ -151,15 +152,15 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
         flush: bool,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        while self.unsent() > 0 {
-            let count = ready!(poll_write(io, cx, &self.out[self.written..], &self.data))?;
+        while self.pending_bytes() > 0 {
+            let count = ready!(poll_write(io, cx, &self.out[self.out_written..], &self.data))?;
             self.sent += count as u64;
-            let of_out = count.min(self.out.len() - self.written);
-            self.written += of_out;
-            self.data.advance(count - of_out);
+            let from_out = count.min(self.out.len() - self.out_written);
+            self.out_written += from_out;
+            self.data.advance(count - from_out);
         }
         self.out.clear();
-        self.written = 0;
+        self.out_written = 0;
         match flush {
             true => Pin::new(io).poll_flush(cx),
             false => Poll::Ready(Ok(())),
@@ -168,70 +169,76 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
 
     /// Polls the body while there is room for more data. Pending if the body is pending.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Framing::Chunked { behind_chunk } = &mut self.framing
+        if let Framing::Chunked { line_end_due } = &mut self.framing
             && self.data.is_empty()
-            && mem::take(behind_chunk)
+            && mem::take(line_end_due)
         {
             self.out.extend_from_slice(b"\r\n");
         }
         while let Some(body) = &mut self.body
-            && self.fault.is_none()
+            && self.error.is_none()
             && self.data.is_empty()
-            && self.out.len() < ENOUGH
+            && self.out.len() < MAX_BUFFERED
         {
             let frame = ready!(Pin::new(&mut *body).poll_frame(cx)).transpose();
-            self.taken = true;
+            self.frame_taken = true;
             let last = body.is_end_stream();
-            if let Err(fault) = self.take(frame, last) {
-                self.fault = Some(fault);
+            if let Err(error) = self.append_frame(frame, last) {
+                self.error = Some(error);
             }
         }
         Poll::Ready(())
     }
 
-    fn take(&mut self, frame: Result<Option<Frame<Bytes>>, B::Error>, last: bool) -> Result<(), Unsendable<B::Error>> {
-        let frame = frame.map_err(Unsendable::Body)?;
-        let ends = last || frame.is_none();
+    fn append_frame(
+        &mut self,
+        frame: Result<Option<Frame<Bytes>>, B::Error>,
+        last: bool,
+    ) -> Result<(), SendError<B::Error>> {
+        let frame = frame.map_err(SendError::Body)?;
+        let is_last = last || frame.is_none();
         // Trailers are dropped.
         let data = frame.and_then(|frame| frame.into_data().ok()).unwrap_or_default();
-        self.begin(data.len())?;
-        let by_chunks = matches!(self.framing, Framing::Chunked { .. });
-        if data.len() > COPIED {
+        self.start_data(data.len())?;
+        let is_chunked = matches!(self.framing, Framing::Chunked { .. });
+        if data.len() > MAX_COPIED {
             self.data = data;
-            if by_chunks {
-                self.framing = Framing::Chunked { behind_chunk: true };
+            if is_chunked {
+                self.framing = Framing::Chunked { line_end_due: true };
             }
         } else if !data.is_empty() {
             self.out.extend_from_slice(&data);
-            if by_chunks {
+            if is_chunked {
                 self.out.extend_from_slice(b"\r\n");
             }
         }
         // In a chunked body, the end must come after data that is written without a copy.
-        if ends && (self.data.is_empty() || !by_chunks) {
+        if is_last && (self.data.is_empty() || !is_chunked) {
             self.body = None;
-            self.end()?;
+            self.finish()?;
         }
         Ok(())
     }
 
     /// Writes the framing before `length` bytes of data.
-    fn begin(&mut self, length: usize) -> Result<(), Unsendable<B::Error>> {
+    fn start_data(&mut self, length: usize) -> Result<(), SendError<B::Error>> {
         match &mut self.framing {
-            Framing::Length(left) => *left = left.checked_sub(length as u64).ok_or(Unsendable::Length)?,
+            Framing::Length(remaining) => {
+                *remaining = remaining.checked_sub(length as u64).ok_or(SendError::LengthMismatch)?
+            }
             // An empty chunk would be the last one.
             Framing::Chunked { .. } if length == 0 => {}
-            Framing::Chunked { .. } => write!(self.out, "{length:x}\r\n").map_err(Unsendable::Io)?,
+            Framing::Chunked { .. } => write!(self.out, "{length:x}\r\n").map_err(SendError::Io)?,
             Framing::UntilClose => {}
         }
         Ok(())
     }
 
-    /// Writes the framing after the last piece.
-    fn end(&mut self) -> Result<(), Unsendable<B::Error>> {
+    /// Writes the framing after the last frame.
+    fn finish(&mut self) -> Result<(), SendError<B::Error>> {
         match self.framing {
             Framing::Length(0) | Framing::UntilClose => {}
-            Framing::Length(_) => return Err(Unsendable::Length),
+            Framing::Length(_) => return Err(SendError::LengthMismatch),
             Framing::Chunked { .. } => self.out.extend_from_slice(b"0\r\n\r\n"),
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The body of an HTTP/2 request, as its stream delivers it (RFC 9113, section 8.1). [`Streamed`] is the end for the
+//! The body of an HTTP/2 request, as its stream delivers it (RFC 9113, section 8.1). [`Http2Body`] is the end for the
 //! consumer. [`Upload`] is the end for the connection, which must read the data that no consumer takes.
 
 use std::cell::{Cell, RefCell};
@@ -16,42 +16,42 @@ use crate::outbound::single;
 
 /// A body that is read on demand. Taken data opens the client's flow-control windows again.
 #[derive(Debug)]
-pub struct Streamed {
-    shared: Rc<Shared>,
+pub struct Http2Body {
+    shared: Rc<SharedStream>,
     /// The number of bytes still to come, if the head gave a length. h2 checks that the length is correct.
-    left: Option<u64>,
+    remaining: Option<u64>,
     /// All data was read. Trailers may follow.
     data_ended: bool,
 }
 
 /// The connection's end of a body.
 #[derive(Debug)]
-pub struct Upload(Rc<Shared>);
+pub struct Upload(Rc<SharedStream>);
 
 /// The data of a body that was received and not taken yet.
 #[derive(Debug)]
-pub struct Unread(Weak<Shared>);
+pub struct BufferedUpload(Weak<SharedStream>);
 
 #[derive(Debug)]
-struct Shared {
+struct SharedStream {
     stream: RefCell<RecvStream>,
-    go_ahead: Cell<GoAhead>,
+    expectation: Cell<Expectation>,
     /// The connection's task. It is woken when a 100 response becomes due, and when the consumer drops the body.
-    connection: RefCell<Option<Waker>>,
+    connection_waker: RefCell<Option<Waker>>,
 }
 
 /// Whether the client waits for a 100 response before it sends the body (RFC 9110, section 10.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum GoAhead {
-    NotNeeded,
+enum Expectation {
+    None,
     Expected,
     /// The consumer has polled the body, and the client has not sent any data yet.
     Due,
 }
 
-/// The result of [`Upload::poll_unwanted`].
+/// The result of [`Upload::poll_discard`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unwanted {
+pub enum Discarded {
     /// Some data. It was dropped, and the client's flow-control windows are open again.
     Data,
     /// The end of the body.
@@ -61,26 +61,26 @@ pub enum Unwanted {
 }
 
 /// Creates both ends of the body that belongs to this head.
-pub fn streamed(stream: RecvStream, head: &HeaderMap) -> (Upload, Streamed) {
+pub fn receive_body(stream: RecvStream, head: &HeaderMap) -> (Upload, Http2Body) {
     let expected = head
         .get_all(EXPECT)
         .iter()
         .any(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    let shared = Rc::new(Shared {
+    let shared = Rc::new(SharedStream {
         stream: RefCell::new(stream),
-        go_ahead: Cell::new(if expected {
-            GoAhead::Expected
+        expectation: Cell::new(if expected {
+            Expectation::Expected
         } else {
-            GoAhead::NotNeeded
+            Expectation::None
         }),
-        connection: RefCell::new(None),
+        connection_waker: RefCell::new(None),
     });
-    let streamed = Streamed {
+    let body = Http2Body {
         shared: Rc::clone(&shared),
-        left: content_length(head),
+        remaining: content_length(head),
         data_ended: false,
     };
-    (Upload(shared), streamed)
+    (Upload(shared), body)
 }
 
 /// The `Content-Length`, if the head has exactly one. A value that does not fit into a signed 64-bit integer is
@@ -90,10 +90,10 @@ fn content_length(head: &HeaderMap) -> Option<u64> {
     u64::try_from(length).ok()
 }
 
-impl Shared {
+impl SharedStream {
     fn wake_connection(&self) {
-        if let Some(connection) = self.connection.take() {
-            connection.wake();
+        if let Some(waker) = self.connection_waker.take() {
+            waker.wake();
         }
     }
 
@@ -109,7 +109,7 @@ impl Shared {
     }
 }
 
-impl Unread {
+impl BufferedUpload {
     /// The number of bytes. `None` means that both ends of the body were dropped.
     pub fn bytes(&self) -> Option<usize> {
         let shared = self.0.upgrade()?;
@@ -120,41 +120,41 @@ impl Unread {
 
 impl Upload {
     /// A stream that only the connection reads.
-    pub fn alone(stream: RecvStream) -> Self {
-        Self(Rc::new(Shared {
+    pub fn unshared(stream: RecvStream) -> Self {
+        Self(Rc::new(SharedStream {
             stream: RefCell::new(stream),
-            go_ahead: Cell::new(GoAhead::NotNeeded),
-            connection: RefCell::new(None),
+            expectation: Cell::new(Expectation::None),
+            connection_waker: RefCell::new(None),
         }))
     }
 
-    /// A handle to the amount of unread data.
-    pub fn unread(&self) -> Unread {
-        Unread(Rc::downgrade(&self.0))
+    /// A handle to the amount of buffered data.
+    pub fn buffered(&self) -> BufferedUpload {
+        BufferedUpload(Rc::downgrade(&self.0))
     }
 
-    /// Reads data without releasing its flow-control capacity; see [`release`](Self::release).
-    pub fn poll_held(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+    /// Reads data without releasing its flow-control capacity; see [`release_capacity`](Self::release_capacity).
+    pub fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
         self.0.stream.borrow_mut().poll_data(cx)
     }
 
     /// Releases the flow-control capacity of this many bytes.
-    pub fn release(&self, bytes: usize) {
+    pub fn release_capacity(&self, bytes: usize) {
         // This fails if the stream has ended; the next poll reports that.
         let _ = self.0.stream.borrow_mut().flow_control().release_capacity(bytes);
     }
 
     /// Whether the connection must send a 100 response now. It is due at most once. While it may become due later, `cx`
     /// is woken when it does.
-    pub fn takes_go_ahead(&self, cx: &Context<'_>) -> bool {
-        match self.0.go_ahead.get() {
-            GoAhead::NotNeeded => false,
-            GoAhead::Expected => {
-                self.0.connection.replace(Some(cx.waker().clone()));
+    pub fn take_continue_due(&self, cx: &Context<'_>) -> bool {
+        match self.0.expectation.get() {
+            Expectation::None => false,
+            Expectation::Expected => {
+                self.0.connection_waker.replace(Some(cx.waker().clone()));
                 false
             }
-            GoAhead::Due => {
-                self.0.go_ahead.set(GoAhead::NotNeeded);
+            Expectation::Due => {
+                self.0.expectation.set(Expectation::None);
                 true
             }
         }
@@ -166,56 +166,58 @@ impl Upload {
     }
 
     /// Whether the consumer still holds its end of the body.
-    pub fn is_wanted(&self) -> bool {
+    pub fn has_consumer(&self) -> bool {
         Rc::strong_count(&self.0) > 1
     }
 
     /// Reads and drops data after the consumer has dropped its end. Before that, it reports only the end of the body,
     /// and `cx` is woken when the consumer drops its end.
-    pub fn poll_unwanted(&self, cx: &mut Context<'_>) -> Poll<Unwanted> {
+    pub fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<Discarded> {
         if self.is_at_end() {
-            return Poll::Ready(Unwanted::End);
+            return Poll::Ready(Discarded::End);
         }
-        if self.is_wanted() {
-            self.0.connection.replace(Some(cx.waker().clone()));
+        if self.has_consumer() {
+            self.0.connection_waker.replace(Some(cx.waker().clone()));
             return Poll::Pending;
         }
         Poll::Ready(match ready!(self.0.poll_data(cx)) {
-            Some(Ok(_)) => Unwanted::Data,
-            Some(Err(_)) => Unwanted::Reset,
+            Some(Ok(_)) => Discarded::Data,
+            Some(Err(_)) => Discarded::Reset,
             // Only trailers may remain.
-            None => Unwanted::End,
+            None => Discarded::End,
         })
     }
 }
 
-impl Drop for Streamed {
+impl Drop for Http2Body {
     fn drop(&mut self) {
         self.shared.wake_connection();
     }
 }
 
-impl Body for Streamed {
+impl Body for Http2Body {
     type Data = Bytes;
     type Error = h2::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         if !self.data_ended {
             let polled = self.shared.poll_data(cx);
-            if self.shared.go_ahead.get() == GoAhead::Expected {
+            if self.shared.expectation.get() == Expectation::Expected {
                 let due = polled.is_pending();
                 self.shared
-                    .go_ahead
-                    .set(if due { GoAhead::Due } else { GoAhead::NotNeeded });
+                    .expectation
+                    .set(if due { Expectation::Due } else { Expectation::None });
                 self.shared.wake_connection();
             }
             match ready!(polled) {
                 Some(Ok(data)) => {
-                    self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                    self.remaining = self
+                        .remaining
+                        .map(|remaining| remaining.saturating_sub(data.len() as u64));
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 // Report every reset, whatever its reason code: the client has not sent its whole body.
-                Some(Err(problem)) => return Poll::Ready(Some(Err(problem))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => self.data_ended = true,
             }
         }
@@ -229,6 +231,6 @@ impl Body for Streamed {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::new, SizeHint::with_exact)
+        self.remaining.map_or_else(SizeHint::new, SizeHint::with_exact)
     }
 }
