@@ -6,28 +6,28 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// A limit that all its clones share.
 #[derive(Debug, Clone)]
 pub struct ConcurrencyLimit {
-    most: usize,
-    taken: Arc<AtomicUsize>,
+    max: usize,
+    in_use: Arc<AtomicUsize>,
 }
 
 impl ConcurrencyLimit {
-    /// A limit of `most` permits. With 0 there is no limit, and permits are not counted.
-    pub fn new(most: usize) -> Self {
+    /// A limit of `max` permits. With 0 there is no limit, and permits are not counted.
+    pub fn new(max: usize) -> Self {
         Self {
-            most,
-            taken: Arc::default(),
+            max,
+            in_use: Arc::default(),
         }
     }
 
     /// Takes a permit, if one is left. It never waits.
-    pub fn take(&self) -> Option<ConcurrencyPermit> {
-        if self.most == 0 {
+    pub fn try_acquire(&self) -> Option<ConcurrencyPermit> {
+        if self.max == 0 {
             return Some(ConcurrencyPermit(None));
         }
-        let slot = ConcurrencyPermit(Some(Arc::clone(&self.taken)));
-        let before = self.taken.fetch_add(1, Ordering::Relaxed);
+        let permit = ConcurrencyPermit(Some(Arc::clone(&self.in_use)));
+        let before = self.in_use.fetch_add(1, Ordering::Relaxed);
         // If the limit is reached, dropping the permit corrects the count.
-        (before < self.most).then_some(slot)
+        (before < self.max).then_some(permit)
     }
 }
 
@@ -37,8 +37,8 @@ pub struct ConcurrencyPermit(Option<Arc<AtomicUsize>>);
 
 impl Drop for ConcurrencyPermit {
     fn drop(&mut self) {
-        if let Some(taken) = &self.0 {
-            taken.fetch_sub(1, Ordering::Relaxed);
+        if let Some(in_use) = &self.0 {
+            in_use.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -48,12 +48,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_permits_than_the_limit() {
-        let slots = ConcurrencyLimit::new(2);
-        let (one, two) = (slots.take(), slots.clone().take());
-        assert!(one.is_some() && two.is_some() && slots.take().is_none() && slots.take().is_none());
+    fn limit_bounds_the_permits_in_use() {
+        let limit = ConcurrencyLimit::new(2);
+        let (one, two) = (limit.try_acquire(), limit.clone().try_acquire());
+        assert!(one.is_some() && two.is_some() && limit.try_acquire().is_none() && limit.try_acquire().is_none());
         drop(one);
-        assert!(slots.take().is_some());
-        assert!((0..10).all(|_| ConcurrencyLimit::new(0).take().is_some()));
+        assert!(limit.try_acquire().is_some());
+        assert!((0..10).all(|_| ConcurrencyLimit::new(0).try_acquire().is_some()));
     }
 }

@@ -15,9 +15,9 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// Runs the tasks of a connection on the worker that has it.
 #[derive(Debug, Clone, Copy)]
-pub struct OnThisThread;
+pub struct LocalExecutor;
 
-impl<F: Future + 'static> Executor<F> for OnThisThread {
+impl<F: Future + 'static> Executor<F> for LocalExecutor {
     fn execute(&self, task: F) {
         tokio::task::spawn_local(task);
     }
@@ -26,68 +26,68 @@ impl<F: Future + 'static> Executor<F> for OnThisThread {
 /// A timer for deadlines that move with each request. The timer is reset only if the new deadline is earlier. If it
 /// fires too early, it is set again; this is cheaper than a reset for each request.
 #[derive(Debug, Default)]
-pub struct Alarm(Option<Pin<Box<Sleep>>>);
+pub struct DeadlineTimer(Option<Pin<Box<Sleep>>>);
 
-impl Alarm {
+impl DeadlineTimer {
     /// Ready when this much time has passed since the first poll.
     pub fn poll_for(&mut self, time: Duration, cx: &mut Context<'_>) -> Poll<()> {
         self.0.get_or_insert_with(|| Box::pin(sleep(time))).as_mut().poll(cx)
     }
 
-    /// Ready once `end` has passed. It wakes the task that polled last.
-    pub fn poll_until(&mut self, end: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(end)));
+    /// Ready once `deadline` has passed. It wakes the task that polled last.
+    pub fn poll_until(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         loop {
-            if end < sleep.deadline() {
-                sleep.as_mut().reset(end);
+            if deadline < sleep.deadline() {
+                sleep.as_mut().reset(deadline);
             }
             ready!(sleep.as_mut().poll(cx));
-            if end <= Instant::now() {
+            if deadline <= Instant::now() {
                 return Poll::Ready(());
             }
-            sleep.as_mut().reset(end);
+            sleep.as_mut().reset(deadline);
         }
     }
 }
 
 /// Returns bytes that were already read from `io`, and then reads from `io`.
-pub struct Replay<I> {
+pub struct Rewind<I> {
     io: I,
-    read: Bytes,
+    prefix: Bytes,
 }
 
-impl<I> fmt::Debug for Replay<I> {
+impl<I> fmt::Debug for Rewind<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Replay")
-            .field("read", &self.read.len())
+            .field("prefix", &self.prefix.len())
             .finish_non_exhaustive()
     }
 }
 
-impl<I> Replay<I> {
-    /// Creates an IO object that returns `read` before the bytes of `io`.
-    pub fn new(io: I, read: Bytes) -> Self {
-        Self { io, read }
+impl<I> Rewind<I> {
+    /// Creates an IO object that returns `prefix` before the bytes of `io`.
+    pub fn new(io: I, prefix: Bytes) -> Self {
+        Self { io, prefix }
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Replay<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for Rewind<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.read.is_empty() {
+        if self.prefix.is_empty() {
             return Pin::new(&mut self.io).poll_read(cx, buf);
         }
-        let count = self.read.len().min(buf.remaining());
-        buf.put_slice(&self.read[..count]);
-        self.read.advance(count);
-        if self.read.is_empty() {
+        let count = self.prefix.len().min(buf.remaining());
+        buf.put_slice(&self.prefix[..count]);
+        self.prefix.advance(count);
+        if self.prefix.is_empty() {
             // Free the allocation too.
-            self.read = Bytes::new();
+            self.prefix = Bytes::new();
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Replay<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for Rewind<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }

@@ -417,7 +417,7 @@ impl Proxy {
             {
                 return Err(Rejection::Misdirected);
             }
-            outcome.holds(self.bounds.in_flight.take().ok_or(Rejection::Overloaded)?);
+            outcome.holds(self.bounds.in_flight.try_acquire().ok_or(Rejection::Overloaded)?);
             let asks = websocket::asks(&request);
             let selects_ours = match (&route.websocket, &asks) {
                 (None, _) => false,

@@ -23,7 +23,7 @@ use tracing::debug;
 
 use super::socket::{Stream, Transport};
 use super::worker::{Stage, Worker};
-use crate::runtime::Alarm;
+use crate::runtime::DeadlineTimer;
 
 /// The timeout for the last bytes to a client, and for the client's silence after that.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -110,14 +110,14 @@ pub(super) async fn next_bytes<I: Transport>(
     worker: &Worker,
 ) -> Result<Bytes, Expired> {
     let mut drain = pin!(Drain::new(worker.stage(), lease));
-    let (mut alarm, mut draining) = (Alarm::default(), false);
+    let (mut timer, mut draining) = (DeadlineTimer::default(), false);
     poll_fn(move |cx| {
         if let Poll::Ready(read) = poll_read(io, cx) {
             return Poll::Ready(Ok(read.unwrap_or_default()));
         }
         draining = draining || drain.as_mut().poll(cx).is_ready();
         loop {
-            ready!(alarm.poll_until(idle.end(worker, draining), cx));
+            ready!(timer.poll_until(idle.end(worker, draining), cx));
             if idle.may_close(io.socket()) {
                 return Poll::Ready(Err(Expired));
             }

@@ -16,14 +16,14 @@ use super::{http1, http2, proxy_protocol};
 use crate::outbound::forwarded::{Peer, Scheme};
 use crate::proxy::Client;
 use crate::proxy::rejection::Rejection;
-use crate::runtime::Replay;
+use crate::runtime::Rewind;
 use crate::tls::provider;
 
 /// Serves a connection until it ends or reaches a limit. The future of each protocol is on the heap, so that an idle connection
 /// holds memory only for the protocol that it speaks.
 pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
     let Ok(node) = stream.peer() else { return };
-    stream.prepare();
+    stream.set_options();
     let limits = worker.limits();
     let trusted = worker.trusted();
     let (node, believed) = if worker.expects_proxy_header() && trusted.contains(node) {
@@ -57,7 +57,7 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
             match timeout(limits.header_timeout, spoken(&mut stream, read)).await {
                 Ok(Ok(Spoken::Http2(read))) => {
                     Box::pin(http2::serve(
-                        Replay::new(stream, read),
+                        Rewind::new(stream, read),
                         client,
                         Lease::default(),
                         &worker,

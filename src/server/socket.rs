@@ -184,9 +184,9 @@ impl Stream {
     }
 
     /// Sets the options of TCP. A Unix socket needs none: it has no delays, and a dead peer is always noticed.
-    pub(super) fn prepare(&self) {
+    pub(super) fn set_options(&self) {
         let Self::Tcp(stream) = self else { return };
-        tcp::prepare(stream);
+        tcp::set_options(stream);
         // The kernel holds few bytes that were not sent, so a write succeeds only when the client reads: slow clients are detected.
         if let Err(problem) = SockRef::from(stream).set_tcp_notsent_lowat(MOST_NOT_SENT) {
             debug!(reason = %problem, "TCP_NOTSENT_LOWAT");

@@ -158,7 +158,7 @@ impl RequestBody {
         if !self.is_unsized() && self.size_hint().lower() > most as u64 {
             return Ok(());
         }
-        let held = buffer.and_then(|buffer| buffer.messages.take());
+        let held = buffer.and_then(|buffer| buffer.messages.try_acquire());
         let lacks_room = held.is_none() && most > 0;
         match (held, beyond) {
             (Some(held), _) => self.take_in(most, Some(held)).await?,

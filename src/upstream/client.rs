@@ -167,7 +167,7 @@ impl Upstream {
             return Ok(());
         }
         // If the limit is already reached, refuse the request before its body is read.
-        drop(settings.in_flight.take().ok_or(UpstreamError::Full)?);
+        drop(settings.in_flight.try_acquire().ok_or(UpstreamError::Full)?);
         let gathered = Box::pin(request.body_mut().gather(buffer, beyond)).await;
         gathered.map_err(UpstreamError::RequestBody)
     }
@@ -187,7 +187,7 @@ impl Upstream {
         let switches = request.switches();
         let (mut head, mut body) = request.into_request().into_parts();
         async move {
-            let mut slot = Some(settings.in_flight.take().ok_or(UpstreamError::Full)?);
+            let mut slot = Some(settings.in_flight.try_acquire().ok_or(UpstreamError::Full)?);
             let may_hold = !(switches || self.inner.speaks_http2 && is_grpc(head.version, &head.headers));
             // A request that may have reached its server is sent again only if it is repeatable.
             let repeatable = !switches && is_repeatable(&head, &body);

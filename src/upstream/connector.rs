@@ -22,7 +22,7 @@ use tracing::debug;
 use super::body::RequestBody;
 use super::resolve::{Addresses, Peer, ResolveError, bare};
 use super::{Server, Tls, Transport, http1};
-use crate::runtime::{OnThisThread, Replay};
+use crate::runtime::{LocalExecutor, Rewind};
 use crate::tcp;
 
 /// The limit of a response's fields over HTTP/2, in bytes.
@@ -36,7 +36,7 @@ const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// A connection that has switched protocols, with the bytes that were read before the switch.
-pub type Tunnel = Replay<Io>;
+pub type Tunnel = Rewind<Io>;
 
 /// The transport of a connection to a server.
 #[derive(Debug)]
@@ -211,7 +211,7 @@ async fn reach(addresses: &Addresses, peers: &[Peer], port: u16) -> Result<(TcpS
             };
             match ended {
                 Ok(Some((peer, _, Ok(stream)))) => {
-                    tcp::prepare(&stream);
+                    tcp::set_options(&stream);
                     return Ok((stream, peer));
                 }
                 Ok(Some((_, _, Err(problem)))) if is_ours(&problem) => return Err(problem.into()),
@@ -238,7 +238,7 @@ async fn start_http2<I>(io: I) -> Result<Link, ConnectError>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (sender, connection) = http2::Builder::new(OnThisThread)
+    let (sender, connection) = http2::Builder::new(LocalExecutor)
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .max_header_list_size(MOST_HEADER_BYTES)

@@ -120,7 +120,7 @@ impl<B: Body<Data = Bytes> + Unpin> Shared<B> {
             if mem::take(&mut self.asked) {
                 return Poll::Ready(true);
             }
-            self.place = self.place.take().or_else(|| self.buffer.messages.take());
+            self.place = self.place.take().or_else(|| self.buffer.messages.try_acquire());
             if self.place.is_none() {
                 return Poll::Ready(true);
             }

@@ -16,7 +16,7 @@ use super::http1;
 use super::pool::Lease;
 use super::read_ahead::ReadAhead;
 use crate::outbound::hop;
-use crate::runtime::Alarm;
+use crate::runtime::DeadlineTimer;
 
 /// The body of a response. At its end, the connection returns to the pool; if it is dropped earlier, the connection is closed.
 #[derive(Debug)]
@@ -139,7 +139,7 @@ struct Leased {
 struct Silence {
     most: Option<Duration>,
     since: Option<Instant>,
-    alarm: Alarm,
+    timer: DeadlineTimer,
 }
 
 impl Silence {
@@ -147,15 +147,15 @@ impl Silence {
         Self {
             most,
             since: None,
-            alarm: Alarm::default(),
+            timer: DeadlineTimer::default(),
         }
     }
 
-    /// Ready when the silence has lasted for too long. Wake-up: the alarm.
+    /// Ready when the silence has lasted for too long. Wake-up: the timer.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(most) = self.most else { return Poll::Pending };
         let since = *self.since.get_or_insert_with(Instant::now);
-        self.alarm.poll_until(since + most, cx)
+        self.timer.poll_until(since + most, cx)
     }
 }
 

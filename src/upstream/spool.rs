@@ -185,7 +185,7 @@ impl Writer<'_> {
         let dir = Arc::clone(&self.spool.dir);
         let begun = match self.stored.take() {
             Some(stored) => Ok(stored),
-            None => Err(self.spool.files.take().ok_or(BodyFault::NoRoom)?),
+            None => Err(self.spool.files.try_acquire().ok_or(BodyFault::NoRoom)?),
         };
         let written = access(Arc::clone(&self.spool.accesses), move || {
             let mut stored = match begun {

@@ -28,7 +28,7 @@ use crate::framing::request::{HeadLimits, RequestHead};
 use crate::proxy::Client;
 use crate::proxy::rejection::Rejection;
 use crate::proxy::websocket::Switched;
-use crate::runtime::{Alarm, Replay};
+use crate::runtime::{DeadlineTimer, Rewind};
 use crate::transfer::message_writer::{Framing, MessageWriter, SendError};
 
 /// A connection that is idle for this long releases its buffers. Busy connections have shorter pauses.
@@ -87,7 +87,7 @@ async fn talk<I: Transport>(
         idle,
         awake: Instant::now(),
         rest_after,
-        alarm: Alarm::default(),
+        timer: DeadlineTimer::default(),
     };
     let refusal = loop {
         let head = match poll_fn(|cx| waiting.poll_head(&mut wire, &mut draining, worker, cx)).await {
@@ -105,7 +105,7 @@ async fn talk<I: Transport>(
             Next::End => break None,
             Next::Switched(switched) => {
                 let (io, unread) = wire.into_rest();
-                Box::pin(switched.run(Replay::new(io, unread))).await;
+                Box::pin(switched.run(Rewind::new(io, unread))).await;
                 return None;
             }
             Next::Reset => {
@@ -155,7 +155,7 @@ struct Waiting {
     /// When this wait began. The buffers are released `rest_after` after the later of this and the start of the idle time.
     awake: Instant,
     rest_after: Duration,
-    alarm: Alarm,
+    timer: DeadlineTimer,
 }
 
 impl Waiting {
@@ -173,14 +173,14 @@ impl Waiting {
             }));
         }
         if let Some(begun) = wire.head_began() {
-            ready!(self.alarm.poll_until(begun + worker.limits().header_timeout, cx));
+            ready!(self.timer.poll_until(begun + worker.limits().header_timeout, cx));
             return Poll::Ready(Err(Stop::Refused(Rejection::HeadTooSlow)));
         }
         let draining = draining.poll(cx);
         let rests = self.idle.since().max(self.awake).checked_add(self.rest_after);
         loop {
             let end = self.idle.end(worker, draining);
-            ready!(self.alarm.poll_until(rests.map_or(end, |rests| rests.min(end)), cx));
+            ready!(self.timer.poll_until(rests.map_or(end, |rests| rests.min(end)), cx));
             if end > Instant::now() {
                 return Poll::Ready(Err(Stop::Silent));
             }
@@ -282,8 +282,8 @@ where
             return Next::End;
         }
         if !wire.is_at_end() {
-            let mut alarm = Alarm::default();
-            match poll_fn(|cx| poll_end_of_body(wire, &mut alarm, cx)).await {
+            let mut timer = DeadlineTimer::default();
+            match poll_fn(|cx| poll_end_of_body(wire, &mut timer, cx)).await {
                 Next::Request => {}
                 next => return next,
             }
@@ -296,10 +296,10 @@ where
 }
 
 /// Reads to the end of the body of a request that was answered. If the handler still reads the body, there is no time limit here.
-/// If it does not, the client may be silent for [`LAST_WORDS`] and send a bounded amount. Wake-up: the IO, the handler, or the alarm.
+/// If it does not, the client may be silent for [`LAST_WORDS`] and send a bounded amount. Wake-up: the IO, the handler, or the timer.
 fn poll_end_of_body<I: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<I>,
-    alarm: &mut Alarm,
+    timer: &mut DeadlineTimer,
     cx: &mut Context<'_>,
 ) -> Poll<Next> {
     loop {
@@ -314,7 +314,7 @@ fn poll_end_of_body<I: AsyncRead + AsyncWrite + Unpin>(
             Poll::Ready(Err(Gone)) => return Poll::Ready(Next::Nothing),
             Poll::Pending if wire.is_wanted() => return Poll::Pending,
             Poll::Pending => {
-                ready!(alarm.poll_for(LAST_WORDS, cx));
+                ready!(timer.poll_for(LAST_WORDS, cx));
                 return Poll::Ready(Next::End);
             }
         }

@@ -20,7 +20,7 @@ use crate::framing::body::RemainingBody;
 use crate::framing::grammar::ParseError;
 use crate::framing::header_case::HeaderCase;
 use crate::framing::request::{HeadLimits, HeadReader, RequestHead};
-use crate::runtime::Alarm;
+use crate::runtime::DeadlineTimer;
 use crate::server::socket::{Stream, Transport};
 use crate::transfer::early_hints::EarlyHints;
 use crate::transfer::incoming::{BodySender, Demand, IncomingBody, body_channel};
@@ -83,7 +83,7 @@ pub(super) struct Wire<I> {
     /// Since when the client has read nothing of the answer, and `MessageWriter::sent` at that time. `None` while the answer makes progress.
     blocked: Option<(Instant, u64)>,
     /// Armed only in `poll_sending`, while the client does not read.
-    alarm: Alarm,
+    timer: DeadlineTimer,
 }
 
 /// The client has closed the connection, or no longer reads from it.
@@ -119,7 +119,7 @@ impl<I> Wire<I> {
             piece: MIN_READ_SIZE,
             out: Vec::new(),
             blocked: None,
-            alarm: Alarm::default(),
+            timer: DeadlineTimer::default(),
         }
     }
 
@@ -396,7 +396,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
     }
 
     /// Sends an answer, and reads the request at the same time. Returns [`Gone`] if for `patience` the client neither reads nor sends.
-    /// Wake-up: the IO, the body of the answer, or the alarm while the client does not read.
+    /// Wake-up: the IO, the body of the answer, or the timer while the client does not read.
     pub(super) fn poll_sending<B: Body<Data = Bytes> + Unpin>(
         &mut self,
         sending: &mut MessageWriter<B>,
@@ -423,7 +423,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
             _ => Instant::now(),
         };
         self.blocked = Some((since, sending.bytes_sent()));
-        ready!(self.alarm.poll_until(since + patience, cx));
+        ready!(self.timer.poll_until(since + patience, cx));
         debug!("a client takes nothing of what it asked for");
         Poll::Ready(Err(Gone))
     }

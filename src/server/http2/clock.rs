@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::runtime::Alarm;
+use crate::runtime::DeadlineTimer;
 
 /// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Clock {
         Busy {
             clock: Rc::clone(self),
             asked: None,
-            alarm: Alarm::default(),
+            timer: DeadlineTimer::default(),
         }
     }
 }
@@ -120,7 +120,7 @@ pub(super) struct Busy {
     clock: Rc<Clock>,
     /// `turns` and the time at the first poll.
     asked: Option<(u64, Instant)>,
-    alarm: Alarm,
+    timer: DeadlineTimer,
 }
 
 impl Busy {
@@ -133,7 +133,7 @@ impl Busy {
 /// Ready when all data that was handed to h2 before the first poll is written: at the end of a counted poll of the connection. If other streams
 /// keep the connection blocked, that may never be known, so it is also ready after `patience`.
 ///
-/// Wake-up: [`Clock::wrote`] wakes all waiting tasks when a flush completes; the alarm wakes the task after `patience`.
+/// Wake-up: [`Clock::wrote`] wakes all waiting tasks when a flush completes; the timer wakes the task after `patience`.
 impl Future for Busy {
     type Output = ();
 
@@ -145,7 +145,7 @@ impl Future for Busy {
         }
         self.clock.wait(cx);
         let end = since + self.clock.patience;
-        self.alarm.poll_until(end, cx)
+        self.timer.poll_until(end, cx)
     }
 }
 
@@ -165,7 +165,7 @@ impl Drop for Busy {
 pub(super) struct Overdue {
     clock: Rc<Clock>,
     idle: Duration,
-    alarm: Alarm,
+    timer: DeadlineTimer,
 }
 
 impl Overdue {
@@ -174,7 +174,7 @@ impl Overdue {
         Self {
             clock,
             idle,
-            alarm: Alarm::default(),
+            timer: DeadlineTimer::default(),
         }
     }
 
@@ -194,7 +194,7 @@ impl Future for Overdue {
             Phase::Idle(since) => since + self.idle,
             Phase::Blocked(since) => since + self.clock.patience,
         };
-        self.alarm.poll_until(end, cx).map(|()| phase)
+        self.timer.poll_until(end, cx).map(|()| phase)
     }
 }
 

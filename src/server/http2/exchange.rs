@@ -25,7 +25,7 @@ use crate::framing::header_case::HeaderCase;
 use crate::framing::response::{Content, has_date};
 use crate::proxy::body::ResponseBody;
 use crate::proxy::{Client, Proxy};
-use crate::runtime::Alarm;
+use crate::runtime::DeadlineTimer;
 use crate::transfer::http2_body::{Discarded, Upload, receive_body};
 use crate::transfer::incoming::IncomingBody;
 
@@ -119,7 +119,7 @@ pub(super) fn serve(
                 piece: None,
                 blocked: None,
                 patience,
-                alarm: Alarm::default(),
+                timer: DeadlineTimer::default(),
             };
             if let Err(problem) = poll_fn(|cx| sending.poll(cx)).await {
                 debug!(reason = %problem, "a stream ended early");
@@ -173,7 +173,7 @@ fn go_ahead(respond: &mut SendResponse<Bytes>) {
 /// After a short silence, or at a time limit, the stream is reset with NO_ERROR (RFC 9113, section 8.1); h2 does that when `upload` is dropped.
 /// As long as an upstream reads the body, there is no limit here. Returns true if the body has ended.
 async fn take_the_rest(upload: Upload) -> bool {
-    let mut alarm = Alarm::default();
+    let mut timer = DeadlineTimer::default();
     // When the handler dropped the body, and when its last data came.
     let mut unwanted: Option<(Instant, Instant)> = None;
     poll_fn(|cx| {
@@ -190,7 +190,7 @@ async fn take_the_rest(upload: Upload) -> bool {
                     }
                     let end = (*last + LAST_WORDS).min(*began + LONGEST_LINGER);
                     if read.is_pending() || now >= end {
-                        return alarm.poll_until(end, cx).map(|()| false);
+                        return timer.poll_until(end, cx).map(|()| false);
                     }
                 }
             }
@@ -208,11 +208,11 @@ struct Sending {
     /// Since when the piece waits. `None` while the client reads.
     blocked: Option<Instant>,
     patience: Duration,
-    alarm: Alarm,
+    timer: DeadlineTimer,
 }
 
 impl Sending {
-    /// Ready when h2 has the whole body, or the stream has ended. Wake-up: the body, the client's window, a reset, or the alarm.
+    /// Ready when h2 has the whole body, or the stream has ended. Wake-up: the body, the client's window, a reset, or the timer.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         match self.poll_pieces(cx) {
             // While nothing is sent, only `poll_reset` reports that the client has reset the stream.
@@ -231,7 +231,7 @@ impl Sending {
             return Poll::Ready(room);
         }
         let since = *self.blocked.get_or_insert_with(Instant::now);
-        ready!(self.alarm.poll_until(since + self.patience, cx));
+        ready!(self.timer.poll_until(since + self.patience, cx));
         self.out.send_reset(Reason::CANCEL);
         Poll::Ready(Err(Reason::CANCEL.into()))
     }

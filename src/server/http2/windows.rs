@@ -80,7 +80,7 @@ impl Windows {
         let before = self.taken.len();
         self.taken.truncate(wanted);
         while self.taken.len() < wanted
-            && let Some(step) = self.steps.take()
+            && let Some(step) = self.steps.try_acquire()
         {
             self.taken.push(step);
         }

@@ -22,7 +22,7 @@ use super::response::{Framing, Head};
 use super::{Connection, Exchange};
 use crate::framing::chunked::ChunkedState;
 use crate::framing::grammar::ParseError;
-use crate::runtime::Alarm;
+use crate::runtime::DeadlineTimer;
 use crate::transfer::{MIN_READ_SIZE, next_read_size, poll_read_buf};
 
 /// If a server has answered and reads nothing of the rest of the request for this long, it will not read it.
@@ -54,7 +54,7 @@ pub struct Body<I> {
     keeps_alive: bool,
     idle_limit: Option<u16>,
     out: Vec<u8>,
-    alarm: Alarm,
+    timer: DeadlineTimer,
 }
 
 /// The remaining part of the body.
@@ -94,7 +94,7 @@ impl<I> fmt::Debug for Body<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
-    pub(super) fn new(exchange: Exchange<'_, I>, alarm: Alarm, head: &Head) -> Self {
+    pub(super) fn new(exchange: Exchange<'_, I>, timer: DeadlineTimer, head: &Head) -> Self {
         let Exchange {
             io,
             read,
@@ -123,7 +123,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
             keeps_alive,
             idle_limit: head.idle_limit,
             out,
-            alarm,
+            timer,
         }
     }
 
@@ -153,7 +153,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
                 io,
                 read: self.read,
                 out: self.out,
-                alarm: self.alarm,
+                timer: self.timer,
                 idle_limit: self.idle_limit,
             }),
             Reader::Half(..) => None,
@@ -246,7 +246,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
 fn beside<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sending: MessageWriter) -> Reader<I> {
     let (reader, mut writer): (ReadHalf<I>, WriteHalf<I>) = split(io);
     let task = spawn_local(async move {
-        let (mut alarm, mut left, mut since) = (Alarm::default(), None, Instant::now());
+        let (mut timer, mut left, mut since) = (DeadlineTimer::default(), None, Instant::now());
         let sent = poll_fn(|cx| {
             let polled = sending.poll(&mut writer, cx).map(Some);
             // Silence of the client has its own timeout in the request body.
@@ -257,7 +257,7 @@ fn beside<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sending: Messa
                 since = Instant::now();
             }
             match polled {
-                Poll::Pending => alarm.poll_until(since + STUCK, cx).map(|()| None),
+                Poll::Pending => timer.poll_until(since + STUCK, cx).map(|()| None),
                 sent => sent,
             }
         });

@@ -26,7 +26,7 @@ use self::response::{Head, NoResponse, Read, end_of_head};
 use super::ClientSide;
 use super::body::{BodyFault, RequestBody};
 use crate::framing::header_case::{ConfiguredNames, HeaderCase};
-use crate::runtime::{Alarm, Replay};
+use crate::runtime::{DeadlineTimer, Rewind};
 use crate::transfer::message_writer::SendError;
 use crate::transfer::{MIN_READ_SIZE, poll_read_buf};
 
@@ -43,7 +43,7 @@ pub struct Connection<I> {
     io: I,
     read: BytesMut,
     out: Vec<u8>,
-    alarm: Alarm,
+    timer: DeadlineTimer,
     /// How many seconds the server keeps the connection idle, as its last response has announced.
     idle_limit: Option<u16>,
 }
@@ -54,7 +54,7 @@ pub enum Exchanged<I> {
     /// A response.
     Response(Response<Body<I>>),
     /// The server has switched protocols: the 101 head, and the connection with the bytes after it.
-    Switched(Response<()>, Replay<I>),
+    Switched(Response<()>, Rewind<I>),
 }
 
 /// Why there is no response.
@@ -87,7 +87,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
             io,
             read: BytesMut::new(),
             out: Vec::new(),
-            alarm: Alarm::default(),
+            timer: DeadlineTimer::default(),
             idle_limit: None,
         }
     }
@@ -114,7 +114,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
 
     /// Releases the buffers and the timer of a connection that stays idle: an armed timer would wake the task of an earlier request.
     pub fn settle(&mut self) {
-        (self.read, self.out, self.alarm) = (BytesMut::new(), Vec::new(), Alarm::default());
+        (self.read, self.out, self.timer) = (BytesMut::new(), Vec::new(), DeadlineTimer::default());
     }
 
     /// Sends a request and waits for the head of its response. The timeout `late` counts from the last bytes of the request body that passed.
@@ -142,22 +142,22 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
             out: Vec::new(),
             deaf: None,
         };
-        let mut alarm = self.alarm;
+        let mut timer = self.timer;
         async move {
             let head = poll_fn(|cx| {
                 let polled = exchange.poll_head(&head.method, cx);
                 if polled.is_pending() {
-                    ready!(alarm.poll_until(progress.last() + late, cx));
+                    ready!(timer.poll_until(progress.last() + late, cx));
                     return Poll::Ready(Err(Failure::Late));
                 }
                 polled
             })
             .await?;
             if head.parts.status == StatusCode::SWITCHING_PROTOCOLS {
-                let io = Replay::new(exchange.io, exchange.read.freeze());
+                let io = Rewind::new(exchange.io, exchange.read.freeze());
                 return Ok(Exchanged::Switched(Response::from_parts(head.parts, ()), io));
             }
-            let body = Body::new(exchange, alarm, &head);
+            let body = Body::new(exchange, timer, &head);
             Ok(Exchanged::Response(Response::from_parts(head.parts, body)))
         }
     }
