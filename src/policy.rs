@@ -32,9 +32,9 @@ impl Policy {
     /// are allowed.
     pub fn permit_preflight(&self) -> Permit {
         Permit {
-            who: match self {
-                Self::Public => Who::Public,
-                Self::Authenticated { .. } => Who::Anonymous,
+            principal: match self {
+                Self::Public => Principal::Public,
+                Self::Authenticated { .. } => Principal::Anonymous,
             },
         }
     }
@@ -45,19 +45,23 @@ impl Policy {
     /// There is no user and one is required, or the user does not meet the requirements.
     pub fn permit(&self, identity: Option<Arc<Identity>>) -> Result<Permit, Denied> {
         match (self, identity) {
-            (Self::Public, _) => Ok(Permit { who: Who::Public }),
+            (Self::Public, _) => Ok(Permit {
+                principal: Principal::Public,
+            }),
             (
                 Self::Authenticated {
                     optional: true,
                     require,
                 },
                 None,
-            ) if require.is_empty() => Ok(Permit { who: Who::Anonymous }),
-            (Self::Authenticated { .. }, None) => Err(Denied::NobodyKnown),
+            ) if require.is_empty() => Ok(Permit {
+                principal: Principal::Anonymous,
+            }),
+            (Self::Authenticated { .. }, None) => Err(Denied::Unauthenticated),
             (Self::Authenticated { require, .. }, Some(identity)) => {
                 require.met_by(&identity).map_err(Denied::NotAllowed)?;
                 Ok(Permit {
-                    who: Who::Known(identity),
+                    principal: Principal::User(identity),
                 })
             }
         }
@@ -67,32 +71,32 @@ impl Policy {
 /// Proof that a policy permits a request, with the user. No request is forwarded without a permit.
 #[derive(Debug)]
 pub struct Permit {
-    who: Who,
+    principal: Principal,
 }
 
 impl Permit {
-    /// The user of the request.
-    pub fn who(&self) -> &Who {
-        &self.who
+    /// Who the request acts for.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
     }
 }
 
-/// The user of a permitted request.
+/// Who a permitted request acts for.
 #[derive(Debug)]
-pub enum Who {
+pub enum Principal {
     /// The route is public; credentials were not read.
     Public,
     /// The request had no credential, and the route allows that.
     Anonymous,
     /// An authenticated user.
-    Known(Arc<Identity>),
+    User(Arc<Identity>),
 }
 
 /// Why a policy denies a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denied {
     /// Authentication is required: 401.
-    NobodyKnown,
+    Unauthenticated,
     /// The user does not meet the requirements: 403.
     NotAllowed(Unmet),
 }
@@ -394,11 +398,11 @@ mod tests {
             },
             ..Requirements::default()
         };
-        assert_eq!(optional(staff).permit(None).map(|_| ()), Err(Denied::NobodyKnown));
+        assert_eq!(optional(staff).permit(None).map(|_| ()), Err(Denied::Unauthenticated));
         let strict = Policy::Authenticated {
             optional: false,
             require: Requirements::default(),
         };
-        assert_eq!(strict.permit(None).map(|_| ()), Err(Denied::NobodyKnown));
+        assert_eq!(strict.permit(None).map(|_| ()), Err(Denied::Unauthenticated));
     }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::identity::{Facts, Fields, NOT_TEXT, NotText, Text, Unsayable};
 use crate::member::MemberPath;
-use crate::policy::{Permit, Who};
+use crate::policy::{Permit, Principal};
 
 /// The position of a table in the configuration. An [`Identity`](crate::identity::Identity) stores the table's values
 /// at the same position.
@@ -218,10 +218,10 @@ impl IdentityTable {
 
     /// Sets each field of this table to one line, or removes it, whatever the client sent.
     pub fn insert(&self, headers: &mut HeaderMap, permit: &Permit) {
-        let fields = match permit.who() {
-            Who::Public => Some(&self.public),
-            Who::Anonymous => Some(&self.anonymous),
-            Who::Known(identity) => identity.fields(self.id),
+        let fields = match permit.principal() {
+            Principal::Public => Some(&self.public),
+            Principal::Anonymous => Some(&self.anonymous),
+            Principal::User(identity) => identity.fields(self.id),
         };
         for (at, (name, _)) in self.headers.iter().enumerate() {
             match fields.and_then(|fields| fields.values.get(at)) {
@@ -233,9 +233,9 @@ impl IdentityTable {
 
     /// The stand-in for the credential of the permitted user.
     pub fn opaque<'p>(&self, permit: &'p Permit) -> Option<&'p HeaderValue> {
-        match permit.who() {
-            Who::Public | Who::Anonymous => None,
-            Who::Known(identity) => identity.fields(self.id).and_then(|fields| fields.opaque.as_ref()),
+        match permit.principal() {
+            Principal::Public | Principal::Anonymous => None,
+            Principal::User(identity) => identity.fields(self.id).and_then(|fields| fields.opaque.as_ref()),
         }
     }
 }

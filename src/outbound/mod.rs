@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Request};
 use self::forwarded::{MoreFields, Peer, Source};
 use self::identity::{CredentialMode, IdentityTable, ReservedNames, is_stand_in};
 use crate::framing::target::RawTarget;
-use crate::policy::{Permit, Who};
+use crate::policy::{Permit, Principal};
 
 /// Capacity for the gateway's own fields. It covers two or three identity fields.
 const OWN_FIELDS: usize = 12;
@@ -168,8 +168,8 @@ fn strip_stand_in(headers: &mut HeaderMap) {
 /// In `keep` mode, the credentials are forwarded unchanged, even in a header whose name is otherwise reserved. A header
 /// with several lines is not forwarded: no authenticator has accepted it, and servers disagree on which line counts.
 fn kept_credentials(headers: &HeaderMap, permit: &Permit, rules: &Rules) -> Vec<(HeaderName, HeaderValue)> {
-    match (rules.credential, permit.who()) {
-        (CredentialMode::Keep, Who::Known(_)) => rules
+    match (rules.credential, permit.principal()) {
+        (CredentialMode::Keep, Principal::User(_)) => rules
             .credential_headers
             .iter()
             .filter_map(|name| single(headers, name).map(|value| (name.clone(), value.clone())))
@@ -179,7 +179,7 @@ fn kept_credentials(headers: &HeaderMap, permit: &Permit, rules: &Rules) -> Vec<
 }
 
 fn replace_credential(headers: &mut HeaderMap, permit: &Permit, rules: &Rules, kept: Vec<(HeaderName, HeaderValue)>) {
-    if matches!(permit.who(), Who::Public) {
+    if matches!(permit.principal(), Principal::Public) {
         return;
     }
     for name in rules.credential_headers.iter() {

@@ -145,7 +145,7 @@ impl Route {
 
     fn permit(&self, identity: Option<Arc<Identity>>) -> Result<Permit, Rejection> {
         self.policy.permit(identity).map_err(|denied| match denied {
-            Denied::NobodyKnown => Rejection::NobodyKnown,
+            Denied::Unauthenticated => Rejection::Unauthenticated,
             Denied::NotAllowed(unmet) => Rejection::NotAllowed(unmet),
         })
     }
@@ -537,7 +537,7 @@ impl Proxy {
                 Err(Rejection::Refused(refused))
             }
             // Several lines of a credential's header are never treated as anonymous, not even on an optional route.
-            Ok(Verdict::Pass) if chain.saw_repeated_credential(request.headers()) => Err(Rejection::NobodyKnown),
+            Ok(Verdict::Pass) if chain.saw_repeated_credential(request.headers()) => Err(Rejection::Unauthenticated),
             Ok(Verdict::Pass) => Ok(None),
             Err(unavailable) => {
                 count(&unavailable.authenticator, unavailable.source.label());

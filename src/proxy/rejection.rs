@@ -48,7 +48,7 @@ pub enum Rejection {
     NotImplemented,
     /// The request has no credential, and the route requires one.
     #[error("no credential")]
-    NobodyKnown,
+    Unauthenticated,
     /// The credential was refused.
     #[error("the credential was refused: {}", .0.refusal.label())]
     Refused(Refused),
@@ -83,7 +83,7 @@ impl Rejection {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
-            Self::NobodyKnown | Self::Refused(_) => StatusCode::UNAUTHORIZED,
+            Self::Unauthenticated | Self::Refused(_) => StatusCode::UNAUTHORIZED,
             // For an unlisted origin, see RFC 6455, section 4.2.2.
             Self::NotAllowed(_) | Self::OriginNotListed => StatusCode::FORBIDDEN,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
@@ -131,7 +131,7 @@ impl Rejection {
             Self::Misdirected => "misdirected",
             Self::Overloaded => "overloaded",
             Self::NotImplemented => "not_implemented",
-            Self::NobodyKnown => "no_credential",
+            Self::Unauthenticated => "no_credential",
             Self::Refused(refused) => refused.refusal.label(),
             Self::NotAllowed(_) => "not_allowed",
             Self::RepeatedCredential => "repeated_credential",

@@ -13,7 +13,7 @@ use crate::proxy::rejection::Rejection;
 pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec<TokenType>]) -> Bytes {
     let types = |by: usize| token_types.get(by).map_or(&[][..], Vec::as_slice);
     let fixed: &'static str = match rejection {
-        Rejection::NobodyKnown => r#"{"detail":"Authentication credentials were not provided."}"#,
+        Rejection::Unauthenticated => r#"{"detail":"Authentication credentials were not provided."}"#,
         Rejection::NotAllowed(_) | Rejection::OriginNotListed => {
             r#"{"detail":"You do not have permission to perform this action."}"#
         }

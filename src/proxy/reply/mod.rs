@@ -136,7 +136,7 @@ mod tests {
         for rejection in [
             Rejection::NoRoute,
             Rejection::Malformed("Host"),
-            Rejection::NobodyKnown,
+            Rejection::Unauthenticated,
             Rejection::NotImplemented,
         ] {
             let response = reply(&rejection, &first(), &RequestId::random());

@@ -41,7 +41,7 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, id: &RequestId) ->
 pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Option<&str>) -> Vec<HeaderValue> {
     let error = match rejection {
         // RFC 6750, section 3.1: no error for a request without a credential.
-        Rejection::NobodyKnown => None,
+        Rejection::Unauthenticated => None,
         Rejection::Refused(refused) => Some((
             Some(refused.by),
             "invalid_token",
@@ -102,7 +102,7 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
             "There is too much to do just now; try again later."
         }
         Rejection::NotImplemented => "The method is not implemented.",
-        Rejection::NobodyKnown => "A credential is needed, and none was sent.",
+        Rejection::Unauthenticated => "A credential is needed, and none was sent.",
         Rejection::Refused(refused) => description(&refused.refusal),
         Rejection::OriginNotListed => "Pages of this origin may send no credential here.",
         Rejection::NotAllowed(unmet) if unmet.scopes_alone() => "The token does not allow this: it lacks a scope.",
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn each_scheme_is_challenged_and_the_one_that_was_tried_hears_why() {
         check(
-            &Rejection::NobodyKnown,
+            &Rejection::Unauthenticated,
             401,
             "no_credential",
             &[
@@ -276,7 +276,7 @@ mod tests {
             assert_eq!(sent, expected, "{rejection:?}");
         };
         check(
-            &Rejection::NobodyKnown,
+            &Rejection::Unauthenticated,
             &["Bearer realm=\"api\"", "Bearer realm=\"other\""],
         );
         let refused = |by| {
