@@ -13,7 +13,7 @@ use http::header::HeaderName;
 #[derive(Debug)]
 pub enum Presented<'r> {
     /// The header is absent.
-    Nothing,
+    Absent,
     /// One line: a credential may be accepted.
     One(Words<'r>),
     /// Several lines. A WSGI server joins them with `,`, and intermediaries disagree on which line counts. So they are refused like the
@@ -26,7 +26,7 @@ impl<'r> Presented<'r> {
     pub fn from_headers(headers: &'r HeaderMap, name: &HeaderName) -> Self {
         let mut lines = headers.get_all(name).iter();
         let Some(first) = lines.next() else {
-            return Self::Nothing;
+            return Self::Absent;
         };
         let Some(second) = lines.next() else {
             return Self::One(Words {
@@ -46,7 +46,7 @@ impl<'r> Presented<'r> {
     /// The words, and whether they may ever be accepted.
     pub fn words(&self) -> Option<(&Words<'r>, Acceptance)> {
         match self {
-            Self::Nothing => None,
+            Self::Absent => None,
             Self::One(words) => Some((words, Acceptance::Allowed)),
             Self::Several(words) => Some((words, Acceptance::RefuseOnly)),
         }
@@ -74,8 +74,8 @@ impl Words<'_> {
         let mut rest = &*self.text;
         std::iter::from_fn(move || {
             let begin = rest.iter().position(|byte| !is_blank(*byte))?;
-            let (word, behind) = rest[begin..].split_at(word_length(&rest[begin..]));
-            rest = behind;
+            let (word, after) = rest[begin..].split_at(word_length(&rest[begin..]));
+            rest = after;
             Some(word)
         })
     }
@@ -137,15 +137,15 @@ pub enum Refusal {
     /// The user of the key is inactive.
     TokenUserInactive,
     /// The key is valid, but a header cannot carry a value of its user for an upstream.
-    TokenFactUnsayable(Arc<str>),
+    TokenUnsendableValue(Arc<str>),
     /// `Bearer` without exactly one word after it.
     BearerNotTwoWords,
     /// The JWT itself is invalid, expired, revoked or of a wrong type.
     Jwt(JwtFault),
     /// The JWT is valid, but its user claim is invalid or a header cannot carry it; holds the claim.
-    JwtUserUnnamed(Arc<str>),
+    JwtInvalidUserClaim(Arc<str>),
     /// The JWT is valid, but a header cannot carry a claim for an upstream.
-    JwtClaimUnsayable(Arc<str>),
+    JwtUnsendableClaim(Arc<str>),
     /// The JWT is valid, but its user does not exist.
     JwtUserNotFound,
     /// The JWT is valid, but its user is inactive.
@@ -165,9 +165,9 @@ impl Refusal {
             Self::TokenUserInactive => "token_user_inactive",
             Self::BearerNotTwoWords => "bearer_not_two_words",
             Self::Jwt(fault) => fault.label(),
-            Self::JwtUserUnnamed(_) => "jwt_user_unnamed",
-            Self::JwtClaimUnsayable(_) => "jwt_claim_unsayable",
-            Self::TokenFactUnsayable(_) => "token_fact_unsayable",
+            Self::JwtInvalidUserClaim(_) => "jwt_user_unnamed",
+            Self::JwtUnsendableClaim(_) => "jwt_claim_unsayable",
+            Self::TokenUnsendableValue(_) => "token_fact_unsayable",
             Self::JwtUserNotFound => "jwt_user_not_found",
             Self::JwtUserInactive => "jwt_user_inactive",
             Self::JwtPasswordChanged => "jwt_password_changed",
@@ -178,7 +178,7 @@ impl Refusal {
     pub fn detail(&self) -> Option<&str> {
         match self {
             Self::Jwt(JwtFault::Invalid(defect)) => Some(defect.label()),
-            Self::JwtUserUnnamed(which) | Self::JwtClaimUnsayable(which) | Self::TokenFactUnsayable(which) => {
+            Self::JwtInvalidUserClaim(which) | Self::JwtUnsendableClaim(which) | Self::TokenUnsendableValue(which) => {
                 Some(which)
             }
             Self::TokenMissing
@@ -195,7 +195,7 @@ impl Refusal {
     }
 
     /// Whether the credential may become valid later, so that the refusal must not be cached.
-    pub fn may_heal(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Jwt(JwtFault::Invalid(Defect::IssuedAt | Defect::NotBefore)))
     }
 }

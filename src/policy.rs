@@ -105,22 +105,25 @@ pub enum Denied {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unmet {
     terms: Box<[String]>,
-    scopes_alone: bool,
+    lacks_only_scopes: bool,
 }
 
 impl Unmet {
     fn of<'r>(unmet: impl Iterator<Item = Term<'r>>) -> Option<Self> {
-        let mut scopes_alone = true;
+        let mut lacks_only_scopes = true;
         let terms: Box<[String]> = unmet
-            .inspect(|term| scopes_alone &= term.is_of_scopes())
+            .inspect(|term| lacks_only_scopes &= term.is_scope())
             .map(|term| term.to_string())
             .collect();
-        (!terms.is_empty()).then_some(Self { terms, scopes_alone })
+        (!terms.is_empty()).then_some(Self {
+            terms,
+            lacks_only_scopes,
+        })
     }
 
     /// Whether a token with more scopes would be sufficient (RFC 6750, section 3.1, `insufficient_scope`).
-    pub fn scopes_alone(&self) -> bool {
-        self.scopes_alone
+    pub fn lacks_only_scopes(&self) -> bool {
+        self.lacks_only_scopes
     }
 }
 
@@ -255,7 +258,7 @@ impl Term<'_> {
         }
     }
 
-    fn is_of_scopes(&self) -> bool {
+    fn is_scope(&self) -> bool {
         match self {
             Self::Scope(_) | Self::AnyScope(_) => true,
             Self::Group(_) | Self::AnyGroup(_) | Self::Claim(..) => false,
@@ -331,14 +334,14 @@ mod tests {
             [] => Ok(()),
             unmet => Err(Denied::NotAllowed(Unmet {
                 terms: unmet.iter().map(ToString::to_string).collect(),
-                scopes_alone: unmet.iter().all(|term| term.contains("scope")),
+                lacks_only_scopes: unmet.iter().all(|term| term.contains("scope")),
             })),
         };
         assert_eq!(policy.permit(Some(ada())).map(|_| ()), expected, "{policy:?}");
     }
 
     #[test]
-    fn requirements_are_met_all_together_and_each_that_is_not_is_named() {
+    fn all_requirements_must_be_met_and_unmet_ones_are_listed() {
         const NONE: (&[&str], &[&str]) = (&[], &[]);
         check(require(NONE, NONE, &[]), &[]);
         check(require((&["staff", "x"], &[]), NONE, &[]), &[]);
@@ -372,8 +375,8 @@ mod tests {
             require(NONE, NONE, &[("absent", json!(null))]),
             &["claim absent = null"],
         );
-        let walked = [("realm.roles", json!("x")), ("realm.\"a.b\"", json!(true))];
-        check(require(NONE, NONE, &walked), &[]);
+        let nested = [("realm.roles", json!("x")), ("realm.\"a.b\"", json!(true))];
+        check(require(NONE, NONE, &nested), &[]);
         check(
             require(
                 NONE,
@@ -385,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_passes_only_where_nothing_is_asked() {
+    fn anonymous_requests_pass_only_if_optional_and_nothing_is_required() {
         let optional = |require| Policy::Authenticated {
             optional: true,
             require,

@@ -20,7 +20,7 @@ use crate::policy::Policy;
 use crate::proxy::answers::Answers;
 use crate::proxy::cors::Cors;
 use crate::proxy::outcome::AccessLog;
-use crate::proxy::routes::{Place, RouteId, RouteTable};
+use crate::proxy::routes::{RouteId, RouteMatch, RouteTable};
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::proxy::{Bounds, Proxy, Route};
 use crate::server;
@@ -82,8 +82,8 @@ impl Parts {
             )
             .collect();
         let reserved = Arc::new(ReservedNames::new(names));
-        let places: Vec<Place> = config.routes.iter().map(|route| route.place.clone()).collect();
-        let table = Arc::new(RouteTable::new(&places, |RouteId(at)| {
+        let matches: Vec<RouteMatch> = config.routes.iter().map(|route| route.matches.clone()).collect();
+        let table = Arc::new(RouteTable::new(&matches, |RouteId(at)| {
             RequestSettings::new(&config.routes[at])
         }));
         let counters = Arc::new(ChangeCounters::default());
@@ -208,7 +208,7 @@ impl Parts {
             HostMode::Preserve | HostMode::Server => None,
         };
         Route {
-            label: route.place.to_string().into(),
+            label: route.matches.to_string().into(),
             policy: route.policy.clone(),
             answers: route.answers.clone(),
             cors: route.cors.clone(),

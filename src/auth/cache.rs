@@ -153,7 +153,7 @@ impl VerdictCache {
         self.counters.hold(dependencies)
             && match decision {
                 Decision::Accepted { validity, .. } => validity.holds(now),
-                Decision::Refused(refusal) => !refusal.may_heal(),
+                Decision::Refused(refusal) => !refusal.is_temporary(),
             }
     }
 
@@ -209,7 +209,7 @@ impl VerdictCache {
                     );
                 }
             }
-            Decision::Refused(refusal) if refusal.may_heal() => {}
+            Decision::Refused(refusal) if refusal.is_temporary() => {}
             Decision::Refused(refusal) => {
                 if let Some(cache) = &self.refused {
                     cache.insert(

@@ -227,7 +227,7 @@ impl TokenAuthenticator {
                 },
             },
             // A user whose values cannot be sent in a header is refused: the upstream could not identify them.
-            Err(unsayable) => Decision::Refused(Refusal::TokenFactUnsayable(unsayable.to_string().into())),
+            Err(unsayable) => Decision::Refused(Refusal::TokenUnsendableValue(unsayable.to_string().into())),
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Failure, load};
 use crate::app::dry_run::{Credential, DryRun, DryRunReport};
-use crate::proxy::explain::{ExplainedEnd, ExplainedRequest};
+use crate::proxy::explain::{ExplainedOutcome, ExplainedRequest};
 
 /// The request to explain.
 #[derive(Debug, Clone, clap::Args)]
@@ -68,13 +68,13 @@ pub(super) fn text(args: &RouteArgs, report: &(ExplainedRequest, HeaderName, Str
         None => writeln!(text, "  no route"),
     };
     match &explained.end {
-        ExplainedEnd::Forwarded { upstream, identity } => {
+        ExplainedOutcome::Forwarded { upstream, identity } => {
             let _ = writeln!(text, "  forwarded to upstream {upstream} with");
             for (name, value) in identity {
                 let _ = writeln!(text, "    {name}: {}", lossy(value));
             }
         }
-        ExplainedEnd::Answered { response, reason } => {
+        ExplainedOutcome::Answered { response, reason } => {
             let _ = writeln!(text, "  answered {}", response.status());
             if let Some(reason) = reason {
                 let _ = writeln!(text, "    reason (not sent to the client): {reason}");
@@ -98,10 +98,10 @@ pub(super) fn json(report: &(ExplainedRequest, HeaderName, String)) -> Value {
     };
     let mut value = json!({ "route": explained.route.as_deref(), "header": header.as_str(), "scheme": scheme });
     let more = match &explained.end {
-        ExplainedEnd::Forwarded { upstream, identity } => {
+        ExplainedOutcome::Forwarded { upstream, identity } => {
             json!({ "forwarded": true, "upstream": &**upstream, "identity": fields(&mut identity.iter()) })
         }
-        ExplainedEnd::Answered { response, reason } => json!({
+        ExplainedOutcome::Answered { response, reason } => json!({
             "forwarded": false,
             "reason": reason,
             "status": response.status().as_u16(),

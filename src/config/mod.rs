@@ -29,7 +29,7 @@ use crate::outbound::identity::{CredentialMode, IdentityTable, TableId};
 use crate::policy::Policy;
 use crate::proxy::answers::Answers;
 use crate::proxy::cors::Cors;
-use crate::proxy::routes::{HostPattern, Place};
+use crate::proxy::routes::{HostPattern, RouteMatch};
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::{server, telemetry, tls, upstream};
 
@@ -99,7 +99,7 @@ impl Authenticator {
 #[derive(Debug, Clone)]
 pub struct Route {
     /// The host, path and methods that it matches.
-    pub place: Place,
+    pub matches: RouteMatch,
     /// Which requests it lets through.
     pub policy: Policy,
     /// Names of its authenticators, in order; none on a public route.
@@ -182,10 +182,10 @@ impl Config {
     /// Every host in certificates and routes. Wildcards begin with `*.`.
     pub fn hosts(&self) -> HashSet<String> {
         let certificates = self.tls.iter().flat_map(|tls| &tls.certificates);
-        let routes = self.routes.iter().filter_map(|route| match &route.place.host {
+        let routes = self.routes.iter().filter_map(|route| match &route.matches.host {
             HostPattern::Any => None,
             HostPattern::Exact(host) => Some(host.to_string()),
-            HostPattern::Below(domain) => Some(format!("*.{domain}")),
+            HostPattern::Subdomains(domain) => Some(format!("*.{domain}")),
         });
         certificates
             .flat_map(tls::server::Certificate::names)

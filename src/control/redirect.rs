@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::outbound::forwarded::{RequestId, X_REQUEST_ID};
-use crate::proxy::websocket_credential::is_among_subprotocols;
+use crate::proxy::websocket_credential::has_subprotocol_credential;
 use crate::server::worker::Stage;
 
 /// Maximum number of connections.
@@ -46,7 +46,8 @@ impl Redirect {
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         // The credential was readable on the network. A redirect would hide that; a refusal makes the client correct it.
         let headers = request.headers();
-        let leaks = self.credentials.iter().any(|name| headers.contains_key(name)) || is_among_subprotocols(headers);
+        let leaks =
+            self.credentials.iter().any(|name| headers.contains_key(name)) || has_subprotocol_credential(headers);
         let mut response = match self.target(request) {
             _ if leaks => json_response(
                 StatusCode::FORBIDDEN,

@@ -31,7 +31,7 @@ use crate::auth::{Authenticator, Chain, Now, Verdict, cache};
 use crate::config::{self, ReportFormat, Severity, defaults};
 use crate::credential::{Acceptance, Presented, Shape};
 use crate::path::RequestPath;
-use crate::proxy::routes::{Found, HostPattern, PathPattern, Place, RouteId, RouteTable};
+use crate::proxy::routes::{Found, HostPattern, PathPattern, RouteId, RouteMatch, RouteTable};
 use crate::secret::Secret;
 
 const SECRET: &[u8] = b"a secret of the fuzzer, of more than 32 bytes";
@@ -409,7 +409,7 @@ fn looked_up(path: &[u8], case: Case, method: &Method) -> Option<usize> {
 fn matches(found: &Found<'_>, id: &Option<usize>) -> bool {
     match found {
         Found::Route(RouteId(found)) => Some(*found) == *id,
-        Found::OtherMethods(_) | Found::Nothing => id.is_none(),
+        Found::OtherMethods(_) | Found::NoRoute => id.is_none(),
     }
 }
 
@@ -423,16 +423,16 @@ const ROUTES: &[(&str, bool)] = &[
 ];
 
 fn table() -> RouteTable {
-    let place = |(pattern, only_get): &(&str, bool)| Place {
+    let route_match = |(pattern, only_get): &(&str, bool)| RouteMatch {
         host: HostPattern::Any,
         path: match pattern.strip_suffix("/*") {
-            Some(prefix) => PathPattern::Below(prefix.into()),
+            Some(prefix) => PathPattern::Prefix(prefix.into()),
             None => PathPattern::Exact((*pattern).into()),
         },
         methods: if *only_get { vec![Method::GET] } else { Vec::new() },
     };
-    let places: Vec<Place> = ROUTES.iter().map(place).collect();
-    RouteTable::new(&places, |id| id)
+    let matches: Vec<RouteMatch> = ROUTES.iter().map(route_match).collect();
+    RouteTable::new(&matches, |id| id)
 }
 
 fn good_token() -> &'static str {

@@ -63,7 +63,7 @@ impl Answers {
     };
 
     /// Whether a 401 can have a challenge. If not, the gateway sends 403 instead.
-    pub fn challenges(&self) -> bool {
+    pub fn has_challenge(&self) -> bool {
         match self {
             Self::Drf { challenge, .. } => challenge.is_some(),
             Self::Problem { schemes, .. } => !schemes.is_empty(),

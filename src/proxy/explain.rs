@@ -16,12 +16,12 @@ pub struct ExplainedRequest {
     /// The label of the route in metrics and logs.
     pub route: Option<Arc<str>>,
     /// The outcome.
-    pub end: ExplainedEnd,
+    pub end: ExplainedOutcome,
 }
 
 /// The outcome of an explained request.
 #[derive(Debug)]
-pub enum ExplainedEnd {
+pub enum ExplainedOutcome {
     /// The gateway would forward it.
     Forwarded {
         /// The upstream.
@@ -63,18 +63,18 @@ impl Proxy {
         let answers = route.map_or(&self.nowhere, |route| &route.answers);
         ExplainedRequest {
             route: route.map(|route| Arc::clone(&route.label)),
-            end: ExplainedEnd::Answered {
+            end: ExplainedOutcome::Answered {
                 response: reply::reply(&rejection, answers, &RequestId::random()),
                 reason: reason(&rejection),
             },
         }
     }
 
-    async fn admit(&self, route: &Route, request: &Request<()>) -> Result<ExplainedEnd, Rejection> {
+    async fn admit(&self, route: &Route, request: &Request<()>) -> Result<ExplainedOutcome, Rejection> {
         let permit = route.permit(self.identify(route, request).await?)?;
         let mut identity = HeaderMap::new();
         route.rules.identity.insert(&mut identity, &permit);
-        Ok(ExplainedEnd::Forwarded {
+        Ok(ExplainedOutcome::Forwarded {
             upstream: Arc::clone(route.upstream.name()),
             identity,
         })

@@ -20,14 +20,14 @@ pub struct Host {
 
 /// A cache of recently parsed hosts: most requests of a worker are for a few hosts.
 #[derive(Debug, Default)]
-pub struct LateHosts([RefCell<Option<Host>>; 8]);
+pub struct HostCache([RefCell<Option<Host>>; 8]);
 
-impl LateHosts {
+impl HostCache {
     /// Like [`Host::of`], with a cache.
     ///
     /// # Errors
     /// There is no host, or more than one, or an invalid one, or `Host` and the target differ.
-    pub fn read(&self, uri: &Uri, headers: &HeaderMap, default_port: u16) -> Result<Host, NoSingleHost> {
+    pub fn read(&self, uri: &Uri, headers: &HeaderMap, default_port: u16) -> Result<Host, InvalidHost> {
         let mut lines = headers.get_all(HOST).iter();
         let sent = match (lines.next(), lines.next(), uri.authority()) {
             (Some(line), None, None) => line.as_bytes(),
@@ -45,7 +45,7 @@ impl LateHosts {
         }
         let host = Host::of(uri, headers, default_port)?;
         // Store a copy: the received value is a slice of a larger buffer.
-        if sent.len() <= MOST_REMEMBERED
+        if sent.len() <= LONGEST_CACHED
             && let Ok(sent) = HeaderValue::from_bytes(sent)
         {
             let name = Rc::clone(&host.name);
@@ -56,37 +56,37 @@ impl LateHosts {
 }
 
 /// The longest host that is cached. DNS names are not longer (RFC 1035, section 2.3.4).
-const MOST_REMEMBERED: usize = 264;
+const LONGEST_CACHED: usize = 264;
 
 /// The request has no host, an invalid host, or more than one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoSingleHost;
+pub struct InvalidHost;
 
 impl Host {
     /// Reads `Host` and the authority of the target. They must be equal except for case and default port.
     ///
     /// # Errors
     /// There is no host, or more than one, or an invalid one, or `Host` and the target differ.
-    pub fn of(uri: &Uri, headers: &HeaderMap, default_port: u16) -> Result<Self, NoSingleHost> {
+    pub fn of(uri: &Uri, headers: &HeaderMap, default_port: u16) -> Result<Self, InvalidHost> {
         let mut lines = headers.get_all(HOST).iter();
         let line = lines.next();
         if lines.next().is_some() {
-            return Err(NoSingleHost);
+            return Err(InvalidHost);
         }
         let (sent, authority) = match (line, uri.authority()) {
-            (None, None) => return Err(NoSingleHost),
+            (None, None) => return Err(InvalidHost),
             (Some(line), None) => (line.clone(), parse(line.as_bytes())?),
             (None, Some(authority)) => (
-                HeaderValue::from_str(authority.as_str()).map_err(|_| NoSingleHost)?,
+                HeaderValue::from_str(authority.as_str()).map_err(|_| InvalidHost)?,
                 parse(authority.as_str().as_bytes())?,
             ),
             (Some(line), Some(authority)) => {
-                let (own, targets) = (parse(line.as_bytes())?, parse(authority.as_str().as_bytes())?);
+                let (field, target) = (parse(line.as_bytes())?, parse(authority.as_str().as_bytes())?);
                 let port = |authority: &Authority| authority.port_u16().unwrap_or(default_port);
-                if name_of(&own)? != name_of(&targets)? || port(&own) != port(&targets) {
-                    return Err(NoSingleHost);
+                if name_of(&field)? != name_of(&target)? || port(&field) != port(&target) {
+                    return Err(InvalidHost);
                 }
-                (line.clone(), own)
+                (line.clone(), field)
             }
         };
         Ok(Self {
@@ -96,13 +96,13 @@ impl Host {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Authority, NoSingleHost> {
-    let authority = Authority::try_from(bytes).map_err(|_| NoSingleHost)?;
+fn parse(bytes: &[u8]) -> Result<Authority, InvalidHost> {
+    let authority = Authority::try_from(bytes).map_err(|_| InvalidHost)?;
     let plain = authority
         .host()
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:~".contains(&byte));
-    let port_holds = match authority.as_str().strip_prefix(authority.host()) {
+    let port_is_valid = match authority.as_str().strip_prefix(authority.host()) {
         Some("") => true,
         // Only digits, without leading zeros.
         Some(port) => port
@@ -111,20 +111,20 @@ fn parse(bytes: &[u8]) -> Result<Authority, NoSingleHost> {
         // There is user information before the host.
         None => false,
     };
-    if plain && port_holds && !authority.host().is_empty() {
+    if plain && port_is_valid && !authority.host().is_empty() {
         Ok(authority)
     } else {
-        Err(NoSingleHost)
+        Err(InvalidHost)
     }
 }
 
 /// The name for the look-up of a route. It refuses a host that servers may read as another one: a host with empty
 /// labels, which some servers trim, and an IPv4 address in an unusual form (`127.1`, `0x7f.0.0.1`). A `%`, which some
 /// servers decode, was refused before.
-fn name_of(authority: &Authority) -> Result<Rc<str>, NoSingleHost> {
+fn name_of(authority: &Authority) -> Result<Rc<str>, InvalidHost> {
     let host = authority.host();
     if host.starts_with('[') {
-        return ipv6(host).map(Rc::from).ok_or(NoSingleHost);
+        return ipv6(host).map(Rc::from).ok_or(InvalidHost);
     }
     let name = host.strip_suffix('.').unwrap_or(host);
     let last = name.rsplit('.').next().unwrap_or_default();
@@ -132,15 +132,15 @@ fn name_of(authority: &Authority) -> Result<Rc<str>, NoSingleHost> {
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit())
         || hex.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     if name.split('.').any(str::is_empty) || (is_number && name.parse::<Ipv4Addr>().is_err()) {
-        return Err(NoSingleHost);
+        return Err(InvalidHost);
     }
     Ok(name.to_ascii_lowercase().into())
 }
 
 /// An IPv6 address in brackets, as RFC 5952 writes it: `[0:0::1]` is `[::1]`.
 pub fn ipv6(host: &str) -> Option<String> {
-    let inner = host.strip_prefix('[')?.strip_suffix(']')?;
-    Some(format!("[{}]", inner.parse::<Ipv6Addr>().ok()?))
+    let address = host.strip_prefix('[')?.strip_suffix(']')?;
+    Some(format!("[{}]", address.parse::<Ipv6Addr>().ok()?))
 }
 
 #[cfg(test)]
@@ -152,10 +152,10 @@ mod tests {
         for host in hosts {
             headers.append(HOST, HeaderValue::from_static(host));
         }
-        let (target, late) = (Uri::from_static(target), LateHosts::default());
+        let (target, cache) = (Uri::from_static(target), HostCache::default());
         let host = Host::of(&target, &headers, 443);
         for _ in 0..2 {
-            assert_eq!(late.read(&target, &headers, 443), host);
+            assert_eq!(cache.read(&target, &headers, 443), host);
         }
         assert_eq!(
             host.ok().map(|host| host.name).as_deref(),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn one_host_or_none() {
+    fn a_request_has_exactly_one_valid_host() {
         check("/", &["API.example.:8443"], Some("api.example"));
         check("/", &["[::1]:8443"], Some("[::1]"));
         check("/", &["[0:0::0:1]"], Some("[::1]"));

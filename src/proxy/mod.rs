@@ -30,7 +30,7 @@ use tracing::warn;
 use self::answers::Answers;
 use self::body::ResponseBody;
 use self::cors::Cors;
-use self::host::{Host, LateHosts};
+use self::host::{Host, HostCache};
 use self::outcome::{AccessLog, Outcome};
 use self::rejection::Rejection;
 use self::routes::{Destination, Disagreement, FindError, Found, RouteId, RouteTable};
@@ -64,7 +64,7 @@ pub struct Proxy {
     /// The answers for requests that match no route: problem details if all routes use them, or else DRF's format.
     nowhere: Answers,
     no_route: Arc<str>,
-    hosts: LateHosts,
+    hosts: HostCache,
     worker_metrics: Rc<WorkerMetrics>,
     log: AccessLog,
     bounds: Bounds,
@@ -169,7 +169,7 @@ impl Proxy {
             table,
             nowhere,
             no_route: Arc::from("none"),
-            hosts: LateHosts::default(),
+            hosts: HostCache::default(),
             worker_metrics: Rc::new(WorkerMetrics::new(metrics)),
             log,
             bounds,
@@ -345,7 +345,7 @@ impl Proxy {
                     allowed: allowed.to_vec(),
                 }),
             },
-            Found::Nothing => Err(Rejection::NoRoute),
+            Found::NoRoute => Err(Rejection::NoRoute),
         }
     }
 
@@ -370,7 +370,7 @@ impl Proxy {
                 None => "no route".to_owned(),
             },
             Destination::OtherMethods => format!("a route that does not take {method}"),
-            Destination::Nothing => "no route".to_owned(),
+            Destination::NoRoute => "no route".to_owned(),
         };
         let Disagreement { sent, reading, other } = &**disagreement;
         let shown = &reading[..reading.len().min(LONGEST_READING)];
@@ -390,7 +390,7 @@ impl Proxy {
         };
         let route = match self.look_up(request, host, &method)? {
             Found::Route(id) => self.routes.get(id.0),
-            Found::OtherMethods(_) | Found::Nothing => None,
+            Found::OtherMethods(_) | Found::NoRoute => None,
         };
         Ok(route.filter(|route| route.is_preflight(request)))
     }

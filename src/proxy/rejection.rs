@@ -75,7 +75,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// The status, before [`Answers`] can change it.
-    fn plain_status(&self) -> StatusCode {
+    fn default_status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::AmbiguousPath(_) | Self::RepeatedCredential => StatusCode::BAD_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
@@ -113,8 +113,8 @@ impl Rejection {
 
     /// The status for the client. A route without a challenge sends 403 instead of 401, as DRF does.
     pub fn status(&self, answers: &Answers) -> StatusCode {
-        match self.plain_status() {
-            StatusCode::UNAUTHORIZED if !answers.challenges() => StatusCode::FORBIDDEN,
+        match self.default_status() {
+            StatusCode::UNAUTHORIZED if !answers.has_challenge() => StatusCode::FORBIDDEN,
             status => status,
         }
     }

@@ -12,7 +12,7 @@ use crate::path::{PathError, RequestPath};
 
 /// The requests that a route applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct RouteMatch {
     /// The host, or any.
     pub host: HostPattern,
     /// The path.
@@ -29,7 +29,7 @@ pub enum HostPattern {
     /// Exactly this one.
     Exact(Box<str>),
     /// Every name below this domain (without the `*.`).
-    Below(Box<str>),
+    Subdomains(Box<str>),
 }
 
 /// The path pattern of a route.
@@ -39,13 +39,13 @@ pub enum PathPattern {
     Exact(Box<str>),
     /// A prefix, stored without its trailing `/*`, so empty for `/*`. It matches the path itself, the path with `/`
     /// after it, and all paths below.
-    Below(Box<str>),
+    Prefix(Box<str>),
 }
 
-impl Place {
+impl RouteMatch {
     /// The listed methods, and HEAD if GET implies it.
-    pub fn methods_taken(&self) -> impl Iterator<Item = Method> {
-        taken(&self.methods)
+    pub fn effective_methods(&self) -> impl Iterator<Item = Method> {
+        with_implied_head(&self.methods)
     }
 }
 
@@ -54,7 +54,7 @@ fn parent(name: &str) -> Option<&str> {
     name.split_once('.').map(|(_, domain)| domain)
 }
 
-fn taken(methods: &[Method]) -> impl Iterator<Item = Method> {
+fn with_implied_head(methods: &[Method]) -> impl Iterator<Item = Method> {
     let implied = methods.contains(&Method::GET) && !methods.contains(&Method::HEAD);
     methods.iter().cloned().chain(implied.then_some(Method::HEAD))
 }
@@ -64,10 +64,10 @@ impl HostPattern {
     pub fn wider(&self) -> impl Iterator<Item = Self> {
         let (name, any) = match self {
             Self::Any => ("", None),
-            Self::Exact(name) | Self::Below(name) => (&**name, Some(Self::Any)),
+            Self::Exact(name) | Self::Subdomains(name) => (&**name, Some(Self::Any)),
         };
         let domains = std::iter::successors(parent(name), |domain| parent(domain));
-        domains.map(|domain| Self::Below(domain.into())).chain(any)
+        domains.map(|domain| Self::Subdomains(domain.into())).chain(any)
     }
 }
 
@@ -75,7 +75,7 @@ impl PathPattern {
     /// The path or the prefix, without `/*`.
     pub fn text(&self) -> &str {
         match self {
-            Self::Exact(path) | Self::Below(path) => path,
+            Self::Exact(path) | Self::Prefix(path) => path,
         }
     }
 
@@ -83,7 +83,7 @@ impl PathPattern {
     pub fn folded(&self) -> Self {
         match self {
             Self::Exact(path) => Self::Exact(path.to_ascii_lowercase().into()),
-            Self::Below(prefix) => Self::Below(prefix.to_ascii_lowercase().into()),
+            Self::Prefix(prefix) => Self::Prefix(prefix.to_ascii_lowercase().into()),
         }
     }
 }
@@ -93,7 +93,7 @@ impl fmt::Display for HostPattern {
         match self {
             Self::Any => Ok(()),
             Self::Exact(host) => f.write_str(host),
-            Self::Below(domain) => write!(f, "*.{domain}"),
+            Self::Subdomains(domain) => write!(f, "*.{domain}"),
         }
     }
 }
@@ -102,12 +102,12 @@ impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exact(path) => f.write_str(path),
-            Self::Below(prefix) => write!(f, "{prefix}/*"),
+            Self::Prefix(prefix) => write!(f, "{prefix}/*"),
         }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RouteMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.host, self.path)
     }
@@ -125,7 +125,7 @@ pub enum Found<'t> {
     /// The path has routes, but none takes the method. These methods are listed.
     OtherMethods(&'t [Method]),
     /// No route.
-    Nothing,
+    NoRoute,
 }
 
 /// Why the look-up failed.
@@ -162,7 +162,7 @@ pub enum Destination {
     /// A path that has routes, but none for the method.
     OtherMethods,
     /// No route.
-    Nothing,
+    NoRoute,
 }
 
 impl From<&Found<'_>> for Destination {
@@ -170,7 +170,7 @@ impl From<&Found<'_>> for Destination {
         match found {
             Found::Route(id) => Self::Route(*id),
             Found::OtherMethods(_) => Self::OtherMethods,
-            Found::Nothing => Self::Nothing,
+            Found::NoRoute => Self::NoRoute,
         }
     }
 }
@@ -181,54 +181,54 @@ type Map<K, V> = HashMap<K, V, RandomState>;
 /// All routes, ready for look-ups.
 #[derive(Debug, Default)]
 pub struct RouteTable {
-    any: Host,
-    exact: Map<Box<str>, Host>,
-    below: Map<Box<str>, Host>,
+    any: HostRoutes,
+    exact: Map<Box<str>, HostRoutes>,
+    below: Map<Box<str>, HostRoutes>,
     /// For each route, the index of the first route with the same policy. All readings of a path must agree on this
     /// index.
-    classes: Vec<usize>,
+    policies: Vec<usize>,
 }
 
 /// The routes of one host pattern: as written, and as a case-insensitive server sees them.
 #[derive(Debug, Default)]
-struct Host {
-    written: Paths,
-    folded: Paths,
+struct HostRoutes {
+    exact_case: PathRoutes,
+    folded: PathRoutes,
     /// Whether a pattern has a capital letter. Then a path without one also needs the case-insensitive look-up.
-    capitals: bool,
+    has_uppercase: bool,
 }
 
 /// The routes of one host pattern, by path.
 #[derive(Debug, Default)]
-pub struct Paths {
-    exact: Map<Box<[u8]>, Methods>,
-    below: Map<Box<[u8]>, Methods>,
+pub struct PathRoutes {
+    exact: Map<Box<[u8]>, MethodRoutes>,
+    below: Map<Box<[u8]>, MethodRoutes>,
     longest: usize,
 }
 
 /// The routes of one path pattern.
 #[derive(Debug, Default)]
-pub struct Methods {
+pub struct MethodRoutes {
     listed: Vec<(Method, RouteId)>,
     /// The route that lists no methods. It takes all methods that the others do not list.
-    rest: Option<RouteId>,
+    any_method: Option<RouteId>,
     allowed: Vec<Method>,
 }
 
 impl RouteTable {
     /// Creates the table. `policy` returns what decides access on a route. All readings of a path must lead to equal
     /// values.
-    pub fn new<P: Hash + Eq>(places: &[Place], policy: impl Fn(RouteId) -> P) -> Self {
+    pub fn new<P: Hash + Eq>(matches: &[RouteMatch], policy: impl Fn(RouteId) -> P) -> Self {
         let mut table = Self::default();
         let mut first: Map<P, usize> = Map::default();
-        for (at, place) in places.iter().enumerate() {
-            let host = match &place.host {
+        for (at, route_match) in matches.iter().enumerate() {
+            let host = match &route_match.host {
                 HostPattern::Any => &mut table.any,
                 HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
-                HostPattern::Below(domain) => table.below.entry(domain.clone()).or_default(),
+                HostPattern::Subdomains(domain) => table.below.entry(domain.clone()).or_default(),
             };
-            host.insert(&place.path, &place.methods, RouteId(at));
-            table.classes.push(*first.entry(policy(RouteId(at))).or_insert(at));
+            host.insert(&route_match.path, &route_match.methods, RouteId(at));
+            table.policies.push(*first.entry(policy(RouteId(at))).or_insert(at));
         }
         table
     }
@@ -240,9 +240,9 @@ impl RouteTable {
     pub fn find(&self, host: &str, path: RequestPath<'_>, method: &Method) -> Result<Found<'_>, FindError> {
         let host = self.host(host);
         let readings = path.readings()?;
-        let found = host.written.find(readings.sent, method);
-        let agree = |reading: &[u8], other: Found<'_>| {
-            if self.alike(&found, &other) {
+        let found = host.exact_case.find(readings.sent, method);
+        let check = |reading: &[u8], other: Found<'_>| {
+            if self.have_same_policy(&found, &other) {
                 return Ok(());
             }
             Err(FindError::Disagreement(Box::new(Disagreement {
@@ -251,62 +251,62 @@ impl RouteTable {
                 other: Destination::from(&other),
             })))
         };
-        let agree_folded = |reading: &[u8]| match host.find_folded(reading, method) {
-            Some(other) => agree(&reading.to_ascii_lowercase(), other),
+        let check_folded = |reading: &[u8]| match host.find_folded(reading, method) {
+            Some(other) => check(&reading.to_ascii_lowercase(), other),
             None => Ok(()),
         };
-        agree_folded(readings.sent)?;
+        check_folded(readings.sent)?;
         for reading in &readings.others {
-            agree(reading, host.written.find(reading, method))?;
-            agree_folded(reading)?;
+            check(reading, host.exact_case.find(reading, method))?;
+            check_folded(reading)?;
         }
         Ok(found)
     }
 
     /// The exact host, or the longest matching wildcard, or the routes without a host. Only one of them is used.
-    fn host(&self, host: &str) -> &Host {
+    fn host(&self, host: &str) -> &HostRoutes {
         let wildcard = || {
-            let mut rest = host;
-            while let Some(domain) = parent(rest) {
+            let mut name = host;
+            while let Some(domain) = parent(name) {
                 if let Some(host) = self.below.get(domain) {
                     return Some(host);
                 }
-                rest = domain;
+                name = domain;
             }
             None
         };
         self.exact.get(host).or_else(wildcard).unwrap_or(&self.any)
     }
 
-    fn alike(&self, one: &Found<'_>, other: &Found<'_>) -> bool {
+    fn have_same_policy(&self, one: &Found<'_>, other: &Found<'_>) -> bool {
         match (one, other) {
-            (Found::Route(one), Found::Route(other)) => self.classes.get(one.0) == self.classes.get(other.0),
+            (Found::Route(one), Found::Route(other)) => self.policies.get(one.0) == self.policies.get(other.0),
             (one, other) => one == other,
         }
     }
 }
 
-impl Host {
+impl HostRoutes {
     fn insert(&mut self, pattern: &PathPattern, methods: &[Method], id: RouteId) {
         let folded = pattern.folded();
-        self.capitals |= folded != *pattern;
+        self.has_uppercase |= folded != *pattern;
         self.folded.insert(&folded, methods, id);
-        self.written.insert(pattern, methods, id);
+        self.exact_case.insert(pattern, methods, id);
     }
 
     /// The case-insensitive look-up. `None` if case makes no difference.
     fn find_folded(&self, path: &[u8], method: &Method) -> Option<Found<'_>> {
-        let matters = self.capitals || path.iter().any(u8::is_ascii_uppercase);
-        matters.then(|| self.folded.find(&path.to_ascii_lowercase(), method))
+        let case_matters = self.has_uppercase || path.iter().any(u8::is_ascii_uppercase);
+        case_matters.then(|| self.folded.find(&path.to_ascii_lowercase(), method))
     }
 }
 
-impl Paths {
+impl PathRoutes {
     /// Adds a route.
     pub fn insert(&mut self, pattern: &PathPattern, methods: &[Method], id: RouteId) {
         let (map, path) = match pattern {
             PathPattern::Exact(path) => (&mut self.exact, path),
-            PathPattern::Below(prefix) => {
+            PathPattern::Prefix(prefix) => {
                 self.longest = self.longest.max(prefix.len());
                 (&mut self.below, prefix)
             }
@@ -315,7 +315,7 @@ impl Paths {
     }
 
     /// The routes of a path: the exact path, or the longest prefix of whole segments.
-    pub fn at(&self, path: &[u8]) -> Option<&Methods> {
+    pub fn at(&self, path: &[u8]) -> Option<&MethodRoutes> {
         if let Some(methods) = self.exact.get(path) {
             return Some(methods);
         }
@@ -332,7 +332,7 @@ impl Paths {
 
     fn find(&self, path: &[u8], method: &Method) -> Found<'_> {
         match self.at(path) {
-            None => Found::Nothing,
+            None => Found::NoRoute,
             Some(methods) => methods
                 .route(Some(method))
                 .map_or(Found::OtherMethods(&methods.allowed), Found::Route),
@@ -340,12 +340,12 @@ impl Paths {
     }
 }
 
-impl Methods {
+impl MethodRoutes {
     fn insert(&mut self, methods: &[Method], id: RouteId) {
         if methods.is_empty() {
-            self.rest = Some(id);
+            self.any_method = Some(id);
         }
-        for method in taken(methods) {
+        for method in with_implied_head(methods) {
             self.allowed.push(method.clone());
             self.listed.push((method, id));
         }
@@ -354,7 +354,7 @@ impl Methods {
     /// The route for a method. `None` stands for a method that no route lists.
     pub fn route(&self, method: Option<&Method>) -> Option<RouteId> {
         let listed = self.listed.iter().find(|(listed, _)| Some(listed) == method);
-        listed.map(|(_, id)| *id).or(self.rest)
+        listed.map(|(_, id)| *id).or(self.any_method)
     }
 
     /// Every method that a route lists.
@@ -364,7 +364,7 @@ impl Methods {
 
     /// Every route, once for each method that it lists.
     pub fn routes(&self) -> impl Iterator<Item = RouteId> {
-        self.listed.iter().map(|(_, id)| *id).chain(self.rest)
+        self.listed.iter().map(|(_, id)| *id).chain(self.any_method)
     }
 }
 
@@ -372,17 +372,17 @@ impl Methods {
 mod tests {
     use super::*;
 
-    fn place(host: &str, path: &str, methods: &[Method]) -> Place {
+    fn route_match(host: &str, path: &str, methods: &[Method]) -> RouteMatch {
         let host = match host.strip_prefix("*.") {
             _ if host.is_empty() => HostPattern::Any,
-            Some(domain) => HostPattern::Below(domain.into()),
+            Some(domain) => HostPattern::Subdomains(domain.into()),
             None => HostPattern::Exact(host.into()),
         };
         let path = match path.strip_suffix("/*") {
-            Some(prefix) => PathPattern::Below(prefix.into()),
+            Some(prefix) => PathPattern::Prefix(prefix.into()),
             None => PathPattern::Exact(path.into()),
         };
-        Place {
+        RouteMatch {
             host,
             path,
             methods: methods.to_vec(),
@@ -393,7 +393,7 @@ mod tests {
         let path = RequestPath::parse(path).expect("a path");
         match table.find(host, path, method) {
             Ok(Found::Route(RouteId(id))) => Ok(Some(id)),
-            Ok(Found::Nothing) => Ok(None),
+            Ok(Found::NoRoute) => Ok(None),
             Ok(Found::OtherMethods(_)) => Err("method"),
             Err(_) => Err("ambiguous"),
         }
@@ -402,14 +402,14 @@ mod tests {
     #[test]
     fn host_then_path_then_method() {
         let routes = [
-            place("", "/*", &[]),
-            place("", "/api/*", &[]),
-            place("", "/api/login", &[Method::POST]),
-            place("a.example", "/api/*", &[]),
-            place("*.example", "/x", &[]),
-            place("*.b.example", "/x", &[]),
-            place("", "/api/*", &[Method::OPTIONS]),
-            place("", "/read/*", &[Method::GET]),
+            route_match("", "/*", &[]),
+            route_match("", "/api/*", &[]),
+            route_match("", "/api/login", &[Method::POST]),
+            route_match("a.example", "/api/*", &[]),
+            route_match("*.example", "/x", &[]),
+            route_match("*.b.example", "/x", &[]),
+            route_match("", "/api/*", &[Method::OPTIONS]),
+            route_match("", "/read/*", &[Method::GET]),
         ];
         let table = RouteTable::new(&routes, |id| id);
         let check = |host, path, method: &Method, expected| {
@@ -437,10 +437,10 @@ mod tests {
     #[test]
     fn readings_that_lead_to_different_policies_are_refused() {
         let routes = [
-            place("", "/*", &[]),
-            place("", "/admin/*", &[]),
-            place("", "/public/*", &[]),
-            place("", "/open/*", &[]),
+            route_match("", "/*", &[]),
+            route_match("", "/admin/*", &[]),
+            route_match("", "/public/*", &[]),
+            route_match("", "/open/*", &[]),
         ];
         let table = RouteTable::new(&routes, |id| id.0.min(2));
         let check = |path, expected| assert_eq!(find(&table, "h", path, &Method::GET), expected, "{path}");
@@ -465,11 +465,11 @@ mod tests {
     }
 
     #[test]
-    fn a_disagreement_says_which_readings_lead_where() {
+    fn a_disagreement_names_both_readings_and_their_destinations() {
         let routes = [
-            place("", "/public/*", &[]),
-            place("", "/admin/*", &[]),
-            place("", "/Login", &[Method::POST]),
+            route_match("", "/public/*", &[]),
+            route_match("", "/admin/*", &[]),
+            route_match("", "/Login", &[Method::POST]),
         ];
         let table = RouteTable::new(&routes, |id| id);
         let check = |path, method: &Method, sent, reading: &str, other| {
@@ -484,23 +484,23 @@ mod tests {
         };
         let route = |at| Destination::Route(RouteId(at));
         check("/public/..;/admin", &Method::GET, route(0), "/admin", route(1));
-        check("/public/%2e%2e/x", &Method::GET, route(0), "/x", Destination::Nothing);
-        check("/Admin/x", &Method::GET, Destination::Nothing, "/admin/x", route(1));
+        check("/public/%2e%2e/x", &Method::GET, route(0), "/x", Destination::NoRoute);
+        check("/Admin/x", &Method::GET, Destination::NoRoute, "/admin/x", route(1));
         check(
             "/login",
             &Method::GET,
-            Destination::Nothing,
+            Destination::NoRoute,
             "/login",
             Destination::OtherMethods,
         );
     }
 
     #[test]
-    fn case_makes_no_way_around_a_route() {
+    fn a_path_in_other_case_cannot_bypass_a_route() {
         let routes = [
-            place("", "/api/*", &[]),
-            place("", "/api/Admin/*", &[]),
-            place("", "/Open/*", &[]),
+            route_match("", "/api/*", &[]),
+            route_match("", "/api/Admin/*", &[]),
+            route_match("", "/Open/*", &[]),
         ];
         let table = RouteTable::new(&routes, |id| id);
         let check = |path, expected| assert_eq!(find(&table, "h", path, &Method::GET), expected, "{path}");
@@ -523,7 +523,7 @@ mod tests {
 
     #[test]
     fn a_reading_without_a_route_is_another_policy() {
-        let table = RouteTable::new(&[place("", "/api/*", &[])], |id| id);
+        let table = RouteTable::new(&[route_match("", "/api/*", &[])], |id| id);
         let check = |path, expected| assert_eq!(find(&table, "h", path, &Method::GET), expected, "{path}");
         check("/other", Ok(None));
         check("/api/../other", Err("ambiguous"));

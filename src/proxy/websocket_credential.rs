@@ -13,10 +13,10 @@ use super::rejection::Rejection;
 use crate::outbound::CredentialHeaders;
 
 /// The prefix of a token in a subprotocol.
-const PREFIX: &[u8] = b"authgate.bearer.";
+const TOKEN_PREFIX: &[u8] = b"authgate.bearer.";
 /// A page also offers this subprotocol if its application selects none: browsers require that the server selects one of
 /// the offered ones.
-const OURS: HeaderValue = HeaderValue::from_static("authgate");
+const GATEWAY_SUBPROTOCOL: HeaderValue = HeaderValue::from_static("authgate");
 
 /// Where pages put a credential, and the header that it stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -37,18 +37,18 @@ impl WebSocketCredential {
     /// Moves the credential into its header. `read` are the headers that the route's authenticators read. Returns
     /// whether the gateway may select its own subprotocol in the response.
     pub(super) fn take(&self, headers: &mut HeaderMap, read: &CredentialHeaders) -> Result<bool, Rejection> {
-        let mut found = Found::default();
+        let mut extracted = Extracted::default();
         if self.subprotocol {
-            found = take_words(headers);
+            extracted = take_subprotocols(headers);
         }
         if let Some(name) = &self.cookie {
-            take_cookies(headers, name.as_bytes(), &mut found.credentials);
+            take_cookies(headers, name.as_bytes(), &mut extracted.credentials);
         }
-        let Some(credential) = found.credentials.pop() else {
-            return Ok(found.offers_ours);
+        let Some(credential) = extracted.credentials.pop() else {
+            return Ok(extracted.offers_gateway_subprotocol);
         };
         // Refuse several credentials: an attacker who can plant a cookie must not be able to choose one.
-        if !found.credentials.is_empty() || read.iter().any(|name| headers.contains_key(name)) {
+        if !extracted.credentials.is_empty() || read.iter().any(|name| headers.contains_key(name)) {
             return Err(Rejection::RepeatedCredential);
         }
         if self.origins.sent_with(headers).is_none() {
@@ -61,70 +61,70 @@ impl WebSocketCredential {
         let mut value = HeaderValue::from_bytes(&value).map_err(|_| Rejection::Malformed("its credential"))?;
         value.set_sensitive(true);
         headers.insert(&self.header, value);
-        Ok(found.offers_ours)
+        Ok(extracted.offers_gateway_subprotocol)
     }
 
     /// Removes the gateway's subprotocols from a request that asks for no WebSocket. There they are no credential, and
     /// the upstream must not see them.
     pub(super) fn discard(&self, headers: &mut HeaderMap) {
         if self.subprotocol {
-            take_words(headers);
+            take_subprotocols(headers);
         }
     }
 }
 
 /// Selects the gateway's subprotocol, unless the application has selected one.
 pub(super) fn select(headers: &mut HeaderMap) {
-    headers.entry(SEC_WEBSOCKET_PROTOCOL).or_insert(OURS);
+    headers.entry(SEC_WEBSOCKET_PROTOCOL).or_insert(GATEWAY_SUBPROTOCOL);
 }
 
 /// Whether a request has a credential among its subprotocols.
-pub fn is_among_subprotocols(headers: &HeaderMap) -> bool {
+pub fn has_subprotocol_credential(headers: &HeaderMap) -> bool {
     headers
         .get_all(SEC_WEBSOCKET_PROTOCOL)
         .iter()
-        .flat_map(words)
-        .any(|word| word.starts_with(PREFIX))
+        .flat_map(members)
+        .any(|member| member.starts_with(TOKEN_PREFIX))
 }
 
 #[derive(Default)]
-struct Found {
+struct Extracted {
     credentials: Vec<Vec<u8>>,
-    offers_ours: bool,
+    offers_gateway_subprotocol: bool,
 }
 
 /// The members of a list, without empty ones.
-fn words(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    let words = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    words.filter(|word| !word.is_empty())
+fn members(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    let members = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    members.filter(|member| !member.is_empty())
 }
 
 /// Removes the gateway's subprotocols. A line without one stays unchanged.
-fn take_words(headers: &mut HeaderMap) -> Found {
-    let mut found = Found::default();
+fn take_subprotocols(headers: &mut HeaderMap) -> Extracted {
+    let mut extracted = Extracted::default();
     for line in take_lines(headers, &SEC_WEBSOCKET_PROTOCOL) {
         let mut others: Vec<&[u8]> = Vec::new();
-        let mut has_ours = false;
-        for word in words(&line) {
-            if let Some(credential) = word.strip_prefix(PREFIX) {
-                found.credentials.push(credential.to_vec());
-            } else if OURS == *word {
-                found.offers_ours = true;
+        let mut changed = false;
+        for member in members(&line) {
+            if let Some(credential) = member.strip_prefix(TOKEN_PREFIX) {
+                extracted.credentials.push(credential.to_vec());
+            } else if GATEWAY_SUBPROTOCOL == *member {
+                extracted.offers_gateway_subprotocol = true;
             } else {
-                others.push(word);
+                others.push(member);
                 continue;
             }
-            has_ours = true;
+            changed = true;
         }
-        put_back(
+        restore_line(
             headers,
             SEC_WEBSOCKET_PROTOCOL,
             &line,
-            has_ours,
+            changed,
             &others.join(&b", "[..]),
         );
     }
-    found
+    extracted
 }
 
 /// Removes every cookie with this name. Some applications trim the name, so it is trimmed here too.
@@ -138,8 +138,8 @@ fn take_cookies(headers: &mut HeaderMap, name: &[u8], credentials: &mut Vec<Vec<
                 _ => others.push(pair),
             }
         }
-        let has_ours = credentials.len() > before;
-        put_back(headers, COOKIE, &line, has_ours, others.join(&b';').trim_ascii_start());
+        let changed = credentials.len() > before;
+        restore_line(headers, COOKIE, &line, changed, others.join(&b';').trim_ascii_start());
     }
 }
 
@@ -158,11 +158,11 @@ fn take_lines(headers: &mut HeaderMap, name: &HeaderName) -> Vec<HeaderValue> {
 }
 
 /// Adds the original line, or, if it was changed, what remains of it unless that is empty.
-fn put_back(headers: &mut HeaderMap, name: HeaderName, line: &HeaderValue, changed: bool, left: &[u8]) {
+fn restore_line(headers: &mut HeaderMap, name: HeaderName, line: &HeaderValue, changed: bool, remaining: &[u8]) {
     if !changed {
         headers.append(name, line.clone());
-    } else if let (false, Ok(left)) = (left.is_empty(), HeaderValue::from_bytes(left)) {
-        headers.append(name, left);
+    } else if let (false, Ok(remaining)) = (remaining.is_empty(), HeaderValue::from_bytes(remaining)) {
+        headers.append(name, remaining);
     }
 }
 
@@ -174,7 +174,7 @@ mod tests {
 
     type Fields<'f> = &'f [(HeaderName, &'f str)];
 
-    fn taken(sent: Fields<'_>) -> Result<(HeaderMap, bool), Rejection> {
+    fn extract(sent: Fields<'_>) -> Result<(HeaderMap, bool), Rejection> {
         let credential = WebSocketCredential {
             origins: OriginList(vec![HeaderValue::from_static("https://app.example")]),
             subprotocol: true,
@@ -186,49 +186,53 @@ mod tests {
         for (name, value) in sent {
             headers.append(name, HeaderValue::from_str(value).expect("a legal value"));
         }
-        let ours = credential.take(&mut headers, &std::iter::once(AUTHORIZATION).collect())?;
-        Ok((headers, ours))
+        let gateway_subprotocol = credential.take(&mut headers, &std::iter::once(AUTHORIZATION).collect())?;
+        Ok((headers, gateway_subprotocol))
     }
 
     #[test]
-    fn what_is_taken_is_gone_and_the_rest_is_as_it_was() {
-        let check = |name: HeaderName, sent: &[&str], left: &[&str], credential: Option<&str>, ours: bool| {
+    fn a_taken_credential_is_removed_and_other_values_are_unchanged() {
+        let check = |name: HeaderName,
+                     sent: &[&str],
+                     remaining: &[&str],
+                     credential: Option<&str>,
+                     gateway_subprotocol: bool| {
             let mut fields = vec![(ORIGIN, "https://app.example")];
             fields.extend(sent.iter().map(|line| (name.clone(), *line)));
-            let (headers, told) = taken(&fields).unwrap_or_else(|refused| panic!("{sent:?}: {refused}"));
+            let (headers, offered) = extract(&fields).unwrap_or_else(|refused| panic!("{sent:?}: {refused}"));
             let lines: Vec<&HeaderValue> = headers.get_all(&name).iter().collect();
-            assert_eq!(lines, left, "{sent:?}");
+            assert_eq!(lines, remaining, "{sent:?}");
             let value = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
             assert_eq!(value, credential.map(str::as_bytes), "{sent:?}");
             assert!(headers.get(AUTHORIZATION).is_none_or(HeaderValue::is_sensitive));
-            assert_eq!(told, ours, "{sent:?}");
+            assert_eq!(offered, gateway_subprotocol, "{sent:?}");
         };
-        let words = SEC_WEBSOCKET_PROTOCOL;
-        check(words.clone(), &["chat ,  x"], &["chat ,  x"], None, false);
+        let members = SEC_WEBSOCKET_PROTOCOL;
+        check(members.clone(), &["chat ,  x"], &["chat ,  x"], None, false);
         check(
-            words.clone(),
+            members.clone(),
             &["authgate.bearer.a.b-c_d"],
             &[],
             Some("Token a.b-c_d"),
             false,
         );
         check(
-            words.clone(),
+            members.clone(),
             &["a, authgate.bearer.k ,authgate,b"],
             &["a, b"],
             Some("Token k"),
             true,
         );
         check(
-            words.clone(),
+            members.clone(),
             &["a,  b", "authgate", "authgate.bearer.k"],
             &["a,  b"],
             Some("Token k"),
             true,
         );
-        check(words.clone(), &["authgate.bearer.,a"], &["a"], Some("Token "), false);
+        check(members.clone(), &["authgate.bearer.,a"], &["a"], Some("Token "), false);
         check(
-            words,
+            members,
             &["Authgate.Bearer.k, authgate.bearer"],
             &["Authgate.Bearer.k, authgate.bearer"],
             None,
@@ -259,20 +263,20 @@ mod tests {
     }
 
     #[test]
-    fn one_credential_from_a_listed_origin_or_none() {
+    fn only_one_credential_from_a_listed_origin_is_taken() {
         let origin = (ORIGIN, "https://app.example");
-        let (word, cookie) = ((SEC_WEBSOCKET_PROTOCOL, "authgate.bearer.k"), (COOKIE, "key=k"));
+        let (member, cookie) = ((SEC_WEBSOCKET_PROTOCOL, "authgate.bearer.k"), (COOKIE, "key=k"));
         let several: [Fields<'_>; 6] = [
-            &[origin.clone(), word.clone(), cookie.clone()],
-            &[origin.clone(), word.clone(), word.clone()],
+            &[origin.clone(), member.clone(), cookie.clone()],
+            &[origin.clone(), member.clone(), member.clone()],
             &[origin.clone(), (COOKIE, "key=k; key=k")],
             &[origin.clone(), cookie.clone(), cookie.clone()],
-            &[origin.clone(), word.clone(), (AUTHORIZATION, "Token k")],
+            &[origin.clone(), member.clone(), (AUTHORIZATION, "Token k")],
             &[cookie.clone(), (AUTHORIZATION, "Basic eA==")],
         ];
         for fields in several {
             assert!(
-                matches!(taken(fields), Err(Rejection::RepeatedCredential)),
+                matches!(extract(fields), Err(Rejection::RepeatedCredential)),
                 "{fields:?}"
             );
         }
@@ -284,16 +288,19 @@ mod tests {
             "*",
             "",
         ] {
-            for carried in [&word, &cookie] {
+            for carried in [&member, &cookie] {
                 let fields = [(ORIGIN, sent), carried.clone()];
-                assert!(matches!(taken(&fields), Err(Rejection::OriginNotListed)), "{fields:?}");
+                assert!(
+                    matches!(extract(&fields), Err(Rejection::OriginNotListed)),
+                    "{fields:?}"
+                );
             }
         }
-        for fields in [&[word.clone()][..], &[origin.clone(), origin, cookie]] {
-            assert!(matches!(taken(fields), Err(Rejection::OriginNotListed)), "{fields:?}");
+        for fields in [&[member.clone()][..], &[origin.clone(), origin, cookie]] {
+            assert!(matches!(extract(fields), Err(Rejection::OriginNotListed)), "{fields:?}");
         }
         // Without a credential of this kind, the request is authenticated as usual, from any origin.
-        let (headers, _) = taken(&[(ORIGIN, "null"), (AUTHORIZATION, "Token k")]).expect("nothing to take");
+        let (headers, _) = extract(&[(ORIGIN, "null"), (AUTHORIZATION, "Token k")]).expect("nothing to take");
         assert_eq!(headers[AUTHORIZATION], "Token k");
     }
 }

@@ -138,7 +138,9 @@ impl JwtAuthenticator {
         let header = header_as_sent(token);
         let found = match &ending {
             Ending::Refused(
-                Refusal::JwtUserUnnamed(which) | Refusal::JwtClaimUnsayable(which) | Refusal::TokenFactUnsayable(which),
+                Refusal::JwtInvalidUserClaim(which)
+                | Refusal::JwtUnsendableClaim(which)
+                | Refusal::TokenUnsendableValue(which),
             ) => Some(which.to_string()),
             Ending::Refused(_) | Ending::Accepted | Ending::Unknown(_) => {
                 last.and_then(|(check, _)| found(check, settings, header.as_ref(), claims.as_ref(), now))
@@ -280,8 +282,8 @@ impl Check {
             Refusal::Jwt(JwtFault::Expired) => Self::Without(Defect::Expiry),
             Refusal::Jwt(JwtFault::Revoked(_)) => Self::NotRevoked,
             Refusal::Jwt(JwtFault::TypeMismatch(mismatch)) => Self::TokenType(*mismatch),
-            Refusal::JwtUserUnnamed(_) => Self::NamesUser,
-            Refusal::JwtClaimUnsayable(_) => Self::HeaderSafe,
+            Refusal::JwtInvalidUserClaim(_) => Self::NamesUser,
+            Refusal::JwtUnsendableClaim(_) => Self::HeaderSafe,
             Refusal::JwtUserNotFound => Self::UserExists,
             Refusal::JwtUserInactive => Self::UserActive,
             Refusal::JwtPasswordChanged => Self::PasswordUnchanged,
@@ -292,7 +294,7 @@ impl Check {
             | Refusal::TokenHasInvalidCharacters
             | Refusal::TokenUnknown
             | Refusal::TokenUserInactive
-            | Refusal::TokenFactUnsayable(_) => return None,
+            | Refusal::TokenUnsendableValue(_) => return None,
         })
     }
 

@@ -322,7 +322,7 @@ impl JwtAuthenticator {
             }
         };
         let identity = Identity::new(facts, &self.shared.tables)
-            .map_err(|unsayable| Refusal::JwtClaimUnsayable(unsayable.to_string().into()))?;
+            .map_err(|unsayable| Refusal::JwtUnsendableClaim(unsayable.to_string().into()))?;
         Ok(Decision::Accepted {
             identity: Arc::new(identity),
             validity,

@@ -53,7 +53,7 @@ impl NamedUser {
 
 /// The refusal of a token because this claim does not name a user.
 pub(super) fn unnamed(claim: &str, problem: &str) -> Refusal {
-    Refusal::JwtUserUnnamed(format!("{claim} {problem}").into())
+    Refusal::JwtInvalidUserClaim(format!("{claim} {problem}").into())
 }
 
 impl JwtAuthenticator {
@@ -159,7 +159,7 @@ impl JwtAuthenticator {
         };
         let username = username.map_err(|problem| unnamed(username_claim, problem))?;
         let text = |text: &str, claim: &str| {
-            Text::new(text).map_err(|NotText| Refusal::JwtClaimUnsayable(format!("{claim} {NOT_TEXT}").into()))
+            Text::new(text).map_err(|NotText| Refusal::JwtUnsendableClaim(format!("{claim} {NOT_TEXT}").into()))
         };
         let words = |value: Option<&Value>, claim: &str| -> Result<Vec<Text>, Refusal> {
             let words: Vec<&str> = match value {

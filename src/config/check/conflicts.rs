@@ -11,7 +11,7 @@ use super::routes::ParsedRoute;
 use super::weakness::{Demands, Weakness, weakness};
 use crate::config::problem::Problem;
 use crate::config::reader::Section;
-use crate::proxy::routes::{HostPattern, Methods, PathPattern, Paths, RouteId};
+use crate::proxy::routes::{HostPattern, MethodRoutes, PathPattern, PathRoutes, RouteId};
 
 pub(super) fn refuse(root: &Section<'_>, routes: &[ParsedRoute]) {
     refuse_collisions(root, routes);
@@ -30,10 +30,10 @@ fn refuse_collisions(root: &Section<'_>, routes: &[ParsedRoute]) {
     }
     let mut places: HashMap<(&HostPattern, PathPattern), Previous<'_>> = HashMap::new();
     for route in routes {
-        let place = &route.route.place;
-        let before = places.entry((&place.host, place.path.folded())).or_default();
+        let matches = &route.route.matches;
+        let before = places.entry((&matches.host, matches.path.folded())).or_default();
         let first = *before.first.get_or_insert(route);
-        if first.route.place.path != place.path {
+        if first.route.matches.path != matches.path {
             let message = format!("{} differs from {} only in case", route.key, first.key);
             let help = "remove one of them: a server may treat both paths as one, so the gateway could not tell which route applies";
             report_pair(root, route, first, message, help.to_owned());
@@ -41,10 +41,10 @@ fn refuse_collisions(root: &Section<'_>, routes: &[ParsedRoute]) {
         }
         // A route with methods has precedence over one without, so routes overlap only within each kind. GET includes HEAD.
         let mut other = None;
-        if place.methods.is_empty() {
+        if matches.methods.is_empty() {
             other = before.any_method.replace(route);
         }
-        for method in place.methods_taken() {
+        for method in matches.effective_methods() {
             other = other.or(before.methods.insert(method, route));
         }
         if let Some(other) = other {
@@ -71,7 +71,7 @@ struct Hosts<'r> {
 /// The routes of one host pattern. Their paths are compared without case, because some servers ignore it.
 struct Host<'r> {
     pattern: &'r HostPattern,
-    paths: Paths,
+    paths: PathRoutes,
     routes: Vec<usize>,
 }
 
@@ -96,18 +96,18 @@ impl<'r> Hosts<'r> {
         let mut hosts: Vec<Host<'r>> = Vec::new();
         let mut by_pattern = HashMap::new();
         for (at, written) in routes.iter().enumerate() {
-            let place = &written.route.place;
-            let index = *by_pattern.entry(&place.host).or_insert_with(|| {
+            let matches = &written.route.matches;
+            let index = *by_pattern.entry(&matches.host).or_insert_with(|| {
                 hosts.push(Host {
-                    pattern: &place.host,
-                    paths: Paths::default(),
+                    pattern: &matches.host,
+                    paths: PathRoutes::default(),
                     routes: Vec::new(),
                 });
                 hosts.len() - 1
             });
             hosts[index]
                 .paths
-                .insert(&place.path.folded(), &place.methods, RouteId(at));
+                .insert(&matches.path.folded(), &matches.methods, RouteId(at));
             hosts[index].routes.push(at);
         }
         Self {
@@ -160,11 +160,11 @@ impl<'r> Hosts<'r> {
         for at in &host.routes {
             let route = &self.routes[*at].route;
             let Some(demands) = Demands::of(route) else { continue };
-            let path = route.place.path.folded();
+            let path = route.matches.path.folded();
             if let Some(found) = self.compare_at(wide, host, &sample_path(&path)) {
                 report(found);
             }
-            if let PathPattern::Below(prefix) = path {
+            if let PathPattern::Prefix(prefix) = path {
                 let guard = guards.entry(prefix).or_default().entry(demands);
                 let guard = guard.or_insert_with(|| Guard {
                     route: *at,
@@ -180,7 +180,7 @@ impl<'r> Hosts<'r> {
     /// Finds a guard of the open route's path, or of a prefix of it, that is stricter than the open route.
     fn weaker_below(&self, wide: &Host<'r>, open: usize, guards: &Guards<'r>) -> Option<WeakRoute> {
         let route = &self.routes[open].route;
-        let path = route.place.path.folded();
+        let path = route.matches.path.folded();
         let mut prefix = path.text();
         loop {
             let all = guards.get(prefix).into_iter().flat_map(HashMap::values);
@@ -204,7 +204,7 @@ impl<'r> Hosts<'r> {
 
     /// Compares the routes of two paths, method by method. If the guarded path has no route for a method, it refuses that method:
     /// the open route is compared with each of the guarded ones.
-    fn compare(&self, open: &Methods, guarded: &Methods) -> Option<WeakRoute> {
+    fn compare(&self, open: &MethodRoutes, guarded: &MethodRoutes) -> Option<WeakRoute> {
         let listed: BTreeSet<&str> = open.listed().chain(guarded.listed()).map(Method::as_str).collect();
         let methods = listed
             .into_iter()
@@ -230,16 +230,16 @@ impl<'r> Hosts<'r> {
         let (open, guard) = (&self.routes[found.open], &self.routes[found.guard]);
         let message = format!(
             "{} is weaker than {}, which protects {} only for {}: it {}",
-            open.key, guard.key, guard.route.place.path, guard.route.place.host, found.weakness
+            open.key, guard.key, guard.route.matches.path, guard.route.matches.host, found.weakness
         );
         let elsewhere = match host {
             HostPattern::Any => "without a `host`".to_owned(),
-            HostPattern::Exact(_) | HostPattern::Below(_) => format!("with `host = \"{host}\"`"),
+            HostPattern::Exact(_) | HostPattern::Subdomains(_) => format!("with `host = \"{host}\"`"),
         };
         let help = format!(
             "clients choose the Host header: give {} a `host` of its own, or the `authenticate`, `optional` and `require` of {}, or add a \
              route for \"{}\" {elsewhere} that has them",
-            open.key, guard.key, guard.route.place.path
+            open.key, guard.key, guard.route.matches.path
         );
         report_pair(root, open, guard, message, help);
     }
@@ -249,7 +249,7 @@ impl<'r> Hosts<'r> {
         for host in &self.hosts {
             for at in &host.routes {
                 let guard = &self.routes[*at];
-                let PathPattern::Exact(path) = guard.route.place.path.folded() else {
+                let PathPattern::Exact(path) = guard.route.matches.path.folded() else {
                     continue;
                 };
                 if Demands::of(&guard.route).is_none() || &*path == "/" {
@@ -284,6 +284,6 @@ impl<'r> Hosts<'r> {
 fn sample_path(pattern: &PathPattern) -> String {
     match pattern {
         PathPattern::Exact(path) => path.to_string(),
-        PathPattern::Below(prefix) => format!("{prefix}/\n"),
+        PathPattern::Prefix(prefix) => format!("{prefix}/\n"),
     }
 }

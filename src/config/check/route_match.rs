@@ -4,12 +4,12 @@ use http::Method;
 
 use crate::config::reader::{Item, Section, is_token_byte};
 use crate::proxy::host::ipv6;
-use crate::proxy::routes::{HostPattern, PathPattern, Place};
+use crate::proxy::routes::{HostPattern, PathPattern, RouteMatch};
 
 const PATH_HELP: &str = "write \"/api/hello\" for one path, or \"/api/*\" for a path and everything below it";
 
 /// Reads the three keys; `None` if one of them is wrong.
-pub(super) fn place(section: &mut Section<'_>) -> Option<Place> {
+pub(super) fn route_match(section: &mut Section<'_>) -> Option<RouteMatch> {
     let path = section
         .require("path", "path = \"/api/*\"")
         .and_then(|item| path(&item));
@@ -21,7 +21,7 @@ pub(super) fn place(section: &mut Section<'_>) -> Option<Place> {
         None => Some(Vec::new()),
         Some(item) => methods(&item),
     };
-    Some(Place {
+    Some(RouteMatch {
         host: host?,
         path: path?,
         methods: methods?,
@@ -46,7 +46,7 @@ fn host(item: &Item<'_>) -> Option<HostPattern> {
     let text = item.text_for("a host", "write \"api.example.com\" or \"*.example.com\"")?;
     let written = text.as_str();
     let (domain, pattern): (_, fn(Box<str>) -> HostPattern) = match written.strip_prefix("*.") {
-        Some(domain) => (domain, HostPattern::Below),
+        Some(domain) => (domain, HostPattern::Subdomains),
         None => (written, HostPattern::Exact),
     };
     let plain = domain.strip_suffix('.').unwrap_or(domain).to_ascii_lowercase();
@@ -93,7 +93,7 @@ fn template(path: &str) -> Option<&str> {
 fn path(item: &Item<'_>) -> Option<PathPattern> {
     let text = item.text_for("a path", PATH_HELP)?;
     let (written, pattern): (_, fn(Box<str>) -> PathPattern) = match text.as_str().strip_suffix("/*") {
-        Some(prefix) => (prefix, PathPattern::Below),
+        Some(prefix) => (prefix, PathPattern::Prefix),
         None => (text.as_str(), PathPattern::Exact),
     };
     if let Some(segment) = template(written) {

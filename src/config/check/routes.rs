@@ -9,7 +9,7 @@ use super::authenticators::Authenticators;
 use super::browsers::cors;
 use super::conflicts;
 use super::identity::Identities;
-use super::route_match::place;
+use super::route_match::route_match;
 use crate::config::Route;
 use crate::config::reader::{Section, Zero};
 
@@ -50,7 +50,7 @@ fn route(
     upstreams: &Names,
     identities: &Identities,
 ) -> Option<Route> {
-    let place = place(&mut section);
+    let matches = route_match(&mut section);
     let access = access(&mut section, authenticators);
     let format = error_format(&mut section);
     let upstream = section
@@ -61,10 +61,10 @@ fn route(
     let response_timeout = section
         .take("response_timeout")
         .and_then(|item| item.duration(Zero::Refused));
-    let (place, access, upstream) = (place?, access?, upstream?);
+    let (matches, access, upstream) = (matches?, access?, upstream?);
     let sent = identities.for_upstream(&upstream);
     Some(Route {
-        place,
+        matches,
         answers: access.answers(format, authenticators),
         policy: access.policy,
         authenticate: access.authenticate,

@@ -376,9 +376,9 @@ pub(super) fn set_check_hosts(upstreams: &mut Upstreams<'_>, routes: &[Route]) {
         let mut hosts = routes
             .iter()
             .filter(|route| route.upstream == *name)
-            .filter_map(|route| match &route.place.host {
+            .filter_map(|route| match &route.matches.host {
                 HostPattern::Exact(host) => HeaderValue::from_str(host).ok(),
-                HostPattern::Any | HostPattern::Below(_) => None,
+                HostPattern::Any | HostPattern::Subdomains(_) => None,
             });
         let check = upstreams
             .settings

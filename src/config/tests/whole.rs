@@ -130,8 +130,11 @@ fn absent_keys_have_their_documented_defaults() {
     assert_eq!((upstream.retries, upstream.servers[0].weight), (1, 1));
 
     let route = &config.routes[0];
-    assert_eq!(route.place.path, PathPattern::Below("/api".into()));
-    assert_eq!((&route.place.host, route.place.methods.len()), (&HostPattern::Any, 0));
+    assert_eq!(route.matches.path, PathPattern::Prefix("/api".into()));
+    assert_eq!(
+        (&route.matches.host, route.matches.methods.len()),
+        (&HostPattern::Any, 0)
+    );
     assert!(matches!(&route.policy, Policy::Authenticated { optional: false, require } if require.is_empty()));
     assert_eq!(
         route.answers,
@@ -332,9 +335,9 @@ fn every_key_that_is_built_is_read() {
     let [admin, anyone, open] = config.routes.as_slice() else {
         panic!("{} routes", config.routes.len())
     };
-    assert_eq!(admin.place.host, HostPattern::Below("example.com".into()));
-    assert_eq!(admin.place.path, PathPattern::Exact("/admin".into()));
-    assert_eq!(admin.place.methods, [Method::GET, Method::POST]);
+    assert_eq!(admin.matches.host, HostPattern::Subdomains("example.com".into()));
+    assert_eq!(admin.matches.path, PathPattern::Exact("/admin".into()));
+    assert_eq!(admin.matches.methods, [Method::GET, Method::POST]);
     assert_eq!(
         admin.answers,
         Answers::Drf {
@@ -373,7 +376,7 @@ fn every_key_that_is_built_is_read() {
     );
     assert!(matches!(&anyone.policy, Policy::Authenticated { optional: true, .. }));
     assert_eq!(
-        (anyone.answers.challenges(), anyone.credential),
+        (anyone.answers.has_challenge(), anyone.credential),
         (false, CredentialMode::Keep)
     );
     assert_eq!((&open.policy, open.authenticate.len()), (&Policy::Public, 0));

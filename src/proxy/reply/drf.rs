@@ -29,12 +29,12 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec
             Refusal::TokenHasInvalidCharacters => {
                 r#"{"detail":"Invalid token header. Token string should not contain invalid characters."}"#
             }
-            Refusal::TokenUnknown | Refusal::TokenFactUnsayable(_) => r#"{"detail":"Invalid token."}"#,
+            Refusal::TokenUnknown | Refusal::TokenUnsendableValue(_) => r#"{"detail":"Invalid token."}"#,
             Refusal::TokenUserInactive => r#"{"detail":"User inactive or deleted."}"#,
             Refusal::BearerNotTwoWords => {
                 r#"{"detail":"Authorization header must contain two space-delimited values","code":"bad_authorization_header"}"#
             }
-            Refusal::JwtUserUnnamed(_) => {
+            Refusal::JwtInvalidUserClaim(_) => {
                 r#"{"detail":"Token contained no recognizable user identification","code":"token_not_valid"}"#
             }
             Refusal::JwtUserNotFound => r#"{"detail":"User not found","code":"user_not_found"}"#,
@@ -44,7 +44,7 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec
             }
             Refusal::Jwt(fault) => return token_not_valid(*fault, types(refused.by)).into(),
             // Django has no such check, and therefore no text for it.
-            Refusal::JwtClaimUnsayable(_) => {
+            Refusal::JwtUnsendableClaim(_) => {
                 return token_not_valid(JwtFault::Invalid(Defect::Claims), types(refused.by)).into();
             }
         },

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn every_answer_is_json_that_no_cache_keeps() {
+    fn every_refusal_is_json_and_is_not_cached() {
         for rejection in [
             Rejection::NoRoute,
             Rejection::Malformed("Host"),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn jwt_faults_are_said_once_for_each_class() {
+    fn a_jwt_fault_has_one_message_for_each_token_class() {
         let check = |fault: JwtFault, access: &str, sliding: &str| {
             let refusal = Refusal::Jwt(fault);
             let refused = Rejection::Refused(Refused { by: 1, refusal });
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_method_is_named_with_those_that_are_taken() {
+    fn a_405_names_the_method_and_lists_the_allowed_ones() {
         let rejection = Rejection::MethodNotAllowed {
             sent: Method::POST,
             allowed: vec![Method::GET, Method::HEAD],

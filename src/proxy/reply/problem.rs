@@ -47,7 +47,9 @@ pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Optio
             "invalid_token",
             Cow::Borrowed(description(&refused.refusal)),
         )),
-        Rejection::NotAllowed(unmet) if unmet.scopes_alone() => Some((None, "insufficient_scope", detail(rejection))),
+        Rejection::NotAllowed(unmet) if unmet.lacks_only_scopes() => {
+            Some((None, "insufficient_scope", detail(rejection)))
+        }
         Rejection::RepeatedCredential => Some((None, "invalid_request", detail(rejection))),
         _ => return Vec::new(),
     };
@@ -105,7 +107,7 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
         Rejection::Unauthenticated => "A credential is needed, and none was sent.",
         Rejection::Refused(refused) => description(&refused.refusal),
         Rejection::OriginNotListed => "Pages of this origin may send no credential here.",
-        Rejection::NotAllowed(unmet) if unmet.scopes_alone() => "The token does not allow this: it lacks a scope.",
+        Rejection::NotAllowed(unmet) if unmet.lacks_only_scopes() => "The token does not allow this: it lacks a scope.",
         Rejection::NotAllowed(_) => "You are known, and not allowed to do this.",
         Rejection::Unavailable(_) => "The credential could not be looked up just now; try again later.",
         Rejection::Body(fault) | Rejection::Upstream(UpstreamError::RequestBody(fault)) => match fault {
@@ -149,9 +151,9 @@ fn description(refusal: &Refusal) -> &'static str {
         Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::NoId)) => "The token has no id.",
         Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::NoType)) => "The token does not say of which type it is.",
         Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::WrongType)) => "The token is of a type that is not accepted.",
-        Refusal::JwtUserUnnamed(_) => "The token names no user.",
-        Refusal::JwtClaimUnsayable(_) => "A claim of the token cannot be passed on.",
-        Refusal::TokenFactUnsayable(_) => "The user of the token cannot be named to the application.",
+        Refusal::JwtInvalidUserClaim(_) => "The token names no user.",
+        Refusal::JwtUnsendableClaim(_) => "A claim of the token cannot be passed on.",
+        Refusal::TokenUnsendableValue(_) => "The user of the token cannot be named to the application.",
         Refusal::JwtUserNotFound => "The user of the token is not known.",
         Refusal::JwtPasswordChanged => "The password of the token's user has been changed.",
     }
