@@ -16,11 +16,11 @@ fn start(lines: &[&str]) -> (Redis, RecordingUpstream, Gate) {
 }
 
 #[test]
-fn each_request_is_one_event_that_tells_its_story() {
+fn each_request_is_one_log_event_with_all_fields() {
     let (_redis, upstream, gate) = start(&[]);
     let ok = gate.call(&get("/api/x?key=1").token("canary-ada"));
     let id = upstream.last().header("x-request-id").unwrap().to_owned();
-    let refused = gate.call(&get("/api/x").token("canary-nobody"));
+    let refused = gate.call(&get("/api/x").token("canary-unknown"));
     gate.get("/nowhere");
     let events = gate.requests(3);
     assert_eq!((ok.status, refused.status, events.len()), (200, 401, 3));
@@ -53,14 +53,14 @@ fn each_request_is_one_event_that_tells_its_story() {
 }
 
 #[test]
-fn the_query_is_written_only_where_it_is_wanted() {
+fn the_query_is_logged_only_if_configured() {
     let (_redis, _upstream, gate) = start(&["query = true"]);
     gate.get("/public/x?a=1");
     assert_eq!(gate.requests(1)[0]["http.target"], "/public/x?a=1");
 }
 
 #[test]
-fn nothing_a_client_sends_makes_a_line() {
+fn client_input_cannot_add_log_lines() {
     for format in ["format = \"text\"", "format = \"json\""] {
         let (_redis, _upstream, gate) = start(&[format]);
         let nasty = "/public/x\"\u{1b}[31m";
@@ -101,7 +101,7 @@ fn each_request_is_one_line_of_either_format() {
     for format in ["text", "json"] {
         let (_redis, upstream, gate) = start(&[&format!("format = \"{format}\"")]);
         let body = gate.call(&get("/api/one").token("canary-ada")).body.data.len();
-        gate.call(&get("/api/two").token("canary-nobody"));
+        gate.call(&get("/api/two").token("canary-unknown"));
         gate.get("/public/three");
         gate.get("/four");
         gate.get("/public/%0afive");
@@ -155,7 +155,7 @@ fn each_request_is_one_line_of_either_format() {
 }
 
 #[test]
-fn a_query_is_left_out_whatever_becomes_of_the_request() {
+fn the_query_is_left_out_for_every_outcome() {
     for format in ["format = \"text\"", "format = \"json\""] {
         let (_redis, _upstream, gate) = start(&[format]);
         for target in ["/public/a", "/api/b", "/nowhere/c", "/public/../api/d", "/public/%zz"] {
@@ -168,7 +168,7 @@ fn a_query_is_left_out_whatever_becomes_of_the_request() {
 }
 
 #[test]
-fn a_403_says_what_was_missing_and_a_path_which_readings_disagree() {
+fn the_log_gives_the_missing_requirement_and_the_ambiguous_path_readings() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let require = "authenticate = [\"token\"]\nrequire = { groups = { any = [\"root\", \"admins\"] }, scopes = { all = [\"orders:write\"] }, \
                    claims = { realm.tenant = \"acme\" } }";

@@ -8,7 +8,7 @@ use crate::harness::program::run;
 use crate::harness::{Gate, RecordingUpstream, Redis, call, config, get};
 
 #[test]
-fn it_tells_that_it_lives_is_ready_and_what_it_counts() {
+fn livez_readyz_and_metrics_are_answered() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&config().app(&upstream).public("/public/*"));
     gate.get("/public/x");
@@ -38,7 +38,7 @@ fn it_tells_that_it_lives_is_ready_and_what_it_counts() {
 }
 
 #[test]
-fn it_answers_to_addresses_localhost_and_listed_hosts_and_only_get() {
+fn only_get_requests_for_allowed_hosts_are_answered() {
     let upstream = RecordingUpstream::start();
     let hosts = "hosts = [\"authgate.internal\"]";
     let gate = Gate::start(&config().admin(hosts).app(&upstream).public("/*"));
@@ -70,12 +70,12 @@ fn counted() -> (Gate, RecordingUpstream, Redis) {
     let config = config().tls(&Pki::new(), &[&["localhost"]]).tokens(&redis);
     let gate = Gate::start(&config.app(&upstream).protected("/*"));
     gate.call(&get("/x").token("canary-ada"));
-    gate.call(&get("/x").token("canary-nobody"));
+    gate.call(&get("/x").token("canary-unknown"));
     (gate, upstream, redis)
 }
 
 #[test]
-fn promtool_finds_nothing_to_improve() {
+fn promtool_reports_no_problem() {
     let promtool = Command::new("promtool").arg("--version").output();
     if promtool.is_err() {
         eprintln!("skipped: promtool is not installed");
@@ -94,7 +94,7 @@ fn promtool_finds_nothing_to_improve() {
 }
 
 #[test]
-fn prometheus_gets_openmetrics_as_its_own_parser_wants_it() {
+fn prometheus_receives_valid_openmetrics() {
     let (gate, ..) = counted();
     let page = gate.ask_admin(&get("/metrics").host("127.0.0.1").header("Accept", PROMETHEUS));
     assert_eq!(

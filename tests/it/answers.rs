@@ -56,7 +56,7 @@ fn an_answer_that_can_be_read_in_two_ways_is_502() {
         "X: y\r\n folded",
         "X : y",
     ] {
-        upstream.says(format!(
+        upstream.answers_raw(format!(
             "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\n{fields}\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
         ));
         let reply = gate.get("/x");
@@ -75,7 +75,7 @@ fn a_cut_body_looks_cut_to_clients_of_http_1_0_too() {
     for config in [public(&upstream), public(&upstream).tls(&Pki::new(), &[&["localhost"]])] {
         let gate = Gate::start(&config);
         let ends = |answer: &str| {
-            upstream.says(answer);
+            upstream.answers_raw(answer);
             let mut conn = gate.connect();
             conn.send("GET /x HTTP/1.0\r\nHost: localhost\r\n\r\n");
             conn.wire.head().unwrap().expect("a head");

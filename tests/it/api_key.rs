@@ -49,7 +49,7 @@ fn the_whole_value_is_the_key_and_a_bad_one_is_refused() {
     let before = upstream.calls();
     let challenge = Some("Key header=\"x-api-key\"");
     for (values, detail) in [
-        (&[&b"canary-nobody"[..]][..], "Invalid token."),
+        (&[&b"canary-unknown"[..]][..], "Invalid token."),
         (&[b"Token canary-ada"], "Invalid token."),
         (&[b"canary ada"], "Invalid token."),
         (
@@ -85,7 +85,7 @@ fn the_whole_value_is_the_key_and_a_bad_one_is_refused() {
         assert_eq!(reply.detail(), "Authentication credentials were not provided.");
         assert_eq!(reply.header("www-authenticate"), challenge);
     }
-    let reply = gate.call(&get("/problem").header("X-API-Key", "canary-nobody"));
+    let reply = gate.call(&get("/problem").header("X-API-Key", "canary-unknown"));
     assert_eq!(
         reply.headers("www-authenticate"),
         [
@@ -115,7 +115,7 @@ fn a_page_may_put_it_into_a_cookie_and_token_show_sends_it_as_it_is() {
         .header("Sec-WebSocket-Version", "13")
         .header("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==")
         .header("Origin", "https://app.example");
-    let reply = gate.call(&socket.clone().header("Cookie", "key=canary-nobody"));
+    let reply = gate.call(&socket.clone().header("Cookie", "key=canary-unknown"));
     assert_eq!((reply.status, upstream.calls()), (401, 0));
     gate.call(&socket.header("Cookie", "key=canary-ada"));
     assert_eq!(upstream.last().header("x-user-id"), Some("42"));

@@ -29,14 +29,14 @@ upstream = "app"
 "#;
 
 #[test]
-fn a_good_file_is_good() {
+fn a_valid_file_passes() {
     let ended = check(GOOD);
     assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{ended:?}");
     assert!(ended.out.contains("valid"));
 }
 
 #[test]
-fn every_problem_of_a_file_is_said_with_its_line_and_what_to_write() {
+fn every_problem_is_reported_with_its_line_and_the_fix() {
     let text = GOOD
         .replace("127.0.0.1:0", "0.0.0.0:80")
         .replace("kind = \"redis\"", "kind = \"reddis\"")
@@ -62,7 +62,7 @@ fn every_problem_of_a_file_is_said_with_its_line_and_what_to_write() {
 }
 
 #[test]
-fn a_route_that_another_host_leads_past_a_guard_to_is_refused() {
+fn a_route_that_bypasses_a_stricter_route_by_another_host_is_refused() {
     let guard = "host = \"a.example\"\nrequire = { groups = { any = [\"staff\"] } }\npath";
     let guarded = GOOD.replace("path", guard);
     let with = |lines: &str| {
@@ -187,7 +187,7 @@ fn one_problem_is_one_error() {
 }
 
 #[test]
-fn secrets_are_not_shown_with_the_line_they_are_on() {
+fn excerpts_do_not_show_secrets() {
     let text = GOOD.replace("redis://127.0.0.1:6379/0", "redis://:canary-password@127.0.0.1:x/0")
         + "[authenticators.jwt]\nkind = \"jwt\"\nusers = \"none\"\nkeys = [{ algorithm = \"HS256\", secret = \"canary\" }]\n";
     let ended = check(&text);
@@ -219,7 +219,7 @@ fn values_come_from_the_environment_and_from_files() {
 }
 
 #[test]
-fn keys_that_the_world_knows_run_only_where_they_are_asked_for_on_loopback() {
+fn example_keys_run_only_with_the_flag_and_on_loopback() {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     let ended = authgate(project, &["run"]);
     assert_eq!(ended.code, 2);
@@ -257,7 +257,7 @@ fn keys_that_the_world_knows_run_only_where_they_are_asked_for_on_loopback() {
 }
 
 #[test]
-fn each_problem_names_its_key_and_its_line_together() {
+fn each_problem_has_its_key_and_line() {
     let text = GOOD
         .replace("127.0.0.1:0", "0.0.0.0:80")
         .replace("kind = \"redis\"", "kind = \"reddis\"")
@@ -281,7 +281,7 @@ fn each_problem_names_its_key_and_its_line_together() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_wrong_use() {
+fn a_missing_file_is_a_usage_error() {
     let folder = tempfile::tempdir().unwrap();
     for words in [
         &["check"][..],
@@ -298,19 +298,19 @@ fn a_file_that_is_not_there_is_wrong_use() {
 }
 
 #[test]
-fn problems_are_data_for_programs() {
+fn problems_can_be_printed_as_json() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("other.toml");
     std::fs::write(&file, GOOD.replace("\"token\"\n", "\"token\"\nscheem = \"x\"\n")).unwrap();
     // The file is an argument too, as people try first.
     let ended = authgate(folder.path(), &["check", "other.toml", "--json"]);
     assert_eq!((ended.code, ended.err.as_str()), (2, ""), "{ended:?}");
-    let told: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
     let expected = serde_json::json!({ "problems": [{
         "severity": "error", "key": "authenticators.token.scheem", "file": "other.toml", "line": 8, "column": 1,
         "message": "unknown key `scheem`", "help": "did you mean `scheme`?",
     }] });
-    assert_eq!(told, expected);
+    assert_eq!(report, expected);
 
     std::fs::write(
         &file,
@@ -318,17 +318,17 @@ fn problems_are_data_for_programs() {
     )
     .unwrap();
     let ended = authgate(folder.path(), &["--config", "other.toml", "check", "--json"]);
-    let told: serde_json::Value = serde_json::from_str(&ended.good()).unwrap();
-    assert_eq!(told["problems"][0]["severity"], "warning");
-    assert_eq!(told["problems"][0]["line"], 14, "{told}");
+    let report: serde_json::Value = serde_json::from_str(&ended.good()).unwrap();
+    assert_eq!(report["problems"][0]["severity"], "warning");
+    assert_eq!(report["problems"][0]["line"], 14, "{report}");
 
     std::fs::write(&file, GOOD).unwrap();
     let ended = authgate(folder.path(), &["check", "other.toml", "--json"]);
     assert_eq!(ended.good(), "{\"problems\":[]}\n");
     let ended = authgate(folder.path(), &["check", "missing.toml", "--json"]);
     assert_eq!(ended.code, 2);
-    let told: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
-    assert_eq!(told["problems"][0]["line"], serde_json::Value::Null);
+    let report: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(report["problems"][0]["line"], serde_json::Value::Null);
     assert!(
         authgate(folder.path(), &["check", "other.toml"])
             .good()
@@ -337,7 +337,7 @@ fn problems_are_data_for_programs() {
 }
 
 #[test]
-fn mistakes_that_come_from_other_programs_are_known() {
+fn settings_copied_from_other_programs_get_a_specific_fix() {
     let route = |path: &str| GOOD.replace("/api/*", path);
     let host = |host: &str| GOOD.replace("authenticate =", &format!("host = {host:?}\nauthenticate ="));
     let url = |url: &str| GOOD.replace("redis://127.0.0.1:6379/0", url);
@@ -380,7 +380,7 @@ fn mistakes_that_come_from_other_programs_are_known() {
 }
 
 #[test]
-fn what_nothing_uses_and_what_strangers_reach_is_a_warning() {
+fn unused_tables_and_a_reachable_admin_listener_are_warnings() {
     for (text, words) in [
         (
             "[stores.other]\nkind = \"redis\"\nurl = \"redis://127.0.0.1\"\n",
@@ -408,7 +408,7 @@ fn what_nothing_uses_and_what_strangers_reach_is_a_warning() {
 }
 
 #[test]
-fn a_low_port_without_the_right_to_it_names_the_capability() {
+fn a_privileged_port_names_the_missing_capability() {
     let folder = tempfile::tempdir().unwrap();
     let text = GOOD.replace("127.0.0.1:0", "127.0.0.1:443") + "[admin]\nlisten = \"127.0.0.1:0\"\n";
     std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
@@ -443,7 +443,7 @@ fn check_tls(chain: &str, key: &str) -> Ended {
 }
 
 #[test]
-fn certificates_that_end_and_chains_that_do_not_fit_are_named() {
+fn expiring_certificates_and_broken_chains_are_warnings() {
     let pki = Pki::new();
     let seconds = |days: i64| u64::try_from(now() + days * 24 * 60 * 60 + 60).unwrap();
     let (good, key) = pki.leaf(&["localhost"]);
@@ -501,7 +501,7 @@ fn certificates_that_end_and_chains_that_do_not_fit_are_named() {
 }
 
 #[test]
-fn the_end_of_each_certificate_is_a_metric() {
+fn the_expiry_of_each_certificate_is_a_metric() {
     let (pki, upstream) = (Pki::new(), RecordingUpstream::start());
     let until = u64::try_from(now()).unwrap() + 1000;
     let (chain, key) = pki.leaf_until(&["localhost"], until);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use authgate::auth::store::{DigestKind, TokenDigest};
 use serde_json::{Value, json};
 
-use crate::harness::program::{Ended, authgate, authgate_reading};
+use crate::harness::program::{Ended, authgate, authgate_with_input};
 use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
 
 /// Runs the same story on a file and on an empty Redis; `lines` are added to the table of the store.
@@ -36,7 +36,7 @@ fn run(gate: &Gate, words: &[&str]) -> Ended {
 
 fn import(gate: &Gate, dump: &Value, more: &[&str]) -> Ended {
     let words = [&["token", "import", "-"], more].concat();
-    authgate_reading(gate.folder.path(), &words, dump.to_string().as_bytes())
+    authgate_with_input(gate.folder.path(), &words, dump.to_string().as_bytes())
 }
 
 fn imported(gate: &Gate, dump: &Value, more: &[&str]) -> Ended {
@@ -64,7 +64,7 @@ fn token(key: &str, user: u32) -> Value {
 }
 
 #[test]
-fn a_dump_whose_users_are_of_another_model_is_an_error_that_names_it() {
+fn a_dump_with_another_user_model_is_an_error_that_names_it() {
     on_both("", |gate, _| {
         let dump = json!([user("accounts.user", 1, &json!({})), token("canary-one", 1)]);
         let ended = import(gate, &dump, &[]);
@@ -85,7 +85,7 @@ fn a_dump_whose_users_are_of_another_model_is_an_error_that_names_it() {
 }
 
 #[test]
-fn what_an_import_does_not_bring_stays() {
+fn records_that_are_not_in_the_dump_stay() {
     on_both("", |gate, upstream| {
         let put = [
             "user",
@@ -146,7 +146,7 @@ fn what_an_import_does_not_bring_stays() {
 }
 
 #[test]
-fn pruning_removes_what_the_dump_no_longer_has_and_revives_nothing() {
+fn prune_removes_missing_records_and_restores_no_revoked_token() {
     on_both("", |gate, _| {
         let whole = json!([
             user("auth.user", 1, &json!({})),
@@ -190,7 +190,7 @@ fn pruning_removes_what_the_dump_no_longer_has_and_revives_nothing() {
 }
 
 #[test]
-fn a_token_is_made_once_however_often_it_is_asked_for() {
+fn token_create_with_a_key_can_be_repeated() {
     on_both("", |gate, _| {
         let create = |more: &[&str]| {
             let words = [
@@ -221,7 +221,7 @@ fn a_token_is_made_once_however_often_it_is_asked_for() {
 }
 
 #[test]
-fn revocations_may_stand_before_a_dump_and_hold_for_it() {
+fn revocations_before_a_dump_apply_to_it() {
     on_both("", |gate, _| {
         let digest = TokenDigest::of(b"canary-dead").to_hex();
         let dump = json!([
@@ -237,7 +237,7 @@ fn revocations_may_stand_before_a_dump_and_hold_for_it() {
             dump,
         ];
         let input = lines.map(|line| line.to_string()).join("\n");
-        let ended = authgate_reading(gate.folder.path(), &["token", "import", "-"], input.as_bytes());
+        let ended = authgate_with_input(gate.folder.path(), &["token", "import", "-"], input.as_bytes());
         assert!(
             ended.code == 0 && ended.out.contains("skipped because revoked 1"),
             "{ended:?}"
@@ -250,7 +250,7 @@ fn revocations_may_stand_before_a_dump_and_hold_for_it() {
 }
 
 #[test]
-fn many_batches_are_imported_and_done_again() {
+fn an_import_of_many_batches_can_be_repeated() {
     on_both("", |gate, _| {
         const MANY: u32 = 1_201;
         let users = (0..MANY).map(|id| user("auth.user", id, &json!({ "groups": [7] })));
@@ -281,7 +281,7 @@ fn many_batches_are_imported_and_done_again() {
 }
 
 #[test]
-fn a_lock_that_is_held_is_waited_for_and_its_holder_is_named() {
+fn a_command_waits_for_the_lock_and_names_its_holder() {
     let (upstream, folder) = (RecordingUpstream::start(), tempfile::tempdir().expect("a folder"));
     let file = config().tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"");
     file.token("").app(&upstream).protected("/*").write(folder.path());
@@ -298,13 +298,13 @@ fn a_lock_that_is_held_is_waited_for_and_its_holder_is_named() {
         "{ended:?}"
     );
     let mode = lock.metadata().expect("there").permissions().mode();
-    assert_eq!(mode & 0o777, 0o600, "whoever could open it could hold it");
+    assert_eq!(mode & 0o777, 0o600, "only the owner may open the lock");
     drop(lock);
     assert_eq!(put().code, 0);
 }
 
 #[test]
-fn tokens_of_knox_are_imported_and_looked_up_by_their_digests() {
+fn knox_tokens_are_imported_and_found_by_their_digests() {
     let key = "9f4d0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4canary";
     let hex_key = "9f4d0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7";
     let of = |kind: DigestKind, key: &str| kind.of(key.as_bytes()).expect("a digest").to_hex();
@@ -341,7 +341,7 @@ fn tokens_of_knox_are_imported_and_looked_up_by_their_digests() {
             let exported = run(gate, &["token", "export"]).out;
             run(gate, &["token", "revoke", key]);
             becomes(gate, key, 401);
-            let again = authgate_reading(gate.folder.path(), &["token", "import", "-"], exported.as_bytes());
+            let again = authgate_with_input(gate.folder.path(), &["token", "import", "-"], exported.as_bytes());
             assert_eq!(again.code, 0, "{again:?}");
             run(gate, &["token", "create", "--user", "1", "--key", "canary-marker"]);
             becomes(gate, "canary-marker", 200);

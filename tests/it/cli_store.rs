@@ -7,7 +7,7 @@ use authgate::auth::jwt::keys::Algorithm;
 use serde_json::{Value, json};
 
 use crate::harness::mint::Signer;
-use crate::harness::program::{Ended, authgate, authgate_reading};
+use crate::harness::program::{Ended, authgate, authgate_with_input};
 use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
 
 /// A gateway that asks its store each time, for tokens and for JWTs.
@@ -58,7 +58,7 @@ fn becomes(gate: &Gate, value: &str, status: u16) {
 }
 
 #[test]
-fn a_token_lives_from_its_creation_to_its_revocation() {
+fn a_token_is_accepted_from_creation_to_revocation() {
     on_both(|gate, _, upstream| {
         let key = run(
             gate,
@@ -89,20 +89,20 @@ fn a_token_lives_from_its_creation_to_its_revocation() {
         run(gate, &["token", "revoke", &key]);
         becomes(gate, &value, 401);
         assert_eq!(json_of(gate, &["token", "show", &key, "--json"])["accepted"], false);
-        let own = authgate_reading(
+        let own = authgate_with_input(
             gate.folder.path(),
             &["token", "create", "--user", "7", "--key", "-"],
             b"canary-own\n",
         );
         assert_eq!(own.code, 0, "{own:?}");
         becomes(gate, "Token canary-own", 200);
-        let ended = authgate(gate.folder.path(), &["token", "create", "--user", "nobody"]);
+        let ended = authgate(gate.folder.path(), &["token", "create", "--user", "unknown"]);
         assert!(ended.code == 1 && ended.err.contains("authgate user put"), "{ended:?}");
     });
 }
 
 #[test]
-fn a_user_is_put_disabled_enabled_and_deleted() {
+fn a_user_can_be_put_disabled_enabled_and_deleted() {
     on_both(|gate, signer, upstream| {
         run(
             gate,
@@ -147,7 +147,7 @@ fn a_user_is_put_disabled_enabled_and_deleted() {
 }
 
 #[test]
-fn revocations_end_what_they_name() {
+fn revoked_credentials_are_refused() {
     on_both(|gate, signer, _| {
         run(gate, &["user", "put", "--id", "42", "--username", "ada"]);
         let bearer = |jti: &str| format!("Bearer {}", signer.with(&json!({ "user_id": "42", "jti": jti })));
@@ -178,7 +178,7 @@ fn revocations_end_what_they_name() {
 }
 
 #[test]
-fn a_django_dump_is_imported_and_an_export_read_back() {
+fn a_django_dump_and_an_export_can_be_imported() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/django");
     for name in ["dump-sample.json", "dump-sample-natural.json"] {
         let text = std::fs::read_to_string(folder.join(name)).unwrap();
@@ -190,7 +190,7 @@ fn a_django_dump_is_imported_and_an_export_read_back() {
             .filter(|object| object["model"] == "authtoken.token")
             .collect();
         on_both(|gate, _, upstream| {
-            let imported = authgate_reading(gate.folder.path(), &["token", "import", "-"], text.as_bytes());
+            let imported = authgate_with_input(gate.folder.path(), &["token", "import", "-"], text.as_bytes());
             assert!(imported.code == 0 && !imported.out.contains("canary"), "{imported:?}");
             let ada = tokens
                 .iter()
@@ -201,7 +201,7 @@ fn a_django_dump_is_imported_and_an_export_read_back() {
             assert_eq!(upstream.last().header("x-user-id"), Some("42"));
             run(gate, &["token", "revoke", ada["pk"].as_str().unwrap()]);
             becomes(gate, &value, 401);
-            let again = authgate_reading(gate.folder.path(), &["token", "import", "-"], text.as_bytes());
+            let again = authgate_with_input(gate.folder.path(), &["token", "import", "-"], text.as_bytes());
             assert_eq!(again.code, 0, "{again:?}");
             assert_eq!(
                 gate.call(&get("/x").authorization(&value)).status,
@@ -218,7 +218,7 @@ fn a_django_dump_is_imported_and_an_export_read_back() {
             let text = text[..start].to_owned() + alone + &text[end..];
             std::fs::copy(gate.folder.path().join("jwt.key"), other.path().join("jwt.key")).unwrap();
             std::fs::write(other.path().join("gateway.toml"), text.replace("\"redis\"", "\"file\"")).unwrap();
-            let copied = authgate_reading(other.path(), &["token", "import", "-"], exported.as_bytes());
+            let copied = authgate_with_input(other.path(), &["token", "import", "-"], exported.as_bytes());
             assert_eq!(copied.code, 0, "{copied:?}");
             let copied = authgate(other.path(), &["token", "export"]);
             assert_eq!(copied.out, exported);
@@ -227,7 +227,7 @@ fn a_django_dump_is_imported_and_an_export_read_back() {
 }
 
 #[test]
-fn several_stores_want_one_named() {
+fn several_stores_require_the_store_flag() {
     let (upstream, redis) = (RecordingUpstream::start(), Redis::start().with_ada());
     let config = config()
         .tokens(&redis)
@@ -246,7 +246,7 @@ fn several_stores_want_one_named() {
 }
 
 #[test]
-fn a_token_is_revoked_by_its_key_its_digest_and_from_standard_input() {
+fn a_token_can_be_revoked_by_key_digest_or_standard_input() {
     on_both(|gate, _, _| {
         run(gate, &["user", "put", "--id", "42", "--username", "ada"]);
         let keys = ["canary-1", "canary-2", "canary-3", "canary-4"];
@@ -255,7 +255,7 @@ fn a_token_is_revoked_by_its_key_its_digest_and_from_standard_input() {
             becomes(gate, &format!("Token {key}"), 200);
         }
         run(gate, &["revoke", "--token", "canary-1"]);
-        let read = authgate_reading(gate.folder.path(), &["revoke", "--token", "-"], b"canary-2\n");
+        let read = authgate_with_input(gate.folder.path(), &["revoke", "--token", "-"], b"canary-2\n");
         assert_eq!(read.code, 0, "{read:?}");
         let digest = format!("sha256:{}", Redis::token_key("canary-3").replace("token:", ""));
         run(gate, &["revoke", "--token", &digest]);
@@ -270,7 +270,7 @@ fn a_token_is_revoked_by_its_key_its_digest_and_from_standard_input() {
         becomes(gate, "Token canary-4", 200);
         let listed = json_of(gate, &["token", "list", "--user", "42", "--json"]).to_string();
         assert!(listed.contains(&digest) && !listed.contains("canary"), "{listed}");
-        let unknown = authgate(gate.folder.path(), &["revoke", "--token", "canary-nobody"]);
+        let unknown = authgate(gate.folder.path(), &["revoke", "--token", "canary-unknown"]);
         assert!(unknown.code == 1 && !unknown.err.contains("canary"), "{unknown:?}");
         let both = authgate(gate.folder.path(), &["revoke", "--token", "x", "--user", "42"]);
         assert_eq!(both.code, 2, "{both:?}");
@@ -278,7 +278,7 @@ fn a_token_is_revoked_by_its_key_its_digest_and_from_standard_input() {
 }
 
 #[test]
-fn a_revocation_by_time_spares_what_came_later() {
+fn a_revocation_by_time_does_not_affect_later_credentials() {
     on_both(|gate, signer, _| {
         run(gate, &["user", "put", "--id", "42", "--username", "ada"]);
         let now = crate::harness::mint::now();
@@ -305,7 +305,7 @@ fn a_revocation_by_time_spares_what_came_later() {
 }
 
 #[test]
-fn a_jwt_that_has_ended_is_not_remembered_and_one_that_lives_is() {
+fn revocations_are_stored_only_for_jwts_that_have_not_expired() {
     on_both(|gate, signer, _| {
         run(gate, &["user", "put", "--id", "42", "--username", "ada"]);
         let now = crate::harness::mint::now();
@@ -333,7 +333,7 @@ fn a_jwt_that_has_ended_is_not_remembered_and_one_that_lives_is() {
 }
 
 #[test]
-fn an_imported_dump_brings_users_as_django_has_them_and_revives_nothing() {
+fn an_imported_dump_keeps_django_s_user_states_and_restores_no_revoked_token() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/django");
     for name in ["dump-sample.json", "dump-sample-natural.json"] {
         let text = std::fs::read_to_string(folder.join(name)).unwrap();
@@ -349,7 +349,7 @@ fn an_imported_dump_brings_users_as_django_has_them_and_revives_nothing() {
         };
         on_both(|gate, _, upstream| {
             let import = || {
-                let ended = authgate_reading(gate.folder.path(), &["token", "import", "-"], text.as_bytes());
+                let ended = authgate_with_input(gate.folder.path(), &["token", "import", "-"], text.as_bytes());
                 assert_eq!(ended.code, 0, "{ended:?}");
             };
             import();

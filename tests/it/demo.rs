@@ -41,7 +41,7 @@ fn demo(flags: &[&str]) -> (Demo, Vec<String>) {
 }
 
 #[test]
-fn every_printed_line_does_what_is_said_above_it() {
+fn every_printed_command_has_the_stated_result() {
     let (_demo, printed) = demo(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     let mut statuses = Vec::new();
     for pair in printed
@@ -70,7 +70,7 @@ fn every_printed_line_does_what_is_said_above_it() {
 }
 
 #[test]
-fn a_busy_port_is_named_with_what_to_pass() {
+fn a_port_in_use_is_reported_with_the_flag_to_pass() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for (flags, expected) in [
@@ -93,7 +93,7 @@ fn a_busy_port_is_named_with_what_to_pass() {
 }
 
 #[test]
-fn the_demo_stays_on_loopback() {
+fn the_demo_listens_on_loopback_only() {
     let mut command = program();
     command
         .args(["demo", "--listen", "0.0.0.0:0"])

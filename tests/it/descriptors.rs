@@ -1,4 +1,4 @@
-//! A gateway that has no descriptors left: what it has it serves, what it lacks it waits for, and nobody else is blamed.
+//! A gateway without free file descriptors: open connections are served, new ones wait, and no server counts as failed.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ fn close(gate: &Gate, upstream: &RecordingUpstream) {
 }
 
 #[test]
-fn connections_wait_until_there_are_descriptors_and_the_others_are_served() {
+fn without_descriptors_new_connections_wait_and_open_ones_are_served() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
     let mut first = gate.connect();
@@ -24,14 +24,14 @@ fn connections_wait_until_there_are_descriptors_and_the_others_are_served() {
     leave_descriptors(gate.pid(), 3);
     let more: Vec<Conn> = (0..12).map(|_| gate.connect()).collect();
     gate.logged(&["accepting a connection failed", "open files"]);
-    // For long enough that each try would be a line, if each were told.
+    // Long enough that unthrottled logging would write many lines.
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(1) {
         assert_eq!(first.call(&get("/x")).status, 200, "what is there is served");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let told = gate.log().matches("accepting a connection failed").count();
-    assert!(told <= 2, "{told} lines:\n{}", gate.log());
+    let lines = gate.log().matches("accepting a connection failed").count();
+    assert!(lines <= 2, "{lines} lines:\n{}", gate.log());
     // One after the other leaves, and the next one comes in.
     for mut conn in more {
         assert_eq!(conn.call(&get("/x")).status, 200);
@@ -40,7 +40,7 @@ fn connections_wait_until_there_are_descriptors_and_the_others_are_served() {
 }
 
 #[test]
-fn no_descriptor_for_an_upstream_is_told_and_passes() {
+fn a_missing_descriptor_for_an_upstream_is_502_and_recovers() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
     let mut conn = gate.connect();
@@ -56,7 +56,7 @@ fn no_descriptor_for_an_upstream_is_told_and_passes() {
 }
 
 #[test]
-fn nor_is_there_one_to_look_a_name_up() {
+fn a_missing_descriptor_for_a_name_lookup_is_502_and_recovers() {
     let upstream = RecordingUpstream::start();
     let named = ["http://app.test:80".to_owned()];
     let gate = Gate::start(
@@ -74,7 +74,7 @@ fn nor_is_there_one_to_look_a_name_up() {
 }
 
 #[test]
-fn a_server_is_not_blamed_for_what_the_gateway_lacks() {
+fn a_missing_descriptor_is_not_a_failure_of_the_server() {
     let (one, two) = (RecordingUpstream::named("1"), RecordingUpstream::named("2"));
     let config = config()
         .server("workers = 1")

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::harness::gunicorn::{self, Gunicorn};
-use crate::harness::program::{authgate_reading, run};
+use crate::harness::program::{authgate_with_input, run};
 use crate::harness::{Config, Gate, Redis, config, get, post};
 
 pub const PASSWORD: &str = "canary-correct-horse";
@@ -126,12 +126,12 @@ pub fn log_in(gate: &Gate, target: &str, member: &str) -> String {
 }
 
 pub fn import(gate: &Gate, dump: &str) {
-    let ended = authgate_reading(gate.folder.path(), &["token", "import", "-"], dump.as_bytes());
+    let ended = authgate_with_input(gate.folder.path(), &["token", "import", "-"], dump.as_bytes());
     assert_eq!(ended.code, 0, "{ended:?}");
 }
 
 #[test]
-fn a_real_project_is_logged_in_to_and_called_through_the_gateway() {
+fn a_django_project_accepts_logins_and_calls_through_the_gateway() {
     let Some(django) = Django::start() else { return };
     let redis = Redis::start();
     let gate = django.gate(&redis);
@@ -154,7 +154,7 @@ fn a_real_project_is_logged_in_to_and_called_through_the_gateway() {
         }
     }
 
-    // User 1 is a superuser of that database: a header that gets through would greet somebody else.
+    // User 1 is a superuser of that database: a forged header that gets through would greet another user.
     for (name, value) in [
         ("X-User-Id", "1"),
         ("x_user_id", "1"),
@@ -173,7 +173,7 @@ fn a_real_project_is_logged_in_to_and_called_through_the_gateway() {
 
     let before = calls(&gate);
     for bad in [
-        "Token canary-nobody",
+        "Token canary-unknown",
         "Bearer canary.canary.canary",
         "Token",
         "Basic Y2FuYXJ5",
@@ -185,14 +185,14 @@ fn a_real_project_is_logged_in_to_and_called_through_the_gateway() {
 }
 
 #[test]
-fn imported_tokens_are_judged_without_django() {
+fn imported_tokens_are_authenticated_without_django() {
     let Some(django) = Django::start() else { return };
     for flags in [&[][..], &["--natural-foreign"]] {
         let redis = Redis::start();
         let gate = django.gate(&redis);
         import(&gate, &django.dump(flags));
         let id = django.users["users"]["ada"]["id"].to_string();
-        let shown = authgate_reading(gate.folder.path(), &["user", "show", &id, "--json"], b"").good();
+        let shown = authgate_with_input(gate.folder.path(), &["user", "show", &id, "--json"], b"").good();
         let shown: Value = serde_json::from_str(&shown).unwrap();
         let groups = shown
             .pointer("/groups")

@@ -81,7 +81,7 @@ impl Browser<'_> {
 }
 
 #[test]
-fn sessions_serve_the_browsable_api_and_the_admin_beside_tokens() {
+fn sessions_work_beside_tokens_for_the_browsable_api_and_the_admin() {
     let Some(django) = Django::start_with(&[SITE]) else {
         return;
     };
@@ -91,14 +91,17 @@ fn sessions_serve_the_browsable_api_and_the_admin_beside_tokens() {
     import(&gate, &django.dump(&[]));
     let token = log_in(&gate, "/api/token-auth/", "token");
 
-    // Nobody: Django's permissions refuse with the challenge that the gateway would have sent.
-    let nobody = gate.call(&get("/api/hello/").header("X-User-Id", "1"));
-    assert_eq!((nobody.status, nobody.header("www-authenticate")), (401, Some("Token")));
-    assert!(nobody.is_from_upstream());
-    // A credential that is refused never becomes nobody.
+    // Anonymous: Django's permissions refuse with the challenge that the gateway would have sent.
+    let anonymous = gate.call(&get("/api/hello/").header("X-User-Id", "1"));
+    assert_eq!(
+        (anonymous.status, anonymous.header("www-authenticate")),
+        (401, Some("Token"))
+    );
+    assert!(anonymous.is_from_upstream());
+    // A refused credential never becomes an anonymous request.
     let before = calls(&gate);
-    assert_eq!(gate.call(&get("/api/hello/").token("canary-nobody")).status, 401);
-    assert_eq!(gate.call(&get("/api/open/").token("canary-nobody")).status, 401);
+    assert_eq!(gate.call(&get("/api/hello/").token("canary-unknown")).status, 401);
+    assert_eq!(gate.call(&get("/api/open/").token("canary-unknown")).status, 401);
     assert_eq!(calls(&gate), before, "a refused request reached Django");
     // A view with AllowAny has its users as before, and strangers too.
     for (call, user) in [(get("/api/open/"), ""), (get("/api/open/").token(&token), "ada")] {
@@ -132,7 +135,7 @@ fn sessions_serve_the_browsable_api_and_the_admin_beside_tokens() {
         );
         // A bad one is refused with a session too.
         assert_eq!(
-            browser.call(get("/api/hello/").token("canary-nobody")).status,
+            browser.call(get("/api/hello/").token("canary-unknown")).status,
             401,
             "{page}"
         );
@@ -151,7 +154,7 @@ fn sessions_serve_the_browsable_api_and_the_admin_beside_tokens() {
 }
 
 #[test]
-fn with_a_secret_the_identity_header_counts_from_the_gateway_alone() {
+fn with_a_secret_django_trusts_the_identity_header_only_from_the_gateway() {
     let Some(django) = Django::start_with(&[SITE, ("GATEWAY_SECRET", SECRET)]) else {
         return;
     };
@@ -174,9 +177,9 @@ fn with_a_secret_the_identity_header_counts_from_the_gateway_alone() {
     }
 }
 
-/// The order of docs/django.md: at each step the same clients are served, and nobody else.
+/// The order of docs/django.md: at each step the same clients are served, and no others.
 #[test]
-fn a_live_site_is_moved_without_an_open_door() {
+fn a_live_site_can_be_migrated_without_unauthenticated_access() {
     let Some(mut django) = Django::start_with(&[("DJANGO_SETTINGS_MODULE", "mysite.before_settings")]) else {
         return;
     };
@@ -223,7 +226,7 @@ fn a_live_site_is_moved_without_an_open_door() {
 }
 
 #[test]
-fn channels_knows_the_user_of_a_websocket() {
+fn channels_receives_the_user_of_a_websocket() {
     let Some(django) = Django::start_with(&[SITE, ("GATEWAY_SECRET", SECRET)]) else {
         return;
     };

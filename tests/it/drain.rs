@@ -14,7 +14,7 @@ fn public(upstream: &RecordingUpstream) -> Config {
     config().app(upstream).public("/*")
 }
 
-/// An upstream that answers when it is told to.
+/// An upstream that answers when the test lets it.
 fn waiting() -> (RecordingUpstream, mpsc::Sender<()>) {
     let upstream = RecordingUpstream::start();
     let (release, wait) = mpsc::channel::<()>();
@@ -27,7 +27,7 @@ fn waiting() -> (RecordingUpstream, mpsc::Sender<()>) {
 }
 
 #[test]
-fn requests_under_way_come_to_their_end() {
+fn requests_under_way_are_finished() {
     let (upstream, release) = waiting();
     let mut gate = Gate::start(&public(&upstream));
     let mut idle = gate.connect();
@@ -36,7 +36,7 @@ fn requests_under_way_come_to_their_end() {
     upstream.wait_for_calls(1);
     gate.signal("TERM");
     idle.ends().expect("idle connections end soon");
-    wait_until("nobody listens", Duration::from_secs(5), || {
+    wait_until("the listener is closed", Duration::from_secs(5), || {
         std::net::TcpStream::connect(gate.address).is_err()
     });
     assert!(!gate.has_ended());
@@ -47,7 +47,7 @@ fn requests_under_way_come_to_their_end() {
 }
 
 #[test]
-fn a_delay_says_unready_and_still_serves() {
+fn during_the_delay_readyz_is_503_and_requests_are_served() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream).drain("delay = \"1500ms\""));
     gate.signal("TERM");
@@ -58,7 +58,7 @@ fn a_delay_says_unready_and_still_serves() {
 }
 
 #[test]
-fn what_takes_too_long_is_cut_and_the_end_is_still_a_good_one() {
+fn requests_beyond_the_timeout_are_cut_and_the_exit_code_is_0() {
     let (upstream, _release) = waiting();
     let gate = Gate::start(&public(&upstream).drain("timeout = \"300ms\""));
     let mut conn = gate.connect();
@@ -70,7 +70,7 @@ fn what_takes_too_long_is_cut_and_the_end_is_still_a_good_one() {
 }
 
 #[test]
-fn what_a_drain_cuts_has_its_event_in_the_log() {
+fn requests_that_a_drain_cuts_are_logged() {
     let (upstream, _release) = waiting();
     let gate = Gate::start(&public(&upstream).drain("timeout = \"200ms\""));
     let mut http1 = gate.connect();
@@ -89,7 +89,7 @@ fn what_a_drain_cuts_has_its_event_in_the_log() {
 }
 
 #[test]
-fn http2_connections_are_told_to_go_away() {
+fn http2_connections_receive_goaway() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
     let mut h2 = H2::connect(&gate);
@@ -118,7 +118,7 @@ fn lost(gate: &Gate, client: impl Fn(&AtomicUsize) -> Result<(), String> + Sync)
     })
 }
 
-/// Sends requests over one connection until it is told to close it.
+/// Sends requests over one connection until the gateway announces its close.
 fn http1(gate: &Gate, answered: &AtomicUsize, pause: Duration) -> Result<(), String> {
     let mut conn = gate.connect();
     loop {
@@ -196,7 +196,7 @@ fn no_stream_of_a_busy_client_is_lost() {
 }
 
 #[test]
-fn a_request_on_a_connection_that_nothing_was_sent_on_before_is_served() {
+fn the_first_request_of_an_open_connection_is_served() {
     let upstream = RecordingUpstream::start();
     for tls in [false, true] {
         let config = public(&upstream);
@@ -207,7 +207,7 @@ fn a_request_on_a_connection_that_nothing_was_sent_on_before_is_served() {
         });
         let mut conns: Vec<Conn> = (0..CLIENTS).map(|_| gate.connect()).collect();
         gate.signal("TERM");
-        wait_until("nobody listens", Duration::from_secs(5), || {
+        wait_until("the listener is closed", Duration::from_secs(5), || {
             std::net::TcpStream::connect(gate.address).is_err()
         });
         for conn in &mut conns {
@@ -219,7 +219,7 @@ fn a_request_on_a_connection_that_nothing_was_sent_on_before_is_served() {
 }
 
 #[test]
-fn connections_that_wait_to_be_accepted_are_served() {
+fn queued_connections_are_served() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream).server("workers = 1").limits("connections = 1"));
     let mut first = gate.connect();
@@ -239,7 +239,7 @@ fn connections_that_wait_to_be_accepted_are_served() {
 
 /// The two GOAWAYs of RFC 9113, section 6.8: a stream that was opened before the client could know is served.
 #[test]
-fn streams_that_were_on_their_way_are_served_and_the_connection_ends_in_order() {
+fn streams_sent_before_goaway_arrives_are_served() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
     let mut raw = Raw::open(&gate);
@@ -265,7 +265,7 @@ fn streams_that_were_on_their_way_are_served_and_the_connection_ends_in_order() 
 
 /// What a client sends on an idle connection at the moment when it is closed is never answered with a reset.
 #[test]
-fn a_client_that_sends_too_late_sees_an_end_and_no_reset() {
+fn a_client_that_sends_too_late_sees_fin_and_no_reset() {
     let upstream = RecordingUpstream::start();
     for tls in [false, true] {
         let config = public(&upstream).limits("idle_timeout = \"300ms\"");
@@ -286,7 +286,7 @@ fn a_client_that_sends_too_late_sees_an_end_and_no_reset() {
 }
 
 #[test]
-fn sighup_changes_nothing_yet_and_says_so() {
+fn sighup_is_ignored_with_a_warning() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
     gate.signal("HUP");

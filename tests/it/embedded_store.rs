@@ -66,13 +66,13 @@ fn a_file_that_cannot_be_read_refuses_nobody_and_says_when_to_come_back() {
     wait_until("the file is read", Duration::from_secs(5), || {
         status("canary-ada") == 200
     });
-    assert_eq!(status("canary-nobody"), 401);
+    assert_eq!(status("canary-unknown"), 401);
     std::fs::write(gate.folder.path().join("tokens.toml"), "not toml = [").unwrap();
     wait_until("the file is found broken", Duration::from_secs(5), || {
         status("canary-ada") == 503
     });
     let before = upstream.calls();
-    for key in ["canary-ada", "canary-nobody"] {
+    for key in ["canary-ada", "canary-unknown"] {
         let reply = gate.call(&get("/x").token(key));
         assert_eq!(
             (reply.status, reply.detail().as_str()),

@@ -62,13 +62,13 @@ fn completed(block: &str) -> String {
 }
 
 #[test]
-fn the_shipped_file_is_good() {
+fn the_shipped_file_is_valid() {
     let ended = authgate(&project(), &["check", "--config", "gateway.toml"]);
     assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{ended:?}");
 }
 
 #[test]
-fn every_block_of_toml_in_the_documentation_is_good() {
+fn every_toml_block_in_the_documentation_is_valid() {
     let folder = tempfile::tempdir().unwrap();
     let (chain, key) = Pki::new().leaf(&["localhost"]);
     for (name, bytes) in [
@@ -111,7 +111,7 @@ fn anchors(page: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_link_in_the_documentation_leads_somewhere() {
+fn every_link_in_the_documentation_has_a_target() {
     let mut followed = 0;
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
@@ -158,7 +158,7 @@ fn the_compatibility_page_names_the_versions_that_the_tests_run() {
 }
 
 #[test]
-fn the_example_certificates_outlive_these_tests() {
+fn the_example_certificates_do_not_expire_soon() {
     let years = 10 * 365 * 24 * 60 * 60;
     for name in ["ca.pem", "localhost.pem"] {
         let file = project().join("certs-example").join(name);

@@ -52,7 +52,7 @@ fn play(mut stream: TcpStream, script: &[(Vec<u8>, Ends)]) {
             .nth(1)
             .unwrap_or("/")
             .to_owned();
-        let Some((says, ends)) = target
+        let Some((answers_raw, ends)) = target
             .trim_start_matches('/')
             .parse()
             .ok()
@@ -61,7 +61,7 @@ fn play(mut stream: TcpStream, script: &[(Vec<u8>, Ends)]) {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Length: 4\r\n\r\ngood");
             continue;
         };
-        let _ = stream.write_all(says);
+        let _ = stream.write_all(answers_raw);
         match ends {
             Ends::Fin => return,
             Ends::Reset => {
@@ -399,8 +399,8 @@ fn an_http2_server_that_fails_does_so_too() {
         ([head, h2_frame(DATA, 0, 9, b"of nobody")].concat(), Ends::Fin, true),
         ([sized, h2_frame(DATA, 1, 1, b"half")].concat(), Ends::Stays, true),
     ];
-    for (says, ends, answered) in cases {
-        fails_well(says, ends, answered);
+    for (answers_raw, ends, answered) in cases {
+        fails_well(answers_raw, ends, answered);
     }
 }
 
@@ -415,13 +415,13 @@ fn nor_is_a_body_whole_that_an_http2_server_resets_without_an_error() {
 }
 
 /// What an HTTP/2 server says to a request, how it ends, and whether a head of it may arrive.
-fn fails_well(says: Vec<u8>, ends: Ends, answered: bool) {
+fn fails_well(answers_raw: Vec<u8>, ends: Ends, answered: bool) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let shown = format!("{says:?} {ends:?}");
+    let shown = format!("{answers_raw:?} {ends:?}");
     std::thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
-            let says = says.clone();
+            let answers_raw = answers_raw.clone();
             std::thread::spawn(move || {
                 let (mut heard, mut buffer) = (Vec::new(), [0; 4096]);
                 // HEADERS of stream 1: the request is there.
@@ -434,7 +434,7 @@ fn fails_well(says: Vec<u8>, ends: Ends, answered: bool) {
                         Ok(count) => heard.extend_from_slice(&buffer[..count]),
                     }
                 }
-                let _ = stream.write_all(&says);
+                let _ = stream.write_all(&answers_raw);
                 if ends == Ends::Reset {
                     std::thread::sleep(Duration::from_millis(100));
                     let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));

@@ -113,7 +113,7 @@ fn the_architecture_page_has_the_same_map() {
 }
 
 #[test]
-fn every_test_that_the_security_page_names_is_there() {
+fn every_test_named_by_the_security_page_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("docs/security.md")).unwrap();
     let mut named = 0;

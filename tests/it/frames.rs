@@ -18,7 +18,7 @@ fn public(upstream: &RecordingUpstream) -> Config {
 }
 
 #[test]
-fn frames_that_carry_nothing_end_the_connection() {
+fn too_many_frames_without_data_close_the_connection() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
     let ping = frame(6, 0, 0, &[0; 8]);
@@ -49,7 +49,7 @@ fn frames_that_carry_nothing_end_the_connection() {
 }
 
 #[test]
-fn streams_that_are_opened_and_reset_end_the_connection() {
+fn too_many_reset_streams_close_the_connection() {
     let upstream = RecordingUpstream::start();
     upstream.answers(|exchange| {
         std::thread::sleep(Duration::from_millis(50));
@@ -71,7 +71,7 @@ fn streams_that_are_opened_and_reset_end_the_connection() {
 }
 
 #[test]
-fn resets_that_a_client_makes_us_send_end_the_connection() {
+fn too_many_resets_by_the_gateway_close_the_connection() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
     let mut raw = Raw::open(&gate);
@@ -94,7 +94,7 @@ fn resets_that_a_client_makes_us_send_end_the_connection() {
 }
 
 #[test]
-fn a_head_without_an_end_is_bounded() {
+fn endless_continuation_frames_are_bounded() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
     let before = gate.memory();
@@ -112,7 +112,7 @@ fn a_head_without_an_end_is_bounded() {
 }
 
 #[test]
-fn a_head_that_is_too_large_is_answered_by_us() {
+fn an_oversized_head_gets_the_gateway_s_response() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(
         &public(&upstream)
@@ -133,7 +133,7 @@ fn a_head_that_is_too_large_is_answered_by_us() {
 }
 
 #[test]
-fn messages_that_could_be_read_otherwise_are_refused() {
+fn ambiguous_http2_messages_are_refused() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
     let with = |more: &[(&'static str, &'static str)]| [&PLAIN[..], more].concat();
@@ -181,7 +181,7 @@ fn messages_that_could_be_read_otherwise_are_refused() {
 }
 
 #[test]
-fn a_body_of_another_length_than_announced_is_never_whole() {
+fn a_body_with_a_wrong_content_length_is_never_forwarded_as_complete() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
     let fields = [&[(":method", "POST")], &PLAIN[1..], &[("content-length", "5")]].concat();
@@ -194,7 +194,7 @@ fn a_body_of_another_length_than_announced_is_never_whole() {
 }
 
 #[test]
-fn a_length_that_a_server_may_read_with_a_sign_is_not_passed_on() {
+fn a_content_length_with_a_sign_is_not_forwarded() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(
         &public(&upstream)
@@ -236,7 +236,7 @@ fn cookies_are_joined_and_trailers_dropped() {
 }
 
 #[test]
-fn a_websocket_over_http2_is_judged_and_then_bytes() {
+fn a_websocket_over_http2_is_authenticated_and_then_tunneled() {
     let upstream = RecordingUpstream::start();
     upstream.answers(|mut exchange| {
         let key = exchange.head.header("sec-websocket-key").expect("a key").to_owned();
@@ -320,7 +320,7 @@ fn a_websocket_over_http2_is_judged_and_then_bytes() {
     });
 
     let calls = upstream.calls();
-    let (_, body) = connect("/ws", "Token canary-nobody").response();
+    let (_, body) = connect("/ws", "Token canary-unknown").response();
     assert_eq!(body, br#"{"detail":"Invalid token."}"#);
     let (_, body) = connect("/ws", "").response();
     assert_eq!(body, br#"{"detail":"Authentication credentials were not provided."}"#);
@@ -346,7 +346,7 @@ fn a_websocket_over_http2_is_judged_and_then_bytes() {
 }
 
 #[test]
-fn fields_of_one_hop_do_not_spoil_an_answer() {
+fn hop_by_hop_fields_are_removed_from_http2_responses() {
     let upstream = RecordingUpstream::start();
     let fields = "Connection: x-a, close\r\nX-A: 1\r\nKeep-Alive: 5\r\nTE: gzip\r\nUpgrade: h3\r\nProxy-Connection: x\r\nTrailer: y\r\n";
     upstream.answers(move |exchange| exchange.answer("200 OK", fields, b"whole"));
@@ -367,7 +367,7 @@ fn fields_of_one_hop_do_not_spoil_an_answer() {
 }
 
 #[test]
-fn a_body_that_a_client_resets_without_an_error_is_never_whole() {
+fn a_body_reset_with_no_error_is_never_forwarded_as_complete() {
     let upstream = RecordingUpstream::start();
     for buffer in ["64KiB", "0B"] {
         let gate = Gate::start(&public(&upstream).with(&format!("buffer = {{ request = \"{buffer}\" }}")));
@@ -388,7 +388,7 @@ fn a_body_that_a_client_resets_without_an_error_is_never_whole() {
 
 /// Frames that others have put together, each with the errors that the protocol has for it.
 #[test]
-fn frames_of_others() {
+fn invalid_frames_of_a_test_suite_have_the_expected_error() {
     let folder = std::env::var_os("AUTHGATE_VECTORS").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors"),
         PathBuf::from,

@@ -372,7 +372,7 @@ fn what_llhttp_refuses_is_refused() {
             judged += 1;
             let mut conn = gate.connect();
             let _ = conn.wire.write(&vector.bytes);
-            conn.set_patience(Duration::from_secs(2));
+            conn.set_timeout(Duration::from_secs(2));
             let mut last = 0;
             let refused = loop {
                 match conn.try_reply("GET") {

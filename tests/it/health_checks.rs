@@ -90,7 +90,7 @@ fn the_log_says_why_a_check_has_failed() {
         exchange.ok()
     });
     let broken = RecordingUpstream::start();
-    broken.says("nonsense\r\n\r\n");
+    broken.answers_raw("nonsense\r\n\r\n");
     let gone = format!("http://{}", closed_port());
     let gate = Gate::start(
         &config()

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::harness::program::authgate;
 
 #[test]
-fn commands_that_change_a_store_say_how_soon_gateways_follow() {
+fn help_of_store_commands_states_when_gateways_apply_changes() {
     for words in [
         &["user", "disable"][..],
         &["token", "revoke"],

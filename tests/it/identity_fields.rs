@@ -328,7 +328,7 @@ fn strip_takes_further_names() {
 #[test]
 fn hop_by_hop_fields_of_a_response_stay_on_their_hop() {
     let upstream = RecordingUpstream::start();
-    upstream.says("HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nProxy-Authenticate: x\r\nContent-Length: 2\r\n\r\nok");
+    upstream.answers_raw("HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nProxy-Authenticate: x\r\nContent-Length: 2\r\n\r\nok");
     let gate = Gate::start(&config().app(&upstream).public("/*"));
     let reply = gate.get("/x");
     assert_eq!((reply.status, reply.text().as_str()), (200, "ok"));

@@ -256,7 +256,10 @@ fn verdicts_that_rest_on_no_store_are_not_flushed_with_one() {
 #[test]
 fn invalidation_can_be_off() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
-    let config = config().untold(&redis).app(&upstream).protected("/api/*");
+    let config = config()
+        .redis_without_invalidation(&redis)
+        .app(&upstream)
+        .protected("/api/*");
     let gate = Gate::start(&config.token("cache = { ttl = \"2s\" }"));
     assert_eq!(gate.call(&ada()).status, 200);
     redis.del(&Redis::token_key("canary-ada"));

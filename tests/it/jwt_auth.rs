@@ -594,8 +594,14 @@ fn a_cached_jwt_is_refused_when_it_expires_and_its_verdict_ends_with_the_ttl() {
     refused(&gate, &upstream, &brief, "Token is expired");
     drop(gate);
 
-    let untold = with_keys(&upstream, &[&signer]).untold(&redis).jwt("users = \"redis\"");
-    let gate = Gate::start(&untold.jwt("revocation = \"redis\"").jwt(&cache("2s")));
+    let redis_without_invalidation = with_keys(&upstream, &[&signer])
+        .redis_without_invalidation(&redis)
+        .jwt("users = \"redis\"");
+    let gate = Gate::start(
+        &redis_without_invalidation
+            .jwt("revocation = \"redis\"")
+            .jwt(&cache("2s")),
+    );
     let token = signer.with(&json!({ "jti": "canary-9" }));
     assert_eq!(status(&gate, &token), 200);
     redis.set("revoked:jti:canary-9", "1");

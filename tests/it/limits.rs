@@ -1,4 +1,4 @@
-//! What one client may use: each bound has a test that reaches it.
+//! Limits for one client: a test reaches each of them.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -42,7 +42,7 @@ fn bodies_are_bounded_in_either_framing() {
 }
 
 #[test]
-fn a_head_that_does_not_end_is_answered_408() {
+fn an_incomplete_head_is_answered_408() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&limited(&upstream, &["header_timeout = \"300ms\""]));
     let mut conn = gate.connect();
@@ -53,7 +53,7 @@ fn a_head_that_does_not_end_is_answered_408() {
     );
     assert!(conn.wire.closes());
     gate.logged(&["head_too_slow"]);
-    // The time between two requests is not the time of a head.
+    // The idle timeout applies between requests, not `header_timeout`.
     let mut conn = gate.connect();
     assert_eq!(conn.call(&get("/x")).status, 200);
     std::thread::sleep(Duration::from_millis(700));
@@ -77,7 +77,7 @@ fn an_idle_connection_is_closed() {
 }
 
 #[test]
-fn a_body_that_stops_is_answered_408() {
+fn a_stalled_body_is_answered_408() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&limited(&upstream, &["body_read_timeout = \"300ms\""]));
     let mut conn = gate.connect();
@@ -87,7 +87,7 @@ fn a_body_that_stops_is_answered_408() {
 }
 
 #[test]
-fn one_connection_too_many_waits_for_a_slot() {
+fn a_connection_beyond_the_limit_waits() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&limited(&upstream, &["connections = 2"]).server("workers = 1"));
     let (mut one, mut two) = (gate.connect(), gate.connect());
@@ -104,7 +104,7 @@ fn one_connection_too_many_waits_for_a_slot() {
 }
 
 #[test]
-fn an_http2_client_that_answers_nothing_is_let_go() {
+fn an_unresponsive_http2_client_is_disconnected() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&limited(&upstream, &["idle_timeout = \"300ms\""]));
     for said in [
@@ -114,7 +114,7 @@ fn an_http2_client_that_answers_nothing_is_let_go() {
         let mut tcp = std::net::TcpStream::connect(gate.address).unwrap();
         tcp.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
         tcp.write_all(said).unwrap();
-        // SETTINGS and GOAWAY come, and then the end, though nothing of it is acknowledged.
+        // The gateway sends SETTINGS and GOAWAY, and closes without waiting for acknowledgements.
         assert!(tcp.read_to_end(&mut Vec::new()).is_ok());
     }
 }
@@ -140,7 +140,7 @@ fn streams_of_a_connection_are_bounded() {
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_let_go() {
+fn a_client_that_does_not_read_is_disconnected() {
     const BODY: usize = 64 * 1024 * 1024;
     let upstream = RecordingUpstream::start();
     upstream.answers(|mut exchange| {
@@ -166,7 +166,7 @@ fn a_client_that_takes_nothing_is_let_go() {
         let mut conn = gate.connect();
         conn.send(get("/x").bytes());
         conn.wire.head().unwrap();
-        // It reads nothing more, and does not go away.
+        // The client reads no more and keeps the connection.
         wait_until("the upstream is free again", Duration::from_secs(10), || {
             upstream.open() == 0
         });
@@ -174,7 +174,7 @@ fn a_client_that_takes_nothing_is_let_go() {
             gate.metric("authgate_connections") == 0.0
         });
     }
-    // Who reads slowly, but reads, is served.
+    // A client that reads slowly is served.
     let gate = Gate::start(&limited(&upstream, &["body_read_timeout = \"500ms\""]));
     let mut conn = gate.connect();
     conn.send(get("/x").bytes());
@@ -188,7 +188,7 @@ fn a_client_that_takes_nothing_is_let_go() {
 }
 
 #[test]
-fn a_connection_that_may_still_become_http2_has_its_deadline_and_its_end() {
+fn an_incomplete_http2_preface_has_a_deadline() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&limited(&upstream, &["header_timeout = \"300ms\""]));
     // `P` could be the beginning of a POST, or of HTTP/2's preface.

@@ -1,5 +1,5 @@
-//! nghttp2's clients over TLS: many requests at once, none of which may fail or be taken for another, and what they do that hyper's
-//! client does not. How fast it is, nobody says here.
+//! Load by h2load over TLS: many concurrent requests, each with its own response, and HTTP/2 features that hyper's client does not use.
+//! Speed is not measured here.
 
 use std::path::Path;
 use std::process::Command;
@@ -20,7 +20,7 @@ fn both(redis: &Redis, signer: &Signer) -> Config {
     config()
         .tls(&Pki::new(), &[&["localhost"]])
         .log("access = false")
-        .patient_redis(redis)
+        .redis_with_long_timeout(redis)
         .token("store = \"redis\"")
         .file("jwt.key", signer.file())
         .jwt(&format!("keys = [{}]", signer.key("jwt.key")))
@@ -60,7 +60,7 @@ fn h2load(gate: &Gate, more: &[&str], authorization: &str, class: &str) {
 }
 
 #[test]
-fn thousands_of_requests_at_once_all_get_the_answer_that_is_theirs() {
+fn thousands_of_concurrent_requests_get_their_own_responses() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let signer = Signer::new(Algorithm::ES256);
     let gate = Gate::start(
@@ -81,13 +81,13 @@ fn thousands_of_requests_at_once_all_get_the_answer_that_is_theirs() {
         for refused in [
             &format!("Bearer {forged}"),
             "Bearer canary",
-            "Token canary-nobody",
+            "Token canary-unknown",
             "Basic Y2FuYXJ5",
             "",
         ] {
             h2load(&gate, protocol, refused, "4xx");
         }
-        assert_eq!(upstream.calls(), expected, "nobody got past with a bad one");
+        assert_eq!(upstream.calls(), expected, "no request with a bad credential passed");
     }
     let counted = |status: &str, outcome: &str| {
         gate.metric(&format!(
@@ -114,7 +114,7 @@ fn nghttp(gate: &Gate, folder: &Path, more: &[&str], path: &str) -> String {
 }
 
 #[test]
-fn another_client_of_http2_is_understood_in_all_that_it_can_do() {
+fn h2load_is_served_over_http2() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let config = || config().tokens(&redis).app(&upstream).protected("/*");
     let gate = Gate::start(&config().tls(&Pki::new(), &[&["localhost"]]));
@@ -167,7 +167,7 @@ fn another_client_of_http2_is_understood_in_all_that_it_can_do() {
     let said = nghttp(
         &gate,
         folder,
-        &["-H", "Authorization: Token canary-nobody", "-d", "body"],
+        &["-H", "Authorization: Token canary-unknown", "-d", "body"],
         "/x",
     );
     assert!(
@@ -187,7 +187,7 @@ fn another_client_of_http2_is_understood_in_all_that_it_can_do() {
 }
 
 #[test]
-fn overload_is_told_at_once_and_takes_no_memory() {
+fn overload_is_answered_at_once_without_growing_memory() {
     let upstream = RecordingUpstream::start();
     upstream.answers(|exchange| {
         std::thread::sleep(Duration::from_millis(20));
@@ -212,9 +212,9 @@ fn overload_is_told_at_once_and_takes_no_memory() {
             let digits = before.rsplit([' ', ',']).find(|word| !word.is_empty());
             digits.expect("a number").parse().expect("a number")
         };
-        let (good, told) = (count(" 2xx"), count(" 5xx"));
+        let (good, unavailable) = (count(" 2xx"), count(" 5xx"));
         assert!(
-            good > 0 && good + told == 20_000 && ended.out.contains(" 0 errored, 0 timeout"),
+            good > 0 && good + unavailable == 20_000 && ended.out.contains(" 0 errored, 0 timeout"),
             "{}",
             ended.out
         );

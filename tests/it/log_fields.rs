@@ -20,7 +20,7 @@ fn fields(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn what_went_wrong_is_in_the_field_reason() {
+fn errors_are_logged_in_the_field_reason() {
     let mut sources: Vec<PathBuf> = Vec::new();
     files(&source(), &mut sources);
     let (mut events, mut reasons) = (0, 0);

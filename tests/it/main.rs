@@ -1,13 +1,10 @@
 //! Tests of the program as a whole, one module for each thing it can do. Every credential in them contains the word `canary`, which
-//! no log and no answer may show: `harness` sees to that.
-#![allow(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail the test, as the tests themselves may"
-)]
+//! no log and no response may show; `harness` checks this.
+#![allow(clippy::unwrap_used, reason = "test helpers may fail the test")]
 #![allow(
     missing_debug_implementations,
     unreachable_pub,
-    reason = "nobody outside of this program sees these types"
+    reason = "these types are used in this binary only"
 )]
 
 mod harness;
@@ -16,11 +13,11 @@ mod access_log;
 mod admin;
 mod answers;
 mod api_key;
-mod beside;
 mod check;
 mod claim_types;
 mod cli_import;
 mod cli_store;
+mod control_listeners;
 mod cors;
 mod credential_modes;
 mod demo;
@@ -41,10 +38,11 @@ mod health_checks;
 mod help;
 mod identity_fields;
 mod idle;
+mod idle_client_connections;
 mod idle_links;
 mod invalidation;
 mod jwt_auth;
-mod keeping;
+mod keep_alive;
 mod limits;
 mod load;
 mod log_fields;
@@ -58,7 +56,6 @@ mod printable;
 mod problem;
 mod proxying;
 mod readings;
-mod resting;
 mod routing;
 mod slow;
 mod socket_files;

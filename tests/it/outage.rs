@@ -7,7 +7,7 @@ use authgate::auth::jwt::keys::Algorithm;
 use serde_json::json;
 
 use crate::harness::mint::Signer;
-use crate::harness::program::{authgate, authgate_reading};
+use crate::harness::program::{authgate, authgate_with_input};
 use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
 
 /// The configured deadline of a store is 250 ms; a busy machine adds to it.
@@ -67,7 +67,7 @@ fn a_redis_that_dies_is_503_and_is_found_again() {
     let gate = Gate::start(&protected(&redis, &upstream));
     assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
     redis.kill();
-    for key in ["canary-ada", "canary-nobody"] {
+    for key in ["canary-ada", "canary-unknown"] {
         unavailable(&gate, key);
     }
     assert_eq!(upstream.calls(), 1);
@@ -87,7 +87,7 @@ fn a_redis_that_hangs_is_503_within_the_deadline() {
     let gate = Gate::start(&protected(&redis, &upstream));
     assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
     redis.pause();
-    for key in ["canary-ada", "canary-nobody"] {
+    for key in ["canary-ada", "canary-unknown"] {
         unavailable(&gate, key);
     }
     redis.resume();
@@ -100,14 +100,14 @@ fn a_store_that_is_not_the_one_it_was_is_503() {
     let gate = Gate::start(&protected(&redis, &upstream));
     assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
     redis.put_layout("another");
-    for key in ["canary-ada", "canary-nobody"] {
+    for key in ["canary-ada", "canary-unknown"] {
         unavailable(&gate, key);
     }
     gate.logged(&["layout record has changed", "restart the gateway"]);
     redis.put_layout("1");
     comes_back(&gate);
     redis.del("layout");
-    for key in ["canary-ada", "canary-nobody"] {
+    for key in ["canary-ada", "canary-unknown"] {
         unavailable(&gate, key);
     }
     gate.logged(&["layout record is missing", "authgate token export"]);
@@ -158,7 +158,7 @@ fn a_store_that_was_flushed_and_filled_again_is_used_without_a_restart() {
             json!({ "token": digest, "user": "42" }).to_string()
         };
         let dump = [line("canary-ada"), line("canary-new")].join("\n");
-        let import = || authgate_reading(gate.folder.path(), &["token", "import", "-"], dump.as_bytes());
+        let import = || authgate_with_input(gate.folder.path(), &["token", "import", "-"], dump.as_bytes());
         let imported = import();
         assert_eq!(imported.code, 0, "{imported:?}");
         comes_back(&gate);
@@ -172,7 +172,7 @@ fn a_store_that_was_flushed_and_filled_again_is_used_without_a_restart() {
         redis.run(&["FLUSHALL"]);
         wait_until("the flush is noticed", SOON, || status("canary-ada") == 503);
         let user = json!({ "user": { "id": "42", "active": true } }).to_string();
-        let imported = authgate_reading(
+        let imported = authgate_with_input(
             gate.folder.path(),
             &["token", "import", "-"],
             format!("{user}\n{dump}").as_bytes(),
@@ -364,7 +364,7 @@ fn what_redis_answers_is_said_and_not_that_it_cannot_be_reached() {
         redis.run(acl);
         let gate = Gate::spawn(
             &config()
-                .untold(&redis)
+                .redis_without_invalidation(&redis)
                 .tables(url_login)
                 .token("cache = { entries = 0, negative_entries = 0 }")
                 .app(&upstream)

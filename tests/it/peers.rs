@@ -60,11 +60,11 @@ fn call(venv: &Path, script: &str, gate: &Gate) {
 }
 
 #[test]
-fn grpc_of_all_kinds() {
+fn grpc_calls_of_all_kinds_work() {
     let Some(venv) = venv() else { return };
     let redis = Redis::start().with_ada();
     let (_peer, address) = serve(&venv, "grpc_peer.py");
-    let staff = "authenticate = [\"token\"]\nrequire = { groups = { any = [\"nobody-is-in-it\"] } }";
+    let staff = "authenticate = [\"token\"]\nrequire = { groups = { any = [\"an-empty-group\"] } }";
     let gate = Gate::start(
         &config()
             .tokens(&redis)
@@ -78,7 +78,7 @@ fn grpc_of_all_kinds() {
 }
 
 #[test]
-fn websockets_of_a_library() {
+fn websockets_of_the_websockets_library_work() {
     let Some(venv) = venv() else { return };
     let redis = Redis::start().with_ada();
     let (_peer, address) = serve(&venv, "websocket_peer.py");
@@ -92,7 +92,7 @@ fn websockets_of_a_library() {
 }
 
 #[test]
-fn frames_of_websockets_pass_as_they_are() {
+fn websocket_frames_pass_unchanged() {
     let Some(venv) = venv() else { return };
     let redis = Redis::start().with_ada();
     let (_peer, address) = serve(&venv, "websocket_frames.py");
@@ -108,8 +108,8 @@ fn frames_of_websockets_pass_as_they_are() {
     call(&venv, "websocket_frames.py", &gate);
 }
 
-/// Starts a server, of the venv or of the machine, on a socket file, and asks it through the gateway what it was told.
-fn told(arguments: &[&str], check: impl Fn(&Value)) {
+/// Starts a server, of the venv or of the machine, on a socket file, and asks it through the gateway what it received.
+fn received(arguments: &[&str], check: impl Fn(&Value)) {
     let Some(venv) = venv() else { return };
     let folder = tempfile::TempDir::new().expect("a folder");
     let socket = folder.path().join("app.sock");
@@ -159,33 +159,33 @@ fn told(arguments: &[&str], check: impl Fn(&Value)) {
     check(&serde_json::from_slice(&reply.body.data).expect("JSON"));
 }
 
-fn check_wsgi(told: &Value) {
-    assert_eq!(told["HTTP_X_USER_ID"], "42", "{told}");
+fn check_wsgi(received: &Value) {
+    assert_eq!(received["HTTP_X_USER_ID"], "42", "{received}");
     assert_eq!(
-        (&told["SCRIPT_NAME"], &told["PATH_INFO"]),
+        (&received["SCRIPT_NAME"], &received["PATH_INFO"]),
         (&"".into(), &"/a/b/x".into()),
-        "{told}"
+        "{received}"
     );
-    assert_eq!(told["HTTP_X_FORWARDED_FOR"], "127.0.0.1", "{told}");
-    assert_eq!(told["body"], "", "{told}");
+    assert_eq!(received["HTTP_X_FORWARDED_FOR"], "127.0.0.1", "{received}");
+    assert_eq!(received["body"], "", "{received}");
     for name in [
         "REMOTE_USER",
         "HTTP_REMOTE_USER",
         "HTTP_TRANSFER_ENCODING",
         "HTTP_X_FORWARDED_PREFIX",
     ] {
-        assert_eq!(told[name], Value::Null, "{name}");
+        assert_eq!(received[name], Value::Null, "{name}");
     }
 }
 
 #[test]
-fn gunicorn_is_told_nothing_by_clients() {
-    told(&["gunicorn", "--bind", "unix:SOCKET", "wsgi_app:app"], check_wsgi);
+fn gunicorn_receives_no_identity_from_clients() {
+    received(&["gunicorn", "--bind", "unix:SOCKET", "wsgi_app:app"], check_wsgi);
 }
 
 #[test]
-fn nor_is_one_that_folds_every_name() {
-    told(
+fn gunicorn_that_folds_header_names_receives_no_identity_from_clients() {
+    received(
         &[
             "gunicorn",
             "--bind",
@@ -201,8 +201,8 @@ fn nor_is_one_that_folds_every_name() {
 }
 
 #[test]
-fn nor_is_uwsgi_which_folds_every_name_too() {
-    told(
+fn uwsgi_receives_no_identity_from_clients() {
+    received(
         &[
             "/usr/bin/uwsgi-core",
             "--plugin",
@@ -221,8 +221,8 @@ fn nor_is_uwsgi_which_folds_every_name_too() {
 }
 
 #[test]
-fn nor_is_uvicorn() {
-    told(
+fn uvicorn_receives_no_identity_from_clients() {
+    received(
         &[
             "uvicorn",
             "--uds",
@@ -232,24 +232,27 @@ fn nor_is_uvicorn() {
             "*",
             "asgi_app:app",
         ],
-        |told| {
+        |received| {
             let all = |name: &str| -> Vec<&Value> {
-                let headers = told["headers"].as_array().expect("headers");
+                let headers = received["headers"].as_array().expect("headers");
                 headers
                     .iter()
                     .filter(|pair| pair[0] == *name)
                     .map(|pair| &pair[1])
                     .collect()
             };
-            assert_eq!(all("x-user-id"), ["42"], "{told}");
-            assert_eq!(all("x-forwarded-for"), ["127.0.0.1"], "{told}");
+            assert_eq!(all("x-user-id"), ["42"], "{received}");
+            assert_eq!(all("x-forwarded-for"), ["127.0.0.1"], "{received}");
             assert_eq!(
-                (&told["path"], &told["root_path"]),
+                (&received["path"], &received["root_path"]),
                 (&"/a/b/x".into(), &"".into()),
-                "{told}"
+                "{received}"
             );
-            assert_eq!(told["client"][0], "127.0.0.1", "{told}");
-            assert!(all("remote-user").is_empty() && all("script_name").is_empty(), "{told}");
+            assert_eq!(received["client"][0], "127.0.0.1", "{received}");
+            assert!(
+                all("remote-user").is_empty() && all("script_name").is_empty(),
+                "{received}"
+            );
         },
     );
 }
@@ -274,7 +277,7 @@ fn application_of_members(venv: &Path, interface: &str, ids: &[&str]) -> (Peer, 
 }
 
 #[test]
-fn a_primary_key_of_any_text_is_found_by_the_shipped_class() {
+fn the_shipped_class_finds_users_by_any_text_primary_key() {
     let Some(venv) = venv() else { return };
     let redis = Redis::start();
     let ids = [
@@ -298,7 +301,7 @@ fn a_primary_key_of_any_text_is_found_by_the_shipped_class() {
         redis.put_token(&format!("canary-{at}"), &json!({ "user": id }));
     }
     redis.put_user("A", &json!({}));
-    redis.put_token("canary-nobody", &json!({ "user": "A" }));
+    redis.put_token("canary-unknown", &json!({ "user": "A" }));
     for interface in ["wsgi", "asgi"] {
         let (_peer, url) = application_of_members(&venv, interface, &ids);
         let headers = "headers = { X-User-Id = \"id\", X-Auth-Source = \"authenticator\" }";
@@ -319,7 +322,7 @@ fn a_primary_key_of_any_text_is_found_by_the_shipped_class() {
                 assert_eq!((reply.status, reply.json()), (200, expected), "{id:?} over {interface}");
             }
             // A user of the gateway whom the application does not have; its id is what `%41` stands for.
-            let reply = gate.call(&get(target).token("canary-nobody").echoes());
+            let reply = gate.call(&get(target).token("canary-unknown").echoes());
             assert_eq!(
                 (reply.status, reply.detail().as_str()),
                 (401, "User inactive or deleted.")

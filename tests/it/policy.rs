@@ -42,7 +42,7 @@ fn requirements_are_met_or_the_answer_is_403() {
         ("/staff", "Token canary-plain".to_owned(), 403),
         ("/staff", jwt(json!({ "groups": ["root"] })), 200),
         ("/staff", jwt(json!({ "groups": "staff" })), 403),
-        ("/staff", "Token canary-nobody".to_owned(), 401),
+        ("/staff", "Token canary-unknown".to_owned(), 401),
         ("/scope", "Token canary-plain".to_owned(), 200),
         ("/scope", "Token canary-ada".to_owned(), 403),
         ("/scope", jwt(json!({ "scope": "a orders:read" })), 200),
@@ -98,7 +98,7 @@ fn optional_lets_nobody_pass_and_refuses_what_is_bad() {
     assert_eq!(gate.call(&get("/x").token("canary-ada")).status, 200);
     assert_eq!(upstream.last().header("x-user-id"), Some("42"));
     let before = upstream.calls();
-    assert_eq!(gate.call(&get("/x").token("canary-nobody")).status, 401);
+    assert_eq!(gate.call(&get("/x").token("canary-unknown")).status, 401);
     assert_eq!(gate.get("/staff").status, 401, "requirements that nobody meets");
     for lines in [
         ["Token canary-ada", "Token canary-ada"],
@@ -145,7 +145,7 @@ fn the_first_authenticator_gives_the_challenge_and_none_gives_403() {
             .route("/jwt-first", "authenticate = [\"jwt\", \"token\"]")
             .route("/none", "authenticate = [\"token\"]\nchallenge = \"none\""),
     );
-    for value in ["", "Token canary-nobody", "Bearer canary"] {
+    for value in ["", "Token canary-unknown", "Bearer canary"] {
         let challenge = |target| {
             gate.call(&get(target).authorization(value))
                 .header("www-authenticate")
@@ -167,7 +167,7 @@ fn a_public_route_reads_no_credential_and_changes_none() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::start(&config().tokens(&redis).app(&upstream).public("/*"));
     for lines in [
-        &["Token canary-nobody"][..],
+        &["Token canary-unknown"][..],
         &["Token"],
         &["Bearer canary.canary.canary"],
         &["Token canary-ada", "Basic Y2FuYXJ5"],
@@ -225,7 +225,7 @@ fn optional_asks_every_authenticator_before_it_takes_somebody_for_nobody() {
         "Bearer",
         &format!("Bearer {stale}"),
         "Token",
-        "Token canary-nobody",
+        "Token canary-unknown",
     ] {
         assert_eq!(gate.call(&get("/x").authorization(value)).status, 401, "{value}");
     }
@@ -272,7 +272,7 @@ fn without_a_challenge_nobody_is_403_with_the_detail_of_401() {
     ));
     for (target, value, detail) in [
         ("/x", "", "Authentication credentials were not provided."),
-        ("/x", "Token canary-nobody", "Invalid token."),
+        ("/x", "Token canary-unknown", "Invalid token."),
         ("/staff", "", "Authentication credentials were not provided."),
         (
             "/staff",

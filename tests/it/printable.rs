@@ -4,7 +4,7 @@ use authgate::auth::jwt::keys::Algorithm;
 use serde_json::{Value, json};
 
 use crate::harness::mint::{Signer, forged, now};
-use crate::harness::program::{authgate, authgate_reading};
+use crate::harness::program::{authgate, authgate_with_input};
 use crate::harness::{Gate, RecordingUpstream, config, get};
 
 /// A control sequence that begins with one character, DEL, two marks that turn the direction of text, ESC, and a newline.
@@ -40,7 +40,7 @@ fn store() -> String {
 }
 
 #[test]
-fn commands_print_nothing_that_drives_a_terminal_and_their_json_says_the_same() {
+fn commands_escape_control_characters_and_their_json_has_the_same_values() {
     let (upstream, signer) = (RecordingUpstream::start(), Signer::new(Algorithm::HS256));
     let gate = Gate::start(
         &config()
@@ -78,7 +78,7 @@ fn commands_print_nothing_that_drives_a_terminal_and_their_json_says_the_same() 
     let claims = json!({ "user_id": EVIL, "iss": EVIL, "exp": now() + 60, EVIL: 5 });
     for token in [forged(&header, &claims, b"another"), signer.sign(&claims)] {
         for words in [&["jwt", "inspect", "-"][..], &["jwt", "inspect", "-", "--json"]] {
-            let ended = authgate_reading(folder, words, token.as_bytes());
+            let ended = authgate_with_input(folder, words, token.as_bytes());
             assert_printable(&ended.out);
             assert!(ended.out.contains("\\u009b31m\\u007fb\\u202ec"), "{ended:?}");
         }
@@ -122,7 +122,7 @@ fn a_log_line_is_one_line_of_printable_text_in_either_format() {
 }
 
 #[test]
-fn check_shows_a_strange_file_without_its_control_characters() {
+fn check_escapes_control_characters_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(
         folder.path().join("gateway.toml"),

@@ -65,7 +65,7 @@ fn refusals_are_problems_with_a_challenge_for_each_accepted_scheme() {
     );
     let unknown = "error=\"invalid_token\", error_description=\"The token is unknown, expired or revoked.\"";
     check(
-        &gate.call(&get("/both").token("canary-nobody")),
+        &gate.call(&get("/both").token("canary-unknown")),
         401,
         "token_unknown",
         &[

@@ -169,7 +169,7 @@ fn a_refused_request_is_never_told_to_continue() {
         )
     };
     let mut conn = gate.connect();
-    let reply = conn.send(head("canary-nobody")).reply();
+    let reply = conn.send(head("canary-unknown")).reply();
     assert_eq!((reply.status, reply.interim.len()), (401, 0));
 
     let mut conn = gate.connect();
@@ -207,7 +207,7 @@ fn an_upstream_that_fails_is_502_and_one_that_is_late_504() {
         "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
     ] {
-        upstream.says(garbage);
+        upstream.answers_raw(garbage);
         check("/x", 502, "Bad gateway.", "upstream_");
     }
     let (release, wait) = mpsc::channel::<()>();
@@ -230,7 +230,7 @@ fn a_cut_body_never_looks_complete() {
         "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
         "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nTransfer-Encoding: chunked\r\n\r\n64\r\nhalf",
     ] {
-        upstream.says(cut);
+        upstream.answers_raw(cut);
         for body in [gate.get("/x").body, H2::connect(&gate).call(&get("/x")).body] {
             assert!(!body.complete, "{cut}");
             // What came before is not lost.
@@ -394,7 +394,7 @@ fn a_client_that_sent_a_byte_too_many_is_missed_all_the_same() {
 #[test]
 fn an_upstream_of_http_1_0_is_told_as_http_1_1() {
     let upstream = RecordingUpstream::start();
-    upstream.says("HTTP/1.0 200 OK\r\nX-Upstream: 1\r\n\r\nuntil the end");
+    upstream.answers_raw("HTTP/1.0 200 OK\r\nX-Upstream: 1\r\n\r\nuntil the end");
     let gate = Gate::start(&public(&upstream));
     let reply = gate.get("/x");
     assert_eq!(

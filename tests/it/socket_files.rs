@@ -1,4 +1,4 @@
-//! Listening on socket files: the same gateway as over TCP, a peer without an address, and whose file it is.
+//! Listening on socket files: the same gateway as over TCP, a peer without an address, and who owns the file.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -26,11 +26,11 @@ fn public(upstream: &RecordingUpstream) -> Config {
     listening(upstream).public("/*")
 }
 
-fn told() -> Call {
-    told_without_client().header("X-Forwarded-For", "198.51.100.9")
+fn forwarded_request() -> Call {
+    forwarded_request_without_client().header("X-Forwarded-For", "198.51.100.9")
 }
 
-fn told_without_client() -> Call {
+fn forwarded_request_without_client() -> Call {
     get("/x")
         .header("X-Forwarded-Proto", "https")
         .header("X-Forwarded-Host", "shop.example")
@@ -51,7 +51,7 @@ fn listen_on(folder: &Path) -> String {
 }
 
 #[test]
-fn requests_over_it_are_judged_as_over_tcp() {
+fn requests_are_authenticated_as_over_tcp() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::start(
         &listening(&upstream)
@@ -82,11 +82,11 @@ fn requests_over_it_are_judged_as_over_tcp() {
 }
 
 #[test]
-fn its_clients_have_no_address_and_are_not_believed() {
+fn clients_of_a_socket_have_no_address_and_are_not_trusted() {
     let upstream = RecordingUpstream::start();
     for trusted in ["[]", "[\"127.0.0.0/8\"]"] {
         let gate = Gate::start(&public(&upstream).server(&format!("trusted_proxies = {trusted}")));
-        assert_eq!(gate.connect_over(FILE).call(&told()).status, 200);
+        assert_eq!(gate.connect_over(FILE).call(&forwarded_request()).status, 200);
         let seen = upstream.last();
         assert_eq!(seen.header("x-forwarded-for"), None);
         assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
@@ -97,14 +97,14 @@ fn its_clients_have_no_address_and_are_not_believed() {
 }
 
 #[test]
-fn a_trusted_proxy_on_it_is_believed_and_nothing_is_appended() {
+fn a_trusted_proxy_on_a_socket_is_believed_and_nothing_is_appended() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream).server("trusted_proxies = [\"10.0.0.0/8\", \"unix\"]"));
     for (list, client) in [
         ("198.51.100.9", "198.51.100.9"),
         ("203.0.113.4, 198.51.100.9, 10.0.0.7", "198.51.100.9"),
     ] {
-        let call = told_without_client().header("X-Forwarded-For", list);
+        let call = forwarded_request_without_client().header("X-Forwarded-For", list);
         assert_eq!(gate.connect_over(FILE).call(&call).status, 200);
         let seen = upstream.last();
         assert_eq!(seen.header("x-forwarded-for"), Some(list));
@@ -116,12 +116,12 @@ fn a_trusted_proxy_on_it_is_believed_and_nothing_is_appended() {
     assert_eq!(gate.connect_over(FILE).call(&get("/x")).status, 200);
     assert_eq!(upstream.last().header("x-forwarded-for"), None);
     // Who comes over TCP is not meant by it.
-    assert_eq!(gate.call(&told()).status, 200);
+    assert_eq!(gate.call(&forwarded_request()).status, 200);
     assert_eq!(upstream.last().header("x-forwarded-for"), Some("127.0.0.1"));
 }
 
 #[test]
-fn the_proxy_protocol_is_read_over_it() {
+fn the_proxy_protocol_works_on_a_socket() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(
         &public(&upstream)
@@ -138,7 +138,7 @@ fn the_proxy_protocol_is_read_over_it() {
     ] {
         let mut conn = gate.connect_over(FILE);
         conn.send(header);
-        assert_eq!(conn.call(&told()).status, 200);
+        assert_eq!(conn.call(&forwarded_request()).status, 200);
         let seen = upstream.last();
         assert_eq!(seen.header("x-forwarded-for"), client);
         assert_eq!(seen.header("x-forwarded-host"), Some("localhost"));
@@ -147,12 +147,12 @@ fn the_proxy_protocol_is_read_over_it() {
     conn.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(conn.wire.closes());
     gate.logged(&["proxy.ip", "unix:", "without a PROXY protocol header"]);
-    // Over TCP nobody is trusted to send one.
+    // Over TCP no client is trusted to send one.
     assert_eq!(gate.get("/x").status, 200);
 }
 
 #[test]
-fn tls_is_spoken_over_it_where_it_is_configured() {
+fn tls_works_on_a_socket() {
     let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
     let gate = Gate::start(&public(&upstream).tls(&pki, &[&["localhost"]]));
     let unix = UnixStream::connect(gate.folder.path().join(FILE)).unwrap();
@@ -169,7 +169,7 @@ fn tls_is_spoken_over_it_where_it_is_configured() {
 }
 
 #[test]
-fn limits_hold_over_it() {
+fn limits_apply_on_a_socket() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(
         &public(&upstream)
@@ -184,15 +184,15 @@ fn limits_hold_over_it() {
     assert_eq!((one.call(&get("/x")).status, two.call(&get("/x")).status), (200, 200));
     let mut third = gate.connect_over(FILE);
     third.send(get("/x").bytes());
-    third.set_patience(Duration::from_millis(300));
+    third.set_timeout(Duration::from_millis(300));
     assert!(third.try_reply("GET").is_err(), "no slot for it");
     drop(one);
-    third.set_patience(Duration::from_secs(10));
+    third.set_timeout(Duration::from_secs(10));
     assert_eq!(third.reply().status, 200);
 }
 
 #[test]
-fn a_stale_file_is_replaced_and_goes_with_the_gateway() {
+fn a_stale_socket_file_is_replaced_and_removed_at_the_end() {
     let (folder, upstream) = (TempDir::new().unwrap(), RecordingUpstream::start());
     let path = folder.path().join(FILE);
     drop(UnixListener::bind(&path).unwrap());
@@ -215,7 +215,7 @@ fn a_stale_file_is_replaced_and_goes_with_the_gateway() {
 }
 
 #[test]
-fn a_file_with_a_listener_or_no_socket_at_all_is_refused_and_stays() {
+fn a_file_with_a_listener_or_that_is_not_a_socket_is_refused_and_kept() {
     let (folder, upstream) = (TempDir::new().unwrap(), RecordingUpstream::start());
     let path = folder.path().join(FILE);
     let first = start_in(folder.path(), &public(&upstream));
@@ -243,7 +243,7 @@ fn a_file_with_a_listener_or_no_socket_at_all_is_refused_and_stays() {
 }
 
 #[test]
-fn a_file_that_another_gateway_has_made_since_is_left_to_it() {
+fn a_socket_file_of_a_newer_gateway_is_kept() {
     let (folder, upstream) = (TempDir::new().unwrap(), RecordingUpstream::start());
     let path = folder.path().join(FILE);
     let first = start_in(folder.path(), &public(&upstream));
@@ -256,7 +256,7 @@ fn a_file_that_another_gateway_has_made_since_is_left_to_it() {
 }
 
 #[test]
-fn a_drain_ends_what_is_idle_and_finishes_what_is_under_way() {
+fn a_drain_closes_idle_connections_and_finishes_requests() {
     let upstream = RecordingUpstream::start();
     let (release, wait) = mpsc::channel::<()>();
     let wait = Mutex::new(wait);

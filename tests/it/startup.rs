@@ -1,4 +1,4 @@
-//! Addresses: any port, and never somebody else's.
+//! Listening addresses: any free port, and never one that another process uses.
 
 use crate::harness::program::authgate;
 use crate::harness::{Gate, RecordingUpstream, config};

@@ -37,7 +37,7 @@ fn port(url: &str) -> u16 {
 }
 
 #[test]
-fn connections_to_upstreams_are_probed_idle_or_not() {
+fn connections_to_upstreams_have_keepalive() {
     let app = RecordingUpstream::start();
     let live = RecordingUpstream::start();
     live.answers(|mut exchange| {
@@ -92,7 +92,7 @@ fn connections_to_upstreams_are_probed_idle_or_not() {
 }
 
 #[test]
-fn connections_to_redis_are_probed() {
+fn connections_to_redis_have_keepalive() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     // It accepts, and never answers.
@@ -110,7 +110,7 @@ fn connections_to_redis_are_probed() {
 }
 
 #[test]
-fn connections_of_clients_are_probed() {
+fn connections_of_clients_have_keepalive() {
     let app = RecordingUpstream::start();
     let gate = Gate::start(&config().app(&app).public("/*"));
     let client = TcpStream::connect(gate.address).unwrap();

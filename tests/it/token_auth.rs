@@ -64,7 +64,7 @@ fn refusals_are_those_of_rest_framework_and_never_reach_the_upstream() {
             b"Token canary-\xff",
             "Invalid token header. Token string should not contain invalid characters.",
         ),
-        (b"Token canary-nobody", "Invalid token."),
+        (b"Token canary-unknown", "Invalid token."),
         (b"Token CANARY-ADA", "Invalid token."),
         (b"Token canary-orphan", "Invalid token."),
         (b"Token canary-dead", "Invalid token."),
@@ -149,8 +149,11 @@ fn a_deleted_token_is_refused_at_once_where_the_cache_is_off() {
 fn a_cached_verdict_ends_with_its_ttl() {
     let (redis, upstream) = setup();
     let cache = "cache = { entries = 10, ttl = \"2s\", negative_entries = 10, negative_ttl = \"2s\" }";
-    let untold = config().untold(&redis).app(&upstream).protected("/api/*");
-    let gate = Gate::start(&untold.token(cache));
+    let redis_without_invalidation = config()
+        .redis_without_invalidation(&redis)
+        .app(&upstream)
+        .protected("/api/*");
+    let gate = Gate::start(&redis_without_invalidation.token(cache));
     let status = |key: &str| gate.call(&get("/api/x").token(key)).status;
     assert_eq!((status("canary-ada"), status("canary-later")), (200, 401));
     redis.del(&Redis::token_key("canary-ada"));

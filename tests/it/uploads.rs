@@ -28,7 +28,7 @@ fn post(path: &'static str) -> [(&'static str, &'static str); 4] {
 }
 
 #[test]
-fn curl_sees_why_an_upload_was_refused() {
+fn curl_receives_the_response_to_a_refused_upload() {
     let (upstream, redis) = (RecordingUpstream::start(), Redis::start().with_ada());
     let pki = Pki::new();
     let clear = refusing(&upstream, &redis);
@@ -90,7 +90,7 @@ fn an_upload_that_is_refused_is_not_reset_while_its_client_sends() {
 }
 
 #[test]
-fn what_comes_of_a_refused_upload_behind_our_reset_is_no_error_of_its_client() {
+fn frames_after_our_reset_of_a_refused_upload_are_no_client_error() {
     let (upstream, redis) = (RecordingUpstream::start(), Redis::start().with_ada());
     let gate = Gate::start(&refusing(&upstream, &redis));
     let mut sender = Sender::open(&gate);
@@ -177,7 +177,7 @@ fn expecting(gate: &Gate, path: &str, body_comes_at_once: bool) -> (bool, Status
 }
 
 #[test]
-fn who_expects_a_100_gets_one_when_the_body_is_asked_for() {
+fn a_100_continue_is_sent_when_the_body_is_read() {
     let (upstream, redis) = (RecordingUpstream::start(), Redis::start().with_ada());
     for buffer in ["64KiB", "0B"] {
         let gate = Gate::start(&refusing(&upstream, &redis).with(&format!("buffer = {{ request = \"{buffer}\" }}")));

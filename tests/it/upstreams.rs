@@ -558,7 +558,7 @@ fn what_was_read_ahead_of_a_cut_answer_still_ends_where_it_was_cut() {
             answer.extend_from_slice(format!("{:x}\r\n", SENT + 1).as_bytes());
         }
         answer.resize(answer.len() + SENT, b'x');
-        upstream.says(answer);
+        upstream.answers_raw(answer);
         let gate = Gate::start(&public(&upstream).with("buffer = { response = \"16MiB\" }"));
         let mut slow = gate.connect();
         slow.send(get("/cut").bytes());

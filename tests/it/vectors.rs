@@ -56,7 +56,7 @@ fn verifies(jwk: &Value, jws: &str) -> bool {
 }
 
 #[test]
-fn wycheproof_signatures_are_judged_as_labelled() {
+fn wycheproof_signatures_have_the_labelled_result() {
     let Some(folder) = vectors() else { return };
     // 346, 350: PS384 in the header, PS256 in the key. 347, 351: a key for "ES521", which is no algorithm.
     // 353 to 356: a key for encryption. 372, 373: a `?` in the token.
@@ -88,7 +88,7 @@ fn wycheproof_signatures_are_judged_as_labelled() {
 }
 
 #[test]
-fn wycheproof_keys_never_verify_what_they_must_not() {
+fn wycheproof_keys_verify_no_invalid_signature() {
     let Some(folder) = vectors() else { return };
     // The second key of that id is not base64url, and left out.
     const DUPLICATE: &str = "rejectsDuplicateKid";
@@ -116,7 +116,7 @@ fn wycheproof_keys_never_verify_what_they_must_not() {
 }
 
 #[test]
-fn nothing_that_is_encrypted_is_a_credential() {
+fn encrypted_tokens_are_refused() {
     let Some(folder) = vectors() else { return };
     let mut judged = 0;
     for group in read(&folder, "wycheproof/json_web_encryption_test.json")["testGroups"]
@@ -139,7 +139,7 @@ fn nothing_that_is_encrypted_is_a_credential() {
 }
 
 #[test]
-fn the_cookbooks_compact_signatures_hold_and_unencoded_payloads_do_not() {
+fn cookbook_signatures_verify_and_unencoded_payloads_are_refused() {
     let Some(folder) = vectors() else { return };
     for file in [
         "4_1.rsa_v15_signature",

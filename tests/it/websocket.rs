@@ -134,7 +134,7 @@ fn one_side_may_end_before_the_other() {
 fn nobody_is_let_through_by_asking_for_a_websocket() {
     let (upstream, redis) = (echoing(), Redis::start().with_ada());
     let gate = gate(&upstream, &redis);
-    for credential in ["", "Authorization: Token canary-nobody\r\n"] {
+    for credential in ["", "Authorization: Token canary-unknown\r\n"] {
         let mut conn = gate.connect();
         conn.send(format!("{UPGRADE}{credential}\r\n"));
         assert_eq!(conn.reply().status, 401);
@@ -189,11 +189,11 @@ fn no_other_protocol_is_switched_to() {
     assert_eq!(gate.call(&body).status, 200);
     assert_eq!(upstream.last().header("upgrade"), None);
     // An upstream that switches to something else, or unasked, is not believed.
-    upstream.says(SWITCHING.replace("Upgrade: websocket", "Upgrade: other"));
+    upstream.answers_raw(SWITCHING.replace("Upgrade: websocket", "Upgrade: other"));
     let mut conn = gate.connect();
     conn.send(format!("{UPGRADE}\r\n"));
     assert_eq!(conn.reply().status, 502);
-    upstream.says(SWITCHING);
+    upstream.answers_raw(SWITCHING);
     assert_eq!(gate.get("/x").status, 502);
     gate.logged(&["upstream_unasked_upgrade"]);
 }

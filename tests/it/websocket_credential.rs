@@ -181,7 +181,7 @@ fn a_bad_one_gets_the_answer_that_its_header_would_get() {
     redis.put_token("canary-revoked", &json!({ "user": "42", "revoked": 1_700_000_000 }));
     let gate = Gate::start(&with_pages(&redis, &upstream, "optional = true"));
     for (token, cookie_only) in [
-        ("canary-nobody", false),
+        ("canary-unknown", false),
         ("canary-revoked", false),
         ("", false),
         ("a b", true),

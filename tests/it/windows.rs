@@ -17,7 +17,7 @@ fn no_window() -> Vec<u8> {
 }
 
 #[test]
-fn a_stream_of_which_a_client_takes_nothing_is_reset() {
+fn a_stream_whose_client_gives_no_window_is_reset() {
     let upstream = RecordingUpstream::start();
     upstream.answers(|exchange| match exchange.head.first.as_str() {
         "GET /big HTTP/1.1" => exchange.answer("200 OK", "", &vec![b'x'; 100_000]),
@@ -57,12 +57,12 @@ fn a_stream_of_which_a_client_takes_nothing_is_reset() {
 }
 
 #[test]
-fn all_that_came_before_a_cut_reaches_a_client_that_was_slow() {
+fn a_slow_client_receives_all_data_before_a_cut() {
     const SENT: usize = 12 * 1024 * 1024;
     let upstream = RecordingUpstream::start();
     let mut answer = b"HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Length: 13000000\r\n\r\n".to_vec();
     answer.resize(answer.len() + SENT, b'x');
-    upstream.says(answer);
+    upstream.answers_raw(answer);
     let gate = Gate::start(&public(&upstream).with("buffer = { response = \"16MiB\" }"));
     let mut raw = Raw::open(&gate);
     let window = |stream| frame(WINDOW_UPDATE, 0, stream, &20_000_000_u32.to_be_bytes());
@@ -95,7 +95,7 @@ fn all_that_came_before_a_cut_reaches_a_client_that_was_slow() {
 }
 
 #[test]
-fn a_client_that_takes_little_by_little_is_not_let_go() {
+fn a_slowly_reading_client_is_not_disconnected() {
     const BODY: usize = 8 * 1024 * 1024;
     let upstream = RecordingUpstream::start();
     upstream.answers(|exchange| exchange.answer("200 OK", "", &vec![b'x'; BODY]));
@@ -130,7 +130,7 @@ fn a_client_that_takes_little_by_little_is_not_let_go() {
 }
 
 #[test]
-fn a_drain_waits_for_the_end_of_an_answer_that_its_client_has_no_room_for() {
+fn a_drain_waits_for_a_response_that_is_blocked_by_the_window() {
     let upstream = RecordingUpstream::start();
     upstream.answers(|exchange| exchange.answer("200 OK", "", &vec![b'x'; 10_000]));
     let gate = Gate::start(&public(&upstream));
@@ -154,11 +154,11 @@ const STREAM_WINDOW: usize = 256 * 1024;
 const CONNECTION_WINDOW: i64 = 1024 * 1024;
 
 #[test]
-fn uploads_that_nobody_reads_do_not_stop_others() {
+fn unread_uploads_do_not_block_other_streams() {
     let (upstream, redis) = (RecordingUpstream::start(), Redis::start().with_ada());
     let gate = Gate::start(
         &config()
-            .patient_redis(&redis)
+            .redis_with_long_timeout(&redis)
             .token("cache = { entries = 0, negative_entries = 0 }")
             .app(&upstream)
             .protected("/p")
@@ -211,7 +211,7 @@ fn uploads_that_nobody_reads_do_not_stop_others() {
 }
 
 #[test]
-fn what_a_client_has_no_window_for_is_not_held_many_times() {
+fn data_beyond_the_window_is_not_buffered_repeatedly() {
     const STREAMS: u32 = 128;
     let upstream = RecordingUpstream::start();
     upstream.answers(|exchange| exchange.answer("200 OK", "", &vec![b'x'; 1_000_000]));

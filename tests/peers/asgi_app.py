@@ -1,4 +1,4 @@
-"""An ASGI application that says what it was told."""
+"""An ASGI application that answers with what it received."""
 
 import json
 
@@ -11,7 +11,7 @@ async def app(scope, receive, send):
         event = await receive()
         body += event.get("body", b"")
         more = event.get("more_body", False)
-    told = {
+    received = {
         "path": scope["path"],
         "root_path": scope["root_path"],
         "client": scope["client"],
@@ -19,4 +19,4 @@ async def app(scope, receive, send):
         "body": body.decode("latin-1"),
     }
     await send({"type": "http.response.start", "status": 200, "headers": [(b"x-upstream", b"1")]})
-    await send({"type": "http.response.body", "body": json.dumps(told).encode()})
+    await send({"type": "http.response.body", "body": json.dumps(received).encode()})

@@ -78,7 +78,7 @@ def call(address):
         assert ("x-trailer", "late") in [tuple(pair) for pair in done.trailing_metadata()], done.trailing_metadata()
 
         assert code_of(lambda: one(b"x"))[0] == grpc.StatusCode.UNAUTHENTICATED
-        bad = (("authorization", "Token canary-nobody"),)
+        bad = (("authorization", "Token canary-unknown"),)
         code, details = code_of(lambda: one(b"x", metadata=bad))
         assert code == grpc.StatusCode.UNAUTHENTICATED and "unknown" in details, (code, details)
         staff = channel.unary_unary("/staff.T/Unary")

@@ -42,7 +42,7 @@ async def main_call(address):
     for socket in sockets:
         await socket.close()
 
-    for headers in [{}, {"Authorization": "Token canary-nobody"}]:
+    for headers in [{}, {"Authorization": "Token canary-unknown"}]:
         try:
             await connect(f"ws://{address}/ws", additional_headers=headers)
         except InvalidStatus as refused:

@@ -1,4 +1,4 @@
-//! The tests' client: [`Call`] says what to send, [`Conn`] is one HTTP/1.1 connection, [`Reply`] is what came back.
+//! The tests' client: [`Call`] says what to send, [`Conn`] is one HTTP/1.1 connection, [`Reply`] is the response.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::upstream::MARK;
 use super::wire::{Body, Head, Wire, WithoutLength};
 
-/// No answer takes longer in a test that passes.
+/// The timeout for a response.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The fields that the gateway's own answers may have.
@@ -89,7 +89,7 @@ impl Call {
         self.authorization(&format!("Bearer {jwt}"))
     }
 
-    /// The upstream will say what it received, credentials included.
+    /// The upstream's response repeats the request, credentials included.
     pub fn echoes(mut self) -> Self {
         self.echoes = true;
         self
@@ -146,7 +146,7 @@ impl Reply {
         marked || matches!(self.header("server"), Some("gunicorn" | "uvicorn"))
     }
 
-    /// What holds for every reply of every test.
+    /// Checks that apply to every response of every test.
     pub(super) fn check(&self, echoes: bool) {
         let shown = format!("{}{}", String::from_utf8_lossy(&self.head.raw), self.text());
         assert!(
@@ -256,14 +256,14 @@ impl Conn {
         })
     }
 
-    /// How long an answer is waited for, from now on.
-    pub fn set_patience(&mut self, patience: Duration) {
+    /// Sets the timeout for responses.
+    pub fn set_timeout(&mut self, timeout: Duration) {
         let tcp = match &self.wire.stream {
             Socket::Plain(tcp) => tcp,
             Socket::Tls(tls) => &tls.sock,
-            Socket::Unix(unix) => return unix.set_read_timeout(Some(patience)).expect("a timeout"),
+            Socket::Unix(unix) => return unix.set_read_timeout(Some(timeout)).expect("a timeout"),
         };
-        tcp.set_read_timeout(Some(patience)).expect("a timeout");
+        tcp.set_read_timeout(Some(timeout)).expect("a timeout");
     }
 
     /// The session, where it is TLS.
@@ -280,7 +280,7 @@ impl Conn {
         self
     }
 
-    /// Ends its own sending side; what comes can still be read.
+    /// Closes the sending side; responses can still be read.
     pub fn end(&mut self) {
         let ended = match &mut self.wire.stream {
             Socket::Plain(tcp) => tcp.shutdown(Shutdown::Write),
@@ -308,7 +308,7 @@ impl Conn {
         self.try_reply("GET")
     }
 
-    /// Reads up to the end of the connection, which must come next and in order.
+    /// Checks that the connection ends next, and in order.
     pub fn ends(&mut self) -> io::Result<()> {
         self.wire.is_strict = true;
         match self.wire.some()? {

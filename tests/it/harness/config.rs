@@ -1,4 +1,4 @@
-//! [`config`]: a gateway.toml, table by table. Tests add the lines that they are about.
+//! [`config`]: a gateway.toml, table by table. Tests add the lines that they test.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::pki::Pki;
 use super::redis::Redis;
 use super::upstream::RecordingUpstream;
 
-/// What a gateway is started on.
+/// The configuration and files of a gateway.
 #[derive(Clone, Default)]
 pub struct Config {
     server: String,
@@ -28,7 +28,7 @@ pub struct Config {
     pub(super) arguments: Vec<String>,
 }
 
-/// Any port, two workers, a short drain, and a log that programs read.
+/// Any free port, two workers, a short drain, and a log in JSON.
 pub fn config() -> Config {
     Config {
         server: "listen = [\"127.0.0.1:0\"]\nworkers = 2\n".to_owned(),
@@ -93,16 +93,16 @@ impl Config {
         self.tables(&format!("[stores.redis]\nkind = \"redis\"\nurl = \"{url}\"\n"))
     }
 
-    /// The same for tests that make the machine busy: no answer is lost to that.
-    pub fn patient_redis(self, redis: &Redis) -> Self {
+    /// The same with a long timeout, for tests that make the machine busy.
+    pub fn redis_with_long_timeout(self, redis: &Redis) -> Self {
         let url = redis.url();
         self.tables(&format!(
             "[stores.redis]\nkind = \"redis\"\nurl = \"{url}\"\ntimeout = \"15s\"\n"
         ))
     }
 
-    /// `[stores.redis]`, of whose changes nobody hears.
-    pub fn untold(self, redis: &Redis) -> Self {
+    /// `[stores.redis]` without invalidation.
+    pub fn redis_without_invalidation(self, redis: &Redis) -> Self {
         self.redis(redis).tables("invalidation = \"off\"\n")
     }
 
@@ -156,12 +156,12 @@ impl Config {
         self
     }
 
-    /// A route to `app` for whoever has a token.
+    /// A route to `app` that requires a token.
     pub fn protected(self, path: &str) -> Self {
         self.route(path, "authenticate = [\"token\"]")
     }
 
-    /// A route to `app` for everybody.
+    /// A public route to `app`.
     pub fn public(self, path: &str) -> Self {
         self.route(path, "public = true")
     }

@@ -1,4 +1,4 @@
-//! [`Gate`]: the program that was built, running on a gateway.toml of the test's own. Dropping it ends it as an operator would,
+//! [`Gate`]: the built program, running with a gateway.toml of the test. Dropping it stops it with SIGTERM,
 //! and fails the test if it ends badly, has panicked, or has logged a credential.
 
 use std::collections::HashSet;

@@ -53,7 +53,7 @@ impl Gunicorn {
                     .to_owned(),
             )
         });
-        // Nobody reads the rest, but a full pipe would stop the server.
+        // The rest is discarded: a full pipe would stop the server.
         std::thread::spawn(move || lines.for_each(drop));
         Self {
             child,

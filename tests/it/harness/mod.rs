@@ -1,4 +1,4 @@
-//! What the tests stand on: the program itself, a real Redis, an upstream and a client that see every byte.
+//! The test harness: the program itself, a real Redis, and an upstream and a client that see every byte.
 
 pub mod client;
 pub mod config;
@@ -25,16 +25,16 @@ pub use self::gate::Gate;
 pub use self::redis::Redis;
 pub use self::upstream::{Next, RecordingUpstream};
 
-/// Waits for a condition; the test fails if it does not come.
-pub fn wait_until(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
+/// Waits for a condition; the test fails after `timeout`.
+pub fn wait_until(what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
-        assert!(started.elapsed() < patience, "waited {patience:?} in vain until {what}");
+        assert!(started.elapsed() < timeout, "waited {timeout:?} in vain until {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Leaves a process so many free descriptors.
+/// Limits a process to `free` more descriptors.
 pub fn leave_descriptors(pid: u32, free: usize) {
     let open: BTreeSet<usize> = std::fs::read_dir(format!("/proc/{pid}/fd"))
         .expect("a process")

@@ -1,10 +1,10 @@
-//! The program, run to its end.
+//! Runs the program until it exits.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// The built binary, in an environment that says nothing to it.
+/// The built binary, without environment variables that it reads.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_authgate"));
     command
@@ -15,7 +15,7 @@ pub fn program() -> Command {
     command
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Ended {
     pub code: i32,
@@ -24,20 +24,20 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Its standard output, if all went well.
+    /// Its standard output; the test fails unless the exit code is 0.
     pub fn good(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.out
     }
 }
 
-/// Runs `authgate` with these words in a folder.
+/// Runs `authgate` with these arguments in a folder.
 pub fn authgate(folder: &Path, words: &[&str]) -> Ended {
-    authgate_reading(folder, words, b"")
+    authgate_with_input(folder, words, b"")
 }
 
-/// The same, with something on its standard input.
-pub fn authgate_reading(folder: &Path, words: &[&str], input: &[u8]) -> Ended {
+/// The same, with standard input.
+pub fn authgate_with_input(folder: &Path, words: &[&str], input: &[u8]) -> Ended {
     let mut command = program();
     command.args(words).current_dir(folder);
     run(command, input)

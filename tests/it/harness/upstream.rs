@@ -1,4 +1,4 @@
-//! [`RecordingUpstream`]: an application server that keeps the bytes of every request, and answers as a test says.
+//! [`RecordingUpstream`]: an application server that keeps the bytes of every request, and answers as the test defines.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use socket2::SockRef;
 use super::wait_until;
 use super::wire::{Body, Head, Wire, WithoutLength};
 
-/// Every answer of an upstream of the tests has this field; one without it was made by the gateway.
+/// Every response of a test upstream has this field; a response without it was made by the gateway.
 pub const MARK: &str = "X-Upstream";
 
 /// A request as an upstream received it.
@@ -37,14 +37,14 @@ impl Seen {
     }
 }
 
-/// What becomes of the connection.
+/// What to do with the connection after a response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     Keep,
     Close,
 }
 
-/// One request whose head has come, and the way back to the gateway.
+/// One request whose head was received, and the connection to the gateway.
 pub struct Exchange<'c> {
     pub head: Head,
     pub wire: &'c mut Wire<TcpStream>,
@@ -53,19 +53,19 @@ pub struct Exchange<'c> {
 }
 
 impl Exchange<'_> {
-    /// Reads the body and notes it.
+    /// Reads and records the body.
     pub fn read_body(&mut self) -> Body {
         let body = self.wire.body(&self.head, WithoutLength::Empty).unwrap_or_default();
         self.shared.seen()[self.at].body = body.clone();
         body
     }
 
-    /// Writes; the gateway may be gone.
+    /// Writes; returns false if the gateway has closed the connection.
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.wire.write(bytes.as_ref()).is_ok()
     }
 
-    /// Reads the body, and answers whole.
+    /// Reads the body, and sends a complete response.
     pub fn answer(mut self, status: &str, fields: &str, body: &[u8]) -> Next {
         self.read_body();
         let head = format!(
@@ -160,13 +160,13 @@ impl RecordingUpstream {
         Self { shared, address }
     }
 
-    /// From now on, requests are answered so. The handler decides when to read the body.
+    /// Sets the handler of all further requests. The handler decides when to read the body.
     pub fn answers(&self, handler: impl Fn(Exchange<'_>) -> Next + Send + Sync + 'static) {
         *self.shared.handler.lock().expect("no test fails inside") = Arc::new(handler);
     }
 
-    /// From now on, requests are read whole and answered with exactly these bytes; then the connection is closed.
-    pub fn says(&self, bytes: impl Into<Vec<u8>>) {
+    /// Answers all further requests with exactly these bytes, after reading the body, and closes the connection.
+    pub fn answers_raw(&self, bytes: impl Into<Vec<u8>>) {
         let bytes = bytes.into();
         self.answers(move |mut exchange| {
             exchange.read_body();
@@ -179,7 +179,7 @@ impl RecordingUpstream {
         format!("http://{}", self.address)
     }
 
-    /// How many requests have come.
+    /// The number of requests received.
     pub fn calls(&self) -> usize {
         self.shared.seen().len()
     }
@@ -251,7 +251,7 @@ fn serve(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// A port of loopback on which nobody listens: it was free a moment ago and belongs to nobody else.
+/// A loopback port without a listener: it was free a moment ago.
 pub fn closed_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as bytes: what both the client and the upstream of the tests read with. It believes nothing and keeps the raw bytes.
+//! A strict HTTP/1.1 reader for the client and the upstream of the tests. It keeps the raw bytes.
 
 use std::io::{self, Read, Write};
 
@@ -45,7 +45,7 @@ impl Head {
         all.first().copied()
     }
 
-    /// Every field that a careless server may take for `name`: compared by letters and digits alone.
+    /// Every field whose name equals `name` in letters and digits, as some servers compare names.
     pub fn folded(&self, name: &str) -> Vec<(&str, &str)> {
         let fold = |name: &str| {
             name.chars()
@@ -76,7 +76,7 @@ impl Head {
 /// A body as it was read.
 #[derive(Debug, Clone, Default)]
 pub struct Body {
-    /// What it says.
+    /// Its bytes.
     pub data: Vec<u8>,
     /// The lines behind the last chunk.
     pub trailers: Vec<u8>,
@@ -84,16 +84,16 @@ pub struct Body {
     pub complete: bool,
 }
 
-/// How a message's body ends where nothing else is said.
+/// How a body without `Content-Length` and `Transfer-Encoding` ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum WithoutLength {
-    /// There is none: requests.
+    /// It is empty: requests.
     Empty,
     /// With the connection: responses.
     Close,
 }
 
-/// A stream, and what was read too far.
+/// A stream, with the bytes that were read ahead.
 pub struct Wire<S> {
     pub stream: S,
     buffer: Vec<u8>,
@@ -127,7 +127,7 @@ impl<S: Read + Write> Wire<S> {
         Ok(count)
     }
 
-    /// Whatever comes next; nothing at the end.
+    /// The next bytes; empty at the end.
     pub fn some(&mut self) -> io::Result<Vec<u8>> {
         if self.buffer.is_empty() {
             self.fill()?;
@@ -235,7 +235,7 @@ impl<S: Read + Write> Wire<S> {
         Ok(body)
     }
 
-    /// Whether the other end closes without another byte; an error if it says something or stays silent.
+    /// Whether the other end closes without another byte; an error if it sends data or stays silent.
     pub fn closes(&mut self) -> bool {
         self.buffer.is_empty() && matches!(self.fill(), Ok(0))
     }

@@ -10,17 +10,17 @@ use crate::harness::wire::{Head, Wire, WithoutLength};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    /// Somebody.
+    /// The user who was accepted.
     Accepted { id: String, username: String },
-    /// Nobody, and why.
+    /// The response to a refused credential.
     Refused {
         status: u16,
         challenges: Vec<String>,
         body: Value,
     },
-    /// It fell over; that says nothing about the credential.
+    /// The server failed, which is no decision about the credential.
     Crashed,
-    /// The server refused the bytes before any authentication; what it says then is its own affair.
+    /// The server refused the bytes before any authentication; its response is not compared.
     NotHttp,
 }
 

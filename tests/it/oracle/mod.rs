@@ -73,8 +73,8 @@ fn compare(stores: &Stores, world: &World, rounds: &[Round]) -> String {
             if !allowed.answers.contains(&ours) {
                 let (name, names) = (world.name, &allowed.names);
                 let shown = case.shown();
-                let told = format!("{name} {chain} {names:?}\n  {shown}\n  Django  {theirs:?}\n  gateway {ours:?}");
-                differences += &(shorten(&told) + "\n");
+                let line = format!("{name} {chain} {names:?}\n  {shown}\n  Django  {theirs:?}\n  gateway {ours:?}");
+                differences += &(shorten(&line) + "\n");
             }
         }
     }
@@ -125,7 +125,7 @@ fn compare_all(worlds: &[(World, &[Round])]) {
 const TOKENS: &str = "rest_framework_simplejwt.tokens";
 
 #[test]
-fn headers_and_tokens_of_the_default_settings_are_answered_as_django_answers_them() {
+fn responses_with_default_settings_equal_django_s() {
     compare_all(&[
         (
             World::new("HS256", Algorithm::HS256),
@@ -158,7 +158,7 @@ fn headers_and_tokens_of_the_default_settings_are_answered_as_django_answers_the
 }
 
 #[test]
-fn public_keys_verify_what_they_verify_for_django() {
+fn public_keys_verify_the_same_tokens_as_in_django() {
     compare_all(&[
         (
             World::new("RS256", Algorithm::RS256),
@@ -178,7 +178,7 @@ fn public_keys_verify_what_they_verify_for_django() {
 }
 
 #[test]
-fn every_setting_of_simplejwt_means_the_same_in_the_gateway() {
+fn every_simplejwt_setting_has_the_same_effect() {
     let classes = |names: &[&str]| json!(names.iter().map(|name| format!("{TOKENS}.{name}")).collect::<Vec<_>>());
     let new = |name| World::new(name, Algorithm::HS256);
     let rounds: &[Round] = &[

@@ -1,4 +1,4 @@
-//! Listeners beside the one for clients: probes for whoever watches, and redirects to TLS.
+//! The listeners beside those for clients: probes, and redirects to https.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -23,7 +23,7 @@ fn ask(address: SocketAddr, request: &str) -> (u16, String) {
 }
 
 #[test]
-fn probes_are_answered_to_anybody_and_nothing_else() {
+fn the_probe_listener_answers_any_host_and_only_probes() {
     let (upstream, mut redis) = (RecordingUpstream::start(), Redis::start().with_ada());
     redis.kill();
     let gate = Gate::spawn(
@@ -59,7 +59,7 @@ fn probes_are_answered_to_anybody_and_nothing_else() {
 }
 
 #[test]
-fn clients_that_come_in_the_clear_are_sent_to_tls() {
+fn cleartext_clients_are_redirected_to_https() {
     let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
     let gate = Gate::start(
         &config()
@@ -101,7 +101,7 @@ fn crowd(address: SocketAddr) -> Vec<TcpStream> {
 }
 
 #[test]
-fn connections_that_are_silent_or_slow_keep_nobody_waiting() {
+fn silent_or_slow_connections_do_not_block_probes() {
     let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
     let gate = Gate::start(
         &config()
@@ -130,7 +130,7 @@ fn connections_that_are_silent_or_slow_keep_nobody_waiting() {
 }
 
 #[test]
-fn connections_whose_answers_are_out_take_no_more_places_than_there_are() {
+fn lingering_connections_count_towards_the_limit() {
     const PLACES: usize = 64;
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(

@@ -21,7 +21,7 @@ fn both(config: &Config) -> [Gate; 2] {
 }
 
 #[test]
-fn nothing_is_lost_of_what_ends_a_rest() {
+fn the_bytes_that_end_an_idle_period_are_not_lost() {
     let upstream = RecordingUpstream::start();
     for gate in both(&public(&upstream)) {
         let mut conn = gate.connect();
@@ -52,7 +52,7 @@ fn nothing_is_lost_of_what_ends_a_rest() {
 }
 
 #[test]
-fn what_is_no_request_is_refused_after_a_rest_as_ever() {
+fn an_invalid_request_after_an_idle_period_is_refused() {
     let upstream = RecordingUpstream::start();
     let config = public(&upstream).limits("header_timeout = \"300ms\"");
     for gate in both(&config) {
@@ -67,7 +67,7 @@ fn what_is_no_request_is_refused_after_a_rest_as_ever() {
 }
 
 #[test]
-fn a_rest_ends_with_its_client_its_time_or_the_gateway() {
+fn an_idle_connection_ends_with_its_client_timeout_or_gateway() {
     let upstream = RecordingUpstream::start();
     for gate in both(&public(&upstream).limits("idle_timeout = \"1s\"")) {
         let before = gate.sockets();
@@ -103,7 +103,7 @@ fn a_rest_ends_with_its_client_its_time_or_the_gateway() {
 }
 
 #[test]
-fn idle_connections_hold_little() {
+fn idle_connections_need_little_memory() {
     const COUNT: usize = 1_000;
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream).tls(&Pki::new(), &[&["localhost"]]));

@@ -13,7 +13,7 @@ fn public(upstream: &RecordingUpstream) -> Config {
 const LIMIT: &str = "body_bytes = \"1KiB\"";
 
 #[test]
-fn a_short_body_that_nobody_reads_is_taken_and_the_connection_goes_on() {
+fn a_short_unread_body_is_drained_and_the_connection_kept() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream).limits(LIMIT));
     let mut conn = gate.connect();
@@ -37,7 +37,7 @@ fn a_short_body_that_nobody_reads_is_taken_and_the_connection_goes_on() {
 }
 
 #[test]
-fn a_long_body_that_nobody_reads_ends_the_connection_and_its_client_is_told() {
+fn a_long_unread_body_closes_the_connection_with_connection_close() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream).limits(LIMIT));
     let mut conn = gate.connect();
@@ -49,7 +49,7 @@ fn a_long_body_that_nobody_reads_ends_the_connection_and_its_client_is_told() {
 }
 
 #[test]
-fn a_body_that_its_client_may_never_send_ends_the_connection() {
+fn an_expected_body_that_may_never_come_closes_the_connection() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream).limits(LIMIT));
     let mut conn = gate.connect();
@@ -60,7 +60,7 @@ fn a_body_that_its_client_may_never_send_ends_the_connection() {
 }
 
 #[test]
-fn a_body_that_does_not_come_ends_the_connection() {
+fn a_missing_body_closes_the_connection() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream).limits(LIMIT));
     let mut conn = gate.connect();
@@ -70,7 +70,7 @@ fn a_body_that_does_not_come_ends_the_connection() {
 }
 
 #[test]
-fn clients_of_http_1_0_are_told_what_they_can_understand() {
+fn http_1_0_clients_get_http_1_0_framing() {
     let upstream = RecordingUpstream::start();
     upstream.answers(|mut exchange| {
         exchange.read_body();
@@ -103,7 +103,7 @@ fn clients_of_http_1_0_are_told_what_they_can_understand() {
 }
 
 #[test]
-fn answers_without_a_body_say_of_its_length_what_may_be_said() {
+fn responses_without_a_body_have_the_allowed_content_length() {
     let upstream = RecordingUpstream::start();
     upstream.answers(|mut exchange| {
         exchange.read_body();
@@ -133,7 +133,7 @@ fn answers_without_a_body_say_of_its_length_what_may_be_said() {
 }
 
 #[test]
-fn a_client_that_sends_its_request_is_there_although_it_reads_nothing_yet() {
+fn a_client_that_sends_a_request_before_reading_is_not_disconnected() {
     const LENGTH: usize = 32 * 1024 * 1024;
     let upstream = RecordingUpstream::start();
     upstream.answers(|mut exchange| {
@@ -156,7 +156,7 @@ fn a_client_that_sends_its_request_is_there_although_it_reads_nothing_yet() {
 }
 
 #[test]
-fn a_body_that_a_server_still_takes_goes_on_behind_an_answer_that_closes() {
+fn an_upload_continues_after_a_response_with_connection_close() {
     const BODY: usize = 3_000_000;
     let upstream = RecordingUpstream::start();
     upstream.answers(|mut exchange| {
@@ -182,7 +182,7 @@ fn a_body_that_a_server_still_takes_goes_on_behind_an_answer_that_closes() {
 }
 
 #[test]
-fn a_target_without_a_path_leaves_with_one() {
+fn a_target_without_a_path_is_forwarded_with_a_slash() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
     let mut conn = gate.connect();
