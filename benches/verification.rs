@@ -63,7 +63,7 @@ impl Bench {
             kept: KeptClaims::default(),
         };
         let jwt = JwtAuthenticator::new(
-            Shared::new(settings, Arc::from([]), Arc::default()),
+            Shared::new(settings, Arc::default(), Arc::default()),
             None,
             None,
             Rc::default(),

@@ -1,15 +1,14 @@
 //! The identity of a user, in texts that are valid as header values; this is checked when they are made.
 //!
-//! An [`Identity`] is built once per credential and shared by all its requests. [`Identity::new`] also makes the header values for
-//! upstreams, so a value that a header cannot carry is refused there and never altered later.
+//! An [`Identity`] is built once per credential and shared by all its requests. It has ready-made header values for upstreams, so a value
+//! that a header cannot carry is refused when it is built and never altered later.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
 use serde_json::{Map, Value};
-
-use crate::outbound::identity::{IdentityTable, TableId};
 
 /// Text without control characters and without outer blanks: a field value of RFC 9110, but in any script.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,7 +111,41 @@ pub struct Facts {
 #[derive(Debug)]
 pub struct Identity {
     facts: Facts,
+    tables: TableSet,
+    /// One for each table of `tables`, in order.
     fields: Box<[Fields]>,
+}
+
+/// The identity of a set of `[identity]` tables: each configuration has its own set. No two sets of a process are equal, so an identity
+/// that was made for the tables of one configuration has no header values for the tables of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableSet(u64);
+
+/// One table of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableId {
+    set: TableSet,
+    index: usize,
+}
+
+impl TableSet {
+    /// A new set.
+    pub fn unique() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The table at this position of the set.
+    pub fn table(self, index: usize) -> TableId {
+        TableId { set: self, index }
+    }
+}
+
+impl TableId {
+    /// Its position in this set; `None`: it belongs to another set.
+    pub fn index_in(self, set: TableSet) -> Option<usize> {
+        (self.set == set).then_some(self.index)
+    }
 }
 
 /// Ready-made header values for one `[identity]` table.
@@ -125,16 +158,9 @@ pub struct Fields {
 }
 
 impl Identity {
-    /// Makes an identity, and its header values for each table.
-    ///
-    /// # Errors
-    /// A value of one of the tables is not a valid header value.
-    pub fn new(facts: Facts, tables: &[IdentityTable]) -> Result<Self, Unsayable> {
-        let fields = tables
-            .iter()
-            .map(|table| table.render(&facts))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { facts, fields })
+    /// Makes an identity with the header values for each table of a set, in order.
+    pub fn new(facts: Facts, tables: TableSet, fields: Box<[Fields]>) -> Self {
+        Self { facts, tables, fields }
     }
 
     /// The facts.
@@ -166,9 +192,9 @@ impl Identity {
             + values.sum::<usize>()
     }
 
-    /// The header values for one table.
+    /// The header values for one table; `None`: the identity was made for the tables of another configuration.
     pub fn fields(&self, table: TableId) -> Option<&Fields> {
-        self.fields.get(table.index())
+        self.fields.get(table.index_in(self.tables)?)
     }
 }
 

@@ -290,7 +290,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::identity::{Facts, UserId};
+    use crate::identity::{Facts, TableSet, UserId};
 
     fn ada() -> Arc<Identity> {
         let text = |text| Text::new(text).expect("plain text");
@@ -306,7 +306,7 @@ mod tests {
             claims: claims.as_object().cloned().unwrap_or_default(),
             attributes: serde_json::Map::new(),
         };
-        Arc::new(Identity::new(facts, &[]).expect("plain values"))
+        Arc::new(Identity::new(facts, TableSet::unique(), Box::default()))
     }
 
     fn require(groups: (&[&str], &[&str]), scopes: (&[&str], &[&str]), claims: &[(&str, Value)]) -> Requirements {

@@ -15,7 +15,7 @@ use crate::config::{self, Config};
 use crate::framing::header_case::ConfiguredNames;
 use crate::outbound::Rules;
 use crate::outbound::forwarded::MoreFields;
-use crate::outbound::identity::{CredentialMode, IdentityTable, ReservedNames};
+use crate::outbound::identity::{CredentialMode, IdentityTable, IdentityTables, ReservedNames};
 use crate::policy::Policy;
 use crate::proxy::answers::Answers;
 use crate::proxy::cors::Cors;
@@ -37,7 +37,7 @@ pub(super) struct Parts {
     authenticators: BTreeMap<Arc<str>, SharedAuthenticator>,
     routes: Vec<config::Route>,
     upstreams: BTreeMap<Arc<str>, crate::upstream::Settings>,
-    identities: Vec<Arc<IdentityTable>>,
+    identities: Arc<IdentityTables>,
     reserved: Arc<ReservedNames>,
     forwarded: MoreFields,
     names: Arc<ConfiguredNames>,
@@ -68,7 +68,7 @@ impl SharedAuthenticator {
 
 impl Parts {
     pub(super) fn new(config: Config, limits: server::Limits) -> Self {
-        let identities: Arc<[IdentityTable]> = config.identities.into();
+        let identities = Arc::new(config.identities);
         let names: Vec<&str> = identities
             .iter()
             .flat_map(IdentityTable::names)
@@ -143,7 +143,7 @@ impl Parts {
             authenticators,
             routes: config.routes,
             upstreams: config.upstreams,
-            identities: identities.iter().cloned().map(Arc::new).collect(),
+            identities,
             reserved,
             forwarded: config.forwarded,
             names: Arc::new(config.names),
@@ -214,7 +214,7 @@ impl Parts {
             cors: route.cors.clone(),
             websocket: route.websocket.clone(),
             rules: Rules {
-                identity: Arc::clone(&self.identities[route.identity.index()]),
+                identity: Arc::clone(&self.identities[route.identity]),
                 reserved: Arc::clone(&self.reserved),
                 credential_headers: named
                     .iter()

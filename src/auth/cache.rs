@@ -231,7 +231,7 @@ mod tests {
     use super::*;
     use crate::auth::dependencies::StoreItem;
     use crate::credential::Defect;
-    use crate::identity::{Facts, UserId};
+    use crate::identity::{Facts, TableSet, UserId};
 
     const AT: Now = Now {
         unix_ms: 1_000_000,
@@ -258,7 +258,7 @@ mod tests {
             attributes,
         };
         Decision::Accepted {
-            identity: Arc::new(Identity::new(facts, &[]).expect("plain")),
+            identity: Arc::new(Identity::new(facts, TableSet::unique(), Box::default())),
             validity,
         }
     }

@@ -15,7 +15,7 @@ use super::store::{Lookup, Store, StoreError, TokenFacts, TokenFault};
 use super::{Decision, Now};
 use crate::credential::{Acceptance, Refusal, Shape, Words};
 use crate::identity::{Facts, Identity};
-use crate::outbound::identity::IdentityTable;
+use crate::outbound::identity::IdentityTables;
 use crate::telemetry::auth::CacheMetrics;
 
 /// The configuration of one token authenticator.
@@ -57,12 +57,12 @@ impl KeyScheme {
 pub struct Shared {
     settings: Settings,
     cache: VerdictCache,
-    tables: Arc<[IdentityTable]>,
+    tables: Arc<IdentityTables>,
 }
 
 impl Shared {
     /// Makes the shared part from the settings. Identities get header values for each of `tables`.
-    pub fn new(settings: Settings, tables: Arc<[IdentityTable]>, counters: Arc<ChangeCounters>) -> Arc<Self> {
+    pub fn new(settings: Settings, tables: Arc<IdentityTables>, counters: Arc<ChangeCounters>) -> Arc<Self> {
         Arc::new(Self {
             cache: VerdictCache::new(settings.cache, counters),
             settings,
@@ -218,7 +218,7 @@ impl TokenAuthenticator {
             attributes: user.attributes,
         };
         let until_ms = token.expires.map_or(i64::MAX, |expires| expires.saturating_mul(1000));
-        match Identity::new(facts, &self.shared.tables) {
+        match self.shared.tables.identity(facts) {
             Ok(identity) => Decision::Accepted {
                 identity: Arc::new(identity),
                 validity: Validity {
@@ -292,7 +292,7 @@ mod tests {
                 negative_ttl: Duration::from_secs(5),
             },
         };
-        TokenAuthenticator::new(Shared::new(settings, Arc::from([]), counters), store.open())
+        TokenAuthenticator::new(Shared::new(settings, Arc::default(), counters), store.open())
     }
 
     #[tokio::test]

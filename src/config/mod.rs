@@ -24,8 +24,9 @@ pub use self::problem::{ConfigError, Problem, Report, ReportFormat, Severity};
 use self::reader::{Context, Section};
 use crate::auth::{jwt, store, token};
 use crate::framing::header_case::ConfiguredNames;
+use crate::identity::TableId;
 use crate::outbound::forwarded::MoreFields;
-use crate::outbound::identity::{CredentialMode, IdentityTable, TableId};
+use crate::outbound::identity::{CredentialMode, IdentityTables};
 use crate::policy::Policy;
 use crate::proxy::answers::Answers;
 use crate::proxy::cors::Cors;
@@ -52,8 +53,8 @@ pub struct Config {
     pub stores: Vec<store::Settings>,
     /// `[authenticators.*]` by name.
     pub authenticators: BTreeMap<Arc<str>, Authenticator>,
-    /// `[identity]` and `[upstreams.*.identity]`, each at the position of its id.
-    pub identities: Vec<IdentityTable>,
+    /// `[identity]` and `[upstreams.*.identity]`.
+    pub identities: IdentityTables,
     /// Further header names that clients may not send: every `strip`.
     pub strip: Vec<String>,
     /// Names of fields as the file writes them: of `headers` and `secret_header`.

@@ -461,7 +461,7 @@ fn relaxed() -> Rules {
 fn chain(rules: Rules, entries: usize) -> Chain {
     // Share the counters: no test changes one, and creating them for each input would take most of the time.
     static GENERATIONS: LazyLock<Arc<ChangeCounters>> = LazyLock::new(Arc::default);
-    let shared = jwt::Shared::new(settings(rules, entries), Arc::from([]), Arc::clone(&GENERATIONS));
+    let shared = jwt::Shared::new(settings(rules, entries), Arc::default(), Arc::clone(&GENERATIONS));
     Chain::new(vec![
         Authenticator::Jwt(JwtAuthenticator::new(shared, None, None, Rc::default())).into(),
     ])

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Index;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use base64::Engine;
@@ -12,26 +14,16 @@ use http::{HeaderMap, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::identity::{Facts, Fields, NOT_TEXT, NotText, Text, Unsayable};
+use crate::identity::{Facts, Fields, Identity, NOT_TEXT, NotText, TableId, TableSet, Text, Unsayable};
 use crate::member::MemberPath;
 use crate::policy::{Permit, Principal};
 
-/// The position of a table in the configuration. An [`Identity`](crate::identity::Identity) stores the table's values
-/// at the same position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TableId(usize);
-
-impl TableId {
-    /// The global `[identity]` table of the file.
-    pub const GLOBAL: Self = Self(0);
-
-    pub(crate) fn new(index: usize) -> Self {
-        Self(index)
-    }
-
-    pub(crate) fn index(self) -> usize {
-        self.0
-    }
+/// The `[identity]` tables of a configuration.
+#[derive(Debug)]
+pub struct IdentityTables {
+    set: TableSet,
+    /// Each at the position of its id in `set`.
+    tables: Vec<Arc<IdentityTable>>,
 }
 
 /// One `[identity]` table: header names, the sources of their values, and the encoding.
@@ -111,9 +103,59 @@ pub const PUBLIC: &str = "public";
 const NOT_VISIBLE: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 const NOT_IN_LIST: &AsciiSet = &NOT_VISIBLE.add(b',');
 
+impl Default for IdentityTables {
+    /// No tables.
+    fn default() -> Self {
+        Self {
+            set: TableSet::unique(),
+            tables: Vec::new(),
+        }
+    }
+}
+
+impl IdentityTables {
+    /// The id that the next table will have.
+    pub fn next_id(&self) -> TableId {
+        self.set.table(self.tables.len())
+    }
+
+    /// Adds a table.
+    pub fn add(&mut self, headers: Vec<(HeaderName, Source)>, encoding: Encoding) -> TableId {
+        let id = self.next_id();
+        self.tables.push(Arc::new(IdentityTable::new(id, headers, encoding)));
+        id
+    }
+
+    /// All tables, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &IdentityTable> {
+        self.tables.iter().map(AsRef::as_ref)
+    }
+
+    /// Makes an identity, with its header values for each table.
+    ///
+    /// # Errors
+    /// A value of one of the tables is not a valid header value.
+    pub fn identity(&self, facts: Facts) -> Result<Identity, Unsayable> {
+        let fields = self
+            .iter()
+            .map(|table| table.render(&facts))
+            .collect::<Result<_, _>>()?;
+        Ok(Identity::new(facts, self.set, fields))
+    }
+}
+
+impl Index<TableId> for IdentityTables {
+    type Output = Arc<IdentityTable>;
+
+    /// Panics if the table belongs to another configuration.
+    fn index(&self, id: TableId) -> &Self::Output {
+        let index = id.index_in(self.set).expect("a table of this configuration");
+        &self.tables[index]
+    }
+}
+
 impl IdentityTable {
-    /// Creates a table from its configuration.
-    pub fn new(id: TableId, headers: Vec<(HeaderName, Source)>, encoding: Encoding) -> Self {
+    fn new(id: TableId, headers: Vec<(HeaderName, Source)>, encoding: Encoding) -> Self {
         let headers = headers.into_boxed_slice();
         let nobody = |name: &'static str| Fields {
             values: headers
@@ -380,8 +422,7 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
-    use crate::identity::{Identity, UserId};
-    use std::sync::Arc;
+    use crate::identity::UserId;
 
     fn facts(username: &str, attributes: &Value) -> Facts {
         let text = |text: &str| Text::new(text).expect("plain text");
@@ -399,8 +440,9 @@ mod tests {
 
     fn rendered(source: Source, encoding: Encoding, facts: &Facts) -> Result<Option<Vec<u8>>, Unsayable> {
         let name = HeaderName::from_static("x-it");
-        let table = IdentityTable::new(TableId::GLOBAL, vec![(name, source)], encoding);
-        table
+        let mut tables = IdentityTables::default();
+        tables.add(vec![(name, source)], encoding);
+        tables.tables[0]
             .render(facts)
             .map(|fields| fields.values[0].as_ref().map(|value| value.as_bytes().to_vec()))
     }
@@ -531,9 +573,21 @@ mod tests {
     }
 
     #[test]
+    fn an_identity_has_no_values_for_the_tables_of_another_configuration() {
+        let with_table = |name| {
+            let mut tables = IdentityTables::default();
+            let id = tables.add(vec![(HeaderName::from_static(name), Source::Id)], Encoding::Percent);
+            (tables, id)
+        };
+        let ((before, id_before), (_, id_after)) = (with_table("x-id"), with_table("x-role"));
+        let identity = before.identity(facts("ada", &json!({}))).expect("plain values");
+        assert!(identity.fields(id_before).is_some() && identity.fields(id_after).is_none());
+    }
+
+    #[test]
     fn the_stand_in_tells_users_and_authenticators_apart() {
-        let identity = Identity::new(facts("ada", &json!({})), &[])
-            .map(Arc::new)
+        let identity = IdentityTables::default()
+            .identity(facts("ada", &json!({})))
             .expect("plain values");
         let mut other = identity.facts().clone();
         assert_eq!(opaque(&other), opaque(identity.facts()));

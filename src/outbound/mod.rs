@@ -196,23 +196,29 @@ fn replace_credential(headers: &mut HeaderMap, permit: &Permit, rules: &Rules, k
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
-    use std::sync::Arc;
+    use std::sync::{Arc, LazyLock};
 
     use super::forwarded::Scheme;
-    use super::identity::{Encoding, Source, TableId};
+    use super::identity::{Encoding, IdentityTables, Source};
     use super::*;
-    use crate::identity::{Facts, Identity, UserId};
+    use crate::identity::{Facts, TableId, UserId};
     use crate::policy::{Policy, Requirements};
 
-    fn rules(credential: CredentialMode) -> Rules {
+    static TABLES: LazyLock<(IdentityTables, TableId)> = LazyLock::new(|| {
         let headers = vec![
             (HeaderName::from_static("x-user-id"), Source::Id),
             (HeaderName::from_static("x-auth-source"), Source::Authenticator),
         ];
-        let identity = IdentityTable::new(TableId::GLOBAL, headers, Encoding::Percent);
+        let mut tables = IdentityTables::default();
+        let id = tables.add(headers, Encoding::Percent);
+        (tables, id)
+    });
+
+    fn rules(credential: CredentialMode) -> Rules {
+        let identity = &TABLES.0[TABLES.1];
         let reserved = ReservedNames::new(identity.names().map(HeaderName::as_str));
         Rules {
-            identity: Arc::new(identity),
+            identity: Arc::clone(identity),
             reserved: Arc::new(reserved),
             credential_headers: std::iter::once(AUTHORIZATION).collect(),
             credential,
@@ -222,7 +228,7 @@ mod tests {
         }
     }
 
-    fn ada(rules: &Rules) -> Permit {
+    fn ada() -> Permit {
         let facts = Facts {
             authenticator: "token".into(),
             id: UserId::new("1").expect("an id"),
@@ -233,7 +239,7 @@ mod tests {
             claims: serde_json::Map::new(),
             attributes: serde_json::Map::new(),
         };
-        let identity = Identity::new(facts, std::slice::from_ref(&rules.identity)).expect("plain values");
+        let identity = TABLES.0.identity(facts).expect("plain values");
         let policy = Policy::Authenticated {
             optional: true,
             require: Requirements::default(),
@@ -306,26 +312,22 @@ mod tests {
         let opaque = rules(CredentialMode::Opaque);
         check(
             &opaque,
-            ada(&opaque),
+            ada(),
             &[("x-user-id", Some("1")), ("x-auth-source", Some("token"))],
         );
         assert!(
-            sent(&opaque, ada(&opaque))["authorization"]
+            sent(&opaque, ada())["authorization"]
                 .as_bytes()
                 .starts_with(b"Authgate ")
         );
         let keep = rules(CredentialMode::Keep);
         check(
             &keep,
-            ada(&keep),
+            ada(),
             &[("x-user-id", Some("1")), ("authorization", Some("Token canary"))],
         );
         let remove = rules(CredentialMode::Remove);
-        check(
-            &remove,
-            ada(&remove),
-            &[("x-user-id", Some("1")), ("authorization", None)],
-        );
+        check(&remove, ada(), &[("x-user-id", Some("1")), ("authorization", None)]);
     }
 
     #[test]

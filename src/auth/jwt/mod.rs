@@ -30,7 +30,7 @@ use super::store::{Lookup, NO_STORE, Store, StoreError};
 use super::{Decision, Now};
 use crate::credential::{Acceptance, Defect, JwtFault, Refusal, Shape, Words};
 use crate::identity::{Facts, Identity};
-use crate::outbound::identity::IdentityTable;
+use crate::outbound::identity::IdentityTables;
 use crate::telemetry::auth::CacheMetrics;
 
 /// The part that all workers share.
@@ -38,12 +38,12 @@ use crate::telemetry::auth::CacheMetrics;
 pub struct Shared {
     settings: Settings,
     cache: VerdictCache,
-    tables: Arc<[IdentityTable]>,
+    tables: Arc<IdentityTables>,
 }
 
 impl Shared {
     /// Makes the shared part from the settings. Identities get header values for each of `tables`.
-    pub fn new(settings: Settings, tables: Arc<[IdentityTable]>, counters: Arc<ChangeCounters>) -> Arc<Self> {
+    pub fn new(settings: Settings, tables: Arc<IdentityTables>, counters: Arc<ChangeCounters>) -> Arc<Self> {
         Arc::new(Self {
             cache: VerdictCache::new(settings.cache, counters),
             settings,
@@ -321,7 +321,10 @@ impl JwtAuthenticator {
                 }
             }
         };
-        let identity = Identity::new(facts, &self.shared.tables)
+        let identity = self
+            .shared
+            .tables
+            .identity(facts)
             .map_err(|unsayable| Refusal::JwtUnsendableClaim(unsayable.to_string().into()))?;
         Ok(Decision::Accepted {
             identity: Arc::new(identity),

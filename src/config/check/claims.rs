@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use crate::auth::jwt::KeptClaims;
 use crate::config::{Authenticator, Route};
-use crate::outbound::identity::{IdentityTable, Source};
+use crate::outbound::identity::{IdentityTable, IdentityTables, Source};
 use crate::policy::{Policy, Requirements};
 
 /// Sets the kept claims of every JWT authenticator.
 pub(super) fn set_kept_claims(
     authenticators: &mut BTreeMap<Arc<str>, Authenticator>,
-    tables: &[IdentityTable],
+    tables: &IdentityTables,
     routes: &[Route],
 ) {
     let required: Vec<&Requirements> = routes
@@ -27,7 +27,7 @@ pub(super) fn set_kept_claims(
         .flat_map(IdentityTable::claims)
         .chain(claims.map(|(path, _)| path.first()))
         .collect();
-    let is_sent = |wanted: &Source| tables.iter().any(|table| table.tells(wanted));
+    let is_sent = |wanted: &Source| tables.iter().any(|table: &IdentityTable| table.tells(wanted));
     let kept = KeptClaims {
         claims: names.iter().map(ToString::to_string).collect(),
         email: is_sent(&Source::Email),

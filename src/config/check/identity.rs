@@ -8,8 +8,9 @@ use http::HeaderName;
 
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Text, fold, header_name, is_connection_specific, is_token_byte};
+use crate::identity::TableId;
 use crate::member::MemberPath;
-use crate::outbound::identity::{CredentialMode, Encoding, IdentityTable, Source, TableId};
+use crate::outbound::identity::{CredentialMode, Encoding, IdentityTables, Source};
 
 const SOURCES: [(&str, Source); 6] = [
     ("id", Source::Id),
@@ -23,8 +24,8 @@ const SOURCES: [(&str, Source); 6] = [
 /// All identity tables.
 #[derive(Debug)]
 pub(super) struct Identities {
-    /// Each at the index of its id; the first is `[identity]`.
-    pub(super) tables: Vec<IdentityTable>,
+    /// The first one is `[identity]`.
+    pub(super) tables: IdentityTables,
     pub(super) strip: Vec<String>,
     /// Folded names of the headers, with their positions.
     pub(super) written: HashMap<String, Range<usize>>,
@@ -50,7 +51,7 @@ impl Identities {
 
     /// Reads an upstream's own table; its defaults come from `[identity]`.
     pub(super) fn read_own(&mut self, section: Section<'_>, upstream: &Arc<str>) {
-        let common = &self.tables[self.common.table.index()];
+        let common = &self.tables[self.common.table];
         let (headers, encoding) = (common.headers().to_vec(), common.encoding());
         let identity = self.read(section, headers, encoding, self.common.credential);
         self.own.insert(Arc::clone(upstream), identity);
@@ -83,32 +84,32 @@ impl Identities {
             .and_then(|item| item.list("strip = [\"X-Internal-Role\"]"))
             .unwrap_or_default();
         self.strip.extend(strip.iter().filter_map(stripped));
-        let table = TableId::new(self.tables.len());
-        self.tables.push(IdentityTable::new(table, headers, encoding));
+        let table = self.tables.add(headers, encoding);
         UpstreamIdentity { table, credential }
     }
 }
 
 pub(super) fn identities(root: &mut Section<'_>) -> Identities {
     let headers = defaults::identity_headers();
+    let tables = IdentityTables::default();
     let mut identities = Identities {
-        tables: Vec::new(),
         strip: Vec::new(),
         written: HashMap::new(),
         names: Vec::new(),
         common: UpstreamIdentity {
-            table: TableId::GLOBAL,
+            table: tables.next_id(),
             credential: defaults::CREDENTIAL,
         },
+        tables,
         own: BTreeMap::new(),
     };
     match root.section("identity", &[]) {
         Some(section) => {
             identities.common = identities.read(section, headers, defaults::ENCODING, defaults::CREDENTIAL);
         }
-        None => identities
-            .tables
-            .push(IdentityTable::new(TableId::GLOBAL, headers, defaults::ENCODING)),
+        None => {
+            identities.tables.add(headers, defaults::ENCODING);
+        }
     }
     identities
 }

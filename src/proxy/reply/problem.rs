@@ -170,7 +170,7 @@ mod tests {
     use super::*;
     use crate::auth::Refused;
     use crate::credential::Defect;
-    use crate::identity::{Facts, Identity, UserId};
+    use crate::identity::{Facts, Identity, TableSet, UserId};
     use crate::policy::{Denied, Membership, Policy, Requirements};
     use crate::proxy::answers::Answers;
     use crate::proxy::reply::reply;
@@ -330,7 +330,7 @@ mod tests {
                 claims: serde_json::Map::new(),
                 attributes: serde_json::Map::new(),
             };
-            let identity = Identity::new(facts, &[]).expect("plain values");
+            let identity = Identity::new(facts, TableSet::unique(), Box::default());
             match policy.permit(Some(Arc::new(identity))) {
                 Err(Denied::NotAllowed(unmet)) => Rejection::NotAllowed(unmet),
                 other => panic!("{other:?}"),
