@@ -27,7 +27,7 @@ use crate::server;
 use crate::telemetry::auth::CacheMetrics;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::validity::Validity;
-use crate::upstream::body::BodyBounds;
+use crate::upstream::body::BodyLimits;
 use crate::upstream::{HostMode, Resolver, Upstream};
 
 /// The parts that all workers share.
@@ -36,7 +36,7 @@ pub(super) struct Parts {
     pub(super) stores: Vec<Arc<store::Shared>>,
     authenticators: BTreeMap<Arc<str>, SharedAuthenticator>,
     routes: Vec<config::Route>,
-    upstreams: BTreeMap<Arc<str>, crate::upstream::Settings>,
+    upstreams: BTreeMap<Arc<str>, crate::upstream::UpstreamSettings>,
     identities: Arc<IdentityTables>,
     reserved: Arc<ReservedNames>,
     forwarded: MoreFields,
@@ -227,9 +227,9 @@ impl Parts {
             },
             chain: route.policy.needs_identity().then(|| Chain::new(named)),
             upstream: upstreams[&*route.upstream].clone(),
-            body: BodyBounds {
-                bytes: route.body_bytes.unwrap_or(self.limits.body_bytes),
-                silence: self.limits.body_read_timeout,
+            body: BodyLimits {
+                max_bytes: route.body_bytes.unwrap_or(self.limits.body_bytes),
+                read_timeout: self.limits.body_read_timeout,
             },
             response_timeout: route.response_timeout,
         }

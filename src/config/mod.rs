@@ -62,7 +62,7 @@ pub struct Config {
     /// `[forwarded]`.
     pub forwarded: MoreFields,
     /// `[upstreams.*]` by name.
-    pub upstreams: BTreeMap<Arc<str>, upstream::Settings>,
+    pub upstreams: BTreeMap<Arc<str>, upstream::UpstreamSettings>,
     /// `[[routes]]`, in the order of the file.
     pub routes: Vec<Route>,
 }

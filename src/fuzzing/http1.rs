@@ -22,7 +22,7 @@ use crate::framing::header_case::{ConfiguredNames, HeaderCase};
 use crate::framing::request::{HeadLimits, HeadReader};
 use crate::upstream::ClientSide;
 use crate::upstream::body::RequestBody;
-use crate::upstream::http1::{Connection, Exchanged};
+use crate::upstream::http1::{Connection, ResponseOrUpgrade};
 
 /// Requests over HTTP/1. The result is the same however the bytes are split, and no byte after a fault is read. For
 /// each accepted head, httparse gives the same result.
@@ -145,23 +145,23 @@ fn ours(method: &Method, answer: &[u8], cut: usize) -> Option<Read> {
     let (mut head, ()) = Request::new(()).into_parts();
     head.method = method.clone();
     let (names, header_case) = (ConfiguredNames::default(), HeaderCase::default());
-    let client = ClientSide::unread(&header_case);
+    let client = ClientSide::without_client(&header_case);
     let exchange = Connection::new(Script::new(answer, cut)).exchange(
         &head,
         &names,
-        RequestBody::none(),
+        RequestBody::empty(),
         Duration::MAX / 4,
         &client,
     );
     let exchanged = exchange.now_or_never().expect("nothing is waited for");
     match exchanged.ok()? {
-        Exchanged::Switched(head, _) => Some(Read {
+        ResponseOrUpgrade::Upgraded(head, _) => Some(Read {
             status: head.status(),
             headers: head.headers().clone(),
             body: Vec::new(),
             complete: true,
         }),
-        Exchanged::Response(response) => {
+        ResponseOrUpgrade::Response(response) => {
             let (head, mut body) = response.into_parts();
             let (read, complete) = drained(&mut body);
             assert!(!complete || body.is_end_stream());

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::outcome::Outcome;
-use crate::upstream::response::{ResponseFault, UpstreamBody};
+use crate::upstream::response::{ResponseBodyError, UpstreamBody};
 
 /// The body of every response. `G` is a guard of the caller that lives as long as the response. The guard's future is
 /// ready once all data that was handed over is written.
@@ -25,7 +25,7 @@ struct Inner<G> {
     guard: Option<G>,
     /// The fault that cut off the body. It is reported after the data before it is written: on an error, the connection
     /// drops its unwritten data.
-    cut: Option<ResponseFault>,
+    cut: Option<ResponseBodyError>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "it is on the heap already")]
@@ -86,9 +86,12 @@ impl<G> Inner<G> {
 
 impl<G: Future<Output = ()> + Unpin> Body for ResponseBody<G> {
     type Data = Bytes;
-    type Error = ResponseFault;
+    type Error = ResponseBodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
         let inner = &mut *self.0;
         if inner.cut.is_some()
             && let Some(guard) = &mut inner.guard

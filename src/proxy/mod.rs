@@ -52,9 +52,9 @@ use crate::telemetry::worker_metrics::WorkerMetrics;
 use crate::tls::server::Served;
 use crate::transfer::early_hints::EarlyHints;
 use crate::transfer::incoming::IncomingBody;
-use crate::upstream::body::{BodyBounds, BodyFault, RequestBody};
+use crate::upstream::body::{BodyLimits, RequestBody, RequestBodyError};
 use crate::upstream::response::UpstreamBody;
-use crate::upstream::{Answer, ClientSide, Held, Tunnel, Upstream, UpstreamError, is_grpc};
+use crate::upstream::{ClientSide, Forwarded, Tunnel, TunnelGuard, Upstream, UpstreamError, is_grpc};
 
 /// Everything that a worker needs to answer requests.
 #[derive(Debug)]
@@ -133,7 +133,7 @@ pub struct Route {
     /// The upstream that receives its requests.
     pub upstream: Upstream,
     /// The limits for the bodies of its requests.
-    pub body: BodyBounds,
+    pub body: BodyLimits,
     /// The route's own response timeout, if it has one.
     pub response_timeout: Option<Duration>,
 }
@@ -199,7 +199,7 @@ impl Proxy {
         let mut watched: HashSet<&str> = HashSet::new();
         for upstream in self.routes.iter().map(|route| &route.upstream) {
             if watched.insert(upstream.name()) {
-                upstream.watch();
+                upstream.start_health_checks();
             }
         }
     }
@@ -437,15 +437,15 @@ impl Proxy {
             // HTTP/1.0 has no interim responses (RFC 9110, section 15.2).
             let may_hint = asks.is_none() && request.version() != Version::HTTP_10;
             let side = ClientSide {
-                request: header_case,
-                hints: may_hint.then_some(&client.hints),
-                response: (request.version() != Version::HTTP_2).then_some(&client.header_case),
+                request_header_case: header_case,
+                early_hints: may_hint.then_some(&client.hints),
+                response_header_case: (request.version() != Version::HTTP_2).then_some(&client.header_case),
             };
             let (head, incoming) = request.into_parts();
             let mut sent = Instant::now();
             let mut request = Request::from_parts(head, RequestBody::new(incoming, route.body, sent)?);
             if asks.is_none() && !request.body().is_end_stream() {
-                route.upstream.gather(&mut request).await?;
+                route.upstream.buffer_body(&mut request).await?;
                 let waited = sent.elapsed();
                 sent += waited;
                 if waited > FRESH {
@@ -463,10 +463,10 @@ impl Proxy {
             let took = sent.elapsed();
             self.worker_metrics.upstream_answered(route.upstream.name(), took);
             match answer {
-                Answer::Response(mut response) => {
+                Forwarded::Response(mut response) => {
                     // Any 2xx would open a WebSocket over HTTP/2 (RFC 8441, section 4).
                     if key.is_some() && response.status().is_success() {
-                        return Err(Rejection::Upstream(UpstreamError::NotSwitched));
+                        return Err(Rejection::Upstream(UpstreamError::UpgradeIgnored));
                     }
                     // The body of an HTTP/1.0 upstream may end when the connection closes. The gateway frames it again,
                     // so that a truncated body never looks complete.
@@ -475,12 +475,12 @@ impl Proxy {
                     outcome.answered(response.status(), took);
                     Ok(Passed::Response(response))
                 }
-                Answer::Switched(mut head, tunnel, held) => {
+                Forwarded::Upgraded(mut head, tunnel, held) => {
                     hop::strip_response(head.headers_mut());
                     if let Some(key) = &key
                         && !websocket::is_confirmed(&head, key)
                     {
-                        return Err(Rejection::Upstream(UpstreamError::UnaskedUpgrade));
+                        return Err(Rejection::Upstream(UpstreamError::UnexpectedUpgrade));
                     }
                     if selects_ours {
                         websocket_credential::select(head.headers_mut());
@@ -560,7 +560,7 @@ const FRESH: Duration = Duration::from_secs(1);
 enum Passed {
     Response(Response<UpstreamBody>),
     /// A WebSocket.
-    Switched(Response<()>, Tunnel, Held),
+    Switched(Response<()>, Tunnel, TunnelGuard),
 }
 
 /// The reason in the log beside the label: which component failed, and why. It is not sent to clients.
@@ -570,15 +570,17 @@ fn reason(rejection: &Rejection) -> Option<String> {
             Some(format!("authenticator {authenticator}: {source}"))
         }
         Rejection::Upstream(
-            error @ (UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. } | UpstreamError::Full),
+            error @ (UpstreamError::Connect { .. }
+            | UpstreamError::ConnectTimeout { .. }
+            | UpstreamError::InFlightLimit),
         ) => Some(error.to_string()),
         Rejection::Upstream(error @ (UpstreamError::NoResponse(_) | UpstreamError::ResponseTimeout)) => {
             Some(error.to_string())
         }
-        Rejection::Body(fault @ (BodyFault::NoRoom | BodyFault::Spool(_)))
-        | Rejection::Upstream(UpstreamError::RequestBody(fault @ (BodyFault::NoRoom | BodyFault::Spool(_)))) => {
-            Some(fault.to_string())
-        }
+        Rejection::Body(fault @ (RequestBodyError::BufferFull | RequestBodyError::Spool(_)))
+        | Rejection::Upstream(UpstreamError::RequestBody(
+            fault @ (RequestBodyError::BufferFull | RequestBodyError::Spool(_)),
+        )) => Some(fault.to_string()),
         Rejection::Malformed(what) => Some((*what).to_owned()),
         Rejection::AmbiguousPath(why) => Some(why.clone()),
         Rejection::NotAllowed(unmet) => Some(unmet.to_string()),

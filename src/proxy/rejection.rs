@@ -6,7 +6,7 @@ use super::answers::Answers;
 use crate::auth::{Refused, Unavailable};
 use crate::policy::Unmet;
 use crate::upstream::UpstreamError;
-use crate::upstream::body::BodyFault;
+use crate::upstream::body::RequestBodyError;
 
 /// Why the gateway answers a request instead of an upstream.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +67,7 @@ pub enum Rejection {
     Unavailable(#[from] Unavailable),
     /// The request body was too large or too slow, broke off, has no length, or could not be buffered.
     #[error(transparent)]
-    Body(#[from] BodyFault),
+    Body(#[from] RequestBodyError),
     /// The upstream sent no usable response.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
@@ -87,23 +87,23 @@ impl Rejection {
             // For an unlisted origin, see RFC 6455, section 4.2.2.
             Self::NotAllowed(_) | Self::OriginNotListed => StatusCode::FORBIDDEN,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::Unavailable(_) | Self::Overloaded | Self::Upstream(UpstreamError::Full) => {
+            Self::Unavailable(_) | Self::Overloaded | Self::Upstream(UpstreamError::InFlightLimit) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Body(fault) | Self::Upstream(UpstreamError::RequestBody(fault)) => match fault {
-                BodyFault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-                BodyFault::TooSlow => StatusCode::REQUEST_TIMEOUT,
-                BodyFault::Broken => StatusCode::BAD_REQUEST,
-                BodyFault::NoLength => StatusCode::LENGTH_REQUIRED,
-                BodyFault::NoRoom | BodyFault::Spool(_) => StatusCode::SERVICE_UNAVAILABLE,
+                RequestBodyError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                RequestBodyError::Timeout => StatusCode::REQUEST_TIMEOUT,
+                RequestBodyError::Broken => StatusCode::BAD_REQUEST,
+                RequestBodyError::LengthRequired => StatusCode::LENGTH_REQUIRED,
+                RequestBodyError::BufferFull | RequestBodyError::Spool(_) => StatusCode::SERVICE_UNAVAILABLE,
             },
             Self::HeadTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Upstream(
                 UpstreamError::Connect { .. }
                 | UpstreamError::NoResponse(_)
-                | UpstreamError::UnaskedUpgrade
-                | UpstreamError::NotSwitched
-                | UpstreamError::NoUpgrade,
+                | UpstreamError::UnexpectedUpgrade
+                | UpstreamError::UpgradeIgnored
+                | UpstreamError::UpgradeUnsupported,
             ) => StatusCode::BAD_GATEWAY,
             Self::Upstream(UpstreamError::ConnectTimeout { .. } | UpstreamError::ResponseTimeout) => {
                 StatusCode::GATEWAY_TIMEOUT
@@ -138,20 +138,20 @@ impl Rejection {
             Self::OriginNotListed => "origin_not_listed",
             Self::Unavailable(unavailable) => unavailable.source.label(),
             Self::Body(fault) | Self::Upstream(UpstreamError::RequestBody(fault)) => match fault {
-                BodyFault::TooLarge => "body_too_large",
-                BodyFault::TooSlow => "body_too_slow",
-                BodyFault::Broken => "body_broken",
-                BodyFault::NoLength => "body_without_length",
-                BodyFault::NoRoom => "spool_full",
-                BodyFault::Spool(_) => "spool_failed",
+                RequestBodyError::TooLarge => "body_too_large",
+                RequestBodyError::Timeout => "body_too_slow",
+                RequestBodyError::Broken => "body_broken",
+                RequestBodyError::LengthRequired => "body_without_length",
+                RequestBodyError::BufferFull => "spool_full",
+                RequestBodyError::Spool(_) => "spool_failed",
             },
             Self::Upstream(UpstreamError::Connect { .. }) => "upstream_unreachable",
             Self::Upstream(UpstreamError::ConnectTimeout { .. }) => "upstream_connect_timeout",
             Self::Upstream(UpstreamError::NoResponse(_)) => "upstream_no_response",
-            Self::Upstream(UpstreamError::Full) => "upstream_full",
-            Self::Upstream(UpstreamError::NoUpgrade) => "upstream_no_upgrade",
-            Self::Upstream(UpstreamError::NotSwitched) => "upstream_not_switched",
-            Self::Upstream(UpstreamError::UnaskedUpgrade) => "upstream_unasked_upgrade",
+            Self::Upstream(UpstreamError::InFlightLimit) => "upstream_full",
+            Self::Upstream(UpstreamError::UpgradeUnsupported) => "upstream_no_upgrade",
+            Self::Upstream(UpstreamError::UpgradeIgnored) => "upstream_not_switched",
+            Self::Upstream(UpstreamError::UnexpectedUpgrade) => "upstream_unasked_upgrade",
             Self::Upstream(UpstreamError::ResponseTimeout) => "upstream_timeout",
         }
     }

@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::outcome::Outcome;
 use crate::outbound::{hop, single};
-use crate::upstream::{Held, Tunnel};
+use crate::upstream::{Tunnel, TunnelGuard};
 
 const WEBSOCKET: &str = "websocket";
 /// The buffer size for each direction.
@@ -92,7 +92,7 @@ pub(super) fn switch_http2<B>(response: &mut Response<B>) {
 /// A WebSocket whose upstream half is open.
 pub struct Switched {
     pub(super) tunnel: Tunnel,
-    pub(super) held: Held,
+    pub(super) held: TunnelGuard,
     pub(super) outcome: Outcome,
     /// The guard of the client's connection, which counts as busy until the WebSocket ends.
     pub(super) busy: Box<dyn Any>,

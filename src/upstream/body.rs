@@ -14,71 +14,71 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::Buffer;
-use super::spool::{Spool, Spooled, Unsized};
+use super::spool::{Spool, SpooledBody, UnsizedBodies};
 use crate::concurrency::ConcurrencyPermit;
 use crate::transfer::incoming::{IncomingBody, IncompleteBody};
 
 /// How many bytes of a spooled body are collected before one write to disk.
-const SMALLEST_PIECE: usize = 8 * 1024;
-const LARGEST_PIECE: usize = 256 * 1024;
+const MIN_WRITE: usize = 8 * 1024;
+const MAX_WRITE: usize = 256 * 1024;
 
 /// The client's request body, within the limits of bytes and silence, and without trailers.
 #[derive(Debug)]
 pub struct RequestBody {
-    /// The part that was buffered; it is sent before `rest`.
-    gathered: Option<Gathered>,
+    /// The part that was buffered; it is sent before `source`.
+    buffered: Option<Buffered>,
     /// The source of the remaining part.
-    rest: Rest,
-    bounds: BodyBounds,
+    source: BodySource,
+    limits: BodyLimits,
     /// Bytes that came from the client.
-    taken: u64,
+    received: u64,
     /// Armed only while the client is silent.
-    silence: Option<Pin<Box<Sleep>>>,
-    progress: Progress,
+    read_timeout: Option<Pin<Box<Sleep>>>,
+    progress: BodyProgress,
 }
 
 /// The source of the remaining part.
 #[derive(Debug)]
-enum Rest {
+enum BodySource {
     Client(IncomingBody),
     /// The whole body was received and is stored on disk.
-    Spooled(Box<Spooled>),
+    Spooled(Box<SpooledBody>),
 }
 
 /// The buffered body or its beginning, and the permit to buffer it.
 #[derive(Debug)]
-struct Gathered {
+struct Buffered {
     bytes: Bytes,
-    held: Option<ConcurrencyPermit>,
+    permit: Option<ConcurrencyPermit>,
 }
 
 /// Limits of a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BodyBounds {
+pub struct BodyLimits {
     /// The limit of bytes; `None`: no limit.
-    pub bytes: Option<u64>,
+    pub max_bytes: Option<u64>,
     /// The longest time without data.
-    pub silence: Duration,
+    pub read_timeout: Duration,
 }
 
 /// Why a request body did not reach its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BodyFault {
+pub enum RequestBodyError {
     /// It exceeds its limit of bytes.
     #[error("the request's body is longer than it may be")]
     TooLarge,
     /// The client was silent for longer than the limit.
     #[error("the client was silent in the middle of its request's body")]
-    TooSlow,
+    Timeout,
     /// The client closed the connection, or sent invalid framing.
     #[error("the request's body broke off")]
     Broken,
     /// It has no length, and its upstream accepts no such body beyond `buffer.request`.
     #[error("the request's body has no length")]
-    NoLength,
+    LengthRequired,
     /// It has no length, and the space for such bodies is used up.
     #[error("no room is left for request bodies without a length")]
-    NoRoom,
+    BufferFull,
     /// It has no length, and could not be stored on disk until the length is known.
     #[error("the request's body could not be kept on disk: {0}")]
     Spool(io::ErrorKind),
@@ -86,20 +86,22 @@ pub enum BodyFault {
 
 /// When the last bytes of the request body passed. The response timeout counts from there.
 #[derive(Debug, Clone)]
-pub(super) struct Progress {
-    began: Instant,
+pub(super) struct BodyProgress {
+    started: Instant,
     /// `None` if the request has no body.
-    last: Option<Rc<Cell<Instant>>>,
+    last_activity: Option<Rc<Cell<Instant>>>,
 }
 
-impl Progress {
-    pub(super) fn last(&self) -> Instant {
-        self.last.as_ref().map_or(self.began, |last| last.get())
+impl BodyProgress {
+    pub(super) fn last_activity(&self) -> Instant {
+        self.last_activity
+            .as_ref()
+            .map_or(self.started, |last_activity| last_activity.get())
     }
 
-    fn note(&self) {
-        if let Some(last) = &self.last {
-            last.set(Instant::now());
+    fn record(&self) {
+        if let Some(last_activity) = &self.last_activity {
+            last_activity.set(Instant::now());
         }
     }
 }
@@ -109,36 +111,42 @@ impl RequestBody {
     ///
     /// # Errors
     /// Its announced length exceeds the limit.
-    pub fn new(incoming: IncomingBody, bounds: BodyBounds, now: Instant) -> Result<Self, BodyFault> {
-        if bounds.bytes.is_some_and(|most| incoming.size_hint().lower() > most) {
-            return Err(BodyFault::TooLarge);
+    pub fn new(incoming: IncomingBody, limits: BodyLimits, now: Instant) -> Result<Self, RequestBodyError> {
+        if limits
+            .max_bytes
+            .is_some_and(|max_bytes| incoming.size_hint().lower() > max_bytes)
+        {
+            return Err(RequestBodyError::TooLarge);
         }
-        let last = (!incoming.is_end_stream()).then(|| Rc::new(Cell::new(now)));
-        let progress = Progress { began: now, last };
+        let last_activity = (!incoming.is_end_stream()).then(|| Rc::new(Cell::new(now)));
+        let progress = BodyProgress {
+            started: now,
+            last_activity,
+        };
         Ok(Self {
-            gathered: None,
-            rest: Rest::Client(incoming),
-            bounds,
-            taken: 0,
-            silence: None,
+            buffered: None,
+            source: BodySource::Client(incoming),
+            limits,
+            received: 0,
+            read_timeout: None,
             progress,
         })
     }
 
     /// An empty body.
-    pub(crate) fn none() -> Self {
+    pub(crate) fn empty() -> Self {
         Self {
-            gathered: None,
-            rest: Rest::Client(IncomingBody::Empty),
-            bounds: BodyBounds {
-                bytes: Some(0),
-                silence: Duration::ZERO,
+            buffered: None,
+            source: BodySource::Client(IncomingBody::Empty),
+            limits: BodyLimits {
+                max_bytes: Some(0),
+                read_timeout: Duration::ZERO,
             },
-            taken: 0,
-            silence: None,
-            progress: Progress {
-                began: Instant::now(),
-                last: None,
+            received: 0,
+            read_timeout: None,
+            progress: BodyProgress {
+                started: Instant::now(),
+                last_activity: None,
             },
         }
     }
@@ -149,183 +157,198 @@ impl RequestBody {
     }
 
     /// Buffers the body if it has room in `buffer`. If it is longer and has a length, the remaining part streams behind the buffered part.
-    /// If it has no length, `beyond` decides.
+    /// If it has no length, `unsized_bodies` decides.
     ///
     /// # Errors
     /// The body does not reach its end, exceeds its limit, or there is no room for it.
-    pub(super) async fn gather(&mut self, buffer: Option<&Buffer>, beyond: &Unsized) -> Result<(), BodyFault> {
-        let most = buffer.map_or(0, |buffer| buffer.bytes);
-        if !self.is_unsized() && self.size_hint().lower() > most as u64 {
+    pub(super) async fn buffer(
+        &mut self,
+        buffer: Option<&Buffer>,
+        unsized_bodies: &UnsizedBodies,
+    ) -> Result<(), RequestBodyError> {
+        let max_bytes = buffer.map_or(0, |buffer| buffer.bytes);
+        if !self.is_unsized() && self.size_hint().lower() > max_bytes as u64 {
             return Ok(());
         }
-        let held = buffer.and_then(|buffer| buffer.messages.try_acquire());
-        let lacks_room = held.is_none() && most > 0;
-        match (held, beyond) {
-            (Some(held), _) => self.take_in(most, Some(held)).await?,
-            (None, Unsized::Stream) => return Ok(()),
-            (None, Unsized::Spool(_) | Unsized::Refuse) if !self.is_unsized() => return Ok(()),
+        let permit = buffer.and_then(|buffer| buffer.messages.try_acquire());
+        let is_full = permit.is_none() && max_bytes > 0;
+        match (permit, unsized_bodies) {
+            (Some(permit), _) => self.buffer_up_to(max_bytes, Some(permit)).await?,
+            (None, UnsizedBodies::Stream) => return Ok(()),
+            (None, UnsizedBodies::Spool(_) | UnsizedBodies::Refuse) if !self.is_unsized() => return Ok(()),
             // Only the first frame shows whether there is any data.
-            (None, Unsized::Spool(_) | Unsized::Refuse) => self.take_in(0, None).await?,
+            (None, UnsizedBodies::Spool(_) | UnsizedBodies::Refuse) => self.buffer_up_to(0, None).await?,
         }
-        match beyond {
+        match unsized_bodies {
             _ if !self.is_unsized() => Ok(()),
-            Unsized::Stream => Ok(()),
-            Unsized::Refuse if lacks_room => Err(BodyFault::NoRoom),
-            Unsized::Refuse => Err(BodyFault::NoLength),
-            Unsized::Spool(spool) => self.spool(spool, most).await,
+            UnsizedBodies::Stream => Ok(()),
+            UnsizedBodies::Refuse if is_full => Err(RequestBodyError::BufferFull),
+            UnsizedBodies::Refuse => Err(RequestBodyError::LengthRequired),
+            UnsizedBodies::Spool(spool) => self.spool(spool, max_bytes).await,
         }
     }
 
-    /// Buffers data until it exceeds `most`, or the body has ended.
-    async fn take_in(&mut self, most: usize, held: Option<ConcurrencyPermit>) -> Result<(), BodyFault> {
-        let (mut whole, mut taken) = (Bytes::new(), BytesMut::new());
+    /// Buffers data until it exceeds `max_bytes`, or the body has ended.
+    async fn buffer_up_to(
+        &mut self,
+        max_bytes: usize,
+        permit: Option<ConcurrencyPermit>,
+    ) -> Result<(), RequestBodyError> {
+        let (mut first, mut collected) = (Bytes::new(), BytesMut::new());
         while let Some(frame) = poll_fn(|cx| self.poll_client(cx)).await {
             let data = frame?.into_data().unwrap_or_default();
-            if whole.is_empty() && taken.is_empty() {
-                whole = data;
+            if first.is_empty() && collected.is_empty() {
+                first = data;
             } else {
-                taken.extend_from_slice(&mem::take(&mut whole));
-                taken.extend_from_slice(&data);
+                collected.extend_from_slice(&mem::take(&mut first));
+                collected.extend_from_slice(&data);
             }
-            if self.taken > most as u64 || self.client_has_ended() {
+            if self.received > max_bytes as u64 || self.client_has_ended() {
                 break;
             }
         }
-        if self.taken <= most as u64 || self.client_has_ended() {
-            self.rest = Rest::Client(IncomingBody::Empty);
+        if self.received <= max_bytes as u64 || self.client_has_ended() {
+            self.source = BodySource::Client(IncomingBody::Empty);
         }
-        let bytes = if taken.is_empty() { whole } else { taken.freeze() };
-        self.gathered = (!bytes.is_empty()).then_some(Gathered { bytes, held });
+        let bytes = if collected.is_empty() {
+            first
+        } else {
+            collected.freeze()
+        };
+        self.buffered = (!bytes.is_empty()).then_some(Buffered { bytes, permit });
         Ok(())
     }
 
-    /// Writes the whole body to disk, so that its length is known. Each write collects `most` bytes, clamped to [`SMALLEST_PIECE`] and
-    /// [`LARGEST_PIECE`].
+    /// Writes the whole body to disk, so that its length is known. Each write collects `max_bytes` bytes, clamped to [`MIN_WRITE`] and
+    /// [`MAX_WRITE`].
     ///
     /// # Errors
     /// The body does not reach its end, exceeds its limit, or there is no room for it.
-    pub(super) async fn spool(&mut self, spool: &Spool, most: usize) -> Result<(), BodyFault> {
-        let (first, held) = match self.gathered.take() {
-            Some(Gathered { bytes, held }) => (bytes, held),
+    pub(super) async fn spool(&mut self, spool: &Spool, max_bytes: usize) -> Result<(), RequestBodyError> {
+        let (first, permit) = match self.buffered.take() {
+            Some(Buffered { bytes, permit }) => (bytes, permit),
             None => (Bytes::new(), None),
         };
-        let piece = match &held {
-            Some(_) => most.clamp(SMALLEST_PIECE, LARGEST_PIECE),
-            None => SMALLEST_PIECE,
+        let write_size = match &permit {
+            Some(_) => max_bytes.clamp(MIN_WRITE, MAX_WRITE),
+            None => MIN_WRITE,
         };
         let mut writer = spool.writer();
         writer.write(first).await?;
-        let mut waiting = BytesMut::new();
+        let mut pending = BytesMut::new();
         while let Some(frame) = poll_fn(|cx| self.poll_client(cx)).await {
             let data = frame?.into_data().unwrap_or_default();
-            if waiting.is_empty() && data.len() >= piece {
+            if pending.is_empty() && data.len() >= write_size {
                 writer.write(data).await?;
                 continue;
             }
-            waiting.extend_from_slice(&data);
-            if waiting.len() >= piece {
-                writer.write(waiting.split().freeze()).await?;
+            pending.extend_from_slice(&data);
+            if pending.len() >= write_size {
+                writer.write(pending.split().freeze()).await?;
             }
         }
-        writer.write(waiting.freeze()).await?;
-        self.rest = Rest::Spooled(Box::new(writer.finish()));
+        writer.write(pending.freeze()).await?;
+        self.source = BodySource::Spooled(Box::new(writer.finish()));
         Ok(())
     }
 
     fn client_has_ended(&self) -> bool {
-        match &self.rest {
-            Rest::Client(incoming) => incoming.is_end_stream(),
-            Rest::Spooled(_) => true,
+        match &self.source {
+            BodySource::Client(incoming) => incoming.is_end_stream(),
+            BodySource::Spooled(_) => true,
         }
     }
 
     /// Puts the beginning that was taken from the body back.
-    pub(super) fn put_back(&mut self, bytes: Bytes) {
+    pub(super) fn restore(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
-            self.gathered = Some(Gathered { bytes, held: None });
+            self.buffered = Some(Buffered { bytes, permit: None });
         }
     }
 
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> BodyProgress {
         self.progress.clone()
     }
 
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let Rest::Spooled(spooled) = &mut self.rest else {
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        let BodySource::Spooled(spooled) = &mut self.source else {
             return self.poll_client(cx);
         };
-        let piece = ready!(spooled.poll_piece(cx));
-        self.progress.note();
-        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+        let data = ready!(spooled.poll_data(cx));
+        self.progress.record();
+        Poll::Ready(data.map(|data| data.map(Frame::data)))
     }
 
-    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let Rest::Client(incoming) = &mut self.rest else {
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        let BodySource::Client(incoming) = &mut self.source else {
             return Poll::Ready(None);
         };
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
-            return self.poll_silence(cx);
+            return self.poll_read_timeout(cx);
         };
-        self.silence = None;
+        self.read_timeout = None;
         let frame = match frame {
             None => return Poll::Ready(None),
-            Some(Err(IncompleteBody)) => return Poll::Ready(Some(Err(BodyFault::Broken))),
+            Some(Err(IncompleteBody)) => return Poll::Ready(Some(Err(RequestBodyError::Broken))),
             Some(Ok(frame)) => frame,
         };
         let Ok(data) = frame.into_data() else {
             return Poll::Ready(None);
         };
-        self.progress.note();
-        self.taken = self.taken.saturating_add(data.len() as u64);
-        if self.bounds.bytes.is_some_and(|most| self.taken > most) {
-            return Poll::Ready(Some(Err(BodyFault::TooLarge)));
+        self.progress.record();
+        self.received = self.received.saturating_add(data.len() as u64);
+        if self.limits.max_bytes.is_some_and(|max_bytes| self.received > max_bytes) {
+            return Poll::Ready(Some(Err(RequestBodyError::TooLarge)));
         }
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let bound = self.bounds.silence;
-        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(bound)));
-        ready!(silence.as_mut().poll(cx));
-        Poll::Ready(Some(Err(BodyFault::TooSlow)))
+    fn poll_read_timeout(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        let limit = self.limits.read_timeout;
+        let read_timeout = self.read_timeout.get_or_insert_with(|| Box::pin(sleep(limit)));
+        ready!(read_timeout.as_mut().poll(cx));
+        Poll::Ready(Some(Err(RequestBodyError::Timeout)))
     }
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = BodyFault;
+    type Error = RequestBodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        match self.gathered.take() {
-            Some(gathered) => Poll::Ready(Some(Ok(Frame::data(gathered.bytes)))),
-            None => self.poll_rest(cx),
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        match self.buffered.take() {
+            Some(buffered) => Poll::Ready(Some(Ok(Frame::data(buffered.bytes)))),
+            None => self.poll_source(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.gathered.is_none()
-            && match &self.rest {
-                Rest::Client(incoming) => incoming.is_end_stream(),
-                Rest::Spooled(spooled) => spooled.left() == 0,
+        self.buffered.is_none()
+            && match &self.source {
+                BodySource::Client(incoming) => incoming.is_end_stream(),
+                BodySource::Spooled(spooled) => spooled.remaining() == 0,
             }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let gathered = self.gathered.as_ref().map_or(0, |gathered| gathered.bytes.len());
-        match &self.rest {
-            Rest::Client(incoming) => behind(gathered, &incoming.size_hint()),
-            Rest::Spooled(spooled) => behind(gathered, &SizeHint::with_exact(spooled.left())),
+        let buffered = self.buffered.as_ref().map_or(0, |buffered| buffered.bytes.len());
+        match &self.source {
+            BodySource::Client(incoming) => with_prefix(buffered, &incoming.size_hint()),
+            BodySource::Spooled(spooled) => with_prefix(buffered, &SizeHint::with_exact(spooled.remaining())),
         }
     }
 }
 
-/// The size of a body with `held` bytes in front of the rest.
-pub(super) fn behind(held: usize, rest: &SizeHint) -> SizeHint {
-    let held = held as u64;
+/// The size of a body with `prefix` bytes in front of the rest.
+pub(super) fn with_prefix(prefix: usize, rest: &SizeHint) -> SizeHint {
+    let prefix = prefix as u64;
     let mut hint = SizeHint::new();
-    hint.set_lower(rest.lower().saturating_add(held));
+    hint.set_lower(rest.lower().saturating_add(prefix));
     if let Some(upper) = rest.upper() {
-        hint.set_upper(upper.saturating_add(held));
+        hint.set_upper(upper.saturating_add(prefix));
     }
     hint
 }

@@ -11,16 +11,16 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::body::RequestBody;
-use super::client::no_response;
-use super::connector::{self, ConnectError, Link};
-use super::http1::{Exchanged, Failure};
+use super::client::upstream_error;
+use super::connector::{self, ConnectError, HttpConnection};
+use super::http1::{ExchangeError, ResponseOrUpgrade};
 use super::pool::Pool;
-use super::{ClientSide, Settings, Tls, UpstreamError, http2};
+use super::{ClientSide, Tls, UpstreamError, UpstreamSettings, http2};
 use crate::framing::header_case::{ConfiguredNames, HeaderCase};
 
 /// How servers are checked: `health`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
+pub struct HealthCheck {
     /// The path of the request; a status from 200 to 399 passes.
     pub path: PathAndQuery,
     /// How often each worker checks. It is also the timeout of a check.
@@ -31,70 +31,75 @@ pub struct Check {
 
 /// Why a server has failed a check.
 #[derive(Debug, thiserror::Error)]
-enum Unhealthy {
+enum CheckFailure {
     #[error("no connection: {0}")]
     Connect(ConnectError),
     #[error("no answer within {0:?}")]
-    Late(Duration),
+    Timeout(Duration),
     #[error("{0}")]
     NoResponse(UpstreamError),
     #[error("it switched protocols")]
-    Switched,
+    Upgraded,
     #[error("status {}", .0.as_u16())]
     Status(StatusCode),
 }
 
 /// The result of a check.
-enum Found {
+enum CheckResult {
     Healthy,
-    Unhealthy(Unhealthy),
+    Unhealthy(CheckFailure),
     /// This process lacks descriptors or memory for a connection: the result says nothing about the server.
     Unknown,
 }
 
-impl From<ConnectError> for Found {
+impl From<ConnectError> for CheckResult {
     fn from(error: ConnectError) -> Self {
-        match error.is_ours() {
+        match error.is_local_exhaustion() {
             true => Self::Unknown,
-            false => Self::Unhealthy(Unhealthy::Connect(error)),
+            false => Self::Unhealthy(CheckFailure::Connect(error)),
         }
     }
 }
 
-impl From<Failure> for Found {
-    fn from(failure: Failure) -> Self {
-        Self::Unhealthy(Unhealthy::NoResponse(no_response(failure)))
+impl From<ExchangeError> for CheckResult {
+    fn from(failure: ExchangeError) -> Self {
+        Self::Unhealthy(CheckFailure::NoResponse(upstream_error(failure)))
     }
 }
 
-impl From<StatusCode> for Found {
+impl From<StatusCode> for CheckResult {
     fn from(status: StatusCode) -> Self {
         match status.is_success() || status.is_redirection() {
             true => Self::Healthy,
-            false => Self::Unhealthy(Unhealthy::Status(status)),
+            false => Self::Unhealthy(CheckFailure::Status(status)),
         }
     }
 }
 
 /// What one worker needs to check one server.
-struct Checker {
+struct HealthChecker {
     upstream: Arc<str>,
-    check: Check,
+    check: HealthCheck,
     connect_timeout: Duration,
     tls: Option<Tls>,
-    secret: Option<(HeaderName, HeaderValue)>,
-    names: Arc<ConfiguredNames>,
+    secret_header: Option<(HeaderName, HeaderValue)>,
+    own_names: Arc<ConfiguredNames>,
 }
 
 /// Checks a server until its pool is dropped.
-pub(super) fn watch(pool: &Rc<Pool>, settings: &Settings, names: &Arc<ConfiguredNames>, check: &Check) {
-    let checker = Checker {
+pub(super) fn start(
+    pool: &Rc<Pool>,
+    settings: &UpstreamSettings,
+    own_names: &Arc<ConfiguredNames>,
+    check: &HealthCheck,
+) {
+    let checker = HealthChecker {
         upstream: settings.name.clone(),
         check: check.clone(),
         connect_timeout: settings.connect_timeout,
         tls: settings.tls.clone(),
-        secret: settings.secret_header.clone(),
-        names: Arc::clone(names),
+        secret_header: settings.secret_header.clone(),
+        own_names: Arc::clone(own_names),
     };
     let pool: Weak<Pool> = Rc::downgrade(pool);
     tokio::task::spawn_local(async move {
@@ -107,19 +112,19 @@ pub(super) fn watch(pool: &Rc<Pool>, settings: &Settings, names: &Arc<Configured
     });
 }
 
-impl Checker {
+impl HealthChecker {
     async fn check(&self, pool: &Pool) {
         let interval = self.check.interval;
-        let found = timeout(interval, self.ask(pool)).await;
-        let failed = match found.unwrap_or(Found::Unhealthy(Unhealthy::Late(interval))) {
-            Found::Healthy => None,
-            Found::Unhealthy(reason) => Some(reason),
-            Found::Unknown => return,
+        let result = timeout(interval, self.send_check(pool)).await;
+        let failed = match result.unwrap_or(CheckResult::Unhealthy(CheckFailure::Timeout(interval))) {
+            CheckResult::Healthy => None,
+            CheckResult::Unhealthy(reason) => Some(reason),
+            CheckResult::Unknown => return,
         };
-        if pool.health.checked(failed.is_none()).is_none() {
+        if pool.health.record_check(failed.is_none()).is_none() {
             return;
         }
-        let (upstream, server) = (&self.upstream, pool.name());
+        let (upstream, server) = (&self.upstream, pool.server_name());
         let (path, host) = (
             self.check.path.as_str(),
             String::from_utf8_lossy(self.host(pool).as_bytes()),
@@ -137,34 +142,37 @@ impl Checker {
     }
 
     /// On a separate connection: an open connection of the pool does not show whether the server accepts new ones.
-    async fn ask(&self, pool: &Pool) -> Found {
+    async fn send_check(&self, pool: &Pool) -> CheckResult {
         let connecting = connector::connect(&pool.server, &pool.addresses, self.tls.as_ref(), self.connect_timeout);
-        let link = match connecting.await {
-            Ok((link, _)) => link,
+        let connection = match connecting.await {
+            Ok((connection, _)) => connection,
             Err(error) => return error.into(),
         };
-        let mut request = Request::new(RequestBody::none());
+        let mut request = Request::new(RequestBody::empty());
         *request.uri_mut() = Uri::from(self.check.path.clone());
         request.headers_mut().insert(HOST, self.host(pool).clone());
-        if let Some((name, value)) = &self.secret {
+        if let Some((name, value)) = &self.secret_header {
             request.headers_mut().insert(name, value.clone());
         }
         let (head, body) = request.into_parts();
         // The caller's deadline is shorter.
-        let late = self.check.interval.saturating_mul(2);
-        match link {
-            Link::Http1(connection) => {
+        let response_timeout = self.check.interval.saturating_mul(2);
+        match connection {
+            HttpConnection::Http1(connection) => {
                 let header_case = HeaderCase::default();
-                let client = ClientSide::unread(&header_case);
-                match connection.exchange(&head, &self.names, body, late, &client).await {
-                    Ok(Exchanged::Response(response)) => response.status().into(),
-                    Ok(Exchanged::Switched(..)) => Found::Unhealthy(Unhealthy::Switched),
+                let client = ClientSide::without_client(&header_case);
+                match connection
+                    .exchange(&head, &self.own_names, body, response_timeout, &client)
+                    .await
+                {
+                    Ok(ResponseOrUpgrade::Response(response)) => response.status().into(),
+                    Ok(ResponseOrUpgrade::Upgraded(..)) => CheckResult::Unhealthy(CheckFailure::Upgraded),
                     Err(failure) => failure.into(),
                 }
             }
-            Link::Http2(sender) => {
-                let request = http2::translated(&head, body, &pool.server.transport);
-                match http2::send(sender, request, late).await {
+            HttpConnection::Http2(sender) => {
+                let request = http2::to_http2(&head, body, &pool.server.transport);
+                match http2::send(sender, request, response_timeout).await {
                     Ok(response) => response.status().into(),
                     Err(failure) => failure.into(),
                 }

@@ -13,20 +13,20 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
-use super::body::{BodyFault, RequestBody};
-use super::connector::{self, ConnectError, Io, Link, Tunnel};
-use super::http1::{Exchanged, Failure};
-use super::pool::{Born, Held, Lease, Needs, Past, Pool, Speaks};
+use super::body::{RequestBody, RequestBodyError};
+use super::connector::{self, ConnectError, HttpConnection, Io, Tunnel};
+use super::http1::{ExchangeError, ResponseOrUpgrade};
+use super::pool::{ActiveRequest, ConnOrigin, ConnState, IdlePolicy, Pool, Protocol, TunnelGuard};
 use super::resolve::Resolver;
-use super::response::{Source, UpstreamBody};
-use super::{Balance, ClientSide, HostMode, Settings, Transport, Unsized, check, http2};
+use super::response::{ProtocolBody, UpstreamBody};
+use super::{Balance, ClientSide, HostMode, Transport, UnsizedBodies, UpstreamSettings, check, http2};
 use crate::framing::header_case::ConfiguredNames;
 use crate::outbound::{Outbound, single};
 
 /// Each request earns 1 unit and each retry costs 5, so that retries are at most a fifth of the requests. At most 20 retries can be saved.
-const EARNED: u32 = 1;
-const A_RETRY: u32 = 5;
-const MOST_RETRIES: u32 = 20 * A_RETRY;
+const CREDIT_PER_REQUEST: u32 = 1;
+const COST_OF_RETRY: u32 = 5;
+const MAX_RETRY_CREDIT: u32 = 20 * COST_OF_RETRY;
 
 /// One worker's access to an upstream.
 #[derive(Debug, Clone)]
@@ -36,24 +36,24 @@ pub struct Upstream {
 
 #[derive(Debug)]
 struct Inner {
-    settings: Settings,
+    settings: UpstreamSettings,
     /// The case of the names that the gateway adds to requests.
-    names: Arc<ConfiguredNames>,
+    own_names: Arc<ConfiguredNames>,
     /// Whether one of the servers may speak HTTP/2; without HTTP/2 there is no gRPC.
-    speaks_http2: bool,
+    may_use_http2: bool,
     pools: Box<[Rc<Pool>]>,
-    turn: Cell<u32>,
+    round_robin: Cell<u32>,
     /// The budget of retries.
-    budget: Cell<u32>,
+    retry_credit: Cell<u32>,
 }
 
 /// The result of a request.
 #[derive(Debug)]
-pub enum Answer {
+pub enum Forwarded {
     /// A response.
     Response(Response<UpstreamBody>),
     /// The protocol was switched as the request asked: the response head, and the connection with the bytes after it.
-    Switched(Response<()>, Tunnel, Held),
+    Upgraded(Response<()>, Tunnel, TunnelGuard),
 }
 
 /// Why an upstream gave no response.
@@ -75,69 +75,69 @@ pub enum UpstreamError {
     },
     /// The limit of concurrent requests is reached.
     #[error("as many requests as it may have are under way")]
-    Full,
+    InFlightLimit,
     /// The connection ended before a response, or the response was no valid HTTP.
     #[error("no response: {0}")]
-    NoResponse(Unreadable),
+    NoResponse(NoResponseCause),
     /// The server switched protocols, but the request did not ask for it.
     #[error("an unasked-for switch of protocols")]
-    UnaskedUpgrade,
+    UnexpectedUpgrade,
     /// The server answered a WebSocket request with success, but did not switch.
     #[error("a success in place of a switch of protocols")]
-    NotSwitched,
+    UpgradeIgnored,
     /// The server speaks HTTP/2, over which the gateway cannot switch protocols.
     #[error("its HTTP/2 has no way to switch protocols")]
-    NoUpgrade,
+    UpgradeUnsupported,
     /// No response came in time.
     #[error("no response in time")]
     ResponseTimeout,
     /// The request body did not reach its end.
     #[error(transparent)]
-    RequestBody(BodyFault),
+    RequestBody(RequestBodyError),
 }
 
 /// What came instead of a response.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
+pub enum NoResponseCause {
     /// The connection ended or failed.
     #[error("the connection broke: {0}")]
-    Broken(io::Error),
+    ConnectionFailed(io::Error),
     /// The bytes are invalid or ambiguous as HTTP.
     #[error("what came cannot be read: {0}")]
-    NoHttp(&'static str),
+    InvalidHttp(&'static str),
 }
 
 impl Upstream {
-    /// An upstream without connections. `resolver` belongs to the worker; `names`: the case of the names that the gateway adds.
-    pub fn new(settings: Settings, names: Arc<ConfiguredNames>, resolver: &Resolver) -> Self {
+    /// An upstream without connections. `resolver` belongs to the worker; `own_names`: the case of the names that the gateway adds.
+    pub fn new(settings: UpstreamSettings, own_names: Arc<ConfiguredNames>, resolver: &Resolver) -> Self {
         let pools = settings
             .servers
             .iter()
             .map(|server| Rc::new(Pool::new(server, &settings, resolver)))
             .collect();
-        let speaks_http2 = settings
+        let may_use_http2 = settings
             .servers
             .iter()
             .any(|server| matches!(server.transport, Transport::Https | Transport::H2c));
         Self {
             inner: Rc::new(Inner {
                 settings,
-                names,
-                speaks_http2,
+                own_names,
+                may_use_http2,
                 pools,
-                turn: Cell::new(0),
-                budget: Cell::new(MOST_RETRIES),
+                round_robin: Cell::new(0),
+                retry_credit: Cell::new(MAX_RETRY_CREDIT),
             }),
         }
     }
 
     /// Starts the active health checks, if they are configured. Call it once, on the worker that owns this.
-    pub fn watch(&self) {
-        let Some(check) = &self.inner.settings.check else {
+    pub fn start_health_checks(&self) {
+        let Some(check) = &self.inner.settings.health_check else {
             return;
         };
         for pool in &self.inner.pools {
-            check::watch(pool, &self.inner.settings, &self.inner.names, check);
+            check::start(pool, &self.inner.settings, &self.inner.own_names, check);
         }
     }
 
@@ -151,25 +151,29 @@ impl Upstream {
     ///
     /// # Errors
     /// The client does not send the body, there is no room for it, or the upstream does not accept it.
-    pub async fn gather(&self, request: &mut Request<RequestBody>) -> Result<(), UpstreamError> {
+    pub async fn buffer_body(&self, request: &mut Request<RequestBody>) -> Result<(), UpstreamError> {
         let settings = &self.inner.settings;
-        let beyond = match &settings.beyond {
-            Unsized::Spool(_) if self.inner.pools.iter().all(|pool| pool.speaks() == Speaks::Http2) => &Unsized::Stream,
+        let unsized_bodies = match &settings.unsized_bodies {
+            UnsizedBodies::Spool(_) if self.inner.pools.iter().all(|pool| pool.protocol() == Protocol::Http2) => {
+                &UnsizedBodies::Stream
+            }
             // If the chosen server decides the protocol, `forward` refuses the body.
-            Unsized::Refuse if self.inner.pools.iter().any(|pool| pool.speaks() != Speaks::Http1) => &Unsized::Stream,
-            beyond => beyond,
+            UnsizedBodies::Refuse if self.inner.pools.iter().any(|pool| pool.protocol() != Protocol::Http1) => {
+                &UnsizedBodies::Stream
+            }
+            unsized_bodies => unsized_bodies,
         };
         let buffer = settings.request_buffer.as_ref();
-        if buffer.is_none() && matches!(beyond, Unsized::Stream) {
+        if buffer.is_none() && matches!(unsized_bodies, UnsizedBodies::Stream) {
             return Ok(());
         }
-        if self.inner.speaks_http2 && is_grpc(request.version(), request.headers()) {
+        if self.inner.may_use_http2 && is_grpc(request.version(), request.headers()) {
             return Ok(());
         }
         // If the limit is already reached, refuse the request before its body is read.
-        drop(settings.in_flight.try_acquire().ok_or(UpstreamError::Full)?);
-        let gathered = Box::pin(request.body_mut().gather(buffer, beyond)).await;
-        gathered.map_err(UpstreamError::RequestBody)
+        drop(settings.in_flight.try_acquire().ok_or(UpstreamError::InFlightLimit)?);
+        let buffered = Box::pin(request.body_mut().buffer(buffer, unsized_bodies)).await;
+        buffered.map_err(UpstreamError::RequestBody)
     }
 
     /// Sends a request and waits for the head of its response. `response_timeout`: the timeout of the route, if it has one. Early hints from
@@ -182,71 +186,83 @@ impl Upstream {
         request: Outbound<RequestBody>,
         response_timeout: Option<Duration>,
         client: &ClientSide<'_>,
-    ) -> impl Future<Output = Result<Answer, UpstreamError>> {
+    ) -> impl Future<Output = Result<Forwarded, UpstreamError>> {
         let settings = &self.inner.settings;
-        let switches = request.switches();
+        let wants_upgrade = request.switches();
         let (mut head, mut body) = request.into_request().into_parts();
         async move {
-            let mut slot = Some(settings.in_flight.try_acquire().ok_or(UpstreamError::Full)?);
-            let may_hold = !(switches || self.inner.speaks_http2 && is_grpc(head.version, &head.headers));
+            let mut permit = Some(settings.in_flight.try_acquire().ok_or(UpstreamError::InFlightLimit)?);
+            let may_buffer = !(wants_upgrade || self.inner.may_use_http2 && is_grpc(head.version, &head.headers));
             // A request that may have reached its server is sent again only if it is repeatable.
-            let repeatable = !switches && is_repeatable(&head, &body);
-            let late = response_timeout.unwrap_or(settings.response_timeout);
-            let (mut tries, progress) = (settings.retries, body.progress());
-            self.earn();
-            let mut reuse = match repeatable && tries > 0 && self.has_retry() {
-                true => Reuse::Any(Needs::Open),
-                false => Reuse::Any(Needs::Safe),
+            let repeatable = !wants_upgrade && is_repeatable(&head, &body);
+            let response_timeout = response_timeout.unwrap_or(settings.response_timeout);
+            let (mut retries_left, progress) = (settings.retries, body.progress());
+            self.earn_retry_credit();
+            let mut reuse = match repeatable && retries_left > 0 && self.can_afford_retry() {
+                true => Reuse::Pooled(IdlePolicy::AnyOpen),
+                false => Reuse::Pooled(IdlePolicy::SafeOnly),
             };
             loop {
-                let Connected { link, mut lease, past } = self.connection(progress.last(), reuse).await?;
-                if let Some(slot) = slot.take() {
-                    lease.hold(slot);
+                let Connected {
+                    connection,
+                    mut active,
+                    state,
+                } = self.acquire(progress.last_activity(), reuse).await?;
+                if let Some(permit) = permit.take() {
+                    active.keep_permit(permit);
                 }
                 if settings.host == HostMode::Server {
-                    head.headers.insert(HOST, lease.pool.host.clone());
+                    head.headers.insert(HOST, active.pool.host.clone());
                 }
                 // Rare: a server that could choose HTTP/2 has chosen HTTP/1.1 this time.
-                if may_hold && matches!(link, Link::Http1(_)) && body.is_unsized() {
-                    Box::pin(settings.end(&mut body)).await?;
+                if may_buffer && matches!(connection, HttpConnection::Http1(_)) && body.is_unsized() {
+                    Box::pin(settings.ensure_length(&mut body)).await?;
                 }
-                let sent = match link {
-                    Link::Http1(connection) => {
-                        let exchanged = connection.exchange(&head, &self.inner.names, body, late, client).await;
+                let sent = match connection {
+                    HttpConnection::Http1(connection) => {
+                        let exchanged = connection
+                            .exchange(&head, &self.inner.own_names, body, response_timeout, client)
+                            .await;
                         exchanged.map(Received::Http1)
                     }
                     // The gateway cannot switch protocols on a shared connection.
-                    Link::Http2(_) if switches => return Err(UpstreamError::NoUpgrade),
-                    Link::Http2(sender) => {
-                        let request = http2::translated(&head, body, &lease.pool.server.transport);
-                        Box::pin(http2::send(sender, request, late)).await.map(Received::Http2)
+                    HttpConnection::Http2(_) if wants_upgrade => return Err(UpstreamError::UpgradeUnsupported),
+                    HttpConnection::Http2(sender) => {
+                        let request = http2::to_http2(&head, body, &active.pool.server.transport);
+                        Box::pin(http2::send(sender, request, response_timeout))
+                            .await
+                            .map(Received::Http2)
                     }
                 };
                 let failure = match sent {
                     Ok(received) => {
-                        lease.pool.health.worked();
-                        return self.answered(received, lease, switches, may_hold);
+                        active.pool.health.record_success();
+                        return self.into_forwarded(received, active, wants_upgrade, may_buffer);
                     }
                     Err(failure) => failure,
                 };
-                slot = lease.release();
+                permit = active.take_permit();
                 // If one idle connection was closed, others may be closed too.
-                reuse = Reuse::Shared;
-                if let (Past::Idle(age), Failure::Unsent(..) | Failure::EndedEarly(_)) = (past, &failure) {
-                    lease.pool.idle_limit.closed(age, Instant::now());
+                reuse = Reuse::Http2Only;
+                if let (ConnState::Idle(age), ExchangeError::Unsent(..) | ExchangeError::ClosedEarly(_)) =
+                    (state, &failure)
+                {
+                    active.pool.idle_estimate.record_closed(age, Instant::now());
                 }
                 body = match failure {
                     // No byte was sent: the server had closed the connection while it was idle.
-                    Failure::Unsent(body, _) if past != Past::New => *body,
-                    Failure::EndedEarly(_) if past != Past::New && repeatable && tries > 0 && self.may_retry() => {
-                        tries -= 1;
-                        RequestBody::none()
+                    ExchangeError::Unsent(body, _) if state != ConnState::New => *body,
+                    ExchangeError::ClosedEarly(_)
+                        if state != ConnState::New && repeatable && retries_left > 0 && self.spend_retry_credit() =>
+                    {
+                        retries_left -= 1;
+                        RequestBody::empty()
                     }
                     failure => {
-                        let error = no_response(failure);
+                        let error = upstream_error(failure);
                         // A fault of the client's request body says nothing about the server.
                         if let UpstreamError::NoResponse(_) = error {
-                            lease.pool.health.failed();
+                            active.pool.health.record_failure();
                         }
                         return Err(error);
                     }
@@ -255,59 +271,65 @@ impl Upstream {
         }
     }
 
-    fn answered(
+    fn into_forwarded(
         &self,
         received: Received,
-        lease: Lease,
-        switches: bool,
-        may_hold: bool,
-    ) -> Result<Answer, UpstreamError> {
+        active: ActiveRequest,
+        wants_upgrade: bool,
+        may_buffer: bool,
+    ) -> Result<Forwarded, UpstreamError> {
         let (head, source) = match received {
-            Received::Http1(Exchanged::Response(response)) => {
+            Received::Http1(ResponseOrUpgrade::Response(response)) => {
                 let (head, body) = response.into_parts();
-                (head, Source::Http1(body))
+                (head, ProtocolBody::Http1(body))
             }
             Received::Http2(response) => {
                 let (head, body) = response.into_parts();
-                (head, Source::Http2(body))
+                (head, ProtocolBody::Http2(body))
             }
-            Received::Http1(Exchanged::Switched(head, tunnel)) => {
-                let to = head.headers().get(UPGRADE);
-                let is_websocket = to.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
-                return match switches && is_websocket {
-                    true => Ok(Answer::Switched(head, tunnel, lease.into_held())),
-                    false => Err(UpstreamError::UnaskedUpgrade),
+            Received::Http1(ResponseOrUpgrade::Upgraded(head, tunnel)) => {
+                let protocol = head.headers().get(UPGRADE);
+                let is_websocket =
+                    protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+                return match wants_upgrade && is_websocket {
+                    true => Ok(Forwarded::Upgraded(head, tunnel, active.into_tunnel_guard())),
+                    false => Err(UpstreamError::UnexpectedUpgrade),
                 };
             }
         };
         // A live stream is not buffered, and may be silent.
-        let live = is_live(head.headers.get(CONTENT_TYPE));
-        let silence = (!live).then_some(self.inner.settings.body_read_timeout);
-        let body = UpstreamBody::new(source, lease, silence, may_hold && !live);
-        Ok(Answer::Response(Response::from_parts(head, body)))
+        let streaming = is_streaming(head.headers.get(CONTENT_TYPE));
+        let read_timeout = (!streaming).then_some(self.inner.settings.body_read_timeout);
+        let body = UpstreamBody::new(source, active, read_timeout, may_buffer && !streaming);
+        Ok(Forwarded::Response(Response::from_parts(head, body)))
     }
 
-    fn earn(&self) {
-        let budget = &self.inner.budget;
-        budget.set(budget.get().saturating_add(EARNED).min(MOST_RETRIES));
+    fn earn_retry_credit(&self) {
+        let retry_credit = &self.inner.retry_credit;
+        retry_credit.set(
+            retry_credit
+                .get()
+                .saturating_add(CREDIT_PER_REQUEST)
+                .min(MAX_RETRY_CREDIT),
+        );
     }
 
-    fn has_retry(&self) -> bool {
-        self.inner.budget.get() >= A_RETRY
+    fn can_afford_retry(&self) -> bool {
+        self.inner.retry_credit.get() >= COST_OF_RETRY
     }
 
-    fn may_retry(&self) -> bool {
-        let left = self.inner.budget.get().checked_sub(A_RETRY);
+    fn spend_retry_credit(&self) -> bool {
+        let left = self.inner.retry_credit.get().checked_sub(COST_OF_RETRY);
         if let Some(left) = left {
-            self.inner.budget.set(left);
+            self.inner.retry_credit.set(left);
         }
         left.is_some()
     }
 
     /// Gets a connection: a reused one or a new one. With several servers it tries those that are usable. `now` may be slightly in the past.
-    async fn connection(&self, now: Instant, reuse: Reuse) -> Result<Connected, UpstreamError> {
-        let first = self.choose();
-        match Connected::used(&self.inner.pools[first], now, reuse) {
+    async fn acquire(&self, now: Instant, reuse: Reuse) -> Result<Connected, UpstreamError> {
+        let first = self.choose_server();
+        match Connected::reuse(&self.inner.pools[first], now, reuse) {
             Some(connected) => Ok(connected),
             // Boxed because it is rare and large: other requests need no room for it.
             None => Box::pin(self.connect(first, reuse)).await,
@@ -323,34 +345,41 @@ impl Upstream {
             if at != first && !pool.health.is_usable() {
                 continue;
             }
-            if let Some(connected) = Connected::used(pool, Instant::now(), reuse) {
+            if let Some(connected) = Connected::reuse(pool, Instant::now(), reuse) {
                 return Ok(connected);
             }
             let server = &pool.server;
-            let mut is_ours = false;
-            let patience = self.inner.settings.connect_timeout;
-            let connecting = connector::connect(server, &pool.addresses, self.inner.settings.tls.as_ref(), patience);
-            let failed = match timeout(patience, connecting).await {
-                Ok(Ok((link, peer))) => {
-                    let born = Born::now(peer);
-                    pool.opened(&link, born);
+            let mut is_local_exhaustion = false;
+            let connect_timeout = self.inner.settings.connect_timeout;
+            let connecting = connector::connect(
+                server,
+                &pool.addresses,
+                self.inner.settings.tls.as_ref(),
+                connect_timeout,
+            );
+            let failed = match timeout(connect_timeout, connecting).await {
+                Ok(Ok((connection, peer))) => {
+                    let origin = ConnOrigin::now(peer);
+                    pool.record_opened(&connection, origin);
                     return Ok(Connected {
-                        link,
-                        lease: Lease::new(pool, born),
-                        past: Past::New,
+                        connection,
+                        active: ActiveRequest::new(pool, origin),
+                        state: ConnState::New,
                     });
                 }
                 Ok(Err(source)) => {
-                    is_ours = source.is_ours();
+                    is_local_exhaustion = source.is_local_exhaustion();
                     UpstreamError::Connect {
-                        server: pool.name(),
+                        server: pool.server_name(),
                         source,
                     }
                 }
-                Err(_) => UpstreamError::ConnectTimeout { server: pool.name() },
+                Err(_) => UpstreamError::ConnectTimeout {
+                    server: pool.server_name(),
+                },
             };
-            if !is_ours {
-                pool.health.failed();
+            if !is_local_exhaustion {
+                pool.health.record_failure();
             }
             last = Some(failed);
         }
@@ -358,7 +387,7 @@ impl Upstream {
     }
 
     /// Chooses the server to try first: a usable one, if there is any.
-    fn choose(&self) -> usize {
+    fn choose_server(&self) -> usize {
         let pools = &self.inner.pools;
         if pools.len() == 1 {
             return 0;
@@ -372,9 +401,9 @@ impl Upstream {
         match self.inner.settings.balance {
             Balance::RoundRobin => {
                 let total: u32 = (0..count).map(|at| weight(nth(at))).sum();
-                let turn = self.inner.turn.get();
-                self.inner.turn.set(turn.wrapping_add(1));
-                let mut left = turn % total.max(1);
+                let round_robin = self.inner.round_robin.get();
+                self.inner.round_robin.set(round_robin.wrapping_add(1));
+                let mut left = round_robin % total.max(1);
                 let mut at = 0;
                 while left >= weight(nth(at)) {
                     left -= weight(nth(at));
@@ -387,25 +416,25 @@ impl Upstream {
                 let first = fastrand::usize(..count);
                 let second = (first + fastrand::usize(1..count)) % count;
                 let (one, other) = (nth(first), nth(second));
-                let (load, others) = (pools[one].load(), pools[other].load());
+                let (load, other_load) = (pools[one].load(), pools[other].load());
                 // With equal load, choose in proportion to the weights.
-                let even = others == load && fastrand::u32(..weight(one) + weight(other)) < weight(other);
-                if others < load || even { other } else { one }
+                let even = other_load == load && fastrand::u32(..weight(one) + weight(other)) < weight(other);
+                if other_load < load || even { other } else { one }
             }
         }
     }
 }
 
-impl Settings {
+impl UpstreamSettings {
     /// Makes the length of a body known before it is sent over HTTP/1.1, if the configuration demands it.
-    async fn end(&self, body: &mut RequestBody) -> Result<(), UpstreamError> {
-        let most = self.request_buffer.as_ref().map_or(0, |buffer| buffer.bytes);
-        let ended = match &self.beyond {
-            Unsized::Stream => Ok(()),
-            Unsized::Refuse => Err(BodyFault::NoLength),
-            Unsized::Spool(spool) => body.spool(spool, most).await,
+    async fn ensure_length(&self, body: &mut RequestBody) -> Result<(), UpstreamError> {
+        let max_bytes = self.request_buffer.as_ref().map_or(0, |buffer| buffer.bytes);
+        let result = match &self.unsized_bodies {
+            UnsizedBodies::Stream => Ok(()),
+            UnsizedBodies::Refuse => Err(RequestBodyError::LengthRequired),
+            UnsizedBodies::Spool(spool) => body.spool(spool, max_bytes).await,
         };
-        ended.map_err(UpstreamError::RequestBody)
+        result.map_err(UpstreamError::RequestBody)
     }
 }
 
@@ -413,36 +442,36 @@ impl Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reuse {
     /// All connections that are as the request needs them.
-    Any(Needs),
+    Pooled(IdlePolicy),
     /// Only the shared HTTP/2 connection, which knows whether it is open. One idle connection was closed, so others may be closed too.
-    Shared,
+    Http2Only,
 }
 
 /// A connection, and the counted request at its server.
 struct Connected {
-    link: Link,
-    lease: Lease,
-    past: Past,
+    connection: HttpConnection,
+    active: ActiveRequest,
+    state: ConnState,
 }
 
 impl Connected {
-    fn used(pool: &Rc<Pool>, now: Instant, reuse: Reuse) -> Option<Self> {
-        let (link, born, past) = match reuse {
-            Reuse::Any(Needs::Open) => pool.take(now, Needs::Open)?,
-            Reuse::Any(Needs::Safe) => pool.take(Instant::now(), Needs::Safe)?,
-            Reuse::Shared => pool.take_shared(now, Needs::Safe)?,
+    fn reuse(pool: &Rc<Pool>, now: Instant, reuse: Reuse) -> Option<Self> {
+        let (connection, origin, state) = match reuse {
+            Reuse::Pooled(IdlePolicy::AnyOpen) => pool.take(now, IdlePolicy::AnyOpen)?,
+            Reuse::Pooled(IdlePolicy::SafeOnly) => pool.take(Instant::now(), IdlePolicy::SafeOnly)?,
+            Reuse::Http2Only => pool.take_http2(now, IdlePolicy::SafeOnly)?,
         };
         Some(Self {
-            link,
-            lease: Lease::new(pool, born),
-            past,
+            connection,
+            active: ActiveRequest::new(pool, origin),
+            state,
         })
     }
 }
 
 /// The response, in either version of HTTP.
 enum Received {
-    Http1(Exchanged<Io>),
+    Http1(ResponseOrUpgrade<Io>),
     Http2(Response<Incoming>),
 }
 
@@ -461,12 +490,12 @@ fn is_grpc_type(content_type: Option<&HeaderValue>) -> bool {
 }
 
 /// Whether the response is a live stream, which may never end and is forwarded as it comes.
-fn is_live(content_type: Option<&HeaderValue>) -> bool {
-    const EVENTS: &[u8] = b"text/event-stream";
+fn is_streaming(content_type: Option<&HeaderValue>) -> bool {
+    const EVENT_STREAM: &[u8] = b"text/event-stream";
     let kind = content_type.map_or(&b""[..], HeaderValue::as_bytes);
     let is_events = kind
-        .get(..EVENTS.len())
-        .is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS));
+        .get(..EVENT_STREAM.len())
+        .is_some_and(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM));
     is_events || is_grpc_type(content_type)
 }
 
@@ -475,14 +504,16 @@ fn is_repeatable(head: &Parts, body: &RequestBody) -> bool {
     matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS) && body.is_end_stream()
 }
 
-pub(super) fn no_response(failure: Failure) -> UpstreamError {
+pub(super) fn upstream_error(failure: ExchangeError) -> UpstreamError {
     match failure {
-        Failure::RequestBody(fault) => UpstreamError::RequestBody(fault),
-        Failure::Late => UpstreamError::ResponseTimeout,
-        Failure::Unsent(_, problem) | Failure::EndedEarly(problem) | Failure::Broken(problem) => {
-            UpstreamError::NoResponse(Unreadable::Broken(problem))
+        ExchangeError::RequestBody(error) => UpstreamError::RequestBody(error),
+        ExchangeError::Timeout => UpstreamError::ResponseTimeout,
+        ExchangeError::Unsent(_, problem)
+        | ExchangeError::ClosedEarly(problem)
+        | ExchangeError::ConnectionFailed(problem) => {
+            UpstreamError::NoResponse(NoResponseCause::ConnectionFailed(problem))
         }
-        Failure::NoHttp(what) => UpstreamError::NoResponse(Unreadable::NoHttp(what)),
+        ExchangeError::InvalidHttp(what) => UpstreamError::NoResponse(NoResponseCause::InvalidHttp(what)),
     }
 }
 

@@ -12,12 +12,12 @@ use hyper::client::conn::http2;
 use tokio::time::{Instant, sleep_until};
 
 use super::Transport;
-use super::body::{BodyFault, Progress, RequestBody};
+use super::body::{BodyProgress, RequestBody, RequestBodyError};
 use super::client::is_grpc;
-use super::http1::Failure;
+use super::http1::ExchangeError;
 
 /// HTTP/2 carries the host in the target, and has no framing fields (RFC 9113, sections 8.2.2 and 8.3.1).
-pub(super) fn translated(head: &Parts, body: RequestBody, transport: &Transport) -> Request<RequestBody> {
+pub(super) fn to_http2(head: &Parts, body: RequestBody, transport: &Transport) -> Request<RequestBody> {
     let mut headers = head.headers.clone();
     if is_grpc(head.version, &headers) {
         // The field with which gRPC announces that it reads trailers (gRPC over HTTP2, "Requests").
@@ -43,8 +43,8 @@ pub(super) fn translated(head: &Parts, body: RequestBody, transport: &Transport)
 pub(super) async fn send(
     mut sender: http2::SendRequest<RequestBody>,
     request: Request<RequestBody>,
-    late: Duration,
-) -> Result<Response<Incoming>, Failure> {
+    response_timeout: Duration,
+) -> Result<Response<Incoming>, ExchangeError> {
     let progress = request.body().progress();
     let mut failed = tokio::select! {
         biased;
@@ -52,21 +52,21 @@ pub(super) async fn send(
             Ok(response) => return Ok(response),
             Err(failed) => failed,
         },
-        () = overdue(&progress, late) => return Err(Failure::Late),
+        () = until_overdue(&progress, response_timeout) => return Err(ExchangeError::Timeout),
     };
     let unsent = failed.take_message();
     let error = failed.into_error();
-    let fault = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<BodyFault>());
-    Err(match (unsent, fault) {
-        (Some(unsent), _) => Failure::Unsent(Box::new(unsent.into_body()), io::Error::other(error)),
-        (None, Some(fault)) => Failure::RequestBody(*fault),
-        (None, None) if ended_early(&error) => Failure::EndedEarly(io::Error::other(error)),
-        (None, None) => Failure::Broken(io::Error::other(error)),
+    let body_error = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<RequestBodyError>());
+    Err(match (unsent, body_error) {
+        (Some(unsent), _) => ExchangeError::Unsent(Box::new(unsent.into_body()), io::Error::other(error)),
+        (None, Some(body_error)) => ExchangeError::RequestBody(*body_error),
+        (None, None) if closed_early(&error) => ExchangeError::ClosedEarly(io::Error::other(error)),
+        (None, None) => ExchangeError::ConnectionFailed(io::Error::other(error)),
     })
 }
 
 /// Whether the connection ended before the first byte of a response.
-fn ended_early(error: &hyper::Error) -> bool {
+fn closed_early(error: &hyper::Error) -> bool {
     let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
     let reset = io.is_some_and(|io| {
         matches!(
@@ -77,10 +77,10 @@ fn ended_early(error: &hyper::Error) -> bool {
     reset || error.is_incomplete_message() || error.is_canceled()
 }
 
-/// Ready when no byte of the request body has passed for `bound`.
-async fn overdue(progress: &Progress, bound: Duration) {
+/// Ready when no byte of the request body has passed for `response_timeout`.
+async fn until_overdue(progress: &BodyProgress, response_timeout: Duration) {
     loop {
-        let end = progress.last() + bound;
+        let end = progress.last_activity() + response_timeout;
         if end <= Instant::now() {
             return;
         }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn over_http2_the_host_is_in_the_target() {
+    fn the_host_moves_to_the_target() {
         let mut request = Request::new(());
         *request.method_mut() = Method::DELETE;
         *request.version_mut() = Version::HTTP_2;
@@ -105,7 +105,7 @@ mod tests {
         headers.insert("content-type", HeaderValue::from_static("application/grpc+proto"));
         let (head, ()) = request.into_parts();
 
-        let there = translated(&head, RequestBody::none(), &Transport::Https);
+        let there = to_http2(&head, RequestBody::empty(), &Transport::Https);
         assert_eq!(there.uri().to_string(), "https://Api.example:8443/a%2Fb?c=d");
         assert_eq!((there.version(), there.headers().get(HOST)), (Version::HTTP_2, None));
         assert_eq!(

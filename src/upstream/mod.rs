@@ -22,12 +22,12 @@ use std::time::Duration;
 use http::uri::Authority;
 use rustls::ClientConfig;
 
-pub use self::check::Check;
-pub use self::client::{Answer, Unreadable, Upstream, UpstreamError, is_grpc};
+pub use self::check::HealthCheck;
+pub use self::client::{Forwarded, NoResponseCause, Upstream, UpstreamError, is_grpc};
 pub use self::connector::Tunnel;
-pub use self::pool::Held;
+pub use self::pool::TunnelGuard;
 pub use self::resolve::Resolver;
-pub use self::spool::{Spool, Unsized};
+pub use self::spool::{Spool, UnsizedBodies};
 use crate::concurrency::ConcurrencyLimit;
 use crate::framing::header_case::HeaderCase;
 use crate::transfer::early_hints::EarlyHints;
@@ -36,27 +36,27 @@ use crate::transfer::early_hints::EarlyHints;
 #[derive(Debug, Clone, Copy)]
 pub struct ClientSide<'c> {
     /// How the client wrote the field names of the request.
-    pub request: &'c HeaderCase,
+    pub request_header_case: &'c HeaderCase,
     /// Receives early hints; `None`: the client cannot read them.
-    pub hints: Option<&'c EarlyHints>,
+    pub early_hints: Option<&'c EarlyHints>,
     /// Receives the case of the response fields; `None`: the client gets them in lower case.
-    pub response: Option<&'c RefCell<HeaderCase>>,
+    pub response_header_case: Option<&'c RefCell<HeaderCase>>,
 }
 
 impl<'c> ClientSide<'c> {
     /// For requests without a client, such as health checks.
-    pub fn unread(request: &'c HeaderCase) -> Self {
+    pub fn without_client(request: &'c HeaderCase) -> Self {
         Self {
-            request,
-            hints: None,
-            response: None,
+            request_header_case: request,
+            early_hints: None,
+            response_header_case: None,
         }
     }
 }
 
 /// The configuration of one upstream.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct UpstreamSettings {
     /// Its name in the configuration.
     pub name: Arc<str>,
     /// Its servers, at least one.
@@ -78,7 +78,7 @@ pub struct Settings {
     /// A request body up to this size is buffered before a server is chosen; a longer one streams.
     pub request_buffer: Option<Buffer>,
     /// What happens to longer request bodies without a length, if the server speaks HTTP/1.1.
-    pub beyond: Unsized,
+    pub unsized_bodies: UnsizedBodies,
     /// How much of a response is read ahead for a client that reads slowly.
     pub response_buffer: Option<Buffer>,
     /// How often a repeatable request is sent again on another connection.
@@ -86,13 +86,13 @@ pub struct Settings {
     /// A field that proves to the application that the request came through the gateway; its value cannot be printed.
     pub secret_header: Option<(http::HeaderName, http::HeaderValue)>,
     /// The active health check, if any.
-    pub check: Option<Check>,
+    pub health_check: Option<HealthCheck>,
     /// TLS for https servers; `None` without such servers.
     pub tls: Option<Tls>,
 }
 
 /// The limit of buffered bytes in all workers: once for requests and once for responses, for each upstream.
-pub const MOST_HELD: usize = 256 * 1024 * 1024;
+pub const MAX_BUFFERED: usize = 256 * 1024 * 1024;
 
 /// How much of a message is buffered, so that a slow client does not occupy a server.
 #[derive(Debug, Clone)]
@@ -104,9 +104,9 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Buffers this many bytes of each message, and as many messages as [`MOST_HELD`] allows; 0: no buffer.
+    /// Buffers this many bytes of each message, and as many messages as [`MAX_BUFFERED`] allows; 0: no buffer.
     pub fn new(bytes: usize) -> Option<Self> {
-        let messages = MOST_HELD.checked_div(bytes)?.max(1);
+        let messages = MAX_BUFFERED.checked_div(bytes)?.max(1);
         let messages = ConcurrencyLimit::new(messages);
         Some(Self { bytes, messages })
     }

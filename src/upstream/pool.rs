@@ -10,20 +10,20 @@ use hyper::client::conn::http2;
 use tokio::time::{Instant, sleep};
 
 use super::body::RequestBody;
-use super::connector::{Io, Link};
+use super::connector::{HttpConnection, Io};
 use super::health::Health;
 use super::http1::Connection;
-use super::idle::{IdleLimit, announced_limit};
-use super::resolve::{Addresses, Peer, Resolver};
-use super::{Buffer, Server, Settings, Transport};
+use super::idle::{IdleEstimate, limit_from_keep_alive};
+use super::resolve::{Addresses, PeerAddress, Resolver};
+use super::{Buffer, Server, Transport, UpstreamSettings};
 use crate::concurrency::ConcurrencyPermit;
 
 /// The limit of idle connections, for each server and worker.
-const MOST_IDLE: usize = 1024;
+const MAX_IDLE: usize = 1024;
 /// An older connection is not reused: the server's name may have more addresses by now, which then get their share.
-const LONGEST_LIFE: Duration = Duration::from_secs(300);
+const MAX_AGE: Duration = Duration::from_secs(300);
 /// How often idle connections are checked.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One server, and this worker's connections to it.
 pub(super) struct Pool {
@@ -31,40 +31,40 @@ pub(super) struct Pool {
     /// The addresses of its name.
     pub(super) addresses: Addresses,
     /// The timeout of a name look-up.
-    patience: Duration,
+    lookup_timeout: Duration,
     /// A connection that was idle for longer is not reused.
     idle_timeout: Duration,
     /// `Host`, if the upstream gets the server's own authority.
     pub(super) host: HeaderValue,
     pub(super) health: Health,
     /// The buffer for responses to slow clients.
-    pub(super) buffer: Option<Buffer>,
+    pub(super) response_buffer: Option<Buffer>,
     /// Requests that are under way.
-    pub(super) active: Cell<u32>,
+    pub(super) active_requests: Cell<u32>,
     /// Idle HTTP/1.1 connections; the one that was used last is at the end.
-    idle: RefCell<Vec<Idle>>,
-    pub(super) idle_limit: IdleLimit,
+    idle: RefCell<Vec<IdleConnection>>,
+    pub(super) idle_estimate: IdleEstimate,
     /// The protocol of the server; for https servers, as the last connection has negotiated it.
-    speaks: Cell<Speaks>,
+    protocol: Cell<Protocol>,
     /// Whether the sweep task runs, and when it ran last.
-    swept: Cell<bool>,
-    swept_at: Cell<Instant>,
+    sweeper_runs: Cell<bool>,
+    last_sweep: Cell<Instant>,
     /// When the number of active requests last became 0, while there is a shared connection.
-    quiet_since: Cell<Instant>,
+    inactive_since: Cell<Instant>,
     /// The HTTP/2 connection, which all requests share.
-    shared: RefCell<Option<(http2::SendRequest<RequestBody>, Born)>>,
+    http2: RefCell<Option<(http2::SendRequest<RequestBody>, ConnOrigin)>>,
 }
 
 /// The version of HTTP that a server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Speaks {
+pub(super) enum Protocol {
     Http1,
     Http2,
     /// The TLS handshake decides, and none has been made yet.
     Unknown,
 }
 
-impl Speaks {
+impl Protocol {
     fn of(transport: &Transport) -> Self {
         match transport {
             Transport::Http | Transport::Unix(_) => Self::Http1,
@@ -76,14 +76,14 @@ impl Speaks {
 
 /// When a connection was opened, and to which address.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Born {
+pub(super) struct ConnOrigin {
     at: Instant,
-    peer: Peer,
+    peer: PeerAddress,
 }
 
-impl Born {
+impl ConnOrigin {
     /// A connection to `peer` that was opened now.
-    pub(super) fn now(peer: Peer) -> Self {
+    pub(super) fn now(peer: PeerAddress) -> Self {
         Self {
             at: Instant::now(),
             peer,
@@ -91,50 +91,50 @@ impl Born {
     }
 
     /// Whether the connection may take another request: it is young enough, and the server still has this address.
-    fn is_good(&mut self, now: Instant, addresses: &Addresses) -> bool {
-        now - self.at <= LONGEST_LIFE && addresses.has(&mut self.peer)
+    fn is_reusable(&mut self, now: Instant, addresses: &Addresses) -> bool {
+        now - self.at <= MAX_AGE && addresses.is_current(&mut self.peer)
     }
 }
 
 /// What a request needs of a reused connection. It depends on whether the request may be sent again if the server closes the connection now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Needs {
+pub(super) enum IdlePolicy {
     /// An open connection.
-    Open,
+    AnyOpen,
     /// A connection that the server will not close soon: the request cannot be repeated.
-    Safe,
+    SafeOnly,
 }
 
 /// The history of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Past {
+pub(super) enum ConnState {
     /// It is new.
     New,
     /// It is shared, and other requests are under way on it.
-    Busy,
+    Active,
     /// It was idle for this long.
     Idle(Duration),
 }
 
-struct Idle {
+struct IdleConnection {
     connection: Connection<Io>,
     since: Instant,
     /// How long the connection is kept.
-    limit: Duration,
-    born: Born,
+    max_idle: Duration,
+    origin: ConnOrigin,
 }
 
-impl Idle {
+impl IdleConnection {
     /// Whether we stop using the connection, independent of the server.
     fn is_expired(&mut self, now: Instant, addresses: &Addresses) -> bool {
-        now.saturating_duration_since(self.since) > self.limit || !self.born.is_good(now, addresses)
+        now.saturating_duration_since(self.since) > self.max_idle || !self.origin.is_reusable(now, addresses)
     }
 
     /// Whether the connection is open and silent. Bytes that came while it was idle must not be read as the answer to the next request.
-    fn is_silent(&mut self) -> bool {
+    fn is_open(&mut self) -> bool {
         // TLS has its own messages, which are read first.
-        let quiet = !matches!(self.connection.io(), Io::Tls(_)) || self.connection.is_quiet();
-        quiet && self.connection.io().is_open()
+        let silent = !matches!(self.connection.io(), Io::Tls(_)) || self.connection.is_silent();
+        silent && self.connection.io().is_open()
     }
 }
 
@@ -142,36 +142,36 @@ impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
             .field("server", &self.server)
-            .field("active", &self.active)
+            .field("active", &self.active_requests)
             .finish_non_exhaustive()
     }
 }
 
 impl Pool {
     /// A pool without connections.
-    pub(super) fn new(server: &Server, settings: &Settings, resolver: &Resolver) -> Self {
+    pub(super) fn new(server: &Server, settings: &UpstreamSettings, resolver: &Resolver) -> Self {
         let now = Instant::now();
         Self {
             addresses: resolver.addresses(server),
-            patience: settings.connect_timeout,
+            lookup_timeout: settings.connect_timeout,
             idle_timeout: settings.idle_timeout,
             host: HeaderValue::try_from(host_value(server)).expect("an authority is visible ASCII"),
             server: server.clone(),
             health: Health::new(),
-            buffer: settings.response_buffer.clone(),
-            active: Cell::new(0),
+            response_buffer: settings.response_buffer.clone(),
+            active_requests: Cell::new(0),
             idle: RefCell::new(Vec::new()),
-            idle_limit: IdleLimit::new(),
-            speaks: Cell::new(Speaks::of(&server.transport)),
-            swept: Cell::new(false),
-            swept_at: Cell::new(now),
-            quiet_since: Cell::new(now),
-            shared: RefCell::new(None),
+            idle_estimate: IdleEstimate::new(),
+            protocol: Cell::new(Protocol::of(&server.transport)),
+            sweeper_runs: Cell::new(false),
+            last_sweep: Cell::new(now),
+            inactive_since: Cell::new(now),
+            http2: RefCell::new(None),
         }
     }
 
     /// The server's address or the path of its socket file, for logs.
-    pub(super) fn name(&self) -> String {
+    pub(super) fn server_name(&self) -> String {
         match &self.server.transport {
             Transport::Unix(path) => path.display().to_string(),
             Transport::Http | Transport::Https | Transport::H2c => self.server.authority.to_string(),
@@ -180,104 +180,114 @@ impl Pool {
 
     /// Active requests for each unit of weight, for balancing.
     pub(super) fn load(&self) -> f64 {
-        f64::from(self.active.get()) / f64::from(self.server.weight.max(1))
+        f64::from(self.active_requests.get()) / f64::from(self.server.weight.max(1))
     }
 
     /// Takes the connection that was used last and is usable, so that unneeded ones expire. Returns also its origin and history.
-    pub(super) fn take(&self, now: Instant, needs: Needs) -> Option<(Link, Born, Past)> {
-        if let Some(shared) = self.take_shared(now, needs) {
-            return Some(shared);
+    pub(super) fn take(&self, now: Instant, policy: IdlePolicy) -> Option<(HttpConnection, ConnOrigin, ConnState)> {
+        if let Some(http2) = self.take_http2(now, policy) {
+            return Some(http2);
         }
         let mut idle = self.idle.borrow_mut();
         while let Some(last) = idle.last() {
             let since = last.since;
             let age = now.saturating_duration_since(since);
             // The other connections were idle for even longer.
-            if needs == Needs::Safe && age > self.idle_limit.safe() {
+            if policy == IdlePolicy::SafeOnly && age > self.idle_estimate.safe_idle_time() {
                 return None;
             }
             let mut last = idle.pop()?;
             if last.is_expired(now, &self.addresses) {
                 continue;
             }
-            if last.is_silent() {
-                return Some((Link::Http1(last.connection), last.born, Past::Idle(age)));
+            if last.is_open() {
+                return Some((
+                    HttpConnection::Http1(last.connection),
+                    last.origin,
+                    ConnState::Idle(age),
+                ));
             }
-            self.note_closed(since, now);
+            self.record_closed(since, now);
         }
         None
     }
 
     /// The shared HTTP/2 connection, if it is usable.
-    pub(super) fn take_shared(&self, now: Instant, needs: Needs) -> Option<(Link, Born, Past)> {
-        let mut shared = self.shared.borrow_mut();
-        let (sender, born) = shared.as_mut()?;
-        let past = match self.active.get() {
-            0 => Past::Idle(now.saturating_duration_since(self.quiet_since.get())),
-            _ => Past::Busy,
+    pub(super) fn take_http2(
+        &self,
+        now: Instant,
+        policy: IdlePolicy,
+    ) -> Option<(HttpConnection, ConnOrigin, ConnState)> {
+        let mut http2 = self.http2.borrow_mut();
+        let (sender, origin) = http2.as_mut()?;
+        let state = match self.active_requests.get() {
+            0 => ConnState::Idle(now.saturating_duration_since(self.inactive_since.get())),
+            _ => ConnState::Active,
         };
         let closed = sender.is_closed();
-        let unfit = match past {
-            Past::Idle(_) if closed => {
-                self.note_closed(self.quiet_since.get(), now);
+        let unusable = match state {
+            ConnState::Idle(_) if closed => {
+                self.record_closed(self.inactive_since.get(), now);
                 true
             }
-            Past::Idle(age) => age > self.idle_timeout || (needs == Needs::Safe && age > self.idle_limit.safe()),
-            Past::Busy | Past::New => closed,
+            ConnState::Idle(age) => {
+                age > self.idle_timeout || (policy == IdlePolicy::SafeOnly && age > self.idle_estimate.safe_idle_time())
+            }
+            ConnState::Active | ConnState::New => closed,
         };
-        if unfit || !born.is_good(now, &self.addresses) {
+        if unusable || !origin.is_reusable(now, &self.addresses) {
             // Requests that are under way keep the connection until they end.
-            *shared = None;
+            *http2 = None;
             return None;
         }
-        Some((Link::Http2(sender.clone()), *born, past))
+        Some((HttpConnection::Http2(sender.clone()), *origin, state))
     }
 
     /// Records that the server has closed a connection that was idle since `since`. Its idle time counts to the last sweep, which found it open.
-    fn note_closed(&self, since: Instant, now: Instant) {
-        let seen_open = self.swept_at.get().saturating_duration_since(since);
-        self.idle_limit.closed(seen_open, now);
+    fn record_closed(&self, since: Instant, now: Instant) {
+        let idle_when_seen = self.last_sweep.get().saturating_duration_since(since);
+        self.idle_estimate.record_closed(idle_when_seen, now);
     }
 
     /// Records the protocol of a new connection. An HTTP/2 connection becomes the shared one.
-    pub(super) fn opened(self: &Rc<Self>, link: &Link, born: Born) {
-        match link {
-            Link::Http1(_) => self.speaks.set(Speaks::Http1),
-            Link::Http2(sender) => {
-                self.speaks.set(Speaks::Http2);
-                self.shared.replace(Some((sender.clone(), born)));
-                self.watch();
+    pub(super) fn record_opened(self: &Rc<Self>, connection: &HttpConnection, origin: ConnOrigin) {
+        match connection {
+            HttpConnection::Http1(_) => self.protocol.set(Protocol::Http1),
+            HttpConnection::Http2(sender) => {
+                self.protocol.set(Protocol::Http2);
+                self.http2.replace(Some((sender.clone(), origin)));
+                self.start_sweeper();
             }
         }
     }
 
     /// The protocol of the server, as far as it is known.
-    pub(super) fn speaks(&self) -> Speaks {
-        self.speaks.get()
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol.get()
     }
 
-    fn put(self: &Rc<Self>, connection: Connection<Io>, born: Born) {
+    fn put_idle(self: &Rc<Self>, connection: Connection<Io>, origin: ConnOrigin) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() == MOST_IDLE {
+        if idle.len() == MAX_IDLE {
             return;
         }
-        let announced = connection.idle_limit().map_or(Duration::MAX, announced_limit);
-        let limit = self.idle_timeout.min(announced);
-        if limit.is_zero() {
+        let announced = connection.idle_limit().map_or(Duration::MAX, limit_from_keep_alive);
+        let max_idle = self.idle_timeout.min(announced);
+        if max_idle.is_zero() {
             return;
         }
-        idle.push(Idle {
+        idle.push(IdleConnection {
             connection,
             since: Instant::now(),
-            limit,
-            born,
+            max_idle,
+            origin,
         });
         drop(idle);
-        self.watch();
+        self.start_sweeper();
     }
 
-    fn watch(self: &Rc<Self>) {
-        if !self.swept.replace(true) {
+    fn start_sweeper(self: &Rc<Self>) {
+        if !self.sweeper_runs.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(self)));
         }
     }
@@ -287,33 +297,33 @@ impl Pool {
 /// So long it also refreshes the addresses of the name, even without requests.
 async fn sweep(pool: Weak<Pool>) {
     loop {
-        sleep(SWEEP_EVERY).await;
+        sleep(SWEEP_INTERVAL).await;
         let Some(pool) = pool.upgrade() else { return };
         let now = Instant::now();
-        pool.addresses.refresh(pool.patience);
-        let shared = pool.take_shared(now, Needs::Open);
-        if let Some((_, _, Past::Idle(age))) = shared {
-            pool.idle_limit.survived(age, now);
+        pool.addresses.refresh_expired(pool.lookup_timeout);
+        let http2 = pool.take_http2(now, IdlePolicy::AnyOpen);
+        if let Some((_, _, ConnState::Idle(age))) = http2 {
+            pool.idle_estimate.record_open(age, now);
         }
         let mut idle = pool.idle.borrow_mut();
-        idle.retain_mut(|one| {
-            let age = now.saturating_duration_since(one.since);
-            if age > SWEEP_EVERY {
-                one.connection.settle();
+        idle.retain_mut(|idle_connection| {
+            let age = now.saturating_duration_since(idle_connection.since);
+            if age > SWEEP_INTERVAL {
+                idle_connection.connection.release_buffers();
             }
-            if one.is_expired(now, &pool.addresses) {
+            if idle_connection.is_expired(now, &pool.addresses) {
                 return false;
             }
-            let open = one.is_silent();
+            let open = idle_connection.is_open();
             match open {
-                true => pool.idle_limit.survived(age, now),
-                false => pool.note_closed(one.since, now),
+                true => pool.idle_estimate.record_open(age, now),
+                false => pool.record_closed(idle_connection.since, now),
             }
             open
         });
-        pool.swept_at.set(now);
-        if idle.is_empty() && shared.is_none() {
-            pool.swept.set(false);
+        pool.last_sweep.set(now);
+        if idle.is_empty() && http2.is_none() {
+            pool.sweeper_runs.set(false);
             return;
         }
     }
@@ -334,30 +344,30 @@ fn host_value(server: &Server) -> String {
 }
 
 /// A request at one server: the server counts it as active while this lives.
-pub(super) struct Lease {
+pub(super) struct ActiveRequest {
     pub(super) pool: Rc<Pool>,
-    born: Born,
-    counted: Counted,
+    origin: ConnOrigin,
+    guard: ActiveGuard,
 }
 
 /// Decrements the server's count of active requests when it is dropped.
-struct Counted {
+struct ActiveGuard {
     pool: Rc<Pool>,
     /// The permit of the upstream's limit of concurrent requests.
-    slot: Option<ConcurrencyPermit>,
+    permit: Option<ConcurrencyPermit>,
 }
 
-impl Drop for Counted {
+impl Drop for ActiveGuard {
     fn drop(&mut self) {
-        let active = self.pool.active.get().saturating_sub(1);
-        self.pool.active.set(active);
-        if active == 0 && self.pool.shared.borrow().is_some() {
-            self.pool.quiet_since.set(Instant::now());
+        let active = self.pool.active_requests.get().saturating_sub(1);
+        self.pool.active_requests.set(active);
+        if active == 0 && self.pool.http2.borrow().is_some() {
+            self.pool.inactive_since.set(Instant::now());
         }
     }
 }
 
-impl fmt::Debug for Lease {
+impl fmt::Debug for ActiveRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
             .field("server", &self.pool.server)
@@ -365,49 +375,49 @@ impl fmt::Debug for Lease {
     }
 }
 
-impl Lease {
+impl ActiveRequest {
     /// Counts a request on a connection with this origin.
-    pub(super) fn new(pool: &Rc<Pool>, born: Born) -> Self {
-        pool.active.set(pool.active.get() + 1);
+    pub(super) fn new(pool: &Rc<Pool>, origin: ConnOrigin) -> Self {
+        pool.active_requests.set(pool.active_requests.get() + 1);
         Self {
             pool: Rc::clone(pool),
-            born,
-            counted: Counted {
+            origin,
+            guard: ActiveGuard {
                 pool: Rc::clone(pool),
-                slot: None,
+                permit: None,
             },
         }
     }
 
     /// Keeps a permit of the upstream's limit until the lease ends.
-    pub(super) fn hold(&mut self, slot: ConcurrencyPermit) {
-        self.counted.slot = Some(slot);
+    pub(super) fn keep_permit(&mut self, permit: ConcurrencyPermit) {
+        self.guard.permit = Some(permit);
     }
 
     /// Takes the permit out.
-    pub(super) fn release(&mut self) -> Option<ConcurrencyPermit> {
-        self.counted.slot.take()
+    pub(super) fn take_permit(&mut self) -> Option<ConcurrencyPermit> {
+        self.guard.permit.take()
     }
 
     /// Ends the request after its response was read. An HTTP/1.1 connection that can be reused goes back to the pool.
-    pub(super) fn give_back(self, connection: Option<Connection<Io>>) {
-        let Self { pool, born, counted } = self;
-        drop(counted);
+    pub(super) fn finish(self, connection: Option<Connection<Io>>) {
+        let Self { pool, origin, guard } = self;
+        drop(guard);
         if let Some(connection) = connection {
-            pool.put(connection, born);
+            pool.put_idle(connection, origin);
         }
     }
 
     /// After a switch of protocols: keeps only the count.
-    pub(super) fn into_held(self) -> Held {
-        Held(self.counted)
+    pub(super) fn into_tunnel_guard(self) -> TunnelGuard {
+        TunnelGuard(self.guard)
     }
 }
 
 /// Counts as an active request of its server until it is dropped.
-pub struct Held(#[expect(dead_code, reason = "held for its drop")] Counted);
+pub struct TunnelGuard(#[expect(dead_code, reason = "held for its drop")] ActiveGuard);
 
-impl fmt::Debug for Held {
+impl fmt::Debug for TunnelGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Held").finish_non_exhaustive()
     }

@@ -19,60 +19,60 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::sleep;
 
 use super::Buffer;
-use super::body::behind;
+use super::body::with_prefix;
 use crate::concurrency::ConcurrencyPermit;
 use crate::transfer::MAX_READ_SIZE;
 
 /// A client that has not polled for this long is slow.
 const SLOW_AFTER: Duration = Duration::from_millis(100);
 /// The memory for a buffered frame besides its bytes.
-const FRAME: usize = 64;
+const FRAME_OVERHEAD: usize = 64;
 /// A smaller piece is copied into its own allocation.
-const SMALL: usize = 4 * 1024;
+const COPY_BELOW: usize = 4 * 1024;
 
 /// A body that is read ahead while its client does not poll it. Dropping it ends the task.
 pub(super) struct ReadAhead<B: Body<Data = Bytes>> {
-    shared: Rc<RefCell<Shared<B>>>,
+    state: Rc<RefCell<State<B>>>,
     task: AbortHandle,
 }
 
-struct Shared<B: Body<Data = Bytes>> {
+struct State<B: Body<Data = Bytes>> {
     body: B,
-    held: VecDeque<Result<Frame<Bytes>, B::Error>>,
-    /// The cost of `held`: bytes, and [`FRAME`] for each frame.
-    holds: usize,
+    frames: VecDeque<Result<Frame<Bytes>, B::Error>>,
+    /// The cost of `frames`: bytes, and [`FRAME_OVERHEAD`] for each frame.
+    buffered: usize,
     /// Bytes of the last frame.
-    last: usize,
+    last_len: usize,
     buffer: Buffer,
     /// The permit to buffer this response; `None` until it is needed.
-    place: Option<ConcurrencyPermit>,
-    /// The body has returned its end or an error: it is not polled again. `held` may still have frames.
+    permit: Option<ConcurrencyPermit>,
+    /// The body has returned its end or an error: it is not polled again. `frames` may still have frames.
     ended: bool,
     /// The client has polled for a frame since the task ran last.
-    asked: bool,
+    client_polled: bool,
     /// The client's last poll was pending: the body holds its waker, so the task must not poll the body.
-    waiting: bool,
+    client_waits: bool,
     /// The waker of the task, while the task waits for the next poll of the client.
-    parked: Option<Waker>,
+    task_waker: Option<Waker>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin + 'static> ReadAhead<B> {
     /// Reads `body` ahead as far as `buffer` has room.
     pub(super) fn new(body: B, buffer: Buffer) -> Self {
-        let shared = Rc::new(RefCell::new(Shared {
+        let state = Rc::new(RefCell::new(State {
             body,
-            held: VecDeque::new(),
-            holds: 0,
-            last: 0,
+            frames: VecDeque::new(),
+            buffered: 0,
+            last_len: 0,
             buffer,
-            place: None,
+            permit: None,
             ended: false,
-            asked: true,
-            waiting: false,
-            parked: None,
+            client_polled: true,
+            client_waits: false,
+            task_waker: None,
         }));
-        let task = spawn_local(prefetch(Rc::downgrade(&shared))).abort_handle();
-        Self { shared, task }
+        let task = spawn_local(prefetch(Rc::downgrade(&state))).abort_handle();
+        Self { state, task }
     }
 }
 
@@ -88,12 +88,12 @@ impl<B: Body<Data = Bytes>> fmt::Debug for ReadAhead<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Shared<B> {
+impl<B: Body<Data = Bytes> + Unpin> State<B> {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(frame) = &polled {
             let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
-            self.last = data.map_or(0, Bytes::len);
+            self.last_len = data.map_or(0, Bytes::len);
             self.ended = !matches!(frame, Some(Ok(_))) || self.body.is_end_stream();
         }
         polled
@@ -101,38 +101,42 @@ impl<B: Body<Data = Bytes> + Unpin> Shared<B> {
 
     /// Whether the next frame fits. Read sizes at most double, and no frame is larger than the remaining body.
     fn has_room(&self) -> bool {
-        let next = (self.last * 2).min(MAX_READ_SIZE) as u64;
-        let next = self.body.size_hint().upper().map_or(next, |left| left.min(next));
-        self.holds == 0 || self.holds as u64 + next <= self.buffer.bytes as u64
+        let next_len = (self.last_len * 2).min(MAX_READ_SIZE) as u64;
+        let next_len = self
+            .body
+            .size_hint()
+            .upper()
+            .map_or(next_len, |remaining| remaining.min(next_len));
+        self.buffered == 0 || self.buffered as u64 + next_len <= self.buffer.bytes as u64
     }
 
     /// One run of the task. Ready with `true`: run again after a pause; with `false`: the body has ended.
     /// Wake-up: the next frame that the client gets, or the body if the task polled it last.
-    fn poll_aside(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    fn poll_prefetch(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             if self.ended {
                 return Poll::Ready(false);
             }
-            if self.waiting || !self.has_room() {
-                self.parked = Some(cx.waker().clone());
+            if self.client_waits || !self.has_room() {
+                self.task_waker = Some(cx.waker().clone());
                 return Poll::Pending;
             }
-            if mem::take(&mut self.asked) {
+            if mem::take(&mut self.client_polled) {
                 return Poll::Ready(true);
             }
-            self.place = self.place.take().or_else(|| self.buffer.messages.try_acquire());
-            if self.place.is_none() {
+            self.permit = self.permit.take().or_else(|| self.buffer.messages.try_acquire());
+            if self.permit.is_none() {
                 return Poll::Ready(true);
             }
             match self.poll_body(cx) {
                 Poll::Ready(Some(frame)) => {
-                    let frame = frame.map(by_itself);
-                    self.holds += cost(&frame);
-                    self.held.push_back(frame);
+                    let frame = frame.map(without_slack);
+                    self.buffered += cost(&frame);
+                    self.frames.push_back(frame);
                 }
                 Poll::Ready(None) => {}
                 Poll::Pending => {
-                    self.parked = Some(cx.waker().clone());
+                    self.task_waker = Some(cx.waker().clone());
                     return Poll::Pending;
                 }
             }
@@ -140,11 +144,11 @@ impl<B: Body<Data = Bytes> + Unpin> Shared<B> {
     }
 }
 
-async fn prefetch<B: Body<Data = Bytes> + Unpin>(shared: Weak<RefCell<Shared<B>>>) {
+async fn prefetch<B: Body<Data = Bytes> + Unpin>(state: Weak<RefCell<State<B>>>) {
     loop {
         sleep(SLOW_AFTER).await;
-        let more = poll_fn(|cx| match shared.upgrade() {
-            Some(shared) => shared.borrow_mut().poll_aside(cx),
+        let more = poll_fn(|cx| match state.upgrade() {
+            Some(state) => state.borrow_mut().poll_prefetch(cx),
             None => Poll::Ready(false),
         });
         if !more.await {
@@ -154,16 +158,16 @@ async fn prefetch<B: Body<Data = Bytes> + Unpin>(shared: Weak<RefCell<Shared<B>>
 }
 
 /// A small piece may keep a large allocation alive; the copy makes the real cost equal to the counted cost.
-fn by_itself(frame: Frame<Bytes>) -> Frame<Bytes> {
+fn without_slack(frame: Frame<Bytes>) -> Frame<Bytes> {
     frame.map_data(|data| match data.len() {
-        0..SMALL => Bytes::copy_from_slice(&data),
+        0..COPY_BELOW => Bytes::copy_from_slice(&data),
         _ => data,
     })
 }
 
 fn cost<E>(frame: &Result<Frame<Bytes>, E>) -> usize {
     let data = frame.as_ref().ok().and_then(Frame::data_ref);
-    data.map_or(0, Bytes::len) + FRAME
+    data.map_or(0, Bytes::len) + FRAME_OVERHEAD
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for ReadAhead<B> {
@@ -171,19 +175,19 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ReadAhead<B> {
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let shared = &mut *self.shared.borrow_mut();
-        shared.asked = true;
-        let polled = if let Some(frame) = shared.held.pop_front() {
-            shared.holds -= cost(&frame);
+        let state = &mut *self.state.borrow_mut();
+        state.client_polled = true;
+        let polled = if let Some(frame) = state.frames.pop_front() {
+            state.buffered -= cost(&frame);
             Poll::Ready(Some(frame))
-        } else if shared.ended {
+        } else if state.ended {
             Poll::Ready(None)
         } else {
-            shared.poll_body(cx)
+            state.poll_body(cx)
         };
-        shared.waiting = polled.is_pending();
+        state.client_waits = polled.is_pending();
         if polled.is_ready()
-            && let Some(task) = shared.parked.take()
+            && let Some(task) = state.task_waker.take()
         {
             task.wake();
         }
@@ -191,13 +195,13 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ReadAhead<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        let shared = self.shared.borrow();
-        shared.held.is_empty() && (shared.ended || shared.body.is_end_stream())
+        let state = self.state.borrow();
+        state.frames.is_empty() && (state.ended || state.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        let shared = self.shared.borrow();
-        let held = shared.holds - shared.held.len() * FRAME;
-        behind(held, &shared.body.size_hint())
+        let state = self.state.borrow();
+        let bytes = state.buffered - state.frames.len() * FRAME_OVERHEAD;
+        with_prefix(bytes, &state.body.size_hint())
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::connector::Io;
 use super::http1;
-use super::pool::Lease;
+use super::pool::ActiveRequest;
 use super::read_ahead::ReadAhead;
 use crate::outbound::hop;
 use crate::runtime::DeadlineTimer;
@@ -21,17 +21,17 @@ use crate::runtime::DeadlineTimer;
 /// The body of a response. At its end, the connection returns to the pool; if it is dropped earlier, the connection is closed.
 #[derive(Debug)]
 pub struct UpstreamBody {
-    way: Way,
+    mode: BodyMode,
     /// Whether the body may be read ahead of its client.
-    may_hold: bool,
+    may_buffer: bool,
 }
 
 /// Why the body of a response did not reach its end.
 #[derive(Debug, thiserror::Error)]
-pub enum ResponseFault {
+pub enum ResponseBodyError {
     /// An error over HTTP/1.1.
     #[error(transparent)]
-    Http1(http1::Cut),
+    Http1(http1::BodyError),
     /// An error over HTTP/2.
     #[error(transparent)]
     Http2(hyper::Error),
@@ -40,15 +40,15 @@ pub enum ResponseFault {
     Reset,
     /// The server sent nothing for longer than the limit.
     #[error("the server was silent in the middle of a body")]
-    Silent,
+    Timeout,
 }
 
-impl ResponseFault {
+impl ResponseBodyError {
     /// A label for logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Http1(_) | Self::Http2(_) | Self::Reset => "upstream_cut",
-            Self::Silent => "upstream_silent",
+            Self::Timeout => "upstream_silent",
         }
     }
 }
@@ -58,50 +58,58 @@ impl ResponseFault {
     reason = "most go straight, and a box would be one more allocation for each of them"
 )]
 #[derive(Debug)]
-enum Way {
-    Straight(Leased),
-    ReadAhead(ReadAhead<Leased>),
+enum BodyMode {
+    Direct(PooledBody),
+    ReadAhead(ReadAhead<PooledBody>),
     Ended,
 }
 
 /// Where the body comes from.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum ProtocolBody {
     Http1(http1::Body<Io>),
     Http2(Incoming),
 }
 
 impl UpstreamBody {
-    /// `silence`: the longest time without data from the server; `may_hold`: whether the body may be read ahead of its client.
-    pub(super) fn new(source: Source, lease: Lease, silence: Option<Duration>, may_hold: bool) -> Self {
-        let mut body = Leased {
+    /// `read_timeout`: the longest time without data from the server; `may_buffer`: whether the body may be read ahead of its client.
+    pub(super) fn new(
+        source: ProtocolBody,
+        active: ActiveRequest,
+        read_timeout: Option<Duration>,
+        may_buffer: bool,
+    ) -> Self {
+        let mut body = PooledBody {
             source: Some(source),
-            lease: Some(lease),
-            silence: Silence::new(silence),
+            active: Some(active),
+            read_timeout: ReadTimeout::new(read_timeout),
         };
         if body.is_end_stream() {
-            body.give_back();
+            body.finish();
         }
-        let way = Way::Straight(body);
-        Self { way, may_hold }
+        let mode = BodyMode::Direct(body);
+        Self { mode, may_buffer }
     }
 }
 
 impl Body for UpstreamBody {
     type Data = Bytes;
-    type Error = ResponseFault;
+    type Error = ResponseBodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
-        let frame = match &mut self.way {
-            Way::Straight(body) => ready!(Pin::new(body).poll_frame(cx)),
-            Way::ReadAhead(body) => return Pin::new(body).poll_frame(cx),
-            Way::Ended => return Poll::Ready(None),
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
+        let frame = match &mut self.mode {
+            BodyMode::Direct(body) => ready!(Pin::new(body).poll_frame(cx)),
+            BodyMode::ReadAhead(body) => return Pin::new(body).poll_frame(cx),
+            BodyMode::Ended => return Poll::Ready(None),
         };
         // Most responses are one frame: reading ahead begins only if there are more.
-        if self.may_hold && matches!(frame, Some(Ok(_))) && !self.is_end_stream() {
-            self.may_hold = false;
-            self.way = match mem::replace(&mut self.way, Way::Ended) {
-                Way::Straight(body) => body.read_ahead(),
+        if self.may_buffer && matches!(frame, Some(Ok(_))) && !self.is_end_stream() {
+            self.may_buffer = false;
+            self.mode = match mem::replace(&mut self.mode, BodyMode::Ended) {
+                BodyMode::Direct(body) => body.read_ahead(),
                 other => other,
             };
         }
@@ -109,43 +117,43 @@ impl Body for UpstreamBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.way {
-            Way::Straight(body) => body.is_end_stream(),
-            Way::ReadAhead(body) => body.is_end_stream(),
-            Way::Ended => true,
+        match &self.mode {
+            BodyMode::Direct(body) => body.is_end_stream(),
+            BodyMode::ReadAhead(body) => body.is_end_stream(),
+            BodyMode::Ended => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.way {
-            Way::Straight(body) => body.size_hint(),
-            Way::ReadAhead(body) => body.size_hint(),
-            Way::Ended => SizeHint::with_exact(0),
+        match &self.mode {
+            BodyMode::Direct(body) => body.size_hint(),
+            BodyMode::ReadAhead(body) => body.size_hint(),
+            BodyMode::Ended => SizeHint::with_exact(0),
         }
     }
 }
 
 /// A body, and the place of its request in the pool.
 #[derive(Debug)]
-struct Leased {
+struct PooledBody {
     /// `None` after the end of the body.
-    source: Option<Source>,
-    lease: Option<Lease>,
-    silence: Silence,
+    source: Option<ProtocolBody>,
+    active: Option<ActiveRequest>,
+    read_timeout: ReadTimeout,
 }
 
 /// How long the server has sent nothing.
 #[derive(Debug)]
-struct Silence {
-    most: Option<Duration>,
+struct ReadTimeout {
+    limit: Option<Duration>,
     since: Option<Instant>,
     timer: DeadlineTimer,
 }
 
-impl Silence {
-    fn new(most: Option<Duration>) -> Self {
+impl ReadTimeout {
+    fn new(limit: Option<Duration>) -> Self {
         Self {
-            most,
+            limit,
             since: None,
             timer: DeadlineTimer::default(),
         }
@@ -153,73 +161,83 @@ impl Silence {
 
     /// Ready when the silence has lasted for too long. Wake-up: the timer.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(most) = self.most else { return Poll::Pending };
+        let Some(limit) = self.limit else { return Poll::Pending };
         let since = *self.since.get_or_insert_with(Instant::now);
-        self.timer.poll_until(since + most, cx)
+        self.timer.poll_until(since + limit, cx)
     }
 }
 
-impl Leased {
-    fn read_ahead(self) -> Way {
-        match self.lease.as_ref().and_then(|lease| lease.pool.buffer.clone()) {
-            Some(buffer) => Way::ReadAhead(ReadAhead::new(self, buffer)),
-            None => Way::Straight(self),
+impl PooledBody {
+    fn read_ahead(self) -> BodyMode {
+        match self
+            .active
+            .as_ref()
+            .and_then(|active| active.pool.response_buffer.clone())
+        {
+            Some(buffer) => BodyMode::ReadAhead(ReadAhead::new(self, buffer)),
+            None => BodyMode::Direct(self),
         }
     }
 
-    fn give_back(&mut self) {
+    fn finish(&mut self) {
         let source = self.source.take();
-        if let Some(lease) = self.lease.take() {
-            lease.give_back(match source {
-                Some(Source::Http1(body)) => body.into_connection(),
-                Some(Source::Http2(_)) | None => None,
+        if let Some(active) = self.active.take() {
+            active.finish(match source {
+                Some(ProtocolBody::Http1(body)) => body.into_connection(),
+                Some(ProtocolBody::Http2(_)) | None => None,
             });
         }
     }
 }
 
-impl Body for Leased {
+impl Body for PooledBody {
     type Data = Bytes;
-    type Error = ResponseFault;
+    type Error = ResponseBodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
         let polled = match &mut self.source {
-            Some(Source::Http1(body)) => Pin::new(body).poll_frame(cx).map_err(ResponseFault::Http1),
-            Some(Source::Http2(body)) => match Pin::new(&mut *body).poll_frame(cx) {
-                Poll::Ready(None) if !body.is_end_stream() => Poll::Ready(Some(Err(ResponseFault::Reset))),
-                polled => polled.map_err(ResponseFault::Http2),
+            Some(ProtocolBody::Http1(body)) => Pin::new(body).poll_frame(cx).map_err(ResponseBodyError::Http1),
+            Some(ProtocolBody::Http2(body)) => match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Ready(None) if !body.is_end_stream() => Poll::Ready(Some(Err(ResponseBodyError::Reset))),
+                polled => polled.map_err(ResponseBodyError::Http2),
             },
             None => return Poll::Ready(None),
         };
         let Poll::Ready(mut frame) = polled else {
             // A server that has only a part of the request may not be able to answer yet.
-            if matches!(&self.source, Some(Source::Http1(body)) if body.is_sending()) {
-                self.silence.since = None;
+            if matches!(&self.source, Some(ProtocolBody::Http1(body)) if body.is_uploading()) {
+                self.read_timeout.since = None;
             }
-            return self.silence.poll(cx).map(|()| Some(Err(ResponseFault::Silent)));
+            return self
+                .read_timeout
+                .poll(cx)
+                .map(|()| Some(Err(ResponseBodyError::Timeout)));
         };
-        self.silence.since = None;
+        self.read_timeout.since = None;
         if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
             hop::strip_trailers(trailers);
         }
         if frame.is_none() || self.is_end_stream() {
-            self.give_back();
+            self.finish();
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Some(Source::Http1(body)) => body.is_end_stream(),
-            Some(Source::Http2(body)) => body.is_end_stream(),
+            Some(ProtocolBody::Http1(body)) => body.is_end_stream(),
+            Some(ProtocolBody::Http2(body)) => body.is_end_stream(),
             None => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Some(Source::Http1(body)) => body.size_hint(),
-            Some(Source::Http2(body)) => body.size_hint(),
+            Some(ProtocolBody::Http1(body)) => body.size_hint(),
+            Some(ProtocolBody::Http2(body)) => body.size_hint(),
             None => SizeHint::with_exact(0),
         }
     }

@@ -20,23 +20,23 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::body::BodyFault;
+use super::body::RequestBodyError;
 use crate::concurrency::{ConcurrencyLimit, ConcurrencyPermit};
 
 /// Bytes of one read.
-const PIECE: u64 = 128 * 1024;
+const READ_SIZE: u64 = 128 * 1024;
 /// Concurrent disk accesses of all workers, for each upstream.
-const ACCESSES: usize = 8;
+const MAX_CONCURRENT_IO: usize = 8;
 /// Concurrent files of all workers, for each upstream: even a body of one byte needs a descriptor.
-const FILES: usize = 1024;
+const MAX_FILES: usize = 1024;
 /// If one access takes longer, the disk counts as broken.
-const LONGEST_ACCESS: Duration = Duration::from_secs(30);
+const IO_TIMEOUT: Duration = Duration::from_secs(30);
 /// Only this process may read what clients have sent.
-const PRIVATE: u32 = 0o600;
+const FILE_MODE: u32 = 0o600;
 
 /// What happens to request bodies without a length that exceed the buffer, if the server speaks HTTP/1.1.
 #[derive(Debug, Clone)]
-pub enum Unsized {
+pub enum UnsizedBodies {
     /// They are stored in files until their length is known.
     Spool(Spool),
     /// They are forwarded in chunks as they come.
@@ -50,37 +50,37 @@ pub enum Unsized {
 pub struct Spool {
     dir: Arc<Path>,
     /// The limit of one body, in bytes.
-    body: u64,
-    space: Space,
+    max_body: u64,
+    space: ByteLimit,
     files: ConcurrencyLimit,
-    accesses: Arc<Semaphore>,
+    io_permits: Arc<Semaphore>,
 }
 
 impl Spool {
-    /// Stores files in `dir`, with up to `body` bytes each and `total` bytes together, for all workers.
-    pub fn new(dir: &Path, body: u64, total: u64) -> Self {
+    /// Stores files in `dir`, with up to `max_body` bytes each and `total` bytes together, for all workers.
+    pub fn new(dir: &Path, max_body: u64, total: u64) -> Self {
         Self {
             dir: dir.into(),
-            body,
-            space: Space {
-                most: total,
+            max_body,
+            space: ByteLimit {
+                max: total,
                 used: Arc::default(),
             },
-            files: ConcurrencyLimit::new(FILES),
-            accesses: Arc::new(Semaphore::new(ACCESSES)),
+            files: ConcurrencyLimit::new(MAX_FILES),
+            io_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_IO)),
         }
     }
 
     /// The folder, the limit of one body, and the limit of all.
     pub fn settings(&self) -> (&Path, u64, u64) {
-        (&self.dir, self.body, self.space.most)
+        (&self.dir, self.max_body, self.space.max)
     }
 
     /// A writer for a new body.
-    pub(super) fn writer(&self) -> Writer<'_> {
-        Writer {
+    pub(super) fn writer(&self) -> SpoolWriter<'_> {
+        SpoolWriter {
             spool: self,
-            stored: None,
+            file: None,
             length: 0,
         }
     }
@@ -88,37 +88,37 @@ impl Spool {
 
 /// A limit of bytes that all clones share.
 #[derive(Debug, Clone)]
-struct Space {
-    most: u64,
+struct ByteLimit {
+    max: u64,
     used: Arc<AtomicU64>,
 }
 
-impl Space {
-    fn take(&self, bytes: u64) -> Option<Taken> {
-        let taken = Taken {
+impl ByteLimit {
+    fn take(&self, bytes: u64) -> Option<BytePermit> {
+        let permit = BytePermit {
             bytes,
             used: Arc::clone(&self.used),
         };
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
-        // If the limit is exceeded, dropping `taken` returns the bytes.
-        (before.saturating_add(bytes) <= self.most).then_some(taken)
+        // If the limit is exceeded, dropping `permit` returns the bytes.
+        (before.saturating_add(bytes) <= self.max).then_some(permit)
     }
 }
 
-/// Bytes of a [`Space`]; dropping this returns them.
+/// Bytes of a [`ByteLimit`]; dropping this returns them.
 #[derive(Debug)]
-struct Taken {
+struct BytePermit {
     bytes: u64,
     used: Arc<AtomicU64>,
 }
 
-impl Taken {
-    fn join(&mut self, mut other: Self) {
+impl BytePermit {
+    fn merge(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 }
 
-impl Drop for Taken {
+impl Drop for BytePermit {
     fn drop(&mut self) {
         self.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -126,28 +126,28 @@ impl Drop for Taken {
 
 /// A file and its space. Both live until the last access has ended, even if the request was cancelled before.
 #[derive(Debug)]
-struct Stored {
+struct SpoolFile {
     file: File,
-    space: Taken,
+    space: BytePermit,
     #[expect(dead_code, reason = "held for its drop")]
-    place: ConcurrencyPermit,
+    permit: ConcurrencyPermit,
 }
 
 /// Creates a file without a name that no other user can open.
 fn create(dir: &Path) -> io::Result<File> {
     let file = tempfile::tempfile_in(dir)?;
     // With O_TMPFILE, the mode comes from the umask.
-    file.set_permissions(Permissions::from_mode(PRIVATE))?;
+    file.set_permissions(Permissions::from_mode(FILE_MODE))?;
     Ok(file)
 }
 
 /// Runs a disk access on a blocking thread. It runs to its end even if the caller is cancelled.
-async fn access<T: Send + 'static>(
-    accesses: Arc<Semaphore>,
+async fn run_blocking<T: Send + 'static>(
+    io_permits: Arc<Semaphore>,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, BodyFault> {
+) -> Result<T, RequestBodyError> {
     let run = async {
-        let permit = accesses.acquire_owned().await.map_err(io::Error::other)?;
+        let permit = io_permits.acquire_owned().await.map_err(io::Error::other)?;
         let task = spawn_blocking(move || {
             let done = work();
             drop(permit);
@@ -155,83 +155,83 @@ async fn access<T: Send + 'static>(
         });
         task.await.map_err(io::Error::other)?
     };
-    let done = timeout(LONGEST_ACCESS, run).await;
+    let done = timeout(IO_TIMEOUT, run).await;
     let done = done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    done.map_err(|problem| BodyFault::Spool(problem.kind()))
+    done.map_err(|problem| RequestBodyError::Spool(problem.kind()))
 }
 
 /// A body that is being written to disk.
-pub(super) struct Writer<'s> {
+pub(super) struct SpoolWriter<'s> {
     spool: &'s Spool,
-    stored: Option<Stored>,
+    file: Option<SpoolFile>,
     length: u64,
 }
 
-impl Writer<'_> {
+impl SpoolWriter<'_> {
     /// Appends bytes.
     ///
     /// # Errors
     /// The body exceeds its limit, or there is no space.
-    pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), BodyFault> {
+    pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), RequestBodyError> {
         let count = bytes.len() as u64;
         self.length = self.length.saturating_add(count);
-        if self.length > self.spool.body {
-            return Err(BodyFault::TooLarge);
+        if self.length > self.spool.max_body {
+            return Err(RequestBodyError::TooLarge);
         }
         if bytes.is_empty() {
             return Ok(());
         }
-        let more = self.spool.space.take(count).ok_or(BodyFault::NoRoom)?;
+        let added = self.spool.space.take(count).ok_or(RequestBodyError::BufferFull)?;
         let dir = Arc::clone(&self.spool.dir);
-        let begun = match self.stored.take() {
-            Some(stored) => Ok(stored),
-            None => Err(self.spool.files.try_acquire().ok_or(BodyFault::NoRoom)?),
+        let current = match self.file.take() {
+            Some(file) => Ok(file),
+            None => Err(self.spool.files.try_acquire().ok_or(RequestBodyError::BufferFull)?),
         };
-        let written = access(Arc::clone(&self.spool.accesses), move || {
-            let mut stored = match begun {
-                Ok(mut stored) => {
-                    stored.space.join(more);
-                    stored
+        let written = run_blocking(Arc::clone(&self.spool.io_permits), move || {
+            let mut file = match current {
+                Ok(mut file) => {
+                    file.space.merge(added);
+                    file
                 }
-                Err(place) => Stored {
+                Err(permit) => SpoolFile {
                     file: create(&dir)?,
-                    space: more,
-                    place,
+                    space: added,
+                    permit,
                 },
             };
-            stored.file.write_all(&bytes)?;
-            Ok(stored)
+            file.file.write_all(&bytes)?;
+            Ok(file)
         });
-        self.stored = Some(written.await?);
+        self.file = Some(written.await?);
         Ok(())
     }
 
     /// The complete body.
-    pub(super) fn finish(self) -> Spooled {
-        Spooled {
+    pub(super) fn finish(self) -> SpooledBody {
+        SpooledBody {
             length: self.length,
             read: 0,
-            stored: self.stored,
-            reading: None,
-            accesses: Arc::clone(&self.spool.accesses),
+            file: self.file,
+            pending: None,
+            io_permits: Arc::clone(&self.spool.io_permits),
         }
     }
 }
 
-type Reading = Pin<Box<dyn Future<Output = Result<(Stored, Bytes), BodyFault>>>>;
+type PendingRead = Pin<Box<dyn Future<Output = Result<(SpoolFile, Bytes), RequestBodyError>>>>;
 
 /// A complete body on disk, which is read once from its beginning to its end.
-pub(super) struct Spooled {
+pub(super) struct SpooledBody {
     // 0 <= read <= length
     length: u64,
     read: u64,
-    /// The file while no read is under way. At most one of `stored` and `reading` is set; both are `None` after the end.
-    stored: Option<Stored>,
-    reading: Option<Reading>,
-    accesses: Arc<Semaphore>,
+    /// The file while no read is under way. At most one of `file` and `pending` is set; both are `None` after the end.
+    file: Option<SpoolFile>,
+    pending: Option<PendingRead>,
+    io_permits: Arc<Semaphore>,
 }
 
-impl fmt::Debug for Spooled {
+impl fmt::Debug for SpooledBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Spooled")
             .field("length", &self.length)
@@ -240,39 +240,44 @@ impl fmt::Debug for Spooled {
     }
 }
 
-impl Spooled {
+impl SpooledBody {
     /// The number of bytes that were not read yet.
-    pub(super) fn left(&self) -> u64 {
+    pub(super) fn remaining(&self) -> u64 {
         self.length - self.read
     }
 
     /// The next piece; `None`: everything was read, and the file is closed. Wake-up: the blocking thread.
-    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
-        if let Some(stored) = self.stored.take() {
-            let count = self.left().min(PIECE);
-            self.reading = Some(Box::pin(read(stored, self.read, count, Arc::clone(&self.accesses))));
+    pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RequestBodyError>>> {
+        if let Some(file) = self.file.take() {
+            let count = self.remaining().min(READ_SIZE);
+            self.pending = Some(Box::pin(read(file, self.read, count, Arc::clone(&self.io_permits))));
         }
-        let Some(reading) = &mut self.reading else {
+        let Some(pending) = &mut self.pending else {
             return Poll::Ready(None);
         };
-        let read = ready!(reading.as_mut().poll(cx));
-        self.reading = None;
-        let (stored, bytes) = match read {
+        let read = ready!(pending.as_mut().poll(cx));
+        self.pending = None;
+        let (file, bytes) = match read {
             Ok(read) => read,
             Err(fault) => return Poll::Ready(Some(Err(fault))),
         };
         self.read += bytes.len() as u64;
         // After the last read, the file is closed and its space is free.
-        self.stored = (self.left() > 0).then_some(stored);
+        self.file = (self.remaining() > 0).then_some(file);
         Poll::Ready(Some(Ok(bytes)))
     }
 }
 
-async fn read(stored: Stored, at: u64, count: u64, accesses: Arc<Semaphore>) -> Result<(Stored, Bytes), BodyFault> {
-    access(accesses, move || {
-        let mut piece = vec![0; usize::try_from(count).unwrap_or(0)];
-        stored.file.read_exact_at(&mut piece, at)?;
-        Ok((stored, Bytes::from(piece)))
+async fn read(
+    file: SpoolFile,
+    at: u64,
+    count: u64,
+    io_permits: Arc<Semaphore>,
+) -> Result<(SpoolFile, Bytes), RequestBodyError> {
+    run_blocking(io_permits, move || {
+        let mut data = vec![0; usize::try_from(count).unwrap_or(0)];
+        file.file.read_exact_at(&mut data, at)?;
+        Ok((file, Bytes::from(data)))
     })
     .await
 }
@@ -283,53 +288,50 @@ mod tests {
 
     use super::*;
 
-    async fn whole(mut spooled: Spooled) -> Vec<u8> {
+    async fn whole(mut spooled: SpooledBody) -> Vec<u8> {
         let mut whole = Vec::new();
-        while let Some(piece) = poll_fn(|cx| spooled.poll_piece(cx)).await {
-            whole.extend_from_slice(&piece.expect("it is read"));
+        while let Some(data) = poll_fn(|cx| spooled.poll_data(cx)).await {
+            whole.extend_from_slice(&data.expect("it is read"));
         }
-        assert_eq!(spooled.left(), 0);
+        assert_eq!(spooled.remaining(), 0);
         whole
     }
 
     #[tokio::test]
-    async fn what_was_written_is_read_and_its_space_is_given_back() {
+    async fn a_body_is_read_as_it_was_written_and_releases_its_space() {
         let folder = tempfile::tempdir().expect("a folder");
         let spool = Spool::new(folder.path(), 1_000_000, 1_000_000);
         let used = || spool.space.used.load(Ordering::Relaxed);
         let body: Vec<u8> = (0..700_000_u32).map(|at| (at % 251) as u8).collect();
         let mut writer = spool.writer();
-        for piece in body.chunks(99_999) {
-            writer
-                .write(Bytes::copy_from_slice(piece))
-                .await
-                .expect("there is room");
+        for data in body.chunks(99_999) {
+            writer.write(Bytes::copy_from_slice(data)).await.expect("there is room");
         }
         assert_eq!(used(), 700_000);
         let mode = writer
-            .stored
+            .file
             .as_ref()
             .expect("a file")
             .file
             .metadata()
             .expect("open")
             .permissions();
-        assert_eq!(mode.mode() & 0o777, PRIVATE);
+        assert_eq!(mode.mode() & 0o777, FILE_MODE);
         assert_eq!(
             std::fs::read_dir(folder.path()).expect("a folder").count(),
             0,
             "no name"
         );
         let spooled = writer.finish();
-        assert_eq!(spooled.left(), 700_000);
+        assert_eq!(spooled.remaining(), 700_000);
 
         let mut other = spool.writer();
         let refused = other.write(Bytes::from(vec![0; 300_001])).await;
-        assert_eq!(refused, Err(BodyFault::NoRoom));
+        assert_eq!(refused, Err(RequestBodyError::BufferFull));
         drop(other);
         let mut long = spool.writer();
         let refused = long.write(Bytes::from(vec![0; 1_000_001])).await;
-        assert_eq!(refused, Err(BodyFault::TooLarge));
+        assert_eq!(refused, Err(RequestBodyError::TooLarge));
         assert_eq!(used(), 700_000, "what was refused takes no space");
 
         assert_eq!(whole(spooled).await, body);
@@ -338,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_given_up_in_the_middle_gives_its_space_back() {
+    async fn a_body_dropped_in_the_middle_releases_its_space() {
         let folder = tempfile::tempdir().expect("a folder");
         let spool = Spool::new(folder.path(), 1_000_000, 1_000_000);
         let mut writer = spool.writer();
@@ -347,9 +349,9 @@ mod tests {
             .await
             .expect("there is room");
         let mut half = writer.finish();
-        assert!(poll_fn(|cx| half.poll_piece(cx)).await.is_some());
+        assert!(poll_fn(|cx| half.poll_data(cx)).await.is_some());
         // An access is under way at the drop, unless the disk was faster.
-        let _ = futures_util::poll!(poll_fn(|cx| half.poll_piece(cx)));
+        let _ = futures_util::poll!(poll_fn(|cx| half.poll_data(cx)));
         drop(half);
         while spool.space.used.load(Ordering::Relaxed) > 0 {
             tokio::task::yield_now().await;
@@ -357,7 +359,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_are_bounded_however_small_they_are() {
+    async fn the_number_of_files_is_limited() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut spool = Spool::new(folder.path(), 10, 1_000);
         spool.files = ConcurrencyLimit::new(2);
@@ -366,16 +368,16 @@ mod tests {
         assert_eq!(one.write(byte.clone()).await, Ok(()));
         assert_eq!(two.write(byte.clone()).await, Ok(()));
         assert_eq!(one.write(byte.clone()).await, Ok(()));
-        assert_eq!(three.write(byte.clone()).await, Err(BodyFault::NoRoom));
+        assert_eq!(three.write(byte.clone()).await, Err(RequestBodyError::BufferFull));
         assert_eq!(whole(one.finish()).await, b"xx");
         assert_eq!(three.write(byte).await, Ok(()));
     }
 
     #[tokio::test]
-    async fn a_folder_that_is_not_there_is_a_fault_of_ours() {
+    async fn a_missing_folder_is_an_error_of_the_gateway() {
         let spool = Spool::new(Path::new("/nowhere/at/all"), 10, 10);
         let refused = spool.writer().write(Bytes::from_static(b"x")).await;
-        assert_eq!(refused, Err(BodyFault::Spool(io::ErrorKind::NotFound)));
+        assert_eq!(refused, Err(RequestBodyError::Spool(io::ErrorKind::NotFound)));
         assert_eq!(spool.space.used.load(Ordering::Relaxed), 0);
     }
 }

@@ -20,7 +20,9 @@ use crate::config::reader::{Item, Section, Text, Zero, fold};
 use crate::config::{defaults, secrets};
 use crate::proxy::routes::HostPattern;
 use crate::tls;
-use crate::upstream::{Balance, Buffer, Check, HostMode, Server, Settings, Spool, Tls, Transport, Unsized};
+use crate::upstream::{
+    Balance, Buffer, HealthCheck, HostMode, Server, Spool, Tls, Transport, UnsizedBodies, UpstreamSettings,
+};
 
 const MAX_IN_FLIGHT: u64 = 10_000_000;
 /// For each request in flight.
@@ -34,7 +36,7 @@ const SERVERS: &str = "servers = [\"http://127.0.0.1:8000\"]";
 /// The parsed upstreams.
 pub(super) struct Upstreams<'c> {
     pub(super) names: Names,
-    pub(super) settings: BTreeMap<Arc<str>, Settings>,
+    pub(super) settings: BTreeMap<Arc<str>, UpstreamSettings>,
     /// The positions of the names of `secret_header`.
     secrets: Vec<(Item<'c>, HeaderName)>,
     /// Upstreams whose health checks take their `Host` from the routes.
@@ -90,7 +92,7 @@ pub(super) fn refuse_secrets(upstreams: &Upstreams<'_>, taken: &HashSet<String>)
     }
 }
 
-fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<'c>) -> Settings {
+fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<'c>) -> UpstreamSettings {
     let mut servers: Vec<Server> = Vec::new();
     let list = section
         .require("servers", SERVERS)
@@ -125,7 +127,7 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
         ("least-request", Balance::LeastRequest),
         ("round-robin", Balance::RoundRobin),
     ];
-    Settings {
+    UpstreamSettings {
         name,
         servers,
         balance: section.choice_or("balance", &balance, defaults::BALANCE),
@@ -144,11 +146,11 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
             defaults::UPSTREAM_IN_FLIGHT,
         )),
         request_buffer,
-        beyond: unsized_mode,
+        unsized_bodies: unsized_mode,
         response_buffer,
         retries: section.u32_or("retries", (0, MAX_RETRIES), defaults::RETRIES),
         secret_header,
-        check,
+        health_check: check,
         tls,
     }
 }
@@ -176,7 +178,7 @@ pub(in crate::config) enum UnsizedMode {
 }
 
 /// `unsized` and `spool`: how request bodies without a length that exceed the buffer are sent.
-fn unsized_mode(section: &mut Section<'_>, servers: &[Server]) -> Unsized {
+fn unsized_mode(section: &mut Section<'_>, servers: &[Server]) -> UnsizedBodies {
     let modes = [
         ("spool", UnsizedMode::Spool),
         ("stream", UnsizedMode::Stream),
@@ -193,7 +195,7 @@ fn unsized_mode(section: &mut Section<'_>, servers: &[Server]) -> Unsized {
                 "remove it",
             );
         }
-        return Unsized::Stream;
+        return UnsizedBodies::Stream;
     }
     if let Some(item) = &spool_item
         && mode != UnsizedMode::Spool
@@ -204,9 +206,9 @@ fn unsized_mode(section: &mut Section<'_>, servers: &[Server]) -> Unsized {
         );
     }
     match mode {
-        UnsizedMode::Stream => Unsized::Stream,
-        UnsizedMode::Refuse => Unsized::Refuse,
-        UnsizedMode::Spool => Unsized::Spool(match spool_item.and_then(|item| item.section(&[])) {
+        UnsizedMode::Stream => UnsizedBodies::Stream,
+        UnsizedMode::Refuse => UnsizedBodies::Refuse,
+        UnsizedMode::Spool => UnsizedBodies::Spool(match spool_item.and_then(|item| item.section(&[])) {
             Some(own) => spool(own),
             None => {
                 if !Path::new(defaults::SPOOL_DIR).is_dir() {
@@ -336,7 +338,12 @@ fn parse(text: &Text<'_>) -> Option<(Transport, Authority)> {
 
 /// `health`: the health check of each server; `mode` is the upstream's `host`. If neither sets the `Host`, the upstream's name is added to
 /// `unnamed`.
-fn check(mut section: Section<'_>, mode: &HostMode, name: &Arc<str>, unnamed: &mut Vec<Arc<str>>) -> Option<Check> {
+fn check(
+    mut section: Section<'_>,
+    mode: &HostMode,
+    name: &Arc<str>,
+    unnamed: &mut Vec<Arc<str>>,
+) -> Option<HealthCheck> {
     let interval = section.duration_or("interval", Zero::Refused, defaults::HEALTH_INTERVAL);
     let own = section.take("host").and_then(|item| {
         let text = item.text()?;
@@ -367,7 +374,7 @@ fn check(mut section: Section<'_>, mode: &HostMode, name: &Arc<str>, unnamed: &m
         text.refuse("is not a path", "write one such as \"/healthz\"");
         return None;
     }
-    path.map(|path| Check { path, interval, host })
+    path.map(|path| HealthCheck { path, interval, host })
 }
 
 /// Sets the `Host` of health checks that have none: the first exact host of a route to the upstream.
@@ -383,7 +390,7 @@ pub(super) fn set_check_hosts(upstreams: &mut Upstreams<'_>, routes: &[Route]) {
         let check = upstreams
             .settings
             .get_mut(name)
-            .and_then(|upstream| upstream.check.as_mut());
+            .and_then(|upstream| upstream.health_check.as_mut());
         if let (Some(check), Some(host)) = (check, hosts.next()) {
             check.host = Some(host);
         }

@@ -20,7 +20,7 @@ use crate::proxy::answers::Answers;
 use crate::proxy::routes::{HostPattern, PathPattern};
 use crate::telemetry::Format;
 use crate::tls::provider::MinVersion;
-use crate::upstream::{Balance, HostMode, Transport, Unsized};
+use crate::upstream::{Balance, HostMode, Transport, UnsizedBodies};
 
 #[test]
 fn absent_keys_have_their_documented_defaults() {
@@ -119,8 +119,8 @@ fn absent_keys_have_their_documented_defaults() {
         (Duration::from_secs(2), Duration::from_mins(1), Duration::from_mins(1))
     );
     assert_eq!(upstream.idle_timeout, Duration::from_mins(1));
-    let Unsized::Spool(spool) = &upstream.beyond else {
-        panic!("{:?}", upstream.beyond)
+    let UnsizedBodies::Spool(spool) = &upstream.unsized_bodies else {
+        panic!("{:?}", upstream.unsized_bodies)
     };
     assert_eq!(spool.settings(), (Path::new("/var/tmp"), 64 << 20, 1 << 30));
     let buffered = |buffer: &Option<crate::upstream::Buffer>| buffer.as_ref().map(|buffer| buffer.bytes);
@@ -318,20 +318,23 @@ fn every_key_that_is_built_is_read() {
         (upstream.body_read_timeout, upstream.idle_timeout),
         (Duration::from_secs(3), Duration::from_secs(4))
     );
-    let Unsized::Spool(spool) = &upstream.beyond else {
-        panic!("{:?}", upstream.beyond)
+    let UnsizedBodies::Spool(spool) = &upstream.unsized_bodies else {
+        panic!("{:?}", upstream.unsized_bodies)
     };
     let (dir, body, total) = spool.settings();
     assert!(
         dir.ends_with("certs-example/.") && (body, total) == (1 << 20, 2 << 20),
         "{dir:?}"
     );
-    let check = upstream.check.as_ref().expect("it is checked");
+    let check = upstream.health_check.as_ref().expect("it is checked");
     assert_eq!(
         check.host.as_ref().map(http::HeaderValue::as_bytes),
         Some(&b"check.example"[..])
     );
-    assert!(matches!(config.upstreams["other"].beyond, Unsized::Refuse));
+    assert!(matches!(
+        config.upstreams["other"].unsized_bodies,
+        UnsizedBodies::Refuse
+    ));
     assert!(matches!(&config.upstreams["other"].host, HostMode::Name(name) if name == "shop.example"));
 
     let [admin, anyone, open] = config.routes.as_slice() else {

@@ -11,7 +11,7 @@ use crate::outbound::forwarded::RequestId;
 use crate::proxy::answers::Scheme;
 use crate::proxy::rejection::Rejection;
 use crate::upstream::UpstreamError;
-use crate::upstream::body::BodyFault;
+use crate::upstream::body::RequestBodyError;
 
 /// RFC 9457, section 3.1. The type is `about:blank`, so the title is the status's reason phrase. `code` distinguishes
 /// problems with the same status.
@@ -100,7 +100,7 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
         Rejection::HeadTooSlow => "The head of the request did not come to its end in time.",
         Rejection::NoRoute => "Nothing is here.",
         Rejection::Misdirected => "This host is served under another certificate; open a connection of its own.",
-        Rejection::Overloaded | Rejection::Upstream(UpstreamError::Full) => {
+        Rejection::Overloaded | Rejection::Upstream(UpstreamError::InFlightLimit) => {
             "There is too much to do just now; try again later."
         }
         Rejection::NotImplemented => "The method is not implemented.",
@@ -111,20 +111,20 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
         Rejection::NotAllowed(_) => "You are known, and not allowed to do this.",
         Rejection::Unavailable(_) => "The credential could not be looked up just now; try again later.",
         Rejection::Body(fault) | Rejection::Upstream(UpstreamError::RequestBody(fault)) => match fault {
-            BodyFault::TooLarge => "The body is larger than it may be.",
-            BodyFault::TooSlow => "The body did not come in time.",
-            BodyFault::Broken => "The body broke off, or is not framed as its head says.",
-            BodyFault::NoLength => "A body of this size needs a Content-Length.",
-            BodyFault::NoRoom | BodyFault::Spool(_) => {
+            RequestBodyError::TooLarge => "The body is larger than it may be.",
+            RequestBodyError::Timeout => "The body did not come in time.",
+            RequestBodyError::Broken => "The body broke off, or is not framed as its head says.",
+            RequestBodyError::LengthRequired => "A body of this size needs a Content-Length.",
+            RequestBodyError::BufferFull | RequestBodyError::Spool(_) => {
                 "There is no room for a body without a Content-Length; try again later."
             }
         },
         Rejection::Upstream(
             UpstreamError::Connect { .. }
             | UpstreamError::NoResponse(_)
-            | UpstreamError::UnaskedUpgrade
-            | UpstreamError::NotSwitched
-            | UpstreamError::NoUpgrade,
+            | UpstreamError::UnexpectedUpgrade
+            | UpstreamError::UpgradeIgnored
+            | UpstreamError::UpgradeUnsupported,
         ) => "The application gave no answer that can be passed on.",
         Rejection::Upstream(UpstreamError::ConnectTimeout { .. } | UpstreamError::ResponseTimeout) => {
             "The application did not answer in time."

@@ -26,19 +26,19 @@ use crate::runtime::DeadlineTimer;
 use crate::transfer::{MIN_READ_SIZE, next_read_size, poll_read_buf};
 
 /// If a server has answered and reads nothing of the rest of the request for this long, it will not read it.
-const STUCK: Duration = Duration::from_secs(60);
+const UPLOAD_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// The limit of trailer fields.
-const MOST_TRAILERS: usize = 64;
+const MAX_TRAILERS: usize = 64;
 
 /// Why the body of a response did not reach its end.
 #[derive(Debug, thiserror::Error)]
-pub enum Cut {
+pub enum BodyError {
     /// The connection could not be read.
     #[error("the connection broke in the middle of a body: {0}")]
-    Broken(#[from] io::Error),
+    Io(#[from] io::Error),
     /// The connection ended before the body.
     #[error("the connection ended before a body did")]
-    Ended,
+    UnexpectedEof,
     /// The framing is invalid.
     #[error("a body is broken: {0}")]
     Malformed(&'static str),
@@ -46,40 +46,40 @@ pub enum Cut {
 
 /// The body of a response, and its connection.
 pub struct Body<I> {
-    reader: Reader<I>,
-    read: BytesMut,
-    left: Left,
+    read_side: ReadSide<I>,
+    read_buf: BytesMut,
+    remaining: Remaining,
     /// The size of the next read.
-    piece: usize,
+    read_size: usize,
     keeps_alive: bool,
     idle_limit: Option<u16>,
-    out: Vec<u8>,
+    write_buf: Vec<u8>,
     timer: DeadlineTimer,
 }
 
 /// The remaining part of the body.
 #[derive(Debug)]
-enum Left {
+enum Remaining {
     Length(u64),
     Chunked(ChunkedState, Vec<u8>),
     UntilClose,
     /// Trailers, after the last chunk.
     Trailers(Box<HeaderMap>),
-    Nothing,
+    End,
     /// The body was cut off; it has no regular end.
-    Cut,
+    Failed,
 }
 
-enum Reader<I> {
+enum ReadSide<I> {
     Whole(I),
     /// A task sends the rest of the request on the other half.
-    Half(ReadHalf<I>, Beside),
+    Split(ReadHalf<I>, UploadTask),
 }
 
 /// Aborts its task when it is dropped, unless the handle was taken out.
-struct Beside(Option<AbortHandle>);
+struct UploadTask(Option<AbortHandle>);
 
-impl Drop for Beside {
+impl Drop for UploadTask {
     fn drop(&mut self) {
         if let Some(task) = &self.0 {
             task.abort();
@@ -89,7 +89,9 @@ impl Drop for Beside {
 
 impl<I> fmt::Debug for Body<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Body").field("left", &self.left).finish_non_exhaustive()
+        f.debug_struct("Body")
+            .field("remaining", &self.remaining)
+            .finish_non_exhaustive()
     }
 }
 
@@ -97,41 +99,41 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
     pub(super) fn new(exchange: Exchange<'_, I>, timer: DeadlineTimer, head: &Head) -> Self {
         let Exchange {
             io,
-            read,
+            read_buf,
             sending,
-            out,
-            deaf,
+            write_buf,
+            write_error,
             ..
         } = exchange;
-        let left = match head.framing {
-            Framing::Length(0) => Left::Nothing,
-            Framing::Length(length) => Left::Length(length),
-            Framing::Chunked => Left::Chunked(ChunkedState::START, Vec::new()),
-            Framing::UntilClose => Left::UntilClose,
+        let remaining = match head.framing {
+            Framing::Length(0) => Remaining::End,
+            Framing::Length(length) => Remaining::Length(length),
+            Framing::Chunked => Remaining::Chunked(ChunkedState::START, Vec::new()),
+            Framing::UntilClose => Remaining::UntilClose,
         };
         // A server that answers before it has read the whole request may or may not read the rest, so the connection is not reused.
-        let keeps_alive = head.keeps_alive && sending.is_none() && deaf.is_none();
-        let reader = match sending {
-            Some(sending) => beside(io, sending),
-            None => Reader::Whole(io),
+        let keeps_alive = head.keeps_alive && sending.is_none() && write_error.is_none();
+        let read_side = match sending {
+            Some(sending) => upload_in_task(io, sending),
+            None => ReadSide::Whole(io),
         };
         Self {
-            reader,
-            read,
-            left,
-            piece: MIN_READ_SIZE,
+            read_side,
+            read_buf,
+            remaining,
+            read_size: MIN_READ_SIZE,
             keeps_alive,
             idle_limit: head.idle_limit,
-            out,
+            write_buf,
             timer,
         }
     }
 
     /// Whether the rest of the request is still being sent.
-    pub fn is_sending(&self) -> bool {
-        let task = match &self.reader {
-            Reader::Half(_, beside) => beside.0.as_ref(),
-            Reader::Whole(_) => None,
+    pub fn is_uploading(&self) -> bool {
+        let task = match &self.read_side {
+            ReadSide::Split(_, upload) => upload.0.as_ref(),
+            ReadSide::Whole(_) => None,
         };
         task.is_some_and(|task| !task.is_finished())
     }
@@ -140,83 +142,83 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
     ///
     /// After a complete response, the rest of the request is sent to its end. The client has its answer, and may have more requests on its connection.
     pub fn into_connection(mut self) -> Option<Connection<I>> {
-        if let (Reader::Half(_, beside), Left::Nothing) = (&mut self.reader, &self.left) {
-            beside.0 = None;
+        if let (ReadSide::Split(_, upload), Remaining::End) = (&mut self.read_side, &self.remaining) {
+            upload.0 = None;
         }
         // Bytes after the response belong to no request.
-        let reusable = self.keeps_alive && self.read.is_empty() && matches!(self.left, Left::Nothing);
+        let reusable = self.keeps_alive && self.read_buf.is_empty() && matches!(self.remaining, Remaining::End);
         if !reusable {
             return None;
         }
-        match self.reader {
-            Reader::Whole(io) => Some(Connection {
+        match self.read_side {
+            ReadSide::Whole(io) => Some(Connection {
                 io,
-                read: self.read,
-                out: self.out,
+                read_buf: self.read_buf,
+                write_buf: self.write_buf,
                 timer: self.timer,
                 idle_limit: self.idle_limit,
             }),
-            Reader::Half(..) => None,
+            ReadSide::Split(..) => None,
         }
     }
 
     /// After an error the body yields nothing more, and its connection is not reused.
-    fn cut(&mut self, cut: Cut) -> Cut {
-        self.left = Left::Cut;
-        cut
+    fn fail(&mut self, error: BodyError) -> BodyError {
+        self.remaining = Remaining::Failed;
+        error
     }
 
     /// Reads more data behind the present data; `0`: the connection has ended.
-    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let piece = self.piece;
-        let count = ready!(match &mut self.reader {
-            Reader::Whole(io) => poll_read_buf(io, &mut self.read, piece, cx),
-            Reader::Half(io, _) => poll_read_buf(io, &mut self.read, piece, cx),
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let read_size = self.read_size;
+        let count = ready!(match &mut self.read_side {
+            ReadSide::Whole(io) => poll_read_buf(io, &mut self.read_buf, read_size, cx),
+            ReadSide::Split(io, _) => poll_read_buf(io, &mut self.read_buf, read_size, cx),
         })?;
-        self.piece = next_read_size(piece, count);
+        self.read_size = next_read_size(read_size, count);
         Poll::Ready(Ok(count))
     }
 
     /// Takes the next frame from what was read, and detects the end of the body.
-    fn take(&mut self) -> Result<Option<Frame<Bytes>>, Cut> {
-        let available = self.read.len();
-        match &mut self.left {
-            Left::Nothing | Left::Cut => {}
-            Left::Trailers(_) => {
-                if let Left::Trailers(trailers) = mem::replace(&mut self.left, Left::Nothing) {
+    fn take_frame(&mut self) -> Result<Option<Frame<Bytes>>, BodyError> {
+        let available = self.read_buf.len();
+        match &mut self.remaining {
+            Remaining::End | Remaining::Failed => {}
+            Remaining::Trailers(_) => {
+                if let Remaining::Trailers(trailers) = mem::replace(&mut self.remaining, Remaining::End) {
                     return Ok(Some(Frame::trailers(*trailers)));
                 }
             }
-            Left::UntilClose if available > 0 => return Ok(Some(Frame::data(self.read.split().freeze()))),
-            Left::UntilClose => {}
-            Left::Length(left) if available > 0 => {
+            Remaining::UntilClose if available > 0 => return Ok(Some(Frame::data(self.read_buf.split().freeze()))),
+            Remaining::UntilClose => {}
+            Remaining::Length(left) if available > 0 => {
                 let count = usize::try_from(*left).unwrap_or(usize::MAX).min(available);
                 *left -= count as u64;
                 if *left == 0 {
-                    self.left = Left::Nothing;
+                    self.remaining = Remaining::End;
                 }
-                return Ok(Some(Frame::data(self.read.split_to(count).freeze())));
+                return Ok(Some(Frame::data(self.read_buf.split_to(count).freeze())));
             }
-            Left::Length(_) => {}
-            Left::Chunked(..) => return self.take_chunk(),
+            Remaining::Length(_) => {}
+            Remaining::Chunked(..) => return self.take_chunk(),
         }
         Ok(None)
     }
 
-    fn take_chunk(&mut self) -> Result<Option<Frame<Bytes>>, Cut> {
-        let Left::Chunked(state, trailers) = &mut self.left else {
+    fn take_chunk(&mut self) -> Result<Option<Frame<Bytes>>, BodyError> {
+        let Remaining::Chunked(state, trailers) = &mut self.remaining else {
             return Ok(None);
         };
         let mut at = 0;
-        while let Some(&byte) = self.read.get(at) {
+        while let Some(&byte) = self.read_buf.get(at) {
             if let ChunkedState::Data(left) = *state {
-                let _ = self.read.split_to(at);
-                let count = usize::try_from(left).unwrap_or(usize::MAX).min(self.read.len());
+                let _ = self.read_buf.split_to(at);
+                let count = usize::try_from(left).unwrap_or(usize::MAX).min(self.read_buf.len());
                 *state = match left - count as u64 {
                     0 => ChunkedState::DataCr,
                     left => ChunkedState::Data(left),
                 };
-                return Ok(Some(Frame::data(self.read.split_to(count).freeze())));
+                return Ok(Some(Frame::data(self.read_buf.split_to(count).freeze())));
             }
             if matches!(state, ChunkedState::Trailer { .. }) {
                 // The chunk parser limits the size.
@@ -226,24 +228,24 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
             match state.next(byte).map_err(malformed)? {
                 Some(next) => *state = next,
                 None => {
-                    let trailers = fields(trailers)?;
-                    let _ = self.read.split_to(at);
-                    self.left = match trailers.is_empty() {
-                        true => Left::Nothing,
-                        false => Left::Trailers(Box::new(trailers)),
+                    let trailers = parse_trailers(trailers)?;
+                    let _ = self.read_buf.split_to(at);
+                    self.remaining = match trailers.is_empty() {
+                        true => Remaining::End,
+                        false => Remaining::Trailers(Box::new(trailers)),
                     };
-                    return self.take();
+                    return self.take_frame();
                 }
             }
         }
-        self.read.clear();
+        self.read_buf.clear();
         Ok(None)
     }
 }
 
 /// Sends the rest of a request in a separate task. A server that has begun to answer may still need it, and a client may not read the answer
 /// before it has sent everything.
-fn beside<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sending: MessageWriter) -> Reader<I> {
+fn upload_in_task<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sending: MessageWriter) -> ReadSide<I> {
     let (reader, mut writer): (ReadHalf<I>, WriteHalf<I>) = split(io);
     let task = spawn_local(async move {
         let (mut timer, mut left, mut since) = (DeadlineTimer::default(), None, Instant::now());
@@ -257,7 +259,7 @@ fn beside<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sending: Messa
                 since = Instant::now();
             }
             match polled {
-                Poll::Pending => timer.poll_until(since + STUCK, cx).map(|()| None),
+                Poll::Pending => timer.poll_until(since + UPLOAD_STALL_TIMEOUT, cx).map(|()| None),
                 sent => sent,
             }
         });
@@ -268,19 +270,19 @@ fn beside<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sending: Messa
             let _ = writer.shutdown().await;
         }
     });
-    Reader::Half(reader, Beside(Some(task.abort_handle())))
+    ReadSide::Split(reader, UploadTask(Some(task.abort_handle())))
 }
 
-fn malformed(fault: ParseError) -> Cut {
+fn malformed(fault: ParseError) -> BodyError {
     match fault {
-        ParseError::Malformed(what) => Cut::Malformed(what),
-        ParseError::TargetTooLong | ParseError::HeadTooLarge => Cut::Malformed("its chunks"),
+        ParseError::Malformed(what) => BodyError::Malformed(what),
+        ParseError::TargetTooLong | ParseError::HeadTooLarge => BodyError::Malformed("its chunks"),
     }
 }
 
-fn fields(bytes: &[u8]) -> Result<HeaderMap, Cut> {
-    let mut fields = [httparse::EMPTY_HEADER; MOST_TRAILERS];
-    let wrong = Cut::Malformed("its trailers");
+fn parse_trailers(bytes: &[u8]) -> Result<HeaderMap, BodyError> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
+    let wrong = BodyError::Malformed("its trailers");
     let Ok(httparse::Status::Complete((_, read))) = httparse::parse_headers(bytes, &mut fields) else {
         return Err(wrong);
     };
@@ -297,38 +299,40 @@ fn fields(bytes: &[u8]) -> Result<HeaderMap, Cut> {
 
 impl<I: AsyncRead + AsyncWrite + Unpin + 'static> http_body::Body for Body<I> {
     type Data = Bytes;
-    type Error = Cut;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         loop {
-            match this.take() {
+            match this.take_frame() {
                 Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
-                Ok(None) if matches!(this.left, Left::Nothing | Left::Cut) => return Poll::Ready(None),
+                Ok(None) if matches!(this.remaining, Remaining::End | Remaining::Failed) => return Poll::Ready(None),
                 Ok(None) => {}
-                Err(cut) => return Poll::Ready(Some(Err(this.cut(cut)))),
+                Err(error) => return Poll::Ready(Some(Err(this.fail(error)))),
             }
-            match ready!(this.poll_more(cx)) {
-                Ok(0) if matches!(this.left, Left::UntilClose) => {
-                    this.left = Left::Nothing;
+            match ready!(this.poll_read(cx)) {
+                Ok(0) if matches!(this.remaining, Remaining::UntilClose) => {
+                    this.remaining = Remaining::End;
                     return Poll::Ready(None);
                 }
-                Ok(0) => return Poll::Ready(Some(Err(this.cut(Cut::Ended)))),
+                Ok(0) => return Poll::Ready(Some(Err(this.fail(BodyError::UnexpectedEof)))),
                 Ok(_) => {}
-                Err(problem) => return Poll::Ready(Some(Err(this.cut(Cut::Broken(problem))))),
+                Err(problem) => return Poll::Ready(Some(Err(this.fail(BodyError::Io(problem))))),
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.left, Left::Nothing)
+        matches!(self.remaining, Remaining::End)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.left {
-            Left::Length(left) => SizeHint::with_exact(left),
-            Left::Nothing => SizeHint::with_exact(0),
-            Left::Chunked(..) | Left::UntilClose | Left::Trailers(_) | Left::Cut => SizeHint::default(),
+        match self.remaining {
+            Remaining::Length(left) => SizeHint::with_exact(left),
+            Remaining::End => SizeHint::with_exact(0),
+            Remaining::Chunked(..) | Remaining::UntilClose | Remaining::Trailers(_) | Remaining::Failed => {
+                SizeHint::default()
+            }
         }
     }
 }

@@ -20,29 +20,29 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub use self::body::{Body, Cut};
+pub use self::body::{Body, BodyError};
 use self::request::MessageWriter;
-use self::response::{Head, NoResponse, Read, end_of_head};
+use self::response::{Head, InvalidHead, ParsedHead, end_of_head};
 use super::ClientSide;
-use super::body::{BodyFault, RequestBody};
+use super::body::{RequestBody, RequestBodyError};
 use crate::framing::header_case::{ConfiguredNames, HeaderCase};
 use crate::runtime::{DeadlineTimer, Rewind};
 use crate::transfer::message_writer::SendError;
 use crate::transfer::{MIN_READ_SIZE, poll_read_buf};
 
 /// The limit of a response head, in bytes.
-const MOST_HEAD: usize = 64 * 1024;
+const MAX_HEAD: usize = 64 * 1024;
 /// The limit of interim responses before the final one (RFC 9110, section 15.2).
-const MOST_INTERIM: usize = 16;
+const MAX_INTERIM: usize = 16;
 /// The limit of early hints that are forwarded, and the size limit of each: they are buffered for the client without any other limit.
-const MOST_HINTS: usize = 8;
-const MOST_HINT: usize = 8 * 1024;
+const MAX_HINTS: usize = 8;
+const MAX_HINT: usize = 8 * 1024;
 
 /// An idle connection.
 pub struct Connection<I> {
     io: I,
-    read: BytesMut,
-    out: Vec<u8>,
+    read_buf: BytesMut,
+    write_buf: Vec<u8>,
     timer: DeadlineTimer,
     /// How many seconds the server keeps the connection idle, as its last response has announced.
     idle_limit: Option<u16>,
@@ -50,28 +50,28 @@ pub struct Connection<I> {
 
 /// The result of a request.
 #[derive(Debug)]
-pub enum Exchanged<I> {
+pub enum ResponseOrUpgrade<I> {
     /// A response.
     Response(Response<Body<I>>),
     /// The server has switched protocols: the 101 head, and the connection with the bytes after it.
-    Switched(Response<()>, Rewind<I>),
+    Upgraded(Response<()>, Rewind<I>),
 }
 
 /// Why there is no response.
 #[derive(Debug)]
-pub enum Failure {
+pub enum ExchangeError {
     /// No byte of the request was sent; its body is unchanged.
     Unsent(Box<RequestBody>, io::Error),
     /// The connection ended before a response had begun.
-    EndedEarly(io::Error),
+    ClosedEarly(io::Error),
     /// The connection ended in the middle of a head, or a read failed.
-    Broken(io::Error),
+    ConnectionFailed(io::Error),
     /// The response is invalid or ambiguous.
-    NoHttp(&'static str),
+    InvalidHttp(&'static str),
     /// The request body did not reach its end.
-    RequestBody(BodyFault),
+    RequestBody(RequestBodyError),
     /// No response head came in time.
-    Late,
+    Timeout,
 }
 
 impl<I> fmt::Debug for Connection<I> {
@@ -85,8 +85,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
     pub fn new(io: I) -> Self {
         Self {
             io,
-            read: BytesMut::new(),
-            out: Vec::new(),
+            read_buf: BytesMut::new(),
+            write_buf: Vec::new(),
             timer: DeadlineTimer::default(),
             idle_limit: None,
         }
@@ -94,7 +94,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
 
     /// Whether the connection is open and silent. Bytes on an idle connection answer no request.
     /// The poll registers no waker: the connection is idle.
-    pub fn is_quiet(&mut self) -> bool {
+    pub fn is_silent(&mut self) -> bool {
         let mut byte = [0];
         let mut cx = Context::from_waker(Waker::noop());
         Pin::new(&mut self.io)
@@ -113,12 +113,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
     }
 
     /// Releases the buffers and the timer of a connection that stays idle: an armed timer would wake the task of an earlier request.
-    pub fn settle(&mut self) {
-        (self.read, self.out, self.timer) = (BytesMut::new(), Vec::new(), DeadlineTimer::default());
+    pub fn release_buffers(&mut self) {
+        (self.read_buf, self.write_buf, self.timer) = (BytesMut::new(), Vec::new(), DeadlineTimer::default());
     }
 
-    /// Sends a request and waits for the head of its response. The timeout `late` counts from the last bytes of the request body that passed.
-    /// `ours`: the case of the names that the gateway has added.
+    /// Sends a request and waits for the head of its response. The timeout `response_timeout` counts from the last bytes of the request body that passed.
+    /// `own_names`: the case of the names that the gateway has added.
     ///
     /// # Errors
     /// There is no response.
@@ -126,39 +126,45 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
     pub fn exchange(
         self,
         head: &Parts,
-        ours: &ConfiguredNames,
+        own_names: &ConfiguredNames,
         body: RequestBody,
-        late: Duration,
+        response_timeout: Duration,
         client: &ClientSide<'_>,
-    ) -> impl Future<Output = Result<Exchanged<I>, Failure>> {
+    ) -> impl Future<Output = Result<ResponseOrUpgrade<I>, ExchangeError>> {
         let progress = body.progress();
         let mut exchange = Exchange {
             io: self.io,
-            read: self.read,
-            seen: 0,
+            read_buf: self.read_buf,
+            searched: 0,
             interim: 0,
             client,
-            sending: Some(request::sending(self.out, head, client.request, ours, body)),
-            out: Vec::new(),
-            deaf: None,
+            sending: Some(request::sending(
+                self.write_buf,
+                head,
+                client.request_header_case,
+                own_names,
+                body,
+            )),
+            write_buf: Vec::new(),
+            write_error: None,
         };
         let mut timer = self.timer;
         async move {
             let head = poll_fn(|cx| {
                 let polled = exchange.poll_head(&head.method, cx);
                 if polled.is_pending() {
-                    ready!(timer.poll_until(progress.last() + late, cx));
-                    return Poll::Ready(Err(Failure::Late));
+                    ready!(timer.poll_until(progress.last_activity() + response_timeout, cx));
+                    return Poll::Ready(Err(ExchangeError::Timeout));
                 }
                 polled
             })
             .await?;
             if head.parts.status == StatusCode::SWITCHING_PROTOCOLS {
-                let io = Rewind::new(exchange.io, exchange.read.freeze());
-                return Ok(Exchanged::Switched(Response::from_parts(head.parts, ()), io));
+                let io = Rewind::new(exchange.io, exchange.read_buf.freeze());
+                return Ok(ResponseOrUpgrade::Upgraded(Response::from_parts(head.parts, ()), io));
             }
             let body = Body::new(exchange, timer, &head);
-            Ok(Exchanged::Response(Response::from_parts(head.parts, body)))
+            Ok(ResponseOrUpgrade::Response(Response::from_parts(head.parts, body)))
         }
     }
 }
@@ -166,46 +172,48 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
 /// A request that is under way.
 struct Exchange<'h, I> {
     io: I,
-    read: BytesMut,
+    read_buf: BytesMut,
     /// How much of `read` was searched for the end of a head.
-    seen: usize,
+    searched: usize,
     /// Interim responses that came before the final one.
     interim: usize,
     client: &'h ClientSide<'h>,
     /// The request while it is being sent; `None` after that.
     sending: Option<MessageWriter>,
     /// The buffer of the sent request, for reuse.
-    out: Vec<u8>,
+    write_buf: Vec<u8>,
     /// The write error, if the server no longer reads the request. The server may still have sent an answer.
-    deaf: Option<io::Error>,
+    write_error: Option<io::Error>,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
-    fn poll_head(&mut self, method: &Method, cx: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
+    fn poll_head(&mut self, method: &Method, cx: &mut Context<'_>) -> Poll<Result<Head, ExchangeError>> {
         self.poll_send(cx)?;
         loop {
             if let Some(head) = self.take_head(method)? {
                 return Poll::Ready(Ok(head));
             }
             let read =
-                ready!(poll_read_buf(&mut self.io, &mut self.read, MIN_READ_SIZE, cx)).and_then(|count| match count {
-                    0 => Err(io::ErrorKind::UnexpectedEof.into()),
-                    count => Ok(count),
-                });
+                ready!(poll_read_buf(&mut self.io, &mut self.read_buf, MIN_READ_SIZE, cx)).and_then(
+                    |count| match count {
+                        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                        count => Ok(count),
+                    },
+                );
             if let Err(problem) = read {
                 // The write error is more precise than the EOF that follows it.
-                let problem = self.deaf.take().unwrap_or(problem);
-                return Poll::Ready(Err(if self.read.is_empty() && self.interim == 0 {
-                    Failure::EndedEarly(problem)
+                let problem = self.write_error.take().unwrap_or(problem);
+                return Poll::Ready(Err(if self.read_buf.is_empty() && self.interim == 0 {
+                    ExchangeError::ClosedEarly(problem)
                 } else {
-                    Failure::Broken(problem)
+                    ExchangeError::ConnectionFailed(problem)
                 }));
             }
         }
     }
 
-    /// Sends more of the request. A write error is kept in `deaf`, because the server may have answered before it.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+    /// Sends more of the request. A write error is kept in `write_error`, because the server may have answered before it.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), ExchangeError> {
         let Some(sending) = &mut self.sending else {
             return Ok(());
         };
@@ -216,50 +224,50 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
             return Ok(());
         };
         match sent {
-            Ok(()) => self.out = sending.into_buffer(),
-            Err(SendError::Body(fault)) => return Err(Failure::RequestBody(fault)),
-            Err(SendError::LengthMismatch) => return Err(Failure::RequestBody(BodyFault::Broken)),
+            Ok(()) => self.write_buf = sending.into_buffer(),
+            Err(SendError::Body(fault)) => return Err(ExchangeError::RequestBody(fault)),
+            Err(SendError::LengthMismatch) => return Err(ExchangeError::RequestBody(RequestBodyError::Broken)),
             Err(SendError::Io(problem)) => match sending.into_unsent_body() {
                 Some((taken, body)) => {
-                    let mut body = body.unwrap_or_else(RequestBody::none);
-                    body.put_back(taken);
-                    return Err(Failure::Unsent(Box::new(body), problem));
+                    let mut body = body.unwrap_or_else(RequestBody::empty);
+                    body.restore(taken);
+                    return Err(ExchangeError::Unsent(Box::new(body), problem));
                 }
-                None => self.deaf = Some(problem),
+                None => self.write_error = Some(problem),
             },
         }
         Ok(())
     }
 
-    fn take_head(&mut self, method: &Method) -> Result<Option<Head>, Failure> {
+    fn take_head(&mut self, method: &Method) -> Result<Option<Head>, ExchangeError> {
         loop {
             // The end may begin in the last two bytes of the previous read.
-            let Some(end) = end_of_head(&self.read, self.seen.saturating_sub(2)) else {
-                self.seen = self.read.len();
-                return if self.seen > MOST_HEAD {
-                    Err(Failure::NoHttp("its head is too large"))
+            let Some(end) = end_of_head(&self.read_buf, self.searched.saturating_sub(2)) else {
+                self.searched = self.read_buf.len();
+                return if self.searched > MAX_HEAD {
+                    Err(ExchangeError::InvalidHttp("its head is too large"))
                 } else {
                     Ok(None)
                 };
             };
-            self.seen = 0;
-            let head = self.read.split_to(end).freeze();
+            self.searched = 0;
+            let head = self.read_buf.split_to(end).freeze();
             match Head::parse(&head, method) {
-                Err(NoResponse(what)) => return Err(Failure::NoHttp(what)),
-                Ok(Read::Response(read)) => {
-                    if let Some(header_case) = self.client.response {
+                Err(InvalidHead(what)) => return Err(ExchangeError::InvalidHttp(what)),
+                Ok(ParsedHead::Final(read)) => {
+                    if let Some(header_case) = self.client.response_header_case {
                         header_case.replace(HeaderCase::from_head(head));
                     }
                     return Ok(Some(read));
                 }
-                Ok(Read::Interim | Read::Hints(_)) if self.interim == MOST_INTERIM => {
-                    return Err(Failure::NoHttp("interim responses without an end"));
+                Ok(ParsedHead::Interim | ParsedHead::EarlyHints(_)) if self.interim == MAX_INTERIM => {
+                    return Err(ExchangeError::InvalidHttp("interim responses without an end"));
                 }
-                Ok(Read::Interim) => self.interim += 1,
-                Ok(Read::Hints(fields)) => {
-                    if let Some(hints) = self.client.hints
-                        && self.interim < MOST_HINTS
-                        && end <= MOST_HINT
+                Ok(ParsedHead::Interim) => self.interim += 1,
+                Ok(ParsedHead::EarlyHints(fields)) => {
+                    if let Some(hints) = self.client.early_hints
+                        && self.interim < MAX_HINTS
+                        && end <= MAX_HINT
                     {
                         hints.push(fields);
                     }
@@ -282,11 +290,11 @@ mod tests {
 
     use super::*;
     use crate::transfer::incoming::{IncomingBody, body_channel};
-    use crate::upstream::body::BodyBounds;
+    use crate::upstream::body::BodyLimits;
 
-    const BOUNDS: BodyBounds = BodyBounds {
-        bytes: None,
-        silence: Duration::from_secs(60),
+    const BOUNDS: BodyLimits = BodyLimits {
+        max_bytes: None,
+        read_timeout: Duration::from_secs(60),
     };
 
     #[tokio::test]
@@ -298,12 +306,12 @@ mod tests {
         feed.finish(&cx);
         // The first body is written from its own buffer, the second one is copied behind the head.
         for length in [70_000, 4] {
-            let (ours, theirs) = duplex(64 * 1024);
+            let (own_names, theirs) = duplex(64 * 1024);
             drop(theirs);
             let (head, ()) = Request::post("/x").body(()).expect("a head").into_parts();
             let header_case = HeaderCase::default();
-            let client = ClientSide::unread(&header_case);
-            let failed = Connection::new(ours)
+            let client = ClientSide::without_client(&header_case);
+            let failed = Connection::new(own_names)
                 .exchange(
                     &head,
                     &ConfiguredNames::default(),
@@ -312,21 +320,21 @@ mod tests {
                     &client,
                 )
                 .await;
-            let Err(Failure::Unsent(unsent, _)) = failed else {
+            let Err(ExchangeError::Unsent(unsent, _)) = failed else {
                 panic!("nothing was sent: {failed:?}")
             };
             assert_eq!(unsent.size_hint().exact(), Some(length));
             let whole = unsent.collect().await.expect("a body").to_bytes();
             assert!(whole.len() as u64 == length && whole.iter().all(|byte| *byte == b'x'));
-            body = RequestBody::none();
-            body.put_back(Bytes::from_static(b"xxxx"));
+            body = RequestBody::empty();
+            body.restore(Bytes::from_static(b"xxxx"));
         }
     }
 
     #[tokio::test]
     async fn small_pieces_share_their_room() {
         const PIECES: usize = 2_000;
-        let (ours, mut theirs) = duplex(64 * 1024);
+        let (own_names, mut theirs) = duplex(64 * 1024);
         let server = async move {
             let _ = theirs.read(&mut [0; 1024]).await;
             let _ = theirs
@@ -342,10 +350,15 @@ mod tests {
             let (head, ()) = Request::new(()).into_parts();
             let names = ConfiguredNames::default();
             let header_case = HeaderCase::default();
-            let client = ClientSide::unread(&header_case);
-            let exchange =
-                Connection::new(ours).exchange(&head, &names, RequestBody::none(), Duration::from_secs(60), &client);
-            let Ok(Exchanged::Response(response)) = exchange.await else {
+            let client = ClientSide::without_client(&header_case);
+            let exchange = Connection::new(own_names).exchange(
+                &head,
+                &names,
+                RequestBody::empty(),
+                Duration::from_secs(60),
+                &client,
+            );
+            let Ok(ResponseOrUpgrade::Response(response)) = exchange.await else {
                 panic!("no response")
             };
             let (mut body, mut held) = (response.into_body(), Vec::new());

@@ -18,11 +18,11 @@ pub(super) fn sending(
     mut out: Vec<u8>,
     head: &Parts,
     header_case: &HeaderCase,
-    ours: &ConfiguredNames,
+    own_names: &ConfiguredNames,
     body: RequestBody,
 ) -> MessageWriter {
     out.clear();
-    let framing = write_head(&mut out, head, header_case, ours, &body);
+    let framing = write_head(&mut out, head, header_case, own_names, &body);
     MessageWriter::new(out, (!body.is_end_stream()).then_some(body), framing)
 }
 
@@ -31,7 +31,7 @@ fn write_head(
     out: &mut Vec<u8>,
     head: &Parts,
     header_case: &HeaderCase,
-    ours: &ConfiguredNames,
+    own_names: &ConfiguredNames,
     body: &RequestBody,
 ) -> Framing {
     let target = match head.extensions.get::<RawTarget>() {
@@ -49,7 +49,7 @@ fn write_head(
         .headers
         .iter()
         .filter(|(name, _)| **name != HOST && **name != CONTENT_LENGTH && **name != TRANSFER_ENCODING);
-    header_case.write(out, others, Some(ours));
+    header_case.write(out, others, Some(own_names));
     let length = if body.is_end_stream() {
         Some(0)
     } else {

@@ -4,7 +4,7 @@
 //! cache. If a look-up fails, the old addresses are kept for a while. A DNS server that is down is no reason to stop using application
 //! servers that are up.
 
-mod ask;
+mod lookup;
 mod name;
 #[cfg(test)]
 mod tests;
@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use hickory_resolver::net::NetError;
 
-use self::ask::Asker;
-use self::name::Name;
-use super::connector::is_ours;
+use self::lookup::NameLookup;
+use self::name::CachedName;
+use super::connector::is_local_exhaustion;
 use super::{Server, Transport};
 
 /// Why a server's name has no address.
@@ -32,21 +32,21 @@ pub enum ResolveError {
     Dns(#[from] NetError),
     /// The DNS reports that the name does not exist, and the system does not know it either.
     #[error("its name is not known: {0}")]
-    Unknown(Arc<io::Error>),
+    NotFound(Arc<io::Error>),
     /// No DNS server is configured, and the system's look-up failed.
     #[error("its name could not be looked up: {0}")]
     System(Arc<io::Error>),
     /// No answer came in time.
     #[error("its name could not be looked up in time")]
-    Late,
+    Timeout,
 }
 
 impl ResolveError {
     /// Whether this process lacks descriptors or memory for a look-up.
-    pub(super) fn is_ours(&self) -> bool {
+    pub(super) fn is_local_exhaustion(&self) -> bool {
         match self {
-            Self::Dns(NetError::Io(error)) | Self::Unknown(error) | Self::System(error) => is_ours(error),
-            Self::Dns(_) | Self::Late => false,
+            Self::Dns(NetError::Io(error)) | Self::NotFound(error) | Self::System(error) => is_local_exhaustion(error),
+            Self::Dns(_) | Self::Timeout => false,
         }
     }
 }
@@ -54,20 +54,20 @@ impl ResolveError {
 /// One worker's resolver.
 #[derive(Debug, Clone)]
 pub struct Resolver {
-    asker: Rc<Asker>,
+    lookup: Rc<NameLookup>,
     /// The names that some server uses.
-    names: Rc<RefCell<HashMap<Box<str>, Weak<Name>>>>,
+    names: Rc<RefCell<HashMap<Box<str>, Weak<CachedName>>>>,
 }
 
 impl Resolver {
     /// A resolver with the system's configuration.
     pub fn of_system() -> Self {
-        Self::new(Asker::System(RefCell::new(None)))
+        Self::new(NameLookup::System(RefCell::new(None)))
     }
 
-    fn new(asker: Asker) -> Self {
+    fn new(lookup: NameLookup) -> Self {
         Self {
-            asker: Rc::new(asker),
+            lookup: Rc::new(lookup),
             names: Rc::default(),
         }
     }
@@ -77,7 +77,7 @@ impl Resolver {
         if let Transport::Unix(_) = server.transport {
             return Addresses::Fixed(Box::new([]));
         }
-        let host = bare(server.authority.host());
+        let host = without_brackets(server.authority.host());
         if let Ok(address) = host.parse() {
             return Addresses::Fixed(Box::new([address]));
         }
@@ -90,14 +90,14 @@ impl Resolver {
             return Addresses::Named(name);
         }
         names.retain(|_, name| name.strong_count() > 0);
-        let name = Rc::new(Name::new(host, &self.asker));
+        let name = Rc::new(CachedName::new(host, &self.lookup));
         names.insert(host.into(), Rc::downgrade(&name));
         Addresses::Named(name)
     }
 }
 
 /// A host in the form for look-ups: an IPv6 address without brackets.
-pub(super) fn bare(host: &str) -> &str {
+pub(super) fn without_brackets(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
@@ -107,27 +107,27 @@ pub(super) enum Addresses {
     /// Constant, in this order; empty for a socket file.
     Fixed(Box<[IpAddr]>),
     /// The addresses of a name.
-    Named(Rc<Name>),
+    Named(Rc<CachedName>),
 }
 
 /// The address of a connection, and the generation of the server's addresses when it was last compared.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Peer {
+pub(super) struct PeerAddress {
     pub(super) address: Option<IpAddr>,
     generation: u64,
 }
 
 impl Addresses {
-    /// The addresses to try, in this order, each as a new [`Peer`]. A look-up ends after `patience`.
+    /// The addresses to try, in this order, each as a new [`PeerAddress`]. A look-up ends after `lookup_timeout`.
     ///
     /// # Errors
     /// There is no address.
-    pub(super) async fn find(&self, patience: Duration) -> Result<Vec<Peer>, ResolveError> {
+    pub(super) async fn resolve(&self, lookup_timeout: Duration) -> Result<Vec<PeerAddress>, ResolveError> {
         let (addresses, generation) = match self {
             Self::Fixed(addresses) => (addresses.to_vec(), 0),
-            Self::Named(name) => (name.find(patience).await?, name.generation.get()),
+            Self::Named(name) => (name.resolve(lookup_timeout).await?, name.generation.get()),
         };
-        let peer = |address| Peer {
+        let peer = |address| PeerAddress {
             address: Some(address),
             generation,
         };
@@ -135,19 +135,19 @@ impl Addresses {
     }
 
     /// Whether the server still has the address of the connection. One comparison of numbers, unless the addresses have changed.
-    pub(super) fn has(&self, peer: &mut Peer) -> bool {
+    pub(super) fn is_current(&self, peer: &mut PeerAddress) -> bool {
         match self {
             Self::Fixed(_) => true,
-            Self::Named(name) => peer.generation == name.generation.get() || name.has_still(peer),
+            Self::Named(name) => peer.generation == name.generation.get() || name.recheck(peer),
         }
     }
 
     /// Starts a look-up if the cached answer has expired. Call it regularly while there are connections; it does not wait.
-    pub(super) fn refresh(&self, patience: Duration) {
+    pub(super) fn refresh_expired(&self, lookup_timeout: Duration) {
         if let Self::Named(name) = self
-            && name.is_due()
+            && name.is_expired()
         {
-            name.look_up(patience);
+            name.start_lookup(lookup_timeout);
         }
     }
 

@@ -13,224 +13,224 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
-use super::ask::{Answer, Asked, Asker, ask_system};
-use super::{Peer, ResolveError};
+use super::lookup::{AddressesWithTtl, LookupResult, NameLookup, look_up_in_system};
+use super::{PeerAddress, ResolveError};
 use crate::telemetry::log_throttle::LogThrottle;
 
 /// The limits for the lifetime of an answer, whatever its TTL.
-const SHORTEST: Duration = Duration::from_secs(1);
-pub(super) const LONGEST: Duration = Duration::from_secs(300);
+const MIN_TTL: Duration = Duration::from_secs(1);
+pub(super) const MAX_TTL: Duration = Duration::from_secs(300);
 /// The pause after a failed look-up.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long the last addresses are used after they expire: if look-ups fail, and if an answer says that the name does not exist. The second is
 /// not zero, because such an answer can be wrong. If the DNS server of a search domain is down, the next domain does not know the name.
-pub(super) const KEPT: Duration = Duration::from_secs(3600);
-pub(super) const KEPT_UNKNOWN: Duration = Duration::from_secs(30);
+pub(super) const STALE_TTL: Duration = Duration::from_secs(3600);
+pub(super) const STALE_TTL_NOT_FOUND: Duration = Duration::from_secs(30);
 /// The limit of addresses for one name. DNS messages have room for thousands.
-pub(super) const MOST_ADDRESSES: usize = 256;
+pub(super) const MAX_ADDRESSES: usize = 256;
 /// How long an address that could not be reached is tried last.
-const AVOIDED: Duration = Duration::from_secs(10);
+const AVOID_TIME: Duration = Duration::from_secs(10);
 
 /// A name of the configuration.
-pub(in crate::upstream) struct Name {
+pub(in crate::upstream) struct CachedName {
     host: Box<str>,
-    asker: Rc<Asker>,
-    pub(super) known: RefCell<Known>,
+    lookup: Rc<NameLookup>,
+    pub(super) entry: RefCell<CacheEntry>,
     /// Incremented when the addresses change.
     pub(super) generation: Cell<u64>,
     /// The position at which the next answer begins.
-    turn: Cell<usize>,
-    /// Whether a look-up is under way; `ended` notifies the callers that wait for it.
-    pub(super) asking: Cell<bool>,
-    ended: Notify,
-    failures: RefCell<LogThrottle>,
+    rotation: Cell<usize>,
+    /// Whether a look-up is under way; `lookup_ended` notifies the callers that wait for it.
+    pub(super) lookup_runs: Cell<bool>,
+    lookup_ended: Notify,
+    log_throttle: RefCell<LogThrottle>,
 }
 
 /// The cached result of a name.
-pub(super) struct Known {
+pub(super) struct CacheEntry {
     /// Sorted, without duplicates; empty if nothing is known.
     pub(super) addresses: Vec<IpAddr>,
     /// No look-up is started before this time.
-    pub(super) until: Instant,
+    pub(super) expires: Instant,
     /// The addresses are not used after this time.
-    kept: Instant,
+    stale_until: Instant,
     /// Why the last look-up failed; `None` after success.
-    pub(super) failure: Option<ResolveError>,
+    pub(super) last_error: Option<ResolveError>,
     /// Addresses that could not be reached, and until when they are tried last; at most as many as `addresses`.
     avoided: Vec<(IpAddr, Instant)>,
 }
 
-impl fmt::Debug for Name {
+impl fmt::Debug for CachedName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Name").field("host", &self.host).finish_non_exhaustive()
     }
 }
 
-impl Name {
-    pub(super) fn new(host: &str, asker: &Rc<Asker>) -> Self {
+impl CachedName {
+    pub(super) fn new(host: &str, lookup: &Rc<NameLookup>) -> Self {
         let now = Instant::now();
         Self {
             host: host.into(),
-            asker: Rc::clone(asker),
-            known: RefCell::new(Known {
+            lookup: Rc::clone(lookup),
+            entry: RefCell::new(CacheEntry {
                 addresses: Vec::new(),
-                until: now,
-                kept: now,
-                failure: None,
+                expires: now,
+                stale_until: now,
+                last_error: None,
                 avoided: Vec::new(),
             }),
             generation: Cell::new(0),
             // A random start, so that workers do not all begin with the same address.
-            turn: Cell::new(fastrand::usize(..MOST_ADDRESSES)),
-            asking: Cell::new(false),
-            ended: Notify::new(),
-            failures: RefCell::default(),
+            rotation: Cell::new(fastrand::usize(..MAX_ADDRESSES)),
+            lookup_runs: Cell::new(false),
+            lookup_ended: Notify::new(),
+            log_throttle: RefCell::default(),
         }
     }
 
-    /// The addresses to try. The look-up ends after `patience`; if there are old addresses, the caller waits less.
+    /// The addresses to try. The look-up ends after `lookup_timeout`; if there are old addresses, the caller waits less.
     ///
     /// # Errors
     /// There is no address.
-    pub(super) async fn find(self: &Rc<Self>, patience: Duration) -> Result<Vec<IpAddr>, ResolveError> {
-        let (now, mut wait) = (Instant::now(), patience);
+    pub(super) async fn resolve(self: &Rc<Self>, lookup_timeout: Duration) -> Result<Vec<IpAddr>, ResolveError> {
+        let (now, mut wait) = (Instant::now(), lookup_timeout);
         {
-            let known = self.known.borrow();
-            if now < known.until {
-                return self.answer(&known, now);
+            let entry = self.entry.borrow();
+            if now < entry.expires {
+                return self.addresses(&entry, now);
             }
-            if known.is_kept(now) {
+            if entry.is_usable(now) {
                 // Old addresses are better than none; half of the time is left for connecting. After a failed look-up the caller does not wait at all.
-                wait = if known.failure.is_some() {
+                wait = if entry.last_error.is_some() {
                     Duration::ZERO
                 } else {
-                    patience / 2
+                    lookup_timeout / 2
                 };
             }
         }
-        self.look_up(patience);
-        let ended = self.ended.notified();
+        self.start_lookup(lookup_timeout);
+        let lookup_ended = self.lookup_ended.notified();
         if !wait.is_zero() {
-            // The result is read from `known`, whether or not the look-up has ended.
-            let _ = timeout(wait, ended).await;
+            // The result is read from `entry`, whether or not the look-up has ended.
+            let _ = timeout(wait, lookup_ended).await;
         }
-        self.answer(&self.known.borrow(), Instant::now())
+        self.addresses(&self.entry.borrow(), Instant::now())
     }
 
     /// The known addresses: each call begins with another one, and avoided ones are last.
-    pub(super) fn answer(&self, known: &Known, now: Instant) -> Result<Vec<IpAddr>, ResolveError> {
-        if !known.is_kept(now) {
-            return Err(known.failure.clone().unwrap_or(ResolveError::Late));
+    pub(super) fn addresses(&self, entry: &CacheEntry, now: Instant) -> Result<Vec<IpAddr>, ResolveError> {
+        if !entry.is_usable(now) {
+            return Err(entry.last_error.clone().unwrap_or(ResolveError::Timeout));
         }
-        let mut addresses = known.addresses.clone();
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
+        let mut addresses = entry.addresses.clone();
+        let rotation = self.rotation.get();
+        self.rotation.set(rotation.wrapping_add(1));
         let count = addresses.len();
-        addresses.rotate_left(turn % count);
-        addresses.sort_by_key(|address| known.avoids(*address, now));
+        addresses.rotate_left(rotation % count);
+        addresses.sort_by_key(|address| entry.avoids(*address, now));
         Ok(addresses)
     }
 
     /// Whether the cached answer has expired.
-    pub(super) fn is_due(&self) -> bool {
-        self.known.borrow().until <= Instant::now()
+    pub(super) fn is_expired(&self) -> bool {
+        self.entry.borrow().expires <= Instant::now()
     }
 
     /// The connection to this address failed or was slow.
     pub(super) fn avoid(&self, address: IpAddr) {
-        let mut known = self.known.borrow_mut();
-        known.avoided.retain(|(other, _)| *other != address);
-        if known.has(address) {
-            known.avoided.push((address, Instant::now() + AVOIDED));
+        let mut entry = self.entry.borrow_mut();
+        entry.avoided.retain(|(other, _)| *other != address);
+        if entry.has(address) {
+            entry.avoided.push((address, Instant::now() + AVOID_TIME));
         }
     }
 
     /// Whether the address of a connection is still one of the addresses, after these have changed.
     #[cold]
-    pub(super) fn has_still(&self, peer: &mut Peer) -> bool {
-        let known = self.known.borrow();
+    pub(super) fn recheck(&self, peer: &mut PeerAddress) -> bool {
+        let entry = self.entry.borrow();
         peer.generation = self.generation.get();
-        peer.address.is_some_and(|address| known.has(address))
+        peer.address.is_some_and(|address| entry.has(address))
     }
 
     /// Starts a look-up, if none is under way.
-    pub(super) fn look_up(self: &Rc<Self>, patience: Duration) {
-        if !self.asking.replace(true) {
-            let asking = Asking(Rc::clone(self));
-            spawn_local(async move { asking.0.ask(patience).await });
+    pub(super) fn start_lookup(self: &Rc<Self>, lookup_timeout: Duration) {
+        if !self.lookup_runs.replace(true) {
+            let running = RunningLookup(Rc::clone(self));
+            spawn_local(async move { running.0.run_lookup(lookup_timeout).await });
         }
     }
 
-    async fn ask(&self, patience: Duration) {
-        let end = Instant::now() + patience;
-        let asked = timeout_at(end, self.asker.ask(&self.host)).await;
-        let unknown = match asked.unwrap_or(Err(ResolveError::Late)) {
-            Ok(Asked::Found(answer)) => return self.found(answer),
-            Ok(Asked::Unknown) => ResolveError::Unknown,
-            Ok(Asked::NoDns) => ResolveError::System,
-            Err(error) => return self.failed(error),
+    async fn run_lookup(&self, lookup_timeout: Duration) {
+        let deadline = Instant::now() + lookup_timeout;
+        let result = timeout_at(deadline, self.lookup.look_up(&self.host)).await;
+        let system_error = match result.unwrap_or(Err(ResolveError::Timeout)) {
+            Ok(LookupResult::Found(addresses)) => return self.store_addresses(addresses),
+            Ok(LookupResult::NotFound) => ResolveError::NotFound,
+            Ok(LookupResult::NoDnsServers) => ResolveError::System,
+            Err(error) => return self.store_error(error),
         };
-        let mut asked = std::pin::pin!(ask_system(&self.host));
-        let answer = match timeout_at(end, &mut asked).await {
-            Ok(answer) => answer,
+        let mut result = std::pin::pin!(look_up_in_system(&self.host));
+        let addresses = match timeout_at(deadline, &mut result).await {
+            Ok(addresses) => addresses,
             Err(_) => {
                 // Release the callers that wait. The system's look-up cannot be cancelled, so no new one starts until it ends.
-                self.failed(ResolveError::Late);
-                self.ended.notify_waiters();
-                asked.await
+                self.store_error(ResolveError::Timeout);
+                self.lookup_ended.notify_waiters();
+                result.await
             }
         };
-        match answer {
-            Ok(answer) => self.found(answer),
-            Err(error) => self.failed(unknown(Arc::new(error))),
+        match addresses {
+            Ok(addresses) => self.store_addresses(addresses),
+            Err(error) => self.store_error(system_error(Arc::new(error))),
         }
     }
 
-    pub(super) fn found(&self, (mut addresses, holds): Answer) {
+    pub(super) fn store_addresses(&self, (mut addresses, ttl): AddressesWithTtl) {
         addresses.sort_unstable();
         addresses.dedup();
-        addresses.truncate(MOST_ADDRESSES);
+        addresses.truncate(MAX_ADDRESSES);
         if addresses.is_empty() {
-            return self.failed(ResolveError::Unknown(Arc::new(io::ErrorKind::NotFound.into())));
+            return self.store_error(ResolveError::NotFound(Arc::new(io::ErrorKind::NotFound.into())));
         }
-        let mut known = self.known.borrow_mut();
+        let mut entry = self.entry.borrow_mut();
         let now = Instant::now();
-        known.until = now + holds.clamp(SHORTEST, LONGEST);
-        known.kept = known.until + KEPT;
-        known.failure = None;
-        self.change(&mut known, addresses);
+        entry.expires = now + ttl.clamp(MIN_TTL, MAX_TTL);
+        entry.stale_until = entry.expires + STALE_TTL;
+        entry.last_error = None;
+        self.replace_addresses(&mut entry, addresses);
     }
 
-    pub(super) fn failed(&self, error: ResolveError) {
-        let mut known = self.known.borrow_mut();
+    pub(super) fn store_error(&self, error: ResolveError) {
+        let mut entry = self.entry.borrow_mut();
         let now = Instant::now();
-        known.until = now + PAUSE;
-        if matches!(error, ResolveError::Unknown(_)) && !error.is_ours() {
-            known.kept = known.kept.min(now + KEPT_UNKNOWN);
+        entry.expires = now + RETRY_PAUSE;
+        if matches!(error, ResolveError::NotFound(_)) && !error.is_local_exhaustion() {
+            entry.stale_until = entry.stale_until.min(now + STALE_TTL_NOT_FOUND);
         }
-        if known.is_kept(now) {
-            if let Some(times) = self.failures.borrow_mut().note() {
+        if entry.is_usable(now) {
+            if let Some(times) = self.log_throttle.borrow_mut().note() {
                 warn!(name = &*self.host, reason = %error, times, "a server's name cannot be looked up; its last addresses are used");
             }
         } else {
-            self.change(&mut known, Vec::new());
+            self.replace_addresses(&mut entry, Vec::new());
         }
-        known.failure = Some(error);
+        entry.last_error = Some(error);
     }
 
-    fn change(&self, known: &mut Known, addresses: Vec<IpAddr>) {
-        if known.addresses != addresses {
+    fn replace_addresses(&self, entry: &mut CacheEntry, addresses: Vec<IpAddr>) {
+        if entry.addresses != addresses {
             debug!(name = &*self.host, ?addresses, "a server's name has other addresses");
-            known.avoided.retain(|(address, _)| addresses.contains(address));
-            known.addresses = addresses;
+            entry.avoided.retain(|(address, _)| addresses.contains(address));
+            entry.addresses = addresses;
             self.generation.set(self.generation.get() + 1);
         }
     }
 }
 
-impl Known {
-    fn is_kept(&self, now: Instant) -> bool {
-        !self.addresses.is_empty() && now < self.kept
+impl CacheEntry {
+    fn is_usable(&self, now: Instant) -> bool {
+        !self.addresses.is_empty() && now < self.stale_until
     }
 
     fn has(&self, address: IpAddr) -> bool {
@@ -239,16 +239,16 @@ impl Known {
 
     fn avoids(&self, address: IpAddr, now: Instant) -> bool {
         let mut avoided = self.avoided.iter();
-        avoided.any(|(avoided, until)| *avoided == address && now < *until)
+        avoided.any(|(avoided, expires)| *avoided == address && now < *expires)
     }
 }
 
 /// A look-up that is under way. Its drop, also after a panic, wakes the callers that wait and allows the next look-up.
-struct Asking(Rc<Name>);
+struct RunningLookup(Rc<CachedName>);
 
-impl Drop for Asking {
+impl Drop for RunningLookup {
     fn drop(&mut self) {
-        self.0.asking.set(false);
-        self.0.ended.notify_waiters();
+        self.0.lookup_runs.set(false);
+        self.0.lookup_ended.notify_waiters();
     }
 }

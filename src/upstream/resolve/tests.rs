@@ -10,21 +10,21 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, advance, sleep, timeout};
 
-use super::ask::Servers;
-use super::name::{KEPT, KEPT_UNKNOWN, LONGEST, MOST_ADDRESSES};
+use super::lookup::SystemConfig;
+use super::name::{MAX_ADDRESSES, MAX_TTL, STALE_TTL, STALE_TTL_NOT_FOUND};
 use super::*;
 use crate::concurrency::ConcurrencyLimit;
-use crate::upstream::connector::{ConnectError, Link, connect};
-use crate::upstream::pool::{Born, Lease, Needs, Pool};
-use crate::upstream::{Balance, Check, HostMode, Settings, Unsized, Upstream};
+use crate::upstream::connector::{ConnectError, HttpConnection, connect};
+use crate::upstream::pool::{ActiveRequest, ConnOrigin, IdlePolicy, Pool};
+use crate::upstream::{Balance, HealthCheck, HostMode, UnsizedBodies, Upstream, UpstreamSettings};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
 const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 /// The answer of a DNS server.
 #[derive(Debug, Clone)]
-enum Says {
+enum DnsReply {
     /// These addresses, with this TTL in seconds.
     Addresses(Vec<IpAddr>, u32),
     /// An error with this code.
@@ -32,39 +32,39 @@ enum Says {
     Nothing,
 }
 
-const SERVFAIL: Says = Says::Error(2);
-const NXDOMAIN: Says = Says::Error(3);
+const SERVFAIL: DnsReply = DnsReply::Error(2);
+const NXDOMAIN: DnsReply = DnsReply::Error(3);
 
 /// A DNS server that gives the same answer for every name.
-struct Dns {
-    state: Arc<Mutex<(Says, usize)>>,
+struct DnsServer {
+    state: Arc<Mutex<(DnsReply, usize)>>,
     resolver: Resolver,
 }
 
-impl Dns {
-    async fn start(says: Says) -> Self {
+impl DnsServer {
+    async fn start(reply: DnsReply) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let servers = Servers::given(socket.local_addr().unwrap());
-        let state = Arc::new(Mutex::new((says, 0)));
+        let servers = SystemConfig::fixed(socket.local_addr().unwrap());
+        let state = Arc::new(Mutex::new((reply, 0)));
         let shared = Arc::clone(&state);
         spawn_local(async move {
             let mut query = [0; 512];
             while let Ok((count, client)) = socket.recv_from(&mut query).await {
-                if let Some(reply) = reply(&query[..count], &mut shared.lock().unwrap()) {
+                if let Some(reply) = encode_reply(&query[..count], &mut shared.lock().unwrap()) {
                     let _ = socket.try_send_to(&reply, client);
                 }
             }
         });
-        let resolver = Resolver::new(Asker::Given(Arc::new(servers)));
+        let resolver = Resolver::new(NameLookup::Fixed(Arc::new(servers)));
         Self { state, resolver }
     }
 
-    fn says(&self, says: Says) {
-        self.state.lock().unwrap().0 = says;
+    fn set_reply(&self, reply: DnsReply) {
+        self.state.lock().unwrap().0 = reply;
     }
 
     /// How often it was asked for an IPv4 address.
-    fn asked(&self) -> usize {
+    fn queries(&self) -> usize {
         self.state.lock().unwrap().1
     }
 
@@ -72,7 +72,7 @@ impl Dns {
         Rc::new(Pool::new(&server(url), &settings(), &self.resolver))
     }
 
-    fn name(&self, host: &str) -> Rc<Name> {
+    fn name(&self, host: &str) -> Rc<CachedName> {
         match self.resolver.addresses(&server(&format!("http://{host}:80"))) {
             Addresses::Named(name) => name,
             Addresses::Fixed(_) => panic!("{host} is no name"),
@@ -81,14 +81,14 @@ impl Dns {
 }
 
 /// RFC 1035, section 4.1.
-fn reply(query: &[u8], (says, asked): &mut (Says, usize)) -> Option<Vec<u8>> {
+fn encode_reply(query: &[u8], (reply, queries): &mut (DnsReply, usize)) -> Option<Vec<u8>> {
     let name = query[12..].iter().position(|byte| *byte == 0)? + 13;
     let for_ipv4 = query[name..name + 2] == [0, 1];
-    *asked += usize::from(for_ipv4);
-    let (code, addresses, ttl) = match says {
-        Says::Addresses(addresses, ttl) => (0, addresses.as_slice(), *ttl),
-        Says::Error(code) => (*code, &[][..], 0),
-        Says::Nothing => return None,
+    *queries += usize::from(for_ipv4);
+    let (code, addresses, ttl) = match reply {
+        DnsReply::Addresses(addresses, ttl) => (0, addresses.as_slice(), *ttl),
+        DnsReply::Error(code) => (*code, &[][..], 0),
+        DnsReply::Nothing => return None,
     };
     let addresses = if for_ipv4 { addresses } else { &[] };
     let mut reply = query[..2].to_vec();
@@ -115,23 +115,23 @@ fn reply(query: &[u8], (says, asked): &mut (Says, usize)) -> Option<Vec<u8>> {
     Some(reply)
 }
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> UpstreamSettings {
+    UpstreamSettings {
         name: "app".into(),
         servers: Vec::new(),
         balance: Balance::LeastRequest,
         host: HostMode::Preserve,
-        connect_timeout: PATIENCE,
-        response_timeout: PATIENCE,
+        connect_timeout: TIMEOUT,
+        response_timeout: TIMEOUT,
         idle_timeout: Duration::from_secs(60),
-        body_read_timeout: PATIENCE,
+        body_read_timeout: TIMEOUT,
         in_flight: ConcurrencyLimit::new(0),
         request_buffer: None,
-        beyond: Unsized::Stream,
+        unsized_bodies: UnsizedBodies::Stream,
         response_buffer: None,
         retries: 0,
         secret_header: None,
-        check: None,
+        health_check: None,
         tls: None,
     }
 }
@@ -175,28 +175,28 @@ async fn listeners() -> (TcpListener, TcpListener, u16) {
     panic!("no port is free at both addresses");
 }
 
-async fn open(pool: &Rc<Pool>) -> Result<(Link, Peer), ConnectError> {
-    timeout(PATIENCE, connect(&pool.server, &pool.addresses, None, PATIENCE))
+async fn open(pool: &Rc<Pool>) -> Result<(HttpConnection, PeerAddress), ConnectError> {
+    timeout(TIMEOUT, connect(&pool.server, &pool.addresses, None, TIMEOUT))
         .await
         .expect("in time")
 }
 
-async fn opened(pool: &Rc<Pool>) -> IpAddr {
+async fn record_opened(pool: &Rc<Pool>) -> IpAddr {
     open(pool).await.unwrap().1.address.unwrap()
 }
 
 #[test]
 fn a_change_is_seen_when_the_ttl_is_over_and_not_before() {
     run(async {
-        let dns = Dns::start(Says::Addresses(vec![ONE], 1)).await;
+        let dns = DnsServer::start(DnsReply::Addresses(vec![ONE], 1)).await;
         let name = dns.name("app.test");
-        assert_eq!(name.find(PATIENCE).await.unwrap(), [ONE]);
-        dns.says(Says::Addresses(vec![TWO], 1));
-        assert_eq!(name.find(PATIENCE).await.unwrap(), [ONE]);
-        assert_eq!(dns.asked(), 1);
+        assert_eq!(name.resolve(TIMEOUT).await.unwrap(), [ONE]);
+        dns.set_reply(DnsReply::Addresses(vec![TWO], 1));
+        assert_eq!(name.resolve(TIMEOUT).await.unwrap(), [ONE]);
+        assert_eq!(dns.queries(), 1);
         sleep(Duration::from_millis(1100)).await;
-        assert_eq!(name.find(PATIENCE).await.unwrap(), [TWO]);
-        assert_eq!(dns.asked(), 2);
+        assert_eq!(name.resolve(TIMEOUT).await.unwrap(), [TWO]);
+        assert_eq!(dns.queries(), 2);
     });
 }
 
@@ -204,14 +204,14 @@ fn a_change_is_seen_when_the_ttl_is_over_and_not_before() {
 fn an_idle_connection_to_an_address_that_is_gone_is_not_used() {
     run(async {
         let (_one, _two, port) = listeners().await;
-        let dns = Dns::start(Says::Addresses(vec![ONE, TWO], 1)).await;
+        let dns = DnsServer::start(DnsReply::Addresses(vec![ONE, TWO], 1)).await;
         let pool = dns.pool(&format!("http://app.test:{port}"));
         let mut peers = Vec::new();
         for _ in 0..2 {
-            let (Link::Http1(connection), peer) = open(&pool).await.unwrap() else {
+            let (HttpConnection::Http1(connection), peer) = open(&pool).await.unwrap() else {
                 panic!("no HTTP/1")
             };
-            Lease::new(&pool, Born::now(peer)).give_back(Some(connection));
+            ActiveRequest::new(&pool, ConnOrigin::now(peer)).finish(Some(connection));
             peers.push(peer);
         }
         peers.sort_by_key(|peer| peer.address);
@@ -220,15 +220,15 @@ fn an_idle_connection_to_an_address_that_is_gone_is_not_used() {
             [Some(ONE), Some(TWO)],
             "each has its turn"
         );
-        dns.says(Says::Addresses(vec![TWO], 1));
+        dns.set_reply(DnsReply::Addresses(vec![TWO], 1));
         // No request comes: the idle connections alone cause look-ups.
-        until(|| !pool.addresses.has(&mut peers[0].clone())).await;
+        until(|| !pool.addresses.is_current(&mut peers[0].clone())).await;
         let now = Instant::now();
         assert!(
-            pool.take(now, Needs::Open).is_some(),
+            pool.take(now, IdlePolicy::AnyOpen).is_some(),
             "the other address is still there"
         );
-        assert!(pool.take(now, Needs::Open).is_none());
+        assert!(pool.take(now, IdlePolicy::AnyOpen).is_none());
     });
 }
 
@@ -236,21 +236,21 @@ fn an_idle_connection_to_an_address_that_is_gone_is_not_used() {
 fn an_http2_connection_to_an_address_that_is_gone_is_not_shared() {
     run(async {
         let (_one, _two, port) = listeners().await;
-        let dns = Dns::start(Says::Addresses(vec![ONE], 1)).await;
+        let dns = DnsServer::start(DnsReply::Addresses(vec![ONE], 1)).await;
         let pool = dns.pool(&format!("h2c://app.test:{port}"));
-        let (link, peer) = open(&pool).await.unwrap();
-        pool.opened(&link, Born::now(peer));
-        drop(link);
-        assert!(pool.take_shared(Instant::now(), Needs::Open).is_some());
-        dns.says(Says::Addresses(vec![ONE, TWO], 1));
+        let (connection, peer) = open(&pool).await.unwrap();
+        pool.record_opened(&connection, ConnOrigin::now(peer));
+        drop(connection);
+        assert!(pool.take_http2(Instant::now(), IdlePolicy::AnyOpen).is_some());
+        dns.set_reply(DnsReply::Addresses(vec![ONE, TWO], 1));
         until(|| matches!(&pool.addresses, Addresses::Named(name) if name.generation.get() == 2)).await;
         assert!(
-            pool.take_shared(Instant::now(), Needs::Open).is_some(),
+            pool.take_http2(Instant::now(), IdlePolicy::AnyOpen).is_some(),
             "it is one of two now"
         );
-        dns.says(Says::Addresses(vec![TWO], 1));
-        until(|| pool.take_shared(Instant::now(), Needs::Open).is_none()).await;
-        assert_eq!(opened(&pool).await, TWO);
+        dns.set_reply(DnsReply::Addresses(vec![TWO], 1));
+        until(|| pool.take_http2(Instant::now(), IdlePolicy::AnyOpen).is_none()).await;
+        assert_eq!(record_opened(&pool).await, TWO);
     });
 }
 
@@ -259,16 +259,16 @@ fn an_address_that_cannot_be_reached_is_followed_by_the_next_and_then_comes_last
     run(async {
         let (one, two, port) = listeners().await;
         drop(two);
-        let dns = Dns::start(Says::Addresses(vec![ONE, TWO], 300)).await;
+        let dns = DnsServer::start(DnsReply::Addresses(vec![ONE, TWO], 300)).await;
         let pool = dns.pool(&format!("http://app.test:{port}"));
         for _ in 0..4 {
-            assert_eq!(opened(&pool).await, ONE);
+            assert_eq!(record_opened(&pool).await, ONE);
         }
         let Addresses::Named(name) = &pool.addresses else {
             panic!()
         };
         for _ in 0..4 {
-            assert_eq!(name.find(PATIENCE).await.unwrap(), [ONE, TWO]);
+            assert_eq!(name.resolve(TIMEOUT).await.unwrap(), [ONE, TWO]);
         }
         drop(one);
         let refused = open(&pool).await.err().unwrap();
@@ -289,10 +289,10 @@ fn an_address_that_does_not_answer_is_not_waited_for() {
             waiting.push(tcp);
         }
         let _one = TcpListener::bind((ONE, at.port())).await.unwrap();
-        let dns = Dns::start(Says::Addresses(vec![ONE, TWO], 300)).await;
+        let dns = DnsServer::start(DnsReply::Addresses(vec![ONE, TWO], 300)).await;
         let pool = dns.pool(&format!("http://app.test:{}", at.port()));
         for _ in 0..4 {
-            assert_eq!(opened(&pool).await, ONE);
+            assert_eq!(record_opened(&pool).await, ONE);
         }
     });
 }
@@ -300,24 +300,24 @@ fn an_address_that_does_not_answer_is_not_waited_for() {
 #[test]
 fn a_dns_server_that_fails_leaves_what_was_known_and_is_asked_now_and_then() {
     run(async {
-        let dns = Dns::start(Says::Addresses(vec![ONE], 1)).await;
+        let dns = DnsServer::start(DnsReply::Addresses(vec![ONE], 1)).await;
         let name = dns.name("app.test");
-        assert_eq!(name.find(PATIENCE).await.unwrap(), [ONE]);
-        for failing in [SERVFAIL, Says::Nothing] {
-            dns.says(failing);
+        assert_eq!(name.resolve(TIMEOUT).await.unwrap(), [ONE]);
+        for failing in [SERVFAIL, DnsReply::Nothing] {
+            dns.set_reply(failing);
             sleep(Duration::from_millis(1100)).await;
             // The first caller may wait for the look-up; after its failure, later callers do not wait.
-            let patience = Duration::from_millis(600);
+            let lookup_timeout = Duration::from_millis(600);
             for _ in 0..100 {
-                assert_eq!(name.find(patience).await.unwrap(), [ONE]);
+                assert_eq!(name.resolve(lookup_timeout).await.unwrap(), [ONE]);
             }
-            until(|| name.known.borrow().failure.is_some()).await;
+            until(|| name.entry.borrow().last_error.is_some()).await;
         }
-        assert!(dns.asked() < 40, "{}", dns.asked());
-        dns.says(Says::Addresses(vec![TWO], 1));
+        assert!(dns.queries() < 40, "{}", dns.queries());
+        dns.set_reply(DnsReply::Addresses(vec![TWO], 1));
         until(|| {
-            Addresses::Named(Rc::clone(&name)).refresh(PATIENCE);
-            name.known.borrow().addresses == [TWO]
+            Addresses::Named(Rc::clone(&name)).refresh_expired(TIMEOUT);
+            name.entry.borrow().addresses == [TWO]
         })
         .await;
     });
@@ -326,38 +326,38 @@ fn a_dns_server_that_fails_leaves_what_was_known_and_is_asked_now_and_then() {
 #[test]
 fn where_nothing_is_known_a_failure_is_told_to_all_for_a_moment() {
     run(async {
-        let dns = Dns::start(SERVFAIL).await;
+        let dns = DnsServer::start(SERVFAIL).await;
         let pool = dns.pool("http://app.test:80");
         let first = open(&pool).await.err().unwrap();
         assert!(first.to_string().contains("could not be looked up"), "{first}");
-        let asked = dns.asked();
+        let queries = dns.queries();
         for _ in 0..100 {
             assert!(open(&pool).await.is_err());
         }
-        assert!(dns.asked() <= 2 * asked, "{asked}, {}", dns.asked());
+        assert!(dns.queries() <= 2 * queries, "{queries}, {}", dns.queries());
 
-        let silent = Dns::start(Says::Nothing).await;
-        let late = silent.name("app.test").find(Duration::from_millis(200)).await;
-        assert!(matches!(late, Err(ResolveError::Late)), "{late:?}");
+        let silent = DnsServer::start(DnsReply::Nothing).await;
+        let late = silent.name("app.test").resolve(Duration::from_millis(200)).await;
+        assert!(matches!(late, Err(ResolveError::Timeout)), "{late:?}");
     });
 }
 
 #[test]
 fn many_who_look_up_one_name_ask_once() {
     run(async {
-        let dns = Dns::start(Says::Addresses(vec![ONE], 300)).await;
+        let dns = DnsServer::start(DnsReply::Addresses(vec![ONE], 300)).await;
         let (one, other) = (dns.name("app.test"), dns.name("app.test"));
         let all = (0..50).map(|at| {
             if at % 2 == 0 {
-                one.find(PATIENCE)
+                one.resolve(TIMEOUT)
             } else {
-                other.find(PATIENCE)
+                other.resolve(TIMEOUT)
             }
         });
-        for found in join_all(all).await {
-            assert_eq!(found.unwrap(), [ONE]);
+        for store_addresses in join_all(all).await {
+            assert_eq!(store_addresses.unwrap(), [ONE]);
         }
-        assert_eq!(dns.asked(), 1);
+        assert_eq!(dns.queries(), 1);
         drop((one, other));
         dns.name("other.test");
         assert_eq!(dns.resolver.names.borrow().len(), 1, "what no server has is forgotten");
@@ -367,39 +367,39 @@ fn many_who_look_up_one_name_ask_once() {
 #[test]
 fn a_look_up_goes_on_without_the_one_who_began_it() {
     run(async {
-        let dns = Dns::start(Says::Addresses(vec![ONE], 300)).await;
+        let dns = DnsServer::start(DnsReply::Addresses(vec![ONE], 300)).await;
         let name = dns.name("app.test");
-        let _ = timeout(Duration::ZERO, name.find(PATIENCE)).await;
-        until(|| name.known.borrow().addresses == [ONE]).await;
-        assert_eq!((dns.asked(), name.asking.get()), (1, false));
+        let _ = timeout(Duration::ZERO, name.resolve(TIMEOUT)).await;
+        until(|| name.entry.borrow().addresses == [ONE]).await;
+        assert_eq!((dns.queries(), name.lookup_runs.get()), (1, false));
     });
 }
 
 #[test]
 fn what_the_dns_does_not_know_the_system_may() {
     run(async {
-        let dns = Dns::start(NXDOMAIN).await;
+        let dns = DnsServer::start(NXDOMAIN).await;
         // A short form of 127.0.0.1 that only the system's resolver understands; it asks no DNS server for it.
         let name = dns.name("127.1");
-        assert_eq!(name.find(PATIENCE).await.unwrap(), [ONE]);
-        assert_eq!(dns.asked(), 1);
+        assert_eq!(name.resolve(TIMEOUT).await.unwrap(), [ONE]);
+        assert_eq!(dns.queries(), 1);
     });
 }
 
 #[test]
 fn addresses_localhost_and_socket_files_are_not_looked_up() {
     run(async {
-        let dns = Dns::start(NXDOMAIN).await;
+        let dns = DnsServer::start(NXDOMAIN).await;
         let one = TcpListener::bind((ONE, 0)).await.unwrap();
         let port = one.local_addr().unwrap().port();
         for host in ["127.0.0.1", "localhost", "app.localhost"] {
-            assert_eq!(opened(&dns.pool(&format!("http://{host}:{port}"))).await, ONE);
+            assert_eq!(record_opened(&dns.pool(&format!("http://{host}:{port}"))).await, ONE);
         }
         for url in ["http://[::1]:80", "unix:///nowhere/app.sock"] {
             let addresses = dns.resolver.addresses(&server(url));
             assert!(matches!(addresses, Addresses::Fixed(_)), "{addresses:?}");
         }
-        assert_eq!(dns.asked(), 0);
+        assert_eq!(dns.queries(), 0);
     });
 }
 
@@ -407,11 +407,11 @@ fn addresses_localhost_and_socket_files_are_not_looked_up() {
 fn checks_go_where_the_name_leads() {
     run(async {
         let (_one, two, port) = listeners().await;
-        let dns = Dns::start(Says::Addresses(vec![TWO], 300)).await;
+        let dns = DnsServer::start(DnsReply::Addresses(vec![TWO], 300)).await;
         let upstream = Upstream::new(
-            Settings {
+            UpstreamSettings {
                 servers: vec![server(&format!("http://app.test:{port}"))],
-                check: Some(Check {
+                health_check: Some(HealthCheck {
                     path: PathAndQuery::from_static("/healthz"),
                     interval: Duration::from_millis(50),
                     host: None,
@@ -421,59 +421,59 @@ fn checks_go_where_the_name_leads() {
             Arc::default(),
             &dns.resolver,
         );
-        upstream.watch();
-        assert!(timeout(PATIENCE, two.accept()).await.is_ok());
-        assert_eq!(dns.asked(), 1);
+        upstream.start_health_checks();
+        assert!(timeout(TIMEOUT, two.accept()).await.is_ok());
+        assert_eq!(dns.queries(), 1);
     });
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_known_has_its_time() {
     let resolver = Resolver::of_system();
-    let name = Name::new("app.test", &resolver.asker);
+    let name = CachedName::new("app.test", &resolver.lookup);
     let begin = Instant::now();
-    let known = || name.answer(&name.known.borrow(), Instant::now()).is_ok();
-    let failed = || ResolveError::Dns(NetError::Timeout);
-    let unknown = || ResolveError::Unknown(Arc::new(io::ErrorKind::NotFound.into()));
+    let entry = || name.addresses(&name.entry.borrow(), Instant::now()).is_ok();
+    let store_error = || ResolveError::Dns(NetError::Timeout);
+    let unknown = || ResolveError::NotFound(Arc::new(io::ErrorKind::NotFound.into()));
     for (ttl, holds) in [(0, 1), (60, 60), (86_400, 300)] {
-        name.found((vec![ONE, TWO, ONE], Duration::from_secs(ttl)));
-        assert_eq!(name.known.borrow().until - begin, Duration::from_secs(holds));
+        name.store_addresses((vec![ONE, TWO, ONE], Duration::from_secs(ttl)));
+        assert_eq!(name.entry.borrow().expires - begin, Duration::from_secs(holds));
     }
     assert_eq!(name.generation.get(), 1);
     // All look-ups fail.
-    advance(LONGEST + KEPT - Duration::from_secs(1)).await;
-    name.failed(failed());
-    assert!(known());
+    advance(MAX_TTL + STALE_TTL - Duration::from_secs(1)).await;
+    name.store_error(store_error());
+    assert!(entry());
     advance(Duration::from_secs(1)).await;
-    assert!(!known());
-    name.failed(failed());
+    assert!(!entry());
+    name.store_error(store_error());
     assert_eq!(name.generation.get(), 2, "connections to it are of no use either");
     // The answer says repeatedly that the name does not exist.
-    name.found((vec![ONE], LONGEST));
+    name.store_addresses((vec![ONE], MAX_TTL));
     for _ in 0..29 {
-        name.failed(unknown());
+        name.store_error(unknown());
         advance(Duration::from_secs(1)).await;
-        assert!(known());
+        assert!(entry());
     }
     advance(Duration::from_secs(1)).await;
-    assert!(!known());
+    assert!(!entry());
     // A lack of descriptors says nothing about the name.
-    name.found((vec![ONE], LONGEST));
-    name.failed(ResolveError::Unknown(Arc::new(io::Error::from_raw_os_error(
+    name.store_addresses((vec![ONE], MAX_TTL));
+    name.store_error(ResolveError::NotFound(Arc::new(io::Error::from_raw_os_error(
         libc::EMFILE,
     ))));
-    advance(KEPT_UNKNOWN).await;
-    assert!(known());
+    advance(STALE_TTL_NOT_FOUND).await;
+    assert!(entry());
     // The number of addresses is limited.
     let many = (0..=255).map(|low| Ipv4Addr::new(10, 0, 0, low).into());
-    name.found((many.chain([ONE, TWO]).collect(), LONGEST));
-    assert_eq!(name.known.borrow().addresses.len(), MOST_ADDRESSES);
+    name.store_addresses((many.chain([ONE, TWO]).collect(), MAX_TTL));
+    assert_eq!(name.entry.borrow().addresses.len(), MAX_ADDRESSES);
 }
 
 #[test]
 fn a_server_is_not_blamed_for_a_look_up_that_lacks_a_descriptor() {
     let lacks = |code| NetError::from(io::Error::from_raw_os_error(code));
-    assert!(ConnectError::from(ResolveError::from(lacks(libc::EMFILE))).is_ours());
-    assert!(!ConnectError::from(ResolveError::from(lacks(libc::ECONNREFUSED))).is_ours());
-    assert!(!ConnectError::from(ResolveError::Late).is_ours());
+    assert!(ConnectError::from(ResolveError::from(lacks(libc::EMFILE))).is_local_exhaustion());
+    assert!(!ConnectError::from(ResolveError::from(lacks(libc::ECONNREFUSED))).is_local_exhaustion());
+    assert!(!ConnectError::from(ResolveError::Timeout).is_local_exhaustion());
 }

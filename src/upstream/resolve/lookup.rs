@@ -20,126 +20,126 @@ use tokio::net::lookup_host;
 use tokio::task::spawn_blocking;
 
 use super::ResolveError;
-use crate::upstream::connector::is_ours;
+use crate::upstream::connector::is_local_exhaustion;
 
 /// The lifetime of an answer without a TTL: one of the hosts file or of the system.
-const NO_TTL: Duration = Duration::from_secs(30);
+const DEFAULT_TTL: Duration = Duration::from_secs(30);
 /// The files of the configuration. If one has changed, the configuration is read again.
-const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+const CONFIG_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
 /// The addresses of a name, and how long they are valid.
-pub(super) type Answer = (Vec<IpAddr>, Duration);
+pub(super) type AddressesWithTtl = (Vec<IpAddr>, Duration);
 
 /// The result of one look-up.
-pub(super) enum Asked {
+pub(super) enum LookupResult {
     /// The addresses.
-    Found(Answer),
+    Found(AddressesWithTtl),
     /// The DNS does not know the name; the system may know it.
-    Unknown,
+    NotFound,
     /// No DNS server is configured; the system may have other sources.
-    NoDns,
+    NoDnsServers,
 }
 
 /// The source of the configuration.
 #[derive(Debug)]
-pub(super) enum Asker {
+pub(super) enum NameLookup {
     /// The system's configuration, as it was last read.
-    System(RefCell<Option<Arc<Servers>>>),
+    System(RefCell<Option<Arc<SystemConfig>>>),
     /// A fixed configuration.
     #[cfg(test)]
-    Given(Arc<Servers>),
+    Fixed(Arc<SystemConfig>),
 }
 
 /// The system's configuration at the time of reading.
 #[derive(Debug)]
-pub(super) struct Servers {
+pub(super) struct SystemConfig {
     hosts: Hosts,
     /// `None`: the system names no DNS server.
     dns: Option<TokioResolver>,
-    changed: [Option<SystemTime>; FILES.len()],
+    modified: [Option<SystemTime>; CONFIG_FILES.len()],
 }
 
-impl Asker {
+impl NameLookup {
     /// Asks the hosts file, then the DNS.
     ///
     /// # Errors
     /// No server has answered, or the answer is an error other than a missing name.
-    pub(super) async fn ask(&self, host: &str) -> Result<Asked, ResolveError> {
-        let servers = match self {
-            Self::System(read) => Self::current(read).await?,
+    pub(super) async fn look_up(&self, host: &str) -> Result<LookupResult, ResolveError> {
+        let config = match self {
+            Self::System(read) => Self::current_config(read).await?,
             #[cfg(test)]
-            Self::Given(servers) => Arc::clone(servers),
+            Self::Fixed(config) => Arc::clone(config),
         };
         let name = Name::from_ascii(host).map_err(NetError::from)?;
-        let written = servers.written(&name);
-        if !written.is_empty() {
-            return Ok(Asked::Found((written, NO_TTL)));
+        let from_hosts_file = config.from_hosts_file(&name);
+        if !from_hosts_file.is_empty() {
+            return Ok(LookupResult::Found((from_hosts_file, DEFAULT_TTL)));
         }
-        let Some(dns) = &servers.dns else {
-            return Ok(Asked::NoDns);
+        let Some(dns) = &config.dns else {
+            return Ok(LookupResult::NoDnsServers);
         };
         match dns.lookup_ip(name).await {
             Ok(found) => {
-                let holds = found.valid_until().saturating_duration_since(Instant::now());
-                Ok(Asked::Found((found.iter().collect(), holds)))
+                let ttl = found.valid_until().saturating_duration_since(Instant::now());
+                Ok(LookupResult::Found((found.iter().collect(), ttl)))
             }
-            Err(error) if error.is_no_records_found() => Ok(Asked::Unknown),
-            Err(error) => Err(told(error).into()),
+            Err(error) if error.is_no_records_found() => Ok(LookupResult::NotFound),
+            Err(error) => Err(with_system_error(error).into()),
         }
     }
 
     /// The current configuration. A blocking thread reads the files.
-    async fn current(read: &RefCell<Option<Arc<Servers>>>) -> Result<Arc<Servers>, ResolveError> {
+    async fn current_config(read: &RefCell<Option<Arc<SystemConfig>>>) -> Result<Arc<SystemConfig>, ResolveError> {
         let last = read.borrow().clone();
-        let servers = spawn_blocking(move || {
-            let changed = FILES.map(|file| fs::metadata(file).and_then(|file| file.modified()).ok());
+        let config = spawn_blocking(move || {
+            let modified = CONFIG_FILES.map(|file| fs::metadata(file).and_then(|file| file.modified()).ok());
             match last {
-                Some(last) if last.changed == changed => Ok(last),
-                _ => Servers::read(changed).map(Arc::new),
+                Some(last) if last.modified == modified => Ok(last),
+                _ => SystemConfig::read(modified).map(Arc::new),
             }
         });
-        let servers = servers.await.map_err(|_| ResolveError::Late)??;
-        read.replace(Some(Arc::clone(&servers)));
-        Ok(servers)
+        let config = config.await.map_err(|_| ResolveError::Timeout)??;
+        read.replace(Some(Arc::clone(&config)));
+        Ok(config)
     }
 }
 
-impl Servers {
+impl SystemConfig {
     /// # Errors
     /// This process lacks descriptors or memory to read. A missing or empty file counts as no configuration.
-    fn read(changed: [Option<SystemTime>; FILES.len()]) -> Result<Self, ResolveError> {
+    fn read(modified: [Option<SystemTime>; CONFIG_FILES.len()]) -> Result<Self, ResolveError> {
         let hosts = match Hosts::from_system() {
-            Err(error) if is_ours(&error) => return Err(NetError::from(error).into()),
+            Err(error) if is_local_exhaustion(&error) => return Err(NetError::from(error).into()),
             read => read.unwrap_or_default(),
         };
-        let dns = TokioResolver::builder_tokio().and_then(built);
+        let dns = TokioResolver::builder_tokio().and_then(build);
         let dns = match dns.map_err(ResolveError::from) {
-            Err(error) if error.is_ours() => return Err(error),
+            Err(error) if error.is_local_exhaustion() => return Err(error),
             read => read.ok(),
         };
-        Ok(Self { hosts, dns, changed })
+        Ok(Self { hosts, dns, modified })
     }
 
     /// One server, and no hosts file.
     #[cfg(test)]
-    pub(super) fn given(server: SocketAddr) -> Self {
+    pub(super) fn fixed(server: SocketAddr) -> Self {
         let mut udp = ConnectionConfig::udp();
         udp.port = server.port();
         let servers = vec![NameServerConfig::new(server.ip(), true, vec![udp])];
         let config = ResolverConfig::from_name_servers(servers);
-        let dns = built(TokioResolver::builder_with_config(
+        let dns = build(TokioResolver::builder_with_config(
             config,
             TokioRuntimeProvider::default(),
         ));
         Self {
             hosts: Hosts::default(),
             dns: Some(dns.expect("this is a configuration")),
-            changed: [None; FILES.len()],
+            modified: [None; CONFIG_FILES.len()],
         }
     }
 
     /// The addresses in the hosts file.
-    fn written(&self, name: &Name) -> Vec<IpAddr> {
+    fn from_hosts_file(&self, name: &Name) -> Vec<IpAddr> {
         let of = |kind| {
             let found = self.hosts.lookup_static_host(&Query::query(name.clone(), kind));
             found.map(|found| found.answers().to_vec()).unwrap_or_default()
@@ -149,11 +149,11 @@ impl Servers {
     }
 }
 
-fn built(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<TokioResolver, NetError> {
+fn build(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<TokioResolver, NetError> {
     let options = builder.options_mut();
     // The answers are cached in `name`.
     options.cache_size = 0;
-    // `written` has already searched the hosts file.
+    // `from_hosts_file` has already searched the hosts file.
     options.use_hosts_file = ResolveHosts::Never;
     // Of two errors, hickory returns the first one. Some servers do not answer queries for AAAA, so A is asked first.
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
@@ -161,9 +161,9 @@ fn built(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<TokioReso
 }
 
 /// hickory reports every error of the system as "no connections". Opening a socket here shows whether sockets are available.
-fn told(error: NetError) -> NetError {
+fn with_system_error(error: NetError) -> NetError {
     match (&error, UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))) {
-        (NetError::NoConnections, Err(refused)) if is_ours(&refused) => refused.into(),
+        (NetError::NoConnections, Err(refused)) if is_local_exhaustion(&refused) => refused.into(),
         _ => error,
     }
 }
@@ -172,7 +172,7 @@ fn told(error: NetError) -> NetError {
 ///
 /// # Errors
 /// The system does not know the name.
-pub(super) async fn ask_system(host: &str) -> io::Result<Answer> {
+pub(super) async fn look_up_in_system(host: &str) -> io::Result<AddressesWithTtl> {
     let found = lookup_host((host, 0)).await?;
-    Ok((found.map(|address: SocketAddr| address.ip()).collect(), NO_TTL))
+    Ok((found.map(|address: SocketAddr| address.ip()).collect(), DEFAULT_TTL))
 }
