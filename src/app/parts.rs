@@ -118,7 +118,7 @@ impl Parts {
             })
             .collect();
         let mut metrics = Metrics::default();
-        metrics.watch_stores(
+        metrics.register_store_probes(
             stores
                 .iter()
                 .map(|store| {
@@ -127,8 +127,8 @@ impl Parts {
                 })
                 .collect(),
         );
-        metrics.watch_certificates(expiries);
-        metrics.watch_auth(
+        metrics.register_certificates(expiries);
+        metrics.register_auth(
             authenticators
                 .iter()
                 .map(|(name, shared)| (Arc::clone(name), shared.metrics().clone()))

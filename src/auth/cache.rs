@@ -161,7 +161,7 @@ impl VerdictCache {
     pub fn find(&self, key: &Key, now: Now) -> Option<Result<Arc<Identity>, Refusal>> {
         let found = self.look_up(key, now);
         if self.accepted.is_some() || self.refused.is_some() {
-            self.metrics.asked(found.is_some());
+            self.metrics.record_lookup(found.is_some());
         }
         found
     }

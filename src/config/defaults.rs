@@ -20,7 +20,7 @@ use crate::auth::store::Digests;
 use crate::auth::store::redis::Invalidation;
 use crate::outbound::identity::{CredentialMode, Encoding, Source};
 use crate::server::{Drain, Limits};
-use crate::telemetry::{self, Format};
+use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::MinVersion;
 use crate::upstream::{Balance, HostMode};
 
@@ -56,9 +56,9 @@ pub(super) const DRAIN: Drain = Drain {
 pub(super) const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 
 /// `log`.
-pub(super) const LOG: telemetry::Settings = telemetry::Settings {
+pub(super) const LOG: telemetry::LogSettings = telemetry::LogSettings {
     level: Level::INFO,
-    format: Format::Text,
+    format: LogFormat::Text,
     access: true,
     query: false,
 };

@@ -48,7 +48,7 @@ pub struct Config {
     /// `server.redirect_http`.
     pub redirects: Vec<SocketAddr>,
     /// `[log]`.
-    pub log: telemetry::Settings,
+    pub log: telemetry::LogSettings,
     /// `[stores.*]`, in the order of the file's names.
     pub stores: Vec<store::Settings>,
     /// `[authenticators.*]` by name.

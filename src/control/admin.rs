@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::text;
 use crate::auth::store;
 use crate::server::worker::Stage;
-use crate::telemetry::exposition::Format;
+use crate::telemetry::exposition::ExpositionFormat;
 use crate::telemetry::metrics::Metrics;
 
 /// Maximum number of connections; for scrapers and probes, not for clients.
@@ -110,7 +110,7 @@ impl Admin {
             .iter()
             .filter_map(|value| value.to_str().ok())
             .collect();
-        let format = Format::accepted(&accept.join(","));
+        let format = ExpositionFormat::accepted(&accept.join(","));
         match self.metrics.render(format) {
             Ok(metrics) => {
                 let mut response = text(StatusCode::OK, metrics);

@@ -461,7 +461,8 @@ impl Proxy {
             let outbound = Outbound::new(request, permit, origin, &route.rules);
             let answer = route.upstream.forward(outbound, route.response_timeout, &side).await?;
             let took = sent.elapsed();
-            self.worker_metrics.upstream_answered(route.upstream.name(), took);
+            self.worker_metrics
+                .record_upstream_duration(route.upstream.name(), took);
             match answer {
                 Forwarded::Response(mut response) => {
                     // Any 2xx would open a WebSocket over HTTP/2 (RFC 8441, section 4).
@@ -520,10 +521,12 @@ impl Proxy {
         }
         let verdict = chain.authenticate(request.headers(), Now::read()).await;
         let count = |authenticator: &Arc<str>, outcome| {
-            self.worker_metrics.metrics().authenticated(&AuthenticationLabels {
-                authenticator: Arc::clone(authenticator),
-                outcome,
-            });
+            self.worker_metrics
+                .metrics()
+                .count_authentication(&AuthenticationLabels {
+                    authenticator: Arc::clone(authenticator),
+                    outcome,
+                });
         };
         match verdict {
             Ok(Verdict::Accept(identity)) => {

@@ -136,7 +136,7 @@ impl Drop for Outcome {
         let took = self.started.elapsed();
         self.worker_metrics.metrics().in_flight.dec();
         self.worker_metrics
-            .request_ended(&self.route, self.label, self.status_class(), took);
+            .record_request(&self.route, self.label, self.status_class(), took);
         if !self.log.on || !event_enabled!(Level::INFO) {
             return;
         }

@@ -85,13 +85,13 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
                 None => return,
                 Some(Ok(Ok(accepted))) => accepted,
                 Some(Ok(Err((problem, stream)))) => {
-                    worker.metrics().handshake_ended("failed");
+                    worker.metrics().count_handshake("failed");
                     debug!(client.ip = %node, reason = %problem, "a TLS handshake failed");
                     // The alert tells the client the reason. A reset because of unread data could delete the alert.
                     return Box::pin(end(stream, None, LAST_WORDS)).await;
                 }
                 Some(Err(_)) => {
-                    worker.metrics().handshake_ended("timeout");
+                    worker.metrics().count_handshake("timeout");
                     return;
                 }
             };
@@ -99,7 +99,7 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
             let resumed = connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
             worker
                 .metrics()
-                .handshake_ended(if resumed { "resumed" } else { "full" });
+                .count_handshake(if resumed { "resumed" } else { "full" });
             let served = acceptor.hosts.served(connection.server_name());
             let client = Client::new(Peer::new(node, Scheme::Https, &believed), Some(served));
             // ALPN decides the protocol; there is no fallback from h2 to HTTP/1.

@@ -27,7 +27,7 @@ pub struct CacheMetrics {
 
 impl CacheMetrics {
     /// A credential was looked up.
-    pub fn asked(&self, found: bool) {
+    pub fn record_lookup(&self, found: bool) {
         if found { &self.hits } else { &self.misses }.inc();
     }
 }
@@ -58,28 +58,28 @@ impl Default for StoreMetrics {
 
 impl StoreMetrics {
     /// A lookup has ended.
-    pub fn looked_up(&self, took: Duration) {
+    pub fn record_lookup(&self, took: Duration) {
         self.lookups.observe(took.as_secs_f64());
     }
 
     /// A lookup has failed, for this reason.
-    pub fn failed(&self, reason: &'static str) {
+    pub fn record_error(&self, reason: &'static str) {
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         errors.entry(reason).or_default().inc();
     }
 
     /// Records the measured delay of change notifications.
-    pub fn lags(&self, by: Duration) {
+    pub fn record_lag(&self, by: Duration) {
         self.lag.observe(by.as_secs_f64());
     }
 
     /// Counts reported changes.
-    pub fn invalidated(&self, keys: usize) {
+    pub fn record_invalidations(&self, keys: usize) {
         self.invalidations.inc_by(u64::try_from(keys).unwrap_or(u64::MAX));
     }
 
     /// Sets whether the gateway is subscribed to changes.
-    pub fn tracks(&self, up: bool) {
+    pub fn set_tracking(&self, up: bool) {
         self.tracking.set(i64::from(up));
     }
 }

@@ -4,15 +4,15 @@ use std::fmt::Write;
 
 /// A text format that Prometheus reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum ExpositionFormat {
     /// Prometheus text format 0.0.4, the default; all tools support it.
     Text,
     /// OpenMetrics 1.0.
     OpenMetrics,
 }
 
-impl Format {
-    /// Chooses by an `Accept` field (RFC 9110, section 12.5.1). If both are equally acceptable, or neither is, it is [`Format::Text`]: for
+impl ExpositionFormat {
+    /// Chooses by an `Accept` field (RFC 9110, section 12.5.1). If both are equally acceptable, or neither is, it is [`ExpositionFormat::Text`]: for
     /// a scraper, a format that it can read is better than a 406.
     pub fn accepted(accept: &str) -> Self {
         if quality(accept, &OPEN_METRICS) > quality(accept, &TEXT) {
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scraper_gets_the_format_that_it_asks_for() {
+    fn accept_chooses_the_format() {
         let prometheus_2 = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                             text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         let prometheus_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
@@ -119,33 +119,36 @@ mod tests {
         let protobuf_first = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
                               application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
         for (accept, expected) in [
-            (prometheus_2, Format::OpenMetrics),
-            (prometheus_3, Format::OpenMetrics),
-            (protobuf_first, Format::OpenMetrics),
-            ("application/openmetrics-text", Format::OpenMetrics),
+            (prometheus_2, ExpositionFormat::OpenMetrics),
+            (prometheus_3, ExpositionFormat::OpenMetrics),
+            (protobuf_first, ExpositionFormat::OpenMetrics),
+            ("application/openmetrics-text", ExpositionFormat::OpenMetrics),
             (
                 "APPLICATION/OpenMetrics-Text ; Version=\"1.0.0\" ; Q=0.2",
-                Format::OpenMetrics,
+                ExpositionFormat::OpenMetrics,
             ),
-            ("application/*", Format::OpenMetrics),
-            ("application/openmetrics-text;q=0.2, */*;q=0.1", Format::OpenMetrics),
-            ("", Format::Text),
-            ("*/*", Format::Text),
-            ("text/plain", Format::Text),
+            ("application/*", ExpositionFormat::OpenMetrics),
+            (
+                "application/openmetrics-text;q=0.2, */*;q=0.1",
+                ExpositionFormat::OpenMetrics,
+            ),
+            ("", ExpositionFormat::Text),
+            ("*/*", ExpositionFormat::Text),
+            ("text/plain", ExpositionFormat::Text),
             (
                 "text/plain;version=0.0.4;q=0.7, application/openmetrics-text;q=0.3",
-                Format::Text,
+                ExpositionFormat::Text,
             ),
-            ("application/openmetrics-text;q=0, */*", Format::Text),
-            ("application/openmetrics-text;version=2.0.0", Format::Text),
+            ("application/openmetrics-text;q=0, */*", ExpositionFormat::Text),
+            ("application/openmetrics-text;version=2.0.0", ExpositionFormat::Text),
             (
                 "application/openmetrics-text;version=0.0.1, text/plain;version=0.0.4;q=0.5",
-                Format::Text,
+                ExpositionFormat::Text,
             ),
-            ("application/openmetrics-text;q=nan", Format::Text),
-            ("text/html, application/json", Format::Text),
+            ("application/openmetrics-text;q=nan", ExpositionFormat::Text),
+            ("text/html, application/json", ExpositionFormat::Text),
         ] {
-            assert_eq!(Format::accepted(accept), expected, "{accept}");
+            assert_eq!(ExpositionFormat::accepted(accept), expected, "{accept}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-const REPEAT_AFTER: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The throttle of one kind of event at one place.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl LogThrottle {
         self.suppressed += 1;
         if self
             .last_logged
-            .is_some_and(|last_logged| now < last_logged + REPEAT_AFTER)
+            .is_some_and(|last_logged| now < last_logged + LOG_INTERVAL)
         {
             return None;
         }
@@ -35,11 +35,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_event_is_logged_and_then_one_in_a_while() {
+    fn events_after_the_first_are_logged_at_most_once_per_interval() {
         let (mut log_throttle, begin) = (LogThrottle::default(), Instant::now());
-        let last_logged: Vec<_> = (0..500)
+        let logged: Vec<_> = (0..500)
             .filter_map(|tick| log_throttle.note_at(begin + Duration::from_millis(50) * tick))
             .collect();
-        assert_eq!(last_logged, [1, 200, 200]);
+        assert_eq!(logged, [1, 200, 200]);
     }
 }

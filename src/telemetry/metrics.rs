@@ -16,7 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::auth::{self, CacheMetrics, StoreMetrics};
-use super::exposition::{self, Format};
+use super::exposition::{self, ExpositionFormat};
 use super::process::Process;
 
 /// How one request ended.
@@ -108,12 +108,12 @@ impl Default for Metrics {
             connections: Gauge::default(),
             in_flight: Gauge::default(),
         };
-        metrics.registered()
+        metrics.with_registered()
     }
 }
 
 impl Metrics {
-    fn registered(mut self) -> Self {
+    fn with_registered(mut self) -> Self {
         let registry = &mut self.registry;
         registry.register("requests", "Requests that have ended", self.requests.clone());
         registry.register_with_unit(
@@ -162,12 +162,12 @@ impl Metrics {
     }
 
     /// Adds `authgate_store_usable`, read at each scrape.
-    pub fn watch_stores(&mut self, stores: Vec<(Arc<str>, StoreProbe)>) {
+    pub fn register_store_probes(&mut self, stores: Vec<(Arc<str>, StoreProbe)>) {
         self.registry.register_collector(Box::new(Stores(stores)));
     }
 
     /// Adds `authgate_certificate_expiry_seconds` for each certificate file: the Unix second at which its first certificate to expire ends.
-    pub fn watch_certificates(&mut self, ends: impl IntoIterator<Item = (String, i64)>) {
+    pub fn register_certificates(&mut self, ends: impl IntoIterator<Item = (String, i64)>) {
         let family = Family::<CertificateLabels, Gauge>::default();
         for (certificate, end) in ends {
             family.get_or_create(&CertificateLabels { certificate }).set(end);
@@ -181,23 +181,23 @@ impl Metrics {
     }
 
     /// Adds the metrics of caches and stores, labelled by authenticator or store.
-    pub fn watch_auth(&mut self, caches: Vec<(Arc<str>, CacheMetrics)>, stores: Vec<(Arc<str>, StoreMetrics)>) {
+    pub fn register_auth(&mut self, caches: Vec<(Arc<str>, CacheMetrics)>, stores: Vec<(Arc<str>, StoreMetrics)>) {
         self.registry
             .register_collector(Box::new(auth::AuthCollector { caches, stores }));
     }
 
     /// The counter of requests with these labels.
-    pub fn requests_ended(&self, labels: &RequestLabels) -> Counter {
+    pub fn request_counter(&self, labels: &RequestLabels) -> Counter {
         self.requests.get_or_create(labels).clone()
     }
 
     /// Records the duration of a request.
-    pub fn request_took(&self, took: Duration) {
+    pub fn record_request_duration(&self, took: Duration) {
         self.request_duration.observe(took.as_secs_f64());
     }
 
     /// The histogram of the times until an upstream begins its responses.
-    pub fn upstream_durations(&self, upstream: &Arc<str>) -> Histogram {
+    pub fn upstream_histogram(&self, upstream: &Arc<str>) -> Histogram {
         let labels = UpstreamLabels {
             upstream: Arc::clone(upstream),
         };
@@ -205,17 +205,17 @@ impl Metrics {
     }
 
     /// Counts a verdict of an authenticator.
-    pub fn authenticated(&self, labels: &AuthenticationLabels) {
+    pub fn count_authentication(&self, labels: &AuthenticationLabels) {
         self.authentications.get_or_create(labels).inc();
     }
 
     /// Counts a TLS handshake.
-    pub fn handshake_ended(&self, outcome: &'static str) {
+    pub fn count_handshake(&self, outcome: &'static str) {
         self.handshakes.get_or_create(&HandshakeLabels { outcome }).inc();
     }
 
     /// Counts an HTTP/2 connection that was closed because of too many frames without data.
-    pub fn flooded(&self) {
+    pub fn count_flood(&self) {
         self.floods.inc();
     }
 
@@ -223,14 +223,14 @@ impl Metrics {
     ///
     /// # Errors
     /// A metric cannot be written as text.
-    pub fn render(&self, format: Format) -> Result<String, fmt::Error> {
+    pub fn render(&self, format: ExpositionFormat) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
         encode_registry(&mut text, &self.process)?;
         encode_eof(&mut text)?;
         Ok(match format {
-            Format::OpenMetrics => text,
-            Format::Text => exposition::to_text(&text),
+            ExpositionFormat::OpenMetrics => text,
+            ExpositionFormat::Text => exposition::to_text(&text),
         })
     }
 }
@@ -269,27 +269,27 @@ mod tests {
     #[test]
     fn metrics_are_written_with_their_units_and_labels() {
         let mut metrics = Metrics::default();
-        metrics.watch_stores(vec![("redis".into(), Box::new(|| false))]);
+        metrics.register_store_probes(vec![("redis".into(), Box::new(|| false))]);
         let (cache, store) = (CacheMetrics::default(), StoreMetrics::default());
-        metrics.watch_auth(
+        metrics.register_auth(
             vec![("token".into(), cache.clone())],
             vec![("redis".into(), store.clone())],
         );
-        cache.asked(true);
-        store.looked_up(Duration::from_micros(300));
-        store.failed("store_timeout");
-        store.lags(Duration::from_micros(300));
-        store.invalidated(2);
-        store.tracks(true);
+        cache.record_lookup(true);
+        store.record_lookup(Duration::from_micros(300));
+        store.record_error("store_timeout");
+        store.record_lag(Duration::from_micros(300));
+        store.record_invalidations(2);
+        store.set_tracking(true);
         let labels = RequestLabels {
             route: "/api/*".into(),
             outcome: "forwarded",
             status: "2xx",
         };
-        metrics.requests_ended(&labels).inc();
-        metrics.request_took(Duration::from_millis(3));
-        metrics.upstream_durations(&"app".into()).observe(0.002);
-        let text = metrics.render(Format::OpenMetrics).expect("text");
+        metrics.request_counter(&labels).inc();
+        metrics.record_request_duration(Duration::from_millis(3));
+        metrics.upstream_histogram(&"app".into()).observe(0.002);
+        let text = metrics.render(ExpositionFormat::OpenMetrics).expect("text");
         for line in [
             r#"authgate_requests_total{route="/api/*",outcome="forwarded",status="2xx"} 1"#,
             r#"authgate_request_duration_seconds_bucket{le="0.005"} 1"#,

@@ -15,11 +15,11 @@ use crate::printable::LogWriter;
 
 /// The configuration of `[log]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
+pub struct LogSettings {
     /// The minimum level.
     pub level: Level,
     /// The format of a line.
-    pub format: Format,
+    pub format: LogFormat,
     /// Whether each request is logged.
     pub access: bool,
     /// Whether request logs include the query.
@@ -28,7 +28,7 @@ pub struct Settings {
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum LogFormat {
     /// Text.
     Text,
     /// One JSON object per line.
@@ -38,11 +38,11 @@ pub enum Format {
 /// Keeps the log writer alive; queued lines are written when it is dropped.
 #[must_use]
 #[derive(Debug)]
-pub struct Log(#[expect(dead_code, reason = "held for its drop")] WorkerGuard);
+pub struct LogGuard(#[expect(dead_code, reason = "held for its drop")] WorkerGuard);
 
 /// Starts the log, on standard error. A separate thread writes the lines, so a slow terminal or pipe never delays a request. The queue is
 /// bounded: if the writer falls far behind, lines are dropped.
-pub fn start(settings: Settings) -> Log {
+pub fn start(settings: LogSettings) -> LogGuard {
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     // The writer thread escapes the lines.
     let (writer, guard): (NonBlocking, _) = tracing_appender::non_blocking(LogWriter {
@@ -57,8 +57,8 @@ pub fn start(settings: Settings) -> Log {
         .with_writer(writer);
     // Only the first subscriber of a process takes effect; a second one occurs only in tests that share a process.
     let _ = match settings.format {
-        Format::Text => builder.try_init(),
-        Format::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
-    Log(guard)
+    LogGuard(guard)
 }

@@ -17,14 +17,14 @@ use super::metrics::{Metrics, RequestLabels};
 /// kept alive, so that no other text can get that address.
 pub struct WorkerMetrics {
     metrics: Arc<Metrics>,
-    requests: RefCell<Known<[Place; 3], Counter>>,
-    upstreams: RefCell<Known<Place, Histogram>>,
+    requests: RefCell<Handles<[TextAddress; 3], Counter>>,
+    upstreams: RefCell<Handles<TextAddress, Histogram>>,
 }
 
-type Known<K, V> = HashMap<K, (Arc<str>, V), RandomState>;
+type Handles<K, V> = HashMap<K, (Arc<str>, V), RandomState>;
 
 /// The address and the length of a text.
-type Place = (usize, usize);
+type TextAddress = (usize, usize);
 
 impl fmt::Debug for WorkerMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,11 +48,11 @@ impl WorkerMetrics {
     }
 
     /// Counts a request that has ended.
-    pub fn request_ended(&self, route: &Arc<str>, outcome: &'static str, status: &'static str, took: Duration) {
-        let place = [place(route), place(outcome), place(status)];
+    pub fn record_request(&self, route: &Arc<str>, outcome: &'static str, status: &'static str, took: Duration) {
+        let key = [address_of(route), address_of(outcome), address_of(status)];
         let mut requests = self.requests.borrow_mut();
-        let (_, counter) = requests.entry(place).or_insert_with(|| {
-            let counter = self.metrics.requests_ended(&RequestLabels {
+        let (_, counter) = requests.entry(key).or_insert_with(|| {
+            let counter = self.metrics.request_counter(&RequestLabels {
                 route: Arc::clone(route),
                 outcome,
                 status,
@@ -60,42 +60,42 @@ impl WorkerMetrics {
             (Arc::clone(route), counter)
         });
         counter.inc();
-        self.metrics.request_took(took);
+        self.metrics.record_request_duration(took);
     }
 
     /// Records the time until an upstream began its response.
-    pub fn upstream_answered(&self, upstream: &Arc<str>, took: Duration) {
+    pub fn record_upstream_duration(&self, upstream: &Arc<str>, took: Duration) {
         let mut upstreams = self.upstreams.borrow_mut();
         let (_, durations) = upstreams
-            .entry(place(upstream))
-            .or_insert_with(|| (Arc::clone(upstream), self.metrics.upstream_durations(upstream)));
+            .entry(address_of(upstream))
+            .or_insert_with(|| (Arc::clone(upstream), self.metrics.upstream_histogram(upstream)));
         durations.observe(took.as_secs_f64());
     }
 }
 
-fn place(text: &str) -> Place {
+fn address_of(text: &str) -> TextAddress {
     (text.as_ptr() as usize, text.len())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::exposition::Format;
+    use crate::telemetry::exposition::ExpositionFormat;
 
     #[test]
-    fn workers_count_together() {
+    fn workers_share_counters() {
         let metrics = Arc::new(Metrics::default());
         let (one, two) = (WorkerMetrics::new(&metrics), WorkerMetrics::new(&metrics));
         let routes: [Arc<str>; 2] = ["/a/*".into(), "/b/*".into()];
         for worker_metrics in [&one, &two, &one] {
             for route in &routes {
-                worker_metrics.request_ended(route, "forwarded", "2xx", Duration::from_millis(3));
+                worker_metrics.record_request(route, "forwarded", "2xx", Duration::from_millis(3));
                 // The same text in another place is the same label.
-                worker_metrics.request_ended(&Arc::from(&**route), "forwarded", "2xx", Duration::from_millis(3));
+                worker_metrics.record_request(&Arc::from(&**route), "forwarded", "2xx", Duration::from_millis(3));
             }
-            worker_metrics.upstream_answered(&"app".into(), Duration::from_millis(2));
+            worker_metrics.record_upstream_duration(&"app".into(), Duration::from_millis(2));
         }
-        let text = metrics.render(Format::Text).expect("text");
+        let text = metrics.render(ExpositionFormat::Text).expect("text");
         for line in [
             r#"authgate_requests_total{route="/a/*",outcome="forwarded",status="2xx"} 6"#,
             r#"authgate_requests_total{route="/b/*",outcome="forwarded",status="2xx"} 6"#,

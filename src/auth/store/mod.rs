@@ -349,9 +349,9 @@ impl Store {
 
     /// Updates the metrics and the log after a lookup.
     fn record<T>(&self, began: Instant, answer: Result<T, StoreError>) -> Result<T, StoreError> {
-        self.metrics.looked_up(began.elapsed());
+        self.metrics.record_lookup(began.elapsed());
         if let Err(error) = &answer {
-            self.metrics.failed(error.label());
+            self.metrics.record_error(error.label());
             if let StoreError::Record(store, problem) = error
                 && let Some(times) = self.bad_records.borrow_mut().note()
             {

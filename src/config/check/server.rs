@@ -17,7 +17,7 @@ use crate::config::{Admin, defaults};
 use crate::outbound::forwarded::{MoreFields, TrustedProxies};
 use crate::server::listen::Address;
 use crate::server::{Drain, Limits, Settings};
-use crate::telemetry::{self, Format};
+use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::MinVersion;
 use crate::tls::{
     self,
@@ -396,7 +396,7 @@ pub(super) fn forwarded(root: &mut Section<'_>) -> MoreFields {
 }
 
 /// `[log]`.
-pub(super) fn log(root: &mut Section<'_>) -> telemetry::Settings {
+pub(super) fn log(root: &mut Section<'_>) -> telemetry::LogSettings {
     let default = defaults::LOG;
     let Some(mut section) = root.section("log", &[]) else {
         return default;
@@ -408,11 +408,11 @@ pub(super) fn log(root: &mut Section<'_>) -> telemetry::Settings {
         ("debug", Level::DEBUG),
         ("trace", Level::TRACE),
     ];
-    telemetry::Settings {
+    telemetry::LogSettings {
         level: section.choice_or("level", &levels, default.level),
         format: section.choice_or(
             "format",
-            &[("text", Format::Text), ("json", Format::Json)],
+            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
             default.format,
         ),
         access: section.flag_or("access", default.access),

@@ -18,7 +18,7 @@ use crate::outbound::identity::CredentialMode;
 use crate::policy::Policy;
 use crate::proxy::answers::Answers;
 use crate::proxy::routes::{HostPattern, PathPattern};
-use crate::telemetry::Format;
+use crate::telemetry::LogFormat;
 use crate::tls::provider::MinVersion;
 use crate::upstream::{Balance, HostMode, Transport, UnsizedBodies};
 
@@ -44,7 +44,7 @@ fn absent_keys_have_their_documented_defaults() {
     );
     assert!(config.tls.is_none() && config.server.workers >= 1);
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9901");
-    assert_eq!((config.log.level, config.log.format), (Level::INFO, Format::Text));
+    assert_eq!((config.log.level, config.log.format), (Level::INFO, LogFormat::Text));
     assert!(config.log.access && !config.log.query);
 
     let Kind::Redis(redis) = &config.stores[0].kind else {
@@ -205,7 +205,7 @@ fn every_key_that_is_built_is_read() {
     assert_eq!((tls.certificates.len(), tls.min_version), (1, MinVersion::Tls13));
     assert_eq!(config.admin.listen.to_string(), "[::1]:9902");
     assert_eq!(config.admin.hosts, ["authgate.internal"]);
-    assert_eq!((config.log.level, config.log.format), (Level::DEBUG, Format::Json));
+    assert_eq!((config.log.level, config.log.format), (Level::DEBUG, LogFormat::Json));
     assert!(!config.log.access && config.log.query);
 
     let stores: Vec<&str> = config.stores.iter().map(|store| &*store.name).collect();

@@ -140,7 +140,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(
     .await;
     drop((streams, parser));
     if let Some(excess) = flusher.look(Frames::excess) {
-        worker.metrics().flooded();
+        worker.metrics().count_flood();
         info!(client.ip = %client.peer.node(), reason = excess.label(), "an HTTP/2 connection was closed: it sent more than anybody needs");
         let mut words = CALM;
         let _ = timeout(LAST_WORDS, poll_fn(|cx| flusher.poll_last_words(cx, &mut words))).await;

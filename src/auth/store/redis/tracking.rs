@@ -37,7 +37,7 @@ pub(super) async fn track(shared: &Arc<Shared>) {
     loop {
         let began = Instant::now();
         let lost = follow(shared).await;
-        shared.metrics.tracks(false);
+        shared.metrics.set_tracking(false);
         let store = &shared.name;
         match lost {
             // Reconnect at once, because changes are missed until then; but pause if connections keep ending early.
@@ -74,12 +74,12 @@ async fn follow(shared: &Arc<Shared>) -> TrackingError {
     shared.counters.changed(&shared.name, StoreItem::Store);
     // A restarted server may be empty now, or filled again.
     shared.look_now.notify_one();
-    shared.metrics.tracks(true);
+    shared.metrics.set_tracking(true);
     info!(store = %shared.name, "subscribed to changes of the store");
     loop {
         let sent = Instant::now();
         match timeout(SILENCE, cmd("PING").query_async::<Value>(&mut connection)).await {
-            Ok(Ok(_)) => shared.metrics.lags(sent.elapsed()),
+            Ok(Ok(_)) => shared.metrics.record_lag(sent.elapsed()),
             Ok(Err(_)) => return TrackingError::Ended("the connection is lost"),
             Err(_) => return TrackingError::Ended("the connection is silent"),
         }
@@ -139,7 +139,7 @@ impl Shared {
                 }
             }
         }
-        self.metrics.invalidated(count);
+        self.metrics.record_invalidations(count);
     }
 
     fn invalidate_key(&self, key: &[u8]) {
