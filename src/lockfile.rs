@@ -11,30 +11,30 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Pause between attempts.
-const PAUSE: Duration = Duration::from_millis(5);
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 /// A lock; dropping it releases it.
 #[derive(Debug)]
 pub struct LockFile {
     path: PathBuf,
-    /// The path of the locked file. It stays this file while `held` is open, because removing it requires the lock.
-    held: File,
+    /// The path of the locked file. `file` stays at this path while it is open, because only the holder of the lock removes it.
+    file: File,
 }
 
 impl LockFile {
-    /// Waits for the lock. The lock file gets the owner of `beside`, so that root does not lock out the owner of that file.
+    /// Waits for the lock. The lock file gets the owner of `protected`, so that root does not lock out the owner of that file.
     ///
     /// # Errors
     /// The lock was held for the whole timeout, with its holder; or the lock file cannot be opened.
-    pub fn acquire(path: PathBuf, beside: &Metadata, timeout: Duration) -> io::Result<Self> {
+    pub fn acquire(path: PathBuf, protected: &Metadata, timeout: Duration) -> io::Result<Self> {
         let deadline = Instant::now() + timeout;
         loop {
-            let file = open(&path, beside)?;
+            let file = open(&path, protected)?;
             match file.try_lock() {
                 // The last holder may have removed the file since it was opened.
-                Ok(()) if is_at(&file, &path)? => return Ok(Self { path, held: file }),
+                Ok(()) if is_same_file(&file, &path)? => return Ok(Self { path, file }),
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(RETRY_PAUSE),
                 Err(TryLockError::WouldBlock) => {
                     let (path, holder) = (path.display(), holder(&file));
                     let what = format!(
@@ -43,7 +43,7 @@ impl LockFile {
                     );
                     return Err(io::Error::new(ErrorKind::TimedOut, what));
                 }
-                Err(TryLockError::Error(problem)) => return Err(at(&path, &problem)),
+                Err(TryLockError::Error(error)) => return Err(with_path(&path, &error)),
             }
         }
     }
@@ -51,14 +51,14 @@ impl LockFile {
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        if is_at(&self.held, &self.path).unwrap_or(false) {
+        if is_same_file(&self.file, &self.path).unwrap_or(false) {
             // If it cannot be removed, the next program locks the existing file.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-fn open(path: &Path, beside: &Metadata) -> io::Result<File> {
+fn open(path: &Path, protected: &Metadata) -> io::Result<File> {
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -66,31 +66,31 @@ fn open(path: &Path, beside: &Metadata) -> io::Result<File> {
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)
-        .map_err(|problem| at(path, &problem))?;
+        .map_err(|error| with_path(path, &error))?;
     let own = file.metadata()?;
     if own.mode() & 0o077 != 0 {
         // The file was created before lock files were private.
         file.set_permissions(Permissions::from_mode(0o600))
-            .map_err(|problem| at(path, &problem))?;
+            .map_err(|error| with_path(path, &error))?;
     }
-    if (own.uid(), own.gid()) != (beside.uid(), beside.gid()) {
+    if (own.uid(), own.gid()) != (protected.uid(), protected.gid()) {
         // Only root can do this, and only root needs it.
-        let _ = fchown(&file, Some(beside.uid()), Some(beside.gid()));
+        let _ = fchown(&file, Some(protected.uid()), Some(protected.gid()));
     }
     Ok(file)
 }
 
-fn at(path: &Path, problem: &io::Error) -> io::Error {
-    io::Error::new(problem.kind(), format!("{}: {problem}", path.display()))
+fn with_path(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// Whether a path refers to this open file.
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let held = file.metadata()?;
+fn is_same_file(file: &File, path: &Path) -> io::Result<bool> {
+    let own = file.metadata()?;
     match fs::symlink_metadata(path) {
-        Ok(there) => Ok((there.dev(), there.ino()) == (held.dev(), held.ino())),
-        Err(problem) if problem.kind() == ErrorKind::NotFound => Ok(false),
-        Err(problem) => Err(problem),
+        Ok(there) => Ok((there.dev(), there.ino()) == (own.dev(), own.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -116,8 +116,8 @@ fn holder(file: &File) -> String {
 fn pid_of(line: &str, inode: u64) -> Option<u32> {
     let mut words = line.split_whitespace().skip(1);
     let (kind, pid, place) = (words.next()?, words.nth(2)?, words.next()?);
-    let of = place.rsplit(':').next()?.parse::<u64>().ok()?;
-    (kind == "FLOCK" && of == inode).then(|| pid.parse().ok())?
+    let locked = place.rsplit(':').next()?.parse::<u64>().ok()?;
+    (kind == "FLOCK" && locked == inode).then(|| pid.parse().ok())?
 }
 
 #[cfg(test)]
@@ -131,23 +131,23 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_private_says_who_holds_it_and_leaves_nothing_behind() {
+    fn a_lock_file_is_private_names_its_holder_and_is_removed() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("x.lock");
         fs::write(&path, "").expect("written");
         fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("ours");
-        let held = acquire(folder.path(), Duration::ZERO).expect("free");
+        let lock = acquire(folder.path(), Duration::ZERO).expect("free");
         assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o600);
-        let problem = acquire(folder.path(), Duration::ZERO).expect_err("held").to_string();
+        let error = acquire(folder.path(), Duration::ZERO).expect_err("held").to_string();
         let own = format!("process {}", std::process::id());
-        assert!(problem.contains(&own), "{problem}");
-        drop(held);
+        assert!(error.contains(&own), "{error}");
+        drop(lock);
         assert!(!path.exists());
         drop(acquire(folder.path(), Duration::ZERO).expect("free again"));
     }
 
     #[test]
-    fn a_link_is_not_followed() {
+    fn a_symbolic_link_is_not_followed() {
         let folder = tempfile::tempdir().expect("a folder");
         let victim = folder.path().join("victim");
         fs::write(&victim, "precious").expect("written");
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time_however_often_it_is_removed() {
+    fn one_holder_at_a_time_while_the_file_is_removed_and_created() {
         let folder = tempfile::tempdir().expect("a folder");
         let inside = std::sync::atomic::AtomicU32::new(0);
         thread::scope(|scope| {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_the_kernel_are_read() {
+    fn lines_of_proc_locks_are_parsed() {
         let line = "1: FLOCK  ADVISORY  WRITE 1234 08:02:5678 0 EOF";
         assert_eq!(pid_of(line, 5678), Some(1234));
         assert_eq!(pid_of(line, 567), None);
