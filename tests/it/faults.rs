@@ -97,7 +97,7 @@ fn leaked(script: Vec<(Vec<u8>, Ends)>) -> &'static [(Vec<u8>, Ends)] {
 }
 
 #[test]
-fn what_is_no_answer_is_502_or_504() {
+fn an_invalid_response_is_502_and_a_late_one_504() {
     let ok = "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\n";
     let mut said: Vec<Vec<u8>> = [
         "",
@@ -163,7 +163,7 @@ fn what_is_no_answer_is_502_or_504() {
 }
 
 #[test]
-fn a_body_that_breaks_off_is_never_whole() {
+fn a_truncated_body_never_looks_complete() {
     let ok = "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\n";
     let chunked = format!("{ok}Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n");
     let mut script = Vec::new();
@@ -212,7 +212,7 @@ fn a_body_that_breaks_off_is_never_whole() {
 }
 
 #[test]
-fn what_stands_behind_an_answer_is_no_answer_to_the_next_request() {
+fn bytes_after_a_response_never_answer_the_next_request() {
     let evil = "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Length: 4\r\n\r\nevil";
     let ok = "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\n";
     let script = leaked(
@@ -285,7 +285,7 @@ fn status_of(conn: &mut Conn) -> String {
 }
 
 #[test]
-fn a_server_that_is_killed_or_paused_costs_its_requests_and_comes_back() {
+fn a_killed_or_paused_server_fails_only_its_requests() {
     let mut echo = Echo::start("127.0.0.1:0");
     let gate = Gate::start(&public(echo.address).server("workers = 1"));
     let status = |call: &Call| {
@@ -349,7 +349,7 @@ fn h2_head(more: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn an_http2_server_that_fails_does_so_too() {
+fn failures_of_an_http2_server_are_502_or_504() {
     let settings = h2_frame(SETTINGS, 0, 0, &[]);
     let head = h2_head(&[]);
     let sized = h2_head(&[&[0, 14][..], b"content-length", &[3], b"100"].concat());
@@ -405,7 +405,7 @@ fn an_http2_server_that_fails_does_so_too() {
 }
 
 #[test]
-fn nor_is_a_body_whole_that_an_http2_server_resets_without_an_error() {
+fn a_body_that_an_http2_server_resets_without_an_error_never_looks_complete() {
     let reset = h2_frame(RST_STREAM, 0, 1, &NO_ERROR);
     fails_well(
         [h2_head(&[]), h2_frame(DATA, 0, 1, b"half"), reset].concat(),

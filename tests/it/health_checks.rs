@@ -34,7 +34,7 @@ fn host_of_checks(upstream: &RecordingUpstream) -> String {
 }
 
 #[test]
-fn a_check_sends_the_first_host_that_the_routes_name() {
+fn a_health_check_sends_the_first_host_of_the_routes() {
     let upstream = RecordingUpstream::start();
     let own = upstream.address.to_string();
     for (expected, config) in [
@@ -82,7 +82,7 @@ fn a_check_sends_the_first_host_that_the_routes_name() {
 }
 
 #[test]
-fn the_log_says_why_a_check_has_failed() {
+fn the_log_has_the_reason_of_a_failed_health_check() {
     let (picky, silent) = (RecordingUpstream::start(), RecordingUpstream::start());
     picky.answers(|exchange| exchange.answer("400 Bad Request", "", b""));
     silent.answers(|exchange| {
@@ -121,7 +121,7 @@ fn the_log_says_why_a_check_has_failed() {
 }
 
 #[test]
-fn a_healthy_django_is_up_whatever_its_address_is() {
+fn a_healthy_django_passes_checks_whatever_its_address_is() {
     let folder = tempfile::tempdir().unwrap();
     let Some(mut command) = gunicorn::command("gunicorn", folder.path()) else {
         return;

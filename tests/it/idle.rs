@@ -83,7 +83,7 @@ fn one_worker(url: &str) -> Config {
 }
 
 #[test]
-fn no_post_is_lost_to_a_server_that_closes_idle_connections() {
+fn no_post_fails_because_a_server_closes_idle_connections() {
     for limit in [400, 1_000] {
         let limit = Duration::from_millis(limit);
         let (address, _) = closing_after(limit);
@@ -94,7 +94,7 @@ fn no_post_is_lost_to_a_server_that_closes_idle_connections() {
 }
 
 #[test]
-fn a_busy_connection_is_used_again_for_posts() {
+fn posts_reuse_a_recently_used_connection() {
     let (address, accepted) = closing_after(Duration::from_secs(30));
     let gate = Gate::start(&one_worker(&format!("http://{address}")));
     let mut conn = gate.connect();
@@ -107,7 +107,7 @@ fn a_busy_connection_is_used_again_for_posts() {
 }
 
 #[test]
-fn longer_idle_connections_carry_posts_once_they_were_seen_to_survive() {
+fn posts_reuse_longer_idle_connections_after_some_have_survived() {
     let (address, accepted) = closing_after(Duration::from_secs(60));
     let gate = Gate::start(&one_worker(&format!("http://{address}")));
     let mut conn = gate.connect();
@@ -126,7 +126,7 @@ fn longer_idle_connections_carry_posts_once_they_were_seen_to_survive() {
 }
 
 #[test]
-fn a_connection_is_used_no_longer_than_its_server_announces() {
+fn a_connection_is_not_reused_after_its_announced_idle_limit() {
     let upstream = RecordingUpstream::start();
     upstream.answers(|exchange| {
         let fields = match exchange.head.first.as_str() {
@@ -152,7 +152,7 @@ fn a_connection_is_used_no_longer_than_its_server_announces() {
 }
 
 #[test]
-fn idle_timeout_is_how_long_connections_are_kept() {
+fn idle_connections_close_after_idle_timeout() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&one_worker(&upstream.url()).with("idle_timeout = \"1s\""));
     assert_eq!(gate.get("/x").status, 200);
@@ -201,7 +201,7 @@ fn peer(words: &[&str]) -> Option<(Peer, String)> {
 }
 
 #[test]
-fn no_post_is_lost_to_gunicorn() {
+fn no_post_to_gunicorn_fails() {
     let words = [
         "gunicorn",
         "--bind",
@@ -223,7 +223,7 @@ fn no_post_is_lost_to_gunicorn() {
 }
 
 #[test]
-fn no_post_is_lost_to_uvicorn() {
+fn no_post_to_uvicorn_fails() {
     let words = ["uvicorn", "--port", "PORT", "--timeout-keep-alive", "1", "asgi_app:app"];
     let Some((_peer, url)) = peer(&words) else { return };
     let gate = Gate::start(&one_worker(&url));

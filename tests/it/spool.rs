@@ -131,7 +131,7 @@ fn begun(gate: &Gate, part: &[u8], count: usize) -> Conn {
     conn
 }
 
-fn seen_whole(upstream: &RecordingUpstream, expected: &[u8]) {
+fn assert_received(upstream: &RecordingUpstream, expected: &[u8]) {
     let seen = upstream.last();
     let framing = (seen.header("content-length"), seen.header("transfer-encoding"));
     assert_eq!(framing, (Some(expected.len().to_string().as_str()), None));
@@ -147,9 +147,9 @@ fn a_long_body_without_a_length_arrives_whole_and_with_a_length() {
             Gate::start(&spooling(&upstream, "64MiB", "1GiB").with(&format!("buffer = {{ request = \"{buffer}\" }}")));
         let named = named_files(&gate);
         assert_eq!(gate.call(&chunked("/x", &whole)).status, 200, "{buffer}");
-        seen_whole(&upstream, &whole);
+        assert_received(&upstream, &whole);
         assert_eq!(status_over_http2(&gate, whole.clone()), 200, "{buffer}");
-        seen_whole(&upstream, &whole);
+        assert_received(&upstream, &whole);
         // One whose end comes apart from it.
         let before = upstream.accepted();
         let mut conn = begun(&gate, &whole[..MIB / 2], 1);
@@ -158,7 +158,7 @@ fn a_long_body_without_a_length_arrives_whole_and_with_a_length() {
         conn.send(chunks(&whole[MIB / 2..]));
         conn.send("0\r\n\r\n");
         assert_eq!(conn.reply().status, 200, "{buffer}");
-        seen_whole(&upstream, &whole);
+        assert_received(&upstream, &whole);
         wait_for_files(&gate, 0);
         // The connection serves on.
         assert_eq!(conn.call(&get("/x")).status, 200);
@@ -166,7 +166,7 @@ fn a_long_body_without_a_length_arrives_whole_and_with_a_length() {
 }
 
 #[test]
-fn what_waits_on_disk_is_bounded_and_given_back() {
+fn spool_space_is_limited_and_released() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&spooling(&upstream, "600KiB", "1MiB"));
     let half = body(500 * 1024);
@@ -198,7 +198,7 @@ fn what_waits_on_disk_is_bounded_and_given_back() {
 }
 
 #[test]
-fn bounds_on_clients_hold_while_their_bodies_wait() {
+fn client_limits_apply_while_bodies_are_spooled() {
     let upstream = RecordingUpstream::start();
     let gate =
         Gate::start(&spooling(&upstream, "64MiB", "1GiB").limits("body_read_timeout = \"1s\"\nbody_bytes = \"1MiB\""));
@@ -213,7 +213,7 @@ fn bounds_on_clients_hold_while_their_bodies_wait() {
 }
 
 #[test]
-fn credentials_are_checked_again_after_a_body_has_waited() {
+fn credentials_are_checked_again_after_a_body_was_spooled() {
     let (upstream, redis) = (RecordingUpstream::start(), Redis::start().with_ada());
     let gate = Gate::start(
         &config()
@@ -239,7 +239,7 @@ fn credentials_are_checked_again_after_a_body_has_waited() {
 }
 
 #[test]
-fn a_disk_that_fails_is_503_and_says_so_in_the_log() {
+fn a_failing_disk_is_503_and_logged() {
     let upstream = RecordingUpstream::start();
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("spool");
@@ -261,7 +261,7 @@ fn a_disk_that_fails_is_503_and_says_so_in_the_log() {
 }
 
 #[test]
-fn refuse_and_stream_are_what_they_say() {
+fn unsized_refuse_and_stream_work_as_documented() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(
         &config()
@@ -299,17 +299,17 @@ fn refuse_and_stream_are_what_they_say() {
 }
 
 #[test]
-fn what_says_that_it_is_grpc_over_http1_waits_too() {
+fn grpc_content_type_over_http1_is_spooled_too() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&spooling(&upstream, "64MiB", "1GiB"));
     let whole = body(MIB);
     let call = chunked("/x", &whole).header("Content-Type", "application/grpc");
     assert_eq!(gate.call(&call).status, 200);
-    seen_whole(&upstream, &whole);
+    assert_received(&upstream, &whole);
 }
 
 #[test]
-fn servers_of_http2_get_bodies_as_they_come() {
+fn bodies_are_streamed_to_http2_servers() {
     let pki = Pki::new();
     for tls in [false, true] {
         let server = H2Server::start(tls.then(|| pki.server(&["localhost"], false)), |_, body| {
@@ -381,18 +381,18 @@ fn read_by(url: &str, mode: &str, length: fn(&Value) -> u64) -> [u64; 2] {
 }
 
 /// Of the applications of `tests/peers`, which say back what they have read.
-fn said_back(reply: &Value) -> u64 {
+fn echoed_length(reply: &Value) -> u64 {
     reply["body"].as_str().map_or(0, |body| body.len() as u64)
 }
 
 /// Of the Django project, whose view says how long `request.body` is.
-fn of_django(reply: &Value) -> u64 {
+fn django_length(reply: &Value) -> u64 {
     reply["length"].as_u64().expect("a number")
 }
 
 /// What servers and Django read of a body of 1 MiB without a length, as docs/django.md says: where it comes by chunks, and where it waits on disk.
 #[test]
-fn servers_read_what_has_waited_and_not_all_read_chunks() {
+fn application_servers_read_spooled_bodies_and_some_ignore_chunked_ones() {
     let folder = tempfile::tempdir().unwrap();
     let Some(gunicorn) = gunicorn::command("gunicorn", folder.path()) else {
         return;
@@ -407,13 +407,13 @@ fn servers_read_what_has_waited_and_not_all_read_chunks() {
     let whole = [MIB as u64; 2];
 
     // WSGI has no word for a body without a length: Django reads none of it, and says nothing.
-    assert_eq!(read_by(&django.url, "stream", of_django), [0, 0]);
-    assert_eq!(read_by(&django.url, "spool", of_django), whole);
+    assert_eq!(read_by(&django.url, "stream", django_length), [0, 0]);
+    assert_eq!(read_by(&django.url, "spool", django_length), whole);
 
     // gunicorn itself reads to the end, if an application does.
     let (_peer, url) = peer(in_peers("gunicorn"), &["--bind", "127.0.0.1:PORT", "wsgi_app:app"]);
-    assert_eq!(read_by(&url, "stream", said_back), whole);
-    assert_eq!(read_by(&url, "spool", said_back), whole);
+    assert_eq!(read_by(&url, "stream", echoed_length), whole);
+    assert_eq!(read_by(&url, "spool", echoed_length), whole);
 
     let words = [
         "--plugin",
@@ -428,15 +428,15 @@ fn servers_read_what_has_waited_and_not_all_read_chunks() {
         "--die-on-term",
     ];
     let (_peer, url) = peer(in_peers("/usr/bin/uwsgi-core"), &words);
-    assert_eq!(read_by(&url, "stream", said_back), [0, 0]);
-    assert_eq!(read_by(&url, "spool", said_back), whole);
+    assert_eq!(read_by(&url, "stream", echoed_length), [0, 0]);
+    assert_eq!(read_by(&url, "spool", echoed_length), whole);
 
     let (_peer, url) = peer(in_peers("uvicorn"), &["--port", "PORT", "asgi_app:app"]);
-    assert_eq!(read_by(&url, "stream", said_back), whole);
-    assert_eq!(read_by(&url, "spool", said_back), whole);
+    assert_eq!(read_by(&url, "stream", echoed_length), whole);
+    assert_eq!(read_by(&url, "spool", echoed_length), whole);
 
     let uvicorn = gunicorn::command("uvicorn", folder.path()).expect("a venv");
     let (_peer, url) = peer(uvicorn, &["--port", "PORT", "mysite.plain_asgi:application"]);
-    assert_eq!(read_by(&url, "stream", of_django), whole);
-    assert_eq!(read_by(&url, "spool", of_django), whole);
+    assert_eq!(read_by(&url, "stream", django_length), whole);
+    assert_eq!(read_by(&url, "spool", django_length), whole);
 }

@@ -29,7 +29,7 @@ fn public(upstream: &RecordingUpstream) -> Config {
 }
 
 #[test]
-fn a_socket_file_is_a_server() {
+fn a_server_may_listen_on_a_socket_file() {
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("app.sock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -69,7 +69,7 @@ fn a_socket_file_is_a_server() {
 }
 
 #[test]
-fn http2_upstreams_are_spoken_to_in_the_clear_and_over_tls() {
+fn http2_upstreams_work_in_cleartext_and_over_tls() {
     let pki = Pki::new();
     for tls in [None, Some(&pki)] {
         let server = H2Server::start(tls.map(|pki| pki.server(&["app.internal"], false)), |request, body| {
@@ -109,7 +109,7 @@ fn http2_upstreams_are_spoken_to_in_the_clear_and_over_tls() {
 }
 
 #[test]
-fn tls_upstreams_are_checked_and_shown_our_certificate() {
+fn upstream_certificates_are_verified_and_the_client_certificate_is_sent() {
     let (pki, other) = (Pki::new(), Pki::new());
     let server = H2Server::start(Some(pki.server(&["localhost"], true)), |_, _| {
         Answer::ok("ok".to_owned())
@@ -143,7 +143,7 @@ fn tls_upstreams_are_checked_and_shown_our_certificate() {
 }
 
 #[test]
-fn weights_share_requests_out() {
+fn requests_are_distributed_by_weight() {
     let (one, two) = (RecordingUpstream::named("one"), RecordingUpstream::named("two"));
     let servers = format!(
         "servers = [{{ url = \"{}\", weight = 3 }}, {{ url = \"{}\" }}]",
@@ -173,7 +173,7 @@ fn weights_share_requests_out() {
 }
 
 #[test]
-fn a_request_that_may_be_repeated_survives_a_connection_that_ends() {
+fn a_repeatable_request_is_retried_when_its_connection_closes() {
     let upstream = RecordingUpstream::start();
     // The first request of a connection is answered; on the next one, the server hangs up after it has read the request.
     let met: Mutex<std::collections::HashMap<u16, u32>> = Mutex::default();
@@ -227,7 +227,7 @@ fn a_request_that_may_be_repeated_survives_a_connection_that_ends() {
 }
 
 #[test]
-fn a_late_answer_is_never_waited_for_twice() {
+fn a_request_that_timed_out_is_not_retried() {
     let upstream = RecordingUpstream::start();
     let release = slow(&upstream);
     let gate = Gate::start(
@@ -243,7 +243,7 @@ fn a_late_answer_is_never_waited_for_twice() {
 }
 
 #[test]
-fn a_server_that_cannot_be_reached_is_left_alone() {
+fn an_unreachable_server_is_ejected() {
     let upstream = RecordingUpstream::start();
     let urls = [format!("http://{}", closed_port()), upstream.url()];
     let gate = Gate::start(
@@ -261,7 +261,7 @@ fn a_server_that_cannot_be_reached_is_left_alone() {
 }
 
 #[test]
-fn an_upstream_has_so_many_requests_and_no_more() {
+fn in_flight_limits_the_requests_of_an_upstream() {
     let upstream = RecordingUpstream::start();
     let release = slow(&upstream);
     let gate = Gate::start(&public(&upstream).with("in_flight = 1"));
@@ -282,7 +282,7 @@ fn an_upstream_has_so_many_requests_and_no_more() {
 }
 
 #[test]
-fn a_secret_header_is_ours_alone() {
+fn clients_cannot_send_the_secret_header() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(
         &public(&upstream)
@@ -300,7 +300,7 @@ fn a_secret_header_is_ours_alone() {
 }
 
 #[test]
-fn a_server_whose_checks_fail_gets_no_requests_until_they_pass() {
+fn a_server_that_fails_its_health_checks_gets_no_requests() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     let (one, two) = (RecordingUpstream::named("one"), RecordingUpstream::named("two"));
@@ -339,7 +339,7 @@ fn a_server_whose_checks_fail_gets_no_requests_until_they_pass() {
 }
 
 #[test]
-fn what_clients_do_to_their_requests_says_nothing_of_a_server() {
+fn broken_requests_of_clients_do_not_eject_a_server() {
     let (one, two) = (RecordingUpstream::named("one"), RecordingUpstream::named("two"));
     let gate = Gate::start(
         &config()
@@ -361,7 +361,7 @@ fn what_clients_do_to_their_requests_says_nothing_of_a_server() {
 }
 
 #[test]
-fn a_connection_that_a_server_has_closed_is_not_kept() {
+fn a_connection_closed_by_the_server_leaves_the_pool() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
     let before = gate.sockets();
@@ -380,7 +380,7 @@ fn a_connection_that_a_server_has_closed_is_not_kept() {
 }
 
 #[test]
-fn a_request_may_go_on_from_http2_to_http1() {
+fn requests_move_from_an_http2_server_to_an_http1_server() {
     let h2 = H2Server::start(None, |_, _| Answer::ok("h2".to_owned()));
     let h1 = RecordingUpstream::start();
     let gate = Gate::start(
@@ -402,7 +402,7 @@ fn a_request_may_go_on_from_http2_to_http1() {
 }
 
 #[test]
-fn a_small_body_is_gathered_before_a_server_is_taken_and_a_long_one_streams() {
+fn a_small_body_is_buffered_before_a_server_is_chosen_and_a_long_one_streams() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(
         &public(&upstream)
@@ -460,7 +460,7 @@ fn a_small_body_is_gathered_before_a_server_is_taken_and_a_long_one_streams() {
 }
 
 #[test]
-fn what_is_held_of_bodies_is_bounded_in_all() {
+fn the_total_of_buffered_request_bodies_is_limited() {
     let upstream = RecordingUpstream::start();
     // 256 MiB in all: there is room for four of these.
     let gate = Gate::start(&public(&upstream).with("buffer = { request = \"64MiB\" }"));
@@ -483,7 +483,7 @@ fn what_is_held_of_bodies_is_bounded_in_all() {
 }
 
 #[test]
-fn a_client_that_breaks_off_a_small_body_costs_no_server_anything() {
+fn a_server_never_sees_a_small_body_that_is_incomplete() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream).limits("body_read_timeout = \"1s\"\nbody_bytes = \"10B\""));
     let mut slow = gate.connect();
@@ -500,7 +500,7 @@ fn a_client_that_breaks_off_a_small_body_costs_no_server_anything() {
 }
 
 #[test]
-fn an_answer_is_read_ahead_of_a_client_that_does_not_take_it() {
+fn a_response_is_read_ahead_of_a_slow_client() {
     const LENGTH: usize = 12 * 1024 * 1024;
     let upstream = RecordingUpstream::start();
     let body: Vec<u8> = (0..LENGTH).map(|at| (at % 251) as u8).collect();
@@ -549,7 +549,7 @@ fn an_answer_is_read_ahead_of_a_client_that_does_not_take_it() {
 }
 
 #[test]
-fn what_was_read_ahead_of_a_cut_answer_still_ends_where_it_was_cut() {
+fn a_truncated_response_that_was_read_ahead_stays_truncated() {
     const SENT: usize = 12 * 1024 * 1024;
     let upstream = RecordingUpstream::start();
     for framing in ["Content-Length: 13000000", "Transfer-Encoding: chunked"] {
