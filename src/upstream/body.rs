@@ -1,4 +1,4 @@
-//! The body of a request: limited in size and in silence, and buffered before it is forwarded if the configuration says so.
+//! The body of a request: limited in size and in the time without data, and buffered before it is forwarded if the configuration says so.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -22,7 +22,7 @@ use crate::transfer::incoming::{IncomingBody, IncompleteBody};
 const MIN_WRITE: usize = 8 * 1024;
 const MAX_WRITE: usize = 256 * 1024;
 
-/// The client's request body, within the limits of bytes and silence, and without trailers.
+/// The client's request body, within its limits, and without trailers.
 #[derive(Debug)]
 pub struct RequestBody {
     /// The part that was buffered; it is sent before `source`.
@@ -65,22 +65,22 @@ pub struct BodyLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RequestBodyError {
     /// It exceeds its limit of bytes.
-    #[error("the request's body is longer than it may be")]
+    #[error("the request body exceeds its limit")]
     TooLarge,
     /// The client was silent for longer than the limit.
-    #[error("the client was silent in the middle of its request's body")]
+    #[error("the client sent no data of the request body for too long")]
     Timeout,
     /// The client closed the connection, or sent invalid framing.
-    #[error("the request's body broke off")]
+    #[error("the request body is incomplete or has invalid framing")]
     Broken,
     /// It has no length, and its upstream accepts no such body beyond `buffer.request`.
-    #[error("the request's body has no length")]
+    #[error("the request body has no length")]
     LengthRequired,
     /// It has no length, and the space for such bodies is used up.
-    #[error("no room is left for request bodies without a length")]
+    #[error("the space for request bodies without a length is used up")]
     BufferFull,
     /// It has no length, and could not be stored on disk until the length is known.
-    #[error("the request's body could not be kept on disk: {0}")]
+    #[error("the request body could not be stored on disk: {0}")]
     Spool(io::ErrorKind),
 }
 
@@ -259,7 +259,7 @@ impl RequestBody {
         }
     }
 
-    /// Puts the beginning that was taken from the body back.
+    /// Puts data that was taken from the body back.
     pub(super) fn restore(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
             self.buffered = Some(Buffered { bytes, permit: None });

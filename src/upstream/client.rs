@@ -19,7 +19,7 @@ use super::http1::{ExchangeError, ResponseOrUpgrade};
 use super::pool::{ActiveRequest, ConnOrigin, ConnState, IdlePolicy, Pool, Protocol, TunnelGuard};
 use super::resolve::Resolver;
 use super::response::{ProtocolBody, UpstreamBody};
-use super::{Balance, ClientSide, HostMode, Transport, UnsizedBodies, UpstreamSettings, check, http2};
+use super::{Balance, ClientSide, HostMode, Transport, UnsizedBodies, UpstreamSettings, health_check, http2};
 use crate::framing::header_case::ConfiguredNames;
 use crate::outbound::{Outbound, single};
 
@@ -74,19 +74,19 @@ pub enum UpstreamError {
         server: String,
     },
     /// The limit of concurrent requests is reached.
-    #[error("as many requests as it may have are under way")]
+    #[error("the limit of concurrent requests is reached")]
     InFlightLimit,
     /// The connection ended before a response, or the response was no valid HTTP.
     #[error("no response: {0}")]
     NoResponse(NoResponseCause),
     /// The server switched protocols, but the request did not ask for it.
-    #[error("an unasked-for switch of protocols")]
+    #[error("the server switched protocols, but the request did not ask for it")]
     UnexpectedUpgrade,
     /// The server answered a WebSocket request with success, but did not switch.
-    #[error("a success in place of a switch of protocols")]
+    #[error("the server answered with success, but did not switch protocols")]
     UpgradeIgnored,
     /// The server speaks HTTP/2, over which the gateway cannot switch protocols.
-    #[error("its HTTP/2 has no way to switch protocols")]
+    #[error("the server speaks HTTP/2, over which the gateway cannot switch protocols")]
     UpgradeUnsupported,
     /// No response came in time.
     #[error("no response in time")]
@@ -100,10 +100,10 @@ pub enum UpstreamError {
 #[derive(Debug, thiserror::Error)]
 pub enum NoResponseCause {
     /// The connection ended or failed.
-    #[error("the connection broke: {0}")]
+    #[error("the connection failed: {0}")]
     ConnectionFailed(io::Error),
     /// The bytes are invalid or ambiguous as HTTP.
-    #[error("what came cannot be read: {0}")]
+    #[error("invalid HTTP: {0}")]
     InvalidHttp(&'static str),
 }
 
@@ -137,7 +137,7 @@ impl Upstream {
             return;
         };
         for pool in &self.inner.pools {
-            check::start(pool, &self.inner.settings, &self.inner.own_names, check);
+            health_check::start(pool, &self.inner.settings, &self.inner.own_names, check);
         }
     }
 
@@ -508,11 +508,9 @@ pub(super) fn upstream_error(failure: ExchangeError) -> UpstreamError {
     match failure {
         ExchangeError::RequestBody(error) => UpstreamError::RequestBody(error),
         ExchangeError::Timeout => UpstreamError::ResponseTimeout,
-        ExchangeError::Unsent(_, problem)
-        | ExchangeError::ClosedEarly(problem)
-        | ExchangeError::ConnectionFailed(problem) => {
-            UpstreamError::NoResponse(NoResponseCause::ConnectionFailed(problem))
-        }
+        ExchangeError::Unsent(_, error)
+        | ExchangeError::ClosedEarly(error)
+        | ExchangeError::ConnectionFailed(error) => UpstreamError::NoResponse(NoResponseCause::ConnectionFailed(error)),
         ExchangeError::InvalidHttp(what) => UpstreamError::NoResponse(NoResponseCause::InvalidHttp(what)),
     }
 }
@@ -522,7 +520,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grpc_is_known_by_its_content_type_alone() {
+    fn grpc_is_recognized_by_its_content_type() {
         let is = |kind: &'static str| is_grpc_type(Some(&HeaderValue::from_static(kind)));
         assert!(is("application/grpc") && is("application/grpc+proto") && is("application/grpc;x=y"));
         assert!(is("Application/gRPC") && is("application/grpc\t; x=y"));

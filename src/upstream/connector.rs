@@ -121,10 +121,10 @@ pub enum ConnectError {
     #[error("{0}")]
     Resolve(#[from] ResolveError),
     /// The host is not valid as the name of a TLS server.
-    #[error("{0} cannot be the name of a TLS server")]
+    #[error("{0} is not valid as the name of a TLS server")]
     InvalidServerName(String),
     /// TLS is configured without root certificates.
-    #[error("there are no root certificates to trust")]
+    #[error("no root certificates are configured")]
     NoRootCertificates,
     /// The HTTP/2 handshake failed.
     #[error("{0}")]

@@ -1,13 +1,13 @@
 //! The application servers: every request is forwarded by [`Upstream::forward`].
 
 pub mod body;
-mod check;
 mod client;
 mod connector;
 mod health;
+mod health_check;
 pub mod http1;
 mod http2;
-mod idle;
+mod idle_estimate;
 mod pool;
 mod read_ahead;
 mod resolve;
@@ -22,9 +22,9 @@ use std::time::Duration;
 use http::uri::Authority;
 use rustls::ClientConfig;
 
-pub use self::check::HealthCheck;
 pub use self::client::{Forwarded, NoResponseCause, Upstream, UpstreamError, is_grpc};
 pub use self::connector::Tunnel;
+pub use self::health_check::HealthCheck;
 pub use self::pool::TunnelGuard;
 pub use self::resolve::Resolver;
 pub use self::spool::{Spool, UnsizedBodies};

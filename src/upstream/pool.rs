@@ -13,7 +13,7 @@ use super::body::RequestBody;
 use super::connector::{HttpConnection, Io};
 use super::health::Health;
 use super::http1::Connection;
-use super::idle::{IdleEstimate, limit_from_keep_alive};
+use super::idle_estimate::{IdleEstimate, limit_from_keep_alive};
 use super::resolve::{Addresses, PeerAddress, Resolver};
 use super::{Buffer, Server, Transport, UpstreamSettings};
 use crate::concurrency::ConcurrencyPermit;
@@ -389,7 +389,7 @@ impl ActiveRequest {
         }
     }
 
-    /// Keeps a permit of the upstream's limit until the lease ends.
+    /// Keeps a permit of the upstream's limit until the request ends.
     pub(super) fn keep_permit(&mut self, permit: ConcurrencyPermit) {
         self.guard.permit = Some(permit);
     }

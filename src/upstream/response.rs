@@ -39,7 +39,7 @@ pub enum ResponseBodyError {
     #[error("the stream was reset in the middle of a body")]
     Reset,
     /// The server sent nothing for longer than the limit.
-    #[error("the server was silent in the middle of a body")]
+    #[error("the server sent no data of a body for too long")]
     Timeout,
 }
 
@@ -159,7 +159,7 @@ impl ReadTimeout {
         }
     }
 
-    /// Ready when the silence has lasted for too long. Wake-up: the timer.
+    /// Ready when the server has sent nothing for too long. Wake-up: the timer.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(limit) = self.limit else { return Poll::Pending };
         let since = *self.since.get_or_insert_with(Instant::now);

@@ -157,7 +157,7 @@ async fn run_blocking<T: Send + 'static>(
     };
     let done = timeout(IO_TIMEOUT, run).await;
     let done = done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    done.map_err(|problem| RequestBodyError::Spool(problem.kind()))
+    done.map_err(|error| RequestBodyError::Spool(error.kind()))
 }
 
 /// A body that is being written to disk.

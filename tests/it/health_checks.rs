@@ -101,8 +101,8 @@ fn the_log_has_the_reason_of_a_failed_health_check() {
     );
     for (server, reason) in [
         (picky.url(), "status 400"),
-        (silent.url(), "no answer within 1s"),
-        (broken.url(), "its head"),
+        (silent.url(), "no response within 1s"),
+        (broken.url(), "malformed head"),
         (gone, "Connection refused"),
     ] {
         let server = server.trim_start_matches("http://");

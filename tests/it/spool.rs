@@ -179,7 +179,7 @@ fn spool_space_is_limited_and_released() {
     let second = begun(&gate, &half, 2);
     let full = gate.call(&chunked("/x", &half));
     assert_eq!((full.status, full.header("retry-after")), (503, Some("1")));
-    gate.logged(&["spool_full", "no room is left"]);
+    gate.logged(&["spool_full", "is used up"]);
     refused_over_http2(&gate, half.clone(), 503);
     // A client that leaves gives its room back, and so does one whose body has left.
     let calls = upstream.calls();
@@ -254,7 +254,7 @@ fn a_failing_disk_is_503_and_logged() {
     std::fs::remove_dir(&dir).unwrap();
     let reply = gate.call(&chunked("/x", &body(MIB)));
     assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
-    gate.logged(&["spool_failed", "could not be kept on disk: entity not found"]);
+    gate.logged(&["spool_failed", "could not be stored on disk: entity not found"]);
     refused_over_http2(&gate, body(MIB), 503);
     assert_eq!(gate.call(&chunked("/x", b"short")).status, 200);
     assert_eq!(upstream.calls(), 2);

@@ -34,13 +34,13 @@ const MAX_TRAILERS: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The connection could not be read.
-    #[error("the connection broke in the middle of a body: {0}")]
+    #[error("the connection failed in the middle of a body: {0}")]
     Io(#[from] io::Error),
     /// The connection ended before the body.
-    #[error("the connection ended before a body did")]
+    #[error("the connection ended before the end of a body")]
     UnexpectedEof,
     /// The framing is invalid.
-    #[error("a body is broken: {0}")]
+    #[error("invalid framing of a body: {0}")]
     Malformed(&'static str),
 }
 
@@ -276,13 +276,13 @@ fn upload_in_task<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, mut sendin
 fn malformed(fault: ParseError) -> BodyError {
     match fault {
         ParseError::Malformed(what) => BodyError::Malformed(what),
-        ParseError::TargetTooLong | ParseError::HeadTooLarge => BodyError::Malformed("its chunks"),
+        ParseError::TargetTooLong | ParseError::HeadTooLarge => BodyError::Malformed("invalid chunks"),
     }
 }
 
 fn parse_trailers(bytes: &[u8]) -> Result<HeaderMap, BodyError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
-    let wrong = BodyError::Malformed("its trailers");
+    let wrong = BodyError::Malformed("invalid trailers");
     let Ok(httparse::Status::Complete((_, read))) = httparse::parse_headers(bytes, &mut fields) else {
         return Err(wrong);
     };
@@ -317,7 +317,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> http_body::Body for Body<I> {
                 }
                 Ok(0) => return Poll::Ready(Some(Err(this.fail(BodyError::UnexpectedEof)))),
                 Ok(_) => {}
-                Err(problem) => return Poll::Ready(Some(Err(this.fail(BodyError::Io(problem))))),
+                Err(error) => return Poll::Ready(Some(Err(this.fail(BodyError::Io(error))))),
             }
         }
     }

@@ -117,7 +117,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
         (self.read_buf, self.write_buf, self.timer) = (BytesMut::new(), Vec::new(), DeadlineTimer::default());
     }
 
-    /// Sends a request and waits for the head of its response. The timeout `response_timeout` counts from the last bytes of the request body that passed.
+    /// Sends a request and waits for the head of its response. `response_timeout` counts from the last data of the request body.
     /// `own_names`: the case of the names that the gateway has added.
     ///
     /// # Errors
@@ -173,7 +173,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
 struct Exchange<'h, I> {
     io: I,
     read_buf: BytesMut,
-    /// How much of `read` was searched for the end of a head.
+    /// How much of `read_buf` was searched for the end of a head.
     searched: usize,
     /// Interim responses that came before the final one.
     interim: usize,
@@ -200,13 +200,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
                         count => Ok(count),
                     },
                 );
-            if let Err(problem) = read {
+            if let Err(error) = read {
                 // The write error is more precise than the EOF that follows it.
-                let problem = self.write_error.take().unwrap_or(problem);
+                let error = self.write_error.take().unwrap_or(error);
                 return Poll::Ready(Err(if self.read_buf.is_empty() && self.interim == 0 {
-                    ExchangeError::ClosedEarly(problem)
+                    ExchangeError::ClosedEarly(error)
                 } else {
-                    ExchangeError::ConnectionFailed(problem)
+                    ExchangeError::ConnectionFailed(error)
                 }));
             }
         }
@@ -227,13 +227,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
             Ok(()) => self.write_buf = sending.into_buffer(),
             Err(SendError::Body(fault)) => return Err(ExchangeError::RequestBody(fault)),
             Err(SendError::LengthMismatch) => return Err(ExchangeError::RequestBody(RequestBodyError::Broken)),
-            Err(SendError::Io(problem)) => match sending.into_unsent_body() {
+            Err(SendError::Io(error)) => match sending.into_unsent_body() {
                 Some((taken, body)) => {
                     let mut body = body.unwrap_or_else(RequestBody::empty);
                     body.restore(taken);
-                    return Err(ExchangeError::Unsent(Box::new(body), problem));
+                    return Err(ExchangeError::Unsent(Box::new(body), error));
                 }
-                None => self.write_error = Some(problem),
+                None => self.write_error = Some(error),
             },
         }
         Ok(())
@@ -245,7 +245,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
             let Some(end) = end_of_head(&self.read_buf, self.searched.saturating_sub(2)) else {
                 self.searched = self.read_buf.len();
                 return if self.searched > MAX_HEAD {
-                    Err(ExchangeError::InvalidHttp("its head is too large"))
+                    Err(ExchangeError::InvalidHttp("the head is too large"))
                 } else {
                     Ok(None)
                 };
@@ -261,7 +261,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
                     return Ok(Some(read));
                 }
                 Ok(ParsedHead::Interim | ParsedHead::EarlyHints(_)) if self.interim == MAX_INTERIM => {
-                    return Err(ExchangeError::InvalidHttp("interim responses without an end"));
+                    return Err(ExchangeError::InvalidHttp("too many interim responses"));
                 }
                 Ok(ParsedHead::Interim) => self.interim += 1,
                 Ok(ParsedHead::EarlyHints(fields)) => {
@@ -298,7 +298,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn a_request_of_which_nothing_was_sent_is_as_it_was() {
+    async fn an_unsent_request_returns_its_body_unchanged() {
         let (feed, fed) = body_channel(Some(70_000));
         let mut body = RequestBody::new(IncomingBody::Http1(fed), BOUNDS, Instant::now()).expect("no bound");
         let cx = Context::from_waker(Waker::noop());
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn small_pieces_share_their_room() {
+    async fn small_reads_share_an_allocation() {
         const PIECES: usize = 2_000;
         let (own_names, mut theirs) = duplex(64 * 1024);
         let server = async move {

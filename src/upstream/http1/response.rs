@@ -70,12 +70,12 @@ impl Head {
         let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut read, bytes, &mut fields);
         match parsed {
             Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-            Ok(_) => return Err(InvalidHead("its head")),
+            Ok(_) => return Err(InvalidHead("malformed head")),
             Err(httparse::Error::TooManyHeaders) => return Err(InvalidHead("too many fields")),
-            Err(_) => return Err(InvalidHead("its head")),
+            Err(_) => return Err(InvalidHead("malformed head")),
         }
         let status = read.code.and_then(|code| StatusCode::from_u16(code).ok());
-        let status = status.ok_or(InvalidHead("its status"))?;
+        let status = status.ok_or(InvalidHead("invalid status"))?;
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(match status {
                 StatusCode::EARLY_HINTS => {
@@ -90,7 +90,7 @@ impl Head {
             let name = HeaderName::from_bytes(field.name.as_bytes());
             let value = HeaderValue::from_maybe_shared(slice(bytes, field.value));
             let (Ok(name), Ok(value)) = (name, value) else {
-                return Err(InvalidHead("a field"));
+                return Err(InvalidHead("invalid field"));
             };
             framing_fields.record(&name, field.value)?;
             headers.append(name, value);
@@ -161,9 +161,9 @@ impl FramingFields {
         match name.as_str() {
             "content-length" => {
                 for member in members() {
-                    let length = parse_digits(member).ok_or(InvalidHead("Content-Length"))?;
+                    let length = parse_digits(member).ok_or(InvalidHead("invalid Content-Length"))?;
                     if self.length.is_some_and(|before| before != length) {
-                        return Err(InvalidHead("several Content-Length"));
+                        return Err(InvalidHead("different values of Content-Length"));
                     }
                     self.length = Some(length);
                     self.lengths += 1;
@@ -194,9 +194,11 @@ impl FramingFields {
     fn framing(&self, version: Version, status: StatusCode, method: &Method) -> Result<Framing, InvalidHead> {
         let has_no_body = !Content::for_status(status, *method == Method::HEAD, None).follows();
         match (self.transfer_codings, self.length) {
-            (1.., Some(_)) => Err(InvalidHead("Transfer-Encoding beside Content-Length")),
-            (2.., None) => Err(InvalidHead("Transfer-Encoding")),
-            (1, None) if !self.chunked || version == Version::HTTP_10 => Err(InvalidHead("Transfer-Encoding")),
+            (1.., Some(_)) => Err(InvalidHead("both Transfer-Encoding and Content-Length")),
+            (2.., None) => Err(InvalidHead("unsupported Transfer-Encoding")),
+            (1, None) if !self.chunked || version == Version::HTTP_10 => {
+                Err(InvalidHead("unsupported Transfer-Encoding"))
+            }
             _ if has_no_body => Ok(Framing::Length(0)),
             (_, Some(length)) => Ok(Framing::Length(length)),
             (1, None) => Ok(Framing::Chunked),

@@ -31,7 +31,7 @@ pub enum ResolveError {
     #[error("its name could not be looked up: {0}")]
     Dns(#[from] NetError),
     /// The DNS reports that the name does not exist, and the system does not know it either.
-    #[error("its name is not known: {0}")]
+    #[error("its name does not exist: {0}")]
     NotFound(Arc<io::Error>),
     /// No DNS server is configured, and the system's look-up failed.
     #[error("its name could not be looked up: {0}")]

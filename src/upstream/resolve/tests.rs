@@ -186,7 +186,7 @@ async fn record_opened(pool: &Rc<Pool>) -> IpAddr {
 }
 
 #[test]
-fn a_change_is_seen_when_the_ttl_is_over_and_not_before() {
+fn a_name_is_looked_up_again_after_its_ttl() {
     run(async {
         let dns = DnsServer::start(DnsReply::Addresses(vec![ONE], 1)).await;
         let name = dns.name("app.test");
@@ -201,7 +201,7 @@ fn a_change_is_seen_when_the_ttl_is_over_and_not_before() {
 }
 
 #[test]
-fn an_idle_connection_to_an_address_that_is_gone_is_not_used() {
+fn an_idle_connection_to_a_removed_address_is_not_reused() {
     run(async {
         let (_one, _two, port) = listeners().await;
         let dns = DnsServer::start(DnsReply::Addresses(vec![ONE, TWO], 1)).await;
@@ -233,7 +233,7 @@ fn an_idle_connection_to_an_address_that_is_gone_is_not_used() {
 }
 
 #[test]
-fn an_http2_connection_to_an_address_that_is_gone_is_not_shared() {
+fn an_http2_connection_to_a_removed_address_is_not_shared() {
     run(async {
         let (_one, _two, port) = listeners().await;
         let dns = DnsServer::start(DnsReply::Addresses(vec![ONE], 1)).await;
@@ -255,7 +255,7 @@ fn an_http2_connection_to_an_address_that_is_gone_is_not_shared() {
 }
 
 #[test]
-fn an_address_that_cannot_be_reached_is_followed_by_the_next_and_then_comes_last() {
+fn an_unreachable_address_is_tried_last_afterwards() {
     run(async {
         let (one, two, port) = listeners().await;
         drop(two);
@@ -277,7 +277,7 @@ fn an_address_that_cannot_be_reached_is_followed_by_the_next_and_then_comes_last
 }
 
 #[test]
-fn an_address_that_does_not_answer_is_not_waited_for() {
+fn the_next_address_is_tried_while_one_does_not_answer() {
     run(async {
         // A listener that accepts no connection, and whose queue is full.
         let silent = TcpSocket::new_v4().unwrap();
@@ -298,7 +298,7 @@ fn an_address_that_does_not_answer_is_not_waited_for() {
 }
 
 #[test]
-fn a_dns_server_that_fails_leaves_what_was_known_and_is_asked_now_and_then() {
+fn stale_addresses_are_used_while_dns_fails() {
     run(async {
         let dns = DnsServer::start(DnsReply::Addresses(vec![ONE], 1)).await;
         let name = dns.name("app.test");
@@ -324,7 +324,7 @@ fn a_dns_server_that_fails_leaves_what_was_known_and_is_asked_now_and_then() {
 }
 
 #[test]
-fn where_nothing_is_known_a_failure_is_told_to_all_for_a_moment() {
+fn a_failed_lookup_is_cached_for_a_moment() {
     run(async {
         let dns = DnsServer::start(SERVFAIL).await;
         let pool = dns.pool("http://app.test:80");
@@ -343,7 +343,7 @@ fn where_nothing_is_known_a_failure_is_told_to_all_for_a_moment() {
 }
 
 #[test]
-fn many_who_look_up_one_name_ask_once() {
+fn concurrent_lookups_of_a_name_send_one_query() {
     run(async {
         let dns = DnsServer::start(DnsReply::Addresses(vec![ONE], 300)).await;
         let (one, other) = (dns.name("app.test"), dns.name("app.test"));
@@ -365,7 +365,7 @@ fn many_who_look_up_one_name_ask_once() {
 }
 
 #[test]
-fn a_look_up_goes_on_without_the_one_who_began_it() {
+fn a_lookup_goes_on_after_its_caller_is_cancelled() {
     run(async {
         let dns = DnsServer::start(DnsReply::Addresses(vec![ONE], 300)).await;
         let name = dns.name("app.test");
@@ -376,7 +376,7 @@ fn a_look_up_goes_on_without_the_one_who_began_it() {
 }
 
 #[test]
-fn what_the_dns_does_not_know_the_system_may() {
+fn names_unknown_to_dns_are_looked_up_in_the_system() {
     run(async {
         let dns = DnsServer::start(NXDOMAIN).await;
         // A short form of 127.0.0.1 that only the system's resolver understands; it asks no DNS server for it.
@@ -387,7 +387,7 @@ fn what_the_dns_does_not_know_the_system_may() {
 }
 
 #[test]
-fn addresses_localhost_and_socket_files_are_not_looked_up() {
+fn addresses_localhost_and_socket_files_need_no_lookup() {
     run(async {
         let dns = DnsServer::start(NXDOMAIN).await;
         let one = TcpListener::bind((ONE, 0)).await.unwrap();
@@ -404,7 +404,7 @@ fn addresses_localhost_and_socket_files_are_not_looked_up() {
 }
 
 #[test]
-fn checks_go_where_the_name_leads() {
+fn health_checks_resolve_the_server_name() {
     run(async {
         let (_one, two, port) = listeners().await;
         let dns = DnsServer::start(DnsReply::Addresses(vec![TWO], 300)).await;
@@ -428,7 +428,7 @@ fn checks_go_where_the_name_leads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_known_has_its_time() {
+async fn cached_addresses_expire() {
     let resolver = Resolver::of_system();
     let name = CachedName::new("app.test", &resolver.lookup);
     let begin = Instant::now();
@@ -471,7 +471,7 @@ async fn what_is_known_has_its_time() {
 }
 
 #[test]
-fn a_server_is_not_blamed_for_a_look_up_that_lacks_a_descriptor() {
+fn a_lookup_without_descriptors_is_no_failure_of_the_server() {
     let lacks = |code| NetError::from(io::Error::from_raw_os_error(code));
     assert!(ConnectError::from(ResolveError::from(lacks(libc::EMFILE))).is_local_exhaustion());
     assert!(!ConnectError::from(ResolveError::from(lacks(libc::ECONNREFUSED))).is_local_exhaustion());

@@ -34,7 +34,7 @@ pub struct HealthCheck {
 enum CheckFailure {
     #[error("no connection: {0}")]
     Connect(ConnectError),
-    #[error("no answer within {0:?}")]
+    #[error("no response within {0:?}")]
     Timeout(Duration),
     #[error("{0}")]
     NoResponse(UpstreamError),
