@@ -237,7 +237,7 @@ impl Upstream {
                 let failure = match sent {
                     Ok(received) => {
                         active.pool.health.record_success();
-                        return self.into_forwarded(received, active, wants_upgrade, may_buffer);
+                        return self.forwarded(received, active, wants_upgrade, may_buffer);
                     }
                     Err(failure) => failure,
                 };
@@ -271,7 +271,7 @@ impl Upstream {
         }
     }
 
-    fn into_forwarded(
+    fn forwarded(
         &self,
         received: Received,
         active: ActiveRequest,

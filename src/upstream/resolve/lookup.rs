@@ -71,9 +71,9 @@ impl NameLookup {
             Self::Fixed(config) => Arc::clone(config),
         };
         let name = Name::from_ascii(host).map_err(NetError::from)?;
-        let from_hosts_file = config.from_hosts_file(&name);
-        if !from_hosts_file.is_empty() {
-            return Ok(LookupResult::Found((from_hosts_file, DEFAULT_TTL)));
+        let addresses = config.hosts_file_addresses(&name);
+        if !addresses.is_empty() {
+            return Ok(LookupResult::Found((addresses, DEFAULT_TTL)));
         }
         let Some(dns) = &config.dns else {
             return Ok(LookupResult::NoDnsServers);
@@ -139,7 +139,7 @@ impl SystemConfig {
     }
 
     /// The addresses in the hosts file.
-    fn from_hosts_file(&self, name: &Name) -> Vec<IpAddr> {
+    fn hosts_file_addresses(&self, name: &Name) -> Vec<IpAddr> {
         let of = |kind| {
             let found = self.hosts.lookup_static_host(&Query::query(name.clone(), kind));
             found.map(|found| found.answers().to_vec()).unwrap_or_default()
@@ -153,7 +153,7 @@ fn build(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<TokioReso
     let options = builder.options_mut();
     // The answers are cached in `name`.
     options.cache_size = 0;
-    // `from_hosts_file` has already searched the hosts file.
+    // `hosts_file_addresses` has already searched the hosts file.
     options.use_hosts_file = ResolveHosts::Never;
     // Of two errors, hickory returns the first one. Some servers do not answer queries for AAAA, so A is asked first.
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
