@@ -17,30 +17,30 @@ pub struct Text(Box<str>);
 /// A header cannot carry the text unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("control characters or outer blanks")]
-pub struct NotText;
+pub struct InvalidText;
 
 /// A value of a user that a header cannot carry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{fact} {problem}")]
-pub struct Unsayable {
+#[error("{name} {problem}")]
+pub struct InvalidIdentityValue {
     /// Its name in `[identity]`, such as `claims.tenant`.
-    pub fact: String,
+    pub name: String,
     /// What is wrong with it, as in `is an object`.
     pub problem: &'static str,
 }
 
-/// The message for [`NotText`].
-pub const NOT_TEXT: &str = "has control characters or outer blanks";
+/// The message for [`InvalidText`].
+pub const INVALID_TEXT: &str = "has control characters or outer blanks";
 
 impl Text {
     /// Checks a text.
     ///
     /// # Errors
     /// Control characters anywhere, blanks at either end.
-    pub fn new(text: &str) -> Result<Self, NotText> {
+    pub fn new(text: &str) -> Result<Self, InvalidText> {
         let outer_blank = text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace);
         if outer_blank || text.chars().any(char::is_control) {
-            Err(NotText)
+            Err(InvalidText)
         } else {
             Ok(Self(text.into()))
         }
@@ -67,11 +67,11 @@ impl UserId {
     ///
     /// # Errors
     /// Empty, longer than 255 bytes, or not a [`Text`].
-    pub fn new(id: &str) -> Result<Self, NotText> {
+    pub fn new(id: &str) -> Result<Self, InvalidText> {
         if (1..=255).contains(&id.len()) {
             Text::new(id).map(Self)
         } else {
-            Err(NotText)
+            Err(InvalidText)
         }
     }
 
@@ -86,10 +86,10 @@ impl UserId {
     }
 }
 
-/// The facts about a user: from a user record, from the claims of a token, or both.
+/// What is known about a user: from a user record, from the claims of a token, or both.
 #[derive(Debug, Clone)]
-pub struct Facts {
-    /// Name of the authenticator that established the facts.
+pub struct UserInfo {
+    /// Name of the authenticator that accepted the credential.
     pub authenticator: Arc<str>,
     /// The id of the user.
     pub id: UserId,
@@ -110,10 +110,10 @@ pub struct Facts {
 /// A user, with the header values for upstreams.
 #[derive(Debug)]
 pub struct Identity {
-    facts: Facts,
+    user_info: UserInfo,
     tables: TableSet,
     /// One for each table of `tables`, in order.
-    fields: Box<[Fields]>,
+    headers: Box<[IdentityHeaders]>,
 }
 
 /// The identity of a set of `[identity]` tables: each configuration has its own set. No two sets of a process are equal, so an identity
@@ -150,7 +150,7 @@ impl TableId {
 
 /// Ready-made header values for one `[identity]` table.
 #[derive(Debug, Clone, Default)]
-pub struct Fields {
+pub struct IdentityHeaders {
     /// One value for each header of the table, in order; `None`: the header is not sent.
     pub values: Box<[Option<HeaderValue>]>,
     /// The substitute for the credential: `Authgate <digest of the identity>`.
@@ -159,42 +159,46 @@ pub struct Fields {
 
 impl Identity {
     /// Makes an identity with the header values for each table of a set, in order.
-    pub fn new(facts: Facts, tables: TableSet, fields: Box<[Fields]>) -> Self {
-        Self { facts, tables, fields }
+    pub fn new(user_info: UserInfo, tables: TableSet, headers: Box<[IdentityHeaders]>) -> Self {
+        Self {
+            user_info,
+            tables,
+            headers,
+        }
     }
 
-    /// The facts.
-    pub fn facts(&self) -> &Facts {
-        &self.facts
+    /// What is known about the user.
+    pub fn user_info(&self) -> &UserInfo {
+        &self.user_info
     }
 
     /// Approximate memory size in bytes.
     pub fn bytes(&self) -> usize {
         let texts = |texts: &[Text]| texts.iter().map(|text| size_of::<Text>() + text.0.len()).sum::<usize>();
         let optional = |text: &Option<Text>| text.as_ref().map_or(0, |text| text.0.len());
-        let facts = &self.facts;
-        let values = self.fields.iter().map(|fields| {
-            let values = fields.values.iter().chain([&fields.opaque]);
+        let user_info = &self.user_info;
+        let values = self.headers.iter().map(|headers| {
+            let values = headers.values.iter().chain([&headers.opaque]);
             // A value with its own text also has a reference count and two pointers.
-            size_of::<Fields>()
+            size_of::<IdentityHeaders>()
                 + values
                     .map(|value| value.as_ref().map_or(40, |value| 80 + value.len()))
                     .sum::<usize>()
         });
         size_of::<Self>()
-            + facts.id.as_str().len()
-            + optional(&facts.username)
-            + optional(&facts.email)
-            + texts(&facts.groups)
-            + texts(&facts.scopes)
-            + object_bytes(&facts.claims)
-            + object_bytes(&facts.attributes)
+            + user_info.id.as_str().len()
+            + optional(&user_info.username)
+            + optional(&user_info.email)
+            + texts(&user_info.groups)
+            + texts(&user_info.scopes)
+            + object_bytes(&user_info.claims)
+            + object_bytes(&user_info.attributes)
             + values.sum::<usize>()
     }
 
     /// The header values for one table; `None`: the identity was made for the tables of another configuration.
-    pub fn fields(&self, table: TableId) -> Option<&Fields> {
-        self.fields.get(table.index_in(self.tables)?)
+    pub fn headers(&self, table: TableId) -> Option<&IdentityHeaders> {
+        self.headers.get(table.index_in(self.tables)?)
     }
 }
 
@@ -226,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_that_would_need_cleaning_is_refused() {
+    fn text_that_no_header_can_carry_is_refused() {
         for bad in [
             "a\r\nX-User-Id: 13",
             "a\0",
@@ -237,7 +241,7 @@ mod tests {
             "\u{a0}a",
             "a\u{7f}b",
         ] {
-            assert_eq!(Text::new(bad), Err(NotText), "{bad:?}");
+            assert_eq!(Text::new(bad), Err(InvalidText), "{bad:?}");
         }
         for good in ["", "ada", "a b", "zo\u{eb}", "日本語"] {
             assert!(Text::new(good).is_ok(), "{good:?}");

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MemberPath {
     first: String,
-    rest: Box<[String]>,
+    inner_names: Box<[String]>,
 }
 
 /// The text is not a path.
@@ -34,34 +34,34 @@ impl MemberPath {
     /// # Errors
     /// It is not written as described above.
     pub fn parse(text: &str) -> Result<Self, MemberPathError> {
-        let (first, mut remaining) = name(text)?;
-        let mut rest = Vec::new();
+        let (first, mut remaining) = parse_name(text)?;
+        let mut inner_names = Vec::new();
         while let Some(text) = remaining {
-            let (next, behind) = name(text)?;
-            rest.push(next);
-            remaining = behind;
+            let (next, after) = parse_name(text)?;
+            inner_names.push(next);
+            remaining = after;
         }
         Ok(Self {
             first,
-            rest: rest.into(),
+            inner_names: inner_names.into(),
         })
     }
 
     /// The path to a direct member of the object, with any name.
-    pub fn of_name(name: impl Into<String>) -> Self {
+    pub fn from_name(name: impl Into<String>) -> Self {
         Self {
             first: name.into(),
-            rest: Box::default(),
+            inner_names: Box::default(),
         }
     }
 
     /// The path to a member of the object at this path.
     pub fn join(&self, inner: Self) -> Self {
-        let Self { first, rest } = inner;
-        let names = self.rest.iter().cloned().chain([first]).chain(rest);
+        let Self { first, inner_names } = inner;
+        let names = self.inner_names.iter().cloned().chain([first]).chain(inner_names);
         Self {
             first: self.first.clone(),
-            rest: names.collect(),
+            inner_names: names.collect(),
         }
     }
 
@@ -72,15 +72,15 @@ impl MemberPath {
 
     /// The value at this path.
     pub fn find<'v>(&self, object: &'v Map<String, Value>) -> Option<&'v Value> {
-        let mut rest = self.rest.iter();
-        rest.try_fold(object.get(&self.first)?, |value, name| value.as_object()?.get(name))
+        let mut inner_names = self.inner_names.iter();
+        inner_names.try_fold(object.get(&self.first)?, |value, name| value.as_object()?.get(name))
     }
 }
 
 /// Writes the shortest form.
 impl fmt::Display for MemberPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, name) in std::iter::once(&self.first).chain(&self.rest).enumerate() {
+        for (at, name) in std::iter::once(&self.first).chain(&self.inner_names).enumerate() {
             let dot = if at == 0 { "" } else { "." };
             if name.is_empty() || !name.bytes().all(is_bare) {
                 let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
@@ -99,34 +99,34 @@ fn is_bare(byte: u8) -> bool {
 }
 
 /// Splits a path into its first name and the part after the dot.
-fn name(text: &str) -> Result<(String, Option<&str>), MemberPathError> {
-    let (name, behind) = match text.chars().next() {
-        Some('"') => escaped(&text[1..])?,
+fn parse_name(text: &str) -> Result<(String, Option<&str>), MemberPathError> {
+    let (name, remaining) = match text.chars().next() {
+        Some('"') => unescape(&text[1..])?,
         Some('\'') => {
-            let (name, behind) = text[1..].split_once('\'').ok_or(MemberPathError::Unclosed)?;
-            (name.to_owned(), behind)
+            let (name, remaining) = text[1..].split_once('\'').ok_or(MemberPathError::Unclosed)?;
+            (name.to_owned(), remaining)
         }
         _ => {
             let end = text.bytes().position(|byte| !is_bare(byte)).unwrap_or(text.len());
-            let (name, behind) = text.split_at(end);
-            if !behind.is_empty() && !behind.starts_with('.') {
+            let (name, remaining) = text.split_at(end);
+            if !remaining.is_empty() && !remaining.starts_with('.') {
                 return Err(MemberPathError::NeedsQuotes);
             }
-            (name.to_owned(), behind)
+            (name.to_owned(), remaining)
         }
     };
     if name.is_empty() {
         return Err(MemberPathError::Empty);
     }
-    match behind.strip_prefix('.') {
-        Some(behind) => Ok((name, Some(behind))),
-        None if behind.is_empty() => Ok((name, None)),
+    match remaining.strip_prefix('.') {
+        Some(remaining) => Ok((name, Some(remaining))),
+        None if remaining.is_empty() => Ok((name, None)),
         None => Err(MemberPathError::Unclosed),
     }
 }
 
 /// Parses a name up to its closing `"`, and returns it with the remaining text; `\"` and `\\` encode `"` and `\`.
-fn escaped(text: &str) -> Result<(String, &str), MemberPathError> {
+fn unescape(text: &str) -> Result<(String, &str), MemberPathError> {
     let mut name = String::new();
     let mut characters = text.char_indices();
     while let Some((at, character)) = characters.next() {
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_walked_and_quoted_ones_are_taken_as_they_are() {
+    fn path_finds_the_member_at_its_names() {
         let claims = json!({
             "role": "a",
             "realm_access": { "roles": "b", "x.y": "c" },
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_meant_otherwise_is_no_path() {
+    fn ambiguous_text_is_refused() {
         use MemberPathError::{Empty, NeedsQuotes, Unclosed};
         for (text, expected) in [
             ("", Empty),
@@ -214,8 +214,8 @@ mod tests {
     }
 
     #[test]
-    fn a_path_goes_on_in_the_object_that_it_leads_to() {
-        let path = MemberPath::of_name("a.b").join(MemberPath::of_name("c"));
+    fn joined_path_continues_in_the_inner_object() {
+        let path = MemberPath::from_name("a.b").join(MemberPath::from_name("c"));
         assert_eq!(Ok(path), MemberPath::parse("\"a.b\".c"));
     }
 }

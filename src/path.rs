@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use percent_encoding::AsciiSet;
 
 /// Maximum number of readings of one path. Ordinary paths have one; a path with more than this is an attack.
-const MOST_READINGS: usize = 64;
+const MAX_READINGS: usize = 64;
 /// Maximum size of all readings together, in bytes: making them must not cost more than reading the request.
-const MOST_BYTES: usize = 128 * 1024;
+const MAX_TOTAL_BYTES: usize = 128 * 1024;
 
 /// The path of a request target as it was sent, proven to be well-formed.
 #[derive(Debug, Clone, Copy)]
@@ -41,14 +41,14 @@ impl<'r> RequestPath<'r> {
         if bytes.first() != Some(&b'/') {
             return Err(PathError::Malformed);
         }
-        let mut rest = bytes;
-        while let Some((&byte, tail)) = rest.split_first() {
-            rest = tail;
+        let mut remaining = bytes;
+        while let Some((&byte, after)) = remaining.split_first() {
+            remaining = after;
             match byte {
                 0..=0x20 | 0x7F | b'#' => return Err(PathError::Malformed),
-                b'%' => match hex_pair(tail) {
+                b'%' => match hex_pair(after) {
                     None | Some(0..=0x1F | 0x7F) => return Err(PathError::Malformed),
-                    Some(_) => rest = &tail[2..],
+                    Some(_) => remaining = &after[2..],
                 },
                 _ => {}
             }
@@ -70,21 +70,21 @@ impl<'r> RequestPath<'r> {
         let bytes = self.raw.as_bytes();
         if is_plain(bytes) {
             return Ok(Readings {
-                sent: bytes,
+                raw: bytes,
                 others: Vec::new(),
             });
         }
         let mut seen: BTreeSet<(Cow<'_, [u8]>, u8)> = BTreeSet::new();
         let mut queue = vec![(Cow::Borrowed(bytes), 0)];
         queue.extend(encode(bytes).map(|encoded| (Cow::Owned(encoded), 0)));
-        let mut spent = 0;
+        let mut total_bytes = 0;
         while let Some(reading) = queue.pop() {
             if seen.contains(&reading) {
                 continue;
             }
             let (path, decoded) = &reading;
-            spent += path.len();
-            if spent > MOST_BYTES || seen.len() == MOST_READINGS {
+            total_bytes += path.len();
+            if total_bytes > MAX_TOTAL_BYTES || seen.len() == MAX_READINGS {
                 return Err(PathError::TooManyReadings);
             }
             for step in [cut_parameters, backslash_as_slash, collapse_slashes, resolve_dots] {
@@ -98,7 +98,7 @@ impl<'r> RequestPath<'r> {
         let mut others: BTreeSet<Vec<u8>> = seen.into_iter().map(|(path, _)| path.into_owned()).collect();
         others.remove(bytes);
         Ok(Readings {
-            sent: bytes,
+            raw: bytes,
             others: others.into_iter().collect(),
         })
     }
@@ -108,7 +108,7 @@ impl<'r> RequestPath<'r> {
 #[derive(Debug)]
 pub struct Readings<'r> {
     /// As it was sent.
-    pub sent: &'r [u8],
+    pub raw: &'r [u8],
     /// Other readings; usually none.
     pub others: Vec<Vec<u8>>,
 }
@@ -142,10 +142,12 @@ fn decode_once(path: &[u8]) -> Option<Vec<u8>> {
 /// Percent-encodes bytes that RFC 3986 does not allow in a path, as conforming clients and servers do; the gateway sends them this way over
 /// HTTP/2.
 fn encode(path: &[u8]) -> Option<Vec<u8>> {
-    const ODD: &AsciiSet = &AsciiSet::EMPTY.add(b'`').add(b'<').add(b'>');
-    let is_odd = |byte: &u8| matches!(byte, b'`' | b'<' | b'>');
-    let encoded = || percent_encoding::percent_encode(path, ODD);
-    path.iter().any(is_odd).then(|| encoded().to_string().into_bytes())
+    const NOT_IN_PATH: &AsciiSet = &AsciiSet::EMPTY.add(b'`').add(b'<').add(b'>');
+    let is_not_in_path = |byte: &u8| matches!(byte, b'`' | b'<' | b'>');
+    let encoded = || percent_encoding::percent_encode(path, NOT_IN_PATH);
+    path.iter()
+        .any(is_not_in_path)
+        .then(|| encoded().to_string().into_bytes())
 }
 
 fn backslash_as_slash(path: &[u8]) -> Option<Vec<u8>> {
@@ -220,7 +222,7 @@ mod tests {
         let readings = RequestPath::parse(path)
             .and_then(RequestPath::readings)
             .expect("a readable path");
-        assert_eq!(readings.sent, path.as_bytes());
+        assert_eq!(readings.raw, path.as_bytes());
         let others: Vec<_> = readings
             .others
             .iter()
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reading_a_server_may_make_is_found() {
+    fn readings_of_all_kinds_of_servers_are_found() {
         check("/a%2Fb", &["/a/b"]);
         check("/a/%2e%2e/b", &["/b", "/a/../b"]);
         check("/a/%252e%252e/b", &["/b"]);
@@ -274,15 +276,15 @@ mod tests {
     }
 
     #[test]
-    fn the_readings_of_a_path_are_bounded() {
+    fn number_of_readings_is_limited() {
         let long = format!("/{}", "%252e;/".repeat(16 * 1024));
-        let twisted = format!("/{}", "%2525252f;a/..//\\%252e%252e/".repeat(40));
+        let complex = format!("/{}", "%2525252f;a/..//\\%252e%252e/".repeat(40));
         let readings = |path: &str| {
             RequestPath::parse(path)
                 .and_then(RequestPath::readings)
                 .map(|readings| readings.others.len())
         };
         assert_eq!(readings(&long), Err(PathError::TooManyReadings));
-        assert!(readings(&twisted).is_ok_and(|others| others <= 2 * MOST_READINGS));
+        assert!(readings(&complex).is_ok_and(|others| others <= 2 * MAX_READINGS));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::identity::{Facts, Identity, Text};
+use crate::identity::{Identity, Text, UserInfo};
 use crate::member::MemberPath;
 
 /// What a route requires of a request.
@@ -178,8 +178,8 @@ impl Requirements {
         if self.is_empty() {
             return Ok(());
         }
-        let facts = identity.facts();
-        match Unmet::of(self.terms().filter(|term| !term.is_met_by(facts))) {
+        let user_info = identity.user_info();
+        match Unmet::of(self.terms().filter(|term| !term.is_met_by(user_info))) {
             None => Ok(()),
             Some(unmet) => Err(unmet),
         }
@@ -229,14 +229,14 @@ pub enum Term<'r> {
 }
 
 impl Term<'_> {
-    fn is_met_by(self, facts: &Facts) -> bool {
+    fn is_met_by(self, user_info: &UserInfo) -> bool {
         let holds = |held: &[Text], wanted: &str| held.iter().any(|text| text.as_str() == wanted);
         match self {
-            Self::Group(name) => holds(&facts.groups, name),
-            Self::AnyGroup(names) => names.iter().any(|name| holds(&facts.groups, name)),
-            Self::Scope(name) => holds(&facts.scopes, name),
-            Self::AnyScope(names) => names.iter().any(|name| holds(&facts.scopes, name)),
-            Self::Claim(path, wanted) => match path.find(&facts.claims) {
+            Self::Group(name) => holds(&user_info.groups, name),
+            Self::AnyGroup(names) => names.iter().any(|name| holds(&user_info.groups, name)),
+            Self::Scope(name) => holds(&user_info.scopes, name),
+            Self::AnyScope(names) => names.iter().any(|name| holds(&user_info.scopes, name)),
+            Self::Claim(path, wanted) => match path.find(&user_info.claims) {
                 None => false,
                 Some(Value::Array(elements)) => elements.contains(wanted),
                 Some(value) => value == wanted,
@@ -290,13 +290,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::identity::{Facts, TableSet, UserId};
+    use crate::identity::{TableSet, UserId, UserInfo};
 
     fn ada() -> Arc<Identity> {
         let text = |text| Text::new(text).expect("plain text");
         let claims =
             json!({ "tenant": "acme", "roles": ["a", "b"], "level": 3, "realm": { "roles": ["x"], "a.b": true } });
-        let facts = Facts {
+        let user_info = UserInfo {
             authenticator: "jwt".into(),
             id: UserId::new("1").expect("an id"),
             username: None,
@@ -306,7 +306,7 @@ mod tests {
             claims: claims.as_object().cloned().unwrap_or_default(),
             attributes: serde_json::Map::new(),
         };
-        Arc::new(Identity::new(facts, TableSet::unique(), Box::default()))
+        Arc::new(Identity::new(user_info, TableSet::unique(), Box::default()))
     }
 
     fn require(groups: (&[&str], &[&str]), scopes: (&[&str], &[&str]), claims: &[(&str, Value)]) -> Requirements {

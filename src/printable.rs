@@ -20,13 +20,13 @@ impl fmt::Display for Printable<'_> {
 
 /// The text with everything escaped that is neither printable nor kept.
 pub fn escape(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
-    let is_good = |c: char| is_printable(c) || keep(c);
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) || text.chars().all(is_good) {
+    let is_kept = |c: char| is_printable(c) || keep(c);
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) || text.chars().all(is_kept) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if is_good(c) {
+        if is_kept(c) {
             escaped.push(c);
             continue;
         }
@@ -54,7 +54,7 @@ pub fn without_values(message: &str) -> Cow<'_, str> {
     for begin in ["invalid type: ", "invalid value: ", "unknown variant "] {
         let parts = message
             .strip_prefix(begin)
-            .and_then(|rest| rest.rsplit_once(", expected "));
+            .and_then(|details| details.rsplit_once(", expected "));
         if let Some((found, expected)) = parts {
             let kind = found.split(['"', '`']).next().unwrap_or_default();
             return Cow::Owned(format!("{}, expected {expected}", [begin, kind].concat().trim_end()));
@@ -95,15 +95,15 @@ impl<W: Write> Write for LogWriter<W> {
         let text = String::from_utf8_lossy(bytes);
         let line = text.strip_suffix('\n').unwrap_or(&text);
         let mut escaped = String::with_capacity(line.len() + 1);
-        let mut rest = line;
+        let mut remaining = line;
         while self.colours
-            && let Some((before, colour, behind)) = split_at_colour(rest)
+            && let Some((before, colour, after)) = split_at_colour(remaining)
         {
             escaped += &escape(before, |_| false);
             escaped += colour;
-            rest = behind;
+            remaining = after;
         }
-        escaped += &escape(rest, |_| false);
+        escaped += &escape(remaining, |_| false);
         escaped.push('\n');
         self.out.write_all(escaped.as_bytes())?;
         Ok(bytes.len())
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_drives_a_terminal_or_reorders_text_is_escaped() {
+    fn control_characters_and_bidirectional_marks_are_escaped() {
         for (text, expected) in [
             ("ada", "ada"),
             (
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn json_stays_the_same_json() {
+    fn escaped_json_has_the_same_value() {
         let text = serde_json::json!({ "a\u{9b}": "\u{202e}\u{7f}\u{e0041}\n" }).to_string();
         let escaped = escape(&text, |_| false);
         assert_ne!(escaped, text);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_the_log_is_one_line_in_its_own_colours_alone() {
+    fn log_writer_keeps_one_line_and_its_own_colours() {
         let written = |colours, text: &str| {
             let mut out = Vec::new();
             LogWriter { out: &mut out, colours }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_serde_does_not_quote_what_it_found() {
+    fn serde_error_does_not_quote_the_value() {
         for (message, expected) in [
             (
                 r#"invalid type: string "canary, expected x", expected u64 at line 1 column 3"#,

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_shows_nothing_of_the_value() {
+    fn debug_does_not_show_the_value() {
         assert_eq!(format!("{:?}", Secret::new("canary".to_owned())), "Secret(…)");
     }
 }

@@ -13,9 +13,8 @@ use crate::auth::{Authenticator, Chain};
 use crate::concurrency::ConcurrencyLimit;
 use crate::config::{self, Config};
 use crate::framing::header_case::ConfiguredNames;
-use crate::gateway::Gateway;
-use crate::outbound::Rules;
-use crate::outbound::forwarded::MoreFields;
+use crate::outbound::OutboundRules;
+use crate::outbound::forwarded::OptionalFields;
 use crate::outbound::identity::{CredentialMode, IdentityTable, IdentityTables, ReservedNames};
 use crate::policy::Policy;
 use crate::proxy::answers::Answers;
@@ -27,7 +26,6 @@ use crate::proxy::{Bounds, Proxy, Route};
 use crate::server;
 use crate::telemetry::auth::CacheMetrics;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::server::Acceptor;
 use crate::tls::validity::Validity;
 use crate::upstream::body::BodyLimits;
 use crate::upstream::{HostMode, Resolver, Upstream};
@@ -41,7 +39,7 @@ pub(super) struct Parts {
     upstreams: BTreeMap<Arc<str>, crate::upstream::UpstreamSettings>,
     identities: Arc<IdentityTables>,
     reserved: Arc<ReservedNames>,
-    forwarded: MoreFields,
+    forwarded: OptionalFields,
     names: Arc<ConfiguredNames>,
     table: Arc<RouteTable>,
     pub(super) metrics: Arc<Metrics>,
@@ -114,7 +112,7 @@ impl Parts {
         let certificates = config.tls.iter().flat_map(|tls| &tls.certificates);
         let expiries: Vec<(String, i64)> = certificates
             .filter_map(|certificate| {
-                let end = Validity::first_end(certificate.chain())?;
+                let end = Validity::earliest_expiry(certificate.chain())?;
                 let file = certificate.file().display().to_string();
                 Some((file, i64::try_from(end.as_secs()).unwrap_or(i64::MAX)))
             })
@@ -170,18 +168,6 @@ impl Parts {
             .collect()
     }
 
-    /// Builds the gateway of one worker.
-    pub(super) fn gateway(&self, server: &server::Settings, tls: Option<Acceptor>) -> Gateway {
-        Gateway {
-            proxy: Rc::new(self.proxy(&self.authenticators())),
-            tls,
-            limits: server.limits,
-            trusted_proxies: Arc::clone(&server.trusted_proxies),
-            proxy_protocol: server.proxy_protocol,
-            metrics: Arc::clone(&self.metrics),
-        }
-    }
-
     /// Builds the proxy of one worker, with its own connections to upstreams and its own resolver.
     pub(super) fn proxy(&self, authenticators: &Authenticators<'_>) -> Proxy {
         let resolver = Resolver::of_system();
@@ -227,7 +213,7 @@ impl Parts {
             answers: route.answers.clone(),
             cors: route.cors.clone(),
             websocket: route.websocket.clone(),
-            rules: Rules {
+            rules: OutboundRules {
                 identity: Arc::clone(&self.identities[route.identity]),
                 reserved: Arc::clone(&self.reserved),
                 credential_headers: named

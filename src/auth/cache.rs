@@ -231,7 +231,7 @@ mod tests {
     use super::*;
     use crate::auth::dependencies::StoreItem;
     use crate::credential::Defect;
-    use crate::identity::{Facts, TableSet, UserId};
+    use crate::identity::{TableSet, UserId, UserInfo};
 
     const AT: Now = Now {
         unix_ms: 1_000_000,
@@ -247,7 +247,7 @@ mod tests {
     }
 
     fn accepted_with(validity: Validity, attributes: serde_json::Map<String, serde_json::Value>) -> Decision {
-        let facts = Facts {
+        let user_info = UserInfo {
             authenticator: "token".into(),
             id: UserId::new("1").expect("an id"),
             username: None,
@@ -258,7 +258,7 @@ mod tests {
             attributes,
         };
         Decision::Accepted {
-            identity: Arc::new(Identity::new(facts, TableSet::unique(), Box::default())),
+            identity: Arc::new(Identity::new(user_info, TableSet::unique(), Box::default())),
             validity,
         }
     }

@@ -14,7 +14,7 @@ use super::single_flight::SingleFlight;
 use super::store::{Lookup, Store, StoreError, TokenFacts, TokenFault};
 use super::{Decision, Now};
 use crate::credential::{Acceptance, Refusal, Shape, Words};
-use crate::identity::{Facts, Identity};
+use crate::identity::{Identity, UserInfo};
 use crate::outbound::identity::IdentityTables;
 use crate::telemetry::auth::CacheMetrics;
 
@@ -207,7 +207,7 @@ impl TokenAuthenticator {
             (Some(TokenFault::UserInactive), _) => return Decision::Refused(Refusal::TokenUserInactive),
             (Some(_), _) | (None, None) => return Decision::Refused(Refusal::TokenUnknown),
         };
-        let facts = Facts {
+        let user_info = UserInfo {
             authenticator: Arc::clone(&self.shared.settings.name),
             id: user.id,
             username: user.username,
@@ -218,7 +218,7 @@ impl TokenAuthenticator {
             attributes: user.attributes,
         };
         let until_ms = token.expires.map_or(i64::MAX, |expires| expires.saturating_mul(1000));
-        match self.shared.tables.identity(facts) {
+        match self.shared.tables.identity(user_info) {
             Ok(identity) => Decision::Accepted {
                 identity: Arc::new(identity),
                 validity: Validity {
@@ -227,7 +227,7 @@ impl TokenAuthenticator {
                 },
             },
             // A user whose values cannot be sent in a header is refused: the upstream could not identify them.
-            Err(unsayable) => Decision::Refused(Refusal::TokenUnsendableValue(unsayable.to_string().into())),
+            Err(error) => Decision::Refused(Refusal::TokenUnsendableValue(error.to_string().into())),
         }
     }
 }
@@ -333,7 +333,8 @@ mod tests {
                     .authenticate(words, acceptance, NOW)
                     .await
                     .expect("the store is there");
-                let verdict = verdict.map(|verdict| verdict.map(|identity| identity.facts().id.as_str().to_owned()));
+                let verdict =
+                    verdict.map(|verdict| verdict.map(|identity| identity.user_info().id.as_str().to_owned()));
                 let expected = expected.clone().map(|expected| expected.map(str::to_owned));
                 assert_eq!(verdict, expected, "{}", String::from_utf8_lossy(value));
             }

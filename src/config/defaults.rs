@@ -18,7 +18,7 @@ use crate::auth::cache;
 use crate::auth::jwt::{Profile, UserIdField};
 use crate::auth::store::Digests;
 use crate::auth::store::redis::Invalidation;
-use crate::outbound::identity::{CredentialMode, Encoding, Source};
+use crate::outbound::identity::{CredentialMode, Encoding, ValueSource};
 use crate::server::{Drain, Limits};
 use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::MinVersion;
@@ -102,10 +102,10 @@ pub const CACHE: cache::Settings = cache::Settings {
 };
 
 /// `identity.headers`.
-pub(super) fn identity_headers() -> Vec<(HeaderName, Source)> {
+pub(super) fn identity_headers() -> Vec<(HeaderName, ValueSource)> {
     vec![
-        (HeaderName::from_static("x-user-id"), Source::Id),
-        (HeaderName::from_static("x-user-name"), Source::Username),
+        (HeaderName::from_static("x-user-id"), ValueSource::Id),
+        (HeaderName::from_static("x-user-name"), ValueSource::Username),
     ]
 }
 

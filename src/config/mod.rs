@@ -25,7 +25,7 @@ use self::reader::{Context, Section};
 use crate::auth::{jwt, store, token};
 use crate::framing::header_case::ConfiguredNames;
 use crate::identity::TableId;
-use crate::outbound::forwarded::MoreFields;
+use crate::outbound::forwarded::OptionalFields;
 use crate::outbound::identity::{CredentialMode, IdentityTables};
 use crate::policy::Policy;
 use crate::proxy::answers::Answers;
@@ -40,7 +40,7 @@ pub struct Config {
     /// `[server]`.
     pub server: server::Settings,
     /// `[server.tls]`; `None` means without TLS.
-    pub tls: Option<tls::server::Settings>,
+    pub tls: Option<tls::server::ServerTlsSettings>,
     /// `[admin]`.
     pub admin: Admin,
     /// `[probes]`.
@@ -60,7 +60,7 @@ pub struct Config {
     /// Names of fields as the file writes them: of `headers` and `secret_header`.
     pub names: ConfiguredNames,
     /// `[forwarded]`.
-    pub forwarded: MoreFields,
+    pub forwarded: OptionalFields,
     /// `[upstreams.*]` by name.
     pub upstreams: BTreeMap<Arc<str>, upstream::UpstreamSettings>,
     /// `[[routes]]`, in the order of the file.

@@ -61,7 +61,7 @@ impl Redirect {
             }
         };
         let headers = response.headers_mut();
-        headers.insert(X_REQUEST_ID, RequestId::random().to_value());
+        headers.insert(X_REQUEST_ID, RequestId::random().to_header_value());
         // Read no further requests of a redirected client.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         response

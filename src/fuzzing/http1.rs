@@ -24,7 +24,7 @@ use crate::upstream::ClientSide;
 use crate::upstream::body::RequestBody;
 use crate::upstream::http1::{Connection, ResponseOrUpgrade};
 
-/// Requests over HTTP/1. The result is the same however the bytes are split, and no byte after a fault is read. For
+/// Requests over HTTP/1. The result is the same however the bytes are split, and no byte after an error is read. For
 /// each accepted head, httparse gives the same result.
 pub fn framing(bytes: &[u8]) {
     let whole = requests(bytes, bytes.len().max(1));
@@ -38,8 +38,8 @@ pub fn framing(bytes: &[u8]) {
 struct Requests {
     heads: Vec<(Method, Uri, HeaderMap)>,
     bodies: Vec<Vec<u8>>,
-    /// The fault that ended the reading. `Some(None)` is a fault in a body, which has no reported reason.
-    fault: Option<Option<ParseError>>,
+    /// The error that ended the reading. `Some(None)` is an error in a body, which has no reported reason.
+    error: Option<Option<ParseError>>,
 }
 
 fn requests(bytes: &[u8], cut: usize) -> Requests {
@@ -56,7 +56,7 @@ fn requests(bytes: &[u8], cut: usize) -> Requests {
                     Ok(Some(data)) => read.bodies.last_mut().expect("a body").extend_from_slice(&data),
                     Ok(None) => {}
                     Err(_) => {
-                        read.fault = Some(None);
+                        read.error = Some(None);
                         return read;
                     }
                 }
@@ -69,14 +69,14 @@ fn requests(bytes: &[u8], cut: usize) -> Requests {
             match taken {
                 Ok(None) => break,
                 Ok(Some((head, bytes))) => {
-                    agrees(&head.request, &bytes);
+                    assert_httparse_agrees(&head.request, &bytes);
                     body = head.body;
                     let (head, ()) = head.request.into_parts();
                     read.heads.push((head.method, head.uri, head.headers));
                     read.bodies.push(Vec::new());
                 }
-                Err(fault) => {
-                    read.fault = Some(Some(fault));
+                Err(error) => {
+                    read.error = Some(Some(error));
                     return read;
                 }
             }
@@ -86,16 +86,16 @@ fn requests(bytes: &[u8], cut: usize) -> Requests {
 }
 
 /// Checks that httparse reads the same head.
-fn agrees(head: &Request<()>, bytes: &[u8]) {
+fn assert_httparse_agrees(head: &Request<()>, bytes: &[u8]) {
     let mut fields = [httparse::EMPTY_HEADER; 8];
-    let mut theirs = httparse::Request::new(&mut fields);
-    let length = theirs.parse(bytes).expect("httparse reads what we read");
+    let mut expected = httparse::Request::new(&mut fields);
+    let length = expected.parse(bytes).expect("httparse reads each accepted head");
     assert_eq!(length, httparse::Status::Complete(bytes.len()));
-    assert_eq!(theirs.method, Some(head.method().as_str()));
+    assert_eq!(expected.method, Some(head.method().as_str()));
     let minor = if head.version() == Version::HTTP_10 { 0 } else { 1 };
-    assert_eq!(theirs.version, Some(minor));
+    assert_eq!(expected.version, Some(minor));
     let mut headers = HeaderMap::new();
-    for field in &*theirs.headers {
+    for field in &*expected.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes()).expect("a name");
         headers.append(name, HeaderValue::from_bytes(field.value).expect("a value"));
     }
@@ -109,53 +109,53 @@ pub fn response(bytes: &[u8]) {
         return;
     };
     let method = if first % 2 == 0 { Method::GET } else { Method::HEAD };
-    let whole = ours(&method, answer, answer.len().max(1));
+    let whole = own_response(&method, answer, answer.len().max(1));
     for cut in [1, 2, 7] {
-        assert_eq!(ours(&method, answer, cut), whole, "cut into pieces of {cut}");
+        assert_eq!(own_response(&method, answer, cut), whole, "cut into pieces of {cut}");
     }
     let Some(read) = whole else { return };
-    let theirs = hypers(&method, answer).expect("hyper reads no head in what we read one in");
-    let same = |name: &HeaderName| read.headers.get_all(name).iter().eq(theirs.headers.get_all(name));
+    let expected = hyper_response(&method, answer).expect("hyper reads each head that we read");
+    let same = |name: &HeaderName| read.headers.get_all(name).iter().eq(expected.headers.get_all(name));
     // A length that is repeated with the same value is forwarded once.
-    let differ: Vec<_> = theirs
+    let differ: Vec<_> = expected
         .headers
         .keys()
         .filter(|name| **name != CONTENT_LENGTH && !same(name))
         .collect();
     assert_eq!(
         (read.status, read.headers.keys_len(), differ),
-        (theirs.status, theirs.headers.keys_len(), vec![])
+        (expected.status, expected.headers.keys_len(), vec![])
     );
     if read.complete && read.status != StatusCode::SWITCHING_PROTOCOLS {
-        assert!(theirs.complete, "hyper finds a body cut that we find whole");
-        assert_eq!(read.body, theirs.body);
+        assert!(expected.complete, "hyper reads each body that we read as complete");
+        assert_eq!(read.body, expected.body);
     }
 }
 
 /// A response whose head was read.
 #[derive(Debug, PartialEq, Eq)]
-struct Read {
+struct ReadResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: Vec<u8>,
     complete: bool,
 }
 
-fn ours(method: &Method, answer: &[u8], cut: usize) -> Option<Read> {
+fn own_response(method: &Method, answer: &[u8], cut: usize) -> Option<ReadResponse> {
     let (mut head, ()) = Request::new(()).into_parts();
     head.method = method.clone();
     let (names, header_case) = (ConfiguredNames::default(), HeaderCase::default());
     let client = ClientSide::without_client(&header_case);
-    let exchange = Connection::new(Script::new(answer, cut)).exchange(
+    let exchange = Connection::new(ScriptedServer::new(answer, cut)).exchange(
         &head,
         &names,
         RequestBody::empty(),
         Duration::MAX / 4,
         &client,
     );
-    let exchanged = exchange.now_or_never().expect("nothing is waited for");
+    let exchanged = exchange.now_or_never().expect("the server never waits");
     match exchanged.ok()? {
-        ResponseOrUpgrade::Upgraded(head, _) => Some(Read {
+        ResponseOrUpgrade::Upgraded(head, _) => Some(ReadResponse {
             status: head.status(),
             headers: head.headers().clone(),
             body: Vec::new(),
@@ -163,11 +163,11 @@ fn ours(method: &Method, answer: &[u8], cut: usize) -> Option<Read> {
         }),
         ResponseOrUpgrade::Response(response) => {
             let (head, mut body) = response.into_parts();
-            let (read, complete) = drained(&mut body);
+            let (read, complete) = read_to_end(&mut body);
             assert!(!complete || body.is_end_stream());
             let reusable = body.into_connection().is_some();
-            assert!(complete || !reusable, "a body that is cut leaves a connection");
-            Some(Read {
+            assert!(complete || !reusable, "a connection is reused after an incomplete body");
+            Some(ReadResponse {
                 status: head.status,
                 headers: head.headers,
                 body: read,
@@ -177,21 +177,21 @@ fn ours(method: &Method, answer: &[u8], cut: usize) -> Option<Read> {
     }
 }
 
-fn hypers(method: &Method, answer: &[u8]) -> Option<Read> {
-    let script = TokioIo::new(Script::new(answer, answer.len().max(1)));
+fn hyper_response(method: &Method, answer: &[u8]) -> Option<ReadResponse> {
+    let server = TokioIo::new(ScriptedServer::new(answer, answer.len().max(1)));
     let mut builder = hyper_http1::Builder::new();
-    let handshake = builder.max_headers(256).handshake(script).now_or_never();
-    let (mut sender, connection) = handshake.expect("nothing is waited for").ok()?;
+    let handshake = builder.max_headers(256).handshake(server).now_or_never();
+    let (mut sender, connection) = handshake.expect("the server never waits").ok()?;
     let mut connection = pin!(connection);
     let request = Request::builder().method(method).body(Empty::<Bytes>::new());
     let mut sent = pin!(sender.send_request(request.expect("a request")));
-    let mut turn = |cx: &mut Context<'_>| {
+    let mut drive = |cx: &mut Context<'_>| {
         let _ = connection.as_mut().poll(cx);
     };
     let mut response: Option<Response<_>> = None;
     for _ in 0..64 {
         let polled = poll_fn(|cx| {
-            turn(cx);
+            drive(cx);
             Poll::Ready(sent.as_mut().poll(cx))
         });
         if let Some(Poll::Ready(answer)) = polled.now_or_never() {
@@ -200,7 +200,7 @@ fn hypers(method: &Method, answer: &[u8]) -> Option<Read> {
         }
     }
     let (head, mut body) = response?.into_parts();
-    let mut read = Read {
+    let mut read = ReadResponse {
         status: head.status,
         headers: head.headers,
         body: Vec::new(),
@@ -209,7 +209,7 @@ fn hypers(method: &Method, answer: &[u8]) -> Option<Read> {
     // Poll the connection and the body in turn, as often as the response can have frames.
     for _ in 0..2 * answer.len() + 64 {
         let frame = poll_fn(|cx| {
-            turn(cx);
+            drive(cx);
             Poll::Ready(Pin::new(&mut body).poll_frame(cx))
         });
         match frame.now_or_never() {
@@ -226,11 +226,11 @@ fn hypers(method: &Method, answer: &[u8]) -> Option<Read> {
 }
 
 /// The data of a body that never waits, and whether the body has ended.
-fn drained<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> (Vec<u8>, bool) {
+fn read_to_end<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> (Vec<u8>, bool) {
     let mut data = Vec::new();
     loop {
         let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).now_or_never();
-        match frame.expect("nothing is waited for") {
+        match frame.expect("the server never waits") {
             Some(Ok(frame)) => data.extend(frame.into_data().unwrap_or_default()),
             Some(Err(_)) => return (data, false),
             None => return (data, true),
@@ -239,25 +239,25 @@ fn drained<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> (Vec<u8>, bool) {
 }
 
 /// A server that accepts all input, sends these bytes in pieces of size `cut`, and then closes.
-struct Script {
+struct ScriptedServer {
     bytes: Bytes,
     cut: usize,
-    asked: bool,
+    received_request: bool,
 }
 
-impl Script {
+impl ScriptedServer {
     fn new(bytes: &[u8], cut: usize) -> Self {
         Self {
             bytes: Bytes::copy_from_slice(bytes),
             cut,
-            asked: false,
+            received_request: false,
         }
     }
 }
 
-impl AsyncRead for Script {
+impl AsyncRead for ScriptedServer {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.asked {
+        if !self.received_request {
             // The caller polls again without a wake-up.
             return Poll::Pending;
         }
@@ -268,9 +268,9 @@ impl AsyncRead for Script {
     }
 }
 
-impl AsyncWrite for Script {
+impl AsyncWrite for ScriptedServer {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.asked = true;
+        self.received_request = true;
         Poll::Ready(Ok(bytes.len()))
     }
 

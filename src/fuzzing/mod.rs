@@ -52,12 +52,12 @@ pub fn credential(bytes: &[u8]) {
         headers.append(AUTHORIZATION, line.clone());
     }
     let presented = Presented::from_headers(&headers, &AUTHORIZATION);
-    let Some((words, judge)) = presented.words() else {
+    let Some((words, acceptance)) = presented.words() else {
         assert!(lines.is_empty(), "a line was lost");
         return;
     };
     assert_eq!(
-        judge == Acceptance::Allowed,
+        acceptance == Acceptance::Allowed,
         lines.len() == 1,
         "several lines can be accepted"
     );
@@ -94,7 +94,7 @@ pub fn jws(bytes: &[u8]) {
     assert!(verifies(good.as_bytes()));
     assert!(
         !verifies(bytes) || is_good_with_padding(bytes),
-        "a token that nobody signed"
+        "a token without a valid signature"
     );
     // Use the bytes as changes to a valid token: a position and the new byte.
     let mut changed = good.as_bytes().to_vec();
@@ -131,17 +131,13 @@ pub fn claims(bytes: &[u8]) {
     headers.insert(AUTHORIZATION, value);
     for rules in [relaxed(), Rules::plain(), Rules::rfc9068()] {
         let user_id = rules.user_id_claim.clone();
-        let (fresh, remembering) = (chain(rules.clone(), 0), chain(rules, 8));
+        let (fresh, caching) = (chain(rules.clone(), 0), chain(rules, 8));
         // A cached result must equal a fresh one at every later time. Only a clock that was set back far may find an
         // old refusal.
         let same = |unix_ms: i64| {
             let now = Now { unix_ms, uptime_ms: 0 };
             let accepted = accepts(&fresh, &headers, now);
-            assert_eq!(
-                accepts(&remembering, &headers, now),
-                accepted,
-                "remembered, at {unix_ms}"
-            );
+            assert_eq!(accepts(&caching, &headers, now), accepted, "cached, at {unix_ms}");
             accepted
         };
         if !same(NOW.unix_ms) {
@@ -156,19 +152,19 @@ pub fn claims(bytes: &[u8]) {
             assert!(begin <= NOW.unix_ms, "{name} is to come");
             // Before 1970, there may be no earlier time that a clock can represent.
             assert!(begin <= 0 || !same(begin - 1), "good before {name}");
-            assert!(same(NOW.unix_ms), "a refusal that time heals was remembered");
+            assert!(same(NOW.unix_ms), "a refusal that expires was cached");
         }
-        assert!(same(NOW.unix_ms) && same(end - 1), "it ends before its end");
-        assert!(!same(end), "it outlives its end");
+        assert!(same(NOW.unix_ms) && same(end - 1), "it expires too early");
+        assert!(!same(end), "it is accepted after its expiry");
         let Some(Verdict::Accept(identity)) = verdict(&fresh, &headers, NOW) else {
-            panic!("the same question, another answer");
+            panic!("the same request, another verdict");
         };
-        let id = identity.facts().id.as_str();
+        let id = identity.user_info().id.as_str();
         match &claims[&user_id] {
             Value::String(named) => assert_eq!(id, named),
             Value::Number(named) if named.is_f64() => assert_eq!(id.parse().ok(), named.as_f64()),
             Value::Number(named) => assert_eq!(id, named.to_string()),
-            other => panic!("{other} names nobody, but {id:?} was accepted"),
+            other => panic!("{other} is no user id, but {id:?} was accepted"),
         }
     }
 }
@@ -176,7 +172,7 @@ pub fn claims(bytes: &[u8]) {
 /// A time in milliseconds, truncated to whole seconds. `None` if it is no number.
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "whole, and saturating where no clock goes"
+    reason = "truncated to whole seconds; it saturates beyond any clock"
 )]
 fn whole_ms(claim: &Value) -> Option<i64> {
     claim.as_f64().map(|seconds| (seconds.trunc() * 1000.0) as i64)
@@ -199,7 +195,7 @@ fn accepts(chain: &Chain, headers: &HeaderMap, now: Now) -> bool {
 
 /// A token record: a parsed record, written and parsed again, must be the same.
 pub fn token_record(bytes: &[u8]) {
-    returns::<TokenRecord>(bytes);
+    round_trips::<TokenRecord>(bytes);
     if let Ok(seconds) = record::parse_seconds(bytes) {
         assert_eq!(
             record::parse_seconds(seconds.to_string().as_bytes()).ok(),
@@ -210,15 +206,15 @@ pub fn token_record(bytes: &[u8]) {
 
 /// A user record: a parsed record, written and parsed again, must be the same.
 pub fn user_record(bytes: &[u8]) {
-    returns::<UserRecord>(bytes);
+    round_trips::<UserRecord>(bytes);
 }
 
-fn returns<R: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
+fn round_trips<R: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
     let Ok(read) = record::parse::<R>("a record", bytes) else {
         return;
     };
     let written = serde_json::to_vec(&read).expect("records can be written");
-    let again = record::parse::<R>("a record", &written).expect("what was written can be read");
+    let again = record::parse::<R>("a record", &written).expect("a written record can be parsed");
     assert_eq!(read, again);
 }
 
@@ -242,15 +238,11 @@ pub fn config(bytes: &[u8]) {
         .problems()
         .iter()
         .any(|problem| problem.severity == Severity::Error);
-    assert_eq!(
-        errors,
-        read.is_err(),
-        "refused without a reason, or taken in spite of one"
-    );
+    assert_eq!(errors, read.is_err(), "refused without an error, or accepted with one");
     for problem in report.problems() {
         assert!(
             !problem.message.is_empty() && !problem.help.is_empty(),
-            "nothing is said: {problem:?}"
+            "an empty message: {problem:?}"
         );
         let others = problem.related.iter().map(|(span, _)| span);
         for span in problem.span.iter().chain(others) {
@@ -279,9 +271,9 @@ pub fn config(bytes: &[u8]) {
 pub fn path(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(path) = RequestPath::parse(text) else { return };
-    assert_eq!(path.as_str(), text, "it travels as it came");
+    assert_eq!(path.as_str(), text, "the path was changed");
     let Ok(readings) = path.readings() else { return };
-    assert_eq!(readings.sent, bytes);
+    assert_eq!(readings.raw, bytes);
     assert!(readings.others.len() < 64, "{} readings", readings.others.len());
     let total: usize = readings.others.iter().map(Vec::len).sum();
     assert!(total <= 128 * 1024, "{total} bytes of readings");
@@ -297,7 +289,7 @@ pub fn path(bytes: &[u8]) {
         for (server, case, steps) in SERVERS {
             let seen = steps.iter().fold(bytes.to_vec(), |path, step| step(&path));
             assert!(
-                matches(&found, &looked_up(&seen, *case, &method)),
+                matches(&found, &expected_route(&seen, *case, &method)),
                 "{text:?} is {found:?}, and {:?} for {server}",
                 String::from_utf8_lossy(&seen)
             );
@@ -310,34 +302,42 @@ type Step = fn(&[u8]) -> Vec<u8>;
 /// Whether a server is case-sensitive.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Case {
-    Told,
-    Folded,
+    Sensitive,
+    Insensitive,
 }
 
 /// How servers transform a path before the look-up. Each step is implemented here again, as simply as possible.
 const SERVERS: &[(&str, Case, &[Step])] = &[
-    ("one that compares bytes", Case::Told, &[]),
-    ("WSGI", Case::Told, &[decoded]),
-    ("nginx", Case::Told, &[decoded, collapsed, without_dots]),
-    ("a proxy that resolves first", Case::Told, &[without_dots, decoded]),
-    ("one that decodes twice", Case::Told, &[decoded, decoded, without_dots]),
-    ("two hops", Case::Told, &[decoded, without_dots, decoded, without_dots]),
+    ("one that compares bytes", Case::Sensitive, &[]),
+    ("WSGI", Case::Sensitive, &[decoded]),
+    ("nginx", Case::Sensitive, &[decoded, collapsed, without_dots]),
+    ("a proxy that resolves first", Case::Sensitive, &[without_dots, decoded]),
+    (
+        "one that decodes twice",
+        Case::Sensitive,
+        &[decoded, decoded, without_dots],
+    ),
+    (
+        "two hops",
+        Case::Sensitive,
+        &[decoded, without_dots, decoded, without_dots],
+    ),
     (
         "servlets",
-        Case::Told,
+        Case::Sensitive,
         &[without_parameters, decoded, backslashed, collapsed, without_dots],
     ),
     (
         "older servlets",
-        Case::Told,
+        Case::Sensitive,
         &[decoded, without_parameters, collapsed, without_dots],
     ),
     (
         "Windows",
-        Case::Folded,
+        Case::Insensitive,
         &[decoded, backslashed, collapsed, without_dots],
     ),
-    ("a file system without case", Case::Folded, &[decoded]),
+    ("a file system without case", Case::Insensitive, &[decoded]),
 ];
 
 fn decoded(path: &[u8]) -> Vec<u8> {
@@ -384,10 +384,10 @@ fn without_dots(path: &[u8]) -> Vec<u8> {
 }
 
 /// The destination on a server without authgate's readings: the longest of these routes that is a prefix of the path.
-fn looked_up(path: &[u8], case: Case, method: &Method) -> Option<usize> {
+fn expected_route(path: &[u8], case: Case, method: &Method) -> Option<usize> {
     let fold = |bytes: &[u8]| match case {
-        Case::Told => bytes.to_vec(),
-        Case::Folded => bytes.to_ascii_lowercase(),
+        Case::Sensitive => bytes.to_vec(),
+        Case::Insensitive => bytes.to_ascii_lowercase(),
     };
     let path = fold(path);
     let mut best: Option<(usize, usize)> = None;

@@ -2,7 +2,7 @@
 //! `traceparent`.
 //!
 //! A field of a trusted proxy is a list, on one line or on several. The nearest proxy has written its last member, so
-//! the gateway uses that one. Fields that cannot be used are recorded for the log.
+//! the gateway uses that one. Invalid fields are recorded for the log.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -56,7 +56,7 @@ pub struct Peer {
     /// `None` on a Unix socket: applications expect only addresses in this field, and such a peer has none.
     forwarded_for: Option<HeaderValue>,
     /// Set if the peer is a trusted proxy.
-    believed: Option<Arc<TrustedProxies>>,
+    trusted_proxies: Option<Arc<TrustedProxies>>,
 }
 
 /// The proxies whose `X-Forwarded-*` and `X-Request-Id` are trusted.
@@ -94,7 +94,7 @@ pub enum Scheme {
 
 impl Scheme {
     /// The scheme with this name, in any ASCII case (RFC 3986, section 3.1).
-    fn read(name: &[u8]) -> Option<Self> {
+    fn parse(name: &[u8]) -> Option<Self> {
         [Self::Http, Self::Https]
             .into_iter()
             .find(|scheme| name.eq_ignore_ascii_case(scheme.as_str().as_bytes()))
@@ -128,7 +128,7 @@ impl Peer {
             node,
             scheme,
             forwarded_for,
-            believed: trusted.contains(node).then(|| Arc::clone(trusted)),
+            trusted_proxies: trusted.contains(node).then(|| Arc::clone(trusted)),
         }
     }
 
@@ -143,7 +143,7 @@ impl Peer {
     }
 
     /// The address of a client as a header value. `None` if the client has no address.
-    fn address_of(&self, client: Node) -> Option<HeaderValue> {
+    fn address_value(&self, client: Node) -> Option<HeaderValue> {
         match client {
             node if node == self.node => self.forwarded_for.clone(),
             Node::Ip(ip) => HeaderValue::try_from(ip.to_string()).ok(),
@@ -154,7 +154,7 @@ impl Peer {
 
 /// Optional fields that `[forwarded]` in the file enables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct MoreFields {
+pub struct OptionalFields {
     /// `X-Real-IP`: the client's address alone.
     pub real_ip: bool,
     /// `X-Forwarded-Port`: the port that the client requested.
@@ -163,7 +163,7 @@ pub struct MoreFields {
 
 /// A field of a trusted proxy that describes the origin of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Field {
+pub enum ForwardedField {
     /// `X-Forwarded-For`.
     For,
     /// `X-Forwarded-Proto`.
@@ -176,7 +176,7 @@ pub enum Field {
     RequestId,
 }
 
-impl Field {
+impl ForwardedField {
     /// All fields. Invariant: `ALL[field as usize] == field`.
     pub const ALL: [Self; 5] = [Self::For, Self::Proto, Self::Host, Self::Port, Self::RequestId];
 
@@ -192,7 +192,7 @@ impl Field {
     }
 
     /// What the last member must be, for the log.
-    pub fn wanted(self) -> &'static str {
+    pub fn expected(self) -> &'static str {
         match self {
             Self::For => "IP addresses",
             Self::Proto => "`http` or `https`",
@@ -203,27 +203,27 @@ impl Field {
     }
 }
 
-/// The fields of a trusted proxy that could not be used.
+/// The fields of a trusted proxy that are not valid.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Unusable(u8);
+pub struct InvalidFields(u8);
 
-impl Unusable {
-    /// Records the field if it was sent without a usable value.
-    fn unless_usable<T>(&mut self, field: Field, value: Option<T>) -> Option<T> {
+impl InvalidFields {
+    /// Records the field if it was sent without a valid value.
+    fn valid_or_record<T>(&mut self, field: ForwardedField, value: Option<T>) -> Option<T> {
         if value.is_none() {
             self.0 |= 1 << field as u8;
         }
         value
     }
 
-    /// Whether all received fields could be used.
+    /// Whether all received fields are valid.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// The fields.
-    pub fn fields(self) -> impl Iterator<Item = Field> {
-        Field::ALL
+    pub fn fields(self) -> impl Iterator<Item = ForwardedField> {
+        ForwardedField::ALL
             .into_iter()
             .filter(move |field| self.0 & (1 << *field as u8) != 0)
     }
@@ -232,24 +232,24 @@ impl Unusable {
 /// The origin of a request, after the fields of trusted proxies were read. Read it before fields are removed from the
 /// request.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub struct ForwardedInfo {
     /// The client: the node nearest to the gateway that is no trusted proxy.
     pub client: Node,
     /// The request id.
     pub id: RequestId,
     /// `X-Forwarded-For`, with the peer appended if it has an address. In this and the next three fields, `None` means
-    /// that the peer is not trusted or sent no usable value.
+    /// that the peer is not trusted or sent no valid value.
     forwarded_for: Option<HeaderValue>,
     scheme: Option<Scheme>,
     host: Option<HeaderValue>,
     port: Option<u16>,
-    /// The fields that a trusted peer sent without a usable value.
-    pub unusable: Unusable,
+    /// The fields that a trusted peer sent without a valid value.
+    pub invalid_fields: InvalidFields,
 }
 
-impl Source {
+impl ForwardedInfo {
     /// The origin of a request from this peer, without any forwarding fields.
-    pub fn unknown(peer: &Peer) -> Self {
+    pub fn from_peer(peer: &Peer) -> Self {
         Self {
             client: peer.node,
             id: RequestId::random(),
@@ -257,26 +257,28 @@ impl Source {
             scheme: None,
             host: None,
             port: None,
-            unusable: Unusable::default(),
+            invalid_fields: InvalidFields::default(),
         }
     }
 
     /// Reads the forwarding fields of a request, if its peer is trusted.
-    pub fn of(peer: &Peer, headers: &HeaderMap) -> Self {
-        let mut source = Self::unknown(peer);
-        let Some(trusted) = &peer.believed else { return source };
-        let mut unusable = Unusable::default();
+    pub fn from_headers(peer: &Peer, headers: &HeaderMap) -> Self {
+        let mut forwarded = Self::from_peer(peer);
+        let Some(trusted) = &peer.trusted_proxies else {
+            return forwarded;
+        };
+        let mut invalid_fields = InvalidFields::default();
         if let Some(id) = last_member(headers, &X_REQUEST_ID)
-            && let Some(id) = unusable.unless_usable(Field::RequestId, RequestId::kept(id))
+            && let Some(id) = invalid_fields.valid_or_record(ForwardedField::RequestId, RequestId::parse(id))
         {
-            source.id = id;
+            forwarded.id = id;
         }
-        source.scheme = last_member(headers, &X_FORWARDED_PROTO)
-            .and_then(|scheme| unusable.unless_usable(Field::Proto, Scheme::read(scheme)));
-        source.host = last_member(headers, &X_FORWARDED_HOST)
-            .and_then(|host| unusable.unless_usable(Field::Host, read_host(host)));
-        source.port = last_member(headers, &X_FORWARDED_PORT)
-            .and_then(|port| unusable.unless_usable(Field::Port, read_port(port)));
+        forwarded.scheme = last_member(headers, &X_FORWARDED_PROTO)
+            .and_then(|scheme| invalid_fields.valid_or_record(ForwardedField::Proto, Scheme::parse(scheme)));
+        forwarded.host = last_member(headers, &X_FORWARDED_HOST)
+            .and_then(|host| invalid_fields.valid_or_record(ForwardedField::Host, parse_host(host)));
+        forwarded.port = last_member(headers, &X_FORWARDED_PORT)
+            .and_then(|port| invalid_fields.valid_or_record(ForwardedField::Port, parse_port(port)));
         let lines: Vec<&[u8]> = headers
             .get_all(X_FORWARDED_FOR)
             .iter()
@@ -284,20 +286,20 @@ impl Source {
             .filter(|line| !line.is_empty())
             .collect();
         if lines.is_empty() {
-            source.unusable = unusable;
-            return source;
+            forwarded.invalid_fields = invalid_fields;
+            return forwarded;
         }
         let mut all = lines.join(&b", "[..]);
-        let (client, whole) = last_untrusted(&all, trusted);
-        source.client = client.unwrap_or(peer.node);
-        unusable.unless_usable(Field::For, whole.then_some(()));
-        source.unusable = unusable;
+        let (client, complete) = last_untrusted(&all, trusted);
+        forwarded.client = client.unwrap_or(peer.node);
+        invalid_fields.valid_or_record(ForwardedField::For, complete.then_some(()));
+        forwarded.invalid_fields = invalid_fields;
         if let Some(peer) = &peer.forwarded_for {
             all.extend_from_slice(b", ");
             all.extend_from_slice(peer.as_bytes());
         }
-        source.forwarded_for = HeaderValue::from_bytes(&all).ok();
-        source
+        forwarded.forwarded_for = HeaderValue::from_bytes(&all).ok();
+        forwarded
     }
 }
 
@@ -317,7 +319,10 @@ fn last_member<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]
 fn last_untrusted(list: &[u8], trusted: &TrustedProxies) -> (Option<Node>, bool) {
     let mut last = None;
     for word in list.rsplit(|byte| *byte == b',') {
-        let Some(node) = std::str::from_utf8(word).ok().and_then(|word| address(word.trim())) else {
+        let Some(node) = std::str::from_utf8(word)
+            .ok()
+            .and_then(|word| parse_address(word.trim()))
+        else {
             return (last, false);
         };
         last = Some(node);
@@ -329,54 +334,55 @@ fn last_untrusted(list: &[u8], trusted: &TrustedProxies) -> (Option<Node>, bool)
 }
 
 /// Parses an address as proxies write it: alone, or with a port.
-fn address(word: &str) -> Option<Node> {
-    let bare = word
+fn parse_address(word: &str) -> Option<Node> {
+    let unbracketed = word
         .strip_prefix('[')
         .and_then(|word| word.strip_suffix(']'))
         .unwrap_or(word);
-    bare.parse()
+    unbracketed
+        .parse()
         .ok()
         .or_else(|| word.parse::<SocketAddr>().ok().map(|address| address.ip()))
         .map(|ip: IpAddr| Node::from(ip))
 }
 
-fn read_host(value: &[u8]) -> Option<HeaderValue> {
-    let plain = |byte: &u8| byte.is_ascii_graphic() && !b"@/?#,\\".contains(byte);
-    let is_host = value.iter().all(plain) && Authority::try_from(value).is_ok();
+fn parse_host(value: &[u8]) -> Option<HeaderValue> {
+    let is_allowed = |byte: &u8| byte.is_ascii_graphic() && !b"@/?#,\\".contains(byte);
+    let is_host = value.iter().all(is_allowed) && Authority::try_from(value).is_ok();
     is_host.then(|| HeaderValue::from_bytes(value).ok()).flatten()
 }
 
-fn read_port(digits: &[u8]) -> Option<u16> {
+fn parse_port(digits: &[u8]) -> Option<u16> {
     let digits = std::str::from_utf8(digits).ok()?;
-    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
-    digits.parse().ok().filter(|_| is_plain)
+    let is_canonical = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
+    digits.parse().ok().filter(|_| is_canonical)
 }
 
 /// The longest id that is accepted.
-const LONGEST_ID: usize = 64;
+const MAX_ID_BYTES: usize = 64;
 
 /// The id of a request in all logs: 128 random bits, or the id from a trusted proxy.
 #[derive(Debug, Clone)]
 pub struct RequestId {
-    text: [u8; LONGEST_ID],
+    text: [u8; MAX_ID_BYTES],
     length: usize,
 }
 
 impl RequestId {
     /// A new random id.
     pub fn random() -> Self {
-        let mut text = [0; LONGEST_ID];
+        let mut text = [0; MAX_ID_BYTES];
         write_hex(&mut text[..32], &fastrand::u128(..).to_be_bytes());
         Self { text, length: 32 }
     }
 
     /// An id from a trusted proxy: up to 64 letters, digits, `.`, `_` and `-`.
-    fn kept(bytes: &[u8]) -> Option<Self> {
-        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
-        if bytes.is_empty() || bytes.len() > LONGEST_ID || !bytes.iter().all(plain) {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+        if bytes.is_empty() || bytes.len() > MAX_ID_BYTES || !bytes.iter().all(is_allowed) {
             return None;
         }
-        let mut text = [0; LONGEST_ID];
+        let mut text = [0; MAX_ID_BYTES];
         text[..bytes.len()].copy_from_slice(bytes);
         Some(Self {
             text,
@@ -390,13 +396,13 @@ impl RequestId {
     }
 
     /// The id as a header value.
-    pub fn to_value(&self) -> HeaderValue {
+    pub fn to_header_value(&self) -> HeaderValue {
         HeaderValue::from_bytes(&self.text[..self.length]).expect("an id is visible ASCII")
     }
 
     /// The trace id (W3C Trace Context, section 3.2.2.3): the request id if it is a valid trace id, or else a random
     /// one.
-    fn to_trace(&self) -> Self {
+    fn to_trace_id(&self) -> Self {
         let own = self.text[..self.length].iter();
         let is_trace = self.length == 32 && own.clone().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         if is_trace && own.clone().any(|byte| *byte != b'0') {
@@ -414,39 +420,48 @@ fn write_hex(text: &mut [u8], bytes: &[u8]) {
     }
 }
 
-/// Sets the fields that describe the origin. The client's own fields were removed before. `source` is the trusted
+/// Sets the fields that describe the origin. The client's own fields were removed before. `forwarded` is the trusted
 /// information from them.
-pub(super) fn insert(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue, source: &Source, more: MoreFields) {
-    if let Some(forwarded_for) = source.forwarded_for.as_ref().or(peer.forwarded_for.as_ref()) {
+pub(super) fn insert(
+    headers: &mut HeaderMap,
+    peer: &Peer,
+    host: &HeaderValue,
+    forwarded: &ForwardedInfo,
+    optional: OptionalFields,
+) {
+    if let Some(forwarded_for) = forwarded.forwarded_for.as_ref().or(peer.forwarded_for.as_ref()) {
         headers.insert(X_FORWARDED_FOR, forwarded_for.clone());
     }
-    let scheme = source.scheme.unwrap_or(peer.scheme);
+    let scheme = forwarded.scheme.unwrap_or(peer.scheme);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
-    let host = source.host.as_ref().unwrap_or(host);
+    let host = forwarded.host.as_ref().unwrap_or(host);
     headers.insert(X_FORWARDED_HOST, host.clone());
-    headers.insert(X_REQUEST_ID, source.id.to_value());
-    if more.port {
-        let asked = || Authority::try_from(host.as_bytes()).ok()?.port_u16();
-        let port = source.port.or_else(asked).unwrap_or_else(|| scheme.default_port());
+    headers.insert(X_REQUEST_ID, forwarded.id.to_header_value());
+    if optional.port {
+        let requested = || Authority::try_from(host.as_bytes()).ok()?.port_u16();
+        let port = forwarded
+            .port
+            .or_else(requested)
+            .unwrap_or_else(|| scheme.default_port());
         headers.insert(X_FORWARDED_PORT, HeaderValue::from(port));
     }
-    if more.real_ip
-        && let Some(address) = peer.address_of(source.client)
+    if optional.real_ip
+        && let Some(address) = peer.address_value(forwarded.client)
     {
         headers.insert(X_REAL_IP, address);
     }
-    if peer.believed.is_none() || !has_valid_traceparent(headers) {
+    if peer.trusted_proxies.is_none() || !has_valid_traceparent(headers) {
         // An untrusted client may not choose the trace of its requests. A broken parent restarts the trace (W3C Trace
         // Context, sections 3.2 and 7), so `tracestate` is removed too.
         headers.remove(TRACESTATE);
-        headers.insert(TRACEPARENT, traceparent(&source.id));
+        headers.insert(TRACEPARENT, traceparent(&forwarded.id));
     }
 }
 
 /// `00-<trace>-<parent>-00`.
 fn traceparent(id: &RequestId) -> HeaderValue {
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    text[3..35].copy_from_slice(&id.to_trace().text[..32]);
+    text[3..35].copy_from_slice(&id.to_trace_id().text[..32]);
     write_hex(&mut text[36..52], &fastrand::u64(1..).to_be_bytes());
     HeaderValue::from_bytes(&text).expect("hexadecimal digits are visible ASCII")
 }
@@ -481,13 +496,13 @@ mod tests {
             headers.append(TRACEPARENT, HeaderValue::from_static(line));
         }
         headers.insert(TRACESTATE, HeaderValue::from_static("a=1"));
-        let source = Source::unknown(peer);
+        let forwarded = ForwardedInfo::from_peer(peer);
         insert(
             &mut headers,
             peer,
             &HeaderValue::from_static("h"),
-            &source,
-            MoreFields::default(),
+            &forwarded,
+            OptionalFields::default(),
         );
         assert_eq!(headers.get_all(TRACEPARENT).iter().count(), 1);
         let sent = headers[TRACEPARENT].to_str().expect("ASCII").to_owned();
@@ -495,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_traceparent_of_a_trusted_proxy_passes_and_any_other_is_replaced() {
+    fn only_a_valid_traceparent_of_a_trusted_proxy_is_forwarded() {
         const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let trusted = peer("10.0.0.1", &["10.0.0.0/8"]);
         assert_eq!(traceparent_after(&trusted, &[GOOD]), (GOOD.to_owned(), true));
@@ -513,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv4_in_ipv6_is_written_as_ipv4() {
+    fn ipv4_mapped_address_is_written_as_ipv4() {
         let peer = peer("::ffff:192.0.2.7", &[]);
         assert_eq!(peer.forwarded_for.expect("an address"), "192.0.2.7");
     }
@@ -536,33 +551,43 @@ mod tests {
     }
 
     /// The fields that are forwarded, and the client's address.
-    fn heard(peer: &Peer, fields: &[(&'static str, &'static str)]) -> (HeaderMap, String) {
+    fn insert_from(peer: &Peer, fields: &[(&'static str, &'static str)]) -> (HeaderMap, String) {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        let source = Source::of(peer, &headers);
+        let forwarded = ForwardedInfo::from_headers(peer, &headers);
         let mut sent = HeaderMap::new();
-        let more = MoreFields {
+        let optional = OptionalFields {
             real_ip: true,
             port: true,
         };
-        insert(&mut sent, peer, &HeaderValue::from_static("own.example"), &source, more);
-        (sent, source.client.to_string())
+        insert(
+            &mut sent,
+            peer,
+            &HeaderValue::from_static("own.example"),
+            &forwarded,
+            optional,
+        );
+        (sent, forwarded.client.to_string())
     }
 
-    fn unusable(peer: &Peer, name: &'static str, value: &'static str) -> Vec<&'static str> {
+    fn invalid_fields(peer: &Peer, name: &'static str, value: &'static str) -> Vec<&'static str> {
         let mut headers = HeaderMap::new();
         headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-        Source::of(peer, &headers).unusable.fields().map(Field::name).collect()
+        ForwardedInfo::from_headers(peer, &headers)
+            .invalid_fields
+            .fields()
+            .map(ForwardedField::name)
+            .collect()
     }
 
     #[test]
-    fn the_last_member_of_a_list_counts_on_whatever_line_it_stands() {
+    fn last_member_of_a_list_is_used_on_any_line() {
         let trusted = peer("10.0.0.1", &["10.0.0.0/8"]);
         let check = |name: &'static str, lines: &[&'static str], expected: &str| {
             let fields: Vec<_> = lines.iter().map(|line| (name, *line)).collect();
-            assert_eq!(heard(&trusted, &fields).0[name], expected, "{name}: {lines:?}");
+            assert_eq!(insert_from(&trusted, &fields).0[name], expected, "{name}: {lines:?}");
         };
         for https in [
             &["https"][..],
@@ -591,7 +616,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_is_named() {
+    fn invalid_fields_of_a_trusted_proxy_are_reported() {
         let trusted = peer("10.0.0.1", &["10.0.0.0/8"]);
         for (name, good, bad) in [
             (
@@ -604,22 +629,22 @@ mod tests {
             ("x-forwarded-port", "443", "0443"),
             ("x-request-id", "a, b", "a b"),
         ] {
-            assert!(unusable(&trusted, name, good).is_empty(), "{name}: {good}");
-            let named = unusable(&trusted, name, bad);
+            assert!(invalid_fields(&trusted, name, good).is_empty(), "{name}: {good}");
+            let named = invalid_fields(&trusted, name, bad);
             assert!(
                 named.len() == 1 && named[0].eq_ignore_ascii_case(name),
                 "{name}: {named:?}"
             );
             // Fields from untrusted peers are not reported.
-            assert!(unusable(&peer("192.0.2.1", &["10.0.0.0/8"]), name, bad).is_empty());
+            assert!(invalid_fields(&peer("192.0.2.1", &["10.0.0.0/8"]), name, bad).is_empty());
         }
     }
 
     #[test]
-    fn the_address_and_the_port_are_those_that_the_other_fields_say() {
+    fn real_ip_and_port_agree_with_the_other_fields() {
         let trusted = peer("10.0.0.1", &["10.0.0.0/8"]);
         let check = |peer: &Peer, fields: &[(&'static str, &'static str)], ip: Option<&str>, port: &str| {
-            let (sent, _) = heard(peer, fields);
+            let (sent, _) = insert_from(peer, fields);
             let real_ip = sent.get(X_REAL_IP).map(|ip| ip.to_str().expect("ASCII"));
             assert_eq!(
                 (real_ip, &sent[X_FORWARDED_PORT]),
@@ -627,19 +652,19 @@ mod tests {
                 "{fields:?}"
             );
         };
-        check(&trusted, &TOLD, Some("198.51.100.9"), "8443");
+        check(&trusted, &FORWARDED, Some("198.51.100.9"), "8443");
         check(&trusted, &[("x-forwarded-proto", "https")], Some("10.0.0.1"), "443");
         check(&trusted, &[("x-forwarded-port", "8000")], Some("10.0.0.1"), "8000");
-        let told = [
+        let fields = [
             ("x-forwarded-port", "8000"),
             ("x-real-ip", "1.2.3.4"),
             ("x-forwarded-for", "1.2.3.4"),
         ];
-        check(&peer("192.0.2.1", &["10.0.0.0/8"]), &told, Some("192.0.2.1"), "80");
-        check(&peer_at(Node::Unix, &[]), &told, None, "80");
+        check(&peer("192.0.2.1", &["10.0.0.0/8"]), &fields, Some("192.0.2.1"), "80");
+        check(&peer_at(Node::Unix, &[]), &fields, None, "80");
     }
 
-    const TOLD: [(&str, &str); 4] = [
+    const FORWARDED: [(&str, &str); 4] = [
         ("x-forwarded-for", "198.51.100.9, 10.0.0.7"),
         ("x-forwarded-proto", "https"),
         ("x-forwarded-host", "api.example:8443"),
@@ -647,8 +672,8 @@ mod tests {
     ];
 
     #[test]
-    fn a_trusted_proxy_is_believed() {
-        let (sent, client) = heard(&peer("10.0.0.1", &["10.0.0.0/8"]), &TOLD);
+    fn fields_of_a_trusted_proxy_are_used() {
+        let (sent, client) = insert_from(&peer("10.0.0.1", &["10.0.0.0/8"]), &FORWARDED);
         assert_eq!(client, "198.51.100.9");
         assert_eq!(sent[X_FORWARDED_FOR], "198.51.100.9, 10.0.0.7, 10.0.0.1");
         assert_eq!(sent[X_FORWARDED_PROTO], "https");
@@ -657,9 +682,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is() {
+    fn fields_of_other_peers_are_replaced() {
         for trusted in [&[][..], &["10.0.0.2/32"], &["2001:db8::/32"]] {
-            let (sent, client) = heard(&peer("10.0.0.1", trusted), &TOLD);
+            let (sent, client) = insert_from(&peer("10.0.0.1", trusted), &FORWARDED);
             assert_eq!(client, "10.0.0.1");
             assert_eq!(sent[X_FORWARDED_FOR], "10.0.0.1");
             assert_eq!(sent[X_FORWARDED_PROTO], "http");
@@ -669,25 +694,25 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_without_an_address_is_given_none() {
-        let (sent, client) = heard(&peer_at(Node::Unix, &["10.0.0.0/8"]), &TOLD);
+    fn unix_peer_adds_no_address() {
+        let (sent, client) = insert_from(&peer_at(Node::Unix, &["10.0.0.0/8"]), &FORWARDED);
         assert_eq!((sent.get(X_FORWARDED_FOR), client.as_str()), (None, "unix:"));
         assert_eq!(sent[X_FORWARDED_PROTO], "http");
         let trusted = peer_at(Node::Unix, &["10.0.0.0/8", "unix"]);
-        let (sent, client) = heard(&trusted, &TOLD);
+        let (sent, client) = insert_from(&trusted, &FORWARDED);
         assert_eq!(sent[X_FORWARDED_FOR], "198.51.100.9, 10.0.0.7");
         assert_eq!(
             (client.as_str(), &sent[X_FORWARDED_PROTO]),
             ("198.51.100.9", &"https".parse().expect("a value"))
         );
-        let (sent, client) = heard(&trusted, &[]);
+        let (sent, client) = insert_from(&trusted, &[]);
         assert_eq!((sent.get(X_FORWARDED_FOR), client.as_str()), (None, "unix:"));
     }
 
     #[test]
-    fn what_a_trusted_proxy_cannot_have_meant_is_not_sent_on() {
+    fn invalid_fields_of_a_trusted_proxy_are_not_forwarded() {
         let trusted = peer("::ffff:10.0.0.1", &["10.0.0.0/8"]);
-        let (sent, client) = heard(
+        let (sent, client) = insert_from(
             &trusted,
             &[
                 ("x-forwarded-for", "spoofed, 203.0.113.5, unknown"),
@@ -700,7 +725,7 @@ mod tests {
         assert_eq!(sent[X_FORWARDED_PROTO], "http");
         assert_eq!(sent[X_FORWARDED_HOST], "own.example");
         assert_eq!(sent[X_REQUEST_ID].len(), 32);
-        let walk = |list: &'static str| heard(&trusted, &[("x-forwarded-for", list)]).1;
+        let walk = |list: &'static str| insert_from(&trusted, &[("x-forwarded-for", list)]).1;
         assert_eq!(walk("1.2.3.4, 203.0.113.5:443"), "203.0.113.5");
         assert_eq!(walk("1.2.3.4, [2001:db8::5], 10.1.1.1"), "2001:db8::5");
         assert_eq!(walk("10.2.2.2, 10.1.1.1"), "10.2.2.2");

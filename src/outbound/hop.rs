@@ -7,7 +7,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName};
 ///
 /// `Content-Length` and `Transfer-Encoding` are, because the gateway frames the body again for the next hop. `Expect`
 /// is too: the gateway sends the 100 response itself, when the body is first read.
-pub fn is_of_request(name: &HeaderName) -> bool {
+pub fn is_request_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection"
@@ -25,7 +25,7 @@ pub fn is_of_request(name: &HeaderName) -> bool {
 }
 
 /// Whether a response field is for this hop only. `Content-Length` is not: it also describes responses to HEAD.
-fn is_of_response(name: &HeaderName) -> bool {
+fn is_response_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection"
@@ -41,27 +41,27 @@ fn is_of_response(name: &HeaderName) -> bool {
 
 /// Removes the fields of a response that are for this hop only.
 pub fn strip_response(headers: &mut HeaderMap) {
-    strip_named(headers);
-    strip(headers, is_of_response);
+    strip_connection_options(headers);
+    strip(headers, is_response_hop_by_hop);
 }
 
 /// Removes the trailer fields that are for this hop only, and the one that frames the body (RFC 9110, section 6.5.1).
 pub fn strip_trailers(trailers: &mut HeaderMap) {
-    strip(trailers, |name| is_of_response(name) || *name == CONTENT_LENGTH);
+    strip(trailers, |name| is_response_hop_by_hop(name) || *name == CONTENT_LENGTH);
 }
 
-/// Whether a `Connection` line lists this word: a field name or an option.
-pub fn is_named(headers: &HeaderMap, word: &HeaderName) -> bool {
-    let mut words = headers
+/// Whether a `Connection` line lists this option, which may be a field name.
+pub fn is_connection_option(headers: &HeaderMap, option: &HeaderName) -> bool {
+    let mut options = headers
         .get_all(CONNECTION)
         .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    words.any(|named| named.trim_ascii().eq_ignore_ascii_case(word.as_str().as_bytes()))
+    options.any(|named| named.trim_ascii().eq_ignore_ascii_case(option.as_str().as_bytes()))
 }
 
 /// Removes the fields that the `Connection` lines name. `Host` is never removed, even if it is named. The caller
 /// handles `Content-Length` and `Connection`.
-pub fn strip_named(headers: &mut HeaderMap) {
+pub fn strip_connection_options(headers: &mut HeaderMap) {
     let words = |line: &http::HeaderValue| -> Vec<HeaderName> {
         line.as_bytes()
             .split(|byte| *byte == b',')
@@ -79,11 +79,11 @@ pub fn strip_named(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes the fields for which `goes` is true. Most messages have few fields, so one pass over the names is cheaper
+/// Removes the fields for which `is_removed` is true. Most messages have few fields, so one pass over the names is cheaper
 /// than a look-up for each name.
-pub fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
-    let gone: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
-    for name in gone {
+pub fn strip(headers: &mut HeaderMap, is_removed: impl Fn(&HeaderName) -> bool) {
+    let removed: Vec<HeaderName> = headers.keys().filter(|name| is_removed(name)).cloned().collect();
+    for name in removed {
         headers.remove(name);
     }
 }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_connection_line_counts() {
+    fn fields_named_on_any_connection_line_are_removed() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "keep-alive, X-A"),
@@ -111,11 +111,11 @@ mod tests {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let mut response = headers.clone();
-        strip_named(&mut headers);
-        strip(&mut headers, is_of_request);
-        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["host", "x-c"]);
+        strip_connection_options(&mut headers);
+        strip(&mut headers, is_request_hop_by_hop);
+        let mut remaining: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        remaining.sort_unstable();
+        assert_eq!(remaining, ["host", "x-c"]);
         strip_response(&mut response);
         assert!(response.contains_key(CONTENT_LENGTH) && !response.contains_key("x-a"));
     }

@@ -14,7 +14,9 @@ use http::{HeaderMap, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::identity::{Facts, Fields, Identity, NOT_TEXT, NotText, TableId, TableSet, Text, Unsayable};
+use crate::identity::{
+    INVALID_TEXT, Identity, IdentityHeaders, InvalidIdentityValue, InvalidText, TableId, TableSet, Text, UserInfo,
+};
 use crate::member::MemberPath;
 use crate::policy::{Permit, Principal};
 
@@ -30,15 +32,15 @@ pub struct IdentityTables {
 #[derive(Debug, Clone)]
 pub struct IdentityTable {
     id: TableId,
-    headers: Box<[(HeaderName, Source)]>,
+    headers: Box<[(HeaderName, ValueSource)]>,
     encoding: Encoding,
-    anonymous: Fields,
-    public: Fields,
+    anonymous: IdentityHeaders,
+    public: IdentityHeaders,
 }
 
 /// The source of an identity header's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum ValueSource {
     /// The user's id.
     Id,
     /// The user's login name.
@@ -57,7 +59,7 @@ pub enum Source {
     Attribute(MemberPath),
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Id => f.write_str("id"),
@@ -92,16 +94,16 @@ pub enum CredentialMode {
     Remove,
 }
 
-/// The scheme of the stand-in for a credential. Only the gateway may send it, and no authenticator may read it.
-pub const STAND_IN_SCHEME: &str = "Authgate";
+/// The scheme of the opaque credential. Only the gateway may send it, and no authenticator may read it.
+pub const OPAQUE_SCHEME: &str = "Authgate";
 
 /// The authenticator name for a permitted request without a credential. No authenticator may have this name.
 pub const ANONYMOUS: &str = "anonymous";
 /// The authenticator name on public routes. No authenticator may have this name.
 pub const PUBLIC: &str = "public";
 
-const NOT_VISIBLE: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
-const NOT_IN_LIST: &AsciiSet = &NOT_VISIBLE.add(b',');
+const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
+const ENCODED_IN_LIST: &AsciiSet = &ENCODED.add(b',');
 
 impl Default for IdentityTables {
     /// No tables.
@@ -120,7 +122,7 @@ impl IdentityTables {
     }
 
     /// Adds a table.
-    pub fn add(&mut self, headers: Vec<(HeaderName, Source)>, encoding: Encoding) -> TableId {
+    pub fn add(&mut self, headers: Vec<(HeaderName, ValueSource)>, encoding: Encoding) -> TableId {
         let id = self.next_id();
         self.tables.push(Arc::new(IdentityTable::new(id, headers, encoding)));
         id
@@ -135,12 +137,12 @@ impl IdentityTables {
     ///
     /// # Errors
     /// A value of one of the tables is not a valid header value.
-    pub fn identity(&self, facts: Facts) -> Result<Identity, Unsayable> {
+    pub fn identity(&self, user_info: UserInfo) -> Result<Identity, InvalidIdentityValue> {
         let fields = self
             .iter()
-            .map(|table| table.render(&facts))
+            .map(|table| table.render(&user_info))
             .collect::<Result<_, _>>()?;
-        Ok(Identity::new(facts, self.set, fields))
+        Ok(Identity::new(user_info, self.set, fields))
     }
 }
 
@@ -155,19 +157,19 @@ impl Index<TableId> for IdentityTables {
 }
 
 impl IdentityTable {
-    fn new(id: TableId, headers: Vec<(HeaderName, Source)>, encoding: Encoding) -> Self {
+    fn new(id: TableId, headers: Vec<(HeaderName, ValueSource)>, encoding: Encoding) -> Self {
         let headers = headers.into_boxed_slice();
-        let nobody = |name: &'static str| Fields {
+        let without_user = |name: &'static str| IdentityHeaders {
             values: headers
                 .iter()
-                .map(|(_, source)| (*source == Source::Authenticator).then(|| HeaderValue::from_static(name)))
+                .map(|(_, source)| (*source == ValueSource::Authenticator).then(|| HeaderValue::from_static(name)))
                 .collect(),
             opaque: None,
         };
         Self {
             id,
-            anonymous: nobody(ANONYMOUS),
-            public: nobody(PUBLIC),
+            anonymous: without_user(ANONYMOUS),
+            public: without_user(PUBLIC),
             headers,
             encoding,
         }
@@ -179,7 +181,7 @@ impl IdentityTable {
     }
 
     /// The header names and the sources of their values.
-    pub fn headers(&self) -> &[(HeaderName, Source)] {
+    pub fn headers(&self) -> &[(HeaderName, ValueSource)] {
         &self.headers
     }
 
@@ -191,24 +193,24 @@ impl IdentityTable {
     /// The names of the claims that this table reads.
     pub fn claims(&self) -> impl Iterator<Item = &str> {
         self.headers.iter().filter_map(|(_, source)| match source {
-            Source::Claim(path) => Some(path.first()),
+            ValueSource::Claim(path) => Some(path.first()),
             _ => None,
         })
     }
 
     /// Whether a header of this table has this source.
-    pub fn tells(&self, wanted: &Source) -> bool {
+    pub fn has_source(&self, wanted: &ValueSource) -> bool {
         self.headers.iter().any(|(_, source)| source == wanted)
     }
 
     /// Renders the header values for a user.
     ///
     /// # Errors
-    /// The first fact that cannot be a header value: an object, or text with control characters or outer spaces.
-    pub fn render(&self, facts: &Facts) -> Result<Fields, Unsayable> {
-        let render = |source: &Source| {
-            self.value(source, facts).map_err(|problem| Unsayable {
-                fact: source.to_string(),
+    /// The first value that cannot be a header value: an object, or text with control characters or outer spaces.
+    pub fn render(&self, user_info: &UserInfo) -> Result<IdentityHeaders, InvalidIdentityValue> {
+        let render = |source: &ValueSource| {
+            self.value(source, user_info).map_err(|problem| InvalidIdentityValue {
+                name: source.to_string(),
                 problem,
             })
         };
@@ -217,121 +219,133 @@ impl IdentityTable {
             .iter()
             .map(|(_, source)| render(source))
             .collect::<Result<_, _>>()?;
-        Ok(Fields {
+        Ok(IdentityHeaders {
             values,
-            opaque: Some(opaque(facts)),
+            opaque: Some(opaque_credential(user_info)),
         })
     }
 
-    fn value(&self, source: &Source, facts: &Facts) -> Result<Option<HeaderValue>, &'static str> {
+    fn value(&self, source: &ValueSource, user_info: &UserInfo) -> Result<Option<HeaderValue>, &'static str> {
         match source {
-            Source::Id => self.single(facts.id.as_text()),
-            Source::Username => facts.username.as_ref().map_or(Ok(None), |name| self.single(name)),
-            Source::Email => facts.email.as_ref().map_or(Ok(None), |email| self.single(email)),
-            Source::Groups => list(&facts.groups),
-            Source::Scopes => list(&facts.scopes),
-            Source::Authenticator => self.single(&Text::new(&facts.authenticator).map_err(|NotText| NOT_TEXT)?),
-            Source::Claim(path) => self.json(path.find(&facts.claims)),
-            Source::Attribute(path) => self.json(path.find(&facts.attributes)),
+            ValueSource::Id => self.text_value(user_info.id.as_text()),
+            ValueSource::Username => user_info
+                .username
+                .as_ref()
+                .map_or(Ok(None), |name| self.text_value(name)),
+            ValueSource::Email => user_info
+                .email
+                .as_ref()
+                .map_or(Ok(None), |email| self.text_value(email)),
+            ValueSource::Groups => list_value(&user_info.groups),
+            ValueSource::Scopes => list_value(&user_info.scopes),
+            ValueSource::Authenticator => {
+                self.text_value(&Text::new(&user_info.authenticator).map_err(|InvalidText| INVALID_TEXT)?)
+            }
+            ValueSource::Claim(path) => self.json_value(path.find(&user_info.claims)),
+            ValueSource::Attribute(path) => self.json_value(path.find(&user_info.attributes)),
         }
     }
 
     /// Empty text has no value: no header is sent for it.
-    fn single(&self, text: &Text) -> Result<Option<HeaderValue>, &'static str> {
+    fn text_value(&self, text: &Text) -> Result<Option<HeaderValue>, &'static str> {
         let text = text.as_str();
         if text.is_empty() {
             return Ok(None);
         }
         let value = match self.encoding {
-            Encoding::Percent => HeaderValue::from_str(&utf8_percent_encode(text, NOT_VISIBLE).to_string()),
+            Encoding::Percent => HeaderValue::from_str(&utf8_percent_encode(text, ENCODED).to_string()),
             Encoding::Utf8 => HeaderValue::from_bytes(text.as_bytes()),
         };
-        value.map(Some).map_err(|_: InvalidHeaderValue| NOT_TEXT)
+        value.map(Some).map_err(|_: InvalidHeaderValue| INVALID_TEXT)
     }
 
-    fn json(&self, value: Option<&Value>) -> Result<Option<HeaderValue>, &'static str> {
+    fn json_value(&self, value: Option<&Value>) -> Result<Option<HeaderValue>, &'static str> {
         match value {
             None | Some(Value::Null) => Ok(None),
-            Some(Value::Array(elements)) => list(&elements.iter().map(element).collect::<Result<Vec<_>, _>>()?),
+            Some(Value::Array(elements)) => {
+                list_value(&elements.iter().map(element_text).collect::<Result<Vec<_>, _>>()?)
+            }
             Some(Value::Object(_)) => Err("is an object; name one of its members"),
-            Some(value @ (Value::String(_) | Value::Number(_) | Value::Bool(_))) => self.single(&scalar(value)?),
+            Some(value @ (Value::String(_) | Value::Number(_) | Value::Bool(_))) => {
+                self.text_value(&scalar_text(value)?)
+            }
         }
     }
 
     /// Sets each field of this table to one line, or removes it, whatever the client sent.
     pub fn insert(&self, headers: &mut HeaderMap, permit: &Permit) {
-        let fields = match permit.principal() {
+        let user_headers = match permit.principal() {
             Principal::Public => Some(&self.public),
             Principal::Anonymous => Some(&self.anonymous),
-            Principal::User(identity) => identity.fields(self.id),
+            Principal::User(identity) => identity.headers(self.id),
         };
         for (at, (name, _)) in self.headers.iter().enumerate() {
-            match fields.and_then(|fields| fields.values.get(at)) {
+            match user_headers.and_then(|headers| headers.values.get(at)) {
                 Some(Some(value)) => headers.insert(name, value.clone()),
                 _ => headers.remove(name),
             };
         }
     }
 
-    /// The stand-in for the credential of the permitted user.
+    /// The opaque credential of the permitted user.
     pub fn opaque<'p>(&self, permit: &'p Permit) -> Option<&'p HeaderValue> {
         match permit.principal() {
             Principal::Public | Principal::Anonymous => None,
-            Principal::User(identity) => identity.fields(self.id).and_then(|fields| fields.opaque.as_ref()),
+            Principal::User(identity) => identity.headers(self.id).and_then(|headers| headers.opaque.as_ref()),
         }
     }
 }
 
 /// List elements are always escaped, so that a `,` inside an element does not split it.
-fn list(elements: &[Text]) -> Result<Option<HeaderValue>, &'static str> {
+fn list_value(elements: &[Text]) -> Result<Option<HeaderValue>, &'static str> {
     if elements.is_empty() {
         return Ok(None);
     }
     let escaped: Vec<String> = elements
         .iter()
-        .map(|element| utf8_percent_encode(element.as_str(), NOT_IN_LIST).to_string())
+        .map(|element| utf8_percent_encode(element.as_str(), ENCODED_IN_LIST).to_string())
         .collect();
     HeaderValue::from_str(&escaped.join(","))
         .map(Some)
-        .map_err(|_: InvalidHeaderValue| NOT_TEXT)
+        .map_err(|_: InvalidHeaderValue| INVALID_TEXT)
 }
 
-fn element(value: &Value) -> Result<Text, &'static str> {
+fn element_text(value: &Value) -> Result<Text, &'static str> {
     match value {
-        Value::String(_) | Value::Number(_) | Value::Bool(_) => scalar(value),
+        Value::String(_) | Value::Number(_) | Value::Bool(_) => scalar_text(value),
         Value::Null => Err("is a list with null in it"),
         Value::Array(_) => Err("is a list with a list in it"),
         Value::Object(_) => Err("is a list with an object in it"),
     }
 }
 
-fn scalar(value: &Value) -> Result<Text, &'static str> {
+fn scalar_text(value: &Value) -> Result<Text, &'static str> {
     let text = match value {
         Value::String(text) => Text::new(text),
         Value::Number(number) => Text::new(&number.to_string()),
         Value::Bool(flag) => Text::new(if *flag { "true" } else { "false" }),
-        Value::Null | Value::Array(_) | Value::Object(_) => Err(NotText),
+        Value::Null | Value::Array(_) | Value::Object(_) => Err(InvalidText),
     };
-    text.map_err(|NotText| NOT_TEXT)
+    text.map_err(|InvalidText| INVALID_TEXT)
 }
 
-fn opaque(facts: &Facts) -> HeaderValue {
+fn opaque_credential(user_info: &UserInfo) -> HeaderValue {
     let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(facts.authenticator.as_bytes());
+    hash.update(user_info.authenticator.as_bytes());
     hash.update(&[0]);
-    hash.update(facts.id.as_str().as_bytes());
-    let text = format!("{STAND_IN_SCHEME} {}", URL_SAFE_NO_PAD.encode(hash.finish()));
+    hash.update(user_info.id.as_str().as_bytes());
+    let text = format!("{OPAQUE_SCHEME} {}", URL_SAFE_NO_PAD.encode(hash.finish()));
     HeaderValue::try_from(text).expect("base64url is visible ASCII")
 }
 
-/// Whether some server may read a value of `Authorization` as the gateway's stand-in. This is so if the value begins
+/// Whether some server may read a value of `Authorization` as the gateway's opaque credential. This is so if the value begins
 /// with the scheme, or if an element does, for servers that read the value as a list. The check ignores case, leading
 /// bytes that servers trim, and all text after the scheme.
-pub fn is_stand_in(value: &HeaderValue) -> bool {
+pub fn is_opaque_credential(value: &HeaderValue) -> bool {
     let begins = |element: &[u8]| {
         let start = element.iter().position(u8::is_ascii_graphic).unwrap_or(element.len());
-        let word = element[start..].get(..STAND_IN_SCHEME.len());
-        word.is_some_and(|word| word.eq_ignore_ascii_case(STAND_IN_SCHEME.as_bytes()))
+        let word = element[start..].get(..OPAQUE_SCHEME.len());
+        word.is_some_and(|word| word.eq_ignore_ascii_case(OPAQUE_SCHEME.as_bytes()))
     };
     // Credentials are long and rarely contain a comma.
     let value = value.as_bytes();
@@ -344,7 +358,7 @@ pub fn is_stand_in(value: &HeaderValue) -> bool {
 pub struct ReservedNames {
     exact: HashSet<Box<[u8]>, RandomState>,
     /// Whether a reserved name starts with this letter or digit. Most headers are excluded by this check alone.
-    starts: [bool; 128],
+    first_bytes: [bool; 128],
 }
 
 /// Always reserved: fields that proxies, WSGI servers and frameworks are known to trust.
@@ -363,7 +377,7 @@ const RESERVED: &[&str] = &[
 ];
 
 /// Reserved prefixes: every name that starts with one of them is reserved.
-const RESERVED_FAMILIES: &[&str] = &["xforwarded", "xssl", "xclientcert", "xauthgate"];
+const RESERVED_PREFIXES: &[&str] = &["xforwarded", "xssl", "xclientcert", "xauthgate"];
 
 impl ReservedNames {
     /// The built-in names and the configured ones: every `[identity]` header and every `strip`.
@@ -372,22 +386,22 @@ impl ReservedNames {
             .iter()
             .copied()
             .chain(configured)
-            .map(|name| letters(name).collect::<Box<[u8]>>())
+            .map(|name| normalized(name).collect::<Box<[u8]>>())
             .filter(|name| !name.is_empty())
             .collect();
-        let mut starts = [false; 128];
-        let families = RESERVED_FAMILIES.iter().map(|family| family.as_bytes());
+        let mut first_bytes = [false; 128];
+        let prefixes = RESERVED_PREFIXES.iter().map(|prefix| prefix.as_bytes());
         for first in exact
             .iter()
             .map(AsRef::as_ref)
-            .chain(families)
+            .chain(prefixes)
             .filter_map(|name| name.first())
         {
-            if let Some(flag) = starts.get_mut(usize::from(*first)) {
+            if let Some(flag) = first_bytes.get_mut(usize::from(*first)) {
                 *flag = true;
             }
         }
-        Self { exact, starts }
+        Self { exact, first_bytes }
     }
 
     /// Whether the gateway drops a client's field with this name. The name is reserved, or contains a `_`: WSGI servers
@@ -397,21 +411,21 @@ impl ReservedNames {
         if name.contains('_') {
             return true;
         }
-        let Some(first) = letters(name).next() else {
+        let Some(first) = normalized(name).next() else {
             return false;
         };
-        if !self.starts.get(usize::from(first)).copied().unwrap_or(true) {
+        if !self.first_bytes.get(usize::from(first)).copied().unwrap_or(true) {
             return false;
         }
-        let folded: Vec<u8> = letters(name).collect();
-        self.exact.contains(folded.as_slice())
-            || RESERVED_FAMILIES
+        let name: Vec<u8> = normalized(name).collect();
+        self.exact.contains(name.as_slice())
+            || RESERVED_PREFIXES
                 .iter()
-                .any(|family| folded.starts_with(family.as_bytes()))
+                .any(|prefix| name.starts_with(prefix.as_bytes()))
     }
 }
 
-fn letters(name: &str) -> impl Iterator<Item = u8> {
+fn normalized(name: &str) -> impl Iterator<Item = u8> {
     name.bytes()
         .filter(u8::is_ascii_alphanumeric)
         .map(|byte| byte.to_ascii_lowercase())
@@ -424,9 +438,9 @@ mod tests {
     use super::*;
     use crate::identity::UserId;
 
-    fn facts(username: &str, attributes: &Value) -> Facts {
+    fn user_info(username: &str, attributes: &Value) -> UserInfo {
         let text = |text: &str| Text::new(text).expect("plain text");
-        Facts {
+        UserInfo {
             authenticator: "token".into(),
             id: UserId::new("42").expect("an id"),
             username: Some(text(username)),
@@ -438,35 +452,39 @@ mod tests {
         }
     }
 
-    fn rendered(source: Source, encoding: Encoding, facts: &Facts) -> Result<Option<Vec<u8>>, Unsayable> {
+    fn rendered(
+        source: ValueSource,
+        encoding: Encoding,
+        user_info: &UserInfo,
+    ) -> Result<Option<Vec<u8>>, InvalidIdentityValue> {
         let name = HeaderName::from_static("x-it");
         let mut tables = IdentityTables::default();
         tables.add(vec![(name, source)], encoding);
         tables.tables[0]
-            .render(facts)
+            .render(user_info)
             .map(|fields| fields.values[0].as_ref().map(|value| value.as_bytes().to_vec()))
     }
 
     #[test]
-    fn values_are_written_as_the_table_says() {
+    fn values_have_the_source_and_encoding_of_the_table() {
         let check = |source, encoding, expected: Option<&str>| {
-            let facts = facts(
+            let user_info = user_info(
                 "zo\u{eb} 5%",
                 &json!({ "org": { "name": "Acme", "tags": ["x", 2] }, "none": null }),
             );
             assert_eq!(
-                rendered(source, encoding, &facts),
+                rendered(source, encoding, &user_info),
                 Ok(expected.map(|text| text.as_bytes().to_vec()))
             );
         };
-        let attribute = |path| Source::Attribute(MemberPath::parse(path).expect("a path"));
-        check(Source::Id, Encoding::Percent, Some("42"));
-        check(Source::Username, Encoding::Percent, Some("zo%C3%AB%205%25"));
-        check(Source::Username, Encoding::Utf8, Some("zo\u{eb} 5%"));
-        check(Source::Groups, Encoding::Utf8, Some("a%20b,c%2Cd,100%25"));
-        check(Source::Email, Encoding::Utf8, None);
-        check(Source::Scopes, Encoding::Utf8, None);
-        check(Source::Authenticator, Encoding::Utf8, Some("token"));
+        let attribute = |path| ValueSource::Attribute(MemberPath::parse(path).expect("a path"));
+        check(ValueSource::Id, Encoding::Percent, Some("42"));
+        check(ValueSource::Username, Encoding::Percent, Some("zo%C3%AB%205%25"));
+        check(ValueSource::Username, Encoding::Utf8, Some("zo\u{eb} 5%"));
+        check(ValueSource::Groups, Encoding::Utf8, Some("a%20b,c%2Cd,100%25"));
+        check(ValueSource::Email, Encoding::Utf8, None);
+        check(ValueSource::Scopes, Encoding::Utf8, None);
+        check(ValueSource::Authenticator, Encoding::Utf8, Some("token"));
         check(attribute("org.name"), Encoding::Utf8, Some("Acme"));
         check(attribute("org.tags"), Encoding::Utf8, Some("x,2"));
         check(attribute("none"), Encoding::Utf8, None);
@@ -474,8 +492,8 @@ mod tests {
     }
 
     #[test]
-    fn values_that_cannot_travel_refuse_the_identity() {
-        let attribute = || Source::Attribute(MemberPath::of_name("a"));
+    fn invalid_header_value_refuses_the_identity() {
+        let attribute = || ValueSource::Attribute(MemberPath::from_name("a"));
         for (bad, problem) in [
             (json!("x\r\ny"), "has control characters"),
             (json!(" x"), "outer blanks"),
@@ -485,18 +503,18 @@ mod tests {
             (json!([null]), "is a list with null in it"),
             (json!([{}]), "is a list with an object in it"),
         ] {
-            let facts = facts("ada", &json!({ "a": bad }));
-            let unsayable = rendered(attribute(), Encoding::Percent, &facts).expect_err("no value");
-            assert_eq!(unsayable.fact, "attributes.a");
-            assert!(unsayable.problem.contains(problem), "{bad}: {unsayable}");
+            let user_info = user_info("ada", &json!({ "a": bad }));
+            let error = rendered(attribute(), Encoding::Percent, &user_info).expect_err("no value");
+            assert_eq!(error.name, "attributes.a");
+            assert!(error.problem.contains(problem), "{bad}: {error}");
         }
     }
 
     #[test]
-    fn the_stand_in_is_found_in_every_form_that_a_server_may_read() {
+    fn opaque_credential_is_found_in_every_form_that_a_server_may_read() {
         let check = |value: &[u8], expected| {
             let value = HeaderValue::from_bytes(value).expect("a legal value");
-            assert_eq!(is_stand_in(&value), expected, "{value:?}");
+            assert_eq!(is_opaque_credential(&value), expected, "{value:?}");
         };
         for forged in [
             &b"Authgate x"[..],
@@ -576,22 +594,25 @@ mod tests {
     fn an_identity_has_no_values_for_the_tables_of_another_configuration() {
         let with_table = |name| {
             let mut tables = IdentityTables::default();
-            let id = tables.add(vec![(HeaderName::from_static(name), Source::Id)], Encoding::Percent);
+            let id = tables.add(
+                vec![(HeaderName::from_static(name), ValueSource::Id)],
+                Encoding::Percent,
+            );
             (tables, id)
         };
         let ((before, id_before), (_, id_after)) = (with_table("x-id"), with_table("x-role"));
-        let identity = before.identity(facts("ada", &json!({}))).expect("plain values");
-        assert!(identity.fields(id_before).is_some() && identity.fields(id_after).is_none());
+        let identity = before.identity(user_info("ada", &json!({}))).expect("plain values");
+        assert!(identity.headers(id_before).is_some() && identity.headers(id_after).is_none());
     }
 
     #[test]
     fn the_stand_in_tells_users_and_authenticators_apart() {
         let identity = IdentityTables::default()
-            .identity(facts("ada", &json!({})))
+            .identity(user_info("ada", &json!({})))
             .expect("plain values");
-        let mut other = identity.facts().clone();
-        assert_eq!(opaque(&other), opaque(identity.facts()));
+        let mut other = identity.user_info().clone();
+        assert_eq!(opaque_credential(&other), opaque_credential(identity.user_info()));
         other.authenticator = "jwt".into();
-        assert_ne!(opaque(&other), opaque(identity.facts()));
+        assert_ne!(opaque_credential(&other), opaque_credential(identity.user_info()));
     }
 }

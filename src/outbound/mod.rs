@@ -13,24 +13,24 @@ use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderName, UPGRADE}
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Request};
 
-use self::forwarded::{MoreFields, Peer, Source};
-use self::identity::{CredentialMode, IdentityTable, ReservedNames, is_stand_in};
+use self::forwarded::{ForwardedInfo, OptionalFields, Peer};
+use self::identity::{CredentialMode, IdentityTable, ReservedNames, is_opaque_credential};
 use crate::framing::target::RawTarget;
 use crate::policy::{Permit, Principal};
 
 /// Capacity for the gateway's own fields. It covers two or three identity fields.
-const OWN_FIELDS: usize = 12;
+const ADDED_FIELDS: usize = 12;
 
 /// A request that a policy has permitted, with cleaned fields and with the identity fields added.
 #[derive(Debug)]
 pub struct Outbound<B> {
     request: Request<B>,
-    switches: bool,
+    is_upgrade: bool,
 }
 
 /// The settings for the outbound requests of a route. They are the same for all its requests.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub struct OutboundRules {
     /// The identity headers for the upstream.
     pub identity: Arc<IdentityTable>,
     /// The field names that only the gateway may send.
@@ -42,7 +42,7 @@ pub struct Rules {
     /// The `Host` for the upstream. `None`: the client's own.
     pub host: Option<HeaderValue>,
     /// Which optional fields describe the origin of a request.
-    pub forwarded: MoreFields,
+    pub forwarded: OptionalFields,
     /// The shared secret that proves to the upstream that a request came through the gateway.
     pub secret: Option<(HeaderName, HeaderValue)>,
 }
@@ -72,21 +72,21 @@ impl CredentialHeaders {
 
 /// What the gateway knows about one request besides its own bytes.
 #[derive(Debug, Clone, Copy)]
-pub struct Origin<'r> {
+pub struct RequestContext<'r> {
     /// The other end of the connection.
     pub peer: &'r Peer,
     /// The requested host, as the client wrote it.
     pub host: &'r HeaderValue,
     /// The origin of the request, as far as the peer is trusted.
-    pub source: &'r Source,
-    /// Whether the request asks for a WebSocket. The gateway forwards no other protocol switch.
-    pub switches: bool,
+    pub forwarded: &'r ForwardedInfo,
+    /// Whether the request is an upgrade to a WebSocket. The gateway forwards no other upgrade.
+    pub is_upgrade: bool,
 }
 
 impl<B> Outbound<B> {
     /// Builds the outbound request. It consumes the permit: one permit, one request.
     #[expect(clippy::needless_pass_by_value, reason = "a permit is spent on one request")]
-    pub fn new(mut request: Request<B>, permit: Permit, origin: Origin<'_>, rules: &Rules) -> Self {
+    pub fn new(mut request: Request<B>, permit: Permit, context: RequestContext<'_>, rules: &OutboundRules) -> Self {
         *request.uri_mut() = Uri::from(target(request.uri()));
         let raw_target = request.extensions_mut().remove::<RawTarget>();
         request.extensions_mut().clear();
@@ -96,33 +96,33 @@ impl<B> Outbound<B> {
 
         let headers = request.headers_mut();
         join_cookies(headers);
-        strip_stand_in(headers);
+        strip_opaque_credential(headers);
         let kept = kept_credentials(headers, &permit, rules);
-        hop::strip_named(headers);
+        hop::strip_connection_options(headers);
         hop::strip(headers, |name| {
-            hop::is_of_request(name) || rules.reserved.contains(name)
+            hop::is_request_hop_by_hop(name) || rules.reserved.contains(name)
         });
-        headers.reserve(OWN_FIELDS);
+        headers.reserve(ADDED_FIELDS);
         replace_credential(headers, &permit, rules, kept);
-        headers.insert(HOST, rules.host.clone().unwrap_or_else(|| origin.host.clone()));
-        forwarded::insert(headers, origin.peer, origin.host, origin.source, rules.forwarded);
+        headers.insert(HOST, rules.host.clone().unwrap_or_else(|| context.host.clone()));
+        forwarded::insert(headers, context.peer, context.host, context.forwarded, rules.forwarded);
         rules.identity.insert(headers, &permit);
         if let Some((name, value)) = &rules.secret {
             headers.insert(name, value.clone());
         }
-        if origin.switches {
+        if context.is_upgrade {
             headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         }
         Self {
             request,
-            switches: origin.switches,
+            is_upgrade: context.is_upgrade,
         }
     }
 
-    /// Whether the request asks for a WebSocket.
-    pub(crate) fn switches(&self) -> bool {
-        self.switches
+    /// Whether the request is an upgrade to a WebSocket.
+    pub(crate) fn is_upgrade(&self) -> bool {
+        self.is_upgrade
     }
 
     /// The request, for the upstream client that sends it.
@@ -142,7 +142,7 @@ fn target(uri: &Uri) -> PathAndQuery {
 }
 
 /// The value of a field that has exactly one line.
-pub fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+pub fn single_value<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
     let mut lines = headers.get_all(name).iter();
     lines.next().filter(|_| lines.next().is_none())
 }
@@ -158,27 +158,32 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Only the gateway may send its stand-in. Servers disagree on which of several lines counts, so all lines are removed.
-fn strip_stand_in(headers: &mut HeaderMap) {
-    if headers.get_all(AUTHORIZATION).iter().any(is_stand_in) {
+/// Only the gateway may send its opaque credential. Servers disagree on which of several lines counts, so all lines are removed.
+fn strip_opaque_credential(headers: &mut HeaderMap) {
+    if headers.get_all(AUTHORIZATION).iter().any(is_opaque_credential) {
         headers.remove(AUTHORIZATION);
     }
 }
 
 /// In `keep` mode, the credentials are forwarded unchanged, even in a header whose name is otherwise reserved. A header
 /// with several lines is not forwarded: no authenticator has accepted it, and servers disagree on which line counts.
-fn kept_credentials(headers: &HeaderMap, permit: &Permit, rules: &Rules) -> Vec<(HeaderName, HeaderValue)> {
+fn kept_credentials(headers: &HeaderMap, permit: &Permit, rules: &OutboundRules) -> Vec<(HeaderName, HeaderValue)> {
     match (rules.credential, permit.principal()) {
         (CredentialMode::Keep, Principal::User(_)) => rules
             .credential_headers
             .iter()
-            .filter_map(|name| single(headers, name).map(|value| (name.clone(), value.clone())))
+            .filter_map(|name| single_value(headers, name).map(|value| (name.clone(), value.clone())))
             .collect(),
         (CredentialMode::Keep | CredentialMode::Opaque | CredentialMode::Remove, _) => Vec::new(),
     }
 }
 
-fn replace_credential(headers: &mut HeaderMap, permit: &Permit, rules: &Rules, kept: Vec<(HeaderName, HeaderValue)>) {
+fn replace_credential(
+    headers: &mut HeaderMap,
+    permit: &Permit,
+    rules: &OutboundRules,
+    kept: Vec<(HeaderName, HeaderValue)>,
+) {
     if matches!(permit.principal(), Principal::Public) {
         return;
     }
@@ -199,37 +204,37 @@ mod tests {
     use std::sync::{Arc, LazyLock};
 
     use super::forwarded::Scheme;
-    use super::identity::{Encoding, IdentityTables, Source};
+    use super::identity::{Encoding, IdentityTables, ValueSource};
     use super::*;
-    use crate::identity::{Facts, TableId, UserId};
+    use crate::identity::{TableId, UserId, UserInfo};
     use crate::policy::{Policy, Requirements};
 
     static TABLES: LazyLock<(IdentityTables, TableId)> = LazyLock::new(|| {
         let headers = vec![
-            (HeaderName::from_static("x-user-id"), Source::Id),
-            (HeaderName::from_static("x-auth-source"), Source::Authenticator),
+            (HeaderName::from_static("x-user-id"), ValueSource::Id),
+            (HeaderName::from_static("x-auth-source"), ValueSource::Authenticator),
         ];
         let mut tables = IdentityTables::default();
         let id = tables.add(headers, Encoding::Percent);
         (tables, id)
     });
 
-    fn rules(credential: CredentialMode) -> Rules {
+    fn rules(credential: CredentialMode) -> OutboundRules {
         let identity = &TABLES.0[TABLES.1];
         let reserved = ReservedNames::new(identity.names().map(HeaderName::as_str));
-        Rules {
+        OutboundRules {
             identity: Arc::clone(identity),
             reserved: Arc::new(reserved),
             credential_headers: std::iter::once(AUTHORIZATION).collect(),
             credential,
             host: None,
-            forwarded: MoreFields::default(),
+            forwarded: OptionalFields::default(),
             secret: None,
         }
     }
 
     fn ada() -> Permit {
-        let facts = Facts {
+        let user_info = UserInfo {
             authenticator: "token".into(),
             id: UserId::new("1").expect("an id"),
             username: None,
@@ -239,7 +244,7 @@ mod tests {
             claims: serde_json::Map::new(),
             attributes: serde_json::Map::new(),
         };
-        let identity = TABLES.0.identity(facts).expect("plain values");
+        let identity = TABLES.0.identity(user_info).expect("plain values");
         let policy = Policy::Authenticated {
             optional: true,
             require: Requirements::default(),
@@ -247,7 +252,7 @@ mod tests {
         policy.permit(Some(Arc::new(identity))).expect("somebody is enough")
     }
 
-    fn sent(rules: &Rules, permit: Permit) -> HeaderMap {
+    fn sent(rules: &OutboundRules, permit: Permit) -> HeaderMap {
         let mut request = Request::builder().uri("https://api.example/x?y=1");
         for (name, value) in [
             ("authorization", "Token canary"),
@@ -267,13 +272,13 @@ mod tests {
         }
         let peer = Peer::new(IpAddr::from([192, 0, 2, 1]).into(), Scheme::Https, &Arc::default());
         let host = HeaderValue::from_static("api.example");
-        let origin = Origin {
+        let context = RequestContext {
             peer: &peer,
             host: &host,
-            source: &forwarded::Source::of(&peer, request.headers_ref().expect("fields")),
-            switches: false,
+            forwarded: &ForwardedInfo::from_headers(&peer, request.headers_ref().expect("fields")),
+            is_upgrade: false,
         };
-        let request = Outbound::new(request.body(()).expect("a request"), permit, origin, rules).into_request();
+        let request = Outbound::new(request.body(()).expect("a request"), permit, context, rules).into_request();
         assert_eq!(request.uri(), "/x?y=1");
         for name in request.headers().keys() {
             assert_eq!(request.headers().get_all(name).iter().count(), 1, "{name}");
@@ -281,7 +286,7 @@ mod tests {
         request.into_parts().0.headers
     }
 
-    fn check(rules: &Rules, permit: Permit, expected: &[(&str, Option<&str>)]) {
+    fn check(rules: &OutboundRules, permit: Permit, expected: &[(&str, Option<&str>)]) {
         let headers = sent(rules, permit);
         for (name, value) in expected {
             assert_eq!(
@@ -308,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_client_claims_to_be_never_leaves() {
+    fn identity_fields_of_a_client_are_never_forwarded() {
         let opaque = rules(CredentialMode::Opaque);
         check(
             &opaque,
@@ -331,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_as_nobody() {
+    fn request_without_a_user_has_no_identity_fields() {
         let rules = rules(CredentialMode::Keep);
         let public = Policy::Public.permit(None).expect("public");
         let expected = [

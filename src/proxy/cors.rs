@@ -9,7 +9,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, Request};
 
 use crate::framing::grammar::is_method;
-use crate::outbound::{hop, single};
+use crate::outbound::{hop, single_value};
 
 /// The fields of the gateway's own responses that browsers hide from applications by default.
 const EXPOSED: HeaderValue = HeaderValue::from_static("WWW-Authenticate, Retry-After, X-Request-Id");
@@ -39,7 +39,7 @@ pub struct OriginList(pub Vec<HeaderValue>);
 impl OriginList {
     /// The origin of a request, if the field has one line and its value is listed, byte for byte.
     pub(super) fn sent_with<'h>(&self, headers: &'h HeaderMap) -> Option<&'h HeaderValue> {
-        single(headers, &ORIGIN).filter(|origin| self.0.contains(origin))
+        single_value(headers, &ORIGIN).filter(|origin| self.0.contains(origin))
     }
 }
 
@@ -47,7 +47,7 @@ impl Cors {
     /// The origin of a request, if it is listed.
     pub(super) fn origin<'h>(&self, headers: &'h HeaderMap) -> Option<&'h HeaderValue> {
         match &self.origins {
-            Origins::Any => single(headers, &ORIGIN),
+            Origins::Any => single_value(headers, &ORIGIN),
             Origins::Listed(origins) => origins.sent_with(headers),
         }
     }
@@ -78,12 +78,12 @@ impl Cors {
 pub(super) fn requested_method<B>(request: &Request<B>) -> Option<Method> {
     let headers = request.headers();
     if *request.method() != Method::OPTIONS
-        || hop::is_named(headers, &ORIGIN)
-        || hop::is_named(headers, &ACCESS_CONTROL_REQUEST_METHOD)
+        || hop::is_connection_option(headers, &ORIGIN)
+        || hop::is_connection_option(headers, &ACCESS_CONTROL_REQUEST_METHOD)
     {
         return None;
     }
-    single(headers, &ACCESS_CONTROL_REQUEST_METHOD)
+    single_value(headers, &ACCESS_CONTROL_REQUEST_METHOD)
         .filter(|method| method.as_bytes().iter().copied().all(is_method))
         .and_then(|method| Method::from_bytes(method.as_bytes()).ok())
         .filter(|method| !matches!(*method, Method::CONNECT | Method::TRACE))

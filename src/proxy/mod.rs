@@ -42,15 +42,15 @@ use crate::framing::grammar::is_method;
 use crate::framing::header_case::HeaderCase;
 use crate::framing::target;
 use crate::identity::Identity;
-use crate::outbound::forwarded::{Field, Peer, Source};
-use crate::outbound::{Origin, Outbound, Rules, hop};
+use crate::outbound::forwarded::{ForwardedField, ForwardedInfo, Peer};
+use crate::outbound::{Outbound, OutboundRules, RequestContext, hop};
 use crate::path::RequestPath;
 use crate::policy::{Denied, Permit, Policy};
-use crate::server::handler::{Exchange, HeadFault, Reply};
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::{AuthenticationLabels, Metrics};
 use crate::telemetry::worker_metrics::WorkerMetrics;
-use crate::tls::server::Served;
+use crate::tls::server::ServedCertificate;
+use crate::transfer::early_hints::EarlyHints;
 use crate::transfer::incoming::IncomingBody;
 use crate::upstream::body::{BodyLimits, RequestBody, RequestBodyError};
 use crate::upstream::response::UpstreamBody;
@@ -69,16 +69,37 @@ pub struct Proxy {
     log: AccessLog,
     bounds: Bounds,
     /// For each field of trusted proxies: limits how often the log reports that it is unusable.
-    unusable: [RefCell<LogThrottle>; Field::ALL.len()],
+    invalid_fields: [RefCell<LogThrottle>; ForwardedField::ALL.len()],
 }
 
-/// The client of a connection.
+/// The client of a connection, and the data that the connection shares with [`Proxy::handle`].
 #[derive(Debug)]
 pub struct Client {
     /// The client's peer data.
     pub peer: Peer,
     /// The certificate that the client received. `None` without TLS.
-    pub served: Option<Served>,
+    pub served: Option<ServedCertificate>,
+    /// Set by [`Proxy::handle`] when it returns the head that opens a WebSocket. Once that head is written, the
+    /// HTTP/1.1 connection or HTTP/2 stream becomes this WebSocket.
+    pub switched: RefCell<Option<Box<Switched>>>,
+    /// Early hints for the request whose [`Proxy::handle`] was polled last.
+    pub hints: EarlyHints,
+    /// How the upstream wrote the field names of the response that [`Proxy::handle`] has just returned. Used for HTTP/1
+    /// only.
+    pub header_case: RefCell<HeaderCase>,
+}
+
+impl Client {
+    /// The client at the other end of a new connection.
+    pub fn new(peer: Peer, served: Option<ServedCertificate>) -> Self {
+        Self {
+            peer,
+            served,
+            switched: RefCell::new(None),
+            hints: EarlyHints::default(),
+            header_case: RefCell::default(),
+        }
+    }
 }
 
 /// Limits for all requests of a worker.
@@ -108,7 +129,7 @@ pub struct Route {
     /// The WebSocket credentials that web pages may send.
     pub websocket: Option<WebSocketCredential>,
     /// The settings for its outbound requests.
-    pub rules: Rules,
+    pub rules: OutboundRules,
     /// The upstream that receives its requests.
     pub upstream: Upstream,
     /// The limits for the bodies of its requests.
@@ -152,22 +173,22 @@ impl Proxy {
             worker_metrics: Rc::new(WorkerMetrics::new(metrics)),
             log,
             bounds,
-            unusable: Default::default(),
+            invalid_fields: Default::default(),
         }
     }
 
     /// Logs which fields of a trusted proxy could not be used. The log does not contain the values, because they may
     /// come from a client.
-    fn report_unusable(&self, peer: &Peer, source: &Source) {
-        for field in source.unusable.fields() {
-            let times = self.unusable[field as usize].borrow_mut().note();
+    fn report_invalid_fields(&self, peer: &Peer, forwarded: &ForwardedInfo) {
+        for field in forwarded.invalid_fields.fields() {
+            let times = self.invalid_fields[field as usize].borrow_mut().note();
             if let Some(times) = times {
                 warn!(
                     peer = %peer.node(),
                     field = field.name(),
                     times,
                     "a trusted proxy sends a field that is not used: its last value has to be {}",
-                    field.wanted()
+                    field.expected()
                 );
             }
         }
@@ -183,55 +204,52 @@ impl Proxy {
         }
     }
 
-    /// Answers a request. It cannot fail: every error becomes a response too.
+    /// Answers a request. It cannot fail: every error becomes a response too. `header_case` is how the client wrote the
+    /// field names. `guard` lives as long as the response.
     #[expect(
         clippy::manual_async_fn,
         reason = "an `async fn` holds what it was given a second time"
     )]
-    pub fn handle(
-        self: Rc<Self>,
+    pub fn handle<G: 'static>(
+        &self,
         request: Request<IncomingBody>,
-        exchange: Exchange<'_>,
+        header_case: &HeaderCase,
         client: &Client,
-    ) -> impl Future<Output = Reply<ResponseBody, Switched>> {
+        guard: G,
+    ) -> impl Future<Output = Response<ResponseBody<G>>> {
         async move {
             let method = request.method().clone();
             let seen = Some((method.clone(), request.uri().clone()));
             let peer = &client.peer;
-            let source = Source::of(peer, request.headers());
-            if !source.unusable.is_empty() {
-                self.report_unusable(peer, &source);
+            let forwarded = ForwardedInfo::from_headers(peer, request.headers());
+            if !forwarded.invalid_fields.is_empty() {
+                self.report_invalid_fields(peer, &forwarded);
             }
-            let mut outcome = Outcome::open(&self.worker_metrics, self.log, source, seen, &self.no_route);
+            let mut outcome = Outcome::open(&self.worker_metrics, self.log, forwarded, seen, &self.no_route);
             let grpc = is_grpc(request.version(), request.headers());
             let found = self.look_at(&request).and_then(|()| self.find(&request, peer));
             let mut readable = None;
-            // How the upstream wrote the field names of its response.
-            let header_case = RefCell::default();
-            let side = ClientSide {
-                request_header_case: exchange.header_case,
-                early_hints: Some(exchange.hints),
-                response_header_case: Some(&header_case),
-            };
             let (rejection, answers) = match found {
                 Err(rejection) => (rejection, &self.nowhere),
                 Ok((route, host)) => {
                     outcome.on_route(&route.label);
                     let cors = route.cors.as_ref();
                     readable = cors.and_then(|cors| Some((cors, cors.origin(request.headers())?.clone())));
-                    match self.pass(route, &host, request, side, client, &mut outcome).await {
+                    match self
+                        .pass(route, &host, request, header_case, client, &mut outcome)
+                        .await
+                    {
                         Ok(Passed::Response(response)) => {
-                            return Reply::Response {
-                                response: response.map(|body| ResponseBody::upstream(body, outcome)),
-                                header_case: header_case.take(),
-                            };
+                            return response.map(|body| ResponseBody::upstream(body, outcome, guard));
                         }
                         Ok(Passed::Switched(head, tunnel, held)) => {
-                            return Reply::Switch {
-                                response: head,
-                                header_case: header_case.take(),
-                                tunnel: Box::new(Switched { tunnel, held, outcome }),
-                            };
+                            client.switched.replace(Some(Box::new(Switched {
+                                tunnel,
+                                held,
+                                outcome,
+                                busy: Box::new(guard),
+                            })));
+                            return head.map(|()| ResponseBody::switched());
                         }
                         Err(rejection) => (rejection, &route.answers),
                     }
@@ -252,25 +270,21 @@ impl Proxy {
                 response.headers_mut().insert(CONTENT_LENGTH, length);
                 *response.body_mut() = Bytes::new();
             }
-            Reply::Response {
-                response: response.map(|body| ResponseBody::own(body, outcome)),
-                header_case: HeaderCase::default(),
-            }
+            response.map(|body| ResponseBody::own(body, outcome, guard))
         }
     }
 
-    /// The response to a head that could not be read: [`handle`](Self::handle) needs a parsed request.
-    pub fn refuse_head(&self, peer: &Peer, fault: HeadFault) -> Response<Bytes> {
-        let rejection = &Rejection::from(fault);
+    /// The response, as bytes, to a head that could not be read: [`handle`](Self::handle) needs a parsed request.
+    pub fn refuse_head(&self, peer: &Peer, rejection: &Rejection) -> Bytes {
         let mut outcome = Outcome::open(
             &self.worker_metrics,
             self.log,
-            Source::unknown(peer),
+            ForwardedInfo::from_peer(peer),
             None,
             &self.no_route,
         );
         outcome.rejected(rejection.status(&self.nowhere), rejection.label(), reason(rejection));
-        reply::reply(rejection, &self.nowhere, outcome.id())
+        reply::to_http1(&reply::reply(rejection, &self.nowhere, outcome.id()))
     }
 
     /// Checks that the HTTP/1 reader has already made, for an HTTP/2 request. h2 makes only a part of them: it answers
@@ -391,7 +405,7 @@ impl Proxy {
         route: &Route,
         host: &Host,
         mut request: Request<IncomingBody>,
-        side: ClientSide<'_>,
+        header_case: &HeaderCase,
         client: &Client,
         outcome: &mut Outcome,
     ) -> impl Future<Output = Result<Passed, Rejection>> {
@@ -423,11 +437,9 @@ impl Proxy {
             // HTTP/1.0 has no interim responses (RFC 9110, section 15.2).
             let may_hint = asks.is_none() && request.version() != Version::HTTP_10;
             let side = ClientSide {
-                early_hints: side.early_hints.filter(|_| may_hint),
-                response_header_case: side
-                    .response_header_case
-                    .filter(|_| request.version() != Version::HTTP_2),
-                ..side
+                request_header_case: header_case,
+                early_hints: may_hint.then_some(&client.hints),
+                response_header_case: (request.version() != Version::HTTP_2).then_some(&client.header_case),
             };
             let (head, incoming) = request.into_parts();
             let mut sent = Instant::now();
@@ -440,13 +452,13 @@ impl Proxy {
                     permit = Box::pin(self.judge(route, &request, outcome)).await?;
                 }
             }
-            let origin = Origin {
+            let context = RequestContext {
                 peer: &client.peer,
                 host: &host.sent,
-                source: outcome.source(),
-                switches: asks.is_some(),
+                forwarded: outcome.forwarded(),
+                is_upgrade: asks.is_some(),
             };
-            let outbound = Outbound::new(request, permit, origin, &route.rules);
+            let outbound = Outbound::new(request, permit, context, &route.rules);
             let answer = route.upstream.forward(outbound, route.response_timeout, &side).await?;
             let took = sent.elapsed();
             self.worker_metrics
@@ -518,7 +530,7 @@ impl Proxy {
         };
         match verdict {
             Ok(Verdict::Accept(identity)) => {
-                count(&identity.facts().authenticator, "accepted");
+                count(&identity.user_info().authenticator, "accepted");
                 Ok(Some(identity))
             }
             Ok(Verdict::Refuse(refused)) => {

@@ -9,7 +9,7 @@ use tracing::{Level, event_enabled, info};
 
 use crate::concurrency::ConcurrencyPermit;
 use crate::identity::Identity;
-use crate::outbound::forwarded::{RequestId, Source};
+use crate::outbound::forwarded::{ForwardedInfo, RequestId};
 use crate::telemetry::worker_metrics::WorkerMetrics;
 
 /// The settings of the access log.
@@ -28,7 +28,7 @@ pub struct Outcome {
     worker_metrics: Rc<WorkerMetrics>,
     log: AccessLog,
     started: Instant,
-    source: Source,
+    forwarded: ForwardedInfo,
     request: Option<(Method, Uri)>,
     route: Arc<str>,
     label: &'static str,
@@ -46,7 +46,7 @@ impl Outcome {
     pub fn open(
         worker_metrics: &Rc<WorkerMetrics>,
         log: AccessLog,
-        source: Source,
+        forwarded: ForwardedInfo,
         request: Option<(Method, Uri)>,
         route: &Arc<str>,
     ) -> Self {
@@ -55,7 +55,7 @@ impl Outcome {
             worker_metrics: Rc::clone(worker_metrics),
             log,
             started: Instant::now(),
-            source,
+            forwarded,
             request,
             route: Arc::clone(route),
             label: "client_gone",
@@ -71,12 +71,12 @@ impl Outcome {
 
     /// The request id.
     pub fn id(&self) -> &RequestId {
-        &self.source.id
+        &self.forwarded.id
     }
 
     /// The origin of the request.
-    pub fn source(&self) -> &Source {
-        &self.source
+    pub fn forwarded(&self) -> &ForwardedInfo {
+        &self.forwarded
     }
 
     /// Records the route.
@@ -151,9 +151,9 @@ impl Drop for Outcome {
             outcome = self.label,
             reason = self.reason.as_deref(),
             route = &*self.route,
-            user.id = self.user.as_ref().map(|user| user.facts().id.as_str()),
-            authenticator = self.user.as_ref().map(|user| &*user.facts().authenticator),
-            client.ip = %self.source.client,
+            user.id = self.user.as_ref().map(|user| user.user_info().id.as_str()),
+            authenticator = self.user.as_ref().map(|user| &*user.user_info().authenticator),
+            client.ip = %self.forwarded.client,
             duration_ms = millis(took),
             upstream_ms = self.upstream.map(millis),
             bytes = self.sent,

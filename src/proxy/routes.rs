@@ -240,7 +240,7 @@ impl RouteTable {
     pub fn find(&self, host: &str, path: RequestPath<'_>, method: &Method) -> Result<Found<'_>, FindError> {
         let host = self.host(host);
         let readings = path.readings()?;
-        let found = host.exact_case.find(readings.sent, method);
+        let found = host.exact_case.find(readings.raw, method);
         let check = |reading: &[u8], other: Found<'_>| {
             if self.have_same_policy(&found, &other) {
                 return Ok(());
@@ -255,7 +255,7 @@ impl RouteTable {
             Some(other) => check(&reading.to_ascii_lowercase(), other),
             None => Ok(()),
         };
-        check_folded(readings.sent)?;
+        check_folded(readings.raw)?;
         for reading in &readings.others {
             check(reading, host.exact_case.find(reading, method))?;
             check_folded(reading)?;

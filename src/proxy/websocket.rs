@@ -1,5 +1,6 @@
 //! WebSockets (RFC 6455; over HTTP/2, RFC 8441): the requests for them, and the tunnel between the two connections.
 
+use std::any::Any;
 use std::fmt;
 
 use aws_lc_rs::digest;
@@ -12,8 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tracing::debug;
 
 use super::outcome::Outcome;
-use crate::outbound::{hop, single};
-use crate::server;
+use crate::outbound::{hop, single_value};
 use crate::upstream::{Tunnel, TunnelGuard};
 
 const WEBSOCKET: &str = "websocket";
@@ -36,9 +36,10 @@ pub(super) fn asks<B: http_body::Body>(request: &Request<B>) -> Option<Asks> {
         Version::HTTP_11 => {
             let switches = *request.method() == Method::GET
                 && request.body().is_end_stream()
-                && single(headers, &UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()))
-                && hop::is_named(headers, &UPGRADE)
-                && single(headers, &SEC_WEBSOCKET_KEY).is_some();
+                && single_value(headers, &UPGRADE)
+                    .is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()))
+                && hop::is_connection_option(headers, &UPGRADE)
+                && single_value(headers, &SEC_WEBSOCKET_KEY).is_some();
             switches.then_some(Asks::Http1)
         }
         Version::HTTP_2 => is_extended_connect(request).then_some(Asks::Http2),
@@ -72,7 +73,7 @@ pub(super) fn is_confirmed<B>(response: &Response<B>, key: &HeaderValue) -> bool
     hash.update(key.as_bytes());
     hash.update(GUID);
     let expected = STANDARD.encode(hash.finish());
-    single(response.headers(), &SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept == expected.as_str())
+    single_value(response.headers(), &SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept == expected.as_str())
 }
 
 /// Prepares the response that switches protocols for an HTTP/1.1 client. Hop-by-hop fields were removed before.
@@ -94,6 +95,8 @@ pub struct Switched {
     pub(super) tunnel: Tunnel,
     pub(super) held: TunnelGuard,
     pub(super) outcome: Outcome,
+    /// The guard of the client's connection, which counts as busy until the WebSocket ends.
+    pub(super) busy: Box<dyn Any>,
 }
 
 impl fmt::Debug for Switched {
@@ -102,13 +105,14 @@ impl fmt::Debug for Switched {
     }
 }
 
-impl server::handler::Tunnel for Switched {
+impl Switched {
     /// Copies bytes in both directions until both sides have ended or one has failed.
-    async fn run<I: AsyncRead + AsyncWrite + Unpin>(self, mut client: I) {
+    pub async fn run<I: AsyncRead + AsyncWrite + Unpin>(self, mut client: I) {
         let Self {
             mut tunnel,
             held,
             mut outcome,
+            busy,
         } = self;
         match copy_bidirectional_with_sizes(&mut client, &mut tunnel, BUFFER, BUFFER).await {
             Ok((_, sent)) => {
@@ -117,6 +121,6 @@ impl server::handler::Tunnel for Switched {
             }
             Err(problem) => debug!(reason = %problem, "a WebSocket broke"),
         }
-        drop(held);
+        drop((held, busy));
     }
 }

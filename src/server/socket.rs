@@ -127,11 +127,8 @@ impl Transport for Box<TlsStream<Stream>> {
 }
 
 /// A connection that is registered with the current runtime.
-#[derive(Debug)]
-pub enum Stream {
-    /// Over TCP.
+pub(super) enum Stream {
     Tcp(TcpStream),
-    /// Over a socket file.
     Unix(UnixStream),
 }
 

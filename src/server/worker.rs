@@ -4,6 +4,7 @@
 //! least loaded worker hands the next one over. So long connections do not pile up on one core. A socket file has one listener
 //! for all workers, and the fastest worker accepts. There each connection goes to the worker with the fewest connections.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -17,12 +18,15 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::handler::{ConnectionEvent, Handler};
 use super::http2::windows;
 use super::socket::{Bound, Listener, Parked, Stream};
-use super::{Settings, closing, connection};
+use super::{Limits, Settings, closing, connection};
 use crate::concurrency::ConcurrencyLimit;
+use crate::outbound::forwarded::TrustedProxies;
+use crate::proxy::Proxy;
 use crate::telemetry::log_throttle::LogThrottle;
+use crate::telemetry::metrics::Metrics;
+use crate::tls::server::Acceptor;
 
 /// The stages of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +49,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What all workers share.
 #[derive(Debug)]
 pub struct Common {
+    /// Limits for clients.
+    pub limits: Limits,
+    /// The proxies whose forwarding fields are trusted.
+    pub trusted_proxies: Arc<TrustedProxies>,
+    /// Trusted proxies begin each connection with a PROXY protocol header.
+    pub proxy_protocol: bool,
+    /// The metrics of the process.
+    pub metrics: Arc<Metrics>,
     /// The stage of the shutdown.
     pub stage: watch::Receiver<Stage>,
     /// During a drain, a connection that was used within this time is kept for one more request.
@@ -66,15 +78,19 @@ pub type Inbox = mpsc::Receiver<Handed>;
 
 impl Common {
     /// Creates the shared part, and the inbox of each worker.
-    pub fn new(settings: &Settings, stage: watch::Receiver<Stage>) -> (Arc<Self>, Vec<Inbox>) {
-        let workers = settings.workers;
+    pub fn new(settings: &Settings, metrics: Arc<Metrics>, stage: watch::Receiver<Stage>) -> (Arc<Self>, Vec<Inbox>) {
+        let (workers, limits) = (settings.workers, settings.limits);
         let (doors, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(64)).unzip();
         let common = Self {
+            limits,
+            trusted_proxies: Arc::clone(&settings.trusted_proxies),
+            proxy_protocol: settings.proxy_protocol,
+            metrics,
             stage,
             // Also in a short drain, connections are closed in order and not cut.
             grace: closing::GRACE.min(settings.drain.timeout / 4),
             steps: ConcurrencyLimit::new(windows::STEPS),
-            slots: Arc::new(Semaphore::new(settings.limits.connections)),
+            slots: Arc::new(Semaphore::new(limits.connections)),
             loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             doors: doors.into(),
         };
@@ -83,14 +99,15 @@ impl Common {
 }
 
 /// One worker.
-pub struct Worker<H> {
+pub struct Worker {
     index: usize,
     common: Arc<Common>,
-    handler: H,
+    proxy: RefCell<Rc<Proxy>>,
+    tls: Option<Acceptor>,
     idle: Notify,
 }
 
-impl<H> fmt::Debug for Worker<H> {
+impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker")
             .field("index", &self.index)
@@ -98,23 +115,44 @@ impl<H> fmt::Debug for Worker<H> {
     }
 }
 
-impl<H: Handler> Worker<H> {
+impl Worker {
     /// Creates the worker with this index.
-    pub fn new(index: usize, common: Arc<Common>, handler: H) -> Rc<Self> {
+    pub fn new(index: usize, common: Arc<Common>, proxy: Proxy, tls: Option<Acceptor>) -> Rc<Self> {
         Rc::new(Self {
             index,
             common,
-            handler,
+            proxy: RefCell::new(Rc::new(proxy)),
+            tls,
             idle: Notify::new(),
         })
     }
 
-    pub(super) fn handler(&self) -> &H {
-        &self.handler
+    pub(super) fn limits(&self) -> Limits {
+        self.common.limits
+    }
+
+    pub(super) fn trusted(&self) -> &Arc<TrustedProxies> {
+        &self.common.trusted_proxies
+    }
+
+    pub(super) fn expects_proxy_header(&self) -> bool {
+        self.common.proxy_protocol
     }
 
     pub(super) fn grace(&self) -> Duration {
         self.common.grace
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.common.metrics
+    }
+
+    pub(super) fn tls(&self) -> Option<&Acceptor> {
+        self.tls.as_ref()
+    }
+
+    pub(super) fn proxy(&self) -> Rc<Proxy> {
+        Rc::clone(&self.proxy.borrow())
     }
 
     pub(super) fn steps(&self) -> &ConcurrencyLimit {
@@ -146,6 +184,7 @@ impl<H: Handler> Worker<H> {
             .into_iter()
             .map(|listener| Ok(spawn_local(Rc::clone(&self).accept_all(Listener::new(listener)?))))
             .collect::<io::Result<_>>()?;
+        self.proxy().watch();
         let mut stage = self.stage();
         loop {
             tokio::select! {
@@ -253,19 +292,19 @@ impl<H: Handler> Worker<H> {
 }
 
 /// Counts a connection of a worker until it is dropped.
-struct Counted<H: Handler>(Rc<Worker<H>>);
+struct Counted(Rc<Worker>);
 
-impl<H: Handler> Counted<H> {
-    fn new(worker: &Rc<Worker<H>>) -> Self {
+impl Counted {
+    fn new(worker: &Rc<Worker>) -> Self {
         worker.load().fetch_add(1, Ordering::Relaxed);
-        worker.handler.count(ConnectionEvent::Opened);
+        worker.metrics().connections.inc();
         Self(Rc::clone(worker))
     }
 }
 
-impl<H: Handler> Drop for Counted<H> {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.handler.count(ConnectionEvent::Closed);
+        self.0.metrics().connections.dec();
         if self.0.load().fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.idle.notify_one();
         }

@@ -9,12 +9,12 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::pem::{Authorities, PemError, load_pair};
 use super::provider::{self, MinVersion};
-use super::sessions::Sessions;
-use super::trust::ServerTrust;
+use super::sessions::SessionStore;
+use super::trust::UpstreamVerifier;
 
 /// The configuration of `tls` of an upstream.
 #[derive(Debug, Clone, Default)]
-pub struct Settings {
+pub struct ClientTlsSettings {
     /// Authorities that sign its certificates, or these certificates themselves; `None`: the root certificates of the system.
     pub ca: Option<Authorities>,
     /// The client certificate of the gateway.
@@ -47,15 +47,15 @@ pub fn load_identity(chain: &Path, key: &Path) -> Result<Arc<SingleCertAndKey>, 
 ///
 /// # Errors
 /// There is no root certificate.
-pub fn config(settings: &Settings) -> Result<Arc<ClientConfig>, RootsError> {
+pub fn config(settings: &ClientTlsSettings) -> Result<Arc<ClientConfig>, RootsError> {
     let roots = match &settings.ca {
         Some(ca) => Arc::clone(ca.roots()),
         None => Arc::new(system_roots()?),
     };
     let provider = provider::provider();
-    let chains = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build()?;
-    let sessions = Arc::new(Sessions::new());
-    let trust = ServerTrust::new(chains, settings.ca.as_ref(), Arc::clone(&sessions));
+    let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build()?;
+    let sessions = Arc::new(SessionStore::new());
+    let trust = UpstreamVerifier::new(inner, settings.ca.as_ref(), Arc::clone(&sessions));
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(MinVersion::Tls12.versions())?
         // This verifier makes all checks of the verifier of rustls.

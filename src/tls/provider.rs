@@ -10,8 +10,8 @@ pub const H2: &[u8] = b"h2";
 /// ALPN for HTTP/1.1.
 pub const HTTP_1_1: &[u8] = b"http/1.1";
 
-const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
-const NEWEST: &[&SupportedProtocolVersion] = &[&version::TLS13];
+const TLS12_AND_13: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
+const TLS13_ONLY: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
 /// The minimum TLS version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub enum MinVersion {
 impl MinVersion {
     pub(super) fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
         match self {
-            Self::Tls12 => BOTH,
-            Self::Tls13 => NEWEST,
+            Self::Tls12 => TLS12_AND_13,
+            Self::Tls13 => TLS13_ONLY,
         }
     }
 }

@@ -19,11 +19,11 @@ use tokio_rustls::server::TlsStream;
 
 use super::pem::{Authorities, PemError, load_pair};
 use super::provider::{self, MinVersion};
-use super::tickets::{ClientTickets, Rules};
+use super::tickets::{ClientAuthConfig, ClientAuthDigest};
 
 /// The configuration of `[server.tls]`, with all files loaded.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ServerTlsSettings {
     /// Chains and keys. The first one is the default, for clients whose host has no certificate.
     pub certificates: Vec<Certificate>,
     /// The minimum TLS version.
@@ -70,7 +70,7 @@ impl Certificate {
         let names = key
             .cert
             .first()
-            .map_or(Ok(Vec::new()), names_of)
+            .map_or(Ok(Vec::new()), dns_names)
             .map_err(|problem| PemError {
                 file: chain_file.to_owned(),
                 problem,
@@ -104,7 +104,7 @@ impl Certificate {
 }
 
 /// The DNS names of a certificate's subjectAltName (RFC 5280, section 4.2.1.6); the common name is ignored (RFC 9110, section 4.3.4).
-fn names_of(leaf: &CertificateDer<'_>) -> Result<Vec<String>, String> {
+fn dns_names(leaf: &CertificateDer<'_>) -> Result<Vec<String>, String> {
     let certificate = webpki::EndEntityCert::try_from(leaf)
         .map_err(|problem| format!("the first certificate cannot be read: {problem}"))?;
     Ok(certificate.valid_dns_names().map(str::to_ascii_lowercase).collect())
@@ -113,24 +113,24 @@ fn names_of(leaf: &CertificateDer<'_>) -> Result<Vec<String>, String> {
 /// The TLS of a listener, and the certificate for each host.
 #[derive(Clone)]
 pub struct Acceptor {
-    config: Config,
-    /// The certificate for each host.
-    pub hosts: Arc<Hosts>,
+    config: HandshakeConfig,
+    /// The hosts of the certificates.
+    pub certificates: Arc<CertificateNames>,
 }
 
 /// The rustls configuration of a handshake.
 #[derive(Clone)]
-enum Config {
+enum HandshakeConfig {
     /// Shared by all connections: clients are not asked for a certificate.
     Shared(TlsAcceptor),
     /// One for each connection, because its tickets depend on the client certificate.
-    EachClient(Arc<ClientTickets>),
+    PerConnection(Arc<ClientAuthConfig>),
 }
 
 impl fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Acceptor")
-            .field("hosts", &self.hosts)
+            .field("certificates", &self.certificates)
             .finish_non_exhaustive()
     }
 }
@@ -140,42 +140,42 @@ impl Acceptor {
     ///
     /// # Errors
     /// The provider does not support these versions, or cannot make ticket keys.
-    pub fn new(settings: &Settings) -> Result<Self, rustls::Error> {
-        let certificates: Arc<dyn ResolvesServerCert> = Arc::new(BySni::new(&settings.certificates));
+    pub fn new(settings: &ServerTlsSettings) -> Result<Self, rustls::Error> {
+        let certificates: Arc<dyn ResolvesServerCert> = Arc::new(SniResolver::new(&settings.certificates));
         let (provider, min_version) = (provider::provider(), settings.min_version);
         // Tickets are stateless and their keys rotate: any worker can resume a session, and sessions need no memory.
         let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-        let asked = match &settings.client_auth {
+        let requested = match &settings.client_auth {
             ClientAuth::Off => None,
             ClientAuth::Optional(authorities) => Some((authorities, false)),
             ClientAuth::Required(authorities) => Some((authorities, true)),
         };
-        let config = match asked {
+        let config = match requested {
             None => {
                 let mut config = ServerConfig::builder_with_provider(provider)
                     .with_protocol_versions(min_version.versions())?
                     .with_no_client_auth()
                     .with_cert_resolver(certificates);
                 config.ticketer = ticketer;
-                Config::Shared(TlsAcceptor::from(Arc::new(with_protocols(config))))
+                HandshakeConfig::Shared(TlsAcceptor::from(Arc::new(with_session_settings(config))))
             }
             Some((authorities, required)) => {
-                let tickets = ClientTickets {
+                let client_auth = ClientAuthConfig {
                     verifier: verifier(authorities, required, &provider)?,
-                    rules: rules(authorities, required),
+                    digest: digest_of(authorities, required),
                     provider,
                     min_version,
                     certificates,
                     ticketer,
                 };
                 // An error here comes from the configuration, not from a connection.
-                tickets.check()?;
-                Config::EachClient(Arc::new(tickets))
+                client_auth.check()?;
+                HandshakeConfig::PerConnection(Arc::new(client_auth))
             }
         };
         Ok(Self {
             config,
-            hosts: Arc::new(Hosts::new(&settings.certificates)),
+            certificates: Arc::new(CertificateNames::new(&settings.certificates)),
         })
     }
 
@@ -188,21 +188,21 @@ impl Acceptor {
         I: AsyncRead + AsyncWrite + Unpin,
     {
         match &self.config {
-            Config::Shared(acceptor) => Ok((acceptor.accept(io).into_fallible().await?, None)),
-            Config::EachClient(tickets) => {
-                let (config, connection) = match tickets.config() {
+            HandshakeConfig::Shared(acceptor) => Ok((acceptor.accept(io).into_fallible().await?, None)),
+            HandshakeConfig::PerConnection(client_auth) => {
+                let (config, connection) = match client_auth.config() {
                     Ok(config) => config,
                     Err(problem) => return Err((io::Error::other(problem), io)),
                 };
-                let acceptor = TlsAcceptor::from(Arc::new(with_protocols(config)));
+                let acceptor = TlsAcceptor::from(Arc::new(with_session_settings(config)));
                 let tls = acceptor.accept(io).into_fallible().await?;
-                Ok((tls, connection.until()))
+                Ok((tls, connection.expiry()))
             }
         }
     }
 }
 
-fn with_protocols(mut config: ServerConfig) -> ServerConfig {
+fn with_session_settings(mut config: ServerConfig) -> ServerConfig {
     config.alpn_protocols = vec![provider::H2.to_vec(), provider::HTTP_1_1.to_vec()];
     // One ticket is enough for a client that keeps its connection; each ticket costs an encryption and a write.
     config.send_tls13_tickets = 1;
@@ -225,52 +225,53 @@ fn verifier(
         .map_err(|problem: VerifierBuilderError| rustls::Error::General(problem.to_string()))
 }
 
-fn rules(authorities: &Authorities, required: bool) -> Rules {
+fn digest_of(authorities: &Authorities, required: bool) -> ClientAuthDigest {
     let mut digest = digest::Context::new(&digest::SHA256);
     digest.update(&[u8::from(required)]);
     for certificate in authorities.certificates().iter() {
         digest.update(&certificate.len().to_be_bytes());
         digest.update(certificate);
     }
-    let mut rules = Rules::default();
-    rules.copy_from_slice(digest.finish().as_ref());
-    rules
+    let mut result = ClientAuthDigest::default();
+    result.copy_from_slice(digest.finish().as_ref());
+    result
 }
 
 /// Finds the certificate for a host.
 #[derive(Debug, Default)]
-pub struct Hosts {
+pub struct CertificateNames {
     exact: HashMap<String, usize>,
     /// Wildcard certificates, by the domain after `*.`.
     wildcard: HashMap<String, usize>,
+    /// The names of each certificate.
     names: Vec<Vec<String>>,
 }
 
-impl Hosts {
+impl CertificateNames {
     /// The first certificate for a name wins.
     pub fn new(certificates: &[Certificate]) -> Self {
-        let mut hosts = Self::default();
+        let mut index = Self::default();
         for (at, certificate) in certificates.iter().enumerate() {
             for name in &certificate.names {
                 let (map, name) = name
                     .strip_prefix("*.")
-                    .map_or((&mut hosts.exact, name.as_str()), |domain| {
-                        (&mut hosts.wildcard, domain)
+                    .map_or((&mut index.exact, name.as_str()), |domain| {
+                        (&mut index.wildcard, domain)
                     });
                 map.entry(name.to_owned()).or_insert(at);
             }
-            hosts.names.push(certificate.names.clone());
+            index.names.push(certificate.names.clone());
         }
-        hosts
+        index
     }
 
     /// Position of the certificate for a host in lower case.
     fn find(&self, host: &str) -> Option<usize> {
-        let below = || host.split_once('.').and_then(|(_, domain)| self.wildcard.get(domain));
-        self.exact.get(host).or_else(below).copied()
+        let wildcard = || host.split_once('.').and_then(|(_, domain)| self.wildcard.get(domain));
+        self.exact.get(host).or_else(wildcard).copied()
     }
 
-    fn holds(&self, at: usize, host: &str) -> bool {
+    fn covers(&self, at: usize, host: &str) -> bool {
         let domain = host.split_once('.').map(|(_, domain)| domain);
         self.names.get(at).is_some_and(|names| {
             names
@@ -280,48 +281,48 @@ impl Hosts {
     }
 
     /// The certificate for a client that asked for this name.
-    pub fn served(self: &Arc<Self>, sni: Option<&str>) -> Served {
+    pub fn select(self: &Arc<Self>, sni: Option<&str>) -> ServedCertificate {
         let sni = sni.unwrap_or_default().to_ascii_lowercase();
-        Served {
+        ServedCertificate {
             at: self.find(&sni).unwrap_or(0),
-            hosts: Arc::clone(self),
+            names: Arc::clone(self),
         }
     }
 }
 
 /// The certificate that a connection was opened with.
 #[derive(Debug, Clone)]
-pub struct Served {
-    hosts: Arc<Hosts>,
+pub struct ServedCertificate {
+    names: Arc<CertificateNames>,
     at: usize,
 }
 
-impl Served {
+impl ServedCertificate {
     /// Whether a host, in lower case, has another configured certificate and not this one (RFC 9110, section 7.4). Such a request is
     /// misdirected: the client verified a certificate that does not cover the host.
     pub fn is_misdirected(&self, host: &str) -> bool {
-        self.hosts.find(host).is_some_and(|at| at != self.at) && !self.hosts.holds(self.at, host)
+        self.names.find(host).is_some_and(|at| at != self.at) && !self.names.covers(self.at, host)
     }
 }
 
 /// Selects certificates by SNI.
-struct BySni {
-    hosts: Hosts,
+struct SniResolver {
+    names: CertificateNames,
     keys: Vec<Arc<CertifiedKey>>,
 }
 
-impl fmt::Debug for BySni {
+impl fmt::Debug for SniResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BySni")
-            .field("hosts", &self.hosts)
+            .field("names", &self.names)
             .finish_non_exhaustive()
     }
 }
 
-impl BySni {
+impl SniResolver {
     fn new(certificates: &[Certificate]) -> Self {
         Self {
-            hosts: Hosts::new(certificates),
+            names: CertificateNames::new(certificates),
             keys: certificates
                 .iter()
                 .map(|certificate| Arc::clone(&certificate.key))
@@ -330,10 +331,10 @@ impl BySni {
     }
 }
 
-impl ResolvesServerCert for BySni {
+impl ResolvesServerCert for SniResolver {
     /// No name, or no certificate for it: the first certificate.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
-        self.keys.get(self.hosts.find(&name).unwrap_or(0)).cloned()
+        self.keys.get(self.names.find(&name).unwrap_or(0)).cloned()
     }
 }

@@ -10,84 +10,84 @@ use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Tls12ClientSe
 use rustls_pki_types::{ServerName, UnixTime};
 
 /// Maximum number of servers with stored sessions.
-const MOST: usize = 256;
+const MAX_SERVERS: usize = 256;
 
 /// The sessions of one upstream's servers.
 #[derive(Debug)]
-pub(super) struct Sessions {
-    kept: ClientSessionMemoryCache,
+pub(super) struct SessionStore {
+    cache: ClientSessionMemoryCache,
     /// The earliest end of all certificates that a server has shown since its sessions were last dropped. One entry per server of the
     /// upstream.
-    ends: Mutex<HashMap<ServerName<'static>, UnixTime>>,
+    expiries: Mutex<HashMap<ServerName<'static>, UnixTime>>,
 }
 
-impl Sessions {
+impl SessionStore {
     pub(super) fn new() -> Self {
         Self {
-            kept: ClientSessionMemoryCache::new(MOST),
-            ends: Mutex::default(),
+            cache: ClientSessionMemoryCache::new(MAX_SERVERS),
+            expiries: Mutex::default(),
         }
     }
 
     /// A server's certificate was accepted. If its end is unknown, the server's sessions are not resumed.
-    pub(super) fn accepted(&self, name: &ServerName<'static>, until: Option<UnixTime>) {
-        let mut ends = self.ends();
-        match (until, ends.get_mut(name)) {
-            (None, _) => drop(ends.remove(name)),
-            (Some(until), Some(end)) => *end = until.min(*end),
-            (Some(until), None) => drop(ends.insert(name.clone(), until)),
+    pub(super) fn certificate_accepted(&self, name: &ServerName<'static>, until: Option<UnixTime>) {
+        let mut expiries = self.expiries();
+        match (until, expiries.get_mut(name)) {
+            (None, _) => drop(expiries.remove(name)),
+            (Some(until), Some(expiry)) => *expiry = until.min(*expiry),
+            (Some(until), None) => drop(expiries.insert(name.clone(), until)),
         }
     }
 
     /// Whether sessions with that server may be resumed; if not, drops them.
     fn may_resume(&self, name: &ServerName<'static>) -> bool {
         let now = UnixTime::now();
-        let mut ends = self.ends();
-        if ends.get(name).is_some_and(|end| now <= *end) {
+        let mut expiries = self.expiries();
+        if expiries.get(name).is_some_and(|expiry| now <= *expiry) {
             return true;
         }
-        ends.remove(name);
-        self.kept.remove_tls12_session(name);
-        while self.kept.take_tls13_ticket(name).is_some() {}
+        expiries.remove(name);
+        self.cache.remove_tls12_session(name);
+        while self.cache.take_tls13_ticket(name).is_some() {}
         false
     }
 
-    fn ends(&self) -> MutexGuard<'_, HashMap<ServerName<'static>, UnixTime>> {
+    fn expiries(&self) -> MutexGuard<'_, HashMap<ServerName<'static>, UnixTime>> {
         // No code panics while it holds the lock.
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+        self.expiries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl ClientSessionStore for Sessions {
+impl ClientSessionStore for SessionStore {
     fn set_kx_hint(&self, server_name: ServerName<'static>, group: NamedGroup) {
-        self.kept.set_kx_hint(server_name, group);
+        self.cache.set_kx_hint(server_name, group);
     }
 
     fn kx_hint(&self, server_name: &ServerName<'_>) -> Option<NamedGroup> {
-        self.kept.kx_hint(server_name)
+        self.cache.kx_hint(server_name)
     }
 
     fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.kept.set_tls12_session(server_name, value);
+        self.cache.set_tls12_session(server_name, value);
     }
 
     fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
         self.may_resume(&server_name.to_owned())
-            .then(|| self.kept.tls12_session(server_name))
+            .then(|| self.cache.tls12_session(server_name))
             .flatten()
     }
 
     fn remove_tls12_session(&self, server_name: &ServerName<'static>) {
-        self.kept.remove_tls12_session(server_name);
+        self.cache.remove_tls12_session(server_name);
     }
 
     fn insert_tls13_ticket(&self, server_name: ServerName<'static>, value: Tls13ClientSessionValue) {
-        self.kept.insert_tls13_ticket(server_name, value);
+        self.cache.insert_tls13_ticket(server_name, value);
     }
 
     fn take_tls13_ticket(&self, server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
         self.may_resume(server_name)
-            .then(|| self.kept.take_tls13_ticket(server_name))
+            .then(|| self.cache.take_tls13_ticket(server_name))
             .flatten()
     }
 }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_ends_with_the_certificate_that_it_began_with() {
+    fn session_is_not_resumed_after_its_certificate_has_expired() {
         let now = || UnixTime::now().as_secs();
         for version in [&TLS12, &TLS13] {
             let (key, until) = (KeyPair::generate().expect("a key"), now() + 3);
@@ -149,7 +149,7 @@ mod tests {
                 .expect("a certificate and its key");
             server.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().expect("keys");
             let server = Arc::new(server);
-            let settings = client::Settings {
+            let settings = client::ClientTlsSettings {
                 ca: Some(ca),
                 identity: None,
             };

@@ -17,21 +17,21 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use super::provider::MinVersion;
 use super::validity::Validity;
 
-/// SHA-256 of the rules: whether a certificate is required, and the accepted authorities.
-pub(super) type Rules = [u8; 32];
+/// SHA-256 of the settings for client certificates: whether a certificate is required, and the accepted authorities.
+pub(super) type ClientAuthDigest = [u8; 32];
 
 /// State shared by all handshakes that ask for a client certificate.
 #[derive(Debug)]
-pub(super) struct ClientTickets {
+pub(super) struct ClientAuthConfig {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) min_version: MinVersion,
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     pub(super) certificates: Arc<dyn ResolvesServerCert>,
     pub(super) ticketer: Arc<dyn ProducesTickets>,
-    pub(super) rules: Rules,
+    pub(super) digest: ClientAuthDigest,
 }
 
-impl ClientTickets {
+impl ClientAuthConfig {
     /// # Errors
     /// The TLS configuration is invalid.
     pub(super) fn check(&self) -> Result<(), Error> {
@@ -41,10 +41,10 @@ impl ClientTickets {
     }
 
     /// Makes the configuration for one connection, whose tickets depend on the client certificate.
-    pub(super) fn config(self: &Arc<Self>) -> Result<(ServerConfig, Arc<Connection>), Error> {
-        let connection = Arc::new(Connection {
+    pub(super) fn config(self: &Arc<Self>) -> Result<(ServerConfig, Arc<ConnectionTickets>), Error> {
+        let connection = Arc::new(ConnectionTickets {
             shared: Arc::clone(self),
-            shown: Mutex::new(Shown::Nothing),
+            certificate: Mutex::new(ClientCertificate::None),
         });
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(self.min_version.versions())?
@@ -59,40 +59,40 @@ impl ClientTickets {
 
 /// One connection: verifies the client certificate, and makes and accepts tickets for it.
 #[derive(Debug)]
-pub(super) struct Connection {
-    shared: Arc<ClientTickets>,
-    shown: Mutex<Shown>,
+pub(super) struct ConnectionTickets {
+    shared: Arc<ClientAuthConfig>,
+    certificate: Mutex<ClientCertificate>,
 }
 
 /// The client certificate of this handshake, or of the one that issued the ticket.
 #[derive(Debug, Clone, Copy)]
-enum Shown {
-    Nothing,
+enum ClientCertificate {
+    None,
     /// The certificate and its chain are valid until this time.
-    Until(UnixTime),
+    ValidUntil(UnixTime),
     /// It was accepted, but its end cannot be parsed.
-    Unreadable,
+    UnknownExpiry,
 }
 
-impl Connection {
+impl ConnectionTickets {
     /// When the client certificate expires.
-    pub(super) fn until(&self) -> Option<UnixTime> {
-        match self.shown() {
-            Shown::Until(until) => Some(until),
-            Shown::Nothing | Shown::Unreadable => None,
+    pub(super) fn expiry(&self) -> Option<UnixTime> {
+        match self.certificate() {
+            ClientCertificate::ValidUntil(expiry) => Some(expiry),
+            ClientCertificate::None | ClientCertificate::UnknownExpiry => None,
         }
     }
 
-    fn shown(&self) -> Shown {
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    fn certificate(&self) -> ClientCertificate {
+        *self.certificate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, shown: Shown) {
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
+    fn set(&self, certificate: ClientCertificate) {
+        *self.certificate.lock().unwrap_or_else(PoisonError::into_inner) = certificate;
     }
 }
 
-impl ProducesTickets for Connection {
+impl ProducesTickets for ConnectionTickets {
     fn enabled(&self) -> bool {
         self.shared.ticketer.enabled()
     }
@@ -102,32 +102,32 @@ impl ProducesTickets for Connection {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let until = match self.shown() {
-            Shown::Nothing => u64::MAX,
-            Shown::Until(until) => until.as_secs(),
-            Shown::Unreadable => return None,
+        let expiry = match self.certificate() {
+            ClientCertificate::None => u64::MAX,
+            ClientCertificate::ValidUntil(expiry) => expiry.as_secs(),
+            ClientCertificate::UnknownExpiry => return None,
         };
-        let ticket = [&self.shared.rules[..], &until.to_be_bytes(), plain].concat();
+        let ticket = [&self.shared.digest[..], &expiry.to_be_bytes(), plain].concat();
         self.shared.ticketer.encrypt(&ticket)
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
         let ticket = self.shared.ticketer.decrypt(cipher)?;
-        let (rules, ticket) = ticket.split_first_chunk::<32>()?;
-        let (until, plain) = ticket.split_first_chunk::<8>()?;
-        let until = u64::from_be_bytes(*until);
-        if *rules != self.shared.rules || until < UnixTime::now().as_secs() {
+        let (digest, ticket) = ticket.split_first_chunk::<32>()?;
+        let (expiry, plain) = ticket.split_first_chunk::<8>()?;
+        let expiry = u64::from_be_bytes(*expiry);
+        if *digest != self.shared.digest || expiry < UnixTime::now().as_secs() {
             return None;
         }
-        self.set(match until {
-            u64::MAX => Shown::Nothing,
-            until => Shown::Until(UnixTime::since_unix_epoch(std::time::Duration::from_secs(until))),
+        self.set(match expiry {
+            u64::MAX => ClientCertificate::None,
+            expiry => ClientCertificate::ValidUntil(UnixTime::since_unix_epoch(std::time::Duration::from_secs(expiry))),
         });
         Some(plain.to_vec())
     }
 }
 
-impl ClientCertVerifier for Connection {
+impl ClientCertVerifier for ConnectionTickets {
     fn offer_client_auth(&self) -> bool {
         self.shared.verifier.offer_client_auth()
     }
@@ -151,8 +151,8 @@ impl ClientCertVerifier for Connection {
             .verifier
             .verify_client_cert(end_entity, intermediates, now)?;
         let chain = std::iter::once(end_entity).chain(intermediates);
-        let until = Validity::first_end_after(now, chain.map(|certificate| &certificate[..]));
-        self.set(until.map_or(Shown::Unreadable, Shown::Until));
+        let expiry = Validity::earliest_expiry_after(now, chain.map(|certificate| &certificate[..]));
+        self.set(expiry.map_or(ClientCertificate::UnknownExpiry, ClientCertificate::ValidUntil));
         Ok(verified)
     }
 

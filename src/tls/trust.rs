@@ -9,22 +9,22 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, Signatu
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::pem::Authorities;
-use super::sessions::Sessions;
+use super::sessions::SessionStore;
 use super::validity::Validity;
 
 #[derive(Debug)]
-pub(super) struct ServerTrust {
-    chains: Arc<WebPkiServerVerifier>,
+pub(super) struct UpstreamVerifier {
+    inner: Arc<WebPkiServerVerifier>,
     /// Certificates that are accepted without an authority. Their name and dates are still checked.
     pinned: Arc<[CertificateDer<'static>]>,
     /// Receives each accepted certificate.
-    sessions: Arc<Sessions>,
+    sessions: Arc<SessionStore>,
 }
 
-impl ServerTrust {
-    pub(super) fn new(chains: Arc<WebPkiServerVerifier>, ca: Option<&Authorities>, sessions: Arc<Sessions>) -> Self {
+impl UpstreamVerifier {
+    pub(super) fn new(inner: Arc<WebPkiServerVerifier>, ca: Option<&Authorities>, sessions: Arc<SessionStore>) -> Self {
         Self {
-            chains,
+            inner,
             pinned: ca.map_or_else(Arc::default, |ca| Arc::clone(ca.certificates())),
             sessions,
         }
@@ -35,19 +35,19 @@ impl ServerTrust {
     fn verify_pinned(end_entity: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), Error> {
         verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
         let validity = Validity::of(end_entity).ok_or(CertificateError::BadEncoding)?;
-        if now < validity.from {
-            let not_before = validity.from;
+        if now < validity.not_before {
+            let not_before = validity.not_before;
             return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
         }
-        if now > validity.until {
-            let not_after = validity.until;
+        if now > validity.not_after {
+            let not_after = validity.not_after;
             return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
         }
         Ok(())
     }
 }
 
-impl ServerCertVerifier for ServerTrust {
+impl ServerCertVerifier for UpstreamVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -59,13 +59,13 @@ impl ServerCertVerifier for ServerTrust {
         let verified = if self.pinned.iter().any(|pinned| pinned == end_entity) {
             Self::verify_pinned(end_entity, server_name, now).map(|()| ServerCertVerified::assertion())
         } else {
-            let chains = &self.chains;
-            chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            let inner = &self.inner;
+            inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         };
-        let verified = verified.map_err(explained)?;
+        let verified = verified.map_err(explain)?;
         let chain = std::iter::once(end_entity).chain(intermediates);
-        let until = Validity::first_end_after(now, chain.map(|certificate| &certificate[..]));
-        self.sessions.accepted(&server_name.to_owned(), until);
+        let until = Validity::earliest_expiry_after(now, chain.map(|certificate| &certificate[..]));
+        self.sessions.certificate_accepted(&server_name.to_owned(), until);
         Ok(verified)
     }
 
@@ -75,7 +75,7 @@ impl ServerCertVerifier for ServerTrust {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chains.verify_tls12_signature(message, cert, signature)
+        self.inner.verify_tls12_signature(message, cert, signature)
     }
 
     fn verify_tls13_signature(
@@ -84,17 +84,17 @@ impl ServerCertVerifier for ServerTrust {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chains.verify_tls13_signature(message, cert, signature)
+        self.inner.verify_tls13_signature(message, cert, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
+        self.inner.supported_verify_schemes()
     }
 }
 
 /// Errors that rustls has no message for.
 #[derive(Debug, thiserror::Error)]
-enum Unusable {
+enum UnusableCertificate {
     #[error(
         "the server shows the certificate of an authority as its own; write that certificate in `tls.ca` to accept it"
     )]
@@ -103,13 +103,13 @@ enum Unusable {
     Version1,
 }
 
-fn explained(error: Error) -> Error {
+fn explain(error: Error) -> Error {
     let Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) = &error else {
         return error;
     };
     let unusable = match inner.downcast_ref() {
-        Some(webpki::Error::CaUsedAsEndEntity) => Unusable::Authority,
-        Some(webpki::Error::UnsupportedCertVersion) => Unusable::Version1,
+        Some(webpki::Error::CaUsedAsEndEntity) => UnusableCertificate::Authority,
+        Some(webpki::Error::UnsupportedCertVersion) => UnusableCertificate::Version1,
         Some(_) | None => return error,
     };
     Error::Other(OtherError(Arc::new(unusable)))

@@ -12,9 +12,9 @@ use x509_cert::der::{Decode, Encode};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
     /// Start, inclusive.
-    pub from: UnixTime,
+    pub not_before: UnixTime,
     /// End, inclusive.
-    pub until: UnixTime,
+    pub not_after: UnixTime,
 }
 
 /// A lenient parser profile: checking certificates against RFC 5280 is the task of the verifier.
@@ -30,8 +30,8 @@ impl Validity {
         let validity = certificate.tbs_certificate().validity();
         let time = |at: Duration| UnixTime::since_unix_epoch(at);
         Some(Self {
-            from: time(validity.not_before.to_unix_duration()),
-            until: time(validity.not_after.to_unix_duration()),
+            not_before: time(validity.not_before.to_unix_duration()),
+            not_after: time(validity.not_after.to_unix_duration()),
         })
     }
 
@@ -47,10 +47,10 @@ impl Validity {
     }
 
     /// The earliest end of several certificates; `None` if one cannot be parsed.
-    pub fn first_end<'c>(certificates: impl IntoIterator<Item = &'c [u8]>) -> Option<UnixTime> {
+    pub fn earliest_expiry<'c>(certificates: impl IntoIterator<Item = &'c [u8]>) -> Option<UnixTime> {
         let mut first = None;
         for der in certificates {
-            let until = Self::of(der)?.until;
+            let until = Self::of(der)?.not_after;
             first = Some(first.map_or(until, |first: UnixTime| first.min(until)));
         }
         first
@@ -58,15 +58,18 @@ impl Validity {
 
     /// The same for certificates that were accepted at `now`. One that had expired by then is ignored: it was sent but not needed for the
     /// chain.
-    pub fn first_end_after<'c>(now: UnixTime, certificates: impl IntoIterator<Item = &'c [u8]>) -> Option<UnixTime> {
+    pub fn earliest_expiry_after<'c>(
+        now: UnixTime,
+        certificates: impl IntoIterator<Item = &'c [u8]>,
+    ) -> Option<UnixTime> {
         let all: Option<Vec<Self>> = certificates.into_iter().map(Self::of).collect();
-        let ends = all?.into_iter().map(|validity| validity.until);
-        ends.filter(|until| *until >= now).min()
+        let expiries = all?.into_iter().map(|validity| validity.not_after);
+        expiries.filter(|until| *until >= now).min()
     }
 }
 
 /// The position of the first certificate in a chain that the next one has not issued, by their names (RFC 8446, section 4.4.2).
-pub fn first_break<'c>(chain: impl IntoIterator<Item = &'c [u8]>) -> Option<usize> {
+pub fn first_unissued<'c>(chain: impl IntoIterator<Item = &'c [u8]>) -> Option<usize> {
     let names = |der: &[u8]| {
         let certificate = CertificateInner::<AnyProfile>::from_der(der).ok()?;
         let tbs = certificate.tbs_certificate();
@@ -97,13 +100,13 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_ends_with_the_first_certificate_that_had_not_ended_before() {
+    fn earliest_expiry_ignores_certificates_that_had_expired_before() {
         let chain = [5_000, 1_000, 3_000].map(certificate_until);
-        let end = |now| Validity::first_end_after(at(now), chain.iter().map(Vec::as_slice));
+        let end = |now| Validity::earliest_expiry_after(at(now), chain.iter().map(Vec::as_slice));
         assert_eq!(end(500), Some(at(1_000)));
         assert_eq!(end(1_000), Some(at(1_000)));
         assert_eq!(end(1_001), Some(at(3_000)));
         assert_eq!(end(5_001), None);
-        assert_eq!(Validity::first_end_after(at(0), [&chain[0][..], b"x"]), None);
+        assert_eq!(Validity::earliest_expiry_after(at(0), [&chain[0][..], b"x"]), None);
     }
 }

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, EXPECT};
 use http_body::{Body, Frame, SizeHint};
 
-use crate::outbound::single;
+use crate::outbound::single_value;
 
 /// A body that is read on demand. Taken data opens the client's flow-control windows again.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ pub fn receive_body(stream: RecvStream, head: &HeaderMap) -> (Upload, Http2Body)
 /// The `Content-Length`, if the head has exactly one. A value that does not fit into a signed 64-bit integer is
 /// ignored: upstreams that use signed integers would misread it.
 fn content_length(head: &HeaderMap) -> Option<u64> {
-    let length: i64 = single(head, &CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+    let length: i64 = single_value(head, &CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
     u64::try_from(length).ok()
 }
 

@@ -21,7 +21,7 @@ use super::resolve::Resolver;
 use super::response::{ProtocolBody, UpstreamBody};
 use super::{Balance, ClientSide, HostMode, Transport, UnsizedBodies, UpstreamSettings, health_check, http2};
 use crate::framing::header_case::ConfiguredNames;
-use crate::outbound::{Outbound, single};
+use crate::outbound::{Outbound, single_value};
 
 /// Each request earns 1 unit and each retry costs 5, so that retries are at most a fifth of the requests. At most 20 retries can be saved.
 const CREDIT_PER_REQUEST: u32 = 1;
@@ -188,7 +188,7 @@ impl Upstream {
         client: &ClientSide<'_>,
     ) -> impl Future<Output = Result<Forwarded, UpstreamError>> {
         let settings = &self.inner.settings;
-        let wants_upgrade = request.switches();
+        let wants_upgrade = request.is_upgrade();
         let (mut head, mut body) = request.into_request().into_parts();
         async move {
             let mut permit = Some(settings.in_flight.try_acquire().ok_or(UpstreamError::InFlightLimit)?);
@@ -477,7 +477,7 @@ enum Received {
 
 /// Whether the request is gRPC, which needs HTTP/2. Over HTTP/1 any client can send this `Content-Type`, so nothing may depend on it there.
 pub fn is_grpc(version: Version, headers: &HeaderMap) -> bool {
-    version == Version::HTTP_2 && is_grpc_type(single(headers, &CONTENT_TYPE))
+    version == Version::HTTP_2 && is_grpc_type(single_value(headers, &CONTENT_TYPE))
 }
 
 /// Whether the media type is one of gRPC.

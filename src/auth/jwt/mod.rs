@@ -29,7 +29,7 @@ use super::single_flight::{SingleFlight, WorkQueue};
 use super::store::{Lookup, NO_STORE, Store, StoreError};
 use super::{Decision, Now};
 use crate::credential::{Acceptance, Defect, JwtFault, Refusal, Shape, Words};
-use crate::identity::{Facts, Identity};
+use crate::identity::{Identity, UserInfo};
 use crate::outbound::identity::IdentityTables;
 use crate::telemetry::auth::CacheMetrics;
 
@@ -293,7 +293,7 @@ impl JwtAuthenticator {
             return Err(unnamed(&settings.rules.user_id_claim, "is absent").into());
         };
         let validity = claims.validity;
-        let facts = match &settings.users {
+        let user_info = match &settings.users {
             Users::Claims { username_claim } => self.known_by_claims(claims, named, username_claim)?,
             Users::Store {
                 check_active,
@@ -309,7 +309,7 @@ impl JwtAuthenticator {
                 {
                     return Err(Refusal::JwtPasswordChanged.into());
                 }
-                Facts {
+                UserInfo {
                     authenticator: Arc::clone(&settings.name),
                     id: user.id,
                     username: user.username,
@@ -324,8 +324,8 @@ impl JwtAuthenticator {
         let identity = self
             .shared
             .tables
-            .identity(facts)
-            .map_err(|unsayable| Refusal::JwtUnsendableClaim(unsayable.to_string().into()))?;
+            .identity(user_info)
+            .map_err(|error| Refusal::JwtUnsendableClaim(error.to_string().into()))?;
         Ok(Decision::Accepted {
             identity: Arc::new(identity),
             validity,

@@ -10,7 +10,7 @@ use super::keys::VerificationKey;
 use super::{JwtAuthenticator, UserIdField, Users};
 use crate::auth::store::{JwtFacts, JwtQuestion, Lookup, StoreError, UserKey};
 use crate::credential::Refusal;
-use crate::identity::{Facts, NOT_TEXT, NotText, Text, UserId};
+use crate::identity::{INVALID_TEXT, InvalidText, Text, UserId, UserInfo};
 
 /// The user that the user id claim names.
 #[derive(Debug)]
@@ -140,17 +140,17 @@ impl JwtAuthenticator {
         claims: Claims,
         named: NamedUser,
         username_claim: &str,
-    ) -> Result<Facts, Refusal> {
+    ) -> Result<UserInfo, Refusal> {
         let id = match named {
             NamedUser::Id(id) => id,
             NamedUser::Invalid(problem) => return Err(unnamed(&self.shared.settings.rules.user_id_claim, problem)),
         };
         let username = match claims.get(username_claim) {
             None => Ok(None),
-            Some(Value::String(name)) => Text::new(name).map(Some).map_err(|NotText| NOT_TEXT),
-            Some(Value::Number(number)) if number.is_i64() || number.is_u64() => {
-                Text::new(&number.to_string()).map(Some).map_err(|NotText| NOT_TEXT)
-            }
+            Some(Value::String(name)) => Text::new(name).map(Some).map_err(|InvalidText| INVALID_TEXT),
+            Some(Value::Number(number)) if number.is_i64() || number.is_u64() => Text::new(&number.to_string())
+                .map(Some)
+                .map_err(|InvalidText| INVALID_TEXT),
             Some(Value::Number(_)) => Err("is a number, but not an integer"),
             Some(Value::Null) => Err("is null"),
             Some(Value::Bool(_)) => Err("is a boolean"),
@@ -159,7 +159,7 @@ impl JwtAuthenticator {
         };
         let username = username.map_err(|problem| unnamed(username_claim, problem))?;
         let text = |text: &str, claim: &str| {
-            Text::new(text).map_err(|NotText| Refusal::JwtUnsendableClaim(format!("{claim} {NOT_TEXT}").into()))
+            Text::new(text).map_err(|InvalidText| Refusal::JwtUnsendableClaim(format!("{claim} {INVALID_TEXT}").into()))
         };
         let words = |value: Option<&Value>, claim: &str| -> Result<Vec<Text>, Refusal> {
             let words: Vec<&str> = match value {
@@ -176,7 +176,7 @@ impl JwtAuthenticator {
         let groups = claims.get("groups").filter(|groups| kept.groups && groups.is_array());
         let scopes = claims.get("scope").or(claims.get("scp")).filter(|_| kept.scopes);
         let (groups, scopes) = (words(groups, "groups")?, words(scopes, "scope")?);
-        Ok(Facts {
+        Ok(UserInfo {
             authenticator: Arc::clone(&self.shared.settings.name),
             id,
             username,

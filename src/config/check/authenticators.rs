@@ -13,7 +13,7 @@ use crate::auth::token::KeyScheme;
 use crate::auth::{cache, token};
 use crate::config::reader::{Item, Section, Zero, fold};
 use crate::config::{Authenticator, defaults};
-use crate::outbound::identity::{ANONYMOUS, PUBLIC, STAND_IN_SCHEME};
+use crate::outbound::identity::{ANONYMOUS, OPAQUE_SCHEME, PUBLIC};
 
 const UNSUPPORTED: &[&str] = &["on_outage", "stale_for"];
 const UNSUPPORTED_JWT: &[&str] = &["on_outage", "stale_for", "discovery", "issuers"];
@@ -166,7 +166,7 @@ fn read_schemes(item: Option<Item<'_>>, default: &str, same: impl Fn(&str, &str)
         if schemes.iter().any(|before| same(before, scheme.as_str())) {
             scheme.refuse("is listed twice", "remove one of them");
         }
-        if scheme.as_str().eq_ignore_ascii_case(STAND_IN_SCHEME) {
+        if scheme.as_str().eq_ignore_ascii_case(OPAQUE_SCHEME) {
             scheme.refuse(
                 "is reserved for the value that the gateway sends in place of a credential",
                 format!("write another scheme, such as {default:?}"),

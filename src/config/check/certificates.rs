@@ -15,7 +15,7 @@ const SOON: i64 = 30 * DAY;
 /// Warns about a server's certificate chain.
 pub(super) fn warn_about_chain(item: &Item<'_>, certificate: &Certificate) {
     warn_about_expiry(item, certificate.file());
-    if let Some(at) = validity::first_break(certificate.chain()) {
+    if let Some(at) = validity::first_unissued(certificate.chain()) {
         let problem = format!(
             "{}: certificate {} of the chain is not signed by the next one; some clients refuse such a chain",
             certificate.file().display(),
@@ -56,7 +56,7 @@ fn expiry_warning(validity: &Validity, now: i64) -> Option<String> {
         let day = Timestamp::from_second(second).map(|time| time.strftime("%Y-%m-%d").to_string());
         day.unwrap_or_else(|_| "a date in the far future".to_owned())
     };
-    let (from, until) = (seconds(validity.from), seconds(validity.until));
+    let (from, until) = (seconds(validity.not_before), seconds(validity.not_after));
     let days = |seconds: i64| match seconds / DAY {
         0 => "less than a day".to_owned(),
         1 => "1 day".to_owned(),
@@ -93,8 +93,8 @@ mod tests {
     fn a_certificate_is_remarked_on_from_thirty_days_before_its_end() {
         let at = |days: u64| UnixTime::since_unix_epoch(Duration::from_secs(days * 24 * 60 * 60));
         let validity = Validity {
-            from: at(100),
-            until: at(200),
+            not_before: at(100),
+            not_after: at(200),
         };
         for (day, expected) in [
             (99, Some("is not valid before 1970-04-11")),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::auth::jwt::KeptClaims;
 use crate::config::{Authenticator, Route};
-use crate::outbound::identity::{IdentityTable, IdentityTables, Source};
+use crate::outbound::identity::{IdentityTable, IdentityTables, ValueSource};
 use crate::policy::{Policy, Requirements};
 
 /// Sets the kept claims of every JWT authenticator.
@@ -27,12 +27,12 @@ pub(super) fn set_kept_claims(
         .flat_map(IdentityTable::claims)
         .chain(claims.map(|(path, _)| path.first()))
         .collect();
-    let is_sent = |wanted: &Source| tables.iter().any(|table: &IdentityTable| table.tells(wanted));
+    let is_sent = |wanted: &ValueSource| tables.iter().any(|table: &IdentityTable| table.has_source(wanted));
     let kept = KeptClaims {
         claims: names.iter().map(ToString::to_string).collect(),
-        email: is_sent(&Source::Email),
-        groups: is_sent(&Source::Groups) || required.iter().any(|require| !require.groups.is_empty()),
-        scopes: is_sent(&Source::Scopes) || required.iter().any(|require| !require.scopes.is_empty()),
+        email: is_sent(&ValueSource::Email),
+        groups: is_sent(&ValueSource::Groups) || required.iter().any(|require| !require.groups.is_empty()),
+        scopes: is_sent(&ValueSource::Scopes) || required.iter().any(|require| !require.scopes.is_empty()),
     };
     for authenticator in authenticators.values_mut() {
         match authenticator {

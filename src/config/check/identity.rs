@@ -10,15 +10,15 @@ use crate::config::defaults;
 use crate::config::reader::{Item, Section, Text, fold, header_name, is_connection_specific, is_token_byte};
 use crate::identity::TableId;
 use crate::member::MemberPath;
-use crate::outbound::identity::{CredentialMode, Encoding, IdentityTables, Source};
+use crate::outbound::identity::{CredentialMode, Encoding, IdentityTables, ValueSource};
 
-const SOURCES: [(&str, Source); 6] = [
-    ("id", Source::Id),
-    ("username", Source::Username),
-    ("email", Source::Email),
-    ("groups", Source::Groups),
-    ("scopes", Source::Scopes),
-    ("authenticator", Source::Authenticator),
+const SOURCES: [(&str, ValueSource); 6] = [
+    ("id", ValueSource::Id),
+    ("username", ValueSource::Username),
+    ("email", ValueSource::Email),
+    ("groups", ValueSource::Groups),
+    ("scopes", ValueSource::Scopes),
+    ("authenticator", ValueSource::Authenticator),
 ];
 
 /// All identity tables.
@@ -60,7 +60,7 @@ impl Identities {
     fn read(
         &mut self,
         mut section: Section<'_>,
-        headers: Vec<(HeaderName, Source)>,
+        headers: Vec<(HeaderName, ValueSource)>,
         encoding: Encoding,
         credential: CredentialMode,
     ) -> UpstreamIdentity {
@@ -128,7 +128,7 @@ fn read_headers(
     item: Item<'_>,
     written: &mut HashMap<String, Range<usize>>,
     names: &mut Vec<Box<str>>,
-) -> Vec<(HeaderName, Source)> {
+) -> Vec<(HeaderName, ValueSource)> {
     let mut headers = Vec::new();
     let Some(mut section) = item.section(&[]) else {
         return headers;
@@ -173,14 +173,14 @@ fn read_headers(
     headers
 }
 
-fn source(text: &Text<'_>) -> Option<Source> {
+fn source(text: &Text<'_>) -> Option<ValueSource> {
     let word = text.as_str();
     if let Some((_, source)) = SOURCES.iter().find(|(name, _)| *name == word) {
         return Some(source.clone());
     }
-    let (kind, path): (fn(MemberPath) -> Source, _) = match word.split_once('.') {
-        Some(("claims", path)) => (Source::Claim, path),
-        Some(("attributes", path)) => (Source::Attribute, path),
+    let (kind, path): (fn(MemberPath) -> ValueSource, _) = match word.split_once('.') {
+        Some(("claims", path)) => (ValueSource::Claim, path),
+        Some(("attributes", path)) => (ValueSource::Attribute, path),
         _ => {
             let words = SOURCES.map(|(name, _)| name).join(", ");
             text.refuse(
@@ -212,7 +212,7 @@ pub(super) fn member_path_instead(text: &str, written: impl Fn(&str) -> String) 
             written("realm_access.roles")
         );
     }
-    let quoted = MemberPath::of_name(name).to_string();
+    let quoted = MemberPath::from_name(name).to_string();
     format!(
         "write {} for the member of that name; dots outside of quotes reach into objects, as in {}",
         written(&quoted),

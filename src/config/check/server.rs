@@ -14,7 +14,7 @@ use super::route_match::is_host;
 use super::upstreams::MAX_SOCKET_PATH;
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::{Admin, defaults};
-use crate::outbound::forwarded::{MoreFields, TrustedProxies};
+use crate::outbound::forwarded::{OptionalFields, TrustedProxies};
 use crate::server::listen::Address;
 use crate::server::{Drain, Limits, Settings};
 use crate::telemetry::{self, LogFormat};
@@ -38,7 +38,7 @@ const MAX_STREAMS: u64 = 100_000;
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) settings: Settings,
-    pub(super) tls: Option<tls::server::Settings>,
+    pub(super) tls: Option<tls::server::ServerTlsSettings>,
     pub(super) redirects: Vec<SocketAddr>,
 }
 
@@ -102,7 +102,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
 }
 
 /// `redirect_http`: listeners without TLS that redirect clients to https.
-fn redirects(item: &Item<'_>, listen: &[Address], tls: Option<&tls::server::Settings>) -> Vec<SocketAddr> {
+fn redirects(item: &Item<'_>, listen: &[Address], tls: Option<&tls::server::ServerTlsSettings>) -> Vec<SocketAddr> {
     const EXAMPLE: &str = "redirect_http = [\"0.0.0.0:80\"]";
     if tls.is_none() {
         item.refuse(
@@ -223,7 +223,7 @@ fn socket_file(text: &Text<'_>, path: &str) -> Option<Box<Path>> {
     None
 }
 
-fn tls(mut section: Section<'_>) -> tls::server::Settings {
+fn tls(mut section: Section<'_>) -> tls::server::ServerTlsSettings {
     const EXAMPLE: &str = "certificates = [{ chain = \"server.pem\", key = \"server.key\" }]";
     let list = section
         .require("certificates", EXAMPLE)
@@ -233,7 +233,7 @@ fn tls(mut section: Section<'_>) -> tls::server::Settings {
     let versions = [("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
     let min_version = section.choice_or("min_version", &versions, defaults::MIN_VERSION);
     let client_auth = section.section("client_auth", &[]).map(client_auth).unwrap_or_default();
-    tls::server::Settings {
+    tls::server::ServerTlsSettings {
         certificates,
         min_version,
         client_auth,
@@ -385,11 +385,11 @@ pub(super) fn probes(root: &mut Section<'_>) -> Option<SocketAddr> {
 }
 
 /// `[forwarded]`.
-pub(super) fn forwarded(root: &mut Section<'_>) -> MoreFields {
+pub(super) fn forwarded(root: &mut Section<'_>) -> OptionalFields {
     let Some(mut section) = root.section("forwarded", &[]) else {
-        return MoreFields::default();
+        return OptionalFields::default();
     };
-    MoreFields {
+    OptionalFields {
         real_ip: section.flag_or("real_ip", false),
         port: section.flag_or("port", false),
     }

@@ -404,7 +404,7 @@ pub(super) const MAX_SOCKET_PATH: usize = 107;
 fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
     let has_https = servers.iter().any(|server| server.transport == Transport::Https);
     let item = section.take("tls");
-    let mut settings = tls::client::Settings::default();
+    let mut settings = tls::client::ClientTlsSettings::default();
     let mut server_name = None;
     if let Some(item) = &item {
         if !has_https {

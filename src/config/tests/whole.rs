@@ -360,8 +360,8 @@ fn every_key_that_is_built_is_read() {
     assert_eq!(
         require.claims,
         [
-            (MemberPath::of_name("tenant"), json!("acme")),
-            (MemberPath::of_name("level"), json!(-3))
+            (MemberPath::from_name("tenant"), json!("acme")),
+            (MemberPath::from_name("level"), json!(-3))
         ]
     );
     assert_eq!(admin.body_bytes, Some(None));

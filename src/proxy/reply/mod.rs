@@ -41,7 +41,7 @@ pub fn reply(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Respon
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_REQUEST_ID, id.to_value());
+    headers.insert(X_REQUEST_ID, id.to_header_value());
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
     }
@@ -74,12 +74,31 @@ pub fn grpc(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Respons
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_REQUEST_ID, id.to_value());
+    headers.insert(X_REQUEST_ID, id.to_header_value());
     headers.insert("grpc-status", HeaderValue::from_static(code));
     if let Ok(message) = HeaderValue::try_from(message) {
         headers.insert("grpc-message", message);
     }
     response
+}
+
+/// A response as HTTP/1.1 bytes, after which the connection closes. It is used when no parsed request exists.
+pub fn to_http1(response: &Response<Bytes>) -> Bytes {
+    let status = response.status();
+    let mut head = format!(
+        "HTTP/1.1 {} {}\r\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default()
+    )
+    .into_bytes();
+    for (name, value) in response.headers() {
+        head.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    head.extend_from_slice(
+        format!("connection: close\r\ncontent-length: {}\r\n\r\n", response.body().len()).as_bytes(),
+    );
+    head.extend_from_slice(response.body());
+    head.into()
 }
 
 fn allow(methods: &[Method]) -> HeaderValue {

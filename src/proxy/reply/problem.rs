@@ -170,7 +170,7 @@ mod tests {
     use super::*;
     use crate::auth::Refused;
     use crate::credential::Defect;
-    use crate::identity::{Facts, Identity, TableSet, UserId};
+    use crate::identity::{Identity, TableSet, UserId, UserInfo};
     use crate::policy::{Denied, Membership, Policy, Requirements};
     use crate::proxy::answers::Answers;
     use crate::proxy::reply::reply;
@@ -320,7 +320,7 @@ mod tests {
                 optional: false,
                 require,
             };
-            let facts = Facts {
+            let user_info = UserInfo {
                 authenticator: "jwt".into(),
                 id: UserId::new("1").expect("an id"),
                 username: None,
@@ -330,7 +330,7 @@ mod tests {
                 claims: serde_json::Map::new(),
                 attributes: serde_json::Map::new(),
             };
-            let identity = Identity::new(facts, TableSet::unique(), Box::default());
+            let identity = Identity::new(user_info, TableSet::unique(), Box::default());
             match policy.permit(Some(Arc::new(identity))) {
                 Err(Denied::NotAllowed(unmet)) => Rejection::NotAllowed(unmet),
                 other => panic!("{other:?}"),
