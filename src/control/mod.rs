@@ -79,7 +79,7 @@ where
                 open.spawn(connection(tcp, permit, evicted, Arc::clone(&answer)));
             }
         }
-        Err(problem) => warn!(reason = %problem, "connections that were not accepted yet are lost"),
+        Err(problem) => warn!(reason = %problem, "queued connections could not be accepted and are lost"),
     }
     // Connections that are silent for longer are closed.
     let _ = timeout(GRACE, async { while open.join_next().await.is_some() {} }).await;

@@ -187,7 +187,7 @@ impl Proxy {
                     peer = %peer.node(),
                     field = field.name(),
                     times,
-                    "a trusted proxy sends a field that is not used: its last value has to be {}",
+                    "a field of a trusted proxy is ignored: its last value must be {}",
                     field.expected()
                 );
             }

@@ -18,19 +18,19 @@ pub enum Rejection {
     #[error("the request can be read in more than one way: {0}")]
     AmbiguousPath(String),
     /// The target is longer than the limit.
-    #[error("the target is longer than it may be")]
+    #[error("the target exceeds the limit")]
     TargetTooLong,
     /// The head has too many fields or too many bytes.
-    #[error("the head is larger than it may be")]
+    #[error("the head exceeds the limit")]
     HeadTooLarge,
     /// The head was not complete in time.
-    #[error("the head of the request came too slowly")]
+    #[error("the head of the request did not arrive in time")]
     HeadTooSlow,
     /// No route matches.
     #[error("no route")]
     NoRoute,
     /// The path's routes do not list the method.
-    #[error("the route does not take {sent}")]
+    #[error("the route does not allow the method {sent}")]
     MethodNotAllowed {
         /// The method that the client sent.
         sent: Method,
@@ -41,7 +41,7 @@ pub enum Rejection {
     #[error("the host belongs to another certificate")]
     Misdirected,
     /// The limit of concurrent requests is reached.
-    #[error("too many requests at once")]
+    #[error("too many concurrent requests")]
     Overloaded,
     /// The method is CONNECT or TRACE.
     #[error("the method is not implemented")]
@@ -60,7 +60,7 @@ pub enum Rejection {
     #[error("several credentials")]
     RepeatedCredential,
     /// A page from an unlisted origin has sent a credential for a WebSocket.
-    #[error("a page of an origin that is not listed has sent a credential")]
+    #[error("a page whose origin is not listed has sent a credential")]
     OriginNotListed,
     /// The gateway could not authenticate the request, for example because a store is unavailable.
     #[error(transparent)]

@@ -119,7 +119,7 @@ impl Switched {
                 outcome.sent(usize::try_from(sent).unwrap_or(usize::MAX));
                 outcome.completed();
             }
-            Err(problem) => debug!(reason = %problem, "a WebSocket broke"),
+            Err(problem) => debug!(reason = %problem, "a WebSocket failed"),
         }
         drop((held, busy));
     }

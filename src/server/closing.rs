@@ -130,7 +130,7 @@ fn poll_read<I: AsyncRead + Unpin>(io: &mut I, cx: &mut Context<'_>) -> Poll<io:
     let mut piece = [const { MaybeUninit::uninit() }; PIECE];
     let mut read = ReadBuf::uninit(&mut piece);
     if let Err(problem) = ready!(Pin::new(io).poll_read(cx, &mut read)) {
-        debug!(reason = %problem, "a connection broke while it was idle");
+        debug!(reason = %problem, "an idle connection failed");
         return Poll::Ready(Err(problem));
     }
     Poll::Ready(Ok(Bytes::copy_from_slice(read.filled())))
@@ -148,7 +148,7 @@ pub(crate) async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Opt
         Ok(Ok(())) => {
             let _ = timeout(linger, take_the_rest(&mut io)).await;
         }
-        Ok(Err(problem)) => debug!(reason = %problem, "a connection did not end well"),
+        Ok(Err(problem)) => debug!(reason = %problem, "closing a connection failed"),
         Err(_) => {}
     }
 }

@@ -37,7 +37,7 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
             // The header names no client: the load balancer itself connects (a health check), or it does not know the client. Forwarding fields are not trusted.
             Some(Ok(Ok(None))) => (node, Arc::default()),
             Some(Ok(Err(problem))) => {
-                info!(proxy.ip = %node, reason = %problem, "a trusted proxy began without a PROXY protocol header");
+                info!(proxy.ip = %node, reason = %problem, "a trusted proxy connected without a PROXY protocol header");
                 return;
             }
             Some(Err(_)) | None => return,

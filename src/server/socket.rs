@@ -92,7 +92,7 @@ fn take_queued(mut accept: impl FnMut() -> io::Result<Parked>) -> Vec<Parked> {
             // This client has closed its connection while it was in the queue.
             Err(problem) if problem.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(problem) => {
-                warn!(reason = %problem, "connections that were not accepted yet are lost");
+                warn!(reason = %problem, "queued connections could not be accepted and are lost");
                 break;
             }
         }

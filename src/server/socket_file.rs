@@ -70,7 +70,7 @@ impl Drop for SocketFile {
         if let Err(problem) = self.remove()
             && problem.kind() != ErrorKind::NotFound
         {
-            tracing::warn!(path = %self.path.display(), reason = %problem, "a socket file could not be taken away");
+            tracing::warn!(path = %self.path.display(), reason = %problem, "a socket file could not be removed");
         }
     }
 }
@@ -149,7 +149,7 @@ fn check_free(path: &Path) -> io::Result<()> {
         Err(problem) if problem.kind() != ErrorKind::WouldBlock => Err(problem),
         Ok(()) | Err(_) => Err(io::Error::new(
             ErrorKind::AddrInUse,
-            "address already in use: somebody listens on it",
+            "address already in use: another process listens on it",
         )),
     }
 }

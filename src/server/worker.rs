@@ -248,7 +248,7 @@ impl Worker {
                     self.take_parked((parked, slot));
                 }
             }
-            Err(problem) => warn!(reason = %problem, "connections that were not accepted yet are lost"),
+            Err(problem) => warn!(reason = %problem, "queued connections could not be accepted and are lost"),
         }
     }
 

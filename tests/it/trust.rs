@@ -95,7 +95,7 @@ fn of_a_list_of_a_trusted_proxy_the_last_value_counts_and_what_is_not_used_is_lo
             sent(name, &[bad]);
         }
         // Not once a request, and not what it was: that may be a client's word.
-        gate.logged(&["a trusted proxy sends a field that is not used", name]);
+        gate.logged(&["a field of a trusted proxy is ignored", name]);
         let log = gate.log();
         let lines: Vec<&str> = log
             .lines()

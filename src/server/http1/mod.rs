@@ -266,7 +266,7 @@ where
                 };
             }
             Ok(Err(SendError::Io(problem))) => {
-                debug!(reason = %problem, "a connection broke while an answer was sent");
+                debug!(reason = %problem, "a connection failed while a response was sent");
                 return Next::Nothing;
             }
             Err(Gone) => return Next::Nothing,

@@ -311,7 +311,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
                     return Poll::Ready(());
                 }
                 Err(fault) => {
-                    debug!(reason = ?fault, "a body is broken");
+                    debug!(reason = ?fault, "a request body has invalid framing");
                     self.breaks(cx);
                     return Poll::Ready(());
                 }
@@ -424,7 +424,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         };
         self.blocked = Some((since, sending.bytes_sent()));
         ready!(self.timer.poll_until(since + patience, cx));
-        debug!("a client takes nothing of what it asked for");
+        debug!("a client did not read its response in time");
         Poll::Ready(Err(Gone))
     }
 }

@@ -100,7 +100,7 @@ pub(super) fn serve(
         let out = match respond.send_response(Response::from_parts(head, ()), ends) {
             Ok(out) => out,
             Err(problem) => {
-                debug!(reason = %problem, "an answer could not be sent");
+                debug!(reason = %problem, "a response could not be sent");
                 return respond.send_reset(Reason::INTERNAL_ERROR);
             }
         };
@@ -165,7 +165,7 @@ fn go_ahead(respond: &mut SendResponse<Bytes>) {
     let mut interim = Response::new(());
     *interim.status_mut() = StatusCode::CONTINUE;
     if let Err(problem) = respond.send_informational(interim) {
-        debug!(reason = %problem, "a 100 could not be sent");
+        debug!(reason = %problem, "a 100 Continue response could not be sent");
     }
 }
 

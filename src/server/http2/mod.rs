@@ -101,7 +101,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(
             }
         };
         if let Poll::Ready(Err(problem)) = clock.wrote(flusher.poll_flush(cx)) {
-            debug!(reason = %problem, "an HTTP/2 connection broke");
+            debug!(reason = %problem, "an HTTP/2 connection failed");
             return Poll::Ready(false);
         }
         if flusher.has_moved() {
@@ -116,7 +116,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(
         if let Phase::Blocked(_) = overdue.phase()
             && overdue.as_mut().poll(cx).is_ready()
         {
-            debug!("an HTTP/2 client takes nothing of what it asked for");
+            debug!("an HTTP/2 client did not read its responses in time");
             return Poll::Ready(false);
         }
         if goodbye.is_none() && (drain.as_mut().poll(cx).is_ready() || overdue.as_mut().poll(cx).is_ready()) {
@@ -141,7 +141,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(
     drop((streams, parser));
     if let Some(excess) = flusher.look(Frames::excess) {
         worker.metrics().count_flood();
-        info!(client.ip = %client.peer.node(), reason = excess.label(), "an HTTP/2 connection was closed: it sent more than anybody needs");
+        info!(client.ip = %client.peer.node(), reason = excess.label(), "an HTTP/2 connection was closed: the client exceeded the limit of frames without data or of resets");
         let mut words = CALM;
         let _ = timeout(LAST_WORDS, poll_fn(|cx| flusher.poll_last_words(cx, &mut words))).await;
     } else if let Some(io) = flusher.into_io().filter(|_| in_order) {
