@@ -13,11 +13,12 @@
 //! config         gateway.toml: parsed and checked as a whole; every problem with its line and the fix
 //! examples       the keys of certs-example, and how to detect them
 //! -- 3  listeners
-//! server         sockets, workers, connections, deadlines, drain
+//! gateway        what a worker's server asks for: the proxy, TLS, limits
 //! control        control listeners: admin, probes, redirects to https
 //! -- 2  the request
 //! proxy          Proxy::handle: routing, authentication, forwarding
 //! -- 1  parts: each talks to one thing outside the process
+//! server         sockets, workers, connections, deadlines, drain; knows its handler only by a trait
 //! auth           authentication: token and JWT authenticators, stores, caches
 //! provisioning   writes users, tokens and revocations to stores, for the command line
 //! upstream       the application servers, behind one function: Upstream::forward
@@ -51,6 +52,7 @@ pub mod examples;
 pub(crate) mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod gateway;
 pub mod identity;
 pub mod lockfile;
 pub mod member;

@@ -20,6 +20,7 @@ use self::parts::Parts;
 use crate::config::Config;
 use crate::control::admin::{self, Admin};
 use crate::control::redirect::{self, Redirect};
+use crate::gateway::Gateway;
 use crate::server;
 use crate::server::listen::{self, Address};
 use crate::server::socket::Bound;
@@ -211,7 +212,7 @@ impl App {
             redirect_tasks.spawn(redirect.serve(listener(redirects)?, stages.clone()));
         }
 
-        let (common, inboxes) = Common::new(&server, Arc::clone(&parts.metrics), stages);
+        let (common, inboxes) = Common::new(&server, stages);
         let (result_sender, mut worker_results) = mpsc::unbounded_channel();
         for (index, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
             let (parts, common, tls, result_sender) = (
@@ -220,9 +221,12 @@ impl App {
                 tls.clone(),
                 result_sender.clone(),
             );
+            let server = server.clone();
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 // Sent after a panic too: `run_worker` catches it.
-                let _ = result_sender.send(run_worker(index, &parts, common, tls, listeners, inbox));
+                let _ = result_sender.send(run_worker(index, common, listeners, inbox, || {
+                    parts.gateway(&server, tls)
+                }));
             })?;
         }
         drop(result_sender);
@@ -302,15 +306,16 @@ async fn drain(
 
 fn run_worker(
     index: usize,
-    parts: &Arc<Parts>,
     common: Arc<Common>,
-    tls: Option<Acceptor>,
     listeners: Vec<Bound>,
     inbox: Inbox,
+    gateway: impl FnOnce() -> Gateway,
 ) -> WorkerResult {
     let serve = std::panic::AssertUnwindSafe(|| {
         worker::run_on_this_thread(|| {
-            Worker::new(index, common, parts.proxy(&parts.authenticators()), tls).run(listeners, inbox)
+            let gateway = gateway();
+            gateway.proxy.watch();
+            Worker::new(index, common, gateway).run(listeners, inbox)
         })
     });
     match std::panic::catch_unwind(serve) {

@@ -13,6 +13,7 @@ use crate::auth::{Authenticator, Chain};
 use crate::concurrency::ConcurrencyLimit;
 use crate::config::{self, Config};
 use crate::framing::header_case::ConfiguredNames;
+use crate::gateway::Gateway;
 use crate::outbound::OutboundRules;
 use crate::outbound::forwarded::OptionalFields;
 use crate::outbound::identity::{CredentialMode, IdentityTable, IdentityTables, ReservedNames};
@@ -26,6 +27,7 @@ use crate::proxy::{Bounds, Proxy, Route};
 use crate::server;
 use crate::telemetry::auth::CacheMetrics;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::server::Acceptor;
 use crate::tls::validity::Validity;
 use crate::upstream::body::BodyLimits;
 use crate::upstream::{HostMode, Resolver, Upstream};
@@ -166,6 +168,18 @@ impl Parts {
             .iter()
             .map(|(name, shared)| (&**name, Rc::new(authenticator(shared, &stores, &queue))))
             .collect()
+    }
+
+    /// Builds the gateway of one worker.
+    pub(super) fn gateway(&self, server: &server::Settings, tls: Option<Acceptor>) -> Gateway {
+        Gateway {
+            proxy: Rc::new(self.proxy(&self.authenticators())),
+            tls,
+            limits: server.limits,
+            trusted_proxies: Arc::clone(&server.trusted_proxies),
+            proxy_protocol: server.proxy_protocol,
+            metrics: Arc::clone(&self.metrics),
+        }
     }
 
     /// Builds the proxy of one worker, with its own connections to upstreams and its own resolver.

@@ -46,11 +46,11 @@ use crate::outbound::forwarded::{ForwardedField, ForwardedInfo, Peer};
 use crate::outbound::{Outbound, OutboundRules, RequestContext, hop};
 use crate::path::RequestPath;
 use crate::policy::{Denied, Permit, Policy};
+use crate::server::handler::{Exchange, HeadFault, Reply};
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::{AuthenticationLabels, Metrics};
 use crate::telemetry::worker_metrics::WorkerMetrics;
 use crate::tls::server::ServedCertificate;
-use crate::transfer::early_hints::EarlyHints;
 use crate::transfer::incoming::IncomingBody;
 use crate::upstream::body::{BodyLimits, RequestBody, RequestBodyError};
 use crate::upstream::response::UpstreamBody;
@@ -72,34 +72,13 @@ pub struct Proxy {
     invalid_fields: [RefCell<LogThrottle>; ForwardedField::ALL.len()],
 }
 
-/// The client of a connection, and the data that the connection shares with [`Proxy::handle`].
+/// The client of a connection.
 #[derive(Debug)]
 pub struct Client {
     /// The client's peer data.
     pub peer: Peer,
     /// The certificate that the client received. `None` without TLS.
     pub served: Option<ServedCertificate>,
-    /// Set by [`Proxy::handle`] when it returns the head that opens a WebSocket. Once that head is written, the
-    /// HTTP/1.1 connection or HTTP/2 stream becomes this WebSocket.
-    pub switched: RefCell<Option<Box<Switched>>>,
-    /// Early hints for the request whose [`Proxy::handle`] was polled last.
-    pub hints: EarlyHints,
-    /// How the upstream wrote the field names of the response that [`Proxy::handle`] has just returned. Used for HTTP/1
-    /// only.
-    pub header_case: RefCell<HeaderCase>,
-}
-
-impl Client {
-    /// The client at the other end of a new connection.
-    pub fn new(peer: Peer, served: Option<ServedCertificate>) -> Self {
-        Self {
-            peer,
-            served,
-            switched: RefCell::new(None),
-            hints: EarlyHints::default(),
-            header_case: RefCell::default(),
-        }
-    }
 }
 
 /// Limits for all requests of a worker.
@@ -204,19 +183,17 @@ impl Proxy {
         }
     }
 
-    /// Answers a request. It cannot fail: every error becomes a response too. `header_case` is how the client wrote the
-    /// field names. `guard` lives as long as the response.
+    /// Answers a request. It cannot fail: every error becomes a response too.
     #[expect(
         clippy::manual_async_fn,
         reason = "an `async fn` holds what it was given a second time"
     )]
-    pub fn handle<G: 'static>(
-        &self,
+    pub fn handle(
+        self: Rc<Self>,
         request: Request<IncomingBody>,
-        header_case: &HeaderCase,
+        exchange: Exchange<'_>,
         client: &Client,
-        guard: G,
-    ) -> impl Future<Output = Response<ResponseBody<G>>> {
+    ) -> impl Future<Output = Reply<ResponseBody, Switched>> {
         async move {
             let method = request.method().clone();
             let seen = Some((method.clone(), request.uri().clone()));
@@ -229,27 +206,32 @@ impl Proxy {
             let grpc = is_grpc(request.version(), request.headers());
             let found = self.look_at(&request).and_then(|()| self.find(&request, peer));
             let mut readable = None;
+            // How the upstream wrote the field names of its response.
+            let header_case = RefCell::default();
+            let side = ClientSide {
+                request_header_case: exchange.header_case,
+                early_hints: Some(exchange.hints),
+                response_header_case: Some(&header_case),
+            };
             let (rejection, answers) = match found {
                 Err(rejection) => (rejection, &self.nowhere),
                 Ok((route, host)) => {
                     outcome.on_route(&route.label);
                     let cors = route.cors.as_ref();
                     readable = cors.and_then(|cors| Some((cors, cors.origin(request.headers())?.clone())));
-                    match self
-                        .pass(route, &host, request, header_case, client, &mut outcome)
-                        .await
-                    {
+                    match self.pass(route, &host, request, side, client, &mut outcome).await {
                         Ok(Passed::Response(response)) => {
-                            return response.map(|body| ResponseBody::upstream(body, outcome, guard));
+                            return Reply::Response {
+                                response: response.map(|body| ResponseBody::upstream(body, outcome)),
+                                header_case: header_case.take(),
+                            };
                         }
                         Ok(Passed::Switched(head, tunnel, held)) => {
-                            client.switched.replace(Some(Box::new(Switched {
-                                tunnel,
-                                held,
-                                outcome,
-                                busy: Box::new(guard),
-                            })));
-                            return head.map(|()| ResponseBody::switched());
+                            return Reply::Switch {
+                                response: head,
+                                header_case: header_case.take(),
+                                tunnel: Box::new(Switched { tunnel, held, outcome }),
+                            };
                         }
                         Err(rejection) => (rejection, &route.answers),
                     }
@@ -270,12 +252,16 @@ impl Proxy {
                 response.headers_mut().insert(CONTENT_LENGTH, length);
                 *response.body_mut() = Bytes::new();
             }
-            response.map(|body| ResponseBody::own(body, outcome, guard))
+            Reply::Response {
+                response: response.map(|body| ResponseBody::own(body, outcome)),
+                header_case: HeaderCase::default(),
+            }
         }
     }
 
-    /// The response, as bytes, to a head that could not be read: [`handle`](Self::handle) needs a parsed request.
-    pub fn refuse_head(&self, peer: &Peer, rejection: &Rejection) -> Bytes {
+    /// The response to a head that could not be read: [`handle`](Self::handle) needs a parsed request.
+    pub fn refuse_head(&self, peer: &Peer, fault: HeadFault) -> Response<Bytes> {
+        let rejection = &Rejection::from(fault);
         let mut outcome = Outcome::open(
             &self.worker_metrics,
             self.log,
@@ -284,7 +270,7 @@ impl Proxy {
             &self.no_route,
         );
         outcome.rejected(rejection.status(&self.nowhere), rejection.label(), reason(rejection));
-        reply::to_http1(&reply::reply(rejection, &self.nowhere, outcome.id()))
+        reply::reply(rejection, &self.nowhere, outcome.id())
     }
 
     /// Checks that the HTTP/1 reader has already made, for an HTTP/2 request. h2 makes only a part of them: it answers
@@ -405,7 +391,7 @@ impl Proxy {
         route: &Route,
         host: &Host,
         mut request: Request<IncomingBody>,
-        header_case: &HeaderCase,
+        side: ClientSide<'_>,
         client: &Client,
         outcome: &mut Outcome,
     ) -> impl Future<Output = Result<Passed, Rejection>> {
@@ -437,9 +423,11 @@ impl Proxy {
             // HTTP/1.0 has no interim responses (RFC 9110, section 15.2).
             let may_hint = asks.is_none() && request.version() != Version::HTTP_10;
             let side = ClientSide {
-                request_header_case: header_case,
-                early_hints: may_hint.then_some(&client.hints),
-                response_header_case: (request.version() != Version::HTTP_2).then_some(&client.header_case),
+                early_hints: side.early_hints.filter(|_| may_hint),
+                response_header_case: side
+                    .response_header_case
+                    .filter(|_| request.version() != Version::HTTP_2),
+                ..side
             };
             let (head, incoming) = request.into_parts();
             let mut sent = Instant::now();

@@ -5,6 +5,7 @@ use http::{Method, StatusCode};
 use super::answers::Answers;
 use crate::auth::{Refused, Unavailable};
 use crate::policy::Unmet;
+use crate::server::handler::HeadFault;
 use crate::upstream::UpstreamError;
 use crate::upstream::body::RequestBodyError;
 
@@ -71,6 +72,17 @@ pub enum Rejection {
     /// The upstream sent no usable response.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+}
+
+impl From<HeadFault> for Rejection {
+    fn from(fault: HeadFault) -> Self {
+        match fault {
+            HeadFault::Malformed(what) => Self::Malformed(what),
+            HeadFault::TargetTooLong => Self::TargetTooLong,
+            HeadFault::TooLarge => Self::HeadTooLarge,
+            HeadFault::TooSlow => Self::HeadTooSlow,
+        }
+    }
 }
 
 impl Rejection {

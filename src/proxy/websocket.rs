@@ -1,6 +1,5 @@
 //! WebSockets (RFC 6455; over HTTP/2, RFC 8441): the requests for them, and the tunnel between the two connections.
 
-use std::any::Any;
 use std::fmt;
 
 use aws_lc_rs::digest;
@@ -14,6 +13,7 @@ use tracing::debug;
 
 use super::outcome::Outcome;
 use crate::outbound::{hop, single_value};
+use crate::server;
 use crate::upstream::{Tunnel, TunnelGuard};
 
 const WEBSOCKET: &str = "websocket";
@@ -95,8 +95,6 @@ pub struct Switched {
     pub(super) tunnel: Tunnel,
     pub(super) held: TunnelGuard,
     pub(super) outcome: Outcome,
-    /// The guard of the client's connection, which counts as busy until the WebSocket ends.
-    pub(super) busy: Box<dyn Any>,
 }
 
 impl fmt::Debug for Switched {
@@ -105,14 +103,13 @@ impl fmt::Debug for Switched {
     }
 }
 
-impl Switched {
+impl server::handler::Tunnel for Switched {
     /// Copies bytes in both directions until both sides have ended or one has failed.
-    pub async fn run<I: AsyncRead + AsyncWrite + Unpin>(self, mut client: I) {
+    async fn run<I: AsyncRead + AsyncWrite + Unpin>(self, mut client: I) {
         let Self {
             mut tunnel,
             held,
             mut outcome,
-            busy,
         } = self;
         match copy_bidirectional_with_sizes(&mut client, &mut tunnel, BUFFER, BUFFER).await {
             Ok((_, sent)) => {
@@ -121,6 +118,6 @@ impl Switched {
             }
             Err(problem) => debug!(reason = %problem, "a WebSocket failed"),
         }
-        drop((held, busy));
+        drop(held);
     }
 }

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
 
+use super::handler::Handler;
 use super::socket::{Stream, Transport};
 use super::worker::{Stage, Worker};
 use crate::runtime::DeadlineTimer;
@@ -78,8 +79,8 @@ impl Idle {
     }
 
     /// When the connection is to be closed.
-    pub(super) fn end(&self, worker: &Worker, draining: bool) -> Instant {
-        let idle_timeout = worker.limits().idle_timeout;
+    pub(super) fn end<H: Handler>(&self, worker: &Worker<H>, draining: bool) -> Instant {
+        let idle_timeout = worker.handler().limits().idle_timeout;
         let kept = if draining {
             worker.grace().min(idle_timeout)
         } else {
@@ -103,11 +104,11 @@ impl Idle {
 pub(super) struct Expired;
 
 /// Waits for the first bytes of a request, and meanwhile holds nothing but the connection. Empty: the client has closed the connection.
-pub(super) async fn next_bytes<I: Transport>(
+pub(super) async fn next_bytes<I: Transport, H: Handler>(
     io: &mut I,
     idle: &mut Idle,
     lease: Lease,
-    worker: &Worker,
+    worker: &Worker<H>,
 ) -> Result<Bytes, Expired> {
     let mut drain = pin!(Drain::new(worker.stage(), lease));
     let (mut timer, mut draining) = (DeadlineTimer::default(), false);
@@ -162,7 +163,7 @@ async fn take_the_rest<I: AsyncRead + Unpin>(io: &mut I) {
 }
 
 /// Runs what comes before the first request, such as a TLS handshake. A drain gives it the grace time, because a request may follow.
-pub(super) async fn unless_drained<T>(worker: &Worker, work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn unless_drained<T, H: Handler>(worker: &Worker<H>, work: impl Future<Output = T>) -> Option<T> {
     let drained = async {
         no_more_requests(worker.stage(), Lease::default()).await;
         sleep(worker.grace()).await;

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
@@ -10,32 +9,31 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use super::closing::{Expired, Idle, LAST_WORDS, Lease, end, next_bytes, unless_drained};
+use super::handler::{Connected, ConnectionEvent, Handler, Handshake, HeadFault, TlsAccept, TlsAccepted};
 use super::socket::Stream;
 use super::worker::Worker;
 use super::{http1, http2, proxy_protocol};
-use crate::outbound::forwarded::{Peer, Scheme};
-use crate::proxy::Client;
-use crate::proxy::rejection::Rejection;
 use crate::runtime::Rewind;
-use crate::tls::provider;
+
+/// The name of HTTP/2 in ALPN (RFC 9113, section 3.1).
+const H2: &[u8] = b"h2";
 
 /// Serves a connection until it ends or reaches a limit. The future of each protocol is on the heap, so that an idle connection
 /// holds memory only for the protocol that it speaks.
-pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
+pub(super) async fn serve<H: Handler>(mut stream: Stream, worker: Rc<Worker<H>>) {
     let Ok(node) = stream.peer() else { return };
     stream.set_options();
-    let limits = worker.limits();
-    let trusted = worker.trusted();
-    let (node, believed) = if worker.expects_proxy_header() && trusted.contains(node) {
+    let handler = worker.handler();
+    let limits = handler.limits();
+    let (node, is_unnamed) = if handler.expects_proxy_header(node) {
         match unless_drained(
             &worker,
             timeout(limits.header_timeout, proxy_protocol::read(&mut stream)),
         )
         .await
         {
-            Some(Ok(Ok(Some(client)))) => (client.into(), Arc::clone(trusted)),
-            // The header names no client: the load balancer itself connects (a health check), or it does not know the client. Forwarding fields are not trusted.
-            Some(Ok(Ok(None))) => (node, Arc::default()),
+            Some(Ok(Ok(Some(client)))) => (client.into(), false),
+            Some(Ok(Ok(None))) => (node, true),
             Some(Ok(Err(problem))) => {
                 info!(proxy.ip = %node, reason = %problem, "a trusted proxy connected without a PROXY protocol header");
                 return;
@@ -43,11 +41,16 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
             Some(Err(_)) | None => return,
         }
     } else {
-        (node, Arc::clone(trusted))
+        (node, false)
     };
-    match worker.tls() {
+    match handler.tls() {
         None => {
-            let client = Client::new(Peer::new(node, Scheme::Http, &believed), None);
+            let connected = Connected {
+                node,
+                is_unnamed,
+                tls: None,
+            };
+            let connection = handler.connected(connected);
             let mut idle = Idle::now();
             let read = match next_bytes(&mut stream, &mut idle, Lease::default(), &worker).await {
                 Ok(read) if read.is_empty() => return,
@@ -58,26 +61,27 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
                 Ok(Ok(Spoken::Http2(read))) => {
                     Box::pin(http2::serve(
                         Rewind::new(stream, read),
-                        client,
+                        connection,
+                        node,
                         Lease::default(),
                         &worker,
                     ))
                     .await;
                 }
-                Ok(Ok(Spoken::Http1(read))) => http1::serve(stream, read, client, Lease::default(), &worker).await,
+                Ok(Ok(Spoken::Http1(read))) => http1::serve(stream, read, connection, Lease::default(), &worker).await,
                 Ok(Err(problem)) => {
                     debug!(client.ip = %node, reason = %problem, "a connection ended before its first request")
                 }
                 Err(_) => {
-                    let words = worker.proxy().refuse_head(&client.peer, &Rejection::HeadTooSlow);
-                    end(stream, Some(words), LAST_WORDS).await;
+                    let answer = http1::refusal(handler, &connection, HeadFault::TooSlow);
+                    end(stream, Some(answer), LAST_WORDS).await;
                 }
             }
         }
         Some(acceptor) => {
-            let accepted = async {
-                let (tls, until) = acceptor.accept(stream).await?;
-                Result::<_, (io::Error, Stream)>::Ok((Box::new(tls), Lease::until(until)))
+            let accepted = async move {
+                let TlsAccepted { stream, expires } = acceptor.accept(stream).await?;
+                Result::<_, (io::Error, Stream)>::Ok((Box::new(stream), Lease::until(expires)))
             };
             // On the heap: the future is large, and idle connections need no room for it. The TLS state is boxed so that it is not moved.
             let handshake = Box::pin(timeout(limits.tls_handshake_timeout, accepted));
@@ -85,28 +89,35 @@ pub(super) async fn serve(mut stream: Stream, worker: Rc<Worker>) {
                 None => return,
                 Some(Ok(Ok(accepted))) => accepted,
                 Some(Ok(Err((problem, stream)))) => {
-                    worker.metrics().count_handshake("failed");
+                    handler.count(ConnectionEvent::Handshake(Handshake::Failed));
                     debug!(client.ip = %node, reason = %problem, "a TLS handshake failed");
                     // The alert tells the client the reason. A reset because of unread data could delete the alert.
                     return Box::pin(end(stream, None, LAST_WORDS)).await;
                 }
                 Some(Err(_)) => {
-                    worker.metrics().count_handshake("timeout");
+                    handler.count(ConnectionEvent::Handshake(Handshake::TimedOut));
                     return;
                 }
             };
-            let connection = tls.get_ref().1;
-            let resumed = connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-            worker
-                .metrics()
-                .count_handshake(if resumed { "resumed" } else { "full" });
-            let served = acceptor.certificates.select(connection.server_name());
-            let client = Client::new(Peer::new(node, Scheme::Https, &believed), Some(served));
-            // ALPN decides the protocol; there is no fallback from h2 to HTTP/1.
-            if connection.alpn_protocol() == Some(provider::H2) {
-                Box::pin(http2::serve(tls, client, lease, &worker)).await;
+            let session = tls.get_ref().1;
+            let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+            handler.count(ConnectionEvent::Handshake(if resumed {
+                Handshake::Resumed
             } else {
-                http1::serve(tls, Bytes::new(), client, lease, &worker).await;
+                Handshake::Full
+            }));
+            let is_http2 = session.alpn_protocol() == Some(H2);
+            let connected = Connected {
+                node,
+                is_unnamed,
+                tls: Some(session),
+            };
+            let connection = handler.connected(connected);
+            // ALPN decides the protocol; there is no fallback from h2 to HTTP/1.
+            if is_http2 {
+                Box::pin(http2::serve(tls, connection, node, lease, &worker)).await;
+            } else {
+                http1::serve(tls, Bytes::new(), connection, lease, &worker).await;
             }
         }
     }

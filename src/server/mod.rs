@@ -3,6 +3,7 @@
 pub(crate) mod closing;
 mod connection;
 mod date;
+pub mod handler;
 mod http1;
 mod http2;
 pub mod listen;

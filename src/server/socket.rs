@@ -127,8 +127,11 @@ impl Transport for Box<TlsStream<Stream>> {
 }
 
 /// A connection that is registered with the current runtime.
-pub(super) enum Stream {
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP.
     Tcp(TcpStream),
+    /// Over a socket file.
     Unix(UnixStream),
 }
 

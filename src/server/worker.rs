@@ -4,7 +4,6 @@
 //! least loaded worker hands the next one over. So long connections do not pile up on one core. A socket file has one listener
 //! for all workers, and the fastest worker accepts. There each connection goes to the worker with the fewest connections.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -18,15 +17,12 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tracing::warn;
 
+use super::handler::{ConnectionEvent, Handler};
 use super::http2::windows;
 use super::socket::{Bound, Listener, Parked, Stream};
-use super::{Limits, Settings, closing, connection};
+use super::{Settings, closing, connection};
 use crate::concurrency::ConcurrencyLimit;
-use crate::outbound::forwarded::TrustedProxies;
-use crate::proxy::Proxy;
 use crate::telemetry::log_throttle::LogThrottle;
-use crate::telemetry::metrics::Metrics;
-use crate::tls::server::Acceptor;
 
 /// The stages of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,14 +45,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What all workers share.
 #[derive(Debug)]
 pub struct Common {
-    /// Limits for clients.
-    pub limits: Limits,
-    /// The proxies whose forwarding fields are trusted.
-    pub trusted_proxies: Arc<TrustedProxies>,
-    /// Trusted proxies begin each connection with a PROXY protocol header.
-    pub proxy_protocol: bool,
-    /// The metrics of the process.
-    pub metrics: Arc<Metrics>,
     /// The stage of the shutdown.
     pub stage: watch::Receiver<Stage>,
     /// During a drain, a connection that was used within this time is kept for one more request.
@@ -78,19 +66,15 @@ pub type Inbox = mpsc::Receiver<Handed>;
 
 impl Common {
     /// Creates the shared part, and the inbox of each worker.
-    pub fn new(settings: &Settings, metrics: Arc<Metrics>, stage: watch::Receiver<Stage>) -> (Arc<Self>, Vec<Inbox>) {
-        let (workers, limits) = (settings.workers, settings.limits);
+    pub fn new(settings: &Settings, stage: watch::Receiver<Stage>) -> (Arc<Self>, Vec<Inbox>) {
+        let workers = settings.workers;
         let (doors, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(64)).unzip();
         let common = Self {
-            limits,
-            trusted_proxies: Arc::clone(&settings.trusted_proxies),
-            proxy_protocol: settings.proxy_protocol,
-            metrics,
             stage,
             // Also in a short drain, connections are closed in order and not cut.
             grace: closing::GRACE.min(settings.drain.timeout / 4),
             steps: ConcurrencyLimit::new(windows::STEPS),
-            slots: Arc::new(Semaphore::new(limits.connections)),
+            slots: Arc::new(Semaphore::new(settings.limits.connections)),
             loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             doors: doors.into(),
         };
@@ -99,15 +83,14 @@ impl Common {
 }
 
 /// One worker.
-pub struct Worker {
+pub struct Worker<H> {
     index: usize,
     common: Arc<Common>,
-    proxy: RefCell<Rc<Proxy>>,
-    tls: Option<Acceptor>,
+    handler: H,
     idle: Notify,
 }
 
-impl fmt::Debug for Worker {
+impl<H> fmt::Debug for Worker<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker")
             .field("index", &self.index)
@@ -115,44 +98,23 @@ impl fmt::Debug for Worker {
     }
 }
 
-impl Worker {
+impl<H: Handler> Worker<H> {
     /// Creates the worker with this index.
-    pub fn new(index: usize, common: Arc<Common>, proxy: Proxy, tls: Option<Acceptor>) -> Rc<Self> {
+    pub fn new(index: usize, common: Arc<Common>, handler: H) -> Rc<Self> {
         Rc::new(Self {
             index,
             common,
-            proxy: RefCell::new(Rc::new(proxy)),
-            tls,
+            handler,
             idle: Notify::new(),
         })
     }
 
-    pub(super) fn limits(&self) -> Limits {
-        self.common.limits
-    }
-
-    pub(super) fn trusted(&self) -> &Arc<TrustedProxies> {
-        &self.common.trusted_proxies
-    }
-
-    pub(super) fn expects_proxy_header(&self) -> bool {
-        self.common.proxy_protocol
+    pub(super) fn handler(&self) -> &H {
+        &self.handler
     }
 
     pub(super) fn grace(&self) -> Duration {
         self.common.grace
-    }
-
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.common.metrics
-    }
-
-    pub(super) fn tls(&self) -> Option<&Acceptor> {
-        self.tls.as_ref()
-    }
-
-    pub(super) fn proxy(&self) -> Rc<Proxy> {
-        Rc::clone(&self.proxy.borrow())
     }
 
     pub(super) fn steps(&self) -> &ConcurrencyLimit {
@@ -184,7 +146,6 @@ impl Worker {
             .into_iter()
             .map(|listener| Ok(spawn_local(Rc::clone(&self).accept_all(Listener::new(listener)?))))
             .collect::<io::Result<_>>()?;
-        self.proxy().watch();
         let mut stage = self.stage();
         loop {
             tokio::select! {
@@ -292,19 +253,19 @@ impl Worker {
 }
 
 /// Counts a connection of a worker until it is dropped.
-struct Counted(Rc<Worker>);
+struct Counted<H: Handler>(Rc<Worker<H>>);
 
-impl Counted {
-    fn new(worker: &Rc<Worker>) -> Self {
+impl<H: Handler> Counted<H> {
+    fn new(worker: &Rc<Worker<H>>) -> Self {
         worker.load().fetch_add(1, Ordering::Relaxed);
-        worker.metrics().connections.inc();
+        worker.handler.count(ConnectionEvent::Opened);
         Self(Rc::clone(worker))
     }
 }
 
-impl Drop for Counted {
+impl<H: Handler> Drop for Counted<H> {
     fn drop(&mut self) {
-        self.0.metrics().connections.dec();
+        self.0.handler.count(ConnectionEvent::Closed);
         if self.0.load().fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.idle.notify_one();
         }

@@ -82,25 +82,6 @@ pub fn grpc(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Respons
     response
 }
 
-/// A response as HTTP/1.1 bytes, after which the connection closes. It is used when no parsed request exists.
-pub fn to_http1(response: &Response<Bytes>) -> Bytes {
-    let status = response.status();
-    let mut head = format!(
-        "HTTP/1.1 {} {}\r\n",
-        status.as_u16(),
-        status.canonical_reason().unwrap_or_default()
-    )
-    .into_bytes();
-    for (name, value) in response.headers() {
-        head.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-    }
-    head.extend_from_slice(
-        format!("connection: close\r\ncontent-length: {}\r\n\r\n", response.body().len()).as_bytes(),
-    );
-    head.extend_from_slice(response.body());
-    head.into()
-}
-
 fn allow(methods: &[Method]) -> HeaderValue {
     let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
     HeaderValue::try_from(names.join(", ")).expect("methods are tokens")

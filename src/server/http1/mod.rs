@@ -21,14 +21,13 @@ use tracing::debug;
 use self::wire::{Gone, NoHead, Wire};
 use super::Limits;
 use super::closing::{Drain, Expired, Idle, LAST_WORDS, LONGEST_LINGER, Lease, end, next_bytes};
+use super::handler::{Exchange, Handler, HeadFault, Reply, Tunnel};
 use super::socket::Transport;
 use super::worker::Worker;
-use crate::framing::grammar::ParseError;
+use crate::framing::header_case::HeaderCase;
 use crate::framing::request::{HeadLimits, RequestHead};
-use crate::proxy::Client;
-use crate::proxy::rejection::Rejection;
-use crate::proxy::websocket::Switched;
 use crate::runtime::{DeadlineTimer, Rewind};
+use crate::transfer::early_hints::EarlyHints;
 use crate::transfer::message_writer::{Framing, MessageWriter, SendError};
 
 /// A connection that is idle for this long releases its buffers. Busy connections have shorter pauses.
@@ -37,7 +36,13 @@ const REST_AFTER: Duration = Duration::from_millis(100);
 const MOST_KEPT: usize = 32 * 1024;
 
 /// Serves requests until the connection ends. `read` holds bytes that were already read from `io`.
-pub(super) async fn serve<I: Transport>(mut io: I, mut read: Bytes, client: Client, lease: Lease, worker: &Rc<Worker>) {
+pub(super) async fn serve<I: Transport, H: Handler>(
+    mut io: I,
+    mut read: Bytes,
+    connection: H::Connection,
+    lease: Lease,
+    worker: &Rc<Worker<H>>,
+) {
     let (mut idle, mut rest_after) = (Idle::now(), REST_AFTER);
     loop {
         if read.is_empty() {
@@ -48,7 +53,7 @@ pub(super) async fn serve<I: Transport>(mut io: I, mut read: Bytes, client: Clie
             }
         }
         // `talk` is on the heap, so that an idle connection does not hold room for it.
-        let silent = Box::pin(talk(io, read, idle, rest_after, &client, lease, worker)).await;
+        let silent = Box::pin(talk(io, read, idle, rest_after, &connection, lease, worker)).await;
         let Some(silent) = silent else { return };
         (io, read, idle) = (silent.io, silent.unread, silent.idle);
         // An incomplete head stays with the parser: `talk` then must not return before the idle timeout.
@@ -64,16 +69,17 @@ struct Silent<I> {
 }
 
 /// Serves requests until the connection is idle (`Some`) or has ended (`None`).
-async fn talk<I: Transport>(
+async fn talk<I: Transport, H: Handler>(
     io: I,
     read: Bytes,
     idle: Idle,
     rest_after: Duration,
-    client: &Client,
+    connection: &H::Connection,
     lease: Lease,
-    worker: &Rc<Worker>,
+    worker: &Rc<Worker<H>>,
 ) -> Option<Silent<I>> {
-    let limits = worker.limits();
+    let handler = worker.handler();
+    let limits = handler.limits();
     let bounds = HeadLimits {
         bytes: limits.header_bytes,
         fields: limits.headers,
@@ -89,7 +95,7 @@ async fn talk<I: Transport>(
         rest_after,
         timer: DeadlineTimer::default(),
     };
-    let refusal = loop {
+    let fault = loop {
         let head = match poll_fn(|cx| waiting.poll_head(&mut wire, &mut draining, worker, cx)).await {
             Ok(head) => head,
             Err(Stop::Silent) => {
@@ -97,15 +103,15 @@ async fn talk<I: Transport>(
                 let idle = waiting.idle;
                 return Some(Silent { io, unread, idle });
             }
-            Err(Stop::Refused(refusal)) => break Some(refusal),
+            Err(Stop::Refused(fault)) => break Some(fault),
             Err(Stop::Quietly) => break None,
         };
-        match exchange(&mut wire, head, client, worker, &mut draining, &limits).await {
+        match exchange(&mut wire, head, connection, handler, &mut draining, &limits).await {
             Next::Request => waiting.idle = Idle::now(),
             Next::End => break None,
-            Next::Switched(switched) => {
+            Next::Switched(tunnel) => {
                 let (io, unread) = wire.into_rest();
-                Box::pin(switched.run(Rewind::new(io, unread))).await;
+                Box::pin(tunnel.run(Rewind::new(io, unread))).await;
                 return None;
             }
             Next::Reset => {
@@ -115,7 +121,7 @@ async fn talk<I: Transport>(
             Next::Nothing => return None,
         }
     };
-    let words = refusal.map(|refusal| worker.proxy().refuse_head(&client.peer, &refusal));
+    let words = fault.map(|fault| refusal(handler, connection, fault));
     let linger = match (wire.may_send_more(), wire.is_at_end()) {
         (false, _) => Duration::ZERO,
         (true, true) => LAST_WORDS,
@@ -130,7 +136,7 @@ enum Stop {
     /// The connection was idle for `rest_after`.
     Silent,
     /// The head is invalid, or came too slowly.
-    Refused(Rejection),
+    Refused(HeadFault),
     /// The client is gone, or the connection may be closed without a response.
     Quietly,
 }
@@ -159,22 +165,25 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn poll_head<I: Transport, F: Future<Output = ()>>(
+    fn poll_head<I: Transport, H: Handler, F: Future<Output = ()>>(
         &mut self,
         wire: &mut Wire<I>,
         draining: &mut Draining<'_, F>,
-        worker: &Worker,
+        worker: &Worker<H>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<RequestHead, Stop>> {
         if let Poll::Ready(head) = wire.poll_head(cx) {
             return Poll::Ready(head.map_err(|no| match no {
-                NoHead::Refused(fault) => Stop::Refused(rejection(fault)),
+                NoHead::Refused(fault) => Stop::Refused(fault.into()),
                 NoHead::Gone => Stop::Quietly,
             }));
         }
         if let Some(begun) = wire.head_began() {
-            ready!(self.timer.poll_until(begun + worker.limits().header_timeout, cx));
-            return Poll::Ready(Err(Stop::Refused(Rejection::HeadTooSlow)));
+            ready!(
+                self.timer
+                    .poll_until(begun + worker.handler().limits().header_timeout, cx)
+            );
+            return Poll::Ready(Err(Stop::Refused(HeadFault::TooSlow)));
         }
         let draining = draining.poll(cx);
         let rests = self.idle.since().max(self.awake).checked_add(self.rest_after);
@@ -192,7 +201,7 @@ impl Waiting {
 }
 
 /// What follows a request and its answer.
-enum Next {
+enum Next<T> {
     /// The connection waits for another request.
     Request,
     /// The connection is closed in order, so that the client can read all that was sent.
@@ -202,59 +211,63 @@ enum Next {
     /// The client is gone.
     Nothing,
     /// The connection has switched to another protocol.
-    Switched(Box<Switched>),
-}
-
-/// Always ready: over HTTP/1, all data was written before the handler reports a cut-off body.
-struct Out;
-
-impl Future for Out {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
+    Switched(Box<T>),
 }
 
 /// Serves a request. If the client goes away, the request is cancelled.
-fn exchange<'t, I, F>(
+fn exchange<'t, I, H, F>(
     wire: &'t mut Wire<I>,
     head: RequestHead,
-    client: &'t Client,
-    worker: &'t Worker,
+    connection: &'t H::Connection,
+    handler: &'t H,
     draining: &'t mut Draining<'_, F>,
     limits: &'t Limits,
-) -> impl Future<Output = Next>
+) -> impl Future<Output = Next<H::Tunnel>>
 where
     I: AsyncRead + AsyncWrite + Unpin,
+    H: Handler,
     F: Future<Output = ()>,
 {
     let inbound = wire.begin(head.body, head.expects_continue);
     let request = head.request.map(|()| inbound);
     let old = request.version() == Version::HTTP_10;
     let is_head = *request.method() == Method::HEAD;
-    let (proxy, keeps_alive) = (worker.proxy(), head.keeps_alive);
+    let keeps_alive = head.keeps_alive;
     // An `async fn` would store its arguments twice in the future.
     async move {
         let answered = {
             // Dropped together with the request.
-            let header_case = wire.take_header_case();
-            let mut handling = pin!(proxy.handle(request, &header_case, client, Out));
-            poll_fn(|cx| wire.poll_beside(handling.as_mut(), &client.hints, cx)).await
+            let (header_case, hints) = (wire.take_header_case(), EarlyHints::default());
+            let exchange = Exchange {
+                header_case: &header_case,
+                hints: &hints,
+            };
+            let mut handling = pin!(handler.handle(request, exchange, connection));
+            poll_fn(|cx| wire.poll_beside(handling.as_mut(), &hints, cx)).await
         };
-        let Ok(response) = answered else { return Next::Nothing };
+        let Ok(reply) = answered else { return Next::Nothing };
+        let (parts, body, header_case, tunnel) = match reply {
+            Reply::Response { response, header_case } => {
+                let (parts, body) = response.into_parts();
+                (parts, Some(body), header_case, None)
+            }
+            Reply::Switch {
+                response,
+                header_case,
+                tunnel,
+            } => (response.into_parts().0, None, header_case, Some(tunnel)),
+        };
         let closing = poll_fn(|cx| Poll::Ready(draining.poll(cx))).await;
 
-        let (parts, body) = response.into_parts();
         let mut out = wire.buffer();
         let told = answer::Told {
             old,
             is_head,
             keeps_alive: keeps_alive && !closing && wire.may_go_on(),
-            length: body.size_hint().exact(),
+            length: body.as_ref().map_or(Some(0), |body| body.size_hint().exact()),
         };
-        let told = answer::write_head(&mut out, &parts, &client.header_case.take(), &told);
-        let body = (told.has_body && !body.is_end_stream()).then_some(body);
+        let told = answer::write_head(&mut out, &parts, &header_case, &told);
+        let body = body.filter(|body| told.has_body && !body.is_end_stream());
         let mut sending = MessageWriter::new(out, body, told.framing);
         let sent = poll_fn(|cx| wire.poll_sending(&mut sending, limits.body_read_timeout, cx)).await;
         match sent {
@@ -272,8 +285,8 @@ where
             Err(Gone) => return Next::Nothing,
         }
         wire.give_back(sending.into_buffer());
-        if let Some(switched) = client.switched.take() {
-            return Next::Switched(switched);
+        if let Some(tunnel) = tunnel {
+            return Next::Switched(tunnel);
         }
         // If the upstream still reads the upload, keep the connection open until the body ends.
         // Exception: the client waits for the close as the end of the answer.
@@ -297,11 +310,11 @@ where
 
 /// Reads to the end of the body of a request that was answered. If the handler still reads the body, there is no time limit here.
 /// If it does not, the client may be silent for [`LAST_WORDS`] and send a bounded amount. Wake-up: the IO, the handler, or the timer.
-fn poll_end_of_body<I: AsyncRead + AsyncWrite + Unpin>(
+fn poll_end_of_body<I: AsyncRead + AsyncWrite + Unpin, T>(
     wire: &mut Wire<I>,
     timer: &mut DeadlineTimer,
     cx: &mut Context<'_>,
-) -> Poll<Next> {
+) -> Poll<Next<T>> {
     loop {
         if wire.is_broken() {
             return Poll::Ready(Next::End);
@@ -321,10 +334,17 @@ fn poll_end_of_body<I: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-fn rejection(fault: ParseError) -> Rejection {
-    match fault {
-        ParseError::Malformed(what) => Rejection::Malformed(what),
-        ParseError::TargetTooLong => Rejection::TargetTooLong,
-        ParseError::HeadTooLarge => Rejection::HeadTooLarge,
-    }
+/// The bytes of the response to a request whose head could not be read.
+pub(super) fn refusal<H: Handler>(handler: &H, connection: &H::Connection, fault: HeadFault) -> Bytes {
+    let (head, body) = handler.refuse(connection, fault).into_parts();
+    let mut out = Vec::new();
+    let told = answer::Told {
+        old: false,
+        is_head: false,
+        keeps_alive: false,
+        length: Some(body.len() as u64),
+    };
+    answer::write_head(&mut out, &head, &HeaderCase::default(), &told);
+    out.extend_from_slice(&body);
+    out.into()
 }

@@ -4,7 +4,6 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -17,15 +16,16 @@ use tracing::debug;
 
 use super::super::closing::{LAST_WORDS, LONGEST_LINGER};
 use super::super::date;
+use super::super::handler::{Exchange, Handler, Reply, Tunnel as _};
+use super::super::worker::Worker;
 use super::clock::{Busy, Clock};
 use super::frames::Excused;
 use super::tunnel::Tunnel;
 use super::windows::Windows;
 use crate::framing::header_case::HeaderCase;
 use crate::framing::response::{Content, has_date};
-use crate::proxy::body::ResponseBody;
-use crate::proxy::{Client, Proxy};
 use crate::runtime::DeadlineTimer;
+use crate::transfer::early_hints::EarlyHints;
 use crate::transfer::http2_body::{Discarded, Upload, receive_body};
 use crate::transfer::incoming::IncomingBody;
 
@@ -35,17 +35,16 @@ pub(super) const SEND_BUFFER: usize = 64 * 1024;
 const SMALL: usize = 16 * 1024;
 
 /// Serves a stream. The request is cancelled if the client resets the stream, or does not read the answer for too long.
-pub(super) fn serve(
-    proxy: Rc<Proxy>,
-    client: Rc<Client>,
+pub(super) fn serve<H: Handler>(
+    worker: Rc<Worker<H>>,
+    connection: Rc<H::Connection>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     clock: &Rc<Clock>,
     windows: &mut Windows,
     excused: Excused,
-) -> impl Future<Output = ()> + use<> {
+) -> impl Future<Output = ()> + use<H> {
     let busy = clock.begin();
-    let patience = busy.patience();
     let (head, stream) = request.into_parts();
     // The data after a CONNECT is no content (RFC 9113, section 8.5).
     let (body, incoming) = if head.method == Method::CONNECT {
@@ -64,15 +63,19 @@ pub(super) fn serve(
     async move {
         let answered = {
             // Names are in lower case in HTTP/2 (RFC 9113, section 8.2.1).
-            let header_case = HeaderCase::default();
-            let mut handling = pin!(proxy.handle(request, &header_case, &client, busy));
+            let (header_case, hints) = (HeaderCase::default(), EarlyHints::default());
+            let exchange = Exchange {
+                header_case: &header_case,
+                hints: &hints,
+            };
+            let mut handling = pin!(worker.handler().handle(request, exchange, &connection));
             poll_fn(|cx| {
                 let polled = handling.as_mut().poll(cx);
-                for fields in client.hints.take() {
+                for fields in hints.take() {
                     send_hints(&mut respond, fields);
                 }
                 match polled {
-                    Poll::Ready(response) => Poll::Ready(Some((response, client.switched.take()))),
+                    Poll::Ready(reply) => Poll::Ready(Some(reply)),
                     Poll::Pending => {
                         if let Incoming::Body(upload) = &incoming
                             && upload.take_continue_due(cx)
@@ -85,18 +88,26 @@ pub(super) fn serve(
             })
             .await
         };
-        let Some((response, switched)) = answered else { return };
-        let (mut head, body) = response.into_parts();
+        let Some(reply) = answered else { return };
+        let (mut head, body, tunnel) = match reply {
+            Reply::Response { response, .. } => {
+                let (head, body) = response.into_parts();
+                (head, Some(body), None)
+            }
+            Reply::Switch { response, tunnel, .. } => (response.into_parts().0, None, Some(tunnel)),
+        };
         if has_date(head.status) && !head.headers.contains_key(DATE) {
             head.headers.insert(DATE, date::with(HeaderValue::clone));
         }
-        let content = match switched {
+        let content = match &body {
+            Some(body) => Content::for_status(head.status, is_head, body.size_hint().exact()),
             // The data that follows is no content (RFC 9110, section 9.3.6).
-            Some(_) => Content::None,
-            None => Content::for_status(head.status, is_head, body.size_hint().exact()),
+            None => Content::None,
         };
         content.apply(&mut head.headers);
-        let ends = switched.is_none() && (!content.follows() || body.is_end_stream());
+        // Dropping a body that is not sent reports to the access log that the answer is complete.
+        let body = body.filter(|body| content.follows() && !body.is_end_stream());
+        let ends = tunnel.is_none() && body.is_none();
         let out = match respond.send_response(Response::from_parts(head, ()), ends) {
             Ok(out) => out,
             Err(problem) => {
@@ -104,27 +115,28 @@ pub(super) fn serve(
                 return respond.send_reset(Reason::INTERNAL_ERROR);
             }
         };
-        if let Some(switched) = switched
+        if let Some(tunnel) = tunnel
             && let Incoming::OtherHalf(upload) = incoming
         {
-            return Box::pin(switched.run(Tunnel::new(out, upload))).await;
+            return Box::pin(tunnel.run(Tunnel::new(out, upload))).await;
         }
-        if ends {
-            // Dropping the body reports to the access log that the answer is sent.
-            drop(body);
-        } else {
+        if let Some(body) = body {
             let mut sending = Sending {
                 out,
                 body,
+                broken: false,
                 piece: None,
                 blocked: None,
-                patience,
+                busy,
                 timer: DeadlineTimer::default(),
             };
             if let Err(problem) = poll_fn(|cx| sending.poll(cx)).await {
                 debug!(reason = %problem, "a stream ended early");
                 return;
             }
+        } else {
+            // The request has ended, although its client may still send.
+            drop(busy);
         }
         if let Some(upload) = incoming.unread()
             && !Box::pin(take_the_rest(upload)).await
@@ -200,18 +212,20 @@ async fn take_the_rest(upload: Upload) -> bool {
 }
 
 /// The body of an answer that is being sent.
-struct Sending {
+struct Sending<B> {
     out: SendStream<Bytes>,
-    body: ResponseBody<Busy>,
+    body: B,
+    /// The body has failed. The stream is reset once the data before is written: a reset makes h2 drop data.
+    broken: bool,
     /// The piece that waits for the client's window, and whether it is the last one.
     piece: Option<(Bytes, bool)>,
     /// Since when the piece waits. `None` while the client reads.
     blocked: Option<Instant>,
-    patience: Duration,
+    busy: Busy,
     timer: DeadlineTimer,
 }
 
-impl Sending {
+impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     /// Ready when h2 has the whole body, or the stream has ended. Wake-up: the body, the client's window, a reset, or the timer.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         match self.poll_pieces(cx) {
@@ -231,7 +245,7 @@ impl Sending {
             return Poll::Ready(room);
         }
         let since = *self.blocked.get_or_insert_with(Instant::now);
-        ready!(self.timer.poll_until(since + self.patience, cx));
+        ready!(self.timer.poll_until(since + self.busy.patience(), cx));
         self.out.send_reset(Reason::CANCEL);
         Poll::Ready(Err(Reason::CANCEL.into()))
     }
@@ -253,12 +267,14 @@ impl Sending {
                     }
                 }
             }
+            if self.broken {
+                ready!(Pin::new(&mut self.busy).poll(cx));
+                self.out.send_reset(Reason::INTERNAL_ERROR);
+                return Poll::Ready(Err(Reason::INTERNAL_ERROR.into()));
+            }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 None => return Poll::Ready(self.out.send_data(Bytes::new(), true)),
-                Some(Err(_)) => {
-                    self.out.send_reset(Reason::INTERNAL_ERROR);
-                    return Poll::Ready(Err(Reason::INTERNAL_ERROR.into()));
-                }
+                Some(Err(_)) => self.broken = true,
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         let last = self.body.is_end_stream();

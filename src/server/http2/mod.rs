@@ -29,8 +29,9 @@ use self::exchange::SEND_BUFFER;
 use self::frames::{Excused, Frames};
 use self::windows::Windows;
 use super::closing::{Drain, LAST_WORDS, Lease, end};
+use super::handler::{ConnectionEvent, Handler};
 use super::worker::Worker;
-use crate::proxy::Client;
+use crate::outbound::forwarded::Node;
 
 /// The budget of h2 for the overhead of small DATA frames in its buffers. h2's default follows the window: when the window shrinks,
 /// frames that were allowed would become an error.
@@ -46,14 +47,15 @@ const CALM: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Serves streams until the connection ends or one of its limits closes it.
-pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(
+pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static, H: Handler>(
     io: I,
-    client: Client,
+    connection: H::Connection,
+    node: Node,
     lease: Lease,
-    worker: &Rc<Worker>,
+    worker: &Rc<Worker<H>>,
 ) {
-    let limits = worker.limits();
-    let (clock, client) = (Clock::new(limits.body_read_timeout), Rc::new(client));
+    let limits = worker.handler().limits();
+    let (clock, connection) = (Clock::new(limits.body_read_timeout), Rc::new(connection));
     let excused = Excused::default();
     let (io, flusher) = gather::gather(Frames::new(io, excused.clone()));
     // h2 itself answers requests above this limit. Below it, the gateway answers a head that is too large, and logs it as usual.
@@ -89,9 +91,16 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(
                 Poll::Pending if parser.resize(windows.after_reading(flusher.look(Frames::received))) => {}
                 Poll::Pending => break None,
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    let (proxy, client) = (worker.proxy(), Rc::clone(&client));
-                    let exchange =
-                        exchange::serve(proxy, client, request, respond, &clock, &mut windows, excused.clone());
+                    let (worker, connection) = (Rc::clone(worker), Rc::clone(&connection));
+                    let exchange = exchange::serve(
+                        worker,
+                        connection,
+                        request,
+                        respond,
+                        &clock,
+                        &mut windows,
+                        excused.clone(),
+                    );
                     // Boxed before the push, because the future is large. A panic in one stream does not end the others.
                     streams.push(Box::pin(AssertUnwindSafe(exchange).catch_unwind()));
                     // A request that needs no wait is forwarded before the next one is parsed.
@@ -140,8 +149,8 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(
     .await;
     drop((streams, parser));
     if let Some(excess) = flusher.look(Frames::excess) {
-        worker.metrics().count_flood();
-        info!(client.ip = %client.peer.node(), reason = excess.label(), "an HTTP/2 connection was closed: the client exceeded the limit of frames without data or of resets");
+        worker.handler().count(ConnectionEvent::Flooded);
+        info!(client.ip = %node, reason = excess.label(), "an HTTP/2 connection was closed: the client exceeded the limit of frames without data or of resets");
         let mut words = CALM;
         let _ = timeout(LAST_WORDS, poll_fn(|cx| flusher.poll_last_words(cx, &mut words))).await;
     } else if let Some(io) = flusher.into_io().filter(|_| in_order) {

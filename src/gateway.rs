@@ -1,0 +1,117 @@
+//! [`Gateway`]: what the server of one worker asks for: its proxy, its TLS and its limits, as they are at that moment.
+
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+
+use crate::outbound::forwarded::{Node, Peer, Scheme, TrustedProxies};
+use crate::proxy::body::ResponseBody;
+use crate::proxy::websocket::Switched;
+use crate::proxy::{Client, Proxy};
+use crate::server::Limits;
+use crate::server::handler::{
+    Connected, ConnectionEvent, Exchange, Handler, Handshake, HeadFault, Reply, TlsAccept, TlsAccepted,
+};
+use crate::server::socket::Stream;
+use crate::telemetry::metrics::Metrics;
+use crate::tls::server::Acceptor;
+use crate::transfer::incoming::IncomingBody;
+
+/// The gateway on one worker.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Answers requests.
+    pub proxy: Rc<Proxy>,
+    /// TLS for clients, if it is on.
+    pub tls: Option<Acceptor>,
+    /// Limits for clients.
+    pub limits: Limits,
+    /// The proxies whose forwarding fields are trusted.
+    pub trusted_proxies: Arc<TrustedProxies>,
+    /// Trusted proxies begin each connection with a PROXY protocol header.
+    pub proxy_protocol: bool,
+    /// The metrics of the process.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Handler for Gateway {
+    type Connection = Client;
+    type Tls = Acceptor;
+    type Body = ResponseBody;
+    type Tunnel = Switched;
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn tls(&self) -> Option<Acceptor> {
+        self.tls.clone()
+    }
+
+    fn expects_proxy_header(&self, node: Node) -> bool {
+        self.proxy_protocol && self.trusted_proxies.contains(node)
+    }
+
+    fn connected(&self, connected: Connected<'_>) -> Client {
+        // The forwarding fields of a load balancer that names no client are not trusted.
+        let none = Arc::default();
+        let trusted = if connected.is_unnamed {
+            &none
+        } else {
+            &self.trusted_proxies
+        };
+        let (scheme, served) = match (connected.tls, &self.tls) {
+            (Some(session), Some(acceptor)) => {
+                (Scheme::Https, Some(acceptor.certificates.select(session.server_name())))
+            }
+            (Some(_), None) => (Scheme::Https, None),
+            (None, _) => (Scheme::Http, None),
+        };
+        Client {
+            peer: Peer::new(connected.node, scheme, trusted),
+            served,
+        }
+    }
+
+    fn handle(
+        &self,
+        request: Request<IncomingBody>,
+        exchange: Exchange<'_>,
+        client: &Client,
+    ) -> impl Future<Output = Reply<ResponseBody, Switched>> {
+        Rc::clone(&self.proxy).handle(request, exchange, client)
+    }
+
+    fn refuse(&self, client: &Client, fault: HeadFault) -> Response<Bytes> {
+        self.proxy.refuse_head(&client.peer, fault)
+    }
+
+    fn count(&self, event: ConnectionEvent) {
+        match event {
+            ConnectionEvent::Opened => {
+                self.metrics.connections.inc();
+            }
+            ConnectionEvent::Closed => {
+                self.metrics.connections.dec();
+            }
+            ConnectionEvent::Handshake(handshake) => self.metrics.count_handshake(match handshake {
+                Handshake::Full => "full",
+                Handshake::Resumed => "resumed",
+                Handshake::Failed => "failed",
+                Handshake::TimedOut => "timeout",
+            }),
+            ConnectionEvent::Flooded => self.metrics.count_flood(),
+        }
+    }
+}
+
+impl TlsAccept for Acceptor {
+    async fn accept(&self, stream: Stream) -> Result<TlsAccepted, (io::Error, Stream)> {
+        let (stream, expires) = Self::accept(self, stream).await?;
+        Ok(TlsAccepted { stream, expires })
+    }
+}
