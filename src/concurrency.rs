@@ -19,6 +19,15 @@ impl ConcurrencyLimit {
         }
     }
 
+    /// Another limit for the same operations: both share one count.
+    #[must_use]
+    pub fn with_max(&self, max: usize) -> Self {
+        Self {
+            max,
+            in_use: Arc::clone(&self.in_use),
+        }
+    }
+
     /// Takes a permit, if one is left. It never waits.
     pub fn try_acquire(&self) -> Option<ConcurrencyPermit> {
         if self.max == 0 {
@@ -54,6 +63,7 @@ mod tests {
         assert!(one.is_some() && two.is_some() && limit.try_acquire().is_none() && limit.try_acquire().is_none());
         drop(one);
         assert!(limit.try_acquire().is_some());
+        assert!(limit.with_max(1).try_acquire().is_none() && limit.with_max(3).try_acquire().is_some());
         assert!((0..10).all(|_| ConcurrencyLimit::new(0).try_acquire().is_some()));
     }
 }

@@ -30,7 +30,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::tls::server::Acceptor;
 use crate::tls::validity::Validity;
 use crate::upstream::body::BodyLimits;
-use crate::upstream::{HostMode, Resolver, Upstream};
+use crate::upstream::{HostMode, Resolver, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// The parts that all workers share.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(super) struct Parts {
     pub(super) stores: Vec<Arc<store::Shared>>,
     authenticators: BTreeMap<Arc<str>, SharedAuthenticator>,
     routes: Vec<config::Route>,
-    upstreams: BTreeMap<Arc<str>, crate::upstream::UpstreamSettings>,
+    upstreams: BTreeMap<Arc<str>, (Arc<UpstreamSettings>, UpstreamLimits)>,
     identities: Arc<IdentityTables>,
     reserved: Arc<ReservedNames>,
     forwarded: OptionalFields,
@@ -144,7 +144,14 @@ impl Parts {
             stores,
             authenticators,
             routes: config.routes,
-            upstreams: config.upstreams,
+            upstreams: config
+                .upstreams
+                .into_iter()
+                .map(|(name, settings)| {
+                    let limits = UpstreamLimits::new(&settings);
+                    (name, (Arc::new(settings), limits))
+                })
+                .collect(),
             identities,
             reserved,
             forwarded: config.forwarded,
@@ -188,9 +195,9 @@ impl Parts {
         let upstreams: BTreeMap<&str, Upstream> = self
             .upstreams
             .iter()
-            .map(|(name, settings)| {
-                let names = Arc::clone(&self.names);
-                (&**name, Upstream::new(settings.clone(), names, &resolver))
+            .map(|(name, (settings, limits))| {
+                let (settings, names) = (Arc::clone(settings), Arc::clone(&self.names));
+                (&**name, Upstream::new(settings, limits.clone(), names, &resolver))
             })
             .collect();
         let routes = self
@@ -217,7 +224,7 @@ impl Parts {
             .iter()
             .map(|name| Rc::clone(&authenticators[&**name]))
             .collect();
-        let host = match &self.upstreams[&route.upstream].host {
+        let host = match &self.upstreams[&route.upstream].0.host {
             HostMode::Name(name) => Some(name.clone()),
             HostMode::Preserve | HostMode::Server => None,
         };
@@ -237,7 +244,7 @@ impl Parts {
                 credential: route.credential,
                 host,
                 forwarded: self.forwarded,
-                secret: self.upstreams[&route.upstream].secret_header.clone(),
+                secret: self.upstreams[&route.upstream].0.secret_header.clone(),
             },
             chain: route.policy.needs_identity().then(|| Chain::new(named)),
             upstream: upstreams[&*route.upstream].clone(),

@@ -13,8 +13,9 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::Buffer;
-use super::spool::{Spool, SpooledBody, UnsizedBodies};
+use super::limits::Buffer;
+use super::settings::UnsizedBodies;
+use super::spool::{Spool, SpoolUsage, SpooledBody};
 use crate::concurrency::ConcurrencyPermit;
 use crate::transfer::incoming::{IncomingBody, IncompleteBody};
 
@@ -165,6 +166,7 @@ impl RequestBody {
         &mut self,
         buffer: Option<&Buffer>,
         unsized_bodies: &UnsizedBodies,
+        usage: &SpoolUsage,
     ) -> Result<(), RequestBodyError> {
         let max_bytes = buffer.map_or(0, |buffer| buffer.bytes);
         if !self.is_unsized() && self.size_hint().lower() > max_bytes as u64 {
@@ -184,7 +186,7 @@ impl RequestBody {
             UnsizedBodies::Stream => Ok(()),
             UnsizedBodies::Refuse if is_full => Err(RequestBodyError::BufferFull),
             UnsizedBodies::Refuse => Err(RequestBodyError::LengthRequired),
-            UnsizedBodies::Spool(spool) => self.spool(spool, max_bytes).await,
+            UnsizedBodies::Spool(settings) => self.spool(Spool { settings, usage }, max_bytes).await,
         }
     }
 
@@ -224,7 +226,7 @@ impl RequestBody {
     ///
     /// # Errors
     /// The body does not reach its end, exceeds its limit, or there is no room for it.
-    pub(super) async fn spool(&mut self, spool: &Spool, max_bytes: usize) -> Result<(), RequestBodyError> {
+    pub(super) async fn spool(&mut self, spool: Spool<'_>, max_bytes: usize) -> Result<(), RequestBodyError> {
         let (first, permit) = match self.buffered.take() {
             Some(Buffered { bytes, permit }) => (bytes, permit),
             None => (Bytes::new(), None),

@@ -1,6 +1,6 @@
 //! Forwards a request to an upstream: chooses a server, uses or opens a connection, waits for the answer, and repeats the request if that is safe.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,15 +11,19 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::body::{RequestBody, RequestBodyError};
 use super::connector::{self, ConnectError, HttpConnection, Io, Tunnel};
 use super::http1::{ExchangeError, ResponseOrUpgrade};
+use super::limits::{Buffer, UpstreamLimits};
 use super::pool::{ActiveRequest, ConnOrigin, ConnState, IdlePolicy, Pool, Protocol, TunnelGuard};
 use super::resolve::Resolver;
 use super::response::{ProtocolBody, UpstreamBody};
-use super::{Balance, ClientSide, HostMode, Transport, UnsizedBodies, UpstreamSettings, health_check, http2};
+use super::settings::{Balance, HostMode, Server, Tls, Transport, UnsizedBodies, UpstreamSettings};
+use super::spool::Spool;
+use super::{ClientSide, health_check, http2};
 use crate::framing::header_case::ConfiguredNames;
 use crate::outbound::{Outbound, single_value};
 
@@ -36,15 +40,22 @@ pub struct Upstream {
 
 #[derive(Debug)]
 struct Inner {
-    settings: UpstreamSettings,
+    settings: Arc<UpstreamSettings>,
+    limits: UpstreamLimits,
+    request_buffer: Option<Buffer>,
+    /// Cloned for each response, so that the counter of the clones belongs to this worker.
+    response_buffer: Option<Rc<Buffer>>,
     /// The case of the names that the gateway adds to requests.
     own_names: Arc<ConfiguredNames>,
     /// Whether one of the servers may speak HTTP/2; without HTTP/2 there is no gRPC.
     may_use_http2: bool,
+    /// One for each of `settings.servers`, in the same order.
     pools: Box<[Rc<Pool>]>,
     round_robin: Cell<u32>,
     /// The budget of retries.
     retry_credit: Cell<u32>,
+    /// The tasks that check the servers; dropping it ends them.
+    health_checks: RefCell<JoinSet<()>>,
 }
 
 /// The result of a request.
@@ -109,35 +120,95 @@ pub enum NoResponseCause {
 
 impl Upstream {
     /// An upstream without connections. `resolver` belongs to the worker; `own_names`: the case of the names that the gateway adds.
-    pub fn new(settings: UpstreamSettings, own_names: Arc<ConfiguredNames>, resolver: &Resolver) -> Self {
-        let pools = settings
-            .servers
-            .iter()
-            .map(|server| Rc::new(Pool::new(server, &settings, resolver)))
-            .collect();
+    pub fn new(
+        settings: Arc<UpstreamSettings>,
+        limits: UpstreamLimits,
+        own_names: Arc<ConfiguredNames>,
+        resolver: &Resolver,
+    ) -> Self {
+        let new_pool = |server: &Server| Rc::new(Pool::new(server, &settings, resolver));
+        let pools = settings.servers.iter().map(new_pool).collect();
+        Self::with_pools(settings, limits, own_names, pools, MAX_RETRY_CREDIT)
+    }
+
+    /// The same upstream with changed settings. Servers that both have keep their pool: its connections, its health, and the number of its
+    /// active requests. Connections over TLS are kept only if both have the same [`Tls`] configuration. `limits` are those of the new settings:
+    /// [`UpstreamLimits::with_settings`].
+    ///
+    /// This upstream can still be used, so that its requests can end.
+    #[must_use]
+    pub fn with_settings(
+        &self,
+        settings: Arc<UpstreamSettings>,
+        limits: UpstreamLimits,
+        own_names: Arc<ConfiguredNames>,
+        resolver: &Resolver,
+    ) -> Self {
+        let same_tls = Tls::is_same(self.inner.settings.tls.as_ref(), settings.tls.as_ref());
+        let pool = |server: &Server| {
+            let endpoint = server.endpoint();
+            let can_keep = same_tls || endpoint.transport != Transport::Https;
+            let kept = self.inner.pools.iter().find(|pool| can_keep && pool.server == endpoint);
+            match kept {
+                Some(pool) => {
+                    pool.apply(&settings);
+                    Rc::clone(pool)
+                }
+                None => Rc::new(Pool::new(server, &settings, resolver)),
+            }
+        };
+        let pools = settings.servers.iter().map(pool).collect();
+        Self::with_pools(settings, limits, own_names, pools, self.inner.retry_credit.get())
+    }
+
+    fn with_pools(
+        settings: Arc<UpstreamSettings>,
+        limits: UpstreamLimits,
+        own_names: Arc<ConfiguredNames>,
+        pools: Box<[Rc<Pool>]>,
+        retry_credit: u32,
+    ) -> Self {
         let may_use_http2 = settings
             .servers
             .iter()
             .any(|server| matches!(server.transport, Transport::Https | Transport::H2c));
         Self {
             inner: Rc::new(Inner {
+                request_buffer: limits.request_buffer(&settings),
+                response_buffer: limits.response_buffer(&settings).map(Rc::new),
                 settings,
+                limits,
                 own_names,
                 may_use_http2,
                 pools,
                 round_robin: Cell::new(0),
-                retry_credit: Cell::new(MAX_RETRY_CREDIT),
+                retry_credit: Cell::new(retry_credit),
+                health_checks: RefCell::default(),
             }),
         }
     }
 
-    /// Starts the active health checks, if they are configured. Call it once, on the worker that owns this.
+    /// Starts the active health checks, if they are configured. Call it once, on the worker that owns this. They end with this upstream.
     pub fn start_health_checks(&self) {
-        let Some(check) = &self.inner.settings.health_check else {
+        let Inner {
+            settings,
+            own_names,
+            pools,
+            health_checks,
+            ..
+        } = &*self.inner;
+        let Some(check) = &settings.health_check else {
             return;
         };
-        for pool in &self.inner.pools {
-            health_check::start(pool, &self.inner.settings, &self.inner.own_names, check);
+        let mut tasks = health_checks.borrow_mut();
+        for pool in pools {
+            let (pool, check) = (Rc::clone(pool), check.clone());
+            tasks.spawn_local(health_check::run(
+                pool,
+                Arc::clone(settings),
+                Arc::clone(own_names),
+                check,
+            ));
         }
     }
 
@@ -163,7 +234,7 @@ impl Upstream {
             }
             unsized_bodies => unsized_bodies,
         };
-        let buffer = settings.request_buffer.as_ref();
+        let buffer = self.inner.request_buffer.as_ref();
         if buffer.is_none() && matches!(unsized_bodies, UnsizedBodies::Stream) {
             return Ok(());
         }
@@ -171,8 +242,19 @@ impl Upstream {
             return Ok(());
         }
         // If the limit is already reached, refuse the request before its body is read.
-        drop(settings.in_flight.try_acquire().ok_or(UpstreamError::InFlightLimit)?);
-        let buffered = Box::pin(request.body_mut().buffer(buffer, unsized_bodies)).await;
+        drop(
+            self.inner
+                .limits
+                .in_flight
+                .try_acquire()
+                .ok_or(UpstreamError::InFlightLimit)?,
+        );
+        let buffered = Box::pin(
+            request
+                .body_mut()
+                .buffer(buffer, unsized_bodies, &self.inner.limits.spool),
+        )
+        .await;
         buffered.map_err(UpstreamError::RequestBody)
     }
 
@@ -191,7 +273,13 @@ impl Upstream {
         let wants_upgrade = request.is_upgrade();
         let (mut head, mut body) = request.into_request().into_parts();
         async move {
-            let mut permit = Some(settings.in_flight.try_acquire().ok_or(UpstreamError::InFlightLimit)?);
+            let mut permit = Some(
+                self.inner
+                    .limits
+                    .in_flight
+                    .try_acquire()
+                    .ok_or(UpstreamError::InFlightLimit)?,
+            );
             let may_buffer = !(wants_upgrade || self.inner.may_use_http2 && is_grpc(head.version, &head.headers));
             // A request that may have reached its server is sent again only if it is repeatable.
             let repeatable = !wants_upgrade && is_repeatable(&head, &body);
@@ -216,7 +304,7 @@ impl Upstream {
                 }
                 // Rare: a server that could choose HTTP/2 has chosen HTTP/1.1 this time.
                 if may_buffer && matches!(connection, HttpConnection::Http1(_)) && body.is_unsized() {
-                    Box::pin(settings.ensure_length(&mut body)).await?;
+                    Box::pin(self.inner.ensure_length(&mut body)).await?;
                 }
                 let sent = match connection {
                     HttpConnection::Http1(connection) => {
@@ -300,7 +388,8 @@ impl Upstream {
         // A live stream is not buffered, and may be silent.
         let streaming = is_streaming(head.headers.get(CONTENT_TYPE));
         let read_timeout = (!streaming).then_some(self.inner.settings.body_read_timeout);
-        let body = UpstreamBody::new(source, active, read_timeout, may_buffer && !streaming);
+        let read_ahead = self.inner.response_buffer.as_ref().filter(|_| may_buffer && !streaming);
+        let body = UpstreamBody::new(source, active, read_timeout, read_ahead.cloned());
         Ok(Forwarded::Response(Response::from_parts(head, body)))
     }
 
@@ -397,7 +486,7 @@ impl Upstream {
         // If no server is usable, choose among all.
         let nth = |nth: usize| if count == 0 { nth } else { all().nth(nth).unwrap_or(0) };
         let count = if count == 0 { pools.len() } else { count };
-        let weight = |at: usize| pools[at].server.weight;
+        let weight = |at: usize| self.inner.settings.servers[at].weight;
         match self.inner.settings.balance {
             Balance::RoundRobin => {
                 let total: u32 = (0..count).map(|at| weight(nth(at))).sum();
@@ -416,7 +505,7 @@ impl Upstream {
                 let first = fastrand::usize(..count);
                 let second = (first + fastrand::usize(1..count)) % count;
                 let (one, other) = (nth(first), nth(second));
-                let (load, other_load) = (pools[one].load(), pools[other].load());
+                let (load, other_load) = (pools[one].load(weight(one)), pools[other].load(weight(other)));
                 // With equal load, choose in proportion to the weights.
                 let even = other_load == load && fastrand::u32(..weight(one) + weight(other)) < weight(other);
                 if other_load < load || even { other } else { one }
@@ -425,14 +514,17 @@ impl Upstream {
     }
 }
 
-impl UpstreamSettings {
+impl Inner {
     /// Makes the length of a body known before it is sent over HTTP/1.1, if the configuration demands it.
     async fn ensure_length(&self, body: &mut RequestBody) -> Result<(), UpstreamError> {
-        let max_bytes = self.request_buffer.as_ref().map_or(0, |buffer| buffer.bytes);
-        let result = match &self.unsized_bodies {
+        let result = match &self.settings.unsized_bodies {
             UnsizedBodies::Stream => Ok(()),
             UnsizedBodies::Refuse => Err(RequestBodyError::LengthRequired),
-            UnsizedBodies::Spool(spool) => body.spool(spool, max_bytes).await,
+            UnsizedBodies::Spool(settings) => {
+                let usage = &self.limits.spool;
+                body.spool(Spool { settings, usage }, self.settings.request_buffer)
+                    .await
+            }
         };
         result.map_err(UpstreamError::RequestBody)
     }
@@ -517,7 +609,55 @@ pub(super) fn upstream_error(failure: ExchangeError) -> UpstreamError {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+    use tokio::task::LocalSet;
+
     use super::*;
+
+    #[tokio::test]
+    async fn changed_settings_keep_the_state_of_the_same_servers() {
+        let changed = async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let url = format!("http://{}", listener.local_addr().expect("bound"));
+            let resolver = Resolver::of_system();
+            let settings = UpstreamSettings {
+                in_flight: 1,
+                ..UpstreamSettings::for_tests(&[&url, "http://127.0.0.1:1"])
+            };
+            let limits = UpstreamLimits::new(&settings);
+            let old = Upstream::new(Arc::new(settings), limits.clone(), Arc::default(), &resolver);
+            let pool = &old.inner.pools[0];
+            let connecting = connector::connect(&pool.server, &pool.addresses, None, Duration::from_secs(5));
+            let (HttpConnection::Http1(connection), peer) = connecting.await.expect("it listens") else {
+                panic!("the server speaks HTTP/1")
+            };
+            ActiveRequest::new(pool, ConnOrigin::now(peer)).finish(Some(connection));
+            let _request = limits.in_flight.try_acquire().expect("the first one");
+            for _ in 0..3 {
+                pool.health.record_failure();
+            }
+
+            let settings = UpstreamSettings {
+                in_flight: 2,
+                ..UpstreamSettings::for_tests(&["http://127.0.0.1:2", &url])
+            };
+            let limits = limits.with_settings(&settings);
+            let new = old.with_settings(Arc::new(settings), limits, Arc::default(), &resolver);
+            assert!(new.inner.pools[0].health.is_usable(), "another server");
+            assert!(Rc::ptr_eq(&new.inner.pools[1], pool) && !pool.health.is_usable());
+            assert!(
+                new.inner.pools[1].take(Instant::now(), IdlePolicy::AnyOpen).is_some(),
+                "the idle connection"
+            );
+            let in_flight = &new.inner.limits.in_flight;
+            let _second = in_flight.try_acquire().expect("one of two");
+            assert!(
+                in_flight.try_acquire().is_none(),
+                "the request under the old settings counts"
+            );
+        };
+        LocalSet::new().run_until(changed).await;
+    }
 
     #[test]
     fn grpc_is_recognized_by_its_content_type() {

@@ -20,8 +20,9 @@ use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
 use super::body::RequestBody;
+use super::http1;
 use super::resolve::{Addresses, PeerAddress, ResolveError, without_brackets};
-use super::{Server, Tls, Transport, http1};
+use super::settings::{Endpoint, Tls, Transport};
 use crate::runtime::{LocalExecutor, Rewind};
 use crate::tcp;
 
@@ -161,7 +162,7 @@ pub(super) enum HttpConnection {
 
 /// Opens a connection. The look-up of the server's name ends after `lookup_timeout`.
 pub(super) async fn connect(
-    server: &Server,
+    server: &Endpoint,
     addresses: &Addresses,
     tls: Option<&Tls>,
     lookup_timeout: Duration,

@@ -64,6 +64,12 @@ impl Health {
         Some(passed)
     }
 
+    /// Health checks were turned off: their last results no longer count.
+    pub(super) fn forget_checks(&self) {
+        self.checks_fail.set(false);
+        self.opposite_checks.set(0);
+    }
+
     /// The server has answered.
     pub(super) fn record_success(&self) {
         if self.failures.get() != 0 {

@@ -1,12 +1,12 @@
 //! Active health checks: each worker sends a request to each server, on a separate connection.
 
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HOST;
-use http::uri::{PathAndQuery, Uri};
-use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http::uri::Uri;
+use http::{HeaderValue, Request, StatusCode};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -15,19 +15,9 @@ use super::client::upstream_error;
 use super::connector::{self, ConnectError, HttpConnection};
 use super::http1::{ExchangeError, ResponseOrUpgrade};
 use super::pool::Pool;
-use super::{ClientSide, Tls, UpstreamError, UpstreamSettings, http2};
+use super::settings::{HealthCheck, UpstreamSettings};
+use super::{ClientSide, UpstreamError, http2};
 use crate::framing::header_case::{ConfiguredNames, HeaderCase};
-
-/// How servers are checked: `health`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// The path of the request; a status from 200 to 399 passes.
-    pub path: PathAndQuery,
-    /// How often each worker checks. It is also the timeout of a check.
-    pub interval: Duration,
-    /// `Host` of the request; `None`: the address of each server.
-    pub host: Option<HeaderValue>,
-}
 
 /// Why a server has failed a check.
 #[derive(Debug, thiserror::Error)]
@@ -76,40 +66,30 @@ impl From<StatusCode> for CheckResult {
     }
 }
 
-/// What one worker needs to check one server.
+/// What one worker needs to check the servers of an upstream.
 struct HealthChecker {
-    upstream: Arc<str>,
+    settings: Arc<UpstreamSettings>,
     check: HealthCheck,
-    connect_timeout: Duration,
-    tls: Option<Tls>,
-    secret_header: Option<(HeaderName, HeaderValue)>,
     own_names: Arc<ConfiguredNames>,
 }
 
-/// Checks a server until its pool is dropped.
-pub(super) fn start(
-    pool: &Rc<Pool>,
-    settings: &UpstreamSettings,
-    own_names: &Arc<ConfiguredNames>,
-    check: &HealthCheck,
+/// Checks a server until this future is dropped.
+pub(super) async fn run(
+    pool: Rc<Pool>,
+    settings: Arc<UpstreamSettings>,
+    own_names: Arc<ConfiguredNames>,
+    check: HealthCheck,
 ) {
     let checker = HealthChecker {
-        upstream: settings.name.clone(),
-        check: check.clone(),
-        connect_timeout: settings.connect_timeout,
-        tls: settings.tls.clone(),
-        secret_header: settings.secret_header.clone(),
-        own_names: Arc::clone(own_names),
+        settings,
+        check,
+        own_names,
     };
-    let pool: Weak<Pool> = Rc::downgrade(pool);
-    tokio::task::spawn_local(async move {
-        loop {
-            // The random factor keeps workers from checking at the same time.
-            sleep(checker.check.interval.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
-            let Some(pool) = pool.upgrade() else { return };
-            checker.check(&pool).await;
-        }
-    });
+    loop {
+        // The random factor keeps workers from checking at the same time.
+        sleep(checker.check.interval.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+        checker.check(&pool).await;
+    }
 }
 
 impl HealthChecker {
@@ -124,7 +104,7 @@ impl HealthChecker {
         if pool.health.record_check(failed.is_none()).is_none() {
             return;
         }
-        let (upstream, server) = (&self.upstream, pool.server_name());
+        let (upstream, server) = (&self.settings.name, pool.server_name());
         let (path, host) = (
             self.check.path.as_str(),
             String::from_utf8_lossy(self.host(pool).as_bytes()),
@@ -143,7 +123,12 @@ impl HealthChecker {
 
     /// On a separate connection: an open connection of the pool does not show whether the server accepts new ones.
     async fn send_check(&self, pool: &Pool) -> CheckResult {
-        let connecting = connector::connect(&pool.server, &pool.addresses, self.tls.as_ref(), self.connect_timeout);
+        let connecting = connector::connect(
+            &pool.server,
+            &pool.addresses,
+            self.settings.tls.as_ref(),
+            self.settings.connect_timeout,
+        );
         let connection = match connecting.await {
             Ok((connection, _)) => connection,
             Err(error) => return error.into(),
@@ -151,7 +136,7 @@ impl HealthChecker {
         let mut request = Request::new(RequestBody::empty());
         *request.uri_mut() = Uri::from(self.check.path.clone());
         request.headers_mut().insert(HOST, self.host(pool).clone());
-        if let Some((name, value)) = &self.secret_header {
+        if let Some((name, value)) = &self.settings.secret_header {
             request.headers_mut().insert(name, value.clone());
         }
         let (head, body) = request.into_parts();

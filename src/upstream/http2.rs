@@ -11,10 +11,10 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use tokio::time::{Instant, sleep_until};
 
-use super::Transport;
 use super::body::{BodyProgress, RequestBody, RequestBodyError};
 use super::client::is_grpc;
 use super::http1::ExchangeError;
+use super::settings::Transport;
 
 /// HTTP/2 carries the host in the target, and has no framing fields (RFC 9113, sections 8.2.2 and 8.3.1).
 pub(super) fn to_http2(head: &Parts, body: RequestBody, transport: &Transport) -> Request<RequestBody> {

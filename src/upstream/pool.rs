@@ -15,7 +15,7 @@ use super::health::Health;
 use super::http1::Connection;
 use super::idle_estimate::{IdleEstimate, limit_from_keep_alive};
 use super::resolve::{Addresses, PeerAddress, Resolver};
-use super::{Buffer, Server, Transport, UpstreamSettings};
+use super::settings::{Endpoint, Server, Transport, UpstreamSettings};
 use crate::concurrency::ConcurrencyPermit;
 
 /// The limit of idle connections, for each server and worker.
@@ -27,18 +27,16 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One server, and this worker's connections to it.
 pub(super) struct Pool {
-    pub(super) server: Server,
+    pub(super) server: Endpoint,
     /// The addresses of its name.
     pub(super) addresses: Addresses,
     /// The timeout of a name look-up.
-    lookup_timeout: Duration,
+    lookup_timeout: Cell<Duration>,
     /// A connection that was idle for longer is not reused.
-    idle_timeout: Duration,
+    idle_timeout: Cell<Duration>,
     /// `Host`, if the upstream gets the server's own authority.
     pub(super) host: HeaderValue,
     pub(super) health: Health,
-    /// The buffer for responses to slow clients.
-    pub(super) response_buffer: Option<Buffer>,
     /// Requests that are under way.
     pub(super) active_requests: Cell<u32>,
     /// Idle HTTP/1.1 connections; the one that was used last is at the end.
@@ -151,22 +149,31 @@ impl Pool {
     /// A pool without connections.
     pub(super) fn new(server: &Server, settings: &UpstreamSettings, resolver: &Resolver) -> Self {
         let now = Instant::now();
+        let server = server.endpoint();
         Self {
-            addresses: resolver.addresses(server),
-            lookup_timeout: settings.connect_timeout,
-            idle_timeout: settings.idle_timeout,
-            host: HeaderValue::try_from(host_value(server)).expect("an authority is visible ASCII"),
-            server: server.clone(),
+            addresses: resolver.addresses(&server),
+            lookup_timeout: Cell::new(settings.connect_timeout),
+            idle_timeout: Cell::new(settings.idle_timeout),
+            host: HeaderValue::try_from(host_value(&server)).expect("an authority is visible ASCII"),
+            protocol: Cell::new(Protocol::of(&server.transport)),
+            server,
             health: Health::new(),
-            response_buffer: settings.response_buffer.clone(),
             active_requests: Cell::new(0),
             idle: RefCell::new(Vec::new()),
             idle_estimate: IdleEstimate::new(),
-            protocol: Cell::new(Protocol::of(&server.transport)),
             sweeper_runs: Cell::new(false),
             last_sweep: Cell::new(now),
             inactive_since: Cell::new(now),
             http2: RefCell::new(None),
+        }
+    }
+
+    /// Takes over changed settings. Connections that are idle already keep their limit.
+    pub(super) fn apply(&self, settings: &UpstreamSettings) {
+        self.lookup_timeout.set(settings.connect_timeout);
+        self.idle_timeout.set(settings.idle_timeout);
+        if settings.health_check.is_none() {
+            self.health.forget_checks();
         }
     }
 
@@ -179,8 +186,8 @@ impl Pool {
     }
 
     /// Active requests for each unit of weight, for balancing.
-    pub(super) fn load(&self) -> f64 {
-        f64::from(self.active_requests.get()) / f64::from(self.server.weight.max(1))
+    pub(super) fn load(&self, weight: u32) -> f64 {
+        f64::from(self.active_requests.get()) / f64::from(weight.max(1))
     }
 
     /// Takes the connection that was used last and is usable, so that unneeded ones expire. Returns also its origin and history.
@@ -231,7 +238,8 @@ impl Pool {
                 true
             }
             ConnState::Idle(age) => {
-                age > self.idle_timeout || (policy == IdlePolicy::SafeOnly && age > self.idle_estimate.safe_idle_time())
+                age > self.idle_timeout.get()
+                    || (policy == IdlePolicy::SafeOnly && age > self.idle_estimate.safe_idle_time())
             }
             ConnState::Active | ConnState::New => closed,
         };
@@ -272,7 +280,7 @@ impl Pool {
             return;
         }
         let announced = connection.idle_limit().map_or(Duration::MAX, limit_from_keep_alive);
-        let max_idle = self.idle_timeout.min(announced);
+        let max_idle = self.idle_timeout.get().min(announced);
         if max_idle.is_zero() {
             return;
         }
@@ -300,7 +308,7 @@ async fn sweep(pool: Weak<Pool>) {
         sleep(SWEEP_INTERVAL).await;
         let Some(pool) = pool.upgrade() else { return };
         let now = Instant::now();
-        pool.addresses.refresh_expired(pool.lookup_timeout);
+        pool.addresses.refresh_expired(pool.lookup_timeout.get());
         let http2 = pool.take_http2(now, IdlePolicy::AnyOpen);
         if let Some((_, _, ConnState::Idle(age))) = http2 {
             pool.idle_estimate.record_open(age, now);
@@ -330,7 +338,7 @@ async fn sweep(pool: Weak<Pool>) {
 }
 
 /// `Host` without the default port of the scheme.
-fn host_value(server: &Server) -> String {
+fn host_value(server: &Endpoint) -> String {
     let implied = match server.transport {
         Transport::Http | Transport::H2c => 80,
         Transport::Https => 443,

@@ -18,8 +18,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::sleep;
 
-use super::Buffer;
 use super::body::with_prefix;
+use super::limits::Buffer;
 use crate::concurrency::ConcurrencyPermit;
 use crate::transfer::MAX_READ_SIZE;
 
@@ -43,7 +43,7 @@ struct State<B: Body<Data = Bytes>> {
     buffered: usize,
     /// Bytes of the last frame.
     last_len: usize,
-    buffer: Buffer,
+    buffer: Rc<Buffer>,
     /// The permit to buffer this response; `None` until it is needed.
     permit: Option<ConcurrencyPermit>,
     /// The body has returned its end or an error: it is not polled again. `frames` may still have frames.
@@ -58,7 +58,7 @@ struct State<B: Body<Data = Bytes>> {
 
 impl<B: Body<Data = Bytes> + Unpin + 'static> ReadAhead<B> {
     /// Reads `body` ahead as far as `buffer` has room.
-    pub(super) fn new(body: B, buffer: Buffer) -> Self {
+    pub(super) fn new(body: B, buffer: Rc<Buffer>) -> Self {
         let state = Rc::new(RefCell::new(State {
             body,
             frames: VecDeque::new(),

@@ -3,6 +3,7 @@
 
 use std::mem;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 use super::connector::Io;
 use super::http1;
+use super::limits::Buffer;
 use super::pool::ActiveRequest;
 use super::read_ahead::ReadAhead;
 use crate::outbound::hop;
@@ -22,8 +24,8 @@ use crate::runtime::DeadlineTimer;
 #[derive(Debug)]
 pub struct UpstreamBody {
     mode: BodyMode,
-    /// Whether the body may be read ahead of its client.
-    may_buffer: bool,
+    /// The buffer for reading ahead; `None`: the body is not read ahead, or reading ahead has begun.
+    read_ahead: Option<Rc<Buffer>>,
 }
 
 /// Why the body of a response did not reach its end.
@@ -72,12 +74,12 @@ pub(super) enum ProtocolBody {
 }
 
 impl UpstreamBody {
-    /// `read_timeout`: the longest time without data from the server; `may_buffer`: whether the body may be read ahead of its client.
+    /// `read_timeout`: the longest time without data from the server; `read_ahead`: the buffer for reading ahead of the client.
     pub(super) fn new(
         source: ProtocolBody,
         active: ActiveRequest,
         read_timeout: Option<Duration>,
-        may_buffer: bool,
+        read_ahead: Option<Rc<Buffer>>,
     ) -> Self {
         let mut body = PooledBody {
             source: Some(source),
@@ -88,7 +90,7 @@ impl UpstreamBody {
             body.finish();
         }
         let mode = BodyMode::Direct(body);
-        Self { mode, may_buffer }
+        Self { mode, read_ahead }
     }
 }
 
@@ -106,10 +108,13 @@ impl Body for UpstreamBody {
             BodyMode::Ended => return Poll::Ready(None),
         };
         // Most responses are one frame: reading ahead begins only if there are more.
-        if self.may_buffer && matches!(frame, Some(Ok(_))) && !self.is_end_stream() {
-            self.may_buffer = false;
+        if self.read_ahead.is_some()
+            && matches!(frame, Some(Ok(_)))
+            && !self.is_end_stream()
+            && let Some(buffer) = self.read_ahead.take()
+        {
             self.mode = match mem::replace(&mut self.mode, BodyMode::Ended) {
-                BodyMode::Direct(body) => body.read_ahead(),
+                BodyMode::Direct(body) => BodyMode::ReadAhead(ReadAhead::new(body, buffer)),
                 other => other,
             };
         }
@@ -168,17 +173,6 @@ impl ReadTimeout {
 }
 
 impl PooledBody {
-    fn read_ahead(self) -> BodyMode {
-        match self
-            .active
-            .as_ref()
-            .and_then(|active| active.pool.response_buffer.clone())
-        {
-            Some(buffer) => BodyMode::ReadAhead(ReadAhead::new(self, buffer)),
-            None => BodyMode::Direct(self),
-        }
-    }
-
     fn finish(&mut self) {
         let source = self.source.take();
         if let Some(active) = self.active.take() {

@@ -21,6 +21,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::body::RequestBodyError;
+use super::settings::SpoolSettings;
 use crate::concurrency::{ConcurrencyLimit, ConcurrencyPermit};
 
 /// Bytes of one read.
@@ -34,50 +35,45 @@ const IO_TIMEOUT: Duration = Duration::from_secs(30);
 /// Only this process may read what clients have sent.
 const FILE_MODE: u32 = 0o600;
 
-/// What happens to request bodies without a length that exceed the buffer, if the server speaks HTTP/1.1.
+/// What the spooled bodies of one upstream use; clones share it.
 #[derive(Debug, Clone)]
-pub enum UnsizedBodies {
-    /// They are stored in files until their length is known.
-    Spool(Spool),
-    /// They are forwarded in chunks as they come.
-    Stream,
-    /// They are refused.
-    Refuse,
-}
-
-/// The folder for bodies, and its limits.
-#[derive(Debug, Clone)]
-pub struct Spool {
-    dir: Arc<Path>,
-    /// The limit of one body, in bytes.
-    max_body: u64,
-    space: ByteLimit,
+pub(super) struct SpoolUsage {
+    bytes: Arc<AtomicU64>,
     files: ConcurrencyLimit,
     io_permits: Arc<Semaphore>,
 }
 
-impl Spool {
-    /// Stores files in `dir`, with up to `max_body` bytes each and `total` bytes together, for all workers.
-    pub fn new(dir: &Path, max_body: u64, total: u64) -> Self {
+impl SpoolUsage {
+    pub(super) fn new() -> Self {
         Self {
-            dir: dir.into(),
-            max_body,
-            space: ByteLimit {
-                max: total,
-                used: Arc::default(),
-            },
+            bytes: Arc::default(),
             files: ConcurrencyLimit::new(MAX_FILES),
             io_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_IO)),
         }
     }
 
-    /// The folder, the limit of one body, and the limit of all.
-    pub fn settings(&self) -> (&Path, u64, u64) {
-        (&self.dir, self.max_body, self.space.max)
+    /// Takes bytes, if no more than `max` are in use then.
+    fn take(&self, bytes: u64, max: u64) -> Option<BytePermit> {
+        let permit = BytePermit {
+            bytes,
+            in_use: Arc::clone(&self.bytes),
+        };
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // If the limit is exceeded, dropping `permit` returns the bytes.
+        (before.saturating_add(bytes) <= max).then_some(permit)
     }
+}
 
+/// The spool of one upstream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spool<'s> {
+    pub(super) settings: &'s SpoolSettings,
+    pub(super) usage: &'s SpoolUsage,
+}
+
+impl<'s> Spool<'s> {
     /// A writer for a new body.
-    pub(super) fn writer(&self) -> SpoolWriter<'_> {
+    pub(super) fn writer(self) -> SpoolWriter<'s> {
         SpoolWriter {
             spool: self,
             file: None,
@@ -86,30 +82,11 @@ impl Spool {
     }
 }
 
-/// A limit of bytes that all clones share.
-#[derive(Debug, Clone)]
-struct ByteLimit {
-    max: u64,
-    used: Arc<AtomicU64>,
-}
-
-impl ByteLimit {
-    fn take(&self, bytes: u64) -> Option<BytePermit> {
-        let permit = BytePermit {
-            bytes,
-            used: Arc::clone(&self.used),
-        };
-        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
-        // If the limit is exceeded, dropping `permit` returns the bytes.
-        (before.saturating_add(bytes) <= self.max).then_some(permit)
-    }
-}
-
-/// Bytes of a [`ByteLimit`]; dropping this returns them.
+/// Bytes of a spool; dropping this returns them.
 #[derive(Debug)]
 struct BytePermit {
     bytes: u64,
-    used: Arc<AtomicU64>,
+    in_use: Arc<AtomicU64>,
 }
 
 impl BytePermit {
@@ -120,7 +97,7 @@ impl BytePermit {
 
 impl Drop for BytePermit {
     fn drop(&mut self) {
-        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.in_use.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -162,7 +139,7 @@ async fn run_blocking<T: Send + 'static>(
 
 /// A body that is being written to disk.
 pub(super) struct SpoolWriter<'s> {
-    spool: &'s Spool,
+    spool: Spool<'s>,
     file: Option<SpoolFile>,
     length: u64,
 }
@@ -175,19 +152,28 @@ impl SpoolWriter<'_> {
     pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), RequestBodyError> {
         let count = bytes.len() as u64;
         self.length = self.length.saturating_add(count);
-        if self.length > self.spool.max_body {
+        if self.length > self.spool.settings.body {
             return Err(RequestBodyError::TooLarge);
         }
         if bytes.is_empty() {
             return Ok(());
         }
-        let added = self.spool.space.take(count).ok_or(RequestBodyError::BufferFull)?;
-        let dir = Arc::clone(&self.spool.dir);
+        let added = self
+            .spool
+            .usage
+            .take(count, self.spool.settings.total)
+            .ok_or(RequestBodyError::BufferFull)?;
+        let dir = Arc::clone(&self.spool.settings.dir);
         let current = match self.file.take() {
             Some(file) => Ok(file),
-            None => Err(self.spool.files.try_acquire().ok_or(RequestBodyError::BufferFull)?),
+            None => Err(self
+                .spool
+                .usage
+                .files
+                .try_acquire()
+                .ok_or(RequestBodyError::BufferFull)?),
         };
-        let written = run_blocking(Arc::clone(&self.spool.io_permits), move || {
+        let written = run_blocking(Arc::clone(&self.spool.usage.io_permits), move || {
             let mut file = match current {
                 Ok(mut file) => {
                     file.space.merge(added);
@@ -213,7 +199,7 @@ impl SpoolWriter<'_> {
             read: 0,
             file: self.file,
             pending: None,
-            io_permits: Arc::clone(&self.spool.io_permits),
+            io_permits: Arc::clone(&self.spool.usage.io_permits),
         }
     }
 }
@@ -288,6 +274,14 @@ mod tests {
 
     use super::*;
 
+    fn settings(dir: &Path, body: u64, total: u64) -> SpoolSettings {
+        SpoolSettings {
+            dir: dir.into(),
+            body,
+            total,
+        }
+    }
+
     async fn whole(mut spooled: SpooledBody) -> Vec<u8> {
         let mut whole = Vec::new();
         while let Some(data) = poll_fn(|cx| spooled.poll_data(cx)).await {
@@ -300,8 +294,12 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_read_as_it_was_written_and_releases_its_space() {
         let folder = tempfile::tempdir().expect("a folder");
-        let spool = Spool::new(folder.path(), 1_000_000, 1_000_000);
-        let used = || spool.space.used.load(Ordering::Relaxed);
+        let (settings, usage) = (settings(folder.path(), 1_000_000, 1_000_000), SpoolUsage::new());
+        let spool = Spool {
+            settings: &settings,
+            usage: &usage,
+        };
+        let used = || usage.bytes.load(Ordering::Relaxed);
         let body: Vec<u8> = (0..700_000_u32).map(|at| (at % 251) as u8).collect();
         let mut writer = spool.writer();
         for data in body.chunks(99_999) {
@@ -342,7 +340,11 @@ mod tests {
     #[tokio::test]
     async fn a_body_dropped_in_the_middle_releases_its_space() {
         let folder = tempfile::tempdir().expect("a folder");
-        let spool = Spool::new(folder.path(), 1_000_000, 1_000_000);
+        let (settings, usage) = (settings(folder.path(), 1_000_000, 1_000_000), SpoolUsage::new());
+        let spool = Spool {
+            settings: &settings,
+            usage: &usage,
+        };
         let mut writer = spool.writer();
         writer
             .write(Bytes::from(vec![1; 300_000]))
@@ -353,7 +355,7 @@ mod tests {
         // An access is under way at the drop, unless the disk was faster.
         let _ = futures_util::poll!(poll_fn(|cx| half.poll_data(cx)));
         drop(half);
-        while spool.space.used.load(Ordering::Relaxed) > 0 {
+        while usage.bytes.load(Ordering::Relaxed) > 0 {
             tokio::task::yield_now().await;
         }
     }
@@ -361,8 +363,12 @@ mod tests {
     #[tokio::test]
     async fn the_number_of_files_is_limited() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut spool = Spool::new(folder.path(), 10, 1_000);
-        spool.files = ConcurrencyLimit::new(2);
+        let (settings, mut usage) = (settings(folder.path(), 10, 1_000), SpoolUsage::new());
+        usage.files = ConcurrencyLimit::new(2);
+        let spool = Spool {
+            settings: &settings,
+            usage: &usage,
+        };
         let (mut one, mut two, mut three) = (spool.writer(), spool.writer(), spool.writer());
         let byte = Bytes::from_static(b"x");
         assert_eq!(one.write(byte.clone()).await, Ok(()));
@@ -375,9 +381,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_folder_is_an_error_of_the_gateway() {
-        let spool = Spool::new(Path::new("/nowhere/at/all"), 10, 10);
+        let (settings, usage) = (settings(Path::new("/nowhere/at/all"), 10, 10), SpoolUsage::new());
+        let spool = Spool {
+            settings: &settings,
+            usage: &usage,
+        };
         let refused = spool.writer().write(Bytes::from_static(b"x")).await;
         assert_eq!(refused, Err(RequestBodyError::Spool(io::ErrorKind::NotFound)));
-        assert_eq!(spool.space.used.load(Ordering::Relaxed), 0);
+        assert_eq!(usage.bytes.load(Ordering::Relaxed), 0);
     }
 }

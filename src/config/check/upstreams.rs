@@ -14,14 +14,13 @@ use super::identity::Identities;
 use super::route_match::is_host;
 use super::server::authorities;
 use super::{Names, certificates};
-use crate::concurrency::ConcurrencyLimit;
 use crate::config::Route;
 use crate::config::reader::{Item, Section, Text, Zero, fold};
 use crate::config::{defaults, secrets};
 use crate::proxy::routes::HostPattern;
 use crate::tls;
 use crate::upstream::{
-    Balance, Buffer, HealthCheck, HostMode, Server, Spool, Tls, Transport, UnsizedBodies, UpstreamSettings,
+    Balance, HealthCheck, HostMode, Server, SpoolSettings, Tls, Transport, UnsizedBodies, UpstreamSettings,
 };
 
 const MAX_IN_FLIGHT: u64 = 10_000_000;
@@ -140,11 +139,7 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
             Zero::Refused,
             defaults::UPSTREAM_BODY_READ_TIMEOUT,
         ),
-        in_flight: ConcurrencyLimit::new(section.count_or(
-            "in_flight",
-            (0, MAX_IN_FLIGHT),
-            defaults::UPSTREAM_IN_FLIGHT,
-        )),
+        in_flight: section.count_or("in_flight", (0, MAX_IN_FLIGHT), defaults::UPSTREAM_IN_FLIGHT),
         request_buffer,
         unsized_bodies: unsized_mode,
         response_buffer,
@@ -156,12 +151,12 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
 }
 
 /// `buffer`: the buffers for request and response bodies.
-fn buffers(section: &mut Section<'_>) -> (Option<Buffer>, Option<Buffer>) {
+fn buffers(section: &mut Section<'_>) -> (usize, usize) {
     let mut section = section.section("buffer", &[]);
     let mut size = |name, default| {
         let item = section.as_mut().and_then(|section| section.take(name));
         let size = item.and_then(|item| item.size(ByteSize::b(0), MAX_BUFFER));
-        Buffer::new(size.unwrap_or(default))
+        size.unwrap_or(default)
     };
     (
         size("request", defaults::REQUEST_BUFFER),
@@ -218,17 +213,17 @@ fn unsized_mode(section: &mut Section<'_>, servers: &[Server]) -> UnsizedBodies 
                     );
                     section.add(problem.into_warning());
                 }
-                Spool::new(
-                    Path::new(defaults::SPOOL_DIR),
-                    defaults::SPOOL_BODY.as_u64(),
-                    defaults::SPOOL_TOTAL.as_u64(),
-                )
+                SpoolSettings {
+                    dir: Path::new(defaults::SPOOL_DIR).into(),
+                    body: defaults::SPOOL_BODY.as_u64(),
+                    total: defaults::SPOOL_TOTAL.as_u64(),
+                }
             }
         }),
     }
 }
 
-fn spool(mut section: Section<'_>) -> Spool {
+fn spool(mut section: Section<'_>) -> SpoolSettings {
     let dir_item = section.take("dir");
     let (body_item, total_item) = (section.take("body"), section.take("total"));
     let size = |item: &Option<Item<'_>>, default: ByteSize| {
@@ -257,7 +252,11 @@ fn spool(mut section: Section<'_>) -> Spool {
         }
         Some(dir)
     });
-    Spool::new(dir.as_deref().unwrap_or(Path::new(defaults::SPOOL_DIR)), body, total)
+    SpoolSettings {
+        dir: dir.as_deref().unwrap_or(Path::new(defaults::SPOOL_DIR)).into(),
+        body,
+        total,
+    }
 }
 
 /// A URL, or `{ url = "…" }`.

@@ -22,7 +22,7 @@ use hickory_resolver::net::NetError;
 use self::lookup::NameLookup;
 use self::name::CachedName;
 use super::connector::is_local_exhaustion;
-use super::{Server, Transport};
+use super::settings::{Endpoint, Transport};
 
 /// Why a server's name has no address.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -73,7 +73,7 @@ impl Resolver {
     }
 
     /// The addresses of a server. This starts no look-up.
-    pub(super) fn addresses(&self, server: &Server) -> Addresses {
+    pub(super) fn addresses(&self, server: &Endpoint) -> Addresses {
         if let Transport::Unix(_) = server.transport {
             return Addresses::Fixed(Box::new([]));
         }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Mutex;
 
 use futures_util::future::join_all;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::PathAndQuery;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::spawn_local;
@@ -13,10 +13,10 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use super::lookup::SystemConfig;
 use super::name::{MAX_ADDRESSES, MAX_TTL, STALE_TTL, STALE_TTL_NOT_FOUND};
 use super::*;
-use crate::concurrency::ConcurrencyLimit;
 use crate::upstream::connector::{ConnectError, HttpConnection, connect};
 use crate::upstream::pool::{ActiveRequest, ConnOrigin, IdlePolicy, Pool};
-use crate::upstream::{Balance, HealthCheck, HostMode, UnsizedBodies, Upstream, UpstreamSettings};
+use crate::upstream::settings::Server;
+use crate::upstream::{HealthCheck, Upstream, UpstreamLimits, UpstreamSettings};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
@@ -69,11 +69,18 @@ impl DnsServer {
     }
 
     fn pool(&self, url: &str) -> Rc<Pool> {
-        Rc::new(Pool::new(&server(url), &settings(), &self.resolver))
+        Rc::new(Pool::new(
+            &Server::for_tests(url),
+            &UpstreamSettings::for_tests(&[]),
+            &self.resolver,
+        ))
     }
 
     fn name(&self, host: &str) -> Rc<CachedName> {
-        match self.resolver.addresses(&server(&format!("http://{host}:80"))) {
+        match self
+            .resolver
+            .addresses(&Server::for_tests(&format!("http://{host}:80")).endpoint())
+        {
             Addresses::Named(name) => name,
             Addresses::Fixed(_) => panic!("{host} is no name"),
         }
@@ -113,40 +120,6 @@ fn encode_reply(query: &[u8], (reply, queries): &mut (DnsReply, usize)) -> Optio
         reply.extend(address.octets());
     }
     Some(reply)
-}
-
-fn settings() -> UpstreamSettings {
-    UpstreamSettings {
-        name: "app".into(),
-        servers: Vec::new(),
-        balance: Balance::LeastRequest,
-        host: HostMode::Preserve,
-        connect_timeout: TIMEOUT,
-        response_timeout: TIMEOUT,
-        idle_timeout: Duration::from_secs(60),
-        body_read_timeout: TIMEOUT,
-        in_flight: ConcurrencyLimit::new(0),
-        request_buffer: None,
-        unsized_bodies: UnsizedBodies::Stream,
-        response_buffer: None,
-        retries: 0,
-        secret_header: None,
-        health_check: None,
-        tls: None,
-    }
-}
-
-fn server(url: &str) -> Server {
-    let (transport, authority) = match url.split_once("://").unwrap() {
-        ("h2c", authority) => (Transport::H2c, authority),
-        ("unix", path) => (Transport::Unix(std::path::Path::new(path).into()), "localhost"),
-        (_, authority) => (Transport::Http, authority),
-    };
-    Server {
-        transport,
-        authority: authority.parse::<Authority>().unwrap(),
-        weight: 1,
-    }
 }
 
 fn run<F: Future<Output = ()>>(test: F) {
@@ -396,7 +369,7 @@ fn addresses_localhost_and_socket_files_need_no_lookup() {
             assert_eq!(record_opened(&dns.pool(&format!("http://{host}:{port}"))).await, ONE);
         }
         for url in ["http://[::1]:80", "unix:///nowhere/app.sock"] {
-            let addresses = dns.resolver.addresses(&server(url));
+            let addresses = dns.resolver.addresses(&Server::for_tests(url).endpoint());
             assert!(matches!(addresses, Addresses::Fixed(_)), "{addresses:?}");
         }
         assert_eq!(dns.queries(), 0);
@@ -408,19 +381,16 @@ fn health_checks_resolve_the_server_name() {
     run(async {
         let (_one, two, port) = listeners().await;
         let dns = DnsServer::start(DnsReply::Addresses(vec![TWO], 300)).await;
-        let upstream = Upstream::new(
-            UpstreamSettings {
-                servers: vec![server(&format!("http://app.test:{port}"))],
-                health_check: Some(HealthCheck {
-                    path: PathAndQuery::from_static("/healthz"),
-                    interval: Duration::from_millis(50),
-                    host: None,
-                }),
-                ..settings()
-            },
-            Arc::default(),
-            &dns.resolver,
-        );
+        let settings = UpstreamSettings {
+            health_check: Some(HealthCheck {
+                path: PathAndQuery::from_static("/healthz"),
+                interval: Duration::from_millis(50),
+                host: None,
+            }),
+            ..UpstreamSettings::for_tests(&[&format!("http://app.test:{port}")])
+        };
+        let limits = UpstreamLimits::new(&settings);
+        let upstream = Upstream::new(Arc::new(settings), limits, Arc::default(), &dns.resolver);
         upstream.start_health_checks();
         assert!(timeout(TIMEOUT, two.accept()).await.is_ok());
         assert_eq!(dns.queries(), 1);
