@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_localhost_and_listed_names_are_answered() {
+    fn only_ip_addresses_localhost_and_listed_hosts_are_answered() {
         let admin = Admin {
             metrics: Arc::default(),
             stores: Vec::new(),

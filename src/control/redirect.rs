@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn only_hosts_of_ours_are_sent_to_tls_and_no_credential() {
+    fn only_configured_hosts_are_redirected_and_credentials_are_refused() {
         let to = |target: &str| Some(format!("https://api.example:8443{target}"));
         assert_eq!(answer("API.example.:80", "/x?y=1", &[]), (308, to("/x?y=1")));
         assert_eq!(

@@ -12,7 +12,7 @@ use serde_json::error::Category;
 use serde_json::{Map, Value, json};
 
 use super::django::{self, Names, Object};
-use super::gather::{Gathered, Owner};
+use super::dump_records::{DumpRecords, Owner};
 use super::lines::{self, Line};
 use super::progress::Progress;
 use crate::auth::store::{DigestKind, Digests, embedded};
@@ -62,20 +62,20 @@ Examples:
 
 pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure> {
     let digests = args.store.digests(context)?;
-    let mut gathered = gather(args, digests)?;
-    check(args, digests, &mut gathered)?;
+    let mut records = read_dump(args, digests)?;
+    check(args, digests, &mut records)?;
     // Problems of the dump itself are reported before the store is opened for writing.
-    if gathered.users() == 0 && gathered.tokens() > 0 && !any_owner_is_stored(args, context, &mut gathered)? {
-        return Err(nothing_imported(args, &gathered));
+    if records.users() == 0 && records.tokens() > 0 && !any_owner_is_stored(args, context, &mut records)? {
+        return Err(nothing_imported(args, &records));
     }
     let (mut store, begun) = args.store.open_to_fill(context)?;
-    let done = write(args, &mut gathered, &mut store, &begun)?;
-    report(args, &gathered, &done)?;
-    if done.imported.tokens + done.imported.left_revoked == 0 && gathered.tokens() > 0 {
-        return Err(nothing_imported(args, &gathered));
+    let result = write(args, &mut records, &mut store, &begun)?;
+    report(args, &records, &result)?;
+    if result.imported.tokens + result.imported.left_revoked == 0 && records.tokens() > 0 {
+        return Err(nothing_imported(args, &records));
     }
     if let WritableStore::Embedded(_) = store
-        && gathered.users() + gathered.tokens() > embedded::LARGE
+        && records.users() + records.tokens() > embedded::LARGE
     {
         output::note(format_args!(
             "an embedded store is meant for up to {} users and tokens, because each change rewrites the whole file. Use Redis for more",
@@ -86,7 +86,7 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
 }
 
 /// Reads the whole dump.
-fn gather(args: &Args, digests: Digests) -> Result<Gathered, Failure> {
+fn read_dump(args: &Args, digests: Digests) -> Result<DumpRecords, Failure> {
     let name = args.file.display();
     let failed = |problem: String| Failure::Failed(format!("{name}: {problem}; nothing was written"));
     let mut progress = Progress::default();
@@ -99,10 +99,10 @@ fn gather(args: &Args, digests: Digests) -> Result<Gathered, Failure> {
         Box::new(file)
     };
     let input = BufReader::with_capacity(64 * 1024, progress.wrap(input));
-    let (mut gathered, mut failure) = (Gathered::new(args.prune)?, None);
+    let (mut records, mut failure) = (DumpRecords::new(args.prune)?, None);
     let count = each_object(input, |at, object| {
         if failure.is_none() {
-            failure = take(args, digests, &mut gathered, at, object).err();
+            failure = take(args, digests, &mut records, at, object).err();
         }
     })
     .map_err(failed)?;
@@ -111,58 +111,58 @@ fn gather(args: &Args, digests: Digests) -> Result<Gathered, Failure> {
         (Some(failure), _) => Err(failure),
         // Probably a pipe whose first command has failed.
         (None, None) => Err(Failure::Failed(format!("{name} is empty; nothing was written"))),
-        (None, Some(_)) => Ok(gathered),
+        (None, Some(_)) => Ok(records),
     }
 }
 
 fn take(
     args: &Args,
     digests: Digests,
-    gathered: &mut Gathered,
+    records: &mut DumpRecords,
     at: usize,
     object: Map<String, Value>,
 ) -> Result<(), Failure> {
     if object.contains_key("model") {
         match django::read(&args.names, digests, at, object) {
-            Ok(Object::Group { key, name }) => gathered.group(key, name),
-            Ok(Object::User { update, groups }) => gathered.user(at, update, groups)?,
-            Ok(Object::Token { digest, token }) => gathered.token(&digest, &token)?,
-            Ok(Object::Other { model, like_user }) => gathered.other(&model, like_user),
-            Err(problem) => gathered.problems.add(problem),
+            Ok(Object::Group { key, name }) => records.group(key, name),
+            Ok(Object::User { update, groups }) => records.user(at, update, groups)?,
+            Ok(Object::Token { digest, token }) => records.token(&digest, &token)?,
+            Ok(Object::Other { model, like_user }) => records.skipped(&model, like_user),
+            Err(problem) => records.problems.add(problem),
         }
         return Ok(());
     }
     match lines::read(object) {
-        Ok(Line::User(user)) => gathered.user(at, user.into(), Vec::new())?,
-        Ok(Line::Token(digest, token)) => gathered.token(&digest, &token)?,
-        Ok(Line::Revocation(revocation)) => gathered.revocation(revocation),
-        Err(problem) => gathered.problems.add(format!("object {at}: {problem}")),
+        Ok(Line::User(user)) => records.user(at, user.into(), Vec::new())?,
+        Ok(Line::Token(digest, token)) => records.token(&digest, &token)?,
+        Ok(Line::Revocation(revocation)) => records.revocation(revocation),
+        Err(problem) => records.problems.add(format!("object {at}: {problem}")),
     }
     Ok(())
 }
 
 /// Reports the problems of the dump.
-fn check(args: &Args, digests: Digests, gathered: &mut Gathered) -> Result<(), Failure> {
-    gathered.check();
-    let (sha256, sha512) = gathered.digest_counts;
+fn check(args: &Args, digests: Digests, records: &mut DumpRecords) -> Result<(), Failure> {
+    records.check();
+    let (sha256, sha512) = records.digest_counts;
     if sha256 > 0 && !digests.contains(DigestKind::Sha256) {
-        gathered.problems.add(format!(
+        records.problems.add(format!(
             "{sha256} tokens have SHA-256 digests, but `digest` of the store does not list \"sha256\""
         ));
     }
     if sha512 > 0 && !digests.contains(DigestKind::Sha512) && !digests.contains(DigestKind::Sha512HexKey) {
-        gathered.problems.add(format!(
+        records.problems.add(format!(
             "{sha512} tokens have SHA-512 digests: write digest = [\"sha256\", \"sha512\"] in the store's table for django-rest-knox 5, \
              or [\"sha256\", \"sha512-hexkey\"] for 4.2"
         ));
     }
-    if args.prune && gathered.users() == 0 {
-        gathered.problems.add(format!(
+    if args.prune && records.users() == 0 {
+        records.problems.add(format!(
             "the dump has no users of the model {} (--user-model), so --prune would remove all stored users",
             args.names.user_model()
         ));
     }
-    let problems = &gathered.problems;
+    let problems = &records.problems;
     if problems.shown.is_empty() {
         return Ok(());
     }
@@ -180,15 +180,15 @@ fn check(args: &Args, digests: Digests, gathered: &mut Gathered) -> Result<(), F
 }
 
 /// For a dump without users: whether any token belongs to a stored user.
-fn any_owner_is_stored(args: &Args, context: &StoreContext<'_>, gathered: &mut Gathered) -> Result<bool, Failure> {
+fn any_owner_is_stored(args: &Args, context: &StoreContext<'_>, records: &mut DumpRecords) -> Result<bool, Failure> {
     let mut store = args.store.reach(context)?;
     match store.require_layout() {
         Ok(()) => {}
         // An empty store has no users, but an export may bring revoked tokens before their users.
-        Err(ProvisioningError::Empty { .. }) => return gathered.any_owner(|_| Ok(false)),
+        Err(ProvisioningError::Empty { .. }) => return records.any_owner(|_| Ok(false)),
         Err(error) => return Err(error.into()),
     }
-    gathered.any_owner(|owner| {
+    records.any_owner(|owner| {
         let found = match owner {
             Owner::Id(id) => match UserId::new(id) {
                 Ok(id) => store.find_user(&id)?,
@@ -201,45 +201,50 @@ fn any_owner_is_stored(args: &Args, context: &StoreContext<'_>, gathered: &mut G
 }
 
 /// The result of an import.
-struct Done {
+struct ImportResult {
     imported: Imported,
     pruned: Option<Pruned>,
     without_user: usize,
 }
 
-fn write(args: &Args, gathered: &mut Gathered, store: &mut WritableStore, begun: &Begun) -> Result<Done, Failure> {
+fn write(
+    args: &Args,
+    records: &mut DumpRecords,
+    store: &mut WritableStore,
+    begun: &Begun,
+) -> Result<ImportResult, Failure> {
     let mut progress = Progress::default();
     let mut import = store.import(values::now())?;
     // Revoke and remove first, so that an interrupted import never leaves more access than intended.
-    import.revoke(gathered.revocations())?;
+    import.revoke(records.revocations())?;
     let pruned = match args.prune {
-        true => Some(import.prune(&gathered.keep())?),
+        true => Some(import.prune(&records.keep())?),
         false => None,
     };
-    progress.start_writing("users", gathered.users());
-    gathered.each_user_batch(|users| {
+    progress.start_writing("users", records.users());
+    records.each_user_batch(|users| {
         import.users(&users)?;
         progress.advance(users.len());
         Ok(())
     })?;
-    progress.start_writing("tokens", gathered.tokens());
-    let without_user = gathered.write_tokens(&mut import, |count| progress.advance(count))?;
+    progress.start_writing("tokens", records.tokens());
+    let without_user = records.write_tokens(&mut import, |count| progress.advance(count))?;
     progress.finish();
     let imported = import.finish()?;
     store.complete(begun)?;
-    Ok(Done {
+    Ok(ImportResult {
         imported,
         pruned,
         without_user,
     })
 }
 
-fn report(args: &Args, gathered: &Gathered, done: &Done) -> Result<(), Failure> {
-    let Done {
+fn report(args: &Args, records: &DumpRecords, result: &ImportResult) -> Result<(), Failure> {
+    let ImportResult {
         imported,
         pruned,
         without_user,
-    } = done;
+    } = result;
     if *without_user > 0 {
         output::note(format_args!(
             "skipped {without_user} tokens: their users are neither in {} nor in the store (--user-model is {})",
@@ -247,13 +252,13 @@ fn report(args: &Args, gathered: &Gathered, done: &Done) -> Result<(), Failure> 
             args.names.user_model()
         ));
     }
-    if !gathered.others.is_empty() {
-        let others: Vec<_> = gathered
-            .others
+    if !records.skipped_models.is_empty() {
+        let counts: Vec<_> = records
+            .skipped_models
             .iter()
-            .map(|(model, others)| format!("{} of {model:?}", others.count))
+            .map(|(model, skipped)| format!("{} of {model:?}", skipped.count))
             .collect();
-        output::note(format_args!("ignored objects: {}", others.join(", ")));
+        output::note(format_args!("ignored objects: {}", counts.join(", ")));
     }
     if args.json {
         let mut counts = json!({
@@ -279,23 +284,23 @@ fn report(args: &Args, gathered: &Gathered, done: &Done) -> Result<(), Failure> 
 }
 
 /// The dump has tokens, but none of their users is known.
-fn nothing_imported(args: &Args, gathered: &Gathered) -> Failure {
+fn nothing_imported(args: &Args, records: &DumpRecords) -> Failure {
     let file = args.file.display();
     let mut text = format!(
         "{file} has {} tokens, but none was imported: their users are neither in it nor in the store. It has {} users of the \
          model {} (--user-model)",
-        gathered.tokens(),
-        gathered.users(),
+        records.tokens(),
+        records.users(),
         args.names.user_model()
     );
     let is_plain = |model: &str| model.bytes().all(|byte| byte.is_ascii_graphic());
-    for (model, others) in &gathered.others {
-        if !others.like_users || !is_plain(model) {
+    for (model, skipped) in &records.skipped_models {
+        if !skipped.like_users || !is_plain(model) {
             continue;
         }
         text += &format!(
             "; {} objects of {model:?} look like users: pass --user-model {model}",
-            others.count
+            skipped.count
         );
     }
     Failure::Failed(text)

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 
-use super::gather::{GatheredToken, Owner};
+use super::dump_records::{DumpToken, Owner};
 use crate::auth::record::{TokenRecord, UserRecord};
 use crate::auth::store::TokenDigest;
 use crate::identity::UserId;
@@ -40,7 +40,7 @@ pub(super) fn write(bundle: &Bundle, out: &mut dyn Write) -> io::Result<()> {
 #[derive(Debug)]
 pub(super) enum Line {
     User(UserRecord),
-    Token(TokenDigest, GatheredToken),
+    Token(TokenDigest, DumpToken),
     Revocation(Revocation),
 }
 
@@ -61,7 +61,7 @@ pub(super) fn read(mut line: Map<String, Value>) -> Result<Line, String> {
         let digest = digest.as_str().and_then(TokenDigest::from_hex);
         let digest = digest.ok_or("`token` is not a digest of 64 or 128 lower-case hexadecimal digits")?;
         let record: TokenRecord = serde_json::from_value(Value::Object(line)).map_err(|error| problem(&error))?;
-        Ok(Line::Token(digest, gathered(&digest, record)))
+        Ok(Line::Token(digest, dump_token(&digest, record)))
     } else if let Some(user) = line.remove("user") {
         let user = serde_json::from_value(user).map_err(|error| problem(&error))?;
         Ok(Line::User(user))
@@ -80,8 +80,8 @@ pub(super) fn read(mut line: Map<String, Value>) -> Result<Line, String> {
     }
 }
 
-fn gathered(digest: &TokenDigest, record: TokenRecord) -> GatheredToken {
-    let mut token = GatheredToken::new(digest, Owner::Id(record.user.as_str().to_owned()));
+fn dump_token(digest: &TokenDigest, record: TokenRecord) -> DumpToken {
+    let mut token = DumpToken::new(digest, Owner::Id(record.user.as_str().to_owned()));
     token.created = record.created;
     token.expires = record.expires;
     token.scopes = record.scopes.iter().map(|scope| scope.as_str().to_owned()).collect();

@@ -2,7 +2,7 @@
 
 mod create;
 mod django;
-mod gather;
+mod dump_records;
 mod import;
 mod lines;
 mod progress;

@@ -40,11 +40,11 @@ impl<T: Serialize + DeserializeOwned> Spool<T> {
         self.count
     }
 
-    /// Reads all records in batches of `size`, until `take` returns [`More::No`].
+    /// Reads all records in batches of `size`, until `take` returns [`Next::Stop`].
     pub(super) fn batches(
         &mut self,
         size: usize,
-        mut take: impl FnMut(Vec<T>) -> Result<More, Failure>,
+        mut take: impl FnMut(Vec<T>) -> Result<Next, Failure>,
     ) -> Result<(), Failure> {
         self.file.rewind().map_err(|error| failed(&error))?;
         let mut lines = BufReader::new(self.file.get_ref());
@@ -55,7 +55,7 @@ impl<T: Serialize + DeserializeOwned> Spool<T> {
             batch.push(serde_json::from_slice(&line).map_err(|error| failed(&error.into()))?);
             if batch.len() == size || at == self.count {
                 let full = std::mem::replace(&mut batch, Vec::with_capacity(size));
-                if take(full)? == More::No {
+                if take(full)? == Next::Stop {
                     break;
                 }
             }
@@ -66,9 +66,9 @@ impl<T: Serialize + DeserializeOwned> Spool<T> {
 
 /// Whether to continue with the next batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum More {
-    Yes,
-    No,
+pub(super) enum Next {
+    Continue,
+    Stop,
 }
 
 fn failed(error: &io::Error) -> Failure {
@@ -93,7 +93,7 @@ mod tests {
             let mut batches = Vec::new();
             let read = spool.batches(2, |batch| {
                 batches.push(batch);
-                Ok(More::Yes)
+                Ok(Next::Continue)
             });
             assert!(read.is_ok());
             assert_eq!(batches, [vec![0, 1], vec![2, 3], vec![4]]);

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_scope_that_is_enough_is_told() {
+    fn the_challenge_names_the_smallest_sufficient_scope() {
         let check = |any: &[&str], all: &[&str], expected: Option<&str>| {
             let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
             let required = Membership {

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_remarked_on_from_thirty_days_before_its_end() {
+    fn a_certificate_is_warned_about_from_thirty_days_before_its_expiry() {
         let at = |days: u64| UnixTime::since_unix_epoch(Duration::from_secs(days * 24 * 60 * 60));
         let validity = Validity {
             not_before: at(100),

@@ -1,11 +1,11 @@
 //! Errors and warnings of authenticators and identity headers.
 
-use super::{LEAST, and, check, good, jwt, read, route, with};
+use super::{MINIMAL, check, jwt, minimal_and, read, route, valid, with};
 use crate::config::{Authenticator, Severity, parse};
 use crate::policy::Policy;
 
 #[test]
-fn jwt_authenticators_are_whole() {
+fn incomplete_jwt_authenticators_are_errors() {
     let keys = |keys: &str| {
         with(
             "[{ algorithm = \"HS256\", secret = \"a secret of a good many bytes, forty\" }]",
@@ -13,7 +13,7 @@ fn jwt_authenticators_are_whole() {
         )
     };
     let jwks = |more: &str| {
-        let line = LEAST
+        let line = MINIMAL
             .lines()
             .find(|line| line.starts_with("keys"))
             .expect("it is there");
@@ -99,8 +99,8 @@ fn jwt_authenticators_are_whole() {
 }
 
 #[test]
-fn identity_headers_are_ours_to_send() {
-    let headers = |headers: &str| and(&format!("[identity]\nheaders = {{ {headers} }}\n"));
+fn reserved_and_duplicate_identity_headers_are_errors() {
+    let headers = |headers: &str| minimal_and(&format!("[identity]\nheaders = {{ {headers} }}\n"));
     for (text, words) in [
         (
             headers("Host = \"id\""),
@@ -132,13 +132,13 @@ fn identity_headers_are_ours_to_send() {
         (headers("X-User = \"name\""), "is not a field of an identity"),
         (headers("X-User = \"claims.\""), "has an empty name"),
         (headers("X-User = \"attributes.a..b\""), "has an empty name"),
-        (and("[identity]\nstrip = [\"X-*\"]\n"), "whole names"),
+        (minimal_and("[identity]\nstrip = [\"X-*\"]\n"), "whole names"),
         (
-            and("[identity]\nstrip = [\"Transfer-Encoding\"]\n"),
+            minimal_and("[identity]\nstrip = [\"Transfer-Encoding\"]\n"),
             "belongs to the connection or the framing",
         ),
         (
-            and("[identity]\ncredential = \"drop\"\n"),
+            minimal_and("[identity]\ncredential = \"drop\"\n"),
             "\"opaque\", \"keep\", \"remove\"",
         ),
         (
@@ -178,11 +178,11 @@ fn identity_headers_are_ours_to_send() {
         ),
         (jwt("scheme = \"\""), "is not a scheme"),
         (
-            and("[authenticators.public]\nkind = \"token\"\n"),
+            minimal_and("[authenticators.public]\nkind = \"token\"\n"),
             "\"public\" is reserved",
         ),
         (
-            and("[authenticators.anonymous]\nkind = \"token\"\n"),
+            minimal_and("[authenticators.anonymous]\nkind = \"token\"\n"),
             "\"anonymous\" is reserved",
         ),
         (
@@ -200,8 +200,8 @@ fn identity_headers_are_ours_to_send() {
 
 /// Claim names have the same syntax everywhere, and an error says which names need quotes.
 #[test]
-fn claims_and_attributes_have_one_grammar() {
-    let header = |source: &str| and(&format!("[identity]\nheaders = {{ X-It = '{source}' }}\n"));
+fn claims_and_attributes_have_the_same_syntax() {
+    let header = |source: &str| minimal_and(&format!("[identity]\nheaders = {{ X-It = '{source}' }}\n"));
     let require = |key: &str| route(&format!("require = {{ claims = {{ {key} = \"x\" }} }}"));
     for (path, kept) in [
         ("tenant", "tenant"),
@@ -211,13 +211,13 @@ fn claims_and_attributes_have_one_grammar() {
         ("\"a.b\".c", "a.b"),
     ] {
         for text in [header(&format!("claims.{path}")), require(&format!("'{path}'"))] {
-            let config = good(&text);
+            let config = valid(&text);
             let Authenticator::Jwt(jwt) = &config.authenticators["jwt"] else {
                 panic!("another kind")
             };
             assert_eq!(jwt.kept.claims, [kept], "{text}");
         }
-        good(&header(&format!("attributes.{path}")));
+        valid(&header(&format!("attributes.{path}")));
     }
     for (path, help) in [
         ("https://example.com/role", "\"https://example.com/role\""),
@@ -244,7 +244,7 @@ fn claims_and_attributes_have_one_grammar() {
     check(&require("\"a.\""), &[&["has an empty name"]]);
     // TOML's dotted keys have the same meaning.
     let claims = |text: &str| {
-        let config = good(&route(&format!("require = {{ claims = {{ {text} }} }}")));
+        let config = valid(&route(&format!("require = {{ claims = {{ {text} }} }}")));
         match &config.routes[0].policy {
             Policy::Authenticated { require, .. } => require.claims.clone(),
             Policy::Public => Vec::new(),
@@ -269,7 +269,7 @@ fn claims_and_attributes_have_one_grammar() {
 }
 
 #[test]
-fn what_is_only_odd_is_a_warning() {
+fn probable_mistakes_are_warnings() {
     for (text, words) in [
         (
             with("a secret of a good many bytes, forty", "short"),
@@ -288,7 +288,7 @@ fn what_is_only_odd_is_a_warning() {
             "no user is looked up",
         ),
         (
-            and("[stores.zz]\nkind = \"embedded\"\nfile = \"none.toml\"\n")
+            minimal_and("[stores.zz]\nkind = \"embedded\"\nfile = \"none.toml\"\n")
                 .replace("kind = \"token\"", "kind = \"token\"\nstore = \"zz\""),
             "does not exist yet",
         ),
@@ -304,7 +304,7 @@ fn what_is_only_odd_is_a_warning() {
 }
 
 #[test]
-fn a_public_key_is_no_secret_of_hmac() {
+fn a_public_key_as_hmac_secret_is_an_error() {
     let pem = include_str!("../../../certs-example/jwt-es256.pub.pem");
     for text in [
         with(

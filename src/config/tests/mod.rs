@@ -10,7 +10,7 @@ use std::path::Path;
 use super::{Config, ConfigError, Loaded, Problem, parse};
 
 /// A minimal file with authentication. Lines are counted from its first one.
-const LEAST: &str = r#"[server]
+const MINIMAL: &str = r#"[server]
 listen = ["127.0.0.1:8443"]
 [stores.redis]
 kind = "redis"
@@ -37,7 +37,7 @@ fn read(text: &str) -> Result<Loaded, ConfigError> {
     )
 }
 
-fn good(text: &str) -> Config {
+fn valid(text: &str) -> Config {
     let loaded = read(text).unwrap_or_else(|error| panic!("{error}"));
     assert!(warnings(&loaded).is_empty(), "{:?}", loaded.warnings);
     loaded.config
@@ -65,28 +65,28 @@ fn check(text: &str, expected: &[&[&str]]) {
     }
 }
 
-/// [`LEAST`] with one text in place of another, which it must contain.
+/// [`MINIMAL`] with one text in place of another, which it must contain.
 fn with(from: &str, to: &str) -> String {
-    assert!(LEAST.contains(from), "{from}");
-    LEAST.replacen(from, to, 1)
+    assert!(MINIMAL.contains(from), "{from}");
+    MINIMAL.replacen(from, to, 1)
 }
 
-fn and(more: &str) -> String {
-    format!("{LEAST}{more}")
+fn minimal_and(more: &str) -> String {
+    format!("{MINIMAL}{more}")
 }
 
-/// [`LEAST`] with more lines for its one route.
+/// [`MINIMAL`] with more lines for its one route.
 fn route(lines: &str) -> String {
     with("[[routes]]\n", &format!("[[routes]]\n{lines}\n"))
 }
 
-/// [`LEAST`] with more lines for its JWT authenticator.
+/// [`MINIMAL`] with more lines for its JWT authenticator.
 fn jwt(lines: &str) -> String {
     with("kind = \"jwt\"\n", &format!("kind = \"jwt\"\n{lines}\n"))
 }
 
 #[test]
-fn five_faults_are_five_problems_with_their_lines() {
+fn five_mistakes_are_five_problems_with_their_lines() {
     let text = with("127.0.0.1:8443", "0.0.0.0:80")
         .replace("kind = \"redis\"", "kind = \"reddis\"")
         .replace("kind = \"token\"", "kind = \"token\"\nscheem = \"T\"")
@@ -121,9 +121,9 @@ fn five_faults_are_five_problems_with_their_lines() {
 }
 
 #[test]
-fn text_that_is_no_toml_does_not_hide_the_rest_and_invents_nothing() {
+fn invalid_toml_neither_hides_nor_invents_problems() {
     // An invalid value: the rest of the tree is reliable.
-    let text = and("[log]\nlevel = info\n")
+    let text = minimal_and("[log]\nlevel = info\n")
         .replace("[\"127.0.0.1:8443\"]", "127.0.0.1:8443")
         .replace(":8000", "");
     check(
@@ -143,7 +143,7 @@ fn text_that_is_no_toml_does_not_hide_the_rest_and_invents_nothing() {
         ],
     );
     check(
-        &and("[server]\nworkers = 1\n"),
+        &minimal_and("[server]\nworkers = 1\n"),
         &[&["gateway.toml:18:2", "duplicate key `server`"]],
     );
     // After an invalid table header the tree is not reliable: only problems before it are reported.

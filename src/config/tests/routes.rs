@@ -1,11 +1,11 @@
 //! Errors of single routes, and of pairs of routes.
 
-use super::{LEAST, and, check, good, read, route, warnings, with};
+use super::{MINIMAL, check, minimal_and, read, route, valid, warnings, with};
 
 #[test]
-fn routes_are_held_against_each_other() {
+fn invalid_and_conflicting_routes_are_errors() {
     let websocket = |keys: &str| route(&format!("websocket = {{ {keys} }}"));
-    let more = |lines: &str| and(&format!("[[routes]]\nupstream = \"app\"\n{lines}\n"));
+    let more = |lines: &str| minimal_and(&format!("[[routes]]\nupstream = \"app\"\n{lines}\n"));
     for (text, words) in [
         (
             more("path = \"/api/*\"\npublic = true"),
@@ -107,11 +107,11 @@ fn routes_are_held_against_each_other() {
         assert!(error.to_string().contains("routes[0].path"), "{path}: {error}");
     }
     // A route with methods and one without are different routes.
-    good(&more("path = \"/api/*\"\nmethods = [\"GET\"]\npublic = true"));
+    valid(&more("path = \"/api/*\"\nmethods = [\"GET\"]\npublic = true"));
 }
 
 fn without_routes() -> &'static str {
-    LEAST.split("[[routes]]").next().expect("all that stands before")
+    MINIMAL.split("[[routes]]").next().expect("all that stands before")
 }
 
 /// The result for a pair of routes.
@@ -143,7 +143,7 @@ fn check_pair(guard: &str, other: &str, expected: &Pair) {
     );
     match expected {
         Pair::Good => {
-            good(&text);
+            valid(&text);
         }
         Pair::Refused(words) => check(&text, &[&["error[routes[1]]", words]]),
         Pair::Warned(words) => {
@@ -159,7 +159,7 @@ fn check_pair(guard: &str, other: &str, expected: &Pair) {
 }
 
 #[test]
-fn no_other_host_leads_past_a_protected_path() {
+fn a_weaker_route_for_another_host_is_an_error() {
     use Pair::{Good, Refused};
     const STAFF: &str = "require = { groups = { any = [\"staff\"] } }";
     let host = |rest: &str| format!("host = \"a.example\"\n{rest}");
@@ -204,7 +204,7 @@ fn no_other_host_leads_past_a_protected_path() {
             "public = true",
             Refused("requires no credential"),
         ),
-        // A request without a credential meets no requirement.
+        // A request without a credential never meets a requirement.
         ("Both", &format!("Both\noptional = true\n{STAFF}"), Good),
         (
             &format!("Both\n{STAFF}"),
@@ -319,7 +319,7 @@ fn no_other_host_leads_past_a_protected_path() {
 }
 
 #[test]
-fn what_the_help_says_is_a_way_out_and_exceptions_of_a_host_are_its_own() {
+fn the_fix_in_the_help_text_is_accepted() {
     let routes = |routes: &[&str]| {
         routes.iter().fold(without_routes().to_owned(), |text, route| {
             format!("{text}[[routes]]\nupstream = \"app\"\n{route}\n")
@@ -327,16 +327,16 @@ fn what_the_help_says_is_a_way_out_and_exceptions_of_a_host_are_its_own() {
     };
     let guard = "host = \"a.example\"\npath = \"/api/*\"\nauthenticate = [\"jwt\"]";
     let open = "path = \"/*\"\npublic = true";
-    good(&routes(&[guard, open, "path = \"/api/*\"\nauthenticate = [\"jwt\"]"]));
-    good(&routes(&[guard, &format!("host = \"b.example\"\n{open}")]));
+    valid(&routes(&[guard, open, "path = \"/api/*\"\nauthenticate = [\"jwt\"]"]));
+    valid(&routes(&[guard, &format!("host = \"b.example\"\n{open}")]));
     // The specific host is open for this path itself.
     let health = "path = \"/api/health\"\npublic = true";
     let own = format!("host = \"a.example\"\n{health}");
-    good(&routes(&[guard, &own, health]));
+    valid(&routes(&[guard, &own, health]));
     let read = "path = \"/api/*\"\nmethods = [\"GET\"]\npublic = true";
     let own = format!("host = \"a.example\"\n{read}");
-    good(&routes(&[guard, &own, read]));
-    // One of two hosts is not; and each open route is refused once.
+    valid(&routes(&[guard, &own, read]));
+    // The other host is not open; each open route is reported once.
     let other = guard.replace("a.example", "b.example");
     let text = routes(&[guard, &format!("host = \"a.example\"\n{health}"), health, &other, open]);
     check(
@@ -349,7 +349,7 @@ fn what_the_help_says_is_a_way_out_and_exceptions_of_a_host_are_its_own() {
 }
 
 #[test]
-fn an_exact_path_beside_an_open_prefix_is_warned_of() {
+fn an_exact_path_beside_an_open_prefix_is_a_warning() {
     use Pair::{Good, Warned};
     for (guard, other, expected) in [
         (
@@ -389,13 +389,13 @@ fn an_exact_path_beside_an_open_prefix_is_warned_of() {
 
 /// Takes seconds if the work is linear in the number of routes, and minutes if it is quadratic.
 #[test]
-fn tens_of_thousands_of_routes_are_checked() {
+fn checking_takes_linear_time_in_the_number_of_routes() {
     let routes = |count: usize, route: &dyn Fn(usize) -> String| {
         let route = |at| format!("[[routes]]\nupstream = \"app\"\n{}\n", route(at));
         without_routes().to_owned() + &(0..count).map(route).collect::<String>()
     };
     let by_path = routes(60_000, &|at| format!("path = \"/a{at}/*\"\nauthenticate = [\"jwt\"]"));
-    // Every other one is without a host. First they have nothing to do with each other, then each is over all the others.
+    // Every second route is without a host. First no route affects another one, then each of them covers all others.
     let apart = routes(16_000, &|at| {
         let place = match at % 2 {
             0 => format!("host = \"h{at}.a.example\"\npath = \"/a{at}/*\""),
@@ -411,9 +411,9 @@ fn tens_of_thousands_of_routes_are_checked() {
         format!("{place}\nauthenticate = [\"jwt\"]")
     });
     for text in [&by_path, &apart, &over] {
-        good(text);
+        valid(text);
     }
-    // The same of a mistake in each of them, of one that breaks the syntax, and of a guard that each leads past.
+    // The same with a mistake in each route, with one syntax error, and with a stricter route that each of them bypasses.
     for (text, from, to) in [
         (&apart, "upstream = \"app\"", "upstream = \"ap\""),
         (&apart, "authenticate = [\"jwt\"]", "authenticate = jwt"),

@@ -2,38 +2,50 @@
 
 use tracing::Level;
 
-use super::{and, check, good, jwt, read, route, with};
+use super::{check, jwt, minimal_and, read, route, valid, with};
 
 #[test]
-fn values_have_forms() {
+fn invalid_values_are_errors() {
     for (text, words) in [
         (
-            and("[server.limits]\nidle_timeout = 75\n"),
+            minimal_and("[server.limits]\nidle_timeout = 75\n"),
             "expected a duration, found a number",
         ),
         (
-            and("[server.limits]\nidle_timeout = \"75\"\n"),
+            minimal_and("[server.limits]\nidle_timeout = \"75\"\n"),
             "\"75\" is not a duration",
         ),
-        (and("[server.limits]\nidle_timeout = \"1.5s\"\n"), "is not a duration"),
         (
-            and("[server.limits]\nidle_timeout = \"99999999999d\"\n"),
+            minimal_and("[server.limits]\nidle_timeout = \"1.5s\"\n"),
             "is not a duration",
         ),
-        (and("[server.limits]\nheader_timeout = \"0s\"\n"), "is not above zero"),
-        (and("[server.limits]\nbody_bytes = \"64k\"\n"), "\"64k\" is not a size"),
-        (and("[server.limits]\nbody_bytes = 64\n"), "or \"unlimited\""),
         (
-            and("[server.limits]\nheader_bytes = \"1KiB\"\n"),
+            minimal_and("[server.limits]\nidle_timeout = \"99999999999d\"\n"),
+            "is not a duration",
+        ),
+        (
+            minimal_and("[server.limits]\nheader_timeout = \"0s\"\n"),
+            "is not above zero",
+        ),
+        (
+            minimal_and("[server.limits]\nbody_bytes = \"64k\"\n"),
+            "\"64k\" is not a size",
+        ),
+        (minimal_and("[server.limits]\nbody_bytes = 64\n"), "or \"unlimited\""),
+        (
+            minimal_and("[server.limits]\nheader_bytes = \"1KiB\"\n"),
             "from \"8KiB\" to \"16MiB\"",
         ),
-        (and("[server.limits]\nconnections = 0\n"), "write a whole number from 1"),
-        (and("[server.limits]\nheaders = -1\n"), "out of range"),
         (
-            and("[log]\naccess = \"yes\"\n"),
+            minimal_and("[server.limits]\nconnections = 0\n"),
+            "write a whole number from 1",
+        ),
+        (minimal_and("[server.limits]\nheaders = -1\n"), "out of range"),
+        (
+            minimal_and("[log]\naccess = \"yes\"\n"),
             "expected true or false, found a string",
         ),
-        (and("[log]\nlevel = \"warning\"\n"), "did you mean \"warn\"?"),
+        (minimal_and("[log]\nlevel = \"warning\"\n"), "did you mean \"warn\"?"),
         (
             with("[\"127.0.0.1:8443\"]", "\"127.0.0.1:8443\""),
             "expected a list, found a string",
@@ -57,24 +69,30 @@ fn values_have_forms() {
             "unix:/run/gate.sock is listed twice",
         ),
         (
-            and("[admin]\nlisten = \"unix:/run/admin.sock\"\n"),
+            minimal_and("[admin]\nlisten = \"unix:/run/admin.sock\"\n"),
             "only `server.listen` accepts",
         ),
         (with("[\"127.0.0.1:8443\"]", "[]"), "the list is empty"),
         (with("listen = [\"127.0.0.1:8443\"]\n", ""), "`listen` is missing"),
-        (and("[admin]\nhosts = [\"a.example:9901\"]\n"), "write the name alone"),
-        (and("[admin]\nhosts = [\"*.example\"]\n"), "write the name alone"),
-        (and("[admin]\nhosts = [\"A.example\"]\n"), "in lower case"),
         (
-            and("[admin]\nlisten = \"127.0.0.1:8443\"\n"),
+            minimal_and("[admin]\nhosts = [\"a.example:9901\"]\n"),
+            "write the name alone",
+        ),
+        (
+            minimal_and("[admin]\nhosts = [\"*.example\"]\n"),
+            "write the name alone",
+        ),
+        (minimal_and("[admin]\nhosts = [\"A.example\"]\n"), "in lower case"),
+        (
+            minimal_and("[admin]\nlisten = \"127.0.0.1:8443\"\n"),
             "is also in `server.listen`",
         ),
         (
-            and("[server.tls]\ncertificates = [{ chain = \"ca.pem\", key = \"localhost.key\" }]\n"),
+            minimal_and("[server.tls]\ncertificates = [{ chain = \"ca.pem\", key = \"localhost.key\" }]\n"),
             "this key belongs to no certificate in",
         ),
         (
-            and("[server.tls]\nmin_version = \"1.1\"\n").replace(
+            minimal_and("[server.tls]\nmin_version = \"1.1\"\n").replace(
                 "1.1\"",
                 "1.1\"\ncertificates = [{ chain = \"localhost.pem\", key = \"localhost.key\" }]",
             ),
@@ -86,10 +104,10 @@ fn values_have_forms() {
 }
 
 #[test]
-fn keys_and_names_that_are_not_there_are_said() {
+fn unknown_and_missing_keys_and_names_are_errors() {
     for (text, words) in [
-        (and("[servr]\n"), "did you mean `server`?"),
-        (and("[probes]\n"), "`listen` is missing"),
+        (minimal_and("[servr]\n"), "did you mean `server`?"),
+        (minimal_and("[probes]\n"), "`listen` is missing"),
         (
             with("listen = [", "redirect_http = [\"127.0.0.1:80\"]\nlisten = ["),
             "there is no TLS listener to redirect to",
@@ -181,11 +199,11 @@ fn keys_and_names_that_are_not_there_are_said() {
         (with("/0\"", "/0\"\ndigest = [\"sha-512\"]"), "sha512"),
         (with("/0\"", "/0\"\ndigest = []"), "the list is empty"),
         (
-            and("[stores.b]\nkind = \"redis\"\nurl = \"redis://b\"\n"),
+            minimal_and("[stores.b]\nkind = \"redis\"\nurl = \"redis://b\"\n"),
             "\"redis\" or \"b\"",
         ),
         (
-            and("[stores.none]\nkind = \"redis\"\nurl = \"redis://b\"\n")
+            minimal_and("[stores.none]\nkind = \"redis\"\nurl = \"redis://b\"\n")
                 .replace("kind = \"token\"", "kind = \"token\"\nstore = \"redis\""),
             "a store cannot be named `none`",
         ),
@@ -208,10 +226,10 @@ fn keys_and_names_that_are_not_there_are_said() {
 }
 
 #[test]
-fn strings_come_from_elsewhere_and_are_not_shown() {
-    let level = |value: &str| and(&format!("[log]\nlevel = {value}\n"));
+fn strings_from_the_environment_and_files_are_not_shown() {
+    let level = |value: &str| minimal_and(&format!("[log]\nlevel = {value}\n"));
     assert_eq!(
-        good(&level("{ env = \"AUTHGATE_NOT_SET\", default = \"trace\" }"))
+        valid(&level("{ env = \"AUTHGATE_NOT_SET\", default = \"trace\" }"))
             .log
             .level,
         Level::TRACE
@@ -279,7 +297,7 @@ fn strings_come_from_elsewhere_and_are_not_shown() {
         with("redis://127.0.0.1:6379/0", "redis:/ada:canary@127.0.0.1:6379/0"),
         with("redis://127.0.0.1:6379/0", "redis//ada:canary@127.0.0.1:6379/0"),
         with("kind = \"redis\"", "kind = \"redis://:canary@x\""),
-        and("[stores]\nb = { kind = \"reddis\", url = \"redis://:canary@x\", password = \"canary\" }\n")
+        minimal_and("[stores]\nb = { kind = \"reddis\", url = \"redis://:canary@x\", password = \"canary\" }\n")
             .replace("kind = \"token\"", "kind = \"token\"\nstore = \"b\""),
         jwt("keys = [{ algorithm = HS256, secret = { env = \"AUTHGATE_NOT_SET\", default = \"canary\" } }]"),
     ] {
@@ -291,7 +309,7 @@ fn strings_come_from_elsewhere_and_are_not_shown() {
 }
 
 #[test]
-fn a_value_is_shown_only_where_its_key_is_known_and_no_secret() {
+fn excerpts_show_only_values_of_known_keys_without_secrets() {
     let store = |lines: &str| with("kind = \"redis\"\n", &format!("kind = \"redis\"\n{lines}\n"));
     for text in [
         // Without quotes, misspelled, both; in a comment; under another table; of another type.
@@ -333,9 +351,9 @@ fn a_value_is_shown_only_where_its_key_is_known_and_no_secret() {
             ":8000\"]\n",
             ":8000\"]\nsecret_header = { name = \"X-A\", value = \"canary\\u0001\" }\n",
         ),
-        and("[log]\nlevel = \"info\"\npassword = \"canary\"\n"),
-        and("[log]\nlevel = \"info\" password = \"canary\"\n"),
-        and("[stoers.redis]\npassword = \"canary\"\n"),
+        minimal_and("[log]\nlevel = \"info\"\npassword = \"canary\"\n"),
+        minimal_and("[log]\nlevel = \"info\" password = \"canary\"\n"),
+        minimal_and("[stoers.redis]\npassword = \"canary\"\n"),
     ] {
         let Err(error) = read(&text) else {
             panic!("it was taken:\n{text}")
@@ -371,7 +389,7 @@ fn a_value_is_shown_only_where_its_key_is_known_and_no_secret() {
 }
 
 #[test]
-fn bodies_without_a_length_wait_where_there_is_room() {
+fn spool_and_unsized_are_checked_together() {
     let upstream = |lines: &str| {
         with(
             "servers = [\"http://127.0.0.1:8000\"]",
@@ -399,17 +417,17 @@ fn bodies_without_a_length_wait_where_there_is_room() {
     }
     let h2c = upstream("unsized = \"refuse\"").replace("http://127.0.0.1:8000", "h2c://127.0.0.1:8000");
     check(&h2c, &[&["a body needs no length"]]);
-    good(&upstream("unsized = \"refuse\"\nidle_timeout = \"0s\""));
+    valid(&upstream("unsized = \"refuse\"\nidle_timeout = \"0s\""));
 }
 
 #[test]
-fn problems_as_data_have_the_line_and_the_character_that_they_start_at() {
-    let text = and("[log]\n\"\u{e9}\" = 1\nlevel = \"\u{e9}\"\nquery = { a = 1, b = 2 }\n");
+fn json_problems_have_line_and_column() {
+    let text = minimal_and("[log]\n\"\u{e9}\" = 1\nlevel = \"\u{e9}\"\nquery = { a = 1, b = 2 }\n");
     let Err(error) = read(&text) else {
         panic!("it was taken")
     };
-    let told = error.report().to_json();
-    let places: Vec<(u64, u64)> = told["problems"]
+    let report = error.report().to_json();
+    let positions: Vec<(u64, u64)> = report["problems"]
         .as_array()
         .expect("a list")
         .iter()
@@ -418,5 +436,5 @@ fn problems_as_data_have_the_line_and_the_character_that_they_start_at() {
             (number("line"), number("column"))
         })
         .collect();
-    assert_eq!(places, [(19, 1), (20, 9), (21, 9)]);
+    assert_eq!(positions, [(19, 1), (20, 9), (21, 9)]);
 }

@@ -7,7 +7,7 @@ mod fields;
 use serde_json::{Map, Value};
 
 use self::fields::{key, natural, password_md5, seconds, text};
-use super::gather::{GatheredToken, Group, Owner};
+use super::dump_records::{DumpToken, Group, Owner};
 use crate::auth::record::UserRecord;
 use crate::auth::store::{Digests, TokenDigest};
 use crate::cli::values::digest_text;
@@ -47,7 +47,7 @@ pub(super) enum Object {
     },
     Token {
         digest: TokenDigest,
-        token: GatheredToken,
+        token: DumpToken,
     },
     /// An object that is not imported.
     Other {
@@ -167,7 +167,7 @@ fn authtoken(digests: Digests, pk: &Value, fields: &Map<String, Value>) -> Resul
         .flatten()
         .next()
         .ok_or("the store's `digest` setting accepts no such key")?;
-    let mut token = GatheredToken::new(&digest, owner(fields)?);
+    let mut token = DumpToken::new(&digest, owner(fields)?);
     token.created = time(fields, "created")?;
     token.keeps = vec![TokenMember::Expires, TokenMember::Scopes, TokenMember::Name];
     Ok(Object::Token { digest, token })
@@ -188,7 +188,7 @@ fn knox(pk: &Value, fields: &Map<String, Value>) -> Result<Object, String> {
         .as_str()
         .and_then(TokenDigest::from_hex);
     let digest = digest.ok_or("the digest is not 64 or 128 lower-case hexadecimal digits")?;
-    let mut token = GatheredToken::new(&digest, owner(fields)?);
+    let mut token = DumpToken::new(&digest, owner(fields)?);
     token.created = time(fields, "created")?;
     token.expires = time(fields, "expiry")?;
     token.keeps = vec![TokenMember::Scopes, TokenMember::Name];
@@ -252,7 +252,7 @@ mod tests {
         }
     }
 
-    fn token(object: &Value) -> (TokenDigest, GatheredToken) {
+    fn token(object: &Value) -> (TokenDigest, DumpToken) {
         match one(&names(), object) {
             Ok(Object::Token { digest, token }) => (digest, token),
             other => panic!("{other:?} is no token"),

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use super::spool::{More, Spool};
+use super::spool::{Next, Spool};
 use crate::auth::record::TokenRecord;
 use crate::auth::store::TokenDigest;
 use crate::cli::Failure;
@@ -16,26 +16,26 @@ use crate::provisioning::{Import, Keep, Revocation, TokenMember, TokenUpdate, Us
 const MAX_SHOWN: usize = 20;
 
 /// The records of a dump.
-pub(super) struct Gathered {
-    users: Spool<GatheredUser>,
-    tokens: Spool<GatheredToken>,
+pub(super) struct DumpRecords {
+    users: Spool<DumpUser>,
+    tokens: Spool<DumpToken>,
     revocations: Vec<Revocation>,
     ids: HashSet<Rc<str>>,
     names: HashMap<Box<str>, Rc<str>>,
     groups: HashMap<String, Text>,
     /// Groups that users refer to by key, each with the first object and user that does.
-    wanted_groups: BTreeMap<String, (usize, String)>,
+    referenced_groups: BTreeMap<String, (usize, String)>,
     /// The digests of all tokens; only collected for `--prune`.
     digests: Option<HashSet<TokenDigest>>,
     /// How many tokens have a SHA-256 and a SHA-512 digest.
     pub(super) digest_counts: (usize, usize),
-    pub(super) others: BTreeMap<String, Others>,
+    pub(super) skipped_models: BTreeMap<String, SkippedModel>,
     pub(super) problems: Problems,
 }
 
 /// Objects of a model that is not imported.
 #[derive(Debug, Default)]
-pub(super) struct Others {
+pub(super) struct SkippedModel {
     pub(super) count: usize,
     /// The objects have a `password` field.
     pub(super) like_users: bool,
@@ -59,7 +59,7 @@ impl Problems {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct GatheredUser {
+struct DumpUser {
     update: UserUpdate,
     groups: Vec<Group>,
 }
@@ -73,7 +73,7 @@ pub(super) enum Group {
 
 /// A token whose user may come later in the dump.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct GatheredToken {
+pub(super) struct DumpToken {
     digest: String,
     pub(super) owner: Owner,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,7 +97,7 @@ pub(super) enum Owner {
     Name(String),
 }
 
-impl GatheredToken {
+impl DumpToken {
     pub(super) fn new(digest: &TokenDigest, owner: Owner) -> Self {
         Self {
             digest: digest.to_hex(),
@@ -133,7 +133,7 @@ impl GatheredToken {
     }
 }
 
-impl Gathered {
+impl DumpRecords {
     /// Starts empty. `collect_digests` is set for `--prune`.
     pub(super) fn new(collect_digests: bool) -> Result<Self, Failure> {
         Ok(Self {
@@ -143,10 +143,10 @@ impl Gathered {
             ids: HashSet::new(),
             names: HashMap::new(),
             groups: HashMap::new(),
-            wanted_groups: BTreeMap::new(),
+            referenced_groups: BTreeMap::new(),
             digests: collect_digests.then(HashSet::new),
             digest_counts: (0, 0),
-            others: BTreeMap::new(),
+            skipped_models: BTreeMap::new(),
             problems: Problems::default(),
         })
     }
@@ -169,15 +169,15 @@ impl Gathered {
         }
         for group in &groups {
             if let Group::Key(key) = group {
-                self.wanted_groups
+                self.referenced_groups
                     .entry(key.clone())
                     .or_insert_with(|| (at, id.as_ref().to_owned()));
             }
         }
-        self.users.push(&GatheredUser { update, groups })
+        self.users.push(&DumpUser { update, groups })
     }
 
-    pub(super) fn token(&mut self, digest: &TokenDigest, token: &GatheredToken) -> Result<(), Failure> {
+    pub(super) fn token(&mut self, digest: &TokenDigest, token: &DumpToken) -> Result<(), Failure> {
         match digest {
             TokenDigest::Sha256(_) => self.digest_counts.0 += 1,
             TokenDigest::Sha512(_) => self.digest_counts.1 += 1,
@@ -192,22 +192,22 @@ impl Gathered {
         self.revocations.push(revocation);
     }
 
-    pub(super) fn other(&mut self, model: &str, like_user: bool) {
-        let others = self.others.entry(model.to_owned()).or_default();
-        others.count += 1;
-        others.like_users |= like_user;
+    pub(super) fn skipped(&mut self, model: &str, like_user: bool) {
+        let skipped = self.skipped_models.entry(model.to_owned()).or_default();
+        skipped.count += 1;
+        skipped.like_users |= like_user;
     }
 
     /// Call after the last object: reports missing groups as problems.
     pub(super) fn check(&mut self) {
-        for (key, (at, id)) in &self.wanted_groups {
+        for (key, (at, id)) in &self.referenced_groups {
             if !self.groups.contains_key(key) {
                 self.problems.add(format!(
                     "object {at} (user {id:?}): group {key} is not in the dump; dump auth.group as well"
                 ));
             }
         }
-        self.wanted_groups.clear();
+        self.referenced_groups.clear();
     }
 
     pub(super) fn users(&self) -> usize {
@@ -236,7 +236,7 @@ impl Gathered {
     ) -> Result<(), Failure> {
         let known_groups = &self.groups;
         self.users.batches(Import::BATCH, |batch| {
-            let users = batch.into_iter().map(|GatheredUser { mut update, groups }| {
+            let users = batch.into_iter().map(|DumpUser { mut update, groups }| {
                 let names = groups.iter().filter_map(|group| match group {
                     Group::Name(name) => Text::new(name).ok(),
                     Group::Key(key) => known_groups.get(key).cloned(),
@@ -244,7 +244,7 @@ impl Gathered {
                 update.record.groups.extend(names);
                 update
             });
-            take(users.collect()).map(|()| More::Yes)
+            take(users.collect()).map(|()| Next::Continue)
         })
     }
 
@@ -291,7 +291,7 @@ impl Gathered {
             without_user += count - updates.len();
             import.tokens(&updates)?;
             written(count);
-            Ok(More::Yes)
+            Ok(Next::Continue)
         })?;
         Ok(without_user)
     }
@@ -306,10 +306,10 @@ impl Gathered {
             for token in &batch {
                 if token.revoked.is_some() || known(&token.owner)? {
                     found = true;
-                    return Ok(More::No);
+                    return Ok(Next::Stop);
                 }
             }
-            Ok(More::Yes)
+            Ok(Next::Continue)
         })?;
         Ok(found)
     }
