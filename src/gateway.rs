@@ -10,7 +10,7 @@ use http::{Request, Response};
 
 use crate::outbound::forwarded::{Node, Peer, Scheme, TrustedProxies};
 use crate::proxy::body::ResponseBody;
-use crate::proxy::websocket::Switched;
+use crate::proxy::websocket::WebSocket;
 use crate::proxy::{Client, Proxy};
 use crate::server::Limits;
 use crate::server::handler::{
@@ -42,7 +42,7 @@ impl Handler for Gateway {
     type Connection = Client;
     type Tls = Acceptor;
     type Body = ResponseBody;
-    type Tunnel = Switched;
+    type Tunnel = WebSocket;
 
     fn limits(&self) -> Limits {
         self.limits
@@ -82,7 +82,7 @@ impl Handler for Gateway {
         request: Request<IncomingBody>,
         exchange: Exchange<'_>,
         client: &Client,
-    ) -> impl Future<Output = Reply<ResponseBody, Switched>> {
+    ) -> impl Future<Output = Reply<ResponseBody, WebSocket>> {
         Rc::clone(&self.proxy).handle(request, exchange, client)
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderName};
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, request};
 use tokio::time::{sleep, timeout};
 
 use super::AppError;
@@ -16,6 +16,7 @@ use crate::auth::jwt::explain::Explanation;
 use crate::auth::{Authenticator, Now};
 use crate::config::Config;
 use crate::outbound::forwarded::{Peer, Scheme};
+use crate::proxy::Client;
 use crate::proxy::explain::ExplainedRequest;
 use crate::secret::Secret;
 use crate::server::worker;
@@ -76,13 +77,14 @@ impl DryRun {
             explained: Vec::new(),
             request: None,
         };
+        let head = request.map(|request| request.into_parts().0);
         worker::run_on_this_thread(|| async {
             self.wait_for_stores().await;
             let built = self.parts.authenticators();
             let proxy = self.parts.proxy(&built);
-            let authenticators: Vec<&Authenticator> = match &request {
+            let authenticators: Vec<&Authenticator> = match &head {
                 None => built.values().map(AsRef::as_ref).collect(),
-                Some(request) => proxy.authenticators_for(request, &self.peer()).collect(),
+                Some(head) => proxy.authenticators_for(head, &self.peer()).collect(),
             };
             if let Credential::Jwt(token) = credential {
                 for authenticator in &authenticators {
@@ -92,7 +94,7 @@ impl DryRun {
                     }
                 }
             }
-            if let Some(request) = request {
+            if let Some(head) = head {
                 // If no authenticator of the route reads this kind of credential, send it as another authenticator expects it.
                 let (header, scheme) = authenticators
                     .iter()
@@ -100,8 +102,12 @@ impl DryRun {
                     .chain(built.values().map(AsRef::as_ref))
                     .find_map(|authenticator| credential.carried_by(authenticator))
                     .unwrap_or_else(|| credential.carried_by_default());
-                let request = credential.add_to(request, &header, &scheme);
-                let explained = proxy.explain_request(&request, &self.peer()).await;
+                let head = credential.add_to(head, &header, &scheme);
+                let client = Client {
+                    peer: self.peer(),
+                    served: None,
+                };
+                let explained = proxy.explain_request(head, &client).await;
                 report.request = Some((explained, header, scheme));
             }
             Ok(())
@@ -147,7 +153,7 @@ impl Credential<'_> {
     }
 
     /// Adds the credential to a request. A credential that is not a valid header value is left out, because no client can send it.
-    fn add_to(&self, mut request: Request<()>, header: &HeaderName, scheme: &str) -> Request<()> {
+    fn add_to(&self, mut head: request::Parts, header: &HeaderName, scheme: &str) -> request::Parts {
         let text = match self {
             Self::Token(key) => key.expose().as_str(),
             Self::Jwt(token) => *token,
@@ -158,8 +164,8 @@ impl Credential<'_> {
         };
         if let Ok(mut value) = HeaderValue::from_bytes(value.as_bytes()) {
             value.set_sensitive(true);
-            request.headers_mut().insert(header, value);
+            head.headers.insert(header, value);
         }
-        request
+        head
     }
 }

@@ -27,6 +27,7 @@ use crate::proxy::{Bounds, Proxy, Route};
 use crate::server;
 use crate::telemetry::auth::CacheMetrics;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::route_metrics::RouteMetrics;
 use crate::tls::server::Acceptor;
 use crate::tls::validity::Validity;
 use crate::upstream::body::BodyLimits;
@@ -229,7 +230,11 @@ impl Parts {
             HostMode::Preserve | HostMode::Server => None,
         };
         Route {
-            label: route.matches.to_string().into(),
+            metrics: Rc::new(RouteMetrics::new(
+                &self.metrics,
+                route.matches.to_string().into(),
+                Some(&route.upstream),
+            )),
             policy: route.policy.clone(),
             answers: route.answers.clone(),
             cors: route.cors.clone(),

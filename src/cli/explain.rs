@@ -67,7 +67,7 @@ pub(super) fn text(args: &RouteArgs, report: &(ExplainedRequest, HeaderName, Str
         Some(route) => writeln!(text, "  route {route}"),
         None => writeln!(text, "  no route"),
     };
-    match &explained.end {
+    match &explained.outcome {
         ExplainedOutcome::Forwarded { upstream, identity } => {
             let _ = writeln!(text, "  forwarded to upstream {upstream} with");
             for (name, value) in identity {
@@ -97,7 +97,7 @@ pub(super) fn json(report: &(ExplainedRequest, HeaderName, String)) -> Value {
             .collect()
     };
     let mut value = json!({ "route": explained.route.as_deref(), "header": header.as_str(), "scheme": scheme });
-    let more = match &explained.end {
+    let more = match &explained.outcome {
         ExplainedOutcome::Forwarded { upstream, identity } => {
             json!({ "forwarded": true, "upstream": &**upstream, "identity": fields(&mut identity.iter()) })
         }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Request;
+use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 
 use super::grammar::{ParseError, is_target, malformed};
@@ -34,10 +34,10 @@ impl RawTarget {
 }
 
 /// The path of the request, exactly as the client sent it. The route table looks up this path.
-pub(crate) fn path<B>(request: &Request<B>) -> &str {
-    match request.extensions().get::<RawTarget>() {
+pub(crate) fn path(head: &Parts) -> &str {
+    match head.extensions.get::<RawTarget>() {
         Some(raw) => raw.path(),
-        None => request.uri().path(),
+        None => head.uri.path(),
     }
 }
 

@@ -89,7 +89,7 @@ impl Body for ResponseBody {
                 Poll::Ready(frame.map(Ok))
             }
             Err(fault) => {
-                inner.outcome.cut(fault.label(), fault.to_string());
+                inner.outcome.body_failed(fault.label(), fault.to_string());
                 inner.cut = true;
                 // Drop the upstream's body, so that its place at the upstream is free for another request.
                 inner.source = Source::Own(Bytes::new());

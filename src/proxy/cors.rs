@@ -6,7 +6,7 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
     ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
-use http::{HeaderMap, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderValue, Method};
 
 use crate::framing::grammar::is_method;
 use crate::outbound::{hop, single_value};
@@ -53,8 +53,8 @@ impl Cors {
     }
 
     /// Whether the request is a preflight from a listed origin.
-    pub(super) fn is_preflight<B>(&self, request: &Request<B>) -> bool {
-        requested_method(request).is_some() && self.origin(request.headers()).is_some()
+    pub(super) fn is_preflight(&self, method: &Method, headers: &HeaderMap) -> bool {
+        requested_method(method, headers).is_some() && self.origin(headers).is_some()
     }
 
     /// Adds the fields that let an application from this origin read a response.
@@ -75,9 +75,8 @@ impl Cors {
 /// The method that a preflight asks about. `None` for an ordinary OPTIONS request. It is ordinary if it asks about a
 /// method that no route permits. It is also ordinary if `Connection` names one of its CORS fields, because the upstream
 /// would not receive that field.
-pub(super) fn requested_method<B>(request: &Request<B>) -> Option<Method> {
-    let headers = request.headers();
-    if *request.method() != Method::OPTIONS
+pub(super) fn requested_method(method: &Method, headers: &HeaderMap) -> Option<Method> {
+    if *method != Method::OPTIONS
         || hop::is_connection_option(headers, &ORIGIN)
         || hop::is_connection_option(headers, &ACCESS_CONTROL_REQUEST_METHOD)
     {

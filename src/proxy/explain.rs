@@ -1,14 +1,17 @@
-//! Explains a request: takes the same steps as for a real request, but does not forward it.
+//! Explains a request: admits it as a real one, and describes the result instead of forwarding it.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::request::Parts;
+use http::{HeaderMap, Response};
 
-use super::rejection::Rejection;
-use super::{Proxy, Route, reason, reply};
+use super::admission::Routed;
+use super::reply::RefusalContext;
+use super::{Client, Proxy, Route};
 use crate::auth::{Authenticator, Chain};
 use crate::outbound::forwarded::{Peer, RequestId};
+use crate::policy::Permit;
 
 /// What the gateway would do with a request.
 #[derive(Debug)]
@@ -16,7 +19,7 @@ pub struct ExplainedRequest {
     /// The label of the route in metrics and logs.
     pub route: Option<Arc<str>>,
     /// The outcome.
-    pub end: ExplainedOutcome,
+    pub outcome: ExplainedOutcome,
 }
 
 /// The outcome of an explained request.
@@ -40,43 +43,45 @@ pub enum ExplainedOutcome {
 
 impl Proxy {
     /// The authenticators of the request's route. None if no route matches, or if the route is public.
-    pub fn authenticators_for(&self, request: &Request<()>, peer: &Peer) -> impl Iterator<Item = &Authenticator> {
-        let chain = self
-            .find(request, peer)
-            .ok()
-            .and_then(|(route, _)| route.chain.as_ref());
+    pub fn authenticators_for(&self, head: &Parts, peer: &Peer) -> impl Iterator<Item = &Authenticator> {
+        let routed = self.route(head, peer).ok();
+        let chain = routed.and_then(|routed| routed.route().chain.as_ref());
         chain.into_iter().flat_map(Chain::authenticators)
     }
 
-    /// Explains what the gateway would do with a request.
-    pub async fn explain_request(&self, request: &Request<()>, peer: &Peer) -> ExplainedRequest {
-        let (rejection, route) = match self.find(request, peer) {
-            Err(rejection) => (rejection, None),
-            Ok((route, _)) => match self.admit(route, request).await {
-                Ok(end) => {
-                    let route = Some(Arc::clone(&route.label));
-                    return ExplainedRequest { route, end };
+    /// Explains what the gateway would do with a request of this client.
+    pub async fn explain_request(&self, mut head: Parts, client: &Client) -> ExplainedRequest {
+        let routed = self.route(&head, &client.peer);
+        let route = routed.as_ref().ok().map(Routed::route);
+        let context = RefusalContext::of(&head, route);
+        let rejection = match routed {
+            Ok(routed) => {
+                let admission = self.admit(routed, &mut head, client).await;
+                match admission.decision {
+                    Ok(permit) => return forwarded(admission.route, &permit),
+                    Err(rejection) => rejection,
                 }
-                Err(rejection) => (rejection, Some(route)),
-            },
+            }
+            Err(rejection) => rejection,
         };
-        let answers = route.map_or(&self.nowhere, |route| &route.answers);
         ExplainedRequest {
-            route: route.map(|route| Arc::clone(&route.label)),
-            end: ExplainedOutcome::Answered {
-                response: reply::reply(&rejection, answers, &RequestId::random()),
-                reason: reason(&rejection),
+            route: route.map(|route| Arc::clone(route.metrics.label())),
+            outcome: ExplainedOutcome::Answered {
+                response: self.refuse(&rejection, route, &context, &RequestId::random()),
+                reason: rejection.reason(),
             },
         }
     }
+}
 
-    async fn admit(&self, route: &Route, request: &Request<()>) -> Result<ExplainedOutcome, Rejection> {
-        let permit = route.permit(self.identify(route, request).await?)?;
-        let mut identity = HeaderMap::new();
-        route.rules.identity.insert(&mut identity, &permit);
-        Ok(ExplainedOutcome::Forwarded {
+fn forwarded(route: &Route, permit: &Permit) -> ExplainedRequest {
+    let mut identity = HeaderMap::new();
+    route.rules.identity.insert(&mut identity, permit);
+    ExplainedRequest {
+        route: Some(Arc::clone(route.metrics.label())),
+        outcome: ExplainedOutcome::Forwarded {
             upstream: Arc::clone(route.upstream.name()),
             identity,
-        })
+        },
     }
 }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode, Uri};
 use tracing::{Level, event_enabled, info};
 
+use super::rejection::Rejection;
 use crate::concurrency::ConcurrencyPermit;
 use crate::identity::Identity;
 use crate::outbound::forwarded::{ForwardedInfo, RequestId};
-use crate::telemetry::worker_metrics::WorkerMetrics;
+use crate::telemetry::route_metrics::RouteMetrics;
 
 /// The settings of the access log.
 #[derive(Debug, Clone, Copy)]
@@ -25,12 +26,11 @@ pub struct AccessLog {
 /// disconnected.
 #[derive(Debug)]
 pub struct Outcome {
-    worker_metrics: Rc<WorkerMetrics>,
+    route: Rc<RouteMetrics>,
     log: AccessLog,
     started: Instant,
     forwarded: ForwardedInfo,
     request: Option<(Method, Uri)>,
-    route: Arc<str>,
     label: &'static str,
     status: Option<StatusCode>,
     user: Option<Arc<Identity>>,
@@ -38,26 +38,26 @@ pub struct Outcome {
     upstream: Option<Duration>,
     sent: u64,
     complete: bool,
-    slot: Option<ConcurrencyPermit>,
+    /// Counts against the limit of concurrent requests until the request ends.
+    in_flight: Option<ConcurrencyPermit>,
 }
 
 impl Outcome {
-    /// Starts the outcome of a request. `request` is `None` if its head could not be read.
+    /// Starts the outcome of a request. `no_route` are the metrics of requests without a route. `request` is `None` if
+    /// its head could not be read.
     pub fn open(
-        worker_metrics: &Rc<WorkerMetrics>,
+        no_route: &Rc<RouteMetrics>,
         log: AccessLog,
         forwarded: ForwardedInfo,
         request: Option<(Method, Uri)>,
-        route: &Arc<str>,
     ) -> Self {
-        worker_metrics.metrics().in_flight.inc();
+        no_route.record_request_start();
         Self {
-            worker_metrics: Rc::clone(worker_metrics),
+            route: Rc::clone(no_route),
             log,
             started: Instant::now(),
             forwarded,
             request,
-            route: Arc::clone(route),
             label: "client_gone",
             status: None,
             user: None,
@@ -65,7 +65,7 @@ impl Outcome {
             upstream: None,
             sent: 0,
             complete: false,
-            slot: None,
+            in_flight: None,
         }
     }
 
@@ -80,32 +80,34 @@ impl Outcome {
     }
 
     /// Records the route.
-    pub fn on_route(&mut self, route: &Arc<str>) {
-        self.route = Arc::clone(route);
+    pub fn set_route(&mut self, route: &Rc<RouteMetrics>) {
+        self.route = Rc::clone(route);
     }
 
     /// Holds a concurrency permit until the request ends.
-    pub fn holds(&mut self, slot: ConcurrencyPermit) {
-        self.slot = Some(slot);
+    pub fn hold(&mut self, in_flight: Option<ConcurrencyPermit>) {
+        self.in_flight = in_flight;
     }
 
-    /// Records the authenticated user.
-    pub fn by(&mut self, user: &Arc<Identity>) {
-        self.user = Some(Arc::clone(user));
+    /// Records the authenticated user, if there is one.
+    pub fn set_user(&mut self, user: Option<Arc<Identity>>) {
+        if user.is_some() {
+            self.user = user;
+        }
     }
 
     /// Records the start of the upstream's response.
-    pub fn answered(&mut self, status: StatusCode, took: Duration) {
+    pub fn upstream_responded(&mut self, status: StatusCode, took: Duration) {
         (self.status, self.label, self.upstream) = (Some(status), "forwarded", Some(took));
     }
 
-    /// Records a rejection. `reason` is for the log only.
-    pub fn rejected(&mut self, status: StatusCode, label: &'static str, reason: Option<String>) {
-        (self.status, self.label, self.reason) = (Some(status), label, reason);
+    /// Records a rejection, with the status that the client gets.
+    pub fn rejected(&mut self, status: StatusCode, rejection: &Rejection) {
+        (self.status, self.label, self.reason) = (Some(status), rejection.label(), rejection.reason());
     }
 
-    /// Records that the upstream's response broke off. The client can detect that it is incomplete.
-    pub fn cut(&mut self, label: &'static str, reason: String) {
+    /// Records that the upstream's response ended too early. The client can detect that it is incomplete.
+    pub fn body_failed(&mut self, label: &'static str, reason: String) {
         (self.label, self.reason) = (label, Some(reason));
     }
 
@@ -134,9 +136,7 @@ impl Outcome {
 impl Drop for Outcome {
     fn drop(&mut self) {
         let took = self.started.elapsed();
-        self.worker_metrics.metrics().in_flight.dec();
-        self.worker_metrics
-            .record_request(&self.route, self.label, self.status_class(), took);
+        self.route.record_request_end(self.label, self.status_class(), took);
         if !self.log.on || !event_enabled!(Level::INFO) {
             return;
         }
@@ -150,7 +150,7 @@ impl Drop for Outcome {
             http.status = self.status.map(|status| status.as_u16()),
             outcome = self.label,
             reason = self.reason.as_deref(),
-            route = &*self.route,
+            route = &**self.route.label(),
             user.id = self.user.as_ref().map(|user| user.user_info().id.as_str()),
             authenticator = self.user.as_ref().map(|user| &*user.user_info().authenticator),
             client.ip = %self.forwarded.client,

@@ -131,6 +131,49 @@ impl Rejection {
         }
     }
 
+    /// The details for the log beside the label: which component failed, and why. They are not sent to clients.
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Malformed(what) => Some((*what).to_owned()),
+            Self::AmbiguousPath(why) => Some(why.clone()),
+            Self::NotAllowed(unmet) => Some(unmet.to_string()),
+            // The response does not say which check failed.
+            Self::Refused(Refused { refusal, .. }) => refusal.detail().map(str::to_owned),
+            Self::Unavailable(Unavailable { authenticator, source }) => {
+                Some(format!("authenticator {authenticator}: {source}"))
+            }
+            Self::Body(fault) | Self::Upstream(UpstreamError::RequestBody(fault)) => match fault {
+                RequestBodyError::BufferFull | RequestBodyError::Spool(_) => Some(fault.to_string()),
+                RequestBodyError::TooLarge
+                | RequestBodyError::Timeout
+                | RequestBodyError::Broken
+                | RequestBodyError::LengthRequired => None,
+            },
+            Self::Upstream(
+                error @ (UpstreamError::Connect { .. }
+                | UpstreamError::ConnectTimeout { .. }
+                | UpstreamError::InFlightLimit
+                | UpstreamError::NoResponse(_)
+                | UpstreamError::ResponseTimeout),
+            ) => Some(error.to_string()),
+            // The label says it all.
+            Self::Upstream(
+                UpstreamError::UnexpectedUpgrade | UpstreamError::UpgradeIgnored | UpstreamError::UpgradeUnsupported,
+            )
+            | Self::TargetTooLong
+            | Self::HeadTooLarge
+            | Self::HeadTooSlow
+            | Self::NoRoute
+            | Self::MethodNotAllowed { .. }
+            | Self::Misdirected
+            | Self::Overloaded
+            | Self::NotImplemented
+            | Self::Unauthenticated
+            | Self::RepeatedCredential
+            | Self::OriginNotListed => None,
+        }
+    }
+
     /// A short name for logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {

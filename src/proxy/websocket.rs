@@ -6,8 +6,12 @@ use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use h2::ext::Protocol;
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tracing::debug;
 
@@ -20,49 +24,67 @@ const WEBSOCKET: &str = "websocket";
 /// The buffer size for each direction.
 const BUFFER: usize = 16 * 1024;
 
+/// A request for a WebSocket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WebSocketRequest {
+    pub(super) handshake: Handshake,
+    /// Whether the client offers the gateway's own subprotocol, so that the gateway may select it.
+    pub(super) offers_gateway_subprotocol: bool,
+}
+
 /// How a request asks for a WebSocket.
-#[derive(Debug)]
-pub(super) enum Asks {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Handshake {
     /// `GET` with `Upgrade`.
     Http1,
     /// `CONNECT` with `:protocol`.
     Http2,
 }
 
-/// How a request asks for a WebSocket. `None` if it does not, or if it can be read in more than one way.
-pub(super) fn asks<B: http_body::Body>(request: &Request<B>) -> Option<Asks> {
-    let headers = request.headers();
-    match request.version() {
-        Version::HTTP_11 => {
-            let switches = *request.method() == Method::GET
-                && request.body().is_end_stream()
-                && single_value(headers, &UPGRADE)
-                    .is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()))
-                && hop::is_connection_option(headers, &UPGRADE)
-                && single_value(headers, &SEC_WEBSOCKET_KEY).is_some();
-            switches.then_some(Asks::Http1)
+impl Handshake {
+    /// How a request asks for a WebSocket. `None` if it does not, or if it can be read in more than one way.
+    pub(super) fn of(head: &Parts) -> Option<Self> {
+        let headers = &head.headers;
+        match head.version {
+            Version::HTTP_11 => {
+                let switches = head.method == Method::GET
+                    && single_value(headers, &UPGRADE)
+                        .is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()))
+                    && hop::is_connection_option(headers, &UPGRADE)
+                    && single_value(headers, &SEC_WEBSOCKET_KEY).is_some()
+                    && !has_body(headers);
+                switches.then_some(Self::Http1)
+            }
+            Version::HTTP_2 => is_extended_connect(head).then_some(Self::Http2),
+            _ => None,
         }
-        Version::HTTP_2 => is_extended_connect(request).then_some(Asks::Http2),
-        _ => None,
     }
 }
 
+/// Whether a body follows the head of an HTTP/1.1 request (RFC 9112, section 6.3). The reader has checked both fields: a
+/// length is one number.
+fn has_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH);
+    headers.contains_key(TRANSFER_ENCODING)
+        || length.is_some_and(|length| length.as_bytes().iter().any(|digit| *digit != b'0'))
+}
+
 /// RFC 8441, section 4.
-pub(super) fn is_extended_connect<B>(request: &Request<B>) -> bool {
-    let protocol = request.extensions().get::<Protocol>();
-    *request.method() == Method::CONNECT && protocol.is_some_and(|protocol| protocol.as_str() == WEBSOCKET)
+pub(super) fn is_extended_connect(head: &Parts) -> bool {
+    let protocol = head.extensions.get::<Protocol>();
+    head.method == Method::CONNECT && protocol.is_some_and(|protocol| protocol.as_str() == WEBSOCKET)
 }
 
 /// Converts an HTTP/2 client's request to HTTP/1.1. The key is the gateway's own; the upstream's response must match
 /// it.
-pub(super) fn as_http1<B>(request: &mut Request<B>) -> HeaderValue {
-    *request.method_mut() = Method::GET;
-    *request.version_mut() = Version::HTTP_11;
+pub(super) fn to_http1(head: &mut Parts) -> HeaderValue {
+    head.method = Method::GET;
+    head.version = Version::HTTP_11;
     let key = STANDARD.encode(fastrand::u128(..).to_be_bytes());
     let key = HeaderValue::try_from(key).expect("base64 is visible ASCII");
-    let headers = request.headers_mut();
-    headers.insert(SEC_WEBSOCKET_KEY, key.clone());
-    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    head.headers.insert(SEC_WEBSOCKET_KEY, key.clone());
+    head.headers
+        .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     key
 }
 
@@ -91,24 +113,24 @@ pub(super) fn switch_http2<B>(response: &mut Response<B>) {
 }
 
 /// A WebSocket whose upstream half is open.
-pub struct Switched {
+pub struct WebSocket {
     pub(super) tunnel: Tunnel,
-    pub(super) held: TunnelGuard,
+    pub(super) tunnel_guard: TunnelGuard,
     pub(super) outcome: Outcome,
 }
 
-impl fmt::Debug for Switched {
+impl fmt::Debug for WebSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Switched").finish_non_exhaustive()
+        f.debug_struct("WebSocket").finish_non_exhaustive()
     }
 }
 
-impl server::handler::Tunnel for Switched {
+impl server::handler::Tunnel for WebSocket {
     /// Copies bytes in both directions until both sides have ended or one has failed.
     async fn run<I: AsyncRead + AsyncWrite + Unpin>(self, mut client: I) {
         let Self {
             mut tunnel,
-            held,
+            tunnel_guard,
             mut outcome,
         } = self;
         match copy_bidirectional_with_sizes(&mut client, &mut tunnel, BUFFER, BUFFER).await {
@@ -118,6 +140,6 @@ impl server::handler::Tunnel for Switched {
             }
             Err(problem) => debug!(reason = %problem, "a WebSocket failed"),
         }
-        drop(held);
+        drop(tunnel_guard);
     }
 }

@@ -204,9 +204,9 @@ impl Metrics {
         self.upstream_duration.get_or_create(&labels).clone()
     }
 
-    /// Counts a verdict of an authenticator.
-    pub fn count_authentication(&self, labels: &AuthenticationLabels) {
-        self.authentications.get_or_create(labels).inc();
+    /// The counter of verdicts with these labels.
+    pub fn authentication_counter(&self, labels: &AuthenticationLabels) -> Counter {
+        self.authentications.get_or_create(labels).clone()
     }
 
     /// Counts a TLS handshake.

@@ -5,7 +5,7 @@ pub mod exposition;
 pub mod log_throttle;
 pub mod metrics;
 mod process;
-pub mod worker_metrics;
+pub mod route_metrics;
 
 use tracing::Level;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};

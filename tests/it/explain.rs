@@ -1,7 +1,13 @@
 //! `jwt inspect` and `token show`: a credential explained check by check, and the answer that a client would get.
 
+use authgate::app::dry_run::{Credential, DryRun};
 use authgate::auth::jwt::keys::Algorithm;
+use authgate::proxy::explain::ExplainedOutcome;
+use authgate::secret::Secret;
+use http::Request;
+use http::request::Builder;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::harness::mint::{Signer, claims_with, now};
 use crate::harness::program::{authgate, authgate_with_input};
@@ -446,4 +452,54 @@ fn a_claim_that_cannot_be_sent_upstream_is_named() {
         let found = report["authenticators"][0]["found"].as_str().unwrap();
         assert!(found.starts_with(words), "{words}: {found}");
     }
+}
+
+/// A dry run admits a request as the gateway does, so it covers preflights and the credentials of WebSockets.
+#[test]
+fn a_dry_run_admits_preflights_and_websockets_as_the_gateway_does() {
+    const PAGE: &str = "https://app.example.com";
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let browsers = format!(
+        "cors = {{ origins = [\"{PAGE}\"] }}\nwebsocket = {{ origins = [\"{PAGE}\"], subprotocol = true, scheme = \"Token\" }}"
+    );
+    let config = config()
+        .tokens(&redis)
+        .app(&upstream)
+        .route("/api/*", &format!("authenticate = [\"token\"]\n{browsers}"));
+    let folder = TempDir::new().unwrap();
+    config.write(folder.path());
+    let explain = |request: Builder| {
+        let loaded = authgate::config::load(&folder.path().join("gateway.toml")).unwrap();
+        let key = Secret::new("canary-unknown".to_owned());
+        let request = request.uri("/api/x").header("Host", "localhost").header("Origin", PAGE);
+        let dry_run = DryRun::new(loaded.config).unwrap();
+        let report = dry_run.explain(Credential::Token(&key), Some(request.body(()).unwrap()));
+        match report.unwrap().request.unwrap().0.outcome {
+            ExplainedOutcome::Forwarded { .. } => 200,
+            ExplainedOutcome::Answered { response, .. } => {
+                let readable = response.headers().get("access-control-allow-origin");
+                assert_eq!(readable.unwrap(), PAGE, "{response:?}");
+                response.status().as_u16()
+            }
+        }
+    };
+    let preflight = || {
+        Request::builder()
+            .method("OPTIONS")
+            .header("Access-Control-Request-Method", "PUT")
+    };
+    assert_eq!(explain(preflight()), 200);
+    assert_eq!(explain(preflight().header("Connection", "origin")), 401);
+    let websocket = || {
+        Request::builder()
+            .header("Connection", "Upgrade")
+            .header("Upgrade", "websocket")
+            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+    };
+    assert_eq!(explain(websocket()), 401);
+    let word = ("Sec-WebSocket-Protocol", "authgate.bearer.canary-ada");
+    // The subprotocol is a second credential. Without a request for a WebSocket it is none.
+    assert_eq!(explain(websocket().header(word.0, word.1)), 400);
+    assert_eq!(explain(Request::builder().header(word.0, word.1)), 401);
+    assert_eq!(upstream.calls(), 0);
 }

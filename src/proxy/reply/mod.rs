@@ -4,16 +4,84 @@ mod drf;
 mod problem;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+use super::Route;
 use super::answers::Answers;
+use super::body::ResponseBody;
+use super::outcome::Outcome;
 use super::rejection::Rejection;
+use super::websocket::WebSocket;
+use crate::framing::header_case::HeaderCase;
 use crate::outbound::forwarded::{RequestId, X_REQUEST_ID};
+use crate::server::handler::Reply;
+use crate::upstream::{Forwarded, is_grpc};
 
 /// The value of `Retry-After`, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
+
+/// What the refusal of a request depends on, besides the rejection and the route. It is read before the request is
+/// forwarded.
+#[derive(Debug)]
+pub(super) struct RefusalContext {
+    is_grpc: bool,
+    is_head: bool,
+    /// The origin of the application that may read the refusal. `None` if there is none.
+    pub(super) origin: Option<HeaderValue>,
+}
+
+impl RefusalContext {
+    pub(super) fn of(head: &Parts, route: Option<&Route>) -> Self {
+        let cors = route.and_then(|route| route.cors.as_ref());
+        Self {
+            is_grpc: is_grpc(head.version, &head.headers),
+            is_head: head.method == Method::HEAD,
+            origin: cors.and_then(|cors| cors.origin(&head.headers)).cloned(),
+        }
+    }
+
+    /// The response to the rejected request, without CORS fields.
+    pub(super) fn reply(&self, rejection: &Rejection, answers: &Answers, id: &RequestId) -> Response<Bytes> {
+        let mut response = if self.is_grpc {
+            grpc(rejection, answers, id)
+        } else {
+            reply(rejection, answers, id)
+        };
+        if self.is_head {
+            // Keep the length that GET would have, and drop the content (RFC 9110, section 9.3.2).
+            let length = HeaderValue::from(response.body().len());
+            response.headers_mut().insert(CONTENT_LENGTH, length);
+            *response.body_mut() = Bytes::new();
+        }
+        response
+    }
+}
+
+/// The reply with an upstream's response, or with the WebSocket that the upstream has opened.
+pub(super) fn forwarded(
+    forwarded: Forwarded,
+    header_case: HeaderCase,
+    outcome: Outcome,
+) -> Reply<ResponseBody, WebSocket> {
+    match forwarded {
+        Forwarded::Response(response) => Reply::Response {
+            response: response.map(|body| ResponseBody::upstream(body, outcome)),
+            header_case,
+        },
+        Forwarded::Upgraded(response, tunnel, tunnel_guard) => Reply::Switch {
+            response,
+            header_case,
+            tunnel: Box::new(WebSocket {
+                tunnel,
+                tunnel_guard,
+                outcome,
+            }),
+        },
+    }
+}
 
 /// The response to a rejected request.
 pub fn reply(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Response<Bytes> {
@@ -53,7 +121,7 @@ pub fn reply(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Respon
 
 /// The response to a rejected gRPC request. gRPC clients read `grpc-status` and no body (gRPC over HTTP/2,
 /// "Trailers-Only").
-pub fn grpc(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Response<Bytes> {
+fn grpc(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Response<Bytes> {
     /// The bytes that `grpc-message` must escape.
     const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
     let status = rejection.status(answers);

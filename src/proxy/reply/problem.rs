@@ -51,7 +51,21 @@ pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Optio
             Some((None, "insufficient_scope", detail(rejection)))
         }
         Rejection::RepeatedCredential => Some((None, "invalid_request", detail(rejection))),
-        _ => return Vec::new(),
+        Rejection::Malformed(_)
+        | Rejection::AmbiguousPath(_)
+        | Rejection::TargetTooLong
+        | Rejection::HeadTooLarge
+        | Rejection::HeadTooSlow
+        | Rejection::NoRoute
+        | Rejection::MethodNotAllowed { .. }
+        | Rejection::Misdirected
+        | Rejection::Overloaded
+        | Rejection::NotImplemented
+        | Rejection::NotAllowed(_)
+        | Rejection::OriginNotListed
+        | Rejection::Unavailable(_)
+        | Rejection::Body(_)
+        | Rejection::Upstream(_) => return Vec::new(),
     };
     let challenge = |scheme: &Scheme| {
         let mut parameters: Vec<String> = Vec::new();

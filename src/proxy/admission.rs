@@ -1,0 +1,305 @@
+//! Admission: the only place where a request is judged. The body is not read, and nothing is sent to an upstream.
+//!
+//! [`Proxy::route`] checks the head and finds the route. [`Proxy::admit`] then decides whether the request may be
+//! forwarded. There are two steps so that a caller knows the route while the second one waits for a store. The users of
+//! an [`Admission`] differ only in what they do with it: the proxy forwards the request, `explain` describes the result.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderMap, Method, Version};
+use percent_encoding::{AsciiSet, CONTROLS};
+
+use super::answers::Answers;
+use super::cors;
+use super::host::Host;
+use super::rejection::Rejection;
+use super::routes::{Destination, Disagreement, FindError, Found, RouteId};
+use super::websocket::{self, Handshake, WebSocketRequest};
+use super::{Client, Proxy, Route};
+use crate::auth::{Now, Verdict};
+use crate::concurrency::ConcurrencyPermit;
+use crate::framing::grammar::is_method;
+use crate::framing::target;
+use crate::identity::Identity;
+use crate::outbound::forwarded::Peer;
+use crate::path::RequestPath;
+use crate::policy::{Denied, Permit};
+
+/// The maximum number of bytes of a path reading in the log.
+const LONGEST_READING: usize = 256;
+/// All bytes except visible ASCII.
+const NOT_VISIBLE: &AsciiSet = &CONTROLS.add(b' ');
+
+/// The route and the host of a request with a valid head. Only [`Proxy::route`] makes one.
+#[derive(Debug)]
+pub(super) struct Routed<'p> {
+    route: &'p Route,
+    host: Host,
+}
+
+/// The decision about a request, and what forwarding needs. Only [`Proxy::admit`] makes one.
+#[derive(Debug)]
+pub(super) struct Admission<'p> {
+    pub(super) route: &'p Route,
+    pub(super) host: Host,
+    /// How the request asks for a WebSocket. `None` if it does not ask, or was rejected before the gateway looked.
+    pub(super) websocket: Option<WebSocketRequest>,
+    /// Counts against the limit of concurrent requests. `None` if the request was rejected before the limit.
+    pub(super) in_flight: Option<ConcurrencyPermit>,
+    /// The authenticated user, also if the policy denies the request.
+    pub(super) user: Option<Arc<Identity>>,
+    /// The permit to forward the request, or the reason why it is rejected.
+    pub(super) decision: Result<Permit, Rejection>,
+}
+
+/// The result of authentication and authorization.
+#[derive(Debug)]
+pub(super) struct Authorization {
+    /// The authenticated user, also if the policy denies the request.
+    pub(super) user: Option<Arc<Identity>>,
+    pub(super) decision: Result<Permit, Rejection>,
+}
+
+impl<'p> Routed<'p> {
+    pub(super) fn route(&self) -> &'p Route {
+        self.route
+    }
+}
+
+impl Proxy {
+    /// Checks the head of a request, and finds its host and route.
+    pub(super) fn route(&self, head: &Parts, peer: &Peer) -> Result<Routed<'_>, Rejection> {
+        if head.version == Version::HTTP_2 {
+            self.check_http2_head(head)?;
+        }
+        if !head.method.as_str().bytes().all(is_method) {
+            return Err(Rejection::Malformed("a lowercase letter in its method"));
+        }
+        // A gateway serves no other schemes (RFC 9110, section 4.2). The outbound request has no scheme.
+        let is_http = |scheme: &str| scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http");
+        if !head.uri.scheme_str().is_none_or(is_http) {
+            return Err(Rejection::Malformed("its scheme"));
+        }
+        // A WebSocket over HTTP/2 is routed by the method that it would have over HTTP/1.1.
+        let method = match head.method {
+            Method::CONNECT if websocket::is_extended_connect(head) => &Method::GET,
+            Method::CONNECT | Method::TRACE => return Err(Rejection::NotImplemented),
+            ref method => method,
+        };
+        let host = self.hosts.read(&head.uri, &head.headers, peer.scheme().default_port());
+        let host = host.map_err(|_| Rejection::Malformed("its host"))?;
+        let route = match self.find(head, &host, method)? {
+            Found::Route(id) => self.routes.get(id.0).ok_or(Rejection::NoRoute)?,
+            Found::OtherMethods(allowed) => {
+                self.find_preflight(head, &host)?
+                    .ok_or_else(|| Rejection::MethodNotAllowed {
+                        sent: method.clone(),
+                        allowed: allowed.to_vec(),
+                    })?
+            }
+            Found::NoRoute => return Err(Rejection::NoRoute),
+        };
+        Ok(Routed { route, host })
+    }
+
+    /// Decides whether a request may be forwarded. If the credential of a WebSocket is a subprotocol or a cookie, this
+    /// moves it into its header.
+    pub(super) async fn admit<'p>(&'p self, routed: Routed<'p>, head: &mut Parts, client: &Client) -> Admission<'p> {
+        let Routed { route, host } = routed;
+        let (in_flight, websocket) = match self.enter(route, &host, head, client) {
+            Ok(entered) => entered,
+            Err(rejection) => {
+                return Admission {
+                    route,
+                    host,
+                    websocket: None,
+                    in_flight: None,
+                    user: None,
+                    decision: Err(rejection),
+                };
+            }
+        };
+        let Authorization { user, decision } = route.authorize(&head.method, &head.headers).await;
+        Admission {
+            route,
+            host,
+            websocket,
+            in_flight: Some(in_flight),
+            user,
+            decision,
+        }
+    }
+
+    /// The checks between routing and authentication: the certificate of the host, the limit of concurrent requests, and
+    /// the credential of a WebSocket.
+    fn enter(
+        &self,
+        route: &Route,
+        host: &Host,
+        head: &mut Parts,
+        client: &Client,
+    ) -> Result<(ConcurrencyPermit, Option<WebSocketRequest>), Rejection> {
+        if client
+            .served
+            .as_ref()
+            .is_some_and(|served| served.is_misdirected(&host.name))
+        {
+            return Err(Rejection::Misdirected);
+        }
+        let in_flight = self.bounds.in_flight.try_acquire().ok_or(Rejection::Overloaded)?;
+        let handshake = Handshake::of(head);
+        let mut offers_gateway_subprotocol = false;
+        if let Some(credential) = &route.websocket {
+            match handshake {
+                Some(_) => {
+                    let read = &route.rules.credential_headers;
+                    offers_gateway_subprotocol = credential.take(&mut head.headers, read)?;
+                }
+                None => credential.discard(&mut head.headers),
+            }
+        }
+        let websocket = handshake.map(|handshake| WebSocketRequest {
+            handshake,
+            offers_gateway_subprotocol,
+        });
+        Ok((in_flight, websocket))
+    }
+
+    /// Checks that the HTTP/1 reader has already made, for an HTTP/2 request. h2 makes only a part of them: it answers
+    /// some oversized heads itself, and does not count fields.
+    fn check_http2_head(&self, head: &Parts) -> Result<(), Rejection> {
+        let headers = &head.headers;
+        // Count as RFC 9113, section 6.5.2, does: 32 extra bytes for each field.
+        let fields = headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 32);
+        if headers.len() > self.bounds.headers || fields.sum::<usize>() > self.bounds.header_bytes {
+            return Err(Rejection::HeadTooLarge);
+        }
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        if target.len() > self.bounds.header_bytes {
+            return Err(Rejection::TargetTooLong);
+        }
+        // RFC 9113, section 8.3.1. Bytes above 0x7F are refused over HTTP/1 too.
+        if !target.starts_with('/') || !target.is_ascii() {
+            return Err(Rejection::Malformed("its path"));
+        }
+        Ok(())
+    }
+
+    /// Looks up the path of a request in the route table.
+    fn find(&self, head: &Parts, host: &Host, method: &Method) -> Result<Found<'_>, Rejection> {
+        let path = RequestPath::parse(target::path(head)).map_err(FindError::from);
+        path.and_then(|path| self.table.find(&host.name, path, method))
+            .map_err(|error| Rejection::AmbiguousPath(self.describe(&error, method)))
+    }
+
+    /// If no route lists OPTIONS, a preflight belongs to the route of the method that it asks about.
+    fn find_preflight(&self, head: &Parts, host: &Host) -> Result<Option<&Route>, Rejection> {
+        let Some(method) = cors::requested_method(&head.method, &head.headers) else {
+            return Ok(None);
+        };
+        let route = match self.find(head, host, &method)? {
+            Found::Route(id) => self.routes.get(id.0),
+            Found::OtherMethods(_) | Found::NoRoute => None,
+        };
+        Ok(route.filter(|route| route.is_preflight(&head.method, &head.headers)))
+    }
+
+    /// Describes for the log why the look-up of a path failed. Bytes from the client are escaped to visible ASCII, and
+    /// their length is limited.
+    #[cold]
+    fn describe(&self, error: &FindError, method: &Method) -> String {
+        let disagreement = match error {
+            FindError::Path(error) => return format!("its path: {error}"),
+            FindError::Disagreement(disagreement) => disagreement,
+        };
+        let destination = |destination| match destination {
+            Destination::Route(RouteId(at)) => match self.routes.get(at) {
+                Some(route) => format!("route {}", route.metrics.label()),
+                None => "no route".to_owned(),
+            },
+            Destination::OtherMethods => format!("a route that does not take {method}"),
+            Destination::NoRoute => "no route".to_owned(),
+        };
+        let Disagreement { sent, reading, other } = &**disagreement;
+        let shown = &reading[..reading.len().min(LONGEST_READING)];
+        let more = if shown.len() < reading.len() { "…" } else { "" };
+        format!(
+            "its path: as sent it is for {}, read as {}{more} for {}",
+            destination(*sent),
+            percent_encoding::percent_encode(shown, NOT_VISIBLE),
+            destination(*other)
+        )
+    }
+}
+
+impl Route {
+    /// Authenticates and authorizes a request. A preflight has no credential, so its policy permits it without one.
+    pub(super) async fn authorize(&self, method: &Method, headers: &HeaderMap) -> Authorization {
+        if self.is_preflight(method, headers) {
+            return Authorization {
+                user: None,
+                decision: Ok(self.policy.permit_preflight()),
+            };
+        }
+        match self.authenticate(headers).await {
+            Ok(user) => Authorization {
+                decision: self.permit(user.clone()),
+                user,
+            },
+            Err(rejection) => Authorization {
+                user: None,
+                decision: Err(rejection),
+            },
+        }
+    }
+
+    fn is_preflight(&self, method: &Method, headers: &HeaderMap) -> bool {
+        self.cors
+            .as_ref()
+            .is_some_and(|cors| cors.is_preflight(method, headers))
+    }
+
+    fn permit(&self, user: Option<Arc<Identity>>) -> Result<Permit, Rejection> {
+        self.policy.permit(user).map_err(|denied| match denied {
+            Denied::Unauthenticated => Rejection::Unauthenticated,
+            Denied::NotAllowed(unmet) => Rejection::NotAllowed(unmet),
+        })
+    }
+
+    /// Authenticates a request. `Ok(None)` means that it has no credential; a failed look-up is an error.
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Arc<Identity>>, Rejection> {
+        let Some(chain) = self.chain.as_ref().filter(|_| self.policy.needs_identity()) else {
+            return Ok(None);
+        };
+        // DRF refuses the joined text of several credential lines, so the chain does the same there.
+        let is_problem = matches!(self.answers, Answers::Problem { .. });
+        if is_problem && chain.saw_repeated_credential(headers) {
+            return Err(Rejection::RepeatedCredential);
+        }
+        match chain.authenticate(headers, Now::read()).await {
+            Ok(Verdict::Accept(identity)) => {
+                self.metrics
+                    .record_authentication(&identity.user_info().authenticator, "accepted");
+                Ok(Some(identity))
+            }
+            Ok(Verdict::Refuse(refused)) => {
+                if let Some(authenticator) = chain.authenticators().nth(refused.by) {
+                    self.metrics
+                        .record_authentication(authenticator.name(), refused.refusal.label());
+                }
+                Err(Rejection::Refused(refused))
+            }
+            // Several lines of a credential's header are never treated as anonymous, not even on an optional route.
+            Ok(Verdict::Pass) if chain.saw_repeated_credential(headers) => Err(Rejection::Unauthenticated),
+            Ok(Verdict::Pass) => Ok(None),
+            Err(unavailable) => {
+                self.metrics
+                    .record_authentication(&unavailable.authenticator, unavailable.source.label());
+                Err(unavailable.into())
+            }
+        }
+    }
+}

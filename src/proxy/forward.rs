@@ -1,0 +1,120 @@
+//! Forwards an admitted request to its upstream, and prepares the upstream's response for the client.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Request, Version};
+use http_body::Body;
+use tokio::time::Instant;
+
+use super::admission::{Admission, Authorization};
+use super::outcome::Outcome;
+use super::rejection::Rejection;
+use super::websocket::{self, Handshake};
+use super::{Client, websocket_credential};
+use crate::framing::header_case::HeaderCase;
+use crate::outbound::{Outbound, RequestContext, hop};
+use crate::server::handler::Exchange;
+use crate::transfer::incoming::IncomingBody;
+use crate::upstream::body::RequestBody;
+use crate::upstream::{ClientSide, Forwarded, UpstreamError};
+
+/// If the authentication is older than this, repeat it before the request is sent: the credential may have expired or
+/// been revoked.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Forwards a request that was admitted. Also returns how the upstream wrote the field names of its response.
+///
+/// # Errors
+/// The request was not admitted, its body is not acceptable, or the upstream sent no usable response.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` holds what it was given a second time"
+)]
+pub(super) fn forward(
+    admission: Admission<'_>,
+    mut head: Parts,
+    body: IncomingBody,
+    exchange: Exchange<'_>,
+    client: &Client,
+    outcome: &mut Outcome,
+) -> impl Future<Output = Result<(Forwarded, HeaderCase), Rejection>> {
+    async move {
+        let Admission {
+            route,
+            host,
+            websocket,
+            decision,
+            ..
+        } = admission;
+        let mut permit = decision?;
+        // The key of the gateway's own handshake, for a WebSocket that an HTTP/2 client opens.
+        let key = match &websocket {
+            Some(websocket) if websocket.handshake == Handshake::Http2 => Some(websocket::to_http1(&mut head)),
+            Some(_) | None => None,
+        };
+        // HTTP/1.0 has no interim responses (RFC 9110, section 15.2).
+        let may_hint = websocket.is_none() && head.version != Version::HTTP_10;
+        let upstream_header_case = RefCell::default();
+        let side = ClientSide {
+            request_header_case: exchange.header_case,
+            early_hints: may_hint.then_some(exchange.hints),
+            response_header_case: (head.version != Version::HTTP_2).then_some(&upstream_header_case),
+        };
+        let mut sent = Instant::now();
+        let mut request = Request::from_parts(head, RequestBody::new(body, route.body, sent)?);
+        if websocket.is_none() && !request.body().is_end_stream() {
+            route.upstream.buffer_body(&mut request).await?;
+            let waited = sent.elapsed();
+            sent += waited;
+            if waited > FRESH {
+                let again = Box::pin(route.authorize(request.method(), request.headers())).await;
+                let Authorization { user, decision } = again;
+                outcome.set_user(user);
+                permit = decision?;
+            }
+        }
+        let context = RequestContext {
+            peer: &client.peer,
+            host: &host.sent,
+            forwarded: outcome.forwarded(),
+            is_upgrade: websocket.is_some(),
+        };
+        let outbound = Outbound::new(request, permit, context, &route.rules);
+        let mut forwarded = route.upstream.forward(outbound, route.response_timeout, &side).await?;
+        let took = sent.elapsed();
+        route.metrics.record_upstream_response(took);
+        match &mut forwarded {
+            Forwarded::Response(response) => {
+                // Any 2xx would open a WebSocket over HTTP/2 (RFC 8441, section 4).
+                if key.is_some() && response.status().is_success() {
+                    return Err(Rejection::Upstream(UpstreamError::UpgradeIgnored));
+                }
+                // The body of an HTTP/1.0 upstream may end when the connection closes. The gateway frames it again,
+                // so that a truncated body never looks complete.
+                *response.version_mut() = Version::HTTP_11;
+                hop::strip_response(response.headers_mut());
+                outcome.upstream_responded(response.status(), took);
+            }
+            Forwarded::Upgraded(head, ..) => {
+                hop::strip_response(head.headers_mut());
+                if let Some(key) = &key
+                    && !websocket::is_confirmed(head, key)
+                {
+                    return Err(Rejection::Upstream(UpstreamError::UnexpectedUpgrade));
+                }
+                if websocket.is_some_and(|websocket| websocket.offers_gateway_subprotocol) {
+                    websocket_credential::select(head.headers_mut());
+                }
+                outcome.upstream_responded(head.status(), took);
+                match key {
+                    None => websocket::switch_http1(head),
+                    Some(_) => websocket::switch_http2(head),
+                }
+            }
+        }
+        Ok((forwarded, upstream_header_case.take()))
+    }
+}
