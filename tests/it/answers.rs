@@ -13,7 +13,7 @@ fn public(upstream: &RecordingUpstream) -> Config {
 }
 
 #[test]
-fn a_server_that_falls_silent_in_a_body_is_given_up_and_one_that_streams_is_not() {
+fn a_silent_response_body_times_out_but_a_live_stream_does_not() {
     let upstream = RecordingUpstream::start();
     let (_release, wait) = mpsc::channel::<()>();
     let wait = Mutex::new(wait);
@@ -44,7 +44,7 @@ fn a_server_that_falls_silent_in_a_body_is_given_up_and_one_that_streams_is_not(
 }
 
 #[test]
-fn an_answer_that_can_be_read_in_two_ways_is_502() {
+fn an_ambiguous_response_is_502() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream));
     for fields in [
@@ -70,7 +70,7 @@ fn an_answer_that_can_be_read_in_two_ways_is_502() {
 }
 
 #[test]
-fn a_cut_body_looks_cut_to_clients_of_http_1_0_too() {
+fn a_truncated_body_is_detectable_over_http_1_0() {
     let upstream = RecordingUpstream::start();
     for config in [public(&upstream), public(&upstream).tls(&Pki::new(), &[&["localhost"]])] {
         let gate = Gate::start(&config);
@@ -90,7 +90,7 @@ fn a_cut_body_looks_cut_to_clients_of_http_1_0_too() {
 }
 
 #[test]
-fn a_client_whose_answer_comes_early_sends_its_request_to_the_end() {
+fn after_an_early_response_the_client_can_finish_its_upload() {
     let upstream = RecordingUpstream::start();
     upstream.answers(|mut exchange| {
         let bodiless = exchange.head.first.contains("/204");
@@ -130,7 +130,7 @@ fn a_client_whose_answer_comes_early_sends_its_request_to_the_end() {
 
 /// Each answer that may have no content, with everything that servers put behind its head.
 #[test]
-fn what_has_no_content_has_none_in_either_version_whatever_the_server_sends() {
+fn responses_without_content_have_none_in_both_versions() {
     let upstream = RecordingUpstream::start();
     upstream.answers(|mut exchange| {
         let target = exchange.head.first.split(' ').nth(1).unwrap_or_default().to_owned();
@@ -231,7 +231,7 @@ const HINT: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nC
     Keep-Alive: timeout=5\r\nContent-Length: 5\r\n\r\n";
 
 #[test]
-fn early_hints_reach_a_client_before_the_answer() {
+fn early_hints_reach_a_client_before_the_response() {
     let (upstream, seen) = hinting(HINT);
     let gate = Gate::start(&config().app(&upstream).public("/*"));
     let mut conn = gate.connect();
@@ -283,7 +283,7 @@ fn head_of(path: &str) -> Vec<u8> {
 }
 
 #[test]
-fn other_interim_responses_and_hints_beyond_a_bound_are_dropped() {
+fn other_interim_responses_and_hints_beyond_the_limit_are_dropped() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&config().app(&upstream).public("/*"));
     let statuses = |call: &[u8]| {

@@ -1,4 +1,4 @@
-//! `cors`: what browsers ask beforehand, and what their applications may read.
+//! `cors`: preflights, and the refusals that applications may read.
 
 use crate::harness::{Call, Gate, RecordingUpstream, Redis, call, config, get};
 
@@ -12,7 +12,7 @@ fn preflight(origin: &str, method: &str) -> Call {
 }
 
 #[test]
-fn preflights_of_listed_origins_pass_as_nobody_and_refusals_can_be_read() {
+fn preflights_of_listed_origins_are_forwarded_as_anonymous_and_refusals_are_readable() {
     let (upstream, redis) = (RecordingUpstream::start(), Redis::start().with_ada());
     let cors = format!("cors = {{ origins = [\"{OURS}\"], credentials = true }}");
     let gate = Gate::start(
@@ -26,7 +26,7 @@ fn preflights_of_listed_origins_pass_as_nobody_and_refusals_can_be_read() {
             )
             .protected("/other/*"),
     );
-    // Whatever it carries, a preflight is nobody's.
+    // A preflight is anonymous, also with a credential.
     let asked = preflight(OURS, "PUT").token("canary-ada").header("X-User-Id", "42");
     assert_eq!(gate.call(&asked).status, 200);
     let seen = upstream.last();

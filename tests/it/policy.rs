@@ -1,4 +1,4 @@
-//! Who may pass: requirements, nobody, several credentials, and the challenge.
+//! Authorization: requirements, anonymous requests, repeated credentials, and challenges.
 
 use authgate::auth::jwt::keys::Algorithm;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ fn with_jwt(config: Config, signer: &Signer) -> Config {
 }
 
 #[test]
-fn requirements_are_met_or_the_answer_is_403() {
+fn unmet_requirements_are_403() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     redis.put_user("7", &json!({}));
     redis.put_token("canary-plain", &json!({ "user": "7", "scopes": ["orders:read"] }));
@@ -68,7 +68,7 @@ fn requirements_are_met_or_the_answer_is_403() {
 }
 
 #[test]
-fn optional_lets_nobody_pass_and_refuses_what_is_bad() {
+fn an_optional_route_permits_anonymous_requests_and_refuses_invalid_credentials() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let headers = "headers = { X-User-Id = \"id\", X-By = \"authenticator\" }";
     let optional = "authenticate = [\"token\"]\noptional = true";
@@ -99,7 +99,11 @@ fn optional_lets_nobody_pass_and_refuses_what_is_bad() {
     assert_eq!(upstream.last().header("x-user-id"), Some("42"));
     let before = upstream.calls();
     assert_eq!(gate.call(&get("/x").token("canary-unknown")).status, 401);
-    assert_eq!(gate.get("/staff").status, 401, "requirements that nobody meets");
+    assert_eq!(
+        gate.get("/staff").status,
+        401,
+        "an anonymous request meets no requirements"
+    );
     for lines in [
         ["Token canary-ada", "Token canary-ada"],
         ["Basic Y2FuYXJ5", "Basic Y2FuYXJ5"],
@@ -135,7 +139,7 @@ fn several_lines_of_a_credential_are_never_accepted() {
 }
 
 #[test]
-fn the_first_authenticator_gives_the_challenge_and_none_gives_403() {
+fn the_first_authenticator_sets_the_challenge_and_without_one_the_status_is_403() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let signer = Signer::new(Algorithm::HS256);
     let gate = Gate::start(
@@ -183,7 +187,7 @@ fn a_public_route_reads_no_credential_and_changes_none() {
 }
 
 #[test]
-fn what_nobody_could_read_is_not_handed_on_as_a_credential() {
+fn an_unreadable_credential_is_not_forwarded() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     for mode in ["opaque", "keep", "remove"] {
         let gate = Gate::start(
@@ -210,7 +214,7 @@ fn what_nobody_could_read_is_not_handed_on_as_a_credential() {
 }
 
 #[test]
-fn optional_asks_every_authenticator_before_it_takes_somebody_for_nobody() {
+fn an_optional_route_tries_all_authenticators_before_a_request_is_anonymous() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let signer = Signer::new(Algorithm::ES256);
     let lines = "authenticate = [\"token\", \"jwt\"]\noptional = true";
@@ -263,7 +267,7 @@ fn every_requirement_of_a_route_must_be_met() {
 }
 
 #[test]
-fn without_a_challenge_nobody_is_403_with_the_detail_of_401() {
+fn without_a_challenge_an_unauthenticated_request_gets_403_with_the_detail_of_401() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let lines = "authenticate = [\"token\"]\nchallenge = \"none\"";
     let gate = Gate::start(&config().tokens(&redis).app(&upstream).route("/x", lines).route(
@@ -291,7 +295,7 @@ fn without_a_challenge_nobody_is_403_with_the_detail_of_401() {
 }
 
 #[test]
-fn a_claim_is_named_in_one_way_wherever_it_is_named() {
+fn claim_paths_have_the_same_syntax_in_every_setting() {
     let upstream = RecordingUpstream::start();
     let signer = Signer::new(Algorithm::ES256);
     let require = |claims: &str| format!("authenticate = [\"jwt\"]\nrequire = {{ claims = {{ {claims} }} }}");

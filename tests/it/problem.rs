@@ -111,7 +111,7 @@ fn several_lines_of_a_credential_are_a_bad_request() {
 }
 
 #[test]
-fn a_token_without_the_scope_is_told_which_one_it_takes() {
+fn insufficient_scope_names_the_required_scope() {
     let (redis, upstream) = (Redis::start(), RecordingUpstream::start());
     redis.put_user("7", &json!({}));
     redis.put_token("canary-reader", &json!({ "user": "7", "scopes": ["orders:read"] }));
@@ -165,7 +165,7 @@ fn a_token_without_the_scope_is_told_which_one_it_takes() {
 }
 
 #[test]
-fn our_own_failures_are_problems_too() {
+fn gateway_errors_are_problem_details_too() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let signer = Signer::new(Algorithm::ES256);
     let gate = Gate::start(

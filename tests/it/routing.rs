@@ -16,7 +16,7 @@ fn routes(redis: &Redis, upstream: &RecordingUpstream) -> Config {
 }
 
 #[test]
-fn host_path_and_method_choose_and_nothing_falls_back() {
+fn routes_match_host_then_path_then_method_without_fallback() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::start(&routes(&redis, &upstream));
     for (method, host, target, status) in [
@@ -62,7 +62,7 @@ fn host_path_and_method_choose_and_nothing_falls_back() {
 }
 
 #[test]
-fn bytes_that_no_uri_has_are_judged_as_they_are_and_encoded_where_http2_has_no_way_to_say_them() {
+fn bytes_outside_uri_syntax_are_routed_as_sent_and_encoded_for_http2_upstreams() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::start(&routes(&redis, &upstream));
     for target in ["/api/`", "/api/<x>?\"", "http://localhost/api/`"] {
@@ -84,7 +84,7 @@ fn bytes_that_no_uri_has_are_judged_as_they_are_and_encoded_where_http2_has_no_w
 }
 
 #[test]
-fn a_path_that_could_be_another_one_is_refused_and_goes_nowhere() {
+fn an_ambiguous_path_is_refused_and_not_forwarded() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::start(&routes(&redis, &upstream));
     for target in [
@@ -129,7 +129,7 @@ fn a_path_that_could_be_another_one_is_refused_and_goes_nowhere() {
 }
 
 #[test]
-fn a_path_travels_byte_for_byte() {
+fn a_path_is_forwarded_byte_for_byte() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::start(&routes(&redis, &upstream));
     for target in [
@@ -147,7 +147,7 @@ fn a_path_travels_byte_for_byte() {
 }
 
 #[test]
-fn a_request_names_one_host() {
+fn a_request_without_exactly_one_host_is_refused() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::start(&routes(&redis, &upstream));
     for head in [
@@ -171,7 +171,7 @@ fn a_request_names_one_host() {
 }
 
 #[test]
-fn methods_that_make_tunnels_and_targets_without_a_path_go_nowhere() {
+fn connect_trace_and_targets_without_a_path_are_refused() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&config().app(&upstream).public("/*"));
     for (head, status) in [
@@ -192,7 +192,7 @@ fn methods_that_make_tunnels_and_targets_without_a_path_go_nowhere() {
 }
 
 #[test]
-fn the_authority_of_the_target_is_the_host_or_the_request_is_refused() {
+fn a_host_that_differs_from_the_target_is_refused() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&config().app(&upstream).public("/*"));
     for (target, host, status) in [
@@ -213,7 +213,7 @@ fn the_authority_of_the_target_is_the_host_or_the_request_is_refused() {
 }
 
 #[test]
-fn allow_names_the_methods_of_all_routes_of_the_path() {
+fn allow_lists_the_methods_of_all_routes_of_the_path() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::start(
         &config()

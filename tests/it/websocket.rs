@@ -41,7 +41,7 @@ fn protected(upstream: &RecordingUpstream, redis: &Redis) -> Config {
 }
 
 #[test]
-fn bytes_pass_both_ways_once_the_upstream_has_switched() {
+fn bytes_are_copied_both_ways_after_the_upstream_has_switched() {
     let (upstream, redis) = (echoing(), Redis::start().with_ada());
     let gate = gate(&upstream, &redis);
     for ahead in ["", "early"] {
@@ -131,7 +131,7 @@ fn one_side_may_end_before_the_other() {
 }
 
 #[test]
-fn nobody_is_let_through_by_asking_for_a_websocket() {
+fn a_websocket_request_is_authenticated_like_any_other() {
     let (upstream, redis) = (echoing(), Redis::start().with_ada());
     let gate = gate(&upstream, &redis);
     for credential in ["", "Authorization: Token canary-unknown\r\n"] {
@@ -146,7 +146,7 @@ fn nobody_is_let_through_by_asking_for_a_websocket() {
 }
 
 #[test]
-fn a_request_behind_one_that_was_not_granted_is_read_as_ever() {
+fn a_request_after_a_refused_upgrade_is_read_as_http() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&config().app(&upstream).public("/*"));
     let mut conn = gate.connect();
@@ -161,7 +161,7 @@ fn a_request_behind_one_that_was_not_granted_is_read_as_ever() {
 }
 
 #[test]
-fn no_other_protocol_is_switched_to() {
+fn only_upgrades_to_websocket_are_forwarded() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&config().app(&upstream).public("/*"));
     for (name, value) in [
@@ -199,7 +199,7 @@ fn no_other_protocol_is_switched_to() {
 }
 
 #[test]
-fn a_client_that_leaves_before_the_answer_takes_its_request_along() {
+fn a_client_that_disconnects_before_the_response_cancels_its_request() {
     let upstream = RecordingUpstream::start();
     upstream.answers(|exchange| {
         let _ = exchange.wire.stream.read(&mut [0; 1]);
@@ -216,7 +216,7 @@ fn a_client_that_leaves_before_the_answer_takes_its_request_along() {
 }
 
 #[test]
-fn an_answer_that_does_not_switch_opens_no_websocket_over_http2() {
+fn a_2xx_without_a_switch_opens_no_websocket_over_http2() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&config().app(&upstream).public("/*"));
     let over_http2 = || {

@@ -39,7 +39,7 @@ fn with_pages(redis: &Redis, upstream: &RecordingUpstream, lines: &str) -> Confi
 }
 
 #[test]
-fn a_page_of_a_listed_origin_is_who_its_token_says() {
+fn a_page_from_a_listed_origin_is_authenticated_by_its_token() {
     let (upstream, redis) = (chatting(), Redis::start().with_ada());
     let signer = Signer::new(Algorithm::ES256);
     let pages = |scheme: &str| WEBSOCKET.replace("Token", scheme);
@@ -91,7 +91,7 @@ fn a_page_of_a_listed_origin_is_who_its_token_says() {
 }
 
 #[test]
-fn a_credential_of_a_page_that_is_not_listed_is_refused() {
+fn a_credential_from_an_unlisted_origin_is_refused() {
     let (upstream, redis) = (chatting(), Redis::start().with_ada());
     let gate = Gate::start(&with_pages(&redis, &upstream, "optional = true"));
     for over in Over::BOTH {
@@ -141,7 +141,7 @@ fn a_credential_of_a_page_that_is_not_listed_is_refused() {
 }
 
 #[test]
-fn several_credentials_of_a_websocket_are_none_of_them() {
+fn several_credentials_of_a_websocket_are_refused() {
     let (upstream, redis) = (chatting(), Redis::start().with_ada());
     let problem = format!("authenticate = [\"token\"]\noptional = true\nerrors = \"problem\"\n{WEBSOCKET}");
     let gate = Gate::start(&with_pages(&redis, &upstream, "").route("/problem", &problem));
@@ -176,7 +176,7 @@ fn several_credentials_of_a_websocket_are_none_of_them() {
 }
 
 #[test]
-fn a_bad_one_gets_the_answer_that_its_header_would_get() {
+fn an_invalid_credential_is_refused_like_one_in_its_header() {
     let (upstream, redis) = (chatting(), Redis::start().with_ada());
     redis.put_token("canary-revoked", &json!({ "user": "42", "revoked": 1_700_000_000 }));
     let gate = Gate::start(&with_pages(&redis, &upstream, "optional = true"));
@@ -209,7 +209,7 @@ fn a_bad_one_gets_the_answer_that_its_header_would_get() {
 }
 
 #[test]
-fn what_asks_for_no_websocket_has_no_credential_but_its_header() {
+fn other_requests_have_credentials_only_in_headers() {
     let (upstream, redis) = (chatting(), Redis::start().with_ada());
     let config = with_pages(&redis, &upstream, "").protected("/plain");
     let gate = Gate::start(&config);
@@ -261,7 +261,7 @@ fn what_asks_for_no_websocket_has_no_credential_but_its_header() {
 }
 
 #[test]
-fn the_header_that_it_stands_for_is_treated_as_that_header() {
+fn the_credential_is_handled_like_one_in_its_header() {
     let (upstream, redis) = (chatting(), Redis::start().with_ada());
     for (mode, expected) in [("keep", Some("Token canary-ada")), ("remove", None)] {
         let gate = Gate::start(&with_pages(&redis, &upstream, &format!("credential = \"{mode}\"")));
@@ -292,7 +292,7 @@ fn the_header_that_it_stands_for_is_treated_as_that_header() {
 }
 
 #[test]
-fn our_own_subprotocol_is_selected_where_the_application_selects_none() {
+fn the_gateway_subprotocol_is_selected_if_the_application_selects_none() {
     let (upstream, redis) = (chatting(), Redis::start().with_ada());
     let gate = Gate::start(&with_pages(&redis, &upstream, ""));
     for over in Over::BOTH {
