@@ -5,14 +5,16 @@
 //! cargo bench --bench verification
 //! ```
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate::auth::cache::CacheSettings;
 use authgate::auth::jwt::keys::{Algorithm, VerificationKey};
 use authgate::auth::jwt::sign::SigningKey;
-use authgate::auth::jwt::{JwtAuthenticator, KeptClaims, KeySet, Rules, Settings, Shared, Users};
-use authgate::auth::{Authenticator, Chain, Now, Verdict, cache};
+use authgate::auth::jwt::{JwtSettings, KeySet, Profile, Rules, Users};
+use authgate::auth::{
+    Authenticator, AuthenticatorSettings, Chain, KindSettings, Now, SharedAuthenticator, Verdict, WorkerResources,
+};
 use authgate::config::defaults;
 use authgate::secret::Secret;
 use http::header::AUTHORIZATION;
@@ -43,11 +45,7 @@ impl Bench {
         let token = signer
             .sign(claims.as_object().expect("an object"))
             .expect("a signature");
-        let settings = Settings {
-            name: "jwt".into(),
-            schemes: vec!["Bearer".to_owned()],
-            header: AUTHORIZATION,
-            realm: "api".to_owned(),
+        let jwt = JwtSettings {
             keys: KeySet::Static(vec![key]),
             token_bytes: 16 * 1024,
             rules: Rules::simplejwt(),
@@ -55,24 +53,26 @@ impl Bench {
                 username_claim: "username".to_owned(),
             },
             revocation: None,
-            cache: cache::Settings {
+        };
+        let settings = AuthenticatorSettings {
+            name: "jwt".into(),
+            header: AUTHORIZATION,
+            scheme: Profile::SimpleJwt.auth_scheme(vec!["Bearer".to_owned()]),
+            realm: None,
+            cache: CacheSettings {
                 entries,
                 ttl: Duration::from_secs(3600),
                 ..defaults::CACHE
             },
-            kept: KeptClaims::default(),
+            kind: KindSettings::Jwt(Arc::new(jwt)),
         };
-        let jwt = JwtAuthenticator::new(
-            Shared::new(settings, Arc::default(), Arc::default()),
-            None,
-            None,
-            Rc::default(),
-        );
+        let shared = SharedAuthenticator::new(settings, &Arc::default(), &Arc::default());
+        let authenticator = Authenticator::new(&shared, &WorkerResources::default());
         let mut headers = HeaderMap::new();
         let value = HeaderValue::try_from(format!("Bearer {token}")).expect("a legal value");
         headers.insert(AUTHORIZATION, value);
         Self {
-            chain: Chain::new(vec![Authenticator::Jwt(jwt).into()]),
+            chain: Chain::new(vec![authenticator.into()]),
             headers,
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_time()

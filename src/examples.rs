@@ -8,8 +8,8 @@ use rustls_pki_types::pem::PemObject;
 use crate::auth::jwt::KeySet;
 use crate::auth::jwt::keys::{Algorithm, Fingerprint, VerificationKey};
 use crate::auth::store::embedded::Records;
-use crate::auth::store::{Kind, TokenDigest};
-use crate::config::{Authenticator, Config};
+use crate::auth::store::{StoreKind, TokenDigest};
+use crate::config::Config;
 use crate::secret::Secret;
 
 /// The private half of the ES256 example key.
@@ -78,7 +78,7 @@ pub fn used_by(config: &Config) -> Vec<ExampleUse> {
         });
     }
     for (name, authenticator) in &config.authenticators {
-        let Authenticator::Jwt(jwt) = authenticator else {
+        let Some(jwt) = authenticator.kind.as_jwt() else {
             continue;
         };
         let keys = jwt.keys.keys().iter().enumerate();
@@ -102,7 +102,7 @@ pub fn used_by(config: &Config) -> Vec<ExampleUse> {
         }
     }
     for store in &config.stores {
-        let Kind::Embedded(settings) = &store.kind else {
+        let StoreKind::Embedded(settings) = &store.kind else {
             continue;
         };
         let Ok(Some(records)) = Records::load(&settings.file) else {

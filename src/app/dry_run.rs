@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::AppError;
 use super::parts::Parts;
 use crate::auth::jwt::explain::Explanation;
+use crate::auth::store::{SharedStore, StoreWatcher};
 use crate::auth::{Authenticator, Now};
 use crate::config::Config;
 use crate::outbound::forwarded::{Peer, Scheme};
@@ -79,6 +80,7 @@ impl DryRun {
         };
         let head = request.map(|request| request.into_parts().0);
         worker::run_on_this_thread(|| async {
+            let _watchers: Vec<StoreWatcher> = self.parts.stores.iter().map(SharedStore::watch).collect();
             self.wait_for_stores().await;
             let built = self.parts.authenticators();
             let proxy = self.parts.proxy(&built);
@@ -88,8 +90,9 @@ impl DryRun {
             };
             if let Credential::Jwt(token) = credential {
                 for authenticator in &authenticators {
-                    if let Authenticator::Jwt(jwt) = authenticator {
-                        let explanation = jwt.explain(token.as_bytes(), Now::read()).await;
+                    if let Some(jwt) = authenticator.as_jwt() {
+                        let time_limit = authenticator.time_limit();
+                        let explanation = jwt.explain(token.as_bytes(), Now::read(), time_limit).await;
                         report.explained.push((Arc::clone(authenticator.name()), explanation));
                     }
                 }
@@ -120,9 +123,6 @@ impl DryRun {
     }
 
     async fn wait_for_stores(&self) {
-        for store in &self.parts.stores {
-            tokio::spawn(Arc::clone(store).watch());
-        }
         let all = async {
             while !self.parts.stores.iter().all(|store| store.was_reached()) {
                 sleep(Duration::from_millis(10)).await;
@@ -136,12 +136,12 @@ impl DryRun {
 impl Credential<'_> {
     /// The header and the scheme in which an authenticator reads this kind of credential, or `None` if it reads another kind.
     fn carried_by(&self, authenticator: &Authenticator) -> Option<(HeaderName, String)> {
-        let scheme = match (self, authenticator) {
-            (Self::Token(_), Authenticator::Token(token)) => token.settings().scheme.first(),
-            (Self::Jwt(_), Authenticator::Jwt(jwt)) => jwt.settings().schemes.first()?,
-            (Self::Token(_), Authenticator::Jwt(_)) | (Self::Jwt(_), Authenticator::Token(_)) => return None,
+        let reads_it = match self {
+            Self::Token(_) => authenticator.as_jwt().is_none(),
+            Self::Jwt(_) => authenticator.as_jwt().is_some(),
         };
-        Some((authenticator.header().clone(), scheme.to_owned()))
+        let scheme = authenticator.settings().scheme.first();
+        reads_it.then(|| (authenticator.header().clone(), scheme.to_owned()))
     }
 
     fn carried_by_default(&self) -> (HeaderName, String) {

@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use self::parts::Parts;
+use crate::auth::store::{SharedStore, StoreWatcher};
 use crate::config::Config;
 use crate::control::admin::{self, Admin};
 use crate::control::redirect::{self, Redirect};
@@ -186,9 +187,7 @@ impl App {
             credentials,
         } = self;
         let (stage, stages) = watch::channel(Stage::Serving);
-        for store in &parts.stores {
-            tokio::spawn(Arc::clone(store).watch());
-        }
+        let _watchers: Vec<StoreWatcher> = parts.stores.iter().map(SharedStore::watch).collect();
         let admin_service = Arc::new(Admin {
             metrics: Arc::clone(&parts.metrics),
             stores: parts.stores.clone(),

@@ -5,18 +5,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::auth::dependencies::ChangeCounters;
-use crate::auth::jwt::{self, JwtAuthenticator, Users};
-use crate::auth::single_flight::WorkQueue;
-use crate::auth::store::{self, Store};
-use crate::auth::token::{self, TokenAuthenticator};
-use crate::auth::{Authenticator, Chain};
+use crate::auth::store::SharedStore;
+use crate::auth::{Authenticator, Chain, IdentityRules, SharedAuthenticator, WorkerResources};
 use crate::concurrency::ConcurrencyLimit;
 use crate::config::{self, Config};
 use crate::framing::header_case::ConfiguredNames;
 use crate::gateway::Gateway;
 use crate::outbound::OutboundRules;
 use crate::outbound::forwarded::OptionalFields;
-use crate::outbound::identity::{CredentialMode, IdentityTable, IdentityTables, ReservedNames};
+use crate::outbound::identity::{CredentialMode, IdentityTable, ReservedNames};
 use crate::policy::Policy;
 use crate::proxy::answers::Answers;
 use crate::proxy::cors::Cors;
@@ -25,7 +22,6 @@ use crate::proxy::routes::{RouteId, RouteMatch, RouteTable};
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::proxy::{Bounds, Proxy, Route};
 use crate::server;
-use crate::telemetry::auth::CacheMetrics;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::tls::server::Acceptor;
@@ -36,11 +32,11 @@ use crate::upstream::{HostMode, Resolver, Upstream, UpstreamLimits, UpstreamSett
 /// The parts that all workers share.
 #[derive(Debug)]
 pub(super) struct Parts {
-    pub(super) stores: Vec<Arc<store::Shared>>,
-    authenticators: BTreeMap<Arc<str>, SharedAuthenticator>,
+    pub(super) stores: Vec<Arc<SharedStore>>,
+    authenticators: BTreeMap<Arc<str>, Arc<SharedAuthenticator>>,
     routes: Vec<config::Route>,
     upstreams: BTreeMap<Arc<str>, (Arc<UpstreamSettings>, UpstreamLimits)>,
-    identities: Arc<IdentityTables>,
+    identities: Arc<IdentityRules>,
     reserved: Arc<ReservedNames>,
     forwarded: OptionalFields,
     names: Arc<ConfiguredNames>,
@@ -54,25 +50,11 @@ pub(super) struct Parts {
 /// One worker's authenticators, by name.
 pub(super) type Authenticators<'p> = BTreeMap<&'p str, Rc<Authenticator>>;
 
-#[derive(Debug)]
-enum SharedAuthenticator {
-    Token(Arc<token::Shared>),
-    Jwt(Arc<jwt::Shared>),
-}
-
-impl SharedAuthenticator {
-    fn metrics(&self) -> &CacheMetrics {
-        match self {
-            Self::Token(token) => token.metrics(),
-            Self::Jwt(jwt) => jwt.metrics(),
-        }
-    }
-}
-
 impl Parts {
     pub(super) fn new(config: Config, limits: server::Limits) -> Self {
         let identities = Arc::new(config.identities);
         let names: Vec<&str> = identities
+            .tables
             .iter()
             .flat_map(IdentityTable::names)
             .map(http::HeaderName::as_str)
@@ -93,23 +75,12 @@ impl Parts {
         let authenticators: BTreeMap<_, _> = config
             .authenticators
             .into_iter()
-            .map(|(name, authenticator)| {
-                let (tables, counters) = (Arc::clone(&identities), Arc::clone(&counters));
-                let shared = match authenticator {
-                    config::Authenticator::Token(settings) => {
-                        SharedAuthenticator::Token(token::Shared::new(settings, tables, counters))
-                    }
-                    config::Authenticator::Jwt(settings) => {
-                        SharedAuthenticator::Jwt(jwt::Shared::new(settings, tables, counters))
-                    }
-                };
-                (name, shared)
-            })
+            .map(|(name, settings)| (name, SharedAuthenticator::new(settings, &identities, &counters)))
             .collect();
         let stores: Vec<_> = config
             .stores
             .into_iter()
-            .map(|settings| store::Shared::new(settings, Arc::clone(&counters)))
+            .map(|settings| SharedStore::new(settings, Arc::clone(&counters)))
             .collect();
         // For each of the gateway's certificate files: the earliest expiry in its chain.
         let certificates = config.tls.iter().flat_map(|tls| &tls.certificates);
@@ -126,7 +97,7 @@ impl Parts {
                 .iter()
                 .map(|store| {
                     let probed = Arc::clone(store);
-                    (Arc::from(store.name()), Box::new(move || probed.is_usable()) as _)
+                    (Arc::clone(store.name()), Box::new(move || probed.is_usable()) as _)
                 })
                 .collect(),
         );
@@ -138,7 +109,7 @@ impl Parts {
                 .collect(),
             stores
                 .iter()
-                .map(|store| (Arc::from(store.name()), store.metrics().clone()))
+                .map(|store| (Arc::clone(store.name()), store.metrics().clone()))
                 .collect(),
         );
         Self {
@@ -170,11 +141,10 @@ impl Parts {
 
     /// Builds the authenticators of one worker, with their own connections to stores.
     pub(super) fn authenticators(&self) -> Authenticators<'_> {
-        let stores: BTreeMap<&str, Rc<Store>> = self.stores.iter().map(|store| (store.name(), store.open())).collect();
-        let queue = Rc::default();
+        let worker = WorkerResources::open(&self.stores);
         self.authenticators
             .iter()
-            .map(|(name, shared)| (&**name, Rc::new(authenticator(shared, &stores, &queue))))
+            .map(|(name, shared)| (&**name, Rc::new(Authenticator::new(shared, &worker))))
             .collect()
     }
 
@@ -240,7 +210,7 @@ impl Parts {
             cors: route.cors.clone(),
             websocket: route.websocket.clone(),
             rules: OutboundRules {
-                identity: Arc::clone(&self.identities[route.identity]),
+                identity: Arc::clone(&self.identities.tables[route.identity]),
                 reserved: Arc::clone(&self.reserved),
                 credential_headers: named
                     .iter()
@@ -258,34 +228,6 @@ impl Parts {
                 read_timeout: self.limits.body_read_timeout,
             },
             response_timeout: route.response_timeout,
-        }
-    }
-}
-
-fn authenticator(
-    shared: &SharedAuthenticator,
-    stores: &BTreeMap<&str, Rc<Store>>,
-    queue: &Rc<WorkQueue>,
-) -> Authenticator {
-    // Cannot fail: the configuration check refuses unknown stores.
-    let open = |name: &Arc<str>| Rc::clone(&stores[&**name]);
-    match shared {
-        SharedAuthenticator::Token(token) => Authenticator::Token(TokenAuthenticator::new(
-            Arc::clone(token),
-            open(&token.settings().store),
-        )),
-        SharedAuthenticator::Jwt(jwt) => {
-            let users = match &jwt.settings().users {
-                Users::Claims { .. } => None,
-                Users::Store { store, .. } => Some(open(store)),
-            };
-            let revocation = jwt.settings().revocation.as_ref().map(open);
-            Authenticator::Jwt(JwtAuthenticator::new(
-                Arc::clone(jwt),
-                users,
-                revocation,
-                Rc::clone(queue),
-            ))
         }
     }
 }

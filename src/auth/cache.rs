@@ -1,7 +1,7 @@
-//! The verdict cache: from credential digest to verdict, bounded in entries and bytes, one per authenticator of the process.
+//! The decision cache: from credential digest to decision, bounded in entries and bytes, one per authenticator of the process.
 //!
-//! Each authenticator has its own cache, and its verification keys never change. So a digest alone identifies an entry, without the name or
-//! the keys of the authenticator. Refused credentials have a separate limit and never evict accepted ones. Each hit checks the time and the
+//! Each authenticator has its own cache, so a digest alone identifies an entry. Whatever may change under an authenticator is a dependency
+//! of its decisions. Refused credentials have a separate limit and never evict accepted ones. Each hit checks the time and the
 //! dependencies of the verdict. An entry is not used after its `ttl`, after the credential expires, or after a change of a store item that
 //! it depends on.
 
@@ -23,7 +23,7 @@ const LEAST_WEIGHT: usize = 1024;
 
 /// Limits of a cache. `entries = 0` switches caching of accepted credentials off, `negative_entries = 0` that of refused ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
+pub struct CacheSettings {
     /// Maximum number of accepted credentials.
     pub entries: usize,
     /// How long an accepted credential stays in the cache.
@@ -67,8 +67,8 @@ pub fn key(credential: &[u8]) -> Key {
 
 /// A cache of verdicts.
 #[derive(Debug)]
-pub struct VerdictCache {
-    settings: Settings,
+pub struct DecisionCache {
+    settings: CacheSettings,
     accepted: Option<Cache<Key, Accepted, Weight>>,
     refused: Option<Cache<Key, Refused>>,
     counters: Arc<ChangeCounters>,
@@ -122,9 +122,9 @@ fn bounded(entries: usize) -> Option<Cache<Key, Accepted, Weight>> {
     ))
 }
 
-impl VerdictCache {
+impl DecisionCache {
     /// Makes an empty cache. `counters` hold the change counters that its entries depend on.
-    pub fn new(settings: Settings, counters: Arc<ChangeCounters>) -> Self {
+    pub fn new(settings: CacheSettings, counters: Arc<ChangeCounters>) -> Self {
         let on = |entries: usize, ttl: Duration| entries > 0 && !ttl.is_zero();
         Self {
             settings,
@@ -238,8 +238,8 @@ mod tests {
         uptime_ms: 5_000,
     };
 
-    fn cache_of(settings: Settings) -> VerdictCache {
-        VerdictCache::new(settings, Arc::default())
+    fn cache_of(settings: CacheSettings) -> DecisionCache {
+        DecisionCache::new(settings, Arc::default())
     }
 
     fn accepted(validity: Validity) -> Decision {
@@ -263,13 +263,13 @@ mod tests {
         }
     }
 
-    impl VerdictCache {
+    impl DecisionCache {
         fn entries(&self) -> usize {
             self.accepted.as_ref().map_or(0, Cache::len) + self.refused.as_ref().map_or(0, Cache::len)
         }
     }
 
-    const SETTINGS: Settings = Settings {
+    const SETTINGS: CacheSettings = CacheSettings {
         entries: 100_000,
         ttl: Duration::from_secs(60),
         negative_entries: 20_000,
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn refusals_never_push_out_the_accepted_and_zero_is_off() {
-        let cache = cache_of(Settings {
+        let cache = cache_of(CacheSettings {
             entries: 8,
             negative_entries: 8,
             ..SETTINGS
@@ -360,7 +360,7 @@ mod tests {
             );
         }
         assert!(cache.find(&[255; 32], AT).is_some_and(|verdict| verdict.is_ok()));
-        let off = cache_of(Settings {
+        let off = cache_of(CacheSettings {
             entries: 0,
             negative_entries: 0,
             ..SETTINGS
@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn a_verdict_ends_with_a_change_and_one_that_comes_too_late_is_not_kept() {
         let counters = Arc::new(ChangeCounters::default());
-        let cache = VerdictCache::new(SETTINGS, Arc::clone(&counters));
+        let cache = DecisionCache::new(SETTINGS, Arc::clone(&counters));
         let marked = || {
             let mut dependencies = Dependencies::default();
             counters.mark(&mut dependencies, "redis", StoreItem::User("1"));
@@ -399,7 +399,7 @@ mod tests {
     fn a_cache_is_bounded_in_bytes() {
         let big = serde_json::Map::from_iter([("bio".to_owned(), "x".repeat(10_000).into())]);
         let entries = 400;
-        let cache = cache_of(Settings { entries, ..SETTINGS });
+        let cache = cache_of(CacheSettings { entries, ..SETTINGS });
         let fill = |decision: &Decision| {
             for at in 0..2_000_u16 {
                 let mut key = [0; 32];

@@ -1,12 +1,16 @@
-//! Authentication: the authenticators of a route, tried in order, and their verdicts.
+//! Authentication: the authenticators of a route, tried in order, and the verdict about a request.
 //!
 //! An authenticator passes (the credential has another scheme), accepts, or refuses. The first one that accepts or refuses decides, as in
 //! Django REST Framework. An authenticator may also fail, because its store is unavailable. A failure is an error and never a verdict.
 
+mod authenticator;
 pub mod cache;
 pub mod dependencies;
+mod identities;
 pub mod jwt;
+mod kind;
 pub mod record;
+mod scheme;
 pub mod single_flight;
 pub mod store;
 pub mod token;
@@ -16,12 +20,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
-use http::header::HeaderName;
 
+pub use self::authenticator::{Authenticator, AuthenticatorSettings, SharedAuthenticator, WorkerResources};
 use self::cache::Validity;
-use self::jwt::JwtAuthenticator;
+pub use self::identities::{IdentityRules, KeptClaims};
+pub use self::kind::KindSettings;
+pub use self::scheme::AuthScheme;
 use self::store::StoreError;
-use self::token::TokenAuthenticator;
 use crate::credential::{Presented, Refusal};
 use crate::identity::Identity;
 
@@ -67,7 +72,7 @@ pub enum Decision {
 }
 
 impl Decision {
-    fn into_verdict(self) -> Result<Arc<Identity>, Refusal> {
+    fn into_result(self) -> Result<Arc<Identity>, Refusal> {
         match self {
             Self::Accepted { identity, .. } => Ok(identity),
             Self::Refused(refusal) => Err(refusal),
@@ -93,47 +98,6 @@ pub struct Refused {
     pub by: usize,
     /// The reason.
     pub refusal: Refusal,
-}
-
-/// An authenticator, with the handles of one worker.
-#[derive(Debug)]
-pub enum Authenticator {
-    /// Opaque tokens.
-    Token(TokenAuthenticator),
-    /// JSON Web Tokens.
-    Jwt(JwtAuthenticator),
-}
-
-impl Authenticator {
-    /// Its name in the configuration.
-    pub fn name(&self) -> &Arc<str> {
-        match self {
-            Self::Token(token) => token.name(),
-            Self::Jwt(jwt) => jwt.name(),
-        }
-    }
-
-    /// The header that it reads.
-    pub fn header(&self) -> &HeaderName {
-        match self {
-            Self::Token(token) => token.header(),
-            Self::Jwt(jwt) => jwt.header(),
-        }
-    }
-
-    async fn authenticate(
-        &self,
-        presented: &Presented<'_>,
-        now: Now,
-    ) -> Result<Option<Result<Arc<Identity>, Refusal>>, StoreError> {
-        let Some((words, acceptance)) = presented.words() else {
-            return Ok(None);
-        };
-        match self {
-            Self::Token(token) => token.authenticate(words, acceptance, now).await,
-            Self::Jwt(jwt) => jwt.authenticate(words, acceptance, now).await,
-        }
-    }
 }
 
 /// A route's authenticators, in its order.

@@ -4,202 +4,79 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::HeaderName;
-
-use tokio::time::{Instant, timeout_at};
-
-use super::cache::{self, Validity, VerdictCache};
-use super::dependencies::{ChangeCounters, Dependencies};
-use super::single_flight::SingleFlight;
+use super::authenticator::{Reading, WorkerResources};
+use super::cache::Validity;
+use super::identities::IdentityFactory;
+use super::scheme::AuthScheme;
 use super::store::{Lookup, Store, StoreError, TokenFacts, TokenFault};
 use super::{Decision, Now};
 use crate::credential::{Acceptance, Refusal, Shape, Words};
-use crate::identity::{Identity, UserInfo};
-use crate::outbound::identity::IdentityTables;
-use crate::telemetry::auth::CacheMetrics;
+use crate::identity::UserInfo;
 
-/// The configuration of one token authenticator.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Its name in the configuration.
-    pub name: Arc<str>,
-    /// The scheme before the key.
-    pub scheme: KeyScheme,
-    /// The header that carries the credential.
-    pub header: HeaderName,
+/// The settings of this kind.
+#[derive(Debug)]
+pub struct TokenSettings {
     /// Name of the store that holds the tokens.
     pub store: Arc<str>,
-    /// Limits of its cache.
-    pub cache: cache::Settings,
 }
 
-/// The scheme before an opaque key in its header.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyScheme {
-    /// No scheme: the whole value is the key, as in `X-API-Key`.
-    Empty,
-    /// One of these schemes, compared without regard to ASCII case.
-    OneOf(Vec<String>),
-}
-
-impl KeyScheme {
-    /// The scheme to write before a key; empty where there is none.
-    pub fn first(&self) -> &str {
-        match self {
-            Self::Empty => "",
-            Self::OneOf(schemes) => schemes.first().map_or("", String::as_str),
-        }
+impl TokenSettings {
+    pub(super) fn stores(&self) -> Vec<&Arc<str>> {
+        vec![&self.store]
     }
 }
 
-/// The part that all workers share.
+/// One worker's evaluator.
 #[derive(Debug)]
-pub struct Shared {
-    settings: Settings,
-    cache: VerdictCache,
-    tables: Arc<IdentityTables>,
-}
-
-impl Shared {
-    /// Makes the shared part from the settings. Identities get header values for each of `tables`.
-    pub fn new(settings: Settings, tables: Arc<IdentityTables>, counters: Arc<ChangeCounters>) -> Arc<Self> {
-        Arc::new(Self {
-            cache: VerdictCache::new(settings.cache, counters),
-            settings,
-            tables,
-        })
-    }
-
-    /// The settings.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// The metrics of its cache.
-    pub fn metrics(&self) -> &CacheMetrics {
-        self.cache.metrics()
-    }
-}
-
-/// One worker's authenticator.
-#[derive(Debug)]
-pub struct TokenAuthenticator {
-    shared: Arc<Shared>,
+pub(super) struct TokenEvaluator {
+    identities: IdentityFactory,
     store: Rc<Store>,
-    single_flight: SingleFlight<(Decision, Dependencies)>,
 }
 
-impl TokenAuthenticator {
-    /// Combines the shared part with this worker's handle on the store.
-    pub fn new(shared: Arc<Shared>, store: Rc<Store>) -> Self {
+impl TokenEvaluator {
+    pub(super) fn new(settings: &TokenSettings, identities: &IdentityFactory, worker: &WorkerResources) -> Self {
         Self {
-            shared,
-            store,
-            single_flight: SingleFlight::default(),
+            identities: identities.clone(),
+            store: worker.store(&settings.store),
         }
     }
 
-    pub(super) fn name(&self) -> &Arc<str> {
-        &self.shared.settings.name
-    }
-
-    /// The settings.
-    pub fn settings(&self) -> &Settings {
-        &self.shared.settings
-    }
-
-    pub(super) fn header(&self) -> &HeaderName {
-        &self.shared.settings.header
-    }
-
-    /// `None`: the credential has another scheme.
-    pub(super) async fn authenticate(
-        &self,
-        words: &Words<'_>,
-        acceptance: Acceptance,
-        now: Now,
-    ) -> Result<Option<Result<Arc<Identity>, Refusal>>, StoreError> {
-        let key = match &self.shared.settings.scheme {
-            // An empty value is no credential; the same holds for a header without a word where a scheme is configured.
-            KeyScheme::Empty => match words.whole() {
-                b"" => return Ok(None),
+    pub(super) fn read<'w>(&self, scheme: &AuthScheme, words: &'w Words<'_>, acceptance: Acceptance) -> Reading<'w> {
+        let key = if matches!(scheme, AuthScheme::None) {
+            match words.whole() {
+                b"" => return Reading::OtherScheme,
                 whole => whole,
-            },
-            KeyScheme::OneOf(schemes) => {
-                let shape = words.shape();
-                let mine = |scheme: &[u8]| schemes.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(scheme));
-                if !shape.scheme().is_some_and(mine) {
-                    return Ok(None);
-                }
-                match shape {
-                    Shape::Empty => return Ok(None),
-                    Shape::Scheme(_) => return Ok(Some(Err(Refusal::TokenMissing))),
-                    Shape::More(_) => return Ok(Some(Err(Refusal::TokenHasSpaces))),
-                    Shape::Pair(_, key) => key,
-                }
+            }
+        } else {
+            let shape = words.shape();
+            // A header without a word is no credential.
+            if !shape.scheme().is_some_and(|sent| scheme.is(sent)) {
+                return Reading::OtherScheme;
+            }
+            match shape {
+                Shape::Empty => return Reading::OtherScheme,
+                Shape::Scheme(_) => return Reading::Malformed(Refusal::TokenMissing),
+                Shape::More(_) => return Reading::Malformed(Refusal::TokenHasSpaces),
+                Shape::Pair(_, key) => key,
             }
         };
         if std::str::from_utf8(key).is_err() {
-            return Ok(Some(Err(Refusal::TokenHasInvalidCharacters)));
+            return Reading::Malformed(Refusal::TokenHasInvalidCharacters);
         }
-        let verdict = self.look_up(key, now).await?;
-        // A credential joined from several header lines is never accepted; its refusal may name the real reason.
-        Ok(Some(match acceptance {
-            Acceptance::Allowed => verdict,
-            Acceptance::RefuseOnly => Err(verdict.err().unwrap_or(Refusal::TokenUnknown)),
-        }))
-    }
-
-    async fn look_up(&self, key: &[u8], now: Now) -> Result<Result<Arc<Identity>, Refusal>, StoreError> {
-        let cache_key = cache::key(key);
-        if let Some(verdict) = self.shared.cache.find(&cache_key, now) {
-            return Ok(verdict);
+        match acceptance {
+            Acceptance::Allowed => Reading::Credential(key),
+            Acceptance::RefuseOnly => Reading::Joined(key, Refusal::TokenUnknown),
         }
-        // Boxed: this future is large and rarely needed, so it must not enlarge the future of each request.
-        Box::pin(self.look_up_uncached(key, cache_key, now)).await
     }
 
-    /// Looks up a token that is not in the cache, or waits for a lookup of the same token that another request has begun.
-    async fn look_up_uncached(
-        &self,
-        key: &[u8],
-        cache_key: cache::Key,
-        now: Now,
-    ) -> Result<Result<Arc<Identity>, Refusal>, StoreError> {
-        let deadline = Instant::now() + self.store.time_limit();
-        let decision = if self.shared.cache.is_off() {
-            self.ask(key, cache_key, deadline, now).await?
-        } else {
-            let shared = self.single_flight.share(
-                cache_key,
-                || self.ask(key, cache_key, deadline, now),
-                |(decision, dependencies)| self.shared.cache.holds(decision, dependencies, now),
-            );
-            timeout_at(deadline, shared)
-                .await
-                .map_err(|_| self.store.too_late())??
-        };
-        Ok(decision.0.into_verdict())
-    }
-
-    /// Asks the store, and caches the decision.
-    async fn ask(
-        &self,
-        key: &[u8],
-        cache_key: cache::Key,
-        deadline: Instant,
-        now: Now,
-    ) -> Result<(Decision, Dependencies), StoreError> {
-        let mut lookup = Lookup::until(deadline);
-        let decision = match self.store.token(key, &mut lookup).await? {
+    pub(super) async fn evaluate(&self, key: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, StoreError> {
+        Ok(match self.store.token(key, lookup).await? {
             None => Decision::Refused(Refusal::TokenUnknown),
-            Some(facts) => self.evaluate(facts, now),
-        };
-        self.shared.cache.insert(cache_key, &decision, lookup.dependencies, now);
-        Ok((decision, lookup.dependencies))
+            Some(facts) => self.check(facts, now),
+        })
     }
 
-    fn evaluate(&self, facts: TokenFacts, now: Now) -> Decision {
+    fn check(&self, facts: TokenFacts, now: Now) -> Decision {
         let fault = facts.fault(now.unix_seconds());
         let TokenFacts { token, user, .. } = facts;
         let user = match (fault, user) {
@@ -208,7 +85,7 @@ impl TokenAuthenticator {
             (Some(_), _) | (None, None) => return Decision::Refused(Refusal::TokenUnknown),
         };
         let user_info = UserInfo {
-            authenticator: Arc::clone(&self.shared.settings.name),
+            authenticator: self.identities.authenticator(),
             id: user.id,
             username: user.username,
             email: user.email,
@@ -218,9 +95,9 @@ impl TokenAuthenticator {
             attributes: user.attributes,
         };
         let until_ms = token.expires.map_or(i64::MAX, |expires| expires.saturating_mul(1000));
-        match self.shared.tables.identity(user_info) {
+        match self.identities.identity(user_info) {
             Ok(identity) => Decision::Accepted {
-                identity: Arc::new(identity),
+                identity,
                 validity: Validity {
                     until_ms,
                     ..Validity::ALWAYS
@@ -241,7 +118,10 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::*;
-    use crate::auth::store::{self, TokenDigest};
+    use crate::auth::cache::CacheSettings;
+    use crate::auth::store::embedded::EmbeddedSettings;
+    use crate::auth::store::{Digests, SharedStore, StoreKind, StoreSettings, TokenDigest};
+    use crate::auth::{Authenticator, AuthenticatorSettings, KindSettings, SharedAuthenticator};
     use crate::credential::Presented;
 
     const NOW: Now = Now {
@@ -250,7 +130,7 @@ mod tests {
     };
 
     /// Keys `good`, `expires-now`, `expires-later`, `revoked`, `orphan`, `idle`, `old`, `undated`, `fresh`.
-    fn authenticator(folder: &std::path::Path) -> TokenAuthenticator {
+    fn authenticator(folder: &std::path::Path) -> Authenticator {
         let mut text = "layout = { version = 1, epoch = \"e\" }\n[revoked.user]\nswept = 1699999999\n".to_owned();
         for (key, record) in [
             ("good", "user = \"1\""),
@@ -270,33 +150,35 @@ mod tests {
         }
         let file = folder.join("tokens.toml");
         fs::write(&file, text).expect("writable");
-        let kind = store::Kind::Embedded(store::embedded::Settings {
+        let kind = StoreKind::Embedded(EmbeddedSettings {
             file,
-            digests: store::Digests::SHA256,
+            digests: Digests::SHA256,
         });
         let counters = Arc::default();
-        let of_file = store::Settings {
+        let of_file = StoreSettings {
             name: "file".into(),
             kind,
         };
-        let store = store::Shared::new(of_file, Arc::clone(&counters));
-        let settings = Settings {
+        let store = SharedStore::new(of_file, Arc::clone(&counters));
+        let settings = AuthenticatorSettings {
             name: "token".into(),
-            scheme: KeyScheme::OneOf(vec!["Token".into(), "Key".into()]),
+            scheme: AuthScheme::OneOf(vec!["Token".into(), "Key".into()]),
             header: AUTHORIZATION,
-            store: "file".into(),
-            cache: cache::Settings {
+            realm: None,
+            kind: KindSettings::Token(Arc::new(TokenSettings { store: "file".into() })),
+            cache: CacheSettings {
                 entries: 100,
                 ttl: Duration::from_secs(60),
                 negative_entries: 100,
                 negative_ttl: Duration::from_secs(5),
             },
         };
-        TokenAuthenticator::new(Shared::new(settings, Arc::default(), counters), store.open())
+        let shared = SharedAuthenticator::new(settings, &Arc::default(), &counters);
+        Authenticator::new(&shared, &WorkerResources::open(&[store]))
     }
 
     #[tokio::test]
-    async fn keys_are_judged_as_drf_judges_them() {
+    async fn keys_are_checked_as_drf_checks_them() {
         let folder = tempfile::tempdir().expect("a folder");
         let authenticator = authenticator(folder.path());
         type Case = (&'static [u8], Option<Result<&'static str, Refusal>>);
@@ -326,11 +208,10 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, HeaderValue::from_bytes(value).expect("a legal value"));
             let presented = Presented::from_headers(&headers, &AUTHORIZATION);
-            let (words, acceptance) = presented.words().expect("one line");
             // Twice: the second answer comes from the cache.
             for _ in 0..2 {
                 let verdict = authenticator
-                    .authenticate(words, acceptance, NOW)
+                    .authenticate(&presented, NOW)
                     .await
                     .expect("the store is there");
                 let verdict =
@@ -348,11 +229,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_static("Token expires-later"));
         let presented = Presented::from_headers(&headers, &AUTHORIZATION);
-        let (words, acceptance) = presented.words().expect("one line");
         let mut verdicts = Vec::new();
         for unix_ms in [1_700_000_000_500, 1_700_000_000_999, 1_700_000_001_000] {
             let verdict = authenticator
-                .authenticate(words, acceptance, Now { unix_ms, ..NOW })
+                .authenticate(&presented, Now { unix_ms, ..NOW })
                 .await
                 .expect("the store is there");
             verdicts.push(verdict.is_some_and(|verdict| verdict.is_ok()));

@@ -73,7 +73,7 @@ enum Command {
 #[derive(Debug)]
 pub struct StoreContext<'c> {
     /// The configured stores.
-    pub stores: &'c [store::Settings],
+    pub stores: &'c [store::StoreSettings],
     /// The largest leeway of any JWT authenticator: a revoked `jti` is kept this long after its token has expired.
     pub largest_leeway: Duration,
 }

@@ -1,6 +1,6 @@
 //! Selects the store of a command and opens it.
 
-use crate::auth::store::{Digests, Settings};
+use crate::auth::store::{Digests, StoreSettings};
 use crate::cli::{Failure, StoreContext, output};
 use crate::provisioning::{Begin, Begun, ProvisioningError, StoreState, WritableStore};
 
@@ -76,7 +76,7 @@ impl StoreName {
         Ok((store, begun))
     }
 
-    fn choose<'c>(&self, context: &StoreContext<'c>) -> Result<&'c Settings, Failure> {
+    fn choose<'c>(&self, context: &StoreContext<'c>) -> Result<&'c StoreSettings, Failure> {
         let names = || {
             context
                 .stores
@@ -104,7 +104,7 @@ impl StoreName {
     }
 }
 
-fn note_empty(settings: &Settings) {
+fn note_empty(settings: &StoreSettings) {
     output::note(format_args!(
         "store {} was empty and is now initialized. If it had records before, its revocations and revoked tokens are lost: \
          import its last `authgate token export`",
@@ -123,13 +123,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::auth::store::{Kind, embedded};
+    use crate::auth::store::StoreKind;
+    use crate::auth::store::embedded::EmbeddedSettings;
 
-    fn settings(name: &str) -> Settings {
+    fn settings(name: &str) -> StoreSettings {
         let file = "/nonexistent/tokens.toml".into();
-        Settings {
+        StoreSettings {
             name: name.into(),
-            kind: Kind::Embedded(embedded::Settings {
+            kind: StoreKind::Embedded(EmbeddedSettings {
                 file,
                 digests: Digests::SHA256,
             }),
@@ -139,7 +140,7 @@ mod tests {
     #[test]
     fn store_is_optional_with_one_store_and_required_with_several() {
         let (none, one, two) = ([], [settings("a")], [settings("a"), settings("b")]);
-        let check = |stores: &[Settings], name: Option<&str>, expected: Result<&str, &str>| {
+        let check = |stores: &[StoreSettings], name: Option<&str>, expected: Result<&str, &str>| {
             let context = StoreContext {
                 stores,
                 largest_leeway: Duration::ZERO,

@@ -14,7 +14,7 @@ use tracing::Level;
 
 use super::check::answers::ErrorFormat;
 use super::check::upstreams::UnsizedMode;
-use crate::auth::cache;
+use crate::auth::cache::CacheSettings;
 use crate::auth::jwt::{Profile, UserIdField};
 use crate::auth::store::Digests;
 use crate::auth::store::redis::Invalidation;
@@ -94,7 +94,7 @@ pub(super) const CHECK_USER_IS_ACTIVE: bool = true;
 pub(super) const REVOKE_TOKEN_CLAIM: &str = "hash_password";
 
 /// `authenticators.*.cache`.
-pub const CACHE: cache::Settings = cache::Settings {
+pub const CACHE: CacheSettings = CacheSettings {
     entries: 100_000,
     ttl: Duration::from_secs(60),
     negative_entries: 20_000,

@@ -22,11 +22,12 @@ use toml::de::DeTable;
 use self::problem::{Basis, Problems};
 pub use self::problem::{ConfigError, Problem, Report, ReportFormat, Severity};
 use self::reader::{Context, Section};
-use crate::auth::{jwt, store, token};
+use crate::auth::store::StoreSettings;
+use crate::auth::{AuthenticatorSettings, IdentityRules};
 use crate::framing::header_case::ConfiguredNames;
 use crate::identity::TableId;
 use crate::outbound::forwarded::OptionalFields;
-use crate::outbound::identity::{CredentialMode, IdentityTables};
+use crate::outbound::identity::CredentialMode;
 use crate::policy::Policy;
 use crate::proxy::answers::Answers;
 use crate::proxy::cors::Cors;
@@ -50,11 +51,11 @@ pub struct Config {
     /// `[log]`.
     pub log: telemetry::LogSettings,
     /// `[stores.*]`, in the order of the file's names.
-    pub stores: Vec<store::Settings>,
+    pub stores: Vec<StoreSettings>,
     /// `[authenticators.*]` by name.
-    pub authenticators: BTreeMap<Arc<str>, Authenticator>,
-    /// `[identity]` and `[upstreams.*.identity]`.
-    pub identities: IdentityTables,
+    pub authenticators: BTreeMap<Arc<str>, AuthenticatorSettings>,
+    /// `[identity]` and `[upstreams.*.identity]`, and the claims that they and the routes need.
+    pub identities: IdentityRules,
     /// Further header names that clients may not send: every `strip`.
     pub strip: Vec<String>,
     /// Names of fields as the file writes them: of `headers` and `secret_header`.
@@ -74,26 +75,6 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// Host names that it accepts, besides localhost and IP addresses.
     pub hosts: Vec<String>,
-}
-
-/// One authenticator.
-#[expect(clippy::large_enum_variant, reason = "a handful for each process, made once")]
-#[derive(Debug)]
-pub enum Authenticator {
-    /// `kind = "token"`.
-    Token(token::Settings),
-    /// `kind = "jwt"`.
-    Jwt(jwt::Settings),
-}
-
-impl Authenticator {
-    /// The header that it reads.
-    pub fn header(&self) -> &HeaderName {
-        match self {
-            Self::Token(token) => &token.header,
-            Self::Jwt(jwt) => &jwt.header,
-        }
-    }
 }
 
 /// One route.
@@ -199,16 +180,16 @@ impl Config {
     pub fn credential_headers(&self) -> Vec<HeaderName> {
         self.authenticators
             .values()
-            .map(|authenticator| authenticator.header().clone())
+            .map(|authenticator| authenticator.header.clone())
             .collect()
     }
 
     /// The largest leeway of any JWT authenticator.
     pub fn largest_leeway(&self) -> Duration {
-        let leeways = self.authenticators.values().map(|authenticator| match authenticator {
-            Authenticator::Token(_) => Duration::ZERO,
-            Authenticator::Jwt(jwt) => jwt.rules.leeway,
-        });
-        leeways.max().unwrap_or_default()
+        let jwts = self
+            .authenticators
+            .values()
+            .filter_map(|authenticator| authenticator.kind.as_jwt());
+        jwts.map(|jwt| jwt.rules.leeway).max().unwrap_or_default()
     }
 }

@@ -26,7 +26,7 @@ pub struct Admin {
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The gateway is ready when each store was reached once.
-    pub stores: Vec<Arc<store::Shared>>,
+    pub stores: Vec<Arc<store::SharedStore>>,
     /// Accepted host names, in lower case, besides localhost and IP addresses.
     pub hosts: Vec<String>,
     /// The stage of a shutdown.
@@ -92,7 +92,7 @@ impl Admin {
             .stores
             .iter()
             .filter(|store| !store.was_reached())
-            .map(|store| store.name())
+            .map(|store| &**store.name())
             .collect();
         if missing.is_empty() {
             text(StatusCode::OK, "ready\n")

@@ -9,7 +9,6 @@ mod http1;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use base64::Engine;
@@ -22,12 +21,15 @@ use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 pub use self::http1::{framing, response};
+use crate::auth::cache::CacheSettings;
 use crate::auth::dependencies::ChangeCounters;
 use crate::auth::jwt::keys::{Algorithm, VerificationKey};
 use crate::auth::jwt::sign::SigningKey;
-use crate::auth::jwt::{self, JwtAuthenticator, KeptClaims, KeySet, Rules, Settings, Users};
+use crate::auth::jwt::{self, JwtSettings, KeySet, Profile, Rules, Users};
 use crate::auth::record::{self, TokenRecord, UserRecord};
-use crate::auth::{Authenticator, Chain, Now, Verdict, cache};
+use crate::auth::{
+    Authenticator, AuthenticatorSettings, Chain, KindSettings, Now, SharedAuthenticator, Verdict, WorkerResources,
+};
 use crate::config::{self, ReportFormat, Severity, defaults};
 use crate::credential::{Acceptance, Presented, Shape};
 use crate::path::RequestPath;
@@ -88,7 +90,7 @@ pub fn credential(bytes: &[u8]) {
 
 /// A token: without the key, no input verifies, not even a changed valid token.
 pub fn jws(bytes: &[u8]) {
-    let settings = &settings(relaxed(), 0);
+    let settings = &settings(relaxed());
     let good = good_token();
     let verifies = |token: &[u8]| jwt::verified_payload(settings, token).is_ok();
     assert!(verifies(good.as_bytes()));
@@ -460,14 +462,24 @@ fn relaxed() -> Rules {
 /// A chain with one authenticator for these rules, whose cache has `entries` entries.
 fn chain(rules: Rules, entries: usize) -> Chain {
     // Share the counters: no test changes one, and creating them for each input would take most of the time.
-    static GENERATIONS: LazyLock<Arc<ChangeCounters>> = LazyLock::new(Arc::default);
-    let shared = jwt::Shared::new(settings(rules, entries), Arc::default(), Arc::clone(&GENERATIONS));
-    Chain::new(vec![
-        Authenticator::Jwt(JwtAuthenticator::new(shared, None, None, Rc::default())).into(),
-    ])
+    static COUNTERS: LazyLock<Arc<ChangeCounters>> = LazyLock::new(Arc::default);
+    let settings = AuthenticatorSettings {
+        name: "jwt".into(),
+        header: AUTHORIZATION,
+        scheme: Profile::SimpleJwt.auth_scheme(vec!["Bearer".to_owned()]),
+        realm: None,
+        cache: CacheSettings {
+            entries,
+            negative_entries: entries,
+            ..defaults::CACHE
+        },
+        kind: KindSettings::Jwt(Arc::new(settings(rules))),
+    };
+    let shared = SharedAuthenticator::new(settings, &Arc::default(), &COUNTERS);
+    Chain::new(vec![Authenticator::new(&shared, &WorkerResources::default()).into()])
 }
 
-fn settings(rules: Rules, entries: usize) -> Settings {
+fn settings(rules: Rules) -> JwtSettings {
     let key = |algorithm, secret: &[u8]| VerificationKey::from_secret(algorithm, None, &Secret::new(secret.to_vec()));
     let public = |algorithm, pem: &str| VerificationKey::from_pem(algorithm, None, pem.as_bytes());
     let keys = [
@@ -479,11 +491,7 @@ fn settings(rules: Rules, entries: usize) -> Settings {
         public(Algorithm::ES256, include_str!("../../certs-example/jwt-es256.pub.pem")),
         public(Algorithm::EdDSA, include_str!("../../certs-example/jwt-eddsa.pub.pem")),
     ];
-    Settings {
-        name: "jwt".into(),
-        schemes: vec!["Bearer".to_owned()],
-        header: AUTHORIZATION,
-        realm: "api".to_owned(),
+    JwtSettings {
         keys: KeySet::Static(keys.into_iter().map(|key| key.expect("a good key")).collect()),
         token_bytes: 16 * 1024,
         rules,
@@ -491,11 +499,5 @@ fn settings(rules: Rules, entries: usize) -> Settings {
             username_claim: "username".to_owned(),
         },
         revocation: None,
-        cache: cache::Settings {
-            entries,
-            negative_entries: entries,
-            ..defaults::CACHE
-        },
-        kept: KeptClaims::default(),
     }
 }

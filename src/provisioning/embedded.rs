@@ -15,7 +15,7 @@ use super::{
 use crate::auth::record::{Layout, TokenRecord, UserRecord};
 use crate::auth::store::Digests;
 use crate::auth::store::TokenDigest;
-use crate::auth::store::embedded::{self, Records, Settings};
+use crate::auth::store::embedded::{self, EmbeddedSettings, Records};
 use crate::identity::UserId;
 use crate::lockfile::LockFile;
 
@@ -33,7 +33,7 @@ pub struct WritableFile {
 }
 
 impl WritableFile {
-    pub(super) fn open(store: Arc<str>, settings: &Settings) -> Result<Self, ProvisioningError> {
+    pub(super) fn open(store: Arc<str>, settings: &EmbeddedSettings) -> Result<Self, ProvisioningError> {
         let file = &settings.file;
         // Saving replaces the file, so resolve a symbolic link first.
         let file = fs::canonicalize(file).unwrap_or_else(|_| file.clone());

@@ -20,7 +20,7 @@ pub use self::error::ProvisioningError;
 use self::redis::WritableRedis;
 pub use self::update::{TokenMember, TokenUpdate, UserMember, UserUpdate};
 use crate::auth::record::{Layout, TokenRecord, UserRecord};
-use crate::auth::store::{Digests, Kind, Settings, TokenDigest};
+use crate::auth::store::{Digests, StoreKind, StoreSettings, TokenDigest};
 use crate::identity::UserId;
 
 /// A writable store.
@@ -189,11 +189,11 @@ impl WritableStore {
     ///
     /// # Errors
     /// Redis does not answer, or the file does not match the layout.
-    pub fn open(settings: &Settings) -> Result<Self, ProvisioningError> {
+    pub fn open(settings: &StoreSettings) -> Result<Self, ProvisioningError> {
         let name = Arc::clone(&settings.name);
         Ok(match &settings.kind {
-            Kind::Redis(redis) => Self::Redis(Box::new(WritableRedis::open(name, redis.clone())?)),
-            Kind::Embedded(file) => Self::Embedded(WritableFile::open(name, file)?),
+            StoreKind::Redis(redis) => Self::Redis(Box::new(WritableRedis::open(name, redis.clone())?)),
+            StoreKind::Embedded(file) => Self::Embedded(WritableFile::open(name, file)?),
         })
     }
 
@@ -484,14 +484,14 @@ impl Import<'_> {
 mod tests {
     use super::*;
     use crate::auth::record;
-    use crate::auth::store::{Kind, embedded};
+    use crate::auth::store::embedded::EmbeddedSettings;
 
     fn empty_store(folder: &tempfile::TempDir) -> WritableStore {
-        let kind = Kind::Embedded(embedded::Settings {
+        let kind = StoreKind::Embedded(EmbeddedSettings {
             file: folder.path().join("tokens.toml"),
             digests: Digests::SHA256,
         });
-        let mut store = WritableStore::open(&Settings {
+        let mut store = WritableStore::open(&StoreSettings {
             name: "file".into(),
             kind,
         })

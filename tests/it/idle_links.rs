@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use authgate::auth::jwt::keys::Algorithm;
-use authgate::auth::store::redis::{Endpoint, Invalidation, Settings};
-use authgate::auth::store::{self, Digests, Kind};
+use authgate::auth::store::redis::{Endpoint, Invalidation, RedisSettings};
+use authgate::auth::store::{Digests, StoreKind, StoreSettings};
 use authgate::identity::UserId;
 use authgate::provisioning::WritableStore;
 
@@ -89,7 +89,7 @@ fn connections_that_are_killed_between_requests_fail_none() {
 #[test]
 fn a_command_whose_connection_is_closed_while_it_is_idle_asks_again() {
     let redis = Redis::start().with_ada();
-    let kind = Kind::Redis(Settings {
+    let kind = StoreKind::Redis(RedisSettings {
         endpoint: Endpoint::parse(&redis.url()).expect("a URL"),
         username: None,
         password: None,
@@ -98,7 +98,7 @@ fn a_command_whose_connection_is_closed_while_it_is_idle_asks_again() {
         invalidation: Invalidation::Off,
         digests: Digests::SHA256,
     });
-    let mut admin = WritableStore::open(&store::Settings {
+    let mut admin = WritableStore::open(&StoreSettings {
         name: "redis".into(),
         kind,
     })

@@ -4,8 +4,7 @@
 use std::path::PathBuf;
 
 use authgate::auth::jwt::keys::{Algorithm, JwkSet};
-use authgate::auth::jwt::{KeptClaims, KeySet, Rules, Settings, Users, verified_payload};
-use authgate::config::defaults;
+use authgate::auth::jwt::{JwtSettings, KeySet, Rules, Users, verified_payload};
 use serde_json::{Value, json};
 
 /// The folder, named by `AUTHGATE_VECTORS`, else beside the project.
@@ -37,11 +36,7 @@ fn verifies(jwk: &Value, jws: &str) -> bool {
     let Ok(JwkSet { keys, .. }) = JwkSet::parse(set.to_string().as_bytes(), &Algorithm::ALL) else {
         return false;
     };
-    let settings = Settings {
-        name: "vectors".into(),
-        schemes: vec!["Bearer".into()],
-        header: http::header::AUTHORIZATION,
-        realm: "api".into(),
+    let settings = JwtSettings {
         keys: KeySet::Static(keys),
         token_bytes: 1 << 20,
         rules: Rules::plain(),
@@ -49,8 +44,6 @@ fn verifies(jwk: &Value, jws: &str) -> bool {
             username_claim: "username".into(),
         },
         revocation: None,
-        cache: defaults::CACHE,
-        kept: KeptClaims::default(),
     };
     verified_payload(&settings, jws.as_bytes()).is_ok()
 }

@@ -1,11 +1,13 @@
 //! Explains a token check by check, for `authgate jwt inspect`. The first failed check decides. The verdict comes from the same code that
 //! authenticates requests.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::segments::{header_as_sent, payload_as_sent};
-use super::{End, JwtAuthenticator, KeySet, Profile, Rules, Settings, Signed, Users};
+use super::{End, JwtEvaluator, JwtSettings, KeySet, Profile, Rules, Signed, Users};
 use crate::auth::store::Lookup;
 use crate::auth::{Decision, Now};
 use crate::credential::{Defect, JwtFault, Refusal, TypeMismatch};
@@ -87,15 +89,15 @@ pub struct Explanation {
     pub ending: Ending,
 }
 
-impl JwtAuthenticator {
-    /// Authenticates a token as for a request, but without caches, and reports each check.
-    pub async fn explain(&self, token: &[u8], now: Now) -> Explanation {
-        let settings = &self.shared.settings;
-        let mut lookup = Lookup::until(Instant::now() + self.time_limit());
-        let ending = match self.evaluate(token, now, &mut lookup).await {
+impl JwtEvaluator {
+    /// Evaluates a token as for a request, but without a cache, and reports each check.
+    pub async fn explain(&self, token: &[u8], now: Now, time_limit: Duration) -> Explanation {
+        let settings = &self.settings;
+        let mut lookup = Lookup::until(Instant::now() + time_limit);
+        let ending = match self.check(token, now, &mut lookup).await {
             Ok(Decision::Accepted { .. }) => Ending::Accepted,
             Ok(Decision::Refused(refusal)) | Err(End::Refused(refusal)) => Ending::Refused(refusal),
-            Err(End::Unknown(error)) => Ending::Unknown(error.to_string()),
+            Err(End::Unavailable(error)) => Ending::Unknown(error.to_string()),
         };
         let last = match &ending {
             Ending::Accepted => None,
@@ -239,7 +241,7 @@ impl Check {
         }
     }
 
-    fn is_made(self, settings: &Settings) -> bool {
+    fn is_made(self, settings: &JwtSettings) -> bool {
         let Rules {
             issuer,
             audience,
@@ -298,7 +300,7 @@ impl Check {
         })
     }
 
-    fn first_that_asks_a_store(settings: &Settings) -> Self {
+    fn first_that_asks_a_store(settings: &JwtSettings) -> Self {
         if settings.revocation.is_some() {
             Self::NotRevoked
         } else {
@@ -310,7 +312,7 @@ impl Check {
 /// The value that failed the check, and the accepted values.
 fn found(
     check: Check,
-    settings: &Settings,
+    settings: &JwtSettings,
     header: Option<&Map<String, Value>>,
     claims: Option<&Map<String, Value>>,
     now: Now,

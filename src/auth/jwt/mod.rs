@@ -1,4 +1,4 @@
-//! `Authorization: Bearer <jwt>`: checked as SimpleJWT's `JWTAuthentication` and `JWTStatelessUserAuthentication` do, in the same order.
+//! `Authorization: Bearer <jwt>`, checked as SimpleJWT's `JWTAuthentication` and `JWTStatelessUserAuthentication` do, in the same order.
 //!
 //! This module parses tokens itself, strictly. Only the signature is verified by a library.
 
@@ -13,69 +13,35 @@ pub mod sign;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
-
-use http::header::HeaderName;
-use tokio::time::{Instant, timeout_at};
 
 use self::claims::Claims;
 use self::keys::VerificationKey;
-use self::named::{NamedUser, unnamed};
+use self::named::{NamedUser, invalid_user};
 use self::segments::Segments;
-pub use self::settings::{KeptClaims, KeySet, Profile, Rules, Settings, TokenType, UserIdField, Users};
-use super::cache::{self, Key, VerdictCache};
-use super::dependencies::{ChangeCounters, Dependencies};
-use super::single_flight::{SingleFlight, WorkQueue};
-use super::store::{Lookup, NO_STORE, Store, StoreError};
+pub use self::settings::{JwtSettings, KeySet, Profile, Rules, TokenType, UserIdField, Users};
+use super::authenticator::{Reading, WorkerResources};
+use super::identities::IdentityFactory;
+use super::scheme::AuthScheme;
+use super::single_flight::WorkQueue;
+use super::store::{Lookup, Store, StoreError};
 use super::{Decision, Now};
 use crate::credential::{Acceptance, Defect, JwtFault, Refusal, Shape, Words};
-use crate::identity::{Identity, UserInfo};
-use crate::outbound::identity::IdentityTables;
-use crate::telemetry::auth::CacheMetrics;
+use crate::identity::UserInfo;
 
-/// The part that all workers share.
+/// One worker's evaluator.
 #[derive(Debug)]
-pub struct Shared {
-    settings: Settings,
-    cache: VerdictCache,
-    tables: Arc<IdentityTables>,
-}
-
-impl Shared {
-    /// Makes the shared part from the settings. Identities get header values for each of `tables`.
-    pub fn new(settings: Settings, tables: Arc<IdentityTables>, counters: Arc<ChangeCounters>) -> Arc<Self> {
-        Arc::new(Self {
-            cache: VerdictCache::new(settings.cache, counters),
-            settings,
-            tables,
-        })
-    }
-
-    /// The settings.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// The metrics of its cache.
-    pub fn metrics(&self) -> &CacheMetrics {
-        self.cache.metrics()
-    }
-}
-
-/// One worker's authenticator.
-#[derive(Debug)]
-pub struct JwtAuthenticator {
-    shared: Arc<Shared>,
+pub struct JwtEvaluator {
+    settings: Arc<JwtSettings>,
+    identities: IdentityFactory,
     users: Option<Rc<Store>>,
     revocation: Option<Rc<Store>>,
-    single_flight: SingleFlight<(Decision, Dependencies)>,
     queue: Rc<WorkQueue>,
 }
 
 /// Why authentication ended without an identity.
 enum End {
     Refused(Refusal),
-    Unknown(StoreError),
+    Unavailable(StoreError),
 }
 
 impl From<Refusal> for End {
@@ -98,7 +64,7 @@ impl From<Defect> for End {
 
 impl From<StoreError> for End {
     fn from(error: StoreError) -> Self {
-        Self::Unknown(error)
+        Self::Unavailable(error)
     }
 }
 
@@ -110,7 +76,7 @@ struct Signed<'t, 'k> {
 }
 
 impl<'t, 'k> Signed<'t, 'k> {
-    fn check(settings: &'k Settings, token: &'t [u8]) -> Result<Self, Defect> {
+    fn check(settings: &'k JwtSettings, token: &'t [u8]) -> Result<Self, Defect> {
         if token.len() > settings.token_bytes {
             return Err(Defect::Size);
         }
@@ -148,128 +114,55 @@ impl<'t, 'k> Signed<'t, 'k> {
 ///
 /// # Errors
 /// The token is malformed, or no key verifies its signature.
-pub fn verified_payload(settings: &Settings, token: &[u8]) -> Result<Vec<u8>, Defect> {
+pub fn verified_payload(settings: &JwtSettings, token: &[u8]) -> Result<Vec<u8>, Defect> {
     Signed::check(settings, token).map(|signed| signed.segments.into_payload())
 }
 
-impl JwtAuthenticator {
-    /// Combines the shared part with this worker's handles on the stores and its queue for signature verification.
-    pub fn new(
-        shared: Arc<Shared>,
-        users: Option<Rc<Store>>,
-        revocation: Option<Rc<Store>>,
-        queue: Rc<WorkQueue>,
-    ) -> Self {
-        Self {
-            shared,
-            users,
-            revocation,
-            single_flight: SingleFlight::default(),
-            queue,
-        }
-    }
-
-    pub(super) fn name(&self) -> &Arc<str> {
-        &self.shared.settings.name
-    }
-
-    pub(super) fn header(&self) -> &HeaderName {
-        &self.shared.settings.header
-    }
-
-    /// The settings.
-    pub fn settings(&self) -> &Settings {
-        &self.shared.settings
-    }
-
-    /// `None`: the credential has another scheme.
-    pub(super) async fn authenticate(
-        &self,
-        words: &Words<'_>,
-        acceptance: Acceptance,
-        now: Now,
-    ) -> Result<Option<Result<Arc<Identity>, Refusal>>, StoreError> {
-        let shape = words.shape();
-        let settings = &self.shared.settings;
-        let mine = |sent: &[u8]| {
-            let is_sent = |own: &String| settings.rules.profile.is_scheme(own, sent);
-            settings.schemes.iter().any(is_sent)
+impl JwtEvaluator {
+    pub(super) fn new(settings: &Arc<JwtSettings>, identities: &IdentityFactory, worker: &WorkerResources) -> Self {
+        let users = match &settings.users {
+            Users::Claims { .. } => None,
+            Users::Store { store, .. } => Some(worker.store(store)),
         };
-        if !shape.scheme().is_some_and(mine) {
-            return Ok(None);
+        Self {
+            identities: identities.clone(),
+            users,
+            revocation: settings.revocation.as_ref().map(|store| worker.store(store)),
+            queue: worker.queue(),
+            settings: Arc::clone(settings),
         }
-        let refused = |defect: Defect| Ok(Some(Err(Refusal::Jwt(defect.into()))));
+    }
+
+    pub(super) fn read<'w>(&self, scheme: &AuthScheme, words: &'w Words<'_>, acceptance: Acceptance) -> Reading<'w> {
+        let shape = words.shape();
+        if !shape.scheme().is_some_and(|sent| scheme.is(sent)) {
+            return Reading::OtherScheme;
+        }
         let Shape::Pair(_, token) = shape else {
-            return Ok(Some(Err(Refusal::BearerNotTwoWords)));
+            return Reading::Malformed(Refusal::BearerNotTwoWords);
         };
         if acceptance == Acceptance::RefuseOnly {
-            return refused(Defect::Repeated);
+            return Reading::Malformed(Refusal::Jwt(Defect::Repeated.into()));
         }
-        if token.len() > settings.token_bytes {
-            return refused(Defect::Size);
+        if token.len() > self.settings.token_bytes {
+            return Reading::Malformed(Refusal::Jwt(Defect::Size.into()));
         }
-        let key = cache::key(token);
-        if let Some(verdict) = self.shared.cache.find(&key, now) {
-            return Ok(Some(verdict));
-        }
-        // Boxed: this future is large and rarely needed, so it must not enlarge the future of each request.
-        Box::pin(self.look_up(key, token, now))
-            .await
-            .map(|decision| Some(decision.into_verdict()))
+        Reading::Credential(token)
     }
 
-    /// Authenticates a token that is not in the cache, or waits for another request that has begun to authenticate the same token.
-    async fn look_up(&self, key: Key, token: &[u8], now: Now) -> Result<Decision, StoreError> {
-        let deadline = Instant::now() + self.time_limit();
-        let decision = async {
-            if self.shared.cache.is_off() {
-                return self.ask_all(key, token, deadline, now).await;
-            }
-            let good = |(decision, dependencies): &(Decision, Dependencies)| {
-                self.shared.cache.holds(decision, dependencies, now)
-            };
-            self.single_flight
-                .share(key, || self.ask_all(key, token, deadline, now), good)
-                .await
-        };
-        match timeout_at(deadline, decision).await {
-            Ok(decision) => decision.map(|(decision, _)| decision),
-            Err(_) => Err(self.slowest().map_or(StoreError::Busy, Store::too_late)),
-        }
-    }
-
-    fn slowest(&self) -> Option<&Store> {
-        let stores = self.users.iter().chain(&self.revocation);
-        stores.map(AsRef::as_ref).max_by_key(|store| store.time_limit())
-    }
-
-    /// The deadline for authenticating one token.
-    fn time_limit(&self) -> Duration {
-        self.slowest().map_or(NO_STORE, Store::time_limit)
-    }
-
-    /// Waits in the queue, verifies the token, asks the stores, and caches the decision.
-    async fn ask_all(
-        &self,
-        key: Key,
-        token: &[u8],
-        deadline: Instant,
-        now: Now,
-    ) -> Result<(Decision, Dependencies), StoreError> {
+    /// Waits in the queue, then verifies the token and asks the stores.
+    pub(super) async fn evaluate(&self, token: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, StoreError> {
         self.queue.next().await;
-        let mut lookup = Lookup::until(deadline);
-        let decision = match self.evaluate(token, now, &mut lookup).await {
-            Ok(decision) => decision,
-            Err(End::Refused(refusal)) => Decision::Refused(refusal),
-            Err(End::Unknown(error)) => return Err(error),
-        };
-        self.shared.cache.insert(key, &decision, lookup.dependencies, now);
-        Ok((decision, lookup.dependencies))
+        match self.check(token, now, lookup).await {
+            Ok(decision) => Ok(decision),
+            Err(End::Refused(refusal)) => Ok(Decision::Refused(refusal)),
+            Err(End::Unavailable(error)) => Err(error),
+        }
     }
 
     /// All checks, in the order of SimpleJWT.
-    async fn evaluate(&self, token: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, End> {
-        let settings = &self.shared.settings;
+    async fn check(&self, token: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, End> {
+        let settings = &*self.settings;
         let Signed { segments, key } = Signed::check(settings, token)?;
         let claims = Claims::check(segments.claims()?, &settings.rules, now)?;
 
@@ -280,7 +173,7 @@ impl JwtAuthenticator {
             (Some(_), Some(name)) => claims.revocable_id(name)?,
             (None, _) | (_, None) => None,
         };
-        let facts = self.ask(jti.as_deref(), key, named.as_ref(), lookup).await?;
+        let facts = self.look_up(jti.as_deref(), key, named.as_ref(), lookup).await?;
         if facts.jti_revoked || facts.kid_revoked || facts.user_revoked.is_some_and(|by| claims.issued_by(by)) {
             let as_access = claims.check_kind(&settings.rules, &[TokenType::Access]);
             return Err(JwtFault::Revoked(as_access.err()).into());
@@ -290,11 +183,11 @@ impl JwtAuthenticator {
             .map_err(JwtFault::TypeMismatch)?;
 
         let Some(named) = named else {
-            return Err(unnamed(&settings.rules.user_id_claim, "is absent").into());
+            return Err(invalid_user(&settings.rules.user_id_claim, "is absent").into());
         };
         let validity = claims.validity;
         let user_info = match &settings.users {
-            Users::Claims { username_claim } => self.known_by_claims(claims, named, username_claim)?,
+            Users::Claims { username_claim } => self.user_info_from_claims(claims, named, username_claim)?,
             Users::Store {
                 check_active,
                 revoke_claim,
@@ -310,25 +203,21 @@ impl JwtAuthenticator {
                     return Err(Refusal::JwtPasswordChanged.into());
                 }
                 UserInfo {
-                    authenticator: Arc::clone(&settings.name),
+                    authenticator: self.identities.authenticator(),
                     id: user.id,
                     username: user.username,
                     email: user.email,
                     groups: user.groups,
                     scopes: Vec::new(),
-                    claims: claims.only(&settings.kept.claims),
+                    claims: claims.only(&self.identities.kept_claims().claims),
                     attributes: user.attributes,
                 }
             }
         };
         let identity = self
-            .shared
-            .tables
+            .identities
             .identity(user_info)
             .map_err(|error| Refusal::JwtUnsendableClaim(error.to_string().into()))?;
-        Ok(Decision::Accepted {
-            identity: Arc::new(identity),
-            validity,
-        })
+        Ok(Decision::Accepted { identity, validity })
     }
 }

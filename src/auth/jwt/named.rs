@@ -1,14 +1,13 @@
 //! The user that a token names, and the facts about that user from stores and claims.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::claims::Claims;
 use super::keys::VerificationKey;
-use super::{JwtAuthenticator, UserIdField, Users};
-use crate::auth::store::{JwtFacts, JwtQuestion, Lookup, StoreError, UserKey};
+use super::{JwtEvaluator, UserIdField, Users};
+use crate::auth::store::{JwtFacts, JwtQuery, Lookup, StoreError, UserKey};
 use crate::credential::Refusal;
 use crate::identity::{INVALID_TEXT, InvalidText, Text, UserId, UserInfo};
 
@@ -52,20 +51,20 @@ impl NamedUser {
 }
 
 /// The refusal of a token because this claim does not name a user.
-pub(super) fn unnamed(claim: &str, problem: &str) -> Refusal {
+pub(super) fn invalid_user(claim: &str, problem: &str) -> Refusal {
     Refusal::JwtInvalidUserClaim(format!("{claim} {problem}").into())
 }
 
-impl JwtAuthenticator {
+impl JwtEvaluator {
     /// Asks the stores; with a single lookup if users and revocations are in the same store.
-    pub(super) async fn ask(
+    pub(super) async fn look_up(
         &self,
         jti: Option<&str>,
         key: &VerificationKey,
         named: Option<&NamedUser>,
         lookup: &mut Lookup,
     ) -> Result<JwtFacts, StoreError> {
-        let settings = &self.shared.settings;
+        let settings = &self.settings;
         let id = match named {
             Some(NamedUser::Id(id)) => Some(id),
             Some(NamedUser::Invalid(_)) | None => None,
@@ -81,7 +80,7 @@ impl JwtAuthenticator {
                 ..
             } => (id.map(|name| UserKey::Name(name.as_str())), None),
         };
-        let revocations = JwtQuestion {
+        let revocations = JwtQuery {
             jti,
             kid: Some(key.id()),
             revoked_user: by_claim,
@@ -93,9 +92,9 @@ impl JwtAuthenticator {
             (Some(store), None) => {
                 let facts = store
                     .jwt(
-                        JwtQuestion {
+                        JwtQuery {
                             user,
-                            ..JwtQuestion::default()
+                            ..JwtQuery::default()
                         },
                         lookup,
                     )
@@ -106,14 +105,14 @@ impl JwtAuthenticator {
                 })
             }
             (Some(users), Some(revocation)) if Rc::ptr_eq(users, revocation) => {
-                users.jwt(JwtQuestion { user, ..revocations }, lookup).await
+                users.jwt(JwtQuery { user, ..revocations }, lookup).await
             }
             (Some(users), Some(revocation)) => {
                 let user = users
                     .jwt(
-                        JwtQuestion {
+                        JwtQuery {
                             user,
-                            ..JwtQuestion::default()
+                            ..JwtQuery::default()
                         },
                         lookup,
                     )
@@ -122,7 +121,7 @@ impl JwtAuthenticator {
                 let revoked_user = by_claim.or(user.as_ref().map(|user| &user.id));
                 let facts = revocation
                     .jwt(
-                        JwtQuestion {
+                        JwtQuery {
                             revoked_user,
                             ..revocations
                         },
@@ -135,7 +134,7 @@ impl JwtAuthenticator {
     }
 
     /// Builds the facts from the claims only. A value that a header cannot carry unchanged is refused.
-    pub(super) fn known_by_claims(
+    pub(super) fn user_info_from_claims(
         &self,
         claims: Claims,
         named: NamedUser,
@@ -143,7 +142,7 @@ impl JwtAuthenticator {
     ) -> Result<UserInfo, Refusal> {
         let id = match named {
             NamedUser::Id(id) => id,
-            NamedUser::Invalid(problem) => return Err(unnamed(&self.shared.settings.rules.user_id_claim, problem)),
+            NamedUser::Invalid(problem) => return Err(invalid_user(&self.settings.rules.user_id_claim, problem)),
         };
         let username = match claims.get(username_claim) {
             None => Ok(None),
@@ -157,7 +156,7 @@ impl JwtAuthenticator {
             Some(Value::Array(_)) => Err("is a list"),
             Some(Value::Object(_)) => Err("is an object"),
         };
-        let username = username.map_err(|problem| unnamed(username_claim, problem))?;
+        let username = username.map_err(|problem| invalid_user(username_claim, problem))?;
         let text = |text: &str, claim: &str| {
             Text::new(text).map_err(|InvalidText| Refusal::JwtUnsendableClaim(format!("{claim} {INVALID_TEXT}").into()))
         };
@@ -170,14 +169,14 @@ impl JwtAuthenticator {
             };
             words.into_iter().map(|word| text(word, claim)).collect()
         };
-        let kept = &self.shared.settings.kept;
+        let kept = self.identities.kept_claims();
         let email = claims.text("email").filter(|_| kept.email);
         let email = email.map(|email| text(email, "email")).transpose()?;
         let groups = claims.get("groups").filter(|groups| kept.groups && groups.is_array());
         let scopes = claims.get("scope").or(claims.get("scp")).filter(|_| kept.scopes);
         let (groups, scopes) = (words(groups, "groups")?, words(scopes, "scope")?);
         Ok(UserInfo {
-            authenticator: Arc::clone(&self.shared.settings.name),
+            authenticator: self.identities.authenticator(),
             id,
             username,
             email,

@@ -105,18 +105,18 @@ fn is_access_token_type(typ: &str) -> bool {
 /// The header of any text with a dot, for display only.
 pub(super) fn header_as_sent(token: &[u8]) -> Option<Map<String, Value>> {
     let segment = token.split(|byte| *byte == b'.').next()?;
-    object(&decode(segment, Padding::Taken).ok()?).ok()
+    object(&decode(segment, Padding::Accepted).ok()?).ok()
 }
 
 /// The claims of any text with two dots, for display only.
 pub(super) fn payload_as_sent(token: &[u8]) -> Option<Map<String, Value>> {
     let segment = token.split(|byte| *byte == b'.').nth(1)?;
-    object(&decode(segment, Padding::Taken).ok()?).ok()
+    object(&decode(segment, Padding::Accepted).ok()?).ok()
 }
 
 /// Padding is accepted if the padded segment is a multiple of four characters.
 fn decode(segment: &[u8], padding: Padding) -> Result<Vec<u8>, Malformed> {
-    let bare = if padding == Padding::Taken && segment.len().is_multiple_of(4) {
+    let bare = if padding == Padding::Accepted && segment.len().is_multiple_of(4) {
         let one = segment.strip_suffix(b"=").unwrap_or(segment);
         one.strip_suffix(b"=").unwrap_or(one)
     } else {
@@ -148,7 +148,7 @@ mod tests {
             ("+w", None),
             ("-w", Some(b"\xfb")),
         ] {
-            let decoded = decode(segment.as_bytes(), Padding::Taken).ok();
+            let decoded = decode(segment.as_bytes(), Padding::Accepted).ok();
             assert_eq!(decoded.as_deref(), expected, "{segment}");
             let unpadded = expected.filter(|_| !segment.contains('='));
             let decoded = decode(segment.as_bytes(), Padding::Refused).ok();
@@ -182,7 +182,7 @@ mod tests {
             r#"{"alg":"x","b64":true}"#,
         ] {
             assert!(
-                Segments::parse(token(good).as_bytes(), Padding::Taken).is_ok(),
+                Segments::parse(token(good).as_bytes(), Padding::Accepted).is_ok(),
                 "{good}"
             );
         }
@@ -199,10 +199,13 @@ mod tests {
             r#"{"alg":"x","alg":"x"}"#,
             "{\"alg\":\"x\"} x",
         ] {
-            assert!(Segments::parse(token(bad).as_bytes(), Padding::Taken).is_err(), "{bad}");
+            assert!(
+                Segments::parse(token(bad).as_bytes(), Padding::Accepted).is_err(),
+                "{bad}"
+            );
         }
         for bad in ["", ".", "..", "a.b", "e30.e30.e30.e30"] {
-            assert!(Segments::parse(bad.as_bytes(), Padding::Taken).is_err(), "{bad}");
+            assert!(Segments::parse(bad.as_bytes(), Padding::Accepted).is_err(), "{bad}");
         }
     }
 }

@@ -1,24 +1,14 @@
-//! The configuration of one JWT authenticator, and the rules for claims of each profile.
+//! The settings of JWT authenticators, and the rules for claims of each profile.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderName;
-
 use super::keys::VerificationKey;
-use crate::auth::cache;
+use crate::auth::scheme::AuthScheme;
 
-/// The configuration of one JWT authenticator.
+/// The settings of this kind.
 #[derive(Debug)]
-pub struct Settings {
-    /// Its name in the configuration.
-    pub name: Arc<str>,
-    /// Accepted schemes, compared by the rules of the profile.
-    pub schemes: Vec<String>,
-    /// The header that carries the credential.
-    pub header: HeaderName,
-    /// The realm of the challenge.
-    pub realm: String,
+pub struct JwtSettings {
     /// The keys, and how a token selects one.
     pub keys: KeySet,
     /// Longer tokens are refused without parsing.
@@ -29,24 +19,16 @@ pub struct Settings {
     pub users: Users,
     /// Name of the store with revocations, if these are checked.
     pub revocation: Option<Arc<str>>,
-    /// Limits of its cache.
-    pub cache: cache::Settings,
-    /// The claims that identities keep.
-    pub kept: KeptClaims,
 }
 
-/// The claims that identities keep, because a route or an `[identity]` table needs them. Other claims are not read, so an invalid value
-/// there refuses no token.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KeptClaims {
-    /// These claims, unchanged.
-    pub claims: Vec<String>,
-    /// `email`.
-    pub email: bool,
-    /// `groups`.
-    pub groups: bool,
-    /// `scope`, or `scp`.
-    pub scopes: bool,
+impl JwtSettings {
+    pub(in crate::auth) fn stores(&self) -> Vec<&Arc<str>> {
+        let users = match &self.users {
+            Users::Claims { .. } => None,
+            Users::Store { store, .. } => Some(store),
+        };
+        users.into_iter().chain(&self.revocation).collect()
+    }
 }
 
 /// Keys, and how a token selects one.
@@ -159,18 +141,18 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// Whether a scheme in a request is the configured one. RFC 9110, section 11.1, ignores ASCII case; SimpleJWT compares exactly.
-    pub fn is_scheme(self, own: &str, sent: &[u8]) -> bool {
+    /// These schemes, as the profile compares them. RFC 9110, section 11.1, ignores ASCII case; SimpleJWT compares exactly.
+    pub fn auth_scheme(self, names: Vec<String>) -> AuthScheme {
         match self {
-            Self::SimpleJwt => own.as_bytes() == sent,
-            Self::Plain | Self::Rfc9068 => own.as_bytes().eq_ignore_ascii_case(sent),
+            Self::SimpleJwt => AuthScheme::OneOfExactly(names),
+            Self::Plain | Self::Rfc9068 => AuthScheme::OneOf(names),
         }
     }
 
     /// Whether `=` may end a segment. RFC 7515, section 2, has no padding; PyJWT accepts it.
     pub(super) fn padding(self) -> Padding {
         match self {
-            Self::SimpleJwt => Padding::Taken,
+            Self::SimpleJwt => Padding::Accepted,
             Self::Plain | Self::Rfc9068 => Padding::Refused,
         }
     }
@@ -180,7 +162,7 @@ impl Profile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Padding {
     /// If the padded segment is a multiple of four characters.
-    Taken,
+    Accepted,
     /// Never.
     Refused,
 }

@@ -17,15 +17,17 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::{
-    Digests, JwtFacts, JwtQuestion, LayoutProblem, Lookup, StoreError, TokenDigest, TokenFacts, UserKey, decisive,
+    Digests, JwtFacts, JwtQuery, LOCAL_TIME_LIMIT, LayoutProblem, Lookup, StoreError, TokenDigest, TokenFacts, UserKey,
+    effective_record,
 };
 use crate::auth::dependencies::{ChangeCounters, StoreItem};
 use crate::auth::record::{BadRecord, Layout, TokenRecord, UserRecord};
 use crate::identity::UserId;
 use crate::printable::without_values;
+use crate::telemetry::auth::StoreMetrics;
 
 /// How often the file is checked for changes, so that a revocation takes effect well within a second.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Above this number of tokens and users, a warning recommends Redis: each change writes and reads the whole file, which takes about a
 /// second.
@@ -33,7 +35,7 @@ pub const LARGE: usize = 50_000;
 
 /// The configuration of the file.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct EmbeddedSettings {
     /// Its path.
     pub file: PathBuf,
     /// The kinds of digests that tokens are stored under.
@@ -194,7 +196,7 @@ fn keep_owner(fresh: &fs::File, old: &fs::Metadata) -> io::Result<()> {
 
 /// The file as the gateway reads it.
 #[derive(Debug)]
-pub struct Embedded {
+pub struct EmbeddedFile {
     name: Arc<str>,
     file: PathBuf,
     digests: Digests,
@@ -243,10 +245,15 @@ impl Contents {
 /// What identifies one version of the file.
 type Stamp = (SystemTime, u64, u64);
 
-impl Embedded {
+impl EmbeddedFile {
     /// Reads the file. If it cannot be read, this store is unavailable, but the gateway runs.
-    pub fn open(name: Arc<str>, settings: Settings, counters: Arc<ChangeCounters>) -> Self {
-        let embedded = Self {
+    pub(super) fn new(
+        name: Arc<str>,
+        settings: EmbeddedSettings,
+        counters: Arc<ChangeCounters>,
+        _: StoreMetrics,
+    ) -> Self {
+        let file = Self {
             name,
             file: settings.file,
             digests: settings.digests,
@@ -254,8 +261,8 @@ impl Embedded {
             reached: AtomicBool::new(false),
             counters,
         };
-        embedded.read();
-        embedded
+        file.read();
+        file
     }
 
     pub(super) fn was_reached(&self) -> bool {
@@ -307,7 +314,7 @@ impl Embedded {
 
     pub(super) async fn watch(&self) {
         let mut seen = None;
-        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        let mut ticks = tokio::time::interval(CHECK_INTERVAL);
         loop {
             let stamp = self.stamp();
             if stamp != seen {
@@ -328,7 +335,7 @@ impl Embedded {
             .ok_or_else(|| StoreError::Unreadable(Arc::clone(&self.name)))
     }
 
-    pub(super) fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {
+    fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {
         self.counters
             .mark(&mut lookup.dependencies, &self.name, StoreItem::Store);
         let contents = self.contents()?;
@@ -340,7 +347,7 @@ impl Embedded {
             .iter()
             .flatten()
             .filter_map(|digest| tokens.get(&digest.to_hex()).cloned());
-        let Some(token) = decisive(found) else {
+        let Some(token) = effective_record(found) else {
             return Ok(None);
         };
         let user = users.get(token.user.as_str()).cloned();
@@ -352,25 +359,49 @@ impl Embedded {
         }))
     }
 
-    pub(super) fn jwt(&self, question: JwtQuestion<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
+    fn jwt(&self, query: JwtQuery<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
         self.counters
             .mark(&mut lookup.dependencies, &self.name, StoreItem::Store);
         let contents = self.contents()?;
         let Records { users, revoked, .. } = &contents.records;
-        let user = match question.user {
+        let user = match query.user {
             None => None,
             Some(UserKey::Id(id)) => users.get(id.as_str()),
             Some(UserKey::Name(name)) => contents
                 .user_by_name(name)
                 .map_err(|problem| StoreError::Record(Arc::clone(&self.name), problem))?,
         };
-        let revoked_user = question.revoked_user.or(user.map(|user| &user.id));
+        let revoked_user = query.revoked_user.or(user.map(|user| &user.id));
         Ok(JwtFacts {
-            jti_revoked: question.jti.is_some_and(|jti| revoked.jti.contains_key(jti)),
-            kid_revoked: question.kid.is_some_and(|kid| revoked.kid.contains_key(kid)),
+            jti_revoked: query.jti.is_some_and(|jti| revoked.jti.contains_key(jti)),
+            kid_revoked: query.kid.is_some_and(|kid| revoked.kid.contains_key(kid)),
             user_revoked: revoked_user.and_then(|id| revoked.user.get(id.as_str()).copied()),
             user: user.cloned(),
         })
+    }
+}
+
+/// A worker's handle.
+#[derive(Debug)]
+pub(super) struct EmbeddedStore(Arc<EmbeddedFile>);
+
+impl EmbeddedStore {
+    pub(super) fn new(file: Arc<EmbeddedFile>) -> Self {
+        Self(file)
+    }
+
+    pub(super) fn time_limit(&self) -> Duration {
+        LOCAL_TIME_LIMIT
+    }
+
+    #[expect(clippy::unused_async, reason = "other kinds wait here")]
+    pub(super) async fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {
+        self.0.token(key, lookup)
+    }
+
+    #[expect(clippy::unused_async, reason = "other kinds wait here")]
+    pub(super) async fn jwt(&self, query: JwtQuery<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
+        self.0.jwt(query, lookup)
     }
 }
 
@@ -431,13 +462,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tokens.toml");
         fs::write(&file, FILE).expect("writable");
-        let store = Embedded::open(
+        let store = EmbeddedFile::new(
             "file".into(),
-            Settings {
+            EmbeddedSettings {
                 file,
                 digests: Digests::SHA256,
             },
             Arc::default(),
+            StoreMetrics::default(),
         );
         let facts = store.token(b"x", &mut lookup()).expect("usable").expect("there");
         assert_eq!(
@@ -445,17 +477,17 @@ mod tests {
             (Some(true), Some(1_700_000_000))
         );
         assert!(store.token(b"y", &mut lookup()).expect("usable").is_none());
-        let question = JwtQuestion {
+        let query = JwtQuery {
             user: Some(UserKey::Name("ada")),
-            ..JwtQuestion::default()
+            ..JwtQuery::default()
         };
-        let facts = store.jwt(question, &mut lookup()).expect("usable");
+        let facts = store.jwt(query, &mut lookup()).expect("usable");
         assert_eq!((facts.user.is_some(), facts.user_revoked), (true, Some(1_700_000_000)));
         let twice = FILE.to_owned() + "\n[users.2]\nid = \"2\"\nusername = \"ada\"\nactive = true\n";
         fs::write(&store.file, twice.replace("[revoked.user]\n        1 = 1700000000", "")).expect("writable");
         store.read();
         assert!(matches!(
-            store.jwt(question, &mut lookup()),
+            store.jwt(query, &mut lookup()),
             Err(StoreError::Record(_, BadRecord::SharedName { .. }))
         ));
     }
@@ -464,13 +496,14 @@ mod tests {
     fn a_file_that_breaks_is_an_outage() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tokens.toml");
-        let store = Embedded::open(
+        let store = EmbeddedFile::new(
             "file".into(),
-            Settings {
+            EmbeddedSettings {
                 file: file.clone(),
                 digests: Digests::SHA256,
             },
             Arc::default(),
+            StoreMetrics::default(),
         );
         assert!(matches!(
             store.token(b"x", &mut lookup()),

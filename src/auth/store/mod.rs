@@ -4,6 +4,7 @@
 
 mod digest;
 pub mod embedded;
+mod kind;
 pub mod redis;
 
 use std::cell::RefCell;
@@ -11,77 +12,56 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::error;
 
 pub use self::digest::{DigestKind, Digests, TokenDigest};
+pub use self::kind::StoreKind;
+use self::kind::{Handle, SharedKind};
 use super::dependencies::{ChangeCounters, Dependencies};
 use super::record::{BadRecord, TokenRecord, UserRecord};
 use crate::identity::UserId;
 use crate::telemetry::auth::StoreMetrics;
 use crate::telemetry::log_throttle::LogThrottle;
 
-/// The deadline for one credential where no Redis is involved.
-pub const NO_STORE: Duration = Duration::from_secs(1);
+/// The deadline for one credential where nothing is asked over a network.
+pub(super) const LOCAL_TIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// The configuration of one store.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct StoreSettings {
     /// Its name in the configuration.
     pub name: Arc<str>,
-    /// Its kind.
-    pub kind: Kind,
+    /// Its kind, with the settings of that kind.
+    pub kind: StoreKind,
 }
 
-/// The kinds of stores.
-#[expect(clippy::large_enum_variant, reason = "a handful for each process, made once")]
-#[derive(Debug, Clone)]
-pub enum Kind {
-    /// A Redis server.
-    Redis(redis::Settings),
-    /// A local file.
-    Embedded(embedded::Settings),
-}
-
-impl Settings {
+impl StoreSettings {
     /// The kinds of digests that its tokens are stored under.
     pub fn digests(&self) -> Digests {
-        match &self.kind {
-            Kind::Redis(redis) => redis.digests,
-            Kind::Embedded(file) => file.digests,
-        }
+        self.kind.digests()
     }
 }
 
 /// One store, shared by all workers: its health, its metrics, and for a file also its records.
 #[derive(Debug)]
-pub struct Shared {
+pub struct SharedStore {
     name: Arc<str>,
-    backend: Backend,
+    kind: SharedKind,
     metrics: StoreMetrics,
 }
 
-#[derive(Debug)]
-enum Backend {
-    Redis(Arc<redis::Shared>),
-    Embedded(Arc<embedded::Embedded>),
-}
-
-impl Shared {
-    /// Makes the shared part from the settings. It does not connect, and a file that cannot be read is no error yet: see [`Shared::watch`].
-    /// Changes of the store increment `counters`.
-    pub fn new(settings: Settings, counters: Arc<ChangeCounters>) -> Arc<Self> {
+impl SharedStore {
+    /// Makes the shared part from the settings. It does not connect, and a file that cannot be read is no error yet: see
+    /// [`SharedStore::watch`]. Changes of the store increment `counters`.
+    pub fn new(settings: StoreSettings, counters: Arc<ChangeCounters>) -> Arc<Self> {
         let (name, metrics) = (settings.name, StoreMetrics::default());
-        let backend = match settings.kind {
-            Kind::Redis(redis) => {
-                let shared = redis::Shared::new(Arc::clone(&name), redis, counters, metrics.clone());
-                Backend::Redis(Arc::new(shared))
-            }
-            Kind::Embedded(file) => {
-                Backend::Embedded(Arc::new(embedded::Embedded::open(Arc::clone(&name), file, counters)))
-            }
-        };
-        Arc::new(Self { name, backend, metrics })
+        Arc::new(Self {
+            kind: settings.kind.share(&name, counters, &metrics),
+            name,
+            metrics,
+        })
     }
 
     /// Its metrics.
@@ -90,45 +70,46 @@ impl Shared {
     }
 
     /// Its name in the configuration.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
     /// Whether it was usable at least once since the start.
     pub fn was_reached(&self) -> bool {
-        match &self.backend {
-            Backend::Redis(shared) => shared.was_reached(),
-            Backend::Embedded(file) => file.was_reached(),
-        }
+        self.kind.was_reached()
     }
 
     /// Whether it was usable at the last check.
     pub fn is_usable(&self) -> bool {
-        match &self.backend {
-            Backend::Redis(shared) => shared.is_usable(),
-            Backend::Embedded(file) => file.is_usable(),
-        }
+        self.kind.is_usable()
     }
 
-    /// Watches the store and never returns: reads the layout record of Redis periodically, and reads a file again when it changes.
-    pub async fn watch(self: Arc<Self>) {
-        match &self.backend {
-            Backend::Redis(shared) => redis::watch(shared).await,
-            Backend::Embedded(file) => file.watch().await,
-        }
+    /// Watches the store on the current runtime, until the watcher is dropped: reads the layout record of Redis periodically and subscribes
+    /// to its changes, or reads a file again when it changes.
+    pub fn watch(self: &Arc<Self>) -> StoreWatcher {
+        let store = Arc::clone(self);
+        StoreWatcher(tokio::spawn(async move { store.kind.watch().await }).abort_handle())
     }
 
     /// Makes a handle for one worker; with Redis it has its own connection.
-    pub fn open(self: &Arc<Self>) -> Rc<Store> {
+    pub fn open(&self) -> Rc<Store> {
         Rc::new(Store {
             name: Arc::clone(&self.name),
-            handle: match &self.backend {
-                Backend::Redis(shared) => Handle::Redis(redis::RedisStore::new(Arc::clone(shared))),
-                Backend::Embedded(file) => Handle::Embedded(Arc::clone(file)),
-            },
+            handle: self.kind.handle(),
             metrics: self.metrics.clone(),
             bad_records: RefCell::default(),
         })
+    }
+}
+
+/// A task that watches a store. Dropping it ends the task and closes its connections.
+#[derive(Debug)]
+#[must_use = "the store is watched until this is dropped"]
+pub struct StoreWatcher(AbortHandle);
+
+impl Drop for StoreWatcher {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -139,14 +120,6 @@ pub struct Store {
     handle: Handle,
     metrics: StoreMetrics,
     bad_records: RefCell<LogThrottle>,
-}
-
-#[derive(Debug)]
-enum Handle {
-    /// Uses this worker's connection.
-    Redis(redis::RedisStore),
-    /// Reads records in memory.
-    Embedded(Arc<embedded::Embedded>),
 }
 
 /// The lookups for one credential: their deadline, and the dependencies of the result.
@@ -204,10 +177,10 @@ impl TokenFacts {
         } = self;
         let revoked = token.revoked.map(TokenFault::Revoked);
         let expired = token.expires.filter(|at| *at <= now).map(TokenFault::Expired);
-        let swept = user_revoked
+        let user_revoked = user_revoked
             .filter(|by| token.created.is_none_or(|created| created <= *by))
             .map(TokenFault::UserRevoked);
-        revoked.or(expired).or(swept).or(match user {
+        revoked.or(expired).or(user_revoked).or(match user {
             None => Some(TokenFault::NoUser),
             Some(user) if !user.active => Some(TokenFault::UserInactive),
             Some(_) => None,
@@ -215,9 +188,9 @@ impl TokenFacts {
     }
 }
 
-/// What a JWT needs to have looked up.
+/// The records that a JWT needs.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct JwtQuestion<'q> {
+pub struct JwtQuery<'q> {
     /// Check whether this token is revoked.
     pub jti: Option<&'q str>,
     /// Check whether this key is revoked.
@@ -310,14 +283,11 @@ impl StoreError {
 impl Store {
     /// The deadline for one credential, over all its lookups.
     pub fn time_limit(&self) -> Duration {
-        match &self.handle {
-            Handle::Redis(redis) => redis.timeout(),
-            Handle::Embedded(_) => NO_STORE,
-        }
+        self.handle.time_limit()
     }
 
     /// The error for a store that did not answer within [`Store::time_limit`].
-    pub fn too_late(&self) -> StoreError {
+    pub fn timeout_error(&self) -> StoreError {
         StoreError::Timeout(Arc::clone(&self.name))
     }
 
@@ -327,30 +297,24 @@ impl Store {
     /// The store could not answer.
     pub async fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {
         let began = Instant::now();
-        let answer = match &self.handle {
-            Handle::Redis(redis) => redis.token(key, lookup).await,
-            Handle::Embedded(file) => file.token(key, lookup),
-        };
-        self.record(began, answer)
+        let result = self.handle.token(key, lookup).await;
+        self.record(began, result)
     }
 
     /// Looks up what a JWT needs.
     ///
     /// # Errors
     /// The store could not answer.
-    pub async fn jwt(&self, question: JwtQuestion<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
+    pub async fn jwt(&self, query: JwtQuery<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
         let began = Instant::now();
-        let answer = match &self.handle {
-            Handle::Redis(redis) => redis.jwt(question, lookup).await,
-            Handle::Embedded(file) => file.jwt(question, lookup),
-        };
-        self.record(began, answer)
+        let result = self.handle.jwt(query, lookup).await;
+        self.record(began, result)
     }
 
     /// Updates the metrics and the log after a lookup.
-    fn record<T>(&self, began: Instant, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+    fn record<T>(&self, began: Instant, result: Result<T, StoreError>) -> Result<T, StoreError> {
         self.metrics.record_lookup(began.elapsed());
-        if let Err(error) = &answer {
+        if let Err(error) = &result {
             self.metrics.record_error(error.label());
             if let StoreError::Record(store, problem) = error
                 && let Some(times) = self.bad_records.borrow_mut().note()
@@ -358,12 +322,12 @@ impl Store {
                 error!(%store, reason = %problem, times, "invalid record in the store; requests that need it get 503. Correct or delete the record");
             }
         }
-        answer
+        result
     }
 }
 
 /// Chooses among the records found under a key's digests: a revoked one, else the first.
-fn decisive(records: impl IntoIterator<Item = TokenRecord>) -> Option<TokenRecord> {
+fn effective_record(records: impl IntoIterator<Item = TokenRecord>) -> Option<TokenRecord> {
     records.into_iter().reduce(|first, next| {
         if first.revoked.is_none() && next.revoked.is_some() {
             next

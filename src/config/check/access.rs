@@ -7,9 +7,9 @@ use super::authenticators::Authenticators;
 use super::browsers::websocket;
 use super::identity::read_credential;
 use super::require::requirements;
-use crate::auth::token::KeyScheme;
+use crate::auth::AuthScheme;
+use crate::config::defaults;
 use crate::config::reader::{Item, Section};
-use crate::config::{Authenticator, defaults};
 use crate::outbound::identity::CredentialMode;
 use crate::policy::Policy;
 use crate::proxy::answers::Answers;
@@ -158,9 +158,7 @@ fn authenticator_names(item: &Item<'_>, authenticators: &Authenticators) -> Opti
 fn accepts_all(before: &str, name: &str, authenticators: &Authenticators) -> bool {
     let settings = |name: &str| authenticators.settings.get(name);
     match (settings(before), settings(name)) {
-        (Some(Authenticator::Token(token)), Some(after)) => {
-            token.scheme == KeyScheme::Empty && token.header == *after.header()
-        }
-        (Some(Authenticator::Jwt(_)), _) | (_, None) | (None, _) => false,
+        (Some(before), Some(after)) => before.scheme == AuthScheme::None && before.header == after.header,
+        (_, None) | (None, _) => false,
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::authenticators::Authenticators;
-use crate::auth::token::KeyScheme;
+use crate::auth::{AuthScheme, AuthenticatorSettings};
+use crate::config::defaults;
 use crate::config::reader::Section;
-use crate::config::{Authenticator, defaults};
 use crate::policy::{Membership, Policy};
 use crate::proxy::answers::{Answers, KEY_CHALLENGE, Scheme};
 
@@ -47,9 +47,9 @@ pub(super) fn answers(
                 .filter(|_| challenge)
                 .map(|(_, first)| drf_challenge(first)),
             token_types: named()
-                .map(|(_, authenticator)| match authenticator {
-                    Authenticator::Token(_) => Vec::new(),
-                    Authenticator::Jwt(jwt) => jwt.rules.token_types.clone(),
+                .map(|(_, authenticator)| match authenticator.kind.as_jwt() {
+                    Some(jwt) => jwt.rules.token_types.clone(),
+                    None => Vec::new(),
                 })
                 .collect(),
         },
@@ -67,42 +67,27 @@ pub(super) fn answers(
 }
 
 /// As DRF's `TokenAuthentication` and SimpleJWT's `JWTAuthentication` write `WWW-Authenticate`.
-fn drf_challenge(authenticator: &Authenticator) -> HeaderValue {
-    let text = match authenticator {
-        Authenticator::Token(token) => match &token.scheme {
-            KeyScheme::Empty => format!("{KEY_CHALLENGE} header=\"{}\"", token.header),
-            KeyScheme::OneOf(schemes) => schemes.first().cloned().unwrap_or_default(),
-        },
-        Authenticator::Jwt(jwt) => {
-            let scheme = jwt.schemes.first().map_or("Bearer", String::as_str);
-            format!("{scheme} realm=\"{}\"", jwt.realm)
-        }
+fn drf_challenge(authenticator: &AuthenticatorSettings) -> HeaderValue {
+    let (scheme, header) = (authenticator.scheme.first(), &authenticator.header);
+    let text = match (&authenticator.scheme, &authenticator.realm) {
+        (AuthScheme::None, _) => format!("{KEY_CHALLENGE} header=\"{header}\""),
+        (_, Some(realm)) => format!("{scheme} realm=\"{realm}\""),
+        (_, None) => scheme.to_owned(),
     };
     // A scheme or realm that is not valid there was already reported.
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
 }
 
-fn schemes(by: usize, authenticator: &Authenticator) -> Vec<Scheme> {
-    let named = |names: &[String], realm: Option<&String>| {
-        let scheme = |name: &String| Scheme {
-            by,
-            name: name.clone(),
-            realm: realm.cloned(),
-            header: None,
-        };
-        names.iter().map(scheme).collect()
+fn schemes(by: usize, authenticator: &AuthenticatorSettings) -> Vec<Scheme> {
+    let scheme = |name: &str, header| Scheme {
+        by,
+        name: name.to_owned(),
+        realm: authenticator.realm.clone(),
+        header,
     };
-    match authenticator {
-        Authenticator::Token(token) => match &token.scheme {
-            KeyScheme::OneOf(schemes) => named(schemes, None),
-            KeyScheme::Empty => vec![Scheme {
-                by,
-                name: KEY_CHALLENGE.to_owned(),
-                realm: None,
-                header: Some(token.header.clone()),
-            }],
-        },
-        Authenticator::Jwt(jwt) => named(&jwt.schemes, Some(&jwt.realm)),
+    match &authenticator.scheme {
+        AuthScheme::None => vec![scheme(KEY_CHALLENGE, Some(authenticator.header.clone()))],
+        named => named.names().iter().map(|name| scheme(name, None)).collect(),
     }
 }
 

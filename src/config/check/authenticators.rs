@@ -9,14 +9,27 @@ use http::header::AUTHORIZATION;
 
 use super::identity::Identities;
 use super::{Names, absent, jwt, stores};
-use crate::auth::token::KeyScheme;
-use crate::auth::{cache, token};
+use crate::auth::cache::CacheSettings;
+use crate::auth::token::TokenSettings;
+use crate::auth::{AuthScheme, AuthenticatorSettings, KindSettings};
+use crate::config::defaults;
 use crate::config::reader::{Item, Section, Zero, fold};
-use crate::config::{Authenticator, defaults};
 use crate::outbound::identity::{ANONYMOUS, OPAQUE_SCHEME, PUBLIC};
 
+/// Every kind of authenticator.
+const KINDS: [Kind; 2] = [
+    Kind {
+        name: "token",
+        unsupported: UNSUPPORTED,
+        read: token,
+    },
+    Kind {
+        name: "jwt",
+        unsupported: &["on_outage", "stale_for", "discovery", "issuers"],
+        read: jwt::jwt,
+    },
+];
 const UNSUPPORTED: &[&str] = &["on_outage", "stale_for"];
-const UNSUPPORTED_JWT: &[&str] = &["on_outage", "stale_for", "discovery", "issuers"];
 /// A cache allocates room for all its entries at once, so their number is limited.
 const MAX_ENTRIES: u64 = 50_000_000;
 
@@ -24,13 +37,18 @@ const MAX_ENTRIES: u64 = 50_000_000;
 #[derive(Debug)]
 pub(super) struct Authenticators {
     pub(super) names: Names,
-    pub(super) settings: BTreeMap<Arc<str>, Authenticator>,
+    pub(super) settings: BTreeMap<Arc<str>, AuthenticatorSettings>,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum AuthenticatorKind {
-    Token,
-    Jwt,
+/// A kind of authenticator.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// The value of `kind`.
+    name: &'static str,
+    /// Keys that other versions may have.
+    unsupported: &'static [&'static str],
+    /// Reads the table.
+    read: fn(Section<'_>, Arc<str>, &Names, &Identities) -> Option<AuthenticatorSettings>,
 }
 
 pub(super) fn authenticators(root: &mut Section<'_>, stores: &Names, identities: &Identities) -> Authenticators {
@@ -66,20 +84,21 @@ pub(super) fn authenticators(root: &mut Section<'_>, stores: &Names, identities:
     authenticators
 }
 
-fn authenticator(item: Item<'_>, name: Arc<str>, stores: &Names, identities: &Identities) -> Option<Authenticator> {
+fn authenticator(
+    item: Item<'_>,
+    name: Arc<str>,
+    stores: &Names,
+    identities: &Identities,
+) -> Option<AuthenticatorSettings> {
     const EXAMPLE: &str = "kind = \"token\"` or `kind = \"jwt\"";
-    let kinds = [("token", AuthenticatorKind::Token), ("jwt", AuthenticatorKind::Jwt)];
-    let is_jwt = item
-        .value()
-        .get("kind")
-        .is_some_and(|kind| kind.get_ref().as_str() == Some("jwt"));
-    let mut section = item.section(if is_jwt { UNSUPPORTED_JWT } else { UNSUPPORTED })?;
+    let written = item.value().get("kind").and_then(|kind| kind.get_ref().as_str());
+    let unsupported = KINDS.iter().find(|kind| Some(kind.name) == written);
+    let mut section = item.section(unsupported.map_or(UNSUPPORTED, |kind| kind.unsupported))?;
     let kind = section
         .require("kind", EXAMPLE)
-        .and_then(|item| item.text()?.choice(&kinds, &[]));
+        .and_then(|item| item.text()?.choice(&KINDS.map(|kind| (kind.name, kind)), &[]));
     match kind {
-        Some(AuthenticatorKind::Token) => token(section, name, stores, identities).map(Authenticator::Token),
-        Some(AuthenticatorKind::Jwt) => jwt::jwt(section, name, stores, identities).map(Authenticator::Jwt),
+        Some(kind) => (kind.read)(section, name, stores, identities),
         None => {
             // Without a kind, the other keys cannot be checked.
             section.take_all();
@@ -88,7 +107,12 @@ fn authenticator(item: Item<'_>, name: Arc<str>, stores: &Names, identities: &Id
     }
 }
 
-fn token(mut section: Section<'_>, name: Arc<str>, stores: &Names, identities: &Identities) -> Option<token::Settings> {
+fn token(
+    mut section: Section<'_>,
+    name: Arc<str>,
+    stores: &Names,
+    identities: &Identities,
+) -> Option<AuthenticatorSettings> {
     let scheme_item = section.take("scheme");
     let header = header(&mut section, identities);
     let scheme = key_scheme(scheme_item, &header);
@@ -97,12 +121,13 @@ fn token(mut section: Section<'_>, name: Arc<str>, stores: &Names, identities: &
         None => implied_store(&section, stores),
     };
     let cache = cache(&mut section);
-    Some(token::Settings {
+    Some(AuthenticatorSettings {
         name,
-        scheme,
         header,
-        store: store?,
+        scheme,
+        realm: None,
         cache,
+        kind: KindSettings::Token(Arc::new(TokenSettings { store: store? })),
     })
 }
 
@@ -135,7 +160,7 @@ fn implied_store(section: &Section<'_>, stores: &Names) -> Option<Arc<str>> {
 }
 
 /// `scheme` of opaque tokens: none, one, or several.
-fn key_scheme(item: Option<Item<'_>>, header: &HeaderName) -> KeyScheme {
+fn key_scheme(item: Option<Item<'_>>, header: &HeaderName) -> AuthScheme {
     if let Some(item) = &item
         && item.value().as_str() == Some("")
     {
@@ -144,11 +169,11 @@ fn key_scheme(item: Option<Item<'_>>, header: &HeaderName) -> KeyScheme {
                 "without a scheme the whole value is the key, and Authorization always has a scheme (RFC 9110, section 11.4)",
                 "write `header = \"X-API-Key\"` beside it, or a scheme such as \"Token\"",
             );
-            return KeyScheme::OneOf(Vec::new());
+            return AuthScheme::OneOf(Vec::new());
         }
-        return KeyScheme::Empty;
+        return AuthScheme::None;
     }
-    KeyScheme::OneOf(read_schemes(item, defaults::TOKEN_SCHEME, str::eq_ignore_ascii_case))
+    AuthScheme::OneOf(read_schemes(item, defaults::TOKEN_SCHEME, str::eq_ignore_ascii_case))
 }
 
 /// `scheme`: one, or several of which the first is used in the challenge. `same` compares schemes as requests do.
@@ -195,12 +220,12 @@ pub(super) fn header(section: &mut Section<'_>, identities: &Identities) -> Head
 }
 
 /// `cache`: the sizes and lifetimes of cached results.
-pub(super) fn cache(section: &mut Section<'_>) -> cache::Settings {
+pub(super) fn cache(section: &mut Section<'_>) -> CacheSettings {
     let default = defaults::CACHE;
     let Some(mut section) = section.section("cache", &[]) else {
         return default;
     };
-    cache::Settings {
+    CacheSettings {
         entries: section.count_or("entries", (0, MAX_ENTRIES), default.entries),
         ttl: section.duration_or("ttl", Zero::Allowed, default.ttl),
         negative_entries: section.count_or("negative_entries", (0, MAX_ENTRIES), default.negative_entries),

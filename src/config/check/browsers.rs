@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 
 use super::authenticators::Authenticators;
-use crate::auth::token::KeyScheme;
+use crate::auth::AuthenticatorSettings;
+use crate::config::defaults;
 use crate::config::reader::{Item, Section, Text, is_token_byte};
-use crate::config::{Authenticator, defaults};
 use crate::proxy::cors::{Cors, OriginList, Origins};
 use crate::proxy::websocket_credential::WebSocketCredential;
 
@@ -62,7 +62,7 @@ pub(super) fn websocket(
     let settings = || names.iter().filter_map(|name| authenticators.settings.get(name));
     let Some(header) = settings().find_map(|authenticator| header_for_scheme(authenticator, &scheme)) else {
         let message = format!("no authenticator of this route reads the scheme {scheme:?}");
-        let help = match settings().next().map(first_scheme) {
+        let help = match settings().next().map(|authenticator| authenticator.scheme.first()) {
             Some(scheme) => format!("write `scheme = {scheme:?}`"),
             None => "add one that does to `authenticate`".to_owned(),
         };
@@ -91,26 +91,10 @@ fn cookie(item: &Item<'_>) -> Option<String> {
     Some(text.into_string())
 }
 
-fn first_scheme(authenticator: &Authenticator) -> &str {
-    match authenticator {
-        Authenticator::Token(token) => token.scheme.first(),
-        Authenticator::Jwt(jwt) => jwt.schemes.first().map_or("", String::as_str),
-    }
-}
-
 /// The header in which an authenticator reads credentials of a scheme.
-fn header_for_scheme(authenticator: &Authenticator, scheme: &str) -> Option<HeaderName> {
-    let is_read = match authenticator {
-        Authenticator::Token(token) => match &token.scheme {
-            KeyScheme::Empty => scheme.is_empty(),
-            KeyScheme::OneOf(schemes) => schemes.iter().any(|own| own.eq_ignore_ascii_case(scheme)),
-        },
-        Authenticator::Jwt(jwt) => {
-            let is_own = |own: &String| jwt.rules.profile.is_scheme(own, scheme.as_bytes());
-            jwt.schemes.iter().any(is_own)
-        }
-    };
-    is_read.then(|| authenticator.header().clone())
+fn header_for_scheme(authenticator: &AuthenticatorSettings, scheme: &str) -> Option<HeaderName> {
+    let reads = authenticator.scheme.is(scheme.as_bytes());
+    reads.then(|| authenticator.header.clone())
 }
 
 /// `origins`; the caller decides whether `"*"` is allowed.

@@ -1,19 +1,14 @@
 //! Which claims an identity keeps: only those that an identity header or a route uses.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use crate::auth::jwt::KeptClaims;
-use crate::config::{Authenticator, Route};
+use crate::auth::KeptClaims;
+use crate::config::Route;
 use crate::outbound::identity::{IdentityTable, IdentityTables, ValueSource};
 use crate::policy::{Policy, Requirements};
 
-/// Sets the kept claims of every JWT authenticator.
-pub(super) fn set_kept_claims(
-    authenticators: &mut BTreeMap<Arc<str>, Authenticator>,
-    tables: &IdentityTables,
-    routes: &[Route],
-) {
+/// The claims that identities keep.
+pub(super) fn kept_claims(tables: &IdentityTables, routes: &[Route]) -> KeptClaims {
     let required: Vec<&Requirements> = routes
         .iter()
         .filter_map(|route| match &route.policy {
@@ -28,16 +23,10 @@ pub(super) fn set_kept_claims(
         .chain(claims.map(|(path, _)| path.first()))
         .collect();
     let is_sent = |wanted: &ValueSource| tables.iter().any(|table: &IdentityTable| table.has_source(wanted));
-    let kept = KeptClaims {
+    KeptClaims {
         claims: names.iter().map(ToString::to_string).collect(),
         email: is_sent(&ValueSource::Email),
         groups: is_sent(&ValueSource::Groups) || required.iter().any(|require| !require.groups.is_empty()),
         scopes: is_sent(&ValueSource::Scopes) || required.iter().any(|require| !require.scopes.is_empty()),
-    };
-    for authenticator in authenticators.values_mut() {
-        match authenticator {
-            Authenticator::Jwt(jwt) => jwt.kept = kept.clone(),
-            Authenticator::Token(_) => {}
-        }
     }
 }

@@ -9,7 +9,8 @@ use super::authenticators::{cache, header, schemes};
 use super::identity::Identities;
 use super::keys::key_set;
 use super::stores::NONE;
-use crate::auth::jwt::{KeptClaims, KeySet, Profile, Rules, Settings, TokenType, UserIdField, Users};
+use crate::auth::jwt::{JwtSettings, KeySet, Profile, Rules, TokenType, UserIdField, Users};
+use crate::auth::{AuthenticatorSettings, KindSettings};
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Zero};
 
@@ -18,7 +19,7 @@ pub(super) fn jwt(
     name: Arc<str>,
     stores: &Names,
     identities: &Identities,
-) -> Option<Settings> {
+) -> Option<AuthenticatorSettings> {
     let profiles = [
         ("simplejwt", Profile::SimpleJwt),
         ("plain", Profile::Plain),
@@ -30,7 +31,7 @@ pub(super) fn jwt(
         .and_then(|item| item.text()?.choice(&profiles, &[]));
     let profile = profile.unwrap_or(defaults::PROFILE);
     let schemes = schemes(&mut section, defaults::JWT_SCHEME, |own, other| {
-        profile.is_scheme(own, other.as_bytes())
+        profile.auth_scheme(vec![own.to_owned()]).is(other.as_bytes())
     });
     let header = header(&mut section, identities);
     let realm = realm(&mut section);
@@ -60,20 +61,20 @@ pub(super) fn jwt(
         );
     }
     let cache = cache(&mut section);
-    let keys = keys.unwrap_or(KeySet::Static(Vec::new()));
-    let users = users?;
-    Some(Settings {
-        name,
-        schemes,
-        header,
-        realm,
-        keys,
+    let settings = JwtSettings {
+        keys: keys.unwrap_or(KeySet::Static(Vec::new())),
         token_bytes,
         rules,
-        users,
+        users: users?,
         revocation,
+    };
+    Some(AuthenticatorSettings {
+        name,
+        header,
+        scheme: profile.auth_scheme(schemes),
+        realm: Some(realm),
         cache,
-        kept: KeptClaims::default(),
+        kind: KindSettings::Jwt(Arc::new(settings)),
     })
 }
 

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use super::Config;
 use super::problem::Problem;
 use super::reader::{Section, Text, fold, nearest};
+use crate::auth::IdentityRules;
 use crate::framing::header_case::ConfiguredNames;
 use crate::outbound::identity::IdentityTable;
 
@@ -40,7 +41,7 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
     let stores = stores::stores(&mut root);
     let mut identities = identity::identities(&mut root);
     let mut upstreams = upstreams::upstreams(&mut root, &mut identities);
-    let mut authenticators = authenticators::authenticators(&mut root, &stores.names, &identities);
+    let authenticators = authenticators::authenticators(&mut root, &stores.names, &identities);
     let taken: HashSet<String> = identities
         .tables
         .iter()
@@ -50,13 +51,12 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
             authenticators
                 .settings
                 .values()
-                .map(|authenticator| fold(authenticator.header().as_str())),
+                .map(|authenticator| fold(authenticator.header.as_str())),
         )
         .collect();
     upstreams::refuse_secrets(&upstreams, &taken);
     let routes = routes::routes(&mut root, &authenticators, &upstreams.names, &identities);
     upstreams::set_check_hosts(&mut upstreams, &routes);
-    claims::set_kept_claims(&mut authenticators.settings, &identities.tables, &routes);
     let config = Config {
         server: server.settings,
         tls: server.tls,
@@ -66,7 +66,10 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
         log,
         stores: stores.settings,
         authenticators: authenticators.settings,
-        identities: identities.tables,
+        identities: IdentityRules {
+            claims: claims::kept_claims(&identities.tables, &routes),
+            tables: identities.tables,
+        },
         strip: identities.strip,
         names: ConfiguredNames::new(identities.names.iter().map(AsRef::as_ref)),
         forwarded: server::forwarded(&mut root),

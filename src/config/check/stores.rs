@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::Names;
-use crate::auth::store::{DigestKind, Digests, Kind, Settings, embedded, redis};
+use crate::auth::store::embedded::EmbeddedSettings;
+use crate::auth::store::redis::{Endpoint, Invalidation, RedisSettings};
+use crate::auth::store::{DigestKind, Digests, StoreKind, StoreSettings};
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::{defaults, secrets};
 
@@ -11,17 +13,20 @@ const UNSUPPORTED: &[&str] = &["urls", "mode", "service", "tls", "seal"];
 /// The word that means no store in other keys.
 pub(super) const NONE: &str = "none";
 
-#[derive(Debug, Clone, Copy)]
-enum StoreKind {
-    Redis,
-    Embedded,
-}
+/// Reads the table of one kind of store.
+type ReadKind = fn(Section<'_>) -> Option<StoreKind>;
+
+/// Every kind of store: the value of `kind`, and the function that reads the table.
+const KINDS: [(&str, ReadKind); 2] = [
+    ("redis", |section| redis(section).map(StoreKind::Redis)),
+    ("embedded", |section| embedded(section).map(StoreKind::Embedded)),
+];
 
 /// The parsed stores.
 #[derive(Debug)]
 pub(super) struct Stores {
     pub(super) names: Names,
-    pub(super) settings: Vec<Settings>,
+    pub(super) settings: Vec<StoreSettings>,
 }
 
 pub(super) fn stores(root: &mut Section<'_>) -> Stores {
@@ -42,21 +47,19 @@ pub(super) fn stores(root: &mut Section<'_>) -> Stores {
         }
         stores.names.add(&name, named.span.clone());
         if let Some(kind) = named.item.section(UNSUPPORTED).and_then(kind) {
-            stores.settings.push(Settings { name, kind });
+            stores.settings.push(StoreSettings { name, kind });
         }
     }
     stores.settings.sort_by(|one, other| one.name.cmp(&other.name));
     stores
 }
 
-fn kind(mut section: Section<'_>) -> Option<Kind> {
-    let kinds = [("redis", StoreKind::Redis), ("embedded", StoreKind::Embedded)];
+fn kind(mut section: Section<'_>) -> Option<StoreKind> {
     let kind = section
         .require("kind", "kind = \"redis\"` or `kind = \"embedded\"")
-        .and_then(|item| item.text()?.choice(&kinds, &[]));
+        .and_then(|item| item.text()?.choice(&KINDS, &[]));
     match kind {
-        Some(StoreKind::Redis) => redis(section).map(Kind::Redis),
-        Some(StoreKind::Embedded) => embedded(section).map(Kind::Embedded),
+        Some(read) => read(section),
         None => {
             // Without a kind, the other keys cannot be checked.
             section.take_all();
@@ -65,7 +68,7 @@ fn kind(mut section: Section<'_>) -> Option<Kind> {
     }
 }
 
-fn redis(mut section: Section<'_>) -> Option<redis::Settings> {
+fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
     let url = section
         .require("url", "url = \"redis://127.0.0.1:6379/0\"")
         .and_then(|item| item.text());
@@ -87,16 +90,13 @@ fn redis(mut section: Section<'_>) -> Option<redis::Settings> {
         None => defaults::STORE_PREFIX.to_owned(),
     };
     let timeout = section.duration_or("timeout", Zero::Refused, defaults::STORE_TIMEOUT);
-    let choices = [
-        ("tracking", redis::Invalidation::Tracking),
-        ("off", redis::Invalidation::Off),
-    ];
+    let choices = [("tracking", Invalidation::Tracking), ("off", Invalidation::Off)];
     let invalidation = section
         .take("invalidation")
         .and_then(|item| item.text()?.choice(&choices, &[]))
         .unwrap_or(defaults::INVALIDATION);
     let digests = digests(&mut section);
-    Some(redis::Settings {
+    Some(RedisSettings {
         endpoint: endpoint?,
         username,
         password,
@@ -130,8 +130,8 @@ fn digests(section: &mut Section<'_>) -> Digests {
 }
 
 /// The URL may hold a password, so it is never quoted. The library's error does not repeat it.
-fn endpoint(url: &Text<'_>) -> Option<redis::Endpoint> {
-    match redis::Endpoint::parse(url.as_str()) {
+fn endpoint(url: &Text<'_>) -> Option<Endpoint> {
+    match Endpoint::parse(url.as_str()) {
         Ok(endpoint) => Some(endpoint),
         Err(problem) => {
             let help =
@@ -142,7 +142,7 @@ fn endpoint(url: &Text<'_>) -> Option<redis::Endpoint> {
     }
 }
 
-fn embedded(mut section: Section<'_>) -> Option<embedded::Settings> {
+fn embedded(mut section: Section<'_>) -> Option<EmbeddedSettings> {
     let item = section.require("file", "file = \"tokens.toml\"")?;
     let file = item.path()?;
     if !file.exists() {
@@ -154,7 +154,7 @@ fn embedded(mut section: Section<'_>) -> Option<embedded::Settings> {
             "create it with `authgate user put` or `authgate token create`",
         );
     }
-    Some(embedded::Settings {
+    Some(EmbeddedSettings {
         file,
         digests: digests(&mut section),
     })

@@ -3,10 +3,9 @@
 use std::collections::HashSet;
 
 use super::Names;
-use crate::auth::jwt::Users;
+use crate::config::Config;
 use crate::config::problem::Problem;
 use crate::config::reader::Section;
-use crate::config::{Authenticator, Config};
 
 /// Warns about stores, authenticators and upstreams that nothing uses.
 pub(super) fn warn_about_unused(root: &Section<'_>, config: &Config, tables: [&Names; 3]) {
@@ -16,17 +15,7 @@ pub(super) fn warn_about_unused(root: &Section<'_>, config: &Config, tables: [&N
     let mut used: [HashSet<&str>; 3] = Default::default();
     let [stores, authenticators, upstreams] = &mut used;
     for authenticator in config.authenticators.values() {
-        match authenticator {
-            Authenticator::Token(token) => {
-                stores.insert(&token.store);
-            }
-            Authenticator::Jwt(jwt) => {
-                if let Users::Store { store, .. } = &jwt.users {
-                    stores.insert(store);
-                }
-                stores.extend(jwt.revocation.as_deref());
-            }
-        }
+        stores.extend(authenticator.kind.stores().into_iter().map(AsRef::as_ref));
     }
     for route in &config.routes {
         upstreams.insert(&route.upstream);

@@ -1,7 +1,7 @@
 //! Errors and warnings of authenticators and identity headers.
 
 use super::{MINIMAL, check, jwt, minimal_and, read, route, valid, with};
-use crate::config::{Authenticator, Severity, parse};
+use crate::config::{Severity, parse};
 use crate::policy::Policy;
 
 #[test]
@@ -212,10 +212,7 @@ fn claims_and_attributes_have_the_same_syntax() {
     ] {
         for text in [header(&format!("claims.{path}")), require(&format!("'{path}'"))] {
             let config = valid(&text);
-            let Authenticator::Jwt(jwt) = &config.authenticators["jwt"] else {
-                panic!("another kind")
-            };
-            assert_eq!(jwt.kept.claims, [kept], "{text}");
+            assert_eq!(config.identities.claims.claims, [kept], "{text}");
         }
         valid(&header(&format!("attributes.{path}")));
     }

@@ -8,11 +8,11 @@ use serde_json::json;
 use tracing::Level;
 
 use super::{MINIMAL, parse, valid};
-use crate::auth::jwt::{KeptClaims, KeySet, TokenType, UserIdField, Users};
+use crate::auth::jwt::{KeySet, TokenType, UserIdField, Users};
 use crate::auth::store::redis::Invalidation;
-use crate::auth::store::{DigestKind, Digests, Kind};
-use crate::auth::token::KeyScheme;
-use crate::config::{Authenticator, defaults};
+use crate::auth::store::{DigestKind, Digests, StoreKind};
+use crate::auth::{AuthScheme, KeptClaims};
+use crate::config::defaults;
 use crate::member::MemberPath;
 use crate::outbound::identity::CredentialMode;
 use crate::policy::Policy;
@@ -47,7 +47,7 @@ fn absent_keys_have_their_documented_defaults() {
     assert_eq!((config.log.level, config.log.format), (Level::INFO, LogFormat::Text));
     assert!(config.log.access && !config.log.query);
 
-    let Kind::Redis(redis) = &config.stores[0].kind else {
+    let StoreKind::Redis(redis) = &config.stores[0].kind else {
         panic!("another store")
     };
     assert_eq!(
@@ -57,26 +57,23 @@ fn absent_keys_have_their_documented_defaults() {
     assert!(redis.username.is_none() && redis.password.is_none());
     assert_eq!(redis.invalidation, Invalidation::Tracking);
 
-    let Authenticator::Token(token) = &config.authenticators["token"] else {
-        panic!("another kind")
-    };
+    let token = &config.authenticators["token"];
     assert_eq!(
         (&token.scheme, token.header.as_str()),
-        (&KeyScheme::OneOf(vec!["Token".to_owned()]), "authorization")
+        (&AuthScheme::OneOf(vec!["Token".to_owned()]), "authorization")
     );
-    assert_eq!(&*token.store, "redis");
+    assert_eq!(&**token.kind.stores()[0], "redis");
     assert_eq!((token.cache.entries, token.cache.negative_entries), (100_000, 20_000));
     assert_eq!(
         [token.cache.ttl, token.cache.negative_ttl],
         [60, 5].map(Duration::from_secs)
     );
 
-    let Authenticator::Jwt(jwt) = &config.authenticators["jwt"] else {
-        panic!("another kind")
-    };
+    let authenticator = &config.authenticators["jwt"];
+    let jwt = authenticator.kind.as_jwt().expect("JWT settings");
     assert_eq!(
-        (jwt.schemes.as_slice(), jwt.realm.as_str()),
-        (&["Bearer".to_owned()][..], "api")
+        (authenticator.scheme.names(), authenticator.realm.as_deref()),
+        (&["Bearer".to_owned()][..], Some("api"))
     );
     assert_eq!((jwt.token_bytes, jwt.revocation.as_deref()), (16 * 1024, None));
     assert_eq!(jwt.rules.user_id_claim, "user_id");
@@ -98,9 +95,9 @@ fn absent_keys_have_their_documented_defaults() {
         (&**store, *field, *check_active, revoke_claim.as_deref()),
         ("redis", UserIdField::Id, true, None)
     );
-    assert_eq!(jwt.kept, KeptClaims::default());
+    assert_eq!(config.identities.claims, KeptClaims::default());
 
-    let table = config.identities.iter().next().expect("a table");
+    let table = config.identities.tables.iter().next().expect("a table");
     let names: Vec<&str> = table.names().map(http::HeaderName::as_str).collect();
     assert_eq!(names, ["x-user-id", "x-user-name"]);
     assert!(config.strip.is_empty());
@@ -212,7 +209,7 @@ fn every_supported_key_is_read() {
 
     let stores: Vec<&str> = config.stores.iter().map(|store| &*store.name).collect();
     assert_eq!(stores, ["cache", "file"]);
-    let Kind::Redis(redis) = &config.stores[0].kind else {
+    let StoreKind::Redis(redis) = &config.stores[0].kind else {
         panic!("another store")
     };
     assert_eq!((redis.prefix.as_str(), redis.timeout), ("x:", Duration::from_secs(1)));
@@ -225,26 +222,23 @@ fn every_supported_key_is_read() {
         Some("authgate")
     );
 
-    let Authenticator::Token(token) = &config.authenticators["token"] else {
-        panic!("another kind")
-    };
+    let token = &config.authenticators["token"];
     assert_eq!(
         (&token.scheme, token.header.as_str()),
         (
-            &KeyScheme::OneOf(vec!["Token".to_owned(), "Key".to_owned()]),
+            &AuthScheme::OneOf(vec!["Token".to_owned(), "Key".to_owned()]),
             "x-api-key"
         )
     );
     assert_eq!(
-        (&*token.store, token.cache.entries, token.cache.ttl),
+        (&**token.kind.stores()[0], token.cache.entries, token.cache.ttl),
         ("file", 0, Duration::ZERO)
     );
-    let Authenticator::Jwt(jwt) = &config.authenticators["jwt"] else {
-        panic!("another kind")
-    };
+    let authenticator = &config.authenticators["jwt"];
+    let jwt = authenticator.kind.as_jwt().expect("JWT settings");
     assert_eq!(
-        (jwt.schemes.join(" "), jwt.realm.as_str()),
-        ("JWT Bearer".to_owned(), "shop")
+        (authenticator.scheme.names().join(" "), authenticator.realm.as_deref()),
+        ("JWT Bearer".to_owned(), Some("shop"))
     );
     let algorithms: Vec<&str> = jwt.keys.keys().iter().map(|key| key.algorithm().name()).collect();
     assert_eq!(algorithms, ["RS256", "ES256", "EdDSA", "HS256"]);
@@ -280,11 +274,10 @@ fn every_supported_key_is_read() {
         ("file", UserIdField::Username, false)
     );
     assert_eq!(revoke_claim.as_deref(), Some("pw"));
-    assert_eq!(jwt.kept.claims, ["level", "org", "tenant"]);
-    assert!(jwt.kept.groups && jwt.kept.scopes);
-    let Authenticator::Jwt(plain) = &config.authenticators["plain"] else {
-        panic!("another kind")
-    };
+    assert_eq!(config.identities.claims.claims, ["level", "org", "tenant"]);
+    assert!(config.identities.claims.groups && config.identities.claims.scopes);
+    let authenticator = &config.authenticators["plain"];
+    let plain = authenticator.kind.as_jwt().expect("JWT settings");
     assert!(matches!(&plain.users, Users::Claims { username_claim } if username_claim == "name"));
     assert_eq!(
         (plain.rules.user_id_claim.as_str(), plain.rules.jti_claim.as_deref()),
@@ -293,7 +286,7 @@ fn every_supported_key_is_read() {
     assert!(plain.rules.issuer.is_empty() && plain.rules.audience.is_empty());
     assert_eq!(config.largest_leeway(), Duration::from_secs(30));
 
-    let table = config.identities.iter().next().expect("a table");
+    let table = config.identities.tables.iter().next().expect("a table");
     let names: Vec<&str> = table.names().map(http::HeaderName::as_str).collect();
     assert_eq!(names, ["x-who", "x-org", "x-team"]);
     assert_eq!(config.strip, ["X-Internal"]);

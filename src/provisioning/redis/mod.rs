@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use super::{ProvisioningError, Revocation};
 use crate::auth::record::{self, BadRecord, Layout};
 use crate::auth::store::Digests;
-use crate::auth::store::redis::{Settings, answer};
+use crate::auth::store::redis::{RedisSettings, answer};
 use crate::identity::UserId;
 
 /// For interactive use, so it is longer than for a request.
@@ -32,7 +32,7 @@ const IDLE: Duration = Duration::from_millis(500);
 /// A connection to a store.
 pub struct WritableRedis {
     store: Arc<str>,
-    settings: Settings,
+    settings: RedisSettings,
     connection: Connection,
     /// The time of the last reply.
     answered: Instant,
@@ -50,7 +50,7 @@ impl fmt::Debug for WritableRedis {
 }
 
 impl WritableRedis {
-    pub(super) fn open(store: Arc<str>, settings: Settings) -> Result<Self, ProvisioningError> {
+    pub(super) fn open(store: Arc<str>, settings: RedisSettings) -> Result<Self, ProvisioningError> {
         match connect(&settings) {
             Ok(connection) => Ok(Self {
                 store,
@@ -287,14 +287,14 @@ impl WritableRedis {
     }
 }
 
-fn connect(settings: &Settings) -> RedisResult<Connection> {
+fn connect(settings: &RedisSettings) -> RedisResult<Connection> {
     let connection = settings.client()?.get_connection_with_timeout(TIMEOUT)?;
     connection.set_read_timeout(Some(TIMEOUT))?;
     connection.set_write_timeout(Some(TIMEOUT))?;
     Ok(connection)
 }
 
-fn failed(store: &Arc<str>, settings: &Settings, problem: &RedisError) -> ProvisioningError {
+fn failed(store: &Arc<str>, settings: &RedisSettings, problem: &RedisError) -> ProvisioningError {
     let problem = if problem.is_timeout() {
         format!("no answer within {} s", TIMEOUT.as_secs())
     } else {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::error::Elapsed;
 use tokio::time::sleep;
 
-use super::shared::{Shared, answer};
+use super::shared::{SharedRedis, answer};
 use super::{FIRST_PAUSE, LONGEST_PAUSE};
 use crate::auth::store::StoreError;
 
@@ -19,7 +19,7 @@ use crate::auth::store::StoreError;
 const SILENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Link {
-    shared: Arc<Shared>,
+    shared: Arc<SharedRedis>,
     state: watch::Sender<State>,
     connecting: Cell<bool>,
     last_answer: Cell<Instant>,
@@ -52,7 +52,7 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    pub(super) fn new(shared: Arc<Shared>) -> Rc<Self> {
+    pub(super) fn new(shared: Arc<SharedRedis>) -> Rc<Self> {
         Rc::new(Self {
             shared,
             state: watch::channel(State::New).0,
@@ -88,7 +88,7 @@ impl Link {
         match state {
             State::Up(connected) => return Ok(connected),
             State::Down(answer) => return Err(self.failed(answer)),
-            State::New => self.connect_beside(),
+            State::New => self.connect_in_background(),
         }
         let mut states = self.state.subscribe();
         let settled = states
@@ -106,12 +106,12 @@ impl Link {
     pub(super) fn lost(self: &Rc<Self>, connected: &Connected) {
         if matches!(&*self.state.borrow(), State::Up(current) if current.number == connected.number) {
             self.state.send_replace(State::New);
-            self.connect_beside();
+            self.connect_in_background();
         }
     }
 
     /// Connects in a separate task, and retries until it succeeds.
-    fn connect_beside(self: &Rc<Self>) {
+    fn connect_in_background(self: &Rc<Self>) {
         if self.connecting.replace(true) {
             return;
         }

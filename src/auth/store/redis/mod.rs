@@ -23,11 +23,10 @@ use tracing::debug;
 
 pub use self::keys::Keys;
 use self::link::{Connected, Link};
-pub use self::settings::{Endpoint, Invalidation, Settings};
-pub use self::shared::Shared;
+pub use self::settings::{Endpoint, Invalidation, RedisSettings};
+pub use self::shared::SharedRedis;
 pub(crate) use self::shared::answer;
-pub(super) use self::shared::watch;
-use super::{JwtFacts, JwtQuestion, Lookup, StoreError, TokenFacts, UserKey, decisive};
+use super::{JwtFacts, JwtQuery, Lookup, StoreError, TokenFacts, UserKey, effective_record};
 use crate::auth::dependencies::StoreItem;
 use crate::auth::record::{self, BadRecord, UserRecord};
 
@@ -36,33 +35,33 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Maximum number of concurrent lookups per worker; further ones queue, within their deadline.
-const LOOK_UPS: usize = 64;
+const MAX_LOOKUPS: usize = 64;
 
 /// A worker's handle.
 #[derive(Debug)]
 pub struct RedisStore {
-    shared: Arc<Shared>,
+    shared: Arc<SharedRedis>,
     link: Rc<Link>,
-    line: Semaphore,
+    permits: Semaphore,
 }
 
 impl RedisStore {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<SharedRedis>) -> Self {
         Self {
             link: Link::new(Arc::clone(&shared)),
             shared,
-            line: Semaphore::new(LOOK_UPS),
+            permits: Semaphore::new(MAX_LOOKUPS),
         }
     }
 
-    pub(super) fn timeout(&self) -> Duration {
+    pub(super) fn time_limit(&self) -> Duration {
         self.shared.settings.timeout
     }
 
     pub(super) async fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {
         let (keys, deadline) = (self.shared.settings.keys(), lookup.deadline);
         let digests = self.shared.settings.digests.of(key);
-        let _turn = self.turn(deadline).await?;
+        let _permit = self.permit(deadline).await?;
         self.shared.mark(&mut lookup.dependencies, StoreItem::Store);
         for digest in digests.iter().flatten() {
             self.shared
@@ -76,7 +75,7 @@ impl RedisStore {
                 found.push(self.parsed(record::parse(format_args!("token {}", digest.to_hex()), &stored))?);
             }
         }
-        let Some(token) = decisive(found) else {
+        let Some(token) = effective_record(found) else {
             // Check the layout record first: a flushed store would otherwise refuse every token.
             return self.shared.check_layout(layout.as_deref()).map(|()| None);
         };
@@ -98,23 +97,23 @@ impl RedisStore {
         self.parsed(user.and_then(|user| user.under(id)))
     }
 
-    pub(super) async fn jwt(&self, question: JwtQuestion<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
-        let _turn = self.turn(lookup.deadline).await?;
+    pub(super) async fn jwt(&self, query: JwtQuery<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
+        let _permit = self.permit(lookup.deadline).await?;
         let before = lookup.dependencies;
-        let first = self.jwt_facts(question, lookup).await;
+        let first = self.jwt_facts(query, lookup).await;
         if !matches!(first, Err(StoreError::Record(_, BadRecord::StaleName { .. }))) {
             return first;
         }
         // The user may have been renamed between the two reads of this lookup; look again once.
         lookup.dependencies = before;
-        self.jwt_facts(question, lookup).await
+        self.jwt_facts(query, lookup).await
     }
 
-    async fn jwt_facts(&self, question: JwtQuestion<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
+    async fn jwt_facts(&self, query: JwtQuery<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
         let (keys, deadline) = (self.shared.settings.keys(), lookup.deadline);
         self.shared.mark(&mut lookup.dependencies, StoreItem::Store);
         let by_name;
-        let (name, user) = match question.user {
+        let (name, user) = match query.user {
             None => (None, None),
             Some(UserKey::Id(id)) => (None, Some(id.as_str())),
             Some(UserKey::Name(name)) => {
@@ -124,16 +123,16 @@ impl RedisStore {
                 (Some(name), by_name.as_deref())
             }
         };
-        let revoked_user = question.revoked_user.map(|id| id.as_str()).or(user);
-        if let Some(jti) = question.jti {
+        let revoked_user = query.revoked_user.map(|id| id.as_str()).or(user);
+        if let Some(jti) = query.jti {
             self.shared.mark(&mut lookup.dependencies, StoreItem::Jti(jti));
         }
         for id in user.into_iter().chain(revoked_user.filter(|id| Some(*id) != user)) {
             self.shared.mark(&mut lookup.dependencies, StoreItem::User(id));
         }
         let wanted = [
-            question.jti.map(|jti| keys.revoked_jti(jti)),
-            question.kid.map(|kid| keys.revoked_kid(kid)),
+            query.jti.map(|jti| keys.revoked_jti(jti)),
+            query.kid.map(|kid| keys.revoked_kid(kid)),
             revoked_user.map(|id| keys.revoked_user(id)),
             user.map(|id| keys.user(id)),
             Some(keys.layout()),
@@ -163,8 +162,8 @@ impl RedisStore {
     }
 
     /// Waits for a permit, so that a flood of unknown credentials does not fill the connection.
-    async fn turn(&self, deadline: Instant) -> Result<Option<SemaphorePermit<'_>>, StoreError> {
-        timeout_at(deadline, self.line.acquire())
+    async fn permit(&self, deadline: Instant) -> Result<Option<SemaphorePermit<'_>>, StoreError> {
+        timeout_at(deadline, self.permits.acquire())
             .await
             // The semaphore is never closed.
             .map(Result::ok)
@@ -189,7 +188,7 @@ impl RedisStore {
         for key in keys.iter().flatten() {
             pipeline.cmd("GET").arg(key);
         }
-        let answer = self.ask(&pipeline, deadline).await?;
+        let answer = self.query(&pipeline, deadline).await?;
         let mut values = answer.into_iter();
         let mut found = [const { None }; N];
         for (slot, _) in found.iter_mut().zip(&keys).filter(|(_, key)| key.is_some()) {
@@ -209,16 +208,16 @@ impl RedisStore {
 
     /// Sends the commands. If the connection turns out to be closed, or is idle and does not answer, sends them once more on a new one.
     /// This is safe because lookups only read; a server or firewall that closes idle connections must not look like an outage.
-    async fn ask(&self, pipeline: &Pipeline, deadline: Instant) -> Result<Vec<Value>, StoreError> {
+    async fn query(&self, pipeline: &Pipeline, deadline: Instant) -> Result<Vec<Value>, StoreError> {
         let silent = self.link.is_silent();
-        let asked = async {
+        let queried = async {
             let first = self.link.connection().await?;
             let again = async {
                 self.link.lost(&first);
                 let second = self.link.connection().await?;
-                self.ask_on(&second, pipeline).await.map_err(|lost| lost.error)
+                self.query_on(&second, pipeline).await.map_err(|lost| lost.error)
             };
-            let answer = self.ask_on(&first, pipeline);
+            let answer = self.query_on(&first, pipeline);
             let answer = if silent {
                 // Both attempts run until the deadline: the store may be slow, and the connection not dead.
                 let halfway = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
@@ -239,15 +238,15 @@ impl RedisStore {
             };
             match answer {
                 Ok(values) => Ok(values),
-                Err(Unanswered { closed: true, .. }) => again.await,
-                Err(Unanswered { error, .. }) => Err(error),
+                Err(QueryError { closed: true, .. }) => again.await,
+                Err(QueryError { error, .. }) => Err(error),
             }
         };
-        let answer = timeout_at(deadline, asked).await;
+        let answer = timeout_at(deadline, queried).await;
         answer.unwrap_or_else(|_| Err(StoreError::Timeout(Arc::clone(&self.shared.name))))
     }
 
-    async fn ask_on(&self, connected: &Connected, pipeline: &Pipeline) -> Result<Vec<Value>, Unanswered> {
+    async fn query_on(&self, connected: &Connected, pipeline: &Pipeline) -> Result<Vec<Value>, QueryError> {
         let mut connection = connected.connection.clone();
         match pipeline.query_async(&mut connection).await {
             Ok(values) => {
@@ -261,14 +260,14 @@ impl RedisStore {
                 if closed {
                     self.link.lost(connected);
                 }
-                Err(Unanswered { error, closed })
+                Err(QueryError { error, closed })
             }
         }
     }
 }
 
 /// A connection gave no answer.
-struct Unanswered {
+struct QueryError {
     error: StoreError,
     /// The connection is closed; otherwise Redis answered with an error.
     closed: bool,

@@ -16,7 +16,7 @@ use crate::secret::Secret;
 
 /// The configuration of one Redis.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct RedisSettings {
     /// Its address and database.
     pub endpoint: Endpoint,
     /// Login, if not in the URL.
@@ -103,7 +103,7 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-impl Settings {
+impl RedisSettings {
     /// Makes a client for this Redis, without connecting.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::layout::AcceptedLayout;
-use super::settings::{Invalidation, Settings};
+use super::settings::{Invalidation, RedisSettings};
 use super::tracking;
 use crate::auth::dependencies::{ChangeCounters, Dependencies, StoreItem};
 use crate::auth::record::{self, Layout};
@@ -19,16 +19,16 @@ use crate::auth::store::{LayoutProblem, StoreError};
 use crate::telemetry::auth::StoreMetrics;
 
 /// How often the layout record is read without another reason.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The state of one Redis that all workers share.
 #[derive(Debug)]
-pub struct Shared {
+pub struct SharedRedis {
     pub(super) name: Arc<str>,
-    pub(super) settings: Settings,
+    pub(super) settings: RedisSettings,
     pub(super) layout: AcceptedLayout,
     /// The layout record may have changed: read it now.
-    pub(super) look_now: Notify,
+    pub(super) check_now: Notify,
     reached: AtomicBool,
     health: AtomicU8,
     pub(super) counters: Arc<ChangeCounters>,
@@ -39,44 +39,44 @@ pub struct Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Health {
-    NotAsked,
+    Unchecked,
     Usable,
-    NotReachable,
-    Refusing,
+    Unreachable,
+    ErrorReply,
     Missing,
     Filling,
     Changed,
     /// Its layout record has another version, or is invalid.
-    NotOurs,
+    Incompatible,
 }
 
 impl Health {
-    fn of(looked: &Result<(), StoreError>) -> Self {
-        match looked {
+    fn of(checked: &Result<(), StoreError>) -> Self {
+        match checked {
             Ok(()) => Self::Usable,
             Err(StoreError::Layout(_, LayoutProblem::Missing)) => Self::Missing,
             Err(StoreError::Layout(_, LayoutProblem::Filling)) => Self::Filling,
             Err(StoreError::Layout(_, LayoutProblem::Changed)) => Self::Changed,
-            Err(StoreError::Layout(_, LayoutProblem::Version(_)) | StoreError::Record(..)) => Self::NotOurs,
-            Err(StoreError::Refused(..)) => Self::Refusing,
+            Err(StoreError::Layout(_, LayoutProblem::Version(_)) | StoreError::Record(..)) => Self::Incompatible,
+            Err(StoreError::Refused(..)) => Self::ErrorReply,
             Err(StoreError::Unreachable(_) | StoreError::Unreadable(_) | StoreError::Timeout(_) | StoreError::Busy) => {
-                Self::NotReachable
+                Self::Unreachable
             }
         }
     }
 }
 
-impl Shared {
+impl SharedRedis {
     pub(in crate::auth::store) fn new(
         name: Arc<str>,
-        settings: Settings,
+        settings: RedisSettings,
         counters: Arc<ChangeCounters>,
         metrics: StoreMetrics,
     ) -> Self {
-        let (reached, health) = (AtomicBool::new(false), AtomicU8::new(Health::NotAsked as u8));
+        let (reached, health) = (AtomicBool::new(false), AtomicU8::new(Health::Unchecked as u8));
         Self {
             layout: AcceptedLayout::new(Arc::clone(&name), Arc::clone(&counters)),
-            look_now: Notify::new(),
+            check_now: Notify::new(),
             name,
             settings,
             reached,
@@ -118,8 +118,16 @@ impl Shared {
         }
     }
 
-    fn note(&self, looked: &Result<(), StoreError>) {
-        let health = Health::of(looked);
+    /// Watches the store: reads its layout record periodically, and subscribes to its changes.
+    pub(in crate::auth::store) async fn watch(self: &Arc<Self>) {
+        match self.settings.invalidation {
+            Invalidation::Tracking => tokio::join!(watch_layout(self), tracking::track(self)).0,
+            Invalidation::Off => watch_layout(self).await,
+        }
+    }
+
+    fn note(&self, checked: &Result<(), StoreError>) {
+        let health = Health::of(checked);
         if health == Health::Usable {
             self.reached.store(true, Ordering::Relaxed);
         }
@@ -128,14 +136,14 @@ impl Shared {
             return;
         }
         let (store, endpoint) = (&self.name, &self.settings.endpoint);
-        let reason = looked.as_ref().err().map(tracing::field::display);
+        let reason = checked.as_ref().err().map(tracing::field::display);
         match health {
-            Health::NotAsked => {}
+            Health::Unchecked => {}
             Health::Usable => info!(%store, ?endpoint, "the store is usable"),
-            Health::NotReachable => {
+            Health::Unreachable => {
                 warn!(%store, ?endpoint, reason, "the store cannot be reached; its routes answer 503")
             }
-            Health::Refusing => {
+            Health::ErrorReply => {
                 error!(%store, ?endpoint, reason, "the store answers with an error; its routes answer 503")
             }
             Health::Missing => error!(
@@ -154,7 +162,7 @@ impl Shared {
                 "the store's layout record has changed while this gateway was running: it is another database; its routes answer \
                  503. If this is meant, restart the gateway"
             ),
-            Health::NotOurs => {
+            Health::Incompatible => {
                 error!(%store, ?endpoint, reason, "the store's layout record cannot be used; its routes answer 503")
             }
         }
@@ -179,42 +187,34 @@ pub(crate) fn answer(problem: &RedisError) -> Option<String> {
     (!is_lost).then(|| problem.to_string())
 }
 
-/// Watches the store: reads its layout record periodically, and subscribes to its changes.
-pub(in crate::auth::store) async fn watch(shared: &Arc<Shared>) {
-    match shared.settings.invalidation {
-        Invalidation::Tracking => tokio::join!(watch_layout(shared), tracking::track(shared)).0,
-        Invalidation::Off => watch_layout(shared).await,
-    }
-}
-
 /// Reads the layout record periodically, for readiness and for the log.
-async fn watch_layout(shared: &Arc<Shared>) {
+async fn watch_layout(shared: &Arc<SharedRedis>) {
     let mut eviction_checked = false;
     let link = SharedLink::new(Arc::clone(shared));
     loop {
         let misses = shared.layout.misses();
-        let looked = link.layout().await;
-        if looked.is_ok() {
+        let checked = link.check_layout().await;
+        if checked.is_ok() {
             shared.layout.confirmed(misses);
         }
-        shared.note(&looked);
-        if looked.is_ok() && !eviction_checked {
+        shared.note(&checked);
+        if checked.is_ok() && !eviction_checked {
             eviction_checked = true;
             link.warn_of_eviction().await;
         }
         // Read the record after a timeout as well as after a notification.
-        let _ = timeout(LOOK_EVERY, shared.look_now.notified()).await;
+        let _ = timeout(CHECK_INTERVAL, shared.check_now.notified()).await;
     }
 }
 
 /// The connection of the watcher, opened again after each failure. It runs on the control runtime.
 struct SharedLink {
-    shared: Arc<Shared>,
+    shared: Arc<SharedRedis>,
     connection: tokio::sync::Mutex<Option<MultiplexedConnection>>,
 }
 
 impl SharedLink {
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<SharedRedis>) -> Self {
         Self {
             shared,
             connection: tokio::sync::Mutex::new(None),
@@ -232,17 +232,17 @@ impl SharedLink {
     }
 
     /// Reads the layout record. If the connection turns out to be closed, tries once more on a new one.
-    async fn layout(&self) -> Result<(), StoreError> {
+    async fn check_layout(&self) -> Result<(), StoreError> {
         let was_idle = self.connection.lock().await.is_some();
-        let looked = self.lookup().await;
-        if was_idle && matches!(looked, Err(StoreError::Unreachable(_))) {
-            return self.lookup().await;
+        let checked = self.try_check_layout().await;
+        if was_idle && matches!(checked, Err(StoreError::Unreachable(_))) {
+            return self.try_check_layout().await;
         }
-        looked
+        checked
     }
 
-    async fn lookup(&self) -> Result<(), StoreError> {
-        let lookup = async {
+    async fn try_check_layout(&self) -> Result<(), StoreError> {
+        let check = async {
             let mut connection = self.connection().await?;
             let key = self.shared.settings.keys().layout();
             let stored: Option<Vec<u8>> = cmd("GET")
@@ -252,13 +252,13 @@ impl SharedLink {
                 .map_err(|problem| self.shared.error(&problem))?;
             self.shared.check_layout(stored.as_deref())
         };
-        let looked = timeout(self.shared.settings.timeout, lookup)
+        let checked = timeout(self.shared.settings.timeout, check)
             .await
             .unwrap_or_else(|_| Err(StoreError::Timeout(Arc::clone(&self.shared.name))));
-        if matches!(looked, Err(StoreError::Unreachable(_) | StoreError::Timeout(_))) {
+        if matches!(checked, Err(StoreError::Unreachable(_) | StoreError::Timeout(_))) {
             *self.connection.lock().await = None;
         }
-        looked
+        checked
     }
 
     /// Redis must not evict records: the user of an evicted token would be refused. If `CONFIG` is forbidden, this cannot be checked.

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::settings::connection_config;
-use super::{FIRST_PAUSE, LONGEST_PAUSE, Shared};
+use super::{FIRST_PAUSE, LONGEST_PAUSE, SharedRedis};
 use crate::auth::dependencies::StoreItem;
 
 /// How often the connection is checked.
@@ -26,13 +26,13 @@ const SILENCE: Duration = Duration::from_millis(700);
 /// Why changes are not reported.
 enum TrackingError {
     /// No connection was opened, or Redis refused to report changes.
-    NotFound(String),
+    NotSubscribed(String),
     /// A working connection ended.
     Ended(&'static str),
 }
 
 /// Subscribes again and again; never returns.
-pub(super) async fn track(shared: &Arc<Shared>) {
+pub(super) async fn track(shared: &Arc<SharedRedis>) {
     let (mut pause, mut warned) = (FIRST_PAUSE, false);
     loop {
         let began = Instant::now();
@@ -49,7 +49,7 @@ pub(super) async fn track(shared: &Arc<Shared>) {
                     continue;
                 }
             }
-            TrackingError::NotFound(problem) => {
+            TrackingError::NotSubscribed(problem) => {
                 if !warned {
                     warn!(%store, reason = problem, "changes of the store are not reported; cache entries expire after their ttl alone");
                     warned = true;
@@ -62,18 +62,18 @@ pub(super) async fn track(shared: &Arc<Shared>) {
 }
 
 /// Connects, and handles pushes until the connection is lost.
-async fn follow(shared: &Arc<Shared>) -> TrackingError {
+async fn follow(shared: &Arc<SharedRedis>) -> TrackingError {
     let closed = Arc::new(Notify::new());
     let connecting = timeout(shared.settings.timeout, connect(shared, &closed)).await;
     let mut connection = match connecting {
         Ok(Ok(connection)) => connection,
-        Ok(Err(problem)) => return TrackingError::NotFound(shared.error(&problem).to_string()),
-        Err(_) => return TrackingError::NotFound("no answer in time".to_owned()),
+        Ok(Err(problem)) => return TrackingError::NotSubscribed(shared.error(&problem).to_string()),
+        Err(_) => return TrackingError::NotSubscribed("no answer in time".to_owned()),
     };
     // Items that were read before this subscription may have changed since.
     shared.counters.changed(&shared.name, StoreItem::Store);
     // A restarted server may be empty now, or filled again.
-    shared.look_now.notify_one();
+    shared.check_now.notify_one();
     shared.metrics.set_tracking(true);
     info!(store = %shared.name, "subscribed to changes of the store");
     loop {
@@ -90,7 +90,7 @@ async fn follow(shared: &Arc<Shared>) -> TrackingError {
     }
 }
 
-async fn connect(shared: &Arc<Shared>, closed: &Arc<Notify>) -> Result<MultiplexedConnection, RedisError> {
+async fn connect(shared: &Arc<SharedRedis>, closed: &Arc<Notify>) -> Result<MultiplexedConnection, RedisError> {
     let (receiver, closed) = (Arc::clone(shared), Arc::clone(closed));
     let config = connection_config().set_push_sender(move |push: PushInfo| -> Result<(), RedisError> {
         match push.kind {
@@ -111,7 +111,7 @@ async fn connect(shared: &Arc<Shared>, closed: &Arc<Notify>) -> Result<Multiplex
     Ok(connection)
 }
 
-impl Shared {
+impl SharedRedis {
     /// Handles a push: a list of changed keys, or nil after FLUSHDB or FLUSHALL.
     fn invalidate(&self, data: &[Value]) {
         let mut count = 0;
@@ -131,7 +131,7 @@ impl Shared {
                 Value::Nil => {
                     count += 1;
                     self.layout.flushed();
-                    self.look_now.notify_one();
+                    self.check_now.notify_one();
                 }
                 _ => {
                     count += 1;
@@ -147,7 +147,7 @@ impl Shared {
         if let Some(item) = key.strip_prefix(&self.settings.prefix).and_then(item) {
             self.counters.changed(&self.name, item);
             if item == StoreItem::Store {
-                self.look_now.notify_one();
+                self.check_now.notify_one();
             }
         }
     }
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_that_a_verdict_rests_on_is_known_by_its_name_and_told_of() {
+    fn every_key_that_a_decision_depends_on_is_tracked() {
         let keys = Keys::new("");
         let digest = crate::auth::store::TokenDigest::of(b"x");
         let hex = digest.to_hex();

@@ -1,0 +1,248 @@
+//! Authenticators: what all kinds have in common.
+//!
+//! An authenticator reads the credential from its header and looks in its cache. On a miss, one request evaluates the credential within a
+//! deadline, and concurrent requests with the same credential wait for the result. [`kind`](super::kind) has the table of kinds, which
+//! say how a header is read and how a credential is evaluated.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HeaderName;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout_at};
+
+use super::cache::{self, CacheSettings, DecisionCache};
+use super::dependencies::{ChangeCounters, Dependencies};
+use super::identities::{IdentityFactory, IdentityRules};
+use super::jwt::JwtEvaluator;
+use super::kind::{Evaluator, KindSettings};
+use super::scheme::AuthScheme;
+use super::single_flight::{SingleFlight, WorkQueue};
+use super::store::{LOCAL_TIME_LIMIT, Lookup, SharedStore, Store, StoreError};
+use super::{Decision, Now};
+use crate::credential::{Presented, Refusal};
+use crate::identity::Identity;
+use crate::telemetry::auth::CacheMetrics;
+
+/// The configuration of one authenticator.
+#[derive(Debug)]
+pub struct AuthenticatorSettings {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// The header that carries the credential.
+    pub header: HeaderName,
+    /// The scheme before the credential.
+    pub scheme: AuthScheme,
+    /// The realm of its challenge, if its kind has one.
+    pub realm: Option<String>,
+    /// Limits of its cache.
+    pub cache: CacheSettings,
+    /// Its kind, with the settings of that kind.
+    pub kind: KindSettings,
+}
+
+/// What a header holds for an authenticator.
+#[derive(Debug)]
+pub(super) enum Reading<'w> {
+    /// No credential, or one of another scheme.
+    OtherScheme,
+    /// A credential without a valid form.
+    Malformed(Refusal),
+    /// A credential.
+    Credential(&'w [u8]),
+    /// A credential joined from several lines of the header. It is never accepted: it is refused for the reason that the evaluation finds,
+    /// or else for this one.
+    Joined(&'w [u8], Refusal),
+}
+
+/// An authenticator of the process: its settings and its cache. All workers share it.
+///
+/// It is immutable. With other settings, or with other rules for identities, a new one is made, whose cache is empty.
+#[derive(Debug)]
+pub struct SharedAuthenticator {
+    settings: AuthenticatorSettings,
+    /// All its identities were made by `identities`.
+    cache: DecisionCache,
+    identities: IdentityFactory,
+}
+
+impl SharedAuthenticator {
+    /// Makes an authenticator whose identities are made by these rules. `counters` are those of its stores.
+    pub fn new(
+        settings: AuthenticatorSettings,
+        rules: &Arc<IdentityRules>,
+        counters: &Arc<ChangeCounters>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            cache: DecisionCache::new(settings.cache, Arc::clone(counters)),
+            identities: IdentityFactory::new(Arc::clone(&settings.name), Arc::clone(rules)),
+            settings,
+        })
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &AuthenticatorSettings {
+        &self.settings
+    }
+
+    /// The metrics of its cache.
+    pub fn metrics(&self) -> &CacheMetrics {
+        self.cache.metrics()
+    }
+}
+
+/// What the authenticators of one worker share: its handles on stores, and its queue for work that occupies the thread.
+#[derive(Debug, Default)]
+pub struct WorkerResources {
+    stores: BTreeMap<Arc<str>, Rc<Store>>,
+    queue: Rc<WorkQueue>,
+}
+
+impl WorkerResources {
+    /// Opens these stores for one worker.
+    pub fn open(stores: &[Arc<SharedStore>]) -> Self {
+        Self {
+            stores: stores
+                .iter()
+                .map(|store| (Arc::clone(store.name()), store.open()))
+                .collect(),
+            queue: Rc::default(),
+        }
+    }
+
+    /// The handle on a store. It exists: the configuration check refuses names of unknown stores.
+    pub(super) fn store(&self, name: &str) -> Rc<Store> {
+        Rc::clone(&self.stores[name])
+    }
+
+    /// The queue for verifying signatures.
+    pub(super) fn queue(&self) -> Rc<WorkQueue> {
+        Rc::clone(&self.queue)
+    }
+}
+
+/// One worker's authenticator.
+#[derive(Debug)]
+pub struct Authenticator {
+    shared: Arc<SharedAuthenticator>,
+    evaluator: Evaluator,
+    /// Of its stores, the one with the longest time limit.
+    slowest_store: Option<Rc<Store>>,
+    single_flight: SingleFlight<(Decision, Dependencies)>,
+}
+
+impl Authenticator {
+    /// Makes the authenticator of one worker.
+    pub fn new(shared: &Arc<SharedAuthenticator>, worker: &WorkerResources) -> Self {
+        let kind = &shared.settings.kind;
+        let stores = kind.stores().into_iter().map(|name| worker.store(name));
+        Self {
+            evaluator: kind.evaluator(&shared.identities, worker),
+            slowest_store: stores.max_by_key(|store| store.time_limit()),
+            single_flight: SingleFlight::default(),
+            shared: Arc::clone(shared),
+        }
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> &Arc<str> {
+        &self.shared.settings.name
+    }
+
+    /// The header that it reads.
+    pub fn header(&self) -> &HeaderName {
+        &self.shared.settings.header
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &AuthenticatorSettings {
+        &self.shared.settings
+    }
+
+    /// Its evaluator, if it is for JWTs.
+    pub fn as_jwt(&self) -> Option<&JwtEvaluator> {
+        self.evaluator.as_jwt()
+    }
+
+    /// The deadline for one credential, over all lookups.
+    pub fn time_limit(&self) -> Duration {
+        self.slowest_store
+            .as_ref()
+            .map_or(LOCAL_TIME_LIMIT, |store| store.time_limit())
+    }
+
+    /// `None`: the request has no credential for this authenticator.
+    pub(super) async fn authenticate(
+        &self,
+        presented: &Presented<'_>,
+        now: Now,
+    ) -> Result<Option<Result<Arc<Identity>, Refusal>>, StoreError> {
+        let Some((words, acceptance)) = presented.words() else {
+            return Ok(None);
+        };
+        match self.evaluator.read(&self.shared.settings.scheme, words, acceptance) {
+            Reading::OtherScheme => Ok(None),
+            Reading::Malformed(refusal) => Ok(Some(Err(refusal))),
+            Reading::Credential(credential) => self.decide(credential, now).await.map(Some),
+            Reading::Joined(credential, refusal) => {
+                let decided = self.decide(credential, now).await?;
+                Ok(Some(Err(decided.err().unwrap_or(refusal))))
+            }
+        }
+    }
+
+    async fn decide(&self, credential: &[u8], now: Now) -> Result<Result<Arc<Identity>, Refusal>, StoreError> {
+        let key = cache::key(credential);
+        if let Some(decided) = self.shared.cache.find(&key, now) {
+            return Ok(decided);
+        }
+        // Boxed: this future is large and rarely needed, so it must not enlarge the future of each request.
+        Box::pin(self.decide_uncached(key, credential, now)).await
+    }
+
+    /// Decides about a credential that is not in the cache, or waits for another request that has begun to decide about the same one.
+    async fn decide_uncached(
+        &self,
+        key: cache::Key,
+        credential: &[u8],
+        now: Now,
+    ) -> Result<Result<Arc<Identity>, Refusal>, StoreError> {
+        let deadline = Instant::now() + self.time_limit();
+        let cache = &self.shared.cache;
+        let decided = async {
+            if cache.is_off() {
+                return self.evaluate(key, credential, deadline, now).await;
+            }
+            self.single_flight
+                .share(
+                    key,
+                    || self.evaluate(key, credential, deadline, now),
+                    |(decision, dependencies)| cache.holds(decision, dependencies, now),
+                )
+                .await
+        };
+        match timeout_at(deadline, decided).await {
+            Ok(decided) => decided.map(|(decision, _)| decision.into_result()),
+            Err(Elapsed { .. }) => Err(match &self.slowest_store {
+                Some(store) => store.timeout_error(),
+                None => StoreError::Busy,
+            }),
+        }
+    }
+
+    /// Evaluates a credential, and caches the decision.
+    async fn evaluate(
+        &self,
+        key: cache::Key,
+        credential: &[u8],
+        deadline: Instant,
+        now: Now,
+    ) -> Result<(Decision, Dependencies), StoreError> {
+        let mut lookup = Lookup::until(deadline);
+        let decision = self.evaluator.evaluate(credential, now, &mut lookup).await?;
+        self.shared.cache.insert(key, &decision, lookup.dependencies, now);
+        Ok((decision, lookup.dependencies))
+    }
+}

@@ -1,0 +1,98 @@
+//! The table of the kinds of authenticators. A new kind is a module and a line in this table.
+//!
+//! A module has the settings of its kind and an evaluator, which has the same two methods in each kind:
+//!
+//! - `read` finds the credential among the words of the header.
+//! - `evaluate` decides about a credential that is not in the cache. It runs once for concurrent requests with the same credential. Before
+//!   it reads anything that may change, a record in a store or a key that is refreshed, it marks the item in `lookup.dependencies`, so that
+//!   a change invalidates the cached decision.
+//!
+//! The settings list the stores that the evaluator asks.
+
+use std::sync::Arc;
+
+use super::authenticator::{Reading, WorkerResources};
+use super::identities::IdentityFactory;
+use super::jwt::{JwtEvaluator, JwtSettings};
+use super::scheme::AuthScheme;
+use super::store::{Lookup, StoreError};
+use super::token::{TokenEvaluator, TokenSettings};
+use super::{Decision, Now};
+use crate::credential::{Acceptance, Words};
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident: $settings:ty, $evaluator:ty;)+) => {
+        /// The settings of one kind of authenticator.
+        #[derive(Debug, Clone)]
+        pub enum KindSettings {
+            $($(#[$doc])* $kind(Arc<$settings>),)+
+        }
+
+        impl KindSettings {
+            /// The names of the stores that it asks.
+            pub fn stores(&self) -> Vec<&Arc<str>> {
+                match self { $(Self::$kind(settings) => settings.stores(),)+ }
+            }
+
+            pub(super) fn evaluator(&self, identities: &IdentityFactory, worker: &WorkerResources) -> Evaluator {
+                match self {
+                    $(Self::$kind(settings) => {
+                        Evaluator::$kind(<$evaluator>::new(settings, identities, worker))
+                    })+
+                }
+            }
+        }
+
+        /// One worker's evaluator.
+        #[derive(Debug)]
+        pub(super) enum Evaluator {
+            $($kind($evaluator),)+
+        }
+
+        impl Evaluator {
+            pub(super) fn read<'w>(
+                &self,
+                scheme: &AuthScheme,
+                words: &'w Words<'_>,
+                acceptance: Acceptance,
+            ) -> Reading<'w> {
+                match self { $(Self::$kind(evaluator) => evaluator.read(scheme, words, acceptance),)+ }
+            }
+
+            pub(super) async fn evaluate(
+                &self,
+                credential: &[u8],
+                now: Now,
+                lookup: &mut Lookup,
+            ) -> Result<Decision, StoreError> {
+                match self { $(Self::$kind(evaluator) => evaluator.evaluate(credential, now, lookup).await,)+ }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Opaque tokens, which a store knows.
+    Token: TokenSettings, TokenEvaluator;
+    /// JSON Web Tokens.
+    Jwt: JwtSettings, JwtEvaluator;
+}
+
+impl KindSettings {
+    /// The settings for JWTs, if it is that kind.
+    pub fn as_jwt(&self) -> Option<&JwtSettings> {
+        match self {
+            Self::Jwt(settings) => Some(settings),
+            _ => None,
+        }
+    }
+}
+
+impl Evaluator {
+    pub(super) fn as_jwt(&self) -> Option<&JwtEvaluator> {
+        match self {
+            Self::Jwt(evaluator) => Some(evaluator),
+            _ => None,
+        }
+    }
+}

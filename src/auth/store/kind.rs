@@ -1,0 +1,89 @@
+//! The table of the kinds of stores. A new kind is a module and a line in this table.
+//!
+//! A module has three types with the same methods in each kind: its settings, the part that all workers share, and a worker's handle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::embedded::{EmbeddedFile, EmbeddedSettings, EmbeddedStore};
+use super::redis::{RedisSettings, RedisStore, SharedRedis};
+use super::{Digests, JwtFacts, JwtQuery, Lookup, StoreError, TokenFacts};
+use crate::auth::dependencies::ChangeCounters;
+use crate::telemetry::auth::StoreMetrics;
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident: $settings:ty, $shared:ty, $handle:ty;)+) => {
+        /// The settings of one kind of store.
+        #[expect(clippy::large_enum_variant, reason = "a handful for each process, made once")]
+        #[derive(Debug, Clone)]
+        pub enum StoreKind {
+            $($(#[$doc])* $kind($settings),)+
+        }
+
+        impl StoreKind {
+            pub(super) fn digests(&self) -> Digests {
+                match self { $(Self::$kind(settings) => settings.digests,)+ }
+            }
+
+            pub(super) fn share(self, name: &Arc<str>, counters: Arc<ChangeCounters>, metrics: &StoreMetrics) -> SharedKind {
+                match self {
+                    $(Self::$kind(settings) => {
+                        SharedKind::$kind(Arc::new(<$shared>::new(Arc::clone(name), settings, counters, metrics.clone())))
+                    })+
+                }
+            }
+        }
+
+        /// The part that all workers share.
+        #[derive(Debug)]
+        pub(super) enum SharedKind {
+            $($kind(Arc<$shared>),)+
+        }
+
+        impl SharedKind {
+            pub(super) fn was_reached(&self) -> bool {
+                match self { $(Self::$kind(shared) => shared.was_reached(),)+ }
+            }
+
+            pub(super) fn is_usable(&self) -> bool {
+                match self { $(Self::$kind(shared) => shared.is_usable(),)+ }
+            }
+
+            /// Watches the store for changes; never returns.
+            pub(super) async fn watch(&self) {
+                match self { $(Self::$kind(shared) => shared.watch().await,)+ }
+            }
+
+            pub(super) fn handle(&self) -> Handle {
+                match self { $(Self::$kind(shared) => Handle::$kind(<$handle>::new(Arc::clone(shared))),)+ }
+            }
+        }
+
+        /// A worker's handle.
+        #[derive(Debug)]
+        pub(super) enum Handle {
+            $($kind($handle),)+
+        }
+
+        impl Handle {
+            pub(super) fn time_limit(&self) -> Duration {
+                match self { $(Self::$kind(handle) => handle.time_limit(),)+ }
+            }
+
+            pub(super) async fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {
+                match self { $(Self::$kind(handle) => handle.token(key, lookup).await,)+ }
+            }
+
+            pub(super) async fn jwt(&self, query: JwtQuery<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
+                match self { $(Self::$kind(handle) => handle.jwt(query, lookup).await,)+ }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A Redis server.
+    Redis: RedisSettings, SharedRedis, RedisStore;
+    /// A local file.
+    Embedded: EmbeddedSettings, EmbeddedFile, EmbeddedStore;
+}
