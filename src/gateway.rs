@@ -4,22 +4,62 @@ use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use authgate_http::node::Node;
+use authgate_http::server::Limits;
+use authgate_http::server::handler::{
+    Connected, ConnectionEvent, Exchange, Handler, Handshake, HeadFault, Reply, TlsAccept, TlsAccepted,
+};
+use authgate_http::server::listen::Address;
+use authgate_http::server::socket::Stream;
+use authgate_http::transfer::incoming::IncomingBody;
 use bytes::Bytes;
 use http::{Request, Response};
 
-use crate::outbound::forwarded::{Node, Peer, Scheme, TrustedProxies};
+use crate::outbound::forwarded::{Peer, Scheme, TrustedProxies};
 use crate::proxy::body::ResponseBody;
 use crate::proxy::websocket::WebSocket;
 use crate::proxy::{Client, Proxy};
-use crate::server::Limits;
-use crate::server::handler::{
-    Connected, ConnectionEvent, Exchange, Handler, Handshake, HeadFault, Reply, TlsAccept, TlsAccepted,
-};
-use crate::server::socket::Stream;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server::Acceptor;
-use crate::transfer::incoming::IncomingBody;
+
+/// Limits for requests; `[server.limits]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Bytes of a request body; `None`: no limit.
+    pub body_bytes: Option<u64>,
+    /// Concurrent requests; 0: no limit.
+    pub in_flight: usize,
+}
+
+/// The times of a shutdown; `[server.drain]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// How long the gateway reports not ready and still accepts.
+    pub delay: Duration,
+    /// How long requests may continue before they are cut off.
+    pub timeout: Duration,
+}
+
+/// The section `[server]` of the configuration, without its certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// The addresses to listen on.
+    pub listen: Vec<Address>,
+    /// The number of worker threads, at least 1.
+    pub workers: usize,
+    /// The proxies whose forwarding fields are trusted.
+    pub trusted_proxies: Arc<TrustedProxies>,
+    /// Trusted proxies begin each connection with a PROXY protocol header.
+    pub proxy_protocol: bool,
+    /// Limits for connections; `[server.limits]`.
+    pub limits: Limits,
+    /// Limits for requests; `[server.limits]`.
+    pub requests: RequestLimits,
+    /// The times of a shutdown.
+    pub drain: Drain,
+}
 
 /// The gateway on one worker.
 #[derive(Debug)]

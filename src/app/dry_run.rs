@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_http::server::worker;
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderValue, Request, request};
 use tokio::time::{sleep, timeout};
@@ -20,7 +21,6 @@ use crate::outbound::forwarded::{Peer, Scheme};
 use crate::proxy::Client;
 use crate::proxy::explain::ExplainedRequest;
 use crate::secret::Secret;
-use crate::server::worker;
 
 /// How long a dry run waits for its stores to be connected. After that it continues, connected or not.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -61,9 +61,8 @@ impl DryRun {
         } else {
             Scheme::Http
         };
-        let limits = config.server.limits;
         Ok(Self {
-            parts: Parts::new(config, limits),
+            parts: Parts::new(config),
             scheme,
         })
     }

@@ -10,6 +10,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use authgate_http::server::listen::{self, Address};
+use authgate_http::server::socket::Bound;
+use authgate_http::server::socket_file::SocketFile;
+use authgate_http::server::worker::{self, Common, Inbox, Stage, Worker};
 use http::HeaderName;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -21,12 +25,7 @@ use crate::auth::store::{SharedStore, StoreWatcher};
 use crate::config::Config;
 use crate::control::admin::{self, Admin};
 use crate::control::redirect::{self, Redirect};
-use crate::gateway::Gateway;
-use crate::server;
-use crate::server::listen::{self, Address};
-use crate::server::socket::Bound;
-use crate::server::socket_file::SocketFile;
-use crate::server::worker::{self, Common, Inbox, Stage, Worker};
+use crate::gateway::{Drain, Gateway, ServerSettings};
 use crate::signal::{Event, Signals};
 use crate::tls::server::Acceptor;
 
@@ -63,7 +62,7 @@ pub enum AppError {
 /// A gateway with all parts built and all listeners bound, before it serves.
 pub struct App {
     parts: Arc<Parts>,
-    server: server::Settings,
+    server: ServerSettings,
     tls: Option<Acceptor>,
     /// The listeners of each worker.
     listeners: Vec<Vec<Bound>>,
@@ -129,7 +128,7 @@ impl App {
             .map(|address| bind_one(*address, "server.redirect_http"));
         let redirects = redirects.collect::<Result<_, _>>()?;
         let (hosts, credentials) = (config.hosts(), config.credential_headers());
-        let parts = Parts::new(config, server.limits);
+        let parts = Parts::new(config);
         Ok(Self {
             parts: Arc::new(parts),
             server,
@@ -211,7 +210,7 @@ impl App {
             redirect_tasks.spawn(redirect.serve(listener(redirects)?, stages.clone()));
         }
 
-        let (common, inboxes) = Common::new(&server, stages);
+        let (common, inboxes) = Common::new(server.workers, server.limits.connections, server.drain.timeout, stages);
         let (result_sender, mut worker_results) = mpsc::unbounded_channel();
         for (index, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
             let (parts, common, tls, result_sender) = (
@@ -274,7 +273,7 @@ fn remedy(address: &Address, problem: &io::Error) -> String {
 type WorkerResult = Result<(), String>;
 
 async fn drain(
-    settings: server::Drain,
+    settings: Drain,
     stage: &watch::Sender<Stage>,
     worker_results: &mut mpsc::UnboundedReceiver<WorkerResult>,
     mut redirect_tasks: JoinSet<()>,

@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use authgate_http::concurrency::ConcurrencyLimit;
+use authgate_http::framing::header_case::ConfiguredNames;
+use authgate_http::server;
+use authgate_http::upstream::body::BodyLimits;
+use authgate_http::upstream::{HostMode, Resolver, UpstreamLimits, UpstreamSettings};
+
 use crate::auth::dependencies::ChangeCounters;
 use crate::auth::store::SharedStore;
 use crate::auth::{Authenticator, Chain, IdentityRules, SharedAuthenticator, WorkerResources};
-use crate::concurrency::ConcurrencyLimit;
 use crate::config::{self, Config};
-use crate::framing::header_case::ConfiguredNames;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, RequestLimits, ServerSettings};
 use crate::outbound::OutboundRules;
 use crate::outbound::forwarded::OptionalFields;
 use crate::outbound::identity::{CredentialMode, IdentityTable, ReservedNames};
@@ -21,13 +25,11 @@ use crate::proxy::outcome::AccessLog;
 use crate::proxy::routes::{RouteId, RouteMatch, RouteTable};
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::proxy::{Bounds, Proxy, Route};
-use crate::server;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::tls::server::Acceptor;
 use crate::tls::validity::Validity;
-use crate::upstream::body::BodyLimits;
-use crate::upstream::{HostMode, Resolver, Upstream, UpstreamLimits, UpstreamSettings};
+use crate::upstream::Upstream;
 
 /// The parts that all workers share.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub(super) struct Parts {
     pub(super) metrics: Arc<Metrics>,
     log: AccessLog,
     limits: server::Limits,
+    requests: RequestLimits,
     in_flight: ConcurrencyLimit,
 }
 
@@ -51,7 +54,8 @@ pub(super) struct Parts {
 pub(super) type Authenticators<'p> = BTreeMap<&'p str, Rc<Authenticator>>;
 
 impl Parts {
-    pub(super) fn new(config: Config, limits: server::Limits) -> Self {
+    pub(super) fn new(config: Config) -> Self {
+        let (limits, requests) = (config.server.limits, config.server.requests);
         let identities = Arc::new(config.identities);
         let names: Vec<&str> = identities
             .tables
@@ -135,7 +139,8 @@ impl Parts {
                 query: config.log.query,
             },
             limits,
-            in_flight: ConcurrencyLimit::new(limits.in_flight),
+            requests,
+            in_flight: ConcurrencyLimit::new(requests.in_flight),
         }
     }
 
@@ -149,7 +154,7 @@ impl Parts {
     }
 
     /// Builds the gateway of one worker.
-    pub(super) fn gateway(&self, server: &server::Settings, tls: Option<Acceptor>) -> Gateway {
+    pub(super) fn gateway(&self, server: &ServerSettings, tls: Option<Acceptor>) -> Gateway {
         Gateway {
             proxy: Rc::new(self.proxy(&self.authenticators())),
             tls,
@@ -224,7 +229,7 @@ impl Parts {
             chain: route.policy.needs_identity().then(|| Chain::new(named)),
             upstream: upstreams[&*route.upstream].clone(),
             body: BodyLimits {
-                max_bytes: route.body_bytes.unwrap_or(self.limits.body_bytes),
+                max_bytes: route.body_bytes.unwrap_or(self.requests.body_bytes),
                 read_timeout: self.limits.body_read_timeout,
             },
             response_timeout: route.response_timeout,

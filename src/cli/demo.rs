@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
+use authgate_http::server::listen::Address;
+use authgate_http::upstream::{Server, Transport};
 use serde_json::{Map, json};
 
 use super::{Failure, echo, load};
@@ -14,9 +16,7 @@ use crate::auth::jwt::sign::SigningKey;
 use crate::config::Config;
 use crate::examples;
 use crate::secret::Secret;
-use crate::server::listen::Address;
 use crate::telemetry;
-use crate::upstream::{Server, Transport};
 
 /// The lifetime of the printed JWT, in seconds.
 const LIFETIME: i64 = 3600;

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
+use authgate_http::server::listen::Address;
+
 use super::{Failure, load};
 use crate::app::App;
 use crate::config::Loaded;
 use crate::examples;
-use crate::server::listen::Address;
 use crate::telemetry;
 
 /// Serve until SIGTERM or SIGINT.

@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
+use authgate_http::server::Limits;
+use authgate_http::upstream::{Balance, HostMode};
 use bytesize::ByteSize;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
@@ -18,11 +20,10 @@ use crate::auth::cache::CacheSettings;
 use crate::auth::jwt::{Profile, UserIdField};
 use crate::auth::store::Digests;
 use crate::auth::store::redis::Invalidation;
+use crate::gateway::{Drain, RequestLimits};
 use crate::outbound::identity::{CredentialMode, Encoding, ValueSource};
-use crate::server::{Drain, Limits};
 use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::MinVersion;
-use crate::upstream::{Balance, HostMode};
 
 /// `server.workers`: one for each core.
 pub(super) fn workers() -> usize {
@@ -37,12 +38,16 @@ pub(super) const LIMITS: Limits = Limits {
     connections: 20_000,
     header_bytes: 32 * 1024,
     headers: 100,
-    body_bytes: None,
     tls_handshake_timeout: Duration::from_secs(10),
     header_timeout: Duration::from_secs(10),
     idle_timeout: Duration::from_secs(75),
     body_read_timeout: Duration::from_secs(60),
     h2_streams: 128,
+};
+
+/// `server.limits`, for requests.
+pub(super) const REQUEST_LIMITS: RequestLimits = RequestLimits {
+    body_bytes: None,
     in_flight: 0,
 };
 

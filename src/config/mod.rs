@@ -16,6 +16,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_http::framing::header_case::ConfiguredNames;
+use authgate_http::upstream::UpstreamSettings;
 use http::HeaderName;
 use toml::de::DeTable;
 
@@ -24,7 +26,7 @@ pub use self::problem::{ConfigError, Problem, Report, ReportFormat, Severity};
 use self::reader::{Context, Section};
 use crate::auth::store::StoreSettings;
 use crate::auth::{AuthenticatorSettings, IdentityRules};
-use crate::framing::header_case::ConfiguredNames;
+use crate::gateway::ServerSettings;
 use crate::identity::TableId;
 use crate::outbound::forwarded::OptionalFields;
 use crate::outbound::identity::CredentialMode;
@@ -33,13 +35,13 @@ use crate::proxy::answers::Answers;
 use crate::proxy::cors::Cors;
 use crate::proxy::routes::{HostPattern, RouteMatch};
 use crate::proxy::websocket_credential::WebSocketCredential;
-use crate::{server, telemetry, tls, upstream};
+use crate::{telemetry, tls};
 
 /// A configuration in which every value is parsed into its type and every name refers to a table that exists.
 #[derive(Debug)]
 pub struct Config {
     /// `[server]`.
-    pub server: server::Settings,
+    pub server: ServerSettings,
     /// `[server.tls]`; `None` means without TLS.
     pub tls: Option<tls::server::ServerTlsSettings>,
     /// `[admin]`.
@@ -63,7 +65,7 @@ pub struct Config {
     /// `[forwarded]`.
     pub forwarded: OptionalFields,
     /// `[upstreams.*]` by name.
-    pub upstreams: BTreeMap<Arc<str>, upstream::UpstreamSettings>,
+    pub upstreams: BTreeMap<Arc<str>, UpstreamSettings>,
     /// `[[routes]]`, in the order of the file.
     pub routes: Vec<Route>,
 }

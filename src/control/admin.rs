@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use authgate_http::server::worker::Stage;
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HOST, VARY};
 use http::uri::Authority;
@@ -13,7 +14,6 @@ use tokio::sync::watch;
 
 use super::text;
 use crate::auth::store;
-use crate::server::worker::Stage;
 use crate::telemetry::exposition::ExpositionFormat;
 use crate::telemetry::metrics::Metrics;
 

@@ -10,6 +10,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_http::log_throttle::LogThrottle;
+use authgate_http::server::closing::{GRACE, LAST_WORDS, end};
+use authgate_http::server::socket::close_listener;
+use authgate_http::server::worker::Stage;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -25,10 +29,6 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use self::connection_limit::{ConnectionPermit, Evicted, EvictingLimit};
-use crate::server::closing::{GRACE, LAST_WORDS, end};
-use crate::server::socket::close_listener;
-use crate::server::worker::Stage;
-use crate::telemetry::log_throttle::LogThrottle;
 
 /// Timeout for the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use authgate_http::server::worker::Stage;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderName, LOCATION};
 use http::uri::Authority;
@@ -12,7 +13,6 @@ use tokio::sync::watch;
 
 use crate::outbound::forwarded::{RequestId, X_REQUEST_ID};
 use crate::proxy::websocket_credential::has_subprotocol_credential;
-use crate::server::worker::Stage;
 
 /// Maximum number of connections.
 pub const CONNECTIONS: usize = 256;

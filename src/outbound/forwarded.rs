@@ -4,10 +4,10 @@
 //! A field of a trusted proxy is a list, on one line or on several. The nearest proxy has written its last member, so
 //! the gateway uses that one. Invalid fields are recorded for the log.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use authgate_http::node::Node;
 use http::header::HeaderName;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue};
@@ -22,31 +22,6 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-
-/// The node at the other end of a connection (RFC 7239, section 6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Node {
-    /// A node with an IP address. An IPv4-mapped IPv6 address is stored as IPv4.
-    Ip(IpAddr),
-    /// A node on a Unix socket; it has no address.
-    Unix,
-}
-
-impl From<IpAddr> for Node {
-    fn from(ip: IpAddr) -> Self {
-        Self::Ip(ip.to_canonical())
-    }
-}
-
-/// Writes a Unix socket as nginx does.
-impl fmt::Display for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip(ip) => ip.fmt(f),
-            Self::Unix => f.write_str("unix:"),
-        }
-    }
-}
 
 /// The other end of a connection. It is created once and used for all requests of the connection.
 #[derive(Debug, Clone)]

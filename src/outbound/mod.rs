@@ -4,18 +4,19 @@
 //! therefore neither forge one of these fields nor delete one by naming it in `Connection`.
 
 pub mod forwarded;
-pub mod hop;
 pub mod identity;
 
 use std::sync::Arc;
 
+use authgate_http::framing::fields::single_value;
+use authgate_http::framing::hop_by_hop;
+use authgate_http::framing::target::RawTarget;
 use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderName, UPGRADE};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Request};
 
 use self::forwarded::{ForwardedInfo, OptionalFields, Peer};
 use self::identity::{CredentialMode, IdentityTable, ReservedNames, is_opaque_credential};
-use crate::framing::target::RawTarget;
 use crate::policy::{Permit, Principal};
 
 /// Capacity for the gateway's own fields. It covers two or three identity fields.
@@ -98,9 +99,9 @@ impl<B> Outbound<B> {
         join_cookies(headers);
         strip_opaque_credential(headers);
         let kept = kept_credentials(headers, &permit, rules);
-        hop::strip_connection_options(headers);
-        hop::strip(headers, |name| {
-            hop::is_request_hop_by_hop(name) || rules.reserved.contains(name)
+        hop_by_hop::strip_connection_options(headers);
+        hop_by_hop::strip(headers, |name| {
+            hop_by_hop::is_request_hop_by_hop(name) || rules.reserved.contains(name)
         });
         headers.reserve(ADDED_FIELDS);
         replace_credential(headers, &permit, rules, kept);
@@ -139,12 +140,6 @@ fn target(uri: &Uri) -> PathAndQuery {
         Some(target) if target.as_str().starts_with('/') => target.clone(),
         Some(target) => PathAndQuery::try_from(format!("/{}", target.as_str())).unwrap_or(ROOT),
     }
-}
-
-/// The value of a field that has exactly one line.
-pub fn single_value<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
-    let mut lines = headers.get_all(name).iter();
-    lines.next().filter(|_| lines.next().is_none())
 }
 
 /// HTTP/2 may split cookies into several fields. HTTP/1 needs one field (RFC 9113, section 8.2.3).

@@ -6,6 +6,9 @@
 
 use std::sync::Arc;
 
+use authgate_http::concurrency::ConcurrencyPermit;
+use authgate_http::framing::grammar::is_method;
+use authgate_http::framing::target;
 use http::request::Parts;
 use http::{HeaderMap, Method, Version};
 use percent_encoding::{AsciiSet, CONTROLS};
@@ -18,9 +21,6 @@ use super::routes::{Destination, Disagreement, FindError, Found, RouteId};
 use super::websocket::{self, Handshake, WebSocketRequest};
 use super::{Client, Proxy, Route};
 use crate::auth::{Now, Verdict};
-use crate::concurrency::ConcurrencyPermit;
-use crate::framing::grammar::is_method;
-use crate::framing::target;
 use crate::identity::Identity;
 use crate::outbound::forwarded::Peer;
 use crate::path::RequestPath;

@@ -5,11 +5,11 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use authgate_http::upstream::response::{ResponseBodyError, UpstreamBody};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::outcome::Outcome;
-use crate::upstream::response::{ResponseBodyError, UpstreamBody};
 
 /// The body of every response. It is boxed once, because it is large and is moved many times before it is sent.
 pub struct ResponseBody(Box<Inner>);

@@ -2,14 +2,14 @@
 //! none with them. Applications from listed origins can read the gateway's own responses. The gateway does not change
 //! the CORS fields of upstream responses.
 
+use authgate_http::framing::fields::single_value;
+use authgate_http::framing::grammar::is_method;
+use authgate_http::framing::hop_by_hop;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
     ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method};
-
-use crate::framing::grammar::is_method;
-use crate::outbound::{hop, single_value};
 
 /// The fields of the gateway's own responses that browsers hide from applications by default.
 const EXPOSED: HeaderValue = HeaderValue::from_static("WWW-Authenticate, Retry-After, X-Request-Id");
@@ -77,8 +77,8 @@ impl Cors {
 /// would not receive that field.
 pub(super) fn requested_method(method: &Method, headers: &HeaderMap) -> Option<Method> {
     if *method != Method::OPTIONS
-        || hop::is_connection_option(headers, &ORIGIN)
-        || hop::is_connection_option(headers, &ACCESS_CONTROL_REQUEST_METHOD)
+        || hop_by_hop::is_connection_option(headers, &ORIGIN)
+        || hop_by_hop::is_connection_option(headers, &ACCESS_CONTROL_REQUEST_METHOD)
     {
         return None;
     }

@@ -4,6 +4,12 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::time::Duration;
 
+use authgate_http::framing::header_case::HeaderCase;
+use authgate_http::framing::hop_by_hop;
+use authgate_http::server::handler::Exchange;
+use authgate_http::transfer::incoming::IncomingBody;
+use authgate_http::upstream::body::RequestBody;
+use authgate_http::upstream::{ClientSide, Forwarded, UpstreamError};
 use http::request::Parts;
 use http::{Request, Version};
 use http_body::Body;
@@ -14,12 +20,7 @@ use super::outcome::Outcome;
 use super::rejection::Rejection;
 use super::websocket::{self, Handshake};
 use super::{Client, websocket_credential};
-use crate::framing::header_case::HeaderCase;
-use crate::outbound::{Outbound, RequestContext, hop};
-use crate::server::handler::Exchange;
-use crate::transfer::incoming::IncomingBody;
-use crate::upstream::body::RequestBody;
-use crate::upstream::{ClientSide, Forwarded, UpstreamError};
+use crate::outbound::{Outbound, RequestContext};
 
 /// If the authentication is older than this, repeat it before the request is sent: the credential may have expired or
 /// been revoked.
@@ -95,11 +96,11 @@ pub(super) fn forward(
                 // The body of an HTTP/1.0 upstream may end when the connection closes. The gateway frames it again,
                 // so that a truncated body never looks complete.
                 *response.version_mut() = Version::HTTP_11;
-                hop::strip_response(response.headers_mut());
+                hop_by_hop::strip_response(response.headers_mut());
                 outcome.upstream_responded(response.status(), took);
             }
             Forwarded::Upgraded(head, ..) => {
-                hop::strip_response(head.headers_mut());
+                hop_by_hop::strip_response(head.headers_mut());
                 if let Some(key) = &key
                     && !websocket::is_confirmed(head, key)
                 {

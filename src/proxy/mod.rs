@@ -21,6 +21,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_http::concurrency::ConcurrencyLimit;
+use authgate_http::framing::header_case::HeaderCase;
+use authgate_http::log_throttle::LogThrottle;
+use authgate_http::server::handler::{Exchange, HeadFault, Reply};
+use authgate_http::transfer::incoming::IncomingBody;
+use authgate_http::upstream::body::BodyLimits;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
@@ -39,19 +45,13 @@ use self::routes::RouteTable;
 use self::websocket::WebSocket;
 use self::websocket_credential::WebSocketCredential;
 use crate::auth::Chain;
-use crate::concurrency::ConcurrencyLimit;
-use crate::framing::header_case::HeaderCase;
 use crate::outbound::OutboundRules;
 use crate::outbound::forwarded::{ForwardedField, ForwardedInfo, Peer, RequestId};
 use crate::policy::Policy;
-use crate::server::handler::{Exchange, HeadFault, Reply};
-use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::tls::server::ServedCertificate;
-use crate::transfer::incoming::IncomingBody;
 use crate::upstream::Upstream;
-use crate::upstream::body::BodyLimits;
 
 /// Everything that a worker needs to answer requests.
 #[derive(Debug)]

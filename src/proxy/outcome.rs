@@ -4,11 +4,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use authgate_http::concurrency::ConcurrencyPermit;
 use http::{Method, StatusCode, Uri};
 use tracing::{Level, event_enabled, info};
 
 use super::rejection::Rejection;
-use crate::concurrency::ConcurrencyPermit;
 use crate::identity::Identity;
 use crate::outbound::forwarded::{ForwardedInfo, RequestId};
 use crate::telemetry::route_metrics::RouteMetrics;

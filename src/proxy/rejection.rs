@@ -1,13 +1,13 @@
 //! [`Rejection`]: every reason why the gateway answers a request itself, with its status and its label.
 
+use authgate_http::server::handler::HeadFault;
+use authgate_http::upstream::UpstreamError;
+use authgate_http::upstream::body::RequestBodyError;
 use http::{Method, StatusCode};
 
 use super::answers::Answers;
 use crate::auth::{Refused, Unavailable};
 use crate::policy::Unmet;
-use crate::server::handler::HeadFault;
-use crate::upstream::UpstreamError;
-use crate::upstream::body::RequestBodyError;
 
 /// Why the gateway answers a request instead of an upstream.
 #[derive(Debug, thiserror::Error)]

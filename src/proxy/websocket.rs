@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use authgate_http::framing::fields::single_value;
+use authgate_http::framing::hop_by_hop;
+use authgate_http::server;
+use authgate_http::upstream::{Tunnel, TunnelGuard};
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,9 +20,6 @@ use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tracing::debug;
 
 use super::outcome::Outcome;
-use crate::outbound::{hop, single_value};
-use crate::server;
-use crate::upstream::{Tunnel, TunnelGuard};
 
 const WEBSOCKET: &str = "websocket";
 /// The buffer size for each direction.
@@ -50,7 +51,7 @@ impl Handshake {
                 let switches = head.method == Method::GET
                     && single_value(headers, &UPGRADE)
                         .is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()))
-                    && hop::is_connection_option(headers, &UPGRADE)
+                    && hop_by_hop::is_connection_option(headers, &UPGRADE)
                     && single_value(headers, &SEC_WEBSOCKET_KEY).is_some()
                     && !has_body(headers);
                 switches.then_some(Self::Http1)

@@ -2,7 +2,6 @@
 
 pub mod auth;
 pub mod exposition;
-pub mod log_throttle;
 pub mod metrics;
 mod process;
 pub mod route_metrics;

@@ -4,23 +4,43 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Parts of one floor that do not know each other.
-const STRANGERS: [&str; 3] = ["auth", "upstream", "tls"];
+/// A crate with a map in its `lib.rs`.
+struct Layers {
+    folder: &'static str,
+    /// Modules of one floor that do not know each other.
+    independent: &'static [&'static str],
+}
 
-pub fn source() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+const CRATES: [Layers; 2] = [
+    Layers {
+        folder: "src",
+        independent: &["auth", "upstream", "tls"],
+    },
+    Layers {
+        folder: "crates/authgate-http/src",
+        independent: &["server", "upstream"],
+    },
+];
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The source folders of all crates.
+pub fn sources() -> impl Iterator<Item = PathBuf> {
+    CRATES.iter().map(|layers| root().join(layers.folder))
 }
 
 /// Module to floor, as the map says.
-fn map() -> BTreeMap<String, u32> {
-    let text = fs::read_to_string(source().join("lib.rs")).unwrap();
+fn map(source: &Path) -> BTreeMap<String, u32> {
+    let text = fs::read_to_string(source.join("lib.rs")).unwrap();
     let mut floor = None;
     let mut map = BTreeMap::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("//! ")) {
         if let Some(rest) = line.strip_prefix("-- ") {
             floor = rest.split_whitespace().next().and_then(|digit| digit.parse().ok());
         } else if let (Some(floor), Some(name)) = (floor, line.split("  ").next())
-            && name.bytes().all(|byte| byte.is_ascii_lowercase())
+            && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
             && !name.is_empty()
         {
             map.insert(name.to_owned(), floor);
@@ -61,54 +81,88 @@ fn named(text: &str) -> Vec<String> {
 
 #[test]
 fn no_module_imports_from_a_floor_above() {
-    let (map, mut all) = (map(), Vec::new());
-    files(&source(), &mut all);
-    assert!(map.len() >= 15 && all.len() >= 40, "{map:?}");
     let mut wrong = Vec::new();
-    for file in all {
-        let inside = file.strip_prefix(source()).unwrap();
-        let own = inside
-            .components()
-            .next()
-            .unwrap()
-            .as_os_str()
-            .to_string_lossy()
-            .replace(".rs", "");
-        if own == "lib" || own == "main" {
-            continue;
-        }
-        let floor = *map
-            .get(&own)
-            .unwrap_or_else(|| panic!("{own} is not on the map in src/lib.rs"));
-        for name in named(&fs::read_to_string(&file).unwrap()) {
-            let Some(other) = map.get(&name) else { continue };
-            let strangers = own != name && STRANGERS.contains(&own.as_str()) && STRANGERS.contains(&name.as_str());
-            if *other > floor || strangers {
-                wrong.push(format!(
-                    "{} (floor {floor}) uses crate::{name} (floor {other})",
-                    inside.display()
-                ));
+    for layers in &CRATES {
+        let source = root().join(layers.folder);
+        let (map, mut all) = (map(&source), Vec::new());
+        files(&source, &mut all);
+        assert!(map.len() >= 10 && all.len() >= 40, "{map:?}");
+        for file in all {
+            let inside = file.strip_prefix(&source).unwrap();
+            let own = inside
+                .components()
+                .next()
+                .unwrap()
+                .as_os_str()
+                .to_string_lossy()
+                .replace(".rs", "");
+            if own == "lib" || own == "main" {
+                continue;
+            }
+            let floor = *map
+                .get(&own)
+                .unwrap_or_else(|| panic!("{own} is not on the map in {}/lib.rs", layers.folder));
+            let is_independent = |name: &str| layers.independent.contains(&name);
+            for name in named(&fs::read_to_string(&file).unwrap()) {
+                let Some(other) = map.get(&name) else { continue };
+                let independent = own != name && is_independent(&own) && is_independent(&name);
+                if *other > floor || independent {
+                    wrong.push(format!(
+                        "{} (floor {floor}) uses crate::{name} (floor {other})",
+                        file.display()
+                    ));
+                }
             }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// `Upstream` of the engine forwards any request, `Upstream` of the gateway only an `Outbound`.
+#[test]
+fn only_one_file_uses_the_upstream_of_the_engine() {
+    let mut all = Vec::new();
+    files(&root().join("src"), &mut all);
+    let users = all.iter().filter(|file| {
+        let text = fs::read_to_string(file).unwrap();
+        let imports = text.split("authgate_http::").skip(1);
+        let names_it = |import: &str| {
+            let import = import.split(';').next().unwrap_or_default();
+            let Some(rest) = import.strip_prefix("upstream") else {
+                return false;
+            };
+            let names = |name: &str| rest.split(|c: char| !c.is_alphanumeric()).any(|word| word == name);
+            // A module import would allow `upstream::Upstream`.
+            names("Upstream") || names("self") || rest.is_empty()
+        };
+        imports.clone().any(names_it)
+    });
+    let users: Vec<_> = users.map(|file| file.strip_prefix(root()).unwrap()).collect();
+    assert_eq!(users, [Path::new("src/upstream.rs")]);
+}
+
 #[test]
 fn the_architecture_page_has_the_same_map() {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ARCHITECTURE.md")).unwrap();
-    for (name, floor) in map() {
-        let line = page
-            .lines()
-            .find(|line| line.starts_with(&format!("{floor}  ")))
-            .unwrap_or_default();
-        let there = [format!("{name}/"), format!("{name}.rs")]
-            .iter()
-            .any(|word| line.contains(word.as_str()));
-        assert!(
-            there,
-            "{name} is not on floor {floor} of docs/ARCHITECTURE.md: {line:?}"
-        );
+    let page = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
+    for layers in &CRATES {
+        let blocks = page
+            .split("```")
+            .find(|block| block.starts_with(&format!("text\n{}\n", layers.folder)));
+        let block = blocks.unwrap_or_else(|| panic!("docs/ARCHITECTURE.md has no map of {}", layers.folder));
+        for (name, floor) in map(&root().join(layers.folder)) {
+            let line = block
+                .lines()
+                .find(|line| line.starts_with(&format!("{floor}  ")))
+                .unwrap_or_default();
+            let there = [format!("{name}/"), format!("{name}.rs")]
+                .iter()
+                .any(|word| line.contains(word.as_str()));
+            assert!(
+                there,
+                "{name} of {} is not on floor {floor} of docs/ARCHITECTURE.md: {line:?}",
+                layers.folder
+            );
+        }
     }
 }
 

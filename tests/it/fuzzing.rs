@@ -255,7 +255,7 @@ fn paths() {
 #[test]
 fn framings() {
     open(
-        fuzzing::framing,
+        authgate_http::fuzzing::framing,
         CASES,
         &[
             "GET / HTTP/1.1\r\n",
@@ -289,7 +289,7 @@ fn framings() {
 #[test]
 fn responses() {
     open(
-        fuzzing::response,
+        authgate_http::fuzzing::response,
         CASES,
         &[
             "\0HTTP/1.1 200 OK\r\n",

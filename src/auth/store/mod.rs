@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_http::log_throttle::LogThrottle;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::error;
@@ -23,7 +24,6 @@ use super::dependencies::{ChangeCounters, Dependencies};
 use super::record::{BadRecord, TokenRecord, UserRecord};
 use crate::identity::UserId;
 use crate::telemetry::auth::StoreMetrics;
-use crate::telemetry::log_throttle::LogThrottle;
 
 /// The deadline for one credential where nothing is asked over a network.
 pub(super) const LOCAL_TIME_LIMIT: Duration = Duration::from_secs(1);

@@ -5,6 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use authgate_http::server::Limits;
+use authgate_http::server::listen::Address;
 use bytesize::ByteSize;
 use ipnet::IpNet;
 use tracing::Level;
@@ -14,9 +16,8 @@ use super::route_match::is_host;
 use super::upstreams::MAX_SOCKET_PATH;
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::{Admin, defaults};
+use crate::gateway::{Drain, RequestLimits, ServerSettings};
 use crate::outbound::forwarded::{OptionalFields, TrustedProxies};
-use crate::server::listen::Address;
-use crate::server::{Drain, Limits, Settings};
 use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::MinVersion;
 use crate::tls::{
@@ -37,18 +38,19 @@ const MAX_STREAMS: u64 = 100_000;
 /// The parsed `[server]`.
 #[derive(Debug)]
 pub(super) struct Server {
-    pub(super) settings: Settings,
+    pub(super) settings: ServerSettings,
     pub(super) tls: Option<tls::server::ServerTlsSettings>,
     pub(super) redirects: Vec<SocketAddr>,
 }
 
 pub(super) fn server(root: &mut Section<'_>) -> Server {
-    let mut settings = Settings {
+    let mut settings = ServerSettings {
         listen: Vec::new(),
         workers: defaults::workers(),
         trusted_proxies: Arc::default(),
         proxy_protocol: false,
         limits: defaults::LIMITS,
+        requests: defaults::REQUEST_LIMITS,
         drain: defaults::DRAIN,
     };
     let Some(mut section) = root.require("server", EXAMPLE).and_then(|item| item.section(&[])) else {
@@ -86,7 +88,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
     }
     settings.trusted_proxies = Arc::new(trusted);
     if let Some(section) = section.section("limits", &[]) {
-        settings.limits = limits(section);
+        (settings.limits, settings.requests) = limits(section);
     }
     if let Some(mut section) = section.section("drain", &[]) {
         settings.drain = Drain {
@@ -308,19 +310,22 @@ fn certificate(item: &Item<'_>) -> Option<Certificate> {
     }
 }
 
-fn limits(mut section: Section<'_>) -> Limits {
-    let default = defaults::LIMITS;
+fn limits(mut section: Section<'_>) -> (Limits, RequestLimits) {
+    let (default, requests) = (defaults::LIMITS, defaults::REQUEST_LIMITS);
     let header_bytes = section
         .take("header_bytes")
         .and_then(|item| item.size(MIN_HEADER_BYTES, MAX_HEADER_BYTES));
-    Limits {
-        connections: section.count_or("connections", (1, MAX_CONNECTIONS), default.connections),
-        header_bytes: header_bytes.unwrap_or(default.header_bytes),
-        headers: section.count_or("headers", (1, MAX_HEADERS), default.headers),
+    let requests = RequestLimits {
         body_bytes: section
             .take("body_bytes")
             .and_then(|item| item.size_or_unlimited())
-            .unwrap_or(default.body_bytes),
+            .unwrap_or(requests.body_bytes),
+        in_flight: section.count_or("in_flight", (0, MAX_CONNECTIONS), requests.in_flight),
+    };
+    let limits = Limits {
+        connections: section.count_or("connections", (1, MAX_CONNECTIONS), default.connections),
+        header_bytes: header_bytes.unwrap_or(default.header_bytes),
+        headers: section.count_or("headers", (1, MAX_HEADERS), default.headers),
         tls_handshake_timeout: section.duration_or(
             "tls_handshake_timeout",
             Zero::Refused,
@@ -329,13 +334,13 @@ fn limits(mut section: Section<'_>) -> Limits {
         header_timeout: section.duration_or("header_timeout", Zero::Refused, default.header_timeout),
         idle_timeout: section.duration_or("idle_timeout", Zero::Refused, default.idle_timeout),
         body_read_timeout: section.duration_or("body_read_timeout", Zero::Refused, default.body_read_timeout),
-        in_flight: section.count_or("in_flight", (0, MAX_CONNECTIONS), default.in_flight),
         h2_streams: section.u32_or("h2_streams", (1, MAX_STREAMS), default.h2_streams),
-    }
+    };
+    (limits, requests)
 }
 
 /// `[admin]`: on by default, on loopback.
-pub(super) fn admin(root: &mut Section<'_>, server: &Settings) -> Admin {
+pub(super) fn admin(root: &mut Section<'_>, server: &ServerSettings) -> Admin {
     let mut admin = Admin {
         listen: defaults::ADMIN_LISTEN,
         hosts: Vec::new(),

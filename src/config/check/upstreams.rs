@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use authgate_http::upstream::{
+    Balance, HealthCheck, HostMode, Server, SpoolSettings, Tls, Transport, UnsizedBodies, UpstreamSettings,
+};
 use bytesize::ByteSize;
 use http::header::AUTHORIZATION;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -19,9 +22,6 @@ use crate::config::reader::{Item, Section, Text, Zero, fold};
 use crate::config::{defaults, secrets};
 use crate::proxy::routes::HostPattern;
 use crate::tls;
-use crate::upstream::{
-    Balance, HealthCheck, HostMode, Server, SpoolSettings, Tls, Transport, UnsizedBodies, UpstreamSettings,
-};
 
 const MAX_IN_FLIGHT: u64 = 10_000_000;
 /// For each request in flight.

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use authgate_http::server::listen;
 use bytesize::ByteSize;
 use http::HeaderName;
 
 use super::{Item, Section, Text};
-use crate::server::listen;
 
 /// The longest duration that is accepted. Sums of durations up to this one cannot overflow a clock.
 const MAX_DURATION: Duration = Duration::from_secs(3650 * 24 * 60 * 60);

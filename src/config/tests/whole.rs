@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use authgate_http::upstream::{Balance, HostMode, Transport, UnsizedBodies};
 use http::Method;
 use serde_json::json;
 use tracing::Level;
@@ -20,7 +21,6 @@ use crate::proxy::answers::Answers;
 use crate::proxy::routes::{HostPattern, PathPattern};
 use crate::telemetry::LogFormat;
 use crate::tls::provider::MinVersion;
-use crate::upstream::{Balance, HostMode, Transport, UnsizedBodies};
 
 #[test]
 fn absent_keys_have_their_documented_defaults() {
@@ -30,7 +30,11 @@ fn absent_keys_have_their_documented_defaults() {
         (limits.connections, limits.header_bytes, limits.headers),
         (20_000, 32 << 10, 100)
     );
-    assert_eq!((limits.body_bytes, limits.h2_streams, limits.in_flight), (None, 128, 0));
+    let requests = config.server.requests;
+    assert_eq!(
+        (requests.body_bytes, limits.h2_streams, requests.in_flight),
+        (None, 128, 0)
+    );
     assert_eq!(
         [
             limits.tls_handshake_timeout,
@@ -187,7 +191,10 @@ fn every_supported_key_is_read() {
         (limits.connections, limits.header_bytes, limits.headers),
         (7, 9 * 1024, 8)
     );
-    assert_eq!((limits.body_bytes, limits.h2_streams), (Some(5_000_000), 9));
+    assert_eq!(
+        (config.server.requests.body_bytes, limits.h2_streams),
+        (Some(5_000_000), 9)
+    );
     let seconds = [
         limits.tls_handshake_timeout,
         limits.header_timeout,

@@ -3,6 +3,9 @@
 mod drf;
 mod problem;
 
+use authgate_http::framing::header_case::HeaderCase;
+use authgate_http::server::handler::Reply;
+use authgate_http::upstream::{Forwarded, is_grpc};
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
@@ -15,10 +18,7 @@ use super::body::ResponseBody;
 use super::outcome::Outcome;
 use super::rejection::Rejection;
 use super::websocket::WebSocket;
-use crate::framing::header_case::HeaderCase;
 use crate::outbound::forwarded::{RequestId, X_REQUEST_ID};
-use crate::server::handler::Reply;
-use crate::upstream::{Forwarded, is_grpc};
 
 /// The value of `Retry-After`, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";

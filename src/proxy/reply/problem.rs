@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use authgate_http::upstream::UpstreamError;
+use authgate_http::upstream::body::RequestBodyError;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
@@ -10,8 +12,6 @@ use crate::credential::{JwtFault, Refusal, TypeMismatch};
 use crate::outbound::forwarded::RequestId;
 use crate::proxy::answers::Scheme;
 use crate::proxy::rejection::Rejection;
-use crate::upstream::UpstreamError;
-use crate::upstream::body::RequestBodyError;
 
 /// RFC 9457, section 3.1. The type is `about:blank`, so the title is the status's reason phrase. `code` distinguishes
 /// problems with the same status.

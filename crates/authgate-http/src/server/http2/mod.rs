@@ -31,7 +31,7 @@ use self::windows::Windows;
 use super::closing::{Drain, LAST_WORDS, Lease, end};
 use super::handler::{ConnectionEvent, Handler};
 use super::worker::Worker;
-use crate::outbound::forwarded::Node;
+use crate::node::Node;
 
 /// The budget of h2 for the overhead of small DATA frames in its buffers. h2's default follows the window: when the window shrinks,
 /// frames that were allowed would become an error.

@@ -4,8 +4,6 @@
 //! `fuzz/` runs them under libFuzzer. `tests/it/fuzzing.rs` runs the same functions on stable Rust, with a fixed
 //! budget.
 
-mod http1;
-
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::Path;
@@ -20,7 +18,6 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
-pub use self::http1::{framing, response};
 use crate::auth::cache::CacheSettings;
 use crate::auth::dependencies::ChangeCounters;
 use crate::auth::jwt::keys::{Algorithm, VerificationKey};
@@ -488,8 +485,8 @@ fn settings(rules: Rules) -> JwtSettings {
             Algorithm::HS512,
             b"another secret of the fuzzer, of more than the 64 bytes that it takes for HS512",
         ),
-        public(Algorithm::ES256, include_str!("../../certs-example/jwt-es256.pub.pem")),
-        public(Algorithm::EdDSA, include_str!("../../certs-example/jwt-eddsa.pub.pem")),
+        public(Algorithm::ES256, include_str!("../certs-example/jwt-es256.pub.pem")),
+        public(Algorithm::EdDSA, include_str!("../certs-example/jwt-eddsa.pub.pem")),
     ];
     JwtSettings {
         keys: KeySet::Static(keys.into_iter().map(|key| key.expect("a good key")).collect()),

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, EXPECT};
 use http_body::{Body, Frame, SizeHint};
 
-use crate::outbound::single_value;
+use crate::framing::fields::single_value;
 
 /// A body that is read on demand. Taken data opens the client's flow-control windows again.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use super::grammar::{ParseError, is_target, malformed};
 
 /// A path, and a query if there is one, exactly as the client sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RawTarget {
+pub struct RawTarget {
     /// Invariant: visible ASCII that begins with `/`.
     text: Arc<str>,
     /// The position of the `?` before the query, or the length of `text` if there is no query.
@@ -24,7 +24,7 @@ pub(crate) struct RawTarget {
 }
 
 impl RawTarget {
-    pub(crate) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         &self.text
     }
 
@@ -34,7 +34,7 @@ impl RawTarget {
 }
 
 /// The path of the request, exactly as the client sent it. The route table looks up this path.
-pub(crate) fn path(head: &Parts) -> &str {
+pub fn path(head: &Parts) -> &str {
     match head.extensions.get::<RawTarget>() {
         Some(raw) => raw.path(),
         None => head.uri.path(),

@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use super::listen::BACKLOG;
-use crate::outbound::forwarded::Node;
+use crate::node::Node;
 use crate::tcp;
 
 /// The limit of unsent bytes in the kernel, besides the client's receive window. The socket is writable again below half of it.
@@ -73,7 +73,7 @@ impl Listener {
 }
 
 /// Closes a TCP listener as [`Listener::close`] does.
-pub(crate) fn close_listener(listener: TcpListener) -> io::Result<Vec<TcpStream>> {
+pub fn close_listener(listener: TcpListener) -> io::Result<Vec<TcpStream>> {
     let queued = Listener::Tcp(listener).close()?.into_iter().map(Stream::new);
     let tcp = queued.filter_map(|stream| match stream {
         Ok(Stream::Tcp(tcp)) => Some(tcp),

@@ -9,8 +9,8 @@ use std::mem;
 
 use http::HeaderMap;
 
+use crate::framing::hop_by_hop;
 use crate::framing::response::Content;
-use crate::outbound::hop;
 
 /// The fields of 103 responses that were not sent to a client yet.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub struct EarlyHints(RefCell<Vec<HeaderMap>>);
 impl EarlyHints {
     /// Adds the fields of one 103 response, without hop-by-hop fields and fields that frame a body.
     pub fn push(&self, mut fields: HeaderMap) {
-        hop::strip_response(&mut fields);
+        hop_by_hop::strip_response(&mut fields);
         Content::None.apply(&mut fields);
         self.0.borrow_mut().push(fields);
     }

@@ -17,7 +17,7 @@ use super::http1;
 use super::limits::Buffer;
 use super::pool::ActiveRequest;
 use super::read_ahead::ReadAhead;
-use crate::outbound::hop;
+use crate::framing::hop_by_hop;
 use crate::runtime::DeadlineTimer;
 
 /// The body of a response. At its end, the connection returns to the pool; if it is dropped earlier, the connection is closed.
@@ -212,7 +212,7 @@ impl Body for PooledBody {
         };
         self.read_timeout.since = None;
         if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
-            hop::strip_trailers(trailers);
+            hop_by_hop::strip_trailers(trailers);
         }
         if frame.is_none() || self.is_end_stream() {
             self.finish();

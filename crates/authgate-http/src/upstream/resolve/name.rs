@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use super::lookup::{AddressesWithTtl, LookupResult, NameLookup, look_up_in_system};
 use super::{PeerAddress, ResolveError};
-use crate::telemetry::log_throttle::LogThrottle;
+use crate::log_throttle::LogThrottle;
 
 /// The limits for the lifetime of an answer, whatever its TTL.
 const MIN_TTL: Duration = Duration::from_secs(1);

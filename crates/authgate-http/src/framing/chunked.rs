@@ -12,7 +12,7 @@ const MAX_TRAILER_BYTES: usize = 8 * 1024;
 
 /// The position of the next byte in the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ChunkedState {
+pub enum ChunkedState {
     /// In a chunk size; `digits` of it were read.
     Size {
         digits: u8,
@@ -40,7 +40,7 @@ pub(crate) enum ChunkedState {
 /// The part of an extension that the next byte belongs to: `;name`, `;name=token` or `;name="text"`. The grammar allows
 /// blanks for old clients only; this reader refuses them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Extension {
+pub enum Extension {
     /// The first character of its name.
     NameStart,
     Name,
@@ -56,7 +56,7 @@ pub(crate) enum Extension {
 
 /// The part of a trailer that the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trailer {
+pub enum Trailer {
     Start,
     Name,
     Value,
@@ -66,10 +66,10 @@ pub(crate) enum Trailer {
 
 impl ChunkedState {
     /// Before the first chunk.
-    pub(crate) const START: Self = Self::Size { digits: 0, size: 0 };
+    pub const START: Self = Self::Size { digits: 0, size: 0 };
 
     /// The state after one framing byte. `None` means that it was the last byte of the body.
-    pub(crate) fn next(self, byte: u8) -> Result<Option<Self>, ParseError> {
+    pub fn next(self, byte: u8) -> Result<Option<Self>, ParseError> {
         let next = match (self, byte) {
             (Self::Size { digits, size }, byte) if byte.is_ascii_hexdigit() && digits < MAX_SIZE_DIGITS => {
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();

@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 
 /// The content that follows the head of a response, and the value of its `Content-Length`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Content {
+pub enum Content {
     /// This many bytes. `Content-Length` has the same value.
     Length(u64),
     /// Bytes, up to an end that the HTTP version marks. There is no `Content-Length`.
@@ -22,7 +22,7 @@ pub(crate) enum Content {
 impl Content {
     /// The content of a response with this status. `is_head`: the request was HEAD. `length`: the length of the body,
     /// if it is known.
-    pub(crate) fn for_status(status: StatusCode, is_head: bool, length: Option<u64>) -> Self {
+    pub fn for_status(status: StatusCode, is_head: bool, length: Option<u64>) -> Self {
         match (status, length) {
             (StatusCode::NO_CONTENT, _) => Self::None,
             (status, _) if status.is_informational() => Self::None,
@@ -34,7 +34,7 @@ impl Content {
     }
 
     /// Whether content follows the head.
-    pub(crate) fn follows(self) -> bool {
+    pub fn follows(self) -> bool {
         match self {
             Self::Length(_) | Self::Unknown => true,
             Self::Omitted | Self::None => false,
@@ -42,7 +42,7 @@ impl Content {
     }
 
     /// Sets, keeps or removes `Content-Length`, so that a writer can send the fields unchanged.
-    pub(crate) fn apply(self, headers: &mut HeaderMap) {
+    pub fn apply(self, headers: &mut HeaderMap) {
         match self {
             Self::Length(length) if !headers.contains_key(CONTENT_LENGTH) => {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -56,13 +56,13 @@ impl Content {
 }
 
 /// Whether a response with this status has a `Date` (RFC 9110, section 6.6.1).
-pub(crate) fn has_date(status: StatusCode) -> bool {
+pub fn has_date(status: StatusCode) -> bool {
     !status.is_informational()
 }
 
 /// Fields that the writer sets for each connection; received values are not used. `Connection` belongs to the message
 /// in a 101 response, and is kept there.
-pub(crate) fn is_set_by_writer(name: &HeaderName, status: StatusCode) -> bool {
+pub fn is_set_by_writer(name: &HeaderName, status: StatusCode) -> bool {
     *name == CONTENT_LENGTH
         || *name == TRANSFER_ENCODING
         || (*name == CONNECTION && status != StatusCode::SWITCHING_PROTOCOLS)

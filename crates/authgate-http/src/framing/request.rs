@@ -14,11 +14,11 @@ use super::target;
 
 /// Limits for request heads.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct HeadLimits {
+pub struct HeadLimits {
     /// The maximum number of bytes of the request line and all fields.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
     /// The maximum number of fields.
-    pub(crate) fields: usize,
+    pub fields: usize,
 }
 
 /// The longest target; a little less than the limit of `Uri`.
@@ -33,7 +33,7 @@ const ADDED_FIELDS: usize = 12;
 
 /// Reads one head after the other, and reuses its buffers.
 #[derive(Debug)]
-pub(crate) struct HeadReader {
+pub struct HeadReader {
     limits: HeadLimits,
     state: State,
     /// Whether an empty line was skipped. The reader accepts one (RFC 9112, section 2.2), and no more.
@@ -86,19 +86,19 @@ enum State {
 
 /// A request head.
 #[derive(Debug)]
-pub(crate) struct RequestHead {
+pub struct RequestHead {
     /// The request, without its body.
-    pub(crate) request: Request<()>,
+    pub request: Request<()>,
     /// The body that follows.
-    pub(crate) body: RemainingBody,
+    pub body: RemainingBody,
     /// Whether the client allows another request on the connection.
-    pub(crate) keeps_alive: bool,
+    pub keeps_alive: bool,
     /// Whether the client waits for a `100 Continue` (RFC 9110, section 10.1.1).
-    pub(crate) expects_continue: bool,
+    pub expects_continue: bool,
 }
 
 impl HeadReader {
-    pub(crate) fn new(limits: HeadLimits) -> Self {
+    pub fn new(limits: HeadLimits) -> Self {
         Self {
             limits,
             state: State::Start,
@@ -114,13 +114,13 @@ impl HeadReader {
     }
 
     /// Whether a head has started and not ended.
-    pub(crate) fn has_started(&self) -> bool {
+    pub fn has_started(&self) -> bool {
         self.state != State::Start
     }
 
     /// Continues to read. `bytes` are all received bytes after the previous message. Once the head is complete, it
     /// returns the position of its end; the caller must then [take](Self::take) the head.
-    pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, ParseError> {
+    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, ParseError> {
         loop {
             let next = match self.state {
                 State::Start => self.skip_to_method(bytes)?,
@@ -332,7 +332,7 @@ impl HeadReader {
 
     /// Takes the head that [`read`](Self::read) has found complete, and prepares for the next one. `bytes` are exactly
     /// this head.
-    pub(crate) fn take(&mut self, bytes: &Bytes) -> Result<RequestHead, ParseError> {
+    pub fn take(&mut self, bytes: &Bytes) -> Result<RequestHead, ParseError> {
         let Self {
             method,
             target,

@@ -27,11 +27,11 @@ use super::worker::{Stage, Worker};
 use crate::runtime::DeadlineTimer;
 
 /// The timeout for the last bytes to a client, and for the client's silence after that.
-pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
+pub const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long the gateway reads the rest of a body after the answer, at most.
 pub(super) const LONGEST_LINGER: Duration = Duration::from_secs(30);
 /// A drain does not close a connection that was used within this time: the next request may be on its way.
-pub(crate) const GRACE: Duration = Duration::from_secs(1);
+pub const GRACE: Duration = Duration::from_secs(1);
 /// The buffer for one read; a TLS record holds no more.
 const PIECE: usize = 16 * 1024;
 
@@ -138,7 +138,7 @@ fn poll_read<I: AsyncRead + Unpin>(io: &mut I, cx: &mut Context<'_>) -> Poll<io:
 }
 
 /// Writes `words`, closes the sending direction, and then reads and discards for `linger`, so that the client can read the words.
-pub(crate) async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Option<Bytes>, linger: Duration) {
+pub async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Option<Bytes>, linger: Duration) {
     let say = async {
         if let Some(words) = words {
             io.write_all(&words).await?;

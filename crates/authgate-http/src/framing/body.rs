@@ -7,7 +7,7 @@ use super::grammar::ParseError;
 
 /// The part of a body that has not been read yet, as its head frames it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RemainingBody {
+pub enum RemainingBody {
     /// This many bytes. Invariant: at least one.
     Length(u64),
     /// Chunks. Trailers are read and dropped.
@@ -17,19 +17,19 @@ pub(crate) enum RemainingBody {
 }
 
 impl RemainingBody {
-    pub(crate) fn length(length: u64) -> Self {
+    pub fn length(length: u64) -> Self {
         match length {
             0 => Self::Empty,
             length => Self::Length(length),
         }
     }
 
-    pub(crate) fn chunked() -> Self {
+    pub fn chunked() -> Self {
         Self::Chunked(ChunkedState::START)
     }
 
     /// The number of remaining bytes, if it is known.
-    pub(crate) fn exact_length(self) -> Option<u64> {
+    pub fn exact_length(self) -> Option<u64> {
         match self {
             Self::Length(remaining) => Some(remaining),
             Self::Chunked(_) => None,
@@ -40,7 +40,7 @@ impl RemainingBody {
     /// Decodes the next data from the received bytes. `None` means that no data has arrived yet, or that the body has
     /// ended. It also reads the framing bytes after the data, so that it finds the end of the body together with the
     /// last data.
-    pub(crate) fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Bytes>, ParseError> {
+    pub fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Bytes>, ParseError> {
         match self {
             Self::Empty => Ok(None),
             Self::Length(remaining) => {

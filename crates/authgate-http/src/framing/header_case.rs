@@ -27,13 +27,13 @@ enum OriginalField<'h> {
 
 impl HeaderCase {
     /// The header case of a message with this head.
-    pub(crate) fn from_head(head: Bytes) -> Self {
+    pub fn from_head(head: Bytes) -> Self {
         Self(head)
     }
 
     /// Writes fields. A name that is not in the head is written as `configured` has it, or else in lower case.
     #[inline]
-    pub(crate) fn write<'m>(
+    pub fn write<'m>(
         &self,
         out: &mut Vec<u8>,
         fields: impl Iterator<Item = (&'m HeaderName, &'m HeaderValue)>,
@@ -113,7 +113,7 @@ impl HeaderCase {
 
 /// Writes a field with the name as given.
 #[inline(never)]
-pub(crate) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &HeaderValue) {
+pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &HeaderValue) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value.as_bytes());

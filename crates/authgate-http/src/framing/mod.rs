@@ -2,11 +2,13 @@
 //! these rules to read requests. The upstream client uses them to read responses. `response` has the rules for response
 //! heads in every version.
 
-pub(crate) mod body;
-pub(crate) mod chunked;
+pub mod body;
+pub mod chunked;
+pub mod fields;
 mod framing_fields;
-pub(crate) mod grammar;
-pub(crate) mod header_case;
-pub(crate) mod request;
-pub(crate) mod response;
-pub(crate) mod target;
+pub mod grammar;
+pub mod header_case;
+pub mod hop_by_hop;
+pub mod request;
+pub mod response;
+pub mod target;

@@ -2,7 +2,7 @@
 
 /// Why a message is refused. The text of `Malformed` is for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ParseError {
+pub enum ParseError {
     /// The message can be read in more than one way.
     Malformed(&'static str),
     /// The target is longer than the limit.
@@ -11,12 +11,12 @@ pub(crate) enum ParseError {
     HeadTooLarge,
 }
 
-pub(crate) fn malformed<T>(what: &'static str) -> Result<T, ParseError> {
+pub fn malformed<T>(what: &'static str) -> Result<T, ParseError> {
     Err(ParseError::Malformed(what))
 }
 
 /// RFC 9110, section 5.6.2.
-pub(crate) fn is_token(byte: u8) -> bool {
+pub fn is_token(byte: u8) -> bool {
     const TOKEN: [bool; 256] = {
         let (mut table, symbols) = ([false; 256], b"!#$%&'*+-.^_`|~");
         let mut at = 0;
@@ -37,12 +37,12 @@ pub(crate) fn is_token(byte: u8) -> bool {
 /// Whether a byte is allowed in a method: a token character that is no lowercase letter. Methods are case-sensitive
 /// (RFC 9110, section 9.1), but some servers convert them to upper case. Such a server reads `post` as `POST`, but the
 /// rules of a route do not.
-pub(crate) fn is_method(byte: u8) -> bool {
+pub fn is_method(byte: u8) -> bool {
     is_token(byte) && !byte.is_ascii_lowercase()
 }
 
 /// The number of bytes at the start of `bytes` for which `allowed` is true.
-pub(crate) fn prefix_length(bytes: &[u8], allowed: impl Fn(u8) -> bool) -> usize {
+pub fn prefix_length(bytes: &[u8], allowed: impl Fn(u8) -> bool) -> usize {
     // Check 32 bytes at a time, without an early exit inside a block: the compiler can then use vector instructions.
     const BLOCK: usize = 32;
     let all = |block: &&[u8]| block.iter().fold(true, |all, byte| all & allowed(*byte));
@@ -56,13 +56,13 @@ pub(crate) fn prefix_length(bytes: &[u8], allowed: impl Fn(u8) -> bool) -> usize
 }
 
 /// RFC 9110, section 5.5: spaces, tabs, visible ASCII, and bytes above 0x7F.
-pub(crate) fn is_value(byte: u8) -> bool {
+pub fn is_value(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }
 
 /// Visible ASCII except `#`. Clients send bytes that RFC 3986 does not allow, and servers accept them. Only `#`, which
 /// begins a fragment, and bytes above 0x7F can be read in more than one way.
-pub(crate) fn is_target(byte: u8) -> bool {
+pub fn is_target(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~') && byte != b'#'
 }
 

@@ -20,9 +20,9 @@ use tracing::warn;
 use super::handler::{ConnectionEvent, Handler};
 use super::http2::windows;
 use super::socket::{Bound, Listener, Parked, Stream};
-use super::{Settings, closing, connection};
+use super::{closing, connection};
 use crate::concurrency::ConcurrencyLimit;
-use crate::telemetry::log_throttle::LogThrottle;
+use crate::log_throttle::LogThrottle;
 
 /// The stages of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,16 +65,20 @@ type Handed = (Parked, OwnedSemaphorePermit);
 pub type Inbox = mpsc::Receiver<Handed>;
 
 impl Common {
-    /// Creates the shared part, and the inbox of each worker.
-    pub fn new(settings: &Settings, stage: watch::Receiver<Stage>) -> (Arc<Self>, Vec<Inbox>) {
-        let workers = settings.workers;
+    /// Creates the shared part, and the inbox of each worker. `connections`: the limit of concurrent connections of all workers.
+    pub fn new(
+        workers: usize,
+        connections: usize,
+        drain_timeout: Duration,
+        stage: watch::Receiver<Stage>,
+    ) -> (Arc<Self>, Vec<Inbox>) {
         let (doors, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(64)).unzip();
         let common = Self {
             stage,
             // Also in a short drain, connections are closed in order and not cut.
-            grace: closing::GRACE.min(settings.drain.timeout / 4),
+            grace: closing::GRACE.min(drain_timeout / 4),
             steps: ConcurrencyLimit::new(windows::STEPS),
-            slots: Arc::new(Semaphore::new(settings.limits.connections)),
+            slots: Arc::new(Semaphore::new(connections)),
             loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             doors: doors.into(),
         };

@@ -24,8 +24,8 @@ use super::response::{ProtocolBody, UpstreamBody};
 use super::settings::{Balance, HostMode, Server, Tls, Transport, UnsizedBodies, UpstreamSettings};
 use super::spool::Spool;
 use super::{ClientSide, health_check, http2};
+use crate::framing::fields::single_value;
 use crate::framing::header_case::ConfiguredNames;
-use crate::outbound::{Outbound, single_value};
 
 /// Each request earns 1 unit and each retry costs 5, so that retries are at most a fifth of the requests. At most 20 retries can be saved.
 const CREDIT_PER_REQUEST: u32 = 1;
@@ -265,13 +265,13 @@ impl Upstream {
     /// There is no response, or it did not come in time.
     pub fn forward(
         &self,
-        request: Outbound<RequestBody>,
+        request: Request<RequestBody>,
+        wants_upgrade: bool,
         response_timeout: Option<Duration>,
         client: &ClientSide<'_>,
     ) -> impl Future<Output = Result<Forwarded, UpstreamError>> {
         let settings = &self.inner.settings;
-        let wants_upgrade = request.is_upgrade();
-        let (mut head, mut body) = request.into_request().into_parts();
+        let (mut head, mut body) = request.into_parts();
         async move {
             let mut permit = Some(
                 self.inner

@@ -15,7 +15,7 @@ use super::Limits;
 use super::socket::Stream;
 use crate::framing::grammar::ParseError;
 use crate::framing::header_case::HeaderCase;
-use crate::outbound::forwarded::Node;
+use crate::node::Node;
 use crate::transfer::early_hints::EarlyHints;
 use crate::transfer::incoming::IncomingBody;
 
