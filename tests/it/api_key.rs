@@ -98,7 +98,7 @@ fn the_whole_value_is_the_key_and_a_bad_one_is_refused() {
     assert_eq!(gate.call(&twice).status, 400);
     assert_eq!(upstream.calls(), before);
 
-    // No key, no value, and no credential at all: nobody, where that is allowed. Another authenticator of the route is asked.
+    // A missing header, an empty value, and no credential at all: anonymous, if the route allows it. Another authenticator of the route is asked.
     for call in [get("/optional"), get("/optional").header("X-API-Key", " ")] {
         assert_eq!(gate.call(&call).status, 200);
         assert_eq!(upstream.last().header("x-user-id"), None);

@@ -396,7 +396,7 @@ fn failures_of_an_http2_server_are_502_or_504() {
             Ends::Fin,
             true,
         ),
-        ([head, h2_frame(DATA, 0, 9, b"of nobody")].concat(), Ends::Fin, true),
+        ([head, h2_frame(DATA, 0, 9, b"of no stream")].concat(), Ends::Fin, true),
         ([sized, h2_frame(DATA, 1, 1, b"half")].concat(), Ends::Stays, true),
     ];
     for (answers_raw, ends, answered) in cases {

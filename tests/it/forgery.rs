@@ -24,7 +24,7 @@ enum Keys {
     Jwks,
 }
 
-/// A gateway that takes many algorithms, each with a key of its own, and a place that nobody may visit.
+/// A gateway with a key for each algorithm, and an address that no token may make it fetch.
 struct Target {
     signers: Vec<Signer>,
     upstream: RecordingUpstream,
@@ -100,7 +100,7 @@ impl Target {
     }
 }
 
-/// The public key in every form that somebody may hold it in, and may have fed to an HMAC.
+/// The public key in every form that an attacker may use as an HMAC secret.
 fn public_forms(signer: &Signer) -> Vec<Vec<u8>> {
     if signer.algorithm.is_hmac() {
         return Vec::new();

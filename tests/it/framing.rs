@@ -365,7 +365,7 @@ fn what_llhttp_refuses_is_refused() {
             let Some(error) = vector.error.filter(|code| !NO_FAULT.contains(code)) else {
                 continue;
             };
-            // Methods that one parser does not know are tokens all the same (RFC 9110, section 9.1).
+            // Methods that one parser does not know are tokens too (RFC 9110, section 9.1).
             if vector.name.starts_with("MKCOLA") || vector.name.starts_with("ANNOUNCE") {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! What an upstream is told, and what a client cannot make it believe. Every assertion is made at the far end of the wire.
+//! The identity headers that an upstream receives, and that clients cannot forge. Every assertion is about what the upstream received.
 
 use serde_json::json;
 
@@ -247,22 +247,22 @@ fn an_upstream_is_told_what_its_own_table_says() {
         });
         assert_eq!(gate.call(&call).status, 200, "{target}");
     };
-    let told = |upstream: &RecordingUpstream| {
+    let received = |upstream: &RecordingUpstream| {
         let seen = upstream.last();
         ["x-user-id", "x-who", "x-common", "x-other", "authorization"]
             .map(|name| seen.head.folded(name).first().map(|(_, value)| (*value).to_owned()))
     };
     spoofed("/api/x");
-    let [id, who, common, others, credential] = told(&app);
+    let [id, who, common, others, credential] = received(&app);
     assert_eq!((id.as_deref(), who, common, others), (Some("42"), None, None, None));
     assert!(credential.is_some_and(|credential| credential.starts_with("Authgate ")));
     spoofed("/other/x");
-    let [id, who, common, others, credential] = told(&other);
+    let [id, who, common, others, credential] = received(&other);
     assert_eq!((id, who.as_deref(), common, others), (None, Some("ada"), None, None));
     assert_eq!(credential, None);
     spoofed("/kept/x");
     assert_eq!(
-        told(&other)[4].as_deref(),
+        received(&other)[4].as_deref(),
         Some("Token canary-ada"),
         "a route goes before its upstream"
     );

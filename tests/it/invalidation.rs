@@ -41,7 +41,7 @@ fn becomes(gate: &Gate, call: &Call, status: u16, after: &str) {
     });
 }
 
-/// The ids of connections that are told of changes.
+/// The ids of the invalidation connections.
 fn tracked(redis: &Redis) -> Vec<String> {
     let redis::Value::BulkString(list) = redis.run(&["CLIENT", "LIST"]) else {
         panic!("a list of clients");
@@ -136,7 +136,7 @@ fn a_change_is_in_force_soon_under_load_too() {
                 let mut conn = gate.connect();
                 while !done.load(Ordering::Relaxed) {
                     let status = conn.call(&get("/api/x").token("canary-busy")).status;
-                    assert_eq!(status, 200, "nobody else is bothered");
+                    assert_eq!(status, 200, "no other credential is affected");
                 }
             });
         }
@@ -176,7 +176,7 @@ fn a_connection_that_is_killed_is_made_again_and_nothing_is_missed() {
         assert_eq!(gate.call(&ada()).status, 200);
         let ids = tracked(&redis);
         assert_eq!(ids.len(), 1, "one connection for all workers");
-        // In one transaction: nobody is there to be told of the change.
+        // In one transaction: no connection receives the change.
         let mut connection = redis::Client::open(redis.url())
             .and_then(|client| client.get_connection())
             .expect("there");
@@ -186,7 +186,7 @@ fn a_connection_that_is_killed_is_made_again_and_nothing_is_missed() {
             .cmd("DEL")
             .arg(format!("authgate:{}", Redis::token_key("canary-ada")));
         let _: redis::Value = pipeline.query(&mut connection).expect("it takes both");
-        becomes(&gate, &ada(), 401, "a change that nobody was told of");
+        becomes(&gate, &ada(), 401, "a change that no connection received");
         tracks(&gate, true);
         redis.put_token("canary-ada", &json!({ "user": "42" }));
         becomes(&gate, &ada(), 200, "the next one");

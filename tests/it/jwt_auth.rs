@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::harness::mint::{Signer, claims, claims_with, forged, now};
 use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
 
-/// One route for whoever has a JWT that one of these keys has signed.
+/// One route that requires a JWT signed by one of these keys.
 fn with_keys(upstream: &RecordingUpstream, signers: &[&Signer]) -> Config {
     let mut config = config()
         .jwt("users = \"none\"")
@@ -78,7 +78,7 @@ fn a_key_serves_only_the_algorithm_it_is_configured_for() {
     for other in [Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS512] {
         refused(&gate, &upstream, &rsa.as_algorithm(other).access(), "Token is invalid");
     }
-    // The public key as an HMAC secret, in each form that somebody may hold it in.
+    // The public key as an HMAC secret, in each form that an attacker may use.
     let der = rustls_pki_types::pem::PemObject::from_pem_slice(rsa.public.as_bytes());
     let der: rustls_pki_types::SubjectPublicKeyInfoDer<'_> = der.unwrap();
     for secret in [rsa.public.as_bytes(), rsa.public.trim_end().as_bytes(), &der] {
@@ -130,7 +130,7 @@ fn unsigned_and_malformed_tokens_are_refused() {
             "{value}"
         );
     }
-    // SimpleJWT compares the scheme exactly: this is nobody's.
+    // SimpleJWT compares the scheme exactly: this is no credential.
     let reply = gate.call(&get("/api/x").authorization(&format!("bearer {good}")));
     assert_eq!(reply.detail(), "Authentication credentials were not provided.");
 }
@@ -157,7 +157,7 @@ fn claims_are_held_to_the_rules_of_simplejwt() {
     let reply = gate.call(&get("/api/x").bearer(&signer.with(&json!({ "user_id": null }))));
     assert_eq!(reply.detail(), "Token contained no recognizable user identification");
     for good in [
-        json!({ "aud": "anybody", "iss": 7 }),
+        json!({ "aud": "other", "iss": 7 }),
         json!({ "user_id": 42 }),
         json!({ "iat": null, "nbf": now() - 5 }),
     ] {

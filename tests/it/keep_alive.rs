@@ -1,4 +1,4 @@
-//! Whether an HTTP/1 connection serves another request, and what its client is told of that (RFC 9112, section 9.3).
+//! Whether an HTTP/1 connection is kept for another request, and its `Connection` header (RFC 9112, section 9.3).
 
 use std::thread::sleep;
 use std::time::Duration;

@@ -129,7 +129,7 @@ fn who_waits_for_a_turn_is_answered_within_the_store_s_deadline() {
         let garbage: Vec<_> = (0..MANY * 2)
             .map(|at| {
                 let gate = &gate;
-                // Some share a credential: who waits for somebody else's look-up waits no longer than for its own.
+                // Some requests share a credential: the timeout also applies to a request that waits for the look-up of another one.
                 threads.spawn(move || gate.call(&get("/api/x").token(&format!("canary-{}", at / 2))).status)
             })
             .collect();

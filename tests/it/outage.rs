@@ -201,7 +201,7 @@ fn a_broken_record_is_503_for_its_own_credential_alone() {
         assert_eq!(
             gate.call(&get("/api/x").token("canary-ada")).status,
             200,
-            "{key} is nobody else's trouble"
+            "{key} must not affect other records"
         );
     }
 }
@@ -237,7 +237,7 @@ fn a_record_under_a_key_of_another_is_503_and_is_logged() {
 
     let by_name = Gate::start(&named(&signer, config().tokens(&redis), "redis", "username", &upstream));
     assert_eq!(status(&by_name, &jwt_of(&signer, "ada")), 200);
-    assert_eq!(status(&by_name, &jwt_of(&signer, "nobody")), 401);
+    assert_eq!(status(&by_name, &jwt_of(&signer, "unknown")), 401);
     // The index still leads to a user who was renamed, or who is gone.
     redis.put_user("42", &json!({ "username": "lovelace" }));
     assert_eq!(status(&by_name, &jwt_of(&signer, "ada")), 503);

@@ -404,7 +404,7 @@ fn an_upstream_of_http_1_0_is_told_as_http_1_1() {
     assert_eq!(
         reply.header("transfer-encoding"),
         Some("chunked"),
-        "so that a body that is cut can be told from a whole one"
+        "so that an incomplete body can be recognized"
     );
 }
 
@@ -421,7 +421,7 @@ fn a_client_that_is_still_sending_is_not_cut_off() {
         tcp.read_to_end(&mut answer).unwrap();
         assert!(answer.starts_with(b"HTTP/1.1 200 "));
         for _ in 0..3 {
-            tcp.write_all(b"still sending").expect("somebody listens for a while");
+            tcp.write_all(b"still sending").expect("the gateway still reads");
             std::thread::sleep(Duration::from_millis(50));
         }
     }

@@ -204,7 +204,7 @@ fn no_media_type_over_http1_makes_a_body_pass_unbuffered() {
 fn an_expectation_is_met_or_ignored_and_never_forwarded() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&config().app(&upstream).public("/*"));
-    for (expect, told) in [
+    for (expect, continued) in [
         ("100-continue", true),
         ("100-Continue", true),
         ("x=1, 100-CONTINUE", true),
@@ -216,7 +216,7 @@ fn an_expectation_is_met_or_ignored_and_never_forwarded() {
         conn.send(format!(
             "POST /x HTTP/1.1\r\nHost: localhost\r\nExpect: {expect}\r\nContent-Length: 4\r\n\r\n"
         ));
-        if told {
+        if continued {
             assert_eq!(conn.wire.some().unwrap(), b"HTTP/1.1 100 Continue\r\n\r\n", "{expect}");
         }
         let reply = conn.send("abcd").reply();

@@ -188,7 +188,7 @@ fn spool_space_is_limited_and_released() {
     assert_eq!(gate.call(&chunked("/x", &half)).status, 200);
     first.send("0\r\n\r\n");
     assert_eq!(first.reply().status, 200);
-    assert_eq!(upstream.calls(), calls + 2, "half a body reaches nobody");
+    assert_eq!(upstream.calls(), calls + 2, "an incomplete body is not forwarded");
     wait_for_files(&gate, 0);
     let (mut first, mut second) = (begun(&gate, &half, 1), begun(&gate, &half, 2));
     for conn in [&mut first, &mut second] {

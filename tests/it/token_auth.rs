@@ -1,4 +1,4 @@
-//! `Authorization: Token <key>` against a real Redis. The upstream says whom it was told about.
+//! `Authorization: Token <key>` against a real Redis. The upstream repeats the user that it received.
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ fn public(upstream: &RecordingUpstream) -> Config {
     config().app(upstream).public("/*")
 }
 
-fn told() -> Call {
+fn forwarded_request() -> Call {
     get("/x")
         .header("X-Forwarded-For", "198.51.100.9")
         .header("X-Forwarded-Proto", "https")
@@ -28,7 +28,7 @@ fn nobody_is_believed_unless_trusted() {
     let upstream = RecordingUpstream::start();
     for trusted in ["[]", "[\"10.0.0.0/8\", \"::1\"]"] {
         let gate = Gate::start(&public(&upstream).server(&format!("trusted_proxies = {trusted}")));
-        assert_eq!(gate.call(&told()).status, 200);
+        assert_eq!(gate.call(&forwarded_request()).status, 200);
         let seen = upstream.last();
         assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
         assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
@@ -42,7 +42,7 @@ fn nobody_is_believed_unless_trusted() {
 fn a_trusted_proxy_is_believed_and_appended() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(&public(&upstream).server("trusted_proxies = [\"127.0.0.0/8\"]"));
-    assert_eq!(gate.call(&told()).status, 200);
+    assert_eq!(gate.call(&forwarded_request()).status, 200);
     let seen = upstream.last();
     assert_eq!(seen.header("x-forwarded-for"), Some("198.51.100.9, 127.0.0.1"));
     assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
@@ -109,7 +109,7 @@ fn of_a_list_of_a_trusted_proxy_the_last_value_counts_and_what_is_not_used_is_lo
 #[test]
 fn the_address_and_the_port_of_a_client_are_sent_where_the_file_asks_for_them() {
     let upstream = RecordingUpstream::start();
-    let told = || {
+    let forwarded_request = || {
         get("/x")
             .host("api.example:8443")
             .header("X-Real-IP", "198.51.100.9")
@@ -123,16 +123,16 @@ fn the_address_and_the_port_of_a_client_are_sent_where_the_file_asks_for_them() 
     };
     let pair = |ip: &str, port: &str| (Some(ip.to_owned()), Some(port.to_owned()));
     let gate = Gate::start(&public(&upstream));
-    gate.call(&told());
+    gate.call(&forwarded_request());
     assert_eq!(fields(), (None, None), "neither is sent unasked");
     let both = public(&upstream).tables("[forwarded]\nreal_ip = true\nport = true");
     let gate = Gate::start(&both);
-    gate.call(&told());
+    gate.call(&forwarded_request());
     assert_eq!(fields(), pair("127.0.0.1", "8443"));
     gate.call(&get("/x"));
     assert_eq!(fields(), pair("127.0.0.1", "80"));
     let gate = Gate::start(&both.clone().server("trusted_proxies = [\"127.0.0.0/8\"]"));
-    gate.call(&told());
+    gate.call(&forwarded_request());
     assert_eq!(fields(), pair("198.51.100.9", "1"));
     gate.call(&get("/x").header("X-Forwarded-Proto", "https"));
     assert_eq!(fields(), pair("127.0.0.1", "443"));
@@ -154,7 +154,7 @@ fn the_proxy_protocol_is_read_from_trusted_proxies() {
     ] {
         let mut conn = Conn::plain(gate.address);
         conn.send(header);
-        assert_eq!(conn.call(&told()).status, 200);
+        assert_eq!(conn.call(&forwarded_request()).status, 200);
         let seen = upstream.last();
         // The balancer is trusted to say who connects, not for what the bytes behind its header say of themselves.
         assert_eq!(seen.header("x-forwarded-for"), Some(client));
@@ -252,7 +252,7 @@ fn clients_show_certificates_where_they_must() {
         };
         assert_eq!(call(Some(&pki)), Some(200), "{mode}");
         assert_eq!(call(None), without.then_some(200), "{mode}");
-        assert_eq!(call(Some(&other)), None, "{mode}: a certificate of somebody else");
+        assert_eq!(call(Some(&other)), None, "{mode}: a certificate of another authority");
     }
 }
 

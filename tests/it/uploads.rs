@@ -167,12 +167,12 @@ fn expecting(gate: &Gate, path: &str, body_comes_at_once: bool) -> (bool, Status
             stream.send_data(Bytes::from_static(b"body"), true).unwrap();
         }
         let interim = poll_fn(|cx| response.poll_informational(cx)).await;
-        let told = interim.is_some_and(|interim| interim.unwrap().status() == StatusCode::CONTINUE);
-        if told && !body_comes_at_once {
+        let continued = interim.is_some_and(|interim| interim.unwrap().status() == StatusCode::CONTINUE);
+        if continued && !body_comes_at_once {
             stream.send_data(Bytes::from_static(b"body"), true).unwrap();
         }
         let answer = tokio::time::timeout(Duration::from_secs(10), response).await;
-        (told, answer.expect("an answer").unwrap().status())
+        (continued, answer.expect("an answer").unwrap().status())
     })
 }
 

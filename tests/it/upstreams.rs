@@ -133,7 +133,7 @@ fn upstream_certificates_are_verified_and_the_client_certificate_is_sent() {
     assert_eq!(
         with(&format!("ca = \"other.pem\", {own}")),
         502,
-        "signed by somebody else"
+        "signed by another authority"
     );
     assert_eq!(
         with(&format!("ca = \"ca.pem\", server_name = \"other.example\", {own}")),
@@ -305,9 +305,9 @@ fn a_server_that_fails_its_health_checks_gets_no_requests() {
     use std::sync::atomic::{AtomicBool, Ordering};
     let (one, two) = (RecordingUpstream::named("one"), RecordingUpstream::named("two"));
     let sick = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&sick);
+    let is_sick = Arc::clone(&sick);
     two.answers(move |exchange| match exchange.head.first.as_str() {
-        "GET /healthz?deep HTTP/1.1" if told.load(Ordering::SeqCst) => {
+        "GET /healthz?deep HTTP/1.1" if is_sick.load(Ordering::SeqCst) => {
             exchange.answer("503 Service Unavailable", "", b"")
         }
         _ => exchange.ok(),

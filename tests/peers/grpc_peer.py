@@ -8,7 +8,7 @@ import grpc
 
 
 def name_of(context):
-    return dict(context.invocation_metadata()).get("x-user-id", "nobody").encode()
+    return dict(context.invocation_metadata()).get("x-user-id", "anonymous").encode()
 
 
 def unary(request, context):

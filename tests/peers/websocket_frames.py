@@ -165,7 +165,7 @@ def pings(ws):
     for payload in (b"", b"p", bytes(range(125)), b"\0" * 125):
         ws.send(frame(PING, payload))
         ws.expect(PONG, payload)
-    ws.send(frame(PONG, b"nobody asked") * 10 + b"".join(frame(PING, b"%d" % at) for at in range(10)))
+    ws.send(frame(PONG, b"unsolicited") * 10 + b"".join(frame(PING, b"%d" % at) for at in range(10)))
     for at in range(10):
         ws.expect(PONG, b"%d" % at)
 

@@ -9,7 +9,7 @@ from websockets.exceptions import InvalidStatus
 
 
 async def talk(socket):
-    await socket.send(socket.request.headers.get("X-User-Id", "nobody"))
+    await socket.send(socket.request.headers.get("X-User-Id", "anonymous"))
     async for message in socket:
         if message == "bye":
             await socket.close(4001, "as you wish")
