@@ -1,4 +1,4 @@
-//! One event a request, and nothing that a client sends can make another.
+//! The access log: one event for each request, and clients cannot forge one.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! What servers answer: one reading or none, and nobody waits for one that has fallen silent.
+//! Responses of upstreams: ambiguous ones are refused, and silent ones time out.
 
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
@@ -79,7 +79,7 @@ fn a_truncated_body_is_detectable_over_http_1_0() {
             let mut conn = gate.connect();
             conn.send("GET /x HTTP/1.0\r\nHost: localhost\r\n\r\n");
             conn.wire.head().unwrap().expect("a head");
-            // As the library sees it: a reset, or TLS that was not closed.
+            // The client library reports a reset, or TLS that was not closed.
             std::io::Read::read_to_end(&mut conn.wire.stream, &mut Vec::new()).is_ok()
         };
         let head = "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
@@ -128,7 +128,7 @@ fn after_an_early_response_the_client_can_finish_its_upload() {
     }
 }
 
-/// Each answer that may have no content, with everything that servers put behind its head.
+/// Each response that has no content, with all that servers may send after its head.
 #[test]
 fn responses_without_content_have_none_in_both_versions() {
     let upstream = RecordingUpstream::start();
@@ -180,11 +180,11 @@ fn responses_without_content_have_none_in_both_versions() {
                 "{what}"
             );
             assert!(reply.header("date").is_some(), "{what}");
-            // Nothing of it is taken for the next answer.
+            // No byte of it is read as the next response.
             conn.send(get("/200/zero").bytes());
             assert_eq!(conn.reply().status, 200, "{what}");
 
-            // In frames: one head that ends the stream.
+            // In frames: one HEADERS frame that ends the stream.
             let mut raw = Raw::open(&gate);
             let target = format!("/{status}/{with}");
             let fields = [
@@ -202,7 +202,7 @@ fn responses_without_content_have_none_in_both_versions() {
                 }
             };
             assert_eq!(flags & 1, 1, "{what} ends with its head");
-            // As a library reads it.
+            // As a client library reads it.
             let reply = H2::connect(&gate).call(&asked);
             assert_eq!(
                 (reply.status, reply.header("content-length")),
@@ -214,7 +214,7 @@ fn responses_without_content_have_none_in_both_versions() {
     }
 }
 
-/// A server that sends a hint, and its answer once the client has seen that.
+/// A server that sends an early hint, and its response after the client has received the hint.
 fn hinting(hints: &'static str) -> (RecordingUpstream, mpsc::Sender<()>) {
     let upstream = RecordingUpstream::start();
     let (seen, wait) = mpsc::channel::<()>();
@@ -305,11 +305,11 @@ fn other_interim_responses_and_hints_beyond_the_limit_are_dropped() {
     assert_eq!(statuses(&get), (vec![103; 8], 200));
     answers(format!("HTTP/1.1 103 X\r\nLink: {}\r\n\r\n{HINT}", "x".repeat(9_000)));
     assert_eq!(statuses(&get), (vec![103], 200));
-    // Those that speak HTTP/1.0 know of none.
+    // HTTP/1.0 has no interim responses.
     let old = b"GET /x HTTP/1.0\r\nHost: localhost\r\n\r\n";
     answers(HINT.to_owned());
     assert_eq!(statuses(old), (vec![], 200));
-    // There is an end to them.
+    // Their number is limited.
     answers(HINT.repeat(20));
     assert_eq!(statuses(&get).1, 502);
 }

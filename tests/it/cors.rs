@@ -70,7 +70,7 @@ fn preflights_of_listed_origins_are_forwarded_as_anonymous_and_refusals_are_read
         let reply = gate.call(&other);
         assert_eq!((reply.status, reply.header("access-control-allow-origin")), (401, None));
     }
-    // What the upstream answers is the upstream's.
+    // Responses of the upstream are not changed.
     let reply = gate.call(&get("/api/x").header("Origin", OURS).token("canary-ada"));
     assert_eq!((reply.status, reply.header("access-control-allow-origin")), (200, None));
 }

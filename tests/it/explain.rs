@@ -13,7 +13,7 @@ use crate::harness::mint::{Signer, claims_with, now};
 use crate::harness::program::{authgate, authgate_with_input};
 use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get};
 
-/// A gateway with both authenticators on Redis, and the credentials of ada.
+/// A gateway with both authenticators on Redis, and ada's credentials.
 struct Fixture {
     redis: Redis,
     upstream: RecordingUpstream,
@@ -498,7 +498,7 @@ fn a_dry_run_admits_preflights_and_websockets_as_the_gateway_does() {
     };
     assert_eq!(explain(websocket()), 401);
     let word = ("Sec-WebSocket-Protocol", "authgate.bearer.canary-ada");
-    // The subprotocol is a second credential. Without a request for a WebSocket it is none.
+    // The subprotocol is a second credential. In other requests it is not a credential.
     assert_eq!(explain(websocket().header(word.0, word.1)), 400);
     assert_eq!(explain(Request::builder().header(word.0, word.1)), 401);
     assert_eq!(upstream.calls(), 0);

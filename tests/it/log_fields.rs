@@ -1,14 +1,14 @@
-//! Fields of log events have the same names everywhere, so that one query of a log finds all of a kind.
+//! Log fields have the same names in all events.
 
 use std::fs;
 use std::path::PathBuf;
 
 use crate::floors::{files, root, sources};
 
-/// Other names for what went wrong; it is called `reason`.
+/// Field names that must not be used for errors: the name is `reason`.
 const SYNONYMS: [&str; 7] = ["cause", "err", "error", "excess", "fault", "problem", "why"];
 
-/// What stands between the parentheses of each log macro, up to its message.
+/// The fields of each log macro: the text between its parenthesis and its message.
 fn fields(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for name in ["trace!(", "debug!(", "info!(", "warn!(", "error!("] {

@@ -1,4 +1,4 @@
-//! `errors = "problem"`: RFC 9457 bodies and RFC 6750 challenges, for people without DRF.
+//! `errors = "problem"`: RFC 9457 bodies and RFC 6750 challenges.
 
 use authgate::auth::jwt::keys::Algorithm;
 use serde_json::json;
@@ -19,7 +19,7 @@ fn with_jwt(redis: &Redis, signer: &Signer, upstream: &RecordingUpstream) -> Con
         .app(upstream)
 }
 
-/// Wants a problem of that status and code, and these challenges.
+/// Checks the status, the code and the challenges of a problem response.
 fn check(reply: &Reply, status: u16, code: &str, challenges: &[&str]) {
     let problem = reply.json();
     assert_eq!(
@@ -77,7 +77,7 @@ fn refusals_are_problems_with_a_challenge_for_each_accepted_scheme() {
     check(&gate.call(&post("/both", b"")), 405, "method_not_allowed", &[]);
     check(&gate.get("/silent"), 403, "no_credential", &[]);
     check(&gate.call(&get("/silent").bearer(&expired)), 403, "jwt_expired", &[]);
-    // Every route of the file writes problems: so does the place where there is none.
+    // All routes use problem details, so a 404 without a route does too.
     check(&gate.get("/nowhere"), 404, "no_route", &[]);
     check(&gate.get("/both/%2e%2e/silent"), 400, "malformed", &[]);
     assert_eq!(upstream.calls(), 0);
@@ -144,7 +144,7 @@ fn insufficient_scope_names_the_required_scope() {
         "no_credential",
         &["Bearer realm=\"orders\", scope=\"orders:write\""],
     );
-    // Who is not in the group does not pass with any scope.
+    // A user outside the group is refused with any scope.
     check(
         &gate.call(&get("/more").token("canary-reader")),
         403,

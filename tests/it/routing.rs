@@ -1,4 +1,4 @@
-//! Which route a request belongs to; what belongs to none, or to two, never leaves.
+//! Routing: requests without a route, and requests with an ambiguous path, are not forwarded.
 
 use crate::harness::h2server::{Answer, H2Server};
 use crate::harness::{Config, Conn, Gate, RecordingUpstream, Redis, call, config, get};
@@ -40,7 +40,7 @@ fn routes_match_host_then_path_then_method_without_fallback() {
     ] {
         let before = upstream.calls();
         let reply = gate.call(&call(method, target).host(host));
-        // CONNECT has no such target: the message may be refused as a whole.
+        // This target is invalid for CONNECT, so the whole message may be refused.
         assert!(
             reply.status == status || (method == "CONNECT" && reply.status == 400),
             "{method} {host}{target}: {}",

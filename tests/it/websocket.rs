@@ -1,4 +1,4 @@
-//! WebSockets: judged like any request, and then bytes both ways.
+//! WebSockets: authenticated like any request; then bytes are copied in both directions.
 
 use std::io::Read;
 use std::net::Shutdown;
@@ -14,7 +14,7 @@ const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: keep-a
 const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nX-Upstream: 1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// Says back what it hears once it has switched.
+/// An upstream that echoes all bytes after the switch.
 fn echoing() -> RecordingUpstream {
     let upstream = RecordingUpstream::start();
     upstream.answers(|mut exchange| {
@@ -46,7 +46,7 @@ fn bytes_are_copied_both_ways_after_the_upstream_has_switched() {
     let gate = gate(&upstream, &redis);
     for ahead in ["", "early"] {
         let mut conn = gate.connect();
-        // Some clients send before they are told that they may.
+        // Some clients send before the 101 arrives.
         conn.send(format!("{UPGRADE}Authorization: Token canary-ada\r\n\r\n{ahead}"));
         let head = conn.wire.head().unwrap().unwrap();
         assert_eq!(head.first, "HTTP/1.1 101 Switching Protocols");
@@ -57,7 +57,7 @@ fn bytes_are_copied_both_ways_after_the_upstream_has_switched() {
         );
         assert_eq!(conn.wire.up_to(5).unwrap(), b"hello");
         assert_eq!(conn.wire.up_to(ahead.len()).unwrap(), ahead.as_bytes());
-        // What looks like a request is none.
+        // Bytes that look like a request are not parsed.
         for said in [&b"GET /x HTTP/1.1\r\n\n\n\r\n"[..], &[0; 100_000], b"\x88\0"] {
             conn.send(said);
             assert_eq!(conn.wire.up_to(said.len()).unwrap(), said);
@@ -94,7 +94,7 @@ fn one_side_may_end_before_the_other() {
             );
             conn
         };
-        // The client ends; the application has more to say.
+        // The client closes its direction first.
         upstream.answers(|mut exchange| {
             exchange.write(SWITCHING);
             let heard = exchange.wire.up_to(usize::MAX).unwrap();
@@ -109,7 +109,7 @@ fn one_side_may_end_before_the_other() {
             "{tls}: {}",
             said.len()
         );
-        // The application ends; the client has more to say.
+        // The application closes its direction first.
         let (told, heard) = mpsc::channel();
         let told = std::sync::Mutex::new(told);
         upstream.answers(move |mut exchange| {
@@ -138,7 +138,7 @@ fn a_websocket_request_is_authenticated_like_any_other() {
         let mut conn = gate.connect();
         conn.send(format!("{UPGRADE}{credential}\r\n"));
         assert_eq!(conn.reply().status, 401);
-        // The connection goes on as HTTP, behind the guard.
+        // The connection continues as HTTP, and requests are authenticated.
         assert_eq!(conn.call(&get("/x").token("canary-ada")).status, 200);
         conn.send("GET /x HTTP/1.1\r\nHost : localhost\r\n\r\n");
         assert_eq!(conn.reply().status, 400);
@@ -188,7 +188,7 @@ fn only_upgrades_to_websocket_are_forwarded() {
         .header("Content-Length", "0");
     assert_eq!(gate.call(&body).status, 200);
     assert_eq!(upstream.last().header("upgrade"), None);
-    // An upstream that switches to something else, or unasked, is not believed.
+    // A switch to another protocol, or one that was not requested, is refused.
     upstream.answers_raw(SWITCHING.replace("Upgrade: websocket", "Upgrade: other"));
     let mut conn = gate.connect();
     conn.send(format!("{UPGRADE}\r\n"));
@@ -235,7 +235,7 @@ fn a_2xx_without_a_switch_opens_no_websocket_over_http2() {
     for status in ["200 OK", "201 Created", "206 Partial Content", "299 Odd"] {
         upstream.answers(move |exchange| exchange.answer(status, "", b"{\"not\":\"switched\"}"));
         assert_eq!(over_http2(), r#"{"detail":"Bad gateway."}"#, "{status}");
-        // Over HTTP/1.1 an answer without a switch is an answer.
+        // Over HTTP/1.1 a response without a switch is forwarded.
         let mut conn = gate.connect();
         conn.send(format!("{UPGRADE}\r\n"));
         let reply = conn.reply();

@@ -1,4 +1,4 @@
-//! `websocket` of a route: pages cannot set `Authorization`, so a subprotocol or a cookie stands for it, from listed origins alone.
+//! `websocket` of a route: the credential is a subprotocol or a cookie, from listed origins only.
 
 use authgate::auth::jwt::keys::Algorithm;
 use serde_json::json;
@@ -14,7 +14,7 @@ const ORIGIN: (&str, &str) = ("Origin", OURS);
 const WORD: (&str, &str) = ("Sec-WebSocket-Protocol", "authgate.bearer.canary-ada, chat");
 const COOKIE: (&str, &str) = ("Cookie", "__Host-key=canary-ada");
 
-/// Switches whenever it is asked to, and selects `chat` where that is offered.
+/// An upstream that accepts every upgrade, and selects `chat` if it is offered.
 fn chatting() -> RecordingUpstream {
     let upstream = RecordingUpstream::start();
     upstream.answers(|mut exchange| {
@@ -84,7 +84,7 @@ fn a_page_from_a_listed_origin_is_authenticated_by_its_token() {
             assert!(!String::from_utf8_lossy(&seen.head.raw).contains(token));
         }
     }
-    // As HTTP/2 cuts cookies.
+    // HTTP/2 may split cookies into several fields.
     let cut = [ORIGIN, ("Cookie", "a=1"), COOKIE, ("Cookie", "b=2")];
     assert_eq!(Over::Http2.open(&gate, "/ws", &cut).status, 200);
     assert_eq!(upstream.last().header("cookie"), Some("a=1; b=2"));
@@ -129,7 +129,7 @@ fn a_credential_from_an_unlisted_origin_is_refused() {
     }
     assert_eq!(upstream.calls(), 0);
     gate.logged(&["origin_not_listed"]);
-    // Who brings none is judged as ever, from wherever.
+    // Without such a credential, a request is authenticated as usual, from any origin.
     for over in Over::BOTH {
         let evil = ("Origin", "https://evil.example");
         assert_eq!(over.open(&gate, "/ws", &[evil]).status, over.opened());
@@ -239,14 +239,14 @@ fn other_requests_have_credentials_only_in_headers() {
             );
         }
     }
-    // Nor does a route that says nothing of it take one.
+    // A route without `websocket` accepts none either.
     for over in Over::BOTH {
         for carried in [WORD, COOKIE] {
             assert_eq!(over.open(&gate, "/plain", &[ORIGIN, carried]).status, 401);
         }
     }
     assert_eq!(upstream.calls(), 0);
-    // A word is nobody else's affair even there; a cookie may be the application's own.
+    // The gateway's subprotocols are removed even there; a cookie may belong to the application.
     let plain = get("/ws").token("canary-ada").header("Origin", OURS);
     assert_eq!(
         gate.call(&plain.header(WORD.0, WORD.1).header(COOKIE.0, COOKIE.1))
@@ -311,7 +311,7 @@ fn the_gateway_subprotocol_is_selected_if_the_application_selects_none() {
                 "{over:?} {offered}"
             );
         }
-        // A cookie may come with it too.
+        // A cookie may be the credential here too.
         let reply = over.open(&gate, "/ws", &[ORIGIN, COOKIE, ("Sec-WebSocket-Protocol", "authgate")]);
         assert_eq!(reply.header("sec-websocket-protocol"), Some("authgate"));
     }
