@@ -18,9 +18,14 @@ pub struct Host {
     pub name: Rc<str>,
 }
 
-/// A cache of recently parsed hosts: most requests of a worker are for a few hosts.
+/// The hosts that were parsed last, the latest first: most requests of a worker are for a few hosts.
 #[derive(Debug, Default)]
-pub struct HostCache([RefCell<Option<Host>>; 8]);
+pub struct HostCache(RefCell<Vec<Host>>);
+
+/// The maximum number of cached hosts.
+const MOST_CACHED: usize = 8;
+/// The longest host that is cached. DNS names are not longer (RFC 1035, section 2.3.4).
+const LONGEST_CACHED: usize = 264;
 
 impl HostCache {
     /// Like [`Host::of`], with a cache.
@@ -34,29 +39,22 @@ impl HostCache {
             (None, _, Some(authority)) => authority.as_str().as_bytes(),
             _ => return Host::of(uri, headers, default_port),
         };
-        let slot = &self.0[sent.len() % self.0.len()];
-        let known = slot
-            .borrow()
-            .as_ref()
-            .filter(|host| host.sent.as_bytes() == sent)
-            .cloned();
-        if let Some(host) = known {
-            return Ok(host);
+        if let Some(host) = self.0.borrow().iter().find(|host| host.sent.as_bytes() == sent) {
+            return Ok(host.clone());
         }
         let host = Host::of(uri, headers, default_port)?;
         // Store a copy: the received value is a slice of a larger buffer.
         if sent.len() <= LONGEST_CACHED
             && let Ok(sent) = HeaderValue::from_bytes(sent)
         {
+            let mut hosts = self.0.borrow_mut();
+            hosts.truncate(MOST_CACHED - 1);
             let name = Rc::clone(&host.name);
-            slot.replace(Some(Host { sent, name }));
+            hosts.insert(0, Host { sent, name });
         }
         Ok(host)
     }
 }
-
-/// The longest host that is cached. DNS names are not longer (RFC 1035, section 2.3.4).
-const LONGEST_CACHED: usize = 264;
 
 /// The request has no host, an invalid host, or more than one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
