@@ -19,9 +19,9 @@ use crate::outbound::OutboundRules;
 use crate::outbound::forwarded::OptionalFields;
 use crate::outbound::identity::{CredentialMode, IdentityTable, ReservedNames};
 use crate::policy::Policy;
-use crate::proxy::answers::Answers;
 use crate::proxy::cors::Cors;
 use crate::proxy::outcome::AccessLog;
+use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{RouteId, RouteMatch, RouteTable};
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::proxy::{Bounds, Proxy, Route};
@@ -211,7 +211,7 @@ impl Parts {
                 Some(&route.upstream),
             )),
             policy: route.policy.clone(),
-            answers: route.answers.clone(),
+            refusal_format: route.refusal_format.clone(),
             cors: route.cors.clone(),
             websocket: route.websocket.clone(),
             rules: OutboundRules {
@@ -245,7 +245,7 @@ struct RequestSettings<'r> {
     authenticate: &'r [Arc<str>],
     upstream: &'r str,
     credential: CredentialMode,
-    answers: &'r Answers,
+    refusal_format: &'r RefusalFormat,
     cors: Option<&'r Cors>,
     websocket: Option<&'r WebSocketCredential>,
     body_bytes: Option<Option<u64>>,
@@ -258,7 +258,7 @@ impl<'r> RequestSettings<'r> {
             authenticate: &route.authenticate,
             upstream: &route.upstream,
             credential: route.credential,
-            answers: &route.answers,
+            refusal_format: &route.refusal_format,
             cors: route.cors.as_ref(),
             websocket: route.websocket.as_ref(),
             body_bytes: route.body_bytes,

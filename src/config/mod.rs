@@ -31,8 +31,8 @@ use crate::identity::TableId;
 use crate::outbound::forwarded::OptionalFields;
 use crate::outbound::identity::CredentialMode;
 use crate::policy::Policy;
-use crate::proxy::answers::Answers;
 use crate::proxy::cors::Cors;
+use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{HostPattern, RouteMatch};
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::{telemetry, tls};
@@ -89,7 +89,7 @@ pub struct Route {
     /// Names of its authenticators, in order; none on a public route.
     pub authenticate: Vec<Arc<str>>,
     /// The form of its error responses.
-    pub answers: Answers,
+    pub refusal_format: RefusalFormat,
     /// Which origins may read its error responses.
     pub cors: Option<Cors>,
     /// Where pages send the credential of a WebSocket.

@@ -13,9 +13,9 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Version};
 use percent_encoding::{AsciiSet, CONTROLS};
 
-use super::answers::Answers;
 use super::cors;
 use super::host::Host;
+use super::refusal::format::RefusalFormat;
 use super::rejection::Rejection;
 use super::routes::{Destination, Disagreement, FindError, Found, RouteId};
 use super::websocket::{self, Handshake, WebSocketRequest};
@@ -275,7 +275,7 @@ impl Route {
             return Ok(None);
         };
         // DRF refuses the joined text of several credential lines, so the chain does the same there.
-        let is_problem = matches!(self.answers, Answers::Problem { .. });
+        let is_problem = matches!(self.refusal_format, RefusalFormat::Problem { .. });
         if is_problem && chain.saw_repeated_credential(headers) {
             return Err(Rejection::RepeatedCredential);
         }

@@ -17,8 +17,8 @@ pub struct ResponseBody(Box<Inner>);
 struct Inner {
     source: Source,
     outcome: Outcome,
-    /// The body was cut off.
-    cut: bool,
+    /// The upstream's body has failed.
+    failed: bool,
 }
 
 #[expect(clippy::large_enum_variant, reason = "it is on the heap already")]
@@ -46,7 +46,7 @@ impl ResponseBody {
         let mut inner = Box::new(Inner {
             source,
             outcome,
-            cut: false,
+            failed: false,
         });
         // An empty body is never polled.
         if inner.at_end() {
@@ -90,7 +90,7 @@ impl Body for ResponseBody {
             }
             Err(fault) => {
                 inner.outcome.body_failed(fault.label(), fault.to_string());
-                inner.cut = true;
+                inner.failed = true;
                 // Drop the upstream's body, so that its place at the upstream is free for another request.
                 inner.source = Source::Own(Bytes::new());
                 Poll::Ready(Some(Err(fault)))
@@ -99,12 +99,12 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        !self.0.cut && self.0.at_end()
+        !self.0.failed && self.0.at_end()
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0.source {
-            _ if self.0.cut => SizeHint::new(),
+            _ if self.0.failed => SizeHint::new(),
             Source::Upstream(body) => body.size_hint(),
             Source::Own(body) => SizeHint::with_exact(body.len() as u64),
         }

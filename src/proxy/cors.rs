@@ -12,7 +12,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method};
 
 /// The fields of the gateway's own responses that browsers hide from applications by default.
-const EXPOSED: HeaderValue = HeaderValue::from_static("WWW-Authenticate, Retry-After, X-Request-Id");
+const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("WWW-Authenticate, Retry-After, X-Request-Id");
 
 /// The browser applications that may read a route's refusals.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -38,7 +38,7 @@ pub struct OriginList(pub Vec<HeaderValue>);
 
 impl OriginList {
     /// The origin of a request, if the field has one line and its value is listed, byte for byte.
-    pub(super) fn sent_with<'h>(&self, headers: &'h HeaderMap) -> Option<&'h HeaderValue> {
+    pub(super) fn find<'h>(&self, headers: &'h HeaderMap) -> Option<&'h HeaderValue> {
         single_value(headers, &ORIGIN).filter(|origin| self.0.contains(origin))
     }
 }
@@ -48,7 +48,7 @@ impl Cors {
     pub(super) fn origin<'h>(&self, headers: &'h HeaderMap) -> Option<&'h HeaderValue> {
         match &self.origins {
             Origins::Any => single_value(headers, &ORIGIN),
-            Origins::Listed(origins) => origins.sent_with(headers),
+            Origins::Listed(origins) => origins.find(headers),
         }
     }
 
@@ -58,14 +58,14 @@ impl Cors {
     }
 
     /// Adds the fields that let an application from this origin read a response.
-    pub(super) fn mark(&self, origin: &HeaderValue, headers: &mut HeaderMap) {
+    pub(super) fn add_fields(&self, origin: &HeaderValue, headers: &mut HeaderMap) {
         let allowed = match self.origins {
             Origins::Any => HeaderValue::from_static("*"),
             Origins::Listed(_) => origin.clone(),
         };
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
         headers.insert(VARY, HeaderValue::from_static("Origin"));
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
         if self.credentials {
             headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }

@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, Response};
 
 use super::admission::Routed;
-use super::reply::RefusalContext;
+use super::refusal::RefusalContext;
 use super::{Client, Proxy, Route};
 use crate::auth::{Authenticator, Chain};
 use crate::outbound::forwarded::{Peer, RequestId};

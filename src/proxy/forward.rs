@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use authgate_http::framing::header_case::HeaderCase;
 use authgate_http::framing::hop_by_hop;
-use authgate_http::server::handler::Exchange;
+use authgate_http::server::handler::{Exchange, Reply};
 use authgate_http::transfer::incoming::IncomingBody;
 use authgate_http::upstream::body::RequestBody;
 use authgate_http::upstream::{ClientSide, Forwarded, UpstreamError};
@@ -16,15 +16,16 @@ use http_body::Body;
 use tokio::time::Instant;
 
 use super::admission::{Admission, Authorization};
+use super::body::ResponseBody;
 use super::outcome::Outcome;
 use super::rejection::Rejection;
-use super::websocket::{self, Handshake};
+use super::websocket::{self, Handshake, WebSocket};
 use super::{Client, websocket_credential};
 use crate::outbound::{Outbound, RequestContext};
 
 /// If the authentication is older than this, repeat it before the request is sent: the credential may have expired or
 /// been revoked.
-const FRESH: Duration = Duration::from_secs(1);
+const MAX_AUTHENTICATION_AGE: Duration = Duration::from_secs(1);
 
 /// Forwards a request that was admitted. Also returns how the upstream wrote the field names of its response.
 ///
@@ -70,7 +71,7 @@ pub(super) fn forward(
             route.upstream.buffer_body(&mut request).await?;
             let waited = sent.elapsed();
             sent += waited;
-            if waited > FRESH {
+            if waited > MAX_AUTHENTICATION_AGE {
                 let again = Box::pin(route.authorize(request.method(), request.headers())).await;
                 let Authorization { user, decision } = again;
                 outcome.set_user(user);
@@ -85,8 +86,8 @@ pub(super) fn forward(
         };
         let outbound = Outbound::new(request, permit, context, &route.rules);
         let mut forwarded = route.upstream.forward(outbound, route.response_timeout, &side).await?;
-        let took = sent.elapsed();
-        route.metrics.record_upstream_response(took);
+        let duration = sent.elapsed();
+        route.metrics.record_upstream_response(duration);
         match &mut forwarded {
             Forwarded::Response(response) => {
                 // Any 2xx would open a WebSocket over HTTP/2 (RFC 8441, section 4).
@@ -97,7 +98,7 @@ pub(super) fn forward(
                 // so that a truncated body never looks complete.
                 *response.version_mut() = Version::HTTP_11;
                 hop_by_hop::strip_response(response.headers_mut());
-                outcome.upstream_responded(response.status(), took);
+                outcome.upstream_responded(response.status(), duration);
             }
             Forwarded::Upgraded(head, ..) => {
                 hop_by_hop::strip_response(head.headers_mut());
@@ -109,7 +110,7 @@ pub(super) fn forward(
                 if websocket.is_some_and(|websocket| websocket.offers_gateway_subprotocol) {
                     websocket_credential::select(head.headers_mut());
                 }
-                outcome.upstream_responded(head.status(), took);
+                outcome.upstream_responded(head.status(), duration);
                 match key {
                     None => websocket::switch_http1(head),
                     Some(_) => websocket::switch_http2(head),
@@ -117,5 +118,24 @@ pub(super) fn forward(
             }
         }
         Ok((forwarded, upstream_header_case.take()))
+    }
+}
+
+/// The reply with an upstream's response, or with the WebSocket that the upstream has opened.
+pub(super) fn reply(forwarded: Forwarded, header_case: HeaderCase, outcome: Outcome) -> Reply<ResponseBody, WebSocket> {
+    match forwarded {
+        Forwarded::Response(response) => Reply::Response {
+            response: response.map(|body| ResponseBody::upstream(body, outcome)),
+            header_case,
+        },
+        Forwarded::Upgraded(response, tunnel, tunnel_guard) => Reply::Switch {
+            response,
+            header_case,
+            tunnel: Box::new(WebSocket {
+                tunnel,
+                tunnel_guard,
+                outcome,
+            }),
+        },
     }
 }

@@ -1,15 +1,14 @@
 //! A request on its way through the gateway: [`Proxy::handle`] routes it, admits it, and forwards it or refuses it.
 
 mod admission;
-pub mod answers;
 pub mod body;
 pub mod cors;
 pub mod explain;
 mod forward;
 pub mod host;
 pub mod outcome;
+pub mod refusal;
 pub mod rejection;
-pub mod reply;
 pub mod routes;
 pub mod websocket;
 pub mod websocket_credential;
@@ -33,14 +32,14 @@ use http::{Request, Response};
 use tracing::warn;
 
 use self::admission::Routed;
-use self::answers::Answers;
 use self::body::ResponseBody;
 use self::cors::Cors;
 use self::forward::forward;
 use self::host::HostCache;
 use self::outcome::{AccessLog, Outcome};
+use self::refusal::RefusalContext;
+use self::refusal::format::RefusalFormat;
 use self::rejection::Rejection;
-use self::reply::RefusalContext;
 use self::routes::RouteTable;
 use self::websocket::WebSocket;
 use self::websocket_credential::WebSocketCredential;
@@ -59,7 +58,7 @@ pub struct Proxy {
     routes: Vec<Route>,
     table: Arc<RouteTable>,
     /// The format of refusals without a route: problem details if all routes use them, or else DRF's format.
-    default_answers: Answers,
+    default_refusal_format: RefusalFormat,
     /// The metrics of requests without a route.
     no_route: Rc<RouteMetrics>,
     hosts: HostCache,
@@ -99,7 +98,7 @@ pub struct Route {
     /// The authenticators. `None` on a public route.
     pub chain: Option<Chain>,
     /// The format of its refusals.
-    pub answers: Answers,
+    pub refusal_format: RefusalFormat,
     /// The browser applications that may read its refusals.
     pub cors: Option<Cors>,
     /// The WebSocket credentials that web pages may send.
@@ -125,12 +124,16 @@ impl Proxy {
     ) -> Self {
         let problems = routes
             .iter()
-            .all(|route| matches!(route.answers, Answers::Problem { .. }));
-        let default_answers = if problems { Answers::PROBLEM } else { Answers::DRF };
+            .all(|route| matches!(route.refusal_format, RefusalFormat::Problem { .. }));
+        let default_refusal_format = if problems {
+            RefusalFormat::PROBLEM
+        } else {
+            RefusalFormat::DRF
+        };
         Self {
             routes,
             table,
-            default_answers,
+            default_refusal_format,
             no_route: Rc::new(RouteMetrics::new(metrics, "none".into(), None)),
             hosts: HostCache::default(),
             log,
@@ -190,14 +193,14 @@ impl Proxy {
                     outcome.hold(admission.in_flight.take());
                     outcome.set_user(admission.user.take());
                     match forward(admission, head, body, exchange, client, &mut outcome).await {
-                        Ok((forwarded, header_case)) => return reply::forwarded(forwarded, header_case, outcome),
+                        Ok((forwarded, header_case)) => return forward::reply(forwarded, header_case, outcome),
                         Err(rejection) => rejection,
                     }
                 }
                 Err(rejection) => rejection,
             };
             let response = self.refuse(&rejection, route, &context, outcome.id());
-            outcome.rejected(rejection.status(self.answers(route)), &rejection);
+            outcome.rejected(rejection.status(self.refusal_format(route)), &rejection);
             Reply::Response {
                 response: response.map(|body| ResponseBody::own(body, outcome)),
                 header_case: HeaderCase::default(),
@@ -209,8 +212,8 @@ impl Proxy {
     pub fn refuse_head(&self, peer: &Peer, fault: HeadFault) -> Response<Bytes> {
         let rejection = &Rejection::from(fault);
         let mut outcome = Outcome::open(&self.no_route, self.log, ForwardedInfo::from_peer(peer), None);
-        outcome.rejected(rejection.status(&self.default_answers), rejection);
-        reply::reply(rejection, &self.default_answers, outcome.id())
+        outcome.rejected(rejection.status(&self.default_refusal_format), rejection);
+        refusal::response(rejection, &self.default_refusal_format, outcome.id())
     }
 
     /// The response to a rejected request. `route` is `None` if no route was found.
@@ -221,15 +224,15 @@ impl Proxy {
         context: &RefusalContext,
         id: &RequestId,
     ) -> Response<Bytes> {
-        let mut response = context.reply(rejection, self.answers(route), id);
+        let mut response = context.response(rejection, self.refusal_format(route), id);
         if let (Some(cors), Some(origin)) = (route.and_then(|route| route.cors.as_ref()), &context.origin) {
-            cors.mark(origin, response.headers_mut());
+            cors.add_fields(origin, response.headers_mut());
         }
         response
     }
 
-    fn answers<'r>(&'r self, route: Option<&'r Route>) -> &'r Answers {
-        route.map_or(&self.default_answers, |route| &route.answers)
+    fn refusal_format<'r>(&'r self, route: Option<&'r Route>) -> &'r RefusalFormat {
+        route.map_or(&self.default_refusal_format, |route| &route.refusal_format)
     }
 
     fn open_outcome(&self, head: &Parts, peer: &Peer) -> Outcome {

@@ -5,7 +5,7 @@ use authgate_http::upstream::UpstreamError;
 use authgate_http::upstream::body::RequestBodyError;
 use http::{Method, StatusCode};
 
-use super::answers::Answers;
+use super::refusal::format::RefusalFormat;
 use crate::auth::{Refused, Unavailable};
 use crate::policy::Unmet;
 
@@ -86,7 +86,7 @@ impl From<HeadFault> for Rejection {
 }
 
 impl Rejection {
-    /// The status, before [`Answers`] can change it.
+    /// The status, before [`RefusalFormat`] can change it.
     fn default_status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::AmbiguousPath(_) | Self::RepeatedCredential => StatusCode::BAD_REQUEST,
@@ -124,9 +124,9 @@ impl Rejection {
     }
 
     /// The status for the client. A route without a challenge sends 403 instead of 401, as DRF does.
-    pub fn status(&self, answers: &Answers) -> StatusCode {
+    pub fn status(&self, format: &RefusalFormat) -> StatusCode {
         match self.default_status() {
-            StatusCode::UNAUTHORIZED if !answers.has_challenge() => StatusCode::FORBIDDEN,
+            StatusCode::UNAUTHORIZED if !format.has_challenge() => StatusCode::FORBIDDEN,
             status => status,
         }
     }

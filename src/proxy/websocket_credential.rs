@@ -51,7 +51,7 @@ impl WebSocketCredential {
         if !extracted.credentials.is_empty() || read.iter().any(|name| headers.contains_key(name)) {
             return Err(Rejection::RepeatedCredential);
         }
-        if self.origins.sent_with(headers).is_none() {
+        if self.origins.find(headers).is_none() {
             return Err(Rejection::OriginNotListed);
         }
         let value = match self.scheme.as_bytes() {

@@ -12,7 +12,7 @@ use crate::config::defaults;
 use crate::config::reader::{Item, Section};
 use crate::outbound::identity::CredentialMode;
 use crate::policy::Policy;
-use crate::proxy::answers::Answers;
+use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::websocket_credential::WebSocketCredential;
 
 /// Which requests a route accepts, and how it handles their credentials.
@@ -29,7 +29,7 @@ pub(super) struct Access {
 
 impl Access {
     /// The error responses of the route.
-    pub(super) fn answers(&self, format: ErrorFormat, authenticators: &Authenticators) -> Answers {
+    pub(super) fn answers(&self, format: ErrorFormat, authenticators: &Authenticators) -> RefusalFormat {
         answers(format, self.challenge, &self.authenticate, authenticators, &self.policy)
     }
 }

@@ -9,7 +9,7 @@ use crate::auth::{AuthScheme, AuthenticatorSettings};
 use crate::config::defaults;
 use crate::config::reader::Section;
 use crate::policy::{Membership, Policy};
-use crate::proxy::answers::{Answers, KEY_CHALLENGE, Scheme};
+use crate::proxy::refusal::format::{KEY_CHALLENGE, RefusalFormat, Scheme};
 
 /// The form of error responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(super) fn answers(
     names: &[Arc<str>],
     authenticators: &Authenticators,
     policy: &Policy,
-) -> Answers {
+) -> RefusalFormat {
     let named = || {
         names
             .iter()
@@ -41,7 +41,7 @@ pub(super) fn answers(
             .enumerate()
     };
     match format {
-        ErrorFormat::Drf => Answers::Drf {
+        ErrorFormat::Drf => RefusalFormat::Drf {
             challenge: named()
                 .next()
                 .filter(|_| challenge)
@@ -53,7 +53,7 @@ pub(super) fn answers(
                 })
                 .collect(),
         },
-        ErrorFormat::Problem => Answers::Problem {
+        ErrorFormat::Problem => RefusalFormat::Problem {
             schemes: named()
                 .filter(|_| challenge)
                 .flat_map(|(by, authenticator)| schemes(by, authenticator))
@@ -80,7 +80,7 @@ fn drf_challenge(authenticator: &AuthenticatorSettings) -> HeaderValue {
 
 fn schemes(by: usize, authenticator: &AuthenticatorSettings) -> Vec<Scheme> {
     let scheme = |name: &str, header| Scheme {
-        by,
+        authenticator: by,
         name: name.to_owned(),
         realm: authenticator.realm.clone(),
         header,

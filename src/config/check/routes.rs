@@ -65,7 +65,7 @@ fn route(
     let sent = identities.for_upstream(&upstream);
     Some(Route {
         matches,
-        answers: access.answers(format, authenticators),
+        refusal_format: access.answers(format, authenticators),
         policy: access.policy,
         authenticate: access.authenticate,
         cors,

@@ -17,7 +17,7 @@ use crate::config::defaults;
 use crate::member::MemberPath;
 use crate::outbound::identity::CredentialMode;
 use crate::policy::Policy;
-use crate::proxy::answers::Answers;
+use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{HostPattern, PathPattern};
 use crate::telemetry::LogFormat;
 use crate::tls::provider::MinVersion;
@@ -141,8 +141,8 @@ fn absent_keys_have_their_documented_defaults() {
     );
     assert!(matches!(&route.policy, Policy::Authenticated { optional: false, require } if require.is_empty()));
     assert_eq!(
-        route.answers,
-        Answers::Drf {
+        route.refusal_format,
+        RefusalFormat::Drf {
             challenge: Some(http::HeaderValue::from_static("Token")),
             token_types: vec![vec![], vec![TokenType::Access]],
         }
@@ -346,8 +346,8 @@ fn every_supported_key_is_read() {
     assert_eq!(admin.matches.path, PathPattern::Exact("/admin".into()));
     assert_eq!(admin.matches.methods, [Method::GET, Method::POST]);
     assert_eq!(
-        admin.answers,
-        Answers::Drf {
+        admin.refusal_format,
+        RefusalFormat::Drf {
             challenge: Some(http::HeaderValue::from_static("JWT realm=\"shop\"")),
             token_types: vec![vec![TokenType::Access, TokenType::Sliding], vec![]],
         }
@@ -383,7 +383,7 @@ fn every_supported_key_is_read() {
     );
     assert!(matches!(&anyone.policy, Policy::Authenticated { optional: true, .. }));
     assert_eq!(
-        (anyone.answers.has_challenge(), anyone.credential),
+        (anyone.refusal_format.has_challenge(), anyone.credential),
         (false, CredentialMode::Keep)
     );
     assert_eq!((&open.policy, open.authenticate.len()), (&Policy::Public, 0));

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::credential::{JwtFault, Refusal, TypeMismatch};
 use crate::outbound::forwarded::RequestId;
-use crate::proxy::answers::Scheme;
+use crate::proxy::refusal::format::Scheme;
 use crate::proxy::rejection::Rejection;
 
 /// RFC 9457, section 3.1. The type is `about:blank`, so the title is the status's reason phrase. `code` distinguishes
@@ -72,7 +72,7 @@ pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Optio
         parameters.extend(scheme.realm.as_ref().map(|realm| format!("realm=\"{realm}\"")));
         parameters.extend(scheme.header.as_ref().map(|header| format!("header=\"{header}\"")));
         if let Some((by, error, description)) = &error
-            && by.is_none_or(|by| by == scheme.by)
+            && by.is_none_or(|by| by == scheme.authenticator)
         {
             parameters.push(format!("error=\"{error}\""));
             parameters.push(format!("error_description=\"{description}\""));
@@ -88,7 +88,7 @@ pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Optio
     for scheme in schemes {
         // Authenticators may share a scheme. It gets one challenge, with the error of the authenticator that refused.
         match distinct.iter_mut().find(|before| before.is_challenged_as(scheme)) {
-            Some(before) if refused_by == Some(scheme.by) => *before = scheme,
+            Some(before) if refused_by == Some(scheme.authenticator) => *before = scheme,
             Some(_) => {}
             None => distinct.push(scheme),
         }
@@ -186,17 +186,17 @@ mod tests {
     use crate::credential::Defect;
     use crate::identity::{Identity, TableSet, UserId, UserInfo};
     use crate::policy::{Denied, Membership, Policy, Requirements};
-    use crate::proxy::answers::Answers;
-    use crate::proxy::reply::reply;
+    use crate::proxy::refusal::format::RefusalFormat;
+    use crate::proxy::refusal::response;
 
     fn check(rejection: &Rejection, status: u16, code: &str, expected: &[&str]) {
         let scheme = |by, name: &str, realm: Option<&str>| Scheme {
-            by,
+            authenticator: by,
             name: name.to_owned(),
             realm: realm.map(str::to_owned),
             header: None,
         };
-        let answers = Answers::Problem {
+        let format = RefusalFormat::Problem {
             schemes: vec![
                 scheme(0, "Bearer", Some("api")),
                 scheme(0, "JWT", Some("api")),
@@ -205,7 +205,7 @@ mod tests {
             scope: Some("orders:read".to_owned()),
         };
         let id = RequestId::random();
-        let response = reply(rejection, &answers, &id);
+        let response = response(rejection, &format, &id);
         let problem: Value = serde_json::from_slice(response.body()).expect("every body is JSON");
         let title = response.status().canonical_reason();
         assert_eq!(response.status().as_u16(), status, "{rejection:?}");
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_scheme_that_authenticators_share_is_challenged_once() {
         let scheme = |by, name: &str, realm: &str| Scheme {
-            by,
+            authenticator: by,
             name: name.to_owned(),
             realm: Some(realm.to_owned()),
             header: None,

@@ -1,4 +1,4 @@
-//! The format of a route's refusals: [`Answers`], created once from the configuration.
+//! [`RefusalFormat`]: the format of a route's refusals. It is made from the configuration.
 
 use http::{HeaderName, HeaderValue};
 
@@ -6,7 +6,7 @@ use crate::auth::jwt::TokenType;
 
 /// The format of a route's refusals.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Answers {
+pub enum RefusalFormat {
     /// The format of Django REST Framework and SimpleJWT.
     Drf {
         /// The whole value of `WWW-Authenticate`: that of the route's first authenticator. `None`: no challenge, and
@@ -29,7 +29,7 @@ pub enum Answers {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scheme {
     /// The position of its authenticator in the route's order.
-    pub by: usize,
+    pub authenticator: usize,
     /// Its name.
     pub name: String,
     /// The realm, if the authenticator has one.
@@ -49,7 +49,7 @@ impl Scheme {
     }
 }
 
-impl Answers {
+impl RefusalFormat {
     /// The DRF format for requests that match no route.
     pub const DRF: Self = Self::Drf {
         challenge: None,

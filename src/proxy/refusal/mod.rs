@@ -1,23 +1,19 @@
-//! Rejections as responses. Each format has a file for its bodies and challenges. This file has the shared parts.
+//! Refusals: the responses to rejected requests. `drf.rs` and `problem.rs` write the bodies and challenges of the two formats.
 
 mod drf;
+pub mod format;
 mod problem;
 
-use authgate_http::framing::header_case::HeaderCase;
-use authgate_http::server::handler::Reply;
-use authgate_http::upstream::{Forwarded, is_grpc};
+use authgate_http::upstream::is_grpc;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+use self::format::RefusalFormat;
 use super::Route;
-use super::answers::Answers;
-use super::body::ResponseBody;
-use super::outcome::Outcome;
 use super::rejection::Rejection;
-use super::websocket::WebSocket;
 use crate::outbound::forwarded::{RequestId, X_REQUEST_ID};
 
 /// The value of `Retry-After`, in seconds.
@@ -44,11 +40,11 @@ impl RefusalContext {
     }
 
     /// The response to the rejected request, without CORS fields.
-    pub(super) fn reply(&self, rejection: &Rejection, answers: &Answers, id: &RequestId) -> Response<Bytes> {
+    pub(super) fn response(&self, rejection: &Rejection, format: &RefusalFormat, id: &RequestId) -> Response<Bytes> {
         let mut response = if self.is_grpc {
-            grpc(rejection, answers, id)
+            grpc(rejection, format, id)
         } else {
-            reply(rejection, answers, id)
+            response(rejection, format, id)
         };
         if self.is_head {
             // Keep the length that GET would have, and drop the content (RFC 9110, section 9.3.2).
@@ -60,34 +56,11 @@ impl RefusalContext {
     }
 }
 
-/// The reply with an upstream's response, or with the WebSocket that the upstream has opened.
-pub(super) fn forwarded(
-    forwarded: Forwarded,
-    header_case: HeaderCase,
-    outcome: Outcome,
-) -> Reply<ResponseBody, WebSocket> {
-    match forwarded {
-        Forwarded::Response(response) => Reply::Response {
-            response: response.map(|body| ResponseBody::upstream(body, outcome)),
-            header_case,
-        },
-        Forwarded::Upgraded(response, tunnel, tunnel_guard) => Reply::Switch {
-            response,
-            header_case,
-            tunnel: Box::new(WebSocket {
-                tunnel,
-                tunnel_guard,
-                outcome,
-            }),
-        },
-    }
-}
-
 /// The response to a rejected request.
-pub fn reply(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Response<Bytes> {
-    let status = rejection.status(answers);
-    let mut response = match answers {
-        Answers::Drf { challenge, token_types } => {
+pub fn response(rejection: &Rejection, format: &RefusalFormat, id: &RequestId) -> Response<Bytes> {
+    let status = rejection.status(format);
+    let mut response = match format {
+        RefusalFormat::Drf { challenge, token_types } => {
             let mut response = Response::new(drf::body(rejection, status, token_types));
             let headers = response.headers_mut();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -96,7 +69,7 @@ pub fn reply(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Respon
             }
             response
         }
-        Answers::Problem { schemes, scope } => {
+        RefusalFormat::Problem { schemes, scope } => {
             let mut response = Response::new(problem::body(rejection, status, id));
             let headers = response.headers_mut();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -121,10 +94,10 @@ pub fn reply(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Respon
 
 /// The response to a rejected gRPC request. gRPC clients read `grpc-status` and no body (gRPC over HTTP/2,
 /// "Trailers-Only").
-fn grpc(rejection: &Rejection, answers: &Answers, id: &RequestId) -> Response<Bytes> {
+fn grpc(rejection: &Rejection, format: &RefusalFormat, id: &RequestId) -> Response<Bytes> {
     /// The bytes that `grpc-message` must escape.
     const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
-    let status = rejection.status(answers);
+    let status = rejection.status(format);
     let code = match status {
         StatusCode::UNAUTHORIZED => "16",
         StatusCode::FORBIDDEN if matches!(rejection, Rejection::NotAllowed(_)) => "7",
@@ -164,19 +137,19 @@ mod tests {
     use crate::auth::jwt::TokenType;
     use crate::credential::{JwtFault, Refusal, TypeMismatch};
 
-    fn answers(challenge: Option<HeaderValue>) -> Answers {
-        Answers::Drf {
+    fn format(challenge: Option<HeaderValue>) -> RefusalFormat {
+        RefusalFormat::Drf {
             challenge,
             token_types: vec![vec![], vec![TokenType::Access, TokenType::Sliding]],
         }
     }
 
-    fn first() -> Answers {
-        answers(Some(HeaderValue::from_static("Token")))
+    fn first() -> RefusalFormat {
+        format(Some(HeaderValue::from_static("Token")))
     }
 
     fn body(rejection: &Rejection) -> Value {
-        let response = reply(rejection, &first(), &RequestId::random());
+        let response = response(rejection, &first(), &RequestId::random());
         serde_json::from_slice(response.body()).expect("every body is JSON")
     }
 
@@ -188,7 +161,7 @@ mod tests {
             Rejection::Unauthenticated,
             Rejection::NotImplemented,
         ] {
-            let response = reply(&rejection, &first(), &RequestId::random());
+            let response = response(&rejection, &first(), &RequestId::random());
             assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
             assert_eq!(response.headers()[X_REQUEST_ID].len(), 32);
             assert!(
@@ -228,12 +201,12 @@ mod tests {
             by: 0,
             refusal: Refusal::TokenUnknown,
         });
-        let with = reply(&refused, &first(), &RequestId::random());
+        let with = response(&refused, &first(), &RequestId::random());
         assert_eq!(
             (with.status(), with.headers()[WWW_AUTHENTICATE].as_bytes()),
             (StatusCode::UNAUTHORIZED, &b"Token"[..])
         );
-        let without = reply(&refused, &answers(None), &RequestId::random());
+        let without = response(&refused, &format(None), &RequestId::random());
         assert_eq!(
             (without.status(), without.headers().get(WWW_AUTHENTICATE)),
             (StatusCode::FORBIDDEN, None)
@@ -246,7 +219,7 @@ mod tests {
             sent: Method::POST,
             allowed: vec![Method::GET, Method::HEAD],
         };
-        let response = reply(&rejection, &first(), &RequestId::random());
+        let response = response(&rejection, &first(), &RequestId::random());
         assert_eq!(response.headers()[ALLOW], "GET, HEAD");
         assert_eq!(body(&rejection)["detail"], "Method \"POST\" not allowed.");
     }
