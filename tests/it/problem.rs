@@ -93,7 +93,8 @@ fn several_lines_of_a_credential_are_a_bad_request() {
         "/x",
         "authenticate = [\"token\"]\noptional = true\nerrors = \"problem\"",
     ));
-    let error = "error=\"invalid_request\", error_description=\"The credential came more than once; send one.\"";
+    let error =
+        "error=\"invalid_request\", error_description=\"The request has several credentials; send exactly one.\"";
     for lines in [
         ["Token canary-ada", "Token canary-ada"],
         ["Basic Y2FuYXJ5", "Token canary-ada"],
@@ -134,8 +135,8 @@ fn insufficient_scope_names_the_required_scope() {
         403,
         "not_allowed",
         &[
-            "Bearer realm=\"orders\", error=\"insufficient_scope\", error_description=\"The token does not allow this: it \
-           lacks a scope.\", scope=\"orders:write\"",
+            "Bearer realm=\"orders\", error=\"insufficient_scope\", error_description=\"The token does not have a \
+           required scope.\", scope=\"orders:write\"",
         ],
     );
     check(

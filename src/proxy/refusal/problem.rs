@@ -107,30 +107,30 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
             return format!("The request can be read in more than one way: {what}.").into();
         }
         Rejection::AmbiguousPath(_) => "The request can be read in more than one way: its path.",
-        Rejection::MethodNotAllowed { sent, .. } => return format!("The method {sent} is not allowed here.").into(),
-        Rejection::RepeatedCredential => "The credential came more than once; send one.",
-        Rejection::TargetTooLong => "The target is longer than it may be.",
-        Rejection::HeadTooLarge => "The header fields are more or longer than they may be.",
-        Rejection::HeadTooSlow => "The head of the request did not come to its end in time.",
-        Rejection::NoRoute => "Nothing is here.",
-        Rejection::Misdirected => "This host is served under another certificate; open a connection of its own.",
+        Rejection::MethodNotAllowed { sent, .. } => return format!("The method {sent} is not allowed.").into(),
+        Rejection::RepeatedCredential => "The request has several credentials; send exactly one.",
+        Rejection::TargetTooLong => "The request target is too long.",
+        Rejection::HeadTooLarge => "The header fields are too many or too large.",
+        Rejection::HeadTooSlow => "The request head did not arrive in time.",
+        Rejection::NoRoute => "Not found.",
+        Rejection::Misdirected => "This host is served with another certificate; open a separate connection for it.",
         Rejection::Overloaded | Rejection::Upstream(UpstreamError::InFlightLimit) => {
-            "There is too much to do just now; try again later."
+            "The service is overloaded; try again later."
         }
         Rejection::NotImplemented => "The method is not implemented.",
-        Rejection::Unauthenticated => "A credential is needed, and none was sent.",
+        Rejection::Unauthenticated => "Authentication is required, and the request has no credential.",
         Rejection::Refused(refused) => description(&refused.refusal),
-        Rejection::OriginNotListed => "Pages of this origin may send no credential here.",
-        Rejection::NotAllowed(unmet) if unmet.lacks_only_scopes() => "The token does not allow this: it lacks a scope.",
-        Rejection::NotAllowed(_) => "You are known, and not allowed to do this.",
-        Rejection::Unavailable(_) => "The credential could not be looked up just now; try again later.",
+        Rejection::OriginNotListed => "Pages of this origin may not send a credential to this route.",
+        Rejection::NotAllowed(unmet) if unmet.lacks_only_scopes() => "The token does not have a required scope.",
+        Rejection::NotAllowed(_) => "You do not have permission for this request.",
+        Rejection::Unavailable(_) => "The credential cannot be verified at the moment; try again later.",
         Rejection::Body(fault) | Rejection::Upstream(UpstreamError::RequestBody(fault)) => match fault {
-            RequestBodyError::TooLarge => "The body is larger than it may be.",
-            RequestBodyError::Timeout => "The body did not come in time.",
-            RequestBodyError::Broken => "The body broke off, or is not framed as its head says.",
-            RequestBodyError::LengthRequired => "A body of this size needs a Content-Length.",
+            RequestBodyError::TooLarge => "The request body is too large.",
+            RequestBodyError::Timeout => "The request body did not arrive in time.",
+            RequestBodyError::Broken => "The request body is incomplete, or its framing is invalid.",
+            RequestBodyError::LengthRequired => "A request body of this size requires a Content-Length.",
             RequestBodyError::BufferFull | RequestBodyError::Spool(_) => {
-                "There is no room for a body without a Content-Length; try again later."
+                "A request body without a Content-Length cannot be buffered at the moment; try again later."
             }
         },
         Rejection::Upstream(
@@ -139,9 +139,9 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
             | UpstreamError::UnexpectedUpgrade
             | UpstreamError::UpgradeIgnored
             | UpstreamError::UpgradeUnsupported,
-        ) => "The application gave no answer that can be passed on.",
+        ) => "The application sent no valid response.",
         Rejection::Upstream(UpstreamError::ConnectTimeout { .. } | UpstreamError::ResponseTimeout) => {
-            "The application did not answer in time."
+            "The application did not respond in time."
         }
     };
     text.into()
@@ -151,25 +151,25 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
 fn description(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::TokenMissing => "The scheme is not followed by a token.",
-        Refusal::TokenHasSpaces => "The token holds blanks.",
-        Refusal::TokenHasInvalidCharacters => "The token is not UTF-8.",
+        Refusal::TokenHasSpaces => "The token contains spaces.",
+        Refusal::TokenHasInvalidCharacters => "The token is not valid UTF-8.",
         Refusal::TokenUnknown => "The token is unknown, expired or revoked.",
         Refusal::TokenUserInactive | Refusal::JwtUserInactive => "The user of the token is not active.",
         Refusal::BearerNotTwoWords => "The scheme must be followed by exactly one token.",
         Refusal::Jwt(JwtFault::Invalid(_)) => {
-            "The token is malformed, not signed by an accepted key, or not meant for this."
+            "The token is malformed, has no valid signature, or was issued for another service."
         }
         Refusal::Jwt(JwtFault::Expired) => "The token has expired.",
         Refusal::Jwt(JwtFault::Revoked(_)) => "The token has been revoked.",
-        Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::NoExpiry)) => "The token does not say when it expires.",
+        Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::NoExpiry)) => "The token has no expiration time.",
         Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::NoId)) => "The token has no id.",
-        Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::NoType)) => "The token does not say of which type it is.",
-        Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::WrongType)) => "The token is of a type that is not accepted.",
-        Refusal::JwtInvalidUserClaim(_) => "The token names no user.",
-        Refusal::JwtUnsendableClaim(_) => "A claim of the token cannot be passed on.",
-        Refusal::TokenUnsendableValue(_) => "The user of the token cannot be named to the application.",
-        Refusal::JwtUserNotFound => "The user of the token is not known.",
-        Refusal::JwtPasswordChanged => "The password of the token's user has been changed.",
+        Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::NoType)) => "The token has no type.",
+        Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::WrongType)) => "The token has a type that is not accepted.",
+        Refusal::JwtInvalidUserClaim(_) => "The token does not identify a user.",
+        Refusal::JwtUnsendableClaim(_) => "A claim of the token cannot be forwarded.",
+        Refusal::TokenUnsendableValue(_) => "A value of the token's user cannot be forwarded.",
+        Refusal::JwtUserNotFound => "The user of the token does not exist.",
+        Refusal::JwtPasswordChanged => "The password of the token's user has changed since the token was issued.",
     }
 }
 
@@ -318,8 +318,7 @@ mod tests {
 
     #[test]
     fn more_scope_is_asked_for_where_it_would_help_and_only_there() {
-        let lacking =
-            "error=\"insufficient_scope\", error_description=\"The token does not allow this: it lacks a scope.\"";
+        let lacking = "error=\"insufficient_scope\", error_description=\"The token does not have a required scope.\"";
         let unmet = |groups: &[&str], scopes: &[&str]| {
             let all = |names: &[&str]| Membership {
                 any: Vec::new(),
