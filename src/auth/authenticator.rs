@@ -219,7 +219,7 @@ impl Authenticator {
                 .share(
                     key,
                     || self.evaluate(key, credential, deadline, now),
-                    |(decision, dependencies)| cache.holds(decision, dependencies, now),
+                    |(decision, dependencies)| cache.is_valid(decision, dependencies, now),
                 )
                 .await
         };

@@ -2,7 +2,7 @@
 //!
 //! Each authenticator has its own cache, so a digest alone identifies an entry. Whatever may change under an authenticator is a dependency
 //! of its decisions. Refused credentials have a separate limit and never evict accepted ones. Each hit checks the time and the
-//! dependencies of the verdict. An entry is not used after its `ttl`, after the credential expires, or after a change of a store item that
+//! dependencies of the decision. An entry is not used after its `ttl`, after the credential expires, or after a change of a store item that
 //! it depends on.
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::identity::Identity;
 use crate::telemetry::auth::CacheMetrics;
 
 /// Minimum weight of an accepted credential, in bytes. The capacity of a cache is `entries` times this weight.
-const LEAST_WEIGHT: usize = 1024;
+const MIN_WEIGHT: usize = 1024;
 
 /// Limits of a cache. `entries = 0` switches caching of accepted credentials off, `negative_entries = 0` that of refused ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Validity {
         until_ms: i64::MAX,
     };
 
-    pub(super) fn holds(self, now: Now) -> bool {
+    pub(super) fn contains(self, now: Now) -> bool {
         self.from_ms <= now.unix_ms && now.unix_ms < self.until_ms
     }
 }
@@ -65,7 +65,7 @@ pub fn key(credential: &[u8]) -> Key {
     key
 }
 
-/// A cache of verdicts.
+/// A cache of decisions.
 #[derive(Debug)]
 pub struct DecisionCache {
     settings: CacheSettings,
@@ -92,7 +92,7 @@ struct Refused {
     dependencies: Dependencies,
 }
 
-/// The weight of an entry is its size in bytes, but at least [`LEAST_WEIGHT`]. So one limit bounds both entries and bytes.
+/// The weight of an entry is its size in bytes, but at least [`MIN_WEIGHT`]. So one limit bounds both entries and bytes.
 #[derive(Debug, Clone, Copy)]
 struct Weight;
 
@@ -104,11 +104,11 @@ impl Weighter<Key, Accepted> for Weight {
 
 fn weight(identity: &Identity) -> u32 {
     let bytes = size_of::<(Key, Accepted)>() + identity.bytes();
-    u32::try_from(bytes.max(LEAST_WEIGHT)).unwrap_or(u32::MAX)
+    u32::try_from(bytes.max(MIN_WEIGHT)).unwrap_or(u32::MAX)
 }
 
 fn bounded(entries: usize) -> Option<Cache<Key, Accepted, Weight>> {
-    let bytes = u64::try_from(entries.saturating_mul(LEAST_WEIGHT)).unwrap_or(u64::MAX);
+    let bytes = u64::try_from(entries.saturating_mul(MIN_WEIGHT)).unwrap_or(u64::MAX);
     let options = OptionsBuilder::new()
         .estimated_items_capacity(entries)
         .weight_capacity(bytes)
@@ -149,15 +149,15 @@ impl DecisionCache {
     }
 
     /// Whether a decision is still valid.
-    pub fn holds(&self, decision: &Decision, dependencies: &Dependencies, now: Now) -> bool {
-        self.counters.hold(dependencies)
+    pub fn is_valid(&self, decision: &Decision, dependencies: &Dependencies, now: Now) -> bool {
+        self.counters.are_unchanged(dependencies)
             && match decision {
-                Decision::Accepted { validity, .. } => validity.holds(now),
+                Decision::Accepted { validity, .. } => validity.contains(now),
                 Decision::Refused(refusal) => !refusal.is_temporary(),
             }
     }
 
-    /// Finds a verdict that is still valid.
+    /// Finds a decision that is still valid.
     pub fn find(&self, key: &Key, now: Now) -> Option<Result<Arc<Identity>, Refusal>> {
         let found = self.look_up(key, now);
         if self.accepted.is_some() || self.refused.is_some() {
@@ -170,14 +170,15 @@ impl DecisionCache {
         if let Some(cache) = &self.accepted
             && let Some(hit) = cache.get(key)
         {
-            if now.uptime_ms < hit.until && hit.validity.holds(now) && self.counters.hold(&hit.dependencies) {
+            if now.uptime_ms < hit.until && hit.validity.contains(now) && self.counters.are_unchanged(&hit.dependencies)
+            {
                 return Some(Ok(hit.identity));
             }
             cache.remove(key);
         }
         let cache = self.refused.as_ref()?;
         let hit = cache.get(key)?;
-        if now.uptime_ms < hit.until && self.counters.hold(&hit.dependencies) {
+        if now.uptime_ms < hit.until && self.counters.are_unchanged(&hit.dependencies) {
             return Some(Err(hit.refusal));
         }
         cache.remove(key);
@@ -186,7 +187,7 @@ impl DecisionCache {
 
     /// Caches a decision that was made with the time `now`, unless one of its dependencies has changed since.
     pub fn insert(&self, key: Key, decision: &Decision, dependencies: Dependencies, now: Now) {
-        if !self.counters.hold(&dependencies) {
+        if !self.counters.are_unchanged(&dependencies) {
             return;
         }
         let end = |ttl: Duration| {
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_ends_with_its_ttl() {
+    fn a_decision_expires_after_its_ttl() {
         let cache = cache_of(SETTINGS);
         cache.insert([1; 32], &accepted(Validity::ALWAYS), Dependencies::default(), AT);
         assert!(matches!(cache.find(&[1; 32], later(59_999)), Some(Ok(_))));
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_ends_with_its_credential() {
+    fn a_decision_expires_with_its_credential() {
         let cache = cache_of(SETTINGS);
         let validity = Validity {
             from_ms: AT.unix_ms - 10,
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_short_and_what_time_heals_is_not_kept() {
+    fn refusals_expire_early_and_temporary_ones_are_not_cached() {
         let cache = cache_of(SETTINGS);
         cache.insert(
             [1; 32],
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_never_push_out_the_accepted_and_zero_is_off() {
+    fn refusals_never_evict_accepted_credentials_and_zero_entries_disable_the_cache() {
         let cache = cache_of(CacheSettings {
             entries: 8,
             negative_entries: 8,
@@ -370,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_ends_with_a_change_and_one_that_comes_too_late_is_not_kept() {
+    fn a_change_invalidates_a_decision_also_one_under_way() {
         let counters = Arc::new(ChangeCounters::default());
         let cache = DecisionCache::new(SETTINGS, Arc::clone(&counters));
         let marked = || {
@@ -411,6 +412,6 @@ mod tests {
         let small = fill(&accepted(Validity::ALWAYS));
         assert!((entries / 2..=entries).contains(&small), "{small}");
         let large = fill(&accepted_with(Validity::ALWAYS, big));
-        assert!((1..=entries * LEAST_WEIGHT / 10_000).contains(&large), "{large}");
+        assert!((1..=entries * MIN_WEIGHT / 10_000).contains(&large), "{large}");
     }
 }

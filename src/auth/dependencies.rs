@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const SLOTS: usize = 1 << 16;
 /// Maximum number of dependencies. A decision from one store depends on that store, a token or JWT, a user, and a username; a decision from
 /// two stores depends on six items.
-const MOST: usize = 6;
+const MAX_DEPENDENCIES: usize = 6;
 
 /// The counters of all items in all stores of the process.
 pub struct ChangeCounters {
@@ -40,9 +40,9 @@ pub enum StoreItem<'t> {
 /// The items that one decision depends on, with their counters from before the lookup.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Dependencies {
-    marks: [(u32, u32); MOST],
+    marks: [(u32, u32); MAX_DEPENDENCIES],
     count: u8,
-    overflown: bool,
+    overflowed: bool,
 }
 
 impl fmt::Debug for ChangeCounters {
@@ -83,14 +83,14 @@ impl ChangeCounters {
                 *place = mark;
                 dependencies.count += 1;
             }
-            None => dependencies.overflown = true,
+            None => dependencies.overflowed = true,
         }
     }
 
     /// Whether no item that a decision depends on has changed since.
-    pub fn hold(&self, dependencies: &Dependencies) -> bool {
-        let marks = &dependencies.marks[..usize::from(dependencies.count).min(MOST)];
-        !dependencies.overflown
+    pub fn are_unchanged(&self, dependencies: &Dependencies) -> bool {
+        let marks = &dependencies.marks[..usize::from(dependencies.count).min(MAX_DEPENDENCIES)];
+        !dependencies.overflowed
             && marks.iter().all(|(slot, generation)| {
                 self.slots
                     .get(*slot as usize)
@@ -124,10 +124,10 @@ mod tests {
                     }
                     let mut dependencies = Dependencies::default();
                     counters.mark(&mut dependencies, store, item);
-                    assert!(counters.hold(&dependencies));
+                    assert!(counters.are_unchanged(&dependencies));
                     counters.changed("redis", changed);
                     assert_eq!(
-                        counters.hold(&dependencies),
+                        counters.are_unchanged(&dependencies),
                         (store, item) != ("redis", changed),
                         "{store} {item:?} {changed:?}"
                     );
@@ -141,12 +141,12 @@ mod tests {
         let counters = ChangeCounters::default();
         let mut dependencies = Dependencies::default();
         counters.changed("redis", StoreItem::Store);
-        assert!(counters.hold(&dependencies));
-        for _ in 0..MOST {
+        assert!(counters.are_unchanged(&dependencies));
+        for _ in 0..MAX_DEPENDENCIES {
             counters.mark(&mut dependencies, "redis", StoreItem::Store);
-            assert!(counters.hold(&dependencies));
+            assert!(counters.are_unchanged(&dependencies));
         }
         counters.mark(&mut dependencies, "redis", StoreItem::Store);
-        assert!(!counters.hold(&dependencies));
+        assert!(!counters.are_unchanged(&dependencies));
     }
 }

@@ -38,7 +38,7 @@ impl<V> Default for SingleFlight<V> {
 
 impl<V: Clone> SingleFlight<V> {
     /// Returns the result of `work`, done by this request or by another one with the same key. The result of another request is used only
-    /// if `good` accepts it.
+    /// if `is_valid` accepts it.
     ///
     /// # Errors
     /// The error of `work`, if this request did the work.
@@ -46,7 +46,7 @@ impl<V: Clone> SingleFlight<V> {
         &self,
         key: Key,
         work: impl Fn() -> F,
-        good: impl Fn(&V) -> bool,
+        is_valid: impl Fn(&V) -> bool,
     ) -> Result<V, E> {
         loop {
             let flight = Rc::clone(self.under_way.borrow_mut().entry(key).or_default());
@@ -66,7 +66,7 @@ impl<V: Clone> SingleFlight<V> {
                 .clone();
             // Remove the entry first, so that later callers start a new lookup.
             waiter.finish();
-            if led.get() || good(&value) {
+            if led.get() || is_valid(&value) {
                 return Ok(value);
             }
         }
@@ -102,20 +102,20 @@ impl<V> Drop for Waiter<'_, V> {
 }
 
 /// How many signatures are verified in a row before other requests run: about half a millisecond with the slowest algorithm.
-const IN_A_ROW: u32 = 4;
+const MAX_IN_A_ROW: u32 = 4;
 
 /// A queue for work that blocks the worker's thread. First in, first out; after a few items in a row, requests without such work run.
 #[derive(Debug)]
 pub struct WorkQueue {
-    line: Semaphore,
-    taken: Cell<u32>,
+    turns: Semaphore,
+    in_a_row: Cell<u32>,
 }
 
 impl Default for WorkQueue {
     fn default() -> Self {
         Self {
-            line: Semaphore::new(1),
-            taken: Cell::new(0),
+            turns: Semaphore::new(1),
+            in_a_row: Cell::new(0),
         }
     }
 }
@@ -124,13 +124,13 @@ impl WorkQueue {
     /// Waits for this caller's turn. Do the work before the next `.await`.
     pub async fn next(&self) {
         // The semaphore is never closed.
-        let _first = self.line.acquire().await;
-        if self.taken.get() >= IN_A_ROW {
+        let _first = self.turns.acquire().await;
+        if self.in_a_row.get() >= MAX_IN_A_ROW {
             // Later callers wait behind the one that yields.
             yield_now().await;
-            self.taken.set(0);
+            self.in_a_row.set(0);
         }
-        self.taken.set(self.taken.get() + 1);
+        self.in_a_row.set(self.in_a_row.get() + 1);
     }
 }
 
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_outdated_result_of_another_request_is_not_taken() {
+    async fn an_outdated_result_of_another_request_is_not_used() {
         let (single_flight, done) = (SingleFlight::default(), Cell::new(0));
         let ask = || {
             single_flight.share(
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn others_are_served_between_turns() {
+    async fn other_requests_run_between_queued_work() {
         let (queue, order) = (WorkQueue::default(), RefCell::new(Vec::new()));
         let heavy = join_all((0..20).map(|at| {
             let (queue, order) = (&queue, &order);
@@ -236,6 +236,6 @@ mod tests {
         let rows = order.split(|at| *at == 100);
         let longest = rows.map(<[_]>::len).max().unwrap_or_default();
         // The first two rows may follow on each other: the light one begins by waiting.
-        assert!(longest <= 2 * IN_A_ROW as usize, "{order:?}");
+        assert!(longest <= 2 * MAX_IN_A_ROW as usize, "{order:?}");
     }
 }

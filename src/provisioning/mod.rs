@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revoked_token_is_dead_for_good() {
+    fn a_revoked_token_stays_revoked() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut store = empty_store(&folder);
         let (digest, token) = (

@@ -111,7 +111,7 @@ fn a_claim_of_a_wrong_type_skips_no_check() {
 }
 
 #[test]
-fn a_token_that_cannot_be_revoked_is_refused_only_where_revocations_are_obeyed() {
+fn a_token_that_cannot_be_revoked_is_refused_only_where_revocations_are_checked() {
     let (upstream, signer) = (RecordingUpstream::start(), Signer::new(Algorithm::HS256));
     let gate = Gate::start(&gateway(
         &upstream,
@@ -125,7 +125,7 @@ fn a_token_that_cannot_be_revoked_is_refused_only_where_revocations_are_obeyed()
 }
 
 #[test]
-fn a_time_of_issue_in_any_form_falls_under_the_revocation_of_its_user() {
+fn the_revocation_of_a_user_covers_each_form_of_iat() {
     let (upstream, signer) = (RecordingUpstream::start(), Signer::new(Algorithm::HS256));
     let gate = Gate::start(&gateway(
         &upstream,

@@ -1,4 +1,4 @@
-//! The store that is a file: read again when it changes, an outage when it breaks.
+//! The embedded store: the file is read again when it changes; an invalid file is an outage.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ fn a_file_that_breaks_is_503_and_comes_back() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_refuses_nobody_and_says_when_to_come_back() {
+fn an_unreadable_file_is_503_with_retry_after() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::spawn(&on_a_file(&upstream));
     create(&gate, "canary-ada");
@@ -92,7 +92,7 @@ fn a_file_that_cannot_be_read_refuses_nobody_and_says_when_to_come_back() {
 }
 
 #[test]
-fn what_the_tools_write_is_in_force_soon() {
+fn changes_by_the_command_line_take_effect_soon() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::spawn(&on_a_file(&upstream));
     let run = |words: &[&str]| {
@@ -155,7 +155,7 @@ fn a_key_that_was_pasted_where_its_digest_belongs_is_not_logged() {
 }
 
 #[test]
-fn a_changed_file_ends_verdicts_that_would_live_for_a_minute() {
+fn a_changed_file_invalidates_cached_decisions() {
     let upstream = RecordingUpstream::start();
     let gate = Gate::start(
         &config()

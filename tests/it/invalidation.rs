@@ -1,15 +1,18 @@
-//! What has changed in a store is in force on every gateway at once, though verdicts would live for a minute: only a push can do that.
+//! Invalidation: a change in a store takes effect on every gateway at once, although decisions are cached for a minute.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use authgate::auth::jwt::keys::Algorithm;
+use authgate::auth::store::redis::{Endpoint, Invalidation, RedisSettings};
+use authgate::auth::store::{Digests, SharedStore, StoreKind, StoreSettings};
 use serde_json::json;
 
 use crate::harness::mint::{Signer, now};
 use crate::harness::{Call, Config, Conn, Gate, RecordingUpstream, Redis, config, get, wait_until};
 
-/// Far less than the minute that verdicts live for, far more than a push takes.
+/// Far less than the `ttl` of cached decisions, and far more than a push takes.
 const SOON: Duration = Duration::from_secs(5);
 const CACHE: &str = "cache = { ttl = \"60s\", negative_ttl = \"60s\" }";
 const TRACKING: &str = "authgate_store_tracking{store=\"redis\"}";
@@ -60,7 +63,7 @@ fn tracked(redis: &Redis) -> Vec<String> {
 }
 
 #[test]
-fn each_kind_of_change_is_in_force_on_two_gateways() {
+fn each_kind_of_change_takes_effect_on_two_gateways() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let signer = Signer::new(Algorithm::ES256).kid("canary-kid");
     let config = cached(&redis, &upstream)
@@ -124,7 +127,7 @@ fn each_kind_of_change_is_in_force_on_two_gateways() {
 }
 
 #[test]
-fn a_change_is_in_force_soon_under_load_too() {
+fn a_change_takes_effect_soon_under_load() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     redis.put_token("canary-busy", &json!({ "user": "42" }));
     let gates = [started(&cached(&redis, &upstream)), started(&cached(&redis, &upstream))];
@@ -169,7 +172,7 @@ fn a_change_is_in_force_soon_under_load_too() {
 }
 
 #[test]
-fn a_connection_that_is_killed_is_made_again_and_nothing_is_missed() {
+fn a_killed_invalidation_connection_is_replaced_and_no_change_is_missed() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = started(&cached(&redis, &upstream));
     for _ in 0..3 {
@@ -216,7 +219,7 @@ fn a_store_that_is_flushed_is_503_at_once() {
 }
 
 #[test]
-fn a_store_that_is_silent_is_noticed_and_the_known_are_served_meanwhile() {
+fn a_silent_store_is_detected_and_cached_users_keep_working() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = started(&cached(&redis, &upstream));
     assert_eq!(gate.call(&ada()).status, 200);
@@ -234,7 +237,7 @@ fn a_store_that_is_silent_is_noticed_and_the_known_are_served_meanwhile() {
 }
 
 #[test]
-fn verdicts_that_rest_on_no_store_are_not_flushed_with_one() {
+fn decisions_that_depend_on_no_store_stay_cached_when_one_is_flushed() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let signer = Signer::new(Algorithm::ES256);
     let gate = started(
@@ -266,4 +269,37 @@ fn invalidation_can_be_off() {
     assert!(tracked(&redis).is_empty());
     becomes(&gate, &ada(), 401, "the ttl");
     assert_eq!(gate.metric(TRACKING), 0.0);
+}
+
+#[test]
+fn a_store_is_watched_until_its_watcher_is_dropped() {
+    let redis = Redis::start().with_ada();
+    let settings = StoreSettings {
+        name: "redis".into(),
+        kind: StoreKind::Redis(RedisSettings {
+            endpoint: Endpoint::parse(&redis.url()).expect("a URL"),
+            username: None,
+            password: None,
+            prefix: "authgate:".to_owned(),
+            timeout: SOON,
+            invalidation: Invalidation::Tracking,
+            digests: Digests::SHA256,
+        }),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let store = SharedStore::new(settings, Arc::default());
+    let watcher = {
+        let _entered = runtime.enter();
+        store.watch()
+    };
+    wait_until("it is watched", SOON, || {
+        store.is_usable() && !tracked(&redis).is_empty()
+    });
+    drop(watcher);
+    wait_until("its connections are closed", SOON, || tracked(&redis).is_empty());
+    wait_until("nothing else holds it", SOON, || Arc::strong_count(&store) == 1);
 }

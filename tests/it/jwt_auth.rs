@@ -136,7 +136,7 @@ fn unsigned_and_malformed_tokens_are_refused() {
 }
 
 #[test]
-fn claims_are_held_to_the_rules_of_simplejwt() {
+fn claims_are_checked_by_the_rules_of_simplejwt() {
     let upstream = RecordingUpstream::start();
     let signer = Signer::new(Algorithm::ES256);
     let gate = Gate::start(&with_keys(&upstream, &[&signer]));
@@ -167,7 +167,7 @@ fn claims_are_held_to_the_rules_of_simplejwt() {
 }
 
 #[test]
-fn a_name_that_cannot_travel_in_a_header_is_refused_and_not_cleaned() {
+fn a_username_that_a_header_cannot_carry_is_refused_and_not_altered() {
     let upstream = RecordingUpstream::start();
     let signer = Signer::new(Algorithm::HS256);
     let gate = Gate::start(&with_keys(&upstream, &[&signer]));
@@ -187,7 +187,7 @@ fn a_name_that_cannot_travel_in_a_header_is_refused_and_not_cleaned() {
 }
 
 #[test]
-fn issuer_audience_leeway_and_lifetime_are_looked_at_where_they_are_configured() {
+fn issuer_audience_leeway_and_lifetime_are_checked_where_they_are_configured() {
     let upstream = RecordingUpstream::start();
     let signer = Signer::new(Algorithm::HS256);
     let config = with_keys(&upstream, &[&signer])
@@ -221,7 +221,7 @@ fn issuer_audience_leeway_and_lifetime_are_looked_at_where_they_are_configured()
 }
 
 #[test]
-fn the_plain_profile_takes_tokens_that_know_nothing_of_django() {
+fn the_plain_profile_accepts_tokens_without_claims_of_django() {
     let upstream = RecordingUpstream::start();
     let signer = Signer::new(Algorithm::EdDSA);
     let gate = Gate::start(&with_keys(&upstream, &[&signer]).jwt("profile = \"plain\""));
@@ -291,7 +291,7 @@ fn an_access_token_of_rfc_9068_says_that_it_is_one() {
 }
 
 #[test]
-fn the_log_says_which_check_a_client_is_not_told_of() {
+fn the_log_names_the_failed_check_that_the_response_does_not() {
     let upstream = RecordingUpstream::start();
     let signer = Signer::new(Algorithm::ES256);
     let gate = Gate::start(&with_keys(&upstream, &[&signer]).jwt("audience = \"orders\""));
@@ -322,7 +322,7 @@ fn a_float_is_an_id_only_where_a_user_is_looked_up_by_it() {
 }
 
 #[test]
-fn static_keys_are_told_apart_by_kid_where_both_sides_have_one() {
+fn static_keys_are_selected_by_kid_where_both_sides_have_one() {
     let upstream = RecordingUpstream::start();
     let (one, other) = (Signer::new(Algorithm::ES256).kid("one"), Signer::new(Algorithm::ES256));
     let gate = Gate::start(&with_keys(&upstream, &[&one, &other]));
@@ -349,7 +349,7 @@ fn static_keys_are_told_apart_by_kid_where_both_sides_have_one() {
 }
 
 #[test]
-fn a_jwks_file_is_chosen_from_by_kid_alone() {
+fn keys_of_a_jwks_file_are_selected_by_kid_alone() {
     let upstream = RecordingUpstream::start();
     let signers = [
         Signer::new(Algorithm::RS256).kid("r"),
@@ -412,7 +412,7 @@ fn a_key_for_another_use_is_refused_when_it_is_loaded() {
 }
 
 #[test]
-fn a_key_set_with_bad_keys_serves_with_the_good_ones_and_names_each_bad_one() {
+fn invalid_keys_of_a_key_set_are_reported_and_the_others_are_used() {
     let upstream = RecordingUpstream::start();
     let signer = Signer::new(Algorithm::RS256).kid("good");
     let mut private = Signer::new(Algorithm::ES256).jwk;
@@ -456,7 +456,7 @@ fn a_key_set_with_bad_keys_serves_with_the_good_ones_and_names_each_bad_one() {
         assert!(at_start.contains(words), "{words}: {at_start}");
     }
     assert!(!ended.err.contains("cipher"), "{}", ended.err);
-    // Without its one good key it is no set.
+    // A set without a usable key is an error.
     let mut bad = set;
     bad["keys"].as_array_mut().unwrap().pop();
     std::fs::write(gate.folder.path().join("jwks.json"), bad.to_string()).unwrap();
@@ -472,7 +472,7 @@ fn with_store(redis: &Redis, upstream: &RecordingUpstream, signer: &Signer) -> C
 }
 
 #[test]
-fn revocations_of_tokens_users_and_keys_are_obeyed() {
+fn revocations_of_tokens_users_and_keys_take_effect() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let signer = Signer::new(Algorithm::ES256).kid("k1");
     let gate = Gate::start(&with_store(&redis, &upstream, &signer));
@@ -507,9 +507,9 @@ fn revocations_of_tokens_users_and_keys_are_obeyed() {
 }
 
 #[test]
-fn the_key_that_verified_is_the_one_whose_revocation_counts() {
+fn the_revocation_of_the_key_that_verified_the_token_is_checked() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
-    // Neither has a kid of its own: it is named by its thumbprint, whatever the token's header says.
+    // A key without a `kid` is identified by its thumbprint, not by the `kid` of the token.
     let signer = Signer::new(Algorithm::ES256);
     let gate = Gate::start(&with_store(&redis, &upstream, &signer));
     let (x, y) = (signer.jwk["x"].as_str().unwrap(), signer.jwk["y"].as_str().unwrap());
@@ -525,7 +525,7 @@ fn the_key_that_verified_is_the_one_whose_revocation_counts() {
 }
 
 #[test]
-fn users_of_a_store_must_exist_be_active_and_have_kept_their_password() {
+fn users_of_a_store_must_exist_be_active_and_have_the_same_password() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     redis.put_user("43", &json!({ "active": false }));
     redis.put_user("44", &json!({ "username": "zoë", "password_md5": "ABC" }));
@@ -571,7 +571,7 @@ fn users_of_a_store_must_exist_be_active_and_have_kept_their_password() {
 }
 
 #[test]
-fn users_may_be_named_by_their_login_name() {
+fn users_can_be_found_by_username() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let signer = Signer::new(Algorithm::HS256);
     let gate = Gate::start(&with_store(&redis, &upstream, &signer).jwt("user_id_field = \"username\""));
@@ -581,7 +581,7 @@ fn users_may_be_named_by_their_login_name() {
 }
 
 #[test]
-fn a_cached_jwt_is_refused_when_it_expires_and_its_verdict_ends_with_the_ttl() {
+fn a_cached_jwt_is_refused_when_it_expires_and_is_evaluated_again_after_the_ttl() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let signer = Signer::new(Algorithm::HS256);
     let cache = |ttl: &str| format!("cache = {{ entries = 10, ttl = \"{ttl}\" }}");
@@ -612,7 +612,7 @@ fn a_cached_jwt_is_refused_when_it_expires_and_its_verdict_ends_with_the_ttl() {
 }
 
 #[test]
-fn a_credential_that_expires_while_its_body_is_gathered_takes_nobody_further() {
+fn a_credential_that_expires_while_the_body_is_buffered_is_refused() {
     let (upstream, signer) = (RecordingUpstream::start(), Signer::new(Algorithm::HS256));
     let gate = Gate::start(&with_keys(&upstream, &[&signer]));
     let jwt = signer.with(&json!({ "exp": now() + 3 }));

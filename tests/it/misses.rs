@@ -1,4 +1,4 @@
-//! Credentials that no cache knows: one look-up for all who bring the same one, and no flood of them stops those who are known.
+//! Cache misses: concurrent requests with one credential share a lookup, and a flood of unknown credentials does not stop cached ones.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn lookups(gate: &Gate) -> f64 {
 }
 
 #[test]
-fn many_who_bring_the_same_unknown_token_make_one_look_up() {
+fn concurrent_requests_with_one_unknown_token_make_one_lookup() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::start(&patient(&redis, &upstream));
     redis.put_token("canary-first", &json!({ "user": "42" }));
@@ -53,7 +53,7 @@ fn many_who_bring_the_same_unknown_token_make_one_look_up() {
 }
 
 #[test]
-fn who_gives_up_first_strands_nobody() {
+fn a_cancelled_lookup_does_not_fail_the_requests_that_wait_for_it() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::start(&patient(&redis, &upstream));
     redis.pause();
@@ -80,7 +80,7 @@ fn who_gives_up_first_strands_nobody() {
 }
 
 #[test]
-fn unknown_tokens_that_wait_for_a_store_do_not_hold_up_those_who_are_known() {
+fn unknown_tokens_that_wait_for_a_store_do_not_delay_cached_ones() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::start(&patient(&redis, &upstream));
     let mut conn = gate.connect();
@@ -113,7 +113,7 @@ fn unknown_tokens_that_wait_for_a_store_do_not_hold_up_those_who_are_known() {
 }
 
 #[test]
-fn who_waits_for_a_turn_is_answered_within_the_store_s_deadline() {
+fn queued_requests_are_answered_within_the_deadline_of_the_store() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::start(
         &config()
@@ -141,7 +141,7 @@ fn who_waits_for_a_turn_is_answered_within_the_store_s_deadline() {
 }
 
 #[test]
-fn forged_jwts_do_not_hold_up_those_who_are_known() {
+fn forged_jwts_do_not_delay_cached_ones() {
     let upstream = RecordingUpstream::start();
     let (signer, forger) = (Signer::new(Algorithm::ES256), Signer::new(Algorithm::ES256));
     let gate = Gate::start(

@@ -1,4 +1,4 @@
-//! A store that cannot say is 503 within its deadline: never 401, never a hang, never an open door.
+//! A store that cannot answer is 503 within its deadline, never 401 and never an accepted request.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -117,7 +117,7 @@ fn a_store_that_is_not_the_one_it_was_is_503() {
     unavailable(&gate, "canary-ada");
 }
 
-/// What an import leaves while it is under way, and is after it was cut off.
+/// The layout record during an import, and after an interrupted one.
 fn filling(redis: &Redis, epoch: &str) {
     redis.set(
         "layout",
@@ -278,7 +278,7 @@ fn a_record_under_a_key_of_another_is_503_and_is_logged() {
 }
 
 #[test]
-fn a_rename_is_never_seen_by_half() {
+fn a_rename_is_atomic() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let signer = Signer::new(Algorithm::ES256);
     let gate = Gate::start(&named(&signer, config().tokens(&redis), "redis", "username", &upstream));
@@ -309,7 +309,7 @@ fn a_rename_is_never_seen_by_half() {
 }
 
 #[test]
-fn jwts_that_need_no_store_do_not_notice() {
+fn jwts_that_need_no_store_are_accepted_in_an_outage() {
     let (mut redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let signer = Signer::new(Algorithm::ES256);
     let gate = Gate::start(
@@ -330,7 +330,7 @@ fn jwts_that_need_no_store_do_not_notice() {
 }
 
 #[test]
-fn a_verdict_that_was_reached_lives_for_its_ttl_through_an_outage() {
+fn cached_decisions_are_used_until_their_ttl_in_an_outage() {
     let (mut redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::start(&protected(&redis, &upstream).token("cache = { ttl = \"60s\" }"));
     assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
@@ -339,9 +339,9 @@ fn a_verdict_that_was_reached_lives_for_its_ttl_through_an_outage() {
     unavailable(&gate, "canary-other");
 }
 
-/// A store that answers with an error was reached: the log says what it answered.
+/// A store that answers with an error was reached, and the log has its reply.
 #[test]
-fn what_redis_answers_is_said_and_not_that_it_cannot_be_reached() {
+fn error_replies_of_redis_are_logged_and_not_called_unreachable() {
     let upstream = RecordingUpstream::start();
     for (acl, url_login, words) in [
         (

@@ -25,7 +25,7 @@ fn refused(gate: &Gate, upstream: &RecordingUpstream, value: &[u8], detail: &str
 }
 
 #[test]
-fn a_known_token_passes_and_the_upstream_is_told_whose_it_is() {
+fn a_known_token_is_accepted_and_its_user_is_sent_to_the_upstream() {
     let (redis, upstream) = setup();
     let gate = Gate::start(&protected(&redis, &upstream));
     for scheme in ["Token", "token", "TOKEN"] {
@@ -146,7 +146,7 @@ fn a_deleted_token_is_refused_at_once_where_the_cache_is_off() {
 }
 
 #[test]
-fn a_cached_verdict_ends_with_its_ttl() {
+fn a_cached_decision_expires_after_its_ttl() {
     let (redis, upstream) = setup();
     let cache = "cache = { entries = 10, ttl = \"2s\", negative_entries = 10, negative_ttl = \"2s\" }";
     let redis_without_invalidation = config()
@@ -158,7 +158,7 @@ fn a_cached_verdict_ends_with_its_ttl() {
     assert_eq!((status("canary-ada"), status("canary-later")), (200, 401));
     redis.del(&Redis::token_key("canary-ada"));
     redis.put_token("canary-later", &json!({ "user": "42" }));
-    // Both verdicts are younger than two seconds here, unless the machine stands still.
+    // Both decisions are younger than two seconds here, unless the machine is stopped.
     assert_eq!((status("canary-ada"), status("canary-later")), (200, 401));
     wait_until("the verdicts end", Duration::from_secs(8), || {
         (status("canary-ada"), status("canary-later")) == (401, 200)
@@ -176,7 +176,7 @@ fn a_cached_token_is_refused_when_it_expires() {
 }
 
 #[test]
-fn the_cache_saves_questions_and_zero_entries_switch_it_off() {
+fn the_cache_avoids_lookups_and_zero_entries_disable_it() {
     let (redis, upstream) = setup();
     let asked = |cache: &str| {
         let gate = Gate::start(&protected(&redis, &upstream).token(cache).server("workers = 1"));
@@ -200,7 +200,7 @@ fn the_cache_saves_questions_and_zero_entries_switch_it_off() {
 }
 
 #[test]
-fn a_token_may_come_under_other_schemes_and_in_another_header() {
+fn the_scheme_and_the_header_of_a_token_are_configurable() {
     let (redis, upstream) = setup();
     let keys = config()
         .tokens(&redis)

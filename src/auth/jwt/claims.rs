@@ -14,7 +14,7 @@ use crate::credential::{Defect, JwtFault, TypeMismatch};
 const LAST_SECOND: i128 = 253_402_300_799;
 
 /// The most digits that Python's `int()` reads from a string, by default.
-const MOST_DIGITS: usize = 4300;
+const MAX_DIGITS: usize = 4300;
 
 /// Claims that passed all checks before the revocation check.
 #[derive(Debug)]
@@ -36,11 +36,11 @@ impl Claims {
             if defect == Defect::IssuedAt {
                 issued_at = Some(at);
             }
-            let good_from = at.saturating_mul(1000).saturating_sub(leeway);
-            if good_from > now_ms {
+            let valid_from = at.saturating_mul(1000).saturating_sub(leeway);
+            if valid_from > now_ms {
                 return Err(defect.into());
             }
-            from_ms = from_ms.max(good_from);
+            from_ms = from_ms.max(valid_from);
         }
         let mut until_ms = i128::MAX;
         if let Some(value) = members.get("exp") {
@@ -58,10 +58,10 @@ impl Claims {
                 return Err(Defect::Lifetime.into());
             }
         }
-        if !issuer_holds(members.get("iss"), &rules.issuer) {
+        if !issuer_matches(members.get("iss"), &rules.issuer) {
             return Err(Defect::Issuer.into());
         }
-        if !audience_holds(members.get("aud"), &rules.audience) {
+        if !audience_matches(members.get("aud"), &rules.audience) {
             return Err(Defect::Audience.into());
         }
         if ["sub", "jti"]
@@ -211,7 +211,7 @@ fn digits(text: &str) -> Option<i128> {
     let well_formed = digits
         .split('_')
         .all(|run| !run.is_empty() && run.bytes().all(|byte| byte.is_ascii_digit()));
-    if !well_formed || digits.bytes().filter(u8::is_ascii_digit).count() > MOST_DIGITS {
+    if !well_formed || digits.bytes().filter(u8::is_ascii_digit).count() > MAX_DIGITS {
         return None;
     }
     let value = digits.bytes().filter(u8::is_ascii_digit).fold(0_i128, |value, digit| {
@@ -221,7 +221,7 @@ fn digits(text: &str) -> Option<i128> {
 }
 
 /// RFC 7519, section 4.1.1: one string, equal to an expected issuer.
-fn issuer_holds(claim: Option<&Value>, expected: &[String]) -> bool {
+fn issuer_matches(claim: Option<&Value>, expected: &[String]) -> bool {
     expected.is_empty()
         || claim
             .and_then(Value::as_str)
@@ -229,7 +229,7 @@ fn issuer_holds(claim: Option<&Value>, expected: &[String]) -> bool {
 }
 
 /// RFC 7519, section 4.1.3: a string or a list of strings only, at least one in common.
-fn audience_holds(claim: Option<&Value>, expected: &[String]) -> bool {
+fn audience_matches(claim: Option<&Value>, expected: &[String]) -> bool {
     let wanted = |aud: &str| expected.iter().any(|wanted| wanted == aud);
     match claim {
         _ if expected.is_empty() => true,
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_in_simplejwts_order() {
+    fn missing_claims_are_reported_in_simplejwts_order() {
         let rules = Rules::simplejwt();
         check(&rules, &json!({}), Err(TypeMismatch::NoExpiry.into()));
         check(&rules, &json!({ "exp": 1_700_000_300 }), Err(TypeMismatch::NoId.into()));
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_no_revocation_can_name_is_refused() {
+    fn a_token_without_a_revocable_id_is_refused() {
         for (value, expected) in [
             (json!("a"), Ok(Some("a"))),
             (json!(" a "), Ok(Some(" a "))),

@@ -1,4 +1,4 @@
-//! Explains a token check by check, for `authgate jwt inspect`. The first failed check decides. The verdict comes from the same code that
+//! Explains a token check by check, for `authgate jwt inspect`. The first failed check decides. The result comes from the same code that
 //! authenticates requests.
 
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::segments::{header_as_sent, payload_as_sent};
-use super::{End, JwtEvaluator, JwtSettings, KeySet, Profile, Rules, Signed, Users};
+use super::{EvaluationError, JwtEvaluator, JwtSettings, KeySet, Profile, Rules, Signed, Users};
 use crate::auth::store::Lookup;
 use crate::auth::{Decision, Now};
 use crate::credential::{Defect, JwtFault, Refusal, TypeMismatch};
@@ -61,7 +61,7 @@ impl State {
     }
 }
 
-/// The verdict.
+/// The result of the evaluation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
     /// The token is accepted.
@@ -96,8 +96,8 @@ impl JwtEvaluator {
         let mut lookup = Lookup::until(Instant::now() + time_limit);
         let ending = match self.check(token, now, &mut lookup).await {
             Ok(Decision::Accepted { .. }) => Ending::Accepted,
-            Ok(Decision::Refused(refusal)) | Err(End::Refused(refusal)) => Ending::Refused(refusal),
-            Err(End::Unavailable(error)) => Ending::Unknown(error.to_string()),
+            Ok(Decision::Refused(refusal)) | Err(EvaluationError::Refused(refusal)) => Ending::Refused(refusal),
+            Err(EvaluationError::Unavailable(error)) => Ending::Unknown(error.to_string()),
         };
         let last = match &ending {
             Ending::Accepted => None,

@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Value};
 
 /// Maximum nesting of objects and lists. Real claims have three or four levels.
-const DEEPEST: u8 = 32;
+const MAX_DEPTH: u8 = 32;
 
 /// The input is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,9 @@ pub(super) struct Malformed;
 /// Parses all of `bytes` as one object.
 pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Malformed> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Node { left: DEEPEST }.deserialize(&mut reader).map_err(|_| Malformed)?;
+    let value = Node { left: MAX_DEPTH }
+        .deserialize(&mut reader)
+        .map_err(|_| Malformed)?;
     reader.end().map_err(|_| Malformed)?;
     match value {
         Value::Object(members) => Ok(members),
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_readers_could_read_in_two_ways_is_refused() {
+    fn ambiguous_json_is_refused() {
         for bad in [
             &br#"{"a":1,"a":1}"#[..],
             br#"{"a":1,"\u0061":2}"#,

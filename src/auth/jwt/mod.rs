@@ -6,19 +6,19 @@ mod claims;
 pub mod explain;
 mod json;
 pub mod keys;
-mod named;
 mod segments;
 mod settings;
 pub mod sign;
+mod user;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use self::claims::Claims;
 use self::keys::VerificationKey;
-use self::named::{NamedUser, invalid_user};
 use self::segments::Segments;
 pub use self::settings::{JwtSettings, KeySet, Profile, Rules, TokenType, UserIdField, Users};
+use self::user::{NamedUser, invalid_user};
 use super::authenticator::{Reading, WorkerResources};
 use super::identities::IdentityFactory;
 use super::scheme::AuthScheme;
@@ -39,30 +39,30 @@ pub struct JwtEvaluator {
 }
 
 /// Why authentication ended without an identity.
-enum End {
+enum EvaluationError {
     Refused(Refusal),
     Unavailable(StoreError),
 }
 
-impl From<Refusal> for End {
+impl From<Refusal> for EvaluationError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
 }
 
-impl From<JwtFault> for End {
+impl From<JwtFault> for EvaluationError {
     fn from(fault: JwtFault) -> Self {
         Self::Refused(Refusal::Jwt(fault))
     }
 }
 
-impl From<Defect> for End {
+impl From<Defect> for EvaluationError {
     fn from(defect: Defect) -> Self {
         JwtFault::from(defect).into()
     }
 }
 
-impl From<StoreError> for End {
+impl From<StoreError> for EvaluationError {
     fn from(error: StoreError) -> Self {
         Self::Unavailable(error)
     }
@@ -155,13 +155,13 @@ impl JwtEvaluator {
         self.queue.next().await;
         match self.check(token, now, lookup).await {
             Ok(decision) => Ok(decision),
-            Err(End::Refused(refusal)) => Ok(Decision::Refused(refusal)),
-            Err(End::Unavailable(error)) => Err(error),
+            Err(EvaluationError::Refused(refusal)) => Ok(Decision::Refused(refusal)),
+            Err(EvaluationError::Unavailable(error)) => Err(error),
         }
     }
 
     /// All checks, in the order of SimpleJWT.
-    async fn check(&self, token: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, End> {
+    async fn check(&self, token: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, EvaluationError> {
         let settings = &*self.settings;
         let Signed { segments, key } = Signed::check(settings, token)?;
         let claims = Claims::check(segments.claims()?, &settings.rules, now)?;

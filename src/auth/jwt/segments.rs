@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_are_not_understood_are_refused() {
+    fn headers_with_unknown_extensions_are_refused() {
         let token = |header: &str| format!("{}.e30.", URL_SAFE_NO_PAD.encode(header));
         for good in [
             r#"{"alg":"HS256"}"#,

@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_are_written_as_everybody_writes_them() {
+    fn digests_are_lower_case_hexadecimal() {
         let hex = TokenDigest::of(b"x").to_hex();
         assert_eq!(hex, "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881");
         for digest in [DigestKind::Sha256, DigestKind::Sha512].map(|kind| kind.of(b"x").expect("any key has one")) {
@@ -183,7 +183,7 @@ mod tests {
     const KNOX_5: &str = "40606c195a08163f240d1e48e33e3c3e82d062a542d38595360fc1d8e7213d95ee41ddbe4fd0b96baaca5e86f4f320db8f38bd88accfe312e7ecbe98787e93ec";
 
     #[test]
-    fn each_kind_is_there_once() {
+    fn each_kind_of_digest_is_listed_once() {
         use DigestKind::{Sha256, Sha512, Sha512HexKey};
         assert!(Digests::new(&[]).is_none() && Digests::new(&[Sha512, Sha256, Sha512]).is_none());
         let all = Digests::new(&[Sha512HexKey, Sha512, Sha256]).expect("one of each");

@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn lookups_join_what_belongs_together() {
+    fn lookups_join_records() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tokens.toml");
         fs::write(&file, FILE).expect("writable");
@@ -493,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_breaks_is_an_outage() {
+    fn an_invalid_file_is_an_outage() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tokens.toml");
         let store = EmbeddedFile::new(

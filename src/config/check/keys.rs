@@ -190,7 +190,7 @@ fn jwks(item: &Item<'_>, algorithms: Option<&[Algorithm]>) -> Option<Vec<Verific
     };
     if set.keys.is_empty() {
         return refuse(
-            set.why_none(),
+            set.explain_empty(),
             "a key is used if it is a public key, its `use` is \"sig\" or absent, and its `alg` is among `algorithms` or absent",
         );
     }
@@ -205,8 +205,8 @@ fn jwks(item: &Item<'_>, algorithms: Option<&[Algorithm]>) -> Option<Vec<Verific
         let help = "fix or remove it in the set; the other keys are used";
         file_item.warn(format!("{}: a key is ignored: {problem}", file.display()), help);
     };
-    for left_out in &set.left_out {
-        warn(left_out.to_string());
+    for key in &set.invalid {
+        warn(key.to_string());
     }
     for key in nameless {
         let (id, algorithm) = (key.id(), key.algorithm().name());

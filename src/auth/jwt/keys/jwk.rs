@@ -87,8 +87,8 @@ impl Jwk {
 
 /// A text of the set in quotes, truncated.
 pub(super) fn brief(text: &str) -> String {
-    const MOST: usize = 64;
-    match text.char_indices().nth(MOST) {
+    const MAX_LENGTH: usize = 64;
+    match text.char_indices().nth(MAX_LENGTH) {
         None => format!("{text:?}"),
         Some((at, _)) => format!("{:?}…", &text[..at]),
     }

@@ -16,7 +16,7 @@ use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
-pub use self::set::{JwkSet, LeftOut};
+pub use self::set::{JwkSet, SkippedKey};
 use crate::secret::Secret;
 
 /// The signature algorithms of RFC 7518, section 3.1, and RFC 8037.
@@ -459,7 +459,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_pem_is_named_with_the_way_out() {
+    fn other_pem_is_refused_with_a_remedy() {
         for (pem, words) in [
             ("hello", "no PEM"),
             (

@@ -14,20 +14,20 @@ pub struct JwkSet {
     /// The usable keys, each once per algorithm.
     pub keys: Vec<VerificationKey>,
     /// Keys that appear to be for this gateway but are unusable; each is reported to the operator.
-    pub left_out: Vec<LeftOut>,
+    pub invalid: Vec<SkippedKey>,
     /// Keys for another purpose: encryption, signing, other algorithms. These are not errors.
-    pub passed_over: Vec<LeftOut>,
+    pub irrelevant: Vec<SkippedKey>,
 }
 
 /// A key of a set that is not used, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftOut {
+pub struct SkippedKey {
     at: usize,
     kid: Option<String>,
     why: String,
 }
 
-impl fmt::Display for LeftOut {
+impl fmt::Display for SkippedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "keys[{}]", self.at)?;
         if let Some(kid) = &self.kid {
@@ -70,7 +70,7 @@ impl JwkSet {
         let mut secrets = Vec::new();
         for (at, value) in written.keys.iter().enumerate() {
             let kid = value["kid"].as_str().map(str::to_owned);
-            let not_used = |why| LeftOut { at, kid, why };
+            let not_used = |why| SkippedKey { at, kid, why };
             match Jwk::deserialize(value)
                 .map_err(|error| Unused::Fault(format!("not a JWK: {}", without_values(&error.to_string()))))
                 .and_then(|jwk| bind(&jwk, algorithms))
@@ -80,26 +80,26 @@ impl JwkSet {
                     secrets.push((keys, not_used(why.to_owned())));
                 }
                 Ok(keys) => set.keys.extend(keys),
-                Err(Unused::Fault(why)) => set.left_out.push(not_used(why)),
-                Err(Unused::OtherPurpose(why)) => set.passed_over.push(not_used(why)),
+                Err(Unused::Fault(why)) => set.invalid.push(not_used(why)),
+                Err(Unused::OtherPurpose(why)) => set.irrelevant.push(not_used(why)),
             }
         }
         // A set of secrets only is a private file of two programs. A set with public keys may be published.
         let is_published = !set.keys.is_empty();
-        for (keys, left_out) in secrets {
+        for (keys, invalid) in secrets {
             if is_published {
-                set.left_out.push(left_out);
+                set.invalid.push(invalid);
             } else {
                 set.keys.extend(keys);
             }
         }
-        set.left_out.sort_by_key(|key| key.at);
+        set.invalid.sort_by_key(|key| key.at);
         Ok(set)
     }
 
     /// Explains for each key why the set has no usable key.
-    pub fn why_none(&self) -> String {
-        let mut all: Vec<&LeftOut> = self.left_out.iter().chain(&self.passed_over).collect();
+    pub fn explain_empty(&self) -> String {
+        let mut all: Vec<&SkippedKey> = self.invalid.iter().chain(&self.irrelevant).collect();
         all.sort_by_key(|key| key.at);
         if all.is_empty() {
             return "the set is empty".to_owned();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_for_another_purpose_is_passed_over_in_silence() {
+    fn a_key_for_another_purpose_is_skipped_without_a_report() {
         for (members, expected) in [
             (r#""use":"sig""#, 1),
             (r#""use":"enc""#, 0),
@@ -195,16 +195,16 @@ mod tests {
             (r#""alg":"RSA-OAEP""#, 0),
         ] {
             let set = parse(&[&format!("{ED25519},{members}")]);
-            let unused = (set.left_out.len(), set.passed_over.len());
+            let unused = (set.invalid.len(), set.irrelevant.len());
             assert_eq!((set.keys.len(), unused), (expected, (0, 1 - expected)), "{members}");
         }
         let rsa_alone = format!(r#"{{"keys":[{{{RSA}}},{{{ED25519}}}]}}"#);
         let set = JwkSet::parse(rsa_alone.as_bytes(), &[Algorithm::EdDSA]).expect("a set");
-        assert_eq!((set.keys.len(), set.left_out.len(), set.passed_over.len()), (1, 0, 1));
+        assert_eq!((set.keys.len(), set.invalid.len(), set.irrelevant.len()), (1, 0, 1));
     }
 
     #[test]
-    fn one_bad_key_does_not_spoil_the_set_and_is_named() {
+    fn an_invalid_key_is_reported_and_the_others_are_used() {
         let plain_base64 = RSA.replace("So", "+/").replace("_BJ", "/BJ");
         for (bad, words) in [
             (r#""kty":"RSA","e":"AQAB""#, "keys[0]: member `n` is missing"),
@@ -241,24 +241,24 @@ mod tests {
         ] {
             let set = parse(&[bad, ED25519]);
             assert_eq!(set.keys.len(), 1, "{bad}");
-            let [left_out] = set.left_out.as_slice() else {
-                panic!("{bad}: {:?}", set.left_out)
+            let [invalid] = set.invalid.as_slice() else {
+                panic!("{bad}: {:?}", set.invalid)
             };
-            assert!(left_out.to_string().contains(words), "{bad}: {left_out}");
+            assert!(invalid.to_string().contains(words), "{bad}: {invalid}");
             let alone = parse(&[bad]);
             assert!(
-                alone.keys.is_empty() && alone.why_none().contains(words),
+                alone.keys.is_empty() && alone.explain_empty().contains(words),
                 "{}",
-                alone.why_none()
+                alone.explain_empty()
             );
         }
         let private = format!(r#"{ED25519},"d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A""#);
         let set = parse(&[&private, RSA]);
         assert!(set.keys.iter().all(|key| key.algorithm() != Algorithm::EdDSA));
         assert!(
-            set.left_out[0].to_string().contains("a private key"),
+            set.invalid[0].to_string().contains("a private key"),
             "{:?}",
-            set.left_out
+            set.invalid
         );
         assert!(JwkSet::parse(b"[]", &Algorithm::ALL).is_err());
         let error = JwkSet::parse(b"\"canary\"", &Algorithm::ALL).expect_err("no set");
@@ -272,18 +272,14 @@ mod tests {
         for keys in [[oct.as_str(), ED25519], [ED25519, oct.as_str()]] {
             let set = parse(&keys);
             assert_eq!(set.keys.len(), 1);
-            assert!(
-                set.left_out[0]
-                    .to_string()
-                    .contains("a shared secret among public keys")
-            );
+            assert!(set.invalid[0].to_string().contains("a shared secret among public keys"));
         }
         let set = JwkSet::parse(format!(r#"{{"keys":[{{{oct}}}]}}"#).as_bytes(), &[Algorithm::RS256]);
         let set = set.expect("a set");
-        assert!(set.keys.is_empty() && set.left_out.len() == 1);
+        assert!(set.keys.is_empty() && set.invalid.len() == 1);
         let pem = URL_SAFE_NO_PAD
             .encode("-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA0\n-----END");
         let set = parse(&[&format!(r#""kty":"oct","k":"{pem}""#)]);
-        assert!(set.why_none().contains("key confusion"), "{}", set.why_none());
+        assert!(set.explain_empty().contains("key confusion"), "{}", set.explain_empty());
     }
 }

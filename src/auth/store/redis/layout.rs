@@ -59,7 +59,7 @@ impl AcceptedLayout {
         match stored {
             None => Err(self.missed(LayoutProblem::Missing)),
             Some(layout) if layout.version != Layout::VERSION => {
-                self.end_verdicts();
+                self.invalidate_decisions();
                 Err(LayoutProblem::Version(layout.version))
             }
             Some(layout) if layout.filling => Err(self.missed(LayoutProblem::Filling)),
@@ -93,7 +93,7 @@ impl AcceptedLayout {
         let mut misses = self.lock();
         misses.pending = true;
         misses.count += 1;
-        self.end_verdicts();
+        self.invalidate_decisions();
         problem
     }
 
@@ -103,7 +103,7 @@ impl AcceptedLayout {
         match accepted.as_deref() {
             Some(epoch) if epoch == fresh => return Ok(()),
             Some(_) if !misses.pending || misses.is_late(fresh) => {
-                self.end_verdicts();
+                self.invalidate_decisions();
                 return Err(LayoutProblem::Changed);
             }
             Some(_) => warn!(
@@ -114,14 +114,14 @@ impl AcceptedLayout {
             None => {}
         }
         // Increment first: decisions with the old counter were read from the old records.
-        self.end_verdicts();
+        self.invalidate_decisions();
         misses.pending = false;
         misses.replaced = accepted.map(|old| (old, Instant::now()));
         self.epoch.store(Some(Arc::new(fresh.to_owned())));
         Ok(())
     }
 
-    fn end_verdicts(&self) {
+    fn invalidate_decisions(&self) {
         self.counters.changed(&self.store, StoreItem::Store);
     }
 
@@ -221,15 +221,15 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_end_with_the_record_that_they_rest_on() {
+    fn decisions_are_invalidated_with_the_layout_record() {
         let accepted = accepted();
         let dependencies = marked(&accepted);
         assert_eq!(accepted.check(Some(&layout("a"))), Ok(()));
-        assert!(accepted.counters.hold(&dependencies));
+        assert!(accepted.counters.are_unchanged(&dependencies));
         for wrong in [None, Some(layout("b"))] {
             let dependencies = marked(&accepted);
             let _ = accepted.check(wrong.as_ref());
-            assert!(!accepted.counters.hold(&dependencies), "{wrong:?}");
+            assert!(!accepted.counters.are_unchanged(&dependencies), "{wrong:?}");
         }
     }
 }
