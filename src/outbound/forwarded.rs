@@ -347,7 +347,7 @@ impl RequestId {
     /// A new random id.
     pub fn random() -> Self {
         let mut text = [0; MAX_ID_BYTES];
-        write_hex(&mut text[..32], &fastrand::u128(..).to_be_bytes());
+        hex::encode_to_slice(fastrand::u128(..).to_be_bytes(), &mut text[..32]).expect("16 bytes are 32 digits");
         Self { text, length: 32 }
     }
 
@@ -384,14 +384,6 @@ impl RequestId {
             return self.clone();
         }
         Self::random()
-    }
-}
-
-fn write_hex(text: &mut [u8], bytes: &[u8]) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = HEX[usize::from(byte >> 4)];
-        pair[1] = HEX[usize::from(byte & 15)];
     }
 }
 
@@ -437,7 +429,7 @@ pub(super) fn insert(
 fn traceparent(id: &RequestId) -> HeaderValue {
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
     text[3..35].copy_from_slice(&id.to_trace_id().text[..32]);
-    write_hex(&mut text[36..52], &fastrand::u64(1..).to_be_bytes());
+    hex::encode_to_slice(fastrand::u64(1..).to_be_bytes(), &mut text[36..52]).expect("8 bytes are 16 digits");
     HeaderValue::from_bytes(&text).expect("hexadecimal digits are visible ASCII")
 }
 

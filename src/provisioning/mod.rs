@@ -171,7 +171,7 @@ pub struct Deleted {
 pub fn random_hex<const BYTES: usize>() -> Result<String, ProvisioningError> {
     let mut bytes = [0_u8; BYTES];
     rand::fill(&mut bytes).map_err(|_| ProvisioningError::Random)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(bytes))
 }
 
 /// Calls the method of the same name on the backend.

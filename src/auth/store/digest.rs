@@ -112,12 +112,7 @@ impl TokenDigest {
 
     /// Its form in a store: 64 or 128 lower-case hexadecimal digits.
     pub fn to_hex(self) -> String {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        self.as_bytes()
-            .iter()
-            .flat_map(|byte| [byte >> 4, byte & 15])
-            .map(|digit| char::from(HEX[usize::from(digit)]))
-            .collect()
+        hex::encode(self.as_bytes())
     }
 
     /// Parses the form that [`TokenDigest::to_hex`] writes.
@@ -134,20 +129,12 @@ fn hash<const N: usize>(algorithm: &'static Algorithm, bytes: &[u8]) -> [u8; N] 
     hashed
 }
 
-/// Decodes lower-case hexadecimal digits.
+/// Decodes lower-case hexadecimal digits. Upper-case digits are refused: a digest has one form.
 fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
-    let digit = |at: u8| match at {
-        b'0'..=b'9' => Some(at - b'0'),
-        b'a'..=b'f' => Some(at - b'a' + 10),
-        _ => None,
-    };
-    let (pairs, []) = text.as_chunks::<2>() else {
+    if text.iter().any(u8::is_ascii_uppercase) {
         return None;
-    };
-    pairs
-        .iter()
-        .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
-        .collect()
+    }
+    hex::decode(text).ok()
 }
 
 #[cfg(test)]
