@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use authgate_http::alpn;
 use rustls::client::{ResolvesClientCert, Resumption, VerifierBuilderError, WebPkiServerVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
@@ -66,7 +67,7 @@ pub fn config(settings: &ClientTlsSettings) -> Result<Arc<ClientConfig>, RootsEr
     if let Some(identity) = &settings.identity {
         config.client_auth_cert_resolver = Arc::clone(identity) as Arc<dyn ResolvesClientCert>;
     }
-    config.alpn_protocols = vec![provider::H2.to_vec(), provider::HTTP_1_1.to_vec()];
+    config.alpn_protocols = alpn::protocols();
     Ok(Arc::new(config))
 }
 

@@ -1,4 +1,4 @@
-//! TLS on both sides. The choices that both share (provider, versions, ALPN) are in [`provider`].
+//! TLS on both sides. The choices that both share (provider, versions) are in [`provider`].
 
 pub mod client;
 mod pem;

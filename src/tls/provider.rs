@@ -1,14 +1,9 @@
-//! Choices for both sides of TLS: aws-lc-rs, TLS 1.2 and 1.3, protocol names.
+//! Choices for both sides of TLS: aws-lc-rs, TLS 1.2 and 1.3.
 
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{SupportedProtocolVersion, version};
-
-/// ALPN for HTTP/2 (RFC 9113, section 3.1).
-pub const H2: &[u8] = b"h2";
-/// ALPN for HTTP/1.1.
-pub const HTTP_1_1: &[u8] = b"http/1.1";
 
 const TLS12_AND_13: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 const TLS13_ONLY: &[&SupportedProtocolVersion] = &[&version::TLS13];

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use authgate_http::alpn;
 use aws_lc_rs::digest;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
@@ -203,7 +204,7 @@ impl Acceptor {
 }
 
 fn with_session_settings(mut config: ServerConfig) -> ServerConfig {
-    config.alpn_protocols = vec![provider::H2.to_vec(), provider::HTTP_1_1.to_vec()];
+    config.alpn_protocols = alpn::protocols();
     // One ticket is enough for a client that keeps its connection; each ticket costs an encryption and a write.
     config.send_tls13_tickets = 1;
     config.max_early_data_size = 0;

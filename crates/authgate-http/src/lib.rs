@@ -19,11 +19,13 @@
 //! runtime        helpers for single-threaded runtimes: hyper tasks, and replay of bytes that were read ahead
 //! -- 0  words and rules: pure; no async, no I/O
 //! framing        the framing of HTTP/1 messages, and the bytes that are allowed in them
+//! alpn           the names of HTTP versions in ALPN
 //! node           the other end of a connection
 //! concurrency    concurrency limits
 //! log_throttle   limits how often the same event is logged
 //! ```
 
+pub mod alpn;
 pub mod concurrency;
 pub mod framing;
 #[doc(hidden)]

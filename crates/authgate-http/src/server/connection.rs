@@ -13,10 +13,8 @@ use super::handler::{Connected, ConnectionEvent, Handler, Handshake, HeadFault, 
 use super::socket::Stream;
 use super::worker::Worker;
 use super::{http1, http2, proxy_protocol};
+use crate::alpn;
 use crate::runtime::Rewind;
-
-/// The name of HTTP/2 in ALPN (RFC 9113, section 3.1).
-const H2: &[u8] = b"h2";
 
 /// Serves a connection until it ends or reaches a limit. The future of each protocol is on the heap, so that an idle connection
 /// holds memory only for the protocol that it speaks.
@@ -106,7 +104,7 @@ pub(super) async fn serve<H: Handler>(mut stream: Stream, worker: Rc<Worker<H>>)
             } else {
                 Handshake::Full
             }));
-            let is_http2 = session.alpn_protocol() == Some(H2);
+            let is_http2 = session.alpn_protocol() == Some(alpn::H2);
             let connected = Connected {
                 node,
                 is_unnamed,

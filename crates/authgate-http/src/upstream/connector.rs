@@ -23,13 +23,12 @@ use super::body::RequestBody;
 use super::http1;
 use super::resolve::{Addresses, PeerAddress, ResolveError, without_brackets};
 use super::settings::{Endpoint, Tls, Transport};
+use crate::alpn;
 use crate::runtime::{LocalExecutor, Rewind};
 use crate::tcp;
 
 /// The limit of a response's fields over HTTP/2, in bytes.
 const MAX_HEADER_LIST_BYTES: u32 = 64 * 1024;
-/// The ALPN name of HTTP/2 over TLS (RFC 9113, section 3.1).
-const ALPN_H2: &[u8] = b"h2";
 /// How much of the responses an HTTP/2 server may send ahead, for each stream and for the connection.
 const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
 const HTTP2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
@@ -191,7 +190,7 @@ pub(super) async fn connect(
             };
             let (tcp, peer) = open_tcp().await?;
             let connection = TlsConnector::from(tls.config.clone()).connect(name, tcp).await?;
-            let connection = if connection.get_ref().1.alpn_protocol() == Some(ALPN_H2) {
+            let connection = if connection.get_ref().1.alpn_protocol() == Some(alpn::H2) {
                 start_http2(connection).await?
             } else {
                 new_http1(Io::Tls(Box::new(connection)))
