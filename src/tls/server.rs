@@ -142,7 +142,9 @@ impl Acceptor {
     /// # Errors
     /// The provider does not support these versions, or cannot make ticket keys.
     pub fn new(settings: &ServerTlsSettings) -> Result<Self, rustls::Error> {
-        let certificates: Arc<dyn ResolvesServerCert> = Arc::new(SniResolver::new(&settings.certificates));
+        let resolver = Arc::new(SniResolver::new(&settings.certificates));
+        let names = Arc::clone(&resolver.names);
+        let certificates: Arc<dyn ResolvesServerCert> = resolver;
         let (provider, min_version) = (provider::provider(), settings.min_version);
         // Tickets are stateless and their keys rotate: any worker can resume a session, and sessions need no memory.
         let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
@@ -176,7 +178,7 @@ impl Acceptor {
         };
         Ok(Self {
             config,
-            certificates: Arc::new(CertificateNames::new(&settings.certificates)),
+            certificates: names,
         })
     }
 
@@ -250,7 +252,7 @@ pub struct CertificateNames {
 
 impl CertificateNames {
     /// The first certificate for a name wins.
-    pub fn new(certificates: &[Certificate]) -> Self {
+    fn new(certificates: &[Certificate]) -> Self {
         let mut index = Self::default();
         for (at, certificate) in certificates.iter().enumerate() {
             for name in &certificate.names {
@@ -308,7 +310,7 @@ impl ServedCertificate {
 
 /// Selects certificates by SNI.
 struct SniResolver {
-    names: CertificateNames,
+    names: Arc<CertificateNames>,
     keys: Vec<Arc<CertifiedKey>>,
 }
 
@@ -323,7 +325,7 @@ impl fmt::Debug for SniResolver {
 impl SniResolver {
     fn new(certificates: &[Certificate]) -> Self {
         Self {
-            names: CertificateNames::new(certificates),
+            names: Arc::new(CertificateNames::new(certificates)),
             keys: certificates
                 .iter()
                 .map(|certificate| Arc::clone(&certificate.key))

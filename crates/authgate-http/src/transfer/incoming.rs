@@ -43,8 +43,8 @@ struct Channel {
     /// The number of bytes still to come after `data`, if it is known.
     remaining: Option<u64>,
     state: State,
-    /// The consumer waits for data. `receiver_waker` is its task.
-    receiver_waits: bool,
+    /// The task of the consumer that waits for data: its demand. Invariant: `None` while `data` is set, and after the
+    /// sender has finished.
     receiver_waker: Option<Waker>,
     /// The connection's task, while it waits for demand.
     sender_waker: Option<Waker>,
@@ -65,7 +65,6 @@ pub fn body_channel(remaining: Option<u64>) -> (BodySender, BodyReceiver) {
         data: None,
         remaining,
         state: State::Open,
-        receiver_waits: false,
         receiver_waker: None,
         sender_waker: None,
     }));
@@ -90,7 +89,7 @@ impl BodySender {
         channel.sender_waker = None;
         match channel.state {
             State::ReceiverDropped => Demand::Closed,
-            State::Open if channel.receiver_waits && channel.data.is_none() => Demand::More,
+            State::Open if channel.receiver_waker.is_some() => Demand::More,
             _ => {
                 channel.sender_waker = Some(cx.waker().clone());
                 Demand::None
@@ -140,7 +139,6 @@ impl Drop for BodySender {
 impl Channel {
     /// Wakes the consumer, unless it is the task that is running now.
     fn wake_receiver(&mut self, cx: &Context<'_>) {
-        self.receiver_waits = false;
         if let Some(waker) = self.receiver_waker.take()
             && !waker.will_wake(cx.waker())
         {
@@ -167,7 +165,6 @@ impl BodyReceiver {
             State::Ended => Poll::Ready(None),
             State::Incomplete | State::ReceiverDropped => Poll::Ready(Some(Err(IncompleteBody))),
             State::Open => {
-                channel.receiver_waits = true;
                 channel.receiver_waker = Some(cx.waker().clone());
                 channel.wake_sender(cx);
                 Poll::Pending
