@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
+pub use super::body_error::RequestBodyError;
 use super::limits::Buffer;
 use super::settings::UnsizedBodies;
 use super::spool::{Spool, SpoolUsage, SpooledBody};
@@ -60,29 +60,6 @@ pub struct BodyLimits {
     pub max_bytes: Option<u64>,
     /// The longest time without data.
     pub read_timeout: Duration,
-}
-
-/// Why a request body did not reach its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RequestBodyError {
-    /// It exceeds its limit of bytes.
-    #[error("the request body exceeds its limit")]
-    TooLarge,
-    /// The client was silent for longer than the limit.
-    #[error("the client sent no data of the request body for too long")]
-    Timeout,
-    /// The client closed the connection, or sent invalid framing.
-    #[error("the request body is incomplete or has invalid framing")]
-    Broken,
-    /// It has no length, and its upstream accepts no such body beyond `buffer.request`.
-    #[error("the request body has no length")]
-    LengthRequired,
-    /// It has no length, and the space for such bodies is used up.
-    #[error("the space for request bodies without a length is used up")]
-    BufferFull,
-    /// It has no length, and could not be stored on disk until the length is known.
-    #[error("the request body could not be stored on disk: {0}")]
-    Spool(io::ErrorKind),
 }
 
 /// When the last bytes of the request body passed. The response timeout counts from there.

@@ -1,21 +1,24 @@
 //! Forwards a request to an upstream: chooses a server, uses or opens a connection, waits for the answer, and repeats the request if that is safe.
 
 use std::cell::{Cell, RefCell};
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HOST, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http::{Method, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::body::{RequestBody, RequestBodyError};
-use super::connector::{self, ConnectError, HttpConnection, Io, Tunnel};
+use super::body::RequestBody;
+use super::body_error::RequestBodyError;
+use super::client_side::ClientSide;
+use super::connector::{self, HttpConnection, Io, Tunnel};
+use super::content_type::{is_grpc, is_streaming};
+use super::error::UpstreamError;
 use super::http1::{ExchangeError, ResponseOrUpgrade};
 use super::limits::{Buffer, UpstreamLimits};
 use super::pool::{ActiveRequest, ConnOrigin, ConnState, IdlePolicy, Pool, Protocol, TunnelGuard};
@@ -23,8 +26,7 @@ use super::resolve::Resolver;
 use super::response::{ProtocolBody, UpstreamBody};
 use super::settings::{Balance, HostMode, Server, Tls, Transport, UnsizedBodies, UpstreamSettings};
 use super::spool::Spool;
-use super::{ClientSide, health_check, http2};
-use crate::framing::fields::single_value;
+use super::{health_check, http2};
 use crate::framing::header_case::ConfiguredNames;
 
 /// Each request earns 1 unit and each retry costs 5, so that retries are at most a fifth of the requests. At most 20 retries can be saved.
@@ -65,57 +67,6 @@ pub enum Forwarded {
     Response(Response<UpstreamBody>),
     /// The protocol was switched as the request asked: the response head, and the connection with the bytes after it.
     Upgraded(Response<()>, Tunnel, TunnelGuard),
-}
-
-/// Why an upstream gave no response.
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
-    /// No server could be connected to.
-    #[error("no connection to {server}: {source}")]
-    Connect {
-        /// The last server that was tried.
-        server: String,
-        /// The reason.
-        source: ConnectError,
-    },
-    /// No connection was opened in time.
-    #[error("no connection to {server} in time")]
-    ConnectTimeout {
-        /// The last server that was tried.
-        server: String,
-    },
-    /// The limit of concurrent requests is reached.
-    #[error("the limit of concurrent requests is reached")]
-    InFlightLimit,
-    /// The connection ended before a response, or the response was no valid HTTP.
-    #[error("no response: {0}")]
-    NoResponse(NoResponseCause),
-    /// The server switched protocols, but the request did not ask for it.
-    #[error("the server switched protocols, but the request did not ask for it")]
-    UnexpectedUpgrade,
-    /// The server answered a WebSocket request with success, but did not switch.
-    #[error("the server answered with success, but did not switch protocols")]
-    UpgradeIgnored,
-    /// The server speaks HTTP/2, over which the gateway cannot switch protocols.
-    #[error("the server speaks HTTP/2, over which the gateway cannot switch protocols")]
-    UpgradeUnsupported,
-    /// No response came in time.
-    #[error("no response in time")]
-    ResponseTimeout,
-    /// The request body did not reach its end.
-    #[error(transparent)]
-    RequestBody(RequestBodyError),
-}
-
-/// What came instead of a response.
-#[derive(Debug, thiserror::Error)]
-pub enum NoResponseCause {
-    /// The connection ended or failed.
-    #[error("the connection failed: {0}")]
-    ConnectionFailed(io::Error),
-    /// The bytes are invalid or ambiguous as HTTP.
-    #[error("invalid HTTP: {0}")]
-    InvalidHttp(&'static str),
 }
 
 impl Upstream {
@@ -347,7 +298,7 @@ impl Upstream {
                         RequestBody::empty()
                     }
                     failure => {
-                        let error = upstream_error(failure);
+                        let error = UpstreamError::from(failure);
                         // A fault of the client's request body says nothing about the server.
                         if let UpstreamError::NoResponse(_) = error {
                             active.pool.health.record_failure();
@@ -567,44 +518,9 @@ enum Received {
     Http2(Response<Incoming>),
 }
 
-/// Whether the request is gRPC, which needs HTTP/2. Over HTTP/1 any client can send this `Content-Type`, so nothing may depend on it there.
-pub fn is_grpc(version: Version, headers: &HeaderMap) -> bool {
-    version == Version::HTTP_2 && is_grpc_type(single_value(headers, &CONTENT_TYPE))
-}
-
-/// Whether the media type is one of gRPC.
-fn is_grpc_type(content_type: Option<&HeaderValue>) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
-    let parts = content_type.and_then(|kind| kind.as_bytes().split_at_checked(GRPC.len()));
-    parts.is_some_and(|(kind, rest)| {
-        kind.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' ' | b'\t'))
-    })
-}
-
-/// Whether the response is a live stream, which may never end and is forwarded as it comes.
-fn is_streaming(content_type: Option<&HeaderValue>) -> bool {
-    const EVENT_STREAM: &[u8] = b"text/event-stream";
-    let kind = content_type.map_or(&b""[..], HeaderValue::as_bytes);
-    let is_events = kind
-        .get(..EVENT_STREAM.len())
-        .is_some_and(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM));
-    is_events || is_grpc_type(content_type)
-}
-
 /// Whether a request may be sent twice: its method is safe, and it has no body.
 fn is_repeatable(head: &Parts, body: &RequestBody) -> bool {
     matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS) && body.is_end_stream()
-}
-
-pub(super) fn upstream_error(failure: ExchangeError) -> UpstreamError {
-    match failure {
-        ExchangeError::RequestBody(error) => UpstreamError::RequestBody(error),
-        ExchangeError::Timeout => UpstreamError::ResponseTimeout,
-        ExchangeError::Unsent(_, error)
-        | ExchangeError::ClosedEarly(error)
-        | ExchangeError::ConnectionFailed(error) => UpstreamError::NoResponse(NoResponseCause::ConnectionFailed(error)),
-        ExchangeError::InvalidHttp(what) => UpstreamError::NoResponse(NoResponseCause::InvalidHttp(what)),
-    }
 }
 
 #[cfg(test)]
@@ -657,13 +573,5 @@ mod tests {
             );
         };
         LocalSet::new().run_until(changed).await;
-    }
-
-    #[test]
-    fn grpc_is_recognized_by_its_content_type() {
-        let is = |kind: &'static str| is_grpc_type(Some(&HeaderValue::from_static(kind)));
-        assert!(is("application/grpc") && is("application/grpc+proto") && is("application/grpc;x=y"));
-        assert!(is("Application/gRPC") && is("application/grpc\t; x=y"));
-        assert!(!is("application/grpc-web") && !is("application/json") && !is_grpc_type(None));
     }
 }

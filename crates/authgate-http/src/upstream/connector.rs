@@ -20,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
 use super::body::RequestBody;
+use super::exhaustion::is_local_exhaustion;
 use super::http1;
 use super::resolve::{Addresses, PeerAddress, ResolveError, without_brackets};
 use super::settings::{Endpoint, Tls, Transport};
@@ -140,14 +141,6 @@ impl ConnectError {
             Self::InvalidServerName(_) | Self::NoRootCertificates | Self::Http2Handshake(_) => false,
         }
     }
-}
-
-/// Whether the system reports that this process, or all processes, use too many descriptors or too much memory.
-pub(super) fn is_local_exhaustion(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
-    )
 }
 
 /// A connection that speaks HTTP.

@@ -11,12 +11,13 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::body::RequestBody;
-use super::client::upstream_error;
+use super::client_side::ClientSide;
 use super::connector::{self, ConnectError, HttpConnection};
+use super::error::UpstreamError;
 use super::http1::{ExchangeError, ResponseOrUpgrade};
+use super::http2;
 use super::pool::Pool;
 use super::settings::{HealthCheck, UpstreamSettings};
-use super::{ClientSide, UpstreamError, http2};
 use crate::framing::header_case::{ConfiguredNames, HeaderCase};
 
 /// Why a server has failed a check.
@@ -53,7 +54,7 @@ impl From<ConnectError> for CheckResult {
 
 impl From<ExchangeError> for CheckResult {
     fn from(failure: ExchangeError) -> Self {
-        Self::Unhealthy(CheckFailure::NoResponse(upstream_error(failure)))
+        Self::Unhealthy(CheckFailure::NoResponse(failure.into()))
     }
 }
 

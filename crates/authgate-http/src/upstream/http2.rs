@@ -11,8 +11,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use tokio::time::{Instant, sleep_until};
 
-use super::body::{BodyProgress, RequestBody, RequestBodyError};
-use super::client::is_grpc;
+use super::body::{BodyProgress, RequestBody};
+use super::body_error::RequestBodyError;
+use super::content_type::is_grpc;
 use super::http1::ExchangeError;
 use super::settings::Transport;
 

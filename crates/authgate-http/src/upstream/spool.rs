@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::body::RequestBodyError;
+use super::body_error::RequestBodyError;
 use super::settings::SpoolSettings;
 use crate::concurrency::{ConcurrencyLimit, ConcurrencyPermit};
 

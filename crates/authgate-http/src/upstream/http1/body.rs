@@ -17,9 +17,9 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::connection::Connection;
 use super::request::MessageWriter;
-use super::response::{Framing, Head};
-use super::{Connection, Exchange};
+use super::response::Framing;
 use crate::framing::chunked::ChunkedState;
 use crate::framing::grammar::ParseError;
 use crate::runtime::DeadlineTimer;
@@ -51,10 +51,27 @@ pub struct Body<I> {
     remaining: Remaining,
     /// The size of the next read.
     read_size: usize,
-    keeps_alive: bool,
+    /// Whether the connection can serve another request after the body.
+    reusable: bool,
     idle_limit: Option<u16>,
     write_buf: Vec<u8>,
     timer: DeadlineTimer,
+}
+
+/// A connection whose response head was read.
+pub(super) struct ReceivedHead<I> {
+    pub(super) io: I,
+    /// What was read after the head.
+    pub(super) read_buf: BytesMut,
+    /// The empty buffer of the sent request, for reuse.
+    pub(super) write_buf: Vec<u8>,
+    pub(super) timer: DeadlineTimer,
+    /// The rest of the request, if the server has answered before it was sent.
+    pub(super) sending: Option<MessageWriter>,
+    pub(super) framing: Framing,
+    /// Whether the connection can serve another request after the body. Never with `sending`.
+    pub(super) reusable: bool,
+    pub(super) idle_limit: Option<u16>,
 }
 
 /// The remaining part of the body.
@@ -96,36 +113,26 @@ impl<I> fmt::Debug for Body<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
-    pub(super) fn new(exchange: Exchange<'_, I>, timer: DeadlineTimer, head: &Head) -> Self {
-        let Exchange {
-            io,
-            read_buf,
-            sending,
-            write_buf,
-            write_error,
-            ..
-        } = exchange;
-        let remaining = match head.framing {
+    pub(super) fn new(received: ReceivedHead<I>) -> Self {
+        let remaining = match received.framing {
             Framing::Length(0) => Remaining::End,
             Framing::Length(length) => Remaining::Length(length),
             Framing::Chunked => Remaining::Chunked(ChunkedState::START, Vec::new()),
             Framing::UntilClose => Remaining::UntilClose,
         };
-        // A server that answers before it has read the whole request may or may not read the rest, so the connection is not reused.
-        let keeps_alive = head.keeps_alive && sending.is_none() && write_error.is_none();
-        let read_side = match sending {
-            Some(sending) => upload_in_task(io, sending),
-            None => ReadSide::Whole(io),
+        let read_side = match received.sending {
+            Some(sending) => upload_in_task(received.io, sending),
+            None => ReadSide::Whole(received.io),
         };
         Self {
             read_side,
-            read_buf,
+            read_buf: received.read_buf,
             remaining,
             read_size: MIN_READ_SIZE,
-            keeps_alive,
-            idle_limit: head.idle_limit,
-            write_buf,
-            timer,
+            reusable: received.reusable,
+            idle_limit: received.idle_limit,
+            write_buf: received.write_buf,
+            timer: received.timer,
         }
     }
 
@@ -146,7 +153,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Body<I> {
             upload.0 = None;
         }
         // Bytes after the response belong to no request.
-        let reusable = self.keeps_alive && self.read_buf.is_empty() && matches!(self.remaining, Remaining::End);
+        let reusable = self.reusable && self.read_buf.is_empty() && matches!(self.remaining, Remaining::End);
         if !reusable {
             return None;
         }

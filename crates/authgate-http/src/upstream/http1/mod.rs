@@ -5,28 +5,30 @@
 //! dropped, which closes the connection.
 
 mod body;
+mod connection;
 mod request;
 mod response;
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 
+use self::body::ReceivedHead;
 pub use self::body::{Body, BodyError};
+pub use self::connection::Connection;
 use self::request::MessageWriter;
 use self::response::{Head, InvalidHead, ParsedHead, end_of_head};
-use super::ClientSide;
-use super::body::{RequestBody, RequestBodyError};
+use super::body::RequestBody;
+use super::body_error::RequestBodyError;
+use super::client_side::ClientSide;
 use crate::framing::header_case::{ConfiguredNames, HeaderCase};
-use crate::runtime::{DeadlineTimer, Rewind};
+use crate::runtime::Rewind;
 use crate::transfer::message_writer::SendError;
 use crate::transfer::{MIN_READ_SIZE, poll_read_buf};
 
@@ -37,16 +39,6 @@ const MAX_INTERIM: usize = 16;
 /// The limit of early hints that are forwarded, and the size limit of each: they are buffered for the client without any other limit.
 const MAX_HINTS: usize = 8;
 const MAX_HINT: usize = 8 * 1024;
-
-/// An idle connection.
-pub struct Connection<I> {
-    io: I,
-    read_buf: BytesMut,
-    write_buf: Vec<u8>,
-    timer: DeadlineTimer,
-    /// How many seconds the server keeps the connection idle, as its last response has announced.
-    idle_limit: Option<u16>,
-}
 
 /// The result of a request.
 #[derive(Debug)]
@@ -74,49 +66,7 @@ pub enum ExchangeError {
     Timeout,
 }
 
-impl<I> fmt::Debug for Connection<I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").finish_non_exhaustive()
-    }
-}
-
 impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
-    /// Takes over an open connection.
-    pub fn new(io: I) -> Self {
-        Self {
-            io,
-            read_buf: BytesMut::new(),
-            write_buf: Vec::new(),
-            timer: DeadlineTimer::default(),
-            idle_limit: None,
-        }
-    }
-
-    /// Whether the connection is open and silent. Bytes on an idle connection answer no request.
-    /// The poll registers no waker: the connection is idle.
-    pub fn is_silent(&mut self) -> bool {
-        let mut byte = [0];
-        let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(&mut self.io)
-            .poll_read(&mut cx, &mut ReadBuf::new(&mut byte))
-            .is_pending()
-    }
-
-    /// How long the server keeps the connection idle, if it has announced that.
-    pub fn idle_limit(&self) -> Option<Duration> {
-        self.idle_limit.map(|seconds| Duration::from_secs(seconds.into()))
-    }
-
-    /// The transport of the connection.
-    pub fn io(&self) -> &I {
-        &self.io
-    }
-
-    /// Releases the buffers and the timer of a connection that stays idle: an armed timer would wake the task of an earlier request.
-    pub fn release_buffers(&mut self) {
-        (self.read_buf, self.write_buf, self.timer) = (BytesMut::new(), Vec::new(), DeadlineTimer::default());
-    }
-
     /// Sends a request and waits for the head of its response. `response_timeout` counts from the last data of the request body.
     /// `own_names`: the case of the names that the gateway has added.
     ///
@@ -163,7 +113,18 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
                 let io = Rewind::new(exchange.io, exchange.read_buf.freeze());
                 return Ok(ResponseOrUpgrade::Upgraded(Response::from_parts(head.parts, ()), io));
             }
-            let body = Body::new(exchange, timer, &head);
+            // A server that answers before it has read the whole request may or may not read the rest, so the connection is not reused.
+            let reusable = head.keeps_alive && exchange.sending.is_none() && exchange.write_error.is_none();
+            let body = Body::new(ReceivedHead {
+                io: exchange.io,
+                read_buf: exchange.read_buf,
+                write_buf: exchange.write_buf,
+                timer,
+                sending: exchange.sending,
+                framing: head.framing,
+                reusable,
+                idle_limit: head.idle_limit,
+            });
             Ok(ResponseOrUpgrade::Response(Response::from_parts(head.parts, body)))
         }
     }
@@ -280,6 +241,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Exchange<'_, I> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use bytes::Bytes;
     use http::Request;
     use http_body::Body as _;

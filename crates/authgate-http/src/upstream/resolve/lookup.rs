@@ -19,8 +19,8 @@ use hickory_resolver::{Hosts, ResolverBuilder, TokioResolver};
 use tokio::net::lookup_host;
 use tokio::task::spawn_blocking;
 
-use super::ResolveError;
-use crate::upstream::connector::is_local_exhaustion;
+use super::error::ResolveError;
+use crate::upstream::exhaustion::is_local_exhaustion;
 
 /// The lifetime of an answer without a TTL: one of the hosts file or of the system.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);

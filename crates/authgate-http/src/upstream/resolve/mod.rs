@@ -4,6 +4,7 @@
 //! cache. If a look-up fails, the old addresses are kept for a while. A DNS server that is down is no reason to stop using application
 //! servers that are up.
 
+mod error;
 mod lookup;
 mod name;
 #[cfg(test)]
@@ -11,45 +12,15 @@ mod tests;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::net::NetError;
-
+pub(super) use self::error::ResolveError;
 use self::lookup::NameLookup;
 use self::name::CachedName;
-use super::connector::is_local_exhaustion;
+pub(super) use self::name::PeerAddress;
 use super::settings::{Endpoint, Transport};
-
-/// Why a server's name has no address.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ResolveError {
-    /// The DNS query failed.
-    #[error("its name could not be looked up: {0}")]
-    Dns(#[from] NetError),
-    /// The DNS reports that the name does not exist, and the system does not know it either.
-    #[error("its name does not exist: {0}")]
-    NotFound(Arc<io::Error>),
-    /// No DNS server is configured, and the system's look-up failed.
-    #[error("its name could not be looked up: {0}")]
-    System(Arc<io::Error>),
-    /// No answer came in time.
-    #[error("its name could not be looked up in time")]
-    Timeout,
-}
-
-impl ResolveError {
-    /// Whether this process lacks descriptors or memory for a look-up.
-    pub(super) fn is_local_exhaustion(&self) -> bool {
-        match self {
-            Self::Dns(NetError::Io(error)) | Self::NotFound(error) | Self::System(error) => is_local_exhaustion(error),
-            Self::Dns(_) | Self::Timeout => false,
-        }
-    }
-}
 
 /// One worker's resolver.
 #[derive(Debug, Clone)]
@@ -108,13 +79,6 @@ pub(super) enum Addresses {
     Fixed(Box<[IpAddr]>),
     /// The addresses of a name.
     Named(Rc<CachedName>),
-}
-
-/// The address of a connection, and the generation of the server's addresses when it was last compared.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct PeerAddress {
-    pub(super) address: Option<IpAddr>,
-    generation: u64,
 }
 
 impl Addresses {

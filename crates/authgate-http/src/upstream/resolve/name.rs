@@ -13,8 +13,8 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
+use super::error::ResolveError;
 use super::lookup::{AddressesWithTtl, LookupResult, NameLookup, look_up_in_system};
-use super::{PeerAddress, ResolveError};
 use crate::log_throttle::LogThrottle;
 
 /// The limits for the lifetime of an answer, whatever its TTL.
@@ -30,6 +30,13 @@ pub(super) const STALE_TTL_NOT_FOUND: Duration = Duration::from_secs(30);
 pub(super) const MAX_ADDRESSES: usize = 256;
 /// How long an address that could not be reached is tried last.
 const AVOID_TIME: Duration = Duration::from_secs(10);
+
+/// The address of a connection, and the generation of the server's addresses when it was last compared.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::upstream) struct PeerAddress {
+    pub(in crate::upstream) address: Option<IpAddr>,
+    pub(super) generation: u64,
+}
 
 /// A name of the configuration.
 pub(in crate::upstream) struct CachedName {

@@ -1,9 +1,11 @@
 //! Tests names with a DNS server of our own, and connections to their addresses.
 
 use std::future::Future;
-use std::sync::Mutex;
+use std::io;
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
+use hickory_resolver::net::NetError;
 use http::uri::PathAndQuery;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::runtime::{Builder, LocalOptions};
