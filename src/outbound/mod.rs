@@ -244,7 +244,9 @@ mod tests {
             optional: true,
             require: Requirements::default(),
         };
-        policy.permit(Some(Arc::new(identity))).expect("somebody is enough")
+        policy
+            .permit(Some(Arc::new(identity)))
+            .expect("the policy accepts every user")
     }
 
     fn sent(rules: &OutboundRules, permit: Permit) -> HeaderMap {

@@ -19,7 +19,7 @@ use crate::lockfile::LockFile;
 
 /// Read and write for the owner and the group.
 const OWNER_AND_GROUP: u32 = 0o660;
-const ANYBODY: u32 = 0o666;
+const READ_WRITE_ALL: u32 = 0o666;
 /// The timeout for the lock that another gateway may hold on the same path.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -113,7 +113,7 @@ impl<'p> PrivateFolder<'p> {
         socket.bind(&address)?;
         let made = fs::symlink_metadata(&path)?;
         // Connecting needs write permission. A proxy in front runs as another user, so the group may connect; the umask decides about all others.
-        let mode = made.mode() & ANYBODY | OWNER_AND_GROUP;
+        let mode = made.mode() & READ_WRITE_ALL | OWNER_AND_GROUP;
         fs::set_permissions(&path, Permissions::from_mode(mode))?;
         let id = (made.dev(), made.ino());
         Ok((UnixListener::from(socket), Made { path, id }))

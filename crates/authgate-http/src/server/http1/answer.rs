@@ -15,9 +15,9 @@ use crate::transfer::message_writer::{Framing, write_content_length};
 
 /// What the head depends on besides the response.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct ResponseContext {
     /// The client speaks HTTP/1.0: it has no chunked coding, so the close of the connection ends a body of unknown length.
-    pub(super) old: bool,
+    pub(super) is_http10: bool,
     /// The method is HEAD: no body follows.
     pub(super) is_head: bool,
     /// The connection may serve another request.
@@ -40,7 +40,7 @@ pub(super) fn early_hints(fields: &HeaderMap) -> Bytes {
 
 /// What the written head announces.
 #[derive(Debug)]
-pub(super) struct Said {
+pub(super) struct WrittenHead {
     pub(super) framing: Framing,
     /// A body follows.
     pub(super) has_body: bool,
@@ -49,7 +49,12 @@ pub(super) struct Said {
 
 /// Writes the status line and the fields, with names as in `header_case`.
 /// The fields for framing and for the connection are not copied: they are generated here.
-pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, header_case: &HeaderCase, told: &Told) -> Said {
+pub(super) fn write_head(
+    out: &mut Vec<u8>,
+    head: &Parts,
+    header_case: &HeaderCase,
+    context: &ResponseContext,
+) -> WrittenHead {
     let (status, switches) = (head.status, head.status == StatusCode::SWITCHING_PROTOCOLS);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
@@ -69,13 +74,13 @@ pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, header_case: &HeaderCa
     if !dated && has_date(status) {
         date::with(|date| write_field(out, b"Date", date));
     }
-    let content = Content::for_status(status, told.is_head, told.length);
+    let content = Content::for_status(status, context.is_head, context.length);
     let framing = match content {
         Content::Length(length) => {
             write_content_length(out, length);
             Framing::Length(length)
         }
-        Content::Unknown if told.old => Framing::UntilClose,
+        Content::Unknown if context.is_http10 => Framing::UntilClose,
         Content::Unknown => {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
             Framing::CHUNKED
@@ -88,15 +93,15 @@ pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, header_case: &HeaderCa
         }
         Content::None => Framing::Length(0),
     };
-    let keeps_alive = told.keeps_alive && framing != Framing::UntilClose;
-    match (keeps_alive, told.old) {
+    let keeps_alive = context.keeps_alive && framing != Framing::UntilClose;
+    match (keeps_alive, context.is_http10) {
         _ if switches => {}
         (true, false) => {}
         (true, true) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
         (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
     }
     out.extend_from_slice(b"\r\n");
-    Said {
+    WrittenHead {
         framing,
         has_body: content.follows(),
         keeps_alive,

@@ -87,7 +87,7 @@ async fn talk<I: Transport, H: Handler>(
     let mut wire = Wire::new(io, read, bounds);
     let mut draining = Draining {
         asked: pin!(Drain::new(worker.stage(), lease)),
-        told: false,
+        is_draining: false,
     };
     let mut waiting = Waiting {
         idle,
@@ -145,13 +145,13 @@ enum Stop {
 struct Draining<'p, F> {
     asked: Pin<&'p mut Drain<F>>,
     /// `asked` was ready. It is not polled again.
-    told: bool,
+    is_draining: bool,
 }
 
 impl<F: Future<Output = ()>> Draining<'_, F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> bool {
-        self.told = self.told || self.asked.as_mut().poll(cx).is_ready();
-        self.told
+        self.is_draining = self.is_draining || self.asked.as_mut().poll(cx).is_ready();
+        self.is_draining
     }
 }
 
@@ -260,20 +260,20 @@ where
         let closing = poll_fn(|cx| Poll::Ready(draining.poll(cx))).await;
 
         let mut out = wire.buffer();
-        let told = answer::Told {
-            old,
+        let context = answer::ResponseContext {
+            is_http10: old,
             is_head,
             keeps_alive: keeps_alive && !closing && wire.may_go_on(),
             length: body.as_ref().map_or(Some(0), |body| body.size_hint().exact()),
         };
-        let told = answer::write_head(&mut out, &parts, &header_case, &told);
-        let body = body.filter(|body| told.has_body && !body.is_end_stream());
-        let mut sending = MessageWriter::new(out, body, told.framing);
+        let written = answer::write_head(&mut out, &parts, &header_case, &context);
+        let body = body.filter(|body| written.has_body && !body.is_end_stream());
+        let mut sending = MessageWriter::new(out, body, written.framing);
         let sent = poll_fn(|cx| wire.poll_sending(&mut sending, limits.body_read_timeout, cx)).await;
         match sent {
             Ok(Ok(())) => {}
             Ok(Err(SendError::Body(_) | SendError::LengthMismatch)) => {
-                return match told.framing {
+                return match written.framing {
                     Framing::UntilClose => Next::Reset,
                     Framing::Length(_) | Framing::Chunked { .. } => Next::End,
                 };
@@ -290,8 +290,8 @@ where
         }
         // If the upstream still reads the upload, keep the connection open until the body ends.
         // Exception: the client waits for the close as the end of the answer.
-        let goes_on = wire.goes_on() && told.framing != Framing::UntilClose;
-        if wire.is_broken() || !(told.keeps_alive || goes_on) {
+        let goes_on = wire.goes_on() && written.framing != Framing::UntilClose;
+        if wire.is_broken() || !(written.keeps_alive || goes_on) {
             return Next::End;
         }
         if !wire.is_at_end() {
@@ -301,7 +301,7 @@ where
                 next => return next,
             }
         }
-        if !told.keeps_alive {
+        if !written.keeps_alive {
             return Next::End;
         }
         Next::Request
@@ -338,13 +338,13 @@ fn poll_end_of_body<I: AsyncRead + AsyncWrite + Unpin, T>(
 pub(super) fn refusal<H: Handler>(handler: &H, connection: &H::Connection, fault: HeadFault) -> Bytes {
     let (head, body) = handler.refuse(connection, fault).into_parts();
     let mut out = Vec::new();
-    let told = answer::Told {
-        old: false,
+    let context = answer::ResponseContext {
+        is_http10: false,
         is_head: false,
         keeps_alive: false,
         length: Some(body.len() as u64),
     };
-    answer::write_head(&mut out, &head, &HeaderCase::default(), &told);
+    answer::write_head(&mut out, &head, &HeaderCase::default(), &context);
     out.extend_from_slice(&body);
     out.into()
 }

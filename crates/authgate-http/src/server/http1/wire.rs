@@ -449,25 +449,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_takes_a_body_has_its_client_told_to_send_it() {
+    async fn a_100_continue_is_sent_when_the_body_is_read() {
         let (mut wire, inbound, mut client) = expectant();
         let client = async {
-            let mut told = [0; CONTINUE.len()];
-            let _ = client.read_exact(&mut told).await;
+            let mut received = [0; CONTINUE.len()];
+            let _ = client.read_exact(&mut received).await;
             let _ = client.write_all(b"whole").await;
-            told
+            received
         };
         let mut body = Box::pin(inbound.collect());
         let hints = EarlyHints::default();
         let taken = poll_fn(|cx| wire.poll_beside(body.as_mut(), &hints, cx));
-        let (told, taken) = tokio::join!(client, taken);
-        assert_eq!(told, CONTINUE);
+        let (received, taken) = tokio::join!(client, taken);
+        assert_eq!(received, CONTINUE);
         assert_eq!(taken.expect("a client").expect("a body").to_bytes(), "whole");
         assert!(wire.may_go_on());
     }
 
     #[tokio::test]
-    async fn nobody_is_told_to_send_a_body_behind_an_answer() {
+    async fn no_100_continue_is_sent_after_the_response_has_begun() {
         let (mut wire, inbound, client) = expectant();
         let out = wire.buffer();
         assert!(out.is_empty());
@@ -481,8 +481,8 @@ mod tests {
         assert!(!wire.may_go_on());
         drop(wire);
         let mut client = client;
-        let mut told = Vec::new();
-        let _ = client.read_to_end(&mut told).await;
-        assert!(told.is_empty());
+        let mut received = Vec::new();
+        let _ = client.read_to_end(&mut received).await;
+        assert!(received.is_empty());
     }
 }
