@@ -4,6 +4,7 @@
 //! forwarded. There are two steps so that a caller knows the route while the second one waits for a store. The users of
 //! an [`Admission`] differ only in what they do with it: the proxy forwards the request, `explain` describes the result.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use authgate_http::concurrency::ConcurrencyPermit;
@@ -38,11 +39,10 @@ pub(super) struct Routed<'p> {
     host: Host,
 }
 
-/// The decision about a request, and what forwarding needs. Only [`Proxy::admit`] makes one.
+/// The decision about a request. Only [`Proxy::admit`] makes one.
 #[derive(Debug)]
-pub(super) struct Admission<'p> {
-    pub(super) route: &'p Route,
-    pub(super) host: Host,
+pub(super) struct Admission<'r> {
+    pub(super) routed: &'r Routed<'r>,
     /// How the request asks for a WebSocket. `None` if it does not ask, or was rejected before the gateway looked.
     pub(super) websocket: Option<WebSocketRequest>,
     /// Counts against the limit of concurrent requests. `None` if the request was rejected before the limit.
@@ -51,6 +51,31 @@ pub(super) struct Admission<'p> {
     pub(super) user: Option<Arc<Identity>>,
     /// The permit to forward the request, or the reason why it is rejected.
     pub(super) decision: Result<Permit, Rejection>,
+}
+
+/// An admission whose decision is a permit: what forwarding needs.
+#[derive(Debug)]
+pub(super) struct Permitted<'r> {
+    pub(super) route: &'r Route,
+    pub(super) host: &'r Host,
+    pub(super) websocket: Option<WebSocketRequest>,
+    pub(super) permit: Permit,
+}
+
+impl<'r> Admission<'r> {
+    /// The permitted request.
+    ///
+    /// # Errors
+    /// The request is rejected.
+    pub(super) fn into_permitted(self) -> Result<Permitted<'r>, Rejection> {
+        let Routed { route, host } = self.routed;
+        self.decision.map(|permit| Permitted {
+            route,
+            host,
+            websocket: self.websocket,
+            permit,
+        })
+    }
 }
 
 /// The result of authentication and authorization.
@@ -105,29 +130,38 @@ impl Proxy {
 
     /// Decides whether a request may be forwarded. If the credential of a WebSocket is a subprotocol or a cookie, this
     /// moves it into its header.
-    pub(super) async fn admit<'p>(&'p self, routed: Routed<'p>, head: &mut Parts, client: &Client) -> Admission<'p> {
-        let Routed { route, host } = routed;
-        let (in_flight, websocket) = match self.enter(route, &host, head, client) {
-            Ok(entered) => entered,
-            Err(rejection) => {
-                return Admission {
-                    route,
-                    host,
-                    websocket: None,
-                    in_flight: None,
-                    user: None,
-                    decision: Err(rejection),
-                };
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` holds what it was given a second time"
+    )]
+    #[inline(always)]
+    pub(super) fn admit<'r>(
+        &'r self,
+        routed: &'r Routed<'r>,
+        head: &mut Parts,
+        client: &Client,
+    ) -> impl Future<Output = Admission<'r>> {
+        async move {
+            let (in_flight, websocket) = match self.enter(routed, head, client) {
+                Ok(entered) => entered,
+                Err(rejection) => {
+                    return Admission {
+                        routed,
+                        websocket: None,
+                        in_flight: None,
+                        user: None,
+                        decision: Err(rejection),
+                    };
+                }
+            };
+            let Authorization { user, decision } = routed.route.authorize(&head.method, &head.headers).await;
+            Admission {
+                routed,
+                websocket,
+                in_flight: Some(in_flight),
+                user,
+                decision,
             }
-        };
-        let Authorization { user, decision } = route.authorize(&head.method, &head.headers).await;
-        Admission {
-            route,
-            host,
-            websocket,
-            in_flight: Some(in_flight),
-            user,
-            decision,
         }
     }
 
@@ -135,11 +169,11 @@ impl Proxy {
     /// the credential of a WebSocket.
     fn enter(
         &self,
-        route: &Route,
-        host: &Host,
+        routed: &Routed<'_>,
         head: &mut Parts,
         client: &Client,
     ) -> Result<(ConcurrencyPermit, Option<WebSocketRequest>), Rejection> {
+        let Routed { route, host } = routed;
         if client
             .served
             .as_ref()

@@ -56,9 +56,9 @@ impl Proxy {
         let context = RefusalContext::of(&head, route);
         let rejection = match routed {
             Ok(routed) => {
-                let admission = self.admit(routed, &mut head, client).await;
+                let admission = self.admit(&routed, &mut head, client).await;
                 match admission.decision {
-                    Ok(permit) => return forwarded(admission.route, &permit),
+                    Ok(permit) => return forwarded(routed.route(), &permit),
                     Err(rejection) => rejection,
                 }
             }

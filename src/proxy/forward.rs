@@ -15,7 +15,7 @@ use http::{Request, Version};
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::admission::{Admission, Authorization};
+use super::admission::{Authorization, Permitted};
 use super::body::ResponseBody;
 use super::outcome::Outcome;
 use super::rejection::Rejection;
@@ -27,16 +27,17 @@ use crate::outbound::{Outbound, RequestContext};
 /// been revoked.
 const MAX_AUTHENTICATION_AGE: Duration = Duration::from_secs(1);
 
-/// Forwards a request that was admitted. Also returns how the upstream wrote the field names of its response.
+/// Forwards a permitted request. Also returns how the upstream wrote the field names of its response.
 ///
 /// # Errors
-/// The request was not admitted, its body is not acceptable, or the upstream sent no usable response.
+/// The body of the request is not acceptable, or the upstream sent no usable response.
 #[expect(
     clippy::manual_async_fn,
     reason = "an `async fn` holds what it was given a second time"
 )]
+#[inline(always)]
 pub(super) fn forward(
-    admission: Admission<'_>,
+    permitted: Permitted<'_>,
     mut head: Parts,
     body: IncomingBody,
     exchange: Exchange<'_>,
@@ -44,14 +45,12 @@ pub(super) fn forward(
     outcome: &mut Outcome,
 ) -> impl Future<Output = Result<(Forwarded, HeaderCase), Rejection>> {
     async move {
-        let Admission {
+        let Permitted {
             route,
             host,
             websocket,
-            decision,
-            ..
-        } = admission;
-        let mut permit = decision?;
+            mut permit,
+        } = permitted;
         // The key of the gateway's own handshake, for a WebSocket that an HTTP/2 client opens.
         let key = match &websocket {
             Some(websocket) if websocket.handshake == Handshake::Http2 => Some(websocket::to_http1(&mut head)),

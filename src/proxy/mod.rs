@@ -189,11 +189,16 @@ impl Proxy {
             let rejection = match routed {
                 Ok(routed) => {
                     outcome.set_route(&routed.route().metrics);
-                    let mut admission = self.admit(routed, &mut head, client).await;
+                    let mut admission = self.admit(&routed, &mut head, client).await;
                     outcome.hold(admission.in_flight.take());
                     outcome.set_user(admission.user.take());
-                    match forward(admission, head, body, exchange, client, &mut outcome).await {
-                        Ok((forwarded, header_case)) => return forward::reply(forwarded, header_case, outcome),
+                    match admission.into_permitted() {
+                        Ok(permitted) => match forward(permitted, head, body, exchange, client, &mut outcome).await {
+                            Ok((forwarded, header_case)) => {
+                                return forward::reply(forwarded, header_case, outcome);
+                            }
+                            Err(rejection) => rejection,
+                        },
                         Err(rejection) => rejection,
                     }
                 }
@@ -235,6 +240,7 @@ impl Proxy {
         route.map_or(&self.default_refusal_format, |route| &route.refusal_format)
     }
 
+    #[inline]
     fn open_outcome(&self, head: &Parts, peer: &Peer) -> Outcome {
         let forwarded = ForwardedInfo::from_headers(peer, &head.headers);
         if !forwarded.invalid_fields.is_empty() {
