@@ -1,5 +1,6 @@
 //! [`Gateway`]: what the server of one worker asks for: its proxy, its TLS and its limits, as they are at that moment.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
@@ -61,9 +62,19 @@ pub struct ServerSettings {
     pub drain: Drain,
 }
 
-/// The gateway on one worker.
+/// The gateway on one worker; clones are the same gateway.
+#[derive(Debug, Clone)]
+pub struct Gateway(Rc<Inner>);
+
 #[derive(Debug)]
-pub struct Gateway {
+struct Inner {
+    serving: RefCell<Serving>,
+    metrics: Arc<Metrics>,
+}
+
+/// What a gateway serves requests with. A request that has begun keeps its proxy.
+#[derive(Debug)]
+pub struct Serving {
     /// Answers requests.
     pub proxy: Rc<Proxy>,
     /// TLS for clients, if it is on.
@@ -74,8 +85,21 @@ pub struct Gateway {
     pub trusted_proxies: Arc<TrustedProxies>,
     /// Trusted proxies begin each connection with a PROXY protocol header.
     pub proxy_protocol: bool,
-    /// The metrics of the process.
-    pub metrics: Arc<Metrics>,
+}
+
+impl Gateway {
+    /// Creates the gateway of a worker. `metrics` are those of the process.
+    pub fn new(serving: Serving, metrics: Arc<Metrics>) -> Self {
+        Self(Rc::new(Inner {
+            serving: RefCell::new(serving),
+            metrics,
+        }))
+    }
+
+    /// Serves the next requests and connections with this.
+    pub fn serve(&self, serving: Serving) {
+        self.0.serving.replace(serving);
+    }
 }
 
 impl Handler for Gateway {
@@ -85,31 +109,30 @@ impl Handler for Gateway {
     type Tunnel = WebSocket;
 
     fn limits(&self) -> Limits {
-        self.limits
+        self.0.serving.borrow().limits
     }
 
     fn tls(&self) -> Option<Acceptor> {
-        self.tls.clone()
+        self.0.serving.borrow().tls.clone()
     }
 
     fn expects_proxy_header(&self, node: Node) -> bool {
-        self.proxy_protocol && self.trusted_proxies.contains(node)
+        let serving = self.0.serving.borrow();
+        serving.proxy_protocol && serving.trusted_proxies.contains(node)
     }
 
-    fn connected(&self, connected: Connected<'_>) -> Client {
+    fn connected(&self, connected: Connected<'_, Acceptor>) -> Client {
+        let serving = self.0.serving.borrow();
         // The forwarding fields of a load balancer that names no client are not trusted.
         let none = Arc::default();
         let trusted = if connected.is_unnamed {
             &none
         } else {
-            &self.trusted_proxies
+            &serving.trusted_proxies
         };
-        let (scheme, served) = match (connected.tls, &self.tls) {
-            (Some(session), Some(acceptor)) => {
-                (Scheme::Https, Some(acceptor.certificates.select(session.server_name())))
-            }
-            (Some(_), None) => (Scheme::Https, None),
-            (None, _) => (Scheme::Http, None),
+        let (scheme, served) = match connected.tls {
+            Some((session, acceptor)) => (Scheme::Https, Some(acceptor.certificates.select(session.server_name()))),
+            None => (Scheme::Http, None),
         };
         Client {
             peer: Peer::new(connected.node, scheme, trusted),
@@ -123,28 +146,29 @@ impl Handler for Gateway {
         exchange: Exchange<'_>,
         client: &Client,
     ) -> impl Future<Output = Reply<ResponseBody, WebSocket>> {
-        Rc::clone(&self.proxy).handle(request, exchange, client)
+        let proxy = Rc::clone(&self.0.serving.borrow().proxy);
+        proxy.handle(request, exchange, client)
     }
 
     fn refuse(&self, client: &Client, fault: HeadFault) -> Response<Bytes> {
-        self.proxy.refuse_head(&client.peer, fault)
+        self.0.serving.borrow().proxy.refuse_head(&client.peer, fault)
     }
 
     fn count(&self, event: ConnectionEvent) {
         match event {
             ConnectionEvent::Opened => {
-                self.metrics.connections.inc();
+                self.0.metrics.connections.inc();
             }
             ConnectionEvent::Closed => {
-                self.metrics.connections.dec();
+                self.0.metrics.connections.dec();
             }
-            ConnectionEvent::Handshake(handshake) => self.metrics.count_handshake(match handshake {
+            ConnectionEvent::Handshake(handshake) => self.0.metrics.count_handshake(match handshake {
                 Handshake::Full => "full",
                 Handshake::Resumed => "resumed",
                 Handshake::Failed => "failed",
                 Handshake::TimedOut => "timeout",
             }),
-            ConnectionEvent::Flooded => self.metrics.count_flood(),
+            ConnectionEvent::Flooded => self.0.metrics.count_flood(),
         }
     }
 }

@@ -12,9 +12,10 @@ use http::{HeaderValue, Request, request};
 use tokio::time::{sleep, timeout};
 
 use super::AppError;
-use super::parts::Parts;
+use super::process::Process;
+use super::snapshot::Snapshot;
+use super::worker::WorkerParts;
 use crate::auth::jwt::explain::Explanation;
-use crate::auth::store::{SharedStore, StoreWatcher};
 use crate::auth::{Authenticator, Now};
 use crate::config::Config;
 use crate::outbound::forwarded::{Peer, Scheme};
@@ -28,7 +29,8 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A gateway without listeners.
 #[derive(Debug)]
 pub struct DryRun {
-    parts: Parts,
+    process: Arc<Process>,
+    snapshot: Arc<Snapshot>,
     scheme: Scheme,
 }
 
@@ -61,8 +63,11 @@ impl DryRun {
         } else {
             Scheme::Http
         };
+        let process = Arc::new(Process::default());
+        let snapshot = Snapshot::new(config, &process, None)?;
         Ok(Self {
-            parts: Parts::new(config),
+            process,
+            snapshot: Arc::new(snapshot),
             scheme,
         })
     }
@@ -79,10 +84,10 @@ impl DryRun {
         };
         let head = request.map(|request| request.into_parts().0);
         worker::run_on_this_thread(|| async {
-            let _watchers: Vec<StoreWatcher> = self.parts.stores.iter().map(SharedStore::watch).collect();
+            self.snapshot.watch_stores();
             self.wait_for_stores().await;
-            let built = self.parts.authenticators();
-            let proxy = self.parts.proxy(&built);
+            let parts = WorkerParts::new(&self.process, Arc::clone(&self.snapshot));
+            let (built, proxy) = (parts.authenticators(), parts.proxy());
             let authenticators: Vec<&Authenticator> = match &head {
                 None => built.values().map(AsRef::as_ref).collect(),
                 Some(head) => proxy.authenticators_for(head, &self.peer()).collect(),
@@ -123,7 +128,7 @@ impl DryRun {
 
     async fn wait_for_stores(&self) {
         let all = async {
-            while !self.parts.stores.iter().all(|store| store.was_reached()) {
+            while !self.snapshot.stores.iter().all(|store| store.was_reached()) {
                 sleep(Duration::from_millis(10)).await;
             }
         };

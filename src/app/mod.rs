@@ -1,33 +1,35 @@
 //! Builds an `App` from a `Config`: builds every part once, binds, spawns, drains. The only module that wires parts together.
 
 pub mod dry_run;
-mod parts;
+mod process;
+mod snapshot;
+mod worker;
 
-use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use authgate_http::server::listen::{self, Address};
 use authgate_http::server::socket::Bound;
 use authgate_http::server::socket_file::SocketFile;
-use authgate_http::server::worker::{self, Common, Inbox, Stage, Worker};
-use http::HeaderName;
+use authgate_http::server::worker::{Common, Inbox, Stage, Worker, run_on_this_thread};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use self::parts::Parts;
-use crate::auth::store::{SharedStore, StoreWatcher};
+pub use self::process::Reloader;
+use self::process::{Process, admin_view, redirect_rules};
+use self::snapshot::Snapshot;
+use self::worker::WorkerParts;
 use crate::config::Config;
 use crate::control::admin::{self, Admin};
 use crate::control::redirect::{self, Redirect};
 use crate::gateway::{Drain, Gateway, ServerSettings};
 use crate::signal::{Event, Signals};
-use crate::tls::server::Acceptor;
 
 /// File descriptors reserved for everything except client connections, their upstream connections, and the control listeners.
 const SPARE_DESCRIPTORS: usize = 256;
@@ -61,21 +63,16 @@ pub enum AppError {
 
 /// A gateway with all parts built and all listeners bound, before it serves.
 pub struct App {
-    parts: Arc<Parts>,
+    process: Arc<Process>,
+    snapshot: Arc<Snapshot>,
     server: ServerSettings,
-    tls: Option<Acceptor>,
     /// The listeners of each worker.
     listeners: Vec<Vec<Bound>>,
     addresses: Vec<Address>,
     files: Vec<SocketFile>,
     admin: TcpListener,
-    /// Additional host names that the admin listener accepts.
-    admin_hosts: Vec<String>,
     probes: Option<TcpListener>,
     redirects: Vec<TcpListener>,
-    /// The hosts that `redirects` redirects to https.
-    hosts: HashSet<String>,
-    credentials: Vec<HeaderName>,
 }
 
 impl std::fmt::Debug for App {
@@ -98,10 +95,6 @@ impl App {
             admin::CONNECTIONS * (1 + config.probes.iter().len()) + redirect::CONNECTIONS * config.redirects.len();
         server.limits.connections =
             affordable_connections(server.limits.connections, SPARE_DESCRIPTORS + control_connections);
-        let tls = match &config.tls {
-            None => None,
-            Some(settings) => Some(Acceptor::new(settings)?),
-        };
         let mut listeners: Vec<Vec<Bound>> = (0..server.workers).map(|_| Vec::new()).collect();
         let (mut addresses, mut files) = (Vec::new(), Vec::new());
         for address in &server.listen {
@@ -117,7 +110,6 @@ impl App {
             files.extend(open.file);
         }
         let admin = bind_one(config.admin.listen, "admin.listen")?;
-        let admin_hosts = config.admin.hosts.clone();
         let probes = config
             .probes
             .map(|address| bind_one(address, "probes.listen"))
@@ -127,21 +119,18 @@ impl App {
             .iter()
             .map(|address| bind_one(*address, "server.redirect_http"));
         let redirects = redirects.collect::<Result<_, _>>()?;
-        let (hosts, credentials) = (config.hosts(), config.credential_headers());
-        let parts = Parts::new(config);
+        let process = Arc::new(Process::default());
+        let snapshot = Snapshot::new(config, &process, None)?;
         Ok(Self {
-            parts: Arc::new(parts),
+            process,
+            snapshot: Arc::new(snapshot),
             server,
-            tls,
             listeners,
             addresses,
             files,
             admin,
-            admin_hosts,
             probes,
             redirects,
-            hosts,
-            credentials,
         })
     }
 
@@ -153,11 +142,11 @@ impl App {
         Ok((&self.addresses, self.admin.local_addr()?))
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains. Calls `started` once all workers run.
+    /// Serves until SIGTERM or SIGINT, then drains. Calls `started` once all workers run, with the means to replace the configuration.
     ///
     /// # Errors
     /// A worker stopped unexpectedly, or a thread cannot be started.
-    pub fn run(self, started: impl FnOnce()) -> Result<(), AppError> {
+    pub fn run(self, started: impl FnOnce(Reloader)) -> Result<(), AppError> {
         let control = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("control")
@@ -168,69 +157,62 @@ impl App {
         done
     }
 
-    async fn serve(self, started: impl FnOnce()) -> Result<(), AppError> {
+    async fn serve(self, started: impl FnOnce(Reloader)) -> Result<(), AppError> {
         let mut signals = Signals::new()?;
         let operators = self.admin.local_addr()?;
         let Self {
-            parts,
+            process,
+            snapshot,
             server,
-            tls,
             listeners,
             addresses,
             files,
             admin,
-            admin_hosts,
             probes,
             redirects,
-            hosts,
-            credentials,
         } = self;
+        let tls = snapshot.tls.is_some();
         let (stage, stages) = watch::channel(Stage::Serving);
-        let _watchers: Vec<StoreWatcher> = parts.stores.iter().map(SharedStore::watch).collect();
+        snapshot.watch_stores();
+        process.metrics.observe(snapshot.observed());
         let admin_service = Arc::new(Admin {
-            metrics: Arc::clone(&parts.metrics),
-            stores: parts.stores.clone(),
-            hosts: admin_hosts,
+            metrics: Arc::clone(&process.metrics),
+            view: ArcSwap::from_pointee(admin_view(&snapshot)),
             stage: stages.clone(),
         });
         let listener = tokio::net::TcpListener::from_std;
         tokio::spawn(admin::serve(listener(admin)?, Arc::clone(&admin_service)));
         if let Some(probes) = probes {
             info!(listen = %probes.local_addr()?, "serving probes");
-            tokio::spawn(admin::serve_probes(listener(probes)?, admin_service));
+            tokio::spawn(admin::serve_probes(listener(probes)?, Arc::clone(&admin_service)));
         }
         let port = addresses
             .iter()
             .find_map(Address::tcp)
             .map_or(443, |address| address.port());
+        let redirect = Arc::new(Redirect::new(redirect_rules(&snapshot), port));
         let mut redirect_tasks = JoinSet::new();
         for redirects in redirects {
             info!(listen = %redirects.local_addr()?, "redirecting clients to https");
-            let redirect = Redirect::new(hosts.clone(), credentials.clone(), port);
-            redirect_tasks.spawn(redirect.serve(listener(redirects)?, stages.clone()));
+            redirect_tasks.spawn(Arc::clone(&redirect).serve(listener(redirects)?, stages.clone()));
         }
 
         let (common, inboxes) = Common::new(server.workers, server.limits.connections, server.drain.timeout, stages);
+        let (snapshots, followed) = watch::channel(snapshot);
+        let reloader = Reloader::new(Arc::clone(&process), snapshots, admin_service, redirect);
         let (result_sender, mut worker_results) = mpsc::unbounded_channel();
         for (index, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
-            let (parts, common, tls, result_sender) = (
-                Arc::clone(&parts),
-                Arc::clone(&common),
-                tls.clone(),
-                result_sender.clone(),
-            );
-            let server = server.clone();
+            let (process, common) = (Arc::clone(&process), Arc::clone(&common));
+            let (followed, result_sender) = (followed.clone(), result_sender.clone());
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 // Sent after a panic too: `run_worker` catches it.
-                let _ = result_sender.send(run_worker(index, common, listeners, inbox, || {
-                    parts.gateway(&server, tls)
-                }));
+                let _ = result_sender.send(run_worker(index, &process, common, listeners, inbox, followed));
             })?;
         }
         drop(result_sender);
         let listen: Vec<String> = addresses.iter().map(Address::to_string).collect();
-        info!(listen = listen.join(", "), admin = %operators, workers = server.workers, tls = tls.is_some(), "serving");
-        started();
+        info!(listen = listen.join(", "), admin = %operators, workers = server.workers, tls, "serving");
+        started(reloader);
 
         loop {
             tokio::select! {
@@ -304,15 +286,17 @@ async fn drain(
 
 fn run_worker(
     index: usize,
+    process: &Arc<Process>,
     common: Arc<Common>,
     listeners: Vec<Bound>,
     inbox: Inbox,
-    gateway: impl FnOnce() -> Gateway,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
 ) -> WorkerResult {
     let serve = std::panic::AssertUnwindSafe(|| {
-        worker::run_on_this_thread(|| {
-            let gateway = gateway();
-            gateway.proxy.watch();
+        run_on_this_thread(|| {
+            let parts = WorkerParts::new(process, Arc::clone(&snapshots.borrow_and_update()));
+            let gateway = Gateway::new(parts.serving(), Arc::clone(&process.metrics));
+            spawn_local(worker::follow(parts, snapshots, gateway.clone()));
             Worker::new(index, common, gateway).run(listeners, inbox)
         })
     });

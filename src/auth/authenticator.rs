@@ -112,6 +112,22 @@ impl WorkerResources {
         }
     }
 
+    /// The handles for these stores, in place of the present ones. A handle on a store that both have is kept.
+    #[must_use]
+    pub fn next(&self, stores: &[Arc<SharedStore>]) -> Self {
+        let handle = |store: &Arc<SharedStore>| match self.stores.get(store.name()) {
+            Some(handle) if handle.is_of(store) => Rc::clone(handle),
+            Some(_) | None => store.open(),
+        };
+        Self {
+            stores: stores
+                .iter()
+                .map(|store| (Arc::clone(store.name()), handle(store)))
+                .collect(),
+            queue: Rc::clone(&self.queue),
+        }
+    }
+
     /// The handle on a store. It exists: the configuration check refuses names of unknown stores.
     pub(super) fn store(&self, name: &str) -> Rc<Store> {
         Rc::clone(&self.stores[name])

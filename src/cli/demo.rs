@@ -70,7 +70,7 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
             runtime.and_then(|runtime| runtime.block_on(echo::serve(upstream)))
         })
         .map_err(failed)?;
-    let outcome = app.run(|| {
+    let outcome = app.run(|_| {
         let _ = writeln!(io::stdout(), "{instructions}");
     });
     drop(log);

@@ -24,7 +24,7 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
     let loaded = load(file)?;
     refuse_example_keys(args, &loaded)?;
     let log = telemetry::start(loaded.config.log);
-    let outcome = App::bind(loaded.config).and_then(|app| app.run(|| {}));
+    let outcome = App::bind(loaded.config).and_then(|app| app.run(|_| {}));
     drop(log);
     outcome.map_err(|error| Failure::Failed(error.to_string()))
 }

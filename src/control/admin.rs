@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use authgate_http::server::worker::Stage;
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HOST, VARY};
@@ -13,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::text;
-use crate::auth::store;
+use crate::auth::store::SharedStore;
 use crate::telemetry::exposition::ExpositionFormat;
 use crate::telemetry::metrics::Metrics;
 
@@ -25,12 +26,19 @@ pub const CONNECTIONS: usize = 64;
 pub struct Admin {
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The gateway is ready when each store was reached once.
-    pub stores: Vec<Arc<store::SharedStore>>,
-    /// Accepted host names, in lower case, besides localhost and IP addresses.
-    pub hosts: Vec<String>,
+    /// What belongs to the configuration in force.
+    pub view: ArcSwap<AdminView>,
     /// The stage of a shutdown.
     pub stage: watch::Receiver<Stage>,
+}
+
+/// The part of the state that belongs to a configuration.
+#[derive(Debug, Default)]
+pub struct AdminView {
+    /// The gateway is ready when each store was reached once.
+    pub stores: Vec<Arc<SharedStore>>,
+    /// Accepted host names, in lower case, besides localhost and IP addresses.
+    pub hosts: Vec<String>,
 }
 
 /// Serves operators until the process ends.
@@ -67,8 +75,9 @@ impl Admin {
     }
 
     fn is_for_us(&self, host: Option<&HeaderValue>) -> bool {
-        host.and_then(host_name)
-            .is_some_and(|name| name == "localhost" || name.parse::<IpAddr>().is_ok() || self.hosts.contains(&name))
+        host.and_then(host_name).is_some_and(|name| {
+            name == "localhost" || name.parse::<IpAddr>().is_ok() || self.view.load().hosts.contains(&name)
+        })
     }
 
     /// For kubelets and load balancers, which use any `Host`.
@@ -88,7 +97,8 @@ impl Admin {
         if *self.stage.borrow() != Stage::Serving {
             return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
         }
-        let missing: Vec<&str> = self
+        let view = self.view.load();
+        let missing: Vec<&str> = view
             .stores
             .iter()
             .filter(|store| !store.was_reached())
@@ -156,8 +166,10 @@ mod tests {
     fn only_ip_addresses_localhost_and_listed_hosts_are_answered() {
         let admin = Admin {
             metrics: Arc::default(),
-            stores: Vec::new(),
-            hosts: vec!["authgate.internal".to_owned()],
+            view: ArcSwap::from_pointee(AdminView {
+                stores: Vec::new(),
+                hosts: vec!["authgate.internal".to_owned()],
+            }),
             stage: watch::channel(Stage::Serving).1,
         };
         for (host, expected) in [

@@ -1,7 +1,9 @@
 //! `redirect_http`: redirects plaintext HTTP clients to https.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use authgate_http::server::worker::Stage;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderName, LOCATION};
@@ -17,38 +19,48 @@ use crate::proxy::websocket_credential::has_subprotocol_credential;
 /// Maximum number of connections.
 pub const CONNECTIONS: usize = 256;
 
-/// The redirect target and the accepted hosts.
+/// Redirects clients to https.
 #[derive(Debug)]
 pub struct Redirect {
-    /// Hosts in lower case, with `*.` for all subdomains.
-    hosts: HashSet<String>,
-    /// Headers that carry credentials.
-    credentials: Vec<HeaderName>,
+    rules: ArcSwap<RedirectRules>,
     port: u16,
 }
 
+/// Which requests are redirected.
+#[derive(Debug, Default)]
+pub struct RedirectRules {
+    /// Hosts in lower case, with `*.` for all subdomains.
+    pub hosts: HashSet<String>,
+    /// Headers that carry credentials, besides `Authorization`.
+    pub credential_headers: Vec<HeaderName>,
+}
+
 impl Redirect {
-    /// Redirects requests for these hosts to https on `port`.
-    pub fn new(hosts: HashSet<String>, mut credentials: Vec<HeaderName>, port: u16) -> Self {
-        credentials.push(AUTHORIZATION);
+    /// Redirects requests to https on `port`.
+    pub fn new(rules: RedirectRules, port: u16) -> Self {
         Self {
-            hosts,
-            credentials,
+            rules: ArcSwap::from_pointee(rules),
             port,
         }
     }
 
+    /// Redirects by other rules from now on.
+    pub fn update(&self, rules: RedirectRules) {
+        self.rules.store(Arc::new(rules));
+    }
+
     /// Serves until a drain.
-    pub async fn serve(self, listener: TcpListener, stage: watch::Receiver<Stage>) {
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stage: watch::Receiver<Stage>) {
         super::serve(listener, CONNECTIONS, Some(stage), move |request| self.answer(request)).await;
     }
 
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         // The credential was readable on the network. A redirect would hide that; a refusal makes the client correct it.
         let headers = request.headers();
-        let leaks =
-            self.credentials.iter().any(|name| headers.contains_key(name)) || has_subprotocol_credential(headers);
-        let mut response = match self.target(request) {
+        let rules = self.rules.load();
+        let mut names = rules.credential_headers.iter().chain([&AUTHORIZATION]);
+        let leaks = names.any(|name| headers.contains_key(name)) || has_subprotocol_credential(headers);
+        let mut response = match self.target(request, &rules.hosts) {
             _ if leaks => json_response(
                 StatusCode::FORBIDDEN,
                 r#"{"detail":"A credential was sent in the clear. Use https, and replace it."}"#,
@@ -68,7 +80,7 @@ impl Redirect {
     }
 
     /// The same target with https, if the host is configured: this must not be an open redirect.
-    fn target<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
+    fn target<B>(&self, request: &Request<B>, hosts: &HashSet<String>) -> Option<HeaderValue> {
         let mut lines = request.headers().get_all(HOST).iter();
         let (line, None) = (lines.next()?, lines.next()) else {
             return None;
@@ -76,7 +88,7 @@ impl Redirect {
         let authority = Authority::try_from(line.as_bytes()).ok()?;
         let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
         let domain = host.split_once('.').map(|(_, domain)| format!("*.{domain}"));
-        if !self.hosts.contains(&host) && !domain.is_some_and(|domain| self.hosts.contains(&domain)) {
+        if !hosts.contains(&host) && !domain.is_some_and(|domain| hosts.contains(&domain)) {
             return None;
         }
         let path = request.uri().path_and_query().map_or("/", |target| target.as_str());
@@ -104,7 +116,11 @@ mod tests {
 
     fn answer(host: &str, target: &str, fields: &[(&str, &str)]) -> (u16, Option<String>) {
         let hosts = ["api.example", "*.wild.example"].map(str::to_owned).into();
-        let redirect = Redirect::new(hosts, vec![HeaderName::from_static("x-api-key")], 8443);
+        let rules = RedirectRules {
+            hosts,
+            credential_headers: vec![HeaderName::from_static("x-api-key")],
+        };
+        let redirect = Redirect::new(rules, 8443);
         let mut request = Request::builder().uri(target).header(HOST, host);
         for (name, value) in fields {
             request = request.header(*name, *value);

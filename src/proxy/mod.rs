@@ -160,7 +160,7 @@ impl Proxy {
     }
 
     /// Starts the background health checks of the upstreams. Call it once, on the worker that owns this proxy.
-    pub fn watch(&self) {
+    pub fn start_health_checks(&self) {
         let mut watched: HashSet<&str> = HashSet::new();
         for upstream in self.routes.iter().map(|route| &route.upstream) {
             if watched.insert(upstream.name()) {

@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
@@ -85,15 +84,15 @@ impl StoreMetrics {
 }
 
 /// All caches by authenticator, and all stores, for a scrape.
-#[derive(Debug, Default)]
-pub(super) struct AuthCollector {
-    pub(super) caches: Vec<(Arc<str>, CacheMetrics)>,
-    pub(super) stores: Vec<(Arc<str>, StoreMetrics)>,
+#[derive(Debug)]
+pub(super) struct AuthMetrics<'m> {
+    pub(super) caches: &'m [(Arc<str>, CacheMetrics)],
+    pub(super) stores: &'m [(Arc<str>, StoreMetrics)],
 }
 
 type Label<'l> = [(&'static str, &'l str); 1];
 
-impl AuthCollector {
+impl AuthMetrics<'_> {
     fn of_caches(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
@@ -102,7 +101,7 @@ impl AuthCollector {
         counter: impl Fn(&CacheMetrics) -> &Counter,
     ) -> fmt::Result {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (authenticator, cache) in &self.caches {
+        for (authenticator, cache) in self.caches {
             let label: Label<'_> = [("authenticator", authenticator)];
             counter(cache).encode(family.encode_family(&label)?)?;
         }
@@ -116,7 +115,7 @@ impl AuthCollector {
         metric: impl Fn(&StoreMetrics) -> &M,
     ) -> fmt::Result {
         let mut family = encoder.encode_descriptor(name, help, unit, kind)?;
-        for (store, metrics) in &self.stores {
+        for (store, metrics) in self.stores {
             let label: Label<'_> = [("store", store)];
             metric(metrics).encode(family.encode_family(&label)?)?;
         }
@@ -124,9 +123,8 @@ impl AuthCollector {
     }
 }
 
-impl Collector for AuthCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let to = &mut encoder;
+impl AuthMetrics<'_> {
+    pub(super) fn encode(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         self.of_caches(
             to,
             "cache_hits",
@@ -149,7 +147,7 @@ impl Collector for AuthCollector {
         self.of_stores(to, lookups, |store| &store.lookups)?;
         let help = "Lookups that failed because the store could not answer.";
         let mut errors = to.encode_descriptor("store_errors", help, None, MetricType::Counter)?;
-        for (store, metrics) in &self.stores {
+        for (store, metrics) in self.stores {
             for (reason, counter) in &*metrics.errors.lock().unwrap_or_else(PoisonError::into_inner) {
                 let labels = [("store", &**store), ("reason", *reason)];
                 counter.encode(errors.encode_family(&labels)?)?;

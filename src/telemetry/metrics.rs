@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -15,7 +16,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::auth::{self, CacheMetrics, StoreMetrics};
+use super::auth::{AuthMetrics, CacheMetrics, StoreMetrics};
 use super::exposition::{self, ExpositionFormat};
 use super::process::Process;
 
@@ -72,6 +73,7 @@ const BUCKETS: [f64; 14] = [
 
 /// The metrics of this process.
 pub struct Metrics {
+    observed: Arc<ArcSwap<Observed>>,
     registry: Registry,
     /// The registry; names are without the prefix.
     process: Registry,
@@ -97,6 +99,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let histogram = || Histogram::new(BUCKETS);
         let metrics = Self {
+            observed: Arc::default(),
             registry: Registry::with_prefix("authgate"),
             process: Registry::default(),
             requests: Family::default(),
@@ -157,33 +160,15 @@ impl Metrics {
             "The version of authgate, and of the compiler that built it",
             build,
         );
+        self.registry
+            .register_collector(Box::new(ObservedCollector(Arc::clone(&self.observed))));
         self.process.register_collector(Box::new(Process));
         self
     }
 
-    /// Adds `authgate_store_usable`, read at each scrape.
-    pub fn register_store_probes(&mut self, stores: Vec<(Arc<str>, StoreProbe)>) {
-        self.registry.register_collector(Box::new(Stores(stores)));
-    }
-
-    /// Adds `authgate_certificate_expiry_seconds` for each certificate file: the Unix second at which its first certificate to expire ends.
-    pub fn register_certificates(&mut self, ends: impl IntoIterator<Item = (String, i64)>) {
-        let family = Family::<CertificateLabels, Gauge>::default();
-        for (certificate, end) in ends {
-            family.get_or_create(&CertificateLabels { certificate }).set(end);
-        }
-        self.registry.register_with_unit(
-            "certificate_expiry",
-            "When a certificate ends, as Unix time",
-            Unit::Seconds,
-            family,
-        );
-    }
-
-    /// Adds the metrics of caches and stores, labelled by authenticator or store.
-    pub fn register_auth(&mut self, caches: Vec<(Arc<str>, CacheMetrics)>, stores: Vec<(Arc<str>, StoreMetrics)>) {
-        self.registry
-            .register_collector(Box::new(auth::AuthCollector { caches, stores }));
+    /// Reads this at each scrape from now on, in place of what was observed before.
+    pub fn observe(&self, observed: Observed) {
+        self.observed.store(Arc::new(observed));
     }
 
     /// The counter of requests with these labels.
@@ -238,27 +223,53 @@ impl Metrics {
 /// Returns whether a store is usable now.
 pub type StoreProbe = Box<dyn Fn() -> bool + Send + Sync>;
 
-struct Stores(Vec<(Arc<str>, StoreProbe)>);
+/// What belongs to the configuration in force, and is read at each scrape.
+#[derive(Default)]
+pub struct Observed {
+    /// By store: whether it is usable.
+    pub stores: Vec<(Arc<str>, StoreProbe)>,
+    /// By certificate file: the Unix second at which its first certificate to expire ends.
+    pub certificates: Vec<(String, i64)>,
+    /// By authenticator: the metrics of its cache.
+    pub cache_metrics: Vec<(Arc<str>, CacheMetrics)>,
+    /// By store: its metrics.
+    pub store_metrics: Vec<(Arc<str>, StoreMetrics)>,
+}
 
-impl fmt::Debug for Stores {
+impl fmt::Debug for Observed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+        f.debug_list()
+            .entries(self.stores.iter().map(|(name, _)| name))
+            .finish()
     }
 }
 
-impl Collector for Stores {
+#[derive(Debug)]
+struct ObservedCollector(Arc<ArcSwap<Observed>>);
+
+impl Collector for ObservedCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let usable = Family::<StoreLabels, Gauge<i64, AtomicI64>>::default();
-        for (store, probe) in &self.0 {
-            usable
-                .get_or_create(&StoreLabels {
-                    store: Arc::clone(store),
-                })
-                .set(i64::from(probe()));
-        }
+        let observed = self.0.load();
         let kind = ConstGauge::new(0_i64).metric_type();
+        let usable = Family::<StoreLabels, Gauge<i64, AtomicI64>>::default();
+        for (store, probe) in &observed.stores {
+            let store = Arc::clone(store);
+            usable.get_or_create(&StoreLabels { store }).set(i64::from(probe()));
+        }
         let help = "1 while a store can be used, 0 while its routes answer 503.";
-        usable.encode(encoder.encode_descriptor("store_usable", help, None, kind)?)
+        usable.encode(encoder.encode_descriptor("store_usable", help, None, kind)?)?;
+        let ends = Family::<CertificateLabels, Gauge>::default();
+        for (certificate, end) in &observed.certificates {
+            let certificate = certificate.clone();
+            ends.get_or_create(&CertificateLabels { certificate }).set(*end);
+        }
+        let help = "When a certificate ends, as Unix time.";
+        ends.encode(encoder.encode_descriptor("certificate_expiry", help, Some(&Unit::Seconds), kind)?)?;
+        let auth = AuthMetrics {
+            caches: &observed.cache_metrics,
+            stores: &observed.store_metrics,
+        };
+        auth.encode(&mut encoder)
     }
 }
 
@@ -268,13 +279,14 @@ mod tests {
 
     #[test]
     fn metrics_are_written_with_their_units_and_labels() {
-        let mut metrics = Metrics::default();
-        metrics.register_store_probes(vec![("redis".into(), Box::new(|| false))]);
+        let metrics = Metrics::default();
         let (cache, store) = (CacheMetrics::default(), StoreMetrics::default());
-        metrics.register_auth(
-            vec![("token".into(), cache.clone())],
-            vec![("redis".into(), store.clone())],
-        );
+        metrics.observe(Observed {
+            stores: vec![("redis".into(), Box::new(|| false))],
+            certificates: vec![("chain.pem".into(), 1_800_000_000)],
+            cache_metrics: vec![("token".into(), cache.clone())],
+            store_metrics: vec![("redis".into(), store.clone())],
+        });
         cache.record_lookup(true);
         store.record_lookup(Duration::from_micros(300));
         store.record_error("store_timeout");
@@ -295,6 +307,7 @@ mod tests {
             r#"authgate_request_duration_seconds_bucket{le="0.005"} 1"#,
             r#"authgate_upstream_duration_seconds_count{upstream="app"} 1"#,
             r#"authgate_store_usable{store="redis"} 0"#,
+            r#"authgate_certificate_expiry_seconds{certificate="chain.pem"} 1800000000"#,
             r#"authgate_cache_hits_total{authenticator="token"} 1"#,
             r#"authgate_cache_misses_total{authenticator="token"} 0"#,
             r#"authgate_store_lookup_duration_seconds_bucket{le="0.0005",store="redis"} 1"#,

@@ -272,7 +272,7 @@ fn invalidation_can_be_off() {
 }
 
 #[test]
-fn a_store_is_watched_until_its_watcher_is_dropped() {
+fn a_store_is_watched_as_long_as_it_lives() {
     let redis = Redis::start().with_ada();
     let settings = StoreSettings {
         name: "redis".into(),
@@ -292,14 +292,15 @@ fn a_store_is_watched_until_its_watcher_is_dropped() {
         .build()
         .expect("a runtime");
     let store = SharedStore::new(settings, Arc::default());
-    let watcher = {
+    {
         let _entered = runtime.enter();
-        store.watch()
-    };
+        store.watch();
+        store.watch();
+    }
     wait_until("it is watched", SOON, || {
         store.is_usable() && !tracked(&redis).is_empty()
     });
-    drop(watcher);
+    assert_eq!((tracked(&redis).len(), Arc::strong_count(&store)), (1, 1));
+    drop(store);
     wait_until("its connections are closed", SOON, || tracked(&redis).is_empty());
-    wait_until("nothing else holds it", SOON, || Arc::strong_count(&store) == 1);
 }

@@ -34,7 +34,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 pub const LARGE: usize = 50_000;
 
 /// The configuration of the file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbeddedSettings {
     /// Its path.
     pub file: PathBuf,

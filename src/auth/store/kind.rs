@@ -15,7 +15,7 @@ macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident: $settings:ty, $shared:ty, $handle:ty;)+) => {
         /// The settings of one kind of store.
         #[expect(clippy::large_enum_variant, reason = "a handful for each process, made once")]
-        #[derive(Debug, Clone)]
+        #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum StoreKind {
             $($(#[$doc])* $kind($settings),)+
         }
@@ -34,8 +34,8 @@ macro_rules! kinds {
             }
         }
 
-        /// The part that all workers share.
-        #[derive(Debug)]
+        /// The part that all workers share; clones share it too.
+        #[derive(Debug, Clone)]
         pub(super) enum SharedKind {
             $($kind(Arc<$shared>),)+
         }

@@ -9,7 +9,7 @@ pub mod redis;
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use authgate_http::log_throttle::LogThrottle;
@@ -29,7 +29,7 @@ use crate::telemetry::auth::StoreMetrics;
 pub(super) const LOCAL_TIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// The configuration of one store.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreSettings {
     /// Its name in the configuration.
     pub name: Arc<str>,
@@ -45,22 +45,34 @@ impl StoreSettings {
 }
 
 /// One store, shared by all workers: its health, its metrics, and for a file also its records.
+///
+/// It lives as long as a configuration or a worker's handle refers to it. Dropping it ends the task that watches the store.
 #[derive(Debug)]
 pub struct SharedStore {
-    name: Arc<str>,
+    settings: StoreSettings,
     kind: SharedKind,
     metrics: StoreMetrics,
+    watcher: OnceLock<AbortHandle>,
+}
+
+impl Drop for SharedStore {
+    fn drop(&mut self) {
+        if let Some(watcher) = self.watcher.get() {
+            watcher.abort();
+        }
+    }
 }
 
 impl SharedStore {
     /// Makes the shared part from the settings. It does not connect, and a file that cannot be read is no error yet: see
     /// [`SharedStore::watch`]. Changes of the store increment `counters`.
     pub fn new(settings: StoreSettings, counters: Arc<ChangeCounters>) -> Arc<Self> {
-        let (name, metrics) = (settings.name, StoreMetrics::default());
+        let metrics = StoreMetrics::default();
         Arc::new(Self {
-            kind: settings.kind.share(&name, counters, &metrics),
-            name,
+            kind: settings.kind.clone().share(&settings.name, counters, &metrics),
+            settings,
             metrics,
+            watcher: OnceLock::new(),
         })
     }
 
@@ -71,7 +83,12 @@ impl SharedStore {
 
     /// Its name in the configuration.
     pub fn name(&self) -> &Arc<str> {
-        &self.name
+        &self.settings.name
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> &StoreSettings {
+        &self.settings
     }
 
     /// Whether it was usable at least once since the start.
@@ -84,41 +101,30 @@ impl SharedStore {
         self.kind.is_usable()
     }
 
-    /// Watches the store on the current runtime, until the watcher is dropped: reads the layout record of Redis periodically and subscribes
-    /// to its changes, or reads a file again when it changes.
-    pub fn watch(self: &Arc<Self>) -> StoreWatcher {
-        let store = Arc::clone(self);
-        StoreWatcher(tokio::spawn(async move { store.kind.watch().await }).abort_handle())
+    /// Watches the store on the current runtime, as long as it lives: reads the layout record of Redis periodically and subscribes to its
+    /// changes, or reads a file again when it changes. Only the first call has an effect.
+    pub fn watch(&self) {
+        self.watcher.get_or_init(|| {
+            let kind = self.kind.clone();
+            tokio::spawn(async move { kind.watch().await }).abort_handle()
+        });
     }
 
     /// Makes a handle for one worker; with Redis it has its own connection.
-    pub fn open(&self) -> Rc<Store> {
+    pub fn open(self: &Arc<Self>) -> Rc<Store> {
         Rc::new(Store {
-            name: Arc::clone(&self.name),
+            shared: Arc::clone(self),
             handle: self.kind.handle(),
-            metrics: self.metrics.clone(),
             bad_records: RefCell::default(),
         })
-    }
-}
-
-/// A task that watches a store. Dropping it ends the task and closes its connections.
-#[derive(Debug)]
-#[must_use = "the store is watched until this is dropped"]
-pub struct StoreWatcher(AbortHandle);
-
-impl Drop for StoreWatcher {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
 /// A worker's handle on a store.
 #[derive(Debug)]
 pub struct Store {
-    name: Arc<str>,
+    shared: Arc<SharedStore>,
     handle: Handle,
-    metrics: StoreMetrics,
     bad_records: RefCell<LogThrottle>,
 }
 
@@ -281,6 +287,11 @@ impl StoreError {
 }
 
 impl Store {
+    /// Whether this is a handle on that store.
+    pub(super) fn is_of(&self, store: &Arc<SharedStore>) -> bool {
+        Arc::ptr_eq(&self.shared, store)
+    }
+
     /// The deadline for one credential, over all its lookups.
     pub fn time_limit(&self) -> Duration {
         self.handle.time_limit()
@@ -288,7 +299,7 @@ impl Store {
 
     /// The error for a store that did not answer within [`Store::time_limit`].
     pub fn timeout_error(&self) -> StoreError {
-        StoreError::Timeout(Arc::clone(&self.name))
+        StoreError::Timeout(Arc::clone(&self.shared.settings.name))
     }
 
     /// Looks up an opaque token by its key, and its user.
@@ -313,9 +324,9 @@ impl Store {
 
     /// Updates the metrics and the log after a lookup.
     fn record<T>(&self, began: Instant, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        self.metrics.record_lookup(began.elapsed());
+        self.shared.metrics.record_lookup(began.elapsed());
         if let Err(error) = &result {
-            self.metrics.record_error(error.label());
+            self.shared.metrics.record_error(error.label());
             if let StoreError::Record(store, problem) = error
                 && let Some(times) = self.bad_records.borrow_mut().note()
             {

@@ -77,7 +77,7 @@ pub(super) async fn serve<H: Handler>(mut stream: Stream, worker: Rc<Worker<H>>)
             }
         }
         Some(acceptor) => {
-            let accepted = async move {
+            let accepted = async {
                 let TlsAccepted { stream, expires } = acceptor.accept(stream).await?;
                 Result::<_, (io::Error, Stream)>::Ok((Box::new(stream), Lease::until(expires)))
             };
@@ -108,9 +108,10 @@ pub(super) async fn serve<H: Handler>(mut stream: Stream, worker: Rc<Worker<H>>)
             let connected = Connected {
                 node,
                 is_unnamed,
-                tls: Some(session),
+                tls: Some((session, &acceptor)),
             };
             let connection = handler.connected(connected);
+            drop(acceptor);
             // ALPN decides the protocol; there is no fallback from h2 to HTTP/1.
             if is_http2 {
                 Box::pin(http2::serve(tls, connection, node, lease, &worker)).await;

@@ -40,7 +40,7 @@ pub trait Handler: 'static {
     fn expects_proxy_header(&self, node: Node) -> bool;
 
     /// A connection that is ready for its first request.
-    fn connected(&self, connected: Connected<'_>) -> Self::Connection;
+    fn connected(&self, connected: Connected<'_, Self::Tls>) -> Self::Connection;
 
     /// Answers a request. It cannot fail: an error is a response too.
     fn handle(
@@ -77,13 +77,13 @@ pub struct TlsAccepted {
 
 /// A new connection, as the handler sees it.
 #[derive(Debug, Clone, Copy)]
-pub struct Connected<'c> {
+pub struct Connected<'c, T> {
     /// The client: the peer of the socket, or the client that the PROXY protocol header names.
     pub node: Node,
     /// A PROXY protocol header was expected and names no client: the load balancer itself connects, or it does not know the client.
     pub is_unnamed: bool,
-    /// The TLS session; `None` without TLS.
-    pub tls: Option<&'c ServerConnection>,
+    /// The TLS session, and what made it; `None` without TLS.
+    pub tls: Option<(&'c ServerConnection, &'c T)>,
 }
 
 /// The parts of an exchange beside the messages.

@@ -15,7 +15,7 @@ use crate::auth::store::Digests;
 use crate::secret::Secret;
 
 /// The configuration of one Redis.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisSettings {
     /// Its address and database.
     pub endpoint: Endpoint,
@@ -44,7 +44,11 @@ pub enum Invalidation {
 
 /// A parsed `redis://`, `rediss://` or `unix://` URL. Its `Debug` shows no password.
 #[derive(Clone)]
-pub struct Endpoint(redis::ConnectionInfo);
+pub struct Endpoint {
+    info: redis::ConnectionInfo,
+    /// What `info` was parsed from, to compare two of them.
+    url: Secret<String>,
+}
 
 /// Explains what is wrong with a URL, by its parts.
 fn wrong(url: &str) -> Option<&'static str> {
@@ -83,23 +87,35 @@ impl Endpoint {
             return Err(problem.to_owned());
         }
         // The library's message would be about its own types.
-        url.into_connection_info()
-            .map(Self)
-            .map_err(|_: RedisError| "its host, database or parameters cannot be read".to_owned())
+        let info = url
+            .into_connection_info()
+            .map_err(|_: RedisError| "its host, database or parameters cannot be read".to_owned())?;
+        Ok(Self {
+            info,
+            url: Secret::new(url.to_owned()),
+        })
     }
 
     /// The path of the socket, for `unix://`.
     pub fn socket(&self) -> Option<&PathBuf> {
-        match self.0.addr() {
+        match self.info.addr() {
             ConnectionAddr::Unix(path) => Some(path),
             _ => None,
         }
     }
 }
 
+impl PartialEq for Endpoint {
+    fn eq(&self, other: &Self) -> bool {
+        self.url == other.url
+    }
+}
+
+impl Eq for Endpoint {}
+
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.addr())
+        write!(f, "{}", self.info.addr())
     }
 }
 
@@ -109,18 +125,18 @@ impl RedisSettings {
     /// # Errors
     /// This build does not support the URL.
     pub fn client(&self) -> redis::RedisResult<Client> {
-        self.client_speaking(self.endpoint.0.redis_settings().protocol())
+        self.client_speaking(self.endpoint.info.redis_settings().protocol())
     }
 
     pub(super) fn client_speaking(&self, protocol: ProtocolVersion) -> redis::RedisResult<Client> {
-        let mut login = self.endpoint.0.redis_settings().clone().set_protocol(protocol);
+        let mut login = self.endpoint.info.redis_settings().clone().set_protocol(protocol);
         if let Some(username) = &self.username {
             login = login.set_username(username);
         }
         if let Some(password) = &self.password {
             login = login.set_password(password.expose());
         }
-        let endpoint = self.endpoint.0.clone().set_redis_settings(login);
+        let endpoint = self.endpoint.info.clone().set_redis_settings(login);
         Client::open(endpoint.set_tcp_settings(tcp_settings()))
     }
 

@@ -1,0 +1,210 @@
+//! [`Snapshot`]: everything that is made from one configuration and shared by all workers. It is immutable and replaced as a whole.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use authgate_http::concurrency::ConcurrencyLimit;
+use authgate_http::framing::header_case::ConfiguredNames;
+use authgate_http::server::Limits;
+use authgate_http::upstream::{UpstreamLimits, UpstreamSettings};
+use http::HeaderName;
+
+use super::process::Process;
+use crate::auth::store::SharedStore;
+use crate::auth::{IdentityRules, SharedAuthenticator};
+use crate::config::{self, Config};
+use crate::gateway::{RequestLimits, ServerSettings};
+use crate::outbound::forwarded::{OptionalFields, TrustedProxies};
+use crate::outbound::identity::{CredentialMode, IdentityTable, ReservedNames};
+use crate::policy::Policy;
+use crate::proxy::cors::Cors;
+use crate::proxy::outcome::AccessLog;
+use crate::proxy::refusal::format::RefusalFormat;
+use crate::proxy::routes::{RouteId, RouteMatch, RouteTable};
+use crate::proxy::websocket_credential::WebSocketCredential;
+use crate::telemetry::metrics::Observed;
+use crate::tls::server::Acceptor;
+use crate::tls::validity::Validity;
+
+/// What all workers share of one configuration.
+///
+/// Stores, and the counters of limits, are taken from the previous snapshot where their settings are the same. Nothing else of a snapshot
+/// has state. Requests that have begun with a snapshot keep it.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) stores: Vec<Arc<SharedStore>>,
+    pub(super) authenticators: BTreeMap<Arc<str>, Arc<SharedAuthenticator>>,
+    pub(super) routes: Vec<config::Route>,
+    pub(super) upstreams: BTreeMap<Arc<str>, (Arc<UpstreamSettings>, UpstreamLimits)>,
+    pub(super) identities: Arc<IdentityRules>,
+    pub(super) reserved: Arc<ReservedNames>,
+    pub(super) forwarded: OptionalFields,
+    pub(super) names: Arc<ConfiguredNames>,
+    pub(super) table: Arc<RouteTable>,
+    pub(super) log: AccessLog,
+    pub(super) limits: Limits,
+    pub(super) requests: RequestLimits,
+    /// Concurrent requests of all workers.
+    pub(super) in_flight: ConcurrencyLimit,
+    pub(super) tls: Option<Acceptor>,
+    pub(super) trusted_proxies: Arc<TrustedProxies>,
+    pub(super) proxy_protocol: bool,
+    /// Additional host names that the admin listener accepts.
+    pub(super) admin_hosts: Vec<String>,
+    /// The hosts that clients are redirected to.
+    pub(super) hosts: HashSet<String>,
+    /// The headers that carry credentials.
+    pub(super) credential_headers: Vec<HeaderName>,
+    /// For each of the gateway's certificate files: the earliest expiry in its chain, as Unix time.
+    certificates: Vec<(String, i64)>,
+}
+
+impl Snapshot {
+    /// Makes the snapshot of a configuration. `previous`: the snapshot that it will replace.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub(super) fn new(config: Config, process: &Process, previous: Option<&Self>) -> Result<Self, rustls::Error> {
+        let (hosts, credential_headers) = (config.hosts(), config.credential_headers());
+        let ServerSettings {
+            limits,
+            requests,
+            trusted_proxies,
+            proxy_protocol,
+            ..
+        } = config.server;
+        let identities = Arc::new(config.identities);
+        let names: Vec<&str> = identities
+            .tables
+            .iter()
+            .flat_map(IdentityTable::names)
+            .map(HeaderName::as_str)
+            .chain(config.strip.iter().map(String::as_str))
+            .chain(
+                config
+                    .upstreams
+                    .values()
+                    .filter_map(|upstream| Some(upstream.secret_header.as_ref()?.0.as_str())),
+            )
+            .collect();
+        let reserved = Arc::new(ReservedNames::new(names));
+        let matches: Vec<RouteMatch> = config.routes.iter().map(|route| route.matches.clone()).collect();
+        let table = Arc::new(RouteTable::new(&matches, |RouteId(at)| {
+            RequestSettings::new(&config.routes[at])
+        }));
+        let stores = config.stores.into_iter().map(|settings| {
+            let same = previous.and_then(|previous| {
+                let mut stores = previous.stores.iter();
+                stores.find(|store| *store.settings() == settings)
+            });
+            same.map_or_else(|| SharedStore::new(settings, Arc::clone(&process.counters)), Arc::clone)
+        });
+        let upstreams = config.upstreams.into_iter().map(|(name, settings)| {
+            let previous = previous.and_then(|previous| previous.upstreams.get(&name));
+            let limits = match previous {
+                Some((_, limits)) => limits.with_settings(&settings),
+                None => UpstreamLimits::new(&settings),
+            };
+            (name, (Arc::new(settings), limits))
+        });
+        let certificates = config.tls.iter().flat_map(|tls| &tls.certificates);
+        let certificates = certificates.filter_map(|certificate| {
+            let end = Validity::earliest_expiry(certificate.chain())?;
+            let file = certificate.file().display().to_string();
+            Some((file, i64::try_from(end.as_secs()).unwrap_or(i64::MAX)))
+        });
+        Ok(Self {
+            certificates: certificates.collect(),
+            stores: stores.collect(),
+            authenticators: config
+                .authenticators
+                .into_iter()
+                .map(|(name, settings)| {
+                    let shared = SharedAuthenticator::new(settings, &identities, &process.counters);
+                    (name, shared)
+                })
+                .collect(),
+            upstreams: upstreams.collect(),
+            routes: config.routes,
+            identities,
+            reserved,
+            forwarded: config.forwarded,
+            names: Arc::new(config.names),
+            table,
+            log: AccessLog {
+                on: config.log.access,
+                query: config.log.query,
+            },
+            limits,
+            requests,
+            in_flight: match previous {
+                Some(previous) => previous.in_flight.with_max(requests.in_flight),
+                None => ConcurrencyLimit::new(requests.in_flight),
+            },
+            tls: config.tls.as_ref().map(Acceptor::new).transpose()?,
+            trusted_proxies,
+            proxy_protocol,
+            admin_hosts: config.admin.hosts,
+            hosts,
+            credential_headers,
+        })
+    }
+
+    /// Starts the tasks that watch its stores. It needs a runtime.
+    pub(super) fn watch_stores(&self) {
+        for store in &self.stores {
+            store.watch();
+        }
+    }
+
+    /// What the metrics read from this snapshot at each scrape.
+    pub(super) fn observed(&self) -> Observed {
+        let usable = |store: &Arc<SharedStore>| {
+            let probed = Arc::clone(store);
+            (Arc::clone(store.name()), Box::new(move || probed.is_usable()) as _)
+        };
+        Observed {
+            stores: self.stores.iter().map(usable).collect(),
+            certificates: self.certificates.clone(),
+            cache_metrics: self
+                .authenticators
+                .iter()
+                .map(|(name, shared)| (Arc::clone(name), shared.metrics().clone()))
+                .collect(),
+            store_metrics: self
+                .stores
+                .iter()
+                .map(|store| (Arc::clone(store.name()), store.metrics().clone()))
+                .collect(),
+        }
+    }
+}
+
+/// The settings of a route that decide how a request is authenticated, authorized and forwarded. Routes with equal settings handle a
+/// request in the same way.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct RequestSettings<'r> {
+    policy: &'r Policy,
+    authenticate: &'r [Arc<str>],
+    upstream: &'r str,
+    credential: CredentialMode,
+    refusal_format: &'r RefusalFormat,
+    cors: Option<&'r Cors>,
+    websocket: Option<&'r WebSocketCredential>,
+    body_bytes: Option<Option<u64>>,
+}
+
+impl<'r> RequestSettings<'r> {
+    fn new(route: &'r config::Route) -> Self {
+        Self {
+            policy: &route.policy,
+            authenticate: &route.authenticate,
+            upstream: &route.upstream,
+            credential: route.credential,
+            refusal_format: &route.refusal_format,
+            cors: route.cors.as_ref(),
+            websocket: route.websocket.as_ref(),
+            body_bytes: route.body_bytes,
+        }
+    }
+}
