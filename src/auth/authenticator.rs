@@ -201,25 +201,27 @@ impl Authenticator {
         match self.evaluator.read(&self.shared.settings.scheme, words, acceptance) {
             Reading::OtherScheme => Ok(None),
             Reading::Malformed(refusal) => Ok(Some(Err(refusal))),
-            Reading::Credential(credential) => self.decide(credential, now).await.map(Some),
+            Reading::Credential(credential) => {
+                let key = cache::key(credential);
+                if let Some(decided) = self.shared.cache.find(&key, now) {
+                    return Ok(Some(decided));
+                }
+                // Boxed: this future is large and rarely needed, so it must not enlarge the future of each request.
+                Box::pin(self.decide(key, credential, now)).await.map(Some)
+            }
             Reading::Joined(credential, refusal) => {
-                let decided = self.decide(credential, now).await?;
+                let key = cache::key(credential);
+                let decided = match self.shared.cache.find(&key, now) {
+                    Some(decided) => decided,
+                    None => Box::pin(self.decide(key, credential, now)).await?,
+                };
                 Ok(Some(Err(decided.err().unwrap_or(refusal))))
             }
         }
     }
 
-    async fn decide(&self, credential: &[u8], now: Now) -> Result<Result<Arc<Identity>, Refusal>, StoreError> {
-        let key = cache::key(credential);
-        if let Some(decided) = self.shared.cache.find(&key, now) {
-            return Ok(decided);
-        }
-        // Boxed: this future is large and rarely needed, so it must not enlarge the future of each request.
-        Box::pin(self.decide_uncached(key, credential, now)).await
-    }
-
     /// Decides about a credential that is not in the cache, or waits for another request that has begun to decide about the same one.
-    async fn decide_uncached(
+    async fn decide(
         &self,
         key: cache::Key,
         credential: &[u8],
