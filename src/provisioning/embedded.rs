@@ -239,23 +239,7 @@ impl WritableFile {
         })
     }
 
-    pub(super) fn begin_import(&mut self) -> Result<FileImport, ProvisioningError> {
-        let lock = self.lock()?;
-        let records = self.load()?.ok_or_else(|| self.empty())?;
-        Ok(FileImport {
-            names: name_index(&records),
-            records,
-            _lock: lock,
-        })
-    }
-
-    pub(super) fn finish_import(&mut self, import: FileImport) -> Result<(), ProvisioningError> {
-        let mut records = import.records;
-        records.layout.filling = false;
-        self.save(records)
-    }
-
-    pub(super) fn export(&self) -> Result<Bundle, ProvisioningError> {
+    pub(super) fn export(&self, _now: i64) -> Result<Bundle, ProvisioningError> {
         let (records, tokens) = (self.records()?, self.list_tokens(None)?);
         let revoked = &records.revoked;
         let users = revoked.user.iter().filter_map(|(id, before)| {
@@ -280,15 +264,33 @@ impl WritableFile {
 
 /// An import into a file, which stays locked until the end.
 #[derive(Debug)]
-pub(super) struct FileImport {
+pub(super) struct FileImport<'a> {
+    file: &'a mut WritableFile,
     records: Records,
     names: NameIndex,
     _lock: LockFile,
 }
 
-impl FileImport {
-    pub(super) fn revoke(&mut self, revocation: &Revocation, now: i64) {
+impl<'a> FileImport<'a> {
+    pub(super) fn new(file: &'a mut WritableFile) -> Result<Self, ProvisioningError> {
+        let lock = file.lock()?;
+        let records = file.load()?.ok_or_else(|| file.empty())?;
+        Ok(Self {
+            names: name_index(&records),
+            file,
+            records,
+            _lock: lock,
+        })
+    }
+
+    pub(super) fn finish(mut self) -> Result<(), ProvisioningError> {
+        self.records.layout.filling = false;
+        self.file.save(self.records)
+    }
+
+    pub(super) fn revoke(&mut self, revocation: &Revocation, now: i64) -> Result<(), ProvisioningError> {
         revoke(&mut self.records, revocation, now);
+        Ok(())
     }
 
     pub(super) fn users(&mut self, updates: &[UserUpdate]) -> Result<(), ProvisioningError> {
@@ -298,17 +300,20 @@ impl FileImport {
         Ok(())
     }
 
-    pub(super) fn known_users(&self, ids: &[&UserId]) -> Vec<bool> {
-        ids.iter()
-            .map(|id| self.records.users.contains_key(id.as_str()))
-            .collect()
+    pub(super) fn known_users(&self, ids: &[&UserId]) -> Result<Vec<bool>, ProvisioningError> {
+        let users = &self.records.users;
+        Ok(ids.iter().map(|id| users.contains_key(id.as_str())).collect())
     }
 
-    pub(super) fn find_user_by_name(&self, name: &str) -> Option<UserId> {
-        self.names.get(name).cloned()
+    pub(super) fn find_user_by_name(&self, name: &str) -> Result<Option<UserId>, ProvisioningError> {
+        Ok(self.names.get(name).cloned())
     }
 
-    pub(super) fn tokens(&mut self, updates: &[(TokenDigest, TokenUpdate)], done: &mut Imported) {
+    pub(super) fn tokens(
+        &mut self,
+        updates: &[(TokenDigest, TokenUpdate)],
+        done: &mut Imported,
+    ) -> Result<(), ProvisioningError> {
         for (digest, update) in updates {
             let digest = digest.to_hex();
             let stored = self.records.tokens.get(&digest);
@@ -320,9 +325,10 @@ impl FileImport {
             self.records.tokens.insert(digest, token);
             done.tokens += 1;
         }
+        Ok(())
     }
 
-    pub(super) fn prune(&mut self, keep: &Keep) -> Pruned {
+    pub(super) fn prune(&mut self, keep: &Keep) -> Result<Pruned, ProvisioningError> {
         let Records { users, tokens, .. } = &mut self.records;
         let before = (users.len(), tokens.len());
         users.retain(|id, _| keep.users.contains(id.as_str()));
@@ -338,7 +344,7 @@ impl FileImport {
             tokens: before.1 - tokens.len(),
         };
         self.names = name_index(&self.records);
-        pruned
+        Ok(pruned)
     }
 }
 

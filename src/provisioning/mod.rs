@@ -17,7 +17,7 @@ use aws_lc_rs::rand;
 
 use self::embedded::{FileImport, WritableFile};
 pub use self::error::ProvisioningError;
-use self::redis::WritableRedis;
+use self::redis::{RedisImport, WritableRedis};
 pub use self::update::{TokenMember, TokenUpdate, UserMember, UserUpdate};
 use crate::auth::record::{Layout, TokenRecord, UserRecord};
 use crate::auth::store::{Digests, StoreKind, StoreSettings, TokenDigest};
@@ -174,12 +174,12 @@ pub fn random_hex<const BYTES: usize>() -> Result<String, ProvisioningError> {
     Ok(hex::encode(bytes))
 }
 
-/// Calls the method of the same name on the backend.
+/// Calls the method of the same name for the kind of the store. [`WritableStore`] and [`ImportTarget`] have the same kinds.
 macro_rules! dispatch {
-    ($store:ident.$method:ident($($argument:expr),*)) => {
+    ($kinds:ident: $store:expr, $method:ident($($argument:expr),*)) => {
         match $store {
-            WritableStore::Redis(redis) => redis.$method($($argument),*),
-            WritableStore::Embedded(file) => file.$method($($argument),*),
+            $kinds::Redis(redis) => redis.$method($($argument),*),
+            $kinds::Embedded(file) => file.$method($($argument),*),
         }
     };
 }
@@ -199,7 +199,7 @@ impl WritableStore {
 
     /// The kinds of digests that its tokens are stored under.
     pub fn digests(&self) -> Digests {
-        dispatch!(self.digests())
+        dispatch!(WritableStore: self, digests())
     }
 
     /// Creates the layout record if it does not exist.
@@ -212,7 +212,7 @@ impl WritableStore {
             epoch: random_hex::<16>()?,
             filling: how == Begin::ToFill,
         };
-        let (made, layout) = dispatch!(self.begin(&fresh))?;
+        let (made, layout) = dispatch!(WritableStore: self, begin(&fresh))?;
         Ok(Begun {
             epoch: layout.epoch,
             state: match (made, layout.filling) {
@@ -228,7 +228,7 @@ impl WritableStore {
     /// # Errors
     /// The store was emptied since [`WritableStore::begin`], or it failed.
     pub fn complete(&mut self, begun: &Begun) -> Result<(), ProvisioningError> {
-        dispatch!(self.complete(&begun.epoch))
+        dispatch!(WritableStore: self, complete(&begun.epoch))
     }
 
     /// Checks the layout record, without creating one.
@@ -236,7 +236,7 @@ impl WritableStore {
     /// # Errors
     /// The layout record is missing or has an unknown version, or the store failed.
     pub fn require_layout(&mut self) -> Result<(), ProvisioningError> {
-        dispatch!(self.require_layout())
+        dispatch!(WritableStore: self, require_layout())
     }
 
     /// Stores a new token; `false`: a token with that digest exists and was not changed.
@@ -244,7 +244,7 @@ impl WritableStore {
     /// # Errors
     /// The store failed.
     pub fn put_token(&mut self, digest: &TokenDigest, token: &TokenRecord) -> Result<bool, ProvisioningError> {
-        dispatch!(self.put_token(digest, token))
+        dispatch!(WritableStore: self, put_token(digest, token))
     }
 
     /// Looks one token up.
@@ -252,7 +252,7 @@ impl WritableStore {
     /// # Errors
     /// The store failed.
     pub fn find_token(&mut self, digest: &TokenDigest) -> Result<Option<TokenRecord>, ProvisioningError> {
-        dispatch!(self.find_token(digest))
+        dispatch!(WritableStore: self, find_token(digest))
     }
 
     /// All tokens, or those of one user, by digest.
@@ -260,7 +260,7 @@ impl WritableStore {
     /// # Errors
     /// The store failed.
     pub fn list_tokens(&mut self, user: Option<&UserId>) -> Result<Vec<(TokenDigest, TokenRecord)>, ProvisioningError> {
-        dispatch!(self.list_tokens(user))
+        dispatch!(WritableStore: self, list_tokens(user))
     }
 
     /// Marks a token as revoked; its record stays, so that no import brings it back.
@@ -268,7 +268,7 @@ impl WritableStore {
     /// # Errors
     /// The store failed.
     pub fn revoke_token(&mut self, digest: &TokenDigest, now: i64) -> Result<Revoked, ProvisioningError> {
-        dispatch!(self.revoke_token(digest, now))
+        dispatch!(WritableStore: self, revoke_token(digest, now))
     }
 
     /// Stores a user, replacing the record with that id, and returns the old record.
@@ -277,11 +277,7 @@ impl WritableStore {
     /// Another user has the username, or the store failed.
     pub fn put_user(&mut self, user: &UserRecord, clash: NameClash) -> Result<Option<UserRecord>, ProvisioningError> {
         let update = UserUpdate::from(user.clone());
-        let before = match self {
-            Self::Redis(redis) => redis.put_users(&[update], clash)?.pop(),
-            Self::Embedded(file) => Some(file.put_user(&update, clash)?),
-        };
-        Ok(before.flatten())
+        dispatch!(WritableStore: self, put_user(&update, clash))
     }
 
     /// Which of these users exist.
@@ -289,7 +285,7 @@ impl WritableStore {
     /// # Errors
     /// The store failed.
     pub fn known_users(&mut self, ids: &[&UserId]) -> Result<Vec<bool>, ProvisioningError> {
-        dispatch!(self.known_users(ids))
+        dispatch!(WritableStore: self, known_users(ids))
     }
 
     /// Looks one user up.
@@ -297,7 +293,7 @@ impl WritableStore {
     /// # Errors
     /// The store failed.
     pub fn find_user(&mut self, id: &UserId) -> Result<Option<UserRecord>, ProvisioningError> {
-        dispatch!(self.find_user(id))
+        dispatch!(WritableStore: self, find_user(id))
     }
 
     /// Looks one user up by login name.
@@ -305,7 +301,7 @@ impl WritableStore {
     /// # Errors
     /// The store failed.
     pub fn find_user_by_name(&mut self, name: &str) -> Result<Option<UserRecord>, ProvisioningError> {
-        dispatch!(self.find_user_by_name(name))
+        dispatch!(WritableStore: self, find_user_by_name(name))
     }
 
     /// Activates or deactivates a user. Returns the old state; `None`: the user does not exist.
@@ -313,7 +309,7 @@ impl WritableStore {
     /// # Errors
     /// The store failed.
     pub fn set_active(&mut self, id: &UserId, active: bool) -> Result<Option<bool>, ProvisioningError> {
-        dispatch!(self.set_active(id, active))
+        dispatch!(WritableStore: self, set_active(id, active))
     }
 
     /// Deletes a user and all their tokens. A [`Revocation::User`] of that user stays in force.
@@ -321,7 +317,7 @@ impl WritableStore {
     /// # Errors
     /// The store failed.
     pub fn delete_user(&mut self, id: &UserId) -> Result<Deleted, ProvisioningError> {
-        dispatch!(self.delete_user(id, Tombstones::Delete))
+        dispatch!(WritableStore: self, delete_user(id, Tombstones::Delete))
     }
 
     /// The Unix second up to which the credentials of a user are revoked.
@@ -329,7 +325,7 @@ impl WritableStore {
     /// # Errors
     /// The store failed.
     pub fn user_revoked(&mut self, id: &UserId) -> Result<Option<i64>, ProvisioningError> {
-        dispatch!(self.user_revoked(id))
+        dispatch!(WritableStore: self, user_revoked(id))
     }
 
     /// Revokes. An existing revocation that covers more is kept.
@@ -337,7 +333,7 @@ impl WritableStore {
     /// # Errors
     /// The store failed.
     pub fn revoke(&mut self, revocation: &Revocation, now: i64) -> Result<(), ProvisioningError> {
-        dispatch!(self.revoke(revocation, now))
+        dispatch!(WritableStore: self, revoke(revocation, now))
     }
 
     /// Begins an import of many records. A file stays locked until the end.
@@ -346,11 +342,8 @@ impl WritableStore {
     /// The store failed.
     pub fn import(&mut self, now: i64) -> Result<Import<'_>, ProvisioningError> {
         let target = match self {
-            Self::Redis(redis) => Target::Redis(redis),
-            Self::Embedded(file) => {
-                let import = file.begin_import()?;
-                Target::Embedded(file, Box::new(import))
-            }
+            Self::Redis(redis) => ImportTarget::Redis(RedisImport::new(redis)),
+            Self::Embedded(file) => ImportTarget::Embedded(Box::new(FileImport::new(file)?)),
         };
         Ok(Import {
             target,
@@ -364,10 +357,7 @@ impl WritableStore {
     /// # Errors
     /// The store failed, or a record in it does not match the layout.
     pub fn export(&mut self, now: i64) -> Result<Bundle, ProvisioningError> {
-        match self {
-            Self::Redis(redis) => redis.export(now),
-            Self::Embedded(file) => file.export(),
-        }
+        dispatch!(WritableStore: self, export(now))
     }
 }
 
@@ -376,15 +366,15 @@ impl WritableStore {
 /// After an interrupted import, running it again writes the missing records.
 #[derive(Debug)]
 pub struct Import<'a> {
-    target: Target<'a>,
+    target: ImportTarget<'a>,
     now: i64,
     done: Imported,
 }
 
 #[derive(Debug)]
-enum Target<'a> {
-    Redis(&'a mut WritableRedis),
-    Embedded(&'a mut WritableFile, Box<FileImport>),
+enum ImportTarget<'a> {
+    Redis(RedisImport<'a>),
+    Embedded(Box<FileImport<'a>>),
 }
 
 impl Import<'_> {
@@ -398,10 +388,7 @@ impl Import<'_> {
     /// The store failed.
     pub fn revoke(&mut self, revocations: &[Revocation]) -> Result<(), ProvisioningError> {
         for revocation in revocations {
-            match &mut self.target {
-                Target::Redis(redis) => redis.revoke(revocation, self.now)?,
-                Target::Embedded(_, file) => file.revoke(revocation, self.now),
-            }
+            dispatch!(ImportTarget: &mut self.target, revoke(revocation, self.now))?;
         }
         self.done.revocations += revocations.len();
         Ok(())
@@ -412,10 +399,7 @@ impl Import<'_> {
     /// # Errors
     /// The store failed.
     pub fn prune(&mut self, keep: &Keep) -> Result<Pruned, ProvisioningError> {
-        match &mut self.target {
-            Target::Redis(redis) => redis.prune(keep),
-            Target::Embedded(_, file) => Ok(file.prune(keep)),
-        }
+        dispatch!(ImportTarget: &mut self.target, prune(keep))
     }
 
     /// Stores users. A username that another user has is taken from that user.
@@ -423,10 +407,7 @@ impl Import<'_> {
     /// # Errors
     /// The store failed.
     pub fn users(&mut self, updates: &[UserUpdate]) -> Result<(), ProvisioningError> {
-        match &mut self.target {
-            Target::Redis(redis) => redis.put_users(updates, NameClash::Move).map(|_| ())?,
-            Target::Embedded(_, file) => file.users(updates)?,
-        }
+        dispatch!(ImportTarget: &mut self.target, users(updates))?;
         self.done.users += updates.len();
         Ok(())
     }
@@ -436,13 +417,7 @@ impl Import<'_> {
     /// # Errors
     /// The store failed.
     pub fn tokens(&mut self, updates: &[(TokenDigest, TokenUpdate)]) -> Result<(), ProvisioningError> {
-        match &mut self.target {
-            Target::Redis(redis) => redis.import_tokens(updates, &mut self.done),
-            Target::Embedded(_, file) => {
-                file.tokens(updates, &mut self.done);
-                Ok(())
-            }
-        }
+        dispatch!(ImportTarget: &mut self.target, tokens(updates, &mut self.done))
     }
 
     /// Which of these users exist.
@@ -450,10 +425,7 @@ impl Import<'_> {
     /// # Errors
     /// The store failed.
     pub fn known_users(&mut self, ids: &[&UserId]) -> Result<Vec<bool>, ProvisioningError> {
-        match &mut self.target {
-            Target::Redis(redis) => redis.known_users(ids),
-            Target::Embedded(_, file) => Ok(file.known_users(ids)),
-        }
+        dispatch!(ImportTarget: &mut self.target, known_users(ids))
     }
 
     /// Finds the user with a username.
@@ -461,10 +433,7 @@ impl Import<'_> {
     /// # Errors
     /// The store failed.
     pub fn find_user_by_name(&mut self, name: &str) -> Result<Option<UserId>, ProvisioningError> {
-        match &mut self.target {
-            Target::Redis(redis) => Ok(redis.find_user_by_name(name)?.map(|user| user.id)),
-            Target::Embedded(_, file) => Ok(file.find_user_by_name(name)),
-        }
+        dispatch!(ImportTarget: &mut self.target, find_user_by_name(name))
     }
 
     /// Ends the import.
@@ -472,10 +441,7 @@ impl Import<'_> {
     /// # Errors
     /// The file cannot be written.
     pub fn finish(self) -> Result<Imported, ProvisioningError> {
-        match self.target {
-            Target::Redis(_) => {}
-            Target::Embedded(file, import) => file.finish_import(*import)?,
-        }
+        dispatch!(ImportTarget: self.target, finish())?;
         Ok(self.done)
     }
 }

@@ -1,12 +1,71 @@
 //! Bulk operations: import in batches, pruning, and export.
 
+use std::fmt;
+
 use redis::{Pipeline, cmd};
 
 use super::{CHUNK, WritableRedis, json};
 use crate::auth::store::TokenDigest;
 use crate::auth::store::redis::Keys;
 use crate::identity::UserId;
-use crate::provisioning::{Bundle, Imported, Keep, ProvisioningError, Pruned, Revocation, TokenUpdate, Tombstones};
+use crate::provisioning::{
+    Bundle, Imported, Keep, NameClash, ProvisioningError, Pruned, Revocation, TokenUpdate, Tombstones, UserUpdate,
+};
+
+/// An import into Redis. Each batch takes effect at once.
+pub(in crate::provisioning) struct RedisImport<'a>(&'a mut WritableRedis);
+
+impl fmt::Debug for RedisImport<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'a> RedisImport<'a> {
+    pub(in crate::provisioning) fn new(redis: &'a mut WritableRedis) -> Self {
+        Self(redis)
+    }
+
+    pub(in crate::provisioning) fn revoke(
+        &mut self,
+        revocation: &Revocation,
+        now: i64,
+    ) -> Result<(), ProvisioningError> {
+        self.0.revoke(revocation, now)
+    }
+
+    pub(in crate::provisioning) fn prune(&mut self, keep: &Keep) -> Result<Pruned, ProvisioningError> {
+        self.0.prune(keep)
+    }
+
+    pub(in crate::provisioning) fn users(&mut self, updates: &[UserUpdate]) -> Result<(), ProvisioningError> {
+        self.0.put_users(updates, NameClash::Move).map(|_| ())
+    }
+
+    pub(in crate::provisioning) fn tokens(
+        &mut self,
+        updates: &[(TokenDigest, TokenUpdate)],
+        done: &mut Imported,
+    ) -> Result<(), ProvisioningError> {
+        self.0.import_tokens(updates, done)
+    }
+
+    pub(in crate::provisioning) fn known_users(&mut self, ids: &[&UserId]) -> Result<Vec<bool>, ProvisioningError> {
+        self.0.known_users(ids)
+    }
+
+    pub(in crate::provisioning) fn find_user_by_name(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<UserId>, ProvisioningError> {
+        Ok(self.0.find_user_by_name(name)?.map(|user| user.id))
+    }
+
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "a file is written here")]
+    pub(in crate::provisioning) fn finish(self) -> Result<(), ProvisioningError> {
+        Ok(())
+    }
+}
 
 impl WritableRedis {
     /// Stores a batch of tokens, in one transaction. A revoked token is not changed.

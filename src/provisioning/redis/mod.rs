@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+pub(super) use self::bulk::RedisImport;
 use super::{ProvisioningError, Revocation};
 use crate::auth::record::{self, BadRecord, Layout};
 use crate::auth::store::Digests;

@@ -38,6 +38,16 @@ impl WritableRedis {
         })
     }
 
+    /// Stores one user, and returns the old record.
+    pub(in crate::provisioning) fn put_user(
+        &mut self,
+        update: &UserUpdate,
+        clash: NameClash,
+    ) -> Result<Option<UserRecord>, ProvisioningError> {
+        let before = self.put_users(std::slice::from_ref(update), clash)?.pop();
+        Ok(before.flatten())
+    }
+
     pub(in crate::provisioning) fn find_user(&mut self, id: &UserId) -> Result<Option<UserRecord>, ProvisioningError> {
         let key = self.settings.keys().user(id.as_str());
         let Some(user) = self.find::<UserRecord>("a user", &key)? else {
