@@ -16,7 +16,7 @@ use authgate::auth::{
     Authenticator, AuthenticatorSettings, Chain, KindSettings, Now, SharedAuthenticator, Verdict, WorkerResources,
 };
 use authgate::config::defaults;
-use authgate::secret::Secret;
+use authgate_core::secret::Secret;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use rcgen::KeyPair;

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use authgate_core::secret::Secret;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
@@ -10,7 +11,6 @@ use crate::auth::jwt::keys::{Algorithm, Fingerprint, VerificationKey};
 use crate::auth::store::embedded::Records;
 use crate::auth::store::{StoreKind, TokenDigest};
 use crate::config::Config;
-use crate::secret::Secret;
 
 /// The private half of the ES256 example key.
 pub const JWT_ES256_KEY: &[u8] = include_bytes!("../certs-example/jwt-es256.key");

@@ -9,6 +9,9 @@ use std::fmt::Debug;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, OnceLock};
 
+use authgate_core::credential::{Acceptance, Presented, Shape};
+use authgate_core::path::RequestPath;
+use authgate_core::secret::Secret;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::AUTHORIZATION;
@@ -28,10 +31,7 @@ use crate::auth::{
     Authenticator, AuthenticatorSettings, Chain, KindSettings, Now, SharedAuthenticator, Verdict, WorkerResources,
 };
 use crate::config::{self, ReportFormat, Severity, defaults};
-use crate::credential::{Acceptance, Presented, Shape};
-use crate::path::RequestPath;
 use crate::proxy::routes::{Found, HostPattern, PathPattern, RouteId, RouteMatch, RouteTable};
-use crate::secret::Secret;
 
 const SECRET: &[u8] = b"a secret of the fuzzer, of more than 32 bytes";
 const NOW: Now = Now {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_core::outbound::forwarded::{Peer, Scheme, TrustedProxies};
 use authgate_http::node::Node;
 use authgate_http::server::Limits;
 use authgate_http::server::handler::{
@@ -18,7 +19,6 @@ use authgate_http::transfer::incoming::IncomingBody;
 use bytes::Bytes;
 use http::{Request, Response};
 
-use crate::outbound::forwarded::{Peer, Scheme, TrustedProxies};
 use crate::proxy::body::ResponseBody;
 use crate::proxy::websocket::WebSocket;
 use crate::proxy::{Client, Proxy};

@@ -1,4 +1,5 @@
-//! authgate: a reverse proxy that handles authentication for existing HTTP APIs. The HTTP engine below it is the crate `authgate_http`.
+//! authgate: a reverse proxy that handles authentication for existing HTTP APIs. Below it are the crates
+//! `authgate_http`, the HTTP engine, and `authgate_core`, the words and rules.
 //!
 //! The layering rule: a module imports only from its own floor and the floors below it in this map. A test reads the map and reports
 //! every `use crate::` that breaks the rule.
@@ -23,15 +24,6 @@
 //! upstream       the door to the application servers: Upstream::forward takes only an Outbound
 //! tls            TLS as server and as client
 //! telemetry      logs and metrics
-//! -- 0  words and rules: pure; no async, no I/O, no clock
-//! outbound       the only type of request that can be forwarded, and its identity headers
-//! policy         authorization rules, and the Permit that proves that they were evaluated
-//! identity       the identity of a user, in text that is valid in headers
-//! credential     parses credential headers, and the reasons to refuse them
-//! member         paths to members of JSON objects: names of claims and attributes
-//! path           all interpretations of a request path by common servers
-//! secret         values that cannot be printed
-//! printable      escapes untrusted text for output to people
 //! ```
 
 pub mod app;
@@ -39,20 +31,12 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod control;
-pub mod credential;
 pub mod examples;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gateway;
-pub mod identity;
-pub mod member;
-pub mod outbound;
-pub mod path;
-pub mod policy;
-pub mod printable;
 pub mod provisioning;
 pub mod proxy;
-pub mod secret;
 pub mod signal;
 pub mod telemetry;
 pub mod tls;

@@ -4,12 +4,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_core::outbound::Outbound;
 use authgate_http::framing::header_case::ConfiguredNames;
 use authgate_http::upstream::body::RequestBody;
 use authgate_http::upstream::{self, ClientSide, Forwarded, Resolver, UpstreamError, UpstreamLimits, UpstreamSettings};
 use http::Request;
-
-use crate::outbound::Outbound;
 
 /// One worker's access to an upstream.
 #[derive(Debug, Clone)]

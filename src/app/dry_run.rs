@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_core::outbound::forwarded::{Peer, Scheme};
+use authgate_core::secret::Secret;
 use authgate_http::server::worker;
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderValue, Request, request};
@@ -18,10 +20,8 @@ use super::worker::WorkerParts;
 use crate::auth::jwt::explain::Explanation;
 use crate::auth::{Authenticator, Now};
 use crate::config::Config;
-use crate::outbound::forwarded::{Peer, Scheme};
 use crate::proxy::Client;
 use crate::proxy::explain::ExplainedRequest;
-use crate::secret::Secret;
 
 /// How long a dry run waits for its stores to be connected. After that it continues, connected or not.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use authgate_core::outbound::forwarded::{OptionalFields, TrustedProxies};
+use authgate_core::outbound::identity::{CredentialMode, IdentityTable, ReservedNames};
+use authgate_core::policy::Policy;
 use authgate_http::concurrency::ConcurrencyLimit;
 use authgate_http::framing::header_case::ConfiguredNames;
 use authgate_http::server::Limits;
@@ -14,9 +17,6 @@ use crate::auth::store::SharedStore;
 use crate::auth::{IdentityRules, SharedAuthenticator};
 use crate::config::{self, Config};
 use crate::gateway::{RequestLimits, ServerSettings};
-use crate::outbound::forwarded::{OptionalFields, TrustedProxies};
-use crate::outbound::identity::{CredentialMode, IdentityTable, ReservedNames};
-use crate::policy::Policy;
 use crate::proxy::cors::Cors;
 use crate::proxy::outcome::AccessLog;
 use crate::proxy::refusal::format::RefusalFormat;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use authgate_core::outbound::OutboundRules;
 use authgate_http::upstream::body::BodyLimits;
 use authgate_http::upstream::{HostMode, Resolver};
 use tokio::sync::watch;
@@ -13,7 +14,6 @@ use super::snapshot::Snapshot;
 use crate::auth::{Authenticator, Chain, WorkerResources};
 use crate::config;
 use crate::gateway::{Gateway, Serving};
-use crate::outbound::OutboundRules;
 use crate::proxy::{Bounds, Proxy, Route};
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::upstream::Upstream;

@@ -9,6 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_core::credential::{Presented, Refusal};
+use authgate_core::identity::Identity;
 use http::header::HeaderName;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
@@ -22,8 +24,6 @@ use super::scheme::AuthScheme;
 use super::single_flight::{SingleFlight, WorkQueue};
 use super::store::{LOCAL_TIME_LIMIT, Lookup, SharedStore, Store, StoreError};
 use super::{Decision, Now};
-use crate::credential::{Presented, Refusal};
-use crate::identity::Identity;
 use crate::telemetry::auth::CacheMetrics;
 
 /// The configuration of one authenticator.

@@ -8,14 +8,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_core::credential::Refusal;
+use authgate_core::identity::Identity;
 use aws_lc_rs::digest;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use super::dependencies::{ChangeCounters, Dependencies};
 use super::{Decision, Now};
-use crate::credential::Refusal;
-use crate::identity::Identity;
 use crate::telemetry::auth::CacheMetrics;
 
 /// Minimum weight of an accepted credential, in bytes. The capacity of a cache is `entries` times this weight.
@@ -231,8 +231,8 @@ impl DecisionCache {
 mod tests {
     use super::*;
     use crate::auth::dependencies::StoreItem;
-    use crate::credential::Defect;
-    use crate::identity::{TableSet, UserId, UserInfo};
+    use authgate_core::credential::Defect;
+    use authgate_core::identity::{TableSet, UserId, UserInfo};
 
     const AT: Now = Now {
         unix_ms: 1_000_000,

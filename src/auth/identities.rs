@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::identity::{Identity, InvalidIdentityValue, UserInfo};
-use crate::outbound::identity::IdentityTables;
+use authgate_core::identity::{Identity, InvalidIdentityValue, UserInfo};
+use authgate_core::outbound::identity::IdentityTables;
 
 /// What identities contain. The configuration determines it from its `[identity]` tables and the requirements of its routes.
 #[derive(Debug, Default)]

@@ -11,6 +11,8 @@
 
 use std::sync::Arc;
 
+use authgate_core::credential::{Acceptance, Words};
+
 use super::authenticator::{Reading, WorkerResources};
 use super::identities::IdentityFactory;
 use super::jwt::{JwtEvaluator, JwtSettings};
@@ -18,7 +20,6 @@ use super::scheme::AuthScheme;
 use super::store::{Lookup, StoreError};
 use super::token::{TokenEvaluator, TokenSettings};
 use super::{Decision, Now};
-use crate::credential::{Acceptance, Words};
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident: $settings:ty, $evaluator:ty;)+) => {

@@ -19,6 +19,8 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use authgate_core::credential::{Presented, Refusal};
+use authgate_core::identity::Identity;
 use http::HeaderMap;
 
 pub use self::authenticator::{Authenticator, AuthenticatorSettings, SharedAuthenticator, WorkerResources};
@@ -27,8 +29,6 @@ pub use self::identities::{IdentityRules, KeptClaims};
 pub use self::kind::KindSettings;
 pub use self::scheme::AuthScheme;
 use self::store::StoreError;
-use crate::credential::{Presented, Refusal};
-use crate::identity::Identity;
 
 /// The current time, read once per request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

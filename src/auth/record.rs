@@ -2,11 +2,10 @@
 
 use std::fmt;
 
+use authgate_core::identity::{Text, UserId};
+use authgate_core::printable::without_values;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-use crate::identity::{Text, UserId};
-use crate::printable::without_values;
 
 /// One opaque token. Stores hold the digest of its key, never the key itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -152,7 +151,7 @@ pub fn parse_seconds(bytes: &[u8]) -> Result<i64, BadRecord> {
 mod user_id {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    use crate::identity::UserId;
+    use authgate_core::identity::UserId;
 
     pub(super) fn serialize<S: Serializer>(id: &UserId, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(id.as_str())
@@ -167,7 +166,7 @@ mod user_id {
 mod optional_text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    use crate::identity::Text;
+    use authgate_core::identity::Text;
 
     #[expect(clippy::ref_option, reason = "the signature that serde calls")]
     pub(super) fn serialize<S: Serializer>(text: &Option<Text>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -186,7 +185,7 @@ mod optional_text {
 mod texts {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    use crate::identity::Text;
+    use authgate_core::identity::Text;
 
     pub(super) fn serialize<S: Serializer>(texts: &[Text], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(texts.iter().map(Text::as_str))

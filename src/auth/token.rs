@@ -4,14 +4,15 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use authgate_core::credential::{Acceptance, Refusal, Shape, Words};
+use authgate_core::identity::UserInfo;
+
 use super::authenticator::{Reading, WorkerResources};
 use super::cache::Validity;
 use super::identities::IdentityFactory;
 use super::scheme::AuthScheme;
 use super::store::{Lookup, Store, StoreError, TokenFacts, TokenFault};
 use super::{Decision, Now};
-use crate::credential::{Acceptance, Refusal, Shape, Words};
-use crate::identity::UserInfo;
 
 /// The settings of this kind.
 #[derive(Debug)]
@@ -122,7 +123,7 @@ mod tests {
     use crate::auth::store::embedded::EmbeddedSettings;
     use crate::auth::store::{Digests, SharedStore, StoreKind, StoreSettings, TokenDigest};
     use crate::auth::{Authenticator, AuthenticatorSettings, KindSettings, SharedAuthenticator};
-    use crate::credential::Presented;
+    use authgate_core::credential::Presented;
 
     const NOW: Now = Now {
         unix_ms: 1_700_000_000_500,

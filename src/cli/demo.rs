@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
+use authgate_core::secret::Secret;
 use authgate_http::server::listen::Address;
 use authgate_http::upstream::{Server, Transport};
 use serde_json::{Map, json};
@@ -15,7 +16,6 @@ use crate::auth::jwt::keys::Algorithm;
 use crate::auth::jwt::sign::SigningKey;
 use crate::config::Config;
 use crate::examples;
-use crate::secret::Secret;
 use crate::telemetry;
 
 /// The lifetime of the printed JWT, in seconds.

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 
+use authgate_core::printable;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response};
@@ -15,7 +16,6 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
 use super::Failure;
-use crate::printable;
 
 /// The maximum number of body bytes that are read.
 const MAX_BODY: usize = 1024 * 1024;

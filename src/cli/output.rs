@@ -3,10 +3,10 @@
 use std::fmt;
 use std::io::{self, BufWriter, ErrorKind, Write};
 
+use authgate_core::printable::PrintableWriter;
 use serde::Serialize;
 
 use crate::cli::Failure;
-use crate::printable::PrintableWriter;
 
 /// Writes data. A closed pipe (`| head`) is not a failure.
 ///

@@ -1,9 +1,10 @@
 //! `authgate revoke`: writes a revocation to a store.
 
+use authgate_core::identity::UserId;
+
 use super::stores::StoreName;
 use super::values::{self, Key, time_text};
 use super::{Failure, StoreContext, output, token};
-use crate::identity::UserId;
 use crate::provisioning::Revocation;
 
 /// How far `--before` may be in the future, for clock skew. Later times are refused as typing errors: a revocation cannot be undone.

@@ -5,14 +5,14 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::str::FromStr;
 
+use authgate_core::identity::{Text, UserId};
+use authgate_core::secret::Secret;
 use jiff::Timestamp;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::auth::store::{Digests, TokenDigest};
 use crate::cli::Failure;
-use crate::identity::{Text, UserId};
-use crate::secret::Secret;
 
 /// The last second of the year 9999. Larger numbers are refused: they are probably milliseconds.
 const LAST_SECOND: i64 = 253_402_300_799;

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
+use authgate_core::outbound::identity::{CredentialMode, Encoding, ValueSource};
 use authgate_http::server::Limits;
 use authgate_http::upstream::{Balance, HostMode};
 use bytesize::ByteSize;
@@ -21,7 +22,6 @@ use crate::auth::jwt::{Profile, UserIdField};
 use crate::auth::store::Digests;
 use crate::auth::store::redis::Invalidation;
 use crate::gateway::{Drain, RequestLimits};
-use crate::outbound::identity::{CredentialMode, Encoding, ValueSource};
 use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::MinVersion;
 

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use authgate_core::printable::is_printable;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::secrets;
-use crate::printable::is_printable;
 
 /// The parts of the file that an excerpt may show.
 #[derive(Debug, Default)]

@@ -9,11 +9,11 @@ use std::io::IsTerminal;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use authgate_core::printable;
 use serde_json::{Value, json};
 use toml::de::DeTable;
 
 use super::mask::{Shown, Syntax, mask};
-use crate::printable;
 
 /// One error or warning.
 #[derive(Debug, Clone, PartialEq, Eq)]

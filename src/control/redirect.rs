@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use authgate_core::outbound::forwarded::{RequestId, X_REQUEST_ID};
 use authgate_http::server::worker::Stage;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderName, LOCATION};
@@ -13,7 +14,6 @@ use http_body_util::Full;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::outbound::forwarded::{RequestId, X_REQUEST_ID};
 use crate::proxy::websocket_credential::has_subprotocol_credential;
 
 /// Maximum number of connections.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_core::identity::UserId;
 use authgate_http::lockfile::LockFile;
 use serde_json::{Map, Value};
 
@@ -17,7 +18,6 @@ use crate::auth::record::{Layout, TokenRecord, UserRecord};
 use crate::auth::store::Digests;
 use crate::auth::store::TokenDigest;
 use crate::auth::store::embedded::{self, EmbeddedSettings, Records};
-use crate::identity::UserId;
 
 /// How long to wait for the lock. A writing command holds it for a few seconds at most.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);

@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use authgate_core::identity::UserId;
 use aws_lc_rs::rand;
 
 use self::embedded::{FileImport, WritableFile};
@@ -21,7 +22,6 @@ use self::redis::{RedisImport, WritableRedis};
 pub use self::update::{TokenMember, TokenUpdate, UserMember, UserUpdate};
 use crate::auth::record::{Layout, TokenRecord, UserRecord};
 use crate::auth::store::{Digests, StoreKind, StoreSettings, TokenDigest};
-use crate::identity::UserId;
 
 /// A writable store.
 #[derive(Debug)]

@@ -7,6 +7,10 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use authgate_core::identity::Identity;
+use authgate_core::outbound::forwarded::Peer;
+use authgate_core::path::RequestPath;
+use authgate_core::policy::{Denied, Permit};
 use authgate_http::concurrency::ConcurrencyPermit;
 use authgate_http::framing::grammar::is_method;
 use authgate_http::framing::target;
@@ -22,10 +26,6 @@ use super::routes::{Destination, Disagreement, FindError, Found, RouteId};
 use super::websocket::{self, Handshake, WebSocketRequest};
 use super::{Client, Proxy, Route};
 use crate::auth::{Now, Verdict};
-use crate::identity::Identity;
-use crate::outbound::forwarded::Peer;
-use crate::path::RequestPath;
-use crate::policy::{Denied, Permit};
 
 /// The maximum number of bytes of a path reading in the log.
 const LONGEST_READING: usize = 256;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use authgate_core::outbound::forwarded::{Peer, RequestId};
+use authgate_core::policy::Permit;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Response};
@@ -10,8 +12,6 @@ use super::admission::Routed;
 use super::refusal::RefusalContext;
 use super::{Client, Proxy, Route};
 use crate::auth::{Authenticator, Chain};
-use crate::outbound::forwarded::{Peer, RequestId};
-use crate::policy::Permit;
 
 /// What the gateway would do with a request.
 #[derive(Debug)]

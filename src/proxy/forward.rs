@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::time::Duration;
 
+use authgate_core::outbound::{Outbound, RequestContext};
 use authgate_http::framing::header_case::HeaderCase;
 use authgate_http::framing::hop_by_hop;
 use authgate_http::server::handler::{Exchange, Reply};
@@ -21,7 +22,6 @@ use super::outcome::Outcome;
 use super::rejection::Rejection;
 use super::websocket::{self, Handshake, WebSocket};
 use super::{Client, websocket_credential};
-use crate::outbound::{Outbound, RequestContext};
 
 /// If the authentication is older than this, repeat it before the request is sent: the credential may have expired or
 /// been revoked.

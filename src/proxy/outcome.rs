@@ -4,13 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use authgate_core::identity::Identity;
+use authgate_core::outbound::forwarded::{ForwardedInfo, RequestId};
 use authgate_http::concurrency::ConcurrencyPermit;
 use http::{Method, StatusCode, Uri};
 use tracing::{Level, event_enabled, info};
 
 use super::rejection::Rejection;
-use crate::identity::Identity;
-use crate::outbound::forwarded::{ForwardedInfo, RequestId};
 use crate::telemetry::route_metrics::RouteMetrics;
 
 /// The settings of the access log.

@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 
+use authgate_core::path::{PathError, RequestPath};
 use foldhash::fast::RandomState;
 use http::Method;
-
-use crate::path::{PathError, RequestPath};
 
 /// The requests that a route applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]

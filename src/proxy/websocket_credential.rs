@@ -5,12 +5,12 @@
 //! Browsers send no preflight for a WebSocket to another site, and send the cookies of that site. Without the list of
 //! origins, any page could open a WebSocket in the name of its visitor.
 
+use authgate_core::outbound::CredentialHeaders;
 use http::header::{COOKIE, HeaderName, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, HeaderValue};
 
 use super::cors::OriginList;
 use super::rejection::Rejection;
-use crate::outbound::CredentialHeaders;
 
 /// The prefix of a token in a subprotocol.
 const TOKEN_PREFIX: &[u8] = b"authgate.bearer.";

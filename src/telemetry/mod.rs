@@ -6,11 +6,10 @@ pub mod metrics;
 mod process;
 pub mod route_metrics;
 
+use authgate_core::printable::LogWriter;
 use tracing::Level;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::fmt::format::FmtSpan;
-
-use crate::printable::LogWriter;
 
 /// The configuration of `[log]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use authgate::app::dry_run::{Credential, DryRun};
 use authgate::auth::jwt::keys::Algorithm;
 use authgate::proxy::explain::ExplainedOutcome;
-use authgate::secret::Secret;
+use authgate_core::secret::Secret;
 use http::Request;
 use http::request::Builder;
 use serde_json::{Value, json};

@@ -11,7 +11,7 @@ struct Layers {
     independent: &'static [&'static str],
 }
 
-const CRATES: [Layers; 2] = [
+const CRATES: [Layers; 3] = [
     Layers {
         folder: "src",
         independent: &["auth", "upstream", "tls"],
@@ -19,6 +19,10 @@ const CRATES: [Layers; 2] = [
     Layers {
         folder: "crates/authgate-http/src",
         independent: &["server", "upstream"],
+    },
+    Layers {
+        folder: "crates/authgate-core/src",
+        independent: &[],
     },
 ];
 
@@ -86,7 +90,7 @@ fn no_module_imports_from_a_floor_above() {
         let source = root().join(layers.folder);
         let (map, mut all) = (map(&source), Vec::new());
         files(&source, &mut all);
-        assert!(map.len() >= 10 && all.len() >= 40, "{map:?}");
+        assert!(map.len() >= 8 && all.len() >= 10, "{map:?}");
         for file in all {
             let inside = file.strip_prefix(&source).unwrap();
             let own = inside

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use authgate::auth::jwt::keys::Algorithm;
 use authgate::auth::store::redis::{Endpoint, Invalidation, RedisSettings};
 use authgate::auth::store::{Digests, StoreKind, StoreSettings};
-use authgate::identity::UserId;
 use authgate::provisioning::WritableStore;
+use authgate_core::identity::UserId;
 
 use crate::harness::mint::Signer;
 use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};

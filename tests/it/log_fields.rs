@@ -66,7 +66,7 @@ fn every_outcome_and_failed_check_is_in_the_reference() {
     let mut known = 0;
     for file in [
         "src/proxy/rejection.rs",
-        "src/credential.rs",
+        "crates/authgate-core/src/credential.rs",
         "src/auth/store/mod.rs",
         "crates/authgate-http/src/upstream/response.rs",
     ] {

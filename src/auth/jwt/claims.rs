@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use authgate_core::credential::{Defect, JwtFault, TypeMismatch};
 use serde_json::{Map, Number, Value};
 
 use super::settings::{Profile, Rules, TokenType};
 use crate::auth::Now;
 use crate::auth::cache::Validity;
-use crate::credential::{Defect, JwtFault, TypeMismatch};
 
 /// The last second of the year 9999, the maximum of Python's `datetime`. No real token exceeds it.
 const LAST_SECOND: i128 = 253_402_300_799;

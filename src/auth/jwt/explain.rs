@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use authgate_core::credential::{Defect, JwtFault, Refusal, TypeMismatch};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -10,7 +11,6 @@ use super::segments::{header_as_sent, payload_as_sent};
 use super::{EvaluationError, JwtEvaluator, JwtSettings, KeySet, Profile, Rules, Signed, Users};
 use crate::auth::store::Lookup;
 use crate::auth::{Decision, Now};
-use crate::credential::{Defect, JwtFault, Refusal, TypeMismatch};
 
 /// One check, in the order of [`Check::all`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

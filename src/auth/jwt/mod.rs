@@ -14,6 +14,9 @@ mod user;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use authgate_core::credential::{Acceptance, Defect, JwtFault, Refusal, Shape, Words};
+use authgate_core::identity::UserInfo;
+
 use self::claims::Claims;
 use self::keys::VerificationKey;
 use self::segments::Segments;
@@ -25,8 +28,6 @@ use super::scheme::AuthScheme;
 use super::single_flight::WorkQueue;
 use super::store::{Lookup, Store, StoreError};
 use super::{Decision, Now};
-use crate::credential::{Acceptance, Defect, JwtFault, Refusal, Shape, Words};
-use crate::identity::UserInfo;
 
 /// One worker's evaluator.
 #[derive(Debug)]

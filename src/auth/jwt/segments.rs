@@ -1,5 +1,6 @@
 //! The form of a compact JWS (RFC 7515, section 3.1): three segments and a header without unknown extensions.
 
+use authgate_core::credential::Defect;
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -7,7 +8,6 @@ use serde_json::{Map, Value};
 
 use super::json::{Malformed, object};
 use super::settings::Padding;
-use crate::credential::Defect;
 
 /// Canonical base64url: no other characters, unused bits zero. Padding is removed before.
 const STRICT: GeneralPurpose = GeneralPurpose::new(

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use authgate_core::secret::Secret;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
 use aws_lc_rs::{hmac, signature::RsaEncoding};
@@ -12,7 +13,6 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::{Map, Value, json};
 
 use super::keys::Algorithm;
-use crate::secret::Secret;
 
 /// A private key, bound to an algorithm.
 pub struct SigningKey {

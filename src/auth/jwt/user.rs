@@ -2,14 +2,14 @@
 
 use std::rc::Rc;
 
+use authgate_core::credential::Refusal;
+use authgate_core::identity::{INVALID_TEXT, InvalidText, Text, UserId, UserInfo};
 use serde_json::Value;
 
 use super::claims::Claims;
 use super::keys::VerificationKey;
 use super::{JwtEvaluator, UserIdField, Users};
 use crate::auth::store::{JwtFacts, JwtQuery, Lookup, StoreError, UserKey};
-use crate::credential::Refusal;
-use crate::identity::{INVALID_TEXT, InvalidText, Text, UserId, UserInfo};
 
 /// The user that the user id claim names.
 #[derive(Debug)]

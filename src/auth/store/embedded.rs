@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
+use authgate_core::identity::UserId;
+use authgate_core::printable::without_values;
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
@@ -22,8 +24,6 @@ use super::{
 };
 use crate::auth::dependencies::{ChangeCounters, StoreItem};
 use crate::auth::record::{BadRecord, Layout, TokenRecord, UserRecord};
-use crate::identity::UserId;
-use crate::printable::without_values;
 use crate::telemetry::auth::StoreMetrics;
 
 /// How often the file is checked for changes, so that a revocation takes effect well within a second.

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use authgate_core::identity::UserId;
 use authgate_http::log_throttle::LogThrottle;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -22,7 +23,6 @@ pub use self::kind::StoreKind;
 use self::kind::{Handle, SharedKind};
 use super::dependencies::{ChangeCounters, Dependencies};
 use super::record::{BadRecord, TokenRecord, UserRecord};
-use crate::identity::UserId;
 use crate::telemetry::auth::StoreMetrics;
 
 /// The deadline for one credential where nothing is asked over a network.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use authgate_core::secret::Secret;
 use jiff::SignedDuration;
 use serde_json::{Map, Value, json};
 
@@ -10,7 +11,6 @@ use crate::auth::jwt::keys::Algorithm;
 use crate::auth::jwt::sign::SigningKey;
 use crate::cli::{Failure, output};
 use crate::examples;
-use crate::secret::Secret;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -1,5 +1,7 @@
 //! `authgate token create`: the only command that prints a key.
 
+use authgate_core::identity::{Text, UserId};
+use authgate_core::secret::Secret;
 use serde_json::Value;
 
 use super::{find, with_digest};
@@ -8,9 +10,7 @@ use crate::auth::store::TokenDigest;
 use crate::cli::stores::StoreName;
 use crate::cli::values::{self, Key, digest_text, time_text};
 use crate::cli::{Failure, StoreContext, output};
-use crate::identity::{Text, UserId};
 use crate::provisioning::{NameClash, WritableStore, random_hex};
-use crate::secret::Secret;
 
 /// Create a token for a user and print its key (shown only once)
 ///

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
+use authgate_core::identity::{Text, UserId};
 use serde::{Deserialize, Serialize};
 
 use super::spool::{Next, Spool};
 use crate::auth::record::TokenRecord;
 use crate::auth::store::TokenDigest;
 use crate::cli::Failure;
-use crate::identity::{Text, UserId};
 use crate::provisioning::{Import, Keep, Revocation, TokenMember, TokenUpdate, UserUpdate};
 
 /// How many problems are printed; the others are only counted.

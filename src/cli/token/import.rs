@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use authgate_core::identity::UserId;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -18,7 +19,6 @@ use super::progress::Progress;
 use crate::auth::store::{DigestKind, Digests, embedded};
 use crate::cli::stores::StoreName;
 use crate::cli::{Failure, StoreContext, output, values};
-use crate::identity::UserId;
 use crate::provisioning::{Begun, Imported, ProvisioningError, Pruned, WritableStore};
 
 /// Import users and tokens from a Django dump or from `token export`

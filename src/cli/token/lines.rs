@@ -2,13 +2,13 @@
 
 use std::io::{self, Write};
 
+use authgate_core::identity::UserId;
+use authgate_core::printable::without_values;
 use serde_json::{Map, Value, json};
 
 use super::dump_records::{DumpToken, Owner};
 use crate::auth::record::{TokenRecord, UserRecord};
 use crate::auth::store::TokenDigest;
-use crate::identity::UserId;
-use crate::printable::without_values;
 use crate::provisioning::{Bundle, Revocation};
 
 /// Writes one record per line.

@@ -11,6 +11,7 @@ mod spool;
 
 use std::path::Path;
 
+use authgate_core::identity::UserId;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -19,7 +20,6 @@ use super::values::{self, Key, digest_text, time_text};
 use super::{Failure, StoreContext, output};
 use crate::auth::record::TokenRecord;
 use crate::auth::store::TokenDigest;
-use crate::identity::UserId;
 use crate::provisioning::{Revoked, WritableStore};
 
 /// Create, show, revoke, import and export the opaque tokens of a store

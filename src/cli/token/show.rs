@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use authgate_core::identity::Text;
 use serde_json::{Value, json};
 
 use super::{find, unknown, with_digest};
@@ -12,7 +13,6 @@ use crate::cli::explain::{self, RouteArgs};
 use crate::cli::stores::StoreName;
 use crate::cli::values::{self, Key, digest_text, time_text};
 use crate::cli::{Failure, StoreContext, output};
-use crate::identity::Text;
 
 /// Show the stored record of a token and whether it is accepted now, check by check
 ///

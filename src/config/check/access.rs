@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use authgate_core::outbound::identity::CredentialMode;
+use authgate_core::policy::Policy;
+
 use super::answers::{ErrorFormat, answers};
 use super::authenticators::Authenticators;
 use super::browsers::websocket;
@@ -10,8 +13,6 @@ use super::require::requirements;
 use crate::auth::AuthScheme;
 use crate::config::defaults;
 use crate::config::reader::{Item, Section};
-use crate::outbound::identity::CredentialMode;
-use crate::policy::Policy;
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::websocket_credential::WebSocketCredential;
 

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use authgate_core::policy::{Membership, Policy};
 use http::HeaderValue;
 
 use super::authenticators::Authenticators;
 use crate::auth::{AuthScheme, AuthenticatorSettings};
 use crate::config::defaults;
 use crate::config::reader::Section;
-use crate::policy::{Membership, Policy};
 use crate::proxy::refusal::format::{KEY_CHALLENGE, RefusalFormat, Scheme};
 
 /// The form of error responses.

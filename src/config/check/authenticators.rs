@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use authgate_core::outbound::identity::{ANONYMOUS, OPAQUE_SCHEME, PUBLIC};
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 
@@ -14,7 +15,6 @@ use crate::auth::token::TokenSettings;
 use crate::auth::{AuthScheme, AuthenticatorSettings, KindSettings};
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Zero, fold};
-use crate::outbound::identity::{ANONYMOUS, OPAQUE_SCHEME, PUBLIC};
 
 /// Every kind of authenticator.
 const KINDS: [Kind; 2] = [

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use authgate_core::outbound::identity::{IdentityTable, IdentityTables, ValueSource};
+use authgate_core::policy::{Policy, Requirements};
+
 use crate::auth::KeptClaims;
 use crate::config::Route;
-use crate::outbound::identity::{IdentityTable, IdentityTables, ValueSource};
-use crate::policy::{Policy, Requirements};
 
 /// The claims that identities keep.
 pub(super) fn kept_claims(tables: &IdentityTables, routes: &[Route]) -> KeptClaims {

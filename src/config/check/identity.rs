@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
+use authgate_core::identity::TableId;
+use authgate_core::member::MemberPath;
+use authgate_core::outbound::identity::{CredentialMode, Encoding, IdentityTables, ValueSource};
 use http::HeaderName;
 
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Text, fold, header_name, is_connection_specific, is_token_byte};
-use crate::identity::TableId;
-use crate::member::MemberPath;
-use crate::outbound::identity::{CredentialMode, Encoding, IdentityTables, ValueSource};
 
 const SOURCES: [(&str, ValueSource); 6] = [
     ("id", ValueSource::Id),

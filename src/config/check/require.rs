@@ -1,12 +1,12 @@
 //! `require` of a route: the groups, scopes and claims that a user must have.
 
+use authgate_core::member::MemberPath;
+use authgate_core::policy::{Membership, Requirements};
 use serde_json::Value;
 use toml::de::DeValue;
 
 use super::identity::member_path_instead;
 use crate::config::reader::{Item, Section};
-use crate::member::MemberPath;
-use crate::policy::{Membership, Requirements};
 
 pub(super) fn requirements(mut section: Section<'_>) -> Requirements {
     let (groups, scopes, claims) = (section.take("groups"), section.take("scopes"), section.take("claims"));

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use authgate_core::outbound::forwarded::{OptionalFields, TrustedProxies};
 use authgate_http::server::Limits;
 use authgate_http::server::listen::Address;
 use bytesize::ByteSize;
@@ -17,7 +18,6 @@ use super::upstreams::MAX_SOCKET_PATH;
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::{Admin, defaults};
 use crate::gateway::{Drain, RequestLimits, ServerSettings};
-use crate::outbound::forwarded::{OptionalFields, TrustedProxies};
 use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::MinVersion;
 use crate::tls::{

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use authgate_core::policy::{Policy, Requirements};
+
 use crate::config::Route;
-use crate::policy::{Policy, Requirements};
 
 /// Why a route is weaker than another one, or cannot be compared with it. `Display` continues `it …`, as in `it requires no credential`.
 #[derive(Debug, Clone, PartialEq, Eq)]

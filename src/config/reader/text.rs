@@ -7,11 +7,11 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use authgate_core::secret::Secret;
 use toml::de::DeValue;
 
 use super::{Item, nearest};
 use crate::config::secrets;
-use crate::secret::Secret;
 
 /// A string that was read.
 #[derive(Debug)]

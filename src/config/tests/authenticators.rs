@@ -1,8 +1,9 @@
 //! Errors and warnings of authenticators and identity headers.
 
+use authgate_core::policy::Policy;
+
 use super::{MINIMAL, check, jwt, minimal_and, read, route, valid, with};
 use crate::config::{Severity, parse};
-use crate::policy::Policy;
 
 #[test]
 fn incomplete_jwt_authenticators_are_errors() {

@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use authgate_core::member::MemberPath;
+use authgate_core::outbound::identity::CredentialMode;
+use authgate_core::policy::Policy;
 use authgate_http::upstream::{Balance, HostMode, Transport, UnsizedBodies};
 use http::Method;
 use serde_json::json;
@@ -14,9 +17,6 @@ use crate::auth::store::redis::Invalidation;
 use crate::auth::store::{DigestKind, Digests, StoreKind};
 use crate::auth::{AuthScheme, KeptClaims};
 use crate::config::defaults;
-use crate::member::MemberPath;
-use crate::outbound::identity::CredentialMode;
-use crate::policy::Policy;
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{HostPattern, PathPattern};
 use crate::telemetry::LogFormat;

@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use authgate_core::identity::UserId;
 use redis::{Connection, FromRedisValue, Pipeline, RedisError, RedisResult, cmd};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,7 +22,6 @@ use super::{ProvisioningError, Revocation};
 use crate::auth::record::{self, BadRecord, Layout};
 use crate::auth::store::Digests;
 use crate::auth::store::redis::{RedisSettings, answer};
-use crate::identity::UserId;
 
 /// For interactive use, so it is longer than for a request.
 const TIMEOUT: Duration = Duration::from_secs(5);

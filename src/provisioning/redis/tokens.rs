@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use authgate_core::identity::UserId;
 use redis::{Pipeline, cmd};
 use serde_json::Value;
 
@@ -9,7 +10,6 @@ use super::{CHUNK, WritableRedis, json};
 use crate::auth::record::TokenRecord;
 use crate::auth::store::TokenDigest;
 use crate::auth::store::redis::Keys;
-use crate::identity::UserId;
 use crate::provisioning::{ProvisioningError, Revoked, Tombstones};
 
 impl WritableRedis {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use authgate_core::identity::UserId;
 use redis::{Pipeline, cmd};
 use serde_json::{Map, Value};
 
@@ -10,7 +11,6 @@ use super::{CHUNK, WritableRedis, json};
 use crate::auth::record::UserRecord;
 use crate::auth::store::TokenDigest;
 use crate::auth::store::redis::Keys;
-use crate::identity::UserId;
 use crate::provisioning::{Deleted, NameClash, ProvisioningError, Tombstones, UserUpdate};
 
 impl WritableRedis {

@@ -4,6 +4,7 @@ mod drf;
 pub mod format;
 mod problem;
 
+use authgate_core::outbound::forwarded::{RequestId, X_REQUEST_ID};
 use authgate_http::upstream::is_grpc;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -14,7 +15,6 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use self::format::RefusalFormat;
 use super::Route;
 use super::rejection::Rejection;
-use crate::outbound::forwarded::{RequestId, X_REQUEST_ID};
 
 /// The value of `Retry-After`, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::auth::Refused;
     use crate::auth::jwt::TokenType;
-    use crate::credential::{JwtFault, Refusal, TypeMismatch};
+    use authgate_core::credential::{JwtFault, Refusal, TypeMismatch};
 
     fn format(challenge: Option<HeaderValue>) -> RefusalFormat {
         RefusalFormat::Drf {

@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
+use authgate_core::credential::{JwtFault, Refusal, TypeMismatch};
+use authgate_core::outbound::forwarded::RequestId;
 use authgate_http::upstream::UpstreamError;
 use authgate_http::upstream::body::RequestBodyError;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
-use crate::credential::{JwtFault, Refusal, TypeMismatch};
-use crate::outbound::forwarded::RequestId;
 use crate::proxy::refusal::format::Scheme;
 use crate::proxy::rejection::Rejection;
 
@@ -183,11 +183,11 @@ mod tests {
 
     use super::*;
     use crate::auth::Refused;
-    use crate::credential::Defect;
-    use crate::identity::{Identity, TableSet, UserId, UserInfo};
-    use crate::policy::{Denied, Membership, Policy, Requirements};
     use crate::proxy::refusal::format::RefusalFormat;
     use crate::proxy::refusal::response;
+    use authgate_core::credential::Defect;
+    use authgate_core::identity::{Identity, TableSet, UserId, UserInfo};
+    use authgate_core::policy::{Denied, Membership, Policy, Requirements};
 
     fn check(rejection: &Rejection, status: u16, code: &str, expected: &[&str]) {
         let scheme = |by, name: &str, realm: Option<&str>| Scheme {

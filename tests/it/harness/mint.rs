@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use authgate::auth::jwt::keys::Algorithm;
 use authgate::auth::jwt::sign::SigningKey;
-use authgate::secret::Secret;
+use authgate_core::secret::Secret;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

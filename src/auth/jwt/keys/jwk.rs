@@ -1,12 +1,12 @@
 //! JSON Web Keys (RFC 7517): from members to key material. The parent module decides how a key is used.
 
+use authgate_core::secret::Secret;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::{Curve, KeyError, Material, key_error};
-use crate::secret::Secret;
 
 #[derive(Deserialize)]
 pub(super) struct Jwk {

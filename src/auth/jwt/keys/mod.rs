@@ -8,6 +8,7 @@ mod set;
 
 use std::fmt;
 
+use authgate_core::secret::Secret;
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents, VerificationAlgorithm};
 use aws_lc_rs::{digest, hmac, rsa};
 use base64::Engine;
@@ -17,7 +18,6 @@ use rustls_pki_types::pem::PemObject;
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
 pub use self::set::{JwkSet, SkippedKey};
-use crate::secret::Secret;
 
 /// The signature algorithms of RFC 7518, section 3.1, and RFC 8037.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

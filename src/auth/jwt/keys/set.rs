@@ -2,11 +2,11 @@
 
 use std::fmt;
 
+use authgate_core::printable::without_values;
 use serde::Deserialize;
 
 use super::jwk::{Jwk, brief};
 use super::{Algorithm, KeyError, Material, VerificationKey};
-use crate::printable::without_values;
 
 /// The result of parsing a set.
 #[derive(Debug, Default)]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use authgate_core::secret::Secret;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError};
@@ -12,7 +13,6 @@ use socket2::TcpKeepalive;
 
 use super::keys::Keys;
 use crate::auth::store::Digests;
-use crate::secret::Secret;
 
 /// The configuration of one Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]

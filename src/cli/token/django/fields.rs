@@ -1,12 +1,11 @@
 //! Single values of a dump: keys, strings, times.
 
+use authgate_core::identity::Text;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 use md5::{Digest, Md5};
 use serde_json::{Map, Value};
-
-use crate::identity::Text;
 
 /// A primary key as text.
 pub(super) fn key(pk: &Value) -> Option<String> {

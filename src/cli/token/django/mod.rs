@@ -4,6 +4,7 @@
 
 mod fields;
 
+use authgate_core::identity::{Text, UserId};
 use serde_json::{Map, Value};
 
 use self::fields::{key, natural, password_md5, seconds, text};
@@ -11,7 +12,6 @@ use super::dump_records::{DumpToken, Group, Owner};
 use crate::auth::record::UserRecord;
 use crate::auth::store::{Digests, TokenDigest};
 use crate::cli::values::digest_text;
-use crate::identity::{Text, UserId};
 use crate::provisioning::{TokenMember, UserMember, UserUpdate};
 
 const DEFAULT_USER_MODEL: &str = "auth.user";

@@ -122,12 +122,12 @@ impl<B> Outbound<B> {
     }
 
     /// Whether the request is an upgrade to a WebSocket.
-    pub(crate) fn is_upgrade(&self) -> bool {
+    pub fn is_upgrade(&self) -> bool {
         self.is_upgrade
     }
 
     /// The request, for the upstream client that sends it.
-    pub(crate) fn into_request(self) -> Request<B> {
+    pub fn into_request(self) -> Request<B> {
         self.request
     }
 }
