@@ -15,8 +15,7 @@ use http::HeaderName;
 use http::header::AUTHORIZATION;
 use tracing::Level;
 
-use super::check::answers::ErrorFormat;
-use super::check::upstreams::UnsizedMode;
+use super::modes::{ErrorFormat, UnsizedMode};
 use crate::auth::cache::CacheSettings;
 use crate::auth::jwt::{Profile, UserIdField};
 use crate::auth::store::Digests;

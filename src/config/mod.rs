@@ -3,6 +3,7 @@
 mod check;
 pub mod defaults;
 mod mask;
+mod modes;
 mod problem;
 mod reader;
 mod secrets;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use authgate_core::outbound::identity::CredentialMode;
 use authgate_core::policy::Policy;
 
-use super::answers::{ErrorFormat, answers};
+use super::answers::answers;
 use super::authenticators::Authenticators;
 use super::browsers::websocket;
 use super::identity::read_credential;
 use super::require::requirements;
 use crate::auth::AuthScheme;
 use crate::config::defaults;
+use crate::config::modes::ErrorFormat;
 use crate::config::reader::{Item, Section};
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::websocket_credential::WebSocketCredential;

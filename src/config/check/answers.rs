@@ -8,15 +8,9 @@ use http::HeaderValue;
 use super::authenticators::Authenticators;
 use crate::auth::{AuthScheme, AuthenticatorSettings};
 use crate::config::defaults;
+use crate::config::modes::ErrorFormat;
 use crate::config::reader::Section;
 use crate::proxy::refusal::format::{KEY_CHALLENGE, RefusalFormat, Scheme};
-
-/// The form of error responses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::config) enum ErrorFormat {
-    Drf,
-    Problem,
-}
 
 /// `errors`.
 pub(super) fn error_format(section: &mut Section<'_>) -> ErrorFormat {

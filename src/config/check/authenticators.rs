@@ -1,20 +1,19 @@
 //! `[authenticators.*]`: their kinds, and the keys that the kinds share.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
-use authgate_core::outbound::identity::{ANONYMOUS, OPAQUE_SCHEME, PUBLIC};
+use authgate_core::outbound::identity::{ANONYMOUS, PUBLIC};
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 
+use super::common::{cache, header, read_schemes};
 use super::identity::Identities;
 use super::{Names, absent, jwt, stores};
-use crate::auth::cache::CacheSettings;
 use crate::auth::token::TokenSettings;
 use crate::auth::{AuthScheme, AuthenticatorSettings, KindSettings};
 use crate::config::defaults;
-use crate::config::reader::{Item, Section, Zero, fold};
+use crate::config::reader::{Item, Section};
 
 /// Every kind of authenticator.
 const KINDS: [Kind; 2] = [
@@ -30,8 +29,6 @@ const KINDS: [Kind; 2] = [
     },
 ];
 const UNSUPPORTED: &[&str] = &["on_outage", "stale_for"];
-/// A cache allocates room for all its entries at once, so their number is limited.
-const MAX_ENTRIES: u64 = 50_000_000;
 
 /// The parsed authenticators.
 #[derive(Debug)]
@@ -174,61 +171,4 @@ fn key_scheme(item: Option<Item<'_>>, header: &HeaderName) -> AuthScheme {
         return AuthScheme::None;
     }
     AuthScheme::OneOf(read_schemes(item, defaults::TOKEN_SCHEME, str::eq_ignore_ascii_case))
-}
-
-/// `scheme`: one, or several of which the first is used in the challenge. `same` compares schemes as requests do.
-pub(super) fn schemes(section: &mut Section<'_>, default: &str, same: impl Fn(&str, &str) -> bool) -> Vec<String> {
-    read_schemes(section.take("scheme"), default, same)
-}
-
-fn read_schemes(item: Option<Item<'_>>, default: &str, same: impl Fn(&str, &str) -> bool) -> Vec<String> {
-    let mut schemes: Vec<String> = Vec::new();
-    let Some(item) = item else {
-        return vec![default.to_owned()];
-    };
-    for item in item.one_or_more(&format!("scheme = {default:?}")).unwrap_or_default() {
-        let Some(scheme) = item.scheme() else { continue };
-        if schemes.iter().any(|before| same(before, scheme.as_str())) {
-            scheme.refuse("is listed twice", "remove one of them");
-        }
-        if scheme.as_str().eq_ignore_ascii_case(OPAQUE_SCHEME) {
-            scheme.refuse(
-                "is reserved for the value that the gateway sends in place of a credential",
-                format!("write another scheme, such as {default:?}"),
-            );
-        }
-        schemes.push(scheme.into_string());
-    }
-    schemes
-}
-
-/// `header`: the header of the credential. It cannot also be an identity header.
-pub(super) fn header(section: &mut Section<'_>, identities: &Identities) -> HeaderName {
-    let Some(item) = section.take("header") else {
-        return defaults::CREDENTIAL_HEADER;
-    };
-    let Some(header) = item.header_name() else {
-        return defaults::CREDENTIAL_HEADER;
-    };
-    let taken: Option<&Range<usize>> = identities.written.get(&fold(header.as_str()));
-    if let Some(span) = taken {
-        let message = format!("{header} carries a credential here and an identity to the upstream");
-        let problem = item.problem(message, "use another header in one of the two places");
-        item.add(problem.with_related(span.clone(), "the identity is sent here"));
-    }
-    header
-}
-
-/// `cache`: the sizes and lifetimes of cached results.
-pub(super) fn cache(section: &mut Section<'_>) -> CacheSettings {
-    let default = defaults::CACHE;
-    let Some(mut section) = section.section("cache", &[]) else {
-        return default;
-    };
-    CacheSettings {
-        entries: section.count_or("entries", (0, MAX_ENTRIES), default.entries),
-        ttl: section.duration_or("ttl", Zero::Allowed, default.ttl),
-        negative_entries: section.count_or("negative_entries", (0, MAX_ENTRIES), default.negative_entries),
-        negative_ttl: section.duration_or("negative_ttl", Zero::Allowed, default.negative_ttl),
-    }
 }

@@ -5,8 +5,30 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use crate::config::reader::Item;
+use crate::tls;
 use crate::tls::server::Certificate;
 use crate::tls::validity::{self, Validity};
+
+/// CA certificates from a file.
+pub(super) fn authorities(item: &Item<'_>) -> Option<tls::Authorities> {
+    let file = item.path()?;
+    match tls::load_authorities(&file) {
+        Ok(authorities) => {
+            // A system's bundle contains expired roots, which do no harm.
+            if authorities.count() == 1 {
+                warn_about_expiry(item, &file);
+            }
+            Some(authorities)
+        }
+        Err(error) => {
+            item.refuse(
+                error.to_string(),
+                "name a PEM file with the certificates of the authority",
+            );
+            None
+        }
+    }
+}
 
 const DAY: i64 = 24 * 60 * 60;
 /// A certificate that expires within this time is warned about.

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use http::Method;
 
-use super::routes::ParsedRoute;
+use super::parsed_route::ParsedRoute;
 use super::weakness::{Demands, Weakness, weakness};
 use crate::config::problem::Problem;
 use crate::config::reader::Section;

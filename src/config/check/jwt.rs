@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytesize::ByteSize;
 
 use super::Names;
-use super::authenticators::{cache, header, schemes};
+use super::common::{cache, header, schemes};
 use super::identity::Identities;
 use super::keys::key_set;
 use super::stores::NONE;

@@ -2,22 +2,24 @@
 //! invalid route. The result is discarded if there is an error.
 
 mod access;
-pub(super) mod answers;
+mod answers;
 mod authenticators;
 mod browsers;
 mod certificates;
 mod claims;
+mod common;
 mod conflicts;
 mod identity;
 mod jwt;
 mod keys;
+mod parsed_route;
 mod require;
 mod route_match;
 mod routes;
 mod server;
 mod stores;
 mod unused;
-pub(super) mod upstreams;
+mod upstreams;
 mod weakness;
 
 use std::collections::HashSet;

@@ -1,7 +1,5 @@
 //! `[[routes]]`: which requests are accepted, and where they are forwarded.
 
-use std::ops::Range;
-
 use super::Names;
 use super::access::access;
 use super::answers::error_format;
@@ -9,18 +7,12 @@ use super::authenticators::Authenticators;
 use super::browsers::cors;
 use super::conflicts;
 use super::identity::Identities;
+use super::parsed_route::ParsedRoute;
 use super::route_match::route_match;
 use crate::config::Route;
 use crate::config::reader::{Section, Zero};
 
 const EXAMPLE: &str = "[[routes]]` with `path = \"/api/*\"`, `authenticate = [\"token\"]` and `upstream = \"app\"";
-
-/// A route that is valid by itself, with its key path and position.
-pub(super) struct ParsedRoute {
-    pub(super) route: Route,
-    pub(super) key: String,
-    pub(super) span: Range<usize>,
-}
 
 pub(super) fn routes(
     root: &mut Section<'_>,

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use authgate_core::outbound::forwarded::{OptionalFields, TrustedProxies};
 use authgate_http::server::Limits;
 use authgate_http::server::listen::Address;
+use authgate_http::server::socket_file::MAX_SOCKET_PATH;
 use bytesize::ByteSize;
 use ipnet::IpNet;
 use tracing::Level;
 
-use super::certificates;
+use super::certificates::{self, authorities};
 use super::route_match::is_host;
-use super::upstreams::MAX_SOCKET_PATH;
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::{Admin, defaults};
 use crate::gateway::{Drain, RequestLimits, ServerSettings};
@@ -265,27 +265,6 @@ fn client_auth(mut section: Section<'_>) -> ClientAuth {
         (Mode::Required, Some(authorities)) => ClientAuth::Required(authorities),
         // Missing authorities were already reported as an error.
         (Mode::Off, _) | (_, None) => ClientAuth::Off,
-    }
-}
-
-/// CA certificates from a file.
-pub(super) fn authorities(item: &Item<'_>) -> Option<tls::Authorities> {
-    let file = item.path()?;
-    match tls::load_authorities(&file) {
-        Ok(authorities) => {
-            // A system's bundle contains expired roots, which do no harm.
-            if authorities.count() == 1 {
-                certificates::warn_about_expiry(item, &file);
-            }
-            Some(authorities)
-        }
-        Err(error) => {
-            item.refuse(
-                error.to_string(),
-                "name a PEM file with the certificates of the authority",
-            );
-            None
-        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use authgate_http::server::socket_file::MAX_SOCKET_PATH;
 use authgate_http::upstream::{
     Balance, HealthCheck, HostMode, Server, SpoolSettings, Tls, Transport, UnsizedBodies, UpstreamSettings,
 };
@@ -13,11 +14,12 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Uri};
 use rustls_pki_types::ServerName;
 
+use super::certificates::authorities;
 use super::identity::Identities;
 use super::route_match::is_host;
-use super::server::authorities;
 use super::{Names, certificates};
 use crate::config::Route;
+use crate::config::modes::UnsizedMode;
 use crate::config::reader::{Item, Section, Text, Zero, fold};
 use crate::config::{defaults, secrets};
 use crate::proxy::routes::HostPattern;
@@ -162,14 +164,6 @@ fn buffers(section: &mut Section<'_>) -> (usize, usize) {
         size("request", defaults::REQUEST_BUFFER),
         size("response", defaults::RESPONSE_BUFFER),
     )
-}
-
-/// `unsized`: how a request body without a length is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::config) enum UnsizedMode {
-    Spool,
-    Stream,
-    Refuse,
 }
 
 /// `unsized` and `spool`: how request bodies without a length that exceed the buffer are sent.
@@ -395,9 +389,6 @@ pub(super) fn set_check_hosts(upstreams: &mut Upstreams<'_>, routes: &[Route]) {
         }
     }
 }
-
-/// The longest path that fits into `sun_path`, without its NUL.
-pub(super) const MAX_SOCKET_PATH: usize = 107;
 
 /// `tls`: TLS to the https servers of an upstream.
 fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {

@@ -17,6 +17,9 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use super::listen::BACKLOG;
 use crate::lockfile::LockFile;
 
+/// The longest path that fits into `sun_path`, without its NUL.
+pub const MAX_SOCKET_PATH: usize = 107;
+
 /// Read and write for the owner and the group.
 const OWNER_AND_GROUP: u32 = 0o660;
 const READ_WRITE_ALL: u32 = 0o666;
