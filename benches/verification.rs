@@ -8,14 +8,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use authgate::auth::cache::CacheSettings;
-use authgate::auth::jwt::keys::{Algorithm, VerificationKey};
-use authgate::auth::jwt::sign::SigningKey;
-use authgate::auth::jwt::{JwtSettings, KeySet, Profile, Rules, Users};
-use authgate::auth::{
+use authgate::config::defaults;
+use authgate_auth::cache::CacheSettings;
+use authgate_auth::jwt::keys::{Algorithm, VerificationKey};
+use authgate_auth::jwt::sign::SigningKey;
+use authgate_auth::jwt::{JwtSettings, KeySet, Profile, Rules, Users};
+use authgate_auth::{
     Authenticator, AuthenticatorSettings, Chain, KindSettings, Now, SharedAuthenticator, Verdict, WorkerResources,
 };
-use authgate::config::defaults;
 use authgate_core::secret::Secret;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};

@@ -2,14 +2,14 @@
 
 use std::sync::OnceLock;
 
+use authgate_auth::jwt::KeySet;
+use authgate_auth::jwt::keys::{Algorithm, Fingerprint, VerificationKey};
+use authgate_auth::store::embedded::Records;
+use authgate_auth::store::{StoreKind, TokenDigest};
 use authgate_core::secret::Secret;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::auth::jwt::KeySet;
-use crate::auth::jwt::keys::{Algorithm, Fingerprint, VerificationKey};
-use crate::auth::store::embedded::Records;
-use crate::auth::store::{StoreKind, TokenDigest};
 use crate::config::Config;
 
 /// The private half of the ES256 example key.

@@ -9,6 +9,15 @@ use std::fmt::Debug;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, OnceLock};
 
+use authgate_auth::cache::CacheSettings;
+use authgate_auth::dependencies::ChangeCounters;
+use authgate_auth::jwt::keys::{Algorithm, VerificationKey};
+use authgate_auth::jwt::sign::SigningKey;
+use authgate_auth::jwt::{self, JwtSettings, KeySet, Profile, Rules, Users};
+use authgate_auth::record::{self, TokenRecord, UserRecord};
+use authgate_auth::{
+    Authenticator, AuthenticatorSettings, Chain, KindSettings, Now, SharedAuthenticator, Verdict, WorkerResources,
+};
 use authgate_core::credential::{Acceptance, Presented, Shape};
 use authgate_core::path::RequestPath;
 use authgate_core::secret::Secret;
@@ -21,15 +30,6 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::auth::cache::CacheSettings;
-use crate::auth::dependencies::ChangeCounters;
-use crate::auth::jwt::keys::{Algorithm, VerificationKey};
-use crate::auth::jwt::sign::SigningKey;
-use crate::auth::jwt::{self, JwtSettings, KeySet, Profile, Rules, Users};
-use crate::auth::record::{self, TokenRecord, UserRecord};
-use crate::auth::{
-    Authenticator, AuthenticatorSettings, Chain, KindSettings, Now, SharedAuthenticator, Verdict, WorkerResources,
-};
 use crate::config::{self, ReportFormat, Severity, defaults};
 use crate::proxy::routes::{Found, HostPattern, PathPattern, RouteId, RouteMatch, RouteTable};
 

@@ -1,5 +1,5 @@
 //! authgate: a reverse proxy that handles authentication for existing HTTP APIs. Below it are the crates
-//! `authgate_http`, the HTTP engine, and `authgate_core`, the words and rules.
+//! `authgate_http`, the HTTP engine, `authgate_core`, the words and rules, and `authgate_auth`, authenticators and stores.
 //!
 //! The layering rule: a module imports only from its own floor and the floors below it in this map. A test reads the map and reports
 //! every `use crate::` that breaks the rule.
@@ -19,7 +19,6 @@
 //! -- 2  the request
 //! proxy          Proxy::handle: routing, authentication, forwarding
 //! -- 1  parts: each talks to one thing outside the process
-//! auth           authentication: token and JWT authenticators, stores, caches
 //! provisioning   writes users, tokens and revocations to stores, for the command line
 //! upstream       the door to the application servers: Upstream::forward takes only an Outbound
 //! tls            TLS as server and as client
@@ -27,7 +26,6 @@
 //! ```
 
 pub mod app;
-pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_auth::jwt::explain::Explanation;
+use authgate_auth::{Authenticator, Now};
 use authgate_core::outbound::forwarded::{Peer, Scheme};
 use authgate_core::secret::Secret;
 use authgate_http::server::worker;
@@ -17,8 +19,6 @@ use super::AppError;
 use super::process::Process;
 use super::snapshot::Snapshot;
 use super::worker::WorkerParts;
-use crate::auth::jwt::explain::Explanation;
-use crate::auth::{Authenticator, Now};
 use crate::config::Config;
 use crate::proxy::Client;
 use crate::proxy::explain::ExplainedRequest;

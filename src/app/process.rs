@@ -3,12 +3,12 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use authgate_auth::dependencies::ChangeCounters;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::AppError;
 use super::snapshot::Snapshot;
-use crate::auth::dependencies::ChangeCounters;
 use crate::config::Config;
 use crate::control::admin::{Admin, AdminView};
 use crate::control::redirect::{Redirect, RedirectRules};

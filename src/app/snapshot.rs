@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use authgate_auth::store::SharedStore;
+use authgate_auth::{IdentityRules, SharedAuthenticator};
 use authgate_core::outbound::forwarded::{OptionalFields, TrustedProxies};
 use authgate_core::outbound::identity::{CredentialMode, IdentityTable, ReservedNames};
 use authgate_core::policy::Policy;
@@ -13,8 +15,6 @@ use authgate_http::upstream::{UpstreamLimits, UpstreamSettings};
 use http::HeaderName;
 
 use super::process::Process;
-use crate::auth::store::SharedStore;
-use crate::auth::{IdentityRules, SharedAuthenticator};
 use crate::config::{self, Config};
 use crate::gateway::{RequestLimits, ServerSettings};
 use crate::proxy::cors::Cors;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use authgate_auth::{Authenticator, Chain, WorkerResources};
 use authgate_core::outbound::OutboundRules;
 use authgate_http::upstream::body::BodyLimits;
 use authgate_http::upstream::{HostMode, Resolver};
@@ -11,7 +12,6 @@ use tokio::sync::watch;
 
 use super::process::Process;
 use super::snapshot::Snapshot;
-use crate::auth::{Authenticator, Chain, WorkerResources};
 use crate::config;
 use crate::gateway::{Gateway, Serving};
 use crate::proxy::{Bounds, Proxy, Route};

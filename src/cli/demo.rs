@@ -4,6 +4,9 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
+use authgate_auth::Now;
+use authgate_auth::jwt::keys::Algorithm;
+use authgate_auth::jwt::sign::SigningKey;
 use authgate_core::secret::Secret;
 use authgate_http::server::listen::Address;
 use authgate_http::upstream::{Server, Transport};
@@ -11,9 +14,6 @@ use serde_json::{Map, json};
 
 use super::{Failure, echo, load};
 use crate::app::{App, AppError};
-use crate::auth::Now;
-use crate::auth::jwt::keys::Algorithm;
-use crate::auth::jwt::sign::SigningKey;
 use crate::config::Config;
 use crate::examples;
 use crate::telemetry;
@@ -152,7 +152,7 @@ Press Ctrl-C to stop."
     ))
 }
 
-fn jwt() -> Result<String, crate::auth::jwt::sign::SignError> {
+fn jwt() -> Result<String, authgate_auth::jwt::sign::SignError> {
     let key = SigningKey::new(Algorithm::ES256, None, &Secret::new(examples::JWT_ES256_KEY.to_vec()))?;
     let now = Now::read().unix_seconds();
     let claims = json!({

@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use authgate_auth::store;
 use authgate_core::printable::PrintableWriter;
 use clap::{Parser, Subcommand};
 
-use crate::auth::store;
 use crate::config::{self, ConfigError, Loaded, Report, ReportFormat};
 
 /// A reverse proxy that handles authentication for existing HTTP APIs.

@@ -1,6 +1,7 @@
 //! Selects the store of a command and opens it.
 
-use crate::auth::store::{Digests, StoreSettings};
+use authgate_auth::store::{Digests, StoreSettings};
+
 use crate::cli::{Failure, StoreContext, output};
 use crate::provisioning::{Begin, Begun, ProvisioningError, StoreState, WritableStore};
 
@@ -123,8 +124,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::auth::store::StoreKind;
-    use crate::auth::store::embedded::EmbeddedSettings;
+    use authgate_auth::store::StoreKind;
+    use authgate_auth::store::embedded::EmbeddedSettings;
 
     fn settings(name: &str) -> StoreSettings {
         let file = "/nonexistent/tokens.toml".into();

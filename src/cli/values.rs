@@ -5,13 +5,13 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::str::FromStr;
 
+use authgate_auth::store::{Digests, TokenDigest};
 use authgate_core::identity::{Text, UserId};
 use authgate_core::secret::Secret;
 use jiff::Timestamp;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::auth::store::{Digests, TokenDigest};
 use crate::cli::Failure;
 
 /// The last second of the year 9999. Larger numbers are refused: they are probably milliseconds.

@@ -1,12 +1,16 @@
 //! Every default of gateway.toml, in the order of the file. A key without a constant here is `false`, empty, absent or unlimited unless it
 //! is required.
 //!
-//! Only the defaults of the claim rules stand elsewhere: they follow `profile`, in [`Rules::of`](crate::auth::jwt::Rules::of).
+//! Only the defaults of the claim rules stand elsewhere: they follow `profile`, in [`Rules::of`](authgate_auth::jwt::Rules::of).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
+use authgate_auth::cache::CacheSettings;
+use authgate_auth::jwt::{Profile, UserIdField};
+use authgate_auth::store::Digests;
+use authgate_auth::store::redis::Invalidation;
 use authgate_core::outbound::identity::{CredentialMode, Encoding, ValueSource};
 use authgate_http::server::Limits;
 use authgate_http::upstream::{Balance, HostMode};
@@ -16,10 +20,6 @@ use http::header::AUTHORIZATION;
 use tracing::Level;
 
 use super::modes::{ErrorFormat, UnsizedMode};
-use crate::auth::cache::CacheSettings;
-use crate::auth::jwt::{Profile, UserIdField};
-use crate::auth::store::Digests;
-use crate::auth::store::redis::Invalidation;
 use crate::gateway::{Drain, RequestLimits};
 use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::MinVersion;

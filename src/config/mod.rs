@@ -17,6 +17,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_auth::store::StoreSettings;
+use authgate_auth::{AuthenticatorSettings, IdentityRules};
 use authgate_core::identity::TableId;
 use authgate_core::outbound::forwarded::OptionalFields;
 use authgate_core::outbound::identity::CredentialMode;
@@ -29,8 +31,6 @@ use toml::de::DeTable;
 use self::problem::{Basis, Problems};
 pub use self::problem::{ConfigError, Problem, Report, ReportFormat, Severity};
 use self::reader::{Context, Section};
-use crate::auth::store::StoreSettings;
-use crate::auth::{AuthenticatorSettings, IdentityRules};
 use crate::gateway::ServerSettings;
 use crate::proxy::cors::Cors;
 use crate::proxy::refusal::format::RefusalFormat;

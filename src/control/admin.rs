@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use authgate_auth::store::SharedStore;
 use authgate_http::server::worker::Stage;
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HOST, VARY};
@@ -14,7 +15,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::text;
-use crate::auth::store::SharedStore;
 use crate::telemetry::exposition::ExpositionFormat;
 use crate::telemetry::metrics::Metrics;
 

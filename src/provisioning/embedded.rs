@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_auth::record::{Layout, TokenRecord, UserRecord};
+use authgate_auth::store::Digests;
+use authgate_auth::store::TokenDigest;
+use authgate_auth::store::embedded::{self, EmbeddedSettings, Records};
 use authgate_core::identity::UserId;
 use authgate_http::lockfile::LockFile;
 use serde_json::{Map, Value};
@@ -14,10 +18,6 @@ use super::{
     Bundle, Deleted, Imported, Keep, NameClash, ProvisioningError, Pruned, Revocation, Revoked, TokenUpdate,
     Tombstones, UserUpdate,
 };
-use crate::auth::record::{Layout, TokenRecord, UserRecord};
-use crate::auth::store::Digests;
-use crate::auth::store::TokenDigest;
-use crate::auth::store::embedded::{self, EmbeddedSettings, Records};
 
 /// How long to wait for the lock. A writing command holds it for a few seconds at most.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);

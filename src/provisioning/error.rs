@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::auth::record::{BadRecord, Layout};
+use authgate_auth::record::{BadRecord, Layout};
 
 /// A store could not be read or changed.
 #[derive(Debug, thiserror::Error)]

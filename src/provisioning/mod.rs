@@ -13,6 +13,8 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use authgate_auth::record::{Layout, TokenRecord, UserRecord};
+use authgate_auth::store::{Digests, StoreKind, StoreSettings, TokenDigest};
 use authgate_core::identity::UserId;
 use aws_lc_rs::rand;
 
@@ -20,8 +22,6 @@ use self::embedded::{FileImport, WritableFile};
 pub use self::error::ProvisioningError;
 use self::redis::{RedisImport, WritableRedis};
 pub use self::update::{TokenMember, TokenUpdate, UserMember, UserUpdate};
-use crate::auth::record::{Layout, TokenRecord, UserRecord};
-use crate::auth::store::{Digests, StoreKind, StoreSettings, TokenDigest};
 
 /// A writable store.
 #[derive(Debug)]
@@ -449,8 +449,8 @@ impl Import<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::record;
-    use crate::auth::store::embedded::EmbeddedSettings;
+    use authgate_auth::record;
+    use authgate_auth::store::embedded::EmbeddedSettings;
 
     fn empty_store(folder: &tempfile::TempDir) -> WritableStore {
         let kind = StoreKind::Embedded(EmbeddedSettings {

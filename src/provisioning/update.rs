@@ -1,8 +1,7 @@
 //! Users and tokens of an import, and how they are merged into stored records.
 
+use authgate_auth::record::{TokenRecord, UserRecord};
 use serde::{Deserialize, Serialize};
-
-use crate::auth::record::{TokenRecord, UserRecord};
 
 /// A user of an import.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

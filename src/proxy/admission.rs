@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use authgate_auth::{Now, Verdict};
 use authgate_core::identity::Identity;
 use authgate_core::outbound::forwarded::Peer;
 use authgate_core::path::RequestPath;
@@ -25,7 +26,6 @@ use super::rejection::Rejection;
 use super::routes::{Destination, Disagreement, FindError, Found, RouteId};
 use super::websocket::{self, Handshake, WebSocketRequest};
 use super::{Client, Proxy, Route};
-use crate::auth::{Now, Verdict};
 
 /// The maximum number of bytes of a path reading in the log.
 const LONGEST_READING: usize = 256;

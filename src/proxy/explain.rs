@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use authgate_auth::{Authenticator, Chain};
 use authgate_core::outbound::forwarded::{Peer, RequestId};
 use authgate_core::policy::Permit;
 use bytes::Bytes;
@@ -11,7 +12,6 @@ use http::{HeaderMap, Response};
 use super::admission::Routed;
 use super::refusal::RefusalContext;
 use super::{Client, Proxy, Route};
-use crate::auth::{Authenticator, Chain};
 
 /// What the gateway would do with a request.
 #[derive(Debug)]

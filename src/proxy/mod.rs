@@ -20,6 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_auth::Chain;
 use authgate_core::outbound::OutboundRules;
 use authgate_core::outbound::forwarded::{ForwardedField, ForwardedInfo, Peer, RequestId};
 use authgate_core::policy::Policy;
@@ -46,7 +47,6 @@ use self::rejection::Rejection;
 use self::routes::RouteTable;
 use self::websocket::WebSocket;
 use self::websocket_credential::WebSocketCredential;
-use crate::auth::Chain;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::tls::server::ServedCertificate;

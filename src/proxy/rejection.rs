@@ -1,5 +1,6 @@
 //! [`Rejection`]: every reason why the gateway answers a request itself, with its status and its label.
 
+use authgate_auth::{Refused, Unavailable};
 use authgate_core::policy::Unmet;
 use authgate_http::server::handler::HeadFault;
 use authgate_http::upstream::UpstreamError;
@@ -7,7 +8,6 @@ use authgate_http::upstream::body::RequestBodyError;
 use http::{Method, StatusCode};
 
 use super::refusal::format::RefusalFormat;
-use crate::auth::{Refused, Unavailable};
 
 /// Why the gateway answers a request instead of an upstream.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,5 @@
 //! Telemetry: the log, and [`metrics`].
 
-pub mod auth;
 pub mod exposition;
 pub mod metrics;
 mod process;

@@ -1,6 +1,6 @@
 //! Every claim that a check depends on, with every JSON type: a wrong type never skips the check.
 
-use authgate::auth::jwt::keys::Algorithm;
+use authgate_auth::jwt::keys::Algorithm;
 use serde_json::{Value, json};
 
 use crate::harness::mint::{Signer, base64, now};

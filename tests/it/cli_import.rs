@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use authgate::auth::store::{DigestKind, TokenDigest};
+use authgate_auth::store::{DigestKind, TokenDigest};
 use serde_json::{Value, json};
 
 use crate::harness::program::{Ended, authgate, authgate_with_input};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use authgate::auth::jwt::keys::Algorithm;
+use authgate_auth::jwt::keys::Algorithm;
 use serde_json::{Value, json};
 
 use crate::harness::mint::Signer;

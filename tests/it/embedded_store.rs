@@ -171,7 +171,7 @@ fn a_changed_file_invalidates_cached_decisions() {
         });
     };
     let rewrite = |active: bool| {
-        let digest = authgate::auth::store::TokenDigest::of(b"canary-ada").to_hex();
+        let digest = authgate_auth::store::TokenDigest::of(b"canary-ada").to_hex();
         let text = format!(
             "layout = {{ version = 1, epoch = \"e\" }}\n[tokens.{digest}]\nuser = \"42\"\n[users.42]\nid = \"42\"\nactive = {active}\n"
         );

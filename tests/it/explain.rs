@@ -1,8 +1,8 @@
 //! `jwt inspect` and `token show`: a credential explained check by check, and the answer that a client would get.
 
 use authgate::app::dry_run::{Credential, DryRun};
-use authgate::auth::jwt::keys::Algorithm;
 use authgate::proxy::explain::ExplainedOutcome;
+use authgate_auth::jwt::keys::Algorithm;
 use authgate_core::secret::Secret;
 use http::Request;
 use http::request::Builder;

@@ -11,14 +11,18 @@ struct Layers {
     independent: &'static [&'static str],
 }
 
-const CRATES: [Layers; 3] = [
+const CRATES: [Layers; 4] = [
     Layers {
         folder: "src",
-        independent: &["auth", "upstream", "tls"],
+        independent: &["upstream", "tls"],
     },
     Layers {
         folder: "crates/authgate-http/src",
         independent: &["server", "upstream"],
+    },
+    Layers {
+        folder: "crates/authgate-auth/src",
+        independent: &["jwt", "token"],
     },
     Layers {
         folder: "crates/authgate-core/src",

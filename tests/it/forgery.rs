@@ -3,7 +3,7 @@
 
 use std::net::TcpListener;
 
-use authgate::auth::jwt::keys::Algorithm;
+use authgate_auth::jwt::keys::Algorithm;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config as Budget, RngAlgorithm, RngSeed, TestRunner};

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use authgate::auth::jwt::keys::Algorithm;
-use authgate::auth::store::redis::{Endpoint, Invalidation, RedisSettings};
-use authgate::auth::store::{Digests, StoreKind, StoreSettings};
 use authgate::provisioning::WritableStore;
+use authgate_auth::jwt::keys::Algorithm;
+use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings};
+use authgate_auth::store::{Digests, StoreKind, StoreSettings};
 use authgate_core::identity::UserId;
 
 use crate::harness::mint::Signer;

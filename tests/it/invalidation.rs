@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use authgate::auth::jwt::keys::Algorithm;
-use authgate::auth::store::redis::{Endpoint, Invalidation, RedisSettings};
-use authgate::auth::store::{Digests, SharedStore, StoreKind, StoreSettings};
+use authgate_auth::jwt::keys::Algorithm;
+use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings};
+use authgate_auth::store::{Digests, SharedStore, StoreKind, StoreSettings};
 use serde_json::json;
 
 use crate::harness::mint::{Signer, now};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use authgate::auth::jwt::keys::Algorithm;
+use authgate_auth::jwt::keys::Algorithm;
 use serde_json::json;
 
 use crate::harness::mint::{Signer, claims, claims_with, forged, now};

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use authgate::auth::jwt::keys::Algorithm;
+use authgate_auth::jwt::keys::Algorithm;
 use serde_json::json;
 
 use crate::harness::mint::Signer;

@@ -1,6 +1,6 @@
 //! Authorization: requirements, anonymous requests, repeated credentials, and challenges.
 
-use authgate::auth::jwt::keys::Algorithm;
+use authgate_auth::jwt::keys::Algorithm;
 use serde_json::{Value, json};
 
 use crate::harness::mint::Signer;

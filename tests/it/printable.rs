@@ -1,6 +1,6 @@
 //! Text of strangers on its way to a terminal or a log: no control character and no mark that reorders text comes through.
 
-use authgate::auth::jwt::keys::Algorithm;
+use authgate_auth::jwt::keys::Algorithm;
 use serde_json::{Value, json};
 
 use crate::harness::mint::{Signer, forged, now};

@@ -1,6 +1,6 @@
 //! `errors = "problem"`: RFC 9457 bodies and RFC 6750 challenges.
 
-use authgate::auth::jwt::keys::Algorithm;
+use authgate_auth::jwt::keys::Algorithm;
 use serde_json::json;
 
 use crate::harness::client::Reply;

@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use authgate::auth::jwt::keys::{Algorithm, JwkSet};
-use authgate::auth::jwt::{JwtSettings, KeySet, Rules, Users, verified_payload};
+use authgate_auth::jwt::keys::{Algorithm, JwkSet};
+use authgate_auth::jwt::{JwtSettings, KeySet, Rules, Users, verified_payload};
 use serde_json::{Value, json};
 
 /// The folder, named by `AUTHGATE_VECTORS`, else beside the project.

@@ -1,6 +1,6 @@
 //! `websocket` of a route: the credential is a subprotocol or a cookie, from listed origins only.
 
-use authgate::auth::jwt::keys::Algorithm;
+use authgate_auth::jwt::keys::Algorithm;
 use serde_json::json;
 
 use crate::harness::mint::Signer;

@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::io::{self, Read};
 use std::path::Path;
 
+use authgate_auth::jwt::explain::{Ending, Explanation, State};
 use serde_json::{Map, Value, json};
 
 use crate::app::dry_run::{Credential, DryRunReport};
-use crate::auth::jwt::explain::{Ending, Explanation, State};
 use crate::cli::explain::{self, RouteArgs};
 use crate::cli::{Failure, output};
 

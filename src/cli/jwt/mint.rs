@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
+use authgate_auth::Now;
+use authgate_auth::jwt::keys::Algorithm;
+use authgate_auth::jwt::sign::SigningKey;
 use authgate_core::secret::Secret;
 use jiff::SignedDuration;
 use serde_json::{Map, Value, json};
 
-use crate::auth::Now;
-use crate::auth::jwt::keys::Algorithm;
-use crate::auth::jwt::sign::SigningKey;
 use crate::cli::{Failure, output};
 use crate::examples;
 

@@ -1,12 +1,12 @@
 //! `authgate token create`: the only command that prints a key.
 
+use authgate_auth::record::{TokenRecord, UserRecord};
+use authgate_auth::store::TokenDigest;
 use authgate_core::identity::{Text, UserId};
 use authgate_core::secret::Secret;
 use serde_json::Value;
 
 use super::{find, with_digest};
-use crate::auth::record::{TokenRecord, UserRecord};
-use crate::auth::store::TokenDigest;
 use crate::cli::stores::StoreName;
 use crate::cli::values::{self, Key, digest_text, time_text};
 use crate::cli::{Failure, StoreContext, output};

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
+use authgate_auth::record::TokenRecord;
+use authgate_auth::store::TokenDigest;
 use authgate_core::identity::{Text, UserId};
 use serde::{Deserialize, Serialize};
 
 use super::spool::{Next, Spool};
-use crate::auth::record::TokenRecord;
-use crate::auth::store::TokenDigest;
 use crate::cli::Failure;
 use crate::provisioning::{Import, Keep, Revocation, TokenMember, TokenUpdate, UserUpdate};
 

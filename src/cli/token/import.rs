@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use authgate_auth::store::{DigestKind, Digests, embedded};
 use authgate_core::identity::UserId;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
@@ -16,7 +17,6 @@ use super::django::{self, Names, Object};
 use super::dump_records::{DumpRecords, Owner};
 use super::lines::{self, Line};
 use super::progress::Progress;
-use crate::auth::store::{DigestKind, Digests, embedded};
 use crate::cli::stores::StoreName;
 use crate::cli::{Failure, StoreContext, output, values};
 use crate::provisioning::{Begun, Imported, ProvisioningError, Pruned, WritableStore};

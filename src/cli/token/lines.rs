@@ -2,13 +2,13 @@
 
 use std::io::{self, Write};
 
+use authgate_auth::record::{TokenRecord, UserRecord};
+use authgate_auth::store::TokenDigest;
 use authgate_core::identity::UserId;
 use authgate_core::printable::without_values;
 use serde_json::{Map, Value, json};
 
 use super::dump_records::{DumpToken, Owner};
-use crate::auth::record::{TokenRecord, UserRecord};
-use crate::auth::store::TokenDigest;
 use crate::provisioning::{Bundle, Revocation};
 
 /// Writes one record per line.

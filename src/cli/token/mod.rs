@@ -11,6 +11,8 @@ mod spool;
 
 use std::path::Path;
 
+use authgate_auth::record::TokenRecord;
+use authgate_auth::store::TokenDigest;
 use authgate_core::identity::UserId;
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -18,8 +20,6 @@ use serde_json::{Value, json};
 use super::stores::StoreName;
 use super::values::{self, Key, digest_text, time_text};
 use super::{Failure, StoreContext, output};
-use crate::auth::record::TokenRecord;
-use crate::auth::store::TokenDigest;
 use crate::provisioning::{Revoked, WritableStore};
 
 /// Create, show, revoke, import and export the opaque tokens of a store

@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use authgate_auth::store::{TokenDigest, TokenFacts, TokenFault};
 use authgate_core::identity::Text;
 use serde_json::{Value, json};
 
 use super::{find, unknown, with_digest};
 use crate::app::dry_run::Credential;
-use crate::auth::store::{TokenDigest, TokenFacts, TokenFault};
 use crate::cli::explain::{self, RouteArgs};
 use crate::cli::stores::StoreName;
 use crate::cli::values::{self, Key, digest_text, time_text};
@@ -169,7 +169,7 @@ fn print(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::record;
+    use authgate_auth::record;
 
     #[test]
     fn the_first_failed_check_gives_the_reason() {

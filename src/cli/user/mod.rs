@@ -4,6 +4,7 @@ mod put;
 
 use std::io::{self, Write};
 
+use authgate_auth::record::UserRecord;
 use authgate_core::identity::UserId;
 use clap::Subcommand;
 use serde_json::{Map, json};
@@ -11,7 +12,6 @@ use serde_json::{Map, json};
 use super::stores::StoreName;
 use super::values::{self, time_text};
 use super::{Failure, StoreContext, output};
-use crate::auth::record::UserRecord;
 use crate::provisioning::WritableStore;
 
 /// Create, show, disable and delete the users of a store

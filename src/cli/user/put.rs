@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use authgate_auth::record::UserRecord;
 use authgate_core::identity::{Text, UserId};
 use authgate_core::printable::without_values;
 use serde_json::{Deserializer, Value};
 
 use super::summary;
-use crate::auth::record::UserRecord;
 use crate::cli::stores::StoreName;
 use crate::cli::{Failure, StoreContext, output, values};
 use crate::provisioning::{Import, UserUpdate, WritableStore};

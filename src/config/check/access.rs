@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use authgate_auth::AuthScheme;
 use authgate_core::outbound::identity::CredentialMode;
 use authgate_core::policy::Policy;
 
@@ -10,7 +11,6 @@ use super::authenticators::Authenticators;
 use super::browsers::websocket;
 use super::identity::read_credential;
 use super::require::requirements;
-use crate::auth::AuthScheme;
 use crate::config::defaults;
 use crate::config::modes::ErrorFormat;
 use crate::config::reader::{Item, Section};

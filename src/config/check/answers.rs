@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use authgate_auth::{AuthScheme, AuthenticatorSettings};
 use authgate_core::policy::{Membership, Policy};
 use http::HeaderValue;
 
 use super::authenticators::Authenticators;
-use crate::auth::{AuthScheme, AuthenticatorSettings};
 use crate::config::defaults;
 use crate::config::modes::ErrorFormat;
 use crate::config::reader::Section;

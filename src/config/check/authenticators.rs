@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use authgate_auth::token::TokenSettings;
+use authgate_auth::{AuthScheme, AuthenticatorSettings, KindSettings};
 use authgate_core::outbound::identity::{ANONYMOUS, PUBLIC};
 use http::HeaderName;
 use http::header::AUTHORIZATION;
@@ -10,8 +12,6 @@ use http::header::AUTHORIZATION;
 use super::common::{cache, header, read_schemes};
 use super::identity::Identities;
 use super::{Names, absent, jwt, stores};
-use crate::auth::token::TokenSettings;
-use crate::auth::{AuthScheme, AuthenticatorSettings, KindSettings};
 use crate::config::defaults;
 use crate::config::reader::{Item, Section};
 

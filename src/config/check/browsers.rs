@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use authgate_auth::AuthenticatorSettings;
 use http::{HeaderName, HeaderValue};
 
 use super::authenticators::Authenticators;
-use crate::auth::AuthenticatorSettings;
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Text, is_token_byte};
 use crate::proxy::cors::{Cors, OriginList, Origins};

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use authgate_auth::KeptClaims;
 use authgate_core::outbound::identity::{IdentityTable, IdentityTables, ValueSource};
 use authgate_core::policy::{Policy, Requirements};
 
-use crate::auth::KeptClaims;
 use crate::config::Route;
 
 /// The claims that identities keep.

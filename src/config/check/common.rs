@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
+use authgate_auth::cache::CacheSettings;
 use authgate_core::outbound::identity::OPAQUE_SCHEME;
 use http::HeaderName;
 
 use super::identity::Identities;
-use crate::auth::cache::CacheSettings;
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Zero, fold};
 

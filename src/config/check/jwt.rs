@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use authgate_auth::jwt::{JwtSettings, KeySet, Profile, Rules, TokenType, UserIdField, Users};
+use authgate_auth::{AuthenticatorSettings, KindSettings};
 use bytesize::ByteSize;
 
 use super::Names;
@@ -9,8 +11,6 @@ use super::common::{cache, header, schemes};
 use super::identity::Identities;
 use super::keys::key_set;
 use super::stores::NONE;
-use crate::auth::jwt::{JwtSettings, KeySet, Profile, Rules, TokenType, UserIdField, Users};
-use crate::auth::{AuthenticatorSettings, KindSettings};
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Zero};
 

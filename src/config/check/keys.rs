@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use crate::auth::jwt::KeySet;
-use crate::auth::jwt::keys::{Algorithm, JwkSet, VerificationKey};
+use authgate_auth::jwt::KeySet;
+use authgate_auth::jwt::keys::{Algorithm, JwkSet, VerificationKey};
+
 use crate::config::reader::{Item, Section};
 
 const EXAMPLE: &str = "keys = [{ algorithm = \"RS256\", file = \"jwt.pub.pem\" }]";

@@ -26,13 +26,13 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use authgate_auth::IdentityRules;
 use authgate_core::outbound::identity::IdentityTable;
 use authgate_http::framing::header_case::ConfiguredNames;
 
 use super::Config;
 use super::problem::Problem;
 use super::reader::{Section, Text, fold, nearest};
-use crate::auth::IdentityRules;
 
 /// Reads the whole file. The result is valid only if no error was reported.
 pub(super) fn config(mut root: Section<'_>) -> Config {

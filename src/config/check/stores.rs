@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use authgate_auth::store::embedded::EmbeddedSettings;
+use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings};
+use authgate_auth::store::{DigestKind, Digests, StoreKind, StoreSettings};
+
 use super::Names;
-use crate::auth::store::embedded::EmbeddedSettings;
-use crate::auth::store::redis::{Endpoint, Invalidation, RedisSettings};
-use crate::auth::store::{DigestKind, Digests, StoreKind, StoreSettings};
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::{defaults, secrets};
 

@@ -3,6 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use authgate_auth::jwt::{KeySet, TokenType, UserIdField, Users};
+use authgate_auth::store::redis::Invalidation;
+use authgate_auth::store::{DigestKind, Digests, StoreKind};
+use authgate_auth::{AuthScheme, KeptClaims};
 use authgate_core::member::MemberPath;
 use authgate_core::outbound::identity::CredentialMode;
 use authgate_core::policy::Policy;
@@ -12,10 +16,6 @@ use serde_json::json;
 use tracing::Level;
 
 use super::{MINIMAL, parse, valid};
-use crate::auth::jwt::{KeySet, TokenType, UserIdField, Users};
-use crate::auth::store::redis::Invalidation;
-use crate::auth::store::{DigestKind, Digests, StoreKind};
-use crate::auth::{AuthScheme, KeptClaims};
 use crate::config::defaults;
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{HostPattern, PathPattern};

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
+use authgate_auth::store::TokenDigest;
+use authgate_auth::store::redis::Keys;
 use authgate_core::identity::UserId;
 use redis::{Pipeline, cmd};
 
 use super::{CHUNK, WritableRedis, json};
-use crate::auth::store::TokenDigest;
-use crate::auth::store::redis::Keys;
 use crate::provisioning::{
     Bundle, Imported, Keep, NameClash, ProvisioningError, Pruned, Revocation, TokenUpdate, Tombstones, UserUpdate,
 };

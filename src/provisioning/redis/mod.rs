@@ -11,6 +11,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use authgate_auth::record::{self, BadRecord, Layout};
+use authgate_auth::store::Digests;
+use authgate_auth::store::redis::{RedisSettings, answer};
 use authgate_core::identity::UserId;
 use redis::{Connection, FromRedisValue, Pipeline, RedisError, RedisResult, cmd};
 use serde::Serialize;
@@ -19,9 +22,6 @@ use serde_json::{Map, Value};
 
 pub(super) use self::bulk::RedisImport;
 use super::{ProvisioningError, Revocation};
-use crate::auth::record::{self, BadRecord, Layout};
-use crate::auth::store::Digests;
-use crate::auth::store::redis::{RedisSettings, answer};
 
 /// For interactive use, so it is longer than for a request.
 const TIMEOUT: Duration = Duration::from_secs(5);

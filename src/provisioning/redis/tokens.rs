@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use authgate_auth::record::TokenRecord;
+use authgate_auth::store::TokenDigest;
+use authgate_auth::store::redis::Keys;
 use authgate_core::identity::UserId;
 use redis::{Pipeline, cmd};
 use serde_json::Value;
 
 use super::{CHUNK, WritableRedis, json};
-use crate::auth::record::TokenRecord;
-use crate::auth::store::TokenDigest;
-use crate::auth::store::redis::Keys;
 use crate::provisioning::{ProvisioningError, Revoked, Tombstones};
 
 impl WritableRedis {

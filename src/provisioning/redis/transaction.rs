@@ -4,10 +4,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use authgate_auth::record::{self, TokenRecord, UserRecord};
 use redis::{Pipeline, cmd, pipe};
 
 use super::WritableRedis;
-use crate::auth::record::{self, TokenRecord, UserRecord};
 use crate::provisioning::ProvisioningError;
 
 /// Reads, and writes that take effect together, unless a key that was read has changed in the meantime.

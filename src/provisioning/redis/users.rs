@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use authgate_auth::record::UserRecord;
+use authgate_auth::store::TokenDigest;
+use authgate_auth::store::redis::Keys;
 use authgate_core::identity::UserId;
 use redis::{Pipeline, cmd};
 use serde_json::{Map, Value};
 
 use super::transaction::Transaction;
 use super::{CHUNK, WritableRedis, json};
-use crate::auth::record::UserRecord;
-use crate::auth::store::TokenDigest;
-use crate::auth::store::redis::Keys;
 use crate::provisioning::{Deleted, NameClash, ProvisioningError, Tombstones, UserUpdate};
 
 impl WritableRedis {

@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
+use authgate_auth::jwt::TokenType;
 use authgate_core::credential::{Defect, JwtFault, Refusal, TypeMismatch};
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::auth::jwt::TokenType;
 use crate::proxy::rejection::Rejection;
 
 /// `token_types`: for each authenticator of the route, the token classes that its refusals name.

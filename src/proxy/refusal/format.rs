@@ -1,8 +1,7 @@
 //! [`RefusalFormat`]: the format of a route's refusals. It is made from the configuration.
 
+use authgate_auth::jwt::TokenType;
 use http::{HeaderName, HeaderValue};
-
-use crate::auth::jwt::TokenType;
 
 /// The format of a route's refusals.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -133,8 +133,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::auth::Refused;
-    use crate::auth::jwt::TokenType;
+    use authgate_auth::Refused;
+    use authgate_auth::jwt::TokenType;
     use authgate_core::credential::{JwtFault, Refusal, TypeMismatch};
 
     fn format(challenge: Option<HeaderValue>) -> RefusalFormat {

@@ -182,9 +182,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::auth::Refused;
     use crate::proxy::refusal::format::RefusalFormat;
     use crate::proxy::refusal::response;
+    use authgate_auth::Refused;
     use authgate_core::credential::Defect;
     use authgate_core::identity::{Identity, TableSet, UserId, UserInfo};
     use authgate_core::policy::{Denied, Membership, Policy, Requirements};

@@ -3,8 +3,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use authgate::auth::jwt::keys::Algorithm;
-use authgate::auth::jwt::sign::SigningKey;
+use authgate_auth::jwt::keys::Algorithm;
+use authgate_auth::jwt::sign::SigningKey;
 use authgate_core::secret::Secret;
 use aws_lc_rs::hmac;
 use base64::Engine;

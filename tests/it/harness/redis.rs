@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use authgate::auth::store::TokenDigest;
+use authgate_auth::store::TokenDigest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

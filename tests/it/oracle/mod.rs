@@ -11,7 +11,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use authgate::auth::jwt::keys::Algorithm;
+use authgate_auth::jwt::keys::Algorithm;
 use fastrand::Rng;
 use serde_json::json;
 

@@ -1,6 +1,6 @@
 //! [`World`]: one setting of SimpleJWT, the tables of gateway.toml that say the same, and the users that both know.
 
-use authgate::auth::jwt::keys::Algorithm;
+use authgate_auth::jwt::keys::Algorithm;
 use fastrand::Rng;
 use md5::{Digest, Md5};
 use serde_json::{Value, json};

@@ -4,13 +4,13 @@
 
 mod fields;
 
+use authgate_auth::record::UserRecord;
+use authgate_auth::store::{Digests, TokenDigest};
 use authgate_core::identity::{Text, UserId};
 use serde_json::{Map, Value};
 
 use self::fields::{key, natural, password_md5, seconds, text};
 use super::dump_records::{DumpToken, Group, Owner};
-use crate::auth::record::UserRecord;
-use crate::auth::store::{Digests, TokenDigest};
 use crate::cli::values::digest_text;
 use crate::provisioning::{TokenMember, UserMember, UserUpdate};
 

@@ -1,6 +1,6 @@
 //! The names of the keys of the layout.
 
-use crate::auth::store::TokenDigest;
+use crate::store::TokenDigest;
 
 /// The names of the keys of the layout.
 #[derive(Debug, Clone, Copy)]
@@ -9,7 +9,8 @@ pub struct Keys<'p> {
 }
 
 impl<'p> Keys<'p> {
-    pub(crate) fn new(prefix: &'p str) -> Self {
+    /// The names with this prefix.
+    pub fn new(prefix: &'p str) -> Self {
         Self { prefix }
     }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::claims::Claims;
 use super::keys::VerificationKey;
 use super::{JwtEvaluator, UserIdField, Users};
-use crate::auth::store::{JwtFacts, JwtQuery, Lookup, StoreError, UserKey};
+use crate::store::{JwtFacts, JwtQuery, Lookup, StoreError, UserKey};
 
 /// The user that the user id claim names.
 #[derive(Debug)]

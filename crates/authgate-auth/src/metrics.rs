@@ -85,9 +85,11 @@ impl StoreMetrics {
 
 /// All caches by authenticator, and all stores, for a scrape.
 #[derive(Debug)]
-pub(super) struct AuthMetrics<'m> {
-    pub(super) caches: &'m [(Arc<str>, CacheMetrics)],
-    pub(super) stores: &'m [(Arc<str>, StoreMetrics)],
+pub struct AuthMetrics<'m> {
+    /// By authenticator.
+    pub caches: &'m [(Arc<str>, CacheMetrics)],
+    /// By store.
+    pub stores: &'m [(Arc<str>, StoreMetrics)],
 }
 
 type Label<'l> = [(&'static str, &'l str); 1];
@@ -124,7 +126,11 @@ impl AuthMetrics<'_> {
 }
 
 impl AuthMetrics<'_> {
-    pub(super) fn encode(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    /// Writes all of them.
+    ///
+    /// # Errors
+    /// A metric cannot be written as text.
+    pub fn encode(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         self.of_caches(
             to,
             "cache_hits",

@@ -4,7 +4,6 @@
 //! deadline, and concurrent requests with the same credential wait for the result. [`kind`](super::kind) has the table of kinds, which
 //! say how a header is read and how a credential is evaluated.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +14,19 @@ use http::header::HeaderName;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
-use super::cache::{self, CacheSettings, DecisionCache};
-use super::dependencies::{ChangeCounters, Dependencies};
-use super::identities::{IdentityFactory, IdentityRules};
-use super::jwt::JwtEvaluator;
-use super::kind::{Evaluator, KindSettings};
-use super::scheme::AuthScheme;
-use super::single_flight::{SingleFlight, WorkQueue};
-use super::store::{LOCAL_TIME_LIMIT, Lookup, SharedStore, Store, StoreError};
-use super::{Decision, Now};
-use crate::telemetry::auth::CacheMetrics;
+use crate::cache::{self, CacheSettings, DecisionCache};
+use crate::decision::Decision;
+use crate::dependencies::{ChangeCounters, Dependencies};
+use crate::identities::{IdentityFactory, IdentityRules};
+use crate::jwt::JwtEvaluator;
+use crate::kind::{Evaluator, KindSettings};
+use crate::metrics::CacheMetrics;
+use crate::now::Now;
+use crate::reading::Reading;
+use crate::scheme::AuthScheme;
+use crate::single_flight::SingleFlight;
+use crate::store::{LOCAL_TIME_LIMIT, Lookup, Store, StoreError};
+use crate::worker::WorkerResources;
 
 /// The configuration of one authenticator.
 #[derive(Debug)]
@@ -41,20 +43,6 @@ pub struct AuthenticatorSettings {
     pub cache: CacheSettings,
     /// Its kind, with the settings of that kind.
     pub kind: KindSettings,
-}
-
-/// What a header holds for an authenticator.
-#[derive(Debug)]
-pub(super) enum Reading<'w> {
-    /// No credential, or one of another scheme.
-    OtherScheme,
-    /// A credential without a valid form.
-    Malformed(Refusal),
-    /// A credential.
-    Credential(&'w [u8]),
-    /// A credential joined from several lines of the header. It is never accepted: it is refused for the reason that the evaluation finds,
-    /// or else for this one.
-    Joined(&'w [u8], Refusal),
 }
 
 /// An authenticator of the process: its settings and its cache. All workers share it.
@@ -90,52 +78,6 @@ impl SharedAuthenticator {
     /// The metrics of its cache.
     pub fn metrics(&self) -> &CacheMetrics {
         self.cache.metrics()
-    }
-}
-
-/// What the authenticators of one worker share: its handles on stores, and its queue for work that occupies the thread.
-#[derive(Debug, Default)]
-pub struct WorkerResources {
-    stores: BTreeMap<Arc<str>, Rc<Store>>,
-    queue: Rc<WorkQueue>,
-}
-
-impl WorkerResources {
-    /// Opens these stores for one worker.
-    pub fn open(stores: &[Arc<SharedStore>]) -> Self {
-        Self {
-            stores: stores
-                .iter()
-                .map(|store| (Arc::clone(store.name()), store.open()))
-                .collect(),
-            queue: Rc::default(),
-        }
-    }
-
-    /// The handles for these stores, in place of the present ones. A handle on a store that both have is kept.
-    #[must_use]
-    pub fn next(&self, stores: &[Arc<SharedStore>]) -> Self {
-        let handle = |store: &Arc<SharedStore>| match self.stores.get(store.name()) {
-            Some(handle) if handle.is_of(store) => Rc::clone(handle),
-            Some(_) | None => store.open(),
-        };
-        Self {
-            stores: stores
-                .iter()
-                .map(|store| (Arc::clone(store.name()), handle(store)))
-                .collect(),
-            queue: Rc::clone(&self.queue),
-        }
-    }
-
-    /// The handle on a store. It exists: the configuration check refuses names of unknown stores.
-    pub(super) fn store(&self, name: &str) -> Rc<Store> {
-        Rc::clone(&self.stores[name])
-    }
-
-    /// The queue for verifying signatures.
-    pub(super) fn queue(&self) -> Rc<WorkQueue> {
-        Rc::clone(&self.queue)
     }
 }
 

@@ -22,12 +22,14 @@ use self::keys::VerificationKey;
 use self::segments::Segments;
 pub use self::settings::{JwtSettings, KeySet, Profile, Rules, TokenType, UserIdField, Users};
 use self::user::{NamedUser, invalid_user};
-use super::authenticator::{Reading, WorkerResources};
-use super::identities::IdentityFactory;
-use super::scheme::AuthScheme;
-use super::single_flight::WorkQueue;
-use super::store::{Lookup, Store, StoreError};
-use super::{Decision, Now};
+use crate::decision::Decision;
+use crate::identities::IdentityFactory;
+use crate::now::Now;
+use crate::reading::Reading;
+use crate::scheme::AuthScheme;
+use crate::single_flight::WorkQueue;
+use crate::store::{Lookup, Store, StoreError};
+use crate::worker::WorkerResources;
 
 /// One worker's evaluator.
 #[derive(Debug)]

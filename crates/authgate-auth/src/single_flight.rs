@@ -10,7 +10,7 @@ use std::rc::Rc;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::yield_now;
 
-use super::cache::Key;
+use crate::cache::Key;
 
 /// The lookups under way, by credential. A request with the same credential waits for the lookup that another one has begun.
 ///

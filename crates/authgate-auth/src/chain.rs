@@ -1,84 +1,15 @@
-//! Authentication: the authenticators of a route, tried in order, and the verdict about a request.
-//!
-//! An authenticator passes (the credential has another scheme), accepts, or refuses. The first one that accepts or refuses decides, as in
-//! Django REST Framework. An authenticator may also fail, because its store is unavailable. A failure is an error and never a verdict.
-
-mod authenticator;
-pub mod cache;
-pub mod dependencies;
-mod identities;
-pub mod jwt;
-mod kind;
-pub mod record;
-mod scheme;
-pub mod single_flight;
-pub mod store;
-pub mod token;
+//! [`Chain`]: a route's authenticators, tried in order.
 
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
 use authgate_core::credential::{Presented, Refusal};
 use authgate_core::identity::Identity;
 use http::HeaderMap;
 
-pub use self::authenticator::{Authenticator, AuthenticatorSettings, SharedAuthenticator, WorkerResources};
-use self::cache::Validity;
-pub use self::identities::{IdentityRules, KeptClaims};
-pub use self::kind::KindSettings;
-pub use self::scheme::AuthScheme;
-use self::store::StoreError;
-
-/// The current time, read once per request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
-    /// Unix time in milliseconds, for the dates of credentials.
-    pub unix_ms: i64,
-    /// Milliseconds since the first call of [`Now::read`], for cache lifetimes. Monotonic.
-    pub uptime_ms: u64,
-}
-
-impl Now {
-    /// Reads both clocks.
-    pub fn read() -> Self {
-        static START: OnceLock<Instant> = OnceLock::new();
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let uptime = START.get_or_init(Instant::now).elapsed();
-        Self {
-            unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
-            uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
-        }
-    }
-
-    /// Unix time in whole seconds.
-    pub fn unix_seconds(self) -> i64 {
-        self.unix_ms.div_euclid(1000)
-    }
-}
-
-/// The result of authenticating one credential.
-#[derive(Debug, Clone)]
-pub enum Decision {
-    /// The credential is valid.
-    Accepted {
-        /// The user.
-        identity: Arc<Identity>,
-        /// When the credential itself is valid.
-        validity: Validity,
-    },
-    /// The credential is refused.
-    Refused(Refusal),
-}
-
-impl Decision {
-    fn into_result(self) -> Result<Arc<Identity>, Refusal> {
-        match self {
-            Self::Accepted { identity, .. } => Ok(identity),
-            Self::Refused(refusal) => Err(refusal),
-        }
-    }
-}
+use crate::authenticator::Authenticator;
+use crate::now::Now;
+use crate::store::StoreError;
 
 /// The result of authenticating one request.
 #[derive(Debug)]

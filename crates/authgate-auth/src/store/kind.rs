@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::embedded::{EmbeddedFile, EmbeddedSettings, EmbeddedStore};
 use super::redis::{RedisSettings, RedisStore, SharedRedis};
 use super::{Digests, JwtFacts, JwtQuery, Lookup, StoreError, TokenFacts};
-use crate::auth::dependencies::ChangeCounters;
-use crate::telemetry::auth::StoreMetrics;
+use crate::dependencies::ChangeCounters;
+use crate::metrics::StoreMetrics;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident: $settings:ty, $shared:ty, $handle:ty;)+) => {

@@ -25,10 +25,10 @@ pub use self::keys::Keys;
 use self::link::{Connected, Link};
 pub use self::settings::{Endpoint, Invalidation, RedisSettings};
 pub use self::shared::SharedRedis;
-pub(crate) use self::shared::answer;
+pub use self::shared::answer;
 use super::{JwtFacts, JwtQuery, Lookup, StoreError, TokenFacts, UserKey, effective_record};
-use crate::auth::dependencies::StoreItem;
-use crate::auth::record::{self, BadRecord, UserRecord};
+use crate::dependencies::StoreItem;
+use crate::record::{self, BadRecord, UserRecord};
 
 /// Pauses between attempts to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

@@ -12,7 +12,7 @@ use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, P
 use socket2::TcpKeepalive;
 
 use super::keys::Keys;
-use crate::auth::store::Digests;
+use crate::store::Digests;
 
 /// The configuration of one Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]

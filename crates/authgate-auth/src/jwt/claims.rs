@@ -7,8 +7,8 @@ use authgate_core::credential::{Defect, JwtFault, TypeMismatch};
 use serde_json::{Map, Number, Value};
 
 use super::settings::{Profile, Rules, TokenType};
-use crate::auth::Now;
-use crate::auth::cache::Validity;
+use crate::now::Now;
+use crate::validity::Validity;
 
 /// The last second of the year 9999, the maximum of Python's `datetime`. No real token exceeds it.
 const LAST_SECOND: i128 = 253_402_300_799;

@@ -21,9 +21,9 @@ use tracing::error;
 pub use self::digest::{DigestKind, Digests, TokenDigest};
 pub use self::kind::StoreKind;
 use self::kind::{Handle, SharedKind};
-use super::dependencies::{ChangeCounters, Dependencies};
-use super::record::{BadRecord, TokenRecord, UserRecord};
-use crate::telemetry::auth::StoreMetrics;
+use crate::dependencies::{ChangeCounters, Dependencies};
+use crate::metrics::StoreMetrics;
+use crate::record::{BadRecord, TokenRecord, UserRecord};
 
 /// The deadline for one credential where nothing is asked over a network.
 pub(super) const LOCAL_TIME_LIMIT: Duration = Duration::from_secs(1);

@@ -13,13 +13,15 @@ use std::sync::Arc;
 
 use authgate_core::credential::{Acceptance, Words};
 
-use super::authenticator::{Reading, WorkerResources};
-use super::identities::IdentityFactory;
-use super::jwt::{JwtEvaluator, JwtSettings};
-use super::scheme::AuthScheme;
-use super::store::{Lookup, StoreError};
-use super::token::{TokenEvaluator, TokenSettings};
-use super::{Decision, Now};
+use crate::decision::Decision;
+use crate::identities::IdentityFactory;
+use crate::jwt::{JwtEvaluator, JwtSettings};
+use crate::now::Now;
+use crate::reading::Reading;
+use crate::scheme::AuthScheme;
+use crate::store::{Lookup, StoreError};
+use crate::token::{TokenEvaluator, TokenSettings};
+use crate::worker::WorkerResources;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident: $settings:ty, $evaluator:ty;)+) => {

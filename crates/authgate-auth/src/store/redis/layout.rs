@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use tracing::warn;
 
-use crate::auth::dependencies::{ChangeCounters, StoreItem};
-use crate::auth::record::Layout;
-use crate::auth::store::LayoutProblem;
+use crate::dependencies::{ChangeCounters, StoreItem};
+use crate::record::Layout;
+use crate::store::LayoutProblem;
 
 /// Longer than the age of any reply from Redis. A replaced record is not accepted again within this time, because the reply may be older
 /// than the replacement.
@@ -133,7 +133,7 @@ impl AcceptedLayout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::dependencies::Dependencies;
+    use crate::dependencies::Dependencies;
 
     fn layout(epoch: &str) -> Layout {
         Layout {

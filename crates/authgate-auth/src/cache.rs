@@ -14,9 +14,11 @@ use aws_lc_rs::digest;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
-use super::dependencies::{ChangeCounters, Dependencies};
-use super::{Decision, Now};
-use crate::telemetry::auth::CacheMetrics;
+use crate::decision::Decision;
+use crate::dependencies::{ChangeCounters, Dependencies};
+use crate::metrics::CacheMetrics;
+use crate::now::Now;
+use crate::validity::Validity;
 
 /// Minimum weight of an accepted credential, in bytes. The capacity of a cache is `entries` times this weight.
 const MIN_WEIGHT: usize = 1024;
@@ -32,27 +34,6 @@ pub struct CacheSettings {
     pub negative_entries: usize,
     /// How long a refused credential stays in the cache.
     pub negative_ttl: Duration,
-}
-
-/// When a credential is valid, in milliseconds of Unix time: `from_ms <= now < until_ms`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Validity {
-    /// Start, inclusive.
-    pub from_ms: i64,
-    /// End, exclusive.
-    pub until_ms: i64,
-}
-
-impl Validity {
-    /// Valid at any time.
-    pub const ALWAYS: Self = Self {
-        from_ms: i64::MIN,
-        until_ms: i64::MAX,
-    };
-
-    pub(super) fn contains(self, now: Now) -> bool {
-        self.from_ms <= now.unix_ms && now.unix_ms < self.until_ms
-    }
 }
 
 /// The cache key of a credential: its SHA-256 digest. A client cannot choose a key without inverting SHA-256.
@@ -230,7 +211,7 @@ impl DecisionCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::dependencies::StoreItem;
+    use crate::dependencies::StoreItem;
     use authgate_core::credential::Defect;
     use authgate_core::identity::{TableSet, UserId, UserInfo};
 

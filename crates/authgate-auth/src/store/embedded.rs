@@ -22,9 +22,9 @@ use super::{
     Digests, JwtFacts, JwtQuery, LOCAL_TIME_LIMIT, LayoutProblem, Lookup, StoreError, TokenDigest, TokenFacts, UserKey,
     effective_record,
 };
-use crate::auth::dependencies::{ChangeCounters, StoreItem};
-use crate::auth::record::{BadRecord, Layout, TokenRecord, UserRecord};
-use crate::telemetry::auth::StoreMetrics;
+use crate::dependencies::{ChangeCounters, StoreItem};
+use crate::metrics::StoreMetrics;
+use crate::record::{BadRecord, Layout, TokenRecord, UserRecord};
 
 /// How often the file is checked for changes, so that a revocation takes effect well within a second.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -157,7 +157,7 @@ impl Records {
 }
 
 /// The folder that a file is in.
-pub(crate) fn folder(file: &Path) -> &Path {
+pub fn folder(file: &Path) -> &Path {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     folder.unwrap_or(Path::new("."))
 }

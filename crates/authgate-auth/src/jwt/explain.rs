@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use super::segments::{header_as_sent, payload_as_sent};
 use super::{EvaluationError, JwtEvaluator, JwtSettings, KeySet, Profile, Rules, Signed, Users};
-use crate::auth::store::Lookup;
-use crate::auth::{Decision, Now};
+use crate::decision::Decision;
+use crate::now::Now;
+use crate::store::Lookup;
 
 /// One check, in the order of [`Check::all`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

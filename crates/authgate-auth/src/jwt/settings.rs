@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::keys::VerificationKey;
-use crate::auth::scheme::AuthScheme;
+use crate::scheme::AuthScheme;
 
 /// The settings of this kind.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct JwtSettings {
 }
 
 impl JwtSettings {
-    pub(in crate::auth) fn stores(&self) -> Vec<&Arc<str>> {
+    pub(crate) fn stores(&self) -> Vec<&Arc<str>> {
         let users = match &self.users {
             Users::Claims { .. } => None,
             Users::Store { store, .. } => Some(store),

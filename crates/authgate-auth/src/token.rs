@@ -7,12 +7,14 @@ use std::sync::Arc;
 use authgate_core::credential::{Acceptance, Refusal, Shape, Words};
 use authgate_core::identity::UserInfo;
 
-use super::authenticator::{Reading, WorkerResources};
-use super::cache::Validity;
-use super::identities::IdentityFactory;
-use super::scheme::AuthScheme;
-use super::store::{Lookup, Store, StoreError, TokenFacts, TokenFault};
-use super::{Decision, Now};
+use crate::decision::Decision;
+use crate::identities::IdentityFactory;
+use crate::now::Now;
+use crate::reading::Reading;
+use crate::scheme::AuthScheme;
+use crate::store::{Lookup, Store, StoreError, TokenFacts, TokenFault};
+use crate::validity::Validity;
+use crate::worker::WorkerResources;
 
 /// The settings of this kind.
 #[derive(Debug)]
@@ -119,10 +121,10 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::*;
-    use crate::auth::cache::CacheSettings;
-    use crate::auth::store::embedded::EmbeddedSettings;
-    use crate::auth::store::{Digests, SharedStore, StoreKind, StoreSettings, TokenDigest};
-    use crate::auth::{Authenticator, AuthenticatorSettings, KindSettings, SharedAuthenticator};
+    use crate::cache::CacheSettings;
+    use crate::store::embedded::EmbeddedSettings;
+    use crate::store::{Digests, SharedStore, StoreKind, StoreSettings, TokenDigest};
+    use crate::{Authenticator, AuthenticatorSettings, KindSettings, SharedAuthenticator};
     use authgate_core::credential::Presented;
 
     const NOW: Now = Now {

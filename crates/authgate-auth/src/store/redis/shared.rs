@@ -13,10 +13,10 @@ use tracing::{error, info, warn};
 use super::layout::AcceptedLayout;
 use super::settings::{Invalidation, RedisSettings};
 use super::tracking;
-use crate::auth::dependencies::{ChangeCounters, Dependencies, StoreItem};
-use crate::auth::record::{self, Layout};
-use crate::auth::store::{LayoutProblem, StoreError};
-use crate::telemetry::auth::StoreMetrics;
+use crate::dependencies::{ChangeCounters, Dependencies, StoreItem};
+use crate::metrics::StoreMetrics;
+use crate::record::{self, Layout};
+use crate::store::{LayoutProblem, StoreError};
 
 /// How often the layout record is read without another reason.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -67,7 +67,7 @@ impl Health {
 }
 
 impl SharedRedis {
-    pub(in crate::auth::store) fn new(
+    pub(in crate::store) fn new(
         name: Arc<str>,
         settings: RedisSettings,
         counters: Arc<ChangeCounters>,
@@ -86,11 +86,11 @@ impl SharedRedis {
         }
     }
 
-    pub(in crate::auth::store) fn was_reached(&self) -> bool {
+    pub(in crate::store) fn was_reached(&self) -> bool {
         self.reached.load(Ordering::Relaxed)
     }
 
-    pub(in crate::auth::store) fn is_usable(&self) -> bool {
+    pub(in crate::store) fn is_usable(&self) -> bool {
         self.health.load(Ordering::Relaxed) == Health::Usable as u8
     }
 
@@ -119,7 +119,7 @@ impl SharedRedis {
     }
 
     /// Watches the store: reads its layout record periodically, and subscribes to its changes.
-    pub(in crate::auth::store) async fn watch(self: &Arc<Self>) {
+    pub(in crate::store) async fn watch(self: &Arc<Self>) {
         match self.settings.invalidation {
             Invalidation::Tracking => tokio::join!(watch_layout(self), tracking::track(self)).0,
             Invalidation::Off => watch_layout(self).await,
@@ -170,7 +170,7 @@ impl SharedRedis {
 }
 
 /// The error reply of the server, such as WRONGPASS, NOAUTH, NOPERM or LOADING; `None` if the server was not reached.
-pub(crate) fn answer(problem: &RedisError) -> Option<String> {
+pub fn answer(problem: &RedisError) -> Option<String> {
     if problem.kind() == ErrorKind::AuthenticationFailed {
         // The library does not pass the reply on.
         return Some("AUTH failed: WRONGPASS, or the server has no password for this user".to_owned());

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::shared::{SharedRedis, answer};
 use super::{FIRST_PAUSE, LONGEST_PAUSE};
-use crate::auth::store::StoreError;
+use crate::store::StoreError;
 
 /// A connection without a reply for this long may be dead unnoticed: firewalls drop the state of idle connections.
 const SILENCE: Duration = Duration::from_secs(1);

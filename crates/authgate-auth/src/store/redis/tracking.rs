@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::settings::connection_config;
 use super::{FIRST_PAUSE, LONGEST_PAUSE, SharedRedis};
-use crate::auth::dependencies::StoreItem;
+use crate::dependencies::StoreItem;
 
 /// How often the connection is checked.
 const PING_EVERY: Duration = Duration::from_millis(250);
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn every_key_that_a_decision_depends_on_is_tracked() {
         let keys = Keys::new("");
-        let digest = crate::auth::store::TokenDigest::of(b"x");
+        let digest = crate::store::TokenDigest::of(b"x");
         let hex = digest.to_hex();
         for (key, expected) in [
             (keys.layout(), Some(StoreItem::Store)),

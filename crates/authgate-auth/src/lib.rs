@@ -1,0 +1,62 @@
+//! Authentication: the authenticators of a route, tried in order, and the verdict about a request.
+//!
+//! An authenticator passes (the credential has another scheme), accepts, or refuses. The first one that accepts or refuses decides, as in
+//! Django REST Framework. An authenticator may also fail, because its store is unavailable. A failure is an error and never a verdict.
+//!
+//! A module imports only from its own floor and the floors below it in this map. A test of the gateway reads the map and reports every
+//! `use crate::` that breaks the rule.
+//!
+//! ```text
+//! -- 4  the route
+//! chain          a route's authenticators, in order
+//! -- 3  what all kinds have in common
+//! authenticator  cache, single flight and deadline around an evaluator
+//! -- 2  the kinds
+//! kind           the table of kinds
+//! jwt            JWTs: segments, claims, keys
+//! token          opaque tokens
+//! -- 1  parts
+//! worker         what the authenticators of one worker share
+//! cache          cached decisions
+//! identities     what identities contain
+//! store          stores of tokens, users and revocations: Redis, or a file
+//! single_flight  one lookup for all requests that wait for the same credential
+//! -- 0  words
+//! decision       the result of authenticating one credential
+//! dependencies   what a cached decision depends on
+//! reading        what a header holds for an authenticator
+//! record         the records of stores
+//! scheme         the scheme before a credential
+//! validity       when a credential is valid
+//! metrics        counters of caches and stores
+//! now            both clocks
+//! ```
+
+mod authenticator;
+pub mod cache;
+mod chain;
+mod decision;
+pub mod dependencies;
+mod identities;
+pub mod jwt;
+mod kind;
+pub mod metrics;
+mod now;
+mod reading;
+pub mod record;
+mod scheme;
+pub mod single_flight;
+pub mod store;
+pub mod token;
+mod validity;
+mod worker;
+
+pub use self::authenticator::{Authenticator, AuthenticatorSettings, SharedAuthenticator};
+pub use self::chain::{Chain, Refused, Unavailable, Verdict};
+pub use self::decision::Decision;
+pub use self::identities::{IdentityRules, KeptClaims};
+pub use self::kind::KindSettings;
+pub use self::now::Now;
+pub use self::scheme::AuthScheme;
+pub use self::validity::Validity;
+pub use self::worker::WorkerResources;

@@ -1,0 +1,31 @@
+//! [`Now`]: both clocks, read once per request.
+
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The current time, read once per request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Unix time in milliseconds, for the dates of credentials.
+    pub unix_ms: i64,
+    /// Milliseconds since the first call of [`Now::read`], for cache lifetimes. Monotonic.
+    pub uptime_ms: u64,
+}
+
+impl Now {
+    /// Reads both clocks.
+    pub fn read() -> Self {
+        static START: OnceLock<Instant> = OnceLock::new();
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let uptime = START.get_or_init(Instant::now).elapsed();
+        Self {
+            unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
+            uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Unix time in whole seconds.
+    pub fn unix_seconds(self) -> i64 {
+        self.unix_ms.div_euclid(1000)
+    }
+}
