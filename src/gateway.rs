@@ -11,11 +11,12 @@ use authgate_core::outbound::forwarded::{Peer, Scheme, TrustedProxies};
 use authgate_http::node::Node;
 use authgate_http::server::Limits;
 use authgate_http::server::handler::{
-    Connected, ConnectionEvent, Exchange, Handler, Handshake, HeadFault, Reply, TlsAccept, TlsAccepted,
+    Connected, ConnectionEvent, Exchange, Handler, Handshake, HeadFault, Origin, Reply, TlsAccept, TlsAccepted,
 };
 use authgate_http::server::listen::Address;
 use authgate_http::server::socket::Stream;
 use authgate_http::transfer::incoming::IncomingBody;
+use authgate_http::upstream::HealthChecks;
 use bytes::Bytes;
 use http::{Request, Response};
 
@@ -23,7 +24,7 @@ use crate::proxy::body::ResponseBody;
 use crate::proxy::websocket::WebSocket;
 use crate::proxy::{Client, Proxy};
 use crate::telemetry::metrics::Metrics;
-use crate::tls::server::Acceptor;
+use crate::tls::server::{Acceptor, ServedCertificate};
 
 /// Limits for requests; `[server.limits]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,10 +51,8 @@ pub struct ServerSettings {
     pub listen: Vec<Address>,
     /// The number of worker threads, at least 1.
     pub workers: usize,
-    /// The proxies whose forwarding fields are trusted.
-    pub trusted_proxies: Arc<TrustedProxies>,
-    /// Trusted proxies begin each connection with a PROXY protocol header.
-    pub proxy_protocol: bool,
+    /// The trusted proxies.
+    pub proxies: ProxyRules,
     /// Limits for connections; `[server.limits]`.
     pub limits: Limits,
     /// Limits for requests; `[server.limits]`.
@@ -81,10 +80,76 @@ pub struct Serving {
     pub tls: Option<Acceptor>,
     /// Limits for clients.
     pub limits: Limits,
+    /// The trusted proxies.
+    pub proxies: Arc<ProxyRules>,
+    /// The health checks of its upstreams. They end when the next [`Serving`] takes its place.
+    pub health_checks: Vec<HealthChecks>,
+}
+
+/// Which proxies are trusted, and how they connect.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProxyRules {
     /// The proxies whose forwarding fields are trusted.
-    pub trusted_proxies: Arc<TrustedProxies>,
+    pub trusted: Arc<TrustedProxies>,
     /// Trusted proxies begin each connection with a PROXY protocol header.
     pub proxy_protocol: bool,
+}
+
+impl ProxyRules {
+    /// The peer of a connection that may have been opened under other rules.
+    fn peer(&self, origin: Origin, scheme: Scheme) -> Peer {
+        let trusted = match origin {
+            Origin::Named { proxy, .. } if !self.trusted.contains(proxy) => {
+                // The proxy is not trusted any more, so the address that it sent is not used.
+                return Peer::new(proxy, scheme, &Arc::default());
+            }
+            Origin::Named { .. } => &self.trusted,
+            // It should have sent a PROXY protocol header, so its forwarding fields may come from a client.
+            Origin::Peer(node) if self.proxy_protocol && self.trusted.contains(node) => &Arc::default(),
+            Origin::Peer(_) => &self.trusted,
+            // The forwarding fields of a load balancer that names no client are not trusted.
+            Origin::Unnamed { .. } => &Arc::default(),
+        };
+        Peer::new(origin.node(), scheme, trusted)
+    }
+}
+
+/// The connection of a client.
+#[derive(Debug)]
+pub struct Connection {
+    origin: Origin,
+    scheme: Scheme,
+    /// The client of the last request, and the rules that it was made by.
+    client: RefCell<(Rc<Client>, Arc<ProxyRules>)>,
+}
+
+impl Connection {
+    fn new(origin: Origin, scheme: Scheme, served: Option<ServedCertificate>, rules: &Arc<ProxyRules>) -> Self {
+        let client = Client {
+            peer: rules.peer(origin, scheme),
+            served,
+        };
+        Self {
+            origin,
+            scheme,
+            client: RefCell::new((Rc::new(client), Arc::clone(rules))),
+        }
+    }
+
+    /// The client of a request that begins now. It is made again if the rules have changed, because the connection may come from a proxy
+    /// that is not trusted any more.
+    fn client(&self, rules: &Arc<ProxyRules>) -> Rc<Client> {
+        let mut current = self.client.borrow_mut();
+        let (client, made_by) = &mut *current;
+        if !Arc::ptr_eq(made_by, rules) {
+            *client = Rc::new(Client {
+                peer: rules.peer(self.origin, self.scheme),
+                served: client.served.clone(),
+            });
+            *made_by = Arc::clone(rules);
+        }
+        Rc::clone(client)
+    }
 }
 
 impl Gateway {
@@ -103,7 +168,7 @@ impl Gateway {
 }
 
 impl Handler for Gateway {
-    type Connection = Client;
+    type Connection = Connection;
     type Tls = Acceptor;
     type Body = ResponseBody;
     type Tunnel = WebSocket;
@@ -118,40 +183,32 @@ impl Handler for Gateway {
 
     fn expects_proxy_header(&self, node: Node) -> bool {
         let serving = self.0.serving.borrow();
-        serving.proxy_protocol && serving.trusted_proxies.contains(node)
+        serving.proxies.proxy_protocol && serving.proxies.trusted.contains(node)
     }
 
-    fn connected(&self, connected: Connected<'_, Acceptor>) -> Client {
-        let serving = self.0.serving.borrow();
-        // The forwarding fields of a load balancer that names no client are not trusted.
-        let none = Arc::default();
-        let trusted = if connected.is_unnamed {
-            &none
-        } else {
-            &serving.trusted_proxies
-        };
+    fn connected(&self, connected: Connected<'_, Acceptor>) -> Connection {
+        // The certificate is one of the acceptor that made the handshake, which may have been replaced since.
         let (scheme, served) = match connected.tls {
             Some((session, acceptor)) => (Scheme::Https, Some(acceptor.certificates.select(session.server_name()))),
             None => (Scheme::Http, None),
         };
-        Client {
-            peer: Peer::new(connected.node, scheme, trusted),
-            served,
-        }
+        Connection::new(connected.origin, scheme, served, &self.0.serving.borrow().proxies)
     }
 
     fn handle(
         &self,
         request: Request<IncomingBody>,
         exchange: Exchange<'_>,
-        client: &Client,
+        connection: &Connection,
     ) -> impl Future<Output = Reply<ResponseBody, WebSocket>> {
-        let proxy = Rc::clone(&self.0.serving.borrow().proxy);
-        proxy.handle(request, exchange, client)
+        let serving = self.0.serving.borrow();
+        Rc::clone(&serving.proxy).handle(request, exchange, connection.client(&serving.proxies))
     }
 
-    fn refuse(&self, client: &Client, fault: HeadFault) -> Response<Bytes> {
-        self.0.serving.borrow().proxy.refuse_head(&client.peer, fault)
+    fn refuse(&self, connection: &Connection, fault: HeadFault) -> Response<Bytes> {
+        let serving = self.0.serving.borrow();
+        let client = connection.client(&serving.proxies);
+        serving.proxy.refuse_head(&client.peer, fault)
     }
 
     fn count(&self, event: ConnectionEvent) {

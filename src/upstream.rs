@@ -7,7 +7,9 @@ use std::time::Duration;
 use authgate_core::outbound::Outbound;
 use authgate_http::framing::header_case::ConfiguredNames;
 use authgate_http::upstream::body::RequestBody;
-use authgate_http::upstream::{self, ClientSide, Forwarded, Resolver, UpstreamError, UpstreamLimits, UpstreamSettings};
+use authgate_http::upstream::{
+    self, ClientSide, Forwarded, HealthChecks, Resolver, UpstreamError, UpstreamLimits, UpstreamSettings,
+};
 use http::Request;
 
 /// One worker's access to an upstream.
@@ -37,9 +39,9 @@ impl Upstream {
         Self(self.0.with_settings(settings, limits, own_names, resolver))
     }
 
-    /// Starts the active health checks, if they are configured. Call it once, on the worker that owns this.
-    pub fn start_health_checks(&self) {
-        self.0.start_health_checks();
+    /// Starts the active health checks, if they are configured. Call it on the worker that owns this.
+    pub fn start_health_checks(&self) -> HealthChecks {
+        self.0.start_health_checks()
     }
 
     /// Its name in the configuration.

@@ -17,12 +17,12 @@ use authgate_http::server::socket::Bound;
 use authgate_http::server::socket_file::SocketFile;
 use authgate_http::server::worker::{Common, Inbox, Stage, Worker, run_on_this_thread};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinSet, spawn_local};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 pub use self::process::Reloader;
-use self::process::{Process, admin_view, redirect_rules};
+use self::process::{Process, Progress, admin_view, redirect_rules};
 use self::snapshot::Snapshot;
 use self::worker::WorkerParts;
 use crate::config::Config;
@@ -199,14 +199,23 @@ impl App {
 
         let (common, inboxes) = Common::new(server.workers, server.limits.connections, server.drain.timeout, stages);
         let (snapshots, followed) = watch::channel(snapshot);
-        let reloader = Reloader::new(Arc::clone(&process), snapshots, admin_service, redirect);
+        let progress = Progress::new(server.workers);
+        let reloader = Reloader::new(
+            Arc::clone(&process),
+            snapshots,
+            admin_service,
+            redirect,
+            progress.clone(),
+        );
         let (result_sender, mut worker_results) = mpsc::unbounded_channel();
         for (index, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
             let (process, common) = (Arc::clone(&process), Arc::clone(&common));
-            let (followed, result_sender) = (followed.clone(), result_sender.clone());
+            let (followed, progress, result_sender) = (followed.clone(), progress.clone(), result_sender.clone());
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 // Sent after a panic too: `run_worker` catches it.
-                let _ = result_sender.send(run_worker(index, &process, common, listeners, inbox, followed));
+                let _ = result_sender.send(run_worker(
+                    index, &process, common, listeners, inbox, followed, &progress,
+                ));
             })?;
         }
         drop(result_sender);
@@ -291,13 +300,17 @@ fn run_worker(
     listeners: Vec<Bound>,
     inbox: Inbox,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    progress: &Progress,
 ) -> WorkerResult {
     let serve = std::panic::AssertUnwindSafe(|| {
-        run_on_this_thread(|| {
+        run_on_this_thread(|| async {
             let parts = WorkerParts::new(process, Arc::clone(&snapshots.borrow_and_update()));
             let gateway = Gateway::new(parts.serving(), Arc::clone(&process.metrics));
-            spawn_local(worker::follow(parts, snapshots, gateway.clone()));
-            Worker::new(index, common, gateway).run(listeners, inbox)
+            let worker = Worker::new(index, common, gateway.clone());
+            tokio::select! {
+                served = worker.run(listeners, inbox) => served,
+                never = worker::follow(parts, snapshots, gateway, |serving| progress.report(index, serving)) => match never {},
+            }
         })
     });
     match std::panic::catch_unwind(serve) {

@@ -32,6 +32,7 @@ struct Inner {
     snapshots: watch::Sender<Arc<Snapshot>>,
     admin: Arc<Admin>,
     redirect: Arc<Redirect>,
+    progress: Progress,
     /// The runtime of the tasks that watch stores.
     runtime: Handle,
     /// Held while a snapshot is made and replaced.
@@ -51,12 +52,14 @@ impl Reloader {
         snapshots: watch::Sender<Arc<Snapshot>>,
         admin: Arc<Admin>,
         redirect: Arc<Redirect>,
+        progress: Progress,
     ) -> Self {
         Self(Arc::new(Inner {
             process,
             snapshots,
             admin,
             redirect,
+            progress,
             runtime: Handle::current(),
             replacing: Mutex::new(()),
         }))
@@ -80,6 +83,35 @@ impl Reloader {
         inner.redirect.update(redirect_rules(&snapshot));
         inner.snapshots.send_replace(Arc::new(snapshot));
         Ok(())
+    }
+
+    /// Waits until every worker serves the configuration that was applied last, or a later one. A worker that hangs delays it, so set a
+    /// timeout.
+    pub async fn wait_for_workers(&self) {
+        let number = self.0.snapshots.borrow().number;
+        self.0.progress.wait_until_all_serve(number).await;
+    }
+}
+
+/// The number of the snapshot that each worker serves; clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Progress(watch::Sender<Box<[Option<u64>]>>);
+
+impl Progress {
+    /// No worker serves a snapshot yet.
+    pub(super) fn new(workers: usize) -> Self {
+        Self(watch::Sender::new(vec![None; workers].into()))
+    }
+
+    /// The worker with this index serves this snapshot.
+    pub(super) fn report(&self, worker: usize, snapshot: &Snapshot) {
+        self.0.send_modify(|serving| serving[worker] = Some(snapshot.number));
+    }
+
+    async fn wait_until_all_serve(&self, number: u64) {
+        let mut serving = self.0.subscribe();
+        let all = serving.wait_for(|workers| workers.iter().all(|serving| *serving >= Some(number)));
+        all.await.expect("`self` is a sender of this channel");
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use authgate_auth::store::SharedStore;
 use authgate_auth::{IdentityRules, SharedAuthenticator};
-use authgate_core::outbound::forwarded::{OptionalFields, TrustedProxies};
+use authgate_core::outbound::forwarded::OptionalFields;
 use authgate_core::outbound::identity::{CredentialMode, IdentityTable, ReservedNames};
 use authgate_core::policy::Policy;
 use authgate_http::concurrency::ConcurrencyLimit;
@@ -16,7 +16,7 @@ use http::HeaderName;
 
 use super::process::Process;
 use crate::config::{self, Config};
-use crate::gateway::{RequestLimits, ServerSettings};
+use crate::gateway::{ProxyRules, RequestLimits, ServerSettings};
 use crate::proxy::cors::Cors;
 use crate::proxy::outcome::AccessLog;
 use crate::proxy::refusal::format::RefusalFormat;
@@ -32,6 +32,8 @@ use crate::tls::validity::Validity;
 /// has state. Requests that have begun with a snapshot keep it.
 #[derive(Debug)]
 pub(super) struct Snapshot {
+    /// Each snapshot of a process has a higher number than the one before it.
+    pub(super) number: u64,
     pub(super) stores: Vec<Arc<SharedStore>>,
     pub(super) authenticators: BTreeMap<Arc<str>, Arc<SharedAuthenticator>>,
     pub(super) routes: Vec<config::Route>,
@@ -47,8 +49,7 @@ pub(super) struct Snapshot {
     /// Concurrent requests of all workers.
     pub(super) in_flight: ConcurrencyLimit,
     pub(super) tls: Option<Acceptor>,
-    pub(super) trusted_proxies: Arc<TrustedProxies>,
-    pub(super) proxy_protocol: bool,
+    pub(super) proxies: Arc<ProxyRules>,
     /// Additional host names that the admin listener accepts.
     pub(super) admin_hosts: Vec<String>,
     /// The hosts that clients are redirected to.
@@ -69,8 +70,7 @@ impl Snapshot {
         let ServerSettings {
             limits,
             requests,
-            trusted_proxies,
-            proxy_protocol,
+            proxies,
             ..
         } = config.server;
         let identities = Arc::new(config.identities);
@@ -114,6 +114,7 @@ impl Snapshot {
             Some((file, i64::try_from(end.as_secs()).unwrap_or(i64::MAX)))
         });
         Ok(Self {
+            number: previous.map_or(0, |previous| previous.number + 1),
             certificates: certificates.collect(),
             stores: stores.collect(),
             authenticators: config
@@ -142,8 +143,7 @@ impl Snapshot {
                 None => ConcurrencyLimit::new(requests.in_flight),
             },
             tls: config.tls.as_ref().map(Acceptor::new).transpose()?,
-            trusted_proxies,
-            proxy_protocol,
+            proxies: Arc::new(proxies),
             admin_hosts: config.admin.hosts,
             hosts,
             credential_headers,

@@ -1,6 +1,7 @@
 //! [`WorkerParts`]: what one worker makes from a snapshot: connections to stores and upstreams, and the proxy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -81,14 +82,17 @@ impl WorkerParts {
 
     /// What the gateway serves from now on. Starts the health checks of its upstreams.
     pub(super) fn serving(&self) -> Serving {
-        let (snapshot, proxy) = (&self.snapshot, Rc::new(self.proxy()));
-        proxy.start_health_checks();
+        let snapshot = &self.snapshot;
+        let used: BTreeSet<&Arc<str>> = snapshot.routes.iter().map(|route| &route.upstream).collect();
         Serving {
-            proxy,
+            proxy: Rc::new(self.proxy()),
+            health_checks: used
+                .into_iter()
+                .map(|name| self.upstreams[name].start_health_checks())
+                .collect(),
             tls: snapshot.tls.clone(),
             limits: snapshot.limits,
-            trusted_proxies: Arc::clone(&snapshot.trusted_proxies),
-            proxy_protocol: snapshot.proxy_protocol,
+            proxies: Arc::clone(&snapshot.proxies),
         }
     }
 
@@ -158,9 +162,21 @@ fn authenticators(snapshot: &Snapshot, resources: &WorkerResources) -> Authentic
         .collect()
 }
 
-/// Gives the gateway of a worker each new snapshot, until the process ends.
-pub(super) async fn follow(mut parts: WorkerParts, mut snapshots: watch::Receiver<Arc<Snapshot>>, gateway: Gateway) {
-    while snapshots.changed().await.is_ok() {
+/// Gives the gateway of a worker each new snapshot, and reports that the worker serves it. A worker that was busy gets only the latest one.
+///
+/// It must not be a separate task: a panic in it ends the worker. Otherwise the worker would keep an old configuration.
+pub(super) async fn follow(
+    mut parts: WorkerParts,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    gateway: Gateway,
+    report: impl Fn(&Snapshot),
+) -> Infallible {
+    loop {
+        report(&parts.snapshot);
+        if snapshots.changed().await.is_err() {
+            // Without a `Reloader` there are no further snapshots.
+            return std::future::pending().await;
+        }
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
         parts = parts.next(snapshot);
         gateway.serve(parts.serving());

@@ -14,7 +14,6 @@ pub mod websocket;
 pub mod websocket_credential;
 
 use std::cell::RefCell;
-use std::collections::HashSet;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -68,7 +67,7 @@ pub struct Proxy {
     invalid_fields: [RefCell<LogThrottle>; ForwardedField::ALL.len()],
 }
 
-/// The client of a connection.
+/// The client of a request.
 #[derive(Debug)]
 pub struct Client {
     /// The client's peer data.
@@ -159,16 +158,6 @@ impl Proxy {
         }
     }
 
-    /// Starts the background health checks of the upstreams. Call it once, on the worker that owns this proxy.
-    pub fn start_health_checks(&self) {
-        let mut watched: HashSet<&str> = HashSet::new();
-        for upstream in self.routes.iter().map(|route| &route.upstream) {
-            if watched.insert(upstream.name()) {
-                upstream.start_health_checks();
-            }
-        }
-    }
-
     /// Answers a request. It cannot fail: every error becomes a response too.
     #[expect(
         clippy::manual_async_fn,
@@ -178,9 +167,10 @@ impl Proxy {
         self: Rc<Self>,
         request: Request<IncomingBody>,
         exchange: Exchange<'_>,
-        client: &Client,
+        client: Rc<Client>,
     ) -> impl Future<Output = Reply<ResponseBody, WebSocket>> {
         async move {
+            let client = &*client;
             let (mut head, body) = request.into_parts();
             let mut outcome = self.open_outcome(&head, &client.peer);
             let routed = self.route(&head, &client.peer);

@@ -17,7 +17,7 @@ use super::certificates::{self, authorities};
 use super::route_match::is_host;
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::{Admin, defaults};
-use crate::gateway::{Drain, RequestLimits, ServerSettings};
+use crate::gateway::{Drain, ProxyRules, RequestLimits, ServerSettings};
 use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::MinVersion;
 use crate::tls::{
@@ -47,8 +47,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
     let mut settings = ServerSettings {
         listen: Vec::new(),
         workers: defaults::workers(),
-        trusted_proxies: Arc::default(),
-        proxy_protocol: false,
+        proxies: ProxyRules::default(),
         limits: defaults::LIMITS,
         requests: defaults::REQUEST_LIMITS,
         drain: defaults::DRAIN,
@@ -78,15 +77,15 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
     let trusted = section.take("trusted_proxies").and_then(|item| item.list(TRUSTED));
     let trusted = trusted_proxies(&trusted.unwrap_or_default());
     if let Some(item) = section.take("proxy_protocol") {
-        settings.proxy_protocol = item.flag().unwrap_or(false);
-        if settings.proxy_protocol && trusted.is_empty() {
+        settings.proxies.proxy_protocol = item.flag().unwrap_or(false);
+        if settings.proxies.proxy_protocol && trusted.is_empty() {
             item.refuse(
                 "no proxy is trusted to send the PROXY protocol header",
                 format!("add the network of your balancer: `{TRUSTED}`"),
             );
         }
     }
-    settings.trusted_proxies = Arc::new(trusted);
+    settings.proxies.trusted = Arc::new(trusted);
     if let Some(section) = section.section("limits", &[]) {
         (settings.limits, settings.requests) = limits(section);
     }

@@ -399,5 +399,5 @@ fn socket_paths_are_relative_to_the_file_and_need_no_tls() {
     let config = loaded.expect("a good file").config;
     let listen: Vec<String> = config.server.listen.iter().map(ToString::to_string).collect();
     assert_eq!(listen, ["unix:/etc/authgate/gate.sock", "unix:/run/gate.sock"]);
-    assert!(config.server.trusted_proxies.unix && config.server.trusted_proxies.networks.is_empty());
+    assert!(config.server.proxies.trusted.unix && config.server.proxies.trusted.networks.is_empty());
 }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use super::closing::{Expired, Idle, LAST_WORDS, Lease, end, next_bytes, unless_drained};
-use super::handler::{Connected, ConnectionEvent, Handler, Handshake, HeadFault, TlsAccept, TlsAccepted};
+use super::handler::{Connected, ConnectionEvent, Handler, Handshake, HeadFault, Origin, TlsAccept, TlsAccepted};
 use super::socket::Stream;
 use super::worker::Worker;
 use super::{http1, http2, proxy_protocol};
@@ -23,15 +23,18 @@ pub(super) async fn serve<H: Handler>(mut stream: Stream, worker: Rc<Worker<H>>)
     stream.set_options();
     let handler = worker.handler();
     let limits = handler.limits();
-    let (node, is_unnamed) = if handler.expects_proxy_header(node) {
+    let origin = if handler.expects_proxy_header(node) {
         match unless_drained(
             &worker,
             timeout(limits.header_timeout, proxy_protocol::read(&mut stream)),
         )
         .await
         {
-            Some(Ok(Ok(Some(client)))) => (client.into(), false),
-            Some(Ok(Ok(None))) => (node, true),
+            Some(Ok(Ok(Some(client)))) => Origin::Named {
+                client: client.into(),
+                proxy: node,
+            },
+            Some(Ok(Ok(None))) => Origin::Unnamed { proxy: node },
             Some(Ok(Err(problem))) => {
                 info!(proxy.ip = %node, reason = %problem, "a trusted proxy connected without a PROXY protocol header");
                 return;
@@ -39,15 +42,12 @@ pub(super) async fn serve<H: Handler>(mut stream: Stream, worker: Rc<Worker<H>>)
             Some(Err(_)) | None => return,
         }
     } else {
-        (node, false)
+        Origin::Peer(node)
     };
+    let node = origin.node();
     match handler.tls() {
         None => {
-            let connected = Connected {
-                node,
-                is_unnamed,
-                tls: None,
-            };
+            let connected = Connected { origin, tls: None };
             let connection = handler.connected(connected);
             let mut idle = Idle::now();
             let read = match next_bytes(&mut stream, &mut idle, Lease::default(), &worker).await {
@@ -106,8 +106,7 @@ pub(super) async fn serve<H: Handler>(mut stream: Stream, worker: Rc<Worker<H>>)
             }));
             let is_http2 = session.alpn_protocol() == Some(alpn::H2);
             let connected = Connected {
-                node,
-                is_unnamed,
+                origin,
                 tls: Some((session, &acceptor)),
             };
             let connection = handler.connected(connected);

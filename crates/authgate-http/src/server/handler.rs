@@ -78,12 +78,38 @@ pub struct TlsAccepted {
 /// A new connection, as the handler sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Connected<'c, T> {
-    /// The client: the peer of the socket, or the client that the PROXY protocol header names.
-    pub node: Node,
-    /// A PROXY protocol header was expected and names no client: the load balancer itself connects, or it does not know the client.
-    pub is_unnamed: bool,
+    /// Where it comes from.
+    pub origin: Origin,
     /// The TLS session, and what made it; `None` without TLS.
     pub tls: Option<(&'c ServerConnection, &'c T)>,
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The peer of the socket. No PROXY protocol header was expected.
+    Peer(Node),
+    /// A proxy has named the client in a PROXY protocol header.
+    Named {
+        /// The client.
+        client: Node,
+        /// The peer of the socket.
+        proxy: Node,
+    },
+    /// The PROXY protocol header names no client: the load balancer itself connects, or it does not know the client.
+    Unnamed {
+        /// The peer of the socket.
+        proxy: Node,
+    },
+}
+
+impl Origin {
+    /// The client, or else the peer of the socket.
+    pub fn node(self) -> Node {
+        match self {
+            Self::Peer(node) | Self::Named { client: node, .. } | Self::Unnamed { proxy: node } => node,
+        }
+    }
 }
 
 /// The parts of an exchange beside the messages.

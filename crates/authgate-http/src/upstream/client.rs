@@ -1,6 +1,6 @@
 //! Forwards a request to an upstream: chooses a server, uses or opens a connection, waits for the answer, and repeats the request if that is safe.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,9 +56,12 @@ struct Inner {
     round_robin: Cell<u32>,
     /// The budget of retries.
     retry_credit: Cell<u32>,
-    /// The tasks that check the servers; dropping it ends them.
-    health_checks: RefCell<JoinSet<()>>,
 }
+
+/// The active health checks of an upstream. Dropping it ends them, although requests of the upstream may still be under way.
+#[derive(Debug)]
+#[must_use = "dropping it ends the checks"]
+pub struct HealthChecks(JoinSet<()>);
 
 /// The result of a request.
 #[derive(Debug)]
@@ -134,33 +137,32 @@ impl Upstream {
                 pools,
                 round_robin: Cell::new(0),
                 retry_credit: Cell::new(retry_credit),
-                health_checks: RefCell::default(),
             }),
         }
     }
 
-    /// Starts the active health checks, if they are configured. Call it once, on the worker that owns this. They end with this upstream.
-    pub fn start_health_checks(&self) {
+    /// Starts the active health checks, if they are configured. Call it on the worker that owns this.
+    pub fn start_health_checks(&self) -> HealthChecks {
         let Inner {
             settings,
             own_names,
             pools,
-            health_checks,
             ..
         } = &*self.inner;
+        let mut checks = HealthChecks(JoinSet::new());
         let Some(check) = &settings.health_check else {
-            return;
+            return checks;
         };
-        let mut tasks = health_checks.borrow_mut();
         for pool in pools {
             let (pool, check) = (Rc::clone(pool), check.clone());
-            tasks.spawn_local(health_check::run(
+            checks.0.spawn_local(health_check::run(
                 pool,
                 Arc::clone(settings),
                 Arc::clone(own_names),
                 check,
             ));
         }
+        checks
     }
 
     /// Its name in the configuration.

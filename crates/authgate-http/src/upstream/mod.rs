@@ -21,7 +21,7 @@ pub mod response;
 mod settings;
 mod spool;
 
-pub use self::client::{Forwarded, Upstream};
+pub use self::client::{Forwarded, HealthChecks, Upstream};
 pub use self::client_side::ClientSide;
 pub use self::connector::Tunnel;
 pub use self::content_type::is_grpc;

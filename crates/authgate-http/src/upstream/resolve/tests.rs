@@ -393,7 +393,7 @@ fn health_checks_resolve_the_server_name() {
         };
         let limits = UpstreamLimits::new(&settings);
         let upstream = Upstream::new(Arc::new(settings), limits, Arc::default(), &dns.resolver);
-        upstream.start_health_checks();
+        let _checks = upstream.start_health_checks();
         assert!(timeout(TIMEOUT, two.accept()).await.is_ok());
         assert_eq!(dns.queries(), 1);
     });
