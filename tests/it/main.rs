@@ -58,6 +58,7 @@ mod proxying;
 mod readings;
 mod routing;
 mod slow;
+mod snapshots;
 mod socket_files;
 mod spool;
 mod startup;

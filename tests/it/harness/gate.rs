@@ -184,28 +184,7 @@ impl Gate {
     }
 
     pub fn ask_admin(&self, call: &Call) -> Reply {
-        let Ok(tcp) = std::net::TcpStream::connect(self.admin) else {
-            return Reply::default();
-        };
-        tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        let mut wire = Wire::new(tcp);
-        let _ = wire.write(&call.clone().header("Connection", "close").bytes());
-        let Ok(Some(head)) = wire.head() else {
-            return Reply::default();
-        };
-        let status = head
-            .first
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok())
-            .expect("a status");
-        let body = wire.body(&head, WithoutLength::Close).expect("a body");
-        Reply {
-            status,
-            head,
-            body,
-            interim: Vec::new(),
-        }
+        ask_admin(self.admin, call)
     }
 
     /// One value of `/metrics`, 0 if it is not there.
@@ -273,6 +252,32 @@ impl Gate {
         assert_eq!(status.code(), Some(0), "the gateway ended so:\n{log}");
         assert!(!log.contains("panicked"), "the gateway panicked:\n{log}");
         assert!(!log.contains("canary"), "a credential is in the log:\n{log}");
+    }
+}
+
+/// Asks the admin listener at this address.
+pub fn ask_admin(admin: SocketAddr, call: &Call) -> Reply {
+    let Ok(tcp) = std::net::TcpStream::connect(admin) else {
+        return Reply::default();
+    };
+    tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut wire = Wire::new(tcp);
+    let _ = wire.write(&call.clone().header("Connection", "close").bytes());
+    let Ok(Some(head)) = wire.head() else {
+        return Reply::default();
+    };
+    let status = head
+        .first
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .expect("a status");
+    let body = wire.body(&head, WithoutLength::Close).expect("a body");
+    Reply {
+        status,
+        head,
+        body,
+        interim: Vec::new(),
     }
 }
 

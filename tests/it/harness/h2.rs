@@ -1,5 +1,6 @@
 //! HTTP/2 for tests: hyper's client on a runtime of its own.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Request, Response};
@@ -24,25 +25,29 @@ pub struct H2 {
 impl H2 {
     /// By ALPN over TLS, with prior knowledge in the clear.
     pub fn connect(gate: &Gate) -> Self {
-        Self::over(
-            gate,
-            gate.has_tls().then(|| gate.pki().client(&["h2"], rustls::ALL_VERSIONS)),
-        )
+        let tls = gate.has_tls().then(|| gate.pki().client(&["h2"], rustls::ALL_VERSIONS));
+        Self::over(gate.address, tls)
+    }
+
+    /// In the clear.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self::over(address, None)
     }
 
     /// Over TLS, as that client.
     pub fn connect_as(gate: &Gate, client: rustls::ClientConfig) -> Self {
-        Self::over(gate, Some(client))
+        Self::over(gate.address, Some(client))
     }
 
-    fn over(gate: &Gate, tls: Option<rustls::ClientConfig>) -> Self {
+    fn over(address: SocketAddr, tls: Option<rustls::ClientConfig>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .expect("a runtime");
         let sender = runtime.block_on(async {
-            let tcp = tokio::net::TcpStream::connect(gate.address)
+            let tcp = tokio::net::TcpStream::connect(address)
                 .await
                 .expect("the gateway listens");
             let Some(client) = tls else { return start(tcp).await };
@@ -57,7 +62,7 @@ impl H2 {
         Self {
             runtime,
             sender,
-            scheme: if gate.has_tls() { "https" } else { "http" },
+            scheme,
         }
     }
 

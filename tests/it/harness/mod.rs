@@ -7,6 +7,7 @@ pub mod gate;
 pub mod gunicorn;
 pub mod h2;
 pub mod h2server;
+pub mod in_process;
 pub mod mint;
 pub mod pki;
 pub mod program;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 pub use self::client::{Call, Conn, call, get, post};
 pub use self::config::{Config, config};
 pub use self::gate::Gate;
+pub use self::in_process::InProcess;
 pub use self::redis::Redis;
 pub use self::upstream::{Next, RecordingUpstream};
 

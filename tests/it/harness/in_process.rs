@@ -1,0 +1,98 @@
+//! [`InProcess`]: a gateway in the process of the test, whose configuration the test replaces. Each test runs in a process of its own, and
+//! stops its gateway by sending SIGTERM to itself.
+
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use authgate::app::{App, AppError, Reloader};
+use authgate_http::server::listen::Address;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::client::{Conn, get};
+use super::config::Config;
+use super::gate::ask_admin;
+use super::signal;
+
+/// How long a start, a replacement or an end may take on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+pub struct InProcess {
+    pub address: SocketAddr,
+    admin: SocketAddr,
+    pub reloader: Reloader,
+    folder: TempDir,
+    runtime: Runtime,
+    thread: JoinHandle<Result<(), AppError>>,
+}
+
+impl InProcess {
+    /// Started, and all workers serve.
+    pub fn start(config: &Config) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let app = App::bind(load(config, &folder)).expect("free ports");
+        let (addresses, admin) = app.addresses().expect("bound");
+        let address = addresses.iter().find_map(Address::tcp).expect("a TCP address");
+        let (sender, started) = mpsc::channel();
+        let run = move || app.run(|reloader| sender.send(reloader).expect("the test waits"));
+        let thread = std::thread::spawn(run);
+        let gate = Self {
+            reloader: started.recv_timeout(TIMEOUT).expect("it starts"),
+            address,
+            admin,
+            folder,
+            runtime: Runtime::new().expect("a runtime"),
+            thread,
+        };
+        gate.wait_for_workers();
+        gate
+    }
+
+    /// Replaces the configuration, and waits until all workers serve it.
+    pub fn apply(&self, config: &Config) {
+        self.reloader.apply(load(config, &self.folder)).expect("it is applied");
+        self.wait_for_workers();
+    }
+
+    pub fn wait_for_workers(&self) {
+        let all = self.reloader.wait_for_workers();
+        self.runtime
+            .block_on(async { tokio::time::timeout(TIMEOUT, all).await })
+            .expect("no worker hangs");
+    }
+
+    /// A configuration, loaded in the folder of this gateway.
+    pub fn load(&self, config: &Config) -> authgate::config::Config {
+        load(config, &self.folder)
+    }
+
+    pub fn connect(&self) -> Conn {
+        Conn::plain(self.address)
+    }
+
+    /// The sum of all values of `/metrics` whose line begins so.
+    pub fn metric(&self, begin: &str) -> f64 {
+        let metrics = ask_admin(self.admin, &get("/metrics").host("127.0.0.1")).text();
+        let lines = metrics.lines().filter(|line| line.starts_with(begin));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Stops it with SIGTERM, and checks how it ended.
+    pub fn stop(self) {
+        signal(std::process::id(), "TERM");
+        let ended = self.thread.join().expect("no panic");
+        assert!(ended.is_ok(), "{ended:?}");
+    }
+}
+
+fn load(config: &Config, folder: &TempDir) -> authgate::config::Config {
+    config.write(folder.path());
+    match authgate::config::load(&folder.path().join("gateway.toml")) {
+        Ok(loaded) => loaded.config,
+        Err(error) => panic!("{error}\n{}", config.text()),
+    }
+}
