@@ -1,14 +1,14 @@
 """Django REST Framework authentication for an application behind authgate. Copy this file into your project.
 
-The gateway has verified the credential and says in X-User-Id who is calling. It removes whatever a client sends under that
-name, in any spelling. A client that reaches Django past the gateway can send the header itself, so do both:
+The gateway has verified the credential, and sends the user's id in X-User-Id. It removes this header from client requests, in
+any spelling. A client that can reach Django directly can send the header itself. So do both:
 
 - bind the application server to loopback or to a unix socket;
-- let the gateway prove itself by a secret: `secret_header` in gateway.toml, and in the settings of Django
+- give the gateway and Django the same secret: `secret_header` in gateway.toml, and in the settings of Django
 
       AUTHGATE = {"SECRET_HEADER": "X-Gateway-Secret", "SECRET": os.environ["GATEWAY_SECRET"]}
 
-This is not RemoteUserMiddleware: that one starts a session, asks for a CSRF token on POST, and creates users it does not know.
+Do not use RemoteUserMiddleware in its place. That starts a session, requires a CSRF token on POST, and creates unknown users.
 """
 
 from urllib.parse import unquote_to_bytes
@@ -22,7 +22,7 @@ from rest_framework.exceptions import AuthenticationFailed
 
 
 def came_through_the_gateway(request):
-    """Whether the request has the gateway's secret; where the settings have none, it is taken to have come that way."""
+    """Whether the request has the gateway's secret. Always true if the settings have no secret."""
     config = getattr(settings, "AUTHGATE", {})
     if "SECRET_HEADER" not in config and "SECRET" not in config:
         return True
@@ -34,7 +34,7 @@ def came_through_the_gateway(request):
 
 
 class GatewayAuthentication(BaseAuthentication):
-    encoding = "percent"  # must be what [identity] in gateway.toml says: "percent", its default, or "utf8"
+    encoding = "percent"  # the `encoding` of [identity] in gateway.toml: "percent" (its default) or "utf8"
 
     def authenticate(self, request):
         value = request.META.get("HTTP_X_USER_ID")
@@ -45,7 +45,7 @@ class GatewayAuthentication(BaseAuthentication):
         user_model = get_user_model()
         try:
             user = user_model._default_manager.get(pk=self.decode(value))
-            # The name of the authenticator that took the credential, if [identity] sends it as X-Auth-Source.
+            # The name of the authenticator that accepted the credential, if [identity] sends it as X-Auth-Source.
             source = self.decode(request.META.get("HTTP_X_AUTH_SOURCE", "")) or None
         except (user_model.DoesNotExist, ValueError, ValidationError):  # the last two: not an integer, not a UUID, not UTF-8
             raise AuthenticationFailed("User inactive or deleted.") from None
@@ -54,9 +54,9 @@ class GatewayAuthentication(BaseAuthentication):
         return user, source  # request.user and request.auth
 
     def decode(self, value):
-        """The text that the gateway has encoded. Application servers hand bytes of a header on as Latin-1."""
+        """The text that the gateway has encoded. Application servers decode the bytes of a header as Latin-1."""
         encoded = value.encode("latin-1")
         return (unquote_to_bytes(encoded) if self.encoding == "percent" else encoded).decode()
 
     def authenticate_header(self, request):
-        return "Token"  # the challenge of the gateway's first authenticator; without one DRF would answer 403 in place of 401
+        return "Token"  # the challenge of the route's first authenticator; without one, DRF would answer 403 instead of 401

@@ -1,6 +1,6 @@
-"""Users of Django Channels behind authgate. Copy this file into your project, beside gateway_auth.py, whose conditions hold here too.
+"""Users of Django Channels behind authgate. Copy this file into your project, beside gateway_auth.py. The same conditions apply.
 
-It stands where AuthMiddlewareStack stands. `scope["user"]` is the user that the gateway found, or AnonymousUser.
+It replaces AuthMiddlewareStack. `scope["user"]` is the user that the gateway has authenticated, or AnonymousUser.
 """
 
 from channels.db import database_sync_to_async
@@ -11,7 +11,7 @@ from gateway_auth import GatewayAuthentication
 
 
 class Handshake:
-    """The fields of a WebSocket's handshake, where GatewayAuthentication looks for those of a request."""
+    """The header fields of a WebSocket handshake, in the form that GatewayAuthentication reads."""
 
     def __init__(self, headers):
         self.META = {}
@@ -29,7 +29,7 @@ class GatewayMiddleware:
         try:
             found = await database_sync_to_async(GatewayAuthentication().authenticate)(Handshake(scope["headers"]))
         except AuthenticationFailed:
-            await send({"type": "websocket.close"})  # before it is accepted: the client's handshake gets 403
+            await send({"type": "websocket.close"})  # before the handshake is accepted, so the client gets 403
             return
         user = found[0] if found else AnonymousUser()
         await self.inner({**scope, "user": user}, receive, send)
