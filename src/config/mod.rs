@@ -129,8 +129,14 @@ pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
             "name it with `--config FILE` or AUTHGATE_CONFIG",
         )
     })?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| unreadable("the file is not UTF-8".to_owned(), "save the file as UTF-8"))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.split(|byte| *byte == b'\n').count();
+        unreadable(
+            format!("line {line} of the file is not UTF-8"),
+            "save the file as UTF-8",
+        )
+    })?;
     parse(&name, &text, file.parent().unwrap_or(Path::new("")))
 }
 

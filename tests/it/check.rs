@@ -110,7 +110,7 @@ fn one_problem_is_one_error() {
         (GOOD.replace("upstream = \"app\"", ""), "`upstream` is missing"),
         (
             GOOD.replace("authenticate = [\"token\"]", ""),
-            "neither `authenticate` nor `public` is set",
+            "the route has neither `authenticate` nor `public = true`",
         ),
         (
             GOOD.replace("authenticate", "public = true\nauthenticate"),

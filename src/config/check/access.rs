@@ -43,10 +43,7 @@ pub(super) fn access(section: &mut Section<'_>, authenticators: &Authenticators)
     let keys = DependentKeys::take(section);
     let names = match (&authenticate, public) {
         (Some(item), Some(Some(true))) => {
-            let problem = item.problem(
-                "`authenticate` and `public` cannot be combined",
-                "remove one of the two",
-            );
+            let problem = item.problem("`authenticate` and `public` cannot be combined", "remove one of them");
             section.add(match &public_item {
                 Some(public) => problem.with_related(public.span(), "`public` is set here"),
                 None => problem,
@@ -59,7 +56,7 @@ pub(super) fn access(section: &mut Section<'_>, authenticators: &Authenticators)
         (None, Some(None)) => None,
         (None, None | Some(Some(false))) => {
             section.report_missing(
-                "neither `authenticate` nor `public` is set",
+                "the route has neither `authenticate` nor `public = true`",
                 "write `authenticate = [\"token\"]`, or `public = true` to accept requests without a credential",
             );
             None
@@ -75,14 +72,14 @@ struct DependentKeys<'c> {
     credential: Option<CredentialMode>,
     require: Option<Item<'c>>,
     websocket: Option<Item<'c>>,
-    /// Those that the file has.
-    written: Vec<Item<'c>>,
+    /// The names and values of those that the file has.
+    written: Vec<(&'static str, Item<'c>)>,
 }
 
 impl<'c> DependentKeys<'c> {
     fn take(section: &mut Section<'c>) -> Self {
-        let [optional, challenge, credential, require, websocket] =
-            ["optional", "challenge", "credential", "require", "websocket"].map(|name| section.take(name));
+        const NAMES: [&str; 5] = ["optional", "challenge", "credential", "require", "websocket"];
+        let [optional, challenge, credential, require, websocket] = NAMES.map(|name| section.take(name));
         let choices = [("first", true), ("none", false)];
         let challenges = challenge.as_ref().and_then(|item| item.text()?.choice(&choices, &[]));
         Self {
@@ -91,18 +88,19 @@ impl<'c> DependentKeys<'c> {
             credential: credential.as_ref().and_then(read_credential),
             require: require.clone(),
             websocket: websocket.clone(),
-            written: [optional, challenge, credential, require, websocket]
+            written: NAMES
                 .into_iter()
-                .flatten()
+                .zip([optional, challenge, credential, require, websocket])
+                .filter_map(|(name, item)| Some((name, item?)))
                 .collect(),
         }
     }
 
     /// The access of a public route, where none of the keys has an effect.
     fn public(self) -> Access {
-        for item in &self.written {
+        for (name, item) in &self.written {
             item.refuse(
-                "has no effect on a public route, where clients are not authenticated",
+                format!("`{name}` has no effect on a public route, where the gateway authenticates no client"),
                 "remove it, or write `authenticate` in place of `public`",
             );
         }

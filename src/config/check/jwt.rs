@@ -250,6 +250,6 @@ fn store_or_none(item: &Item<'_>, stores: &Names) -> Option<Option<Arc<str>>> {
     if text.as_str() == NONE {
         Some(None)
     } else {
-        stores.find(&text).map(Some)
+        stores.find_with(&text, ", or write \"none\"").map(Some)
     }
 }

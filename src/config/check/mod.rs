@@ -116,6 +116,11 @@ impl Names {
 
     /// Finds the table that a text names; reports an error if there is none.
     fn find(&self, text: &Text<'_>) -> Option<Arc<str>> {
+        self.find_with(text, "")
+    }
+
+    /// As [`Self::find`]. If no name is near, the help ends with `alternative`.
+    fn find_with(&self, text: &Text<'_>, alternative: &str) -> Option<Arc<str>> {
         let found = self.known.get(text.as_str());
         if found.is_none() {
             let (table, one) = (self.table, self.one);
@@ -123,8 +128,8 @@ impl Names {
             let looked_at = self.names.iter().take(1000).map(AsRef::as_ref);
             let help = match nearest(text.as_str(), looked_at) {
                 Some(name) => format!("did you mean {name:?}?"),
-                None if self.names.is_empty() => format!("add a table `[{table}.NAME]`"),
-                None => format!("write {}, or add a table `[{table}.NAME]`", self.listed()),
+                None if self.names.is_empty() => format!("add a table `[{table}.NAME]`{alternative}"),
+                None => format!("write {}, or add a table `[{table}.NAME]`{alternative}", self.listed()),
             };
             text.item().add(absent(text, &format!("is an unknown {one}"), help));
         }

@@ -21,10 +21,13 @@ fn invalid_and_conflicting_routes_are_errors() {
             ),
             "matches the same requests as",
         ),
-        (more("path = \"/x\""), "neither `authenticate` nor `public` is set"),
+        (
+            more("path = \"/x\""),
+            "the route has neither `authenticate` nor `public = true`",
+        ),
         (
             more("path = \"/x\"\npublic = false"),
-            "neither `authenticate` nor `public` is set",
+            "the route has neither `authenticate` nor `public = true`",
         ),
         (more("path = \"/x\"\npublic = \"yes\""), "expected true or false"),
         (
