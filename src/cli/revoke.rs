@@ -31,7 +31,7 @@ pub struct Args {
     /// The JWT with this `jti`
     #[arg(long, value_name = "ID", value_parser = values::non_empty_id)]
     jti: Option<String>,
-    /// With --jti: when the JWT expires (its `exp`); the revocation is deleted after that [default: kept forever]
+    /// With --jti: when the JWT expires (its `exp`). The store deletes the revocation after that; without this option it keeps the revocation
     #[arg(long, value_name = "TIME", value_parser = values::time, requires = "jti", conflicts_with_all = ["user", "token", "kid"])]
     expires: Option<i64>,
     /// One opaque token: its key, `-` to read the key from standard input, or sha256:DIGEST

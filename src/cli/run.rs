@@ -15,7 +15,7 @@ use crate::telemetry;
 /// Serve until SIGTERM or SIGINT.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Accept the keys, certificates and tokens of certs-example, which are public. Loopback only.
+    /// Accept the keys, certificates and tokens of certs-example, which are public. All listeners must be on loopback.
     #[arg(long)]
     example_keys: bool,
 }

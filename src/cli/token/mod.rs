@@ -62,7 +62,7 @@ enum Command {
     /// second. With `invalidation = "off"`, or while a gateway has lost its invalidation connection, this takes up to `cache.ttl`
     /// (60s by default). Open WebSockets and streams continue until they end.
     Revoke {
-        /// The key, `-`, sha256:DIGEST or sha512:DIGEST
+        /// The key, `-` to read the key from standard input, sha256:DIGEST or sha512:DIGEST
         key: Key,
         #[command(flatten)]
         store: StoreName,

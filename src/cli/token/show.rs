@@ -20,7 +20,7 @@ use crate::cli::{Failure, StoreContext, output};
 /// has lost its invalidation connection, this takes up to `cache.ttl` (60s by default).
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The key, `-`, sha256:DIGEST or sha512:DIGEST
+    /// The key, `-` to read the key from standard input, sha256:DIGEST or sha512:DIGEST
     key: Key,
     #[command(flatten)]
     store: StoreName,

@@ -49,7 +49,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Refuse a user's credentials until `enable`
+    /// Refuse a user's credentials until `user enable`
     ///
     /// Gateways refuse the user's opaque tokens within a second, and JWTs if their authenticator has `users` set to this store. With
     /// `invalidation = "off"`, or while a gateway has lost its invalidation connection, this takes up to `cache.ttl` (60s by default).
