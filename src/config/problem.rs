@@ -34,7 +34,7 @@ pub struct Problem {
     pub basis: Basis,
 }
 
-/// How bad a problem is.
+/// Whether the file can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
     /// The file cannot be used.
@@ -179,7 +179,7 @@ fn line_starts(text: &str) -> Vec<usize> {
     std::iter::once(0).chain(ends.map(|end| end + 1)).collect()
 }
 
-/// The problems of one file, with all that it takes to show them.
+/// The problems of one file, and the masked text for their excerpts.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     file: String,
@@ -190,8 +190,8 @@ pub struct Report {
     problems: Vec<Problem>,
 }
 
-/// Places that are further apart than this are shown apart, so that an excerpt costs no more where a file is long.
-const NEAR: usize = 16 * 1024;
+/// Positions that are further apart get separate excerpts. So the size of an excerpt does not grow with the file.
+const MAX_EXCERPT_SPAN: usize = 16 * 1024;
 
 fn one_line(text: &str) -> String {
     printable::escape(text, |_| false).into_owned()
@@ -200,7 +200,7 @@ fn one_line(text: &str) -> String {
 /// The output style of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReportFormat {
-    /// Text alone.
+    /// Without colours.
     Plain,
     /// With colours.
     Coloured,
@@ -354,7 +354,7 @@ impl Report {
         let (mut near, mut far) = (vec![(AnnotationKind::Primary, span.clone(), None)], Vec::new());
         for (other, why) in &problem.related {
             let other = within(other);
-            if other.end + NEAR < span.start || span.end + NEAR < other.start {
+            if other.end + MAX_EXCERPT_SPAN < span.start || span.end + MAX_EXCERPT_SPAN < other.start {
                 far.push((other, why.as_str()));
                 continue;
             }

@@ -78,9 +78,10 @@ impl WritableFile {
         let mut name = self.file.clone().into_os_string();
         name.push(".lock");
         let folder = || fs::metadata(embedded::folder(&self.file));
-        let beside = fs::metadata(&self.file).or_else(|_| folder());
-        beside
-            .and_then(|beside| LockFile::acquire(PathBuf::from(name), &beside, LOCK_TIMEOUT))
+        // The lock gets the owner of the store file, or of its folder if the file does not exist yet.
+        let owner = fs::metadata(&self.file).or_else(|_| folder());
+        owner
+            .and_then(|owner| LockFile::acquire(PathBuf::from(name), &owner, LOCK_TIMEOUT))
             .map_err(|error| self.failed(error.to_string()))
     }
 

@@ -32,7 +32,7 @@ pub enum WritableStore {
     Embedded(WritableFile),
 }
 
-/// The initial state of an empty store.
+/// When gateways may use a store that is empty now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begin {
     /// Gateways may use it at once.
@@ -41,7 +41,7 @@ pub enum Begin {
     ToFill,
 }
 
-/// A store that has a layout record.
+/// A store that has a layout record: the result of [`WritableStore::begin`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Begun {
     epoch: String,
@@ -83,7 +83,7 @@ pub enum Revocation {
     Jti {
         /// Its id.
         jti: String,
-        /// The Unix second after which the record may be removed; `None`: never.
+        /// The Unix second after which the store may remove the record; `None`: never.
         forget: Option<i64>,
     },
     /// A key that JWTs are signed with.
@@ -202,7 +202,7 @@ impl WritableStore {
         dispatch!(WritableStore: self, digests())
     }
 
-    /// Creates the layout record if it does not exist.
+    /// Creates the layout record if it does not exist. `how` applies only in this case.
     ///
     /// # Errors
     /// The layout record has an unknown version, or the store failed.

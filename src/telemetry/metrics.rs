@@ -31,7 +31,7 @@ pub struct RequestLabels {
     pub status: &'static str,
 }
 
-/// The verdict of an authenticator.
+/// The result of one authentication.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct AuthenticationLabels {
     /// Its name in the configuration.
@@ -74,8 +74,9 @@ const BUCKETS: [f64; 14] = [
 /// The metrics of this process.
 pub struct Metrics {
     observed: Arc<ArcSwap<Observed>>,
+    /// All other metrics; their names have the prefix `authgate_`.
     registry: Registry,
-    /// The registry; names are without the prefix.
+    /// The metrics of the process, whose names have no prefix.
     process: Registry,
     requests: Family<RequestLabels, Counter>,
     request_duration: Histogram,
@@ -166,7 +167,7 @@ impl Metrics {
         self
     }
 
-    /// Reads this at each scrape from now on, in place of what was observed before.
+    /// Replaces what is read at each scrape.
     pub fn observe(&self, observed: Observed) {
         self.observed.store(Arc::new(observed));
     }
@@ -189,7 +190,7 @@ impl Metrics {
         self.upstream_duration.get_or_create(&labels).clone()
     }
 
-    /// The counter of verdicts with these labels.
+    /// The counter of authentications with these labels.
     pub fn authentication_counter(&self, labels: &AuthenticationLabels) -> Counter {
         self.authentications.get_or_create(labels).clone()
     }
@@ -223,12 +224,12 @@ impl Metrics {
 /// Returns whether a store is usable now.
 pub type StoreProbe = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// What belongs to the configuration in force, and is read at each scrape.
+/// The parts of the current configuration that are read at each scrape.
 #[derive(Default)]
 pub struct Observed {
     /// By store: whether it is usable.
     pub stores: Vec<(Arc<str>, StoreProbe)>,
-    /// By certificate file: the Unix second at which its first certificate to expire ends.
+    /// By certificate file: when the first of its certificates expires, in Unix seconds.
     pub certificates: Vec<(String, i64)>,
     /// By authenticator: the metrics of its cache.
     pub cache_metrics: Vec<(Arc<str>, CacheMetrics)>,
@@ -258,13 +259,13 @@ impl Collector for ObservedCollector {
         }
         let help = "1 while a store can be used, 0 while its routes answer 503.";
         usable.encode(encoder.encode_descriptor("store_usable", help, None, kind)?)?;
-        let ends = Family::<CertificateLabels, Gauge>::default();
-        for (certificate, end) in &observed.certificates {
+        let expiries = Family::<CertificateLabels, Gauge>::default();
+        for (certificate, expiry) in &observed.certificates {
             let certificate = certificate.clone();
-            ends.get_or_create(&CertificateLabels { certificate }).set(*end);
+            expiries.get_or_create(&CertificateLabels { certificate }).set(*expiry);
         }
-        let help = "When a certificate ends, as Unix time.";
-        ends.encode(encoder.encode_descriptor("certificate_expiry", help, Some(&Unit::Seconds), kind)?)?;
+        let help = "When a certificate expires, as Unix time.";
+        expiries.encode(encoder.encode_descriptor("certificate_expiry", help, Some(&Unit::Seconds), kind)?)?;
         let auth = AuthMetrics {
             caches: &observed.cache_metrics,
             stores: &observed.store_metrics,

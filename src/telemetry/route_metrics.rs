@@ -71,7 +71,7 @@ impl RouteMetrics {
         });
     }
 
-    /// Counts a verdict of an authenticator.
+    /// Counts one authentication.
     pub fn record_authentication(&self, authenticator: &Arc<str>, outcome: &'static str) {
         let is_same =
             |labels: &AuthenticationLabels| labels.outcome == outcome && labels.authenticator == *authenticator;

@@ -33,13 +33,13 @@ pub struct ServerTlsSettings {
     pub client_auth: ClientAuth,
 }
 
-/// Whether clients must show a certificate.
+/// Whether clients must present a certificate.
 #[derive(Debug, Clone, Default)]
 pub enum ClientAuth {
     /// Clients are not asked for a certificate.
     #[default]
     Off,
-    /// Optional: a client may show no certificate. One that these authorities have not signed fails the handshake.
+    /// Optional: a client may present no certificate. With one that these authorities have not signed, the handshake fails.
     Optional(Authorities),
     /// Required: a certificate that these authorities have signed.
     Required(Authorities),

@@ -16,8 +16,8 @@ const MAX_SERVERS: usize = 256;
 #[derive(Debug)]
 pub(super) struct SessionStore {
     cache: ClientSessionMemoryCache,
-    /// The earliest end of all certificates that a server has shown since its sessions were last dropped. One entry per server of the
-    /// upstream.
+    /// By server: the earliest expiry of all certificates that it has presented since its sessions were last dropped. At most one entry for
+    /// each server of the upstream.
     expiries: Mutex<HashMap<ServerName<'static>, UnixTime>>,
 }
 
@@ -29,7 +29,7 @@ impl SessionStore {
         }
     }
 
-    /// A server's certificate was accepted. If its end is unknown, the server's sessions are not resumed.
+    /// Records that a server's certificate was accepted. If its expiry is unknown, the server's sessions are not resumed.
     pub(super) fn certificate_accepted(&self, name: &ServerName<'static>, until: Option<UnixTime>) {
         let mut expiries = self.expiries();
         match (until, expiries.get_mut(name)) {
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::tls::{client, load_authorities, provider};
 
-    /// What a handshake comes to, and the ticket behind it.
+    /// One handshake between the two, and the messages after it. Returns whether it was full or resumed.
     fn handshake(
         client: &Arc<rustls::ClientConfig>,
         server: &Arc<ServerConfig>,
@@ -161,7 +161,7 @@ mod tests {
             }
             assert!(
                 handshake(&client, &server).is_err(),
-                "it was verified once, and has ended"
+                "the certificate was valid at the first handshake, and has expired"
             );
         }
     }

@@ -1,9 +1,8 @@
 //! Session tickets with client certificates.
 //!
 //! rustls takes the client certificate of a resumed session from its ticket and does not check it again. A client could use an expired
-//! certificate as long as it keeps resuming. So each ticket holds the end of the certificate, and the rules that it was checked by. A
-//! ticket that is past this end, or was issued under other rules, is not accepted. Then a full handshake follows, which checks the
-//! certificate.
+//! certificate as long as it keeps resuming. So each ticket has the expiry of the certificate, and a digest of the settings that it was checked by.
+//! A ticket with another digest, or after this expiry, is not accepted. Then a full handshake follows, which checks the certificate.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -70,7 +69,7 @@ enum ClientCertificate {
     None,
     /// The certificate and its chain are valid until this time.
     ValidUntil(UnixTime),
-    /// It was accepted, but its end cannot be parsed.
+    /// It was accepted, but its expiry cannot be parsed. Such a connection gets no ticket.
     UnknownExpiry,
 }
 
@@ -107,6 +106,7 @@ impl ProducesTickets for ConnectionTickets {
             ClientCertificate::ValidUntil(expiry) => expiry.as_secs(),
             ClientCertificate::UnknownExpiry => return None,
         };
+        // `u64::MAX` means that there is no client certificate.
         let ticket = [&self.shared.digest[..], &expiry.to_be_bytes(), plain].concat();
         self.shared.ticketer.encrypt(&ticket)
     }

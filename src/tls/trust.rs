@@ -92,11 +92,11 @@ impl ServerCertVerifier for UpstreamVerifier {
     }
 }
 
-/// Errors that rustls has no message for.
+/// Certificates that webpki refuses, with an error that rustls has no message for.
 #[derive(Debug, thiserror::Error)]
 enum UnusableCertificate {
     #[error(
-        "the server shows the certificate of an authority as its own; write that certificate in `tls.ca` to accept it"
+        "the server's certificate is the certificate of an authority; write this certificate in `tls.ca` to accept it"
     )]
     Authority,
     #[error("the server's certificate is X.509 version 1; sign it as version 3, with its host names in subjectAltName")]

@@ -1,4 +1,4 @@
-//! Metrics of caches and stores. Each cache and store owns its counters; `metrics` gives them names and labels.
+//! Metrics of caches and stores. Each cache and store owns its counters. [`AuthMetrics`] gives them names and labels at a scrape.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,7 +35,7 @@ impl CacheMetrics {
 #[derive(Debug, Clone)]
 pub struct StoreMetrics {
     lookups: Histogram,
-    /// By reason; there are a few fixed ones.
+    /// By reason, from a fixed list.
     errors: Arc<Mutex<BTreeMap<&'static str, Counter>>>,
     /// The delay of change notifications.
     lag: Histogram,
@@ -134,7 +134,7 @@ impl AuthMetrics<'_> {
         self.of_caches(
             to,
             "cache_hits",
-            "Credentials whose verdict was in the cache.",
+            "Credentials whose result was in the cache.",
             |cache| &cache.hits,
         )?;
         self.of_caches(
@@ -161,7 +161,7 @@ impl AuthMetrics<'_> {
         }
         let lag = (
             "store_invalidation_lag",
-            "The longest that a change in a store takes to arrive, measured four times a second.",
+            "The maximum delay of reported changes, measured four times a second.",
             seconds,
             MetricType::Histogram,
         );
@@ -175,7 +175,7 @@ impl AuthMetrics<'_> {
         self.of_stores(to, invalidations, |store| &store.invalidations)?;
         let tracking = (
             "store_tracking",
-            "1 while a store reports its changes, 0 while cache entries expire after their ttl alone.",
+            "1 while a store reports its changes, 0 while cached results end only after cache.ttl.",
             None,
             MetricType::Gauge,
         );

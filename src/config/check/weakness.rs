@@ -32,7 +32,7 @@ impl fmt::Display for Weakness {
     }
 }
 
-/// The demands of a route by which it is compared. Routes with equal demands compare equally.
+/// What a route requires of a request: the values that two routes are compared by. Routes with equal demands compare equally.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Demands<'r> {
     upstream: &'r str,

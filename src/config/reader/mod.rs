@@ -16,7 +16,7 @@ pub(crate) use self::text::Text;
 pub(crate) use self::value::{Zero, fold, header_name, is_connection_specific, is_token_byte};
 use super::problem::{Problem, Problems};
 
-/// What all parts of a file share.
+/// The state that all sections and items of a file share.
 #[derive(Debug)]
 pub(crate) struct Context {
     /// The folder that relative paths start from.
@@ -44,7 +44,7 @@ struct Entry<'c> {
     item: Item<'c>,
 }
 
-/// An entry of a table whose names are free.
+/// An entry of a table whose names the operator chooses, such as `[stores]`.
 #[derive(Debug)]
 pub(crate) struct NamedEntry<'c> {
     /// The name.
@@ -128,7 +128,7 @@ impl<'c> Section<'c> {
         item
     }
 
-    /// Takes all entries of a table whose names are free.
+    /// Takes all entries of a table whose names the operator chooses.
     pub(crate) fn take_all(&mut self) -> Vec<NamedEntry<'c>> {
         self.remaining
             .drain(..)
@@ -141,7 +141,7 @@ impl<'c> Section<'c> {
         self.take(name)?.section(unsupported)
     }
 
-    /// Reports that the table misses something.
+    /// Reports that something is missing in the table.
     pub(crate) fn report_missing(&self, message: impl Into<String>, help: impl Into<String>) {
         self.context
             .problems
@@ -235,7 +235,7 @@ impl<'c> Item<'c> {
         Problem::error(self.span(), &self.key, message, help)
     }
 
-    /// Reports that the value is not of the type `expected`, as in `a duration`; `instead` has an example.
+    /// Reports that the value is not of the type `expected`, such as `a duration`. `help` says what to write.
     fn wrong_type(&self, expected: &str, help: &str) {
         let found = match self.value {
             DeValue::String(_) => "a string",

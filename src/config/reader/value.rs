@@ -37,13 +37,13 @@ impl Section<'_> {
         self.take(name).and_then(|item| item.flag()).unwrap_or(default)
     }
 
-    /// A whole number from `least` to `most`.
+    /// A whole number from `min` to `max`.
     pub(crate) fn count_or(&mut self, name: &'static str, (min, max): (u64, u64), default: usize) -> usize {
         let count = self.take(name).and_then(|item| item.count(min..=max));
         count.and_then(|count| usize::try_from(count).ok()).unwrap_or(default)
     }
 
-    /// A whole number from `least` to `most`, where `most` fits into 32 bits.
+    /// A whole number from `min` to `max`, which fits into 32 bits.
     pub(crate) fn u32_or(&mut self, name: &'static str, (min, max): (u64, u64), default: u32) -> u32 {
         let count = self.take(name).and_then(|item| item.count(min..=max));
         count.and_then(|count| u32::try_from(count).ok()).unwrap_or(default)
