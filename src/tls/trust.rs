@@ -96,7 +96,7 @@ impl ServerCertVerifier for UpstreamVerifier {
 #[derive(Debug, thiserror::Error)]
 enum UnusableCertificate {
     #[error(
-        "the server's certificate is the certificate of an authority; write this certificate in `tls.ca` to accept it"
+        "the server's certificate is the certificate of an authority; write that certificate in `tls.ca` to accept it"
     )]
     Authority,
     #[error("the server's certificate is X.509 version 1; sign it as version 3, with its host names in subjectAltName")]

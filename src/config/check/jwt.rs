@@ -210,7 +210,7 @@ fn users(section: &mut Section<'_>, profile: Profile, stores: &Names) -> Option<
         Some(store) => {
             if let Some(item) = &username_item {
                 item.refuse(
-                    "has no effect: the username comes from the user's record",
+                    "`username_claim` has no effect: the username comes from the user's record",
                     "remove it, or write `users = \"none\"`",
                 );
             }
@@ -225,17 +225,20 @@ fn users(section: &mut Section<'_>, profile: Profile, stores: &Names) -> Option<
         None => {
             let help = "remove it, or write `users = \"STORE\"` with the name of a store";
             if let (Some(item), true) = (&active_item, check_active == Some(true)) {
-                item.warn("has no effect: with `users = \"none\"` no user is looked up", help);
+                item.warn(
+                    "`check_user_is_active` has no effect: with `users = \"none\"` no user is looked up",
+                    help,
+                );
             }
             if let (Some(item), true) = (&revoke_item, check_revoke) {
                 item.refuse(
-                    "cannot be checked: with `users = \"none\"` there is no record to compare with",
+                    "`check_revoke_token` cannot be checked: with `users = \"none\"` there is no record to compare with",
                     help,
                 );
             }
             if let (Some(item), UserIdField::Username) = (&field_item, field) {
                 item.refuse(
-                    "has no effect: with `users = \"none\"` there is no record that has a username",
+                    "`user_id_field` has no effect: with `users = \"none\"` there is no record that has a username",
                     help,
                 );
             }

@@ -86,7 +86,7 @@ pub(super) fn refuse_secrets(upstreams: &Upstreams<'_>, taken: &HashSet<String>)
     for (item, name) in &upstreams.secrets {
         if *name == AUTHORIZATION || taken.contains(&fold(name.as_str())) {
             item.refuse(
-                "already carries an identity or a credential",
+                format!("{:?} already carries an identity or a credential", name.as_str()),
                 "write another name, such as \"X-Gateway-Secret\"",
             );
         }
@@ -178,9 +178,10 @@ fn unsized_mode(section: &mut Section<'_>, servers: &[Server]) -> UnsizedBodies 
     let mode = written.unwrap_or(defaults::UNSIZED);
     let is_http2 = !servers.is_empty() && servers.iter().all(|server| server.transport == Transport::H2c);
     if is_http2 {
-        for item in [&unsized_item, &spool_item].into_iter().flatten() {
+        for (name, item) in [("unsized", &unsized_item), ("spool", &spool_item)] {
+            let Some(item) = item else { continue };
             item.refuse(
-                "has no effect: every server is h2c://, and a body needs no length over HTTP/2",
+                format!("`{name}` has no effect: every server is h2c://, and a body needs no length over HTTP/2"),
                 "remove it",
             );
         }
@@ -190,7 +191,7 @@ fn unsized_mode(section: &mut Section<'_>, servers: &[Server]) -> UnsizedBodies 
         && mode != UnsizedMode::Spool
     {
         item.refuse(
-            "has no effect: bodies are spooled only with `unsized = \"spool\"`",
+            "`spool` has no effect: bodies are spooled only with `unsized = \"spool\"`",
             "remove it, or write `unsized = \"spool\"`",
         );
     }
@@ -399,7 +400,7 @@ fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
     if let Some(item) = &item {
         if !has_https {
             item.refuse(
-                "has no effect: no server is https://",
+                "`tls` has no effect: no server is https://",
                 "remove it, or write https:// servers",
             );
             return None;
