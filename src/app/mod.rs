@@ -254,8 +254,8 @@ fn bind_one(address: SocketAddr, key: &'static str) -> Result<TcpListener, AppEr
 /// The remedy for a failed bind, if one is known.
 fn remedy(address: &Address, problem: &io::Error) -> String {
     match address.tcp() {
-        Some(tcp) if problem.kind() == io::ErrorKind::PermissionDenied && listen::lacks_right(tcp) => {
-            format!("; {}", listen::HOW_TO_BIND)
+        Some(tcp) if problem.kind() == io::ErrorKind::PermissionDenied && listen::lacks_bind_permission(tcp) => {
+            format!("; {}", listen::BIND_PERMISSION_HELP)
         }
         Some(_) | None => String::new(),
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authgate_http::log_throttle::LogThrottle;
-use authgate_http::server::closing::{GRACE, LAST_WORDS, end};
+use authgate_http::server::closing::{DRAIN_GRACE, LINGER_TIMEOUT, close};
 use authgate_http::server::socket::close_listener;
 use authgate_http::server::worker::Stage;
 use bytes::Bytes;
@@ -82,7 +82,7 @@ where
         Err(problem) => warn!(reason = %problem, "queued connections could not be accepted and are lost"),
     }
     // Connections that are silent for longer are closed.
-    let _ = timeout(GRACE, async { while open.join_next().await.is_some() {} }).await;
+    let _ = timeout(DRAIN_GRACE, async { while open.join_next().await.is_some() {} }).await;
 }
 
 async fn connection<A>(tcp: TcpStream, permit: ConnectionPermit, evicted: Evicted, answer: Arc<A>)
@@ -102,7 +102,7 @@ where
     let served = async move {
         match timeout(MAX_CONNECTION_AGE, poll_fn(|cx| connection.poll_without_shutdown(cx))).await {
             // An unread body must not reset the connection before the client has read the response.
-            Ok(Ok(())) => end(connection.into_parts().io.into_inner(), None, LAST_WORDS).await,
+            Ok(Ok(())) => close(connection.into_parts().io.into_inner(), None, LINGER_TIMEOUT).await,
             Ok(Err(problem)) => debug!(reason = %problem, "a connection of a control listener ended with an error"),
             Err(_) => {}
         }

@@ -157,10 +157,10 @@ impl Item<'_> {
         let address = SocketAddr::from_str(text.as_str()).ok();
         match address {
             None => text.refuse("is not an IP address with a port", help),
-            Some(address) if listen::lacks_right(address) => {
+            Some(address) if listen::lacks_bind_permission(address) => {
                 let problem = self.problem(
                     format!("port {} needs a privilege that this user does not have", address.port()),
-                    listen::HOW_TO_BIND,
+                    listen::BIND_PERMISSION_HELP,
                 );
                 self.add(problem.into_warning().into_machine());
             }

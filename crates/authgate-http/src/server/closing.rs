@@ -2,7 +2,7 @@
 //!
 //! A client may send its next request at the moment when the gateway closes the connection. So an idle connection is closed only after its
 //! socket was checked for data. A connection that was used shortly before has time for one more request, which is answered with
-//! `Connection: close`. The close sends close_notify and FIN and then reads for a while: a reset would also delete answers that the
+//! `Connection: close`. The close sends close_notify and FIN and then reads for a while: a reset would also delete responses that the
 //! client has not read yet.
 
 use std::future::{Future, poll_fn};
@@ -26,30 +26,30 @@ use super::socket::{Stream, Transport};
 use super::worker::{Stage, Worker};
 use crate::runtime::DeadlineTimer;
 
-/// The timeout for the last bytes to a client, and for the client's silence after that.
-pub const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long the gateway reads the rest of a body after the answer, at most.
-pub(super) const LONGEST_LINGER: Duration = Duration::from_secs(30);
+/// The timeout for writing the last bytes to a client, and for each pause of the client after that.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the gateway reads the rest of a body after the response, at most.
+pub(super) const MAX_LINGER_TIME: Duration = Duration::from_secs(30);
 /// A drain does not close a connection that was used within this time: the next request may be on its way.
-pub const GRACE: Duration = Duration::from_secs(1);
+pub const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// The buffer for one read; a TLS record holds no more.
-const PIECE: usize = 16 * 1024;
+const READ_SIZE: usize = 16 * 1024;
 
 /// Until when a connection takes requests without a drain: until the client's certificate expires.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Lease {
-    ends: Option<Instant>,
+pub(super) struct ConnectionExpiry {
+    at: Option<Instant>,
 }
 
-impl Lease {
-    /// A lease until this time of the system clock.
+impl ConnectionExpiry {
+    /// Expires at this time of the system clock.
     pub(super) fn until(until: Option<UnixTime>) -> Self {
         // A certificate is valid until the end of its last second.
         let end =
             |until: UnixTime| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(until.as_secs().checked_add(1)?));
         let left = |end: SystemTime| end.duration_since(SystemTime::now()).unwrap_or_default();
         Self {
-            ends: until
+            at: until
                 .and_then(end)
                 .and_then(|end| Instant::now().checked_add(left(end))),
         }
@@ -61,7 +61,7 @@ impl Lease {
 pub(super) struct Idle {
     since: Instant,
     /// Set when the socket had unread bytes at the idle timeout: the connection waits for them until this time.
-    extended: Option<Instant>,
+    extended_to: Option<Instant>,
 }
 
 impl Idle {
@@ -69,7 +69,7 @@ impl Idle {
     pub(super) fn now() -> Self {
         Self {
             since: Instant::now(),
-            extended: None,
+            extended_to: None,
         }
     }
 
@@ -79,38 +79,38 @@ impl Idle {
     }
 
     /// When the connection is to be closed.
-    pub(super) fn end<H: Handler>(&self, worker: &Worker<H>, draining: bool) -> Instant {
+    pub(super) fn deadline<H: Handler>(&self, worker: &Worker<H>, draining: bool) -> Instant {
         let idle_timeout = worker.handler().limits().idle_timeout;
         let kept = if draining {
             worker.grace().min(idle_timeout)
         } else {
             idle_timeout
         };
-        self.extended.unwrap_or(self.since + kept)
+        self.extended_to.unwrap_or(self.since + kept)
     }
 
     /// Whether the connection may be closed after its `end`. It may not if the client has sent bytes that were not read yet.
     /// tokio reads a socket only after epoll has reported it. So a pending read does not mean that the socket is empty.
     pub(super) fn may_close(&mut self, socket: &Stream) -> bool {
-        if self.extended.is_some() || !socket.has_unread() {
+        if self.extended_to.is_some() || !socket.has_unread() {
             return true;
         }
-        self.extended = Some(Instant::now() + GRACE);
+        self.extended_to = Some(Instant::now() + DRAIN_GRACE);
         false
     }
 }
 
 /// No request came before the connection's end.
-pub(super) struct Expired;
+pub(super) struct IdleExpired;
 
 /// Waits for the first bytes of a request, and meanwhile holds nothing but the connection. Empty: the client has closed the connection.
 pub(super) async fn next_bytes<I: Transport, H: Handler>(
     io: &mut I,
     idle: &mut Idle,
-    lease: Lease,
+    expiry: ConnectionExpiry,
     worker: &Worker<H>,
-) -> Result<Bytes, Expired> {
-    let mut drain = pin!(Drain::new(worker.stage(), lease));
+) -> Result<Bytes, IdleExpired> {
+    let mut drain = pin!(Drain::new(worker.stage(), expiry));
     let (mut timer, mut draining) = (DeadlineTimer::default(), false);
     poll_fn(move |cx| {
         if let Poll::Ready(read) = poll_read(io, cx) {
@@ -118,9 +118,9 @@ pub(super) async fn next_bytes<I: Transport, H: Handler>(
         }
         draining = draining || drain.as_mut().poll(cx).is_ready();
         loop {
-            ready!(timer.poll_until(idle.end(worker, draining), cx));
+            ready!(timer.poll_until(idle.deadline(worker, draining), cx));
             if idle.may_close(io.socket()) {
-                return Poll::Ready(Err(Expired));
+                return Poll::Ready(Err(IdleExpired));
             }
         }
     })
@@ -128,7 +128,7 @@ pub(super) async fn next_bytes<I: Transport, H: Handler>(
 }
 
 fn poll_read<I: AsyncRead + Unpin>(io: &mut I, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-    let mut piece = [const { MaybeUninit::uninit() }; PIECE];
+    let mut piece = [const { MaybeUninit::uninit() }; READ_SIZE];
     let mut read = ReadBuf::uninit(&mut piece);
     if let Err(problem) = ready!(Pin::new(io).poll_read(cx, &mut read)) {
         debug!(reason = %problem, "an idle connection failed");
@@ -137,17 +137,17 @@ fn poll_read<I: AsyncRead + Unpin>(io: &mut I, cx: &mut Context<'_>) -> Poll<io:
     Poll::Ready(Ok(Bytes::copy_from_slice(read.filled())))
 }
 
-/// Writes `words`, closes the sending direction, and then reads and discards for `linger`, so that the client can read the words.
-pub async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Option<Bytes>, linger: Duration) {
-    let say = async {
-        if let Some(words) = words {
-            io.write_all(&words).await?;
+/// Writes `last_bytes`, closes the sending direction, and then reads and discards for at most `linger`, so that the client can read them.
+pub async fn close<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, last_bytes: Option<Bytes>, linger: Duration) {
+    let send = async {
+        if let Some(last_bytes) = last_bytes {
+            io.write_all(&last_bytes).await?;
         }
         io.shutdown().await
     };
-    match timeout(LAST_WORDS, say).await {
+    match timeout(LINGER_TIMEOUT, send).await {
         Ok(Ok(())) => {
-            let _ = timeout(linger, take_the_rest(&mut io)).await;
+            let _ = timeout(linger, discard_input(&mut io)).await;
         }
         Ok(Err(problem)) => debug!(reason = %problem, "closing a connection failed"),
         Err(_) => {}
@@ -156,16 +156,16 @@ pub async fn end<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, words: Option<Byt
 
 /// Reads and discards while the client sends. A close with unread data would reset the connection, and the client might not see the
 /// answer (RFC 9112, section 9.6).
-async fn take_the_rest<I: AsyncRead + Unpin>(io: &mut I) {
+async fn discard_input<I: AsyncRead + Unpin>(io: &mut I) {
     // On the heap, so that it does not enlarge the future of every connection.
-    let mut piece = vec![0; PIECE];
-    while let Ok(Ok(1..)) = timeout(LAST_WORDS, io.read(&mut piece)).await {}
+    let mut piece = vec![0; READ_SIZE];
+    while let Ok(Ok(1..)) = timeout(LINGER_TIMEOUT, io.read(&mut piece)).await {}
 }
 
 /// Runs what comes before the first request, such as a TLS handshake. A drain gives it the grace time, because a request may follow.
 pub(super) async fn unless_drained<T, H: Handler>(worker: &Worker<H>, work: impl Future<Output = T>) -> Option<T> {
     let drained = async {
-        no_more_requests(worker.stage(), Lease::default()).await;
+        wait_for_drain(worker.stage(), ConnectionExpiry::default()).await;
         sleep(worker.grace()).await;
     };
     tokio::select! {
@@ -175,27 +175,27 @@ pub(super) async fn unless_drained<T, H: Handler>(worker: &Worker<H>, work: impl
     }
 }
 
-/// Ready when a connection may take no more requests. Wake-up: a change of the stage, or the end of the lease.
-async fn no_more_requests(mut stage: watch::Receiver<Stage>, lease: Lease) {
+/// Ready when a connection may take no more requests. Wake-up: a change of the stage, or the expiry.
+async fn wait_for_drain(mut stage: watch::Receiver<Stage>, expiry: ConnectionExpiry) {
     // The sender lives as long as the process. If it were gone, the connection would drain too.
     let draining = async move {
         let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
     };
-    match lease.ends {
+    match expiry.at {
         None => draining.await,
-        // On the heap: few connections have a lease.
-        Some(ends) => {
-            select(pin!(draining), Box::pin(sleep_until(ends))).await;
+        // On the heap: few connections expire.
+        Some(at) => {
+            select(pin!(draining), Box::pin(sleep_until(at))).await;
         }
     }
 }
 
 pin_project! {
-    /// [`no_more_requests`] for a task that polls it often. It polls the inner future once, and then only after the stage has changed or the
-    /// lease has ended. The first poll registers the waker.
+    /// [`wait_for_drain`] for a task that polls it often. It polls the inner future once, and then only after the stage has changed or the
+    /// connection has expired. The first poll registers the waker.
     pub(super) struct Drain<F> {
         stage: watch::Receiver<Stage>,
-        lease: Lease,
+        expiry: ConnectionExpiry,
         asked: bool,
         #[pin]
         asking: F,
@@ -203,12 +203,12 @@ pin_project! {
 }
 
 impl Drain<()> {
-    pub(super) fn new(stage: watch::Receiver<Stage>, lease: Lease) -> Drain<impl Future<Output = ()>> {
+    pub(super) fn new(stage: watch::Receiver<Stage>, expiry: ConnectionExpiry) -> Drain<impl Future<Output = ()>> {
         Drain {
             asked: false,
-            asking: no_more_requests(stage.clone(), lease),
+            asking: wait_for_drain(stage.clone(), expiry),
             stage,
-            lease,
+            expiry,
         }
     }
 }
@@ -219,7 +219,7 @@ impl<F: Future<Output = ()>> Future for Drain<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         let has_changed =
-            this.stage.has_changed().unwrap_or(true) || this.lease.ends.is_some_and(|ends| ends <= Instant::now());
+            this.stage.has_changed().unwrap_or(true) || this.expiry.at.is_some_and(|at| at <= Instant::now());
         if mem::replace(this.asked, true) && !has_changed {
             return Poll::Pending;
         }

@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use super::closing::{Expired, Idle, LAST_WORDS, Lease, end, next_bytes, unless_drained};
+use super::closing::{ConnectionExpiry, Idle, IdleExpired, LINGER_TIMEOUT, close, next_bytes, unless_drained};
 use super::handler::{Connected, ConnectionEvent, Handler, Handshake, HeadFault, Origin, TlsAccept, TlsAccepted};
 use super::socket::Stream;
 use super::worker::Worker;
@@ -50,47 +50,49 @@ pub(super) async fn serve<H: Handler>(mut stream: Stream, worker: Rc<Worker<H>>)
             let connected = Connected { origin, tls: None };
             let connection = handler.connected(connected);
             let mut idle = Idle::now();
-            let read = match next_bytes(&mut stream, &mut idle, Lease::default(), &worker).await {
+            let read = match next_bytes(&mut stream, &mut idle, ConnectionExpiry::default(), &worker).await {
                 Ok(read) if read.is_empty() => return,
                 Ok(read) => read,
-                Err(Expired) => return end(stream, None, LAST_WORDS).await,
+                Err(IdleExpired) => return close(stream, None, LINGER_TIMEOUT).await,
             };
-            match timeout(limits.header_timeout, spoken(&mut stream, read)).await {
-                Ok(Ok(Spoken::Http2(read))) => {
+            match timeout(limits.header_timeout, detect_protocol(&mut stream, read)).await {
+                Ok(Ok(Protocol::Http2(read))) => {
                     Box::pin(http2::serve(
                         Rewind::new(stream, read),
                         connection,
                         node,
-                        Lease::default(),
+                        ConnectionExpiry::default(),
                         &worker,
                     ))
                     .await;
                 }
-                Ok(Ok(Spoken::Http1(read))) => http1::serve(stream, read, connection, Lease::default(), &worker).await,
+                Ok(Ok(Protocol::Http1(read))) => {
+                    http1::serve(stream, read, connection, ConnectionExpiry::default(), &worker).await
+                }
                 Ok(Err(problem)) => {
                     debug!(client.ip = %node, reason = %problem, "a connection ended before its first request")
                 }
                 Err(_) => {
                     let answer = http1::refusal(handler, &connection, HeadFault::TooSlow);
-                    end(stream, Some(answer), LAST_WORDS).await;
+                    close(stream, Some(answer), LINGER_TIMEOUT).await;
                 }
             }
         }
         Some(acceptor) => {
             let accepted = async {
                 let TlsAccepted { stream, expires } = acceptor.accept(stream).await?;
-                Result::<_, (io::Error, Stream)>::Ok((Box::new(stream), Lease::until(expires)))
+                Result::<_, (io::Error, Stream)>::Ok((Box::new(stream), ConnectionExpiry::until(expires)))
             };
             // On the heap: the future is large, and idle connections need no room for it. The TLS state is boxed so that it is not moved.
             let handshake = Box::pin(timeout(limits.tls_handshake_timeout, accepted));
-            let (tls, lease) = match Box::pin(unless_drained(&worker, handshake)).await {
+            let (tls, expiry) = match Box::pin(unless_drained(&worker, handshake)).await {
                 None => return,
                 Some(Ok(Ok(accepted))) => accepted,
                 Some(Ok(Err((problem, stream)))) => {
                     handler.count(ConnectionEvent::Handshake(Handshake::Failed));
                     debug!(client.ip = %node, reason = %problem, "a TLS handshake failed");
                     // The alert tells the client the reason. A reset because of unread data could delete the alert.
-                    return Box::pin(end(stream, None, LAST_WORDS)).await;
+                    return Box::pin(close(stream, None, LINGER_TIMEOUT)).await;
                 }
                 Some(Err(_)) => {
                     handler.count(ConnectionEvent::Handshake(Handshake::TimedOut));
@@ -113,39 +115,39 @@ pub(super) async fn serve<H: Handler>(mut stream: Stream, worker: Rc<Worker<H>>)
             drop(acceptor);
             // ALPN decides the protocol; there is no fallback from h2 to HTTP/1.
             if is_http2 {
-                Box::pin(http2::serve(tls, connection, node, lease, &worker)).await;
+                Box::pin(http2::serve(tls, connection, node, expiry, &worker)).await;
             } else {
-                http1::serve(tls, Bytes::new(), connection, lease, &worker).await;
+                http1::serve(tls, Bytes::new(), connection, expiry, &worker).await;
             }
         }
     }
 }
 
 /// The protocol of a cleartext client, and the bytes that were read.
-enum Spoken {
+enum Protocol {
     Http1(Bytes),
     Http2(Bytes),
 }
 
 /// Detects from the first bytes whether a cleartext client speaks HTTP/2 with prior knowledge (RFC 9113, section 3.3). Reads more if `read` is
 /// too short. HTTP/1 has no method `PRI`.
-async fn spoken(stream: &mut Stream, read: Bytes) -> io::Result<Spoken> {
+async fn detect_protocol(stream: &mut Stream, read: Bytes) -> io::Result<Protocol> {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0";
     if read.starts_with(PREFACE) {
-        return Ok(Spoken::Http2(read));
+        return Ok(Protocol::Http2(read));
     }
     if !PREFACE.starts_with(&read) {
-        return Ok(Spoken::Http1(read));
+        return Ok(Protocol::Http1(read));
     }
-    let mut seen = BytesMut::from(read);
-    while seen.len() < PREFACE.len() && PREFACE.starts_with(&seen) {
-        if stream.read_buf(&mut seen).await? == 0 {
+    let mut read_buf = BytesMut::from(read);
+    while read_buf.len() < PREFACE.len() && PREFACE.starts_with(&read_buf) {
+        if stream.read_buf(&mut read_buf).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
-    let read = seen.freeze();
+    let read = read_buf.freeze();
     Ok(match read.starts_with(PREFACE) {
-        true => Spoken::Http2(read),
-        false => Spoken::Http1(read),
+        true => Protocol::Http2(read),
+        false => Protocol::Http1(read),
     })
 }

@@ -121,7 +121,7 @@ pub struct Exchange<'e> {
     pub hints: &'e EarlyHints,
 }
 
-/// The answer of a handler.
+/// The response of a handler.
 #[derive(Debug)]
 pub enum Reply<B, T> {
     /// A response.

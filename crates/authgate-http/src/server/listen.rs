@@ -60,11 +60,11 @@ pub struct Open {
 }
 
 /// Help text: how a process gets the right to listen on low ports.
-pub const HOW_TO_BIND: &str = "give it CAP_NET_BIND_SERVICE: in systemd `AmbientCapabilities=CAP_NET_BIND_SERVICE`, else \
+pub const BIND_PERMISSION_HELP: &str = "give it CAP_NET_BIND_SERVICE: in systemd `AmbientCapabilities=CAP_NET_BIND_SERVICE`, else \
      `setcap cap_net_bind_service=+ep` on the program; or write a port from 1024 on";
 
 /// Whether this process lacks the right to listen on this port, as far as Linux reports it.
-pub fn lacks_right(address: SocketAddr) -> bool {
+pub fn lacks_bind_permission(address: SocketAddr) -> bool {
     /// The bit in the set of effective capabilities (capabilities(7)).
     const NET_BIND_SERVICE: u64 = 1 << 10;
     let read = |file: &str| std::fs::read_to_string(file).ok();
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_share_a_port_that_nobody_else_can() {
+    fn workers_share_a_port_with_no_other_process() {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let ours = bind(any, 3).expect("a free port");
         let address = ours[0].local_addr().expect("bound");

@@ -8,9 +8,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The longest header of version 1, with its CRLF.
-const LONGEST_V1: usize = 107;
+const MAX_V1_BYTES: usize = 107;
 /// The limit of addresses and extensions in version 2: load balancers send a few hundred bytes.
-const LONGEST_V2: usize = 4 * 1024;
+const MAX_V2_BYTES: usize = 4 * 1024;
 
 /// Reads the header and no byte after it. Returns the client's address, or `None` if the header names no client (`LOCAL`, `UNKNOWN`).
 ///
@@ -20,22 +20,22 @@ pub(super) async fn read<I: AsyncRead + Unpin>(io: &mut I) -> io::Result<Option<
     let mut header = vec![0; SIGNATURE.len()];
     io.read_exact(&mut header).await?;
     if header == SIGNATURE {
-        second(io, header).await
+        read_v2(io, header).await
     } else if header.starts_with(b"PROXY ") {
-        first(io, header).await
+        read_v1(io, header).await
     } else {
-        Err(bad("no PROXY protocol header"))
+        Err(invalid("no PROXY protocol header"))
     }
 }
 
-async fn first<I: AsyncRead + Unpin>(io: &mut I, mut header: Vec<u8>) -> io::Result<Option<IpAddr>> {
+async fn read_v1<I: AsyncRead + Unpin>(io: &mut I, mut header: Vec<u8>) -> io::Result<Option<IpAddr>> {
     while !header.ends_with(b"\r\n") {
-        if header.len() == LONGEST_V1 {
-            return Err(bad("a header of version 1 is too long"));
+        if header.len() == MAX_V1_BYTES {
+            return Err(invalid("a header of version 1 is too long"));
         }
         header.push(io.read_u8().await?);
     }
-    let parsed = v1::Header::try_from(header.as_slice()).map_err(|_| bad("a header of version 1"))?;
+    let parsed = v1::Header::try_from(header.as_slice()).map_err(|_| invalid("a header of version 1"))?;
     Ok(match parsed.addresses {
         v1::Addresses::Tcp4(addresses) => Some(addresses.source_address.into()),
         v1::Addresses::Tcp6(addresses) => Some(addresses.source_address.into()),
@@ -43,18 +43,18 @@ async fn first<I: AsyncRead + Unpin>(io: &mut I, mut header: Vec<u8>) -> io::Res
     })
 }
 
-async fn second<I: AsyncRead + Unpin>(io: &mut I, mut header: Vec<u8>) -> io::Result<Option<IpAddr>> {
+async fn read_v2<I: AsyncRead + Unpin>(io: &mut I, mut header: Vec<u8>) -> io::Result<Option<IpAddr>> {
     let mut fixed = [0; 4];
     io.read_exact(&mut fixed).await?;
     let length = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
-    if length > LONGEST_V2 {
-        return Err(bad("a header of version 2 is too long"));
+    if length > MAX_V2_BYTES {
+        return Err(invalid("a header of version 2 is too long"));
     }
     header.extend_from_slice(&fixed);
     let begin = header.len();
     header.resize(begin + length, 0);
     io.read_exact(&mut header[begin..]).await?;
-    let parsed = v2::Header::try_from(header.as_slice()).map_err(|_| bad("a header of version 2"))?;
+    let parsed = v2::Header::try_from(header.as_slice()).map_err(|_| invalid("a header of version 2"))?;
     Ok(match (parsed.command, parsed.addresses) {
         (v2::Command::Local, _) | (_, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => None,
         (v2::Command::Proxy, v2::Addresses::IPv4(addresses)) => Some(addresses.source_address.into()),
@@ -62,7 +62,7 @@ async fn second<I: AsyncRead + Unpin>(io: &mut I, mut header: Vec<u8>) -> io::Re
     })
 }
 
-fn bad(what: &'static str) -> io::Error {
+fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
@@ -73,31 +73,31 @@ mod tests {
     /// Checks the address, and what remains after the header.
     fn check(header: &[u8], expected: Result<Option<&str>, ()>) {
         let bytes = [header, b"GET /"].concat();
-        let mut left = bytes.as_slice();
+        let mut remaining = bytes.as_slice();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("a runtime");
-        let read = runtime.block_on(read(&mut left));
-        let said = header.escape_ascii().to_string();
+        let read = runtime.block_on(read(&mut remaining));
+        let shown = header.escape_ascii().to_string();
         let read = read.map(|ip| ip.map(|ip| ip.to_string()));
         match expected {
             Ok(expected) => {
-                assert_eq!(read.ok(), Some(expected.map(str::to_owned)), "{said}");
-                assert_eq!(left, b"GET /", "{said}");
+                assert_eq!(read.ok(), Some(expected.map(str::to_owned)), "{shown}");
+                assert_eq!(remaining, b"GET /", "{shown}");
             }
-            Err(()) => assert!(read.is_err(), "{said}"),
+            Err(()) => assert!(read.is_err(), "{shown}"),
         }
     }
 
     #[test]
-    fn both_versions_are_read_to_their_end_and_no_further() {
+    fn both_versions_are_read_and_no_byte_after_the_header() {
         check(b"PROXY TCP4 192.0.2.1 192.0.2.2 5000 443\r\n", Ok(Some("192.0.2.1")));
         check(
             b"PROXY TCP6 2001:db8::1 2001:db8::2 5000 443\r\n",
             Ok(Some("2001:db8::1")),
         );
         check(b"PROXY UNKNOWN\r\n", Ok(None));
-        let v2 = |rest: &[u8]| [SIGNATURE, rest].concat();
+        let v2 = |body: &[u8]| [SIGNATURE, body].concat();
         let v4 = [192, 0, 2, 1, 192, 0, 2, 2, 0x13, 0x88, 1, 0xbb];
         check(&v2(&[&[0x21, 0x11, 0, 12][..], &v4].concat()), Ok(Some("192.0.2.1")));
         check(

@@ -19,7 +19,7 @@ use crate::node::Node;
 use crate::tcp;
 
 /// The limit of unsent bytes in the kernel, besides the client's receive window. The socket is writable again below half of it.
-const MOST_NOT_SENT: u32 = 128 * 1024;
+const MAX_UNSENT: u32 = 128 * 1024;
 
 /// A listener that is not registered with a runtime yet.
 #[derive(Debug)]
@@ -56,11 +56,11 @@ impl Listener {
         let queued = match self {
             Self::Tcp(listener) => {
                 let listener = listener.into_std()?;
-                take_queued(|| Ok(Parked::Tcp(listener.accept()?.0)))
+                accept_queued(|| Ok(Parked::Tcp(listener.accept()?.0)))
             }
             Self::Unix(listener) => {
                 let listener = listener.into_std()?;
-                take_queued(|| Ok(Parked::Unix(listener.accept()?.0)))
+                accept_queued(|| Ok(Parked::Unix(listener.accept()?.0)))
             }
         };
         Ok(queued)
@@ -83,7 +83,7 @@ pub fn close_listener(listener: TcpListener) -> io::Result<Vec<TcpStream>> {
 }
 
 /// Accepts until the queue is empty, and at most [`BACKLOG`] times: clients may continue to connect meanwhile.
-fn take_queued(mut accept: impl FnMut() -> io::Result<Parked>) -> Vec<Parked> {
+fn accept_queued(mut accept: impl FnMut() -> io::Result<Parked>) -> Vec<Parked> {
     let mut queued = Vec::new();
     for _ in 0..BACKLOG {
         match accept() {
@@ -191,7 +191,7 @@ impl Stream {
         let Self::Tcp(stream) = self else { return };
         tcp::set_options(stream);
         // The kernel holds few bytes that were not sent, so a write succeeds only when the client reads: slow clients are detected.
-        if let Err(problem) = SockRef::from(stream).set_tcp_notsent_lowat(MOST_NOT_SENT) {
+        if let Err(problem) = SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT) {
             debug!(reason = %problem, "TCP_NOTSENT_LOWAT");
         }
     }

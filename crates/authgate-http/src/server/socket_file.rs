@@ -30,10 +30,10 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode number. While `held` is open, no other file can have the same pair.
+    /// Device and inode number. While `listener` is open, no other file can have the same pair.
     id: (u64, u64),
     #[expect(dead_code, reason = "held for its file's number")]
-    held: UnixListener,
+    listener: UnixListener,
 }
 
 impl SocketFile {
@@ -45,23 +45,23 @@ impl SocketFile {
         let _lock = lock(path)?;
         check_free(path)?;
         let private = PrivateFolder::beside(path)?;
-        let (listener, made) = private.bind()?;
+        let (listener, created) = private.bind()?;
         let listeners = (0..workers).map(|_| listener.try_clone()).collect::<io::Result<_>>()?;
         // Before this call, no client can connect.
         SockRef::from(&listener).listen(BACKLOG)?;
-        fs::rename(&made.path, path)?;
+        fs::rename(&created.path, path)?;
         let file = Self {
             path: path.to_owned(),
-            id: made.id,
-            held: listener,
+            id: created.id,
+            listener,
         };
         Ok((listeners, file))
     }
 
     fn remove(&self) -> io::Result<()> {
         let _lock = lock(&self.path)?;
-        let there = fs::symlink_metadata(&self.path)?;
-        if (there.dev(), there.ino()) == self.id {
+        let metadata = fs::symlink_metadata(&self.path)?;
+        if (metadata.dev(), metadata.ino()) == self.id {
             fs::remove_file(&self.path)?;
         }
         Ok(())
@@ -85,7 +85,7 @@ struct PrivateFolder<'p> {
 }
 
 /// A socket file before the rename to its path.
-struct Made {
+struct CreatedFile {
     path: PathBuf,
     id: (u64, u64),
 }
@@ -96,7 +96,7 @@ impl<'p> PrivateFolder<'p> {
         let no_name = || io::Error::new(ErrorKind::InvalidInput, "the path has no file name");
         let name = path.file_name().ok_or_else(no_name)?;
         let (folder, prefix) = (folder(path), format!(".authgate-{}-", name.to_string_lossy()));
-        tidy(folder, &prefix);
+        remove_stale_folders(folder, &prefix);
         let folder = tempfile::Builder::new()
             .prefix(&prefix)
             .permissions(Permissions::from_mode(0o700))
@@ -104,7 +104,7 @@ impl<'p> PrivateFolder<'p> {
         Ok(Self { folder, name })
     }
 
-    fn bind(&self) -> io::Result<(UnixListener, Made)> {
+    fn bind(&self) -> io::Result<(UnixListener, CreatedFile)> {
         let path = self.folder.path().join(self.name);
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
         let folder = File::open(self.folder.path())?;
@@ -114,17 +114,17 @@ impl<'p> PrivateFolder<'p> {
             SockAddr::unix(by_number.join(self.name))
         })?;
         socket.bind(&address)?;
-        let made = fs::symlink_metadata(&path)?;
+        let created = fs::symlink_metadata(&path)?;
         // Connecting needs write permission. A proxy in front runs as another user, so the group may connect; the umask decides about all others.
-        let mode = made.mode() & READ_WRITE_ALL | OWNER_AND_GROUP;
+        let mode = created.mode() & READ_WRITE_ALL | OWNER_AND_GROUP;
         fs::set_permissions(&path, Permissions::from_mode(mode))?;
-        let id = (made.dev(), made.ino());
-        Ok((UnixListener::from(socket), Made { path, id }))
+        let id = (created.dev(), created.ino());
+        Ok((UnixListener::from(socket), CreatedFile { path, id }))
     }
 }
 
 /// Removes the folders of gateways that were killed while they created their file.
-fn tidy(folder: &Path, prefix: &str) {
+fn remove_stale_folders(folder: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -137,11 +137,11 @@ fn tidy(folder: &Path, prefix: &str) {
 
 /// Checks that the path is free, or is a socket that no process listens on.
 fn check_free(path: &Path) -> io::Result<()> {
-    let there = match fs::symlink_metadata(path) {
+    let metadata = match fs::symlink_metadata(path) {
         Err(problem) if problem.kind() == ErrorKind::NotFound => return Ok(()),
-        there => there?,
+        found => found?,
     };
-    if !there.file_type().is_socket() {
+    if !metadata.file_type().is_socket() {
         let why = "there is a file, and it is no socket; it is left alone";
         return Err(io::Error::new(ErrorKind::AlreadyExists, why));
     }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_socket_that_nobody_listens_on_is_replaced() {
+    fn only_a_socket_without_a_listener_is_replaced() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("gate.sock");
         drop(UnixListener::bind(&path).expect("bound"));
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_that_is_too_busy_to_accept_is_a_listener() {
+    fn a_listener_with_a_full_queue_keeps_its_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("gate.sock");
         let busy = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_somebody_has_replaced_is_theirs() {
+    fn a_file_that_another_process_has_replaced_is_kept() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("gate.sock");
         let (_listeners, file) = SocketFile::bind(&path, 1).expect("bound");
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_at_once_one_listens() {
+    fn only_one_of_many_concurrent_binds_succeeds() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = &folder.path().join("gate.sock");
         for _ in 0..20 {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_somebody_has_locked_stops_nobody_and_nothing_is_left_in_it() {
+    fn a_locked_folder_does_not_prevent_binding_and_stays_clean() {
         let folder = tempfile::tempdir().expect("a folder");
         let locked = File::open(folder.path()).expect("there");
         locked.lock().expect("free");
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_just_fits_is_bound() {
+    fn a_path_of_the_maximum_length_is_bound() {
         let folder = tempfile::tempdir().expect("a folder");
         let length = 107 - folder.path().as_os_str().len() - 1;
         let path = folder.path().join("s".repeat(length));
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn no_mode_is_set_on_what_a_link_leads_to() {
+    fn no_mode_is_set_on_the_target_of_a_link() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, victim) = (folder.path().join("gate.sock"), folder.path().join("victim"));
         fs::write(&victim, "precious").expect("written");

@@ -38,9 +38,9 @@ pub enum Stage {
 }
 
 /// How many more connections than the least loaded worker (plus a quarter) a worker may have before it hands one over.
-const UNEVEN: usize = 16;
+const MAX_IMBALANCE: usize = 16;
 /// The pause after an accept error that may pass: no free descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// What all workers share.
 #[derive(Debug)]
@@ -50,19 +50,19 @@ pub struct Common {
     /// During a drain, a connection that was used within this time is kept for one more request.
     grace: Duration,
     /// The budget of buffered HTTP/2 bodies above the normal windows.
-    steps: ConcurrencyLimit,
+    window_budget: ConcurrencyLimit,
     /// One permit for each open connection.
-    slots: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// The number of connections of each worker.
     loads: Box<[AtomicUsize]>,
     /// The sender to the inbox of each worker.
-    doors: Box<[mpsc::Sender<Handed>]>,
+    inboxes: Box<[mpsc::Sender<HandedOver>]>,
 }
 
-type Handed = (Parked, OwnedSemaphorePermit);
+type HandedOver = (Parked, OwnedSemaphorePermit);
 
 /// Receives the connections that other workers hand over.
-pub type Inbox = mpsc::Receiver<Handed>;
+pub type Inbox = mpsc::Receiver<HandedOver>;
 
 impl Common {
     /// Creates the shared part, and the inbox of each worker. `connections`: the limit of concurrent connections of all workers.
@@ -72,15 +72,15 @@ impl Common {
         drain_timeout: Duration,
         stage: watch::Receiver<Stage>,
     ) -> (Arc<Self>, Vec<Inbox>) {
-        let (doors, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(64)).unzip();
+        let (senders, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(64)).unzip();
         let common = Self {
             stage,
             // Also in a short drain, connections are closed in order and not cut.
-            grace: closing::GRACE.min(drain_timeout / 4),
-            steps: ConcurrencyLimit::new(windows::STEPS),
-            slots: Arc::new(Semaphore::new(connections)),
+            grace: closing::DRAIN_GRACE.min(drain_timeout / 4),
+            window_budget: ConcurrencyLimit::new(windows::MAX_STEPS),
+            permits: Arc::new(Semaphore::new(connections)),
             loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
-            doors: doors.into(),
+            inboxes: senders.into(),
         };
         (Arc::new(common), inboxes)
     }
@@ -91,7 +91,8 @@ pub struct Worker<H> {
     index: usize,
     common: Arc<Common>,
     handler: H,
-    idle: Notify,
+    /// Notified when the last connection has closed.
+    all_closed: Notify,
 }
 
 impl<H> fmt::Debug for Worker<H> {
@@ -109,7 +110,7 @@ impl<H: Handler> Worker<H> {
             index,
             common,
             handler,
-            idle: Notify::new(),
+            all_closed: Notify::new(),
         })
     }
 
@@ -121,8 +122,8 @@ impl<H: Handler> Worker<H> {
         self.common.grace
     }
 
-    pub(super) fn steps(&self) -> &ConcurrencyLimit {
-        &self.common.steps
+    pub(super) fn window_budget(&self) -> &ConcurrencyLimit {
+        &self.common.window_budget
     }
 
     pub(super) fn stage(&self) -> watch::Receiver<Stage> {
@@ -154,7 +155,7 @@ impl<H: Handler> Worker<H> {
         loop {
             tokio::select! {
                 handed = inbox.recv() => match handed {
-                    Some(handed) => self.take_parked(handed),
+                    Some(handed) => self.spawn_parked(handed),
                     None => break,
                 },
                 _ = stage.wait_for(|stage| *stage >= Stage::Draining) => break,
@@ -163,7 +164,7 @@ impl<H: Handler> Worker<H> {
         // Connections that are already in the inbox are served. From here on, other workers keep theirs.
         inbox.close();
         while let Some(handed) = inbox.recv().await {
-            self.take_parked(handed);
+            self.spawn_parked(handed);
         }
         for task in accepting {
             // A panic in this task has closed its listener. The panic is passed on, so that the process ends.
@@ -174,13 +175,13 @@ impl<H: Handler> Worker<H> {
             }
         }
         while self.load().load(Ordering::Relaxed) > 0 {
-            self.idle.notified().await;
+            self.all_closed.notified().await;
         }
         Ok(())
     }
 
     async fn accept_all(self: Rc<Self>, listener: Listener) {
-        let uneven = if listener.is_shared() { 0 } else { UNEVEN };
+        let max_imbalance = if listener.is_shared() { 0 } else { MAX_IMBALANCE };
         let mut stage = self.stage();
         let mut draining = std::pin::pin!(async move {
             let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
@@ -194,72 +195,76 @@ impl<H: Handler> Worker<H> {
             match accepted {
                 Ok(stream) => {
                     // Without a permit, the next connections wait in the kernel's queue.
-                    let Some(slot) = self.slot().await else { return };
-                    self.place(stream, slot, uneven);
+                    let Some(permit) = self.acquire_permit().await else {
+                        return;
+                    };
+                    self.assign(stream, permit, max_imbalance);
                 }
                 Err(problem) if problem.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(problem) => {
                     if let Some(times) = failures.note() {
                         warn!(reason = %problem, times, "accepting a connection failed; trying again");
                     }
-                    sleep(ACCEPT_PAUSE).await;
+                    sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
         match listener.close() {
             Ok(queued) => {
                 for parked in queued {
-                    let Some(slot) = self.slot().await else { return };
-                    self.take_parked((parked, slot));
+                    let Some(permit) = self.acquire_permit().await else {
+                        return;
+                    };
+                    self.spawn_parked((parked, permit));
                 }
             }
             Err(problem) => warn!(reason = %problem, "queued connections could not be accepted and are lost"),
         }
     }
 
-    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.common.slots).acquire_owned().await.ok()
+    async fn acquire_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.common.permits).acquire_owned().await.ok()
     }
 
-    /// Keeps the connection, or hands it to a worker that has more than `uneven` fewer.
-    fn place(self: &Rc<Self>, stream: Stream, slot: OwnedSemaphorePermit, uneven: usize) {
+    /// Keeps the connection, or hands it to a worker that has more than `max_imbalance` fewer.
+    fn assign(self: &Rc<Self>, stream: Stream, permit: OwnedSemaphorePermit, max_imbalance: usize) {
         let load = |of: &AtomicUsize| of.load(Ordering::Relaxed);
         let own = load(self.load());
         let least = self.common.loads.iter().enumerate().min_by_key(|(_, of)| load(of));
         if let Some((other, of)) = least
-            && own > load(of) + uneven + load(of) / 4
-            && let Ok(door) = self.common.doors[other].try_reserve()
+            && own > load(of) + max_imbalance + load(of) / 4
+            && let Ok(inbox) = self.common.inboxes[other].try_reserve()
         {
             match stream.park() {
-                Ok(parked) => door.send((parked, slot)),
+                Ok(parked) => inbox.send((parked, permit)),
                 Err(problem) => warn!(reason = %problem, "a connection could not be handed over"),
             }
             return;
         }
-        self.take(stream, slot);
+        self.spawn(stream, permit);
     }
 
-    fn take_parked(self: &Rc<Self>, (parked, slot): Handed) {
+    fn spawn_parked(self: &Rc<Self>, (parked, permit): HandedOver) {
         match Stream::new(parked) {
-            Ok(stream) => self.take(stream, slot),
+            Ok(stream) => self.spawn(stream, permit),
             Err(problem) => warn!(reason = %problem, "a connection that was handed over is lost"),
         }
     }
 
-    fn take(self: &Rc<Self>, stream: Stream, slot: OwnedSemaphorePermit) {
-        let counted = Counted::new(self);
+    fn spawn(self: &Rc<Self>, stream: Stream, permit: OwnedSemaphorePermit) {
+        let open = OpenConnection::new(self);
         let worker = Rc::clone(self);
         spawn_local(async move {
             connection::serve(stream, worker).await;
-            drop((counted, slot));
+            drop((open, permit));
         });
     }
 }
 
 /// Counts a connection of a worker until it is dropped.
-struct Counted<H: Handler>(Rc<Worker<H>>);
+struct OpenConnection<H: Handler>(Rc<Worker<H>>);
 
-impl<H: Handler> Counted<H> {
+impl<H: Handler> OpenConnection<H> {
     fn new(worker: &Rc<Worker<H>>) -> Self {
         worker.load().fetch_add(1, Ordering::Relaxed);
         worker.handler.count(ConnectionEvent::Opened);
@@ -267,11 +272,11 @@ impl<H: Handler> Counted<H> {
     }
 }
 
-impl<H: Handler> Drop for Counted<H> {
+impl<H: Handler> Drop for OpenConnection<H> {
     fn drop(&mut self) {
         self.0.handler.count(ConnectionEvent::Closed);
         if self.0.load().fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.idle.notify_one();
+            self.0.all_closed.notify_one();
         }
     }
 }

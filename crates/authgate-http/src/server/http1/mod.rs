@@ -2,7 +2,7 @@
 //!
 //! A connection that is idle between requests releases all but its IO, a timer and the drain watch until a byte comes.
 
-mod answer;
+mod response_head;
 mod wire;
 
 use std::future::{Future, poll_fn};
@@ -18,9 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tracing::debug;
 
-use self::wire::{Gone, NoHead, Wire};
+use self::wire::{Disconnected, HeadError, Wire};
 use super::Limits;
-use super::closing::{Drain, Expired, Idle, LAST_WORDS, LONGEST_LINGER, Lease, end, next_bytes};
+use super::closing::{ConnectionExpiry, Drain, Idle, IdleExpired, LINGER_TIMEOUT, MAX_LINGER_TIME, close, next_bytes};
 use super::handler::{Exchange, Handler, HeadFault, Reply, Tunnel};
 use super::socket::Transport;
 use super::worker::Worker;
@@ -31,53 +31,64 @@ use crate::transfer::early_hints::EarlyHints;
 use crate::transfer::message_writer::{Framing, MessageWriter, SendError};
 
 /// A connection that is idle for this long releases its buffers. Busy connections have shorter pauses.
-const REST_AFTER: Duration = Duration::from_millis(100);
-/// A larger buffer is not kept for the next response.
-const MOST_KEPT: usize = 32 * 1024;
+const RELEASE_BUFFERS_AFTER: Duration = Duration::from_millis(100);
 
 /// Serves requests until the connection ends. `read` holds bytes that were already read from `io`.
 pub(super) async fn serve<I: Transport, H: Handler>(
     mut io: I,
     mut read: Bytes,
     connection: H::Connection,
-    lease: Lease,
+    expiry: ConnectionExpiry,
     worker: &Rc<Worker<H>>,
 ) {
-    let (mut idle, mut rest_after) = (Idle::now(), REST_AFTER);
+    let (mut idle, mut release_after) = (Idle::now(), RELEASE_BUFFERS_AFTER);
     loop {
         if read.is_empty() {
-            match next_bytes(&mut io, &mut idle, lease, worker).await {
-                Ok(woken) if woken.is_empty() => return Box::pin(end(io, None, Duration::ZERO)).await,
-                Ok(woken) => read = woken,
-                Err(Expired) => return Box::pin(end(io, None, LAST_WORDS)).await,
+            match next_bytes(&mut io, &mut idle, expiry, worker).await {
+                Ok(bytes) if bytes.is_empty() => return Box::pin(close(io, None, Duration::ZERO)).await,
+                Ok(bytes) => read = bytes,
+                Err(IdleExpired) => return Box::pin(close(io, None, LINGER_TIMEOUT)).await,
             }
         }
         // `talk` is on the heap, so that an idle connection does not hold room for it.
-        let silent = Box::pin(talk(io, read, idle, rest_after, &connection, lease, worker)).await;
-        let Some(silent) = silent else { return };
-        (io, read, idle) = (silent.io, silent.unread, silent.idle);
+        let idle_connection = Box::pin(serve_requests(
+            io,
+            read,
+            idle,
+            release_after,
+            &connection,
+            expiry,
+            worker,
+        ))
+        .await;
+        let Some(idle_connection) = idle_connection else { return };
+        (io, read, idle) = (idle_connection.io, idle_connection.unread, idle_connection.idle);
         // An incomplete head stays with the parser: `talk` then must not return before the idle timeout.
-        rest_after = if read.is_empty() { REST_AFTER } else { Duration::MAX };
+        release_after = if read.is_empty() {
+            RELEASE_BUFFERS_AFTER
+        } else {
+            Duration::MAX
+        };
     }
 }
 
 /// An idle connection, and the bytes that were read and not parsed.
-struct Silent<I> {
+struct IdleConnection<I> {
     io: I,
     unread: Bytes,
     idle: Idle,
 }
 
 /// Serves requests until the connection is idle (`Some`) or has ended (`None`).
-async fn talk<I: Transport, H: Handler>(
+async fn serve_requests<I: Transport, H: Handler>(
     io: I,
     read: Bytes,
     idle: Idle,
-    rest_after: Duration,
+    release_after: Duration,
     connection: &H::Connection,
-    lease: Lease,
+    expiry: ConnectionExpiry,
     worker: &Rc<Worker<H>>,
-) -> Option<Silent<I>> {
+) -> Option<IdleConnection<I>> {
     let handler = worker.handler();
     let limits = handler.limits();
     let bounds = HeadLimits {
@@ -86,59 +97,59 @@ async fn talk<I: Transport, H: Handler>(
     };
     let mut wire = Wire::new(io, read, bounds);
     let mut draining = Draining {
-        asked: pin!(Drain::new(worker.stage(), lease)),
+        asked: pin!(Drain::new(worker.stage(), expiry)),
         is_draining: false,
     };
-    let mut waiting = Waiting {
+    let mut head_wait = HeadWait {
         idle,
-        awake: Instant::now(),
-        rest_after,
+        started: Instant::now(),
+        release_after,
         timer: DeadlineTimer::default(),
     };
     let fault = loop {
-        let head = match poll_fn(|cx| waiting.poll_head(&mut wire, &mut draining, worker, cx)).await {
+        let head = match poll_fn(|cx| head_wait.poll_head(&mut wire, &mut draining, worker, cx)).await {
             Ok(head) => head,
-            Err(Stop::Silent) => {
-                let (io, unread) = wire.into_rest();
-                let idle = waiting.idle;
-                return Some(Silent { io, unread, idle });
+            Err(NoRequest::Idle) => {
+                let (io, unread) = wire.into_parts();
+                let idle = head_wait.idle;
+                return Some(IdleConnection { io, unread, idle });
             }
-            Err(Stop::Refused(fault)) => break Some(fault),
-            Err(Stop::Quietly) => break None,
+            Err(NoRequest::Refused(fault)) => break Some(fault),
+            Err(NoRequest::Closed) => break None,
         };
         match exchange(&mut wire, head, connection, handler, &mut draining, &limits).await {
-            Next::Request => waiting.idle = Idle::now(),
-            Next::End => break None,
-            Next::Switched(tunnel) => {
-                let (io, unread) = wire.into_rest();
+            AfterExchange::KeepAlive => head_wait.idle = Idle::now(),
+            AfterExchange::Close => break None,
+            AfterExchange::Upgraded(tunnel) => {
+                let (io, unread) = wire.into_parts();
                 Box::pin(tunnel.run(Rewind::new(io, unread))).await;
                 return None;
             }
-            Next::Reset => {
+            AfterExchange::Reset => {
                 wire.socket().reset_when_closed();
                 return None;
             }
-            Next::Nothing => return None,
+            AfterExchange::Disconnected => return None,
         }
     };
-    let words = fault.map(|fault| refusal(handler, connection, fault));
-    let linger = match (wire.may_send_more(), wire.is_at_end()) {
+    let last_bytes = fault.map(|fault| refusal(handler, connection, fault));
+    let linger = match (wire.is_input_open(), wire.is_at_end()) {
         (false, _) => Duration::ZERO,
-        (true, true) => LAST_WORDS,
-        (true, false) => LONGEST_LINGER,
+        (true, true) => LINGER_TIMEOUT,
+        (true, false) => MAX_LINGER_TIME,
     };
-    Box::pin(end(wire.into_rest().0, words, linger)).await;
+    Box::pin(close(wire.into_parts().0, last_bytes, linger)).await;
     None
 }
 
 /// Why no request head came.
-enum Stop {
+enum NoRequest {
     /// The connection was idle for `rest_after`.
-    Silent,
+    Idle,
     /// The head is invalid, or came too slowly.
     Refused(HeadFault),
     /// The client is gone, or the connection may be closed without a response.
-    Quietly,
+    Closed,
 }
 
 /// Whether the connection may take no more requests.
@@ -156,62 +167,65 @@ impl<F: Future<Output = ()>> Draining<'_, F> {
 }
 
 /// The wait for the next request head.
-struct Waiting {
+struct HeadWait {
     idle: Idle,
     /// When this wait began. The buffers are released `rest_after` after the later of this and the start of the idle time.
-    awake: Instant,
-    rest_after: Duration,
+    started: Instant,
+    release_after: Duration,
     timer: DeadlineTimer,
 }
 
-impl Waiting {
+impl HeadWait {
     fn poll_head<I: Transport, H: Handler, F: Future<Output = ()>>(
         &mut self,
         wire: &mut Wire<I>,
         draining: &mut Draining<'_, F>,
         worker: &Worker<H>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<RequestHead, Stop>> {
+    ) -> Poll<Result<RequestHead, NoRequest>> {
         if let Poll::Ready(head) = wire.poll_head(cx) {
             return Poll::Ready(head.map_err(|no| match no {
-                NoHead::Refused(fault) => Stop::Refused(fault.into()),
-                NoHead::Gone => Stop::Quietly,
+                HeadError::Refused(fault) => NoRequest::Refused(fault.into()),
+                HeadError::Disconnected => NoRequest::Closed,
             }));
         }
-        if let Some(begun) = wire.head_began() {
+        if let Some(started) = wire.head_began() {
             ready!(
                 self.timer
-                    .poll_until(begun + worker.handler().limits().header_timeout, cx)
+                    .poll_until(started + worker.handler().limits().header_timeout, cx)
             );
-            return Poll::Ready(Err(Stop::Refused(HeadFault::TooSlow)));
+            return Poll::Ready(Err(NoRequest::Refused(HeadFault::TooSlow)));
         }
         let draining = draining.poll(cx);
-        let rests = self.idle.since().max(self.awake).checked_add(self.rest_after);
+        let release_at = self.idle.since().max(self.started).checked_add(self.release_after);
         loop {
-            let end = self.idle.end(worker, draining);
-            ready!(self.timer.poll_until(rests.map_or(end, |rests| rests.min(end)), cx));
+            let end = self.idle.deadline(worker, draining);
+            ready!(
+                self.timer
+                    .poll_until(release_at.map_or(end, |release_at| release_at.min(end)), cx)
+            );
             if end > Instant::now() {
-                return Poll::Ready(Err(Stop::Silent));
+                return Poll::Ready(Err(NoRequest::Idle));
             }
             if self.idle.may_close(wire.socket()) {
-                return Poll::Ready(Err(Stop::Quietly));
+                return Poll::Ready(Err(NoRequest::Closed));
             }
         }
     }
 }
 
-/// What follows a request and its answer.
-enum Next<T> {
+/// What happens to the connection after a request and its response.
+enum AfterExchange<T> {
     /// The connection waits for another request.
-    Request,
+    KeepAlive,
     /// The connection is closed in order, so that the client can read all that was sent.
-    End,
-    /// The answer was cut off, and only the end of the connection marks the end of its body. A reset shows the client that it is incomplete.
+    Close,
+    /// The response was cut off, and only the end of the connection marks the end of its body. A reset shows the client that it is incomplete.
     Reset,
     /// The client is gone.
-    Nothing,
+    Disconnected,
     /// The connection has switched to another protocol.
-    Switched(Box<T>),
+    Upgraded(Box<T>),
 }
 
 /// Serves a request. If the client goes away, the request is cancelled.
@@ -222,7 +236,7 @@ fn exchange<'t, I, H, F>(
     handler: &'t H,
     draining: &'t mut Draining<'_, F>,
     limits: &'t Limits,
-) -> impl Future<Output = Next<H::Tunnel>>
+) -> impl Future<Output = AfterExchange<H::Tunnel>>
 where
     I: AsyncRead + AsyncWrite + Unpin,
     H: Handler,
@@ -230,12 +244,12 @@ where
 {
     let inbound = wire.begin(head.body, head.expects_continue);
     let request = head.request.map(|()| inbound);
-    let old = request.version() == Version::HTTP_10;
+    let is_http10 = request.version() == Version::HTTP_10;
     let is_head = *request.method() == Method::HEAD;
     let keeps_alive = head.keeps_alive;
     // An `async fn` would store its arguments twice in the future.
     async move {
-        let answered = {
+        let handled = {
             // Dropped together with the request.
             let (header_case, hints) = (wire.take_header_case(), EarlyHints::default());
             let exchange = Exchange {
@@ -245,7 +259,9 @@ where
             let mut handling = pin!(handler.handle(request, exchange, connection));
             poll_fn(|cx| wire.poll_beside(handling.as_mut(), &hints, cx)).await
         };
-        let Ok(reply) = answered else { return Next::Nothing };
+        let Ok(reply) = handled else {
+            return AfterExchange::Disconnected;
+        };
         let (parts, body, header_case, tunnel) = match reply {
             Reply::Response { response, header_case } => {
                 let (parts, body) = response.into_parts();
@@ -257,16 +273,16 @@ where
                 tunnel,
             } => (response.into_parts().0, None, header_case, Some(tunnel)),
         };
-        let closing = poll_fn(|cx| Poll::Ready(draining.poll(cx))).await;
+        let is_draining = poll_fn(|cx| Poll::Ready(draining.poll(cx))).await;
 
-        let mut out = wire.buffer();
-        let context = answer::ResponseContext {
-            is_http10: old,
+        let mut out = wire.start_response();
+        let context = response_head::ResponseContext {
+            is_http10,
             is_head,
-            keeps_alive: keeps_alive && !closing && wire.may_go_on(),
+            keeps_alive: keeps_alive && !is_draining && wire.can_keep_alive(),
             length: body.as_ref().map_or(Some(0), |body| body.size_hint().exact()),
         };
-        let written = answer::write_head(&mut out, &parts, &header_case, &context);
+        let written = response_head::write_head(&mut out, &parts, &header_case, &context);
         let body = body.filter(|body| written.has_body && !body.is_end_stream());
         let mut sending = MessageWriter::new(out, body, written.framing);
         let sent = poll_fn(|cx| wire.poll_sending(&mut sending, limits.body_read_timeout, cx)).await;
@@ -274,61 +290,61 @@ where
             Ok(Ok(())) => {}
             Ok(Err(SendError::Body(_) | SendError::LengthMismatch)) => {
                 return match written.framing {
-                    Framing::UntilClose => Next::Reset,
-                    Framing::Length(_) | Framing::Chunked { .. } => Next::End,
+                    Framing::UntilClose => AfterExchange::Reset,
+                    Framing::Length(_) | Framing::Chunked { .. } => AfterExchange::Close,
                 };
             }
             Ok(Err(SendError::Io(problem))) => {
                 debug!(reason = %problem, "a connection failed while a response was sent");
-                return Next::Nothing;
+                return AfterExchange::Disconnected;
             }
-            Err(Gone) => return Next::Nothing,
+            Err(Disconnected) => return AfterExchange::Disconnected,
         }
-        wire.give_back(sending.into_buffer());
+        wire.recycle_buffer(sending.into_buffer());
         if let Some(tunnel) = tunnel {
-            return Next::Switched(tunnel);
+            return AfterExchange::Upgraded(tunnel);
         }
         // If the upstream still reads the upload, keep the connection open until the body ends.
-        // Exception: the client waits for the close as the end of the answer.
-        let goes_on = wire.goes_on() && written.framing != Framing::UntilClose;
-        if wire.is_broken() || !(written.keeps_alive || goes_on) {
-            return Next::End;
+        // Exception: the client waits for the close as the end of the response.
+        let reads_on = wire.receives_body() && written.framing != Framing::UntilClose;
+        if wire.is_broken() || !(written.keeps_alive || reads_on) {
+            return AfterExchange::Close;
         }
         if !wire.is_at_end() {
             let mut timer = DeadlineTimer::default();
             match poll_fn(|cx| poll_end_of_body(wire, &mut timer, cx)).await {
-                Next::Request => {}
+                AfterExchange::KeepAlive => {}
                 next => return next,
             }
         }
         if !written.keeps_alive {
-            return Next::End;
+            return AfterExchange::Close;
         }
-        Next::Request
+        AfterExchange::KeepAlive
     }
 }
 
 /// Reads to the end of the body of a request that was answered. If the handler still reads the body, there is no time limit here.
-/// If it does not, the client may be silent for [`LAST_WORDS`] and send a bounded amount. Wake-up: the IO, the handler, or the timer.
+/// If it does not, the client may be silent for [`LINGER_TIMEOUT`] and send a bounded amount. Wake-up: the IO, the handler, or the timer.
 fn poll_end_of_body<I: AsyncRead + AsyncWrite + Unpin, T>(
     wire: &mut Wire<I>,
     timer: &mut DeadlineTimer,
     cx: &mut Context<'_>,
-) -> Poll<Next<T>> {
+) -> Poll<AfterExchange<T>> {
     loop {
         if wire.is_broken() {
-            return Poll::Ready(Next::End);
+            return Poll::Ready(AfterExchange::Close);
         }
         if wire.is_at_end() {
-            return Poll::Ready(Next::Request);
+            return Poll::Ready(AfterExchange::KeepAlive);
         }
         match wire.poll_input(cx) {
             Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(Gone)) => return Poll::Ready(Next::Nothing),
-            Poll::Pending if wire.is_wanted() => return Poll::Pending,
+            Poll::Ready(Err(Disconnected)) => return Poll::Ready(AfterExchange::Disconnected),
+            Poll::Pending if wire.has_body_reader() => return Poll::Pending,
             Poll::Pending => {
-                ready!(timer.poll_for(LAST_WORDS, cx));
-                return Poll::Ready(Next::End);
+                ready!(timer.poll_for(LINGER_TIMEOUT, cx));
+                return Poll::Ready(AfterExchange::Close);
             }
         }
     }
@@ -338,13 +354,13 @@ fn poll_end_of_body<I: AsyncRead + AsyncWrite + Unpin, T>(
 pub(super) fn refusal<H: Handler>(handler: &H, connection: &H::Connection, fault: HeadFault) -> Bytes {
     let (head, body) = handler.refuse(connection, fault).into_parts();
     let mut out = Vec::new();
-    let context = answer::ResponseContext {
+    let context = response_head::ResponseContext {
         is_http10: false,
         is_head: false,
         keeps_alive: false,
         length: Some(body.len() as u64),
     };
-    answer::write_head(&mut out, &head, &HeaderCase::default(), &context);
+    response_head::write_head(&mut out, &head, &HeaderCase::default(), &context);
     out.extend_from_slice(&body);
     out.into()
 }

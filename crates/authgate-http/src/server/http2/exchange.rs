@@ -1,4 +1,4 @@
-//! One stream: a request and its answer (RFC 9113, section 8.1), or a WebSocket (RFC 8441).
+//! One stream: a request and its response (RFC 9113, section 8.1), or a WebSocket (RFC 8441).
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -14,14 +14,14 @@ use http_body::Body;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::super::closing::{LAST_WORDS, LONGEST_LINGER};
+use super::super::closing::{LINGER_TIMEOUT, MAX_LINGER_TIME};
 use super::super::date;
 use super::super::handler::{Exchange, Handler, Reply, Tunnel as _};
 use super::super::worker::Worker;
-use super::clock::{Busy, Clock};
-use super::frames::Excused;
-use super::tunnel::Tunnel;
-use super::windows::Windows;
+use super::activity::{ActiveRequest, Activity};
+use super::frames::ExcusedResets;
+use super::tunnel::TunnelIo;
+use super::windows::ConnectionWindow;
 use crate::framing::header_case::HeaderCase;
 use crate::framing::response::{Content, has_date};
 use crate::runtime::DeadlineTimer;
@@ -31,37 +31,37 @@ use crate::transfer::incoming::IncomingBody;
 
 /// The limit of what h2 buffers for each stream while the client does not read.
 pub(super) const SEND_BUFFER: usize = 64 * 1024;
-/// If the last piece of a body is at most this long, h2 gets it at once. A longer one waits for the client's window.
-const SMALL: usize = 16 * 1024;
+/// The last piece of a body goes to h2 without a reserved capacity if it is at most this long. A longer one waits for the client's window.
+const MAX_UNRESERVED: usize = 16 * 1024;
 
-/// Serves a stream. The request is cancelled if the client resets the stream, or does not read the answer for too long.
+/// Serves a stream. The request is cancelled if the client resets the stream, or does not read the response for too long.
 pub(super) fn serve<H: Handler>(
     worker: Rc<Worker<H>>,
     connection: Rc<H::Connection>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    clock: &Rc<Clock>,
-    windows: &mut Windows,
-    excused: Excused,
+    activity: &Rc<Activity>,
+    window: &mut ConnectionWindow,
+    excused_resets: ExcusedResets,
 ) -> impl Future<Output = ()> + use<H> {
-    let busy = clock.begin();
+    let active_request = activity.begin();
     let (head, stream) = request.into_parts();
     // The data after a CONNECT is no content (RFC 9113, section 8.5).
     let (body, incoming) = if head.method == Method::CONNECT {
-        (IncomingBody::Empty, Incoming::OtherHalf(Upload::unshared(stream)))
+        (IncomingBody::Empty, RequestData::Connect(Upload::unshared(stream)))
     } else if stream.is_end_stream() {
-        (IncomingBody::Empty, Incoming::Nothing)
+        (IncomingBody::Empty, RequestData::None)
     } else {
         let (upload, body) = receive_body(stream, &head.headers);
-        (IncomingBody::Http2(body), Incoming::Body(upload))
+        (IncomingBody::Http2(body), RequestData::Body(upload))
     };
     let is_head = head.method == Method::HEAD;
-    if let Incoming::Body(upload) | Incoming::OtherHalf(upload) = &incoming {
-        windows.add(upload);
+    if let RequestData::Body(upload) | RequestData::Connect(upload) = &incoming {
+        window.add(upload);
     }
     let request = Request::from_parts(head, body);
     async move {
-        let answered = {
+        let handled = {
             // Names are in lower case in HTTP/2 (RFC 9113, section 8.2.1).
             let (header_case, hints) = (HeaderCase::default(), EarlyHints::default());
             let exchange = Exchange {
@@ -77,10 +77,10 @@ pub(super) fn serve<H: Handler>(
                 match polled {
                     Poll::Ready(reply) => Poll::Ready(Some(reply)),
                     Poll::Pending => {
-                        if let Incoming::Body(upload) = &incoming
+                        if let RequestData::Body(upload) = &incoming
                             && upload.take_continue_due(cx)
                         {
-                            go_ahead(&mut respond);
+                            send_continue(&mut respond);
                         }
                         respond.poll_reset(cx).map(|_| None)
                     }
@@ -88,7 +88,7 @@ pub(super) fn serve<H: Handler>(
             })
             .await
         };
-        let Some(reply) = answered else { return };
+        let Some(reply) = handled else { return };
         let (mut head, body, tunnel) = match reply {
             Reply::Response { response, .. } => {
                 let (head, body) = response.into_parts();
@@ -105,7 +105,7 @@ pub(super) fn serve<H: Handler>(
             None => Content::None,
         };
         content.apply(&mut head.headers);
-        // Dropping a body that is not sent reports to the access log that the answer is complete.
+        // Dropping a body that is not sent reports to the access log that the response is complete.
         let body = body.filter(|body| content.follows() && !body.is_end_stream());
         let ends = tunnel.is_none() && body.is_none();
         let out = match respond.send_response(Response::from_parts(head, ()), ends) {
@@ -116,18 +116,18 @@ pub(super) fn serve<H: Handler>(
             }
         };
         if let Some(tunnel) = tunnel
-            && let Incoming::OtherHalf(upload) = incoming
+            && let RequestData::Connect(upload) = incoming
         {
-            return Box::pin(tunnel.run(Tunnel::new(out, upload))).await;
+            return Box::pin(tunnel.run(TunnelIo::new(out, upload))).await;
         }
         if let Some(body) = body {
-            let mut sending = Sending {
+            let mut sending = BodyWriter {
                 out,
                 body,
                 broken: false,
                 piece: None,
                 blocked: None,
-                busy,
+                active_request,
                 timer: DeadlineTimer::default(),
             };
             if let Err(problem) = poll_fn(|cx| sending.poll(cx)).await {
@@ -136,12 +136,12 @@ pub(super) fn serve<H: Handler>(
             }
         } else {
             // The request has ended, although its client may still send.
-            drop(busy);
+            drop(active_request);
         }
         if let Some(upload) = incoming.unread()
-            && !Box::pin(take_the_rest(upload)).await
+            && !Box::pin(discard_upload(upload)).await
         {
-            excused.add();
+            excused_resets.add();
         }
     }
 }
@@ -155,25 +155,25 @@ fn send_hints(respond: &mut SendResponse<Bytes>, fields: HeaderMap) {
 }
 
 /// What the client sends after the head of its request.
-enum Incoming {
-    Nothing,
+enum RequestData {
+    None,
     Body(Upload),
     /// The client's direction of a stream that was meant to become a tunnel.
-    OtherHalf(Upload),
+    Connect(Upload),
 }
 
-impl Incoming {
+impl RequestData {
     /// The upload, if it has not ended.
     fn unread(self) -> Option<Upload> {
         match self {
-            Self::Nothing => None,
-            Self::Body(upload) | Self::OtherHalf(upload) => (!upload.is_at_end()).then_some(upload),
+            Self::None => None,
+            Self::Body(upload) | Self::Connect(upload) => (!upload.is_at_end()).then_some(upload),
         }
     }
 }
 
 /// Sends a 100, so that the client sends its body (RFC 9110, section 15.2.1).
-fn go_ahead(respond: &mut SendResponse<Bytes>) {
+fn send_continue(respond: &mut SendResponse<Bytes>) {
     let mut interim = Response::new(());
     *interim.status_mut() = StatusCode::CONTINUE;
     if let Err(problem) = respond.send_informational(interim) {
@@ -181,13 +181,13 @@ fn go_ahead(respond: &mut SendResponse<Bytes>) {
     }
 }
 
-/// Reads what the client still sends after the answer, as over HTTP/1: after an early reset, clients report the reset instead of the answer.
+/// Reads what the client still sends after the response, as over HTTP/1: after an early reset, clients report the reset instead of the response.
 /// After a short silence, or at a time limit, the stream is reset with NO_ERROR (RFC 9113, section 8.1); h2 does that when `upload` is dropped.
 /// As long as an upstream reads the body, there is no limit here. Returns true if the body has ended.
-async fn take_the_rest(upload: Upload) -> bool {
+async fn discard_upload(upload: Upload) -> bool {
     let mut timer = DeadlineTimer::default();
     // When the handler dropped the body, and when its last data came.
-    let mut unwanted: Option<(Instant, Instant)> = None;
+    let mut dropped: Option<(Instant, Instant)> = None;
     poll_fn(|cx| {
         loop {
             match upload.poll_discard(cx) {
@@ -196,11 +196,11 @@ async fn take_the_rest(upload: Upload) -> bool {
                 Poll::Pending if upload.has_consumer() => return Poll::Pending,
                 read => {
                     let now = Instant::now();
-                    let (began, last) = unwanted.get_or_insert((now, now));
+                    let (began, last) = dropped.get_or_insert((now, now));
                     if read.is_ready() {
                         *last = now;
                     }
-                    let end = (*last + LAST_WORDS).min(*began + LONGEST_LINGER);
+                    let end = (*last + LINGER_TIMEOUT).min(*began + MAX_LINGER_TIME);
                     if read.is_pending() || now >= end {
                         return timer.poll_until(end, cx).map(|()| false);
                     }
@@ -211,8 +211,8 @@ async fn take_the_rest(upload: Upload) -> bool {
     .await
 }
 
-/// The body of an answer that is being sent.
-struct Sending<B> {
+/// The body of a response that is being sent.
+struct BodyWriter<B> {
     out: SendStream<Bytes>,
     body: B,
     /// The body has failed. The stream is reset once the data before is written: a reset makes h2 drop data.
@@ -221,11 +221,11 @@ struct Sending<B> {
     piece: Option<(Bytes, bool)>,
     /// Since when the piece waits. `None` while the client reads.
     blocked: Option<Instant>,
-    busy: Busy,
+    active_request: ActiveRequest,
     timer: DeadlineTimer,
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
+impl<B: Body<Data = Bytes> + Unpin> BodyWriter<B> {
     /// Ready when h2 has the whole body, or the stream has ended. Wake-up: the body, the client's window, a reset, or the timer.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         match self.poll_pieces(cx) {
@@ -238,14 +238,14 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
         }
     }
 
-    /// Waits until the client's window has room for some of `bytes`. After `patience` without room, the stream is reset.
-    fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<usize, h2::Error>> {
-        if let Poll::Ready(room) = poll_room(&mut self.out, bytes, cx) {
+    /// Waits until the client's window has capacity for some of `bytes`. After `send_timeout` without capacity, the stream is reset.
+    fn poll_capacity(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<usize, h2::Error>> {
+        if let Poll::Ready(capacity) = poll_capacity(&mut self.out, bytes, cx) {
             self.blocked = None;
-            return Poll::Ready(room);
+            return Poll::Ready(capacity);
         }
         let since = *self.blocked.get_or_insert_with(Instant::now);
-        ready!(self.timer.poll_until(since + self.busy.patience(), cx));
+        ready!(self.timer.poll_until(since + self.active_request.send_timeout(), cx));
         self.out.send_reset(Reason::CANCEL);
         Poll::Ready(Err(Reason::CANCEL.into()))
     }
@@ -253,10 +253,10 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     fn poll_pieces(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         loop {
             while let Some(bytes) = self.piece.as_ref().map(|(piece, _)| piece.len()) {
-                let room = ready!(self.poll_room(bytes, cx))?;
+                let capacity = ready!(self.poll_capacity(bytes, cx))?;
                 // h2 gets only what the window allows. The remainder is kept here, and the body is not polled for more.
                 match &mut self.piece {
-                    Some((piece, _)) if room < bytes => self.out.send_data(piece.split_to(room), false)?,
+                    Some((piece, _)) if capacity < bytes => self.out.send_data(piece.split_to(capacity), false)?,
                     piece => {
                         if let Some((piece, last)) = piece.take() {
                             self.out.send_data(piece, last)?;
@@ -268,7 +268,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
                 }
             }
             if self.broken {
-                ready!(Pin::new(&mut self.busy).poll(cx));
+                ready!(Pin::new(&mut self.active_request).poll(cx));
                 self.out.send_reset(Reason::INTERNAL_ERROR);
                 return Poll::Ready(Err(Reason::INTERNAL_ERROR.into()));
             }
@@ -278,7 +278,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         let last = self.body.is_end_stream();
-                        if last && data.len() <= SMALL {
+                        if last && data.len() <= MAX_UNRESERVED {
                             return Poll::Ready(self.out.send_data(data, true));
                         }
                         if !data.is_empty() {
@@ -296,8 +296,8 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     }
 }
 
-/// Ready when the window has room for some of `bytes`: returns how much. h2 gives at most [`SEND_BUFFER`]. Wake-up: h2, when the window opens.
-pub(super) fn poll_room(
+/// Ready when the window has capacity for some of `bytes`: returns how much. h2 gives at most [`SEND_BUFFER`]. Wake-up: h2, when the window opens.
+pub(super) fn poll_capacity(
     out: &mut SendStream<Bytes>,
     bytes: usize,
     cx: &mut Context<'_>,
@@ -312,7 +312,7 @@ pub(super) fn poll_room(
                     return Poll::Ready(Err(Reason::STREAM_CLOSED.into()));
                 }
             }
-            room => return Poll::Ready(Ok(room.min(bytes))),
+            capacity => return Poll::Ready(Ok(capacity.min(bytes))),
         }
     }
 }

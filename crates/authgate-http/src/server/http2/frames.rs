@@ -1,7 +1,7 @@
 //! Counts the frames that an HTTP/2 client sends besides requests: frames that cost CPU time and carry no data.
 //!
 //! h2 limits what a client may make it *hold*. This limits what a client may make it *do*, before h2 reads the frames. Counted are PING and
-//! SETTINGS, which need an answer, empty DATA and CONTINUATION, PRIORITY, WINDOW_UPDATE and unknown frames (CVE-2019-9511 to 9518). Also
+//! SETTINGS, which need a reply, empty DATA and CONTINUATION, PRIORITY, WINDOW_UPDATE and unknown frames (CVE-2019-9511 to 9518). Also
 //! counted are streams that the client resets right after it opens them (CVE-2023-44487). Traffic refills the budgets, so a busy gRPC
 //! connection with its pings stays far from the limits.
 
@@ -19,34 +19,34 @@ use tokio::time::Instant;
 const PREFACE: usize = 24;
 const HEADER: usize = 9;
 
-/// Control frames that a connection may send at once, and for each second.
-const CONTROL: Rate = Rate {
-    most: 1_000,
-    each_second: 100,
+/// Control frames: how many a connection may send in a burst, and per second.
+const CONTROL: RefillRate = RefillRate {
+    burst: 1_000,
+    per_second: 100,
 };
-/// Twice the resets that a connection may send at once, and for each second. An opened stream earns half a reset: only a client that
+/// Twice the number of resets that a connection may send in a burst, and per second. An opened stream refills half a reset: only a client that
 /// resets most of its streams uses up this budget.
-const RESETS: Rate = Rate {
-    most: 400,
-    each_second: 100,
+const RESETS: RefillRate = RefillRate {
+    burst: 400,
+    per_second: 100,
 };
-const A_RESET: u32 = 2;
-/// A frame that needs an answer costs more than the bytes of the answer earn.
-const AN_ANSWER: u32 = 2;
-/// So many bytes to the client earn one frame: the client must open windows, and may answer each small DATA frame with two frames.
-const BYTES_A_FRAME: usize = 16;
+const RESET_COST: u32 = 2;
+/// The cost of a frame that needs a reply. It is more than the bytes of the reply refill.
+const REPLY_COST: u32 = 2;
+/// This many bytes to the client pay for one frame of the client: it must open windows, and may reply to a small DATA frame with two frames.
+const BYTES_PER_FRAME: usize = 16;
 
 #[derive(Debug, Clone, Copy)]
-struct Rate {
-    most: u32,
-    each_second: u32,
+struct RefillRate {
+    burst: u32,
+    per_second: u32,
 }
 
 /// Resets that cost nothing: those of requests that were answered before the end of their bodies.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Excused(Rc<Cell<u32>>);
+pub(super) struct ExcusedResets(Rc<Cell<u32>>);
 
-impl Excused {
+impl ExcusedResets {
     /// Adds one.
     pub(super) fn add(&self) {
         self.0.set(self.0.get().saturating_add(1));
@@ -59,14 +59,15 @@ impl Excused {
 
 /// A client connection whose frames are counted. When a budget is used up, reads fail.
 #[derive(Debug)]
-pub(super) struct Frames<T> {
+pub(super) struct FrameLimiter<T> {
     io: T,
-    at: At,
-    control: Budget,
-    resets: Budget,
-    excused: Excused,
+    position: Position,
+    control: TokenBucket,
+    resets: TokenBucket,
+    excused_resets: ExcusedResets,
     /// Bytes of all DATA frames.
-    received: u64,
+    data_received: u64,
+    /// Set when a bucket was empty. Reads fail from then on.
     excess: Option<Excess>,
 }
 
@@ -90,62 +91,64 @@ impl Excess {
 
 /// The position of the next byte.
 #[derive(Debug, Clone, Copy)]
-enum At {
-    /// So many bytes of the preface remain.
+enum Position {
+    /// This many bytes of the preface remain.
     Preface(usize),
-    /// So many bytes of a frame header were read.
+    /// The frame header, of which this many bytes were read.
     Header([u8; HEADER], usize),
-    /// So many bytes of a payload remain.
+    /// This many bytes of a payload remain.
     Payload(usize),
 }
 
+/// A token bucket: each counted frame takes tokens, and time and traffic refill it.
 #[derive(Debug)]
-struct Budget {
-    rate: Rate,
-    left: u32,
-    since: Instant,
+struct TokenBucket {
+    rate: RefillRate,
+    // tokens <= rate.burst
+    tokens: u32,
+    refilled_at: Instant,
 }
 
-impl Budget {
-    fn new(rate: Rate) -> Self {
+impl TokenBucket {
+    fn new(rate: RefillRate) -> Self {
         Self {
             rate,
-            left: rate.most,
-            since: Instant::now(),
+            tokens: rate.burst,
+            refilled_at: Instant::now(),
         }
     }
 
-    fn earn(&mut self, amount: u32) {
-        self.left = self.left.saturating_add(amount).min(self.rate.most);
+    fn refill(&mut self, amount: u32) {
+        self.tokens = self.tokens.saturating_add(amount).min(self.rate.burst);
     }
 
-    /// Reads the clock only when the budget is used up.
-    fn spend(&mut self, amount: u32) -> bool {
-        if self.left < amount {
-            let passed = self.since.elapsed().min(Duration::from_secs(60));
-            let earned = passed.as_millis() * u128::from(self.rate.each_second) / 1000;
-            if earned > 0 {
-                self.since = Instant::now();
-                self.earn(u32::try_from(earned).unwrap_or(u32::MAX));
+    /// Returns false if too few tokens are left. Reads the clock only then.
+    fn try_take(&mut self, amount: u32) -> bool {
+        if self.tokens < amount {
+            let passed = self.refilled_at.elapsed().min(Duration::from_secs(60));
+            let refill = passed.as_millis() * u128::from(self.rate.per_second) / 1000;
+            if refill > 0 {
+                self.refilled_at = Instant::now();
+                self.refill(u32::try_from(refill).unwrap_or(u32::MAX));
             }
         }
-        let enough = self.left >= amount;
+        let enough = self.tokens >= amount;
         if enough {
-            self.left -= amount;
+            self.tokens -= amount;
         }
         enough
     }
 }
 
-impl<T> Frames<T> {
-    pub(super) fn new(io: T, excused: Excused) -> Self {
+impl<T> FrameLimiter<T> {
+    pub(super) fn new(io: T, excused_resets: ExcusedResets) -> Self {
         Self {
             io,
-            at: At::Preface(PREFACE),
-            control: Budget::new(CONTROL),
-            resets: Budget::new(RESETS),
-            excused,
-            received: 0,
+            position: Position::Preface(PREFACE),
+            control: TokenBucket::new(CONTROL),
+            resets: TokenBucket::new(RESETS),
+            excused_resets,
+            data_received: 0,
             excess: None,
         }
     }
@@ -161,19 +164,19 @@ impl<T> Frames<T> {
     }
 
     /// Bytes of all DATA frames that have begun.
-    pub(super) fn received(&self) -> u64 {
-        self.received
+    pub(super) fn data_received(&self) -> u64 {
+        self.data_received
     }
 
     fn read(&mut self, mut bytes: &[u8]) -> Result<(), Excess> {
         while !bytes.is_empty() {
-            let taken = match &mut self.at {
-                At::Preface(left) | At::Payload(left) => {
+            let taken = match &mut self.position {
+                Position::Preface(left) | Position::Payload(left) => {
                     let taken = bytes.len().min(*left);
                     *left -= taken;
                     taken
                 }
-                At::Header(header, have) => {
+                Position::Header(header, have) => {
                     let taken = bytes.len().min(HEADER - *have);
                     header[*have..*have + taken].copy_from_slice(&bytes[..taken]);
                     *have += taken;
@@ -181,12 +184,12 @@ impl<T> Frames<T> {
                 }
             };
             bytes = &bytes[taken..];
-            match self.at {
-                At::Header(header, HEADER) => self.at = At::Payload(self.frame(header)?),
-                At::Preface(_) | At::Header(..) | At::Payload(_) => {}
+            match self.position {
+                Position::Header(header, HEADER) => self.position = Position::Payload(self.frame(header)?),
+                Position::Preface(_) | Position::Header(..) | Position::Payload(_) => {}
             }
-            if let At::Preface(0) | At::Payload(0) = self.at {
-                self.at = At::Header([0; HEADER], 0);
+            if let Position::Preface(0) | Position::Payload(0) = self.position {
+                self.position = Position::Header([0; HEADER], 0);
             }
         }
         Ok(())
@@ -206,45 +209,46 @@ impl<T> Frames<T> {
             // Acknowledgements answer frames that we sent. h2 treats unexpected ones as an error.
             SETTINGS | PING if flags & ACK != 0 => {}
             DATA if length > 0 || flags & END_STREAM != 0 => {
-                self.received += length as u64;
-                self.control.earn(1);
+                self.data_received += length as u64;
+                self.control.refill(1);
             }
             HEADERS => {
-                self.control.earn(AN_ANSWER);
-                self.resets.earn(1);
+                self.control.refill(REPLY_COST);
+                self.resets.refill(1);
             }
             RST_STREAM => {
-                self.resets.earn(A_RESET.saturating_mul(self.excused.take()));
-                if !self.resets.spend(A_RESET) {
+                self.resets
+                    .refill(RESET_COST.saturating_mul(self.excused_resets.take()));
+                if !self.resets.try_take(RESET_COST) {
                     return Err(Excess::Resets);
                 }
             }
-            SETTINGS | PING if self.control.spend(AN_ANSWER) => {}
+            SETTINGS | PING if self.control.try_take(REPLY_COST) => {}
             SETTINGS | PING => return Err(Excess::Control),
-            _ if self.control.spend(1) => {}
+            _ if self.control.try_take(1) => {}
             _ => return Err(Excess::Control),
         }
         Ok(length)
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Frames<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for FrameLimiter<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         if let Err(excess) = self.read(&buf.filled()[before..]) {
             self.excess = Some(excess);
-            return Poll::Ready(Err(io::Error::other("too many frames that carry nothing")));
+            return Poll::Ready(Err(io::Error::other("too many frames without data")));
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Frames<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for FrameLimiter<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
-        let frames = written / BYTES_A_FRAME;
-        self.control.earn(u32::try_from(frames).unwrap_or(u32::MAX));
+        let frames = written / BYTES_PER_FRAME;
+        self.control.refill(u32::try_from(frames).unwrap_or(u32::MAX));
         Poll::Ready(Ok(written))
     }
 
@@ -267,10 +271,10 @@ mod tests {
     const RESET: [u8; 13] = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8];
 
     /// How often these bytes may be sent at once, independent of how they are cut, and which budget is then used up.
-    fn most(bytes: &[u8]) -> (usize, Option<Excess>) {
+    fn count_until_excess(bytes: &[u8]) -> (usize, Option<Excess>) {
         const TRIES: usize = 5_000;
         let count = |cut: usize| {
-            let mut frames = Frames::new((), Excused::default());
+            let mut frames = FrameLimiter::new((), ExcusedResets::default());
             frames.read(&[0; PREFACE]).expect("the preface");
             for at in 0..TRIES {
                 for piece in bytes.chunks(cut) {
@@ -282,48 +286,52 @@ mod tests {
             (TRIES, None)
         };
         let whole = count(bytes.len());
-        // Byte by byte takes longer, so the budget earns a few more frames.
+        // Byte by byte takes longer, so the bucket refills by a few more frames.
         assert_eq!(count(1).1, whole.1);
         whole
     }
 
     #[test]
-    fn frames_that_carry_nothing_run_out() {
+    fn frames_without_data_exhaust_the_budget() {
         for frame in [
             &PING[..],
             &EMPTY_DATA,
             &[0, 0, 0, 4, 0, 0, 0, 0, 0],
             &[0, 0, 0, 99, 0, 0, 0, 0, 0],
         ] {
-            let (count, excess) = most(frame);
+            let (count, excess) = count_until_excess(frame);
             let least = if matches!(frame[3], 4 | 6) { 500 } else { 1_000 };
             assert!((least..least + 200).contains(&count), "{count}");
             assert_eq!(excess, Some(Excess::Control));
         }
-        let (count, excess) = most(&RESET);
+        let (count, excess) = count_until_excess(&RESET);
         assert!((200..300).contains(&count), "{count}");
         assert_eq!(excess, Some(Excess::Resets));
-        let (count, excess) = most(&[&HEADERS[..], &RESET].concat());
+        let (count, excess) = count_until_excess(&[&HEADERS[..], &RESET].concat());
         assert!((390..600).contains(&count), "{count}");
         assert_eq!(excess, Some(Excess::Resets));
     }
 
     #[test]
-    fn resets_that_early_answers_lead_to_are_free() {
-        let excused = Excused::default();
-        let mut frames = Frames::new((), excused.clone());
+    fn resets_after_early_responses_cost_nothing() {
+        let excused_resets = ExcusedResets::default();
+        let mut frames = FrameLimiter::new((), excused_resets.clone());
         frames.read(&[0; PREFACE]).expect("the preface");
         for _ in 0..5_000 {
-            excused.add();
-            frames.read(&RESET).expect("it is excused");
+            excused_resets.add();
+            frames.read(&RESET).expect("excused");
         }
     }
 
     #[test]
-    fn traffic_earns_what_they_spend() {
-        assert_eq!(most(&[&HEADERS[..], &PING].concat()).1, None);
-        assert_eq!(most(&[&HEADERS[..], &HEADERS, &RESET].concat()).1, None);
-        assert_eq!(most(&[0, 0, 1, 0, 0, 0, 0, 0, 1, b'x']).1, None);
-        assert_eq!(most(&[0, 0, 0, 4, 1, 0, 0, 0, 0]).1, None, "acknowledgements");
+    fn traffic_refills_the_budget() {
+        assert_eq!(count_until_excess(&[&HEADERS[..], &PING].concat()).1, None);
+        assert_eq!(count_until_excess(&[&HEADERS[..], &HEADERS, &RESET].concat()).1, None);
+        assert_eq!(count_until_excess(&[0, 0, 1, 0, 0, 0, 0, 0, 1, b'x']).1, None);
+        assert_eq!(
+            count_until_excess(&[0, 0, 0, 4, 1, 0, 0, 0, 0]).1,
+            None,
+            "acknowledgements"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! [`Tunnel`]: an HTTP/2 stream as an IO, for a WebSocket (RFC 8441, section 5).
+//! [`TunnelIo`]: an HTTP/2 stream as an IO, for a WebSocket (RFC 8441, section 5).
 
 use std::io;
 use std::pin::Pin;
@@ -8,28 +8,28 @@ use bytes::{Buf, Bytes};
 use h2::SendStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::exchange::poll_room;
+use super::exchange::poll_capacity;
 use crate::transfer::http2_body::Upload;
 
 /// Both directions of a stream.
-pub(super) struct Tunnel {
+pub(super) struct TunnelIo {
     out: SendStream<Bytes>,
     stream: Upload,
     /// Data that came from h2 and was not copied to the reader yet.
-    read: Bytes,
+    read_buf: Bytes,
 }
 
-impl Tunnel {
+impl TunnelIo {
     pub(super) fn new(out: SendStream<Bytes>, stream: Upload) -> Self {
         Self {
             out,
             stream,
-            read: Bytes::new(),
+            read_buf: Bytes::new(),
         }
     }
 }
 
-fn broken(problem: h2::Error) -> io::Error {
+fn into_io_error(problem: h2::Error) -> io::Error {
     if problem.is_io()
         && let Some(kind) = problem.get_io().map(io::Error::kind)
     {
@@ -38,34 +38,34 @@ fn broken(problem: h2::Error) -> io::Error {
     io::Error::other(problem)
 }
 
-impl AsyncRead for Tunnel {
+impl AsyncRead for TunnelIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        while self.read.is_empty() {
+        while self.read_buf.is_empty() {
             match ready!(self.stream.poll_data(cx)) {
                 None => return Poll::Ready(Ok(())),
-                Some(Ok(data)) => self.read = data,
+                Some(Ok(data)) => self.read_buf = data,
                 // RST_STREAM is treated like a TCP reset (RFC 8441, section 5): the reader gets an error.
-                Some(Err(problem)) => return Poll::Ready(Err(broken(problem))),
+                Some(Err(problem)) => return Poll::Ready(Err(into_io_error(problem))),
             }
         }
-        let count = self.read.len().min(buf.remaining());
-        buf.put_slice(&self.read[..count]);
-        self.read.advance(count);
+        let count = self.read_buf.len().min(buf.remaining());
+        buf.put_slice(&self.read_buf[..count]);
+        self.read_buf.advance(count);
         self.stream.release_capacity(count);
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Tunnel {
+impl AsyncWrite for TunnelIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let room = ready!(poll_room(&mut self.out, bytes.len(), cx)).map_err(broken)?;
+        let capacity = ready!(poll_capacity(&mut self.out, bytes.len(), cx)).map_err(into_io_error)?;
         self.out
-            .send_data(Bytes::copy_from_slice(&bytes[..room]), false)
-            .map_err(broken)?;
-        Poll::Ready(Ok(room))
+            .send_data(Bytes::copy_from_slice(&bytes[..capacity]), false)
+            .map_err(into_io_error)?;
+        Poll::Ready(Ok(capacity))
     }
 
     /// h2 sends its data without a flush.

@@ -9,41 +9,41 @@ use crate::concurrency::{ConcurrencyLimit, ConcurrencyPermit};
 use crate::transfer::http2_body::{BufferedUpload, Upload};
 
 /// The window of each stream.
-pub(super) const STREAM: u32 = 256 * 1024;
+pub(super) const STREAM_WINDOW: u32 = 256 * 1024;
 /// The window of a connection, without the growth for buffered data.
-pub(super) const CONNECTION: u32 = 1024 * 1024;
+pub(super) const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// A connection may buffer this much without growth: half of its window remains for other streams.
-const FREE: usize = CONNECTION as usize / 2;
+const FREE_BUFFER: usize = CONNECTION_WINDOW as usize / 2;
 /// The step by which the window of a connection grows.
-const STEP: u32 = 256 * 1024;
-/// The budget of steps for all connections: 256 MiB.
-pub(in crate::server) const STEPS: usize = 1024;
+const WINDOW_STEP: u32 = 256 * 1024;
+/// The limit of steps for all connections: 256 MiB.
+pub(in crate::server) const MAX_STEPS: usize = 1024;
 /// The amount of data after which the buffers are measured again.
-const LOOK_AFTER: u64 = 128 * 1024;
+const UPDATE_AFTER: u64 = 128 * 1024;
 
 /// The window of one connection.
 #[derive(Debug)]
-pub(super) struct Windows {
+pub(super) struct ConnectionWindow {
     /// Bodies that may not have ended. Ended ones stay until the next sweep.
     uploads: Vec<BufferedUpload>,
     /// When `uploads` has this length, ended bodies are removed from it.
     sweep_at: usize,
     /// The budget of all connections.
-    steps: ConcurrencyLimit,
-    taken: Vec<ConcurrencyPermit>,
+    budget: ConcurrencyLimit,
+    permits: Vec<ConcurrencyPermit>,
     /// `received` at the last measurement.
-    looked_at: u64,
+    measured_at: u64,
 }
 
-impl Windows {
-    /// `steps`: the budget of all connections.
-    pub(super) fn new(steps: ConcurrencyLimit) -> Self {
+impl ConnectionWindow {
+    /// `budget`: the steps of all connections.
+    pub(super) fn new(budget: ConcurrencyLimit) -> Self {
         Self {
             uploads: Vec::new(),
             sweep_at: 16,
-            steps,
-            taken: Vec::new(),
-            looked_at: 0,
+            budget,
+            permits: Vec::new(),
+            measured_at: 0,
         }
     }
 
@@ -57,34 +57,38 @@ impl Windows {
     }
 
     /// The new window of the connection, if it changes. It is called before h2 opens windows for data that was taken. So the client never has a window
-    /// of more than [`CONNECTION`] and one step, however much was buffered.
+    /// of more than [`CONNECTION_WINDOW`] and one step, however much was buffered.
     pub(super) fn before_reading(&mut self) -> Option<u32> {
-        if self.taken.is_empty() {
+        if self.permits.is_empty() {
             return None;
         }
-        self.look()
+        self.update()
     }
 
     /// The new window of the connection, if it changes. It is called after all requests that came were accepted. `received`: bytes of all DATA frames.
     pub(super) fn after_reading(&mut self, received: u64) -> Option<u32> {
-        if self.taken.is_empty() && received - self.looked_at < LOOK_AFTER {
+        if self.permits.is_empty() && received - self.measured_at < UPDATE_AFTER {
             return None;
         }
-        self.looked_at = received;
-        self.look()
+        self.measured_at = received;
+        self.update()
     }
 
-    fn look(&mut self) -> Option<u32> {
-        let held: usize = self.uploads.iter().filter_map(BufferedUpload::bytes).sum();
-        let wanted = if held > FREE { held.div_ceil(STEP as usize) } else { 0 };
-        let before = self.taken.len();
-        self.taken.truncate(wanted);
-        while self.taken.len() < wanted
-            && let Some(step) = self.steps.try_acquire()
+    fn update(&mut self) -> Option<u32> {
+        let buffered: usize = self.uploads.iter().filter_map(BufferedUpload::bytes).sum();
+        let wanted = if buffered > FREE_BUFFER {
+            buffered.div_ceil(WINDOW_STEP as usize)
+        } else {
+            0
+        };
+        let before = self.permits.len();
+        self.permits.truncate(wanted);
+        while self.permits.len() < wanted
+            && let Some(step) = self.budget.try_acquire()
         {
-            self.taken.push(step);
+            self.permits.push(step);
         }
-        let steps = u32::try_from(self.taken.len()).unwrap_or(u32::MAX);
-        (self.taken.len() != before).then(|| CONNECTION.saturating_add(steps.saturating_mul(STEP)))
+        let steps = u32::try_from(self.permits.len()).unwrap_or(u32::MAX);
+        (self.permits.len() != before).then(|| CONNECTION_WINDOW.saturating_add(steps.saturating_mul(WINDOW_STEP)))
     }
 }

@@ -1,6 +1,6 @@
 //! Batches what h2 writes: one TLS record and one system call for each poll of the connection, not for each frame.
 //!
-//! h2 writes and flushes every DATA frame of 256 bytes or more by itself. [`Gather`] ignores these flushes and buffers the writes, up to one
+//! h2 writes and flushes every DATA frame of 256 bytes or more by itself. [`BufferedWriter`] ignores these flushes and buffers the writes, up to one
 //! TLS record. The task that polls the connection calls [`Flusher::poll_flush`] once after each poll.
 
 use std::cell::RefCell;
@@ -17,7 +17,7 @@ const RECORD: usize = 16 * 1024;
 
 /// The half for h2: it reads, and it writes to the buffer.
 #[derive(Debug)]
-pub(super) struct Gather<T>(Rc<RefCell<Inner<T>>>);
+pub(super) struct BufferedWriter<T>(Rc<RefCell<Inner<T>>>);
 
 /// The half for the task that polls the connection: it writes the buffer to the IO.
 #[derive(Debug)]
@@ -28,45 +28,45 @@ pub(super) struct Flusher<T>(Rc<RefCell<Inner<T>>>);
 /// | `flushed` | `owed` | meaning |
 /// |---|---|---|
 /// | true | false | nothing to write |
-/// | false | false | `gathered` holds bytes, or the IO needs a flush |
-/// | false | true | `gathered` was full, and a write of h2 was refused |
+/// | false | false | `buffer` holds bytes, or the IO needs a flush |
+/// | false | true | `buffer` was full, and a write of h2 was refused |
 /// | true | true | everything was written since, and h2 has not repeated the refused write yet |
 #[derive(Debug)]
 struct Inner<T> {
     io: T,
-    // 0 <= written <= gathered.len() <= RECORD
-    gathered: Vec<u8>,
-    /// Bytes of `gathered` that were written to the IO.
+    // 0 <= written <= buffer.len() <= RECORD
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` that were written to the IO.
     written: usize,
-    /// `gathered` is empty, and the IO was flushed after the last write.
+    /// `buffer` is empty, and the IO was flushed after the last write.
     flushed: bool,
     /// The last `poll_write` found the buffer full and returned `Pending`. h2 will write these bytes again: they may be the middle of a frame.
     /// While it is set, nothing else may be written.
     owed: bool,
-    /// Bytes were written to the IO since the last `has_moved`.
-    moved: bool,
+    /// Bytes were written to the IO since the last `take_progress`.
+    made_progress: bool,
 }
 
 /// Splits an IO into its two halves.
-pub(super) fn gather<T>(io: T) -> (Gather<T>, Flusher<T>) {
+pub(super) fn split<T>(io: T) -> (BufferedWriter<T>, Flusher<T>) {
     let inner = Rc::new(RefCell::new(Inner {
         io,
-        gathered: Vec::new(),
+        buffer: Vec::new(),
         written: 0,
         flushed: true,
         owed: false,
-        moved: false,
+        made_progress: false,
     }));
-    (Gather(Rc::clone(&inner)), Flusher(inner))
+    (BufferedWriter(Rc::clone(&inner)), Flusher(inner))
 }
 
 impl<T> Flusher<T> {
     /// Gives access to the IO.
-    pub(super) fn look<R>(&self, look: impl FnOnce(&T) -> R) -> R {
-        look(&self.0.borrow().io)
+    pub(super) fn with_io<R>(&self, read: impl FnOnce(&T) -> R) -> R {
+        read(&self.0.borrow().io)
     }
 
-    /// The IO, after the `Gather` half was dropped; `None` before.
+    /// The IO, after the `BufferedWriter` half was dropped; `None` before.
     pub(super) fn into_io(self) -> Option<T> {
         Rc::try_unwrap(self.0).ok().map(|inner| inner.into_inner().io)
     }
@@ -74,23 +74,23 @@ impl<T> Flusher<T> {
 
 impl<T: AsyncWrite + Unpin> Flusher<T> {
     /// Whether bytes were written to the IO since the last call.
-    pub(super) fn has_moved(&self) -> bool {
-        mem::take(&mut self.0.borrow_mut().moved)
+    pub(super) fn take_progress(&self) -> bool {
+        mem::take(&mut self.0.borrow_mut().made_progress)
     }
 
-    /// Writes the buffer, then `words`, and shuts the IO down. Writes nothing if h2 may be in the middle of a frame (`owed`).
-    pub(super) fn poll_last_words(&self, cx: &mut Context<'_>, words: &mut &[u8]) -> Poll<io::Result<()>> {
+    /// Writes the buffer, then `last_frame`, and shuts the IO down. Writes nothing if h2 may be in the middle of a frame (`owed`).
+    pub(super) fn poll_close_with(&self, cx: &mut Context<'_>, last_frame: &mut &[u8]) -> Poll<io::Result<()>> {
         let mut inner = self.0.borrow_mut();
         if inner.owed {
             return Poll::Ready(Ok(()));
         }
         ready!(inner.poll_flush(cx))?;
-        while !words.is_empty() {
-            let wrote = ready!(Pin::new(&mut inner.io).poll_write(cx, words))?;
+        while !last_frame.is_empty() {
+            let wrote = ready!(Pin::new(&mut inner.io).poll_write(cx, last_frame))?;
             if wrote == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            *words = &words[wrote..];
+            *last_frame = &last_frame[wrote..];
         }
         ready!(Pin::new(&mut inner.io).poll_flush(cx))?;
         Pin::new(&mut inner.io).poll_shutdown(cx)
@@ -113,18 +113,18 @@ impl<T: AsyncWrite + Unpin> Flusher<T> {
 
 impl<T: AsyncWrite + Unpin> Inner<T> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.gathered.len() {
-            let wrote = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered[self.written..]))?;
+        while self.written < self.buffer.len() {
+            let wrote = ready!(Pin::new(&mut self.io).poll_write(cx, &self.buffer[self.written..]))?;
             if wrote == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += wrote;
-            self.moved = true;
+            self.made_progress = true;
         }
         self.written = 0;
-        self.gathered.clear();
+        self.buffer.clear();
         // An idle connection keeps no buffer.
-        self.gathered.shrink_to(0);
+        self.buffer.shrink_to(0);
         Poll::Ready(Ok(()))
     }
 
@@ -139,21 +139,21 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for BufferedWriter<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0.borrow_mut().io).poll_read(cx, buf)
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for BufferedWriter<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.0.borrow_mut();
-        if inner.gathered.len() >= RECORD {
+        if inner.buffer.len() >= RECORD {
             inner.owed = true;
             ready!(inner.poll_drain(cx))?;
         }
-        let take = buf.len().min(RECORD - inner.gathered.len());
-        inner.gathered.extend_from_slice(&buf[..take]);
+        let take = buf.len().min(RECORD - inner.buffer.len());
+        inner.buffer.extend_from_slice(&buf[..take]);
         (inner.flushed, inner.owed) = (false, false);
         Poll::Ready(Ok(take))
     }

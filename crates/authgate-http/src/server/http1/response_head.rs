@@ -1,4 +1,4 @@
-//! Writes the head of an answer in HTTP/1 syntax (RFC 9112, sections 4, 6 and 9).
+//! Writes the head of a response in HTTP/1 syntax (RFC 9112, sections 4, 6 and 9).
 
 use std::iter;
 

@@ -1,7 +1,7 @@
 //! The phase of an HTTP/2 connection, and its timeouts.
 //!
 //! The connection records when requests begin and end, and whether its writes make progress. One lazily armed timer reads these records.
-//! A busy connection needs no timer operation.
+//! A connection with requests under way needs no timer operation.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -20,36 +20,36 @@ pub(super) enum Phase {
     /// No request is under way, since this time.
     Idle(Instant),
     /// Requests are under way, and writes make progress.
-    Busy,
+    Active,
     /// The client has read nothing of what is to be sent, since this time.
     Blocked(Instant),
 }
 
 /// The records of one connection.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(super) struct Activity {
     /// When `requests` last became 0; the start of the connection before that.
     idle_since: Cell<Instant>,
     /// Requests that are under way.
     requests: Cell<usize>,
-    /// `Some` from a flush that was pending to a flush that completes; `moved` sets it to the current time.
+    /// `Some` from a flush that is pending to a flush that completes; `record_progress` sets it to the current time.
     blocked_since: Cell<Option<Instant>>,
-    patience: Duration,
+    send_timeout: Duration,
     /// Counts the polls of the connection that ended with everything written.
-    turns: Cell<u64>,
+    completed_flushes: Cell<u64>,
     /// Tasks that wait until their data is written: at most one for each request, and one more.
     waiting: RefCell<Vec<Waker>>,
 }
 
-impl Clock {
-    /// `patience`: the timeout for a client that does not read.
-    pub(super) fn new(patience: Duration) -> Rc<Self> {
+impl Activity {
+    /// `send_timeout`: the timeout for a client that does not read.
+    pub(super) fn new(send_timeout: Duration) -> Rc<Self> {
         Rc::new(Self {
-            patience,
+            send_timeout,
             idle_since: Cell::new(Instant::now()),
             requests: Cell::new(0),
             blocked_since: Cell::new(None),
-            turns: Cell::new(0),
+            completed_flushes: Cell::new(0),
             waiting: RefCell::new(Vec::new()),
         })
     }
@@ -60,42 +60,43 @@ impl Clock {
         }
         match self.requests.get() {
             0 => Phase::Idle(self.idle_since.get()),
-            _ => Phase::Busy,
+            _ => Phase::Active,
         }
     }
 
-    /// Records the outcome of a flush at the end of a poll. The poll that ends a blocked phase is not counted in `turns`: h2 may now have more to write.
-    pub(super) fn wrote<T>(&self, outcome: Poll<T>) -> Poll<T> {
+    /// Records the result of a flush at the end of a poll. The poll that ends a blocked phase is not counted in `completed_flushes`:
+    /// h2 may now have more to write.
+    pub(super) fn record_flush<T>(&self, outcome: Poll<T>) -> Poll<T> {
         match (&outcome, self.blocked_since.get()) {
             (Poll::Pending, Some(_)) => {}
             (Poll::Pending, None) => self.blocked_since.set(Some(Instant::now())),
             (Poll::Ready(_), Some(_)) => {
                 self.blocked_since.set(None);
-                self.wake();
+                self.wake_all();
             }
             (Poll::Ready(_), None) => {
-                self.turns.set(self.turns.get().wrapping_add(1));
-                self.wake();
+                self.completed_flushes.set(self.completed_flushes.get().wrapping_add(1));
+                self.wake_all();
             }
         }
         outcome
     }
 
     /// The client has read something, but not all: a blocked phase begins again.
-    pub(super) fn moved(&self) {
+    pub(super) fn record_progress(&self) {
         if self.blocked_since.get().is_some() {
             self.blocked_since.set(Some(Instant::now()));
         }
     }
 
-    fn wait(&self, cx: &Context<'_>) {
+    fn register(&self, cx: &Context<'_>) {
         let mut waiting = self.waiting.borrow_mut();
         if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
             waiting.push(cx.waker().clone());
         }
     }
 
-    fn wake(&self) {
+    fn wake_all(&self) {
         if self.waiting.borrow().is_empty() {
             return;
         }
@@ -104,11 +105,11 @@ impl Clock {
     }
 
     /// Records the start of a request. Dropping the guard records its end.
-    pub(super) fn begin(self: &Rc<Self>) -> Busy {
+    pub(super) fn begin(self: &Rc<Self>) -> ActiveRequest {
         self.requests.set(self.requests.get() + 1);
-        Busy {
-            clock: Rc::clone(self),
-            asked: None,
+        ActiveRequest {
+            activity: Rc::clone(self),
+            first_poll: None,
             timer: DeadlineTimer::default(),
         }
     }
@@ -116,63 +117,65 @@ impl Clock {
 
 /// A guard that lives as long as a request and its response.
 #[derive(Debug)]
-pub(super) struct Busy {
-    clock: Rc<Clock>,
-    /// `turns` and the time at the first poll.
-    asked: Option<(u64, Instant)>,
+pub(super) struct ActiveRequest {
+    activity: Rc<Activity>,
+    /// `completed_flushes` and the time at the first poll.
+    first_poll: Option<(u64, Instant)>,
     timer: DeadlineTimer,
 }
 
-impl Busy {
+impl ActiveRequest {
     /// The timeout for a client that does not read.
-    pub(super) fn patience(&self) -> Duration {
-        self.clock.patience
+    pub(super) fn send_timeout(&self) -> Duration {
+        self.activity.send_timeout
     }
 }
 
 /// Ready when all data that was handed to h2 before the first poll is written: at the end of a counted poll of the connection. If other streams
-/// keep the connection blocked, that may never be known, so it is also ready after `patience`.
+/// keep the connection blocked, that may never be known, so it is also ready after `send_timeout`.
 ///
-/// Wake-up: [`Clock::wrote`] wakes all waiting tasks when a flush completes; the timer wakes the task after `patience`.
-impl Future for Busy {
+/// Wake-up: [`Activity::record_flush`] wakes every waiting task when a flush completes; the timer wakes the task after `send_timeout`.
+impl Future for ActiveRequest {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let turns = self.clock.turns.get();
-        let (asked, since) = *self.asked.get_or_insert_with(|| (turns, Instant::now()));
-        if asked != turns {
+        let completed_flushes = self.activity.completed_flushes.get();
+        let (flushes_before, since) = *self
+            .first_poll
+            .get_or_insert_with(|| (completed_flushes, Instant::now()));
+        if flushes_before != completed_flushes {
             return Poll::Ready(());
         }
-        self.clock.wait(cx);
-        let end = since + self.clock.patience;
+        self.activity.register(cx);
+        let end = since + self.activity.send_timeout;
         self.timer.poll_until(end, cx)
     }
 }
 
-impl Drop for Busy {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        let left = self.clock.requests.get().saturating_sub(1);
-        self.clock.requests.set(left);
-        if left == 0 {
-            self.clock.idle_since.set(Instant::now());
+        let remaining = self.activity.requests.get().saturating_sub(1);
+        self.activity.requests.set(remaining);
+        if remaining == 0 {
+            self.activity.idle_since.set(Instant::now());
         }
     }
 }
 
-/// Ready when the connection was in one phase for too long. The alarm is its only waker: a change of phase wakes nothing.
+/// Ready when the connection was in one phase for too long. The timer is its only waker: a change of phase wakes nothing.
 /// Poll it on every poll of the connection.
 #[derive(Debug)]
-pub(super) struct Overdue {
-    clock: Rc<Clock>,
+pub(super) struct PhaseTimeout {
+    activity: Rc<Activity>,
     idle: Duration,
     timer: DeadlineTimer,
 }
 
-impl Overdue {
+impl PhaseTimeout {
     /// `idle`: the timeout of an idle connection.
-    pub(super) fn new(clock: Rc<Clock>, idle: Duration) -> Self {
+    pub(super) fn new(activity: Rc<Activity>, idle: Duration) -> Self {
         Self {
-            clock,
+            activity,
             idle,
             timer: DeadlineTimer::default(),
         }
@@ -180,19 +183,19 @@ impl Overdue {
 
     /// The phase of the connection.
     pub(super) fn phase(&self) -> Phase {
-        self.clock.phase()
+        self.activity.phase()
     }
 }
 
-impl Future for Overdue {
+impl Future for PhaseTimeout {
     type Output = Phase;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Phase> {
-        let phase = self.clock.phase();
+        let phase = self.activity.phase();
         let end = match phase {
-            Phase::Busy => return Poll::Pending,
+            Phase::Active => return Poll::Pending,
             Phase::Idle(since) => since + self.idle,
-            Phase::Blocked(since) => since + self.clock.patience,
+            Phase::Blocked(since) => since + self.activity.send_timeout,
         };
         self.timer.poll_until(end, cx).map(|()| phase)
     }
@@ -206,52 +209,60 @@ mod tests {
 
     use super::*;
 
-    struct Counts(AtomicUsize);
+    struct WakeCounter(AtomicUsize);
 
-    impl Wake for Counts {
+    impl Wake for WakeCounter {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    const PATIENCE: Duration = Duration::from_secs(3);
+    const SEND_TIMEOUT: Duration = Duration::from_secs(3);
 
-    fn clock() -> Rc<Clock> {
-        Clock::new(PATIENCE)
+    fn activity() -> Rc<Activity> {
+        Activity::new(SEND_TIMEOUT)
     }
 
     #[tokio::test]
-    async fn all_who_wait_for_a_client_are_woken() {
-        let clock = clock();
-        let counts: Vec<_> = (0..3).map(|_| Arc::new(Counts(AtomicUsize::new(0)))).collect();
-        let mut busy: Vec<_> = counts.iter().map(|_| clock.begin()).collect();
-        let _ = clock.wrote(Poll::<()>::Pending);
-        for (count, busy) in counts.iter().zip(&mut busy) {
+    async fn every_waiting_request_is_woken_by_a_completed_flush() {
+        let activity = activity();
+        let counters: Vec<_> = (0..3).map(|_| Arc::new(WakeCounter(AtomicUsize::new(0)))).collect();
+        let mut active: Vec<_> = counters.iter().map(|_| activity.begin()).collect();
+        let _ = activity.record_flush(Poll::<()>::Pending);
+        for (count, active) in counters.iter().zip(&mut active) {
             let waker = Waker::from(Arc::clone(count));
             for _ in 0..2 {
-                assert!(Pin::new(&mut *busy).poll(&mut Context::from_waker(&waker)).is_pending());
+                assert!(
+                    Pin::new(&mut *active)
+                        .poll(&mut Context::from_waker(&waker))
+                        .is_pending()
+                );
             }
         }
-        let _ = clock.wrote(Poll::Ready(()));
+        let _ = activity.record_flush(Poll::Ready(()));
         // h2 may have more to write by now, so this flush does not count.
-        for (count, busy) in counts.iter().zip(&mut busy) {
+        for (count, active) in counters.iter().zip(&mut active) {
             let waker = Waker::from(Arc::clone(count));
-            assert!(Pin::new(busy).poll(&mut Context::from_waker(&waker)).is_pending());
+            assert!(Pin::new(active).poll(&mut Context::from_waker(&waker)).is_pending());
         }
-        let _ = clock.wrote(Poll::Ready(()));
-        let woken = counts.iter().map(|count| count.0.load(Ordering::Relaxed));
+        let _ = activity.record_flush(Poll::Ready(()));
+        let woken = counters.iter().map(|count| count.0.load(Ordering::Relaxed));
         assert_eq!(woken.collect::<Vec<_>>(), [2, 2, 2]);
         let waker = Waker::noop();
-        assert!(Pin::new(&mut busy[0]).poll(&mut Context::from_waker(waker)).is_ready());
+        assert!(
+            Pin::new(&mut active[0])
+                .poll(&mut Context::from_waker(waker))
+                .is_ready()
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_others_for_ever() {
-        let clock = clock();
-        let busy = clock.begin();
-        let _ = clock.wrote(Poll::<()>::Pending);
-        let asked = Instant::now();
-        busy.await;
-        assert_eq!(asked.elapsed(), PATIENCE);
+    async fn a_request_waits_no_longer_than_the_send_timeout_for_other_streams() {
+        let activity = activity();
+        let active = activity.begin();
+        let _ = activity.record_flush(Poll::<()>::Pending);
+        let first_poll = Instant::now();
+        active.await;
+        assert_eq!(first_poll.elapsed(), SEND_TIMEOUT);
     }
 }
