@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use authgate_core::outbound::forwarded::{Peer, Scheme, TrustedProxies};
 use authgate_http::node::Node;
-use authgate_http::server::Limits;
 use authgate_http::server::handler::{
     Connected, ConnectionEvent, Exchange, Handler, Handshake, HeadFault, Origin, Reply, TlsAccept, TlsAccepted,
 };
+use authgate_http::server::limits::Limits;
 use authgate_http::server::listen::Address;
 use authgate_http::server::socket::Stream;
 use authgate_http::transfer::incoming::IncomingBody;

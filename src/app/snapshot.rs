@@ -10,7 +10,7 @@ use authgate_core::outbound::identity::{CredentialMode, IdentityTable, ReservedN
 use authgate_core::policy::Policy;
 use authgate_http::concurrency::ConcurrencyLimit;
 use authgate_http::framing::header_case::ConfiguredNames;
-use authgate_http::server::Limits;
+use authgate_http::server::limits::Limits;
 use authgate_http::upstream::{UpstreamLimits, UpstreamSettings};
 use http::HeaderName;
 

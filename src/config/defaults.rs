@@ -12,7 +12,7 @@ use authgate_auth::jwt::{Profile, UserIdField};
 use authgate_auth::store::Digests;
 use authgate_auth::store::redis::Invalidation;
 use authgate_core::outbound::identity::{CredentialMode, Encoding, ValueSource};
-use authgate_http::server::Limits;
+use authgate_http::server::limits::Limits;
 use authgate_http::upstream::{Balance, HostMode};
 use bytesize::ByteSize;
 use http::HeaderName;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use authgate_auth::store::SharedStore;
-use authgate_http::server::worker::Stage;
+use authgate_http::server::stage::Stage;
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HOST, VARY};
 use http::uri::Authority;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use authgate_http::log_throttle::LogThrottle;
 use authgate_http::server::closing::{DRAIN_GRACE, LINGER_TIMEOUT, close};
 use authgate_http::server::socket::close_listener;
-use authgate_http::server::worker::Stage;
+use authgate_http::server::stage::Stage;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};

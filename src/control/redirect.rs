@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use authgate_core::outbound::forwarded::{RequestId, X_REQUEST_ID};
-use authgate_http::server::worker::Stage;
+use authgate_http::server::stage::Stage;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderName, LOCATION};
 use http::uri::Authority;

@@ -21,9 +21,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
 
+use super::context::WorkerContext;
 use super::handler::Handler;
 use super::socket::{Stream, Transport};
-use super::worker::{Stage, Worker};
+use super::stage::Stage;
 use crate::runtime::DeadlineTimer;
 
 /// The timeout for writing the last bytes to a client, and for each pause of the client after that.
@@ -79,10 +80,10 @@ impl Idle {
     }
 
     /// When the connection is to be closed.
-    pub(super) fn deadline<H: Handler>(&self, worker: &Worker<H>, draining: bool) -> Instant {
-        let idle_timeout = worker.handler().limits().idle_timeout;
+    pub(super) fn deadline<H: Handler>(&self, context: &WorkerContext<H>, draining: bool) -> Instant {
+        let idle_timeout = context.handler().limits().idle_timeout;
         let kept = if draining {
-            worker.grace().min(idle_timeout)
+            context.drain_grace().min(idle_timeout)
         } else {
             idle_timeout
         };
@@ -108,9 +109,9 @@ pub(super) async fn next_bytes<I: Transport, H: Handler>(
     io: &mut I,
     idle: &mut Idle,
     expiry: ConnectionExpiry,
-    worker: &Worker<H>,
+    context: &WorkerContext<H>,
 ) -> Result<Bytes, IdleExpired> {
-    let mut drain = pin!(Drain::new(worker.stage(), expiry));
+    let mut drain = pin!(Drain::new(context.stage(), expiry));
     let (mut timer, mut draining) = (DeadlineTimer::default(), false);
     poll_fn(move |cx| {
         if let Poll::Ready(read) = poll_read(io, cx) {
@@ -118,7 +119,7 @@ pub(super) async fn next_bytes<I: Transport, H: Handler>(
         }
         draining = draining || drain.as_mut().poll(cx).is_ready();
         loop {
-            ready!(timer.poll_until(idle.deadline(worker, draining), cx));
+            ready!(timer.poll_until(idle.deadline(context, draining), cx));
             if idle.may_close(io.socket()) {
                 return Poll::Ready(Err(IdleExpired));
             }
@@ -163,10 +164,13 @@ async fn discard_input<I: AsyncRead + Unpin>(io: &mut I) {
 }
 
 /// Runs what comes before the first request, such as a TLS handshake. A drain gives it the grace time, because a request may follow.
-pub(super) async fn unless_drained<T, H: Handler>(worker: &Worker<H>, work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn unless_drained<T, H: Handler>(
+    context: &WorkerContext<H>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     let drained = async {
-        wait_for_drain(worker.stage(), ConnectionExpiry::default()).await;
-        sleep(worker.grace()).await;
+        wait_for_drain(context.stage(), ConnectionExpiry::default()).await;
+        sleep(context.drain_grace()).await;
     };
     tokio::select! {
         biased;

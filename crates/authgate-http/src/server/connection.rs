@@ -9,23 +9,23 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use super::closing::{ConnectionExpiry, Idle, IdleExpired, LINGER_TIMEOUT, close, next_bytes, unless_drained};
+use super::context::WorkerContext;
 use super::handler::{Connected, ConnectionEvent, Handler, Handshake, HeadFault, Origin, TlsAccept, TlsAccepted};
 use super::socket::Stream;
-use super::worker::Worker;
 use super::{http1, http2, proxy_protocol};
 use crate::alpn;
 use crate::runtime::Rewind;
 
 /// Serves a connection until it ends or reaches a limit. The future of each protocol is on the heap, so that an idle connection
 /// holds memory only for the protocol that it speaks.
-pub(super) async fn serve<H: Handler>(mut stream: Stream, worker: Rc<Worker<H>>) {
+pub(super) async fn serve<H: Handler>(mut stream: Stream, context: Rc<WorkerContext<H>>) {
     let Ok(node) = stream.peer() else { return };
     stream.set_options();
-    let handler = worker.handler();
+    let handler = context.handler();
     let limits = handler.limits();
     let origin = if handler.expects_proxy_header(node) {
         match unless_drained(
-            &worker,
+            &context,
             timeout(limits.header_timeout, proxy_protocol::read(&mut stream)),
         )
         .await
@@ -50,7 +50,7 @@ pub(super) async fn serve<H: Handler>(mut stream: Stream, worker: Rc<Worker<H>>)
             let connected = Connected { origin, tls: None };
             let connection = handler.connected(connected);
             let mut idle = Idle::now();
-            let read = match next_bytes(&mut stream, &mut idle, ConnectionExpiry::default(), &worker).await {
+            let read = match next_bytes(&mut stream, &mut idle, ConnectionExpiry::default(), &context).await {
                 Ok(read) if read.is_empty() => return,
                 Ok(read) => read,
                 Err(IdleExpired) => return close(stream, None, LINGER_TIMEOUT).await,
@@ -62,12 +62,12 @@ pub(super) async fn serve<H: Handler>(mut stream: Stream, worker: Rc<Worker<H>>)
                         connection,
                         node,
                         ConnectionExpiry::default(),
-                        &worker,
+                        &context,
                     ))
                     .await;
                 }
                 Ok(Ok(Protocol::Http1(read))) => {
-                    http1::serve(stream, read, connection, ConnectionExpiry::default(), &worker).await
+                    http1::serve(stream, read, connection, ConnectionExpiry::default(), &context).await
                 }
                 Ok(Err(problem)) => {
                     debug!(client.ip = %node, reason = %problem, "a connection ended before its first request")
@@ -85,7 +85,7 @@ pub(super) async fn serve<H: Handler>(mut stream: Stream, worker: Rc<Worker<H>>)
             };
             // On the heap: the future is large, and idle connections need no room for it. The TLS state is boxed so that it is not moved.
             let handshake = Box::pin(timeout(limits.tls_handshake_timeout, accepted));
-            let (tls, expiry) = match Box::pin(unless_drained(&worker, handshake)).await {
+            let (tls, expiry) = match Box::pin(unless_drained(&context, handshake)).await {
                 None => return,
                 Some(Ok(Ok(accepted))) => accepted,
                 Some(Ok(Err((problem, stream)))) => {
@@ -115,9 +115,9 @@ pub(super) async fn serve<H: Handler>(mut stream: Stream, worker: Rc<Worker<H>>)
             drop(acceptor);
             // ALPN decides the protocol; there is no fallback from h2 to HTTP/1.
             if is_http2 {
-                Box::pin(http2::serve(tls, connection, node, expiry, &worker)).await;
+                Box::pin(http2::serve(tls, connection, node, expiry, &context)).await;
             } else {
-                http1::serve(tls, Bytes::new(), connection, expiry, &worker).await;
+                http1::serve(tls, Bytes::new(), connection, expiry, &context).await;
             }
         }
     }

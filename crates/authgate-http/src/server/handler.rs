@@ -11,7 +11,7 @@ use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::server::TlsStream;
 
-use super::Limits;
+use super::limits::Limits;
 use super::socket::Stream;
 use crate::framing::grammar::ParseError;
 use crate::framing::header_case::HeaderCase;

@@ -8,11 +8,8 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::socket::Bound;
+use super::socket::{BACKLOG, Bound};
 use super::socket_file::SocketFile;
-
-/// The length of the kernel's queue of connections that were not accepted yet.
-pub(super) const BACKLOG: i32 = 4096;
 
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]

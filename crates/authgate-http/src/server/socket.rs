@@ -14,10 +14,11 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
-use super::listen::BACKLOG;
 use crate::node::Node;
 use crate::tcp;
 
+/// The length of the kernel's queue of connections that were not accepted yet.
+pub(super) const BACKLOG: i32 = 4096;
 /// The limit of unsent bytes in the kernel, besides the client's receive window. The socket is writable again below half of it.
 const MAX_UNSENT: u32 = 128 * 1024;
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use super::listen::BACKLOG;
+use super::socket::BACKLOG;
 use crate::lockfile::LockFile;
 
 /// The longest path that fits into `sun_path`, without its NUL.

@@ -17,25 +17,14 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tracing::warn;
 
+use super::context::WorkerContext;
 use super::handler::{ConnectionEvent, Handler};
 use super::http2::windows;
 use super::socket::{Bound, Listener, Parked, Stream};
+use super::stage::Stage;
 use super::{closing, connection};
 use crate::concurrency::ConcurrencyLimit;
 use crate::log_throttle::LogThrottle;
-
-/// The stages of a shutdown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// Serves normally.
-    Serving,
-    /// Serves, but reports not ready, so that load balancers can remove this gateway.
-    Leaving,
-    /// Accepts no new connections, and no more requests on open ones.
-    Draining,
-    /// The drain timeout has passed: workers drop the remaining connections.
-    Cutting,
-}
 
 /// How many more connections than the least loaded worker (plus a quarter) a worker may have before it hands one over.
 const MAX_IMBALANCE: usize = 16;
@@ -48,7 +37,7 @@ pub struct Common {
     /// The stage of the shutdown.
     pub stage: watch::Receiver<Stage>,
     /// During a drain, a connection that was used within this time is kept for one more request.
-    grace: Duration,
+    drain_grace: Duration,
     /// The budget of buffered HTTP/2 bodies above the normal windows.
     window_budget: ConcurrencyLimit,
     /// One permit for each open connection.
@@ -76,7 +65,7 @@ impl Common {
         let common = Self {
             stage,
             // Also in a short drain, connections are closed in order and not cut.
-            grace: closing::DRAIN_GRACE.min(drain_timeout / 4),
+            drain_grace: closing::DRAIN_GRACE.min(drain_timeout / 4),
             window_budget: ConcurrencyLimit::new(windows::MAX_STEPS),
             permits: Arc::new(Semaphore::new(connections)),
             loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
@@ -90,7 +79,8 @@ impl Common {
 pub struct Worker<H> {
     index: usize,
     common: Arc<Common>,
-    handler: H,
+    /// The connections own it too.
+    context: Rc<WorkerContext<H>>,
     /// Notified when the last connection has closed.
     all_closed: Notify,
 }
@@ -106,27 +96,16 @@ impl<H> fmt::Debug for Worker<H> {
 impl<H: Handler> Worker<H> {
     /// Creates the worker with this index.
     pub fn new(index: usize, common: Arc<Common>, handler: H) -> Rc<Self> {
+        let (stage, window_budget) = (common.stage.clone(), common.window_budget.clone());
         Rc::new(Self {
             index,
+            context: Rc::new(WorkerContext::new(handler, stage, common.drain_grace, window_budget)),
             common,
-            handler,
             all_closed: Notify::new(),
         })
     }
 
-    pub(super) fn handler(&self) -> &H {
-        &self.handler
-    }
-
-    pub(super) fn grace(&self) -> Duration {
-        self.common.grace
-    }
-
-    pub(super) fn window_budget(&self) -> &ConcurrencyLimit {
-        &self.common.window_budget
-    }
-
-    pub(super) fn stage(&self) -> watch::Receiver<Stage> {
+    fn stage(&self) -> watch::Receiver<Stage> {
         self.common.stage.clone()
     }
 
@@ -253,9 +232,9 @@ impl<H: Handler> Worker<H> {
 
     fn spawn(self: &Rc<Self>, stream: Stream, permit: OwnedSemaphorePermit) {
         let open = OpenConnection::new(self);
-        let worker = Rc::clone(self);
+        let context = Rc::clone(&self.context);
         spawn_local(async move {
-            connection::serve(stream, worker).await;
+            connection::serve(stream, context).await;
             drop((open, permit));
         });
     }
@@ -267,14 +246,14 @@ struct OpenConnection<H: Handler>(Rc<Worker<H>>);
 impl<H: Handler> OpenConnection<H> {
     fn new(worker: &Rc<Worker<H>>) -> Self {
         worker.load().fetch_add(1, Ordering::Relaxed);
-        worker.handler.count(ConnectionEvent::Opened);
+        worker.context.handler().count(ConnectionEvent::Opened);
         Self(Rc::clone(worker))
     }
 }
 
 impl<H: Handler> Drop for OpenConnection<H> {
     fn drop(&mut self) {
-        self.0.handler.count(ConnectionEvent::Closed);
+        self.0.context.handler().count(ConnectionEvent::Closed);
         if self.0.load().fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.all_closed.notify_one();
         }

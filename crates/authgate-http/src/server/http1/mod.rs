@@ -19,11 +19,11 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use self::wire::{Disconnected, HeadError, Wire};
-use super::Limits;
 use super::closing::{ConnectionExpiry, Drain, Idle, IdleExpired, LINGER_TIMEOUT, MAX_LINGER_TIME, close, next_bytes};
+use super::context::WorkerContext;
 use super::handler::{Exchange, Handler, HeadFault, Reply, Tunnel};
+use super::limits::Limits;
 use super::socket::Transport;
-use super::worker::Worker;
 use crate::framing::header_case::HeaderCase;
 use crate::framing::request::{HeadLimits, RequestHead};
 use crate::runtime::{DeadlineTimer, Rewind};
@@ -39,12 +39,12 @@ pub(super) async fn serve<I: Transport, H: Handler>(
     mut read: Bytes,
     connection: H::Connection,
     expiry: ConnectionExpiry,
-    worker: &Rc<Worker<H>>,
+    context: &Rc<WorkerContext<H>>,
 ) {
     let (mut idle, mut release_after) = (Idle::now(), RELEASE_BUFFERS_AFTER);
     loop {
         if read.is_empty() {
-            match next_bytes(&mut io, &mut idle, expiry, worker).await {
+            match next_bytes(&mut io, &mut idle, expiry, context).await {
                 Ok(bytes) if bytes.is_empty() => return Box::pin(close(io, None, Duration::ZERO)).await,
                 Ok(bytes) => read = bytes,
                 Err(IdleExpired) => return Box::pin(close(io, None, LINGER_TIMEOUT)).await,
@@ -58,7 +58,7 @@ pub(super) async fn serve<I: Transport, H: Handler>(
             release_after,
             &connection,
             expiry,
-            worker,
+            context,
         ))
         .await;
         let Some(idle_connection) = idle_connection else { return };
@@ -87,9 +87,9 @@ async fn serve_requests<I: Transport, H: Handler>(
     release_after: Duration,
     connection: &H::Connection,
     expiry: ConnectionExpiry,
-    worker: &Rc<Worker<H>>,
+    context: &Rc<WorkerContext<H>>,
 ) -> Option<IdleConnection<I>> {
-    let handler = worker.handler();
+    let handler = context.handler();
     let limits = handler.limits();
     let bounds = HeadLimits {
         bytes: limits.header_bytes,
@@ -97,7 +97,7 @@ async fn serve_requests<I: Transport, H: Handler>(
     };
     let mut wire = Wire::new(io, read, bounds);
     let mut draining = Draining {
-        asked: pin!(Drain::new(worker.stage(), expiry)),
+        asked: pin!(Drain::new(context.stage(), expiry)),
         is_draining: false,
     };
     let mut head_wait = HeadWait {
@@ -107,7 +107,7 @@ async fn serve_requests<I: Transport, H: Handler>(
         timer: DeadlineTimer::default(),
     };
     let fault = loop {
-        let head = match poll_fn(|cx| head_wait.poll_head(&mut wire, &mut draining, worker, cx)).await {
+        let head = match poll_fn(|cx| head_wait.poll_head(&mut wire, &mut draining, context, cx)).await {
             Ok(head) => head,
             Err(NoRequest::Idle) => {
                 let (io, unread) = wire.into_parts();
@@ -180,7 +180,7 @@ impl HeadWait {
         &mut self,
         wire: &mut Wire<I>,
         draining: &mut Draining<'_, F>,
-        worker: &Worker<H>,
+        context: &WorkerContext<H>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<RequestHead, NoRequest>> {
         if let Poll::Ready(head) = wire.poll_head(cx) {
@@ -192,14 +192,14 @@ impl HeadWait {
         if let Some(started) = wire.head_began() {
             ready!(
                 self.timer
-                    .poll_until(started + worker.handler().limits().header_timeout, cx)
+                    .poll_until(started + context.handler().limits().header_timeout, cx)
             );
             return Poll::Ready(Err(NoRequest::Refused(HeadFault::TooSlow)));
         }
         let draining = draining.poll(cx);
         let release_at = self.idle.since().max(self.started).checked_add(self.release_after);
         loop {
-            let end = self.idle.deadline(worker, draining);
+            let end = self.idle.deadline(context, draining);
             ready!(
                 self.timer
                     .poll_until(release_at.map_or(end, |release_at| release_at.min(end)), cx)

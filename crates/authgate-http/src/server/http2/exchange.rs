@@ -15,10 +15,11 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::super::closing::{LINGER_TIMEOUT, MAX_LINGER_TIME};
+use super::super::context::WorkerContext;
 use super::super::date;
 use super::super::handler::{Exchange, Handler, Reply, Tunnel as _};
-use super::super::worker::Worker;
 use super::activity::{ActiveRequest, Activity};
+use super::capacity::poll_capacity;
 use super::frames::ExcusedResets;
 use super::tunnel::TunnelIo;
 use super::windows::ConnectionWindow;
@@ -29,14 +30,12 @@ use crate::transfer::early_hints::EarlyHints;
 use crate::transfer::http2_body::{Discarded, Upload, receive_body};
 use crate::transfer::incoming::IncomingBody;
 
-/// The limit of what h2 buffers for each stream while the client does not read.
-pub(super) const SEND_BUFFER: usize = 64 * 1024;
 /// The last piece of a body goes to h2 without a reserved capacity if it is at most this long. A longer one waits for the client's window.
 const MAX_UNRESERVED: usize = 16 * 1024;
 
 /// Serves a stream. The request is cancelled if the client resets the stream, or does not read the response for too long.
 pub(super) fn serve<H: Handler>(
-    worker: Rc<Worker<H>>,
+    context: Rc<WorkerContext<H>>,
     connection: Rc<H::Connection>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
@@ -68,7 +67,7 @@ pub(super) fn serve<H: Handler>(
                 header_case: &header_case,
                 hints: &hints,
             };
-            let mut handling = pin!(worker.handler().handle(request, exchange, &connection));
+            let mut handling = pin!(context.handler().handle(request, exchange, &connection));
             poll_fn(|cx| {
                 let polled = handling.as_mut().poll(cx);
                 for fields in hints.take() {
@@ -292,27 +291,6 @@ impl<B: Body<Data = Bytes> + Unpin> BodyWriter<B> {
                     }
                 },
             }
-        }
-    }
-}
-
-/// Ready when the window has capacity for some of `bytes`: returns how much. h2 gives at most [`SEND_BUFFER`]. Wake-up: h2, when the window opens.
-pub(super) fn poll_capacity(
-    out: &mut SendStream<Bytes>,
-    bytes: usize,
-    cx: &mut Context<'_>,
-) -> Poll<Result<usize, h2::Error>> {
-    let bytes = bytes.min(SEND_BUFFER);
-    // Reserved capacity that is not used is missing to other streams. This capacity is used as soon as it is available.
-    out.reserve_capacity(bytes);
-    loop {
-        match out.capacity() {
-            0 => {
-                if ready!(out.poll_capacity(cx)).transpose()?.is_none() {
-                    return Poll::Ready(Err(Reason::STREAM_CLOSED.into()));
-                }
-            }
-            capacity => return Poll::Ready(Ok(capacity.min(bytes))),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP/2 with one client (RFC 9113): h2 drives the connection, and the same task polls its streams.
 
 mod activity;
+mod capacity;
 mod exchange;
 mod frames;
 mod tunnel;
@@ -25,12 +26,12 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::{debug, info};
 
 use self::activity::{Activity, Phase, PhaseTimeout};
-use self::exchange::SEND_BUFFER;
+use self::capacity::SEND_BUFFER;
 use self::frames::{ExcusedResets, FrameLimiter};
 use self::windows::ConnectionWindow;
 use super::closing::{ConnectionExpiry, Drain, LINGER_TIMEOUT, close};
+use super::context::WorkerContext;
 use super::handler::{ConnectionEvent, Handler};
-use super::worker::Worker;
 use crate::node::Node;
 
 /// The budget of h2 for the overhead of small DATA frames in its buffers. h2's default follows the window: when the window shrinks,
@@ -52,9 +53,9 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static, H: Handle
     connection: H::Connection,
     node: Node,
     expiry: ConnectionExpiry,
-    worker: &Rc<Worker<H>>,
+    context: &Rc<WorkerContext<H>>,
 ) {
-    let limits = worker.handler().limits();
+    let limits = context.handler().limits();
     let (activity, connection) = (Activity::new(limits.body_read_timeout), Rc::new(connection));
     let excused_resets = ExcusedResets::default();
     let (io, flusher) = write_buffer::split(FrameLimiter::new(io, excused_resets.clone()));
@@ -75,10 +76,10 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static, H: Handle
             .handshake(io),
         shuts_down: false,
     };
-    let mut window = ConnectionWindow::new(worker.window_budget().clone());
+    let mut window = ConnectionWindow::new(context.window_budget().clone());
     let mut streams = FuturesUnordered::new();
     let mut phase_timeout = pin!(PhaseTimeout::new(Rc::clone(&activity), limits.idle_timeout));
-    let mut drain = pin!(Drain::new(worker.stage(), expiry));
+    let mut drain = pin!(Drain::new(context.stage(), expiry));
     // Set when GOAWAY was sent. If the client stays connected, the connection is closed after its last request.
     let mut goaway_timer: Option<Pin<Box<Sleep>>> = None;
     let is_orderly = poll_fn(|cx| {
@@ -91,9 +92,9 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static, H: Handle
                 Poll::Pending if h2.set_window(window.after_reading(flusher.with_io(FrameLimiter::data_received))) => {}
                 Poll::Pending => break None,
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    let (worker, connection) = (Rc::clone(worker), Rc::clone(&connection));
+                    let (context, connection) = (Rc::clone(context), Rc::clone(&connection));
                     let exchange = exchange::serve(
-                        worker,
+                        context,
                         connection,
                         request,
                         respond,
@@ -150,7 +151,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static, H: Handle
     .await;
     drop((streams, h2));
     if let Some(excess) = flusher.with_io(FrameLimiter::excess) {
-        worker.handler().count(ConnectionEvent::Flooded);
+        context.handler().count(ConnectionEvent::Flooded);
         info!(client.ip = %node, reason = excess.label(), "an HTTP/2 connection was closed: the client exceeded the limit of frames without data or of resets");
         let mut last_frame = GOAWAY_ENHANCE_YOUR_CALM;
         let _ = timeout(

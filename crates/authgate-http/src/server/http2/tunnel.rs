@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use h2::SendStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::exchange::poll_capacity;
+use super::capacity::poll_capacity;
 use crate::transfer::http2_body::Upload;
 
 /// Both directions of a stream.
