@@ -7,7 +7,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::mem::{self, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
@@ -36,7 +36,7 @@ pub const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// The buffer for one read; a TLS record holds no more.
 const READ_SIZE: usize = 16 * 1024;
 
-/// Until when a connection takes requests without a drain: until the client's certificate expires.
+/// When a connection takes no more requests, also without a drain: when the client's certificate expires.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ConnectionExpiry {
     at: Option<Instant>,
@@ -61,7 +61,7 @@ impl ConnectionExpiry {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Idle {
     since: Instant,
-    /// Set when the socket had unread bytes at the idle timeout: the connection waits for them until this time.
+    /// Set when the socket had unread bytes at the deadline: the connection waits for them until this time.
     extended_to: Option<Instant>,
 }
 
@@ -80,9 +80,9 @@ impl Idle {
     }
 
     /// When the connection is to be closed.
-    pub(super) fn deadline<H: Handler>(&self, context: &WorkerContext<H>, draining: bool) -> Instant {
+    pub(super) fn deadline<H: Handler>(&self, context: &WorkerContext<H>, is_draining: bool) -> Instant {
         let idle_timeout = context.handler().limits().idle_timeout;
-        let kept = if draining {
+        let kept = if is_draining {
             context.drain_grace().min(idle_timeout)
         } else {
             idle_timeout
@@ -90,7 +90,7 @@ impl Idle {
         self.extended_to.unwrap_or(self.since + kept)
     }
 
-    /// Whether the connection may be closed after its `end`. It may not if the client has sent bytes that were not read yet.
+    /// Whether the connection may be closed after its `deadline`. It may not if the client has sent bytes that were not read yet.
     /// tokio reads a socket only after epoll has reported it. So a pending read does not mean that the socket is empty.
     pub(super) fn may_close(&mut self, socket: &Stream) -> bool {
         if self.extended_to.is_some() || !socket.has_unread() {
@@ -101,7 +101,7 @@ impl Idle {
     }
 }
 
-/// No request came before the connection's end.
+/// No request came before the deadline of the idle connection.
 pub(super) struct IdleExpired;
 
 /// Waits for the first bytes of a request, and meanwhile holds nothing but the connection. Empty: the client has closed the connection.
@@ -112,14 +112,14 @@ pub(super) async fn next_bytes<I: Transport, H: Handler>(
     context: &WorkerContext<H>,
 ) -> Result<Bytes, IdleExpired> {
     let mut drain = pin!(Drain::new(context.stage(), expiry));
-    let (mut timer, mut draining) = (DeadlineTimer::default(), false);
+    let mut timer = DeadlineTimer::default();
     poll_fn(move |cx| {
         if let Poll::Ready(read) = poll_read(io, cx) {
             return Poll::Ready(Ok(read.unwrap_or_default()));
         }
-        draining = draining || drain.as_mut().poll(cx).is_ready();
+        let is_draining = drain.as_mut().poll(cx).is_ready();
         loop {
-            ready!(timer.poll_until(idle.deadline(context, draining), cx));
+            ready!(timer.poll_until(idle.deadline(context, is_draining), cx));
             if idle.may_close(io.socket()) {
                 return Poll::Ready(Err(IdleExpired));
             }
@@ -194,23 +194,33 @@ async fn wait_for_drain(mut stage: watch::Receiver<Stage>, expiry: ConnectionExp
     }
 }
 
+/// How far a [`Drain`] has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DrainState {
+    /// The inner future was not polled yet, so no waker is registered.
+    Unpolled,
+    /// The inner future was pending.
+    Waiting,
+    Draining,
+}
+
 pin_project! {
-    /// [`wait_for_drain`] for a task that polls it often. It polls the inner future once, and then only after the stage has changed or the
-    /// connection has expired. The first poll registers the waker.
+    /// [`wait_for_drain`] for a task that polls it often, also after it was ready. It polls the inner future once, and then only after the stage
+    /// has changed or the connection has expired. The first poll registers the waker.
     pub(super) struct Drain<F> {
         stage: watch::Receiver<Stage>,
         expiry: ConnectionExpiry,
-        asked: bool,
+        state: DrainState,
         #[pin]
-        asking: F,
+        inner: F,
     }
 }
 
 impl Drain<()> {
     pub(super) fn new(stage: watch::Receiver<Stage>, expiry: ConnectionExpiry) -> Drain<impl Future<Output = ()>> {
         Drain {
-            asked: false,
-            asking: wait_for_drain(stage.clone(), expiry),
+            state: DrainState::Unpolled,
+            inner: wait_for_drain(stage.clone(), expiry),
             stage,
             expiry,
         }
@@ -222,11 +232,19 @@ impl<F: Future<Output = ()>> Future for Drain<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        let has_changed =
-            this.stage.has_changed().unwrap_or(true) || this.expiry.at.is_some_and(|at| at <= Instant::now());
-        if mem::replace(this.asked, true) && !has_changed {
-            return Poll::Pending;
+        match this.state {
+            DrainState::Draining => return Poll::Ready(()),
+            DrainState::Waiting => {
+                let has_expired = this.expiry.at.is_some_and(|at| at <= Instant::now());
+                if !has_expired && !this.stage.has_changed().unwrap_or(true) {
+                    return Poll::Pending;
+                }
+            }
+            DrainState::Unpolled => {}
         }
-        this.asking.poll(cx)
+        *this.state = DrainState::Waiting;
+        ready!(this.inner.poll(cx));
+        *this.state = DrainState::Draining;
+        Poll::Ready(())
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A connection that is idle between requests releases all but its IO, a timer and the drain watch until a byte comes.
 
+mod request_body;
 mod response_head;
 mod wire;
 
@@ -96,10 +97,7 @@ async fn serve_requests<I: Transport, H: Handler>(
         fields: limits.headers,
     };
     let mut wire = Wire::new(io, read, bounds);
-    let mut draining = Draining {
-        asked: pin!(Drain::new(context.stage(), expiry)),
-        is_draining: false,
-    };
+    let mut drain = pin!(Drain::new(context.stage(), expiry));
     let mut head_wait = HeadWait {
         idle,
         started: Instant::now(),
@@ -107,7 +105,7 @@ async fn serve_requests<I: Transport, H: Handler>(
         timer: DeadlineTimer::default(),
     };
     let fault = loop {
-        let head = match poll_fn(|cx| head_wait.poll_head(&mut wire, &mut draining, context, cx)).await {
+        let head = match poll_fn(|cx| head_wait.poll_head(&mut wire, drain.as_mut(), context, cx)).await {
             Ok(head) => head,
             Err(NoRequest::Idle) => {
                 let (io, unread) = wire.into_parts();
@@ -117,7 +115,7 @@ async fn serve_requests<I: Transport, H: Handler>(
             Err(NoRequest::Refused(fault)) => break Some(fault),
             Err(NoRequest::Closed) => break None,
         };
-        match exchange(&mut wire, head, connection, handler, &mut draining, &limits).await {
+        match exchange(&mut wire, head, connection, handler, drain.as_mut(), &limits).await {
             AfterExchange::KeepAlive => head_wait.idle = Idle::now(),
             AfterExchange::Close => break None,
             AfterExchange::Upgraded(tunnel) => {
@@ -133,7 +131,7 @@ async fn serve_requests<I: Transport, H: Handler>(
         }
     };
     let last_bytes = fault.map(|fault| refusal(handler, connection, fault));
-    let linger = match (wire.is_input_open(), wire.is_at_end()) {
+    let linger = match (wire.is_input_open(), wire.body().is_ended()) {
         (false, _) => Duration::ZERO,
         (true, true) => LINGER_TIMEOUT,
         (true, false) => MAX_LINGER_TIME,
@@ -152,20 +150,6 @@ enum NoRequest {
     Closed,
 }
 
-/// Whether the connection may take no more requests.
-struct Draining<'p, F> {
-    asked: Pin<&'p mut Drain<F>>,
-    /// `asked` was ready. It is not polled again.
-    is_draining: bool,
-}
-
-impl<F: Future<Output = ()>> Draining<'_, F> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
-        self.is_draining = self.is_draining || self.asked.as_mut().poll(cx).is_ready();
-        self.is_draining
-    }
-}
-
 /// The wait for the next request head.
 struct HeadWait {
     idle: Idle,
@@ -179,7 +163,7 @@ impl HeadWait {
     fn poll_head<I: Transport, H: Handler, F: Future<Output = ()>>(
         &mut self,
         wire: &mut Wire<I>,
-        draining: &mut Draining<'_, F>,
+        drain: Pin<&mut Drain<F>>,
         context: &WorkerContext<H>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<RequestHead, NoRequest>> {
@@ -189,17 +173,17 @@ impl HeadWait {
                 HeadError::Disconnected => NoRequest::Closed,
             }));
         }
-        if let Some(started) = wire.head_began() {
+        if let Some(started) = wire.head_started() {
             ready!(
                 self.timer
                     .poll_until(started + context.handler().limits().header_timeout, cx)
             );
             return Poll::Ready(Err(NoRequest::Refused(HeadFault::TooSlow)));
         }
-        let draining = draining.poll(cx);
+        let is_draining = drain.poll(cx).is_ready();
         let release_at = self.idle.since().max(self.started).checked_add(self.release_after);
         loop {
-            let end = self.idle.deadline(context, draining);
+            let end = self.idle.deadline(context, is_draining);
             ready!(
                 self.timer
                     .poll_until(release_at.map_or(end, |release_at| release_at.min(end)), cx)
@@ -234,7 +218,7 @@ fn exchange<'t, I, H, F>(
     head: RequestHead,
     connection: &'t H::Connection,
     handler: &'t H,
-    draining: &'t mut Draining<'_, F>,
+    mut drain: Pin<&'t mut Drain<F>>,
     limits: &'t Limits,
 ) -> impl Future<Output = AfterExchange<H::Tunnel>>
 where
@@ -273,7 +257,7 @@ where
                 tunnel,
             } => (response.into_parts().0, None, header_case, Some(tunnel)),
         };
-        let is_draining = poll_fn(|cx| Poll::Ready(draining.poll(cx))).await;
+        let is_draining = poll_fn(|cx| Poll::Ready(drain.as_mut().poll(cx).is_ready())).await;
 
         let mut out = wire.start_response();
         let context = response_head::ResponseContext {
@@ -307,10 +291,10 @@ where
         // If the upstream still reads the upload, keep the connection open until the body ends.
         // Exception: the client waits for the close as the end of the response.
         let reads_on = wire.receives_body() && written.framing != Framing::UntilClose;
-        if wire.is_broken() || !(written.keeps_alive || reads_on) {
+        if wire.body().is_unusable() || !(written.keeps_alive || reads_on) {
             return AfterExchange::Close;
         }
-        if !wire.is_at_end() {
+        if !wire.body().is_ended() {
             let mut timer = DeadlineTimer::default();
             match poll_fn(|cx| poll_end_of_body(wire, &mut timer, cx)).await {
                 AfterExchange::KeepAlive => {}
@@ -332,16 +316,16 @@ fn poll_end_of_body<I: AsyncRead + AsyncWrite + Unpin, T>(
     cx: &mut Context<'_>,
 ) -> Poll<AfterExchange<T>> {
     loop {
-        if wire.is_broken() {
+        if wire.body().is_unusable() {
             return Poll::Ready(AfterExchange::Close);
         }
-        if wire.is_at_end() {
+        if wire.body().is_ended() {
             return Poll::Ready(AfterExchange::KeepAlive);
         }
         match wire.poll_input(cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(Disconnected)) => return Poll::Ready(AfterExchange::Disconnected),
-            Poll::Pending if wire.has_body_reader() => return Poll::Pending,
+            Poll::Pending if wire.body().has_reader() => return Poll::Pending,
             Poll::Pending => {
                 ready!(timer.poll_for(LINGER_TIMEOUT, cx));
                 return Poll::Ready(AfterExchange::Close);

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::request_body::RequestBody;
 use super::response_head;
 use crate::framing::body::RemainingBody;
 use crate::framing::grammar::ParseError;
@@ -23,57 +24,35 @@ use crate::framing::request::{HeadLimits, HeadReader, RequestHead};
 use crate::runtime::DeadlineTimer;
 use crate::server::socket::{Stream, Transport};
 use crate::transfer::early_hints::EarlyHints;
-use crate::transfer::incoming::{BodySender, Demand, IncomingBody, body_channel};
+use crate::transfer::incoming::{Demand, IncomingBody};
 use crate::transfer::message_writer::{MessageWriter, SendError};
 use crate::transfer::{MIN_READ_SIZE, next_read_size, poll_read_buf};
 
 /// The buffer for one read of a head: a TLS record holds no more (RFC 8446, section 5.1).
-const READ_SIZE: usize = 16 * 1024;
-/// While a request is served whose body has ended, the connection reads ahead up to this many bytes of the next request.
+const HEAD_READ_SIZE: usize = 16 * 1024;
+/// After the end of a request body, the connection reads ahead up to this many bytes of the next request.
 const MAX_READ_AHEAD: usize = 16 * 1024;
-/// The connection discards at most this many bytes of a body that the handler has dropped, to keep the connection for the next request.
-const MAX_DISCARDED: u64 = 64 * 1024;
 /// A larger buffer is not kept for the next response.
 const MAX_KEPT_BUFFER: usize = 32 * 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Limit of interim responses in `interim` while the client does not read; further hints are dropped.
 const MAX_INTERIM: usize = 16 * 1024;
 
-/// A client connection, and the state of the request that is read from it.
-///
-/// `rest` and `feed` give the state of the body:
-///
-/// | `rest` | `feed` | meaning |
-/// |---|---|---|
-/// | `Nothing` | `None` | no body, or the body was read to its end |
-/// | not `Nothing` | `Some`, receiver alive | the handler reads the body |
-/// | not `Nothing` | `Some`, receiver dropped | the connection discards the body, until `is_broken()` |
-/// | not `Nothing` | `None` | `broken` is set |
-/// | `Nothing` | `Some` | the last discarded piece exceeded [`MAX_DISCARDED`]: `is_broken()` |
+/// A client connection, and the request that is read from it.
 pub(super) struct Wire<I> {
     io: I,
     /// Bytes that were read from `io` and belong to no head or body yet.
     read_buf: BytesMut,
     /// A read returned EOF or an error: the client sends nothing more.
     input_closed: bool,
-    reader: HeadReader,
+    head_reader: HeadReader,
     /// How the client wrote the field names of the last head. `take_header_case` empties it.
     header_case: HeaderCase,
     /// When the connection read the first byte of the current head. `None` between heads.
-    head_began: Option<Instant>,
-    /// The part of the current body that was not read yet.
-    rest: RemainingBody,
-    /// The sending half of the body channel to the handler. `Some` from `begin` until the body ends or breaks.
-    feed: Option<BodySender>,
-    /// The body has invalid framing, or the connection ended inside the body. The next bytes cannot be parsed: no request follows.
-    broken: bool,
-    /// Bytes of the current body that were discarded. `begin` sets it to 0.
-    discarded: u64,
-    /// The client sent `Expect: 100-continue` and has received no 100 yet. Set only if there is a body.
-    /// Cleared when the handler asks for the body before the response begins.
-    expects_continue: bool,
-    /// `start_response` was called for the current request: the final response has begun, so no interim response may follow.
-    answering: bool,
+    head_started: Option<Instant>,
+    /// The body of the current request.
+    body: RequestBody,
+    expectation: Expectation,
     /// Interim responses that were not written yet. They go out before the response.
     interim: Bytes,
     /// Bytes of `interim` were written to `io`, and `io` was not flushed since.
@@ -81,11 +60,29 @@ pub(super) struct Wire<I> {
     /// The size of the next read of a body. It grows and shrinks with what reads return (`next_read_size`).
     read_size: usize,
     /// The buffer of the next response. Empty while a response uses it.
-    out: Vec<u8>,
-    /// Since when the client has read nothing of the response, and `MessageWriter::sent` at that time. `None` while the response makes progress.
-    blocked: Option<(Instant, u64)>,
+    response_buf: Vec<u8>,
+    /// `Some` while the client reads nothing of the response.
+    stall: Option<Stall>,
     /// Armed only in `poll_sending`, while the client does not read.
     timer: DeadlineTimer,
+}
+
+/// Whether the client waits for a 100 response before it sends the body (RFC 9110, section 10.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expectation {
+    /// The client expects no 100, or the handler has asked for the body.
+    None,
+    /// A 100 is due when the handler asks for the body.
+    Expected,
+    /// The final response has begun before a 100, so none may follow. The client may never send the body.
+    Unmet,
+}
+
+/// The client has read nothing of the response since this time, when this many bytes were sent.
+#[derive(Debug, Clone, Copy)]
+struct Stall {
+    since: Instant,
+    bytes_sent: u64,
 }
 
 /// The client has closed the connection, or no longer reads from it.
@@ -107,20 +104,16 @@ impl<I> Wire<I> {
             io,
             read_buf: read.into(),
             input_closed: false,
-            reader: HeadReader::new(bounds),
+            head_reader: HeadReader::new(bounds),
             header_case: HeaderCase::default(),
-            head_began: None,
-            rest: RemainingBody::Empty,
-            feed: None,
-            broken: false,
-            discarded: 0,
-            expects_continue: false,
-            answering: false,
+            head_started: None,
+            body: RequestBody::Ended,
+            expectation: Expectation::None,
             interim: Bytes::new(),
             interim_unflushed: false,
             read_size: MIN_READ_SIZE,
-            out: Vec::new(),
-            blocked: None,
+            response_buf: Vec::new(),
+            stall: None,
             timer: DeadlineTimer::default(),
         }
     }
@@ -131,8 +124,8 @@ impl<I> Wire<I> {
     }
 
     /// When the connection read the first byte of a head that is incomplete.
-    pub(super) fn head_began(&self) -> Option<Instant> {
-        self.head_began
+    pub(super) fn head_started(&self) -> Option<Instant> {
+        self.head_started
     }
 
     /// The client has not closed its sending direction: it may still send bytes, which must be read before the close.
@@ -140,45 +133,30 @@ impl<I> Wire<I> {
         !self.input_closed
     }
 
-    /// The next bytes cannot be parsed as a request: the body is broken, or more than [`MAX_DISCARDED`] of it was discarded.
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken || self.discarded > MAX_DISCARDED
-    }
-
-    /// The request was read to its end.
-    pub(super) fn is_at_end(&self) -> bool {
-        self.rest == RemainingBody::Empty && self.feed.is_none()
-    }
-
-    /// The handler still holds the request body. False after the end of the body.
-    pub(super) fn has_body_reader(&self) -> bool {
-        self.feed.as_ref().is_some_and(|feed| !feed.is_closed())
+    /// The body of the current request.
+    pub(super) fn body(&self) -> &RequestBody {
+        &self.body
     }
 
     /// The handler still reads the body, and the client sends it without a 100: reading can continue behind the response.
     pub(super) fn receives_body(&self) -> bool {
-        !self.is_broken() && !self.expects_continue && self.has_body_reader()
+        self.expectation == Expectation::None && self.body.has_reader()
     }
 
     /// The connection may serve another request. It may not if the client still waits for a 100: it may never send the body.
-    /// It may not if a body was dropped by the handler and more than [`MAX_DISCARDED`] of it remains.
     pub(super) fn can_keep_alive(&self) -> bool {
-        let short = self.rest.exact_length().is_none_or(|left| left <= MAX_DISCARDED);
-        !self.broken && !self.expects_continue && (self.is_at_end() || self.has_body_reader() || short)
+        self.expectation == Expectation::None && self.body.may_end()
     }
 
     /// Begins a request whose head was read, and returns its body.
-    pub(super) fn begin(&mut self, rest: RemainingBody, expects_continue: bool) -> IncomingBody {
-        self.rest = rest;
-        self.discarded = 0;
-        self.expects_continue = expects_continue && rest != RemainingBody::Empty;
-        self.answering = false;
-        if rest == RemainingBody::Empty {
-            return IncomingBody::Empty;
-        }
-        let (feed, fed) = body_channel(rest.exact_length());
-        self.feed = Some(feed);
-        IncomingBody::Http1(fed)
+    pub(super) fn begin(&mut self, remaining: RemainingBody, expects_continue: bool) -> IncomingBody {
+        self.expectation = match expects_continue && remaining != RemainingBody::Empty {
+            true => Expectation::Expected,
+            false => Expectation::None,
+        };
+        let (body, incoming) = RequestBody::new(remaining);
+        self.body = body;
+        incoming
     }
 
     /// How the client wrote the field names of the current request.
@@ -196,8 +174,10 @@ impl<I> Wire<I> {
 
     /// Begins the response: returns a buffer for it that already holds the interim responses not written yet.
     pub(super) fn start_response(&mut self) -> Vec<u8> {
-        self.answering = true;
-        let mut out = mem::take(&mut self.out);
+        if self.expectation == Expectation::Expected {
+            self.expectation = Expectation::Unmet;
+        }
+        let mut out = mem::take(&mut self.response_buf);
         out.clear();
         out.extend_from_slice(&mem::take(&mut self.interim));
         out
@@ -206,7 +186,7 @@ impl<I> Wire<I> {
     /// Keeps the buffer for the next response, unless it is larger than [`MAX_KEPT_BUFFER`].
     pub(super) fn recycle_buffer(&mut self, out: Vec<u8>) {
         if out.capacity() <= MAX_KEPT_BUFFER {
-            self.out = out;
+            self.response_buf = out;
         }
     }
 }
@@ -222,32 +202,32 @@ impl<I: AsyncRead + Unpin> Wire<I> {
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<RequestHead, HeadError>> {
         loop {
             if !self.read_buf.is_empty() {
-                let read = self.reader.read(&self.read_buf).map_err(HeadError::Refused)?;
+                let read = self.head_reader.read(&self.read_buf).map_err(HeadError::Refused)?;
                 if let Some(end) = read {
-                    self.head_began = None;
+                    self.head_started = None;
                     let head = match end == self.read_buf.len() {
                         true => mem::take(&mut self.read_buf),
                         false => self.read_buf.split_to(end),
                     };
                     let bytes = head.freeze();
-                    let head = self.reader.take(&bytes);
+                    let head = self.head_reader.take(&bytes);
                     self.header_case = HeaderCase::from_head(bytes);
                     return Poll::Ready(head.map_err(HeadError::Refused));
                 }
-                if self.head_began.is_none() && self.reader.has_started() {
-                    self.head_began = Some(Instant::now());
+                if self.head_started.is_none() && self.head_reader.has_started() {
+                    self.head_started = Some(Instant::now());
                 }
             }
-            if ready!(self.poll_read_more(READ_SIZE, cx)).is_err() {
+            if ready!(self.poll_read_more(HEAD_READ_SIZE, cx)).is_err() {
                 return Poll::Ready(Err(HeadError::Disconnected));
             }
         }
     }
 
-    /// Reads at most `most` bytes into the stack, so that `read_buf` grows only by what was read.
-    fn poll_read_more(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<Result<(), Disconnected>> {
-        let mut piece = [const { MaybeUninit::uninit() }; READ_SIZE];
-        let mut read = ReadBuf::uninit(&mut piece[..most]);
+    /// Reads at most `max` bytes into the stack, so that `read_buf` grows only by what was read.
+    fn poll_read_more(&mut self, max: usize, cx: &mut Context<'_>) -> Poll<Result<(), Disconnected>> {
+        let mut buffer = [const { MaybeUninit::uninit() }; HEAD_READ_SIZE];
+        let mut read = ReadBuf::uninit(&mut buffer[..max]);
         let polled = ready!(Pin::new(&mut self.io).poll_read(cx, &mut read));
         self.check_read(polled.map(|()| read.filled().len()))?;
         self.read_buf.extend_from_slice(read.filled());
@@ -274,12 +254,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
     ///
     /// Wake-up: the IO, or the handler when it asks for more of the body.
     pub(super) fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Disconnected>> {
-        let wants = self.feed.as_ref().map(|feed| feed.demand(cx));
-        match wants {
-            Some(Demand::More) => self.poll_body(cx).map(Ok),
-            Some(Demand::None) => Poll::Pending,
-            Some(Demand::Closed) => self.poll_discard(cx),
-            None => {
+        match self.body.demand(cx) {
+            Some(Demand::More) => return self.poll_body(cx).map(Ok),
+            Some(Demand::None) => return Poll::Pending,
+            Some(Demand::Closed) | None => {}
+        }
+        match self.body {
+            RequestBody::Discarding { .. } | RequestBody::Abandoned => self.poll_discard(cx),
+            RequestBody::Ended | RequestBody::Open { .. } | RequestBody::Broken => {
                 while self.read_buf.len() < MAX_READ_AHEAD {
                     ready!(self.poll_read_more(1024, cx))?;
                 }
@@ -290,71 +272,44 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
 
     /// Reads the body for the handler, after a 100 if the client expects one.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let expected = !self.answering && mem::take(&mut self.expects_continue);
-        if expected && self.read_buf.is_empty() {
-            self.push_interim(Bytes::from_static(CONTINUE));
+        if self.expectation == Expectation::Expected {
+            self.expectation = Expectation::None;
+            if self.read_buf.is_empty() {
+                self.push_interim(Bytes::from_static(CONTINUE));
+            }
         }
         loop {
             // A client may wait for the 100 before it sends. A write error is ignored here: writing the response reports it.
             let _ = self.poll_interim(cx);
-            let taken = self.rest.decode(&mut self.read_buf);
-            let at_end = self.rest == RemainingBody::Empty;
-            let Some(feed) = &self.feed else { return Poll::Ready(()) };
-            match taken {
-                Ok(None) if !at_end => {}
-                Ok(data) => {
-                    if let Some(data) = data {
-                        feed.send_data(data, self.rest.exact_length(), cx);
-                    }
-                    if at_end {
-                        feed.finish(cx);
-                        self.feed = None;
-                    }
-                    return Poll::Ready(());
-                }
-                Err(fault) => {
-                    debug!(reason = ?fault, "a request body has invalid framing");
-                    self.abort_body(cx);
-                    return Poll::Ready(());
-                }
+            if self.body.deliver(&mut self.read_buf, cx).is_ready() {
+                return Poll::Ready(());
             }
             let read = ready!(poll_read_buf(&mut self.io, &mut self.read_buf, self.read_size, cx));
             if let Ok(count) = read {
                 self.read_size = next_read_size(self.read_size, count);
             }
             if self.check_read(read).is_err() {
-                self.abort_body(cx);
+                self.body.abort(cx);
                 return Poll::Ready(());
             }
         }
     }
 
-    fn abort_body(&mut self, cx: &Context<'_>) {
-        self.broken = true;
-        if let Some(feed) = self.feed.take() {
-            feed.abort(cx);
-        }
-    }
-
-    /// Discards a body that the handler has dropped, up to [`MAX_DISCARDED`].
+    /// Discards a body that the handler has dropped. Ready at its end; pending without a waker if it was abandoned.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Disconnected>> {
-        while !self.is_broken() {
-            match self.rest.decode(&mut self.read_buf) {
-                Ok(Some(data)) => self.discarded += data.len() as u64,
-                Ok(None) if self.rest == RemainingBody::Empty => {
-                    self.feed = None;
-                    return Poll::Ready(Ok(()));
-                }
-                Ok(None) => {
-                    if let Err(gone) = ready!(self.poll_read_more(READ_SIZE, cx)) {
-                        self.broken = true;
-                        return Poll::Ready(Err(gone));
+        loop {
+            self.body.discard(&mut self.read_buf);
+            match self.body {
+                RequestBody::Ended => return Poll::Ready(Ok(())),
+                RequestBody::Open { .. } | RequestBody::Abandoned | RequestBody::Broken => return Poll::Pending,
+                RequestBody::Discarding { .. } => {
+                    if let Err(disconnected) = ready!(self.poll_read_more(HEAD_READ_SIZE, cx)) {
+                        self.body = RequestBody::Abandoned;
+                        return Poll::Ready(Err(disconnected));
                     }
                 }
-                Err(_) => self.broken = true,
             }
         }
-        Poll::Pending
     }
 
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -388,8 +343,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
                     self.push_interim(response_head::early_hints(&fields));
                 }
             }
-            if let Poll::Ready(answer) = polled {
-                return Poll::Ready(Ok(answer));
+            if let Poll::Ready(output) = polled {
+                return Poll::Ready(Ok(output));
             }
             // If the client does not read, the rest is written at the next poll. A write error is ignored here: writing the response reports it.
             let _ = self.poll_interim(cx);
@@ -407,24 +362,25 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
     ) -> Poll<Result<Sent<B>, Disconnected>> {
         loop {
             if let Poll::Ready(sent) = sending.poll(&mut self.io, cx) {
-                self.blocked = None;
+                self.stall = None;
                 return Poll::Ready(Ok(sent));
             }
             match self.poll_input(cx) {
-                Poll::Ready(Ok(())) => self.blocked = None,
-                Poll::Ready(Err(gone)) => return Poll::Ready(Err(gone)),
+                Poll::Ready(Ok(())) => self.stall = None,
+                Poll::Ready(Err(disconnected)) => return Poll::Ready(Err(disconnected)),
                 Poll::Pending => break,
             }
         }
         if !sending.is_blocked() {
-            self.blocked = None;
+            self.stall = None;
             return Poll::Pending;
         }
-        let since = match self.blocked {
-            Some((since, sent)) if sent == sending.bytes_sent() => since,
+        let bytes_sent = sending.bytes_sent();
+        let since = match self.stall {
+            Some(stall) if stall.bytes_sent == bytes_sent => stall.since,
             _ => Instant::now(),
         };
-        self.blocked = Some((since, sending.bytes_sent()));
+        self.stall = Some(Stall { since, bytes_sent });
         ready!(self.timer.poll_until(since + send_timeout, cx));
         debug!("a client did not read its response in time");
         Poll::Ready(Err(Disconnected))
