@@ -123,9 +123,8 @@ pub(super) fn serve<H: Handler>(
             let mut sending = BodyWriter {
                 out,
                 body,
-                broken: false,
-                piece: None,
-                blocked: None,
+                state: WriteState::Body,
+                stalled_since: None,
                 active_request,
                 timer: DeadlineTimer::default(),
             };
@@ -214,20 +213,30 @@ async fn discard_upload(upload: Upload) -> bool {
 struct BodyWriter<B> {
     out: SendStream<Bytes>,
     body: B,
-    /// The body has failed. The stream is reset once the data before is written: a reset makes h2 drop data.
-    broken: bool,
-    /// The piece that waits for the client's window, and whether it is the last one.
-    piece: Option<(Bytes, bool)>,
-    /// Since when the piece waits. `None` while the client reads.
-    blocked: Option<Instant>,
+    state: WriteState,
+    /// Since when data waits for the client's window. `None` while the client reads.
+    stalled_since: Option<Instant>,
     active_request: ActiveRequest,
     timer: DeadlineTimer,
+}
+
+enum WriteState {
+    /// Takes the next frame of the body.
+    Body,
+    /// This data waits for the client's window.
+    Data {
+        // Not empty.
+        data: Bytes,
+        is_last: bool,
+    },
+    /// The body has failed. The stream is reset once the data before it is written: a reset makes h2 drop data.
+    Failed,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> BodyWriter<B> {
     /// Ready when h2 has the whole body, or the stream has ended. Wake-up: the body, the client's window, a reset, or the timer.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        match self.poll_pieces(cx) {
+        match self.poll_frames(cx) {
             // While nothing is sent, only `poll_reset` reports that the client has reset the stream.
             Poll::Pending => match ready!(self.out.poll_reset(cx)) {
                 Ok(reason) => Poll::Ready(Err(reason.into())),
@@ -240,48 +249,54 @@ impl<B: Body<Data = Bytes> + Unpin> BodyWriter<B> {
     /// Waits until the client's window has capacity for some of `bytes`. After `send_timeout` without capacity, the stream is reset.
     fn poll_capacity(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<usize, h2::Error>> {
         if let Poll::Ready(capacity) = poll_capacity(&mut self.out, bytes, cx) {
-            self.blocked = None;
+            self.stalled_since = None;
             return Poll::Ready(capacity);
         }
-        let since = *self.blocked.get_or_insert_with(Instant::now);
+        let since = *self.stalled_since.get_or_insert_with(Instant::now);
         ready!(self.timer.poll_until(since + self.active_request.send_timeout(), cx));
         self.out.send_reset(Reason::CANCEL);
         Poll::Ready(Err(Reason::CANCEL.into()))
     }
 
-    fn poll_pieces(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+    fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         loop {
-            while let Some(bytes) = self.piece.as_ref().map(|(piece, _)| piece.len()) {
-                let capacity = ready!(self.poll_capacity(bytes, cx))?;
-                // h2 gets only what the window allows. The remainder is kept here, and the body is not polled for more.
-                match &mut self.piece {
-                    Some((piece, _)) if capacity < bytes => self.out.send_data(piece.split_to(capacity), false)?,
-                    piece => {
-                        if let Some((piece, last)) = piece.take() {
-                            self.out.send_data(piece, last)?;
-                            if last {
-                                return Poll::Ready(Ok(()));
-                            }
-                        }
+            match &self.state {
+                WriteState::Body => {}
+                WriteState::Data { data, is_last } => {
+                    let (length, is_last) = (data.len(), *is_last);
+                    let capacity = ready!(self.poll_capacity(length, cx))?;
+                    let WriteState::Data { data, .. } = &mut self.state else {
+                        continue;
+                    };
+                    // h2 gets only what the window allows. The remainder is kept here, and the body is not polled for more.
+                    let allowed = data.split_to(capacity);
+                    let is_whole = data.is_empty();
+                    if is_whole {
+                        self.state = WriteState::Body;
                     }
+                    self.out.send_data(allowed, is_whole && is_last)?;
+                    if is_whole && is_last {
+                        return Poll::Ready(Ok(()));
+                    }
+                    continue;
                 }
-            }
-            if self.broken {
-                ready!(Pin::new(&mut self.active_request).poll(cx));
-                self.out.send_reset(Reason::INTERNAL_ERROR);
-                return Poll::Ready(Err(Reason::INTERNAL_ERROR.into()));
+                WriteState::Failed => {
+                    ready!(Pin::new(&mut self.active_request).poll(cx));
+                    self.out.send_reset(Reason::INTERNAL_ERROR);
+                    return Poll::Ready(Err(Reason::INTERNAL_ERROR.into()));
+                }
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 None => return Poll::Ready(self.out.send_data(Bytes::new(), true)),
-                Some(Err(_)) => self.broken = true,
+                Some(Err(_)) => self.state = WriteState::Failed,
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
-                        let last = self.body.is_end_stream();
-                        if last && data.len() <= MAX_UNRESERVED {
+                        let is_last = self.body.is_end_stream();
+                        if is_last && data.len() <= MAX_UNRESERVED {
                             return Poll::Ready(self.out.send_data(data, true));
                         }
                         if !data.is_empty() {
-                            self.piece = Some((data, last));
+                            self.state = WriteState::Data { data, is_last };
                         }
                     }
                     Err(frame) => {

@@ -23,14 +23,7 @@ pub(super) struct BufferedWriter<T>(Rc<RefCell<Inner<T>>>);
 #[derive(Debug)]
 pub(super) struct Flusher<T>(Rc<RefCell<Inner<T>>>);
 
-/// The state that both halves share.
-///
-/// | `flushed` | `owed` | meaning |
-/// |---|---|---|
-/// | true | false | nothing to write |
-/// | false | false | `buffer` holds bytes, or the IO needs a flush |
-/// | false | true | `buffer` was full, and a write of h2 was refused |
-/// | true | true | everything was written since, and h2 has not repeated the refused write yet |
+/// What both halves share.
 #[derive(Debug)]
 struct Inner<T> {
     io: T,
@@ -38,13 +31,33 @@ struct Inner<T> {
     buffer: Vec<u8>,
     /// Bytes of `buffer` that were written to the IO.
     written: usize,
-    /// `buffer` is empty, and the IO was flushed after the last write.
-    flushed: bool,
-    /// The last `poll_write` found the buffer full and returned `Pending`. h2 will write these bytes again: they may be the middle of a frame.
-    /// While it is set, nothing else may be written.
-    owed: bool,
+    state: WriteState,
     /// Bytes were written to the IO since the last `take_progress`.
     made_progress: bool,
+}
+
+/// What remains to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WriteState {
+    /// Nothing: `buffer` is empty, and the IO was flushed after the last write.
+    Flushed,
+    /// `buffer` holds bytes, or the IO needs a flush.
+    Buffered,
+    /// As `Buffered`, and h2 owes a write: `buffer` was full, and the last `poll_write` returned `Pending`. h2 will write these bytes again. They
+    /// may be the middle of a frame, so nothing else may be written before them.
+    WriteOwed,
+    /// As `Flushed`, and h2 owes a write.
+    FlushedWriteOwed,
+}
+
+impl WriteState {
+    fn is_flushed(self) -> bool {
+        matches!(self, Self::Flushed | Self::FlushedWriteOwed)
+    }
+
+    fn is_write_owed(self) -> bool {
+        matches!(self, Self::WriteOwed | Self::FlushedWriteOwed)
+    }
 }
 
 /// Splits an IO into its two halves.
@@ -53,8 +66,7 @@ pub(super) fn split<T>(io: T) -> (BufferedWriter<T>, Flusher<T>) {
         io,
         buffer: Vec::new(),
         written: 0,
-        flushed: true,
-        owed: false,
+        state: WriteState::Flushed,
         made_progress: false,
     }));
     (BufferedWriter(Rc::clone(&inner)), Flusher(inner))
@@ -78,10 +90,10 @@ impl<T: AsyncWrite + Unpin> Flusher<T> {
         mem::take(&mut self.0.borrow_mut().made_progress)
     }
 
-    /// Writes the buffer, then `last_frame`, and shuts the IO down. Writes nothing if h2 may be in the middle of a frame (`owed`).
+    /// Writes the buffer, then `last_frame`, and shuts the IO down. Writes nothing if h2 owes a write.
     pub(super) fn poll_close_with(&self, cx: &mut Context<'_>, last_frame: &mut &[u8]) -> Poll<io::Result<()>> {
         let mut inner = self.0.borrow_mut();
-        if inner.owed {
+        if inner.state.is_write_owed() {
             return Poll::Ready(Ok(()));
         }
         ready!(inner.poll_flush(cx))?;
@@ -96,14 +108,14 @@ impl<T: AsyncWrite + Unpin> Flusher<T> {
         Pin::new(&mut inner.io).poll_shutdown(cx)
     }
 
-    /// Writes the buffer to the IO. Ready if all was written, and the task was already woken for a refused write, if there was one.
-    /// Wake-up: the IO; or the task itself, once, if there is room again for a refused write.
+    /// Writes the buffer to the IO. Ready if all was written, and the task was already woken for a write that h2 owes.
+    /// Wake-up: the IO; or the task itself, once, if there is room again for the owed write.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.borrow_mut();
-        let flushes = !inner.flushed;
+        let was_flushed = inner.state.is_flushed();
         ready!(inner.poll_flush(cx))?;
-        // There is room again for the refused write. h2 may have dropped it (a stream was reset), so the task is woken only once.
-        if flushes && inner.owed {
+        // There is room again for the write that h2 owes. h2 may have dropped it (a stream was reset), so the task is woken only once.
+        if !was_flushed && inner.state == WriteState::FlushedWriteOwed {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -112,7 +124,7 @@ impl<T: AsyncWrite + Unpin> Flusher<T> {
 }
 
 impl<T: AsyncWrite + Unpin> Inner<T> {
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_write_buffer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.buffer.len() {
             let wrote = ready!(Pin::new(&mut self.io).poll_write(cx, &self.buffer[self.written..]))?;
             if wrote == 0 {
@@ -129,12 +141,14 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.flushed {
-            return Poll::Ready(Ok(()));
-        }
-        ready!(self.poll_drain(cx))?;
+        let flushed = match self.state {
+            WriteState::Flushed | WriteState::FlushedWriteOwed => return Poll::Ready(Ok(())),
+            WriteState::Buffered => WriteState::Flushed,
+            WriteState::WriteOwed => WriteState::FlushedWriteOwed,
+        };
+        ready!(self.poll_write_buffer(cx))?;
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
-        self.flushed = true;
+        self.state = flushed;
         Poll::Ready(Ok(()))
     }
 }
@@ -149,13 +163,13 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for BufferedWriter<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.0.borrow_mut();
         if inner.buffer.len() >= RECORD {
-            inner.owed = true;
-            ready!(inner.poll_drain(cx))?;
+            inner.state = WriteState::WriteOwed;
+            ready!(inner.poll_write_buffer(cx))?;
         }
-        let take = buf.len().min(RECORD - inner.buffer.len());
-        inner.buffer.extend_from_slice(&buf[..take]);
-        (inner.flushed, inner.owed) = (false, false);
-        Poll::Ready(Ok(take))
+        let count = buf.len().min(RECORD - inner.buffer.len());
+        inner.buffer.extend_from_slice(&buf[..count]);
+        inner.state = WriteState::Buffered;
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
