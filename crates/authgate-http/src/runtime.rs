@@ -58,7 +58,7 @@ pub struct Rewind<I> {
 
 impl<I> fmt::Debug for Rewind<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replay")
+        f.debug_struct("Rewind")
             .field("prefix", &self.prefix.len())
             .finish_non_exhaustive()
     }

@@ -195,7 +195,7 @@ impl BodyReceiver {
 impl Drop for BodyReceiver {
     fn drop(&mut self) {
         let channel = &mut *self.0.borrow_mut();
-        channel.data = None;
+        (channel.data, channel.receiver_waker) = (None, None);
         if channel.state == State::Open {
             channel.state = State::ReceiverDropped;
             channel.wake_sender(&Context::from_waker(Waker::noop()));

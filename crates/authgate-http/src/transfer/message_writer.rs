@@ -25,17 +25,31 @@ pub(crate) struct MessageWriter<B: Body> {
     /// Invariant: `out_written <= out.len()`.
     out_written: usize,
     data: Bytes,
-    /// The body that still has to be polled. `None`: it has ended.
-    body: Option<B>,
+    body: BodyState<B, B::Error>,
     framing: Framing,
-    /// The error that is returned once the bytes before it are written.
-    error: Option<SendError<B::Error>>,
     /// The number of bytes that were sent.
     sent: u64,
-    /// The last write is pending: the peer does not read at the moment.
-    blocked: bool,
-    /// Whether a frame of the body was taken.
-    frame_taken: bool,
+    /// What the last pending poll waits for.
+    waits_for: WaitsFor,
+}
+
+/// The body of a message, beside the data that was taken from it.
+#[derive(Debug)]
+enum BodyState<B, E> {
+    /// It is polled for more.
+    Open(B),
+    /// Its end is in the buffers, or there is no body.
+    Ended,
+    /// The error is returned once the bytes before it are written.
+    Failed(SendError<E>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WaitsFor {
+    /// For more of the body, or the message is complete.
+    Body,
+    /// For the peer, which does not read at the moment.
+    Peer,
 }
 
 /// How a body is framed.
@@ -74,12 +88,10 @@ impl<B: Body<Data = Bytes> + Unpin> MessageWriter<B> {
             out,
             out_written: 0,
             data: Bytes::new(),
-            body,
+            body: body.map_or(BodyState::Ended, BodyState::Open),
             framing,
-            error: None,
             sent: 0,
-            blocked: false,
-            frame_taken: false,
+            waits_for: WaitsFor::Body,
         }
     }
 
@@ -90,7 +102,7 @@ impl<B: Body<Data = Bytes> + Unpin> MessageWriter<B> {
 
     /// Whether it waits for the peer, and not for more of the body.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.blocked
+        self.waits_for == WaitsFor::Peer
     }
 
     /// The number of bytes that wait to be written.
@@ -101,19 +113,17 @@ impl<B: Body<Data = Bytes> + Unpin> MessageWriter<B> {
     /// The body of a message of which no byte was sent: the data that was taken from it, and the remaining body. `None`
     /// if the body cannot be restored.
     pub(crate) fn into_unsent_body(self) -> Option<(Bytes, Option<B>)> {
-        match (self.sent, &self.error, self.frame_taken, self.framing) {
-            (0, None, false, _) => Some((Bytes::new(), self.body)),
-            (0, None, true, Framing::Length(_)) => {
-                let copied = self.out.get(self.head_length..)?;
-                let taken = if copied.is_empty() {
-                    self.data
-                } else {
-                    Bytes::from([copied, &self.data].concat())
-                };
-                Some((taken, self.body))
-            }
+        let body = match self.body {
+            BodyState::Open(body) => Some(body),
+            BodyState::Ended => None,
+            BodyState::Failed(_) => return None,
+        };
+        let copied = self.out.get(self.head_length..)?;
+        match (self.sent, self.framing) {
+            (0, _) if copied.is_empty() => Some((self.data, body)),
+            (0, Framing::Length(_)) => Some((Bytes::from([copied, &self.data].concat()), body)),
             // In a chunked body, the taken data is mixed with chunk sizes.
-            _ => None,
+            (0, Framing::Chunked { .. } | Framing::UntilClose) | (1.., _) => None,
         }
     }
 
@@ -130,11 +140,13 @@ impl<B: Body<Data = Bytes> + Unpin> MessageWriter<B> {
     ) -> Poll<Result<(), SendError<B::Error>>> {
         loop {
             let body_pending = self.poll_body(cx).is_pending();
-            let body_ended = self.body.is_none() || self.error.is_some();
-            self.blocked = true;
+            let body_ended = !matches!(self.body, BodyState::Open(_));
+            self.waits_for = WaitsFor::Peer;
             ready!(self.poll_out(io, body_pending || body_ended, cx)).map_err(SendError::Io)?;
-            self.blocked = false;
-            if let Some(error) = self.error.take() {
+            self.waits_for = WaitsFor::Body;
+            if matches!(self.body, BodyState::Failed(_))
+                && let BodyState::Failed(error) = mem::replace(&mut self.body, BodyState::Ended)
+            {
                 return Poll::Ready(Err(error));
             }
             match (body_ended, body_pending) {
@@ -175,16 +187,14 @@ impl<B: Body<Data = Bytes> + Unpin> MessageWriter<B> {
         {
             self.out.extend_from_slice(b"\r\n");
         }
-        while let Some(body) = &mut self.body
-            && self.error.is_none()
+        while let BodyState::Open(body) = &mut self.body
             && self.data.is_empty()
             && self.out.len() < MAX_BUFFERED
         {
             let frame = ready!(Pin::new(&mut *body).poll_frame(cx)).transpose();
-            self.frame_taken = true;
             let last = body.is_end_stream();
             if let Err(error) = self.append_frame(frame, last) {
-                self.error = Some(error);
+                self.body = BodyState::Failed(error);
             }
         }
         Poll::Ready(())
@@ -214,7 +224,7 @@ impl<B: Body<Data = Bytes> + Unpin> MessageWriter<B> {
         }
         // In a chunked body, the end must come after data that is written without a copy.
         if is_last && (self.data.is_empty() || !is_chunked) {
-            self.body = None;
+            self.body = BodyState::Ended;
             self.finish()?;
         }
         Ok(())
