@@ -36,8 +36,6 @@ const ADDED_FIELDS: usize = 12;
 pub struct HeadReader {
     limits: HeadLimits,
     state: State,
-    /// Whether an empty line was skipped. The reader accepts one (RFC 9112, section 2.2), and no more.
-    skipped_empty_line: bool,
     /// The position of the next byte. All bytes before it are valid. Invariant: `part_start <= position`.
     position: usize,
     /// The start of the current part: a method, a target, a name or a value.
@@ -68,8 +66,10 @@ impl Span {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Before the first byte of a method.
+    /// Before the first byte of a method. One empty line is accepted here (RFC 9112, section 2.2).
     Start,
+    /// The same, after the empty line. No other is accepted.
+    StartAfterEmptyLine,
     Method,
     /// Before the first byte of a target.
     TargetStart,
@@ -102,7 +102,6 @@ impl HeadReader {
         Self {
             limits,
             state: State::Start,
-            skipped_empty_line: false,
             position: 0,
             part_start: 0,
             method: Span::default(),
@@ -115,7 +114,7 @@ impl HeadReader {
 
     /// Whether a head has started and not ended.
     pub fn has_started(&self) -> bool {
-        self.state != State::Start
+        !matches!(self.state, State::Start | State::StartAfterEmptyLine)
     }
 
     /// Continues to read. `bytes` are all received bytes after the previous message. Once the head is complete, it
@@ -123,7 +122,7 @@ impl HeadReader {
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, ParseError> {
         loop {
             let next = match self.state {
-                State::Start => self.skip_to_method(bytes)?,
+                State::Start | State::StartAfterEmptyLine => self.skip_to_method(bytes)?,
                 State::Method => self.read_method(bytes)?,
                 State::TargetStart | State::Path | State::Query | State::OtherTarget => self.read_target(bytes)?,
                 State::Version => self.read_version(bytes)?,
@@ -150,10 +149,9 @@ impl HeadReader {
     fn skip_to_method(&mut self, bytes: &[u8]) -> Result<Option<State>, ParseError> {
         let first = match bytes.get(self.position..).unwrap_or_default() {
             [] | [b'\r'] => return Ok(None),
-            [b'\r', b'\n', ..] if !self.skipped_empty_line => {
-                self.skipped_empty_line = true;
+            [b'\r', b'\n', ..] if self.state == State::Start => {
                 self.position += 2;
-                return Ok(Some(State::Start));
+                return Ok(Some(State::StartAfterEmptyLine));
             }
             [b'\r', other, ..] if *other != b'\n' => return malformed("a bare CR before it"),
             [first, ..] => *first,
