@@ -27,6 +27,14 @@ pub struct Authorities {
     certificates: Arc<[CertificateDer<'static>]>,
 }
 
+impl PartialEq for Authorities {
+    fn eq(&self, other: &Self) -> bool {
+        self.certificates == other.certificates
+    }
+}
+
+impl Eq for Authorities {}
+
 impl Authorities {
     /// Their number.
     pub fn count(&self) -> usize {

@@ -23,7 +23,7 @@ use super::provider::{self, MinVersion};
 use super::tickets::{ClientAuthConfig, ClientAuthDigest};
 
 /// The configuration of `[server.tls]`, with all files loaded.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerTlsSettings {
     /// Chains and keys. The first one is the default, for clients whose host has no certificate.
     pub certificates: Vec<Certificate>,
@@ -34,7 +34,7 @@ pub struct ServerTlsSettings {
 }
 
 /// Whether clients must present a certificate.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum ClientAuth {
     /// Clients are not asked for a certificate.
     #[default]
@@ -52,6 +52,15 @@ pub struct Certificate {
     names: Vec<String>,
     file: PathBuf,
 }
+
+/// A certificate determines its private key, which was compared with it.
+impl PartialEq for Certificate {
+    fn eq(&self, other: &Self) -> bool {
+        self.key.cert == other.key.cert && self.file == other.file
+    }
+}
+
+impl Eq for Certificate {}
 
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -153,7 +153,7 @@ mod tests {
                 ca: Some(ca),
                 identity: None,
             };
-            let client = client::config(&settings).expect("roots");
+            let (client, _) = client::config(&settings).expect("roots");
             assert_eq!(handshake(&client, &server), Ok(HandshakeKind::Full));
             assert_eq!(handshake(&client, &server), Ok(HandshakeKind::Resumed));
             while now() <= until {

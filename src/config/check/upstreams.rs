@@ -430,7 +430,11 @@ fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
         return None;
     }
     match tls::client::config(&settings) {
-        Ok(config) => Some(Tls { config, server_name }),
+        Ok((config, digest)) => Some(Tls {
+            config,
+            digest,
+            server_name,
+        }),
         Err(error) => {
             section.report_missing(
                 error.to_string(),

@@ -84,12 +84,21 @@ pub struct HealthCheck {
 pub struct Tls {
     /// Roots, client certificate, protocols.
     pub config: Arc<ClientConfig>,
+    /// A hash of everything that `config` was made from.
+    pub digest: [u8; 32],
     /// The name for SNI and for certificate verification; `None`: the host of each server.
     pub server_name: Option<ServerName<'static>>,
 }
 
 impl Tls {
-    /// Whether a connection that was made with one may be used with the other. Two configurations that were built apart are never the same.
+    /// Uses the `config` of another one that was made from the same. Then connections and sessions of the other one can be used.
+    pub fn share_config(&mut self, other: &Self) {
+        if self.digest == other.digest {
+            self.config = Arc::clone(&other.config);
+        }
+    }
+
+    /// Whether a connection that was made with one may be used with the other. Without [`Tls::share_config`], two configurations are never the same.
     pub(super) fn is_same(one: Option<&Self>, other: Option<&Self>) -> bool {
         match (one, other) {
             (None, None) => true,
