@@ -29,7 +29,7 @@ use crate::store::{LOCAL_TIME_LIMIT, Lookup, Store, StoreError};
 use crate::worker::WorkerResources;
 
 /// The configuration of one authenticator.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct AuthenticatorSettings {
     /// Its name in the configuration.
     pub name: Arc<str>,
@@ -75,6 +75,17 @@ impl SharedAuthenticator {
         &self.settings
     }
 
+    /// Whether one with these settings and rules would decide in the same way, provided that its [`stores`](Self::stores) are the same. Then
+    /// this one can be kept, with its cache.
+    pub fn is_same(&self, settings: &AuthenticatorSettings, rules: &Arc<IdentityRules>) -> bool {
+        self.settings == *settings && self.identities.uses(rules)
+    }
+
+    /// Names of the stores that its decisions depend on.
+    pub fn stores(&self) -> Vec<&Arc<str>> {
+        self.settings.kind.stores()
+    }
+
     /// The metrics of its cache.
     pub fn metrics(&self) -> &CacheMetrics {
         self.cache.metrics()
@@ -102,6 +113,11 @@ impl Authenticator {
             single_flight: SingleFlight::default(),
             shared: Arc::clone(shared),
         }
+    }
+
+    /// Whether it is this worker's part of that authenticator.
+    pub fn is_of(&self, shared: &Arc<SharedAuthenticator>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
     }
 
     /// Its name in the configuration.

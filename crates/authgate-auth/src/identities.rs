@@ -14,6 +14,13 @@ pub struct IdentityRules {
     pub claims: KeptClaims,
 }
 
+impl IdentityRules {
+    /// Whether both make the same identities. The ids of their tables differ: see [`IdentityTables::counterpart`].
+    pub fn is_equivalent(&self, other: &Self) -> bool {
+        self.claims == other.claims && self.tables.is_equivalent(&other.tables)
+    }
+}
+
 /// The claims that identities keep, because a route or an `[identity]` table needs them. Other claims are not read, so an invalid value
 /// there refuses no token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +45,10 @@ pub(super) struct IdentityFactory {
 impl IdentityFactory {
     pub(super) fn new(authenticator: Arc<str>, rules: Arc<IdentityRules>) -> Self {
         Self { authenticator, rules }
+    }
+
+    pub(super) fn uses(&self, rules: &Arc<IdentityRules>) -> bool {
+        Arc::ptr_eq(&self.rules, rules)
     }
 
     /// The name of the authenticator, for [`UserInfo`].

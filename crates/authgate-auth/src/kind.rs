@@ -26,7 +26,7 @@ use crate::worker::WorkerResources;
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident: $settings:ty, $evaluator:ty;)+) => {
         /// The settings of one kind of authenticator.
-        #[derive(Debug, Clone)]
+        #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum KindSettings {
             $($(#[$doc])* $kind(Arc<$settings>),)+
         }

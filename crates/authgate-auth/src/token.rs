@@ -17,7 +17,7 @@ use crate::validity::Validity;
 use crate::worker::WorkerResources;
 
 /// The settings of this kind.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct TokenSettings {
     /// Name of the store that holds the tokens.
     pub store: Arc<str>,

@@ -7,7 +7,7 @@ use super::keys::VerificationKey;
 use crate::scheme::AuthScheme;
 
 /// The settings of this kind.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct JwtSettings {
     /// The keys, and how a token selects one.
     pub keys: KeySet,
@@ -32,7 +32,7 @@ impl JwtSettings {
 }
 
 /// Keys, and how a token selects one.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum KeySet {
     /// Keys from key files: if both sides have a `kid`, it must match; otherwise every key of the token's algorithm is tried.
     Static(Vec<VerificationKey>),
@@ -50,7 +50,7 @@ impl KeySet {
 }
 
 /// Where the user of a token comes from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Users {
     /// From the claims only.
     Claims {
@@ -107,7 +107,7 @@ impl TokenType {
 }
 
 /// Rules for the claims of a token.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// Accepted issuers; empty: not checked.
     pub issuer: Vec<String>,

@@ -128,6 +128,23 @@ impl IdentityTables {
         id
     }
 
+    /// Whether both have tables with the same headers and encodings, in the same order.
+    pub fn is_equivalent(&self, other: &Self) -> bool {
+        let pairs = self.iter().zip(other.iter());
+        self.tables.len() == other.tables.len()
+            && pairs
+                .into_iter()
+                .all(|(one, other)| one.headers == other.headers && one.encoding == other.encoding)
+    }
+
+    /// The id of the table at the same position as the table `id` of `other`.
+    ///
+    /// Panics if `id` does not belong to `other`.
+    pub fn counterpart(&self, other: &Self, id: TableId) -> TableId {
+        self.set
+            .table(id.index_in(other.set).expect("a table of that configuration"))
+    }
+
     /// All tables, in order.
     pub fn iter(&self) -> impl Iterator<Item = &IdentityTable> {
         self.tables.iter().map(AsRef::as_ref)

@@ -204,6 +204,22 @@ impl fmt::Debug for VerificationKey {
     }
 }
 
+/// Equal keys verify the same signatures of the same tokens, and are revoked by the same name. Their material is compared by its hash.
+impl PartialEq for VerificationKey {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            algorithm,
+            kid,
+            id,
+            fingerprint,
+            verifier: _,
+        } = self;
+        (algorithm, kid, id, fingerprint) == (&other.algorithm, &other.kid, &other.id, &other.fingerprint)
+    }
+}
+
+impl Eq for VerificationKey {}
+
 impl VerificationKey {
     /// Its algorithm.
     pub fn algorithm(&self) -> Algorithm {
@@ -457,6 +473,24 @@ fn no_public_key(pem: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_equal_if_algorithm_key_id_and_material_are() {
+        let key = |algorithm, kid, secret: &[u8]| {
+            VerificationKey::from_secret(algorithm, kid, &Secret::new(secret.to_vec())).expect("a key")
+        };
+        let (one, other) = ([1; 64], [2; 64]);
+        let first = key(Algorithm::HS256, Some("a"), &one);
+        assert_eq!(first, key(Algorithm::HS256, Some("a"), &one));
+        for differs in [
+            key(Algorithm::HS384, Some("a"), &one),
+            key(Algorithm::HS256, Some("b"), &one),
+            key(Algorithm::HS256, None, &one),
+            key(Algorithm::HS256, Some("a"), &other),
+        ] {
+            assert_ne!(first, differs);
+        }
+    }
 
     #[test]
     fn other_pem_is_refused_with_a_remedy() {
