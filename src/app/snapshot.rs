@@ -23,13 +23,13 @@ use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{RouteId, RouteMatch, RouteTable};
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::telemetry::metrics::Observed;
-use crate::tls::server::Acceptor;
+use crate::tls::server::{Acceptor, ServerTlsSettings};
 use crate::tls::validity::Validity;
 
 /// What all workers share of one configuration.
 ///
-/// Stores, and the counters of limits, are taken from the previous snapshot where their settings are the same. Nothing else of a snapshot
-/// has state. Requests that have begun with a snapshot keep it.
+/// Taken from the previous snapshot, where the settings are the same: stores, authenticators with their caches, TLS with its tickets and
+/// sessions, and the counters of limits. Nothing else of a snapshot has state. Requests that have begun with a snapshot keep it.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     /// Each snapshot of a process has a higher number than the one before it.
@@ -48,7 +48,7 @@ pub(super) struct Snapshot {
     pub(super) requests: RequestLimits,
     /// Concurrent requests of all workers.
     pub(super) in_flight: ConcurrencyLimit,
-    pub(super) tls: Option<Acceptor>,
+    pub(super) tls: Option<(ServerTlsSettings, Acceptor)>,
     pub(super) proxies: Arc<ProxyRules>,
     /// Additional host names that the admin listener accepts.
     pub(super) admin_hosts: Vec<String>,
@@ -65,7 +65,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// TLS cannot be set up.
-    pub(super) fn new(config: Config, process: &Process, previous: Option<&Self>) -> Result<Self, rustls::Error> {
+    pub(super) fn new(mut config: Config, process: &Process, previous: Option<&Self>) -> Result<Self, rustls::Error> {
         let (hosts, credential_headers) = (config.hosts(), config.credential_headers());
         let ServerSettings {
             limits,
@@ -73,7 +73,16 @@ impl Snapshot {
             proxies,
             ..
         } = config.server;
-        let identities = Arc::new(config.identities);
+        let identities = match previous {
+            Some(previous) if previous.identities.is_equivalent(&config.identities) => {
+                let kept = &previous.identities;
+                for route in &mut config.routes {
+                    route.identity = kept.tables.counterpart(&config.identities.tables, route.identity);
+                }
+                Arc::clone(kept)
+            }
+            Some(_) | None => Arc::new(config.identities),
+        };
         let names: Vec<&str> = identities
             .tables
             .iter()
@@ -99,32 +108,57 @@ impl Snapshot {
             });
             same.map_or_else(|| SharedStore::new(settings, Arc::clone(&process.counters)), Arc::clone)
         });
-        let upstreams = config.upstreams.into_iter().map(|(name, settings)| {
+        let stores: Vec<Arc<SharedStore>> = stores.collect();
+        let authenticators = config.authenticators.into_iter().map(|(name, settings)| {
+            let kept = previous.and_then(|previous| {
+                let is_kept = |name: &Arc<str>| {
+                    let store = stores.iter().find(|store| store.name() == name);
+                    store.is_some_and(|store| previous.stores.iter().any(|kept| Arc::ptr_eq(kept, store)))
+                };
+                let shared = previous.authenticators.get(&name)?;
+                (shared.is_same(&settings, &identities) && shared.stores().into_iter().all(is_kept)).then_some(shared)
+            });
+            let shared = match kept {
+                Some(shared) => Arc::clone(shared),
+                None => SharedAuthenticator::new(settings, &identities, &process.counters),
+            };
+            (name, shared)
+        });
+        let upstreams = config.upstreams.into_iter().map(|(name, mut settings)| {
             let previous = previous.and_then(|previous| previous.upstreams.get(&name));
             let limits = match previous {
                 Some((_, limits)) => limits.with_settings(&settings),
                 None => UpstreamLimits::new(&settings),
             };
+            if let (Some(tls), Some((previous, _))) = (&mut settings.tls, previous)
+                && let Some(previous) = &previous.tls
+            {
+                tls.share_config(previous);
+            }
             (name, (Arc::new(settings), limits))
         });
         let certificates = config.tls.iter().flat_map(|tls| &tls.certificates);
-        let certificates = certificates.filter_map(|certificate| {
-            let end = Validity::earliest_expiry(certificate.chain())?;
-            let file = certificate.file().display().to_string();
-            Some((file, i64::try_from(end.as_secs()).unwrap_or(i64::MAX)))
-        });
+        let certificates: Vec<_> = certificates
+            .filter_map(|certificate| {
+                let end = Validity::earliest_expiry(certificate.chain())?;
+                let file = certificate.file().display().to_string();
+                Some((file, i64::try_from(end.as_secs()).unwrap_or(i64::MAX)))
+            })
+            .collect();
+        // With the same acceptor, clients can resume their sessions.
+        let tls = match (config.tls, previous.and_then(|previous| previous.tls.as_ref())) {
+            (Some(settings), Some(kept)) if kept.0 == settings => Some(kept.clone()),
+            (Some(settings), _) => {
+                let acceptor = Acceptor::new(&settings)?;
+                Some((settings, acceptor))
+            }
+            (None, _) => None,
+        };
         Ok(Self {
             number: previous.map_or(0, |previous| previous.number + 1),
-            certificates: certificates.collect(),
-            stores: stores.collect(),
-            authenticators: config
-                .authenticators
-                .into_iter()
-                .map(|(name, settings)| {
-                    let shared = SharedAuthenticator::new(settings, &identities, &process.counters);
-                    (name, shared)
-                })
-                .collect(),
+            certificates,
+            authenticators: authenticators.collect(),
+            stores,
             upstreams: upstreams.collect(),
             routes: config.routes,
             identities,
@@ -142,8 +176,11 @@ impl Snapshot {
                 Some(previous) => previous.in_flight.with_max(requests.in_flight),
                 None => ConcurrencyLimit::new(requests.in_flight),
             },
-            tls: config.tls.as_ref().map(Acceptor::new).transpose()?,
-            proxies: Arc::new(proxies),
+            tls,
+            proxies: match previous {
+                Some(previous) if *previous.proxies == proxies => Arc::clone(&previous.proxies),
+                Some(_) | None => Arc::new(proxies),
+            },
             admin_hosts: config.admin.hosts,
             hosts,
             credential_headers,

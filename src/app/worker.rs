@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use authgate_auth::{Authenticator, Chain, WorkerResources};
+use authgate_auth::{Authenticator, Chain, SharedAuthenticator, WorkerResources};
 use authgate_core::outbound::OutboundRules;
 use authgate_http::upstream::body::BodyLimits;
 use authgate_http::upstream::{HostMode, Resolver};
@@ -44,7 +44,7 @@ impl WorkerParts {
             (Arc::clone(name), upstream)
         });
         Self {
-            authenticators: authenticators(&snapshot, &resources),
+            authenticators: authenticators(&snapshot, &resources, &Authenticators::new()),
             upstreams: upstreams.collect(),
             process: Arc::clone(process),
             resolver,
@@ -66,7 +66,7 @@ impl WorkerParts {
             (Arc::clone(name), upstream)
         });
         Self {
-            authenticators: authenticators(&snapshot, &resources),
+            authenticators: authenticators(&snapshot, &resources, &self.authenticators),
             upstreams: upstreams.collect(),
             process: Arc::clone(&self.process),
             resolver: self.resolver.clone(),
@@ -90,7 +90,7 @@ impl WorkerParts {
                 .into_iter()
                 .map(|name| self.upstreams[name].start_health_checks())
                 .collect(),
-            tls: snapshot.tls.clone(),
+            tls: snapshot.tls.as_ref().map(|(_, acceptor)| acceptor.clone()),
             limits: snapshot.limits,
             proxies: Arc::clone(&snapshot.proxies),
         }
@@ -154,12 +154,16 @@ impl WorkerParts {
     }
 }
 
-fn authenticators(snapshot: &Snapshot, resources: &WorkerResources) -> Authenticators {
-    snapshot
-        .authenticators
-        .iter()
-        .map(|(name, shared)| (Arc::clone(name), Rc::new(Authenticator::new(shared, resources))))
-        .collect()
+/// The authenticators of a snapshot. `previous`: those of the one before it.
+fn authenticators(snapshot: &Snapshot, resources: &WorkerResources, previous: &Authenticators) -> Authenticators {
+    let authenticator = |(name, shared): (&Arc<str>, &Arc<SharedAuthenticator>)| {
+        let authenticator = match previous.get(name) {
+            Some(kept) if kept.is_of(shared) => Rc::clone(kept),
+            Some(_) | None => Rc::new(Authenticator::new(shared, resources)),
+        };
+        (Arc::clone(name), authenticator)
+    };
+    snapshot.authenticators.iter().map(authenticator).collect()
 }
 
 /// Gives the gateway of a worker each new snapshot, and reports that the worker serves it. A worker that was busy gets only the latest one.

@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use hyper::ext::Protocol;
 use hyper_util::rt::TokioIo;
+use rustls::HandshakeKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::h2::{H2, read};
+use crate::harness::h2server::{Answer, H2Server};
+use crate::harness::pki::Pki;
 use crate::harness::upstream::{Exchange, MARK};
 use crate::harness::{Config, Conn, InProcess, Next, RecordingUpstream, Redis, config, get, post, wait_until};
 
@@ -549,6 +552,84 @@ fn two_hundred_replacements_leak_nothing_and_keep_what_has_equal_settings() {
     let leaked = || descriptors().saturating_sub(descriptors_before);
     // Health checks are under way at any time.
     wait_until("descriptors are returned", Duration::from_secs(10), || leaked() <= 4);
+    gate.stop();
+}
+
+#[test]
+fn cached_decisions_live_on_while_settings_identity_headers_and_stores_are_the_same() {
+    let pair = Pair::start();
+    let other_redis = Redis::start().with_ada();
+    let first = pair.first();
+    let gate = InProcess::start(&first);
+    let mut conn = gate.connect();
+    // Store lookups for one request after this configuration was applied.
+    let mut lookups_after = |config: &Config, header: &str| {
+        gate.apply(config);
+        // Both stores of a test have this name.
+        let count = || gate.metric("authgate_store_lookup_duration_seconds_count{store=\"redis\"}");
+        let before = count();
+        assert_eq!(conn.call(&get("/common").token("canary-ada")).status, 200);
+        assert_eq!(pair.one.last().header(header), Some("42"));
+        count() - before
+    };
+    assert_eq!(lookups_after(&first, "X-User-Id"), 1.0);
+    assert_eq!(lookups_after(&first, "X-User-Id"), 0.0, "nothing has changed");
+    let further = first.clone().public("/further").limits("headers = 50");
+    assert_eq!(lookups_after(&further, "X-User-Id"), 0.0, "another route and limit");
+    let renamed = further.clone().identity("headers = { X-Renamed = \"id\" }");
+    assert_eq!(lookups_after(&renamed, "X-Renamed"), 1.0, "another identity header");
+    let settings = renamed.clone().token("cache = { ttl = \"10s\" }");
+    assert_eq!(lookups_after(&settings, "X-Renamed"), 1.0, "another ttl");
+    // The store has the same name and another address.
+    let moved = Pair {
+        redis: other_redis,
+        one: pair.one.clone(),
+        two: pair.two.clone(),
+        pooled: pair.pooled.clone(),
+    };
+    let moved = moved
+        .first()
+        .identity("headers = { X-Renamed = \"id\" }")
+        .token("cache = { ttl = \"10s\" }");
+    assert_eq!(lookups_after(&moved, "X-Renamed"), 1.0, "another store");
+    gate.stop();
+}
+
+#[test]
+fn tls_sessions_and_connections_live_on_while_the_certificates_are_the_same() {
+    let (pki, other) = (Pki::new(), Pki::new());
+    let server = H2Server::start(Some(pki.server(&["localhost"], false)), |_, _| {
+        Answer::ok("{}".to_owned())
+    });
+    let url = server.url();
+    let config = |authorities: String| {
+        let config = config().server("workers = 1").file("ca.pem", authorities);
+        let config = config
+            .upstream("app", std::slice::from_ref(&url))
+            .with("tls = { ca = \"ca.pem\", server_name = \"localhost\" }");
+        config.public("/x")
+    };
+    let first = config(pki.root_pem()).tls(&pki, &[&["localhost"]]);
+    let gate = InProcess::start(&first);
+    let client = pki.client(&["http/1.1"], rustls::ALL_VERSIONS);
+    // The kind of a new handshake, and the number of connections that the upstream has accepted.
+    let after = |config: &Config| {
+        gate.apply(config);
+        let mut conn = Conn::tls(gate.address, "localhost", client.clone()).expect("a handshake");
+        assert_eq!(conn.call(&get("/x")).status, 200);
+        (conn.session().handshake_kind(), server.accepted())
+    };
+    let (full, resumed) = (Some(HandshakeKind::Full), Some(HandshakeKind::Resumed));
+    assert_eq!(after(&first), (full, 1));
+    assert_eq!(after(&first), (resumed, 1));
+    assert_eq!(after(&first.clone().public("/further")), (resumed, 1), "another route");
+    // A further authority for the upstream.
+    let changed = first.clone().file("ca.pem", pki.root_pem() + &other.root_pem());
+    assert_eq!(after(&changed), (resumed, 2));
+    // A new certificate of the gateway.
+    let renewed = changed.tls(&pki, &[&["localhost"]]);
+    assert_eq!(after(&renewed), (full, 2));
+    assert_eq!(after(&renewed), (resumed, 2));
     gate.stop();
 }
 
