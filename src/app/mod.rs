@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use authgate_http::server::listen::{self, Address};
-use authgate_http::server::socket::Bound;
+use authgate_http::server::socket::BoundListener;
 use authgate_http::server::socket_file::SocketFile;
 use authgate_http::server::stage::Stage;
-use authgate_http::server::worker::{Common, Inbox, Worker, run_on_this_thread};
+use authgate_http::server::worker::{Inbox, Worker, WorkerPool, run_on_this_thread};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -68,7 +68,7 @@ pub struct App {
     snapshot: Arc<Snapshot>,
     server: ServerSettings,
     /// The listeners of each worker.
-    listeners: Vec<Vec<Bound>>,
+    listeners: Vec<Vec<BoundListener>>,
     addresses: Vec<Address>,
     files: Vec<SocketFile>,
     admin: TcpListener,
@@ -96,7 +96,7 @@ impl App {
             admin::CONNECTIONS * (1 + config.probes.iter().len()) + redirect::CONNECTIONS * config.redirects.len();
         server.limits.connections =
             affordable_connections(server.limits.connections, SPARE_DESCRIPTORS + control_connections);
-        let mut listeners: Vec<Vec<Bound>> = (0..server.workers).map(|_| Vec::new()).collect();
+        let mut listeners: Vec<Vec<BoundListener>> = (0..server.workers).map(|_| Vec::new()).collect();
         let (mut addresses, mut files) = (Vec::new(), Vec::new());
         for address in &server.listen {
             let open = listen::open(address, server.workers).map_err(|source| AppError::Bind {
@@ -198,7 +198,8 @@ impl App {
             redirect_tasks.spawn(Arc::clone(&redirect).serve(listener(redirects)?, stages.clone()));
         }
 
-        let (common, inboxes) = Common::new(server.workers, server.limits.connections, server.drain.timeout, stages);
+        let (common, inboxes) =
+            WorkerPool::new(server.workers, server.limits.connections, server.drain.timeout, stages);
         let (snapshots, followed) = watch::channel(snapshot);
         let progress = Progress::new(server.workers);
         let reloader = Reloader::new(
@@ -273,7 +274,7 @@ async fn drain(
 ) {
     info!(delay = ?settings.delay, timeout = ?settings.timeout, "draining");
     if !settings.delay.is_zero() {
-        stage.send_replace(Stage::Leaving);
+        stage.send_replace(Stage::NotReady);
         sleep(settings.delay).await;
     }
     // Remove socket files before their listeners close, so that no client finds a file without a listener.
@@ -290,15 +291,15 @@ async fn drain(
     }
     warn!("drain timeout reached; closing the remaining connections");
     // Workers drop their requests, so that each is logged. CUT_TIMEOUT bounds the wait for a worker that is stuck.
-    stage.send_replace(Stage::Cutting);
+    stage.send_replace(Stage::Aborting);
     let _ = timeout(CUT_TIMEOUT, async { while worker_results.recv().await.is_some() {} }).await;
 }
 
 fn run_worker(
     index: usize,
     process: &Arc<Process>,
-    common: Arc<Common>,
-    listeners: Vec<Bound>,
+    common: Arc<WorkerPool>,
+    listeners: Vec<BoundListener>,
     inbox: Inbox,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
     progress: &Progress,

@@ -29,7 +29,7 @@ use crate::runtime::DeadlineTimer;
 
 /// The timeout for writing the last bytes to a client, and for each pause of the client after that.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the gateway reads the rest of a body after the response, at most.
+/// How long the gateway reads the remaining body after the response, at most.
 pub(super) const MAX_LINGER_TIME: Duration = Duration::from_secs(30);
 /// A drain does not close a connection that was used within this time: the next request may be on its way.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(1);
@@ -48,11 +48,11 @@ impl ConnectionExpiry {
         // A certificate is valid until the end of its last second.
         let end =
             |until: UnixTime| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(until.as_secs().checked_add(1)?));
-        let left = |end: SystemTime| end.duration_since(SystemTime::now()).unwrap_or_default();
+        let remaining = |end: SystemTime| end.duration_since(SystemTime::now()).unwrap_or_default();
         Self {
             at: until
                 .and_then(end)
-                .and_then(|end| Instant::now().checked_add(left(end))),
+                .and_then(|end| Instant::now().checked_add(remaining(end))),
         }
     }
 }
@@ -129,8 +129,8 @@ pub(super) async fn next_bytes<I: Transport, H: Handler>(
 }
 
 fn poll_read<I: AsyncRead + Unpin>(io: &mut I, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-    let mut piece = [const { MaybeUninit::uninit() }; READ_SIZE];
-    let mut read = ReadBuf::uninit(&mut piece);
+    let mut buffer = [const { MaybeUninit::uninit() }; READ_SIZE];
+    let mut read = ReadBuf::uninit(&mut buffer);
     if let Err(problem) = ready!(Pin::new(io).poll_read(cx, &mut read)) {
         debug!(reason = %problem, "an idle connection failed");
         return Poll::Ready(Err(problem));
@@ -159,8 +159,8 @@ pub async fn close<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, last_bytes: Opt
 /// answer (RFC 9112, section 9.6).
 async fn discard_input<I: AsyncRead + Unpin>(io: &mut I) {
     // On the heap, so that it does not enlarge the future of every connection.
-    let mut piece = vec![0; READ_SIZE];
-    while let Ok(Ok(1..)) = timeout(LINGER_TIMEOUT, io.read(&mut piece)).await {}
+    let mut buffer = vec![0; READ_SIZE];
+    while let Ok(Ok(1..)) = timeout(LINGER_TIMEOUT, io.read(&mut buffer)).await {}
 }
 
 /// Runs what comes before the first request, such as a TLS handshake. A drain gives it the grace time, because a request may follow.
@@ -181,7 +181,7 @@ pub(super) async fn unless_drained<T, H: Handler>(
 
 /// Ready when a connection may take no more requests. Wake-up: a change of the stage, or the expiry.
 async fn wait_for_drain(mut stage: watch::Receiver<Stage>, expiry: ConnectionExpiry) {
-    // The sender lives as long as the process. If it were gone, the connection would drain too.
+    // The sender lives as long as the process. If it were dropped, the connection would drain too.
     let draining = async move {
         let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
     };

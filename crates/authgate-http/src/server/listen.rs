@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::socket::{BACKLOG, Bound};
+use super::socket::{BACKLOG, BoundListener};
 use super::socket_file::SocketFile;
 
 /// An address to listen on.
@@ -47,9 +47,9 @@ impl fmt::Display for Address {
 
 /// An open address: a listener for each worker.
 #[derive(Debug)]
-pub struct Open {
+pub struct OpenAddress {
     /// One for each worker.
-    pub listeners: Vec<Bound>,
+    pub listeners: Vec<BoundListener>,
     /// The bound address: port 0 is replaced by the real port.
     pub address: Address,
     /// Drop it when no more connections are wanted: that removes the socket file.
@@ -78,21 +78,21 @@ pub fn lacks_bind_permission(address: SocketAddr) -> bool {
 ///
 /// # Errors
 /// The address is in use, is not an address of this machine, or is not permitted.
-pub fn open(address: &Address, workers: usize) -> io::Result<Open> {
+pub fn open(address: &Address, workers: usize) -> io::Result<OpenAddress> {
     match address {
         Address::Tcp(address) => {
             let listeners = bind(*address, workers)?;
             let address = listeners.first().map_or(Ok(*address), TcpListener::local_addr)?;
-            Ok(Open {
-                listeners: listeners.into_iter().map(Bound::Tcp).collect(),
+            Ok(OpenAddress {
+                listeners: listeners.into_iter().map(BoundListener::Tcp).collect(),
                 address: Address::Tcp(address),
                 file: None,
             })
         }
         Address::Unix(path) => {
             let (listeners, file) = SocketFile::bind(path, workers)?;
-            Ok(Open {
-                listeners: listeners.into_iter().map(Bound::Unix).collect(),
+            Ok(OpenAddress {
+                listeners: listeners.into_iter().map(BoundListener::Unix).collect(),
                 address: address.clone(),
                 file: Some(file),
             })

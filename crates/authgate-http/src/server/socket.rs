@@ -24,7 +24,7 @@ const MAX_UNSENT: u32 = 128 * 1024;
 
 /// A listener that is not registered with a runtime yet.
 #[derive(Debug)]
-pub enum Bound {
+pub enum BoundListener {
     /// Over TCP.
     Tcp(net::TcpListener),
     /// On a socket file.
@@ -38,10 +38,10 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    pub(super) fn new(bound: Bound) -> io::Result<Self> {
+    pub(super) fn new(bound: BoundListener) -> io::Result<Self> {
         Ok(match bound {
-            Bound::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
-            Bound::Unix(listener) => Self::Unix(UnixListener::from_std(listener)?),
+            BoundListener::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            BoundListener::Unix(listener) => Self::Unix(UnixListener::from_std(listener)?),
         })
     }
 
@@ -53,15 +53,15 @@ impl Listener {
     }
 
     /// Closes the listener, and returns the connections of its queue: these clients may have sent requests already.
-    pub(super) fn close(self) -> io::Result<Vec<Parked>> {
+    pub(super) fn close(self) -> io::Result<Vec<DetachedStream>> {
         let queued = match self {
             Self::Tcp(listener) => {
                 let listener = listener.into_std()?;
-                accept_queued(|| Ok(Parked::Tcp(listener.accept()?.0)))
+                accept_queued(|| Ok(DetachedStream::Tcp(listener.accept()?.0)))
             }
             Self::Unix(listener) => {
                 let listener = listener.into_std()?;
-                accept_queued(|| Ok(Parked::Unix(listener.accept()?.0)))
+                accept_queued(|| Ok(DetachedStream::Unix(listener.accept()?.0)))
             }
         };
         Ok(queued)
@@ -84,7 +84,7 @@ pub fn close_listener(listener: TcpListener) -> io::Result<Vec<TcpStream>> {
 }
 
 /// Accepts until the queue is empty, and at most [`BACKLOG`] times: clients may continue to connect meanwhile.
-fn accept_queued(mut accept: impl FnMut() -> io::Result<Parked>) -> Vec<Parked> {
+fn accept_queued(mut accept: impl FnMut() -> io::Result<DetachedStream>) -> Vec<DetachedStream> {
     let mut queued = Vec::new();
     for _ in 0..BACKLOG {
         match accept() {
@@ -103,7 +103,7 @@ fn accept_queued(mut accept: impl FnMut() -> io::Result<Parked>) -> Vec<Parked> 
 
 /// A connection that moves to another runtime.
 #[derive(Debug)]
-pub enum Parked {
+pub enum DetachedStream {
     /// Over TCP.
     Tcp(net::TcpStream),
     /// Over a socket file.
@@ -138,13 +138,13 @@ pub enum Stream {
 
 impl Stream {
     /// Registers the connection with the current runtime.
-    pub(super) fn new(parked: Parked) -> io::Result<Self> {
-        Ok(match parked {
-            Parked::Tcp(stream) => {
+    pub(super) fn new(detached: DetachedStream) -> io::Result<Self> {
+        Ok(match detached {
+            DetachedStream::Tcp(stream) => {
                 stream.set_nonblocking(true)?;
                 Self::Tcp(TcpStream::from_std(stream)?)
             }
-            Parked::Unix(stream) => {
+            DetachedStream::Unix(stream) => {
                 stream.set_nonblocking(true)?;
                 Self::Unix(UnixStream::from_std(stream)?)
             }
@@ -173,10 +173,10 @@ impl Stream {
     }
 
     /// Removes the connection from the current runtime.
-    pub(super) fn park(self) -> io::Result<Parked> {
+    pub(super) fn detach(self) -> io::Result<DetachedStream> {
         Ok(match self {
-            Self::Tcp(stream) => Parked::Tcp(stream.into_std()?),
-            Self::Unix(stream) => Parked::Unix(stream.into_std()?),
+            Self::Tcp(stream) => DetachedStream::Tcp(stream.into_std()?),
+            Self::Unix(stream) => DetachedStream::Unix(stream.into_std()?),
         })
     }
 

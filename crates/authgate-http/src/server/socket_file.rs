@@ -230,7 +230,7 @@ mod tests {
         fs::remove_file(&path).expect("removed");
         let _theirs = UnixListener::bind(&path).expect("bound");
         drop(file);
-        UnixStream::connect(&path).expect("left alone");
+        UnixStream::connect(&path).expect("kept");
     }
 
     #[test]
@@ -245,7 +245,7 @@ mod tests {
                 all.filter_map(Result::ok).collect::<Vec<_>>()
             });
             assert_eq!(bound.len(), 1);
-            UnixStream::connect(path).expect("the one that is left is reached");
+            UnixStream::connect(path).expect("the remaining listener accepts");
         }
     }
 

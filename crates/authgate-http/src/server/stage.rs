@@ -6,9 +6,9 @@ pub enum Stage {
     /// Serves normally.
     Serving,
     /// Serves, but reports not ready, so that load balancers can remove this gateway.
-    Leaving,
+    NotReady,
     /// Accepts no new connections, and no more requests on open ones.
     Draining,
     /// The drain timeout has passed: workers drop the remaining connections.
-    Cutting,
+    Aborting,
 }

@@ -20,7 +20,7 @@ use tracing::warn;
 use super::context::WorkerContext;
 use super::handler::{ConnectionEvent, Handler};
 use super::http2::windows;
-use super::socket::{Bound, Listener, Parked, Stream};
+use super::socket::{BoundListener, DetachedStream, Listener, Stream};
 use super::stage::Stage;
 use super::{closing, connection};
 use crate::concurrency::ConcurrencyLimit;
@@ -31,9 +31,9 @@ const MAX_IMBALANCE: usize = 16;
 /// The pause after an accept error that may pass: no free descriptors or memory.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// What all workers share.
+/// What the workers of a gateway share.
 #[derive(Debug)]
-pub struct Common {
+pub struct WorkerPool {
     /// The stage of the shutdown.
     pub stage: watch::Receiver<Stage>,
     /// During a drain, a connection that was used within this time is kept for one more request.
@@ -48,12 +48,12 @@ pub struct Common {
     inboxes: Box<[mpsc::Sender<HandedOver>]>,
 }
 
-type HandedOver = (Parked, OwnedSemaphorePermit);
+type HandedOver = (DetachedStream, OwnedSemaphorePermit);
 
 /// Receives the connections that other workers hand over.
 pub type Inbox = mpsc::Receiver<HandedOver>;
 
-impl Common {
+impl WorkerPool {
     /// Creates the shared part, and the inbox of each worker. `connections`: the limit of concurrent connections of all workers.
     pub fn new(
         workers: usize,
@@ -62,7 +62,7 @@ impl Common {
         stage: watch::Receiver<Stage>,
     ) -> (Arc<Self>, Vec<Inbox>) {
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(64)).unzip();
-        let common = Self {
+        let pool = Self {
             stage,
             // Also in a short drain, connections are closed in order and not cut.
             drain_grace: closing::DRAIN_GRACE.min(drain_timeout / 4),
@@ -71,14 +71,14 @@ impl Common {
             loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             inboxes: senders.into(),
         };
-        (Arc::new(common), inboxes)
+        (Arc::new(pool), inboxes)
     }
 }
 
 /// One worker.
 pub struct Worker<H> {
     index: usize,
-    common: Arc<Common>,
+    pool: Arc<WorkerPool>,
     /// The connections own it too.
     context: Rc<WorkerContext<H>>,
     /// Notified when the last connection has closed.
@@ -95,37 +95,37 @@ impl<H> fmt::Debug for Worker<H> {
 
 impl<H: Handler> Worker<H> {
     /// Creates the worker with this index.
-    pub fn new(index: usize, common: Arc<Common>, handler: H) -> Rc<Self> {
-        let (stage, window_budget) = (common.stage.clone(), common.window_budget.clone());
+    pub fn new(index: usize, pool: Arc<WorkerPool>, handler: H) -> Rc<Self> {
+        let (stage, window_budget) = (pool.stage.clone(), pool.window_budget.clone());
         Rc::new(Self {
             index,
-            context: Rc::new(WorkerContext::new(handler, stage, common.drain_grace, window_budget)),
-            common,
+            context: Rc::new(WorkerContext::new(handler, stage, pool.drain_grace, window_budget)),
+            pool,
             all_closed: Notify::new(),
         })
     }
 
     fn stage(&self) -> watch::Receiver<Stage> {
-        self.common.stage.clone()
+        self.pool.stage.clone()
     }
 
     fn load(&self) -> &AtomicUsize {
-        &self.common.loads[self.index]
+        &self.pool.loads[self.index]
     }
 
     /// Serves until drained: ends after the last connection, or when the drain timeout has passed.
     ///
     /// # Errors
     /// The runtime cannot use a listener.
-    pub async fn run(self: Rc<Self>, listeners: Vec<Bound>, inbox: Inbox) -> io::Result<()> {
+    pub async fn run(self: Rc<Self>, listeners: Vec<BoundListener>, inbox: Inbox) -> io::Result<()> {
         let mut stage = self.stage();
         tokio::select! {
             served = self.serve(listeners, inbox) => served,
-            _ = stage.wait_for(|stage| *stage == Stage::Cutting) => Ok(()),
+            _ = stage.wait_for(|stage| *stage == Stage::Aborting) => Ok(()),
         }
     }
 
-    async fn serve(self: Rc<Self>, listeners: Vec<Bound>, mut inbox: Inbox) -> io::Result<()> {
+    async fn serve(self: Rc<Self>, listeners: Vec<BoundListener>, mut inbox: Inbox) -> io::Result<()> {
         let accepting: Vec<_> = listeners
             .into_iter()
             .map(|listener| Ok(spawn_local(Rc::clone(&self).accept_all(Listener::new(listener)?))))
@@ -134,7 +134,7 @@ impl<H: Handler> Worker<H> {
         loop {
             tokio::select! {
                 handed = inbox.recv() => match handed {
-                    Some(handed) => self.spawn_parked(handed),
+                    Some(handed) => self.spawn_detached(handed),
                     None => break,
                 },
                 _ = stage.wait_for(|stage| *stage >= Stage::Draining) => break,
@@ -143,7 +143,7 @@ impl<H: Handler> Worker<H> {
         // Connections that are already in the inbox are served. From here on, other workers keep theirs.
         inbox.close();
         while let Some(handed) = inbox.recv().await {
-            self.spawn_parked(handed);
+            self.spawn_detached(handed);
         }
         for task in accepting {
             // A panic in this task has closed its listener. The panic is passed on, so that the process ends.
@@ -190,11 +190,11 @@ impl<H: Handler> Worker<H> {
         }
         match listener.close() {
             Ok(queued) => {
-                for parked in queued {
+                for detached in queued {
                     let Some(permit) = self.acquire_permit().await else {
                         return;
                     };
-                    self.spawn_parked((parked, permit));
+                    self.spawn_detached((detached, permit));
                 }
             }
             Err(problem) => warn!(reason = %problem, "queued connections could not be accepted and are lost"),
@@ -202,20 +202,20 @@ impl<H: Handler> Worker<H> {
     }
 
     async fn acquire_permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.common.permits).acquire_owned().await.ok()
+        Arc::clone(&self.pool.permits).acquire_owned().await.ok()
     }
 
     /// Keeps the connection, or hands it to a worker that has more than `max_imbalance` fewer.
     fn assign(self: &Rc<Self>, stream: Stream, permit: OwnedSemaphorePermit, max_imbalance: usize) {
         let load = |of: &AtomicUsize| of.load(Ordering::Relaxed);
         let own = load(self.load());
-        let least = self.common.loads.iter().enumerate().min_by_key(|(_, of)| load(of));
+        let least = self.pool.loads.iter().enumerate().min_by_key(|(_, of)| load(of));
         if let Some((other, of)) = least
             && own > load(of) + max_imbalance + load(of) / 4
-            && let Ok(inbox) = self.common.inboxes[other].try_reserve()
+            && let Ok(inbox) = self.pool.inboxes[other].try_reserve()
         {
-            match stream.park() {
-                Ok(parked) => inbox.send((parked, permit)),
+            match stream.detach() {
+                Ok(detached) => inbox.send((detached, permit)),
                 Err(problem) => warn!(reason = %problem, "a connection could not be handed over"),
             }
             return;
@@ -223,8 +223,8 @@ impl<H: Handler> Worker<H> {
         self.spawn(stream, permit);
     }
 
-    fn spawn_parked(self: &Rc<Self>, (parked, permit): HandedOver) {
-        match Stream::new(parked) {
+    fn spawn_detached(self: &Rc<Self>, (detached, permit): HandedOver) {
+        match Stream::new(detached) {
             Ok(stream) => self.spawn(stream, permit),
             Err(problem) => warn!(reason = %problem, "a connection that was handed over is lost"),
         }

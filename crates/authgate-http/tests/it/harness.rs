@@ -14,7 +14,7 @@ use authgate_http::server::limits::Limits;
 use authgate_http::server::listen::{self, Address};
 use authgate_http::server::socket::Stream;
 use authgate_http::server::stage::Stage;
-use authgate_http::server::worker::{Common, Worker, run_on_this_thread};
+use authgate_http::server::worker::{Worker, WorkerPool, run_on_this_thread};
 use authgate_http::transfer::incoming::IncomingBody;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, DATE, LINK, UPGRADE};
@@ -156,7 +156,7 @@ impl Server {
         let open = listen::open(&any, 1).unwrap();
         let address = open.address.tcp().unwrap();
         let (stage, receiver) = watch::channel(Stage::Serving);
-        let (common, mut inboxes) = Common::new(1, 64, DRAIN_TIMEOUT, receiver);
+        let (common, mut inboxes) = WorkerPool::new(1, 64, DRAIN_TIMEOUT, receiver);
         let inbox = inboxes.remove(0);
         let thread =
             std::thread::spawn(move || run_on_this_thread(|| Worker::new(0, common, Echo).run(open.listeners, inbox)));
@@ -184,7 +184,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stage.send_replace(Stage::Cutting);
+        self.stage.send_replace(Stage::Aborting);
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
             if !std::thread::panicking() {

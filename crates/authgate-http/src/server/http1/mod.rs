@@ -146,7 +146,7 @@ enum NoRequest {
     Idle,
     /// The head is invalid, or came too slowly.
     Refused(HeadFault),
-    /// The client is gone, or the connection may be closed without a response.
+    /// The client has disconnected, or the connection may be closed without a response.
     Closed,
 }
 
@@ -206,7 +206,7 @@ enum AfterExchange<T> {
     Close,
     /// The response was cut off, and only the end of the connection marks the end of its body. A reset shows the client that it is incomplete.
     Reset,
-    /// The client is gone.
+    /// The client has disconnected.
     Disconnected,
     /// The connection has switched to another protocol.
     Upgraded(Box<T>),

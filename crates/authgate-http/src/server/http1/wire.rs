@@ -247,7 +247,7 @@ impl<I: AsyncRead + Unpin> Wire<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
-    /// Reads while a request is served. Ready if the state of the body has changed, or the client is gone.
+    /// Reads while a request is served. Ready if the state of the body has changed, or the client has disconnected.
     ///
     /// The handler reads the body: reads it. It has dropped the body: discards it. It does not read at present: reads nothing.
     /// After the end of the body: reads ahead up to [`MAX_READ_AHEAD`], to notice a client that closes the connection.
@@ -346,7 +346,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
             if let Poll::Ready(output) = polled {
                 return Poll::Ready(Ok(output));
             }
-            // If the client does not read, the rest is written at the next poll. A write error is ignored here: writing the response reports it.
+            // If the client does not read, the remaining bytes are written at the next poll. A write error is ignored here: writing the response reports it.
             let _ = self.poll_interim(cx);
             ready!(self.poll_input(cx))?;
         }

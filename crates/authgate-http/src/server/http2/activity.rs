@@ -21,7 +21,7 @@ pub(super) enum Phase {
     Idle(Instant),
     /// Requests are under way, and writes make progress.
     Active,
-    /// The client has read nothing of what is to be sent, since this time.
+    /// The client has read nothing since this time, although there is data for it.
     Blocked(Instant),
 }
 

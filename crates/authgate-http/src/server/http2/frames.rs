@@ -171,9 +171,9 @@ impl<T> FrameLimiter<T> {
     fn read(&mut self, mut bytes: &[u8]) -> Result<(), Excess> {
         while !bytes.is_empty() {
             let taken = match &mut self.position {
-                Position::Preface(left) | Position::Payload(left) => {
-                    let taken = bytes.len().min(*left);
-                    *left -= taken;
+                Position::Preface(remaining) | Position::Payload(remaining) => {
+                    let taken = bytes.len().min(*remaining);
+                    *remaining -= taken;
                     taken
                 }
                 Position::Header(header, have) => {
@@ -300,8 +300,8 @@ mod tests {
             &[0, 0, 0, 99, 0, 0, 0, 0, 0],
         ] {
             let (count, excess) = count_until_excess(frame);
-            let least = if matches!(frame[3], 4 | 6) { 500 } else { 1_000 };
-            assert!((least..least + 200).contains(&count), "{count}");
+            let minimum = if matches!(frame[3], 4 | 6) { 500 } else { 1_000 };
+            assert!((minimum..minimum + 200).contains(&count), "{count}");
             assert_eq!(excess, Some(Excess::Control));
         }
         let (count, excess) = count_until_excess(&RESET);
