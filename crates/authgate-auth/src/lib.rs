@@ -7,6 +7,8 @@
 //! `use crate::` that breaks the rule.
 //!
 //! ```text
+//! -- 5  fuzzing
+//! fuzzing        one function for each reader of untrusted bytes
 //! -- 4  the route
 //! chain          a route's authenticators, in order
 //! -- 3  what all kinds have in common
@@ -37,6 +39,8 @@ pub mod cache;
 mod chain;
 mod decision;
 pub mod dependencies;
+#[doc(hidden)]
+pub mod fuzzing;
 mod identities;
 pub mod jwt;
 mod kind;

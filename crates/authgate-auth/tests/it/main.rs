@@ -1,0 +1,3 @@
+//! Tests of authgate-auth alone.
+
+mod fuzzing;
