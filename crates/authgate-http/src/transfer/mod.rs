@@ -32,7 +32,10 @@ pub(crate) fn poll_read_buf<I: AsyncRead + Unpin>(
 ) -> Poll<io::Result<usize>> {
     if buffer.capacity() - buffer.len() < size / 4 {
         if buffer.is_empty() {
-            buffer.reserve(DATA_OFFSET + size);
+            // `reserve` would copy the data that was taken to the larger allocation.
+            if !buffer.try_reclaim(DATA_OFFSET + size) {
+                *buffer = BytesMut::with_capacity(DATA_OFFSET + size);
+            }
             buffer.put_bytes(0, DATA_OFFSET);
             buffer.advance(DATA_OFFSET);
         } else {
