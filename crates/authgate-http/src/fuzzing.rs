@@ -282,3 +282,35 @@ impl AsyncWrite for ScriptedServer {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reason for the own client, besides its speed. If hyper becomes as strict, this fails: see docs/adr/0001-own-http1-reader.md.
+    #[test]
+    fn hyper_reads_responses_that_have_two_readings_or_no_limit() {
+        const OK: &str = "HTTP/1.1 200 OK\r\n";
+        let chunks = "2\r\nok\r\n0\r\n\r\n";
+        for answer in [
+            format!("{OK}Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n{chunks}"),
+            format!("{OK}Transfer-Encoding: gzip, chunked\r\n\r\n{chunks}"),
+            format!("{OK}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"),
+            format!("{OK}Transfer-Encoding: gzip\r\n\r\nok"),
+            format!("{OK}Transfer-Encoding: chunked\r\n\r\n2 \r\nok\r\n0\r\n\r\n"),
+            format!("{OK}Transfer-Encoding: chunked\r\n\r\n2 ;a\r\nok\r\n0\r\n\r\n"),
+            format!("{OK}Transfer-Encoding: chunked\r\n\r\n2;\0\r\nok\r\n0\r\n\r\n"),
+            format!("{OK}Transfer-Encoding: chunked\r\n\r\n0000000000000000002\r\nok\r\n0\r\n\r\n"),
+            "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n".to_owned(),
+            format!(
+                "{}{OK}Content-Length: 2\r\n\r\nok",
+                "HTTP/1.1 102 Processing\r\n\r\n".repeat(1000)
+            ),
+        ] {
+            let own = own_response(&Method::GET, answer.as_bytes(), answer.len());
+            assert!(own.is_none_or(|read| !read.complete), "{answer}");
+            let hyper = hyper_response(&Method::GET, answer.as_bytes());
+            assert!(hyper.is_some_and(|read| read.complete), "{answer}");
+        }
+    }
+}

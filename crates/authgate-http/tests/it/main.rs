@@ -12,4 +12,5 @@ mod fuzzing;
 mod harness;
 mod http1;
 mod http2;
+mod hyper;
 mod upstream;
