@@ -1,6 +1,7 @@
 //! Replacing the snapshot of a gateway that serves: no request fails, each one is served by one configuration, and nothing leaks.
 
 use std::collections::BTreeSet;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
@@ -626,9 +627,18 @@ fn tls_sessions_and_connections_live_on_while_the_certificates_are_the_same() {
     // A further authority for the upstream.
     let changed = first.clone().file("ca.pem", pki.root_pem() + &other.root_pem());
     assert_eq!(after(&changed), (resumed, 2));
-    // A new certificate of the gateway.
+    // A new certificate of the gateway. A client that has connected before, and begins its handshake now, receives it too.
     let renewed = changed.tls(&pki, &[&["localhost"]]);
+    let connected = TcpStream::connect(gate.address).expect("the gateway listens");
+    thread::sleep(Duration::from_millis(100));
     assert_eq!(after(&renewed), (full, 2));
+    let fresh = || pki.client(&["http/1.1"], rustls::ALL_VERSIONS);
+    let certificate = |conn: Conn| conn.session().peer_certificates().expect("a certificate")[0].clone();
+    let late = certificate(Conn::tls_over(connected, "localhost", fresh()).expect("a handshake"));
+    assert_eq!(
+        late,
+        certificate(Conn::tls(gate.address, "localhost", fresh()).expect("a handshake"))
+    );
     assert_eq!(after(&renewed), (resumed, 2));
     gate.stop();
 }

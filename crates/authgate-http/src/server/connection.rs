@@ -80,12 +80,15 @@ pub(super) async fn serve<H: Handler>(mut stream: Stream, context: Rc<WorkerCont
         }
         Some(acceptor) => {
             let accepted = async {
+                // The handshake begins with the first byte of the client, and TLS may have changed since it connected.
+                stream.readable().await;
+                let acceptor = handler.tls().unwrap_or(acceptor);
                 let TlsAccepted { stream, expires } = acceptor.accept(stream).await?;
-                Result::<_, (io::Error, Stream)>::Ok((Box::new(stream), ConnectionExpiry::until(expires)))
+                Result::<_, (io::Error, Stream)>::Ok((Box::new(stream), ConnectionExpiry::until(expires), acceptor))
             };
             // On the heap: the future is large, and idle connections need no room for it. The TLS state is boxed so that it is not moved.
             let handshake = Box::pin(timeout(limits.tls_handshake_timeout, accepted));
-            let (tls, expiry) = match Box::pin(unless_drained(&context, handshake)).await {
+            let (tls, expiry, acceptor) = match Box::pin(unless_drained(&context, handshake)).await {
                 None => return,
                 Some(Ok(Ok(accepted))) => accepted,
                 Some(Ok(Err((problem, stream)))) => {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
@@ -149,6 +149,26 @@ impl Stream {
                 Self::Unix(UnixStream::from_std(stream)?)
             }
         })
+    }
+
+    /// Waits until the socket has bytes to read, has ended or has failed. The next read finds which of these.
+    pub(super) async fn readable(&self) {
+        // A new socket counts as readable until the kernel was asked, so waiting for readiness is not enough.
+        fn peek(socket: &SockRef<'_>) -> io::Result<usize> {
+            socket.peek(&mut [MaybeUninit::uninit()])
+        }
+        let _ = match self {
+            Self::Tcp(stream) => {
+                stream
+                    .async_io(Interest::READABLE, || peek(&SockRef::from(stream)))
+                    .await
+            }
+            Self::Unix(stream) => {
+                stream
+                    .async_io(Interest::READABLE, || peek(&SockRef::from(stream)))
+                    .await
+            }
+        };
     }
 
     /// Whether the socket has bytes to read or has ended. This asks the kernel, because epoll may not have reported them yet.
