@@ -3,10 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_cert::certificate::{CertificateInner, Profile};
+use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode};
+use x509_cert::ext::pkix::AuthorityInfoAccessSyntax;
+use x509_cert::ext::pkix::name::GeneralName;
 
 /// The validity period of a certificate (RFC 5280, section 4.1.2.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +83,30 @@ pub fn first_unissued<'c>(chain: impl IntoIterator<Item = &'c [u8]>) -> Option<u
     let names = names?;
     let mut pairs = names.iter().zip(names.iter().skip(1));
     pairs.position(|((_, issuer), (next, _))| issuer != next)
+}
+
+/// Where the certificate of a leaf's issuer can be had (RFC 5280, section 4.2.2.1), if the chain has only the leaf and the issuer is not a
+/// root certificate of this system. Then the chain probably lacks an intermediate certificate.
+pub fn missing_issuer<'c>(chain: impl IntoIterator<Item = &'c [u8]>) -> Option<String> {
+    const CA_ISSUERS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.2");
+    let mut chain = chain.into_iter();
+    let (leaf, None) = (chain.next()?, chain.next()) else {
+        return None;
+    };
+    let certificate = CertificateInner::<AnyProfile>::from_der(leaf).ok()?;
+    let tbs = certificate.tbs_certificate();
+    let (_, access) = tbs.get_extension::<AuthorityInfoAccessSyntax>().ok()??;
+    let url = access.0.iter().find_map(|access| match &access.access_location {
+        GeneralName::UniformResourceIdentifier(url) if access.access_method == CA_ISSUERS => Some(url.to_string()),
+        _ => None,
+    })?;
+    let issuer = tbs.issuer().to_der().ok()?;
+    let is_root = || {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots.subjects().iter().any(|root| root.as_ref() == issuer)
+    };
+    (tbs.subject() != tbs.issuer() && !is_root()).then_some(url)
 }
 
 #[cfg(test)]

@@ -46,6 +46,17 @@ pub(super) fn warn_about_chain(item: &Item<'_>, certificate: &Certificate) {
         let help = "put the server's certificate first, and after each certificate the one that signed it";
         item.add(item.problem(problem, help).into_warning().into_machine());
     }
+    if let Some(url) = validity::missing_issuer(certificate.chain()) {
+        let problem = format!(
+            "{}: the chain has only the server's certificate, and its issuer is not a root certificate of this system; clients without the \
+             certificate of the issuer refuse it",
+            certificate.file().display()
+        );
+        let help = format!(
+            "append the intermediate certificate, in PEM; the issuer offers it at {url}. If clients trust the issuer itself, nothing is missing"
+        );
+        item.add(item.problem(problem, help).into_warning().into_machine());
+    }
 }
 
 /// Warns about certificates in a file that are not valid now, or expire soon.

@@ -413,6 +413,7 @@ fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
             (Some(cert), Some(key)) => match tls::client::load_identity(&cert.path()?, &key.path()?) {
                 Ok(identity) => {
                     certificates::warn_about_expiry(cert, &cert.path()?);
+                    key.warn_if_readable_by_all(&key.path()?);
                     settings.identity = Some(identity);
                 }
                 Err(error) => cert.refuse(

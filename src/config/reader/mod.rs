@@ -3,6 +3,7 @@
 //! A key that was not taken is a problem: a [`Section`] reports it when it is dropped, so no key can be ignored by mistake.
 //! A value that cannot be read is reported and becomes `None`, or the default, so that reading continues.
 
+mod private_files;
 mod text;
 mod value;
 

@@ -128,7 +128,12 @@ impl<'c> Item<'c> {
             (None, Some(file)) => {
                 let path = self.context.folder.join(file.written(Exposure::Shown)?);
                 match fs::read(&path) {
-                    Ok(bytes) => Some((bytes, TextSource::File(path))),
+                    Ok(bytes) => {
+                        if exposure == Exposure::Hidden {
+                            file.warn_if_readable_by_all(&path);
+                        }
+                        Some((bytes, TextSource::File(path)))
+                    }
                     Err(error) => {
                         let message = format!("{} cannot be read: {error}", path.display());
                         file.refuse(
