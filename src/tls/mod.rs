@@ -5,8 +5,10 @@ mod pem;
 pub mod provider;
 pub mod server;
 mod sessions;
+mod ticket_keys;
 mod tickets;
 mod trust;
 pub mod validity;
 
 pub use self::pem::{Authorities, PemError, load_authorities};
+pub use self::ticket_keys::{TICKETS_HELP, TicketKeys, TicketKeysError};

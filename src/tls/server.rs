@@ -11,7 +11,7 @@ use aws_lc_rs::digest;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,7 +20,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::pem::{Authorities, PemError, load_pair};
 use super::provider::{self, MinVersion};
-use super::tickets::{ClientAuthConfig, ClientAuthDigest};
+use super::ticket_keys::TicketKeys;
+use super::tickets::{ClientAuthConfig, SettingsDigest, Ticketer};
 
 /// The configuration of `[server.tls]`, with all files loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct ServerTlsSettings {
     pub min_version: MinVersion,
     /// Client certificates.
     pub client_auth: ClientAuth,
+    /// Keys of session tickets that gateways share; `None`: keys of this process, which it rotates.
+    pub tickets: Option<TicketKeys>,
 }
 
 /// Whether clients must present a certificate.
@@ -156,7 +159,14 @@ impl Acceptor {
         let certificates: Arc<dyn ResolvesServerCert> = resolver;
         let (provider, min_version) = (provider::provider(), settings.min_version);
         // Tickets are stateless and their keys rotate: any worker can resume a session, and sessions need no memory.
-        let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        let keys: Arc<dyn ProducesTickets> = match &settings.tickets {
+            Some(keys) => Arc::new(keys.clone()),
+            None => rustls::crypto::aws_lc_rs::Ticketer::new()?,
+        };
+        let ticketer = Ticketer {
+            keys,
+            settings: digest_of(settings),
+        };
         let requested = match &settings.client_auth {
             ClientAuth::Off => None,
             ClientAuth::Optional(authorities) => Some((authorities, false)),
@@ -168,13 +178,12 @@ impl Acceptor {
                     .with_protocol_versions(min_version.versions())?
                     .with_no_client_auth()
                     .with_cert_resolver(certificates);
-                config.ticketer = ticketer;
+                config.ticketer = Arc::new(ticketer);
                 HandshakeConfig::Shared(TlsAcceptor::from(Arc::new(with_session_settings(config))))
             }
             Some((authorities, required)) => {
                 let client_auth = ClientAuthConfig {
                     verifier: verifier(authorities, required, &provider)?,
-                    digest: digest_of(authorities, required),
                     provider,
                     min_version,
                     certificates,
@@ -237,14 +246,30 @@ fn verifier(
         .map_err(|problem: VerifierBuilderError| rustls::Error::General(problem.to_string()))
 }
 
-fn digest_of(authorities: &Authorities, required: bool) -> ClientAuthDigest {
+/// The digest of client authentication and of the certificates: a session that was begun under others is not resumed.
+fn digest_of(settings: &ServerTlsSettings) -> SettingsDigest {
     let mut digest = digest::Context::new(&digest::SHA256);
-    digest.update(&[u8::from(required)]);
-    for certificate in authorities.certificates().iter() {
-        digest.update(&certificate.len().to_be_bytes());
-        digest.update(certificate);
+    let (mode, authorities) = match &settings.client_auth {
+        ClientAuth::Off => (0, None),
+        ClientAuth::Optional(authorities) => (1, Some(authorities)),
+        ClientAuth::Required(authorities) => (2, Some(authorities)),
+    };
+    digest.update(&[mode]);
+    let authorities: Vec<&[u8]> = authorities.map_or_else(Vec::new, |authorities| {
+        authorities.certificates().iter().map(AsRef::as_ref).collect()
+    });
+    let chains = settings
+        .certificates
+        .iter()
+        .map(|certificate| certificate.chain().collect());
+    for list in std::iter::once(authorities).chain(chains) {
+        digest.update(&list.len().to_be_bytes());
+        for certificate in list {
+            digest.update(&certificate.len().to_be_bytes());
+            digest.update(certificate);
+        }
     }
-    let mut result = ClientAuthDigest::default();
+    let mut result = SettingsDigest::default();
     result.copy_from_slice(digest.finish().as_ref());
     result
 }

@@ -1,10 +1,13 @@
-//! Session tickets with client certificates.
+//! Session tickets, which are accepted only under the settings that they were issued under.
+//!
+//! Keys from a file outlive a configuration and belong to several gateways. So each ticket has a digest of the settings for client
+//! certificates and of the gateway's own certificates. With another digest there is a full handshake.
 //!
 //! rustls takes the client certificate of a resumed session from its ticket and does not check it again. A client could use an expired
-//! certificate as long as it keeps resuming. So each ticket has the expiry of the certificate, and a digest of the settings that it was checked by.
-//! A ticket with another digest, or after this expiry, is not accepted. Then a full handshake follows, which checks the certificate.
+//! certificate as long as it keeps resuming. So each ticket also has the expiry of the client certificate, and is not accepted after it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
@@ -16,8 +19,58 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use super::provider::MinVersion;
 use super::validity::Validity;
 
-/// SHA-256 of the settings for client certificates: whether a certificate is required, and the accepted authorities.
-pub(super) type ClientAuthDigest = [u8; 32];
+/// SHA-256 of the settings that a session depends on.
+pub(super) type SettingsDigest = [u8; 32];
+
+/// The expiry of a ticket whose client has no certificate.
+const NO_EXPIRY: u64 = u64::MAX;
+
+/// Issues tickets that are accepted only under the same settings, and not after their lifetime.
+#[derive(Debug, Clone)]
+pub(super) struct Ticketer {
+    pub(super) keys: Arc<dyn ProducesTickets>,
+    pub(super) settings: SettingsDigest,
+}
+
+impl Ticketer {
+    /// `expiry`: after this Unix time the ticket is not accepted.
+    fn issue(&self, expiry: u64, plain: &[u8]) -> Option<Vec<u8>> {
+        let issued = UnixTime::now().as_secs();
+        let ticket = [&self.settings[..], &issued.to_be_bytes(), &expiry.to_be_bytes(), plain].concat();
+        self.keys.encrypt(&ticket)
+    }
+
+    /// The content of a ticket that is accepted, and its expiry.
+    fn accept(&self, ticket: &[u8]) -> Option<(u64, Vec<u8>)> {
+        let ticket = self.keys.decrypt(ticket)?;
+        let (settings, ticket) = ticket.split_first_chunk::<32>()?;
+        let (issued, ticket) = ticket.split_first_chunk::<8>()?;
+        let (expiry, plain) = ticket.split_first_chunk::<8>()?;
+        let (issued, expiry) = (u64::from_be_bytes(*issued), u64::from_be_bytes(*expiry));
+        let now = UnixTime::now().as_secs();
+        // The clock of the gateway that issued the ticket may be a little ahead.
+        let is_fresh = now.saturating_sub(issued) <= u64::from(self.keys.lifetime());
+        (*settings == self.settings && is_fresh && now <= expiry).then(|| (expiry, plain.to_vec()))
+    }
+}
+
+impl ProducesTickets for Ticketer {
+    fn enabled(&self) -> bool {
+        self.keys.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.keys.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.issue(NO_EXPIRY, plain)
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        Some(self.accept(ticket)?.1)
+    }
+}
 
 /// State shared by all handshakes that ask for a client certificate.
 #[derive(Debug)]
@@ -26,8 +79,7 @@ pub(super) struct ClientAuthConfig {
     pub(super) min_version: MinVersion,
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     pub(super) certificates: Arc<dyn ResolvesServerCert>,
-    pub(super) ticketer: Arc<dyn ProducesTickets>,
-    pub(super) digest: ClientAuthDigest,
+    pub(super) ticketer: Ticketer,
 }
 
 impl ClientAuthConfig {
@@ -102,28 +154,20 @@ impl ProducesTickets for ConnectionTickets {
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
         let expiry = match self.certificate() {
-            ClientCertificate::None => u64::MAX,
+            ClientCertificate::None => NO_EXPIRY,
             ClientCertificate::ValidUntil(expiry) => expiry.as_secs(),
             ClientCertificate::UnknownExpiry => return None,
         };
-        // `u64::MAX` means that there is no client certificate.
-        let ticket = [&self.shared.digest[..], &expiry.to_be_bytes(), plain].concat();
-        self.shared.ticketer.encrypt(&ticket)
+        self.shared.ticketer.issue(expiry, plain)
     }
 
-    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        let ticket = self.shared.ticketer.decrypt(cipher)?;
-        let (digest, ticket) = ticket.split_first_chunk::<32>()?;
-        let (expiry, plain) = ticket.split_first_chunk::<8>()?;
-        let expiry = u64::from_be_bytes(*expiry);
-        if *digest != self.shared.digest || expiry < UnixTime::now().as_secs() {
-            return None;
-        }
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        let (expiry, plain) = self.shared.ticketer.accept(ticket)?;
         self.set(match expiry {
-            u64::MAX => ClientCertificate::None,
-            expiry => ClientCertificate::ValidUntil(UnixTime::since_unix_epoch(std::time::Duration::from_secs(expiry))),
+            NO_EXPIRY => ClientCertificate::None,
+            expiry => ClientCertificate::ValidUntil(UnixTime::since_unix_epoch(Duration::from_secs(expiry))),
         });
-        Some(plain.to_vec())
+        Some(plain)
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use crate::harness::mint::now;
 use crate::harness::pki::Pki;
 use crate::harness::program::{Ended, authgate};
@@ -432,11 +435,96 @@ fn a_privileged_port_names_the_missing_capability() {
     }
 }
 
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("ours");
+}
+
+#[test]
+fn a_key_or_secret_that_every_user_can_read_is_a_warning() {
+    let pki = Pki::new();
+    let (chain, key) = pki.leaf(&["localhost"]);
+    let tickets = BASE64.encode([7; 80]);
+    let tls = "[server.tls]\ncertificates = [{ chain = \"chain.pem\", key = \"key.pem\" }]\ntickets = { file = \"tickets.keys\" }\n";
+    let jwt = "[authenticators.jwt]\nkind = \"jwt\"\nusers = \"none\"\nkeys = [{ algorithm = \"HS256\", secret = { file = \"jwt.secret\" } }]\n\
+               [[routes]]\npath = \"/jwt\"\nauthenticate = [\"jwt\"]\nupstream = \"app\"\n";
+    let files: [(&str, &[u8]); 3] = [
+        ("key.pem", key.as_bytes()),
+        ("tickets.keys", tickets.as_bytes()),
+        ("jwt.secret", b"0123456789abcdef0123456789abcdef"),
+    ];
+    for (readable, _) in files {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("chain.pem"), &chain).unwrap();
+        std::fs::write(folder.path().join("gateway.toml"), format!("{GOOD}{tls}{jwt}")).unwrap();
+        set_mode(folder.path(), 0o755);
+        for (name, content) in files {
+            let file = folder.path().join(name);
+            std::fs::write(&file, content).unwrap();
+            set_mode(&file, if name == readable { 0o644 } else { 0o640 });
+        }
+        let ended = authgate(folder.path(), &["check"]);
+        let words = format!("{readable}: every user of this machine can read");
+        assert!(ended.code == 0 && ended.err.contains(&words), "{words}: {ended:?}");
+        assert!(
+            ended.err.contains("chmod 600") && ended.err.matches("warning[").count() == 1,
+            "{ended:?}"
+        );
+    }
+}
+
+#[test]
+fn a_missing_intermediate_is_a_warning() {
+    let pki = Pki::new();
+    let (chain, key) = pki.leaf_with_issuer_at(&["localhost"], "http://ca.example/issuing.crt");
+    let ended = check_tls(&chain, &key);
+    assert!(
+        ended.code == 0 && ended.err.contains("http://ca.example/issuing.crt"),
+        "{ended:?}"
+    );
+    assert!(ended.err.contains("warning[server.tls.certificates[0]]"), "{ended:?}");
+    let ended = check_tls(&(chain + &pki.root_pem()), &key);
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""));
+}
+
+#[test]
+fn ticket_keys_that_cannot_be_used_name_their_line() {
+    let (chain, key) = Pki::new().leaf(&["localhost"]);
+    let good = BASE64.encode([7; 80]);
+    for (content, words) in [
+        ("", "it has no key"),
+        ("canary", "line 1: it is not base64"),
+        (
+            &format!("{good}\n{}", BASE64.encode([8; 32])),
+            "line 2: the key has 32 bytes instead of 80",
+        ),
+        (&format!("{good}\n{good}"), "line 2: the first 16 bytes"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("chain.pem", chain.as_str()),
+            ("key.pem", &key),
+            ("tickets.keys", content),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let tls = "[server.tls]\ncertificates = [{ chain = \"chain.pem\", key = \"key.pem\" }]\ntickets = { file = \"tickets.keys\" }\n";
+        std::fs::write(folder.path().join("gateway.toml"), format!("{GOOD}{tls}")).unwrap();
+        let ended = authgate(folder.path(), &["check"]);
+        assert!(ended.code == 2 && ended.err.contains(words), "{words}: {ended:?}");
+        assert!(ended.err.contains("error[server.tls.tickets.file]"), "{ended:?}");
+        assert!(
+            ended.err.contains("openssl rand -base64 80") && !ended.err.contains("canary"),
+            "{ended:?}"
+        );
+    }
+}
+
 /// `check` of a file with this chain and key.
 fn check_tls(chain: &str, key: &str) -> Ended {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("chain.pem"), chain).unwrap();
     std::fs::write(folder.path().join("key.pem"), key).unwrap();
+    set_mode(&folder.path().join("key.pem"), 0o600);
     let tls = "[server.tls]\ncertificates = [{ chain = \"chain.pem\", key = \"key.pem\" }]\n";
     std::fs::write(folder.path().join("gateway.toml"), format!("{GOOD}{tls}")).unwrap();
     authgate(folder.path(), &["check"])

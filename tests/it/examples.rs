@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use crate::harness::pki::Pki;
 use crate::harness::program::authgate;
 
@@ -74,6 +77,7 @@ fn every_toml_block_in_the_documentation_is_valid() {
     for (name, bytes) in [
         ("tls.pem", chain.as_bytes()),
         ("tls.key", key.as_bytes()),
+        ("tickets.keys", BASE64.encode([7; 80]).as_bytes()),
         ("jwt.secret", &[b'x'; 32]),
         ("gateway.secret", &[b'y'; 32]),
     ] {

@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use rustls::version::{TLS12, TLS13};
 
 use crate::harness::h2::H2;
@@ -164,6 +166,78 @@ fn a_client_certificate_that_has_ended_does_not_pass_by_resumption() {
             (true, true),
             "{mode}: certificates that are valid resume"
         );
+    }
+}
+
+/// A file of ticket keys, the first one first.
+fn ticket_keys(fills: &[u8]) -> String {
+    let lines = fills.iter().map(|fill| BASE64.encode([*fill; 80]) + "\n");
+    lines.collect()
+}
+
+/// A client of each version that has a session with this gateway.
+fn clients_with_a_session(gate: &Gate, pki: &Pki) -> [rustls::ClientConfig; 2] {
+    [&TLS12, &TLS13].map(|version| {
+        let mut client = pki.client(&["http/1.1"], &[version]);
+        show(&mut client, pki.leaf(&["client.example"]));
+        assert_eq!(served(gate, &client), (true, false), "the first time");
+        client
+    })
+}
+
+#[test]
+fn gateways_with_the_same_ticket_keys_resume_sessions_of_each_other() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let base = public(&upstream, &pki);
+    let start = |keys: &[u8]| {
+        let config = base.clone().file("tickets.keys", ticket_keys(keys));
+        Gate::start(&config.tls_line("tickets = { file = \"tickets.keys\" }"))
+    };
+    let (old, rotated, without_old) = (start(&[1]), start(&[2, 1]), start(&[2]));
+    for client in clients_with_a_session(&old, &pki) {
+        assert_eq!(served(&rotated, &client), (true, true), "the old key still decrypts");
+        assert_eq!(served(&without_old, &client), (true, true), "the new key had encrypted");
+    }
+    for client in clients_with_a_session(&old, &pki) {
+        assert_eq!(
+            served(&without_old, &client),
+            (true, false),
+            "without the key: a full handshake"
+        );
+        assert_eq!(served(&rotated, &client), (true, true));
+    }
+}
+
+#[test]
+fn sessions_that_were_begun_under_other_settings_are_not_resumed() {
+    let (upstream, pki, others) = (RecordingUpstream::start(), Pki::new(), Pki::new());
+    let base = public(&upstream, &pki)
+        .file("clients.pem", pki.root_pem())
+        .file("both.pem", pki.root_pem() + &others.root_pem())
+        .file("tickets.keys", ticket_keys(&[1]))
+        .tls_line("tickets = { file = \"tickets.keys\" }");
+    let mode = |mode: &str, ca: &str| {
+        let line = format!("client_auth = {{ mode = \"{mode}\", ca = \"{ca}\" }}");
+        Gate::start(&base.clone().tls_line(&line))
+    };
+    let gates = [
+        Gate::start(&base),
+        mode("optional", "clients.pem"),
+        mode("required", "clients.pem"),
+        mode("required", "both.pem"),
+        // The same names, and another certificate.
+        Gate::start(
+            &public(&upstream, &pki)
+                .file("tickets.keys", ticket_keys(&[1]))
+                .tls_line("tickets = { file = \"tickets.keys\" }"),
+        ),
+    ];
+    for (from, gate) in gates.iter().enumerate() {
+        for (to, other) in gates.iter().enumerate() {
+            for client in clients_with_a_session(gate, &pki) {
+                assert_eq!(served(other, &client), (true, from == to), "from {from} to {to}");
+            }
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::gateway::{Drain, ProxyRules, RequestLimits, ServerSettings};
 use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::MinVersion;
 use crate::tls::{
-    self,
+    self, TICKETS_HELP, TicketKeys,
     server::{Certificate, ClientAuth},
 };
 
@@ -234,10 +234,28 @@ fn tls(mut section: Section<'_>) -> tls::server::ServerTlsSettings {
     let versions = [("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
     let min_version = section.choice_or("min_version", &versions, defaults::MIN_VERSION);
     let client_auth = section.section("client_auth", &[]).map(client_auth).unwrap_or_default();
+    let tickets = section.section("tickets", &[]).and_then(tickets);
     tls::server::ServerTlsSettings {
         certificates,
         min_version,
         client_auth,
+        tickets,
+    }
+}
+
+/// `tickets`: a file of keys.
+fn tickets(mut section: Section<'_>) -> Option<TicketKeys> {
+    let item = section.require("file", "file = \"tickets.keys\"")?;
+    let file = item.path()?;
+    match TicketKeys::load(&file) {
+        Ok(keys) => {
+            item.warn_if_readable_by_all(&file);
+            Some(keys)
+        }
+        Err(error) => {
+            item.refuse(error.to_string(), TICKETS_HELP);
+            None
+        }
     }
 }
 
@@ -275,9 +293,11 @@ fn certificate(item: &Item<'_>) -> Option<Certificate> {
     let key = section
         .require("key", "key = \"server.key\"")
         .and_then(|item| item.path());
-    match Certificate::load(&chain?, &key?) {
+    let key = key?;
+    match Certificate::load(&chain?, &key) {
         Ok(certificate) => {
             certificates::warn_about_chain(item, &certificate);
+            item.warn_if_readable_by_all(&key);
             Some(certificate)
         }
         Err(error) => {

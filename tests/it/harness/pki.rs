@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -48,6 +48,23 @@ impl Pki {
         let mut params = CertificateParams::new(names).expect("names");
         params.not_before = rcgen::date_time_ymd(1970, 1, 1);
         params.not_after = params.not_before + Duration::from_secs(until);
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// The same, and the certificate says where the one of its issuer is (RFC 5280, section 4.2.2.1).
+    pub fn leaf_with_issuer_at(&self, names: &[&str], url: &str) -> (String, String) {
+        const CA_ISSUERS: [u8; 10] = [0x06, 0x08, 0x2b, 6, 1, 5, 5, 7, 0x30, 2];
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        let tagged = |tag: u8, content: &[u8]| {
+            let length = u8::try_from(content.len()).expect("a short length in DER");
+            [&[tag, length], content].concat()
+        };
+        let access = tagged(0x30, &[&CA_ISSUERS, &tagged(0x86, url.as_bytes())[..]].concat());
+        let extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], tagged(0x30, &access));
+        params.custom_extensions.push(extension);
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         (certificate.pem(), key.serialize_pem())
     }
