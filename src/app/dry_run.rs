@@ -15,7 +15,7 @@ use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderValue, Request, request};
 use tokio::time::{sleep, timeout};
 
-use super::AppError;
+use super::error::AppError;
 use super::process::Process;
 use super::snapshot::Snapshot;
 use super::worker::WorkerParts;

@@ -1,7 +1,9 @@
 //! Builds an `App` from a `Config`: builds every part once, binds, spawns, drains. The only module that wires parts together.
 
 pub mod dry_run;
+mod error;
 mod process;
+mod reloader;
 mod snapshot;
 mod worker;
 
@@ -22,8 +24,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-pub use self::process::Reloader;
-use self::process::{Process, Progress, admin_view, redirect_rules};
+pub use self::error::AppError;
+use self::process::Process;
+pub use self::reloader::Reloader;
+use self::reloader::{Progress, admin_view, redirect_rules};
 use self::snapshot::Snapshot;
 use self::worker::WorkerParts;
 use crate::config::Config;
@@ -37,30 +41,6 @@ const SPARE_DESCRIPTORS: usize = 256;
 
 /// How long workers may take to drop their requests after the drain timeout.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Why a gateway does not start, or stops unexpectedly.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The gateway cannot listen on an address.
-    #[error("cannot listen on {address} ({key}): {source}{}", remedy(address, source))]
-    Bind {
-        /// The address.
-        address: Address,
-        /// The configuration key of the address.
-        key: &'static str,
-        /// The error of the system.
-        source: io::Error,
-    },
-    /// TLS cannot be set up.
-    #[error("TLS cannot be set up: {0}")]
-    Tls(#[from] rustls::Error),
-    /// An operating system error.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// A worker has stopped.
-    #[error("a worker has stopped unexpectedly: {0}")]
-    Worker(String),
-}
 
 /// A gateway with all parts built and all listeners bound, before it serves.
 pub struct App {
@@ -251,16 +231,6 @@ fn bind_one(address: SocketAddr, key: &'static str) -> Result<TcpListener, AppEr
             key,
             source,
         })
-}
-
-/// The remedy for a failed bind, if one is known.
-fn remedy(address: &Address, problem: &io::Error) -> String {
-    match address.tcp() {
-        Some(tcp) if problem.kind() == io::ErrorKind::PermissionDenied && listen::lacks_bind_permission(tcp) => {
-            format!("; {}", listen::BIND_PERMISSION_HELP)
-        }
-        Some(_) | None => String::new(),
-    }
 }
 
 type WorkerResult = Result<(), String>;
