@@ -1,4 +1,4 @@
-//! Admission: the only place where a request is judged. The body is not read, and nothing is sent to an upstream.
+//! Admission: the only place that decides about a request. The body is not read, and nothing is sent to an upstream.
 //!
 //! [`Proxy::route`] checks the head and finds the route. [`Proxy::admit`] then decides whether the request may be
 //! forwarded. There are two steps so that a caller knows the route while the second one waits for a store. The users of
@@ -142,8 +142,8 @@ impl Proxy {
         client: &Client,
     ) -> impl Future<Output = Admission<'r>> {
         async move {
-            let (in_flight, websocket) = match self.enter(routed, head, client) {
-                Ok(entered) => entered,
+            let (in_flight, websocket) = match self.check_before_authentication(routed, head, client) {
+                Ok(checked) => checked,
                 Err(rejection) => {
                     return Admission {
                         routed,
@@ -167,7 +167,7 @@ impl Proxy {
 
     /// The checks between routing and authentication: the certificate of the host, the limit of concurrent requests, and
     /// the credential of a WebSocket.
-    fn enter(
+    fn check_before_authentication(
         &self,
         routed: &Routed<'_>,
         head: &mut Parts,
@@ -254,7 +254,7 @@ impl Proxy {
                 Some(route) => format!("route {}", route.metrics.label()),
                 None => "no route".to_owned(),
             },
-            Destination::OtherMethods => format!("a route that does not take {method}"),
+            Destination::OtherMethods => format!("a route that does not accept {method}"),
             Destination::NoRoute => "no route".to_owned(),
         };
         let Disagreement { sent, reading, other } = &**disagreement;

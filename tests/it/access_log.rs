@@ -206,7 +206,7 @@ fn the_log_gives_the_missing_requirement_and_the_ambiguous_path_readings() {
         (
             "/public/../orders",
             400,
-            "its path: as sent it is for route /public/*, read as /orders for a route that does not take GET",
+            "its path: as sent it is for route /public/*, read as /orders for a route that does not accept GET",
         ),
         (
             "/public/%E2%80%AE/../../%c3%a9",

@@ -91,10 +91,10 @@ impl ChangeCounters {
     pub fn are_unchanged(&self, dependencies: &Dependencies) -> bool {
         let marks = &dependencies.marks[..usize::from(dependencies.count).min(MAX_DEPENDENCIES)];
         !dependencies.overflowed
-            && marks.iter().all(|(slot, generation)| {
+            && marks.iter().all(|(slot, count)| {
                 self.slots
                     .get(*slot as usize)
-                    .is_some_and(|now| now.load(Ordering::Acquire) == *generation)
+                    .is_some_and(|now| now.load(Ordering::Acquire) == *count)
             })
     }
 }

@@ -55,18 +55,18 @@ impl<V: Clone> SingleFlight<V> {
                 key,
                 flight,
             };
-            let led = Cell::new(false);
+            let did_work = Cell::new(false);
             let value = waiter
                 .flight
                 .get_or_try_init(|| {
-                    led.set(true);
+                    did_work.set(true);
                     work()
                 })
                 .await?
                 .clone();
             // Remove the entry first, so that later callers start a new lookup.
             waiter.finish();
-            if led.get() || is_valid(&value) {
+            if did_work.get() || is_valid(&value) {
                 return Ok(value);
             }
         }
@@ -107,14 +107,14 @@ const MAX_IN_A_ROW: u32 = 4;
 /// A queue for work that blocks the worker's thread. First in, first out; after a few items in a row, requests without such work run.
 #[derive(Debug)]
 pub struct WorkQueue {
-    turns: Semaphore,
+    permit: Semaphore,
     in_a_row: Cell<u32>,
 }
 
 impl Default for WorkQueue {
     fn default() -> Self {
         Self {
-            turns: Semaphore::new(1),
+            permit: Semaphore::new(1),
             in_a_row: Cell::new(0),
         }
     }
@@ -124,7 +124,7 @@ impl WorkQueue {
     /// Waits for this caller's turn. Do the work before the next `.await`.
     pub async fn next(&self) {
         // The semaphore is never closed.
-        let _first = self.turns.acquire().await;
+        let _permit = self.permit.acquire().await;
         if self.in_a_row.get() >= MAX_IN_A_ROW {
             // Later callers wait behind the one that yields.
             yield_now().await;

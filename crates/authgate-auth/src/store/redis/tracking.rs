@@ -42,7 +42,7 @@ pub(super) async fn track(shared: &Arc<SharedRedis>) {
         match lost {
             // Reconnect at once, because changes are missed until then; but pause if connections keep ending early.
             TrackingError::Ended(why) => {
-                warn!(%store, reason = why, "changes of the store are not reported; cache entries expire after their ttl alone");
+                warn!(%store, reason = why, "changes of the store are not reported; cache entries expire only after their ttl");
                 warned = true;
                 if began.elapsed() > LONGEST_PAUSE {
                     pause = FIRST_PAUSE;
@@ -51,7 +51,7 @@ pub(super) async fn track(shared: &Arc<SharedRedis>) {
             }
             TrackingError::NotSubscribed(problem) => {
                 if !warned {
-                    warn!(%store, reason = problem, "changes of the store are not reported; cache entries expire after their ttl alone");
+                    warn!(%store, reason = problem, "changes of the store are not reported; cache entries expire only after their ttl");
                     warned = true;
                 }
             }
