@@ -7,16 +7,14 @@ mod reloader;
 mod snapshot;
 mod worker;
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use authgate_http::server::listen::{self, Address};
-use authgate_http::server::socket::BoundListener;
-use authgate_http::server::socket_file::SocketFile;
+use authgate_http::server::listen::{self, Address, OpenAddress};
+use authgate_http::server::socket::{BoundListener, Listener};
+use authgate_http::server::socket_file::{SocketAccess, SocketFile};
 use authgate_http::server::stage::Stage;
 use authgate_http::server::worker::{Inbox, Worker, WorkerPool, run_on_this_thread};
 use tokio::sync::{mpsc, watch};
@@ -33,6 +31,8 @@ use self::worker::WorkerParts;
 use crate::config::Config;
 use crate::control::admin::{self, Admin};
 use crate::control::redirect::{self, Redirect};
+use crate::control::reload::ReloadHook;
+use crate::control::status::{ConfigurationStatus, ListenerPurpose, ListenerStatus, ProcessFacts};
 use crate::gateway::{Drain, Gateway, ServerSettings};
 use crate::signal::{Event, Signals};
 
@@ -51,9 +51,15 @@ pub struct App {
     listeners: Vec<Vec<BoundListener>>,
     addresses: Vec<Address>,
     files: Vec<SocketFile>,
-    admin: TcpListener,
-    probes: Option<TcpListener>,
-    redirects: Vec<TcpListener>,
+    control: Vec<ControlListener>,
+}
+
+/// A listener of the control runtime.
+struct ControlListener {
+    purpose: ListenerPurpose,
+    listener: BoundListener,
+    address: Address,
+    file: Option<SocketFile>,
 }
 
 impl std::fmt::Debug for App {
@@ -72,34 +78,23 @@ impl App {
     pub fn bind(config: Config) -> Result<Self, AppError> {
         let mut server = config.server.clone();
         // Reserve descriptors for probes, so that client connections cannot use them up.
-        let control_connections =
-            admin::CONNECTIONS * (1 + config.probes.iter().len()) + redirect::CONNECTIONS * config.redirects.len();
+        let control_connections = admin::CONNECTIONS * (config.admin.listen.len() + config.probes.iter().len())
+            + redirect::CONNECTIONS * config.redirects.len();
         server.limits.connections =
             affordable_connections(server.limits.connections, SPARE_DESCRIPTORS + control_connections);
         let mut listeners: Vec<Vec<BoundListener>> = (0..server.workers).map(|_| Vec::new()).collect();
         let (mut addresses, mut files) = (Vec::new(), Vec::new());
         for address in &server.listen {
-            let open = listen::open(address, server.workers).map_err(|source| AppError::Bind {
-                address: address.clone(),
-                key: "server.listen",
-                source,
-            })?;
+            let open = open(address, server.workers, ListenerPurpose::Clients)?;
             for (own, listener) in listeners.iter_mut().zip(open.listeners) {
                 own.push(listener);
             }
             addresses.push(open.address);
             files.extend(open.file);
         }
-        let admin = bind_one(config.admin.listen, "admin.listen")?;
-        let probes = config
-            .probes
-            .map(|address| bind_one(address, "probes.listen"))
-            .transpose()?;
-        let redirects = config
-            .redirects
-            .iter()
-            .map(|address| bind_one(*address, "server.redirect_http"));
-        let redirects = redirects.collect::<Result<_, _>>()?;
+        let control = control_addresses(&config).into_iter();
+        let control = control.map(|(purpose, address)| ControlListener::open(purpose, &address));
+        let control = control.collect::<Result<_, _>>()?;
         let process = Arc::new(Process::default());
         let snapshot = Snapshot::new(config, &process, None)?;
         Ok(Self {
@@ -109,18 +104,19 @@ impl App {
             listeners,
             addresses,
             files,
-            admin,
-            probes,
-            redirects,
+            control,
         })
     }
 
-    /// The addresses of the client listeners and of the admin listener, with the actual ports where the configuration has 0.
-    ///
-    /// # Errors
-    /// The system does not return the address.
-    pub fn addresses(&self) -> io::Result<(&[Address], SocketAddr)> {
-        Ok((&self.addresses, self.admin.local_addr()?))
+    /// The addresses of the client listeners, with the actual ports where the configuration has 0.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The same for the admin listener.
+    pub fn admin_addresses(&self) -> impl Iterator<Item = &Address> {
+        let admin = |control: &&ControlListener| control.purpose == ListenerPurpose::Admin;
+        self.control.iter().filter(admin).map(|control| &control.address)
     }
 
     /// Serves until SIGTERM or SIGINT, then drains. Calls `started` once all workers run, with the means to replace the configuration.
@@ -140,7 +136,7 @@ impl App {
 
     async fn serve(self, started: impl FnOnce(Reloader)) -> Result<(), AppError> {
         let mut signals = Signals::new()?;
-        let operators = self.admin.local_addr()?;
+        let operators = joined(self.admin_addresses());
         let Self {
             process,
             snapshot,
@@ -148,47 +144,54 @@ impl App {
             listeners,
             addresses,
             files,
-            admin,
-            probes,
-            redirects,
+            control,
         } = self;
         let tls = snapshot.tls.is_some();
         let (stage, stages) = watch::channel(Stage::Serving);
         snapshot.watch_stores();
         process.metrics.observe(snapshot.observed());
-        let admin_service = Arc::new(Admin {
+        let admin = Arc::new(Admin {
             metrics: Arc::clone(&process.metrics),
             view: ArcSwap::from_pointee(admin_view(&snapshot)),
             stage: stages.clone(),
+            process: ProcessFacts::now(server.workers),
+            configuration: ConfigurationStatus::applied_now(snapshot.file.clone()),
+            listeners: ArcSwap::from_pointee(listeners_status(&addresses, &control, &snapshot)),
+            reload: ReloadHook::default(),
+            refused: Mutex::default(),
         });
-        let listener = tokio::net::TcpListener::from_std;
-        tokio::spawn(admin::serve(listener(admin)?, Arc::clone(&admin_service)));
-        if let Some(probes) = probes {
-            info!(listen = %probes.local_addr()?, "serving probes");
-            tokio::spawn(admin::serve_probes(listener(probes)?, Arc::clone(&admin_service)));
-        }
         let port = addresses
             .iter()
             .find_map(Address::tcp)
             .map_or(443, |address| address.port());
         let redirect = Arc::new(Redirect::new(redirect_rules(&snapshot), port));
         let mut redirect_tasks = JoinSet::new();
-        for redirects in redirects {
-            info!(listen = %redirects.local_addr()?, "redirecting clients to https");
-            redirect_tasks.spawn(Arc::clone(&redirect).serve(listener(redirects)?, stages.clone()));
+        // Removed when this function returns: the admin listener serves until the process ends.
+        let mut admin_files = Vec::new();
+        for control in control {
+            let listener = Listener::new(control.listener)?;
+            match control.purpose {
+                ListenerPurpose::Admin => {
+                    admin_files.extend(control.file);
+                    tokio::spawn(admin::serve(listener, Arc::clone(&admin)));
+                }
+                ListenerPurpose::Probes => {
+                    info!(listen = %control.address, "serving probes");
+                    tokio::spawn(admin::serve_probes(listener, Arc::clone(&admin)));
+                }
+                ListenerPurpose::Redirects => {
+                    info!(listen = %control.address, "redirecting clients to https");
+                    redirect_tasks.spawn(Arc::clone(&redirect).serve(listener, stages.clone()));
+                }
+                ListenerPurpose::Clients => {}
+            }
         }
 
         let (common, inboxes) =
             WorkerPool::new(server.workers, server.limits.connections, server.drain.timeout, stages);
         let (snapshots, followed) = watch::channel(snapshot);
         let progress = Progress::new(server.workers);
-        let reloader = Reloader::new(
-            Arc::clone(&process),
-            snapshots,
-            admin_service,
-            redirect,
-            progress.clone(),
-        );
+        let reloader = Reloader::new(Arc::clone(&process), snapshots, admin, redirect, progress.clone());
         let (result_sender, mut worker_results) = mpsc::unbounded_channel();
         for (index, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
             let (process, common) = (Arc::clone(&process), Arc::clone(&common));
@@ -201,8 +204,13 @@ impl App {
             })?;
         }
         drop(result_sender);
-        let listen: Vec<String> = addresses.iter().map(Address::to_string).collect();
-        info!(listen = listen.join(", "), admin = %operators, workers = server.workers, tls, "serving");
+        info!(
+            listen = joined(&addresses),
+            admin = operators,
+            workers = server.workers,
+            tls,
+            "serving"
+        );
         started(reloader);
 
         loop {
@@ -223,14 +231,60 @@ impl App {
     }
 }
 
-fn bind_one(address: SocketAddr, key: &'static str) -> Result<TcpListener, AppError> {
-    listen::bind(address, 1)
-        .map(|mut bound| bound.remove(0))
-        .map_err(|source| AppError::Bind {
-            address: Address::Tcp(address),
-            key,
-            source,
+/// The addresses of the control listeners.
+fn control_addresses(config: &Config) -> Vec<(ListenerPurpose, Address)> {
+    let admin = config.admin.listen.iter().cloned();
+    let probes = config.probes.iter().map(|address| Address::Tcp(*address));
+    let redirects = config.redirects.iter().map(|address| Address::Tcp(*address));
+    admin
+        .map(|address| (ListenerPurpose::Admin, address))
+        .chain(probes.map(|address| (ListenerPurpose::Probes, address)))
+        .chain(redirects.map(|address| (ListenerPurpose::Redirects, address)))
+        .collect()
+}
+
+impl ControlListener {
+    fn open(purpose: ListenerPurpose, address: &Address) -> Result<Self, AppError> {
+        let mut open = open(address, 1, purpose)?;
+        Ok(Self {
+            purpose,
+            listener: open.listeners.remove(0),
+            address: open.address,
+            file: open.file,
         })
+    }
+}
+
+fn open(address: &Address, workers: usize, purpose: ListenerPurpose) -> Result<OpenAddress, AppError> {
+    let access = match purpose {
+        ListenerPurpose::Clients | ListenerPurpose::Redirects | ListenerPurpose::Probes => SocketAccess::OwnerAndGroup,
+        ListenerPurpose::Admin => SocketAccess::Owner,
+    };
+    listen::open(address, workers, access).map_err(|source| AppError::Bind {
+        address: address.clone(),
+        key: purpose.key(),
+        source,
+    })
+}
+
+fn listeners_status(clients: &[Address], control: &[ControlListener], snapshot: &Snapshot) -> Vec<ListenerStatus> {
+    let clients = clients.iter().map(|address| (ListenerPurpose::Clients, address));
+    let control = control.iter().map(|control| (control.purpose, &control.address));
+    let status = |(purpose, address): (ListenerPurpose, &Address)| ListenerStatus {
+        purpose,
+        address: address.clone(),
+        tls: match purpose {
+            ListenerPurpose::Clients => snapshot.tls.is_some(),
+            ListenerPurpose::Admin => snapshot.admin.tls.is_some() && address.tcp().is_some(),
+            ListenerPurpose::Probes | ListenerPurpose::Redirects => false,
+        },
+    };
+    clients.chain(control).map(status).collect()
+}
+
+fn joined<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> String {
+    let addresses: Vec<String> = addresses.into_iter().map(Address::to_string).collect();
+    addresses.join(", ")
 }
 
 type WorkerResult = Result<(), String>;

@@ -70,6 +70,7 @@ impl Reloader {
         snapshot.watch_stores();
         inner.process.metrics.observe(snapshot.observed());
         inner.admin.view.store(Arc::new(admin_view(&snapshot)));
+        inner.admin.configuration.record_applied();
         inner.redirect.update(redirect_rules(&snapshot));
         inner.snapshots.send_replace(Arc::new(snapshot));
         Ok(())
@@ -108,7 +109,8 @@ impl Progress {
 pub(super) fn admin_view(snapshot: &Snapshot) -> AdminView {
     AdminView {
         stores: snapshot.stores.clone(),
-        hosts: snapshot.admin_hosts.clone(),
+        certificates: Arc::clone(&snapshot.certificates),
+        access: snapshot.admin.clone(),
     }
 }
 

@@ -16,6 +16,8 @@ use http::HeaderName;
 
 use super::process::Process;
 use crate::config::{self, Config};
+use crate::control::access::AdminAccess;
+use crate::control::status::CertificateStatus;
 use crate::gateway::{ProxyRules, RequestLimits, ServerSettings};
 use crate::proxy::cors::Cors;
 use crate::proxy::outcome::AccessLog;
@@ -23,7 +25,8 @@ use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{RouteId, RouteMatch, RouteTable};
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::telemetry::metrics::Observed;
-use crate::tls::server::{Acceptor, ServerTlsSettings};
+use crate::tls::control::ControlTls;
+use crate::tls::server::{Acceptor, Certificate, ServerTlsSettings};
 use crate::tls::validity::Validity;
 
 /// What all workers share of one configuration.
@@ -50,14 +53,16 @@ pub(super) struct Snapshot {
     pub(super) in_flight: ConcurrencyLimit,
     pub(super) tls: Option<(ServerTlsSettings, Acceptor)>,
     pub(super) proxies: Arc<ProxyRules>,
-    /// Additional host names that the admin listener accepts.
-    pub(super) admin_hosts: Vec<String>,
+    /// Who may ask the admin listener.
+    pub(super) admin: AdminAccess,
+    /// The name of the configuration file.
+    pub(super) file: String,
     /// The hosts that clients are redirected to.
     pub(super) hosts: HashSet<String>,
     /// The headers that carry credentials.
     pub(super) credential_headers: Vec<HeaderName>,
-    /// For each of the gateway's certificate files: the earliest expiry in its chain, as Unix time.
-    certificates: Vec<(String, i64)>,
+    /// The gateway's own certificates.
+    pub(super) certificates: Arc<[CertificateStatus]>,
 }
 
 impl Snapshot {
@@ -138,13 +143,8 @@ impl Snapshot {
             (name, (Arc::new(settings), limits))
         });
         let certificates = config.tls.iter().flat_map(|tls| &tls.certificates);
-        let certificates: Vec<_> = certificates
-            .filter_map(|certificate| {
-                let end = Validity::earliest_expiry(certificate.chain())?;
-                let file = certificate.file().display().to_string();
-                Some((file, i64::try_from(end.as_secs()).unwrap_or(i64::MAX)))
-            })
-            .collect();
+        let certificates = certificates.chain(config.admin.tls.iter().map(|tls| &tls.certificate));
+        let certificates = certificates.map(certificate_status).collect();
         // With the same acceptor, clients can resume their sessions.
         let tls = match (config.tls, previous.and_then(|previous| previous.tls.as_ref())) {
             (Some(settings), Some(kept)) if kept.0 == settings => Some(kept.clone()),
@@ -181,7 +181,12 @@ impl Snapshot {
                 Some(previous) if *previous.proxies == proxies => Arc::clone(&previous.proxies),
                 Some(_) | None => Arc::new(proxies),
             },
-            admin_hosts: config.admin.hosts,
+            admin: AdminAccess {
+                hosts: config.admin.hosts,
+                token: config.admin.token,
+                tls: config.admin.tls.as_ref().map(ControlTls::new).transpose()?,
+            },
+            file: config.file,
             hosts,
             credential_headers,
         })
@@ -202,7 +207,11 @@ impl Snapshot {
         };
         Observed {
             stores: self.stores.iter().map(usable).collect(),
-            certificates: self.certificates.clone(),
+            certificates: self
+                .certificates
+                .iter()
+                .filter_map(|certificate| Some((certificate.file.clone(), certificate.expires?)))
+                .collect(),
             cache_metrics: self
                 .authenticators
                 .iter()
@@ -214,6 +223,15 @@ impl Snapshot {
                 .map(|store| (Arc::clone(store.name()), store.metrics().clone()))
                 .collect(),
         }
+    }
+}
+
+fn certificate_status(certificate: &Certificate) -> CertificateStatus {
+    let expires = Validity::earliest_expiry(certificate.chain());
+    CertificateStatus {
+        file: certificate.file().display().to_string(),
+        names: certificate.names().to_vec(),
+        expires: expires.map(|end| i64::try_from(end.as_secs()).unwrap_or(i64::MAX)),
     }
 }
 

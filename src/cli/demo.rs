@@ -14,7 +14,7 @@ use serde_json::{Map, json};
 
 use super::{Failure, echo, load};
 use crate::app::{App, AppError};
-use crate::config::Config;
+use crate::config::{Admin, Config};
 use crate::examples;
 use crate::telemetry;
 
@@ -37,13 +37,15 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
     if let Some(listen) = args.listen {
         config.server.listen = vec![Address::Tcp(listen)];
     }
-    config.admin.listen = args.admin.unwrap_or(config.admin.listen);
+    if let Some(admin) = args.admin {
+        config.admin.listen = vec![Address::Tcp(admin)];
+    }
     (config.probes, config.redirects) = (None, Vec::new());
     if let Some(open) = config
         .server
         .listen
         .iter()
-        .chain([&Address::Tcp(config.admin.listen)])
+        .chain(&config.admin.listen)
         .find(|address| !address.is_loopback())
     {
         return Err(Failure::Usage(format!(
@@ -56,13 +58,15 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
     point_at(&mut config, upstream.local_addr().map_err(failed)?)?;
     let log = telemetry::start(config.log);
     let tls = config.tls.is_some();
+    let admin = config.admin.clone();
     let app = App::bind(config).map_err(|error| bind_failure(&error))?;
-    let (clients, operators) = app.addresses().map_err(failed)?;
-    let base = clients
+    let metrics = metrics_command(app.admin_addresses().next(), &admin);
+    let base = app
+        .addresses()
         .iter()
         .find_map(Address::tcp)
         .map(|address| format!("{}://localhost:{}", if tls { "https" } else { "http" }, address.port()));
-    let instructions = instructions(&base.unwrap_or_default(), operators, file, tls)?;
+    let instructions = instructions(&base.unwrap_or_default(), &metrics, file, tls)?;
     std::thread::Builder::new()
         .name("echo".to_owned())
         .spawn(move || {
@@ -110,8 +114,25 @@ fn bind_failure(error: &AppError) -> Failure {
     }
 }
 
+/// The command that asks the admin listener for its metrics.
+fn metrics_command(address: Option<&Address>, admin: &Admin) -> String {
+    let address = address.and_then(Address::tcp);
+    let address = address.map(|address| address.to_string()).unwrap_or_default();
+    let (scheme, insecure) = if admin.tls.is_some() {
+        ("https", " -k")
+    } else {
+        ("http", "")
+    };
+    let token = if admin.token.is_some() {
+        " -H \"Authorization: Bearer $TOKEN\""
+    } else {
+        ""
+    };
+    format!("curl{insecure}{token} {scheme}://{address}/metrics")
+}
+
 /// The curl commands to paste into another terminal.
-fn instructions(base: &str, admin: SocketAddr, file: &Path, tls: bool) -> Result<String, Failure> {
+fn instructions(base: &str, metrics: &str, file: &Path, tls: bool) -> Result<String, Failure> {
     let folder = file
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
@@ -146,7 +167,7 @@ The demo's keys are public, so it is reachable from this machine only. Paste int
   {curl} -H 'X-User-Id: 1' {base}/public/hello
 
   # metrics
-  curl http://{admin}/metrics
+  {metrics}
 
 Press Ctrl-C to stop."
     ))

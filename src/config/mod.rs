@@ -24,6 +24,7 @@ use authgate_core::outbound::forwarded::OptionalFields;
 use authgate_core::outbound::identity::CredentialMode;
 use authgate_core::policy::Policy;
 use authgate_http::framing::header_case::ConfiguredNames;
+use authgate_http::server::listen::Address;
 use authgate_http::upstream::UpstreamSettings;
 use http::HeaderName;
 use toml::de::DeTable;
@@ -31,16 +32,20 @@ use toml::de::DeTable;
 use self::problem::{Basis, Problems};
 pub use self::problem::{ConfigError, Problem, Report, ReportFormat, Severity};
 use self::reader::{Context, Section};
+use crate::control::token::AdminToken;
 use crate::gateway::ServerSettings;
 use crate::proxy::cors::Cors;
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{HostPattern, RouteMatch};
 use crate::proxy::websocket_credential::WebSocketCredential;
+use crate::tls::control::ControlTlsSettings;
 use crate::{telemetry, tls};
 
 /// A configuration in which every value is parsed into its type and every name refers to a table that exists.
 #[derive(Debug)]
 pub struct Config {
+    /// The file's name, as it was given.
+    pub file: String,
     /// `[server]`.
     pub server: ServerSettings,
     /// `[server.tls]`; `None` means without TLS.
@@ -74,10 +79,14 @@ pub struct Config {
 /// `[admin]`.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    /// The address that it listens on.
-    pub listen: SocketAddr,
+    /// The addresses that it listens on.
+    pub listen: Vec<Address>,
     /// Host names that it accepts, besides localhost and IP addresses.
     pub hosts: Vec<String>,
+    /// The token that requests must present.
+    pub token: Option<AdminToken>,
+    /// TLS of its TCP addresses; `None` means without TLS.
+    pub tls: Option<ControlTlsSettings>,
 }
 
 /// One route.
@@ -150,7 +159,7 @@ pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigErro
         folder: folder.to_owned(),
         problems: Problems::default(),
     };
-    let config = check::config(Section::root(&context, &table));
+    let config = check::config(name, Section::root(&context, &table));
     if context.problems.has_errors() || !errors.is_empty() {
         context.problems.retain(|problem| problem.basis != Basis::Machine);
     }

@@ -286,6 +286,11 @@ impl Report {
 
     /// The problems as data, in the order of the file. The format is part of the command line's interface: members are only added.
     pub fn to_json(&self) -> Value {
+        json!({ "problems": self.problems_as_json() })
+    }
+
+    /// The objects of [`Report::to_json`].
+    pub fn problems_as_json(&self) -> Vec<Value> {
         // The last position and its column, so that the characters of a long line are counted once.
         let mut last = (0, 0);
         let mut column_at = |at: usize| {
@@ -299,8 +304,7 @@ impl Report {
             last = (at, before + characters);
             last.1 + 1
         };
-        let problems: Vec<Value> = self
-            .problems
+        self.problems
             .iter()
             .map(|problem| {
                 let start = problem.span.as_ref().map(|span| span.start.min(self.text.len()));
@@ -317,8 +321,7 @@ impl Report {
                     "help": problem.help,
                 })
             })
-            .collect();
-        json!({ "problems": problems })
+            .collect()
     }
 
     /// All problems as one text, separated by empty lines.

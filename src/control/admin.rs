@@ -1,25 +1,35 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`; and the probe listener: the first two only.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/status.json`, `/reload`; and the probe listener: the first two only.
 
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use authgate_auth::store::SharedStore;
+use authgate_http::log_throttle::LogThrottle;
+use authgate_http::server::socket::Listener;
 use authgate_http::server::stage::Stage;
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HOST, VARY};
-use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{
+    ACCEPT, ALLOW, CONTENT_TYPE, HeaderName, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tracing::warn;
 
-use super::text;
+use super::access::{AdminAccess, Denied, Purpose};
+use super::reload::ReloadHook;
+use super::status::{CertificateStatus, ConfigurationStatus, ListenerStatus, ProcessFacts, Report};
+use super::token::CHALLENGES;
+use super::{Peer, Service, json, text};
 use crate::telemetry::exposition::ExpositionFormat;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::control::ControlTls;
 
-/// Maximum number of connections; for scrapers and probes, not for clients.
+/// Maximum number of connections of a listener; for scrapers and probes, not for clients.
 pub const CONNECTIONS: usize = 64;
+
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// State that the listener reports.
 #[derive(Debug)]
@@ -30,6 +40,16 @@ pub struct Admin {
     pub view: ArcSwap<AdminView>,
     /// The stage of a shutdown.
     pub stage: watch::Receiver<Stage>,
+    /// Facts of the process.
+    pub process: ProcessFacts,
+    /// Which configuration is in force.
+    pub configuration: ConfigurationStatus,
+    /// The open listeners.
+    pub listeners: ArcSwap<Vec<ListenerStatus>>,
+    /// Reads the configuration again.
+    pub reload: ReloadHook,
+    /// The log of refused requests.
+    pub refused: Mutex<LogThrottle>,
 }
 
 /// The part of the state that belongs to a configuration.
@@ -37,59 +57,158 @@ pub struct Admin {
 pub struct AdminView {
     /// The gateway is ready when each store was reached once.
     pub stores: Vec<Arc<SharedStore>>,
-    /// Accepted host names, in lower case, besides localhost and IP addresses.
-    pub hosts: Vec<String>,
+    /// Its certificates.
+    pub certificates: Arc<[CertificateStatus]>,
+    /// Who may ask.
+    pub access: AdminAccess,
 }
 
 /// Serves operators until the process ends.
-pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
-    super::serve(listener, CONNECTIONS, None, move |request| admin.answer(request)).await;
+pub async fn serve(listener: Listener, admin: Arc<Admin>) {
+    super::serve(listener, None, Operators(admin)).await;
 }
 
-/// Serves `/livez` and `/readyz` only, for any `Host`.
-pub async fn serve_probes(listener: TcpListener, admin: Arc<Admin>) {
-    super::serve(listener, CONNECTIONS, None, move |request| admin.probe(request)).await;
+/// Serves `/livez` and `/readyz` only, for any `Host`: kubelets and load balancers use any.
+pub async fn serve_probes(listener: Listener, admin: Arc<Admin>) {
+    super::serve(listener, None, Probes(admin)).await;
+}
+
+struct Operators(Arc<Admin>);
+
+impl Service for Operators {
+    const CONNECTIONS: usize = CONNECTIONS;
+
+    fn tls(&self) -> Option<ControlTls> {
+        self.0.view.load().access.tls.clone()
+    }
+
+    async fn answer(&self, head: Parts, peer: Peer) -> Response<Full<Bytes>> {
+        let mut response = self.0.answer(&head, &peer).await;
+        // Pages of other sites cannot embed it, and browsers do not guess its type.
+        let headers = response.headers_mut();
+        headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        response
+    }
+}
+
+struct Probes(Arc<Admin>);
+
+impl Service for Probes {
+    const CONNECTIONS: usize = CONNECTIONS;
+
+    async fn answer(&self, head: Parts, _: Peer) -> Response<Full<Bytes>> {
+        match Endpoint::find(head.uri.path()) {
+            Some(endpoint @ (Endpoint::Livez | Endpoint::Readyz)) => self.0.respond(endpoint, &head).await,
+            Some(Endpoint::Metrics | Endpoint::Status | Endpoint::Reload) | None if reads(&head.method) => {
+                text(StatusCode::NOT_FOUND, "Not found. Available: /livez and /readyz.\n")
+            }
+            Some(Endpoint::Metrics | Endpoint::Status | Endpoint::Reload) | None => not_allowed("GET, HEAD"),
+        }
+    }
+}
+
+/// A path of the admin listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Livez,
+    Readyz,
+    Metrics,
+    Status,
+    Reload,
+}
+
+impl Endpoint {
+    fn find(path: &str) -> Option<Self> {
+        match path {
+            "/livez" => Some(Self::Livez),
+            "/readyz" => Some(Self::Readyz),
+            "/metrics" => Some(Self::Metrics),
+            "/status.json" => Some(Self::Status),
+            "/reload" => Some(Self::Reload),
+            _ => None,
+        }
+    }
+
+    fn purpose(self) -> Purpose {
+        match self {
+            Self::Livez | Self::Readyz => Purpose::Probe,
+            Self::Metrics | Self::Status => Purpose::Read,
+            Self::Reload => Purpose::Command("reload"),
+        }
+    }
+
+    /// The methods that it takes, if `method` is not one of them.
+    fn other_methods(self, method: &Method) -> Option<&'static str> {
+        match self.purpose() {
+            Purpose::Probe | Purpose::Read => (!reads(method)).then_some("GET, HEAD"),
+            Purpose::Command(_) => (method != Method::POST).then_some("POST"),
+        }
+    }
 }
 
 impl Admin {
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        // A page of another site must not read this by a name that resolves to this address (DNS rebinding).
-        if !self.is_for_us(request.headers().get(HOST)) {
-            return text(
-                StatusCode::FORBIDDEN,
-                "Host not allowed. Use localhost, an IP address or one of the `hosts` of [admin].\n",
-            );
-        }
-        if let Some(refused) = other_method(request) {
-            return refused;
-        }
-        match request.uri().path() {
-            "/livez" => text(StatusCode::OK, "ok\n"),
-            "/readyz" => self.ready(),
-            "/metrics" => self.metrics(request.headers()),
-            _ => text(
+    async fn answer(&self, head: &Parts, peer: &Peer) -> Response<Full<Bytes>> {
+        let endpoint = Endpoint::find(head.uri.path());
+        let purpose = endpoint.map_or(Purpose::Read, Endpoint::purpose);
+        let admitted = {
+            let view = self.view.load();
+            let source = view.access.check_source(head, peer);
+            source.and_then(|()| view.access.authorize(&head.headers, peer, purpose))
+        };
+        match (admitted, endpoint) {
+            (Err(denied), _) => self.refuse(denied, peer),
+            (Ok(()), Some(endpoint)) => self.respond(endpoint, head).await,
+            (Ok(()), None) => text(
                 StatusCode::NOT_FOUND,
-                "Not found. Available: /livez, /readyz and /metrics.\n",
+                "Not found. Available: /livez, /readyz, /metrics, /status.json and POST /reload.\n",
             ),
         }
     }
 
-    fn is_for_us(&self, host: Option<&HeaderValue>) -> bool {
-        host.and_then(host_name).is_some_and(|name| {
-            name == "localhost" || name.parse::<IpAddr>().is_ok() || self.view.load().hosts.contains(&name)
-        })
+    async fn respond(&self, endpoint: Endpoint, head: &Parts) -> Response<Full<Bytes>> {
+        if let Some(allowed) = endpoint.other_methods(&head.method) {
+            return not_allowed(allowed);
+        }
+        match endpoint {
+            Endpoint::Livez => text(StatusCode::OK, "ok\n"),
+            Endpoint::Readyz => self.ready(),
+            Endpoint::Metrics => self.metrics(&head.headers),
+            Endpoint::Status => self.status(),
+            Endpoint::Reload => self.reload.answer().await,
+        }
     }
 
-    /// For kubelets and load balancers, which use any `Host`.
-    fn probe<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        if let Some(refused) = other_method(request) {
-            return refused;
+    fn refuse(&self, denied: Denied, peer: &Peer) -> Response<Full<Bytes>> {
+        self.metrics.count_refused_admin_request(denied.label());
+        let times = self.refused.lock().unwrap_or_else(PoisonError::into_inner).note();
+        if let Some(times) = times {
+            warn!(
+                client.ip = %peer.node,
+                reason = denied.label(),
+                times,
+                "a request to the admin listener was refused"
+            );
         }
-        match request.uri().path() {
-            "/livez" => text(StatusCode::OK, "ok\n"),
-            "/readyz" => self.ready(),
-            _ => text(StatusCode::NOT_FOUND, "Not found. Available: /livez and /readyz.\n"),
+        let mut response = text(denied.status(), denied.text());
+        let headers = response.headers_mut();
+        match denied {
+            Denied::NoToken => {
+                for challenge in CHALLENGES {
+                    headers.append(WWW_AUTHENTICATE, challenge);
+                }
+            }
+            Denied::Security => {
+                headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Denied::Host
+            | Denied::Origin
+            | Denied::OtherSite
+            | Denied::CommandWithoutToken
+            | Denied::CommandWithoutField => {}
         }
+        response
     }
 
     /// 200 once every store was reached. A later outage changes the metrics, but not this response.
@@ -98,12 +217,7 @@ impl Admin {
             return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
         }
         let view = self.view.load();
-        let missing: Vec<&str> = view
-            .stores
-            .iter()
-            .filter(|store| !store.was_reached())
-            .map(|store| &**store.name())
-            .collect();
+        let missing: Vec<&str> = view.missing().collect();
         if missing.is_empty() {
             text(StatusCode::OK, "ready\n")
         } else {
@@ -112,6 +226,20 @@ impl Admin {
                 format!("not reached yet: {}\n", missing.join(", ")),
             )
         }
+    }
+
+    fn status(&self) -> Response<Full<Bytes>> {
+        let (view, stage) = (self.view.load(), *self.stage.borrow());
+        let report = Report {
+            process: &self.process,
+            stage,
+            ready: stage == Stage::Serving && view.missing().next().is_none(),
+            configuration: &self.configuration,
+            listeners: &self.listeners.load(),
+            stores: &view.stores,
+            certificates: &view.certificates,
+        };
+        json(StatusCode::OK, &report.to_json())
     }
 
     fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
@@ -137,59 +265,24 @@ impl Admin {
     }
 }
 
-fn other_method<B>(request: &Request<B>) -> Option<Response<Full<Bytes>>> {
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
-        return None;
+impl AdminView {
+    /// The stores that were not reached yet.
+    fn missing(&self) -> impl Iterator<Item = &str> {
+        let missing = self.stores.iter().filter(|store| !store.was_reached());
+        missing.map(|store| &**store.name())
     }
-    let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed. Use GET.\n");
-    let allowed = HeaderValue::from_static("GET, HEAD");
-    refused.headers_mut().insert(ALLOW, allowed);
-    Some(refused)
 }
 
-/// The host name in a `Host` header, without port and trailing dot.
-fn host_name(host: &HeaderValue) -> Option<String> {
-    let authority = Authority::try_from(host.as_bytes()).ok()?;
-    // `Host` has no user information, and names are compared as a whole.
-    if authority.as_str().contains('@') {
-        return None;
-    }
-    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-    Some(name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase())
+fn reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_ip_addresses_localhost_and_listed_hosts_are_answered() {
-        let admin = Admin {
-            metrics: Arc::default(),
-            view: ArcSwap::from_pointee(AdminView {
-                stores: Vec::new(),
-                hosts: vec!["authgate.internal".to_owned()],
-            }),
-            stage: watch::channel(Stage::Serving).1,
-        };
-        for (host, expected) in [
-            ("localhost:9901", true),
-            ("127.0.0.1:9901", true),
-            ("[::1]:9901", true),
-            ("10.1.2.3", true),
-            ("authgate.internal", true),
-            ("Authgate.Internal.:9901", true),
-            ("x.authgate.internal", false),
-            ("authgate.internal.evil.example", false),
-            ("authgate.internal@evil.example", false),
-            ("evil.example@authgate.internal", false),
-            ("evil.example", false),
-            ("localhost.evil.example", false),
-            ("", false),
-        ] {
-            let answered = admin.is_for_us(Some(&HeaderValue::from_static(host)));
-            assert_eq!(answered, expected, "{host}");
-        }
-        assert!(!admin.is_for_us(None));
-    }
+fn not_allowed(allowed: &'static str) -> Response<Full<Bytes>> {
+    let mut response = text(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("Method not allowed. Use {allowed}.\n"),
+    );
+    let headers = response.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static(allowed));
+    response
 }

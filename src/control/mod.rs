@@ -1,48 +1,91 @@
 //! Listeners on the control runtime: admin, probes, redirects. They forward nothing and share no resources with forwarded requests.
 
+pub mod access;
 pub mod admin;
 mod connection_limit;
 pub mod redirect;
+pub mod reload;
+pub mod status;
+pub mod token;
 
 use std::convert::Infallible;
-use std::future::{pending, poll_fn, ready};
-use std::pin::pin;
+use std::future::{Future, pending, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use authgate_http::log_throttle::LogThrottle;
+use authgate_http::node::Node;
 use authgate_http::server::closing::{DRAIN_GRACE, LINGER_TIMEOUT, close};
-use authgate_http::server::socket::close_listener;
+use authgate_http::server::socket::{Listener, Stream};
 use authgate_http::server::stage::Stage;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use self::connection_limit::{ConnectionPermit, Evicted, EvictingLimit};
+use crate::tls::control::{ControlTls, Security};
 
+/// Timeout for a TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout for the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection of these listeners is there for a few questions.
+/// A connection of these listeners is there for a few questions. At this age it takes no more of them.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60);
+/// The timeout for the last response of a connection.
+const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// Answers requests by their heads only, with at most this many connections. Without `stage`, runs until the process ends; with it, until a
-/// drain has begun and the existing connections have ended.
-pub async fn serve<A>(listener: TcpListener, connections: usize, stage: Option<watch::Receiver<Stage>>, answer: A)
-where
-    A: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync + 'static,
-{
-    let (limit, answer) = (EvictingLimit::new(connections), Arc::new(answer));
+/// What one kind of control listener does.
+trait Service: Send + Sync + 'static {
+    /// The most connections of a listener.
+    const CONNECTIONS: usize;
+
+    /// TLS of new connections over TCP; `None` is cleartext. Connections over a socket file are always cleartext.
+    fn tls(&self) -> Option<ControlTls> {
+        None
+    }
+
+    /// Answers a request by its head. Its body is not read.
+    fn answer(&self, head: Parts, peer: Peer) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone)]
+struct Peer {
+    node: Node,
+    security: Security,
+}
+
+impl Peer {
+    /// Whether it is on this machine.
+    fn is_local(&self) -> bool {
+        match self.node {
+            Node::Unix => true,
+            Node::Ip(ip) => ip.is_loopback(),
+        }
+    }
+
+    fn is_unix(&self) -> bool {
+        self.node == Node::Unix
+    }
+}
+
+/// Serves a listener. Without `stage`, runs until the process ends; with it, until a drain has begun and the existing connections have ended.
+async fn serve<S: Service>(listener: Listener, stage: Option<watch::Receiver<Stage>>, service: S) {
+    let (limit, service) = (EvictingLimit::new(S::CONNECTIONS), Arc::new(service));
     let mut failures = LogThrottle::default();
     let mut open = JoinSet::new();
     let mut draining = pin!(async move {
@@ -60,9 +103,9 @@ where
             () = &mut draining => break,
         };
         match accepted {
-            Ok((tcp, _)) => {
+            Ok(stream) => {
                 let (permit, evicted) = limit.acquire().await;
-                open.spawn(connection(tcp, permit, evicted, Arc::clone(&answer)));
+                open.spawn(connection(stream, permit, evicted, Arc::clone(&service)));
             }
             Err(problem) => {
                 if let Some(times) = failures.note() {
@@ -72,11 +115,11 @@ where
             }
         }
     }
-    match close_listener(listener) {
+    match listener.close() {
         Ok(queued) => {
-            for tcp in queued {
+            for stream in queued.into_iter().filter_map(|parked| Stream::new(parked).ok()) {
                 let (permit, evicted) = limit.acquire().await;
-                open.spawn(connection(tcp, permit, evicted, Arc::clone(&answer)));
+                open.spawn(connection(stream, permit, evicted, Arc::clone(&service)));
             }
         }
         Err(problem) => warn!(reason = %problem, "queued connections could not be accepted and are lost"),
@@ -85,26 +128,11 @@ where
     let _ = timeout(DRAIN_GRACE, async { while open.join_next().await.is_some() {} }).await;
 }
 
-async fn connection<A>(tcp: TcpStream, permit: ConnectionPermit, evicted: Evicted, answer: Arc<A>)
-where
-    A: Fn(&Request<Incoming>) -> Response<Full<Bytes>>,
-{
-    // Keep the permit until the socket is closed, so that lingering sockets count.
-    let service = service_fn(|request| {
-        permit.touch();
-        ready(Ok::<_, Infallible>(answer(&request)))
-    });
-    let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(tcp), service);
-    let served = async move {
-        match timeout(MAX_CONNECTION_AGE, poll_fn(|cx| connection.poll_without_shutdown(cx))).await {
-            // An unread body must not reset the connection before the client has read the response.
-            Ok(Ok(())) => close(connection.into_parts().io.into_inner(), None, LINGER_TIMEOUT).await,
-            Ok(Err(problem)) => debug!(reason = %problem, "a connection of a control listener ended with an error"),
-            Err(_) => {}
+/// Serves one connection. It keeps the permit until the socket is closed, so that lingering sockets count.
+async fn connection<S: Service>(stream: Stream, permit: ConnectionPermit, evicted: Evicted, service: Arc<S>) {
+    let served = async {
+        if let Err(problem) = serve_stream(stream, &permit, &*service).await {
+            debug!(reason = %problem, "a connection of a control listener ended with an error");
         }
     };
     tokio::select! {
@@ -113,11 +141,63 @@ where
     }
 }
 
+async fn serve_stream<S: Service>(stream: Stream, permit: &ConnectionPermit, service: &S) -> io::Result<()> {
+    let node = stream.peer()?;
+    match service.tls().filter(|_| node != Node::Unix) {
+        None => {
+            let security = Security::Cleartext;
+            serve_requests(stream, Peer { node, security }, permit, service).await
+        }
+        Some(tls) => {
+            let stream = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await??;
+            let security = tls.security().clone();
+            serve_requests(stream, Peer { node, security }, permit, service).await
+        }
+    }
+}
+
+async fn serve_requests<I, S: Service>(io: I, peer: Peer, permit: &ConnectionPermit, service: &S) -> io::Result<()>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let service = service_fn(|request: Request<Incoming>| {
+        permit.touch();
+        let ((head, _body), peer) = (request.into_parts(), peer.clone());
+        Box::pin(async move { Ok::<_, Infallible>(service.answer(head, peer).await) })
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(io), service);
+    let mut ended = timeout(MAX_CONNECTION_AGE, poll_fn(|cx| connection.poll_without_shutdown(cx))).await;
+    if ended.is_err() {
+        Pin::new(&mut connection).graceful_shutdown();
+        ended = timeout(
+            LAST_RESPONSE_TIMEOUT,
+            poll_fn(|cx| connection.poll_without_shutdown(cx)),
+        )
+        .await;
+    }
+    ended?.map_err(io::Error::other)?;
+    // An unread body must not reset the connection before the client has read the response.
+    close(connection.into_parts().io.into_inner(), None, LINGER_TIMEOUT).await;
+    Ok(())
+}
+
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    response(status, "text/plain; charset=utf-8", body)
+}
+
+fn json(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
+    response(status, "application/json", format!("{body}\n"))
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use authgate_core::outbound::forwarded::{RequestId, X_REQUEST_ID};
+use authgate_http::server::socket::Listener;
 use authgate_http::server::stage::Stage;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderName, LOCATION};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, LOCATION};
+use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::{Peer, Service};
 use crate::proxy::websocket_credential::has_subprotocol_credential;
 
 /// Maximum number of connections.
@@ -35,6 +37,16 @@ pub struct RedirectRules {
     pub credential_headers: Vec<HeaderName>,
 }
 
+struct Clients(Arc<Redirect>);
+
+impl Service for Clients {
+    const CONNECTIONS: usize = CONNECTIONS;
+
+    async fn answer(&self, head: Parts, _: Peer) -> Response<Full<Bytes>> {
+        self.0.answer(&head)
+    }
+}
+
 impl Redirect {
     /// Redirects requests to https on `port`.
     pub fn new(rules: RedirectRules, port: u16) -> Self {
@@ -50,13 +62,13 @@ impl Redirect {
     }
 
     /// Serves until a drain.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, stage: watch::Receiver<Stage>) {
-        super::serve(listener, CONNECTIONS, Some(stage), move |request| self.answer(request)).await;
+    pub async fn serve(self: Arc<Self>, listener: Listener, stage: watch::Receiver<Stage>) {
+        super::serve(listener, Some(stage), Clients(self)).await;
     }
 
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    fn answer(&self, request: &Parts) -> Response<Full<Bytes>> {
         // The credential was readable on the network. A redirect would hide that; a refusal makes the client correct it.
-        let headers = request.headers();
+        let headers = &request.headers;
         let rules = self.rules.load();
         let mut names = rules.credential_headers.iter().chain([&AUTHORIZATION]);
         let leaks = names.any(|name| headers.contains_key(name)) || has_subprotocol_credential(headers);
@@ -80,8 +92,8 @@ impl Redirect {
     }
 
     /// The same target with https, if the host is configured: this must not be an open redirect.
-    fn target<B>(&self, request: &Request<B>, hosts: &HashSet<String>) -> Option<HeaderValue> {
-        let mut lines = request.headers().get_all(HOST).iter();
+    fn target(&self, request: &Parts, hosts: &HashSet<String>) -> Option<HeaderValue> {
+        let mut lines = request.headers.get_all(HOST).iter();
         let (line, None) = (lines.next()?, lines.next()) else {
             return None;
         };
@@ -91,7 +103,7 @@ impl Redirect {
         if !hosts.contains(&host) && !domain.is_some_and(|domain| hosts.contains(&domain)) {
             return None;
         }
-        let path = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let path = request.uri.path_and_query().map_or("/", |target| target.as_str());
         let path = if path.starts_with('/') { path } else { "/" };
         let port = match self.port {
             443 => String::new(),
@@ -102,16 +114,13 @@ impl Redirect {
 }
 
 fn json_response(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    super::response(status, "application/json", body)
 }
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
 
     fn answer(host: &str, target: &str, fields: &[(&str, &str)]) -> (u16, Option<String>) {
@@ -125,7 +134,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let response = redirect.answer(&request.body(()).expect("a request"));
+        let response = redirect.answer(&request.body(()).expect("a request").into_parts().0);
         let to = response.headers().get(LOCATION);
         let to = to.map(|to| to.to_str().expect("ASCII").to_owned());
         (response.status().as_u16(), to)

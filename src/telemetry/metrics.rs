@@ -51,6 +51,11 @@ struct HandshakeLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CertificateLabels {
     certificate: String,
 }
@@ -84,6 +89,7 @@ pub struct Metrics {
     authentications: Family<AuthenticationLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
     floods: Counter,
+    refused_admin_requests: Family<ReasonLabels, Counter>,
     /// Open connections of clients.
     pub connections: Gauge,
     /// Requests that have begun and not ended.
@@ -109,6 +115,7 @@ impl Default for Metrics {
             authentications: Family::default(),
             handshakes: Family::default(),
             floods: Counter::default(),
+            refused_admin_requests: Family::default(),
             connections: Gauge::default(),
             in_flight: Gauge::default(),
         };
@@ -146,6 +153,11 @@ impl Metrics {
             "h2_floods",
             "HTTP/2 connections closed because their client sent too many frames without data",
             self.floods.clone(),
+        );
+        registry.register(
+            "admin_requests_refused",
+            "Requests that the admin listener has refused",
+            self.refused_admin_requests.clone(),
         );
         registry.register("connections", "Open connections of clients", self.connections.clone());
         registry.register("requests_in_flight", "Requests under way", self.in_flight.clone());
@@ -203,6 +215,13 @@ impl Metrics {
     /// Counts an HTTP/2 connection that was closed because of too many frames without data.
     pub fn count_flood(&self) {
         self.floods.inc();
+    }
+
+    /// Counts a request that the admin listener has refused.
+    pub fn count_refused_admin_request(&self, reason: &'static str) {
+        self.refused_admin_requests
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
     }
 
     /// Renders all metrics in this format.

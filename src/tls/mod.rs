@@ -1,6 +1,7 @@
 //! TLS on both sides. The choices that both share (provider, versions) are in [`provider`].
 
 pub mod client;
+pub mod control;
 mod pem;
 pub mod provider;
 pub mod server;

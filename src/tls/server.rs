@@ -95,6 +95,10 @@ impl Certificate {
         })
     }
 
+    pub(super) fn certified_key(&self) -> &Arc<CertifiedKey> {
+        &self.key
+    }
+
     /// The path of the chain file.
     pub fn file(&self) -> &Path {
         &self.file
@@ -231,7 +235,7 @@ fn with_session_settings(mut config: ServerConfig) -> ServerConfig {
     config
 }
 
-fn verifier(
+pub(super) fn verifier(
     authorities: &Authorities,
     required: bool,
     provider: &Arc<CryptoProvider>,

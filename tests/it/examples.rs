@@ -73,8 +73,11 @@ fn the_shipped_file_is_valid() {
 #[test]
 fn every_toml_block_in_the_documentation_is_valid() {
     let folder = tempfile::tempdir().unwrap();
-    let (chain, key) = Pki::new().leaf(&["localhost"]);
+    let pki = Pki::new();
+    let ((chain, key), root) = (pki.leaf(&["localhost"]), pki.root_pem());
     for (name, bytes) in [
+        ("operators.pem", root.as_bytes()),
+        ("admin.token", &[b'z'; 64]),
         ("tls.pem", chain.as_bytes()),
         ("tls.key", key.as_bytes()),
         ("tickets.keys", BASE64.encode([7; 80]).as_bytes()),

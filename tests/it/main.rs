@@ -11,6 +11,7 @@ mod harness;
 
 mod access_log;
 mod admin;
+mod admin_access;
 mod answers;
 mod api_key;
 mod check;

@@ -3,7 +3,7 @@
 /// HTTP/2 (RFC 9113, section 3.1).
 pub const H2: &[u8] = b"h2";
 /// HTTP/1.1 (RFC 7301, section 6).
-const HTTP_1_1: &[u8] = b"http/1.1";
+pub const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// The protocols that the gateway offers to clients and to upstreams, the preferred one first.
 pub fn protocols() -> Vec<Vec<u8>> {

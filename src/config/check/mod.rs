@@ -2,6 +2,7 @@
 //! invalid route. The result is discarded if there is an error.
 
 mod access;
+mod admin;
 mod answers;
 mod authenticators;
 mod browsers;
@@ -34,11 +35,11 @@ use super::Config;
 use super::problem::Problem;
 use super::reader::{Section, Text, fold, nearest};
 
-/// Reads the whole file. The result is valid only if no error was reported.
-pub(super) fn config(mut root: Section<'_>) -> Config {
+/// Reads the whole file, whose name is `file`. The result is valid only if no error was reported.
+pub(super) fn config(file: &str, mut root: Section<'_>) -> Config {
     let server = server::server(&mut root);
-    let admin = server::admin(&mut root, &server.settings);
-    let probes = server::probes(&mut root);
+    let admin = admin::admin(&mut root, &server.settings);
+    let probes = admin::probes(&mut root);
     let log = server::log(&mut root);
 
     let stores = stores::stores(&mut root);
@@ -61,6 +62,7 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
     let routes = routes::routes(&mut root, &authenticators, &upstreams.names, &identities);
     upstreams::set_check_hosts(&mut upstreams, &routes);
     let config = Config {
+        file: file.to_owned(),
         server: server.settings,
         tls: server.tls,
         admin,

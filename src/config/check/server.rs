@@ -1,4 +1,4 @@
-//! `[server]` with its tables, `[admin]`, `[probes]`, `[forwarded]` and `[log]`.
+//! `[server]` with its tables, `[forwarded]` and `[log]`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
@@ -14,9 +14,8 @@ use ipnet::IpNet;
 use tracing::Level;
 
 use super::certificates::{self, authorities};
-use super::route_match::is_host;
+use crate::config::defaults;
 use crate::config::reader::{Item, Section, Text, Zero};
-use crate::config::{Admin, defaults};
 use crate::gateway::{Drain, ProxyRules, RequestLimits, ServerSettings};
 use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::MinVersion;
@@ -188,7 +187,7 @@ fn addresses(listen: &Item<'_>, cleartext_beyond_loopback: bool) -> Vec<Address>
 }
 
 /// Where to listen: an address and a port, or `unix:` and a path.
-fn address(item: &Item<'_>) -> Option<Address> {
+pub(super) fn address(item: &Item<'_>) -> Option<Address> {
     const EXAMPLE: &str =
         "write an address such as \"127.0.0.1:8443\", or a socket file such as \"unix:/run/authgate/gate.sock\"";
     let text = item.text_for("an address", EXAMPLE)?;
@@ -286,7 +285,11 @@ fn client_auth(mut section: Section<'_>) -> ClientAuth {
 }
 
 fn certificate(item: &Item<'_>) -> Option<Certificate> {
-    let mut section = item.clone().section(&[])?;
+    certificate_in(item, &mut item.clone().section(&[])?)
+}
+
+/// The keys `chain` and `key` of a table.
+pub(super) fn certificate_in(item: &Item<'_>, section: &mut Section<'_>) -> Option<Certificate> {
     let chain = section
         .require("chain", "chain = \"server.pem\"")
         .and_then(|item| item.path());
@@ -335,56 +338,6 @@ fn limits(mut section: Section<'_>) -> (Limits, RequestLimits) {
         h2_streams: section.u32_or("h2_streams", (1, MAX_STREAMS), default.h2_streams),
     };
     (limits, requests)
-}
-
-/// `[admin]`: on by default, on loopback.
-pub(super) fn admin(root: &mut Section<'_>, server: &ServerSettings) -> Admin {
-    let mut admin = Admin {
-        listen: defaults::ADMIN_LISTEN,
-        hosts: Vec::new(),
-    };
-    let Some(mut section) = root.section("admin", &[]) else {
-        return admin;
-    };
-    if let Some(item) = section.take("hosts") {
-        let hosts = item.list("hosts = [\"authgate.internal\"]").unwrap_or_default();
-        admin.hosts = hosts.iter().filter_map(admin_host).collect();
-    }
-    let Some(item) = section.take("listen") else {
-        return admin;
-    };
-    admin.listen = item.address().unwrap_or(defaults::ADMIN_LISTEN);
-    let address = admin.listen;
-    if address.port() != 0 && server.listen.contains(&Address::Tcp(address)) {
-        item.refuse(
-            format!("{address} is also in `server.listen`"),
-            "write another port, such as \"127.0.0.1:9901\"",
-        );
-    }
-    if !address.ip().is_loopback() {
-        item.warn(
-            format!("{address} can be reached from other machines, and shows metrics without authentication"),
-            "write \"127.0.0.1:9901\", or restrict access with a firewall; for kubelets and balancers there is `[probes]`",
-        );
-    }
-    admin
-}
-
-/// A further host name of the admin listener: in lower case, without port, trailing dot and wildcard.
-fn admin_host(item: &Item<'_>) -> Option<String> {
-    const HELP: &str = "write the name alone, such as \"authgate.internal\": no port, no `*`, in lower case";
-    let text = item.text_for("a host", HELP)?;
-    if is_host(text.as_str()) {
-        return Some(text.into_string());
-    }
-    text.refuse("is not a host", HELP);
-    None
-}
-
-/// `[probes]`: off by default.
-pub(super) fn probes(root: &mut Section<'_>) -> Option<SocketAddr> {
-    let mut section = root.section("probes", &[])?;
-    section.require("listen", "listen = \"0.0.0.0:9902\"")?.address()
 }
 
 /// `[forwarded]`.

@@ -151,7 +151,10 @@ impl Item<'_> {
         let help = "write an IP address and a port, such as \"127.0.0.1:8443\", \"0.0.0.0:443\" or \"[::1]:8443\"";
         let text = self.text_for("an address", help)?;
         if text.as_str().starts_with("unix:") {
-            text.refuse("is a socket file, which only `server.listen` accepts", help);
+            text.refuse(
+                "is a socket file, which only `server.listen` and `admin.listen` accept",
+                help,
+            );
             return None;
         }
         let address = SocketAddr::from_str(text.as_str()).ok();

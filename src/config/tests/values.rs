@@ -2,7 +2,7 @@
 
 use tracing::Level;
 
-use super::{check, jwt, minimal_and, read, route, valid, with};
+use super::{check, jwt, minimal_and, read, route, valid, warnings, with};
 
 #[test]
 fn invalid_values_are_errors() {
@@ -69,8 +69,26 @@ fn invalid_values_are_errors() {
             "unix:/run/gate.sock is listed twice",
         ),
         (
-            minimal_and("[admin]\nlisten = \"unix:/run/admin.sock\"\n"),
-            "only `server.listen` accepts",
+            minimal_and("[probes]\nlisten = \"unix:/run/probes.sock\"\n"),
+            "only `server.listen` and `admin.listen` accept",
+        ),
+        (
+            minimal_and("[admin]\nlisten = [\"127.0.0.1:1\", \"unix:/x\", \"127.0.0.1:1\"]\n"),
+            "127.0.0.1:1 is listed twice",
+        ),
+        (minimal_and("[admin]\nlisten = []\n"), "the list is empty"),
+        (minimal_and("[admin]\ntoken = \"\"\n"), "the token is empty"),
+        (
+            minimal_and("[admin]\ntoken = \"two canary words\"\n"),
+            "the token has a character that is not visible ASCII",
+        ),
+        (
+            minimal_and("[admin]\ntls = { chain = \"localhost.pem\" }\n"),
+            "`key` is missing",
+        ),
+        (
+            minimal_and("[admin]\ntls = { chain = \"localhost.pem\", key = \"localhost.key\", ca = \"ca.pem\" }\n"),
+            "known keys: chain, key, client_ca",
         ),
         (with("[\"127.0.0.1:8443\"]", "[]"), "the list is empty"),
         (with("listen = [\"127.0.0.1:8443\"]\n", ""), "`listen` is missing"),
@@ -101,6 +119,51 @@ fn invalid_values_are_errors() {
     ] {
         check(&text, &[&[words]]);
     }
+}
+
+#[test]
+fn an_admin_listener_beyond_loopback_needs_a_token_and_tls() {
+    const TOKEN: &str = "token = \"a-canary-of-many-letters\"\n";
+    const TLS: &str = "tls = { chain = \"localhost.pem\", key = \"localhost.key\" }\n";
+    for (more, what, remedy) in [
+        (
+            "",
+            "`token` and `tls` are missing",
+            "add `token = { file = \"admin.token\" }` and `tls = { chain",
+        ),
+        (
+            TLS,
+            "and `token` is missing",
+            "add `token = { file = \"admin.token\" }` to [admin]",
+        ),
+        (TOKEN, "and `tls` is missing", "add `tls = { chain = \"admin.pem\""),
+    ] {
+        for address in ["0.0.0.0:9901", "192.0.2.1:9901", "[::]:9901"] {
+            let text = minimal_and(&format!(
+                "[admin]\nlisten = [\"127.0.0.1:9902\", \"{address}\"]\n{more}"
+            ));
+            let line = format!("{address} can be reached from other machines");
+            check(&text, &[&["admin.listen[1]", &line, what, remedy]]);
+        }
+    }
+    for listen in [
+        "\"127.0.0.1:9902\"",
+        "\"[::1]:9902\"",
+        "\"[::ffff:127.0.0.1]:9902\"",
+        "\"unix:admin.sock\"",
+        "[\"unix:/run/admin.sock\", \"127.0.0.1:9902\"]",
+    ] {
+        valid(&minimal_and(&format!("[admin]\nlisten = {listen}\n")));
+    }
+    let config = valid(&minimal_and(&format!(
+        "[admin]\nlisten = \"0.0.0.0:9901\"\n{TOKEN}{TLS}"
+    )));
+    assert!(!format!("{config:?}").contains("canary"));
+    let loaded = read(&minimal_and("[admin]\ntoken = \"canary\"\n")).expect("a warning");
+    let [short] = warnings(&loaded)[..] else {
+        panic!("{:?}", loaded.warnings)
+    };
+    assert_eq!(short.message, "the token has 6 characters, so it may be guessed");
 }
 
 #[test]

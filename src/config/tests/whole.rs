@@ -10,6 +10,7 @@ use authgate_auth::{AuthScheme, KeptClaims};
 use authgate_core::member::MemberPath;
 use authgate_core::outbound::identity::CredentialMode;
 use authgate_core::policy::Policy;
+use authgate_http::server::listen::Address;
 use authgate_http::upstream::{Balance, HostMode, Transport, UnsizedBodies};
 use http::Method;
 use serde_json::json;
@@ -47,7 +48,8 @@ fn absent_keys_have_their_documented_defaults() {
         [10, 10, 75, 60, 0, 20].map(Duration::from_secs)
     );
     assert!(config.tls.is_none() && config.server.workers >= 1);
-    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9901");
+    assert_eq!(config.admin.listen, [Address::Tcp(defaults::ADMIN_LISTEN)]);
+    assert!(config.admin.token.is_none() && config.admin.tls.is_none());
     assert_eq!((config.log.level, config.log.format), (Level::INFO, LogFormat::Text));
     assert!(config.log.access && !config.log.query);
 
@@ -209,7 +211,10 @@ fn every_supported_key_is_read() {
     );
     let tls = config.tls.as_ref().expect("a table");
     assert_eq!((tls.certificates.len(), tls.min_version), (1, MinVersion::Tls13));
-    assert_eq!(config.admin.listen.to_string(), "[::1]:9902");
+    let listen: Vec<String> = config.admin.listen.iter().map(Address::to_string).collect();
+    assert_eq!(listen, ["0.0.0.0:9902", "unix:/run/authgate/admin.sock"]);
+    assert!(config.admin.token.is_some());
+    assert!(config.admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
     assert_eq!(config.admin.hosts, ["authgate.internal"]);
     assert_eq!((config.log.level, config.log.format), (Level::DEBUG, LogFormat::Json));
     assert!(!config.log.access && config.log.query);

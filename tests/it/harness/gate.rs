@@ -2,7 +2,7 @@
 //! and fails the test if it ends badly, has panicked, or has logged a credential.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -95,10 +95,10 @@ impl Gate {
                 .take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':'))
                 .collect()
         };
-        let after = |word: &str| digits(line.split_once(word).expect("a word of the line").1);
         // One that listens on socket files alone has none.
-        gate.address = after("listen").trim_end_matches(':').parse().unwrap_or(gate.address);
-        gate.admin = after("admin").trim_end_matches(':').parse().expect("an address");
+        let address = |word: &str| digits(line.split_once(word)?.1).trim_end_matches(':').parse().ok();
+        gate.address = address("listen").unwrap_or(gate.address);
+        gate.admin = address("\"admin\"").or(address("admin=")).unwrap_or(gate.admin);
         gate
     }
 
@@ -261,11 +261,13 @@ pub fn ask_admin(admin: SocketAddr, call: &Call) -> Reply {
         return Reply::default();
     };
     tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    let mut wire = Wire::new(tcp);
-    let _ = wire.write(&call.clone().header("Connection", "close").bytes());
-    let Ok(Some(head)) = wire.head() else {
-        return Reply::default();
-    };
+    exchange(&mut Wire::new(tcp), &call.clone().header("Connection", "close")).unwrap_or_default()
+}
+
+/// Asks a control listener over a connection. `None`: the connection ends without a response.
+pub fn exchange<S: Read + Write>(wire: &mut Wire<S>, call: &Call) -> Option<Reply> {
+    let _ = wire.write(&call.bytes());
+    let head = wire.head().ok().flatten()?;
     let status = head
         .first
         .split(' ')
@@ -273,12 +275,12 @@ pub fn ask_admin(admin: SocketAddr, call: &Call) -> Reply {
         .and_then(|status| status.parse().ok())
         .expect("a status");
     let body = wire.body(&head, WithoutLength::Close).expect("a body");
-    Reply {
+    Some(Reply {
         status,
         head,
         body,
         interim: Vec::new(),
-    }
+    })
 }
 
 impl Drop for Gate {

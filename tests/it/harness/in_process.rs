@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub struct InProcess {
     pub address: SocketAddr,
-    admin: SocketAddr,
+    pub admin: SocketAddr,
     pub reloader: Reloader,
     folder: TempDir,
     runtime: Runtime,
@@ -33,8 +33,8 @@ impl InProcess {
     pub fn start(config: &Config) -> Self {
         let folder = TempDir::new().expect("a folder");
         let app = App::bind(load(config, &folder)).expect("free ports");
-        let (addresses, admin) = app.addresses().expect("bound");
-        let address = addresses.iter().find_map(Address::tcp).expect("a TCP address");
+        let address = app.addresses().iter().find_map(Address::tcp).expect("a TCP address");
+        let admin = app.admin_addresses().find_map(Address::tcp).expect("a TCP address");
         let (sender, started) = mpsc::channel();
         let run = move || app.run(|reloader| sender.send(reloader).expect("the test waits"));
         let thread = std::thread::spawn(run);

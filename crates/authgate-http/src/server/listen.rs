@@ -9,7 +9,7 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::socket::{BACKLOG, BoundListener};
-use super::socket_file::SocketFile;
+use super::socket_file::{SocketAccess, SocketFile};
 
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,11 +74,11 @@ pub fn lacks_bind_permission(address: SocketAddr) -> bool {
         && effective.is_some_and(|effective| effective & NET_BIND_SERVICE == 0)
 }
 
-/// Opens `workers` listeners on an address of either kind.
+/// Opens `workers` listeners on an address of either kind. `access` applies to a socket file.
 ///
 /// # Errors
 /// The address is in use, is not an address of this machine, or is not permitted.
-pub fn open(address: &Address, workers: usize) -> io::Result<OpenAddress> {
+pub fn open(address: &Address, workers: usize, access: SocketAccess) -> io::Result<OpenAddress> {
     match address {
         Address::Tcp(address) => {
             let listeners = bind(*address, workers)?;
@@ -90,7 +90,7 @@ pub fn open(address: &Address, workers: usize) -> io::Result<OpenAddress> {
             })
         }
         Address::Unix(path) => {
-            let (listeners, file) = SocketFile::bind(path, workers)?;
+            let (listeners, file) = SocketFile::bind(path, workers, access)?;
             Ok(OpenAddress {
                 listeners: listeners.into_iter().map(BoundListener::Unix).collect(),
                 address: address.clone(),

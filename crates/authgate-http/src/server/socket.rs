@@ -32,20 +32,31 @@ pub enum BoundListener {
 }
 
 /// A listener that is registered with the current runtime.
-pub(super) enum Listener {
+#[derive(Debug)]
+pub enum Listener {
+    /// Over TCP.
     Tcp(TcpListener),
+    /// On a socket file.
     Unix(UnixListener),
 }
 
 impl Listener {
-    pub(super) fn new(bound: BoundListener) -> io::Result<Self> {
+    /// Registers the listener with the current runtime.
+    ///
+    /// # Errors
+    /// The runtime cannot watch it.
+    pub fn new(bound: BoundListener) -> io::Result<Self> {
         Ok(match bound {
             BoundListener::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
             BoundListener::Unix(listener) => Self::Unix(UnixListener::from_std(listener)?),
         })
     }
 
-    pub(super) async fn accept(&self) -> io::Result<Stream> {
+    /// Waits for a connection.
+    ///
+    /// # Errors
+    /// No connection can be accepted now, for example without free descriptors.
+    pub async fn accept(&self) -> io::Result<Stream> {
         Ok(match self {
             Self::Tcp(listener) => Stream::Tcp(listener.accept().await?.0),
             Self::Unix(listener) => Stream::Unix(listener.accept().await?.0),
@@ -53,7 +64,10 @@ impl Listener {
     }
 
     /// Closes the listener, and returns the connections of its queue: these clients may have sent requests already.
-    pub(super) fn close(self) -> io::Result<Vec<DetachedStream>> {
+    ///
+    /// # Errors
+    /// The listener cannot be removed from the runtime.
+    pub fn close(self) -> io::Result<Vec<DetachedStream>> {
         let queued = match self {
             Self::Tcp(listener) => {
                 let listener = listener.into_std()?;
@@ -71,16 +85,6 @@ impl Listener {
     pub(super) fn is_shared(&self) -> bool {
         matches!(self, Self::Unix(_))
     }
-}
-
-/// Closes a TCP listener as [`Listener::close`] does.
-pub fn close_listener(listener: TcpListener) -> io::Result<Vec<TcpStream>> {
-    let queued = Listener::Tcp(listener).close()?.into_iter().map(Stream::new);
-    let tcp = queued.filter_map(|stream| match stream {
-        Ok(Stream::Tcp(tcp)) => Some(tcp),
-        Ok(Stream::Unix(_)) | Err(_) => None,
-    });
-    Ok(tcp.collect())
 }
 
 /// Accepts until the queue is empty, and at most [`BACKLOG`] times: clients may continue to connect meanwhile.
@@ -138,7 +142,10 @@ pub enum Stream {
 
 impl Stream {
     /// Registers the connection with the current runtime.
-    pub(super) fn new(detached: DetachedStream) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The runtime cannot watch it.
+    pub fn new(detached: DetachedStream) -> io::Result<Self> {
         Ok(match detached {
             DetachedStream::Tcp(stream) => {
                 stream.set_nonblocking(true)?;
@@ -200,7 +207,11 @@ impl Stream {
         })
     }
 
-    pub(super) fn peer(&self) -> io::Result<Node> {
+    /// The other end of the connection.
+    ///
+    /// # Errors
+    /// The connection has ended already.
+    pub fn peer(&self) -> io::Result<Node> {
         Ok(match self {
             Self::Tcp(stream) => stream.peer_addr()?.ip().into(),
             Self::Unix(_) => Node::Unix,

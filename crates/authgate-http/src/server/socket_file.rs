@@ -20,11 +20,32 @@ use crate::lockfile::LockFile;
 /// The longest path that fits into `sun_path`, without its NUL.
 pub const MAX_SOCKET_PATH: usize = 107;
 
+/// Read and write for the owner. Connecting needs write permission.
+const OWNER: u32 = 0o600;
 /// Read and write for the owner and the group.
 const OWNER_AND_GROUP: u32 = 0o660;
 const READ_WRITE_ALL: u32 = 0o666;
 /// The timeout for the lock that another gateway may hold on the same path.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Which users may connect to a socket file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketAccess {
+    /// The user of this process (mode 0600).
+    Owner,
+    /// The group too, because a proxy in front runs as another user; the umask decides about all other users.
+    OwnerAndGroup,
+}
+
+impl SocketAccess {
+    /// The mode of a file that was created with `mode`.
+    fn restrict(self, mode: u32) -> u32 {
+        match self {
+            Self::Owner => OWNER,
+            Self::OwnerAndGroup => mode & READ_WRITE_ALL | OWNER_AND_GROUP,
+        }
+    }
+}
 
 /// Our socket file. Dropping it removes the file, unless another process has replaced it.
 #[derive(Debug)]
@@ -41,11 +62,11 @@ impl SocketFile {
     ///
     /// # Errors
     /// Another process listens on the path, the path is no socket, or the folder does not permit it.
-    pub fn bind(path: &Path, workers: usize) -> io::Result<(Vec<UnixListener>, Self)> {
+    pub fn bind(path: &Path, workers: usize, access: SocketAccess) -> io::Result<(Vec<UnixListener>, Self)> {
         let _lock = lock(path)?;
         check_free(path)?;
         let private = PrivateFolder::beside(path)?;
-        let (listener, created) = private.bind()?;
+        let (listener, created) = private.bind(access)?;
         let listeners = (0..workers).map(|_| listener.try_clone()).collect::<io::Result<_>>()?;
         // Before this call, no client can connect.
         SockRef::from(&listener).listen(BACKLOG)?;
@@ -104,7 +125,7 @@ impl<'p> PrivateFolder<'p> {
         Ok(Self { folder, name })
     }
 
-    fn bind(&self) -> io::Result<(UnixListener, CreatedFile)> {
+    fn bind(&self, access: SocketAccess) -> io::Result<(UnixListener, CreatedFile)> {
         let path = self.folder.path().join(self.name);
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
         let folder = File::open(self.folder.path())?;
@@ -115,9 +136,8 @@ impl<'p> PrivateFolder<'p> {
         })?;
         socket.bind(&address)?;
         let created = fs::symlink_metadata(&path)?;
-        // Connecting needs write permission. A proxy in front runs as another user, so the group may connect; the umask decides about all others.
-        let mode = created.mode() & READ_WRITE_ALL | OWNER_AND_GROUP;
-        fs::set_permissions(&path, Permissions::from_mode(mode))?;
+        // Only this user can enter the private folder, so no other user could connect under the mode before this one.
+        fs::set_permissions(&path, Permissions::from_mode(access.restrict(created.mode())))?;
         let id = (created.dev(), created.ino());
         Ok((UnixListener::from(socket), CreatedFile { path, id }))
     }
@@ -178,7 +198,9 @@ mod tests {
     use super::*;
 
     fn kind(path: &Path) -> ErrorKind {
-        SocketFile::bind(path, 1).expect_err("not to be bound").kind()
+        SocketFile::bind(path, 1, SocketAccess::OwnerAndGroup)
+            .expect_err("not to be bound")
+            .kind()
     }
 
     #[test]
@@ -187,7 +209,7 @@ mod tests {
         let path = folder.path().join("gate.sock");
         drop(UnixListener::bind(&path).expect("bound"));
         assert!(path.exists(), "stale");
-        let (listeners, file) = SocketFile::bind(&path, 3).expect("replaced");
+        let (listeners, file) = SocketFile::bind(&path, 3, SocketAccess::OwnerAndGroup).expect("replaced");
         assert_eq!(listeners.len(), 3);
         assert_eq!(kind(&path), ErrorKind::AddrInUse);
         UnixStream::connect(&path).expect("still there");
@@ -226,7 +248,7 @@ mod tests {
     fn a_file_that_another_process_has_replaced_is_kept() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("gate.sock");
-        let (_listeners, file) = SocketFile::bind(&path, 1).expect("bound");
+        let (_listeners, file) = SocketFile::bind(&path, 1, SocketAccess::OwnerAndGroup).expect("bound");
         fs::remove_file(&path).expect("removed");
         let _theirs = UnixListener::bind(&path).expect("bound");
         drop(file);
@@ -240,7 +262,9 @@ mod tests {
         for _ in 0..20 {
             drop(UnixListener::bind(path).expect("bound"));
             let bound = thread::scope(|scope| {
-                let all: Vec<_> = (0..4).map(|_| scope.spawn(|| SocketFile::bind(path, 1))).collect();
+                let all: Vec<_> = (0..4)
+                    .map(|_| scope.spawn(|| SocketFile::bind(path, 1, SocketAccess::OwnerAndGroup)))
+                    .collect();
                 let all = all.into_iter().map(|one| one.join().expect("no panic"));
                 all.filter_map(Result::ok).collect::<Vec<_>>()
             });
@@ -256,7 +280,7 @@ mod tests {
         locked.lock().expect("free");
         let path = folder.path().join("gate.sock");
         fs::create_dir(folder.path().join(".authgate-gate.sock-killed")).expect("writable");
-        let (_listeners, file) = SocketFile::bind(&path, 1).expect("bound");
+        let (_listeners, file) = SocketFile::bind(&path, 1, SocketAccess::OwnerAndGroup).expect("bound");
         let names: Vec<_> = fs::read_dir(folder.path()).expect("there").flatten().collect();
         assert_eq!(names.len(), 1, "{names:?}");
         drop(file);
@@ -268,7 +292,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let length = 107 - folder.path().as_os_str().len() - 1;
         let path = folder.path().join("s".repeat(length));
-        let (_listeners, _file) = SocketFile::bind(&path, 1).expect("bound");
+        let (_listeners, _file) = SocketFile::bind(&path, 1, SocketAccess::OwnerAndGroup).expect("bound");
         UnixStream::connect(&path).expect("it listens");
     }
 
@@ -288,7 +312,7 @@ mod tests {
                 }
             });
             for _ in 0..500 {
-                drop(SocketFile::bind(&path, 1));
+                drop(SocketFile::bind(&path, 1, SocketAccess::OwnerAndGroup));
             }
             done.store(true, std::sync::atomic::Ordering::Relaxed);
         });
@@ -299,8 +323,32 @@ mod tests {
     fn owner_and_group_may_connect() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("gate.sock");
-        let _bound = SocketFile::bind(&path, 1).expect("bound");
+        let _bound = SocketFile::bind(&path, 1, SocketAccess::OwnerAndGroup).expect("bound");
         let mode = fs::metadata(&path).expect("there").mode();
         assert_eq!(mode & OWNER_AND_GROUP, OWNER_AND_GROUP, "{mode:o}");
+    }
+    #[test]
+    fn a_file_for_its_owner_never_has_a_wider_mode() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("admin.sock");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            let modes = scope.spawn(|| {
+                let mut modes = std::collections::BTreeSet::new();
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    modes.extend(fs::metadata(&path).ok().map(|there| there.mode() & 0o777));
+                }
+                modes
+            });
+            for _ in 0..200 {
+                let bound = SocketFile::bind(&path, 1, SocketAccess::Owner).expect("bound");
+                let mode = fs::metadata(&path).expect("there").mode() & 0o777;
+                assert_eq!(mode, OWNER, "{mode:o}");
+                drop(bound);
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            let modes = modes.join().expect("no panic");
+            assert!(modes.iter().all(|mode| *mode == OWNER), "{modes:?}");
+        });
     }
 }

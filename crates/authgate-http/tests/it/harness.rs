@@ -13,6 +13,7 @@ use authgate_http::server::handler::{
 use authgate_http::server::limits::Limits;
 use authgate_http::server::listen::{self, Address};
 use authgate_http::server::socket::Stream;
+use authgate_http::server::socket_file::SocketAccess;
 use authgate_http::server::stage::Stage;
 use authgate_http::server::worker::{Worker, WorkerPool, run_on_this_thread};
 use authgate_http::transfer::incoming::IncomingBody;
@@ -153,7 +154,7 @@ pub struct Server {
 impl Server {
     pub fn start() -> Self {
         let any = Address::Tcp(([127, 0, 0, 1], 0).into());
-        let open = listen::open(&any, 1).unwrap();
+        let open = listen::open(&any, 1, SocketAccess::OwnerAndGroup).unwrap();
         let address = open.address.tcp().unwrap();
         let (stage, receiver) = watch::channel(Stage::Serving);
         let (common, mut inboxes) = WorkerPool::new(1, 64, DRAIN_TIMEOUT, receiver);
