@@ -126,7 +126,17 @@ fn host(item: &Item<'_>) -> Option<String> {
 }
 
 /// `[probes]`: off by default.
-pub(super) fn probes(root: &mut Section<'_>) -> Option<SocketAddr> {
+pub(super) fn probes(root: &mut Section<'_>, server: &ServerSettings, admin: &Admin) -> Option<SocketAddr> {
     let mut section = root.section("probes", &[])?;
-    section.require("listen", "listen = \"0.0.0.0:9902\"")?.address()
+    let item = section.require("listen", "listen = \"0.0.0.0:9902\"")?;
+    let listen = item.address()?;
+    for (key, others) in [("server.listen", &server.listen), ("admin.listen", &admin.listen)] {
+        if listen.port() != 0 && others.contains(&Address::Tcp(listen)) {
+            item.refuse(
+                format!("{listen} is also in `{key}`"),
+                "write another port, such as \"0.0.0.0:9902\"",
+            );
+        }
+    }
+    Some(listen)
 }

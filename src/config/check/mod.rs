@@ -39,7 +39,7 @@ use super::reader::{Section, Text, fold, nearest};
 pub(super) fn config(file: &str, mut root: Section<'_>) -> Config {
     let server = server::server(&mut root);
     let admin = admin::admin(&mut root, &server.settings);
-    let probes = admin::probes(&mut root);
+    let probes = admin::probes(&mut root, &server.settings, &admin);
     let log = server::log(&mut root);
 
     let stores = stores::stores(&mut root);

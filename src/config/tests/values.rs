@@ -77,6 +77,14 @@ fn invalid_values_are_errors() {
             "127.0.0.1:1 is listed twice",
         ),
         (minimal_and("[admin]\nlisten = []\n"), "the list is empty"),
+        (
+            minimal_and("[probes]\nlisten = \"127.0.0.1:8443\"\n"),
+            "is also in `server.listen`",
+        ),
+        (
+            minimal_and("[probes]\nlisten = \"127.0.0.1:9901\"\n"),
+            "is also in `admin.listen`",
+        ),
         (minimal_and("[admin]\ntoken = \"\"\n"), "the token is empty"),
         (
             minimal_and("[admin]\ntoken = \"two canary words\"\n"),
