@@ -66,11 +66,13 @@ authgate token create --user 1 --username ada   # with your own file under [stor
 pub fn used_by(config: &Config) -> Vec<ExampleUse> {
     let mut uses = Vec::new();
     let certificates = config.tls.iter().flat_map(|tls| tls.certificates.iter()).enumerate();
+    let certificates = certificates.map(|(at, own)| (format!("server.tls.certificates[{at}]"), own));
+    let admin = config.admin.tls.iter();
+    let certificates = certificates.chain(admin.map(|tls| ("admin.tls".to_owned(), &tls.certificate)));
     // Compare public keys: another certificate for the published key is just as unsafe.
-    for (at, _) in certificates
+    for (key, _) in certificates
         .filter(|(_, own)| public_key(own.leaf()).is_some_and(|key| key == example_digests().certificate_key))
     {
-        let key = format!("server.tls.certificates[{at}]");
         uses.push(ExampleUse {
             key,
             description: "a certificate whose private key is published in certs-example",

@@ -34,7 +34,20 @@ fn refuse_example_keys(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
     if used.is_empty() {
         return Ok(());
     }
-    let loopback = loaded.config.server.listen.iter().all(Address::is_loopback);
+    // The mode of an admin socket file restricts it to this user.
+    let admin = loaded
+        .config
+        .admin
+        .listen
+        .iter()
+        .filter(|address| address.tcp().is_some());
+    let loopback = loaded
+        .config
+        .server
+        .listen
+        .iter()
+        .chain(admin)
+        .all(Address::is_loopback);
     if args.example_keys && loopback {
         return Ok(());
     }
@@ -48,7 +61,7 @@ fn refuse_example_keys(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
         let _ = writeln!(text, "\n  {}", command.replace('\n', "\n  "));
     }
     text.push_str(if args.example_keys {
-        "\n--example-keys works on loopback only, but server.listen has other addresses."
+        "\n--example-keys works on loopback only, but server.listen or admin.listen has other addresses."
     } else {
         "\nTo try the example keys: `authgate demo`, or `authgate run --example-keys` on loopback."
     });
