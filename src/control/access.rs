@@ -49,7 +49,7 @@ pub(super) enum Purpose {
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// The connection was accepted under other settings of `tls`.
+    /// The connection is without TLS, or was accepted under other settings of `tls`.
     Security,
     Host,
     Origin,
@@ -65,7 +65,7 @@ pub(super) enum Denied {
 impl Denied {
     pub(super) fn label(self) -> &'static str {
         match self {
-            Self::Security => "tls_changed",
+            Self::Security => "tls",
             Self::Host => "host",
             Self::Origin => "origin",
             Self::OtherSite => "other_site",
@@ -86,7 +86,9 @@ impl Denied {
 
     pub(super) fn text(self) -> &'static str {
         match self {
-            Self::Security => "The TLS settings of [admin] have changed. Open a new connection.\n",
+            Self::Security => {
+                "This connection does not follow the `tls` of [admin]. Open a new one, with https if there is `tls`.\n"
+            }
             Self::Host => "Host not allowed. Use localhost, an IP address or one of the `hosts` of [admin].\n",
             Self::Origin => "Origin not allowed. Only pages of this listener may send requests to it.\n",
             Self::OtherSite => "Requests from pages of other sites are not allowed.\n",

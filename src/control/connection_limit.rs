@@ -1,5 +1,5 @@
 //! A connection limit that evicts. A connection beyond the limit closes the one that has not sent a request for the longest time, so
-//! silent or slow connections never block a probe.
+//! silent or slow connections never block a probe. A connection whose request is being answered is not closed.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -23,8 +23,10 @@ pub(super) struct EvictingLimit {
 #[derive(Debug, Default)]
 struct Connections {
     next: u64,
-    /// Connections in the order of their last use.
+    /// Connections that wait for a request, in the order of their last use.
     by_use: BTreeMap<u64, OpenConnection>,
+    /// The number of connections whose request is being answered. `active + by_use.len() <= max`.
+    active: usize,
 }
 
 #[derive(Debug)]
@@ -66,9 +68,10 @@ impl EvictingLimit {
     /// A permit, or the time when a connection can be evicted.
     fn try_acquire(self: &Arc<Self>) -> Result<(ConnectionPermit, Evicted), Instant> {
         let (mut connections, now) = (self.lock(), Instant::now());
-        if connections.by_use.len() >= self.max
-            && let Some(oldest) = connections.by_use.first_entry()
-        {
+        if connections.active + connections.by_use.len() >= self.max {
+            let Some(oldest) = connections.by_use.first_entry() else {
+                return Err(now + MIN_AGE);
+            };
             let until = oldest.get().last_used + MIN_AGE;
             if until > now {
                 return Err(until);
@@ -103,13 +106,34 @@ impl Connections {
 }
 
 impl ConnectionPermit {
-    /// The connection has sent a whole request.
-    pub(super) fn touch(&self) {
+    /// The connection has sent a request, which is answered until the result is dropped.
+    pub(super) fn begin_answer(&self) -> Answering<'_> {
         let mut connections = self.limit.lock();
-        if let Some(mut connection) = connections.by_use.remove(&self.number.load(Ordering::Relaxed)) {
+        let connection = connections.by_use.remove(&self.number.load(Ordering::Relaxed));
+        connections.active += usize::from(connection.is_some());
+        Answering {
+            permit: self,
+            connection,
+        }
+    }
+}
+
+/// A request is being answered. Dropping it means that the connection waits for its next request.
+#[derive(Debug)]
+pub(super) struct Answering<'p> {
+    permit: &'p ConnectionPermit,
+    /// `None` if the connection was evicted before its request was read.
+    connection: Option<OpenConnection>,
+}
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        if let Some(mut connection) = self.connection.take() {
+            let mut connections = self.permit.limit.lock();
+            connections.active -= 1;
             connection.last_used = Instant::now();
             let number = connections.put(connection);
-            self.number.store(number, Ordering::Relaxed);
+            self.permit.number.store(number, Ordering::Relaxed);
         }
     }
 }
@@ -125,13 +149,16 @@ impl Drop for ConnectionPermit {
 mod tests {
     use super::*;
 
+    fn open(evicted: &mut Evicted) -> bool {
+        evicted.try_recv() == Err(oneshot::error::TryRecvError::Empty)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_least_recently_used_connection_is_evicted() {
         let limit = EvictingLimit::new(2);
         let (first, mut first_evicted) = limit.acquire().await;
         let (_second, mut second_evicted) = limit.acquire().await;
-        let open = |evicted: &mut Evicted| evicted.try_recv() == Err(oneshot::error::TryRecvError::Empty);
-        first.touch();
+        drop(first.begin_answer());
         let began = Instant::now();
         let (third, mut third_evicted) = limit.acquire().await;
         assert!(
@@ -146,5 +173,23 @@ mod tests {
             began.elapsed().is_zero() && open(&mut first_evicted),
             "the number of connections was below the limit"
         );
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_not_evicted_while_its_request_is_answered() {
+        let limit = EvictingLimit::new(2);
+        let (first, mut first_evicted) = limit.acquire().await;
+        let answering = first.begin_answer();
+        let (second, mut second_evicted) = limit.acquire().await;
+        let (third, _) = limit.acquire().await;
+        assert!(open(&mut first_evicted) && !open(&mut second_evicted));
+        drop(second);
+        let answering_third = third.begin_answer();
+        let waiting = tokio::time::timeout(Duration::from_secs(1), limit.acquire());
+        assert!(waiting.await.is_err(), "both connections are in use");
+        drop(answering);
+        let (_fourth, _) = limit.acquire().await;
+        assert!(!open(&mut first_evicted));
+        drop(answering_third);
+        assert_eq!(limit.lock().active, 0);
     }
 }

@@ -30,6 +30,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -143,7 +144,12 @@ async fn connection<S: Service>(stream: Stream, permit: ConnectionPermit, evicte
 
 async fn serve_stream<S: Service>(stream: Stream, permit: &ConnectionPermit, service: &S) -> io::Result<()> {
     let node = stream.peer()?;
-    match service.tls().filter(|_| node != Node::Unix) {
+    let tls = match (&stream, service.tls()) {
+        (Stream::Tcp(tcp), Some(tls)) => timeout(HANDSHAKE_TIMEOUT, begins_handshake(tcp)).await??.then_some(tls),
+        (Stream::Tcp(_) | Stream::Unix(_), _) => None,
+    };
+    match tls {
+        // The service refuses requests without TLS where TLS is required, and says so.
         None => {
             let security = Security::Cleartext;
             serve_requests(stream, Peer { node, security }, permit, service).await
@@ -156,14 +162,25 @@ async fn serve_stream<S: Service>(stream: Stream, permit: &ConnectionPermit, ser
     }
 }
 
+/// Whether the client begins with a TLS handshake (RFC 8446, section 5.1). Cleartext HTTP begins with a letter.
+async fn begins_handshake(tcp: &TcpStream) -> io::Result<bool> {
+    const HANDSHAKE: u8 = 22;
+    let mut first = [HANDSHAKE];
+    tcp.peek(&mut first).await?;
+    Ok(first == [HANDSHAKE])
+}
+
 async fn serve_requests<I, S: Service>(io: I, peer: Peer, permit: &ConnectionPermit, service: &S) -> io::Result<()>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
     let service = service_fn(|request: Request<Incoming>| {
-        permit.touch();
+        let answering = permit.begin_answer();
         let ((head, _body), peer) = (request.into_parts(), peer.clone());
-        Box::pin(async move { Ok::<_, Infallible>(service.answer(head, peer).await) })
+        Box::pin(async move {
+            let _answering = answering;
+            Ok::<_, Infallible>(service.answer(head, peer).await)
+        })
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())

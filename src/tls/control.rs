@@ -32,7 +32,7 @@ pub struct ControlTls {
     security: Security,
 }
 
-/// The rules that a connection was accepted under.
+/// How a connection of a control listener is protected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Security {
     /// Without TLS.

@@ -315,9 +315,9 @@ fn an_admin_listener_with_tls_answers_https_and_no_cleartext() {
     assert_eq!(ask(&mut conn, &page(&own.replace("https", "http"))).status, 403);
     // A client that offers HTTP/2 alone, and one without TLS.
     assert!(Conn::tls(gate.admin, "localhost", pki.client(&["h2"], rustls::ALL_VERSIONS)).is_err());
-    let mut cleartext = Conn::plain(gate.admin);
-    let alert = cleartext.send(get("/readyz").bytes()).wire.some().unwrap();
-    assert_eq!(alert.first(), Some(&21), "a TLS alert, and no HTTP");
+    let cleartext = ask(&mut Conn::plain(gate.admin), &get("/readyz").authorization(&bearer));
+    assert_eq!((cleartext.status, cleartext.header("connection")), (421, Some("close")));
+    assert!(cleartext.text().contains("https"), "{}", cleartext.text());
     // A socket file stays cleartext: its mode restricts it to this user.
     assert_eq!(ask(&mut gate.connect_over(FILE), &get("/readyz")).status, 200);
     let report = ask(
