@@ -89,7 +89,10 @@ impl ReloadHook {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http_body_util::BodyExt;
+    use tokio::sync::Semaphore;
 
     use super::*;
 
@@ -136,5 +139,24 @@ mod tests {
         let broken = ReloadHook::default();
         broken.connect(|| async { panic!("for this test") });
         assert_eq!(answered(&broken).await.0, 500);
+    }
+    #[tokio::test]
+    async fn a_client_that_disconnects_does_not_stop_the_reload() {
+        let (hook, ended) = (ReloadHook::default(), Arc::new(Semaphore::new(0)));
+        let counted = Arc::clone(&ended);
+        hook.connect(move || {
+            let counted = Arc::clone(&counted);
+            async move {
+                tokio::task::yield_now().await;
+                counted.add_permits(1);
+                ReloadOutcome::Busy
+            }
+        });
+        tokio::select! {
+            biased;
+            _ = hook.answer() => panic!("it is under way"),
+            () = std::future::ready(()) => {}
+        }
+        let _ = ended.acquire().await.expect("open");
     }
 }
