@@ -1,6 +1,7 @@
 //! Telemetry: the log, and [`metrics`].
 
 pub mod exposition;
+mod log_control;
 pub mod metrics;
 mod process;
 pub mod route_metrics;
@@ -9,6 +10,10 @@ use authgate_core::printable::LogWriter;
 use tracing::Level;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+pub use self::log_control::LogControl;
 
 /// The configuration of `[log]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +40,12 @@ pub enum LogFormat {
 /// Keeps the log writer alive; queued lines are written when it is dropped.
 #[must_use]
 #[derive(Debug)]
-pub struct LogGuard(#[expect(dead_code, reason = "held for its drop")] WorkerGuard);
+pub struct LogGuard {
+    #[expect(dead_code, reason = "held for its drop")]
+    writer: WorkerGuard,
+    /// Changes the level and the format.
+    pub control: LogControl,
+}
 
 /// Starts the log, on standard error. A separate thread writes the lines, so a slow terminal or pipe never delays a request. The queue is
 /// bounded: if the writer falls far behind, lines are dropped.
@@ -46,16 +56,16 @@ pub fn start(settings: LogSettings) -> LogGuard {
         out: std::io::stderr(),
         colours,
     });
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(settings.level)
+    let control = LogControl::new(settings);
+    let lines = tracing_subscriber::fmt::layer()
         .with_span_events(FmtSpan::NONE)
-        .with_target(false)
         .with_ansi(colours)
-        .with_writer(writer);
+        .with_writer(writer)
+        .event_format(control.format());
     // Only the first subscriber of a process takes effect; a second one occurs only in tests that share a process.
-    let _ = match settings.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
-    LogGuard(guard)
+    let _ = tracing_subscriber::registry()
+        .with(control.level())
+        .with(lines)
+        .try_init();
+    LogGuard { writer: guard, control }
 }
