@@ -7,10 +7,12 @@ mod modes;
 mod problem;
 mod reader;
 mod secrets;
+mod source;
 mod syntax;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -30,8 +32,9 @@ use http::HeaderName;
 use toml::de::DeTable;
 
 use self::problem::{Basis, Problems};
-pub use self::problem::{ConfigError, Problem, Report, ReportFormat, Severity};
+pub use self::problem::{ConfigError, Problem, Refusal, Report, ReportFormat, Severity};
 use self::reader::{Context, Section};
+pub use self::source::{Change, ChangeKind, NamedFile, Source};
 use crate::control::token::AdminToken;
 use crate::gateway::ServerSettings;
 use crate::proxy::cors::Cors;
@@ -123,6 +126,8 @@ pub struct Loaded {
     pub config: Config,
     /// The warnings.
     pub warnings: Report,
+    /// The text that it was read from, and the files that the text names.
+    pub source: Source,
 }
 
 /// Reads a file.
@@ -158,13 +163,14 @@ pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigErro
     let context = Context {
         folder: folder.to_owned(),
         problems: Problems::default(),
+        files: RefCell::default(),
     };
     let config = check::config(name, Section::root(&context, &table));
     if context.problems.has_errors() || !errors.is_empty() {
         context.problems.retain(|problem| problem.basis != Basis::Machine);
     }
     let syntax = syntax::merge(&context.problems, text, &table, &errors);
-    let report = context.problems.into_report(name, text, table.get_ref(), syntax);
+    let (report, masked) = context.problems.into_report(name, text, table.get_ref(), syntax);
     if report
         .problems()
         .iter()
@@ -172,9 +178,16 @@ pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigErro
     {
         return Err(ConfigError::new(report));
     }
+    let files = context.files.into_inner().into_iter();
     Ok(Loaded {
         config,
         warnings: report,
+        source: Source::new(
+            name,
+            text,
+            masked,
+            files.map(|(key, path)| NamedFile::new(key, path)).collect(),
+        ),
     })
 }
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use toml::de::DeTable;
 
 use super::mask::{Shown, Syntax, mask};
+use super::source::Source;
 
 /// One error or warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,25 +153,10 @@ impl Problems {
         self.collected.borrow_mut().retain(keep);
     }
 
-    /// The report on a file of that name and text, in the order of its lines.
-    pub(super) fn into_report(self, file: &str, text: &str, table: &DeTable<'_>, syntax: Syntax) -> Report {
-        let (file, mut problems) = (one_line(file), self.collected.into_inner());
-        if problems.is_empty() {
-            return Report {
-                file,
-                ..Report::default()
-            };
-        }
-        let text = mask(text, table, &self.shown.into_inner(), syntax);
-        problems.iter_mut().for_each(Problem::escape);
-        problems.sort_by_key(|problem| problem.span.as_ref().map(|span| (span.start, span.end)));
-        problems.dedup();
-        Report {
-            file,
-            lines: line_starts(&text),
-            text,
-            problems,
-        }
+    /// The report on a file of that name and text, in the order of its lines, and the text without possible secrets.
+    pub(super) fn into_report(self, file: &str, text: &str, table: &DeTable<'_>, syntax: Syntax) -> (Report, String) {
+        let masked = mask(text, table, &self.shown.into_inner(), syntax);
+        (Report::new(file, &masked, self.collected.into_inner()), masked)
     }
 }
 
@@ -219,6 +205,26 @@ impl ReportFormat {
 }
 
 impl Report {
+    /// A report on a file of that name, in the order of its lines. `masked`: the text of the file without possible secrets.
+    fn new(file: &str, masked: &str, mut problems: Vec<Problem>) -> Self {
+        let file = one_line(file);
+        if problems.is_empty() {
+            return Self {
+                file,
+                ..Self::default()
+            };
+        }
+        problems.iter_mut().for_each(Problem::escape);
+        problems.sort_by_key(|problem| problem.span.as_ref().map(|span| (span.start, span.end)));
+        problems.dedup();
+        Self {
+            file,
+            lines: line_starts(masked),
+            text: masked.to_owned(),
+            problems,
+        }
+    }
+
     /// A report on a file that cannot be read as text.
     pub(super) fn unreadable(file: &str, message: String, help: &str) -> Self {
         let mut problem = Problem {
@@ -378,9 +384,30 @@ impl Report {
 #[derive(Debug, Clone)]
 pub struct ConfigError(Report);
 
+/// Why a configuration that is valid cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The key path of the value.
+    pub key: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do instead.
+    pub help: String,
+}
+
 impl ConfigError {
     pub(super) fn new(report: Report) -> Self {
         Self(report)
+    }
+
+    /// The errors of a configuration that is valid by itself, but cannot be used here.
+    pub fn refused(source: &Source, warnings: &Report, refusals: impl IntoIterator<Item = Refusal>) -> Self {
+        let refusals = refusals.into_iter().map(|refusal| Problem {
+            span: source.find(&refusal.key),
+            ..Problem::error(0..0, &refusal.key, refusal.message, refusal.help)
+        });
+        let problems = warnings.problems.iter().cloned().chain(refusals).collect();
+        Self(Report::new(&source.file, source.masked(), problems))
     }
 
     /// What was found.

@@ -7,8 +7,10 @@ mod private_files;
 mod text;
 mod value;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::{Range, RangeInclusive};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -24,6 +26,14 @@ pub(crate) struct Context {
     pub(crate) folder: PathBuf,
     /// The problems found so far.
     pub(crate) problems: Problems,
+    /// The files that were named so far, each with its key path.
+    pub(crate) files: RefCell<BTreeSet<(String, PathBuf)>>,
+}
+
+impl Context {
+    fn add_file(&self, key: &str, path: &Path) {
+        self.files.borrow_mut().insert((key.to_owned(), path.to_owned()));
+    }
 }
 
 /// A table that is being read. On drop it reports keys that were not taken.
@@ -370,7 +380,7 @@ impl<'c> Item<'c> {
 }
 
 /// A key path; names that need quotes get them.
-fn join(path: &str, name: &str) -> String {
+pub(super) fn join(path: &str, name: &str) -> String {
     let bare = !name.is_empty()
         && name
             .bytes()

@@ -129,6 +129,7 @@ impl<'c> Item<'c> {
                 let path = self.context.folder.join(file.written(Exposure::Shown)?);
                 match fs::read(&path) {
                     Ok(bytes) => {
+                        self.context.add_file(file.key(), &path);
                         if exposure == Exposure::Hidden {
                             file.warn_if_readable_by_all(&path);
                         }
@@ -241,7 +242,9 @@ impl<'c> Text<'c> {
             self.refuse("is empty", "write the path of a file");
             return None;
         }
-        Some(self.resolve_path(&self.value))
+        let path = self.resolve_path(&self.value);
+        self.item.context.add_file(self.item.key(), &path);
+        Some(path)
     }
 
     /// A path that is part of this text, relative to the folder of the configuration.
