@@ -3,6 +3,7 @@
 pub mod dry_run;
 mod error;
 mod process;
+mod reload;
 mod reloader;
 mod snapshot;
 mod worker;
@@ -17,13 +18,15 @@ use authgate_http::server::socket::{BoundListener, Listener};
 use authgate_http::server::socket_file::{SocketAccess, SocketFile};
 use authgate_http::server::stage::Stage;
 use authgate_http::server::worker::{Inbox, Worker, WorkerPool, run_on_this_thread};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 pub use self::error::AppError;
 use self::process::Process;
+use self::reload::Fixed;
+pub use self::reload::{ConfigFile, ExampleKeys, NotReloaded, Reloaded, Trigger, list_changes};
 pub use self::reloader::Reloader;
 use self::reloader::{Progress, admin_view, redirect_rules};
 use self::snapshot::Snapshot;
@@ -52,6 +55,8 @@ pub struct App {
     addresses: Vec<Address>,
     files: Vec<SocketFile>,
     control: Vec<ControlListener>,
+    file: Option<ConfigFile>,
+    fixed: Fixed,
 }
 
 /// A listener of the control runtime.
@@ -76,7 +81,7 @@ impl App {
     /// # Errors
     /// An address cannot be bound, or TLS cannot be set up.
     pub fn bind(config: Config) -> Result<Self, AppError> {
-        let mut server = config.server.clone();
+        let (fixed, mut server) = (Fixed::new(&config), config.server.clone());
         // Reserve descriptors for probes, so that client connections cannot use them up.
         let control_connections = admin::CONNECTIONS * (config.admin.listen.len() + config.probes.iter().len())
             + redirect::CONNECTIONS * config.redirects.len();
@@ -105,7 +110,18 @@ impl App {
             addresses,
             files,
             control,
+            file: None,
+            fixed,
         })
+    }
+
+    /// Reads the configuration again from this file, when asked.
+    #[must_use]
+    pub fn reload_from(self, file: ConfigFile) -> Self {
+        Self {
+            file: Some(file),
+            ..self
+        }
     }
 
     /// The addresses of the client listeners, with the actual ports where the configuration has 0.
@@ -145,6 +161,8 @@ impl App {
             addresses,
             files,
             control,
+            file,
+            fixed,
         } = self;
         let tls = snapshot.tls.is_some();
         let (stage, stages) = watch::channel(Stage::Serving);
@@ -191,7 +209,16 @@ impl App {
             WorkerPool::new(server.workers, server.limits.connections, server.drain.timeout, stages);
         let (snapshots, followed) = watch::channel(snapshot);
         let progress = Progress::new(server.workers);
-        let reloader = Reloader::new(Arc::clone(&process), snapshots, admin, redirect, progress.clone());
+        let reloader = Reloader::new(
+            Arc::clone(&process),
+            snapshots,
+            admin,
+            redirect,
+            progress.clone(),
+            file,
+            fixed,
+        );
+        reloader.answer_commands();
         let (result_sender, mut worker_results) = mpsc::unbounded_channel();
         for (index, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
             let (process, common) = (Arc::clone(&process), Arc::clone(&common));
@@ -211,13 +238,15 @@ impl App {
             tls,
             "serving"
         );
+        let hangup = Arc::new(Notify::new());
+        tokio::spawn(reload_after_signals(reloader.clone(), Arc::clone(&hangup)));
         started(reloader);
 
         loop {
             tokio::select! {
                 event = signals.next() => match event {
                     Event::Drain => break,
-                    Event::Reload => warn!("SIGHUP ignored: reload is not supported yet; restart to apply a changed configuration"),
+                    Event::Reload => hangup.notify_one(),
                 },
                 result = worker_results.recv() => {
                     let reason = result.and_then(Result::err).unwrap_or_else(|| "it stopped".to_owned());
@@ -228,6 +257,16 @@ impl App {
         }
         drain(server.drain, &stage, &mut worker_results, redirect_tasks, files).await;
         Ok(())
+    }
+}
+
+/// Signals that come during a reload cause one more.
+async fn reload_after_signals(reloader: Reloader, hangup: Arc<Notify>) {
+    loop {
+        hangup.notified().await;
+        if reloader.reload(Trigger::Signal).await.is_err() {
+            warn!("SIGHUP is ignored: this process was started without a configuration file that can be read again");
+        }
     }
 }
 

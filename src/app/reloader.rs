@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::error::AppError;
 use super::process::Process;
+use super::reload::{ConfigFile, Fixed};
 use super::snapshot::Snapshot;
 use crate::config::Config;
 use crate::control::admin::{Admin, AdminView};
@@ -15,18 +16,23 @@ use crate::control::redirect::{Redirect, RedirectRules};
 
 /// Replaces the snapshot of a running gateway; clones do the same.
 #[derive(Clone)]
-pub struct Reloader(Arc<Inner>);
+pub struct Reloader(pub(super) Arc<Inner>);
 
-struct Inner {
-    process: Arc<Process>,
+pub(super) struct Inner {
+    pub(super) process: Arc<Process>,
     snapshots: watch::Sender<Arc<Snapshot>>,
-    admin: Arc<Admin>,
+    pub(super) admin: Arc<Admin>,
     redirect: Arc<Redirect>,
     progress: Progress,
     /// The runtime of the tasks that watch stores.
     runtime: Handle,
     /// Held while a snapshot is made and replaced.
     replacing: Mutex<()>,
+    /// The file of the configuration; `None` if it cannot be read again.
+    pub(super) file: Option<ConfigFile>,
+    /// Held during a reload.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    pub(super) fixed: Fixed,
 }
 
 impl fmt::Debug for Reloader {
@@ -43,6 +49,8 @@ impl Reloader {
         admin: Arc<Admin>,
         redirect: Arc<Redirect>,
         progress: Progress,
+        file: Option<ConfigFile>,
+        fixed: Fixed,
     ) -> Self {
         Self(Arc::new(Inner {
             process,
@@ -52,6 +60,9 @@ impl Reloader {
             progress,
             runtime: Handle::current(),
             replacing: Mutex::new(()),
+            file,
+            turn: tokio::sync::Mutex::new(()),
+            fixed,
         }))
     }
 
@@ -70,7 +81,6 @@ impl Reloader {
         snapshot.watch_stores();
         inner.process.metrics.observe(snapshot.observed());
         inner.admin.view.store(Arc::new(admin_view(&snapshot)));
-        inner.admin.configuration.record_applied();
         inner.redirect.update(redirect_rules(&snapshot));
         inner.snapshots.send_replace(Arc::new(snapshot));
         Ok(())

@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
-use authgate_http::server::listen::Address;
-
 use super::{Failure, load};
-use crate::app::App;
+use crate::app::{App, ConfigFile, ExampleKeys};
 use crate::config::Loaded;
 use crate::examples;
 use crate::telemetry;
@@ -24,33 +22,27 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
     let loaded = load(file)?;
     refuse_example_keys(args, &loaded)?;
     let log = telemetry::start(loaded.config.log);
-    let outcome = App::bind(loaded.config).and_then(|app| app.run(|_| {}));
+    let config_file = ConfigFile::new(file.to_owned(), loaded.source, args.allowed(), log.control.clone());
+    let outcome = App::bind(loaded.config).and_then(|app| app.reload_from(config_file).run(|_| {}));
     drop(log);
     outcome.map_err(|error| Failure::Failed(error.to_string()))
 }
 
+impl Args {
+    fn allowed(&self) -> ExampleKeys {
+        if self.example_keys {
+            ExampleKeys::OnLoopback
+        } else {
+            ExampleKeys::Refused
+        }
+    }
+}
+
 fn refuse_example_keys(args: &Args, loaded: &Loaded) -> Result<(), Failure> {
+    if args.allowed().allow(&loaded.config) {
+        return Ok(());
+    }
     let used = examples::used_by(&loaded.config);
-    if used.is_empty() {
-        return Ok(());
-    }
-    // The mode of an admin socket file restricts it to this user.
-    let admin = loaded
-        .config
-        .admin
-        .listen
-        .iter()
-        .filter(|address| address.tcp().is_some());
-    let loopback = loaded
-        .config
-        .server
-        .listen
-        .iter()
-        .chain(admin)
-        .all(Address::is_loopback);
-    if args.example_keys && loopback {
-        return Ok(());
-    }
     let mut text = String::from("the configuration uses example keys that are shipped with authgate and public:\n");
     for example in &used {
         let _ = writeln!(text, "  {}: {}", example.key, example.description);

@@ -39,6 +39,8 @@ struct Versions {
     applied: Timestamp,
     /// Since the configuration was applied.
     refused: Option<(Timestamp, Vec<Value>)>,
+    /// What the last reload that was applied has changed.
+    changes: Vec<String>,
 }
 
 impl ConfigurationStatus {
@@ -48,13 +50,14 @@ impl ConfigurationStatus {
             file,
             applied: Timestamp::now(),
             refused: None,
+            changes: Vec::new(),
         }))
     }
 
-    /// A reload was applied now.
-    pub fn record_applied(&self) {
+    /// A reload with these changes was applied now.
+    pub fn record_applied(&self, changes: Vec<String>) {
         let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (versions.applied, versions.refused) = (Timestamp::now(), None);
+        (versions.applied, versions.refused, versions.changes) = (Timestamp::now(), None, changes);
     }
 
     /// A reload was refused now, because of these problems (in the form of `authgate check --json`).
@@ -69,6 +72,7 @@ impl ConfigurationStatus {
         json!({
             "file": versions.file,
             "applied": shown(versions.applied),
+            "changes": versions.changes,
             "refused": refused.map(|(at, problems)| json!({ "at": shown(*at), "problems": problems })),
         })
     }
@@ -202,7 +206,11 @@ mod tests {
             at.len() == 20 && at.ends_with('Z') && at.parse::<Timestamp>().is_ok(),
             "{at}"
         );
-        status.record_applied();
-        assert_eq!(status.to_json()["refused"], Value::Null);
+        status.record_applied(vec!["log.level: added".to_owned()]);
+        let shown = status.to_json();
+        assert_eq!(
+            (&shown["refused"], &shown["changes"][0]),
+            (&Value::Null, &json!("log.level: added"))
+        );
     }
 }

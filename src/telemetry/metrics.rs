@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use authgate_auth::metrics::{AuthMetrics, CacheMetrics, StoreMetrics};
@@ -56,6 +56,11 @@ struct ReasonLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CertificateLabels {
     certificate: String,
 }
@@ -89,6 +94,9 @@ pub struct Metrics {
     authentications: Family<AuthenticationLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
     floods: Counter,
+    reloads: Family<ReloadLabels, Counter>,
+    /// Unix time.
+    last_applied: Gauge,
     refused_admin_requests: Family<ReasonLabels, Counter>,
     /// Open connections of clients.
     pub connections: Gauge,
@@ -115,6 +123,8 @@ impl Default for Metrics {
             authentications: Family::default(),
             handshakes: Family::default(),
             floods: Counter::default(),
+            reloads: Family::default(),
+            last_applied: Gauge::default(),
             refused_admin_requests: Family::default(),
             connections: Gauge::default(),
             in_flight: Gauge::default(),
@@ -125,6 +135,7 @@ impl Default for Metrics {
 
 impl Metrics {
     fn with_registered(mut self) -> Self {
+        self.record_applied_at(SystemTime::now());
         let registry = &mut self.registry;
         registry.register("requests", "Requests that have ended", self.requests.clone());
         registry.register_with_unit(
@@ -159,6 +170,20 @@ impl Metrics {
             "Requests that the admin listener has refused",
             self.refused_admin_requests.clone(),
         );
+        for outcome in ["applied", "refused"] {
+            let _ = self.reloads.get_or_create(&ReloadLabels { outcome });
+        }
+        registry.register(
+            "reloads",
+            "How often the configuration was read again",
+            self.reloads.clone(),
+        );
+        registry.register_with_unit(
+            "reload_last_applied_timestamp",
+            "When the configuration in force was applied, as Unix time",
+            Unit::Seconds,
+            self.last_applied.clone(),
+        );
         registry.register("connections", "Open connections of clients", self.connections.clone());
         registry.register("requests_in_flight", "Requests under way", self.in_flight.clone());
         let build = Family::<BuildLabels, Gauge>::default();
@@ -182,6 +207,22 @@ impl Metrics {
     /// Replaces what is read at each scrape.
     pub fn observe(&self, observed: Observed) {
         self.observed.store(Arc::new(observed));
+    }
+
+    /// A reload was applied.
+    pub fn record_applied_reload(&self, at: SystemTime) {
+        self.reloads.get_or_create(&ReloadLabels { outcome: "applied" }).inc();
+        self.record_applied_at(at);
+    }
+
+    /// Counts a reload that was refused.
+    pub fn count_refused_reload(&self) {
+        self.reloads.get_or_create(&ReloadLabels { outcome: "refused" }).inc();
+    }
+
+    fn record_applied_at(&self, at: SystemTime) {
+        let seconds = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.last_applied.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     /// The counter of requests with these labels.

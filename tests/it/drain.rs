@@ -284,12 +284,3 @@ fn a_client_that_sends_too_late_sees_fin_and_no_reset() {
         assert!(upstream.all().iter().all(|call| !call.line().contains("late")));
     }
 }
-
-#[test]
-fn sighup_is_ignored_with_a_warning() {
-    let upstream = RecordingUpstream::start();
-    let gate = Gate::start(&public(&upstream));
-    gate.signal("HUP");
-    gate.logged(&["reload is not supported yet"]);
-    assert_eq!(gate.get("/x").status, 200);
-}

@@ -57,6 +57,7 @@ mod printable;
 mod problem;
 mod proxying;
 mod readings;
+mod reload;
 mod routing;
 mod slow;
 mod snapshots;

@@ -1,0 +1,360 @@
+//! Reads the configuration again while the gateway serves: all of it comes into force, or nothing changes.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use authgate_http::server::listen::Address;
+use serde_json::Value;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use super::error::AppError;
+use super::reloader::Reloader;
+use crate::config::{self, Change, Config, ConfigError, Loaded, Refusal, Report, Severity, Source};
+use crate::control::reload::ReloadOutcome;
+use crate::examples;
+use crate::gateway::Drain;
+use crate::telemetry::LogControl;
+
+/// How long a reload waits for workers. One that serves the new configuration later does so without its wait.
+const WORKERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most changes and problems that the log and an answer list.
+const MAX_LISTED: usize = 100;
+
+/// The file of the configuration in force.
+#[derive(Debug)]
+pub struct ConfigFile {
+    path: PathBuf,
+    example_keys: ExampleKeys,
+    log: LogControl,
+    in_force: Mutex<Source>,
+}
+
+/// Whether a configuration may use the keys of certs-example, which are public.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExampleKeys {
+    /// It may not.
+    Refused,
+    /// It may, on loopback.
+    OnLoopback,
+}
+
+impl ExampleKeys {
+    /// Whether it may use the example keys that it uses.
+    pub fn allow(self, config: &Config) -> bool {
+        // The mode of an admin socket file restricts it to this user.
+        let admin = config.admin.listen.iter().filter(|address| address.tcp().is_some());
+        let is_loopback = config.server.listen.iter().chain(admin).all(Address::is_loopback);
+        (self == Self::OnLoopback && is_loopback) || examples::used_by(config).is_empty()
+    }
+}
+
+impl ConfigFile {
+    /// The file at `path`, whose text is `source`.
+    pub fn new(path: PathBuf, source: Source, example_keys: ExampleKeys, log: LogControl) -> Self {
+        Self {
+            path,
+            example_keys,
+            log,
+            in_force: Mutex::new(source),
+        }
+    }
+}
+
+/// What has caused a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// SIGHUP.
+    Signal,
+    /// `POST /reload`, which `authgate reload` sends.
+    Command,
+    /// A file has changed.
+    FileChange,
+}
+
+impl Trigger {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Signal => "signal",
+            Self::Command => "command",
+            Self::FileChange => "file_change",
+        }
+    }
+}
+
+/// How a reload ended.
+#[derive(Debug)]
+pub enum Reloaded {
+    /// The configuration of the file is in force.
+    Applied {
+        /// What is different.
+        changes: Vec<Change>,
+        /// Its warnings.
+        warnings: Report,
+    },
+    /// The file cannot be used, and nothing has changed.
+    Refused(ConfigError),
+}
+
+/// Why no reload began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotReloaded {
+    /// Another one is under way.
+    Busy,
+    /// The process was started without a file.
+    NoFile,
+}
+
+impl Reloader {
+    /// Reads the file again, after a reload that is under way.
+    ///
+    /// # Errors
+    /// No reload began.
+    pub async fn reload(&self, trigger: Trigger) -> Result<Reloaded, NotReloaded> {
+        let file = self.0.file.as_ref().ok_or(NotReloaded::NoFile)?;
+        let _turn = self.0.turn.lock().await;
+        Ok(self.reload_file(file, trigger).await)
+    }
+
+    /// Reads the file again, if no reload is under way.
+    ///
+    /// # Errors
+    /// No reload began.
+    pub async fn try_reload(&self, trigger: Trigger) -> Result<Reloaded, NotReloaded> {
+        let file = self.0.file.as_ref().ok_or(NotReloaded::NoFile)?;
+        let _turn = self.0.turn.try_lock().map_err(|_| NotReloaded::Busy)?;
+        Ok(self.reload_file(file, trigger).await)
+    }
+
+    /// Answers `POST /reload` from now on.
+    pub(super) fn answer_commands(&self) {
+        if self.0.file.is_none() {
+            return;
+        }
+        let reloader = Arc::downgrade(&self.0);
+        self.0.admin.reload.connect(move || {
+            let reloader = reloader.upgrade().map(Self);
+            async move {
+                let Some(reloader) = reloader else {
+                    return ReloadOutcome::Busy;
+                };
+                match reloader.try_reload(Trigger::Command).await {
+                    Ok(Reloaded::Applied { changes, warnings }) => ReloadOutcome::Applied {
+                        changes: list_changes(&changes),
+                        warnings: problems(&warnings),
+                    },
+                    Ok(Reloaded::Refused(refused)) => ReloadOutcome::Refused {
+                        problems: problems(refused.report()),
+                    },
+                    Err(NotReloaded::Busy | NotReloaded::NoFile) => ReloadOutcome::Busy,
+                }
+            }
+        });
+    }
+
+    async fn reload_file(&self, file: &ConfigFile, trigger: Trigger) -> Reloaded {
+        let reloader = self.clone();
+        // Reading and checking may take long, and must not delay probes.
+        let applied = spawn_blocking(move || reloader.read_and_apply()).await;
+        let applied = applied.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+        let reloaded = match applied {
+            Ok((source, warnings)) => {
+                if timeout(WORKERS_TIMEOUT, self.wait_for_workers()).await.is_err() {
+                    warn!(timeout = ?WORKERS_TIMEOUT, "a worker does not serve the new configuration yet");
+                }
+                let mut in_force = file.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+                let changes = in_force.changes(&source);
+                *in_force = source;
+                Reloaded::Applied { changes, warnings }
+            }
+            Err(refused) => Reloaded::Refused(refused),
+        };
+        self.record(trigger, &reloaded);
+        reloaded
+    }
+
+    /// Serves with the configuration of the file. If it cannot be used, nothing changes.
+    fn read_and_apply(&self) -> Result<(Source, Report), ConfigError> {
+        let file = self.0.file.as_ref().expect("`reload` has found it");
+        let Loaded {
+            config,
+            warnings,
+            source,
+        } = config::load(&file.path)?;
+        let log = config.log;
+        let mut refusals = Vec::new();
+        if !file.example_keys.allow(&config) {
+            refusals.extend(examples::used_by(&config).into_iter().map(|used| Refusal {
+                key: used.key,
+                message: format!("this is {}", used.description),
+                help: format!("create your own: `{}`", used.commands),
+            }));
+        }
+        refusals.extend(self.0.fixed.refusals(&config));
+        if refusals.is_empty() {
+            refusals.extend(self.apply(config).err().map(|error| refusal(&error)));
+        }
+        if !refusals.is_empty() {
+            return Err(ConfigError::refused(&source, &warnings, refusals));
+        }
+        file.log.apply(log);
+        Ok((source, warnings))
+    }
+
+    fn record(&self, trigger: Trigger, reloaded: &Reloaded) {
+        let (metrics, trigger) = (&self.0.process.metrics, trigger.label());
+        match reloaded {
+            Reloaded::Applied { changes, warnings } => {
+                metrics.record_applied_reload(SystemTime::now());
+                log_problems(warnings);
+                let lines = list_changes(changes);
+                let changes = lines.join("; ");
+                self.0.admin.configuration.record_applied(lines);
+                info!(trigger, changes, "the configuration was read again and is in force");
+            }
+            Reloaded::Refused(refused) => {
+                metrics.count_refused_reload();
+                self.0.admin.configuration.record_refused(problems(refused.report()));
+                log_problems(refused.report());
+                let errors = refused.report().problems().iter();
+                let errors = errors.filter(|problem| problem.severity == Severity::Error).count();
+                error!(
+                    trigger,
+                    errors, "the configuration was read again and cannot be used; nothing has changed"
+                );
+            }
+        }
+    }
+}
+
+/// Problems in the form of `authgate check --json`, up to a limit.
+fn problems(report: &Report) -> Vec<Value> {
+    let mut json = report.to_json();
+    let mut problems = match json["problems"].take() {
+        Value::Array(problems) => problems,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => Vec::new(),
+    };
+    problems.truncate(MAX_LISTED);
+    problems
+}
+
+/// Logs problems in the words of `authgate check`.
+fn log_problems(report: &Report) {
+    for problem in report.problems().iter().take(MAX_LISTED) {
+        let (key, reason, help) = (&*problem.key, &*problem.message, &*problem.help);
+        let (file, line) = (report.file(), report.line_of(problem));
+        match problem.severity {
+            Severity::Error => error!(key, file, line, reason, help, "an error in the configuration"),
+            Severity::Warning => warn!(key, file, line, reason, help, "a warning about the configuration"),
+        }
+    }
+}
+
+/// One line for each change, up to a limit. No line: nothing has changed.
+pub fn list_changes(changes: &[Change]) -> Vec<String> {
+    let mut lines: Vec<String> = changes.iter().take(MAX_LISTED).map(Change::to_string).collect();
+    if let Some(more) = changes.len().checked_sub(MAX_LISTED).filter(|more| *more > 0) {
+        lines.push(format!("and {more} more"));
+    }
+    lines
+}
+
+/// What a valid configuration asks for, and the process cannot do.
+fn refusal(error: &AppError) -> Refusal {
+    let key = match error {
+        AppError::Bind { key, .. } => key,
+        AppError::Tls(_) => "server.tls",
+        AppError::Io(_) | AppError::Worker(_) => "server",
+    };
+    let help = match error {
+        AppError::Bind { .. } => "write an address of this machine that no other listener has, and reload again",
+        AppError::Tls(_) => "correct `[server.tls]`, and reload again",
+        AppError::Io(_) | AppError::Worker(_) => "reload again",
+    };
+    Refusal {
+        key: (*key).to_owned(),
+        message: error.to_string(),
+        help: help.to_owned(),
+    }
+}
+
+/// Settings that cannot change while the process runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fixed {
+    workers: usize,
+    listen: Vec<Address>,
+    connections: usize,
+    drain: Drain,
+    admin: Vec<Address>,
+    probes: Option<std::net::SocketAddr>,
+    redirects: Vec<std::net::SocketAddr>,
+}
+
+impl Fixed {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            workers: config.server.workers,
+            listen: config.server.listen.clone(),
+            connections: config.server.limits.connections,
+            drain: config.server.drain,
+            admin: config.admin.listen.clone(),
+            probes: config.probes,
+            redirects: config.redirects.clone(),
+        }
+    }
+
+    /// Names each setting that is not the same.
+    fn refusals(&self, config: &Config) -> Vec<Refusal> {
+        let next = Self::new(config);
+        let refusal = |key: &str, now: String, next: String| Refusal {
+            key: key.to_owned(),
+            message: format!("this cannot change while the gateway runs: it is {now}, and the file has {next}"),
+            help: format!("restart the gateway, or write {now} again"),
+        };
+        let shown = |addresses: &[Address]| {
+            let addresses: Vec<String> = addresses.iter().map(Address::to_string).collect();
+            addresses.join(", ")
+        };
+        let list = |addresses: &mut dyn Iterator<Item = &std::net::SocketAddr>| {
+            let addresses: Vec<String> = addresses.map(ToString::to_string).collect();
+            if addresses.is_empty() {
+                "no address".to_owned()
+            } else {
+                addresses.join(", ")
+            }
+        };
+        let mut refusals = Vec::new();
+        if self.workers != next.workers {
+            refusals.push(refusal(
+                "server.workers",
+                self.workers.to_string(),
+                next.workers.to_string(),
+            ));
+        }
+        if self.listen != next.listen {
+            refusals.push(refusal("server.listen", shown(&self.listen), shown(&next.listen)));
+        }
+        if self.connections != next.connections {
+            let key = "server.limits.connections";
+            refusals.push(refusal(key, self.connections.to_string(), next.connections.to_string()));
+        }
+        if self.drain != next.drain {
+            let shown = |drain: Drain| format!("a delay of {:?} and a timeout of {:?}", drain.delay, drain.timeout);
+            refusals.push(refusal("server.drain", shown(self.drain), shown(next.drain)));
+        }
+        if self.admin != next.admin {
+            refusals.push(refusal("admin.listen", shown(&self.admin), shown(&next.admin)));
+        }
+        if self.probes != next.probes {
+            let (now, next) = (list(&mut self.probes.iter()), list(&mut next.probes.iter()));
+            refusals.push(refusal("probes.listen", now, next));
+        }
+        if self.redirects != next.redirects {
+            let (now, next) = (list(&mut self.redirects.iter()), list(&mut next.redirects.iter()));
+            refusals.push(refusal("server.redirect_http", now, next));
+        }
+        refusals
+    }
+}

@@ -1,0 +1,258 @@
+//! Reading the configuration again while the gateway serves: all of the file comes into force, or nothing changes.
+
+use std::fs;
+use std::time::Duration;
+
+use authgate_auth::jwt::keys::Algorithm;
+use serde_json::Value;
+
+use crate::harness::h2::H2;
+use crate::harness::mint::Signer;
+use crate::harness::pki::Pki;
+use crate::harness::{Config, Gate, RecordingUpstream, config, get, post, wait_until};
+
+/// How often the gateway has read its file again: with success, and without.
+fn reloads(gate: &Gate) -> (f64, f64) {
+    let metric = |outcome| gate.metric(&format!("authgate_reloads_total{{outcome=\"{outcome}\"}}"));
+    (metric("applied"), metric("refused"))
+}
+
+/// Sends SIGHUP, and waits until the gateway has read its file again. Returns whether it is in force.
+fn hangup(gate: &Gate) -> bool {
+    let before = reloads(gate);
+    gate.signal("HUP");
+    wait_until("the file is read again", Duration::from_secs(20), || {
+        reloads(gate) != before
+    });
+    reloads(gate).0 > before.0
+}
+
+/// Writes this configuration, and makes the gateway read it.
+fn reload(gate: &Gate, config: &Config) -> bool {
+    config.write(gate.folder.path());
+    hangup(gate)
+}
+
+#[test]
+fn sighup_puts_a_changed_file_into_force() {
+    let (one, two) = (RecordingUpstream::named("1"), RecordingUpstream::named("2"));
+    let first = config().app(&one).public("/x");
+    let gate = Gate::start(&first);
+    let started = gate.metric("authgate_reload_last_applied_timestamp_seconds");
+    assert!(started > 0.0);
+    let (mut conn, mut h2) = (gate.connect(), H2::connect(&gate));
+    let mut upstream = |target: &str| {
+        let (over_http1, over_http2) = (conn.call(&get(target)), h2.call(&get(target)));
+        assert_eq!(over_http1.status, over_http2.status);
+        (over_http1.status == 200).then(|| over_http1.json()["upstream"].clone())
+    };
+    assert_eq!(upstream("/x"), Some("1".into()));
+    assert_eq!(upstream("/new"), None);
+
+    assert!(reload(&gate, &config().app(&two).public("/x").public("/new")));
+    // The next request on the same connection is served by the new configuration.
+    assert_eq!(upstream("/x"), Some("2".into()));
+    assert_eq!(upstream("/new"), Some("2".into()));
+    let line = gate.logged(&["the configuration was read again and is in force"]);
+    for words in ["signal", "routes[1]: added", "upstreams.app.servers: changed from"] {
+        assert!(line.contains(words), "{line}");
+    }
+    assert!(gate.metric("authgate_reload_last_applied_timestamp_seconds") >= started);
+    assert!(hangup(&gate));
+    assert_eq!(reloads(&gate), (2.0, 0.0));
+}
+
+#[test]
+fn a_file_that_cannot_be_used_changes_nothing() {
+    let (upstream, pki, other) = (RecordingUpstream::start(), Pki::new(), Pki::new());
+    let first = config().app(&upstream).public("/x").tls(&pki, &[&["localhost"]]);
+    let gate = Gate::start(&first);
+    let mut conn = gate.connect();
+    let file = gate.folder.path().join("gateway.toml");
+    let text = first.text();
+    let (_, strange_key) = other.leaf(&["localhost"]);
+    let write = |text: &str| fs::write(&file, text).unwrap();
+    type Change<'c> = Box<dyn Fn() + 'c>;
+    let refused: Vec<(&str, Change<'_>)> = vec![
+        ("`server` is missing", Box::new(|| write(""))),
+        ("syntax", Box::new(|| write(&text[..text.len() / 2 - 3]))),
+        (
+            "unknown key `lisen`",
+            Box::new(|| write(&text.replace("listen =", "lisen ="))),
+        ),
+        (
+            "the configuration cannot be read",
+            Box::new(|| {
+                fs::remove_file(&file).unwrap();
+                fs::create_dir(&file).unwrap();
+            }),
+        ),
+        (
+            "the configuration cannot be read",
+            Box::new(|| fs::remove_dir(&file).unwrap()),
+        ),
+        (
+            "0.key",
+            Box::new(|| {
+                write(&text);
+                fs::write(gate.folder.path().join("0.key"), &strange_key).unwrap();
+            }),
+        ),
+        (
+            "0.pem",
+            Box::new(|| fs::write(gate.folder.path().join("0.pem"), "").unwrap()),
+        ),
+    ];
+    let count = refused.len();
+    for (reason, change) in refused {
+        change();
+        assert!(!hangup(&gate), "{reason}");
+        if reason != "syntax" {
+            gate.logged(&["an error in the configuration", reason]);
+        }
+        assert_eq!(conn.call(&get("/x")).status, 200);
+        assert_eq!(gate.get("/x").status, 200, "a new connection");
+    }
+    gate.logged(&["cannot be used; nothing has changed"]);
+    assert_eq!(reloads(&gate), (0.0, count as f64));
+    // The file and its certificate are there again.
+    assert!(reload(&gate, &first));
+}
+
+#[test]
+fn what_cannot_change_is_named() {
+    let upstream = RecordingUpstream::start();
+    let first = config().app(&upstream).public("/x");
+    let gate = Gate::start(&first);
+    for (changed, key) in [
+        (first.clone().server("workers = 3"), "server.workers"),
+        (first.clone().admin("listen = \"127.0.0.1:1\""), "admin.listen"),
+    ] {
+        assert!(!reload(&gate, &changed.public("/new")));
+        let line = gate.logged(&["an error in the configuration", key]);
+        assert!(line.contains("cannot change while the gateway runs"), "{line}");
+        assert_eq!(gate.get("/new").status, 404, "nothing of it is in force");
+    }
+    assert!(reload(&gate, &first));
+}
+
+#[test]
+fn the_level_and_the_format_of_the_log_change() {
+    let upstream = RecordingUpstream::start();
+    let first = config().app(&upstream).public("/x").log("access = true");
+    let gate = Gate::start(&first);
+    let lines_of = |config: &Config| {
+        assert!(reload(&gate, config));
+        let before = gate.log().len();
+        for _ in 0..2 {
+            assert_eq!(gate.get("/x").status, 200);
+        }
+        // An event of the level `debug`: the connection ends before its first request.
+        let mut conn = gate.connect();
+        conn.send("PRI").end();
+        conn.ends().unwrap();
+        // Lines are written in order, so all lines before this one are there.
+        let signals = gate.log().matches("is in force").count();
+        assert!(hangup(&gate));
+        wait_until("the next reload is logged", Duration::from_secs(5), || {
+            config.text().contains("warn") || gate.log().matches("is in force").count() > signals
+        });
+        gate.log()[before..].to_owned()
+    };
+    let requests = |lines: &str| lines.lines().filter(|line| line.contains("/x")).count();
+    let json = lines_of(&first);
+    assert!(requests(&json) >= 2 && json.contains("\"level\":\"INFO\""), "{json}");
+    let text = lines_of(&first.clone().log("format = \"text\""));
+    assert!(requests(&text) >= 2 && !text.contains("\"level\""), "{text}");
+    assert!(!lines_of(&first.clone().log("level = \"warn\"")).contains("INFO"));
+    let debug = lines_of(&first.clone().log("level = \"debug\""));
+    assert!(debug.contains("DEBUG"), "{debug}");
+    assert!(!lines_of(&first).contains("DEBUG"));
+}
+
+#[test]
+fn a_token_of_a_removed_key_is_refused_by_the_next_request() {
+    let upstream = RecordingUpstream::start();
+    let (old, new) = (
+        Signer::new(Algorithm::ES256).kid("old"),
+        Signer::new(Algorithm::ES256).kid("new"),
+    );
+    let with = |keys: &[String]| {
+        config()
+            .app(&upstream)
+            .file("old.pem", old.file())
+            .file("new.pem", new.file())
+            .jwt("cache = { ttl = \"1h\" }")
+            .jwt("users = \"none\"")
+            .jwt(&format!("keys = [{}]", keys.join(", ")))
+            .route("/x", "authenticate = [\"jwt\"]")
+    };
+    let (old_key, new_key) = (old.key("old.pem"), new.key("new.pem"));
+    let gate = Gate::start(&with(std::slice::from_ref(&old_key)));
+    let (mut conn, mut h2) = (gate.connect(), H2::connect(&gate));
+    let mut statuses = |signer: &Signer| {
+        let call = get("/x").bearer(&signer.access());
+        let first = (conn.call(&call).status, h2.call(&call).status);
+        // The second one is cached.
+        assert_eq!((conn.call(&call).status, h2.call(&call).status), first);
+        first
+    };
+    let (yes, no) = ((200, 200), (401, 401));
+    assert_eq!((statuses(&old), statuses(&new)), (yes, no));
+    assert!(reload(&gate, &with(&[old_key, new_key.clone()])));
+    assert_eq!((statuses(&old), statuses(&new)), (yes, yes));
+    assert!(reload(&gate, &with(&[new_key])));
+    assert_eq!((statuses(&old), statuses(&new)), (no, yes));
+}
+
+#[test]
+fn a_changed_secret_is_reported_and_not_shown() {
+    let upstream = RecordingUpstream::start();
+    let with = |password: &str| {
+        let url = format!("redis://:canary-{password}@127.0.0.1:1");
+        let store = format!("[stores.other]\nkind = \"redis\"\nurl = \"{url}\"\n");
+        config().app(&upstream).public("/x").tables(&store)
+    };
+    let gate = Gate::spawn(&with("old"));
+    assert!(reload(&gate, &with("new")));
+    // The end of the test checks that the log has no credential.
+    gate.logged(&["is in force", "stores.other.url: changed\""]);
+}
+
+#[test]
+fn a_command_is_answered_with_the_changes_or_every_problem() {
+    let upstream = RecordingUpstream::start();
+    let first = config().app(&upstream).public("/x");
+    let gate = Gate::start(&first);
+    let command = || {
+        let call = post("/reload", "").header("X-Authgate-Command", "reload");
+        gate.ask_admin(&call.host("127.0.0.1"))
+    };
+    let status = || gate.probe("/status.json").json()["configuration"].clone();
+    first.clone().public("/new").write(gate.folder.path());
+    let reply = command();
+    assert_eq!(
+        (reply.status, &reply.json()["changes"][0]),
+        (200, &"routes[1]: added".into())
+    );
+    assert_eq!(gate.get("/new").status, 200);
+    assert_eq!(status()["changes"][0], "routes[1]: added");
+
+    let broken = first
+        .server("workers = 3")
+        .limits("headers = 0")
+        .limits("boddy_bytes = 1");
+    broken.write(gate.folder.path());
+    let reply = command();
+    assert_eq!(reply.status, 422);
+    let keys = |problems: &Value| -> Vec<String> {
+        let problems = problems.as_array().unwrap().iter();
+        problems
+            .map(|problem| problem["key"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let problems = &reply.json()["problems"];
+    assert_eq!(keys(problems), ["server.limits.headers", "server.limits.boddy_bytes"]);
+    assert_eq!(status()["refused"]["problems"], *problems);
+    assert_eq!(gate.get("/new").status, 200);
+}
