@@ -168,7 +168,10 @@ fn with_a_secret_django_trusts_the_identity_header_only_from_the_gateway() {
     // Past the gateway.
     let address: SocketAddr = django.url().trim_start_matches("http://").parse().unwrap();
     for (secret, status) in [(None, 401), (Some("canary-guessed"), 401), (Some(SECRET), 200)] {
-        let call = get("/api/hello/").header("X-User-Id", "1").echoes();
+        let call = get("/api/hello/")
+            .header("X-User-Id", "1")
+            .header("X-Auth-Source", "token")
+            .echoes();
         let call = match secret {
             Some(secret) => call.header("X-Gateway-Secret", secret),
             None => call,

@@ -187,14 +187,15 @@ fn every_test_named_by_the_security_page_exists() {
         .filter(|shown| shown.contains(": "));
     for group in shown.flat_map(|shown| shown.split("; ")) {
         let (module, tests) = group.split_once(": ").unwrap_or_else(|| panic!("{group}"));
-        let file = match module.strip_prefix("authgate-http/") {
-            Some(module) => format!("crates/authgate-http/tests/it/{module}.rs"),
-            None => format!("tests/it/{module}.rs"),
+        let (file, start) = match module.split_once('/') {
+            Some(("authgate-http", module)) => (format!("crates/authgate-http/tests/it/{module}.rs"), "#[test]\nfn "),
+            Some(("python", module)) => (format!("python/tests/{module}.py"), "\ndef "),
+            _ => (format!("tests/it/{module}.rs"), "#[test]\nfn "),
         };
         let source = fs::read_to_string(root.join(file)).unwrap();
         for test in tests.split(", ") {
             assert!(
-                source.contains(&format!("#[test]\nfn {test}()")),
+                source.contains(&format!("{start}{test}(")),
                 "{module} has no test {test}"
             );
             named += 1;

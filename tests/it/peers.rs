@@ -257,7 +257,7 @@ fn uvicorn_receives_no_identity_from_clients() {
     );
 }
 
-/// `tests/django/gateway_auth.py` as it is shipped, on a server of this interface.
+/// `GatewayAuthentication` of `python/`, on a server of this interface.
 fn application_of_members(venv: &Path, interface: &str, ids: &[&str]) -> (Peer, String) {
     let mut child = Command::new(venv.join("bin/python"))
         .args(["django_ids.py", interface])

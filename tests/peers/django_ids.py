@@ -1,4 +1,4 @@
-"""A Django application with the shipped gateway_auth.py and users of odd ids, served over WSGI or ASGI. Reads the ids from standard
+"""A Django application with GatewayAuthentication of authgate-django and users of odd ids, served over WSGI or ASGI. Reads the ids from standard
 input, a JSON list, and prints its port."""
 
 import json
@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 
-sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parent.parent / "django")]
+sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parents[2] / "python")]
 
 import django
 from django.conf import settings
@@ -22,15 +22,16 @@ settings.configure(
     INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "rest_framework", "odd_ids"],
     AUTH_USER_MODEL="odd_ids.Member",
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.path.join(folder.name, "db.sqlite3")}},
+    AUTHGATE={"HEADERS": {"X-Auth-Source": "authenticator"}, "REQUIRE_SECRET": False},
     REST_FRAMEWORK={"DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"]},
 )
 django.setup()
 
+from authgate_django.authentication import GatewayAuthentication
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from django.db import connection
 from django.urls import path
-from gateway_auth import GatewayAuthentication
 from odd_ids.models import Member
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -44,7 +45,7 @@ class Whoami(APIView):
     authentication_classes = [GatewayAuthentication]
 
     def get(self, request):
-        return Response({"id": request.user.pk, "auth": request.auth})
+        return Response({"id": request.user.pk, "auth": request.auth.authenticator})
 
 
 urlpatterns = [

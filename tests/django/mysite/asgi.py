@@ -5,10 +5,10 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.site_settings")
 application = get_asgi_application()  # before what needs the settings
 
+from authgate_django.channels import GatewayMiddleware
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.urls import path
-from gateway_channels import GatewayMiddleware
 
 
 class Hello(AsyncJsonWebsocketConsumer):

@@ -16,6 +16,7 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "rest_framework",
     "rest_framework.authtoken",
+    "authgate_django",
 ]
 MIDDLEWARE = ["mysite.views.count_requests", "django.middleware.common.CommonMiddleware"]
 
@@ -29,10 +30,19 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 REST_FRAMEWORK = {
     # Before the move: TokenAuthentication and JWTAuthentication, in this order. Now the gateway does their work.
-    "DEFAULT_AUTHENTICATION_CLASSES": ["gateway_auth.GatewayAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["authgate_django.authentication.GatewayAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
 }
+
+# The fields that [identity] of the gateway sends. Never without a secret, except in a test like these.
+AUTHGATE = {"HEADERS": {"X-Auth-Source": "authenticator"}, "REQUIRE_SECRET": False}
+if os.environ.get("GATEWAY_SECRET"):
+    AUTHGATE = {
+        "HEADERS": {"X-Auth-Source": "authenticator"},
+        "SECRET_HEADER": "X-Gateway-Secret",
+        "SECRET": os.environ["GATEWAY_SECRET"],
+    }
 
 # Django still signs the tokens, the gateway verifies them: both have the secret, as bytes, without a trailing newline.
 JWT_SECRET_FILE = os.environ.get("DJANGO_JWT_SECRET_FILE")

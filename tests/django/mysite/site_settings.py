@@ -3,8 +3,6 @@
 Pages of a browser are known by their session, everything else by the gateway.
 """
 
-import os
-
 from mysite.settings import *  # noqa: F403
 from mysite.settings import INSTALLED_APPS, MIDDLEWARE, REST_FRAMEWORK
 
@@ -41,7 +39,7 @@ TEMPLATES = [
 REST_FRAMEWORK = {
     **REST_FRAMEWORK,
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "gateway_auth.GatewayAuthentication",
+        "authgate_django.authentication.GatewayAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_RENDERER_CLASSES": [
@@ -49,5 +47,3 @@ REST_FRAMEWORK = {
         "rest_framework.renderers.BrowsableAPIRenderer",
     ],
 }
-if os.environ.get("GATEWAY_SECRET"):
-    AUTHGATE = {"SECRET_HEADER": "X-Gateway-Secret", "SECRET": os.environ["GATEWAY_SECRET"]}

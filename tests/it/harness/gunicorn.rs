@@ -16,6 +16,7 @@ pub fn command(name: &str, folder: &Path) -> Option<Command> {
     command
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/django"))
         .env("DJANGO_DB", folder.join("db.sqlite3"))
+        .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("python"))
         .env("PYTHONDONTWRITEBYTECODE", "1");
     Some(command)
 }

@@ -1,0 +1,120 @@
+"""The setting `AUTHGATE`, checked once and typed. `problems` says everything that is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+FIELD_NAME = re.compile(r"[A-Za-z0-9-]+\Z")  # without `_`: the gateway forwards no such field
+FACTS = ("username", "email", "groups", "scopes", "authenticator")
+# Read by later versions of this package; accepted, so that one settings file serves both.
+NOT_USED = {"SIGNED_HEADER", "JWKS_URL", "KEYS", "ISSUER", "AUDIENCE", "REDIS_URL", "PREFIX", "SEAL"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """`AUTHGATE` of the settings."""
+
+    user_id_header: str = "X-User-Id"
+    # The other fields of `[identity] headers` in gateway.toml: name of the field -> name of the fact.
+    headers: dict[str, str] = field(default_factory=dict)
+    encoding: str = "percent"
+    secret_header: str | None = None
+    # Not empty if `secret_header` is set. Several while the secret is being changed.
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    require_secret: bool = True
+    users: str = "database"
+    user_lookup: str = "pk"
+    create_users: bool = False
+    challenge: str = "Token"
+
+
+def read(raw: Any) -> tuple[Config, list[str]]:
+    """The configuration, and every problem in it."""
+    problems: list[str] = []
+    if not isinstance(raw, dict):
+        return Config(), ["AUTHGATE must be a dict."]
+    rest = dict(raw)
+
+    def take(name: str, default: Any, valid: Any, expected: str) -> Any:
+        value = rest.pop(name, default)
+        if value == default or valid(value):
+            return value
+        problems.append(f'AUTHGATE["{name}"] must be {expected}.')
+        return default
+
+    def is_field(value: Any) -> bool:
+        return isinstance(value, str) and FIELD_NAME.match(value) is not None
+
+    def is_bool(value: Any) -> bool:
+        return isinstance(value, bool)
+
+    take(
+        "IDENTITY",
+        "plain",
+        lambda value: False,
+        '"plain" in this version of authgate-django: it does not verify signed identity',
+    )
+    user_id_header = take("USER_ID_HEADER", "X-User-Id", is_field, "the name of a header field, without _")
+    headers = take("HEADERS", {}, lambda value: isinstance(value, dict), "a dict: name of a field to name of a fact")
+    for name, fact in headers.items():
+        if not is_field(name):
+            problems.append(f'AUTHGATE["HEADERS"] has {name!r}: write the name of a header field, without _.')
+        known = isinstance(fact, str) and (fact in FACTS or fact.startswith(("claims.", "attributes.")))
+        if not known:
+            problems.append(
+                f'AUTHGATE["HEADERS"] has {fact!r}: write one of {", ".join(FACTS)}, claims.NAME or attributes.NAME. '
+                "The id has a setting of its own, USER_ID_HEADER."
+            )
+    encoding = take("ENCODING", "percent", lambda value: value == "utf8", '"percent" or "utf8", as in gateway.toml')
+    secret_header = take("SECRET_HEADER", None, is_field, "the name of a header field, without _")
+    secret = rest.pop("SECRET", None)
+    secrets = (secret,) if isinstance(secret, str) else tuple(secret) if isinstance(secret, (list, tuple)) else ()
+    usable = bool(secrets) and all(isinstance(each, str) and each for each in secrets)
+    if ("SECRET" in raw or "SECRET_HEADER" in raw) and not (usable and secret_header):
+        problems.append('AUTHGATE needs "SECRET_HEADER" and "SECRET", both with a value that is not empty.')
+    names = [name.lower() for name in [user_id_header, secret_header, *headers] if isinstance(name, str)]
+    if len(set(names)) < len(names):
+        problems.append('AUTHGATE has one field name for two things: "USER_ID_HEADER", "SECRET_HEADER" and "HEADERS".')
+    users = take("USERS", "database", lambda value: value == "headers", '"database" or "headers"')
+    user_lookup = take("USER_LOOKUP", "pk", lambda value: isinstance(value, str) and value, "the name of a field")
+    create_users = take("CREATE_USERS", False, is_bool, "True or False")
+    if create_users and user_lookup == "pk":
+        problems.append('AUTHGATE["CREATE_USERS"] needs "USER_LOOKUP": the field that the gateway\'s id is written to.')
+    config = Config(
+        user_id_header=user_id_header,
+        headers=headers,
+        encoding=encoding,
+        secret_header=secret_header,
+        secrets=secrets if usable else (),
+        require_secret=take("REQUIRE_SECRET", True, is_bool, "True or False"),
+        users=users,
+        user_lookup=user_lookup,
+        create_users=create_users,
+        challenge=take("CHALLENGE", "Token", lambda value: isinstance(value, str) and value, "a challenge"),
+    )
+    problems += [f"AUTHGATE has the unknown key {name!r}." for name in rest if name not in NOT_USED]
+    return config, problems
+
+
+@lru_cache(maxsize=1)
+def config() -> Config:
+    """The configuration in force. With a problem in it, no request is served by it."""
+    found, problems = read(getattr(settings, "AUTHGATE", {}))
+    if problems:
+        raise ImproperlyConfigured(" ".join(problems))
+    return found
+
+
+def _changed(*, setting: str, **_: Any) -> None:
+    if setting == "AUTHGATE":
+        config.cache_clear()
+
+
+setting_changed.connect(_changed)
