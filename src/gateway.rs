@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use authgate_core::outbound::forwarded::{Peer, Scheme, TrustedProxies};
 use authgate_http::node::Node;
 use authgate_http::server::handler::{
     Connected, ConnectionEvent, Exchange, Handler, Handshake, HeadFault, Origin, Reply, TlsAccept, TlsAccepted,
+    TlsEnded,
 };
 use authgate_http::server::limits::Limits;
 use authgate_http::server::listen::Address;
@@ -224,6 +224,7 @@ impl Handler for Gateway {
                 Handshake::Resumed => "resumed",
                 Handshake::Failed => "failed",
                 Handshake::TimedOut => "timeout",
+                Handshake::Challenge => "challenge",
             }),
             ConnectionEvent::Flooded => self.0.metrics.count_flood(),
         }
@@ -231,7 +232,7 @@ impl Handler for Gateway {
 }
 
 impl TlsAccept for Acceptor {
-    async fn accept(&self, stream: Stream) -> Result<TlsAccepted, (io::Error, Stream)> {
+    async fn accept(&self, stream: Stream) -> Result<TlsAccepted, TlsEnded<Stream>> {
         let (stream, expires) = Self::accept(self, stream).await?;
         Ok(TlsAccepted { stream, expires })
     }

@@ -149,7 +149,7 @@ impl Snapshot {
         let tls = match (config.tls, previous.and_then(|previous| previous.tls.as_ref())) {
             (Some(settings), Some(kept)) if kept.0 == settings => Some(kept.clone()),
             (Some(settings), _) => {
-                let acceptor = Acceptor::new(&settings)?;
+                let acceptor = Acceptor::new(&settings, None)?;
                 Some((settings, acceptor))
             }
             (None, _) => None,

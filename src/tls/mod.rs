@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod control;
+pub mod managed;
 mod pem;
 pub mod provider;
 pub mod server;

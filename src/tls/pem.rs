@@ -79,12 +79,42 @@ pub fn load_authorities(file: &Path) -> Result<Authorities, PemError> {
 
 /// Loads a chain, leaf first, and its private key.
 pub(super) fn load_pair(chain_file: &Path, key_file: &Path) -> Result<CertifiedKey, PemError> {
+    parse_pair((chain_file, &read(chain_file)?), (key_file, &read(key_file)?))
+}
+
+/// Loads a file with both.
+pub(super) fn load_combined(file: &Path) -> Result<CertifiedKey, PemError> {
+    let pem = read(file)?;
+    parse_pair((file, &pem), (file, &pem))
+}
+
+/// Loads a file with the certificate that answers a challenge, and its key. webpki cannot parse such a certificate, because it has a critical
+/// extension that only authorities know (RFC 8737, section 3).
+pub(super) fn load_challenge(file: &Path) -> Option<CertifiedKey> {
+    let pem = read(file).ok()?;
+    let certificate = CertificateDer::from_pem_slice(&pem).ok()?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).ok()?;
+    let signer = provider::provider().key_provider.load_private_key(key).ok()?;
+    Some(CertifiedKey::new(vec![certificate], signer))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, PemError> {
+    std::fs::read(file).map_err(|problem| PemError {
+        file: file.to_owned(),
+        problem: problem.to_string(),
+    })
+}
+
+/// Parses a chain and a private key. The files are for messages.
+pub(super) fn parse_pair(
+    (chain_file, chain): (&Path, &[u8]),
+    (key_file, pem): (&Path, &[u8]),
+) -> Result<CertifiedKey, PemError> {
     let error = |file: &Path, problem: String| PemError {
         file: file.to_owned(),
         problem,
     };
-    let read = |file: &Path| std::fs::read(file).map_err(|problem| error(file, problem.to_string()));
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(chain_file)?)
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
         .collect::<Result<_, _>>()
         .map_err(|problem| error(chain_file, format!("not readable as PEM: {problem}")))?;
     if chain.is_empty() {
@@ -94,8 +124,7 @@ pub(super) fn load_pair(chain_file: &Path, key_file: &Path) -> Result<CertifiedK
     if let Some(Err(problem)) = chain.first().map(webpki::EndEntityCert::try_from) {
         return Err(error(chain_file, unusable_leaf(&problem)));
     }
-    let pem = read(key_file)?;
-    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|problem| error(key_file, no_key(&pem, &problem)))?;
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|problem| error(key_file, no_key(pem, &problem)))?;
     let signer = provider::provider()
         .key_provider
         .load_private_key(key)

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use authgate_http::alpn;
+use authgate_http::server::handler::TlsEnded;
 use aws_lc_rs::digest;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
@@ -14,11 +15,12 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, UnixTime};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
-use super::pem::{Authorities, PemError, load_pair};
+use super::managed::{ManagedCertificates, asks_for_challenge};
+use super::pem::{Authorities, PemError, load_combined, load_pair, parse_pair};
 use super::provider::{self, MinVersion};
 use super::ticket_keys::TicketKeys;
 use super::tickets::{ClientAuthConfig, SettingsDigest, Ticketer};
@@ -79,7 +81,26 @@ impl Certificate {
     /// # Errors
     /// A file cannot be read or parsed, or the key does not match the certificate.
     pub fn load(chain_file: &Path, key_file: &Path) -> Result<Self, PemError> {
-        let key = load_pair(chain_file, key_file)?;
+        Self::new(load_pair(chain_file, key_file)?, chain_file)
+    }
+
+    /// Loads a PEM file with a chain (leaf first) and its private key.
+    ///
+    /// # Errors
+    /// As for [`Certificate::load`].
+    pub fn load_combined(file: &Path) -> Result<Self, PemError> {
+        Self::new(load_combined(file)?, file)
+    }
+
+    /// The same, from the content that the file will have.
+    ///
+    /// # Errors
+    /// As for [`Certificate::load`].
+    pub fn from_combined_pem(pem: &[u8], file: &Path) -> Result<Self, PemError> {
+        Self::new(parse_pair((file, pem), (file, pem))?, file)
+    }
+
+    fn new(key: CertifiedKey, chain_file: &Path) -> Result<Self, PemError> {
         let names = key
             .cert
             .first()
@@ -153,13 +174,13 @@ impl fmt::Debug for Acceptor {
 }
 
 impl Acceptor {
-    /// Makes the acceptor, which all workers share, together with the keys of the session tickets.
+    /// Makes the acceptor, which all workers share, together with the keys of the session tickets. `managed` are further certificates.
     ///
     /// # Errors
     /// The provider does not support these versions, or cannot make ticket keys.
-    pub fn new(settings: &ServerTlsSettings) -> Result<Self, rustls::Error> {
-        let resolver = Arc::new(SniResolver::new(&settings.certificates));
-        let names = Arc::clone(&resolver.names);
+    pub fn new(settings: &ServerTlsSettings, managed: Option<Arc<ManagedCertificates>>) -> Result<Self, rustls::Error> {
+        let names = Arc::new(CertificateNames::new(&settings.certificates, managed));
+        let resolver = Arc::new(SniResolver::new(&settings.certificates, &names));
         let certificates: Arc<dyn ResolvesServerCert> = resolver;
         let (provider, min_version) = (provider::provider(), settings.min_version);
         // Tickets are stateless and their keys rotate: any worker can resume a session, and sessions need no memory.
@@ -169,7 +190,7 @@ impl Acceptor {
         };
         let ticketer = Ticketer {
             keys,
-            settings: digest_of(settings),
+            settings: digest_of(settings, &names),
         };
         let requested = match &settings.client_auth {
             ClientAuth::Off => None,
@@ -207,17 +228,20 @@ impl Acceptor {
     /// Completes a handshake. Also returns when the client certificate expires.
     ///
     /// # Errors
-    /// The handshake has failed and the alert was sent; the caller closes the connection.
-    pub async fn accept<I>(&self, io: I) -> Result<(TlsStream<I>, Option<UnixTime>), (io::Error, I)>
+    /// No requests are served on the connection; the caller closes it.
+    pub async fn accept<I>(&self, io: I) -> Result<(TlsStream<I>, Option<UnixTime>), TlsEnded<I>>
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
+        if let Some(managed) = &self.certificates.managed {
+            return self.accept_managed(io, managed).await;
+        }
         match &self.config {
             HandshakeConfig::Shared(acceptor) => Ok((acceptor.accept(io).into_fallible().await?, None)),
             HandshakeConfig::PerConnection(client_auth) => {
                 let (config, connection) = match client_auth.config() {
                     Ok(config) => config,
-                    Err(problem) => return Err((io::Error::other(problem), io)),
+                    Err(problem) => return Err((io::Error::other(problem), io).into()),
                 };
                 let acceptor = TlsAcceptor::from(Arc::new(with_session_settings(config)));
                 let tls = acceptor.accept(io).into_fallible().await?;
@@ -225,7 +249,63 @@ impl Acceptor {
             }
         }
     }
+
+    /// The same where certificates may be missing, and challenges are answered: both depend on the ClientHello.
+    async fn accept_managed<I>(
+        &self,
+        io: I,
+        managed: &ManagedCertificates,
+    ) -> Result<(TlsStream<I>, Option<UnixTime>), TlsEnded<I>>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut reading = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io);
+        let mut start = match (&mut reading).await {
+            Ok(start) => start,
+            Err(problem) => {
+                let io = reading
+                    .take_io()
+                    .expect("only an accepted ClientHello takes the stream");
+                return Err((problem, io).into());
+            }
+        };
+        let hello = start.client_hello();
+        let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
+        let challenge = match asks_for_challenge(&hello) {
+            true => Some(managed.challenge(&name).await),
+            false => None,
+        };
+        match challenge {
+            Some(Some(config)) => {
+                let mut tls = start.into_stream(config).into_fallible().await?;
+                // The authority has seen the certificate; whether it still reads does not matter.
+                let _ = tls.shutdown().await;
+                return Err(TlsEnded::Challenge(tls.into_inner().0));
+            }
+            Some(None) => {}
+            None if self.certificates.has_certificate_for(&name) => {
+                let (config, connection) = match &self.config {
+                    HandshakeConfig::Shared(acceptor) => (Arc::clone(acceptor.config()), None),
+                    HandshakeConfig::PerConnection(client_auth) => match client_auth.config() {
+                        Ok((config, connection)) => (Arc::new(with_session_settings(config)), Some(connection)),
+                        Err(problem) => return Err((io::Error::other(problem), start.io).into()),
+                    },
+                };
+                let tls = start.into_stream(config).into_fallible().await?;
+                return Ok((tls, connection.and_then(|connection| connection.expiry())));
+            }
+            None => {}
+        }
+        // A client that is gone needs no alert.
+        let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
+        let problem = format!("there is no certificate or challenge for {name:?} yet");
+        Err((io::Error::new(io::ErrorKind::NotFound, problem), start.io).into())
+    }
 }
+
+/// The fatal alert `unrecognized_name` in a record of TLS 1.2, which both versions use before the ServerHello (RFC 6066, section 3; RFC 8446,
+/// section 5.1).
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 fn with_session_settings(mut config: ServerConfig) -> ServerConfig {
     config.alpn_protocols = alpn::protocols();
@@ -251,7 +331,7 @@ pub(super) fn verifier(
 }
 
 /// The digest of client authentication and of the certificates: a session that was begun under others is not resumed.
-fn digest_of(settings: &ServerTlsSettings) -> SettingsDigest {
+fn digest_of(settings: &ServerTlsSettings, names: &CertificateNames) -> SettingsDigest {
     let mut digest = digest::Context::new(&digest::SHA256);
     let (mode, authorities) = match &settings.client_auth {
         ClientAuth::Off => (0, None),
@@ -273,25 +353,34 @@ fn digest_of(settings: &ServerTlsSettings) -> SettingsDigest {
             digest.update(certificate);
         }
     }
+    // A managed certificate is renewed with the same name, so sessions survive that.
+    for domain in names.managed.iter().flat_map(|managed| managed.domains()) {
+        digest.update(&domain.len().to_be_bytes());
+        digest.update(domain.as_bytes());
+    }
     let mut result = SettingsDigest::default();
     result.copy_from_slice(digest.finish().as_ref());
     result
 }
 
-/// Finds the certificate for a host.
+/// Finds the certificate for a host. Positions: first the certificates of the configuration, then the managed ones.
 #[derive(Debug, Default)]
 pub struct CertificateNames {
     exact: HashMap<String, usize>,
     /// Wildcard certificates, by the domain after `*.`.
     wildcard: HashMap<String, usize>,
-    /// The names of each certificate.
+    /// The names of each certificate of the configuration.
     names: Vec<Vec<String>>,
+    managed: Option<Arc<ManagedCertificates>>,
 }
 
 impl CertificateNames {
     /// The first certificate for a name wins.
-    fn new(certificates: &[Certificate]) -> Self {
-        let mut index = Self::default();
+    fn new(certificates: &[Certificate], managed: Option<Arc<ManagedCertificates>>) -> Self {
+        let mut index = Self {
+            managed,
+            ..Self::default()
+        };
         for (at, certificate) in certificates.iter().enumerate() {
             for name in &certificate.names {
                 let (map, name) = name
@@ -306,26 +395,61 @@ impl CertificateNames {
         index
     }
 
-    /// Position of the certificate for a host in lower case.
+    /// Position of the certificate for a host in lower case. A managed certificate comes first. Until it is there, another one for the
+    /// host is used.
     fn find(&self, host: &str) -> Option<usize> {
+        let managed = self
+            .managed
+            .as_ref()
+            .and_then(|managed| Some((managed.position(host)?, managed)));
+        match managed {
+            Some((at, managed)) if managed.has_certificate(at) => Some(self.names.len() + at),
+            Some((at, _)) => self.find_configured(host).or(Some(self.names.len() + at)),
+            None => self.find_configured(host),
+        }
+    }
+
+    fn find_configured(&self, host: &str) -> Option<usize> {
         let wildcard = || host.split_once('.').and_then(|(_, domain)| self.wildcard.get(domain));
         self.exact.get(host).or_else(wildcard).copied()
     }
 
+    /// Position of the certificate for clients whose host has none.
+    fn default_position(&self) -> usize {
+        match &self.managed {
+            Some(managed) if self.names.is_empty() => managed.first().unwrap_or(0),
+            Some(_) | None => 0,
+        }
+    }
+
+    /// Whether a client that asks for this name gets a certificate.
+    fn has_certificate_for(&self, name: &str) -> bool {
+        let at = self.find(name).unwrap_or_else(|| self.default_position());
+        match (at.checked_sub(self.names.len()), &self.managed) {
+            (Some(at), Some(managed)) => managed.has_certificate(at),
+            (Some(_), None) => false,
+            (None, _) => true,
+        }
+    }
+
     fn covers(&self, at: usize, host: &str) -> bool {
         let domain = host.split_once('.').map(|(_, domain)| domain);
-        self.names.get(at).is_some_and(|names| {
-            names
+        match self.names.get(at) {
+            Some(names) => names
                 .iter()
-                .any(|name| name == host || name.strip_prefix("*.").is_some_and(|own| Some(own) == domain))
-        })
+                .any(|name| name == host || name.strip_prefix("*.").is_some_and(|own| Some(own) == domain)),
+            None => {
+                let managed = self.managed.as_ref();
+                managed.and_then(|managed| managed.domain(at - self.names.len())) == Some(host)
+            }
+        }
     }
 
     /// The certificate for a client that asked for this name.
     pub fn select(self: &Arc<Self>, sni: Option<&str>) -> ServedCertificate {
         let sni = sni.unwrap_or_default().to_ascii_lowercase();
         ServedCertificate {
-            at: self.find(&sni).unwrap_or(0),
+            at: self.find(&sni).unwrap_or_else(|| self.default_position()),
             names: Arc::clone(self),
         }
     }
@@ -361,9 +485,9 @@ impl fmt::Debug for SniResolver {
 }
 
 impl SniResolver {
-    fn new(certificates: &[Certificate]) -> Self {
+    fn new(certificates: &[Certificate], names: &Arc<CertificateNames>) -> Self {
         Self {
-            names: Arc::new(CertificateNames::new(certificates)),
+            names: Arc::clone(names),
             keys: certificates
                 .iter()
                 .map(|certificate| Arc::clone(&certificate.key))
@@ -376,6 +500,10 @@ impl ResolvesServerCert for SniResolver {
     /// No name, or no certificate for it: the first certificate.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
-        self.keys.get(self.names.find(&name).unwrap_or(0)).cloned()
+        let at = self.names.find(&name).unwrap_or_else(|| self.names.default_position());
+        match self.keys.get(at) {
+            Some(key) => Some(Arc::clone(key)),
+            None => self.names.managed.as_ref()?.certificate(at - self.keys.len()),
+        }
     }
 }

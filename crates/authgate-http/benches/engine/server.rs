@@ -13,7 +13,7 @@ use authgate_http::framing::header_case::HeaderCase;
 use authgate_http::node::Node;
 use authgate_http::runtime::LocalExecutor;
 use authgate_http::server::handler::{
-    Connected, ConnectionEvent, Exchange, Handler, HeadFault, Reply, TlsAccept, TlsAccepted, Tunnel,
+    Connected, ConnectionEvent, Exchange, Handler, HeadFault, Reply, TlsAccept, TlsAccepted, TlsEnded, Tunnel,
 };
 use authgate_http::server::limits::Limits;
 use authgate_http::server::socket::{BoundListener, Stream};
@@ -232,7 +232,7 @@ impl Handler for Answers {
 enum Cleartext {}
 
 impl TlsAccept for Cleartext {
-    async fn accept(&self, _: Stream) -> Result<TlsAccepted, (std::io::Error, Stream)> {
+    async fn accept(&self, _: Stream) -> Result<TlsAccepted, TlsEnded<Stream>> {
         match *self {}
     }
 }

@@ -10,7 +10,9 @@ use tracing::{debug, info};
 
 use super::closing::{ConnectionExpiry, Idle, IdleExpired, LINGER_TIMEOUT, close, next_bytes, unless_drained};
 use super::context::WorkerContext;
-use super::handler::{Connected, ConnectionEvent, Handler, Handshake, HeadFault, Origin, TlsAccept, TlsAccepted};
+use super::handler::{
+    Connected, ConnectionEvent, Handler, Handshake, HeadFault, Origin, TlsAccept, TlsAccepted, TlsEnded,
+};
 use super::socket::Stream;
 use super::{http1, http2, proxy_protocol};
 use crate::alpn;
@@ -84,14 +86,18 @@ pub(super) async fn serve<H: Handler>(mut stream: Stream, context: Rc<WorkerCont
                 stream.readable().await;
                 let acceptor = handler.tls().unwrap_or(acceptor);
                 let TlsAccepted { stream, expires } = acceptor.accept(stream).await?;
-                Result::<_, (io::Error, Stream)>::Ok((Box::new(stream), ConnectionExpiry::until(expires), acceptor))
+                Result::<_, TlsEnded<Stream>>::Ok((Box::new(stream), ConnectionExpiry::until(expires), acceptor))
             };
             // On the heap: the future is large, and idle connections need no room for it. The TLS state is boxed so that it is not moved.
             let handshake = Box::pin(timeout(limits.tls_handshake_timeout, accepted));
             let (tls, expiry, acceptor) = match Box::pin(unless_drained(&context, handshake)).await {
                 None => return,
                 Some(Ok(Ok(accepted))) => accepted,
-                Some(Ok(Err((problem, stream)))) => {
+                Some(Ok(Err(TlsEnded::Challenge(stream)))) => {
+                    handler.count(ConnectionEvent::Handshake(Handshake::Challenge));
+                    return Box::pin(close(stream, None, LINGER_TIMEOUT)).await;
+                }
+                Some(Ok(Err(TlsEnded::Failed(problem, stream)))) => {
                     handler.count(ConnectionEvent::Handshake(Handshake::Failed));
                     debug!(client.ip = %node, reason = %problem, "a TLS handshake failed");
                     // The alert tells the client the reason. A reset because of unread data could delete the alert.

@@ -62,8 +62,23 @@ pub trait TlsAccept {
     /// Completes a handshake.
     ///
     /// # Errors
-    /// The handshake has failed and the alert was sent; the caller closes the connection.
-    fn accept(&self, stream: Stream) -> impl Future<Output = Result<TlsAccepted, (io::Error, Stream)>>;
+    /// No requests are served on the connection; the caller closes it.
+    fn accept(&self, stream: Stream) -> impl Future<Output = Result<TlsAccepted, TlsEnded<Stream>>>;
+}
+
+/// A handshake after which the connection closes.
+#[derive(Debug)]
+pub enum TlsEnded<S> {
+    /// The handshake has failed, and the alert was sent.
+    Failed(io::Error, S),
+    /// The handshake has answered a challenge of a certificate authority (RFC 8737).
+    Challenge(S),
+}
+
+impl<S> From<(io::Error, S)> for TlsEnded<S> {
+    fn from((problem, stream): (io::Error, S)) -> Self {
+        Self::Failed(problem, stream)
+    }
 }
 
 /// A connection whose TLS handshake is complete.
@@ -195,4 +210,6 @@ pub enum Handshake {
     Failed,
     /// By its timeout.
     TimedOut,
+    /// With the answer to a challenge of a certificate authority.
+    Challenge,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use authgate_http::framing::header_case::HeaderCase;
 use authgate_http::node::Node;
 use authgate_http::server::handler::{
-    Connected, ConnectionEvent, Exchange, Handler, HeadFault, Reply, TlsAccept, TlsAccepted, Tunnel,
+    Connected, ConnectionEvent, Exchange, Handler, HeadFault, Reply, TlsAccept, TlsAccepted, TlsEnded, Tunnel,
 };
 use authgate_http::server::limits::Limits;
 use authgate_http::server::listen::{self, Address};
@@ -139,7 +139,7 @@ impl Tunnel for EchoTunnel {
 enum NoTls {}
 
 impl TlsAccept for NoTls {
-    async fn accept(&self, _: Stream) -> Result<TlsAccepted, (io::Error, Stream)> {
+    async fn accept(&self, _: Stream) -> Result<TlsAccepted, TlsEnded<Stream>> {
         match *self {}
     }
 }
