@@ -20,11 +20,13 @@
 //! proxy          Proxy::handle: routing, authentication, forwarding
 //! -- 1  parts: each talks to one thing outside the process
 //! provisioning   writes users, tokens and revocations to stores, for the command line
+//! acme           obtains certificates from an authority (RFC 8555) and keeps them in files
 //! upstream       the door to the application servers: Upstream::forward takes only an Outbound
 //! tls            TLS as server and as client
 //! telemetry      logs and metrics
 //! ```
 
+pub mod acme;
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -167,6 +167,7 @@ impl App {
         let tls = snapshot.tls.is_some();
         let (stage, stages) = watch::channel(Stage::Serving);
         snapshot.watch_stores();
+        snapshot.start_acme();
         process.metrics.observe(snapshot.observed());
         let admin = Arc::new(Admin {
             metrics: Arc::clone(&process.metrics),

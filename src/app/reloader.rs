@@ -79,6 +79,7 @@ impl Reloader {
         let previous = Arc::clone(&inner.snapshots.borrow());
         let snapshot = Snapshot::new(config, &inner.process, Some(&previous))?;
         snapshot.watch_stores();
+        snapshot.start_acme();
         inner.process.metrics.observe(snapshot.observed());
         inner.admin.view.store(Arc::new(admin_view(&snapshot)));
         inner.redirect.update(redirect_rules(&snapshot));
@@ -120,6 +121,7 @@ pub(super) fn admin_view(snapshot: &Snapshot) -> AdminView {
     AdminView {
         stores: snapshot.stores.clone(),
         certificates: Arc::clone(&snapshot.certificates),
+        acme: snapshot.acme.clone(),
         access: snapshot.admin.clone(),
     }
 }
@@ -128,5 +130,6 @@ pub(super) fn redirect_rules(snapshot: &Snapshot) -> RedirectRules {
     RedirectRules {
         hosts: snapshot.hosts.clone(),
         credential_headers: snapshot.credential_headers.clone(),
+        acme: snapshot.acme.clone(),
     }
 }

@@ -15,6 +15,7 @@ use authgate_http::upstream::{UpstreamLimits, UpstreamSettings};
 use http::HeaderName;
 
 use super::process::Process;
+use crate::acme::Acme;
 use crate::config::{self, Config};
 use crate::control::access::AdminAccess;
 use crate::control::status::CertificateStatus;
@@ -52,6 +53,7 @@ pub(super) struct Snapshot {
     /// Concurrent requests of all workers.
     pub(super) in_flight: ConcurrencyLimit,
     pub(super) tls: Option<(ServerTlsSettings, Acceptor)>,
+    pub(super) acme: Option<Arc<Acme>>,
     pub(super) proxies: Arc<ProxyRules>,
     /// Who may ask the admin listener.
     pub(super) admin: AdminAccess,
@@ -145,11 +147,18 @@ impl Snapshot {
         let certificates = config.tls.iter().flat_map(|tls| &tls.certificates);
         let certificates = certificates.chain(config.admin.tls.iter().map(|tls| &tls.certificate));
         let certificates = certificates.map(certificate_status).collect();
+        let previous_acme = previous.and_then(|previous| previous.acme.as_ref());
+        let is_acme_kept = previous_acme.map(|acme| acme.settings()) == config.acme.as_ref();
+        let acme = match previous_acme {
+            Some(acme) if is_acme_kept => Some(Arc::clone(acme)),
+            Some(_) | None => config.acme.map(|settings| Arc::new(Acme::new(settings))),
+        };
         // With the same acceptor, clients can resume their sessions.
         let tls = match (config.tls, previous.and_then(|previous| previous.tls.as_ref())) {
-            (Some(settings), Some(kept)) if kept.0 == settings => Some(kept.clone()),
+            (Some(settings), Some(kept)) if kept.0 == settings && is_acme_kept => Some(kept.clone()),
             (Some(settings), _) => {
-                let acceptor = Acceptor::new(&settings, None)?;
+                let managed = acme.as_ref().map(|acme| Arc::clone(acme.certificates()));
+                let acceptor = Acceptor::new(&settings, managed)?;
                 Some((settings, acceptor))
             }
             (None, _) => None,
@@ -177,6 +186,7 @@ impl Snapshot {
                 None => ConcurrencyLimit::new(requests.in_flight),
             },
             tls,
+            acme,
             proxies: match previous {
                 Some(previous) if *previous.proxies == proxies => Arc::clone(&previous.proxies),
                 Some(_) | None => Arc::new(proxies),
@@ -190,6 +200,13 @@ impl Snapshot {
             hosts,
             credential_headers,
         })
+    }
+
+    /// Starts to obtain its certificates. It needs a runtime.
+    pub(super) fn start_acme(&self) {
+        if let Some(acme) = &self.acme {
+            acme.start();
+        }
     }
 
     /// Starts the tasks that watch its stores. It needs a runtime.
@@ -212,6 +229,7 @@ impl Snapshot {
                 .iter()
                 .filter_map(|certificate| Some((certificate.file.clone(), certificate.expires?)))
                 .collect(),
+            acme: self.acme.clone().map(|acme| Box::new(move || acme.samples()) as _),
             cache_metrics: self
                 .authenticators
                 .iter()

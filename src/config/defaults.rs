@@ -32,6 +32,11 @@ pub(super) fn workers() -> usize {
 /// `server.tls.min_version`.
 pub(super) const MIN_VERSION: MinVersion = MinVersion::Tls12;
 
+/// `server.tls.acme.directory`: Let's Encrypt.
+pub(super) const ACME_DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
+/// `server.tls.acme.store`.
+pub(super) const ACME_STORE: &str = "/var/lib/authgate/acme";
+
 /// `server.limits`.
 pub(super) const LIMITS: Limits = Limits {
     connections: 20_000,

@@ -35,6 +35,7 @@ use self::problem::{Basis, Problems};
 pub use self::problem::{ConfigError, Problem, Refusal, Report, ReportFormat, Severity};
 use self::reader::{Context, Section};
 pub use self::source::{Change, ChangeKind, NamedFile, Source};
+use crate::acme::AcmeSettings;
 use crate::control::token::AdminToken;
 use crate::gateway::ServerSettings;
 use crate::proxy::cors::Cors;
@@ -53,6 +54,8 @@ pub struct Config {
     pub server: ServerSettings,
     /// `[server.tls]`; `None` means without TLS.
     pub tls: Option<tls::server::ServerTlsSettings>,
+    /// `server.tls.acme`.
+    pub acme: Option<AcmeSettings>,
     /// `[admin]`.
     pub admin: Admin,
     /// `[probes]`.
@@ -203,6 +206,7 @@ impl Config {
         certificates
             .flat_map(tls::server::Certificate::names)
             .cloned()
+            .chain(self.acme.iter().flat_map(|acme| acme.domains.iter().cloned()))
             .chain(routes)
             .collect()
     }

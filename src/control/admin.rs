@@ -22,6 +22,7 @@ use super::reload::ReloadHook;
 use super::status::{CertificateStatus, ConfigurationStatus, ListenerStatus, ProcessFacts, Report};
 use super::token::CHALLENGES;
 use super::{Peer, Service, json, text};
+use crate::acme::Acme;
 use crate::telemetry::exposition::ExpositionFormat;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::control::ControlTls;
@@ -59,6 +60,8 @@ pub struct AdminView {
     pub stores: Vec<Arc<SharedStore>>,
     /// Its certificates.
     pub certificates: Arc<[CertificateStatus]>,
+    /// The certificates that it obtains.
+    pub acme: Option<Arc<Acme>>,
     /// Who may ask.
     pub access: AdminAccess,
 }
@@ -238,6 +241,7 @@ impl Admin {
             listeners: &self.listeners.load(),
             stores: &view.stores,
             certificates: &view.certificates,
+            acme: view.acme.as_ref().map_or_else(Vec::new, |acme| acme.status()),
         };
         json(StatusCode::OK, &report.to_json())
     }

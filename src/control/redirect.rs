@@ -8,14 +8,16 @@ use authgate_core::outbound::forwarded::{RequestId, X_REQUEST_ID};
 use authgate_http::server::socket::Listener;
 use authgate_http::server::stage::Stage;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, LOCATION};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderName, LOCATION};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 
 use super::{Peer, Service};
+use crate::acme::{self, Acme};
 use crate::proxy::websocket_credential::has_subprotocol_credential;
 
 /// Maximum number of connections.
@@ -35,6 +37,15 @@ pub struct RedirectRules {
     pub hosts: HashSet<String>,
     /// Headers that carry credentials, besides `Authorization`.
     pub credential_headers: Vec<HeaderName>,
+    /// Answers the HTTP-01 challenges of certificate authorities.
+    pub acme: Option<Arc<Acme>>,
+}
+
+impl RedirectRules {
+    fn has_credential(&self, headers: &HeaderMap) -> bool {
+        let mut names = self.credential_headers.iter().chain([&AUTHORIZATION]);
+        names.any(|name| headers.contains_key(name)) || has_subprotocol_credential(headers)
+    }
 }
 
 struct Clients(Arc<Redirect>);
@@ -43,7 +54,10 @@ impl Service for Clients {
     const CONNECTIONS: usize = CONNECTIONS;
 
     async fn answer(&self, head: Parts, _: Peer) -> Response<Full<Bytes>> {
-        self.0.answer(&head)
+        match self.0.challenge(&head).await {
+            Some(response) => response,
+            None => self.0.answer(&head),
+        }
     }
 }
 
@@ -70,9 +84,8 @@ impl Redirect {
         // The credential was readable on the network. A redirect would hide that; a refusal makes the client correct it.
         let headers = &request.headers;
         let rules = self.rules.load();
-        let mut names = rules.credential_headers.iter().chain([&AUTHORIZATION]);
-        let leaks = names.any(|name| headers.contains_key(name)) || has_subprotocol_credential(headers);
-        let mut response = match self.target(request, &rules.hosts) {
+        let leaks = rules.has_credential(headers);
+        let response = match self.target(request, &rules.hosts) {
             _ if leaks => json_response(
                 StatusCode::FORBIDDEN,
                 r#"{"detail":"A credential was sent in the clear. Use https, and replace it."}"#,
@@ -84,11 +97,28 @@ impl Redirect {
                 response
             }
         };
-        let headers = response.headers_mut();
-        headers.insert(X_REQUEST_ID, RequestId::random().to_header_value());
-        // Read no further requests of a redirected client.
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        last_of_connection(response)
+    }
+
+    /// The response to a challenge that is under way here, or at another gateway with the same folder.
+    async fn challenge(&self, request: &Parts) -> Option<Response<Full<Bytes>>> {
+        let path = request.uri.path();
+        if request.method != Method::GET || !path.starts_with(acme::HTTP_CHALLENGES) {
+            return None;
+        }
+        let rules = self.rules.load_full();
+        if rules.has_credential(&request.headers) {
+            return None;
+        }
+        let (acme, path) = (Arc::clone(rules.acme.as_ref()?), path.to_owned());
+        let content = spawn_blocking(move || acme.http_challenge(&path)).await.ok()??;
+        let mut response = Response::new(Full::new(content.into()));
+        let kind = HeaderValue::from_static("application/octet-stream");
+        response.headers_mut().insert(CONTENT_TYPE, kind);
         response
+            .headers_mut()
+            .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Some(last_of_connection(response))
     }
 
     /// The same target with https, if the host is configured: this must not be an open redirect.
@@ -113,6 +143,14 @@ impl Redirect {
     }
 }
 
+/// Adds a request id. No further requests are read from the client.
+fn last_of_connection(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, RequestId::random().to_header_value());
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 fn json_response(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
     super::response(status, "application/json", body)
 }
@@ -128,6 +166,7 @@ mod tests {
         let rules = RedirectRules {
             hosts,
             credential_headers: vec![HeaderName::from_static("x-api-key")],
+            acme: None,
         };
         let redirect = Redirect::new(rules, 8443);
         let mut request = Request::builder().uri(target).header(HOST, host);

@@ -10,6 +10,8 @@ use authgate_http::server::stage::Stage;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::acme::AcmeStatus;
+
 /// Facts of the process that do not change.
 #[derive(Debug)]
 pub struct ProcessFacts {
@@ -134,6 +136,7 @@ pub(super) struct Report<'r> {
     pub(super) listeners: &'r [ListenerStatus],
     pub(super) stores: &'r [Arc<SharedStore>],
     pub(super) certificates: &'r [CertificateStatus],
+    pub(super) acme: Vec<AcmeStatus>,
 }
 
 impl Report<'_> {
@@ -171,8 +174,24 @@ impl Report<'_> {
             "listeners": self.listeners.iter().map(listener).collect::<Vec<_>>(),
             "stores": self.stores.iter().map(store).collect::<Vec<_>>(),
             "certificates": self.certificates.iter().map(certificate).collect::<Vec<_>>(),
+            "acme": self.acme.iter().map(acme).collect::<Vec<_>>(),
         })
     }
+}
+
+/// `expires` is null until the first certificate is there; `error` is null unless the last attempt has failed.
+fn acme(status: &AcmeStatus) -> Value {
+    let expires = status
+        .expires
+        .and_then(|at| Timestamp::from_second(i64::try_from(at.as_secs()).ok()?).ok());
+    json!({
+        "domain": status.domain,
+        "file": status.file.display().to_string(),
+        "expires": expires.map(shown),
+        "next_order": Timestamp::try_from(status.due).ok().map(shown),
+        "failures": status.failures,
+        "error": status.last_error,
+    })
 }
 
 fn stage_name(stage: Stage) -> &'static str {

@@ -66,6 +66,11 @@ struct CertificateLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DomainLabels {
+    domain: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StoreLabels {
     store: Arc<str>,
 }
@@ -281,6 +286,24 @@ impl Metrics {
     }
 }
 
+/// The certificate of one domain of `server.tls.acme`.
+#[derive(Debug)]
+pub struct AcmeSample {
+    /// The domain.
+    pub domain: String,
+    /// The file of the certificate.
+    pub certificate: String,
+    /// When it expires, in Unix seconds; `None`: there is none yet.
+    pub expiry: Option<i64>,
+    /// Attempts to obtain one that have failed.
+    pub failures: u64,
+    /// Whether the last attempt has failed.
+    pub is_failing: bool,
+}
+
+/// Returns the certificates of all domains of `server.tls.acme`.
+pub type AcmeProbe = Box<dyn Fn() -> Vec<AcmeSample> + Send + Sync>;
+
 /// Returns whether a store is usable now.
 pub type StoreProbe = Box<dyn Fn() -> bool + Send + Sync>;
 
@@ -291,6 +314,8 @@ pub struct Observed {
     pub stores: Vec<(Arc<str>, StoreProbe)>,
     /// By certificate file: when the first of its certificates expires, in Unix seconds.
     pub certificates: Vec<(String, i64)>,
+    /// The certificates that the gateway obtains.
+    pub acme: Option<AcmeProbe>,
     /// By authenticator: the metrics of its cache.
     pub cache_metrics: Vec<(Arc<str>, CacheMetrics)>,
     /// By store: its metrics.
@@ -324,14 +349,49 @@ impl Collector for ObservedCollector {
             let certificate = certificate.clone();
             expiries.get_or_create(&CertificateLabels { certificate }).set(*expiry);
         }
+        let acme = observed.acme.as_ref().map_or_else(Vec::new, |probe| probe());
+        for AcmeSample {
+            certificate, expiry, ..
+        } in &acme
+        {
+            if let Some(expiry) = expiry {
+                let certificate = certificate.clone();
+                expiries.get_or_create(&CertificateLabels { certificate }).set(*expiry);
+            }
+        }
         let help = "When a certificate expires, as Unix time.";
         expiries.encode(encoder.encode_descriptor("certificate_expiry", help, Some(&Unit::Seconds), kind)?)?;
+        if !acme.is_empty() {
+            encode_acme(&mut encoder, &acme)?;
+        }
         let auth = AuthMetrics {
             caches: &observed.cache_metrics,
             stores: &observed.store_metrics,
         };
         auth.encode(&mut encoder)
     }
+}
+
+fn encode_acme(encoder: &mut DescriptorEncoder<'_>, samples: &[AcmeSample]) -> fmt::Result {
+    let (present, failing) = (
+        Family::<DomainLabels, Gauge>::default(),
+        Family::<DomainLabels, Gauge>::default(),
+    );
+    let failures = Family::<DomainLabels, Counter>::default();
+    for sample in samples {
+        let domain = sample.domain.clone();
+        let labels = DomainLabels { domain };
+        present.get_or_create(&labels).set(i64::from(sample.expiry.is_some()));
+        failing.get_or_create(&labels).set(i64::from(sample.is_failing));
+        failures.get_or_create(&labels).inc_by(sample.failures);
+    }
+    let kind = ConstGauge::new(0_i64).metric_type();
+    let help = "1 once a domain of `acme` has a certificate, 0 while its TLS handshakes fail.";
+    present.encode(encoder.encode_descriptor("acme_certificate_present", help, None, kind)?)?;
+    let help = "1 while the last attempt to obtain or renew a certificate has failed.";
+    failing.encode(encoder.encode_descriptor("acme_failing", help, None, kind)?)?;
+    let help = "Attempts to obtain or renew a certificate that have failed.";
+    failures.encode(encoder.encode_descriptor("acme_failures", help, None, failures.metric_type())?)
 }
 
 #[cfg(test)]
@@ -345,6 +405,15 @@ mod tests {
         metrics.observe(Observed {
             stores: vec![("redis".into(), Box::new(|| false))],
             certificates: vec![("chain.pem".into(), 1_800_000_000)],
+            acme: Some(Box::new(|| {
+                vec![AcmeSample {
+                    domain: "api.example".to_owned(),
+                    certificate: "acme/api.example.pem".to_owned(),
+                    expiry: Some(1_900_000_000),
+                    failures: 3,
+                    is_failing: true,
+                }]
+            })),
             cache_metrics: vec![("token".into(), cache.clone())],
             store_metrics: vec![("redis".into(), store.clone())],
         });
@@ -369,6 +438,10 @@ mod tests {
             r#"authgate_upstream_duration_seconds_count{upstream="app"} 1"#,
             r#"authgate_store_usable{store="redis"} 0"#,
             r#"authgate_certificate_expiry_seconds{certificate="chain.pem"} 1800000000"#,
+            r#"authgate_certificate_expiry_seconds{certificate="acme/api.example.pem"} 1900000000"#,
+            r#"authgate_acme_certificate_present{domain="api.example"} 1"#,
+            r#"authgate_acme_failing{domain="api.example"} 1"#,
+            r#"authgate_acme_failures_total{domain="api.example"} 3"#,
             r#"authgate_cache_hits_total{authenticator="token"} 1"#,
             r#"authgate_cache_misses_total{authenticator="token"} 0"#,
             r#"authgate_store_lookup_duration_seconds_bucket{le="0.0005",store="redis"} 1"#,

@@ -10,6 +10,7 @@
 mod harness;
 
 mod access_log;
+mod acme;
 mod admin;
 mod admin_access;
 mod answers;

@@ -2,6 +2,7 @@
 //! invalid route. The result is discarded if there is an error.
 
 mod access;
+mod acme;
 mod admin;
 mod answers;
 mod authenticators;
@@ -65,6 +66,7 @@ pub(super) fn config(file: &str, mut root: Section<'_>) -> Config {
         file: file.to_owned(),
         server: server.settings,
         tls: server.tls,
+        acme: server.acme,
         admin,
         probes,
         redirects: server.redirects,

@@ -13,7 +13,9 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use tracing::Level;
 
+use super::acme;
 use super::certificates::{self, authorities};
+use crate::acme::AcmeSettings;
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::gateway::{Drain, ProxyRules, RequestLimits, ServerSettings};
@@ -39,6 +41,7 @@ const MAX_STREAMS: u64 = 100_000;
 pub(super) struct Server {
     pub(super) settings: ServerSettings,
     pub(super) tls: Option<tls::server::ServerTlsSettings>,
+    pub(super) acme: Option<AcmeSettings>,
     pub(super) redirects: Vec<SocketAddr>,
 }
 
@@ -55,6 +58,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
         return Server {
             settings,
             tls: None,
+            acme: None,
             redirects: Vec::new(),
         };
     };
@@ -62,7 +66,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
     let allow_cleartext = section.flag_or("allow_cleartext", false);
     let tls_item = section.take("tls");
     let encrypted = tls_item.is_some();
-    let tls = tls_item.and_then(|item| item.section(&[])).map(tls);
+    let (tls, acme) = tls_item.and_then(|item| item.section(&[])).map(tls).unzip();
     if let Some(listen) = listen {
         settings.listen = addresses(&listen, encrypted || allow_cleartext);
     }
@@ -94,10 +98,16 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
             timeout: section.duration_or("timeout", Zero::Allowed, defaults::DRAIN.timeout),
         };
     }
+    let redirects = redirects.unwrap_or_default();
+    let acme = acme.flatten().map(|acme| AcmeSettings {
+        has_http: !redirects.is_empty(),
+        ..acme
+    });
     Server {
         settings,
         tls,
-        redirects: redirects.unwrap_or_default(),
+        acme,
+        redirects,
     }
 }
 
@@ -223,23 +233,26 @@ fn socket_file(text: &Text<'_>, path: &str) -> Option<Box<Path>> {
     None
 }
 
-fn tls(mut section: Section<'_>) -> tls::server::ServerTlsSettings {
+fn tls(mut section: Section<'_>) -> (tls::server::ServerTlsSettings, Option<AcmeSettings>) {
     const EXAMPLE: &str = "certificates = [{ chain = \"server.pem\", key = \"server.key\" }]";
-    let list = section
-        .require("certificates", EXAMPLE)
-        .and_then(|item| item.non_empty_list(EXAMPLE))
-        .unwrap_or_default();
+    let acme = section.take("acme");
+    let list = match &acme {
+        Some(_) => section.take("certificates"),
+        None => section.require("certificates", EXAMPLE),
+    };
+    let list = list.and_then(|item| item.non_empty_list(EXAMPLE)).unwrap_or_default();
     let certificates = list.iter().filter_map(certificate).collect();
     let versions = [("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
     let min_version = section.choice_or("min_version", &versions, defaults::MIN_VERSION);
     let client_auth = section.section("client_auth", &[]).map(client_auth).unwrap_or_default();
     let tickets = section.section("tickets", &[]).and_then(tickets);
-    tls::server::ServerTlsSettings {
+    let settings = tls::server::ServerTlsSettings {
         certificates,
         min_version,
         client_auth,
         tickets,
-    }
+    };
+    (settings, acme.and_then(|item| item.section(&[])).and_then(acme::acme))
 }
 
 /// `tickets`: a file of keys.

@@ -1,5 +1,6 @@
 //! The test harness: the program itself, a real Redis, and an upstream and a client that see every byte.
 
+pub mod caddy;
 pub mod client;
 pub mod config;
 pub mod frames;
@@ -9,6 +10,7 @@ pub mod h2;
 pub mod h2server;
 pub mod in_process;
 pub mod mint;
+pub mod namespace;
 pub mod pki;
 pub mod program;
 pub mod redis;

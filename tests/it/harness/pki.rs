@@ -52,6 +52,17 @@ impl Pki {
         (certificate.pem(), key.serialize_pem())
     }
 
+    /// The same, and the certificate begins at that time too.
+    pub fn leaf_between(&self, names: &[&str], from: u64, until: u64) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        let at = |seconds| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
+        (params.not_before, params.not_after) = (at(from), at(until));
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        (certificate.pem(), key.serialize_pem())
+    }
+
     /// The same, and the certificate says where the one of its issuer is (RFC 5280, section 4.2.2.1).
     pub fn leaf_with_issuer_at(&self, names: &[&str], url: &str) -> (String, String) {
         const CA_ISSUERS: [u8; 10] = [0x06, 0x08, 0x2b, 6, 1, 5, 5, 7, 0x30, 2];
@@ -121,6 +132,21 @@ impl Pki {
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         config
     }
+}
+
+/// A client that trusts this authority, in PEM, and offers these protocols.
+pub fn client_trusting(root: &str, alpn: &[&str]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_slice(root.as_bytes()).expect("PEM");
+    roots.add(root).expect("a root");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions of this provider")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config
 }
 
 /// Has a client show a certificate.
