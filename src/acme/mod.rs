@@ -258,7 +258,7 @@ impl Inner {
         let (now, name) = (SystemTime::now(), &self.settings.domains[at]);
         let mut domains = self.domains();
         let domain = &mut domains[at];
-        let pause = schedule::pause(domain.failed, problem.is_refusal(), domain.life, fastrand::f64());
+        let pause = schedule::pause(domain.failed, problem.failure(), domain.life, fastrand::f64());
         domain.failed = domain.failed.saturating_add(1);
         domain.failures += 1;
         domain.due = now + pause;

@@ -13,6 +13,7 @@ use tokio::task::spawn_blocking;
 
 use super::AcmeSettings;
 use super::directory::DirectoryClient;
+use super::schedule::Failure;
 use super::store::{AcmeStore, ChallengeFile};
 use crate::tls::client::RootsError;
 use crate::tls::server::Certificate;
@@ -85,12 +86,18 @@ pub(super) enum OrderError {
 }
 
 impl OrderError {
-    /// Whether the authority has answered and refused. It may count such orders.
-    pub(super) fn is_refusal(&self) -> bool {
+    /// What it says about the next attempt.
+    pub(super) fn failure(&self) -> Failure {
         match self {
-            Self::Authority(problem) => matches!(problem, Error::Api(_)),
-            Self::Validation { .. } | Self::NoChallenge { .. } | Self::Certificate(_) | Self::Timeout => true,
-            Self::Store(_) | Self::Request(_) | Self::Roots(_) => false,
+            Self::Authority(Error::Api(problem)) if problem.r#type.as_deref() == Some(RATE_LIMITED) => {
+                Failure::RateLimited
+            }
+            Self::Authority(Error::Api(_))
+            | Self::Validation { .. }
+            | Self::NoChallenge { .. }
+            | Self::Certificate(_)
+            | Self::Timeout => Failure::Refused,
+            Self::Authority(_) | Self::Store(_) | Self::Request(_) | Self::Roots(_) => Failure::NotRefused,
         }
     }
 }
@@ -321,6 +328,7 @@ impl<'s> Orders<'s> {
     }
 }
 
+const RATE_LIMITED: &str = "urn:ietf:params:acme:error:rateLimited";
 const UNKNOWN_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
 /// The key and the self-signed certificate that answer a TLS-ALPN-01 challenge (RFC 8737, section 3).

@@ -41,13 +41,26 @@ impl Life {
     }
 }
 
-/// The pause after a failed attempt that followed `failed` others. An authority that refuses counts failed orders, so the pauses after a
-/// refusal are longer. They are short enough for many attempts before a certificate of this life expires.
-pub(super) fn pause(failed: u32, is_refusal: bool, life: Option<Life>, random: f64) -> Duration {
+/// What a failed attempt says about the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The authority did not answer, or this machine is the reason.
+    NotRefused,
+    /// The authority has refused. It counts such orders.
+    Refused,
+    /// The authority has refused because there were too many orders.
+    RateLimited,
+}
+
+/// The pause after a failed attempt that followed `failed` others. It is short enough for many attempts before a certificate of this life
+/// expires.
+pub(super) fn pause(failed: u32, failure: Failure, life: Option<Life>, random: f64) -> Duration {
     const SHORTEST: Duration = Duration::from_secs(5);
-    let (first, longest) = match is_refusal {
-        true => (Duration::from_secs(60), Duration::from_secs(60 * 60)),
-        false => (SHORTEST, Duration::from_secs(5 * 60)),
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    let (first, longest) = match failure {
+        Failure::NotRefused => (SHORTEST, Duration::from_secs(5 * 60)),
+        Failure::Refused => (Duration::from_secs(60), HOUR),
+        Failure::RateLimited => (HOUR, HOUR),
     };
     let longest = match life {
         Some(life) => longest.min(life.length() / 60),
@@ -92,13 +105,14 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_are_short_for_a_short_life() {
-        let seconds = |failed, is_refusal, life| pause(failed, is_refusal, life, 0.0).as_secs();
-        let pauses = |is_refusal| [0, 1, 4, 40].map(|failed| seconds(failed, is_refusal, None));
-        assert_eq!(pauses(false), [5, 10, 80, 300]);
-        assert_eq!(pauses(true), [60, 120, 960, 3600]);
-        assert_eq!(seconds(40, true, Some(life(90 * DAY))), 3600);
-        assert_eq!(seconds(40, true, Some(life(3600))), 60);
-        assert_eq!(seconds(0, true, Some(life(60))), 5);
-        assert!(pause(0, false, None, 1.0) > pause(0, false, None, 0.0));
+        let seconds = |failed, failure, life| pause(failed, failure, life, 0.0).as_secs();
+        let pauses = |failure| [0, 1, 4, 40].map(|failed| seconds(failed, failure, None));
+        assert_eq!(pauses(Failure::NotRefused), [5, 10, 80, 300]);
+        assert_eq!(pauses(Failure::Refused), [60, 120, 960, 3600]);
+        assert_eq!(pauses(Failure::RateLimited), [3600; 4]);
+        assert_eq!(seconds(40, Failure::Refused, Some(life(90 * DAY))), 3600);
+        assert_eq!(seconds(40, Failure::Refused, Some(life(3600))), 60);
+        assert_eq!(seconds(0, Failure::Refused, Some(life(60))), 5);
+        assert!(pause(0, Failure::NotRefused, None, 1.0) > pause(0, Failure::NotRefused, None, 0.0));
     }
 }

@@ -181,6 +181,33 @@ fn a_certificate_is_renewed_while_requests_are_served() {
 }
 
 #[test]
+fn a_reload_adds_a_domain_and_keeps_the_certificates_of_others() {
+    let test = "acme::a_reload_adds_a_domain_and_keeps_the_certificates_of_others";
+    in_network_namespace(test, &[("one.test", "127.0.0.1"), ("two.test", "127.0.0.1")], || {
+        let (caddy, upstream, store) = (Caddy::start(""), RecordingUpstream::start(), TempDir::new().unwrap());
+        let with = |domains: &[&str]| {
+            let config = public(&upstream).server(HTTPS).file("ca.pem", caddy.root_pem());
+            acme(config, domains, DIRECTORY, store.path())
+        };
+        let gate = Gate::start(&with(&["one.test"]));
+        wait_for_certificate(gate.address, "one.test", &caddy.root_pem());
+        with(&["one.test", "two.test"]).write(gate.folder.path());
+        gate.signal("HUP");
+        wait_until("the domain has a certificate", TIMEOUT, || {
+            assert_eq!(call(gate.address, "one.test", &caddy.root_pem()).unwrap(), 200);
+            call(gate.address, "two.test", &caddy.root_pem()).is_ok()
+        });
+        with(&["two.test"]).write(gate.folder.path());
+        gate.signal("HUP");
+        wait_until("the domain is removed", TIMEOUT, || {
+            call(gate.address, "one.test", &caddy.root_pem()).is_err()
+        });
+        assert_eq!(call(gate.address, "two.test", &caddy.root_pem()).unwrap(), 200);
+        assert_eq!(gate.stop().matches("ordering a certificate").count(), 2);
+    });
+}
+
+#[test]
 fn a_certificate_that_cannot_be_renewed_is_served_and_reported() {
     let test = "acme::a_certificate_that_cannot_be_renewed_is_served_and_reported";
     in_network_namespace(test, &[("one.test", "127.0.0.1")], || {
