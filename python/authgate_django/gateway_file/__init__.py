@@ -1,0 +1,5 @@
+"""gateway.toml from the project itself: `manage.py authgate_config`.
+
+`patterns` reads one pattern of the URLconf, `views` the policy of one view, `authenticators` the settings, `routes`
+joins them, `render` writes the file, `compare` compares a file with the routes.
+"""

@@ -1,0 +1,241 @@
+"""`manage.py authgate_config`, on whole projects. Each runs in a process of its own: DRF reads its settings once."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomllib
+
+from authgate_django.gateway_file.patterns import Shape, scan
+
+HERE = Path(__file__).parent
+SAMPLE = HERE.parents[1] / "tests" / "django"
+SECRETS = {"AUTHGATE_JWT_SECRET": "canary-0123456789-0123456789-01234567", "GATEWAY_SECRET": "canary-0123456789"}
+
+
+def command(settings, *words, folder=HERE.parent):
+    path = os.pathsep.join([str(HERE.parent), str(HERE), str(SAMPLE)])
+    environment = {**os.environ, "PYTHONPATH": path, "DJANGO_DB": ":memory:"}
+    environment.pop("DJANGO_SETTINGS_MODULE", None)
+    line = [sys.executable, "-m", "django", "authgate_config", "--settings", settings, *words]
+    return subprocess.run(line, env=environment, cwd=folder, capture_output=True, text=True)  # noqa: S603
+
+
+@pytest.fixture(scope="module")
+def shop():
+    done = command("project.shop_settings")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def policies(text):
+    """By path and method: public, optional, required or staff, and the authenticators."""
+    found = {}
+    for route in tomllib.loads(text)["routes"]:
+        strength = "public" if route.get("public") else "optional" if route.get("optional") else "required"
+        strength = "staff" if "require" in route else strength
+        for method in route.get("methods", ["*"]):
+            found[route["path"], method] = (strength, route.get("authenticate", []))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "strength"),
+    [
+        # Nested routers, actions, settings-level defaults. `/api/orders/*` has retrieve, refund (staff) and the items.
+        ("/api/", "GET", "required"),
+        ("/api/orders/", "GET", "required"),
+        ("/api/orders/", "POST", "required"),
+        ("/api/orders/recent/", "GET", "optional"),
+        ("/api/orders/*", "GET", "required"),
+        ("/api/orders/*", "DELETE", "required"),
+        ("/api/orders/*", "POST", "staff"),
+        ("/api/orders.json", "GET", "required"),
+        ("/api/articles/", "GET", "optional"),
+        ("/api/articles/", "POST", "required"),
+        # get_permissions() that looks at the action, and one that needs a user.
+        ("/api/choosing/", "GET", "optional"),
+        ("/api/choosing/", "POST", "staff"),
+        ("/api/failing/", "GET", "required"),
+        # @api_view
+        ("/api/purge/", "DELETE", "staff"),
+        ("/api/webhook/", "POST", "public"),
+        ("/api/token/", "POST", "public"),
+        # Classes of permissions.
+        ("/p/any/", "GET", "optional"),
+        ("/p/owner/", "GET", "required"),
+        ("/p/weekdays/", "GET", "required"),
+        ("/p/both/", "GET", "required"),
+        ("/p/either/", "GET", "optional"),
+        ("/p/either/", "POST", "required"),
+        ("/p/not/", "GET", "required"),
+        ("/p/model/", "GET", "optional"),
+        ("/p/model/", "POST", "required"),
+        # Classes of authentication.
+        ("/a/session/", "GET", "optional"),
+        ("/a/basic/", "GET", "optional"),
+        ("/a/only-session/", "GET", "public"),
+        ("/a/custom/", "GET", "public"),
+        ("/a/knox/", "GET", "required"),
+        ("/a/keyword/", "GET", "required"),
+        # Regular expressions: the stricter of two that one path covers wins.
+        ("/r/*", "GET", "required"),
+        ("/optional/slash", "GET", "required"),
+        ("/optional/slash/", "GET", "required"),
+        ("/either/left/", "GET", "required"),
+        ("/either/right/", "GET", "required"),
+        ("/begins/*", "GET", "required"),
+        ("/dots/v1.0/", "GET", "required"),
+        # A view that another pattern hides, and one that reaches below a longer prefix.
+        ("/shop/*", "GET", "required"),
+        ("/shop/sale/", "GET", "required"),
+        ("/shop/sale", "GET", "required"),
+        ("/shop/sale/*", "GET", "optional"),
+        ("/deep/*", "GET", "required"),
+        # Pages of Django, in each language.
+        ("/admin/*", "*", "public"),
+        ("/page/", "*", "public"),
+        ("/de/page/", "*", "public"),
+        ("/account/*", "GET", "required"),
+        ("/de/account/*", "GET", "required"),
+    ],
+)
+def test_each_view_has_a_route_with_its_policy(shop, path, method, strength):
+    assert policies(shop)[path, method][0] == strength
+
+
+def test_a_view_that_another_pattern_hides_gives_no_weaker_route(shop):
+    found = policies(shop)
+    assert ("/shop/taken/", "GET") not in found
+    assert ("/deep/open/*", "GET") not in found, "`deep/<path:rest>` can be reached there"
+
+
+def test_methods_are_those_of_the_view(shop):
+    found = policies(shop)
+    assert ("/api/articles/", "DELETE") not in found
+    assert ("/api/purge/", "POST") not in found
+    assert {method for path, method in found if path == "/api/orders/*"} == {"GET", "POST", "PUT", "DELETE", "OPTIONS"}
+
+
+def test_authenticators_are_those_of_the_settings_and_the_views(shop):
+    file, found = tomllib.loads(shop), policies(shop)
+    assert found["/p/both/", "GET"][1] == ["jwt", "token"], "the order of DEFAULT_AUTHENTICATION_CLASSES"
+    assert found["/a/knox/", "GET"][1] == ["knox"]
+    keyword = file["authenticators"][found["/a/keyword/", "GET"][1][0]]
+    assert (keyword["kind"], keyword["scheme"]) == ("token", "ApiKey")
+    jwt = file["authenticators"]["jwt"]
+    assert jwt.pop("keys") == [{"algorithm": "HS256", "secret": {"env": "AUTHGATE_JWT_SECRET"}}]
+    assert jwt == {
+        "kind": "jwt",
+        "scheme": ["Bearer", "JWT"],
+        "issuer": "https://id.example.com",
+        "audience": ["orders", "app"],
+        "leeway": "30s",
+        "user_id_claim": "sub",
+        "jti_claim": False,
+        "users": "none",
+    }
+    assert file["stores"]["redis"]["digest"] == ["sha256", "sha512"]
+    session = next(route for route in file["routes"] if route["path"] == "/a/session/")
+    assert session["challenge"] == "none"
+
+
+def test_each_route_is_explained_and_what_stays_in_django_is_listed(shop):
+    for block in shop.split("\n\n"):
+        assert "[[routes]]" not in block or block.startswith("# "), block
+    for words in [
+        "stricter than Django: GET of project.shop_urls.Items is optional there and authenticated here",
+        "project.shop_urls.purge",
+        "Weekdays: code of the project, so Django goes on deciding",
+        "Custom: has authenticate_credentials of its own",
+        "SessionAuthentication: sessions of browsers",
+        "python manage.py dumpdata auth.user auth.group authtoken.token knox.authtoken | authgate token import -",
+    ]:
+        assert words in shop.replace("\n#   ", " "), words
+
+
+def test_the_file_has_no_secret(shop):
+    assert "canary" not in shop
+    assert "canary" not in command("mysite.before_settings").stdout
+
+
+@pytest.mark.skipif("AUTHGATE" not in os.environ, reason="AUTHGATE names no built gateway")
+@pytest.mark.parametrize("settings", ["project.shop_settings", "mysite.before_settings", "mysite.site_settings"])
+def test_the_gateway_accepts_the_file(tmp_path, settings):
+    file = tmp_path / "gateway.toml"
+    file.write_text(command(settings).stdout)
+    (tmp_path / "tokens.toml").write_text("")
+    line = [os.environ["AUTHGATE"], "check", "--config", str(file)]
+    done = subprocess.run(line, env={**os.environ, **SECRETS}, capture_output=True, text=True)  # noqa: S603
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "warning" not in done.stderr + done.stdout
+
+
+def test_the_sample_project_has_the_routes_of_the_documentation():
+    before, site = [policies(command(f"mysite.{name}_settings").stdout) for name in ("before", "site")]
+    assert before["/api/hello/", "POST"] == ("required", ["token", "jwt"])
+    assert site["/api/hello/", "POST"] == ("optional", ["token", "jwt"]), "SessionAuthentication stays in Django"
+    for found in (before, site):
+        assert found["/api/token/", "POST"][0] == "public"
+        assert found["/healthz", "*"][0] == "public"
+    assert site["/admin/*", "*"][0] == site["/static/*", "*"][0] == "public"
+
+
+def test_diff_fails_if_a_view_has_no_route(tmp_path, shop):
+    file = tmp_path / "gateway.toml"
+
+    def diff(text):
+        file.write_text(text)
+        return command("project.shop_settings", "--diff", str(file))
+
+    same = diff(shop)
+    assert (same.returncode, same.stdout, same.stderr) == (0, "", "")
+    routes = re.split(r"(?=\n\[\[routes\]\])", shop)
+    without = "".join(each for each in routes if "/api/purge" not in each)
+    missing = diff(without)
+    assert missing.returncode == 1
+    assert "/api/purge/ has no route (project.shop_urls.purge)" in missing.stdout
+    method = diff(shop.replace('methods = ["GET", "DELETE", "OPTIONS"]', 'methods = ["GET", "OPTIONS"]'))
+    assert method.returncode == 1
+    assert "/api/purge/ has no route for DELETE" in method.stdout
+    wide = diff('[[routes]]\npath = "/*"\nauthenticate = ["token"]\nupstream = "app"\n')
+    assert wide.returncode == 0
+    weak = diff('[[routes]]\npath = "/*"\npublic = true\nupstream = "app"\n')
+    assert weak.returncode == 0
+    assert "GET /p/both/ is public in the file, and authenticated in Django" in weak.stderr
+    assert diff("[[routes").returncode == 1
+
+
+def test_diff_fails_if_django_trusts_a_field_that_the_gateway_does_not_send(tmp_path):
+    file = tmp_path / "gateway.toml"
+    file.write_text(command("mysite.site_settings").stdout)
+    assert command("mysite.site_settings", "--diff", str(file)).returncode == 0
+    file.write_text(file.read_text().replace('X-Auth-Source = "authenticator"', 'X-Source = "authenticator"'))
+    done = command("mysite.site_settings", "--diff", str(file))
+    assert done.returncode == 1
+    assert "AUTHGATE reads X-Auth-Source as authenticator" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("regex", "paths"),
+    [
+        (r"^api/$", ["/api/"]),
+        (r"^api/?$", ["/api", "/api/"]),
+        (r"^a(?P<pk>[^/.]+)$", ["/*"]),
+        (r"^x/(?P<pk>[0-9]{1,3})/y/\Z", ["/x/*"]),
+        (r"^x/(one|two)/$", ["/x/one/", "/x/two/"]),
+        (r"^x/(?i:one)/$", ["/*"]),
+        (r"^a|b$", ["/*"]),
+        (r"^x/a+/$", ["/x/*"]),
+        (r"^x/\d*/z$", ["/x/*"]),
+        (r"^x/a\.b\-c/$", ["/x/a.b-c/"]),
+        (r"^x/[(/]y/$", ["/x/*"]),
+        (r"^x/ü/$", ["/x/*"]),
+        (r"^x//y/$", ["/x/*"]),
+    ],
+)
+def test_the_path_of_a_pattern_covers_all_that_it_matches(regex, paths):
+    assert sorted({Shape(tokens).pattern() for tokens in scan(regex)[0]}) == paths
