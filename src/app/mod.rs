@@ -2,6 +2,7 @@
 
 pub mod dry_run;
 mod error;
+mod listeners;
 mod process;
 mod reload;
 mod reloader;
@@ -13,30 +14,29 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use authgate_http::server::listen::{self, Address, OpenAddress};
-use authgate_http::server::socket::{BoundListener, Listener};
-use authgate_http::server::socket_file::{SocketAccess, SocketFile};
+use authgate_http::server::listen::Address;
+use authgate_http::server::listener_handle::WorkerListener;
 use authgate_http::server::stage::Stage;
 use authgate_http::server::worker::{Inbox, Worker, WorkerPool, run_on_this_thread};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 pub use self::error::AppError;
+use self::listeners::{Bound, Configured, Listeners};
 use self::process::Process;
 use self::reload::Fixed;
 pub use self::reload::{ConfigFile, ExampleKeys, NotReloaded, Reloaded, Trigger, list_changes};
 pub use self::reloader::Reloader;
-use self::reloader::{Progress, admin_view, redirect_rules};
+use self::reloader::{Progress, Running, admin_view, redirect_rules};
 use self::snapshot::Snapshot;
 use self::worker::WorkerParts;
 use crate::config::Config;
 use crate::control::admin::{self, Admin};
 use crate::control::redirect::{self, Redirect};
 use crate::control::reload::ReloadHook;
-use crate::control::status::{ConfigurationStatus, ListenerPurpose, ListenerStatus, ProcessFacts};
-use crate::gateway::{Drain, Gateway, ServerSettings};
+use crate::control::status::{ConfigurationStatus, ListenerPurpose, ProcessFacts};
+use crate::gateway::{Gateway, ServerSettings};
 use crate::signal::{Event, Signals};
 
 /// File descriptors reserved for everything except client connections, their upstream connections, and the control listeners.
@@ -50,21 +50,10 @@ pub struct App {
     process: Arc<Process>,
     snapshot: Arc<Snapshot>,
     server: ServerSettings,
-    /// The listeners of each worker.
-    listeners: Vec<Vec<BoundListener>>,
-    addresses: Vec<Address>,
-    files: Vec<SocketFile>,
-    control: Vec<ControlListener>,
+    max_connections: usize,
+    bound: Vec<Bound>,
     file: Option<ConfigFile>,
     fixed: Fixed,
-}
-
-/// A listener of the control runtime.
-struct ControlListener {
-    purpose: ListenerPurpose,
-    listener: BoundListener,
-    address: Address,
-    file: Option<SocketFile>,
 }
 
 impl std::fmt::Debug for App {
@@ -81,35 +70,18 @@ impl App {
     /// # Errors
     /// An address cannot be bound, or TLS cannot be set up.
     pub fn bind(config: Config) -> Result<Self, AppError> {
-        let (fixed, mut server) = (Fixed::new(&config), config.server.clone());
-        // Reserve descriptors for probes, so that client connections cannot use them up.
-        let control_connections = admin::CONNECTIONS * (config.admin.listen.len() + config.probes.iter().len())
-            + redirect::CONNECTIONS * config.redirects.len();
-        server.limits.connections =
-            affordable_connections(server.limits.connections, SPARE_DESCRIPTORS + control_connections);
-        let mut listeners: Vec<Vec<BoundListener>> = (0..server.workers).map(|_| Vec::new()).collect();
-        let (mut addresses, mut files) = (Vec::new(), Vec::new());
-        for address in &server.listen {
-            let open = open(address, server.workers, ListenerPurpose::Clients)?;
-            for (own, listener) in listeners.iter_mut().zip(open.listeners) {
-                own.push(listener);
-            }
-            addresses.push(open.address);
-            files.extend(open.file);
-        }
-        let control = control_addresses(&config).into_iter();
-        let control = control.map(|(purpose, address)| ControlListener::open(purpose, &address));
-        let control = control.collect::<Result<_, _>>()?;
+        let (fixed, server, max_connections) = (Fixed::new(&config), config.server.clone(), max_connections(&config));
+        let bound = Configured::all(&config).into_iter();
+        let bound = bound.map(|configured| Bound::open(configured, server.workers));
+        let bound = bound.collect::<Result<_, _>>()?;
         let process = Arc::new(Process::default());
         let snapshot = Snapshot::new(config, &process, None)?;
         Ok(Self {
             process,
             snapshot: Arc::new(snapshot),
             server,
-            listeners,
-            addresses,
-            files,
-            control,
+            max_connections,
+            bound,
             file: None,
             fixed,
         })
@@ -125,14 +97,18 @@ impl App {
     }
 
     /// The addresses of the client listeners, with the actual ports where the configuration has 0.
-    pub fn addresses(&self) -> &[Address] {
-        &self.addresses
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.addresses_for(ListenerPurpose::Clients)
     }
 
     /// The same for the admin listener.
     pub fn admin_addresses(&self) -> impl Iterator<Item = &Address> {
-        let admin = |control: &&ControlListener| control.purpose == ListenerPurpose::Admin;
-        self.control.iter().filter(admin).map(|control| &control.address)
+        self.addresses_for(ListenerPurpose::Admin)
+    }
+
+    fn addresses_for(&self, purpose: ListenerPurpose) -> impl Iterator<Item = &Address> {
+        let bound = self.bound.iter().filter(move |bound| bound.purpose() == purpose);
+        bound.map(|bound| &bound.open.address)
     }
 
     /// Serves until SIGTERM or SIGINT, then drains. Calls `started` once all workers run, with the means to replace the configuration.
@@ -152,15 +128,14 @@ impl App {
 
     async fn serve(self, started: impl FnOnce(Reloader)) -> Result<(), AppError> {
         let mut signals = Signals::new()?;
-        let operators = joined(self.admin_addresses());
+        let (clients, operators) = (joined(self.addresses()), joined(self.admin_addresses()));
+        let port = https_port(self.addresses());
         let Self {
             process,
             snapshot,
             server,
-            listeners,
-            addresses,
-            files,
-            control,
+            max_connections,
+            bound,
             file,
             fixed,
         } = self;
@@ -175,53 +150,45 @@ impl App {
             stage: stages.clone(),
             process: ProcessFacts::now(server.workers),
             configuration: ConfigurationStatus::applied_now(snapshot.file.clone()),
-            listeners: ArcSwap::from_pointee(listeners_status(&addresses, &control, &snapshot)),
+            listeners: ArcSwap::default(),
             reload: ReloadHook::default(),
             refused: Mutex::default(),
         });
-        let port = addresses
-            .iter()
-            .find_map(Address::tcp)
-            .map_or(443, |address| address.port());
-        let redirect = Arc::new(Redirect::new(redirect_rules(&snapshot), port));
-        let mut redirect_tasks = JoinSet::new();
-        // Removed when this function returns: the admin listener serves until the process ends.
-        let mut admin_files = Vec::new();
-        for control in control {
-            let listener = Listener::new(control.listener)?;
-            match control.purpose {
-                ListenerPurpose::Admin => {
-                    admin_files.extend(control.file);
-                    tokio::spawn(admin::serve(listener, Arc::clone(&admin)));
+        let redirect = Arc::new(Redirect::new(redirect_rules(&snapshot, port)));
+        let (common, inboxes) = WorkerPool::new(server.workers, max_connections, server.drain.timeout, stages);
+        let listeners = Listeners::new(
+            server.workers,
+            Arc::clone(&common),
+            Arc::clone(&admin),
+            Arc::clone(&redirect),
+        );
+        // The listeners of each worker.
+        let mut workers: Vec<Vec<WorkerListener>> = (0..server.workers).map(|_| Vec::new()).collect();
+        for bound in bound {
+            if let Some((listeners, handle)) = listeners.serve(bound)? {
+                for (worker, bound) in workers.iter_mut().zip(listeners) {
+                    let handle = handle.clone();
+                    worker.push(WorkerListener { bound, handle });
                 }
-                ListenerPurpose::Probes => {
-                    info!(listen = %control.address, "serving probes");
-                    tokio::spawn(admin::serve_probes(listener, Arc::clone(&admin)));
-                }
-                ListenerPurpose::Redirects => {
-                    info!(listen = %control.address, "redirecting clients to https");
-                    redirect_tasks.spawn(Arc::clone(&redirect).serve(listener, stages.clone()));
-                }
-                ListenerPurpose::Clients => {}
             }
         }
-
-        let (common, inboxes) =
-            WorkerPool::new(server.workers, server.limits.connections, server.drain.timeout, stages);
         let (snapshots, followed) = watch::channel(snapshot);
         let progress = Progress::new(server.workers);
-        let reloader = Reloader::new(
-            Arc::clone(&process),
+        let reloader = Reloader::new(Running {
+            process: Arc::clone(&process),
             snapshots,
             admin,
             redirect,
-            progress.clone(),
+            progress: progress.clone(),
+            listeners,
+            pool: Arc::clone(&common),
             file,
             fixed,
-        );
+        });
+        reloader.report_listeners();
         reloader.answer_commands();
         let (result_sender, mut worker_results) = mpsc::unbounded_channel();
-        for (index, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
+        for (index, (listeners, inbox)) in workers.into_iter().zip(inboxes).enumerate() {
             let (process, common) = (Arc::clone(&process), Arc::clone(&common));
             let (followed, progress, result_sender) = (followed.clone(), progress.clone(), result_sender.clone());
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
@@ -233,7 +200,7 @@ impl App {
         }
         drop(result_sender);
         info!(
-            listen = joined(&addresses),
+            listen = clients,
             admin = operators,
             workers = server.workers,
             tls,
@@ -241,7 +208,7 @@ impl App {
         );
         let hangup = Arc::new(Notify::new());
         tokio::spawn(reload_after_signals(reloader.clone(), Arc::clone(&hangup)));
-        started(reloader);
+        started(reloader.clone());
 
         loop {
             tokio::select! {
@@ -256,7 +223,7 @@ impl App {
                 }
             }
         }
-        drain(server.drain, &stage, &mut worker_results, redirect_tasks, files).await;
+        drain(&reloader, &stage, &mut worker_results).await;
         Ok(())
     }
 }
@@ -271,55 +238,10 @@ async fn reload_after_signals(reloader: Reloader, hangup: Arc<Notify>) {
     }
 }
 
-/// The addresses of the control listeners.
-fn control_addresses(config: &Config) -> Vec<(ListenerPurpose, Address)> {
-    let admin = config.admin.listen.iter().cloned();
-    let probes = config.probes.iter().map(|address| Address::Tcp(*address));
-    let redirects = config.redirects.iter().map(|address| Address::Tcp(*address));
-    admin
-        .map(|address| (ListenerPurpose::Admin, address))
-        .chain(probes.map(|address| (ListenerPurpose::Probes, address)))
-        .chain(redirects.map(|address| (ListenerPurpose::Redirects, address)))
-        .collect()
-}
-
-impl ControlListener {
-    fn open(purpose: ListenerPurpose, address: &Address) -> Result<Self, AppError> {
-        let mut open = open(address, 1, purpose)?;
-        Ok(Self {
-            purpose,
-            listener: open.listeners.remove(0),
-            address: open.address,
-            file: open.file,
-        })
-    }
-}
-
-fn open(address: &Address, workers: usize, purpose: ListenerPurpose) -> Result<OpenAddress, AppError> {
-    let access = match purpose {
-        ListenerPurpose::Clients | ListenerPurpose::Redirects | ListenerPurpose::Probes => SocketAccess::OwnerAndGroup,
-        ListenerPurpose::Admin => SocketAccess::Owner,
-    };
-    listen::open(address, workers, access).map_err(|source| AppError::Bind {
-        address: address.clone(),
-        key: purpose.key(),
-        source,
-    })
-}
-
-fn listeners_status(clients: &[Address], control: &[ControlListener], snapshot: &Snapshot) -> Vec<ListenerStatus> {
-    let clients = clients.iter().map(|address| (ListenerPurpose::Clients, address));
-    let control = control.iter().map(|control| (control.purpose, &control.address));
-    let status = |(purpose, address): (ListenerPurpose, &Address)| ListenerStatus {
-        purpose,
-        address: address.clone(),
-        tls: match purpose {
-            ListenerPurpose::Clients => snapshot.tls.is_some(),
-            ListenerPurpose::Admin => snapshot.admin.tls.is_some() && address.tcp().is_some(),
-            ListenerPurpose::Probes | ListenerPurpose::Redirects => false,
-        },
-    };
-    clients.chain(control).map(status).collect()
+/// The port that clients are redirected to.
+fn https_port<'a>(clients: impl IntoIterator<Item = &'a Address>) -> u16 {
+    let mut clients = clients.into_iter();
+    clients.find_map(Address::tcp).map_or(443, |address| address.port())
 }
 
 fn joined<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> String {
@@ -330,23 +252,24 @@ fn joined<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> String {
 type WorkerResult = Result<(), String>;
 
 async fn drain(
-    settings: Drain,
+    reloader: &Reloader,
     stage: &watch::Sender<Stage>,
     worker_results: &mut mpsc::UnboundedReceiver<WorkerResult>,
-    mut redirect_tasks: JoinSet<()>,
-    files: Vec<SocketFile>,
 ) {
+    // A reload that is under way ends first, and no other begins.
+    let _turn = timeout(CUT_TIMEOUT, reloader.0.turn.lock()).await;
+    let settings = reloader.drain_times();
     info!(delay = ?settings.delay, timeout = ?settings.timeout, "draining");
     if !settings.delay.is_zero() {
         stage.send_replace(Stage::NotReady);
         sleep(settings.delay).await;
     }
-    // Remove socket files before their listeners close, so that no client finds a file without a listener.
-    drop(files);
+    // Socket files are removed before their listeners close, so that no client finds a file without a listener.
+    let mut redirects = reloader.0.listeners.close_all();
     stage.send_replace(Stage::Draining);
     let all = async {
         while worker_results.recv().await.is_some() {}
-        while redirect_tasks.join_next().await.is_some() {}
+        while redirects.join_next().await.is_some() {}
     };
     let drained = timeout(settings.timeout, all).await;
     if drained.is_ok() {
@@ -363,7 +286,7 @@ fn run_worker(
     index: usize,
     process: &Arc<Process>,
     common: Arc<WorkerPool>,
-    listeners: Vec<BoundListener>,
+    listeners: Vec<WorkerListener>,
     inbox: Inbox,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
     progress: &Progress,
@@ -383,6 +306,14 @@ fn run_worker(
         Ok(result) => result.map_err(|problem| problem.to_string()),
         Err(_) => Err("it panicked".to_owned()),
     }
+}
+
+/// The limit of client connections that this process can afford.
+fn max_connections(config: &Config) -> usize {
+    // Reserve descriptors for probes, so that client connections cannot use them up.
+    let control = admin::CONNECTIONS * (config.admin.listen.len() + config.probes.iter().len())
+        + redirect::CONNECTIONS * config.redirects.len();
+    affordable_connections(config.server.limits.connections, SPARE_DESCRIPTORS + control)
 }
 
 /// Raises the soft limit of open files to the hard limit. Caps `wanted`: each connection may need a second descriptor to an upstream.

@@ -11,11 +11,12 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::error::AppError;
+use super::listeners::{Configured, Prepared};
+use super::max_connections;
 use super::reloader::Reloader;
 use crate::config::{self, Change, Config, ConfigError, Loaded, Refusal, Report, Severity, Source};
 use crate::control::reload::ReloadOutcome;
 use crate::examples;
-use crate::gateway::Drain;
 use crate::telemetry::LogControl;
 
 /// How long a reload waits for workers. One that serves the new configuration later does so without its wait.
@@ -107,6 +108,15 @@ pub enum NotReloaded {
     NoFile,
 }
 
+/// A configuration that the workers have received.
+struct Applied {
+    source: Source,
+    warnings: Report,
+    /// Its addresses, which are bound.
+    addresses: Prepared,
+    max_connections: usize,
+}
+
 impl Reloader {
     /// Reads the file again, after a reload that is under way.
     ///
@@ -160,10 +170,21 @@ impl Reloader {
         let applied = spawn_blocking(move || reloader.read_and_apply()).await;
         let applied = applied.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
         let reloaded = match applied {
-            Ok((source, warnings)) => {
+            Ok(Applied {
+                source,
+                warnings,
+                addresses,
+                max_connections,
+            }) => {
                 if timeout(WORKERS_TIMEOUT, self.wait_for_workers()).await.is_err() {
                     warn!(timeout = ?WORKERS_TIMEOUT, "a worker does not serve the new configuration yet");
                 }
+                self.0.pool.set_max_connections(max_connections);
+                self.0.pool.set_drain_timeout(self.drain_times().timeout);
+                if let Err(problem) = self.0.listeners.replace(addresses).await {
+                    error!(reason = %problem, "a further address cannot be served");
+                }
+                self.report_listeners();
                 let mut in_force = file.in_force.lock().unwrap_or_else(PoisonError::into_inner);
                 let changes = in_force.changes(&source);
                 *in_force = source;
@@ -176,7 +197,7 @@ impl Reloader {
     }
 
     /// Serves with the configuration of the file. If it cannot be used, nothing changes.
-    fn read_and_apply(&self) -> Result<(Source, Report), ConfigError> {
+    fn read_and_apply(&self) -> Result<Applied, ConfigError> {
         let file = self.0.file.as_ref().expect("`reload` has found it");
         let Loaded {
             config,
@@ -193,14 +214,22 @@ impl Reloader {
             }));
         }
         refusals.extend(self.0.fixed.refusals(&config));
-        if refusals.is_empty() {
-            refusals.extend(self.apply(config).err().map(|error| refusal(&error)));
-        }
         if !refusals.is_empty() {
             return Err(ConfigError::refused(&source, &warnings, refusals));
         }
-        file.log.apply(log);
-        Ok((source, warnings))
+        let (wanted, max_connections) = (Configured::all(&config), max_connections(&config));
+        match self.replace(config, || self.0.listeners.prepare(wanted)) {
+            Ok(addresses) => {
+                file.log.apply(log);
+                Ok(Applied {
+                    source,
+                    warnings,
+                    addresses,
+                    max_connections,
+                })
+            }
+            Err(error) => Err(ConfigError::refused(&source, &warnings, [refusal(&error)])),
+        }
     }
 
     fn record(&self, trigger: Trigger, reloaded: &Reloaded) {
@@ -284,77 +313,35 @@ fn refusal(error: &AppError) -> Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fixed {
     workers: usize,
-    listen: Vec<Address>,
-    connections: usize,
-    drain: Drain,
     admin: Vec<Address>,
-    probes: Option<std::net::SocketAddr>,
-    redirects: Vec<std::net::SocketAddr>,
 }
 
 impl Fixed {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             workers: config.server.workers,
-            listen: config.server.listen.clone(),
-            connections: config.server.limits.connections,
-            drain: config.server.drain,
             admin: config.admin.listen.clone(),
-            probes: config.probes,
-            redirects: config.redirects.clone(),
         }
     }
 
     /// Names each setting that is not the same.
     fn refusals(&self, config: &Config) -> Vec<Refusal> {
         let next = Self::new(config);
-        let refusal = |key: &str, now: String, next: String| Refusal {
-            key: key.to_owned(),
-            message: format!("this cannot change while the gateway runs: it is {now}, and the file has {next}"),
-            help: format!("restart the gateway, or write {now} again"),
-        };
         let shown = |addresses: &[Address]| {
             let addresses: Vec<String> = addresses.iter().map(Address::to_string).collect();
             addresses.join(", ")
         };
-        let list = |addresses: &mut dyn Iterator<Item = &std::net::SocketAddr>| {
-            let addresses: Vec<String> = addresses.map(ToString::to_string).collect();
-            if addresses.is_empty() {
-                "no address".to_owned()
-            } else {
-                addresses.join(", ")
-            }
-        };
-        let mut refusals = Vec::new();
-        if self.workers != next.workers {
-            refusals.push(refusal(
-                "server.workers",
-                self.workers.to_string(),
-                next.workers.to_string(),
-            ));
-        }
-        if self.listen != next.listen {
-            refusals.push(refusal("server.listen", shown(&self.listen), shown(&next.listen)));
-        }
-        if self.connections != next.connections {
-            let key = "server.limits.connections";
-            refusals.push(refusal(key, self.connections.to_string(), next.connections.to_string()));
-        }
-        if self.drain != next.drain {
-            let shown = |drain: Drain| format!("a delay of {:?} and a timeout of {:?}", drain.delay, drain.timeout);
-            refusals.push(refusal("server.drain", shown(self.drain), shown(next.drain)));
-        }
-        if self.admin != next.admin {
-            refusals.push(refusal("admin.listen", shown(&self.admin), shown(&next.admin)));
-        }
-        if self.probes != next.probes {
-            let (now, next) = (list(&mut self.probes.iter()), list(&mut next.probes.iter()));
-            refusals.push(refusal("probes.listen", now, next));
-        }
-        if self.redirects != next.redirects {
-            let (now, next) = (list(&mut self.redirects.iter()), list(&mut next.redirects.iter()));
-            refusals.push(refusal("server.redirect_http", now, next));
-        }
-        refusals
+        let settings = [
+            ("server.workers", self.workers.to_string(), next.workers.to_string()),
+            ("admin.listen", shown(&self.admin), shown(&next.admin)),
+        ];
+        let different = settings.into_iter().filter(|(_, now, next)| now != next);
+        different
+            .map(|(key, now, next)| Refusal {
+                key: key.to_owned(),
+                message: format!("this cannot change while the gateway runs: it is {now}, and the file has {next}"),
+                help: format!("restart the gateway, or write {now} again"),
+            })
+            .collect()
     }
 }

@@ -3,36 +3,56 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use authgate_http::server::worker::WorkerPool;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::error::AppError;
+use super::https_port;
+use super::listeners::Listeners;
 use super::process::Process;
 use super::reload::{ConfigFile, Fixed};
 use super::snapshot::Snapshot;
 use crate::config::Config;
 use crate::control::admin::{Admin, AdminView};
 use crate::control::redirect::{Redirect, RedirectRules};
+use crate::control::status::ListenerPurpose;
+use crate::gateway::Drain;
 
 /// Replaces the snapshot of a running gateway; clones do the same.
 #[derive(Clone)]
 pub struct Reloader(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
-    pub(super) process: Arc<Process>,
-    snapshots: watch::Sender<Arc<Snapshot>>,
-    pub(super) admin: Arc<Admin>,
-    redirect: Arc<Redirect>,
-    progress: Progress,
+    running: Running,
     /// The runtime of the tasks that watch stores.
     runtime: Handle,
     /// Held while a snapshot is made and replaced.
     replacing: Mutex<()>,
-    /// The file of the configuration; `None` if it cannot be read again.
-    pub(super) file: Option<ConfigFile>,
     /// Held during a reload.
     pub(super) turn: tokio::sync::Mutex<()>,
+}
+
+/// The parts of a running gateway that a reload changes or asks.
+pub(super) struct Running {
+    pub(super) process: Arc<Process>,
+    pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
+    pub(super) admin: Arc<Admin>,
+    pub(super) redirect: Arc<Redirect>,
+    pub(super) progress: Progress,
+    pub(super) listeners: Listeners,
+    pub(super) pool: Arc<WorkerPool>,
+    /// The file of the configuration; `None` if it cannot be read again.
+    pub(super) file: Option<ConfigFile>,
     pub(super) fixed: Fixed,
+}
+
+impl std::ops::Deref for Inner {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.running
+    }
 }
 
 impl fmt::Debug for Reloader {
@@ -43,48 +63,64 @@ impl fmt::Debug for Reloader {
 
 impl Reloader {
     /// Call it on the control runtime.
-    pub(super) fn new(
-        process: Arc<Process>,
-        snapshots: watch::Sender<Arc<Snapshot>>,
-        admin: Arc<Admin>,
-        redirect: Arc<Redirect>,
-        progress: Progress,
-        file: Option<ConfigFile>,
-        fixed: Fixed,
-    ) -> Self {
+    pub(super) fn new(running: Running) -> Self {
         Self(Arc::new(Inner {
-            process,
-            snapshots,
-            admin,
-            redirect,
-            progress,
+            running,
             runtime: Handle::current(),
             replacing: Mutex::new(()),
-            file,
             turn: tokio::sync::Mutex::new(()),
-            fixed,
         }))
     }
 
     /// Serves new requests with this configuration. Requests that have begun end with the one that they began with.
     ///
-    /// Listeners, the number of workers, the limit of connections, and the times of a drain stay as they were at the start.
+    /// Listeners and the limit of connections stay as they are; a reload changes them too.
     ///
     /// # Errors
     /// TLS cannot be set up. Then nothing changes.
     pub fn apply(&self, config: Config) -> Result<(), AppError> {
+        self.replace(config, || Ok(()))
+    }
+
+    /// As [`Self::apply`]. `prepare` is called when all else has succeeded. If it fails, nothing changes.
+    pub(super) fn replace<P>(
+        &self,
+        config: Config,
+        prepare: impl FnOnce() -> Result<P, AppError>,
+    ) -> Result<P, AppError> {
         let inner = &*self.0;
         let _replacing = inner.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let _entered = inner.runtime.enter();
         let previous = Arc::clone(&inner.snapshots.borrow());
         let snapshot = Snapshot::new(config, &inner.process, Some(&previous))?;
+        let prepared = prepare()?;
         snapshot.watch_stores();
         snapshot.start_acme();
         inner.process.metrics.observe(snapshot.observed());
         inner.admin.view.store(Arc::new(admin_view(&snapshot)));
-        inner.redirect.update(redirect_rules(&snapshot));
         inner.snapshots.send_replace(Arc::new(snapshot));
-        Ok(())
+        self.report_listeners();
+        Ok(prepared)
+    }
+
+    /// Updates what depends on the open addresses and the snapshot: redirects, and `/status.json`.
+    pub(super) fn report_listeners(&self) {
+        let inner = &*self.0;
+        let snapshot = Arc::clone(&inner.snapshots.borrow());
+        let status = inner
+            .listeners
+            .status(snapshot.tls.is_some(), snapshot.admin.tls.is_some());
+        let clients = status
+            .iter()
+            .filter(|listener| listener.purpose == ListenerPurpose::Clients);
+        let port = https_port(clients.map(|listener| &listener.address));
+        inner.redirect.update(redirect_rules(&snapshot, port));
+        inner.admin.listeners.store(Arc::new(status));
+    }
+
+    /// The times of a shutdown that begins now.
+    pub(super) fn drain_times(&self) -> Drain {
+        self.0.snapshots.borrow().drain
     }
 
     /// Waits until every worker serves the configuration that was applied last, or a later one. A worker that hangs delays it, so set a
@@ -126,8 +162,9 @@ pub(super) fn admin_view(snapshot: &Snapshot) -> AdminView {
     }
 }
 
-pub(super) fn redirect_rules(snapshot: &Snapshot) -> RedirectRules {
+pub(super) fn redirect_rules(snapshot: &Snapshot, port: u16) -> RedirectRules {
     RedirectRules {
+        port,
         hosts: snapshot.hosts.clone(),
         credential_headers: snapshot.credential_headers.clone(),
         acme: snapshot.acme.clone(),

@@ -19,7 +19,7 @@ use crate::acme::Acme;
 use crate::config::{self, Config};
 use crate::control::access::AdminAccess;
 use crate::control::status::CertificateStatus;
-use crate::gateway::{ProxyRules, RequestLimits, ServerSettings};
+use crate::gateway::{Drain, ProxyRules, RequestLimits, ServerSettings};
 use crate::proxy::cors::Cors;
 use crate::proxy::outcome::AccessLog;
 use crate::proxy::refusal::format::RefusalFormat;
@@ -50,6 +50,7 @@ pub(super) struct Snapshot {
     pub(super) log: AccessLog,
     pub(super) limits: Limits,
     pub(super) requests: RequestLimits,
+    pub(super) drain: Drain,
     /// Concurrent requests of all workers.
     pub(super) in_flight: ConcurrencyLimit,
     pub(super) tls: Option<(ServerTlsSettings, Acceptor)>,
@@ -78,6 +79,7 @@ impl Snapshot {
             limits,
             requests,
             proxies,
+            drain,
             ..
         } = config.server;
         let identities = match previous {
@@ -181,6 +183,7 @@ impl Snapshot {
             },
             limits,
             requests,
+            drain,
             in_flight: match previous {
                 Some(previous) => previous.in_flight.with_max(requests.in_flight),
                 None => ConcurrencyLimit::new(requests.in_flight),

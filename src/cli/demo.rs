@@ -63,7 +63,6 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
     let metrics = metrics_command(app.admin_addresses().next(), &admin);
     let base = app
         .addresses()
-        .iter()
         .find_map(Address::tcp)
         .map(|address| format!("{}://localhost:{}", if tls { "https" } else { "http" }, address.port()));
     let instructions = instructions(&base.unwrap_or_default(), &metrics, file, tls)?;

@@ -71,9 +71,10 @@ pub async fn serve(listener: Listener, admin: Arc<Admin>) {
     super::serve(listener, None, Operators(admin)).await;
 }
 
-/// Serves `/livez` and `/readyz` only, for any `Host`: kubelets and load balancers use any.
-pub async fn serve_probes(listener: Listener, admin: Arc<Admin>) {
-    super::serve(listener, None, Probes(admin)).await;
+/// Serves `/livez` and `/readyz` only, for any `Host`: kubelets and load balancers use any. Ends when `stage` is
+/// `Draining`.
+pub async fn serve_probes(listener: Listener, stage: watch::Receiver<Stage>, admin: Arc<Admin>) {
+    super::serve(listener, Some(stage), Probes(admin)).await;
 }
 
 struct Operators(Arc<Admin>);

@@ -27,12 +27,13 @@ pub const CONNECTIONS: usize = 256;
 #[derive(Debug)]
 pub struct Redirect {
     rules: ArcSwap<RedirectRules>,
-    port: u16,
 }
 
 /// Which requests are redirected.
 #[derive(Debug, Default)]
 pub struct RedirectRules {
+    /// The port of https.
+    pub port: u16,
     /// Hosts in lower case, with `*.` for all subdomains.
     pub hosts: HashSet<String>,
     /// Headers that carry credentials, besides `Authorization`.
@@ -62,11 +63,10 @@ impl Service for Clients {
 }
 
 impl Redirect {
-    /// Redirects requests to https on `port`.
-    pub fn new(rules: RedirectRules, port: u16) -> Self {
+    /// Redirects requests to https.
+    pub fn new(rules: RedirectRules) -> Self {
         Self {
             rules: ArcSwap::from_pointee(rules),
-            port,
         }
     }
 
@@ -85,7 +85,7 @@ impl Redirect {
         let headers = &request.headers;
         let rules = self.rules.load();
         let leaks = rules.has_credential(headers);
-        let response = match self.target(request, &rules.hosts) {
+        let response = match Self::target(request, &rules) {
             _ if leaks => json_response(
                 StatusCode::FORBIDDEN,
                 r#"{"detail":"A credential was sent in the clear. Use https, and replace it."}"#,
@@ -122,7 +122,7 @@ impl Redirect {
     }
 
     /// The same target with https, if the host is configured: this must not be an open redirect.
-    fn target(&self, request: &Parts, hosts: &HashSet<String>) -> Option<HeaderValue> {
+    fn target(request: &Parts, rules: &RedirectRules) -> Option<HeaderValue> {
         let mut lines = request.headers.get_all(HOST).iter();
         let (line, None) = (lines.next()?, lines.next()) else {
             return None;
@@ -130,12 +130,12 @@ impl Redirect {
         let authority = Authority::try_from(line.as_bytes()).ok()?;
         let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
         let domain = host.split_once('.').map(|(_, domain)| format!("*.{domain}"));
-        if !hosts.contains(&host) && !domain.is_some_and(|domain| hosts.contains(&domain)) {
+        if !rules.hosts.contains(&host) && !domain.is_some_and(|domain| rules.hosts.contains(&domain)) {
             return None;
         }
         let path = request.uri.path_and_query().map_or("/", |target| target.as_str());
         let path = if path.starts_with('/') { path } else { "/" };
-        let port = match self.port {
+        let port = match rules.port {
             443 => String::new(),
             port => format!(":{port}"),
         };
@@ -164,11 +164,12 @@ mod tests {
     fn answer(host: &str, target: &str, fields: &[(&str, &str)]) -> (u16, Option<String>) {
         let hosts = ["api.example", "*.wild.example"].map(str::to_owned).into();
         let rules = RedirectRules {
+            port: 8443,
             hosts,
             credential_headers: vec![HeaderName::from_static("x-api-key")],
             acme: None,
         };
-        let redirect = Redirect::new(rules, 8443);
+        let redirect = Redirect::new(rules);
         let mut request = Request::builder().uri(target).header(HOST, host);
         for (name, value) in fields {
             request = request.header(*name, *value);

@@ -92,7 +92,7 @@ pub struct ListenerStatus {
 }
 
 /// What a listener is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ListenerPurpose {
     /// `server.listen`.
     Clients,

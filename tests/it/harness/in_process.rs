@@ -33,7 +33,7 @@ impl InProcess {
     pub fn start(config: &Config) -> Self {
         let folder = TempDir::new().expect("a folder");
         let app = App::bind(load(config, &folder)).expect("free ports");
-        let address = app.addresses().iter().find_map(Address::tcp).expect("a TCP address");
+        let address = app.addresses().find_map(Address::tcp).expect("a TCP address");
         let admin = app.admin_addresses().find_map(Address::tcp).expect("a TCP address");
         let (sender, started) = mpsc::channel();
         let run = move || app.run(|reloader| sender.send(reloader).expect("the test waits"));

@@ -9,6 +9,7 @@ pub mod gunicorn;
 pub mod h2;
 pub mod h2server;
 pub mod in_process;
+pub mod load;
 pub mod mint;
 pub mod namespace;
 pub mod pki;

@@ -145,7 +145,7 @@ async fn serve_own(listener: TcpListener, length: usize) {
     let worker = Worker::new(0, pool, Answers(length));
     let inbox = inboxes.pop().expect("an inbox");
     worker
-        .run(vec![BoundListener::Tcp(listener)], inbox)
+        .run(vec![BoundListener::Tcp(listener).into()], inbox)
         .await
         .expect("a listener");
 }
@@ -183,6 +183,7 @@ async fn serve_buffered(stream: TcpStream, length: usize) {
     .await;
 }
 
+#[derive(Clone)]
 struct Answers(usize);
 
 impl Handler for Answers {

@@ -2,6 +2,7 @@
 
 pub mod closing;
 mod connection;
+mod connection_permits;
 mod context;
 mod date;
 pub mod handler;
@@ -9,6 +10,7 @@ mod http1;
 mod http2;
 pub mod limits;
 pub mod listen;
+pub mod listener_handle;
 mod proxy_protocol;
 pub mod socket;
 pub mod socket_file;

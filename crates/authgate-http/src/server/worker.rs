@@ -12,17 +12,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::task::spawn_local;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{JoinError, JoinSet, spawn_local};
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::context::WorkerContext;
+use super::connection;
+use super::connection_permits::{ConnectionPermit, ConnectionPermits};
+use super::context::{DrainGrace, WorkerContext};
 use super::handler::{ConnectionEvent, Handler};
 use super::http2::windows;
+use super::listener_handle::{ListenerHandle, WorkerListener};
 use super::socket::{BoundListener, DetachedStream, Listener, Stream};
 use super::stage::Stage;
-use super::{closing, connection};
 use crate::concurrency::ConcurrencyLimit;
 use crate::log_throttle::LogThrottle;
 
@@ -36,42 +38,72 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 pub struct WorkerPool {
     /// The stage of the shutdown.
     pub stage: watch::Receiver<Stage>,
-    /// During a drain, a connection that was used within this time is kept for one more request.
-    drain_grace: Duration,
+    drain_grace: DrainGrace,
     /// The budget of buffered HTTP/2 bodies above the normal windows.
     window_budget: ConcurrencyLimit,
     /// One permit for each open connection.
-    permits: Arc<Semaphore>,
+    permits: Arc<ConnectionPermits>,
     /// The number of connections of each worker.
     loads: Box<[AtomicUsize]>,
     /// The sender to the inbox of each worker.
     inboxes: Box<[mpsc::Sender<HandedOver>]>,
+    /// The senders of listeners that open while the workers run.
+    listeners: Box<[mpsc::Sender<WorkerListener>]>,
 }
 
-type HandedOver = (DetachedStream, OwnedSemaphorePermit);
+/// A connection that another worker has accepted, with its permit and its stage.
+type HandedOver = (DetachedStream, ConnectionPermit, watch::Receiver<Stage>);
 
-/// Receives the connections that other workers hand over.
-pub type Inbox = mpsc::Receiver<HandedOver>;
+/// Receives what a worker gets while it runs.
+#[derive(Debug)]
+pub struct Inbox {
+    /// Connections that other workers hand over.
+    connections: mpsc::Receiver<HandedOver>,
+    /// Listeners of further addresses.
+    listeners: mpsc::Receiver<WorkerListener>,
+}
 
 impl WorkerPool {
-    /// Creates the shared part, and the inbox of each worker. `connections`: the limit of concurrent connections of all workers.
+    /// Creates the shared part, and the inbox of each worker. `max_connections`: the limit of concurrent connections of all workers.
     pub fn new(
         workers: usize,
-        connections: usize,
+        max_connections: usize,
         drain_timeout: Duration,
         stage: watch::Receiver<Stage>,
     ) -> (Arc<Self>, Vec<Inbox>) {
-        let (senders, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(64)).unzip();
+        let (inbox_senders, connections): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(64)).unzip();
+        let (listener_senders, listeners): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(16)).unzip();
+        let inboxes = connections.into_iter().zip(listeners);
+        let inboxes = inboxes.map(|(connections, listeners)| Inbox { connections, listeners });
         let pool = Self {
             stage,
-            // Also in a short drain, connections are closed in order and not cut.
-            drain_grace: closing::DRAIN_GRACE.min(drain_timeout / 4),
+            drain_grace: DrainGrace::new(drain_timeout),
             window_budget: ConcurrencyLimit::new(windows::MAX_STEPS),
-            permits: Arc::new(Semaphore::new(connections)),
+            permits: ConnectionPermits::new(max_connections),
             loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
-            inboxes: senders.into(),
+            inboxes: inbox_senders.into(),
+            listeners: listener_senders.into(),
         };
-        (Arc::new(pool), inboxes)
+        (Arc::new(pool), inboxes.collect())
+    }
+
+    /// Accepts connections of a further address. `listeners` has one for each worker.
+    pub async fn listen(&self, listeners: Vec<BoundListener>, handle: &ListenerHandle) {
+        for (worker, bound) in self.listeners.iter().zip(listeners) {
+            let handle = handle.clone();
+            // A worker that has ended ends the process.
+            let _ = worker.send(WorkerListener { bound, handle }).await;
+        }
+    }
+
+    /// Changes the limit of concurrent connections. Open connections stay open.
+    pub fn set_max_connections(&self, max_connections: usize) {
+        self.permits.set_limit(max_connections);
+    }
+
+    /// Changes the timeout of drains that begin from now on.
+    pub fn set_drain_timeout(&self, drain_timeout: Duration) {
+        self.drain_grace.set(drain_timeout);
     }
 }
 
@@ -79,8 +111,7 @@ impl WorkerPool {
 pub struct Worker<H> {
     index: usize,
     pool: Arc<WorkerPool>,
-    /// The connections own it too.
-    context: Rc<WorkerContext<H>>,
+    handler: H,
     /// Notified when the last connection has closed.
     all_closed: Notify,
 }
@@ -93,31 +124,38 @@ impl<H> fmt::Debug for Worker<H> {
     }
 }
 
-impl<H: Handler> Worker<H> {
+impl<H> Worker<H> {
+    fn load(&self) -> &AtomicUsize {
+        &self.pool.loads[self.index]
+    }
+}
+
+impl<H: Handler + Clone> Worker<H> {
     /// Creates the worker with this index.
     pub fn new(index: usize, pool: Arc<WorkerPool>, handler: H) -> Rc<Self> {
-        let (stage, window_budget) = (pool.stage.clone(), pool.window_budget.clone());
         Rc::new(Self {
             index,
-            context: Rc::new(WorkerContext::new(handler, stage, pool.drain_grace, window_budget)),
+            handler,
             pool,
             all_closed: Notify::new(),
         })
+    }
+
+    /// The context of connections with this stage.
+    fn context(&self, stage: watch::Receiver<Stage>) -> Rc<WorkerContext<H>> {
+        let (grace, window_budget) = (self.pool.drain_grace.clone(), self.pool.window_budget.clone());
+        Rc::new(WorkerContext::new(self.handler.clone(), stage, grace, window_budget))
     }
 
     fn stage(&self) -> watch::Receiver<Stage> {
         self.pool.stage.clone()
     }
 
-    fn load(&self) -> &AtomicUsize {
-        &self.pool.loads[self.index]
-    }
-
     /// Serves until drained: ends after the last connection, or when the drain timeout has passed.
     ///
     /// # Errors
     /// The runtime cannot use a listener.
-    pub async fn run(self: Rc<Self>, listeners: Vec<BoundListener>, inbox: Inbox) -> io::Result<()> {
+    pub async fn run(self: Rc<Self>, listeners: Vec<WorkerListener>, inbox: Inbox) -> io::Result<()> {
         let mut stage = self.stage();
         tokio::select! {
             served = self.serve(listeners, inbox) => served,
@@ -125,33 +163,42 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    async fn serve(self: Rc<Self>, listeners: Vec<BoundListener>, mut inbox: Inbox) -> io::Result<()> {
-        let accepting: Vec<_> = listeners
-            .into_iter()
-            .map(|listener| Ok(spawn_local(Rc::clone(&self).accept_all(Listener::new(listener)?))))
-            .collect::<io::Result<_>>()?;
+    async fn serve(self: Rc<Self>, listeners: Vec<WorkerListener>, mut inbox: Inbox) -> io::Result<()> {
+        let mut accepting = JoinSet::new();
+        let mut handles = Vec::new();
+        for WorkerListener { bound, handle } in listeners {
+            handles.push(handle.clone());
+            accepting.spawn_local(Rc::clone(&self).accept_all(Listener::new(bound)?, handle));
+        }
         let mut stage = self.stage();
         loop {
             tokio::select! {
-                handed = inbox.recv() => match handed {
+                handed = inbox.connections.recv() => match handed {
                     Some(handed) => self.spawn_detached(handed),
                     None => break,
                 },
+                Some(WorkerListener { bound, handle }) = inbox.listeners.recv() => match Listener::new(bound) {
+                    Ok(listener) => {
+                        handles.retain(|handle: &ListenerHandle| !handle.is_closed());
+                        handles.push(handle.clone());
+                        accepting.spawn_local(Rc::clone(&self).accept_all(listener, handle));
+                    }
+                    Err(problem) => warn!(reason = %problem, "this worker cannot use the listener of a further address"),
+                },
+                Some(ended) = accepting.join_next() => pass_panic(ended),
                 _ = stage.wait_for(|stage| *stage >= Stage::Draining) => break,
             }
         }
+        for handle in handles {
+            handle.close();
+        }
         // Connections that are already in the inbox are served. From here on, other workers keep theirs.
-        inbox.close();
-        while let Some(handed) = inbox.recv().await {
+        inbox.connections.close();
+        while let Some(handed) = inbox.connections.recv().await {
             self.spawn_detached(handed);
         }
-        for task in accepting {
-            // A panic in this task has closed its listener. The panic is passed on, so that the process ends.
-            if let Err(failed) = task.await
-                && failed.is_panic()
-            {
-                std::panic::resume_unwind(failed.into_panic());
-            }
+        while let Some(ended) = accepting.join_next().await {
+            pass_panic(ended);
         }
         while self.load().load(Ordering::Relaxed) > 0 {
             self.all_closed.notified().await;
@@ -159,9 +206,10 @@ impl<H: Handler> Worker<H> {
         Ok(())
     }
 
-    async fn accept_all(self: Rc<Self>, listener: Listener) {
+    async fn accept_all(self: Rc<Self>, listener: Listener, handle: ListenerHandle) {
         let max_imbalance = if listener.is_shared() { 0 } else { MAX_IMBALANCE };
-        let mut stage = self.stage();
+        let mut stage = handle.listener_stage();
+        let mut context = self.context(handle.connection_stage());
         let mut draining = std::pin::pin!(async move {
             let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
         });
@@ -177,7 +225,11 @@ impl<H: Handler> Worker<H> {
                     let Some(permit) = self.acquire_permit().await else {
                         return;
                     };
-                    self.assign(stream, permit, max_imbalance);
+                    let stage = handle.connection_stage();
+                    if !context.has_stage(&stage) {
+                        context = self.context(stage);
+                    }
+                    self.assign(stream, permit, max_imbalance, &context);
                 }
                 Err(problem) if problem.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(problem) => {
@@ -194,19 +246,25 @@ impl<H: Handler> Worker<H> {
                     let Some(permit) = self.acquire_permit().await else {
                         return;
                     };
-                    self.spawn_detached((detached, permit));
+                    self.spawn_detached((detached, permit, handle.connection_stage()));
                 }
             }
             Err(problem) => warn!(reason = %problem, "queued connections could not be accepted and are lost"),
         }
     }
 
-    async fn acquire_permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.pool.permits).acquire_owned().await.ok()
+    async fn acquire_permit(&self) -> Option<ConnectionPermit> {
+        self.pool.permits.acquire().await
     }
 
     /// Keeps the connection, or hands it to a worker that has more than `max_imbalance` fewer.
-    fn assign(self: &Rc<Self>, stream: Stream, permit: OwnedSemaphorePermit, max_imbalance: usize) {
+    fn assign(
+        self: &Rc<Self>,
+        stream: Stream,
+        permit: ConnectionPermit,
+        max_imbalance: usize,
+        context: &Rc<WorkerContext<H>>,
+    ) {
         let load = |of: &AtomicUsize| of.load(Ordering::Relaxed);
         let own = load(self.load());
         let least = self.pool.loads.iter().enumerate().min_by_key(|(_, of)| load(of));
@@ -215,24 +273,23 @@ impl<H: Handler> Worker<H> {
             && let Ok(inbox) = self.pool.inboxes[other].try_reserve()
         {
             match stream.detach() {
-                Ok(detached) => inbox.send((detached, permit)),
+                Ok(detached) => inbox.send((detached, permit, context.stage())),
                 Err(problem) => warn!(reason = %problem, "a connection could not be handed over"),
             }
             return;
         }
-        self.spawn(stream, permit);
+        self.spawn(stream, permit, Rc::clone(context));
     }
 
-    fn spawn_detached(self: &Rc<Self>, (detached, permit): HandedOver) {
+    fn spawn_detached(self: &Rc<Self>, (detached, permit, stage): HandedOver) {
         match Stream::new(detached) {
-            Ok(stream) => self.spawn(stream, permit),
+            Ok(stream) => self.spawn(stream, permit, self.context(stage)),
             Err(problem) => warn!(reason = %problem, "a connection that was handed over is lost"),
         }
     }
 
-    fn spawn(self: &Rc<Self>, stream: Stream, permit: OwnedSemaphorePermit) {
+    fn spawn(self: &Rc<Self>, stream: Stream, permit: ConnectionPermit, context: Rc<WorkerContext<H>>) {
         let open = OpenConnection::new(self);
-        let context = Rc::clone(&self.context);
         spawn_local(async move {
             connection::serve(stream, context).await;
             drop((open, permit));
@@ -246,17 +303,26 @@ struct OpenConnection<H: Handler>(Rc<Worker<H>>);
 impl<H: Handler> OpenConnection<H> {
     fn new(worker: &Rc<Worker<H>>) -> Self {
         worker.load().fetch_add(1, Ordering::Relaxed);
-        worker.context.handler().count(ConnectionEvent::Opened);
+        worker.handler.count(ConnectionEvent::Opened);
         Self(Rc::clone(worker))
     }
 }
 
 impl<H: Handler> Drop for OpenConnection<H> {
     fn drop(&mut self) {
-        self.0.context.handler().count(ConnectionEvent::Closed);
+        self.0.handler.count(ConnectionEvent::Closed);
         if self.0.load().fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.all_closed.notify_one();
         }
+    }
+}
+
+/// A panic in the task of a listener has closed it. The panic is passed on, so that the process ends.
+fn pass_panic(ended: Result<(), JoinError>) {
+    if let Err(failed) = ended
+        && failed.is_panic()
+    {
+        std::panic::resume_unwind(failed.into_panic());
     }
 }
 

@@ -32,6 +32,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Sends request bodies back. `/hints`: with early hints before the response. `/ignored`: drops the body. A request for an upgrade, or a
 /// CONNECT, gets a tunnel that sends its bytes back.
+#[derive(Clone)]
 struct Echo;
 
 impl Handler for Echo {
@@ -159,8 +160,9 @@ impl Server {
         let (stage, receiver) = watch::channel(Stage::Serving);
         let (common, mut inboxes) = WorkerPool::new(1, 64, DRAIN_TIMEOUT, receiver);
         let inbox = inboxes.remove(0);
+        let listeners = open.listeners.into_iter().map(Into::into).collect();
         let thread =
-            std::thread::spawn(move || run_on_this_thread(|| Worker::new(0, common, Echo).run(open.listeners, inbox)));
+            std::thread::spawn(move || run_on_this_thread(|| Worker::new(0, common, Echo).run(listeners, inbox)));
         Self {
             address,
             stage,

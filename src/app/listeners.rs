@@ -1,0 +1,260 @@
+//! [`Listeners`]: the open addresses of the process. A reload adds some and removes others, and keeps those that stay.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use authgate_http::server::listen::{self, Address, OpenAddress};
+use authgate_http::server::listener_handle::ListenerHandle;
+use authgate_http::server::socket::{BoundListener, Listener};
+use authgate_http::server::socket_file::{SocketAccess, SocketFile};
+use authgate_http::server::stage::Stage;
+use authgate_http::server::worker::WorkerPool;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::info;
+
+use super::error::AppError;
+use crate::config::Config;
+use crate::control::admin::{self, Admin};
+use crate::control::redirect::Redirect;
+use crate::control::status::{ListenerPurpose, ListenerStatus};
+
+/// An address in a configuration. Port 0 stands for any free port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Configured {
+    pub(super) purpose: ListenerPurpose,
+    pub(super) address: Address,
+}
+
+impl Configured {
+    /// All addresses of a configuration.
+    pub(super) fn all(config: &Config) -> Vec<Self> {
+        let clients = config.server.listen.iter().cloned();
+        let admin = config.admin.listen.iter().cloned();
+        let probes = config.probes.iter().map(|address| Address::Tcp(*address));
+        let redirects = config.redirects.iter().map(|address| Address::Tcp(*address));
+        let with = |purpose| move |address| Self { purpose, address };
+        clients
+            .map(with(ListenerPurpose::Clients))
+            .chain(admin.map(with(ListenerPurpose::Admin)))
+            .chain(probes.map(with(ListenerPurpose::Probes)))
+            .chain(redirects.map(with(ListenerPurpose::Redirects)))
+            .collect()
+    }
+}
+
+/// An address that is open, and not served yet.
+#[derive(Debug)]
+pub(super) struct Bound {
+    configured: Configured,
+    pub(super) open: OpenAddress,
+}
+
+impl Bound {
+    /// Opens an address.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub(super) fn open(configured: Configured, workers: usize) -> Result<Self, AppError> {
+        let (access, listeners) = match configured.purpose {
+            ListenerPurpose::Clients => (SocketAccess::OwnerAndGroup, workers),
+            ListenerPurpose::Redirects | ListenerPurpose::Probes => (SocketAccess::OwnerAndGroup, 1),
+            ListenerPurpose::Admin => (SocketAccess::Owner, 1),
+        };
+        let open = listen::open(&configured.address, listeners, access).map_err(|source| AppError::Bind {
+            address: configured.address.clone(),
+            key: configured.purpose.key(),
+            source,
+        })?;
+        Ok(Self { configured, open })
+    }
+
+    pub(super) fn purpose(&self) -> ListenerPurpose {
+        self.configured.purpose
+    }
+}
+
+/// The open addresses.
+pub(super) struct Listeners {
+    workers: usize,
+    pool: Arc<WorkerPool>,
+    admin: Arc<Admin>,
+    redirect: Arc<Redirect>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    served: Vec<Served>,
+    /// The tasks of redirect listeners. They end after their last connection.
+    redirects: JoinSet<()>,
+}
+
+/// An address that is served.
+struct Served {
+    configured: Configured,
+    /// With the real port.
+    address: Address,
+    /// Removed when it is dropped.
+    file: Option<SocketFile>,
+    stop: Stop,
+}
+
+/// Ends a listener.
+enum Stop {
+    Clients(ListenerHandle),
+    Control(watch::Sender<Stage>),
+}
+
+impl Stop {
+    fn close(&self) {
+        match self {
+            Self::Clients(handle) => handle.close(),
+            Self::Control(stage) => {
+                stage.send_replace(Stage::Draining);
+            }
+        }
+    }
+}
+
+/// Addresses that a reload opens. Without [`Listeners::replace`], they close again.
+pub(super) struct Prepared {
+    wanted: Vec<Configured>,
+    opened: Vec<Bound>,
+}
+
+impl Listeners {
+    /// Without addresses.
+    pub(super) fn new(workers: usize, pool: Arc<WorkerPool>, admin: Arc<Admin>, redirect: Arc<Redirect>) -> Self {
+        Self {
+            workers,
+            pool,
+            admin,
+            redirect,
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves an address. Returns the listeners of the workers, for an address of clients.
+    pub(super) fn serve(&self, bound: Bound) -> std::io::Result<Option<(Vec<BoundListener>, ListenerHandle)>> {
+        let Bound { configured, mut open } = bound;
+        let mut state = self.state();
+        let (stop, listeners) = match configured.purpose {
+            ListenerPurpose::Clients => {
+                let handle = ListenerHandle::default();
+                (Stop::Clients(handle.clone()), Some((open.listeners, handle)))
+            }
+            purpose @ (ListenerPurpose::Admin | ListenerPurpose::Probes | ListenerPurpose::Redirects) => {
+                let (stop, stage) = watch::channel(Stage::Serving);
+                let listener = Listener::new(open.listeners.remove(0))?;
+                match purpose {
+                    ListenerPurpose::Admin => {
+                        tokio::spawn(admin::serve(listener, Arc::clone(&self.admin)));
+                    }
+                    ListenerPurpose::Probes => {
+                        info!(listen = %open.address, "serving probes");
+                        tokio::spawn(admin::serve_probes(listener, stage, Arc::clone(&self.admin)));
+                    }
+                    ListenerPurpose::Redirects | ListenerPurpose::Clients => {
+                        info!(listen = %open.address, "redirecting clients to https");
+                        let redirect = Arc::clone(&self.redirect);
+                        state.redirects.spawn(redirect.serve(listener, stage));
+                    }
+                }
+                (Stop::Control(stop), None)
+            }
+        };
+        state.served.push(Served {
+            configured,
+            address: open.address,
+            file: open.file,
+            stop,
+        });
+        Ok(listeners)
+    }
+
+    /// Opens the addresses that are not open yet.
+    ///
+    /// # Errors
+    /// An address cannot be bound. Then all that were opened close again.
+    pub(super) fn prepare(&self, wanted: Vec<Configured>) -> Result<Prepared, AppError> {
+        let mut open: Vec<Configured> = self
+            .state()
+            .served
+            .iter()
+            .map(|served| served.configured.clone())
+            .collect();
+        let new = wanted.iter().filter(|wanted| {
+            let at = open.iter().position(|open| open == *wanted);
+            at.map(|at| open.swap_remove(at)).is_none()
+        });
+        let opened = new.map(|new| Bound::open(new.clone(), self.workers));
+        let opened = opened.collect::<Result<_, _>>()?;
+        Ok(Prepared { wanted, opened })
+    }
+
+    /// Serves the new addresses, and then closes those that are not wanted any more. Their connections drain.
+    pub(super) async fn replace(&self, prepared: Prepared) -> std::io::Result<()> {
+        let Prepared { wanted, opened } = prepared;
+        for bound in opened {
+            if let Some((listeners, handle)) = self.serve(bound)? {
+                self.pool.listen(listeners, &handle).await;
+            }
+        }
+        let mut state = self.state();
+        while state.redirects.try_join_next().is_some() {}
+        let mut wanted = wanted;
+        let all = std::mem::take(&mut state.served);
+        for mut served in all {
+            match wanted.iter().position(|wanted| *wanted == served.configured) {
+                Some(at) => {
+                    wanted.swap_remove(at);
+                    state.served.push(served);
+                }
+                None => {
+                    info!(listen = %served.address, key = served.configured.purpose.key(), "an address is closed, and its connections drain");
+                    // Before the listeners close, so that no client finds a file without a listener.
+                    served.file = None;
+                    served.stop.close();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes all addresses but those of operators and probes, for a shutdown. The workers close theirs. Returns the tasks to wait for.
+    pub(super) fn close_all(&self) -> JoinSet<()> {
+        let mut state = self.state();
+        for served in &mut state.served {
+            match served.configured.purpose {
+                ListenerPurpose::Clients => served.file = None,
+                ListenerPurpose::Redirects => {
+                    served.file = None;
+                    served.stop.close();
+                }
+                ListenerPurpose::Admin | ListenerPurpose::Probes => {}
+            }
+        }
+        std::mem::take(&mut state.redirects)
+    }
+
+    /// The open addresses, for `/status.json`.
+    pub(super) fn status(&self, clients_use_tls: bool, admin_uses_tls: bool) -> Vec<ListenerStatus> {
+        let state = self.state();
+        let served = state.served.iter().map(|served| ListenerStatus {
+            purpose: served.configured.purpose,
+            address: served.address.clone(),
+            tls: match served.configured.purpose {
+                ListenerPurpose::Clients => clients_use_tls,
+                ListenerPurpose::Admin => admin_uses_tls && served.address.tcp().is_some(),
+                ListenerPurpose::Probes | ListenerPurpose::Redirects => false,
+            },
+        });
+        let mut status: Vec<ListenerStatus> = served.collect();
+        status.sort_by_key(|listener| listener.purpose);
+        status
+    }
+}
