@@ -10,7 +10,7 @@ use crate::django::{Django, PASSWORD, calls, import, log_in};
 use crate::harness::client::Reply;
 use crate::harness::gunicorn::Uvicorn;
 use crate::harness::pki::Pki;
-use crate::harness::program::run;
+use crate::harness::program::{program, run};
 use crate::harness::{Call, Config, Conn, Gate, Redis, get, post, wait_until};
 
 const SECRET: &str = "canary-gateway-secret";
@@ -269,4 +269,73 @@ fn channels_receives_the_user_of_a_websocket() {
     assert_eq!(call("", ""), json!({ "refused": 401 }));
     // Past the gateway, X-User-Id without the secret.
     assert_eq!(call("", socket.to_str().unwrap()), json!({ "refused": 403 }));
+}
+
+/// The first step of docs/django.md, with the file as the command writes it.
+#[test]
+fn the_file_that_authgate_config_writes_serves_the_project_that_it_was_made_from() {
+    let before = ("DJANGO_SETTINGS_MODULE", "mysite.before_settings");
+    let Some(django) = Django::start_with(&[before]) else {
+        return;
+    };
+    let redis = Redis::start();
+    let mut config = django.command("python");
+    config.args(["manage.py", "authgate_config", "--server", &django.url()]);
+    let mut written = run(config, b"").good();
+    let folder = tempfile::tempdir().unwrap();
+    // What an operator fills in.
+    for (name, value) in [
+        ("127.0.0.1:8443", "127.0.0.1:0"),
+        ("redis://127.0.0.1:6379/0", redis.url().as_str()),
+        ("{ env = \"AUTHGATE_JWT_SECRET\" }", "{ file = \"jwt.secret\" }"),
+        ("{ env = \"GATEWAY_SECRET\" }", "{ file = \"gateway.secret\" }"),
+    ] {
+        assert!(written.contains(name), "{name}: {written}");
+        written = written.replace(name, value);
+    }
+    written += "[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n";
+    std::fs::write(folder.path().join("gateway.toml"), &written).unwrap();
+    std::fs::write(folder.path().join("gateway.secret"), SECRET).unwrap();
+    std::fs::copy(django.folder().join("jwt.secret"), folder.path().join("jwt.secret")).unwrap();
+    let mut gateway = program();
+    gateway
+        .args(["run", "--config"])
+        .arg(folder.path().join("gateway.toml"));
+    let gate = Gate::of(gateway, folder, None);
+    wait_until("the gateway is ready", Duration::from_secs(10), || {
+        gate.probe("/readyz").status == 200
+    });
+    import(&gate, &django.dump(&[]));
+
+    let token = log_in(&gate, "/api/token-auth/", "token");
+    let jwt = log_in(&gate, "/api/token/", "access");
+    let address: SocketAddr = django.url().trim_start_matches("http://").parse().unwrap();
+    let credentials = [
+        String::new(),
+        format!("Token {token}"),
+        format!("Bearer {jwt}"),
+        "Token canary-unknown".to_owned(),
+        "Bearer canary".to_owned(),
+    ];
+    for credential in &credentials {
+        for target in ["/api/hello/", "/api/hello", "/healthz", "/api/unknown/"] {
+            let call = || match credential.as_str() {
+                "" => get(target).echoes(),
+                value => get(target).authorization(value).echoes(),
+            };
+            let (through, direct) = (gate.call(&call()), Conn::plain(address).call(&call()));
+            // The gateway asks for the credential before Django redirects.
+            let redirects = direct.status == 301 && through.status == 401;
+            assert!(
+                through.status == direct.status || redirects,
+                "{credential} {target}: {} and {}",
+                through.status,
+                direct.status
+            );
+            if direct.status == 401 {
+                assert_eq!(through.json(), direct.json(), "{credential} {target}");
+                assert_eq!(through.header("www-authenticate"), direct.header("www-authenticate"));
+            }
+        }
+    }
 }
