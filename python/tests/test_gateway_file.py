@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tomllib
 
-from authgate_django.gateway_file.patterns import Shape, scan
+from authgate_django.gateway_file.patterns import Shape, scan, with_formats
 
 HERE = Path(__file__).parent
 SAMPLE = HERE.parents[1] / "tests" / "django"
@@ -111,6 +111,13 @@ def test_a_view_that_another_pattern_hides_gives_no_weaker_route(shop):
     found = policies(shop)
     assert ("/shop/taken/", "GET") not in found
     assert ("/deep/open/*", "GET") not in found, "`deep/<path:rest>` can be reached there"
+
+
+def test_suffixes_can_be_left_out(shop):
+    done = command("project.shop_settings", "--no-suffixes")
+    found, whole = policies(done.stdout), policies(shop)
+    assert not any(".json" in path for path, _ in found)
+    assert found == {key: value for key, value in whole.items() if ".json" not in key[0]}
 
 
 def test_methods_are_those_of_the_view(shop):
@@ -239,3 +246,18 @@ def test_diff_fails_if_django_trusts_a_field_that_the_gateway_does_not_send(tmp_
 )
 def test_the_path_of_a_pattern_covers_all_that_it_matches(regex, paths):
     assert sorted({Shape(tokens).pattern() for tokens in scan(regex)[0]}) == paths
+
+
+@pytest.mark.parametrize(
+    ("regex", "formats", "paths"),
+    [
+        (r"^x\.(?P<format>[a-z0-9]+)/?$", ["json"], ["/x.json", "/x.json/"]),
+        (r"^x(?P<format>\.[a-z0-9]+/?)$", ["json", "api"], ["/x.api", "/x.api/", "/x.json", "/x.json/"]),
+        (r"^x\.(?P<format>[a-z0-9]+)$", None, ["/*"]),
+        (r"^x\.(?P<format>[a-z0-9]+)$", [], []),
+        (r"^x/(?P<format>[a-z0-9]+)/$", ["json"], ["/x/*"]),  # a folder, no suffix
+    ],
+)
+def test_suffixes_are_those_that_the_view_renders(regex, formats, paths):
+    found = [Shape(each).pattern() for tokens in scan(regex)[0] for each in with_formats(tokens, formats)]
+    assert sorted(found) == paths

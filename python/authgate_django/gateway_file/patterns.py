@@ -154,16 +154,17 @@ def _closing(source: str, at: int) -> int:
         at += 1
 
 
-def with_formats(tokens: Tokens, formats: Iterable[str]) -> list[Tokens]:
-    """With the suffixes that a view renders, in place of DRF's `format`. Every other suffix is 404 in DRF."""
+def with_formats(tokens: Tokens, formats: Iterable[str] | None, kwarg: str = "format") -> list[Tokens]:
+    """With the suffixes that a view renders, such as `.json`; every other suffix is 404 in DRF. `None`: not known."""
     found: list[Tokens] = [()]
-    for token in tokens:
+    for at, token in enumerate(tokens):
         options: list[Tokens] = [(token,)]
-        if isinstance(token, Any_) and token.name == "format" and token.regex and not token.regex.endswith("*"):
-            if token.regex.startswith(r"\."):
-                ends = ["", "/"] if token.regex.endswith("/?") else [""]
+        if isinstance(token, Any_) and token.name == kwarg and formats is not None:
+            regex, before = token.regex or "", tokens[at - 1] if at else ""
+            if regex.startswith(r"\."):  # of path()
+                ends = ["", "/"] if regex.endswith("/?") else [""]
                 options = [(f".{name}{end}",) for name in formats for end in ends]
-            else:
+            elif isinstance(before, str) and before.endswith(".") and not regex.endswith("*"):
                 options = [(name,) for name in formats]
         found = [(*left, *option) for left in found for option in options]
     return found

@@ -111,9 +111,10 @@ class Leaf:
     callback: Any
 
 
-def find(authenticators: Authenticators, urlconf: Any = None) -> list[Place]:
+def find(authenticators: Authenticators, suffixes: bool = True) -> list[Place]:
     """All places, those of redundant routes left out; in the order of their paths."""
-    resolver = get_resolver(urlconf)
+    resolver = get_resolver()
+    kwarg = (getattr(settings, "REST_FRAMEWORK", None) or {}).get("FORMAT_SUFFIX_KWARG", "format")
     leaves: list[Leaf] = []
     places: dict[str, Place] = {}
     views: dict[int, View] = {}  # one for each callback, which the URLconf keeps alive
@@ -121,7 +122,7 @@ def find(authenticators: Authenticators, urlconf: Any = None) -> list[Place]:
         with translation.override(language):
             for callback, tokens in _walk(resolver, [()]):
                 view = views.setdefault(id(callback), read(callback, authenticators))
-                for each in with_formats(tokens, view.formats) if view.is_drf else [tokens]:
+                for each in with_formats(tokens, view.formats if suffixes else (), kwarg) if view.is_drf else [tokens]:
                     leaf = Leaf(Shape(each), view, callback)
                     path = leaf.shape.pattern()
                     if not path.endswith("/*") and not _serves(resolver, path, callback):

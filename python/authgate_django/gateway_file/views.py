@@ -51,7 +51,7 @@ class View:
     name: str
     # By method; `None` stands for all methods of a view that is not DRF's.
     access: dict[str | None, Access]
-    formats: tuple[str, ...] = ()
+    formats: tuple[str, ...] | None = None
     is_drf: bool = False
 
 
@@ -69,9 +69,19 @@ def read(callback: Callable[..., Any], authenticators: Authenticators) -> View:
         access[method] = _access(view, method, authenticators)
     if "GET" in access:
         access.pop("HEAD", None)  # GET covers it
+    return View(name, access, _formats(cls, init), is_drf=True)
+
+
+def _formats(cls: Any, init: dict[str, Any]) -> tuple[str, ...] | None:
+    """The suffixes that the view renders; `None` if code of the project decides."""
+    from rest_framework.negotiation import DefaultContentNegotiation
+    from rest_framework.views import APIView
+
+    negotiation = init.get("content_negotiation_class", cls.content_negotiation_class)
+    if negotiation is not DefaultContentNegotiation or cls.get_renderers is not APIView.get_renderers:
+        return None
     renderers = init.get("renderer_classes", cls.renderer_classes)
-    formats = tuple(dict.fromkeys(str(each.format) for each in renderers if getattr(each, "format", None)))
-    return View(name, access, formats, is_drf=True)
+    return tuple(dict.fromkeys(str(each.format) for each in renderers if getattr(each, "format", None)))
 
 
 def _is_drf(cls: Any) -> bool:

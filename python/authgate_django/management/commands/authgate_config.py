@@ -27,6 +27,11 @@ class Command(BaseCommand):
         parser.add_argument("--server", default=Options.server, help="the application server (%(default)s)")
         parser.add_argument("--store", choices=["redis", "embedded"], default=Options.store, help="(%(default)s)")
         parser.add_argument(
+            "--no-suffixes",
+            action="store_true",
+            help="no routes for paths such as /orders.json, which DRF's DefaultRouter makes",
+        )
+        parser.add_argument(
             "--staff-group",
             default=Options.staff_group,
             help="the group that IsAdminUser requires at the gateway (%(default)s); empty: none, Django alone decides",
@@ -34,7 +39,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         authenticators = Authenticators()
-        places = routes.find(authenticators)
+        places = routes.find(authenticators, suffixes=not options["no_suffixes"])
         if options["diff"] is None:
             chosen = Options(options["server"], options["store"], options["staff_group"])
             self.stdout.write(render(places, authenticators, chosen), ending="")
