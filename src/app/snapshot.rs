@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use authgate_auth::store::SharedStore;
 use authgate_auth::{IdentityRules, SharedAuthenticator};
-use authgate_core::outbound::forwarded::OptionalFields;
+use authgate_core::outbound::OutboundRules;
 use authgate_core::outbound::identity::{CredentialMode, IdentityTable, ReservedNames};
 use authgate_core::policy::Policy;
 use authgate_http::concurrency::ConcurrencyLimit;
 use authgate_http::framing::header_case::ConfiguredNames;
 use authgate_http::server::limits::Limits;
-use authgate_http::upstream::{UpstreamLimits, UpstreamSettings};
+use authgate_http::upstream::body::BodyLimits;
+use authgate_http::upstream::{HostMode, UpstreamLimits, UpstreamSettings};
 use http::HeaderName;
 
 use super::process::Process;
@@ -19,11 +20,12 @@ use crate::acme::Acme;
 use crate::config::{self, Config};
 use crate::control::access::AdminAccess;
 use crate::control::status::CertificateStatus;
-use crate::gateway::{Drain, ProxyRules, RequestLimits, ServerSettings};
+use crate::gateway::{Drain, ProxyRules, ServerSettings};
+use crate::proxy::RouteSettings;
 use crate::proxy::cors::Cors;
 use crate::proxy::outcome::AccessLog;
 use crate::proxy::refusal::format::RefusalFormat;
-use crate::proxy::routes::{RouteId, RouteMatch, RouteTable};
+use crate::proxy::routes::{RouteId, RouteTable};
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::telemetry::metrics::Observed;
 use crate::tls::control::ControlTls;
@@ -40,16 +42,13 @@ pub(super) struct Snapshot {
     pub(super) number: u64,
     pub(super) stores: Vec<Arc<SharedStore>>,
     pub(super) authenticators: BTreeMap<Arc<str>, Arc<SharedAuthenticator>>,
-    pub(super) routes: Vec<config::Route>,
+    pub(super) routes: Vec<SharedRoute>,
     pub(super) upstreams: BTreeMap<Arc<str>, (Arc<UpstreamSettings>, UpstreamLimits)>,
     pub(super) identities: Arc<IdentityRules>,
-    pub(super) reserved: Arc<ReservedNames>,
-    pub(super) forwarded: OptionalFields,
     pub(super) names: Arc<ConfiguredNames>,
     pub(super) table: Arc<RouteTable>,
     pub(super) log: AccessLog,
     pub(super) limits: Limits,
-    pub(super) requests: RequestLimits,
     pub(super) drain: Drain,
     /// Concurrent requests of all workers.
     pub(super) in_flight: ConcurrencyLimit,
@@ -106,8 +105,8 @@ impl Snapshot {
             )
             .collect();
         let reserved = Arc::new(ReservedNames::new(names));
-        let matches: Vec<RouteMatch> = config.routes.iter().map(|route| route.matches.clone()).collect();
-        let table = Arc::new(RouteTable::new(&matches, |RouteId(at)| {
+        let matches = config.routes.iter().map(|route| &route.matches);
+        let table = Arc::new(RouteTable::new(matches, |RouteId(at)| {
             RequestSettings::new(&config.routes[at])
         }));
         let stores = config.stores.into_iter().map(|settings| {
@@ -133,6 +132,7 @@ impl Snapshot {
             };
             (name, shared)
         });
+        let authenticators: BTreeMap<Arc<str>, Arc<SharedAuthenticator>> = authenticators.collect();
         let upstreams = config.upstreams.into_iter().map(|(name, mut settings)| {
             let previous = previous.and_then(|previous| previous.upstreams.get(&name));
             let limits = match previous {
@@ -146,6 +146,33 @@ impl Snapshot {
             }
             (name, (Arc::new(settings), limits))
         });
+        let upstreams: BTreeMap<Arc<str>, (Arc<UpstreamSettings>, UpstreamLimits)> = upstreams.collect();
+        // `collect` would keep the buffer of the larger `config::Route`.
+        let mut routes = Vec::with_capacity(config.routes.len());
+        routes.extend(config.routes.into_iter().map(|route| {
+            let upstream = &upstreams[&route.upstream].0;
+            let headers = route
+                .authenticate
+                .iter()
+                .map(|name| &authenticators[name].settings().header);
+            let rules = OutboundRules {
+                identity: Arc::clone(&identities.tables[route.identity]),
+                reserved: Arc::clone(&reserved),
+                credential_headers: headers.cloned().collect(),
+                credential: route.credential,
+                host: match &upstream.host {
+                    HostMode::Name(name) => Some(name.clone()),
+                    HostMode::Preserve | HostMode::Server => None,
+                },
+                forwarded: config.forwarded,
+                secret: upstream.secret_header.clone(),
+            };
+            let body = BodyLimits {
+                max_bytes: route.body_bytes.unwrap_or(requests.body_bytes),
+                read_timeout: limits.body_read_timeout,
+            };
+            SharedRoute::new(route, rules, body)
+        }));
         let certificates = config.tls.iter().flat_map(|tls| &tls.certificates);
         let certificates = certificates.chain(config.admin.tls.iter().map(|tls| &tls.certificate));
         let certificates = certificates.map(certificate_status).collect();
@@ -168,13 +195,11 @@ impl Snapshot {
         Ok(Self {
             number: previous.map_or(0, |previous| previous.number + 1),
             certificates,
-            authenticators: authenticators.collect(),
+            authenticators,
             stores,
-            upstreams: upstreams.collect(),
-            routes: config.routes,
+            upstreams,
+            routes,
             identities,
-            reserved,
-            forwarded: config.forwarded,
             names: Arc::new(config.names),
             table,
             log: AccessLog {
@@ -182,7 +207,6 @@ impl Snapshot {
                 query: config.log.query,
             },
             limits,
-            requests,
             drain,
             in_flight: match previous {
                 Some(previous) => previous.in_flight.with_max(requests.in_flight),
@@ -253,6 +277,33 @@ fn certificate_status(certificate: &Certificate) -> CertificateStatus {
         file: certificate.file().display().to_string(),
         names: certificate.names().to_vec(),
         expires: expires.map(|end| i64::try_from(end.as_secs()).unwrap_or(i64::MAX)),
+    }
+}
+
+/// One route: its settings, and the names of the parts to which each worker has handles of its own.
+#[derive(Debug)]
+pub(super) struct SharedRoute {
+    pub(super) settings: Arc<RouteSettings>,
+    pub(super) authenticate: Vec<Arc<str>>,
+    pub(super) upstream: Arc<str>,
+}
+
+impl SharedRoute {
+    fn new(route: config::Route, rules: OutboundRules, body: BodyLimits) -> Self {
+        Self {
+            settings: Arc::new(RouteSettings {
+                label: route.matches.to_string().into(),
+                policy: route.policy,
+                refusal_format: route.refusal_format,
+                cors: route.cors,
+                websocket: route.websocket,
+                rules,
+                body,
+                response_timeout: route.response_timeout,
+            }),
+            authenticate: route.authenticate,
+            upstream: route.upstream,
+        }
     }
 }
 

@@ -1,19 +1,16 @@
 //! [`WorkerParts`]: what one worker makes from a snapshot: connections to stores and upstreams, and the proxy.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use authgate_auth::{Authenticator, Chain, SharedAuthenticator, WorkerResources};
-use authgate_core::outbound::OutboundRules;
-use authgate_http::upstream::body::BodyLimits;
-use authgate_http::upstream::{HostMode, Resolver};
+use authgate_http::upstream::Resolver;
 use tokio::sync::watch;
 
 use super::process::Process;
 use super::snapshot::Snapshot;
-use crate::config;
 use crate::gateway::{Gateway, Serving};
 use crate::proxy::{Bounds, Proxy, Route};
 use crate::telemetry::route_metrics::RouteMetrics;
@@ -99,7 +96,7 @@ impl WorkerParts {
     /// Makes the proxy.
     pub(super) fn proxy(&self) -> Proxy {
         let snapshot = &self.snapshot;
-        let routes = snapshot.routes.iter().map(|route| self.route(route)).collect();
+        let routes = self.routes();
         let bounds = Bounds {
             header_bytes: snapshot.limits.header_bytes,
             headers: snapshot.limits.headers,
@@ -109,48 +106,33 @@ impl WorkerParts {
         Proxy::new(routes, table, &self.process.metrics, snapshot.log, bounds)
     }
 
-    fn route(&self, route: &config::Route) -> Route {
-        let snapshot = &self.snapshot;
-        let settings = &snapshot.upstreams[&route.upstream].0;
-        let named: Vec<Rc<Authenticator>> = route
-            .authenticate
-            .iter()
-            .map(|name| Rc::clone(&self.authenticators[name]))
-            .collect();
-        let host = match &settings.host {
-            HostMode::Name(name) => Some(name.clone()),
-            HostMode::Preserve | HostMode::Server => None,
+    /// The handles of this worker, beside the settings that it shares with the snapshot.
+    fn routes(&self) -> Vec<Route> {
+        let mut chains: HashMap<&[Arc<str>], Chain> = HashMap::new();
+        let mut chain = |names| {
+            let chain = chains.entry(names).or_insert_with_key(|names| {
+                let named = names.iter().map(|name| Rc::clone(&self.authenticators[name]));
+                Chain::new(named.collect())
+            });
+            chain.clone()
         };
-        Route {
-            metrics: Rc::new(RouteMetrics::new(
-                &self.process.metrics,
-                route.matches.to_string().into(),
-                Some(&route.upstream),
-            )),
-            policy: route.policy.clone(),
-            refusal_format: route.refusal_format.clone(),
-            cors: route.cors.clone(),
-            websocket: route.websocket.clone(),
-            rules: OutboundRules {
-                identity: Arc::clone(&snapshot.identities.tables[route.identity]),
-                reserved: Arc::clone(&snapshot.reserved),
-                credential_headers: named
-                    .iter()
-                    .map(|authenticator| authenticator.header().clone())
-                    .collect(),
-                credential: route.credential,
-                host,
-                forwarded: snapshot.forwarded,
-                secret: settings.secret_header.clone(),
-            },
-            chain: route.policy.needs_identity().then(|| Chain::new(named)),
-            upstream: self.upstreams[&route.upstream].clone(),
-            body: BodyLimits {
-                max_bytes: route.body_bytes.unwrap_or(snapshot.requests.body_bytes),
-                read_timeout: snapshot.limits.body_read_timeout,
-            },
-            response_timeout: route.response_timeout,
-        }
+        let routes = self.snapshot.routes.iter().map(|route| {
+            let settings = Arc::clone(&route.settings);
+            Route {
+                metrics: Rc::new(RouteMetrics::new(
+                    &self.process.metrics,
+                    Arc::clone(&settings.label),
+                    Some(&route.upstream),
+                )),
+                chain: settings
+                    .policy
+                    .needs_identity()
+                    .then(|| chain(route.authenticate.as_slice())),
+                upstream: self.upstreams[&route.upstream].clone(),
+                settings,
+            }
+        });
+        routes.collect()
     }
 }
 

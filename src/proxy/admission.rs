@@ -184,10 +184,10 @@ impl Proxy {
         let in_flight = self.bounds.in_flight.try_acquire().ok_or(Rejection::Overloaded)?;
         let handshake = Handshake::of(head);
         let mut offers_gateway_subprotocol = false;
-        if let Some(credential) = &route.websocket {
+        if let Some(credential) = &route.settings.websocket {
             match handshake {
                 Some(_) => {
-                    let read = &route.rules.credential_headers;
+                    let read = &route.settings.rules.credential_headers;
                     offers_gateway_subprotocol = credential.take(&mut head.headers, read)?;
                 }
                 None => credential.discard(&mut head.headers),
@@ -275,7 +275,7 @@ impl Route {
         if self.is_preflight(method, headers) {
             return Authorization {
                 user: None,
-                decision: Ok(self.policy.permit_preflight()),
+                decision: Ok(self.settings.policy.permit_preflight()),
             };
         }
         match self.authenticate(headers).await {
@@ -291,13 +291,14 @@ impl Route {
     }
 
     fn is_preflight(&self, method: &Method, headers: &HeaderMap) -> bool {
-        self.cors
+        self.settings
+            .cors
             .as_ref()
             .is_some_and(|cors| cors.is_preflight(method, headers))
     }
 
     fn permit(&self, user: Option<Arc<Identity>>) -> Result<Permit, Rejection> {
-        self.policy.permit(user).map_err(|denied| match denied {
+        self.settings.policy.permit(user).map_err(|denied| match denied {
             Denied::Unauthenticated => Rejection::Unauthenticated,
             Denied::NotAllowed(unmet) => Rejection::NotAllowed(unmet),
         })
@@ -305,11 +306,11 @@ impl Route {
 
     /// Authenticates a request. `Ok(None)` means that it has no credential; a failed look-up is an error.
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Arc<Identity>>, Rejection> {
-        let Some(chain) = self.chain.as_ref().filter(|_| self.policy.needs_identity()) else {
+        let Some(chain) = self.chain.as_ref().filter(|_| self.settings.policy.needs_identity()) else {
             return Ok(None);
         };
         // DRF refuses the joined text of several credential lines, so the chain does the same there.
-        let is_problem = matches!(self.refusal_format, RefusalFormat::Problem { .. });
+        let is_problem = matches!(self.settings.refusal_format, RefusalFormat::Problem { .. });
         if is_problem && chain.saw_repeated_credential(headers) {
             return Err(Rejection::RepeatedCredential);
         }

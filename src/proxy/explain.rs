@@ -76,7 +76,7 @@ impl Proxy {
 
 fn forwarded(route: &Route, permit: &Permit) -> ExplainedRequest {
     let mut identity = HeaderMap::new();
-    route.rules.identity.insert(&mut identity, permit);
+    route.settings.rules.identity.insert(&mut identity, permit);
     ExplainedRequest {
         route: Some(Arc::clone(route.metrics.label())),
         outcome: ExplainedOutcome::Forwarded {

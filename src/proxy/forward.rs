@@ -65,7 +65,7 @@ pub(super) fn forward(
             response_header_case: (head.version != Version::HTTP_2).then_some(&upstream_header_case),
         };
         let mut sent = Instant::now();
-        let mut request = Request::from_parts(head, RequestBody::new(body, route.body, sent)?);
+        let mut request = Request::from_parts(head, RequestBody::new(body, route.settings.body, sent)?);
         if websocket.is_none() && !request.body().is_end_stream() {
             route.upstream.buffer_body(&mut request).await?;
             let waited = sent.elapsed();
@@ -83,8 +83,9 @@ pub(super) fn forward(
             forwarded: outcome.forwarded(),
             is_upgrade: websocket.is_some(),
         };
-        let outbound = Outbound::new(request, permit, context, &route.rules);
-        let mut forwarded = route.upstream.forward(outbound, route.response_timeout, &side).await?;
+        let outbound = Outbound::new(request, permit, context, &route.settings.rules);
+        let response_timeout = route.settings.response_timeout;
+        let mut forwarded = route.upstream.forward(outbound, response_timeout, &side).await?;
         let duration = sent.elapsed();
         route.metrics.record_upstream_response(duration);
         match &mut forwarded {

@@ -90,12 +90,23 @@ pub struct Bounds {
 /// One route, with the handles of one worker.
 #[derive(Debug)]
 pub struct Route {
-    /// Its metrics, and its name in metrics and logs: host and path as the configuration writes them.
+    /// Its settings.
+    pub settings: Arc<RouteSettings>,
+    /// Its metrics.
     pub metrics: Rc<RouteMetrics>,
-    /// The policy that decides access.
-    pub policy: Policy,
     /// The authenticators. `None` on a public route.
     pub chain: Option<Chain>,
+    /// The upstream that receives its requests.
+    pub upstream: Upstream,
+}
+
+/// The settings of one route. All workers share them.
+#[derive(Debug)]
+pub struct RouteSettings {
+    /// Its name in metrics and logs: host and path as the configuration writes them.
+    pub label: Arc<str>,
+    /// The policy that decides access.
+    pub policy: Policy,
     /// The format of its refusals.
     pub refusal_format: RefusalFormat,
     /// The browser applications that may read its refusals.
@@ -104,8 +115,6 @@ pub struct Route {
     pub websocket: Option<WebSocketCredential>,
     /// The settings for its outbound requests.
     pub rules: OutboundRules,
-    /// The upstream that receives its requests.
-    pub upstream: Upstream,
     /// The limits for the bodies of its requests.
     pub body: BodyLimits,
     /// The route's own response timeout, if it has one.
@@ -123,7 +132,7 @@ impl Proxy {
     ) -> Self {
         let problems = routes
             .iter()
-            .all(|route| matches!(route.refusal_format, RefusalFormat::Problem { .. }));
+            .all(|route| matches!(route.settings.refusal_format, RefusalFormat::Problem { .. }));
         let default_refusal_format = if problems {
             RefusalFormat::PROBLEM
         } else {
@@ -220,14 +229,14 @@ impl Proxy {
         id: &RequestId,
     ) -> Response<Bytes> {
         let mut response = context.response(rejection, self.refusal_format(route), id);
-        if let (Some(cors), Some(origin)) = (route.and_then(|route| route.cors.as_ref()), &context.origin) {
+        if let (Some(cors), Some(origin)) = (route.and_then(|route| route.settings.cors.as_ref()), &context.origin) {
             cors.add_fields(origin, response.headers_mut());
         }
         response
     }
 
     fn refusal_format<'r>(&'r self, route: Option<&'r Route>) -> &'r RefusalFormat {
-        route.map_or(&self.default_refusal_format, |route| &route.refusal_format)
+        route.map_or(&self.default_refusal_format, |route| &route.settings.refusal_format)
     }
 
     #[inline]

@@ -192,13 +192,13 @@ pub struct RouteTable {
 #[derive(Debug, Default)]
 struct HostRoutes {
     exact_case: PathRoutes,
-    folded: PathRoutes,
-    /// Whether a pattern has a capital letter. Then a path without one also needs the case-insensitive look-up.
-    has_uppercase: bool,
+    /// `None`: no pattern has a capital letter, so both are the same. Otherwise a path without one also needs the case-insensitive
+    /// look-up.
+    folded: Option<Box<PathRoutes>>,
 }
 
 /// The routes of one host pattern, by path.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct PathRoutes {
     exact: Map<Box<[u8]>, MethodRoutes>,
     below: Map<Box<[u8]>, MethodRoutes>,
@@ -206,7 +206,7 @@ pub struct PathRoutes {
 }
 
 /// The routes of one path pattern.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct MethodRoutes {
     listed: Vec<(Method, RouteId)>,
     /// The route that lists no methods. It takes all methods that the others do not list.
@@ -217,10 +217,13 @@ pub struct MethodRoutes {
 impl RouteTable {
     /// Creates the table. `policy` returns what decides access on a route. All readings of a path must lead to equal
     /// values.
-    pub fn new<P: Hash + Eq>(matches: &[RouteMatch], policy: impl Fn(RouteId) -> P) -> Self {
+    pub fn new<'m, P: Hash + Eq>(
+        matches: impl IntoIterator<Item = &'m RouteMatch>,
+        policy: impl Fn(RouteId) -> P,
+    ) -> Self {
         let mut table = Self::default();
         let mut first: Map<P, usize> = Map::default();
-        for (at, route_match) in matches.iter().enumerate() {
+        for (at, route_match) in matches.into_iter().enumerate() {
             let host = match &route_match.host {
                 HostPattern::Any => &mut table.any,
                 HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
@@ -288,15 +291,24 @@ impl RouteTable {
 impl HostRoutes {
     fn insert(&mut self, pattern: &PathPattern, methods: &[Method], id: RouteId) {
         let folded = pattern.folded();
-        self.has_uppercase |= folded != *pattern;
-        self.folded.insert(&folded, methods, id);
+        if folded != *pattern && self.folded.is_none() {
+            self.folded = Some(Box::new(self.exact_case.clone()));
+        }
+        if let Some(routes) = &mut self.folded {
+            routes.insert(&folded, methods, id);
+        }
         self.exact_case.insert(pattern, methods, id);
     }
 
     /// The case-insensitive look-up. `None` if case makes no difference.
     fn find_folded(&self, path: &[u8], method: &Method) -> Option<Found<'_>> {
-        let case_matters = self.has_uppercase || path.iter().any(u8::is_ascii_uppercase);
-        case_matters.then(|| self.folded.find(&path.to_ascii_lowercase(), method))
+        let folded = self.folded.as_deref();
+        let case_matters = folded.is_some() || path.iter().any(u8::is_ascii_uppercase);
+        case_matters.then(|| {
+            folded
+                .unwrap_or(&self.exact_case)
+                .find(&path.to_ascii_lowercase(), method)
+        })
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) struct RefusalContext {
 
 impl RefusalContext {
     pub(super) fn of(head: &Parts, route: Option<&Route>) -> Self {
-        let cors = route.and_then(|route| route.cors.as_ref());
+        let cors = route.and_then(|route| route.settings.cors.as_ref());
         Self {
             is_grpc: is_grpc(head.version, &head.headers),
             is_head: head.method == Method::HEAD,
