@@ -30,7 +30,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-def wait_until(check, what, seconds=15):
+def wait_until(check, what, seconds=15, pause=0.05):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -38,7 +38,7 @@ def wait_until(check, what, seconds=15):
                 return
         except OSError:
             pass  # not listening yet, or /readyz says 503
-        time.sleep(0.05)
+        time.sleep(pause)
     raise SystemExit(f"{what} was not ready within {seconds} s")
 
 
