@@ -24,7 +24,7 @@ pub(super) fn routes(
         return Vec::new();
     };
     let list = item.non_empty_list(EXAMPLE).unwrap_or_default();
-    let mut written: Vec<ParsedRoute> = Vec::new();
+    let mut written: Vec<ParsedRoute> = Vec::with_capacity(list.len());
     for item in list {
         let (key, span) = (item.key().to_owned(), item.span());
         let route = item
