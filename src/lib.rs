@@ -23,6 +23,7 @@
 //! acme           obtains certificates from an authority (RFC 8555) and keeps them in files
 //! upstream       the door to the application servers: Upstream::forward takes only an Outbound
 //! tls            TLS as server and as client
+//! watch          reports files that have changed
 //! telemetry      logs and metrics
 //! ```
 
@@ -41,3 +42,4 @@ pub mod signal;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
+pub mod watch;
