@@ -7,6 +7,7 @@ mod process;
 mod reload;
 mod reloader;
 mod snapshot;
+mod watched_files;
 mod worker;
 
 use std::sync::{Arc, Mutex};
@@ -30,6 +31,7 @@ pub use self::reload::{ConfigFile, ExampleKeys, NotReloaded, Reloaded, Trigger, 
 pub use self::reloader::Reloader;
 use self::reloader::{Progress, Running, admin_view, redirect_rules};
 use self::snapshot::Snapshot;
+pub use self::watched_files::WatchedFiles;
 use self::worker::WorkerParts;
 use crate::config::Config;
 use crate::control::admin::{self, Admin};
@@ -207,7 +209,8 @@ impl App {
             "serving"
         );
         let hangup = Arc::new(Notify::new());
-        tokio::spawn(reload_after_signals(reloader.clone(), Arc::clone(&hangup)));
+        tokio::spawn(reloader.clone().reload_when(Arc::clone(&hangup), Trigger::Signal));
+        reloader.watch_files()?;
         started(reloader.clone());
 
         loop {
@@ -225,16 +228,6 @@ impl App {
         }
         drain(&reloader, &stage, &mut worker_results).await;
         Ok(())
-    }
-}
-
-/// Signals that come during a reload cause one more.
-async fn reload_after_signals(reloader: Reloader, hangup: Arc<Notify>) {
-    loop {
-        hangup.notified().await;
-        if reloader.reload(Trigger::Signal).await.is_err() {
-            warn!("SIGHUP is ignored: this process was started without a configuration file that can be read again");
-        }
     }
 }
 

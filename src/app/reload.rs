@@ -1,11 +1,13 @@
 //! Reads the configuration again while the gateway serves: all of it comes into force, or nothing changes.
 
+use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use authgate_http::server::listen::Address;
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -14,6 +16,7 @@ use super::error::AppError;
 use super::listeners::{Configured, Prepared};
 use super::max_connections;
 use super::reloader::Reloader;
+use super::watched_files::{ConfigWatch, WatchedFiles};
 use crate::config::{self, Change, Config, ConfigError, Loaded, Refusal, Report, Severity, Source};
 use crate::control::reload::ReloadOutcome;
 use crate::examples;
@@ -31,6 +34,9 @@ pub struct ConfigFile {
     example_keys: ExampleKeys,
     log: LogControl,
     in_force: Mutex<Source>,
+    watched: WatchedFiles,
+    /// Set before the first reload.
+    watch: OnceLock<Mutex<ConfigWatch>>,
 }
 
 /// Whether a configuration may use the keys of certs-example, which are public.
@@ -53,13 +59,27 @@ impl ExampleKeys {
 }
 
 impl ConfigFile {
-    /// The file at `path`, whose text is `source`.
-    pub fn new(path: PathBuf, source: Source, example_keys: ExampleKeys, log: LogControl) -> Self {
+    /// The file at `path`, whose text is `source`. `watched`: the files to watch from the start.
+    pub fn new(
+        path: PathBuf,
+        source: Source,
+        watched: WatchedFiles,
+        example_keys: ExampleKeys,
+        log: LogControl,
+    ) -> Self {
         Self {
+            watched,
+            watch: OnceLock::new(),
             path,
             example_keys,
             log,
             in_force: Mutex::new(source),
+        }
+    }
+
+    fn update_watch(&self, update: impl FnOnce(&mut ConfigWatch)) {
+        if let Some(watch) = self.watch.get() {
+            update(&mut watch.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
 }
@@ -111,6 +131,7 @@ pub enum NotReloaded {
 /// A configuration that the workers have received.
 struct Applied {
     source: Source,
+    watched: WatchedFiles,
     warnings: Report,
     /// Its addresses, which are bound.
     addresses: Prepared,
@@ -136,6 +157,19 @@ impl Reloader {
         let file = self.0.file.as_ref().ok_or(NotReloaded::NoFile)?;
         let _turn = self.0.turn.try_lock().map_err(|_| NotReloaded::Busy)?;
         Ok(self.reload_file(file, trigger).await)
+    }
+
+    /// Reloads after each notification. Those that come during a reload cause one more.
+    pub(super) async fn reload_when(self, notified: Arc<Notify>, trigger: Trigger) {
+        loop {
+            notified.notified().await;
+            if self.reload(trigger).await.is_err() {
+                warn!(
+                    trigger = trigger.label(),
+                    "no reload: this process was started without a configuration file that can be read again"
+                );
+            }
+        }
     }
 
     /// Answers `POST /reload` from now on.
@@ -164,6 +198,17 @@ impl Reloader {
         });
     }
 
+    /// Reloads after each change of a watched file, from now on. Call it on the control runtime.
+    pub(super) fn watch_files(&self) -> io::Result<()> {
+        let Some(file) = &self.0.file else { return Ok(()) };
+        let watch = ConfigWatch::start(file.watched.clone())?;
+        let changed = watch.changed();
+        // Only called once.
+        let _ = file.watch.set(Mutex::new(watch));
+        tokio::spawn(self.clone().reload_when(changed, Trigger::FileChange));
+        Ok(())
+    }
+
     async fn reload_file(&self, file: &ConfigFile, trigger: Trigger) -> Reloaded {
         let reloader = self.clone();
         // Reading and checking may take long, and must not delay probes.
@@ -172,10 +217,12 @@ impl Reloader {
         let reloaded = match applied {
             Ok(Applied {
                 source,
+                watched,
                 warnings,
                 addresses,
                 max_connections,
             }) => {
+                file.update_watch(|watch| watch.applied(watched));
                 if timeout(WORKERS_TIMEOUT, self.wait_for_workers()).await.is_err() {
                     warn!(timeout = ?WORKERS_TIMEOUT, "a worker does not serve the new configuration yet");
                 }
@@ -190,7 +237,10 @@ impl Reloader {
                 *in_force = source;
                 Reloaded::Applied { changes, warnings }
             }
-            Err(refused) => Reloaded::Refused(refused),
+            Err(refused) => {
+                file.update_watch(|watch| watch.refused(refused.files()));
+                Reloaded::Refused(refused)
+            }
         };
         self.record(trigger, &reloaded);
         reloaded
@@ -199,11 +249,13 @@ impl Reloader {
     /// Serves with the configuration of the file. If it cannot be used, nothing changes.
     fn read_and_apply(&self) -> Result<Applied, ConfigError> {
         let file = self.0.file.as_ref().expect("`reload` has found it");
+        let loaded = config::load(&file.path)?;
+        let watched = WatchedFiles::new(&file.path, &loaded);
         let Loaded {
             config,
             warnings,
             source,
-        } = config::load(&file.path)?;
+        } = loaded;
         let log = config.log;
         let mut refusals = Vec::new();
         if !file.example_keys.allow(&config) {
@@ -223,6 +275,7 @@ impl Reloader {
                 file.log.apply(log);
                 Ok(Applied {
                     source,
+                    watched,
                     warnings,
                     addresses,
                     max_connections,

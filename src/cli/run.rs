@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::{Failure, load};
-use crate::app::{App, ConfigFile, ExampleKeys};
+use crate::app::{App, ConfigFile, ExampleKeys, WatchedFiles};
 use crate::config::Loaded;
 use crate::examples;
 use crate::telemetry;
@@ -22,7 +22,9 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
     let loaded = load(file)?;
     refuse_example_keys(args, &loaded)?;
     let log = telemetry::start(loaded.config.log);
-    let config_file = ConfigFile::new(file.to_owned(), loaded.source, args.allowed(), log.control.clone());
+    let watched = WatchedFiles::new(file, &loaded);
+    let (path, log_control) = (file.to_owned(), log.control.clone());
+    let config_file = ConfigFile::new(path, loaded.source, watched, args.allowed(), log_control);
     let outcome = App::bind(loaded.config).and_then(|app| app.reload_from(config_file).run(|_| {}));
     drop(log);
     outcome.map_err(|error| Failure::Failed(error.to_string()))

@@ -19,7 +19,7 @@ use http::HeaderName;
 use http::header::AUTHORIZATION;
 use tracing::Level;
 
-use super::modes::{ErrorFormat, UnsizedMode};
+use super::modes::{ErrorFormat, UnsizedMode, WatchMode};
 use crate::gateway::{Drain, RequestLimits};
 use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::MinVersion;
@@ -28,6 +28,9 @@ use crate::tls::provider::MinVersion;
 pub(super) fn workers() -> usize {
     thread::available_parallelism().map_or(1, Into::into)
 }
+
+/// `server.watch`.
+pub(super) const WATCH: WatchMode = WatchMode::Keys;
 
 /// `server.tls.min_version`.
 pub(super) const MIN_VERSION: MinVersion = MinVersion::Tls12;

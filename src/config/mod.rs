@@ -31,6 +31,7 @@ use authgate_http::upstream::UpstreamSettings;
 use http::HeaderName;
 use toml::de::DeTable;
 
+pub use self::modes::WatchMode;
 use self::problem::{Basis, Problems};
 pub use self::problem::{ConfigError, Problem, Refusal, Report, ReportFormat, Severity};
 use self::reader::{Context, Section};
@@ -52,6 +53,8 @@ pub struct Config {
     pub file: String,
     /// `[server]`.
     pub server: ServerSettings,
+    /// `server.watch`.
+    pub watch: WatchMode,
     /// `[server.tls]`; `None` means without TLS.
     pub tls: Option<tls::server::ServerTlsSettings>,
     /// `server.tls.acme`.
@@ -139,7 +142,8 @@ pub struct Loaded {
 /// The file cannot be read or has errors; the report has all of them.
 pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
     let name = file.display().to_string();
-    let unreadable = |message: String, help: &str| ConfigError::new(Report::unreadable(&name, message, help));
+    let unreadable =
+        |message: String, help: &str| ConfigError::new(Report::unreadable(&name, message, help), Vec::new());
     let bytes = std::fs::read(file).map_err(|error| {
         unreadable(
             format!("the configuration cannot be read: {error}"),
@@ -179,18 +183,12 @@ pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigErro
         .iter()
         .any(|problem| problem.severity == Severity::Error)
     {
-        return Err(ConfigError::new(report));
+        return Err(ConfigError::new(report, context.files.into_inner()));
     }
-    let files = context.files.into_inner().into_iter();
     Ok(Loaded {
         config,
         warnings: report,
-        source: Source::new(
-            name,
-            text,
-            masked,
-            files.map(|(key, path)| NamedFile::new(key, path)).collect(),
-        ),
+        source: Source::new(name, text, masked, context.files.into_inner()),
     })
 }
 

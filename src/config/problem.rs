@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use toml::de::DeTable;
 
 use super::mask::{Shown, Syntax, mask};
-use super::source::Source;
+use super::source::{NamedFile, Source};
 
 /// One error or warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -382,7 +382,10 @@ impl Report {
 
 /// The errors and warnings of a configuration that cannot be used.
 #[derive(Debug, Clone)]
-pub struct ConfigError(Report);
+pub struct ConfigError {
+    report: Report,
+    files: Vec<NamedFile>,
+}
 
 /// Why a configuration that is valid cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -396,8 +399,14 @@ pub struct Refusal {
 }
 
 impl ConfigError {
-    pub(super) fn new(report: Report) -> Self {
-        Self(report)
+    /// `files`: those that the text names, as far as it could be read.
+    pub(super) fn new(report: Report, files: Vec<NamedFile>) -> Self {
+        Self { report, files }
+    }
+
+    /// The files that the configuration names, as far as it could be read. A change of one of them may make it usable.
+    pub fn files(&self) -> &[NamedFile] {
+        &self.files
     }
 
     /// The errors of a configuration that is valid by itself, but cannot be used here.
@@ -407,18 +416,21 @@ impl ConfigError {
             ..Problem::error(0..0, &refusal.key, refusal.message, refusal.help)
         });
         let problems = warnings.problems.iter().cloned().chain(refusals).collect();
-        Self(Report::new(&source.file, source.masked(), problems))
+        Self::new(
+            Report::new(&source.file, source.masked(), problems),
+            source.files().to_vec(),
+        )
     }
 
     /// What was found.
     pub fn report(&self) -> &Report {
-        &self.0
+        &self.report
     }
 
     /// All problems as one text that ends with their number.
     pub fn render(&self, format: ReportFormat) -> String {
         let count = |severity, one: &str, many: &str| match self
-            .0
+            .report
             .problems
             .iter()
             .filter(|problem| problem.severity == severity)
@@ -434,8 +446,8 @@ impl ConfigError {
         };
         format!(
             "{}\n\n{} cannot be used: {errors}{warnings}",
-            self.0.render(format),
-            self.0.file
+            self.report.render(format),
+            self.report.file
         )
     }
 }

@@ -34,7 +34,7 @@ pub struct NamedFile {
     /// Its path.
     pub path: PathBuf,
     /// The digest of its content, if it is small enough to be compared.
-    digest: Option<[u8; 32]>,
+    pub digest: Option<[u8; 32]>,
 }
 
 impl NamedFile {
@@ -103,6 +103,13 @@ impl Source {
     /// The files that it names.
     pub fn files(&self) -> &[NamedFile] {
         &self.files
+    }
+
+    /// The SHA-256 of the text.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut result = [0; 32];
+        result.copy_from_slice(digest(&SHA256, self.text.expose().as_bytes()).as_ref());
+        result
     }
 
     /// The text without possible secrets.

@@ -4,12 +4,11 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
 
-/// The clock of file times may be late by this much.
-const CLOCK_STEP: Duration = Duration::from_millis(10);
+/// The SHA-256 of a file.
+pub type Digest = [u8; digest::SHA256_OUTPUT_LEN];
 
 /// What the system says about a file, without its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,22 +35,13 @@ impl Stamp {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
-
-    /// Whether the file has not changed since this time.
-    pub(super) fn is_before(&self, time: SystemTime) -> bool {
-        let (seconds, nanoseconds) = self.changed;
-        let seconds = u64::try_from(seconds).unwrap_or_default();
-        let nanoseconds = u64::try_from(nanoseconds).unwrap_or_default();
-        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds);
-        changed + CLOCK_STEP < time
-    }
 }
 
 /// What a file holds, or why it cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fingerprint {
     /// The SHA-256 of its content.
-    Content([u8; digest::SHA256_OUTPUT_LEN]),
+    Content(Digest),
     /// It is a folder, a pipe or a device, which are not read.
     NotAFile,
     /// It cannot be read.

@@ -6,18 +6,19 @@
 mod fingerprint;
 mod places;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use authgate_http::log_throttle::LogThrottle;
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tracing::{debug, warn};
 
+pub use self::fingerprint::Digest;
 use self::fingerprint::{Fingerprint, Stamp};
 use self::places::Places;
 
@@ -74,11 +75,10 @@ impl FileWatch {
         Ok(Self(shared))
     }
 
-    /// Watches these files from now on, in place of the present ones. They were read after `read_since`: what has not changed since then
-    /// is not reported.
-    pub fn follow(&self, files: BTreeSet<PathBuf>, read_since: SystemTime) {
-        self.0
-            .update(|state| state.follow = Some(Followed { files, read_since }));
+    /// Watches these files from now on, in place of the present ones. A file is reported if its digest is another one. `None`: if it is not
+    /// as it was reported before, or, for a new one, as it is now.
+    pub fn follow(&self, files: BTreeMap<PathBuf, Option<Digest>>) {
+        self.0.update(|state| state.follow = Some(files));
     }
 }
 
@@ -88,18 +88,13 @@ impl Drop for FileWatch {
     }
 }
 
-/// The files to watch next.
-struct Followed {
-    files: BTreeSet<PathBuf>,
-    read_since: SystemTime,
-}
-
 /// What the thread must do. It needs no queue: later events only repeat `event`, and later files replace `follow`.
 #[derive(Default)]
 struct State {
     /// A watched place has changed.
     event: bool,
-    follow: Option<Followed>,
+    /// The files to watch next.
+    follow: Option<BTreeMap<PathBuf, Option<Digest>>>,
     stopped: bool,
 }
 
@@ -167,8 +162,8 @@ impl State {
 struct Watcher<F> {
     shared: Arc<Shared>,
     intervals: Intervals,
-    /// As they were when they were reported or followed. `None`: it must be reported.
-    files: BTreeMap<PathBuf, Option<Fingerprint>>,
+    /// As they were when they were reported or followed.
+    files: BTreeMap<PathBuf, Fingerprint>,
     armed: Option<Armed>,
     failures: Arc<Mutex<LogThrottle>>,
     changed: F,
@@ -208,25 +203,22 @@ impl<F: FnMut()> Watcher<F> {
         }
     }
 
-    fn follow(&mut self, Followed { files, read_since }: Followed) {
-        let previous = std::mem::take(&mut self.files);
-        self.files = files
-            .into_iter()
-            .map(|file| {
-                let was_read = Stamp::of(&file).is_some_and(|stamp| stamp.is_before(read_since));
-                let known = match was_read {
-                    true => Some(Fingerprint::of(&file)),
-                    false => previous.get(&file).cloned().flatten(),
-                };
-                (file, known)
-            })
-            .collect();
+    fn follow(&mut self, files: BTreeMap<PathBuf, Option<Digest>>) {
+        let mut previous = std::mem::take(&mut self.files);
+        let known = |(file, digest): (PathBuf, Option<Digest>)| {
+            let known = match digest {
+                Some(digest) => Fingerprint::Content(digest),
+                None => previous.remove(&file).unwrap_or_else(|| Fingerprint::of(&file)),
+            };
+            (file, known)
+        };
+        self.files = files.into_iter().map(known).collect();
     }
 
     /// Whether a file is not as it was when it was reported or followed.
     fn differs(&self) -> bool {
         let mut files = self.files.iter();
-        files.any(|(file, known)| known.as_ref() != Some(&Fingerprint::of(file)))
+        files.any(|(file, known)| *known != Fingerprint::of(file))
     }
 
     /// Waits until the files are still, and reports a change if there is one. `false`: the watch has ended.
@@ -251,7 +243,7 @@ impl<F: FnMut()> Watcher<F> {
         self.arm();
         let mut is_changed = false;
         for (file, known) in &mut self.files {
-            let now = Some(Fingerprint::of(file));
+            let now = Fingerprint::of(file);
             if *known != now {
                 debug!(file = %file.display(), "the file has changed");
                 *known = now;

@@ -72,6 +72,7 @@ mod trust;
 mod uploads;
 mod upstreams;
 mod vectors;
+mod watch;
 mod websocket;
 mod websocket_credential;
 mod windows;

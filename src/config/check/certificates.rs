@@ -77,7 +77,7 @@ fn warn_at(item: &Item<'_>, file: &Path, now: i64) {
         let Some(message) = expiry_warning(validity, now) else {
             continue;
         };
-        let help = "renew it, and restart the gateway";
+        let help = "renew it; the gateway reads the new file by itself, unless `server.watch` is \"off\"";
         let problem = item.problem(format!("{}: {message}", which(*at)), help);
         item.add(problem.into_warning().into_machine());
     }

@@ -65,6 +65,7 @@ pub(super) fn config(file: &str, mut root: Section<'_>) -> Config {
     let config = Config {
         file: file.to_owned(),
         server: server.settings,
+        watch: server.watch,
         tls: server.tls,
         acme: server.acme,
         admin,

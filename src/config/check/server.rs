@@ -16,8 +16,8 @@ use tracing::Level;
 use super::acme;
 use super::certificates::{self, authorities};
 use crate::acme::AcmeSettings;
-use crate::config::defaults;
 use crate::config::reader::{Item, Section, Text, Zero};
+use crate::config::{WatchMode, defaults};
 use crate::gateway::{Drain, ProxyRules, RequestLimits, ServerSettings};
 use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::MinVersion;
@@ -40,6 +40,7 @@ const MAX_STREAMS: u64 = 100_000;
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) settings: ServerSettings,
+    pub(super) watch: WatchMode,
     pub(super) tls: Option<tls::server::ServerTlsSettings>,
     pub(super) acme: Option<AcmeSettings>,
     pub(super) redirects: Vec<SocketAddr>,
@@ -57,6 +58,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
     let Some(mut section) = root.require("server", EXAMPLE).and_then(|item| item.section(&[])) else {
         return Server {
             settings,
+            watch: defaults::WATCH,
             tls: None,
             acme: None,
             redirects: Vec::new(),
@@ -77,6 +79,12 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
         0 => defaults::workers(),
         workers => workers,
     };
+    let modes = [
+        ("off", WatchMode::Off),
+        ("keys", WatchMode::Keys),
+        ("all", WatchMode::All),
+    ];
+    let watch = section.choice_or("watch", &modes, defaults::WATCH);
     let trusted = section.take("trusted_proxies").and_then(|item| item.list(TRUSTED));
     let trusted = trusted_proxies(&trusted.unwrap_or_default());
     if let Some(item) = section.take("proxy_protocol") {
@@ -105,6 +113,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
     });
     Server {
         settings,
+        watch,
         tls,
         acme,
         redirects,

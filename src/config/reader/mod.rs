@@ -8,7 +8,6 @@ mod text;
 mod value;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +17,7 @@ use toml::de::{DeTable, DeValue};
 pub(crate) use self::text::Text;
 pub(crate) use self::value::{Zero, fold, header_name, is_connection_specific, is_token_byte};
 use super::problem::{Problem, Problems};
+use super::source::NamedFile;
 
 /// The state that all sections and items of a file share.
 #[derive(Debug)]
@@ -26,13 +26,23 @@ pub(crate) struct Context {
     pub(crate) folder: PathBuf,
     /// The problems found so far.
     pub(crate) problems: Problems,
-    /// The files that were named so far, each with its key path.
-    pub(crate) files: RefCell<BTreeSet<(String, PathBuf)>>,
+    /// The files that were named so far.
+    pub(crate) files: RefCell<Vec<NamedFile>>,
 }
 
 impl Context {
+    /// Call it before the file is read: a change after that is noticed by its digest.
     fn add_file(&self, key: &str, path: &Path) {
-        self.files.borrow_mut().insert((key.to_owned(), path.to_owned()));
+        let mut files = self.files.borrow_mut();
+        // A key that is read twice follows itself, or the key beside it.
+        let is_known = files
+            .iter()
+            .rev()
+            .take(2)
+            .any(|file| file.key == key && file.path == path);
+        if !is_known {
+            files.push(NamedFile::new(key.to_owned(), path.to_owned()));
+        }
     }
 }
 

@@ -127,9 +127,9 @@ impl<'c> Item<'c> {
             }
             (None, Some(file)) => {
                 let path = self.context.folder.join(file.written(Exposure::Shown)?);
+                self.context.add_file(file.key(), &path);
                 match fs::read(&path) {
                     Ok(bytes) => {
-                        self.context.add_file(file.key(), &path);
                         if exposure == Exposure::Hidden {
                             file.warn_if_readable_by_all(&path);
                         }

@@ -1,0 +1,88 @@
+//! Which files cause a reload when they change, by `server.watch`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use authgate_auth::store::StoreKind;
+use tokio::sync::Notify;
+
+use crate::config::{Loaded, NamedFile, WatchMode};
+use crate::watch::{Digest, FileWatch, Intervals};
+
+/// The files that are watched, each with the digest of what the gateway has read.
+#[derive(Debug, Clone, Default)]
+pub struct WatchedFiles(BTreeMap<PathBuf, Option<Digest>>);
+
+impl WatchedFiles {
+    /// Those of a configuration that was read from `path`.
+    pub fn new(path: &Path, loaded: &Loaded) -> Self {
+        let (config, source) = (&loaded.config, &loaded.source);
+        let configuration = match config.watch {
+            WatchMode::Off => return Self::default(),
+            WatchMode::Keys => None,
+            WatchMode::All => Some((path.to_owned(), Some(source.digest()))),
+        };
+        // Stores watch their own file.
+        let is_store = |file: &Path| {
+            let mut stores = config.stores.iter();
+            stores.any(|store| matches!(&store.kind, StoreKind::Embedded(settings) if settings.file == file))
+        };
+        let named = source.files().iter().filter(|named| !is_store(&named.path));
+        Self(named.filter_map(watched).chain(configuration).collect())
+    }
+}
+
+/// `None`: a folder.
+fn watched(named: &NamedFile) -> Option<(PathBuf, Option<Digest>)> {
+    (!named.path.is_dir()).then(|| (named.path.clone(), named.digest))
+}
+
+/// Notifies of changes of the files of the configuration in force.
+#[derive(Debug)]
+pub(super) struct ConfigWatch {
+    watch: FileWatch,
+    changed: Arc<Notify>,
+    in_force: WatchedFiles,
+}
+
+impl ConfigWatch {
+    /// Watches these files.
+    ///
+    /// # Errors
+    /// The thread of the watch cannot be started.
+    pub(super) fn start(in_force: WatchedFiles) -> io::Result<Self> {
+        let changed = Arc::new(Notify::new());
+        let notify = Arc::clone(&changed);
+        let watch = FileWatch::start(Intervals::default(), move || notify.notify_one())?;
+        watch.follow(in_force.0.clone());
+        Ok(Self {
+            watch,
+            changed,
+            in_force,
+        })
+    }
+
+    /// Notified after each change.
+    pub(super) fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
+    }
+
+    /// The configuration was read again, and these are its files.
+    pub(super) fn applied(&mut self, files: WatchedFiles) {
+        self.watch.follow(files.0.clone());
+        self.in_force = files;
+    }
+
+    /// The configuration was read again and refused. A change of a file that it names causes a reload too: it may make it usable.
+    pub(super) fn refused(&mut self, named: &[NamedFile]) {
+        if self.in_force.0.is_empty() {
+            return;
+        }
+        // `None`: as it was reported.
+        let in_force = self.in_force.0.keys().map(|file| (file.clone(), None));
+        self.watch
+            .follow(in_force.chain(named.iter().filter_map(watched)).collect());
+    }
+}
