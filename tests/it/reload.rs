@@ -426,6 +426,8 @@ fn no_request_fails_while_the_file_and_the_certificate_change() {
     let with = |app: &RecordingUpstream| {
         let config = config().redis(&redis).token("").app(app);
         config
+            // Otherwise it may read a certificate before the test has written its key.
+            .server("watch = \"off\"")
             .protected("/common")
             .protected("/ws")
             .tls(&pki, &[&["localhost"]])
