@@ -6,6 +6,7 @@ mod echo;
 mod explain;
 mod jwt;
 mod output;
+mod reload;
 pub mod revoke;
 mod run;
 mod stores;
@@ -59,6 +60,7 @@ enum Command {
     /// Serve until SIGTERM or SIGINT.
     Run(run::Args),
     Check(check::Args),
+    Reload(reload::Args),
     /// Run the example configuration with a built-in upstream on loopback, and print curl commands to try.
     Demo(demo::Args),
     Token(token::Args),
@@ -120,6 +122,7 @@ impl Arguments {
         match &self.command {
             Command::Run(args) => run::run(args, file),
             Command::Check(args) => check::run(args, file),
+            Command::Reload(args) => reload::run(args, file),
             Command::Demo(args) => demo::run(args, file),
             Command::Echo(args) => echo::run(args),
             Command::Jwt(args) => jwt::run(args, file),

@@ -61,3 +61,8 @@ pub(super) fn note(text: fmt::Arguments<'_>) {
     // If standard error is closed, there is nowhere left to report it.
     let _ = writeln!(PrintableWriter(io::stderr()), "note: {text}");
 }
+
+/// Writes a problem of a configuration to standard error.
+pub(super) fn problem(text: fmt::Arguments<'_>) {
+    let _ = writeln!(PrintableWriter(io::stderr()), "{text}");
+}

@@ -1,5 +1,6 @@
 //! Reads and checks gateway.toml, and returns the settings that the lower modules declare.
 
+mod admin_contact;
 mod check;
 pub mod defaults;
 mod mask;
@@ -31,6 +32,7 @@ use authgate_http::upstream::UpstreamSettings;
 use http::HeaderName;
 use toml::de::DeTable;
 
+pub use self::admin_contact::{AdminContact, admin_contact};
 pub use self::modes::WatchMode;
 use self::problem::{Basis, Problems};
 pub use self::problem::{ConfigError, Problem, Refusal, Report, ReportFormat, Severity};
@@ -141,6 +143,12 @@ pub struct Loaded {
 /// # Errors
 /// The file cannot be read or has errors; the report has all of them.
 pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
+    let text = read_text(file)?;
+    let name = file.display().to_string();
+    parse(&name, &text, file.parent().unwrap_or(Path::new("")))
+}
+
+fn read_text(file: &Path) -> Result<String, ConfigError> {
     let name = file.display().to_string();
     let unreadable =
         |message: String, help: &str| ConfigError::new(Report::unreadable(&name, message, help), Vec::new());
@@ -150,15 +158,14 @@ pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
             "name it with `--config FILE` or AUTHGATE_CONFIG",
         )
     })?;
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = valid.split(|byte| *byte == b'\n').count();
         unreadable(
             format!("line {line} of the file is not UTF-8"),
             "save the file as UTF-8",
         )
-    })?;
-    parse(&name, &text, file.parent().unwrap_or(Path::new("")))
+    })
 }
 
 /// Reads a text. Problems call it `name`; relative paths start from `folder`.
