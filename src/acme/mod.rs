@@ -253,7 +253,7 @@ impl Inner {
         (0..domains.len()).filter(|at| domains[*at].due <= now).collect()
     }
 
-    /// Records a failed attempt, and says it loudly.
+    /// Records and logs a failed attempt.
     fn failed(&self, at: usize, problem: &OrderError) {
         let (now, name) = (SystemTime::now(), &self.settings.domains[at]);
         let mut domains = self.domains();

@@ -128,7 +128,7 @@ impl AcmeStore {
         write(&self.account_file(), account)
     }
 
-    /// The authority does not know the account any more.
+    /// Removes an account that the authority does not know any more.
     pub(super) fn remove_account(&self) -> io::Result<()> {
         fs::remove_file(self.account_file())
     }

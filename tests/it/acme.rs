@@ -18,7 +18,7 @@ use crate::harness::{Config, Conn, Gate, RecordingUpstream, config, get, wait_un
 const TIMEOUT: Duration = Duration::from_secs(60);
 const HTTPS: &str = "listen = [\"127.0.0.1:443\"]";
 const HTTP: &str = "redirect_http = [\"127.0.0.1:80\"]";
-/// A directory that no one serves.
+/// A directory without a server.
 const NOWHERE: &str = "https://127.0.0.1:9/directory";
 const NOWHERE_FOLDER: &str = "127.0.0.1-9-directory";
 
