@@ -24,7 +24,7 @@ use crate::proxy::body::ResponseBody;
 use crate::proxy::websocket::WebSocket;
 use crate::proxy::{Client, Proxy};
 use crate::telemetry::metrics::Metrics;
-use crate::tls::server::{Acceptor, ServedCertificate};
+use crate::tls::server::{Acceptor, ClientSecurity, ServedCertificate};
 
 /// Limits for requests; `[server.limits]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub struct Gateway(Rc<Inner>);
 struct Inner {
     serving: RefCell<Serving>,
     metrics: Arc<Metrics>,
+    /// Shared by all connections without TLS.
+    cleartext: Arc<ClientSecurity>,
 }
 
 /// What a gateway serves requests with. A request that has begun keeps its proxy.
@@ -82,6 +84,8 @@ pub struct Serving {
     pub limits: Limits,
     /// The trusted proxies.
     pub proxies: Arc<ProxyRules>,
+    /// What clients must do before their requests are accepted.
+    pub security: Arc<ClientSecurity>,
     /// The health checks of its upstreams. They end when the next [`Serving`] takes its place.
     pub health_checks: Vec<HealthChecks>,
 }
@@ -119,34 +123,49 @@ impl ProxyRules {
 pub struct Connection {
     origin: Origin,
     scheme: Scheme,
+    made_under: Arc<ClientSecurity>,
     /// The client of the last request, and the rules that it was made by.
-    client: RefCell<(Rc<Client>, Arc<ProxyRules>)>,
+    client: RefCell<(Rc<Client>, Arc<ProxyRules>, Arc<ClientSecurity>)>,
 }
 
 impl Connection {
-    fn new(origin: Origin, scheme: Scheme, served: Option<ServedCertificate>, rules: &Arc<ProxyRules>) -> Self {
-        let client = Client {
-            peer: rules.peer(origin, scheme),
-            served,
+    fn new(
+        origin: Origin,
+        made_under: Arc<ClientSecurity>,
+        served: Option<ServedCertificate>,
+        serving: &Serving,
+    ) -> Self {
+        let scheme = match *made_under {
+            ClientSecurity::Cleartext => Scheme::Http,
+            ClientSecurity::Tls(_) => Scheme::Https,
         };
+        let client = Client {
+            peer: serving.proxies.peer(origin, scheme),
+            served,
+            is_outdated: !made_under.is_accepted_under(&serving.security),
+        };
+        let rules = (Arc::clone(&serving.proxies), Arc::clone(&serving.security));
         Self {
             origin,
             scheme,
-            client: RefCell::new((Rc::new(client), Arc::clone(rules))),
+            made_under,
+            client: RefCell::new((Rc::new(client), rules.0, rules.1)),
         }
     }
 
     /// The client of a request that begins now. It is made again if the rules have changed, because the connection may come from a proxy
     /// that is not trusted any more.
-    fn client(&self, rules: &Arc<ProxyRules>) -> Rc<Client> {
+    fn client(&self, serving: &Serving) -> Rc<Client> {
         let mut current = self.client.borrow_mut();
-        let (client, made_by) = &mut *current;
-        if !Arc::ptr_eq(made_by, rules) {
+        let (client, proxies, security) = &mut *current;
+        if !Arc::ptr_eq(proxies, &serving.proxies) || !Arc::ptr_eq(security, &serving.security) {
             *client = Rc::new(Client {
-                peer: rules.peer(self.origin, self.scheme),
+                peer: serving.proxies.peer(self.origin, self.scheme),
                 served: client.served.clone(),
+                is_outdated: !self.made_under.is_accepted_under(&serving.security),
             });
-            *made_by = Arc::clone(rules);
+            *proxies = Arc::clone(&serving.proxies);
+            *security = Arc::clone(&serving.security);
         }
         Rc::clone(client)
     }
@@ -158,6 +177,7 @@ impl Gateway {
         Self(Rc::new(Inner {
             serving: RefCell::new(serving),
             metrics,
+            cleartext: Arc::new(ClientSecurity::Cleartext),
         }))
     }
 
@@ -188,11 +208,14 @@ impl Handler for Gateway {
 
     fn connected(&self, connected: Connected<'_, Acceptor>) -> Connection {
         // The certificate is one of the acceptor that made the handshake, which may have been replaced since.
-        let (scheme, served) = match connected.tls {
-            Some((session, acceptor)) => (Scheme::Https, Some(acceptor.certificates.select(session.server_name()))),
-            None => (Scheme::Http, None),
+        let (made_under, served) = match connected.tls {
+            Some((session, acceptor)) => {
+                let served = acceptor.certificates.select(session.server_name());
+                (Arc::clone(&acceptor.security), Some(served))
+            }
+            None => (Arc::clone(&self.0.cleartext), None),
         };
-        Connection::new(connected.origin, scheme, served, &self.0.serving.borrow().proxies)
+        Connection::new(connected.origin, made_under, served, &self.0.serving.borrow())
     }
 
     fn handle(
@@ -202,12 +225,12 @@ impl Handler for Gateway {
         connection: &Connection,
     ) -> impl Future<Output = Reply<ResponseBody, WebSocket>> {
         let serving = self.0.serving.borrow();
-        Rc::clone(&serving.proxy).handle(request, exchange, connection.client(&serving.proxies))
+        Rc::clone(&serving.proxy).handle(request, exchange, connection.client(&serving))
     }
 
     fn refuse(&self, connection: &Connection, fault: HeadFault) -> Response<Bytes> {
         let serving = self.0.serving.borrow();
-        let client = connection.client(&serving.proxies);
+        let client = connection.client(&serving);
         serving.proxy.refuse_head(&client.peer, fault)
     }
 

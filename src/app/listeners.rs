@@ -225,6 +225,16 @@ impl Listeners {
         Ok(())
     }
 
+    /// The open connections of clients end in order: each one after the request that is under way. New ones are accepted.
+    pub(super) fn drain_connections(&self) {
+        for served in &self.state().served {
+            match &served.stop {
+                Stop::Clients(handle) => handle.drain_connections(),
+                Stop::Control(_) => {}
+            }
+        }
+    }
+
     /// Closes all addresses but those of operators and probes, for a shutdown. The workers close theirs. Returns the tasks to wait for.
     pub(super) fn close_all(&self) -> JoinSet<()> {
         let mut state = self.state();

@@ -136,6 +136,8 @@ struct Applied {
     /// Its addresses, which are bound.
     addresses: Prepared,
     max_connections: usize,
+    /// Connections that are open now were made under other rules for clients.
+    drains: bool,
 }
 
 impl Reloader {
@@ -221,6 +223,7 @@ impl Reloader {
                 warnings,
                 addresses,
                 max_connections,
+                drains,
             }) => {
                 file.update_watch(|watch| watch.applied(watched));
                 if timeout(WORKERS_TIMEOUT, self.wait_for_workers()).await.is_err() {
@@ -228,6 +231,9 @@ impl Reloader {
                 }
                 self.0.pool.set_max_connections(max_connections);
                 self.0.pool.set_drain_timeout(self.drain_times().timeout);
+                if drains {
+                    self.0.listeners.drain_connections();
+                }
                 if let Err(problem) = self.0.listeners.replace(addresses).await {
                     error!(reason = %problem, "a further address cannot be served");
                 }
@@ -269,11 +275,13 @@ impl Reloader {
         if !refusals.is_empty() {
             return Err(ConfigError::refused(&source, &warnings, refusals));
         }
+        let security = Arc::clone(&self.0.snapshots.borrow().security);
         let (wanted, max_connections) = (Configured::all(&config), max_connections(&config));
         match self.replace(config, || self.0.listeners.prepare(wanted)) {
             Ok(addresses) => {
                 file.log.apply(log);
                 Ok(Applied {
+                    drains: !Arc::ptr_eq(&security, &self.0.snapshots.borrow().security),
                     source,
                     watched,
                     warnings,

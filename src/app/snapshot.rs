@@ -29,7 +29,7 @@ use crate::proxy::routes::{RouteId, RouteTable};
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::telemetry::metrics::Observed;
 use crate::tls::control::ControlTls;
-use crate::tls::server::{Acceptor, Certificate, ServerTlsSettings};
+use crate::tls::server::{Acceptor, Certificate, ClientSecurity, ServerTlsSettings};
 use crate::tls::validity::Validity;
 
 /// What all workers share of one configuration.
@@ -55,6 +55,8 @@ pub(super) struct Snapshot {
     pub(super) tls: Option<(ServerTlsSettings, Acceptor)>,
     pub(super) acme: Option<Arc<Acme>>,
     pub(super) proxies: Arc<ProxyRules>,
+    /// What clients must do before their requests are accepted. The same `Arc` as in the snapshot before, if it is equal.
+    pub(super) security: Arc<ClientSecurity>,
     /// Who may ask the admin listener.
     pub(super) admin: AdminAccess,
     /// The name of the configuration file.
@@ -192,6 +194,14 @@ impl Snapshot {
             }
             (None, _) => None,
         };
+        let security = match &tls {
+            Some((_, acceptor)) => Arc::clone(&acceptor.security),
+            None => Arc::new(ClientSecurity::Cleartext),
+        };
+        let security = match previous {
+            Some(previous) if previous.security == security => Arc::clone(&previous.security),
+            Some(_) | None => security,
+        };
         Ok(Self {
             number: previous.map_or(0, |previous| previous.number + 1),
             certificates,
@@ -208,6 +218,7 @@ impl Snapshot {
             },
             limits,
             drain,
+            security,
             in_flight: match previous {
                 Some(previous) => previous.in_flight.with_max(requests.in_flight),
                 None => ConcurrencyLimit::new(requests.in_flight),

@@ -90,6 +90,7 @@ impl WorkerParts {
             tls: snapshot.tls.as_ref().map(|(_, acceptor)| acceptor.clone()),
             limits: snapshot.limits,
             proxies: Arc::clone(&snapshot.proxies),
+            security: Arc::clone(&snapshot.security),
         }
     }
 

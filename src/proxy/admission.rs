@@ -174,6 +174,9 @@ impl Proxy {
         client: &Client,
     ) -> Result<(ConcurrencyPermit, Option<WebSocketRequest>), Rejection> {
         let Routed { route, host } = routed;
+        if client.is_outdated {
+            return Err(Rejection::Misdirected);
+        }
         if client
             .served
             .as_ref()

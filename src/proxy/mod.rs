@@ -74,6 +74,8 @@ pub struct Client {
     pub peer: Peer,
     /// The certificate that the client received. `None` without TLS.
     pub served: Option<ServedCertificate>,
+    /// Its connection was made under another `client_auth`, or before TLS was switched on.
+    pub is_outdated: bool,
 }
 
 /// Limits for all requests of a worker.

@@ -50,6 +50,26 @@ pub enum ClientAuth {
     Required(Authorities),
 }
 
+/// What a client must do before its requests are accepted. A connection that was made under another one takes no more requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientSecurity {
+    /// Connect.
+    Cleartext,
+    /// Complete a TLS handshake.
+    Tls(ClientAuth),
+}
+
+impl ClientSecurity {
+    /// Whether a connection that was made under this one may be used under `present`.
+    pub fn is_accepted_under(&self, present: &Self) -> bool {
+        match (self, present) {
+            (Self::Cleartext, Self::Cleartext) | (Self::Tls(ClientAuth::Off), Self::Cleartext) => true,
+            (Self::Tls(made_under), Self::Tls(present)) => made_under == present,
+            (Self::Cleartext, Self::Tls(_)) | (Self::Tls(_), Self::Cleartext) => false,
+        }
+    }
+}
+
 /// A chain with its key.
 #[derive(Clone)]
 pub struct Certificate {
@@ -154,6 +174,8 @@ pub struct Acceptor {
     config: HandshakeConfig,
     /// The hosts of the certificates.
     pub certificates: Arc<CertificateNames>,
+    /// What clients must do.
+    pub security: Arc<ClientSecurity>,
 }
 
 /// The rustls configuration of a handshake.
@@ -221,6 +243,7 @@ impl Acceptor {
         };
         Ok(Self {
             config,
+            security: Arc::new(ClientSecurity::Tls(settings.client_auth.clone())),
             certificates: names,
         })
     }

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use authgate_auth::jwt::keys::Algorithm;
+use rustls::ClientConfig;
 use serde_json::Value;
 
 use crate::harness::gate::ask_admin;
@@ -571,4 +572,68 @@ fn the_reload_command_presents_the_token_over_tls() {
     assert!(code == 1 && err.contains("does not accept the command"), "{err}");
     let (code, err) = ask(&["--token", &token]);
     assert!(code == 1 && err.contains("certificate"), "{err}");
+}
+
+/// Sends a request over both versions of HTTP on connections that were made before a change: each is refused with 421, or the connection has
+/// ended before it.
+fn are_refused(mut conn: Conn, mut h2: H2) {
+    let reply = conn.call(&get("/x"));
+    assert_eq!((reply.status, reply.header("connection")), (421, Some("close")));
+    conn.ends().unwrap();
+    let sent = h2.sender.send_request(h2.request(&get("/x")));
+    if let Ok(response) = h2.runtime.block_on(sent) {
+        assert_eq!(response.status(), 421);
+    }
+    wait_until("the client has received GOAWAY", Duration::from_secs(5), || {
+        h2.sender.is_closed() || h2.runtime.block_on(h2.sender.ready()).is_err()
+    });
+}
+
+#[test]
+fn connections_that_were_made_under_other_client_auth_take_no_more_requests() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let open = config().app(&upstream).public("/x").tls(&pki, &[&["localhost"]]);
+    let open = open.file("clients.pem", pki.root_pem());
+    let required = open
+        .clone()
+        .tls_line("client_auth = { mode = \"required\", ca = \"clients.pem\" }");
+    let gate = Gate::start(&open);
+    let connect = |client: ClientConfig| Conn::tls(gate.address, "localhost", client);
+    let with_certificate = |alpn: &str| pki.client_as(Some(&pki), &[alpn]);
+    let (mut conn, mut h2) = (gate.connect(), H2::connect(&gate));
+    assert_eq!((conn.call(&get("/x")).status, h2.call(&get("/x")).status), (200, 200));
+    // A session of this client is not resumed.
+    let client = pki.client(&["http/1.1"], &[&rustls::version::TLS13]);
+    assert_eq!(connect(client.clone()).unwrap().call(&get("/x")).status, 200);
+
+    assert!(reload(&gate, &required));
+    are_refused(conn, h2);
+    let mut late = connect(client).expect("half a handshake");
+    late.send(get("/x").bytes());
+    assert!(late.try_reply("GET").is_err(), "without a certificate");
+    let mut conn = connect(with_certificate("http/1.1")).unwrap();
+    let mut h2 = H2::connect_as(&gate, with_certificate("h2"));
+    assert_eq!((conn.call(&get("/x")).status, h2.call(&get("/x")).status), (200, 200));
+    // Another change leaves them open.
+    assert!(reload(&gate, &required.clone().public("/new")));
+    assert_eq!(
+        (conn.call(&get("/new")).status, h2.call(&get("/new")).status),
+        (200, 200)
+    );
+    assert!(reload(&gate, &open));
+    are_refused(conn, h2);
+}
+
+#[test]
+fn connections_without_tls_take_no_more_requests_once_it_is_on() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let cleartext = config().app(&upstream).public("/x");
+    let gate = Gate::start(&cleartext);
+    let (mut conn, mut h2) = (gate.connect(), H2::connect(&gate));
+    assert_eq!((conn.call(&get("/x")).status, h2.call(&get("/x")).status), (200, 200));
+    assert!(reload(&gate, &cleartext.tls(&pki, &[&["localhost"]])));
+    are_refused(conn, h2);
+    let client = pki.client(&["http/1.1"], rustls::ALL_VERSIONS);
+    let mut conn = Conn::tls(gate.address, "localhost", client).unwrap();
+    assert_eq!(conn.call(&get("/x")).status, 200);
 }
