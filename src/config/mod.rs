@@ -3,8 +3,10 @@
 mod admin_contact;
 mod check;
 pub mod defaults;
+mod key_path;
 mod mask;
 mod modes;
+mod named_file;
 mod problem;
 mod reader;
 mod secrets;
@@ -34,10 +36,11 @@ use toml::de::DeTable;
 
 pub use self::admin_contact::{AdminContact, admin_contact};
 pub use self::modes::WatchMode;
+pub use self::named_file::NamedFile;
 use self::problem::{Basis, Problems};
 pub use self::problem::{ConfigError, Problem, Refusal, Report, ReportFormat, Severity};
 use self::reader::{Context, Section};
-pub use self::source::{Change, ChangeKind, NamedFile, Source};
+pub use self::source::{Change, ChangeKind, Source};
 use crate::acme::AcmeSettings;
 use crate::control::token::AdminToken;
 use crate::gateway::ServerSettings;

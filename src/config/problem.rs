@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use toml::de::DeTable;
 
 use super::mask::{Shown, Syntax, mask};
-use super::source::{NamedFile, Source};
+use super::named_file::NamedFile;
+use super::source::Source;
 
 /// One error or warning.
 #[derive(Debug, Clone, PartialEq, Eq)]

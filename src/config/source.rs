@@ -11,10 +11,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::key_path::join;
+use super::named_file::NamedFile;
+
 /// A longer value is not shown.
 const MAX_SHOWN: usize = 80;
-/// A larger file is not compared. Keys, certificates and secrets are much smaller.
-const MAX_COMPARED_FILE: u64 = 16 << 20;
 
 /// The text of a configuration, and the files that it names.
 #[derive(Debug, Clone)]
@@ -24,31 +25,6 @@ pub struct Source {
     /// The text without possible secrets; as long as `text`.
     masked: String,
     files: Vec<NamedFile>,
-}
-
-/// A file that the configuration names, such as a certificate or a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedFile {
-    /// The key whose value names it.
-    pub key: String,
-    /// Its path.
-    pub path: PathBuf,
-    /// The digest of its content, if it is small enough to be compared.
-    pub digest: Option<[u8; 32]>,
-}
-
-impl NamedFile {
-    /// Reads the content of the file.
-    pub(super) fn new(key: String, path: PathBuf) -> Self {
-        let is_compared = !key.starts_with("stores.")
-            && std::fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() <= MAX_COMPARED_FILE);
-        let content = is_compared.then(|| std::fs::read(&path).ok()).flatten();
-        Self {
-            key,
-            path,
-            digest: content.and_then(|content| digest(&SHA256, &content).as_ref().try_into().ok()),
-        }
-    }
 }
 
 /// A difference between two configurations.
@@ -197,7 +173,7 @@ impl Comparison<'_> {
         let mut names = by_name(old);
         names.extend(by_name(new));
         for name in names.into_keys() {
-            let key = super::reader::join(at, &name);
+            let key = join(at, &name);
             match (old.get(name.as_str()), new.get(name.as_str())) {
                 (Some(old), Some(new)) => self.values(key, old, new),
                 (None, Some(_)) => self.add(key, ChangeKind::Added),

@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use authgate_http::log_throttle::LogThrottle;
 use authgate_http::node::Node;
-use authgate_http::server::closing::{DRAIN_GRACE, LINGER_TIMEOUT, close};
+use authgate_http::server::closing::{LINGER_TIMEOUT, close};
 use authgate_http::server::socket::{Listener, Stream};
-use authgate_http::server::stage::Stage;
+use authgate_http::server::stage::{DRAIN_GRACE, Stage};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;

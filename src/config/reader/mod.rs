@@ -16,8 +16,9 @@ use toml::de::{DeTable, DeValue};
 
 pub(crate) use self::text::Text;
 pub(crate) use self::value::{Zero, fold, header_name, is_connection_specific, is_token_byte};
+use super::key_path::join;
+use super::named_file::NamedFile;
 use super::problem::{Problem, Problems};
-use super::source::NamedFile;
 
 /// The state that all sections and items of a file share.
 #[derive(Debug)]
@@ -386,20 +387,6 @@ impl<'c> Item<'c> {
     /// The value as it is, for keys that accept several types.
     pub(crate) fn value(&self) -> &'c DeValue<'c> {
         self.value
-    }
-}
-
-/// A key path; names that need quotes get them.
-pub(super) fn join(path: &str, name: &str) -> String {
-    let bare = !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-    let name = if bare { name.to_owned() } else { format!("{name:?}") };
-    if path.is_empty() {
-        name
-    } else {
-        format!("{path}.{name}")
     }
 }
 

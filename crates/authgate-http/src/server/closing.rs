@@ -24,15 +24,13 @@ use tracing::debug;
 use super::context::WorkerContext;
 use super::handler::Handler;
 use super::socket::{Stream, Transport};
-use super::stage::Stage;
+use super::stage::{DRAIN_GRACE, Stage};
 use crate::runtime::DeadlineTimer;
 
 /// The timeout for writing the last bytes to a client, and for each pause of the client after that.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the gateway reads the remaining body after the response, at most.
 pub(super) const MAX_LINGER_TIME: Duration = Duration::from_secs(30);
-/// A drain does not close a connection that was used within this time: the next request may be on its way.
-pub const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// The buffer for one read; a TLS record holds no more.
 const READ_SIZE: usize = 16 * 1024;
 

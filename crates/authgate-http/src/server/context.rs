@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::closing::DRAIN_GRACE;
 use super::handler::Handler;
-use super::stage::Stage;
+use super::stage::{DRAIN_GRACE, Stage};
 use crate::concurrency::ConcurrencyLimit;
 
 /// During a drain, a connection that was used within this time is kept for one more request. Clones share it.
