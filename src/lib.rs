@@ -9,6 +9,7 @@
 //! cli            commands, one file per command family; no domain logic
 //! app            builds an App from a Config: every part once, bind, spawn, drain
 //! signal         process signals as events: SIGTERM and SIGINT drain, SIGHUP reloads
+//! service_manager  the sockets that systemd passes, and the messages that it receives
 //! fuzzing        fuzz targets: any bytes as input, a panic if an invariant is broken
 //! -- 4  configuration: makes the settings that lower floors declare
 //! config         gateway.toml: parsed and checked as a whole; every problem with its line and the fix
@@ -38,6 +39,7 @@ pub mod fuzzing;
 pub mod gateway;
 pub mod provisioning;
 pub mod proxy;
+pub mod service_manager;
 pub mod signal;
 pub mod telemetry;
 pub mod tls;

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use authgate_http::server::inherited::InheritedError;
 use authgate_http::server::listen::{self, Address};
 
 /// Why a gateway does not start, or stops unexpectedly.
@@ -17,6 +18,9 @@ pub enum AppError {
         /// The error of the system.
         source: io::Error,
     },
+    /// The configuration does not fit a socket that the service manager has passed.
+    #[error("{0}")]
+    Inherited(#[from] InheritedError),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),

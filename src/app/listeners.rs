@@ -1,7 +1,10 @@
 //! [`Listeners`]: the open addresses of the process. A reload adds some and removes others, and keeps those that stay.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use authgate_http::server::inherited::{InheritedError, InheritedSockets};
 use authgate_http::server::listen::{self, Address, OpenAddress};
 use authgate_http::server::listener_handle::ListenerHandle;
 use authgate_http::server::socket::{BoundListener, Listener};
@@ -13,6 +16,7 @@ use tokio::task::JoinSet;
 use tracing::info;
 
 use super::error::AppError;
+use super::process::Process;
 use crate::config::Config;
 use crate::control::admin::{self, Admin};
 use crate::control::redirect::Redirect;
@@ -54,17 +58,18 @@ impl Bound {
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub(super) fn open(configured: Configured, workers: usize) -> Result<Self, AppError> {
+    pub(super) fn open(configured: Configured, workers: usize, inherited: &InheritedSockets) -> Result<Self, AppError> {
         let (access, listeners) = match configured.purpose {
             ListenerPurpose::Clients => (SocketAccess::OwnerAndGroup, workers),
             ListenerPurpose::Redirects | ListenerPurpose::Probes => (SocketAccess::OwnerAndGroup, 1),
             ListenerPurpose::Admin => (SocketAccess::Owner, 1),
         };
-        let open = listen::open(&configured.address, listeners, access).map_err(|source| AppError::Bind {
-            address: configured.address.clone(),
-            key: configured.purpose.key(),
-            source,
-        })?;
+        let open =
+            listen::open(&configured.address, listeners, access, inherited).map_err(|source| AppError::Bind {
+                address: configured.address.clone(),
+                key: configured.purpose.key(),
+                source,
+            })?;
         Ok(Self { configured, open })
     }
 
@@ -73,8 +78,18 @@ impl Bound {
     }
 }
 
+/// Checks that a configuration has the addresses of all inherited sockets.
+///
+/// # Errors
+/// It lacks one, or has one for two purposes.
+pub(super) fn check(wanted: &[Configured], inherited: &InheritedSockets) -> Result<(), InheritedError> {
+    let addresses = wanted.iter().map(|one| (one.purpose.key(), one.address.clone()));
+    inherited.check(&addresses.collect::<Vec<_>>())
+}
+
 /// The open addresses.
 pub(super) struct Listeners {
+    process: Arc<Process>,
     workers: usize,
     pool: Arc<WorkerPool>,
     admin: Arc<Admin>,
@@ -85,8 +100,9 @@ pub(super) struct Listeners {
 #[derive(Default)]
 struct State {
     served: Vec<Served>,
-    /// The tasks of redirect listeners. They end after their last connection.
-    redirects: JoinSet<()>,
+    /// The tasks that a shutdown waits for: those of redirects, and of control listeners on inherited sockets. They end after their last
+    /// connection.
+    tasks: JoinSet<()>,
 }
 
 /// An address that is served.
@@ -96,6 +112,8 @@ struct Served {
     address: Address,
     /// Removed when it is dropped.
     file: Option<SocketFile>,
+    /// Another process keeps the address open.
+    is_inherited: bool,
     stop: Stop,
 }
 
@@ -124,8 +142,15 @@ pub(super) struct Prepared {
 
 impl Listeners {
     /// Without addresses.
-    pub(super) fn new(workers: usize, pool: Arc<WorkerPool>, admin: Arc<Admin>, redirect: Arc<Redirect>) -> Self {
+    pub(super) fn new(
+        process: Arc<Process>,
+        workers: usize,
+        pool: Arc<WorkerPool>,
+        admin: Arc<Admin>,
+        redirect: Arc<Redirect>,
+    ) -> Self {
         Self {
+            process,
             workers,
             pool,
             admin,
@@ -140,7 +165,7 @@ impl Listeners {
 
     /// Serves an address. Returns the listeners of the workers, for an address of clients.
     pub(super) fn serve(&self, bound: Bound) -> std::io::Result<Option<(Vec<BoundListener>, ListenerHandle)>> {
-        let Bound { configured, mut open } = bound;
+        let Bound { configured, open } = bound;
         let mut state = self.state();
         let (stop, listeners) = match configured.purpose {
             ListenerPurpose::Clients => {
@@ -149,19 +174,17 @@ impl Listeners {
             }
             purpose @ (ListenerPurpose::Admin | ListenerPurpose::Probes | ListenerPurpose::Redirects) => {
                 let (stop, stage) = watch::channel(Stage::Serving);
-                let listener = Listener::new(open.listeners.remove(0))?;
                 match purpose {
-                    ListenerPurpose::Admin => {
-                        tokio::spawn(admin::serve(listener, Arc::clone(&self.admin)));
-                    }
-                    ListenerPurpose::Probes => {
-                        info!(listen = %open.address, "serving probes");
-                        tokio::spawn(admin::serve_probes(listener, stage, Arc::clone(&self.admin)));
-                    }
-                    ListenerPurpose::Redirects | ListenerPurpose::Clients => {
-                        info!(listen = %open.address, "redirecting clients to https");
-                        let redirect = Arc::clone(&self.redirect);
-                        state.redirects.spawn(redirect.serve(listener, stage));
+                    ListenerPurpose::Probes => info!(listen = %open.address, "serving probes"),
+                    ListenerPurpose::Redirects => info!(listen = %open.address, "redirecting clients to https"),
+                    ListenerPurpose::Admin | ListenerPurpose::Clients => {}
+                }
+                for bound in open.listeners {
+                    let task = self.serve_control(purpose, Listener::new(bound)?, stage.clone());
+                    if ends_with_shutdown(purpose, open.is_inherited) {
+                        state.tasks.spawn(task);
+                    } else {
+                        tokio::spawn(task);
                     }
                 }
                 (Stop::Control(stop), None)
@@ -171,16 +194,34 @@ impl Listeners {
             configured,
             address: open.address,
             file: open.file,
+            is_inherited: open.is_inherited,
             stop,
         });
         Ok(listeners)
     }
 
+    fn serve_control(
+        &self,
+        purpose: ListenerPurpose,
+        listener: Listener,
+        stage: watch::Receiver<Stage>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        match purpose {
+            ListenerPurpose::Admin => Box::pin(admin::serve(listener, stage, Arc::clone(&self.admin))),
+            ListenerPurpose::Probes => Box::pin(admin::serve_probes(listener, stage, Arc::clone(&self.admin))),
+            ListenerPurpose::Redirects | ListenerPurpose::Clients => {
+                Box::pin(Arc::clone(&self.redirect).serve(listener, stage))
+            }
+        }
+    }
+
     /// Opens the addresses that are not open yet.
     ///
     /// # Errors
-    /// An address cannot be bound. Then all that were opened close again.
+    /// An address cannot be bound, or that of an inherited socket is missing. Then all that were opened close again.
     pub(super) fn prepare(&self, wanted: Vec<Configured>) -> Result<Prepared, AppError> {
+        let inherited = &self.process.service_manager.sockets;
+        check(&wanted, inherited)?;
         let mut open: Vec<Configured> = self
             .state()
             .served
@@ -191,7 +232,7 @@ impl Listeners {
             let at = open.iter().position(|open| open == *wanted);
             at.map(|at| open.swap_remove(at)).is_none()
         });
-        let opened = new.map(|new| Bound::open(new.clone(), self.workers));
+        let opened = new.map(|new| Bound::open(new.clone(), self.workers, inherited));
         let opened = opened.collect::<Result<_, _>>()?;
         Ok(Prepared { wanted, opened })
     }
@@ -205,7 +246,7 @@ impl Listeners {
             }
         }
         let mut state = self.state();
-        while state.redirects.try_join_next().is_some() {}
+        while state.tasks.try_join_next().is_some() {}
         let mut wanted = wanted;
         let all = std::mem::take(&mut state.served);
         for mut served in all {
@@ -235,20 +276,22 @@ impl Listeners {
         }
     }
 
-    /// Closes all addresses but those of operators and probes, for a shutdown. The workers close theirs. Returns the tasks to wait for.
+    /// Closes all addresses but those of operators and probes, for a shutdown. Those are closed too if they were inherited: the next gateway
+    /// answers there. The workers close theirs. Returns the tasks to wait for.
     pub(super) fn close_all(&self) -> JoinSet<()> {
+        // The listeners are duplicates. If these sockets stayed open, clients would wait in a queue that this process does not accept from.
+        self.process.service_manager.sockets.close();
         let mut state = self.state();
         for served in &mut state.served {
-            match served.configured.purpose {
-                ListenerPurpose::Clients => served.file = None,
-                ListenerPurpose::Redirects => {
-                    served.file = None;
-                    served.stop.close();
-                }
-                ListenerPurpose::Admin | ListenerPurpose::Probes => {}
+            let purpose = served.configured.purpose;
+            if purpose == ListenerPurpose::Clients {
+                served.file = None;
+            } else if ends_with_shutdown(purpose, served.is_inherited) {
+                served.file = None;
+                served.stop.close();
             }
         }
-        std::mem::take(&mut state.redirects)
+        std::mem::take(&mut state.tasks)
     }
 
     /// The open addresses, for `/status.json`.
@@ -266,5 +309,13 @@ impl Listeners {
         let mut status: Vec<ListenerStatus> = served.collect();
         status.sort_by_key(|listener| listener.purpose);
         status
+    }
+}
+
+/// Whether a control listener closes when a drain begins. The others serve until the process ends.
+fn ends_with_shutdown(purpose: ListenerPurpose, is_inherited: bool) -> bool {
+    match purpose {
+        ListenerPurpose::Redirects | ListenerPurpose::Clients => true,
+        ListenerPurpose::Admin | ListenerPurpose::Probes => is_inherited,
     }
 }

@@ -7,9 +7,11 @@ mod process;
 mod reload;
 mod reloader;
 mod snapshot;
+mod watchdog;
 mod watched_files;
 mod worker;
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -31,6 +33,7 @@ pub use self::reload::{ConfigFile, ExampleKeys, NotReloaded, Reloaded, Trigger, 
 pub use self::reloader::Reloader;
 use self::reloader::{Progress, Running, admin_view, redirect_rules};
 use self::snapshot::Snapshot;
+use self::watchdog::Heartbeats;
 pub use self::watched_files::WatchedFiles;
 use self::worker::WorkerParts;
 use crate::config::Config;
@@ -39,6 +42,7 @@ use crate::control::redirect::{self, Redirect};
 use crate::control::reload::ReloadHook;
 use crate::control::status::{ConfigurationStatus, ListenerPurpose, ProcessFacts};
 use crate::gateway::{Gateway, ServerSettings};
+use crate::service_manager::ServiceManager;
 use crate::signal::{Event, Signals};
 
 /// File descriptors reserved for everything except client connections, their upstream connections, and the control listeners.
@@ -46,6 +50,9 @@ const SPARE_DESCRIPTORS: usize = 256;
 
 /// How long workers may take to drop their requests after the drain timeout.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the rest of the end may take, such as writing the log.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A gateway with all parts built and all listeners bound, before it serves.
 pub struct App {
@@ -70,13 +77,19 @@ impl App {
     /// Builds all parts and binds all listeners.
     ///
     /// # Errors
-    /// An address cannot be bound, or TLS cannot be set up.
-    pub fn bind(config: Config) -> Result<Self, AppError> {
+    /// An address cannot be bound, TLS cannot be set up, or the configuration does not have the address of a socket that the service manager has
+    /// passed.
+    pub fn bind(config: Config, service_manager: ServiceManager) -> Result<Self, AppError> {
         let (fixed, server, max_connections) = (Fixed::new(&config), config.server.clone(), max_connections(&config));
-        let bound = Configured::all(&config).into_iter();
-        let bound = bound.map(|configured| Bound::open(configured, server.workers));
+        let (configured, inherited) = (Configured::all(&config), &service_manager.sockets);
+        listeners::check(&configured, inherited)?;
+        let bound = configured.into_iter();
+        let bound = bound.map(|configured| Bound::open(configured, server.workers, inherited));
         let bound = bound.collect::<Result<_, _>>()?;
-        let process = Arc::new(Process::default());
+        let process = Arc::new(Process {
+            service_manager,
+            ..Process::default()
+        });
         let snapshot = Snapshot::new(config, &process, None)?;
         Ok(Self {
             process,
@@ -159,6 +172,7 @@ impl App {
         let redirect = Arc::new(Redirect::new(redirect_rules(&snapshot, port)));
         let (common, inboxes) = WorkerPool::new(server.workers, max_connections, server.drain.timeout, stages);
         let listeners = Listeners::new(
+            Arc::clone(&process),
             server.workers,
             Arc::clone(&common),
             Arc::clone(&admin),
@@ -168,14 +182,15 @@ impl App {
         let mut workers: Vec<Vec<WorkerListener>> = (0..server.workers).map(|_| Vec::new()).collect();
         for bound in bound {
             if let Some((listeners, handle)) = listeners.serve(bound)? {
-                for (worker, bound) in workers.iter_mut().zip(listeners) {
+                for (index, bound) in listeners.into_iter().enumerate() {
                     let handle = handle.clone();
-                    worker.push(WorkerListener { bound, handle });
+                    workers[index % server.workers].push(WorkerListener { bound, handle });
                 }
             }
         }
         let (snapshots, followed) = watch::channel(snapshot);
         let progress = Progress::new(server.workers);
+        let heartbeats = Arc::new(Heartbeats::new(server.workers));
         let reloader = Reloader::new(Running {
             process: Arc::clone(&process),
             snapshots,
@@ -189,18 +204,29 @@ impl App {
         });
         reloader.report_listeners();
         reloader.answer_commands();
+        let reports = WorkerReports {
+            progress,
+            heartbeats: Arc::clone(&heartbeats),
+        };
         let (result_sender, mut worker_results) = mpsc::unbounded_channel();
         for (index, (listeners, inbox)) in workers.into_iter().zip(inboxes).enumerate() {
             let (process, common) = (Arc::clone(&process), Arc::clone(&common));
-            let (followed, progress, result_sender) = (followed.clone(), progress.clone(), result_sender.clone());
+            let (followed, reports, result_sender) = (followed.clone(), reports.clone(), result_sender.clone());
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let result = run_worker(index, &process, common, listeners, inbox, followed, &reports);
+                reports.heartbeats.end(index);
                 // Sent after a panic too: `run_worker` catches it.
-                let _ = result_sender.send(run_worker(
-                    index, &process, common, listeners, inbox, followed, &progress,
-                ));
+                let _ = result_sender.send(result);
             })?;
         }
         drop(result_sender);
+        let inherited = process.service_manager.sockets.addresses();
+        if !inherited.is_empty() {
+            info!(
+                sockets = joined(&inherited),
+                "listening on sockets that the service manager has passed"
+            );
+        }
         info!(
             listen = clients,
             admin = operators,
@@ -211,10 +237,17 @@ impl App {
         let hangup = Arc::new(Notify::new());
         tokio::spawn(reloader.clone().reload_when(Arc::clone(&hangup), Trigger::Signal));
         reloader.watch_files()?;
+        let mut all_serve = pin!(reloader.wait_for_workers());
+        let mut is_ready = false;
         started(reloader.clone());
 
         loop {
             tokio::select! {
+                () = &mut all_serve, if !is_ready => {
+                    is_ready = true;
+                    process.service_manager.ready(&format!("serving on {clients}"));
+                    tokio::spawn(watchdog::feed(Arc::clone(&process), Arc::clone(&heartbeats)));
+                }
                 event = signals.next() => match event {
                     Event::Drain => break,
                     Event::Reload => hangup.notify_one(),
@@ -244,6 +277,13 @@ fn joined<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> String {
 
 type WorkerResult = Result<(), String>;
 
+/// Where the workers report what they do.
+#[derive(Clone)]
+struct WorkerReports {
+    progress: Progress,
+    heartbeats: Arc<Heartbeats>,
+}
+
 async fn drain(
     reloader: &Reloader,
     stage: &watch::Sender<Stage>,
@@ -253,16 +293,19 @@ async fn drain(
     let _turn = timeout(CUT_TIMEOUT, reloader.0.turn.lock()).await;
     let settings = reloader.drain_times();
     info!(delay = ?settings.delay, timeout = ?settings.timeout, "draining");
+    let within = settings.delay + settings.timeout + CUT_TIMEOUT + EXIT_TIMEOUT;
+    let service_manager = &reloader.0.process.service_manager;
+    service_manager.stopping("draining: requests under way are finished", within);
     if !settings.delay.is_zero() {
         stage.send_replace(Stage::NotReady);
         sleep(settings.delay).await;
     }
     // Socket files are removed before their listeners close, so that no client finds a file without a listener.
-    let mut redirects = reloader.0.listeners.close_all();
+    let mut tasks = reloader.0.listeners.close_all();
     stage.send_replace(Stage::Draining);
     let all = async {
         while worker_results.recv().await.is_some() {}
-        while redirects.join_next().await.is_some() {}
+        while tasks.join_next().await.is_some() {}
     };
     let drained = timeout(settings.timeout, all).await;
     if drained.is_ok() {
@@ -282,7 +325,7 @@ fn run_worker(
     listeners: Vec<WorkerListener>,
     inbox: Inbox,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
-    progress: &Progress,
+    reports: &WorkerReports,
 ) -> WorkerResult {
     let serve = std::panic::AssertUnwindSafe(|| {
         run_on_this_thread(|| async {
@@ -291,7 +334,8 @@ fn run_worker(
             let worker = Worker::new(index, common, gateway.clone());
             tokio::select! {
                 served = worker.run(listeners, inbox) => served,
-                never = worker::follow(parts, snapshots, gateway, |serving| progress.report(index, serving)) => match never {},
+                never = reports.heartbeats.answer(index) => match never {},
+                never = worker::follow(parts, snapshots, gateway, |serving| reports.progress.report(index, serving)) => match never {},
             }
         })
     });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use authgate_auth::dependencies::ChangeCounters;
 
+use crate::service_manager::ServiceManager;
 use crate::telemetry::metrics::Metrics;
 
 /// What lives as long as the process.
@@ -13,4 +14,6 @@ pub(super) struct Process {
     pub(super) metrics: Arc<Metrics>,
     /// The counters of changes in stores, which cached decisions depend on.
     pub(super) counters: Arc<ChangeCounters>,
+    /// Has passed sockets, and receives messages.
+    pub(super) service_manager: ServiceManager,
 }

@@ -212,6 +212,7 @@ impl Reloader {
     }
 
     async fn reload_file(&self, file: &ConfigFile, trigger: Trigger) -> Reloaded {
+        let mut reloading = self.0.process.service_manager.reloading();
         let reloader = self.clone();
         // Reading and checking may take long, and must not delay probes.
         let applied = spawn_blocking(move || reloader.read_and_apply()).await;
@@ -241,10 +242,12 @@ impl Reloader {
                 let mut in_force = file.in_force.lock().unwrap_or_else(PoisonError::into_inner);
                 let changes = in_force.changes(&source);
                 *in_force = source;
+                reloading.status = "serving with the configuration that was read again";
                 Reloaded::Applied { changes, warnings }
             }
             Err(refused) => {
                 file.update_watch(|watch| watch.refused(refused.files()));
+                reloading.status = "serving with the old configuration: the new one cannot be used, see the log";
                 Reloaded::Refused(refused)
             }
         };
@@ -355,11 +358,13 @@ pub fn list_changes(changes: &[Change]) -> Vec<String> {
 fn refusal(error: &AppError) -> Refusal {
     let key = match error {
         AppError::Bind { key, .. } => key,
+        AppError::Inherited(_) => "server.listen",
         AppError::Tls(_) => "server.tls",
         AppError::Io(_) | AppError::Worker(_) => "server",
     };
     let help = match error {
         AppError::Bind { .. } => "write an address of this machine that no other listener has, and reload again",
+        AppError::Inherited(_) => "keep the address in the file, or restart the gateway without the socket",
         AppError::Tls(_) => "correct `[server.tls]`, and reload again",
         AppError::Io(_) | AppError::Worker(_) => "reload again",
     };

@@ -16,6 +16,7 @@ use super::{Failure, echo, load};
 use crate::app::{App, AppError};
 use crate::config::{Admin, Config};
 use crate::examples;
+use crate::service_manager::ServiceManager;
 use crate::telemetry;
 
 /// The lifetime of the printed JWT, in seconds.
@@ -59,7 +60,7 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
     let log = telemetry::start(config.log);
     let tls = config.tls.is_some();
     let admin = config.admin.clone();
-    let app = App::bind(config).map_err(|error| bind_failure(&error))?;
+    let app = App::bind(config, ServiceManager::default()).map_err(|error| bind_failure(&error))?;
     let metrics = metrics_command(app.admin_addresses().next(), &admin);
     let base = app
         .addresses()

@@ -8,6 +8,7 @@ use super::{Failure, load};
 use crate::app::{App, ConfigFile, ExampleKeys, WatchedFiles};
 use crate::config::Loaded;
 use crate::examples;
+use crate::service_manager::ServiceManager;
 use crate::telemetry;
 
 /// Serve until SIGTERM or SIGINT.
@@ -21,11 +22,12 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
     let loaded = load(file)?;
     refuse_example_keys(args, &loaded)?;
+    let service_manager = ServiceManager::from_environment().map_err(|error| Failure::Failed(error.to_string()))?;
     let log = telemetry::start(loaded.config.log);
     let watched = WatchedFiles::new(file, &loaded);
     let (path, log_control) = (file.to_owned(), log.control.clone());
     let config_file = ConfigFile::new(path, loaded.source, watched, args.allowed(), log_control);
-    let outcome = App::bind(loaded.config).and_then(|app| app.reload_from(config_file).run(|_| {}));
+    let outcome = App::bind(loaded.config, service_manager).and_then(|app| app.reload_from(config_file).run(|_| {}));
     drop(log);
     outcome.map_err(|error| Failure::Failed(error.to_string()))
 }

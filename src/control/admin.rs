@@ -66,9 +66,9 @@ pub struct AdminView {
     pub access: AdminAccess,
 }
 
-/// Serves operators until the process ends.
-pub async fn serve(listener: Listener, admin: Arc<Admin>) {
-    super::serve(listener, None, Operators(admin)).await;
+/// Serves operators. Ends when `stage` is `Draining`.
+pub async fn serve(listener: Listener, stage: watch::Receiver<Stage>, admin: Arc<Admin>) {
+    super::serve(listener, Some(stage), Operators(admin)).await;
 }
 
 /// Serves `/livez` and `/readyz` only, for any `Host`: kubelets and load balancers use any. Ends when `stage` is

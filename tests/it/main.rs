@@ -60,6 +60,7 @@ mod proxying;
 mod readings;
 mod reload;
 mod routing;
+mod service_manager;
 mod slow;
 mod snapshots;
 mod socket_files;

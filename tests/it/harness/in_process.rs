@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use authgate::app::{App, AppError, Reloader};
+use authgate::service_manager::ServiceManager;
 use authgate_http::server::listen::Address;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -32,7 +33,7 @@ impl InProcess {
     /// Started, and all workers serve.
     pub fn start(config: &Config) -> Self {
         let folder = TempDir::new().expect("a folder");
-        let app = App::bind(load(config, &folder)).expect("free ports");
+        let app = App::bind(load(config, &folder), ServiceManager::default()).expect("free ports");
         let address = app.addresses().find_map(Address::tcp).expect("a TCP address");
         let admin = app.admin_addresses().find_map(Address::tcp).expect("a TCP address");
         let (sender, started) = mpsc::channel();

@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod pki;
 pub mod program;
 pub mod redis;
+pub mod service_manager;
 pub mod upstream;
 pub mod websocket;
 pub mod wire;

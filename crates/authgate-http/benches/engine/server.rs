@@ -16,7 +16,7 @@ use authgate_http::server::handler::{
     Connected, ConnectionEvent, Exchange, Handler, HeadFault, Reply, TlsAccept, TlsAccepted, TlsEnded, Tunnel,
 };
 use authgate_http::server::limits::Limits;
-use authgate_http::server::socket::{BoundListener, Stream};
+use authgate_http::server::socket::{AcceptQueue, BoundListener, Stream};
 use authgate_http::server::stage::Stage;
 use authgate_http::server::worker::{Worker, WorkerPool};
 use authgate_http::tcp;
@@ -145,7 +145,10 @@ async fn serve_own(listener: TcpListener, length: usize) {
     let worker = Worker::new(0, pool, Answers(length));
     let inbox = inboxes.pop().expect("an inbox");
     worker
-        .run(vec![BoundListener::Tcp(listener).into()], inbox)
+        .run(
+            vec![BoundListener::Tcp(listener, AcceptQueue::OfOneWorker).into()],
+            inbox,
+        )
         .await
         .expect("a listener");
 }

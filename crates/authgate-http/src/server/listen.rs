@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::socket::{BACKLOG, BoundListener};
+use super::inherited::InheritedSockets;
+use super::socket::{AcceptQueue, BACKLOG, BoundListener};
 use super::socket_file::{SocketAccess, SocketFile};
 
 /// An address to listen on.
@@ -45,15 +46,17 @@ impl fmt::Display for Address {
     }
 }
 
-/// An open address: a listener for each worker.
+/// An open address, with listeners for all workers.
 #[derive(Debug)]
 pub struct OpenAddress {
-    /// One for each worker.
+    /// To be given to the workers in turn. Each gets one at least, and more if more sockets of the address were inherited.
     pub listeners: Vec<BoundListener>,
     /// The bound address: port 0 is replaced by the real port.
     pub address: Address,
     /// Drop it when no more connections are wanted: that removes the socket file.
     pub file: Option<SocketFile>,
+    /// Another process has opened the address, and keeps it open.
+    pub is_inherited: bool,
 }
 
 /// Help text: how a process gets the right to listen on low ports.
@@ -74,19 +77,41 @@ pub fn lacks_bind_permission(address: SocketAddr) -> bool {
         && effective.is_some_and(|effective| effective & NET_BIND_SERVICE == 0)
 }
 
-/// Opens `workers` listeners on an address of either kind. `access` applies to a socket file.
+/// Opens listeners for `workers` workers on an address of either kind, from inherited sockets if there are some for it. `access` applies to a
+/// socket file.
 ///
 /// # Errors
-/// The address is in use, is not an address of this machine, or is not permitted.
-pub fn open(address: &Address, workers: usize, access: SocketAccess) -> io::Result<OpenAddress> {
+/// The address is in use, is not an address of this machine, or is not permitted. More users than `access` says may connect to an inherited
+/// socket.
+pub fn open(
+    address: &Address,
+    workers: usize,
+    access: SocketAccess,
+    inherited: &InheritedSockets,
+) -> io::Result<OpenAddress> {
+    if let Some(listeners) = inherited.listeners(address, workers) {
+        if let Address::Unix(path) = address {
+            access.check(path)?;
+        }
+        return Ok(OpenAddress {
+            listeners: listeners?,
+            address: address.clone(),
+            file: None,
+            is_inherited: true,
+        });
+    }
     match address {
         Address::Tcp(address) => {
             let listeners = bind(*address, workers)?;
             let address = listeners.first().map_or(Ok(*address), TcpListener::local_addr)?;
             Ok(OpenAddress {
-                listeners: listeners.into_iter().map(BoundListener::Tcp).collect(),
+                listeners: listeners
+                    .into_iter()
+                    .map(|listener| BoundListener::Tcp(listener, AcceptQueue::OfOneWorker))
+                    .collect(),
                 address: Address::Tcp(address),
                 file: None,
+                is_inherited: false,
             })
         }
         Address::Unix(path) => {
@@ -95,6 +120,7 @@ pub fn open(address: &Address, workers: usize, access: SocketAccess) -> io::Resu
                 listeners: listeners.into_iter().map(BoundListener::Unix).collect(),
                 address: address.clone(),
                 file: Some(file),
+                is_inherited: false,
             })
         }
     }

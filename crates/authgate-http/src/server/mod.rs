@@ -8,6 +8,7 @@ mod date;
 pub mod handler;
 mod http1;
 mod http2;
+pub mod inherited;
 pub mod limits;
 pub mod listen;
 pub mod listener_handle;

@@ -26,16 +26,25 @@ const MAX_UNSENT: u32 = 128 * 1024;
 #[derive(Debug)]
 pub enum BoundListener {
     /// Over TCP.
-    Tcp(net::TcpListener),
+    Tcp(net::TcpListener, AcceptQueue),
     /// On a socket file.
     Unix(unix::UnixListener),
+}
+
+/// Which workers accept from the kernel's queue of a TCP listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceptQueue {
+    /// One: each worker has a queue of its own, and the kernel distributes the connections.
+    OfOneWorker,
+    /// Several. All of them wake up for a connection, and the fastest one gets it.
+    Shared,
 }
 
 /// A listener that is registered with the current runtime.
 #[derive(Debug)]
 pub enum Listener {
     /// Over TCP.
-    Tcp(TcpListener),
+    Tcp(TcpListener, AcceptQueue),
     /// On a socket file.
     Unix(UnixListener),
 }
@@ -47,7 +56,7 @@ impl Listener {
     /// The runtime cannot watch it.
     pub fn new(bound: BoundListener) -> io::Result<Self> {
         Ok(match bound {
-            BoundListener::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            BoundListener::Tcp(listener, queue) => Self::Tcp(TcpListener::from_std(listener)?, queue),
             BoundListener::Unix(listener) => Self::Unix(UnixListener::from_std(listener)?),
         })
     }
@@ -58,7 +67,7 @@ impl Listener {
     /// No connection can be accepted now, for example without free descriptors.
     pub async fn accept(&self) -> io::Result<Stream> {
         Ok(match self {
-            Self::Tcp(listener) => Stream::Tcp(listener.accept().await?.0),
+            Self::Tcp(listener, _) => Stream::Tcp(listener.accept().await?.0),
             Self::Unix(listener) => Stream::Unix(listener.accept().await?.0),
         })
     }
@@ -69,7 +78,7 @@ impl Listener {
     /// The listener cannot be removed from the runtime.
     pub fn close(self) -> io::Result<Vec<DetachedStream>> {
         let queued = match self {
-            Self::Tcp(listener) => {
+            Self::Tcp(listener, _) => {
                 let listener = listener.into_std()?;
                 accept_queued(|| Ok(DetachedStream::Tcp(listener.accept()?.0)))
             }
@@ -81,9 +90,12 @@ impl Listener {
         Ok(queued)
     }
 
-    /// All workers share this listener.
+    /// Several workers accept from the queue of this listener.
     pub(super) fn is_shared(&self) -> bool {
-        matches!(self, Self::Unix(_))
+        match self {
+            Self::Tcp(_, queue) => *queue == AcceptQueue::Shared,
+            Self::Unix(_) => true,
+        }
     }
 }
 

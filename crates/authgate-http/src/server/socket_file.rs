@@ -45,6 +45,21 @@ impl SocketAccess {
             Self::OwnerAndGroup => mode & READ_WRITE_ALL | OWNER_AND_GROUP,
         }
     }
+
+    /// Checks a file that another process has created. It decides about the group and other users where they are permitted.
+    ///
+    /// # Errors
+    /// More users may connect.
+    pub(super) fn check(self, path: &Path) -> io::Result<()> {
+        let others = fs::symlink_metadata(path)?.mode() & !OWNER & 0o777;
+        if self == Self::Owner && others != 0 {
+            return Err(io::Error::new(
+                ErrorKind::PermissionDenied,
+                "users besides the owner may connect to the inherited socket; write `SocketMode=0600` into its socket unit",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Our socket file. Dropping it removes the file, unless another process has replaced it.

@@ -2,7 +2,7 @@
 //!
 //! The kernel distributes TCP connections to the listeners of the workers by hash, not by load. A worker that has many more connections than the
 //! least loaded worker hands the next one over. So long connections do not pile up on one core. A socket file has one listener
-//! for all workers, and the fastest worker accepts. There each connection goes to the worker with the fewest connections.
+//! for all workers, and so may an inherited socket: the fastest worker accepts. There each connection goes to the worker with the fewest connections.
 
 use std::fmt;
 use std::future::Future;
@@ -87,9 +87,9 @@ impl WorkerPool {
         (Arc::new(pool), inboxes.collect())
     }
 
-    /// Accepts connections of a further address. `listeners` has one for each worker.
+    /// Accepts connections of a further address. The workers get the listeners in turn.
     pub async fn listen(&self, listeners: Vec<BoundListener>, handle: &ListenerHandle) {
-        for (worker, bound) in self.listeners.iter().zip(listeners) {
+        for (worker, bound) in self.listeners.iter().cycle().zip(listeners) {
             let handle = handle.clone();
             // A worker that has ended ends the process.
             let _ = worker.send(WorkerListener { bound, handle }).await;

@@ -10,6 +10,7 @@ use authgate_http::node::Node;
 use authgate_http::server::handler::{
     Connected, ConnectionEvent, Exchange, Handler, HeadFault, Reply, TlsAccept, TlsAccepted, TlsEnded, Tunnel,
 };
+use authgate_http::server::inherited::InheritedSockets;
 use authgate_http::server::limits::Limits;
 use authgate_http::server::listen::{self, Address};
 use authgate_http::server::socket::Stream;
@@ -155,7 +156,7 @@ pub struct Server {
 impl Server {
     pub fn start() -> Self {
         let any = Address::Tcp(([127, 0, 0, 1], 0).into());
-        let open = listen::open(&any, 1, SocketAccess::OwnerAndGroup).unwrap();
+        let open = listen::open(&any, 1, SocketAccess::OwnerAndGroup, &InheritedSockets::default()).unwrap();
         let address = open.address.tcp().unwrap();
         let (stage, receiver) = watch::channel(Stage::Serving);
         let (common, mut inboxes) = WorkerPool::new(1, 64, DRAIN_TIMEOUT, receiver);
