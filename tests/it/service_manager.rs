@@ -182,7 +182,7 @@ fn under_load(address: SocketAddr, file: &Path, work: impl FnOnce(&AtomicUsize))
                 }
                 match sender.send_request(request).await {
                     Ok(response) => Ok(Some(h2::read(response).await)),
-                    Err(error) if error.is_canceled() => Ok(None),
+                    Err(error) if h2::was_not_processed(&error) => Ok(None),
                     Err(error) => Err(format!("{error:?}")),
                 }
             })?;

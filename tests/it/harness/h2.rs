@@ -103,6 +103,15 @@ where
     sender
 }
 
+/// Whether the server has not processed this request, so that a client sends it again over another connection (RFC 9113, section 6.8). hyper
+/// may take a request while a GOAWAY arrives. Then it does not send it, and reports the GOAWAY.
+pub fn was_not_processed(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    let is_goaway = cause
+        .is_some_and(|cause| cause.is_go_away() && cause.is_remote() && cause.reason() == Some(h2::Reason::NO_ERROR));
+    error.is_canceled() || is_goaway
+}
+
 /// Reads an answer to its end, whole or cut.
 pub async fn read(response: Response<Incoming>) -> Reply {
     let (parts, mut incoming) = response.into_parts();
