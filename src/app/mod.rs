@@ -3,6 +3,7 @@
 pub mod dry_run;
 mod error;
 mod listeners;
+mod memory;
 mod process;
 mod reload;
 mod reloader;
@@ -237,6 +238,7 @@ impl App {
         let hangup = Arc::new(Notify::new());
         tokio::spawn(reloader.clone().reload_when(Arc::clone(&hangup), Trigger::Signal));
         reloader.watch_files()?;
+        memory::release_soon();
         let mut all_serve = pin!(reloader.wait_for_workers());
         let mut is_ready = false;
         started(reloader.clone());

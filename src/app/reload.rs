@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use super::error::AppError;
 use super::listeners::{Configured, Prepared};
 use super::max_connections;
+use super::memory;
 use super::reloader::Reloader;
 use super::watched_files::{ConfigWatch, WatchedFiles};
 use crate::config::{self, Change, Config, ConfigError, Loaded, Refusal, Report, Severity, Source};
@@ -130,7 +131,7 @@ pub enum NotReloaded {
 
 /// A configuration that the workers have received.
 struct Applied {
-    source: Source,
+    changes: Vec<Change>,
     watched: WatchedFiles,
     warnings: Report,
     /// Its addresses, which are bound.
@@ -215,11 +216,11 @@ impl Reloader {
         let mut reloading = self.0.process.service_manager.reloading();
         let reloader = self.clone();
         // Reading and checking may take long, and must not delay probes.
-        let applied = spawn_blocking(move || reloader.read_and_apply()).await;
+        let applied = spawn_blocking(move || memory::on_own_thread(|| reloader.read_and_apply())).await;
         let applied = applied.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
         let reloaded = match applied {
             Ok(Applied {
-                source,
+                changes,
                 watched,
                 warnings,
                 addresses,
@@ -239,9 +240,6 @@ impl Reloader {
                     error!(reason = %problem, "a further address cannot be served");
                 }
                 self.report_listeners();
-                let mut in_force = file.in_force.lock().unwrap_or_else(PoisonError::into_inner);
-                let changes = in_force.changes(&source);
-                *in_force = source;
                 reloading.status = "serving with the configuration that was read again";
                 Reloaded::Applied { changes, warnings }
             }
@@ -252,6 +250,7 @@ impl Reloader {
             }
         };
         self.record(trigger, &reloaded);
+        memory::release_soon();
         reloaded
     }
 
@@ -283,9 +282,12 @@ impl Reloader {
         match self.replace(config, || self.0.listeners.prepare(wanted)) {
             Ok(addresses) => {
                 file.log.apply(log);
+                let mut in_force = file.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+                let changes = in_force.changes(&source);
+                *in_force = source;
                 Ok(Applied {
                     drains: !Arc::ptr_eq(&security, &self.0.snapshots.borrow().security),
-                    source,
+                    changes,
                     watched,
                     warnings,
                     addresses,
