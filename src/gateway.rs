@@ -24,7 +24,8 @@ use crate::proxy::body::ResponseBody;
 use crate::proxy::websocket::WebSocket;
 use crate::proxy::{Client, Proxy};
 use crate::telemetry::metrics::Metrics;
-use crate::tls::server::{Acceptor, ClientSecurity, ServedCertificate};
+use crate::tls::certificate_names::ServedCertificate;
+use crate::tls::server::{Acceptor, ClientSecurity};
 
 /// Limits for requests; `[server.limits]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

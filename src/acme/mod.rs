@@ -24,8 +24,8 @@ use self::schedule::Life;
 use self::store::{AcmeStore, LockState};
 use crate::telemetry::metrics::AcmeSample;
 use crate::tls::Authorities;
+use crate::tls::certificate::Certificate;
 use crate::tls::managed::ManagedCertificates;
-use crate::tls::server::Certificate;
 use crate::tls::validity::Validity;
 
 /// How often the folder is read for certificates of other gateways.

@@ -15,8 +15,8 @@ use super::AcmeSettings;
 use super::directory::DirectoryClient;
 use super::schedule::Failure;
 use super::store::{AcmeStore, ChallengeFile};
+use crate::tls::certificate::Certificate;
 use crate::tls::client::RootsError;
-use crate::tls::server::Certificate;
 
 /// How the gateway asks for the result of a validation and for the certificate.
 const RETRIES: RetryPolicy = RetryPolicy::new()

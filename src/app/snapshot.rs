@@ -28,8 +28,9 @@ use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{RouteId, RouteTable};
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::telemetry::metrics::Observed;
+use crate::tls::certificate::Certificate;
 use crate::tls::control::ControlTls;
-use crate::tls::server::{Acceptor, Certificate, ClientSecurity, ServerTlsSettings};
+use crate::tls::server::{Acceptor, ClientSecurity, ServerTlsSettings};
 use crate::tls::validity::Validity;
 
 /// What all workers share of one configuration.

@@ -212,7 +212,7 @@ impl Config {
             HostPattern::Subdomains(domain) => Some(format!("*.{domain}")),
         });
         certificates
-            .flat_map(tls::server::Certificate::names)
+            .flat_map(tls::certificate::Certificate::names)
             .cloned()
             .chain(self.acme.iter().flat_map(|acme| acme.domains.iter().cloned()))
             .chain(routes)

@@ -48,7 +48,7 @@ use self::websocket::WebSocket;
 use self::websocket_credential::WebSocketCredential;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::route_metrics::RouteMetrics;
-use crate::tls::server::ServedCertificate;
+use crate::tls::certificate_names::ServedCertificate;
 use crate::upstream::Upstream;
 
 /// Everything that a worker needs to answer requests.

@@ -41,7 +41,7 @@ pub enum RootsError {
 /// Loads the client certificate of the gateway from PEM files.
 ///
 /// # Errors
-/// As for [`super::server::Certificate::load`].
+/// As for [`super::certificate::Certificate::load`].
 pub fn load_identity(chain: &Path, key: &Path) -> Result<Arc<CertifiedKey>, PemError> {
     load_pair(chain, key).map(Arc::new)
 }

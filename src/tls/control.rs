@@ -12,9 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::certificate::Certificate;
 use super::pem::Authorities;
 use super::provider::{self, MinVersion};
-use super::server::{Certificate, verifier};
+use super::server::verifier;
 
 /// The configuration of `[admin] tls`, with all files loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]

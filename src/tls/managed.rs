@@ -15,9 +15,9 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, version};
 use tokio::task::spawn_blocking;
 
+use super::certificate::Certificate;
 use super::pem::load_challenge;
 use super::provider;
-use super::server::Certificate;
 
 /// Certificates by domain. Workers read them at each handshake.
 pub struct ManagedCertificates {

@@ -1,5 +1,7 @@
 //! TLS on both sides. The choices that both share (provider, versions) are in [`provider`].
 
+pub mod certificate;
+pub mod certificate_names;
 pub mod client;
 pub mod control;
 pub mod managed;

@@ -1,9 +1,7 @@
 //! TLS server side: certificates by SNI, session tickets shared by all workers, no early data.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use authgate_http::alpn;
@@ -12,15 +10,16 @@ use aws_lc_rs::digest;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls::server::{ProducesTickets, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier};
+use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
+use super::certificate::Certificate;
+use super::certificate_names::{CertificateNames, SniResolver};
 use super::managed::{ManagedCertificates, asks_for_challenge};
-use super::pem::{Authorities, PemError, load_combined, load_pair, parse_pair};
+use super::pem::Authorities;
 use super::provider::{self, MinVersion};
 use super::ticket_keys::TicketKeys;
 use super::tickets::{ClientAuthConfig, SettingsDigest, Ticketer};
@@ -68,104 +67,6 @@ impl ClientSecurity {
             (Self::Cleartext, Self::Tls(_)) | (Self::Tls(_), Self::Cleartext) => false,
         }
     }
-}
-
-/// A chain with its key.
-#[derive(Clone)]
-pub struct Certificate {
-    key: Arc<CertifiedKey>,
-    names: Vec<String>,
-    file: PathBuf,
-}
-
-/// A certificate determines its private key, which was compared with it.
-impl PartialEq for Certificate {
-    fn eq(&self, other: &Self) -> bool {
-        self.key.cert == other.key.cert && self.file == other.file
-    }
-}
-
-impl Eq for Certificate {}
-
-impl fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificate")
-            .field("names", &self.names)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Certificate {
-    /// Loads a PEM chain (leaf first) and its private key.
-    ///
-    /// # Errors
-    /// A file cannot be read or parsed, or the key does not match the certificate.
-    pub fn load(chain_file: &Path, key_file: &Path) -> Result<Self, PemError> {
-        Self::new(load_pair(chain_file, key_file)?, chain_file)
-    }
-
-    /// Loads a PEM file with a chain (leaf first) and its private key.
-    ///
-    /// # Errors
-    /// As for [`Certificate::load`].
-    pub fn load_combined(file: &Path) -> Result<Self, PemError> {
-        Self::new(load_combined(file)?, file)
-    }
-
-    /// The same, from the content that the file will have.
-    ///
-    /// # Errors
-    /// As for [`Certificate::load`].
-    pub fn from_combined_pem(pem: &[u8], file: &Path) -> Result<Self, PemError> {
-        Self::new(parse_pair((file, pem), (file, pem))?, file)
-    }
-
-    fn new(key: CertifiedKey, chain_file: &Path) -> Result<Self, PemError> {
-        let names = key
-            .cert
-            .first()
-            .map_or(Ok(Vec::new()), dns_names)
-            .map_err(|problem| PemError {
-                file: chain_file.to_owned(),
-                problem,
-            })?;
-        Ok(Self {
-            key: Arc::new(key),
-            names,
-            file: chain_file.to_owned(),
-        })
-    }
-
-    pub(super) fn certified_key(&self) -> &Arc<CertifiedKey> {
-        &self.key
-    }
-
-    /// The path of the chain file.
-    pub fn file(&self) -> &Path {
-        &self.file
-    }
-
-    /// The DER of the chain, leaf first.
-    pub fn chain(&self) -> impl Iterator<Item = &[u8]> {
-        self.key.cert.iter().map(AsRef::as_ref)
-    }
-
-    /// The DER of the leaf.
-    pub fn leaf(&self) -> &[u8] {
-        self.key.cert.first().map_or(&[], |leaf| leaf.as_ref())
-    }
-
-    /// Its DNS names in lower case, with `*.` for a wildcard.
-    pub fn names(&self) -> &[String] {
-        &self.names
-    }
-}
-
-/// The DNS names of a certificate's subjectAltName (RFC 5280, section 4.2.1.6); the common name is ignored (RFC 9110, section 4.3.4).
-fn dns_names(leaf: &CertificateDer<'_>) -> Result<Vec<String>, String> {
-    let certificate = webpki::EndEntityCert::try_from(leaf)
-        .map_err(|problem| format!("the first certificate cannot be read: {problem}"))?;
-    Ok(certificate.valid_dns_names().map(str::to_ascii_lowercase).collect())
 }
 
 /// The TLS of a listener, and the certificate for each host.
@@ -384,149 +285,4 @@ fn digest_of(settings: &ServerTlsSettings, names: &CertificateNames) -> Settings
     let mut result = SettingsDigest::default();
     result.copy_from_slice(digest.finish().as_ref());
     result
-}
-
-/// Finds the certificate for a host. Positions: first the certificates of the configuration, then the managed ones.
-#[derive(Debug, Default)]
-pub struct CertificateNames {
-    exact: HashMap<String, usize>,
-    /// Wildcard certificates, by the domain after `*.`.
-    wildcard: HashMap<String, usize>,
-    /// The names of each certificate of the configuration.
-    names: Vec<Vec<String>>,
-    managed: Option<Arc<ManagedCertificates>>,
-}
-
-impl CertificateNames {
-    /// The first certificate for a name wins.
-    fn new(certificates: &[Certificate], managed: Option<Arc<ManagedCertificates>>) -> Self {
-        let mut index = Self {
-            managed,
-            ..Self::default()
-        };
-        for (at, certificate) in certificates.iter().enumerate() {
-            for name in &certificate.names {
-                let (map, name) = name
-                    .strip_prefix("*.")
-                    .map_or((&mut index.exact, name.as_str()), |domain| {
-                        (&mut index.wildcard, domain)
-                    });
-                map.entry(name.to_owned()).or_insert(at);
-            }
-            index.names.push(certificate.names.clone());
-        }
-        index
-    }
-
-    /// Position of the certificate for a host in lower case. A managed certificate comes first. Until it is there, another one for the
-    /// host is used.
-    fn find(&self, host: &str) -> Option<usize> {
-        let managed = self
-            .managed
-            .as_ref()
-            .and_then(|managed| Some((managed.position(host)?, managed)));
-        match managed {
-            Some((at, managed)) if managed.has_certificate(at) => Some(self.names.len() + at),
-            Some((at, _)) => self.find_configured(host).or(Some(self.names.len() + at)),
-            None => self.find_configured(host),
-        }
-    }
-
-    fn find_configured(&self, host: &str) -> Option<usize> {
-        let wildcard = || host.split_once('.').and_then(|(_, domain)| self.wildcard.get(domain));
-        self.exact.get(host).or_else(wildcard).copied()
-    }
-
-    /// Position of the certificate for clients whose host has none.
-    fn default_position(&self) -> usize {
-        match &self.managed {
-            Some(managed) if self.names.is_empty() => managed.first().unwrap_or(0),
-            Some(_) | None => 0,
-        }
-    }
-
-    /// Whether a client that asks for this name gets a certificate.
-    fn has_certificate_for(&self, name: &str) -> bool {
-        let at = self.find(name).unwrap_or_else(|| self.default_position());
-        match (at.checked_sub(self.names.len()), &self.managed) {
-            (Some(at), Some(managed)) => managed.has_certificate(at),
-            (Some(_), None) => false,
-            (None, _) => true,
-        }
-    }
-
-    fn covers(&self, at: usize, host: &str) -> bool {
-        let domain = host.split_once('.').map(|(_, domain)| domain);
-        match self.names.get(at) {
-            Some(names) => names
-                .iter()
-                .any(|name| name == host || name.strip_prefix("*.").is_some_and(|own| Some(own) == domain)),
-            None => {
-                let managed = self.managed.as_ref();
-                managed.and_then(|managed| managed.domain(at - self.names.len())) == Some(host)
-            }
-        }
-    }
-
-    /// The certificate for a client that asked for this name.
-    pub fn select(self: &Arc<Self>, sni: Option<&str>) -> ServedCertificate {
-        let sni = sni.unwrap_or_default().to_ascii_lowercase();
-        ServedCertificate {
-            at: self.find(&sni).unwrap_or_else(|| self.default_position()),
-            names: Arc::clone(self),
-        }
-    }
-}
-
-/// The certificate that a connection was opened with.
-#[derive(Debug, Clone)]
-pub struct ServedCertificate {
-    names: Arc<CertificateNames>,
-    at: usize,
-}
-
-impl ServedCertificate {
-    /// Whether a host, in lower case, has another configured certificate and not this one (RFC 9110, section 7.4). Such a request is
-    /// misdirected: the client verified a certificate that does not cover the host.
-    pub fn is_misdirected(&self, host: &str) -> bool {
-        self.names.find(host).is_some_and(|at| at != self.at) && !self.names.covers(self.at, host)
-    }
-}
-
-/// Selects certificates by SNI.
-struct SniResolver {
-    names: Arc<CertificateNames>,
-    keys: Vec<Arc<CertifiedKey>>,
-}
-
-impl fmt::Debug for SniResolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BySni")
-            .field("names", &self.names)
-            .finish_non_exhaustive()
-    }
-}
-
-impl SniResolver {
-    fn new(certificates: &[Certificate], names: &Arc<CertificateNames>) -> Self {
-        Self {
-            names: Arc::clone(names),
-            keys: certificates
-                .iter()
-                .map(|certificate| Arc::clone(&certificate.key))
-                .collect(),
-        }
-    }
-}
-
-impl ResolvesServerCert for SniResolver {
-    /// No name, or no certificate for it: the first certificate.
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
-        let at = self.names.find(&name).unwrap_or_else(|| self.names.default_position());
-        match self.keys.get(at) {
-            Some(key) => Some(Arc::clone(key)),
-            None => self.names.managed.as_ref()?.certificate(at - self.keys.len()),
-        }
-    }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::config::reader::Item;
 use crate::tls;
-use crate::tls::server::Certificate;
+use crate::tls::certificate::Certificate;
 use crate::tls::validity::{self, Validity};
 
 /// CA certificates from a file.

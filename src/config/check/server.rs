@@ -21,10 +21,7 @@ use crate::config::{WatchMode, defaults};
 use crate::gateway::{Drain, ProxyRules, RequestLimits, ServerSettings};
 use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::MinVersion;
-use crate::tls::{
-    self, TICKETS_HELP, TicketKeys,
-    server::{Certificate, ClientAuth},
-};
+use crate::tls::{self, TICKETS_HELP, TicketKeys, certificate::Certificate, server::ClientAuth};
 
 const MAX_WORKERS: u64 = 1024;
 /// More connections than a machine has memory for.
