@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use authgate_core::outbound::forwarded::{Peer, Scheme, TrustedProxies};
 use authgate_http::node::Node;
+use authgate_http::server::address::Address;
 use authgate_http::server::handler::{
     Connected, ConnectionEvent, Exchange, Handler, Handshake, HeadFault, Origin, Reply, TlsAccept, TlsAccepted,
     TlsEnded,
 };
 use authgate_http::server::limits::Limits;
-use authgate_http::server::listen::Address;
 use authgate_http::server::socket::Stream;
 use authgate_http::transfer::incoming::IncomingBody;
 use authgate_http::upstream::HealthChecks;

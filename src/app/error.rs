@@ -2,8 +2,9 @@
 
 use std::io;
 
+use authgate_http::server::address::Address;
 use authgate_http::server::inherited::InheritedError;
-use authgate_http::server::listen::{self, Address};
+use authgate_http::server::listen;
 
 /// Why a gateway does not start, or stops unexpectedly.
 #[derive(Debug, thiserror::Error)]

@@ -4,8 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use authgate_http::server::address::Address;
 use authgate_http::server::inherited::{InheritedError, InheritedSockets};
-use authgate_http::server::listen::{self, Address, OpenAddress};
+use authgate_http::server::listen::{self, OpenAddress};
 use authgate_http::server::listener_handle::ListenerHandle;
 use authgate_http::server::socket::{BoundListener, Listener};
 use authgate_http::server::socket_file::{SocketAccess, SocketFile};

@@ -1,7 +1,9 @@
 //! Builds an `App` from a `Config`: builds every part once, binds, spawns, drains. The only module that wires parts together.
 
+mod config_file;
 pub mod dry_run;
 mod error;
+mod fixed;
 mod listeners;
 mod memory;
 mod process;
@@ -18,7 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use authgate_http::server::listen::Address;
+use authgate_http::server::address::Address;
 use authgate_http::server::listener_handle::WorkerListener;
 use authgate_http::server::stage::Stage;
 use authgate_http::server::worker::{Inbox, Worker, WorkerPool, run_on_this_thread};
@@ -26,11 +28,12 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
+pub use self::config_file::{ConfigFile, ExampleKeys};
 pub use self::error::AppError;
+use self::fixed::Fixed;
 use self::listeners::{Bound, Configured, Listeners};
 use self::process::Process;
-use self::reload::Fixed;
-pub use self::reload::{ConfigFile, ExampleKeys, NotReloaded, Reloaded, Trigger, list_changes};
+pub use self::reload::{NotReloaded, Reloaded, Trigger, list_changes};
 pub use self::reloader::Reloader;
 use self::reloader::{Progress, Running, admin_view, redirect_rules};
 use self::snapshot::Snapshot;

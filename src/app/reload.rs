@@ -1,89 +1,30 @@
 //! Reads the configuration again while the gateway serves: all of it comes into force, or nothing changes.
 
 use std::io;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use authgate_http::server::listen::Address;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use super::config_file::ConfigFile;
 use super::error::AppError;
 use super::listeners::{Configured, Prepared};
 use super::max_connections;
 use super::memory;
 use super::reloader::Reloader;
 use super::watched_files::{ConfigWatch, WatchedFiles};
-use crate::config::{self, Change, Config, ConfigError, Loaded, Refusal, Report, Severity, Source};
+use crate::config::{self, Change, ConfigError, Loaded, Refusal, Report, Severity};
 use crate::control::reload::ReloadOutcome;
 use crate::examples;
-use crate::telemetry::LogControl;
 
 /// How long a reload waits for workers. One that serves the new configuration later does so without its wait.
 const WORKERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most changes and problems that the log and an answer list.
 const MAX_LISTED: usize = 100;
-
-/// The file of the configuration in force.
-#[derive(Debug)]
-pub struct ConfigFile {
-    path: PathBuf,
-    example_keys: ExampleKeys,
-    log: LogControl,
-    in_force: Mutex<Source>,
-    watched: WatchedFiles,
-    /// Set before the first reload.
-    watch: OnceLock<Mutex<ConfigWatch>>,
-}
-
-/// Whether a configuration may use the keys of certs-example, which are public.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExampleKeys {
-    /// It may not.
-    Refused,
-    /// It may, on loopback.
-    OnLoopback,
-}
-
-impl ExampleKeys {
-    /// Whether it may use the example keys that it uses.
-    pub fn allow(self, config: &Config) -> bool {
-        // The mode of an admin socket file restricts it to this user.
-        let admin = config.admin.listen.iter().filter(|address| address.tcp().is_some());
-        let is_loopback = config.server.listen.iter().chain(admin).all(Address::is_loopback);
-        (self == Self::OnLoopback && is_loopback) || examples::used_by(config).is_empty()
-    }
-}
-
-impl ConfigFile {
-    /// The file at `path`, whose text is `source`. `watched`: the files to watch from the start.
-    pub fn new(
-        path: PathBuf,
-        source: Source,
-        watched: WatchedFiles,
-        example_keys: ExampleKeys,
-        log: LogControl,
-    ) -> Self {
-        Self {
-            watched,
-            watch: OnceLock::new(),
-            path,
-            example_keys,
-            log,
-            in_force: Mutex::new(source),
-        }
-    }
-
-    fn update_watch(&self, update: impl FnOnce(&mut ConfigWatch)) {
-        if let Some(watch) = self.watch.get() {
-            update(&mut watch.lock().unwrap_or_else(PoisonError::into_inner));
-        }
-    }
-}
 
 /// What has caused a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -374,42 +315,5 @@ fn refusal(error: &AppError) -> Refusal {
         key: (*key).to_owned(),
         message: error.to_string(),
         help: help.to_owned(),
-    }
-}
-
-/// Settings that cannot change while the process runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fixed {
-    workers: usize,
-    admin: Vec<Address>,
-}
-
-impl Fixed {
-    pub(super) fn new(config: &Config) -> Self {
-        Self {
-            workers: config.server.workers,
-            admin: config.admin.listen.clone(),
-        }
-    }
-
-    /// Names each setting that is not the same.
-    fn refusals(&self, config: &Config) -> Vec<Refusal> {
-        let next = Self::new(config);
-        let shown = |addresses: &[Address]| {
-            let addresses: Vec<String> = addresses.iter().map(Address::to_string).collect();
-            addresses.join(", ")
-        };
-        let settings = [
-            ("server.workers", self.workers.to_string(), next.workers.to_string()),
-            ("admin.listen", shown(&self.admin), shown(&next.admin)),
-        ];
-        let different = settings.into_iter().filter(|(_, now, next)| now != next);
-        different
-            .map(|(key, now, next)| Refusal {
-                key: key.to_owned(),
-                message: format!("this cannot change while the gateway runs: it is {now}, and the file has {next}"),
-                help: format!("restart the gateway, or write {now} again"),
-            })
-            .collect()
     }
 }

@@ -7,11 +7,12 @@ use authgate_http::server::worker::WorkerPool;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::config_file::ConfigFile;
 use super::error::AppError;
+use super::fixed::Fixed;
 use super::https_port;
 use super::listeners::Listeners;
 use super::process::Process;
-use super::reload::{ConfigFile, Fixed};
 use super::snapshot::Snapshot;
 use crate::config::Config;
 use crate::control::admin::{Admin, AdminView};

@@ -8,7 +8,7 @@ use authgate_auth::Now;
 use authgate_auth::jwt::keys::Algorithm;
 use authgate_auth::jwt::sign::SigningKey;
 use authgate_core::secret::Secret;
-use authgate_http::server::listen::Address;
+use authgate_http::server::address::Address;
 use authgate_http::upstream::{Server, Transport};
 use serde_json::{Map, json};
 

@@ -29,7 +29,7 @@ use authgate_core::outbound::forwarded::OptionalFields;
 use authgate_core::outbound::identity::CredentialMode;
 use authgate_core::policy::Policy;
 use authgate_http::framing::header_case::ConfiguredNames;
-use authgate_http::server::listen::Address;
+use authgate_http::server::address::Address;
 use authgate_http::upstream::UpstreamSettings;
 use http::HeaderName;
 use toml::de::DeTable;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use authgate_auth::store::SharedStore;
-use authgate_http::server::listen::Address;
+use authgate_http::server::address::Address;
 use authgate_http::server::stage::Stage;
 use jiff::Timestamp;
 use serde_json::{Value, json};

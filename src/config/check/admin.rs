@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use authgate_http::server::listen::Address;
+use authgate_http::server::address::Address;
 
 use super::certificates::authorities;
 use super::route_match::is_host;

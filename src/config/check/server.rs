@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use authgate_core::outbound::forwarded::{OptionalFields, TrustedProxies};
+use authgate_http::server::address::Address;
 use authgate_http::server::limits::Limits;
-use authgate_http::server::listen::Address;
 use authgate_http::server::socket_file::MAX_SOCKET_PATH;
 use bytesize::ByteSize;
 use ipnet::IpNet;

@@ -10,7 +10,7 @@ use authgate_auth::{AuthScheme, KeptClaims};
 use authgate_core::member::MemberPath;
 use authgate_core::outbound::identity::CredentialMode;
 use authgate_core::policy::Policy;
-use authgate_http::server::listen::Address;
+use authgate_http::server::address::Address;
 use authgate_http::upstream::{Balance, HostMode, Transport, UnsizedBodies};
 use http::Method;
 use serde_json::json;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use authgate::app::{App, AppError, Reloader};
 use authgate::service_manager::ServiceManager;
-use authgate_http::server::listen::Address;
+use authgate_http::server::address::Address;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use socket2::{Socket, Type};
 
-use super::listen::Address;
+use super::address::Address;
 use super::socket::{AcceptQueue, BoundListener};
 
 /// The sockets that were passed to this process.

@@ -1,5 +1,6 @@
 //! The server side: listeners, workers, connections, and how they end.
 
+pub mod address;
 pub mod closing;
 mod connection;
 mod connection_permits;

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use authgate_http::framing::header_case::HeaderCase;
 use authgate_http::node::Node;
+use authgate_http::server::address::Address;
 use authgate_http::server::handler::{
     Connected, ConnectionEvent, Exchange, Handler, HeadFault, Reply, TlsAccept, TlsAccepted, TlsEnded, Tunnel,
 };
 use authgate_http::server::inherited::InheritedSockets;
 use authgate_http::server::limits::Limits;
-use authgate_http::server::listen::{self, Address};
+use authgate_http::server::listen;
 use authgate_http::server::socket::Stream;
 use authgate_http::server::socket_file::SocketAccess;
 use authgate_http::server::stage::Stage;

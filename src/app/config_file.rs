@@ -1,0 +1,68 @@
+//! [`ConfigFile`]: the file of the configuration in force.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use authgate_http::server::address::Address;
+
+use super::watched_files::{ConfigWatch, WatchedFiles};
+use crate::config::{Config, Source};
+use crate::examples;
+use crate::telemetry::LogControl;
+
+/// The file of the configuration in force.
+#[derive(Debug)]
+pub struct ConfigFile {
+    pub(super) path: PathBuf,
+    pub(super) example_keys: ExampleKeys,
+    pub(super) log: LogControl,
+    pub(super) in_force: Mutex<Source>,
+    pub(super) watched: WatchedFiles,
+    /// Set before the first reload.
+    pub(super) watch: OnceLock<Mutex<ConfigWatch>>,
+}
+
+/// Whether a configuration may use the keys of certs-example, which are public.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExampleKeys {
+    /// It may not.
+    Refused,
+    /// It may, on loopback.
+    OnLoopback,
+}
+
+impl ExampleKeys {
+    /// Whether it may use the example keys that it uses.
+    pub fn allow(self, config: &Config) -> bool {
+        // The mode of an admin socket file restricts it to this user.
+        let admin = config.admin.listen.iter().filter(|address| address.tcp().is_some());
+        let is_loopback = config.server.listen.iter().chain(admin).all(Address::is_loopback);
+        (self == Self::OnLoopback && is_loopback) || examples::used_by(config).is_empty()
+    }
+}
+
+impl ConfigFile {
+    /// The file at `path`, whose text is `source`. `watched`: the files to watch from the start.
+    pub fn new(
+        path: PathBuf,
+        source: Source,
+        watched: WatchedFiles,
+        example_keys: ExampleKeys,
+        log: LogControl,
+    ) -> Self {
+        Self {
+            watched,
+            watch: OnceLock::new(),
+            path,
+            example_keys,
+            log,
+            in_force: Mutex::new(source),
+        }
+    }
+
+    pub(super) fn update_watch(&self, update: impl FnOnce(&mut ConfigWatch)) {
+        if let Some(watch) = self.watch.get() {
+            update(&mut watch.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+}
