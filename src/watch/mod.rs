@@ -1,7 +1,7 @@
 //! [`FileWatch`]: reports once when files have changed and have then been still for a moment.
 //!
-//! It knows files and events, not what the files mean. Events of the system say when to look ([`places`] has what is watched);
-//! [`fingerprint`] decides whether a file has changed. All files are also checked at intervals, because some filesystems send no events.
+//! It knows files and events, not what the files mean. Events of the system say when to look (`places` has what is watched);
+//! `fingerprint` decides whether a file has changed. All files are also checked at intervals, because some filesystems send no events.
 
 mod fingerprint;
 mod places;

@@ -40,12 +40,24 @@ pub fn wait_until(what: &str, timeout: Duration, mut condition: impl FnMut() -> 
     }
 }
 
-/// Limits a process to `free` more descriptors.
-pub fn leave_descriptors(pid: u32, free: usize) {
-    let open: BTreeSet<usize> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+fn open_descriptors(pid: u32) -> BTreeSet<usize> {
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
         .expect("a process")
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
+        .collect()
+}
+
+/// Limits a process to `free` more descriptors. Waits first for connections that are about to be closed, such as those of probes.
+pub fn leave_descriptors(pid: u32, free: usize) {
+    let mut open = open_descriptors(pid);
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(50));
+        let later = open_descriptors(pid);
+        if later == open {
+            break;
+        }
+        open = later;
+    }
     // The system always takes the lowest that is free.
     let refused = (0..).filter(|number| !open.contains(number)).nth(free);
     let limit = refused.expect("there are many numbers");
