@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use authgate_core::outbound::forwarded::{Peer, Scheme, TrustedProxies};
+use authgate_core::outbound::peer::{Peer, Scheme, TrustedProxies};
 use authgate_http::node::Node;
 use authgate_http::server::address::Address;
 use authgate_http::server::handler::{

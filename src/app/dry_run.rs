@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use authgate_auth::jwt::explain::Explanation;
 use authgate_auth::{Authenticator, Now};
-use authgate_core::outbound::forwarded::{Peer, Scheme};
+use authgate_core::outbound::peer::{Peer, Scheme};
 use authgate_core::secret::Secret;
 use authgate_http::server::worker;
 use http::header::{AUTHORIZATION, HeaderName};

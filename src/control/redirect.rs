@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use authgate_core::outbound::forwarded::{RequestId, X_REQUEST_ID};
+use authgate_core::outbound::request_id::{RequestId, X_REQUEST_ID};
 use authgate_http::server::socket::Listener;
 use authgate_http::server::stage::Stage;
 use bytes::Bytes;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use authgate_auth::{Now, Verdict};
 use authgate_core::identity::Identity;
-use authgate_core::outbound::forwarded::Peer;
+use authgate_core::outbound::peer::Peer;
 use authgate_core::path::RequestPath;
 use authgate_core::policy::{Denied, Permit};
 use authgate_http::concurrency::ConcurrencyPermit;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use authgate_auth::{Authenticator, Chain};
-use authgate_core::outbound::forwarded::{Peer, RequestId};
+use authgate_core::outbound::peer::Peer;
+use authgate_core::outbound::request_id::RequestId;
 use authgate_core::policy::Permit;
 use bytes::Bytes;
 use http::request::Parts;

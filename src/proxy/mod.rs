@@ -21,7 +21,9 @@ use std::time::Duration;
 
 use authgate_auth::Chain;
 use authgate_core::outbound::OutboundRules;
-use authgate_core::outbound::forwarded::{ForwardedField, ForwardedInfo, Peer, RequestId};
+use authgate_core::outbound::forwarded::{ForwardedField, ForwardedInfo};
+use authgate_core::outbound::peer::Peer;
+use authgate_core::outbound::request_id::RequestId;
 use authgate_core::policy::Policy;
 use authgate_http::concurrency::ConcurrencyLimit;
 use authgate_http::framing::header_case::HeaderCase;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use authgate_core::identity::Identity;
-use authgate_core::outbound::forwarded::{ForwardedInfo, RequestId};
+use authgate_core::outbound::forwarded::ForwardedInfo;
+use authgate_core::outbound::request_id::RequestId;
 use authgate_http::concurrency::ConcurrencyPermit;
 use http::{Method, StatusCode, Uri};
 use tracing::{Level, event_enabled, info};

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::frames::{GOAWAY, PING, PLAIN, Raw, WINDOW_UPDATE, frame, head};
-use crate::harness::h2::{self, H2};
+use crate::harness::h2::H2;
 use crate::harness::pki::Pki;
 use crate::harness::{Config, Conn, Gate, RecordingUpstream, config, get, wait_until};
 
@@ -170,20 +170,9 @@ fn no_stream_of_a_busy_client_is_lost() {
             let lost = lost(&gate, |answered| {
                 let mut h2 = H2::connect(&gate);
                 loop {
-                    let request = h2.request(&get("/x"));
-                    let sender = &mut h2.sender;
-                    let reply = h2.runtime.block_on(async {
-                        // A client that has read the GOAWAY sends nothing more.
-                        if sender.ready().await.is_err() {
-                            return Ok(None);
-                        }
-                        match sender.send_request(request).await {
-                            Ok(response) => Ok(Some(h2::read(response).await)),
-                            Err(error) if h2::was_not_processed(&error) => Ok(None),
-                            Err(error) => Err(format!("{error:?}")),
-                        }
-                    })?;
-                    let Some(reply) = reply else { return Ok(()) };
+                    let Some(reply) = h2.call_unless_goaway(&get("/x"))? else {
+                        return Ok(());
+                    };
                     if reply.status != 200 || !reply.body.complete {
                         return Err(format!("status {}, whole: {}", reply.status, reply.body.complete));
                     }

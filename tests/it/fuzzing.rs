@@ -1,43 +1,11 @@
-//! The doors of `fuzz/`, opened on stable Rust: the same entry points, a fixed budget, a fixed seed. What a fuzzer would find by
-//! watching branches is helped by strategies that know the grammar.
+//! The fuzz targets of this crate on stable Rust.
 
 use authgate::fuzzing;
-use proptest::collection::vec;
-use proptest::prelude::*;
-use proptest::sample::select;
-use proptest::test_runner::{Config as Budget, RngAlgorithm, RngSeed, TestRunner};
-
-const CASES: u32 = 100_000;
-
-/// Opens a door with so many inputs: any bytes, and pieces of the grammar put together in any order.
-fn open(door: fn(&[u8]), cases: u32, pieces: &'static [&'static str]) {
-    let mut runner = TestRunner::new(Budget {
-        cases,
-        failure_persistence: None,
-        rng_algorithm: RngAlgorithm::ChaCha,
-        rng_seed: RngSeed::Fixed(0x6675_7a7a),
-        ..Budget::default()
-    });
-    let piece = prop_oneof![
-        8 => select(pieces).prop_map(|piece| piece.as_bytes().to_vec()),
-        1 => vec(any::<u8>(), 0..4),
-        1 => "[ -~]{0,6}".prop_map(String::into_bytes),
-    ];
-    let input = prop_oneof![
-        1 => vec(any::<u8>(), 0..200),
-        6 => vec(piece, 0..24).prop_map(|pieces| pieces.concat()),
-    ];
-    if let Err(error) = runner.run(&input, |bytes| {
-        door(&bytes);
-        Ok(())
-    }) {
-        panic!("{error}");
-    }
-}
+use fuzz_inputs::{CASES, fuzz};
 
 #[test]
 fn configurations() {
-    open(
+    fuzz(
         fuzzing::config,
         CASES / 4,
         &[
@@ -96,7 +64,7 @@ fn configurations() {
 
 #[test]
 fn paths() {
-    open(
+    fuzz(
         fuzzing::path,
         CASES,
         &[

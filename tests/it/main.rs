@@ -59,6 +59,8 @@ mod problem;
 mod proxying;
 mod readings;
 mod reload;
+mod reload_command;
+mod reload_listeners;
 mod routing;
 mod service_manager;
 mod slow;

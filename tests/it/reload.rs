@@ -1,29 +1,26 @@
 //! Reading the configuration again while the gateway serves: all of the file comes into force, or nothing changes.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use authgate_auth::jwt::keys::Algorithm;
 use rustls::ClientConfig;
 use serde_json::Value;
 
-use crate::harness::gate::ask_admin;
-use crate::harness::h2::{H2, read};
-use crate::harness::load::{Barrier, Load, echo};
+use crate::harness::h2::H2;
+use crate::harness::load::{Load, echo};
 use crate::harness::mint::Signer;
 use crate::harness::pki::Pki;
-use crate::harness::program::program;
 use crate::harness::{Config, Conn, Gate, RecordingUpstream, Redis, config, get, post, wait_until};
 
 /// How often the gateway has read its file again: with success, and without.
-fn reloads(gate: &Gate) -> (f64, f64) {
+pub fn reloads(gate: &Gate) -> (f64, f64) {
     let metric = |outcome| gate.metric(&format!("authgate_reloads_total{{outcome=\"{outcome}\"}}"));
     (metric("applied"), metric("refused"))
 }
 
 /// Sends SIGHUP, and waits until the gateway has read its file again. Returns whether it is in force.
-fn hangup(gate: &Gate) -> bool {
+pub fn hangup(gate: &Gate) -> bool {
     let before = reloads(gate);
     gate.signal("HUP");
     wait_until("the file is read again", Duration::from_secs(20), || {
@@ -33,7 +30,7 @@ fn hangup(gate: &Gate) -> bool {
 }
 
 /// Writes this configuration, and makes the gateway read it.
-fn reload(gate: &Gate, config: &Config) -> bool {
+pub fn reload(gate: &Gate, config: &Config) -> bool {
     config.write(gate.folder.path());
     hangup(gate)
 }
@@ -262,163 +259,6 @@ fn a_command_is_answered_with_the_changes_or_every_problem() {
     assert_eq!(gate.get("/new").status, 200);
 }
 
-/// A port of this machine that no process uses now.
-fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
-}
-
-#[test]
-fn addresses_are_added_and_removed_and_their_connections_end_in_order() {
-    let upstream = RecordingUpstream::start();
-    let barrier = Barrier::default();
-    let held = barrier.clone();
-    upstream.answers(move |exchange| {
-        if exchange.head.first.contains("held") {
-            held.wait();
-        }
-        exchange.ok()
-    });
-    let port = free_port();
-    let more = |more: &str| {
-        let listen = format!("listen = [\"127.0.0.1:0\"{more}]");
-        config().app(&upstream).public("/x").server(&listen)
-    };
-    let gate = Gate::start(&more(""));
-    let mut kept = gate.connect();
-    assert_eq!(kept.call(&get("/x")).status, 200);
-
-    assert!(reload(
-        &gate,
-        &more(&format!(", \"127.0.0.1:{port}\", \"unix:more.sock\""))
-    ));
-    let added = SocketAddr::from(([127, 0, 0, 1], port));
-    let (mut idle, mut busy, mut unix) = (Conn::plain(added), Conn::plain(added), gate.connect_over("more.sock"));
-    let mut h2 = H2::plain(added);
-    for conn in [&mut idle, &mut unix, &mut busy] {
-        assert_eq!(conn.call(&get("/x")).status, 200);
-    }
-    assert_eq!(h2.call(&get("/x")).status, 200);
-    busy.send(get("/x?held").bytes());
-    let sent = h2.sender.send_request(h2.request(&get("/x?held")));
-    let under_way = h2.runtime.spawn(async { read(sent.await.expect("an answer")).await });
-    upstream.wait_for_calls(2);
-    let before = gate.probe("/status.json").json()["listeners"].as_array().unwrap().len();
-
-    assert!(reload(&gate, &more("")));
-    assert!(TcpStream::connect(added).is_err(), "no worker listens");
-    assert!(!gate.folder.path().join("more.sock").exists());
-    gate.logged(&["an address is closed, and its connections drain", "more.sock"]);
-    let listeners = gate.probe("/status.json").json()["listeners"].clone();
-    assert_eq!(listeners.as_array().unwrap().len(), before - 2);
-    // A request that was under way ends, and with it its connection.
-    barrier.open();
-    let reply = busy.reply();
-    assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
-    assert_eq!(h2.runtime.block_on(under_way).unwrap().status, 200);
-    wait_until("the client has received GOAWAY", Duration::from_secs(5), || {
-        h2.sender.is_closed() || h2.runtime.block_on(h2.sender.ready()).is_err()
-    });
-    // A request that was sent before the client knows is answered too.
-    for mut conn in [idle, unix] {
-        let reply = conn.call(&get("/x"));
-        assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
-        conn.ends().unwrap();
-    }
-    let reply = kept.call(&get("/x"));
-    assert_eq!((reply.status, reply.header("connection")), (200, None));
-    // It can be added again.
-    assert!(reload(&gate, &more(&format!(", \"127.0.0.1:{port}\""))));
-    assert_eq!(Conn::plain(added).call(&get("/x")).status, 200);
-}
-
-#[test]
-fn an_address_that_cannot_be_bound_refuses_the_whole_file() {
-    let upstream = RecordingUpstream::start();
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap();
-    let port = free_port();
-    let first = config().app(&upstream).public("/x");
-    let gate = Gate::start(&first);
-    let listen = format!("listen = [\"127.0.0.1:0\", \"127.0.0.1:{port}\", \"{taken}\"]");
-    assert!(!reload(&gate, &first.clone().server(&listen).public("/new")));
-    gate.logged(&["an error in the configuration", "server.listen", "cannot listen on"]);
-    assert_eq!(gate.get("/new").status, 404);
-    assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "it is closed again");
-}
-
-#[test]
-fn limits_of_connections_and_times_of_a_drain_change() {
-    let upstream = RecordingUpstream::start();
-    upstream.answers(|exchange| {
-        if exchange.head.first.contains("slow") {
-            let _ = exchange.wire.some();
-        }
-        exchange.ok()
-    });
-    let with = |connections: usize| {
-        let limit = format!("connections = {connections}");
-        config().app(&upstream).public("/x").limits(&limit)
-    };
-    let gate = Gate::start(&with(1));
-    let mut first = gate.connect();
-    assert_eq!(first.call(&get("/x")).status, 200);
-    let mut second = gate.connect();
-    second.send(get("/x").bytes());
-    second.set_timeout(Duration::from_millis(300));
-    assert!(second.try_reply("GET").is_err(), "it waits for the first connection");
-    second.set_timeout(Duration::from_secs(10));
-    assert!(reload(&gate, &with(2).drain("timeout = \"100ms\"")));
-    assert_eq!(second.reply().status, 200);
-    assert!(reload(&gate, &with(1).drain("timeout = \"100ms\"")));
-    assert_eq!(
-        (first.call(&get("/x")).status, second.call(&get("/x")).status),
-        (200, 200)
-    );
-    drop(second);
-    let mut third = gate.connect();
-    third.send(get("/x").bytes());
-    third.set_timeout(Duration::from_millis(300));
-    assert!(third.try_reply("GET").is_err(), "it waits for the first connection");
-    drop((first, third));
-    let mut slow = gate.connect();
-    slow.send(get("/x?slow").bytes());
-    upstream.wait_for_calls(5);
-    let stopped = Instant::now();
-    assert!(gate.stop().contains("drain timeout reached"));
-    assert!(
-        stopped.elapsed() < Duration::from_secs(4),
-        "not after the 5 s of the first file"
-    );
-}
-
-#[test]
-fn addresses_for_probes_and_redirects_are_added_and_removed() {
-    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
-    let first = config().app(&upstream).public("/x").tls(&pki, &[&["localhost"]]);
-    let gate = Gate::start(&first);
-    let (probes, redirects) = (free_port(), free_port());
-    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let both = first
-        .clone()
-        .server(&format!("redirect_http = [\"127.0.0.1:{redirects}\"]"))
-        .tables(&format!("[probes]\nlisten = \"127.0.0.1:{probes}\""));
-    for _ in 0..2 {
-        assert!(reload(&gate, &both));
-        assert_eq!(ask_admin(address(probes), &get("/readyz")).status, 200);
-        let reply = ask_admin(address(redirects), &get("/x").host("localhost"));
-        assert_eq!(reply.status, 308);
-        let to = format!("https://localhost:{}/x", gate.address.port());
-        assert_eq!(reply.header("location"), Some(&*to));
-        assert!(reload(&gate, &first));
-        for port in [probes, redirects] {
-            wait_until("the address is closed", Duration::from_secs(5), || {
-                TcpStream::connect(address(port)).is_err()
-            });
-        }
-    }
-}
-
 #[test]
 fn no_request_fails_while_the_file_and_the_certificate_change() {
     let (redis, pki) = (Redis::start().with_ada(), Pki::new());
@@ -490,88 +330,6 @@ fn two_hundred_reloads_leave_descriptors_and_memory_flat() {
     });
     let grown = gate.memory().saturating_sub(memory);
     assert!(grown < 4 << 20, "{grown} bytes more");
-}
-
-/// Runs `authgate reload`. Returns its exit code, standard output and standard error.
-fn command(gate: &Gate, arguments: &[&str]) -> (i32, String, String) {
-    let mut command = program();
-    command.arg("reload").args(arguments);
-    let ended = command
-        .arg("--config")
-        .arg(gate.folder.path().join("gateway.toml"))
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (ended.status.code().unwrap(), text(ended.stdout), text(ended.stderr))
-}
-
-#[test]
-fn the_reload_command_prints_what_changed_or_every_problem() {
-    let upstream = RecordingUpstream::start();
-    let first = config()
-        .app(&upstream)
-        .public("/x")
-        .admin("listen = [\"127.0.0.1:0\", \"unix:admin.sock\"]");
-    let gate = Gate::start(&first);
-    let url = format!("http://{}", gate.admin);
-    for arguments in [&[][..], &["--admin", &url]] {
-        assert!(reload(&gate, &first));
-        first.clone().public("/new").write(gate.folder.path());
-        let (code, out, _) = command(&gate, arguments);
-        assert_eq!((code, out.lines().next()), (0, Some("routes[1]: added")));
-        assert_eq!(gate.get("/new").status, 200);
-        assert!(command(&gate, arguments).1.contains("Nothing has changed"));
-
-        let broken = first.clone().limits("headers = 0").server("wrokers = 2");
-        broken.write(gate.folder.path());
-        let (code, out, err) = command(&gate, arguments);
-        assert_eq!((code, &*out), (2, ""), "{err}");
-        for expected in [
-            "error[server.limits.headers]: ",
-            "error[server.wrokers]: unknown key `wrokers`",
-            "= help: did you mean `workers`?",
-            "gateway.toml:",
-            "the gateway refuses the configuration",
-        ] {
-            assert!(err.contains(expected), "{expected} is not in\n{err}");
-        }
-    }
-    let url = format!("http://127.0.0.1:{}", free_port());
-    let (code, _, err) = command(&gate, &["--admin", &url]);
-    assert!(code == 1 && err.contains(&url), "{code} {err}");
-    first.admin("listen = \"unix:none.sock\"").write(gate.folder.path());
-    let (code, _, err) = command(&gate, &[]);
-    assert!(code == 1 && err.contains("none.sock"), "{code} {err}");
-}
-
-#[test]
-fn the_reload_command_presents_the_token_over_tls() {
-    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
-    let (chain, key) = pki.leaf(&["localhost"]);
-    let first = config()
-        .app(&upstream)
-        .public("/x")
-        .file("admin.pem", chain)
-        .file("admin.key", key)
-        .file("ca.pem", pki.root_pem())
-        .file("admin.token", "canary-token-of-an-operator\n")
-        .file("other.token", "canary-token-of-a-client\n")
-        .admin("token = { file = \"admin.token\" }")
-        .admin("tls = { chain = \"admin.pem\", key = \"admin.key\" }");
-    let gate = Gate::spawn(&first);
-    let url = format!("https://localhost:{}", gate.admin.port());
-    let path = |name: &str| gate.folder.path().join(name).display().to_string();
-    let (ca, token, other) = (path("ca.pem"), path("admin.token"), path("other.token"));
-    let ask = |more: &[&str]| {
-        let (code, out, err) = command(&gate, &[&["--admin", &url][..], more].concat());
-        assert!(!out.contains("canary") && !err.contains("canary"), "{out} {err}");
-        (code, err)
-    };
-    assert_eq!(ask(&["--ca", &ca, "--token", &token]).0, 0);
-    let (code, err) = ask(&["--ca", &ca, "--token", &other]);
-    assert!(code == 1 && err.contains("does not accept the command"), "{err}");
-    let (code, err) = ask(&["--token", &token]);
-    assert!(code == 1 && err.contains("certificate"), "{err}");
 }
 
 /// Sends a request over both versions of HTTP on connections that were made before a change: each is refused with 421, or the connection has

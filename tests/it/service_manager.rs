@@ -16,7 +16,7 @@ use socket2::{Domain, SockAddr};
 use tempfile::TempDir;
 
 use crate::harness::gate::ask_admin;
-use crate::harness::h2::{self, H2};
+use crate::harness::h2::H2;
 use crate::harness::pki::Pki;
 use crate::harness::program::run;
 use crate::harness::service_manager::{ServiceManager, listening};
@@ -173,20 +173,9 @@ fn under_load(address: SocketAddr, file: &Path, work: impl FnOnce(&AtomicUsize))
     let http2 = || {
         let mut h2 = H2::plain(address);
         while !done.load(Ordering::Relaxed) {
-            let request = h2.request(&get("/x"));
-            let sender = &mut h2.sender;
-            let reply = h2.runtime.block_on(async {
-                // After a GOAWAY, a request goes over another connection.
-                if sender.ready().await.is_err() {
-                    return Ok(None);
-                }
-                match sender.send_request(request).await {
-                    Ok(response) => Ok(Some(h2::read(response).await)),
-                    Err(error) if h2::was_not_processed(&error) => Ok(None),
-                    Err(error) => Err(format!("{error:?}")),
-                }
-            })?;
-            let Some(reply) = reply else { return Ok(()) };
+            let Some(reply) = h2.call_unless_goaway(&get("/x"))? else {
+                return Ok(());
+            };
             if reply.status != 200 || !reply.body.complete {
                 return Err(format!("status {}, whole: {}", reply.status, reply.body.complete));
             }

@@ -5,7 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use authgate_core::outbound::forwarded::{OptionalFields, TrustedProxies};
+use authgate_core::outbound::forwarded::OptionalFields;
+use authgate_core::outbound::peer::TrustedProxies;
 use authgate_http::server::address::Address;
 use authgate_http::server::limits::Limits;
 use authgate_http::server::socket_file::MAX_SOCKET_PATH;

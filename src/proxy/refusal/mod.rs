@@ -4,7 +4,7 @@ mod drf;
 pub mod format;
 mod problem;
 
-use authgate_core::outbound::forwarded::{RequestId, X_REQUEST_ID};
+use authgate_core::outbound::request_id::{RequestId, X_REQUEST_ID};
 use authgate_http::upstream::is_grpc;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};

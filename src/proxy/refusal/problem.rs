@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use authgate_core::credential::{JwtFault, Refusal, TypeMismatch};
-use authgate_core::outbound::forwarded::RequestId;
+use authgate_core::outbound::request_id::RequestId;
 use authgate_http::upstream::UpstreamError;
 use authgate_http::upstream::body::RequestBodyError;
 use bytes::Bytes;

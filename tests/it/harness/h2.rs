@@ -80,6 +80,23 @@ impl H2 {
         self.try_call(call).expect("an answer")
     }
 
+    /// Sends a request and reads its answer whole. `None`: the server has sent GOAWAY and did not process it, so a client sends it again over
+    /// another connection (RFC 9113, section 6.8).
+    pub fn call_unless_goaway(&mut self, call: &Call) -> Result<Option<Reply>, String> {
+        let request = self.request(call);
+        let sender = &mut self.sender;
+        self.runtime.block_on(async {
+            if sender.ready().await.is_err() {
+                return Ok(None);
+            }
+            match sender.send_request(request).await {
+                Ok(response) => Ok(Some(read(response).await)),
+                Err(error) if was_not_processed(&error) => Ok(None),
+                Err(error) => Err(format!("{error:?}")),
+            }
+        })
+    }
+
     /// The same; nothing if the stream ends before there is an answer.
     pub fn try_call(&mut self, call: &Call) -> Option<Reply> {
         let request = self.request(call);

@@ -5,127 +5,22 @@
 //! the gateway uses that one. Invalid fields are recorded for the log.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use authgate_http::node::Node;
 use http::header::HeaderName;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue};
-use ipnet::IpNet;
+
+use super::peer::{Peer, Scheme, TrustedProxies};
+use super::request_id::{RequestId, X_REQUEST_ID};
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-/// The request id, in requests and in responses.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-
-/// The other end of a connection. It is created once and used for all requests of the connection.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    node: Node,
-    scheme: Scheme,
-    /// `None` on a Unix socket: applications expect only addresses in this field, and such a peer has none.
-    forwarded_for: Option<HeaderValue>,
-    /// Set if the peer is a trusted proxy.
-    trusted_proxies: Option<Arc<TrustedProxies>>,
-}
-
-/// The proxies whose `X-Forwarded-*` and `X-Request-Id` are trusted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TrustedProxies {
-    /// The networks of the trusted proxies. If it is empty, no network is trusted.
-    pub networks: Vec<IpNet>,
-    /// Whether every client of the gateway's Unix sockets is trusted.
-    pub unix: bool,
-}
-
-impl TrustedProxies {
-    /// Whether no proxy is trusted.
-    pub fn is_empty(&self) -> bool {
-        self.networks.is_empty() && !self.unix
-    }
-
-    /// Whether this node is a trusted proxy.
-    pub fn contains(&self, node: Node) -> bool {
-        match node {
-            Node::Ip(ip) => self.networks.iter().any(|network| network.contains(&ip)),
-            Node::Unix => self.unix,
-        }
-    }
-}
-
-/// The scheme of a client's connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
-    /// Without TLS.
-    Http,
-    /// Over TLS.
-    Https,
-}
-
-impl Scheme {
-    /// The scheme with this name, in any ASCII case (RFC 3986, section 3.1).
-    fn parse(name: &[u8]) -> Option<Self> {
-        [Self::Http, Self::Https]
-            .into_iter()
-            .find(|scheme| name.eq_ignore_ascii_case(scheme.as_str().as_bytes()))
-    }
-
-    /// The port of a URI that contains no port.
-    pub fn default_port(self) -> u16 {
-        match self {
-            Self::Http => 80,
-            Self::Https => 443,
-        }
-    }
-
-    /// The scheme as a URI writes it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-}
-
-impl Peer {
-    /// Creates the peer for a node.
-    pub fn new(node: Node, scheme: Scheme, trusted: &Arc<TrustedProxies>) -> Self {
-        let forwarded_for = match node {
-            Node::Ip(ip) => Some(HeaderValue::try_from(ip.to_string()).expect("an address is visible ASCII")),
-            Node::Unix => None,
-        };
-        Self {
-            node,
-            scheme,
-            forwarded_for,
-            trusted_proxies: trusted.contains(node).then(|| Arc::clone(trusted)),
-        }
-    }
-
-    /// The peer's node.
-    pub fn node(&self) -> Node {
-        self.node
-    }
-
-    /// The scheme of the connection.
-    pub fn scheme(&self) -> Scheme {
-        self.scheme
-    }
-
-    /// The address of a client as a header value. `None` if the client has no address.
-    fn address_value(&self, client: Node) -> Option<HeaderValue> {
-        match client {
-            node if node == self.node => self.forwarded_for.clone(),
-            Node::Ip(ip) => HeaderValue::try_from(ip.to_string()).ok(),
-            Node::Unix => None,
-        }
-    }
-}
 
 /// Optional fields that `[forwarded]` in the file enables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -333,60 +228,6 @@ fn parse_port(digits: &[u8]) -> Option<u16> {
     digits.parse().ok().filter(|_| is_canonical)
 }
 
-/// The longest id that is accepted.
-const MAX_ID_BYTES: usize = 64;
-
-/// The id of a request in all logs: 128 random bits, or the id from a trusted proxy.
-#[derive(Debug, Clone)]
-pub struct RequestId {
-    text: [u8; MAX_ID_BYTES],
-    length: usize,
-}
-
-impl RequestId {
-    /// A new random id.
-    pub fn random() -> Self {
-        let mut text = [0; MAX_ID_BYTES];
-        hex::encode_to_slice(fastrand::u128(..).to_be_bytes(), &mut text[..32]).expect("16 bytes are 32 digits");
-        Self { text, length: 32 }
-    }
-
-    /// An id from a trusted proxy: up to 64 letters, digits, `.`, `_` and `-`.
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
-        if bytes.is_empty() || bytes.len() > MAX_ID_BYTES || !bytes.iter().all(is_allowed) {
-            return None;
-        }
-        let mut text = [0; MAX_ID_BYTES];
-        text[..bytes.len()].copy_from_slice(bytes);
-        Some(Self {
-            text,
-            length: bytes.len(),
-        })
-    }
-
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.text[..self.length]).expect("an id is ASCII")
-    }
-
-    /// The id as a header value.
-    pub fn to_header_value(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.text[..self.length]).expect("an id is visible ASCII")
-    }
-
-    /// The trace id (W3C Trace Context, section 3.2.2.3): the request id if it is a valid trace id, or else a random
-    /// one.
-    fn to_trace_id(&self) -> Self {
-        let own = self.text[..self.length].iter();
-        let is_trace = self.length == 32 && own.clone().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if is_trace && own.clone().any(|byte| *byte != b'0') {
-            return self.clone();
-        }
-        Self::random()
-    }
-}
-
 /// Sets the fields that describe the origin. The client's own fields were removed before. `forwarded` is the trusted
 /// information from them.
 pub(super) fn insert(
@@ -454,6 +295,8 @@ fn has_valid_traceparent(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     /// The `traceparent` that is forwarded, and whether `tracestate` is forwarded.

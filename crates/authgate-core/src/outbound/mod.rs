@@ -5,6 +5,9 @@
 
 pub mod forwarded;
 pub mod identity;
+pub mod peer;
+pub mod request_id;
+pub mod reserved;
 
 use std::sync::Arc;
 
@@ -15,8 +18,10 @@ use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderName, UPGRADE}
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Request};
 
-use self::forwarded::{ForwardedInfo, OptionalFields, Peer};
-use self::identity::{CredentialMode, IdentityTable, ReservedNames, is_opaque_credential};
+use self::forwarded::{ForwardedInfo, OptionalFields};
+use self::identity::{CredentialMode, IdentityTable, is_opaque_credential};
+use self::peer::Peer;
+use self::reserved::ReservedNames;
 use crate::policy::{Permit, Principal};
 
 /// Capacity for the gateway's own fields. It covers two or three identity fields.
@@ -198,8 +203,8 @@ mod tests {
     use std::net::IpAddr;
     use std::sync::{Arc, LazyLock};
 
-    use super::forwarded::Scheme;
     use super::identity::{Encoding, IdentityTables, ValueSource};
+    use super::peer::Scheme;
     use super::*;
     use crate::identity::{TableId, UserId, UserInfo};
     use crate::policy::{Policy, Requirements};

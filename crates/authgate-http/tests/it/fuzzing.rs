@@ -1,44 +1,13 @@
-//! The fuzz targets of `fuzz/` on stable Rust: the same functions, a fixed number of inputs, a fixed seed. Inputs are made of pieces of the
-//! grammar, because this does not watch branches as a fuzzer does.
+//! The fuzz targets of this crate on stable Rust.
 
 use authgate_http::fuzzing;
-use proptest::collection::vec;
-use proptest::prelude::*;
-use proptest::sample::select;
-use proptest::test_runner::{Config as Budget, RngAlgorithm, RngSeed, TestRunner};
-
-const CASES: u32 = 100_000;
-
-/// Calls a target with [`CASES`] inputs: random bytes, and pieces of the grammar in random order.
-fn fuzz(target: fn(&[u8]), pieces: &'static [&'static str]) {
-    let mut runner = TestRunner::new(Budget {
-        cases: CASES,
-        failure_persistence: None,
-        rng_algorithm: RngAlgorithm::ChaCha,
-        rng_seed: RngSeed::Fixed(0x6675_7a7a),
-        ..Budget::default()
-    });
-    let piece = prop_oneof![
-        8 => select(pieces).prop_map(|piece| piece.as_bytes().to_vec()),
-        1 => vec(any::<u8>(), 0..4),
-        1 => "[ -~]{0,6}".prop_map(String::into_bytes),
-    ];
-    let input = prop_oneof![
-        1 => vec(any::<u8>(), 0..200),
-        6 => vec(piece, 0..24).prop_map(|pieces| pieces.concat()),
-    ];
-    if let Err(error) = runner.run(&input, |bytes| {
-        target(&bytes);
-        Ok(())
-    }) {
-        panic!("{error}");
-    }
-}
+use fuzz_inputs::{CASES, fuzz};
 
 #[test]
 fn framings() {
     fuzz(
         fuzzing::framing,
+        CASES,
         &[
             "GET / HTTP/1.1\r\n",
             "POST /x?y HTTP/1.0\r\n",
@@ -72,6 +41,7 @@ fn framings() {
 fn responses() {
     fuzz(
         fuzzing::response,
+        CASES,
         &[
             "\0HTTP/1.1 200 OK\r\n",
             "\x01HTTP/1.1 200 OK\r\n",
