@@ -26,6 +26,7 @@
 //! tls            TLS as server and as client
 //! watch          reports files that have changed
 //! telemetry      logs and metrics
+//! file           reads files of bounded length
 //! ```
 
 pub mod acme;
@@ -34,6 +35,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod examples;
+pub mod file;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gateway;

@@ -198,7 +198,7 @@ impl Reloader {
     /// Serves with the configuration of the file. If it cannot be used, nothing changes.
     fn read_and_apply(&self) -> Result<Applied, ConfigError> {
         let file = self.0.file.as_ref().expect("`reload` has found it");
-        let loaded = config::load(&file.path)?;
+        let loaded = config::load_again(&file.path)?;
         let watched = WatchedFiles::new(&file.path, &loaded);
         let Loaded {
             config,

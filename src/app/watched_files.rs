@@ -5,32 +5,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use authgate_auth::store::StoreKind;
 use tokio::sync::Notify;
 
 use crate::config::{Loaded, NamedFile, WatchMode};
 use crate::watch::{Digest, FileWatch, Intervals};
 
-/// The files that are watched, each with the digest of what the gateway has read.
-#[derive(Debug, Clone, Default)]
-pub struct WatchedFiles(BTreeMap<PathBuf, Option<Digest>>);
+/// The files that are watched, each with the digest of what the gateway has read. `None`: `server.watch` is off.
+#[derive(Debug, Clone)]
+pub struct WatchedFiles(Option<BTreeMap<PathBuf, Option<Digest>>>);
 
 impl WatchedFiles {
     /// Those of a configuration that was read from `path`.
     pub fn new(path: &Path, loaded: &Loaded) -> Self {
         let (config, source) = (&loaded.config, &loaded.source);
         let configuration = match config.watch {
-            WatchMode::Off => return Self::default(),
+            WatchMode::Off => return Self(None),
             WatchMode::Keys => None,
             WatchMode::All => Some((path.to_owned(), Some(source.digest()))),
         };
-        // Stores watch their own file.
-        let is_store = |file: &Path| {
-            let mut stores = config.stores.iter();
-            stores.any(|store| matches!(&store.kind, StoreKind::Embedded(settings) if settings.file == file))
-        };
-        let named = source.files().iter().filter(|named| !is_store(&named.path));
-        Self(named.filter_map(watched).chain(configuration).collect())
+        let named = source.files().iter().filter_map(watched);
+        Self(Some(named.chain(configuration).collect()))
     }
 }
 
@@ -56,7 +50,7 @@ impl ConfigWatch {
         let changed = Arc::new(Notify::new());
         let notify = Arc::clone(&changed);
         let watch = FileWatch::start(Intervals::default(), move || notify.notify_one())?;
-        watch.follow(in_force.0.clone());
+        watch.follow(in_force.0.clone().unwrap_or_default());
         Ok(Self {
             watch,
             changed,
@@ -71,17 +65,15 @@ impl ConfigWatch {
 
     /// The configuration was read again, and these are its files.
     pub(super) fn applied(&mut self, files: WatchedFiles) {
-        self.watch.follow(files.0.clone());
+        self.watch.follow(files.0.clone().unwrap_or_default());
         self.in_force = files;
     }
 
     /// The configuration was read again and refused. A change of a file that it names causes a reload too: it may make it usable.
     pub(super) fn refused(&mut self, named: &[NamedFile]) {
-        if self.in_force.0.is_empty() {
-            return;
-        }
+        let Some(in_force) = &self.in_force.0 else { return };
         // `None`: as it was reported.
-        let in_force = self.in_force.0.keys().map(|file| (file.clone(), None));
+        let in_force = in_force.keys().map(|file| (file.clone(), None));
         self.watch
             .follow(in_force.chain(named.iter().filter_map(watched)).collect());
     }

@@ -23,6 +23,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{Failure, output};
 use crate::config::{self, AdminContact};
+use crate::file;
 use crate::tls;
 use crate::tls::client::ClientTlsSettings;
 
@@ -119,7 +120,8 @@ fn parse_url(url: &str) -> Result<Address, Failure> {
 }
 
 fn read_token(file: &Path) -> Result<Secret<String>, Failure> {
-    let text = std::fs::read_to_string(file)
+    let text = file::read(file)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other))
         .map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", file.display())))?;
     Ok(Secret::new(text.trim_end_matches(['\n', '\r']).to_owned()))
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use authgate_core::secret::Secret;
 use toml::de::{DeTable, DeValue};
 
-use super::{ConfigError, defaults, read_text};
+use super::{ConfigError, defaults, text_of};
+use crate::file;
 
 /// How a command reaches the admin listener.
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ pub struct AdminContact {
 /// # Errors
 /// The file cannot be read.
 pub fn admin_contact(file: &Path) -> Result<AdminContact, ConfigError> {
-    let text = read_text(file)?;
+    let text = text_of(file, file::read(file))?;
     let (table, _) = DeTable::parse_recoverable(&text);
     let admin = match table.get_ref().get("admin").map(|admin| admin.get_ref()) {
         Some(DeValue::Table(admin)) => Some(admin),
@@ -45,9 +46,10 @@ pub fn admin_contact(file: &Path) -> Result<AdminContact, ConfigError> {
             match (named("file"), named("env")) {
                 (Some(path), _) => {
                     let folder = file.parent().unwrap_or(Path::new(""));
-                    std::fs::read_to_string(folder.join(path)).ok()
+                    let bytes = file::read(&folder.join(path)).ok();
+                    bytes.and_then(|bytes| String::from_utf8(bytes).ok())
                 }
-                (None, Some(name)) => std::env::var(name).ok(),
+                (None, Some(name)) => std::env::var(name).ok().or_else(|| named("default").map(str::to_owned)),
                 (None, None) => None,
             }
         }

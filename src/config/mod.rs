@@ -17,6 +17,7 @@ mod tests;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{HostPattern, RouteMatch};
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::tls::control::ControlTlsSettings;
-use crate::{telemetry, tls};
+use crate::{file, telemetry, tls};
 
 /// A configuration in which every value is parsed into its type and every name refers to a table that exists.
 #[derive(Debug)]
@@ -141,21 +142,33 @@ pub struct Loaded {
     pub source: Source,
 }
 
-/// Reads a file.
+/// Reads a file, or a pipe.
 ///
 /// # Errors
 /// The file cannot be read or has errors; the report has all of them.
 pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
-    let text = read_text(file)?;
+    parse_file(file, std::fs::read(file))
+}
+
+/// Reads a file again. A pipe is refused: its writer may not come.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_again(file: &Path) -> Result<Loaded, ConfigError> {
+    parse_file(file, file::read(file))
+}
+
+fn parse_file(file: &Path, bytes: io::Result<Vec<u8>>) -> Result<Loaded, ConfigError> {
+    let text = text_of(file, bytes)?;
     let name = file.display().to_string();
     parse(&name, &text, file.parent().unwrap_or(Path::new("")))
 }
 
-fn read_text(file: &Path) -> Result<String, ConfigError> {
+fn text_of(file: &Path, bytes: io::Result<Vec<u8>>) -> Result<String, ConfigError> {
     let name = file.display().to_string();
     let unreadable =
         |message: String, help: &str| ConfigError::new(Report::unreadable(&name, message, help), Vec::new());
-    let bytes = std::fs::read(file).map_err(|error| {
+    let bytes = bytes.map_err(|error| {
         unreadable(
             format!("the configuration cannot be read: {error}"),
             "name it with `--config FILE` or AUTHGATE_CONFIG",

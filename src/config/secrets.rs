@@ -12,18 +12,18 @@ pub(super) fn login(url: &str) -> Option<Range<usize>> {
     password(url).or_else(|| url[start..].rfind('@').map(|end| start..start + end))
 }
 
-/// The position of the password in a URL: after the first `:` of the login, or in `pass=` of a socket's URL. It ends at the last `@`,
-/// because passwords with `/` and `@` are often written without encoding.
+/// The position of the password in a URL: in `pass=` of a socket's URL, or after the first `:` of the login. A login ends at the last `@`,
+/// and `pass=` at the end of the URL, because passwords with `/`, `@` and `&` are often written without encoding.
 pub(super) fn password(url: &str) -> Option<Range<usize>> {
     let start = url.find("://")? + 3;
     let rest = &url[start..];
-    if let Some(end) = rest.rfind('@') {
-        let colon = rest[..end].find(':')?;
-        return Some(start + colon + 1..start + end);
-    }
-    let at = start + rest.find("?pass=").or(rest.find("&pass="))? + "?pass=".len();
-    let end = url[at..].find(['&', '#', '"', '\'']).map_or(url.len(), |end| at + end);
-    Some(at..end)
+    let query = rest.find("?pass=").or_else(|| rest.find("&pass="));
+    let end = rest[..query.unwrap_or(rest.len())].rfind('@');
+    let login = end.and_then(|end| Some(start + rest[..end].find(':')? + 1..start + end));
+    let Some(query) = query else { return login };
+    let at = start + query + "?pass=".len();
+    let end = url[at..].find(['"', '\'']).map_or(url.len(), |end| at + end);
+    Some(login.map_or(at, |login| login.start)..end)
 }
 
 /// The text with its login replaced by `***`.
@@ -46,7 +46,14 @@ mod tests {
             ("\"rediss://ada:ca:na@ry@127.0.0.1:6379\"", Some("ca:na@ry")),
             ("redis://:ca/n@ry@127.0.0.1/0", Some("ca/n@ry")),
             ("redis://token@127.0.0.1", Some("token")),
-            ("unix:///run/redis.sock?db=1&pass=canary&user=x", Some("canary")),
+            ("unix:///run/redis.sock?db=1&pass=canary&user=x", Some("canary&user=x")),
+            ("unix:///run/redis.sock?pass=can@canary", Some("can@canary")),
+            ("unix:///run/redis@1.sock?pass=canary", Some("canary")),
+            ("unx:///run/redis.sock?pass=can@canary&db=1", Some("can@canary&db=1")),
+            (
+                "redis://ada:canary@127.0.0.1/0?pass=canary",
+                Some("canary@127.0.0.1/0?pass=canary"),
+            ),
             ("'unix:///run/redis.sock?pass=canary'", Some("canary")),
             ("unix:///run/redis.sock?bypass=x", None),
             ("127.0.0.1", None),

@@ -1,6 +1,6 @@
 //! [`Source`]: the text of a configuration and the files that it names, to report what a later text changes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -167,12 +167,11 @@ impl Comparison<'_> {
     }
 
     fn tables(&mut self, at: &str, old: &DeTable<'_>, new: &DeTable<'_>) {
-        let by_name = |table: &DeTable<'_>| -> BTreeMap<String, ()> {
-            table.keys().map(|name| (name.get_ref().to_string(), ())).collect()
-        };
+        let by_name =
+            |table: &DeTable<'_>| -> BTreeSet<String> { table.keys().map(|name| name.get_ref().to_string()).collect() };
         let mut names = by_name(old);
         names.extend(by_name(new));
-        for name in names.into_keys() {
+        for name in names {
             let key = join(at, &name);
             match (old.get(name.as_str()), new.get(name.as_str())) {
                 (Some(old), Some(new)) => self.values(key, old, new),

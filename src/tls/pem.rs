@@ -9,6 +9,7 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::provider;
+use crate::file;
 
 /// Why a chain or a key cannot be used: the file, what is wrong, and how to correct it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +60,7 @@ pub fn load_authorities(file: &Path) -> Result<Authorities, PemError> {
         file: file.to_owned(),
         problem,
     };
-    let bytes = std::fs::read(file).map_err(|problem| error(problem.to_string()))?;
+    let bytes = file::read(file).map_err(|problem| error(problem.to_string()))?;
     let (mut roots, mut certificates) = (RootCertStore::empty(), Vec::new());
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         let certificate = certificate.map_err(|problem| error(format!("not readable as PEM: {problem}")))?;
@@ -99,7 +100,7 @@ pub(super) fn load_challenge(file: &Path) -> Option<CertifiedKey> {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, PemError> {
-    std::fs::read(file).map_err(|problem| PemError {
+    file::read(file).map_err(|problem| PemError {
         file: file.to_owned(),
         problem: problem.to_string(),
     })

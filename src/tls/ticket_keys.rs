@@ -18,6 +18,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::server::ProducesTickets;
 
+use crate::file;
+
 /// How to make a file of keys.
 pub const TICKETS_HELP: &str = "write one key a line, the newest first; `openssl rand -base64 80` makes one";
 
@@ -80,7 +82,7 @@ impl TicketKeys {
             line,
             problem,
         };
-        let bytes = std::fs::read(file).map_err(|problem| error(None, format!("cannot be read: {problem}")))?;
+        let bytes = file::read(file).map_err(|problem| error(None, format!("cannot be read: {problem}")))?;
         let text = Secret::new(bytes);
         let keys = parse(text.expose()).map_err(|(line, problem)| error(Some(line), problem))?;
         if keys.is_empty() {

@@ -12,6 +12,8 @@ use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::AuthorityInfoAccessSyntax;
 use x509_cert::ext::pkix::name::GeneralName;
 
+use crate::file;
+
 /// The validity period of a certificate (RFC 5280, section 4.1.2.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
@@ -41,7 +43,7 @@ impl Validity {
 
     /// The periods of all certificates in a PEM file, in order, without those that cannot be parsed.
     pub fn of_file(file: &Path) -> Vec<(usize, Self)> {
-        let Ok(bytes) = std::fs::read(file) else {
+        let Ok(bytes) = file::read(file) else {
             return Vec::new();
         };
         CertificateDer::pem_slice_iter(&bytes)

@@ -1,6 +1,7 @@
 //! Reading the configuration again while the gateway serves: all of the file comes into force, or nothing changes.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use authgate_auth::jwt::keys::Algorithm;
@@ -219,6 +220,33 @@ fn a_changed_secret_is_reported_and_not_shown() {
     assert!(reload(&gate, &with("new")));
     // The end of the test checks that the log has no credential.
     gate.logged(&["is in force", "stores.other.url: changed\""]);
+}
+
+#[test]
+fn a_changed_password_file_of_a_store_is_reported() {
+    let upstream = RecordingUpstream::start();
+    let store =
+        "[stores.other]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:1\"\npassword = { file = \"redis.secret\" }\n";
+    let with = |password: &str| {
+        let config = config().server("watch = \"off\"").app(&upstream).public("/x");
+        config.tables(store).file("redis.secret", password)
+    };
+    let gate = Gate::spawn(&with("canary-old"));
+    assert!(reload(&gate, &with("canary-new")));
+    gate.logged(&["is in force", "stores.other.password"]);
+}
+
+#[test]
+fn a_pipe_in_place_of_a_file_is_refused_and_blocks_nothing() {
+    let upstream = RecordingUpstream::start();
+    let config = || config().server("watch = \"off\"").app(&upstream);
+    let gate = Gate::start(&config().public("/x"));
+    let pipe = Command::new("mkfifo").arg(gate.folder.path().join("pipe")).status();
+    assert!(pipe.expect("mkfifo").success());
+    let value = "secret_header = { name = \"X-Gateway-Secret\", value = { file = \"pipe\" } }";
+    assert!(!reload(&gate, &config().with(value).public("/x")));
+    gate.logged(&["pipe", "it is not a regular file"]);
+    assert!(reload(&gate, &config().public("/x").public("/y")));
 }
 
 #[test]

@@ -273,3 +273,30 @@ fn files_without_events_are_checked_every_30_seconds() {
     });
     assert!(!watches(&gate));
 }
+
+#[test]
+fn a_refused_file_is_tried_again_when_a_file_that_it_names_appears() {
+    let upstream = RecordingUpstream::start();
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!(
+        "[stores.local]\nkind = \"embedded\"\nfile = \"{}\"\n",
+        folder.path().join("tokens.toml").display()
+    );
+    let config = config().app(&upstream).public("/x");
+    // The configuration in force names no file.
+    let gate = Gate::start(&config);
+    let secret = gate.folder.path().join("app.secret");
+    let name = "secret_header = { name = \"X-Gateway-Secret\", value = { file = \"app.secret\" } }";
+    config.with(name).tables(&store).write(gate.folder.path());
+    gate.signal("HUP");
+    wait_until("the file is refused", TIMEOUT, || refused(&gate) == 1.0);
+    // The store watches its own file.
+    fs::write(
+        folder.path().join("tokens.toml"),
+        "layout = { version = 1, epoch = \"e\" }\n",
+    )
+    .unwrap();
+    fs::write(&secret, "canary-0123456789abcdef").unwrap();
+    wait_until("it is applied", TIMEOUT, || applied(&gate) == 1.0);
+    assert_eq!(refused(&gate), 1.0);
+}

@@ -1,11 +1,10 @@
 //! The keys of a JWT authenticator: `keys`, or a JWK Set. Each key is bound to its algorithm here.
 
-use std::fs;
-
 use authgate_auth::jwt::KeySet;
 use authgate_auth::jwt::keys::{Algorithm, JwkSet, VerificationKey};
 
 use crate::config::reader::{Item, Section};
+use crate::file;
 
 const EXAMPLE: &str = "keys = [{ algorithm = \"RS256\", file = \"jwt.pub.pem\" }]";
 /// RFC 7518, section 3.2: at least as long as the hash; SHA-256 has the shortest.
@@ -147,7 +146,7 @@ fn from_secret(item: &Item<'_>, algorithm: Algorithm, kid: Option<&str>) -> Opti
 
 fn from_file(item: &Item<'_>, algorithm: Algorithm, kid: Option<&str>) -> Option<VerificationKey> {
     let file = item.path()?;
-    let key = fs::read(&file)
+    let key = file::read(&file)
         .map_err(|error| format!("cannot be read: {error}"))
         .and_then(|pem| VerificationKey::from_pem(algorithm, kid, &pem).map_err(|error| error.to_string()));
     match key {
@@ -171,7 +170,7 @@ fn jwks(item: &Item<'_>, algorithms: Option<&[Algorithm]>) -> Option<Vec<Verific
         file_item.refuse(format!("{}: {problem}", file.display()), help);
         None
     };
-    let text = match fs::read(&file) {
+    let text = match file::read(&file) {
         Ok(text) => text,
         Err(error) => {
             return refuse(

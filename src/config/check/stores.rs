@@ -145,7 +145,7 @@ fn endpoint(url: &Text<'_>) -> Option<Endpoint> {
 
 fn embedded(mut section: Section<'_>) -> Option<EmbeddedSettings> {
     let item = section.require("file", "file = \"tokens.toml\"")?;
-    let file = item.path()?;
+    let file = item.location()?;
     if !file.exists() {
         item.warn(
             format!(

@@ -238,7 +238,7 @@ fn spool(mut section: Section<'_>) -> SpoolSettings {
         );
     }
     let dir = dir_item.as_ref().and_then(|item| {
-        let dir = item.path()?;
+        let dir = item.location()?;
         if !dir.is_dir() {
             item.refuse(
                 "the folder does not exist",

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::Item;
+use crate::file;
 
 /// Files of certs-example: they are published, so they need no protection. `run` refuses them.
 const PUBLISHED: [&[u8]; 2] = [
@@ -15,7 +16,7 @@ const PUBLISHED: [&[u8]; 2] = [
 impl Item<'_> {
     /// Warns if every user can read this file, which holds a key or a secret.
     pub(crate) fn warn_if_readable_by_all(&self, file: &Path) {
-        if !is_readable_by_all(file) || fs::read(file).is_ok_and(|content| PUBLISHED.contains(&content.as_slice())) {
+        if !is_readable_by_all(file) || file::read(file).is_ok_and(|content| PUBLISHED.contains(&content.as_slice())) {
             return;
         }
         let shown = file.display();

@@ -3,7 +3,6 @@
 //! A value from the environment or another file is never shown. Messages use [`Text::quoted`], which names the source instead.
 
 use std::env;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -12,6 +11,7 @@ use toml::de::DeValue;
 
 use super::{Item, nearest};
 use crate::config::secrets;
+use crate::file;
 
 /// A string that was read.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ impl<'c> Item<'c> {
             (None, Some(file)) => {
                 let path = self.context.folder.join(file.written(Exposure::Shown)?);
                 self.context.add_file(file.key(), &path);
-                match fs::read(&path) {
+                match file::read(&path) {
                     Ok(bytes) => {
                         if exposure == Exposure::Hidden {
                             file.warn_if_readable_by_all(&path);
@@ -236,15 +236,21 @@ impl<'c> Text<'c> {
         None
     }
 
-    /// A path, relative to the folder of the configuration.
+    /// The path of a file that is read now: its content belongs to the configuration.
     pub(crate) fn path(&self) -> Option<PathBuf> {
-        if self.value.is_empty() {
-            self.refuse("is empty", "write the path of a file");
-            return None;
-        }
-        let path = self.resolve_path(&self.value);
+        let path = self.location()?;
         self.item.context.add_file(self.item.key(), &path);
         Some(path)
+    }
+
+    /// A path whose content does not belong to the configuration, such as that of an embedded store. It is relative to the folder of the
+    /// configuration.
+    pub(crate) fn location(&self) -> Option<PathBuf> {
+        if self.value.is_empty() {
+            self.refuse("is empty", "write a path");
+            return None;
+        }
+        Some(self.resolve_path(&self.value))
     }
 
     /// A path that is part of this text, relative to the folder of the configuration.

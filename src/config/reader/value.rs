@@ -172,9 +172,14 @@ impl Item<'_> {
         address
     }
 
-    /// The path of a file, relative to the folder of the configuration.
+    /// The path of a file that is read now: its content belongs to the configuration.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         self.text_for("a path", "write the path of a file, in quotes")?.path()
+    }
+
+    /// A path whose content does not belong to the configuration.
+    pub(crate) fn location(&self) -> Option<PathBuf> {
+        self.text_for("a path", "write the path, in quotes")?.location()
     }
 
     /// The name of a header that carries a credential or an identity.

@@ -125,7 +125,12 @@ impl Records {
     /// The file cannot be read, or does not match the layout.
     pub fn load(file: &Path) -> Result<Option<Self>, String> {
         let named = |problem: String| format!("{}: {problem}", file.display());
-        match fs::read_to_string(file) {
+        // Reading a pipe would wait for its writer.
+        let read = fs::metadata(file).and_then(|metadata| match metadata.is_file() {
+            true => fs::read_to_string(file),
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
+        });
+        match read {
             Ok(text) => Self::parse(&text).map(Some).map_err(named),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(named(error.to_string())),
