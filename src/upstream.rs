@@ -61,6 +61,10 @@ impl Upstream {
     ///
     /// # Errors
     /// There is no response, or it did not come in time.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that forwards: the request comes from an Outbound"
+    )]
     pub fn forward(
         &self,
         outbound: Outbound<RequestBody>,

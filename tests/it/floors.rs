@@ -126,29 +126,6 @@ fn no_module_imports_from_a_floor_above() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// `Upstream` of the engine forwards any request, `Upstream` of the gateway only an `Outbound`.
-#[test]
-fn only_one_file_uses_the_upstream_of_the_engine() {
-    let mut all = Vec::new();
-    files(&root().join("src"), &mut all);
-    let users = all.iter().filter(|file| {
-        let text = fs::read_to_string(file).unwrap();
-        let imports = text.split("authgate_http::").skip(1);
-        let names_it = |import: &str| {
-            let import = import.split(';').next().unwrap_or_default();
-            let Some(rest) = import.strip_prefix("upstream") else {
-                return false;
-            };
-            let names = |name: &str| rest.split(|c: char| !c.is_alphanumeric()).any(|word| word == name);
-            // A module import would allow `upstream::Upstream`.
-            names("Upstream") || names("self") || rest.is_empty()
-        };
-        imports.clone().any(names_it)
-    });
-    let users: Vec<_> = users.map(|file| file.strip_prefix(root()).unwrap()).collect();
-    assert_eq!(users, [Path::new("src/upstream.rs")]);
-}
-
 #[test]
 fn the_architecture_page_has_the_same_map() {
     let page = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();

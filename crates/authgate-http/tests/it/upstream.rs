@@ -130,6 +130,7 @@ fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
 }
 
 /// Forwards a request, and returns the body of the response.
+#[expect(clippy::disallowed_methods, reason = "this tests it")]
 async fn forward(
     upstream: &Upstream,
     method: Method,
