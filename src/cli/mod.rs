@@ -135,7 +135,8 @@ impl Arguments {
 
 /// Reads the configuration; prints its warnings to standard error.
 fn load(file: &Path) -> Result<Loaded, Failure> {
-    let loaded = config::load(file)?;
+    let mut loaded = config::load(file)?;
+    loaded.warnings = loaded.warnings.without_start();
     warn(&loaded.warnings);
     Ok(loaded)
 }

@@ -150,12 +150,14 @@ pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
     parse_file(file, std::fs::read(file))
 }
 
-/// Reads a file again. A pipe is refused: its writer may not come.
+/// Reads a file again, for a gateway that runs. A pipe is refused: its writer may not come.
 ///
 /// # Errors
 /// As for [`load`].
 pub fn load_again(file: &Path) -> Result<Loaded, ConfigError> {
-    parse_file(file, file::read(file))
+    let mut loaded = parse_file(file, file::read(file))?;
+    loaded.warnings = loaded.warnings.without_start();
+    Ok(loaded)
 }
 
 fn parse_file(file: &Path, bytes: io::Result<Vec<u8>>) -> Result<Loaded, ConfigError> {
@@ -197,7 +199,9 @@ pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigErro
     };
     let config = check::config(name, Section::root(&context, &table));
     if context.problems.has_errors() || !errors.is_empty() {
-        context.problems.retain(|problem| problem.basis != Basis::Machine);
+        context
+            .problems
+            .retain(|problem| !matches!(problem.basis, Basis::Machine | Basis::Start));
     }
     let syntax = syntax::merge(&context.problems, text, &table, &errors);
     let (report, masked) = context.problems.into_report(name, text, table.get_ref(), syntax);

@@ -54,6 +54,8 @@ pub enum Basis {
     Absent,
     /// The state of this machine. It is reported only for a file without errors.
     Machine,
+    /// The same, about a start by this user. A gateway that starts does not report it: it succeeds, or fails with an error of its own.
+    Start,
 }
 
 impl Problem {
@@ -103,6 +105,14 @@ impl Problem {
     pub(super) fn into_machine(self) -> Self {
         Self {
             basis: Basis::Machine,
+            ..self
+        }
+    }
+
+    /// The same, as something that a start by this user would meet.
+    pub(super) fn into_start(self) -> Self {
+        Self {
+            basis: Basis::Start,
             ..self
         }
     }
@@ -244,6 +254,13 @@ impl Report {
     /// What was found, in the order of the file.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
+    }
+
+    /// The same, for a gateway that starts or runs.
+    #[must_use]
+    pub fn without_start(mut self) -> Self {
+        self.problems.retain(|problem| problem.basis != Basis::Start);
+        self
     }
 
     /// The file's name, as it was given.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 use crate::harness::caddy::{Caddy, DIRECTORY, FOLDER};
-use crate::harness::namespace::in_network_namespace;
+use crate::harness::namespace::in_namespaces;
 use crate::harness::pki::{Pki, client_trusting, show};
 use crate::harness::program::authgate;
 use crate::harness::{Config, Conn, Gate, RecordingUpstream, config, get, wait_until};
@@ -91,7 +91,7 @@ fn seed(store: &Path, folder: &str, domain: &str, (chain, key): &(String, String
 #[test]
 fn a_certificate_is_obtained_by_tls_alpn_01() {
     let test = "acme::a_certificate_is_obtained_by_tls_alpn_01";
-    in_network_namespace(test, &[("one.test", "127.0.0.1"), ("two.test", "127.0.0.1")], || {
+    in_namespaces(test, &[("one.test", "127.0.0.1"), ("two.test", "127.0.0.1")], || {
         let (caddy, upstream, store) = (Caddy::start(""), RecordingUpstream::start(), TempDir::new().unwrap());
         let config = public(&upstream).server(HTTPS).file("ca.pem", caddy.root_pem());
         let config = acme(config, &["one.test", "two.test"], DIRECTORY, store.path());
@@ -124,7 +124,7 @@ fn a_certificate_is_obtained_by_tls_alpn_01() {
 #[test]
 fn a_certificate_is_obtained_by_http_01_where_tls_alpn_01_fails() {
     let test = "acme::a_certificate_is_obtained_by_http_01_where_tls_alpn_01_fails";
-    in_network_namespace(test, &[("one.test", "127.0.0.1")], || {
+    in_namespaces(test, &[("one.test", "127.0.0.1")], || {
         let (caddy, upstream, store) = (Caddy::start(""), RecordingUpstream::start(), TempDir::new().unwrap());
         // The authority asks at port 443, where nothing listens.
         let config = public(&upstream).server("listen = [\"127.0.0.1:8443\"]").server(HTTP);
@@ -144,7 +144,7 @@ fn a_certificate_is_obtained_by_http_01_where_tls_alpn_01_fails() {
 #[test]
 fn a_certificate_is_renewed_while_requests_are_served() {
     let test = "acme::a_certificate_is_renewed_while_requests_are_served";
-    in_network_namespace(test, &[("one.test", "127.0.0.1")], || {
+    in_namespaces(test, &[("one.test", "127.0.0.1")], || {
         let (caddy, upstream, store) = (Caddy::start(""), RecordingUpstream::start(), TempDir::new().unwrap());
         let (pki, now) = (Pki::new(), unix_now());
         // A life of 60 s, of which a third is left in 8 s.
@@ -183,7 +183,7 @@ fn a_certificate_is_renewed_while_requests_are_served() {
 #[test]
 fn a_reload_adds_a_domain_and_keeps_the_certificates_of_others() {
     let test = "acme::a_reload_adds_a_domain_and_keeps_the_certificates_of_others";
-    in_network_namespace(test, &[("one.test", "127.0.0.1"), ("two.test", "127.0.0.1")], || {
+    in_namespaces(test, &[("one.test", "127.0.0.1"), ("two.test", "127.0.0.1")], || {
         let (caddy, upstream, store) = (Caddy::start(""), RecordingUpstream::start(), TempDir::new().unwrap());
         let with = |domains: &[&str]| {
             let config = public(&upstream).server(HTTPS).file("ca.pem", caddy.root_pem());
@@ -210,7 +210,7 @@ fn a_reload_adds_a_domain_and_keeps_the_certificates_of_others() {
 #[test]
 fn a_certificate_that_cannot_be_renewed_is_served_and_reported() {
     let test = "acme::a_certificate_that_cannot_be_renewed_is_served_and_reported";
-    in_network_namespace(test, &[("one.test", "127.0.0.1")], || {
+    in_namespaces(test, &[("one.test", "127.0.0.1")], || {
         let caddy = Caddy::start("");
         let (upstream, store, pki) = (RecordingUpstream::start(), TempDir::new().unwrap(), Pki::new());
         seed(
@@ -245,7 +245,7 @@ fn a_certificate_that_cannot_be_renewed_is_served_and_reported() {
 fn gateways_that_share_a_store_answer_challenges_of_each_other() {
     let test = "acme::gateways_that_share_a_store_answer_challenges_of_each_other";
     let hosts = [("one.test", "127.0.0.1"), ("two.test", "127.0.0.2")];
-    in_network_namespace(test, &hosts, || {
+    in_namespaces(test, &hosts, || {
         let (caddy, upstream, store) = (Caddy::start(""), RecordingUpstream::start(), TempDir::new().unwrap());
         let gate = |address: &str, ca: String| {
             let config = public(&upstream).server(&format!("listen = [\"{address}:443\"]"));
@@ -275,7 +275,7 @@ fn gateways_that_share_a_store_answer_challenges_of_each_other() {
 #[test]
 fn gateways_that_start_together_order_each_certificate_once() {
     let test = "acme::gateways_that_start_together_order_each_certificate_once";
-    in_network_namespace(test, &[("one.test", "127.0.0.1")], || {
+    in_namespaces(test, &[("one.test", "127.0.0.1")], || {
         let (caddy, upstream, store) = (Caddy::start(""), RecordingUpstream::start(), TempDir::new().unwrap());
         let gates = [1, 2, 3].map(|last| {
             let config = public(&upstream).server(&format!("listen = [\"127.0.0.{last}:443\"]"));

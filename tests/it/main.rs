@@ -68,6 +68,7 @@ mod snapshots;
 mod socket_files;
 mod spool;
 mod startup;
+mod systemd;
 mod tcp_keepalive;
 mod tls;
 mod token_auth;

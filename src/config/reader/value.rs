@@ -165,7 +165,7 @@ impl Item<'_> {
                     format!("port {} needs a privilege that this user does not have", address.port()),
                     listen::BIND_PERMISSION_HELP,
                 );
-                self.add(problem.into_warning().into_machine());
+                self.add(problem.into_warning().into_start());
             }
             Some(_) => {}
         }

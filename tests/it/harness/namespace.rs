@@ -1,4 +1,5 @@
-//! A network namespace of its own for a test: the ports 443 and 80 are free in it, and the host names of the test lead to loopback.
+//! Namespaces of its own for a test. The ports 443 and 80 are free in them, and the host names of the test lead to loopback. Its mounts are its own,
+//! and all its processes end with it.
 
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
@@ -9,7 +10,7 @@ const INSIDE: &str = "AUTHGATE_TEST_NAMESPACE";
 /// Runs the body of a test in a namespace: the test program starts itself there, for this test alone. `hosts`: names and their addresses.
 ///
 /// The test fails if the machine allows no namespaces.
-pub fn in_network_namespace(test: &str, hosts: &[(&str, &str)], body: impl FnOnce()) {
+pub fn in_namespaces(test: &str, hosts: &[(&str, &str)], body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         return body();
     }
@@ -26,7 +27,8 @@ pub fn in_network_namespace(test: &str, hosts: &[(&str, &str)], body: impl FnOnc
     }
     let enter = "ip link set lo up; mount --bind \"$1\" /etc/hosts; shift; exec \"$@\"";
     command
-        .args(["--net", "--mount", "--", "sh", "-ec", enter, "sh"])
+        .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args(["--", "sh", "-ec", enter, "sh"])
         .arg(&file)
         .arg(std::env::current_exe().expect("the test program"))
         .args([test, "--exact", "--nocapture"])
@@ -36,6 +38,6 @@ pub fn in_network_namespace(test: &str, hosts: &[(&str, &str)], body: impl FnOnc
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(
         output.status.success() && out.contains("1 passed"),
-        "in the network namespace (it needs unshare, ip and mount):\n{out}\n{err}"
+        "in the namespaces (it needs unshare, ip and mount):\n{out}\n{err}"
     );
 }
