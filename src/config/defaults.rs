@@ -22,7 +22,7 @@ use tracing::Level;
 use super::modes::{ErrorFormat, UnsizedMode, WatchMode};
 use crate::gateway::{Drain, RequestLimits};
 use crate::telemetry::{self, LogFormat};
-use crate::tls::provider::MinVersion;
+use crate::tls::provider::TlsVersion;
 
 /// `server.workers`: one for each core.
 pub(super) fn workers() -> usize {
@@ -33,7 +33,7 @@ pub(super) fn workers() -> usize {
 pub(super) const WATCH: WatchMode = WatchMode::Keys;
 
 /// `server.tls.min_version`.
-pub(super) const MIN_VERSION: MinVersion = MinVersion::Tls12;
+pub(super) const MIN_VERSION: TlsVersion = TlsVersion::Tls12;
 
 /// `server.tls.acme.directory`: Let's Encrypt.
 pub(super) const ACME_DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";

@@ -11,7 +11,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 
 use super::pem::{Authorities, PemError, load_pair};
-use super::provider::{self, MinVersion};
+use super::provider::{self, TlsVersion};
 use super::sessions::SessionStore;
 use super::trust::UpstreamVerifier;
 
@@ -81,7 +81,7 @@ pub fn config(settings: &ClientTlsSettings) -> Result<(Arc<ClientConfig>, [u8; 3
     let sessions = Arc::new(SessionStore::new());
     let trust = UpstreamVerifier::new(inner, settings.ca.as_ref(), Arc::clone(&sessions));
     let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(MinVersion::Tls12.versions())?
+        .with_protocol_versions(TlsVersion::Tls12.and_later())?
         // This verifier makes all checks of the verifier of rustls.
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(trust))

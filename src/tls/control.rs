@@ -14,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::certificate::Certificate;
 use super::pem::Authorities;
-use super::provider::{self, MinVersion};
+use super::provider::{self, TlsVersion};
 use super::server::verifier;
 
 /// The configuration of `[admin] tls`, with all files loaded.
@@ -66,7 +66,7 @@ impl ControlTls {
         };
         let key = Arc::clone(settings.certificate.certified_key());
         let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(MinVersion::Tls12.versions())?
+            .with_protocol_versions(TlsVersion::Tls12.and_later())?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
         config.alpn_protocols = vec![HTTP_1_1.to_vec()];

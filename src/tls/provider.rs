@@ -8,17 +8,18 @@ use rustls::{SupportedProtocolVersion, version};
 const TLS12_AND_13: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 const TLS13_ONLY: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
-/// The minimum TLS version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MinVersion {
-    /// TLS 1.2 and 1.3.
+/// A TLS version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2.
     Tls12,
-    /// TLS 1.3 only.
+    /// TLS 1.3.
     Tls13,
 }
 
-impl MinVersion {
-    pub(super) fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
+impl TlsVersion {
+    /// This version and the later ones.
+    pub(super) fn and_later(self) -> &'static [&'static SupportedProtocolVersion] {
         match self {
             Self::Tls12 => TLS12_AND_13,
             Self::Tls13 => TLS13_ONLY,

@@ -20,7 +20,7 @@ use super::certificate::Certificate;
 use super::certificate_names::{CertificateNames, SniResolver};
 use super::managed::{ManagedCertificates, asks_for_challenge};
 use super::pem::Authorities;
-use super::provider::{self, MinVersion};
+use super::provider::{self, TlsVersion};
 use super::ticket_keys::TicketKeys;
 use super::tickets::{ClientAuthConfig, SettingsDigest, Ticketer};
 
@@ -30,7 +30,7 @@ pub struct ServerTlsSettings {
     /// Chains and keys. The first one is the default, for clients whose host has no certificate.
     pub certificates: Vec<Certificate>,
     /// The minimum TLS version.
-    pub min_version: MinVersion,
+    pub min_version: TlsVersion,
     /// Client certificates.
     pub client_auth: ClientAuth,
     /// Keys of session tickets that gateways share; `None`: keys of this process, which it rotates.
@@ -123,7 +123,7 @@ impl Acceptor {
         let config = match requested {
             None => {
                 let mut config = ServerConfig::builder_with_provider(provider)
-                    .with_protocol_versions(min_version.versions())?
+                    .with_protocol_versions(min_version.and_later())?
                     .with_no_client_auth()
                     .with_cert_resolver(certificates);
                 config.ticketer = Arc::new(ticketer);

@@ -16,7 +16,7 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use super::provider::MinVersion;
+use super::provider::TlsVersion;
 use super::validity::Validity;
 
 /// SHA-256 of the settings that a session depends on.
@@ -76,7 +76,7 @@ impl ProducesTickets for Ticketer {
 #[derive(Debug)]
 pub(super) struct ClientAuthConfig {
     pub(super) provider: Arc<CryptoProvider>,
-    pub(super) min_version: MinVersion,
+    pub(super) min_version: TlsVersion,
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     pub(super) certificates: Arc<dyn ResolvesServerCert>,
     pub(super) ticketer: Ticketer,
@@ -86,7 +86,7 @@ impl ClientAuthConfig {
     /// # Errors
     /// The TLS configuration is invalid.
     pub(super) fn check(&self) -> Result<(), Error> {
-        let versions = self.min_version.versions();
+        let versions = self.min_version.and_later();
         ServerConfig::builder_with_provider(Arc::clone(&self.provider)).with_protocol_versions(versions)?;
         Ok(())
     }
@@ -98,7 +98,7 @@ impl ClientAuthConfig {
             certificate: Mutex::new(ClientCertificate::None),
         });
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_protocol_versions(self.min_version.versions())?
+            .with_protocol_versions(self.min_version.and_later())?
             .with_client_cert_verifier(Arc::clone(&connection) as Arc<dyn ClientCertVerifier>)
             .with_cert_resolver(Arc::clone(&self.certificates));
         config.ticketer = Arc::clone(&connection) as Arc<dyn ProducesTickets>;

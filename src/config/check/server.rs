@@ -21,7 +21,7 @@ use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::{WatchMode, defaults};
 use crate::gateway::{Drain, ProxyRules, RequestLimits, ServerSettings};
 use crate::telemetry::{self, LogFormat};
-use crate::tls::provider::MinVersion;
+use crate::tls::provider::TlsVersion;
 use crate::tls::{self, TICKETS_HELP, TicketKeys, certificate::Certificate, server::ClientAuth};
 
 const MAX_WORKERS: u64 = 1024;
@@ -249,7 +249,7 @@ fn tls(mut section: Section<'_>) -> (tls::server::ServerTlsSettings, Option<Acme
     };
     let list = list.and_then(|item| item.non_empty_list(EXAMPLE)).unwrap_or_default();
     let certificates = list.iter().filter_map(certificate).collect();
-    let versions = [("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
+    let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
     let min_version = section.choice_or("min_version", &versions, defaults::MIN_VERSION);
     let client_auth = section.section("client_auth", &[]).map(client_auth).unwrap_or_default();
     let tickets = section.section("tickets", &[]).and_then(tickets);

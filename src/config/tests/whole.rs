@@ -21,7 +21,7 @@ use crate::config::defaults;
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{HostPattern, PathPattern};
 use crate::telemetry::LogFormat;
-use crate::tls::provider::MinVersion;
+use crate::tls::provider::TlsVersion;
 
 #[test]
 fn absent_keys_have_their_documented_defaults() {
@@ -210,7 +210,7 @@ fn every_supported_key_is_read() {
         [1, 2, 180, 4 * 3600, 5 * 86400, 6]
     );
     let tls = config.tls.as_ref().expect("a table");
-    assert_eq!((tls.certificates.len(), tls.min_version), (1, MinVersion::Tls13));
+    assert_eq!((tls.certificates.len(), tls.min_version), (1, TlsVersion::Tls13));
     let listen: Vec<String> = config.admin.listen.iter().map(Address::to_string).collect();
     assert_eq!(listen, ["0.0.0.0:9902", "unix:/run/authgate/admin.sock"]);
     assert!(config.admin.token.is_some());
