@@ -61,17 +61,18 @@ impl CertificateNames {
         self.exact.get(host).or_else(wildcard).copied()
     }
 
-    /// Position of the certificate for clients whose host has none.
-    fn default_position(&self) -> usize {
-        match &self.managed {
+    /// Position of the certificate for a client that asks for this name, or for none. If no certificate is for the name: the first one.
+    fn position_for(&self, sni: Option<&str>) -> usize {
+        let name = sni.unwrap_or_default().to_ascii_lowercase();
+        self.find(&name).unwrap_or_else(|| match &self.managed {
             Some(managed) if self.names.is_empty() => managed.first().unwrap_or(0),
             Some(_) | None => 0,
-        }
+        })
     }
 
     /// Whether a client that asks for this name gets a certificate.
-    pub(super) fn has_certificate_for(&self, name: &str) -> bool {
-        let at = self.find(name).unwrap_or_else(|| self.default_position());
+    pub(super) fn has_certificate_for(&self, sni: Option<&str>) -> bool {
+        let at = self.position_for(sni);
         match (at.checked_sub(self.names.len()), &self.managed) {
             (Some(at), Some(managed)) => managed.has_certificate(at),
             (Some(_), None) => false,
@@ -94,9 +95,8 @@ impl CertificateNames {
 
     /// The certificate for a client that asked for this name.
     pub fn select(self: &Arc<Self>, sni: Option<&str>) -> ServedCertificate {
-        let sni = sni.unwrap_or_default().to_ascii_lowercase();
         ServedCertificate {
-            at: self.find(&sni).unwrap_or_else(|| self.default_position()),
+            at: self.position_for(sni),
             names: Arc::clone(self),
         }
     }
@@ -144,10 +144,8 @@ impl SniResolver {
 }
 
 impl ResolvesServerCert for SniResolver {
-    /// No name, or no certificate for it: the first certificate.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
-        let at = self.names.find(&name).unwrap_or_else(|| self.names.default_position());
+        let at = self.names.position_for(hello.server_name());
         match self.keys.get(at) {
             Some(key) => Some(Arc::clone(key)),
             None => self.names.managed.as_ref()?.certificate(at - self.keys.len()),

@@ -194,9 +194,9 @@ impl Acceptor {
             }
         };
         let hello = start.client_hello();
-        let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
+        let name = hello.server_name().map(str::to_ascii_lowercase);
         let challenge = match asks_for_challenge(&hello) {
-            true => Some(managed.challenge(&name).await),
+            true => Some(managed.challenge(name.as_deref().unwrap_or_default()).await),
             false => None,
         };
         match challenge {
@@ -207,7 +207,7 @@ impl Acceptor {
                 return Err(TlsEnded::Challenge(tls.into_inner().0));
             }
             Some(None) => {}
-            None if self.certificates.has_certificate_for(&name) => {
+            None if self.certificates.has_certificate_for(name.as_deref()) => {
                 let (config, connection) = match &self.config {
                     HandshakeConfig::Shared(acceptor) => (Arc::clone(acceptor.config()), None),
                     HandshakeConfig::PerConnection(client_auth) => match client_auth.config() {
@@ -222,7 +222,10 @@ impl Acceptor {
         }
         // A client that is gone needs no alert.
         let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
-        let problem = format!("there is no certificate or challenge for {name:?} yet");
+        let problem = format!(
+            "there is no certificate or challenge for {:?} yet",
+            name.unwrap_or_default()
+        );
         Err((io::Error::new(io::ErrorKind::NotFound, problem), start.io).into())
     }
 }
