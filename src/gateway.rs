@@ -25,7 +25,7 @@ use crate::proxy::websocket::WebSocket;
 use crate::proxy::{Client, Proxy};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::certificate_names::ServedCertificate;
-use crate::tls::server::{Acceptor, ClientSecurity};
+use crate::tls::server::{Acceptor, ClientSecurity, ConnectionSecurity};
 
 /// Limits for requests; `[server.limits]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,8 +70,6 @@ pub struct Gateway(Rc<Inner>);
 struct Inner {
     serving: RefCell<Serving>,
     metrics: Arc<Metrics>,
-    /// Shared by all connections without TLS.
-    cleartext: Arc<ClientSecurity>,
 }
 
 /// What a gateway serves requests with. A request that has begun keeps its proxy.
@@ -124,32 +122,27 @@ impl ProxyRules {
 pub struct Connection {
     origin: Origin,
     scheme: Scheme,
-    made_under: Arc<ClientSecurity>,
+    security: ConnectionSecurity,
     /// The client of the last request, and the rules that it was made by.
     client: RefCell<(Rc<Client>, Arc<ProxyRules>, Arc<ClientSecurity>)>,
 }
 
 impl Connection {
-    fn new(
-        origin: Origin,
-        made_under: Arc<ClientSecurity>,
-        served: Option<ServedCertificate>,
-        serving: &Serving,
-    ) -> Self {
-        let scheme = match *made_under {
-            ClientSecurity::Cleartext => Scheme::Http,
-            ClientSecurity::Tls(_) => Scheme::Https,
+    fn new(origin: Origin, security: ConnectionSecurity, served: Option<ServedCertificate>, serving: &Serving) -> Self {
+        let scheme = match security {
+            ConnectionSecurity::Cleartext => Scheme::Http,
+            ConnectionSecurity::Tls { .. } => Scheme::Https,
         };
         let client = Client {
             peer: serving.proxies.peer(origin, scheme),
             served,
-            is_outdated: !made_under.is_accepted_under(&serving.security),
+            is_outdated: !security.is_accepted_under(&serving.security),
         };
         let rules = (Arc::clone(&serving.proxies), Arc::clone(&serving.security));
         Self {
             origin,
             scheme,
-            made_under,
+            security,
             client: RefCell::new((Rc::new(client), rules.0, rules.1)),
         }
     }
@@ -163,7 +156,7 @@ impl Connection {
             *client = Rc::new(Client {
                 peer: serving.proxies.peer(self.origin, self.scheme),
                 served: client.served.clone(),
-                is_outdated: !self.made_under.is_accepted_under(&serving.security),
+                is_outdated: !self.security.is_accepted_under(&serving.security),
             });
             *proxies = Arc::clone(&serving.proxies);
             *security = Arc::clone(&serving.security);
@@ -178,7 +171,6 @@ impl Gateway {
         Self(Rc::new(Inner {
             serving: RefCell::new(serving),
             metrics,
-            cleartext: Arc::new(ClientSecurity::Cleartext),
         }))
     }
 
@@ -209,14 +201,14 @@ impl Handler for Gateway {
 
     fn connected(&self, connected: Connected<'_, Acceptor>) -> Connection {
         // The certificate is one of the acceptor that made the handshake, which may have been replaced since.
-        let (made_under, served) = match connected.tls {
+        let (security, served) = match connected.tls {
             Some((session, acceptor)) => {
                 let served = acceptor.certificates.select(session.server_name());
-                (Arc::clone(&acceptor.security), Some(served))
+                (acceptor.connection_security(session), Some(served))
             }
-            None => (Arc::clone(&self.0.cleartext), None),
+            None => (ConnectionSecurity::Cleartext, None),
         };
-        Connection::new(connected.origin, made_under, served, &self.0.serving.borrow())
+        Connection::new(connected.origin, security, served, &self.0.serving.borrow())
     }
 
     fn handle(

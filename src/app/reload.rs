@@ -218,7 +218,7 @@ impl Reloader {
         if !refusals.is_empty() {
             return Err(ConfigError::refused(&source, &warnings, refusals));
         }
-        let security = Arc::clone(&self.0.snapshots.borrow().security);
+        let weakest = self.0.snapshots.borrow().security.weakest_connection();
         let (wanted, max_connections) = (Configured::all(&config), max_connections(&config));
         match self.replace(config, || self.0.listeners.prepare(wanted)) {
             Ok(addresses) => {
@@ -227,7 +227,7 @@ impl Reloader {
                 let changes = in_force.changes(&source);
                 *in_force = source;
                 Ok(Applied {
-                    drains: !Arc::ptr_eq(&security, &self.0.snapshots.borrow().security),
+                    drains: !weakest.is_accepted_under(&self.0.snapshots.borrow().security),
                     changes,
                     watched,
                     warnings,

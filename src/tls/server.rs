@@ -7,10 +7,10 @@ use std::sync::Arc;
 use authgate_http::alpn;
 use authgate_http::server::handler::TlsEnded;
 use aws_lc_rs::digest;
-use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ProducesTickets, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
 use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::server::TlsStream;
@@ -49,22 +49,64 @@ pub enum ClientAuth {
     Required(Authorities),
 }
 
-/// What a client must do before its requests are accepted. A connection that was made under another one takes no more requests.
+/// What a client must do before its requests are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientSecurity {
     /// Connect.
     Cleartext,
     /// Complete a TLS handshake.
-    Tls(ClientAuth),
+    Tls {
+        /// The certificate that it must present.
+        client_auth: ClientAuth,
+        /// The minimum TLS version.
+        min_version: TlsVersion,
+    },
 }
 
 impl ClientSecurity {
-    /// Whether a connection that was made under this one may be used under `present`.
-    pub fn is_accepted_under(&self, present: &Self) -> bool {
-        match (self, present) {
-            (Self::Cleartext, Self::Cleartext) | (Self::Tls(ClientAuth::Off), Self::Cleartext) => true,
-            (Self::Tls(made_under), Self::Tls(present)) => made_under == present,
-            (Self::Cleartext, Self::Tls(_)) | (Self::Tls(_), Self::Cleartext) => false,
+    /// The connection that meets these rules, and no more.
+    pub fn weakest_connection(&self) -> ConnectionSecurity {
+        match self {
+            Self::Cleartext => ConnectionSecurity::Cleartext,
+            Self::Tls {
+                client_auth,
+                min_version,
+            } => ConnectionSecurity::Tls {
+                client_auth: client_auth.clone(),
+                version: *min_version,
+            },
+        }
+    }
+}
+
+/// How a client has connected.
+#[derive(Debug, Clone)]
+pub enum ConnectionSecurity {
+    /// Without TLS.
+    Cleartext,
+    /// With TLS.
+    Tls {
+        /// What it had to present at its handshake.
+        client_auth: ClientAuth,
+        /// The negotiated version.
+        version: TlsVersion,
+    },
+}
+
+impl ConnectionSecurity {
+    /// Whether the connection may be used under the present rules. Otherwise it takes no more requests.
+    pub fn is_accepted_under(&self, rules: &ClientSecurity) -> bool {
+        match (self, rules) {
+            (Self::Cleartext, ClientSecurity::Cleartext) => true,
+            (Self::Tls { client_auth, .. }, ClientSecurity::Cleartext) => *client_auth == ClientAuth::Off,
+            (Self::Cleartext, ClientSecurity::Tls { .. }) => false,
+            (
+                Self::Tls { client_auth, version },
+                ClientSecurity::Tls {
+                    client_auth: required,
+                    min_version,
+                },
+            ) => client_auth == required && version >= min_version,
         }
     }
 }
@@ -73,6 +115,7 @@ impl ClientSecurity {
 #[derive(Clone)]
 pub struct Acceptor {
     config: HandshakeConfig,
+    client_auth: ClientAuth,
     /// The hosts of the certificates.
     pub certificates: Arc<CertificateNames>,
     /// What clients must do.
@@ -144,9 +187,24 @@ impl Acceptor {
         };
         Ok(Self {
             config,
-            security: Arc::new(ClientSecurity::Tls(settings.client_auth.clone())),
+            security: Arc::new(ClientSecurity::Tls {
+                client_auth: settings.client_auth.clone(),
+                min_version,
+            }),
+            client_auth: settings.client_auth.clone(),
             certificates: names,
         })
+    }
+
+    /// How a client has connected that has completed a handshake of this acceptor.
+    pub fn connection_security(&self, session: &ServerConnection) -> ConnectionSecurity {
+        ConnectionSecurity::Tls {
+            client_auth: self.client_auth.clone(),
+            version: match session.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => TlsVersion::Tls13,
+                Some(_) | None => TlsVersion::Tls12,
+            },
+        }
     }
 
     /// Completes a handshake. Also returns when the client certificate expires.

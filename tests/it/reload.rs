@@ -411,6 +411,49 @@ fn connections_that_were_made_under_other_client_auth_take_no_more_requests() {
 }
 
 #[test]
+fn connections_below_a_raised_min_version_take_no_more_requests() {
+    use rustls::version::{TLS12, TLS13};
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    // The same ticket keys before and after the change: they alone would let sessions go on.
+    let low = config().app(&upstream).public("/x").tls(&pki, &[&["localhost"]]);
+    let low = low
+        .file("tickets.keys", "YWFh".repeat(26) + "YWE=\n")
+        .tls_line("tickets = { file = \"tickets.keys\" }");
+    let high = low.clone().tls_line("min_version = \"1.3\"");
+    let gate = Gate::start(&low);
+    let client = |alpn: &str, version| pki.client(&[alpn], &[version]);
+    let connect = |client: ClientConfig| Conn::tls(gate.address, "localhost", client);
+    let (old, new) = (client("http/1.1", &TLS12), client("http/1.1", &TLS13));
+    let mut conns = [&old, &new].map(|client| connect(client.clone()).unwrap());
+    let mut h2s = [&TLS12, &TLS13].map(|version| H2::connect_as(&gate, client("h2", version)));
+    let statuses = |conns: &mut [Conn], h2s: &mut [H2]| {
+        let http1 = conns.iter_mut().map(|conn| conn.call(&get("/x")).status);
+        let h2 = h2s.iter_mut().map(|h2| h2.call(&get("/x")).status);
+        http1.chain(h2).collect::<Vec<_>>()
+    };
+    assert_eq!(statuses(&mut conns, &mut h2s), [200; 4]);
+
+    assert!(reload(&gate, &high));
+    let ([old_conn, mut new_conn], [old_h2, mut new_h2]) = (conns, h2s);
+    are_refused(old_conn, old_h2);
+    assert!(connect(old).is_err(), "its session is not resumed");
+    let mut resumed = connect(new).unwrap();
+    assert_eq!(resumed.call(&get("/x")).status, 200);
+    assert_eq!(resumed.session().handshake_kind(), Some(rustls::HandshakeKind::Resumed));
+    // Connections of the new minimum drain, and lose no request.
+    assert_eq!(new_conn.call(&get("/x")).status, 200);
+    let reply = new_h2.call_unless_goaway(&get("/x")).unwrap();
+    assert_eq!(reply.map_or(200, |reply| reply.status), 200);
+    // A lower minimum leaves connections open.
+    let (mut conns, mut h2s) = ([resumed], [H2::connect_as(&gate, client("h2", &TLS13))]);
+    assert_eq!(statuses(&mut conns, &mut h2s), [200; 2]);
+    for _ in 0..2 {
+        assert!(reload(&gate, &low));
+        assert_eq!(statuses(&mut conns, &mut h2s), [200; 2]);
+    }
+}
+
+#[test]
 fn connections_without_tls_take_no_more_requests_once_it_is_on() {
     let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
     let cleartext = config().app(&upstream).public("/x");
