@@ -285,7 +285,7 @@ impl Snapshot {
 }
 
 fn certificate_status(certificate: &Certificate) -> CertificateStatus {
-    let expires = Validity::earliest_expiry(certificate.chain());
+    let expires = Validity::chain_expiry(certificate.chain());
     CertificateStatus {
         file: certificate.file().display().to_string(),
         names: certificate.names().to_vec(),

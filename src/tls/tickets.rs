@@ -13,7 +13,7 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::provider::TlsVersion;
@@ -95,7 +95,7 @@ impl ClientAuthConfig {
     pub(super) fn config(self: &Arc<Self>) -> Result<(ServerConfig, Arc<ConnectionTickets>), Error> {
         let connection = Arc::new(ConnectionTickets {
             shared: Arc::clone(self),
-            certificate: Mutex::new(ClientCertificate::None),
+            expiry: Mutex::new(None),
         });
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(self.min_version.and_later())?
@@ -112,34 +112,18 @@ impl ClientAuthConfig {
 #[derive(Debug)]
 pub(super) struct ConnectionTickets {
     shared: Arc<ClientAuthConfig>,
-    certificate: Mutex<ClientCertificate>,
-}
-
-/// The client certificate of this handshake, or of the one that issued the ticket.
-#[derive(Debug, Clone, Copy)]
-enum ClientCertificate {
-    None,
-    /// The certificate and its chain are valid until this time.
-    ValidUntil(UnixTime),
-    /// It was accepted, but its expiry cannot be parsed. Such a connection gets no ticket.
-    UnknownExpiry,
+    /// When the client certificate of this handshake expires, or of the one that issued the ticket; `None`: the client has none.
+    expiry: Mutex<Option<UnixTime>>,
 }
 
 impl ConnectionTickets {
-    /// When the client certificate expires.
+    /// When the client certificate or its chain expires; `None` if the client has no certificate.
     pub(super) fn expiry(&self) -> Option<UnixTime> {
-        match self.certificate() {
-            ClientCertificate::ValidUntil(expiry) => Some(expiry),
-            ClientCertificate::None | ClientCertificate::UnknownExpiry => None,
-        }
+        *self.expiry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn certificate(&self) -> ClientCertificate {
-        *self.certificate.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, certificate: ClientCertificate) {
-        *self.certificate.lock().unwrap_or_else(PoisonError::into_inner) = certificate;
+    fn set_expiry(&self, expiry: Option<UnixTime>) {
+        *self.expiry.lock().unwrap_or_else(PoisonError::into_inner) = expiry;
     }
 }
 
@@ -153,19 +137,15 @@ impl ProducesTickets for ConnectionTickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let expiry = match self.certificate() {
-            ClientCertificate::None => NO_EXPIRY,
-            ClientCertificate::ValidUntil(expiry) => expiry.as_secs(),
-            ClientCertificate::UnknownExpiry => return None,
-        };
+        let expiry = self.expiry().map_or(NO_EXPIRY, |expiry| expiry.as_secs());
         self.shared.ticketer.issue(expiry, plain)
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let (expiry, plain) = self.shared.ticketer.accept(ticket)?;
-        self.set(match expiry {
-            NO_EXPIRY => ClientCertificate::None,
-            expiry => ClientCertificate::ValidUntil(UnixTime::since_unix_epoch(Duration::from_secs(expiry))),
+        self.set_expiry(match expiry {
+            NO_EXPIRY => None,
+            expiry => Some(UnixTime::since_unix_epoch(Duration::from_secs(expiry))),
         });
         Some(plain)
     }
@@ -195,8 +175,9 @@ impl ClientCertVerifier for ConnectionTickets {
             .verifier
             .verify_client_cert(end_entity, intermediates, now)?;
         let chain = std::iter::once(end_entity).chain(intermediates);
-        let expiry = Validity::earliest_expiry_after(now, chain.map(|certificate| &certificate[..]));
-        self.set(expiry.map_or(ClientCertificate::UnknownExpiry, ClientCertificate::ValidUntil));
+        let expiry = Validity::accepted_chain_expiry(now, chain.map(|certificate| &certificate[..]));
+        // Without an expiry the connection and its tickets would outlive the certificate.
+        self.set_expiry(Some(expiry.ok_or(CertificateError::BadEncoding)?));
         Ok(verified)
     }
 

@@ -64,7 +64,7 @@ impl ServerCertVerifier for UpstreamVerifier {
         };
         let verified = verified.map_err(explain)?;
         let chain = std::iter::once(end_entity).chain(intermediates);
-        let until = Validity::earliest_expiry_after(now, chain.map(|certificate| &certificate[..]));
+        let until = Validity::accepted_chain_expiry(now, chain.map(|certificate| &certificate[..]));
         self.sessions.certificate_accepted(&server_name.to_owned(), until);
         Ok(verified)
     }

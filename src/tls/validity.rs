@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
+use webpki::EndEntityCert;
 use x509_cert::certificate::{CertificateInner, Profile};
 use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode};
@@ -52,25 +53,27 @@ impl Validity {
             .collect()
     }
 
-    /// The earliest end of several certificates; `None` if one cannot be parsed.
-    pub fn earliest_expiry<'c>(certificates: impl IntoIterator<Item = &'c [u8]>) -> Option<UnixTime> {
-        let mut first = None;
-        for der in certificates {
-            let until = Self::of(der)?.not_after;
-            first = Some(first.map_or(until, |first: UnixTime| first.min(until)));
-        }
-        first
+    /// The earliest end of a chain, leaf first; `None` if the leaf cannot be parsed, or another one that a verifier may have used.
+    pub fn chain_expiry<'c>(chain: impl IntoIterator<Item = &'c [u8]>) -> Option<UnixTime> {
+        let all = Self::of_chain(chain)?;
+        all.into_iter().map(|validity| validity.not_after).min()
     }
 
-    /// The same for certificates that were accepted at `now`. One that had expired by then is ignored: it was sent but not needed for the
-    /// chain.
-    pub fn earliest_expiry_after<'c>(
-        now: UnixTime,
-        certificates: impl IntoIterator<Item = &'c [u8]>,
-    ) -> Option<UnixTime> {
-        let all: Option<Vec<Self>> = certificates.into_iter().map(Self::of).collect();
-        let expiries = all?.into_iter().map(|validity| validity.not_after);
-        expiries.filter(|until| *until >= now).min()
+    /// The same for a chain that was accepted at `now`. The leaf always counts. Another one that had expired by then is ignored: it was sent
+    /// but not needed for the chain.
+    pub fn accepted_chain_expiry<'c>(now: UnixTime, chain: impl IntoIterator<Item = &'c [u8]>) -> Option<UnixTime> {
+        let mut expiries = Self::of_chain(chain)?.into_iter().map(|validity| validity.not_after);
+        let leaf = expiries.next()?;
+        Some(expiries.filter(|expiry| *expiry >= now).fold(leaf, UnixTime::min))
+    }
+
+    /// The periods of a chain, without those of extra certificates that webpki cannot parse: none of them is in a chain that it has verified.
+    fn of_chain<'c>(chain: impl IntoIterator<Item = &'c [u8]>) -> Option<Vec<Self>> {
+        let mut chain = chain.into_iter();
+        let leaf = Self::of(chain.next()?)?;
+        let is_verifiable = |der: &&[u8]| EndEntityCert::try_from(&CertificateDer::from(*der)).is_ok();
+        let others = chain.filter(is_verifiable).map(Self::of);
+        std::iter::once(Some(leaf)).chain(others).collect()
     }
 }
 
@@ -130,13 +133,41 @@ mod tests {
     }
 
     #[test]
-    fn earliest_expiry_ignores_certificates_that_had_expired_before() {
+    fn extra_certificates_that_no_verifier_uses_do_not_change_the_expiry_of_a_chain() {
         let chain = [5_000, 1_000, 3_000].map(certificate_until);
-        let end = |now| Validity::earliest_expiry_after(at(now), chain.iter().map(Vec::as_slice));
+        let end = |now| Validity::accepted_chain_expiry(at(now), chain.iter().map(Vec::as_slice));
         assert_eq!(end(500), Some(at(1_000)));
         assert_eq!(end(1_000), Some(at(1_000)));
         assert_eq!(end(1_001), Some(at(3_000)));
-        assert_eq!(end(5_001), None);
-        assert_eq!(Validity::earliest_expiry_after(at(0), [&chain[0][..], b"x"]), None);
+        assert_eq!(end(3_001), Some(at(5_000)));
+        assert_eq!(end(5_001), Some(at(5_000)), "the leaf always counts");
+        let leaf = &chain[0][..];
+        for extra in [b"x", &leaf[1..], b""] {
+            let end = |chain: [&[u8]; 2]| Validity::accepted_chain_expiry(at(0), chain);
+            assert_eq!((end([leaf, extra]), end([extra, leaf])), (Some(at(5_000)), None));
+            assert_eq!(Validity::chain_expiry([leaf, extra]), Some(at(5_000)));
+        }
+        assert_eq!(Validity::accepted_chain_expiry(at(0), []), None);
+    }
+
+    /// A certificate whose subject webpki accepts, because it reads no names in it, and this parser does not.
+    #[test]
+    fn a_chain_with_a_certificate_that_only_the_verifier_can_parse_has_no_expiry() {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::<String>::new()).expect("no names");
+        params.distinguished_name.push(rcgen::DnType::CommonName, "name");
+        let leaf = params.self_signed(&key).expect("a certificate").der().to_vec();
+        let mut odd = leaf.clone();
+        // The set in a name becomes a NULL.
+        for at in 1..odd.len() {
+            if odd[at..].starts_with(&[0x31, 0x0d, 0x30]) {
+                odd[at] = 0x05;
+            }
+        }
+        assert!(EndEntityCert::try_from(&CertificateDer::from(&odd[..])).is_ok());
+        assert_eq!(Validity::of(&odd), None);
+        assert!(Validity::chain_expiry([&leaf[..]]).is_some());
+        assert_eq!(Validity::chain_expiry([&leaf[..], &odd]), None);
+        assert_eq!(Validity::accepted_chain_expiry(at(0), [&leaf[..], &odd]), None);
     }
 }

@@ -11,7 +11,7 @@ use rustls::version::{TLS12, TLS13};
 
 use crate::harness::h2::H2;
 use crate::harness::h2server::{Answer, H2Server};
-use crate::harness::pki::{Pki, self_signed, server_showing, show};
+use crate::harness::pki::{Pki, self_signed, server_showing, show, show_with};
 use crate::harness::program::authgate;
 use crate::harness::{Config, Conn, Gate, RecordingUpstream, config, get, wait_until};
 
@@ -166,6 +166,56 @@ fn a_client_certificate_that_has_ended_does_not_pass_by_resumption() {
             (true, true),
             "{mode}: certificates that are valid resume"
         );
+    }
+}
+
+#[test]
+fn an_unreadable_extra_certificate_does_not_lift_the_expiry_of_a_client() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let config = public(&upstream, &pki).file("clients.pem", pki.root_pem());
+    let gate = Gate::start(&config.tls_line("client_auth = { mode = \"required\", ca = \"clients.pem\" }"));
+    let until = unix_now() + 4;
+    let open = [&TLS12, &TLS13].map(|version| {
+        let mut client = pki.client(&["http/1.1"], &[version]);
+        show_with(
+            &mut client,
+            pki.leaf_until(&["client.example"], until),
+            &[b"x", &[0x30, 0x03, 2, 1, 1]],
+        );
+        let mut full = Conn::tls(gate.address, "localhost", client.clone()).expect("a handshake");
+        assert_eq!(full.call(&get("/x")).status, 200);
+        assert_eq!(served(&gate, &client), (true, true), "its session has the same expiry");
+        let resumed = Conn::tls(gate.address, "localhost", client.clone()).expect("a handshake");
+        (client, full, resumed)
+    });
+    for (client, mut full, mut resumed) in open {
+        assert!(
+            full.wire.closes() && resumed.wire.closes(),
+            "they end with the certificate"
+        );
+        assert!(unix_now() >= until, "and not before");
+        wait_until(
+            "the certificate is not accepted any more",
+            Duration::from_secs(20),
+            || !served(&gate, &client).0,
+        );
+    }
+}
+
+#[test]
+fn a_client_certificate_without_a_readable_expiry_is_refused() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let config = public(&upstream, &pki).file("clients.pem", pki.root_pem());
+    for mode in ["required", "optional"] {
+        let line = format!("client_auth = {{ mode = \"{mode}\", ca = \"clients.pem\" }}");
+        let gate = Gate::start(&config.clone().tls_line(&line));
+        for version in [&TLS12, &TLS13] {
+            let mut client = pki.client(&["http/1.1"], &[version]);
+            show(&mut client, pki.leaf_with_unreadable_subject());
+            assert_eq!(served(&gate, &client), (false, false), "{mode}");
+        }
+        assert_eq!(upstream.calls(), 0);
+        assert_eq!(gate.metric("authgate_tls_handshakes_total{outcome=\"failed\"}"), 2.0);
     }
 }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
-use rcgen::{BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SigningKey,
+};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -61,6 +63,32 @@ impl Pki {
         (params.not_before, params.not_after) = (at(from), at(until));
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         (certificate.pem(), key.serialize_pem())
+    }
+
+    /// A certificate whose subject is not made of names: webpki does not look into it, and a full parser cannot read the certificate.
+    pub fn leaf_with_unreadable_subject(&self) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(vec!["client.example".to_owned()]).expect("a name");
+        params.distinguished_name.push(DnType::CommonName, "unreadable");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        // SEQUENCE { what is signed, SEQUENCE of the algorithm, BIT STRING }
+        let der = certificate.der();
+        let signed = value_at(&der[header(der)..]);
+        let algorithm = value_at(&der[header(der) + signed.len()..]);
+        let mut signed = signed.to_vec();
+        let name = signed
+            .windows(10)
+            .rposition(|ten| ten == b"unreadable")
+            .expect("the subject");
+        // SET { SEQUENCE { OBJECT IDENTIFIER of 5 bytes, string } }: the set becomes a NULL.
+        assert_eq!(signed[name - 11], 0x31);
+        signed[name - 11] = 0x05;
+        let signature = self.issuer.key().sign(&signed).expect("signed");
+        let bits = value(0x03, &[&[0], &signature[..]].concat());
+        let der = value(0x30, &[&signed[..], algorithm, &bits].concat());
+        let base64 = base64::engine::general_purpose::STANDARD.encode(der);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n");
+        (pem, key.serialize_pem())
     }
 
     /// The same, and the certificate says where the one of its issuer is (RFC 5280, section 4.2.2.1).
@@ -134,6 +162,38 @@ impl Pki {
     }
 }
 
+/// The length of the header of the first value in DER.
+fn header(der: &[u8]) -> usize {
+    match der[1] {
+        0..0x80 => 2,
+        long => usize::from(long & 0x7f) + 2,
+    }
+}
+
+/// The first value in DER, with its header.
+fn value_at(der: &[u8]) -> &[u8] {
+    let header = header(der);
+    let length = match header {
+        2 => usize::from(der[1]),
+        _ => der[2..header]
+            .iter()
+            .fold(0, |length, byte| length << 8 | usize::from(*byte)),
+    };
+    &der[..header + length]
+}
+
+/// A value in DER with a length of two bytes at most.
+fn value(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(content.len()).expect("short");
+    let [high, low] = length.to_be_bytes();
+    let header = match length {
+        0..0x80 => vec![tag, low],
+        0x80..0x100 => vec![tag, 0x81, low],
+        _ => vec![tag, 0x82, high, low],
+    };
+    [&header, content].concat()
+}
+
 /// A client that trusts this authority, in PEM, and offers these protocols.
 pub fn client_trusting(root: &str, alpn: &[&str]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
@@ -150,8 +210,15 @@ pub fn client_trusting(root: &str, alpn: &[&str]) -> ClientConfig {
 }
 
 /// Has a client show a certificate.
-pub fn show(config: &mut ClientConfig, (chain, key): (String, String)) {
-    let chain = vec![CertificateDer::from_pem_slice(chain.as_bytes()).expect("PEM")];
+pub fn show(config: &mut ClientConfig, pair: (String, String)) {
+    show_with(config, pair, &[]);
+}
+
+/// Has a client show a certificate, and more behind it.
+pub fn show_with(config: &mut ClientConfig, (chain, key): (String, String), more: &[&[u8]]) {
+    let leaf = CertificateDer::from_pem_slice(chain.as_bytes()).expect("PEM");
+    let more = more.iter().map(|der| CertificateDer::from(der.to_vec()));
+    let chain = std::iter::once(leaf).chain(more).collect();
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
     let key = config
         .crypto_provider()
