@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from authgate_django import conf
@@ -14,7 +16,7 @@ REMOTE_USER = {
     "MIDDLEWARE": "django.contrib.auth.middleware.RemoteUserMiddleware",
     "AUTHENTICATION_BACKENDS": "django.contrib.auth.backends.RemoteUserBackend",
 }
-SHORT = 16  # characters of a secret that somebody could guess
+SHORT = 16  # characters; a shorter secret can be guessed
 
 
 def _is(path: str, base: str) -> bool:
@@ -53,7 +55,7 @@ def check_trust(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
             )
     elif config.secret_header is not None and not config.require_secret:
         found.append(
-            Warning("REQUIRE_SECRET has no effect beside SECRET.", hint="Remove it.", id="authgate.W003"),
+            Warning("REQUIRE_SECRET has no effect beside SECRET.", hint="Remove it.", id="authgate.W006"),
         )
     if any(len(secret) < SHORT for secret in config.secrets):
         found.append(
@@ -64,6 +66,38 @@ def check_trust(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
             )
         )
     return found
+
+
+@register(Tags.security)
+def check_user_lookup(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Whether `USER_LOOKUP` can name one user only."""
+    config, problems = conf.read(getattr(settings, "AUTHGATE", {}))
+    if problems or config.user_lookup == "pk":
+        return []
+    try:
+        model = get_user_model()
+    except ImproperlyConfigured:
+        return []  # Django's own checks say so
+    lookup = f'AUTHGATE["USER_LOOKUP"] is {config.user_lookup!r}'
+    columns = {field.name: field for field in model._meta.concrete_fields}
+    if config.user_lookup not in columns:
+        return [
+            Error(
+                f"{lookup}, which is no field of {model._meta.label}.",
+                hint=f"Write one of {', '.join(name for name in columns if name != 'password')}.",
+                id="authgate.E002",
+            )
+        ]
+    alone = [constraint.fields for constraint in model._meta.total_unique_constraints]
+    if columns[config.user_lookup].unique or (config.user_lookup,) in alone:
+        return []
+    return [
+        Error(
+            f"{lookup}, which is not unique in {model._meta.label}: an id that two users have is refused.",
+            hint="Make the field unique, or look up users by another field.",
+            id="authgate.E002",
+        )
+    ]
 
 
 @register(Tags.security)

@@ -13,8 +13,24 @@ from django.core.signals import setting_changed
 
 FIELD_NAME = re.compile(r"[A-Za-z0-9-]+\Z")  # without `_`: the gateway forwards no such field
 FACTS = ("username", "email", "groups", "scopes", "authenticator")
-# Read by later versions of this package; accepted, so that one settings file serves both.
-NOT_USED = {"SIGNED_HEADER", "JWKS_URL", "KEYS", "ISSUER", "AUDIENCE", "REDIS_URL", "PREFIX", "SEAL"}
+# The path of a claim or an attribute, as gateway.toml has it: names with dots between them, special ones in quotes.
+MEMBER_NAME = r"""(?:[A-Za-z0-9_:-]+|"(?:[^"\\]|\\["\\])+"|'[^']+')"""
+MEMBER = re.compile(rf"(?:claims|attributes)\.{MEMBER_NAME}(?:\.{MEMBER_NAME})*\Z")
+KEYS = (
+    "SECRET_HEADER",
+    "SECRET",
+    "USER_ID_HEADER",
+    "HEADERS",
+    "ENCODING",
+    "USERS",
+    "USER_LOOKUP",
+    "CREATE_USERS",
+    "CHALLENGE",
+    "REQUIRE_SECRET",
+    "IDENTITY",
+)
+# Settings of signed identity and of synchronization, which this version does not have.
+NOT_BUILT = {"SIGNED_HEADER", "JWKS_URL", "KEYS", "ISSUER", "AUDIENCE", "REDIS_URL", "PREFIX", "SEAL"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,9 @@ def read(raw: Any) -> tuple[Config, list[str]]:
     def is_field(value: Any) -> bool:
         return isinstance(value, str) and FIELD_NAME.match(value) is not None
 
+    def is_fact(value: Any) -> bool:
+        return isinstance(value, str) and (value in FACTS or MEMBER.match(value) is not None)
+
     def is_bool(value: Any) -> bool:
         return isinstance(value, bool)
 
@@ -66,12 +85,15 @@ def read(raw: Any) -> tuple[Config, list[str]]:
     for name, fact in headers.items():
         if not is_field(name):
             problems.append(f'AUTHGATE["HEADERS"] has {name!r}: write the name of a header field, without _.')
-        known = isinstance(fact, str) and (fact in FACTS or fact.startswith(("claims.", "attributes.")))
-        if not known:
+        if not is_fact(fact):
             problems.append(
                 f'AUTHGATE["HEADERS"] has {fact!r}: write one of {", ".join(FACTS)}, claims.NAME or attributes.NAME. '
+                "Quote a NAME with special characters, as in gateway.toml. "
                 "The id has a setting of its own, USER_ID_HEADER."
             )
+    for fact, fields in _fields_by_fact(headers).items():
+        if len(fields) > 1:
+            problems.append(f'AUTHGATE["HEADERS"] reads {fact} from {" and ".join(fields)}: keep one of these fields.')
     encoding = take("ENCODING", "percent", lambda value: value == "utf8", '"percent" or "utf8", as in gateway.toml')
     secret_header = take("SECRET_HEADER", None, is_field, "the name of a header field, without _")
     secret = rest.pop("SECRET", None)
@@ -87,6 +109,11 @@ def read(raw: Any) -> tuple[Config, list[str]]:
     create_users = take("CREATE_USERS", False, is_bool, "True or False")
     if create_users and user_lookup == "pk":
         problems.append('AUTHGATE["CREATE_USERS"] needs "USER_LOOKUP": the field that the gateway\'s id is written to.')
+    elif create_users and "username" not in headers.values() and user_lookup != _username_field():
+        problems.append(
+            f'AUTHGATE["CREATE_USERS"] with "USER_LOOKUP": "{user_lookup}" needs the username of new users: '
+            'add a field for username to "HEADERS", and to [identity] headers in gateway.toml.'
+        )
     config = Config(
         user_id_header=user_id_header,
         headers=headers,
@@ -99,8 +126,30 @@ def read(raw: Any) -> tuple[Config, list[str]]:
         create_users=create_users,
         challenge=take("CHALLENGE", "Token", lambda value: isinstance(value, str) and value, "a challenge"),
     )
-    problems += [f"AUTHGATE has the unknown key {name!r}." for name in rest if name not in NOT_USED]
+    for name in rest:
+        if name in NOT_BUILT:
+            problems.append(f'AUTHGATE["{name}"] has no effect in this version of authgate-django: remove it.')
+        else:
+            known = ", ".join(KEYS)
+            problems.append(f"AUTHGATE has the unknown key {name!r}: remove it, or write one of {known}.")
     return config, problems
+
+
+def _fields_by_fact(headers: dict[str, Any]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, fact in headers.items():
+        found.setdefault(str(fact), []).append(str(name))
+    return found
+
+
+def _username_field() -> str | None:
+    """`None` if AUTH_USER_MODEL names no model; Django's own checks report that."""
+    from django.contrib.auth import get_user_model
+
+    try:
+        return get_user_model().USERNAME_FIELD
+    except ImproperlyConfigured:
+        return None
 
 
 @lru_cache(maxsize=1)

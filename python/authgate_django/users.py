@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.hashers import make_password
 from django.core.exceptions import ValidationError
+from django.db import IntegrityError
 from django.db.models import Model
 from django.utils.functional import cached_property
 
 from authgate_django.conf import config
 from authgate_django.identity import Identity, Refused
+
+log = logging.getLogger("authgate_django")
 
 INACTIVE = "User inactive or deleted."
 
@@ -71,17 +75,34 @@ def database_user(identity: Identity) -> Any:
     user_model = get_user_model()
     manager = user_model._default_manager
     try:
-        user = manager.filter(**{settings.user_lookup: identity.id}).first()
+        users = list(manager.filter(**{settings.user_lookup: identity.id})[:2])
     except (ValueError, ValidationError):  # not an integer, not a UUID
         raise Refused(INACTIVE) from None
+    if len(users) > 1:
+        log.warning("an identity is refused: several users have the same %s", settings.user_lookup)
+        raise Refused(INACTIVE)
+    user = users[0] if users else None
+    if user is None and settings.create_users:
+        user = _create(identity)
     # int() reads "1_0" as 10, and some collations ignore case: another text is another user.
     if user is not None and str(getattr(user, settings.user_lookup)) != identity.id:
         raise Refused(INACTIVE)
-    if user is None and settings.create_users:
-        user, _ = manager.get_or_create(**{settings.user_lookup: identity.id}, defaults=_defaults(identity))
     if user is None or not user.is_active:  # a field of most models, a plain attribute of AbstractBaseUser
         raise Refused(INACTIVE)
     return user
+
+
+def _create(identity: Identity) -> Any:
+    """A new user, or the one that another request has just made. Raises `Refused`."""
+    lookup, model = config().user_lookup, get_user_model()
+    if lookup != model.USERNAME_FIELD and not identity.username:
+        log.warning("no user is created: the gateway sent no username")
+        raise Refused(INACTIVE)
+    try:
+        return model._default_manager.get_or_create(**{lookup: identity.id}, defaults=_defaults(identity))[0]
+    except (IntegrityError, model.MultipleObjectsReturned):
+        log.warning("no user is created: another user has the same username, or the same %s", lookup)
+        raise Refused(INACTIVE) from None
 
 
 def _defaults(identity: Identity) -> dict[str, str]:

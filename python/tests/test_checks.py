@@ -5,7 +5,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 
 from authgate_django import conf
-from authgate_django.checks import check_order, check_remote_user, check_trust
+from authgate_django.checks import check_order, check_remote_user, check_trust, check_user_lookup
 
 GOOD = {"SECRET_HEADER": "X-Gateway-Secret", "SECRET": "canary-0123456789abcdef"}
 
@@ -24,7 +24,7 @@ def test_a_project_with_a_secret_has_nothing_to_warn_of():
     [
         ({}, ["authgate.W001"]),
         ({"REQUIRE_SECRET": False}, ["authgate.W003"]),
-        ({**GOOD, "REQUIRE_SECRET": False}, ["authgate.W003"]),
+        ({**GOOD, "REQUIRE_SECRET": False}, ["authgate.W006"]),
         ({**GOOD, "SECRET": "short"}, ["authgate.W004"]),
         ({"SECRET_HEADER": "X-Gateway-Secret"}, ["authgate.E001"]),
         ({"SECRET_HEADER": "X-Gateway-Secret", "SECRET": ""}, ["authgate.E001"]),
@@ -34,6 +34,11 @@ def test_a_project_with_a_secret_has_nothing_to_warn_of():
         ({**GOOD, "USER_ID_HEADER": "x-gateway-secret"}, ["authgate.E001"]),
         ({**GOOD, "HEADERS": {"X-Uid": "id"}}, ["authgate.E001"]),
         ({**GOOD, "CREATE_USERS": True}, ["authgate.E001"]),
+        ({**GOOD, "CREATE_USERS": True, "USER_LOOKUP": "email"}, ["authgate.E001"]),
+        ({**GOOD, "HEADERS": {"X-A": "claims.a b"}}, ["authgate.E001"]),
+        ({**GOOD, "HEADERS": {"X-A": "claims."}}, ["authgate.E001"]),
+        ({**GOOD, "HEADERS": {"X-A": "username", "X-B": "username"}}, ["authgate.E001"]),
+        ({**GOOD, "SEAL": "x"}, ["authgate.E001"]),
         ({**GOOD, "SECRETS": "x"}, ["authgate.E001"]),
         ([], ["authgate.E001"]),
     ],
@@ -44,6 +49,22 @@ def test_settings_that_are_unsafe_or_wrong_are_named(settings, raw, expected):
     if expected[0].startswith("authgate.E"):
         with pytest.raises(ImproperlyConfigured):
             conf.config()
+
+
+def test_claims_and_attributes_are_written_as_in_the_gateways_file(settings):
+    headers = {"X-A": "claims.realm_access.roles", "X-B": "claims.'a b'", "X-C": 'attributes."a.b".c'}
+    settings.AUTHGATE = {**GOOD, "HEADERS": headers}
+    assert ids(check_trust()) == []
+    assert conf.config().headers == headers
+
+
+@pytest.mark.parametrize(
+    ("lookup", "expected"),
+    [("pk", []), ("username", []), ("id", []), ("email", ["authgate.E002"]), ("nickname", ["authgate.E002"])],
+)
+def test_user_lookup_must_be_a_unique_field(settings, lookup, expected):
+    settings.AUTHGATE = {**GOOD, "USER_LOOKUP": lookup}
+    assert ids(check_user_lookup()) == expected
 
 
 def test_remote_user_is_named_wherever_it_is_on(settings):

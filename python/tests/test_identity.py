@@ -151,6 +151,28 @@ def test_users_can_be_looked_up_by_another_field_and_created(ada, settings):
     assert not get_user_model().objects.get(username="ben").has_usable_password()
 
 
+def test_an_id_that_two_users_have_is_refused(ada, settings):
+    model = get_user_model()
+    settings.AUTHGATE = {**WITH_SECRET, "USER_LOOKUP": "email"}
+    model.objects.update(email="ada@example.com")
+    assert through("/whoami", x_user_id="ada@example.com").json()["user"] == "ada"
+    model.objects.create(username="eve", email="ada@example.com")
+    assert through("/whoami", x_user_id="ada@example.com").status_code == 401
+
+
+def test_a_new_user_needs_a_username_that_is_free(ada, settings):
+    settings.AUTHGATE = {
+        **WITH_SECRET,
+        "HEADERS": {"X-User-Name": "username"},
+        "USER_LOOKUP": "email",
+        "CREATE_USERS": True,
+    }
+    assert through("/whoami", x_user_id="ben@example.com", x_user_name="ben").json()["user"] == "ben"
+    for name in [{}, {"x_user_name": "ada"}]:
+        assert through("/whoami", x_user_id="cleo@example.com", **name).status_code == 401
+    assert get_user_model().objects.count() == 2
+
+
 def test_a_post_with_an_identity_needs_no_csrf_token_and_one_without_does(ada):
     client = Client(enforce_csrf_checks=True)
     sent = {"X-Gateway-Secret": SECRET, "X-User-Id": "42"}
