@@ -16,29 +16,39 @@ def compare(file: dict[str, Any], places: list[Place]) -> tuple[list[str], list[
     missing: list[str] = []
     other: list[str] = []
     routes = [route for route in file.get("routes", []) if isinstance(route, dict)]
-    hosts = {route.get("host") for route in routes} or {None}
+    hosts = list(dict.fromkeys(_host(route) for route in routes))  # in the order of the file
+    upstreams: dict[str, None] = {}
     for place in places:
         path = place.path
         views = ", ".join(place.names)
         # A path below the prefix stands for all of them.
         sample = path[:-1] + "\0" if path.endswith("/*") else path
-        by_host = {
-            host: _chosen(sample, [each for each in routes if each.get("host") in (host, None)]) for host in hosts
-        }
+        # As in the gateway, a host with routes of its own never uses those without a host.
+        by_host = {host: _chosen(sample, [each for each in routes if _host(each) == host]) for host in hosts}
         if not any(by_host.values()):
             missing.append(f"{path} has no route ({views})")
-            continue
-        for method, access in place.access.items():
-            for each in METHODS if method is None else [method]:
-                found = [route for chosen in by_host.values() for route in chosen if _takes(route, each)]
-                if not found and (method is not None or each == "GET"):
-                    missing.append(f"{path} has no route for {each} ({views})")
-                for route in found[:1]:
+        for host, chosen in by_host.items():
+            if not chosen:
+                continue  # another application's host
+            upstreams |= {str(route.get("upstream")): None for route in chosen}
+            at = path if host is None else f"{path} of {host}"
+            for method, access in place.access.items():
+                for each in METHODS if method is None else [method]:
+                    route = _for_method(chosen, each)
+                    if route is None and (method is not None or each == "GET"):
+                        missing.append(f"{at} has no route for {each} ({views})")
+                    if route is None or method is None:
+                        continue
                     strength = PUBLIC if route.get("public") else OPTIONAL if route.get("optional") else REQUIRED
-                    if method is not None and strength < min(access.strength, REQUIRED):
+                    if strength < min(access.strength, REQUIRED):
                         ours, theirs = NAMES[strength], NAMES[access.strength]
-                        other.append(f"{each} {path} is {ours} in the file, and {theirs} in Django ({views})")
-    return [*missing, *_identity(file)], list(dict.fromkeys(other))
+                        other.append(f"{each} {at} is {ours} in the file, and {theirs} in Django ({views})")
+    return [*missing, *_identity(file, list(upstreams))], list(dict.fromkeys(other))
+
+
+def _host(route: dict[str, Any]) -> str | None:
+    host = route.get("host")
+    return None if host is None else str(host).lower()
 
 
 def _chosen(path: str, routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -59,25 +69,32 @@ def _chosen(path: str, routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return best[1]
 
 
-def _takes(route: dict[str, Any], method: str) -> bool:
-    methods = route.get("methods")
-    return methods is None or method in methods or (method == "HEAD" and "GET" in methods)
+def _for_method(routes: list[dict[str, Any]], method: str) -> dict[str, Any] | None:
+    """The route that lists the method, else the one for all methods, as the gateway chooses."""
+    for route in routes:
+        listed = route.get("methods") or []
+        if method in listed or (method == "HEAD" and "GET" in listed):
+            return route
+    return next((route for route in routes if not route.get("methods")), None)
 
 
-def _identity(file: dict[str, Any]) -> list[str]:
-    """Fields that Django trusts and the gateway does not send: a client could send them."""
+def _identity(file: dict[str, Any], upstreams: list[str]) -> list[str]:
+    """The fields that Django trusts, and that these upstreams do not receive as Django reads them."""
     if "authgate_django" not in settings.INSTALLED_APPS:
         return []
-    config, _ = conf.read(getattr(settings, "AUTHGATE", {}))
-    tables = [file.get("identity", {})]
-    tables += [
-        each["identity"] for each in file.get("upstreams", {}).values() if isinstance(each, dict) and "identity" in each
-    ]
-    default = {"X-User-Id": "id", "X-User-Name": "username"}
-    sent = {name.lower(): fact for table in tables for name, fact in table.get("headers", default).items()}
-    wanted = {config.user_id_header: "id", **config.headers}
-    return [
-        f"AUTHGATE reads {name} as {fact}, and [identity] headers does not send it: clients could"
-        for name, fact in wanted.items()
-        if sent.get(name.lower()) != fact
-    ]
+    config = conf.config()
+    common = file.get("identity", {}).get("headers", {"X-User-Id": "id", "X-User-Name": "username"})
+    # An upstream's table without `headers` has those of [identity].
+    own = {name: each.get("identity", {}).get("headers", common) for name, each in file.get("upstreams", {}).items()}
+    removed = {name.lower() for table in [common, *own.values()] for name in table}  # from every request of a client
+    problems = []
+    for name, fact in {config.user_id_header: "id", **config.headers}.items():
+        if name.lower() not in removed:
+            problems.append(f"AUTHGATE reads {name} as {fact}, and no identity headers have it: clients could send it")
+            continue
+        for upstream in upstreams:
+            table = {each.lower(): sent for each, sent in own.get(upstream, common).items()}
+            sent = table.get(name.lower())
+            if sent != fact:
+                problems.append(f"AUTHGATE reads {name} as {fact}, and upstream {upstream} receives {sent or 'none'}")
+    return problems
