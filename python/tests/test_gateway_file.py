@@ -17,11 +17,23 @@ SECRETS = {"AUTHGATE_JWT_SECRET": "canary-0123456789-0123456789-01234567", "GATE
 
 
 def command(settings, *words, folder=HERE.parent):
-    path = os.pathsep.join([str(HERE.parent), str(HERE), str(SAMPLE)])
+    path = os.pathsep.join([str(HERE.parent), str(HERE), str(SAMPLE), str(folder)])
     environment = {**os.environ, "PYTHONPATH": path, "DJANGO_DB": ":memory:"}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
     line = [sys.executable, "-m", "django", "authgate_config", "--settings", settings, *words]
     return subprocess.run(line, env=environment, cwd=folder, capture_output=True, text=True)  # noqa: S603
+
+
+@pytest.fixture
+def variant(tmp_path):
+    """Runs the command for project.shop_settings with more settings."""
+
+    def run(more, *words):
+        imports = "from project.shop_settings import *\nfrom project.shop_settings import SIMPLE_JWT\n"
+        (tmp_path / "variant_settings.py").write_text(imports + more)
+        return command("variant_settings", *words, folder=tmp_path)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +236,120 @@ def test_diff_fails_if_django_trusts_a_field_that_the_gateway_does_not_send(tmp_
     done = command("mysite.site_settings", "--diff", str(file))
     assert done.returncode == 1
     assert "AUTHGATE reads X-Auth-Source as authenticator" in done.stdout
+
+
+JWT_FIELD = "SIMPLE_JWT = {**SIMPLE_JWT, 'USER_ID_FIELD': '%s'}\n"
+AUTHGATE = "AUTHGATE = {'SECRET_HEADER': 'X-Gateway-Secret', 'SECRET': 'canary-0123456789abcdef', %s}\n"
+MOVED = (
+    "REST_FRAMEWORK = {'DEFAULT_AUTHENTICATION_CLASSES': ['authgate_django.authentication.GatewayAuthentication']}\n"
+)
+
+
+@pytest.mark.skipif("AUTHGATE" not in os.environ, reason="AUTHGATE names no built gateway")
+def test_a_username_in_the_claim_becomes_the_primary_key_before_django_reads_it(tmp_path, variant):
+    done = variant(JWT_FIELD % "username" + "SIMPLE_JWT['CHECK_USER_IS_ACTIVE'] = False\n")
+    assert done.returncode == 0, done.stderr
+    jwt = tomllib.loads(done.stdout)["authenticators"]["jwt"]
+    assert (jwt["users"], jwt["user_id_field"], jwt["check_user_is_active"]) == ("redis", "username", False)
+    file = tmp_path / "gateway.toml"
+    file.write_text(done.stdout)
+    line = [os.environ["AUTHGATE"], "check", "--config", str(file)]
+    checked = subprocess.run(line, env={**os.environ, **SECRETS}, capture_output=True, text=True)  # noqa: S603
+    assert checked.returncode == 0, checked.stderr + checked.stdout
+
+
+def test_jwts_stay_in_django_if_the_gateway_cannot_find_their_users(variant):
+    for more, reason in [
+        (JWT_FIELD % "email", "SIMPLE_JWT USER_ID_FIELD is 'email', and AUTHGATE USER_LOOKUP is 'pk'."),
+        ("SIMPLE_JWT = {**SIMPLE_JWT, 'USER_AUTHENTICATION_RULE': 'shop.rule'}\n", "code of the project"),
+    ]:
+        done = variant(more)
+        assert done.returncode == 0, done.stderr
+        assert "jwt" not in tomllib.loads(done.stdout)["authenticators"]
+        assert reason in done.stdout.replace("\n#   ", " ")
+
+
+def test_a_field_of_the_claim_that_django_looks_up_needs_no_store(variant):
+    done = variant(JWT_FIELD % "username" + AUTHGATE % "'USER_LOOKUP': 'username'")
+    assert done.returncode == 0, done.stderr
+    file = tomllib.loads(done.stdout)
+    assert file["authenticators"]["jwt"]["users"] == "none"
+    assert set(file["authenticators"]) == {"jwt"}, "the users of opaque tokens have the primary key as their id"
+
+
+def test_a_project_that_has_moved_learns_why_django_would_find_other_users(variant):
+    for more, reason in [
+        (JWT_FIELD % "email" + AUTHGATE % "", "write 'id' or 'username' as USER_ID_FIELD"),
+        (JWT_FIELD % "username" + AUTHGATE % "'USER_LOOKUP': 'username'", "Remove USER_LOOKUP."),
+    ]:
+        done = variant(MOVED + more)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert reason in done.stderr
+
+
+def test_a_mistake_in_the_settings_ends_the_command(tmp_path, variant):
+    (tmp_path / "gateway.toml").write_text("")
+    for words in [[], ["--diff", "gateway.toml"]]:
+        done = variant(AUTHGATE % "'HEADERS': {'X-A': 'nonsense'}", *words)
+        assert done.returncode == 1
+        assert "CommandError: AUTHGATE[\"HEADERS\"] has 'nonsense'" in done.stderr
+
+
+def test_a_subclass_that_changes_what_the_gateway_does_stays_in_django(shop):
+    found = policies(shop)
+    for path in ["/a/changed-stateless/", "/a/own-model/"]:
+        assert found[path, "GET"][0] == "public", path
+    assert found["/a/stateless/", "GET"] == ("required", ["jwt"])
+    comments = shop.replace("\n#   ", " ")
+    assert "ChangedStateless: has get_validated_token of its own" in comments
+    assert "OwnModel: has model of its own" in comments
+
+
+def test_diff_reads_the_identity_headers_of_the_upstreams_that_serve_django(tmp_path, variant):
+    route = '[[routes]]\npath = "/*"\npublic = true\nupstream = "app"\n'
+    common = '[identity]\nheaders = { X-User-Id = "id", X-Tenant = "claims.tenant" }\n'
+    more = AUTHGATE % "'HEADERS': {'X-Tenant': 'claims.tenant'}"
+
+    def diff(text):
+        (tmp_path / "gateway.toml").write_text(text)
+        return variant(more, "--diff", "gateway.toml")
+
+    for same in [
+        common,
+        common + '[upstreams.app]\nservers = []\n[upstreams.app.identity]\ncredential = "keep"\n',
+        common + '[upstreams.app.identity]\nheaders = { X-user-id = "id", X-Tenant = "claims.tenant" }\n',
+        common + '[upstreams.other.identity]\nheaders = { X-Tenant = "email" }\n',
+    ]:
+        done = diff(same + route)
+        assert (done.returncode, done.stdout) == (0, ""), same
+    for different, words in [
+        ("", "AUTHGATE reads X-Tenant as claims.tenant, and no identity headers have it: clients could send it"),
+        (
+            common + '[upstreams.app.identity]\nheaders = { X-User-Id = "id" }\n',
+            "AUTHGATE reads X-Tenant as claims.tenant, and upstream app receives none",
+        ),
+        (
+            common + '[upstreams.app.identity]\nheaders = { X-User-Id = "username", X-Tenant = "claims.tenant" }\n',
+            "AUTHGATE reads X-User-Id as id, and upstream app receives username",
+        ),
+    ]:
+        done = diff(different + route)
+        assert (done.returncode, done.stdout.strip()) == (1, words)
+
+
+def test_diff_uses_the_routes_of_a_host_alone_if_it_has_some(tmp_path, variant, shop):
+    head = '[[routes]]\nhost = "api.example.com"\n'
+
+    def diff(text):
+        (tmp_path / "gateway.toml").write_text(text)
+        return variant("", "--diff", "gateway.toml")
+
+    done = diff(shop + head + 'path = "/api/purge/"\nmethods = ["GET", "OPTIONS"]\nauthenticate = ["jwt"]\n')
+    assert done.returncode == 1
+    assert "/api/purge/ of api.example.com has no route for DELETE (project.shop_urls.purge)" in done.stdout
+    done = diff(shop + head + 'path = "/p/both/"\npublic = true\n')
+    assert done.returncode == 0
+    assert "GET /p/both/ of api.example.com is public in the file, and authenticated in Django" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,34 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
+from django.core.management.base import CommandError
+
+from authgate_django.gateway_file.jwt_users import (
+    RULE,
+    Unsupported,
+    has_own_rule,
+    jwt_users,
+    require_stored_ids,
+    simple_jwt,
+)
 
 TOKEN = "rest_framework.authentication.TokenAuthentication"  # noqa: S105
 SESSION = "rest_framework.authentication.SessionAuthentication"
 KNOX = "knox.auth.TokenAuthentication"
 JWT = "rest_framework_simplejwt.authentication.JWTAuthentication"
+STATELESS = "rest_framework_simplejwt.authentication.JWTStatelessUserAuthentication"
 GATEWAY = "authgate_django.authentication.GatewayAuthentication"
 # What a subclass may not change if the gateway is to do the same.
-METHODS = ("authenticate", "authenticate_credentials", "get_validated_token", "get_raw_token", "get_header", "get_user")
+MEMBERS = (
+    "authenticate",
+    "authenticate_credentials",
+    "get_validated_token",
+    "get_raw_token",
+    "get_header",
+    "get_user",
+    "get_model",
+    "model",
+)
 
 
 @dataclass(frozen=True)
@@ -55,22 +75,52 @@ class Authenticators:
     def _kinds(self, cls: type) -> list[Kind]:
         bases = {f"{base.__module__}.{base.__qualname__}": base for base in cls.__mro__}
         if GATEWAY in bases:  # the project has moved: what it had before is known by its apps
-            return installed()
-        for path, kind in [(KNOX, "knox"), (TOKEN, "token"), (JWT, "jwt")]:
+            return self._moved()
+        for path, kind in [(KNOX, "knox"), (TOKEN, "token"), (STATELESS, "jwt"), (JWT, "jwt")]:
             base = bases.get(path)
             if base is None:
                 continue
-            changed = [name for name in METHODS if getattr(cls, name, None) is not getattr(base, name, None)]
-            stateless = "JWTStatelessUserAuthentication" in {each.__name__ for each in cls.__mro__}
-            if changed and not stateless:
-                self.others[cls.__name__] = f"has {', '.join(changed)} of its own"
+            changed = [name for name in MEMBERS if getattr(cls, name, None) is not getattr(base, name, None)]
+            reason = f"has {', '.join(changed)} of its own" if changed else _obstacle(kind)
+            if reason is not None:
+                self.others[cls.__name__] = reason
                 return []
             if kind == "token":
                 return [Kind(kind, (cls.keyword,))]  # type: ignore[attr-defined]
             return [_jwt() if kind == "jwt" else _knox()]
-        reason = "sessions of browsers" if SESSION in bases else "the gateway cannot do the same"
-        self.others[cls.__name__] = reason
+        stays = "sessions of browsers" if SESSION in bases else "the gateway cannot do the same"
+        self.others[cls.__name__] = stays
         return []
+
+    def _moved(self) -> list[Kind]:
+        kinds = installed()
+        try:
+            for kind in kinds:
+                _require_same_users(kind.kind)
+        except Unsupported as unsupported:
+            raise CommandError(f"{unsupported} {unsupported.remedy}") from None
+        if any(kind.kind == "jwt" for kind in kinds) and has_own_rule():
+            self.others[RULE] = "code of the project; the gateway and GatewayAuthentication do not call it"
+        return kinds
+
+
+def _obstacle(kind: str) -> str | None:
+    """Why the gateway cannot find the users of such tokens as Django does."""
+    if kind == "jwt" and has_own_rule():
+        return f"{RULE} of SIMPLE_JWT is code of the project"
+    try:
+        _require_same_users(kind)
+    except Unsupported as unsupported:
+        return str(unsupported)
+    return None
+
+
+def _require_same_users(kind: str) -> None:
+    """Raises `Unsupported`."""
+    if kind == "jwt":
+        jwt_users()
+    else:
+        require_stored_ids()
 
 
 def installed() -> list[Kind]:
@@ -83,10 +133,6 @@ def installed() -> list[Kind]:
     if apps.is_installed("rest_framework_simplejwt") or hasattr(settings, "SIMPLE_JWT"):
         found.append(_jwt())
     return found
-
-
-def simple_jwt() -> dict[str, Any]:
-    return dict(getattr(settings, "SIMPLE_JWT", None) or {})
 
 
 def _jwt() -> Kind:

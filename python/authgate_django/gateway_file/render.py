@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from django.apps import apps
 from django.conf import settings
 
 from authgate_django import conf
-from authgate_django.gateway_file.authenticators import Authenticators, Kind, seconds, simple_jwt
+from authgate_django.gateway_file.authenticators import Authenticators, Kind, seconds
+from authgate_django.gateway_file.jwt_users import jwt_users, simple_jwt
 from authgate_django.gateway_file.routes import Place
 from authgate_django.gateway_file.views import OPTIONAL, PUBLIC, STAFF, Access
 
@@ -95,9 +97,10 @@ def _stays(authenticators: Authenticators) -> list[str]:
 
 
 def _needs_store(authenticators: Authenticators) -> bool:
-    jwt = any(kind.kind == "jwt" for kind in authenticators.names)
-    checked = REVOCABLE in settings.INSTALLED_APPS or simple_jwt().get("CHECK_REVOKE_TOKEN")
-    return any(kind.kind != "jwt" for kind in authenticators.names) or bool(jwt and checked)
+    kinds = {kind.kind for kind in authenticators.names}
+    if kinds == {"jwt"}:
+        return REVOCABLE in settings.INSTALLED_APPS or jwt_users().stored
+    return bool(kinds)
 
 
 def _stores(authenticators: Authenticators, options: Options) -> list[list[str]]:
@@ -163,7 +166,8 @@ def _jwt(store: str) -> list[str]:
         lines.append(f"header = {text(header.removeprefix('HTTP_').replace('_', '-').title())}")
     if rules.get("JWK_URL"):
         lines += comment(
-            f"JWK_URL: fetch it into this file, and reload when it changes: {_without_user(rules['JWK_URL'])}"
+            "JWK_URL: fetch it into this file. The gateway reads the file again when it changes "
+            f"(`server.watch`): {_without_user(rules['JWK_URL'])}"
         )
         lines += ['jwks = { file = "jwks.json" }', f"algorithms = {words([algorithm])}"]
     elif algorithm.startswith("HS"):
@@ -189,17 +193,32 @@ def _jwt(store: str) -> list[str]:
     types = [str(each).rsplit(".", 1)[-1] for each in rules.get("AUTH_TOKEN_CLASSES", [])]
     if any(each == "SlidingToken" for each in types):
         lines.append(f"token_types = {words(each.removesuffix('Token').lower() for each in types)}")
-    lines += comment(
-        "none: the id comes from the claim, and Django looks up the user. With a store, the gateway looks it up as well"
-    )
-    if rules.get("CHECK_REVOKE_TOKEN"):
-        lines += [f'users = "{store}"', "check_revoke_token = true"]
-        claim = rules.get("REVOKE_TOKEN_CLAIM", "hash_password")
-        lines += [f"revoke_token_claim = {text(claim)}"] if claim != "hash_password" else []
-    else:
-        lines.append('users = "none"')
+    lines += _jwt_users(rules, store)
     if REVOCABLE in settings.INSTALLED_APPS:
         lines.append(f'revocation = "{store}"')
+    return lines
+
+
+def _jwt_users(rules: dict[str, Any], store: str) -> list[str]:
+    users = jwt_users()
+    if not users.stored:
+        return [
+            *comment(
+                "none: the id comes from the claim, and Django looks up the user. "
+                "With a store, the gateway looks it up as well"
+            ),
+            'users = "none"',
+        ]
+    lines = [f'users = "{store}"']
+    if users.by_username:
+        lines = comment("USER_ID_FIELD: the claim has the username; the gateway finds the user, and sends the id")
+        lines += [f'users = "{store}"', 'user_id_field = "username"']
+    if not rules.get("CHECK_USER_IS_ACTIVE", True):
+        lines.append("check_user_is_active = false")
+    if rules.get("CHECK_REVOKE_TOKEN"):
+        lines.append("check_revoke_token = true")
+        claim = rules.get("REVOKE_TOKEN_CLAIM", "hash_password")
+        lines += [f"revoke_token_claim = {text(claim)}"] if claim != "hash_password" else []
     return lines
 
 
@@ -209,13 +228,9 @@ def _without_user(url: str) -> str:
 
 
 def _identity() -> list[str]:
-    config, problems = conf.read(getattr(settings, "AUTHGATE", {}))
-    named = (
-        dict(config.headers) if hasattr(settings, "AUTHGATE") and not problems else {"X-Auth-Source": "authenticator"}
-    )
-    headers = {config.user_id_header: "id", **named}
+    config, moved = conf.config(), hasattr(settings, "AUTHGATE")
+    headers = {config.user_id_header: "id", **(config.headers if moved else {"X-Auth-Source": "authenticator"})}
     listed = ", ".join(f"{name} = {text(fact)}" for name, fact in headers.items())
-    moved = hasattr(settings, "AUTHGATE")
     lines = comment("AUTHGATE in the settings reads these") if moved else []
     lines += ["[identity]", f"headers = {{ {listed} }}"]
     if config.encoding != "percent":
@@ -224,8 +239,7 @@ def _identity() -> list[str]:
 
 
 def _upstream(options: Options) -> list[str]:
-    config, _ = conf.read(getattr(settings, "AUTHGATE", {}))
-    name = config.secret_header or "X-Gateway-Secret"
+    name = conf.config().secret_header or "X-Gateway-Secret"
     return [
         "[upstreams.app]",
         f"servers = [{text(options.server)}]",

@@ -159,7 +159,10 @@ def _all(permissions: list[Any], method: str, why: set[str]) -> int:
     judged = [each for each in found if each is not None]
     if found and not judged:
         names = ", ".join(type(each).__name__ for each in permissions)
-        why.add(f"{names} decides on objects, and Django goes on deciding; `optional = true` if strangers may read")
+        why.add(
+            f"{names} decides on objects, and Django goes on deciding; "
+            "`optional = true` if requests without a credential may read"
+        )
         return REQUIRED
     return max(judged, default=OPTIONAL)
 
@@ -191,6 +194,7 @@ def _one(permission: Any, method: str, why: set[str]) -> int | None:
         label += ", Django goes on deciding"
     else:
         strength = REQUIRED
-        label += ": code of the project, so Django goes on deciding; `optional = true` if it lets strangers pass"
+        label += ": code of the project, so Django goes on deciding; "
+        label += "`optional = true` if requests without a credential may pass"
     why.add(label)
     return strength

@@ -1,5 +1,6 @@
 from django.conf.urls.i18n import i18n_patterns
 from django.contrib import admin
+from django.contrib.auth.models import Group
 from django.http import HttpResponse
 from django.urls import include, path, re_path
 from django.utils.translation import gettext_lazy
@@ -12,6 +13,7 @@ from rest_framework.routers import DefaultRouter
 from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
 from rest_framework_nested.routers import NestedSimpleRouter
+from rest_framework_simplejwt.authentication import JWTStatelessUserAuthentication
 from rest_framework_simplejwt.views import TokenObtainPairView
 
 
@@ -102,6 +104,15 @@ class Keyword(TokenAuthentication):
     keyword = "ApiKey"
 
 
+class OwnModel(TokenAuthentication):
+    model = Group  # stands for a table of tokens
+
+
+class ChangedStateless(JWTStatelessUserAuthentication):
+    def get_validated_token(self, raw_token):
+        return super().get_validated_token(raw_token)
+
+
 @api_view(["GET", "DELETE"])
 @permission_classes([permissions.IsAdminUser])
 def purge(request):
@@ -146,6 +157,9 @@ urlpatterns = [
     path("a/custom/", view(auth=[Custom])),
     path("a/knox/", view(auth=[KnoxAuthentication])),
     path("a/keyword/", view(auth=[Keyword])),
+    path("a/own-model/", view(auth=[OwnModel])),
+    path("a/stateless/", view(auth=[JWTStatelessUserAuthentication])),
+    path("a/changed-stateless/", view(auth=[ChangedStateless])),
     # Regular expressions.
     re_path(r"^r/(?P<year>[0-9]{4})/open/$", view(perms=[permissions.AllowAny])),
     re_path(r"^r/(?P<year>[0-9]{4})/closed/$", view()),

@@ -7,8 +7,10 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
+from authgate_django import conf
 from authgate_django.gateway_file import routes
 from authgate_django.gateway_file.authenticators import Authenticators
 from authgate_django.gateway_file.compare import compare
@@ -38,6 +40,10 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            conf.config()
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from None
         authenticators = Authenticators()
         places = routes.find(authenticators, suffixes=not options["no_suffixes"])
         if options["diff"] is None:
