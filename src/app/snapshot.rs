@@ -9,6 +9,7 @@ use authgate_core::outbound::OutboundRules;
 use authgate_core::outbound::identity::{CredentialMode, IdentityTable};
 use authgate_core::outbound::reserved::ReservedNames;
 use authgate_core::policy::Policy;
+use authgate_core::policy::rollout::Rollout;
 use authgate_http::concurrency::ConcurrencyLimit;
 use authgate_http::framing::header_case::ConfiguredNames;
 use authgate_http::server::limits::Limits;
@@ -307,6 +308,7 @@ impl SharedRoute {
             settings: Arc::new(RouteSettings {
                 label: route.matches.to_string().into(),
                 policy: route.policy,
+                rollout: route.rollout,
                 refusal_format: route.refusal_format,
                 cors: route.cors,
                 websocket: route.websocket,
@@ -325,6 +327,7 @@ impl SharedRoute {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct RequestSettings<'r> {
     policy: &'r Policy,
+    rollout: Option<Rollout>,
     authenticate: &'r [Arc<str>],
     upstream: &'r str,
     credential: CredentialMode,
@@ -338,6 +341,7 @@ impl<'r> RequestSettings<'r> {
     fn new(route: &'r config::Route) -> Self {
         Self {
             policy: &route.policy,
+            rollout: route.rollout,
             authenticate: &route.authenticate,
             upstream: &route.upstream,
             credential: route.credential,

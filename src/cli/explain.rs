@@ -67,6 +67,9 @@ pub(super) fn text(args: &RouteArgs, report: &(ExplainedRequest, HeaderName, Str
         Some(route) => writeln!(text, "  route {route}"),
         None => writeln!(text, "  no route"),
     };
+    if explained.is_observed {
+        text += "  observed: the request reaches the application as it came; an enforced route would do this:\n";
+    }
     match &explained.outcome {
         ExplainedOutcome::Forwarded { upstream, identity } => {
             let _ = writeln!(text, "  forwarded to upstream {upstream} with");
@@ -96,7 +99,12 @@ pub(super) fn json(report: &(ExplainedRequest, HeaderName, String)) -> Value {
             .map(|(name, value)| json!([name.as_str(), lossy(value)]))
             .collect()
     };
-    let mut value = json!({ "route": explained.route.as_deref(), "header": header.as_str(), "scheme": scheme });
+    let mut value = json!({
+        "route": explained.route.as_deref(),
+        "observed": explained.is_observed,
+        "header": header.as_str(),
+        "scheme": scheme,
+    });
     let more = match &explained.outcome {
         ExplainedOutcome::Forwarded { upstream, identity } => {
             json!({ "forwarded": true, "upstream": &**upstream, "identity": fields(&mut identity.iter()) })

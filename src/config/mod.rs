@@ -29,6 +29,7 @@ use authgate_core::identity::TableId;
 use authgate_core::outbound::forwarded::OptionalFields;
 use authgate_core::outbound::identity::CredentialMode;
 use authgate_core::policy::Policy;
+use authgate_core::policy::rollout::Rollout;
 use authgate_http::framing::header_case::ConfiguredNames;
 use authgate_http::server::address::Address;
 use authgate_http::upstream::UpstreamSettings;
@@ -111,6 +112,8 @@ pub struct Route {
     pub matches: RouteMatch,
     /// Which requests it lets through.
     pub policy: Policy,
+    /// `mode`: the users for whom the policy is enforced. `None`: all requests.
+    pub rollout: Option<Rollout>,
     /// Names of its authenticators, in order; none on a public route.
     pub authenticate: Vec<Arc<str>>,
     /// The form of its error responses.

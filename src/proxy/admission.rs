@@ -21,6 +21,7 @@ use percent_encoding::{AsciiSet, CONTROLS};
 
 use super::cors;
 use super::host::Host;
+use super::observe::{self, Observation};
 use super::refusal::format::RefusalFormat;
 use super::rejection::Rejection;
 use super::routes::{Destination, Disagreement, FindError, Found, RouteId};
@@ -51,6 +52,8 @@ pub(super) struct Admission<'r> {
     pub(super) user: Option<Arc<Identity>>,
     /// The permit to forward the request, or the reason why it is rejected.
     pub(super) decision: Result<Permit, Rejection>,
+    /// `Some` exactly if the permit is that of an observed request.
+    pub(super) observation: Option<Box<Observation>>,
 }
 
 /// An admission whose decision is a permit: what forwarding needs.
@@ -142,38 +145,41 @@ impl Proxy {
         client: &Client,
     ) -> impl Future<Output = Admission<'r>> {
         async move {
-            let (in_flight, websocket) = match self.check_before_authentication(routed, head, client) {
-                Ok(checked) => checked,
-                Err(rejection) => {
-                    return Admission {
-                        routed,
-                        websocket: None,
-                        in_flight: None,
-                        user: None,
-                        decision: Err(rejection),
-                    };
-                }
+            let route = routed.route;
+            let rejected = |rejection| Admission {
+                routed,
+                websocket: None,
+                in_flight: None,
+                user: None,
+                decision: Err(rejection),
+                observation: None,
             };
-            let Authorization { user, decision } = routed.route.authorize(&head.method, &head.headers).await;
+            let in_flight = match self.check_connection(&routed.host, client) {
+                Ok(in_flight) => in_flight,
+                Err(rejection) => return rejected(rejection),
+            };
+            if let Some(rollout) = route.settings.rollout {
+                // Boxed: it must not enlarge the future of each request.
+                return Box::pin(observe::admit(routed, rollout, head, in_flight)).await;
+            }
+            let websocket = match route.take_websocket_credential(Handshake::of(head), &mut head.headers) {
+                Ok(websocket) => websocket,
+                Err(rejection) => return rejected(rejection),
+            };
+            let Authorization { user, decision } = route.authorize(&head.method, &head.headers).await;
             Admission {
                 routed,
                 websocket,
                 in_flight: Some(in_flight),
                 user,
                 decision,
+                observation: None,
             }
         }
     }
 
-    /// The checks between routing and authentication: the certificate of the host, the limit of concurrent requests, and
-    /// the credential of a WebSocket.
-    fn check_before_authentication(
-        &self,
-        routed: &Routed<'_>,
-        head: &mut Parts,
-        client: &Client,
-    ) -> Result<(ConcurrencyPermit, Option<WebSocketRequest>), Rejection> {
-        let Routed { route, host } = routed;
+    /// The checks between routing and authentication: the certificate of the host, and the limit of concurrent requests.
+    fn check_connection(&self, host: &Host, client: &Client) -> Result<ConcurrencyPermit, Rejection> {
         if client.is_outdated {
             return Err(Rejection::Misdirected);
         }
@@ -184,23 +190,7 @@ impl Proxy {
         {
             return Err(Rejection::Misdirected);
         }
-        let in_flight = self.bounds.in_flight.try_acquire().ok_or(Rejection::Overloaded)?;
-        let handshake = Handshake::of(head);
-        let mut offers_gateway_subprotocol = false;
-        if let Some(credential) = &route.settings.websocket {
-            match handshake {
-                Some(_) => {
-                    let read = &route.settings.rules.credential_headers;
-                    offers_gateway_subprotocol = credential.take(&mut head.headers, read)?;
-                }
-                None => credential.discard(&mut head.headers),
-            }
-        }
-        let websocket = handshake.map(|handshake| WebSocketRequest {
-            handshake,
-            offers_gateway_subprotocol,
-        });
-        Ok((in_flight, websocket))
+        self.bounds.in_flight.try_acquire().ok_or(Rejection::Overloaded)
     }
 
     /// Checks that the HTTP/1 reader has already made, for an HTTP/2 request. h2 makes only a part of them: it answers
@@ -273,6 +263,28 @@ impl Proxy {
 }
 
 impl Route {
+    /// Moves the credential of a WebSocket into its header, if the route allows a subprotocol or a cookie.
+    pub(super) fn take_websocket_credential(
+        &self,
+        handshake: Option<Handshake>,
+        headers: &mut HeaderMap,
+    ) -> Result<Option<WebSocketRequest>, Rejection> {
+        let mut offers_gateway_subprotocol = false;
+        if let Some(credential) = &self.settings.websocket {
+            match handshake {
+                Some(_) => {
+                    let read = &self.settings.rules.credential_headers;
+                    offers_gateway_subprotocol = credential.take(headers, read)?;
+                }
+                None => credential.discard(headers),
+            }
+        }
+        Ok(handshake.map(|handshake| WebSocketRequest {
+            handshake,
+            offers_gateway_subprotocol,
+        }))
+    }
+
     /// Authenticates and authorizes a request. A preflight has no credential, so its policy permits it without one.
     pub(super) async fn authorize(&self, method: &Method, headers: &HeaderMap) -> Authorization {
         if self.is_preflight(method, headers) {

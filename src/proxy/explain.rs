@@ -19,6 +19,8 @@ use super::{Client, Proxy, Route};
 pub struct ExplainedRequest {
     /// The label of the route in metrics and logs.
     pub route: Option<Arc<str>>,
+    /// Whether the request is observed: it goes on as it came, and `outcome` is what an enforced route would do.
+    pub is_observed: bool,
     /// The outcome.
     pub outcome: ExplainedOutcome,
 }
@@ -55,34 +57,38 @@ impl Proxy {
         let routed = self.route(&head, &client.peer);
         let route = routed.as_ref().ok().map(Routed::route);
         let context = RefusalContext::of(&head, route);
-        let rejection = match routed {
+        let mut is_observed = false;
+        let decided = match routed {
             Ok(routed) => {
                 let admission = self.admit(&routed, &mut head, client).await;
-                match admission.decision {
-                    Ok(permit) => return forwarded(routed.route(), &permit),
-                    Err(rejection) => rejection,
-                }
+                let decision = match admission.observation {
+                    Some(observation) => {
+                        is_observed = true;
+                        observation.decide(&self.observer.evaluations).await.decision
+                    }
+                    None => admission.decision,
+                };
+                decision.map(|permit| forwarded(routed.route(), &permit))
             }
-            Err(rejection) => rejection,
+            Err(rejection) => Err(rejection),
         };
+        let outcome = decided.unwrap_or_else(|rejection| ExplainedOutcome::Answered {
+            response: self.refuse(&rejection, route, &context, &RequestId::random()),
+            reason: rejection.reason(),
+        });
         ExplainedRequest {
             route: route.map(|route| Arc::clone(route.metrics.label())),
-            outcome: ExplainedOutcome::Answered {
-                response: self.refuse(&rejection, route, &context, &RequestId::random()),
-                reason: rejection.reason(),
-            },
+            is_observed,
+            outcome,
         }
     }
 }
 
-fn forwarded(route: &Route, permit: &Permit) -> ExplainedRequest {
+fn forwarded(route: &Route, permit: &Permit) -> ExplainedOutcome {
     let mut identity = HeaderMap::new();
     route.settings.rules.identity.insert(&mut identity, permit);
-    ExplainedRequest {
-        route: Some(Arc::clone(route.metrics.label())),
-        outcome: ExplainedOutcome::Forwarded {
-            upstream: Arc::clone(route.upstream.name()),
-            identity,
-        },
+    ExplainedOutcome::Forwarded {
+        upstream: Arc::clone(route.upstream.name()),
+        identity,
     }
 }

@@ -6,6 +6,7 @@ pub mod cors;
 pub mod explain;
 mod forward;
 pub mod host;
+mod observe;
 pub mod outcome;
 pub mod refusal;
 pub mod rejection;
@@ -25,6 +26,7 @@ use authgate_core::outbound::forwarded::{ForwardedField, ForwardedInfo};
 use authgate_core::outbound::peer::Peer;
 use authgate_core::outbound::request_id::RequestId;
 use authgate_core::policy::Policy;
+use authgate_core::policy::rollout::Rollout;
 use authgate_http::concurrency::ConcurrencyLimit;
 use authgate_http::framing::header_case::HeaderCase;
 use authgate_http::log_throttle::LogThrottle;
@@ -41,6 +43,7 @@ use self::body::ResponseBody;
 use self::cors::Cors;
 use self::forward::forward;
 use self::host::HostCache;
+use self::observe::Observer;
 use self::outcome::{AccessLog, Outcome};
 use self::refusal::RefusalContext;
 use self::refusal::format::RefusalFormat;
@@ -65,6 +68,7 @@ pub struct Proxy {
     hosts: HostCache,
     log: AccessLog,
     bounds: Bounds,
+    observer: Rc<Observer>,
     /// For each field of trusted proxies: limits how often the log reports that it is unusable.
     invalid_fields: [RefCell<LogThrottle>; ForwardedField::ALL.len()],
 }
@@ -92,7 +96,7 @@ pub struct Bounds {
 }
 
 /// One route, with the handles of one worker.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Route {
     /// Its settings.
     pub settings: Arc<RouteSettings>,
@@ -111,6 +115,8 @@ pub struct RouteSettings {
     pub label: Arc<str>,
     /// The policy that decides access.
     pub policy: Policy,
+    /// The users for whom the policy is enforced. `None`: all requests.
+    pub rollout: Option<Rollout>,
     /// The format of its refusals.
     pub refusal_format: RefusalFormat,
     /// The browser applications that may read its refusals.
@@ -150,6 +156,7 @@ impl Proxy {
             hosts: HostCache::default(),
             log,
             bounds,
+            observer: Rc::default(),
             invalid_fields: Default::default(),
         }
     }
@@ -195,9 +202,14 @@ impl Proxy {
                     let mut admission = self.admit(&routed, &mut head, client).await;
                     outcome.hold(admission.in_flight.take());
                     outcome.set_user(admission.user.take());
+                    let observation = admission.observation.take();
+                    let comparison = observation.map(|one| one.start(&self.observer, &head, outcome.id()));
                     match admission.into_permitted() {
                         Ok(permitted) => match forward(permitted, head, body, exchange, client, &mut outcome).await {
                             Ok((forwarded, header_case)) => {
+                                if let Some(comparison) = comparison {
+                                    comparison.answered(&forwarded);
+                                }
                                 return forward::reply(forwarded, header_case, outcome);
                             }
                             Err(rejection) => rejection,

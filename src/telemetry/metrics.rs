@@ -40,6 +40,19 @@ pub struct AuthenticationLabels {
     pub outcome: &'static str,
 }
 
+/// One observed request: what the gateway would do, and what the application did.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ObservationLabels {
+    /// The route, as in the configuration.
+    pub route: Arc<str>,
+    /// `accepted`, or the status of the refusal.
+    pub ours: &'static str,
+    /// The same of the application; `5xx` or `none` if it has failed.
+    pub theirs: &'static str,
+    /// `same`, or why the gateway decided as it did.
+    pub reason: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct UpstreamLabels {
     upstream: Arc<str>,
@@ -97,6 +110,7 @@ pub struct Metrics {
     request_duration: Histogram,
     upstream_duration: Family<UpstreamLabels, Histogram>,
     authentications: Family<AuthenticationLabels, Counter>,
+    observations: Family<ObservationLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
     floods: Counter,
     reloads: Family<ReloadLabels, Counter>,
@@ -126,6 +140,7 @@ impl Default for Metrics {
             request_duration: histogram(),
             upstream_duration: Family::new_with_constructor(histogram),
             authentications: Family::default(),
+            observations: Family::default(),
             handshakes: Family::default(),
             floods: Counter::default(),
             reloads: Family::default(),
@@ -159,6 +174,11 @@ impl Metrics {
             "authentications",
             "Credentials that authenticators accepted or refused",
             self.authentications.clone(),
+        );
+        registry.register(
+            "observed",
+            "Observed requests, by the decisions of the gateway and of the application",
+            self.observations.clone(),
         );
         registry.register(
             "tls_handshakes",
@@ -251,6 +271,11 @@ impl Metrics {
     /// The counter of authentications with these labels.
     pub fn authentication_counter(&self, labels: &AuthenticationLabels) -> Counter {
         self.authentications.get_or_create(labels).clone()
+    }
+
+    /// The counter of observed requests with these labels.
+    pub fn observation_counter(&self, labels: &ObservationLabels) -> Counter {
+        self.observations.get_or_create(labels).clone()
     }
 
     /// Counts a TLS handshake.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::metrics::{AuthenticationLabels, Metrics, RequestLabels};
+use super::metrics::{AuthenticationLabels, Metrics, ObservationLabels, RequestLabels};
 
 /// The metrics of one route, or of all requests without a route.
 pub struct RouteMetrics {
@@ -19,6 +19,7 @@ pub struct RouteMetrics {
     metrics: Arc<Metrics>,
     requests: Handles<RequestLabels>,
     authentications: Handles<AuthenticationLabels>,
+    observations: Handles<ObservationLabels>,
     upstream_durations: OnceCell<Histogram>,
 }
 
@@ -41,6 +42,7 @@ impl RouteMetrics {
             metrics: Arc::clone(metrics),
             requests: RefCell::default(),
             authentications: RefCell::default(),
+            observations: RefCell::default(),
             upstream_durations: OnceCell::new(),
         }
     }
@@ -81,6 +83,22 @@ impl RouteMetrics {
                 outcome,
             };
             let counter = self.metrics.authentication_counter(&labels);
+            (labels, counter)
+        });
+    }
+
+    /// Counts one observed request.
+    pub fn record_observation(&self, ours: &'static str, theirs: &'static str, reason: &'static str) {
+        let is_same =
+            |labels: &ObservationLabels| (labels.ours, labels.theirs, labels.reason) == (ours, theirs, reason);
+        increment(&self.observations, is_same, || {
+            let labels = ObservationLabels {
+                route: Arc::clone(&self.label),
+                ours,
+                theirs,
+                reason,
+            };
+            let counter = self.metrics.observation_counter(&labels);
             (labels, counter)
         });
     }

@@ -54,6 +54,11 @@ impl Django {
         self.gunicorn = Some(Gunicorn::start(self.command("gunicorn")));
     }
 
+    /// What `setup_test_db.py` has made, by username.
+    pub fn users(&self) -> &Value {
+        &self.users["users"]
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }

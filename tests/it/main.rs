@@ -50,6 +50,8 @@ mod load;
 mod log_fields;
 mod misses;
 mod names;
+mod observe;
+mod observe_django;
 mod oracle;
 mod outage;
 mod peers;

@@ -9,6 +9,7 @@ use http::HeaderMap;
 
 use crate::authenticator::Authenticator;
 use crate::now::Now;
+use crate::scheme::AuthScheme;
 use crate::store::StoreError;
 
 /// The result of authenticating one request.
@@ -81,6 +82,20 @@ impl Chain {
             }
         }
         Ok(Verdict::Pass)
+    }
+
+    /// What a request has sent to the authenticator at this position of the order, without the scheme and with single blanks. `None`: the
+    /// header is absent.
+    pub fn credential_of(&self, by: usize, headers: &HeaderMap) -> Option<Vec<u8>> {
+        let authenticator = self.authenticators.get(by)?;
+        let presented = Presented::from_headers(headers, authenticator.header());
+        let (words, _) = presented.words()?;
+        let scheme_words = match authenticator.settings().scheme {
+            AuthScheme::None => 0,
+            AuthScheme::OneOf(_) | AuthScheme::OneOfExactly(_) => 1,
+        };
+        let words: Vec<&[u8]> = words.iter().skip(scheme_words).collect();
+        Some(words.join(&b' '))
     }
 
     /// Whether a credential header of this chain occurs more than once.

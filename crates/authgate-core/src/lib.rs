@@ -10,7 +10,7 @@
 //! -- 2  the request that leaves
 //! outbound       the only type of request that can be forwarded, and its identity headers
 //! -- 1  the decision
-//! policy         authorization rules, and the Permit that proves that they were evaluated
+//! policy         authorization rules, and the Permit that proves that they were evaluated or are only observed
 //! -- 0  words
 //! credential     parses credential headers, and the reasons to refuse them
 //! identity       the identity of a user, in text that is valid in headers

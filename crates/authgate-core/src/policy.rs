@@ -1,4 +1,7 @@
-//! Authorization: the [`Policy`] of a route, and [`Permit`], the proof that it was evaluated.
+//! Authorization: the [`Policy`] of a route, and [`Permit`], the proof that it was evaluated. Only a [`Rollout`](rollout::Rollout) makes
+//! permits without an evaluation; they have no identity.
+
+pub mod rollout;
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,7 +42,8 @@ impl Policy {
         }
     }
 
-    /// Evaluates the policy for an identity. Only this function and [`Policy::permit_preflight`] make [`Permit`]s.
+    /// Evaluates the policy for an identity. Only this function and [`Policy::permit_preflight`] make [`Permit`]s of enforced
+    /// requests.
     ///
     /// # Errors
     /// There is no user and one is required, or the user does not meet the requirements.
@@ -79,6 +83,11 @@ impl Permit {
     pub fn principal(&self) -> &Principal {
         &self.principal
     }
+
+    /// Whether the request is only observed.
+    pub fn is_observed(&self) -> bool {
+        matches!(self.principal, Principal::Observed)
+    }
 }
 
 /// Who a permitted request acts for.
@@ -90,6 +99,8 @@ pub enum Principal {
     Anonymous,
     /// An authenticated user.
     User(Arc<Identity>),
+    /// The request is observed: it is forwarded as it came, and the application authenticates it.
+    Observed,
 }
 
 /// Why a policy denies a request.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use authgate_auth::AuthScheme;
 use authgate_core::outbound::identity::CredentialMode;
 use authgate_core::policy::Policy;
+use authgate_core::policy::rollout::Rollout;
 
 use super::answers::answers;
 use super::authenticators::Authenticators;
 use super::browsers::websocket;
 use super::identity::read_credential;
+use super::mode::rollout;
 use super::require::requirements;
 use crate::config::defaults;
 use crate::config::modes::ErrorFormat;
@@ -20,6 +22,7 @@ use crate::proxy::websocket_credential::WebSocketCredential;
 /// Which requests a route accepts, and how it handles their credentials.
 pub(super) struct Access {
     pub(super) policy: Policy,
+    pub(super) rollout: Option<Rollout>,
     /// Names of authenticators, in order; none on a public route.
     pub(super) authenticate: Vec<Arc<str>>,
     /// `None` means the default of the upstream's identity settings.
@@ -72,14 +75,15 @@ struct DependentKeys<'c> {
     credential: Option<CredentialMode>,
     require: Option<Item<'c>>,
     websocket: Option<Item<'c>>,
+    rollout: Option<Rollout>,
     /// The names and values of those that the file has.
     written: Vec<(&'static str, Item<'c>)>,
 }
 
 impl<'c> DependentKeys<'c> {
     fn take(section: &mut Section<'c>) -> Self {
-        const NAMES: [&str; 5] = ["optional", "challenge", "credential", "require", "websocket"];
-        let [optional, challenge, credential, require, websocket] = NAMES.map(|name| section.take(name));
+        const NAMES: [&str; 6] = ["optional", "challenge", "credential", "require", "websocket", "mode"];
+        let [optional, challenge, credential, require, websocket, mode] = NAMES.map(|name| section.take(name));
         let choices = [("first", true), ("none", false)];
         let challenges = challenge.as_ref().and_then(|item| item.text()?.choice(&choices, &[]));
         Self {
@@ -88,9 +92,10 @@ impl<'c> DependentKeys<'c> {
             credential: credential.as_ref().and_then(read_credential),
             require: require.clone(),
             websocket: websocket.clone(),
+            rollout: mode.as_ref().and_then(|mode| rollout(mode, require.is_some())),
             written: NAMES
                 .into_iter()
-                .zip([optional, challenge, credential, require, websocket])
+                .zip([optional, challenge, credential, require, websocket, mode])
                 .filter_map(|(name, item)| Some((name, item?)))
                 .collect(),
         }
@@ -106,6 +111,7 @@ impl<'c> DependentKeys<'c> {
         }
         Access {
             policy: Policy::Public,
+            rollout: None,
             authenticate: Vec::new(),
             credential: None,
             websocket: None,
@@ -125,6 +131,7 @@ impl<'c> DependentKeys<'c> {
                 optional: self.optional,
                 require: require.unwrap_or_default(),
             },
+            rollout: self.rollout,
             authenticate,
             credential: self.credential,
             websocket,

@@ -14,6 +14,7 @@ mod conflicts;
 mod identity;
 mod jwt;
 mod keys;
+mod mode;
 mod parsed_route;
 mod require;
 mod route_match;

@@ -59,6 +59,7 @@ fn route(
         matches,
         refusal_format: access.answers(format, authenticators),
         policy: access.policy,
+        rollout: access.rollout,
         authenticate: access.authenticate,
         cors,
         websocket: access.websocket,

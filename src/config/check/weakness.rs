@@ -11,6 +11,7 @@ use crate::config::Route;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Weakness {
     Public,
+    Observed,
     Optional,
     Authenticator(String),
     Requirement(String),
@@ -20,6 +21,7 @@ impl fmt::Display for Weakness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Public => f.write_str("requires no credential"),
+            Self::Observed => f.write_str("is not enforced for all requests"),
             Self::Optional => f.write_str("accepts requests without a credential"),
             Self::Authenticator(name) => {
                 write!(
@@ -42,8 +44,11 @@ pub(super) struct Demands<'r> {
 }
 
 impl<'r> Demands<'r> {
-    /// The demands of a route; `None` for a public one.
+    /// The demands of a route; `None` for a public one, and for one that is not enforced for all requests.
     pub(super) fn of(route: &'r Route) -> Option<Self> {
+        if route.rollout.is_some() {
+            return None;
+        }
         match &route.policy {
             Policy::Public => None,
             Policy::Authenticated { optional, require } => Some(Self {
@@ -60,7 +65,10 @@ impl<'r> Demands<'r> {
 pub(super) fn weakness(open: &Route, guard: &Route) -> Option<Weakness> {
     let guarded = Demands::of(guard).filter(|_| open.upstream == guard.upstream)?;
     let Some(demands) = Demands::of(open) else {
-        return Some(Weakness::Public);
+        return Some(match open.rollout {
+            Some(_) => Weakness::Observed,
+            None => Weakness::Public,
+        });
     };
     if demands.anonymous && !guarded.anonymous {
         return Some(Weakness::Optional);

@@ -293,6 +293,7 @@ impl IdentityTable {
             Principal::Public => Some(&self.public),
             Principal::Anonymous => Some(&self.anonymous),
             Principal::User(identity) => identity.headers(self.id),
+            Principal::Observed => None,
         };
         for (at, (name, _)) in self.headers.iter().enumerate() {
             match user_headers.and_then(|headers| headers.values.get(at)) {
@@ -305,7 +306,7 @@ impl IdentityTable {
     /// The opaque credential of the permitted user.
     pub fn opaque<'p>(&self, permit: &'p Permit) -> Option<&'p HeaderValue> {
         match permit.principal() {
-            Principal::Public | Principal::Anonymous => None,
+            Principal::Public | Principal::Anonymous | Principal::Observed => None,
             Principal::User(identity) => identity.headers(self.id).and_then(|headers| headers.opaque.as_ref()),
         }
     }

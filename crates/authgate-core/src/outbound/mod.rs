@@ -74,6 +74,10 @@ impl CredentialHeaders {
     pub fn iter(&self) -> impl Iterator<Item = &HeaderName> {
         self.0.iter()
     }
+
+    fn contains(&self, name: &HeaderName) -> bool {
+        self.0.contains(name)
+    }
 }
 
 /// What the gateway knows about one request besides its own bytes.
@@ -104,16 +108,19 @@ impl<B> Outbound<B> {
         join_cookies(headers);
         strip_opaque_credential(headers);
         let kept = kept_credentials(headers, &permit, rules);
+        let is_observed = permit.is_observed();
         hop_by_hop::strip_connection_options(headers);
         hop_by_hop::strip(headers, |name| {
-            hop_by_hop::is_request_hop_by_hop(name) || rules.reserved.contains(name)
+            hop_by_hop::is_request_hop_by_hop(name)
+                || (rules.reserved.contains(name) && !(is_observed && rules.credential_headers.contains(name)))
         });
         headers.reserve(ADDED_FIELDS);
         replace_credential(headers, &permit, rules, kept);
         headers.insert(HOST, rules.host.clone().unwrap_or_else(|| context.host.clone()));
         forwarded::insert(headers, context.peer, context.host, context.forwarded, rules.forwarded);
         rules.identity.insert(headers, &permit);
-        if let Some((name, value)) = &rules.secret {
+        // The secret proves that the gateway has authenticated a request.
+        if let Some((name, value)) = rules.secret.as_ref().filter(|_| !is_observed) {
             headers.insert(name, value.clone());
         }
         if context.is_upgrade {
@@ -184,7 +191,7 @@ fn replace_credential(
     rules: &OutboundRules,
     kept: Vec<(HeaderName, HeaderValue)>,
 ) {
-    if matches!(permit.principal(), Principal::Public) {
+    if matches!(permit.principal(), Principal::Public | Principal::Observed) {
         return;
     }
     for name in rules.credential_headers.iter() {
@@ -207,6 +214,7 @@ mod tests {
     use super::peer::Scheme;
     use super::*;
     use crate::identity::{TableId, UserId, UserInfo};
+    use crate::policy::rollout::Rollout;
     use crate::policy::{Policy, Requirements};
 
     static TABLES: LazyLock<(IdentityTables, TableId)> = LazyLock::new(|| {
@@ -335,6 +343,42 @@ mod tests {
         );
         let remove = rules(CredentialMode::Remove);
         check(&remove, ada(), &[("x-user-id", Some("1")), ("authorization", None)]);
+    }
+
+    #[test]
+    fn an_observed_request_keeps_its_credential_and_has_no_field_of_the_gateway_that_proves_something() {
+        let secret = (HeaderName::from_static("x-secret"), HeaderValue::from_static("s"));
+        let rules = OutboundRules {
+            secret: Some(secret),
+            ..rules(CredentialMode::Opaque)
+        };
+        let expected = [
+            ("x-user-id", None),
+            ("x-auth-source", None),
+            ("x-secret", None),
+            ("authorization", Some("Token canary")),
+        ];
+        check(&rules, Rollout::OBSERVE.permit_observed(), &expected);
+        check(&rules, ada(), &[("x-secret", Some("s"))]);
+        let reserved = OutboundRules {
+            reserved: Arc::new(ReservedNames::new(["accept", "authorization"])),
+            credential_headers: std::iter::once(AUTHORIZATION).collect(),
+            ..rules
+        };
+        let mut request = Request::new(());
+        for (name, value) in [("authorization", "Token canary"), ("accept", "*/*")] {
+            request.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        let peer = Peer::new(IpAddr::from([192, 0, 2, 1]).into(), Scheme::Https, &Arc::default());
+        let context = RequestContext {
+            peer: &peer,
+            host: &HeaderValue::from_static("api.example"),
+            forwarded: &ForwardedInfo::from_headers(&peer, request.headers()),
+            is_upgrade: false,
+        };
+        let sent = Outbound::new(request, Rollout::OBSERVE.permit_observed(), context, &reserved).into_request();
+        assert_eq!(sent.headers()["authorization"], "Token canary");
+        assert!(!sent.headers().contains_key("accept"));
     }
 
     #[test]

@@ -1,0 +1,337 @@
+//! `mode = "observe"`: requests go on as they came, and the gateway compares its decision with the application's response.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::program::authgate;
+use crate::harness::upstream::Exchange;
+use crate::harness::websocket::Over;
+use crate::harness::{Config, Gate, Next, RecordingUpstream, Redis, config, get, post, wait_until};
+
+const SECRET: &str = "secret_header = { name = \"X-Gateway-Secret\", value = { env = \"PATH\" } }";
+const OBSERVE: &str = "authenticate = [\"token\"]\nmode = \"observe\"";
+
+/// A gateway that observes `/api/*`, with all fields that prove something.
+fn observing(redis: &Redis, upstream: &RecordingUpstream) -> Config {
+    config()
+        .tokens(redis)
+        .identity("headers = { X-User-Id = \"id\", X-By = \"authenticator\" }")
+        .app(upstream)
+        .with(SECRET)
+        .route("/api/*", OBSERVE)
+}
+
+/// How many observed requests of `/api/*` were counted with these labels.
+pub fn observed(gate: &Gate, ours: &str, theirs: &str, reason: &str) -> f64 {
+    let labels = format!("route=\"/api/*\",ours=\"{ours}\",theirs=\"{theirs}\",reason=\"{reason}\"");
+    gate.metric(&format!("authgate_observed_total{{{labels}}}"))
+}
+
+pub fn wait_for_observed(gate: &Gate, (ours, theirs, reason): (&str, &str, &str), count: f64) {
+    let what = format!("{ours} {theirs} {reason} is counted {count} times");
+    wait_until(&what, Duration::from_secs(10), || {
+        observed(gate, ours, theirs, reason) >= count
+    });
+    assert!(observed(gate, ours, theirs, reason) <= count, "{what}");
+}
+
+/// The logged differences.
+pub fn differences(gate: &Gate) -> Vec<Value> {
+    let log = gate.log();
+    let events = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+    events
+        .filter(|event: &Value| {
+            event["message"]
+                .as_str()
+                .is_some_and(|message| message.contains("observed request"))
+        })
+        .collect()
+}
+
+/// An application that knows ada's token, as DRF does.
+fn authenticates(exchange: Exchange<'_>) -> Next {
+    match exchange.head.header("authorization") {
+        Some("Token canary-ada") => exchange.ok(),
+        _ => exchange.answer("401 Unauthorized", "WWW-Authenticate: Token\r\n", b"{}"),
+    }
+}
+
+#[test]
+fn an_observed_request_reaches_the_application_as_it_came_but_for_reserved_names() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let gate = Gate::start(&observing(&redis, &upstream));
+    for value in [
+        "Token canary-ada",
+        "Token canary-unknown",
+        "Bearer canary",
+        "Basic Y2FuYXJ5",
+    ] {
+        let call = get("/api/x").authorization(value).header("Cookie", "a=b");
+        let call = call
+            .header("X-User-Id", "1")
+            .header("X_User_Id", "1")
+            .header("X-By", "me");
+        let call = call
+            .header("X-Gateway-Secret", "mine")
+            .header("Forwarded", "for=10.0.0.1");
+        assert_eq!(gate.call(&call).status, 200, "{value}");
+        let seen = upstream.last();
+        assert_eq!(
+            (seen.header("authorization"), seen.header("cookie")),
+            (Some(value), Some("a=b"))
+        );
+        for name in ["x-user-id", "x_user_id", "x-by", "x-gateway-secret", "forwarded"] {
+            assert_eq!(seen.header(name), None, "{value}: {name}");
+        }
+        assert_eq!(seen.head.all("x-forwarded-for").len(), 1);
+    }
+    assert_eq!(gate.get("/api/x").status, 200);
+    assert_eq!(upstream.last().header("authorization"), None);
+    let before = upstream.calls();
+    assert_eq!(gate.get("/api/%2e%2e/x").status, 400, "paths have one reading");
+    let authgate = get("/api/x").authorization("Authgate canary");
+    assert_eq!(gate.call(&authgate).status, 200);
+    assert_eq!(
+        upstream.last().header("authorization"),
+        None,
+        "the gateway's own scheme"
+    );
+    assert_eq!(upstream.calls(), before + 1);
+    let lines = get("/api/x")
+        .authorization("Token canary-ada")
+        .authorization("Token canary-b");
+    assert_eq!(gate.call(&lines).status, 200);
+    assert_eq!(
+        upstream.last().head.all("authorization"),
+        ["Token canary-ada", "Token canary-b"]
+    );
+}
+
+#[test]
+fn each_kind_of_difference_is_counted_and_logged_once_in_a_while() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    redis.put_user("9", &json!({}));
+    redis.put_token("canary-late", &json!({ "user": "9" }));
+    upstream.answers(authenticates);
+    let gate = Gate::start(&observing(&redis, &upstream).server("workers = 1"));
+    for _ in 0..5 {
+        assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
+        assert_eq!(gate.call(&get("/api/x").token("canary-unknown")).status, 401);
+        assert_eq!(gate.get("/api/x").status, 401);
+        assert_eq!(gate.call(&get("/api/x?secret=1").token("canary-late")).status, 401);
+    }
+    wait_for_observed(&gate, ("accepted", "accepted", "same"), 5.0);
+    wait_for_observed(&gate, ("401", "401", "same"), 10.0);
+    wait_for_observed(&gate, ("accepted", "401", "authenticated"), 5.0);
+    let logged = differences(&gate);
+    assert_eq!(logged.len(), 1, "{logged:?}");
+    let event = &logged[0];
+    for (field, value) in [
+        ("route", json!("/api/*")),
+        ("ours", json!("accepted")),
+        ("theirs", json!(401)),
+        ("reason", json!("authenticated")),
+        ("challenge.theirs", json!("Token")),
+        ("user.id", json!("9")),
+        ("http.target", json!("/api/x")),
+        ("times", json!(1)),
+    ] {
+        assert_eq!(event[field], value, "{field}: {event}");
+    }
+
+    upstream.answers(|exchange| match exchange.head.header("authorization") {
+        None => exchange.answer("403 Forbidden", "", b"{}"),
+        Some(_) => exchange.answer("401 Unauthorized", "WWW-Authenticate: Bearer realm=\"api\"\r\n", b"{}"),
+    });
+    gate.get("/api/x");
+    gate.call(&get("/api/x").token("canary-unknown"));
+    wait_for_observed(&gate, ("401", "403", "no_credential"), 1.0);
+    wait_for_observed(&gate, ("401", "401", "challenge"), 1.0);
+    upstream.answers(|exchange| exchange.answer("500 Internal Server Error", "", b""));
+    assert_eq!(gate.call(&get("/api/x").token("canary-unknown")).status, 500);
+    wait_for_observed(&gate, ("401", "5xx", "token_unknown"), 1.0);
+    upstream.answers(|_| Next::Close);
+    assert_eq!(gate.call(&post("/api/x", "x").token("canary-ada")).status, 502);
+    wait_for_observed(&gate, ("accepted", "none", "authenticated"), 1.0);
+    assert_eq!(differences(&gate).len(), 3, "failures are no differences");
+}
+
+#[test]
+fn requirements_and_revocations_are_compared_but_not_applied() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    redis.put_token("canary-dead", &json!({ "user": "42", "revoked": 1 }));
+    let require = format!("{OBSERVE}\nrequire = {{ groups = {{ any = [\"root\"] }} }}");
+    let gate = Gate::start(&config().tokens(&redis).app(&upstream).route("/api/*", &require));
+    for key in ["canary-ada", "canary-dead"] {
+        assert_eq!(gate.call(&get("/api/x").token(key)).status, 200);
+        assert_eq!(upstream.last().header("authorization"), Some(&*format!("Token {key}")));
+    }
+    wait_for_observed(&gate, ("403", "accepted", "not_allowed"), 1.0);
+    wait_for_observed(&gate, ("401", "accepted", "token_unknown"), 1.0);
+    let detail = gate.logged(&["observed request", "not_allowed"]);
+    assert!(detail.contains("missing: group"), "{detail}");
+}
+
+#[test]
+fn an_outage_of_the_store_neither_delays_nor_refuses_an_observed_request() {
+    let (mut redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let url = redis.url();
+    let store = format!("[stores.redis]\nkind = \"redis\"\nurl = \"{url}\"\ntimeout = \"20s\"\n");
+    let gate = Gate::start(
+        &config()
+            .tables(&store)
+            .token("cache = { entries = 0, negative_entries = 0 }")
+            .app(&upstream)
+            .route("/api/*", OBSERVE),
+    );
+    assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
+    redis.pause();
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
+    }
+    assert!(began.elapsed() < Duration::from_secs(15), "less than one look-up takes");
+    redis.resume();
+    redis.kill();
+    for _ in 0..20 {
+        assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
+    }
+    assert_eq!(upstream.calls(), 41);
+    wait_until("failures are counted", Duration::from_secs(30), || {
+        observed(&gate, "503", "accepted", "store_unreachable") > 0.0
+    });
+    assert!(differences(&gate).is_empty(), "{:?}", differences(&gate));
+    assert_eq!(gate.stop().matches("panicked").count(), 0);
+}
+
+#[test]
+fn a_websocket_of_an_observed_route_opens_with_its_subprotocol_as_it_came() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    upstream.answers(|mut exchange| {
+        if exchange.head.header("upgrade").is_none() {
+            return exchange.answer("403 Forbidden", "", b"");
+        }
+        exchange.switch("Sec-WebSocket-Protocol: chat\r\n");
+        let _ = exchange.wire.some();
+        Next::Close
+    });
+    let pages = "websocket = { origins = [\"https://app.example.com\"], subprotocol = true, scheme = \"Token\" }";
+    let gate = Gate::start(
+        &config()
+            .tokens(&redis)
+            .app(&upstream)
+            .route("/api/*", &format!("{OBSERVE}\n{pages}")),
+    );
+    let word = "authgate.bearer.canary-ada, chat";
+    for over in Over::BOTH {
+        for (origin, word) in [("https://app.example.com", word), ("https://other.example", word)] {
+            let fields = [("Origin", origin), ("Sec-WebSocket-Protocol", word)];
+            assert_eq!(over.open(&gate, "/api/x", &fields).status, over.opened(), "{over:?}");
+            let seen = upstream.last();
+            assert_eq!(seen.header("sec-websocket-protocol"), Some(word));
+            assert_eq!((seen.header("authorization"), seen.header("x-user-id")), (None, None));
+        }
+    }
+    wait_for_observed(&gate, ("accepted", "accepted", "same"), 2.0);
+    wait_for_observed(&gate, ("403", "accepted", "origin_not_listed"), 2.0);
+    assert_eq!(gate.get("/api/x").status, 403, "an answer instead of the switch");
+    wait_for_observed(&gate, ("401", "403", "no_credential"), 1.0);
+}
+
+#[test]
+fn a_stream_of_an_observed_route_is_compared_when_it_begins() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    upstream.answers(|mut exchange| {
+        exchange.read_body();
+        let head = "HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+        exchange.write(head);
+        let _ = exchange.wire.some();
+        Next::Close
+    });
+    let gate = Gate::start(&observing(&redis, &upstream));
+    let mut conn = gate.connect();
+    conn.send(get("/api/x").token("canary-ada").bytes());
+    let head = conn.wire.head().expect("in time").expect("an answer");
+    assert!(head.first.contains("200"), "{}", head.first);
+    wait_for_observed(&gate, ("accepted", "accepted", "same"), 1.0);
+    upstream.close_connections();
+}
+
+fn check(config: &Config) -> (i32, String) {
+    let folder = tempfile::tempdir().unwrap();
+    config.write(folder.path());
+    let ended = authgate(folder.path(), &["check"]);
+    (ended.code, ended.err)
+}
+
+#[test]
+fn check_warns_that_the_application_must_authenticate_observed_requests() {
+    let upstream = RecordingUpstream::start();
+    let file = |lines: &str| {
+        config()
+            .tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n")
+            .file("tokens.toml", "layout = { version = 1, epoch = \"1\" }\n")
+            .token("store = \"file\"")
+            .app(&upstream)
+            .route("/api/*", &format!("authenticate = [\"token\"]\n{lines}"))
+    };
+    for (lines, code, words) in [
+        ("mode = \"enforce\"", 0, ""),
+        ("mode = { enforce = 100 }", 0, ""),
+        ("mode = \"observe\"", 0, "all requests of this route are only observed"),
+        (
+            "mode = { enforce = 0 }",
+            0,
+            "all requests of this route are only observed",
+        ),
+        (
+            "mode = { enforce = 10 }",
+            0,
+            "a share of the requests of this route is only observed",
+        ),
+        (
+            "mode = \"observe\"\nrequire = { groups = { any = [\"staff\"] } }",
+            0,
+            "`require` does not apply to them",
+        ),
+        ("mode = \"observ\"", 2, "did you mean \"observe\"?"),
+        ("mode = { enforce = 101 }", 2, "write a whole number from 0 to 100"),
+        ("mode = { enforce = \"10\" }", 2, "a whole number"),
+        ("mode = { observe = 10 }", 2, "{ enforce = 10 }"),
+        ("mode = 10", 2, "{ enforce = 10 }"),
+    ] {
+        let (found, report) = check(&file(lines));
+        assert_eq!(found, code, "{lines}\n{report}");
+        let is_quiet = words.is_empty() && report.is_empty();
+        assert!(
+            is_quiet || (!words.is_empty() && report.contains(words)),
+            "{lines}\n{report}"
+        );
+    }
+    let public = file("").route("/x", "public = true\nmode = \"observe\"");
+    let (code, report) = check(&public);
+    assert_eq!(code, 2);
+    assert!(report.contains("`mode` has no effect on a public route"), "{report}");
+}
+
+#[test]
+fn an_observed_route_counts_as_a_public_one_beside_a_stricter_host() {
+    let upstream = RecordingUpstream::start();
+    for (mode, code) in [("enforce", 0), ("observe", 2)] {
+        let file = config()
+            .tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n")
+            .file("tokens.toml", "layout = { version = 1, epoch = \"1\" }\n")
+            .token("store = \"file\"")
+            .app(&upstream)
+            .route("/api/*", "host = \"api.example\"\nauthenticate = [\"token\"]")
+            .route("/api/*", &format!("authenticate = [\"token\"]\nmode = {mode:?}"));
+        let (found, report) = check(&file);
+        assert_eq!(found, code, "{report}");
+        assert_eq!(
+            report.contains("it is not enforced for all requests"),
+            code == 2,
+            "{report}"
+        );
+    }
+}
