@@ -169,3 +169,94 @@ pub(super) async fn follow(
         gateway.serve(parts.serving());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use authgate_core::outbound::peer::{Peer, Scheme};
+    use authgate_http::framing::header_case::HeaderCase;
+    use authgate_http::server::handler::{Exchange, Reply};
+    use authgate_http::server::worker::run_on_this_thread;
+    use authgate_http::transfer::early_hints::EarlyHints;
+    use authgate_http::transfer::incoming::IncomingBody;
+    use http::Request;
+
+    use super::*;
+    use crate::config;
+    use crate::proxy::Client;
+
+    const HANDSHAKE: [(&str, &str); 4] = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="),
+    ];
+    const CONFIG: &str = r#"[server]
+listen = ["127.0.0.1:0"]
+limits.in_flight = 1
+[authenticators.jwt]
+kind = "jwt"
+users = "none"
+keys = [{ algorithm = "HS256", secret = "a secret of a good many bytes, forty" }]
+[upstreams.app]
+servers = ["http://127.0.0.1:8000"]
+[[routes]]
+path = "/ws"
+authenticate = ["jwt"]
+upstream = "app"
+websocket = { origins = ["https://app.example"], subprotocol = true, cookie = "key", scheme = "Bearer" }
+"#;
+
+    #[test]
+    fn a_refused_request_counts_against_in_flight_until_its_response_ends() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("gateway.toml");
+        std::fs::write(&file, CONFIG).expect("written");
+        let loaded = config::load(&file).unwrap_or_else(|error| panic!("{error}"));
+        let process = Arc::new(Process::default());
+        run_on_this_thread(|| async {
+            let snapshot = Arc::new(Snapshot::new(loaded.config, &process, None).expect("no TLS"));
+            let proxy = Rc::new(WorkerParts::new(&process, Arc::clone(&snapshot)).proxy());
+            let client = Rc::new(Client {
+                peer: Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST).into(), Scheme::Http, &Arc::default()),
+                served: None,
+                is_outdated: false,
+            });
+            let (header_case, hints) = (HeaderCase::default(), EarlyHints::default());
+            let exchange = Exchange {
+                header_case: &header_case,
+                hints: &hints,
+            };
+            let credential = ("sec-websocket-protocol", "authgate.bearer.x");
+            for (fields, status) in [
+                (vec![], 401),
+                (
+                    vec![credential, ("cookie", "key=x"), ("origin", "https://app.example")],
+                    400,
+                ),
+                (vec![credential, ("origin", "https://evil.example")], 403),
+            ] {
+                let mut request = Request::get("/ws").header("host", "localhost");
+                for (name, value) in HANDSHAKE.into_iter().chain(fields) {
+                    request = request.header(name, value);
+                }
+                let request = request.body(IncomingBody::Empty).expect("a request");
+                let Reply::Response { response, .. } =
+                    Rc::clone(&proxy).handle(request, exchange, Rc::clone(&client)).await
+                else {
+                    panic!("it is not forwarded")
+                };
+                assert_eq!(response.status(), status);
+                assert!(
+                    snapshot.in_flight.try_acquire().is_none(),
+                    "{status}: its response is not sent"
+                );
+                drop(response);
+                assert!(snapshot.in_flight.try_acquire().is_some(), "{status}: it has ended");
+            }
+            Ok(())
+        })
+        .expect("a runtime");
+    }
+}

@@ -146,17 +146,17 @@ impl Proxy {
     ) -> impl Future<Output = Admission<'r>> {
         async move {
             let route = routed.route;
-            let rejected = |rejection| Admission {
+            let rejected = |in_flight, rejection| Admission {
                 routed,
                 websocket: None,
-                in_flight: None,
+                in_flight,
                 user: None,
                 decision: Err(rejection),
                 observation: None,
             };
             let in_flight = match self.check_connection(&routed.host, client) {
                 Ok(in_flight) => in_flight,
-                Err(rejection) => return rejected(rejection),
+                Err(rejection) => return rejected(None, rejection),
             };
             if let Some(rollout) = route.settings.rollout {
                 // Boxed: it must not enlarge the future of each request.
@@ -164,7 +164,7 @@ impl Proxy {
             }
             let websocket = match route.take_websocket_credential(Handshake::of(head), &mut head.headers) {
                 Ok(websocket) => websocket,
-                Err(rejection) => return rejected(rejection),
+                Err(rejection) => return rejected(Some(in_flight), rejection),
             };
             let Authorization { user, decision } = route.authorize(&head.method, &head.headers).await;
             Admission {
@@ -181,7 +181,7 @@ impl Proxy {
     /// The checks between routing and authentication: the certificate of the host, and the limit of concurrent requests.
     fn check_connection(&self, host: &Host, client: &Client) -> Result<ConcurrencyPermit, Rejection> {
         if client.is_outdated {
-            return Err(Rejection::Misdirected);
+            return Err(Rejection::OutdatedConnection);
         }
         if client
             .served

@@ -41,6 +41,9 @@ pub enum Rejection {
     /// The host belongs to a certificate other than the one that the client received.
     #[error("the host belongs to another certificate")]
     Misdirected,
+    /// The connection was made under another `client_auth`, or before TLS was switched on.
+    #[error("the connection was made under other rules for clients")]
+    OutdatedConnection,
     /// The limit of concurrent requests is reached.
     #[error("too many concurrent requests")]
     Overloaded,
@@ -98,7 +101,7 @@ impl Rejection {
             Self::Unauthenticated | Self::Refused(_) => StatusCode::UNAUTHORIZED,
             // For an unlisted origin, see RFC 6455, section 4.2.2.
             Self::NotAllowed(_) | Self::OriginNotListed => StatusCode::FORBIDDEN,
-            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Misdirected | Self::OutdatedConnection => StatusCode::MISDIRECTED_REQUEST,
             Self::Unavailable(_) | Self::Overloaded | Self::Upstream(UpstreamError::InFlightLimit) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -166,6 +169,7 @@ impl Rejection {
             | Self::NoRoute
             | Self::MethodNotAllowed { .. }
             | Self::Misdirected
+            | Self::OutdatedConnection
             | Self::Overloaded
             | Self::NotImplemented
             | Self::Unauthenticated
@@ -184,6 +188,7 @@ impl Rejection {
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::Misdirected => "misdirected",
+            Self::OutdatedConnection => "outdated_connection",
             Self::Overloaded => "overloaded",
             Self::NotImplemented => "not_implemented",
             Self::Unauthenticated => "no_credential",

@@ -394,6 +394,7 @@ fn connections_that_were_made_under_other_client_auth_take_no_more_requests() {
 
     assert!(reload(&gate, &required));
     are_refused(conn, h2);
+    gate.logged(&["outdated_connection", "421"]);
     let mut late = connect(client).expect("half a handshake");
     late.send(get("/x").bytes());
     assert!(late.try_reply("GET").is_err(), "without a certificate");
@@ -462,6 +463,7 @@ fn connections_without_tls_take_no_more_requests_once_it_is_on() {
     assert_eq!((conn.call(&get("/x")).status, h2.call(&get("/x")).status), (200, 200));
     assert!(reload(&gate, &cleartext.tls(&pki, &[&["localhost"]])));
     are_refused(conn, h2);
+    gate.logged(&["outdated_connection", "421"]);
     let client = pki.client(&["http/1.1"], rustls::ALL_VERSIONS);
     let mut conn = Conn::tls(gate.address, "localhost", client).unwrap();
     assert_eq!(conn.call(&get("/x")).status, 200);

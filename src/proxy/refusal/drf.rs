@@ -54,6 +54,7 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec
         | Rejection::HeadTooLarge
         | Rejection::HeadTooSlow
         | Rejection::Misdirected
+        | Rejection::OutdatedConnection
         | Rejection::Overloaded
         | Rejection::Unavailable(_)
         | Rejection::Body(_)

@@ -59,6 +59,7 @@ pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Optio
         | Rejection::NoRoute
         | Rejection::MethodNotAllowed { .. }
         | Rejection::Misdirected
+        | Rejection::OutdatedConnection
         | Rejection::Overloaded
         | Rejection::NotImplemented
         | Rejection::NotAllowed(_)
@@ -114,6 +115,7 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
         Rejection::HeadTooSlow => "The request head did not arrive in time.",
         Rejection::NoRoute => "Not found.",
         Rejection::Misdirected => "This host is served with another certificate; open a separate connection for it.",
+        Rejection::OutdatedConnection => "The rules for this connection have changed; open a new connection.",
         Rejection::Overloaded | Rejection::Upstream(UpstreamError::InFlightLimit) => {
             "The service is overloaded; try again later."
         }
