@@ -68,13 +68,13 @@ pub struct AdminView {
 
 /// Serves operators. Ends when `stage` is `Draining`.
 pub async fn serve(listener: Listener, stage: watch::Receiver<Stage>, admin: Arc<Admin>) {
-    super::serve(listener, Some(stage), Operators(admin)).await;
+    super::serve(listener, stage, Operators(admin)).await;
 }
 
 /// Serves `/livez` and `/readyz` only, for any `Host`: kubelets and load balancers use any. Ends when `stage` is
 /// `Draining`.
 pub async fn serve_probes(listener: Listener, stage: watch::Receiver<Stage>, admin: Arc<Admin>) {
-    super::serve(listener, Some(stage), Probes(admin)).await;
+    super::serve(listener, stage, Probes(admin)).await;
 }
 
 struct Operators(Arc<Admin>);

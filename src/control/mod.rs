@@ -9,7 +9,7 @@ pub mod status;
 pub mod token;
 
 use std::convert::Infallible;
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -84,18 +84,13 @@ impl Peer {
     }
 }
 
-/// Serves a listener. Without `stage`, runs until the process ends; with it, until a drain has begun and the existing connections have ended.
-async fn serve<S: Service>(listener: Listener, stage: Option<watch::Receiver<Stage>>, service: S) {
+/// Serves a listener until its drain has begun and the existing connections have ended.
+async fn serve<S: Service>(listener: Listener, mut stage: watch::Receiver<Stage>, service: S) {
     let (limit, service) = (EvictingLimit::new(S::CONNECTIONS), Arc::new(service));
     let mut failures = LogThrottle::default();
     let mut open = JoinSet::new();
     let mut draining = pin!(async move {
-        match stage {
-            Some(mut stage) => {
-                let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
-            }
-            None => pending().await,
-        }
+        let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
     });
     loop {
         let accepted = tokio::select! {

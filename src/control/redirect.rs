@@ -77,7 +77,7 @@ impl Redirect {
 
     /// Serves until a drain.
     pub async fn serve(self: Arc<Self>, listener: Listener, stage: watch::Receiver<Stage>) {
-        super::serve(listener, Some(stage), Clients(self)).await;
+        super::serve(listener, stage, Clients(self)).await;
     }
 
     fn answer(&self, request: &Parts) -> Response<Full<Bytes>> {
