@@ -25,7 +25,7 @@ impl LockFile {
     /// Waits for the lock. The lock file gets the owner of `protected`, so that root does not lock out the owner of that file.
     ///
     /// # Errors
-    /// The lock was held for the whole timeout, with its holder; or the lock file cannot be opened.
+    /// The lock was held for the whole timeout, with its holder; or the lock file cannot be opened, or is a file of another program.
     pub fn acquire(path: PathBuf, protected: &Metadata, timeout: Duration) -> io::Result<Self> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -64,10 +64,18 @@ fn open(path: &Path, protected: &Metadata) -> io::Result<File> {
         .truncate(false)
         .write(true)
         .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
+        // Non-blocking: without it, opening a FIFO would wait for its reader.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
         .map_err(|error| with_path(path, &error))?;
     let own = file.metadata()?;
+    if !own.is_file() || own.len() > 0 {
+        let error = io::Error::new(
+            ErrorKind::AlreadyExists,
+            "this file is not a lock file, because it is not empty; it is left alone. Rename it, or use another path",
+        );
+        return Err(with_path(path, &error));
+    }
     if own.mode() & 0o077 != 0 {
         // The file was created before lock files were private.
         file.set_permissions(Permissions::from_mode(0o600))
@@ -154,6 +162,28 @@ mod tests {
         symlink(&victim, folder.path().join("x.lock")).expect("linked");
         acquire(folder.path(), Duration::ZERO).expect_err("a symbolic link is not a lock");
         assert!(victim.exists());
+    }
+
+    #[test]
+    fn a_file_of_another_program_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.lock");
+        fs::write(&path, "precious").expect("written");
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("ours");
+        let error = acquire(folder.path(), Duration::ZERO)
+            .expect_err("not empty")
+            .to_string();
+        assert!(error.contains("x.lock") && error.contains("is left alone"), "{error}");
+        assert_eq!(fs::read(&path).expect("there"), b"precious");
+        assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o644);
+        fs::remove_file(&path).expect("ours");
+        let made = std::process::Command::new("mkfifo")
+            .arg(&path)
+            .status()
+            .expect("mkfifo");
+        assert!(made.success());
+        acquire(folder.path(), Duration::ZERO).expect_err("a FIFO");
+        assert!(path.exists());
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! The file is created in a private folder and then renamed to its path. So no mode is ever set on a file that another
 //! process has put at the path.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ const OWNER: u32 = 0o600;
 /// Read and write for the owner and the group.
 const OWNER_AND_GROUP: u32 = 0o660;
 const READ_WRITE_ALL: u32 = 0o666;
+/// The number of random letters and digits at the end of the name of a private folder.
+const RANDOM: usize = 6;
 /// The timeout for the lock that another gateway may hold on the same path.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -131,10 +134,13 @@ impl<'p> PrivateFolder<'p> {
     fn beside(path: &'p Path) -> io::Result<Self> {
         let no_name = || io::Error::new(ErrorKind::InvalidInput, "the path has no file name");
         let name = path.file_name().ok_or_else(no_name)?;
-        let (folder, prefix) = (folder(path), format!(".authgate-{}-", name.to_string_lossy()));
+        let (folder, mut prefix) = (folder(path), OsString::from(".authgate-"));
+        prefix.push(name);
+        prefix.push("-");
         remove_stale_folders(folder, &prefix);
         let folder = tempfile::Builder::new()
             .prefix(&prefix)
+            .rand_bytes(RANDOM)
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(folder)?;
         Ok(Self { folder, name })
@@ -159,11 +165,16 @@ impl<'p> PrivateFolder<'p> {
 }
 
 /// Removes the folders of gateways that were killed while they created their file.
-fn remove_stale_folders(folder: &Path, prefix: &str) {
+fn remove_stale_folders(folder: &Path, prefix: &OsStr) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_folder && entry.file_name().to_string_lossy().starts_with(prefix) {
+        // The rest of the name is compared too: the prefix of `gate` begins the folders of `gate-2`, whose gateway may be using them.
+        let name = entry.file_name();
+        let random = name.as_bytes().strip_prefix(prefix.as_bytes());
+        let is_of_path =
+            random.is_some_and(|random| random.len() == RANDOM && random.iter().all(u8::is_ascii_alphanumeric));
+        if is_folder && is_of_path {
             // A folder that cannot be removed does no harm.
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -303,6 +314,21 @@ mod tests {
     }
 
     #[test]
+    fn the_private_folder_of_another_path_is_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let others = ["gate-2-Ab3dEf", "gate.sock-Ab3dEf", "gate-Ab3dEfg", "gate-Ab-dEf"];
+        let others = others.map(|name| folder.path().join(format!(".authgate-{name}")));
+        for other in &others {
+            fs::create_dir(other).expect("writable");
+        }
+        let path = folder.path().join("gate");
+        let (_listeners, _file) = SocketFile::bind(&path, 1, SocketAccess::OwnerAndGroup).expect("bound");
+        for other in &others {
+            assert!(other.exists(), "{}", other.display());
+        }
+    }
+
+    #[test]
     fn a_path_of_the_maximum_length_is_bound() {
         let folder = tempfile::tempdir().expect("a folder");
         let length = 107 - folder.path().as_os_str().len() - 1;
@@ -342,6 +368,7 @@ mod tests {
         let mode = fs::metadata(&path).expect("there").mode();
         assert_eq!(mode & OWNER_AND_GROUP, OWNER_AND_GROUP, "{mode:o}");
     }
+
     #[test]
     fn a_file_for_its_owner_never_has_a_wider_mode() {
         let folder = tempfile::tempdir().expect("a folder");
