@@ -1,12 +1,12 @@
 //! [`ConfigFile`]: the file of the configuration in force.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use authgate_http::server::address::Address;
 
 use super::watched_files::{ConfigWatch, WatchedFiles};
-use crate::config::{Config, Source};
+use crate::config::{Config, ConfigError, Refusal, Report, Source};
 use crate::examples;
 use crate::telemetry::LogControl;
 
@@ -16,7 +16,7 @@ pub struct ConfigFile {
     pub(super) path: PathBuf,
     pub(super) example_keys: ExampleKeys,
     pub(super) log: LogControl,
-    pub(super) in_force: Mutex<Source>,
+    in_force: Mutex<Source>,
     pub(super) watched: WatchedFiles,
     /// Set before the first reload.
     pub(super) watch: OnceLock<Mutex<ConfigWatch>>,
@@ -58,6 +58,22 @@ impl ConfigFile {
             log,
             in_force: Mutex::new(source),
         }
+    }
+
+    /// The text and the files of the configuration in force.
+    pub(super) fn in_force(&self) -> MutexGuard<'_, Source> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The error of a reload that has panicked.
+    pub(super) fn defect(&self) -> ConfigError {
+        let refusal = Refusal {
+            key: "server".to_owned(),
+            message: "the reload has stopped at a defect of the gateway, and nothing has changed".to_owned(),
+            help: "report it with the lines of standard error about the panic, and undo the last change of the file"
+                .to_owned(),
+        };
+        ConfigError::refused(&self.in_force(), &Report::default(), [refusal])
     }
 
     pub(super) fn update_watch(&self, update: impl FnOnce(&mut ConfigWatch)) {

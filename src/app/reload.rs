@@ -1,7 +1,7 @@
 //! Reads the configuration again while the gateway serves: all of it comes into force, or nothing changes.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -107,11 +107,17 @@ impl Reloader {
     pub(super) async fn reload_when(self, notified: Arc<Notify>, trigger: Trigger) {
         loop {
             notified.notified().await;
-            if self.reload(trigger).await.is_err() {
-                warn!(
-                    trigger = trigger.label(),
+            let reloader = self.clone();
+            // A task of its own: a panic in it does not end this loop.
+            let reload = tokio::spawn(async move { reloader.reload(trigger).await });
+            let trigger = trigger.label();
+            match reload.await {
+                Ok(Ok(_)) => {}
+                Ok(Err(NotReloaded::NoFile | NotReloaded::Busy)) => warn!(
+                    trigger,
                     "no reload: this process was started without a configuration file that can be read again"
-                );
+                ),
+                Err(problem) => error!(trigger, reason = %problem, "a reload has stopped unexpectedly"),
             }
         }
     }
@@ -158,7 +164,7 @@ impl Reloader {
         let reloader = self.clone();
         // Reading and checking may take long, and must not delay probes.
         let applied = spawn_blocking(move || memory::on_own_thread(|| reloader.read_and_apply())).await;
-        let applied = applied.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+        let applied = applied.unwrap_or_else(|_panicked| Err(file.defect()));
         let reloaded = match applied {
             Ok(Applied {
                 changes,
@@ -220,12 +226,12 @@ impl Reloader {
         }
         let weakest = self.0.snapshots.borrow().security.weakest_connection();
         let (wanted, max_connections) = (Configured::all(&config), max_connections(&config));
+        // Before the snapshot is replaced: after that, nothing can fail.
+        let changes = file.in_force().changes(&source);
         match self.replace(config, || self.0.listeners.prepare(wanted)) {
             Ok(addresses) => {
                 file.log.apply(log);
-                let mut in_force = file.in_force.lock().unwrap_or_else(PoisonError::into_inner);
-                let changes = in_force.changes(&source);
-                *in_force = source;
+                *file.in_force() = source;
                 Ok(Applied {
                     drains: !weakest.is_accepted_under(&self.0.snapshots.borrow().security),
                     changes,

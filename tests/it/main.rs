@@ -63,6 +63,7 @@ mod readings;
 mod reload;
 mod reload_command;
 mod reload_listeners;
+mod reload_panic;
 mod routing;
 mod service_manager;
 mod slow;

@@ -6,8 +6,10 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use authgate::app::{App, AppError, Reloader};
+use authgate::app::{App, AppError, ConfigFile, ExampleKeys, Reloader, WatchedFiles};
+use authgate::config::Loaded;
 use authgate::service_manager::ServiceManager;
+use authgate::telemetry;
 use authgate_http::server::address::Address;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -33,7 +35,22 @@ impl InProcess {
     /// Started, and all workers serve.
     pub fn start(config: &Config) -> Self {
         let folder = TempDir::new().expect("a folder");
-        let app = App::bind(load(config, &folder), ServiceManager::default()).expect("free ports");
+        let app = App::bind(load(config, &folder).config, ServiceManager::default()).expect("free ports");
+        Self::run(app, folder)
+    }
+
+    /// The same, and it reads its file again when it is asked to.
+    pub fn with_file(config: &Config) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let loaded = load(config, &folder);
+        let (path, log) = (folder.path().join("gateway.toml"), telemetry::start(loaded.config.log));
+        let watched = WatchedFiles::new(&path, &loaded);
+        let file = ConfigFile::new(path, loaded.source, watched, ExampleKeys::Refused, log.control.clone());
+        let app = App::bind(loaded.config, ServiceManager::default()).expect("free ports");
+        Self::run(app.reload_from(file), folder)
+    }
+
+    fn run(app: App, folder: TempDir) -> Self {
         let address = app.addresses().find_map(Address::tcp).expect("a TCP address");
         let admin = app.admin_addresses().find_map(Address::tcp).expect("a TCP address");
         let (sender, started) = mpsc::channel();
@@ -53,7 +70,9 @@ impl InProcess {
 
     /// Replaces the configuration, and waits until all workers serve it.
     pub fn apply(&self, config: &Config) {
-        self.reloader.apply(load(config, &self.folder)).expect("it is applied");
+        self.reloader
+            .apply(load(config, &self.folder).config)
+            .expect("it is applied");
         self.wait_for_workers();
     }
 
@@ -66,7 +85,7 @@ impl InProcess {
 
     /// A configuration, loaded in the folder of this gateway.
     pub fn load(&self, config: &Config) -> authgate::config::Config {
-        load(config, &self.folder)
+        load(config, &self.folder).config
     }
 
     pub fn connect(&self) -> Conn {
@@ -90,10 +109,10 @@ impl InProcess {
     }
 }
 
-fn load(config: &Config, folder: &TempDir) -> authgate::config::Config {
+fn load(config: &Config, folder: &TempDir) -> Loaded {
     config.write(folder.path());
     match authgate::config::load(&folder.path().join("gateway.toml")) {
-        Ok(loaded) => loaded.config,
+        Ok(loaded) => loaded,
         Err(error) => panic!("{error}\n{}", config.text()),
     }
 }
