@@ -6,7 +6,7 @@
 use std::env;
 use std::fmt::Write;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use authgate_http::log_throttle::LogThrottle;
@@ -27,6 +27,8 @@ pub struct ServiceManager {
     notify_socket: Option<SockAddr>,
     /// It ends a process that sends nothing to its watchdog for this long.
     watchdog: Option<Duration>,
+    /// STOPPING was sent. No READY or RELOADING follows it, because a service manager would take the process for one that serves.
+    is_stopping: Mutex<bool>,
     /// The log of messages that could not be sent.
     failures: Mutex<LogThrottle>,
 }
@@ -67,6 +69,7 @@ impl ServiceManager {
                 .transpose()
                 .map_err(ServiceManagerError::NotifySocket)?,
             watchdog: sd_notify::watchdog_enabled().filter(|timeout| !timeout.is_zero()),
+            is_stopping: Mutex::default(),
             failures: Mutex::default(),
         })
     }
@@ -76,15 +79,15 @@ impl ServiceManager {
         self.watchdog.filter(|_| self.notify_socket.is_some())
     }
 
-    /// The gateway serves.
+    /// The gateway serves. Not sent while it stops.
     pub fn ready(&self, status: &str) {
-        self.send(&[NotifyState::Ready, NotifyState::Status(status)]);
+        self.send_unless_stopping(&[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
-    /// The gateway reads its configuration again, until the returned value is dropped.
+    /// The gateway reads its configuration again, until the returned value is dropped. Not sent while it stops.
     pub fn reloading(&self) -> Reloading<'_> {
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => self.send(&[
+            Ok(now) => self.send_unless_stopping(&[
                 NotifyState::Reloading,
                 now,
                 NotifyState::Status("reading the configuration again"),
@@ -100,6 +103,7 @@ impl ServiceManager {
     /// The gateway stops, within this time.
     pub fn stopping(&self, status: &str, within: Duration) {
         let within = u32::try_from(within.as_micros()).unwrap_or(u32::MAX);
+        *self.is_stopping() = true;
         self.send(&[
             NotifyState::Stopping,
             NotifyState::ExtendTimeoutUsec(within),
@@ -110,6 +114,18 @@ impl ServiceManager {
     /// The process works: its watchdog starts to count anew.
     pub fn feed_watchdog(&self) {
         self.send(&[NotifyState::Watchdog]);
+    }
+
+    /// Holds the lock while it sends, so that STOPPING is not sent between the check and the message.
+    fn send_unless_stopping(&self, states: &[NotifyState<'_>]) {
+        let is_stopping = self.is_stopping();
+        if !*is_stopping {
+            self.send(states);
+        }
+    }
+
+    fn is_stopping(&self) -> MutexGuard<'_, bool> {
+        self.is_stopping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn send(&self, states: &[NotifyState<'_>]) {

@@ -25,6 +25,9 @@ pub enum AppError {
     /// TLS cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
+    /// A shutdown has begun.
+    #[error("the gateway is shutting down")]
+    Stopping,
     /// An operating system error.
     #[error("{0}")]
     Io(#[from] io::Error),

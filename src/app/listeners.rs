@@ -1,6 +1,7 @@
 //! [`Listeners`]: the open addresses of the process. A reload adds some and removes others, and keeps those that stay.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -77,6 +78,48 @@ impl Bound {
     pub(super) fn purpose(&self) -> ListenerPurpose {
         self.configured.purpose
     }
+
+    /// Registers its listeners with the control runtime, if they are served there. Call it on that runtime.
+    ///
+    /// # Errors
+    /// The runtime cannot watch a listener.
+    pub(super) fn register(self) -> Result<Registered, AppError> {
+        let Self { configured, open } = self;
+        let listeners = match configured.purpose {
+            ListenerPurpose::Clients => OpenListeners::Workers(open.listeners),
+            ListenerPurpose::Admin | ListenerPurpose::Probes | ListenerPurpose::Redirects => {
+                let listeners = open.listeners.into_iter().map(Listener::new).collect::<io::Result<_>>();
+                OpenListeners::Control(listeners.map_err(|source| AppError::Bind {
+                    address: open.address.clone(),
+                    key: configured.purpose.key(),
+                    source,
+                })?)
+            }
+        };
+        Ok(Registered {
+            configured,
+            address: open.address,
+            file: open.file,
+            is_inherited: open.is_inherited,
+            listeners,
+        })
+    }
+}
+
+/// An address that can be served without a further error. Dropping it closes it.
+pub(super) struct Registered {
+    configured: Configured,
+    /// With the real port.
+    address: Address,
+    file: Option<SocketFile>,
+    is_inherited: bool,
+    listeners: OpenListeners,
+}
+
+/// The listeners of an address, by the runtime that accepts from them.
+enum OpenListeners {
+    Workers(Vec<BoundListener>),
+    Control(Vec<Listener>),
 }
 
 /// Checks that a configuration has the addresses of all inherited sockets.
@@ -100,7 +143,10 @@ pub(super) struct Listeners {
 
 #[derive(Default)]
 struct State {
+    /// In the order of the configuration.
     served: Vec<Served>,
+    /// A shutdown has closed the addresses. No further one is served.
+    is_closed: bool,
     /// The tasks that a shutdown waits for: those of redirects, and of control listeners on inherited sockets. They end after their last
     /// connection.
     tasks: JoinSet<()>,
@@ -138,7 +184,7 @@ impl Stop {
 /// Addresses that a reload opens. Without [`Listeners::replace`], they close again.
 pub(super) struct Prepared {
     wanted: Vec<Configured>,
-    opened: Vec<Bound>,
+    opened: Vec<Registered>,
 }
 
 impl Listeners {
@@ -164,25 +210,35 @@ impl Listeners {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves an address. Returns the listeners of the workers, for an address of clients.
-    pub(super) fn serve(&self, bound: Bound) -> std::io::Result<Option<(Vec<BoundListener>, ListenerHandle)>> {
-        let Bound { configured, open } = bound;
+    /// Serves an address. Returns the listeners of the workers, for an address of clients. After [`Self::close_all`], the address is closed.
+    pub(super) fn serve(&self, registered: Registered) -> Option<(Vec<BoundListener>, ListenerHandle)> {
         let mut state = self.state();
-        let (stop, listeners) = match configured.purpose {
-            ListenerPurpose::Clients => {
+        if state.is_closed {
+            return None;
+        }
+        let Registered {
+            configured,
+            address,
+            file,
+            is_inherited,
+            listeners,
+        } = registered;
+        let (stop, for_workers) = match listeners {
+            OpenListeners::Workers(listeners) => {
                 let handle = ListenerHandle::default();
-                (Stop::Clients(handle.clone()), Some((open.listeners, handle)))
+                (Stop::Clients(handle.clone()), Some((listeners, handle)))
             }
-            purpose @ (ListenerPurpose::Admin | ListenerPurpose::Probes | ListenerPurpose::Redirects) => {
+            OpenListeners::Control(listeners) => {
+                let purpose = configured.purpose;
                 let (stop, stage) = watch::channel(Stage::Serving);
                 match purpose {
-                    ListenerPurpose::Probes => info!(listen = %open.address, "serving probes"),
-                    ListenerPurpose::Redirects => info!(listen = %open.address, "redirecting clients to https"),
+                    ListenerPurpose::Probes => info!(listen = %address, "serving probes"),
+                    ListenerPurpose::Redirects => info!(listen = %address, "redirecting clients to https"),
                     ListenerPurpose::Admin | ListenerPurpose::Clients => {}
                 }
-                for bound in open.listeners {
-                    let task = self.serve_control(purpose, Listener::new(bound)?, stage.clone());
-                    if ends_with_shutdown(purpose, open.is_inherited) {
+                for listener in listeners {
+                    let task = self.serve_control(purpose, listener, stage.clone());
+                    if ends_with_shutdown(purpose, is_inherited) {
                         state.tasks.spawn(task);
                     } else {
                         tokio::spawn(task);
@@ -193,12 +249,12 @@ impl Listeners {
         };
         state.served.push(Served {
             configured,
-            address: open.address,
-            file: open.file,
-            is_inherited: open.is_inherited,
+            address,
+            file,
+            is_inherited,
             stop,
         });
-        Ok(listeners)
+        for_workers
     }
 
     fn serve_control(
@@ -216,55 +272,52 @@ impl Listeners {
         }
     }
 
-    /// Opens the addresses that are not open yet.
+    /// Opens the addresses that are not open yet. Call it on the control runtime.
     ///
     /// # Errors
-    /// An address cannot be bound, or that of an inherited socket is missing. Then all that were opened close again.
+    /// An address cannot be opened, that of an inherited socket is missing, or the process stops. Then all that were opened close again.
     pub(super) fn prepare(&self, wanted: Vec<Configured>) -> Result<Prepared, AppError> {
         let inherited = &self.process.service_manager.sockets;
         check(&wanted, inherited)?;
-        let mut open: Vec<Configured> = self
-            .state()
-            .served
-            .iter()
-            .map(|served| served.configured.clone())
-            .collect();
+        let mut open: Vec<Configured> = {
+            let state = self.state();
+            if state.is_closed {
+                return Err(AppError::Stopping);
+            }
+            state.served.iter().map(|served| served.configured.clone()).collect()
+        };
         let new = wanted.iter().filter(|wanted| {
             let at = open.iter().position(|open| open == *wanted);
             at.map(|at| open.swap_remove(at)).is_none()
         });
-        let opened = new.map(|new| Bound::open(new.clone(), self.workers, inherited));
+        let opened = new.map(|new| Bound::open(new.clone(), self.workers, inherited)?.register());
         let opened = opened.collect::<Result<_, _>>()?;
         Ok(Prepared { wanted, opened })
     }
 
     /// Serves the new addresses, and then closes those that are not wanted any more. Their connections drain.
-    pub(super) async fn replace(&self, prepared: Prepared) -> std::io::Result<()> {
+    pub(super) async fn replace(&self, prepared: Prepared) {
         let Prepared { wanted, opened } = prepared;
-        for bound in opened {
-            if let Some((listeners, handle)) = self.serve(bound)? {
+        for registered in opened {
+            if let Some((listeners, handle)) = self.serve(registered) {
                 self.pool.listen(listeners, &handle).await;
             }
         }
         let mut state = self.state();
         while state.tasks.try_join_next().is_some() {}
-        let mut wanted = wanted;
-        let all = std::mem::take(&mut state.served);
-        for mut served in all {
-            match wanted.iter().position(|wanted| *wanted == served.configured) {
-                Some(at) => {
-                    wanted.swap_remove(at);
-                    state.served.push(served);
-                }
-                None => {
-                    info!(listen = %served.address, key = served.configured.purpose.key(), "an address is closed, and its connections drain");
-                    // Before the listeners close, so that no client finds a file without a listener.
-                    served.file = None;
-                    served.stop.close();
-                }
+        let mut before = std::mem::take(&mut state.served);
+        for wanted in wanted {
+            if let Some(at) = before.iter().position(|served| served.configured == wanted) {
+                let served = before.remove(at);
+                state.served.push(served);
             }
         }
-        Ok(())
+        for mut served in before {
+            info!(listen = %served.address, key = served.configured.purpose.key(), "an address is closed, and its connections drain");
+            // Before the listeners close, so that no client finds a file without a listener.
+            served.file = None;
+            served.stop.close();
+        }
     }
 
     /// The open connections of clients end in order: each one after the request that is under way. New ones are accepted.
@@ -283,6 +336,7 @@ impl Listeners {
         // The listeners are duplicates. If these sockets stayed open, clients would wait in a queue that this process does not accept from.
         self.process.service_manager.sockets.close();
         let mut state = self.state();
+        state.is_closed = true;
         for served in &mut state.served {
             let purpose = served.configured.purpose;
             if purpose == ListenerPurpose::Clients {
@@ -308,6 +362,7 @@ impl Listeners {
             },
         });
         let mut status: Vec<ListenerStatus> = served.collect();
+        // Stable: the addresses of a key stay in the order of the configuration.
         status.sort_by_key(|listener| listener.purpose);
         status
     }

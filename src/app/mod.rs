@@ -185,7 +185,7 @@ impl App {
         // The listeners of each worker.
         let mut workers: Vec<Vec<WorkerListener>> = (0..server.workers).map(|_| Vec::new()).collect();
         for bound in bound {
-            if let Some((listeners, handle)) = listeners.serve(bound)? {
+            if let Some((listeners, handle)) = listeners.serve(bound.register()?) {
                 for (index, bound) in listeners.into_iter().enumerate() {
                     let handle = handle.clone();
                     workers[index % server.workers].push(WorkerListener { bound, handle });
@@ -294,17 +294,15 @@ async fn drain(
     stage: &watch::Sender<Stage>,
     worker_results: &mut mpsc::UnboundedReceiver<WorkerResult>,
 ) {
-    // A reload that is under way ends first, and no other begins.
+    // No reload begins from here on. One that is under way may end first, but a drain waits no longer than this.
+    stage.send_replace(Stage::NotReady);
     let _turn = timeout(CUT_TIMEOUT, reloader.0.turn.lock()).await;
     let settings = reloader.drain_times();
     info!(delay = ?settings.delay, timeout = ?settings.timeout, "draining");
     let within = settings.delay + settings.timeout + CUT_TIMEOUT + EXIT_TIMEOUT;
     let service_manager = &reloader.0.process.service_manager;
     service_manager.stopping("draining: requests under way are finished", within);
-    if !settings.delay.is_zero() {
-        stage.send_replace(Stage::NotReady);
-        sleep(settings.delay).await;
-    }
+    sleep(settings.delay).await;
     // Socket files are removed before their listeners close, so that no client finds a file without a listener.
     let mut tasks = reloader.0.listeners.close_all();
     stage.send_replace(Stage::Draining);

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use authgate_http::server::stage::Stage;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
@@ -68,6 +69,8 @@ pub enum NotReloaded {
     Busy,
     /// The process was started without a file.
     NoFile,
+    /// A shutdown has begun.
+    Stopping,
 }
 
 /// A configuration that the workers have received.
@@ -90,6 +93,7 @@ impl Reloader {
     pub async fn reload(&self, trigger: Trigger) -> Result<Reloaded, NotReloaded> {
         let file = self.0.file.as_ref().ok_or(NotReloaded::NoFile)?;
         let _turn = self.0.turn.lock().await;
+        self.check_serving()?;
         Ok(self.reload_file(file, trigger).await)
     }
 
@@ -99,11 +103,21 @@ impl Reloader {
     /// No reload began.
     pub async fn try_reload(&self, trigger: Trigger) -> Result<Reloaded, NotReloaded> {
         let file = self.0.file.as_ref().ok_or(NotReloaded::NoFile)?;
-        let _turn = self.0.turn.try_lock().map_err(|_| NotReloaded::Busy)?;
+        let turn = self.0.turn.try_lock();
+        self.check_serving()?;
+        let _turn = turn.map_err(|_| NotReloaded::Busy)?;
         Ok(self.reload_file(file, trigger).await)
     }
 
-    /// Reloads after each notification. Those that come during a reload cause one more.
+    /// No reload begins after the shutdown has begun: [`drain`](super::drain) sets the stage before it waits for its turn.
+    fn check_serving(&self) -> Result<(), NotReloaded> {
+        match *self.0.pool.stage.borrow() {
+            Stage::Serving => Ok(()),
+            Stage::NotReady | Stage::Draining | Stage::Aborting => Err(NotReloaded::Stopping),
+        }
+    }
+
+    /// Reloads after each notification, until a shutdown. Those that come during a reload cause one more.
     pub(super) async fn reload_when(self, notified: Arc<Notify>, trigger: Trigger) {
         loop {
             notified.notified().await;
@@ -113,6 +127,7 @@ impl Reloader {
             let trigger = trigger.label();
             match reload.await {
                 Ok(Ok(_)) => {}
+                Ok(Err(NotReloaded::Stopping)) => return,
                 Ok(Err(NotReloaded::NoFile | NotReloaded::Busy)) => warn!(
                     trigger,
                     "no reload: this process was started without a configuration file that can be read again"
@@ -132,7 +147,7 @@ impl Reloader {
             let reloader = reloader.upgrade().map(Self);
             async move {
                 let Some(reloader) = reloader else {
-                    return ReloadOutcome::Busy;
+                    return ReloadOutcome::Stopping;
                 };
                 match reloader.try_reload(Trigger::Command).await {
                     Ok(Reloaded::Applied { changes, warnings }) => ReloadOutcome::Applied {
@@ -142,6 +157,7 @@ impl Reloader {
                     Ok(Reloaded::Refused(refused)) => ReloadOutcome::Refused {
                         problems: problems(refused.report()),
                     },
+                    Err(NotReloaded::Stopping) => ReloadOutcome::Stopping,
                     Err(NotReloaded::Busy | NotReloaded::NoFile) => ReloadOutcome::Busy,
                 }
             }
@@ -183,9 +199,7 @@ impl Reloader {
                 if drains {
                     self.0.listeners.drain_connections();
                 }
-                if let Err(problem) = self.0.listeners.replace(addresses).await {
-                    error!(reason = %problem, "a further address cannot be served");
-                }
+                self.0.listeners.replace(addresses).await;
                 self.report_listeners();
                 reloading.status = "serving with the configuration that was read again";
                 Reloaded::Applied { changes, warnings }
@@ -309,12 +323,13 @@ fn refusal(error: &AppError) -> Refusal {
         AppError::Bind { key, .. } => key,
         AppError::Inherited(_) => "server.listen",
         AppError::Tls(_) => "server.tls",
-        AppError::Io(_) | AppError::Worker(_) => "server",
+        AppError::Io(_) | AppError::Worker(_) | AppError::Stopping => "server",
     };
     let help = match error {
         AppError::Bind { .. } => "write an address of this machine that no other listener has, and reload again",
         AppError::Inherited(_) => "keep the address in the file, or restart the gateway without the socket",
         AppError::Tls(_) => "correct `[server.tls]`, and reload again",
+        AppError::Stopping => "restart the gateway to use the file",
         AppError::Io(_) | AppError::Worker(_) => "reload again",
     };
     Refusal {

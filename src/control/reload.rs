@@ -31,6 +31,8 @@ pub enum ReloadOutcome {
     },
     /// Another reload is under way.
     Busy,
+    /// The gateway is shutting down.
+    Stopping,
 }
 
 type Running = Pin<Box<dyn Future<Output = ReloadOutcome> + Send>>;
@@ -76,6 +78,10 @@ impl ReloadHook {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
                 response
             }
+            Ok(ReloadOutcome::Stopping) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The gateway is shutting down. The next one reads the configuration when it starts.\n",
+            ),
             Err(problem) => {
                 error!(reason = %problem, "a reload has stopped unexpectedly");
                 text(

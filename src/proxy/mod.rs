@@ -80,7 +80,7 @@ pub struct Client {
     pub peer: Peer,
     /// The certificate that the client received. `None` without TLS.
     pub served: Option<ServedCertificate>,
-    /// Its connection was made under another `client_auth`, or before TLS was switched on.
+    /// Its connection was made under another `client_auth`, below the present `min_version`, or before TLS was switched on.
     pub is_outdated: bool,
 }
 

@@ -41,7 +41,7 @@ pub enum Rejection {
     /// The host belongs to a certificate other than the one that the client received.
     #[error("the host belongs to another certificate")]
     Misdirected,
-    /// The connection was made under another `client_auth`, or before TLS was switched on.
+    /// The connection was made under another `client_auth`, below the present `min_version`, or before TLS was switched on.
     #[error("the connection was made under other rules for clients")]
     OutdatedConnection,
     /// The limit of concurrent requests is reached.

@@ -166,3 +166,36 @@ fn addresses_for_probes_and_redirects_are_added_and_removed() {
         }
     }
 }
+
+#[test]
+fn clients_are_redirected_to_the_first_address_of_the_file() {
+    let (upstream, pki) = (RecordingUpstream::start(), Pki::new());
+    let (redirects, added) = (free_port(), free_port());
+    let with = |listen: &str| {
+        config()
+            .app(&upstream)
+            .public("/x")
+            .tls(&pki, &[&["localhost"]])
+            .server(&format!("listen = [{listen}]"))
+            .server(&format!("redirect_http = [\"127.0.0.1:{redirects}\"]"))
+    };
+    let (old, new) = ("\"127.0.0.1:0\"", format!("\"127.0.0.1:{added}\""));
+    let gate = Gate::start(&with(&format!("\"unix:gate.sock\", {old}")));
+    let redirected_to = |port: u16| {
+        let to = SocketAddr::from(([127, 0, 0, 1], redirects));
+        let reply = ask_admin(to, &get("/x").host("localhost"));
+        let expected = format!("https://localhost:{port}/x");
+        assert_eq!(reply.header("location"), Some(&*expected));
+    };
+    let first = gate.address.port();
+    redirected_to(first);
+    for (listen, port) in [
+        (format!("{new}, {old}"), added),
+        (format!("{old}, {new}"), first),
+        (format!("\"unix:gate.sock\", {new}, {old}"), added),
+        (old.to_owned(), first),
+    ] {
+        assert!(reload(&gate, &with(&listen)));
+        redirected_to(port);
+    }
+}

@@ -2,22 +2,24 @@
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr};
 use tempfile::TempDir;
 
 use crate::harness::gate::ask_admin;
+use crate::harness::load::Barrier;
 use crate::harness::pki::Pki;
 use crate::harness::program::run;
 use crate::harness::restart_load::{more, under_load};
 use crate::harness::service_manager::{ServiceManager, listening};
-use crate::harness::{Config, Conn, RecordingUpstream, config, get};
+use crate::harness::{Config, Conn, Gate, RecordingUpstream, config, get, post};
+use crate::reload_listeners::free_port;
 
 fn public(upstream: &RecordingUpstream) -> Config {
     config().app(upstream).public("/*")
@@ -70,7 +72,7 @@ fn sockets_are_used_for_the_keys_that_have_their_address() {
         "the files belong to the service manager"
     );
     UnixStream::connect(&clients).expect("the socket is open");
-    std::net::TcpStream::connect(address).expect("the socket is open");
+    TcpStream::connect(address).expect("the socket is open");
 }
 
 #[test]
@@ -247,6 +249,88 @@ print("stopped", flush=True)
 sys.stdin.read()
 "#;
 
+/// A thread of a gateway that does not run.
+struct StoppedThread(Child);
+
+impl StoppedThread {
+    /// `None`: this machine does not permit a debugger.
+    fn stop(gate: &Gate, name: &str) -> Option<Self> {
+        let threads = fs::read_dir(format!("/proc/{}/task", gate.pid())).unwrap();
+        let thread = threads.map(|thread| thread.unwrap()).find(|thread| {
+            let found = fs::read_to_string(thread.path().join("comm"));
+            found.is_ok_and(|found| found.trim_end() == name)
+        });
+        let mut python = Command::new("python3")
+            .args(["-c", STOP_THREAD])
+            .arg(thread.expect("a thread of this name").file_name())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        let mut answer = String::new();
+        let mut output = BufReader::new(python.stdout.take().unwrap());
+        output.read_line(&mut answer).unwrap();
+        if answer.trim() == "Operation not permitted" {
+            eprintln!("this machine does not permit a debugger: the test of a hanging worker is left out");
+            python.wait().unwrap();
+            return None;
+        }
+        assert_eq!(answer.trim(), "stopped");
+        Some(Self(python))
+    }
+
+    /// It runs again.
+    fn release(mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_shutdown_during_a_reload_drains_and_ready_is_not_sent_after_stopping() {
+    let upstream = RecordingUpstream::start();
+    let barrier = Barrier::default();
+    let held = barrier.clone();
+    upstream.answers(move |exchange| {
+        held.wait();
+        exchange.ok()
+    });
+    let mut manager = ServiceManager::default();
+    manager.receive_at_abstract(&format!("authgate-test-{}", std::process::id()));
+    let gate = manager.start(&public(&upstream));
+    assert_eq!(manager.message()[0], "READY=1");
+    let mut under_way = gate.connect();
+    under_way.send(get("/x").bytes());
+    upstream.wait_for_calls(1);
+    // The reload waits for this worker.
+    let Some(worker) = StoppedThread::stop(&gate, "worker-1") else {
+        return;
+    };
+    let port = free_port();
+    let listen = format!("listen = [\"127.0.0.1:0\", \"127.0.0.1:{port}\"]");
+    public(&upstream).server(&listen).write(gate.folder.path());
+    gate.signal("HUP");
+    assert_eq!(manager.message()[0], "RELOADING=1");
+    gate.signal("HUP");
+    gate.signal("TERM");
+    assert_eq!(manager.message()[0], "STOPPING=1");
+    let command = post("/reload", "").header("X-Authgate-Command", "reload");
+    assert_eq!(ask_admin(gate.admin, &command.host("127.0.0.1")).status, 503);
+    worker.release();
+    gate.logged(&["the configuration was read again and is in force"]);
+    assert!(
+        TcpStream::connect(("127.0.0.1", port)).is_err(),
+        "it is not opened any more"
+    );
+    barrier.open();
+    assert_eq!(under_way.reply().status, 200);
+    let log = gate.stop();
+    assert!(log.contains("drained"), "{log}");
+    assert_eq!(log.matches("the configuration was read again").count(), 1, "{log}");
+    let later = manager.message_within(Duration::from_millis(10));
+    assert_eq!(later, None, "after STOPPING");
+}
+
 #[test]
 fn a_worker_that_hangs_lets_the_watchdog_fire() {
     let upstream = RecordingUpstream::start();
@@ -259,33 +343,14 @@ fn a_worker_that_hangs_lets_the_watchdog_fire() {
     for _ in 0..3 {
         assert_eq!(manager.message(), ["WATCHDOG=1"]);
     }
-    let threads = fs::read_dir(format!("/proc/{}/task", gate.pid())).unwrap();
-    let worker = threads.map(|thread| thread.unwrap()).find(|thread| {
-        let name = fs::read_to_string(thread.path().join("comm"));
-        name.is_ok_and(|name| name == "worker-1\n")
-    });
-    let mut python = Command::new("python3")
-        .args(["-c", STOP_THREAD])
-        .arg(worker.expect("two workers").file_name())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python3");
-    let mut answer = String::new();
-    let mut output = BufReader::new(python.stdout.take().unwrap());
-    output.read_line(&mut answer).unwrap();
-    if answer.trim() == "Operation not permitted" {
-        eprintln!("this machine does not permit a debugger: the test of a hanging worker is left out");
-        python.wait().unwrap();
+    let Some(worker) = StoppedThread::stop(&gate, "worker-1") else {
         return;
-    }
-    assert_eq!(answer.trim(), "stopped");
+    };
     gate.logged(&["workers hang", "\"worker-1\""]);
     while manager.message_within(Duration::from_millis(10)).is_some() {}
     let quiet = manager.message_within(Duration::from_secs(3));
     assert_eq!(quiet, None, "no message during three timeouts");
-    drop(python.stdin.take());
-    python.wait().unwrap();
+    worker.release();
     assert_eq!(manager.message(), ["WATCHDOG=1"]);
     gate.logged(&["all workers answer again"]);
 }

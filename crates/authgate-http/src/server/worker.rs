@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinError, JoinSet, spawn_local};
 use tokio::time::sleep;
@@ -30,6 +31,8 @@ use crate::log_throttle::LogThrottle;
 
 /// How many more connections than the least loaded worker (plus a quarter) a worker may have before it hands one over.
 const MAX_IMBALANCE: usize = 16;
+/// How long a worker may take to receive a listener while others wait for it.
+const LISTENER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause after an accept error that may pass: no free descriptors or memory.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
@@ -91,8 +94,13 @@ impl WorkerPool {
     pub async fn listen(&self, listeners: Vec<BoundListener>, handle: &ListenerHandle) {
         for (worker, bound) in self.listeners.iter().cycle().zip(listeners) {
             let handle = handle.clone();
+            let sent = worker
+                .send_timeout(WorkerListener { bound, handle }, LISTENER_TIMEOUT)
+                .await;
             // A worker that has ended ends the process.
-            let _ = worker.send(WorkerListener { bound, handle }).await;
+            if let Err(SendTimeoutError::Timeout(_)) = sent {
+                warn!("a worker hangs, so it does not accept connections of a further address");
+            }
         }
     }
 
@@ -166,10 +174,17 @@ impl<H: Handler + Clone> Worker<H> {
     async fn serve(self: Rc<Self>, listeners: Vec<WorkerListener>, mut inbox: Inbox) -> io::Result<()> {
         let mut accepting = JoinSet::new();
         let mut handles = Vec::new();
-        for WorkerListener { bound, handle } in listeners {
+        let mut accept = |accepting: &mut JoinSet<()>, WorkerListener { bound, handle }| -> io::Result<()> {
+            let listener = Listener::new(bound)?;
+            handles.retain(|handle: &ListenerHandle| !handle.is_closed());
             handles.push(handle.clone());
-            accepting.spawn_local(Rc::clone(&self).accept_all(Listener::new(bound)?, handle));
+            accepting.spawn_local(Rc::clone(&self).accept_all(listener, handle));
+            Ok(())
+        };
+        for listener in listeners {
+            accept(&mut accepting, listener)?;
         }
+        let not_used = "this worker cannot use the listener of a further address";
         let mut stage = self.stage();
         loop {
             tokio::select! {
@@ -177,16 +192,20 @@ impl<H: Handler + Clone> Worker<H> {
                     Some(handed) => self.spawn_detached(handed),
                     None => break,
                 },
-                Some(WorkerListener { bound, handle }) = inbox.listeners.recv() => match Listener::new(bound) {
-                    Ok(listener) => {
-                        handles.retain(|handle: &ListenerHandle| !handle.is_closed());
-                        handles.push(handle.clone());
-                        accepting.spawn_local(Rc::clone(&self).accept_all(listener, handle));
+                Some(listener) = inbox.listeners.recv() => {
+                    if let Err(problem) = accept(&mut accepting, listener) {
+                        warn!(reason = %problem, not_used);
                     }
-                    Err(problem) => warn!(reason = %problem, "this worker cannot use the listener of a further address"),
-                },
+                }
                 Some(ended) = accepting.join_next() => pass_panic(ended),
                 _ = stage.wait_for(|stage| *stage >= Stage::Draining) => break,
+            }
+        }
+        // Clients may wait in the queues of listeners that are already in the inbox. They are served too.
+        inbox.listeners.close();
+        while let Some(listener) = inbox.listeners.recv().await {
+            if let Err(problem) = accept(&mut accepting, listener) {
+                warn!(reason = %problem, not_used);
             }
         }
         for handle in handles {
@@ -338,4 +357,36 @@ where
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(async { serve().await })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::server::listen;
+    use crate::server::socket::AcceptQueue;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_hangs_keeps_no_listener_from_the_others() {
+        const ADDRESSES: usize = 40;
+        let (_stage, stages) = watch::channel(Stage::Serving);
+        let (pool, mut inboxes) = WorkerPool::new(2, 8, Duration::ZERO, stages);
+        let mut works = inboxes.pop().expect("two workers");
+        let received = async { while works.listeners.recv().await.is_some() {} };
+        let opened = async {
+            for _ in 0..ADDRESSES {
+                let any = SocketAddr::from(([127, 0, 0, 1], 0));
+                let listeners = listen::bind(any, 2).expect("a free port").into_iter();
+                let listeners = listeners.map(|listener| BoundListener::Tcp(listener, AcceptQueue::OfOneWorker));
+                pool.listen(listeners.collect(), &ListenerHandle::default()).await;
+            }
+        };
+        tokio::select! {
+            () = received => panic!("the pool sends"),
+            () = opened => {}
+        }
+        // The other inbox is full, and nothing was lost of this one.
+        assert_eq!(inboxes[0].listeners.len(), 16);
+    }
 }
