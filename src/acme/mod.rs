@@ -8,32 +8,26 @@ mod directory;
 mod order;
 mod schedule;
 mod store;
+mod task;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustls_pki_types::UnixTime;
-use tokio::task::{AbortHandle, spawn_blocking};
-use tokio::time::{sleep, timeout};
-use tracing::{debug, error, info, warn};
+use tokio::task::AbortHandle;
+use tracing::{error, warn};
 
-use self::order::{Challenge, OrderError, Orders};
+use self::order::{Challenge, OrderError};
 use self::schedule::Life;
-use self::store::{AcmeStore, LockState};
+use self::store::AcmeStore;
+use crate::file::ReadLimit;
 use crate::telemetry::metrics::AcmeSample;
 use crate::tls::Authorities;
 use crate::tls::certificate::Certificate;
 use crate::tls::managed::ManagedCertificates;
 use crate::tls::validity::Validity;
-
-/// How often the folder is read for certificates of other gateways.
-const POLL: Duration = Duration::from_secs(60);
-/// How long a gateway waits before it tries to get the lock again. Meanwhile another gateway may obtain the certificate.
-const LOCK_PAUSE: Duration = Duration::from_secs(1);
-/// The limit for one order. The lock is held for this time at most for each domain.
-const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The configuration of `acme`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +58,8 @@ struct Inner {
     certificates: Arc<ManagedCertificates>,
     // One for each domain, in the order of the settings.
     domains: Mutex<Vec<Domain>>,
+    /// Any client can ask for the answer to a challenge.
+    reads: ReadLimit,
 }
 
 /// What is known of one domain.
@@ -75,7 +71,7 @@ struct Domain {
     leaf: Vec<u8>,
     /// When the gateway orders a certificate.
     due: SystemTime,
-    /// Failed attempts since the last certificate.
+    /// Failed attempts since the last certificate that need not be renewed yet.
     failed: u32,
     /// Failed attempts since the start.
     failures: u64,
@@ -97,7 +93,7 @@ pub struct AcmeStatus {
     pub due: SystemTime,
     /// Failed attempts since the start of the gateway, or since `acme` was changed.
     pub failures: u64,
-    /// Why the last attempt has failed; `None` if it has not.
+    /// Why the last attempt has failed, or why certificates are not renewed now; `None` otherwise.
     pub last_error: Option<String>,
 }
 
@@ -137,6 +133,7 @@ impl Acme {
         let inner = Inner {
             certificates: Arc::new(ManagedCertificates::new(managed)),
             domains: Mutex::new(settings.domains.iter().map(domain).collect()),
+            reads: ReadLimit::default(),
             settings,
             store,
         };
@@ -161,9 +158,9 @@ impl Acme {
     ///
     /// Call it on a runtime.
     pub fn start(&self) {
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        if task.is_none() {
-            *task = Some(tokio::spawn(run(Arc::clone(&self.inner))).abort_handle());
+        let mut running = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.is_none() {
+            *running = Some(tokio::spawn(task::run(Arc::clone(&self.inner))).abort_handle());
         }
     }
 
@@ -198,10 +195,12 @@ impl Acme {
     }
 
     /// The response to an HTTP-01 challenge of any gateway with this folder (RFC 8555, section 8.3). `path` is the path of the request.
-    ///
-    /// It reads a file: call it where the thread may block.
-    pub fn http_challenge(&self, path: &str) -> Option<Vec<u8>> {
-        self.inner.store.http_challenge(path.strip_prefix(HTTP_CHALLENGES)?)
+    pub async fn http_challenge(&self, path: &str) -> Option<Vec<u8>> {
+        let file = self
+            .inner
+            .store
+            .http_challenge_file(path.strip_prefix(HTTP_CHALLENGES)?)?;
+        self.inner.reads.run(move || store::read_http_challenge(&file)).await
     }
 }
 
@@ -280,75 +279,4 @@ impl Inner {
             ),
         }
     }
-}
-
-async fn run(inner: Arc<Inner>) {
-    loop {
-        if inner.due(SystemTime::now()).is_empty() {
-            reload(&inner).await;
-        }
-        if !inner.due(SystemTime::now()).is_empty() && !order_due(&inner).await {
-            sleep(LOCK_PAUSE).await;
-            continue;
-        }
-        let next = inner.domains().iter().map(|domain| domain.due).min();
-        let wait = next.and_then(|next| next.duration_since(SystemTime::now()).ok());
-        sleep(wait.unwrap_or_default().min(POLL)).await;
-    }
-}
-
-/// Reads the certificates of the folder.
-async fn reload(inner: &Arc<Inner>) {
-    let reading = Arc::clone(inner);
-    let _ = spawn_blocking(move || reading.load_certificates()).await;
-}
-
-/// Orders what is due, if this gateway gets the lock; returns whether it has.
-async fn order_due(inner: &Arc<Inner>) -> bool {
-    let locking = Arc::clone(inner);
-    let locked = spawn_blocking(move || locking.store.lock()).await;
-    let lock = match locked {
-        Ok(Ok(LockState::Acquired(lock))) => Some(lock),
-        Ok(Ok(LockState::Held)) => {
-            debug!("another gateway orders certificates");
-            reload(inner).await;
-            return inner.due(SystemTime::now()).is_empty();
-        }
-        Ok(Err(problem)) => {
-            for at in inner.due(SystemTime::now()) {
-                inner.failed(at, &OrderError::Store(problem.to_string()));
-            }
-            return true;
-        }
-        Err(_) => return false,
-    };
-    // Another gateway may have renewed them before it released the lock.
-    reload(inner).await;
-    let mut orders = Orders::new(&inner.settings, &inner.store);
-    for at in inner.due(SystemTime::now()) {
-        let name = inner.settings.domains[at].as_str();
-        let first = inner.domains()[at].challenge;
-        info!(
-            acme.domain = name,
-            directory = inner.settings.directory,
-            "ordering a certificate"
-        );
-        let obtained = timeout(ORDER_TIMEOUT, orders.obtain(name, first)).await;
-        match obtained.unwrap_or(Err(OrderError::Timeout)) {
-            Ok((certificate, challenge)) => {
-                inner.domains()[at].challenge = challenge;
-                inner.serve(at, &certificate);
-                let expires = inner.domains()[at].life.map(|life| life.not_after_text());
-                info!(
-                    acme.domain = name,
-                    expires,
-                    challenge = challenge.name(),
-                    "a certificate was obtained"
-                );
-            }
-            Err(problem) => inner.failed(at, &problem),
-        }
-    }
-    drop(lock);
-    true
 }

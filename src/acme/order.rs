@@ -9,14 +9,18 @@ use instant_acme::{
 };
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 use serde::{Deserialize, Serialize};
-use tokio::task::spawn_blocking;
+
+use tokio::time::timeout;
 
 use super::AcmeSettings;
 use super::directory::DirectoryClient;
 use super::schedule::Failure;
-use super::store::{AcmeStore, ChallengeFile};
+use super::store::{AcmeStore, OrderLock};
 use crate::tls::certificate::Certificate;
 use crate::tls::client::RootsError;
+
+/// The limit for one order. The lock is held for this time at most for each domain.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How the gateway asks for the result of a validation and for the certificate.
 const RETRIES: RetryPolicy = RetryPolicy::new()
@@ -92,7 +96,8 @@ impl OrderError {
             Self::Authority(Error::Api(problem)) if problem.r#type.as_deref() == Some(RATE_LIMITED) => {
                 Failure::RateLimited
             }
-            Self::Authority(Error::Api(_))
+            // An order that was not completed in time counts too.
+            Self::Authority(Error::Api(_) | Error::Timeout(_))
             | Self::Validation { .. }
             | Self::NoChallenge { .. }
             | Self::Certificate(_)
@@ -136,25 +141,39 @@ struct StoredAccount {
 pub(super) struct Orders<'s> {
     settings: &'s AcmeSettings,
     store: &'s AcmeStore,
+    lock: OrderLock,
     account: Option<Account>,
 }
 
 impl<'s> Orders<'s> {
-    pub(super) fn new(settings: &'s AcmeSettings, store: &'s AcmeStore) -> Self {
+    pub(super) fn new(settings: &'s AcmeSettings, store: &'s AcmeStore, lock: OrderLock) -> Self {
         Self {
             settings,
             store,
+            lock,
             account: None,
         }
     }
 
-    /// Obtains a certificate for a domain, and stores it. If the authority cannot validate the domain by the `first` kind of challenge,
-    /// tries the other one. Also returns the kind that was used.
+    /// Obtains a certificate for a domain within [`ORDER_TIMEOUT`], and removes the answers to its challenges, however it ends.
     pub(super) async fn obtain(
         &mut self,
         domain: &str,
         first: Challenge,
     ) -> Result<(Certificate, Challenge), OrderError> {
+        let obtained = timeout(ORDER_TIMEOUT, self.obtain_by_any(domain, first)).await;
+        self.lock.remove_answers().await;
+        obtained.unwrap_or(Err(OrderError::Timeout))
+    }
+
+    /// Releases the lock.
+    pub(super) async fn end(self) {
+        self.lock.release().await;
+    }
+
+    /// Obtains a certificate for a domain, and stores it. If the authority cannot validate the domain by the `first` kind of challenge,
+    /// tries the other one. Also returns the kind that was used.
+    async fn obtain_by_any(&mut self, domain: &str, first: Challenge) -> Result<(Certificate, Challenge), OrderError> {
         match self.obtain_by(domain, first).await {
             Ok(certificate) => Ok((certificate, first)),
             Err(problem @ (OrderError::Validation { .. } | OrderError::NoChallenge { .. }))
@@ -177,8 +196,7 @@ impl<'s> Orders<'s> {
     async fn obtain_by(&mut self, domain: &str, challenge: Challenge) -> Result<Certificate, OrderError> {
         let identifiers = [Identifier::Dns(domain.to_owned())];
         let mut order = self.new_order(&identifiers).await?;
-        // Removed at the end of the order, however it ends.
-        let _answers = self.answer_challenges(&mut order, domain, challenge).await?;
+        self.answer_challenges(&mut order, domain, challenge).await?;
         if order.state().status == OrderStatus::Pending {
             let ready = order.poll_ready(&RETRIES).await;
             if !matches!(ready, Ok(OrderStatus::Ready)) {
@@ -205,7 +223,7 @@ impl<'s> Orders<'s> {
         let account = self.account().await?;
         match account.new_order(&NewOrder::new(identifiers)).await {
             Err(Error::Api(problem)) if problem.r#type.as_deref() == Some(UNKNOWN_ACCOUNT) => {
-                self.store.remove_account()?;
+                self.store.run(|files| files.remove_account()).await?;
                 self.account = None;
                 let account = self.account().await?;
                 Ok(account.new_order(&NewOrder::new(identifiers)).await?)
@@ -219,12 +237,14 @@ impl<'s> Orders<'s> {
         if let Some(account) = &self.account {
             return Ok(account.clone());
         }
-        let client = DirectoryClient::new(self.settings.ca.as_ref())?;
+        let ca = self.settings.ca.clone();
+        // It may read the root certificates of the system.
+        let client = self.store.run(move |_| DirectoryClient::new(ca.as_ref())).await?;
         let builder = Account::builder_with_http(Box::new(client));
         let email = self.settings.email.clone();
         let contact: Vec<String> = email.iter().map(|email| format!("mailto:{email}")).collect();
         let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
-        let stored = self.store.read_account()?;
+        let stored = self.store.run(|files| files.read_account()).await?;
         let stored = stored
             .map(|stored| serde_json::from_slice::<StoredAccount>(&stored))
             .transpose()
@@ -239,7 +259,7 @@ impl<'s> Orders<'s> {
                 if !is_same {
                     account.update_contacts(&contact).await?;
                     let credentials = serde_json::from_slice(&credentials).map_err(Error::from)?;
-                    self.write_account(&StoredAccount { email, credentials })?;
+                    self.write_account(&StoredAccount { email, credentials }).await?;
                 }
                 account
             }
@@ -251,7 +271,7 @@ impl<'s> Orders<'s> {
                 };
                 let directory = self.settings.directory.clone();
                 let (account, credentials) = builder.create(&new, directory, None).await?;
-                self.write_account(&StoredAccount { email, credentials })?;
+                self.write_account(&StoredAccount { email, credentials }).await?;
                 account
             }
         };
@@ -259,19 +279,13 @@ impl<'s> Orders<'s> {
         Ok(account)
     }
 
-    fn write_account(&self, account: &StoredAccount) -> Result<(), OrderError> {
+    async fn write_account(&self, account: &StoredAccount) -> Result<(), OrderError> {
         let json = serde_json::to_vec(account).map_err(Error::from)?;
-        Ok(self.store.write_account(&json)?)
+        Ok(self.store.run(move |files| files.write_account(&json)).await?)
     }
 
-    /// Writes the answers to the challenges, and tells the authority that they are there. The answers stand until they are dropped.
-    async fn answer_challenges(
-        &self,
-        order: &mut Order,
-        domain: &str,
-        by: Challenge,
-    ) -> Result<Vec<ChallengeFile>, OrderError> {
-        let mut answers = Vec::new();
+    /// Writes the answers to the challenges, and tells the authority that they are there. The lock keeps the answers.
+    async fn answer_challenges(&mut self, order: &mut Order, domain: &str, by: Challenge) -> Result<(), OrderError> {
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization?;
@@ -289,12 +303,21 @@ impl<'s> Orders<'s> {
             };
             let response = challenge.key_authorization();
             let answer = match by {
-                Challenge::TlsAlpn => self
-                    .store
-                    .write_tls_challenge(domain, &challenge_pem(domain, response.digest().as_ref())?),
-                Challenge::Http => self.store.write_http_challenge(&challenge.token, response.as_str()),
+                Challenge::TlsAlpn => {
+                    let pem = challenge_pem(domain, response.digest().as_ref())?;
+                    let domain = domain.to_owned();
+                    let write = self.store.run(move |files| files.write_tls_challenge(&domain, &pem));
+                    write.await?
+                }
+                Challenge::Http => {
+                    let (token, response) = (challenge.token.clone(), response.as_str().to_owned());
+                    let write = self
+                        .store
+                        .run(move |files| files.write_http_challenge(&token, &response));
+                    write.await?
+                }
             };
-            answers.push(answer?);
+            self.lock.keep(answer);
             match challenge.set_ready().await {
                 Ok(()) => {}
                 // It has tried at once, and failed.
@@ -307,24 +330,22 @@ impl<'s> Orders<'s> {
                 Err(problem) => return Err(problem.into()),
             }
         }
-        Ok(answers)
+        Ok(())
     }
 
     async fn save(&self, domain: &str, pem: String) -> Result<Certificate, OrderError> {
-        let (store, domain) = (self.store.clone(), domain.to_owned());
-        let saved = spawn_blocking(move || {
+        let domain = domain.to_owned();
+        let save = self.store.run(move |files| {
             let unusable = OrderError::Certificate;
-            let certificate = Certificate::from_combined_pem(pem.as_bytes(), &store.certificate_file(&domain))
+            let certificate = Certificate::from_combined_pem(pem.as_bytes(), &files.certificate_file(&domain))
                 .map_err(|problem| unusable(problem.to_string()))?;
             if !certificate.names().contains(&domain) {
                 return Err(unusable(format!("it is for {:?}", certificate.names())));
             }
-            store.write_certificate(&domain, &pem)?;
+            files.write_certificate(&domain, &pem)?;
             Ok(certificate)
         });
-        saved
-            .await
-            .map_err(|_| OrderError::Store("writing was cancelled".to_owned()))?
+        save.await
     }
 }
 

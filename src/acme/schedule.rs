@@ -1,4 +1,4 @@
-//! When a certificate is renewed, and how long the gateway waits after a failed attempt. Pure.
+//! When a certificate is renewed, and how long the gateway waits after a failed attempt.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -13,28 +13,122 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::DirBuilderExt;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use authgate_http::lockfile::LockFile;
 use tempfile::NamedTempFile;
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+
+use crate::file;
 
 /// The age of a challenge that no gateway needs any more: an order takes less.
 const OLD: Duration = Duration::from_secs(60 * 60);
 
-/// The folder of one directory of an authority.
+/// The longest answer to an HTTP-01 challenge: a token and a digest.
+const MAX_HTTP_CHALLENGE: u64 = 4 << 10;
+
+/// The folder of one directory of an authority, for async code.
 #[derive(Debug, Clone)]
-pub(super) struct AcmeStore {
+pub(super) struct AcmeStore(StoreFiles);
+
+impl AcmeStore {
+    pub(super) fn new(store: &Path, directory: &str) -> Self {
+        Self(StoreFiles::new(store, directory))
+    }
+
+    /// Runs an operation where the thread may block: the folder may be on another machine. Async code cannot reach the files otherwise. Passes
+    /// a panic on.
+    pub(super) async fn run<T: Send + 'static>(&self, operation: impl FnOnce(&StoreFiles) -> T + Send + 'static) -> T {
+        let files = self.0.clone();
+        let ended = spawn_blocking(move || operation(&files)).await;
+        match ended.map_err(|failed| failed.try_into_panic()) {
+            Ok(result) => result,
+            Err(Ok(panic)) => resume_unwind(panic),
+            // The runtime shuts down, and the caller ends with it.
+            Err(Err(_)) => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn certificate_file(&self, domain: &str) -> PathBuf {
+        self.0.certificate_file(domain)
+    }
+
+    pub(super) fn tls_challenge_file(&self, domain: &str) -> PathBuf {
+        self.0.tls_challenge_file(domain)
+    }
+
+    /// The file with the response to an HTTP-01 challenge; `None` if this is no token.
+    pub(super) fn http_challenge_file(&self, token: &str) -> Option<PathBuf> {
+        self.0.http_challenge_file(token)
+    }
+}
+
+/// The response to an HTTP-01 challenge. Reads a file.
+pub(super) fn read_http_challenge(file: &Path) -> Option<Vec<u8>> {
+    file::read_at_most(file, MAX_HTTP_CHALLENGE).ok()
+}
+
+/// The same folder, where the thread may block.
+#[derive(Debug, Clone)]
+pub(super) struct StoreFiles {
     folder: PathBuf,
 }
 
 /// Whether this gateway may order.
 #[derive(Debug)]
 pub(super) enum LockState {
-    /// Until this is dropped.
-    Acquired(LockFile),
+    /// Until this is released.
+    Acquired(OrderLock),
     /// Another gateway orders.
     Held,
+}
+
+/// The lock of a store, with the challenges that were written under it. They are removed before it is released, because the next gateway may
+/// write the same files. If it is dropped, another thread does both.
+#[derive(Debug)]
+pub(super) struct OrderLock(Option<Held>);
+
+#[derive(Debug)]
+struct Held {
+    // Dropped first.
+    answers: Vec<ChallengeFile>,
+    _lock: LockFile,
+}
+
+impl OrderLock {
+    /// Keeps the answer to a challenge.
+    pub(super) fn keep(&mut self, answer: ChallengeFile) {
+        if let Some(held) = &mut self.0 {
+            held.answers.push(answer);
+        }
+    }
+
+    /// Removes the answers.
+    pub(super) async fn remove_answers(&mut self) {
+        let answers = self.0.as_mut().map(|held| std::mem::take(&mut held.answers));
+        let _ = spawn_blocking(|| drop(answers)).await;
+    }
+
+    /// Removes the answers and releases the lock.
+    pub(super) async fn release(mut self) {
+        let held = self.0.take();
+        let _ = spawn_blocking(|| drop(held)).await;
+    }
+}
+
+impl Drop for OrderLock {
+    fn drop(&mut self) {
+        let held = self.0.take();
+        if held.is_some()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            // A runtime that shuts down drops it here.
+            runtime.spawn_blocking(|| drop(held));
+        }
+    }
 }
 
 /// A file of a challenge; dropping it removes the file.
@@ -47,8 +141,8 @@ impl Drop for ChallengeFile {
     }
 }
 
-impl AcmeStore {
-    pub(super) fn new(store: &Path, directory: &str) -> Self {
+impl StoreFiles {
+    fn new(store: &Path, directory: &str) -> Self {
         let name = directory.trim_start_matches("https://").trim_end_matches('/');
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
         let name = name.replace(|c| !is_plain(c), "-");
@@ -61,7 +155,7 @@ impl AcmeStore {
         self.folder.join("certificates").join(format!("{domain}.pem"))
     }
 
-    pub(super) fn tls_challenge_file(&self, domain: &str) -> PathBuf {
+    fn tls_challenge_file(&self, domain: &str) -> PathBuf {
         self.folder.join("tls-challenges").join(format!("{domain}.pem"))
     }
 
@@ -78,18 +172,16 @@ impl AcmeStore {
         self.folder.join("account.json")
     }
 
-    /// The response to an HTTP-01 challenge.
-    pub(super) fn http_challenge(&self, token: &str) -> Option<Vec<u8>> {
-        fs::read(self.http_challenge_file(token)?).ok()
-    }
-
     /// Creates the folder, and tries to get the lock.
     pub(super) fn lock(&self) -> io::Result<LockState> {
         create_folder(&self.folder)?;
         match LockFile::acquire(self.folder.join("lock"), &fs::metadata(&self.folder)?, Duration::ZERO) {
             Ok(lock) => {
                 self.remove_old_challenges();
-                Ok(LockState::Acquired(lock))
+                Ok(LockState::Acquired(OrderLock(Some(Held {
+                    answers: Vec::new(),
+                    _lock: lock,
+                }))))
             }
             Err(problem) if problem.kind() == ErrorKind::TimedOut => Ok(LockState::Held),
             Err(problem) => Err(problem),
@@ -117,7 +209,7 @@ impl AcmeStore {
 
     /// The account, if there is one.
     pub(super) fn read_account(&self) -> io::Result<Option<Vec<u8>>> {
-        match fs::read(self.account_file()) {
+        match file::read(&self.account_file()) {
             Ok(account) => Ok(Some(account)),
             Err(problem) if problem.kind() == ErrorKind::NotFound => Ok(None),
             Err(problem) => Err(with_path(&self.account_file(), &problem)),
@@ -193,22 +285,23 @@ mod tests {
     #[test]
     fn files_are_private_and_tokens_are_no_paths() {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = AcmeStore::new(&folder.path().join("acme"), "https://ca.example:14000/dir");
+        let store = StoreFiles::new(&folder.path().join("acme"), "https://ca.example:14000/dir");
+        let read = |token: &str| read_http_challenge(&store.http_challenge_file(token)?);
         assert_eq!(store.folder, folder.path().join("acme/ca.example-14000-dir"));
         store.write_certificate("api.example", "pem").expect("written");
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
         let file = store.certificate_file("api.example");
         assert_eq!((mode(&file), mode(&store.folder)), (0o600, 0o700));
         let challenge = store.write_http_challenge("tok_en-1", "answer").expect("written");
-        assert_eq!(store.http_challenge("tok_en-1").as_deref(), Some(&b"answer"[..]));
+        assert_eq!(read("tok_en-1").as_deref(), Some(&b"answer"[..]));
         drop(challenge);
-        assert_eq!(store.http_challenge("tok_en-1"), None);
+        assert_eq!(read("tok_en-1"), None);
         for token in ["", ".", "..", "../account.json", "a/b", "a%2fb", &"a".repeat(257)] {
-            assert_eq!(store.http_challenge(token), None, "{token}");
+            assert_eq!(store.http_challenge_file(token), None, "{token}");
             assert!(store.write_http_challenge(token, "").is_err(), "{token}");
         }
         assert_eq!(
-            AcmeStore::new(folder.path(), "https://../..").folder,
+            StoreFiles::new(folder.path(), "https://../..").folder,
             folder.path().join("-..")
         );
     }
@@ -216,11 +309,65 @@ mod tests {
     #[test]
     fn one_gateway_at_a_time_orders() {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = AcmeStore::new(folder.path(), "https://ca.example/directory");
+        let store = StoreFiles::new(folder.path(), "https://ca.example/directory");
         let lock = store.lock().expect("a folder");
         assert!(matches!(lock, LockState::Acquired(_)));
         assert!(matches!(store.lock(), Ok(LockState::Held)));
         drop(lock);
         assert!(matches!(store.lock(), Ok(LockState::Acquired(_))));
+    }
+    #[test]
+    fn the_answer_to_a_challenge_is_short_and_a_regular_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [short, long] = [MAX_HTTP_CHALLENGE, MAX_HTTP_CHALLENGE + 1].map(|length| {
+            let file = folder.path().join(length.to_string());
+            let content = vec![b'x'; usize::try_from(length).expect("small")];
+            fs::write(&file, content).expect("writable");
+            read_http_challenge(&file).map(|answer| answer.len() as u64)
+        });
+        assert_eq!((short, long), (Some(MAX_HTTP_CHALLENGE), None));
+        assert_eq!(read_http_challenge(Path::new("/dev/zero")), None);
+    }
+
+    #[test]
+    fn answers_are_removed_before_the_lock_is_released_also_if_an_order_is_dropped() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = AcmeStore::new(folder.path(), "https://ca.example/directory");
+        let order = |store: AcmeStore| async move {
+            let (state, answer) = store
+                .run(|files| (files.lock(), files.write_tls_challenge("a.example", "pem")))
+                .await;
+            let LockState::Acquired(mut lock) = state.expect("a folder") else {
+                panic!("the lock is free");
+            };
+            lock.keep(answer.expect("written"));
+            lock
+        };
+        let answer = store.tls_challenge_file("a.example");
+        let is_free = || matches!(store.0.lock(), Ok(LockState::Acquired(_)));
+        let lock = runtime.block_on(order(store.clone()));
+        assert!(answer.exists() && !is_free());
+        runtime.block_on(lock.release());
+        assert!(!answer.exists() && is_free());
+        runtime.block_on(async { drop(order(store.clone()).await) });
+        while !is_free() {
+            std::thread::yield_now();
+        }
+        assert!(!answer.exists());
+        // The runtime has ended, with the task that held the lock.
+        let task = runtime.spawn(async move {
+            let _lock = order(store).await;
+            std::future::pending::<()>().await;
+        });
+        runtime.block_on(async {
+            while !answer.exists() {
+                tokio::task::yield_now().await;
+            }
+        });
+        drop((runtime, task));
+        assert!(!answer.exists());
     }
 }

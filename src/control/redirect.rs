@@ -14,7 +14,6 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 
 use super::{Peer, Service};
 use crate::acme::{self, Acme};
@@ -110,8 +109,7 @@ impl Redirect {
         if rules.has_credential(&request.headers) {
             return None;
         }
-        let (acme, path) = (Arc::clone(rules.acme.as_ref()?), path.to_owned());
-        let content = spawn_blocking(move || acme.http_challenge(&path)).await.ok()??;
+        let content = rules.acme.as_ref()?.http_challenge(path).await?;
         let mut response = Response::new(Full::new(content.into()));
         let kind = HeaderValue::from_static("application/octet-stream");
         response.headers_mut().insert(CONTENT_TYPE, kind);

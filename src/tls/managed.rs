@@ -13,16 +13,18 @@ use authgate_http::alpn;
 use rustls::server::{ClientHello, NoServerSessionStorage};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, version};
-use tokio::task::spawn_blocking;
 
 use super::certificate::Certificate;
 use super::pem::load_challenge;
 use super::provider;
+use crate::file::ReadLimit;
 
 /// Certificates by domain. Workers read them at each handshake.
 pub struct ManagedCertificates {
     domains: Vec<Managed>,
     positions: HashMap<String, usize>,
+    /// Any client can ask for the answer to a challenge.
+    reads: ReadLimit,
 }
 
 struct Managed {
@@ -56,6 +58,7 @@ impl ManagedCertificates {
         Self {
             positions: names.zip(0..).collect(),
             domains,
+            reads: ReadLimit::default(),
         }
     }
 
@@ -98,7 +101,7 @@ impl ManagedCertificates {
     pub(super) async fn challenge(&self, host: &str) -> Option<Arc<ServerConfig>> {
         let file = self.domains.get(self.position(host)?)?.challenge.clone();
         // The file may be on another machine: its read must not block the worker.
-        let key = spawn_blocking(move || load_challenge(&file)).await.ok()??;
+        let key = self.reads.run(move || load_challenge(&file)).await?;
         let mut config = ServerConfig::builder_with_provider(provider::provider())
             // RFC 8737, section 4, requires at least TLS 1.2.
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])

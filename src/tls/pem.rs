@@ -89,10 +89,13 @@ pub(super) fn load_combined(file: &Path) -> Result<CertifiedKey, PemError> {
     parse_pair((file, &pem), (file, &pem))
 }
 
+/// The longest file with the answer to a challenge: it has one certificate and its key.
+const MAX_CHALLENGE: u64 = 64 << 10;
+
 /// Loads a file with the certificate that answers a challenge, and its key. webpki cannot parse such a certificate, because it has a critical
 /// extension that only authorities know (RFC 8737, section 3).
 pub(super) fn load_challenge(file: &Path) -> Option<CertifiedKey> {
-    let pem = read(file).ok()?;
+    let pem = file::read_at_most(file, MAX_CHALLENGE).ok()?;
     let certificate = CertificateDer::from_pem_slice(&pem).ok()?;
     let key = PrivateKeyDer::from_pem_slice(&pem).ok()?;
     let signer = provider::provider().key_provider.load_private_key(key).ok()?;
