@@ -58,6 +58,8 @@ struct Inner {
     certificates: Arc<ManagedCertificates>,
     // One for each domain, in the order of the settings.
     domains: Mutex<Vec<Domain>>,
+    /// Why the task has ended that renews certificates; `None` while it runs.
+    stopped: Mutex<Option<String>>,
     /// Any client can ask for the answer to a challenge.
     reads: ReadLimit,
 }
@@ -133,6 +135,7 @@ impl Acme {
         let inner = Inner {
             certificates: Arc::new(ManagedCertificates::new(managed)),
             domains: Mutex::new(settings.domains.iter().map(domain).collect()),
+            stopped: Mutex::default(),
             reads: ReadLimit::default(),
             settings,
             store,
@@ -160,12 +163,14 @@ impl Acme {
     pub fn start(&self) {
         let mut running = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if running.is_none() {
-            *running = Some(tokio::spawn(task::run(Arc::clone(&self.inner))).abort_handle());
+            let supervised = task::supervise(Arc::clone(&self.inner), task::run);
+            *running = Some(tokio::spawn(supervised).abort_handle());
         }
     }
 
     /// The state of each domain.
     pub fn status(&self) -> Vec<AcmeStatus> {
+        let stopped = self.inner.stopped().clone();
         let domains = self.inner.domains();
         let named = self.inner.settings.domains.iter().zip(domains.iter());
         named
@@ -175,7 +180,7 @@ impl Acme {
                 expires: domain.life.map(|life| life.not_after),
                 due: domain.due,
                 failures: domain.failures,
-                last_error: domain.last_error.clone(),
+                last_error: stopped.clone().or_else(|| domain.last_error.clone()),
             })
             .collect()
     }
@@ -212,6 +217,10 @@ impl Inner {
         self.domains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn stopped(&self) -> MutexGuard<'_, Option<String>> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Serves the certificates of the folder, where they are newer than the ones that are served. Reads files.
     fn load_certificates(&self) {
         for (at, name) in self.settings.domains.iter().enumerate() {
@@ -243,8 +252,26 @@ impl Inner {
         domain.life = Some(life);
         domain.leaf = certificate.leaf().to_vec();
         domain.due = life.renewal(fastrand::f64());
-        domain.failed = 0;
-        domain.last_error = None;
+        if domain.due > SystemTime::now() {
+            domain.failed = 0;
+            domain.last_error = None;
+        }
+    }
+
+    /// Serves a certificate that was obtained.
+    ///
+    /// # Errors
+    /// It does not end the need to renew: it would be renewed at once, or does not replace the one that is served.
+    fn obtained(&self, at: usize, certificate: &Certificate) -> Result<(), OrderError> {
+        self.serve(at, certificate);
+        if self.domains()[at].due > SystemTime::now() {
+            return Ok(());
+        }
+        let expires = Validity::of(certificate.leaf()).map(|validity| Life::from(validity).not_after_text());
+        let expires = expires.as_deref().unwrap_or("at an unknown time");
+        Err(OrderError::Certificate(format!(
+            "it expires {expires}, so it would have to be renewed at once; compare the clock of this machine with that of the authority"
+        )))
     }
 
     fn due(&self, now: SystemTime) -> Vec<usize> {
@@ -257,7 +284,8 @@ impl Inner {
         let (now, name) = (SystemTime::now(), &self.settings.domains[at]);
         let mut domains = self.domains();
         let domain = &mut domains[at];
-        let pause = schedule::pause(domain.failed, problem.failure(), domain.life, fastrand::f64());
+        let life = domain.life.filter(|life| !life.is_over());
+        let pause = schedule::pause(domain.failed, problem.failure(), life, fastrand::f64());
         domain.failed = domain.failed.saturating_add(1);
         domain.failures += 1;
         domain.due = now + pause;

@@ -35,6 +35,11 @@ impl Life {
         end - self.length() / 3 + (self.length() / 60).mul_f64(random)
     }
 
+    /// Whether the certificate has expired.
+    pub(super) fn is_over(self) -> bool {
+        self.not_after < UnixTime::now()
+    }
+
     pub(super) fn not_after_text(self) -> String {
         let seconds = i64::try_from(self.not_after.as_secs()).unwrap_or(i64::MAX);
         Timestamp::from_second(seconds).map_or_else(|_| "in the far future".to_owned(), |time| time.to_string())

@@ -413,7 +413,7 @@ fn encode_acme(encoder: &mut DescriptorEncoder<'_>, samples: &[AcmeSample]) -> f
     let kind = ConstGauge::new(0_i64).metric_type();
     let help = "1 once a domain of `acme` has a certificate, 0 while its TLS handshakes fail.";
     present.encode(encoder.encode_descriptor("acme_certificate_present", help, None, kind)?)?;
-    let help = "1 while the last attempt to obtain or renew a certificate has failed.";
+    let help = "1 while the last attempt to obtain or renew a certificate, or the task that renews, has failed.";
     failing.encode(encoder.encode_descriptor("acme_failing", help, None, kind)?)?;
     let help = "Attempts to obtain or renew a certificate that have failed.";
     failures.encode(encoder.encode_descriptor("acme_failures", help, None, failures.metric_type())?)

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 use crate::harness::caddy::{Caddy, DIRECTORY, FOLDER};
+use crate::harness::directory::{FakeDirectory, Orders};
 use crate::harness::namespace::in_namespaces;
 use crate::harness::pki::{Pki, client_trusting, show};
 use crate::harness::program::authgate;
@@ -242,6 +243,49 @@ fn a_certificate_that_cannot_be_renewed_is_served_and_reported() {
 }
 
 #[test]
+fn certificates_that_would_be_renewed_at_once_are_ordered_with_pauses() {
+    // The second one has a life of 57 years. Less than a third of it is left.
+    for until in [unix_now() - 60, unix_now() + 3600] {
+        let (upstream, store, pki) = (RecordingUpstream::start(), TempDir::new().unwrap(), Pki::new());
+        let directory = FakeDirectory::start(&pki, "one.test", Orders::IssueUntil(until));
+        let config = public(&upstream).file("ca.pem", pki.root_pem());
+        let gate = Gate::start(&acme(config, &["one.test"], &directory.url(), store.path()));
+        gate.logged(&[
+            "ERROR",
+            "one.test",
+            "would have to be renewed at once",
+            "compare the clock",
+        ]);
+        // The next order follows after a minute.
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!((directory.count("/new-order"), directory.count("/certificate")), (1, 1));
+        assert_eq!(gate.metric("authgate_acme_failing{domain=\"one.test\"}"), 1.0);
+        assert_eq!(
+            gate.metric("authgate_acme_certificate_present{domain=\"one.test\"}"),
+            1.0
+        );
+        let is_served = call(gate.address, "one.test", &pki.root_pem()).is_ok();
+        assert_eq!(is_served, until > unix_now(), "a client accepts it while it is valid");
+    }
+}
+
+#[test]
+fn an_order_that_the_authority_never_completes_is_polled_with_pauses() {
+    let (upstream, store, pki) = (RecordingUpstream::start(), TempDir::new().unwrap(), Pki::new());
+    let directory = FakeDirectory::start(&pki, "one.test", Orders::NeverIssue);
+    let config = public(&upstream).file("ca.pem", pki.root_pem());
+    let gate = Gate::start(&acme(config, &["one.test"], &directory.url(), store.path()));
+    wait_until("the order is polled", TIMEOUT, || directory.count("/order") > 0);
+    std::thread::sleep(Duration::from_secs(3));
+    let polls = directory.count("/order");
+    assert!(polls <= 6, "0.5 s, and then longer: {polls}");
+    assert_eq!(directory.count("/new-order"), 1);
+    // The end of the gateway ends the order, and releases the lock.
+    gate.stop();
+    assert!(!files(store.path()).iter().any(|file| file.ends_with("lock")));
+}
+
+#[test]
 fn gateways_that_share_a_store_answer_challenges_of_each_other() {
     let test = "acme::gateways_that_share_a_store_answer_challenges_of_each_other";
     let hosts = [("one.test", "127.0.0.1"), ("two.test", "127.0.0.2")];
@@ -379,6 +423,9 @@ fn a_connection_of_a_challenge_serves_no_request() {
     ] {
         assert!(shaken(host, alpn).is_err(), "{host} {alpn:?}");
     }
+    let answer = std::fs::read_to_string(&challenge).unwrap();
+    std::fs::write(&challenge, answer + &"\n".repeat(64 << 10)).unwrap();
+    assert!(shaken("one.test", &["acme-tls/1"]).is_err(), "the file is too long");
     std::fs::remove_file(&challenge).unwrap();
     assert!(shaken("one.test", &["acme-tls/1"]).is_err());
     // Requests are served as before, with the certificate of a client.
@@ -395,6 +442,8 @@ fn an_http_challenge_is_answered_and_no_other_file_is_read() {
     std::fs::create_dir_all(folder.join("http-challenges")).unwrap();
     std::fs::write(folder.join("http-challenges/tok-en_1"), "tok-en_1.thumbprint").unwrap();
     std::fs::write(folder.join("account.json"), "{}").unwrap();
+    std::fs::write(folder.join("http-challenges/long"), "x".repeat(5000)).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", folder.join("http-challenges/endless")).unwrap();
     let config = public(&upstream)
         .tls(&pki, &[&["localhost"]])
         .file("ca.pem", pki.root_pem())
@@ -422,6 +471,8 @@ fn an_http_challenge_is_answered_and_no_other_file_is_read() {
     for token in [
         "",
         "unknown",
+        "long",
+        "endless",
         "../account.json",
         "..%2faccount.json",
         "%2e%2e/account.json",

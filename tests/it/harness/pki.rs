@@ -5,11 +5,25 @@ use std::time::Duration;
 
 use base64::Engine;
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SigningKey,
+    BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SignatureAlgorithm, SigningKey,
 };
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+/// A public key of P-256.
+struct PublicPoint(Vec<u8>);
+
+impl PublicKeyData for PublicPoint {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
 
 pub struct Pki {
     issuer: Issuer<'static, KeyPair>,
@@ -52,6 +66,22 @@ impl Pki {
         params.not_after = params.not_before + Duration::from_secs(until);
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         (certificate.pem(), key.serialize_pem())
+    }
+
+    /// The certificate alone, for the key of a signing request in DER, which is of P-256.
+    pub fn certificate_for(&self, request: &[u8], names: &[&str], until: u64) -> String {
+        // BIT STRING of 66 bytes: no unused bits, and an uncompressed point.
+        let point = [0x03, 0x42, 0x00, 0x04];
+        let at = request
+            .windows(4)
+            .position(|four| four == point)
+            .expect("a key of P-256");
+        let key = PublicPoint(request[at + 3..at + 68].to_vec());
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.not_before = rcgen::date_time_ymd(1970, 1, 1);
+        params.not_after = params.not_before + Duration::from_secs(until);
+        params.signed_by(&key, &self.issuer).expect("a certificate").pem()
     }
 
     /// The same, and the certificate begins at that time too.
