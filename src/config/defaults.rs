@@ -11,6 +11,7 @@ use authgate_auth::cache::CacheSettings;
 use authgate_auth::jwt::{Profile, UserIdField};
 use authgate_auth::store::Digests;
 use authgate_auth::store::redis::Invalidation;
+use authgate_auth::token::OnUnknown;
 use authgate_core::outbound::identity::{CredentialMode, Encoding, ValueSource};
 use authgate_http::server::limits::Limits;
 use authgate_http::upstream::{Balance, HostMode};
@@ -90,6 +91,8 @@ pub(super) const CREDENTIAL_HEADER: HeaderName = AUTHORIZATION;
 pub(super) const TOKEN_SCHEME: &str = "Token";
 /// `authenticators.*.scheme` of `kind = "jwt"`, and `routes.websocket.scheme`.
 pub(super) const JWT_SCHEME: &str = "Bearer";
+/// `authenticators.*.on_unknown`.
+pub(super) const ON_UNKNOWN: OnUnknown = OnUnknown::Refuse;
 /// `authenticators.*.realm`.
 pub(super) const REALM: &str = "api";
 /// `authenticators.*.profile`.

@@ -116,6 +116,8 @@ pub struct Route {
     pub rollout: Option<Rollout>,
     /// Names of its authenticators, in order; none on a public route.
     pub authenticate: Vec<Arc<str>>,
+    /// Whether one of them forwards keys that no record knows.
+    pub forwards_unknown: bool,
     /// The form of its error responses.
     pub refusal_format: RefusalFormat,
     /// Which origins may read its error responses.

@@ -7,7 +7,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use authgate_auth::{Now, Verdict};
+use authgate_auth::{Now, Refused, Verdict};
+use authgate_core::credential::Refusal;
 use authgate_core::identity::Identity;
 use authgate_core::outbound::peer::Peer;
 use authgate_core::path::RequestPath;
@@ -300,9 +301,30 @@ impl Route {
             },
             Err(rejection) => Authorization {
                 user: None,
-                decision: Err(rejection),
+                decision: match self.permit_unknown(&rejection, headers) {
+                    Some(permit) => Ok(permit),
+                    None => Err(rejection),
+                },
             },
         }
+    }
+
+    /// The permit for a key that no record knows, if its authenticator forwards such keys. Several lines of a header have no permit.
+    fn permit_unknown(&self, rejection: &Rejection, headers: &HeaderMap) -> Option<Permit> {
+        let Rejection::Refused(Refused {
+            by,
+            refusal: Refusal::TokenUnknown,
+            ..
+        }) = rejection
+        else {
+            return None;
+        };
+        let chain = self.chain.as_ref()?;
+        let forwards = chain.authenticators().nth(*by)?.settings().kind.forwards_unknown();
+        if !forwards || chain.saw_repeated_credential(headers) {
+            return None;
+        }
+        self.settings.policy.permit_unknown()
     }
 
     fn is_preflight(&self, method: &Method, headers: &HeaderMap) -> bool {

@@ -1,13 +1,17 @@
 //! `mode = "observe"`: requests go on as they came, and the gateway compares its decision with the application's response.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use authgate_auth::jwt::keys::Algorithm;
 use serde_json::{Value, json};
 
+use crate::harness::mint::Signer;
 use crate::harness::program::authgate;
 use crate::harness::upstream::Exchange;
 use crate::harness::websocket::Over;
 use crate::harness::{Config, Gate, Next, RecordingUpstream, Redis, config, get, post, wait_until};
+use crate::reload::reload;
 
 const SECRET: &str = "secret_header = { name = \"X-Gateway-Secret\", value = { env = \"PATH\" } }";
 const OBSERVE: &str = "authenticate = [\"token\"]\nmode = \"observe\"";
@@ -334,4 +338,197 @@ fn an_observed_route_counts_as_a_public_one_beside_a_stricter_host() {
             "{report}"
         );
     }
+}
+
+/// The users out of 40 whose requests are enforced, with this kind of credential.
+fn enforced(gate: &Gate, upstream: &RecordingUpstream, credential: impl Fn(u32) -> String) -> BTreeSet<u32> {
+    let is_enforced = |user: &u32| {
+        let value = credential(*user);
+        assert_eq!(gate.call(&get("/api/x").authorization(&value)).status, 200);
+        let seen = upstream.last();
+        let id = seen.header("x-user-id").map(str::to_owned);
+        assert!(id.is_none() || id == Some(user.to_string()));
+        let (credential, secret) = (seen.header("authorization"), seen.header("x-gateway-secret"));
+        assert_eq!(
+            credential == Some(&*value),
+            id.is_none(),
+            "an enforced request has the opaque credential"
+        );
+        assert_eq!(secret.is_some(), id.is_some());
+        id.is_some()
+    };
+    (0..40).filter(is_enforced).collect()
+}
+
+#[test]
+fn a_share_of_users_is_enforced_always_the_same_ones_and_only_ever_more() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let signer = Signer::new(Algorithm::ES256);
+    for user in 0..40 {
+        redis.put_user(&user.to_string(), &json!({}));
+        redis.put_token(&format!("canary-{user}"), &json!({ "user": user.to_string() }));
+        redis.put_token(
+            &format!("canary-dead-{user}"),
+            &json!({ "user": user.to_string(), "revoked": 1 }),
+        );
+    }
+    let file = |mode: &str| {
+        let lines = format!("authenticate = [\"token\", \"jwt\"]\nmode = {mode}");
+        let file = config()
+            .tokens(&redis)
+            .jwt("users = \"none\"")
+            .file("jwt.key", signer.file());
+        let file = file
+            .jwt(&format!("keys = [{}]", signer.key("jwt.key")))
+            .app(&upstream)
+            .with(SECRET);
+        file.route("/api/*", &lines)
+    };
+    let gate = Gate::start(&file("{ enforce = 30 }"));
+    let token = |user: u32| format!("Token canary-{user}");
+    let jwt = |user: u32| format!("Bearer {}", signer.with(&json!({ "user_id": user.to_string() })));
+    let some = enforced(&gate, &upstream, token);
+    assert!((4..22).contains(&some.len()), "{some:?}");
+    assert_eq!(
+        enforced(&gate, &upstream, jwt),
+        some,
+        "the user counts, not the credential"
+    );
+    assert_eq!(
+        gate.get("/api/x").status,
+        200,
+        "a request without a credential is observed"
+    );
+
+    // A revoked token of an enforced user does not reach the application.
+    for user in 0..40 {
+        let status = gate.call(&get("/api/x").token(&format!("canary-dead-{user}"))).status;
+        assert_eq!(status, if some.contains(&user) { 401 } else { 200 }, "user {user}");
+    }
+    let unknown: Vec<u16> = (0..40)
+        .map(|at| gate.call(&get("/api/x").token(&format!("canary-unknown-{at}"))).status)
+        .collect();
+    assert!(unknown.contains(&401) && unknown.contains(&200), "{unknown:?}");
+
+    assert!(reload(&gate, &file("{ enforce = 60 }")));
+    let more = enforced(&gate, &upstream, token);
+    assert!(more.is_superset(&some) && more.len() > some.len(), "{some:?} {more:?}");
+    assert_eq!(enforced(&gate, &upstream, jwt), more);
+    assert!(reload(&gate, &file("{ enforce = 100 }")));
+    assert_eq!(enforced(&gate, &upstream, token).len(), 40);
+    assert_eq!(gate.get("/api/x").status, 401);
+}
+
+#[test]
+fn in_an_outage_a_share_of_credentials_is_503_and_the_others_are_observed() {
+    let (mut redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let lines = "authenticate = [\"token\"]\nmode = { enforce = 50 }";
+    let gate = Gate::start(&config().tokens(&redis).app(&upstream).route("/api/*", lines));
+    redis.kill();
+    let statuses: Vec<u16> = (0..40)
+        .map(|at| gate.call(&get("/api/x").token(&format!("canary-{at}"))).status)
+        .collect();
+    assert!(
+        statuses.iter().all(|status| [200, 503].contains(status)),
+        "{statuses:?}"
+    );
+    assert!(statuses.contains(&200) && statuses.contains(&503), "{statuses:?}");
+}
+
+const FORWARD: &str = "on_unknown = \"forward\"";
+
+#[test]
+fn an_unknown_key_is_forwarded_without_identity_and_a_key_that_is_known_to_be_bad_is_refused() {
+    let (mut redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    redis.put_user("9", &json!({ "active": false }));
+    for (key, record) in [
+        ("canary-dead", json!({ "user": "42", "revoked": 1 })),
+        ("canary-old", json!({ "user": "42", "expires": 1 })),
+        ("canary-orphan", json!({ "user": "77" })),
+        ("canary-idle", json!({ "user": "9" })),
+    ] {
+        redis.put_token(key, &record);
+    }
+    let gate = Gate::start(
+        &config()
+            .tokens(&redis)
+            .token(FORWARD)
+            .identity("headers = { X-User-Id = \"id\", X-By = \"authenticator\" }")
+            .app(&upstream)
+            .route("/api/*", "authenticate = [\"token\"]\ncredential = \"keep\""),
+    );
+    for (key, by, id) in [("canary-new", "unknown", None), ("canary-ada", "token", Some("42"))] {
+        let call = get("/api/x").token(key).header("X-User-Id", "1").header("X-By", "me");
+        assert_eq!(gate.call(&call).status, 200);
+        let seen = upstream.last();
+        assert_eq!((seen.header("x-by"), seen.header("x-user-id")), (Some(by), id));
+        assert_eq!(seen.header("authorization"), Some(&*format!("Token {key}")));
+    }
+    let before = upstream.calls();
+    for value in ["dead", "old", "orphan", "idle"].map(|key| format!("Token canary-{key}")) {
+        assert_eq!(gate.call(&get("/api/x").authorization(&value)).status, 401, "{value}");
+    }
+    for value in ["Token", "Token a b"] {
+        assert_eq!(gate.call(&get("/api/x").authorization(value)).status, 401, "{value}");
+    }
+    assert_eq!(gate.get("/api/x").status, 401);
+    let lines = get("/api/x").authorization("Token canary").authorization("new");
+    assert_eq!(gate.call(&lines).status, 401, "several lines are never forwarded");
+    redis.kill();
+    assert_eq!(gate.call(&get("/api/x").token("canary-new")).status, 503);
+    assert_eq!(upstream.calls(), before);
+}
+
+#[test]
+fn on_an_observed_route_an_unknown_key_counts_as_accepted() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let gate = Gate::start(&observing(&redis, &upstream).token(FORWARD));
+    assert_eq!(gate.call(&get("/api/x").token("canary-new")).status, 200);
+    assert_eq!(upstream.last().header("x-by"), None);
+    wait_for_observed(&gate, ("accepted", "accepted", "same"), 1.0);
+}
+
+#[test]
+fn check_refuses_routes_that_cannot_leave_unknown_keys_to_the_application() {
+    let upstream = RecordingUpstream::start();
+    let file = |lines: &str| {
+        config()
+            .tables("[stores.file]\nkind = \"embedded\"\nfile = \"tokens.toml\"\n")
+            .file("tokens.toml", "layout = { version = 1, epoch = \"1\" }\n")
+            .token("store = \"file\"")
+            .token(FORWARD)
+            .app(&upstream)
+            .route("/api/*", &format!("authenticate = [\"token\"]\n{lines}"))
+    };
+    const REQUIRE: &str = "require = { groups = { any = [\"staff\"] } }";
+    for (lines, code, words) in [
+        ("credential = \"keep\"", 0, ""),
+        ("mode = \"observe\"", 0, "only observed"),
+        (&format!("mode = \"observe\"\n{REQUIRE}"), 0, "only observed"),
+        ("", 2, "the route does not keep the credential"),
+        ("mode = { enforce = 10 }", 2, "the route does not keep the credential"),
+        (
+            &format!("credential = \"keep\"\n{REQUIRE}"),
+            2,
+            "the route has `require`",
+        ),
+    ] {
+        let (found, report) = check(&file(lines));
+        assert_eq!(found, code, "{lines}\n{report}");
+        assert!(report.contains(words), "{lines}\n{report}");
+    }
+    let reserved = config().tables("[authenticators.unknown]\nkind = \"token\"\n");
+    assert!(check(&reserved).1.contains("\"unknown\" is reserved"));
+    let narrow = file("credential = \"keep\"").tables("[authenticators.strict]\nkind = \"token\"\nstore = \"file\"\n");
+    let guarded = narrow.clone().route(
+        "/api/*",
+        "host = \"api.example\"\nauthenticate = [\"token\", \"strict\"]\ncredential = \"keep\"",
+    );
+    assert_eq!(check(&guarded).0, 0, "both count as public");
+    let guarded = narrow.route("/api/*", "host = \"api.example\"\nauthenticate = [\"strict\"]");
+    let (code, report) = check(&guarded);
+    assert!(
+        code == 2 && report.contains("it forwards keys that no record knows"),
+        "{report}"
+    );
 }

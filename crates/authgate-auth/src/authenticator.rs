@@ -8,14 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use authgate_core::credential::{Presented, Refusal};
+use authgate_core::credential::Presented;
 use authgate_core::identity::Identity;
 use http::header::HeaderName;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cache::{self, CacheSettings, DecisionCache};
-use crate::decision::Decision;
+use crate::decision::{Decision, RefusedCredential};
 use crate::dependencies::{ChangeCounters, Dependencies};
 use crate::identities::{IdentityFactory, IdentityRules};
 use crate::jwt::JwtEvaluator;
@@ -152,13 +152,13 @@ impl Authenticator {
         &self,
         presented: &Presented<'_>,
         now: Now,
-    ) -> Result<Option<Result<Arc<Identity>, Refusal>>, StoreError> {
+    ) -> Result<Option<Result<Arc<Identity>, RefusedCredential>>, StoreError> {
         let Some((words, acceptance)) = presented.words() else {
             return Ok(None);
         };
         let (credential, joined) = match self.evaluator.read(&self.shared.settings.scheme, words, acceptance) {
             Reading::OtherScheme => return Ok(None),
-            Reading::Malformed(refusal) => return Ok(Some(Err(refusal))),
+            Reading::Malformed(refusal) => return Ok(Some(Err(refusal.into()))),
             Reading::Credential(credential) => (credential, None),
             Reading::Joined(credential, refusal) => (credential, Some(refusal)),
         };
@@ -170,7 +170,7 @@ impl Authenticator {
         };
         Ok(Some(match joined {
             None => decided,
-            Some(refusal) => Err(decided.err().unwrap_or(refusal)),
+            Some(refusal) => Err(decided.err().unwrap_or_else(|| refusal.into())),
         }))
     }
 
@@ -180,7 +180,7 @@ impl Authenticator {
         key: cache::Key,
         credential: &[u8],
         now: Now,
-    ) -> Result<Result<Arc<Identity>, Refusal>, StoreError> {
+    ) -> Result<Result<Arc<Identity>, RefusedCredential>, StoreError> {
         let deadline = Instant::now() + self.time_limit();
         let cache = &self.shared.cache;
         let decided = async {

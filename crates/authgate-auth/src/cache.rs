@@ -8,13 +8,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use authgate_core::credential::Refusal;
 use authgate_core::identity::Identity;
 use aws_lc_rs::digest;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
-use crate::decision::Decision;
+use crate::decision::{Decision, RefusedCredential};
 use crate::dependencies::{ChangeCounters, Dependencies};
 use crate::metrics::CacheMetrics;
 use crate::now::Now;
@@ -68,7 +67,7 @@ struct Accepted {
 
 #[derive(Debug, Clone)]
 struct Refused {
-    refusal: Refusal,
+    credential: RefusedCredential,
     until: u64,
     dependencies: Dependencies,
 }
@@ -134,12 +133,12 @@ impl DecisionCache {
         self.counters.are_unchanged(dependencies)
             && match decision {
                 Decision::Accepted { validity, .. } => validity.contains(now),
-                Decision::Refused(refusal) => !refusal.is_temporary(),
+                Decision::Refused(refused) => !refused.refusal.is_temporary(),
             }
     }
 
     /// Finds a decision that is still valid.
-    pub fn find(&self, key: &Key, now: Now) -> Option<Result<Arc<Identity>, Refusal>> {
+    pub fn find(&self, key: &Key, now: Now) -> Option<Result<Arc<Identity>, RefusedCredential>> {
         let found = self.look_up(key, now);
         if self.accepted.is_some() || self.refused.is_some() {
             self.metrics.record_lookup(found.is_some());
@@ -147,7 +146,7 @@ impl DecisionCache {
         found
     }
 
-    fn look_up(&self, key: &Key, now: Now) -> Option<Result<Arc<Identity>, Refusal>> {
+    fn look_up(&self, key: &Key, now: Now) -> Option<Result<Arc<Identity>, RefusedCredential>> {
         if let Some(cache) = &self.accepted
             && let Some(hit) = cache.get(key)
         {
@@ -160,7 +159,7 @@ impl DecisionCache {
         let cache = self.refused.as_ref()?;
         let hit = cache.get(key)?;
         if now.uptime_ms < hit.until && self.counters.are_unchanged(&hit.dependencies) {
-            return Some(Err(hit.refusal));
+            return Some(Err(hit.credential));
         }
         cache.remove(key);
         None
@@ -191,13 +190,13 @@ impl DecisionCache {
                     );
                 }
             }
-            Decision::Refused(refusal) if refusal.is_temporary() => {}
-            Decision::Refused(refusal) => {
+            Decision::Refused(refused) if refused.refusal.is_temporary() => {}
+            Decision::Refused(refused) => {
                 if let Some(cache) = &self.refused {
                     cache.insert(
                         key,
                         Refused {
-                            refusal: refusal.clone(),
+                            credential: refused.clone(),
                             until: end(self.settings.negative_ttl),
                             dependencies,
                         },
@@ -212,7 +211,7 @@ impl DecisionCache {
 mod tests {
     use super::*;
     use crate::dependencies::StoreItem;
-    use authgate_core::credential::Defect;
+    use authgate_core::credential::{Defect, Refusal};
     use authgate_core::identity::{TableSet, UserId, UserInfo};
 
     const AT: Now = Now {
@@ -307,19 +306,19 @@ mod tests {
         let cache = cache_of(SETTINGS);
         cache.insert(
             [1; 32],
-            &Decision::Refused(Refusal::TokenUnknown),
+            &Decision::from(Refusal::TokenUnknown),
             Dependencies::default(),
             AT,
         );
         cache.insert(
             [2; 32],
-            &Decision::Refused(Refusal::Jwt(Defect::NotBefore.into())),
+            &Decision::from(Refusal::Jwt(Defect::NotBefore.into())),
             Dependencies::default(),
             AT,
         );
         assert!(matches!(
             cache.find(&[1; 32], later(4_999)),
-            Some(Err(Refusal::TokenUnknown))
+            Some(Err(refused)) if refused.refusal == Refusal::TokenUnknown
         ));
         assert!(cache.find(&[1; 32], later(5_000)).is_none());
         assert!(cache.find(&[2; 32], AT).is_none());
@@ -336,7 +335,7 @@ mod tests {
         for at in 0..200 {
             cache.insert(
                 [at; 32],
-                &Decision::Refused(Refusal::TokenUnknown),
+                &Decision::from(Refusal::TokenUnknown),
                 Dependencies::default(),
                 AT,
             );
@@ -360,7 +359,7 @@ mod tests {
             counters.mark(&mut dependencies, "redis", StoreItem::User("1"));
             dependencies
         };
-        let refused = Decision::Refused(Refusal::TokenUnknown);
+        let refused = Decision::from(Refusal::TokenUnknown);
         for decision in [accepted(Validity::ALWAYS), refused] {
             let dependencies = marked();
             cache.insert([1; 32], &decision, dependencies, AT);

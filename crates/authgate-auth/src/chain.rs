@@ -4,10 +4,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use authgate_core::credential::{Presented, Refusal};
-use authgate_core::identity::Identity;
+use authgate_core::identity::{Identity, UserId};
 use http::HeaderMap;
 
 use crate::authenticator::Authenticator;
+use crate::decision::RefusedCredential;
 use crate::now::Now;
 use crate::scheme::AuthScheme;
 use crate::store::StoreError;
@@ -30,6 +31,8 @@ pub struct Refused {
     pub by: usize,
     /// The reason.
     pub refusal: Refusal,
+    /// The user that the credential was issued to, if that is certain.
+    pub user: Option<Arc<UserId>>,
 }
 
 /// A route's authenticators, in its order.
@@ -72,7 +75,9 @@ impl Chain {
             match authenticator.authenticate(&presented, now).await {
                 Ok(None) => {}
                 Ok(Some(Ok(identity))) => return Ok(Verdict::Accept(identity)),
-                Ok(Some(Err(refusal))) => return Ok(Verdict::Refuse(Refused { by, refusal })),
+                Ok(Some(Err(RefusedCredential { refusal, user }))) => {
+                    return Ok(Verdict::Refuse(Refused { by, refusal, user }));
+                }
                 Err(source) => {
                     return Err(Unavailable {
                         authenticator: Arc::clone(authenticator.name()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use authgate_core::credential::Refusal;
-use authgate_core::identity::Identity;
+use authgate_core::identity::{Identity, UserId};
 
 use crate::validity::Validity;
 
@@ -18,14 +18,35 @@ pub enum Decision {
         validity: Validity,
     },
     /// The credential is refused.
-    Refused(Refusal),
+    Refused(RefusedCredential),
+}
+
+/// A refused credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedCredential {
+    /// The reason.
+    pub refusal: Refusal,
+    /// The user that the credential was issued to, if that is certain.
+    pub user: Option<Arc<UserId>>,
+}
+
+impl From<Refusal> for RefusedCredential {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, user: None }
+    }
+}
+
+impl From<Refusal> for Decision {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal.into())
+    }
 }
 
 impl Decision {
-    pub(crate) fn into_result(self) -> Result<Arc<Identity>, Refusal> {
+    pub(crate) fn into_result(self) -> Result<Arc<Identity>, RefusedCredential> {
         match self {
             Self::Accepted { identity, .. } => Ok(identity),
-            Self::Refused(refusal) => Err(refusal),
+            Self::Refused(refused) => Err(refused),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::now::Now;
 use crate::reading::Reading;
 use crate::scheme::AuthScheme;
 use crate::store::{Lookup, StoreError};
-use crate::token::{TokenEvaluator, TokenSettings};
+use crate::token::{OnUnknown, TokenEvaluator, TokenSettings};
 use crate::worker::WorkerResources;
 
 macro_rules! kinds {
@@ -82,6 +82,14 @@ kinds! {
 }
 
 impl KindSettings {
+    /// Whether a key that no record knows may be forwarded.
+    pub fn forwards_unknown(&self) -> bool {
+        match self {
+            Self::Token(settings) => settings.on_unknown == OnUnknown::Forward,
+            Self::Jwt(_) => false,
+        }
+    }
+
     /// The settings for JWTs, if it is that kind.
     pub fn as_jwt(&self) -> Option<&JwtSettings> {
         match self {

@@ -57,7 +57,7 @@ mod worker;
 
 pub use self::authenticator::{Authenticator, AuthenticatorSettings, SharedAuthenticator};
 pub use self::chain::{Chain, Refused, Unavailable, Verdict};
-pub use self::decision::Decision;
+pub use self::decision::{Decision, RefusedCredential};
 pub use self::identities::{IdentityRules, KeptClaims};
 pub use self::kind::KindSettings;
 pub use self::now::Now;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use authgate_core::credential::{Acceptance, Refusal, Shape, Words};
 use authgate_core::identity::UserInfo;
 
-use crate::decision::Decision;
+use crate::decision::{Decision, RefusedCredential};
 use crate::identities::IdentityFactory;
 use crate::now::Now;
 use crate::reading::Reading;
@@ -21,6 +21,17 @@ use crate::worker::WorkerResources;
 pub struct TokenSettings {
     /// Name of the store that holds the tokens.
     pub store: Arc<str>,
+    /// What happens to a key that no record of the store knows.
+    pub on_unknown: OnUnknown,
+}
+
+/// What happens to a key that no record knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUnknown {
+    /// It is refused.
+    Refuse,
+    /// It is forwarded without an identity, where the route allows that.
+    Forward,
 }
 
 impl TokenSettings {
@@ -74,7 +85,7 @@ impl TokenEvaluator {
 
     pub(super) async fn evaluate(&self, key: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, StoreError> {
         Ok(match self.store.token(key, lookup).await? {
-            None => Decision::Refused(Refusal::TokenUnknown),
+            None => Refusal::TokenUnknown.into(),
             Some(facts) => self.check(facts, now),
         })
     }
@@ -82,10 +93,23 @@ impl TokenEvaluator {
     fn check(&self, facts: TokenFacts, now: Now) -> Decision {
         let fault = facts.fault(now.unix_seconds());
         let TokenFacts { token, user, .. } = facts;
+        let refused = |refusal| {
+            Decision::Refused(RefusedCredential {
+                refusal,
+                user: Some(Arc::new(token.user.clone())),
+            })
+        };
         let user = match (fault, user) {
             (None, Some(user)) => user,
-            (Some(TokenFault::UserInactive), _) => return Decision::Refused(Refusal::TokenUserInactive),
-            (Some(_), _) | (None, None) => return Decision::Refused(Refusal::TokenUnknown),
+            (Some(TokenFault::UserInactive), _) => return refused(Refusal::TokenUserInactive),
+            (Some(TokenFault::Revoked(_)), _) => return refused(Refusal::TokenInvalid("it is revoked")),
+            (Some(TokenFault::UserRevoked(_)), _) => {
+                return refused(Refusal::TokenInvalid("the tokens of its user are revoked"));
+            }
+            (Some(TokenFault::Expired(_)), _) => return refused(Refusal::TokenInvalid("it has expired")),
+            (Some(TokenFault::NoUser), _) | (None, None) => {
+                return refused(Refusal::TokenInvalid("its user does not exist"));
+            }
         };
         let user_info = UserInfo {
             authenticator: self.identities.authenticator(),
@@ -107,7 +131,10 @@ impl TokenEvaluator {
                 },
             },
             // A user whose values cannot be sent in a header is refused: the upstream could not identify them.
-            Err(error) => Decision::Refused(Refusal::TokenUnsendableValue(error.to_string().into())),
+            Err(error) => Decision::Refused(RefusedCredential {
+                refusal: Refusal::TokenUnsendableValue(error.to_string().into()),
+                user: Some(Arc::new(token.user)),
+            }),
         }
     }
 }
@@ -168,7 +195,10 @@ mod tests {
             scheme: AuthScheme::OneOf(vec!["Token".into(), "Key".into()]),
             header: AUTHORIZATION,
             realm: None,
-            kind: KindSettings::Token(Arc::new(TokenSettings { store: "file".into() })),
+            kind: KindSettings::Token(Arc::new(TokenSettings {
+                store: "file".into(),
+                on_unknown: OnUnknown::Refuse,
+            })),
             cache: CacheSettings {
                 entries: 100,
                 ttl: Duration::from_secs(60),
@@ -198,13 +228,22 @@ mod tests {
             (b"Token good", Some(Ok("1"))),
             (b"tOKEN good", Some(Ok("1"))),
             (b"key\tgood", Some(Ok("1"))),
-            (b"Token expires-now", Some(Err(Refusal::TokenUnknown))),
+            (b"Token expires-now", Some(Err(Refusal::TokenInvalid("it has expired")))),
             (b"Token expires-later", Some(Ok("1"))),
-            (b"Token revoked", Some(Err(Refusal::TokenUnknown))),
-            (b"Token orphan", Some(Err(Refusal::TokenUnknown))),
+            (b"Token revoked", Some(Err(Refusal::TokenInvalid("it is revoked")))),
+            (
+                b"Token orphan",
+                Some(Err(Refusal::TokenInvalid("its user does not exist"))),
+            ),
             (b"Token idle", Some(Err(Refusal::TokenUserInactive))),
-            (b"Token old", Some(Err(Refusal::TokenUnknown))),
-            (b"Token undated", Some(Err(Refusal::TokenUnknown))),
+            (
+                b"Token old",
+                Some(Err(Refusal::TokenInvalid("the tokens of its user are revoked"))),
+            ),
+            (
+                b"Token undated",
+                Some(Err(Refusal::TokenInvalid("the tokens of its user are revoked"))),
+            ),
             (b"Token fresh", Some(Ok("swept"))),
         ];
         for (value, expected) in cases {
@@ -217,8 +256,20 @@ mod tests {
                     .authenticate(&presented, NOW)
                     .await
                     .expect("the store is there");
-                let verdict =
-                    verdict.map(|verdict| verdict.map(|identity| identity.user_info().id.as_str().to_owned()));
+                let verdict = verdict.map(|verdict| match verdict {
+                    Ok(identity) => Ok(identity.user_info().id.as_str().to_owned()),
+                    Err(RefusedCredential { refusal, user }) => {
+                        let is_known = !matches!(
+                            refusal,
+                            Refusal::TokenUnknown
+                                | Refusal::TokenMissing
+                                | Refusal::TokenHasSpaces
+                                | Refusal::TokenHasInvalidCharacters
+                        );
+                        assert_eq!(user.is_some(), is_known, "{refusal:?}");
+                        Err(refusal)
+                    }
+                });
                 let expected = expected.clone().map(|expected| expected.map(str::to_owned));
                 assert_eq!(verdict, expected, "{}", String::from_utf8_lossy(value));
             }

@@ -132,8 +132,10 @@ pub enum Refusal {
     TokenHasSpaces,
     /// The key is not UTF-8.
     TokenHasInvalidCharacters,
-    /// The key does not exist, is expired or revoked, or has no user.
+    /// No record knows the key.
     TokenUnknown,
+    /// The key is known, and is expired or revoked, or has no user; holds which. Clients see no difference to an unknown key.
+    TokenInvalid(&'static str),
     /// The user of the key is inactive.
     TokenUserInactive,
     /// The key is valid, but a header cannot carry a value of its user for an upstream.
@@ -161,7 +163,7 @@ impl Refusal {
             Self::TokenMissing => "token_missing",
             Self::TokenHasSpaces => "token_has_spaces",
             Self::TokenHasInvalidCharacters => "token_has_invalid_characters",
-            Self::TokenUnknown => "token_unknown",
+            Self::TokenUnknown | Self::TokenInvalid(_) => "token_unknown",
             Self::TokenUserInactive => "token_user_inactive",
             Self::BearerNotTwoWords => "bearer_not_two_words",
             Self::Jwt(fault) => fault.label(),
@@ -178,6 +180,7 @@ impl Refusal {
     pub fn detail(&self) -> Option<&str> {
         match self {
             Self::Jwt(JwtFault::Invalid(defect)) => Some(defect.label()),
+            Self::TokenInvalid(why) => Some(why),
             Self::JwtInvalidUserClaim(which) | Self::JwtUnsendableClaim(which) | Self::TokenUnsendableValue(which) => {
                 Some(which)
             }

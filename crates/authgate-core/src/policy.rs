@@ -42,7 +42,17 @@ impl Policy {
         }
     }
 
-    /// Evaluates the policy for an identity. Only this function and [`Policy::permit_preflight`] make [`Permit`]s of enforced
+    /// Permits a credential that no record knows, for the application to judge. `None`: there are requirements, which only a user can meet.
+    pub fn permit_unknown(&self) -> Option<Permit> {
+        match self {
+            Self::Public => None,
+            Self::Authenticated { require, .. } => require.is_empty().then_some(Permit {
+                principal: Principal::Unknown,
+            }),
+        }
+    }
+
+    /// Evaluates the policy for an identity. Only this function, [`Policy::permit_preflight`] and [`Policy::permit_unknown`] make [`Permit`]s of enforced
     /// requests.
     ///
     /// # Errors
@@ -99,6 +109,8 @@ pub enum Principal {
     Anonymous,
     /// An authenticated user.
     User(Arc<Identity>),
+    /// The request has a credential that no record knows. The application judges it.
+    Unknown,
     /// The request is observed: it is forwarded as it came, and the application authenticates it.
     Observed,
 }

@@ -33,6 +33,37 @@ pub(super) struct Access {
 }
 
 impl Access {
+    /// Whether an authenticator of the route forwards keys that no record knows. The route must leave the decision about them to the
+    /// application, and the application must receive them.
+    pub(super) fn forwards_unknown(
+        &self,
+        credential: CredentialMode,
+        section: &Section<'_>,
+        authenticators: &Authenticators,
+    ) -> bool {
+        let mut settings = self
+            .authenticate
+            .iter()
+            .filter_map(|name| authenticators.settings.get(name));
+        let Some(forwarding) = settings.find(|settings| settings.kind.forwards_unknown()) else {
+            return false;
+        };
+        let has_requirements = matches!(&self.policy, Policy::Authenticated { require, .. } if !require.is_empty());
+        let is_kept = credential == CredentialMode::Keep && !has_requirements;
+        if !is_kept && self.rollout != Some(Rollout::OBSERVE) {
+            let problem = if has_requirements {
+                "the route has `require`, which no unknown key meets"
+            } else {
+                "the route does not keep the credential, so the application would not see it"
+            };
+            section.add(section.problem(
+                format!("the authenticator {:?} forwards unknown keys, and {problem}", &*forwarding.name),
+                "write `credential = \"keep\"` and no `require`, or `mode = \"observe\"`, or use an authenticator with `on_unknown = \"refuse\"`",
+            ));
+        }
+        true
+    }
+
     /// The error responses of the route.
     pub(super) fn answers(&self, format: ErrorFormat, authenticators: &Authenticators) -> RefusalFormat {
         answers(format, self.challenge, &self.authenticate, authenticators, &self.policy)

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use authgate_auth::token::TokenSettings;
+use authgate_auth::token::{OnUnknown, TokenSettings};
 use authgate_auth::{AuthScheme, AuthenticatorSettings, KindSettings};
-use authgate_core::outbound::identity::{ANONYMOUS, PUBLIC};
+use authgate_core::outbound::identity::{ANONYMOUS, PUBLIC, UNKNOWN};
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 
@@ -65,7 +65,7 @@ pub(super) fn authenticators(root: &mut Section<'_>, stores: &Names, identities:
                 .item
                 .refuse(format!("{:?} cannot be sent in a header", named.name), help);
         }
-        if [PUBLIC, ANONYMOUS].contains(&named.name) {
+        if [PUBLIC, ANONYMOUS, UNKNOWN].contains(&named.name) {
             let message = format!(
                 "{:?} is reserved: it tells upstreams that the request was not authenticated",
                 named.name
@@ -118,13 +118,18 @@ fn token(
         None => implied_store(&section, stores),
     };
     let cache = cache(&mut section);
+    let on_unknown = [("refuse", OnUnknown::Refuse), ("forward", OnUnknown::Forward)];
+    let on_unknown = section.choice_or("on_unknown", &on_unknown, defaults::ON_UNKNOWN);
     Some(AuthenticatorSettings {
         name,
         header,
         scheme,
         realm: None,
         cache,
-        kind: KindSettings::Token(Arc::new(TokenSettings { store: store? })),
+        kind: KindSettings::Token(Arc::new(TokenSettings {
+            store: store?,
+            on_unknown,
+        })),
     })
 }
 

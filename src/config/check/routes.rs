@@ -55,6 +55,8 @@ fn route(
         .and_then(|item| item.duration(Zero::Refused));
     let (matches, access, upstream) = (matches?, access?, upstream?);
     let sent = identities.for_upstream(&upstream);
+    let credential = access.credential.unwrap_or(sent.credential);
+    let forwards_unknown = access.forwards_unknown(credential, &section, authenticators);
     Some(Route {
         matches,
         refusal_format: access.answers(format, authenticators),
@@ -65,7 +67,8 @@ fn route(
         websocket: access.websocket,
         upstream,
         identity: sent.table,
-        credential: access.credential.unwrap_or(sent.credential),
+        credential,
+        forwards_unknown,
         body_bytes,
         response_timeout,
     })

@@ -12,6 +12,7 @@ use crate::config::Route;
 pub(super) enum Weakness {
     Public,
     Observed,
+    ForwardsUnknown,
     Optional,
     Authenticator(String),
     Requirement(String),
@@ -22,6 +23,7 @@ impl fmt::Display for Weakness {
         match self {
             Self::Public => f.write_str("requires no credential"),
             Self::Observed => f.write_str("is not enforced for all requests"),
+            Self::ForwardsUnknown => f.write_str("forwards keys that no record knows"),
             Self::Optional => f.write_str("accepts requests without a credential"),
             Self::Authenticator(name) => {
                 write!(
@@ -44,9 +46,10 @@ pub(super) struct Demands<'r> {
 }
 
 impl<'r> Demands<'r> {
-    /// The demands of a route; `None` for a public one, and for one that is not enforced for all requests.
+    /// The demands of a route; `None` for a public one, and for one that forwards requests which it
+    /// does not accept: it is not enforced for all, or forwards unknown keys.
     pub(super) fn of(route: &'r Route) -> Option<Self> {
-        if route.rollout.is_some() {
+        if route.rollout.is_some() || route.forwards_unknown {
             return None;
         }
         match &route.policy {
@@ -65,9 +68,10 @@ impl<'r> Demands<'r> {
 pub(super) fn weakness(open: &Route, guard: &Route) -> Option<Weakness> {
     let guarded = Demands::of(guard).filter(|_| open.upstream == guard.upstream)?;
     let Some(demands) = Demands::of(open) else {
-        return Some(match open.rollout {
-            Some(_) => Weakness::Observed,
-            None => Weakness::Public,
+        return Some(match (open.rollout, open.forwards_unknown) {
+            (Some(_), _) => Weakness::Observed,
+            (None, true) => Weakness::ForwardsUnknown,
+            (None, false) => Weakness::Public,
         });
     };
     if demands.anonymous && !guarded.anonymous {

@@ -43,6 +43,7 @@ impl Ours {
                 label: ACCEPTED,
                 reason: match permit.principal() {
                     Principal::User(_) => "authenticated",
+                    Principal::Unknown => "unknown",
                     Principal::Anonymous | Principal::Public | Principal::Observed => "anonymous",
                 },
                 detail: None,
@@ -201,6 +202,7 @@ mod tests {
         Some(Rejection::Refused(Refused {
             by: 0,
             refusal: Refusal::TokenUnknown,
+            user: None,
         }))
     }
 

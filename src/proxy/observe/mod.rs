@@ -84,8 +84,13 @@ pub(super) async fn admit<'r>(
 
 /// Whether a request with this result is enforced.
 fn enforces(rollout: Rollout, route: &Route, authorization: &Authorization, headers: &HeaderMap) -> bool {
-    if let Some(user) = &authorization.user {
-        return rollout.enforces(Subject::User(&user.user_info().id));
+    let user = match (&authorization.user, &authorization.decision) {
+        (Some(user), _) => Some(&user.user_info().id),
+        (None, Err(Rejection::Refused(refused))) => refused.user.as_deref(),
+        (None, Ok(_) | Err(_)) => None,
+    };
+    if let Some(user) = user {
+        return rollout.enforces(Subject::User(user));
     }
     let sent = route.chain.as_ref().and_then(|chain| match &authorization.decision {
         Err(Rejection::Refused(refused)) => chain.credential_of(refused.by, headers),

@@ -176,7 +176,11 @@ mod tests {
     fn a_jwt_fault_has_one_message_for_each_token_class() {
         let check = |fault: JwtFault, access: &str, sliding: &str| {
             let refusal = Refusal::Jwt(fault);
-            let refused = Rejection::Refused(Refused { by: 1, refusal });
+            let refused = Rejection::Refused(Refused {
+                by: 1,
+                refusal,
+                user: None,
+            });
             assert_eq!(
                 body(&refused)["messages"],
                 json!([
@@ -200,6 +204,7 @@ mod tests {
         let refused = Rejection::Refused(Refused {
             by: 0,
             refusal: Refusal::TokenUnknown,
+            user: None,
         });
         let with = response(&refused, &first(), &RequestId::random());
         assert_eq!(

@@ -155,7 +155,7 @@ fn description(refusal: &Refusal) -> &'static str {
         Refusal::TokenMissing => "The scheme is not followed by a token.",
         Refusal::TokenHasSpaces => "The token contains spaces.",
         Refusal::TokenHasInvalidCharacters => "The token is not valid UTF-8.",
-        Refusal::TokenUnknown => "The token is unknown, expired or revoked.",
+        Refusal::TokenUnknown | Refusal::TokenInvalid(_) => "The token is unknown, expired or revoked.",
         Refusal::TokenUserInactive | Refusal::JwtUserInactive => "The user of the token is not active.",
         Refusal::BearerNotTwoWords => "The scheme must be followed by exactly one token.",
         Refusal::Jwt(JwtFault::Invalid(_)) => {
@@ -251,7 +251,13 @@ mod tests {
                 "Token scope=\"orders:read\"",
             ],
         );
-        let refused = |by, refusal| Rejection::Refused(Refused { by, refusal });
+        let refused = |by, refusal| {
+            Rejection::Refused(Refused {
+                by,
+                refusal,
+                user: None,
+            })
+        };
         let expired = "error=\"invalid_token\", error_description=\"The token has expired.\"";
         check(
             &refused(0, Refusal::Jwt(JwtFault::Expired)),
@@ -301,6 +307,7 @@ mod tests {
             Rejection::Refused(Refused {
                 by,
                 refusal: Refusal::Jwt(JwtFault::Expired),
+                user: None,
             })
         };
         let expired = "error=\"invalid_token\", error_description=\"The token has expired.\"";

@@ -97,7 +97,7 @@ impl JwtEvaluator {
         let mut lookup = Lookup::until(Instant::now() + time_limit);
         let ending = match self.check(token, now, &mut lookup).await {
             Ok(Decision::Accepted { .. }) => Ending::Accepted,
-            Ok(Decision::Refused(refusal)) | Err(EvaluationError::Refused(refusal)) => Ending::Refused(refusal),
+            Ok(Decision::Refused(refused)) | Err(EvaluationError::Refused(refused)) => Ending::Refused(refused.refusal),
             Err(EvaluationError::Unavailable(error)) => Ending::Unknown(error.to_string()),
         };
         let last = match &ending {
@@ -296,6 +296,7 @@ impl Check {
             | Refusal::TokenHasSpaces
             | Refusal::TokenHasInvalidCharacters
             | Refusal::TokenUnknown
+            | Refusal::TokenInvalid(_)
             | Refusal::TokenUserInactive
             | Refusal::TokenUnsendableValue(_) => return None,
         })

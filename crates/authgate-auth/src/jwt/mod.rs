@@ -22,13 +22,13 @@ use self::keys::VerificationKey;
 use self::segments::Segments;
 pub use self::settings::{JwtSettings, KeySet, Profile, Rules, TokenType, UserIdField, Users};
 use self::user::{NamedUser, invalid_user};
-use crate::decision::Decision;
+use crate::decision::{Decision, RefusedCredential};
 use crate::identities::IdentityFactory;
 use crate::now::Now;
 use crate::reading::Reading;
 use crate::scheme::AuthScheme;
 use crate::single_flight::WorkQueue;
-use crate::store::{Lookup, Store, StoreError};
+use crate::store::{JwtFacts, Lookup, Store, StoreError};
 use crate::worker::WorkerResources;
 
 /// One worker's evaluator.
@@ -43,19 +43,19 @@ pub struct JwtEvaluator {
 
 /// Why authentication ended without an identity.
 enum EvaluationError {
-    Refused(Refusal),
+    Refused(RefusedCredential),
     Unavailable(StoreError),
 }
 
 impl From<Refusal> for EvaluationError {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
+        Self::Refused(refusal.into())
     }
 }
 
 impl From<JwtFault> for EvaluationError {
     fn from(fault: JwtFault) -> Self {
-        Self::Refused(Refusal::Jwt(fault))
+        Refusal::Jwt(fault).into()
     }
 }
 
@@ -158,7 +158,7 @@ impl JwtEvaluator {
         self.queue.next().await;
         match self.check(token, now, lookup).await {
             Ok(decision) => Ok(decision),
-            Err(EvaluationError::Refused(refusal)) => Ok(Decision::Refused(refusal)),
+            Err(EvaluationError::Refused(refused)) => Ok(Decision::Refused(refused)),
             Err(EvaluationError::Unavailable(error)) => Err(error),
         }
     }
@@ -177,16 +177,29 @@ impl JwtEvaluator {
             (None, _) | (_, None) => None,
         };
         let facts = self.look_up(jti.as_deref(), key, named.as_ref(), lookup).await?;
+        let by_claim = named.as_ref().and_then(NamedUser::id);
+        let user = facts.user.as_ref().map(|user| &user.id).or(by_claim).cloned();
+        self.check_facts(claims, facts, named).map_err(|refusal| {
+            EvaluationError::Refused(RefusedCredential {
+                refusal,
+                user: user.map(Arc::new),
+            })
+        })
+    }
+
+    /// The checks after the look-up.
+    fn check_facts(&self, claims: Claims, facts: JwtFacts, named: Option<NamedUser>) -> Result<Decision, Refusal> {
+        let settings = &*self.settings;
         if facts.jti_revoked || facts.kid_revoked || facts.user_revoked.is_some_and(|by| claims.issued_by(by)) {
             let as_access = claims.check_kind(&settings.rules, &[TokenType::Access]);
-            return Err(JwtFault::Revoked(as_access.err()).into());
+            return Err(Refusal::Jwt(JwtFault::Revoked(as_access.err())));
         }
         claims
             .check_kind(&settings.rules, &settings.rules.token_types)
-            .map_err(JwtFault::TypeMismatch)?;
+            .map_err(|mismatch| Refusal::Jwt(mismatch.into()))?;
 
         let Some(named) = named else {
-            return Err(invalid_user(&settings.rules.user_id_claim, "is absent").into());
+            return Err(invalid_user(&settings.rules.user_id_claim, "is absent"));
         };
         let validity = claims.validity;
         let user_info = match &settings.users {
@@ -198,12 +211,12 @@ impl JwtEvaluator {
             } => {
                 let user = facts.user.ok_or(Refusal::JwtUserNotFound)?;
                 if *check_active && !user.active {
-                    return Err(Refusal::JwtUserInactive.into());
+                    return Err(Refusal::JwtUserInactive);
                 }
                 if let Some(name) = revoke_claim
                     && (user.password_md5.is_none() || user.password_md5.as_deref() != claims.text(name))
                 {
-                    return Err(Refusal::JwtPasswordChanged.into());
+                    return Err(Refusal::JwtPasswordChanged);
                 }
                 UserInfo {
                     authenticator: self.identities.authenticator(),

@@ -21,6 +21,14 @@ pub(super) enum NamedUser {
 }
 
 impl NamedUser {
+    /// The id, if the claim is a valid one.
+    pub(super) fn id(&self) -> Option<&UserId> {
+        match self {
+            Self::Id(id) => Some(id),
+            Self::Invalid(_) => None,
+        }
+    }
+
     pub(super) fn from_claim(claim: &Value, users: &Users) -> Self {
         const NO_ID: &str = "must be an id of 1 to 255 bytes without control characters and outer blanks";
         let by_id = matches!(
@@ -65,10 +73,7 @@ impl JwtEvaluator {
         lookup: &mut Lookup,
     ) -> Result<JwtFacts, StoreError> {
         let settings = &self.settings;
-        let id = match named {
-            Some(NamedUser::Id(id)) => Some(id),
-            Some(NamedUser::Invalid(_)) | None => None,
-        };
+        let id = named.and_then(NamedUser::id);
         // The user to look up, and the id whose revocation to look up. If the claim is a username, only the user record has the id.
         let (user, by_claim) = match &settings.users {
             Users::Claims { .. } => (None, id),

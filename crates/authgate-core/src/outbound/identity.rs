@@ -33,6 +33,7 @@ pub struct IdentityTable {
     headers: Box<[(HeaderName, ValueSource)]>,
     encoding: Encoding,
     anonymous: IdentityHeaders,
+    unknown: IdentityHeaders,
     public: IdentityHeaders,
 }
 
@@ -97,6 +98,8 @@ pub const OPAQUE_SCHEME: &str = "Authgate";
 
 /// The authenticator name for a permitted request without a credential. No authenticator may have this name.
 pub const ANONYMOUS: &str = "anonymous";
+/// The authenticator name for a credential that no record knows. No authenticator may have this name.
+pub const UNKNOWN: &str = "unknown";
 /// The authenticator name on public routes. No authenticator may have this name.
 pub const PUBLIC: &str = "public";
 
@@ -184,6 +187,7 @@ impl IdentityTable {
         Self {
             id,
             anonymous: without_user(ANONYMOUS),
+            unknown: without_user(UNKNOWN),
             public: without_user(PUBLIC),
             headers,
             encoding,
@@ -292,6 +296,7 @@ impl IdentityTable {
         let user_headers = match permit.principal() {
             Principal::Public => Some(&self.public),
             Principal::Anonymous => Some(&self.anonymous),
+            Principal::Unknown => Some(&self.unknown),
             Principal::User(identity) => identity.headers(self.id),
             Principal::Observed => None,
         };
@@ -306,7 +311,7 @@ impl IdentityTable {
     /// The opaque credential of the permitted user.
     pub fn opaque<'p>(&self, permit: &'p Permit) -> Option<&'p HeaderValue> {
         match permit.principal() {
-            Principal::Public | Principal::Anonymous | Principal::Observed => None,
+            Principal::Public | Principal::Anonymous | Principal::Unknown | Principal::Observed => None,
             Principal::User(identity) => identity.headers(self.id).and_then(|headers| headers.opaque.as_ref()),
         }
     }

@@ -176,7 +176,7 @@ fn strip_opaque_credential(headers: &mut HeaderMap) {
 /// with several lines is not forwarded: no authenticator has accepted it, and servers disagree on which line counts.
 fn kept_credentials(headers: &HeaderMap, permit: &Permit, rules: &OutboundRules) -> Vec<(HeaderName, HeaderValue)> {
     match (rules.credential, permit.principal()) {
-        (CredentialMode::Keep, Principal::User(_)) => rules
+        (CredentialMode::Keep, Principal::User(_) | Principal::Unknown) => rules
             .credential_headers
             .iter()
             .filter_map(|name| single_value(headers, name).map(|value| (name.clone(), value.clone())))
