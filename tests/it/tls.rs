@@ -215,7 +215,9 @@ fn a_client_certificate_without_a_readable_expiry_is_refused() {
             assert_eq!(served(&gate, &client), (false, false), "{mode}");
         }
         assert_eq!(upstream.calls(), 0);
-        assert_eq!(gate.metric("authgate_tls_handshakes_total{outcome=\"failed\"}"), 2.0);
+        wait_until("both are counted", Duration::from_secs(5), || {
+            gate.metric("authgate_tls_handshakes_total{outcome=\"failed\"}") == 2.0
+        });
     }
 }
 
