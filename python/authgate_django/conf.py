@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 from django.conf import settings
@@ -28,9 +29,13 @@ KEYS = (
     "CHALLENGE",
     "REQUIRE_SECRET",
     "IDENTITY",
+    "REDIS_URL",
+    "PREFIX",
 )
-# Settings of signed identity and of synchronization, which this version does not have.
-NOT_BUILT = {"SIGNED_HEADER", "JWKS_URL", "KEYS", "ISSUER", "AUDIENCE", "REDIS_URL", "PREFIX", "SEAL"}
+# Settings of signed identity and of sealed stores, which this version does not have.
+NOT_BUILT = {"SIGNED_HEADER", "JWKS_URL", "KEYS", "ISSUER", "AUDIENCE"}
+PREFIX = "authgate:"  # the gateway's default
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,9 @@ class Config:
     user_lookup: str = "pk"
     create_users: bool = False
     challenge: str = "Token"
+    # The gateway's store. The URL may have a password.
+    redis_url: str | None = field(default=None, repr=False)
+    prefix: str = PREFIX
 
 
 def read(raw: Any) -> tuple[Config, list[str]]:
@@ -70,6 +78,9 @@ def read(raw: Any) -> tuple[Config, list[str]]:
 
     def is_fact(value: Any) -> bool:
         return isinstance(value, str) and (value in FACTS or MEMBER.match(value) is not None)
+
+    def is_redis_url(value: Any) -> bool:
+        return isinstance(value, str) and value.startswith(REDIS_SCHEMES)
 
     def is_bool(value: Any) -> bool:
         return isinstance(value, bool)
@@ -125,7 +136,20 @@ def read(raw: Any) -> tuple[Config, list[str]]:
         user_lookup=user_lookup,
         create_users=create_users,
         challenge=take("CHALLENGE", "Token", lambda value: isinstance(value, str) and value, "a challenge"),
+        redis_url=take(
+            "REDIS_URL", None, is_redis_url, "redis://HOST:PORT/DB, rediss:// for TLS, or unix:///FILE?db=0"
+        ),
+        prefix=take("PREFIX", PREFIX, lambda value: isinstance(value, str), "the `prefix` of [stores.NAME]"),
     )
+    if config.redis_url is not None and find_spec("redis") is None:
+        problems.append('AUTHGATE["REDIS_URL"] needs the client library: pip install "authgate-django[redis]".')
+    if "PREFIX" in raw and "REDIS_URL" not in raw:
+        problems.append('AUTHGATE["PREFIX"] has no effect without "REDIS_URL".')
+    if rest.pop("SEAL", None) is not None:
+        problems.append(
+            'AUTHGATE["SEAL"]: this version of authgate-django writes no sealed records. '
+            "Remove it, and `seal` of [stores.NAME] in gateway.toml."
+        )
     for name in rest:
         if name in NOT_BUILT:
             problems.append(f'AUTHGATE["{name}"] has no effect in this version of authgate-django: remove it.')

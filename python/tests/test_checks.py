@@ -38,7 +38,9 @@ def test_a_project_with_a_secret_has_nothing_to_warn_of():
         ({**GOOD, "HEADERS": {"X-A": "claims.a b"}}, ["authgate.E001"]),
         ({**GOOD, "HEADERS": {"X-A": "claims."}}, ["authgate.E001"]),
         ({**GOOD, "HEADERS": {"X-A": "username", "X-B": "username"}}, ["authgate.E001"]),
-        ({**GOOD, "SEAL": "x"}, ["authgate.E001"]),
+        ({**GOOD, "REDIS_URL": "http://127.0.0.1:6379"}, ["authgate.E001"]),
+        ({**GOOD, "PREFIX": "a:"}, ["authgate.E001"]),
+        ({**GOOD, "REDIS_URL": "redis://127.0.0.1", "SEAL": "x"}, ["authgate.E001"]),
         ({**GOOD, "SECRETS": "x"}, ["authgate.E001"]),
         ([], ["authgate.E001"]),
     ],
@@ -82,6 +84,6 @@ def test_the_middleware_must_be_behind_the_one_that_overwrites_its_user(settings
 
 
 def test_no_message_and_no_text_of_the_configuration_has_the_secret(settings):
-    settings.AUTHGATE = {**GOOD, "SECRET": "canary"}
+    settings.AUTHGATE = {**GOOD, "SECRET": "canary", "REDIS_URL": "redis://:canary@127.0.0.1"}
     messages = [str(message) for message in check_trust()]
     assert messages and "canary" not in "".join(messages) + repr(conf.config())

@@ -21,7 +21,7 @@ def command(settings, *words, folder=HERE.parent):
     environment = {**os.environ, "PYTHONPATH": path, "DJANGO_DB": ":memory:"}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
     line = [sys.executable, "-m", "django", "authgate_config", "--settings", settings, *words]
-    return subprocess.run(line, env=environment, cwd=folder, capture_output=True, text=True)  # noqa: S603
+    return subprocess.run(line, env=environment, cwd=folder, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_the_gateway_accepts_the_file(tmp_path, settings):
     file.write_text(command(settings).stdout)
     (tmp_path / "tokens.toml").write_text("")
     line = [os.environ["AUTHGATE"], "check", "--config", str(file)]
-    done = subprocess.run(line, env={**os.environ, **SECRETS}, capture_output=True, text=True)  # noqa: S603
+    done = subprocess.run(line, env={**os.environ, **SECRETS}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "warning" not in done.stderr + done.stdout
 
@@ -254,7 +254,7 @@ def test_a_username_in_the_claim_becomes_the_primary_key_before_django_reads_it(
     file = tmp_path / "gateway.toml"
     file.write_text(done.stdout)
     line = [os.environ["AUTHGATE"], "check", "--config", str(file)]
-    checked = subprocess.run(line, env={**os.environ, **SECRETS}, capture_output=True, text=True)  # noqa: S603
+    checked = subprocess.run(line, env={**os.environ, **SECRETS}, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr + checked.stdout
 
 
@@ -285,6 +285,14 @@ def test_a_project_that_has_moved_learns_why_django_would_find_other_users(varia
         done = variant(MOVED + more)
         assert (done.returncode, done.stdout) == (1, "")
         assert reason in done.stderr
+
+
+def test_a_store_that_signals_write_has_their_prefix_and_no_password(variant):
+    done = variant(AUTHGATE % "'REDIS_URL': 'redis://:canary-redis@10.0.0.1', 'PREFIX': 'shop:'")
+    assert done.returncode == 0, done.stderr
+    assert tomllib.loads(done.stdout)["stores"]["redis"]["prefix"] == "shop:"
+    assert "python manage.py authgate_sync" in done.stdout and "dumpdata" not in done.stdout
+    assert "canary" not in done.stdout
 
 
 def test_a_mistake_in_the_settings_ends_the_command(tmp_path, variant):

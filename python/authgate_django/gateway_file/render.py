@@ -115,13 +115,21 @@ def _stores(authenticators: Authenticators, options: Options) -> list[list[str]]
     field = apps.get_model(settings.AUTH_USER_MODEL).USERNAME_FIELD
     flags += [] if field == "username" else [f"--username-field {field}"]
     name = "redis" if options.store == "redis" else "file"
-    lines = comment(
-        "Tokens and users of Django's database have to be imported, and again when they change:",
-        f"    python manage.py dumpdata {' '.join(models)} | authgate token import {' '.join([*flags, '-'])}",
-    )
+    config = conf.config()
+    if config.redis_url is not None:
+        lines = comment(
+            "Signals of authgate-django write each change here. First, and on a schedule:",
+            "    python manage.py authgate_sync",
+        )
+    else:
+        lines = comment(
+            "Tokens and users of Django's database have to be imported, and again when they change:",
+            f"    python manage.py dumpdata {' '.join(models)} | authgate token import {' '.join([*flags, '-'])}",
+        )
     lines.append(f"[stores.{name}]")
     if name == "redis":
         lines += ['kind = "redis"', 'url = "redis://127.0.0.1:6379/0"']
+        lines += [f"prefix = {text(config.prefix)}"] if config.prefix != conf.PREFIX else []
     else:
         lines += ['kind = "embedded"', 'file = "tokens.toml"']
     if "knox" in kinds:

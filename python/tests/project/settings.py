@@ -12,6 +12,8 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.sessions",
     "rest_framework",
+    "rest_framework.authtoken",
+    "knox",
     "authgate_django",
 ]
 MIDDLEWARE = [

@@ -9,8 +9,6 @@ INSTALLED_APPS = [
     *(each for each in INSTALLED_APPS if each != "authgate_django"),
     "django.contrib.admin",
     "django.contrib.messages",
-    "rest_framework.authtoken",
-    "knox",
     "authgate_django",
 ]
 del AUTHGATE  # noqa: F821
