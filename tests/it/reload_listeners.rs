@@ -180,7 +180,7 @@ fn clients_are_redirected_to_the_first_address_of_the_file() {
             .server(&format!("redirect_http = [\"127.0.0.1:{redirects}\"]"))
     };
     let (old, new) = ("\"127.0.0.1:0\"", format!("\"127.0.0.1:{added}\""));
-    let gate = Gate::start(&with(&format!("\"unix:gate.sock\", {old}")));
+    let gate = Gate::start(&with(old));
     let redirected_to = |port: u16| {
         let to = SocketAddr::from(([127, 0, 0, 1], redirects));
         let reply = ask_admin(to, &get("/x").host("localhost"));
