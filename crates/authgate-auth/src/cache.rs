@@ -36,10 +36,10 @@ pub struct CacheSettings {
 }
 
 /// The cache key of a credential: its SHA-256 digest. A client cannot choose a key without inverting SHA-256.
-pub type Key = [u8; 32];
+pub(crate) type Key = [u8; 32];
 
 /// Computes the cache key of a credential.
-pub fn key(credential: &[u8]) -> Key {
+pub(crate) fn key(credential: &[u8]) -> Key {
     let mut key = [0; 32];
     key.copy_from_slice(digest::digest(&digest::SHA256, credential).as_ref());
     key
@@ -47,7 +47,7 @@ pub fn key(credential: &[u8]) -> Key {
 
 /// A cache of decisions.
 #[derive(Debug)]
-pub struct DecisionCache {
+pub(crate) struct DecisionCache {
     settings: CacheSettings,
     accepted: Option<Cache<Key, Accepted, Weight>>,
     refused: Option<Cache<Key, Refused>>,
@@ -104,7 +104,7 @@ fn bounded(entries: usize) -> Option<Cache<Key, Accepted, Weight>> {
 
 impl DecisionCache {
     /// Makes an empty cache. `counters` hold the change counters that its entries depend on.
-    pub fn new(settings: CacheSettings, counters: Arc<ChangeCounters>) -> Self {
+    pub(crate) fn new(settings: CacheSettings, counters: Arc<ChangeCounters>) -> Self {
         let on = |entries: usize, ttl: Duration| entries > 0 && !ttl.is_zero();
         Self {
             settings,
@@ -119,17 +119,17 @@ impl DecisionCache {
     }
 
     /// The metrics of this cache.
-    pub fn metrics(&self) -> &CacheMetrics {
+    pub(crate) fn metrics(&self) -> &CacheMetrics {
         &self.metrics
     }
 
     /// Whether accepted credentials are not cached. Then requests must not share lookups either.
-    pub fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         self.accepted.is_none()
     }
 
     /// Whether a decision is still valid.
-    pub fn is_valid(&self, decision: &Decision, dependencies: &Dependencies, now: Now) -> bool {
+    pub(crate) fn is_valid(&self, decision: &Decision, dependencies: &Dependencies, now: Now) -> bool {
         self.counters.are_unchanged(dependencies)
             && match decision {
                 Decision::Accepted { validity, .. } => validity.contains(now),
@@ -138,7 +138,7 @@ impl DecisionCache {
     }
 
     /// Finds a decision that is still valid.
-    pub fn find(&self, key: &Key, now: Now) -> Option<Result<Arc<Identity>, RefusedCredential>> {
+    pub(crate) fn find(&self, key: &Key, now: Now) -> Option<Result<Arc<Identity>, RefusedCredential>> {
         let found = self.look_up(key, now);
         if self.accepted.is_some() || self.refused.is_some() {
             self.metrics.record_lookup(found.is_some());
@@ -166,7 +166,7 @@ impl DecisionCache {
     }
 
     /// Caches a decision that was made with the time `now`, unless one of its dependencies has changed since.
-    pub fn insert(&self, key: Key, decision: &Decision, dependencies: Dependencies, now: Now) {
+    pub(crate) fn insert(&self, key: Key, decision: &Decision, dependencies: Dependencies, now: Now) {
         if !self.counters.are_unchanged(&dependencies) {
             return;
         }

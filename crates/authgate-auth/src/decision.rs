@@ -9,7 +9,7 @@ use crate::validity::Validity;
 
 /// The result of authenticating one credential.
 #[derive(Debug, Clone)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// The credential is valid.
     Accepted {
         /// The user.

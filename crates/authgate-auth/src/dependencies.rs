@@ -24,7 +24,7 @@ pub struct ChangeCounters {
 
 /// An item in a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StoreItem<'t> {
+pub(crate) enum StoreItem<'t> {
     /// The whole store: its layout, revoked signing keys, and whether changes are reported.
     Store,
     /// A token, by its digest as stored.
@@ -39,7 +39,7 @@ pub enum StoreItem<'t> {
 
 /// The items that one decision depends on, with their counters from before the lookup.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Dependencies {
+pub(crate) struct Dependencies {
     marks: [(u32, u32); MAX_DEPENDENCIES],
     count: u8,
     overflowed: bool,
@@ -67,12 +67,12 @@ impl ChangeCounters {
     }
 
     /// An item has changed, or may have.
-    pub fn changed(&self, store: &str, item: StoreItem<'_>) {
+    pub(crate) fn changed(&self, store: &str, item: StoreItem<'_>) {
         self.slots[self.slot(store, item)].fetch_add(1, Ordering::Release);
     }
 
     /// Records that a decision will depend on this item. Call it before the item is read.
-    pub fn mark(&self, dependencies: &mut Dependencies, store: &str, item: StoreItem<'_>) {
+    pub(crate) fn mark(&self, dependencies: &mut Dependencies, store: &str, item: StoreItem<'_>) {
         let slot = self.slot(store, item);
         let mark = (
             u32::try_from(slot).unwrap_or_default(),
@@ -88,7 +88,7 @@ impl ChangeCounters {
     }
 
     /// Whether no item that a decision depends on has changed since.
-    pub fn are_unchanged(&self, dependencies: &Dependencies) -> bool {
+    pub(crate) fn are_unchanged(&self, dependencies: &Dependencies) -> bool {
         let marks = &dependencies.marks[..usize::from(dependencies.count).min(MAX_DEPENDENCIES)];
         !dependencies.overflowed
             && marks.iter().all(|(slot, count)| {

@@ -49,7 +49,7 @@ mod now;
 mod reading;
 pub mod record;
 mod scheme;
-pub mod single_flight;
+mod single_flight;
 pub mod store;
 pub mod token;
 mod validity;
@@ -57,7 +57,7 @@ mod worker;
 
 pub use self::authenticator::{Authenticator, AuthenticatorSettings, SharedAuthenticator};
 pub use self::chain::{Chain, Refused, Unavailable, Verdict};
-pub use self::decision::{Decision, RefusedCredential};
+pub use self::decision::RefusedCredential;
 pub use self::identities::{IdentityRules, KeptClaims};
 pub use self::kind::KindSettings;
 pub use self::now::Now;

@@ -16,7 +16,7 @@ use crate::cache::Key;
 ///
 /// The first request does the work. If it fails or is cancelled, the next waiter does the work again for itself: a failure is never
 /// shared.
-pub struct SingleFlight<V> {
+pub(crate) struct SingleFlight<V> {
     under_way: RefCell<HashMap<Key, Rc<OnceCell<V>>>>,
 }
 
@@ -42,7 +42,7 @@ impl<V: Clone> SingleFlight<V> {
     ///
     /// # Errors
     /// The error of `work`, if this request did the work.
-    pub async fn share<E, F: Future<Output = Result<V, E>>>(
+    pub(crate) async fn share<E, F: Future<Output = Result<V, E>>>(
         &self,
         key: Key,
         work: impl Fn() -> F,
@@ -106,7 +106,7 @@ const MAX_IN_A_ROW: u32 = 4;
 
 /// A queue for work that blocks the worker's thread. First in, first out; after a few items in a row, requests without such work run.
 #[derive(Debug)]
-pub struct WorkQueue {
+pub(crate) struct WorkQueue {
     permit: Semaphore,
     in_a_row: Cell<u32>,
 }
@@ -122,7 +122,7 @@ impl Default for WorkQueue {
 
 impl WorkQueue {
     /// Waits for this caller's turn. Do the work before the next `.await`.
-    pub async fn next(&self) {
+    pub(crate) async fn next(&self) {
         // The semaphore is never closed.
         let _permit = self.permit.acquire().await;
         if self.in_a_row.get() >= MAX_IN_A_ROW {

@@ -201,7 +201,7 @@ fn keep_owner(fresh: &fs::File, old: &fs::Metadata) -> io::Result<()> {
 
 /// The file as the gateway reads it.
 #[derive(Debug)]
-pub struct EmbeddedFile {
+pub(crate) struct EmbeddedFile {
     name: Arc<str>,
     file: PathBuf,
     digests: Digests,

@@ -111,7 +111,7 @@ impl SharedStore {
     }
 
     /// Makes a handle for one worker; with Redis it has its own connection.
-    pub fn open(self: &Arc<Self>) -> Rc<Store> {
+    pub(crate) fn open(self: &Arc<Self>) -> Rc<Store> {
         Rc::new(Store {
             shared: Arc::clone(self),
             handle: self.kind.handle(),
@@ -122,7 +122,7 @@ impl SharedStore {
 
 /// A worker's handle on a store.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     shared: Arc<SharedStore>,
     handle: Handle,
     bad_records: RefCell<LogThrottle>,
@@ -130,7 +130,7 @@ pub struct Store {
 
 /// The lookups for one credential: their deadline, and the dependencies of the result.
 #[derive(Debug)]
-pub struct Lookup {
+pub(crate) struct Lookup {
     /// Time in queues counts too.
     pub deadline: Instant,
     /// Each item is marked before it is read.
@@ -139,7 +139,7 @@ pub struct Lookup {
 
 impl Lookup {
     /// A lookup with this deadline.
-    pub fn until(deadline: Instant) -> Self {
+    pub(crate) fn until(deadline: Instant) -> Self {
         Self {
             deadline,
             dependencies: Dependencies::default(),
@@ -196,7 +196,7 @@ impl TokenFacts {
 
 /// The records that a JWT needs.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct JwtQuery<'q> {
+pub(crate) struct JwtQuery<'q> {
     /// Check whether this token is revoked.
     pub jti: Option<&'q str>,
     /// Check whether this key is revoked.
@@ -209,7 +209,7 @@ pub struct JwtQuery<'q> {
 
 /// The key of a user lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UserKey<'q> {
+pub(crate) enum UserKey<'q> {
     /// By id.
     Id(&'q UserId),
     /// By login name.
@@ -218,7 +218,7 @@ pub enum UserKey<'q> {
 
 /// What a store holds about a JWT.
 #[derive(Debug, Clone, Default)]
-pub struct JwtFacts {
+pub(crate) struct JwtFacts {
     /// This token was revoked.
     pub jti_revoked: bool,
     /// The key that signed it was revoked.
@@ -293,12 +293,12 @@ impl Store {
     }
 
     /// The deadline for one credential, over all its lookups.
-    pub fn time_limit(&self) -> Duration {
+    pub(crate) fn time_limit(&self) -> Duration {
         self.handle.time_limit()
     }
 
     /// The error for a store that did not answer within [`Store::time_limit`].
-    pub fn timeout_error(&self) -> StoreError {
+    pub(crate) fn timeout_error(&self) -> StoreError {
         StoreError::Timeout(Arc::clone(&self.shared.settings.name))
     }
 
@@ -306,7 +306,7 @@ impl Store {
     ///
     /// # Errors
     /// The store could not answer.
-    pub async fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {
+    pub(crate) async fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {
         let began = Instant::now();
         let result = self.handle.token(key, lookup).await;
         self.record(began, result)
@@ -316,7 +316,7 @@ impl Store {
     ///
     /// # Errors
     /// The store could not answer.
-    pub async fn jwt(&self, query: JwtQuery<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
+    pub(crate) async fn jwt(&self, query: JwtQuery<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
         let began = Instant::now();
         let result = self.handle.jwt(query, lookup).await;
         self.record(began, result)

@@ -24,7 +24,7 @@ use tracing::debug;
 pub use self::keys::Keys;
 use self::link::{Connected, Link};
 pub use self::settings::{Endpoint, Invalidation, RedisSettings};
-pub use self::shared::SharedRedis;
+pub(crate) use self::shared::SharedRedis;
 pub use self::shared::answer;
 use super::{JwtFacts, JwtQuery, Lookup, StoreError, TokenFacts, UserKey, effective_record};
 use crate::dependencies::StoreItem;
@@ -39,7 +39,7 @@ const MAX_LOOKUPS: usize = 64;
 
 /// A worker's handle.
 #[derive(Debug)]
-pub struct RedisStore {
+pub(crate) struct RedisStore {
     shared: Arc<SharedRedis>,
     link: Rc<Link>,
     permits: Semaphore,

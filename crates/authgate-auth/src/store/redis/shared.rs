@@ -23,7 +23,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The state of one Redis that all workers share.
 #[derive(Debug)]
-pub struct SharedRedis {
+pub(crate) struct SharedRedis {
     pub(super) name: Arc<str>,
     pub(super) settings: RedisSettings,
     pub(super) layout: AcceptedLayout,
