@@ -23,7 +23,7 @@ pub(crate) enum Decision {
 
 /// A refused credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefusedCredential {
+pub(crate) struct RefusedCredential {
     /// The reason.
     pub refusal: Refusal,
     /// The user that the credential was issued to, if that is certain.

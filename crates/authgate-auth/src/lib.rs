@@ -57,7 +57,6 @@ mod worker;
 
 pub use self::authenticator::{Authenticator, AuthenticatorSettings, SharedAuthenticator};
 pub use self::chain::{Chain, Refused, Unavailable, Verdict};
-pub use self::decision::RefusedCredential;
 pub use self::identities::{IdentityRules, KeptClaims};
 pub use self::kind::KindSettings;
 pub use self::now::Now;
