@@ -103,6 +103,20 @@ pub fn used_by(config: &Config) -> Vec<ExampleUse> {
             });
         }
     }
+    for published in &config.identity_keys {
+        if example_digests().keys.contains(&published.key.fingerprint()) {
+            let commands = match published.key.algorithm() {
+                Algorithm::ES256 => OWN_EC_PAIR,
+                Algorithm::EdDSA => OWN_ED25519_PAIR,
+                _ => OWN_RSA_PAIR,
+            };
+            uses.push(ExampleUse {
+                key: published.path.clone(),
+                description: "a private key that is published in certs-example",
+                commands,
+            });
+        }
+    }
     for store in &config.stores {
         let StoreKind::Embedded(settings) = &store.kind else {
             continue;

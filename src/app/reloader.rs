@@ -159,6 +159,7 @@ pub(super) fn admin_view(snapshot: &Snapshot) -> AdminView {
         stores: snapshot.stores.clone(),
         certificates: Arc::clone(&snapshot.certificates),
         acme: snapshot.acme.clone(),
+        key_set: snapshot.key_set.clone(),
         access: snapshot.admin.clone(),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use authgate_auth::jwt::identity_key::IdentityKey;
 use authgate_auth::store::SharedStore;
 use authgate_auth::{IdentityRules, SharedAuthenticator};
 use authgate_core::outbound::OutboundRules;
@@ -15,11 +16,12 @@ use authgate_http::framing::header_case::ConfiguredNames;
 use authgate_http::server::limits::Limits;
 use authgate_http::upstream::body::BodyLimits;
 use authgate_http::upstream::{HostMode, UpstreamLimits, UpstreamSettings};
+use bytes::Bytes;
 use http::HeaderName;
 
 use super::process::Process;
 use crate::acme::Acme;
-use crate::config::{self, Config};
+use crate::config::{self, Config, RouteTarget};
 use crate::control::access::AdminAccess;
 use crate::control::status::CertificateStatus;
 use crate::gateway::{Drain, ProxyRules, ServerSettings};
@@ -68,6 +70,8 @@ pub(super) struct Snapshot {
     pub(super) hosts: HashSet<String>,
     /// The headers that carry credentials.
     pub(super) credential_headers: Vec<HeaderName>,
+    /// The public halves of the keys that sign identities: a JWK Set. `None`: there is no such key.
+    pub(super) key_set: Option<Bytes>,
     /// The gateway's own certificates.
     pub(super) certificates: Arc<[CertificateStatus]>,
 }
@@ -102,6 +106,7 @@ impl Snapshot {
             .flat_map(IdentityTable::names)
             .map(HeaderName::as_str)
             .chain(config.strip.iter().map(String::as_str))
+            .chain(config.signed_headers.iter().map(HeaderName::as_str))
             .chain(
                 config
                     .upstreams
@@ -155,7 +160,7 @@ impl Snapshot {
         // `collect` would keep the buffer of the larger `config::Route`.
         let mut routes = Vec::with_capacity(config.routes.len());
         routes.extend(config.routes.into_iter().map(|route| {
-            let upstream = &upstreams[&route.upstream].0;
+            let upstream = route.target.upstream().map(|name| &*upstreams[name].0);
             let headers = route
                 .authenticate
                 .iter()
@@ -165,12 +170,12 @@ impl Snapshot {
                 reserved: Arc::clone(&reserved),
                 credential_headers: headers.cloned().collect(),
                 credential: route.credential,
-                host: match &upstream.host {
+                host: upstream.and_then(|upstream| match &upstream.host {
                     HostMode::Name(name) => Some(name.clone()),
                     HostMode::Preserve | HostMode::Server => None,
-                },
+                }),
                 forwarded: config.forwarded,
-                secret: upstream.secret_header.clone(),
+                secret: upstream.and_then(|upstream| upstream.secret_header.clone()),
             };
             let body = BodyLimits {
                 max_bytes: route.body_bytes.unwrap_or(requests.body_bytes),
@@ -205,7 +210,13 @@ impl Snapshot {
             Some(previous) if previous.security == security => Arc::clone(&previous.security),
             Some(_) | None => security,
         };
+        let mut identity_keys = config.identity_keys.iter().map(|published| &*published.key).peekable();
+        let key_set = identity_keys
+            .peek()
+            .is_some()
+            .then(|| Bytes::from(IdentityKey::key_set(identity_keys)));
         Ok(Self {
+            key_set,
             number: previous.map_or(0, |previous| previous.number + 1),
             certificates,
             authenticators,
@@ -299,7 +310,7 @@ fn certificate_status(certificate: &Certificate) -> CertificateStatus {
 pub(super) struct SharedRoute {
     pub(super) settings: Arc<RouteSettings>,
     pub(super) authenticate: Vec<Arc<str>>,
-    pub(super) upstream: Arc<str>,
+    pub(super) target: RouteTarget,
 }
 
 impl SharedRoute {
@@ -313,11 +324,12 @@ impl SharedRoute {
                 cors: route.cors,
                 websocket: route.websocket,
                 rules,
+                signer: route.signer,
                 body,
                 response_timeout: route.response_timeout,
             }),
             authenticate: route.authenticate,
-            upstream: route.upstream,
+            target: route.target,
         }
     }
 }
@@ -329,7 +341,7 @@ struct RequestSettings<'r> {
     policy: &'r Policy,
     rollout: Option<Rollout>,
     authenticate: &'r [Arc<str>],
-    upstream: &'r str,
+    target: &'r RouteTarget,
     credential: CredentialMode,
     refusal_format: &'r RefusalFormat,
     cors: Option<&'r Cors>,
@@ -343,7 +355,7 @@ impl<'r> RequestSettings<'r> {
             policy: &route.policy,
             rollout: route.rollout,
             authenticate: &route.authenticate,
-            upstream: &route.upstream,
+            target: &route.target,
             credential: route.credential,
             refusal_format: &route.refusal_format,
             cors: route.cors.as_ref(),

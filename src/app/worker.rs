@@ -11,8 +11,9 @@ use tokio::sync::watch;
 
 use super::process::Process;
 use super::snapshot::Snapshot;
+use crate::config::RouteTarget;
 use crate::gateway::{Gateway, Serving};
-use crate::proxy::{Bounds, Proxy, Route};
+use crate::proxy::{Bounds, Proxy, Route, Target};
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::upstream::Upstream;
 
@@ -80,7 +81,11 @@ impl WorkerParts {
     /// What the gateway serves from now on. Starts the health checks of its upstreams.
     pub(super) fn serving(&self) -> Serving {
         let snapshot = &self.snapshot;
-        let used: BTreeSet<&Arc<str>> = snapshot.routes.iter().map(|route| &route.upstream).collect();
+        let used: BTreeSet<&Arc<str>> = snapshot
+            .routes
+            .iter()
+            .filter_map(|route| route.target.upstream())
+            .collect();
         Serving {
             proxy: Rc::new(self.proxy()),
             health_checks: used
@@ -123,13 +128,16 @@ impl WorkerParts {
                 metrics: Rc::new(RouteMetrics::new(
                     &self.process.metrics,
                     Arc::clone(&settings.label),
-                    Some(&route.upstream),
+                    route.target.upstream(),
                 )),
                 chain: settings
                     .policy
                     .needs_identity()
                     .then(|| chain(route.authenticate.as_slice())),
-                upstream: self.upstreams[&route.upstream].clone(),
+                target: match &route.target {
+                    RouteTarget::Upstream(name) => Target::Upstream(self.upstreams[name].clone()),
+                    RouteTarget::KeySet => Target::KeySet(self.snapshot.key_set.clone().unwrap_or_default()),
+                },
                 settings,
             }
         });

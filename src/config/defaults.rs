@@ -126,6 +126,20 @@ pub(super) fn identity_headers() -> Vec<(HeaderName, ValueSource)> {
 
 /// `identity.encoding`.
 pub(super) const ENCODING: Encoding = Encoding::Percent;
+/// `identity.signed.header`.
+pub(super) const SIGNED_HEADER: &str = "X-Authgate-Identity";
+/// `identity.signed.issuer`.
+pub(super) const SIGNED_ISSUER: &str = "authgate";
+/// `identity.signed.ttl`.
+pub(super) const SIGNED_TTL: Duration = Duration::from_secs(60);
+/// `identity.signed.facts`, beside the claims and attributes that `headers` names.
+pub(super) const SIGNED_FACTS: [ValueSource; 5] = [
+    ValueSource::Username,
+    ValueSource::Email,
+    ValueSource::Groups,
+    ValueSource::Scopes,
+    ValueSource::Authenticator,
+];
 /// `identity.credential`.
 pub(super) const CREDENTIAL: CredentialMode = CredentialMode::Opaque;
 

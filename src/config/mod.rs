@@ -23,6 +23,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_auth::identity_signer::IdentitySigner;
+use authgate_auth::jwt::identity_key::IdentityKey;
 use authgate_auth::store::StoreSettings;
 use authgate_auth::{AuthenticatorSettings, IdentityRules};
 use authgate_core::identity::TableId;
@@ -80,6 +82,10 @@ pub struct Config {
     pub authenticators: BTreeMap<Arc<str>, AuthenticatorSettings>,
     /// `[identity]` and `[upstreams.*.identity]`, and the claims that they and the routes need.
     pub identities: IdentityRules,
+    /// The names of the headers of signed identities.
+    pub signed_headers: Vec<HeaderName>,
+    /// The keys of all `signed` tables, whose public halves are published.
+    pub identity_keys: Vec<PublishedKey>,
     /// Further header names that clients may not send: every `strip`.
     pub strip: Vec<String>,
     /// Names of fields as the file writes them: of `headers` and `secret_header`.
@@ -124,16 +130,46 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// Where pages send the credential of a WebSocket.
     pub websocket: Option<WebSocketCredential>,
-    /// Name of its upstream.
-    pub upstream: Arc<str>,
+    /// What answers its requests.
+    pub target: RouteTarget,
     /// The identity headers that its upstream receives.
     pub identity: TableId,
+    /// Makes the signed identities that its upstream receives.
+    pub signer: Option<Arc<IdentitySigner>>,
     /// Whether the credential is forwarded, replaced or removed.
     pub credential: CredentialMode,
     /// Its own limit of body sizes, if it has one: `Some(None)` is "unlimited".
     pub body_bytes: Option<Option<u64>>,
     /// Its own response timeout, if it has one.
     pub response_timeout: Option<Duration>,
+}
+
+/// What answers the requests of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum RouteTarget {
+    /// The upstream of this name.
+    Upstream(Arc<str>),
+    /// The gateway: `jwks = true`.
+    KeySet,
+}
+
+impl RouteTarget {
+    /// The name of the upstream, if it is one.
+    pub fn upstream(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Upstream(name) => Some(name),
+            Self::KeySet => None,
+        }
+    }
+}
+
+/// A key that signs identities, or that only verifies them during a rotation.
+#[derive(Debug, Clone)]
+pub struct PublishedKey {
+    /// Its path in the file, such as `identity.signed.keys[0]`.
+    pub path: String,
+    /// The key.
+    pub key: Arc<IdentityKey>,
 }
 
 /// A configuration without errors, and its warnings.

@@ -38,8 +38,8 @@ pub struct AdminAccess {
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// The state of the process, for kubelets and balancers: it needs no token.
-    Probe,
+    /// The state of the process for kubelets and balancers, and public keys: it needs no token.
+    Public,
     /// Information.
     Read,
     /// An effect, with the name of the command.
@@ -125,7 +125,7 @@ impl AdminAccess {
     /// Whether a request may do this. Its source was checked before.
     pub(super) fn authorize(&self, headers: &HeaderMap, peer: &Peer, purpose: Purpose) -> Result<(), Denied> {
         match (purpose, &self.token) {
-            (Purpose::Probe, _) | (Purpose::Read, None) => Ok(()),
+            (Purpose::Public, _) | (Purpose::Read, None) => Ok(()),
             (Purpose::Read | Purpose::Command(_), Some(token)) if token.is_presented(headers) => Ok(()),
             (Purpose::Read, Some(_)) => Err(Denied::NoToken),
             (Purpose::Command(_), Some(_)) => Err(Denied::CommandWithoutToken),
@@ -357,7 +357,7 @@ mod tests {
             (&bearer, Purpose::Read, Ok(())),
             (&field, command, Err(Denied::CommandWithoutToken)),
             (&field, Purpose::Read, Err(Denied::NoToken)),
-            (&field, Purpose::Probe, Ok(())),
+            (&field, Purpose::Public, Ok(())),
         ] {
             for peer in [&here, &unix, &other] {
                 assert_eq!(

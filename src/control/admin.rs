@@ -1,4 +1,4 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/status.json`, `/reload`; and the probe listener: the first two only.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/status.json`, `/jwks.json`, `/reload`; and the probe listener: the first two only.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +9,8 @@ use authgate_http::server::socket::Listener;
 use authgate_http::server::stage::Stage;
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALLOW, CONTENT_TYPE, HeaderName, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
@@ -21,8 +22,9 @@ use super::access::{AdminAccess, Denied, Purpose};
 use super::reload::ReloadHook;
 use super::status::{CertificateStatus, ConfigurationStatus, ListenerStatus, ProcessFacts, Report};
 use super::token::CHALLENGES;
-use super::{Peer, Service, json, text};
+use super::{Peer, Service, json, response, text};
 use crate::acme::Acme;
+use crate::proxy::key_set;
 use crate::telemetry::exposition::ExpositionFormat;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::control::ControlTls;
@@ -62,6 +64,8 @@ pub struct AdminView {
     pub certificates: Arc<[CertificateStatus]>,
     /// The certificates that it obtains.
     pub acme: Option<Arc<Acme>>,
+    /// The keys with which applications verify signed identities. `None`: there are none.
+    pub key_set: Option<Bytes>,
     /// Who may ask.
     pub access: AdminAccess,
 }
@@ -105,10 +109,14 @@ impl Service for Probes {
     async fn answer(&self, head: Parts, _: Peer) -> Response<Full<Bytes>> {
         match Endpoint::find(head.uri.path()) {
             Some(endpoint @ (Endpoint::Livez | Endpoint::Readyz)) => self.0.respond(endpoint, &head).await,
-            Some(Endpoint::Metrics | Endpoint::Status | Endpoint::Reload) | None if reads(&head.method) => {
+            Some(Endpoint::Metrics | Endpoint::Status | Endpoint::KeySet | Endpoint::Reload) | None
+                if reads(&head.method) =>
+            {
                 text(StatusCode::NOT_FOUND, "Not found. Available: /livez and /readyz.\n")
             }
-            Some(Endpoint::Metrics | Endpoint::Status | Endpoint::Reload) | None => not_allowed("GET, HEAD"),
+            Some(Endpoint::Metrics | Endpoint::Status | Endpoint::KeySet | Endpoint::Reload) | None => {
+                not_allowed("GET, HEAD")
+            }
         }
     }
 }
@@ -120,6 +128,7 @@ enum Endpoint {
     Readyz,
     Metrics,
     Status,
+    KeySet,
     Reload,
 }
 
@@ -130,6 +139,7 @@ impl Endpoint {
             "/readyz" => Some(Self::Readyz),
             "/metrics" => Some(Self::Metrics),
             "/status.json" => Some(Self::Status),
+            "/jwks.json" => Some(Self::KeySet),
             "/reload" => Some(Self::Reload),
             _ => None,
         }
@@ -137,7 +147,7 @@ impl Endpoint {
 
     fn purpose(self) -> Purpose {
         match self {
-            Self::Livez | Self::Readyz => Purpose::Probe,
+            Self::Livez | Self::Readyz | Self::KeySet => Purpose::Public,
             Self::Metrics | Self::Status => Purpose::Read,
             Self::Reload => Purpose::Command("reload"),
         }
@@ -146,7 +156,7 @@ impl Endpoint {
     /// The methods that it takes, if `method` is not one of them.
     fn other_methods(self, method: &Method) -> Option<&'static str> {
         match self.purpose() {
-            Purpose::Probe | Purpose::Read => (!reads(method)).then_some("GET, HEAD"),
+            Purpose::Public | Purpose::Read => (!reads(method)).then_some("GET, HEAD"),
             Purpose::Command(_) => (method != Method::POST).then_some("POST"),
         }
     }
@@ -166,7 +176,7 @@ impl Admin {
             (Ok(()), Some(endpoint)) => self.respond(endpoint, head).await,
             (Ok(()), None) => text(
                 StatusCode::NOT_FOUND,
-                "Not found. Available: /livez, /readyz, /metrics, /status.json and POST /reload.\n",
+                "Not found. Available: /livez, /readyz, /metrics, /status.json, /jwks.json and POST /reload.\n",
             ),
         }
     }
@@ -180,6 +190,7 @@ impl Admin {
             Endpoint::Readyz => self.ready(),
             Endpoint::Metrics => self.metrics(&head.headers),
             Endpoint::Status => self.status(),
+            Endpoint::KeySet => self.key_set(),
             Endpoint::Reload => self.reload.answer().await,
         }
     }
@@ -245,6 +256,20 @@ impl Admin {
             acme: view.acme.as_ref().map_or_else(Vec::new, |acme| acme.status()),
         };
         json(StatusCode::OK, &report.to_json())
+    }
+
+    /// It is public, so a cache may keep it.
+    fn key_set(&self) -> Response<Full<Bytes>> {
+        let Some(key_set) = self.view.load().key_set.clone() else {
+            return text(
+                StatusCode::NOT_FOUND,
+                "Not found. There are no keys: no [identity] table has `signed`.\n",
+            );
+        };
+        let mut response = response(StatusCode::OK, key_set::MEDIA_TYPE, key_set);
+        let cacheable = HeaderValue::from_static(key_set::CACHEABLE);
+        response.headers_mut().insert(CACHE_CONTROL, cacheable);
+        response
     }
 
     fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {

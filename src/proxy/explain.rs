@@ -5,14 +5,15 @@ use std::sync::Arc;
 use authgate_auth::{Authenticator, Chain};
 use authgate_core::outbound::peer::Peer;
 use authgate_core::outbound::request_id::RequestId;
-use authgate_core::policy::Permit;
+use authgate_core::policy::{Permit, Principal};
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderValue, Response};
 
 use super::admission::Routed;
 use super::refusal::RefusalContext;
-use super::{Client, Proxy, Route};
+use super::{Client, Proxy, Route, Target};
+use crate::upstream::Upstream;
 
 /// What the gateway would do with a request.
 #[derive(Debug)]
@@ -68,7 +69,13 @@ impl Proxy {
                     }
                     None => admission.decision,
                 };
-                decision.map(|permit| forwarded(routed.route(), &permit))
+                decision.map(|permit| match &routed.route().target {
+                    Target::Upstream(upstream) => forwarded(routed.route(), upstream, &permit),
+                    Target::KeySet(key_set) => ExplainedOutcome::Answered {
+                        response: Response::new(key_set.clone()),
+                        reason: None,
+                    },
+                })
             }
             Err(rejection) => Err(rejection),
         };
@@ -84,11 +91,16 @@ impl Proxy {
     }
 }
 
-fn forwarded(route: &Route, permit: &Permit) -> ExplainedOutcome {
+fn forwarded(route: &Route, upstream: &Upstream, permit: &Permit) -> ExplainedOutcome {
     let mut identity = HeaderMap::new();
     route.settings.rules.identity.insert(&mut identity, permit);
+    // No token is made: an application would accept it.
+    if let (Some(signer), Principal::User(_)) = (&route.settings.signer, permit.principal()) {
+        let described = format!("(a signed identity for the audience {:?})", signer.audience());
+        identity.extend(HeaderValue::try_from(described).map(|value| (signer.header().clone(), value)));
+    }
     ExplainedOutcome::Forwarded {
-        upstream: Arc::clone(route.upstream.name()),
+        upstream: Arc::clone(upstream.name()),
         identity,
     }
 }

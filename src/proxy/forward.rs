@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::time::Duration;
 
+use authgate_auth::Now;
 use authgate_core::outbound::{Outbound, RequestContext};
 use authgate_http::framing::header_case::HeaderCase;
 use authgate_http::framing::hop_by_hop;
@@ -22,6 +23,7 @@ use super::outcome::Outcome;
 use super::rejection::Rejection;
 use super::websocket::{self, Handshake, WebSocket};
 use super::{Client, websocket_credential};
+use crate::upstream::Upstream;
 
 /// If the authentication is older than this, repeat it before the request is sent: the credential may have expired or
 /// been revoked.
@@ -38,6 +40,7 @@ const MAX_AUTHENTICATION_AGE: Duration = Duration::from_secs(1);
 #[inline(always)]
 pub(super) fn forward(
     permitted: Permitted<'_>,
+    upstream: &Upstream,
     mut head: Parts,
     body: IncomingBody,
     exchange: Exchange<'_>,
@@ -67,7 +70,7 @@ pub(super) fn forward(
         let mut sent = Instant::now();
         let mut request = Request::from_parts(head, RequestBody::new(body, route.settings.body, sent)?);
         if websocket.is_none() && !request.body().is_end_stream() {
-            route.upstream.buffer_body(&mut request).await?;
+            upstream.buffer_body(&mut request).await?;
             let waited = sent.elapsed();
             sent += waited;
             if waited > MAX_AUTHENTICATION_AGE && !permit.is_observed() {
@@ -77,15 +80,25 @@ pub(super) fn forward(
                 permit = decision?;
             }
         }
-        let context = RequestContext {
-            peer: &client.peer,
-            host: &host.sent,
-            forwarded: outcome.forwarded(),
-            is_upgrade: websocket.is_some(),
+        // The token is dropped here: a variable of the future would be part of it until the response.
+        let outbound = {
+            let token = match &route.settings.signer {
+                Some(signer) => signer
+                    .token(&permit, Now::read())?
+                    .map(|token| (signer.header(), token)),
+                None => None,
+            };
+            let context = RequestContext {
+                peer: &client.peer,
+                host: &host.sent,
+                forwarded: outcome.forwarded(),
+                is_upgrade: websocket.is_some(),
+                signed_identity: token.as_ref().map(|(header, token)| (*header, token)),
+            };
+            Outbound::new(request, permit, context, &route.settings.rules)
         };
-        let outbound = Outbound::new(request, permit, context, &route.settings.rules);
         let response_timeout = route.settings.response_timeout;
-        let mut forwarded = route.upstream.forward(outbound, response_timeout, &side).await?;
+        let mut forwarded = upstream.forward(outbound, response_timeout, &side).await?;
         let duration = sent.elapsed();
         route.metrics.record_upstream_response(duration);
         match &mut forwarded {

@@ -6,6 +6,7 @@ pub mod cors;
 pub mod explain;
 mod forward;
 pub mod host;
+pub mod key_set;
 mod observe;
 pub mod outcome;
 pub mod refusal;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authgate_auth::Chain;
+use authgate_auth::identity_signer::IdentitySigner;
 use authgate_core::outbound::OutboundRules;
 use authgate_core::outbound::forwarded::{ForwardedField, ForwardedInfo};
 use authgate_core::outbound::peer::Peer;
@@ -104,8 +106,17 @@ pub struct Route {
     pub metrics: Rc<RouteMetrics>,
     /// The authenticators. `None` on a public route.
     pub chain: Option<Chain>,
-    /// The upstream that receives its requests.
-    pub upstream: Upstream,
+    /// What answers its requests.
+    pub target: Target,
+}
+
+/// What answers the requests of a route that are permitted.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// This upstream.
+    Upstream(Upstream),
+    /// The gateway, with this JWK Set.
+    KeySet(Bytes),
 }
 
 /// The settings of one route. All workers share them.
@@ -125,6 +136,8 @@ pub struct RouteSettings {
     pub websocket: Option<WebSocketCredential>,
     /// The settings for its outbound requests.
     pub rules: OutboundRules,
+    /// Makes the signed identities for the upstream. `None`: it receives none.
+    pub signer: Option<Arc<IdentitySigner>>,
     /// The limits for the bodies of its requests.
     pub body: BodyLimits,
     /// The route's own response timeout, if it has one.
@@ -205,14 +218,29 @@ impl Proxy {
                     let observation = admission.observation.take();
                     let comparison = observation.map(|one| one.start(&self.observer, &head, outcome.id()));
                     match admission.into_permitted() {
-                        Ok(permitted) => match forward(permitted, head, body, exchange, client, &mut outcome).await {
-                            Ok((forwarded, header_case)) => {
-                                if let Some(comparison) = comparison {
-                                    comparison.answered(&forwarded);
+                        Ok(permitted) => match &permitted.route.target {
+                            Target::Upstream(upstream) => {
+                                match forward(permitted, upstream, head, body, exchange, client, &mut outcome).await {
+                                    Ok((forwarded, header_case)) => {
+                                        if let Some(comparison) = comparison {
+                                            comparison.answered(&forwarded);
+                                        }
+                                        return forward::reply(forwarded, header_case, outcome);
+                                    }
+                                    Err(rejection) => rejection,
                                 }
-                                return forward::reply(forwarded, header_case, outcome);
                             }
-                            Err(rejection) => rejection,
+                            Target::KeySet(key_set) => {
+                                match key_set::response(key_set, &permitted, &head, &mut outcome) {
+                                    Ok(response) => {
+                                        return Reply::Response {
+                                            response: response.map(|body| ResponseBody::own(body, outcome)),
+                                            header_case: HeaderCase::default(),
+                                        };
+                                    }
+                                    Err(rejection) => rejection,
+                                }
+                            }
                         },
                         Err(rejection) => rejection,
                     }

@@ -102,6 +102,11 @@ impl Outcome {
         (self.status, self.label, self.upstream) = (Some(status), "forwarded", Some(took));
     }
 
+    /// Records that the gateway has answered with its key set.
+    pub fn answered_with_key_set(&mut self, status: StatusCode) {
+        (self.status, self.label) = (Some(status), "key_set");
+    }
+
     /// Records a rejection, with the status that the client gets.
     pub fn rejected(&mut self, status: StatusCode, rejection: &Rejection) {
         (self.status, self.label, self.reason) = (Some(status), rejection.label(), rejection.reason());

@@ -1,5 +1,6 @@
 //! [`Rejection`]: every reason why the gateway answers a request itself, with its status and its label.
 
+use authgate_auth::jwt::sign::SignError;
 use authgate_auth::{Refused, Unavailable};
 use authgate_core::policy::Unmet;
 use authgate_http::server::handler::HeadFault;
@@ -69,6 +70,9 @@ pub enum Rejection {
     /// The gateway could not authenticate the request, for example because a store is unavailable.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+    /// The gateway could not sign the identity of the user.
+    #[error(transparent)]
+    NotSigned(#[from] SignError),
     /// The request body was too large or too slow, broke off, has no length, or could not be buffered.
     #[error(transparent)]
     Body(#[from] RequestBodyError),
@@ -102,9 +106,10 @@ impl Rejection {
             // For an unlisted origin, see RFC 6455, section 4.2.2.
             Self::NotAllowed(_) | Self::OriginNotListed => StatusCode::FORBIDDEN,
             Self::Misdirected | Self::OutdatedConnection => StatusCode::MISDIRECTED_REQUEST,
-            Self::Unavailable(_) | Self::Overloaded | Self::Upstream(UpstreamError::InFlightLimit) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Unavailable(_)
+            | Self::NotSigned(_)
+            | Self::Overloaded
+            | Self::Upstream(UpstreamError::InFlightLimit) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Body(fault) | Self::Upstream(UpstreamError::RequestBody(fault)) => match fault {
                 RequestBodyError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
                 RequestBodyError::Timeout => StatusCode::REQUEST_TIMEOUT,
@@ -145,6 +150,7 @@ impl Rejection {
             Self::Unavailable(Unavailable { authenticator, source }) => {
                 Some(format!("authenticator {authenticator}: {source}"))
             }
+            Self::NotSigned(error) => Some(error.to_string()),
             Self::Body(fault) | Self::Upstream(UpstreamError::RequestBody(fault)) => match fault {
                 RequestBodyError::BufferFull | RequestBodyError::Spool(_) => Some(fault.to_string()),
                 RequestBodyError::TooLarge
@@ -197,6 +203,7 @@ impl Rejection {
             Self::RepeatedCredential => "repeated_credential",
             Self::OriginNotListed => "origin_not_listed",
             Self::Unavailable(unavailable) => unavailable.source.label(),
+            Self::NotSigned(_) => "identity_not_signed",
             Self::Body(fault) | Self::Upstream(UpstreamError::RequestBody(fault)) => match fault {
                 RequestBodyError::TooLarge => "body_too_large",
                 RequestBodyError::Timeout => "body_too_slow",

@@ -91,6 +91,12 @@ fn every_toml_block_in_the_documentation_is_valid() {
         folder.path().join("jwt.pub.pem"),
     )
     .unwrap();
+    for (name, example) in [
+        ("identity.key", "jwt-eddsa.key"),
+        ("identity-next.key", "jwt-es256.key"),
+    ] {
+        fs::copy(project().join("certs-example").join(example), folder.path().join(name)).unwrap();
+    }
     let mut checked = 0;
     for page in pages() {
         for block in blocks(&page) {

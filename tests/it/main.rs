@@ -68,6 +68,7 @@ mod reload_listeners;
 mod reload_panic;
 mod routing;
 mod service_manager;
+mod signed_identity;
 mod slow;
 mod snapshots;
 mod socket_files;

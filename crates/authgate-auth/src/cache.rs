@@ -239,7 +239,7 @@ mod tests {
             attributes,
         };
         Decision::Accepted {
-            identity: Arc::new(Identity::new(user_info, TableSet::unique(), Box::default())),
+            identity: Arc::new(Identity::new(user_info, TableSet::unique(), Box::default(), 0)),
             validity,
         }
     }

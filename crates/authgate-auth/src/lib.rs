@@ -17,6 +17,7 @@
 //! kind           the table of kinds
 //! jwt            JWTs: segments, claims, keys
 //! token          opaque tokens
+//! identity_signer  JWTs that tell an upstream who the user is
 //! -- 1  parts
 //! worker         what the authenticators of one worker share
 //! cache          cached decisions
@@ -42,6 +43,7 @@ pub mod dependencies;
 #[doc(hidden)]
 pub mod fuzzing;
 mod identities;
+pub mod identity_signer;
 pub mod jwt;
 mod kind;
 pub mod metrics;

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::HeaderValue;
 use serde_json::{Map, Value};
 
+use crate::token_slot::{SignedToken, TokenSlot};
+
 /// Text without control characters and without outer blanks: a field value of RFC 9110, but in any script.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text(Box<str>);
@@ -28,6 +30,9 @@ pub struct InvalidIdentityValue {
     /// What is wrong with it, as in `is an object`.
     pub problem: &'static str,
 }
+
+/// Bytes of a signed token beside the facts: header, signature, dates and names.
+const MAX_TOKEN_OVERHEAD: usize = 1024;
 
 /// The message for [`InvalidText`].
 pub const INVALID_TEXT: &str = "has control characters or outer blanks";
@@ -114,6 +119,8 @@ pub struct Identity {
     tables: TableSet,
     /// One for each table of `tables`, in order.
     headers: Box<[IdentityHeaders]>,
+    /// One for each audience of signed identities.
+    token_slots: Box<[TokenSlot]>,
 }
 
 /// The identity of a set of `[identity]` tables: each configuration has its own set. No two sets of a process are equal, so an identity
@@ -158,12 +165,13 @@ pub struct IdentityHeaders {
 }
 
 impl Identity {
-    /// Makes an identity with the header values for each table of a set, in order.
-    pub fn new(user_info: UserInfo, tables: TableSet, headers: Box<[IdentityHeaders]>) -> Self {
+    /// Makes an identity with the header values for each table of a set, in order, and with room for so many signed tokens.
+    pub fn new(user_info: UserInfo, tables: TableSet, headers: Box<[IdentityHeaders]>, token_slots: usize) -> Self {
         Self {
             user_info,
             tables,
             headers,
+            token_slots: (0..token_slots).map(|_| TokenSlot::default()).collect(),
         }
     }
 
@@ -185,15 +193,21 @@ impl Identity {
                     .map(|value| value.as_ref().map_or(40, |value| 80 + value.len()))
                     .sum::<usize>()
         });
-        size_of::<Self>()
-            + user_info.id.as_str().len()
+        let info = user_info.id.as_str().len()
             + optional(&user_info.username)
             + optional(&user_info.email)
             + texts(&user_info.groups)
             + texts(&user_info.scopes)
             + object_bytes(&user_info.claims)
-            + object_bytes(&user_info.attributes)
-            + values.sum::<usize>()
+            + object_bytes(&user_info.attributes);
+        // Tokens are signed later, and an RSA signature is the longest part of most.
+        let token = size_of::<TokenSlot>() + size_of::<SignedToken>() + MAX_TOKEN_OVERHEAD + 2 * info;
+        size_of::<Self>() + info + values.sum::<usize>() + self.token_slots.len() * token
+    }
+
+    /// The place of the token for one audience; `None`: the identity was made for a configuration with fewer audiences.
+    pub fn token_slot(&self, index: usize) -> Option<&TokenSlot> {
+        self.token_slots.get(index)
     }
 
     /// The header values for one table; `None`: the identity was made for the tables of another configuration.

@@ -18,6 +18,7 @@
 //! path           all interpretations of a request path by common servers
 //! secret         values that cannot be printed
 //! printable      escapes untrusted text for output to people
+//! token_slot     where an identity keeps its signed token for one audience
 //! ```
 
 pub mod credential;
@@ -28,3 +29,4 @@ pub mod path;
 pub mod policy;
 pub mod printable;
 pub mod secret;
+pub mod token_slot;

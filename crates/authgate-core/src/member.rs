@@ -70,6 +70,13 @@ impl MemberPath {
         &self.first
     }
 
+    /// All names, from the outermost object inwards.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.first)
+            .chain(&self.inner_names)
+            .map(String::as_str)
+    }
+
     /// The value at this path.
     pub fn find<'v>(&self, object: &'v Map<String, Value>) -> Option<&'v Value> {
         let mut inner_names = self.inner_names.iter();

@@ -329,7 +329,7 @@ mod tests {
             claims: claims.as_object().cloned().unwrap_or_default(),
             attributes: serde_json::Map::new(),
         };
-        Arc::new(Identity::new(user_info, TableSet::unique(), Box::default()))
+        Arc::new(Identity::new(user_info, TableSet::unique(), Box::default(), 0))
     }
 
     fn require(groups: (&[&str], &[&str]), scopes: (&[&str], &[&str]), claims: &[(&str, Value)]) -> Requirements {

@@ -47,7 +47,9 @@ pub(super) fn header(section: &mut Section<'_>, identities: &Identities) -> Head
     let Some(header) = item.header_name() else {
         return defaults::CREDENTIAL_HEADER;
     };
-    let taken: Option<&Range<usize>> = identities.written.get(&fold(header.as_str()));
+    let folded = fold(header.as_str());
+    let signed = identities.signed_headers.get(&folded).map(|(_, span)| span);
+    let taken: Option<&Range<usize>> = identities.written.get(&folded).or(signed);
     if let Some(span) = taken {
         let message = format!("{header} carries a credential here and an identity to the upstream");
         let problem = item.problem(message, "use another header in one of the two places");

@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
+use authgate_auth::identity_signer::IdentitySigner;
 use authgate_core::identity::TableId;
 use authgate_core::member::MemberPath;
 use authgate_core::outbound::identity::{CredentialMode, Encoding, IdentityTables, ValueSource};
 use http::HeaderName;
 
+use super::signed::{Signed, WrittenKey, signed};
 use crate::config::defaults;
+use crate::config::problem::Problem;
 use crate::config::reader::{Item, Section, Text, fold, header_name, is_connection_specific, is_token_byte};
 
 const SOURCES: [(&str, ValueSource); 6] = [
@@ -31,39 +34,110 @@ pub(super) struct Identities {
     pub(super) written: HashMap<String, Range<usize>>,
     /// Names of headers that are sent, as the file writes them.
     pub(super) names: Vec<Box<str>>,
-    common: UpstreamIdentity,
-    /// Of upstreams with their own table.
-    own: BTreeMap<Arc<str>, UpstreamIdentity>,
+    /// The keys of all `signed` tables.
+    pub(super) published: Vec<WrittenKey>,
+    /// Folded names of the headers of all `signed` tables, with their positions.
+    pub(super) signed_headers: HashMap<String, (HeaderName, Range<usize>)>,
+    common: TableSettings,
+    /// By name.
+    upstreams: BTreeMap<Arc<str>, UpstreamIdentity>,
+}
+
+/// What one table says.
+#[derive(Debug, Clone)]
+struct TableSettings {
+    table: TableId,
+    credential: CredentialMode,
+    signed: Option<Signed>,
+}
+
+/// What a table has where it says nothing.
+struct TableDefaults {
+    headers: Vec<(HeaderName, ValueSource)>,
+    encoding: Encoding,
+    credential: CredentialMode,
+    signed: Option<Signed>,
 }
 
 /// The identity settings of one upstream.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct UpstreamIdentity {
     pub(super) table: TableId,
     pub(super) credential: CredentialMode,
+    pub(super) signer: Option<Arc<IdentitySigner>>,
 }
 
 impl Identities {
     /// The settings of an upstream: its own, or those of `[identity]`.
     pub(super) fn for_upstream(&self, upstream: &str) -> UpstreamIdentity {
-        self.own.get(upstream).copied().unwrap_or(self.common)
+        self.upstreams.get(upstream).cloned().unwrap_or(UpstreamIdentity {
+            table: self.common.table,
+            credential: self.common.credential,
+            signer: None,
+        })
     }
 
-    /// Reads an upstream's own table; its defaults come from `[identity]`.
-    pub(super) fn read_own(&mut self, section: Section<'_>, upstream: &Arc<str>) {
-        let common = &self.tables[self.common.table];
-        let (headers, encoding) = (common.headers().to_vec(), common.encoding());
-        let identity = self.read(section, headers, encoding, self.common.credential);
-        self.own.insert(Arc::clone(upstream), identity);
+    /// The signers of all upstreams.
+    pub(super) fn signers(&self) -> impl Iterator<Item = &IdentitySigner> {
+        self.upstreams
+            .values()
+            .filter_map(|upstream| upstream.signer.as_deref())
     }
 
-    fn read(
-        &mut self,
-        mut section: Section<'_>,
-        headers: Vec<(HeaderName, ValueSource)>,
-        encoding: Encoding,
-        credential: CredentialMode,
-    ) -> UpstreamIdentity {
+    /// Adds an upstream, with its own table if it has one. The defaults of that table come from `[identity]`.
+    pub(super) fn add_upstream(&mut self, upstream: &Arc<str>, own: Option<Section<'_>>) {
+        let (settings, audience) = match own {
+            None => (self.common.clone(), None),
+            Some(mut section) => {
+                let audience = section.take("audience");
+                let common = &self.tables[self.common.table];
+                let defaults = TableDefaults {
+                    headers: common.headers().to_vec(),
+                    encoding: common.encoding(),
+                    credential: self.common.credential,
+                    signed: self.common.signed.clone(),
+                };
+                let settings = self.read(section, defaults);
+                if let (Some(item), None) = (&audience, &settings.signed) {
+                    item.refuse(
+                        "`audience` has no effect without `signed`",
+                        "remove it, or write `signed` here or in `[identity]`",
+                    );
+                }
+                (settings, audience.and_then(|item| item.non_empty_text()))
+            }
+        };
+        let TableSettings {
+            table,
+            credential,
+            signed,
+        } = settings;
+        let signer = signed.map(|signed| {
+            let audience = audience.unwrap_or_else(|| upstream.to_string());
+            let settings = signed.for_audience(audience, &self.tables[table]);
+            Arc::new(IdentitySigner::new(settings, self.tables.add_token_slot()))
+        });
+        let identity = UpstreamIdentity {
+            table,
+            credential,
+            signer,
+        };
+        self.upstreams.insert(Arc::clone(upstream), identity);
+    }
+
+    /// Refuses a header that carries both a plain value and a signed identity. Call it when all tables were read.
+    pub(super) fn refuse_shared_headers(&self, root: &Section<'_>) {
+        for (folded, (name, span)) in &self.signed_headers {
+            if let Some(other) = self.written.get(folded) {
+                let message = format!("{name} carries a signed identity here and a plain value of it elsewhere");
+                let help = "use another name in one of the two places: case and punctuation are not compared";
+                let problem = Problem::error(span.clone(), "identity.signed.header", message, help);
+                root.add(problem.with_related(other.clone(), "the plain value is sent here"));
+            }
+        }
+    }
+
+    fn read(&mut self, mut section: Section<'_>, defaults: TableDefaults) -> TableSettings {
         let headers = match section.take("headers") {
             Some(item) => {
                 let mut written = HashMap::new();
@@ -71,44 +145,72 @@ impl Identities {
                 self.written.extend(written);
                 headers
             }
-            None => headers,
+            None => defaults.headers,
         };
         let encodings = [("percent", Encoding::Percent), ("utf8", Encoding::Utf8)];
-        let encoding = section.choice_or("encoding", &encodings, encoding);
+        let encoding = section.choice_or("encoding", &encodings, defaults.encoding);
         let credential = section
             .take("credential")
             .and_then(|item| read_credential(&item))
-            .unwrap_or(credential);
+            .unwrap_or(defaults.credential);
         let strip = section
             .take("strip")
             .and_then(|item| item.list("strip = [\"X-Internal-Role\"]"))
             .unwrap_or_default();
         self.strip.extend(strip.iter().filter_map(stripped));
-        let table = self.tables.add(headers, encoding);
-        UpstreamIdentity { table, credential }
+        let signed = match section.take("signed") {
+            None => defaults.signed,
+            Some(item) => {
+                let signed = signed(item, &mut self.published, &mut self.names);
+                self.signed_headers.extend(signed.iter().map(|signed| {
+                    let place = (signed.header.clone(), signed.header_span.clone());
+                    (fold(signed.header.as_str()), place)
+                }));
+                signed
+            }
+        };
+        TableSettings {
+            table: self.tables.add(headers, encoding),
+            credential,
+            signed,
+        }
     }
 }
 
 pub(super) fn identities(root: &mut Section<'_>) -> Identities {
-    let headers = defaults::identity_headers();
     let tables = IdentityTables::default();
     let mut identities = Identities {
         strip: Vec::new(),
         written: HashMap::new(),
         names: Vec::new(),
-        common: UpstreamIdentity {
+        published: Vec::new(),
+        signed_headers: HashMap::new(),
+        common: TableSettings {
             table: tables.next_id(),
             credential: defaults::CREDENTIAL,
+            signed: None,
         },
         tables,
-        own: BTreeMap::new(),
+        upstreams: BTreeMap::new(),
+    };
+    let defaults = TableDefaults {
+        headers: defaults::identity_headers(),
+        encoding: defaults::ENCODING,
+        credential: defaults::CREDENTIAL,
+        signed: None,
     };
     match root.section("identity", &[]) {
-        Some(section) => {
-            identities.common = identities.read(section, headers, defaults::ENCODING, defaults::CREDENTIAL);
+        Some(mut section) => {
+            if let Some(item) = section.take("audience") {
+                item.refuse(
+                    "`audience` belongs to one upstream, so that an application refuses the identities of another one",
+                    "write it in `[upstreams.NAME.identity]`; without it, the audience is the name of the upstream",
+                );
+            }
+            identities.common = identities.read(section, defaults);
         }
         None => {
-            identities.tables.add(headers, defaults::ENCODING);
+            identities.tables.add(defaults.headers, defaults.encoding);
         }
     }
     identities
@@ -173,7 +275,7 @@ fn read_headers(
     headers
 }
 
-fn source(text: &Text<'_>) -> Option<ValueSource> {
+pub(super) fn source(text: &Text<'_>) -> Option<ValueSource> {
     let word = text.as_str();
     if let Some((_, source)) = SOURCES.iter().find(|(name, _)| *name == word) {
         return Some(source.clone());

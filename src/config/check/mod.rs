@@ -20,6 +20,7 @@ mod require;
 mod route_match;
 mod routes;
 mod server;
+mod signed;
 mod stores;
 mod unused;
 mod upstreams;
@@ -47,12 +48,15 @@ pub(super) fn config(file: &str, mut root: Section<'_>) -> Config {
     let stores = stores::stores(&mut root);
     let mut identities = identity::identities(&mut root);
     let mut upstreams = upstreams::upstreams(&mut root, &mut identities);
+    identities.refuse_shared_headers(&root);
     let authenticators = authenticators::authenticators(&mut root, &stores.names, &identities);
+    signed::refuse_authenticator_keys(&root, &identities.published, &authenticators);
     let taken: HashSet<String> = identities
         .tables
         .iter()
         .flat_map(IdentityTable::names)
         .map(|name| fold(name.as_str()))
+        .chain(identities.signed_headers.keys().cloned())
         .chain(
             authenticators
                 .settings
@@ -76,9 +80,11 @@ pub(super) fn config(file: &str, mut root: Section<'_>) -> Config {
         stores: stores.settings,
         authenticators: authenticators.settings,
         identities: IdentityRules {
-            claims: claims::kept_claims(&identities.tables, &routes),
+            claims: claims::kept_claims(&identities, &routes),
             tables: identities.tables,
         },
+        signed_headers: identities.signed_headers.into_values().map(|(name, _)| name).collect(),
+        identity_keys: identities.published.into_iter().map(|key| key.published).collect(),
         strip: identities.strip,
         names: ConfiguredNames::new(identities.names.iter().map(AsRef::as_ref)),
         forwarded: server::forwarded(&mut root),

@@ -1,5 +1,7 @@
 //! `[[routes]]`: which requests are accepted, and where they are forwarded.
 
+use http::Method;
+
 use super::Names;
 use super::access::access;
 use super::answers::error_format;
@@ -9,8 +11,9 @@ use super::conflicts;
 use super::identity::Identities;
 use super::parsed_route::ParsedRoute;
 use super::route_match::route_match;
-use crate::config::Route;
-use crate::config::reader::{Section, Zero};
+use crate::config::reader::{Item, Section, Zero};
+use crate::config::{Route, RouteTarget};
+use crate::proxy::routes::{PathPattern, RouteMatch};
 
 const EXAMPLE: &str = "[[routes]]` with `path = \"/api/*\"`, `authenticate = [\"token\"]` and `upstream = \"app\"";
 
@@ -42,9 +45,36 @@ fn route(
     upstreams: &Names,
     identities: &Identities,
 ) -> Option<Route> {
+    let jwks = section.take("jwks").filter(|item| item.flag() == Some(true));
     let matches = route_match(&mut section);
     let access = access(&mut section, authenticators);
     let format = error_format(&mut section);
+    if let Some(jwks) = jwks {
+        let (matches, access) = (key_set_matches(&jwks, matches, &mut section, identities)?, access?);
+        if access.policy.needs_identity() {
+            jwks.refuse(
+                "applications read the key set without a credential",
+                "write `public = true` in place of `authenticate`",
+            );
+        }
+        let sent = identities.for_upstream("");
+        return Some(Route {
+            matches,
+            refusal_format: access.answers(format, authenticators),
+            policy: access.policy,
+            rollout: None,
+            authenticate: access.authenticate,
+            cors: None,
+            websocket: None,
+            target: RouteTarget::KeySet,
+            identity: sent.table,
+            signer: None,
+            credential: sent.credential,
+            forwards_unknown: false,
+            body_bytes: None,
+            response_timeout: None,
+        });
+    }
     let upstream = section
         .require("upstream", "upstream = \"app\"")
         .and_then(|item| upstreams.find(&item.text()?));
@@ -65,11 +95,55 @@ fn route(
         authenticate: access.authenticate,
         cors,
         websocket: access.websocket,
-        upstream,
+        target: RouteTarget::Upstream(upstream),
         identity: sent.table,
+        signer: sent.signer,
         credential,
         forwards_unknown,
         body_bytes,
         response_timeout,
     })
+}
+
+/// Checks the keys of a route with `jwks = true`, and limits it to the methods that it answers.
+fn key_set_matches(
+    jwks: &Item<'_>,
+    matches: Option<RouteMatch>,
+    section: &mut Section<'_>,
+    identities: &Identities,
+) -> Option<RouteMatch> {
+    for name in ["upstream", "cors", "body_bytes", "response_timeout"] {
+        if let Some(item) = section.take(name) {
+            item.refuse(
+                format!("`{name}` has no effect on a route with `jwks`, which the gateway answers by itself"),
+                "remove it, or remove `jwks`",
+            );
+        }
+    }
+    if identities.published.is_empty() {
+        jwks.refuse(
+            "there is no key to publish: no `[identity]` table has `signed`",
+            "write `signed = { keys = [{ algorithm = \"EdDSA\", file = \"identity.key\" }] }` in `[identity]`, or remove the route",
+        );
+    }
+    let mut matches = matches?;
+    if let PathPattern::Prefix(prefix) = &matches.path {
+        jwks.refuse(
+            format!("the key set has one path, and {prefix:?} with `/*` is many"),
+            "write an exact path, such as `path = \"/.well-known/jwks.json\"`",
+        );
+    }
+    if matches
+        .methods
+        .iter()
+        .any(|method| !matches!(*method, Method::GET | Method::HEAD))
+    {
+        jwks.refuse(
+            "the key set can only be read",
+            "write `methods = [\"GET\"]`, or remove `methods`",
+        );
+    }
+    // It includes HEAD.
+    matches.methods = vec![Method::GET];
+    Some(matches)
 }

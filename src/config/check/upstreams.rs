@@ -70,9 +70,7 @@ pub(super) fn upstreams<'c>(root: &mut Section<'c>, identities: &mut Identities)
         let Some(mut section) = named.item.section(&[]) else {
             continue;
         };
-        if let Some(own) = section.section("identity", &[]) {
-            identities.read_own(own, &name);
-        }
+        identities.add_upstream(&name, section.section("identity", &[]));
         let settings = upstream(section, Arc::clone(&name), &mut upstreams);
         upstreams.settings.insert(name, settings);
     }
@@ -376,7 +374,7 @@ pub(super) fn set_check_hosts(upstreams: &mut Upstreams<'_>, routes: &[Route]) {
     for name in &upstreams.checks_without_host {
         let mut hosts = routes
             .iter()
-            .filter(|route| route.upstream == *name)
+            .filter(|route| route.target.upstream() == Some(name))
             .filter_map(|route| match &route.matches.host {
                 HostPattern::Exact(host) => HeaderValue::from_str(host).ok(),
                 HostPattern::Any | HostPattern::Subdomains(_) => None,

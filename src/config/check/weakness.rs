@@ -5,7 +5,7 @@ use std::fmt;
 
 use authgate_core::policy::{Policy, Requirements};
 
-use crate::config::Route;
+use crate::config::{Route, RouteTarget};
 
 /// Why a route is weaker than another one, or cannot be compared with it. `Display` continues `it …`, as in `it requires no credential`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl fmt::Display for Weakness {
 /// What a route requires of a request: the values that two routes are compared by. Routes with equal demands compare equally.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Demands<'r> {
-    upstream: &'r str,
+    target: &'r RouteTarget,
     authenticators: BTreeSet<&'r str>,
     anonymous: bool,
     require: &'r Requirements,
@@ -55,7 +55,7 @@ impl<'r> Demands<'r> {
         match &route.policy {
             Policy::Public => None,
             Policy::Authenticated { optional, require } => Some(Self {
-                upstream: &route.upstream,
+                target: &route.target,
                 authenticators: route.authenticate.iter().map(AsRef::as_ref).collect(),
                 anonymous: *optional && require.is_empty(),
                 require,
@@ -66,7 +66,7 @@ impl<'r> Demands<'r> {
 
 /// Why `open` is weaker than `guard`. Nothing is weaker than a public route, and routes to different upstreams are not compared.
 pub(super) fn weakness(open: &Route, guard: &Route) -> Option<Weakness> {
-    let guarded = Demands::of(guard).filter(|_| open.upstream == guard.upstream)?;
+    let guarded = Demands::of(guard).filter(|_| open.target == guard.target)?;
     let Some(demands) = Demands::of(open) else {
         return Some(match (open.rollout, open.forwards_unknown) {
             (Some(_), _) => Weakness::Observed,

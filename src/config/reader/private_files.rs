@@ -8,9 +8,12 @@ use super::Item;
 use crate::file;
 
 /// Files of certs-example: they are published, so they need no protection. `run` refuses them.
-const PUBLISHED: [&[u8]; 2] = [
+const PUBLISHED: [&[u8]; 5] = [
     include_bytes!("../../../certs-example/localhost.key"),
     include_bytes!("../../../certs-example/jwt-hs256.secret"),
+    include_bytes!("../../../certs-example/jwt-es256.key"),
+    include_bytes!("../../../certs-example/jwt-rs256.key"),
+    include_bytes!("../../../certs-example/jwt-eddsa.key"),
 ];
 
 impl Item<'_> {

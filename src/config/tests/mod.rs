@@ -2,6 +2,7 @@
 
 mod authenticators;
 mod routes;
+mod signed;
 mod values;
 mod whole;
 

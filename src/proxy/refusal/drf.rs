@@ -59,6 +59,7 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec
         | Rejection::OutdatedConnection
         | Rejection::Overloaded
         | Rejection::Unavailable(_)
+        | Rejection::NotSigned(_)
         | Rejection::Body(_)
         | Rejection::RepeatedCredential
         | Rejection::Upstream(_) => return by_status(status),

@@ -65,6 +65,7 @@ pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Optio
         | Rejection::NotAllowed(_)
         | Rejection::OriginNotListed
         | Rejection::Unavailable(_)
+        | Rejection::NotSigned(_)
         | Rejection::Body(_)
         | Rejection::Upstream(_) => return Vec::new(),
     };
@@ -125,6 +126,7 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
         Rejection::OriginNotListed => "Pages of this origin may not send a credential to this route.",
         Rejection::NotAllowed(unmet) if unmet.lacks_only_scopes() => "The token does not have a required scope.",
         Rejection::NotAllowed(_) => "You do not have permission for this request.",
+        Rejection::NotSigned(_) => "The request cannot be forwarded at the moment; try again later.",
         Rejection::Unavailable(_) => "The credential cannot be verified at the moment; try again later.",
         Rejection::Body(fault) | Rejection::Upstream(UpstreamError::RequestBody(fault)) => match fault {
             RequestBodyError::TooLarge => "The request body is too large.",
@@ -352,7 +354,7 @@ mod tests {
                 claims: serde_json::Map::new(),
                 attributes: serde_json::Map::new(),
             };
-            let identity = Identity::new(user_info, TableSet::unique(), Box::default());
+            let identity = Identity::new(user_info, TableSet::unique(), Box::default(), 0);
             match policy.permit(Some(Arc::new(identity))) {
                 Err(Denied::NotAllowed(unmet)) => Rejection::NotAllowed(unmet),
                 other => panic!("{other:?}"),

@@ -4,6 +4,7 @@
 
 mod claims;
 pub mod explain;
+pub mod identity_key;
 mod json;
 pub mod keys;
 mod segments;

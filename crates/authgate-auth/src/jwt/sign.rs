@@ -1,10 +1,10 @@
-//! Signs JWTs, for development and tests: `authgate jwt mint`. Gateways never sign.
+//! Signs JWTs: the signed identities of a gateway, and for development and tests the tokens of `authgate jwt mint`.
 
 use std::fmt;
 
 use authgate_core::secret::Secret;
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
+use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair};
 use aws_lc_rs::{hmac, signature::RsaEncoding};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,7 +12,7 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Map, Value, json};
 
-use super::keys::Algorithm;
+use super::keys::{Algorithm, Material};
 
 /// A private key, bound to an algorithm.
 pub struct SigningKey {
@@ -40,6 +40,12 @@ impl fmt::Debug for SigningKey {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SignError(String);
+
+impl SignError {
+    pub(super) fn new(text: String) -> Self {
+        Self(text)
+    }
+}
 
 impl SigningKey {
     /// Loads a secret (HS*), or a private key in PEM (`-----BEGIN PRIVATE KEY-----`), for that algorithm.
@@ -83,6 +89,34 @@ impl SigningKey {
                 .map_err(|_| wrong()),
         }?;
         Ok(Self { algorithm, kid, pair })
+    }
+
+    /// The same key, under this key id.
+    pub(super) fn with_kid(self, kid: String) -> Self {
+        Self { kid: Some(kid), ..self }
+    }
+
+    /// Its algorithm.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Its public half. `None`: it is a shared secret.
+    pub(super) fn public_material(&self) -> Option<Material> {
+        match &self.pair {
+            Pair::Hmac(_) => None,
+            Pair::Rsa(pair, _) => {
+                let (n, e) = (pair.public_key().modulus(), pair.public_key().exponent());
+                Some(Material::Rsa {
+                    n: n.big_endian_without_leading_zero().to_vec(),
+                    e: e.big_endian_without_leading_zero().to_vec(),
+                })
+            }
+            Pair::Ec(pair) => Material::from_point(pair.public_key().as_ref()),
+            Pair::Ed(pair) => Some(Material::Ed25519 {
+                x: pair.public_key().as_ref().to_vec(),
+            }),
+        }
     }
 
     /// Makes a compact JWS over these claims, with `typ` `JWT`.

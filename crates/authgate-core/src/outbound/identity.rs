@@ -24,6 +24,8 @@ pub struct IdentityTables {
     set: TableSet,
     /// Each at the position of its id in `set`.
     tables: Vec<Arc<IdentityTable>>,
+    /// How many signed tokens an identity has room for.
+    token_slots: usize,
 }
 
 /// One `[identity]` table: header names, the sources of their values, and the encoding.
@@ -112,6 +114,7 @@ impl Default for IdentityTables {
         Self {
             set: TableSet::unique(),
             tables: Vec::new(),
+            token_slots: 0,
         }
     }
 }
@@ -129,10 +132,16 @@ impl IdentityTables {
         id
     }
 
-    /// Whether both have tables with the same headers and encodings, in the same order.
+    /// Adds room for a signed token, and returns its index.
+    pub fn add_token_slot(&mut self) -> usize {
+        self.token_slots += 1;
+        self.token_slots - 1
+    }
+
+    /// Whether both have tables with the same headers and encodings, in the same order, and room for as many signed tokens.
     pub fn is_equivalent(&self, other: &Self) -> bool {
         let pairs = self.iter().zip(other.iter());
-        self.tables.len() == other.tables.len()
+        (self.tables.len(), self.token_slots) == (other.tables.len(), other.token_slots)
             && pairs
                 .into_iter()
                 .all(|(one, other)| one.headers == other.headers && one.encoding == other.encoding)
@@ -160,7 +169,7 @@ impl IdentityTables {
             .iter()
             .map(|table| table.render(&user_info))
             .collect::<Result<_, _>>()?;
-        Ok(Identity::new(user_info, self.set, fields))
+        Ok(Identity::new(user_info, self.set, fields, self.token_slots))
     }
 }
 
@@ -207,19 +216,6 @@ impl IdentityTable {
     /// The encoding of the values.
     pub fn encoding(&self) -> Encoding {
         self.encoding
-    }
-
-    /// The names of the claims that this table reads.
-    pub fn claims(&self) -> impl Iterator<Item = &str> {
-        self.headers.iter().filter_map(|(_, source)| match source {
-            ValueSource::Claim(path) => Some(path.first()),
-            _ => None,
-        })
-    }
-
-    /// Whether a header of this table has this source.
-    pub fn has_source(&self, wanted: &ValueSource) -> bool {
-        self.headers.iter().any(|(_, source)| source == wanted)
     }
 
     /// Renders the header values for a user.

@@ -91,6 +91,8 @@ pub struct RequestContext<'r> {
     pub forwarded: &'r ForwardedInfo,
     /// Whether the request is an upgrade to a WebSocket. The gateway forwards no other upgrade.
     pub is_upgrade: bool,
+    /// The header of the signed identity, and the token of this request's user. `None`: no token is sent.
+    pub signed_identity: Option<(&'r HeaderName, &'r HeaderValue)>,
 }
 
 impl<B> Outbound<B> {
@@ -119,6 +121,10 @@ impl<B> Outbound<B> {
         headers.insert(HOST, rules.host.clone().unwrap_or_else(|| context.host.clone()));
         forwarded::insert(headers, context.peer, context.host, context.forwarded, rules.forwarded);
         rules.identity.insert(headers, &permit);
+        // Its name is reserved, so that no client can send it.
+        if let Some((name, token)) = context.signed_identity {
+            headers.insert(name, token.clone());
+        }
         // The secret proves that the gateway has authenticated a request.
         if let Some((name, value)) = rules.secret.as_ref().filter(|_| !is_observed) {
             headers.insert(name, value.clone());
@@ -287,6 +293,7 @@ mod tests {
             host: &host,
             forwarded: &ForwardedInfo::from_headers(&peer, request.headers_ref().expect("fields")),
             is_upgrade: false,
+            signed_identity: None,
         };
         let request = Outbound::new(request.body(()).expect("a request"), permit, context, rules).into_request();
         assert_eq!(request.uri(), "/x?y=1");
@@ -375,6 +382,7 @@ mod tests {
             host: &HeaderValue::from_static("api.example"),
             forwarded: &ForwardedInfo::from_headers(&peer, request.headers()),
             is_upgrade: false,
+            signed_identity: None,
         };
         let sent = Outbound::new(request, Rollout::OBSERVE.permit_observed(), context, &reserved).into_request();
         assert_eq!(sent.headers()["authorization"], "Token canary");

@@ -15,6 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
+use serde_json::{Map, Value, json};
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
 pub use self::set::{JwkSet, SkippedKey};
@@ -120,7 +121,7 @@ enum Family {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Curve {
+pub(super) enum Curve {
     P256,
     P384,
     P521,
@@ -271,7 +272,7 @@ impl VerificationKey {
 
 /// Key material that is not bound to an algorithm yet.
 #[derive(Clone)]
-enum Material {
+pub(super) enum Material {
     Oct(Secret<Vec<u8>>),
     Rsa { n: Vec<u8>, e: Vec<u8> },
     Ec { curve: Curve, x: Vec<u8>, y: Vec<u8> },
@@ -303,15 +304,8 @@ impl Material {
                 let Some(curve) = curve else {
                     return key_error("the EC key is not on P-256, P-384 or P-521");
                 };
-                match bytes.split_first() {
-                    Some((4, point)) if point.len() == 2 * curve.coordinate_bytes() => {
-                        let (x, y) = point.split_at(curve.coordinate_bytes());
-                        Ok(Self::Ec {
-                            curve,
-                            x: x.to_vec(),
-                            y: y.to_vec(),
-                        })
-                    }
+                match Self::from_point(bytes) {
+                    Some(key @ Self::Ec { curve: found, .. }) if found == curve => Ok(key),
                     _ => key_error(
                         "the point of the EC key is compressed; convert the key with `openssl ec -pubin -conv_form uncompressed`",
                     ),
@@ -322,6 +316,20 @@ impl Material {
                 "the key is of an unsupported kind (OID {other}); use RSA, EC or Ed25519"
             )),
         }
+    }
+
+    /// The key on the curve whose uncompressed points have this length.
+    pub(super) fn from_point(point: &[u8]) -> Option<Self> {
+        let coordinates = point.strip_prefix(&[4])?;
+        let curve = [Curve::P256, Curve::P384, Curve::P521]
+            .into_iter()
+            .find(|curve| coordinates.len() == 2 * curve.coordinate_bytes())?;
+        let (x, y) = coordinates.split_at(curve.coordinate_bytes());
+        Some(Self::Ec {
+            curve,
+            x: x.to_vec(),
+            y: y.to_vec(),
+        })
     }
 
     fn kind(&self) -> String {
@@ -343,7 +351,7 @@ impl Material {
         }
     }
 
-    fn into_key(self, algorithm: Algorithm, kid: Option<&str>) -> Result<VerificationKey, KeyError> {
+    pub(super) fn into_key(self, algorithm: Algorithm, kid: Option<&str>) -> Result<VerificationKey, KeyError> {
         let broken = |_| KeyError(format!("{} is broken", self.kind()));
         let verifier = match (&self, algorithm.family()) {
             (Self::Oct(secret), Family::Hmac(hash)) => {
@@ -400,22 +408,24 @@ impl Material {
         })
     }
 
-    /// RFC 7638: SHA-256 over the required members, in order, without blanks.
-    fn thumbprint(&self) -> Fingerprint {
+    /// The members of a JWK that describe the key (RFC 7518, section 6; RFC 8037, section 2).
+    pub(super) fn members(&self) -> Map<String, Value> {
         let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let members = match self {
-            Self::Oct(secret) => format!(r#"{{"k":"{}","kty":"oct"}}"#, b64(secret.expose())),
-            Self::Rsa { n, e } => format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, b64(e), b64(n)),
-            Self::Ec { curve, x, y } => {
-                format!(
-                    r#"{{"crv":"{}","kty":"EC","x":"{}","y":"{}"}}"#,
-                    curve.name(),
-                    b64(x),
-                    b64(y)
-                )
-            }
-            Self::Ed25519 { x } => format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, b64(x)),
+            Self::Oct(secret) => json!({ "kty": "oct", "k": b64(secret.expose()) }),
+            Self::Rsa { n, e } => json!({ "kty": "RSA", "n": b64(n), "e": b64(e) }),
+            Self::Ec { curve, x, y } => json!({ "kty": "EC", "crv": curve.name(), "x": b64(x), "y": b64(y) }),
+            Self::Ed25519 { x } => json!({ "kty": "OKP", "crv": "Ed25519", "x": b64(x) }),
         };
+        match members {
+            Value::Object(members) => members,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
+        }
+    }
+
+    /// RFC 7638: SHA-256 over the members, in lexicographic order, without blanks. serde_json writes objects in this way.
+    fn thumbprint(&self) -> Fingerprint {
+        let members = Value::Object(self.members()).to_string();
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest::digest(&digest::SHA256, members.as_bytes()).as_ref());
         fingerprint

@@ -1,0 +1,240 @@
+//! `signed` of an `[identity]` table: the keys and rules by which the gateway signs identities.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use authgate_auth::identity_signer::IdentitySignerSettings;
+use authgate_auth::jwt::identity_key::IdentityKey;
+use authgate_auth::jwt::keys::{Algorithm, VerificationKey};
+use authgate_core::outbound::identity::{IdentityTable, ValueSource};
+use authgate_core::secret::Secret;
+use http::HeaderName;
+use http::header::AUTHORIZATION;
+
+use super::authenticators::Authenticators;
+use super::identity::source;
+use crate::config::problem::Problem;
+use crate::config::reader::{Item, Section, Zero};
+use crate::config::{PublishedKey, defaults};
+use crate::file;
+
+const EXAMPLE: &str = "keys = [{ algorithm = \"EdDSA\", file = \"identity.key\" }]";
+const MIN_TTL: Duration = Duration::from_secs(1);
+/// A token that leaks can be used until it expires.
+const MAX_TTL: Duration = Duration::from_secs(60 * 60);
+
+/// What `signed` says, without the audience.
+#[derive(Debug, Clone)]
+pub(super) struct Signed {
+    pub(super) header: HeaderName,
+    /// Where the file names the header, or has `signed`.
+    pub(super) header_span: Range<usize>,
+    /// The first one signs.
+    key: Arc<IdentityKey>,
+    issuer: String,
+    ttl: Duration,
+    /// `None`: the standard ones, and the claims and attributes that `headers` names.
+    facts: Option<Vec<ValueSource>>,
+}
+
+/// A published key, and where the file has it.
+#[derive(Debug)]
+pub(super) struct WrittenKey {
+    pub(super) published: PublishedKey,
+    span: Range<usize>,
+}
+
+impl Signed {
+    /// The settings of the signer for one audience. `table` are the headers of the same upstream.
+    pub(super) fn for_audience(&self, audience: String, table: &IdentityTable) -> IdentitySignerSettings {
+        let facts = self.facts.clone().unwrap_or_else(|| {
+            let named = table.headers().iter().map(|(_, source)| source);
+            let named = named.filter(|source| matches!(source, ValueSource::Claim(_) | ValueSource::Attribute(_)));
+            defaults::SIGNED_FACTS.iter().chain(named).cloned().collect()
+        });
+        IdentitySignerSettings {
+            header: self.header.clone(),
+            key: Arc::clone(&self.key),
+            issuer: self.issuer.clone(),
+            audience,
+            ttl: self.ttl,
+            facts: facts.into(),
+        }
+    }
+}
+
+/// Reads `signed`. Its keys are added to `published`, and the name of its header to `names`. `None`: it is false, or has errors.
+pub(super) fn signed(item: Item<'_>, published: &mut Vec<WrittenKey>, names: &mut Vec<Box<str>>) -> Option<Signed> {
+    if item.value().as_bool() == Some(false) {
+        return None;
+    }
+    let span = item.span();
+    let mut section = item.section(&[])?;
+    let (header, header_span) = match section.take("header") {
+        None => (Some(defaults::SIGNED_HEADER.to_owned()), span),
+        Some(item) => (header(&item), item.span()),
+    };
+    let key = section.require("keys", EXAMPLE).and_then(|item| keys(&item, published));
+    let issuer = section.text_or("issuer", defaults::SIGNED_ISSUER);
+    let ttl = section
+        .take("ttl")
+        .map_or(Some(defaults::SIGNED_TTL), |item| ttl(&item));
+    let facts = section.take("facts").map(|item| facts(&item));
+    let written = header?;
+    let header = HeaderName::try_from(&written).ok()?;
+    names.push(written.into());
+    Some(Signed {
+        header,
+        header_span,
+        key: key?,
+        issuer,
+        ttl: ttl?,
+        facts: match facts {
+            None => None,
+            Some(facts) => Some(facts?),
+        },
+    })
+}
+
+/// The name of the header, as the file writes it.
+fn header(item: &Item<'_>) -> Option<String> {
+    let name = item.header_name()?;
+    if name == AUTHORIZATION {
+        item.refuse(
+            "Authorization carries the credential",
+            format!("write another name, such as {:?}", defaults::SIGNED_HEADER),
+        );
+        return None;
+    }
+    item.non_empty_text()
+}
+
+fn ttl(item: &Item<'_>) -> Option<Duration> {
+    let ttl = item.duration(Zero::Refused)?;
+    if !(MIN_TTL..=MAX_TTL).contains(&ttl) {
+        item.refuse(
+            "the lifetime is out of range: a token that leaks can be used until it expires",
+            "write a duration from \"1s\" to \"1h\"",
+        );
+        return None;
+    }
+    Some(ttl)
+}
+
+fn facts(item: &Item<'_>) -> Option<Vec<ValueSource>> {
+    const EXAMPLE: &str = "facts = [\"username\", \"groups\", \"attributes.tenant\"]";
+    let mut facts: Vec<ValueSource> = Vec::new();
+    let list = item.list(EXAMPLE)?;
+    for item in &list {
+        let text = item.text_for("a field of an identity", &format!("write `{EXAMPLE}`"))?;
+        let fact = source(&text)?;
+        if fact == ValueSource::Id {
+            text.refuse("is in every token, as the claim `sub`", "remove it");
+        } else if facts.contains(&fact) {
+            text.refuse("is listed twice", "remove one of them");
+        }
+        facts.push(fact);
+    }
+    Some(facts)
+}
+
+/// Reads the list; returns the key that signs.
+fn keys(item: &Item<'_>, published: &mut Vec<WrittenKey>) -> Option<Arc<IdentityKey>> {
+    let list = item.non_empty_list_of_tables(EXAMPLE)?;
+    let mut keys: Vec<Arc<IdentityKey>> = Vec::new();
+    for item in &list {
+        let Some(key) = key(item) else { continue };
+        let key = Arc::new(key);
+        if keys.iter().any(|other| other.fingerprint() == key.fingerprint()) {
+            item.refuse("this key is listed twice", "remove one of them");
+        }
+        add(item, &key, published);
+        keys.push(key);
+    }
+    (keys.len() == list.len()).then(|| keys.swap_remove(0))
+}
+
+/// Publishes a key, if another `signed` table has not already done so.
+fn add(item: &Item<'_>, key: &Arc<IdentityKey>, published: &mut Vec<WrittenKey>) {
+    let same = |other: &&WrittenKey| other.published.key.kid() == key.kid();
+    match published.iter().find(same) {
+        Some(other) if other.published.key.fingerprint() == key.fingerprint() => {}
+        Some(other) => {
+            let message = format!(
+                "two keys have the `kid` {:?}: applications could not tell them apart",
+                key.kid()
+            );
+            let problem = item.problem(message, "give each key a `kid` of its own, or none");
+            item.add(problem.with_related(other.span.clone(), "the other one"));
+        }
+        None => published.push(WrittenKey {
+            published: PublishedKey {
+                path: item.key().to_owned(),
+                key: Arc::clone(key),
+            },
+            span: item.span(),
+        }),
+    }
+}
+
+fn key(item: &Item<'_>) -> Option<IdentityKey> {
+    let mut section = item.clone().section(&[])?;
+    let known = IdentityKey::ALGORITHMS.map(|algorithm| (algorithm.name(), algorithm));
+    let algorithm = section
+        .require("algorithm", "algorithm = \"EdDSA\"")
+        .and_then(|item| item.text()?.choice(&known, &[]));
+    let file_item = section.require("file", "file = \"identity.key\"");
+    let kid = section.take("kid").map(|item| item.non_empty_text());
+    let (algorithm, file_item) = (algorithm?, file_item?);
+    let kid = match kid {
+        None => None,
+        Some(kid) => Some(kid?),
+    };
+    let file = file_item.path()?;
+    let key = file::read(&file)
+        .map_err(|error| format!("cannot be read: {error}"))
+        .and_then(|pem| IdentityKey::new(algorithm, kid, &Secret::new(pem)).map_err(|error| error.to_string()));
+    match key {
+        Ok(key) => {
+            file_item.warn_if_readable_by_all(&file);
+            Some(key)
+        }
+        Err(error) => {
+            let help = format!(
+                "name a private key: {} creates one, and `openssl pkcs8 -topk8 -nocrypt -in OLD -out NEW` converts other forms of PEM",
+                creation(algorithm)
+            );
+            file_item.refuse(format!("{}: {error}", file.display()), help);
+            None
+        }
+    }
+}
+
+fn creation(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::ES256 => "`openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out identity.key`",
+        Algorithm::RS256 => "`openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out identity.key`",
+        _ => "`openssl genpkey -algorithm ED25519 -out identity.key`",
+    }
+}
+
+/// A token that the gateway signs must not be a credential that one of its authenticators accepts.
+pub(super) fn refuse_authenticator_keys(root: &Section<'_>, published: &[WrittenKey], authenticators: &Authenticators) {
+    for WrittenKey { published, span } in published {
+        for (name, authenticator) in &authenticators.settings {
+            let keys = authenticator.kind.as_jwt().map(|jwt| jwt.keys.keys());
+            let is_same = |key: &VerificationKey| key.fingerprint() == published.key.fingerprint();
+            if keys.is_some_and(|keys| keys.iter().any(is_same)) {
+                let message = format!(
+                    "this key is also a key of authenticators.{name}: a signed identity could be presented as a credential"
+                );
+                let help = format!(
+                    "use a key that signs identities and nothing else: {} creates one",
+                    creation(published.key.algorithm())
+                );
+                root.add(Problem::error(span.clone(), &published.path, message, help));
+            }
+        }
+    }
+}
