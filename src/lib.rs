@@ -27,6 +27,7 @@
 //! watch          reports files that have changed
 //! telemetry      logs and metrics
 //! file           reads files of bounded length
+//! recording      recorded requests: their format, the seal of their credentials, and the thread that writes them
 //! ```
 
 pub mod acme;
@@ -41,6 +42,7 @@ pub mod fuzzing;
 pub mod gateway;
 pub mod provisioning;
 pub mod proxy;
+pub mod recording;
 pub mod service_manager;
 pub mod signal;
 pub mod telemetry;

@@ -265,6 +265,7 @@ impl App {
             }
         }
         drain(&reloader, &stage, &mut worker_results).await;
+        reloader.flush_recording();
         Ok(())
     }
 }

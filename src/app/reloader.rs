@@ -119,6 +119,14 @@ impl Reloader {
         inner.admin.listeners.store(Arc::new(status));
     }
 
+    /// Waits until the recorded requests are in their file.
+    pub(super) fn flush_recording(&self) {
+        let recorder = self.0.snapshots.borrow().recorder.clone();
+        if let Some(recorder) = recorder {
+            recorder.flush();
+        }
+    }
+
     /// The times of a shutdown that begins now.
     pub(super) fn drain_times(&self) -> Drain {
         self.0.snapshots.borrow().drain

@@ -31,6 +31,7 @@ use crate::proxy::outcome::AccessLog;
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{RouteId, RouteTable};
 use crate::proxy::websocket_credential::WebSocketCredential;
+use crate::recording::{Recorder, RecorderMetrics};
 use crate::telemetry::metrics::Observed;
 use crate::tls::certificate::Certificate;
 use crate::tls::control::ControlTls;
@@ -53,6 +54,8 @@ pub(super) struct Snapshot {
     pub(super) names: Arc<ConfiguredNames>,
     pub(super) table: Arc<RouteTable>,
     pub(super) log: AccessLog,
+    /// Records requests, if that is configured.
+    pub(super) recorder: Option<Arc<Recorder>>,
     pub(super) limits: Limits,
     pub(super) drain: Drain,
     /// Concurrent requests of all workers.
@@ -192,6 +195,19 @@ impl Snapshot {
             Some(acme) if is_acme_kept => Some(Arc::clone(acme)),
             Some(_) | None => config.acme.map(|settings| Arc::new(Acme::new(settings))),
         };
+        let recorder = config.record.map(|settings| {
+            let kept = previous.and_then(|previous| previous.recorder.as_ref());
+            Arc::new(match kept.filter(|kept| *kept.settings() == settings) {
+                Some(kept) => kept.with_credentials(&credential_headers),
+                None => {
+                    let metrics = RecorderMetrics {
+                        written: process.metrics.recorded_counter("written"),
+                        dropped: process.metrics.recorded_counter("dropped"),
+                    };
+                    Recorder::start(settings, &credential_headers, metrics)
+                }
+            })
+        });
         // With the same acceptor, clients can resume their sessions.
         let tls = match (config.tls, previous.and_then(|previous| previous.tls.as_ref())) {
             (Some(settings), Some(kept)) if kept.0 == settings && is_acme_kept => Some(kept.clone()),
@@ -230,6 +246,7 @@ impl Snapshot {
                 on: config.log.access,
                 query: config.log.query,
             },
+            recorder,
             limits,
             drain,
             security,

@@ -109,7 +109,8 @@ impl WorkerParts {
             in_flight: snapshot.in_flight.clone(),
         };
         let table = Arc::clone(&snapshot.table);
-        Proxy::new(routes, table, &self.process.metrics, snapshot.log, bounds)
+        let recorder = snapshot.recorder.clone();
+        Proxy::new(routes, table, &self.process.metrics, snapshot.log, bounds, recorder)
     }
 
     /// The handles of this worker, beside the settings that it shares with the snapshot.

@@ -4,8 +4,10 @@ mod check;
 mod demo;
 mod echo;
 mod explain;
+mod http_client;
 mod jwt;
 mod output;
+mod parity;
 mod reload;
 pub mod revoke;
 mod run;
@@ -61,6 +63,7 @@ enum Command {
     Run(run::Args),
     Check(check::Args),
     Reload(reload::Args),
+    Parity(parity::Args),
     /// Run the example configuration with a built-in upstream on loopback, and print curl commands to try.
     Demo(demo::Args),
     Token(token::Args),
@@ -123,6 +126,7 @@ impl Arguments {
             Command::Run(args) => run::run(args, file),
             Command::Check(args) => check::run(args, file),
             Command::Reload(args) => reload::run(args, file),
+            Command::Parity(args) => parity::run(args),
             Command::Demo(args) => demo::run(args, file),
             Command::Echo(args) => echo::run(args),
             Command::Jwt(args) => jwt::run(args, file),

@@ -4,30 +4,20 @@ use std::fmt::Write;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use authgate_core::secret::Secret;
-use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls_pki_types::ServerName;
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Method, Request, StatusCode};
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsConnector;
 
+use super::http_client::{self, Address};
 use super::{Failure, output};
 use crate::config::{self, AdminContact};
 use crate::file;
-use crate::tls;
-use crate::tls::client::ClientTlsSettings;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A gateway that checks a large configuration may take long.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// The pause while another reload is under way.
@@ -60,28 +50,10 @@ Examples:
   authgate reload --admin unix:/run/authgate/admin.sock
   authgate reload --admin https://gate.internal:9901 --token admin.token --ca ca.pem";
 
-/// Where the admin listener is.
-#[derive(Debug, Clone)]
-enum Address {
-    Http(String),
-    Https(String),
-    Unix(PathBuf),
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Http(authority) => write!(f, "http://{authority}"),
-            Self::Https(authority) => write!(f, "https://{authority}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
     let (addresses, token) = match (&args.admin, &args.token) {
-        (Some(url), Some(token)) => (vec![parse_url(url)?], Some(read_token(token)?)),
-        (Some(url), None) => (vec![parse_url(url)?], None),
+        (Some(url), Some(token)) => (vec![Address::parse("--admin", url)?], Some(read_token(token)?)),
+        (Some(url), None) => (vec![Address::parse("--admin", url)?], None),
         (None, token) => {
             let contact = config::admin_contact(file)?;
             let token = match token {
@@ -96,27 +68,6 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::Failed(error.to_string()))?;
     runtime.block_on(ask(&addresses, token.as_ref(), args.ca.as_deref()))
-}
-
-fn parse_url(url: &str) -> Result<Address, Failure> {
-    let help = || {
-        Failure::Usage(format!(
-            "--admin {url}: write `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`"
-        ))
-    };
-    if let Some(path) = url.strip_prefix("unix:").filter(|path| !path.is_empty()) {
-        return Ok(Address::Unix(path.into()));
-    }
-    let uri: Uri = url.parse().map_err(|_| help())?;
-    let authority = uri.authority().ok_or_else(help)?;
-    if uri.path_and_query().is_some_and(|path| path.as_str() != "/") || authority.as_str().contains('@') {
-        return Err(help());
-    }
-    match uri.scheme_str() {
-        Some("http") => Ok(Address::Http(authority.to_string())),
-        Some("https") => Ok(Address::Https(authority.to_string())),
-        Some(_) | None => Err(help()),
-    }
 }
 
 fn read_token(file: &Path) -> Result<Secret<String>, Failure> {
@@ -192,56 +143,9 @@ async fn ask(addresses: &[Address], token: Option<&Secret<String>>, ca: Option<&
 
 /// Sends the command. Returns the status and the body of the answer.
 async fn post(address: &Address, token: Option<&Secret<String>>, ca: Option<&Path>) -> io::Result<(StatusCode, Bytes)> {
-    match address {
-        Address::Unix(path) => {
-            let unix = timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await??;
-            send(unix, "localhost", token).await
-        }
-        Address::Http(authority) => {
-            let tcp = timeout(CONNECT_TIMEOUT, connect(authority, 80)).await??;
-            send(tcp, authority, token).await
-        }
-        Address::Https(authority) => {
-            let ca = ca.map(tls::load_authorities).transpose().map_err(io::Error::other)?;
-            let settings = ClientTlsSettings { ca, identity: None };
-            let (client, _) = tls::client::config(&settings).map_err(io::Error::other)?;
-            let uri: Uri = authority.parse().map_err(io::Error::other)?;
-            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-            let name = ServerName::try_from(host).map_err(io::Error::other)?;
-            let tcp = timeout(CONNECT_TIMEOUT, connect(authority, 443)).await??;
-            let tls = timeout(
-                CONNECT_TIMEOUT,
-                TlsConnector::from(Arc::clone(&client)).connect(name, tcp),
-            )
-            .await??;
-            send(tls, authority, token).await
-        }
-    }
-}
-
-async fn connect(authority: &str, default_port: u16) -> io::Result<TcpStream> {
-    let uri: Uri = authority.parse().map_err(io::Error::other)?;
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let port = uri.port_u16().unwrap_or(default_port);
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in lookup_host((host, port)).await? {
-        match TcpStream::connect(address).await {
-            Ok(tcp) => return Ok(tcp),
-            Err(problem) => last = problem,
-        }
-    }
-    Err(last)
-}
-
-async fn send<I>(io: I, host: &str, token: Option<&Secret<String>>) -> io::Result<(StatusCode, Bytes)>
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
     let mut request = Request::builder()
         .method(Method::POST)
         .uri("/reload")
-        .header(HOST, host)
         .header("x-authgate-command", "reload");
     if let Some(token) = token {
         let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
@@ -249,16 +153,13 @@ where
         value.set_sensitive(true);
         request = request.header(AUTHORIZATION, value);
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
-    let connection = tokio::spawn(connection);
-    let response = sender.send_request(request).await.map_err(io::Error::other)?;
-    let (head, body) = response.into_parts();
-    let body = Limited::new(body, MAX_ANSWER)
-        .collect()
-        .await
-        .map_err(io::Error::other)?;
-    connection.abort();
-    Ok((head.status, body.to_bytes()))
+    let request = request.body(Bytes::new()).map_err(io::Error::other)?;
+    let tls = match address {
+        Address::Https(_) => Some(http_client::tls(ca)?),
+        Address::Http(_) | Address::Unix(_) => None,
+    };
+    let (head, body) = http_client::send(address, request, tls, MAX_ANSWER).await?.into_parts();
+    Ok((head.status, body))
 }
 
 fn report(address: &Address, status: StatusCode, body: &[u8]) -> Result<(), Failure> {

@@ -52,6 +52,7 @@ use crate::proxy::cors::Cors;
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{HostPattern, RouteMatch};
 use crate::proxy::websocket_credential::WebSocketCredential;
+use crate::recording::RecorderSettings;
 use crate::tls::control::ControlTlsSettings;
 use crate::{file, telemetry, tls};
 
@@ -76,6 +77,8 @@ pub struct Config {
     pub redirects: Vec<SocketAddr>,
     /// `[log]`.
     pub log: telemetry::LogSettings,
+    /// `log.record`.
+    pub record: Option<RecorderSettings>,
     /// `[stores.*]`, in the order of the file's names.
     pub stores: Vec<StoreSettings>,
     /// `[authenticators.*]` by name.

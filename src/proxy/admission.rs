@@ -16,8 +16,11 @@ use authgate_core::policy::{Denied, Permit};
 use authgate_http::concurrency::ConcurrencyPermit;
 use authgate_http::framing::grammar::is_method;
 use authgate_http::framing::target;
+use authgate_http::transfer::incoming::IncomingBody;
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, Version};
+use http_body::Body;
 use percent_encoding::{AsciiSet, CONTROLS};
 
 use super::cors;
@@ -28,6 +31,7 @@ use super::rejection::Rejection;
 use super::routes::{Destination, Disagreement, FindError, Found, RouteId};
 use super::websocket::{self, Handshake, WebSocketRequest};
 use super::{Client, Proxy, Route};
+use crate::recording::{Recorder, Recording};
 
 /// The maximum number of bytes of a path reading in the log.
 const LONGEST_READING: usize = 256;
@@ -93,6 +97,28 @@ pub(super) struct Authorization {
 impl<'p> Routed<'p> {
     pub(super) fn route(&self) -> &'p Route {
         self.route
+    }
+
+    /// Begins to record the request. On a public route, a body may have a password.
+    #[cold]
+    pub(super) fn begin_recording(
+        &self,
+        recorder: &Arc<Recorder>,
+        head: &Parts,
+        body: &IncomingBody,
+        peer: &Peer,
+    ) -> Recording {
+        let (scheme, host) = (
+            peer.scheme().as_str(),
+            String::from_utf8_lossy(self.host.sent.as_bytes()),
+        );
+        let url = format!("{scheme}://{host}{}", target::path_and_query(head));
+        let is_public = !self.route.settings.policy.needs_identity();
+        let mut recording = recorder.begin(head.method.clone(), url, head.headers.clone(), is_public);
+        if body.is_end_stream() {
+            recording.set_body(Bytes::new());
+        }
+        recording
     }
 }
 

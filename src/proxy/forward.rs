@@ -80,6 +80,7 @@ pub(super) fn forward(
                 permit = decision?;
             }
         }
+        outcome.record_body(request.body());
         // The token is dropped here: a variable of the future would be part of it until the response.
         let outbound = {
             let token = match &route.settings.signer {

@@ -53,6 +53,7 @@ use self::rejection::Rejection;
 use self::routes::RouteTable;
 use self::websocket::WebSocket;
 use self::websocket_credential::WebSocketCredential;
+use crate::recording::Recorder;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::tls::certificate_names::ServedCertificate;
@@ -71,6 +72,7 @@ pub struct Proxy {
     log: AccessLog,
     bounds: Bounds,
     observer: Rc<Observer>,
+    recorder: Option<Arc<Recorder>>,
     /// For each field of trusted proxies: limits how often the log reports that it is unusable.
     invalid_fields: [RefCell<LogThrottle>; ForwardedField::ALL.len()],
 }
@@ -152,6 +154,7 @@ impl Proxy {
         metrics: &Arc<Metrics>,
         log: AccessLog,
         bounds: Bounds,
+        recorder: Option<Arc<Recorder>>,
     ) -> Self {
         let problems = routes
             .iter()
@@ -170,6 +173,7 @@ impl Proxy {
             log,
             bounds,
             observer: Rc::default(),
+            recorder,
             invalid_fields: Default::default(),
         }
     }
@@ -212,6 +216,9 @@ impl Proxy {
             let rejection = match routed {
                 Ok(routed) => {
                     outcome.set_route(&routed.route().metrics);
+                    if let Some(recorder) = &self.recorder {
+                        outcome.record(routed.begin_recording(recorder, &head, &body, &client.peer));
+                    }
                     let mut admission = self.admit(&routed, &mut head, client).await;
                     outcome.hold(admission.in_flight.take());
                     outcome.set_user(admission.user.take());

@@ -8,10 +8,12 @@ use authgate_core::identity::Identity;
 use authgate_core::outbound::forwarded::ForwardedInfo;
 use authgate_core::outbound::request_id::RequestId;
 use authgate_http::concurrency::ConcurrencyPermit;
+use authgate_http::upstream::body::RequestBody;
 use http::{Method, StatusCode, Uri};
 use tracing::{Level, event_enabled, info};
 
 use super::rejection::Rejection;
+use crate::recording::Recording;
 use crate::telemetry::route_metrics::RouteMetrics;
 
 /// The settings of the access log.
@@ -41,6 +43,8 @@ pub struct Outcome {
     complete: bool,
     /// Counts against the limit of concurrent requests until the request ends.
     in_flight: Option<ConcurrencyPermit>,
+    /// Is written when the body is known, or else at the end of the request.
+    recording: Option<Box<Recording>>,
 }
 
 impl Outcome {
@@ -67,6 +71,7 @@ impl Outcome {
             sent: 0,
             complete: false,
             in_flight: None,
+            recording: None,
         }
     }
 
@@ -88,6 +93,20 @@ impl Outcome {
     /// Holds a concurrency permit until the request ends.
     pub fn hold(&mut self, in_flight: Option<ConcurrencyPermit>) {
         self.in_flight = in_flight;
+    }
+
+    /// Writes the request to the recording once its body is known.
+    pub fn record(&mut self, recording: Recording) {
+        self.recording = Some(Box::new(recording));
+    }
+
+    /// Writes the request to the recording, with the body if it is in memory.
+    pub fn record_body(&mut self, body: &RequestBody) {
+        if let Some(mut recording) = self.recording.take()
+            && let Some(bytes) = body.whole()
+        {
+            recording.set_body(bytes);
+        }
     }
 
     /// Records the authenticated user, if there is one.

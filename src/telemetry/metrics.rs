@@ -54,6 +54,11 @@ pub struct ObservationLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct UpstreamLabels {
     upstream: Arc<str>,
 }
@@ -111,6 +116,7 @@ pub struct Metrics {
     upstream_duration: Family<UpstreamLabels, Histogram>,
     authentications: Family<AuthenticationLabels, Counter>,
     observations: Family<ObservationLabels, Counter>,
+    recorded: Family<OutcomeLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
     floods: Counter,
     reloads: Family<ReloadLabels, Counter>,
@@ -141,6 +147,7 @@ impl Default for Metrics {
             upstream_duration: Family::new_with_constructor(histogram),
             authentications: Family::default(),
             observations: Family::default(),
+            recorded: Family::default(),
             handshakes: Family::default(),
             floods: Counter::default(),
             reloads: Family::default(),
@@ -179,6 +186,11 @@ impl Metrics {
             "observed",
             "Observed requests, by the decisions of the gateway and of the application",
             self.observations.clone(),
+        );
+        registry.register(
+            "recorded_requests",
+            "Requests that were written to the file of log.record, or lost",
+            self.recorded.clone(),
         );
         registry.register(
             "tls_handshakes",
@@ -276,6 +288,11 @@ impl Metrics {
     /// The counter of observed requests with these labels.
     pub fn observation_counter(&self, labels: &ObservationLabels) -> Counter {
         self.observations.get_or_create(labels).clone()
+    }
+
+    /// The counter of recorded requests with this outcome.
+    pub fn recorded_counter(&self, outcome: &'static str) -> Counter {
+        self.recorded.get_or_create(&OutcomeLabels { outcome }).clone()
     }
 
     /// Counts a TLS handshake.

@@ -43,7 +43,7 @@ pub(super) fn config(file: &str, mut root: Section<'_>) -> Config {
     let server = server::server(&mut root);
     let admin = admin::admin(&mut root, &server.settings);
     let probes = admin::probes(&mut root, &server.settings, &admin);
-    let log = server::log(&mut root);
+    let (log, record) = server::log(&mut root);
 
     let stores = stores::stores(&mut root);
     let mut identities = identity::identities(&mut root);
@@ -77,6 +77,7 @@ pub(super) fn config(file: &str, mut root: Section<'_>) -> Config {
         probes,
         redirects: server.redirects,
         log,
+        record,
         stores: stores.settings,
         authenticators: authenticators.settings,
         identities: IdentityRules {

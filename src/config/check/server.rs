@@ -20,6 +20,8 @@ use crate::acme::AcmeSettings;
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::{WatchMode, defaults};
 use crate::gateway::{Drain, ProxyRules, RequestLimits, ServerSettings};
+use crate::recording::RecorderSettings;
+use crate::recording::seal::SealKey;
 use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::TlsVersion;
 use crate::tls::{self, TICKETS_HELP, TicketKeys, certificate::Certificate, server::ClientAuth};
@@ -372,10 +374,10 @@ pub(super) fn forwarded(root: &mut Section<'_>) -> OptionalFields {
 }
 
 /// `[log]`.
-pub(super) fn log(root: &mut Section<'_>) -> telemetry::LogSettings {
+pub(super) fn log(root: &mut Section<'_>) -> (telemetry::LogSettings, Option<RecorderSettings>) {
     let default = defaults::LOG;
     let Some(mut section) = root.section("log", &[]) else {
-        return default;
+        return (default, None);
     };
     let levels = [
         ("error", Level::ERROR),
@@ -384,7 +386,8 @@ pub(super) fn log(root: &mut Section<'_>) -> telemetry::LogSettings {
         ("debug", Level::DEBUG),
         ("trace", Level::TRACE),
     ];
-    telemetry::LogSettings {
+    let record = section.section("record", &[]).and_then(record);
+    let settings = telemetry::LogSettings {
         level: section.choice_or("level", &levels, default.level),
         format: section.choice_or(
             "format",
@@ -393,5 +396,34 @@ pub(super) fn log(root: &mut Section<'_>) -> telemetry::LogSettings {
         ),
         access: section.flag_or("access", default.access),
         query: section.flag_or("query", default.query),
-    }
+    };
+    (settings, record)
+}
+
+/// `log.record`: the file of recorded requests, and the key of their credentials.
+fn record(mut section: Section<'_>) -> Option<RecorderSettings> {
+    let file = section.require("file", "file = \"requests.jsonl\"").and_then(|item| {
+        let file = item.location()?;
+        if file
+            .parent()
+            .is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
+        {
+            item.refuse(
+                "the folder of the file does not exist",
+                "create it, or name a file in a folder that exists",
+            );
+        }
+        Some(file)
+    });
+    let key = section
+        .require("seal", "seal = { file = \"record.key\" }")
+        .and_then(|item| {
+            let key = SealKey::new(item.secret_bytes()?);
+            key.map_err(|error| {
+                let help = "name a file of 32 random bytes, as `head -c 32 /dev/urandom > record.key` writes";
+                item.refuse(error.to_string(), help);
+            })
+            .ok()
+        });
+    Some(RecorderSettings { file: file?, key: key? })
 }

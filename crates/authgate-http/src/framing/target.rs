@@ -33,6 +33,14 @@ impl RawTarget {
     }
 }
 
+/// The path and the query of the request, exactly as the client sent them.
+pub fn path_and_query(head: &Parts) -> &str {
+    match head.extensions.get::<RawTarget>() {
+        Some(raw) => raw.as_str(),
+        None => head.uri.path_and_query().map_or("/", |target| target.as_str()),
+    }
+}
+
 /// The path of the request, exactly as the client sent it. The route table looks up this path.
 pub fn path(head: &Parts) -> &str {
     match head.extensions.get::<RawTarget>() {

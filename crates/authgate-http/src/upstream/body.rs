@@ -129,6 +129,15 @@ impl RequestBody {
         }
     }
 
+    /// The whole body, if it is in memory. `None`: a part of it is still with the client, or it is on disk.
+    pub fn whole(&self) -> Option<Bytes> {
+        let BodySource::Client(incoming) = &self.source else {
+            return None;
+        };
+        let buffered = || self.buffered.as_ref().map(|buffered| buffered.bytes.clone());
+        incoming.is_end_stream().then(|| buffered().unwrap_or_default())
+    }
+
     /// Whether the body has a remaining part of unknown length.
     pub(super) fn is_unsized(&self) -> bool {
         !self.is_end_stream() && self.size_hint().exact().is_none()
