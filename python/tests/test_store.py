@@ -317,6 +317,17 @@ def test_a_redis_that_does_not_answer_is_asked_twice_in_a_request_and_not_for_ea
     silent.close()
 
 
+def test_the_log_has_the_reason_of_redis_and_no_record(ada, store, settings, caplog):
+    rights = ["on", ">canary-app", "~authgate:*", "+@all", "-set"]
+    store.admin.execute_command("ACL", "SETUSER", "reader", *rights)
+    url = settings.AUTHGATE["REDIS_URL"].replace("app:", "reader:")
+    settings.AUTHGATE = {**settings.AUTHGATE, "REDIS_URL": url}
+    ada.save()
+    assert "permissions to run the 'set' command" in caplog.text
+    for secret in ["ada@example.com", "password_md5", "canary"]:
+        assert secret not in caplog.text
+
+
 def test_a_store_that_was_emptied_is_filled_by_a_synchronization_alone(ada, store, gateway, caplog):
     token_of(ada)
     store.admin.flushall()
@@ -473,34 +484,45 @@ def test_a_database_without_users_does_not_empty_the_store(ada, store):
     assert store.everything("authgate:") == before
 
 
-def test_a_user_model_of_the_project_has_the_same_records(stored, folder, app_url):
-    script = """
+def members(folder, app_url):
+    """The environment of the project that has a user model of its own."""
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)]),
+        "DJANGO_SETTINGS_MODULE": "project.members_settings",
+        "MEMBERS_DB": str(folder / "members.sqlite3"),
+        "MEMBERS_REDIS": app_url,
+    }
+
+
+BEGIN = """
 import django
 django.setup()
 from django.core.management import call_command
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from rest_framework.authtoken.models import Token
-call_command("migrate", run_syncdb=True, verbosity=0)
+Member = get_user_model()
+"""
+
+
+def test_a_user_model_of_the_project_has_the_same_records(stored, folder, app_url):
+    script = (
+        BEGIN
+        + """
+call_command("migrate", verbosity=0)
 call_command("authgate_sync", verbosity=0)
-ada = get_user_model()(address="ada@example.com")
+ada = Member(address="ada@example.com")
 ada.set_password("canary")
 ada.save()
 ada.groups.add(Group.objects.create(name="staff"))
 Token.objects.create(user_id=str(ada.pk), key="canary-key")
-hidden = get_user_model().objects.create(address="hidden@example.com", hidden=True)
+hidden = Member.objects.create(address="hidden@example.com", hidden=True)
 call_command("authgate_check")
 print(ada.pk)
 """
-    path = os.pathsep.join([str(HERE.parent), str(HERE)])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": path,
-        "DJANGO_SETTINGS_MODULE": "project.members_settings",
-        "MEMBERS_DB": str(folder / "members.sqlite3"),
-        "MEMBERS_REDIS": app_url,
-    }
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=members(folder, app_url), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     same, user_id = done.stdout.splitlines()
     assert same == "3 users and tokens are the same in the store."
@@ -509,3 +531,56 @@ print(ada.pk)
     address = "ada@example.com"
     assert record == {"id": user_id, "username": address, "email": address, "groups": ["staff"], "active": True}
     assert stored.get(f"token:{digest('canary-key')}", "members:")["user"] == user_id
+
+
+def test_processes_that_change_the_same_rows_leave_the_store_equal_to_the_database(stored, folder, app_url):
+    environment = members(folder, app_url)
+    prepare = (
+        BEGIN
+        + """
+call_command("migrate", verbosity=0)
+for n in range(4):
+    Member.objects.create(address=f"{n}@example.com")
+    Group.objects.create(name=f"group {n}")
+call_command("authgate_sync", verbosity=0)
+"""
+    )
+    change = (
+        BEGIN
+        + """
+import random, sys
+from django.db import DatabaseError
+chance = random.Random(int(sys.argv[1]))
+for step in range(60):
+    user, group = chance.choice(Member.objects.order_by("pk")), chance.choice(Group.objects.order_by("pk"))
+    user.address = f"{chance.randrange(8)}@example.com"
+    group.name = f"group {chance.randrange(8)}"
+    user.password = str(step)
+    try:
+        chance.choice([
+            user.save,
+            group.save,
+            lambda: user.groups.add(group),
+            lambda: user.groups.remove(group),
+            lambda: Token.objects.filter(user=user).delete(),
+            lambda: Token.objects.get_or_create(user=user),
+            lambda: Token.objects.create(user=user, key=f"canary-{chance.randrange(8)}"),
+            lambda: (user.delete(), Member.objects.create(address=f"{sys.argv[1]}.{step}@example.com")),
+        ])()
+    except (DatabaseError, ValueError, Member.DoesNotExist):
+        pass  # another process was first, or SQLite is locked
+"""
+    )
+    run = [sys.executable, "-c"]
+    subprocess.run([*run, prepare], env=environment, check=True)
+    processes = [
+        subprocess.Popen([*run, change, str(seed)], env=environment, stderr=subprocess.PIPE, text=True)
+        for seed in range(3)
+    ]
+    for process in processes:
+        _, errors = process.communicate()
+        assert (process.returncode, errors) == (0, "")
+    done = subprocess.run(
+        [*run, BEGIN + 'call_command("authgate_check")'], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -32,7 +32,7 @@ class Unreachable(StoreError):
 
 class Empty(StoreError):
     def __init__(self) -> None:
-        super().__init__("the store has no layout record: it is new, or was emptied. Run `manage.py authgate_sync`")
+        super().__init__("the store has no layout record: it is new, or was emptied")
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Drift:
             if self._store.layout().get("filling"):
                 yield "the store is not complete, so gateways answer 503: run `manage.py authgate_sync` to its end"
         except Empty as empty:
-            yield f"gateways answer 503: {empty}"
+            yield f"{empty}, so gateways answer 503: run `manage.py authgate_sync`"
             return
         for keys, _ in primary_keys(self._users.model, CHUNK):
             yield from self._settled([str(key) for key in keys], self._compare_users)
