@@ -243,7 +243,8 @@ def _name(key: bytes, start: str) -> str | None:
 def _failed(error: redis.RedisError) -> StoreError:
     if isinstance(error, redis.TimeoutError):
         return Unreachable("Redis does not answer")
-    return (Unreachable if isinstance(error, redis.ConnectionError) else StoreError)(f"Redis: {error}")
+    reason = str(error).rpartition(" caused error: ")[2]  # before that is the command, with the record
+    return (Unreachable if isinstance(error, redis.ConnectionError) else StoreError)(f"Redis: {reason}")
 
 
 @lru_cache(maxsize=4)
