@@ -113,6 +113,37 @@ fn an_observed_request_reaches_the_application_as_it_came_but_for_reserved_names
 }
 
 #[test]
+fn an_observed_request_carries_no_signed_identity_and_a_dry_run_shows_what_enforcement_would_do() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let signer = Signer::new(Algorithm::EdDSA);
+    let signed =
+        "signed = { header = \"X-Proof\", keys = [{ algorithm = \"EdDSA\", file = \"identity.key\", kid = \"1\" }] }";
+    let file = observing(&redis, &upstream)
+        .identity(signed)
+        .file("identity.key", signer.private);
+    let gate = Gate::start(&file.route("/enforced", "authenticate = [\"token\"]"));
+    for (target, is_signed) in [("/api/x", false), ("/enforced", true)] {
+        let call = get(target).token("canary-ada").header("X-Proof", "mine");
+        assert_eq!(gate.call(&call).status, 200);
+        let proof = upstream.last().header("x-proof").map(str::to_owned);
+        assert_eq!(proof.is_some(), is_signed, "{proof:?}");
+        assert_ne!(proof.as_deref(), Some("mine"));
+    }
+    for (key, expected) in [
+        ("canary-ada", "forwarded to upstream app"),
+        ("canary-unknown", "answered 401"),
+    ] {
+        let shown = authgate(gate.folder.path(), &["token", "show", key, "--route", "/api/x"]);
+        let text = format!("{}{}", shown.out, shown.err);
+        assert!(
+            text.contains("observed: the request reaches the application as it came"),
+            "{text}"
+        );
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
 fn each_kind_of_difference_is_counted_and_logged_once_in_a_while() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     redis.put_user("9", &json!({}));
@@ -207,6 +238,38 @@ fn an_outage_of_the_store_neither_delays_nor_refuses_an_observed_request() {
     });
     assert!(differences(&gate).is_empty(), "{:?}", differences(&gate));
     assert_eq!(gate.stop().matches("panicked").count(), 0);
+}
+
+#[test]
+fn evaluations_are_bounded_and_what_is_not_evaluated_is_counted() {
+    const REQUESTS: u32 = 1100;
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let file = config()
+        .redis_with_long_timeout(&redis)
+        .token("cache = { entries = 0, negative_entries = 0 }");
+    let file = file.server("workers = 1").log("access = false").app(&upstream);
+    let gate = Gate::start(&file.route("/api/*", OBSERVE));
+    redis.pause();
+    let mut conn = gate.connect();
+    for _ in 0..REQUESTS {
+        assert_eq!(conn.call(&get("/api/x").token("canary-ada")).status, 200);
+    }
+    wait_until("some are not evaluated", Duration::from_secs(10), || {
+        observed(&gate, "503", "accepted", "overloaded") >= 1.0
+    });
+    redis.resume();
+    let counted = || {
+        let failed = ["overloaded", "busy", "store_timeout", "store_unreachable"];
+        let failed: f64 = failed
+            .iter()
+            .map(|reason| observed(&gate, "503", "accepted", reason))
+            .sum();
+        failed + observed(&gate, "accepted", "accepted", "same")
+    };
+    wait_until("all are counted", Duration::from_secs(40), || {
+        counted() >= f64::from(REQUESTS)
+    });
+    assert!(counted() <= f64::from(REQUESTS));
 }
 
 #[test]
