@@ -14,6 +14,7 @@ use http::header::HeaderName;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
+use crate::basis::Basis;
 use crate::cache::{self, CacheSettings, DecisionCache};
 use crate::decision::{Decision, RefusedCredential};
 use crate::dependencies::{ChangeCounters, Dependencies};
@@ -96,6 +97,7 @@ impl SharedAuthenticator {
 #[derive(Debug)]
 pub struct Authenticator {
     shared: Arc<SharedAuthenticator>,
+    basis: Rc<Basis>,
     evaluator: Evaluator,
     /// Of its stores, the one with the longest time limit.
     slowest_store: Option<Rc<Store>>,
@@ -106,10 +108,12 @@ impl Authenticator {
     /// Makes the authenticator of one worker.
     pub fn new(shared: &Arc<SharedAuthenticator>, worker: &WorkerResources) -> Self {
         let kind = &shared.settings.kind;
-        let stores = kind.stores().into_iter().map(|name| worker.store(name));
+        let stores: Vec<Rc<Store>> = kind.stores().into_iter().map(|name| worker.store(name)).collect();
+        let store_settings = stores.iter().map(|store| store.settings().clone());
         Self {
+            basis: Rc::new(Basis::new(&shared.settings.name, kind, store_settings.collect())),
             evaluator: kind.evaluator(&shared.identities, worker),
-            slowest_store: stores.max_by_key(|store| store.time_limit()),
+            slowest_store: stores.into_iter().max_by_key(|store| store.time_limit()),
             single_flight: SingleFlight::default(),
             shared: Arc::clone(shared),
         }
@@ -123,6 +127,11 @@ impl Authenticator {
     /// Its name in the configuration.
     pub fn name(&self) -> &Arc<str> {
         &self.shared.settings.name
+    }
+
+    /// What its acceptance of a credential is based on.
+    pub fn basis(&self) -> &Rc<Basis> {
+        &self.basis
     }
 
     /// The header that it reads.

@@ -230,6 +230,7 @@ mod tests {
     fn accepted_with(validity: Validity, attributes: serde_json::Map<String, serde_json::Value>) -> Decision {
         let user_info = UserInfo {
             authenticator: "token".into(),
+            key: None,
             id: UserId::new("1").expect("an id"),
             username: None,
             email: None,

@@ -7,11 +7,12 @@
 //!   it reads anything that may change, a record in a store or a key that is refreshed, it marks the item in `lookup.dependencies`, so that
 //!   a change invalidates the cached decision.
 //!
-//! The settings list the stores that the evaluator asks.
+//! The settings list the stores that the evaluator asks. Their `still_accepts` compares them with the settings of an earlier configuration.
 
 use std::sync::Arc;
 
 use authgate_core::credential::{Acceptance, Words};
+use authgate_core::identity::KeyIdentity;
 
 use crate::decision::Decision;
 use crate::identities::IdentityFactory;
@@ -21,6 +22,7 @@ use crate::reading::Reading;
 use crate::scheme::AuthScheme;
 use crate::store::{Lookup, StoreError};
 use crate::token::{OnUnknown, TokenEvaluator, TokenSettings};
+use crate::withdrawn::Withdrawn;
 use crate::worker::WorkerResources;
 
 macro_rules! kinds {
@@ -35,6 +37,22 @@ macro_rules! kinds {
             /// The names of the stores that it asks.
             pub fn stores(&self) -> Vec<&Arc<str>> {
                 match self { $(Self::$kind(settings) => settings.stores(),)+ }
+            }
+
+            /// Whether a credential that was accepted under the settings `previous`, by this key, is accepted under these. `is_same_store`
+            /// compares a store of these settings with one of `previous`, by their names.
+            pub(super) fn still_accepts(
+                &self,
+                key: Option<&KeyIdentity>,
+                previous: &Self,
+                is_same_store: &dyn Fn(&str, &str) -> bool,
+            ) -> Result<(), Withdrawn> {
+                match (self, previous) {
+                    $((Self::$kind(settings), Self::$kind(previous)) => {
+                        settings.still_accepts(key, previous, is_same_store)
+                    })+
+                    _ => Err(Withdrawn::Authenticator),
+                }
             }
 
             pub(super) fn evaluator(&self, identities: &IdentityFactory, worker: &WorkerResources) -> Evaluator {

@@ -13,6 +13,7 @@
 //! chain          a route's authenticators, in order
 //! -- 3  what all kinds have in common
 //! authenticator  cache, single flight and deadline around an evaluator
+//! basis          what the acceptance of a credential is based on
 //! -- 2  the kinds
 //! kind           the table of kinds
 //! jwt            JWTs: segments, claims, keys
@@ -31,11 +32,13 @@
 //! record         the records of stores
 //! scheme         the scheme before a credential
 //! validity       when a credential is valid
+//! withdrawn      why an accepted credential is not accepted any more
 //! metrics        counters of caches and stores
 //! now            both clocks
 //! ```
 
 mod authenticator;
+mod basis;
 pub mod cache;
 mod chain;
 mod decision;
@@ -55,13 +58,16 @@ mod single_flight;
 pub mod store;
 pub mod token;
 mod validity;
+mod withdrawn;
 mod worker;
 
 pub use self::authenticator::{Authenticator, AuthenticatorSettings, SharedAuthenticator};
+pub use self::basis::Basis;
 pub use self::chain::{Chain, Refused, Unavailable, Verdict};
 pub use self::identities::{IdentityRules, KeptClaims};
 pub use self::kind::KindSettings;
 pub use self::now::Now;
 pub use self::scheme::AuthScheme;
 pub use self::validity::Validity;
+pub use self::withdrawn::Withdrawn;
 pub use self::worker::WorkerResources;

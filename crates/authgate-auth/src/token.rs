@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use authgate_core::credential::{Acceptance, Refusal, Shape, Words};
-use authgate_core::identity::UserInfo;
+use authgate_core::identity::{KeyIdentity, UserInfo};
 
 use crate::decision::{Decision, RefusedCredential};
 use crate::identities::IdentityFactory;
@@ -14,6 +14,7 @@ use crate::reading::Reading;
 use crate::scheme::AuthScheme;
 use crate::store::{Lookup, Store, StoreError, TokenFacts, TokenFault};
 use crate::validity::Validity;
+use crate::withdrawn::Withdrawn;
 use crate::worker::WorkerResources;
 
 /// The settings of this kind.
@@ -37,6 +38,18 @@ pub enum OnUnknown {
 impl TokenSettings {
     pub(super) fn stores(&self) -> Vec<&Arc<str>> {
         vec![&self.store]
+    }
+
+    pub(super) fn still_accepts(
+        &self,
+        _: Option<&KeyIdentity>,
+        previous: &Self,
+        is_same_store: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<(), Withdrawn> {
+        match is_same_store(&self.store, &previous.store) {
+            true => Ok(()),
+            false => Err(Withdrawn::Store),
+        }
     }
 }
 
@@ -113,6 +126,7 @@ impl TokenEvaluator {
         };
         let user_info = UserInfo {
             authenticator: self.identities.authenticator(),
+            key: None,
             id: user.id,
             username: user.username,
             email: user.email,

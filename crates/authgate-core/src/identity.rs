@@ -91,11 +91,35 @@ impl UserId {
     }
 }
 
+/// Identifies a key that verifies credentials. Equal ones verify the same signatures of the same credentials, and are revoked by the same
+/// name.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyIdentity {
+    /// The algorithm that the key is bound to.
+    pub algorithm: &'static str,
+    /// Its key id, if it has one.
+    pub kid: Option<Box<str>>,
+    /// SHA-256 of its material.
+    pub fingerprint: [u8; 32],
+}
+
+/// Without the fingerprint: a weak shared secret could be guessed from it.
+impl fmt::Debug for KeyIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyIdentity")
+            .field("algorithm", &self.algorithm)
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What is known about a user: from a user record, from the claims of a token, or both.
 #[derive(Debug, Clone)]
 pub struct UserInfo {
     /// Name of the authenticator that accepted the credential.
     pub authenticator: Arc<str>,
+    /// The key that has verified the credential. `None`: the credential has no signature.
+    pub key: Option<Arc<KeyIdentity>>,
     /// The id of the user.
     pub id: UserId,
     /// Login name.

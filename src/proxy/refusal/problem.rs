@@ -346,6 +346,7 @@ mod tests {
             };
             let user_info = UserInfo {
                 authenticator: "jwt".into(),
+                key: None,
                 id: UserId::new("1").expect("an id"),
                 username: None,
                 email: None,

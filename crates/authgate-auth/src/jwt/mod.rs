@@ -180,7 +180,7 @@ impl JwtEvaluator {
         let facts = self.look_up(jti.as_deref(), key, named.as_ref(), lookup).await?;
         let by_claim = named.as_ref().and_then(NamedUser::id);
         let user = facts.user.as_ref().map(|user| &user.id).or(by_claim).cloned();
-        self.check_facts(claims, facts, named).map_err(|refusal| {
+        self.check_facts(claims, facts, named, key).map_err(|refusal| {
             EvaluationError::Refused(RefusedCredential {
                 refusal,
                 user: user.map(Arc::new),
@@ -189,7 +189,13 @@ impl JwtEvaluator {
     }
 
     /// The checks after the look-up.
-    fn check_facts(&self, claims: Claims, facts: JwtFacts, named: Option<NamedUser>) -> Result<Decision, Refusal> {
+    fn check_facts(
+        &self,
+        claims: Claims,
+        facts: JwtFacts,
+        named: Option<NamedUser>,
+        key: &VerificationKey,
+    ) -> Result<Decision, Refusal> {
         let settings = &*self.settings;
         if facts.jti_revoked || facts.kid_revoked || facts.user_revoked.is_some_and(|by| claims.issued_by(by)) {
             let as_access = claims.check_kind(&settings.rules, &[TokenType::Access]);
@@ -204,7 +210,7 @@ impl JwtEvaluator {
         };
         let validity = claims.validity;
         let user_info = match &settings.users {
-            Users::Claims { username_claim } => self.user_info_from_claims(claims, named, username_claim)?,
+            Users::Claims { username_claim } => self.user_info_from_claims(claims, named, username_claim, key)?,
             Users::Store {
                 check_active,
                 revoke_claim,
@@ -221,6 +227,7 @@ impl JwtEvaluator {
                 }
                 UserInfo {
                     authenticator: self.identities.authenticator(),
+                    key: Some(Arc::clone(key.identity())),
                     id: user.id,
                     username: user.username,
                     email: user.email,

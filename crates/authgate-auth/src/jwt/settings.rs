@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_core::identity::KeyIdentity;
+
 use super::keys::VerificationKey;
 use crate::scheme::AuthScheme;
+use crate::withdrawn::Withdrawn;
 
 /// The settings of this kind.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,6 +31,31 @@ impl JwtSettings {
             Users::Store { store, .. } => Some(store),
         };
         users.into_iter().chain(&self.revocation).collect()
+    }
+
+    pub(crate) fn still_accepts(
+        &self,
+        key: Option<&KeyIdentity>,
+        previous: &Self,
+        is_same_store: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<(), Withdrawn> {
+        let mut keys = self.keys.keys().iter();
+        if !keys.any(|own| Some(&**own.identity()) == key) {
+            return Err(Withdrawn::Key);
+        }
+        match (&self.revocation, &previous.revocation) {
+            (None, None) => {}
+            (Some(store), Some(previous)) if is_same_store(store, previous) => {}
+            (None | Some(_), Some(_)) => return Err(Withdrawn::Store),
+            (Some(_), None) => return Err(Withdrawn::Stricter),
+        }
+        self.users.still_accepts(&previous.users, is_same_store)?;
+        // A set requires the key id, which the token may not have.
+        let requires_key_id = matches!(self.keys, KeySet::Jwks(_)) && matches!(previous.keys, KeySet::Static(_));
+        match !requires_key_id && self.rules.accept_all_of(&previous.rules) {
+            true => Ok(()),
+            false => Err(Withdrawn::Stricter),
+        }
     }
 }
 
@@ -68,6 +96,40 @@ pub enum Users {
         /// The claim that must equal the record's `password_md5`, if that is checked.
         revoke_claim: Option<String>,
     },
+}
+
+impl Users {
+    fn still_accepts(&self, previous: &Self, is_same_store: &dyn Fn(&str, &str) -> bool) -> Result<(), Withdrawn> {
+        match (self, previous) {
+            (Self::Claims { .. }, Self::Claims { .. }) => Ok(()),
+            (Self::Claims { .. }, Self::Store { .. }) => Err(Withdrawn::Store),
+            (Self::Store { .. }, Self::Claims { .. }) => Err(Withdrawn::Stricter),
+            (
+                Self::Store {
+                    store,
+                    field,
+                    check_active,
+                    revoke_claim,
+                },
+                Self::Store {
+                    store: previous_store,
+                    field: previous_field,
+                    check_active: checked_active,
+                    revoke_claim: previous_claim,
+                },
+            ) => {
+                if !is_same_store(store, previous_store) {
+                    return Err(Withdrawn::Store);
+                }
+                let is_active_enough = !check_active || *checked_active;
+                let is_claim_known = revoke_claim.is_none() || revoke_claim == previous_claim;
+                match field == previous_field && is_active_enough && is_claim_known {
+                    true => Ok(()),
+                    false => Err(Withdrawn::Stricter),
+                }
+            }
+        }
+    }
 }
 
 /// The field of a user record that the user id claim holds.
@@ -168,6 +230,35 @@ pub(super) enum Padding {
 }
 
 impl Rules {
+    /// Whether these rules accept every token that `previous` has accepted. The age of a token is not considered.
+    pub(crate) fn accept_all_of(&self, previous: &Self) -> bool {
+        let Self {
+            issuer,
+            audience,
+            leeway: _,
+            max_lifetime,
+            user_id_claim,
+            token_type_claim,
+            jti_claim,
+            token_types,
+            profile,
+        } = self;
+        let is_wider = |own: &[String], previous: &[String]| {
+            let includes_all = previous.iter().all(|name| own.contains(name));
+            own.is_empty() || (!previous.is_empty() && includes_all)
+        };
+        let is_not_shorter = |longest: Duration| previous.max_lifetime.is_some_and(|previous| longest >= previous);
+        is_wider(issuer, &previous.issuer)
+            && is_wider(audience, &previous.audience)
+            && max_lifetime.is_none_or(is_not_shorter)
+            && *user_id_claim == previous.user_id_claim
+            && (token_type_claim.is_none()
+                || *token_type_claim == previous.token_type_claim
+                    && previous.token_types.iter().all(|kind| token_types.contains(kind)))
+            && (jti_claim.is_none() || *jti_claim == previous.jti_claim)
+            && *profile == previous.profile
+    }
+
     /// The defaults of a profile.
     pub fn of(profile: Profile) -> Self {
         match profile {
@@ -211,5 +302,48 @@ impl Rules {
             profile: Profile::Rfc9068,
             ..Self::simplejwt()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wider_rules_accept_all_tokens_and_narrower_ones_do_not() {
+        let first = Rules {
+            issuer: vec!["a".to_owned()],
+            audience: vec!["x".to_owned(), "y".to_owned()],
+            max_lifetime: Some(Duration::from_secs(60)),
+            ..Rules::simplejwt()
+        };
+        type Change = fn(&mut Rules);
+        let cases: &[(Change, bool)] = &[
+            (|_| (), true),
+            (|rules| rules.issuer.push("b".to_owned()), true),
+            (|rules| rules.issuer.clear(), true),
+            (|rules| rules.issuer[0] = "b".to_owned(), false),
+            (|rules| rules.audience.push("z".to_owned()), true),
+            (|rules| drop(rules.audience.pop()), false),
+            (|rules| rules.leeway = Duration::from_secs(9), true),
+            (|rules| rules.max_lifetime = None, true),
+            (|rules| rules.max_lifetime = Some(Duration::from_secs(61)), true),
+            (|rules| rules.max_lifetime = Some(Duration::from_secs(59)), false),
+            (|rules| rules.user_id_claim = "sub".to_owned(), false),
+            (|rules| rules.token_type_claim = None, true),
+            (|rules| rules.token_type_claim = Some("typ".to_owned()), false),
+            (|rules| rules.jti_claim = None, true),
+            (|rules| rules.jti_claim = Some("id".to_owned()), false),
+            (|rules| rules.token_types.push(TokenType::Sliding), true),
+            (|rules| rules.token_types = vec![TokenType::Sliding], false),
+            (|rules| rules.profile = Profile::Plain, false),
+        ];
+        for (at, (change, expected)) in cases.iter().enumerate() {
+            let mut changed = first.clone();
+            change(&mut changed);
+            assert_eq!(changed.accept_all_of(&first), *expected, "case {at}");
+        }
+        let none = Rules::simplejwt();
+        assert!(none.accept_all_of(&first) && !first.accept_all_of(&none));
     }
 }

@@ -1,6 +1,7 @@
 //! The user that a token names, and the facts about that user from stores and claims.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use authgate_core::credential::Refusal;
 use authgate_core::identity::{INVALID_TEXT, InvalidText, Text, UserId, UserInfo};
@@ -144,6 +145,7 @@ impl JwtEvaluator {
         claims: Claims,
         named: NamedUser,
         username_claim: &str,
+        key: &VerificationKey,
     ) -> Result<UserInfo, Refusal> {
         let id = match named {
             NamedUser::Id(id) => id,
@@ -182,6 +184,7 @@ impl JwtEvaluator {
         let (groups, scopes) = (words(groups, "groups")?, words(scopes, "scope")?);
         Ok(UserInfo {
             authenticator: self.identities.authenticator(),
+            key: Some(Arc::clone(key.identity())),
             id,
             username,
             email,

@@ -72,6 +72,12 @@ impl Digests {
         self.first == kind || self.others.contains(&Some(kind))
     }
 
+    /// Whether all kinds of `other` are among these.
+    pub fn include(self, other: Self) -> bool {
+        let mut kinds = [Some(other.first)].into_iter().chain(other.others).flatten();
+        kinds.all(|kind| self.contains(kind))
+    }
+
     /// The digests of a key, in order.
     pub fn of(self, key: &[u8]) -> [Option<TokenDigest>; Self::MOST] {
         let [second, third] = self.others;

@@ -42,6 +42,12 @@ pub struct EmbeddedSettings {
     pub digests: Digests,
 }
 
+impl EmbeddedSettings {
+    pub(super) fn has_records_of(&self, previous: &Self) -> bool {
+        self.file == previous.file
+    }
+}
+
 /// The records of a file; the same as in Redis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

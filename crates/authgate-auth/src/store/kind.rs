@@ -25,6 +25,16 @@ macro_rules! kinds {
                 match self { $(Self::$kind(settings) => settings.digests,)+ }
             }
 
+            /// Whether it is the store that `previous` was, with the same records: not another server, database or file.
+            pub(crate) fn has_records_of(&self, previous: &Self) -> bool {
+                match (self, previous) {
+                    $((Self::$kind(settings), Self::$kind(previous)) => {
+                        settings.has_records_of(previous) && settings.digests.include(previous.digests)
+                    })+
+                    _ => false,
+                }
+            }
+
             pub(super) fn share(self, name: &Arc<str>, counters: Arc<ChangeCounters>, metrics: &StoreMetrics) -> SharedKind {
                 match self {
                     $(Self::$kind(settings) => {

@@ -292,6 +292,11 @@ impl Store {
         Arc::ptr_eq(&self.shared, store)
     }
 
+    /// The settings of the store.
+    pub(crate) fn settings(&self) -> &StoreSettings {
+        &self.shared.settings
+    }
+
     /// The deadline for one credential, over all its lookups.
     pub(crate) fn time_limit(&self) -> Duration {
         self.handle.time_limit()

@@ -7,7 +7,9 @@ mod jwk;
 mod set;
 
 use std::fmt;
+use std::sync::Arc;
 
+use authgate_core::identity::KeyIdentity;
 use authgate_core::secret::Secret;
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents, VerificationAlgorithm};
 use aws_lc_rs::{digest, hmac, rsa};
@@ -181,10 +183,10 @@ fn key_error<T>(text: impl Into<String>) -> Result<T, KeyError> {
 /// A key that verifies signatures of one algorithm.
 pub struct VerificationKey {
     algorithm: Algorithm,
-    kid: Option<Box<str>>,
+    /// Shared with the users whose tokens it has verified.
+    identity: Arc<KeyIdentity>,
     /// The `kid`, else the RFC 7638 thumbprint: the name by which the key can be revoked.
     id: Box<str>,
-    fingerprint: Fingerprint,
     verifier: Verifier,
 }
 
@@ -200,7 +202,7 @@ impl fmt::Debug for VerificationKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VerificationKey")
             .field("algorithm", &self.algorithm)
-            .field("kid", &self.kid)
+            .field("kid", &self.identity.kid)
             .finish_non_exhaustive()
     }
 }
@@ -208,14 +210,7 @@ impl fmt::Debug for VerificationKey {
 /// Equal keys verify the same signatures of the same tokens, and are revoked by the same name. Their material is compared by its hash.
 impl PartialEq for VerificationKey {
     fn eq(&self, other: &Self) -> bool {
-        let Self {
-            algorithm,
-            kid,
-            id,
-            fingerprint,
-            verifier: _,
-        } = self;
-        (algorithm, kid, id, fingerprint) == (&other.algorithm, &other.kid, &other.id, &other.fingerprint)
+        self.identity == other.identity
     }
 }
 
@@ -229,7 +224,7 @@ impl VerificationKey {
 
     /// Its key id, if it has one.
     pub fn kid(&self) -> Option<&str> {
-        self.kid.as_deref()
+        self.identity.kid.as_deref()
     }
 
     /// The name by which it can be revoked.
@@ -237,9 +232,14 @@ impl VerificationKey {
         &self.id
     }
 
-    /// Identifies the key, independent of its form.
+    /// Identifies the key material, independent of its form.
     pub fn fingerprint(&self) -> Fingerprint {
-        self.fingerprint
+        self.identity.fingerprint
+    }
+
+    /// Identifies the key.
+    pub fn identity(&self) -> &Arc<KeyIdentity> {
+        &self.identity
     }
 
     /// Verifies the signature of `message` with this key. ECDSA signatures are `r || s` of fixed length (RFC 7518, section 3.4).
@@ -400,10 +400,13 @@ impl Material {
             .map_or_else(|| URL_SAFE_NO_PAD.encode(fingerprint), str::to_owned)
             .into_boxed_str();
         Ok(VerificationKey {
+            identity: Arc::new(KeyIdentity {
+                algorithm: algorithm.name(),
+                kid: kid.map(Into::into),
+                fingerprint,
+            }),
             algorithm,
-            kid: kid.map(Into::into),
             id,
-            fingerprint,
             verifier,
         })
     }

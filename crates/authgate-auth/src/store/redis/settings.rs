@@ -105,6 +105,14 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Whether both are the same database of the same server.
+    fn is_same_database(&self, other: &Self) -> bool {
+        let database = |info: &redis::ConnectionInfo| info.redis_settings().db();
+        self.info.addr() == other.info.addr() && database(&self.info) == database(&other.info)
+    }
+}
+
 impl PartialEq for Endpoint {
     fn eq(&self, other: &Self) -> bool {
         self.url == other.url
@@ -120,6 +128,11 @@ impl fmt::Debug for Endpoint {
 }
 
 impl RedisSettings {
+    /// Whether it has the same records: how the gateway logs in and waits makes no difference.
+    pub(in crate::store) fn has_records_of(&self, previous: &Self) -> bool {
+        self.endpoint.is_same_database(&previous.endpoint) && self.prefix == previous.prefix
+    }
+
     /// Makes a client for this Redis, without connecting.
     ///
     /// # Errors

@@ -1,0 +1,18 @@
+//! [`Withdrawn`]: why a credential that was accepted is not accepted by a later configuration.
+
+/// Why a credential that was accepted is not accepted by a later configuration. The text is for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Withdrawn {
+    /// There is no authenticator of this name and kind.
+    #[error("the authenticator is gone")]
+    Authenticator,
+    /// The key that has verified the credential is gone.
+    #[error("the key that verified the credential is gone")]
+    Key,
+    /// A store that was asked about the credential is gone, or it is another one.
+    #[error("a store that the credential depends on is gone")]
+    Store,
+    /// The authenticator has become stricter.
+    #[error("the authenticator has become stricter")]
+    Stricter,
+}
