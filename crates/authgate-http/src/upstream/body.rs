@@ -1,11 +1,11 @@
 //! The body of a request: limited in size and in the time without data, and buffered before it is forwarded if the configuration says so.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -67,19 +67,55 @@ pub struct BodyLimits {
 pub(super) struct BodyProgress {
     started: Instant,
     /// `None` if the request has no body.
-    last_activity: Option<Rc<Cell<Instant>>>,
+    shared: Option<Rc<SharedProgress>>,
+}
+
+#[derive(Debug)]
+struct SharedProgress {
+    last_activity: Cell<Instant>,
+    is_cancelled: Cell<bool>,
+    /// The task that waits for the body. It is woken when the body is cancelled.
+    waker: RefCell<Option<Waker>>,
+}
+
+/// Cancels a request body, wherever it is at that time.
+#[derive(Debug)]
+pub struct BodyCanceller(Rc<SharedProgress>);
+
+impl BodyCanceller {
+    /// From now on the body is incomplete: no more data of it is sent, and its server sees that.
+    pub fn cancel(&self) {
+        self.0.is_cancelled.set(true);
+        if let Some(waker) = self.0.waker.take() {
+            waker.wake();
+        }
+    }
 }
 
 impl BodyProgress {
     pub(super) fn last_activity(&self) -> Instant {
-        self.last_activity
+        self.shared
             .as_ref()
-            .map_or(self.started, |last_activity| last_activity.get())
+            .map_or(self.started, |shared| shared.last_activity.get())
     }
 
     fn record(&self) {
-        if let Some(last_activity) = &self.last_activity {
-            last_activity.set(Instant::now());
+        if let Some(shared) = &self.shared {
+            shared.last_activity.set(Instant::now());
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.is_cancelled.get())
+    }
+
+    /// Remembers the task that waits for the body.
+    fn wait(&self, cx: &Context<'_>) {
+        if let Some(shared) = &self.shared {
+            let mut waker = shared.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
         }
     }
 }
@@ -96,10 +132,14 @@ impl RequestBody {
         {
             return Err(RequestBodyError::TooLarge);
         }
-        let last_activity = (!incoming.is_end_stream()).then(|| Rc::new(Cell::new(now)));
+        let shared = || SharedProgress {
+            last_activity: Cell::new(now),
+            is_cancelled: Cell::new(false),
+            waker: RefCell::new(None),
+        };
         let progress = BodyProgress {
             started: now,
-            last_activity,
+            shared: (!incoming.is_end_stream()).then(|| Rc::new(shared())),
         };
         Ok(Self {
             buffered: None,
@@ -124,7 +164,7 @@ impl RequestBody {
             read_timeout: None,
             progress: BodyProgress {
                 started: Instant::now(),
-                last_activity: None,
+                shared: None,
             },
         }
     }
@@ -254,6 +294,11 @@ impl RequestBody {
         }
     }
 
+    /// Cancels the body later. `None`: the request has no body.
+    pub fn canceller(&self) -> Option<BodyCanceller> {
+        self.progress.shared.clone().map(BodyCanceller)
+    }
+
     pub(super) fn progress(&self) -> BodyProgress {
         self.progress.clone()
     }
@@ -307,10 +352,17 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
-        match self.buffered.take() {
-            Some(buffered) => Poll::Ready(Some(Ok(Frame::data(buffered.bytes)))),
-            None => self.poll_source(cx),
+        if self.progress.is_cancelled() {
+            return Poll::Ready(Some(Err(RequestBodyError::Broken)));
         }
+        if let Some(buffered) = self.buffered.take() {
+            return Poll::Ready(Some(Ok(Frame::data(buffered.bytes))));
+        }
+        let polled = self.poll_source(cx);
+        if polled.is_pending() {
+            self.progress.wait(cx);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -11,7 +11,7 @@ pub enum RequestBodyError {
     /// The client was silent for longer than the limit.
     #[error("the client sent no data of the request body for too long")]
     Timeout,
-    /// The client closed the connection, or sent invalid framing.
+    /// The client closed the connection, or sent invalid framing; or the body was cancelled.
     #[error("the request body is incomplete or has invalid framing")]
     Broken,
     /// It has no length, and its upstream accepts no such body beyond `buffer.request`.

@@ -17,7 +17,7 @@ use super::body::RequestBody;
 use super::body_error::RequestBodyError;
 use super::client_side::ClientSide;
 use super::connector::{self, HttpConnection, Io, Tunnel};
-use super::content_type::{is_grpc, is_streaming};
+use super::content_type::{is_grpc, stream_kind};
 use super::error::UpstreamError;
 use super::http1::{ExchangeError, ResponseOrUpgrade};
 use super::limits::{Buffer, UpstreamLimits};
@@ -64,6 +64,10 @@ struct Inner {
 pub struct HealthChecks(JoinSet<()>);
 
 /// The result of a request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are responses, and a box would be one more allocation for each of them"
+)]
 #[derive(Debug)]
 pub enum Forwarded {
     /// A response.
@@ -339,10 +343,14 @@ impl Upstream {
             }
         };
         // A live stream is not buffered, and may be silent.
-        let streaming = is_streaming(head.headers.get(CONTENT_TYPE));
-        let read_timeout = (!streaming).then_some(self.inner.settings.body_read_timeout);
-        let read_ahead = self.inner.response_buffer.as_ref().filter(|_| may_buffer && !streaming);
-        let body = UpstreamBody::new(source, active, read_timeout, read_ahead.cloned());
+        let kind = stream_kind(head.headers.get(CONTENT_TYPE));
+        let read_timeout = kind.is_none().then_some(self.inner.settings.body_read_timeout);
+        let read_ahead = self
+            .inner
+            .response_buffer
+            .as_ref()
+            .filter(|_| may_buffer && kind.is_none());
+        let body = UpstreamBody::new(source, active, read_timeout, read_ahead.cloned(), kind);
         Ok(Forwarded::Response(Response::from_parts(head, body)))
     }
 

@@ -19,14 +19,26 @@ fn is_grpc_type(content_type: Option<&HeaderValue>) -> bool {
     })
 }
 
-/// Whether the response is a live stream, which may never end and is forwarded as it comes.
-pub(super) fn is_streaming(content_type: Option<&HeaderValue>) -> bool {
+/// The kind of a live stream: a response that may never end and is forwarded as it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamKind {
+    /// Server-sent events: `text/event-stream`.
+    Events,
+    /// gRPC.
+    Grpc,
+}
+
+/// The kind of the live stream that the response is. `None`: it is another response.
+pub(super) fn stream_kind(content_type: Option<&HeaderValue>) -> Option<StreamKind> {
     const EVENT_STREAM: &[u8] = b"text/event-stream";
     let kind = content_type.map_or(&b""[..], HeaderValue::as_bytes);
     let is_events = kind
         .get(..EVENT_STREAM.len())
         .is_some_and(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM));
-    is_events || is_grpc_type(content_type)
+    match is_events {
+        true => Some(StreamKind::Events),
+        false => is_grpc_type(content_type).then_some(StreamKind::Grpc),
+    }
 }
 
 #[cfg(test)]

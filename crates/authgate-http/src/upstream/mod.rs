@@ -24,7 +24,7 @@ mod spool;
 pub use self::client::{Forwarded, HealthChecks, Upstream};
 pub use self::client_side::ClientSide;
 pub use self::connector::Tunnel;
-pub use self::content_type::is_grpc;
+pub use self::content_type::{StreamKind, is_grpc};
 pub use self::error::{NoResponseCause, UpstreamError};
 pub use self::limits::UpstreamLimits;
 pub use self::pool::TunnelGuard;

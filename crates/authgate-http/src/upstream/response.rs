@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::connector::Io;
+use super::content_type::StreamKind;
 use super::http1;
 use super::limits::Buffer;
 use super::pool::ActiveRequest;
@@ -26,6 +27,7 @@ pub struct UpstreamBody {
     mode: BodyMode,
     /// The buffer for reading ahead; `None`: the body is not read ahead, or reading ahead has begun.
     read_ahead: Option<Rc<Buffer>>,
+    kind: Option<StreamKind>,
 }
 
 /// Why the body of a response did not reach its end.
@@ -74,12 +76,14 @@ pub(super) enum ProtocolBody {
 }
 
 impl UpstreamBody {
-    /// `read_timeout`: the longest time without data from the server; `read_ahead`: the buffer for reading ahead of the client.
+    /// `read_timeout`: the longest time without data from the server; `read_ahead`: the buffer for reading ahead of the client;
+    /// `kind`: what its media type says.
     pub(super) fn new(
         source: ProtocolBody,
         active: ActiveRequest,
         read_timeout: Option<Duration>,
         read_ahead: Option<Rc<Buffer>>,
+        kind: Option<StreamKind>,
     ) -> Self {
         let mut body = PooledBody {
             source: Some(source),
@@ -90,7 +94,12 @@ impl UpstreamBody {
             body.finish();
         }
         let mode = BodyMode::Direct(body);
-        Self { mode, read_ahead }
+        Self { mode, read_ahead, kind }
+    }
+
+    /// The kind of the live stream that follows. `None`: the body has a known length, or is none that may never end.
+    pub fn stream_kind(&self) -> Option<StreamKind> {
+        self.kind.filter(|_| self.size_hint().exact().is_none())
     }
 }
 
