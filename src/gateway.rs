@@ -21,7 +21,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 
 use crate::proxy::body::ResponseBody;
-use crate::proxy::websocket::WebSocket;
+use crate::proxy::websocket_tunnel::WebSocket;
 use crate::proxy::{Client, Proxy};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::certificate_names::ServedCertificate;

@@ -13,12 +13,10 @@ use super::process::Process;
 use super::snapshot::Snapshot;
 use crate::config::RouteTarget;
 use crate::gateway::{Gateway, Serving};
-use crate::proxy::{Bounds, Proxy, Route, Target};
+use crate::proxy::streams::Streams;
+use crate::proxy::{Authenticators, Bounds, Proxy, Route, Target};
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::upstream::Upstream;
-
-/// One worker's authenticators, by name.
-pub(super) type Authenticators = BTreeMap<Arc<str>, Rc<Authenticator>>;
 
 /// What one worker has made from a snapshot. The next snapshot takes over what it can.
 #[derive(Debug)]
@@ -27,8 +25,9 @@ pub(super) struct WorkerParts {
     snapshot: Arc<Snapshot>,
     resolver: Resolver,
     resources: WorkerResources,
-    authenticators: Authenticators,
+    authenticators: Rc<Authenticators>,
     upstreams: BTreeMap<Arc<str>, Upstream>,
+    streams: Streams,
 }
 
 impl WorkerParts {
@@ -42,7 +41,8 @@ impl WorkerParts {
             (Arc::clone(name), upstream)
         });
         Self {
-            authenticators: authenticators(&snapshot, &resources, &Authenticators::new()),
+            authenticators: Rc::new(authenticators(&snapshot, &resources, &Authenticators::new())),
+            streams: Streams::default(),
             upstreams: upstreams.collect(),
             process: Arc::clone(process),
             resolver,
@@ -64,7 +64,8 @@ impl WorkerParts {
             (Arc::clone(name), upstream)
         });
         Self {
-            authenticators: authenticators(&snapshot, &resources, &self.authenticators),
+            authenticators: Rc::new(authenticators(&snapshot, &resources, &self.authenticators)),
+            streams: self.streams.clone(),
             upstreams: upstreams.collect(),
             process: Arc::clone(&self.process),
             resolver: self.resolver.clone(),
@@ -109,8 +110,16 @@ impl WorkerParts {
             in_flight: snapshot.in_flight.clone(),
         };
         let table = Arc::clone(&snapshot.table);
-        let recorder = snapshot.recorder.clone();
-        Proxy::new(routes, table, &self.process.metrics, snapshot.log, bounds, recorder)
+        Proxy::new(
+            routes,
+            table,
+            Rc::clone(&self.authenticators),
+            self.streams.clone(),
+            &self.process.metrics,
+            snapshot.log,
+            bounds,
+            snapshot.recorder.clone(),
+        )
     }
 
     /// The handles of this worker, beside the settings that it shares with the snapshot.
@@ -158,7 +167,7 @@ fn authenticators(snapshot: &Snapshot, resources: &WorkerResources, previous: &A
     snapshot.authenticators.iter().map(authenticator).collect()
 }
 
-/// Gives the gateway of a worker each new snapshot, and reports that the worker serves it. A worker that was busy gets only the latest one.
+/// Gives the gateway of a worker each new snapshot, ends the streams that it would not admit, and reports that the worker serves it. A worker that was busy gets only the latest one.
 ///
 /// It must not be a separate task: a panic in it ends the worker. Otherwise the worker would keep an old configuration.
 pub(super) async fn follow(
@@ -175,7 +184,10 @@ pub(super) async fn follow(
         }
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
         parts = parts.next(snapshot);
-        gateway.serve(parts.serving());
+        let serving = parts.serving();
+        let proxy = Rc::clone(&serving.proxy);
+        gateway.serve(serving);
+        proxy.take_over_streams().await;
     }
 }
 

@@ -120,6 +120,10 @@ impl<'p> Routed<'p> {
         }
         recording
     }
+
+    pub(super) fn host(&self) -> &Host {
+        &self.host
+    }
 }
 
 impl Proxy {

@@ -5,11 +5,14 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use authgate_http::upstream::StreamKind;
 use authgate_http::upstream::response::{ResponseBodyError, UpstreamBody};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::outcome::Outcome;
+use super::refusal;
+use super::streams::Stream;
 
 /// The body of every response. It is boxed once, because it is large and is moved many times before it is sent.
 pub struct ResponseBody(Box<Inner>);
@@ -24,6 +27,8 @@ struct Inner {
 #[expect(clippy::large_enum_variant, reason = "it is on the heap already")]
 enum Source {
     Upstream(UpstreamBody),
+    /// A stream of this kind, which has the upstream's body.
+    Stream(Stream, StreamKind),
     Own(Bytes),
 }
 
@@ -36,6 +41,10 @@ impl fmt::Debug for ResponseBody {
 impl ResponseBody {
     pub(super) fn upstream(body: UpstreamBody, outcome: Outcome) -> Self {
         Self::new(Source::Upstream(body), outcome)
+    }
+
+    pub(super) fn stream(stream: Stream, kind: StreamKind, outcome: Outcome) -> Self {
+        Self::new(Source::Stream(stream, kind), outcome)
     }
 
     pub(super) fn own(body: Bytes, outcome: Outcome) -> Self {
@@ -60,6 +69,7 @@ impl Inner {
     fn at_end(&self) -> bool {
         match &self.source {
             Source::Upstream(body) => body.is_end_stream(),
+            Source::Stream(stream, _) => stream.is_body_at_end(),
             Source::Own(body) => body.is_empty(),
         }
     }
@@ -76,6 +86,18 @@ impl Body for ResponseBody {
         let inner = &mut *self.0;
         let frame = match &mut inner.source {
             Source::Upstream(body) => ready!(Pin::new(body).poll_frame(cx)).transpose(),
+            Source::Stream(stream, kind) => match ready!(stream.poll_frame(cx)) {
+                Ok(frame) => frame.transpose(),
+                Err(end) => {
+                    let trailers = match kind {
+                        StreamKind::Events => None,
+                        StreamKind::Grpc => Some(Frame::trailers(refusal::grpc_trailers(end))),
+                    };
+                    inner.outcome.stream_ended(end);
+                    inner.source = Source::Own(Bytes::new());
+                    return Poll::Ready(trailers.map(Ok));
+                }
+            },
             Source::Own(body) if body.is_empty() => Ok(None),
             Source::Own(body) => Ok(Some(Frame::data(std::mem::take(body)))),
         };
@@ -106,6 +128,7 @@ impl Body for ResponseBody {
         match &self.0.source {
             _ if self.0.failed => SizeHint::new(),
             Source::Upstream(body) => body.size_hint(),
+            Source::Stream(..) => SizeHint::new(),
             Source::Own(body) => SizeHint::with_exact(body.len() as u64),
         }
     }

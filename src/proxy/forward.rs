@@ -1,7 +1,10 @@
 //! Forwards an admitted request to its upstream, and prepares the upstream's response for the client.
 
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use authgate_auth::Now;
@@ -10,43 +13,61 @@ use authgate_http::framing::header_case::HeaderCase;
 use authgate_http::framing::hop_by_hop;
 use authgate_http::server::handler::{Exchange, Reply};
 use authgate_http::transfer::incoming::IncomingBody;
-use authgate_http::upstream::body::RequestBody;
+use authgate_http::upstream::body::{BodyCanceller, RequestBody};
 use authgate_http::upstream::{ClientSide, Forwarded, UpstreamError};
 use http::request::Parts;
-use http::{Request, Version};
+use http::{Method, Request, Version};
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::admission::{Authorization, Permitted};
+use super::admission::{Authorization, Permitted, Routed};
 use super::body::ResponseBody;
 use super::outcome::Outcome;
 use super::rejection::Rejection;
-use super::websocket::{self, Handshake, WebSocket};
-use super::{Client, websocket_credential};
+use super::streams::{ApplicationReason, Stream};
+use super::websocket::{self, Handshake};
+use super::websocket_tunnel::WebSocket;
+use super::{Client, Proxy, websocket_credential};
 use crate::upstream::Upstream;
 
 /// If the authentication is older than this, repeat it before the request is sent: the credential may have expired or
 /// been revoked.
 const MAX_AUTHENTICATION_AGE: Duration = Duration::from_secs(1);
 
-/// Forwards a permitted request. Also returns how the upstream wrote the field names of its response.
+/// The answer of an upstream.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) forwarded: Forwarded,
+    /// How the upstream wrote the field names of its response.
+    header_case: HeaderCase,
+    /// The stream that a gRPC request has opened.
+    stream: Option<Stream>,
+    /// Cancels the body of the request.
+    request_body: Option<BodyCanceller>,
+    by_application: Option<ApplicationReason>,
+}
+
+/// Forwards a permitted request.
 ///
 /// # Errors
 /// The body of the request is not acceptable, or the upstream sent no usable response.
+#[expect(clippy::too_many_arguments, reason = "all belong to one request")]
 #[expect(
     clippy::manual_async_fn,
     reason = "an `async fn` holds what it was given a second time"
 )]
 #[inline(always)]
 pub(super) fn forward(
+    proxy: &Rc<Proxy>,
     permitted: Permitted<'_>,
     upstream: &Upstream,
     mut head: Parts,
     body: IncomingBody,
     exchange: Exchange<'_>,
     client: &Client,
+    is_grpc: bool,
     outcome: &mut Outcome,
-) -> impl Future<Output = Result<(Forwarded, HeaderCase), Rejection>> {
+) -> impl Future<Output = Result<Answer, Rejection>> {
     async move {
         let Permitted {
             route,
@@ -80,6 +101,11 @@ pub(super) fn forward(
                 permit = decision?;
             }
         }
+        let mut request_body = request.body().canceller();
+        let by_application = ApplicationReason::of(&permit);
+        // The client may send for long before its response begins.
+        let stream =
+            is_grpc.then(|| proxy.open_stream(route, host, None, by_application, outcome, request_body.take()));
         outcome.record_body(request.body());
         // The token is dropped here: a variable of the future would be part of it until the response.
         let outbound = {
@@ -99,7 +125,18 @@ pub(super) fn forward(
             Outbound::new(request, permit, context, &route.settings.rules)
         };
         let response_timeout = route.settings.response_timeout;
-        let mut forwarded = upstream.forward(outbound, response_timeout, &side).await?;
+        let mut forwarded = {
+            let mut forwarding = pin!(upstream.forward(outbound, response_timeout, &side));
+            poll_fn(|cx| {
+                if let Some(stream) = &stream
+                    && let Poll::Ready(end) = stream.poll_end(cx)
+                {
+                    return Poll::Ready(Err(Rejection::StreamEnded(end)));
+                }
+                forwarding.as_mut().poll(cx).map_err(Rejection::from)
+            })
+            .await?
+        };
         let duration = sent.elapsed();
         route.metrics.record_upstream_response(duration);
         match &mut forwarded {
@@ -131,25 +168,64 @@ pub(super) fn forward(
                 }
             }
         }
-        Ok((forwarded, upstream_header_case.take()))
+        Ok(Answer {
+            forwarded,
+            header_case: upstream_header_case.take(),
+            stream,
+            request_body,
+            by_application,
+        })
     }
 }
 
-/// The reply with an upstream's response, or with the WebSocket that the upstream has opened.
-pub(super) fn reply(forwarded: Forwarded, header_case: HeaderCase, outcome: Outcome) -> Reply<ResponseBody, WebSocket> {
-    match forwarded {
-        Forwarded::Response(response) => Reply::Response {
-            response: response.map(|body| ResponseBody::upstream(body, outcome)),
+impl Answer {
+    /// The reply with an upstream's response, or with the WebSocket that the upstream has opened.
+    pub(super) fn into_reply(
+        self,
+        proxy: &Rc<Proxy>,
+        routed: &Routed<'_>,
+        outcome: Outcome,
+    ) -> Reply<ResponseBody, WebSocket> {
+        let Self {
+            forwarded,
             header_case,
-        },
-        Forwarded::Upgraded(response, tunnel, tunnel_guard) => Reply::Switch {
-            response,
-            header_case,
-            tunnel: Box::new(WebSocket {
-                tunnel,
-                tunnel_guard,
+            stream,
+            request_body,
+            by_application,
+        } = self;
+        let open_stream = |method, outcome: &Outcome| {
+            proxy.open_stream(
+                routed.route(),
+                routed.host(),
+                method,
+                by_application,
                 outcome,
-            }),
-        },
+                request_body,
+            )
+        };
+        match forwarded {
+            Forwarded::Response(response) => Reply::Response {
+                response: response.map(|body| match body.stream_kind() {
+                    None => ResponseBody::upstream(body, outcome),
+                    Some(kind) => {
+                        let stream = stream.unwrap_or_else(|| open_stream(None, &outcome));
+                        stream.set_body(body);
+                        ResponseBody::stream(stream, kind, outcome)
+                    }
+                }),
+                header_case,
+            },
+            Forwarded::Upgraded(response, tunnel, tunnel_guard) => Reply::Switch {
+                response,
+                header_case,
+                tunnel: Box::new(WebSocket {
+                    tunnel,
+                    tunnel_guard,
+                    // Over HTTP/2 too, it was routed by this method.
+                    stream: open_stream(Some(Method::GET), &outcome),
+                    outcome,
+                }),
+            },
+        }
     }
 }

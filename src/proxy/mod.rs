@@ -9,20 +9,25 @@ pub mod host;
 pub mod key_set;
 mod observe;
 pub mod outcome;
+mod readmission;
 pub mod refusal;
 pub mod rejection;
 pub mod routes;
+pub mod streams;
 pub mod websocket;
 pub mod websocket_credential;
+mod websocket_frames;
+pub mod websocket_tunnel;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use authgate_auth::Chain;
 use authgate_auth::identity_signer::IdentitySigner;
+use authgate_auth::{Authenticator, Chain};
 use authgate_core::outbound::OutboundRules;
 use authgate_core::outbound::forwarded::{ForwardedField, ForwardedInfo};
 use authgate_core::outbound::peer::Peer;
@@ -51,8 +56,9 @@ use self::refusal::RefusalContext;
 use self::refusal::format::RefusalFormat;
 use self::rejection::Rejection;
 use self::routes::RouteTable;
-use self::websocket::WebSocket;
+use self::streams::Streams;
 use self::websocket_credential::WebSocketCredential;
+use self::websocket_tunnel::WebSocket;
 use crate::recording::Recorder;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::route_metrics::RouteMetrics;
@@ -64,6 +70,10 @@ use crate::upstream::Upstream;
 pub struct Proxy {
     routes: Vec<Route>,
     table: Arc<RouteTable>,
+    /// All authenticators, also those of no route.
+    authenticators: Rc<Authenticators>,
+    /// The streams of this worker, whichever configuration they began with.
+    streams: Streams,
     /// The format of refusals without a route: problem details if all routes use them, or else DRF's format.
     default_refusal_format: RefusalFormat,
     /// The metrics of requests without a route.
@@ -76,6 +86,9 @@ pub struct Proxy {
     /// For each field of trusted proxies: limits how often the log reports that it is unusable.
     invalid_fields: [RefCell<LogThrottle>; ForwardedField::ALL.len()],
 }
+
+/// One worker's authenticators, by name.
+pub type Authenticators = BTreeMap<Arc<str>, Rc<Authenticator>>;
 
 /// The client of a request.
 #[derive(Debug)]
@@ -148,9 +161,12 @@ pub struct RouteSettings {
 
 impl Proxy {
     /// Creates a proxy for these routes. `table` was built from the same routes in the same order.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub fn new(
         routes: Vec<Route>,
         table: Arc<RouteTable>,
+        authenticators: Rc<Authenticators>,
+        streams: Streams,
         metrics: &Arc<Metrics>,
         log: AccessLog,
         bounds: Bounds,
@@ -167,6 +183,8 @@ impl Proxy {
         Self {
             routes,
             table,
+            authenticators,
+            streams,
             default_refusal_format,
             no_route: Rc::new(RouteMetrics::new(metrics, "none".into(), None)),
             hosts: HostCache::default(),
@@ -227,12 +245,25 @@ impl Proxy {
                     match admission.into_permitted() {
                         Ok(permitted) => match &permitted.route.target {
                             Target::Upstream(upstream) => {
-                                match forward(permitted, upstream, head, body, exchange, client, &mut outcome).await {
-                                    Ok((forwarded, header_case)) => {
+                                let is_grpc = context.is_grpc;
+                                match forward(
+                                    &self,
+                                    permitted,
+                                    upstream,
+                                    head,
+                                    body,
+                                    exchange,
+                                    client,
+                                    is_grpc,
+                                    &mut outcome,
+                                )
+                                .await
+                                {
+                                    Ok(answer) => {
                                         if let Some(comparison) = comparison {
-                                            comparison.answered(&forwarded);
+                                            comparison.answered(&answer.forwarded);
                                         }
-                                        return forward::reply(forwarded, header_case, outcome);
+                                        return answer.into_reply(&self, &routed, outcome);
                                     }
                                     Err(rejection) => rejection,
                                 }

@@ -13,6 +13,7 @@ use http::{Method, StatusCode, Uri};
 use tracing::{Level, event_enabled, info};
 
 use super::rejection::Rejection;
+use super::streams::StreamEnd;
 use crate::recording::Recording;
 use crate::telemetry::route_metrics::RouteMetrics;
 
@@ -116,6 +117,16 @@ impl Outcome {
         }
     }
 
+    /// The authenticated user, if there is one.
+    pub fn user(&self) -> Option<&Arc<Identity>> {
+        self.user.as_ref()
+    }
+
+    /// The method and the target of the request, if its head could be read.
+    pub fn request(&self) -> Option<&(Method, Uri)> {
+        self.request.as_ref()
+    }
+
     /// Records the start of the upstream's response.
     pub fn upstream_responded(&mut self, status: StatusCode, took: Duration) {
         (self.status, self.label, self.upstream) = (Some(status), "forwarded", Some(took));
@@ -134,6 +145,11 @@ impl Outcome {
     /// Records that the upstream's response ended too early. The client can detect that it is incomplete.
     pub fn body_failed(&mut self, label: &'static str, reason: String) {
         (self.label, self.reason) = (label, Some(reason));
+    }
+
+    /// Records that the gateway has ended a stream.
+    pub fn stream_ended(&mut self, end: StreamEnd) {
+        (self.label, self.reason) = (StreamEnd::LABEL, Some(end.to_string()));
     }
 
     /// Adds bytes of the response body that were sent.

@@ -9,6 +9,7 @@ use authgate_http::upstream::body::RequestBodyError;
 use http::{Method, StatusCode};
 
 use super::refusal::format::RefusalFormat;
+use super::streams::StreamEnd;
 
 /// Why the gateway answers a request instead of an upstream.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,9 @@ pub enum Rejection {
     /// The request body was too large or too slow, broke off, has no length, or could not be buffered.
     #[error(transparent)]
     Body(#[from] RequestBodyError),
+    /// The gateway has ended a gRPC stream before its response began.
+    #[error("the stream was ended: {0}")]
+    StreamEnded(StreamEnd),
     /// The upstream sent no usable response.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
@@ -102,7 +106,7 @@ impl Rejection {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
-            Self::Unauthenticated | Self::Refused(_) => StatusCode::UNAUTHORIZED,
+            Self::Unauthenticated | Self::Refused(_) | Self::StreamEnded(_) => StatusCode::UNAUTHORIZED,
             // For an unlisted origin, see RFC 6455, section 4.2.2.
             Self::NotAllowed(_) | Self::OriginNotListed => StatusCode::FORBIDDEN,
             Self::Misdirected | Self::OutdatedConnection => StatusCode::MISDIRECTED_REQUEST,
@@ -147,6 +151,7 @@ impl Rejection {
             Self::NotAllowed(unmet) => Some(unmet.to_string()),
             // The response does not say which check failed.
             Self::Refused(Refused { refusal, .. }) => refusal.detail().map(str::to_owned),
+            Self::StreamEnded(end) => Some(end.to_string()),
             Self::Unavailable(Unavailable { authenticator, source }) => {
                 Some(format!("authenticator {authenticator}: {source}"))
             }
@@ -204,6 +209,7 @@ impl Rejection {
             Self::OriginNotListed => "origin_not_listed",
             Self::Unavailable(unavailable) => unavailable.source.label(),
             Self::NotSigned(_) => "identity_not_signed",
+            Self::StreamEnded(_) => StreamEnd::LABEL,
             Self::Body(fault) | Self::Upstream(UpstreamError::RequestBody(fault)) => match fault {
                 RequestBodyError::TooLarge => "body_too_large",
                 RequestBodyError::Timeout => "body_too_slow",

@@ -1,11 +1,7 @@
-//! WebSockets (RFC 6455; over HTTP/2, RFC 8441): the requests for them, and the tunnel between the two connections.
-
-use std::fmt;
+//! WebSockets (RFC 6455; over HTTP/2, RFC 8441): the requests for them, and their handshakes.
 
 use authgate_http::framing::fields::single_value;
 use authgate_http::framing::hop_by_hop;
-use authgate_http::server;
-use authgate_http::upstream::{Tunnel, TunnelGuard};
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,14 +12,8 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
-use tracing::debug;
-
-use super::outcome::Outcome;
 
 const WEBSOCKET: &str = "websocket";
-/// The buffer size for each direction.
-const BUFFER: usize = 16 * 1024;
 
 /// A request for a WebSocket.
 #[derive(Debug, Clone, Copy)]
@@ -111,36 +101,4 @@ pub(super) fn switch_http2<B>(response: &mut Response<B>) {
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     headers.remove(SEC_WEBSOCKET_ACCEPT);
-}
-
-/// A WebSocket whose upstream half is open.
-pub struct WebSocket {
-    pub(super) tunnel: Tunnel,
-    pub(super) tunnel_guard: TunnelGuard,
-    pub(super) outcome: Outcome,
-}
-
-impl fmt::Debug for WebSocket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebSocket").finish_non_exhaustive()
-    }
-}
-
-impl server::handler::Tunnel for WebSocket {
-    /// Copies bytes in both directions until both sides have ended or one has failed.
-    async fn run<I: AsyncRead + AsyncWrite + Unpin>(self, mut client: I) {
-        let Self {
-            mut tunnel,
-            tunnel_guard,
-            mut outcome,
-        } = self;
-        match copy_bidirectional_with_sizes(&mut client, &mut tunnel, BUFFER, BUFFER).await {
-            Ok((_, sent)) => {
-                outcome.sent(usize::try_from(sent).unwrap_or(usize::MAX));
-                outcome.completed();
-            }
-            Err(problem) => debug!(reason = %problem, "a WebSocket failed"),
-        }
-        drop(tunnel_guard);
-    }
 }

@@ -76,6 +76,7 @@ mod snapshots;
 mod socket_files;
 mod spool;
 mod startup;
+mod streams;
 mod systemd;
 mod tcp_keepalive;
 mod tls;

@@ -62,6 +62,7 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec
         | Rejection::NotSigned(_)
         | Rejection::Body(_)
         | Rejection::RepeatedCredential
+        | Rejection::StreamEnded(_)
         | Rejection::Upstream(_) => return by_status(status),
     };
     Bytes::from_static(fixed.as_bytes())

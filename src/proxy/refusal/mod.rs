@@ -9,12 +9,13 @@ use authgate_http::upstream::is_grpc;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use self::format::RefusalFormat;
 use super::Route;
 use super::rejection::Rejection;
+use super::streams::StreamEnd;
 
 /// The value of `Retry-After`, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -23,7 +24,7 @@ const RETRY_AFTER_SECONDS: &str = "1";
 /// forwarded.
 #[derive(Debug)]
 pub(super) struct RefusalContext {
-    is_grpc: bool,
+    pub(super) is_grpc: bool,
     is_head: bool,
     /// The origin of the application that may read the refusal. `None` if there is none.
     pub(super) origin: Option<HeaderValue>,
@@ -95,9 +96,24 @@ pub fn response(rejection: &Rejection, format: &RefusalFormat, id: &RequestId) -
 /// The response to a rejected gRPC request. gRPC clients read `grpc-status` and no body (gRPC over HTTP/2,
 /// "Trailers-Only").
 fn grpc(rejection: &Rejection, format: &RefusalFormat, id: &RequestId) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_REQUEST_ID, id.to_header_value());
+    headers.extend(grpc_status(rejection, rejection.status(format)));
+    response
+}
+
+/// The trailers of a gRPC stream that the gateway has ended.
+pub(super) fn grpc_trailers(end: StreamEnd) -> HeaderMap {
+    grpc_status(&Rejection::StreamEnded(end), StatusCode::UNAUTHORIZED)
+}
+
+/// `grpc-status` and `grpc-message`.
+fn grpc_status(rejection: &Rejection, status: StatusCode) -> HeaderMap {
     /// The bytes that `grpc-message` must escape.
     const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
-    let status = rejection.status(format);
     let code = match status {
         StatusCode::UNAUTHORIZED => "16",
         StatusCode::FORBIDDEN if matches!(rejection, Rejection::NotAllowed(_)) => "7",
@@ -111,16 +127,12 @@ fn grpc(rejection: &Rejection, format: &RefusalFormat, id: &RequestId) -> Respon
     };
     let detail = problem::detail(rejection);
     let message = utf8_percent_encode(&detail, ESCAPED).to_string();
-    let mut response = Response::new(Bytes::new());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_REQUEST_ID, id.to_header_value());
+    let mut headers = HeaderMap::with_capacity(2);
     headers.insert("grpc-status", HeaderValue::from_static(code));
     if let Ok(message) = HeaderValue::try_from(message) {
         headers.insert("grpc-message", message);
     }
-    response
+    headers
 }
 
 fn allow(methods: &[Method]) -> HeaderValue {

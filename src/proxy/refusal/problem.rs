@@ -67,6 +67,7 @@ pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Optio
         | Rejection::Unavailable(_)
         | Rejection::NotSigned(_)
         | Rejection::Body(_)
+        | Rejection::StreamEnded(_)
         | Rejection::Upstream(_) => return Vec::new(),
     };
     let challenge = |scheme: &Scheme| {
@@ -127,6 +128,7 @@ pub(super) fn detail(rejection: &Rejection) -> Cow<'static, str> {
         Rejection::NotAllowed(unmet) if unmet.lacks_only_scopes() => "The token does not have a required scope.",
         Rejection::NotAllowed(_) => "You do not have permission for this request.",
         Rejection::NotSigned(_) => "The request cannot be forwarded at the moment; try again later.",
+        Rejection::StreamEnded(_) => "The stream was ended: its credential or its route is no longer valid.",
         Rejection::Unavailable(_) => "The credential cannot be verified at the moment; try again later.",
         Rejection::Body(fault) | Rejection::Upstream(UpstreamError::RequestBody(fault)) => match fault {
             RequestBodyError::TooLarge => "The request body is too large.",

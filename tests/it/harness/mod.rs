@@ -18,6 +18,7 @@ pub mod program;
 pub mod redis;
 pub mod restart_load;
 pub mod service_manager;
+pub mod streams;
 pub mod systemd;
 pub mod upstream;
 pub mod websocket;

@@ -1,0 +1,75 @@
+//! Readmission: whether the configuration in force would admit a stream that an earlier one has admitted.
+//!
+//! It evaluates the facts that the stream keeps, and asks no store. The credential itself is not kept, and its age is not considered.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use authgate_auth::{Authenticator, Chain, Withdrawn};
+use authgate_core::path::RequestPath;
+
+use super::routes::Found;
+use super::streams::{ApplicationReason, StreamEnd, StreamFacts, StreamPrincipal};
+use super::{Proxy, Route, Target};
+
+impl Proxy {
+    /// Whether this configuration would admit the stream: its route is still there, the route that its request leads to now permits its user,
+    /// and the authenticator that accepted its credential has the same key and store. The upstream may be another one.
+    pub(super) fn readmit(&self, facts: &StreamFacts) -> Result<(), StreamEnd> {
+        let route = self.route_of(facts).ok_or(StreamEnd::Route)?;
+        let policy = &route.settings.policy;
+        let is_observed = route.settings.rollout.is_some();
+        let user = match &facts.principal {
+            StreamPrincipal::Anonymous if is_observed => return Ok(()),
+            StreamPrincipal::Anonymous => None,
+            // The application still authenticates such requests, or the route requires nothing.
+            StreamPrincipal::ByApplication(_) if is_observed || !policy.needs_identity() => return Ok(()),
+            StreamPrincipal::ByApplication(ApplicationReason::Unknown) if route.forwards_unknown() => return Ok(()),
+            StreamPrincipal::ByApplication(_) => return Err(StreamEnd::NotAdmitted),
+            StreamPrincipal::User(user, basis) => {
+                let name = &user.user_info().authenticator;
+                let authenticator = self.authenticators.get(name).ok_or(Withdrawn::Authenticator)?;
+                if !Rc::ptr_eq(authenticator.basis(), basis) {
+                    authenticator.basis().still_accepts(user.user_info(), basis)?;
+                }
+                if !route.accepts_credentials_of(name) {
+                    return Err(StreamEnd::NotAdmitted);
+                }
+                Some(Arc::clone(user))
+            }
+        };
+        policy.permit(user).map(drop).map_err(|_| StreamEnd::NotAdmitted)
+    }
+
+    /// The route that the stream's request leads to now. `None`: there is none, or the route that it began with is gone.
+    fn route_of(&self, facts: &StreamFacts) -> Option<&Route> {
+        let path = RequestPath::parse(facts.target.path()).ok()?;
+        let Ok(Found::Route(id)) = self.table.find(&facts.host, path, &facts.method) else {
+            return None;
+        };
+        let route = self.routes.get(id.0)?;
+        if !matches!(route.target, Target::Upstream(_)) {
+            return None;
+        }
+        let has_label = |route: &Route| *route.settings.label == *facts.route;
+        // A more specific route may have been added.
+        (has_label(route) || self.routes.iter().any(has_label)).then_some(route)
+    }
+}
+
+impl Route {
+    /// Whether it is public, or lists this authenticator.
+    fn accepts_credentials_of(&self, authenticator: &str) -> bool {
+        self.chain.is_none() || self.has_authenticator(|own| **own.name() == *authenticator)
+    }
+
+    /// Whether it forwards a credential that no record knows.
+    fn forwards_unknown(&self) -> bool {
+        let may_forward = self.settings.policy.permit_unknown().is_some();
+        may_forward && self.has_authenticator(|own| own.settings().kind.forwards_unknown())
+    }
+
+    fn has_authenticator(&self, is_it: impl FnMut(&Authenticator) -> bool) -> bool {
+        self.chain.iter().flat_map(Chain::authenticators).any(is_it)
+    }
+}
