@@ -1,6 +1,7 @@
 //! [`Snapshot`]: everything that is made from one configuration and shared by all workers. It is immutable and replaced as a whole.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use authgate_auth::jwt::identity_key::IdentityKey;
@@ -21,7 +22,7 @@ use http::HeaderName;
 
 use super::process::Process;
 use crate::acme::Acme;
-use crate::config::{self, Config, RouteTarget};
+use crate::config::{Config, Route, RouteRules, RouteTarget};
 use crate::control::access::AdminAccess;
 use crate::control::status::CertificateStatus;
 use crate::gateway::{Drain, ProxyRules, ServerSettings};
@@ -29,7 +30,8 @@ use crate::proxy::RouteSettings;
 use crate::proxy::cors::Cors;
 use crate::proxy::outcome::AccessLog;
 use crate::proxy::refusal::format::RefusalFormat;
-use crate::proxy::routes::{RouteId, RouteTable};
+use crate::proxy::route_groups::{GroupId, RouteList};
+use crate::proxy::routes::RouteTable;
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::recording::{Recorder, RecorderMetrics};
 use crate::telemetry::metrics::Observed;
@@ -48,7 +50,9 @@ pub(super) struct Snapshot {
     pub(super) number: u64,
     pub(super) stores: Vec<Arc<SharedStore>>,
     pub(super) authenticators: BTreeMap<Arc<str>, Arc<SharedAuthenticator>>,
-    pub(super) routes: Vec<SharedRoute>,
+    pub(super) routes: Arc<RouteList>,
+    /// The groups of `routes`.
+    pub(super) groups: Vec<SharedGroup>,
     pub(super) upstreams: BTreeMap<Arc<str>, (Arc<UpstreamSettings>, UpstreamLimits)>,
     pub(super) identities: Arc<IdentityRules>,
     pub(super) names: Arc<ConfiguredNames>,
@@ -84,7 +88,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// TLS cannot be set up.
-    pub(super) fn new(mut config: Config, process: &Process, previous: Option<&Self>) -> Result<Self, rustls::Error> {
+    pub(super) fn new(config: Config, process: &Process, previous: Option<&Self>) -> Result<Self, rustls::Error> {
         let (hosts, credential_headers) = (config.hosts(), config.credential_headers());
         let ServerSettings {
             limits,
@@ -93,15 +97,10 @@ impl Snapshot {
             drain,
             ..
         } = config.server;
+        let read = Arc::new(config.identities);
         let identities = match previous {
-            Some(previous) if previous.identities.is_equivalent(&config.identities) => {
-                let kept = &previous.identities;
-                for route in &mut config.routes {
-                    route.identity = kept.tables.counterpart(&config.identities.tables, route.identity);
-                }
-                Arc::clone(kept)
-            }
-            Some(_) | None => Arc::new(config.identities),
+            Some(previous) if previous.identities.is_equivalent(&read) => Arc::clone(&previous.identities),
+            Some(_) | None => Arc::clone(&read),
         };
         let names: Vec<&str> = identities
             .tables
@@ -118,10 +117,10 @@ impl Snapshot {
             )
             .collect();
         let reserved = Arc::new(ReservedNames::new(names));
+        let (groups, routes) = grouped(&config.routes);
+        let policies = first_with_same_policy(&groups);
         let matches = config.routes.iter().map(|route| &route.matches);
-        let table = Arc::new(RouteTable::new(matches, |RouteId(at)| {
-            RequestSettings::new(&config.routes[at])
-        }));
+        let table = RouteTable::new(matches, |id| routes.group(id).map(|GroupId(group)| policies[group]));
         let stores = config.stores.into_iter().map(|settings| {
             let same = previous.and_then(|previous| {
                 let mut stores = previous.stores.iter();
@@ -160,16 +159,15 @@ impl Snapshot {
             (name, (Arc::new(settings), limits))
         });
         let upstreams: BTreeMap<Arc<str>, (Arc<UpstreamSettings>, UpstreamLimits)> = upstreams.collect();
-        // `collect` would keep the buffer of the larger `config::Route`.
-        let mut routes = Vec::with_capacity(config.routes.len());
-        routes.extend(config.routes.into_iter().map(|route| {
+        let groups = groups.into_iter().map(|route: Arc<RouteRules>| {
             let upstream = route.target.upstream().map(|name| &*upstreams[name].0);
             let headers = route
                 .authenticate
                 .iter()
                 .map(|name| &authenticators[name].settings().header);
-            let rules = OutboundRules {
-                identity: Arc::clone(&identities.tables[route.identity]),
+            let table = identities.tables.counterpart(&read.tables, route.identity);
+            let outbound = OutboundRules {
+                identity: Arc::clone(&identities.tables[table]),
                 reserved: Arc::clone(&reserved),
                 credential_headers: headers.cloned().collect(),
                 credential: route.credential,
@@ -184,8 +182,9 @@ impl Snapshot {
                 max_bytes: route.body_bytes.unwrap_or(requests.body_bytes),
                 read_timeout: limits.body_read_timeout,
             };
-            SharedRoute::new(route, rules, body)
-        }));
+            SharedGroup::new(&route, outbound, body)
+        });
+        let groups = groups.collect();
         let certificates = config.tls.iter().flat_map(|tls| &tls.certificates);
         let certificates = certificates.chain(config.admin.tls.iter().map(|tls| &tls.certificate));
         let certificates = certificates.map(certificate_status).collect();
@@ -238,10 +237,11 @@ impl Snapshot {
             authenticators,
             stores,
             upstreams,
-            routes,
+            routes: Arc::new(routes),
+            groups,
             identities,
             names: Arc::new(config.names),
-            table,
+            table: Arc::new(table),
             log: AccessLog {
                 on: config.log.access,
                 query: config.log.query,
@@ -322,33 +322,58 @@ fn certificate_status(certificate: &Certificate) -> CertificateStatus {
     }
 }
 
-/// One route: its settings, and the names of the parts to which each worker has handles of its own.
+/// Routes with equal settings: the settings, and the names of the parts to which each worker has handles of its own.
 #[derive(Debug)]
-pub(super) struct SharedRoute {
+pub(super) struct SharedGroup {
     pub(super) settings: Arc<RouteSettings>,
     pub(super) authenticate: Vec<Arc<str>>,
     pub(super) target: RouteTarget,
 }
 
-impl SharedRoute {
-    fn new(route: config::Route, rules: OutboundRules, body: BodyLimits) -> Self {
+impl SharedGroup {
+    fn new(route: &RouteRules, outbound: OutboundRules, body: BodyLimits) -> Self {
         Self {
             settings: Arc::new(RouteSettings {
-                label: route.matches.to_string().into(),
-                policy: route.policy,
+                policy: route.policy.clone(),
                 rollout: route.rollout,
-                refusal_format: route.refusal_format,
-                cors: route.cors,
-                websocket: route.websocket,
-                rules,
-                signer: route.signer,
+                refusal_format: route.refusal_format.clone(),
+                cors: route.cors.clone(),
+                websocket: route.websocket.clone(),
+                rules: outbound,
+                signer: route.signer.clone(),
                 body,
                 response_timeout: route.response_timeout,
             }),
-            authenticate: route.authenticate,
-            target: route.target,
+            authenticate: route.authenticate.clone(),
+            target: route.target.clone(),
         }
     }
+}
+
+/// The groups of routes with equal rules, and for each route its group.
+fn grouped(routes: &[Route]) -> (Vec<Arc<RouteRules>>, RouteList) {
+    let (mut groups, mut list) = (Vec::new(), RouteList::default());
+    let mut known: HashMap<&RouteRules, GroupId> = HashMap::new();
+    for route in routes {
+        let group = match known.entry(&route.rules) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(unknown) => {
+                groups.push(Arc::clone(&route.rules));
+                *unknown.insert(GroupId(groups.len() - 1))
+            }
+        };
+        list.push(&route.matches, group);
+    }
+    (groups, list)
+}
+
+/// For each group, the first one that accepts the same requests and forwards them in the same way.
+fn first_with_same_policy(groups: &[Arc<RouteRules>]) -> Vec<usize> {
+    let mut first = HashMap::new();
+    let settings = groups.iter().map(|rules| RequestSettings::new(rules)).enumerate();
+    settings
+        .map(|(at, settings)| *first.entry(settings).or_insert(at))
+        .collect()
 }
 
 /// The settings of a route that decide how a request is authenticated, authorized and forwarded. Routes with equal settings handle a
@@ -367,7 +392,7 @@ struct RequestSettings<'r> {
 }
 
 impl<'r> RequestSettings<'r> {
-    fn new(route: &'r config::Route) -> Self {
+    fn new(route: &'r RouteRules) -> Self {
         Self {
             policy: &route.policy,
             rollout: route.rollout,

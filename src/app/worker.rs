@@ -13,9 +13,9 @@ use super::process::Process;
 use super::snapshot::Snapshot;
 use crate::config::RouteTarget;
 use crate::gateway::{Gateway, Serving};
+use crate::proxy::route_groups::{RouteGroup, Routes};
 use crate::proxy::streams::Streams;
-use crate::proxy::{Authenticators, Bounds, Proxy, Route, Target};
-use crate::telemetry::route_metrics::RouteMetrics;
+use crate::proxy::{Authenticators, Bounds, Proxy, Target};
 use crate::upstream::Upstream;
 
 /// What one worker has made from a snapshot. The next snapshot takes over what it can.
@@ -83,9 +83,9 @@ impl WorkerParts {
     pub(super) fn serving(&self) -> Serving {
         let snapshot = &self.snapshot;
         let used: BTreeSet<&Arc<str>> = snapshot
-            .routes
+            .groups
             .iter()
-            .filter_map(|route| route.target.upstream())
+            .filter_map(|group| group.target.upstream())
             .collect();
         Serving {
             proxy: Rc::new(self.proxy()),
@@ -103,7 +103,7 @@ impl WorkerParts {
     /// Makes the proxy.
     pub(super) fn proxy(&self) -> Proxy {
         let snapshot = &self.snapshot;
-        let routes = self.routes();
+        let routes = Routes::new(&snapshot.routes, self.groups(), &self.process.metrics);
         let bounds = Bounds {
             header_bytes: snapshot.limits.header_bytes,
             headers: snapshot.limits.headers,
@@ -123,7 +123,7 @@ impl WorkerParts {
     }
 
     /// The handles of this worker, beside the settings that it shares with the snapshot.
-    fn routes(&self) -> Vec<Route> {
+    fn groups(&self) -> Vec<RouteGroup> {
         let mut chains: HashMap<&[Arc<str>], Chain> = HashMap::new();
         let mut chain = |names| {
             let chain = chains.entry(names).or_insert_with_key(|names| {
@@ -132,26 +132,21 @@ impl WorkerParts {
             });
             chain.clone()
         };
-        let routes = self.snapshot.routes.iter().map(|route| {
-            let settings = Arc::clone(&route.settings);
-            Route {
-                metrics: Rc::new(RouteMetrics::new(
-                    &self.process.metrics,
-                    Arc::clone(&settings.label),
-                    route.target.upstream(),
-                )),
+        let groups = self.snapshot.groups.iter().map(|group| {
+            let settings = Arc::clone(&group.settings);
+            RouteGroup {
                 chain: settings
                     .policy
                     .needs_identity()
-                    .then(|| chain(route.authenticate.as_slice())),
-                target: match &route.target {
+                    .then(|| chain(group.authenticate.as_slice())),
+                target: match &group.target {
                     RouteTarget::Upstream(name) => Target::Upstream(self.upstreams[name].clone()),
                     RouteTarget::KeySet => Target::KeySet(self.snapshot.key_set.clone().unwrap_or_default()),
                 },
                 settings,
             }
         });
-        routes.collect()
+        groups.collect()
     }
 }
 

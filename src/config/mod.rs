@@ -119,6 +119,13 @@ pub struct Admin {
 pub struct Route {
     /// The host, path and methods that it matches.
     pub matches: RouteMatch,
+    /// What it does with requests. Routes with equal rules share them.
+    pub rules: Arc<RouteRules>,
+}
+
+/// What a route does with requests.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct RouteRules {
     /// Which requests it lets through.
     pub policy: Policy,
     /// `mode`: the users for whom the policy is enforced. `None`: all requests.

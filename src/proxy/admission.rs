@@ -28,7 +28,7 @@ use super::host::Host;
 use super::observe::{self, Observation};
 use super::refusal::format::RefusalFormat;
 use super::rejection::Rejection;
-use super::routes::{Destination, Disagreement, FindError, Found, RouteId};
+use super::routes::{Destination, Disagreement, FindError, Found};
 use super::websocket::{self, Handshake, WebSocketRequest};
 use super::{Client, Proxy, Route};
 use crate::recording::{Recorder, Recording};
@@ -149,7 +149,7 @@ impl Proxy {
         let host = self.hosts.read(&head.uri, &head.headers, peer.scheme().default_port());
         let host = host.map_err(|_| Rejection::Malformed("its host"))?;
         let route = match self.find(head, &host, method)? {
-            Found::Route(id) => self.routes.get(id.0).ok_or(Rejection::NoRoute)?,
+            Found::Route(id) => self.routes.get(id).ok_or(Rejection::NoRoute)?,
             Found::OtherMethods(allowed) => {
                 self.find_preflight(head, &host)?
                     .ok_or_else(|| Rejection::MethodNotAllowed {
@@ -259,7 +259,7 @@ impl Proxy {
             return Ok(None);
         };
         let route = match self.find(head, host, &method)? {
-            Found::Route(id) => self.routes.get(id.0),
+            Found::Route(id) => self.routes.get(id),
             Found::OtherMethods(_) | Found::NoRoute => None,
         };
         Ok(route.filter(|route| route.is_preflight(&head.method, &head.headers)))
@@ -274,7 +274,7 @@ impl Proxy {
             FindError::Disagreement(disagreement) => disagreement,
         };
         let destination = |destination| match destination {
-            Destination::Route(RouteId(at)) => match self.routes.get(at) {
+            Destination::Route(id) => match self.routes.get(id) {
                 Some(route) => format!("route {}", route.metrics.label()),
                 None => "no route".to_owned(),
             },

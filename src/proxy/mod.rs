@@ -12,6 +12,7 @@ pub mod outcome;
 mod readmission;
 pub mod refusal;
 pub mod rejection;
+pub mod route_groups;
 pub mod routes;
 pub mod streams;
 pub mod websocket;
@@ -55,6 +56,7 @@ use self::outcome::{AccessLog, Outcome};
 use self::refusal::RefusalContext;
 use self::refusal::format::RefusalFormat;
 use self::rejection::Rejection;
+use self::route_groups::Routes;
 use self::routes::RouteTable;
 use self::streams::Streams;
 use self::websocket_credential::WebSocketCredential;
@@ -68,7 +70,7 @@ use crate::upstream::Upstream;
 /// Everything that a worker needs to answer requests.
 #[derive(Debug)]
 pub struct Proxy {
-    routes: Vec<Route>,
+    routes: Routes,
     table: Arc<RouteTable>,
     /// All authenticators, also those of no route.
     authenticators: Rc<Authenticators>,
@@ -134,11 +136,9 @@ pub enum Target {
     KeySet(Bytes),
 }
 
-/// The settings of one route. All workers share them.
+/// The settings that routes may have in common. All workers share them.
 #[derive(Debug)]
 pub struct RouteSettings {
-    /// Its name in metrics and logs: host and path as the configuration writes them.
-    pub label: Arc<str>,
     /// The policy that decides access.
     pub policy: Policy,
     /// The users for whom the policy is enforced. `None`: all requests.
@@ -163,7 +163,7 @@ impl Proxy {
     /// Creates a proxy for these routes. `table` was built from the same routes in the same order.
     #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub fn new(
-        routes: Vec<Route>,
+        routes: Routes,
         table: Arc<RouteTable>,
         authenticators: Rc<Authenticators>,
         streams: Streams,
@@ -173,8 +173,9 @@ impl Proxy {
         recorder: Option<Arc<Recorder>>,
     ) -> Self {
         let problems = routes
+            .groups()
             .iter()
-            .all(|route| matches!(route.settings.refusal_format, RefusalFormat::Problem { .. }));
+            .all(|group| matches!(group.settings.refusal_format, RefusalFormat::Problem { .. }));
         let default_refusal_format = if problems {
             RefusalFormat::PROBLEM
         } else {

@@ -47,13 +47,13 @@ impl Proxy {
         let Ok(Found::Route(id)) = self.table.find(&facts.host, path, &facts.method) else {
             return None;
         };
-        let route = self.routes.get(id.0)?;
+        let route = self.routes.get(id)?;
         if !matches!(route.target, Target::Upstream(_)) {
             return None;
         }
-        let has_label = |route: &Route| *route.settings.label == *facts.route;
         // A more specific route may have been added.
-        (has_label(route) || self.routes.iter().any(has_label)).then_some(route)
+        let is_left = *route.metrics.label() == facts.route || self.routes.has_label(&facts.route);
+        is_left.then_some(route)
     }
 }
 

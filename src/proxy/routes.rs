@@ -208,10 +208,18 @@ pub struct PathRoutes {
 /// The routes of one path pattern.
 #[derive(Debug, Default, Clone)]
 pub struct MethodRoutes {
-    listed: Vec<(Method, RouteId)>,
     /// The route that lists no methods. It takes all methods that the others do not list.
     any_method: Option<RouteId>,
-    allowed: Vec<Method>,
+    /// `None`, as for most patterns: no route lists methods.
+    listed: Option<Box<ListedMethods>>,
+}
+
+/// The methods that routes list, each with its route.
+#[derive(Debug, Default, Clone)]
+struct ListedMethods {
+    methods: Vec<Method>,
+    /// As long as `methods`.
+    routes: Vec<RouteId>,
 }
 
 impl RouteTable {
@@ -346,7 +354,7 @@ impl PathRoutes {
             None => Found::NoRoute,
             Some(methods) => methods
                 .route(Some(method))
-                .map_or(Found::OtherMethods(&methods.allowed), Found::Route),
+                .map_or(Found::OtherMethods(methods.allowed()), Found::Route),
         }
     }
 }
@@ -357,25 +365,35 @@ impl MethodRoutes {
             self.any_method = Some(id);
         }
         for method in with_implied_head(methods) {
-            self.allowed.push(method.clone());
-            self.listed.push((method, id));
+            let listed = self.listed.get_or_insert_default();
+            listed.methods.push(method);
+            listed.routes.push(id);
         }
     }
 
     /// The route for a method. `None` stands for a method that no route lists.
     pub fn route(&self, method: Option<&Method>) -> Option<RouteId> {
-        let listed = self.listed.iter().find(|(listed, _)| Some(listed) == method);
-        listed.map(|(_, id)| *id).or(self.any_method)
+        let listed = self.pairs().find(|(listed, _)| Some(*listed) == method);
+        listed.map(|(_, id)| id).or(self.any_method)
     }
 
     /// Every method that a route lists.
     pub fn listed(&self) -> impl Iterator<Item = &Method> {
-        self.allowed.iter()
+        self.allowed().iter()
     }
 
     /// Every route, once for each method that it lists.
     pub fn routes(&self) -> impl Iterator<Item = RouteId> {
-        self.listed.iter().map(|(_, id)| *id).chain(self.any_method)
+        self.pairs().map(|(_, id)| id).chain(self.any_method)
+    }
+
+    fn allowed(&self) -> &[Method] {
+        self.listed.as_ref().map_or(&[], |listed| &listed.methods)
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&Method, RouteId)> {
+        let listed = self.listed.iter();
+        listed.flat_map(|listed| listed.methods.iter().zip(listed.routes.iter().copied()))
     }
 }
 

@@ -178,7 +178,7 @@ impl Proxy {
                 host: Rc::clone(&host.name),
                 method: routed_by.unwrap_or(method),
                 target,
-                route: Arc::clone(&route.settings.label),
+                route: Arc::clone(route.metrics.label()),
                 principal: StreamPrincipal::new(by_application, outcome.user(), route),
             },
             end: Cell::new(None),

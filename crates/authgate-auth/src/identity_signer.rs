@@ -1,5 +1,6 @@
 //! [`IdentitySigner`]: makes the signed identities for one upstream: JWTs with what is known about the user.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,21 @@ pub struct IdentitySigner {
     digest: RulesDigest,
     /// The index of the slot of identities that has its tokens.
     slot: usize,
+}
+
+/// Equal signers send equal tokens, in the same header.
+impl PartialEq for IdentitySigner {
+    fn eq(&self, other: &Self) -> bool {
+        (self.header(), self.digest, self.slot) == (other.header(), other.digest, other.slot)
+    }
+}
+
+impl Eq for IdentitySigner {}
+
+impl Hash for IdentitySigner {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.header(), self.digest, self.slot).hash(state);
+    }
 }
 
 impl IdentitySigner {

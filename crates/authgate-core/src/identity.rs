@@ -149,11 +149,11 @@ pub struct Identity {
 
 /// The identity of a set of `[identity]` tables: each configuration has its own set. No two sets of a process are equal, so an identity
 /// that was made for the tables of one configuration has no header values for the tables of another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TableSet(u64);
 
 /// One table of a set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TableId {
     set: TableSet,
     index: usize,

@@ -14,7 +14,7 @@ use crate::config::Route;
 pub(super) fn kept_claims(identities: &Identities, routes: &[Route]) -> KeptClaims {
     let required: Vec<&Requirements> = routes
         .iter()
-        .filter_map(|route| match &route.policy {
+        .filter_map(|route| match &route.rules.policy {
             Policy::Authenticated { require, .. } => Some(require),
             Policy::Public => None,
         })

@@ -159,7 +159,9 @@ impl<'r> Hosts<'r> {
         let host = &self.hosts[narrow];
         for at in &host.routes {
             let route = &self.routes[*at].route;
-            let Some(demands) = Demands::of(route) else { continue };
+            let Some(demands) = Demands::of(&route.rules) else {
+                continue;
+            };
             let path = route.matches.path.folded();
             if let Some(found) = self.compare_at(wide, host, &sample_path(&path)) {
                 report(found);
@@ -184,7 +186,7 @@ impl<'r> Hosts<'r> {
         let mut prefix = path.text();
         loop {
             let all = guards.get(prefix).into_iter().flat_map(HashMap::values);
-            let is_stricter = |guard: &&Guard| weakness(route, &self.routes[guard.route].route).is_some();
+            let is_stricter = |guard: &&Guard| weakness(&route.rules, &self.routes[guard.route].route.rules).is_some();
             let mut stricter: Vec<&Guard> = all.filter(is_stricter).collect();
             stricter.sort_by_key(|guard| guard.route);
             for guard in stricter {
@@ -218,7 +220,7 @@ impl<'r> Hosts<'r> {
                 None => guarded.routes().collect(),
             };
             for RouteId(guard) in guards {
-                if let Some(weakness) = weakness(&self.routes[open].route, &self.routes[guard].route) {
+                if let Some(weakness) = weakness(&self.routes[open].route.rules, &self.routes[guard].route.rules) {
                     return Some(WeakRoute { open, guard, weakness });
                 }
             }
@@ -252,7 +254,7 @@ impl<'r> Hosts<'r> {
                 let PathPattern::Exact(path) = guard.route.matches.path.folded() else {
                     continue;
                 };
-                if Demands::of(&guard.route).is_none() || &*path == "/" {
+                if Demands::of(&guard.route.rules).is_none() || &*path == "/" {
                     continue;
                 }
                 let bare = path.strip_suffix('/');

@@ -1,5 +1,8 @@
 //! `[[routes]]`: which requests are accepted, and where they are forwarded.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use http::Method;
 
 use super::Names;
@@ -12,7 +15,7 @@ use super::identity::Identities;
 use super::parsed_route::ParsedRoute;
 use super::route_match::route_match;
 use crate::config::reader::{Item, Section, Zero};
-use crate::config::{Route, RouteTarget};
+use crate::config::{Route, RouteRules, RouteTarget};
 use crate::proxy::routes::{PathPattern, RouteMatch};
 
 const EXAMPLE: &str = "[[routes]]` with `path = \"/api/*\"`, `authenticate = [\"token\"]` and `upstream = \"app\"";
@@ -28,12 +31,24 @@ pub(super) fn routes(
     };
     let list = item.non_empty_list(EXAMPLE).unwrap_or_default();
     let mut written: Vec<ParsedRoute> = Vec::with_capacity(list.len());
+    let mut known: HashSet<Arc<RouteRules>> = HashSet::new();
     for item in list {
         let (key, span) = (item.key().to_owned(), item.span());
         let route = item
             .section(&[])
             .and_then(|section| route(section, authenticators, upstreams, identities));
-        written.extend(route.map(|route| ParsedRoute { route, key, span }));
+        written.extend(route.map(|(matches, rules)| {
+            let rules = match known.get(&rules) {
+                Some(rules) => Arc::clone(rules),
+                None => {
+                    let rules = Arc::new(rules);
+                    known.insert(Arc::clone(&rules));
+                    rules
+                }
+            };
+            let route = Route { matches, rules };
+            ParsedRoute { route, key, span }
+        }));
     }
     conflicts::refuse(root, &written);
     written.into_iter().map(|written| written.route).collect()
@@ -44,7 +59,7 @@ fn route(
     authenticators: &Authenticators,
     upstreams: &Names,
     identities: &Identities,
-) -> Option<Route> {
+) -> Option<(RouteMatch, RouteRules)> {
     let jwks = section.take("jwks").filter(|item| item.flag() == Some(true));
     let matches = route_match(&mut section);
     let access = access(&mut section, authenticators);
@@ -58,8 +73,7 @@ fn route(
             );
         }
         let sent = identities.for_upstream("");
-        return Some(Route {
-            matches,
+        let rules = RouteRules {
             refusal_format: access.answers(format, authenticators),
             policy: access.policy,
             rollout: None,
@@ -73,7 +87,8 @@ fn route(
             forwards_unknown: false,
             body_bytes: None,
             response_timeout: None,
-        });
+        };
+        return Some((matches, rules));
     }
     let upstream = section
         .require("upstream", "upstream = \"app\"")
@@ -87,8 +102,7 @@ fn route(
     let sent = identities.for_upstream(&upstream);
     let credential = access.credential.unwrap_or(sent.credential);
     let forwards_unknown = access.forwards_unknown(credential, &section, authenticators);
-    Some(Route {
-        matches,
+    let rules = RouteRules {
         refusal_format: access.answers(format, authenticators),
         policy: access.policy,
         rollout: access.rollout,
@@ -102,7 +116,8 @@ fn route(
         forwards_unknown,
         body_bytes,
         response_timeout,
-    })
+    };
+    Some((matches, rules))
 }
 
 /// Checks the keys of a route with `jwks = true`, and limits it to the methods that it answers.

@@ -18,8 +18,8 @@ pub(super) fn warn_about_unused(root: &Section<'_>, config: &Config, tables: [&N
         stores.extend(authenticator.kind.stores().into_iter().map(AsRef::as_ref));
     }
     for route in &config.routes {
-        upstreams.extend(route.target.upstream().map(AsRef::as_ref));
-        authenticators.extend(route.authenticate.iter().map(AsRef::as_ref));
+        upstreams.extend(route.rules.target.upstream().map(AsRef::as_ref));
+        authenticators.extend(route.rules.authenticate.iter().map(AsRef::as_ref));
     }
     for (names, used) in tables.into_iter().zip(&used) {
         let by = match names.one {

@@ -374,7 +374,7 @@ pub(super) fn set_check_hosts(upstreams: &mut Upstreams<'_>, routes: &[Route]) {
     for name in &upstreams.checks_without_host {
         let mut hosts = routes
             .iter()
-            .filter(|route| route.target.upstream() == Some(name))
+            .filter(|route| route.rules.target.upstream() == Some(name))
             .filter_map(|route| match &route.matches.host {
                 HostPattern::Exact(host) => HeaderValue::from_str(host).ok(),
                 HostPattern::Any | HostPattern::Subdomains(_) => None,

@@ -5,7 +5,7 @@ use std::fmt;
 
 use authgate_core::policy::{Policy, Requirements};
 
-use crate::config::{Route, RouteTarget};
+use crate::config::{RouteRules, RouteTarget};
 
 /// Why a route is weaker than another one, or cannot be compared with it. `Display` continues `it …`, as in `it requires no credential`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,9 +46,9 @@ pub(super) struct Demands<'r> {
 }
 
 impl<'r> Demands<'r> {
-    /// The demands of a route; `None` for a public one, and for one that forwards requests which it
+    /// The demands of a route with these rules; `None` for a public one, and for one that forwards requests which it
     /// does not accept: it is not enforced for all, or forwards unknown keys.
-    pub(super) fn of(route: &'r Route) -> Option<Self> {
+    pub(super) fn of(route: &'r RouteRules) -> Option<Self> {
         if route.rollout.is_some() || route.forwards_unknown {
             return None;
         }
@@ -65,7 +65,7 @@ impl<'r> Demands<'r> {
 }
 
 /// Why `open` is weaker than `guard`. Nothing is weaker than a public route, and routes to different upstreams are not compared.
-pub(super) fn weakness(open: &Route, guard: &Route) -> Option<Weakness> {
+pub(super) fn weakness(open: &RouteRules, guard: &RouteRules) -> Option<Weakness> {
     let guarded = Demands::of(guard).filter(|_| open.target == guard.target)?;
     let Some(demands) = Demands::of(open) else {
         return Some(match (open.rollout, open.forwards_unknown) {

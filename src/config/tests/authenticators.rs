@@ -243,7 +243,7 @@ fn claims_and_attributes_have_the_same_syntax() {
     // TOML's dotted keys have the same meaning.
     let claims = |text: &str| {
         let config = valid(&route(&format!("require = {{ claims = {{ {text} }} }}")));
-        match &config.routes[0].policy {
+        match &config.routes[0].rules.policy {
             Policy::Authenticated { require, .. } => require.claims.clone(),
             Policy::Public => Vec::new(),
         }

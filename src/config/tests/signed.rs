@@ -122,7 +122,7 @@ fn errors_of_signed_identities_say_what_to_write() {
 fn a_key_set_is_one_public_path_without_an_upstream() {
     let path = "path = \"/jwks.json\"\npublic = true";
     let config = valid(&key_set(path));
-    assert!(config.routes[1].target.upstream().is_none());
+    assert!(config.routes[1].rules.target.upstream().is_none());
     valid(&key_set(&format!("{path}\nmethods = [\"GET\", \"HEAD\"]")));
     for (text, words) in [
         (
@@ -200,7 +200,7 @@ fn the_header_of_a_signed_identity_carries_nothing_else() {
 fn an_upstream_has_its_own_audience_and_may_have_no_token() {
     let audience = |text: &str| {
         let config = valid(text);
-        let signer = config.routes[0].signer.clone();
+        let signer = config.routes[0].rules.signer.clone();
         signer.map(|signer| signer.audience().to_owned())
     };
     assert_eq!(audience(MINIMAL), None);

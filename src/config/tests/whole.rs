@@ -141,16 +141,20 @@ fn absent_keys_have_their_documented_defaults() {
         (&route.matches.host, route.matches.methods.len()),
         (&HostPattern::Any, 0)
     );
-    assert!(matches!(&route.policy, Policy::Authenticated { optional: false, require } if require.is_empty()));
+    assert!(matches!(&route.rules.policy, Policy::Authenticated { optional: false, require } if require.is_empty()));
     assert_eq!(
-        route.refusal_format,
+        route.rules.refusal_format,
         RefusalFormat::Drf {
             challenge: Some(http::HeaderValue::from_static("Token")),
             token_types: vec![vec![], vec![TokenType::Access]],
         }
     );
     assert_eq!(
-        (route.credential, route.body_bytes, route.response_timeout),
+        (
+            route.rules.credential,
+            route.rules.body_bytes,
+            route.rules.response_timeout
+        ),
         (CredentialMode::Opaque, None, None)
     );
     assert_eq!(config.largest_leeway(), Duration::ZERO);
@@ -351,13 +355,13 @@ fn every_supported_key_is_read() {
     assert_eq!(admin.matches.path, PathPattern::Exact("/admin".into()));
     assert_eq!(admin.matches.methods, [Method::GET, Method::POST]);
     assert_eq!(
-        admin.refusal_format,
+        admin.rules.refusal_format,
         RefusalFormat::Drf {
             challenge: Some(http::HeaderValue::from_static("JWT realm=\"shop\"")),
             token_types: vec![vec![TokenType::Access, TokenType::Sliding], vec![]],
         }
     );
-    let Policy::Authenticated { require, .. } = &admin.policy else {
+    let Policy::Authenticated { require, .. } = &admin.rules.policy else {
         panic!("public")
     };
     assert_eq!(
@@ -371,8 +375,8 @@ fn every_supported_key_is_read() {
             (MemberPath::from_name("level"), json!(-3))
         ]
     );
-    assert_eq!(admin.body_bytes, Some(None));
-    let websocket = admin.websocket.as_ref().expect("a table");
+    assert_eq!(admin.rules.body_bytes, Some(None));
+    let websocket = admin.rules.websocket.as_ref().expect("a table");
     assert_eq!(websocket.origins.0, ["https://a.example", "http://localhost:3000"]);
     assert_eq!(
         (websocket.subprotocol, websocket.cookie.as_deref()),
@@ -383,15 +387,21 @@ fn every_supported_key_is_read() {
         ("key", "x-api-key")
     );
     assert_eq!(
-        (admin.credential, admin.response_timeout),
+        (admin.rules.credential, admin.rules.response_timeout),
         (CredentialMode::Remove, Some(Duration::from_secs(9)))
     );
-    assert!(matches!(&anyone.policy, Policy::Authenticated { optional: true, .. }));
+    assert!(matches!(
+        &anyone.rules.policy,
+        Policy::Authenticated { optional: true, .. }
+    ));
     assert_eq!(
-        (anyone.refusal_format.has_challenge(), anyone.credential),
+        (anyone.rules.refusal_format.has_challenge(), anyone.rules.credential),
         (false, CredentialMode::Keep)
     );
-    assert_eq!((&open.policy, open.authenticate.len()), (&Policy::Public, 0));
+    assert_eq!(
+        (&open.rules.policy, open.rules.authenticate.len()),
+        (&Policy::Public, 0)
+    );
 }
 
 #[test]
