@@ -7,6 +7,7 @@ mod key_path;
 mod mask;
 mod modes;
 mod named_file;
+mod outline;
 mod problem;
 mod reader;
 mod secrets;
@@ -189,7 +190,7 @@ pub struct Loaded {
     pub config: Config,
     /// The warnings.
     pub warnings: Report,
-    /// The text that it was read from, and the files that the text names.
+    /// What is kept of the text, and the files that the text names.
     pub source: Source,
 }
 
@@ -266,7 +267,7 @@ pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigErro
     Ok(Loaded {
         config,
         warnings: report,
-        source: Source::new(name, text, masked, context.files.into_inner()),
+        source: Source::new(name, text, &table, masked, context.files.into_inner()),
     })
 }
 
