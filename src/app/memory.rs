@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const DELAY: Duration = Duration::from_secs(2);
 
 /// Runs work that needs much memory for a short time. When a thread ends, the allocator takes back what it has freed.
-pub(super) fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let thread = scope.spawn(work);
         thread.join().unwrap_or_else(|panic| resume_unwind(panic))

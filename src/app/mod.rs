@@ -32,6 +32,7 @@ pub use self::config_file::{ConfigFile, ExampleKeys};
 pub use self::error::AppError;
 use self::fixed::Fixed;
 use self::listeners::{Bound, Configured, Listeners};
+pub use self::memory::on_own_thread;
 use self::process::Process;
 pub use self::reload::{NotReloaded, Reloaded, Trigger, list_changes};
 pub use self::reloader::Reloader;

@@ -1,15 +1,15 @@
 //! `authgate run`: serves until SIGTERM or SIGINT.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::path::Path;
 
 use super::{Failure, load};
-use crate::app::{App, ConfigFile, ExampleKeys, WatchedFiles};
+use crate::app::{App, ConfigFile, ExampleKeys, WatchedFiles, on_own_thread};
 use crate::config::Loaded;
 use crate::examples;
 use crate::service_manager::ServiceManager;
-use crate::telemetry;
+use crate::telemetry::{self, LogGuard};
 
 /// Serve until SIGTERM or SIGINT.
 #[derive(Debug, clap::Args)]
@@ -20,16 +20,26 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
+    // The log is written until it is dropped.
+    let (app, _log) = on_own_thread(|| start(args, file))?;
+    app.run(|_| {}).map_err(failed)
+}
+
+/// Reads the configuration, and builds the gateway.
+fn start(args: &Args, file: &Path) -> Result<(App, LogGuard), Failure> {
     let loaded = load(file)?;
     refuse_example_keys(args, &loaded)?;
-    let service_manager = ServiceManager::from_environment().map_err(|error| Failure::Failed(error.to_string()))?;
+    let service_manager = ServiceManager::from_environment().map_err(failed)?;
     let log = telemetry::start(loaded.config.log);
     let watched = WatchedFiles::new(file, &loaded);
     let (path, log_control) = (file.to_owned(), log.control.clone());
     let config_file = ConfigFile::new(path, loaded.source, watched, args.allowed(), log_control);
-    let outcome = App::bind(loaded.config, service_manager).and_then(|app| app.reload_from(config_file).run(|_| {}));
-    drop(log);
-    outcome.map_err(|error| Failure::Failed(error.to_string()))
+    let app = App::bind(loaded.config, service_manager).map_err(failed)?;
+    Ok((app.reload_from(config_file), log))
+}
+
+fn failed(error: impl Display) -> Failure {
+    Failure::Failed(error.to_string())
 }
 
 impl Args {
