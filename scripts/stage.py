@@ -20,7 +20,7 @@ import urllib.request
 
 SELF_SIGNED = """
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost
-    -addext subjectAltName=DNS:localhost -keyout tls.key -out tls.pem
+    -addext subjectAltName=DNS:localhost -keyout {name}.key -out {name}.pem
 """
 
 
@@ -59,6 +59,7 @@ class Stage:
     def __init__(self, authgate, toml, under=(), **more):
         self.authgate, self.toml, self.under, self.more = authgate.resolve(), toml, under, more
         self.started = {}
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     def __enter__(self):
         # So that what was started is ended.
@@ -95,8 +96,7 @@ class Stage:
         (self.work / "gateway.toml").write_text(self.toml.format(**self.places, **self.more))
         self.secret, self.key = secrets.token_hex(32), "canary-" + secrets.token_hex(16)
         (self.work / "jwt.secret").write_text(self.secret)
-        subprocess.run(shlex.split(SELF_SIGNED), cwd=self.work, check=True, stderr=subprocess.DEVNULL)
-        self.context = ssl.create_default_context(cafile=self.work / "tls.pem")
+        self.make_certificate("tls")
 
         self.start("redis", "redis-server", "--port", "0", "--unixsocket", redis, "--save", "", "--appendonly", "no")
         self.start_echo()
@@ -105,9 +105,16 @@ class Stage:
         self.gate = self.start("authgate", *self.under, self.authgate, "run", "--config", self.work / "gateway.toml")
         wait_until(self.ready, "the gateway", seconds=90 if self.under else 15)
 
-    def start_echo(self):
-        self.start("echo", self.authgate, "echo", "--listen", f"127.0.0.1:{self.echo}")
-        wait_until(lambda: connects(socket.AF_INET, ("127.0.0.1", self.echo)), "authgate echo")
+    def make_certificate(self, name):
+        """A certificate and its key, NAME.pem and NAME.key. Clients trust it, and those before it."""
+        command = shlex.split(SELF_SIGNED.format(name=name))
+        subprocess.run(command, cwd=self.work, check=True, stderr=subprocess.DEVNULL)
+        self.context.load_verify_locations(self.work / f"{name}.pem")
+
+    def start_echo(self, name="echo", port=None):
+        port = port or self.echo
+        self.start(name, self.authgate, "echo", "--listen", f"127.0.0.1:{port}")
+        wait_until(lambda: connects(socket.AF_INET, ("127.0.0.1", port)), "authgate echo")
 
     def fill(self, redis):
         """One user and one token, in the layout that the gateway documents."""
