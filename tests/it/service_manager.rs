@@ -187,6 +187,26 @@ fn a_gateway_that_replaces_another_on_the_same_sockets_fails_no_request() {
     });
 }
 
+/// All gateways share the flag of a socket that says whether an accept waits. Several workers are woken for one connection, and one gets it.
+#[test]
+fn workers_go_on_when_the_sockets_become_blocking() {
+    let (upstream, folder) = (RecordingUpstream::start(), TempDir::new().unwrap());
+    let mut manager = ServiceManager::default();
+    let (address, config) = loaded(&mut manager, folder.path(), &upstream);
+    let gates = [manager.start(&config), manager.start(&config)];
+    manager.block();
+    let queue = folder.path().join("gate.sock");
+    under_load(address, &queue, |answered| (0..10).for_each(|_| more(answered)));
+    for gate in gates {
+        let mut idle = Conn::plain(gate.admin);
+        idle.send(get("/livez").host("localhost").bytes());
+        assert_eq!(idle.wire.head().unwrap().unwrap().first, "HTTP/1.1 200 OK");
+        drop(idle);
+        let log = gate.stop();
+        assert!(log.contains("drained"), "{log}");
+    }
+}
+
 #[test]
 fn the_service_manager_is_notified_of_the_start_and_the_end() {
     let (upstream, folder) = (RecordingUpstream::start(), TempDir::new().unwrap());

@@ -55,13 +55,17 @@ pub fn under_load(address: SocketAddr, file: &Path, work: impl FnOnce(&AtomicUsi
         Ok(())
     };
     let one_request = || {
-        let reply = Conn::plain(address).call(&get("/x").header("Connection", "close"));
-        answered.fetch_add(1, Ordering::Relaxed);
-        if reply.status == 200 {
-            Ok(())
-        } else {
-            Err(format!("status {}", reply.status))
+        let mut conn = Conn::plain(address);
+        let problem = |problem| format!("one request: {problem}");
+        let sent = conn.wire.write(&get("/x").header("Connection", "close").bytes());
+        sent.map_err(problem)?;
+        let reply = conn.try_reply_strictly().map_err(problem)?;
+        let reply = reply.ok_or("the connection ended before the answer")?;
+        if reply.status != 200 || !reply.body.complete {
+            return Err(format!("status {}", reply.status));
         }
+        answered.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     };
     thread::scope(|scope| {
         for pause in [Duration::ZERO, Duration::ZERO, Duration::from_millis(90)] {

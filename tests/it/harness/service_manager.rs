@@ -79,6 +79,14 @@ impl ServiceManager {
         self.set("NOTIFY_SOCKET", address);
     }
 
+    /// Makes all sockets blocking, as systemd does when it starts a service without `NonBlocking=yes`.
+    pub fn block(&self) {
+        for (_, socket) in &self.sockets {
+            let cleared = socket2::SockRef::from(socket).set_nonblocking(false);
+            cleared.expect("a descriptor");
+        }
+    }
+
     /// Sets a variable. `$$` is the process of the gateway.
     pub fn set(&mut self, name: &str, value: &str) {
         let _ = write!(self.variables, "export {name}=\"{value}\"; ");

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use super::wait_until;
@@ -80,6 +81,10 @@ impl Systemd {
 
 impl Drop for Systemd {
     fn drop(&mut self) {
+        if thread::panicking() {
+            let services = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+            eprintln!("systemd:\n{}\nits services:\n{services}", self.log());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

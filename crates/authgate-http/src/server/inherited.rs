@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use socket2::{Socket, Type};
 
@@ -156,6 +157,9 @@ impl InheritedSocket {
         };
         // The setting belongs to the socket and not to the descriptor: all processes that have it see the change.
         socket.set_nonblocking(true).map_err(io)?;
+        // All processes that have the socket share this flag, and one of them may clear it while another accepts: systemd does when it starts a
+        // second gateway without `NonBlocking=yes`. Then this bounds the time that an accept blocks, to the shortest that the system has.
+        socket.set_read_timeout(Some(Duration::from_micros(1))).map_err(io)?;
         socket.set_cloexec(true).map_err(io)?;
         let local = socket.local_addr().map_err(io)?;
         let addresses = match (local.as_socket(), local.as_pathname()) {
