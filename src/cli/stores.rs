@@ -1,6 +1,6 @@
 //! Selects the store of a command and opens it.
 
-use authgate_auth::store::{Digests, StoreSettings};
+use authgate_auth::store::{Digests, StoreKind, StoreSettings};
 
 use crate::cli::{Failure, StoreContext, output};
 use crate::provisioning::{Begin, Begun, ProvisioningError, StoreState, WritableStore};
@@ -78,16 +78,18 @@ impl StoreName {
     }
 
     fn choose<'c>(&self, context: &StoreContext<'c>) -> Result<&'c StoreSettings, Failure> {
+        let is_writable = |store: &&StoreSettings| !matches!(store.kind, StoreKind::Django(_));
+        let writable: Vec<&StoreSettings> = context.stores.iter().filter(is_writable).collect();
         let names = || {
-            context
-                .stores
-                .iter()
-                .map(|store| &*store.name)
-                .collect::<Vec<_>>()
-                .join(", ")
+            let names: Vec<&str> = writable.iter().map(|store| &*store.name).collect();
+            names.join(", ")
         };
-        match (&self.store, context.stores) {
-            (_, []) => Err(Failure::Usage(
+        match (&self.store, writable.as_slice()) {
+            (None, []) if !context.stores.is_empty() => Err(Failure::Usage(
+                "the configuration has only stores of Django applications, which are only read; use Django itself"
+                    .to_owned(),
+            )),
+            (_, []) if context.stores.is_empty() => Err(Failure::Usage(
                 "the configuration has no store; add a [stores.NAME] table".to_owned(),
             )),
             (None, [only]) => Ok(only),
@@ -95,12 +97,16 @@ impl StoreName {
                 "the configuration has several stores; pass --store with one of: {}",
                 names()
             ))),
-            (Some(name), stores) => stores.iter().find(|store| *store.name == **name).ok_or_else(|| {
-                Failure::Usage(format!(
-                    "there is no store {name}; pass --store with one of: {}",
-                    names()
-                ))
-            }),
+            (Some(name), _) => context
+                .stores
+                .iter()
+                .find(|store| *store.name == **name)
+                .ok_or_else(|| {
+                    Failure::Usage(format!(
+                        "there is no store {name}; pass --store with one of: {}",
+                        names()
+                    ))
+                }),
         }
     }
 }
@@ -124,7 +130,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use authgate_auth::store::StoreKind;
     use authgate_auth::store::embedded::EmbeddedSettings;
 
     fn settings(name: &str) -> StoreSettings {

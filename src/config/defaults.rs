@@ -85,6 +85,14 @@ pub(super) const INVALIDATION: Invalidation = Invalidation::Tracking;
 /// `stores.*.digest`.
 pub(super) const DIGEST: Digests = Digests::SHA256;
 
+/// `stores.*.timeout` of `kind = "django"`.
+pub(super) const DJANGO_TIMEOUT: Duration = Duration::from_secs(1);
+/// `stores.*.connections`.
+pub(super) const DJANGO_CONNECTIONS: usize = 4;
+/// `stores.*.invalidation` of `kind = "django"`.
+pub(super) const DJANGO_INVALIDATION: authgate_auth::store::django::Invalidation =
+    authgate_auth::store::django::Invalidation::Notify;
+
 /// `authenticators.*.header`.
 pub(super) const CREDENTIAL_HEADER: HeaderName = AUTHORIZATION;
 /// `authenticators.*.scheme` of `kind = "token"`.

@@ -236,6 +236,23 @@ impl Report {
         }
     }
 
+    /// This report, and what was found elsewhere about a valid configuration.
+    #[must_use]
+    pub fn with(&self, source: &Source, findings: impl IntoIterator<Item = (Severity, Refusal)>) -> Self {
+        let findings = findings.into_iter().map(|(severity, refusal)| Problem {
+            severity,
+            span: source.find_nearest(&refusal.key),
+            ..Problem::error(0..0, &refusal.key, refusal.message, refusal.help)
+        });
+        let problems = self.problems.iter().cloned().chain(findings).collect();
+        Self::new(&source.file, source.masked(), problems)
+    }
+
+    /// Whether it has an error.
+    pub fn has_errors(&self) -> bool {
+        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+    }
+
     /// A report on a file that cannot be read as text.
     pub(super) fn unreadable(file: &str, message: String, help: &str) -> Self {
         let mut problem = Problem {
@@ -429,15 +446,13 @@ impl ConfigError {
 
     /// The errors of a configuration that is valid by itself, but cannot be used here.
     pub fn refused(source: &Source, warnings: &Report, refusals: impl IntoIterator<Item = Refusal>) -> Self {
-        let refusals = refusals.into_iter().map(|refusal| Problem {
-            span: source.find(&refusal.key),
-            ..Problem::error(0..0, &refusal.key, refusal.message, refusal.help)
-        });
-        let problems = warnings.problems.iter().cloned().chain(refusals).collect();
-        Self::new(
-            Report::new(&source.file, source.masked(), problems),
-            source.files().to_vec(),
-        )
+        let refusals = refusals.into_iter().map(|refusal| (Severity::Error, refusal));
+        Self::of_report(source, warnings.with(source, refusals))
+    }
+
+    /// The report has errors, on a configuration that is valid by itself.
+    pub fn of_report(source: &Source, report: Report) -> Self {
+        Self::new(report, source.files().to_vec())
     }
 
     /// What was found.

@@ -116,6 +116,14 @@ impl Source {
         changes
     }
 
+    /// The position of a key path, or of the longest part of it that the file has: the key may be left to its default.
+    pub(super) fn find_nearest(&self, key: &str) -> Option<Range<usize>> {
+        let ends = key.rmatch_indices('.').map(|(at, _)| at);
+        std::iter::once(key.len())
+            .chain(ends)
+            .find_map(|end| self.find(&key[..end]))
+    }
+
     /// The position of the value of a key path, such as `server.listen` or `routes[2].path`.
     pub(super) fn find(&self, key: &str) -> Option<Range<usize>> {
         self.outline.find(key)

@@ -25,6 +25,14 @@ pub enum ProvisioningError {
         /// What is wrong, with the file's name.
         problem: String,
     },
+    /// It is the database of an application, which this program only reads.
+    #[error(
+        "store {store} is the database of a Django application, which is only read; use Django, or name another store with --store"
+    )]
+    ReadOnly {
+        /// Its name.
+        store: Arc<str>,
+    },
     /// It has no records yet.
     #[error(
         "store {store} at {at} holds no records yet; create the first with `authgate user put` or `authgate token import`"

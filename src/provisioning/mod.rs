@@ -194,6 +194,7 @@ impl WritableStore {
         Ok(match &settings.kind {
             StoreKind::Redis(redis) => Self::Redis(Box::new(WritableRedis::open(name, redis.clone())?)),
             StoreKind::Embedded(file) => Self::Embedded(WritableFile::open(name, file)?),
+            StoreKind::Django(_) => return Err(ProvisioningError::ReadOnly { store: name }),
         })
     }
 

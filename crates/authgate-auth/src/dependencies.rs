@@ -33,6 +33,8 @@ pub(crate) enum StoreItem<'t> {
     User(&'t str),
     /// The user that a username belongs to.
     Name(&'t str),
+    /// All users, in a store that reports changes by id only.
+    AnyUser,
     /// A JWT's revocation.
     Jti(&'t str),
 }
@@ -111,6 +113,7 @@ mod tests {
             StoreItem::Token("a"),
             StoreItem::User("a"),
             StoreItem::Name("a"),
+            StoreItem::AnyUser,
             StoreItem::Jti("a"),
         ];
         for changed in things {

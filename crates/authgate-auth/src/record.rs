@@ -121,6 +121,14 @@ pub enum BadRecord {
         /// The id that it points to.
         id: String,
     },
+    /// A column holds a value that a header cannot carry, or that is not of its type.
+    #[error("{what}: the column of `{column}` has an invalid value")]
+    Column {
+        /// What the row belongs to.
+        what: String,
+        /// The key of the column in the configuration.
+        column: &'static str,
+    },
     /// Several users have the same username.
     #[error("several users have the username {name:?}")]
     SharedName {

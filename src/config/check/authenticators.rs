@@ -11,6 +11,7 @@ use http::header::AUTHORIZATION;
 
 use super::common::{cache, header, read_schemes};
 use super::identity::Identities;
+use super::stores::Stores;
 use super::{Names, absent, jwt, stores};
 use crate::config::defaults;
 use crate::config::reader::{Item, Section};
@@ -45,10 +46,10 @@ struct Kind {
     /// Keys that other versions may have.
     unsupported: &'static [&'static str],
     /// Reads the table.
-    read: fn(Section<'_>, Arc<str>, &Names, &Identities) -> Option<AuthenticatorSettings>,
+    read: fn(Section<'_>, Arc<str>, &Stores, &Identities) -> Option<AuthenticatorSettings>,
 }
 
-pub(super) fn authenticators(root: &mut Section<'_>, stores: &Names, identities: &Identities) -> Authenticators {
+pub(super) fn authenticators(root: &mut Section<'_>, stores: &Stores, identities: &Identities) -> Authenticators {
     let mut authenticators = Authenticators {
         names: Names::new("authenticators", "authenticator"),
         settings: BTreeMap::new(),
@@ -84,7 +85,7 @@ pub(super) fn authenticators(root: &mut Section<'_>, stores: &Names, identities:
 fn authenticator(
     item: Item<'_>,
     name: Arc<str>,
-    stores: &Names,
+    stores: &Stores,
     identities: &Identities,
 ) -> Option<AuthenticatorSettings> {
     const EXAMPLE: &str = "kind = \"token\"` or `kind = \"jwt\"";
@@ -107,7 +108,7 @@ fn authenticator(
 fn token(
     mut section: Section<'_>,
     name: Arc<str>,
-    stores: &Names,
+    stores: &Stores,
     identities: &Identities,
 ) -> Option<AuthenticatorSettings> {
     let scheme_item = section.take("scheme");
@@ -133,7 +134,7 @@ fn token(
     })
 }
 
-fn store(text: &crate::config::reader::Text<'_>, stores: &Names) -> Option<Arc<str>> {
+fn store(text: &crate::config::reader::Text<'_>, stores: &Stores) -> Option<Arc<str>> {
     if text.as_str() == stores::NONE {
         text.item().add(absent(
             text,
@@ -142,20 +143,29 @@ fn store(text: &crate::config::reader::Text<'_>, stores: &Names) -> Option<Arc<s
         ));
         return None;
     }
-    stores.find(text)
+    let name = stores.names.find(text)?;
+    if let Some((message, help)) = stores.lacks_tokens(&name) {
+        text.item().refuse(message, help);
+        return None;
+    }
+    Some(name)
 }
 
 /// If there is only one store, `store` may be omitted.
-fn implied_store(section: &Section<'_>, stores: &Names) -> Option<Arc<str>> {
-    match stores.names.as_slice() {
-        [only] => return Some(Arc::clone(only)),
+fn implied_store(section: &Section<'_>, stores: &Stores) -> Option<Arc<str>> {
+    let names = &stores.names;
+    match names.names.as_slice() {
+        [only] => match stores.lacks_tokens(only) {
+            Some((message, help)) => section.report_missing(message, help),
+            None => return Some(Arc::clone(only)),
+        },
         [] => {
             let help = "add `[stores.file]` with `kind = \"embedded\"` and `file = \"tokens.toml\"`";
             section.report_missing("no store is defined to look tokens up in", help);
         }
         _ => section.report_missing(
-            format!("`store` is missing, and the file has several: {}", stores.listed()),
-            format!("write `store = {:?}` or another one", &*stores.names[0]),
+            format!("`store` is missing, and the file has several: {}", names.listed()),
+            format!("write `store = {:?}` or another one", &*names.names[0]),
         ),
     }
     None

@@ -6,18 +6,17 @@ use authgate_auth::jwt::{JwtSettings, KeySet, Profile, Rules, TokenType, UserIdF
 use authgate_auth::{AuthenticatorSettings, KindSettings};
 use bytesize::ByteSize;
 
-use super::Names;
 use super::common::{cache, header, schemes};
 use super::identity::Identities;
 use super::keys::key_set;
-use super::stores::NONE;
+use super::stores::{NONE, Stores};
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Zero};
 
 pub(super) fn jwt(
     mut section: Section<'_>,
     name: Arc<str>,
-    stores: &Names,
+    stores: &Stores,
     identities: &Identities,
 ) -> Option<AuthenticatorSettings> {
     let profiles = [
@@ -54,6 +53,17 @@ pub(super) fn jwt(
         .as_ref()
         .and_then(|item| store_or_none(item, stores))
         .flatten();
+    if let (Some(item), Some(store)) = (&revocation_item, &revocation)
+        && !stores.has_revocations(store)
+    {
+        item.refuse(
+            format!(
+                "store {:?} has no revocations: Django's tables have no list of them",
+                &**store
+            ),
+            "write `revocation = \"none\"`, or the name of a store of `kind = \"redis\"` or `kind = \"embedded\"`",
+        );
+    }
     if let (Some(item), Some(_), None) = (&revocation_item, &revocation, &rules.jti_claim) {
         item.warn(
             "single tokens cannot be revoked: with `jti_claim = false` the gateway does not read their ids",
@@ -176,7 +186,7 @@ fn token_types(section: &mut Section<'_>) -> Option<Vec<TokenType>> {
 }
 
 /// `users`, and the keys that depend on it.
-fn users(section: &mut Section<'_>, profile: Profile, stores: &Names) -> Option<Users> {
+fn users(section: &mut Section<'_>, profile: Profile, stores: &Stores) -> Option<Users> {
     let store = match (section.take("users"), profile) {
         (Some(item), _) => store_or_none(&item, stores),
         (None, Profile::Plain | Profile::Rfc9068) => Some(None),
@@ -214,6 +224,12 @@ fn users(section: &mut Section<'_>, profile: Profile, stores: &Names) -> Option<
                     "remove it, or write `users = \"none\"`",
                 );
             }
+            if let (Some(item), true, false) = (&revoke_item, check_revoke, stores.has_passwords(&store)) {
+                item.refuse(
+                    format!("store {:?} has no passwords: it says `password = false`", &*store),
+                    "remove `password = false` there, or `check_revoke_token` here",
+                );
+            }
             let revoke_claim = check_revoke.then_some(revoke_claim);
             Some(Users::Store {
                 store,
@@ -248,11 +264,11 @@ fn users(section: &mut Section<'_>, profile: Profile, stores: &Names) -> Option<
 }
 
 /// The name of a store, or `none`: `Some(None)`.
-fn store_or_none(item: &Item<'_>, stores: &Names) -> Option<Option<Arc<str>>> {
+fn store_or_none(item: &Item<'_>, stores: &Stores) -> Option<Option<Arc<str>>> {
     let text = item.text_for("the name of a store", "write the name of a store, or \"none\"")?;
     if text.as_str() == NONE {
         Some(None)
     } else {
-        stores.find_with(&text, ", or write \"none\"").map(Some)
+        stores.names.find_with(&text, ", or write \"none\"").map(Some)
     }
 }

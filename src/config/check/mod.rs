@@ -11,6 +11,7 @@ mod certificates;
 mod claims;
 mod common;
 mod conflicts;
+mod django_store;
 mod identity;
 mod jwt;
 mod keys;
@@ -45,11 +46,12 @@ pub(super) fn config(file: &str, mut root: Section<'_>) -> Config {
     let probes = admin::probes(&mut root, &server.settings, &admin);
     let (log, record) = server::log(&mut root);
 
-    let stores = stores::stores(&mut root);
+    let mut stores = stores::stores(&mut root);
     let mut identities = identity::identities(&mut root);
     let mut upstreams = upstreams::upstreams(&mut root, &mut identities);
     identities.refuse_shared_headers(&root);
-    let authenticators = authenticators::authenticators(&mut root, &stores.names, &identities);
+    let authenticators = authenticators::authenticators(&mut root, &stores, &identities);
+    stores.leave_out_passwords(authenticators.settings.values());
     signed::refuse_authenticator_keys(&root, &identities.published, &authenticators);
     let taken: HashSet<String> = identities
         .tables

@@ -1,12 +1,16 @@
 //! `[stores.*]`: the stores of tokens, users and revocations.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use authgate_auth::AuthenticatorSettings;
+use authgate_auth::jwt::Users;
 use authgate_auth::store::embedded::EmbeddedSettings;
 use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings};
 use authgate_auth::store::{DigestKind, Digests, StoreKind, StoreSettings};
 
 use super::Names;
+use super::django_store::django;
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::{defaults, secrets};
 
@@ -18,9 +22,10 @@ pub(super) const NONE: &str = "none";
 type ReadKind = fn(Section<'_>) -> Option<StoreKind>;
 
 /// Every kind of store: the value of `kind`, and the function that reads the table.
-const KINDS: [(&str, ReadKind); 2] = [
+const KINDS: [(&str, ReadKind); 3] = [
     ("redis", |section| redis(section).map(StoreKind::Redis)),
     ("embedded", |section| embedded(section).map(StoreKind::Embedded)),
+    ("django", |section| django(section).map(StoreKind::Django)),
 ];
 
 /// The parsed stores.
@@ -28,6 +33,60 @@ const KINDS: [(&str, ReadKind); 2] = [
 pub(super) struct Stores {
     pub(super) names: Names,
     pub(super) settings: Vec<StoreSettings>,
+}
+
+impl Stores {
+    fn kind(&self, name: &str) -> Option<&StoreKind> {
+        let mut settings = self.settings.iter();
+        Some(&settings.find(|store| *store.name == *name)?.kind)
+    }
+
+    /// Why opaque tokens cannot be looked up in a store, and what to write instead.
+    pub(super) fn lacks_tokens(&self, name: &str) -> Option<(String, &'static str)> {
+        match self.kind(name)? {
+            StoreKind::Django(django) if django.tokens.is_none() => Some((
+                format!("store {name:?} has no tokens: it says `tokens = \"none\"`"),
+                "write `tokens = \"authtoken\"` or `tokens = \"knox\"` there, or name another store here",
+            )),
+            StoreKind::Django(_) | StoreKind::Redis(_) | StoreKind::Embedded(_) => None,
+        }
+    }
+
+    /// Whether a store knows the digests of passwords.
+    pub(super) fn has_passwords(&self, name: &str) -> bool {
+        match self.kind(name) {
+            Some(StoreKind::Django(django)) => django.users.password.is_some(),
+            Some(StoreKind::Redis(_) | StoreKind::Embedded(_)) | None => true,
+        }
+    }
+
+    /// Leaves out the column with the password hash where no authenticator compares it: then no right to it is needed.
+    pub(super) fn leave_out_passwords<'a>(&mut self, authenticators: impl Iterator<Item = &'a AuthenticatorSettings>) {
+        let compared = authenticators.filter_map(|authenticator| match &authenticator.kind.as_jwt()?.users {
+            Users::Store {
+                store,
+                revoke_claim: Some(_),
+                ..
+            } => Some(&**store),
+            Users::Store { .. } | Users::Claims { .. } => None,
+        });
+        let compared: HashSet<&str> = compared.collect();
+        for store in &mut self.settings {
+            if let StoreKind::Django(django) = &mut store.kind
+                && !compared.contains(&*store.name)
+            {
+                django.users.password = None;
+            }
+        }
+    }
+
+    /// Whether a store has lists of what was revoked.
+    pub(super) fn has_revocations(&self, name: &str) -> bool {
+        match self.kind(name) {
+            Some(StoreKind::Django(_)) => false,
+            Some(StoreKind::Redis(_) | StoreKind::Embedded(_)) | None => true,
+        }
+    }
 }
 
 pub(super) fn stores(root: &mut Section<'_>) -> Stores {
@@ -57,7 +116,7 @@ pub(super) fn stores(root: &mut Section<'_>) -> Stores {
 
 fn kind(mut section: Section<'_>) -> Option<StoreKind> {
     let kind = section
-        .require("kind", "kind = \"redis\"` or `kind = \"embedded\"")
+        .require("kind", "kind = \"redis\"`, `kind = \"embedded\"` or `kind = \"django\"")
         .and_then(|item| item.text()?.choice(&KINDS, &[]));
     match kind {
         Some(read) => read(section),
@@ -96,7 +155,7 @@ fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
         .take("invalidation")
         .and_then(|item| item.text()?.choice(&choices, &[]))
         .unwrap_or(defaults::INVALIDATION);
-    let digests = digests(&mut section);
+    let digests = digests(&mut section, defaults::DIGEST);
     Some(RedisSettings {
         endpoint: endpoint?,
         username,
@@ -109,12 +168,12 @@ fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
 }
 
 /// `digest`: the digests by which the store's tokens are keyed.
-fn digests(section: &mut Section<'_>) -> Digests {
+pub(super) fn digests(section: &mut Section<'_>, default: Digests) -> Digests {
     let Some(item) = section.take("digest") else {
-        return defaults::DIGEST;
+        return default;
     };
     let Some(items) = item.one_or_more("digest = [\"sha256\"]") else {
-        return defaults::DIGEST;
+        return default;
     };
     let kinds: Vec<DigestKind> = items
         .iter()
@@ -127,7 +186,7 @@ fn digests(section: &mut Section<'_>) -> Digests {
             "write each one once, such as [\"sha256\", \"sha512\"]",
         );
     }
-    digests.unwrap_or(defaults::DIGEST)
+    digests.unwrap_or(default)
 }
 
 /// The URL may hold a password, so it is never quoted. The library's error does not repeat it.
@@ -157,6 +216,6 @@ fn embedded(mut section: Section<'_>) -> Option<EmbeddedSettings> {
     }
     Some(EmbeddedSettings {
         file,
-        digests: digests(&mut section),
+        digests: digests(&mut section, defaults::DIGEST),
     })
 }

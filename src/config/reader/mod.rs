@@ -353,6 +353,14 @@ impl<'c> Item<'c> {
         }
     }
 
+    /// Whether the value is a table that is not the source of a string.
+    pub(crate) fn is_table(&self) -> bool {
+        match self.value {
+            DeValue::Table(table) => !["env", "file"].iter().any(|name| table.contains_key(*name)),
+            _ => false,
+        }
+    }
+
     /// Whether the value is `false`, which some keys accept in place of a string.
     pub(crate) fn is_false(&self) -> bool {
         self.show();

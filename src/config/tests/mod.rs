@@ -1,6 +1,7 @@
 //! Helpers, and files with several errors at once.
 
 mod authenticators;
+mod django_store;
 mod routes;
 mod signed;
 mod values;

@@ -48,6 +48,14 @@ impl Digests {
     /// The number of kinds.
     pub const MOST: usize = DigestKind::NAMED.len();
 
+    /// One kind alone.
+    pub const fn of_kind(first: DigestKind) -> Self {
+        Self {
+            first,
+            others: [None; Self::MOST - 1],
+        }
+    }
+
     /// `None`: the list is empty or has a duplicate.
     pub fn new(kinds: &[DigestKind]) -> Option<Self> {
         let (first, rest) = kinds.split_first()?;
@@ -60,6 +68,11 @@ impl Digests {
             *slot = Some(*kind);
         }
         Some(Self { first: *first, others })
+    }
+
+    /// How many kinds there are.
+    pub fn count(self) -> usize {
+        1 + self.others.iter().flatten().count()
     }
 
     /// The kind for new tokens.

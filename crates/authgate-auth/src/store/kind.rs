@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::django::{DjangoSettings, DjangoStore, SharedDjango};
 use super::embedded::{EmbeddedFile, EmbeddedSettings, EmbeddedStore};
 use super::redis::{RedisSettings, RedisStore, SharedRedis};
 use super::{Digests, JwtFacts, JwtQuery, Lookup, StoreError, TokenFacts};
@@ -14,7 +15,6 @@ use crate::metrics::StoreMetrics;
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident: $settings:ty, $shared:ty, $handle:ty;)+) => {
         /// The settings of one kind of store.
-        #[expect(clippy::large_enum_variant, reason = "a handful for each process, made once")]
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum StoreKind {
             $($(#[$doc])* $kind($settings),)+
@@ -96,4 +96,6 @@ kinds! {
     Redis: RedisSettings, SharedRedis, RedisStore;
     /// A local file.
     Embedded: EmbeddedSettings, EmbeddedFile, EmbeddedStore;
+    /// The database of a Django application.
+    Django: DjangoSettings, SharedDjango, DjangoStore;
 }

@@ -1,8 +1,9 @@
-//! Stores of tokens, users and revocations: Redis, or a file.
+//! Stores of tokens, users and revocations: Redis, or a file. Of tokens and users: the database of a Django application.
 //!
 //! The request path only reads. A store that cannot answer returns an error; an outage is never treated as "not found".
 
 mod digest;
+pub mod django;
 pub mod embedded;
 mod kind;
 pub mod redis;
