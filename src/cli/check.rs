@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Failure, output};
-use crate::config::{self, Loaded};
+use super::{Failure, online, output};
+use crate::config::{self, ConfigError, Loaded};
 use crate::examples;
 
 /// Validate the configuration and print every problem with its line and the fix
@@ -18,27 +18,47 @@ pub(super) struct Args {
     /// Print the problems as JSON on standard output
     #[arg(long)]
     json: bool,
+    /// Also connect to the stores, and report what is wrong there: a database that does not answer, tables, columns and rights
+    /// that are missing
+    #[arg(long)]
+    online: bool,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   authgate check gateway.toml
   authgate check --json gateway.toml
+  authgate check --online gateway.toml
 
 With --json: {\"problems\": [{\"severity\": \"error\"|\"warning\", \"key\", \"file\", \"line\", \"column\", \"message\", \"help\"}]}.
 `line` and `column` count from 1, and are null for a problem of the whole file.";
 
 pub(super) fn run(args: &Args, configured: &Path) -> Result<(), Failure> {
     let file = args.file.as_deref().unwrap_or(configured);
-    match (config::load(file), args.json) {
+    let loaded = config::load(file).map_err(Failure::Config);
+    let loaded = match loaded {
+        Ok(loaded) if args.online => online(loaded),
+        loaded => loaded,
+    };
+    match (loaded, args.json) {
         (Ok(Loaded { warnings, .. }), true) => output::json(&warnings.to_json()),
-        (Err(error), true) => {
+        (Err(Failure::Config(error)), true) => {
             output::json(&error.report().to_json())?;
             Err(Failure::Reported)
         }
         (Ok(loaded), false) => report_valid(file, &loaded),
-        (Err(error), false) => Err(Failure::Config(error)),
+        (Err(failure), _) => Err(failure),
     }
+}
+
+/// Adds what is wrong in the stores.
+fn online(loaded: Loaded) -> Result<Loaded, Failure> {
+    let findings = online::findings(&loaded.config)?;
+    let warnings = loaded.warnings.with(&loaded.source, findings);
+    if warnings.has_errors() {
+        return Err(ConfigError::of_report(&loaded.source, warnings).into());
+    }
+    Ok(Loaded { warnings, ..loaded })
 }
 
 fn report_valid(file: &Path, loaded: &Loaded) -> Result<(), Failure> {

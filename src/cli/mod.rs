@@ -2,10 +2,12 @@
 
 mod check;
 mod demo;
+pub mod django;
 mod echo;
 mod explain;
 mod http_client;
 mod jwt;
+mod online;
 mod output;
 mod parity;
 mod reload;
@@ -69,6 +71,7 @@ enum Command {
     Token(token::Args),
     User(user::Args),
     Revoke(revoke::Args),
+    Django(django::Args),
     Jwt(jwt::Args),
     /// Run only the demo's upstream, which answers with the request it received, as JSON.
     Echo(echo::Args),
@@ -132,6 +135,7 @@ impl Arguments {
             Command::Jwt(args) => jwt::run(args, file),
             Command::Token(args) => with_stores(file, |context| token::run(args, context, file)),
             Command::User(args) => with_stores(file, |context| user::run(args, context)),
+            Command::Django(args) => with_stores(file, |context| django::run(args, context)),
             Command::Revoke(args) => with_stores(file, |context| revoke::run(args, context)),
         }
     }
