@@ -8,7 +8,7 @@ import json
 import os
 import sys
 
-os.environ["DJANGO_SETTINGS_MODULE"] = "mysite.oracle_settings"
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.oracle_settings")
 os.environ["ORACLE_BLACKLIST"] = "1"
 
 import django

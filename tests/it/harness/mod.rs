@@ -3,6 +3,7 @@
 pub mod caddy;
 pub mod client;
 pub mod config;
+pub mod database;
 pub mod directory;
 pub mod frames;
 pub mod gate;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::cases::{Case, Encoding, Recipe};
-use super::world::World;
+use super::world::{TOKENS, World};
 
 /// The last second of the year 9999, which is all that Python's `datetime` can say.
 const LAST_SECOND: f64 = 253_402_300_799.0;
@@ -37,6 +37,8 @@ impl Allowed {
 pub struct Place<'w> {
     pub world: &'w World,
     pub chain: &'w str,
+    /// Django's database takes texts for equal that differ in case or in blanks at the end.
+    pub ignores_case: bool,
 }
 
 impl Place<'_> {
@@ -93,10 +95,32 @@ pub fn deviation(place: Place<'_>, case: &Case, django: &Answer) -> Allowed {
     if case.lines.iter().flatten().any(controls) && !accepted {
         allowed.may("control bytes", Answer::NotHttp);
     }
+    if place.ignores_case {
+        of_case(place, case, django, &mut allowed);
+    }
     if let Some(recipe) = &case.recipe {
         of_token(place, recipe, django, &mut allowed);
     }
     allowed
+}
+
+/// Texts that Django's database takes for equal.
+fn of_case(place: Place<'_>, case: &Case, django: &Answer, allowed: &mut Allowed) {
+    let invalid = |detail: &str| place.refused(json!({ "detail": detail }));
+    let accepted = matches!(django, Answer::Accepted { .. });
+    if case.recipe.is_some() {
+        if accepted && place.world.looks_up_names() {
+            allowed.may("a name in another case", place.not_found());
+        }
+    } else if !holds_a_key(case) && (accepted || *django == invalid("User inactive or deleted.")) {
+        allowed.may("a key in another case", invalid("Invalid token."));
+    }
+}
+
+/// Whether a line holds a key of DRF as it is stored.
+fn holds_a_key(case: &Case) -> bool {
+    let holds = |line: &Vec<u8>| TOKENS.iter().any(|key| line.ends_with(key.as_bytes()));
+    case.lines.iter().any(holds)
 }
 
 fn of_token(place: Place<'_>, recipe: &Recipe, django: &Answer, allowed: &mut Allowed) {
@@ -105,6 +129,10 @@ fn of_token(place: Place<'_>, recipe: &Recipe, django: &Answer, allowed: &mut Al
     let user_id = claims.raw(place.world.claim("user_id"));
     if *django == Answer::Crashed {
         crash(place, recipe, allowed);
+        // PostgreSQL refuses the character NUL, and psycopg raises an error.
+        if place.world.looks_up_names() && user_id.is_some_and(|raw| raw.contains("\\u0000")) {
+            allowed.may("NUL in a name", place.not_found());
+        }
     }
     if place.chain == "stateless" {
         let cannot_travel = user_id.is_some_and(|raw| !is_integer_of_64_bits(raw) && !is_plain_text(raw, 1..=255))

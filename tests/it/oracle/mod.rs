@@ -21,6 +21,7 @@ use self::deviation::{Place, deviation};
 use self::grammar::VALUES;
 use self::world::{Stores, World};
 use crate::harness::RecordingUpstream;
+use crate::harness::database::Engine;
 
 const SEED: u64 = 0xA070;
 
@@ -61,10 +62,15 @@ fn compare(stores: &Stores, world: &World, rounds: &[Round]) -> String {
                 Random(make, _) => make(&mut rng, world),
                 Each(names) => cases::in_turn(world, names, at),
             };
+            let place = Place {
+                world,
+                chain,
+                ignores_case: stores.ignores_case(),
+            };
             let request = case.request(chain);
             let theirs = direct.ask_django(&request);
             let ours = through.ask_gate(&upstream, &request);
-            let allowed = deviation(Place { world, chain }, &case, &theirs);
+            let allowed = deviation(place, &case, &theirs);
             compared += 1;
             accepted += usize::from(matches!(ours, Answer::Accepted { .. }));
             for name in &allowed.names {
@@ -106,10 +112,14 @@ fn shorten(text: &str) -> String {
 /// Compares several worlds, two at a time.
 fn compare_all(worlds: &[(World, &[Round])]) {
     let Some(stores) = Stores::new() else { return };
+    compare_with(&stores, worlds);
+}
+
+fn compare_with(stores: &Stores, worlds: &[(World, &[Round])]) {
     let (left, right) = worlds.split_at(worlds.len().div_ceil(2));
     let run = |half: &[(World, &[Round])]| -> String {
         half.iter()
-            .map(|(world, rounds)| compare(&stores, world, rounds))
+            .map(|(world, rounds)| compare(stores, world, rounds))
             .collect()
     };
     let differences = std::thread::scope(|scope| {
@@ -120,6 +130,63 @@ fn compare_all(worlds: &[(World, &[Round])]) {
         differences.is_empty(),
         "the gateway does not answer as Django does:\n{differences}"
     );
+}
+
+/// DRF and the gateway read the same tables.
+fn compare_on_one_database(engine: Engine) {
+    let Some(stores) = Stores::shared(engine) else { return };
+    let new = |name| World::new(name, Algorithm::HS256);
+    let keys: &[Round] = &[
+        ("token", Random(lines::words, 250)),
+        ("token-jwt", Random(lines::words, 150)),
+        ("jwt-token", Random(lines::words, 150)),
+    ];
+    let users: &[Round] = &[
+        ("jwt", Each(&["user_id", "jti"])),
+        ("jwt", Random(cases::kinds, 60)),
+        ("jwt", Random(cases::claims, 150)),
+    ];
+    compare_with(
+        &stores,
+        &[
+            (
+                new("keys on one database").with(
+                    "AUTH_HEADER_TYPES",
+                    json!(["JWT", "Bearer"]),
+                    "scheme = [\"JWT\", \"Bearer\"]",
+                ),
+                keys,
+            ),
+            (new("ids on one database").with_blacklist(), users),
+            (
+                new("passwords on one database")
+                    .with("JTI_CLAIM", json!(null), "jti_claim = false")
+                    .with("CHECK_REVOKE_TOKEN", json!(true), "check_revoke_token = true"),
+                users,
+            ),
+            (
+                new("names on one database")
+                    .with("USER_ID_FIELD", json!("username"), "user_id_field = \"username\"")
+                    .with("CHECK_USER_IS_ACTIVE", json!(false), "check_user_is_active = false"),
+                users,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn responses_from_the_same_postgresql_equal_django_s() {
+    compare_on_one_database(Engine::Postgres);
+}
+
+#[test]
+fn responses_from_the_same_mariadb_equal_django_s() {
+    compare_on_one_database(Engine::MariaDb);
+}
+
+#[test]
+fn responses_from_the_same_sqlite_equal_django_s() {
+    compare_on_one_database(Engine::Sqlite);
 }
 
 const TOKENS: &str = "rest_framework_simplejwt.tokens";

@@ -6,6 +6,7 @@ use md5::{Digest, Md5};
 use serde_json::{Value, json};
 
 use super::grammar::one;
+use crate::harness::database::{Database, Engine};
 use crate::harness::gunicorn::{self, Gunicorn};
 use crate::harness::mint::{Signer, now};
 use crate::harness::program::run;
@@ -48,6 +49,8 @@ fn password_md5(user: &Value) -> String {
 pub struct Stores {
     folder: tempfile::TempDir,
     redis: Redis,
+    /// What both sides read, where Redis has only revocations.
+    database: Option<Database>,
 }
 
 impl Stores {
@@ -66,7 +69,35 @@ impl Stores {
             redis.put_token(user["token"].as_str().expect("text"), &json!({ "user": id }));
         }
         redis.set("revoked:jti:canary-blacklisted", "1");
-        Some(Self { folder, redis })
+        Some(Self {
+            folder,
+            redis,
+            database: None,
+        })
+    }
+
+    /// Both sides read the same tables.
+    pub fn shared(engine: Engine) -> Option<Self> {
+        let database = Database::start(engine, "auth.User")?;
+        let mut setup = database.command("python");
+        setup.arg("setup_oracle_db.py").env("ORACLE_BLACKLIST", "1");
+        let wanted = json!({ "users": users(), "blacklisted": ["canary-blacklisted"] });
+        run(setup, wanted.to_string().as_bytes()).good();
+        database.grant();
+        let redis = Redis::start();
+        redis.set("revoked:jti:canary-blacklisted", "1");
+        Some(Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            redis,
+            database: Some(database),
+        })
+    }
+
+    /// Whether the database compares texts without regard to case, which DRF trusts.
+    pub fn ignores_case(&self) -> bool {
+        self.database
+            .as_ref()
+            .is_some_and(|database| database.engine == Engine::MariaDb)
     }
 }
 
@@ -171,9 +202,15 @@ impl World {
         } else {
             "VERIFYING_KEY"
         }] = json!(key);
-        let mut command = gunicorn::command("gunicorn", stores.folder.path()).expect("there was a venv");
+        let mut command = match &stores.database {
+            Some(database) => database.command("gunicorn"),
+            None => {
+                let mut command = gunicorn::command("gunicorn", stores.folder.path()).expect("there was a venv");
+                command.env("DJANGO_SETTINGS_MODULE", "mysite.oracle_settings");
+                command
+            }
+        };
         command
-            .env("DJANGO_SETTINGS_MODULE", "mysite.oracle_settings")
             .env("ORACLE_SIMPLE_JWT", settings.to_string())
             .env("ORACLE_BLACKLIST", if self.blacklist { "1" } else { "" });
         Gunicorn::start(command)
@@ -204,6 +241,12 @@ impl World {
             .app(upstream);
         for line in lines.lines() {
             config = config.jwt(line);
+        }
+        if let Some(database) = &stores.database {
+            config = config
+                .tables(&database.store("timeout = \"15s\""))
+                .token("store = \"django\"")
+                .jwt("users = \"django\"");
         }
         for chain in CHAINS {
             let names: Vec<&str> = chain.split('-').collect();
