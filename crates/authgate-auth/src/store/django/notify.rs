@@ -39,6 +39,10 @@ enum ListenError {
 pub(super) async fn listen(shared: &SharedDjango, options: &PgConnectOptions) {
     let (mut pause, mut warned) = (FIRST_PAUSE, false);
     loop {
+        // Look-ups come first, if the database has one connection left.
+        while !shared.is_usable() {
+            sleep(FIRST_PAUSE).await;
+        }
         let began = Instant::now();
         let pool = PgPoolOptions::new()
             .max_connections(1)
