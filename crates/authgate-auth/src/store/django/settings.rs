@@ -32,6 +32,14 @@ pub struct DjangoSettings {
     pub digests: Digests,
 }
 
+impl DjangoSettings {
+    /// Whether it has the same records: how the gateway logs in and waits makes no difference.
+    pub(in crate::store) fn has_records_of(&self, previous: &Self) -> bool {
+        let tables = |settings: &Self| (settings.tokens.clone(), settings.users.clone(), settings.groups.clone());
+        self.endpoint.is_same_database(&previous.endpoint) && tables(self) == tables(previous)
+    }
+}
+
 /// How a change in the database invalidates cached decisions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Invalidation {
@@ -185,6 +193,12 @@ impl Endpoint {
             Database::MySql(_) => Engine::MySql,
             Database::Sqlite(_) => Engine::Sqlite,
         }
+    }
+
+    /// Whether it is the same database of the same server, or the same file.
+    fn is_same_database(&self, other: &Self) -> bool {
+        // `Debug` has the server and the name of the database.
+        self.engine() == other.engine() && format!("{self:?}") == format!("{other:?}")
     }
 
     /// The name of the role that it logs in as; empty for SQLite.
