@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from channels.db import database_sync_to_async
 from django.contrib.auth.models import AnonymousUser
 
 from authgate_django.conf import config
-from authgate_django.identity import Fields, Refused, identity
+from authgate_django.identity import Fields, Refused, Unavailable, identity, waits
 from authgate_django.users import find_user
 
 Scope = dict[str, Any]
@@ -26,9 +27,10 @@ class GatewayMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            found = identity(Fields({}, scope["headers"]))
+            fields = Fields({}, scope["headers"])
+            found = await sync_to_async(identity)(fields) if waits(fields) else identity(fields)
             user = await database_sync_to_async(find_user)(found) if found else AnonymousUser()
-        except Refused:
+        except (Refused, Unavailable):
             await send({"type": "websocket.close"})  # before the handshake is accepted, so the client gets 403
             return
         await self.inner({**scope, "user": user, "authgate": found}, receive, send)

@@ -35,7 +35,8 @@ def check_trust(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Whether identity fields are taken from the gateway alone."""
     config, problems = conf.read(getattr(settings, "AUTHGATE", {}))
     found: list[CheckMessage] = [Error(problem, id="authgate.E001") for problem in problems]
-    if config.secret_header is None and not problems:
+    # A signed identity proves by itself that it is the gateway's.
+    if config.secret_header is None and config.signed is None and not problems:
         if config.require_secret:
             found.append(
                 Warning(

@@ -6,11 +6,16 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+
+if TYPE_CHECKING:
+    from authgate_django.keys import PublicKey
 
 FIELD_NAME = re.compile(r"[A-Za-z0-9-]+\Z")  # without `_`: the gateway forwards no such field
 FACTS = ("username", "email", "groups", "scopes", "authenticator")
@@ -29,19 +34,40 @@ KEYS = (
     "CHALLENGE",
     "REQUIRE_SECRET",
     "IDENTITY",
+    "SIGNED_HEADER",
+    "JWKS_URL",
+    "KEYS",
+    "ISSUER",
+    "AUDIENCE",
     "REDIS_URL",
     "PREFIX",
 )
-# Settings of signed identity and of sealed stores, which this version does not have.
-NOT_BUILT = {"SIGNED_HEADER", "JWKS_URL", "KEYS", "ISSUER", "AUDIENCE"}
+# Settings of signed identity, and those that only plain identity has.
+SIGNED = ("SIGNED_HEADER", "JWKS_URL", "KEYS", "ISSUER", "AUDIENCE")
+PLAIN = ("USER_ID_HEADER", "HEADERS", "ENCODING", "REQUIRE_SECRET")
+SIGNED_HEADER = "X-Authgate-Identity"  # the gateway's default, like the next two
+ISSUER = "authgate"
 PREFIX = "authgate:"  # the gateway's default
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+@dataclass(frozen=True)
+class Signed:
+    """How signed identities are verified: `keys`, or those at `jwks_url`."""
+
+    audience: str
+    header: str = SIGNED_HEADER
+    issuer: str = ISSUER
+    jwks_url: str | None = None
+    keys: tuple[PublicKey, ...] = ()
 
 
 @dataclass(frozen=True)
 class Config:
     """`AUTHGATE` of the settings."""
 
+    # `None`: plain fields are read. Otherwise they are ignored.
+    signed: Signed | None = None
     user_id_header: str = "X-User-Id"
     # The other fields of `[identity] headers` in gateway.toml: name of the field -> name of the fact.
     headers: dict[str, str] = field(default_factory=dict)
@@ -85,12 +111,11 @@ def read(raw: Any) -> tuple[Config, list[str]]:
     def is_bool(value: Any) -> bool:
         return isinstance(value, bool)
 
-    take(
-        "IDENTITY",
-        "plain",
-        lambda value: False,
-        '"plain" in this version of authgate-django: it does not verify signed identity',
-    )
+    is_signed = take("IDENTITY", "plain", lambda value: value == "signed", '"plain" or "signed"') == "signed"
+    for name in SIGNED if not is_signed else PLAIN:
+        if rest.pop(name, None) is not None:
+            other = '"signed"' if not is_signed else '"plain"'
+            problems.append(f'AUTHGATE["{name}"] has no effect without "IDENTITY": {other}: remove it.')
     user_id_header = take("USER_ID_HEADER", "X-User-Id", is_field, "the name of a header field, without _")
     headers = take("HEADERS", {}, lambda value: isinstance(value, dict), "a dict: name of a field to name of a fact")
     for name, fact in headers.items():
@@ -115,17 +140,26 @@ def read(raw: Any) -> tuple[Config, list[str]]:
     names = [name.lower() for name in [user_id_header, secret_header, *headers] if isinstance(name, str)]
     if len(set(names)) < len(names):
         problems.append('AUTHGATE has one field name for two things: "USER_ID_HEADER", "SECRET_HEADER" and "HEADERS".')
-    users = take("USERS", "database", lambda value: value == "headers", '"database" or "headers"')
+    users = take(
+        "USERS",
+        "headers" if is_signed else "database",
+        lambda value: value in ("database", "headers"),
+        '"database" or "headers"',
+    )
     user_lookup = take("USER_LOOKUP", "pk", lambda value: isinstance(value, str) and value, "the name of a field")
     create_users = take("CREATE_USERS", False, is_bool, "True or False")
     if create_users and user_lookup == "pk":
         problems.append('AUTHGATE["CREATE_USERS"] needs "USER_LOOKUP": the field that the gateway\'s id is written to.')
-    elif create_users and "username" not in headers.values() and user_lookup != _username_field():
+    elif create_users and not is_signed and "username" not in headers.values() and user_lookup != _username_field():
         problems.append(
             f'AUTHGATE["CREATE_USERS"] with "USER_LOOKUP": "{user_lookup}" needs the username of new users: '
             'add a field for username to "HEADERS", and to [identity] headers in gateway.toml.'
         )
+    signed = _signed(raw, take, rest, problems) if is_signed else None
+    if signed is not None and secret_header is not None and signed.header.lower() == secret_header.lower():
+        problems.append('AUTHGATE has one field name for two things: "SIGNED_HEADER" and "SECRET_HEADER".')
     config = Config(
+        signed=signed,
         user_id_header=user_id_header,
         headers=headers,
         encoding=encoding,
@@ -151,12 +185,71 @@ def read(raw: Any) -> tuple[Config, list[str]]:
             "Remove it, and `seal` of [stores.NAME] in gateway.toml."
         )
     for name in rest:
-        if name in NOT_BUILT:
-            problems.append(f'AUTHGATE["{name}"] has no effect in this version of authgate-django: remove it.')
-        else:
-            known = ", ".join(KEYS)
-            problems.append(f"AUTHGATE has the unknown key {name!r}: remove it, or write one of {known}.")
+        known = ", ".join(KEYS)
+        problems.append(f"AUTHGATE has the unknown key {name!r}: remove it, or write one of {known}.")
     return config, problems
+
+
+def _signed(raw: dict[str, Any], take: Any, rest: dict[str, Any], problems: list[str]) -> Signed | None:
+    """The settings of signed identity; `None` with a problem in them."""
+    before = len(problems)
+
+    def is_field(value: Any) -> bool:
+        return isinstance(value, str) and FIELD_NAME.match(value) is not None
+
+    def is_text(value: Any) -> bool:
+        return isinstance(value, str) and value != ""
+
+    header = take("SIGNED_HEADER", SIGNED_HEADER, is_field, "the name of a header field, without _")
+    issuer = take("ISSUER", ISSUER, is_text, "`issuer` of `signed` in gateway.toml")
+    audience = take("AUDIENCE", None, is_text, "text")
+    if raw.get("AUDIENCE") is None:
+        problems.append(
+            'AUTHGATE["AUDIENCE"] is missing: write the name of the upstream in gateway.toml, or the `audience` in its '
+            "identity table. Otherwise the tokens of other applications would be accepted here."
+        )
+    url = take(
+        "JWKS_URL",
+        None,
+        _is_jwks_url,
+        "https://…, or http://… of this machine, such as http://127.0.0.1:9901/jwks.json",
+    )
+    keys = rest.pop("KEYS", None)
+    if (raw.get("JWKS_URL") is None) == (keys is None):
+        problems.append('AUTHGATE needs one of "JWKS_URL" and "KEYS", with the public keys of the gateway.')
+    if find_spec("jwt") is None or find_spec("cryptography") is None:
+        problems.append('AUTHGATE["IDENTITY"] needs a library: pip install "authgate-django[signed]".')
+        return None
+    parsed: tuple[PublicKey, ...] = ()
+    if keys is not None:
+        from authgate_django.keys import parse
+
+        try:
+            parsed = parse(keys)
+        except ValueError as problem:
+            problems.append(f'AUTHGATE["KEYS"]: {problem}. Write a list of public keys in PEM, or a JWK Set.')
+    if len(problems) > before:
+        return None
+    return Signed(audience=audience, header=header, issuer=issuer, jwks_url=url, keys=parsed)
+
+
+def _is_jwks_url(value: Any) -> bool:
+    """A host that can change the answer can sign identities. So the answer is encrypted, or stays on this machine."""
+    if not isinstance(value, str):
+        return False
+    try:
+        url = urlsplit(value)
+        return bool(url.hostname) and (url.scheme == "https" or (url.scheme == "http" and is_local(url.hostname or "")))
+    except ValueError:
+        return False
+
+
+def is_local(host: str) -> bool:
+    """Whether a host of a URL is this machine."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _fields_by_fact(headers: dict[str, Any]) -> dict[str, list[str]]:

@@ -31,8 +31,8 @@ class Identity:
     groups: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
     authenticator: str | None = None
-    claims: dict[str, str] = field(default_factory=dict)
-    attributes: dict[str, str] = field(default_factory=dict)
+    claims: dict[str, Any] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
 
     def has_scope(self, scope: str) -> bool:
         return scope in self.scopes
@@ -65,6 +65,19 @@ class Fields:
         return lines[0] if lines else None
 
 
+class Unavailable(Exception):
+    """It cannot be found out who the gateway has authenticated: the public keys are not there. 503, never 401."""
+
+
+def waits(fields: Fields) -> bool:
+    """Whether `identity` may wait for the network. An event loop must not."""
+    if config().signed is None:
+        return False
+    from authgate_django.signed import waits_for_keys
+
+    return waits_for_keys(fields)
+
+
 def came_through_the_gateway(fields: Fields, settings: Config) -> bool:
     """Whether the request has the gateway's secret."""
     if settings.secret_header is None:
@@ -75,8 +88,12 @@ def came_through_the_gateway(fields: Fields, settings: Config) -> bool:
 
 
 def identity(fields: Fields, encoding: str | None = None) -> Identity | None:
-    """Who the gateway has authenticated; `None` for an anonymous request. Raises `Refused`."""
+    """Who the gateway has authenticated; `None` for an anonymous request. Raises `Refused` and `Unavailable`."""
     settings = config()
+    if settings.signed is not None:
+        from authgate_django.signed import signed_identity  # needs PyJWT
+
+        return signed_identity(fields)
     user_id = fields.get(settings.user_id_header)
     values = {name: fields.get(name) for name in settings.headers}
     if user_id is None and all(value is None for value in values.values()):

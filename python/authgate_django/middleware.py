@@ -9,7 +9,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_asy
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from authgate_django.conf import config
-from authgate_django.identity import Fields, Refused, identity
+from authgate_django.identity import Fields, Refused, Unavailable, identity, waits
 from authgate_django.users import find_user
 
 
@@ -35,9 +35,9 @@ class GatewayMiddleware:
         return self._refusal(request) or self.get_response(request)
 
     async def _acall(self, request: HttpRequest) -> HttpResponse:
-        # A thread for the look-up; without one the fields are read right here.
-        refusal = self._refusal if config().users == "headers" else None
-        refused = refusal(request) if refusal else await sync_to_async(self._refusal)(request)
+        # A thread for a look-up, and for keys that have to be fetched. Otherwise the fields are read right here.
+        in_thread = config().users == "database" or waits(Fields.of(request))
+        refused = await sync_to_async(self._refusal)(request) if in_thread else self._refusal(request)
         return refused or await self.get_response(request)
 
     def _refusal(self, request: Any) -> HttpResponse | None:
@@ -51,6 +51,9 @@ class GatewayMiddleware:
             response = JsonResponse({"detail": str(refused)}, status=401)
             response["WWW-Authenticate"] = config().challenge
             return response
+        except Unavailable:
+            detail = "Service temporarily unavailable, try again later."
+            return JsonResponse({"detail": detail}, status=503, headers={"Retry-After": "1"})
         request.user = user
 
         async def auser() -> Any:

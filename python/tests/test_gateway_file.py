@@ -345,6 +345,57 @@ def test_diff_reads_the_identity_headers_of_the_upstreams_that_serve_django(tmp_
         assert (done.returncode, done.stdout.strip()) == (1, words)
 
 
+SIGNED = "AUTHGATE = {'IDENTITY': 'signed', %s}\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "identity", "upstream", "key_set"),
+    [
+        ("'AUDIENCE': 'app', 'JWKS_URL': 'http://127.0.0.1:9901/jwks.json'", {}, None, None),
+        (
+            "'AUDIENCE': 'shop', 'JWKS_URL': 'https://gate.example/.well-known/jwks.json', 'ISSUER': 'edge'",
+            {"issuer": "edge"},
+            {"audience": "shop"},
+            "/.well-known/jwks.json",
+        ),
+        ("'AUDIENCE': 'app', 'KEYS': [KEY], 'SIGNED_HEADER': 'X-Who'", {"header": "X-Who"}, None, None),
+    ],
+)
+def test_signed_identity_is_written_and_the_gateway_accepts_it(tmp_path, variant, more, identity, upstream, key_set):
+    create = ["openssl", "genpkey", "-algorithm", "ED25519", "-out", str(tmp_path / "identity.key")]
+    subprocess.run(create, check=True)
+    public = ["openssl", "pkey", "-in", str(tmp_path / "identity.key"), "-pubout"]
+    pem = subprocess.run(public, check=True, capture_output=True, text=True).stdout
+    settings = f"KEY = {pem!r}\n" + SIGNED % more
+    done = variant(settings)
+    assert done.returncode == 0, done.stderr
+    file = tomllib.loads(done.stdout)
+    keys = [{"algorithm": "EdDSA", "file": "identity.key"}]
+    assert file["identity"] == {"headers": {}, "credential": "keep", "signed": {"keys": keys, **identity}}
+    assert file["upstreams"]["app"].get("identity") == upstream
+    assert "secret_header" not in file["upstreams"]["app"]
+    assert [route["path"] for route in file["routes"] if route.get("jwks")] == ([key_set] if key_set else [])
+    assert "openssl genpkey -algorithm ED25519 -out identity.key" in done.stdout
+    (tmp_path / "gateway.toml").write_text(done.stdout)
+    again = variant(settings, "--diff", "gateway.toml")
+    assert (again.returncode, again.stdout) == (0, ""), again.stderr
+    for changed, words in [
+        (done.stdout.replace("signed = {", 'signed = { issuer = "x",').replace('issuer = "edge", ', ""), "ISSUER"),
+        (re.sub("(?m)^signed = .*$", "", done.stdout), "reads a signed identity, and upstream app receives none"),
+        (done.stdout.replace("[upstreams.app]", "[upstreams.app]\nidentity.audience = 'y'"), "AUDIENCE of AUTHGATE"),
+    ]:
+        if upstream and "AUDIENCE" in words:
+            continue  # it has an audience already
+        (tmp_path / "gateway.toml").write_text(changed)
+        different = variant(settings, "--diff", "gateway.toml")
+        assert different.returncode == 1 and words in different.stdout, different.stdout
+    if "AUTHGATE" in os.environ:
+        (tmp_path / "gateway.toml").write_text(done.stdout)
+        line = [os.environ["AUTHGATE"], "check", "--config", str(tmp_path / "gateway.toml")]
+        checked = subprocess.run(line, env={**os.environ, **SECRETS}, capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stderr + checked.stdout
+
+
 def test_diff_uses_the_routes_of_a_host_alone_if_it_has_some(tmp_path, variant, shop):
     head = '[[routes]]\nhost = "api.example.com"\n'
 

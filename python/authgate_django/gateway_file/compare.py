@@ -83,6 +83,8 @@ def _identity(file: dict[str, Any], upstreams: list[str]) -> list[str]:
     if "authgate_django" not in settings.INSTALLED_APPS:
         return []
     config = conf.config()
+    if config.signed is not None:
+        return _signed(config.signed, file, upstreams)
     common = file.get("identity", {}).get("headers", {"X-User-Id": "id", "X-User-Name": "username"})
     # An upstream's table without `headers` has those of [identity].
     own = {name: each.get("identity", {}).get("headers", common) for name, each in file.get("upstreams", {}).items()}
@@ -97,4 +99,27 @@ def _identity(file: dict[str, Any], upstreams: list[str]) -> list[str]:
             sent = table.get(name.lower())
             if sent != fact:
                 problems.append(f"AUTHGATE reads {name} as {fact}, and upstream {upstream} receives {sent or 'none'}")
+    return problems
+
+
+def _signed(expected: conf.Signed, file: dict[str, Any], upstreams: list[str]) -> list[str]:
+    """How the tokens that these upstreams receive differ from those that Django accepts."""
+    common = file.get("identity", {}).get("signed", False)
+    problems = []
+    for upstream in upstreams:
+        own = file.get("upstreams", {}).get(upstream, {}).get("identity", {})
+        signed = own.get("signed", common)
+        if not signed:
+            problems.append(f"AUTHGATE reads a signed identity, and upstream {upstream} receives none")
+            continue
+        sent = {
+            "SIGNED_HEADER": signed.get("header", conf.SIGNED_HEADER),
+            "ISSUER": signed.get("issuer", conf.ISSUER),
+            "AUDIENCE": own.get("audience", upstream),
+        }
+        read = {"SIGNED_HEADER": expected.header, "ISSUER": expected.issuer, "AUDIENCE": expected.audience}
+        for name, value in sent.items():
+            same = value.lower() == read[name].lower() if name == "SIGNED_HEADER" else value == read[name]
+            if not same:
+                problems.append(f"{name} of AUTHGATE is {read[name]}, and upstream {upstream} has {value}")
     return problems

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.apps import apps
 from django.conf import settings
@@ -18,6 +19,11 @@ from authgate_django.gateway_file.views import OPTIONAL, PUBLIC, STAFF, Access
 
 WIDTH = 118
 REVOCABLE = "rest_framework_simplejwt.token_blacklist"
+CREATION = {
+    "EdDSA": "openssl genpkey -algorithm ED25519 -out identity.key",
+    "ES256": "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out identity.key",
+    "RS256": "openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out identity.key",
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ def render(places: list[Place], authenticators: Authenticators, options: Options
         *[_authenticator(kind, name, options) for kind, name in authenticators.names.items()],
         _identity(),
         _upstream(options),
+        _key_set(),
         *[_routes(place, options) for place in places],
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
@@ -237,6 +244,8 @@ def _without_user(url: str) -> str:
 
 def _identity() -> list[str]:
     config, moved = conf.config(), hasattr(settings, "AUTHGATE")
+    if config.signed is not None:
+        return _signed(config.signed)
     headers = {config.user_id_header: "id", **(config.headers if moved else {"X-Auth-Source": "authenticator"})}
     listed = ", ".join(f"{name} = {text(fact)}" for name, fact in headers.items())
     lines = comment("AUTHGATE in the settings reads these") if moved else []
@@ -246,13 +255,53 @@ def _identity() -> list[str]:
     return [*lines, 'credential = "keep"'.ljust(40) + "# until Django uses GatewayAuthentication; then remove the line"]
 
 
-def _upstream(options: Options) -> list[str]:
-    name = conf.config().secret_header or "X-Gateway-Secret"
-    return [
-        "[upstreams.app]",
-        f"servers = [{text(options.server)}]",
-        f'secret_header = {{ name = {text(name)}, value = {{ env = "GATEWAY_SECRET" }} }} # SECRET of AUTHGATE',
+def _signed(signed: conf.Signed) -> list[str]:
+    named = [
+        f"{name} = {text(value)}, "
+        for name, value, default in (
+            ("header", signed.header, conf.SIGNED_HEADER),
+            ("issuer", signed.issuer, conf.ISSUER),
+        )
+        if value != default
     ]
+    algorithm = signed.keys[0].algorithm if signed.keys else "EdDSA"
+    return [
+        *comment(
+            "AUTHGATE in the settings verifies a signed identity. Its private key is a file beside this one:",
+            f"  {CREATION[algorithm]}",
+        ),
+        "[identity]",
+        "headers = {}".ljust(40) + "# Django reads the token alone",
+        f'signed = {{ {"".join(named)}keys = [{{ algorithm = {text(algorithm)}, file = "identity.key" }}] }}',
+        'credential = "keep"'.ljust(40) + "# until Django uses GatewayAuthentication; then remove the line",
+    ]
+
+
+def _key_set() -> list[str]:
+    """The route of `JWKS_URL`, unless that is the admin listener on this machine."""
+    signed = conf.config().signed
+    url = urlsplit(signed.jwks_url) if signed is not None and signed.jwks_url is not None else None
+    if url is None or conf.is_local(url.hostname or ""):
+        return []
+    return [
+        *comment("JWKS_URL of AUTHGATE: the gateway answers with its public keys"),
+        "[[routes]]",
+        f"path = {text(url.path or '/')}",
+        "public = true",
+        "jwks = true",
+    ]
+
+
+def _upstream(options: Options) -> list[str]:
+    config = conf.config()
+    lines = ["[upstreams.app]", f"servers = [{text(options.server)}]"]
+    if config.signed is None or config.secret_header is not None:
+        name = config.secret_header or "X-Gateway-Secret"
+        value = f'{{ name = {text(name)}, value = {{ env = "GATEWAY_SECRET" }} }}'
+        lines.append(f"secret_header = {value} # SECRET of AUTHGATE")
+    if config.signed is not None and config.signed.audience != "app":
+        lines.append(f"identity = {{ audience = {text(config.signed.audience)} }} # AUDIENCE of AUTHGATE")
+    return lines
 
 
 def _cors() -> str | None:

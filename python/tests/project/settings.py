@@ -3,6 +3,7 @@
 SECRET_KEY = "canary-django-for-tests-only"
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "project.urls"
+STATIC_URL = "/static/"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
