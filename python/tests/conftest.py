@@ -55,12 +55,14 @@ def redis_socket():
         except redis.ConnectionError:
             return False
 
-    wait_until("Redis answers", answers)
-    admin.execute_command("ACL", "SETUSER", "app", *RIGHTS.split())
-    yield socket
-    server.terminate()
-    server.wait()
-    shutil.rmtree(folder)
+    try:
+        wait_until("Redis answers", answers)
+        admin.execute_command("ACL", "SETUSER", "app", *RIGHTS.split())
+        yield socket
+    finally:
+        server.terminate()
+        server.wait()
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -153,15 +155,15 @@ upstream = "app"
     environment = {**os.environ, "JWT_SECRET": JWT_SECRET}
     line = [os.environ["AUTHGATE"], "run", "--config", str(file)]
     process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True)
-    for event in process.stderr:
-        if '"serving"' in event:
-            break
-    threading.Thread(target=process.stderr.read, daemon=True).start()
-    host, port = json.loads(event)["listen"].split(":")
-    yield Gateway(host, int(port), file)
-    process.terminate()
-    process.wait()
-    application.shutdown()
+    try:
+        event = next(line for line in process.stderr if '"serving"' in line)
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        host, port = json.loads(event)["listen"].split(":")
+        yield Gateway(host, int(port), file)
+    finally:
+        process.terminate()
+        process.wait()
+        application.shutdown()
 
 
 class Application(BaseHTTPRequestHandler):
