@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use authgate_auth::jwt::identity_key::IdentityKey;
 use authgate_auth::store::SharedStore;
-use authgate_auth::{IdentityRules, SharedAuthenticator};
+use authgate_auth::{IdentityRules, KindSettings, SharedAuthenticator};
 use authgate_core::outbound::OutboundRules;
 use authgate_core::outbound::identity::{CredentialMode, IdentityTable};
 use authgate_core::outbound::reserved::ReservedNames;
@@ -282,6 +282,15 @@ impl Snapshot {
     pub(super) fn watch_stores(&self) {
         for store in &self.stores {
             store.watch();
+        }
+        let store = |name: &Arc<str>| self.stores.iter().find(|store| store.name() == name);
+        for authenticator in self.authenticators.values() {
+            if let KindSettings::Token(token) = &authenticator.settings().kind
+                && let Some(source) = &token.source
+                && let (Some(front), Some(source)) = (store(&token.store), store(&source.store))
+            {
+                front.follow(source);
+            }
         }
     }
 

@@ -93,6 +93,8 @@ pub(super) const DJANGO_CONNECTIONS: usize = 4;
 pub(super) const DJANGO_INVALIDATION: authgate_auth::store::django::Invalidation =
     authgate_auth::store::django::Invalidation::Notify;
 
+/// `authenticators.*.source_ttl`.
+pub(super) const SOURCE_TTL: Duration = Duration::from_secs(300);
 /// `authenticators.*.header`.
 pub(super) const CREDENTIAL_HEADER: HeaderName = AUTHORIZATION;
 /// `authenticators.*.scheme` of `kind = "token"`.

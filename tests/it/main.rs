@@ -28,6 +28,7 @@ mod descriptors;
 mod django;
 mod django_database;
 mod django_site;
+mod django_source;
 mod django_triggers;
 mod drain;
 mod embedded_store;

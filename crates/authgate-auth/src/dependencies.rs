@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Number of counters: 256 KiB of memory.
 const SLOTS: usize = 1 << 16;
-/// Maximum number of dependencies. A decision from one store depends on that store, a token or JWT, a user, and a username; a decision from
-/// two stores depends on six items.
-const MAX_DEPENDENCIES: usize = 6;
+/// Maximum number of dependencies. A decision from one store depends on that store, a token or JWT, a user, and a username. A decision from
+/// a store and its source depends on both stores, on the token under each kind of digest, and on the user in both.
+const MAX_DEPENDENCIES: usize = 12;
 
 /// The counters of all items in all stores of the process.
 pub struct ChangeCounters {
@@ -35,6 +35,8 @@ pub(crate) enum StoreItem<'t> {
     Name(&'t str),
     /// All users, in a store that reports changes by id only.
     AnyUser,
+    /// Whether a store reports changes now: it has just begun, or just stopped.
+    Reporting,
     /// A JWT's revocation.
     Jti(&'t str),
 }
@@ -62,6 +64,26 @@ impl Default for ChangeCounters {
     }
 }
 
+impl Dependencies {
+    /// Depends on all items of another lookup too.
+    pub(crate) fn extend(&mut self, others: &Self) {
+        for mark in &others.marks[..usize::from(others.count).min(MAX_DEPENDENCIES)] {
+            self.add(*mark);
+        }
+        self.overflowed |= others.overflowed;
+    }
+
+    fn add(&mut self, mark: (u32, u32)) {
+        match self.marks.get_mut(usize::from(self.count)) {
+            Some(place) => {
+                *place = mark;
+                self.count += 1;
+            }
+            None => self.overflowed = true,
+        }
+    }
+}
+
 impl ChangeCounters {
     fn slot(&self, store: &str, item: StoreItem<'_>) -> usize {
         // The low bits of a SipHash are as good as any.
@@ -80,13 +102,7 @@ impl ChangeCounters {
             u32::try_from(slot).unwrap_or_default(),
             self.slots[slot].load(Ordering::Acquire),
         );
-        match dependencies.marks.get_mut(usize::from(dependencies.count)) {
-            Some(place) => {
-                *place = mark;
-                dependencies.count += 1;
-            }
-            None => dependencies.overflowed = true,
-        }
+        dependencies.add(mark);
     }
 
     /// Whether no item that a decision depends on has changed since.
@@ -114,6 +130,7 @@ mod tests {
             StoreItem::User("a"),
             StoreItem::Name("a"),
             StoreItem::AnyUser,
+            StoreItem::Reporting,
             StoreItem::Jti("a"),
         ];
         for changed in things {

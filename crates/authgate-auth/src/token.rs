@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use authgate_core::credential::{Acceptance, Refusal, Shape, Words};
 use authgate_core::identity::{KeyIdentity, UserInfo};
@@ -22,8 +23,19 @@ use crate::worker::WorkerResources;
 pub struct TokenSettings {
     /// Name of the store that holds the tokens.
     pub store: Arc<str>,
+    /// The store that is asked where the first one does not know a key.
+    pub source: Option<Source>,
     /// What happens to a key that no record of the store knows.
     pub on_unknown: OnUnknown,
+}
+
+/// A store behind another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its name.
+    pub store: Arc<str>,
+    /// How long the store in front keeps what it says.
+    pub ttl: Duration,
 }
 
 /// What happens to a key that no record knows.
@@ -37,7 +49,8 @@ pub enum OnUnknown {
 
 impl TokenSettings {
     pub(super) fn stores(&self) -> Vec<&Arc<str>> {
-        vec![&self.store]
+        let source = self.source.as_ref().map(|source| &source.store);
+        std::iter::once(&self.store).chain(source).collect()
     }
 
     pub(super) fn still_accepts(
@@ -46,7 +59,13 @@ impl TokenSettings {
         previous: &Self,
         is_same_store: &dyn Fn(&str, &str) -> bool,
     ) -> Result<(), Withdrawn> {
-        match is_same_store(&self.store, &previous.store) {
+        // The credential may be known to the source alone.
+        let is_same_source = match (&self.source, &previous.source) {
+            (_, None) => true,
+            (Some(own), Some(previous)) => is_same_store(&own.store, &previous.store),
+            (None, Some(_)) => false,
+        };
+        match is_same_store(&self.store, &previous.store) && is_same_source {
             true => Ok(()),
             false => Err(Withdrawn::Store),
         }
@@ -58,6 +77,7 @@ impl TokenSettings {
 pub(super) struct TokenEvaluator {
     identities: IdentityFactory,
     store: Rc<Store>,
+    source: Option<(Rc<Store>, Duration)>,
 }
 
 impl TokenEvaluator {
@@ -65,6 +85,10 @@ impl TokenEvaluator {
         Self {
             identities: identities.clone(),
             store: worker.store(&settings.store),
+            source: settings
+                .source
+                .as_ref()
+                .map(|source| (worker.store(&source.store), source.ttl)),
         }
     }
 
@@ -97,7 +121,15 @@ impl TokenEvaluator {
     }
 
     pub(super) async fn evaluate(&self, key: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, StoreError> {
-        Ok(match self.store.token(key, lookup).await? {
+        let facts = match (self.store.token(key, lookup).await?, &self.source) {
+            // The record of the user may have ended before that of the token.
+            (None, Some((source, ttl))) => source.token_behind(&self.store, *ttl, key, lookup).await?,
+            (Some(facts), Some((source, ttl))) if facts.user.is_none() && facts.token.revoked.is_none() => {
+                source.token_behind(&self.store, *ttl, key, lookup).await?
+            }
+            (facts, _) => facts,
+        };
+        Ok(match facts {
             None => Refusal::TokenUnknown.into(),
             Some(facts) => self.check(facts, now),
         })
@@ -211,6 +243,7 @@ mod tests {
             realm: None,
             kind: KindSettings::Token(Arc::new(TokenSettings {
                 store: "file".into(),
+                source: None,
                 on_unknown: OnUnknown::Refuse,
             })),
             cache: CacheSettings {

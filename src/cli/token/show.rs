@@ -62,6 +62,7 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Resul
         token,
         user,
         user_revoked,
+        digest: None,
     };
     let failed = failed_check(&facts, values::now());
     if args.json {
@@ -180,6 +181,7 @@ mod tests {
                 token,
                 user,
                 user_revoked,
+                digest: None,
             };
             let refused = failed_check(&facts, 100).map(|(_, reason)| reason);
             match expected {

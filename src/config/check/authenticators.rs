@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use authgate_auth::token::{OnUnknown, TokenSettings};
+use authgate_auth::token::{OnUnknown, Source, TokenSettings};
 use authgate_auth::{AuthScheme, AuthenticatorSettings, KindSettings};
 use authgate_core::outbound::identity::{ANONYMOUS, PUBLIC, UNKNOWN};
 use http::HeaderName;
@@ -14,7 +14,7 @@ use super::identity::Identities;
 use super::stores::Stores;
 use super::{Names, absent, jwt, stores};
 use crate::config::defaults;
-use crate::config::reader::{Item, Section};
+use crate::config::reader::{Item, Section, Zero};
 
 /// Every kind of authenticator.
 const KINDS: [Kind; 2] = [
@@ -114,8 +114,13 @@ fn token(
     let scheme_item = section.take("scheme");
     let header = header(&mut section, identities);
     let scheme = key_scheme(scheme_item, &header);
+    let source = source(&mut section, stores);
     let store = match section.take("store") {
-        Some(item) => item.text().and_then(|text| store(&text, stores)),
+        Some(item) => item.text().and_then(|text| store(&text, stores)).inspect(|store| {
+            if let Some((_, source)) = &source {
+                stores.check_front(&item, store, &source.store);
+            }
+        }),
         None => implied_store(&section, stores),
     };
     let cache = cache(&mut section);
@@ -129,9 +134,43 @@ fn token(
         cache,
         kind: KindSettings::Token(Arc::new(TokenSettings {
             store: store?,
+            source: source.map(|(_, source)| source),
             on_unknown,
         })),
     })
+}
+
+/// `source` and `source_ttl`: the store behind `store`.
+fn source<'c>(section: &mut Section<'c>, stores: &Stores) -> Option<(Item<'c>, Source)> {
+    let (item, ttl_item) = (section.take("source"), section.take("source_ttl"));
+    let ttl = ttl_item.as_ref().and_then(|item| item.duration(Zero::Refused));
+    let Some(item) = item else {
+        if let Some(item) = ttl_item {
+            item.refuse(
+                "`source_ttl` has no effect without `source`",
+                "remove it, or name a source",
+            );
+        }
+        return None;
+    };
+    let text = item.text()?;
+    let name = stores.names.find(&text)?;
+    if let Some((message, help)) = stores.cannot_be_source(&name) {
+        text.item().refuse(message, help);
+        return None;
+    }
+    if section.lacks("store") {
+        section.report_missing(
+            "`store` is missing beside `source`",
+            "write `store = \"…\"` with the name of a store of `kind = \"redis\"`, which keeps what the source says",
+        );
+    }
+    let source = Source {
+        store: name,
+        ttl: ttl.unwrap_or(defaults::SOURCE_TTL),
+    };
+    drop(text);
+    Some((item, source))
 }
 
 fn store(text: &crate::config::reader::Text<'_>, stores: &Stores) -> Option<Arc<str>> {

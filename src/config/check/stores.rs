@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use authgate_auth::AuthenticatorSettings;
 use authgate_auth::jwt::Users;
+use authgate_auth::store::django::TokenKey;
 use authgate_auth::store::embedded::EmbeddedSettings;
 use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings};
 use authgate_auth::store::{DigestKind, Digests, StoreKind, StoreSettings};
@@ -49,6 +50,40 @@ impl Stores {
                 "write `tokens = \"authtoken\"` or `tokens = \"knox\"` there, or name another store here",
             )),
             StoreKind::Django(_) | StoreKind::Redis(_) | StoreKind::Embedded(_) => None,
+        }
+    }
+
+    /// Why a store cannot be a source, and what to write instead.
+    pub(super) fn cannot_be_source(&self, name: &str) -> Option<(String, &'static str)> {
+        match self.kind(name)? {
+            StoreKind::Django(_) => self.lacks_tokens(name),
+            StoreKind::Redis(_) | StoreKind::Embedded(_) => Some((
+                format!("store {name:?} cannot be a source: a source is the database of an application"),
+                "name a store of `kind = \"django\"`, or remove `source`",
+            )),
+        }
+    }
+
+    /// Checks a store in front of a source: the gateway writes to it what the source says.
+    pub(super) fn check_front(&self, item: &Item<'_>, name: &str, source: &str) {
+        match (self.kind(name), self.kind(source)) {
+            (Some(StoreKind::Redis(redis)), Some(StoreKind::Django(django))) => {
+                let needed = match django.tokens.as_ref().map(|tokens| &tokens.key) {
+                    Some(TokenKey::Digest { .. }) => django.digests,
+                    Some(TokenKey::Plain(_)) | None => Digests::SHA256,
+                };
+                if !redis.digests.include(needed) {
+                    item.refuse(
+                        format!("store {name:?} does not look tokens up by the digests that source {source:?} reports"),
+                        "write in the store's table `digest = [\"sha256\"]` for authtoken, or the `digest` of the source for knox",
+                    );
+                }
+            }
+            (Some(StoreKind::Embedded(_) | StoreKind::Django(_)), _) => item.refuse(
+                format!("the gateway cannot write to store {name:?} what the source says"),
+                "name a store of `kind = \"redis\"`, or remove `source` and look tokens up in the database itself",
+            ),
+            (_, _) => {}
         }
     }
 

@@ -141,6 +141,11 @@ impl<'c> Section<'c> {
         Some(self.remaining.remove(at).item)
     }
 
+    /// Whether a key is absent, and was not taken.
+    pub(crate) fn lacks(&self, name: &str) -> bool {
+        self.remaining.iter().all(|entry| entry.name != name)
+    }
+
     /// Takes the value of a required key; `example` is what to write if it is missing.
     pub(crate) fn require(&mut self, name: &'static str, example: &str) -> Option<Item<'c>> {
         let item = self.take(name);

@@ -113,6 +113,42 @@ fn errors_of_a_django_store_say_what_to_write() {
 }
 
 #[test]
+fn a_source_is_a_django_store_behind_a_redis() {
+    let with = |redis: &str, lines: &str| {
+        let source = "[stores.app]\nkind = \"django\"\nurl = \"postgres://authgate@db/app\"\n";
+        MINIMAL
+            .replace(
+                "[authenticators.token]\nkind = \"token\"\n",
+                &format!("{source}[authenticators.token]\nkind = \"token\"\n{lines}\n"),
+            )
+            .replace("kind = \"redis\"\n", &format!("kind = \"redis\"\n{redis}\n"))
+    };
+    let both = "store = \"redis\"\nsource = \"app\"";
+    valid(&with("", both));
+    valid(&with(
+        "digest = [\"sha512\", \"sha256\"]",
+        &format!("{both}\nsource_ttl = \"1m\""),
+    ));
+    for (redis, lines, words) in [
+        ("", "source = \"app\"", "`store` is missing"),
+        ("", "store = \"redis\"\nsource = \"redis\"", "cannot be a source"),
+        ("", "store = \"app\"\nsource = \"app\"", "cannot write to store \"app\""),
+        (
+            "",
+            "store = \"redis\"\nsource_ttl = \"1m\"",
+            "no effect without `source`",
+        ),
+        ("", "store = \"redis\"\nsource = \"ap\"", "did you mean \"app\"?"),
+        ("digest = [\"sha512\"]", both, "does not look tokens up by the digests"),
+    ] {
+        let Err(error) = read(&with(redis, lines)) else {
+            panic!("{lines}")
+        };
+        assert!(error.to_string().contains(words), "{lines}: {error}");
+    }
+}
+
+#[test]
 fn a_sqlite_file_that_is_missing_is_a_warning() {
     let loaded = read(&on("sqlite:missing.sqlite3", "invalidation = \"off\"")).expect("valid");
     let found = warnings(&loaded);

@@ -367,6 +367,7 @@ impl EmbeddedFile {
             token,
             user,
             user_revoked,
+            digest: None,
         }))
     }
 

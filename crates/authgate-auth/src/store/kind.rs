@@ -91,6 +91,24 @@ macro_rules! kinds {
     };
 }
 
+impl SharedKind {
+    /// The part of a Redis, which can be written to.
+    pub(super) fn as_redis(&self) -> Option<&Arc<SharedRedis>> {
+        match self {
+            Self::Redis(redis) => Some(redis),
+            Self::Embedded(_) | Self::Django(_) => None,
+        }
+    }
+
+    /// The part of a Django database, which can be a source.
+    pub(super) fn as_django(&self) -> Option<&Arc<SharedDjango>> {
+        match self {
+            Self::Django(django) => Some(django),
+            Self::Redis(_) | Self::Embedded(_) => None,
+        }
+    }
+}
+
 kinds! {
     /// A Redis server.
     Redis: RedisSettings, SharedRedis, RedisStore;

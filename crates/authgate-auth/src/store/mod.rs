@@ -10,7 +10,7 @@ pub mod redis;
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use authgate_core::identity::UserId;
@@ -22,6 +22,7 @@ use tracing::error;
 pub use self::digest::{DigestKind, Digests, TokenDigest};
 pub use self::kind::StoreKind;
 use self::kind::{Handle, SharedKind};
+use self::redis::SourceRecord;
 use crate::dependencies::{ChangeCounters, Dependencies};
 use crate::metrics::StoreMetrics;
 use crate::record::{BadRecord, TokenRecord, UserRecord};
@@ -54,12 +55,35 @@ pub struct SharedStore {
     kind: SharedKind,
     metrics: StoreMetrics,
     watcher: OnceLock<AbortHandle>,
+    /// The tasks that follow the sources in front of which it stands.
+    followers: Mutex<Vec<Follower>>,
+}
+
+/// A task that removes from a store what a source reports as changed.
+#[derive(Debug)]
+struct Follower {
+    source: Weak<SharedStore>,
+    task: AbortHandle,
+}
+
+/// What a source reports as changed, for the stores in front of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum SourceChange {
+    /// A token, by its digest.
+    Token(Arc<str>),
+    /// A user, by id.
+    User(Arc<str>),
+    /// Any number of them.
+    All,
 }
 
 impl Drop for SharedStore {
     fn drop(&mut self) {
         if let Some(watcher) = self.watcher.get() {
             watcher.abort();
+        }
+        for follower in self.followers.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            follower.task.abort();
         }
     }
 }
@@ -74,6 +98,7 @@ impl SharedStore {
             settings,
             metrics,
             watcher: OnceLock::new(),
+            followers: Mutex::default(),
         })
     }
 
@@ -108,6 +133,33 @@ impl SharedStore {
         self.watcher.get_or_init(|| {
             let kind = self.kind.clone();
             tokio::spawn(async move { kind.watch().await }).abort_handle()
+        });
+    }
+
+    /// Removes from this store what the source reports as changed, as long as both live. It runs on the current runtime; a second call for
+    /// the same source has no effect.
+    pub fn follow(&self, source: &Arc<Self>) {
+        let (Some(redis), Some(django)) = (self.kind.as_redis(), source.kind.as_django()) else {
+            return;
+        };
+        let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
+        followers.retain(|follower| {
+            let is_live = follower.source.strong_count() > 0;
+            if !is_live {
+                follower.task.abort();
+            }
+            is_live
+        });
+        if followers
+            .iter()
+            .any(|follower| follower.source.as_ptr() == Arc::as_ptr(source))
+        {
+            return;
+        }
+        let (redis, changes) = (Arc::clone(redis), django.changes());
+        followers.push(Follower {
+            source: Arc::downgrade(source),
+            task: tokio::spawn(async move { redis.follow(changes).await }).abort_handle(),
         });
     }
 
@@ -157,6 +209,8 @@ pub struct TokenFacts {
     pub user: Option<UserRecord>,
     /// All credentials issued to that user up to this Unix second are revoked.
     pub user_revoked: Option<i64>,
+    /// The digest by which the store reports changes of the token, if the store can be a source.
+    pub digest: Option<TokenDigest>,
 }
 
 /// Why a token that exists in a store is refused, in the order of the checks.
@@ -181,6 +235,7 @@ impl TokenFacts {
             token,
             user,
             user_revoked,
+            digest: _,
         } = self;
         let revoked = token.revoked.map(TokenFault::Revoked);
         let expired = token.expires.filter(|at| *at <= now).map(TokenFault::Expired);
@@ -316,6 +371,43 @@ impl Store {
         let began = Instant::now();
         let result = self.handle.token(key, lookup).await;
         self.record(began, result)
+    }
+
+    /// Looks up an opaque token that `front` does not have, and writes it there for `ttl`. This store is a source.
+    ///
+    /// # Errors
+    /// One of the two could not answer.
+    pub(crate) async fn token_behind(
+        &self,
+        front: &Self,
+        ttl: Duration,
+        key: &[u8],
+        lookup: &mut Lookup,
+    ) -> Result<Option<TokenFacts>, StoreError> {
+        let Some(django) = self.shared.kind.as_django() else {
+            return self.token(key, lookup).await;
+        };
+        let mut of_source = Lookup::until(lookup.deadline);
+        let is_kept = django.mark_reporting(&mut of_source.dependencies);
+        let facts = self.token(key, &mut of_source).await?;
+        lookup.dependencies.extend(&of_source.dependencies);
+        let Some(mut facts) = facts else { return Ok(None) };
+        if let (Some(redis), Some(digest), true) = (front.shared.kind.as_redis(), facts.digest, is_kept) {
+            redis.write_soon(SourceRecord {
+                digest,
+                token: facts.token.clone(),
+                user: facts.user.clone(),
+                ttl,
+                dependencies: of_source.dependencies,
+            });
+        }
+        // Revocations are in the store in front.
+        let query = JwtQuery {
+            revoked_user: Some(&facts.token.user),
+            ..JwtQuery::default()
+        };
+        facts.user_revoked = front.jwt(query, lookup).await?.user_revoked;
+        Ok(Some(facts))
     }
 
     /// Looks up what a JWT needs.

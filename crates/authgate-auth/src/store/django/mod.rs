@@ -70,9 +70,15 @@ impl DjangoStore {
             return Ok(None);
         }
         let facts = self.ask(&Query::Token(keys), lookup).await?;
+        let is_plain = shared
+            .settings
+            .tokens
+            .as_ref()
+            .is_some_and(|tokens| matches!(tokens.key, TokenKey::Plain(_)));
         Ok(facts.token.map(|token| TokenFacts {
             token,
             user: facts.user,
+            digest: facts.digest.or_else(|| is_plain.then(|| TokenDigest::of(key))),
             // The tables have no revocations.
             user_revoked: None,
         }))

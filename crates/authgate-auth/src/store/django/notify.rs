@@ -5,6 +5,7 @@
 //! stay valid until their `ttl`. Changes may have been missed, so the next connection first invalidates all entries of the store.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
@@ -17,6 +18,7 @@ use super::sql::{CHANNEL, missing_triggers};
 use super::statements::Query;
 use super::{FIRST_PAUSE, LONGEST_PAUSE, SharedDjango};
 use crate::dependencies::StoreItem;
+use crate::store::SourceChange;
 
 /// How often the connection is checked.
 const PING_EVERY: Duration = Duration::from_millis(250);
@@ -52,6 +54,8 @@ pub(super) async fn listen(shared: &SharedDjango, options: &PgConnectOptions) {
             .acquire_timeout(super::shared::OPEN_TIMEOUT)
             .connect_lazy_with(options.clone());
         let lost = follow(shared, &pool).await;
+        shared.is_reporting.store(false, Ordering::Release);
+        shared.counters.changed(&shared.name, StoreItem::Reporting);
         shared.metrics.set_tracking(false);
         // The number of connections is limited, so this one has to end first.
         let _ = timeout(CLOSE_TIMEOUT, pool.close()).await;
@@ -90,6 +94,8 @@ async fn follow(shared: &SharedDjango, pool: &PgPool) -> ListenError {
     }
     // Rows that were read before may have changed since.
     shared.counters.changed(&shared.name, StoreItem::Store);
+    shared.counters.changed(&shared.name, StoreItem::Reporting);
+    shared.is_reporting.store(true, Ordering::Release);
     let mut triggers = Triggers::default();
     loop {
         if let Err(lost) = triggers.check(shared, &mut listener).await {
@@ -161,28 +167,40 @@ impl SharedDjango {
     /// Handles a notification.
     async fn changed(&self, payload: &str) {
         self.metrics.record_invalidations(1);
-        let changed = |item| self.counters.changed(&self.name, item);
+        let changed = |item: StoreItem<'_>| self.counters.changed(&self.name, item);
+        let changed_user = |id: &str| {
+            changed(StoreItem::User(id));
+            self.report(SourceChange::User(id.into()));
+        };
+        // Counters first: what is written to a store in front after the report is checked against them.
         match payload.split_once(':') {
-            Some(("token", digest)) => changed(StoreItem::Token(digest)),
+            Some(("token", digest)) => {
+                changed(StoreItem::Token(digest));
+                self.report(SourceChange::Token(digest.into()));
+            }
             Some(("user", id)) => {
-                changed(StoreItem::User(id));
                 changed(StoreItem::AnyUser);
+                changed_user(id);
             }
             Some(("group", id)) => {
                 let deadline = Instant::now() + self.settings.timeout;
                 match self.ask(Query::Members(id.to_owned()), deadline).await {
                     Ok(facts) if facts.members.len() <= super::statements::MAX_MEMBERS => {
-                        for id in &facts.members {
-                            changed(StoreItem::User(id));
-                        }
                         changed(StoreItem::AnyUser);
+                        facts.members.iter().for_each(|id| changed_user(id));
                     }
                     // A large group, or a database that does not answer: anyone may be a member.
-                    Ok(_) | Err(_) => changed(StoreItem::Store),
+                    Ok(_) | Err(_) => {
+                        changed(StoreItem::Store);
+                        self.report(SourceChange::All);
+                    }
                 }
             }
             // `all`, or something that a later version reports.
-            Some(_) | None => changed(StoreItem::Store),
+            Some(_) | None => {
+                changed(StoreItem::Store);
+                self.report(SourceChange::All);
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use authgate_http::log_throttle::LogThrottle;
 use futures_util::future::join_all;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{error, info, warn};
 
@@ -22,9 +22,9 @@ use super::session::{QueryError, Session};
 use super::settings::{Database, DjangoSettings};
 use super::statements::{Facts, Query};
 use super::{FIRST_PAUSE, LONGEST_PAUSE};
-use crate::dependencies::ChangeCounters;
+use crate::dependencies::{ChangeCounters, Dependencies, StoreItem};
 use crate::metrics::StoreMetrics;
-use crate::store::StoreError;
+use crate::store::{SourceChange, StoreError};
 
 /// Look-ups that wait for a connection. Further ones wait for room, within their deadlines.
 const QUEUE: usize = 1024;
@@ -68,7 +68,14 @@ pub struct SharedDjango {
     outage: ArcSwapOption<Outage>,
     reached: AtomicBool,
     refused: std::sync::Mutex<LogThrottle>,
+    /// Changes for the stores in front of this one.
+    changes: broadcast::Sender<SourceChange>,
+    /// Whether changes are reported, if they are to be.
+    pub(super) is_reporting: AtomicBool,
 }
+
+/// Changes that a store in front has not read yet. Beyond them, it removes all that was written.
+const CHANGES: usize = 4096;
 
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -103,6 +110,8 @@ impl SharedDjango {
             outage: ArcSwapOption::empty(),
             reached: AtomicBool::new(false),
             refused: std::sync::Mutex::default(),
+            changes: broadcast::channel(CHANGES).0,
+            is_reporting: AtomicBool::new(false),
         }
     }
 
@@ -112,6 +121,23 @@ impl SharedDjango {
 
     pub(in crate::store) fn is_usable(&self) -> bool {
         self.connected.load(Ordering::Relaxed) > 0
+    }
+
+    /// Receives the changes that are reported from now on.
+    pub(in crate::store) fn changes(&self) -> broadcast::Receiver<SourceChange> {
+        self.changes.subscribe()
+    }
+
+    /// Reports a change to the stores in front.
+    pub(super) fn report(&self, change: SourceChange) {
+        // There may be none.
+        let _ = self.changes.send(change);
+    }
+
+    /// Marks whether changes are reported. `false`: they are to be, and are not now, so what is read now may not be kept elsewhere.
+    pub(in crate::store) fn mark_reporting(&self, dependencies: &mut Dependencies) -> bool {
+        self.counters.mark(dependencies, &self.name, StoreItem::Reporting);
+        !self.settings.listens() || self.is_reporting.load(Ordering::Acquire)
     }
 
     /// Keeps the connections; never returns.

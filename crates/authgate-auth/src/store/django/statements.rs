@@ -15,6 +15,7 @@ use super::quoted;
 use super::schema::{ColumnKind, Schema};
 use super::settings::{DjangoSettings, Engine, GroupTable, TokenKey, UserTable};
 use crate::record::{BadRecord, TokenRecord, UserRecord};
+use crate::store::TokenDigest;
 
 /// What is looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(super) enum Query {
 pub(super) struct Facts {
     pub(super) token: Option<TokenRecord>,
     pub(super) user: Option<UserRecord>,
+    /// The digest that the token was found under, if the table holds digests.
+    pub(super) digest: Option<TokenDigest>,
     /// Ids of users, at most one more than [`MAX_MEMBERS`].
     pub(super) members: Vec<String>,
 }
@@ -47,6 +50,8 @@ pub(super) struct Statements {
     by_id: Statement,
     by_name: Statement,
     members: Option<Statement>,
+    /// The table of tokens holds digests, and no keys.
+    has_digests: bool,
     columns: UserColumns,
 }
 
@@ -151,6 +156,10 @@ impl Statements {
             by_id: by(&users.id),
             by_name: by(&users.username),
             members,
+            has_digests: matches!(
+                settings.tokens.as_ref().map(|tokens| &tokens.key),
+                Some(TokenKey::Digest { .. })
+            ),
             columns: UserColumns {
                 id: kind(&users.id),
                 user_of_token: settings
@@ -186,6 +195,7 @@ impl Statements {
                 let Some(key) = keys.iter().find(|key| rows.iter().any(|row| is_of(row, key))) else {
                     return Ok(Facts::default());
                 };
+                let digest = TokenDigest::from_hex(key).filter(|_| self.has_digests);
                 rows.retain(|row| is_of(row, key));
                 let token = match rows.first() {
                     Some(row) => Some(self.token(row)?),
@@ -195,6 +205,7 @@ impl Statements {
                 Ok(Facts {
                     token,
                     user,
+                    digest,
                     ..Facts::default()
                 })
             }

@@ -10,6 +10,7 @@ mod link;
 mod settings;
 mod shared;
 mod tracking;
+mod write_through;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use self::link::{Connected, Link};
 pub use self::settings::{Endpoint, Invalidation, RedisSettings};
 pub(crate) use self::shared::SharedRedis;
 pub use self::shared::answer;
+pub(super) use self::write_through::SourceRecord;
 use super::{JwtFacts, JwtQuery, Lookup, StoreError, TokenFacts, UserKey, effective_record};
 use crate::dependencies::StoreItem;
 use crate::record::{self, BadRecord, UserRecord};
@@ -88,6 +90,7 @@ impl RedisStore {
             user: record.map(|record| self.user(user, &record)).transpose()?,
             user_revoked: self.parsed(revoked.map(|bytes| record::parse_seconds(&bytes)).transpose())?,
             token,
+            digest: None,
         }))
     }
 

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use super::layout::AcceptedLayout;
 use super::settings::{Invalidation, RedisSettings};
 use super::tracking;
+use super::write_through::WriteThrough;
 use crate::dependencies::{ChangeCounters, Dependencies, StoreItem};
 use crate::metrics::StoreMetrics;
 use crate::record::{self, Layout};
@@ -33,6 +34,7 @@ pub(crate) struct SharedRedis {
     health: AtomicU8,
     pub(super) counters: Arc<ChangeCounters>,
     pub(super) metrics: StoreMetrics,
+    pub(super) write_through: WriteThrough,
 }
 
 /// The result of the last check of the store; each change is logged once.
@@ -83,6 +85,7 @@ impl SharedRedis {
             health,
             counters,
             metrics,
+            write_through: WriteThrough::default(),
         }
     }
 
@@ -121,8 +124,8 @@ impl SharedRedis {
     /// Watches the store: reads its layout record periodically, and subscribes to its changes.
     pub(in crate::store) async fn watch(self: &Arc<Self>) {
         match self.settings.invalidation {
-            Invalidation::Tracking => tokio::join!(watch_layout(self), tracking::track(self)).0,
-            Invalidation::Off => watch_layout(self).await,
+            Invalidation::Tracking => tokio::join!(watch_layout(self), tracking::track(self), self.write_changes()).0,
+            Invalidation::Off => tokio::join!(watch_layout(self), self.write_changes()).0,
         }
     }
 

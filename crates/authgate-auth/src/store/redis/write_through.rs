@@ -1,0 +1,238 @@
+//! Writes to Redis what a source says, and removes it when the source reports a change. One task on the control runtime does both, one
+//! after the other.
+//!
+//! A record is written only where there is none, so a revoked token is never overwritten. It is not written if the source has reported a
+//! change since it was read, and it is removed again if this happens while it is being written. Removals are repeated until they succeed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use authgate_http::log_throttle::LogThrottle;
+use redis::aio::MultiplexedConnection;
+use redis::{Pipeline, RedisError, RedisResult, Value, cmd};
+use serde_json::Value as Json;
+use tokio::sync::{Mutex, broadcast, mpsc};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use super::{FIRST_PAUSE, LONGEST_PAUSE, SharedRedis};
+use crate::dependencies::Dependencies;
+use crate::record::{TokenRecord, UserRecord};
+use crate::store::{SourceChange, TokenDigest};
+
+/// Changes that wait for Redis. Records beyond them are not written, and removals wait.
+const QUEUE: usize = 1024;
+/// How many keys one step of a search looks at.
+const SCAN_COUNT: usize = 1000;
+
+/// What a source says about a token.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct SourceRecord {
+    pub(in crate::store) digest: TokenDigest,
+    pub(in crate::store) token: TokenRecord,
+    pub(in crate::store) user: Option<UserRecord>,
+    /// How long it may be kept.
+    pub(in crate::store) ttl: Duration,
+    /// The items of the source that it was made from, with their counters from before they were read.
+    pub(in crate::store) dependencies: Dependencies,
+}
+
+#[derive(Debug)]
+enum Change {
+    Write(Box<SourceRecord>),
+    Remove(SourceChange),
+}
+
+/// The queue of changes.
+#[derive(Debug)]
+pub(super) struct WriteThrough {
+    changes: mpsc::Sender<Change>,
+    queue: Mutex<mpsc::Receiver<Change>>,
+}
+
+impl Default for WriteThrough {
+    fn default() -> Self {
+        let (changes, queue) = mpsc::channel(QUEUE);
+        Self {
+            changes,
+            queue: Mutex::new(queue),
+        }
+    }
+}
+
+impl SharedRedis {
+    /// Writes a record soon, unless too many others wait. The next request for it would then ask the source again.
+    pub(in crate::store) fn write_soon(&self, record: SourceRecord) {
+        let _ = self.write_through.changes.try_send(Change::Write(Box::new(record)));
+    }
+
+    /// Removes what a source reports as changed; never returns.
+    pub(in crate::store) async fn follow(&self, mut changes: broadcast::Receiver<SourceChange>) {
+        loop {
+            let change = match changes.recv().await {
+                Ok(change) => change,
+                Err(broadcast::error::RecvError::Lagged(_)) => SourceChange::All,
+                // The source is dropped with this store.
+                Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
+            };
+            // The receiver lives as long as this store.
+            let _ = self.write_through.changes.send(Change::Remove(change)).await;
+        }
+    }
+
+    /// Makes the changes, in their order; never returns.
+    pub(super) async fn write_changes(&self) {
+        let mut queue = self.write_through.queue.lock().await;
+        let mut connection: Option<MultiplexedConnection> = None;
+        let mut failures = LogThrottle::default();
+        while let Some(change) = queue.recv().await {
+            let mut pause = FIRST_PAUSE;
+            while let Err(problem) = self.make(&mut connection, &change).await {
+                connection = None;
+                if let Some(times) = failures.note() {
+                    warn!(
+                        store = %self.name, reason = %self.error(&problem), times,
+                        "a record of the source could not be written or removed; the role needs +set +del +watch +multi +exec +scan +pttl"
+                    );
+                }
+                sleep(pause).await;
+                pause = LONGEST_PAUSE.min(pause * 2);
+                if let Change::Write(record) = &change {
+                    // Whether it was written is not known.
+                    let digest = Arc::from(record.digest.to_hex());
+                    let user = Arc::from(record.token.user.as_str());
+                    for removal in [SourceChange::Token(digest), SourceChange::User(user)] {
+                        while self
+                            .make(&mut connection, &Change::Remove(removal.clone()))
+                            .await
+                            .is_err()
+                        {
+                            connection = None;
+                            sleep(pause).await;
+                            pause = LONGEST_PAUSE.min(pause * 2);
+                        }
+                    }
+                    break;
+                }
+            }
+        }
+    }
+
+    /// There is no deadline for the commands: a command that was sent may be executed at any time later.
+    async fn make(&self, connection: &mut Option<MultiplexedConnection>, change: &Change) -> RedisResult<()> {
+        let connection = match connection {
+            Some(connection) => connection,
+            None => {
+                let connecting = timeout(self.settings.timeout, self.settings.connect()).await;
+                let connected = connecting
+                    .unwrap_or_else(|_| Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut))))?;
+                connection.insert(connected)
+            }
+        };
+        let keys = self.settings.keys();
+        match change {
+            Change::Write(record) => self.write(connection, record).await,
+            Change::Remove(SourceChange::Token(digest)) => {
+                let key = format!("{}{digest}", keys.tokens());
+                remove(connection, &key).await
+            }
+            Change::Remove(SourceChange::User(id)) => remove(connection, &keys.user(id)).await,
+            Change::Remove(SourceChange::All) => {
+                for prefix in [keys.tokens(), keys.user("")] {
+                    remove_written(connection, &prefix).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn write(&self, connection: &mut MultiplexedConnection, record: &SourceRecord) -> RedisResult<()> {
+        // A store that was flushed, or is being filled, is not written to.
+        if !self.is_usable() || !self.counters.are_unchanged(&record.dependencies) {
+            return Ok(());
+        }
+        let keys = self.settings.keys();
+        let mut wanted = Vec::with_capacity(2);
+        if let Some(user) = &record.user {
+            wanted.push((keys.user(user.id.as_str()), serde_json::to_vec(user)));
+        }
+        wanted.push((keys.token(&record.digest), serde_json::to_vec(&record.token)));
+        let mut pipeline = Pipeline::with_capacity(2);
+        for (key, value) in &wanted {
+            let Ok(value) = value else { return Ok(()) };
+            let milliseconds = record.ttl.as_millis().max(1).to_string();
+            pipeline
+                .cmd("SET")
+                .arg(key)
+                .arg(value)
+                .arg("NX")
+                .arg("PX")
+                .arg(milliseconds);
+        }
+        let written: Vec<Value> = pipeline.query_async(connection).await?;
+        if !self.counters.are_unchanged(&record.dependencies) {
+            debug!(store = %self.name, "a record of the source changed while it was written, and is removed again");
+            for ((key, _), written) in wanted.iter().zip(written) {
+                if written != Value::Nil {
+                    remove(connection, key).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes a record, unless it is a revoked token.
+async fn remove(connection: &mut MultiplexedConnection, key: &str) -> RedisResult<()> {
+    loop {
+        // Only this task uses the connection, so no other commands are between these.
+        let () = cmd("WATCH").arg(key).query_async(connection).await?;
+        let stored: Option<Vec<u8>> = cmd("GET").arg(key).query_async(connection).await?;
+        let Some(stored) = stored else {
+            return cmd("UNWATCH").query_async(connection).await;
+        };
+        let is_revoked = serde_json::from_slice::<Json>(&stored).is_ok_and(|record| !record["revoked"].is_null());
+        if is_revoked {
+            return cmd("UNWATCH").query_async(connection).await;
+        }
+        let mut transaction = Pipeline::new();
+        transaction.atomic().cmd("DEL").arg(key);
+        // Nil: the record has changed since it was read.
+        let done: Value = transaction.query_async(connection).await?;
+        if done != Value::Nil {
+            return Ok(());
+        }
+    }
+}
+
+/// Removes every record that has an expiry: those that were written here.
+async fn remove_written(connection: &mut MultiplexedConnection, prefix: &str) -> RedisResult<()> {
+    let pattern: String = prefix
+        .chars()
+        .flat_map(|character| {
+            let escape = matches!(character, '*' | '?' | '[' | ']' | '\\').then_some('\\');
+            escape.into_iter().chain([character])
+        })
+        .chain(['*'])
+        .collect();
+    let mut cursor = 0_u64;
+    loop {
+        let mut scan = cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_COUNT);
+        let (next, keys): (u64, Vec<String>) = scan.query_async(connection).await?;
+        if !keys.is_empty() {
+            let mut expiries = Pipeline::with_capacity(keys.len());
+            for key in &keys {
+                expiries.cmd("PTTL").arg(key);
+            }
+            let expiries: Vec<i64> = expiries.query_async(connection).await?;
+            for (key, _) in keys.iter().zip(expiries).filter(|(_, expiry)| *expiry >= 0) {
+                remove(connection, key).await?;
+            }
+        }
+        cursor = next;
+        if cursor == 0 {
+            return Ok(());
+        }
+    }
+}
