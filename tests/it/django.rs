@@ -93,7 +93,8 @@ impl Django {
         let secret = self.folder.path().join("jwt.secret");
         let keys = format!("keys = [{{ algorithm = \"HS256\", secret = {{ file = {secret:?} }} }}]");
         config()
-            .tokens(redis)
+            .redis_with_long_timeout(redis)
+            .token("cache = { entries = 0, negative_entries = 0 }")
             .jwt(&keys)
             .jwt("users = \"none\"")
             .identity("headers = { X-User-Id = \"id\", X-Auth-Source = \"authenticator\" }")

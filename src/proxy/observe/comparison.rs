@@ -143,6 +143,8 @@ impl Kind {
     /// `theirs` is `None` if there was no response.
     pub(super) fn of(ours: &Ours, theirs: Option<&Theirs>) -> Self {
         let reason = match theirs {
+            // A 400 of the application has no label of its own.
+            Some(theirs) if ours.label == "400" && theirs.status == StatusCode::BAD_REQUEST => SAME,
             Some(theirs) if theirs.label == ours.label => match (&ours.challenge, &theirs.challenge) {
                 (Some(ours), Some(theirs)) if ours != theirs => CHALLENGE,
                 _ => SAME,
@@ -262,6 +264,21 @@ mod tests {
             );
         }
         check(None, &token, challenged(), ("accepted", "401", "anonymous"), true);
+        let repeated = || Some(Rejection::RepeatedCredential);
+        check(
+            repeated(),
+            &token,
+            Some(theirs(400, &[])),
+            ("400", "accepted", "same"),
+            false,
+        );
+        check(
+            repeated(),
+            &token,
+            challenged(),
+            ("400", "401", "repeated_credential"),
+            true,
+        );
         check(
             Some(Rejection::Overloaded),
             &token,
