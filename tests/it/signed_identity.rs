@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::harness::h2::H2;
 use crate::harness::load::Load;
 use crate::harness::mint::{Signer, now};
-use crate::harness::program::authgate;
+use crate::harness::program::{authgate, authgate_with_input};
 use crate::harness::{Config, Gate, Next, RecordingUpstream, Redis, call, config, get, wait_until};
 use crate::reload::reload;
 
@@ -385,6 +385,22 @@ fn the_key_set_is_served_at_its_exact_path_and_by_the_gateway_alone() {
         events.iter().take(3).all(|event| event["outcome"] == "key_set"),
         "{events:?}"
     );
+}
+
+#[test]
+fn an_explained_request_says_that_there_would_be_a_token_and_makes_none() {
+    let (redis, upstream, signer) = setup();
+    let config = signing(&redis, &upstream, &[(&signer, "identity.key")], "")
+        .tables("[[routes]]\npath = \"/jwks.json\"\npublic = true\njwks = true\n");
+    let gate = Gate::start(&config);
+    let show = |path: &str| {
+        let words = ["token", "show", "-", "--json", "--route", path];
+        let ended = authgate_with_input(gate.folder.path(), &words, b"canary-ada\n");
+        serde_json::from_str::<Value>(&ended.good()).unwrap()["request"].clone()
+    };
+    let identity = json!([[HEADER, "(a signed identity for the audience \"app\")"]]);
+    assert_eq!(show("/api/x")["identity"], identity);
+    assert_eq!(show("/jwks.json")["status"], 200);
 }
 
 #[test]
