@@ -219,6 +219,15 @@ impl Database {
         }
     }
 
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The folder of `psql`.
+    pub fn programs() -> PathBuf {
+        postgres("psql").parent().expect("a folder").to_owned()
+    }
+
     pub fn file(&self) -> PathBuf {
         self.path("db.sqlite3")
     }
