@@ -86,35 +86,18 @@ fn endpoint(url: &Text<'_>) -> Option<Endpoint> {
     }
 }
 
-fn authtoken() -> TokenTable {
-    TokenTable {
-        table: "authtoken_token".to_owned(),
-        key: TokenKey::Plain("key".to_owned()),
-        user: "user_id".to_owned(),
-        created: Some("created".to_owned()),
-    }
-}
-
-fn knox() -> TokenTable {
-    TokenTable {
-        table: "knox_authtoken".to_owned(),
-        key: TokenKey::Digest {
-            column: "digest".to_owned(),
-            expiry: Some("expiry".to_owned()),
-        },
-        user: "user_id".to_owned(),
-        created: Some("created".to_owned()),
-    }
-}
-
 /// `Some(None)`: there are no tokens.
 fn tokens(item: Option<Item<'_>>) -> Option<Option<TokenTable>> {
     let Some(item) = item else {
-        return Some(Some(authtoken()));
+        return Some(Some(TokenTable::authtoken()));
     };
     if !item.is_table() {
         let help = "write \"authtoken\", \"knox\", \"none\", or `{ table = \"…\", key = \"…\", user = \"…\" }`";
-        let choices = [("authtoken", Some(authtoken())), ("knox", Some(knox())), ("none", None)];
+        let choices = [
+            ("authtoken", Some(TokenTable::authtoken())),
+            ("knox", Some(TokenTable::knox())),
+            ("none", None),
+        ];
         return item.text_for("the name of a token model", help)?.choice(&choices, &[]);
     }
     let mut section = item.section(&[])?;
@@ -174,15 +157,7 @@ fn key_digests(section: &mut Section<'_>, tokens: Option<&Option<TokenTable>>) -
 
 /// `users`, and its `groups`.
 fn users(root: &mut Section<'_>) -> (UserTable, Option<GroupTable>) {
-    let defaults = UserTable {
-        table: "auth_user".to_owned(),
-        id: "id".to_owned(),
-        username: "username".to_owned(),
-        email: Some("email".to_owned()),
-        active: Some("is_active".to_owned()),
-        password: Some("password".to_owned()),
-        attributes: Vec::new(),
-    };
+    let defaults = UserTable::default();
     let Some(mut section) = root.section("users", &[]) else {
         return (defaults, None);
     };
@@ -224,6 +199,7 @@ fn users(root: &mut Section<'_>) -> (UserTable, Option<GroupTable>) {
         email,
         active,
         password,
+        unread_password: None,
         attributes,
     };
     (users, members)
@@ -241,10 +217,6 @@ fn groups(section: &mut Section<'_>, users: &UserTable, members: Option<GroupTab
             "remove one of them",
         );
     }
-    read.unwrap_or(true).then(|| {
-        members.unwrap_or_else(|| GroupTable {
-            members: format!("{}_groups", users.table),
-            user: None,
-        })
-    })
+    read.unwrap_or(true)
+        .then(|| members.unwrap_or_else(|| GroupTable::of(users)))
 }

@@ -110,7 +110,7 @@ impl Stores {
             if let StoreKind::Django(django) = &mut store.kind
                 && !compared.contains(&*store.name)
             {
-                django.users.password = None;
+                django.users.unread_password = django.users.password.take();
             }
         }
     }

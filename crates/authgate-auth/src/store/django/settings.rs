@@ -76,6 +76,31 @@ pub enum TokenKey {
     },
 }
 
+impl TokenTable {
+    /// The table of `rest_framework.authtoken`.
+    pub fn authtoken() -> Self {
+        Self {
+            table: "authtoken_token".to_owned(),
+            key: TokenKey::Plain("key".to_owned()),
+            user: "user_id".to_owned(),
+            created: Some("created".to_owned()),
+        }
+    }
+
+    /// The table of django-rest-knox.
+    pub fn knox() -> Self {
+        Self {
+            table: "knox_authtoken".to_owned(),
+            key: TokenKey::Digest {
+                column: "digest".to_owned(),
+                expiry: Some("expiry".to_owned()),
+            },
+            user: "user_id".to_owned(),
+            created: Some("created".to_owned()),
+        }
+    }
+}
+
 impl TokenKey {
     /// The column that a key is looked up by.
     pub fn column(&self) -> &str {
@@ -100,8 +125,26 @@ pub struct UserTable {
     pub active: Option<String>,
     /// The column with the password hash; `None`: no authenticator compares it.
     pub password: Option<String>,
+    /// The same column where no authenticator compares it: only `authgate token verify-import` reads it then.
+    pub unread_password: Option<String>,
     /// Further attributes: name and column.
     pub attributes: Vec<(String, String)>,
+}
+
+impl Default for UserTable {
+    /// The table of Django's own user model.
+    fn default() -> Self {
+        Self {
+            table: "auth_user".to_owned(),
+            id: "id".to_owned(),
+            username: "username".to_owned(),
+            email: Some("email".to_owned()),
+            active: Some("is_active".to_owned()),
+            password: Some("password".to_owned()),
+            unread_password: None,
+            attributes: Vec::new(),
+        }
+    }
 }
 
 /// The tables of groups: `auth_group`, and the table that connects it with users.
@@ -116,6 +159,14 @@ pub struct GroupTable {
 impl GroupTable {
     /// The table of groups.
     pub const GROUPS: &str = "auth_group";
+
+    /// Those of a user model, as Django names them.
+    pub fn of(users: &UserTable) -> Self {
+        Self {
+            members: format!("{}_groups", users.table),
+            user: None,
+        }
+    }
 }
 
 /// A parsed `postgres://`, `mysql://` or `sqlite:` URL. Its `Debug` shows no password.
@@ -196,7 +247,7 @@ impl Endpoint {
     }
 
     /// Whether it is the same database of the same server, or the same file.
-    fn is_same_database(&self, other: &Self) -> bool {
+    pub fn is_same_database(&self, other: &Self) -> bool {
         // `Debug` has the server and the name of the database.
         self.engine() == other.engine() && format!("{self:?}") == format!("{other:?}")
     }
