@@ -141,6 +141,24 @@ impl WritableFile {
         self.records().map(|_| ())
     }
 
+    pub(super) fn is_filling(&self) -> Result<bool, ProvisioningError> {
+        self.records().map(|records| records.layout.filling)
+    }
+
+    pub(super) fn each_user(&self, take: impl FnMut(UserRecord)) -> Result<(), ProvisioningError> {
+        self.records()?.users.values().cloned().for_each(take);
+        Ok(())
+    }
+
+    pub(super) fn each_token(&self, mut take: impl FnMut(TokenDigest, TokenRecord)) -> Result<(), ProvisioningError> {
+        for (hex, token) in &self.records()?.tokens {
+            if let Some(digest) = TokenDigest::from_hex(hex) {
+                take(digest, token.clone());
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn put_token(&mut self, digest: &TokenDigest, token: &TokenRecord) -> Result<bool, ProvisioningError> {
         self.change(|records| {
             let digest = digest.to_hex();

@@ -4,6 +4,7 @@
 //! Each change is safe on its own. It never loses a `revoked` mark that another program sets at the same time, and an interrupted change
 //! never grants access. Running the command again completes it.
 
+mod drift;
 mod embedded;
 mod error;
 mod redis;
@@ -18,6 +19,7 @@ use authgate_auth::store::{Digests, StoreKind, StoreSettings, TokenDigest};
 use authgate_core::identity::UserId;
 use aws_lc_rs::rand;
 
+pub use self::drift::{Compared, Difference, Drift, Expected, Kind, Kinds};
 use self::embedded::{FileImport, WritableFile};
 pub use self::error::ProvisioningError;
 use self::redis::{RedisImport, WritableRedis};
@@ -238,6 +240,30 @@ impl WritableStore {
     /// The layout record is missing or has an unknown version, or the store failed.
     pub fn require_layout(&mut self) -> Result<(), ProvisioningError> {
         dispatch!(WritableStore: self, require_layout())
+    }
+
+    /// Whether an import into it has begun and is not complete: gateways do not use it yet.
+    ///
+    /// # Errors
+    /// The layout record is missing or has an unknown version, or the store failed.
+    pub fn is_filling(&mut self) -> Result<bool, ProvisioningError> {
+        dispatch!(WritableStore: self, is_filling())
+    }
+
+    /// Passes each user on.
+    ///
+    /// # Errors
+    /// The store failed, or a record in it does not match the layout.
+    pub fn each_user(&mut self, take: impl FnMut(UserRecord)) -> Result<(), ProvisioningError> {
+        dispatch!(WritableStore: self, each_user(take))
+    }
+
+    /// Passes each token on, with revoked ones.
+    ///
+    /// # Errors
+    /// The store failed, or a record in it does not match the layout.
+    pub fn each_token(&mut self, take: impl FnMut(TokenDigest, TokenRecord)) -> Result<(), ProvisioningError> {
+        dispatch!(WritableStore: self, each_token(take))
     }
 
     /// Stores a new token; `false`: a token with that digest exists and was not changed.

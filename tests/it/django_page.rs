@@ -22,6 +22,7 @@ const CUSTOM_IMPORT: &str = "python manage.py dumpdata accounts.user auth.group 
                              authgate token import --user-model accounts.user --username-field email -";
 const PRUNE: &str = "python manage.py dumpdata auth.user auth.group authtoken.token | \
                      authgate token import --prune --user-model auth.user -";
+const VERIFY: &str = "authgate token verify-import --store redis";
 /// Not run: the package index does not have this version yet. The package's own tests use it.
 const INSTALL: [&str; 2] = [
     "pip install \"authgate-django[redis]\"",
@@ -154,6 +155,7 @@ fn every_command_of_the_django_page_works_as_it_is_written() {
         IMPORT,
         CUSTOM_IMPORT,
         PRUNE,
+        VERIFY,
         INSTALL[0],
         SYNC,
         DRIFT,
@@ -194,6 +196,13 @@ fn every_command_of_the_django_page_works_as_it_is_written() {
         let imported = project.good(IMPORT);
         assert!(imported.out.contains("users 1, tokens 1"), "{imported:?}");
         project.good(PRUNE);
+        let verified = project.good(VERIFY);
+        assert!(
+            verified
+                .out
+                .contains("the same in Django and in the store: users 1, tokens 1"),
+            "{verified:?}"
+        );
         assert!(project.good(SYNC).out.contains('1'));
         project.good(DRIFT);
         database.python("from rest_framework.authtoken.models import Token; Token.objects.all().delete()");
@@ -203,9 +212,10 @@ fn every_command_of_the_django_page_works_as_it_is_written() {
         // The gateway reads the database: the file of the page.
         let block = text
             .split("```toml\n")
+            .filter_map(|rest| rest.split("```").next())
+            .skip(1)
             .find(|block| block.contains("AUTHGATE_DATABASE_URL"))
             .unwrap();
-        let block = block.split("```").next().unwrap();
         let file = format!(
             "{block}\n[server]\nlisten = [\"127.0.0.1:8443\"]\n[upstreams.app]\nservers = [\"http://127.0.0.1:8000\"]\n\
              [[routes]]\npath = \"/*\"\nauthenticate = [\"token\"]\nupstream = \"app\"\n"

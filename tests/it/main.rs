@@ -89,6 +89,7 @@ mod trust;
 mod uploads;
 mod upstreams;
 mod vectors;
+mod verify_import;
 mod watch;
 mod websocket;
 mod websocket_credential;

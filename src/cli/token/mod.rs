@@ -8,6 +8,7 @@ mod lines;
 mod progress;
 mod show;
 mod spool;
+mod verify_import;
 
 use std::path::Path;
 
@@ -68,6 +69,7 @@ enum Command {
         store: StoreName,
     },
     Import(import::Args),
+    VerifyImport(verify_import::Args),
     /// Export users, token digests and revocations as JSON lines, for `token import`
     ///
     /// The export has no keys. Protect it against changes: importing it grants the access that it lists.
@@ -88,6 +90,7 @@ pub fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Result<(), F
         Command::List { user, store, json } => list(&mut store.open(context)?, user.as_ref(), *json),
         Command::Revoke { key, store } => revoke(key, &mut store.open(context)?),
         Command::Import(args) => import::run(args, context),
+        Command::VerifyImport(args) => verify_import::run(args, context, file),
         Command::Export { store } => {
             let bundle = store.open(context)?.export(values::now())?;
             output::data(|out| lines::write(&bundle, out))

@@ -7,7 +7,7 @@ use authgate_auth::store::redis::Keys;
 use authgate_core::identity::UserId;
 use redis::{Pipeline, cmd};
 
-use super::{CHUNK, WritableRedis, json};
+use super::{WritableRedis, json};
 use crate::provisioning::{
     Bundle, Imported, Keep, NameClash, ProvisioningError, Pruned, Revocation, TokenUpdate, Tombstones, UserUpdate,
 };
@@ -154,16 +154,7 @@ impl WritableRedis {
             tokens: self.list_tokens(None)?,
             ..Bundle::default()
         };
-        let ids = self.scan(&self.settings.keys().user(""))?;
-        let ids: Vec<_> = ids.iter().collect();
-        for chunk in ids.chunks(CHUNK) {
-            let keys: Vec<_> = chunk.iter().map(|id| self.settings.keys().user(id)).collect();
-            for (key, stored) in keys.iter().zip(self.get_each(&keys)?) {
-                if let Some(stored) = stored {
-                    bundle.users.push(self.read("a user", key, &stored)?);
-                }
-            }
-        }
+        self.each_user(|user| bundle.users.push(user))?;
         for id in self.scan(&self.settings.keys().revoked_user(""))? {
             let Ok(id) = UserId::new(&id) else { continue };
             if let Some(before) = self.user_revoked(&id)? {

@@ -224,6 +224,10 @@ impl WritableRedis {
         self.layout().map(|_| ())
     }
 
+    pub(super) fn is_filling(&mut self) -> Result<bool, ProvisioningError> {
+        self.layout().map(|layout| layout.filling)
+    }
+
     fn layout(&mut self) -> Result<Layout, ProvisioningError> {
         let key = self.settings.keys().layout();
         let store = Arc::clone(&self.store);

@@ -38,32 +38,47 @@ impl WritableRedis {
         &mut self,
         user: Option<&UserId>,
     ) -> Result<Vec<(TokenDigest, TokenRecord)>, ProvisioningError> {
-        let names: BTreeSet<String> = match user {
+        let mut tokens = Vec::new();
+        match user {
+            None => self.each_token(|digest, token| tokens.push((digest, token)))?,
             Some(user) => {
                 let key = self.settings.keys().tokens_of(user.as_str());
-                self.ask(cmd("SMEMBERS").arg(key))?
-            }
-            None => {
-                let start = self.settings.keys().tokens();
-                self.scan(&start)?
-            }
-        };
-        let digests: Vec<_> = names.iter().filter_map(|name| TokenDigest::from_hex(name)).collect();
-        let keys: Vec<_> = digests
-            .iter()
-            .map(|digest| self.settings.keys().token(digest))
-            .collect();
-        let stored = self.get_each(&keys)?;
-        let mut tokens = Vec::with_capacity(digests.len());
-        for ((digest, key), stored) in digests.into_iter().zip(&keys).zip(stored) {
-            // The set may name a token that was removed since, or that has another user now.
-            let Some(stored) = stored else { continue };
-            let token: TokenRecord = self.read("a token", key, &stored)?;
-            if user.is_none_or(|user| token.user == *user) {
-                tokens.push((digest, token));
+                let names: BTreeSet<String> = self.ask(cmd("SMEMBERS").arg(key))?;
+                // The set may name a token that has another user now.
+                self.each_named(&names, |digest, token| {
+                    if token.user == *user {
+                        tokens.push((digest, token));
+                    }
+                })?;
             }
         }
         Ok(tokens)
+    }
+
+    pub(in crate::provisioning) fn each_token(
+        &mut self,
+        take: impl FnMut(TokenDigest, TokenRecord),
+    ) -> Result<(), ProvisioningError> {
+        let names = self.scan(&self.settings.keys().tokens())?;
+        self.each_named(&names, take)
+    }
+
+    /// Passes on the tokens of these names that still exist.
+    fn each_named(
+        &mut self,
+        names: &BTreeSet<String>,
+        mut take: impl FnMut(TokenDigest, TokenRecord),
+    ) -> Result<(), ProvisioningError> {
+        let digests: Vec<_> = names.iter().filter_map(|name| TokenDigest::from_hex(name)).collect();
+        for chunk in digests.chunks(CHUNK) {
+            let keys: Vec<_> = chunk.iter().map(|digest| self.settings.keys().token(digest)).collect();
+            for ((digest, key), stored) in chunk.iter().zip(&keys).zip(self.get_each(&keys)?) {
+                if let Some(stored) = stored {
+                    take(*digest, self.read("a token", key, &stored)?);
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(in crate::provisioning) fn revoke_token(

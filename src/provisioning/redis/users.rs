@@ -58,6 +58,22 @@ impl WritableRedis {
             .map_err(|problem| self.bad_record(&key, problem))
     }
 
+    pub(in crate::provisioning) fn each_user(
+        &mut self,
+        mut take: impl FnMut(UserRecord),
+    ) -> Result<(), ProvisioningError> {
+        let ids: Vec<_> = self.scan(&self.settings.keys().user(""))?.into_iter().collect();
+        for chunk in ids.chunks(CHUNK) {
+            let keys: Vec<_> = chunk.iter().map(|id| self.settings.keys().user(id)).collect();
+            for (key, stored) in keys.iter().zip(self.get_each(&keys)?) {
+                if let Some(stored) = stored {
+                    take(self.read("a user", key, &stored)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Which of these users exist.
     pub(in crate::provisioning) fn known_users(&mut self, ids: &[&UserId]) -> Result<Vec<bool>, ProvisioningError> {
         let keys: Vec<_> = ids.iter().map(|id| self.settings.keys().user(id.as_str())).collect();

@@ -9,6 +9,7 @@ pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_authgate"));
     command
         .env_remove("AUTHGATE_CONFIG")
+        .env_remove("AUTHGATE_DATABASE_URL")
         .env_remove("RUST_LOG")
         .env_remove("RUST_BACKTRACE")
         .env("NO_COLOR", "1");

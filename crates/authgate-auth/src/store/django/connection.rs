@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authgate_core::secret::Secret;
+use futures_util::TryStreamExt;
 use sqlx::mysql::{MySqlConnection, MySqlDatabaseError};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -101,6 +102,57 @@ impl Connection {
             Self::MySql(_) => Engine::MySql,
             Self::Sqlite { .. } => Engine::Sqlite,
         }
+    }
+
+    /// Begins a transaction that only reads, and sees the rows of one moment.
+    pub(super) async fn begin_snapshot(&mut self) -> Result<(), DatabaseError> {
+        match self {
+            Self::Postgres(connection) => {
+                let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+                connection.execute(sqlx::raw_sql(begin)).await?;
+            }
+            Self::MySql(connection) => {
+                // It is for the next transaction.
+                let level = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ";
+                connection.execute(sqlx::raw_sql(level)).await?;
+                let begin = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+                connection.execute(sqlx::raw_sql(begin)).await?;
+            }
+            Self::Sqlite { connection, .. } => {
+                connection.execute(sqlx::raw_sql("BEGIN")).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the transaction.
+    pub(super) async fn end_snapshot(&mut self) -> Result<(), DatabaseError> {
+        let commit = sqlx::raw_sql("COMMIT");
+        match self {
+            Self::Postgres(connection) => connection.execute(commit).await.map(drop)?,
+            Self::MySql(connection) => connection.execute(commit).await.map(drop)?,
+            Self::Sqlite { connection, .. } => connection.execute(commit).await.map(drop)?,
+        }
+        Ok(())
+    }
+
+    /// Executes a statement without values, and passes each row on as it arrives.
+    pub(super) async fn each_row(&mut self, sql: &Sql, mut take: impl FnMut(Row)) -> Result<(), DatabaseError> {
+        macro_rules! each_row {
+            ($connection:expr) => {{
+                let mut rows = sqlx::query(AssertSqlSafe(Arc::clone(sql))).fetch($connection);
+                while let Some(row) = rows.try_next().await? {
+                    let texts = (0..Row::columns(&row)).map(|at| Row::text_at(&row, at));
+                    take(Row(texts.collect::<Result<_, sqlx::Error>>()?));
+                }
+            }};
+        }
+        match self {
+            Self::Postgres(connection) => each_row!(&mut *connection),
+            Self::MySql(connection) => each_row!(&mut *connection),
+            Self::Sqlite { connection, .. } => each_row!(&mut *connection),
+        }
+        Ok(())
     }
 
     /// Executes a prepared statement.

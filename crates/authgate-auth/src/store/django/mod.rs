@@ -4,6 +4,7 @@
 //! the control runtime. A look-up is one prepared statement, which finds the token, its user and the groups of the user together.
 
 mod connection;
+mod contents;
 mod notify;
 mod schema;
 mod session;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+pub use self::contents::{Content, Contents, Tables};
 pub use self::schema::SchemaProblem;
 pub use self::settings::{DjangoSettings, Endpoint, Engine, GroupTable, Invalidation, TokenKey, TokenTable, UserTable};
 pub use self::shared::SharedDjango;

@@ -70,7 +70,7 @@ struct UserColumns {
 }
 
 /// The columns of a token, which precede those of its user.
-const TOKEN_KEY: usize = 0;
+pub(super) const TOKEN_KEY: usize = 0;
 const TOKEN_USER: usize = 1;
 const TOKEN_CREATED: usize = 2;
 const TOKEN_EXPIRY: usize = 3;
@@ -236,7 +236,7 @@ impl Statements {
         }
     }
 
-    fn token(&self, row: &Row) -> Result<TokenRecord, BadRecord> {
+    pub(super) fn token(&self, row: &Row) -> Result<TokenRecord, BadRecord> {
         let invalid = |column: &'static str| BadRecord::Column {
             what: "a token".to_owned(),
             column,
@@ -257,8 +257,13 @@ impl Statements {
         })
     }
 
+    /// The id of a user, as `str()` writes it.
+    pub(super) fn user_id(&self, stored: Option<&str>) -> Option<String> {
+        self.columns.id.of(stored)
+    }
+
     /// Reads the user whose columns begin at `from`. All rows are of one user, each with another group.
-    fn user(&self, mut rows: Vec<Row>, from: usize) -> Result<Option<UserRecord>, BadRecord> {
+    pub(super) fn user(&self, mut rows: Vec<Row>, from: usize) -> Result<Option<UserRecord>, BadRecord> {
         let Some(first) = rows.first_mut() else { return Ok(None) };
         let Some(id) = self.columns.id.of(first.text(from + USER_ID)) else {
             return Ok(None);
@@ -376,12 +381,12 @@ fn with_dashes(digits: &str) -> Option<String> {
 
 /// Writes statements for one kind of database.
 #[derive(Clone, Copy)]
-struct Writer {
-    engine: Engine,
+pub(super) struct Writer {
+    pub(super) engine: Engine,
 }
 
 impl Writer {
-    fn name(self, name: &str) -> String {
+    pub(super) fn name(self, name: &str) -> String {
         quoted(self.engine, name)
     }
 
@@ -401,12 +406,12 @@ impl Writer {
         }
     }
 
-    fn text(self, table: &str, column: &str) -> String {
+    pub(super) fn text(self, table: &str, column: &str) -> String {
         self.as_text(format_args!("{table}.{}", self.name(column)))
     }
 
     /// The text of a column that may not be there.
-    fn optional(self, table: &str, column: Option<&str>) -> String {
+    pub(super) fn optional(self, table: &str, column: Option<&str>) -> String {
         match column {
             Some(column) => self.text(table, column),
             None => self.as_text("NULL"),
@@ -414,7 +419,7 @@ impl Writer {
     }
 
     /// A time as Unix seconds. All of them are stored in UTC.
-    fn seconds(self, table: &str, column: Option<&str>) -> String {
+    pub(super) fn seconds(self, table: &str, column: Option<&str>) -> String {
         let Some(column) = column else {
             return self.as_text("NULL");
         };
@@ -429,7 +434,7 @@ impl Writer {
         }
     }
 
-    fn user_columns(self, users: &UserTable, password: bool, groups: bool) -> String {
+    pub(super) fn user_columns(self, users: &UserTable, password: bool, groups: bool) -> String {
         let password = users.password.as_deref().filter(|_| password);
         let mut columns = vec![
             self.text("u", &users.id),
