@@ -331,6 +331,8 @@ impl EmbeddedFile {
             if stamp != seen {
                 // Reading a large file takes time, and the same runtime answers probes.
                 tokio::task::block_in_place(|| self.read());
+                // The runtime may have begun to shut down meanwhile, and then has no timers. A task that yields is not polled again.
+                tokio::task::yield_now().await;
                 if seen.is_some() && self.is_usable() {
                     info!(store = %self.name, "the store's file changed and was read again");
                 }
