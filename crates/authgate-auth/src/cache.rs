@@ -133,7 +133,7 @@ impl DecisionCache {
         self.counters.are_unchanged(dependencies)
             && match decision {
                 Decision::Accepted { validity, .. } => validity.contains(now),
-                Decision::Refused(refused) => !refused.refusal.is_temporary(),
+                Decision::Refused(refused) => !refused.refusal().is_temporary(),
             }
     }
 
@@ -190,7 +190,7 @@ impl DecisionCache {
                     );
                 }
             }
-            Decision::Refused(refused) if refused.refusal.is_temporary() => {}
+            Decision::Refused(refused) if refused.refusal().is_temporary() => {}
             Decision::Refused(refused) => {
                 if let Some(cache) = &self.refused {
                     cache.insert(
@@ -319,7 +319,7 @@ mod tests {
         );
         assert!(matches!(
             cache.find(&[1; 32], later(4_999)),
-            Some(Err(refused)) if refused.refusal == Refusal::TokenUnknown
+            Some(Err(refused)) if *refused.refusal() == Refusal::TokenUnknown
         ));
         assert!(cache.find(&[1; 32], later(5_000)).is_none());
         assert!(cache.find(&[2; 32], AT).is_none());

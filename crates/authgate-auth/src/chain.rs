@@ -8,7 +8,6 @@ use authgate_core::identity::{Identity, UserId};
 use http::HeaderMap;
 
 use crate::authenticator::Authenticator;
-use crate::decision::RefusedCredential;
 use crate::now::Now;
 use crate::scheme::AuthScheme;
 use crate::store::StoreError;
@@ -75,7 +74,8 @@ impl Chain {
             match authenticator.authenticate(&presented, now).await {
                 Ok(None) => {}
                 Ok(Some(Ok(identity))) => return Ok(Verdict::Accept(identity)),
-                Ok(Some(Err(RefusedCredential { refusal, user }))) => {
+                Ok(Some(Err(refused))) => {
+                    let (refusal, user) = refused.into_parts();
                     return Ok(Verdict::Refuse(Refused { by, refusal, user }));
                 }
                 Err(source) => {

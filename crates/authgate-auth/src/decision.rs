@@ -21,18 +21,38 @@ pub(crate) enum Decision {
     Refused(RefusedCredential),
 }
 
-/// A refused credential.
+/// A refused credential. It is behind a pointer, because each result of an accepted credential has room for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RefusedCredential {
+pub(crate) struct RefusedCredential(Arc<RefusedDetails>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct RefusedDetails {
+    refusal: Refusal,
+    user: Option<Arc<UserId>>,
+}
+
+impl RefusedCredential {
+    /// `user`: whom the credential was issued to, if that is certain.
+    pub(crate) fn new(refusal: Refusal, user: Option<UserId>) -> Self {
+        let user = user.map(Arc::new);
+        Self(Arc::new(RefusedDetails { refusal, user }))
+    }
+
     /// The reason.
-    pub refusal: Refusal,
-    /// The user that the credential was issued to, if that is certain.
-    pub user: Option<Arc<UserId>>,
+    pub(crate) fn refusal(&self) -> &Refusal {
+        &self.0.refusal
+    }
+
+    /// The reason, and the user that the credential was issued to, if that is certain.
+    pub(crate) fn into_parts(self) -> (Refusal, Option<Arc<UserId>>) {
+        let RefusedDetails { refusal, user } = Arc::unwrap_or_clone(self.0);
+        (refusal, user)
+    }
 }
 
 impl From<Refusal> for RefusedCredential {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, user: None }
+        Self::new(refusal, None)
     }
 }
 

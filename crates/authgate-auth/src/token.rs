@@ -138,12 +138,7 @@ impl TokenEvaluator {
     fn check(&self, facts: TokenFacts, now: Now) -> Decision {
         let fault = facts.fault(now.unix_seconds());
         let TokenFacts { token, user, .. } = facts;
-        let refused = |refusal| {
-            Decision::Refused(RefusedCredential {
-                refusal,
-                user: Some(Arc::new(token.user.clone())),
-            })
-        };
+        let refused = |refusal| Decision::Refused(RefusedCredential::new(refusal, Some(token.user.clone())));
         let user = match (fault, user) {
             (None, Some(user)) => user,
             (Some(TokenFault::UserInactive), _) => return refused(Refusal::TokenUserInactive),
@@ -177,10 +172,7 @@ impl TokenEvaluator {
                 },
             },
             // A user whose values cannot be sent in a header is refused: the upstream could not identify them.
-            Err(error) => Decision::Refused(RefusedCredential {
-                refusal: Refusal::TokenUnsendableValue(error.to_string().into()),
-                user: Some(Arc::new(token.user)),
-            }),
+            Err(error) => refused(Refusal::TokenUnsendableValue(error.to_string().into())),
         }
     }
 }
@@ -305,7 +297,8 @@ mod tests {
                     .expect("the store is there");
                 let verdict = verdict.map(|verdict| match verdict {
                     Ok(identity) => Ok(identity.user_info().id.as_str().to_owned()),
-                    Err(RefusedCredential { refusal, user }) => {
+                    Err(refused) => {
+                        let (refusal, user) = refused.into_parts();
                         let is_known = !matches!(
                             refusal,
                             Refusal::TokenUnknown

@@ -97,7 +97,9 @@ impl JwtEvaluator {
         let mut lookup = Lookup::until(Instant::now() + time_limit);
         let ending = match self.check(token, now, &mut lookup).await {
             Ok(Decision::Accepted { .. }) => Ending::Accepted,
-            Ok(Decision::Refused(refused)) | Err(EvaluationError::Refused(refused)) => Ending::Refused(refused.refusal),
+            Ok(Decision::Refused(refused)) | Err(EvaluationError::Refused(refused)) => {
+                Ending::Refused(refused.into_parts().0)
+            }
             Err(EvaluationError::Unavailable(error)) => Ending::Unknown(error.to_string()),
         };
         let last = match &ending {

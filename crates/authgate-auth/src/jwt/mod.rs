@@ -180,12 +180,8 @@ impl JwtEvaluator {
         let facts = self.look_up(jti.as_deref(), key, named.as_ref(), lookup).await?;
         let by_claim = named.as_ref().and_then(NamedUser::id);
         let user = facts.user.as_ref().map(|user| &user.id).or(by_claim).cloned();
-        self.check_facts(claims, facts, named, key).map_err(|refusal| {
-            EvaluationError::Refused(RefusedCredential {
-                refusal,
-                user: user.map(Arc::new),
-            })
-        })
+        self.check_facts(claims, facts, named, key)
+            .map_err(|refusal| EvaluationError::Refused(RefusedCredential::new(refusal, user)))
     }
 
     /// The checks after the look-up.
