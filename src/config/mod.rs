@@ -1,6 +1,7 @@
 //! Reads and checks gateway.toml, and returns the settings that the lower modules declare.
 
 mod admin_contact;
+mod change;
 mod check;
 pub mod defaults;
 mod key_path;
@@ -40,12 +41,13 @@ use http::HeaderName;
 use toml::de::DeTable;
 
 pub use self::admin_contact::{AdminContact, admin_contact};
+pub use self::change::{Change, ChangeKind};
 pub use self::modes::WatchMode;
 pub use self::named_file::NamedFile;
 use self::problem::{Basis, Problems};
 pub use self::problem::{ConfigError, Problem, Refusal, Report, ReportFormat, Severity};
 use self::reader::{Context, Section};
-pub use self::source::{Change, ChangeKind, Source};
+pub use self::source::Source;
 use crate::acme::AcmeSettings;
 use crate::control::token::AdminToken;
 use crate::gateway::ServerSettings;

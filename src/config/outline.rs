@@ -9,8 +9,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::change::{Change, ChangeKind};
 use super::key_path::join;
-use super::source::{Change, ChangeKind};
 
 /// A longer value is not shown.
 const MAX_SHOWN: usize = 80;

@@ -20,7 +20,8 @@ use http::{Method, Request, Version};
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::admission::{Authorization, Permitted, Routed};
+use super::admission::{Permitted, Routed};
+use super::authorization::Authorization;
 use super::body::ResponseBody;
 use super::outcome::Outcome;
 use super::rejection::Rejection;

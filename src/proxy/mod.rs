@@ -1,6 +1,7 @@
 //! A request on its way through the gateway: [`Proxy::handle`] routes it, admits it, and forwards it or refuses it.
 
 mod admission;
+mod authorization;
 pub mod body;
 pub mod cors;
 pub mod explain;
@@ -14,6 +15,7 @@ pub mod refusal;
 pub mod rejection;
 pub mod route_groups;
 pub mod routes;
+pub mod stream_end;
 pub mod streams;
 pub mod websocket;
 pub mod websocket_credential;

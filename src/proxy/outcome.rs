@@ -13,7 +13,7 @@ use http::{Method, StatusCode, Uri};
 use tracing::{Level, event_enabled, info};
 
 use super::rejection::Rejection;
-use super::streams::StreamEnd;
+use super::stream_end::StreamEnd;
 use crate::recording::Recording;
 use crate::telemetry::route_metrics::RouteMetrics;
 

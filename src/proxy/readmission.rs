@@ -9,7 +9,8 @@ use authgate_auth::{Authenticator, Chain, Withdrawn};
 use authgate_core::path::RequestPath;
 
 use super::routes::Found;
-use super::streams::{ApplicationReason, StreamEnd, StreamFacts, StreamPrincipal};
+use super::stream_end::StreamEnd;
+use super::streams::{ApplicationReason, StreamFacts, StreamPrincipal};
 use super::{Proxy, Route, Target};
 
 impl Proxy {

@@ -9,7 +9,7 @@ use authgate_http::upstream::body::RequestBodyError;
 use http::{Method, StatusCode};
 
 use super::refusal::format::RefusalFormat;
-use super::streams::StreamEnd;
+use super::stream_end::StreamEnd;
 
 /// Why the gateway answers a request instead of an upstream.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use authgate_auth::{Basis, Chain, Withdrawn};
+use authgate_auth::{Basis, Chain};
 use authgate_core::identity::Identity;
 use authgate_core::policy::{Permit, Principal};
 use authgate_http::upstream::body::BodyCanceller;
@@ -24,6 +24,7 @@ use tokio::task::yield_now;
 
 use super::host::Host;
 use super::outcome::Outcome;
+use super::stream_end::StreamEnd;
 use super::{Proxy, Route};
 
 /// After this many entries, a search for streams lets other tasks of the worker run.
@@ -114,25 +115,6 @@ impl StreamPrincipal {
             None => Self::Anonymous,
         }
     }
-}
-
-/// Why a stream ends. The text is for the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum StreamEnd {
-    /// No route leads to its upstream as its own did.
-    #[error("its route is gone")]
-    Route,
-    /// Its route does not admit its user.
-    #[error("its route does not admit its user any more")]
-    NotAdmitted,
-    /// Its credential is not accepted.
-    #[error("its credential is not accepted any more: {0}")]
-    Credential(#[from] Withdrawn),
-}
-
-impl StreamEnd {
-    /// The outcome of such a stream, for logs and metrics.
-    pub const LABEL: &'static str = "stream_ended";
 }
 
 /// An open stream. Dropping it removes it from the [`Streams`].

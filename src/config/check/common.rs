@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use authgate_auth::cache::CacheSettings;
+use authgate_auth::store::{DigestKind, Digests};
 use authgate_core::outbound::identity::OPAQUE_SCHEME;
 use http::HeaderName;
 
@@ -70,4 +71,26 @@ pub(super) fn cache(section: &mut Section<'_>) -> CacheSettings {
         negative_entries: section.count_or("negative_entries", (0, MAX_ENTRIES), default.negative_entries),
         negative_ttl: section.duration_or("negative_ttl", Zero::Allowed, default.negative_ttl),
     }
+}
+
+/// `digest`: the digests by which the store's tokens are keyed.
+pub(super) fn digests(section: &mut Section<'_>, default: Digests) -> Digests {
+    let Some(item) = section.take("digest") else {
+        return default;
+    };
+    let Some(items) = item.one_or_more("digest = [\"sha256\"]") else {
+        return default;
+    };
+    let kinds: Vec<DigestKind> = items
+        .iter()
+        .filter_map(|item| item.text()?.choice(&DigestKind::NAMED, &[]))
+        .collect();
+    let digests = Digests::new(&kinds);
+    if digests.is_none() && kinds.len() == items.len() {
+        item.refuse(
+            "a digest is listed twice",
+            "write each one once, such as [\"sha256\", \"sha512\"]",
+        );
+    }
+    digests.unwrap_or(default)
 }

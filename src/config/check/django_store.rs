@@ -5,7 +5,7 @@ use authgate_auth::store::django::{
 };
 use authgate_auth::store::{DigestKind, Digests};
 
-use super::stores::digests;
+use super::common::digests;
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Text, Zero};
 

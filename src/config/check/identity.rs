@@ -6,23 +6,14 @@ use std::sync::Arc;
 
 use authgate_auth::identity_signer::IdentitySigner;
 use authgate_core::identity::TableId;
-use authgate_core::member::MemberPath;
 use authgate_core::outbound::identity::{CredentialMode, Encoding, IdentityTables, ValueSource};
 use http::HeaderName;
 
 use super::signed::{Signed, WrittenKey, signed};
+use super::value_source::source;
 use crate::config::defaults;
 use crate::config::problem::Problem;
-use crate::config::reader::{Item, Section, Text, fold, header_name, is_connection_specific, is_token_byte};
-
-const SOURCES: [(&str, ValueSource); 6] = [
-    ("id", ValueSource::Id),
-    ("username", ValueSource::Username),
-    ("email", ValueSource::Email),
-    ("groups", ValueSource::Groups),
-    ("scopes", ValueSource::Scopes),
-    ("authenticator", ValueSource::Authenticator),
-];
+use crate::config::reader::{Item, Section, fold, header_name, is_connection_specific, is_token_byte};
 
 /// All identity tables.
 #[derive(Debug)]
@@ -273,53 +264,6 @@ fn read_headers(
         headers.extend(header.zip(source));
     }
     headers
-}
-
-pub(super) fn source(text: &Text<'_>) -> Option<ValueSource> {
-    let word = text.as_str();
-    if let Some((_, source)) = SOURCES.iter().find(|(name, _)| *name == word) {
-        return Some(source.clone());
-    }
-    let (kind, path): (fn(MemberPath) -> ValueSource, _) = match word.split_once('.') {
-        Some(("claims", path)) => (ValueSource::Claim, path),
-        Some(("attributes", path)) => (ValueSource::Attribute, path),
-        _ => {
-            let words = SOURCES.map(|(name, _)| name).join(", ");
-            text.refuse(
-                "is not a field of an identity",
-                format!("write one of {words}, claims.NAME or attributes.NAME"),
-            );
-            return None;
-        }
-    };
-    let written = |path: &str| format!("'{}.{path}'", word.split('.').next().unwrap_or_default());
-    match MemberPath::parse(path) {
-        Ok(path) => Some(kind(path)),
-        Err(error) => {
-            // A value from another file or the environment is not repeated.
-            let path = text.item().value().as_str().map_or("", |_| path);
-            text.refuse(&error.to_string(), member_path_instead(path, written));
-            None
-        }
-    }
-}
-
-/// What to write in place of an invalid path. `written` formats a path as it is written in the file.
-pub(super) fn member_path_instead(text: &str, written: impl Fn(&str) -> String) -> String {
-    let name = text.trim_matches(['"', '\'']);
-    if name.is_empty() {
-        return format!(
-            "write {}, or {} for a member of an object",
-            written("tenant"),
-            written("realm_access.roles")
-        );
-    }
-    let quoted = MemberPath::from_name(name).to_string();
-    format!(
-        "write {} for the member of that name; dots outside of quotes reach into objects, as in {}",
-        written(&quoted),
-        written("realm_access.roles")
-    )
 }
 
 fn stripped(item: &Item<'_>) -> Option<String> {

@@ -22,9 +22,11 @@ mod route_match;
 mod routes;
 mod server;
 mod signed;
+mod signing_keys;
 mod stores;
 mod unused;
 mod upstreams;
+mod value_source;
 mod weakness;
 
 use std::collections::HashSet;
@@ -52,7 +54,7 @@ pub(super) fn config(file: &str, mut root: Section<'_>) -> Config {
     identities.refuse_shared_headers(&root);
     let authenticators = authenticators::authenticators(&mut root, &stores, &identities);
     stores.leave_out_passwords(authenticators.settings.values());
-    signed::refuse_authenticator_keys(&root, &identities.published, &authenticators);
+    signing_keys::refuse_authenticator_keys(&root, &identities.published, &authenticators);
     let taken: HashSet<String> = identities
         .tables
         .iter()

@@ -5,7 +5,7 @@ use authgate_core::policy::{Membership, Requirements};
 use serde_json::Value;
 use toml::de::DeValue;
 
-use super::identity::member_path_instead;
+use super::value_source::member_path_instead;
 use crate::config::reader::{Item, Section};
 
 pub(super) fn requirements(mut section: Section<'_>) -> Requirements {

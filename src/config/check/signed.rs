@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use authgate_auth::identity_signer::IdentitySignerSettings;
 use authgate_auth::jwt::identity_key::IdentityKey;
-use authgate_auth::jwt::keys::{Algorithm, VerificationKey};
+use authgate_auth::jwt::keys::Algorithm;
 use authgate_core::outbound::identity::{IdentityTable, ValueSource};
 use authgate_core::secret::Secret;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 
-use super::authenticators::Authenticators;
-use super::identity::source;
-use crate::config::problem::Problem;
-use crate::config::reader::{Item, Section, Zero};
+use super::value_source::source;
+use crate::config::reader::{Item, Zero};
 use crate::config::{PublishedKey, defaults};
 use crate::file;
 
@@ -42,7 +40,7 @@ pub(super) struct Signed {
 #[derive(Debug)]
 pub(super) struct WrittenKey {
     pub(super) published: PublishedKey,
-    span: Range<usize>,
+    pub(super) span: Range<usize>,
 }
 
 impl Signed {
@@ -211,30 +209,10 @@ fn key(item: &Item<'_>) -> Option<IdentityKey> {
     }
 }
 
-fn creation(algorithm: Algorithm) -> &'static str {
+pub(super) fn creation(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::ES256 => "`openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out identity.key`",
         Algorithm::RS256 => "`openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out identity.key`",
         _ => "`openssl genpkey -algorithm ED25519 -out identity.key`",
-    }
-}
-
-/// A token that the gateway signs must not be a credential that one of its authenticators accepts.
-pub(super) fn refuse_authenticator_keys(root: &Section<'_>, published: &[WrittenKey], authenticators: &Authenticators) {
-    for WrittenKey { published, span } in published {
-        for (name, authenticator) in &authenticators.settings {
-            let keys = authenticator.kind.as_jwt().map(|jwt| jwt.keys.keys());
-            let is_same = |key: &VerificationKey| key.fingerprint() == published.key.fingerprint();
-            if keys.is_some_and(|keys| keys.iter().any(is_same)) {
-                let message = format!(
-                    "this key is also a key of authenticators.{name}: a signed identity could be presented as a credential"
-                );
-                let help = format!(
-                    "use a key that signs identities and nothing else: {} creates one",
-                    creation(published.key.algorithm())
-                );
-                root.add(Problem::error(span.clone(), &published.path, message, help));
-            }
-        }
     }
 }

@@ -8,9 +8,10 @@ use authgate_auth::jwt::Users;
 use authgate_auth::store::django::TokenKey;
 use authgate_auth::store::embedded::EmbeddedSettings;
 use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings};
-use authgate_auth::store::{DigestKind, Digests, StoreKind, StoreSettings};
+use authgate_auth::store::{Digests, StoreKind, StoreSettings};
 
 use super::Names;
+use super::common::digests;
 use super::django_store::django;
 use crate::config::reader::{Item, Section, Text, Zero};
 use crate::config::{defaults, secrets};
@@ -200,28 +201,6 @@ fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
         invalidation,
         digests,
     })
-}
-
-/// `digest`: the digests by which the store's tokens are keyed.
-pub(super) fn digests(section: &mut Section<'_>, default: Digests) -> Digests {
-    let Some(item) = section.take("digest") else {
-        return default;
-    };
-    let Some(items) = item.one_or_more("digest = [\"sha256\"]") else {
-        return default;
-    };
-    let kinds: Vec<DigestKind> = items
-        .iter()
-        .filter_map(|item| item.text()?.choice(&DigestKind::NAMED, &[]))
-        .collect();
-    let digests = Digests::new(&kinds);
-    if digests.is_none() && kinds.len() == items.len() {
-        item.refuse(
-            "a digest is listed twice",
-            "write each one once, such as [\"sha256\", \"sha512\"]",
-        );
-    }
-    digests.unwrap_or(default)
 }
 
 /// The URL may hold a password, so it is never quoted. The library's error does not repeat it.

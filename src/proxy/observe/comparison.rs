@@ -9,7 +9,7 @@ use authgate_http::framing::fields::single_value;
 use http::header::{CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use crate::proxy::admission::Authorization;
+use crate::proxy::authorization::Authorization;
 use crate::proxy::refusal;
 use crate::proxy::refusal::format::RefusalFormat;
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use authgate_core::outbound::request_id::RequestId;
 use authgate_core::policy::rollout::{Rollout, Subject};
-use authgate_http::concurrency::{ConcurrencyLimit, ConcurrencyPermit};
+use authgate_http::concurrency::ConcurrencyLimit;
 use authgate_http::log_throttle::LogThrottle;
 use authgate_http::upstream::Forwarded;
 use http::request::Parts;
@@ -26,7 +26,7 @@ use tracing::warn;
 
 use self::comparison::{Kind, Ours, Theirs};
 use super::Route;
-use super::admission::{Admission, Authorization, Routed};
+use super::authorization::Authorization;
 use super::rejection::Rejection;
 use super::websocket::{Handshake, WebSocketRequest};
 
@@ -35,14 +35,16 @@ const MAX_EVALUATIONS: usize = 1024;
 /// The deadline of one evaluation, over all authenticators. Each of them has a shorter one of its own.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Admits a request of a route that is enforced for none or some of its users.
-pub(super) async fn admit<'r>(
-    routed: &'r Routed<'r>,
-    rollout: Rollout,
-    head: &mut Parts,
-    in_flight: ConcurrencyPermit,
-) -> Admission<'r> {
-    let route = routed.route();
+/// The admission of a request of a route that is enforced for none or some of its users.
+pub(super) struct RolloutAdmission {
+    pub(super) websocket: Option<WebSocketRequest>,
+    pub(super) authorization: Authorization,
+    /// `Some` exactly if the permit is that of an observed request.
+    pub(super) observation: Option<Box<Observation>>,
+}
+
+/// Admits a request of such a route.
+pub(super) async fn admit(route: &Route, rollout: Rollout, head: &mut Parts) -> RolloutAdmission {
     let handshake = Handshake::of(head);
     let mut copy = RequestCopy {
         method: head.method.clone(),
@@ -55,26 +57,23 @@ pub(super) async fn admit<'r>(
         let (websocket, authorization) = copy.evaluate(route).await;
         if enforces(rollout, route, &authorization, &head.headers) {
             head.headers = copy.headers;
-            return Admission {
-                routed,
+            return RolloutAdmission {
                 websocket,
-                in_flight: Some(in_flight),
-                user: authorization.user,
-                decision: authorization.decision,
+                authorization,
                 observation: None,
             };
         }
         Evaluation::Done(authorization)
     };
-    Admission {
-        routed,
+    RolloutAdmission {
         websocket: handshake.map(|handshake| WebSocketRequest {
             handshake,
             offers_gateway_subprotocol: false,
         }),
-        in_flight: Some(in_flight),
-        user: None,
-        decision: Ok(rollout.permit_observed()),
+        authorization: Authorization {
+            user: None,
+            decision: Ok(rollout.permit_observed()),
+        },
         observation: Some(Box::new(Observation {
             route: route.clone(),
             evaluation,

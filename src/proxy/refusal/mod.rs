@@ -15,7 +15,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use self::format::RefusalFormat;
 use super::Route;
 use super::rejection::Rejection;
-use super::streams::StreamEnd;
+use super::stream_end::StreamEnd;
 
 /// The value of `Retry-After`, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";

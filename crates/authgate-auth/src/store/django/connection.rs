@@ -16,6 +16,9 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row as _};
 
 use super::settings::{Database, DjangoSettings, Engine};
 
+/// How long opening a connection may take. Requests do not wait longer than their own deadlines.
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// An open connection.
 pub(super) enum Connection {
     Postgres(PgConnection),

@@ -51,7 +51,7 @@ pub(super) async fn listen(shared: &SharedDjango, options: &PgConnectOptions) {
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
-            .acquire_timeout(super::shared::OPEN_TIMEOUT)
+            .acquire_timeout(super::connection::OPEN_TIMEOUT)
             .connect_lazy_with(options.clone());
         let lost = follow(shared, &pool).await;
         shared.is_reporting.store(false, Ordering::Release);
@@ -87,7 +87,7 @@ async fn follow(shared: &SharedDjango, pool: &PgPool) -> ListenError {
     };
     listener.ignore_pool_close_event(true);
     listener.eager_reconnect(false);
-    match timeout(super::shared::OPEN_TIMEOUT, listener.listen(CHANNEL)).await {
+    match timeout(super::connection::OPEN_TIMEOUT, listener.listen(CHANNEL)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return refused(error),
         Err(_) => return ListenError::NotConnected("no answer in time".to_owned()),

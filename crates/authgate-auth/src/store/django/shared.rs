@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{error, info, warn};
 
-use super::connection::{DatabaseError, listen_options};
+use super::connection::{DatabaseError, OPEN_TIMEOUT, listen_options};
 use super::notify::listen;
 use super::session::{QueryError, Session};
 use super::settings::{Database, DjangoSettings};
@@ -30,8 +30,6 @@ use crate::store::{SourceChange, StoreError};
 const QUEUE: usize = 1024;
 /// How often an idle connection is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long opening a connection may take. Requests do not wait longer than their own deadlines.
-pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The database ends statements after `timeout`. A connection without an answer so much later is closed.
 const LATE: Duration = Duration::from_secs(2);
 
