@@ -1,72 +1,20 @@
-"""What the gateway says of a request: the one place where header fields are read and the secret is compared."""
+"""Who the gateway has authenticated: from the plain header fields, or from a signed identity."""
 
 from __future__ import annotations
 
-import hmac
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from authgate_django.conf import Config, config
+from authgate_django.conf import config
+from authgate_django.fields import Fields, Identity, Refused, Unavailable, came_through_the_gateway
+
+__all__ = ["Fields", "Identity", "Refused", "Unavailable", "came_through_the_gateway", "decode", "identity", "waits"]
 
 log = logging.getLogger("authgate_django")
 
 # What the gateway sends as `authenticator` where no credential was accepted. No authenticator can have these names.
 NO_CREDENTIAL = ("anonymous", "public")
-
-
-class Refused(Exception):
-    """The request has identity fields that are not trusted, or that contradict each other. The text is for clients."""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """The facts of one request. What gateway.toml and `HEADERS` do not name is empty."""
-
-    id: str
-    username: str = ""
-    email: str = ""
-    groups: tuple[str, ...] = ()
-    scopes: tuple[str, ...] = ()
-    authenticator: str | None = None
-    claims: dict[str, Any] = field(default_factory=dict)
-    attributes: dict[str, Any] = field(default_factory=dict)
-
-    def has_scope(self, scope: str) -> bool:
-        return scope in self.scopes
-
-
-class Fields:
-    """The header fields of a request, as its server interface shows them."""
-
-    def __init__(self, meta: dict[str, Any], raw: Iterable[tuple[bytes, bytes]] | None = None) -> None:
-        self._meta = meta
-        self._lines: dict[str, list[str]] | None = None
-        if raw is not None:  # ASGI shows each line; WSGI servers have joined them
-            self._lines = {}
-            for name, value in raw:
-                self._lines.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-
-    @classmethod
-    def of(cls, request: Any) -> Fields:
-        """Of a request of Django or of DRF."""
-        scope = getattr(request, "scope", None)
-        return cls(request.META, scope["headers"] if isinstance(scope, dict) and "headers" in scope else None)
-
-    def get(self, name: str) -> str | None:
-        """The value, or `None` without such a field. A field that is there twice is refused: the gateway sends one."""
-        if self._lines is None:
-            return self._meta.get("HTTP_" + name.upper().replace("-", "_"))
-        lines = self._lines.get(name.lower(), [])
-        if len(lines) > 1:
-            raise Refused("The request did not come through the gateway.")
-        return lines[0] if lines else None
-
-
-class Unavailable(Exception):
-    """It cannot be found out who the gateway has authenticated: the public keys are not there. 503, never 401."""
 
 
 def waits(fields: Fields) -> bool:
@@ -76,15 +24,6 @@ def waits(fields: Fields) -> bool:
     from authgate_django.signed import waits_for_keys
 
     return waits_for_keys(fields)
-
-
-def came_through_the_gateway(fields: Fields, settings: Config) -> bool:
-    """Whether the request has the gateway's secret."""
-    if settings.secret_header is None:
-        return not settings.require_secret
-    presented = (fields.get(settings.secret_header) or "").encode("latin-1", "replace")
-    # Every secret is compared, so that the time does not tell which one is in use.
-    return any([hmac.compare_digest(presented, secret.encode()) for secret in settings.secrets])
 
 
 def identity(fields: Fields, encoding: str | None = None) -> Identity | None:

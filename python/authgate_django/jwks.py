@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.error import URLError
 
-from authgate_django.identity import Unavailable
+from authgate_django.fields import Unavailable
 from authgate_django.keys import PublicKey, parse_set
 
 log = logging.getLogger("authgate_django")

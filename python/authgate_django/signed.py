@@ -12,7 +12,7 @@ from typing import Any
 import jwt
 
 from authgate_django.conf import Signed, config
-from authgate_django.identity import Fields, Identity, Refused, came_through_the_gateway
+from authgate_django.fields import Fields, Identity, Refused, came_through_the_gateway
 from authgate_django.jwks import key_set
 from authgate_django.keys import PublicKey
 
