@@ -165,22 +165,26 @@ impl Authenticator {
         let Some((words, acceptance)) = presented.words() else {
             return Ok(None);
         };
-        let (credential, joined) = match self.evaluator.read(&self.shared.settings.scheme, words, acceptance) {
-            Reading::OtherScheme => return Ok(None),
-            Reading::Malformed(refusal) => return Ok(Some(Err(refusal.into()))),
-            Reading::Credential(credential) => (credential, None),
-            Reading::Joined(credential, refusal) => (credential, Some(refusal)),
-        };
-        let key = cache::key(credential);
-        let decided = match self.shared.cache.find(&key, now) {
-            Some(decided) => decided,
-            // Boxed: this future is large and rarely needed, so it must not enlarge the future of each request.
-            None => Box::pin(self.decide(key, credential, now)).await?,
-        };
-        Ok(Some(match joined {
-            None => decided,
-            Some(refusal) => Err(decided.err().unwrap_or_else(|| refusal.into())),
-        }))
+        match self.evaluator.read(&self.shared.settings.scheme, words, acceptance) {
+            Reading::OtherScheme => Ok(None),
+            Reading::Malformed(refusal) => Ok(Some(Err(refusal.into()))),
+            Reading::Credential(credential) => {
+                let key = cache::key(credential);
+                if let Some(decided) = self.shared.cache.find(&key, now) {
+                    return Ok(Some(decided));
+                }
+                // Boxed: this future is large and rarely needed, so it must not enlarge the future of each request.
+                Box::pin(self.decide(key, credential, now)).await.map(Some)
+            }
+            Reading::Joined(credential, refusal) => {
+                let key = cache::key(credential);
+                let decided = match self.shared.cache.find(&key, now) {
+                    Some(decided) => decided,
+                    None => Box::pin(self.decide(key, credential, now)).await?,
+                };
+                Ok(Some(Err(decided.err().unwrap_or_else(|| refusal.into()))))
+            }
+        }
     }
 
     /// Decides about a credential that is not in the cache, or waits for another request that has begun to decide about the same one.
