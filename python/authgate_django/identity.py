@@ -13,8 +13,9 @@ __all__ = ["Fields", "Identity", "Refused", "Unavailable", "came_through_the_gat
 
 log = logging.getLogger("authgate_django")
 
-# What the gateway sends as `authenticator` where no credential was accepted. No authenticator can have these names.
-NO_CREDENTIAL = ("anonymous", "public")
+# What the gateway sends as `authenticator` where it has accepted no credential; `unknown`: the application judges it
+# (`on_unknown = "forward"`). No authenticator can have these names.
+NO_CREDENTIAL = ("anonymous", "public", "unknown")
 
 
 def waits(fields: Fields) -> bool:

@@ -96,7 +96,7 @@ def test_two_secrets_are_accepted_while_one_replaces_the_other(ada, settings):
 def test_the_authenticator_must_agree_with_the_id(ada, settings):
     settings.AUTHGATE = {**WITH_SECRET, "HEADERS": FIELDS}
     assert through("/whoami", x_user_id="42", x_auth_source="token").json() == {"user": "ada", "auth": "token"}
-    for name in ["anonymous", "public"]:
+    for name in ["anonymous", "public", "unknown"]:
         assert through("/whoami", x_auth_source=name).json() == {"user": "AnonymousUser", "auth": None}
         assert through("/whoami", x_auth_source=name, x_user_id="42").status_code == 401
     assert through("/whoami", x_auth_source="token").status_code == 401
