@@ -18,6 +18,7 @@ use crate::basis::Basis;
 use crate::cache::{self, CacheSettings, DecisionCache};
 use crate::decision::{Decision, RefusedCredential};
 use crate::dependencies::{ChangeCounters, Dependencies};
+use crate::error::EvaluationError;
 use crate::identities::{IdentityFactory, IdentityRules};
 use crate::jwt::JwtEvaluator;
 use crate::kind::{Evaluator, KindSettings};
@@ -26,7 +27,7 @@ use crate::now::Now;
 use crate::reading::Reading;
 use crate::scheme::AuthScheme;
 use crate::single_flight::SingleFlight;
-use crate::store::{LOCAL_TIME_LIMIT, Lookup, Store, StoreError};
+use crate::store::{LOCAL_TIME_LIMIT, Lookup, Store};
 use crate::worker::WorkerResources;
 
 /// The configuration of one authenticator.
@@ -161,7 +162,7 @@ impl Authenticator {
         &self,
         presented: &Presented<'_>,
         now: Now,
-    ) -> Result<Option<Result<Arc<Identity>, RefusedCredential>>, StoreError> {
+    ) -> Result<Option<Result<Arc<Identity>, RefusedCredential>>, EvaluationError> {
         let Some((words, acceptance)) = presented.words() else {
             return Ok(None);
         };
@@ -193,7 +194,7 @@ impl Authenticator {
         key: cache::Key,
         credential: &[u8],
         now: Now,
-    ) -> Result<Result<Arc<Identity>, RefusedCredential>, StoreError> {
+    ) -> Result<Result<Arc<Identity>, RefusedCredential>, EvaluationError> {
         let deadline = Instant::now() + self.time_limit();
         let cache = &self.shared.cache;
         let decided = async {
@@ -211,8 +212,8 @@ impl Authenticator {
         match timeout_at(deadline, decided).await {
             Ok(decided) => decided.map(|(decision, _)| decision.into_result()),
             Err(Elapsed { .. }) => Err(match &self.slowest_store {
-                Some(store) => store.timeout_error(),
-                None => StoreError::Busy,
+                Some(store) => store.timeout_error().into(),
+                None => EvaluationError::Busy,
             }),
         }
     }
@@ -224,7 +225,7 @@ impl Authenticator {
         credential: &[u8],
         deadline: Instant,
         now: Now,
-    ) -> Result<(Decision, Dependencies), StoreError> {
+    ) -> Result<(Decision, Dependencies), EvaluationError> {
         let mut lookup = Lookup::until(deadline);
         let decision = self.evaluator.evaluate(credential, now, &mut lookup).await?;
         self.shared.cache.insert(key, &decision, lookup.dependencies, now);

@@ -8,9 +8,9 @@ use authgate_core::identity::{Identity, UserId};
 use http::HeaderMap;
 
 use crate::authenticator::Authenticator;
+use crate::error::EvaluationError;
 use crate::now::Now;
 use crate::scheme::AuthScheme;
-use crate::store::StoreError;
 
 /// The result of authenticating one request.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Chain {
     authenticators: Rc<[Rc<Authenticator>]>,
 }
 
-/// An authenticator failed: its store is unavailable.
+/// An authenticator failed: something that it asks is unavailable.
 #[derive(Debug, thiserror::Error)]
 #[error("authenticator {authenticator} failed")]
 pub struct Unavailable {
@@ -48,7 +48,7 @@ pub struct Unavailable {
     pub authenticator: Arc<str>,
     /// The cause.
     #[source]
-    pub source: StoreError,
+    pub source: EvaluationError,
 }
 
 impl Chain {

@@ -15,12 +15,13 @@ use authgate_core::credential::{Acceptance, Words};
 use authgate_core::identity::KeyIdentity;
 
 use crate::decision::Decision;
+use crate::error::EvaluationError;
 use crate::identities::IdentityFactory;
 use crate::jwt::{JwtEvaluator, JwtSettings};
 use crate::now::Now;
 use crate::reading::Reading;
 use crate::scheme::AuthScheme;
-use crate::store::{Lookup, StoreError};
+use crate::store::Lookup;
 use crate::token::{OnUnknown, TokenEvaluator, TokenSettings};
 use crate::withdrawn::Withdrawn;
 use crate::worker::WorkerResources;
@@ -85,7 +86,7 @@ macro_rules! kinds {
                 credential: &[u8],
                 now: Now,
                 lookup: &mut Lookup,
-            ) -> Result<Decision, StoreError> {
+            ) -> Result<Decision, EvaluationError> {
                 match self { $(Self::$kind(evaluator) => evaluator.evaluate(credential, now, lookup).await,)+ }
             }
         }

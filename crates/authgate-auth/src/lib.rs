@@ -23,6 +23,7 @@
 //! worker         what the authenticators of one worker share
 //! cache          cached decisions
 //! identities     what identities contain
+//! error          why a credential could not be evaluated
 //! store          stores of tokens, users and revocations: Redis, or a file
 //! single_flight  one lookup for all requests that wait for the same credential
 //! -- 0  words
@@ -43,6 +44,7 @@ pub mod cache;
 mod chain;
 mod decision;
 pub mod dependencies;
+mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod identities;
@@ -64,6 +66,7 @@ mod worker;
 pub use self::authenticator::{Authenticator, AuthenticatorSettings, SharedAuthenticator};
 pub use self::basis::Basis;
 pub use self::chain::{Chain, Refused, Unavailable, Verdict};
+pub use self::error::EvaluationError;
 pub use self::identities::{IdentityRules, KeptClaims};
 pub use self::kind::KindSettings;
 pub use self::now::Now;

@@ -9,11 +9,12 @@ use authgate_core::credential::{Acceptance, Refusal, Shape, Words};
 use authgate_core::identity::{KeyIdentity, UserInfo};
 
 use crate::decision::{Decision, RefusedCredential};
+use crate::error::EvaluationError;
 use crate::identities::IdentityFactory;
 use crate::now::Now;
 use crate::reading::Reading;
 use crate::scheme::AuthScheme;
-use crate::store::{Lookup, Store, StoreError, TokenFacts, TokenFault};
+use crate::store::{Lookup, Store, TokenFacts, TokenFault};
 use crate::validity::Validity;
 use crate::withdrawn::Withdrawn;
 use crate::worker::WorkerResources;
@@ -120,7 +121,12 @@ impl TokenEvaluator {
         }
     }
 
-    pub(super) async fn evaluate(&self, key: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, StoreError> {
+    pub(super) async fn evaluate(
+        &self,
+        key: &[u8],
+        now: Now,
+        lookup: &mut Lookup,
+    ) -> Result<Decision, EvaluationError> {
         let facts = match (self.store.token(key, lookup).await?, &self.source) {
             // The record of the user may have ended before that of the token.
             (None, Some((source, ttl))) => source.token_behind(&self.store, *ttl, key, lookup).await?,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::segments::{header_as_sent, payload_as_sent};
-use super::{EvaluationError, JwtEvaluator, JwtSettings, KeySet, Profile, Rules, Signed, Users};
+use super::{JwtEvaluator, JwtSettings, KeySet, Profile, Rules, Signed, Stop, Users};
 use crate::decision::Decision;
 use crate::now::Now;
 use crate::store::Lookup;
@@ -97,10 +97,8 @@ impl JwtEvaluator {
         let mut lookup = Lookup::until(Instant::now() + time_limit);
         let ending = match self.check(token, now, &mut lookup).await {
             Ok(Decision::Accepted { .. }) => Ending::Accepted,
-            Ok(Decision::Refused(refused)) | Err(EvaluationError::Refused(refused)) => {
-                Ending::Refused(refused.into_parts().0)
-            }
-            Err(EvaluationError::Unavailable(error)) => Ending::Unknown(error.to_string()),
+            Ok(Decision::Refused(refused)) | Err(Stop::Refused(refused)) => Ending::Refused(refused.into_parts().0),
+            Err(Stop::Failed(error)) => Ending::Unknown(error.to_string()),
         };
         let last = match &ending {
             Ending::Accepted => None,

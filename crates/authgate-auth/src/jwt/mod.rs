@@ -24,6 +24,7 @@ use self::segments::Segments;
 pub use self::settings::{JwtSettings, KeySet, Profile, Rules, TokenType, UserIdField, Users};
 use self::user::{NamedUser, invalid_user};
 use crate::decision::{Decision, RefusedCredential};
+use crate::error::EvaluationError;
 use crate::identities::IdentityFactory;
 use crate::now::Now;
 use crate::reading::Reading;
@@ -42,33 +43,33 @@ pub struct JwtEvaluator {
     queue: Rc<WorkQueue>,
 }
 
-/// Why authentication ended without an identity.
-enum EvaluationError {
+/// Why an evaluation ended without an identity.
+enum Stop {
     Refused(RefusedCredential),
-    Unavailable(StoreError),
+    Failed(EvaluationError),
 }
 
-impl From<Refusal> for EvaluationError {
+impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal.into())
     }
 }
 
-impl From<JwtFault> for EvaluationError {
+impl From<JwtFault> for Stop {
     fn from(fault: JwtFault) -> Self {
         Refusal::Jwt(fault).into()
     }
 }
 
-impl From<Defect> for EvaluationError {
+impl From<Defect> for Stop {
     fn from(defect: Defect) -> Self {
         JwtFault::from(defect).into()
     }
 }
 
-impl From<StoreError> for EvaluationError {
+impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
-        Self::Unavailable(error)
+        Self::Failed(error.into())
     }
 }
 
@@ -155,17 +156,22 @@ impl JwtEvaluator {
     }
 
     /// Waits in the queue, then verifies the token and asks the stores.
-    pub(super) async fn evaluate(&self, token: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, StoreError> {
+    pub(super) async fn evaluate(
+        &self,
+        token: &[u8],
+        now: Now,
+        lookup: &mut Lookup,
+    ) -> Result<Decision, EvaluationError> {
         self.queue.next().await;
         match self.check(token, now, lookup).await {
             Ok(decision) => Ok(decision),
-            Err(EvaluationError::Refused(refused)) => Ok(Decision::Refused(refused)),
-            Err(EvaluationError::Unavailable(error)) => Err(error),
+            Err(Stop::Refused(refused)) => Ok(Decision::Refused(refused)),
+            Err(Stop::Failed(error)) => Err(error),
         }
     }
 
     /// All checks, in the order of SimpleJWT.
-    async fn check(&self, token: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, EvaluationError> {
+    async fn check(&self, token: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, Stop> {
         let settings = &*self.settings;
         let Signed { segments, key } = Signed::check(settings, token)?;
         let claims = Claims::check(segments.claims()?, &settings.rules, now)?;
@@ -181,7 +187,7 @@ impl JwtEvaluator {
         let by_claim = named.as_ref().and_then(NamedUser::id);
         let user = facts.user.as_ref().map(|user| &user.id).or(by_claim).cloned();
         self.check_facts(claims, facts, named, key)
-            .map_err(|refusal| EvaluationError::Refused(RefusedCredential::new(refusal, user)))
+            .map_err(|refusal| Stop::Refused(RefusedCredential::new(refusal, user)))
     }
 
     /// The checks after the look-up.

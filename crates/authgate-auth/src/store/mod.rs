@@ -306,9 +306,6 @@ pub enum StoreError {
     /// It holds an invalid record.
     #[error("store {0}: {1}")]
     Record(Arc<str>, BadRecord),
-    /// The lookup did not start: too many credentials are waiting.
-    #[error("too many credentials are waiting to be checked")]
-    Busy,
 }
 
 /// Why a store must not be used, by its layout record.
@@ -337,7 +334,6 @@ impl StoreError {
             Self::Layout(..) => "store_layout",
             Self::Refused(..) => "store_refused",
             Self::Record(..) => "store_bad_record",
-            Self::Busy => "busy",
         }
     }
 }

@@ -61,9 +61,7 @@ impl Health {
             Err(StoreError::Layout(_, LayoutProblem::Changed)) => Self::Changed,
             Err(StoreError::Layout(_, LayoutProblem::Version(_)) | StoreError::Record(..)) => Self::Incompatible,
             Err(StoreError::Refused(..)) => Self::ErrorReply,
-            Err(StoreError::Unreachable(_) | StoreError::Unreadable(_) | StoreError::Timeout(_) | StoreError::Busy) => {
-                Self::Unreachable
-            }
+            Err(StoreError::Unreachable(_) | StoreError::Unreadable(_) | StoreError::Timeout(_)) => Self::Unreachable,
         }
     }
 }

@@ -1,0 +1,24 @@
+//! [`EvaluationError`]: why a credential could not be evaluated. It is never a refusal: the client gets 503.
+
+use crate::store::StoreError;
+
+/// A credential could not be evaluated.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluationError {
+    /// A store could not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The evaluation did not end in time, although nothing was asked over a network.
+    #[error("too many credentials are waiting to be checked")]
+    Busy,
+}
+
+impl EvaluationError {
+    /// A short name for logs and metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Store(error) => error.label(),
+            Self::Busy => "busy",
+        }
+    }
+}
