@@ -162,6 +162,8 @@ fn a_private_key_is_only_used_with_the_chain_that_fits_it() {
 
     write("0.key", &key);
     wait_until("the pair is in force", TIMEOUT, || serves("new.example"));
+    // A reload is counted after it is in force.
+    wait_until("the reload is counted", TIMEOUT, || applied(&gate) > 0.0);
     assert_eq!((applied(&gate), refused(&gate)), (1.0, 1.0));
 }
 
@@ -184,6 +186,7 @@ fn a_burst_of_changes_is_one_reload() {
             longest = longest.max(began.elapsed());
         }
         expect_secret(&mut conn, &old, &new, "a burst");
+        wait_until("the reload is counted", TIMEOUT, || applied(&gate) > before);
         old = new;
         if longest < Duration::from_millis(100) {
             assert_eq!(applied(&gate) - before, 1.0);
