@@ -36,6 +36,7 @@ mod embedded_store;
 mod examples;
 mod explain;
 mod faults;
+mod fetch;
 mod floors;
 mod forgery;
 mod frames;

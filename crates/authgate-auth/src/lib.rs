@@ -26,6 +26,7 @@
 //! error          why a credential could not be evaluated
 //! store          stores of tokens, users and revocations: Redis, or a file
 //! single_flight  one lookup for all requests that wait for the same credential
+//! fetch          the HTTP client for identity providers
 //! -- 0  words
 //! decision       the result of authenticating one credential
 //! dependencies   what a cached decision depends on
@@ -45,6 +46,7 @@ mod chain;
 mod decision;
 pub mod dependencies;
 mod error;
+pub mod fetch;
 #[doc(hidden)]
 pub mod fuzzing;
 mod identities;

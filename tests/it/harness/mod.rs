@@ -3,6 +3,7 @@
 pub mod caddy;
 pub mod client;
 pub mod config;
+pub mod connect_proxy;
 pub mod database;
 pub mod directory;
 pub mod frames;
@@ -18,6 +19,7 @@ pub mod pki;
 pub mod program;
 pub mod redis;
 pub mod restart_load;
+pub mod scripted_provider;
 pub mod service_manager;
 pub mod streams;
 pub mod systemd;
