@@ -14,7 +14,8 @@ use authgate_auth::jwt::keys::{Algorithm, VerificationKey};
 use authgate_auth::jwt::sign::SigningKey;
 use authgate_auth::jwt::{JwtSettings, KeySet, Profile, Rules, Users};
 use authgate_auth::{
-    Authenticator, AuthenticatorSettings, Chain, KindSettings, Now, SharedAuthenticator, Verdict, WorkerResources,
+    Authenticator, AuthenticatorSettings, Chain, CredentialForm, KindSettings, Now, SharedAuthenticator, Verdict,
+    WorkerResources,
 };
 use authgate_core::secret::Secret;
 use http::header::AUTHORIZATION;
@@ -47,6 +48,7 @@ impl Bench {
             .expect("a signature");
         let jwt = JwtSettings {
             keys: KeySet::Static(vec![key]),
+            form: CredentialForm::Any,
             token_bytes: 16 * 1024,
             rules: Rules::simplejwt(),
             users: Users::Claims {

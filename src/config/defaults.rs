@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
+use authgate_auth::CredentialForm;
 use authgate_auth::cache::CacheSettings;
 use authgate_auth::jwt::{Profile, UserIdField};
 use authgate_auth::store::Digests;
@@ -101,6 +102,8 @@ pub(super) const CREDENTIAL_HEADER: HeaderName = AUTHORIZATION;
 pub(super) const TOKEN_SCHEME: &str = "Token";
 /// `authenticators.*.scheme` of `kind = "jwt"`, and `routes.websocket.scheme`.
 pub(super) const JWT_SCHEME: &str = "Bearer";
+/// `authenticators.*.form`.
+pub(super) const FORM: CredentialForm = CredentialForm::Any;
 /// `authenticators.*.on_unknown`.
 pub(super) const ON_UNKNOWN: OnUnknown = OnUnknown::Refuse;
 /// `authenticators.*.realm`.

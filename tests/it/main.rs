@@ -39,6 +39,7 @@ mod faults;
 mod fetch;
 mod floors;
 mod forgery;
+mod form;
 mod frames;
 mod framing;
 mod fuzzing;

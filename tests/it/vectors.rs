@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use authgate_auth::CredentialForm;
 use authgate_auth::jwt::keys::{Algorithm, JwkSet};
 use authgate_auth::jwt::{JwtSettings, KeySet, Rules, Users, verified_payload};
 use serde_json::{Value, json};
@@ -38,6 +39,7 @@ fn verifies(jwk: &Value, jws: &str) -> bool {
     };
     let settings = JwtSettings {
         keys: KeySet::Static(keys),
+        form: CredentialForm::Any,
         token_bytes: 1 << 20,
         rules: Rules::plain(),
         users: Users::Claims {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use authgate_core::credential::Presented;
+use authgate_core::credential::{Presented, Refusal};
 use authgate_core::identity::Identity;
 use http::header::HeaderName;
 use tokio::time::error::Elapsed;
@@ -94,6 +94,29 @@ impl SharedAuthenticator {
     }
 }
 
+/// What an authenticator says about a request.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// The request has no credential for it.
+    NoCredential,
+    /// The request has a credential of its scheme, in a form that it does not read. It is refused for this reason if no other authenticator of
+    /// the route reads it.
+    OtherForm(Refusal),
+    /// The credential is accepted or refused.
+    Decided(Result<Arc<Identity>, RefusedCredential>),
+}
+
+#[cfg(test)]
+impl Answer {
+    /// The decision, if there is one.
+    pub(super) fn decided(self) -> Option<Result<Arc<Identity>, RefusedCredential>> {
+        match self {
+            Self::Decided(decided) => Some(decided),
+            Self::NoCredential | Self::OtherForm(_) => None,
+        }
+    }
+}
+
 /// One worker's authenticator.
 #[derive(Debug)]
 pub struct Authenticator {
@@ -157,25 +180,23 @@ impl Authenticator {
             .map_or(LOCAL_TIME_LIMIT, |store| store.time_limit())
     }
 
-    /// `None`: the request has no credential for this authenticator.
-    pub(super) async fn authenticate(
-        &self,
-        presented: &Presented<'_>,
-        now: Now,
-    ) -> Result<Option<Result<Arc<Identity>, RefusedCredential>>, EvaluationError> {
+    /// Reads the credential of a request, and decides about it.
+    pub(super) async fn authenticate(&self, presented: &Presented<'_>, now: Now) -> Result<Answer, EvaluationError> {
         let Some((words, acceptance)) = presented.words() else {
-            return Ok(None);
+            return Ok(Answer::NoCredential);
         };
         match self.evaluator.read(&self.shared.settings.scheme, words, acceptance) {
-            Reading::OtherScheme => Ok(None),
-            Reading::Malformed(refusal) => Ok(Some(Err(refusal.into()))),
+            Reading::OtherScheme => Ok(Answer::NoCredential),
+            Reading::OtherForm(refusal) => Ok(Answer::OtherForm(refusal)),
+            Reading::Malformed(refusal) => Ok(Answer::Decided(Err(refusal.into()))),
             Reading::Credential(credential) => {
                 let key = cache::key(credential);
                 if let Some(decided) = self.shared.cache.find(&key, now) {
-                    return Ok(Some(decided));
+                    return Ok(Answer::Decided(decided));
                 }
                 // Boxed: this future is large and rarely needed, so it must not enlarge the future of each request.
-                Box::pin(self.decide(key, credential, now)).await.map(Some)
+                let decided = Box::pin(self.decide(key, credential, now)).await?;
+                Ok(Answer::Decided(decided))
             }
             Reading::Joined(credential, refusal) => {
                 let key = cache::key(credential);
@@ -183,7 +204,7 @@ impl Authenticator {
                     Some(decided) => decided,
                     None => Box::pin(self.decide(key, credential, now)).await?,
                 };
-                Ok(Some(Err(decided.err().unwrap_or_else(|| refusal.into()))))
+                Ok(Answer::Decided(Err(decided.err().unwrap_or_else(|| refusal.into()))))
             }
         }
     }

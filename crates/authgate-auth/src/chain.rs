@@ -7,7 +7,7 @@ use authgate_core::credential::{Presented, Refusal};
 use authgate_core::identity::{Identity, UserId};
 use http::HeaderMap;
 
-use crate::authenticator::Authenticator;
+use crate::authenticator::{Answer, Authenticator};
 use crate::error::EvaluationError;
 use crate::now::Now;
 use crate::scheme::AuthScheme;
@@ -64,17 +64,26 @@ impl Chain {
         self.authenticators.iter().map(AsRef::as_ref)
     }
 
-    /// Tries each authenticator in order, until one accepts or refuses.
+    /// Tries each authenticator in order, until one accepts or refuses. If the only reason why none did is the form of the credential, the
+    /// first one that has this scheme refuses it: such a request is not anonymous.
     ///
     /// # Errors
     /// An authenticator failed. The remaining ones are not tried: one of them might accept a credential that the failed one would refuse.
     pub async fn authenticate(&self, headers: &HeaderMap, now: Now) -> Result<Verdict, Unavailable> {
+        let mut unread = None;
         for (by, authenticator) in self.authenticators.iter().enumerate() {
             let presented = Presented::from_headers(headers, authenticator.header());
             match authenticator.authenticate(&presented, now).await {
-                Ok(None) => {}
-                Ok(Some(Ok(identity))) => return Ok(Verdict::Accept(identity)),
-                Ok(Some(Err(refused))) => {
+                Ok(Answer::NoCredential) => {}
+                Ok(Answer::OtherForm(refusal)) => {
+                    unread.get_or_insert(Refused {
+                        by,
+                        refusal,
+                        user: None,
+                    });
+                }
+                Ok(Answer::Decided(Ok(identity))) => return Ok(Verdict::Accept(identity)),
+                Ok(Answer::Decided(Err(refused))) => {
                     let (refusal, user) = refused.into_parts();
                     return Ok(Verdict::Refuse(Refused { by, refusal, user }));
                 }
@@ -86,7 +95,7 @@ impl Chain {
                 }
             }
         }
-        Ok(Verdict::Pass)
+        Ok(unread.map_or(Verdict::Pass, Verdict::Refuse))
     }
 
     /// What a request has sent to the authenticator at this position of the order, without the scheme and with single blanks. `None`: the

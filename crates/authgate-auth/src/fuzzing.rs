@@ -18,6 +18,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::cache::CacheSettings;
 use crate::dependencies::ChangeCounters;
+use crate::form::CredentialForm;
 use crate::jwt::keys::{Algorithm, VerificationKey};
 use crate::jwt::sign::SigningKey;
 use crate::jwt::{self, JwtSettings, KeySet, Profile, Rules, Users};
@@ -267,6 +268,7 @@ fn settings(rules: Rules) -> JwtSettings {
     ];
     JwtSettings {
         keys: KeySet::Static(keys.into_iter().map(|key| key.expect("a good key")).collect()),
+        form: CredentialForm::Any,
         token_bytes: 16 * 1024,
         rules,
         users: Users::Claims {

@@ -16,6 +16,7 @@ use authgate_core::identity::KeyIdentity;
 
 use crate::decision::Decision;
 use crate::error::EvaluationError;
+use crate::form::CredentialForm;
 use crate::identities::IdentityFactory;
 use crate::jwt::{JwtEvaluator, JwtSettings};
 use crate::now::Now;
@@ -106,6 +107,14 @@ impl KindSettings {
         match self {
             Self::Token(settings) => settings.on_unknown == OnUnknown::Forward,
             Self::Jwt(_) => false,
+        }
+    }
+
+    /// The form of the credentials that it reads.
+    pub fn form(&self) -> CredentialForm {
+        match self {
+            Self::Token(_) => CredentialForm::Any,
+            Self::Jwt(settings) => settings.form,
         }
     }
 

@@ -30,6 +30,7 @@
 //! -- 0  words
 //! decision       the result of authenticating one credential
 //! dependencies   what a cached decision depends on
+//! form           the form of a credential: that of a JWT, or another one
 //! reading        what a header holds for an authenticator
 //! record         the records of stores
 //! scheme         the scheme before a credential
@@ -47,6 +48,7 @@ mod decision;
 pub mod dependencies;
 mod error;
 pub mod fetch;
+mod form;
 #[doc(hidden)]
 pub mod fuzzing;
 mod identities;
@@ -69,6 +71,7 @@ pub use self::authenticator::{Authenticator, AuthenticatorSettings, SharedAuthen
 pub use self::basis::Basis;
 pub use self::chain::{Chain, Refused, Unavailable, Verdict};
 pub use self::error::EvaluationError;
+pub use self::form::CredentialForm;
 pub use self::identities::{IdentityRules, KeptClaims};
 pub use self::kind::KindSettings;
 pub use self::now::Now;

@@ -7,6 +7,9 @@ use authgate_core::credential::Refusal;
 pub(crate) enum Reading<'w> {
     /// No credential, or one of another scheme.
     OtherScheme,
+    /// A credential of the scheme in a form that the authenticator does not read: see [`CredentialForm`](crate::CredentialForm). It is refused
+    /// for this reason if no other authenticator of the route reads it.
+    OtherForm(Refusal),
     /// A credential without a valid form.
     Malformed(Refusal),
     /// A credential.

@@ -301,7 +301,7 @@ mod tests {
                     .authenticate(&presented, NOW)
                     .await
                     .expect("the store is there");
-                let verdict = verdict.map(|verdict| match verdict {
+                let verdict = verdict.decided().map(|verdict| match verdict {
                     Ok(identity) => Ok(identity.user_info().id.as_str().to_owned()),
                     Err(refused) => {
                         let (refusal, user) = refused.into_parts();
@@ -335,7 +335,7 @@ mod tests {
                 .authenticate(&presented, Now { unix_ms, ..NOW })
                 .await
                 .expect("the store is there");
-            verdicts.push(verdict.is_some_and(|verdict| verdict.is_ok()));
+            verdicts.push(verdict.decided().is_some_and(|verdict| verdict.is_ok()));
         }
         assert_eq!(verdicts, [true, true, false]);
     }

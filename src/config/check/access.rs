@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use authgate_auth::AuthScheme;
+use authgate_auth::{AuthScheme, AuthenticatorSettings};
 use authgate_core::outbound::identity::CredentialMode;
 use authgate_core::policy::Policy;
 use authgate_core::policy::rollout::Rollout;
@@ -15,7 +15,7 @@ use super::mode::rollout;
 use super::require::requirements;
 use crate::config::defaults;
 use crate::config::modes::ErrorFormat;
-use crate::config::reader::{Item, Section};
+use crate::config::reader::{Item, Section, Text};
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::websocket_credential::WebSocketCredential;
 
@@ -176,20 +176,45 @@ fn authenticator_names(item: &Item<'_>, authenticators: &Authenticators) -> Opti
     for item in item.non_empty_list("authenticate = [\"token\"]")? {
         let text = item.text_for("the name of an authenticator", "write its name, in quotes")?;
         let name = authenticators.names.find(&text)?;
-        if names.contains(&name) {
-            text.refuse("is listed twice", "remove one of them");
-        }
         // An authenticator without a scheme accepts every value of its header as a key.
         let taken = names.iter().find(|before| accepts_all(before, &name, authenticators));
-        if let Some(before) = taken {
+        if names.contains(&name) {
+            text.refuse("is listed twice", "remove one of them");
+        } else if let Some(before) = taken {
             text.refuse(
                 &format!("is never used: {:?} accepts every value of the same header", &**before),
                 format!("list it before {:?}, or remove it", &**before),
             );
+        } else {
+            warn_about_shared_schemes(&text, &names, &name, authenticators);
         }
         names.push(name);
     }
     Some(names)
+}
+
+/// Warns about each scheme of `name` that an earlier authenticator of the route reads from the same header, in the same form.
+fn warn_about_shared_schemes(text: &Text<'_>, earlier: &[Arc<str>], name: &str, authenticators: &Authenticators) {
+    let Some(settings) = authenticators.settings.get(name) else {
+        return;
+    };
+    for scheme in settings.scheme.names() {
+        let reads_first = |before: &&AuthenticatorSettings| {
+            before.header == settings.header
+                && before.scheme.is(scheme.as_bytes())
+                && before.kind.form().includes(settings.kind.form())
+        };
+        let mut before = earlier.iter().filter_map(|name| authenticators.settings.get(name));
+        if let Some(before) = before.find(reads_first) {
+            text.item().warn(
+                format!(
+                    "{name:?} is never asked about a credential of the scheme {scheme:?}: {:?} reads it first, and refuses it if it is not valid",
+                    &*before.name
+                ),
+                "give them different schemes; or list one with `form = \"jwt\"` first, which leaves every other credential to the next one",
+            );
+        }
+    }
 }
 
 /// Whether `before` accepts every value of the header that `name` reads.

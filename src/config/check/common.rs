@@ -1,7 +1,8 @@
-//! The keys that all kinds of authenticators have: `header`, `scheme` and `cache`.
+//! The keys that all kinds of authenticators have: `header`, `scheme`, `form` and `cache`.
 
 use std::ops::Range;
 
+use authgate_auth::CredentialForm;
 use authgate_auth::cache::CacheSettings;
 use authgate_auth::store::{DigestKind, Digests};
 use authgate_core::outbound::identity::OPAQUE_SCHEME;
@@ -38,6 +39,18 @@ pub(super) fn read_schemes(item: Option<Item<'_>>, default: &str, same: impl Fn(
         schemes.push(scheme.into_string());
     }
     schemes
+}
+
+/// `form`: the form of the credentials that are read.
+pub(super) fn form<'c>(section: &mut Section<'c>) -> (Option<Item<'c>>, CredentialForm) {
+    let forms = [
+        ("any", CredentialForm::Any),
+        ("jwt", CredentialForm::Jwt),
+        ("opaque", CredentialForm::Opaque),
+    ];
+    let item = section.take("form");
+    let form = item.as_ref().and_then(|item| item.text()?.choice(&forms, &[]));
+    (item, form.unwrap_or(defaults::FORM))
 }
 
 /// `header`: the header of the credential. It cannot also be an identity header.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use authgate_auth::jwt::{JwtSettings, KeySet, Profile, Rules, TokenType, UserIdField, Users};
-use authgate_auth::{AuthenticatorSettings, KindSettings};
+use authgate_auth::{AuthenticatorSettings, CredentialForm, KindSettings};
 use bytesize::ByteSize;
 
-use super::common::{cache, header, schemes};
+use super::common::{cache, form, header, schemes};
 use super::identity::Identities;
 use super::keys::key_set;
 use super::stores::{NONE, Stores};
@@ -32,6 +32,13 @@ pub(super) fn jwt(
     let schemes = schemes(&mut section, defaults::JWT_SCHEME, |own, other| {
         profile.auth_scheme(vec![own.to_owned()]).is(other.as_bytes())
     });
+    let (form_item, form) = form(&mut section);
+    if let (Some(item), CredentialForm::Opaque) = (&form_item, form) {
+        item.warn(
+            "every credential is refused or left to other authenticators: a JWT is never opaque",
+            "write `form = \"jwt\"`, or remove `form`",
+        );
+    }
     let header = header(&mut section, identities);
     let realm = realm(&mut section);
     let keys = key_set(&mut section);
@@ -73,6 +80,7 @@ pub(super) fn jwt(
     let cache = cache(&mut section);
     let settings = JwtSettings {
         keys: keys.unwrap_or(KeySet::Static(Vec::new())),
+        form,
         token_bytes,
         rules,
         users: users?,

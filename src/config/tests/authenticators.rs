@@ -2,7 +2,7 @@
 
 use authgate_core::policy::Policy;
 
-use super::{MINIMAL, check, jwt, minimal_and, read, route, valid, with};
+use super::{MINIMAL, check, jwt, minimal_and, read, route, valid, warnings, with};
 use crate::config::{Severity, parse};
 
 #[test]
@@ -75,6 +75,7 @@ fn incomplete_jwt_authenticators_are_errors() {
         ),
         (jwt("max_lifetime = \"0s\""), "or \"unlimited\""),
         (jwt("token_bytes = \"1B\""), "is out of range"),
+        (jwt("form = \"jws\""), "\"any\", \"jwt\", \"opaque\""),
     ] {
         let Err(error) = read(&text) else {
             panic!("it was taken:\n{text}")
@@ -290,6 +291,16 @@ fn probable_mistakes_are_warnings() {
                 .replace("kind = \"token\"", "kind = \"token\"\nstore = \"zz\""),
             "does not exist yet",
         ),
+        (jwt("form = \"opaque\""), "a JWT is never opaque"),
+        (
+            with("kind = \"token\"", "kind = \"token\"\nscheme = [\"Token\", \"bearer\"]"),
+            "\"jwt\" is never asked about a credential of the scheme \"Bearer\": \"token\" reads it first",
+        ),
+        (
+            with("kind = \"token\"", "kind = \"token\"\nscheme = \"Bearer\"")
+                .replace("[\"token\", \"jwt\"]", "[\"jwt\", \"token\"]"),
+            "\"token\" is never asked about a credential of the scheme \"Bearer\": \"jwt\" reads it first",
+        ),
     ] {
         let loaded = read(&text).unwrap_or_else(|error| panic!("{error}"));
         let problems = loaded.warnings.problems();
@@ -299,6 +310,25 @@ fn probable_mistakes_are_warnings() {
             "{words}: {problems:?}"
         );
     }
+}
+
+#[test]
+fn authenticators_share_a_scheme_if_the_first_one_leaves_something_to_the_next() {
+    let shared = with("kind = \"token\"", "kind = \"token\"\nscheme = \"Bearer\"");
+    let shared = shared.replace("[\"token\", \"jwt\"]", "[\"jwt\", \"token\"]");
+    valid(&shared.replace("kind = \"jwt\"", "kind = \"jwt\"\nform = \"jwt\""));
+    valid(&shared.replace("kind = \"jwt\"", "kind = \"jwt\"\nheader = \"X-JWT\""));
+    let second = "[authenticators.other]\nkind = \"jwt\"\nusers = \"none\"\nform = \"jwt\"\n\
+                  keys = [{ algorithm = \"HS256\", secret = \"a secret of a good many bytes, forty\" }]\n[upstreams.app]";
+    let two = MINIMAL.replace("[upstreams.app]", second);
+    let two = two.replace("[\"token\", \"jwt\"]", "[\"other\", \"jwt\"]");
+    valid(&two);
+    let same = two.replace("users = \"redis\"", "users = \"redis\"\nform = \"jwt\"");
+    let loaded = read(&same).unwrap_or_else(|error| panic!("{error}"));
+    let [warning] = warnings(&loaded)[..] else {
+        panic!("{:?}", loaded.warnings)
+    };
+    assert!(warning.message.contains("\"jwt\" is never asked"), "{warning:?}");
 }
 
 #[test]

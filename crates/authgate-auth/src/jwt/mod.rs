@@ -146,6 +146,9 @@ impl JwtEvaluator {
         let Shape::Pair(_, token) = shape else {
             return Reading::Malformed(Refusal::BearerNotTwoWords);
         };
+        if !self.settings.form.matches(token) {
+            return Reading::OtherForm(Refusal::Jwt(Defect::Form.into()));
+        }
         if acceptance == Acceptance::RefuseOnly {
             return Reading::Malformed(Refusal::Jwt(Defect::Repeated.into()));
         }

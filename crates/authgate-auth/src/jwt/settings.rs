@@ -6,6 +6,7 @@ use std::time::Duration;
 use authgate_core::identity::KeyIdentity;
 
 use super::keys::VerificationKey;
+use crate::form::CredentialForm;
 use crate::scheme::AuthScheme;
 use crate::withdrawn::Withdrawn;
 
@@ -14,6 +15,8 @@ use crate::withdrawn::Withdrawn;
 pub struct JwtSettings {
     /// The keys, and how a token selects one.
     pub keys: KeySet,
+    /// The form of the tokens that are read.
+    pub form: CredentialForm,
     /// Longer tokens are refused without parsing.
     pub token_bytes: usize,
     /// Rules for the claims.
@@ -52,7 +55,9 @@ impl JwtSettings {
         self.users.still_accepts(&previous.users, is_same_store)?;
         // A set requires the key id, which the token may not have.
         let requires_key_id = matches!(self.keys, KeySet::Jwks(_)) && matches!(previous.keys, KeySet::Static(_));
-        match !requires_key_id && self.rules.accept_all_of(&previous.rules) {
+        // What was accepted is a JWT.
+        let reads_jwts = self.form.includes(CredentialForm::Jwt);
+        match !requires_key_id && reads_jwts && self.rules.accept_all_of(&previous.rules) {
             true => Ok(()),
             false => Err(Withdrawn::Stricter),
         }
