@@ -1,5 +1,6 @@
 //! The HTTP client for identity providers, against providers that misbehave.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -172,8 +173,11 @@ fn a_certificate_of_another_authority_is_an_error() {
     let address = SocketAddr::from(([127, 0, 0, 1], provider.port()));
     let result = Caller::new(&own, 0).get(&format!("http://{address}/keys"), LONG);
     assert!(["protocol", "cut"].contains(&label(&result)), "{result:?}");
-    let plain = ScriptedProvider::start();
-    let result = Caller::new(&own, 0).get(&format!("https://127.0.0.1:{}/keys", plain.port()), LONG);
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/keys", plain.local_addr().unwrap());
+    let answers = std::thread::spawn(move || plain.accept().unwrap().0.write_all(b"HTTP/1.1 400 No\r\n\r\n"));
+    let result = Caller::new(&own, 0).get(&url, LONG);
+    answers.join().unwrap().unwrap();
     assert_eq!(label(&result), "tls", "{result:?}");
 }
 

@@ -88,14 +88,14 @@ impl FetchError {
     }
 
     fn of_tls(error: &rustls::Error) -> Self {
-        use rustls::CertificateError::UnknownIssuer;
-        Self::Tls(match error {
-            rustls::Error::InvalidCertificate(UnknownIssuer) => {
-                "an unknown authority has signed the certificate; if that is right, name the authority in `ca`"
-                    .to_owned()
+        use rustls::CertificateError::{BadSignature, UnknownIssuer};
+        let remedy = match error {
+            rustls::Error::InvalidCertificate(BadSignature | UnknownIssuer) => {
+                "; if the server is the right one, name the authority that signed its certificate in `ca`"
             }
-            error => error.to_string(),
-        })
+            _ => "",
+        };
+        Self::Tls(format!("{error}{remedy}"))
     }
 
     /// The error for a body that ended early.
