@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -37,6 +38,32 @@ pub fn read_at_most(path: &Path, max: u64) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
     }
     Ok(bytes)
+}
+
+/// What a file holds, or why it cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fingerprint {
+    /// The SHA-256 of its content.
+    Content([u8; SHA256_OUTPUT_LEN]),
+    /// It cannot be read, for this reason.
+    Unreadable(io::ErrorKind),
+}
+
+impl Fingerprint {
+    /// Reads the file.
+    pub fn of(file: &Path) -> Self {
+        match read(file) {
+            Ok(content) => Self::of_content(&content),
+            Err(error) => Self::Unreadable(error.kind()),
+        }
+    }
+
+    /// That of a file with this content.
+    pub fn of_content(content: &[u8]) -> Self {
+        let mut sha256 = [0; SHA256_OUTPUT_LEN];
+        sha256.copy_from_slice(digest(&SHA256, content).as_ref());
+        Self::Content(sha256)
+    }
 }
 
 /// Limits the reads that clients cause. A flood of them, or a file system that does not answer, occupies few threads. Clones share the limit.

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::config::{Loaded, NamedFile, WatchMode};
-use crate::watch::{Digest, FileWatch, Intervals};
+use crate::file::Fingerprint;
+use crate::watch::{FileWatch, Intervals};
 
-/// The files that are watched, each with the digest of what the gateway has read. `None`: `server.watch` is off.
+/// The files that are watched, each as it was when the gateway read it. `None`: `server.watch` is off.
 #[derive(Debug, Clone)]
-pub struct WatchedFiles(Option<BTreeMap<PathBuf, Option<Digest>>>);
+pub struct WatchedFiles(Option<BTreeMap<PathBuf, Option<Fingerprint>>>);
 
 impl WatchedFiles {
     /// Those of a configuration that was read from `path`.
@@ -21,7 +22,7 @@ impl WatchedFiles {
         let configuration = match config.watch {
             WatchMode::Off => return Self(None),
             WatchMode::Keys => None,
-            WatchMode::All => Some((path.to_owned(), Some(source.digest()))),
+            WatchMode::All => Some((path.to_owned(), Some(source.fingerprint()))),
         };
         let named = source.files().iter().filter_map(watched);
         Self(Some(named.chain(configuration).collect()))
@@ -29,8 +30,8 @@ impl WatchedFiles {
 }
 
 /// `None`: a folder.
-fn watched(named: &NamedFile) -> Option<(PathBuf, Option<Digest>)> {
-    (!named.path.is_dir()).then(|| (named.path.clone(), named.digest))
+fn watched(named: &NamedFile) -> Option<(PathBuf, Option<Fingerprint>)> {
+    (!named.path.is_dir()).then(|| (named.path.clone(), Some(named.fingerprint)))
 }
 
 /// Notifies of changes of the files of the configuration in force.

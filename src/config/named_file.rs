@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use aws_lc_rs::digest::{SHA256, digest};
-
-use crate::file;
+use crate::file::Fingerprint;
 
 /// A file whose content belongs to the configuration, such as a certificate or a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,20 +11,17 @@ pub struct NamedFile {
     pub key: String,
     /// Its path.
     pub path: PathBuf,
-    /// The digest of its content, if it can be read.
-    pub digest: Option<[u8; 32]>,
+    /// What it held before the configuration read it.
+    pub fingerprint: Fingerprint,
 }
 
 impl NamedFile {
     /// Reads the content of the file.
     pub(super) fn new(key: String, path: PathBuf) -> Self {
-        let content = file::read(&path);
         Self {
+            fingerprint: Fingerprint::of(&path),
             key,
             path,
-            digest: content
-                .ok()
-                .and_then(|content| digest(&SHA256, &content).as_ref().try_into().ok()),
         }
     }
 }

@@ -4,20 +4,20 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use toml::Spanned;
 use toml::de::DeTable;
 
 use super::change::{Change, ChangeKind};
 use super::named_file::NamedFile;
 use super::outline::Outline;
+use crate::file::Fingerprint;
 
 /// What is kept of the text of a configuration, and the files that it names.
 #[derive(Debug, Clone)]
 pub struct Source {
     pub(super) file: String,
-    /// The SHA-256 of the text.
-    digest: [u8; 32],
+    /// That of the text.
+    fingerprint: Fingerprint,
     outline: Outline,
     /// The text without possible secrets, and of the same length.
     masked: String,
@@ -32,11 +32,9 @@ impl Source {
         masked: String,
         files: Vec<NamedFile>,
     ) -> Self {
-        let mut sha256 = [0; 32];
-        sha256.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
         Self {
             file: file.to_owned(),
-            digest: sha256,
+            fingerprint: Fingerprint::of_content(text.as_bytes()),
             outline: Outline::new(table, text, &masked),
             masked,
             files,
@@ -48,9 +46,9 @@ impl Source {
         &self.files
     }
 
-    /// The SHA-256 of the text.
-    pub fn digest(&self) -> [u8; 32] {
-        self.digest
+    /// The fingerprint of the text.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 
     /// The text without possible secrets.
@@ -61,14 +59,14 @@ impl Source {
     /// What `next` changes, in the order of the key paths.
     pub fn changes(&self, next: &Self) -> Vec<Change> {
         let mut changes = self.outline.changes(&self.masked, &next.outline, &next.masked);
-        let before: HashMap<(&str, &Path), Option<[u8; 32]>> = self
+        let before: HashMap<(&str, &Path), Fingerprint> = self
             .files
             .iter()
-            .map(|file| ((file.key.as_str(), file.path.as_path()), file.digest))
+            .map(|file| ((file.key.as_str(), file.path.as_path()), file.fingerprint))
             .collect();
         changes.extend(next.files.iter().filter_map(|file| {
             let before = before.get(&(file.key.as_str(), file.path.as_path()))?;
-            (*before != file.digest).then(|| Change {
+            (*before != file.fingerprint).then(|| Change {
                 key: file.key.clone(),
                 kind: ChangeKind::Content(file.path.clone()),
             })

@@ -1,10 +1,10 @@
 //! [`FileWatch`]: reports once when files have changed and have then been still for a moment.
 //!
 //! It knows files and events, not what the files mean. Events of the system say when to look (`places` has what is watched);
-//! `fingerprint` decides whether a file has changed. All files are also checked at intervals, because some filesystems send no events.
+//! a [`Fingerprint`] decides whether a file has changed, after a cheap look at its `stamp`. All files are also checked at intervals, because some filesystems send no events.
 
-mod fingerprint;
 mod places;
+mod stamp;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,9 +18,9 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tracing::{debug, warn};
 
-pub use self::fingerprint::Digest;
-use self::fingerprint::{Fingerprint, Stamp};
 use self::places::Places;
+use self::stamp::Stamp;
+use crate::file::Fingerprint;
 
 /// The watches of one gateway. The rest is only checked at intervals: the system limits the watches of a user, often to 8,192.
 const MAX_WATCHES: usize = 4_096;
@@ -75,9 +75,9 @@ impl FileWatch {
         Ok(Self(shared))
     }
 
-    /// Watches these files from now on, in place of the present ones. A file is reported if its digest is another one. `None`: if it is not
-    /// as it was reported before, or, for a new one, as it is now.
-    pub fn follow(&self, files: BTreeMap<PathBuf, Option<Digest>>) {
+    /// Watches these files from now on, in place of the present ones. A file is reported if its fingerprint is another one. `None`: if it is
+    /// not as it was reported before, or, for a new one, as it is now.
+    pub fn follow(&self, files: BTreeMap<PathBuf, Option<Fingerprint>>) {
         self.0.update(|state| state.follow = Some(files));
     }
 }
@@ -94,7 +94,7 @@ struct State {
     /// A watched place has changed.
     event: bool,
     /// The files to watch next.
-    follow: Option<BTreeMap<PathBuf, Option<Digest>>>,
+    follow: Option<BTreeMap<PathBuf, Option<Fingerprint>>>,
     stopped: bool,
 }
 
@@ -203,11 +203,11 @@ impl<F: FnMut()> Watcher<F> {
         }
     }
 
-    fn follow(&mut self, files: BTreeMap<PathBuf, Option<Digest>>) {
+    fn follow(&mut self, files: BTreeMap<PathBuf, Option<Fingerprint>>) {
         let mut previous = std::mem::take(&mut self.files);
-        let known = |(file, digest): (PathBuf, Option<Digest>)| {
-            let known = match digest {
-                Some(digest) => Fingerprint::Content(digest),
+        let known = |(file, fingerprint): (PathBuf, Option<Fingerprint>)| {
+            let known = match fingerprint {
+                Some(fingerprint) => fingerprint,
                 None => previous.remove(&file).unwrap_or_else(|| Fingerprint::of(&file)),
             };
             (file, known)

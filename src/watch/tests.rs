@@ -26,8 +26,11 @@ impl Watched {
         let (sender, reports) = channel();
         let intervals = Intervals { still, check };
         let watch = FileWatch::start(intervals, move || sender.send(()).expect("the test waits")).expect("a thread");
-        // With another digest the file is reported at once. Then it is watched.
-        watch.follow(BTreeMap::from([(file.clone(), Some(Digest::default()))]));
+        // With another fingerprint the file is reported at once. Then it is watched.
+        watch.follow(BTreeMap::from([(
+            file.clone(),
+            Some(Fingerprint::of_content(b"another")),
+        )]));
         let watched = Self {
             folder,
             file,
@@ -173,6 +176,32 @@ fn a_burst_is_one_report() {
         write(&watched.file, &at.to_string());
     }
     watched.expect_one_report("a burst");
+}
+
+#[test]
+fn a_change_between_the_reading_and_the_watch_is_reported() {
+    let folder = TempDir::new().expect("a folder");
+    let file = plain(folder.path());
+    for (was, is_reported) in [
+        (Fingerprint::Unreadable(std::io::ErrorKind::NotFound), true),
+        (Fingerprint::of_content(b"another"), true),
+        (Fingerprint::of(&file), false),
+    ] {
+        let (sender, reports) = channel();
+        let intervals = Intervals {
+            still: Duration::from_millis(1),
+            check: Duration::from_secs(3600),
+        };
+        let watch = FileWatch::start(intervals, move || sender.send(()).expect("the test waits")).expect("a thread");
+        watch.follow(BTreeMap::from([(file.clone(), Some(was))]));
+        if !is_reported {
+            // The first report is that of this change.
+            write(&file, "1");
+        }
+        assert!(reports.recv_timeout(TIMEOUT).is_ok(), "{was:?}");
+        drop(watch);
+        assert!(reports.recv().is_err(), "two reports: {was:?}");
+    }
 }
 
 #[test]
