@@ -23,6 +23,7 @@
 //! worker         what the authenticators of one worker share
 //! cache          cached decisions
 //! identities     what identities contain
+//! claims         claims of tokens: strict JSON, the checks of every kind, and the user
 //! error          why a credential could not be evaluated
 //! store          stores of tokens, users and revocations: Redis, or a file
 //! single_flight  one lookup for all requests that wait for the same credential
@@ -44,6 +45,7 @@ mod authenticator;
 mod basis;
 pub mod cache;
 mod chain;
+mod claims;
 mod decision;
 pub mod dependencies;
 mod error;

@@ -2,11 +2,10 @@
 //!
 //! This module parses tokens itself, strictly. Only the signature is verified by a library.
 
-mod claims;
 pub mod explain;
 pub mod identity_key;
-mod json;
 pub mod keys;
+mod profile;
 mod segments;
 mod settings;
 pub mod sign;
@@ -18,11 +17,11 @@ use std::sync::Arc;
 use authgate_core::credential::{Acceptance, Defect, JwtFault, Refusal, Shape, Words};
 use authgate_core::identity::UserInfo;
 
-use self::claims::Claims;
 use self::keys::VerificationKey;
 use self::segments::Segments;
 pub use self::settings::{JwtSettings, KeySet, Profile, Rules, TokenType, UserIdField, Users};
-use self::user::{NamedUser, invalid_user};
+use crate::claims::Claims;
+use crate::claims::user::{ClaimProblem, NamedUser, user_info};
 use crate::decision::{Decision, RefusedCredential};
 use crate::error::EvaluationError;
 use crate::identities::IdentityFactory;
@@ -177,11 +176,11 @@ impl JwtEvaluator {
     async fn check(&self, token: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, Stop> {
         let settings = &*self.settings;
         let Signed { segments, key } = Signed::check(settings, token)?;
-        let claims = Claims::check(segments.claims()?, &settings.rules, now)?;
+        let claims = profile::check(segments.claims()?, &settings.rules, now)?;
 
         let named = claims
             .get(&settings.rules.user_id_claim)
-            .map(|claim| NamedUser::from_claim(claim, &settings.users));
+            .map(|claim| NamedUser::from_claim(claim, settings.users.id_numbers()));
         let jti = match (&settings.revocation, &settings.rules.jti_claim) {
             (Some(_), Some(name)) => claims.revocable_id(name)?,
             (None, _) | (_, None) => None,
@@ -203,19 +202,25 @@ impl JwtEvaluator {
     ) -> Result<Decision, Refusal> {
         let settings = &*self.settings;
         if facts.jti_revoked || facts.kid_revoked || facts.user_revoked.is_some_and(|by| claims.issued_by(by)) {
-            let as_access = claims.check_kind(&settings.rules, &[TokenType::Access]);
+            let as_access = profile::check_kind(&claims, &settings.rules, &[TokenType::Access]);
             return Err(Refusal::Jwt(JwtFault::Revoked(as_access.err())));
         }
-        claims
-            .check_kind(&settings.rules, &settings.rules.token_types)
+        profile::check_kind(&claims, &settings.rules, &settings.rules.token_types)
             .map_err(|mismatch| Refusal::Jwt(mismatch.into()))?;
 
         let Some(named) = named else {
-            return Err(invalid_user(&settings.rules.user_id_claim, "is absent"));
+            return Err(refusal(ClaimProblem::names_no_user(
+                &settings.rules.user_id_claim,
+                "is absent",
+            )));
         };
         let validity = claims.validity;
         let user_info = match &settings.users {
-            Users::Claims { username_claim } => self.user_info_from_claims(claims, named, username_claim, key)?,
+            Users::Claims { username_claim } => {
+                let id = named.into_id(&settings.rules.user_id_claim).map_err(refusal)?;
+                let key = Some(Arc::clone(key.identity()));
+                user_info(claims, id, username_claim, &self.identities, key).map_err(refusal)?
+            }
             Users::Store {
                 check_active,
                 revoke_claim,
@@ -248,5 +253,12 @@ impl JwtEvaluator {
             .identity(user_info)
             .map_err(|error| Refusal::JwtUnsendableClaim(error.to_string().into()))?;
         Ok(Decision::Accepted { identity, validity })
+    }
+}
+
+fn refusal(problem: ClaimProblem) -> Refusal {
+    match problem {
+        ClaimProblem::NamesNoUser(which) => Refusal::JwtInvalidUserClaim(which),
+        ClaimProblem::Unsendable(which) => Refusal::JwtUnsendableClaim(which),
     }
 }

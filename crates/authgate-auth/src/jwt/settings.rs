@@ -6,6 +6,8 @@ use std::time::Duration;
 use authgate_core::identity::KeyIdentity;
 
 use super::keys::VerificationKey;
+use crate::claims::ClaimRules;
+use crate::claims::user::IdNumbers;
 use crate::form::CredentialForm;
 use crate::scheme::AuthScheme;
 use crate::withdrawn::Withdrawn;
@@ -104,6 +106,16 @@ pub enum Users {
 }
 
 impl Users {
+    /// Which numbers the user id claim may be.
+    pub(super) fn id_numbers(&self) -> IdNumbers {
+        match self {
+            Self::Store {
+                field: UserIdField::Id, ..
+            } => IdNumbers::WholeFloats,
+            Self::Claims { .. } | Self::Store { .. } => IdNumbers::Integers,
+        }
+    }
+
     fn still_accepts(&self, previous: &Self, is_same_store: &dyn Fn(&str, &str) -> bool) -> Result<(), Withdrawn> {
         match (self, previous) {
             (Self::Claims { .. }, Self::Claims { .. }) => Ok(()),
@@ -235,6 +247,16 @@ pub(super) enum Padding {
 }
 
 impl Rules {
+    /// The rules that every kind of token has.
+    pub(super) fn claims(&self) -> ClaimRules<'_> {
+        ClaimRules {
+            issuer: &self.issuer,
+            audience: &self.audience,
+            leeway: self.leeway,
+            max_lifetime: self.max_lifetime,
+        }
+    }
+
     /// Whether these rules accept every token that `previous` has accepted. The age of a token is not considered.
     pub(crate) fn accept_all_of(&self, previous: &Self) -> bool {
         let Self {

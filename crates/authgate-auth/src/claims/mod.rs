@@ -1,12 +1,14 @@
-//! The claims of a token with a valid signature, checked in SimpleJWT's order, in whole seconds.
+//! The claims of a token, from its payload or from an introspection endpoint: checked in SimpleJWT's order, in whole seconds.
+
+pub(crate) mod json;
+pub(crate) mod user;
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use authgate_core::credential::{Defect, JwtFault, TypeMismatch};
+use authgate_core::credential::{Defect, JwtFault};
 use serde_json::{Map, Number, Value};
 
-use super::settings::{Profile, Rules, TokenType};
 use crate::now::Now;
 use crate::validity::Validity;
 
@@ -16,17 +18,30 @@ const LAST_SECOND: i128 = 253_402_300_799;
 /// The most digits that Python's `int()` reads from a string, by default.
 const MAX_DIGITS: usize = 4300;
 
-/// Claims that passed all checks before the revocation check.
+/// What the claims of every kind of token must be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClaimRules<'r> {
+    /// Accepted issuers; empty: not checked.
+    pub(crate) issuer: &'r [String],
+    /// Accepted audiences; empty: not checked.
+    pub(crate) audience: &'r [String],
+    /// Accepted clock difference.
+    pub(crate) leeway: Duration,
+    /// Maximum lifetime of a token.
+    pub(crate) max_lifetime: Option<Duration>,
+}
+
+/// Claims that passed the checks of [`ClaimRules`].
 #[derive(Debug)]
-pub(super) struct Claims {
+pub(crate) struct Claims {
     members: Map<String, Value>,
     issued_at: Option<i128>,
-    pub(super) validity: Validity,
+    pub(crate) validity: Validity,
 }
 
 impl Claims {
-    /// Checks times, issuer, audience and the types of `sub` and `jti`: all checks before revocation.
-    pub(super) fn check(members: Map<String, Value>, rules: &Rules, now: Now) -> Result<Self, JwtFault> {
+    /// Checks times, issuer, audience and the types of `sub` and `jti`.
+    pub(crate) fn check(members: Map<String, Value>, rules: ClaimRules<'_>, now: Now) -> Result<Self, JwtFault> {
         let (now_ms, leeway) = (i128::from(now.unix_ms), millis(rules.leeway));
         let mut from_ms = i128::MIN;
         let mut issued_at = None;
@@ -58,10 +73,10 @@ impl Claims {
                 return Err(Defect::Lifetime.into());
             }
         }
-        if !issuer_matches(members.get("iss"), &rules.issuer) {
+        if !issuer_matches(members.get("iss"), rules.issuer) {
             return Err(Defect::Issuer.into());
         }
-        if !audience_matches(members.get("aud"), &rules.audience) {
+        if !audience_matches(members.get("aud"), rules.audience) {
             return Err(Defect::Audience.into());
         }
         if ["sub", "jti"]
@@ -69,9 +84,6 @@ impl Claims {
             .any(|name| members.get(*name).is_some_and(|value| !value.is_string()))
         {
             return Err(Defect::Texts.into());
-        }
-        if !has_required(&members, rules.profile) {
-            return Err(Defect::Required.into());
         }
         let clamp = |ms: i128| i64::try_from(ms).unwrap_or(if ms < 0 { i64::MIN } else { i64::MAX });
         Ok(Self {
@@ -84,11 +96,11 @@ impl Claims {
         })
     }
 
-    /// The id by which the token can be revoked; `None`: the claim is absent, which [`Claims::check_kind`] refuses.
+    /// The id by which the token can be revoked; `None`: the claim is absent.
     ///
     /// # Errors
     /// The value cannot be revoked: it is neither a string nor a number, or a number without a plain decimal form.
-    pub(super) fn revocable_id(&self, name: &str) -> Result<Option<Cow<'_, str>>, Defect> {
+    pub(crate) fn revocable_id(&self, name: &str) -> Result<Option<Cow<'_, str>>, Defect> {
         let id = match self.members.get(name) {
             None => return Ok(None),
             Some(Value::String(text)) => Cow::Borrowed(text.as_str()),
@@ -100,66 +112,29 @@ impl Claims {
         Ok(Some(id))
     }
 
-    /// The checks after revocation: required claims and the token type.
-    pub(super) fn check_kind(&self, rules: &Rules, accepted: &[TokenType]) -> Result<(), TypeMismatch> {
-        if !self.members.contains_key("exp") {
-            return Err(TypeMismatch::NoExpiry);
-        }
-        if rules
-            .jti_claim
-            .as_ref()
-            .is_some_and(|name| !self.members.contains_key(name))
-        {
-            return Err(TypeMismatch::NoId);
-        }
-        let Some(name) = &rules.token_type_claim else {
-            return Ok(());
-        };
-        match self.members.get(name) {
-            None => Err(TypeMismatch::NoType),
-            Some(Value::String(kind)) if accepted.iter().any(|wanted| wanted.as_str() == kind) => Ok(()),
-            Some(_) => Err(TypeMismatch::WrongType),
-        }
-    }
-
     /// Whether the token was issued up to that second, or has no `iat`.
-    pub(super) fn issued_by(&self, second: i64) -> bool {
+    pub(crate) fn issued_by(&self, second: i64) -> bool {
         self.issued_at.is_none_or(|issued| issued <= i128::from(second))
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.members.get(name)
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.members.get(name).and_then(Value::as_str)
     }
 
     /// Keeps only the claims that the configuration needs.
-    pub(super) fn only(mut self, names: &[String]) -> Map<String, Value> {
+    pub(crate) fn only(mut self, names: &[String]) -> Map<String, Value> {
         names
             .iter()
             .filter_map(|name| self.members.remove_entry(name))
             .collect()
-    }
-}
-
-/// RFC 9068, section 2.2. `exp` and `jti` have checks of their own.
-fn has_required(members: &Map<String, Value>, profile: Profile) -> bool {
-    match profile {
-        Profile::SimpleJwt | Profile::Plain => true,
-        Profile::Rfc9068 => {
-            ["iss", "sub", "client_id"]
-                .iter()
-                .all(|name| members.get(*name).is_some_and(Value::is_string))
-                && members.get("iat").is_some_and(Value::is_number)
-                && members.get("exp").is_none_or(Value::is_number)
-                && match members.get("aud") {
-                    Some(Value::String(_)) => true,
-                    Some(Value::Array(elements)) => !elements.is_empty() && elements.iter().all(Value::is_string),
-                    _ => false,
-                }
-        }
     }
 }
 
@@ -251,26 +226,26 @@ mod tests {
         unix_ms: 1_700_000_000_500,
         uptime_ms: 0,
     };
+    const ANY: ClaimRules<'_> = ClaimRules {
+        issuer: &[],
+        audience: &[],
+        leeway: Duration::ZERO,
+        max_lifetime: None,
+    };
 
-    fn check(rules: &Rules, claims: &Value, expected: Result<(), JwtFault>) {
+    fn check(rules: ClaimRules<'_>, claims: &Value, expected: Result<(), JwtFault>) {
         let members = claims.as_object().cloned().expect("an object");
-        let outcome = Claims::check(members, rules, NOW).and_then(|claims| {
-            claims
-                .check_kind(rules, &rules.token_types)
-                .map_err(JwtFault::TypeMismatch)
-        });
-        assert_eq!(outcome, expected, "{claims}");
+        assert_eq!(Claims::check(members, rules, NOW).map(drop), expected, "{claims}");
     }
 
     fn with(name: &str, value: Value) -> Value {
-        let mut claims = json!({ "exp": 1_700_000_300, "jti": "j", "token_type": "access", "user_id": "1" });
+        let mut claims = json!({ "exp": 1_700_000_300, "jti": "j", "user_id": "1" });
         claims[name] = value;
         claims
     }
 
     #[test]
     fn times_are_whole_seconds_against_a_clock_with_a_fraction() {
-        let rules = Rules::simplejwt();
         for (name, value, expected) in [
             ("exp", json!(1_700_000_001), Ok(())),
             ("exp", json!(1_700_000_000), Err(JwtFault::Expired)),
@@ -301,17 +276,17 @@ mod tests {
             ("iat", json!(u64::MAX), Err(JwtFault::Invalid(Defect::IssuedAt))),
             ("iat", json!(-1e300), Ok(())),
         ] {
-            check(&rules, &with(name, value), expected);
+            check(ANY, &with(name, value), expected);
         }
-        let later = Rules {
+        let later = ClaimRules {
             leeway: Duration::from_secs(30),
-            ..Rules::simplejwt()
+            ..ANY
         };
-        check(&later, &with("exp", json!(1_699_999_971)), Ok(()));
-        check(&later, &with("exp", json!(1_699_999_970)), Err(JwtFault::Expired));
-        check(&later, &with("nbf", json!(1_700_000_030)), Ok(()));
+        check(later, &with("exp", json!(1_699_999_971)), Ok(()));
+        check(later, &with("exp", json!(1_699_999_970)), Err(JwtFault::Expired));
+        check(later, &with("nbf", json!(1_700_000_030)), Ok(()));
         check(
-            &later,
+            later,
             &with("nbf", json!(1_700_000_031)),
             Err(JwtFault::Invalid(Defect::NotBefore)),
         );
@@ -319,18 +294,19 @@ mod tests {
 
     #[test]
     fn issuer_and_audience_must_be_there_where_they_are_configured() {
-        let rules = Rules {
-            issuer: vec!["i".into()],
-            audience: vec!["a".into(), "b".into()],
-            ..Rules::simplejwt()
+        let (issuer, audience) = (["i".to_owned()], ["a".to_owned(), "b".to_owned()]);
+        let rules = ClaimRules {
+            issuer: &issuer,
+            audience: &audience,
+            ..ANY
         };
         let both = |iss: Value, aud: Value| {
             let mut claims = with("iss", iss);
             claims["aud"] = aud;
             claims
         };
-        check(&rules, &both(json!("i"), json!("a")), Ok(()));
-        check(&rules, &both(json!("i"), json!(["x", "b"])), Ok(()));
+        check(rules, &both(json!("i"), json!("a")), Ok(()));
+        check(rules, &both(json!("i"), json!(["x", "b"])), Ok(()));
         for bad in [
             json!(["x"]),
             json!([]),
@@ -339,39 +315,22 @@ mod tests {
             json!(null),
             json!({ "a": 1 }),
         ] {
-            check(&rules, &both(json!("i"), bad), Err(Defect::Audience.into()));
+            check(rules, &both(json!("i"), bad), Err(Defect::Audience.into()));
         }
         for bad in [json!("j"), json!(["i"]), json!(null)] {
-            check(&rules, &both(bad, json!("a")), Err(Defect::Issuer.into()));
+            check(rules, &both(bad, json!("a")), Err(Defect::Issuer.into()));
         }
-        check(&rules, &with("iss", json!("i")), Err(Defect::Audience.into()));
-        check(&Rules::simplejwt(), &both(json!(5), json!({})), Ok(()));
+        check(rules, &with("iss", json!("i")), Err(Defect::Audience.into()));
+        check(ANY, &both(json!(5), json!({})), Ok(()));
     }
 
     #[test]
-    fn missing_claims_are_reported_in_simplejwts_order() {
-        let rules = Rules::simplejwt();
-        check(&rules, &json!({}), Err(TypeMismatch::NoExpiry.into()));
-        check(&rules, &json!({ "exp": 1_700_000_300 }), Err(TypeMismatch::NoId.into()));
+    fn subject_and_id_are_strings_and_times_are_checked_first() {
+        check(ANY, &json!({}), Ok(()));
+        check(ANY, &with("jti", json!(5)), Err(Defect::Texts.into()));
+        check(ANY, &with("sub", json!(5)), Err(Defect::Texts.into()));
         check(
-            &rules,
-            &json!({ "exp": 1_700_000_300, "jti": "" }),
-            Err(TypeMismatch::NoType.into()),
-        );
-        check(
-            &rules,
-            &with("token_type", json!("refresh")),
-            Err(TypeMismatch::WrongType.into()),
-        );
-        check(&rules, &with("jti", json!(5)), Err(Defect::Texts.into()));
-        check(&rules, &with("sub", json!(5)), Err(Defect::Texts.into()));
-        check(
-            &rules,
-            &json!({ "exp": 1_600_000_000, "token_type": "refresh" }),
-            Err(JwtFault::Expired),
-        );
-        check(
-            &rules,
+            ANY,
             &json!({ "exp": 1_600_000_000, "iat": 1_800_000_000 }),
             Err(Defect::IssuedAt.into()),
         );
@@ -396,9 +355,8 @@ mod tests {
             (json!(["a"]), Err(Defect::TokenId)),
             (json!({ "a": 1 }), Err(Defect::TokenId)),
         ] {
-            let rules = Rules::simplejwt();
             let members = with("tid", value.clone()).as_object().cloned().expect("an object");
-            let claims = Claims::check(members, &rules, NOW).expect("good claims");
+            let claims = Claims::check(members, ANY, NOW).expect("good claims");
             let id = claims.revocable_id("tid");
             assert_eq!(
                 id.as_ref().map(|id| id.as_deref()).map_err(|defect| *defect),
@@ -411,50 +369,12 @@ mod tests {
 
     #[test]
     fn a_lifetime_can_be_bounded() {
-        let rules = Rules {
+        let rules = ClaimRules {
             max_lifetime: Some(Duration::from_mins(5)),
-            ..Rules::simplejwt()
+            ..ANY
         };
-        check(&rules, &with("iat", json!(1_700_000_000)), Ok(()));
-        check(&rules, &with("iat", json!(1_699_999_999)), Err(Defect::Lifetime.into()));
-        check(&rules, &with("iat", json!(-1e300)), Err(Defect::Lifetime.into()));
-    }
-
-    #[test]
-    fn an_access_token_of_rfc_9068_has_all_that_it_must_have() {
-        let rules = Rules::rfc9068();
-        let good = json!({
-            "iss": "https://as.example", "sub": "5", "client_id": "app", "aud": ["api"], "jti": "j",
-            "iat": 1_700_000_000, "exp": 1_700_000_300,
-        });
-        check(&rules, &good, Ok(()));
-        let without = |name: &str| {
-            let mut claims = good.clone();
-            claims.as_object_mut().expect("an object").remove(name);
-            claims
-        };
-        for name in ["iss", "sub", "client_id", "aud", "iat"] {
-            check(&rules, &without(name), Err(Defect::Required.into()));
-        }
-        check(&rules, &without("exp"), Err(TypeMismatch::NoExpiry.into()));
-        check(&rules, &without("jti"), Err(TypeMismatch::NoId.into()));
-        for (name, value) in [
-            ("iss", json!(["https://as.example"])),
-            ("client_id", json!(5)),
-            ("aud", json!([])),
-            ("aud", json!(["api", 5])),
-            ("iat", json!("1700000000")),
-            ("iat", json!(true)),
-            ("exp", json!(1_700_000_300.0)),
-        ] {
-            let mut claims = good.clone();
-            claims[name] = value;
-            let expected = if name == "exp" {
-                Ok(())
-            } else {
-                Err(Defect::Required.into())
-            };
-            check(&rules, &claims, expected);
-        }
+        check(rules, &with("iat", json!(1_700_000_000)), Ok(()));
+        check(rules, &with("iat", json!(1_699_999_999)), Err(Defect::Lifetime.into()));
+        check(rules, &with("iat", json!(-1e300)), Err(Defect::Lifetime.into()));
     }
 }

@@ -13,10 +13,10 @@ const MAX_DEPTH: u8 = 32;
 
 /// The input is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(crate) struct Malformed;
 
 /// Parses all of `bytes` as one object.
-pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Malformed> {
+pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Malformed> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = Node { left: MAX_DEPTH }
         .deserialize(&mut reader)
