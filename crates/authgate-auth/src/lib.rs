@@ -16,7 +16,7 @@
 //! basis          what the acceptance of a credential is based on
 //! -- 2  the kinds
 //! kind           the table of kinds
-//! jwt            JWTs: segments, claims, keys
+//! jwt            JWTs: segments and claims
 //! token          opaque tokens
 //! identity_signer  JWTs that tell an upstream who the user is
 //! -- 1  parts
@@ -28,6 +28,7 @@
 //! store          stores of tokens, users and revocations: Redis, or a file
 //! single_flight  one lookup for all requests that wait for the same credential
 //! fetch          the HTTP client for identity providers
+//! keys           keys that verify JWTs
 //! -- 0  words
 //! decision       the result of authenticating one credential
 //! dependencies   what a cached decision depends on
@@ -56,6 +57,7 @@ pub mod fuzzing;
 mod identities;
 pub mod identity_signer;
 pub mod jwt;
+pub mod keys;
 mod kind;
 pub mod metrics;
 mod now;

@@ -4,7 +4,6 @@
 
 pub mod explain;
 pub mod identity_key;
-pub mod keys;
 mod profile;
 mod segments;
 mod settings;
@@ -17,7 +16,6 @@ use std::sync::Arc;
 use authgate_core::credential::{Acceptance, Defect, JwtFault, Refusal, Shape, Words};
 use authgate_core::identity::UserInfo;
 
-use self::keys::VerificationKey;
 use self::segments::Segments;
 pub use self::settings::{JwtSettings, KeySet, Profile, Rules, TokenType, UserIdField, Users};
 use crate::claims::Claims;
@@ -25,6 +23,8 @@ use crate::claims::user::{ClaimProblem, NamedUser, user_info};
 use crate::decision::{Decision, RefusedCredential};
 use crate::error::EvaluationError;
 use crate::identities::IdentityFactory;
+pub use crate::keys;
+use crate::keys::VerificationKey;
 use crate::now::Now;
 use crate::reading::Reading;
 use crate::scheme::AuthScheme;

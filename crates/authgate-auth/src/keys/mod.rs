@@ -123,7 +123,7 @@ enum Family {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Curve {
+pub(crate) enum Curve {
     P256,
     P384,
     P521,
@@ -272,7 +272,7 @@ impl VerificationKey {
 
 /// Key material that is not bound to an algorithm yet.
 #[derive(Clone)]
-pub(super) enum Material {
+pub(crate) enum Material {
     Oct(Secret<Vec<u8>>),
     Rsa { n: Vec<u8>, e: Vec<u8> },
     Ec { curve: Curve, x: Vec<u8>, y: Vec<u8> },
@@ -319,7 +319,7 @@ impl Material {
     }
 
     /// The key on the curve whose uncompressed points have this length.
-    pub(super) fn from_point(point: &[u8]) -> Option<Self> {
+    pub(crate) fn from_point(point: &[u8]) -> Option<Self> {
         let coordinates = point.strip_prefix(&[4])?;
         let curve = [Curve::P256, Curve::P384, Curve::P521]
             .into_iter()
@@ -351,7 +351,7 @@ impl Material {
         }
     }
 
-    pub(super) fn into_key(self, algorithm: Algorithm, kid: Option<&str>) -> Result<VerificationKey, KeyError> {
+    pub(crate) fn into_key(self, algorithm: Algorithm, kid: Option<&str>) -> Result<VerificationKey, KeyError> {
         let broken = |_| KeyError(format!("{} is broken", self.kind()));
         let verifier = match (&self, algorithm.family()) {
             (Self::Oct(secret), Family::Hmac(hash)) => {
@@ -412,7 +412,7 @@ impl Material {
     }
 
     /// The members of a JWK that describe the key (RFC 7518, section 6; RFC 8037, section 2).
-    pub(super) fn members(&self) -> Map<String, Value> {
+    pub(crate) fn members(&self) -> Map<String, Value> {
         let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let members = match self {
             Self::Oct(secret) => json!({ "kty": "oct", "k": b64(secret.expose()) }),
