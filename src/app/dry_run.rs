@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authgate_auth::jwt::explain::Explanation;
-use authgate_auth::{Authenticator, Now};
+use authgate_auth::{Authenticator, KindSettings, Now};
 use authgate_core::outbound::peer::{Peer, Scheme};
 use authgate_core::secret::Secret;
 use authgate_http::server::worker;
@@ -142,7 +142,7 @@ impl Credential<'_> {
     /// The header and the scheme in which an authenticator reads this kind of credential, or `None` if it reads another kind.
     fn carried_by(&self, authenticator: &Authenticator) -> Option<(HeaderName, String)> {
         let reads_it = match self {
-            Self::Token(_) => authenticator.as_jwt().is_none(),
+            Self::Token(_) => matches!(authenticator.settings().kind, KindSettings::Token(_)),
             Self::Jwt(_) => authenticator.as_jwt().is_some(),
         };
         let scheme = authenticator.settings().scheme.first();

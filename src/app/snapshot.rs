@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use authgate_auth::introspection::SharedEndpoint;
 use authgate_auth::jwt::identity_key::IdentityKey;
 use authgate_auth::store::SharedStore;
 use authgate_auth::{IdentityRules, KindSettings, SharedAuthenticator};
@@ -130,17 +131,18 @@ impl Snapshot {
         });
         let stores: Vec<Arc<SharedStore>> = stores.collect();
         let authenticators = config.authenticators.into_iter().map(|(name, settings)| {
-            let kept = previous.and_then(|previous| {
+            let before = previous.and_then(|previous| previous.authenticators.get(&name));
+            let kept = previous.zip(before).and_then(|(previous, shared)| {
                 let is_kept = |name: &Arc<str>| {
                     let store = stores.iter().find(|store| store.name() == name);
                     store.is_some_and(|store| previous.stores.iter().any(|kept| Arc::ptr_eq(kept, store)))
                 };
-                let shared = previous.authenticators.get(&name)?;
                 (shared.is_same(&settings, &identities) && shared.stores().into_iter().all(is_kept)).then_some(shared)
             });
-            let shared = match kept {
-                Some(shared) => Arc::clone(shared),
-                None => SharedAuthenticator::new(settings, &identities, &process.counters),
+            let shared = match (kept, before) {
+                (Some(shared), _) => Arc::clone(shared),
+                (None, Some(before)) => before.next(settings, &identities, &process.counters),
+                (None, None) => SharedAuthenticator::new(settings, &identities, &process.counters),
             };
             (name, shared)
         });
@@ -278,8 +280,11 @@ impl Snapshot {
         }
     }
 
-    /// Starts the tasks that watch its stores. It needs a runtime.
+    /// Starts the tasks that watch its stores, and lets authenticators ask over the network. It needs a runtime.
     pub(super) fn watch_stores(&self) {
+        for authenticator in self.authenticators.values() {
+            authenticator.start();
+        }
         for store in &self.stores {
             store.watch();
         }
@@ -292,6 +297,12 @@ impl Snapshot {
                 front.follow(source);
             }
         }
+    }
+
+    /// The endpoints at which authenticators introspect tokens, by authenticator.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<SharedEndpoint>)> {
+        let authenticators = self.authenticators.iter();
+        authenticators.filter_map(|(name, shared)| Some((name, shared.endpoint()?)))
     }
 
     /// What the metrics read from this snapshot at each scrape.
@@ -312,6 +323,10 @@ impl Snapshot {
                 .authenticators
                 .iter()
                 .map(|(name, shared)| (Arc::clone(name), shared.metrics().clone()))
+                .collect(),
+            introspection_metrics: self
+                .endpoints()
+                .map(|(name, endpoint)| (Arc::clone(name), endpoint.metrics().clone()))
                 .collect(),
             store_metrics: self
                 .stores

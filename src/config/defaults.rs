@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use authgate_auth::CredentialForm;
 use authgate_auth::cache::CacheSettings;
+use authgate_auth::introspection::ClientAuthentication;
 use authgate_auth::jwt::{Profile, UserIdField};
 use authgate_auth::store::Digests;
 use authgate_auth::store::redis::Invalidation;
@@ -120,6 +121,17 @@ pub(super) const USERNAME_CLAIM: &str = "username";
 pub(super) const CHECK_USER_IS_ACTIVE: bool = true;
 /// `authenticators.*.revoke_token_claim`.
 pub(super) const REVOKE_TOKEN_CLAIM: &str = "hash_password";
+
+/// `authenticators.*.timeout` of `kind = "introspection"`.
+pub(super) const INTROSPECTION_TIMEOUT: Duration = Duration::from_secs(1);
+/// `authenticators.*.client.method`.
+pub(super) const CLIENT_METHOD: ClientAuthentication = ClientAuthentication::Basic;
+/// `authenticators.*.leeway` of `kind = "introspection"`.
+pub(super) const INTROSPECTION_LEEWAY: Duration = Duration::ZERO;
+/// `authenticators.*.user_id_claim` of `kind = "introspection"`.
+pub(super) const INTROSPECTION_USER_ID_CLAIM: &str = "sub";
+/// `authenticators.*.jti_claim` of `kind = "introspection"`.
+pub(super) const INTROSPECTION_JTI_CLAIM: &str = "jti";
 
 /// `authenticators.*.cache`.
 pub const CACHE: CacheSettings = CacheSettings {

@@ -298,12 +298,12 @@ impl Config {
             .collect()
     }
 
-    /// The largest leeway of any JWT authenticator.
+    /// The largest leeway of any authenticator.
     pub fn largest_leeway(&self) -> Duration {
-        let jwts = self
+        let leeways = self
             .authenticators
             .values()
-            .filter_map(|authenticator| authenticator.kind.as_jwt());
-        jwts.map(|jwt| jwt.rules.leeway).max().unwrap_or_default()
+            .map(|authenticator| authenticator.kind.leeway());
+        leeways.max().unwrap_or_default()
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use authgate_auth::introspection::SharedEndpoint;
 use authgate_auth::store::SharedStore;
 use authgate_http::log_throttle::LogThrottle;
 use authgate_http::server::socket::Listener;
@@ -64,6 +65,8 @@ pub struct AdminView {
     pub certificates: Arc<[CertificateStatus]>,
     /// The certificates that it obtains.
     pub acme: Option<Arc<Acme>>,
+    /// The endpoints at which its authenticators introspect tokens.
+    pub endpoints: Vec<Arc<SharedEndpoint>>,
     /// The keys with which applications verify signed identities. `None`: there are none.
     pub key_set: Option<Bytes>,
     /// Who may ask.
@@ -254,6 +257,7 @@ impl Admin {
             stores: &view.stores,
             certificates: &view.certificates,
             acme: view.acme.as_ref().map_or_else(Vec::new, |acme| acme.status()),
+            introspection: view.endpoints.iter().map(|endpoint| endpoint.status()).collect(),
         };
         json(StatusCode::OK, &report.to_json())
     }

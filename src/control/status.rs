@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use authgate_auth::introspection::IntrospectionStatus;
 use authgate_auth::store::SharedStore;
 use authgate_http::server::address::Address;
 use authgate_http::server::stage::Stage;
@@ -137,6 +138,7 @@ pub(super) struct Report<'r> {
     pub(super) stores: &'r [Arc<SharedStore>],
     pub(super) certificates: &'r [CertificateStatus],
     pub(super) acme: Vec<AcmeStatus>,
+    pub(super) introspection: Vec<IntrospectionStatus>,
 }
 
 impl Report<'_> {
@@ -175,6 +177,7 @@ impl Report<'_> {
             "stores": self.stores.iter().map(store).collect::<Vec<_>>(),
             "certificates": self.certificates.iter().map(certificate).collect::<Vec<_>>(),
             "acme": self.acme.iter().map(acme).collect::<Vec<_>>(),
+            "introspection": self.introspection.iter().map(introspection).collect::<Vec<_>>(),
         })
     }
 }
@@ -191,6 +194,16 @@ fn acme(status: &AcmeStatus) -> Value {
         "next_order": Timestamp::try_from(status.due).ok().map(shown),
         "failures": status.failures,
         "error": status.last_error,
+    })
+}
+
+/// `last_success` is null until the endpoint has answered; `error` is null unless the last introspection has failed.
+fn introspection(status: &IntrospectionStatus) -> Value {
+    json!({
+        "authenticator": &*status.authenticator,
+        "last_success": status.last_success.and_then(|at| Timestamp::try_from(at).ok()).map(shown),
+        "failures": status.failures,
+        "error": status.error,
     })
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicI64;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use authgate_auth::metrics::{AuthMetrics, CacheMetrics, StoreMetrics};
+use authgate_auth::metrics::{AuthMetrics, CacheMetrics, IntrospectionMetrics, StoreMetrics};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -362,6 +362,8 @@ pub struct Observed {
     pub cache_metrics: Vec<(Arc<str>, CacheMetrics)>,
     /// By store: its metrics.
     pub store_metrics: Vec<(Arc<str>, StoreMetrics)>,
+    /// By authenticator: the metrics of its introspection endpoint.
+    pub introspection_metrics: Vec<(Arc<str>, IntrospectionMetrics)>,
 }
 
 impl fmt::Debug for Observed {
@@ -409,6 +411,7 @@ impl Collector for ObservedCollector {
         let auth = AuthMetrics {
             caches: &observed.cache_metrics,
             stores: &observed.store_metrics,
+            introspections: &observed.introspection_metrics,
         };
         auth.encode(&mut encoder)
     }
@@ -444,6 +447,7 @@ mod tests {
     fn metrics_are_written_with_their_units_and_labels() {
         let metrics = Metrics::default();
         let (cache, store) = (CacheMetrics::default(), StoreMetrics::default());
+        let introspection = IntrospectionMetrics::default();
         metrics.observe(Observed {
             stores: vec![("redis".into(), Box::new(|| false))],
             certificates: vec![("chain.pem".into(), 1_800_000_000)],
@@ -458,6 +462,7 @@ mod tests {
             })),
             cache_metrics: vec![("token".into(), cache.clone())],
             store_metrics: vec![("redis".into(), store.clone())],
+            introspection_metrics: vec![("idp".into(), introspection.clone())],
         });
         cache.record_lookup(true);
         store.record_lookup(Duration::from_micros(300));
@@ -465,6 +470,7 @@ mod tests {
         store.record_lag(Duration::from_micros(300));
         store.record_invalidations(2);
         store.set_tracking(true);
+        introspection.record("active", Duration::from_millis(3));
         let labels = RequestLabels {
             route: "/api/*".into(),
             outcome: "forwarded",
@@ -491,6 +497,8 @@ mod tests {
             r#"authgate_store_invalidation_lag_seconds_count{store="redis"} 1"#,
             r#"authgate_store_invalidations_total{store="redis"} 2"#,
             r#"authgate_store_tracking{store="redis"} 1"#,
+            r#"authgate_introspection_requests_total{authenticator="idp",outcome="active"} 1"#,
+            r#"authgate_introspection_duration_seconds_bucket{le="0.005",authenticator="idp"} 1"#,
             "authgate_connections 0",
             "# EOF",
         ] {

@@ -83,6 +83,7 @@ fn every_toml_block_in_the_documentation_is_valid() {
         ("tickets.keys", BASE64.encode([7; 80]).as_bytes()),
         ("jwt.secret", &[b'x'; 32]),
         ("gateway.secret", &[b'y'; 32]),
+        ("idp.secret", &[b'i'; 32]),
         ("record.key", &[b'r'; 32]),
     ] {
         fs::write(folder.path().join(name), bytes).unwrap();

@@ -22,7 +22,7 @@ const CRATES: [Layers; 4] = [
     },
     Layers {
         folder: "crates/authgate-auth/src",
-        independent: &["jwt", "token"],
+        independent: &["jwt", "token", "introspection"],
     },
     Layers {
         folder: "crates/authgate-core/src",

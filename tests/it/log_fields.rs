@@ -68,6 +68,7 @@ fn every_outcome_and_failed_check_is_in_the_reference() {
         "src/proxy/rejection.rs",
         "crates/authgate-core/src/credential.rs",
         "crates/authgate-auth/src/store/mod.rs",
+        "crates/authgate-auth/src/introspection/error.rs",
         "crates/authgate-http/src/upstream/response.rs",
     ] {
         let text = fs::read_to_string(root().join(file)).unwrap();

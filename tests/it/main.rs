@@ -49,6 +49,7 @@ mod identity_fields;
 mod idle;
 mod idle_client_connections;
 mod idle_links;
+mod introspection;
 mod invalidation;
 mod jwt_auth;
 mod jwt_store;

@@ -20,8 +20,9 @@ use crate::decision::{Decision, RefusedCredential};
 use crate::dependencies::{ChangeCounters, Dependencies};
 use crate::error::EvaluationError;
 use crate::identities::{IdentityFactory, IdentityRules};
+use crate::introspection::{IntrospectionError, SharedEndpoint};
 use crate::jwt::JwtEvaluator;
-use crate::kind::{Evaluator, KindSettings};
+use crate::kind::{Evaluator, KindSettings, SharedKind};
 use crate::metrics::CacheMetrics;
 use crate::now::Now;
 use crate::reading::Reading;
@@ -53,9 +54,12 @@ pub struct AuthenticatorSettings {
 #[derive(Debug)]
 pub struct SharedAuthenticator {
     settings: AuthenticatorSettings,
+    kind: SharedKind,
     /// All its identities were made by `identities`.
     cache: DecisionCache,
     identities: IdentityFactory,
+    /// For a kind that asks over a network on behalf of all workers. The others have one in each worker.
+    single_flight: Arc<SingleFlight<Outcome>>,
 }
 
 impl SharedAuthenticator {
@@ -65,9 +69,32 @@ impl SharedAuthenticator {
         rules: &Arc<IdentityRules>,
         counters: &Arc<ChangeCounters>,
     ) -> Arc<Self> {
+        let kind = settings.kind.share(&settings.name, None);
+        Self::with_kind(kind, settings, rules, counters)
+    }
+
+    /// Makes the authenticator that replaces this one. It takes over the connections that the change of the settings leaves as they are.
+    pub fn next(
+        &self,
+        settings: AuthenticatorSettings,
+        rules: &Arc<IdentityRules>,
+        counters: &Arc<ChangeCounters>,
+    ) -> Arc<Self> {
+        let kind = settings.kind.share(&settings.name, Some(&self.kind));
+        Self::with_kind(kind, settings, rules, counters)
+    }
+
+    fn with_kind(
+        kind: SharedKind,
+        settings: AuthenticatorSettings,
+        rules: &Arc<IdentityRules>,
+        counters: &Arc<ChangeCounters>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            kind,
             cache: DecisionCache::new(settings.cache, Arc::clone(counters)),
             identities: IdentityFactory::new(Arc::clone(&settings.name), Arc::clone(rules)),
+            single_flight: Arc::default(),
             settings,
         })
     }
@@ -88,11 +115,26 @@ impl SharedAuthenticator {
         self.settings.kind.stores()
     }
 
+    /// Lets it ask over the network from the current runtime. Only the first call has an effect.
+    pub fn start(&self) {
+        if let Some(endpoint) = self.endpoint() {
+            endpoint.start();
+        }
+    }
+
+    /// Its introspection endpoint, if it asks one.
+    pub fn endpoint(&self) -> Option<&Arc<SharedEndpoint>> {
+        self.kind.endpoint()
+    }
+
     /// The metrics of its cache.
     pub fn metrics(&self) -> &CacheMetrics {
         self.cache.metrics()
     }
 }
+
+/// The result of evaluating a credential, which requests with the same credential share. An endpoint that fails has failed for all that wait.
+type Outcome = Result<(Decision, Dependencies), IntrospectionError>;
 
 /// What an authenticator says about a request.
 #[derive(Debug)]
@@ -125,7 +167,7 @@ pub struct Authenticator {
     evaluator: Evaluator,
     /// Of its stores, the one with the longest time limit.
     slowest_store: Option<Rc<Store>>,
-    single_flight: SingleFlight<(Decision, Dependencies)>,
+    single_flight: Arc<SingleFlight<Outcome>>,
 }
 
 impl Authenticator {
@@ -136,9 +178,12 @@ impl Authenticator {
         let store_settings = stores.iter().map(|store| store.settings().clone());
         Self {
             basis: Rc::new(Basis::new(&shared.settings.name, kind, store_settings.collect())),
-            evaluator: kind.evaluator(&shared.identities, worker),
+            evaluator: shared.kind.evaluator(&shared.identities, worker),
             slowest_store: stores.into_iter().max_by_key(|store| store.time_limit()),
-            single_flight: SingleFlight::default(),
+            single_flight: match shared.endpoint() {
+                Some(_) => Arc::clone(&shared.single_flight),
+                None => Arc::default(),
+            },
             shared: Arc::clone(shared),
         }
     }
@@ -175,9 +220,16 @@ impl Authenticator {
 
     /// The deadline for one credential, over all lookups.
     pub fn time_limit(&self) -> Duration {
-        self.slowest_store
+        let stores = self
+            .slowest_store
             .as_ref()
-            .map_or(LOCAL_TIME_LIMIT, |store| store.time_limit())
+            .map_or(LOCAL_TIME_LIMIT, |store| store.time_limit());
+        // The endpoint has its own deadline, and the store is asked after it.
+        stores
+            + self
+                .shared
+                .endpoint()
+                .map_or(Duration::ZERO, |endpoint| endpoint.timeout())
     }
 
     /// Reads the credential of a request, and decides about it.
@@ -222,13 +274,18 @@ impl Authenticator {
             if cache.is_off() {
                 return self.evaluate(key, credential, deadline, now).await;
             }
-            self.single_flight
-                .share(
-                    key,
-                    || self.evaluate(key, credential, deadline, now),
-                    |(decision, dependencies)| cache.is_valid(decision, dependencies, now),
-                )
-                .await
+            let evaluate = || async {
+                match self.evaluate(key, credential, deadline, now).await {
+                    Ok(decided) => Ok(Ok(decided)),
+                    Err(EvaluationError::Introspection(error)) => Ok(Err(error)),
+                    Err(error) => Err(error),
+                }
+            };
+            let is_valid = |outcome: &Outcome| match outcome {
+                Ok((decision, dependencies)) => cache.is_valid(decision, dependencies, now),
+                Err(_) => true,
+            };
+            Ok(self.single_flight.share(key, evaluate, is_valid).await??)
         };
         match timeout_at(deadline, decided).await {
             Ok(decided) => decided.map(|(decision, _)| decision.into_result()),
@@ -247,6 +304,12 @@ impl Authenticator {
         deadline: Instant,
         now: Now,
     ) -> Result<(Decision, Dependencies), EvaluationError> {
+        // Another worker may have cached a decision since this one has looked.
+        if self.shared.endpoint().is_some()
+            && let Some(decided) = self.shared.cache.recall(&key, now)
+        {
+            return Ok(decided);
+        }
         let mut lookup = Lookup::until(deadline);
         let decision = self.evaluator.evaluate(credential, now, &mut lookup).await?;
         self.shared.cache.insert(key, &decision, lookup.dependencies, now);

@@ -165,6 +165,23 @@ impl DecisionCache {
         None
     }
 
+    /// As [`find`](Self::find), with the dependencies of the decision, and not counted.
+    pub(crate) fn recall(&self, key: &Key, now: Now) -> Option<(Decision, Dependencies)> {
+        let is_usable = |until: u64, dependencies: &Dependencies| {
+            now.uptime_ms < until && self.counters.are_unchanged(dependencies)
+        };
+        let accepted = self.accepted.as_ref().and_then(|cache| cache.get(key));
+        if let Some(hit) = accepted.filter(|hit| is_usable(hit.until, &hit.dependencies)) {
+            let decision = Decision::Accepted {
+                identity: hit.identity,
+                validity: hit.validity,
+            };
+            return hit.validity.contains(now).then_some((decision, hit.dependencies));
+        }
+        let hit = self.refused.as_ref()?.get(key)?;
+        is_usable(hit.until, &hit.dependencies).then_some((Decision::Refused(hit.credential), hit.dependencies))
+    }
+
     /// Caches a decision that was made with the time `now`, unless one of its dependencies has changed since.
     pub(crate) fn insert(&self, key: Key, decision: &Decision, dependencies: Dependencies, now: Now) {
         if !self.counters.are_unchanged(&dependencies) {

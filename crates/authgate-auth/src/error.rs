@@ -1,5 +1,6 @@
 //! [`EvaluationError`]: why a credential could not be evaluated. It is never a refusal: the client gets 503.
 
+use crate::introspection::IntrospectionError;
 use crate::store::StoreError;
 
 /// A credential could not be evaluated.
@@ -8,6 +9,9 @@ pub enum EvaluationError {
     /// A store could not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// An introspection endpoint has not said whether a token is active.
+    #[error(transparent)]
+    Introspection(#[from] IntrospectionError),
     /// The evaluation did not end in time, although nothing was asked over a network.
     #[error("too many credentials are waiting to be checked")]
     Busy,
@@ -18,6 +22,7 @@ impl EvaluationError {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Store(error) => error.label(),
+            Self::Introspection(error) => error.label(),
             Self::Busy => "busy",
         }
     }

@@ -17,8 +17,13 @@ use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::cache::CacheSettings;
+use crate::claims::Claims;
+use crate::claims::user::{IdNumbers, NamedUser};
+use crate::decision::Decision;
 use crate::dependencies::ChangeCounters;
 use crate::form::CredentialForm;
+use crate::identities::IdentityFactory;
+use crate::introspection::{self, Answer, IntrospectionRules};
 use crate::jwt::keys::{Algorithm, VerificationKey};
 use crate::jwt::sign::SigningKey;
 use crate::jwt::{self, JwtSettings, KeySet, Profile, Rules, Users};
@@ -159,6 +164,52 @@ pub fn claims(bytes: &[u8]) {
             Value::Number(named) => assert_eq!(id, named.to_string()),
             other => panic!("{other} is no user id, but {id:?} was accepted"),
         }
+    }
+}
+
+/// The answer of an introspection endpoint. A token is accepted only if the answer says so, before it expires, and for the user that the answer
+/// names.
+pub fn introspection(bytes: &[u8]) {
+    let members = match Answer::parse(bytes) {
+        Err(_) => return,
+        Ok(Answer::Inactive) => {
+            let answer: Value = serde_json::from_slice(bytes).expect("it was read before");
+            assert_eq!(answer["active"], false);
+            return;
+        }
+        Ok(Answer::Active(members)) => members,
+    };
+    let answer: Value = serde_json::from_slice(bytes).expect("it was read before");
+    assert_eq!(answer["active"], true);
+    let rules = IntrospectionRules {
+        issuer: vec!["i".to_owned()],
+        audience: vec!["a".to_owned()],
+        leeway: Duration::ZERO,
+        user_id_claim: "sub".to_owned(),
+        username_claim: "username".to_owned(),
+        jti_claim: Some("jti".to_owned()),
+    };
+    let Ok(claims) = Claims::check(members, rules.claims(), NOW) else {
+        return;
+    };
+    let named = claims
+        .get("sub")
+        .map(|claim| NamedUser::from_claim(claim, IdNumbers::Integers));
+    let identities = IdentityFactory::new("idp".into(), Arc::default());
+    let Ok(Decision::Accepted { identity, validity }) = introspection::accept(claims, named, &rules, &identities)
+    else {
+        return;
+    };
+    assert_eq!(answer["sub"], identity.user_info().id.as_str());
+    assert_eq!(answer["iss"], "i");
+    assert!(answer["aud"] == "a" || answer["aud"].as_array().is_some_and(|all| all.contains(&"a".into())));
+    assert!(validity.contains(NOW));
+    match whole_ms(&answer["exp"]) {
+        Some(end) => assert_eq!(validity.until_ms, end),
+        None => assert!(answer["exp"].is_null()),
+    }
+    if let Some(begin) = whole_ms(&answer["nbf"]) {
+        assert!(begin <= NOW.unix_ms, "nbf is to come");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The table of the kinds of authenticators. A new kind is a module and a line in this table.
 //!
-//! A module has the settings of its kind and an evaluator, which has the same two methods in each kind:
+//! A module has the settings of its kind, the part that all workers share, and an evaluator, which has the same two methods in each kind:
 //!
 //! - `read` finds the credential among the words of the header.
 //! - `evaluate` decides about a credential that is not in the cache. It runs once for concurrent requests with the same credential. Before
@@ -10,6 +10,7 @@
 //! The settings list the stores that the evaluator asks. Their `still_accepts` compares them with the settings of an earlier configuration.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use authgate_core::credential::{Acceptance, Words};
 use authgate_core::identity::KeyIdentity;
@@ -18,6 +19,7 @@ use crate::decision::Decision;
 use crate::error::EvaluationError;
 use crate::form::CredentialForm;
 use crate::identities::IdentityFactory;
+use crate::introspection::{IntrospectionEvaluator, IntrospectionSettings, SharedEndpoint};
 use crate::jwt::{JwtEvaluator, JwtSettings};
 use crate::now::Now;
 use crate::reading::Reading;
@@ -28,7 +30,7 @@ use crate::withdrawn::Withdrawn;
 use crate::worker::WorkerResources;
 
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $kind:ident: $settings:ty, $evaluator:ty;)+) => {
+    ($($(#[$doc:meta])* $kind:ident: $settings:ty, $shared:ty, $evaluator:ty;)+) => {
         /// The settings of one kind of authenticator.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum KindSettings {
@@ -57,10 +59,32 @@ macro_rules! kinds {
                 }
             }
 
-            pub(super) fn evaluator(&self, identities: &IdentityFactory, worker: &WorkerResources) -> Evaluator {
+            /// Makes the part that all workers share for the authenticator of this name, or takes it from `previous`.
+            pub(super) fn share(&self, name: &Arc<str>, previous: Option<&SharedKind>) -> SharedKind {
                 match self {
                     $(Self::$kind(settings) => {
-                        Evaluator::$kind(<$evaluator>::new(settings, identities, worker))
+                        let previous = match previous {
+                            Some(SharedKind::$kind(_, previous)) => Some(previous),
+                            _ => None,
+                        };
+                        SharedKind::$kind(Arc::clone(settings), settings.share(name, previous))
+                    })+
+                }
+            }
+        }
+
+        /// What all workers share of an authenticator, beside its cache.
+        #[derive(Debug)]
+        pub(super) enum SharedKind {
+            $($kind(Arc<$settings>, $shared),)+
+        }
+
+        impl SharedKind {
+            /// Makes the evaluator of one worker.
+            pub(super) fn evaluator(&self, identities: &IdentityFactory, worker: &WorkerResources) -> Evaluator {
+                match self {
+                    $(Self::$kind(settings, shared) => {
+                        Evaluator::$kind(<$evaluator>::new(settings, shared, identities, worker))
                     })+
                 }
             }
@@ -96,9 +120,21 @@ macro_rules! kinds {
 
 kinds! {
     /// Opaque tokens, which a store knows.
-    Token: TokenSettings, TokenEvaluator;
+    Token: TokenSettings, (), TokenEvaluator;
     /// JSON Web Tokens.
-    Jwt: JwtSettings, JwtEvaluator;
+    Jwt: JwtSettings, (), JwtEvaluator;
+    /// Tokens that an authorization server is asked about.
+    Introspection: IntrospectionSettings, Arc<SharedEndpoint>, IntrospectionEvaluator;
+}
+
+impl SharedKind {
+    /// The introspection endpoint, if it asks one.
+    pub(super) fn endpoint(&self) -> Option<&Arc<SharedEndpoint>> {
+        match self {
+            Self::Introspection(_, endpoint) => Some(endpoint),
+            Self::Token(..) | Self::Jwt(..) => None,
+        }
+    }
 }
 
 impl KindSettings {
@@ -106,7 +142,16 @@ impl KindSettings {
     pub fn forwards_unknown(&self) -> bool {
         match self {
             Self::Token(settings) => settings.on_unknown == OnUnknown::Forward,
-            Self::Jwt(_) => false,
+            Self::Jwt(_) | Self::Introspection(_) => false,
+        }
+    }
+
+    /// The clock difference that it accepts in the dates of a credential.
+    pub fn leeway(&self) -> Duration {
+        match self {
+            Self::Token(_) => Duration::ZERO,
+            Self::Jwt(settings) => settings.rules.leeway,
+            Self::Introspection(settings) => settings.rules.leeway,
         }
     }
 
@@ -115,6 +160,7 @@ impl KindSettings {
         match self {
             Self::Token(_) => CredentialForm::Any,
             Self::Jwt(settings) => settings.form,
+            Self::Introspection(settings) => settings.form,
         }
     }
 

@@ -18,13 +18,14 @@
 //! kind           the table of kinds
 //! jwt            JWTs: segments and claims
 //! token          opaque tokens
+//! introspection  tokens that an authorization server is asked about
+//! error          why a credential could not be evaluated
 //! identity_signer  JWTs that tell an upstream who the user is
 //! -- 1  parts
 //! worker         what the authenticators of one worker share
 //! cache          cached decisions
 //! identities     what identities contain
 //! claims         claims of tokens: strict JSON, the checks of every kind, and the user
-//! error          why a credential could not be evaluated
 //! store          stores of tokens, users and revocations: Redis, or a file
 //! single_flight  one lookup for all requests that wait for the same credential
 //! fetch          the HTTP client for identity providers
@@ -56,6 +57,7 @@ mod form;
 pub mod fuzzing;
 mod identities;
 pub mod identity_signer;
+pub mod introspection;
 pub mod jwt;
 pub mod keys;
 mod kind;

@@ -1,4 +1,4 @@
-//! Metrics of caches and stores. Each cache and store owns its counters. [`AuthMetrics`] gives them names and labels at a scrape.
+//! Metrics of caches, stores and introspection endpoints. Each of them owns its counters. [`AuthMetrics`] gives them names and labels at a scrape.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +16,9 @@ use prometheus_client::registry::Unit;
 const BUCKETS: [f64; 12] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
 ];
+
+/// Histogram buckets for introspections, in seconds.
+const INTROSPECTION_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// Counters of one cache; clones share them.
 #[derive(Debug, Clone, Default)]
@@ -83,6 +86,32 @@ impl StoreMetrics {
     }
 }
 
+/// Counters of one introspection endpoint; clones share them.
+#[derive(Debug, Clone)]
+pub struct IntrospectionMetrics {
+    /// By outcome, from a fixed list.
+    requests: Arc<Mutex<BTreeMap<&'static str, Counter>>>,
+    duration: Histogram,
+}
+
+impl Default for IntrospectionMetrics {
+    fn default() -> Self {
+        Self {
+            requests: Arc::default(),
+            duration: Histogram::new(INTROSPECTION_BUCKETS),
+        }
+    }
+}
+
+impl IntrospectionMetrics {
+    /// An introspection has ended.
+    pub fn record(&self, outcome: &'static str, took: Duration) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.entry(outcome).or_default().inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+}
+
 /// All caches by authenticator, and all stores, for a scrape.
 #[derive(Debug)]
 pub struct AuthMetrics<'m> {
@@ -90,6 +119,8 @@ pub struct AuthMetrics<'m> {
     pub caches: &'m [(Arc<str>, CacheMetrics)],
     /// By store.
     pub stores: &'m [(Arc<str>, StoreMetrics)],
+    /// By authenticator.
+    pub introspections: &'m [(Arc<str>, IntrospectionMetrics)],
 }
 
 type Label<'l> = [(&'static str, &'l str); 1];
@@ -179,6 +210,30 @@ impl AuthMetrics<'_> {
             None,
             MetricType::Gauge,
         );
-        self.of_stores(to, tracking, |store| &store.tracking)
+        self.of_stores(to, tracking, |store| &store.tracking)?;
+        self.of_introspections(to)
+    }
+
+    /// Without introspection there are no such metrics.
+    fn of_introspections(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        if self.introspections.is_empty() {
+            return Ok(());
+        }
+        let help = "Tokens that an introspection endpoint was asked about, by what came of it.";
+        let mut requests = encoder.encode_descriptor("introspection_requests", help, None, MetricType::Counter)?;
+        for (authenticator, metrics) in self.introspections {
+            for (outcome, counter) in &*metrics.requests.lock().unwrap_or_else(PoisonError::into_inner) {
+                let labels = [("authenticator", &**authenticator), ("outcome", *outcome)];
+                counter.encode(requests.encode_family(&labels)?)?;
+            }
+        }
+        let help = "Duration of introspections, including the wait for a free place.";
+        let seconds = Some(&Unit::Seconds);
+        let mut duration = encoder.encode_descriptor("introspection_duration", help, seconds, MetricType::Histogram)?;
+        for (authenticator, metrics) in self.introspections {
+            let label: Label<'_> = [("authenticator", authenticator)];
+            metrics.duration.encode(duration.encode_family(&label)?)?;
+        }
+        Ok(())
     }
 }

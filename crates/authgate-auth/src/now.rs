@@ -1,7 +1,7 @@
 //! [`Now`]: both clocks, read once per request.
 
 use std::sync::OnceLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The current time, read once per request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,16 @@ impl Now {
         Self {
             unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
             uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The time so much later.
+    #[must_use]
+    pub(crate) fn later(self, by: Duration) -> Self {
+        let ms = by.as_millis();
+        Self {
+            unix_ms: self.unix_ms.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)),
+            uptime_ms: self.uptime_ms.saturating_add(u64::try_from(ms).unwrap_or(u64::MAX)),
         }
     }
 

@@ -1,11 +1,11 @@
-//! Single flight: concurrent requests with the same credential share one lookup. And a queue for work that occupies the worker's thread.
-//! Each worker has its own.
+//! Single flight: concurrent requests with the same credential share one lookup. And a queue for work that occupies the worker's thread:
+//! each worker has its own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::yield_now;
@@ -14,16 +14,18 @@ use crate::cache::Key;
 
 /// The lookups under way, by credential. A request with the same credential waits for the lookup that another one has begun.
 ///
+/// Those of one worker, or of all: a lookup runs on the worker that has begun it.
+///
 /// The first request does the work. If it fails or is cancelled, the next waiter does the work again for itself: a failure is never
 /// shared.
 pub(crate) struct SingleFlight<V> {
-    under_way: RefCell<HashMap<Key, Rc<OnceCell<V>>>>,
+    under_way: Mutex<HashMap<Key, Arc<OnceCell<V>>>>,
 }
 
 impl<V> fmt::Debug for SingleFlight<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SingleFlight")
-            .field("under_way", &self.under_way.borrow().len())
+            .field("under_way", &self.lock().len())
             .finish()
     }
 }
@@ -31,8 +33,14 @@ impl<V> fmt::Debug for SingleFlight<V> {
 impl<V> Default for SingleFlight<V> {
     fn default() -> Self {
         Self {
-            under_way: RefCell::default(),
+            under_way: Mutex::default(),
         }
+    }
+}
+
+impl<V> SingleFlight<V> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<OnceCell<V>>>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -49,15 +57,14 @@ impl<V: Clone> SingleFlight<V> {
         is_valid: impl Fn(&V) -> bool,
     ) -> Result<V, E> {
         loop {
-            let flight = Rc::clone(self.under_way.borrow_mut().entry(key).or_default());
             let waiter = Waiter {
+                flight: Some(Arc::clone(self.lock().entry(key).or_default())),
                 single_flight: self,
                 key,
-                flight,
             };
+            let flight = waiter.flight.as_ref().expect("it is taken by drop only");
             let did_work = Cell::new(false);
-            let value = waiter
-                .flight
+            let value = flight
                 .get_or_try_init(|| {
                     did_work.set(true);
                     work()
@@ -77,16 +84,16 @@ impl<V: Clone> SingleFlight<V> {
 struct Waiter<'f, V> {
     single_flight: &'f SingleFlight<V>,
     key: Key,
-    flight: Rc<OnceCell<V>>,
+    /// `None` only within `drop`.
+    flight: Option<Arc<OnceCell<V>>>,
 }
 
 impl<V> Waiter<'_, V> {
+    /// Removes the entry, unless it is that of a later lookup.
     fn finish(&self) {
-        let mut under_way = self.single_flight.under_way.borrow_mut();
-        if under_way
-            .get(&self.key)
-            .is_some_and(|flight| Rc::ptr_eq(flight, &self.flight))
-        {
+        let mut under_way = self.single_flight.lock();
+        let is_own = |kept: &Arc<OnceCell<V>>| self.flight.as_ref().is_some_and(|own| Arc::ptr_eq(kept, own));
+        if under_way.get(&self.key).is_some_and(is_own) {
             under_way.remove(&self.key);
         }
     }
@@ -94,9 +101,14 @@ impl<V> Waiter<'_, V> {
 
 impl<V> Drop for Waiter<'_, V> {
     fn drop(&mut self) {
-        // Two handles are left: the one of this waiter and the one of the map.
-        if Rc::strong_count(&self.flight) <= 2 {
-            self.finish();
+        // Waiters join and leave under the lock, so that the last one knows that it is the last.
+        let mut under_way = self.single_flight.lock();
+        let Some(flight) = self.flight.take() else { return };
+        let own = Arc::as_ptr(&flight);
+        drop(flight);
+        let is_left = |kept: &Arc<OnceCell<V>>| Arc::as_ptr(kept) == own && Arc::strong_count(kept) == 1;
+        if under_way.get(&self.key).is_some_and(is_left) {
+            under_way.remove(&self.key);
         }
     }
 }
@@ -136,6 +148,7 @@ impl WorkQueue {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::time::Duration;
 
     use futures_util::future::{join, join_all};
@@ -168,7 +181,44 @@ mod tests {
         assert!(all.iter().all(|found| *found == Ok(1)), "{all:?}");
         assert_eq!(ask([8; 32]).await, Ok(2), "another key is another lookup");
         assert_eq!(ask(KEY).await, Ok(3), "nothing is kept");
-        assert!(single_flight.under_way.borrow().is_empty());
+        assert!(single_flight.lock().is_empty());
+    }
+
+    #[test]
+    fn workers_share_lookups_and_leave_no_entry() {
+        let single_flight = SingleFlight::default();
+        let done = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|threads| {
+            for worker in 0..4_u32 {
+                let (single_flight, done) = (&single_flight, &done);
+                threads.spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+                    let ask = |number: u32| {
+                        let key = [u8::try_from(number % 7).expect("small"); 32];
+                        let work = move || async move {
+                            sleep(Duration::from_micros(100)).await;
+                            Ok::<_, ()>(number % 7)
+                        };
+                        let asked = single_flight.share(key, work, always);
+                        async move {
+                            let gives_up =
+                                Duration::from_micros(if number % 3 == worker % 3 { 50 } else { 50_000_000 });
+                            if let Ok(found) = timeout(gives_up, asked).await {
+                                assert_eq!(found, Ok(number % 7));
+                                done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                            }
+                        }
+                    };
+                    runtime.expect("a runtime").block_on(async {
+                        for round in 0..50 {
+                            join_all((0..20).map(|number| ask(round + number))).await;
+                        }
+                    });
+                });
+            }
+        });
+        assert!(done.into_inner() > 0);
+        assert!(single_flight.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -191,7 +241,7 @@ mod tests {
         assert!(given_up.is_err());
         assert_eq!(all[0], Err(2));
         assert!(all[1..].iter().all(|found| *found == Ok(3)), "{all:?}");
-        assert!(single_flight.under_way.borrow().is_empty());
+        assert!(single_flight.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -49,6 +49,8 @@ pub enum OnUnknown {
 }
 
 impl TokenSettings {
+    pub(super) fn share(&self, _: &Arc<str>, _: Option<&()>) {}
+
     pub(super) fn stores(&self) -> Vec<&Arc<str>> {
         let source = self.source.as_ref().map(|source| &source.store);
         std::iter::once(&self.store).chain(source).collect()
@@ -82,7 +84,12 @@ pub(super) struct TokenEvaluator {
 }
 
 impl TokenEvaluator {
-    pub(super) fn new(settings: &TokenSettings, identities: &IdentityFactory, worker: &WorkerResources) -> Self {
+    pub(super) fn new(
+        settings: &TokenSettings,
+        (): &(),
+        identities: &IdentityFactory,
+        worker: &WorkerResources,
+    ) -> Self {
         Self {
             identities: identities.clone(),
             store: worker.store(&settings.store),

@@ -12,6 +12,9 @@ pub enum Withdrawn {
     /// A store that was asked about the credential is gone, or it is another one.
     #[error("a store that the credential depends on is gone")]
     Store,
+    /// The introspection endpoint is gone, or it is another one, or the gateway asks it as another client.
+    #[error("the introspection endpoint that knows the credential is gone")]
+    Endpoint,
     /// The authenticator has become stricter.
     #[error("the authenticator has become stricter")]
     Stricter,

@@ -140,6 +140,8 @@ pub enum Refusal {
     TokenUserInactive,
     /// The key is valid, but a header cannot carry a value of its user for an upstream.
     TokenUnsendableValue(Arc<str>),
+    /// The token was introspected, and is refused; holds why. Clients see no difference to an unknown token.
+    Introspected(IntrospectionFault),
     /// `Bearer` without exactly one word after it.
     BearerNotTwoWords,
     /// The JWT itself is invalid, expired, revoked or of a wrong type.
@@ -165,6 +167,7 @@ impl Refusal {
             Self::TokenHasInvalidCharacters => "token_has_invalid_characters",
             Self::TokenUnknown | Self::TokenInvalid(_) => "token_unknown",
             Self::TokenUserInactive => "token_user_inactive",
+            Self::Introspected(fault) => fault.label(),
             Self::BearerNotTwoWords => "bearer_not_two_words",
             Self::Jwt(fault) => fault.label(),
             Self::JwtInvalidUserClaim(_) => "jwt_user_unnamed",
@@ -181,6 +184,7 @@ impl Refusal {
         match self {
             Self::Jwt(JwtFault::Invalid(defect)) => Some(defect.label()),
             Self::TokenInvalid(why) => Some(why),
+            Self::Introspected(fault) => fault.detail(),
             Self::JwtInvalidUserClaim(which) | Self::JwtUnsendableClaim(which) | Self::TokenUnsendableValue(which) => {
                 Some(which)
             }
@@ -199,7 +203,56 @@ impl Refusal {
 
     /// Whether the credential may become valid later, so that the refusal must not be cached.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Jwt(JwtFault::Invalid(Defect::IssuedAt | Defect::NotBefore)))
+        matches!(
+            self,
+            Self::Jwt(JwtFault::Invalid(Defect::IssuedAt | Defect::NotBefore))
+                | Self::Introspected(IntrospectionFault::Invalid(Defect::IssuedAt | Defect::NotBefore))
+        )
+    }
+}
+
+/// Why an introspected token is refused. A text names a claim, and contains nothing of the token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IntrospectionFault {
+    /// The authorization server says that it is not active. Or it cannot be active: it is too long, or was joined from several lines.
+    Inactive,
+    /// `exp` has passed.
+    Expired,
+    /// Another claim has a fault.
+    Invalid(Defect),
+    /// Its `jti` or its user is revoked.
+    Revoked,
+    /// Its user claim is missing or not valid; holds the claim.
+    NamesNoUser(Arc<str>),
+    /// A header cannot carry a claim for an upstream; holds the claim.
+    Unsendable(Arc<str>),
+}
+
+impl IntrospectionFault {
+    /// A short name for logs and metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Inactive => "introspected_inactive",
+            Self::Expired => "introspected_expired",
+            Self::Invalid(_) => "introspected_invalid",
+            Self::Revoked => "introspected_revoked",
+            Self::NamesNoUser(_) => "introspected_user_unnamed",
+            Self::Unsendable(_) => "introspected_claim_unsayable",
+        }
+    }
+
+    fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Invalid(defect) => Some(defect.label()),
+            Self::NamesNoUser(which) | Self::Unsendable(which) => Some(which),
+            Self::Inactive | Self::Expired | Self::Revoked => None,
+        }
+    }
+}
+
+impl From<IntrospectionFault> for Refusal {
+    fn from(fault: IntrospectionFault) -> Self {
+        Self::Introspected(fault)
     }
 }
 

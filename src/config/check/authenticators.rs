@@ -12,12 +12,12 @@ use http::header::AUTHORIZATION;
 use super::common::{cache, header, read_schemes};
 use super::identity::Identities;
 use super::stores::Stores;
-use super::{Names, absent, jwt, stores};
+use super::{Names, absent, introspection, jwt, stores};
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Zero};
 
 /// Every kind of authenticator.
-const KINDS: [Kind; 2] = [
+const KINDS: [Kind; 3] = [
     Kind {
         name: "token",
         unsupported: UNSUPPORTED,
@@ -27,6 +27,19 @@ const KINDS: [Kind; 2] = [
         name: "jwt",
         unsupported: &["on_outage", "stale_for", "discovery", "issuers"],
         read: jwt::jwt,
+    },
+    Kind {
+        name: "introspection",
+        unsupported: &[
+            "discovery",
+            "on_outage",
+            "stale_for",
+            "dpop",
+            "dpop_window",
+            "dpop_replay",
+            "certificate_bound",
+        ],
+        read: introspection::introspection,
     },
 ];
 const UNSUPPORTED: &[&str] = &["on_outage", "stale_for"];
@@ -88,7 +101,7 @@ fn authenticator(
     stores: &Stores,
     identities: &Identities,
 ) -> Option<AuthenticatorSettings> {
-    const EXAMPLE: &str = "kind = \"token\"` or `kind = \"jwt\"";
+    const EXAMPLE: &str = "kind = \"token\"`, `kind = \"jwt\"` or `kind = \"introspection\"";
     let written = item.value().get("kind").and_then(|kind| kind.get_ref().as_str());
     let unsupported = KINDS.iter().find(|kind| Some(kind.name) == written);
     let mut section = item.section(unsupported.map_or(UNSUPPORTED, |kind| kind.unsupported))?;

@@ -49,34 +49,9 @@ pub(super) fn jwt(
             "write `audience = \"…\"` with the name of this API, and `issuer = \"…\"`",
         );
     }
-    let min = (ByteSize::b(64), ByteSize::mib(1));
-    let token_bytes = section
-        .take("token_bytes")
-        .and_then(|item| item.size(min.0, min.1))
-        .unwrap_or(defaults::TOKEN_BYTES);
+    let token_bytes = token_bytes(&mut section);
     let users = users(&mut section, profile, stores);
-    let revocation_item = section.take("revocation");
-    let revocation = revocation_item
-        .as_ref()
-        .and_then(|item| store_or_none(item, stores))
-        .flatten();
-    if let (Some(item), Some(store)) = (&revocation_item, &revocation)
-        && !stores.has_revocations(store)
-    {
-        item.refuse(
-            format!(
-                "store {:?} has no revocations: Django's tables have no list of them",
-                &**store
-            ),
-            "write `revocation = \"none\"`, or the name of a store of `kind = \"redis\"` or `kind = \"embedded\"`",
-        );
-    }
-    if let (Some(item), Some(_), None) = (&revocation_item, &revocation, &rules.jti_claim) {
-        item.warn(
-            "single tokens cannot be revoked: with `jti_claim = false` the gateway does not read their ids",
-            "write `jti_claim = \"jti\"` if tokens have one",
-        );
-    }
+    let revocation = revocation(&mut section, stores, rules.jti_claim.as_deref());
     let cache = cache(&mut section);
     let settings = JwtSettings {
         keys: keys.unwrap_or(KeySet::Static(Vec::new())),
@@ -96,8 +71,38 @@ pub(super) fn jwt(
     })
 }
 
+/// `token_bytes`: longer tokens are refused unread.
+pub(super) fn token_bytes(section: &mut Section<'_>) -> usize {
+    let item = section.take("token_bytes");
+    let (min, max) = (ByteSize::b(64), ByteSize::mib(1));
+    item.and_then(|item| item.size(min, max))
+        .unwrap_or(defaults::TOKEN_BYTES)
+}
+
+/// `revocation`: the store with revocations. `jti_claim`: the claim with the id of a token, if it is read.
+pub(super) fn revocation(section: &mut Section<'_>, stores: &Stores, jti_claim: Option<&str>) -> Option<Arc<str>> {
+    let item = section.take("revocation")?;
+    let store = store_or_none(&item, stores).flatten()?;
+    if !stores.has_revocations(&store) {
+        item.refuse(
+            format!(
+                "store {:?} has no revocations: Django's tables have no list of them",
+                &*store
+            ),
+            "write `revocation = \"none\"`, or the name of a store of `kind = \"redis\"` or `kind = \"embedded\"`",
+        );
+    }
+    if jti_claim.is_none() {
+        item.warn(
+            "single tokens cannot be revoked: with `jti_claim = false` the gateway does not read their ids",
+            "write `jti_claim = \"jti\"` if tokens have one",
+        );
+    }
+    Some(store)
+}
+
 /// SimpleJWT writes the realm between quotes without escaping it.
-fn realm(section: &mut Section<'_>) -> String {
+pub(super) fn realm(section: &mut Section<'_>) -> String {
     let Some(text) = section.take("realm").and_then(|item| item.text()) else {
         return defaults::REALM.to_owned();
     };
@@ -143,7 +148,7 @@ fn rules(section: &mut Section<'_>, profile: Profile) -> Rules {
 }
 
 /// `issuer` and `audience`: one, several, or `false` to skip the check.
-fn accepted(section: &mut Section<'_>, name: &'static str) -> Vec<String> {
+pub(super) fn accepted(section: &mut Section<'_>, name: &'static str) -> Vec<String> {
     let Some(item) = section.take(name).filter(|item| !item.is_false()) else {
         return Vec::new();
     };
@@ -154,7 +159,7 @@ fn accepted(section: &mut Section<'_>, name: &'static str) -> Vec<String> {
         .collect()
 }
 
-fn user_id_claim(section: &mut Section<'_>, default: &str) -> String {
+pub(super) fn user_id_claim(section: &mut Section<'_>, default: &str) -> String {
     let written = section.take("user_id_claim").and_then(|item| {
         if item.is_false() {
             item.refuse(
@@ -168,7 +173,7 @@ fn user_id_claim(section: &mut Section<'_>, default: &str) -> String {
     written.unwrap_or_else(|| default.to_owned())
 }
 
-fn claim_or_false(item: Option<&Item<'_>>, default: Option<String>) -> Option<String> {
+pub(super) fn claim_or_false(item: Option<&Item<'_>>, default: Option<String>) -> Option<String> {
     match item {
         None => default,
         Some(item) if item.is_false() => None,

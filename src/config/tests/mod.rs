@@ -2,6 +2,7 @@
 
 mod authenticators;
 mod django_store;
+mod introspection;
 mod routes;
 mod signed;
 mod values;

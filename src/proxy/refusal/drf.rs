@@ -29,9 +29,10 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec
             Refusal::TokenHasInvalidCharacters => {
                 r#"{"detail":"Invalid token header. Token string should not contain invalid characters."}"#
             }
-            Refusal::TokenUnknown | Refusal::TokenInvalid(_) | Refusal::TokenUnsendableValue(_) => {
-                r#"{"detail":"Invalid token."}"#
-            }
+            Refusal::TokenUnknown
+            | Refusal::TokenInvalid(_)
+            | Refusal::TokenUnsendableValue(_)
+            | Refusal::Introspected(_) => r#"{"detail":"Invalid token."}"#,
             Refusal::TokenUserInactive => r#"{"detail":"User inactive or deleted."}"#,
             Refusal::BearerNotTwoWords => {
                 r#"{"detail":"Authorization header must contain two space-delimited values","code":"bad_authorization_header"}"#

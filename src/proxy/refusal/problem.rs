@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use authgate_core::credential::{JwtFault, Refusal, TypeMismatch};
+use authgate_core::credential::{IntrospectionFault, JwtFault, Refusal, TypeMismatch};
 use authgate_core::outbound::request_id::RequestId;
 use authgate_http::upstream::UpstreamError;
 use authgate_http::upstream::body::RequestBodyError;
@@ -159,20 +159,33 @@ fn description(refusal: &Refusal) -> &'static str {
         Refusal::TokenMissing => "The scheme is not followed by a token.",
         Refusal::TokenHasSpaces => "The token contains spaces.",
         Refusal::TokenHasInvalidCharacters => "The token is not valid UTF-8.",
-        Refusal::TokenUnknown | Refusal::TokenInvalid(_) => "The token is unknown, expired or revoked.",
+        Refusal::TokenUnknown | Refusal::TokenInvalid(_) | Refusal::Introspected(IntrospectionFault::Inactive) => {
+            "The token is unknown, expired or revoked."
+        }
         Refusal::TokenUserInactive | Refusal::JwtUserInactive => "The user of the token is not active.",
         Refusal::BearerNotTwoWords => "The scheme must be followed by exactly one token.",
         Refusal::Jwt(JwtFault::Invalid(_)) => {
             "The token is malformed, has no valid signature, or was issued for another service."
         }
-        Refusal::Jwt(JwtFault::Expired) => "The token has expired.",
-        Refusal::Jwt(JwtFault::Revoked(_)) => "The token has been revoked.",
+        Refusal::Jwt(JwtFault::Expired) | Refusal::Introspected(IntrospectionFault::Expired) => {
+            "The token has expired."
+        }
+        Refusal::Introspected(IntrospectionFault::Invalid(_)) => {
+            "The token is not valid yet, or was issued for another service."
+        }
+        Refusal::Jwt(JwtFault::Revoked(_)) | Refusal::Introspected(IntrospectionFault::Revoked) => {
+            "The token has been revoked."
+        }
         Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::NoExpiry)) => "The token has no expiration time.",
         Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::NoId)) => "The token has no id.",
         Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::NoType)) => "The token has no type.",
         Refusal::Jwt(JwtFault::TypeMismatch(TypeMismatch::WrongType)) => "The token has a type that is not accepted.",
-        Refusal::JwtInvalidUserClaim(_) => "The token does not identify a user.",
-        Refusal::JwtUnsendableClaim(_) => "A claim of the token cannot be forwarded.",
+        Refusal::JwtInvalidUserClaim(_) | Refusal::Introspected(IntrospectionFault::NamesNoUser(_)) => {
+            "The token does not identify a user."
+        }
+        Refusal::JwtUnsendableClaim(_) | Refusal::Introspected(IntrospectionFault::Unsendable(_)) => {
+            "A claim of the token cannot be forwarded."
+        }
         Refusal::TokenUnsendableValue(_) => "A value of the token's user cannot be forwarded.",
         Refusal::JwtUserNotFound => "The user of the token does not exist.",
         Refusal::JwtPasswordChanged => "The password of the token's user has changed since the token was issued.",

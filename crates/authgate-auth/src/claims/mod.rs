@@ -6,7 +6,7 @@ pub(crate) mod user;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use authgate_core::credential::{Defect, JwtFault};
+use authgate_core::credential::{Defect, IntrospectionFault, JwtFault};
 use serde_json::{Map, Number, Value};
 
 use crate::now::Now;
@@ -31,6 +31,53 @@ pub(crate) struct ClaimRules<'r> {
     pub(crate) max_lifetime: Option<Duration>,
 }
 
+impl ClaimRules<'_> {
+    /// Whether these rules accept every token that `previous` has accepted. The age of a token is not considered.
+    pub(crate) fn accept_all_of(&self, previous: ClaimRules<'_>) -> bool {
+        let is_wider = |own: &[String], previous: &[String]| {
+            let includes_all = previous.iter().all(|name| own.contains(name));
+            own.is_empty() || (!previous.is_empty() && includes_all)
+        };
+        let is_not_shorter = |longest: Duration| previous.max_lifetime.is_some_and(|previous| longest >= previous);
+        is_wider(self.issuer, previous.issuer)
+            && is_wider(self.audience, previous.audience)
+            && self.max_lifetime.is_none_or(is_not_shorter)
+    }
+}
+
+/// Why claims are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClaimFault {
+    /// `exp` has passed.
+    Expired,
+    /// A claim has another fault.
+    Invalid(Defect),
+}
+
+impl From<Defect> for ClaimFault {
+    fn from(defect: Defect) -> Self {
+        Self::Invalid(defect)
+    }
+}
+
+impl From<ClaimFault> for JwtFault {
+    fn from(fault: ClaimFault) -> Self {
+        match fault {
+            ClaimFault::Expired => Self::Expired,
+            ClaimFault::Invalid(defect) => Self::Invalid(defect),
+        }
+    }
+}
+
+impl From<ClaimFault> for IntrospectionFault {
+    fn from(fault: ClaimFault) -> Self {
+        match fault {
+            ClaimFault::Expired => Self::Expired,
+            ClaimFault::Invalid(defect) => Self::Invalid(defect),
+        }
+    }
+}
+
 /// Claims that passed the checks of [`ClaimRules`].
 #[derive(Debug)]
 pub(crate) struct Claims {
@@ -41,7 +88,7 @@ pub(crate) struct Claims {
 
 impl Claims {
     /// Checks times, issuer, audience and the types of `sub` and `jti`.
-    pub(crate) fn check(members: Map<String, Value>, rules: ClaimRules<'_>, now: Now) -> Result<Self, JwtFault> {
+    pub(crate) fn check(members: Map<String, Value>, rules: ClaimRules<'_>, now: Now) -> Result<Self, ClaimFault> {
         let (now_ms, leeway) = (i128::from(now.unix_ms), millis(rules.leeway));
         let mut from_ms = i128::MIN;
         let mut issued_at = None;
@@ -62,7 +109,7 @@ impl Claims {
             let at = integer(value).ok_or(Defect::Expiry)?;
             until_ms = at.saturating_mul(1000).saturating_add(leeway);
             if until_ms <= now_ms {
-                return Err(JwtFault::Expired);
+                return Err(ClaimFault::Expired);
             }
             if value.is_string() || at > LAST_SECOND {
                 return Err(Defect::Expiry.into());
@@ -233,7 +280,7 @@ mod tests {
         max_lifetime: None,
     };
 
-    fn check(rules: ClaimRules<'_>, claims: &Value, expected: Result<(), JwtFault>) {
+    fn check(rules: ClaimRules<'_>, claims: &Value, expected: Result<(), ClaimFault>) {
         let members = claims.as_object().cloned().expect("an object");
         assert_eq!(Claims::check(members, rules, NOW).map(drop), expected, "{claims}");
     }
@@ -248,32 +295,36 @@ mod tests {
     fn times_are_whole_seconds_against_a_clock_with_a_fraction() {
         for (name, value, expected) in [
             ("exp", json!(1_700_000_001), Ok(())),
-            ("exp", json!(1_700_000_000), Err(JwtFault::Expired)),
+            ("exp", json!(1_700_000_000), Err(ClaimFault::Expired)),
             ("exp", json!(1_700_000_001.9), Ok(())),
-            ("exp", json!(1_700_000_000.9), Err(JwtFault::Expired)),
-            ("exp", json!("1600000000"), Err(JwtFault::Expired)),
-            ("exp", json!("1800000000"), Err(JwtFault::Invalid(Defect::Expiry))),
-            ("exp", json!(true), Err(JwtFault::Expired)),
-            ("exp", json!(null), Err(JwtFault::Invalid(Defect::Expiry))),
-            ("exp", json!([1]), Err(JwtFault::Invalid(Defect::Expiry))),
-            ("exp", json!("soon"), Err(JwtFault::Invalid(Defect::Expiry))),
+            ("exp", json!(1_700_000_000.9), Err(ClaimFault::Expired)),
+            ("exp", json!("1600000000"), Err(ClaimFault::Expired)),
+            ("exp", json!("1800000000"), Err(ClaimFault::Invalid(Defect::Expiry))),
+            ("exp", json!(true), Err(ClaimFault::Expired)),
+            ("exp", json!(null), Err(ClaimFault::Invalid(Defect::Expiry))),
+            ("exp", json!([1]), Err(ClaimFault::Invalid(Defect::Expiry))),
+            ("exp", json!("soon"), Err(ClaimFault::Invalid(Defect::Expiry))),
             ("exp", json!(253_402_300_799_i64), Ok(())),
             (
                 "exp",
                 json!(253_402_300_800_i64),
-                Err(JwtFault::Invalid(Defect::Expiry)),
+                Err(ClaimFault::Invalid(Defect::Expiry)),
             ),
-            ("exp", json!(1e300), Err(JwtFault::Invalid(Defect::Expiry))),
-            ("exp", json!(-1), Err(JwtFault::Expired)),
+            ("exp", json!(1e300), Err(ClaimFault::Invalid(Defect::Expiry))),
+            ("exp", json!(-1), Err(ClaimFault::Expired)),
             ("nbf", json!(1_700_000_000.9), Ok(())),
-            ("nbf", json!(1_700_000_001), Err(JwtFault::Invalid(Defect::NotBefore))),
-            ("iat", json!(1_700_000_001), Err(JwtFault::Invalid(Defect::IssuedAt))),
+            ("nbf", json!(1_700_000_001), Err(ClaimFault::Invalid(Defect::NotBefore))),
+            ("iat", json!(1_700_000_001), Err(ClaimFault::Invalid(Defect::IssuedAt))),
             ("iat", json!(" +1_700 "), Ok(())),
             ("iat", json!("0".repeat(4300)), Ok(())),
-            ("iat", json!("0".repeat(4301)), Err(JwtFault::Invalid(Defect::IssuedAt))),
-            ("exp", json!("0".repeat(4301)), Err(JwtFault::Invalid(Defect::Expiry))),
-            ("iat", json!("1__0"), Err(JwtFault::Invalid(Defect::IssuedAt))),
-            ("iat", json!(u64::MAX), Err(JwtFault::Invalid(Defect::IssuedAt))),
+            (
+                "iat",
+                json!("0".repeat(4301)),
+                Err(ClaimFault::Invalid(Defect::IssuedAt)),
+            ),
+            ("exp", json!("0".repeat(4301)), Err(ClaimFault::Invalid(Defect::Expiry))),
+            ("iat", json!("1__0"), Err(ClaimFault::Invalid(Defect::IssuedAt))),
+            ("iat", json!(u64::MAX), Err(ClaimFault::Invalid(Defect::IssuedAt))),
             ("iat", json!(-1e300), Ok(())),
         ] {
             check(ANY, &with(name, value), expected);
@@ -283,12 +334,12 @@ mod tests {
             ..ANY
         };
         check(later, &with("exp", json!(1_699_999_971)), Ok(()));
-        check(later, &with("exp", json!(1_699_999_970)), Err(JwtFault::Expired));
+        check(later, &with("exp", json!(1_699_999_970)), Err(ClaimFault::Expired));
         check(later, &with("nbf", json!(1_700_000_030)), Ok(()));
         check(
             later,
             &with("nbf", json!(1_700_000_031)),
-            Err(JwtFault::Invalid(Defect::NotBefore)),
+            Err(ClaimFault::Invalid(Defect::NotBefore)),
         );
     }
 

@@ -298,6 +298,7 @@ impl Check {
             | Refusal::TokenUnknown
             | Refusal::TokenInvalid(_)
             | Refusal::TokenUserInactive
+            | Refusal::Introspected(_)
             | Refusal::TokenUnsendableValue(_) => return None,
         })
     }

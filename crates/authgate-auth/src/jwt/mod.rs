@@ -123,7 +123,12 @@ pub fn verified_payload(settings: &JwtSettings, token: &[u8]) -> Result<Vec<u8>,
 }
 
 impl JwtEvaluator {
-    pub(super) fn new(settings: &Arc<JwtSettings>, identities: &IdentityFactory, worker: &WorkerResources) -> Self {
+    pub(super) fn new(
+        settings: &Arc<JwtSettings>,
+        (): &(),
+        identities: &IdentityFactory,
+        worker: &WorkerResources,
+    ) -> Self {
         let users = match &settings.users {
             Users::Claims { .. } => None,
             Users::Store { store, .. } => Some(worker.store(store)),

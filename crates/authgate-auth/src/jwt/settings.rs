@@ -30,6 +30,9 @@ pub struct JwtSettings {
 }
 
 impl JwtSettings {
+    #[expect(clippy::unused_self, reason = "the same method in each kind")]
+    pub(crate) fn share(&self, _: &Arc<str>, _: Option<&()>) {}
+
     pub(crate) fn stores(&self) -> Vec<&Arc<str>> {
         let users = match &self.users {
             Users::Claims { .. } => None,

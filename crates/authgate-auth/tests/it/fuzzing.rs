@@ -80,6 +80,47 @@ fn claims() {
 }
 
 #[test]
+fn introspection() {
+    fuzz(
+        fuzzing::introspection,
+        CASES,
+        &[
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"",
+            "{\"active\":true,",
+            "{\"active\":true,\"iss\":\"i\",\"aud\":\"a\",\"sub\":",
+            "{\"active\":true,\"iss\":\"i\",\"aud\":[\"a\",\"b\"],\"sub\":\"1\"",
+            "{\"active\":false",
+            "\"active\":",
+            "\"exp\":",
+            ",\"exp\":1700000300.5}",
+            ",\"exp\":1700000001}",
+            "\"nbf\":",
+            "\"iat\":",
+            "\"username\":",
+            "\"scope\":\"a b\"",
+            "1700000000",
+            "9999999999",
+            "1e99",
+            "-1",
+            "true",
+            "false",
+            "null",
+            "\"1\"",
+            "\"\"",
+            "\"a\\nb\"",
+            "\"\u{e9}\"",
+            " ",
+        ],
+    );
+}
+
+#[test]
 fn records() {
     fuzz(
         |bytes| {

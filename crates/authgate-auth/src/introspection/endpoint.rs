@@ -1,0 +1,156 @@
+//! [`SharedEndpoint`]: an introspection endpoint, which all workers ask through one client.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use authgate_http::log_throttle::LogThrottle;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+use tracing::{info, warn};
+
+use super::answer::Answer;
+use super::error::IntrospectionError;
+use super::settings::EndpointSettings;
+use crate::fetch::{HttpClient, Proxies};
+use crate::metrics::IntrospectionMetrics;
+
+/// How many tokens are introspected at once, over all workers. Further ones wait, within the timeout.
+const MAX_CONCURRENT: usize = 64;
+
+/// The endpoint of one authenticator. It lives as long as a configuration has these settings.
+#[derive(Debug)]
+pub struct SharedEndpoint {
+    authenticator: Arc<str>,
+    settings: Arc<EndpointSettings>,
+    client: Arc<HttpClient>,
+    permits: Semaphore,
+    metrics: IntrospectionMetrics,
+    health: Mutex<Health>,
+}
+
+/// How the last introspections ended.
+#[derive(Debug, Default)]
+struct Health {
+    last_success: Option<SystemTime>,
+    /// The error of the last introspection; `None`: it has succeeded, or there was none.
+    error: Option<IntrospectionError>,
+    failures: u64,
+    log: LogThrottle,
+    /// Whether the log has a failure, and no success after it.
+    is_failure_logged: bool,
+}
+
+/// The state of an endpoint, for reports.
+#[derive(Debug, Clone)]
+pub struct IntrospectionStatus {
+    /// The name of its authenticator.
+    pub authenticator: Arc<str>,
+    /// When it last answered.
+    pub last_success: Option<SystemTime>,
+    /// Why the last introspection has failed. `None`: it has succeeded, or there was none.
+    pub error: Option<String>,
+    /// How many introspections have failed.
+    pub failures: u64,
+}
+
+impl SharedEndpoint {
+    /// Makes the shared part of an authenticator. It does not connect.
+    pub(crate) fn new(authenticator: &Arc<str>, settings: &Arc<EndpointSettings>) -> Arc<Self> {
+        Arc::new(Self {
+            authenticator: Arc::clone(authenticator),
+            client: HttpClient::new(&settings.tls, MAX_CONCURRENT, Proxies::of_environment()),
+            settings: Arc::clone(settings),
+            permits: Semaphore::new(MAX_CONCURRENT),
+            metrics: IntrospectionMetrics::default(),
+            health: Mutex::default(),
+        })
+    }
+
+    /// Asks on the current runtime from now on. Only the first call has an effect.
+    pub(crate) fn start(&self) {
+        self.client.start();
+    }
+
+    /// The deadline for one token.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.settings.timeout
+    }
+
+    pub(crate) fn settings(&self) -> &Arc<EndpointSettings> {
+        &self.settings
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> &IntrospectionMetrics {
+        &self.metrics
+    }
+
+    /// Its state.
+    pub fn status(&self) -> IntrospectionStatus {
+        let health = self.health();
+        IntrospectionStatus {
+            authenticator: Arc::clone(&self.authenticator),
+            last_success: health.last_success,
+            error: health.error.as_ref().map(ToString::to_string),
+            failures: health.failures,
+        }
+    }
+
+    /// Asks about a token.
+    ///
+    /// # Errors
+    /// There is no answer within the timeout, or it cannot be used.
+    pub(super) async fn introspect(&self, token: &[u8]) -> Result<Answer, IntrospectionError> {
+        let began = Instant::now();
+        let asked = self.ask(token, began + self.settings.timeout).await;
+        let outcome = match &asked {
+            Ok(Answer::Active(_)) => "active",
+            Ok(Answer::Inactive) => "inactive",
+            Err(error) => error.outcome(),
+        };
+        self.metrics.record(outcome, began.elapsed());
+        match &asked {
+            Ok(_) => self.note_success(),
+            Err(error) => self.note_failure(error),
+        }
+        asked
+    }
+
+    async fn ask(&self, token: &[u8], deadline: Instant) -> Result<Answer, IntrospectionError> {
+        // The semaphore is never closed.
+        let permit = timeout_at(deadline, self.permits.acquire()).await;
+        let _permit = permit.map_err(|_| IntrospectionError::Busy)?;
+        // Only visible ASCII is read as a token.
+        let token = std::str::from_utf8(token).unwrap_or_default();
+        let (authorization, form) = self.settings.client.request(token);
+        let answered = self
+            .client
+            .post_form(&self.settings.url, authorization, form, deadline)
+            .await;
+        let document = answered.map_err(IntrospectionError::Fetch)?;
+        Answer::parse(&document.body).map_err(IntrospectionError::Answer)
+    }
+
+    fn note_success(&self) {
+        let mut health = self.health();
+        health.last_success = Some(SystemTime::now());
+        health.error = None;
+        if std::mem::take(&mut health.is_failure_logged) {
+            info!(authenticator = %self.authenticator, "the introspection endpoint answers again");
+        }
+    }
+
+    fn note_failure(&self, error: &IntrospectionError) {
+        let mut health = self.health();
+        health.failures += 1;
+        if let Some(times) = health.log.note() {
+            health.is_failure_logged = true;
+            warn!(authenticator = %self.authenticator, reason = %error, times, "a token could not be introspected; requests with tokens that are not cached get 503");
+        }
+        health.error = Some(error.clone());
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,91 @@
+//! [`IntrospectionError`]: why an endpoint has not said whether a token is active.
+
+use http::StatusCode;
+
+use super::answer::BadAnswer;
+use crate::fetch::FetchError;
+
+/// An endpoint has not said whether a token is active. The message is for operators, and has nothing of the token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IntrospectionError {
+    /// The endpoint has not answered, or with another status than 200.
+    #[error("the introspection endpoint: {}", described(.0))]
+    Fetch(FetchError),
+    /// The answer cannot be used.
+    #[error("the answer of the introspection endpoint cannot be used: {0}")]
+    Answer(BadAnswer),
+    /// As many tokens as allowed are being introspected, and none was finished in time.
+    #[error("too many tokens are being introspected at once; the endpoint is too slow for them")]
+    Busy,
+}
+
+/// What a status means here.
+fn described(error: &FetchError) -> String {
+    match error {
+        FetchError::Status(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            format!("{error}: it does not accept the gateway as a client; check `client`")
+        }
+        other => other.to_string(),
+    }
+}
+
+impl IntrospectionError {
+    /// A short name for logs and metrics.
+    pub fn label(&self) -> &'static str {
+        match self.cause() {
+            Cause::Unreachable => "introspection_unreachable",
+            Cause::Timeout => "introspection_timeout",
+            Cause::Client => "introspection_client",
+            Cause::Status => "introspection_status",
+            Cause::Answer => "introspection_answer",
+            Cause::Busy => "introspection_busy",
+        }
+    }
+
+    /// The outcome of the introspection in its metrics.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self.cause() {
+            Cause::Unreachable => "unreachable",
+            Cause::Timeout => "timeout",
+            Cause::Client => "client",
+            Cause::Status => "status",
+            Cause::Answer => "answer",
+            Cause::Busy => "busy",
+        }
+    }
+
+    fn cause(&self) -> Cause {
+        match self {
+            Self::Fetch(FetchError::Timeout) => Cause::Timeout,
+            Self::Fetch(FetchError::Status(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)) => Cause::Client,
+            Self::Fetch(FetchError::Status(_) | FetchError::Redirect { .. }) => Cause::Status,
+            Self::Fetch(FetchError::Protocol(_) | FetchError::Compressed | FetchError::TooLarge) | Self::Answer(_) => {
+                Cause::Answer
+            }
+            Self::Fetch(
+                FetchError::Connect(_)
+                | FetchError::Proxy { .. }
+                | FetchError::Tls(_)
+                | FetchError::Cut(_)
+                | FetchError::ShutDown,
+            ) => Cause::Unreachable,
+            Self::Busy => Cause::Busy,
+        }
+    }
+}
+
+/// The causes that operators tell apart.
+enum Cause {
+    /// There is no connection, or it was lost.
+    Unreachable,
+    /// The endpoint is too slow.
+    Timeout,
+    /// The endpoint does not accept the gateway as a client.
+    Client,
+    /// Another status than 200.
+    Status,
+    /// The response is not an answer.
+    Answer,
+    /// Too many at once.
+    Busy,
+}

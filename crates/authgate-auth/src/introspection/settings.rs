@@ -1,0 +1,221 @@
+//! The settings of introspecting authenticators.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use authgate_core::identity::KeyIdentity;
+
+use super::client::IntrospectionClient;
+use super::endpoint::SharedEndpoint;
+use crate::claims::ClaimRules;
+use crate::fetch::{FetchTls, FetchUrl};
+use crate::form::CredentialForm;
+use crate::withdrawn::Withdrawn;
+
+/// The settings of this kind.
+#[derive(Debug, PartialEq, Eq)]
+pub struct IntrospectionSettings {
+    /// The endpoint that is asked.
+    pub endpoint: Arc<EndpointSettings>,
+    /// The form of the tokens that are read.
+    pub form: CredentialForm,
+    /// Longer tokens are refused without asking.
+    pub token_bytes: usize,
+    /// Rules for the claims of an answer.
+    pub rules: IntrospectionRules,
+    /// Name of the store with revocations, if these are checked.
+    pub revocation: Option<Arc<str>>,
+}
+
+/// How an endpoint is reached.
+#[derive(Debug, PartialEq, Eq)]
+pub struct EndpointSettings {
+    /// Its URL.
+    pub url: FetchUrl,
+    /// Whom the gateway asks as.
+    pub client: IntrospectionClient,
+    /// The deadline for one answer, with all waiting.
+    pub timeout: Duration,
+    /// TLS to the endpoint.
+    pub tls: FetchTls,
+}
+
+/// Rules for the claims of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IntrospectionRules {
+    /// Accepted issuers; empty: not checked.
+    pub issuer: Vec<String>,
+    /// Accepted audiences; empty: not checked.
+    pub audience: Vec<String>,
+    /// Accepted clock difference.
+    pub leeway: Duration,
+    /// The claim that names the user.
+    pub user_id_claim: String,
+    /// The claim with the username.
+    pub username_claim: String,
+    /// The claim with the token id, if revocations of single tokens are checked.
+    pub jti_claim: Option<String>,
+}
+
+impl IntrospectionRules {
+    pub(crate) fn claims(&self) -> ClaimRules<'_> {
+        ClaimRules {
+            issuer: &self.issuer,
+            audience: &self.audience,
+            leeway: self.leeway,
+            max_lifetime: None,
+        }
+    }
+
+    /// Whether these rules accept every token that `previous` has accepted. The age of a token is not considered.
+    fn accept_all_of(&self, previous: &Self) -> bool {
+        self.claims().accept_all_of(previous.claims())
+            && self.user_id_claim == previous.user_id_claim
+            && (self.jti_claim.is_none() || self.jti_claim == previous.jti_claim)
+    }
+}
+
+impl IntrospectionSettings {
+    /// The endpoint is kept where its settings are equal.
+    pub(crate) fn share(
+        &self,
+        authenticator: &Arc<str>,
+        previous: Option<&Arc<SharedEndpoint>>,
+    ) -> Arc<SharedEndpoint> {
+        match previous {
+            Some(previous) if *previous.settings() == self.endpoint => Arc::clone(previous),
+            Some(_) | None => SharedEndpoint::new(authenticator, &self.endpoint),
+        }
+    }
+
+    pub(crate) fn stores(&self) -> Vec<&Arc<str>> {
+        self.revocation.iter().collect()
+    }
+
+    pub(crate) fn still_accepts(
+        &self,
+        _: Option<&KeyIdentity>,
+        previous: &Self,
+        is_same_store: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<(), Withdrawn> {
+        if !self.endpoint.has_tokens_of(&previous.endpoint) {
+            return Err(Withdrawn::Endpoint);
+        }
+        match (&self.revocation, &previous.revocation) {
+            (None, None) => {}
+            (Some(store), Some(previous)) if is_same_store(store, previous) => {}
+            (None | Some(_), Some(_)) => return Err(Withdrawn::Store),
+            (Some(_), None) => return Err(Withdrawn::Stricter),
+        }
+        match self.form.includes(previous.form) && self.rules.accept_all_of(&previous.rules) {
+            true => Ok(()),
+            false => Err(Withdrawn::Stricter),
+        }
+    }
+}
+
+impl EndpointSettings {
+    /// Whether it is the same endpoint, asked by the same client. The secret of the client makes no difference.
+    fn has_tokens_of(&self, previous: &Self) -> bool {
+        self.url == previous.url && self.client.id == previous.client.id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use authgate_core::secret::Secret;
+    use rustls::{ClientConfig, RootCertStore};
+
+    use super::*;
+    use crate::introspection::ClientAuthentication;
+
+    fn settings() -> IntrospectionSettings {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        IntrospectionSettings {
+            endpoint: Arc::new(EndpointSettings {
+                url: FetchUrl::parse("https://idp.example/introspect").expect("a URL"),
+                client: IntrospectionClient {
+                    id: "gateway".to_owned(),
+                    secret: Secret::new("canary".to_owned()),
+                    method: ClientAuthentication::Basic,
+                },
+                timeout: Duration::from_secs(1),
+                tls: FetchTls {
+                    config: Arc::new(config),
+                    made_from: [0; 32],
+                },
+            }),
+            form: CredentialForm::Opaque,
+            token_bytes: 100,
+            rules: IntrospectionRules {
+                issuer: vec!["a".to_owned()],
+                audience: vec!["x".to_owned(), "y".to_owned()],
+                leeway: Duration::ZERO,
+                user_id_claim: "sub".to_owned(),
+                username_claim: "username".to_owned(),
+                jti_claim: Some("jti".to_owned()),
+            },
+            revocation: Some("redis".into()),
+        }
+    }
+
+    fn endpoint(settings: &mut IntrospectionSettings) -> &mut EndpointSettings {
+        Arc::get_mut(&mut settings.endpoint).expect("the only one")
+    }
+
+    #[test]
+    fn a_stream_goes_on_unless_the_endpoint_or_a_store_is_another_one_or_the_rules_are_stricter() {
+        type Change = fn(&mut IntrospectionSettings);
+        let cases: &[(Change, Result<(), Withdrawn>)] = &[
+            (|_| (), Ok(())),
+            (
+                |new| endpoint(new).url = FetchUrl::parse("https://idp.example/other").expect("a URL"),
+                Err(Withdrawn::Endpoint),
+            ),
+            (
+                |new| endpoint(new).client.id = "other".to_owned(),
+                Err(Withdrawn::Endpoint),
+            ),
+            (
+                |new| endpoint(new).client.secret = Secret::new("other".to_owned()),
+                Ok(()),
+            ),
+            (|new| endpoint(new).timeout = Duration::from_secs(9), Ok(())),
+            (|new| endpoint(new).tls.made_from = [1; 32], Ok(())),
+            (|new| new.form = CredentialForm::Any, Ok(())),
+            (|new| new.form = CredentialForm::Jwt, Err(Withdrawn::Stricter)),
+            (|new| new.token_bytes = 10, Ok(())),
+            (|new| new.rules.issuer.clear(), Ok(())),
+            (|new| new.rules.issuer[0] = "b".to_owned(), Err(Withdrawn::Stricter)),
+            (|new| drop(new.rules.audience.pop()), Err(Withdrawn::Stricter)),
+            (
+                |new| new.rules.user_id_claim = "username".to_owned(),
+                Err(Withdrawn::Stricter),
+            ),
+            (|new| new.rules.jti_claim = None, Ok(())),
+            (|new| new.revocation = None, Err(Withdrawn::Store)),
+            (|new| new.revocation = Some("other".into()), Err(Withdrawn::Store)),
+        ];
+        let is_same_store = |own: &str, other: &str| own == other;
+        for (at, (change, expected)) in cases.iter().enumerate() {
+            let (mut new, previous) = (settings(), settings());
+            change(&mut new);
+            assert_eq!(
+                new.still_accepts(None, &previous, &is_same_store),
+                *expected,
+                "case {at}"
+            );
+        }
+        let mut previous = settings();
+        previous.revocation = None;
+        let stricter = settings().still_accepts(None, &previous, &is_same_store);
+        assert_eq!(stricter, Err(Withdrawn::Stricter));
+    }
+}

@@ -1,0 +1,112 @@
+//! `kind = "introspection"`: tokens that an authorization server is asked about.
+
+use std::sync::Arc;
+
+use authgate_auth::introspection::{
+    ClientAuthentication, EndpointSettings, IntrospectionClient, IntrospectionRules, IntrospectionSettings,
+};
+use authgate_auth::{AuthScheme, AuthenticatorSettings, KindSettings};
+
+use super::common::{cache, form, header, schemes};
+use super::fetch;
+use super::identity::Identities;
+use super::jwt::{accepted, claim_or_false, realm, revocation, token_bytes, user_id_claim};
+use super::stores::Stores;
+use crate::config::defaults;
+use crate::config::reader::{Item, Section, Zero};
+
+const URL: &str = "url = \"https://HOST/introspect\"";
+const CLIENT: &str = "client = { id = \"authgate\", secret = { file = \"…\" } }";
+
+pub(super) fn introspection(
+    mut section: Section<'_>,
+    name: Arc<str>,
+    stores: &Stores,
+    identities: &Identities,
+) -> Option<AuthenticatorSettings> {
+    // RFC 9110, section 11.1: schemes are compared without regard to ASCII case.
+    let schemes = schemes(&mut section, defaults::JWT_SCHEME, str::eq_ignore_ascii_case);
+    let (_, form) = form(&mut section);
+    let header = header(&mut section, identities);
+    let realm = realm(&mut section);
+    let endpoint = endpoint(&mut section);
+    let token_bytes = token_bytes(&mut section);
+    let rules = rules(&mut section);
+    let revocation = revocation(&mut section, stores, rules.jti_claim.as_deref());
+    let cache = cache(&mut section);
+    Some(AuthenticatorSettings {
+        name,
+        header,
+        scheme: AuthScheme::OneOf(schemes),
+        realm: Some(realm),
+        cache,
+        kind: KindSettings::Introspection(Arc::new(IntrospectionSettings {
+            endpoint: Arc::new(endpoint?),
+            form,
+            token_bytes,
+            rules,
+            revocation,
+        })),
+    })
+}
+
+fn endpoint(section: &mut Section<'_>) -> Option<EndpointSettings> {
+    let url = section.require("url", URL).and_then(|item| fetch::url(&item));
+    let ca = section.take("ca");
+    if let (Some(item), Some(url)) = (&ca, &url)
+        && !url.is_https()
+    {
+        item.refuse(
+            "`ca` has no effect: the endpoint is http",
+            "remove it, or write https://",
+        );
+    }
+    let tls = fetch::tls(section, ca.as_ref());
+    let client = section.require("client", CLIENT).and_then(client);
+    let timeout = section.duration_or("timeout", Zero::Refused, defaults::INTROSPECTION_TIMEOUT);
+    Some(EndpointSettings {
+        url: url?,
+        client: client?,
+        timeout,
+        tls: tls?,
+    })
+}
+
+fn client(item: Item<'_>) -> Option<IntrospectionClient> {
+    let mut section = item.section(&[])?;
+    let id = section
+        .require("id", "id = \"authgate\"")
+        .and_then(|item| item.non_empty_text());
+    let secret = section.require("secret", "secret = { file = \"…\" }").and_then(|item| {
+        let secret = item.secret_text()?;
+        if secret.expose().is_empty() {
+            item.refuse("the secret is empty", "write the secret of the client");
+        }
+        Some(secret)
+    });
+    let methods = [
+        ("basic", ClientAuthentication::Basic),
+        ("post", ClientAuthentication::Post),
+    ];
+    let method = section.choice_or("method", &methods, defaults::CLIENT_METHOD);
+    Some(IntrospectionClient {
+        id: id?,
+        secret: secret?,
+        method,
+    })
+}
+
+fn rules(section: &mut Section<'_>) -> IntrospectionRules {
+    let jti_claim = section.take("jti_claim");
+    IntrospectionRules {
+        issuer: accepted(section, "issuer"),
+        audience: accepted(section, "audience"),
+        leeway: section.duration_or("leeway", Zero::Allowed, defaults::INTROSPECTION_LEEWAY),
+        user_id_claim: user_id_claim(section, defaults::INTROSPECTION_USER_ID_CLAIM),
+        username_claim: section
+            .take("username_claim")
+            .and_then(|item| item.non_empty_text())
+            .unwrap_or_else(|| defaults::USERNAME_CLAIM.to_owned()),
+        jti_claim: claim_or_false(jti_claim.as_ref(), Some(defaults::INTROSPECTION_JTI_CLAIM.to_owned())),
+    }
+}
