@@ -165,7 +165,7 @@ fn an_active_token_has_the_identity_that_the_answer_describes() {
 }
 
 #[test]
-fn a_client_authenticates_in_the_body_if_it_is_told_to() {
+fn with_method_post_the_client_authenticates_in_the_body() {
     let (idp, upstream) = (Idp::start(), RecordingUpstream::start());
     let config = idp
         .authenticator("")

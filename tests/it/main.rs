@@ -27,6 +27,7 @@ mod demo;
 mod descriptors;
 mod django;
 mod django_database;
+mod django_oauth_toolkit;
 mod django_page;
 mod django_site;
 mod django_source;

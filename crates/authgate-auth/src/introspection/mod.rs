@@ -1,4 +1,4 @@
-//! Tokens that an authorization server knows, and nobody else: each is introspected at an endpoint of that server (RFC 7662).
+//! Tokens that only an authorization server knows: each is introspected at an endpoint of that server (RFC 7662).
 //!
 //! The endpoint says whether a token is active, and what it says about it: claims, which are checked and read as those of a JWT. The gateway
 //! asks with its own credentials. What the endpoint cannot answer is an error, and never a refusal.
