@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::harness::client::Reply;
 use crate::harness::mint::{Signer, now};
 use crate::harness::pki::Pki;
+use crate::harness::program::authgate_with_input;
 use crate::harness::scripted_provider::{Hold, Received, Script, ScriptedProvider};
 use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
 
@@ -314,7 +315,7 @@ fn an_endpoint_that_cannot_answer_is_503_and_nothing_is_remembered() {
     let good = || answer(json!({}));
     let body = active(&json!({})).to_string();
     let huge = active(&json!({ "x": "x".repeat(1 << 20) }));
-    for (script, outcome, reason) in [
+    let failures = [
         (
             Script::new(401, body.clone()),
             "client",
@@ -366,14 +367,15 @@ fn an_endpoint_that_cannot_answer_is_503_and_nothing_is_remembered() {
             "timeout",
             "no complete response in time",
         ),
-    ] {
+    ];
+    for (at, (script, outcome, reason)) in failures.into_iter().enumerate() {
         let before = introspections(&gate, outcome);
         idp.says("canary-ada", script);
         let reply = ask(&gate, "canary-ada");
         assert_eq!(reply.status, 503, "{reason}");
         assert!(reply.header("retry-after").is_some(), "{reason}");
         assert_eq!(introspections(&gate, outcome), before + 1.0, "{reason}");
-        let event = gate.requests(1).pop().unwrap();
+        let event = gate.requests(at + 1)[at].clone();
         assert_eq!(event["outcome"], format!("introspection_{outcome}"), "{event}");
         assert!(event.to_string().contains(reason), "{reason}: {event}");
     }
@@ -538,13 +540,7 @@ fn revoked_tokens_and_users_are_refused_whatever_the_endpoint_says() {
     wait_until("the revocation is in force", TIMEOUT, || {
         statuses() == [401, 200, 200, 200]
     });
-    let event = gate.requests(1).into_iter().find(|event| event["status"] == 401);
-    let event = event.or_else(|| {
-        gate.requests(1)
-            .into_iter()
-            .find(|event| event["outcome"] == "introspected_revoked")
-    });
-    assert_eq!(event.unwrap()["outcome"], "introspected_revoked");
+    gate.logged(&["introspected_revoked"]);
     redis.set("revoked:user:42", (issued + 10).to_string());
     wait_until("the user's tokens are revoked", TIMEOUT, || {
         statuses() == [401, 401, 200, 401]
@@ -580,8 +576,61 @@ fn jwts_and_introspected_tokens_share_a_scheme() {
     assert_eq!(gate.call(&get("/both/x").bearer("canary-unknown")).text(), INVALID);
     // A JWT is not sent to the endpoint, and not taken for anonymous.
     assert_eq!(gate.call(&get("/maybe/x").bearer(&jwt)).text(), INVALID);
+    gate.logged(&["introspected_invalid", "\"reason\":\"form\""]);
     assert_eq!(gate.call(&get("/maybe/x")).status, 200);
     assert_eq!(idp.count(), 2);
+}
+
+#[test]
+fn a_dry_run_asks_the_endpoint_as_a_request_would() {
+    let (idp, upstream) = (Idp::start(), RecordingUpstream::start());
+    let gate = Gate::start(&idp.config(&upstream, ""));
+    let signer = Signer::new(Algorithm::ES256);
+    let (good, bad) = (signer.access(), signer.with(&json!({ "user_id": "7" })));
+    idp.knows(&good, &json!({ "username": "ada" }));
+    let inspect = |token: &str| {
+        let words = ["jwt", "inspect", "-", "--json", "--route", "/api/x"];
+        authgate_with_input(gate.folder.path(), &words, token.as_bytes()).out
+    };
+    let forwarded = inspect(&good);
+    assert!(
+        forwarded.contains("\"x-user-name\"") && forwarded.contains("ada"),
+        "{forwarded}"
+    );
+    let refused = inspect(&bad);
+    assert!(
+        refused.contains("401") && refused.contains("Invalid token."),
+        "{refused}"
+    );
+    assert_eq!((idp.count(), upstream.calls()), (2, 0));
+}
+
+#[test]
+fn a_reload_keeps_the_endpoint_and_its_counters_where_it_is_the_same() {
+    let (idp, upstream) = (Idp::start(), RecordingUpstream::start());
+    let config = |lines: &str| idp.config(&upstream, lines);
+    let gate = Gate::start(&config(""));
+    idp.knows("canary-ada", &json!({}));
+    assert_eq!(status(&gate, "canary-ada"), 200);
+    let connections = idp.provider.accepted();
+    let reload = |changed: &Config| {
+        let before = gate.metric("authgate_reloads_total{outcome=\"applied\"}");
+        changed.write(gate.folder.path());
+        gate.signal("HUP");
+        wait_until("it is applied", TIMEOUT, || {
+            gate.metric("authgate_reloads_total{outcome=\"applied\"}") > before
+        });
+    };
+    // Nothing has changed: the cache is kept.
+    reload(&config("").log("level = \"debug\""));
+    assert_eq!((status(&gate, "canary-ada"), idp.count()), (200, 1));
+    // Another rule: the cache is empty, the connection and the counters are kept.
+    reload(&config("leeway = \"1s\""));
+    assert_eq!((status(&gate, "canary-ada"), idp.count()), (200, 2));
+    assert_eq!(
+        (idp.provider.accepted(), introspections(&gate, "active")),
+        (connections, 2.0)
+    );
 }
 
 #[test]

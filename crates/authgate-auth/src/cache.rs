@@ -292,6 +292,30 @@ mod tests {
     }
 
     #[test]
+    fn a_recalled_decision_is_the_one_that_would_be_found() {
+        let cache = cache_of(SETTINGS);
+        let validity = Validity {
+            from_ms: AT.unix_ms,
+            until_ms: AT.unix_ms + 1000,
+        };
+        let mut dependencies = Dependencies::default();
+        cache.counters.mark(&mut dependencies, "redis", StoreItem::Store);
+        cache.insert([1; 32], &accepted(validity), dependencies, AT);
+        cache.insert([2; 32], &Refusal::TokenUnknown.into(), dependencies, AT);
+        let recalled = |key, ms| {
+            cache
+                .recall(&[key; 32], later(ms))
+                .map(|(decision, _)| decision.into_result())
+        };
+        assert!(matches!(recalled(1, 999), Some(Ok(_))));
+        assert!(matches!(recalled(2, 4999), Some(Err(_))));
+        assert!(recalled(3, 0).is_none());
+        assert!(recalled(1, 1000).is_none() && recalled(1, -1).is_none() && recalled(2, 5000).is_none());
+        cache.counters.changed("redis", StoreItem::Store);
+        assert!(recalled(1, 0).is_none() && recalled(2, 0).is_none());
+    }
+
+    #[test]
     fn a_decision_expires_with_its_credential() {
         let cache = cache_of(SETTINGS);
         let validity = Validity {

@@ -214,11 +214,11 @@ impl Refusal {
 /// Why an introspected token is refused. A text names a claim, and contains nothing of the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IntrospectionFault {
-    /// The authorization server says that it is not active. Or it cannot be active: it is too long, or was joined from several lines.
+    /// The authorization server says that it is not active.
     Inactive,
     /// `exp` has passed.
     Expired,
-    /// Another claim has a fault.
+    /// Another claim has a fault. Or the token is refused without asking: it is too long, has another form, or was joined from several lines.
     Invalid(Defect),
     /// Its `jti` or its user is revoked.
     Revoked,

@@ -171,7 +171,7 @@ fn description(refusal: &Refusal) -> &'static str {
             "The token has expired."
         }
         Refusal::Introspected(IntrospectionFault::Invalid(_)) => {
-            "The token is not valid yet, or was issued for another service."
+            "The token is malformed, is not valid yet, or was issued for another service."
         }
         Refusal::Jwt(JwtFault::Revoked(_)) | Refusal::Introspected(IntrospectionFault::Revoked) => {
             "The token has been revoked."

@@ -12,7 +12,7 @@ mod settings;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use authgate_core::credential::{Acceptance, IntrospectionFault, Refusal, Shape, Words};
+use authgate_core::credential::{Acceptance, Defect, IntrospectionFault, Refusal, Shape, Words};
 use tokio::time::Instant;
 
 pub(crate) use self::answer::Answer;
@@ -67,15 +67,18 @@ impl IntrospectionEvaluator {
             Shape::Pair(_, token) => token,
         };
         if !self.settings.form.matches(token) {
-            return Reading::OtherForm(IntrospectionFault::Inactive.into());
+            return Reading::OtherForm(IntrospectionFault::Invalid(Defect::Form).into());
         }
         // RFC 6749, appendix A.12: visible ASCII.
         if !token.iter().all(u8::is_ascii_graphic) {
             return Reading::Malformed(Refusal::TokenHasInvalidCharacters);
         }
         // The endpoint is not asked about what no client has sent.
-        if acceptance == Acceptance::RefuseOnly || token.len() > self.settings.token_bytes {
-            return Reading::Malformed(IntrospectionFault::Inactive.into());
+        if acceptance == Acceptance::RefuseOnly {
+            return Reading::Malformed(IntrospectionFault::Invalid(Defect::Repeated).into());
+        }
+        if token.len() > self.settings.token_bytes {
+            return Reading::Malformed(IntrospectionFault::Invalid(Defect::Size).into());
         }
         Reading::Credential(token)
     }
