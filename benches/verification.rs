@@ -12,7 +12,7 @@ use authgate::config::defaults;
 use authgate_auth::cache::CacheSettings;
 use authgate_auth::jwt::keys::{Algorithm, VerificationKey};
 use authgate_auth::jwt::sign::SigningKey;
-use authgate_auth::jwt::{JwtSettings, KeySet, Profile, Rules, Users};
+use authgate_auth::jwt::{Issuer, Issuers, JwtSettings, KeySet, Namespace, Profile, Rules, Users};
 use authgate_auth::{
     Authenticator, AuthenticatorSettings, Chain, CredentialForm, KindSettings, Now, SharedAuthenticator, Verdict,
     WorkerResources,
@@ -47,13 +47,16 @@ impl Bench {
             .sign(claims.as_object().expect("an object"))
             .expect("a signature");
         let jwt = JwtSettings {
-            keys: KeySet::Static(vec![key]),
+            issuers: Issuers::One(Issuer {
+                keys: KeySet::Static(vec![key]),
+                token_bytes: 16 * 1024,
+                rules: Rules::simplejwt(),
+                users: Users::Claims {
+                    username_claim: "username".to_owned(),
+                },
+                namespace: Namespace::default(),
+            }),
             form: CredentialForm::Any,
-            token_bytes: 16 * 1024,
-            rules: Rules::simplejwt(),
-            users: Users::Claims {
-                username_claim: "username".to_owned(),
-            },
             revocation: None,
         };
         let settings = AuthenticatorSettings {

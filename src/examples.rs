@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-use authgate_auth::jwt::KeySet;
 use authgate_auth::jwt::keys::{Algorithm, Fingerprint, VerificationKey};
+use authgate_auth::jwt::{Issuer, Issuers, KeySet};
 use authgate_auth::store::embedded::Records;
 use authgate_auth::store::{StoreKind, TokenDigest};
 use authgate_core::secret::Secret;
@@ -83,24 +83,12 @@ pub fn used_by(config: &Config) -> Vec<ExampleUse> {
         let Some(jwt) = authenticator.kind.as_jwt() else {
             continue;
         };
-        let keys = jwt.keys.keys().iter().enumerate();
-        for (at, key) in keys.filter(|(_, key)| example_digests().keys.contains(&key.fingerprint())) {
-            let public = "a public key whose private key is published in certs-example";
-            let (description, commands) = match key.algorithm() {
-                hmac if hmac.is_hmac() => ("the shared secret published in certs-example", OWN_SECRET),
-                Algorithm::ES256 => (public, OWN_EC_PAIR),
-                Algorithm::EdDSA => (public, OWN_ED25519_PAIR),
-                _ => (public, OWN_RSA_PAIR),
+        for (at, issuer) in jwt.issuers.all().enumerate() {
+            let path = match jwt.issuers {
+                Issuers::One(_) => format!("authenticators.{name}"),
+                Issuers::ByName(_) => format!("authenticators.{name}.issuers[{at}]"),
             };
-            let key = match &jwt.keys {
-                KeySet::Static(_) => format!("authenticators.{name}.keys[{at}]"),
-                KeySet::Jwks(_) => format!("authenticators.{name}.jwks"),
-            };
-            uses.push(ExampleUse {
-                key,
-                description,
-                commands,
-            });
+            uses.extend(keys_used_by(issuer, &path));
         }
     }
     for published in &config.identity_keys {
@@ -141,6 +129,32 @@ pub fn used_by(config: &Config) -> Vec<ExampleUse> {
         }
     }
     uses
+}
+
+/// Finds the example keys of an issuer, whose table has this key path.
+fn keys_used_by(issuer: &Issuer, path: &str) -> Vec<ExampleUse> {
+    let is_example = |key: &VerificationKey| example_digests().keys.contains(&key.fingerprint());
+    let keys = issuer.keys.keys().iter().enumerate();
+    keys.filter(|(_, key)| is_example(key))
+        .map(|(at, key)| {
+            let public = "a public key whose private key is published in certs-example";
+            let (description, commands) = match key.algorithm() {
+                hmac if hmac.is_hmac() => ("the shared secret published in certs-example", OWN_SECRET),
+                Algorithm::ES256 => (public, OWN_EC_PAIR),
+                Algorithm::EdDSA => (public, OWN_ED25519_PAIR),
+                _ => (public, OWN_RSA_PAIR),
+            };
+            let key = match &issuer.keys {
+                KeySet::Static(_) => format!("{path}.keys[{at}]"),
+                KeySet::Jwks(_) => format!("{path}.jwks"),
+            };
+            ExampleUse {
+                key,
+                description,
+                commands,
+            }
+        })
+        .collect()
 }
 
 struct ExampleDigests {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use authgate_auth::CredentialForm;
 use authgate_auth::jwt::keys::{Algorithm, JwkSet};
-use authgate_auth::jwt::{JwtSettings, KeySet, Rules, Users, verified_payload};
+use authgate_auth::jwt::{Issuer, Issuers, JwtSettings, KeySet, Namespace, Rules, Users, verified_payload};
 use serde_json::{Value, json};
 
 /// The folder, named by `AUTHGATE_VECTORS`, else beside the project.
@@ -38,13 +38,16 @@ fn verifies(jwk: &Value, jws: &str) -> bool {
         return false;
     };
     let settings = JwtSettings {
-        keys: KeySet::Static(keys),
+        issuers: Issuers::One(Issuer {
+            keys: KeySet::Static(keys),
+            token_bytes: 1 << 20,
+            rules: Rules::plain(),
+            users: Users::Claims {
+                username_claim: "username".into(),
+            },
+            namespace: Namespace::default(),
+        }),
         form: CredentialForm::Any,
-        token_bytes: 1 << 20,
-        rules: Rules::plain(),
-        users: Users::Claims {
-            username_claim: "username".into(),
-        },
         revocation: None,
     };
     verified_payload(&settings, jws.as_bytes()).is_ok()

@@ -39,8 +39,7 @@ impl Basis {
             (Some(own), Some(other)) => own.kind.has_records_of(&other.kind),
             (None, _) | (_, None) => false,
         };
-        self.kind
-            .still_accepts(user.key.as_deref(), &previous.kind, &is_same_store)
+        self.kind.still_accepts(user, &previous.kind, &is_same_store)
     }
 
     fn store(&self, name: &str) -> Option<&StoreSettings> {

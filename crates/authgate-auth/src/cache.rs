@@ -247,6 +247,7 @@ mod tests {
     fn accepted_with(validity: Validity, attributes: serde_json::Map<String, serde_json::Value>) -> Decision {
         let user_info = UserInfo {
             authenticator: "token".into(),
+            issuer: None,
             key: None,
             id: UserId::new("1").expect("an id"),
             username: None,

@@ -26,7 +26,7 @@ use crate::identities::IdentityFactory;
 use crate::introspection::{self, Answer, IntrospectionRules};
 use crate::jwt::keys::{Algorithm, VerificationKey};
 use crate::jwt::sign::SigningKey;
-use crate::jwt::{self, JwtSettings, KeySet, Profile, Rules, Users};
+use crate::jwt::{self, Issuer, Issuers, JwtSettings, KeySet, Namespace, Profile, Rules, Users};
 use crate::record::{self, TokenRecord, UserRecord};
 use crate::{
     Authenticator, AuthenticatorSettings, Chain, KindSettings, Now, SharedAuthenticator, Verdict, WorkerResources,
@@ -318,13 +318,16 @@ fn settings(rules: Rules) -> JwtSettings {
         public(Algorithm::EdDSA, include_str!("fuzzing/eddsa.pub.pem")),
     ];
     JwtSettings {
-        keys: KeySet::Static(keys.into_iter().map(|key| key.expect("a good key")).collect()),
+        issuers: Issuers::One(Issuer {
+            keys: KeySet::Static(keys.into_iter().map(|key| key.expect("a good key")).collect()),
+            token_bytes: 16 * 1024,
+            rules,
+            users: Users::Claims {
+                username_claim: "username".to_owned(),
+            },
+            namespace: Namespace::default(),
+        }),
         form: CredentialForm::Any,
-        token_bytes: 16 * 1024,
-        rules,
-        users: Users::Claims {
-            username_claim: "username".to_owned(),
-        },
         revocation: None,
     }
 }

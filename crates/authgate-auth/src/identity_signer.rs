@@ -258,6 +258,7 @@ mod tests {
         let object = |value: Value| value.as_object().cloned().unwrap_or_default();
         UserInfo {
             authenticator: "token".into(),
+            issuer: None,
             key: None,
             id: UserId::new("42").expect("an id"),
             username: Some(text("zo\u{eb}")),

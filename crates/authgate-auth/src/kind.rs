@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authgate_core::credential::{Acceptance, Words};
-use authgate_core::identity::KeyIdentity;
+use authgate_core::identity::UserInfo;
 
 use crate::decision::Decision;
 use crate::error::EvaluationError;
@@ -43,17 +43,17 @@ macro_rules! kinds {
                 match self { $(Self::$kind(settings) => settings.stores(),)+ }
             }
 
-            /// Whether a credential that was accepted under the settings `previous`, by this key, is accepted under these. `is_same_store`
-            /// compares a store of these settings with one of `previous`, by their names.
+            /// Whether a credential that was accepted under the settings `previous`, with what is known of it, is accepted under these.
+            /// `is_same_store` compares a store of these settings with one of `previous`, by their names.
             pub(super) fn still_accepts(
                 &self,
-                key: Option<&KeyIdentity>,
+                user: &UserInfo,
                 previous: &Self,
                 is_same_store: &dyn Fn(&str, &str) -> bool,
             ) -> Result<(), Withdrawn> {
                 match (self, previous) {
                     $((Self::$kind(settings), Self::$kind(previous)) => {
-                        settings.still_accepts(key, previous, is_same_store)
+                        settings.still_accepts(user, previous, is_same_store)
                     })+
                     _ => Err(Withdrawn::Authenticator),
                 }
@@ -150,7 +150,7 @@ impl KindSettings {
     pub fn leeway(&self) -> Duration {
         match self {
             Self::Token(_) => Duration::ZERO,
-            Self::Jwt(settings) => settings.rules.leeway,
+            Self::Jwt(settings) => settings.issuers.leeway(),
             Self::Introspection(settings) => settings.rules.leeway,
         }
     }

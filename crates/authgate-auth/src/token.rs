@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authgate_core::credential::{Acceptance, Refusal, Shape, Words};
-use authgate_core::identity::{KeyIdentity, UserInfo};
+use authgate_core::identity::UserInfo;
 
 use crate::decision::{Decision, RefusedCredential};
 use crate::error::EvaluationError;
@@ -58,7 +58,7 @@ impl TokenSettings {
 
     pub(super) fn still_accepts(
         &self,
-        _: Option<&KeyIdentity>,
+        _: &UserInfo,
         previous: &Self,
         is_same_store: &dyn Fn(&str, &str) -> bool,
     ) -> Result<(), Withdrawn> {
@@ -166,6 +166,7 @@ impl TokenEvaluator {
         };
         let user_info = UserInfo {
             authenticator: self.identities.authenticator(),
+            issuer: None,
             key: None,
             id: user.id,
             username: user.username,

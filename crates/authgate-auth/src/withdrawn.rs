@@ -6,6 +6,9 @@ pub enum Withdrawn {
     /// There is no authenticator of this name and kind.
     #[error("the authenticator is gone")]
     Authenticator,
+    /// The authenticator does not know the issuer of the credential, or it did not tell issuers apart before.
+    #[error("the issuer of the credential is gone")]
+    Issuer,
     /// The key that has verified the credential is gone.
     #[error("the key that verified the credential is gone")]
     Key,

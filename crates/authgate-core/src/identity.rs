@@ -118,6 +118,8 @@ impl fmt::Debug for KeyIdentity {
 pub struct UserInfo {
     /// Name of the authenticator that accepted the credential.
     pub authenticator: Arc<str>,
+    /// The issuer of the credential, if its authenticator has several.
+    pub issuer: Option<Arc<str>>,
     /// The key that has verified the credential. `None`: the credential has no signature.
     pub key: Option<Arc<KeyIdentity>>,
     /// The id of the user.

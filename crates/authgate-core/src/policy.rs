@@ -321,6 +321,7 @@ mod tests {
             json!({ "tenant": "acme", "roles": ["a", "b"], "level": 3, "realm": { "roles": ["x"], "a.b": true } });
         let user_info = UserInfo {
             authenticator: "jwt".into(),
+            issuer: None,
             key: None,
             id: UserId::new("1").expect("an id"),
             username: None,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use authgate_auth::jwt::{JwtSettings, TokenType};
 use authgate_auth::{AuthScheme, AuthenticatorSettings};
 use authgate_core::policy::{Membership, Policy};
 use http::HeaderValue;
@@ -42,7 +43,7 @@ pub(super) fn answers(
                 .map(|(_, first)| drf_challenge(first)),
             token_types: named()
                 .map(|(_, authenticator)| match authenticator.kind.as_jwt() {
-                    Some(jwt) => jwt.rules.token_types.clone(),
+                    Some(jwt) => token_types(jwt),
                     None => Vec::new(),
                 })
                 .collect(),
@@ -58,6 +59,16 @@ pub(super) fn answers(
             },
         },
     }
+}
+
+/// The token types of all issuers: a refusal names each.
+fn token_types(jwt: &JwtSettings) -> Vec<TokenType> {
+    let mut types = Vec::new();
+    for issuer in jwt.issuers.all() {
+        let more = issuer.rules.token_types.iter().filter(|kind| !types.contains(*kind));
+        types.extend(more.copied().collect::<Vec<_>>());
+    }
+    types
 }
 
 /// As DRF's `TokenAuthentication` and SimpleJWT's `JWTAuthentication` write `WWW-Authenticate`.

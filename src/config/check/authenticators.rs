@@ -25,7 +25,7 @@ const KINDS: [Kind; 3] = [
     },
     Kind {
         name: "jwt",
-        unsupported: &["on_outage", "stale_for", "discovery", "issuers"],
+        unsupported: &["on_outage", "stale_for", "discovery"],
         read: jwt::jwt,
     },
     Kind {

@@ -10,7 +10,8 @@ use authgate_auth::{AuthScheme, AuthenticatorSettings, KindSettings};
 use super::common::{cache, form, header, schemes};
 use super::fetch;
 use super::identity::Identities;
-use super::jwt::{accepted, claim_or_false, realm, revocation, token_bytes, user_id_claim};
+use super::issuer::{accepted, claim_or_false, token_bytes, user_id_claim};
+use super::jwt::{realm, revocation};
 use super::stores::Stores;
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Zero};
@@ -32,7 +33,7 @@ pub(super) fn introspection(
     let endpoint = endpoint(&mut section);
     let token_bytes = token_bytes(&mut section);
     let rules = rules(&mut section);
-    let revocation = revocation(&mut section, stores, rules.jti_claim.as_deref());
+    let revocation = revocation(&mut section, stores, rules.jti_claim.is_some());
     let cache = cache(&mut section);
     Some(AuthenticatorSettings {
         name,

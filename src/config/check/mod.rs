@@ -15,6 +15,8 @@ mod django_store;
 mod fetch;
 mod identity;
 mod introspection;
+mod issuer;
+mod issuers;
 mod jwt;
 mod keys;
 mod mode;

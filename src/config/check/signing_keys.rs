@@ -11,9 +11,13 @@ use crate::config::reader::Section;
 pub(super) fn refuse_authenticator_keys(root: &Section<'_>, published: &[WrittenKey], authenticators: &Authenticators) {
     for WrittenKey { published, span } in published {
         for (name, authenticator) in &authenticators.settings {
-            let keys = authenticator.kind.as_jwt().map(|jwt| jwt.keys.keys());
+            let issuers = authenticator
+                .kind
+                .as_jwt()
+                .into_iter()
+                .flat_map(|jwt| jwt.issuers.all());
             let is_same = |key: &VerificationKey| key.fingerprint() == published.key.fingerprint();
-            if keys.is_some_and(|keys| keys.iter().any(is_same)) {
+            if issuers.flat_map(|issuer| issuer.keys.keys()).any(is_same) {
                 let message = format!(
                     "this key is also a key of authenticators.{name}: a signed identity could be presented as a credential"
                 );

@@ -98,7 +98,9 @@ impl Stores {
 
     /// Leaves out the column with the password hash where no authenticator compares it: then no right to it is needed.
     pub(super) fn leave_out_passwords<'a>(&mut self, authenticators: impl Iterator<Item = &'a AuthenticatorSettings>) {
-        let compared = authenticators.filter_map(|authenticator| match &authenticator.kind.as_jwt()?.users {
+        let jwts = authenticators.filter_map(|authenticator| authenticator.kind.as_jwt());
+        let issuers = jwts.flat_map(|jwt| jwt.issuers.all());
+        let compared = issuers.filter_map(|issuer| match &issuer.users {
             Users::Store {
                 store,
                 revoke_claim: Some(_),

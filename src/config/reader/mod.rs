@@ -128,6 +128,11 @@ impl<'c> Section<'c> {
         }
     }
 
+    /// The key path of the table.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
     /// The position where it is opened.
     pub(crate) fn span(&self) -> Range<usize> {
         self.span.clone()

@@ -77,23 +77,24 @@ fn absent_keys_have_their_documented_defaults() {
 
     let authenticator = &config.authenticators["jwt"];
     let jwt = authenticator.kind.as_jwt().expect("JWT settings");
+    let issuer = jwt.issuers.all().next().expect("an issuer");
     assert_eq!(
         (authenticator.scheme.names(), authenticator.realm.as_deref()),
         (&["Bearer".to_owned()][..], Some("api"))
     );
-    assert_eq!((jwt.token_bytes, jwt.revocation.as_deref()), (16 * 1024, None));
-    assert_eq!(jwt.rules.user_id_claim, "user_id");
-    assert_eq!(jwt.rules.token_type_claim.as_deref(), Some("token_type"));
-    assert_eq!(jwt.rules.jti_claim.as_deref(), Some("jti"));
-    assert_eq!(jwt.rules.token_types, [TokenType::Access]);
-    assert!(jwt.rules.issuer.is_empty() && jwt.rules.audience.is_empty());
-    assert_eq!((jwt.rules.leeway, jwt.rules.max_lifetime), (Duration::ZERO, None));
+    assert_eq!((issuer.token_bytes, jwt.revocation.as_deref()), (16 * 1024, None));
+    assert_eq!(issuer.rules.user_id_claim, "user_id");
+    assert_eq!(issuer.rules.token_type_claim.as_deref(), Some("token_type"));
+    assert_eq!(issuer.rules.jti_claim.as_deref(), Some("jti"));
+    assert_eq!(issuer.rules.token_types, [TokenType::Access]);
+    assert!(issuer.rules.issuer.is_empty() && issuer.rules.audience.is_empty());
+    assert_eq!((issuer.rules.leeway, issuer.rules.max_lifetime), (Duration::ZERO, None));
     let Users::Store {
         store,
         field,
         check_active,
         revoke_claim,
-    } = &jwt.users
+    } = &issuer.users
     else {
         panic!("other users")
     };
@@ -252,15 +253,16 @@ fn every_supported_key_is_read() {
     );
     let authenticator = &config.authenticators["jwt"];
     let jwt = authenticator.kind.as_jwt().expect("JWT settings");
+    let issuer = jwt.issuers.all().next().expect("an issuer");
     assert_eq!(
         (authenticator.scheme.names().join(" "), authenticator.realm.as_deref()),
         ("JWT Bearer".to_owned(), Some("shop"))
     );
-    let algorithms: Vec<&str> = jwt.keys.keys().iter().map(|key| key.algorithm().name()).collect();
+    let algorithms: Vec<&str> = issuer.keys.keys().iter().map(|key| key.algorithm().name()).collect();
     assert_eq!(algorithms, ["RS256", "ES256", "EdDSA", "HS256"]);
-    assert!(matches!(jwt.keys, KeySet::Static(_)));
-    assert_eq!(jwt.keys.keys()[0].kid(), Some("first"));
-    let rules = &jwt.rules;
+    assert!(matches!(issuer.keys, KeySet::Static(_)));
+    assert_eq!(issuer.keys.keys()[0].kid(), Some("first"));
+    let rules = &issuer.rules;
     assert_eq!(
         (rules.issuer.join(" "), rules.audience.join(" ")),
         ("me".to_owned(), "a b".to_owned())
@@ -275,13 +277,13 @@ fn every_supported_key_is_read() {
     );
     assert_eq!(rules.token_type_claim.as_deref(), Some("kind"));
     assert_eq!(rules.token_types, [TokenType::Access, TokenType::Sliding]);
-    assert_eq!((jwt.token_bytes, jwt.revocation.as_deref()), (4096, Some("cache")));
+    assert_eq!((issuer.token_bytes, jwt.revocation.as_deref()), (4096, Some("cache")));
     let Users::Store {
         store,
         field,
         check_active,
         revoke_claim,
-    } = &jwt.users
+    } = &issuer.users
     else {
         panic!("other users")
     };
@@ -294,6 +296,7 @@ fn every_supported_key_is_read() {
     assert!(config.identities.claims.groups && config.identities.claims.scopes);
     let authenticator = &config.authenticators["plain"];
     let plain = authenticator.kind.as_jwt().expect("JWT settings");
+    let plain = plain.issuers.all().next().expect("an issuer");
     assert!(matches!(&plain.users, Users::Claims { username_claim } if username_claim == "name"));
     assert_eq!(
         (plain.rules.user_id_claim.as_str(), plain.rules.jti_claim.as_deref()),

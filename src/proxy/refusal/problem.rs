@@ -361,6 +361,7 @@ mod tests {
             };
             let user_info = UserInfo {
                 authenticator: "jwt".into(),
+                issuer: None,
                 key: None,
                 id: UserId::new("1").expect("an id"),
                 username: None,

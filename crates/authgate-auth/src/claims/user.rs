@@ -123,6 +123,7 @@ pub(crate) fn user_info(
     let (groups, scopes) = (words(groups, "groups")?, words(scopes, "scope")?);
     Ok(UserInfo {
         authenticator: identities.authenticator(),
+        issuer: None,
         key,
         id,
         username,

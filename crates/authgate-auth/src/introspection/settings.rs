@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use authgate_core::identity::KeyIdentity;
+use authgate_core::identity::UserInfo;
 
 use super::client::IntrospectionClient;
 use super::endpoint::SharedEndpoint;
@@ -94,7 +94,7 @@ impl IntrospectionSettings {
 
     pub(crate) fn still_accepts(
         &self,
-        _: Option<&KeyIdentity>,
+        _: &UserInfo,
         previous: &Self,
         is_same_store: &dyn Fn(&str, &str) -> bool,
     ) -> Result<(), Withdrawn> {
@@ -123,6 +123,8 @@ impl EndpointSettings {
 
 #[cfg(test)]
 mod tests {
+    use authgate_core::identity::UserId;
+
     use std::sync::Arc;
 
     use authgate_core::secret::Secret;
@@ -204,18 +206,30 @@ mod tests {
             (|new| new.revocation = Some("other".into()), Err(Withdrawn::Store)),
         ];
         let is_same_store = |own: &str, other: &str| own == other;
+        let user = UserInfo {
+            authenticator: "idp".into(),
+            issuer: None,
+            key: None,
+            id: UserId::new("1").expect("an id"),
+            username: None,
+            email: None,
+            groups: Vec::new(),
+            scopes: Vec::new(),
+            claims: serde_json::Map::new(),
+            attributes: serde_json::Map::new(),
+        };
         for (at, (change, expected)) in cases.iter().enumerate() {
             let (mut new, previous) = (settings(), settings());
             change(&mut new);
             assert_eq!(
-                new.still_accepts(None, &previous, &is_same_store),
+                new.still_accepts(&user, &previous, &is_same_store),
                 *expected,
                 "case {at}"
             );
         }
         let mut previous = settings();
         previous.revocation = None;
-        let stricter = settings().still_accepts(None, &previous, &is_same_store);
+        let stricter = settings().still_accepts(&user, &previous, &is_same_store);
         assert_eq!(stricter, Err(Withdrawn::Stricter));
     }
 }

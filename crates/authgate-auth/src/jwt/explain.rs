@@ -1,6 +1,7 @@
 //! Explains a token check by check, for `authgate jwt inspect`. The first failed check decides. The result comes from the same code that
 //! authenticates requests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use authgate_core::credential::{Defect, JwtFault, Refusal, TypeMismatch};
@@ -8,12 +9,12 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::segments::{header_as_sent, payload_as_sent};
-use super::{JwtEvaluator, JwtSettings, KeySet, Profile, Rules, Signed, Stop, Users};
+use super::{Issuer, Issuers, JwtEvaluator, JwtSettings, KeySet, Profile, Rules, Stop, Unverified, Users};
 use crate::decision::Decision;
 use crate::now::Now;
 use crate::store::Lookup;
 
-/// One check, in the order of [`Check::all`].
+/// One check, in the order of [`Check::in_order`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
     /// The token does not have this defect.
@@ -80,6 +81,8 @@ pub struct Explanation {
     pub header: Option<Map<String, Value>>,
     /// The claims as sent.
     pub claims: Option<Map<String, Value>>,
+    /// The issuer that `iss` has selected, if the authenticator has several.
+    pub issuer: Option<Arc<str>>,
     /// The key that verified it: its `kid`, else its thumbprint. `None`: the claims are unverified.
     pub key: Option<String>,
     /// Every check, in order.
@@ -93,7 +96,10 @@ pub struct Explanation {
 impl JwtEvaluator {
     /// Evaluates a token as for a request, but without a cache, and reports each check.
     pub async fn explain(&self, token: &[u8], now: Now, time_limit: Duration) -> Explanation {
-        let settings = &self.settings;
+        let settings = &*self.settings;
+        let parsed = Unverified::parse(settings, token).ok();
+        let selected = parsed.as_ref().map(|parsed| parsed.selected);
+        let issuer = selected.map(|selected| selected.issuer);
         let mut lookup = Lookup::until(Instant::now() + time_limit);
         let ending = match self.check(token, now, &mut lookup).await {
             Ok(Decision::Accepted { .. }) => Ending::Accepted,
@@ -106,13 +112,13 @@ impl JwtEvaluator {
             Ending::Unknown(_) => Some((Check::first_that_asks_a_store(settings), State::Unknown)),
         };
         let mut ended = false;
-        let checks = Check::all().map(|check| {
+        let checks = Check::in_order(settings).into_iter().map(|check| {
             let state = match last {
                 Some((last, state)) if last == check => {
                     ended = true;
                     state
                 }
-                _ if !check.is_made(settings) => State::NotAsked,
+                _ if !check.is_made(settings, issuer) => State::NotAsked,
                 // The stores are asked before the remaining checks.
                 _ if ended
                     || (last.is_some_and(|(_, state)| state == State::Unknown)
@@ -126,17 +132,16 @@ impl JwtEvaluator {
         });
         let checks = checks.collect();
         let mut claims = payload_as_sent(token);
-        if let (
-            Users::Store {
+        for issuer in settings.issuers.all() {
+            if let Users::Store {
                 revoke_claim: Some(name),
                 ..
-            },
-            Some(claims),
-        ) = (&settings.users, &mut claims)
-            && let Some(value) = claims.get_mut(name)
-        {
-            // This claim is derived from the hash of the user's password.
-            *value = Value::from("(not shown)");
+            } = &issuer.users
+                && let Some(value) = claims.as_mut().and_then(|claims| claims.get_mut(name))
+            {
+                // This claim is derived from the hash of the user's password.
+                *value = Value::from("(not shown)");
+            }
         }
         let header = header_as_sent(token);
         let found = match &ending {
@@ -146,15 +151,16 @@ impl JwtEvaluator {
                 | Refusal::TokenUnsendableValue(which),
             ) => Some(which.to_string()),
             Ending::Refused(_) | Ending::Accepted | Ending::Unknown(_) => {
-                last.and_then(|(check, _)| found(check, settings, header.as_ref(), claims.as_ref(), now))
+                last.and_then(|(check, _)| found(check, settings, issuer, header.as_ref(), claims.as_ref(), now))
             }
         };
         Explanation {
             header,
             found,
             claims,
-            key: Signed::check(settings, token)
-                .ok()
+            issuer: selected.and_then(|selected| selected.name.cloned()),
+            key: parsed
+                .and_then(|parsed| parsed.verify().ok())
                 .map(|signed| signed.key.id().to_owned()),
             checks,
             ending,
@@ -164,8 +170,16 @@ impl JwtEvaluator {
 
 impl Check {
     /// All checks, in order.
-    pub fn all() -> impl Iterator<Item = Self> {
-        Defect::ALL
+    pub fn in_order(settings: &JwtSettings) -> Vec<Self> {
+        let mut defects = Defect::ALL.to_vec();
+        if let Issuers::ByName(_) = settings.issuers {
+            // The claims are parsed to select the issuer, before its keys are tried.
+            let selects = |defect: &Defect| matches!(defect, Defect::Claims | Defect::Issuer);
+            let at = defects.iter().position(|defect| *defect == Defect::KeyId).unwrap_or(0);
+            let selecting: Vec<Defect> = defects.extract_if(at.., |defect| selects(defect)).collect();
+            defects.splice(at..at, selecting);
+        }
+        defects
             .into_iter()
             .map(Self::Without)
             .chain([Self::NotRevoked])
@@ -185,6 +199,7 @@ impl Check {
                 Self::PasswordUnchanged,
                 Self::HeaderSafe,
             ])
+            .collect()
     }
 
     /// A short name.
@@ -242,20 +257,24 @@ impl Check {
         }
     }
 
-    fn is_made(self, settings: &JwtSettings) -> bool {
+    /// `issuer`: the one that decides about the token. If there is none, any check that depends on it counts.
+    fn is_made(self, settings: &JwtSettings, issuer: Option<&Issuer>) -> bool {
+        if let Self::Without(Defect::HeaderType | Defect::Required) = self {
+            return settings.issuers.profile() == Profile::Rfc9068;
+        }
+        let Some(Issuer { rules, keys, users, .. }) = issuer else {
+            return true;
+        };
         let Rules {
             issuer,
             audience,
             max_lifetime,
             token_type_claim,
             jti_claim,
-            profile,
             ..
-        } = &settings.rules;
-        let access_token = *profile == Profile::Rfc9068;
+        } = rules;
         match self {
-            Self::Without(Defect::HeaderType | Defect::Required) => access_token,
-            Self::Without(Defect::KeyId) => match &settings.keys {
+            Self::Without(Defect::KeyId) => match keys {
                 KeySet::Static(keys) => keys.iter().any(|key| key.kid().is_some()),
                 KeySet::Jwks(_) => true,
             },
@@ -267,10 +286,10 @@ impl Check {
             Self::NotRevoked => settings.revocation.is_some(),
             Self::TokenType(TypeMismatch::NoId) => jti_claim.is_some(),
             Self::TokenType(TypeMismatch::NoType | TypeMismatch::WrongType) => token_type_claim.is_some(),
-            Self::UserExists => matches!(settings.users, Users::Store { .. }),
-            Self::UserActive => matches!(settings.users, Users::Store { check_active: true, .. }),
+            Self::UserExists => matches!(users, Users::Store { .. }),
+            Self::UserActive => matches!(users, Users::Store { check_active: true, .. }),
             Self::PasswordUnchanged => matches!(
-                settings.users,
+                users,
                 Users::Store {
                     revoke_claim: Some(_),
                     ..
@@ -312,10 +331,14 @@ impl Check {
     }
 }
 
+/// Maximum number of issuers in a message.
+const SHOWN_ISSUERS: usize = 8;
+
 /// The value that failed the check, and the accepted values.
 fn found(
     check: Check,
     settings: &JwtSettings,
+    issuer: Option<&Issuer>,
     header: Option<&Map<String, Value>>,
     claims: Option<&Map<String, Value>>,
     now: Now,
@@ -324,7 +347,6 @@ fn found(
         None => Some(format!("it has no {name}")),
         Some(value) => Some(format!("its {name} is {value}")),
     };
-    let keys = settings.keys.keys();
     let list = |names: Vec<&str>| {
         if names.is_empty() {
             "none".to_owned()
@@ -332,7 +354,20 @@ fn found(
             names.join(", ")
         }
     };
-    let rules = &settings.rules;
+    if let (Check::Without(Defect::Issuer), Issuers::ByName(table)) = (check, &settings.issuers) {
+        let names: Vec<&str> = table.names().map(AsRef::as_ref).take(SHOWN_ISSUERS).collect();
+        let more = match table.names().len().saturating_sub(names.len()) {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        return Some(format!(
+            "{}; accepted: {}{more}",
+            says(claims, "iss")?,
+            names.join(", ")
+        ));
+    }
+    let Issuer { rules, keys, .. } = issuer?;
+    let keys = keys.keys();
     Some(match check {
         Check::Without(Defect::HeaderType) => says(header, "typ")?,
         Check::Without(Defect::KeyId) => {

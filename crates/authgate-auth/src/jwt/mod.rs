@@ -4,10 +4,12 @@
 
 pub mod explain;
 pub mod identity_key;
+mod issuers;
 mod profile;
 mod segments;
 mod settings;
 pub mod sign;
+mod signed;
 mod user;
 
 use std::rc::Rc;
@@ -16,8 +18,11 @@ use std::sync::Arc;
 use authgate_core::credential::{Acceptance, Defect, JwtFault, Refusal, Shape, Words};
 use authgate_core::identity::UserInfo;
 
-use self::segments::Segments;
+use self::issuers::SelectedIssuer;
+pub use self::issuers::{InvalidNamespace, Issuer, IssuerTable, Issuers, Namespace};
 pub use self::settings::{JwtSettings, KeySet, Profile, Rules, TokenType, UserIdField, Users};
+use self::signed::Unverified;
+pub use self::signed::verified_payload;
 use crate::claims::Claims;
 use crate::claims::user::{ClaimProblem, NamedUser, user_info};
 use crate::decision::{Decision, RefusedCredential};
@@ -37,7 +42,8 @@ use crate::worker::WorkerResources;
 pub struct JwtEvaluator {
     settings: Arc<JwtSettings>,
     identities: IdentityFactory,
-    users: Option<Rc<Store>>,
+    /// For each issuer, in order: the store of its users, if they are in one.
+    users: Box<[Option<Rc<Store>>]>,
     revocation: Option<Rc<Store>>,
     queue: Rc<WorkQueue>,
 }
@@ -72,56 +78,6 @@ impl From<StoreError> for Stop {
     }
 }
 
-/// A well-formed token with a valid signature. Its claims are not checked yet.
-#[derive(Debug)]
-struct Signed<'t, 'k> {
-    segments: Segments<'t>,
-    key: &'k VerificationKey,
-}
-
-impl<'t, 'k> Signed<'t, 'k> {
-    fn check(settings: &'k JwtSettings, token: &'t [u8]) -> Result<Self, Defect> {
-        if token.len() > settings.token_bytes {
-            return Err(Defect::Size);
-        }
-        let segments = Segments::parse(token, settings.rules.profile.padding())?;
-        if settings.rules.profile == Profile::Rfc9068 && !segments.header.access_token {
-            return Err(Defect::HeaderType);
-        }
-        let (keys, by_kid) = match &settings.keys {
-            KeySet::Static(keys) => (keys, false),
-            KeySet::Jwks(keys) => (keys, true),
-        };
-        let mut defect = Defect::KeyId;
-        for key in keys {
-            let agree = match (key.kid(), segments.header.kid.as_deref()) {
-                (Some(own), Some(sent)) => own == sent,
-                _ => !by_kid,
-            };
-            if !agree {
-                continue;
-            }
-            if key.algorithm().name() != segments.header.alg {
-                defect = defect.max(Defect::Algorithm);
-                continue;
-            }
-            if key.verifies(segments.signed, &segments.signature) {
-                return Ok(Self { segments, key });
-            }
-            defect = Defect::Signature;
-        }
-        Err(defect)
-    }
-}
-
-/// The payload of a token, after its signature was verified with a key of `settings`. Its claims are not checked.
-///
-/// # Errors
-/// The token is malformed, or no key verifies its signature.
-pub fn verified_payload(settings: &JwtSettings, token: &[u8]) -> Result<Vec<u8>, Defect> {
-    Signed::check(settings, token).map(|signed| signed.segments.into_payload())
-}
-
 impl JwtEvaluator {
     pub(super) fn new(
         settings: &Arc<JwtSettings>,
@@ -129,13 +85,11 @@ impl JwtEvaluator {
         identities: &IdentityFactory,
         worker: &WorkerResources,
     ) -> Self {
-        let users = match &settings.users {
-            Users::Claims { .. } => None,
-            Users::Store { store, .. } => Some(worker.store(store)),
-        };
+        let issuers = settings.issuers.all();
+        let users = issuers.map(|issuer| issuer.users.store().map(|store| worker.store(store)));
         Self {
             identities: identities.clone(),
-            users,
+            users: users.collect(),
             revocation: settings.revocation.as_ref().map(|store| worker.store(store)),
             queue: worker.queue(),
             settings: Arc::clone(settings),
@@ -156,7 +110,7 @@ impl JwtEvaluator {
         if acceptance == Acceptance::RefuseOnly {
             return Reading::Malformed(Refusal::Jwt(Defect::Repeated.into()));
         }
-        if token.len() > self.settings.token_bytes {
+        if token.len() > self.settings.issuers.token_bytes() {
             return Reading::Malformed(Refusal::Jwt(Defect::Size.into()));
         }
         Reading::Credential(token)
@@ -177,23 +131,30 @@ impl JwtEvaluator {
         }
     }
 
-    /// All checks, in the order of SimpleJWT.
+    /// All checks, in the order of SimpleJWT. With several issuers, that of `iss` comes before the signature.
     async fn check(&self, token: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, Stop> {
         let settings = &*self.settings;
-        let Signed { segments, key } = Signed::check(settings, token)?;
-        let claims = profile::check(segments.claims()?, &settings.rules, now)?;
+        let signed = Unverified::parse(settings, token)?.verify()?;
+        let verified = signed.verified_by();
+        let Issuer {
+            rules,
+            users,
+            namespace,
+            ..
+        } = verified.selected.issuer;
+        let claims = profile::check(signed.claims()?, rules, now)?;
 
         let named = claims
-            .get(&settings.rules.user_id_claim)
-            .map(|claim| NamedUser::from_claim(claim, settings.users.id_numbers()));
-        let jti = match (&settings.revocation, &settings.rules.jti_claim) {
+            .get(&rules.user_id_claim)
+            .map(|claim| namespace.user(NamedUser::from_claim(claim, users.id_numbers())));
+        let jti = match (&settings.revocation, &rules.jti_claim) {
             (Some(_), Some(name)) => claims.revocable_id(name)?,
             (None, _) | (_, None) => None,
         };
-        let facts = self.look_up(jti.as_deref(), key, named.as_ref(), lookup).await?;
+        let facts = self.look_up(jti.as_deref(), verified, named.as_ref(), lookup).await?;
         let by_claim = named.as_ref().and_then(NamedUser::id);
         let user = facts.user.as_ref().map(|user| &user.id).or(by_claim).cloned();
-        self.check_facts(claims, facts, named, key)
+        self.check_facts(claims, facts, named, verified)
             .map_err(|refusal| Stop::Refused(RefusedCredential::new(refusal, user)))
     }
 
@@ -203,28 +164,26 @@ impl JwtEvaluator {
         claims: Claims,
         facts: JwtFacts,
         named: Option<NamedUser>,
-        key: &VerificationKey,
+        verified: VerifiedBy<'_>,
     ) -> Result<Decision, Refusal> {
-        let settings = &*self.settings;
+        let Issuer { rules, users, .. } = verified.selected.issuer;
         if facts.jti_revoked || facts.kid_revoked || facts.user_revoked.is_some_and(|by| claims.issued_by(by)) {
-            let as_access = profile::check_kind(&claims, &settings.rules, &[TokenType::Access]);
+            let as_access = profile::check_kind(&claims, rules, &[TokenType::Access]);
             return Err(Refusal::Jwt(JwtFault::Revoked(as_access.err())));
         }
-        profile::check_kind(&claims, &settings.rules, &settings.rules.token_types)
-            .map_err(|mismatch| Refusal::Jwt(mismatch.into()))?;
+        profile::check_kind(&claims, rules, &rules.token_types).map_err(|mismatch| Refusal::Jwt(mismatch.into()))?;
 
         let Some(named) = named else {
-            return Err(refusal(ClaimProblem::names_no_user(
-                &settings.rules.user_id_claim,
-                "is absent",
-            )));
+            return Err(refusal(ClaimProblem::names_no_user(&rules.user_id_claim, "is absent")));
         };
         let validity = claims.validity;
-        let user_info = match &settings.users {
+        let issuer = verified.selected.name.cloned();
+        let key = Some(Arc::clone(verified.key.identity()));
+        let user_info = match users {
             Users::Claims { username_claim } => {
-                let id = named.into_id(&settings.rules.user_id_claim).map_err(refusal)?;
-                let key = Some(Arc::clone(key.identity()));
-                user_info(claims, id, username_claim, &self.identities, key).map_err(refusal)?
+                let id = named.into_id(&rules.user_id_claim).map_err(refusal)?;
+                let claimed = user_info(claims, id, username_claim, &self.identities, key).map_err(refusal)?;
+                UserInfo { issuer, ..claimed }
             }
             Users::Store {
                 check_active,
@@ -242,7 +201,8 @@ impl JwtEvaluator {
                 }
                 UserInfo {
                     authenticator: self.identities.authenticator(),
-                    key: Some(Arc::clone(key.identity())),
+                    issuer,
+                    key,
                     id: user.id,
                     username: user.username,
                     email: user.email,
@@ -259,6 +219,13 @@ impl JwtEvaluator {
             .map_err(|error| Refusal::JwtUnsendableClaim(error.to_string().into()))?;
         Ok(Decision::Accepted { identity, validity })
     }
+}
+
+/// What has verified a token: an issuer, and one of its keys.
+#[derive(Debug, Clone, Copy)]
+struct VerifiedBy<'s> {
+    selected: SelectedIssuer<'s>,
+    key: &'s VerificationKey,
 }
 
 fn refusal(problem: ClaimProblem) -> Refusal {

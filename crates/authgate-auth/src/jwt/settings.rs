@@ -1,10 +1,12 @@
 //! The settings of JWT authenticators, and the rules for claims of each profile.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use authgate_core::identity::KeyIdentity;
+use authgate_core::identity::{UserId, UserInfo};
 
+use super::issuers::{Issuer, Issuers};
 use super::keys::VerificationKey;
 use crate::claims::ClaimRules;
 use crate::claims::user::IdNumbers;
@@ -15,16 +17,10 @@ use crate::withdrawn::Withdrawn;
 /// The settings of this kind.
 #[derive(Debug, PartialEq, Eq)]
 pub struct JwtSettings {
-    /// The keys, and how a token selects one.
-    pub keys: KeySet,
+    /// Whose tokens are accepted, and by which keys and rules.
+    pub issuers: Issuers,
     /// The form of the tokens that are read.
     pub form: CredentialForm,
-    /// Longer tokens are refused without parsing.
-    pub token_bytes: usize,
-    /// Rules for the claims.
-    pub rules: Rules,
-    /// Where the user of a token comes from.
-    pub users: Users,
     /// Name of the store with revocations, if these are checked.
     pub revocation: Option<Arc<str>>,
 }
@@ -34,21 +30,25 @@ impl JwtSettings {
     pub(crate) fn share(&self, _: &Arc<str>, _: Option<&()>) {}
 
     pub(crate) fn stores(&self) -> Vec<&Arc<str>> {
-        let users = match &self.users {
-            Users::Claims { .. } => None,
-            Users::Store { store, .. } => Some(store),
-        };
-        users.into_iter().chain(&self.revocation).collect()
+        let users = self.issuers.all().filter_map(|issuer| issuer.users.store());
+        let distinct: BTreeSet<&Arc<str>> = users.chain(&self.revocation).collect();
+        distinct.into_iter().collect()
     }
 
     pub(crate) fn still_accepts(
         &self,
-        key: Option<&KeyIdentity>,
+        user: &UserInfo,
         previous: &Self,
         is_same_store: &dyn Fn(&str, &str) -> bool,
     ) -> Result<(), Withdrawn> {
-        let mut keys = self.keys.keys().iter();
-        if !keys.any(|own| Some(&**own.identity()) == key) {
+        let name = user.issuer.as_deref();
+        let (Some(issuer), Some(previous_issuer)) =
+            (self.issuers.that_accepts(name), previous.issuers.that_accepts(name))
+        else {
+            return Err(Withdrawn::Issuer);
+        };
+        let mut keys = issuer.keys.keys().iter();
+        if !keys.any(|own| Some(own.identity()) == user.key.as_ref()) {
             return Err(Withdrawn::Key);
         }
         match (&self.revocation, &previous.revocation) {
@@ -57,14 +57,36 @@ impl JwtSettings {
             (None | Some(_), Some(_)) => return Err(Withdrawn::Store),
             (Some(_), None) => return Err(Withdrawn::Stricter),
         }
-        self.users.still_accepts(&previous.users, is_same_store)?;
+        issuer.users.still_accepts(&previous_issuer.users, is_same_store)?;
         // A set requires the key id, which the token may not have.
-        let requires_key_id = matches!(self.keys, KeySet::Jwks(_)) && matches!(previous.keys, KeySet::Static(_));
+        let requires_key_id =
+            matches!(issuer.keys, KeySet::Jwks(_)) && matches!(previous_issuer.keys, KeySet::Static(_));
         // What was accepted is a JWT.
         let reads_jwts = self.form.includes(CredentialForm::Jwt);
-        match !requires_key_id && reads_jwts && self.rules.accept_all_of(&previous.rules) {
+        let is_accepted = !requires_key_id
+            && reads_jwts
+            && issuer.names(&user.id, previous_issuer)
+            && issuer.rules.accept_all_of(&previous_issuer.rules);
+        match is_accepted {
             true => Ok(()),
             false => Err(Withdrawn::Stricter),
+        }
+    }
+}
+
+impl Issuer {
+    /// Whether a token that has named this user by `previous` names the same one here.
+    fn names(&self, user: &UserId, previous: &Self) -> bool {
+        match &self.users {
+            Users::Claims { .. }
+            | Users::Store {
+                field: UserIdField::Id, ..
+            } => self.namespace.still_names(user, &previous.namespace),
+            // The token has named the username, which is not known here.
+            Users::Store {
+                field: UserIdField::Username,
+                ..
+            } => self.namespace == previous.namespace,
         }
     }
 }
@@ -109,6 +131,14 @@ pub enum Users {
 }
 
 impl Users {
+    /// Name of the store, if the users are in one.
+    pub fn store(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Claims { .. } => None,
+            Self::Store { store, .. } => Some(store),
+        }
+    }
+
     /// Which numbers the user id claim may be.
     pub(super) fn id_numbers(&self) -> IdNumbers {
         match self {

@@ -2,8 +2,7 @@
 
 use std::rc::Rc;
 
-use super::keys::VerificationKey;
-use super::{JwtEvaluator, UserIdField, Users};
+use super::{JwtEvaluator, UserIdField, Users, VerifiedBy};
 use crate::claims::user::NamedUser;
 use crate::store::{JwtFacts, JwtQuery, Lookup, StoreError, UserKey};
 
@@ -12,14 +11,14 @@ impl JwtEvaluator {
     pub(super) async fn look_up(
         &self,
         jti: Option<&str>,
-        key: &VerificationKey,
+        verified: VerifiedBy<'_>,
         named: Option<&NamedUser>,
         lookup: &mut Lookup,
     ) -> Result<JwtFacts, StoreError> {
-        let settings = &self.settings;
+        let VerifiedBy { selected, key } = verified;
         let id = named.and_then(NamedUser::id);
         // The user to look up, and the id whose revocation to look up. If the claim is a username, only the user record has the id.
-        let (user, by_claim) = match &settings.users {
+        let (user, by_claim) = match &selected.issuer.users {
             Users::Claims { .. } => (None, id),
             Users::Store {
                 field: UserIdField::Id, ..
@@ -35,7 +34,7 @@ impl JwtEvaluator {
             revoked_user: by_claim,
             user: None,
         };
-        match (&self.users, &self.revocation) {
+        match (&self.users[selected.at], &self.revocation) {
             (None, None) => Ok(JwtFacts::default()),
             (None, Some(store)) => store.jwt(revocations, lookup).await,
             (Some(store), None) => {

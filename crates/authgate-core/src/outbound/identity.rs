@@ -380,6 +380,7 @@ mod tests {
         let text = |text: &str| Text::new(text).expect("plain text");
         UserInfo {
             authenticator: "token".into(),
+            issuer: None,
             key: None,
             id: UserId::new("42").expect("an id"),
             username: Some(text(username)),

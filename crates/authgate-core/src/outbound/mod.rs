@@ -250,6 +250,7 @@ mod tests {
     fn ada() -> Permit {
         let user_info = UserInfo {
             authenticator: "token".into(),
+            issuer: None,
             key: None,
             id: UserId::new("1").expect("an id"),
             username: None,
