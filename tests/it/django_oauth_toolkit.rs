@@ -43,6 +43,10 @@ impl Server {
 
     /// A gateway with the documented block. `secret` is that of the client.
     fn gate(&self, secret: &str, lines: &str) -> Gate {
+        self.gate_with(secret, lines, |block| block)
+    }
+
+    fn gate_with(&self, secret: &str, lines: &str, change: impl FnOnce(String) -> String) -> Gate {
         let url = self.django.url();
         let block = documented()
             .replace("https://django.example.com", &url)
@@ -57,7 +61,7 @@ impl Server {
             .app(&self.upstream)
             .file("idp.secret", secret)
             .identity(identity);
-        Gate::start(&config.tables(&block))
+        Gate::start(&config.tables(&change(block)))
     }
 
     /// Posts a form as one of its clients.
@@ -111,6 +115,13 @@ fn tokens_of_django_oauth_toolkit_are_introspected_there() {
     let robot = server.token("robot", "grant_type=client_credentials&scope=read");
     assert_eq!(ask(&robot).status, 401);
     gate.logged(&["introspected_user_unnamed", "username is absent"]);
+    // Its metadata (RFC 8414) name the same endpoint.
+    let endpoint = format!("url = \"{}/o/introspect/\"", server.django.url());
+    let discovery = format!("discovery = \"{}\"", server.django.url());
+    let by_issuer = server.gate_with("canary-gateway-secret", "", |block| {
+        block.replace(&endpoint, &discovery)
+    });
+    assert_eq!(by_issuer.call(&get("/api/x").bearer(&good)).status, 200);
     // Revoked there.
     let revoked = server.post("/o/revoke_token/", "shop", &format!("token={good}"));
     assert_eq!(revoked.status, 200, "{}", revoked.text());

@@ -581,6 +581,73 @@ fn jwts_and_introspected_tokens_share_a_scheme() {
     assert_eq!(idp.count(), 2);
 }
 
+const OPENID: &str = "/.well-known/openid-configuration";
+const OAUTH: &str = "/.well-known/oauth-authorization-server";
+
+#[test]
+fn the_metadata_of_the_issuer_name_the_endpoint() {
+    for place in [OPENID, OAUTH] {
+        let (idp, upstream) = (Idp::start(), RecordingUpstream::start());
+        let metadata = json!({ "issuer": idp.provider.url(""), "introspection_endpoint": idp.provider.url(PATH) });
+        let hold = Hold::default();
+        idp.provider.serves(place, Script::json(&metadata).hold(&hold));
+        let url = format!("url = \"{}\"", idp.provider.url(PATH));
+        let discovery = format!("discovery = \"{}\"\n{LONG}", idp.provider.url(""));
+        let gate = Gate::start(&config_of(&idp.authenticator("").replace(&url, &discovery), &upstream));
+        // Nothing is fetched before it is needed.
+        assert_eq!(idp.provider.count(OPENID), 0);
+        let tokens: Vec<String> = (0..20).map(|at| format!("canary-{at}")).collect();
+        thread::scope(|threads| {
+            let asked = tokens.iter().map(|token| {
+                idp.knows(token, &json!({}));
+                threads.spawn(|| status(&gate, token))
+            });
+            let asked: Vec<_> = asked.collect();
+            wait_until("all of them wait", TIMEOUT, || {
+                gate.metric("authgate_requests_in_flight") >= 20.0
+            });
+            hold.release();
+            for asked in asked {
+                assert_eq!(asked.join().unwrap(), 200, "{place}");
+            }
+        });
+        assert_eq!((idp.provider.count(place), idp.count()), (1, 20), "{place}");
+    }
+}
+
+#[test]
+fn metadata_of_another_issuer_are_not_used() {
+    let (idp, upstream) = (Idp::start(), RecordingUpstream::start());
+    let (issuer, endpoint) = (idp.provider.url("/a"), idp.provider.url(PATH));
+    let url = format!("url = \"{endpoint}\"");
+    let discovery = format!("discovery = \"{issuer}\"");
+    let gate = Gate::start(&config_of(&idp.authenticator("").replace(&url, &discovery), &upstream));
+    idp.knows("canary-ada", &json!({}));
+    let place = "/a/.well-known/openid-configuration";
+    let metadata = |issuer: &str| json!({ "issuer": issuer, "introspection_endpoint": endpoint });
+    for (script, reason) in [
+        (Script::new(404, ""), "there is no document"),
+        (Script::json(&metadata(&format!("{issuer}/"))), "byte for byte"),
+        (
+            Script::json(&json!({ "issuer": issuer })),
+            "they have no `introspection_endpoint`",
+        ),
+        (Script::new(500, ""), "status 500"),
+        (Script::new(200, "<html>"), "not a JSON object"),
+    ] {
+        idp.provider.serves(place, script);
+        wait_until(reason, TIMEOUT, || {
+            assert_eq!(status(&gate, "canary-ada"), 503, "{reason}");
+            let shown = gate.probe("/status.json").json();
+            shown["introspection"][0]["error"].as_str().unwrap().contains(reason)
+        });
+    }
+    assert_eq!(idp.count(), 0);
+    gate.logged(&["introspection_discovery"]);
+    idp.provider.serves(place, Script::json(&metadata(&issuer)));
+    wait_until("the metadata are there", TIMEOUT, || status(&gate, "canary-ada") == 200);
+}
+
 #[test]
 fn a_dry_run_asks_the_endpoint_as_a_request_would() {
     let (idp, upstream) = (Idp::start(), RecordingUpstream::start());

@@ -31,7 +31,6 @@ const KINDS: [Kind; 3] = [
     Kind {
         name: "introspection",
         unsupported: &[
-            "discovery",
             "on_outage",
             "stale_for",
             "dpop",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use authgate_auth::introspection::{
-    ClientAuthentication, EndpointSettings, IntrospectionClient, IntrospectionRules, IntrospectionSettings,
+    ClientAuthentication, EndpointSettings, IntrospectionClient, IntrospectionRules, IntrospectionSettings, Location,
 };
 use authgate_auth::{AuthScheme, AuthenticatorSettings, KindSettings};
 
@@ -16,7 +16,6 @@ use super::stores::Stores;
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Zero};
 
-const URL: &str = "url = \"https://HOST/introspect\"";
 const CLIENT: &str = "client = { id = \"authgate\", secret = { file = \"…\" } }";
 
 pub(super) fn introspection(
@@ -52,9 +51,9 @@ pub(super) fn introspection(
 }
 
 fn endpoint(section: &mut Section<'_>) -> Option<EndpointSettings> {
-    let url = section.require("url", URL).and_then(|item| fetch::url(&item));
+    let location = location(section);
     let ca = section.take("ca");
-    if let (Some(item), Some(url)) = (&ca, &url)
+    if let (Some(item), Some(Location::Url(url))) = (&ca, &location)
         && !url.is_https()
     {
         item.refuse(
@@ -66,11 +65,36 @@ fn endpoint(section: &mut Section<'_>) -> Option<EndpointSettings> {
     let client = section.require("client", CLIENT).and_then(client);
     let timeout = section.duration_or("timeout", Zero::Refused, defaults::INTROSPECTION_TIMEOUT);
     Some(EndpointSettings {
-        url: url?,
+        location: location?,
         client: client?,
         timeout,
         tls: tls?,
     })
+}
+
+fn location(section: &mut Section<'_>) -> Option<Location> {
+    match (section.take("url"), section.take("discovery")) {
+        (Some(url), None) => fetch::url(&url).map(Location::Url),
+        (None, Some(issuer)) => {
+            let url = fetch::url(&issuer)?;
+            if url.as_str().contains('?') {
+                issuer.refuse("an issuer has no query", "remove the ? and what follows it");
+            }
+            Some(Location::Issuer(url))
+        }
+        (Some(url), Some(issuer)) => {
+            let problem = issuer.problem("`url` and `discovery` cannot be combined", "remove one of them");
+            issuer.add(problem.with_related(url.span(), "the other one"));
+            None
+        }
+        (None, None) => {
+            section.report_missing(
+                "`url` or `discovery` is required",
+                "write `url = \"https://HOST/introspect\"`, or `discovery = \"https://ISSUER\"` if the metadata of the issuer name the endpoint",
+            );
+            None
+        }
+    }
 }
 
 fn client(item: Item<'_>) -> Option<IntrospectionClient> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use authgate_auth::introspection::ClientAuthentication;
+use authgate_auth::introspection::{ClientAuthentication, Location};
 use authgate_auth::{AuthScheme, CredentialForm, KindSettings};
 
 use super::{check, minimal_and, read, valid};
@@ -28,7 +28,7 @@ fn the_least_that_works_has_the_defaults_of_the_contract() {
         panic!("{settings:?}")
     };
     let (endpoint, rules) = (&introspection.endpoint, &introspection.rules);
-    assert_eq!(endpoint.url.as_str(), "https://idp.example/introspect");
+    assert!(matches!(&endpoint.location, Location::Url(url) if url.as_str() == "https://idp.example/introspect"));
     assert_eq!(endpoint.client.method, ClientAuthentication::Basic);
     assert_eq!(endpoint.timeout, Duration::from_secs(1));
     assert_eq!(
@@ -83,13 +83,25 @@ fn every_key_has_an_effect() {
 }
 
 #[test]
+fn the_endpoint_may_be_named_by_the_metadata_of_an_issuer() {
+    let config = valid(&idp(
+        "discovery = \"https://idp.example/realms/shop\"\nclient = { id = \"gateway\", secret = \"x\" }",
+    ));
+    let KindSettings::Introspection(introspection) = &config.authenticators["idp"].kind else {
+        panic!("{config:?}")
+    };
+    let location = &introspection.endpoint.location;
+    assert!(matches!(location, Location::Issuer(url) if url.as_str() == "https://idp.example/realms/shop"));
+}
+
+#[test]
 fn each_mistake_is_an_error_that_says_what_to_write() {
     let client = "client = { id = \"gateway\", secret = \"x\" }\n";
     let url = "url = \"https://idp.example/introspect\"\n";
     for (lines, words) in [
         (
             client.to_owned(),
-            &["`url` is missing", "url = \"https://HOST/introspect\""][..],
+            &["`url` or `discovery` is required", "url = \"https://HOST/introspect\""][..],
         ),
         (url.to_owned(), &["`client` is missing", "client = { id = "]),
         (
@@ -115,6 +127,18 @@ fn each_mistake_is_an_error_that_says_what_to_write() {
             &["`ca` has no effect"],
         ),
         (format!("{ENDPOINT}ca = \"nowhere.pem\""), &["nowhere.pem"]),
+        (
+            format!("{ENDPOINT}discovery = \"https://idp.example\""),
+            &["cannot be combined"],
+        ),
+        (
+            format!("{client}discovery = \"http://idp.example\""),
+            &["accepted for loopback addresses only"],
+        ),
+        (
+            format!("{client}discovery = \"https://idp.example?a=b\""),
+            &["an issuer has no query"],
+        ),
         (format!("{ENDPOINT}timeout = \"0s\""), &["timeout"]),
         (format!("{ENDPOINT}user_id_claim = false"), &["it names the user"]),
         (format!("{ENDPOINT}audience = []"), &["the list is empty"]),

@@ -7,6 +7,7 @@
 //! It knows nothing of keys and tokens.
 
 mod client;
+pub mod discovery;
 mod error;
 mod max_age;
 mod url;

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::answer::Answer;
 use super::error::IntrospectionError;
+use super::location::{Discovery, Location};
 use super::settings::EndpointSettings;
 use crate::fetch::{HttpClient, Proxies};
 use crate::metrics::IntrospectionMetrics;
@@ -23,6 +24,7 @@ pub struct SharedEndpoint {
     authenticator: Arc<str>,
     settings: Arc<EndpointSettings>,
     client: Arc<HttpClient>,
+    discovery: Discovery,
     permits: Semaphore,
     metrics: IntrospectionMetrics,
     health: Mutex<Health>,
@@ -60,6 +62,7 @@ impl SharedEndpoint {
             authenticator: Arc::clone(authenticator),
             client: HttpClient::new(&settings.tls, MAX_CONCURRENT, Proxies::of_environment()),
             settings: Arc::clone(settings),
+            discovery: Discovery::default(),
             permits: Semaphore::new(MAX_CONCURRENT),
             metrics: IntrospectionMetrics::default(),
             health: Mutex::default(),
@@ -120,13 +123,14 @@ impl SharedEndpoint {
         // The semaphore is never closed.
         let permit = timeout_at(deadline, self.permits.acquire()).await;
         let _permit = permit.map_err(|_| IntrospectionError::Busy)?;
+        let url = match &self.settings.location {
+            Location::Url(url) => url.clone(),
+            Location::Issuer(issuer) => self.discovery.url(issuer, &self.client, deadline).await?,
+        };
         // Only visible ASCII is read as a token.
         let token = std::str::from_utf8(token).unwrap_or_default();
         let (authorization, form) = self.settings.client.request(token);
-        let answered = self
-            .client
-            .post_form(&self.settings.url, authorization, form, deadline)
-            .await;
+        let answered = self.client.post_form(&url, authorization, form, deadline).await;
         let document = answered.map_err(IntrospectionError::Fetch)?;
         Answer::parse(&document.body).map_err(IntrospectionError::Answer)
     }

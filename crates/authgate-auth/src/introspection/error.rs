@@ -1,5 +1,7 @@
 //! [`IntrospectionError`]: why an endpoint has not said whether a token is active.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 
 use super::answer::BadAnswer;
@@ -14,6 +16,9 @@ pub enum IntrospectionError {
     /// The answer cannot be used.
     #[error("the answer of the introspection endpoint cannot be used: {0}")]
     Answer(BadAnswer),
+    /// The metadata of the issuer, which name the endpoint, cannot be had.
+    #[error("the metadata of the issuer, which name the introspection endpoint: {0}")]
+    Discovery(Arc<str>),
     /// As many tokens as allowed are being introspected, and none was finished in time.
     #[error("too many tokens are being introspected at once; the endpoint is too slow for them")]
     Busy,
@@ -39,6 +44,7 @@ impl IntrospectionError {
             Cause::Status => "introspection_status",
             Cause::Answer => "introspection_answer",
             Cause::Busy => "introspection_busy",
+            Cause::Discovery => "introspection_discovery",
         }
     }
 
@@ -51,6 +57,7 @@ impl IntrospectionError {
             Cause::Status => "status",
             Cause::Answer => "answer",
             Cause::Busy => "busy",
+            Cause::Discovery => "discovery",
         }
     }
 
@@ -70,6 +77,7 @@ impl IntrospectionError {
                 | FetchError::ShutDown,
             ) => Cause::Unreachable,
             Self::Busy => Cause::Busy,
+            Self::Discovery(_) => Cause::Discovery,
         }
     }
 }
@@ -88,4 +96,6 @@ enum Cause {
     Answer,
     /// Too many at once.
     Busy,
+    /// The endpoint is not known.
+    Discovery,
 }

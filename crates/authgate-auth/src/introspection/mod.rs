@@ -7,6 +7,7 @@ mod answer;
 mod client;
 mod endpoint;
 mod error;
+mod location;
 mod settings;
 
 use std::rc::Rc;
@@ -19,6 +20,7 @@ pub(crate) use self::answer::Answer;
 pub use self::client::{ClientAuthentication, IntrospectionClient};
 pub use self::endpoint::{IntrospectionStatus, SharedEndpoint};
 pub use self::error::IntrospectionError;
+pub use self::location::Location;
 pub use self::settings::{EndpointSettings, IntrospectionRules, IntrospectionSettings};
 use crate::claims::Claims;
 use crate::claims::user::{ClaimProblem, IdNumbers, NamedUser, user_info};

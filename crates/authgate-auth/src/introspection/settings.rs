@@ -7,8 +7,9 @@ use authgate_core::identity::UserInfo;
 
 use super::client::IntrospectionClient;
 use super::endpoint::SharedEndpoint;
+use super::location::Location;
 use crate::claims::ClaimRules;
-use crate::fetch::{FetchTls, FetchUrl};
+use crate::fetch::FetchTls;
 use crate::form::CredentialForm;
 use crate::withdrawn::Withdrawn;
 
@@ -30,8 +31,8 @@ pub struct IntrospectionSettings {
 /// How an endpoint is reached.
 #[derive(Debug, PartialEq, Eq)]
 pub struct EndpointSettings {
-    /// Its URL.
-    pub url: FetchUrl,
+    /// Where it is.
+    pub location: Location,
     /// Whom the gateway asks as.
     pub client: IntrospectionClient,
     /// The deadline for one answer, with all waiting.
@@ -117,7 +118,7 @@ impl IntrospectionSettings {
 impl EndpointSettings {
     /// Whether it is the same endpoint, asked by the same client. The secret of the client makes no difference.
     fn has_tokens_of(&self, previous: &Self) -> bool {
-        self.url == previous.url && self.client.id == previous.client.id
+        self.location == previous.location && self.client.id == previous.client.id
     }
 }
 
@@ -131,6 +132,7 @@ mod tests {
     use rustls::{ClientConfig, RootCertStore};
 
     use super::*;
+    use crate::fetch::FetchUrl;
     use crate::introspection::ClientAuthentication;
 
     fn settings() -> IntrospectionSettings {
@@ -142,7 +144,7 @@ mod tests {
             .with_no_client_auth();
         IntrospectionSettings {
             endpoint: Arc::new(EndpointSettings {
-                url: FetchUrl::parse("https://idp.example/introspect").expect("a URL"),
+                location: at("https://idp.example/introspect"),
                 client: IntrospectionClient {
                     id: "gateway".to_owned(),
                     secret: Secret::new("canary".to_owned()),
@@ -168,6 +170,10 @@ mod tests {
         }
     }
 
+    fn at(url: &str) -> Location {
+        Location::Url(FetchUrl::parse(url).expect("a URL"))
+    }
+
     fn endpoint(settings: &mut IntrospectionSettings) -> &mut EndpointSettings {
         Arc::get_mut(&mut settings.endpoint).expect("the only one")
     }
@@ -178,7 +184,7 @@ mod tests {
         let cases: &[(Change, Result<(), Withdrawn>)] = &[
             (|_| (), Ok(())),
             (
-                |new| endpoint(new).url = FetchUrl::parse("https://idp.example/other").expect("a URL"),
+                |new| endpoint(new).location = at("https://idp.example/other"),
                 Err(Withdrawn::Endpoint),
             ),
             (
