@@ -21,6 +21,8 @@ use crate::claims::Claims;
 use crate::claims::user::{IdNumbers, NamedUser};
 use crate::decision::Decision;
 use crate::dependencies::ChangeCounters;
+use crate::fetch::FetchUrl;
+use crate::fetch::discovery::Metadata;
 use crate::form::CredentialForm;
 use crate::identities::IdentityFactory;
 use crate::introspection::{self, Answer, IntrospectionRules};
@@ -210,6 +212,26 @@ pub fn introspection(bytes: &[u8]) {
     }
     if let Some(begin) = whole_ms(&answer["nbf"]) {
         assert!(begin <= NOW.unix_ms, "nbf is to come");
+    }
+}
+
+/// The metadata of an issuer. They are used only if they name the issuer exactly, and URLs that may be fetched.
+pub fn discovery(bytes: &[u8]) {
+    let url = |text| FetchUrl::parse(text).expect("a URL");
+    let issuer = url("https://id.example");
+    let Ok(metadata) = Metadata::parse(&issuer, &url("https://id.example/document"), bytes) else {
+        return;
+    };
+    let document: Value = serde_json::from_slice(bytes).expect("it was read before");
+    assert_eq!(document["issuer"], issuer.as_str());
+    for (named, member) in [
+        (metadata.jwks_uri, "jwks_uri"),
+        (metadata.introspection_endpoint, "introspection_endpoint"),
+    ] {
+        match named {
+            None => assert!(document[member].is_null(), "{member} was lost"),
+            Some(named) => assert!(named.is_https() && document[member] == named.as_str(), "{named}"),
+        }
     }
 }
 

@@ -39,9 +39,15 @@ impl ClaimRules<'_> {
             own.is_empty() || (!previous.is_empty() && includes_all)
         };
         let is_not_shorter = |longest: Duration| previous.max_lifetime.is_some_and(|previous| longest >= previous);
-        is_wider(self.issuer, previous.issuer)
-            && is_wider(self.audience, previous.audience)
-            && self.max_lifetime.is_none_or(is_not_shorter)
+        let ClaimRules {
+            issuer,
+            audience,
+            leeway: _,
+            max_lifetime,
+        } = self;
+        is_wider(issuer, previous.issuer)
+            && is_wider(audience, previous.audience)
+            && max_lifetime.is_none_or(is_not_shorter)
     }
 }
 

@@ -293,24 +293,17 @@ impl Rules {
     /// Whether these rules accept every token that `previous` has accepted. The age of a token is not considered.
     pub(crate) fn accept_all_of(&self, previous: &Self) -> bool {
         let Self {
-            issuer,
-            audience,
+            issuer: _,
+            audience: _,
             leeway: _,
-            max_lifetime,
+            max_lifetime: _,
             user_id_claim,
             token_type_claim,
             jti_claim,
             token_types,
             profile,
         } = self;
-        let is_wider = |own: &[String], previous: &[String]| {
-            let includes_all = previous.iter().all(|name| own.contains(name));
-            own.is_empty() || (!previous.is_empty() && includes_all)
-        };
-        let is_not_shorter = |longest: Duration| previous.max_lifetime.is_some_and(|previous| longest >= previous);
-        is_wider(issuer, &previous.issuer)
-            && is_wider(audience, &previous.audience)
-            && max_lifetime.is_none_or(is_not_shorter)
+        self.claims().accept_all_of(previous.claims())
             && *user_id_claim == previous.user_id_claim
             && (token_type_claim.is_none()
                 || *token_type_claim == previous.token_type_claim

@@ -80,6 +80,39 @@ fn claims() {
 }
 
 #[test]
+fn discovery() {
+    fuzz(
+        fuzzing::discovery,
+        CASES,
+        &[
+            "{",
+            "}",
+            ",",
+            ":",
+            "\"",
+            "null",
+            "[",
+            "]",
+            "{\"issuer\":\"https://id.example\"",
+            "{\"issuer\":\"https://id.example/\"",
+            ",\"jwks_uri\":",
+            ",\"introspection_endpoint\":",
+            "\"https://id.example/keys\"",
+            "\"https://a@id.example/\"",
+            "\"http://127.0.0.1/\"",
+            "\"https://[::1]:8443/?a=b\"",
+            "https://",
+            "/",
+            "#",
+            "?",
+            "\\u002f",
+            "\u{e9}",
+            " ",
+        ],
+    );
+}
+
+#[test]
 fn introspection() {
     fuzz(
         fuzzing::introspection,
