@@ -47,6 +47,7 @@ mod fuzzing;
 mod health_checks;
 mod help;
 mod identity_fields;
+mod identity_provider;
 mod idle;
 mod idle_client_connections;
 mod idle_links;

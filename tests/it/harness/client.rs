@@ -143,7 +143,7 @@ impl Reply {
     /// Whether an upstream made it.
     pub fn is_from_upstream(&self) -> bool {
         let marked = self.head.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case(MARK));
-        marked || matches!(self.header("server"), Some("gunicorn" | "uvicorn"))
+        marked || matches!(self.header("server"), Some("gunicorn" | "uvicorn" | "oidc-provider"))
     }
 
     /// Checks that apply to every response of every test.

@@ -15,6 +15,7 @@ pub mod in_process;
 pub mod load;
 pub mod mint;
 pub mod namespace;
+pub mod oidc_provider;
 pub mod pki;
 pub mod program;
 pub mod redis;
