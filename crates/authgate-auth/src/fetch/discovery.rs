@@ -7,6 +7,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::error::brief;
 use super::{FetchError, FetchUrl, HttpClient, UrlProblem};
 
 /// What the metadata of an issuer say.
@@ -38,11 +39,11 @@ pub enum DiscoveryError {
     #[error("{0}: it is not a JSON object with texts in `issuer`, `jwks_uri` and `introspection_endpoint`")]
     Form(Arc<str>),
     /// It is that of another issuer.
-    #[error("{url}: its issuer is {found:?}, which must be the same as in `discovery`, byte for byte")]
+    #[error("{url}: its issuer is \"{found}\", which must be the same as in `discovery`, byte for byte")]
     Issuer {
         /// The document.
         url: Arc<str>,
-        /// Its issuer.
+        /// The start of its issuer, on one line.
         found: String,
     },
     /// It names a URL that may not be fetched.
@@ -100,7 +101,7 @@ impl Metadata {
     pub fn parse(issuer: &FetchUrl, url: &FetchUrl, body: &[u8]) -> Result<Self, DiscoveryError> {
         let document: Document = serde_json::from_slice(body).map_err(|_| DiscoveryError::Form(url.as_str().into()))?;
         if document.issuer != issuer.as_str() {
-            let found = document.issuer;
+            let found = brief(document.issuer.as_bytes());
             let url = url.as_str().into();
             return Err(DiscoveryError::Issuer { url, found });
         }

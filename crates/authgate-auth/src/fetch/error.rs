@@ -134,7 +134,7 @@ impl FetchError {
 }
 
 /// The start of a text that a server has sent, on one line.
-fn brief(text: &[u8]) -> String {
+pub(super) fn brief(text: &[u8]) -> String {
     const MAX_BYTES: usize = 200;
     let text = String::from_utf8_lossy(&text[..text.len().min(MAX_BYTES)]);
     Printable(&text).to_string()
