@@ -1,5 +1,6 @@
 //! What a JWT costs, by algorithm: `cold` is a whole judgement (segments, signature, claims, identity), `warm` is the verdict that the
-//! cache remembers. Medians are the numbers to quote.
+//! cache remembers. `cold_issuers` is `cold` for HS256, whose signature costs least, with so many issuers that `iss` selects from; 0 is an
+//! authenticator with one issuer and no tables. Medians are the numbers to quote.
 //!
 //! ```sh
 //! cargo bench --bench verification
@@ -12,7 +13,7 @@ use authgate::config::defaults;
 use authgate_auth::cache::CacheSettings;
 use authgate_auth::jwt::keys::{Algorithm, VerificationKey};
 use authgate_auth::jwt::sign::SigningKey;
-use authgate_auth::jwt::{Issuer, Issuers, JwtSettings, KeySet, Namespace, Profile, Rules, Users};
+use authgate_auth::jwt::{Issuer, IssuerTable, Issuers, JwtSettings, KeySet, Namespace, Profile, Rules, Users};
 use authgate_auth::{
     Authenticator, AuthenticatorSettings, Chain, CredentialForm, KindSettings, Now, SharedAuthenticator, Verdict,
     WorkerResources,
@@ -36,26 +37,44 @@ struct Bench {
 
 impl Bench {
     fn new(algorithm: Algorithm, entries: usize) -> Self {
-        let (private, key) = pair(algorithm);
+        Self::with_issuers(algorithm, entries, 0)
+    }
+
+    /// `tables`: so many tables of issuers, each with the same key; 0: one issuer, without a table.
+    fn with_issuers(algorithm: Algorithm, entries: usize, tables: usize) -> Self {
+        let (private, public) = pair(algorithm);
         let signer = SigningKey::new(algorithm, None, &Secret::new(private)).expect("a key that signs");
         let now = Now::read().unix_seconds();
         let claims = json!({
             "token_type": "access", "user_id": "42", "username": "ada", "jti": "0123456789abcdef0123456789abcdef",
-            "iat": now, "exp": now + 3600,
+            "iat": now, "exp": now + 3600, "iss": name(tables / 2),
         });
         let token = signer
             .sign(claims.as_object().expect("an object"))
             .expect("a signature");
+        let issuer = |at: usize| Issuer {
+            keys: KeySet::Static(vec![public.key(algorithm)]),
+            token_bytes: 16 * 1024,
+            rules: Rules {
+                issuer: vec![name(at)],
+                ..Rules::simplejwt()
+            },
+            users: Users::Claims {
+                username_claim: "username".to_owned(),
+            },
+            namespace: match tables {
+                0 => Namespace::default(),
+                _ => Namespace::new(&format!("tenant-{at}:")).expect("a namespace"),
+            },
+        };
         let jwt = JwtSettings {
-            issuers: Issuers::One(Issuer {
-                keys: KeySet::Static(vec![key]),
-                token_bytes: 16 * 1024,
-                rules: Rules::simplejwt(),
-                users: Users::Claims {
-                    username_claim: "username".to_owned(),
-                },
-                namespace: Namespace::default(),
-            }),
+            issuers: match tables {
+                0 => Issuers::One(issuer(0)),
+                _ => {
+                    let all = (0..tables).map(|at| (name(at).into(), issuer(at)));
+                    Issuers::ByName(IssuerTable::new(Profile::SimpleJwt, all.collect()))
+                }
+            },
             form: CredentialForm::Any,
             revocation: None,
         };
@@ -97,12 +116,32 @@ impl Bench {
     }
 }
 
+/// The name of an issuer.
+fn name(at: usize) -> String {
+    format!("https://tenant-{at}.issuer.example")
+}
+
+/// What verifies.
+enum Public {
+    Secret(Secret<Vec<u8>>),
+    Pem(String),
+}
+
+impl Public {
+    fn key(&self, algorithm: Algorithm) -> VerificationKey {
+        match self {
+            Self::Secret(secret) => VerificationKey::from_secret(algorithm, None, secret),
+            Self::Pem(pem) => VerificationKey::from_pem(algorithm, None, pem.as_bytes()),
+        }
+        .expect("a key")
+    }
+}
+
 /// A new key pair: what signs, and what verifies.
-fn pair(algorithm: Algorithm) -> (Vec<u8>, VerificationKey) {
+fn pair(algorithm: Algorithm) -> (Vec<u8>, Public) {
     if algorithm.is_hmac() {
         let secret = vec![7; 64];
-        let key = VerificationKey::from_secret(algorithm, None, &Secret::new(secret.clone()));
-        return (secret, key.expect("a key"));
+        return (secret.clone(), Public::Secret(Secret::new(secret)));
     }
     let kind = match algorithm {
         Algorithm::ES256 => &rcgen::PKCS_ECDSA_P256_SHA256,
@@ -112,8 +151,7 @@ fn pair(algorithm: Algorithm) -> (Vec<u8>, VerificationKey) {
         _ => &rcgen::PKCS_RSA_SHA256,
     };
     let pair = KeyPair::generate_for(kind).expect("a key pair");
-    let key = VerificationKey::from_pem(algorithm, None, pair.public_key_pem().as_bytes());
-    (pair.serialize_pem().into_bytes(), key.expect("a key"))
+    (pair.serialize_pem().into_bytes(), Public::Pem(pair.public_key_pem()))
 }
 
 fn names() -> impl Iterator<Item = &'static str> {
@@ -133,5 +171,11 @@ fn cold(bencher: divan::Bencher<'_, '_>, name: &str) {
 #[divan::bench(args = names())]
 fn warm(bencher: divan::Bencher<'_, '_>, name: &str) {
     let bench = Bench::new(algorithm(name), 100);
+    bencher.bench_local(|| bench.judge());
+}
+
+#[divan::bench(args = [0, 1, 500])]
+fn cold_issuers(bencher: divan::Bencher<'_, '_>, tables: usize) {
+    let bench = Bench::with_issuers(Algorithm::HS256, 0, tables);
     bencher.bench_local(|| bench.judge());
 }

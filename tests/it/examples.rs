@@ -88,12 +88,9 @@ fn every_toml_block_in_the_documentation_is_valid() {
     ] {
         fs::write(folder.path().join(name), bytes).unwrap();
     }
-    fs::copy(
-        project().join("certs-example/jwt-rs256.pub.pem"),
-        folder.path().join("jwt.pub.pem"),
-    )
-    .unwrap();
     for (name, example) in [
+        ("jwt.pub.pem", "jwt-rs256.pub.pem"),
+        ("partner.pub.pem", "jwt-rs256.pub.pem"),
         ("identity.key", "jwt-eddsa.key"),
         ("identity-next.key", "jwt-es256.key"),
     ] {

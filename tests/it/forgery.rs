@@ -22,10 +22,18 @@ enum Keys {
     Static,
     /// `jwks`: every public one, chosen by kid.
     Jwks,
+    /// `issuers`: every algorithm is that of one issuer, and all of their keys have the same kid.
+    Issuers,
+}
+
+/// The issuer of tokens, where the gateway knows one for each algorithm.
+fn issuer(algorithm: Algorithm) -> String {
+    format!("https://{}.test", algorithm.name())
 }
 
 /// A gateway with a key for each algorithm, and an address that no token may make it fetch.
 struct Target {
+    keys: Keys,
     signers: Vec<Signer>,
     upstream: RecordingUpstream,
     gate: Gate,
@@ -40,7 +48,23 @@ impl Target {
             .app(&upstream)
             .route("/api/*", "authenticate = [\"jwt\"]");
         let signers: Vec<Signer>;
-        if keys == Keys::Static {
+        if keys == Keys::Issuers {
+            signers = Algorithm::ALL
+                .map(|algorithm| Signer::new(algorithm).kid("k"))
+                .into_iter()
+                .collect();
+            config = crate::harness::config()
+                .jwt("profile = \"simplejwt\"")
+                .app(&upstream)
+                .route("/api/*", "authenticate = [\"jwt\"]");
+            for signer in &signers {
+                let (file, name) = (signer.algorithm.name(), issuer(signer.algorithm));
+                let key = signer.key(file);
+                config = config.file(file, signer.file()).tables(&format!(
+                    "[[authenticators.jwt.issuers]]\nissuer = \"{name}\"\nnamespace = \"{file}:\"\nusers = \"none\"\nkeys = [{key}]\n"
+                ));
+            }
+        } else if keys == Keys::Static {
             signers = Algorithm::ALL.map(Signer::new).into_iter().collect();
             let mut lines = Vec::new();
             for signer in &signers {
@@ -68,10 +92,19 @@ impl Target {
         let trap = TcpListener::bind("127.0.0.1:0").unwrap();
         trap.set_nonblocking(true).unwrap();
         Self {
+            keys,
             signers,
             upstream,
             gate,
             trap,
+        }
+    }
+
+    /// The claims that a good token of this key has beside the usual ones.
+    fn claims_of(&self, signer: &Signer) -> Value {
+        match self.keys {
+            Keys::Static | Keys::Jwks => json!({}),
+            Keys::Issuers => json!({ "iss": issuer(signer.algorithm) }),
         }
     }
 
@@ -269,11 +302,17 @@ fn headers(signer: &Signer, attacker: &Signer, trap: &str) -> Vec<Value> {
     headers
 }
 
-fn forgeries(signer: &Signer, trap: &str) -> Vec<(String, String)> {
+/// `more`: the claims that a good token has beside the usual ones.
+fn forgeries(signer: &Signer, more: &Value, trap: &str) -> Vec<(String, String)> {
     let algorithm = signer.algorithm;
     let attacker = Signer::new(algorithm);
-    let payload = claims_with(&json!({ "user_id": "1" })).to_string();
-    let good = signer.access();
+    let claims = claims_with(more);
+    let payload = {
+        let mut claims = claims.clone();
+        claims["user_id"] = json!("1");
+        claims.to_string()
+    };
+    let good = signer.sign(&claims);
     let parts: Vec<&str> = good.split('.').collect();
     let [header, body, signature] = parts[..] else {
         panic!("three segments")
@@ -311,7 +350,7 @@ fn forgeries(signer: &Signer, trap: &str) -> Vec<(String, String)> {
     for (at, form) in public_forms(signer).into_iter().enumerate() {
         for name in ["HS256", algorithm.name()] {
             let header = json!({ "alg": name, "typ": "JWT", "kid": signer.kid.as_deref().unwrap_or_default() });
-            let token = forged(&header, &claims(), &form);
+            let token = forged(&header, &claims, &form);
             add(&format!("HMAC under {name} with the public key in form {at}"), token);
         }
     }
@@ -389,21 +428,49 @@ fn forgeries(signer: &Signer, trap: &str) -> Vec<(String, String)> {
 
 #[test]
 fn no_forgery_passes_and_no_address_in_one_is_visited() {
-    for keys in [Keys::Static, Keys::Jwks] {
+    for keys in [Keys::Static, Keys::Jwks, Keys::Issuers] {
         let target = Target::start(keys);
         let mut conn = target.gate.connect();
         let mut tried = 0;
         for signer in &target.signers {
-            for (what, token) in forgeries(signer, &target.trap_url()) {
+            let more = target.claims_of(signer);
+            for (what, token) in forgeries(signer, &more, &target.trap_url()) {
                 assert!(!Target::accepts(&mut conn, &what, &token), "accepted: {what}");
                 tried += 1;
             }
-            assert!(Target::accepts(&mut conn, "the good one", &signer.access()));
+            assert!(Target::accepts(&mut conn, "the good one", &signer.with(&more)));
         }
         assert!(tried > 140 * target.signers.len(), "{tried}");
         assert_eq!(target.upstream.calls(), target.signers.len());
         target.nobody_was_visited();
     }
+}
+
+#[test]
+fn a_key_of_one_issuer_serves_no_other() {
+    let target = Target::start(Keys::Issuers);
+    let mut conn = target.gate.connect();
+    for signer in &target.signers {
+        for name in Algorithm::ALL {
+            let own = name == signer.algorithm;
+            let claims = claims_with(&json!({ "iss": issuer(name) })).to_string();
+            // Under the algorithm of the key, and under that of the issuer's key.
+            for alg in [signer.algorithm, name] {
+                let token = signer.seal(&format!(r#"{{"alg":"{}","kid":"k"}}"#, alg.name()), claims.as_bytes());
+                let what = format!("{} as {} for {}", signer.algorithm.name(), alg.name(), issuer(name));
+                assert_eq!(Target::accepts(&mut conn, &what, &token), own, "{what}");
+            }
+        }
+    }
+    // The public key of an issuer as the secret of one that uses HMAC.
+    for signer in &target.signers {
+        for form in public_forms(signer) {
+            let claims = claims_with(&json!({ "iss": issuer(Algorithm::HS256) }));
+            let token = forged(&json!({ "alg": "HS256", "kid": "k" }), &claims, &form);
+            assert!(!Target::accepts(&mut conn, "a public key as a secret", &token));
+        }
+    }
+    target.nobody_was_visited();
 }
 
 #[test]
@@ -533,15 +600,22 @@ fn verified_elsewhere(signer: &Signer, token: &str) -> bool {
 
 #[test]
 fn a_token_that_was_changed_anywhere_is_no_token() {
-    let target = Target::start(Keys::Static);
-    let tokens: Vec<String> = target.signers.iter().map(Signer::access).collect();
+    for keys in [Keys::Static, Keys::Issuers] {
+        no_changed_token_is_accepted(keys);
+    }
+}
+
+fn no_changed_token_is_accepted(keys: Keys) {
+    let target = Target::start(keys);
+    let good = |signer: &Signer| signer.with(&target.claims_of(signer));
+    let tokens: Vec<String> = target.signers.iter().map(good).collect();
     let mut conn = target.gate.connect();
     for (signer, token) in target.signers.iter().zip(&tokens) {
         assert!(Target::accepts(&mut conn, "good", token) && verified_elsewhere(signer, token));
     }
     let conn = std::cell::RefCell::new(conn);
     let budget = Budget {
-        cases: 6000,
+        cases: 3000,
         failure_persistence: None,
         rng_algorithm: RngAlgorithm::ChaCha,
         rng_seed: RngSeed::Fixed(0x6175_7468),

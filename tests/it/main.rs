@@ -53,6 +53,7 @@ mod idle_client_connections;
 mod idle_links;
 mod introspection;
 mod invalidation;
+mod issuers;
 mod jwt_auth;
 mod jwt_store;
 mod keep_alive;

@@ -28,13 +28,14 @@ use crate::identities::IdentityFactory;
 use crate::introspection::{self, Answer, IntrospectionRules};
 use crate::jwt::keys::{Algorithm, VerificationKey};
 use crate::jwt::sign::SigningKey;
-use crate::jwt::{self, Issuer, Issuers, JwtSettings, KeySet, Namespace, Profile, Rules, Users};
+use crate::jwt::{self, Issuer, IssuerTable, Issuers, JwtSettings, KeySet, Namespace, Profile, Rules, Users};
 use crate::record::{self, TokenRecord, UserRecord};
 use crate::{
     Authenticator, AuthenticatorSettings, Chain, KindSettings, Now, SharedAuthenticator, Verdict, WorkerResources,
 };
 
 const SECRET: &[u8] = b"a secret of the fuzzer, of more than 32 bytes";
+const OTHER_SECRET: &[u8] = b"a secret of another issuer, of more than 32 bytes";
 const NOW: Now = Now {
     unix_ms: 1_700_000_000_500,
     uptime_ms: 0,
@@ -235,6 +236,45 @@ pub fn discovery(bytes: &[u8]) {
     }
 }
 
+/// The payload of a token that is signed by one of two issuers. It is accepted only if its `iss`, as any reader finds it, is the issuer whose
+/// key has signed it.
+pub fn issuers(bytes: &[u8]) {
+    const NAMES: [&str; 2] = ["https://a.test", "https://b.test"];
+    static SETTINGS: LazyLock<JwtSettings> = LazyLock::new(|| {
+        let issuer = |secret: &[u8], namespace| {
+            let key = VerificationKey::from_secret(Algorithm::HS256, Some("k"), &Secret::new(secret.to_vec()));
+            Issuer {
+                keys: KeySet::Jwks(vec![key.expect("a good key")]),
+                namespace: Namespace::new(namespace).expect("a namespace"),
+                ..issuer(relaxed())
+            }
+        };
+        let all = NAMES
+            .into_iter()
+            .zip([issuer(SECRET, "a:"), issuer(OTHER_SECRET, "b:")]);
+        JwtSettings {
+            issuers: Issuers::ByName(IssuerTable::new(
+                Profile::SimpleJwt,
+                all.map(|(name, issuer)| (name.into(), issuer)).collect(),
+            )),
+            form: CredentialForm::Any,
+            revocation: None,
+        }
+    });
+    // As sent, and as the end of claims that begin well.
+    let begun = [br#"{"exp":9999999999,"user_id":"1","iss":"https://a.test""#, bytes].concat();
+    for payload in [bytes, &begun] {
+        for (secret, name) in [SECRET, OTHER_SECRET].into_iter().zip(NAMES) {
+            let token = sign_with(secret, br#"{"alg":"HS256","kid":"k"}"#, payload);
+            if jwt::verified_payload(&SETTINGS, token.as_bytes()).is_ok() {
+                // serde_json keeps the last of several members with one name.
+                let claims: Value = serde_json::from_slice(payload).expect("claims that were read");
+                assert_eq!(claims["iss"], name, "another issuer");
+            }
+        }
+    }
+}
+
 /// A time in milliseconds, truncated to whole seconds. `None` if it is no number.
 #[expect(
     clippy::cast_possible_truncation,
@@ -290,9 +330,13 @@ fn good_token() -> &'static str {
 }
 
 fn sign(header: &[u8], payload: &[u8]) -> String {
+    sign_with(SECRET, header, payload)
+}
+
+fn sign_with(secret: &[u8], header: &[u8], payload: &[u8]) -> String {
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let signed = format!("{}.{}", encode(header), encode(payload));
-    let key = SigningKey::new(Algorithm::HS256, None, &Secret::new(SECRET.to_vec())).expect("a secret signs");
+    let key = SigningKey::new(Algorithm::HS256, None, &Secret::new(secret.to_vec())).expect("a secret signs");
     let signature = key.signature(signed.as_bytes()).expect("a secret signs");
     format!("{signed}.{}", encode(&signature))
 }
@@ -328,6 +372,14 @@ fn chain(rules: Rules, entries: usize) -> Chain {
 }
 
 fn settings(rules: Rules) -> JwtSettings {
+    JwtSettings {
+        issuers: Issuers::One(issuer(rules)),
+        form: CredentialForm::Any,
+        revocation: None,
+    }
+}
+
+fn issuer(rules: Rules) -> Issuer {
     let key = |algorithm, secret: &[u8]| VerificationKey::from_secret(algorithm, None, &Secret::new(secret.to_vec()));
     let public = |algorithm, pem: &str| VerificationKey::from_pem(algorithm, None, pem.as_bytes());
     let keys = [
@@ -339,17 +391,13 @@ fn settings(rules: Rules) -> JwtSettings {
         public(Algorithm::ES256, include_str!("fuzzing/es256.pub.pem")),
         public(Algorithm::EdDSA, include_str!("fuzzing/eddsa.pub.pem")),
     ];
-    JwtSettings {
-        issuers: Issuers::One(Issuer {
-            keys: KeySet::Static(keys.into_iter().map(|key| key.expect("a good key")).collect()),
-            token_bytes: 16 * 1024,
-            rules,
-            users: Users::Claims {
-                username_claim: "username".to_owned(),
-            },
-            namespace: Namespace::default(),
-        }),
-        form: CredentialForm::Any,
-        revocation: None,
+    Issuer {
+        keys: KeySet::Static(keys.into_iter().map(|key| key.expect("a good key")).collect()),
+        token_bytes: 16 * 1024,
+        rules,
+        users: Users::Claims {
+            username_claim: "username".to_owned(),
+        },
+        namespace: Namespace::default(),
     }
 }

@@ -67,6 +67,9 @@ fn as_text(args: &Args, report: &DryRunReport) -> String {
     }
     for (name, explanation) in &report.explained {
         let _ = writeln!(text, "\nauthenticator {name}: {}", outcome(explanation));
+        if let Some(issuer) = &explanation.issuer {
+            let _ = writeln!(text, "  issuer {issuer}");
+        }
         if let Some(key) = &explanation.key {
             let _ = writeln!(text, "  signed by key {key}");
         }
@@ -102,6 +105,7 @@ fn as_json(report: &DryRunReport) -> Value {
                 "authenticator": &**name,
                 "verdict": outcome(explanation),
                 "accepted": explanation.ending == Ending::Accepted,
+                "issuer": explanation.issuer.as_deref(),
                 "key": explanation.key,
                 "found": explanation.found,
                 "checks": checks,

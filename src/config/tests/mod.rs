@@ -3,6 +3,7 @@
 mod authenticators;
 mod django_store;
 mod introspection;
+mod issuers;
 mod routes;
 mod signed;
 mod values;

@@ -360,6 +360,10 @@ impl Rules {
 
 #[cfg(test)]
 mod tests {
+    use authgate_core::secret::Secret;
+
+    use super::super::issuers::{IssuerTable, Namespace};
+    use super::super::keys::Algorithm;
     use super::*;
 
     #[test]
@@ -398,5 +402,91 @@ mod tests {
         }
         let none = Rules::simplejwt();
         assert!(none.accept_all_of(&first) && !first.accept_all_of(&none));
+    }
+
+    /// A user of the issuer with this name whose token was verified by the key with this secret.
+    fn user(issuer: Option<&str>, id: &str, secret: &str) -> UserInfo {
+        UserInfo {
+            authenticator: "jwt".into(),
+            issuer: issuer.map(Arc::from),
+            key: Some(Arc::clone(key(secret).identity())),
+            id: UserId::new(id).expect("an id"),
+            username: None,
+            email: None,
+            groups: Vec::new(),
+            scopes: Vec::new(),
+            claims: serde_json::Map::new(),
+            attributes: serde_json::Map::new(),
+        }
+    }
+
+    fn key(secret: &str) -> VerificationKey {
+        let secret = Secret::new(secret.as_bytes().to_vec());
+        VerificationKey::from_secret(Algorithm::HS256, Some("k"), &secret).expect("a key")
+    }
+
+    fn issuer(name: &str, namespace: &str, secret: &str) -> Issuer {
+        Issuer {
+            keys: KeySet::Static(vec![key(secret)]),
+            token_bytes: 1024,
+            rules: Rules {
+                issuer: vec![name.to_owned()],
+                ..Rules::plain()
+            },
+            users: Users::Claims {
+                username_claim: "username".to_owned(),
+            },
+            namespace: Namespace::new(namespace).expect("a namespace"),
+        }
+    }
+
+    /// Issuers by name, namespace and secret.
+    fn several(all: &[(&str, &str, &str)]) -> JwtSettings {
+        let all = all
+            .iter()
+            .map(|(name, namespace, secret)| ((*name).into(), issuer(name, namespace, secret)));
+        settings(Issuers::ByName(IssuerTable::new(Profile::Plain, all.collect())))
+    }
+
+    fn settings(issuers: Issuers) -> JwtSettings {
+        JwtSettings {
+            issuers,
+            form: CredentialForm::Any,
+            revocation: None,
+        }
+    }
+
+    #[test]
+    fn a_stream_goes_on_while_its_own_issuer_is_the_same() {
+        let previous = several(&[("a", "", "one"), ("b", "b:", "two")]);
+        let (ada, ben) = (user(Some("a"), "42", "one"), user(Some("b"), "b:42", "two"));
+        let check = |new: &JwtSettings, expected: [Result<(), Withdrawn>; 2]| {
+            let accepted = [&ada, &ben].map(|user| new.still_accepts(user, &previous, &|one, other| one == other));
+            assert_eq!(accepted, expected, "{new:?}");
+        };
+        check(&previous, [Ok(()), Ok(())]);
+        check(&several(&[("a", "", "one")]), [Ok(()), Err(Withdrawn::Issuer)]);
+        check(
+            &several(&[("b", "b:", "two"), ("c", "c:", "new"), ("a", "", "one")]),
+            [Ok(()), Ok(())],
+        );
+        // The key is there, but it is that of another issuer.
+        let exchanged = several(&[("a", "", "two"), ("b", "b:", "one")]);
+        check(&exchanged, [Err(Withdrawn::Key), Err(Withdrawn::Key)]);
+        let renamed = several(&[("a", "", "one"), ("b", "other:", "two")]);
+        check(&renamed, [Ok(()), Err(Withdrawn::Stricter)]);
+        // An id that belongs to the namespace of another issuer now.
+        let taken = several(&[
+            ("a", "", "one"),
+            ("b", "b:", "two"),
+            ("c", "4", "new"),
+            ("d", "b:42", "new"),
+        ]);
+        check(&taken, [Err(Withdrawn::Stricter), Err(Withdrawn::Stricter)]);
+        // One issuer in place of several accepts only what it would accept.
+        let one = settings(Issuers::One(issuer("a", "", "one")));
+        check(&one, [Ok(()), Err(Withdrawn::Key)]);
+        let back = previous.still_accepts(&user(None, "42", "one"), &one, &|_, _| true);
+        assert_eq!(back, Err(Withdrawn::Issuer));
     }
 }

@@ -36,6 +36,34 @@ fn tokens() {
 }
 
 #[test]
+fn issuers() {
+    fuzz(
+        fuzzing::issuers,
+        CASES / 4,
+        &[
+            "{",
+            "}",
+            ",",
+            ":",
+            "\"",
+            "\"iss\":",
+            "\"\\u0069ss\":",
+            "\"https://a.test\"",
+            "\"https://b.test\"",
+            "\"https:\\/\\/b.test\"",
+            ",\"iss\":\"https://b.test\"}",
+            ",\"iss\":\"https://a.test\"}",
+            ",\"x\":{\"iss\":\"https://b.test\"}}",
+            "null",
+            "[\"https://a.test\"]",
+            "\"exp\":9999999999",
+            " ",
+            "\u{feff}",
+        ],
+    );
+}
+
+#[test]
 fn claims() {
     fuzz(
         fuzzing::claims,
