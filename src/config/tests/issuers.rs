@@ -244,3 +244,22 @@ fn example_keys_and_missing_audiences_are_found_in_each_table() {
     let keys: Vec<&str> = warnings(&loaded).iter().map(|problem| problem.key.as_str()).collect();
     assert_eq!(keys, ["authenticators.jwt.issuers[0]", "authenticators.jwt.issuers[1]"]);
 }
+
+/// A key that is read in tables, and forgotten in the list of those that an authenticator with tables must not have, would be reported there
+/// as an unknown one.
+#[test]
+fn every_key_of_a_table_is_a_key_of_one_issuer() {
+    let Err(error) = read(&tables("", &["issuer = \"https://a\"\nzzzzzzzzzzzz = 1"])) else {
+        panic!("it was taken")
+    };
+    let shown = error.to_string();
+    let known = shown.split("known keys: ").nth(1).expect("a list of keys");
+    let known: Vec<&str> = known.lines().next().expect("a line").split(", ").collect();
+    assert!(known.len() > 15 && known.contains(&"jwks"), "{known:?}");
+    for key in known {
+        check(
+            &tables(&format!("{key} = 1\n"), &["issuer = \"https://a\""]),
+            &[&[&format!("`{key}` is a key of one issuer")]],
+        );
+    }
+}
