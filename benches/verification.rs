@@ -15,8 +15,8 @@ use authgate_auth::jwt::keys::{Algorithm, VerificationKey};
 use authgate_auth::jwt::sign::SigningKey;
 use authgate_auth::jwt::{Issuer, IssuerTable, Issuers, JwtSettings, KeySet, Namespace, Profile, Rules, Users};
 use authgate_auth::{
-    Authenticator, AuthenticatorSettings, Chain, CredentialForm, KindSettings, Now, SharedAuthenticator, Verdict,
-    WorkerResources,
+    Authenticator, AuthenticatorSettings, BindingRules, Chain, CredentialForm, KindSettings, Now, PlainRequest,
+    SharedAuthenticator, Verdict, WorkerResources,
 };
 use authgate_core::secret::Secret;
 use http::header::AUTHORIZATION;
@@ -32,6 +32,7 @@ fn main() {
 struct Bench {
     chain: Chain,
     headers: HeaderMap,
+    request: PlainRequest,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -62,6 +63,7 @@ impl Bench {
             users: Users::Claims {
                 username_claim: "username".to_owned(),
             },
+            binding: Arc::new(BindingRules::OFF),
             namespace: match tables {
                 0 => Namespace::default(),
                 _ => Namespace::new(&format!("tenant-{at}:")).expect("a namespace"),
@@ -98,6 +100,7 @@ impl Bench {
         Self {
             chain: Chain::new(vec![authenticator.into()]),
             headers,
+            request: PlainRequest::default(),
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_time()
                 .build()
@@ -108,7 +111,7 @@ impl Bench {
     fn judge(&self) -> Verdict {
         let verdict = self
             .runtime
-            .block_on(self.chain.authenticate(&self.headers, Now::read()));
+            .block_on(self.chain.authenticate(&self.request.with(&self.headers), Now::read()));
         match verdict {
             Ok(verdict @ Verdict::Accept(_)) => verdict,
             other => panic!("{other:?}"),

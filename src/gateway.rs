@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_auth::Thumbprint;
 use authgate_core::outbound::peer::{Peer, Scheme, TrustedProxies};
 use authgate_http::node::Node;
 use authgate_http::server::address::Address;
@@ -17,8 +18,10 @@ use authgate_http::server::limits::Limits;
 use authgate_http::server::socket::Stream;
 use authgate_http::transfer::incoming::IncomingBody;
 use authgate_http::upstream::HealthChecks;
+use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::{Request, Response};
+use rustls::ServerConnection;
 
 use crate::proxy::body::ResponseBody;
 use crate::proxy::websocket_tunnel::WebSocket;
@@ -128,7 +131,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn new(origin: Origin, security: ConnectionSecurity, served: Option<ServedCertificate>, serving: &Serving) -> Self {
+    fn new(
+        origin: Origin,
+        security: ConnectionSecurity,
+        served: Option<ServedCertificate>,
+        certificate: Option<Thumbprint>,
+        serving: &Serving,
+    ) -> Self {
         let scheme = match security {
             ConnectionSecurity::Cleartext => Scheme::Http,
             ConnectionSecurity::Tls { .. } => Scheme::Https,
@@ -136,6 +145,7 @@ impl Connection {
         let client = Client {
             peer: serving.proxies.peer(origin, scheme),
             served,
+            certificate,
             is_outdated: !security.is_accepted_under(&serving.security),
         };
         let rules = (Arc::clone(&serving.proxies), Arc::clone(&serving.security));
@@ -156,6 +166,7 @@ impl Connection {
             *client = Rc::new(Client {
                 peer: serving.proxies.peer(self.origin, self.scheme),
                 served: client.served.clone(),
+                certificate: client.certificate,
                 is_outdated: !self.security.is_accepted_under(&serving.security),
             });
             *proxies = Arc::clone(&serving.proxies);
@@ -201,14 +212,21 @@ impl Handler for Gateway {
 
     fn connected(&self, connected: Connected<'_, Acceptor>) -> Connection {
         // The certificate is one of the acceptor that made the handshake, which may have been replaced since.
-        let (security, served) = match connected.tls {
+        let (security, served, certificate) = match connected.tls {
             Some((session, acceptor)) => {
                 let served = acceptor.certificates.select(session.server_name());
-                (acceptor.connection_security(session), Some(served))
+                let certificate = client_certificate(session);
+                (acceptor.connection_security(session), Some(served), certificate)
             }
-            None => (ConnectionSecurity::Cleartext, None),
+            None => (ConnectionSecurity::Cleartext, None, None),
         };
-        Connection::new(connected.origin, security, served, &self.0.serving.borrow())
+        Connection::new(
+            connected.origin,
+            security,
+            served,
+            certificate,
+            &self.0.serving.borrow(),
+        )
     }
 
     fn handle(
@@ -245,6 +263,14 @@ impl Handler for Gateway {
             ConnectionEvent::Flooded => self.0.metrics.count_flood(),
         }
     }
+}
+
+/// SHA-256 of the certificate that the client has shown. rustls takes it from the ticket if the session is resumed.
+fn client_certificate(session: &ServerConnection) -> Option<Thumbprint> {
+    let certificate = session.peer_certificates()?.first()?;
+    let mut thumbprint = Thumbprint::default();
+    thumbprint.copy_from_slice(digest::digest(&digest::SHA256, certificate).as_ref());
+    Some(thumbprint)
 }
 
 impl TlsAccept for Acceptor {

@@ -113,6 +113,7 @@ impl DryRun {
                 let client = Client {
                     peer: self.peer(),
                     served: None,
+                    certificate: None,
                     is_outdated: false,
                 };
                 let explained = proxy.explain_request(head, &client).await;

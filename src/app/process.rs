@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use authgate_auth::ReplayMemory;
 use authgate_auth::dependencies::ChangeCounters;
 
 use crate::service_manager::ServiceManager;
@@ -14,6 +15,8 @@ pub(super) struct Process {
     pub(super) metrics: Arc<Metrics>,
     /// The counters of changes in stores, which cached decisions depend on.
     pub(super) counters: Arc<ChangeCounters>,
+    /// The DPoP proofs that clients have used. A reload must not make them valid again.
+    pub(super) replays: Arc<ReplayMemory>,
     /// Has passed sockets, and receives messages.
     pub(super) service_manager: ServiceManager,
 }

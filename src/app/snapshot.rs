@@ -7,7 +7,7 @@ use std::sync::Arc;
 use authgate_auth::introspection::SharedEndpoint;
 use authgate_auth::jwt::identity_key::IdentityKey;
 use authgate_auth::store::SharedStore;
-use authgate_auth::{IdentityRules, KindSettings, SharedAuthenticator};
+use authgate_auth::{IdentityRules, KindSettings, PROOF_HEADER, SharedAuthenticator};
 use authgate_core::outbound::OutboundRules;
 use authgate_core::outbound::identity::{CredentialMode, IdentityTable};
 use authgate_core::outbound::reserved::ReservedNames;
@@ -163,15 +163,16 @@ impl Snapshot {
         let upstreams: BTreeMap<Arc<str>, (Arc<UpstreamSettings>, UpstreamLimits)> = upstreams.collect();
         let groups = groups.into_iter().map(|route: Arc<RouteRules>| {
             let upstream = route.target.upstream().map(|name| &*upstreams[name].0);
-            let headers = route
-                .authenticate
-                .iter()
-                .map(|name| &authenticators[name].settings().header);
+            let headers = route.authenticate.iter().flat_map(|name| {
+                let settings = authenticators[name].settings();
+                let proof = settings.kind.has_proofs().then_some(PROOF_HEADER);
+                std::iter::once(settings.header.clone()).chain(proof)
+            });
             let table = identities.tables.counterpart(&read.tables, route.identity);
             let outbound = OutboundRules {
                 identity: Arc::clone(&identities.tables[table]),
                 reserved: Arc::clone(&reserved),
-                credential_headers: headers.cloned().collect(),
+                credential_headers: headers.collect(),
                 credential: route.credential,
                 host: upstream.and_then(|upstream| match &upstream.host {
                     HostMode::Name(name) => Some(name.clone()),

@@ -33,7 +33,7 @@ pub(super) struct WorkerParts {
 impl WorkerParts {
     /// Makes the parts of a worker that begins, without connections.
     pub(super) fn new(process: &Arc<Process>, snapshot: Arc<Snapshot>) -> Self {
-        let resources = WorkerResources::open(&snapshot.stores);
+        let resources = WorkerResources::open(&snapshot.stores, &process.replays);
         let resolver = Resolver::of_system();
         let upstreams = snapshot.upstreams.iter().map(|(name, (settings, limits))| {
             let (settings, names) = (Arc::clone(settings), Arc::clone(&snapshot.names));
@@ -237,6 +237,7 @@ websocket = { origins = ["https://app.example"], subprotocol = true, cookie = "k
             let client = Rc::new(Client {
                 peer: Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST).into(), Scheme::Http, &Arc::default()),
                 served: None,
+                certificate: None,
                 is_outdated: false,
             });
             let (header_case, hints) = (HeaderCase::default(), EarlyHints::default());

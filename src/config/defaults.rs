@@ -7,13 +7,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use authgate_auth::CredentialForm;
 use authgate_auth::cache::CacheSettings;
 use authgate_auth::introspection::ClientAuthentication;
 use authgate_auth::jwt::{Profile, UserIdField};
 use authgate_auth::store::Digests;
 use authgate_auth::store::redis::Invalidation;
 use authgate_auth::token::OnUnknown;
+use authgate_auth::{BindingRules, CredentialForm};
 use authgate_core::outbound::identity::{CredentialMode, Encoding, ValueSource};
 use authgate_http::server::limits::Limits;
 use authgate_http::upstream::{Balance, HostMode};
@@ -77,6 +77,9 @@ pub(super) const LOG: telemetry::LogSettings = telemetry::LogSettings {
     access: true,
     query: false,
 };
+
+/// `dpop`, `dpop_window`, `dpop_replay` and `certificate_bound` of an authenticator.
+pub(super) const BINDING: BindingRules = BindingRules::OFF;
 
 /// `stores.*.prefix`.
 pub(super) const STORE_PREFIX: &str = "authgate:";

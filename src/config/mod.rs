@@ -28,7 +28,7 @@ use std::time::Duration;
 use authgate_auth::identity_signer::IdentitySigner;
 use authgate_auth::jwt::identity_key::IdentityKey;
 use authgate_auth::store::StoreSettings;
-use authgate_auth::{AuthenticatorSettings, IdentityRules};
+use authgate_auth::{AuthenticatorSettings, IdentityRules, PROOF_HEADER};
 use authgate_core::identity::TableId;
 use authgate_core::outbound::forwarded::OptionalFields;
 use authgate_core::outbound::identity::CredentialMode;
@@ -292,10 +292,11 @@ impl Config {
 
     /// Every header that an authenticator reads.
     pub fn credential_headers(&self) -> Vec<HeaderName> {
-        self.authenticators
-            .values()
-            .map(|authenticator| authenticator.header.clone())
-            .collect()
+        let read = |authenticator: &AuthenticatorSettings| {
+            let proof = authenticator.kind.has_proofs().then_some(PROOF_HEADER);
+            std::iter::once(authenticator.header.clone()).chain(proof)
+        };
+        self.authenticators.values().flat_map(read).collect()
     }
 
     /// The largest leeway of any authenticator.

@@ -181,7 +181,7 @@ impl Proxy {
             };
             if let Some(rollout) = route.settings.rollout {
                 // Boxed: it must not enlarge the future of each request.
-                let observed = Box::pin(observe::admit(route, rollout, head)).await;
+                let observed = Box::pin(observe::admit(route, rollout, head, &routed.host, client)).await;
                 return Admission {
                     routed,
                     websocket: observed.websocket,
@@ -195,7 +195,8 @@ impl Proxy {
                 Ok(websocket) => websocket,
                 Err(rejection) => return rejected(Some(in_flight), rejection),
             };
-            let Authorization { user, decision } = route.authorize(&head.method, &head.headers).await;
+            let request = client.request_facts(head, &routed.host);
+            let Authorization { user, decision } = route.authorize(&request).await;
             Admission {
                 routed,
                 websocket,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use authgate_auth::{Now, Refused, Verdict};
+use authgate_auth::{Now, Refused, RequestFacts, Verdict};
 use authgate_core::credential::Refusal;
 use authgate_core::identity::Identity;
 use authgate_core::policy::{Denied, Permit};
@@ -45,21 +45,21 @@ impl Route {
     }
 
     /// Authenticates and authorizes a request. A preflight has no credential, so its policy permits it without one.
-    pub(super) async fn authorize(&self, method: &Method, headers: &HeaderMap) -> Authorization {
-        if self.is_preflight(method, headers) {
+    pub(super) async fn authorize(&self, request: &RequestFacts<'_>) -> Authorization {
+        if self.is_preflight(request.method, request.headers) {
             return Authorization {
                 user: None,
                 decision: Ok(self.settings.policy.permit_preflight()),
             };
         }
-        match self.authenticate(headers).await {
+        match self.authenticate(request).await {
             Ok(user) => Authorization {
                 decision: self.permit(user.clone()),
                 user,
             },
             Err(rejection) => Authorization {
                 user: None,
-                decision: match self.permit_unknown(&rejection, headers) {
+                decision: match self.permit_unknown(&rejection, request.headers) {
                     Some(permit) => Ok(permit),
                     None => Err(rejection),
                 },
@@ -102,16 +102,16 @@ impl Route {
     }
 
     /// Authenticates a request. `Ok(None)` means that it has no credential; a failed look-up is an error.
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Arc<Identity>>, Rejection> {
+    async fn authenticate(&self, request: &RequestFacts<'_>) -> Result<Option<Arc<Identity>>, Rejection> {
         let Some(chain) = self.chain.as_ref().filter(|_| self.settings.policy.needs_identity()) else {
             return Ok(None);
         };
         // DRF refuses the joined text of several credential lines, so the chain does the same there.
         let is_problem = matches!(self.settings.refusal_format, RefusalFormat::Problem { .. });
-        if is_problem && chain.saw_repeated_credential(headers) {
+        if is_problem && chain.saw_repeated_credential(request.headers) {
             return Err(Rejection::RepeatedCredential);
         }
-        match chain.authenticate(headers, Now::read()).await {
+        match chain.authenticate(request, Now::read()).await {
             Ok(Verdict::Accept(identity)) => {
                 self.metrics
                     .record_authentication(&identity.user_info().authenticator, "accepted");
@@ -125,7 +125,7 @@ impl Route {
                 Err(Rejection::Refused(refused))
             }
             // Several lines of a credential's header are never treated as anonymous, not even on an optional route.
-            Ok(Verdict::Pass) if chain.saw_repeated_credential(headers) => Err(Rejection::Unauthenticated),
+            Ok(Verdict::Pass) if chain.saw_repeated_credential(request.headers) => Err(Rejection::Unauthenticated),
             Ok(Verdict::Pass) => Ok(None),
             Err(unavailable) => {
                 self.metrics

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use authgate_auth::Now;
+use authgate_auth::{Now, RequestFacts};
 use authgate_core::outbound::{Outbound, RequestContext};
 use authgate_http::framing::header_case::HeaderCase;
 use authgate_http::framing::hop_by_hop;
@@ -96,7 +96,17 @@ pub(super) fn forward(
             let waited = sent.elapsed();
             sent += waited;
             if waited > MAX_AUTHENTICATION_AGE && !permit.is_observed() {
-                let again = Box::pin(route.authorize(request.method(), request.headers())).await;
+                let facts = RequestFacts {
+                    method: request.method(),
+                    uri: request.uri(),
+                    headers: request.headers(),
+                    extensions: request.extensions(),
+                    host: &host.sent,
+                    peer: &client.peer,
+                    certificate: client.certificate.as_ref(),
+                    is_repeated: true,
+                };
+                let again = Box::pin(route.authorize(&facts)).await;
                 let Authorization { user, decision } = again;
                 outcome.set_user(user);
                 permit = decision?;

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authgate_auth::identity_signer::IdentitySigner;
-use authgate_auth::{Authenticator, Chain};
+use authgate_auth::{Authenticator, Chain, RequestFacts, Thumbprint};
 use authgate_core::outbound::OutboundRules;
 use authgate_core::outbound::forwarded::{ForwardedField, ForwardedInfo};
 use authgate_core::outbound::peer::Peer;
@@ -52,7 +52,7 @@ use self::admission::Routed;
 use self::body::ResponseBody;
 use self::cors::Cors;
 use self::forward::forward;
-use self::host::HostCache;
+use self::host::{Host, HostCache};
 use self::observe::Observer;
 use self::outcome::{AccessLog, Outcome};
 use self::refusal::RefusalContext;
@@ -101,8 +101,26 @@ pub struct Client {
     pub peer: Peer,
     /// The certificate that the client received. `None` without TLS.
     pub served: Option<ServedCertificate>,
+    /// SHA-256 of the certificate that the client has shown, also for a resumed session. `None`: it has shown none.
+    pub certificate: Option<Thumbprint>,
     /// Its connection was made under another `client_auth`, below the present `min_version`, or before TLS was switched on.
     pub is_outdated: bool,
+}
+
+impl Client {
+    /// What the authentication of a request depends on.
+    fn request_facts<'r>(&'r self, head: &'r Parts, host: &'r Host) -> RequestFacts<'r> {
+        RequestFacts {
+            method: &head.method,
+            uri: &head.uri,
+            headers: &head.headers,
+            extensions: &head.extensions,
+            host: &host.sent,
+            peer: &self.peer,
+            certificate: self.certificate.as_ref(),
+            is_repeated: false,
+        }
+    }
 }
 
 /// Limits for all requests of a worker.

@@ -2,6 +2,7 @@
 
 use authgate_auth::jwt::sign::SignError;
 use authgate_auth::{Refused, Unavailable};
+use authgate_core::credential::{BindingFault, Refusal};
 use authgate_core::policy::Unmet;
 use authgate_http::server::handler::HeadFault;
 use authgate_http::upstream::UpstreamError;
@@ -100,7 +101,13 @@ impl Rejection {
     /// The status, before [`RefusalFormat`] can change it.
     fn default_status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_) | Self::AmbiguousPath(_) | Self::RepeatedCredential => StatusCode::BAD_REQUEST,
+            Self::Malformed(_)
+            | Self::AmbiguousPath(_)
+            | Self::RepeatedCredential
+            | Self::Refused(Refused {
+                refusal: Refusal::Binding(BindingFault::SeveralProofs),
+                ..
+            }) => StatusCode::BAD_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NoRoute => StatusCode::NOT_FOUND,

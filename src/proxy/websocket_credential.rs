@@ -5,6 +5,7 @@
 //! Browsers send no preflight for a WebSocket to another site, and send the cookies of that site. Without the list of
 //! origins, any page could open a WebSocket in the name of its visitor.
 
+use authgate_auth::PROOF_HEADER;
 use authgate_core::outbound::CredentialHeaders;
 use http::header::{COOKIE, HeaderName, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, HeaderValue};
@@ -47,8 +48,9 @@ impl WebSocketCredential {
         let Some(credential) = extracted.credentials.pop() else {
             return Ok(extracted.offers_gateway_subprotocol);
         };
-        // Refuse several credentials: an attacker who can plant a cookie must not be able to choose one.
-        if !extracted.credentials.is_empty() || read.iter().any(|name| headers.contains_key(name)) {
+        // Refuse several credentials: an attacker who can plant a cookie must not be able to choose one. A proof is not one of them.
+        let is_sent = |name: &HeaderName| *name != PROOF_HEADER && headers.contains_key(name);
+        if !extracted.credentials.is_empty() || read.iter().any(is_sent) {
             return Err(Rejection::RepeatedCredential);
         }
         if self.origins.find(headers).is_none() {

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread;
 use std::time::Duration;
 
+use authgate_auth::PROOF_HEADER;
 use authgate_http::log_throttle::LogThrottle;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
@@ -28,12 +29,13 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 /// The longest wait for the thread at the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Fields that carry credentials, whatever the configuration says.
-const CREDENTIALS: [HeaderName; 6] = [
+const CREDENTIALS: [HeaderName; 7] = [
     AUTHORIZATION,
     COOKIE,
     PROXY_AUTHORIZATION,
     // A page may put a token there.
     SEC_WEBSOCKET_PROTOCOL,
+    PROOF_HEADER,
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("x-auth-token"),
 ];

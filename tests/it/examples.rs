@@ -77,6 +77,7 @@ fn every_toml_block_in_the_documentation_is_valid() {
     let ((chain, key), root) = (pki.leaf(&["localhost"]), pki.root_pem());
     for (name, bytes) in [
         ("operators.pem", root.as_bytes()),
+        ("clients.pem", root.as_bytes()),
         ("admin.token", &[b'z'; 64]),
         ("tls.pem", chain.as_bytes()),
         ("tls.key", key.as_bytes()),

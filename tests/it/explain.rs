@@ -91,7 +91,14 @@ fn a_valid_token_passes_every_applicable_check() {
     assert_eq!(report["authenticators"][0]["key"], "k1");
     assert_eq!(
         checks_in_state(&report, "not asked"),
-        ["header type", "lifetime", "issuer", "required claims", "password"]
+        [
+            "header type",
+            "lifetime",
+            "issuer",
+            "required claims",
+            "password",
+            "confirmation"
+        ]
     );
     assert_eq!(checks_in_state(&report, "passed").len(), 22, "{report}");
     let request = &report["request"];

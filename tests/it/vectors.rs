@@ -2,10 +2,11 @@
 //! those whose label says something about other verifiers than this one.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use authgate_auth::CredentialForm;
 use authgate_auth::jwt::keys::{Algorithm, JwkSet};
 use authgate_auth::jwt::{Issuer, Issuers, JwtSettings, KeySet, Namespace, Rules, Users, verified_payload};
+use authgate_auth::{BindingRules, CredentialForm};
 use serde_json::{Value, json};
 
 /// The folder, named by `AUTHGATE_VECTORS`, else beside the project.
@@ -45,6 +46,7 @@ fn verifies(jwk: &Value, jws: &str) -> bool {
             users: Users::Claims {
                 username_claim: "username".into(),
             },
+            binding: Arc::new(BindingRules::OFF),
             namespace: Namespace::default(),
         }),
         form: CredentialForm::Any,

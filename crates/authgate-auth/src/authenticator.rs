@@ -8,15 +8,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use authgate_core::credential::{Presented, Refusal};
+use authgate_core::credential::{Presented, Refusal, Words};
 use authgate_core::identity::Identity;
 use http::header::HeaderName;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
 use crate::basis::Basis;
+use crate::binding::{AcceptedCredential, BindingChecker};
+use crate::binding_rules::TokenBinding;
 use crate::cache::{self, CacheSettings, DecisionCache};
-use crate::decision::{Decision, RefusedCredential};
+use crate::decision::{AcceptedUser, Decision, RefusedCredential};
 use crate::dependencies::{ChangeCounters, Dependencies};
 use crate::error::EvaluationError;
 use crate::identities::{IdentityFactory, IdentityRules};
@@ -26,6 +28,7 @@ use crate::kind::{Evaluator, KindSettings, SharedKind};
 use crate::metrics::CacheMetrics;
 use crate::now::Now;
 use crate::reading::Reading;
+use crate::request::RequestFacts;
 use crate::scheme::AuthScheme;
 use crate::single_flight::SingleFlight;
 use crate::store::{LOCAL_TIME_LIMIT, Lookup, Store};
@@ -165,6 +168,7 @@ pub struct Authenticator {
     shared: Arc<SharedAuthenticator>,
     basis: Rc<Basis>,
     evaluator: Evaluator,
+    binding: BindingChecker,
     /// Of its stores, the one with the longest time limit.
     slowest_store: Option<Rc<Store>>,
     single_flight: Arc<SingleFlight<Outcome>>,
@@ -179,7 +183,8 @@ impl Authenticator {
         Self {
             basis: Rc::new(Basis::new(&shared.settings.name, kind, store_settings.collect())),
             evaluator: shared.kind.evaluator(&shared.identities, worker),
-            slowest_store: stores.into_iter().max_by_key(|store| store.time_limit()),
+            slowest_store: stores.iter().max_by_key(|store| store.time_limit()).cloned(),
+            binding: BindingChecker::new(worker, stores),
             single_flight: match shared.endpoint() {
                 Some(_) => Arc::clone(&shared.single_flight),
                 None => Arc::default(),
@@ -233,7 +238,12 @@ impl Authenticator {
     }
 
     /// Reads the credential of a request, and decides about it.
-    pub(super) async fn authenticate(&self, presented: &Presented<'_>, now: Now) -> Result<Answer, EvaluationError> {
+    pub(super) async fn authenticate(
+        &self,
+        presented: &Presented<'_>,
+        request: &RequestFacts<'_>,
+        now: Now,
+    ) -> Result<Answer, EvaluationError> {
         let Some((words, acceptance)) = presented.words() else {
             return Ok(Answer::NoCredential);
         };
@@ -243,12 +253,22 @@ impl Authenticator {
             Reading::Malformed(refusal) => Ok(Answer::Decided(Err(refusal.into()))),
             Reading::Credential(credential) => {
                 let key = cache::key(credential);
-                if let Some(decided) = self.shared.cache.find(&key, now) {
-                    return Ok(Answer::Decided(decided));
+                let decided = match self.shared.cache.find(&key, now) {
+                    Some(decided) => decided,
+                    // Boxed: this future is large and rarely needed, so it must not enlarge the future of each request.
+                    None => Box::pin(self.decide(key, credential, now)).await?,
+                };
+                match decided {
+                    Ok(AcceptedUser {
+                        identity,
+                        binding: None,
+                    }) => Ok(Answer::Decided(Ok(identity))),
+                    Ok(AcceptedUser {
+                        identity,
+                        binding: Some(binding),
+                    }) => Box::pin(self.confirm(identity, binding, words, key, request, now)).await,
+                    Err(refused) => Ok(Answer::Decided(Err(refused))),
                 }
-                // Boxed: this future is large and rarely needed, so it must not enlarge the future of each request.
-                let decided = Box::pin(self.decide(key, credential, now)).await?;
-                Ok(Answer::Decided(decided))
             }
             Reading::Joined(credential, refusal) => {
                 let key = cache::key(credential);
@@ -261,13 +281,36 @@ impl Authenticator {
         }
     }
 
+    /// Checks what a request with an accepted credential must prove.
+    async fn confirm(
+        &self,
+        identity: Arc<Identity>,
+        binding: Arc<TokenBinding>,
+        words: &Words<'_>,
+        digest: cache::Key,
+        request: &RequestFacts<'_>,
+        now: Now,
+    ) -> Result<Answer, EvaluationError> {
+        let credential = AcceptedCredential {
+            scheme: words.shape().scheme().unwrap_or_default(),
+            digest: &digest,
+        };
+        let confirmed = self.binding.check(&binding, credential, request, now).await?;
+        Ok(Answer::Decided(confirmed.map(|()| Arc::clone(&identity)).map_err(
+            |fault| {
+                let user = identity.user_info().id.clone();
+                RefusedCredential::new(Refusal::Binding(fault), Some(user))
+            },
+        )))
+    }
+
     /// Decides about a credential that is not in the cache, or waits for another request that has begun to decide about the same one.
     async fn decide(
         &self,
         key: cache::Key,
         credential: &[u8],
         now: Now,
-    ) -> Result<Result<Arc<Identity>, RefusedCredential>, EvaluationError> {
+    ) -> Result<Result<AcceptedUser, RefusedCredential>, EvaluationError> {
         let deadline = Instant::now() + self.time_limit();
         let cache = &self.shared.cache;
         let decided = async {

@@ -13,7 +13,8 @@ use aws_lc_rs::digest;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
-use crate::decision::{Decision, RefusedCredential};
+use crate::binding_rules::TokenBinding;
+use crate::decision::{AcceptedUser, Decision, RefusedCredential};
 use crate::dependencies::{ChangeCounters, Dependencies};
 use crate::metrics::CacheMetrics;
 use crate::now::Now;
@@ -59,6 +60,8 @@ pub(crate) struct DecisionCache {
 struct Accepted {
     identity: Arc<Identity>,
     validity: Validity,
+    /// Checked for every request that finds the entry.
+    binding: Option<Arc<TokenBinding>>,
     /// When the entry expires, on the clock of [`Now::uptime_ms`].
     until: u64,
     weight: u32,
@@ -138,7 +141,7 @@ impl DecisionCache {
     }
 
     /// Finds a decision that is still valid.
-    pub(crate) fn find(&self, key: &Key, now: Now) -> Option<Result<Arc<Identity>, RefusedCredential>> {
+    pub(crate) fn find(&self, key: &Key, now: Now) -> Option<Result<AcceptedUser, RefusedCredential>> {
         let found = self.look_up(key, now);
         if self.accepted.is_some() || self.refused.is_some() {
             self.metrics.record_lookup(found.is_some());
@@ -146,13 +149,16 @@ impl DecisionCache {
         found
     }
 
-    fn look_up(&self, key: &Key, now: Now) -> Option<Result<Arc<Identity>, RefusedCredential>> {
+    fn look_up(&self, key: &Key, now: Now) -> Option<Result<AcceptedUser, RefusedCredential>> {
         if let Some(cache) = &self.accepted
             && let Some(hit) = cache.get(key)
         {
             if now.uptime_ms < hit.until && hit.validity.contains(now) && self.counters.are_unchanged(&hit.dependencies)
             {
-                return Some(Ok(hit.identity));
+                return Some(Ok(AcceptedUser {
+                    identity: hit.identity,
+                    binding: hit.binding,
+                }));
             }
             cache.remove(key);
         }
@@ -175,6 +181,7 @@ impl DecisionCache {
             let decision = Decision::Accepted {
                 identity: hit.identity,
                 validity: hit.validity,
+                binding: hit.binding,
             };
             return hit.validity.contains(now).then_some((decision, hit.dependencies));
         }
@@ -192,7 +199,11 @@ impl DecisionCache {
                 .saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
         };
         match decision {
-            Decision::Accepted { identity, validity } => {
+            Decision::Accepted {
+                identity,
+                validity,
+                binding,
+            } => {
                 if let Some(cache) = &self.accepted {
                     let (weight, identity) = (weight(identity), Arc::clone(identity));
                     cache.insert(
@@ -200,6 +211,7 @@ impl DecisionCache {
                         Accepted {
                             identity,
                             validity: *validity,
+                            binding: binding.clone(),
                             until: end(self.settings.ttl),
                             weight,
                             dependencies,
@@ -260,6 +272,7 @@ mod tests {
         Decision::Accepted {
             identity: Arc::new(Identity::new(user_info, TableSet::unique(), Box::default(), 0)),
             validity,
+            binding: None,
         }
     }
 

@@ -10,6 +10,7 @@ use http::HeaderMap;
 use crate::authenticator::{Answer, Authenticator};
 use crate::error::EvaluationError;
 use crate::now::Now;
+use crate::request::RequestFacts;
 use crate::scheme::AuthScheme;
 
 /// The result of authenticating one request.
@@ -69,11 +70,11 @@ impl Chain {
     ///
     /// # Errors
     /// An authenticator failed. The remaining ones are not tried: one of them might accept a credential that the failed one would refuse.
-    pub async fn authenticate(&self, headers: &HeaderMap, now: Now) -> Result<Verdict, Unavailable> {
+    pub async fn authenticate(&self, request: &RequestFacts<'_>, now: Now) -> Result<Verdict, Unavailable> {
         let mut unread = None;
         for (by, authenticator) in self.authenticators.iter().enumerate() {
-            let presented = Presented::from_headers(headers, authenticator.header());
-            match authenticator.authenticate(&presented, now).await {
+            let presented = Presented::from_headers(request.headers, authenticator.header());
+            match authenticator.authenticate(&presented, request, now).await {
                 Ok(Answer::NoCredential) => {}
                 Ok(Answer::OtherForm(refusal)) => {
                     unread.get_or_insert(Refused {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use authgate_core::credential::Refusal;
 use authgate_core::identity::{Identity, UserId};
 
+use crate::binding_rules::TokenBinding;
 use crate::validity::Validity;
 
 /// The result of authenticating one credential.
@@ -16,9 +17,18 @@ pub(crate) enum Decision {
         identity: Arc<Identity>,
         /// When the credential itself is valid.
         validity: Validity,
+        /// What requests with the credential must prove. `None`: nothing.
+        binding: Option<Arc<TokenBinding>>,
     },
     /// The credential is refused.
     Refused(RefusedCredential),
+}
+
+/// The user of an accepted credential, and what a request must prove.
+#[derive(Debug)]
+pub(crate) struct AcceptedUser {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) binding: Option<Arc<TokenBinding>>,
 }
 
 /// A refused credential. It is behind a pointer, because each result of an accepted credential has room for it.
@@ -63,9 +73,9 @@ impl From<Refusal> for Decision {
 }
 
 impl Decision {
-    pub(crate) fn into_result(self) -> Result<Arc<Identity>, RefusedCredential> {
+    pub(crate) fn into_result(self) -> Result<AcceptedUser, RefusedCredential> {
         match self {
-            Self::Accepted { identity, .. } => Ok(identity),
+            Self::Accepted { identity, binding, .. } => Ok(AcceptedUser { identity, binding }),
             Self::Refused(refused) => Err(refused),
         }
     }

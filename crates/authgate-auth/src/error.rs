@@ -1,6 +1,7 @@
 //! [`EvaluationError`]: why a credential could not be evaluated. It is never a refusal: the client gets 503.
 
 use crate::introspection::IntrospectionError;
+use crate::replay::MAX_PROOFS;
 use crate::store::StoreError;
 
 /// A credential could not be evaluated.
@@ -15,6 +16,9 @@ pub enum EvaluationError {
     /// The evaluation did not end in time, although nothing was asked over a network.
     #[error("too many credentials are waiting to be checked")]
     Busy,
+    /// The memory of used proofs is full.
+    #[error("the memory of used DPoP proofs is full: {MAX_PROOFS} are in it, each for twice `dpop_window`")]
+    ReplayMemoryFull,
 }
 
 impl EvaluationError {
@@ -24,6 +28,7 @@ impl EvaluationError {
             Self::Store(error) => error.label(),
             Self::Introspection(error) => error.label(),
             Self::Busy => "busy",
+            Self::ReplayMemoryFull => "dpop_replay_full",
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Entry points for fuzzers: one function for each reader of credentials, tokens and records. Each function accepts any bytes, and panics
 //! if an invariant is broken. They are not part of the library's public interface.
 
+mod proof;
+
 use std::fmt::Debug;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
+pub use self::proof::proof;
 use crate::cache::CacheSettings;
 use crate::claims::Claims;
 use crate::claims::user::{IdNumbers, NamedUser};
@@ -31,7 +34,8 @@ use crate::jwt::sign::SigningKey;
 use crate::jwt::{self, Issuer, IssuerTable, Issuers, JwtSettings, KeySet, Namespace, Profile, Rules, Users};
 use crate::record::{self, TokenRecord, UserRecord};
 use crate::{
-    Authenticator, AuthenticatorSettings, Chain, KindSettings, Now, SharedAuthenticator, Verdict, WorkerResources,
+    Authenticator, AuthenticatorSettings, BindingRules, Chain, KindSettings, Now, PlainRequest, Requirement,
+    SharedAuthenticator, Verdict, WorkerResources,
 };
 
 const SECRET: &[u8] = b"a secret of the fuzzer, of more than 32 bytes";
@@ -191,6 +195,11 @@ pub fn introspection(bytes: &[u8]) {
         user_id_claim: "sub".to_owned(),
         username_claim: "username".to_owned(),
         jti_claim: Some("jti".to_owned()),
+        binding: Arc::new(BindingRules {
+            dpop: Requirement::Accept,
+            certificate_bound: Requirement::Accept,
+            ..BindingRules::OFF
+        }),
     };
     let Ok(claims) = Claims::check(members, rules.claims(), NOW) else {
         return;
@@ -199,10 +208,21 @@ pub fn introspection(bytes: &[u8]) {
         .get("sub")
         .map(|claim| NamedUser::from_claim(claim, IdNumbers::Integers));
     let identities = IdentityFactory::new("idp".into(), Arc::default());
-    let Ok(Decision::Accepted { identity, validity }) = introspection::accept(claims, named, &rules, &identities)
+    let accepted = introspection::accept(claims, named, &rules, &identities);
+    let Ok(Decision::Accepted {
+        identity,
+        validity,
+        binding,
+    }) = accepted
     else {
         return;
     };
+    let confirmation = binding.expect("bindings are checked").confirmation;
+    assert_eq!(confirmation.key.is_some(), answer["cnf"]["jkt"].is_string());
+    assert_eq!(
+        confirmation.certificate.is_some(),
+        answer["cnf"]["x5t#S256"].is_string()
+    );
     assert_eq!(answer["sub"], identity.user_info().id.as_str());
     assert_eq!(answer["iss"], "i");
     assert!(answer["aud"] == "a" || answer["aud"].as_array().is_some_and(|all| all.contains(&"a".into())));
@@ -290,7 +310,7 @@ fn verdict(chain: &Chain, headers: &HeaderMap, now: Now) -> Option<Verdict> {
         static RUNTIME: Runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
     }
     RUNTIME
-        .with(|runtime| runtime.block_on(chain.authenticate(headers, now)))
+        .with(|runtime| runtime.block_on(chain.authenticate(&PlainRequest::default().with(headers), now)))
         .ok()
         .filter(|verdict| !matches!(verdict, Verdict::Pass))
 }
@@ -398,6 +418,7 @@ fn issuer(rules: Rules) -> Issuer {
         users: Users::Claims {
             username_claim: "username".to_owned(),
         },
+        binding: Arc::new(BindingRules::OFF),
         namespace: Namespace::default(),
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use authgate_core::credential::{Acceptance, Words};
 use authgate_core::identity::UserInfo;
 
+use crate::binding_rules::{BindingRules, Requirement};
 use crate::decision::Decision;
 use crate::error::EvaluationError;
 use crate::form::CredentialForm;
@@ -162,6 +163,22 @@ impl KindSettings {
             Self::Jwt(settings) => settings.form,
             Self::Introspection(settings) => settings.form,
         }
+    }
+
+    /// What requests with bound tokens must prove: the rules of each issuer.
+    pub fn bindings(&self) -> impl Iterator<Item = &BindingRules> {
+        let (issuers, introspection) = match self {
+            Self::Token(_) => (None, None),
+            Self::Jwt(settings) => (Some(settings.issuers.all()), None),
+            Self::Introspection(settings) => (None, Some(&*settings.rules.binding)),
+        };
+        let issuers = issuers.into_iter().flatten().map(|issuer| &*issuer.binding);
+        issuers.chain(introspection)
+    }
+
+    /// Whether a proof may be sent beside the credential.
+    pub fn has_proofs(&self) -> bool {
+        self.bindings().any(|binding| binding.dpop != Requirement::Off)
     }
 
     /// The settings for JWTs, if it is that kind.

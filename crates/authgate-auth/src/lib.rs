@@ -17,6 +17,7 @@
 //! -- 2  the kinds
 //! kind           the table of kinds
 //! jwt            JWTs: segments and claims
+//! binding        whether a request proves what its token is bound to
 //! token          opaque tokens
 //! introspection  tokens that an authorization server is asked about
 //! error          why a credential could not be evaluated
@@ -27,15 +28,19 @@
 //! identities     what identities contain
 //! claims         claims of tokens: strict JSON, the checks of every kind, and the user
 //! store          stores of tokens, users and revocations: Redis, or a file
+//! replay         the proofs that clients have used
 //! single_flight  one lookup for all requests that wait for the same credential
 //! fetch          the HTTP client for identity providers
 //! keys           keys that verify JWTs
 //! -- 0  words
+//! binding_rules  what requests with bound tokens must prove
+//! confirmation   what a token is bound to
 //! decision       the result of authenticating one credential
 //! dependencies   what a cached decision depends on
 //! form           the form of a credential: that of a JWT, or another one
 //! reading        what a header holds for an authenticator
 //! record         the records of stores
+//! request        what a request says beside its credential
 //! scheme         the scheme before a credential
 //! validity       when a credential is valid
 //! withdrawn      why an accepted credential is not accepted any more
@@ -45,9 +50,12 @@
 
 mod authenticator;
 mod basis;
+mod binding;
+mod binding_rules;
 pub mod cache;
 mod chain;
 mod claims;
+mod confirmation;
 mod decision;
 pub mod dependencies;
 mod error;
@@ -65,6 +73,8 @@ pub mod metrics;
 mod now;
 mod reading;
 pub mod record;
+mod replay;
+mod request;
 mod scheme;
 mod single_flight;
 pub mod store;
@@ -75,12 +85,19 @@ mod worker;
 
 pub use self::authenticator::{Authenticator, AuthenticatorSettings, SharedAuthenticator};
 pub use self::basis::Basis;
+pub use self::binding::{DPOP_SCHEME, PROOF_ALGORITHMS, PROOF_HEADER};
+pub use self::binding_rules::{BindingRules, ReplayStore, Requirement};
 pub use self::chain::{Chain, Refused, Unavailable, Verdict};
+pub use self::confirmation::Thumbprint;
 pub use self::error::EvaluationError;
 pub use self::form::CredentialForm;
 pub use self::identities::{IdentityRules, KeptClaims};
 pub use self::kind::KindSettings;
 pub use self::now::Now;
+pub use self::replay::{MAX_PROOFS, ReplayMemory};
+#[doc(hidden)]
+pub use self::request::PlainRequest;
+pub use self::request::RequestFacts;
 pub use self::scheme::AuthScheme;
 pub use self::validity::Validity;
 pub use self::withdrawn::Withdrawn;

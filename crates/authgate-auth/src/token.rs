@@ -184,6 +184,7 @@ impl TokenEvaluator {
                     until_ms,
                     ..Validity::ALWAYS
                 },
+                binding: None,
             },
             // A user whose values cannot be sent in a header is refused: the upstream could not identify them.
             Err(error) => refused(Refusal::TokenUnsendableValue(error.to_string().into())),
@@ -201,6 +202,7 @@ mod tests {
 
     use super::*;
     use crate::cache::CacheSettings;
+    use crate::request::PlainRequest;
     use crate::store::embedded::EmbeddedSettings;
     use crate::store::{Digests, SharedStore, StoreKind, StoreSettings, TokenDigest};
     use crate::{Authenticator, AuthenticatorSettings, KindSettings, SharedAuthenticator};
@@ -260,7 +262,7 @@ mod tests {
             },
         };
         let shared = SharedAuthenticator::new(settings, &Arc::default(), &counters);
-        Authenticator::new(&shared, &WorkerResources::open(&[store]))
+        Authenticator::new(&shared, &WorkerResources::open(&[store], &Arc::default()))
     }
 
     #[tokio::test]
@@ -306,7 +308,7 @@ mod tests {
             // Twice: the second answer comes from the cache.
             for _ in 0..2 {
                 let verdict = authenticator
-                    .authenticate(&presented, NOW)
+                    .authenticate(&presented, &PlainRequest::default().with(&headers), NOW)
                     .await
                     .expect("the store is there");
                 let verdict = verdict.decided().map(|verdict| match verdict {
@@ -340,7 +342,11 @@ mod tests {
         let mut verdicts = Vec::new();
         for unix_ms in [1_700_000_000_500, 1_700_000_000_999, 1_700_000_001_000] {
             let verdict = authenticator
-                .authenticate(&presented, Now { unix_ms, ..NOW })
+                .authenticate(
+                    &presented,
+                    &PlainRequest::default().with(&headers),
+                    Now { unix_ms, ..NOW },
+                )
                 .await
                 .expect("the store is there");
             verdicts.push(verdict.decided().is_some_and(|verdict| verdict.is_ok()));

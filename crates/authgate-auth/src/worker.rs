@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::replay::ReplayMemory;
 use crate::single_flight::WorkQueue;
 use crate::store::{SharedStore, Store};
 
@@ -12,17 +13,20 @@ use crate::store::{SharedStore, Store};
 pub struct WorkerResources {
     stores: BTreeMap<Arc<str>, Rc<Store>>,
     queue: Rc<WorkQueue>,
+    /// The memory of the process.
+    replays: Arc<ReplayMemory>,
 }
 
 impl WorkerResources {
-    /// Opens these stores for one worker.
-    pub fn open(stores: &[Arc<SharedStore>]) -> Self {
+    /// Opens these stores for one worker. `replays` is the memory of the process.
+    pub fn open(stores: &[Arc<SharedStore>], replays: &Arc<ReplayMemory>) -> Self {
         Self {
             stores: stores
                 .iter()
                 .map(|store| (Arc::clone(store.name()), store.open()))
                 .collect(),
             queue: Rc::default(),
+            replays: Arc::clone(replays),
         }
     }
 
@@ -39,12 +43,18 @@ impl WorkerResources {
                 .map(|store| (Arc::clone(store.name()), handle(store)))
                 .collect(),
             queue: Rc::clone(&self.queue),
+            replays: Arc::clone(&self.replays),
         }
     }
 
     /// The handle on a store. It exists: the configuration check refuses names of unknown stores.
     pub(crate) fn store(&self, name: &str) -> Rc<Store> {
         Rc::clone(&self.stores[name])
+    }
+
+    /// The proofs that clients of this process have used.
+    pub(crate) fn replays(&self) -> Arc<ReplayMemory> {
+        Arc::clone(&self.replays)
     }
 
     /// The queue for verifying signatures.

@@ -3,11 +3,15 @@
 //! All rules apply to bytes: DRF splits `request.META['HTTP_AUTHORIZATION']` at ASCII blanks only (0xA0 and 0x85 are data). This module
 //! looks up and decodes nothing.
 
+mod binding;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::HeaderName;
+
+pub use self::binding::{BindingFault, ProofDefect};
 
 /// The value of one credential header of a request, read once.
 #[derive(Debug)]
@@ -156,6 +160,8 @@ pub enum Refusal {
     JwtUserInactive,
     /// The JWT is valid, but was issued before the user's password changed.
     JwtPasswordChanged,
+    /// The token is valid, but the request does not prove what it is bound to, or it is not bound although it must be.
+    Binding(BindingFault),
 }
 
 impl Refusal {
@@ -176,6 +182,7 @@ impl Refusal {
             Self::JwtUserNotFound => "jwt_user_not_found",
             Self::JwtUserInactive => "jwt_user_inactive",
             Self::JwtPasswordChanged => "jwt_password_changed",
+            Self::Binding(fault) => fault.label(),
         }
     }
 
@@ -185,6 +192,7 @@ impl Refusal {
             Self::Jwt(JwtFault::Invalid(defect)) => Some(defect.label()),
             Self::TokenInvalid(why) => Some(why),
             Self::Introspected(fault) => fault.detail(),
+            Self::Binding(BindingFault::Proof(defect)) => Some(defect.label()),
             Self::JwtInvalidUserClaim(which) | Self::JwtUnsendableClaim(which) | Self::TokenUnsendableValue(which) => {
                 Some(which)
             }
@@ -197,7 +205,8 @@ impl Refusal {
             | Self::Jwt(JwtFault::Expired | JwtFault::Revoked(_) | JwtFault::TypeMismatch(_))
             | Self::JwtUserNotFound
             | Self::JwtUserInactive
-            | Self::JwtPasswordChanged => None,
+            | Self::JwtPasswordChanged
+            | Self::Binding(_) => None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use authgate_auth::jwt::{JwtSettings, TokenType};
-use authgate_auth::{AuthScheme, AuthenticatorSettings};
+use authgate_auth::{AuthScheme, AuthenticatorSettings, DPOP_SCHEME, PROOF_ALGORITHMS, Requirement};
 use authgate_core::policy::{Membership, Policy};
 use http::HeaderValue;
 
@@ -76,11 +76,17 @@ fn drf_challenge(authenticator: &AuthenticatorSettings) -> HeaderValue {
     let (scheme, header) = (authenticator.scheme.first(), &authenticator.header);
     let text = match (&authenticator.scheme, &authenticator.realm) {
         (AuthScheme::None, _) => format!("{KEY_CHALLENGE} header=\"{header}\""),
+        (_, Some(realm)) if is_dpop(scheme) => format!("{scheme} realm=\"{realm}\", algs=\"{PROOF_ALGORITHMS}\""),
         (_, Some(realm)) => format!("{scheme} realm=\"{realm}\""),
         (_, None) => scheme.to_owned(),
     };
     // A scheme or realm that is not valid there was already reported.
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
+}
+
+/// Whether the scheme has proofs. The configuration check refuses its name where no proof is checked.
+fn is_dpop(scheme: &str) -> bool {
+    scheme.eq_ignore_ascii_case(DPOP_SCHEME)
 }
 
 fn schemes(by: usize, authenticator: &AuthenticatorSettings) -> Vec<Scheme> {
@@ -89,10 +95,18 @@ fn schemes(by: usize, authenticator: &AuthenticatorSettings) -> Vec<Scheme> {
         name: name.to_owned(),
         realm: authenticator.realm.clone(),
         header,
+        algorithms: is_dpop(name).then_some(PROOF_ALGORITHMS),
     };
     match &authenticator.scheme {
         AuthScheme::None => vec![scheme(KEY_CHALLENGE, Some(authenticator.header.clone()))],
-        named => named.names().iter().map(|name| scheme(name, None)).collect(),
+        named => {
+            let mut bindings = authenticator.kind.bindings().peekable();
+            // RFC 9449, section 7.2: no challenge for a scheme under which no token is accepted.
+            let requires_dpop =
+                bindings.peek().is_some() && bindings.all(|binding| binding.dpop == Requirement::Require);
+            let names = named.names().iter().filter(|name| !requires_dpop || is_dpop(name));
+            names.map(|name| scheme(name, None)).collect()
+        }
     }
 }
 

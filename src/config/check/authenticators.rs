@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use authgate_auth::token::{OnUnknown, Source, TokenSettings};
-use authgate_auth::{AuthScheme, AuthenticatorSettings, KindSettings};
+use authgate_auth::{AuthScheme, AuthenticatorSettings, KindSettings, Requirement};
 use authgate_core::outbound::identity::{ANONYMOUS, PUBLIC, UNKNOWN};
 use http::HeaderName;
 use http::header::AUTHORIZATION;
+use toml::Spanned;
 
 use super::common::{cache, header, read_schemes};
 use super::identity::Identities;
 use super::stores::Stores;
 use super::{Names, absent, introspection, jwt, stores};
 use crate::config::defaults;
+use crate::config::problem::Problem;
 use crate::config::reader::{Item, Section, Zero};
 
 /// Every kind of authenticator.
@@ -61,7 +63,13 @@ struct Kind {
     read: fn(Section<'_>, Arc<str>, &Stores, &Identities) -> Option<AuthenticatorSettings>,
 }
 
-pub(super) fn authenticators(root: &mut Section<'_>, stores: &Stores, identities: &Identities) -> Authenticators {
+/// `asks_for_certificates`: whether the server asks its clients for certificates, which tokens may be bound to.
+pub(super) fn authenticators(
+    root: &mut Section<'_>,
+    stores: &Stores,
+    identities: &Identities,
+    asks_for_certificates: bool,
+) -> Authenticators {
     let mut authenticators = Authenticators {
         names: Names::new("authenticators", "authenticator"),
         settings: BTreeMap::new(),
@@ -86,7 +94,20 @@ pub(super) fn authenticators(root: &mut Section<'_>, stores: &Stores, identities
             named.item.refuse(message, "write another name, such as \"token\"");
         }
         authenticators.names.add(&name, named.span.clone());
+        let certificate_bound = named.item.value().get("certificate_bound").map(Spanned::span);
         let settings = authenticator(named.item, Arc::clone(&name), stores, identities);
+        let needs_certificates = |settings: &AuthenticatorSettings| {
+            let mut bindings = settings.kind.bindings();
+            bindings.any(|binding| binding.certificate_bound != Requirement::Off)
+        };
+        if !asks_for_certificates && settings.as_ref().is_some_and(needs_certificates) {
+            section.add(Problem::error(
+                certificate_bound.unwrap_or(named.span),
+                &format!("authenticators.{name}.certificate_bound"),
+                "no client shows a certificate that a token could be bound to: the server does not ask for one",
+                "write `client_auth = { mode = \"optional\", ca = \"…\" }` in `[server.tls]`, or `certificate_bound = \"off\"` here",
+            ));
+        }
         authenticators
             .settings
             .extend(settings.map(|settings| (name, settings)));

@@ -7,6 +7,7 @@ use authgate_auth::introspection::{
 };
 use authgate_auth::{AuthScheme, AuthenticatorSettings, KindSettings};
 
+use super::binding::{add_scheme, binding};
 use super::common::{cache, form, header, schemes};
 use super::fetch;
 use super::identity::Identities;
@@ -25,28 +26,30 @@ pub(super) fn introspection(
     identities: &Identities,
 ) -> Option<AuthenticatorSettings> {
     // RFC 9110, section 11.1: schemes are compared without regard to ASCII case.
-    let schemes = schemes(&mut section, defaults::JWT_SCHEME, str::eq_ignore_ascii_case);
+    let mut schemes = schemes(&mut section, defaults::JWT_SCHEME, str::eq_ignore_ascii_case);
     let (_, form) = form(&mut section);
     let header = header(&mut section, identities);
     let realm = realm(&mut section);
     let endpoint = endpoint(&mut section);
     let token_bytes = token_bytes(&mut section);
-    let rules = rules(&mut section);
+    let rules = rules(&mut section, stores);
     let revocation = revocation(&mut section, stores, rules.jti_claim.is_some());
     let cache = cache(&mut section);
+    let kind = KindSettings::Introspection(Arc::new(IntrospectionSettings {
+        endpoint: Arc::new(endpoint?),
+        form,
+        token_bytes,
+        rules,
+        revocation,
+    }));
+    add_scheme(&section, &mut schemes, &kind);
     Some(AuthenticatorSettings {
         name,
         header,
         scheme: AuthScheme::OneOf(schemes),
         realm: Some(realm),
         cache,
-        kind: KindSettings::Introspection(Arc::new(IntrospectionSettings {
-            endpoint: Arc::new(endpoint?),
-            form,
-            token_bytes,
-            rules,
-            revocation,
-        })),
+        kind,
     })
 }
 
@@ -121,7 +124,7 @@ fn client(item: Item<'_>) -> Option<IntrospectionClient> {
     })
 }
 
-fn rules(section: &mut Section<'_>) -> IntrospectionRules {
+fn rules(section: &mut Section<'_>, stores: &Stores) -> IntrospectionRules {
     let jti_claim = section.take("jti_claim");
     IntrospectionRules {
         issuer: accepted(section, "issuer"),
@@ -133,5 +136,6 @@ fn rules(section: &mut Section<'_>) -> IntrospectionRules {
             .and_then(|item| item.non_empty_text())
             .unwrap_or_else(|| defaults::USERNAME_CLAIM.to_owned()),
         jti_claim: claim_or_false(jti_claim.as_ref(), Some(defaults::INTROSPECTION_JTI_CLAIM.to_owned())),
+        binding: binding(section, stores),
     }
 }

@@ -6,16 +6,21 @@ use std::sync::Arc;
 use authgate_auth::jwt::{Issuer, KeySet, Namespace, Profile, Rules, TokenType, UserIdField, Users};
 use bytesize::ByteSize;
 
+use super::binding::binding;
 use super::keys::key_set;
 use super::stores::{NONE, Stores};
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Zero};
 
 /// All keys that [`issuer`] reads, and `issuer` itself. An authenticator with `issuers` has none of them.
-pub(super) const KEYS: [&str; 18] = [
+pub(super) const KEYS: [&str; 22] = [
     "keys",
     "jwks",
     "algorithms",
+    "dpop",
+    "dpop_window",
+    "dpop_replay",
+    "certificate_bound",
     "issuer",
     "audience",
     "leeway",
@@ -45,11 +50,13 @@ pub(super) fn issuer(
     let rules = rules(section, profile, names);
     let token_bytes = token_bytes(section);
     let users = users(section, profile, stores);
+    let binding = binding(section, stores);
     Some(Issuer {
         keys: keys.unwrap_or(KeySet::Static(Vec::new())),
         token_bytes,
         rules,
         users: users?,
+        binding,
         namespace,
     })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use authgate_auth::jwt::{Issuer, Issuers, JwtSettings, Namespace, Profile};
 use authgate_auth::{AuthenticatorSettings, CredentialForm, KindSettings};
 
+use super::binding::add_scheme;
 use super::common::{cache, form, header, schemes};
 use super::identity::Identities;
 use super::issuer::{self, issuer, store_or_none};
@@ -29,7 +30,7 @@ pub(super) fn jwt(
         .as_ref()
         .and_then(|item| item.text()?.choice(&profiles, &[]));
     let profile = profile.unwrap_or(defaults::PROFILE);
-    let schemes = schemes(&mut section, defaults::JWT_SCHEME, |own, other| {
+    let mut schemes = schemes(&mut section, defaults::JWT_SCHEME, |own, other| {
         profile.auth_scheme(vec![own.to_owned()]).is(other.as_bytes())
     });
     let (form_item, form) = form(&mut section);
@@ -50,18 +51,19 @@ pub(super) fn jwt(
         .is_none_or(|issuers| issuers.all().all(|issuer| issuer.rules.jti_claim.is_some()));
     let revocation = revocation(&mut section, stores, reads_ids);
     let cache = cache(&mut section);
-    let settings = JwtSettings {
+    let kind = KindSettings::Jwt(Arc::new(JwtSettings {
         issuers: issuers?,
         form,
         revocation,
-    };
+    }));
+    add_scheme(&section, &mut schemes, &kind);
     Some(AuthenticatorSettings {
         name,
         header,
         scheme: profile.auth_scheme(schemes),
         realm: Some(realm),
         cache,
-        kind: KindSettings::Jwt(Arc::new(settings)),
+        kind,
     })
 }
 

@@ -6,6 +6,7 @@ mod acme;
 mod admin;
 mod answers;
 mod authenticators;
+mod binding;
 mod browsers;
 mod certificates;
 mod claims;
@@ -44,10 +45,17 @@ use authgate_http::framing::header_case::ConfiguredNames;
 use super::Config;
 use super::problem::Problem;
 use super::reader::{Section, Text, fold, nearest};
+use crate::tls::server::ClientAuth;
 
 /// Reads the whole file, whose name is `file`. The result is valid only if no error was reported.
 pub(super) fn config(file: &str, mut root: Section<'_>) -> Config {
     let server = server::server(&mut root);
+    // With an error, it is not known what the file means.
+    let asks_for_certificates = root.has_errors()
+        || server
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.client_auth != ClientAuth::Off);
     let admin = admin::admin(&mut root, &server.settings);
     let probes = admin::probes(&mut root, &server.settings, &admin);
     let (log, record) = server::log(&mut root);
@@ -56,7 +64,7 @@ pub(super) fn config(file: &str, mut root: Section<'_>) -> Config {
     let mut identities = identity::identities(&mut root);
     let mut upstreams = upstreams::upstreams(&mut root, &mut identities);
     identities.refuse_shared_headers(&root);
-    let authenticators = authenticators::authenticators(&mut root, &stores, &identities);
+    let authenticators = authenticators::authenticators(&mut root, &stores, &identities, asks_for_certificates);
     stores.leave_out_passwords(authenticators.settings.values());
     signing_keys::refuse_authenticator_keys(&root, &identities.published, &authenticators);
     let taken: HashSet<String> = identities

@@ -88,6 +88,14 @@ impl Stores {
         }
     }
 
+    /// Whether used proofs can be recorded in a store.
+    pub(super) fn records_proofs(&self, name: &str) -> bool {
+        match self.kind(name) {
+            Some(StoreKind::Embedded(_) | StoreKind::Django(_)) => false,
+            Some(StoreKind::Redis(_)) | None => true,
+        }
+    }
+
     /// Whether a store knows the digests of passwords.
     pub(super) fn has_passwords(&self, name: &str) -> bool {
         match self.kind(name) {

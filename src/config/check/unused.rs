@@ -23,7 +23,7 @@ pub(super) fn warn_about_unused(root: &Section<'_>, config: &Config, tables: [&N
     }
     for (names, used) in tables.into_iter().zip(&used) {
         let by = match names.one {
-            "store" => "no authenticator uses it: name it in `store`, `users` or `revocation`",
+            "store" => "no authenticator uses it: name it in `store`, `users`, `revocation` or `dpop_replay`",
             "authenticator" => "no route uses it: name it in a route's `authenticate`",
             _ => "no route leads to it: name it in a route's `upstream`",
         };

@@ -1,6 +1,7 @@
 //! Helpers, and files with several errors at once.
 
 mod authenticators;
+mod binding;
 mod django_store;
 mod introspection;
 mod issuers;

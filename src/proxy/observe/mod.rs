@@ -12,23 +12,26 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_auth::{RequestFacts, Thumbprint};
+use authgate_core::outbound::peer::Peer;
 use authgate_core::outbound::request_id::RequestId;
 use authgate_core::policy::rollout::{Rollout, Subject};
 use authgate_http::concurrency::ConcurrencyLimit;
 use authgate_http::log_throttle::LogThrottle;
 use authgate_http::upstream::Forwarded;
 use http::request::Parts;
-use http::{HeaderMap, Method, Uri};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Uri};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tracing::warn;
 
 use self::comparison::{Kind, Ours, Theirs};
-use super::Route;
 use super::authorization::Authorization;
+use super::host::Host;
 use super::rejection::Rejection;
 use super::websocket::{Handshake, WebSocketRequest};
+use super::{Client, Route};
 
 /// The most evaluations of observed requests at once, for each worker. Beyond it, requests are not evaluated.
 const MAX_EVALUATIONS: usize = 1024;
@@ -44,11 +47,22 @@ pub(super) struct RolloutAdmission {
 }
 
 /// Admits a request of such a route.
-pub(super) async fn admit(route: &Route, rollout: Rollout, head: &mut Parts) -> RolloutAdmission {
+pub(super) async fn admit(
+    route: &Route,
+    rollout: Rollout,
+    head: &mut Parts,
+    host: &Host,
+    client: &Client,
+) -> RolloutAdmission {
     let handshake = Handshake::of(head);
     let mut copy = RequestCopy {
         method: head.method.clone(),
+        uri: head.uri.clone(),
         headers: head.headers.clone(),
+        extensions: head.extensions.clone(),
+        host: host.sent.clone(),
+        peer: client.peer.clone(),
+        certificate: client.certificate,
         handshake,
     };
     let evaluation = if rollout.is_observe_only() {
@@ -108,7 +122,12 @@ fn enforces(rollout: Rollout, route: &Route, authorization: &Authorization, head
 #[derive(Debug)]
 struct RequestCopy {
     method: Method,
+    uri: Uri,
     headers: HeaderMap,
+    extensions: Extensions,
+    host: HeaderValue,
+    peer: Peer,
+    certificate: Option<Thumbprint>,
     handshake: Option<Handshake>,
 }
 
@@ -116,7 +135,19 @@ impl RequestCopy {
     /// Evaluates the request as if its route were enforced.
     async fn evaluate(&mut self, route: &Route) -> (Option<WebSocketRequest>, Authorization) {
         match route.take_websocket_credential(self.handshake, &mut self.headers) {
-            Ok(websocket) => (websocket, route.authorize(&self.method, &self.headers).await),
+            Ok(websocket) => {
+                let request = RequestFacts {
+                    method: &self.method,
+                    uri: &self.uri,
+                    headers: &self.headers,
+                    extensions: &self.extensions,
+                    host: &self.host,
+                    peer: &self.peer,
+                    certificate: self.certificate.as_ref(),
+                    is_repeated: false,
+                };
+                (websocket, route.authorize(&request).await)
+            }
             Err(rejection) => (
                 None,
                 Authorization {
@@ -136,6 +167,7 @@ pub(super) struct Observation {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "each is in the box of its observation")]
 enum Evaluation {
     NotBegun(RequestCopy),
     Done(Authorization),

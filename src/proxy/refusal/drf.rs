@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use authgate_auth::jwt::TokenType;
-use authgate_core::credential::{Defect, JwtFault, Refusal, TypeMismatch};
+use authgate_core::credential::{BindingFault, Defect, JwtFault, Refusal, TypeMismatch};
 use bytes::Bytes;
 use http::StatusCode;
 
@@ -46,8 +46,12 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, token_types: &[Vec
                 r#"{"detail":"The user's password has been changed.","code":"password_changed"}"#
             }
             Refusal::Jwt(fault) => return token_not_valid(*fault, types(refused.by)).into(),
-            // Django has no such check, and therefore no text for it.
-            Refusal::JwtUnsendableClaim(_) => {
+            Refusal::Binding(BindingFault::SeveralProofs) => return by_status(status),
+            Refusal::Binding(fault) if fault.is_of_proof() => {
+                r#"{"detail":"DPoP proof is missing or not valid","code":"invalid_dpop_proof"}"#
+            }
+            // Django has no such checks, and therefore no texts for them.
+            Refusal::JwtUnsendableClaim(_) | Refusal::Binding(_) => {
                 return token_not_valid(JwtFault::Invalid(Defect::Claims), types(refused.by)).into();
             }
         },

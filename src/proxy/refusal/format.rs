@@ -35,6 +35,8 @@ pub struct Scheme {
     pub realm: Option<String>,
     /// The header, if the credential is a key without a scheme.
     pub header: Option<HeaderName>,
+    /// The algorithms of proofs, if the scheme is `DPoP` (RFC 9449, section 7.1).
+    pub algorithms: Option<&'static str>,
 }
 
 /// The challenge scheme for a key that is a whole header value. RFC 9110, section 11.6.1, requires a scheme in every

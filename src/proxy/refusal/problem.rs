@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use authgate_core::credential::{IntrospectionFault, JwtFault, Refusal, TypeMismatch};
+use authgate_core::credential::{BindingFault, IntrospectionFault, JwtFault, Refusal, TypeMismatch};
 use authgate_core::outbound::request_id::RequestId;
 use authgate_http::upstream::UpstreamError;
 use authgate_http::upstream::body::RequestBodyError;
@@ -37,20 +37,52 @@ pub(super) fn body(rejection: &Rejection, status: StatusCode, id: &RequestId) ->
     serde_json::to_vec(&problem).map_or_else(|_| Bytes::new(), Bytes::from)
 }
 
+/// The error in a challenge.
+struct ChallengeError {
+    /// The position of the authenticator that refused. `None`: the error is that of the request.
+    by: Option<usize>,
+    /// Only the scheme `DPoP` has proofs.
+    is_of_proof: bool,
+    code: &'static str,
+    description: Cow<'static, str>,
+}
+
+impl ChallengeError {
+    fn of_request(code: &'static str, rejection: &Rejection) -> Self {
+        Self {
+            by: None,
+            is_of_proof: false,
+            code,
+            description: detail(rejection),
+        }
+    }
+
+    fn is_about(&self, scheme: &Scheme) -> bool {
+        self.by.is_none_or(|by| by == scheme.authenticator) && (!self.is_of_proof || scheme.algorithms.is_some())
+    }
+}
+
 /// The challenges for all schemes, with the error of the credential that was sent.
 pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Option<&str>) -> Vec<HeaderValue> {
     let error = match rejection {
         // RFC 6750, section 3.1: no error for a request without a credential.
         Rejection::Unauthenticated => None,
-        Rejection::Refused(refused) => Some((
-            Some(refused.by),
-            "invalid_token",
-            Cow::Borrowed(description(&refused.refusal)),
-        )),
-        Rejection::NotAllowed(unmet) if unmet.lacks_only_scopes() => {
-            Some((None, "insufficient_scope", detail(rejection)))
+        Rejection::Refused(refused) => {
+            let (code, is_of_proof) = match refused.refusal {
+                Refusal::Binding(fault) if fault.is_of_proof() => ("invalid_dpop_proof", true),
+                _ => ("invalid_token", false),
+            };
+            Some(ChallengeError {
+                by: Some(refused.by),
+                is_of_proof,
+                code,
+                description: Cow::Borrowed(description(&refused.refusal)),
+            })
         }
-        Rejection::RepeatedCredential => Some((None, "invalid_request", detail(rejection))),
+        Rejection::NotAllowed(unmet) if unmet.lacks_only_scopes() => {
+            Some(ChallengeError::of_request("insufficient_scope", rejection))
+        }
+        Rejection::RepeatedCredential => Some(ChallengeError::of_request("invalid_request", rejection)),
         Rejection::Malformed(_)
         | Rejection::AmbiguousPath(_)
         | Rejection::TargetTooLong
@@ -74,13 +106,12 @@ pub(super) fn challenges(rejection: &Rejection, schemes: &[Scheme], scope: Optio
         let mut parameters: Vec<String> = Vec::new();
         parameters.extend(scheme.realm.as_ref().map(|realm| format!("realm=\"{realm}\"")));
         parameters.extend(scheme.header.as_ref().map(|header| format!("header=\"{header}\"")));
-        if let Some((by, error, description)) = &error
-            && by.is_none_or(|by| by == scheme.authenticator)
-        {
-            parameters.push(format!("error=\"{error}\""));
-            parameters.push(format!("error_description=\"{description}\""));
+        if let Some(error) = error.as_ref().filter(|error| error.is_about(scheme)) {
+            parameters.push(format!("error=\"{}\"", error.code));
+            parameters.push(format!("error_description=\"{}\"", error.description));
         }
         parameters.extend(scope.map(|scope| format!("scope=\"{scope}\"")));
+        parameters.extend(scheme.algorithms.map(|names| format!("algs=\"{names}\"")));
         HeaderValue::try_from(format!("{} {}", scheme.name, parameters.join(", ")).trim_end())
     };
     let refused_by = match rejection {
@@ -189,6 +220,20 @@ fn description(refusal: &Refusal) -> &'static str {
         Refusal::TokenUnsendableValue(_) => "A value of the token's user cannot be forwarded.",
         Refusal::JwtUserNotFound => "The user of the token does not exist.",
         Refusal::JwtPasswordChanged => "The password of the token's user has changed since the token was issued.",
+        Refusal::Binding(fault) => match fault {
+            BindingFault::Confirmation => "The token is bound in a way that is not supported.",
+            BindingFault::KeyBoundAsBearer => "The token is bound to a key; send it with the scheme DPoP and a proof.",
+            BindingFault::NotKeyBound => "The token is not bound to a key.",
+            BindingFault::SeveralProofs => "The request has several DPoP proofs; send exactly one.",
+            BindingFault::NoProof => "The request has no DPoP proof.",
+            BindingFault::Proof(_) => "The DPoP proof is not valid for this request.",
+            BindingFault::OtherKey => "The DPoP proof is made with another key than the token is bound to.",
+            BindingFault::Replayed => "The DPoP proof was used before.",
+            BindingFault::NotCertificateBound => "The token is not bound to a client certificate.",
+            BindingFault::NoCertificate | BindingFault::OtherCertificate => {
+                "The token is bound to a client certificate that this connection does not have."
+            }
+        },
     }
 }
 
@@ -214,6 +259,7 @@ mod tests {
             name: name.to_owned(),
             realm: realm.map(str::to_owned),
             header: None,
+            algorithms: None,
         };
         let format = RefusalFormat::Problem {
             schemes: vec![
@@ -306,6 +352,7 @@ mod tests {
             name: name.to_owned(),
             realm: Some(realm.to_owned()),
             header: None,
+            algorithms: None,
         };
         let schemes = [
             scheme(0, "Bearer", "api"),

@@ -121,12 +121,12 @@ impl IntrospectionEvaluator {
         };
         let facts = self.look_up(revocations, lookup).await?;
         let accepted = match facts.jti_revoked || facts.user_revoked.is_some_and(|by| claims.issued_by(by)) {
-            true => Err(IntrospectionFault::Revoked),
+            true => Err(IntrospectionFault::Revoked.into()),
             false => accept(claims, named, rules, &self.identities),
         };
         Ok(match accepted {
             Ok(decision) => decision,
-            Err(fault) => Decision::Refused(RefusedCredential::new(fault.into(), user)),
+            Err(refusal) => Decision::Refused(RefusedCredential::new(refusal, user)),
         })
     }
 
@@ -145,13 +145,22 @@ pub(crate) fn accept(
     named: Option<NamedUser>,
     rules: &IntrospectionRules,
     identities: &IdentityFactory,
-) -> Result<Decision, IntrospectionFault> {
-    let named = named.ok_or_else(|| ClaimProblem::names_no_user(&rules.user_id_claim, "is absent"))?;
-    let (id, validity) = (named.into_id(&rules.user_id_claim)?, claims.validity);
-    let user_info = user_info(claims, id, &rules.username_claim, identities, None)?;
+) -> Result<Decision, Refusal> {
+    let absent = || ClaimProblem::names_no_user(&rules.user_id_claim, "is absent");
+    let id = named
+        .ok_or_else(absent)
+        .and_then(|named| named.into_id(&rules.user_id_claim))
+        .map_err(IntrospectionFault::from)?;
+    let validity = claims.validity;
+    let binding = rules.binding.bind(claims.get("cnf"))?;
+    let user_info = user_info(claims, id, &rules.username_claim, identities, None).map_err(IntrospectionFault::from)?;
     let identity = identities.identity(user_info);
     let identity = identity.map_err(|error| IntrospectionFault::Unsendable(error.to_string().into()))?;
-    Ok(Decision::Accepted { identity, validity })
+    Ok(Decision::Accepted {
+        identity,
+        validity,
+        binding,
+    })
 }
 
 impl From<ClaimProblem> for IntrospectionFault {

@@ -1,5 +1,6 @@
 //! The settings of introspecting authenticators.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use authgate_core::identity::UserInfo;
 use super::client::IntrospectionClient;
 use super::endpoint::SharedEndpoint;
 use super::location::Location;
+use crate::binding_rules::BindingRules;
 use crate::claims::ClaimRules;
 use crate::fetch::FetchTls;
 use crate::form::CredentialForm;
@@ -56,6 +58,8 @@ pub struct IntrospectionRules {
     pub username_claim: String,
     /// The claim with the token id, if revocations of single tokens are checked.
     pub jti_claim: Option<String>,
+    /// What requests with bound tokens must prove.
+    pub binding: Arc<BindingRules>,
 }
 
 impl IntrospectionRules {
@@ -73,6 +77,7 @@ impl IntrospectionRules {
         self.claims().accept_all_of(previous.claims())
             && self.user_id_claim == previous.user_id_claim
             && (self.jti_claim.is_none() || self.jti_claim == previous.jti_claim)
+            && self.binding.accept_all_of(&previous.binding)
     }
 }
 
@@ -90,7 +95,8 @@ impl IntrospectionSettings {
     }
 
     pub(crate) fn stores(&self) -> Vec<&Arc<str>> {
-        self.revocation.iter().collect()
+        let distinct: BTreeSet<&Arc<str>> = self.revocation.iter().chain(self.rules.binding.store()).collect();
+        distinct.into_iter().collect()
     }
 
     pub(crate) fn still_accepts(
@@ -132,6 +138,7 @@ mod tests {
     use rustls::{ClientConfig, RootCertStore};
 
     use super::*;
+    use crate::binding_rules::Requirement;
     use crate::fetch::FetchUrl;
     use crate::introspection::ClientAuthentication;
 
@@ -165,6 +172,7 @@ mod tests {
                 user_id_claim: "sub".to_owned(),
                 username_claim: "username".to_owned(),
                 jti_claim: Some("jti".to_owned()),
+                binding: Arc::new(BindingRules::OFF),
             },
             revocation: Some("redis".into()),
         }
@@ -208,6 +216,15 @@ mod tests {
                 Err(Withdrawn::Stricter),
             ),
             (|new| new.rules.jti_claim = None, Ok(())),
+            (
+                |new| {
+                    new.rules.binding = Arc::new(BindingRules {
+                        dpop: Requirement::Accept,
+                        ..BindingRules::OFF
+                    });
+                },
+                Err(Withdrawn::Stricter),
+            ),
             (|new| new.revocation = None, Err(Withdrawn::Store)),
             (|new| new.revocation = Some("other".into()), Err(Withdrawn::Store)),
         ];

@@ -33,6 +33,8 @@ pub enum Check {
     PasswordUnchanged,
     /// All identity values can be sent in headers.
     HeaderSafe,
+    /// Requests can prove what it is bound to.
+    Bound,
 }
 
 /// The result of a check.
@@ -198,6 +200,7 @@ impl Check {
                 Self::UserActive,
                 Self::PasswordUnchanged,
                 Self::HeaderSafe,
+                Self::Bound,
             ])
             .collect()
     }
@@ -216,6 +219,7 @@ impl Check {
             Self::UserActive => "user is active",
             Self::PasswordUnchanged => "password",
             Self::HeaderSafe => "identity fields",
+            Self::Bound => "confirmation",
         }
     }
 
@@ -254,6 +258,7 @@ impl Check {
             Self::UserActive => "the user is active",
             Self::PasswordUnchanged => "the user's password has not changed since",
             Self::HeaderSafe => "headers can carry all values of `[identity]`",
+            Self::Bound => "cnf, if present, has jkt or x5t#S256, which each request must prove",
         }
     }
 
@@ -262,7 +267,14 @@ impl Check {
         if let Self::Without(Defect::HeaderType | Defect::Required) = self {
             return settings.issuers.profile() == Profile::Rfc9068;
         }
-        let Some(Issuer { rules, keys, users, .. }) = issuer else {
+        let Some(Issuer {
+            rules,
+            keys,
+            users,
+            binding,
+            ..
+        }) = issuer
+        else {
             return true;
         };
         let Rules {
@@ -288,6 +300,7 @@ impl Check {
             Self::TokenType(TypeMismatch::NoType | TypeMismatch::WrongType) => token_type_claim.is_some(),
             Self::UserExists => matches!(users, Users::Store { .. }),
             Self::UserActive => matches!(users, Users::Store { check_active: true, .. }),
+            Self::Bound => !binding.is_off(),
             Self::PasswordUnchanged => matches!(
                 users,
                 Users::Store {
@@ -309,6 +322,7 @@ impl Check {
             Refusal::JwtUserNotFound => Self::UserExists,
             Refusal::JwtUserInactive => Self::UserActive,
             Refusal::JwtPasswordChanged => Self::PasswordUnchanged,
+            Refusal::Binding(_) => Self::Bound,
             // Cannot occur: only a token is explained, without a header.
             Refusal::BearerNotTwoWords
             | Refusal::TokenMissing
@@ -401,6 +415,7 @@ fn found(
         | Check::TokenType(TypeMismatch::NoExpiry)
         | Check::NamesUser
         | Check::PasswordUnchanged
-        | Check::HeaderSafe => return None,
+        | Check::HeaderSafe
+        | Check::Bound => return None,
     })
 }

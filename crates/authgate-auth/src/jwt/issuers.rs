@@ -10,6 +10,7 @@ use std::time::Duration;
 use authgate_core::identity::{InvalidText, UserId};
 
 use super::settings::{KeySet, Profile, Rules, Users};
+use crate::binding_rules::BindingRules;
 use crate::claims::user::NamedUser;
 
 /// What is accepted of one issuer: its keys, rules and users.
@@ -23,6 +24,8 @@ pub struct Issuer {
     pub rules: Rules,
     /// Where the user of a token comes from.
     pub users: Users,
+    /// What requests with bound tokens must prove.
+    pub binding: Arc<BindingRules>,
     /// What is put before the ids of its users.
     pub namespace: Namespace,
 }
@@ -255,6 +258,7 @@ mod tests {
             users: Users::Claims {
                 username_claim: "username".to_owned(),
             },
+            binding: Arc::new(BindingRules::OFF),
             namespace: Namespace::new(namespace).expect("a namespace"),
         }
     }

@@ -6,7 +6,7 @@ pub mod explain;
 pub mod identity_key;
 mod issuers;
 mod profile;
-mod segments;
+pub(crate) mod segments;
 mod settings;
 pub mod sign;
 mod signed;
@@ -166,7 +166,9 @@ impl JwtEvaluator {
         named: Option<NamedUser>,
         verified: VerifiedBy<'_>,
     ) -> Result<Decision, Refusal> {
-        let Issuer { rules, users, .. } = verified.selected.issuer;
+        let Issuer {
+            rules, users, binding, ..
+        } = verified.selected.issuer;
         if facts.jti_revoked || facts.kid_revoked || facts.user_revoked.is_some_and(|by| claims.issued_by(by)) {
             let as_access = profile::check_kind(&claims, rules, &[TokenType::Access]);
             return Err(Refusal::Jwt(JwtFault::Revoked(as_access.err())));
@@ -177,6 +179,7 @@ impl JwtEvaluator {
             return Err(refusal(ClaimProblem::names_no_user(&rules.user_id_claim, "is absent")));
         };
         let validity = claims.validity;
+        let binding = binding.bind(claims.get("cnf"));
         let issuer = verified.selected.name.cloned();
         let key = Some(Arc::clone(verified.key.identity()));
         let user_info = match users {
@@ -217,7 +220,11 @@ impl JwtEvaluator {
             .identities
             .identity(user_info)
             .map_err(|error| Refusal::JwtUnsendableClaim(error.to_string().into()))?;
-        Ok(Decision::Accepted { identity, validity })
+        Ok(Decision::Accepted {
+            identity,
+            validity,
+            binding: binding?,
+        })
     }
 }
 

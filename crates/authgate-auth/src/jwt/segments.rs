@@ -17,6 +17,17 @@ const STRICT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(false),
 );
 
+/// The three segments of a token, decoded. Nothing in them is verified yet.
+#[derive(Debug)]
+pub(crate) struct Decoded<'t> {
+    /// The signed message: the first two segments as sent.
+    pub(crate) signed: &'t [u8],
+    /// The JOSE header.
+    header: Vec<u8>,
+    payload: Vec<u8>,
+    pub(crate) signature: Vec<u8>,
+}
+
 /// A parsed token. Nothing in it is verified yet.
 #[derive(Debug)]
 pub(super) struct Segments<'t> {
@@ -37,22 +48,51 @@ pub(super) struct Header {
     pub(super) access_token: bool,
 }
 
-impl<'t> Segments<'t> {
-    pub(super) fn parse(token: &'t [u8], padding: Padding) -> Result<Self, Defect> {
+impl<'t> Decoded<'t> {
+    /// Decodes a token whose segments have no padding.
+    pub(crate) fn parse(token: &'t [u8]) -> Result<Self, Malformed> {
+        Self::with_padding(token, Padding::Refused)
+    }
+
+    fn with_padding(token: &'t [u8], padding: Padding) -> Result<Self, Malformed> {
         let mut dots = token
             .iter()
             .enumerate()
             .filter(|(_, byte)| **byte == b'.')
             .map(|(at, _)| at);
         let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
-            return Err(Defect::Form);
+            return Err(Malformed);
         };
-        let decode = |segment| decode(segment, padding).map_err(|Malformed| Defect::Form);
         // Check the form of all three segments before their content.
-        let (header, payload) = (decode(&token[..first])?, decode(&token[first + 1..second])?);
-        let signature = decode(&token[second + 1..])?;
         Ok(Self {
             signed: &token[..second],
+            header: decode(&token[..first], padding)?,
+            payload: decode(&token[first + 1..second], padding)?,
+            signature: decode(&token[second + 1..], padding)?,
+        })
+    }
+
+    /// The parameters of the JOSE header.
+    pub(crate) fn header(&self) -> Result<Map<String, Value>, Malformed> {
+        parameters(&self.header)
+    }
+
+    /// The claims: a JSON object.
+    pub(crate) fn claims(&self) -> Result<Map<String, Value>, Malformed> {
+        object(&self.payload)
+    }
+}
+
+impl<'t> Segments<'t> {
+    pub(super) fn parse(token: &'t [u8], padding: Padding) -> Result<Self, Defect> {
+        let Decoded {
+            signed,
+            header,
+            payload,
+            signature,
+        } = Decoded::with_padding(token, padding).map_err(|Malformed| Defect::Form)?;
+        Ok(Self {
+            signed,
             header: Header::parse(&header).map_err(|Malformed| Defect::Header)?,
             signature,
             payload,
@@ -69,13 +109,19 @@ impl<'t> Segments<'t> {
     }
 }
 
+/// The parameters of a JOSE header. No extension is implemented, so every critical one is refused (RFC 7515, section 4.1.11). So is an
+/// unencoded payload (RFC 7797).
+fn parameters(header: &[u8]) -> Result<Map<String, Value>, Malformed> {
+    let members = object(header)?;
+    if members.contains_key("crit") || members.get("b64") == Some(&Value::Bool(false)) {
+        return Err(Malformed);
+    }
+    Ok(members)
+}
+
 impl Header {
     fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut members = object(bytes)?;
-        // No extension is implemented, so every critical one is refused (RFC 7515, section 4.1.11). So is an unencoded payload (RFC 7797).
-        if members.contains_key("crit") || members.get("b64") == Some(&Value::Bool(false)) {
-            return Err(Malformed);
-        }
+        let mut members = parameters(bytes)?;
         let Some(Value::String(alg)) = members.remove("alg") else {
             return Err(Malformed);
         };

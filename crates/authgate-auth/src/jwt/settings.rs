@@ -30,8 +30,11 @@ impl JwtSettings {
     pub(crate) fn share(&self, _: &Arc<str>, _: Option<&()>) {}
 
     pub(crate) fn stores(&self) -> Vec<&Arc<str>> {
-        let users = self.issuers.all().filter_map(|issuer| issuer.users.store());
-        let distinct: BTreeSet<&Arc<str>> = users.chain(&self.revocation).collect();
+        let of_issuers = self
+            .issuers
+            .all()
+            .flat_map(|issuer| [issuer.users.store(), issuer.binding.store()]);
+        let distinct: BTreeSet<&Arc<str>> = of_issuers.flatten().chain(&self.revocation).collect();
         distinct.into_iter().collect()
     }
 
@@ -66,7 +69,8 @@ impl JwtSettings {
         let is_accepted = !requires_key_id
             && reads_jwts
             && issuer.names(&user.id, previous_issuer)
-            && issuer.rules.accept_all_of(&previous_issuer.rules);
+            && issuer.rules.accept_all_of(&previous_issuer.rules)
+            && issuer.binding.accept_all_of(&previous_issuer.binding);
         match is_accepted {
             true => Ok(()),
             false => Err(Withdrawn::Stricter),
@@ -365,6 +369,7 @@ mod tests {
     use super::super::issuers::{IssuerTable, Namespace};
     use super::super::keys::Algorithm;
     use super::*;
+    use crate::binding_rules::BindingRules;
 
     #[test]
     fn wider_rules_accept_all_tokens_and_narrower_ones_do_not() {
@@ -436,6 +441,7 @@ mod tests {
             users: Users::Claims {
                 username_claim: "username".to_owned(),
             },
+            binding: Arc::new(BindingRules::OFF),
             namespace: Namespace::new(namespace).expect("a namespace"),
         }
     }

@@ -3,6 +3,7 @@
 //! The algorithm is a property of the key and never of the token: a public key cannot be used as an HMAC secret, and a token whose header
 //! names another algorithm is refused. All forms of keys (PEM, JWK, secrets) become a [`VerificationKey`].
 
+mod client_key;
 mod jwk;
 mod set;
 
@@ -20,6 +21,7 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::{Map, Value, json};
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
+pub(crate) use self::client_key::ClientKey;
 pub use self::set::{JwkSet, SkippedKey};
 
 /// The signature algorithms of RFC 7518, section 3.1, and RFC 8037.

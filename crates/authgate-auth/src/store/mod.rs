@@ -26,6 +26,7 @@ use self::redis::SourceRecord;
 use crate::dependencies::{ChangeCounters, Dependencies};
 use crate::metrics::StoreMetrics;
 use crate::record::{BadRecord, TokenRecord, UserRecord};
+use crate::replay::ProofId;
 
 /// The deadline for one credential where nothing is asked over a network.
 pub(super) const LOCAL_TIME_LIMIT: Duration = Duration::from_secs(1);
@@ -413,6 +414,26 @@ impl Store {
     pub(crate) async fn jwt(&self, query: JwtQuery<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
         let began = Instant::now();
         let result = self.handle.jwt(query, lookup).await;
+        self.record(began, result)
+    }
+
+    /// Records for `lifetime` that a DPoP proof is used. Returns `false` if it was used before.
+    ///
+    /// # Errors
+    /// The store could not answer, or it is of a kind that records nothing.
+    pub(crate) async fn record_proof(
+        &self,
+        proof: &ProofId,
+        lifetime: Duration,
+        deadline: Instant,
+    ) -> Result<bool, StoreError> {
+        let Handle::Redis(redis) = &self.handle else {
+            // The configuration check refuses such a store.
+            let problem = "it cannot record proofs".to_owned();
+            return Err(StoreError::Refused(Arc::clone(&self.shared.settings.name), problem));
+        };
+        let began = Instant::now();
+        let result = redis.record_proof(&hex::encode(proof), lifetime, deadline).await;
         self.record(began, result)
     }
 

@@ -223,3 +223,34 @@ fn records() {
         ],
     );
 }
+
+#[test]
+fn proofs() {
+    fuzz(
+        fuzzing::proof,
+        CASES / 20,
+        &[
+            "{\"jti\":\"one\",\"htm\":\"GET\",\"htu\":\"https://api.example/orders\",\"iat\":1700000000,\"ath\":\"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc\"}",
+            "\"jti\":",
+            "\"htm\":\"POST\",",
+            "\"iat\":1e99,",
+            "\"htu\":\"https://API.example:443/%6frders?x#y\",",
+            ".",
+            "..",
+            "/",
+            "/../",
+            "/./",
+            "%",
+            "%2e",
+            "%2F",
+            "%zz",
+            "\u{e9}",
+            "@",
+            ":443",
+            "[::1]",
+            "{",
+            "}",
+            ",",
+        ],
+    );
+}

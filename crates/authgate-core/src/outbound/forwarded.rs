@@ -173,6 +173,16 @@ impl ForwardedInfo {
     }
 }
 
+/// The scheme and the host that the client has requested: those of the connection and of the request, or what a trusted proxy says.
+pub fn requested_origin<'r>(peer: &Peer, headers: &'r HeaderMap, host: &'r HeaderValue) -> (Scheme, &'r [u8]) {
+    if peer.trusted_proxies.is_none() {
+        return (peer.scheme, host.as_bytes());
+    }
+    let scheme = last_member(headers, &X_FORWARDED_PROTO).and_then(Scheme::parse);
+    let forwarded = last_member(headers, &X_FORWARDED_HOST).filter(|host| parse_host(host).is_some());
+    (scheme.unwrap_or(peer.scheme), forwarded.unwrap_or(host.as_bytes()))
+}
+
 /// The last member of a list, which may span several lines (RFC 9110, sections 5.3 and 5.6.1). `None` if the list is
 /// empty.
 fn last_member<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]> {

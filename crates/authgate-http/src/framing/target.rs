@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::Extensions;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 
@@ -43,9 +44,14 @@ pub fn path_and_query(head: &Parts) -> &str {
 
 /// The path of the request, exactly as the client sent it. The route table looks up this path.
 pub fn path(head: &Parts) -> &str {
-    match head.extensions.get::<RawTarget>() {
+    path_of(&head.uri, &head.extensions)
+}
+
+/// As [`path`], of a request with this `Uri` and these extensions.
+pub fn path_of<'h>(uri: &'h Uri, extensions: &'h Extensions) -> &'h str {
+    match extensions.get::<RawTarget>() {
         Some(raw) => raw.path(),
-        None => head.uri.path(),
+        None => uri.path(),
     }
 }
 

@@ -59,6 +59,11 @@ impl<'p> Keys<'p> {
         format!("{}revoked:kid:{kid}", self.prefix)
     }
 
+    /// A DPoP proof that was used.
+    pub fn proof(self, id: &str) -> String {
+        format!("{}dpop:{id}", self.prefix)
+    }
+
     /// Prefixes of all keys that a decision can depend on. No prefix begins with another one, as Redis requires.
     pub(super) fn tracked_prefixes(self) -> [String; 5] {
         ["layout", "token:", "user:", "user-by-name:", "revoked:"].map(|name| format!("{}{name}", self.prefix))

@@ -12,6 +12,7 @@ mod shared;
 mod tracking;
 mod write_through;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,6 +161,31 @@ impl RedisStore {
         })
     }
 
+    /// Records for `lifetime` that a proof is used. Returns `false` if it was used before.
+    pub(super) async fn record_proof(
+        &self,
+        proof: &str,
+        lifetime: Duration,
+        deadline: Instant,
+    ) -> Result<bool, StoreError> {
+        let _permit = self.permit(deadline).await?;
+        let key = self.shared.settings.keys().proof(proof);
+        let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.cmd("SET").arg(key).arg(1).arg("NX").arg("PX").arg(lifetime_ms);
+        let answer = self.query(&pipeline, deadline).await?;
+        match answer.values.as_slice() {
+            [Value::Okay] => Ok(true),
+            // The first attempt may have recorded it before its connection was lost.
+            [Value::Nil] if answer.was_repeated => Err(StoreError::Unreachable(Arc::clone(&self.shared.name))),
+            [Value::Nil] => Ok(false),
+            _ => Err(StoreError::Refused(
+                Arc::clone(&self.shared.name),
+                "a reply to SET that is not OK".to_owned(),
+            )),
+        }
+    }
+
     fn parsed<T>(&self, parsed: Result<T, BadRecord>) -> Result<T, StoreError> {
         parsed.map_err(|problem| StoreError::Record(Arc::clone(&self.shared.name), problem))
     }
@@ -192,7 +218,7 @@ impl RedisStore {
             pipeline.cmd("GET").arg(key);
         }
         let answer = self.query(&pipeline, deadline).await?;
-        let mut values = answer.into_iter();
+        let mut values = answer.values.into_iter();
         let mut found = [const { None }; N];
         for (slot, _) in found.iter_mut().zip(&keys).filter(|(_, key)| key.is_some()) {
             *slot = match values.next() {
@@ -210,12 +236,14 @@ impl RedisStore {
     }
 
     /// Sends the commands. If the connection turns out to be closed, or is idle and does not answer, sends them once more on a new one.
-    /// This is safe because lookups only read; a server or firewall that closes idle connections must not look like an outage.
-    async fn query(&self, pipeline: &Pipeline, deadline: Instant) -> Result<Vec<Value>, StoreError> {
+    /// This is safe: lookups only read, and the answer says whether a command may have been executed twice. A server or firewall that closes idle connections must not look like an outage.
+    async fn query(&self, pipeline: &Pipeline, deadline: Instant) -> Result<Answer, StoreError> {
+        let was_repeated = Cell::new(false);
         let silent = self.link.is_silent();
         let queried = async {
             let first = self.link.connection().await?;
             let again = async {
+                was_repeated.set(true);
                 self.link.lost(&first);
                 let second = self.link.connection().await?;
                 self.query_on(&second, pipeline).await.map_err(|lost| lost.error)
@@ -245,8 +273,13 @@ impl RedisStore {
                 Err(QueryError { error, .. }) => Err(error),
             }
         };
-        let answer = timeout_at(deadline, queried).await;
-        answer.unwrap_or_else(|_| Err(StoreError::Timeout(Arc::clone(&self.shared.name))))
+        match timeout_at(deadline, queried).await {
+            Ok(values) => values.map(|values| Answer {
+                values,
+                was_repeated: was_repeated.get(),
+            }),
+            Err(_) => Err(StoreError::Timeout(Arc::clone(&self.shared.name))),
+        }
     }
 
     async fn query_on(&self, connected: &Connected, pipeline: &Pipeline) -> Result<Vec<Value>, QueryError> {
@@ -267,6 +300,13 @@ impl RedisStore {
             }
         }
     }
+}
+
+/// The answer to commands.
+struct Answer {
+    values: Vec<Value>,
+    /// The commands were sent twice.
+    was_repeated: bool,
 }
 
 /// A connection gave no answer.
