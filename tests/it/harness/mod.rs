@@ -18,6 +18,7 @@ pub mod namespace;
 pub mod oidc_provider;
 pub mod pki;
 pub mod program;
+pub mod proofs;
 pub mod redis;
 pub mod restart_load;
 pub mod scripted_provider;
