@@ -7,16 +7,20 @@ use std::thread;
 use std::time::Duration;
 
 use authgate_auth::jwt::keys::Algorithm;
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
 use crate::harness::client::Reply;
-use crate::harness::mint::{Signer, now};
-use crate::harness::pki::Pki;
+use crate::harness::mint::{Signer, base64, now};
+use crate::harness::pki::{Pki, show};
 use crate::harness::program::authgate_with_input;
+use crate::harness::proofs::ProofKey;
 use crate::harness::scripted_provider::{Hold, Received, Script, ScriptedProvider};
-use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
+use crate::harness::{Config, Conn, Gate, RecordingUpstream, Redis, config, get, wait_until};
 
 const PATH: &str = "/introspect";
 /// Longer than any test.
@@ -646,6 +650,66 @@ fn metadata_of_another_issuer_are_not_used() {
     gate.logged(&["introspection_discovery"]);
     idp.provider.serves(place, Script::json(&metadata(&issuer)));
     wait_until("the metadata are there", TIMEOUT, || status(&gate, "canary-ada") == 200);
+}
+
+#[test]
+fn a_bound_token_is_useless_without_its_proof_also_if_it_is_cached() {
+    let (idp, upstream, client) = (
+        Idp::start(),
+        RecordingUpstream::start(),
+        ProofKey::new(Algorithm::ES256),
+    );
+    let gate = Gate::start(&idp.config(&upstream, "dpop = \"accept\""));
+    idp.knows("canary-bound", &json!({ "cnf": client.cnf() }));
+    idp.knows("canary-unbound", &json!({}));
+    idp.knows("canary-unknown-binding", &json!({ "cnf": { "jwk": {} } }));
+    let proof = |token: &str| client.send(get("/api/x"), "http://localhost/api/x", token);
+    let other = ProofKey::new(Algorithm::ES256).send(get("/api/x"), "http://localhost/api/x", "canary-bound");
+    // Before the token is in the cache, and after it was accepted.
+    for _ in 0..2 {
+        let before = upstream.calls();
+        assert_eq!(status(&gate, "canary-bound"), 401);
+        for refused in [
+            other.clone(),
+            proof("canary-unbound"),
+            proof("canary-unknown-binding"),
+            get("/api/x").authorization("DPoP canary-bound"),
+        ] {
+            assert_eq!(gate.call(&refused).status, 401);
+        }
+        assert_eq!(upstream.calls(), before);
+        assert_eq!(gate.call(&proof("canary-bound")).status, 200);
+        assert_eq!(upstream.last().header("x-user-id"), Some("42"));
+        assert_eq!(status(&gate, "canary-unbound"), 200);
+    }
+    assert_eq!((idp.asked("canary-bound"), idp.asked("canary-unbound")), (1, 1));
+}
+
+#[test]
+fn a_token_that_is_bound_to_a_certificate_is_useless_without_it() {
+    let (idp, upstream, pki) = (Idp::start(), RecordingUpstream::start(), Arc::new(Pki::new()));
+    let certificate = pki.leaf(&["client.example"]);
+    let der = CertificateDer::from_pem_slice(certificate.0.as_bytes()).unwrap();
+    let config = idp
+        .config(&upstream, "certificate_bound = \"require\"")
+        .file("clients.pem", pki.root_pem())
+        .tls(&pki, &[&["localhost"]])
+        .tls_line("client_auth = { mode = \"optional\", ca = \"clients.pem\" }");
+    let gate = Gate::start(&config);
+    idp.knows(
+        "canary-bound",
+        &json!({ "cnf": { "x5t#S256": base64(digest(&SHA256, &der)) } }),
+    );
+    let mut with = pki.client(&["http/1.1"], rustls::ALL_VERSIONS);
+    let without = with.clone();
+    show(&mut with, certificate);
+    for _ in 0..2 {
+        for (client, expected) in [(&without, 401), (&with, 200)] {
+            let mut conn = Conn::tls(gate.address, "localhost", client.clone()).unwrap();
+            assert_eq!(conn.call(&get("/api/x").bearer("canary-bound")).status, expected);
+        }
+    }
+    assert_eq!(idp.count(), 1);
 }
 
 #[test]
