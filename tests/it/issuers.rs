@@ -366,3 +366,27 @@ fn inspect_names_the_issuer_and_the_order_of_its_checks() {
     let text = authgate(gate.folder.path(), &["jwt", "inspect", &other.token(&json!({}))]);
     assert!(text.out.contains("issuer https://b.test"), "{text:?}");
 }
+
+#[test]
+fn the_scheme_of_bound_tokens_is_only_that_of_issuers_with_proofs() {
+    const KEY: &str = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I";
+    let upstream = RecordingUpstream::start();
+    let (one, other) = pair();
+    let config = with_issuer(base(&upstream), 0, &one, "dpop = \"off\"");
+    let gate = Gate::start(&with_issuer(config, 1, &other, "namespace = \"b:\"\ndpop = \"accept\""));
+    let bound = json!({ "cnf": { "jkt": KEY } });
+    let statuses = |token: &str| {
+        // Twice, so that the second one is from the cache.
+        let sent = |scheme: &str| {
+            gate.call(&get("/api/x").authorization(&format!("{scheme} {token}")))
+                .status
+        };
+        ["Bearer", "Bearer", "DPoP", "DPoP"].map(sent)
+    };
+    // The issuer without proofs: `cnf` is not read, and nothing is accepted under the scheme of proofs.
+    for claims in [&json!({}), &bound, &json!({ "cnf": "canary" })] {
+        assert_eq!(statuses(&one.token(claims)), [200, 200, 401, 401], "{claims}");
+    }
+    assert_eq!(statuses(&other.token(&json!({}))), [200, 200, 401, 401]);
+    assert_eq!(statuses(&other.token(&bound)), [401; 4]);
+}

@@ -41,6 +41,9 @@ pub struct BindingRules {
     pub replay: ReplayStore,
     /// Tokens that are bound to a certificate (RFC 8705).
     pub certificate_bound: Requirement,
+    /// Whether the authenticator reads the scheme of key-bound tokens for another issuer. Then a token is refused under that scheme although
+    /// `dpop` is off.
+    pub dpop_beside: bool,
 }
 
 impl BindingRules {
@@ -50,6 +53,7 @@ impl BindingRules {
         window: Duration::from_mins(1),
         replay: ReplayStore::Local,
         certificate_bound: Requirement::Off,
+        dpop_beside: false,
     };
 
     /// Whether no binding is checked.
@@ -78,11 +82,14 @@ impl BindingRules {
         self: &Arc<Self>,
         confirmation: Option<&Value>,
     ) -> Result<Option<Arc<TokenBinding>>, BindingFault> {
-        if self.is_off() {
-            return Ok(None);
-        }
-        let confirmation = Confirmation::from_claim(confirmation);
-        let confirmation = confirmation.map_err(|InvalidConfirmation| BindingFault::Confirmation)?;
+        let confirmation = match (self.is_off(), self.dpop_beside) {
+            (true, false) => return Ok(None),
+            (true, true) => Confirmation::default(),
+            (false, _) => {
+                let confirmation = Confirmation::from_claim(confirmation);
+                confirmation.map_err(|InvalidConfirmation| BindingFault::Confirmation)?
+            }
+        };
         Ok(Some(Arc::new(TokenBinding {
             rules: Arc::clone(self),
             confirmation,

@@ -50,6 +50,7 @@ pub(super) fn binding(section: &mut Section<'_>, stores: &Stores) -> Arc<Binding
         window: window.unwrap_or(defaults::BINDING.window),
         replay: replay.unwrap_or(defaults::BINDING.replay),
         certificate_bound: section.choice_or("certificate_bound", &REQUIREMENTS, defaults::BINDING.certificate_bound),
+        ..BindingRules::OFF
     })
 }
 

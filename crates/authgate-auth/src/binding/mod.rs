@@ -165,8 +165,14 @@ fn find_proof<'r>(
     scheme: &[u8],
     request: &RequestFacts<'r>,
 ) -> Result<Option<(&'r [u8], &'r Thumbprint)>, BindingFault> {
+    let is_dpop = scheme.eq_ignore_ascii_case(DPOP_SCHEME.as_bytes());
     if binding.rules.dpop == Requirement::Off {
-        return Ok(None);
+        // The scheme is that of another issuer: no token of this one is accepted under it.
+        return if is_dpop {
+            Err(BindingFault::NotKeyBound)
+        } else {
+            Ok(None)
+        };
     }
     let mut lines = request.headers.get_all(PROOF_HEADER).iter();
     let (proof, another) = (lines.next(), lines.next());
@@ -174,7 +180,6 @@ fn find_proof<'r>(
     if another.is_some() || proof.is_some_and(|line| line.as_bytes().contains(&b',')) {
         return Err(BindingFault::SeveralProofs);
     }
-    let is_dpop = scheme.eq_ignore_ascii_case(DPOP_SCHEME.as_bytes());
     match (&binding.confirmation.key, is_dpop) {
         (Some(key), true) => match proof {
             Some(proof) => Ok(Some((proof.as_bytes().trim_ascii(), key))),

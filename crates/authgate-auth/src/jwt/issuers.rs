@@ -10,7 +10,7 @@ use std::time::Duration;
 use authgate_core::identity::{InvalidText, UserId};
 
 use super::settings::{KeySet, Profile, Rules, Users};
-use crate::binding_rules::BindingRules;
+use crate::binding_rules::{BindingRules, Requirement};
 use crate::claims::user::NamedUser;
 
 /// What is accepted of one issuer: its keys, rules and users.
@@ -102,10 +102,18 @@ impl IssuerTable {
     /// Makes the table of these issuers, whose names are distinct.
     pub fn new(profile: Profile, issuers: Vec<(Arc<str>, Issuer)>) -> Self {
         let namespaces: Vec<Namespace> = issuers.iter().map(|(_, issuer)| issuer.namespace.clone()).collect();
+        // Then the authenticator has the scheme DPoP, for all issuers.
+        let has_dpop = issuers
+            .iter()
+            .any(|(_, issuer)| issuer.binding.dpop != Requirement::Off);
         let issuers: Vec<NamedIssuer> = issuers
             .into_iter()
             .map(|(name, issuer)| NamedIssuer {
                 issuer: Issuer {
+                    binding: Arc::new(BindingRules {
+                        dpop_beside: has_dpop,
+                        ..BindingRules::clone(&issuer.binding)
+                    }),
                     rules: Rules {
                         issuer: vec![name.as_ref().to_owned()],
                         ..issuer.rules
