@@ -13,54 +13,25 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
-use crate::harness::mint::{Signer, base64, now};
+use crate::harness::mint::base64;
 use crate::harness::oidc_provider::{AUDIENCE, OidcProvider};
 use crate::harness::pki::Pki;
+use crate::harness::proofs::ProofKey;
 use crate::harness::{Config, Gate, RecordingUpstream, config, get, wait_until};
 
-const ALGORITHMS: [&str; 4] = ["RS256", "PS256", "ES256", "EdDSA"];
-const JWKS: &str = "/jwks";
-const INTROSPECTION: &str = "/token/introspection";
+pub const ALGORITHMS: [&str; 4] = ["RS256", "PS256", "ES256", "EdDSA"];
+pub const JWKS: &str = "/jwks";
+pub const INTROSPECTION: &str = "/token/introspection";
 const TOKEN: &str = "/token";
 
 /// How long something may take on a busy machine.
-const TIMEOUT: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A client's key for DPoP.
-struct Prover(Signer);
-
-impl Prover {
-    fn new() -> Self {
-        Self(Signer::new(Algorithm::ES256))
-    }
-
-    /// The public key, without the members that are optional.
-    fn jwk(&self) -> Value {
-        let jwk = &self.0.jwk;
-        json!({ "crv": jwk["crv"], "kty": jwk["kty"], "x": jwk["x"], "y": jwk["y"] })
-    }
-
-    /// As RFC 7638 says: the members in the order of their names.
-    fn thumbprint(&self) -> String {
-        let jwk = self.jwk();
-        let text = format!(
-            r#"{{"crv":{},"kty":{},"x":{},"y":{}}}"#,
-            jwk["crv"], jwk["kty"], jwk["x"], jwk["y"]
-        );
-        hash(text.as_bytes())
-    }
-
-    /// A proof for one request, with the token that the request has.
-    fn proof(&self, method: &str, url: &str, token: Option<&str>) -> String {
-        let header = json!({ "typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk() });
-        let mut claims = json!({
-            "jti": format!("canary-{:x}", fastrand::u128(..)), "htm": method, "htu": url, "iat": now()
-        });
-        if let Some(token) = token {
-            claims["ath"] = json!(hash(token.as_bytes()));
-        }
-        self.0.seal(&header.to_string(), claims.to_string().as_bytes())
-    }
+/// A proof for the request for a token, which does not exist yet.
+pub fn token_proof(key: &ProofKey, provider: &OidcProvider) -> String {
+    let mut claims = ProofKey::claims("POST", &provider.url(TOKEN), "");
+    claims.as_object_mut().unwrap().remove("ath");
+    key.sign(&claims)
 }
 
 fn hash(bytes: &[u8]) -> String {
@@ -93,7 +64,7 @@ fn introspected(provider: &OidcProvider, token: &str) -> Value {
 }
 
 /// `[authenticators.opaque]`: tokens of the provider that it is asked about, with these further lines.
-fn opaque(provider: &OidcProvider, lines: &str) -> String {
+pub fn opaque(provider: &OidcProvider, lines: &str) -> String {
     format!(
         "[authenticators.opaque]\nkind = \"introspection\"\nform = \"opaque\"\nuser_id_claim = \"client_id\"\n\
          discovery = {issuer:?}\nissuer = {issuer:?}\naudience = {AUDIENCE:?}\ntimeout = \"20s\"\n\
@@ -102,18 +73,31 @@ fn opaque(provider: &OidcProvider, lines: &str) -> String {
     )
 }
 
-/// A gateway with these authenticators, each with a route of its own and one route with all of them.
-fn gate_with(upstream: &RecordingUpstream, authenticators: &[&str], config: Config) -> Gate {
+/// `[authenticators.jwt]`: JWTs of the provider. The further lines say where its keys are.
+pub fn jwt(provider: &OidcProvider, lines: &str) -> String {
+    format!(
+        "[authenticators.jwt]\nkind = \"jwt\"\nform = \"jwt\"\nprofile = \"rfc9068\"\nalgorithms = {ALGORITHMS:?}\n\
+         issuer = {:?}\naudience = {AUDIENCE:?}\n{lines}\n",
+        provider.issuer
+    )
+}
+
+/// Keys that the gateway does not fetch.
+pub const FILE: &str = "jwks = { file = \"jwks.json\" }";
+
+/// Adds a route of its own for each of these authenticators, and one for all of them that requires a scope.
+pub fn with_routes(config: Config, upstream: &RecordingUpstream, authenticators: &[&str]) -> Config {
     let identity = "headers = { X-Id = \"id\", X-Scopes = \"scopes\", X-Authenticator = \"authenticator\" }";
     let mut config = config.app(upstream).identity(identity);
     for name in authenticators {
         config = config.route(&format!("/{name}/*"), &format!("authenticate = [{name:?}]"));
     }
     let all = format!("authenticate = {authenticators:?}\nrequire = {{ scopes = {{ all = [\"read\"] }} }}");
-    Gate::start(&config.route("/all/*", &all))
+    config.route("/all/*", &all)
 }
 
-fn accepts(gate: &Gate, upstream: &RecordingUpstream, token: &str, authenticator: &str) {
+/// The gateway accepts the token, and the upstream receives the identity.
+pub fn accepts(gate: &Gate, upstream: &RecordingUpstream, token: &str, authenticator: &str) {
     let reply = gate.call(&get("/all/x").bearer(token));
     assert_eq!(reply.status, 200, "{authenticator}: {}\n{}", reply.text(), gate.log());
     let sent = upstream.last();
@@ -130,17 +114,12 @@ fn accepts(gate: &Gate, upstream: &RecordingUpstream, token: &str, authenticator
 fn opaque_tokens_are_introspected_once_and_jwts_never() {
     let Some(provider) = OidcProvider::start() else { return };
     let upstream = RecordingUpstream::start();
-    let jwt = format!(
-        "[authenticators.jwt]\nkind = \"jwt\"\nform = \"jwt\"\nprofile = \"rfc9068\"\nissuer = {:?}\naudience = {AUDIENCE:?}\n\
-         jwks = {{ file = \"jwks.json\" }}\nalgorithms = {ALGORITHMS:?}\n",
-        provider.issuer
-    );
     let cache = "cache = { ttl = \"600s\", negative_ttl = \"0s\" }";
     let config = config()
         .tables(&opaque(&provider, cache))
-        .tables(&jwt)
+        .tables(&jwt(&provider, FILE))
         .file("jwks.json", provider.get(JWKS).to_string());
-    let gate = Arc::new(gate_with(&upstream, &["jwt", "opaque"], config));
+    let gate = Arc::new(Gate::start(&with_routes(config, &upstream, &["jwt", "opaque"])));
     // Several clients at once, each with several requests.
     let token = provider.token("opaque");
     let clients: Vec<_> = (0..8)
@@ -174,7 +153,7 @@ fn an_outage_of_the_introspecting_provider_is_503_for_unknown_tokens_alone() {
     let upstream = RecordingUpstream::start();
     let cache = "cache = { ttl = \"600s\", negative_ttl = \"0s\" }";
     let config = config().tables(&opaque(&provider, cache));
-    let gate = gate_with(&upstream, &["opaque"], config);
+    let gate = Gate::start(&with_routes(config, &upstream, &["opaque"]));
     let (known, unknown) = (provider.token("opaque"), provider.token("opaque"));
     accepts(&gate, &upstream, &known, "opaque");
     provider.goes_down();
@@ -217,24 +196,20 @@ fn the_provider_issues_tokens_of_every_kind() {
     assert_eq!(revoked.status, 200, "{}", revoked.text());
     assert_eq!(introspected(&provider, &opaque), json!({ "active": false }));
     // Bound ones.
-    let prover = Prover::new();
+    let key = ProofKey::new(Algorithm::ES256);
     let certificate = pki.leaf(&["client.example"]);
-    let proof = || prover.proof("POST", &provider.url(TOKEN), None);
-    for (name, hash, tokens) in [
+    for (cnf, [jwt, opaque]) in [
         (
-            "jkt",
-            prover.thumbprint(),
-            ["ES256", "opaque"].map(|kind| provider.dpop_token(kind, &proof())),
+            key.cnf(),
+            ["ES256", "opaque"].map(|kind| provider.dpop_token(kind, &token_proof(&key, &provider))),
         ),
         (
-            "x5t#S256",
-            certificate_hash(&certificate),
+            json!({ "x5t#S256": certificate_hash(&certificate) }),
             ["ES256", "opaque"].map(|kind| provider.certificate_token(kind, &certificate)),
         ),
     ] {
-        let [jwt, opaque] = tokens;
-        assert_eq!(verified(&provider, &jwt)["cnf"], json!({ name: hash }));
-        assert_eq!(introspected(&provider, &opaque)["cnf"], json!({ name: hash }));
+        assert_eq!(verified(&provider, &jwt)["cnf"], cnf);
+        assert_eq!(introspected(&provider, &opaque)["cnf"], cnf);
     }
     // Keys.
     let kids = || -> HashSet<String> {

@@ -73,6 +73,7 @@ mod peers;
 mod policy;
 mod printable;
 mod problem;
+mod provider_bound_tokens;
 mod proxying;
 mod readings;
 mod recording;
