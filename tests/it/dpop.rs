@@ -10,7 +10,8 @@ use crate::harness::h2::H2;
 use crate::harness::mint::{Signer, now};
 use crate::harness::pki::Pki;
 use crate::harness::proofs::ProofKey;
-use crate::harness::{Config, Gate, RecordingUpstream, Redis, get, wait_until};
+use crate::harness::websocket::Over;
+use crate::harness::{Config, Gate, Next, RecordingUpstream, Redis, get, wait_until};
 use crate::jwt_auth::with_keys;
 use crate::reload::reload;
 
@@ -495,4 +496,30 @@ fn a_cached_token_needs_its_proof_as_soon_as_a_reload_asks_for_it() {
         gate.call(&get("/api/x").bearer(&token)).status == 401
     });
     assert_eq!(gate.call(&parties.send(&token)).status, 200);
+}
+
+#[test]
+fn a_websocket_needs_a_proof_in_both_versions() {
+    let parties = Parties::new();
+    parties.upstream.answers(|mut exchange| {
+        exchange.switch("");
+        Next::Close
+    });
+    let gate = Gate::start(&parties.config("dpop = \"accept\""));
+    let token = parties.token();
+    let scheme = format!("DPoP {token}");
+    for over in Over::BOTH {
+        // A client makes the proof before it knows the version.
+        for (method, is_good) in [("GET", true), ("CONNECT", over == Over::Http2), ("POST", false)] {
+            let proof = parties.client.proof(method, URI, &token);
+            let reply = over.open(&gate, "/api/x", &[("authorization", &scheme), ("dpop", &proof)]);
+            let expected = if is_good { over.opened() } else { 401 };
+            assert_eq!(reply.status, expected, "{over:?} {method}");
+        }
+        assert_eq!(
+            over.open(&gate, "/api/x", &[("authorization", &scheme)]).status,
+            401,
+            "{over:?}"
+        );
+    }
 }

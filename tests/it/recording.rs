@@ -46,8 +46,13 @@ fn requests_are_recorded_with_sealed_credentials_and_without_long_bodies() {
     let gate = Gate::start(&recording(&redis, &upstream).log(&record));
     let call = get("/api/x?y=1").token("canary-ada").header("Cookie", "session=canary");
     assert_eq!(
-        gate.call(&call.header("Accept", "caf\u{e9}").header("X-Api-Key", "canary"))
-            .status,
+        gate.call(
+            &call
+                .header("Accept", "caf\u{e9}")
+                .header("X-Api-Key", "canary")
+                .header("DPoP", "canary")
+        )
+        .status,
         200
     );
     assert_eq!(gate.call(&get("/api/x").token("canary-unknown")).status, 401);
@@ -91,7 +96,7 @@ fn requests_are_recorded_with_sealed_credentials_and_without_long_bodies() {
     ];
     let expected: Vec<_> = expected.iter().map(|(method, url)| (*method, url.as_str())).collect();
     assert_eq!(summary, expected);
-    for name in ["authorization", "cookie", "x-api-key"] {
+    for name in ["authorization", "cookie", "x-api-key", "dpop"] {
         assert!(field(&lines[0], name)[0].starts_with("sealed:v1:"), "{name}");
     }
     assert_eq!(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use authgate_auth::{ReplayStore, Requirement};
 
-use super::{MINIMAL, check, minimal_and, valid, with};
+use super::{MINIMAL, check, jwt, minimal_and, valid, with};
 
 /// A file with an introspecting authenticator of these lines.
 fn idp(lines: &str) -> String {
@@ -103,4 +103,27 @@ fn values_without_an_effect_or_a_meaning_are_reported() {
     let idp = idp("dpop = \"accept\"\ndpop_replay = \"redis\"").replacen(MINIMAL, &file, 1);
     let key = "error[authenticators.idp.dpop_replay]";
     check(&idp, &[&[key, "cannot write to store \"redis\""]]);
+}
+
+#[test]
+fn each_issuer_of_a_jwt_authenticator_has_rules_of_its_own() {
+    let config = valid(&jwt("dpop = \"accept\""));
+    assert_eq!(config.authenticators["jwt"].scheme.names(), ["Bearer", "DPoP"]);
+    let issuer = |name: &str, lines: &str| {
+        format!(
+            "[[authenticators.many.issuers]]\nissuer = \"{name}\"\nnamespace = \"{name}:\"\n\
+             keys = [{{ algorithm = \"HS256\", secret = \"a secret of a good many bytes, forty\" }}]\n{lines}\n"
+        )
+    };
+    let tables = [issuer("a", ""), issuer("b", "dpop = \"require\"")].concat();
+    let many = "[authenticators.many]\nkind = \"jwt\"\nprofile = \"plain\"\n";
+    let config = valid(&minimal_and(&format!("{many}{tables}")));
+    let many_settings = &config.authenticators["many"];
+    let dpop: Vec<Requirement> = many_settings.kind.bindings().map(|binding| binding.dpop).collect();
+    assert_eq!(dpop, [Requirement::Off, Requirement::Require]);
+    assert_eq!(many_settings.scheme.names(), ["Bearer", "DPoP"]);
+    check(
+        &minimal_and(&format!("{many}dpop = \"accept\"\n{tables}")),
+        &[&["error[authenticators.many.dpop]", "is a key of one issuer"]],
+    );
 }
