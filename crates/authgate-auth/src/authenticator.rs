@@ -24,6 +24,7 @@ use crate::error::EvaluationError;
 use crate::identities::{IdentityFactory, IdentityRules};
 use crate::introspection::{IntrospectionError, SharedEndpoint};
 use crate::jwt::JwtEvaluator;
+use crate::keys::remote::SharedKeySource;
 use crate::kind::{Evaluator, KindSettings, SharedKind};
 use crate::metrics::CacheMetrics;
 use crate::now::Now;
@@ -72,7 +73,7 @@ impl SharedAuthenticator {
         rules: &Arc<IdentityRules>,
         counters: &Arc<ChangeCounters>,
     ) -> Arc<Self> {
-        let kind = settings.kind.share(&settings.name, None);
+        let kind = settings.kind.share(&settings.name, None, counters);
         Self::with_kind(kind, settings, rules, counters)
     }
 
@@ -83,7 +84,7 @@ impl SharedAuthenticator {
         rules: &Arc<IdentityRules>,
         counters: &Arc<ChangeCounters>,
     ) -> Arc<Self> {
-        let kind = settings.kind.share(&settings.name, Some(&self.kind));
+        let kind = settings.kind.share(&settings.name, Some(&self.kind), counters);
         Self::with_kind(kind, settings, rules, counters)
     }
 
@@ -123,11 +124,19 @@ impl SharedAuthenticator {
         if let Some(endpoint) = self.endpoint() {
             endpoint.start();
         }
+        for source in self.key_sources() {
+            source.start();
+        }
     }
 
     /// Its introspection endpoint, if it asks one.
     pub fn endpoint(&self) -> Option<&Arc<SharedEndpoint>> {
         self.kind.endpoint()
+    }
+
+    /// The sources of its keys, where identity providers publish them.
+    pub fn key_sources(&self) -> impl Iterator<Item = &Arc<SharedKeySource>> {
+        self.kind.key_sources()
     }
 
     /// The metrics of its cache.
@@ -229,12 +238,8 @@ impl Authenticator {
             .slowest_store
             .as_ref()
             .map_or(LOCAL_TIME_LIMIT, |store| store.time_limit());
-        // The endpoint has its own deadline, and the store is asked after it.
-        stores
-            + self
-                .shared
-                .endpoint()
-                .map_or(Duration::ZERO, |endpoint| endpoint.timeout())
+        // The stores are asked after that.
+        stores + self.shared.kind.network_timeout()
     }
 
     /// Reads the credential of a request, and decides about it.

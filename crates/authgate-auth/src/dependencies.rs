@@ -1,4 +1,4 @@
-//! The store items that a cached decision depends on, and how a change of one of them invalidates the decision.
+//! The items of stores and sources of keys that a cached decision depends on, and how a change of one of them invalidates the decision.
 //!
 //! Each item has a counter, which is incremented when the item changes. A lookup records the counters of the items that it will read,
 //! before it reads them, and its decision carries these records. A decision is valid while all its counters are unchanged. This also
@@ -9,6 +9,8 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use authgate_core::identity::KeyIdentity;
 
 /// Number of counters: 256 KiB of memory.
 const SLOTS: usize = 1 << 16;
@@ -22,7 +24,7 @@ pub struct ChangeCounters {
     hasher: RandomState,
 }
 
-/// An item in a store.
+/// An item in a store, or of a source of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum StoreItem<'t> {
     /// The whole store: its layout, revoked signing keys, and whether changes are reported.
@@ -39,6 +41,10 @@ pub(crate) enum StoreItem<'t> {
     Reporting,
     /// A JWT's revocation.
     Jti(&'t str),
+    /// The set of keys that a source has.
+    KeySet,
+    /// A key that a source has.
+    Key(&'t KeyIdentity),
 }
 
 /// The items that one decision depends on, with their counters from before the lookup.
@@ -46,6 +52,7 @@ pub(crate) enum StoreItem<'t> {
 pub(crate) struct Dependencies {
     marks: [(u32, u32); MAX_DEPENDENCIES],
     count: u8,
+    /// There are more items than it has room for, or the decision must not be cached: it is never valid.
     overflowed: bool,
 }
 
@@ -71,6 +78,11 @@ impl Dependencies {
             self.add(*mark);
         }
         self.overflowed |= others.overflowed;
+    }
+
+    /// The decision is valid for this request alone.
+    pub(crate) fn forbid_caching(&mut self) {
+        self.overflowed = true;
     }
 
     fn add(&mut self, mark: (u32, u32)) {

@@ -1,6 +1,7 @@
 //! [`EvaluationError`]: why a credential could not be evaluated. It is never a refusal: the client gets 503.
 
 use crate::introspection::IntrospectionError;
+use crate::keys::remote::KeysError;
 use crate::replay::MAX_PROOFS;
 use crate::store::StoreError;
 
@@ -13,6 +14,9 @@ pub enum EvaluationError {
     /// An introspection endpoint has not said whether a token is active.
     #[error(transparent)]
     Introspection(#[from] IntrospectionError),
+    /// The keys that would verify a token are not there.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// The evaluation did not end in time, although nothing was asked over a network.
     #[error("too many credentials are waiting to be checked")]
     Busy,
@@ -27,6 +31,7 @@ impl EvaluationError {
         match self {
             Self::Store(error) => error.label(),
             Self::Introspection(error) => error.label(),
+            Self::Keys(error) => error.label(),
             Self::Busy => "busy",
             Self::ReplayMemoryFull => "dpop_replay_full",
         }

@@ -17,11 +17,13 @@ use authgate_core::identity::UserInfo;
 
 use crate::binding_rules::{BindingRules, Requirement};
 use crate::decision::Decision;
+use crate::dependencies::ChangeCounters;
 use crate::error::EvaluationError;
 use crate::form::CredentialForm;
 use crate::identities::IdentityFactory;
 use crate::introspection::{IntrospectionEvaluator, IntrospectionSettings, SharedEndpoint};
-use crate::jwt::{JwtEvaluator, JwtSettings};
+use crate::jwt::{JwtEvaluator, JwtSettings, KeySources};
+use crate::keys::remote::SharedKeySource;
 use crate::now::Now;
 use crate::reading::Reading;
 use crate::scheme::AuthScheme;
@@ -61,14 +63,19 @@ macro_rules! kinds {
             }
 
             /// Makes the part that all workers share for the authenticator of this name, or takes it from `previous`.
-            pub(super) fn share(&self, name: &Arc<str>, previous: Option<&SharedKind>) -> SharedKind {
+            pub(super) fn share(
+                &self,
+                name: &Arc<str>,
+                previous: Option<&SharedKind>,
+                counters: &Arc<ChangeCounters>,
+            ) -> SharedKind {
                 match self {
                     $(Self::$kind(settings) => {
                         let previous = match previous {
                             Some(SharedKind::$kind(_, previous)) => Some(previous),
                             _ => None,
                         };
-                        SharedKind::$kind(Arc::clone(settings), settings.share(name, previous))
+                        SharedKind::$kind(Arc::clone(settings), settings.share(name, previous, counters))
                     })+
                 }
             }
@@ -123,7 +130,7 @@ kinds! {
     /// Opaque tokens, which a store knows.
     Token: TokenSettings, (), TokenEvaluator;
     /// JSON Web Tokens.
-    Jwt: JwtSettings, (), JwtEvaluator;
+    Jwt: JwtSettings, KeySources, JwtEvaluator;
     /// Tokens that an authorization server is asked about.
     Introspection: IntrospectionSettings, Arc<SharedEndpoint>, IntrospectionEvaluator;
 }
@@ -134,6 +141,24 @@ impl SharedKind {
         match self {
             Self::Introspection(_, endpoint) => Some(endpoint),
             Self::Token(..) | Self::Jwt(..) => None,
+        }
+    }
+
+    /// The sources of the keys that identity providers publish.
+    pub(super) fn key_sources(&self) -> impl Iterator<Item = &Arc<SharedKeySource>> {
+        let sources = match self {
+            Self::Jwt(_, sources) => Some(sources),
+            Self::Token(..) | Self::Introspection(..) => None,
+        };
+        sources.into_iter().flat_map(KeySources::all)
+    }
+
+    /// How long a credential waits for what is asked over a network, before the stores are asked.
+    pub(super) fn network_timeout(&self) -> Duration {
+        match self {
+            Self::Token(..) => Duration::ZERO,
+            Self::Jwt(_, sources) => sources.timeout(),
+            Self::Introspection(_, endpoint) => endpoint.timeout(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Unit;
 
@@ -112,6 +112,36 @@ impl IntrospectionMetrics {
     }
 }
 
+/// Counters of one source of keys; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct KeySourceMetrics {
+    /// By outcome, from a fixed list.
+    fetches: Arc<Mutex<BTreeMap<&'static str, Counter>>>,
+}
+
+impl KeySourceMetrics {
+    /// A fetch has ended.
+    pub fn record_fetch(&self, outcome: &'static str) {
+        let mut fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
+        fetches.entry(outcome).or_default().inc();
+    }
+}
+
+/// A source of keys, for a scrape.
+#[derive(Debug)]
+pub struct ObservedKeySource {
+    /// The name of its authenticator.
+    pub authenticator: Arc<str>,
+    /// The URL in the configuration.
+    pub location: Arc<str>,
+    /// Its counters.
+    pub metrics: KeySourceMetrics,
+    /// How long ago a fetch has last succeeded.
+    pub age: Option<Duration>,
+    /// How many keys are in use.
+    pub keys: usize,
+}
+
 /// All caches by authenticator, and all stores, for a scrape.
 #[derive(Debug)]
 pub struct AuthMetrics<'m> {
@@ -121,6 +151,8 @@ pub struct AuthMetrics<'m> {
     pub stores: &'m [(Arc<str>, StoreMetrics)],
     /// By authenticator.
     pub introspections: &'m [(Arc<str>, IntrospectionMetrics)],
+    /// All sources of keys.
+    pub key_sources: &'m [ObservedKeySource],
 }
 
 type Label<'l> = [(&'static str, &'l str); 1];
@@ -211,7 +243,48 @@ impl AuthMetrics<'_> {
             MetricType::Gauge,
         );
         self.of_stores(to, tracking, |store| &store.tracking)?;
-        self.of_introspections(to)
+        self.of_introspections(to)?;
+        self.of_key_sources(to)
+    }
+
+    /// Without sources of keys there are no such metrics.
+    fn of_key_sources(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        if self.key_sources.is_empty() {
+            return Ok(());
+        }
+        let help = "Fetches of keys, by what came of them.";
+        let mut fetches = encoder.encode_descriptor("jwks_fetches", help, None, MetricType::Counter)?;
+        for source in self.key_sources {
+            for (outcome, counter) in &*source.metrics.fetches.lock().unwrap_or_else(PoisonError::into_inner) {
+                let labels = [
+                    ("authenticator", &*source.authenticator),
+                    ("source", &*source.location),
+                    ("outcome", *outcome),
+                ];
+                counter.encode(fetches.encode_family(&labels)?)?;
+            }
+        }
+        let labels = |source: &ObservedKeySource| {
+            [
+                ("authenticator", source.authenticator.to_string()),
+                ("source", source.location.to_string()),
+            ]
+        };
+        let help = "Time since keys were last fetched. Absent until the first fetch has succeeded.";
+        let mut ages = encoder.encode_descriptor("jwks_age", help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        for source in self.key_sources {
+            if let Some(age) = source.age {
+                let gauge = ConstGauge::new(age.as_secs_f64());
+                gauge.encode(ages.encode_family(&labels(source))?)?;
+            }
+        }
+        let help = "Keys in use.";
+        let mut keys = encoder.encode_descriptor("jwks_keys", help, None, MetricType::Gauge)?;
+        for source in self.key_sources {
+            let gauge = ConstGauge::new(i64::try_from(source.keys).unwrap_or(i64::MAX));
+            gauge.encode(keys.encode_family(&labels(source))?)?;
+        }
+        Ok(())
     }
 
     /// Without introspection there are no such metrics.

@@ -9,6 +9,7 @@ use authgate_core::credential::{Acceptance, Refusal, Shape, Words};
 use authgate_core::identity::UserInfo;
 
 use crate::decision::{Decision, RefusedCredential};
+use crate::dependencies::ChangeCounters;
 use crate::error::EvaluationError;
 use crate::identities::IdentityFactory;
 use crate::now::Now;
@@ -49,7 +50,7 @@ pub enum OnUnknown {
 }
 
 impl TokenSettings {
-    pub(super) fn share(&self, _: &Arc<str>, _: Option<&()>) {}
+    pub(super) fn share(&self, _: &Arc<str>, _: Option<&()>, _: &Arc<ChangeCounters>) {}
 
     pub(super) fn stores(&self) -> Vec<&Arc<str>> {
         let source = self.source.as_ref().map(|source| &source.store);

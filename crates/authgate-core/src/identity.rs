@@ -93,7 +93,7 @@ impl UserId {
 
 /// Identifies a key that verifies credentials. Equal ones verify the same signatures of the same credentials, and are revoked by the same
 /// name.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct KeyIdentity {
     /// The algorithm that the key is bound to.
     pub algorithm: &'static str,

@@ -11,6 +11,7 @@ use super::endpoint::SharedEndpoint;
 use super::location::Location;
 use crate::binding_rules::BindingRules;
 use crate::claims::ClaimRules;
+use crate::dependencies::ChangeCounters;
 use crate::fetch::FetchTls;
 use crate::form::CredentialForm;
 use crate::withdrawn::Withdrawn;
@@ -87,6 +88,7 @@ impl IntrospectionSettings {
         &self,
         authenticator: &Arc<str>,
         previous: Option<&Arc<SharedEndpoint>>,
+        _: &Arc<ChangeCounters>,
     ) -> Arc<SharedEndpoint> {
         match previous {
             Some(previous) if *previous.settings() == self.endpoint => Arc::clone(previous),

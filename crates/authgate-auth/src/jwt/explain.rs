@@ -8,9 +8,12 @@ use authgate_core::credential::{Defect, JwtFault, Refusal, TypeMismatch};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use super::keys::VerificationKey;
+use super::keys::remote::KnownKeys;
 use super::segments::{header_as_sent, payload_as_sent};
 use super::{Issuer, Issuers, JwtEvaluator, JwtSettings, KeySet, Profile, Rules, Stop, Unverified, Users};
 use crate::decision::Decision;
+use crate::error::EvaluationError;
 use crate::now::Now;
 use crate::store::Lookup;
 
@@ -44,7 +47,7 @@ pub enum State {
     Passed,
     /// The check failed. The response to the client depends on this check.
     Failed,
-    /// The store that it needs is unavailable.
+    /// The store or the keys that it needs are unavailable.
     Unknown,
     /// The configuration does not require it.
     NotAsked,
@@ -72,7 +75,7 @@ pub enum Ending {
     Accepted,
     /// The token is refused.
     Refused(Refusal),
-    /// A store is unavailable, with its error.
+    /// A store or the keys are unavailable, with the error.
     Unknown(String),
 }
 
@@ -103,15 +106,34 @@ impl JwtEvaluator {
         let selected = parsed.as_ref().map(|parsed| parsed.selected);
         let issuer = selected.map(|selected| selected.issuer);
         let mut lookup = Lookup::until(Instant::now() + time_limit);
+        let mut unknown = None;
         let ending = match self.check(token, now, &mut lookup).await {
             Ok(Decision::Accepted { .. }) => Ending::Accepted,
             Ok(Decision::Refused(refused)) | Err(Stop::Refused(refused)) => Ending::Refused(refused.into_parts().0),
-            Err(Stop::Failed(error)) => Ending::Unknown(error.to_string()),
+            Err(Stop::Failed(error)) => {
+                unknown = Some(match &error {
+                    EvaluationError::Keys(_) => Check::Without(Defect::KeyId),
+                    EvaluationError::Store(_) | EvaluationError::Introspection(_) | EvaluationError::Busy => {
+                        Check::first_that_asks_a_store(settings)
+                    }
+                });
+                Ending::Unknown(error.to_string())
+            }
         };
+        let known = self.known_keys(parsed.as_ref());
+        let keys = match (&known, issuer) {
+            (Some(known), _) => known.keys.as_slice(),
+            (None, Some(issuer)) => issuer.keys.keys(),
+            (None, None) => &[],
+        };
+        let key = parsed.as_ref().and_then(|parsed| {
+            let at = parsed.find_key(keys, parsed.selected.issuer.keys.selection()).ok()?;
+            Some(keys.get(at)?.id().to_owned())
+        });
         let last = match &ending {
             Ending::Accepted => None,
             Ending::Refused(refusal) => Check::that_failed(refusal).map(|check| (check, State::Failed)),
-            Ending::Unknown(_) => Some((Check::first_that_asks_a_store(settings), State::Unknown)),
+            Ending::Unknown(_) => unknown.map(|check| (check, State::Unknown)),
         };
         let mut ended = false;
         let checks = Check::in_order(settings).into_iter().map(|check| {
@@ -152,21 +174,33 @@ impl JwtEvaluator {
                 | Refusal::JwtUnsendableClaim(which)
                 | Refusal::TokenUnsendableValue(which),
             ) => Some(which.to_string()),
-            Ending::Refused(_) | Ending::Accepted | Ending::Unknown(_) => {
-                last.and_then(|(check, _)| found(check, settings, issuer, header.as_ref(), claims.as_ref(), now))
-            }
+            Ending::Refused(_) | Ending::Accepted | Ending::Unknown(_) => last.and_then(|(check, _)| {
+                found(
+                    check,
+                    settings,
+                    issuer.map(|issuer| (issuer, keys)),
+                    header.as_ref(),
+                    claims.as_ref(),
+                    now,
+                )
+            }),
         };
         Explanation {
             header,
             found,
             claims,
             issuer: selected.and_then(|selected| selected.name.cloned()),
-            key: parsed
-                .and_then(|parsed| parsed.verify().ok())
-                .map(|signed| signed.key.id().to_owned()),
+            key,
             checks,
             ending,
         }
+    }
+}
+
+impl JwtEvaluator {
+    /// The published keys of the token's issuer, if they are there.
+    fn known_keys(&self, parsed: Option<&Unverified<'_, '_>>) -> Option<Arc<KnownKeys>> {
+        self.sources.of_issuer(parsed?.selected.at)?.keys().ok()
     }
 }
 
@@ -288,7 +322,7 @@ impl Check {
         match self {
             Self::Without(Defect::KeyId) => match keys {
                 KeySet::Static(keys) => keys.iter().any(|key| key.kid().is_some()),
-                KeySet::Jwks(_) => true,
+                KeySet::Jwks(_) | KeySet::Remote(_) => true,
             },
             Self::Without(Defect::TokenId) => settings.revocation.is_some() && jti_claim.is_some(),
             Self::Without(Defect::Lifetime) => max_lifetime.is_some(),
@@ -352,7 +386,7 @@ const SHOWN_ISSUERS: usize = 8;
 fn found(
     check: Check,
     settings: &JwtSettings,
-    issuer: Option<&Issuer>,
+    issuer: Option<(&Issuer, &[VerificationKey])>,
     header: Option<&Map<String, Value>>,
     claims: Option<&Map<String, Value>>,
     now: Now,
@@ -380,8 +414,7 @@ fn found(
             names.join(", ")
         ));
     }
-    let Issuer { rules, keys, .. } = issuer?;
-    let keys = keys.keys();
+    let (Issuer { rules, .. }, keys) = issuer?;
     Some(match check {
         Check::Without(Defect::HeaderType) => says(header, "typ")?,
         Check::Without(Defect::KeyId) => {

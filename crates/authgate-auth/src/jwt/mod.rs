@@ -5,6 +5,7 @@
 pub mod explain;
 pub mod identity_key;
 mod issuers;
+mod key_sources;
 mod profile;
 pub(crate) mod segments;
 mod settings;
@@ -14,12 +15,15 @@ mod user;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use authgate_core::credential::{Acceptance, Defect, JwtFault, Refusal, Shape, Words};
 use authgate_core::identity::UserInfo;
 
 use self::issuers::SelectedIssuer;
 pub use self::issuers::{InvalidNamespace, Issuer, IssuerTable, Issuers, Namespace};
+pub use self::key_sources::KeySources;
+use self::key_sources::NotFound;
 pub use self::settings::{JwtSettings, KeySet, Profile, Rules, TokenType, UserIdField, Users};
 use self::signed::Unverified;
 pub use self::signed::verified_payload;
@@ -45,6 +49,9 @@ pub struct JwtEvaluator {
     /// For each issuer, in order: the store of its users, if they are in one.
     users: Box<[Option<Rc<Store>>]>,
     revocation: Option<Rc<Store>>,
+    /// The time limit of the slowest of its stores.
+    store_time_limit: Duration,
+    sources: KeySources,
     queue: Rc<WorkQueue>,
 }
 
@@ -72,6 +79,15 @@ impl From<Defect> for Stop {
     }
 }
 
+impl From<NotFound> for Stop {
+    fn from(not_found: NotFound) -> Self {
+        match not_found {
+            NotFound::Defect(defect) => defect.into(),
+            NotFound::Failed(error) => Self::Failed(error),
+        }
+    }
+}
+
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
         Self::Failed(error.into())
@@ -81,16 +97,25 @@ impl From<StoreError> for Stop {
 impl JwtEvaluator {
     pub(super) fn new(
         settings: &Arc<JwtSettings>,
-        (): &(),
+        sources: &KeySources,
         identities: &IdentityFactory,
         worker: &WorkerResources,
     ) -> Self {
         let issuers = settings.issuers.all();
         let users = issuers.map(|issuer| issuer.users.store().map(|store| worker.store(store)));
+        let users: Vec<Option<Rc<Store>>> = users.collect();
+        let revocation = settings.revocation.as_ref().map(|store| worker.store(store));
+        let limits = users
+            .iter()
+            .flatten()
+            .chain(&revocation)
+            .map(|store| store.time_limit());
         Self {
             identities: identities.clone(),
-            users: users.collect(),
-            revocation: settings.revocation.as_ref().map(|store| worker.store(store)),
+            store_time_limit: limits.max().unwrap_or_default(),
+            users: users.into_boxed_slice(),
+            revocation,
+            sources: sources.clone(),
             queue: worker.queue(),
             settings: Arc::clone(settings),
         }
@@ -134,7 +159,16 @@ impl JwtEvaluator {
     /// All checks, in the order of SimpleJWT. With several issuers, that of `iss` comes before the signature.
     async fn check(&self, token: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, Stop> {
         let settings = &*self.settings;
-        let signed = Unverified::parse(settings, token)?.verify()?;
+        let unverified = Unverified::parse(settings, token)?;
+        let found;
+        let signed = match self.sources.of_issuer(unverified.selected.at) {
+            None => unverified.verify()?,
+            Some(source) => {
+                found = key_sources::find(source, &unverified, &self.queue, lookup).await?;
+                let key = found.known.keys.get(found.at).ok_or(Defect::KeyId)?;
+                unverified.signed_by(key)
+            }
+        };
         let verified = signed.verified_by();
         let Issuer {
             rules,
@@ -164,7 +198,7 @@ impl JwtEvaluator {
         claims: Claims,
         facts: JwtFacts,
         named: Option<NamedUser>,
-        verified: VerifiedBy<'_>,
+        verified: VerifiedBy<'_, '_>,
     ) -> Result<Decision, Refusal> {
         let Issuer {
             rules, users, binding, ..
@@ -230,9 +264,9 @@ impl JwtEvaluator {
 
 /// What has verified a token: an issuer, and one of its keys.
 #[derive(Debug, Clone, Copy)]
-struct VerifiedBy<'s> {
+struct VerifiedBy<'s, 'k> {
     selected: SelectedIssuer<'s>,
-    key: &'s VerificationKey,
+    key: &'k VerificationKey,
 }
 
 fn refusal(problem: ClaimProblem) -> Refusal {

@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use authgate_core::identity::{UserId, UserInfo};
+use authgate_core::identity::{KeyIdentity, UserId, UserInfo};
 
 use super::issuers::{Issuer, Issuers};
+use super::key_sources::KeySources;
 use super::keys::VerificationKey;
+use super::keys::remote::RemoteKeys;
 use crate::claims::ClaimRules;
 use crate::claims::user::IdNumbers;
+use crate::dependencies::ChangeCounters;
 use crate::form::CredentialForm;
 use crate::scheme::AuthScheme;
 use crate::withdrawn::Withdrawn;
@@ -26,8 +29,16 @@ pub struct JwtSettings {
 }
 
 impl JwtSettings {
-    #[expect(clippy::unused_self, reason = "the same method in each kind")]
-    pub(crate) fn share(&self, _: &Arc<str>, _: Option<&()>) {}
+    /// A source of keys is kept where its settings are equal.
+    pub(crate) fn share(
+        &self,
+        authenticator: &Arc<str>,
+        previous: Option<&KeySources>,
+        counters: &Arc<ChangeCounters>,
+    ) -> KeySources {
+        let remote = self.issuers.all().map(|issuer| issuer.keys.remote());
+        KeySources::new(authenticator, remote, previous, counters)
+    }
 
     pub(crate) fn stores(&self) -> Vec<&Arc<str>> {
         let of_issuers = self
@@ -50,8 +61,7 @@ impl JwtSettings {
         else {
             return Err(Withdrawn::Issuer);
         };
-        let mut keys = issuer.keys.keys().iter();
-        if !keys.any(|own| Some(own.identity()) == user.key.as_ref()) {
+        if !issuer.keys.still_has(user.key.as_deref(), &previous_issuer.keys) {
             return Err(Withdrawn::Key);
         }
         match (&self.revocation, &previous.revocation) {
@@ -62,8 +72,8 @@ impl JwtSettings {
         }
         issuer.users.still_accepts(&previous_issuer.users, is_same_store)?;
         // A set requires the key id, which the token may not have.
-        let requires_key_id =
-            matches!(issuer.keys, KeySet::Jwks(_)) && matches!(previous_issuer.keys, KeySet::Static(_));
+        let requires_key_id = issuer.keys.selection() == KeySelection::ByKid
+            && previous_issuer.keys.selection() == KeySelection::ByKidIfBoth;
         // What was accepted is a JWT.
         let reads_jwts = self.form.includes(CredentialForm::Jwt);
         let is_accepted = !requires_key_id
@@ -102,13 +112,54 @@ pub enum KeySet {
     Static(Vec<VerificationKey>),
     /// Keys of a JWK Set: `kid` selects the key and is required.
     Jwks(Vec<VerificationKey>),
+    /// Keys that an identity provider publishes: `kid` selects the key and is required.
+    Remote(Arc<RemoteKeys>),
+}
+
+/// How a token selects a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeySelection {
+    /// If both sides have a `kid`, it must match; otherwise every key of the token's algorithm is tried.
+    ByKidIfBoth,
+    /// `kid` is required.
+    ByKid,
 }
 
 impl KeySet {
-    /// All keys.
+    /// The keys of the configuration. It has none of those that are published.
     pub fn keys(&self) -> &[VerificationKey] {
         match self {
             Self::Static(keys) | Self::Jwks(keys) => keys,
+            Self::Remote(_) => &[],
+        }
+    }
+
+    /// How a token selects one.
+    pub(super) fn selection(&self) -> KeySelection {
+        match self {
+            Self::Static(_) => KeySelection::ByKidIfBoth,
+            Self::Jwks(_) | Self::Remote(_) => KeySelection::ByKid,
+        }
+    }
+
+    /// How published keys are fetched.
+    pub fn remote(&self) -> Option<&Arc<RemoteKeys>> {
+        match self {
+            Self::Remote(remote) => Some(remote),
+            Self::Static(_) | Self::Jwks(_) => None,
+        }
+    }
+
+    /// Whether this key is still accepted. It was one of `previous`.
+    fn still_has(&self, key: Option<&KeyIdentity>, previous: &Self) -> bool {
+        match (self, previous) {
+            (Self::Remote(own), Self::Remote(previous)) => {
+                let is_listed = |name| own.algorithms.iter().any(|algorithm| algorithm.name() == name);
+                own.location == previous.location && key.is_some_and(|key| is_listed(key.algorithm))
+            }
+            // What is published there is not known here.
+            (Self::Remote(_), _) => false,
+            (Self::Static(_) | Self::Jwks(_), _) => self.keys().iter().any(|own| Some(&**own.identity()) == key),
         }
     }
 }

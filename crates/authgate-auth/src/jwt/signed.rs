@@ -7,7 +7,7 @@ use super::VerifiedBy;
 use super::issuers::{Issuers, SelectedIssuer};
 use super::keys::VerificationKey;
 use super::segments::Segments;
-use super::settings::{JwtSettings, KeySet, Profile};
+use super::settings::{JwtSettings, KeySelection, Profile};
 
 /// A well-formed token, and the issuer whose keys may verify it. Nothing in it is verified.
 #[derive(Debug)]
@@ -54,23 +54,59 @@ impl<'t, 's> Unverified<'t, 's> {
         })
     }
 
-    /// Verifies the signature with the keys of the issuer.
-    pub(super) fn verify(self) -> Result<Signed<'t, 's>, Defect> {
-        let key = self.selected.issuer.keys.verify(&self.segments)?;
-        Ok(Signed { token: self, key })
+    /// Verifies the signature with the keys of the issuer that the configuration has.
+    pub(super) fn verify(self) -> Result<Signed<'t, 's, 's>, Defect> {
+        let keys = &self.selected.issuer.keys;
+        let at = self.find_key(keys.keys(), keys.selection())?;
+        let key = keys.keys().get(at).ok_or(Defect::KeyId)?;
+        Ok(self.signed_by(key))
+    }
+
+    /// The token, whose signature `key` has verified.
+    pub(super) fn signed_by<'k>(self, key: &'k VerificationKey) -> Signed<'t, 's, 'k> {
+        Signed { token: self, key }
+    }
+
+    /// Whether its header has a `kid`.
+    pub(super) fn has_kid(&self) -> bool {
+        self.segments.header.kid.is_some()
+    }
+
+    /// The position of the key that verifies the signature.
+    pub(super) fn find_key(&self, keys: &[VerificationKey], selection: KeySelection) -> Result<usize, Defect> {
+        let segments = &self.segments;
+        let mut defect = Defect::KeyId;
+        for (at, key) in keys.iter().enumerate() {
+            let agree = match (key.kid(), segments.header.kid.as_deref()) {
+                (Some(own), Some(sent)) => own == sent,
+                _ => selection == KeySelection::ByKidIfBoth,
+            };
+            if !agree {
+                continue;
+            }
+            if key.algorithm().name() != segments.header.alg {
+                defect = defect.max(Defect::Algorithm);
+                continue;
+            }
+            if key.verifies(segments.signed, &segments.signature) {
+                return Ok(at);
+            }
+            defect = Defect::Signature;
+        }
+        Err(defect)
     }
 }
 
 /// A well-formed token with a valid signature of its issuer. Its claims are not checked yet.
 #[derive(Debug)]
-pub(super) struct Signed<'t, 's> {
+pub(super) struct Signed<'t, 's, 'k> {
     token: Unverified<'t, 's>,
-    pub(super) key: &'s VerificationKey,
+    pub(super) key: &'k VerificationKey,
 }
 
-impl<'s> Signed<'_, 's> {
+impl<'s, 'k> Signed<'_, 's, 'k> {
     /// The issuer and its key.
-    pub(super) fn verified_by(&self) -> VerifiedBy<'s> {
+    pub(super) fn verified_by(&self) -> VerifiedBy<'s, 'k> {
         VerifiedBy {
             selected: self.token.selected,
             key: self.key,
@@ -83,35 +119,6 @@ impl<'s> Signed<'_, 's> {
             Some(claims) => Ok(claims),
             None => self.token.segments.claims(),
         }
-    }
-}
-
-impl KeySet {
-    /// The key that verifies the signature.
-    fn verify(&self, segments: &Segments<'_>) -> Result<&VerificationKey, Defect> {
-        let (keys, by_kid) = match self {
-            Self::Static(keys) => (keys, false),
-            Self::Jwks(keys) => (keys, true),
-        };
-        let mut defect = Defect::KeyId;
-        for key in keys {
-            let agree = match (key.kid(), segments.header.kid.as_deref()) {
-                (Some(own), Some(sent)) => own == sent,
-                _ => !by_kid,
-            };
-            if !agree {
-                continue;
-            }
-            if key.algorithm().name() != segments.header.alg {
-                defect = defect.max(Defect::Algorithm);
-                continue;
-            }
-            if key.verifies(segments.signed, &segments.signature) {
-                return Ok(key);
-            }
-            defect = Defect::Signature;
-        }
-        Err(defect)
     }
 }
 

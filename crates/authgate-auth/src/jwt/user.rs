@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use tokio::time::Instant;
+
 use super::{JwtEvaluator, UserIdField, Users, VerifiedBy};
 use crate::claims::user::NamedUser;
 use crate::store::{JwtFacts, JwtQuery, Lookup, StoreError, UserKey};
@@ -11,7 +13,7 @@ impl JwtEvaluator {
     pub(super) async fn look_up(
         &self,
         jti: Option<&str>,
-        verified: VerifiedBy<'_>,
+        verified: VerifiedBy<'_, '_>,
         named: Option<&NamedUser>,
         lookup: &mut Lookup,
     ) -> Result<JwtFacts, StoreError> {
@@ -34,6 +36,8 @@ impl JwtEvaluator {
             revoked_user: by_claim,
             user: None,
         };
+        // A token that has waited for keys has no more time for the stores than others.
+        lookup.deadline = lookup.deadline.min(Instant::now() + self.store_time_limit);
         match (&self.users[selected.at], &self.revocation) {
             (None, None) => Ok(JwtFacts::default()),
             (None, Some(store)) => store.jwt(revocations, lookup).await,

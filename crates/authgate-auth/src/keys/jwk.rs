@@ -43,6 +43,11 @@ impl Jwk {
         self.d.is_some()
     }
 
+    /// Whether it is a shared secret (RFC 7518, section 6.4).
+    pub(super) fn is_secret(&self) -> bool {
+        self.kty == "oct"
+    }
+
     /// Parses its key material.
     pub(super) fn material(&self) -> Result<Material, KeyError> {
         let member = |name: &str, value: &Option<String>| match value {

@@ -5,6 +5,7 @@
 
 mod client_key;
 mod jwk;
+pub mod remote;
 mod set;
 
 use std::fmt;

@@ -8,6 +8,18 @@ use serde::Deserialize;
 use super::jwk::{Jwk, brief};
 use super::{Algorithm, KeyError, Material, VerificationKey};
 
+/// The most keys of a published set that are used. The largest known sets have about twenty.
+const MAX_PUBLISHED_KEYS: usize = 256;
+
+/// Who can read a set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Readers {
+    /// Those who can read a file.
+    OfFile,
+    /// Everyone: it is published at a URL.
+    Everyone,
+}
+
 /// The result of parsing a set.
 #[derive(Debug, Default)]
 pub struct JwkSet {
@@ -64,6 +76,18 @@ impl JwkSet {
     /// # Errors
     /// The text is not a JWK Set.
     pub fn parse(text: &[u8], algorithms: &[Algorithm]) -> Result<Self, KeyError> {
+        Self::parse_for(text, algorithms, Readers::OfFile)
+    }
+
+    /// Parses a set that an identity provider publishes. It has no secrets, and each key has a `kid`, by which tokens select it.
+    ///
+    /// # Errors
+    /// The text is not a JWK Set.
+    pub fn parse_published(text: &[u8], algorithms: &[Algorithm]) -> Result<Self, KeyError> {
+        Self::parse_for(text, algorithms, Readers::Everyone)
+    }
+
+    fn parse_for(text: &[u8], algorithms: &[Algorithm], readers: Readers) -> Result<Self, KeyError> {
         let written: Written = serde_json::from_slice(text)
             .map_err(|error| KeyError(format!("not a JWK Set: {}", without_values(&error.to_string()))))?;
         let mut set = Self::default();
@@ -73,8 +97,10 @@ impl JwkSet {
             let not_used = |why| SkippedKey { at, kid, why };
             match Jwk::deserialize(value)
                 .map_err(|error| Unused::Fault(format!("not a JWK: {}", without_values(&error.to_string()))))
-                .and_then(|jwk| bind(&jwk, algorithms))
-            {
+                .and_then(|jwk| match readers {
+                    Readers::OfFile => bind(&jwk, algorithms),
+                    Readers::Everyone => bind_published(at, &jwk, algorithms),
+                }) {
                 Ok(keys) if keys.iter().any(|key| key.algorithm.is_hmac()) => {
                     let why = "a shared secret among public keys: anyone who can read the set could sign tokens";
                     secrets.push((keys, not_used(why.to_owned())));
@@ -97,16 +123,42 @@ impl JwkSet {
         Ok(set)
     }
 
+    /// The keys that are not used, in the order of the set.
+    pub fn skipped(&self) -> Vec<SkippedKey> {
+        let mut all: Vec<SkippedKey> = self.invalid.iter().chain(&self.irrelevant).cloned().collect();
+        all.sort_by_key(|key| key.at);
+        all
+    }
+
     /// Explains for each key why the set has no usable key.
     pub fn explain_empty(&self) -> String {
-        let mut all: Vec<&SkippedKey> = self.invalid.iter().chain(&self.irrelevant).collect();
-        all.sort_by_key(|key| key.at);
+        let all = self.skipped();
         if all.is_empty() {
             return "the set is empty".to_owned();
         }
         let reasons: Vec<String> = all.iter().map(ToString::to_string).collect();
         format!("it has no usable key: {}", reasons.join("; "))
     }
+}
+
+/// Binds a key of a published set. What must not be published is reported, whatever its purpose.
+fn bind_published(at: usize, jwk: &Jwk, algorithms: &[Algorithm]) -> Result<Vec<VerificationKey>, Unused> {
+    if at >= MAX_PUBLISHED_KEYS {
+        return Err(Unused::Fault(format!(
+            "the set has more than {MAX_PUBLISHED_KEYS} keys, and only the first ones are used"
+        )));
+    }
+    if jwk.is_secret() {
+        return fault("a shared secret among published keys: anyone who can read the set could sign tokens");
+    }
+    if jwk.is_private() {
+        return fault("a published private key: anyone who can read the set can sign tokens; tell the provider");
+    }
+    let keys = bind(jwk, algorithms)?;
+    if jwk.kid.is_none() {
+        return fault("it has no `kid`, by which tokens select their key");
+    }
+    Ok(keys)
 }
 
 /// Binds one key to each of `algorithms` that suits it.
@@ -263,6 +315,68 @@ mod tests {
         assert!(JwkSet::parse(b"[]", &Algorithm::ALL).is_err());
         let error = JwkSet::parse(b"\"canary\"", &Algorithm::ALL).expect_err("no set");
         assert!(!error.to_string().contains("canary"), "{error}");
+    }
+
+    #[test]
+    fn a_published_set_has_neither_secrets_nor_private_keys_and_each_key_a_kid() {
+        let parse = |keys: &[&str]| {
+            let keys: Vec<String> = keys.iter().map(|key| format!("{{{key}}}")).collect();
+            let set = format!(r#"{{"keys":[{}]}}"#, keys.join(","));
+            JwkSet::parse_published(set.as_bytes(), &[Algorithm::RS256, Algorithm::EdDSA]).expect("a set")
+        };
+        let good = format!(r#"{ED25519},"kid":"good""#);
+        for (bad, words) in [
+            (
+                format!(r#""kty":"oct","kid":"x","k":"{SECRET}""#),
+                "a shared secret among published keys",
+            ),
+            (
+                format!(r#""kty":"oct","kid":"x","alg":"HS256","k":"{SECRET}""#),
+                "a shared secret among published keys",
+            ),
+            (
+                format!(r#""kty":"oct","use":"enc","k":"{SECRET}""#),
+                "a shared secret among published keys",
+            ),
+            (format!(r#"{ED25519},"kid":"x","d":"AA""#), "a published private key"),
+            (
+                format!(r#"{ED25519},"kid":"x","use":"enc","d":"AA""#),
+                "a published private key",
+            ),
+            (
+                format!(r#"{RSA},"kid":"x","alg":"RS512","d":"AA""#),
+                "a published private key",
+            ),
+            (ED25519.to_owned(), "it has no `kid`"),
+            (format!(r#"{ED25519},"kid":"x","use":"enc""#), "for \"enc\" (`use`)"),
+            (
+                format!(r#"{ED25519},"kid":"x","key_ops":["sign"]"#),
+                "not for verifying",
+            ),
+            (format!(r#"{RSA},"kid":"x","alg":"RS512""#), "not among `algorithms`"),
+            (
+                r#""kty":"RSA","kid":"x","n":"AQAB","e":"AQAB""#.to_owned(),
+                "the RSA key has 17 bits",
+            ),
+            (r#""kty":"later","kid":"x""#.to_owned(), "its type \"later\""),
+            ("\"kid\":5".to_owned(), "not a JWK"),
+        ] {
+            for keys in [[bad.as_str(), &good], [&good, bad.as_str()]] {
+                let set = parse(&keys);
+                assert_eq!(set.keys.len(), 1, "{bad}");
+                assert_eq!(set.keys[0].kid(), Some("good"), "{bad}");
+                let skipped: Vec<String> = set.skipped().iter().map(ToString::to_string).collect();
+                assert!(skipped.len() == 1 && skipped[0].contains(words), "{bad}: {skipped:?}");
+            }
+            assert!(parse(&[&bad]).keys.is_empty(), "{bad}");
+        }
+        // One `kid` may have several keys.
+        let twice = parse(&[&good, &format!(r#"{RSA},"kid":"good""#)]);
+        assert_eq!(twice.keys.len(), 2);
+        let many: Vec<String> = (0..300).map(|at| format!(r#"{ED25519},"kid":"{at}""#)).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let set = parse(&many);
+        assert_eq!((set.keys.len(), set.skipped().len()), (256, 44));
     }
 
     #[test]
