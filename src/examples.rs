@@ -146,7 +146,7 @@ fn keys_used_by(issuer: &Issuer, path: &str) -> Vec<ExampleUse> {
             };
             let key = match &issuer.keys {
                 KeySet::Static(_) => format!("{path}.keys[{at}]"),
-                KeySet::Jwks(_) => format!("{path}.jwks"),
+                KeySet::Jwks(_) | KeySet::Remote(_) => format!("{path}.jwks"),
             };
             ExampleUse {
                 key,

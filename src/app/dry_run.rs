@@ -130,11 +130,12 @@ impl DryRun {
 
     async fn wait_for_stores(&self) {
         let all = async {
-            while !self.snapshot.stores.iter().all(|store| store.was_reached()) {
+            let (stores, sources) = (&self.snapshot.stores, || self.snapshot.key_sources());
+            while !stores.iter().all(|store| store.was_reached()) || !sources().all(|source| source.was_reached()) {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        // After the timeout, an unreachable store shows in the explained response.
+        // After the timeout, an unreachable store or source of keys shows in the explained response.
         let _ = timeout(STORE_TIMEOUT, all).await;
     }
 }

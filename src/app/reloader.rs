@@ -168,6 +168,7 @@ pub(super) fn admin_view(snapshot: &Snapshot) -> AdminView {
         certificates: Arc::clone(&snapshot.certificates),
         acme: snapshot.acme.clone(),
         endpoints: snapshot.endpoints().map(|(_, endpoint)| Arc::clone(endpoint)).collect(),
+        key_sources: snapshot.key_sources().cloned().collect(),
         key_set: snapshot.key_set.clone(),
         access: snapshot.admin.clone(),
     }

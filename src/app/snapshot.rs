@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use authgate_auth::introspection::SharedEndpoint;
 use authgate_auth::jwt::identity_key::IdentityKey;
+use authgate_auth::jwt::keys::remote::SharedKeySource;
 use authgate_auth::store::SharedStore;
 use authgate_auth::{IdentityRules, KindSettings, PROOF_HEADER, SharedAuthenticator};
 use authgate_core::outbound::OutboundRules;
@@ -306,6 +307,11 @@ impl Snapshot {
         authenticators.filter_map(|(name, shared)| Some((name, shared.endpoint()?)))
     }
 
+    /// The sources of the keys that identity providers publish.
+    pub(super) fn key_sources(&self) -> impl Iterator<Item = &Arc<SharedKeySource>> {
+        self.authenticators.values().flat_map(|shared| shared.key_sources())
+    }
+
     /// What the metrics read from this snapshot at each scrape.
     pub(super) fn observed(&self) -> Observed {
         let usable = |store: &Arc<SharedStore>| {
@@ -329,6 +335,7 @@ impl Snapshot {
                 .endpoints()
                 .map(|(name, endpoint)| (Arc::clone(name), endpoint.metrics().clone()))
                 .collect(),
+            key_sources: self.key_sources().cloned().collect(),
             store_metrics: self
                 .stores
                 .iter()

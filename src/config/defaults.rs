@@ -125,6 +125,15 @@ pub(super) const CHECK_USER_IS_ACTIVE: bool = true;
 /// `authenticators.*.revoke_token_claim`.
 pub(super) const REVOKE_TOKEN_CLAIM: &str = "hash_password";
 
+/// `authenticators.*.jwks.refresh`.
+pub(super) const JWKS_REFRESH: Duration = Duration::from_secs(5 * 60);
+/// `authenticators.*.jwks.cooldown`.
+pub(super) const JWKS_COOLDOWN: Duration = Duration::from_secs(30);
+/// `authenticators.*.jwks.max_stale`.
+pub(super) const JWKS_MAX_STALE: Duration = Duration::from_secs(24 * 60 * 60);
+/// `authenticators.*.jwks.timeout`.
+pub(super) const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// `authenticators.*.timeout` of `kind = "introspection"`.
 pub(super) const INTROSPECTION_TIMEOUT: Duration = Duration::from_secs(1);
 /// `authenticators.*.client.method`.

@@ -17,7 +17,7 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
@@ -250,6 +250,7 @@ pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigErro
         folder: folder.to_owned(),
         problems: Problems::default(),
         files: RefCell::default(),
+        system_tls: OnceCell::default(),
     };
     let config = check::config(name, Section::root(&context, &table));
     if context.problems.has_errors() || !errors.is_empty() {

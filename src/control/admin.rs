@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use authgate_auth::introspection::SharedEndpoint;
+use authgate_auth::jwt::keys::remote::SharedKeySource;
 use authgate_auth::store::SharedStore;
 use authgate_http::log_throttle::LogThrottle;
 use authgate_http::server::socket::Listener;
@@ -67,6 +68,8 @@ pub struct AdminView {
     pub acme: Option<Arc<Acme>>,
     /// The endpoints at which its authenticators introspect tokens.
     pub endpoints: Vec<Arc<SharedEndpoint>>,
+    /// The sources of the keys that identity providers publish.
+    pub key_sources: Vec<Arc<SharedKeySource>>,
     /// The keys with which applications verify signed identities. `None`: there are none.
     pub key_set: Option<Bytes>,
     /// Who may ask.
@@ -258,6 +261,7 @@ impl Admin {
             certificates: &view.certificates,
             acme: view.acme.as_ref().map_or_else(Vec::new, |acme| acme.status()),
             introspection: view.endpoints.iter().map(|endpoint| endpoint.status()).collect(),
+            key_sources: view.key_sources.iter().map(|source| source.status()).collect(),
         };
         json(StatusCode::OK, &report.to_json())
     }
@@ -300,10 +304,12 @@ impl Admin {
 }
 
 impl AdminView {
-    /// The stores that were not reached yet.
+    /// The stores and sources of keys that were not reached yet.
     fn missing(&self) -> impl Iterator<Item = &str> {
-        let missing = self.stores.iter().filter(|store| !store.was_reached());
-        missing.map(|store| &**store.name())
+        let stores = self.stores.iter().filter(|store| !store.was_reached());
+        let sources = self.key_sources.iter().filter(|source| !source.was_reached());
+        let stores = stores.map(|store| &**store.name());
+        stores.chain(sources.map(|source| &**source.location()))
     }
 }
 

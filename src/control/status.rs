@@ -2,9 +2,10 @@
 //! It has names, files and times, and no secret: no URL of a store, no key, no token.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use authgate_auth::introspection::IntrospectionStatus;
+use authgate_auth::jwt::keys::remote::KeySourceStatus;
 use authgate_auth::store::SharedStore;
 use authgate_http::server::address::Address;
 use authgate_http::server::stage::Stage;
@@ -139,6 +140,7 @@ pub(super) struct Report<'r> {
     pub(super) certificates: &'r [CertificateStatus],
     pub(super) acme: Vec<AcmeStatus>,
     pub(super) introspection: Vec<IntrospectionStatus>,
+    pub(super) key_sources: Vec<KeySourceStatus>,
 }
 
 impl Report<'_> {
@@ -178,6 +180,7 @@ impl Report<'_> {
             "certificates": self.certificates.iter().map(certificate).collect::<Vec<_>>(),
             "acme": self.acme.iter().map(acme).collect::<Vec<_>>(),
             "introspection": self.introspection.iter().map(introspection).collect::<Vec<_>>(),
+            "key_sets": self.key_sources.iter().map(key_set).collect::<Vec<_>>(),
         })
     }
 }
@@ -202,6 +205,22 @@ fn introspection(status: &IntrospectionStatus) -> Value {
     json!({
         "authenticator": &*status.authenticator,
         "last_success": status.last_success.and_then(|at| Timestamp::try_from(at).ok()).map(shown),
+        "failures": status.failures,
+        "error": status.error,
+    })
+}
+
+/// `last_success` is null until a fetch has succeeded; `error` is null unless the last one has failed.
+fn key_set(status: &KeySourceStatus) -> Value {
+    let at = |time: SystemTime| Timestamp::try_from(time).ok().map(shown);
+    let key = |(kid, algorithm): &(String, &'static str)| json!({ "kid": kid, "algorithm": algorithm });
+    json!({
+        "authenticator": &*status.authenticator,
+        "source": status.location,
+        "keys": status.keys.iter().map(key).collect::<Vec<_>>(),
+        "left_out": status.left_out,
+        "last_success": status.last_success.and_then(at),
+        "next_fetch": status.next_fetch.and_then(at),
         "failures": status.failures,
         "error": status.error,
     })

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicI64;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use authgate_auth::jwt::keys::remote::SharedKeySource;
 use authgate_auth::metrics::{AuthMetrics, CacheMetrics, IntrospectionMetrics, StoreMetrics};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -364,6 +365,8 @@ pub struct Observed {
     pub store_metrics: Vec<(Arc<str>, StoreMetrics)>,
     /// By authenticator: the metrics of its introspection endpoint.
     pub introspection_metrics: Vec<(Arc<str>, IntrospectionMetrics)>,
+    /// The sources of the keys that identity providers publish.
+    pub key_sources: Vec<Arc<SharedKeySource>>,
 }
 
 impl fmt::Debug for Observed {
@@ -408,10 +411,12 @@ impl Collector for ObservedCollector {
         if !acme.is_empty() {
             encode_acme(&mut encoder, &acme)?;
         }
+        let key_sources: Vec<_> = observed.key_sources.iter().map(|source| source.observed()).collect();
         let auth = AuthMetrics {
             caches: &observed.cache_metrics,
             stores: &observed.store_metrics,
             introspections: &observed.introspection_metrics,
+            key_sources: &key_sources,
         };
         auth.encode(&mut encoder)
     }
@@ -463,6 +468,7 @@ mod tests {
             cache_metrics: vec![("token".into(), cache.clone())],
             store_metrics: vec![("redis".into(), store.clone())],
             introspection_metrics: vec![("idp".into(), introspection.clone())],
+            key_sources: Vec::new(),
         });
         cache.record_lookup(true);
         store.record_lookup(Duration::from_micros(300));

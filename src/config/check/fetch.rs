@@ -19,8 +19,28 @@ pub(super) fn url(item: &Item<'_>) -> Option<FetchUrl> {
     }
 }
 
+/// The issuer whose metadata may be fetched.
+pub(super) fn issuer(item: &Item<'_>) -> Option<FetchUrl> {
+    let url = url(item)?;
+    let text = url.as_str();
+    if text.contains('?') {
+        item.refuse("an issuer has no query", "remove the ? and what follows it");
+    }
+    if let Some((issuer, _)) = text.split_once("/.well-known/") {
+        item.refuse(
+            "this is the URL of the metadata, and not the issuer",
+            format!("write \"{issuer}\", exactly as the `iss` of its tokens"),
+        );
+    }
+    Some(url)
+}
+
 /// TLS to a provider, with the authorities of `ca` or those of the system.
 pub(super) fn tls(section: &Section<'_>, ca: Option<&Item<'_>>) -> Option<FetchTls> {
+    // The certificates of the system are many: they are read once.
+    if let (None, Some(tls)) = (ca, section.system_tls().get()) {
+        return Some(tls.clone());
+    }
     let settings = ClientTlsSettings {
         ca: match ca {
             Some(item) => Some(authorities(item)?),
@@ -29,7 +49,13 @@ pub(super) fn tls(section: &Section<'_>, ca: Option<&Item<'_>>) -> Option<FetchT
         identity: None,
     };
     match client::config(&settings) {
-        Ok((config, made_from)) => Some(FetchTls { config, made_from }),
+        Ok((config, made_from)) => {
+            let tls = FetchTls { config, made_from };
+            if ca.is_none() {
+                section.system_tls().get_or_init(|| tls.clone());
+            }
+            Some(tls)
+        }
         Err(error) => {
             section.report_missing(
                 error.to_string(),

@@ -78,13 +78,7 @@ fn endpoint(section: &mut Section<'_>) -> Option<EndpointSettings> {
 fn location(section: &mut Section<'_>) -> Option<Location> {
     match (section.take("url"), section.take("discovery")) {
         (Some(url), None) => fetch::url(&url).map(Location::Url),
-        (None, Some(issuer)) => {
-            let url = fetch::url(&issuer)?;
-            if url.as_str().contains('?') {
-                issuer.refuse("an issuer has no query", "remove the ? and what follows it");
-            }
-            Some(Location::Issuer(url))
-        }
+        (None, Some(issuer)) => fetch::issuer(&issuer).map(Location::Issuer),
         (Some(url), Some(issuer)) => {
             let problem = issuer.problem("`url` and `discovery` cannot be combined", "remove one of them");
             issuer.add(problem.with_related(url.span(), "the other one"));

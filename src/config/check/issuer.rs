@@ -8,14 +8,16 @@ use bytesize::ByteSize;
 
 use super::binding::binding;
 use super::keys::key_set;
+use super::remote_keys::require_issuer_and_audience;
 use super::stores::{NONE, Stores};
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Zero};
 
 /// All keys that [`issuer`] reads, and `issuer` itself. An authenticator with `issuers` has none of them.
-pub(super) const KEYS: [&str; 22] = [
+pub(super) const KEYS: [&str; 23] = [
     "keys",
     "jwks",
+    "discovery",
     "algorithms",
     "dpop",
     "dpop_window",
@@ -48,6 +50,9 @@ pub(super) fn issuer(
 ) -> Option<Issuer> {
     let keys = key_set(section);
     let rules = rules(section, profile, names);
+    if let Some(KeySet::Remote(remote)) = &keys {
+        require_issuer_and_audience(section, remote, &rules.issuer, &rules.audience);
+    }
     let token_bytes = token_bytes(section);
     let users = users(section, profile, stores);
     let binding = binding(section, stores);

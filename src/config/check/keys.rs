@@ -1,21 +1,46 @@
-//! The keys of a JWT authenticator: `keys`, or a JWK Set. Each key is bound to its algorithm here.
+//! The keys of a JWT authenticator: `keys`, or a JWK Set in a file or at a URL. Each key of a file is bound to its algorithm here.
 
 use authgate_auth::jwt::KeySet;
 use authgate_auth::jwt::keys::{Algorithm, JwkSet, VerificationKey};
 
+use super::remote_keys;
 use crate::config::reader::{Item, Section};
 use crate::file;
 
 const EXAMPLE: &str = "keys = [{ algorithm = \"RS256\", file = \"jwt.pub.pem\" }]";
 /// RFC 7518, section 3.2: at least as long as the hash; SHA-256 has the shortest.
 const MIN_SECRET_BYTES: usize = 32;
-const UNSUPPORTED_JWKS: &[&str] = &["url", "refresh", "cooldown", "max_stale", "ca"];
+/// Keys of `jwks` that have an effect with a URL only.
+const REMOTE_ONLY: [&str; 5] = ["refresh", "cooldown", "max_stale", "timeout", "ca"];
 
 pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
     let algorithms_item = section.take("algorithms");
     let algorithms = algorithms_item.as_ref().and_then(algorithms);
-    match (section.take("keys"), section.take("jwks")) {
-        (Some(keys), None) => {
+    let (keys, jwks, discovery) = (section.take("keys"), section.take("jwks"), section.take("discovery"));
+    if let (Some(keys), Some((name, other))) = (
+        &keys,
+        jwks.as_ref()
+            .map(|item| ("jwks", item))
+            .or(discovery.as_ref().map(|item| ("discovery", item))),
+    ) {
+        let problem = other.problem(format!("`keys` and `{name}` cannot be combined"), "remove one of them");
+        other.add(problem.with_related(keys.span(), "the other one"));
+        return None;
+    }
+    if keys.is_none() && (jwks.is_some() || discovery.is_some()) && algorithms_item.is_none() {
+        section.report_missing(
+            "`algorithms` is required: keys of a JWK Set are used only with the listed ones",
+            "write `algorithms = [\"RS256\"]`",
+        );
+    }
+    let published = |remote: Option<_>| {
+        if let (Some(item), Some(algorithms)) = (&algorithms_item, &algorithms) {
+            remote_keys::refuse_secrets(item, algorithms);
+        }
+        remote.map(KeySet::Remote)
+    };
+    match (keys, jwks, discovery) {
+        (Some(keys), _, _) => {
             let list = keys.non_empty_list_of_tables(EXAMPLE)?;
             let keys = list
                 .iter()
@@ -23,25 +48,47 @@ pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
                 .collect();
             Some(KeySet::Static(keys))
         }
-        (None, Some(jwks)) => {
-            if algorithms_item.is_none() {
-                section.report_missing(
-                    "`algorithms` is required: keys of a JWK Set are used only with the listed ones",
-                    "write `algorithms = [\"RS256\"]`",
-                );
+        (None, jwks, Some(discovery)) => published(remote_keys::discovered(
+            section,
+            &discovery,
+            jwks.as_ref(),
+            algorithms.clone(),
+        )),
+        (None, Some(jwks), None) => {
+            let mut table = jwks.clone().section(&[])?;
+            match (table.take("url"), table.take("file")) {
+                (Some(url), None) => published(remote_keys::at_url(&mut table, section, &url, algorithms.clone())),
+                (None, Some(file)) => {
+                    for name in REMOTE_ONLY {
+                        if let Some(item) = table.take(name) {
+                            item.refuse(
+                                format!("`{name}` has no effect: the keys are in a file, which is read again when it changes"),
+                                "remove it, or write `url` in place of `file`",
+                            );
+                        }
+                    }
+                    self::jwks(&file, algorithms.as_deref()).map(KeySet::Jwks)
+                }
+                (Some(url), Some(file)) => {
+                    let problem = url.problem("`file` and `url` cannot be combined", "remove one of them");
+                    url.add(problem.with_related(file.span(), "the other one"));
+                    None
+                }
+                (None, None) => {
+                    table.report_missing(
+                        "`file` or `url` is required",
+                        "write `jwks = { file = \"jwks.json\" }` or `jwks = { url = \"https://…\" }`",
+                    );
+                    None
+                }
             }
-            let file = self::jwks(&jwks, algorithms.as_deref())?;
-            Some(KeySet::Jwks(file))
         }
-        (Some(keys), Some(jwks)) => {
-            let problem = jwks.problem("`keys` and `jwks` cannot be combined", "remove one of them");
-            jwks.add(problem.with_related(keys.span(), "the other one"));
-            None
-        }
-        (None, None) => {
+        (None, None, None) => {
             section.report_missing(
-                "`keys` or `jwks` is required",
-                format!("write `{EXAMPLE}`, or `jwks = {{ file = \"jwks.json\" }}`"),
+                "`keys`, `jwks` or `discovery` is required",
+                format!(
+                    "write `{EXAMPLE}`, `jwks = {{ file = \"jwks.json\" }}`, or `discovery = \"https://ISSUER\"` of an identity provider"
+                ),
             );
             None
         }
@@ -162,9 +209,7 @@ fn from_file(item: &Item<'_>, algorithm: Algorithm, kid: Option<&str>) -> Option
     }
 }
 
-fn jwks(item: &Item<'_>, algorithms: Option<&[Algorithm]>) -> Option<Vec<VerificationKey>> {
-    let mut section = item.clone().section(UNSUPPORTED_JWKS)?;
-    let file_item = section.require("file", "jwks = { file = \"jwks.json\" }")?;
+fn jwks(file_item: &Item<'_>, algorithms: Option<&[Algorithm]>) -> Option<Vec<VerificationKey>> {
     let file = file_item.path()?;
     let refuse = |problem: String, help: &str| {
         file_item.refuse(format!("{}: {problem}", file.display()), help);

@@ -22,6 +22,7 @@ mod jwt;
 mod keys;
 mod mode;
 mod parsed_route;
+mod remote_keys;
 mod require;
 mod route_match;
 mod routes;

@@ -7,10 +7,11 @@ mod private_files;
 mod text;
 mod value;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
+use authgate_auth::fetch::FetchTls;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -29,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) problems: Problems,
     /// The files that were named so far.
     pub(crate) files: RefCell<Vec<NamedFile>>,
+    /// TLS to identity providers with the root certificates of the system, once it is made.
+    pub(crate) system_tls: OnceCell<FetchTls>,
 }
 
 impl Context {
@@ -183,6 +186,11 @@ impl<'c> Section<'c> {
     /// A problem with the whole table, for the caller to complete and add.
     pub(crate) fn problem(&self, message: impl Into<String>, help: impl Into<String>) -> Problem {
         Problem::error(self.span(), &self.key, message, help)
+    }
+
+    /// See [`Context::system_tls`].
+    pub(crate) fn system_tls(&self) -> &OnceCell<FetchTls> {
+        &self.context.system_tls
     }
 
     /// Whether errors were found so far.

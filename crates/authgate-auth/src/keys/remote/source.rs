@@ -16,7 +16,7 @@ use super::refresh;
 use super::settings::RemoteKeys;
 use super::state::{Confirmed, KeySourceStatus, KeyState, KnownKeys};
 use crate::dependencies::{ChangeCounters, Dependencies, StoreItem};
-use crate::metrics::KeySourceMetrics;
+use crate::metrics::{KeySourceMetrics, ObservedKeySource};
 
 /// The keys of one issuer, fetched by one task for all workers. It lives as long as a configuration has these settings.
 ///
@@ -116,20 +116,16 @@ impl SharedKeySource {
         &self.inner.name
     }
 
-    /// The name of its authenticator.
-    pub fn authenticator(&self) -> &Arc<str> {
-        &self.inner.authenticator
-    }
-
-    /// Its metrics.
-    pub fn metrics(&self) -> &KeySourceMetrics {
-        &self.inner.metrics
-    }
-
-    /// The age of its keys: how long ago a fetch has last succeeded.
-    pub fn age(&self) -> Option<Duration> {
+    /// What a scrape reads of it.
+    pub fn observed(&self) -> ObservedKeySource {
         let state = self.inner.state.borrow();
-        state.confirmed.map(|confirmed| confirmed.at.elapsed())
+        ObservedKeySource {
+            authenticator: Arc::clone(&self.inner.authenticator),
+            location: Arc::clone(&self.inner.name),
+            metrics: self.inner.metrics.clone(),
+            age: state.confirmed.map(|confirmed| confirmed.at.elapsed()),
+            keys: state.known.as_ref().map_or(0, |known| known.keys.len()),
+        }
     }
 
     /// Its state.

@@ -232,7 +232,7 @@ async fn keys_are_used_until_max_stale_while_the_source_is_down() {
     assert!(test.source.status().error.is_none());
 
     test.published.goes_down();
-    let confirmed = test.source.age().expect("it had keys");
+    let confirmed = test.source.observed().age.expect("it had keys");
     let mut dependencies = Dependencies::default();
     let known = test.source.keys().expect("keys");
     test.source.mark_key(&mut dependencies, known.keys[0].identity());

@@ -1,0 +1,151 @@
+//! `jwks.url` and `discovery`: keys that an identity provider publishes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use authgate_auth::fetch::FetchUrl;
+use authgate_auth::jwt::keys::Algorithm;
+use authgate_auth::jwt::keys::remote::{KeyLocation, RemoteKeys};
+
+use super::fetch;
+use crate::config::defaults;
+use crate::config::reader::{Item, Section, Zero};
+
+/// Providers limit how often they are asked, and a key does not change within a second.
+const LEAST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Reads `discovery`, with the `jwks` beside it, if there is one.
+pub(super) fn discovered(
+    section: &Section<'_>,
+    discovery: &Item<'_>,
+    jwks: Option<&Item<'_>>,
+    algorithms: Option<Vec<Algorithm>>,
+) -> Option<Arc<RemoteKeys>> {
+    let location = fetch::issuer(discovery).map(KeyLocation::Issuer);
+    match jwks {
+        None => remote(None, section, location, algorithms),
+        Some(jwks) => {
+            let mut table = jwks.clone().section(&[])?;
+            for name in ["url", "file"] {
+                if let Some(item) = table.take(name) {
+                    let problem = item.problem(
+                        format!("`{name}` and `discovery` cannot be combined: the metadata of the issuer say where its keys are"),
+                        "remove one of them",
+                    );
+                    item.add(problem.with_related(discovery.span(), "the other one"));
+                }
+            }
+            remote(Some(&mut table), section, location, algorithms)
+        }
+    }
+}
+
+/// Reads a `jwks` that has a `url`.
+pub(super) fn at_url(
+    table: &mut Section<'_>,
+    section: &Section<'_>,
+    url: &Item<'_>,
+    algorithms: Option<Vec<Algorithm>>,
+) -> Option<Arc<RemoteKeys>> {
+    let location = fetch::url(url).map(KeyLocation::Url);
+    remote(Some(table), section, location, algorithms)
+}
+
+fn remote(
+    mut table: Option<&mut Section<'_>>,
+    section: &Section<'_>,
+    location: Option<KeyLocation>,
+    algorithms: Option<Vec<Algorithm>>,
+) -> Option<Arc<RemoteKeys>> {
+    let mut take = |name| table.as_mut().and_then(|table| table.take(name));
+    let mut interval = |name, default| take(name).and_then(|item| interval(&item)).unwrap_or(default);
+    let refresh = interval("refresh", defaults::JWKS_REFRESH);
+    let cooldown = interval("cooldown", defaults::JWKS_COOLDOWN);
+    let stale_item = take("max_stale");
+    let max_stale = stale_item.as_ref().and_then(|item| item.duration(Zero::Refused));
+    let max_stale = max_stale.unwrap_or(defaults::JWKS_MAX_STALE);
+    if let Some(item) = &stale_item
+        && max_stale < refresh.max(cooldown)
+    {
+        item.refuse(
+            "`max_stale` is shorter than the time between two fetches: the keys would be forgotten in between",
+            "write a longer one, such as \"24h\", or a shorter `refresh` and `cooldown`",
+        );
+    }
+    let timeout = take("timeout").and_then(|item| item.duration(Zero::Refused));
+    let ca = take("ca");
+    if let (Some(item), Some(KeyLocation::Url(url) | KeyLocation::Issuer(url))) = (&ca, &location)
+        && !url.is_https()
+    {
+        item.refuse(
+            "`ca` has no effect: the keys are fetched over http",
+            "remove it, or write https://",
+        );
+    }
+    let tls = fetch::tls(section, ca.as_ref());
+    Some(Arc::new(RemoteKeys {
+        location: location?,
+        algorithms: algorithms?,
+        refresh,
+        cooldown,
+        max_stale,
+        timeout: timeout.unwrap_or(defaults::JWKS_TIMEOUT),
+        tls: tls?,
+    }))
+}
+
+fn interval(item: &Item<'_>) -> Option<Duration> {
+    let interval = item.duration(Zero::Refused)?;
+    if interval < LEAST_INTERVAL {
+        item.refuse("is shorter than a second", "write \"1s\" or more");
+    }
+    Some(interval)
+}
+
+/// Reports an algorithm whose key is a secret, which no provider publishes.
+pub(super) fn refuse_secrets(item: &Item<'_>, algorithms: &[Algorithm]) {
+    let hmac = algorithms.iter().find(|algorithm| algorithm.is_hmac());
+    if let Some(algorithm) = hmac {
+        item.refuse(
+            format!(
+                "{} has a secret, and keys that are published have none",
+                algorithm.name()
+            ),
+            "remove it, or write the secret under `keys` of another authenticator",
+        );
+    }
+}
+
+/// Reports what an issuer with published keys needs: whoever else the provider issues tokens for must not be accepted.
+pub(super) fn require_issuer_and_audience(
+    section: &Section<'_>,
+    remote: &RemoteKeys,
+    issuer: &[String],
+    audience: &[String],
+) {
+    let issuer_of_metadata = match &remote.location {
+        KeyLocation::Issuer(url) => Some(url),
+        KeyLocation::Url(_) => None,
+    };
+    if issuer.is_empty() {
+        let example = issuer_of_metadata.map_or("https://ISSUER", FetchUrl::as_str);
+        section.report_missing(
+            "`issuer` is required where the keys are published: the provider may sign tokens of other issuers with them",
+            format!("write `issuer = \"{example}\"`, exactly as the `iss` of the tokens"),
+        );
+    } else if let Some(url) = issuer_of_metadata
+        && !issuer.iter().any(|name| name == url.as_str())
+    {
+        let problem = section.problem(
+            format!("`issuer` does not list {url}, whose keys these are: its tokens are refused"),
+            format!("write `issuer = \"{url}\"`, unless its tokens have another `iss`"),
+        );
+        section.add(problem.into_warning());
+    }
+    if audience.is_empty() {
+        section.report_missing(
+            "`audience` is required where the keys are published: the provider signs tokens for other applications with them",
+            "write `audience = \"…\"`, one that the `aud` of the tokens for this API has",
+        );
+    }
+}
