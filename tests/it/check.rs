@@ -153,7 +153,7 @@ fn one_problem_is_one_error() {
             "is not a field of an identity",
         ),
         (jwt(secret), "`users` is required"),
-        (jwt("users = \"none\""), "`keys` or `jwks` is required"),
+        (jwt("users = \"none\""), "`keys`, `jwks` or `discovery` is required"),
         (
             jwt("users = \"none\"\nkeys = [{ algorithm = \"none\", file = \"x\" }]"),
             "\"none\" is not a valid value",

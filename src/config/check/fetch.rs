@@ -25,12 +25,14 @@ pub(super) fn issuer(item: &Item<'_>) -> Option<FetchUrl> {
     let text = url.as_str();
     if text.contains('?') {
         item.refuse("an issuer has no query", "remove the ? and what follows it");
+        return None;
     }
     if let Some((issuer, _)) = text.split_once("/.well-known/") {
         item.refuse(
             "this is the URL of the metadata, and not the issuer",
             format!("write \"{issuer}\", exactly as the `iss` of its tokens"),
         );
+        return None;
     }
     Some(url)
 }

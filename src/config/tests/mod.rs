@@ -5,6 +5,7 @@ mod binding;
 mod django_store;
 mod introspection;
 mod issuers;
+mod key_sets;
 mod routes;
 mod signed;
 mod values;

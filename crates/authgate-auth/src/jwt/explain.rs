@@ -113,9 +113,10 @@ impl JwtEvaluator {
             Err(Stop::Failed(error)) => {
                 unknown = Some(match &error {
                     EvaluationError::Keys(_) => Check::Without(Defect::KeyId),
-                    EvaluationError::Store(_) | EvaluationError::Introspection(_) | EvaluationError::Busy => {
-                        Check::first_that_asks_a_store(settings)
-                    }
+                    EvaluationError::Store(_)
+                    | EvaluationError::Introspection(_)
+                    | EvaluationError::Busy
+                    | EvaluationError::ReplayMemoryFull => Check::first_that_asks_a_store(settings),
                 });
                 Ending::Unknown(error.to_string())
             }
