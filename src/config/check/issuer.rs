@@ -49,10 +49,11 @@ pub(super) fn issuer(
     stores: &Stores,
 ) -> Option<Issuer> {
     let keys = key_set(section);
-    let rules = rules(section, profile, names);
+    let audience_item = section.take("audience");
     if let Some(KeySet::Remote(remote)) = &keys {
-        require_issuer_and_audience(section, remote, &rules.issuer, &rules.audience);
+        require_issuer_and_audience(section, remote, &names, audience_item.as_ref());
     }
+    let rules = rules(section, profile, names, accepted_names(audience_item, "audience"));
     let token_bytes = token_bytes(section);
     let users = users(section, profile, stores);
     let binding = binding(section, stores);
@@ -74,7 +75,7 @@ pub(super) fn token_bytes(section: &mut Section<'_>) -> usize {
         .unwrap_or(defaults::TOKEN_BYTES)
 }
 
-fn rules(section: &mut Section<'_>, profile: Profile, issuer: Vec<String>) -> Rules {
+fn rules(section: &mut Section<'_>, profile: Profile, issuer: Vec<String>, audience: Vec<String>) -> Rules {
     let default = Rules::of(profile);
     let token_type_item = section.take("token_type_claim");
     let token_type_claim = claim_or_false(token_type_item.as_ref(), default.token_type_claim);
@@ -88,7 +89,7 @@ fn rules(section: &mut Section<'_>, profile: Profile, issuer: Vec<String>) -> Ru
     }
     Rules {
         issuer,
-        audience: accepted(section, "audience"),
+        audience,
         leeway: section.duration_or("leeway", Zero::Allowed, default.leeway),
         max_lifetime: section
             .take("max_lifetime")
@@ -104,7 +105,11 @@ fn rules(section: &mut Section<'_>, profile: Profile, issuer: Vec<String>) -> Ru
 
 /// `issuer` and `audience`: one, several, or `false` to skip the check.
 pub(super) fn accepted(section: &mut Section<'_>, name: &'static str) -> Vec<String> {
-    let Some(item) = section.take(name).filter(|item| !item.is_false()) else {
+    accepted_names(section.take(name), name)
+}
+
+fn accepted_names(item: Option<Item<'_>>, name: &'static str) -> Vec<String> {
+    let Some(item) = item.filter(|item| !item.is_false()) else {
         return Vec::new();
     };
     let list = item.one_or_more(&format!("{name} = false` to skip this check, or `{name} = \"…\""));

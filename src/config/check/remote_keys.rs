@@ -121,7 +121,7 @@ pub(super) fn require_issuer_and_audience(
     section: &Section<'_>,
     remote: &RemoteKeys,
     issuer: &[String],
-    audience: &[String],
+    audience: Option<&Item<'_>>,
 ) {
     let issuer_of_metadata = match &remote.location {
         KeyLocation::Issuer(url) => Some(url),
@@ -142,10 +142,15 @@ pub(super) fn require_issuer_and_audience(
         );
         section.add(problem.into_warning());
     }
-    if audience.is_empty() {
-        section.report_missing(
+    match audience {
+        Some(item) if item.is_false() => item.warn(
+            "tokens for every application of the provider are accepted: `aud` is not checked",
+            "write `audience = \"…\"` if tokens have `aud`; otherwise require a scope, or the claim with the client, on each route",
+        ),
+        Some(_) => {}
+        None => section.report_missing(
             "`audience` is required where the keys are published: the provider signs tokens for other applications with them",
-            "write `audience = \"…\"`, one that the `aud` of the tokens for this API has",
-        );
+            "write `audience = \"…\"`, one that the `aud` of the tokens for this API has, or `audience = false` if they have no `aud`",
+        ),
     }
 }

@@ -351,3 +351,24 @@ fn a_public_key_as_hmac_secret_is_an_error() {
         check(&text, &[&["keys[0].secret", "key confusion", "gateway.toml:"]]);
     }
 }
+
+#[test]
+fn an_audience_that_published_keys_need_may_be_switched_off_in_writing() {
+    let published = |lines: &str| {
+        let keys = "keys = [{ algorithm = \"HS256\", secret = \"a secret of a good many bytes, forty\" }]";
+        let issuer = "https://idp.example/pool";
+        let remote = format!("discovery = \"{issuer}\"\nissuer = \"{issuer}\"\nalgorithms = [\"RS256\"]\n{lines}");
+        with(keys, &remote)
+    };
+    valid(&published("audience = \"api\""));
+    check(
+        &published(""),
+        &[&["`audience` is required", "or `audience = false` if they have no `aud`"]],
+    );
+    let loaded = read(&published("audience = false")).unwrap_or_else(|error| panic!("{error}"));
+    let [warning] = warnings(&loaded)[..] else {
+        panic!("{:?}", loaded.warnings)
+    };
+    assert_eq!(warning.key, "authenticators.jwt.audience");
+    assert!(warning.message.contains("`aud` is not checked"), "{warning:?}");
+}
