@@ -87,7 +87,7 @@ fn location(section: &mut Section<'_>) -> Option<Location> {
         (None, None) => {
             section.report_missing(
                 "`url` or `discovery` is required",
-                "write `url = \"https://HOST/introspect\"`, or `discovery = \"https://ISSUER\"` if the metadata of the issuer name the endpoint",
+                "write `url = \"https://HOST/introspect\"`, or `discovery = \"https://ISSUER\"` if the metadata of the issuer names the endpoint",
             );
             None
         }

@@ -29,7 +29,7 @@ pub(super) fn discovered(
             for name in ["url", "file"] {
                 if let Some(item) = table.take(name) {
                     let problem = item.problem(
-                        format!("`{name}` and `discovery` cannot be combined: the metadata of the issuer say where its keys are"),
+                        format!("`{name}` and `discovery` cannot be combined: the metadata of the issuer says where its keys are"),
                         "remove one of them",
                     );
                     item.add(problem.with_related(discovery.span(), "the other one"));

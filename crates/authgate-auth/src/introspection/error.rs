@@ -16,8 +16,8 @@ pub enum IntrospectionError {
     /// The answer cannot be used.
     #[error("the answer of the introspection endpoint cannot be used: {0}")]
     Answer(BadAnswer),
-    /// The metadata of the issuer, which name the endpoint, cannot be had.
-    #[error("the metadata of the issuer, which name the introspection endpoint: {0}")]
+    /// There is no metadata of the issuer, which names the endpoint.
+    #[error("the metadata of the issuer, which names the introspection endpoint: {0}")]
     Discovery(Arc<str>),
     /// As many tokens as allowed are being introspected, and none was finished in time.
     #[error("too many tokens are being introspected at once; the endpoint is too slow for them")]

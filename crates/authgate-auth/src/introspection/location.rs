@@ -11,7 +11,7 @@ use super::error::IntrospectionError;
 use crate::fetch::discovery::{DiscoveryError, Metadata};
 use crate::fetch::{FetchError, FetchUrl, HttpClient};
 
-/// How long metadata are used before they are fetched again. The last ones are used for as long as that fails.
+/// How long metadata is used before it is fetched again. The last one is used for as long as that fails.
 const REFRESH: Duration = Duration::from_secs(300);
 /// After a fetch that has failed, the next one waits for so long: with an older document, and without.
 const COOLDOWN: Duration = Duration::from_secs(30);
@@ -22,11 +22,11 @@ const SHORT_COOLDOWN: Duration = Duration::from_secs(1);
 pub enum Location {
     /// At this URL.
     Url(FetchUrl),
-    /// Where the metadata of this issuer say.
+    /// Where the metadata of this issuer says.
     Issuer(FetchUrl),
 }
 
-/// The endpoint that metadata have named.
+/// The endpoint that the metadata has named.
 #[derive(Debug, Default)]
 pub(super) struct Discovery {
     found: ArcSwapOption<Found>,
