@@ -75,6 +75,7 @@ mod policy;
 mod printable;
 mod problem;
 mod provider_bound_tokens;
+mod provider_examples;
 mod proxying;
 mod readings;
 mod recording;
