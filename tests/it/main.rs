@@ -59,6 +59,7 @@ mod issuers;
 mod jwt_auth;
 mod jwt_store;
 mod keep_alive;
+mod key_rotation;
 mod key_sets;
 mod limits;
 mod load;
