@@ -1,5 +1,6 @@
 //! Keys of a real provider, found by `discovery`: they change, and the provider goes and comes back, while clients send requests.
 
+use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -8,11 +9,13 @@ use std::time::{Duration, Instant};
 use authgate_auth::jwt::keys::Algorithm;
 use jsonwebtoken::decode_header;
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::harness::load::Load;
 use crate::harness::mint::{Signer, now};
 use crate::harness::oidc_provider::{AUDIENCE, OidcProvider};
 use crate::harness::pki::Pki;
+use crate::harness::program::authgate;
 use crate::harness::{Gate, RecordingUpstream, config, get, wait_until};
 use crate::identity_provider::{ALGORITHMS, JWKS, TIMEOUT, accepts, jwt, with_routes};
 
@@ -135,6 +138,35 @@ fn discovery_finds_the_keys_of_a_certified_provider() {
         401
     );
     assert_eq!((provider.count(METADATA), provider.count(JWKS)), (1, 1));
+}
+
+#[test]
+fn inspect_says_why_there_are_no_keys() {
+    let Some(provider) = OidcProvider::start() else { return };
+    let upstream = RecordingUpstream::start();
+    let folder = TempDir::new().unwrap();
+    let config = config().tables(&discovered(&provider, ""));
+    with_routes(config, &upstream, &["jwt"]).write(folder.path());
+    let token = provider.token("ES256");
+    let inspect = || authgate(folder.path(), &["jwt", "inspect", &token]);
+    assert!(inspect().good().contains("authenticator jwt: accepted"));
+    // An issuer with a slash that the provider does not have.
+    let file = folder.path().join("gateway.toml");
+    let written = fs::read_to_string(&file).unwrap();
+    let slash = format!("{:?}", format!("{}/", provider.issuer));
+    fs::write(&file, written.replace(&format!("{:?}", provider.issuer), &slash)).unwrap();
+    let refused = inspect();
+    assert!(
+        refused.out.contains("the same as in `discovery`, byte for byte"),
+        "{refused:?}"
+    );
+    provider.goes_down();
+    let refused = inspect();
+    assert!(refused.out.contains("there are no keys of"), "{refused:?}");
+    assert!(
+        refused.out.contains("/.well-known/openid-configuration: "),
+        "{refused:?}"
+    );
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl JwtEvaluator {
                     | EvaluationError::Busy
                     | EvaluationError::ReplayMemoryFull => Check::first_that_asks_a_store(settings),
                 });
-                Ending::Unknown(error.to_string())
+                Ending::Unknown(self.describe(&error, parsed.as_ref()))
             }
         };
         let known = self.known_keys(parsed.as_ref());
@@ -202,6 +202,17 @@ impl JwtEvaluator {
     /// The published keys of the token's issuer, if they are there.
     fn known_keys(&self, parsed: Option<&Unverified<'_, '_>>) -> Option<Arc<KnownKeys>> {
         self.sources.of_issuer(parsed?.selected.at)?.keys().ok()
+    }
+
+    /// The error, and for missing keys why the last fetch has failed.
+    fn describe(&self, error: &EvaluationError, parsed: Option<&Unverified<'_, '_>>) -> String {
+        let source = parsed.and_then(|parsed| self.sources.of_issuer(parsed.selected.at));
+        if let EvaluationError::Keys(_) = error
+            && let Some(problem) = source.and_then(|source| source.status().error)
+        {
+            return format!("{error}: {problem}");
+        }
+        error.to_string()
     }
 }
 
