@@ -29,7 +29,7 @@ use crate::fetch::discovery::Metadata;
 use crate::form::CredentialForm;
 use crate::identities::IdentityFactory;
 use crate::introspection::{self, Answer, IntrospectionRules};
-use crate::jwt::keys::{Algorithm, VerificationKey};
+use crate::jwt::keys::{Algorithm, JwkSet, VerificationKey};
 use crate::jwt::sign::SigningKey;
 use crate::jwt::{self, Issuer, IssuerTable, Issuers, JwtSettings, KeySet, Namespace, Profile, Rules, Users};
 use crate::record::{self, TokenRecord, UserRecord};
@@ -234,6 +234,24 @@ pub fn introspection(bytes: &[u8]) {
     if let Some(begin) = whole_ms(&answer["nbf"]) {
         assert!(begin <= NOW.unix_ms, "nbf is to come");
     }
+}
+
+/// A JWK Set at a URL. No key of it is a secret, each has a `kid` and one of the algorithms that were asked for, and no key is lost silently.
+pub fn published_keys(bytes: &[u8]) {
+    let algorithms = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
+    let Ok(set) = JwkSet::parse_published(bytes, &algorithms) else {
+        return;
+    };
+    let document: Value = serde_json::from_slice(bytes).expect("it was read before");
+    let written = document["keys"].as_array().map_or(0, Vec::len);
+    for key in &set.keys {
+        assert!(key.kid().is_some() && algorithms.contains(&key.algorithm()), "{key:?}");
+    }
+    let used = set.keys.len();
+    assert!(used <= 256, "{used} keys");
+    // Each of these keys suits one algorithm.
+    assert_eq!(used + set.skipped().len(), written, "a key was lost");
+    assert_eq!(used == 0, written == set.skipped().len());
 }
 
 /// The metadata of an issuer. They are used only if they name the issuer exactly, and URLs that may be fetched.

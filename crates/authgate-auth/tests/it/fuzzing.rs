@@ -108,6 +108,31 @@ fn claims() {
 }
 
 #[test]
+fn published_keys() {
+    fuzz(
+        fuzzing::published_keys,
+        CASES,
+        &[
+            "{\"keys\":[",
+            "]}",
+            "{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"x\":\"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"",
+            "{\"kty\":\"oct\",\"k\":\"c2VjcmV0\"",
+            "{\"kty\":\"RSA\",\"n\":\"AQAB\",\"e\":\"AQAB\"",
+            ",\"kid\":\"a\"",
+            ",\"d\":\"AA\"",
+            ",\"use\":\"enc\"",
+            ",\"alg\":\"EdDSA\"",
+            ",\"key_ops\":[\"verify\"]",
+            "}",
+            ",",
+            "null",
+            "[",
+            "]",
+        ],
+    );
+}
+
+#[test]
 fn discovery() {
     fuzz(
         fuzzing::discovery,
