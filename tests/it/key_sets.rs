@@ -484,3 +484,18 @@ fn an_issuer_that_is_down_changes_nothing_for_the_others() {
     assert_eq!(status(&gate, &token_of("https://stranger.example", &key)), 401);
     assert!(good.count(KEYS) <= before.0 + 1 && bad.count(KEYS) == before.1);
 }
+
+#[test]
+fn a_huge_set_is_read_in_part_and_does_not_fill_the_log() {
+    let (provider, upstream, key) = (ScriptedProvider::start(), RecordingUpstream::start(), signer("a"));
+    let mut huge = set(&[&key]);
+    let keys = huge["keys"].as_array_mut().expect("a list");
+    keys.resize(50_000, json!({}));
+    provider.serves(KEYS, Script::json(&huge));
+    let gate = Gate::start(&with(&at_url(&provider, SLOW, ""), &upstream));
+    assert_eq!(status(&gate, &token(&provider, &key)), 200);
+    let left_out = key_sets(&gate)[0]["left_out"].as_array().expect("a list").len();
+    assert_eq!(left_out, 256);
+    assert_eq!(gate.log().matches("a key of the set is not used").count(), left_out);
+    gate.logged(&["49744 keys are not read"]);
+}

@@ -1,6 +1,6 @@
 //! [`KeySources`]: the sources of the keys that identity providers publish, and how a token finds its key there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,13 @@ use crate::store::Lookup;
 
 /// For each issuer of an authenticator, in their order, the source of its keys, if they are published. All workers share them.
 #[derive(Debug, Clone, Default)]
-pub struct KeySources(Arc<[Option<Arc<SharedKeySource>>]>);
+pub struct KeySources {
+    by_issuer: Arc<[Option<Arc<SharedKeySource>>]>,
+    /// Each source once: issuers with equal settings share one.
+    distinct: Arc<[Arc<SharedKeySource>]>,
+    /// The longest time that a token waits for a fetch.
+    timeout: Duration,
+}
 
 impl KeySources {
     pub(super) fn new<'s>(
@@ -26,35 +32,48 @@ impl KeySources {
         previous: Option<&Self>,
         counters: &Arc<ChangeCounters>,
     ) -> Self {
-        let kept: HashMap<&str, &Arc<SharedKeySource>> = previous
-            .into_iter()
-            .flat_map(Self::all)
-            .map(|source| (&**source.location(), source))
-            .collect();
-        let sources = remote.map(|remote| {
-            let remote = remote?;
-            let kept = kept.get(remote.location.as_str());
-            Some(match kept.filter(|kept| *kept.settings() == *remote) {
-                Some(kept) => Arc::clone(kept),
-                None => SharedKeySource::new(authenticator, remote, counters),
-            })
-        });
-        Self(sources.collect())
+        // Several sources may have one location, with different settings.
+        let mut known: HashMap<Arc<str>, Vec<Arc<SharedKeySource>>> = HashMap::new();
+        for source in previous.into_iter().flat_map(Self::all) {
+            let there = known.entry(Arc::clone(source.location())).or_default();
+            there.push(Arc::clone(source));
+        }
+        let (mut by_issuer, mut distinct) = (Vec::new(), Vec::new());
+        let mut is_used = HashSet::new();
+        for remote in remote {
+            let source = remote.map(|remote| {
+                let there = known.entry(remote.location.as_str().into()).or_default();
+                let same = there.iter().find(|source| *source.settings() == *remote);
+                let source = same.map_or_else(|| SharedKeySource::new(authenticator, remote, counters), Arc::clone);
+                if is_used.insert(Arc::as_ptr(&source)) {
+                    distinct.push(Arc::clone(&source));
+                    there.push(Arc::clone(&source));
+                }
+                source
+            });
+            by_issuer.push(source);
+        }
+        let timeouts = distinct.iter().map(|source: &Arc<SharedKeySource>| source.timeout());
+        Self {
+            timeout: timeouts.max().unwrap_or_default(),
+            by_issuer: by_issuer.into(),
+            distinct: distinct.into(),
+        }
     }
 
-    /// All sources.
+    /// All sources, each once.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<SharedKeySource>> {
-        self.0.iter().flatten()
+        self.distinct.iter()
     }
 
     /// The source of the issuer at this position.
     pub(super) fn of_issuer(&self, at: usize) -> Option<&Arc<SharedKeySource>> {
-        self.0.get(at)?.as_ref()
+        self.by_issuer.get(at)?.as_ref()
     }
 
     /// The longest time that a token waits for a fetch.
     pub(crate) fn timeout(&self) -> Duration {
-        self.all().map(|source| source.timeout()).max().unwrap_or_default()
+        self.timeout
     }
 }
 

@@ -11,6 +11,13 @@ use super::{Algorithm, KeyError, Material, VerificationKey};
 /// The most keys of a published set that are used. The largest known sets have about twenty.
 const MAX_PUBLISHED_KEYS: usize = 256;
 
+/// The most keys of a published set that have one `kid` and one algorithm. Each of them may be tried for a token.
+const MAX_SAME: usize = 4;
+/// The longest `kid` of a published key: the ids of a store have at most so many bytes, and a key is revoked by its id.
+const MAX_KID: usize = 255;
+/// The most reasons in one message.
+const MAX_REASONS: usize = 20;
+
 /// Who can read a set.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Readers {
@@ -37,6 +44,13 @@ pub struct SkippedKey {
     at: usize,
     kid: Option<String>,
     why: String,
+}
+
+impl SkippedKey {
+    /// Whether the same key is left out for the same reason. Its position in the set makes no difference.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.kid == other.kid && self.why == other.why
+    }
 }
 
 impl fmt::Display for SkippedKey {
@@ -88,18 +102,23 @@ impl JwkSet {
     }
 
     fn parse_for(text: &[u8], algorithms: &[Algorithm], readers: Readers) -> Result<Self, KeyError> {
-        let written: Written = serde_json::from_slice(text)
+        let mut written: Written = serde_json::from_slice(text)
             .map_err(|error| KeyError(format!("not a JWK Set: {}", without_values(&error.to_string()))))?;
+        let beyond = match readers {
+            Readers::OfFile => 0,
+            Readers::Everyone => written.keys.len().saturating_sub(MAX_PUBLISHED_KEYS),
+        };
+        written.keys.truncate(written.keys.len() - beyond);
         let mut set = Self::default();
         let mut secrets = Vec::new();
         for (at, value) in written.keys.iter().enumerate() {
-            let kid = value["kid"].as_str().map(str::to_owned);
+            let kid = value["kid"].as_str().map(|kid| kid.chars().take(MAX_KID).collect());
             let not_used = |why| SkippedKey { at, kid, why };
             match Jwk::deserialize(value)
                 .map_err(|error| Unused::Fault(format!("not a JWK: {}", without_values(&error.to_string()))))
                 .and_then(|jwk| match readers {
                     Readers::OfFile => bind(&jwk, algorithms),
-                    Readers::Everyone => bind_published(at, &jwk, algorithms),
+                    Readers::Everyone => bind_published(&jwk, algorithms, &set.keys),
                 }) {
                 Ok(keys) if keys.iter().any(|key| key.algorithm.is_hmac()) => {
                     let why = "a shared secret among public keys: anyone who can read the set could sign tokens";
@@ -120,6 +139,11 @@ impl JwkSet {
             }
         }
         set.invalid.sort_by_key(|key| key.at);
+        if beyond > 0 {
+            let why = format!("{beyond} keys are not read: a published set may have {MAX_PUBLISHED_KEYS}");
+            let (at, kid) = (MAX_PUBLISHED_KEYS, None);
+            set.invalid.push(SkippedKey { at, kid, why });
+        }
         Ok(set)
     }
 
@@ -136,18 +160,21 @@ impl JwkSet {
         if all.is_empty() {
             return "the set is empty".to_owned();
         }
-        let reasons: Vec<String> = all.iter().map(ToString::to_string).collect();
-        format!("it has no usable key: {}", reasons.join("; "))
+        let reasons: Vec<String> = all.iter().take(MAX_REASONS).map(ToString::to_string).collect();
+        let more = match all.len() - reasons.len() {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        format!("it has no usable key: {}{more}", reasons.join("; "))
     }
 }
 
-/// Binds a key of a published set. What must not be published is reported, whatever its purpose.
-fn bind_published(at: usize, jwk: &Jwk, algorithms: &[Algorithm]) -> Result<Vec<VerificationKey>, Unused> {
-    if at >= MAX_PUBLISHED_KEYS {
-        return Err(Unused::Fault(format!(
-            "the set has more than {MAX_PUBLISHED_KEYS} keys, and only the first ones are used"
-        )));
-    }
+/// Binds a key of a published set, behind `others`. What must not be published is reported, whatever its purpose.
+fn bind_published(
+    jwk: &Jwk,
+    algorithms: &[Algorithm],
+    others: &[VerificationKey],
+) -> Result<Vec<VerificationKey>, Unused> {
     if jwk.is_secret() {
         return fault("a shared secret among published keys: anyone who can read the set could sign tokens");
     }
@@ -155,10 +182,21 @@ fn bind_published(at: usize, jwk: &Jwk, algorithms: &[Algorithm]) -> Result<Vec<
         return fault("a published private key: anyone who can read the set can sign tokens; tell the provider");
     }
     let keys = bind(jwk, algorithms)?;
-    if jwk.kid.is_none() {
-        return fault("it has no `kid`, by which tokens select their key");
+    match jwk.kid.as_deref() {
+        None => return fault("it has no `kid`, by which tokens select their key"),
+        Some(kid) if kid.len() > MAX_KID => return fault("its `kid` is longer than 255 bytes"),
+        Some(_) => {}
     }
-    Ok(keys)
+    let is_same = |one: &VerificationKey, other: &VerificationKey| {
+        one.kid() == other.kid() && one.algorithm() == other.algorithm()
+    };
+    let same = |key: &VerificationKey| others.iter().filter(|other| is_same(key, other)).count();
+    match keys.iter().map(same).max() {
+        Some(MAX_SAME..) => Err(Unused::Fault(format!(
+            "{MAX_SAME} keys before it have the same `kid` and algorithm"
+        ))),
+        Some(_) | None => Ok(keys),
+    }
 }
 
 /// Binds one key to each of `algorithms` that suits it.
@@ -376,7 +414,26 @@ mod tests {
         let many: Vec<String> = (0..300).map(|at| format!(r#"{ED25519},"kid":"{at}""#)).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let set = parse(&many);
-        assert_eq!((set.keys.len(), set.skipped().len()), (256, 44));
+        assert_eq!((set.keys.len(), set.skipped().len()), (256, 1));
+        assert!(set.skipped()[0].to_string().contains("44 keys are not read"));
+        // A set cannot make a request try more than a few keys, or fill the log.
+        let other = |at: u8| {
+            let x = URL_SAFE_NO_PAD.encode([at; 32]);
+            format!(r#""kty":"OKP","crv":"Ed25519","x":"{x}","kid":"same""#)
+        };
+        let same: Vec<String> = (1..=9).map(other).collect();
+        let set = parse(&same.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!((set.keys.len(), set.skipped().len()), (MAX_SAME, 5));
+        let useless = parse(&[""; 10_000]);
+        assert_eq!((useless.keys.len(), useless.skipped().len()), (0, 257));
+        let explained = useless.explain_empty();
+        assert!(
+            explained.contains("and 237 more") && explained.len() < 4000,
+            "{explained}"
+        );
+        let long = format!(r#"{ED25519},"kid":"{}""#, "x".repeat(256));
+        let skipped = parse(&[&long]).skipped();
+        assert!(skipped[0].to_string().contains("longer than 255 bytes"), "{skipped:?}");
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(super) trait Documents: Send + Sync {
     fn start(&self);
 
     /// Fetches the keys once, until the deadline.
-    fn fetch(&self, deadline: Instant) -> BoxFuture<'_, Fetched>;
+    fn fetch(self: Arc<Self>, deadline: Instant) -> BoxFuture<'static, Fetched>;
 }
 
 /// The servers of an identity provider.
@@ -82,7 +82,7 @@ impl Documents for Provider {
         self.client.start();
     }
 
-    fn fetch(&self, deadline: Instant) -> BoxFuture<'_, Fetched> {
-        Box::pin(self.set(deadline))
+    fn fetch(self: Arc<Self>, deadline: Instant) -> BoxFuture<'static, Fetched> {
+        Box::pin(async move { self.set(deadline).await })
     }
 }

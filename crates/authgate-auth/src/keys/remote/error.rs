@@ -30,6 +30,9 @@ pub enum FetchProblem {
         /// What is wrong.
         problem: String,
     },
+    /// The fetch has panicked.
+    #[error("the fetch has failed, which is a bug: {0}")]
+    Panicked(String),
 }
 
 impl FetchProblem {
@@ -39,6 +42,7 @@ impl FetchProblem {
             Self::Fetch { error, .. } => error.label(),
             Self::Discovery(_) | Self::NoSet(_) => "discovery",
             Self::Set { .. } => "set",
+            Self::Panicked(_) => "panicked",
         }
     }
 }

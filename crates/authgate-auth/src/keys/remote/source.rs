@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use authgate_core::identity::KeyIdentity;
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{error, info, warn};
 
@@ -16,6 +16,7 @@ use super::refresh;
 use super::settings::RemoteKeys;
 use super::state::{Confirmed, KeySourceStatus, KeyState, KnownKeys};
 use crate::dependencies::{ChangeCounters, Dependencies, StoreItem};
+use crate::keys::SkippedKey;
 use crate::metrics::{KeySourceMetrics, ObservedKeySource};
 
 /// The keys of one issuer, fetched by one task for all workers. It lives as long as a configuration has these settings.
@@ -31,7 +32,7 @@ struct Inner {
     settings: Arc<RemoteKeys>,
     /// The URL of the configuration, which is also its name in `counters`.
     name: Arc<str>,
-    documents: Box<dyn Documents>,
+    documents: Arc<dyn Documents>,
     counters: Arc<ChangeCounters>,
     state: watch::Sender<KeyState>,
     /// Notified by a request whose token names an unknown key.
@@ -62,7 +63,7 @@ impl SharedKeySource {
         settings: &Arc<RemoteKeys>,
         counters: &Arc<ChangeCounters>,
     ) -> Arc<Self> {
-        let documents = Box::new(Provider::new(settings));
+        let documents = Arc::new(Provider::new(settings));
         Self::with_documents(authenticator, settings, counters, documents)
     }
 
@@ -70,7 +71,7 @@ impl SharedKeySource {
         authenticator: &Arc<str>,
         settings: &Arc<RemoteKeys>,
         counters: &Arc<ChangeCounters>,
-        documents: Box<dyn Documents>,
+        documents: Arc<dyn Documents>,
     ) -> Arc<Self> {
         Arc::new(Self {
             inner: Arc::new(Inner {
@@ -148,18 +149,21 @@ impl SharedKeySource {
         }
     }
 
-    /// The present keys.
+    /// The present keys. If there are none, it asks for a fetch, so that they are there one `cooldown` after the provider is.
     ///
     /// # Errors
     /// There are none.
     pub(crate) fn keys(&self) -> Result<Arc<KnownKeys>, KeysError> {
         let state = self.inner.state.borrow();
         let name = || Arc::clone(&self.inner.name);
-        match (&state.known, state.confirmed) {
-            (Some(known), _) => Ok(Arc::clone(known)),
-            (None, None) => Err(KeysError::NotYet(name())),
-            (None, Some(_)) => Err(KeysError::TooOld(name())),
-        }
+        let is_young = |confirmed: Confirmed| confirmed.at.elapsed() < self.inner.settings.max_stale;
+        let missing = match (&state.known, state.confirmed) {
+            (Some(known), Some(confirmed)) if is_young(confirmed) => return Ok(Arc::clone(known)),
+            (Some(_) | None, Some(_)) => KeysError::TooOld(name()),
+            (Some(_) | None, None) => KeysError::NotYet(name()),
+        };
+        self.inner.wanted.notify_one();
+        Err(missing)
     }
 
     /// Whether `known` are the present keys.
@@ -307,7 +311,15 @@ impl Inner {
             state.began = Some(began);
             state.is_fetching = true;
         });
-        let fetched = self.documents.fetch(began + self.settings.timeout).await;
+        // A task of its own: a panic while a set is parsed must not end the task that ends the keys after `max_stale`. Dropping the set of
+        // tasks ends it.
+        let mut task = JoinSet::new();
+        task.spawn(Arc::clone(&self.documents).fetch(began + self.settings.timeout));
+        let fetched = match task.join_next().await {
+            Some(Ok(fetched)) => fetched,
+            Some(Err(error)) => Err(FetchProblem::Panicked(error.to_string())),
+            None => Err(FetchProblem::Panicked("no task".to_owned())),
+        };
         self.metrics.record_fetch(match &fetched {
             Ok(_) => "ok",
             Err(problem) => problem.label(),
@@ -398,7 +410,9 @@ impl Inner {
             info!(%authenticator, %keys, kids, "the keys were fetched, and are in use");
         }
         if before.is_none_or(|before| before.left_out != fetched.left_out) {
-            for key in &fetched.left_out {
+            let left_out_before = before.map_or(&[][..], |before| &before.left_out);
+            let is_new = |key: &&SkippedKey| !left_out_before.iter().any(|before| before.is_same(key));
+            for key in fetched.left_out.iter().filter(is_new) {
                 warn!(%authenticator, %keys, reason = %key, "a key of the set is not used");
             }
         }

@@ -74,7 +74,7 @@ impl Published {
 impl Documents for Published {
     fn start(&self) {}
 
-    fn fetch(&self, deadline: Instant) -> BoxFuture<'_, Fetched> {
+    fn fetch(self: Arc<Self>, deadline: Instant) -> BoxFuture<'static, Fetched> {
         Box::pin(async move {
             assert_eq!(deadline, Instant::now() + 5 * SECOND);
             self.fetches.fetch_add(1, Ordering::SeqCst);
@@ -112,7 +112,7 @@ impl Test {
             published.set(kids);
         }
         let (settings, counters) = (Arc::new(settings("http://127.0.0.1/keys")), Arc::default());
-        let documents = Box::new(published.clone());
+        let documents = Arc::new(published.clone());
         let source = SharedKeySource::with_documents(&"idp".into(), &settings, &counters, documents);
         source.start();
         Self {
@@ -284,4 +284,44 @@ async fn a_source_that_is_dropped_fetches_no_more() {
     drop(test.source);
     pass(10_000 * SECOND).await;
     assert_eq!(test.published.fetches(), 1);
+}
+
+/// A provider whose documents make the parser panic.
+struct Panics;
+
+impl Documents for Panics {
+    fn start(&self) {}
+
+    fn fetch(self: Arc<Self>, _: Instant) -> BoxFuture<'static, Fetched> {
+        Box::pin(async { panic!("a bug") })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_fetch_is_a_fetch_that_fails() {
+    let (settings, counters) = (Arc::new(settings("http://127.0.0.1/keys")), Arc::default());
+    let source = SharedKeySource::with_documents(&"idp".into(), &settings, &counters, Arc::new(Panics));
+    source.start();
+    sleep(SECOND).await;
+    assert_eq!(source.status().failures, 1);
+    sleep(100 * SECOND).await;
+    assert!(source.status().failures > 1, "the task goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_without_keys_cause_a_fetch_after_each_cooldown() {
+    let test = Test::start(None);
+    // Long enough for the pauses to grow to `refresh`.
+    sleep(3000 * SECOND).await;
+    let before = test.published.fetches();
+    for _ in 0..60 {
+        sleep(SECOND).await;
+        assert!(test.source.keys().is_err());
+    }
+    assert_eq!(test.published.fetches() - before, 2);
+    test.published.set(&["a"]);
+    sleep(31 * SECOND).await;
+    let _ = test.source.keys();
+    sleep(SECOND).await;
+    assert!(test.source.keys().is_ok());
 }
