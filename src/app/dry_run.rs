@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authgate_auth::jwt::explain::Explanation;
+use authgate_auth::jwt::keys::remote::KeySourceStatus;
 use authgate_auth::{Authenticator, KindSettings, Now};
 use authgate_core::outbound::peer::{Peer, Scheme};
 use authgate_core::secret::Secret;
@@ -48,6 +49,8 @@ pub enum Credential<'c> {
 pub struct DryRunReport {
     /// The explanations of the JWT authenticators, by name. Empty for an opaque token.
     pub explained: Vec<(Arc<str>, Explanation)>,
+    /// Where the keys of these authenticators come from, and what came of it.
+    pub key_sources: Vec<KeySourceStatus>,
     /// The explained request, with the header and the scheme of the credential.
     pub request: Option<(ExplainedRequest, HeaderName, String)>,
 }
@@ -80,6 +83,7 @@ impl DryRun {
     pub fn explain(&self, credential: Credential<'_>, request: Option<Request<()>>) -> Result<DryRunReport, AppError> {
         let mut report = DryRunReport {
             explained: Vec::new(),
+            key_sources: Vec::new(),
             request: None,
         };
         let head = request.map(|request| request.into_parts().0);
@@ -100,6 +104,10 @@ impl DryRun {
                         report.explained.push((Arc::clone(authenticator.name()), explanation));
                     }
                 }
+                let sources = self.snapshot.key_sources().map(|source| source.status());
+                report.key_sources = sources
+                    .filter(|source| report.explained.iter().any(|(name, _)| *name == source.authenticator))
+                    .collect();
             }
             if let Some(head) = head {
                 // If no authenticator of the route reads this kind of credential, send it as another authenticator expects it.

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::harness::mint::{Signer, claims_with, now};
 use crate::harness::program::{authgate, authgate_with_input};
+use crate::harness::scripted_provider::{Script, ScriptedProvider};
 use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get};
 
 /// A gateway with both authenticators on Redis, and ada's credentials.
@@ -509,4 +510,37 @@ fn a_dry_run_admits_preflights_and_websockets_as_the_gateway_does() {
     assert_eq!(explain(websocket().header(word.0, word.1)), 400);
     assert_eq!(explain(Request::builder().header(word.0, word.1)), 401);
     assert_eq!(upstream.calls(), 0);
+}
+
+#[test]
+fn a_jwt_whose_keys_cannot_be_fetched_or_used_is_explained_with_the_reason() {
+    let folder = TempDir::new().unwrap();
+    let (provider, upstream) = (ScriptedProvider::start(), RecordingUpstream::start());
+    let (used, left_out) = (
+        Signer::new(Algorithm::ES256),
+        Signer::new(Algorithm::EdDSA).kid("other"),
+    );
+    let inspect = || {
+        let url = provider.url("/jwks");
+        let config = config()
+            .jwt("users = \"none\"")
+            .jwt("issuer = \"https://idp.example.com\"")
+            .jwt("audience = \"shop\"")
+            .jwt("algorithms = [\"ES256\"]")
+            .jwt(&format!("jwks = {{ url = \"{url}\" }}"))
+            .app(&upstream)
+            .route("/api/*", "authenticate = [\"jwt\"]");
+        config.write(folder.path());
+        authgate(folder.path(), &["jwt", "inspect", &left_out.access()]).good()
+    };
+    provider.serves("/jwks", Script::new(500, ""));
+    let text = inspect();
+    assert!(text.contains("could not be fetched: http://127.0.0.1"), "{text}");
+    let set = json!({ "keys": [used.kid("used").jwk, left_out.jwk] });
+    provider.serves("/jwks", Script::json(&set));
+    let text = inspect();
+    assert!(
+        text.contains("FAILED") && text.contains("(kid \"other\"): an Ed25519 key"),
+        "{text}"
+    );
 }

@@ -84,6 +84,16 @@ fn as_text(args: &Args, report: &DryRunReport) -> String {
                 let _ = writeln!(text, "  {:<11}  {:<15}  {found}", "", "");
             }
         }
+        if explanation.ending != Ending::Accepted {
+            for source in report.key_sources.iter().filter(|source| source.authenticator == *name) {
+                if let Some(error) = &source.error {
+                    let _ = writeln!(text, "  the keys of {} could not be fetched: {error}", source.location);
+                }
+                for key in &source.left_out {
+                    let _ = writeln!(text, "  a key of {} is not used: {key}", source.location);
+                }
+            }
+        }
     }
     if let Some(request) = &report.request {
         let _ = write!(text, "\n{}", explain::text(&args.route, request));
@@ -101,6 +111,12 @@ fn as_json(report: &DryRunReport) -> Value {
                 .iter()
                 .map(|(check, state)| json!({ "check": check.name(), "asks": check.text(), "state": state.name() }))
                 .collect();
+            let key_sources: Vec<Value> = report
+                .key_sources
+                .iter()
+                .filter(|source| source.authenticator == *name)
+                .map(|source| json!({ "source": source.location, "error": source.error, "left_out": source.left_out }))
+                .collect();
             json!({
                 "authenticator": &**name,
                 "verdict": outcome(explanation),
@@ -108,6 +124,7 @@ fn as_json(report: &DryRunReport) -> Value {
                 "issuer": explanation.issuer.as_deref(),
                 "key": explanation.key,
                 "found": explanation.found,
+                "key_sources": key_sources,
                 "checks": checks,
             })
         })
