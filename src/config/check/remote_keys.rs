@@ -58,9 +58,19 @@ fn remote(
     algorithms: Option<Vec<Algorithm>>,
 ) -> Option<Arc<RemoteKeys>> {
     let mut take = |name| table.as_mut().and_then(|table| table.take(name));
-    let mut interval = |name, default| take(name).and_then(|item| interval(&item)).unwrap_or(default);
-    let refresh = interval("refresh", defaults::JWKS_REFRESH);
-    let cooldown = interval("cooldown", defaults::JWKS_COOLDOWN);
+    let refresh_item = take("refresh");
+    let refresh = refresh_item
+        .as_ref()
+        .and_then(interval)
+        .unwrap_or(defaults::JWKS_REFRESH);
+    let cooldown = take("cooldown").and_then(|item| interval(&item));
+    let cooldown = cooldown.unwrap_or(defaults::JWKS_COOLDOWN);
+    if let Some(item) = refresh_item.filter(|_| refresh < cooldown) {
+        item.warn(
+            "`refresh` is shorter than `cooldown`: the keys are fetched after each `cooldown`",
+            "write a `cooldown` that is not longer, such as `cooldown = \"1s\"`",
+        );
+    }
     let stale_item = take("max_stale");
     let max_stale = stale_item.as_ref().and_then(|item| item.duration(Zero::Refused));
     let max_stale = max_stale.unwrap_or(defaults::JWKS_MAX_STALE);

@@ -181,20 +181,16 @@ fn every_mistake_says_what_to_write() {
             &["`refresh` has no effect", "write `url` in place of `file`"],
         ],
     );
+    let warned = |text: &str, words: &str| {
+        let loaded = read(text).expect("valid");
+        let mut warnings = loaded.warnings.problems().iter();
+        assert!(warnings.any(|warning| warning.message.contains(words)), "{text}");
+    };
+    warned(
+        &jwt(&format!("{CLAIMS}{issuer}\njwks = {{ refresh = \"5s\" }}")),
+        "`refresh` is shorter than `cooldown`",
+    );
     // Tokens of another issuer may be what is wanted.
     let other = CLAIMS.replace("https://id.example", "https://other.example");
-    let text = jwt(&format!("{other}{issuer}"));
-    let loaded = read(&text).expect("valid");
-    let warnings: Vec<String> = loaded
-        .warnings
-        .problems()
-        .iter()
-        .map(|problem| problem.message.clone())
-        .collect();
-    assert!(
-        warnings
-            .iter()
-            .any(|warning| warning.contains("does not list https://id.example")),
-        "{warnings:?}"
-    );
+    warned(&jwt(&format!("{other}{issuer}")), "does not list https://id.example");
 }
