@@ -86,9 +86,6 @@ fn as_text(args: &Args, report: &DryRunReport) -> String {
         }
         if explanation.ending != Ending::Accepted {
             for source in report.key_sources.iter().filter(|source| source.authenticator == *name) {
-                if let Some(error) = &source.error {
-                    let _ = writeln!(text, "  the keys of {} could not be fetched: {error}", source.location);
-                }
                 for key in &source.left_out {
                     let _ = writeln!(text, "  a key of {} is not used: {key}", source.location);
                 }

@@ -65,7 +65,7 @@ fn remote(
         .unwrap_or(defaults::JWKS_REFRESH);
     let cooldown = take("cooldown").and_then(|item| interval(&item));
     let cooldown = cooldown.unwrap_or(defaults::JWKS_COOLDOWN);
-    if let Some(item) = refresh_item.filter(|_| refresh < cooldown) {
+    if let Some(item) = refresh_item.filter(|_| LEAST_INTERVAL <= refresh && refresh < cooldown) {
         item.warn(
             "`refresh` is shorter than `cooldown`: the keys are fetched after each `cooldown`",
             "write a `cooldown` that is not longer, such as `cooldown = \"1s\"`",
