@@ -1,6 +1,6 @@
 //! [`EvaluationError`]: why a credential could not be evaluated. It is never a refusal: the client gets 503.
 
-use crate::introspection::IntrospectionError;
+use crate::introspection::error::IntrospectionError;
 use crate::keys::remote::KeysError;
 use crate::replay::MAX_PROOFS;
 use crate::store::StoreError;

@@ -9,9 +9,9 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::answer::Answer;
+use super::endpoint_settings::EndpointSettings;
 use super::error::IntrospectionError;
 use super::location::{Discovery, Location};
-use super::settings::EndpointSettings;
 use crate::fetch::{HttpClient, Proxies};
 use crate::metrics::IntrospectionMetrics;
 

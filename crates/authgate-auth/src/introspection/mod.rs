@@ -6,7 +6,8 @@
 mod answer;
 mod client;
 mod endpoint;
-mod error;
+mod endpoint_settings;
+pub(crate) mod error;
 mod location;
 mod settings;
 
@@ -19,9 +20,10 @@ use tokio::time::Instant;
 pub(crate) use self::answer::Answer;
 pub use self::client::{ClientAuthentication, IntrospectionClient};
 pub use self::endpoint::{IntrospectionStatus, SharedEndpoint};
+pub use self::endpoint_settings::EndpointSettings;
 pub use self::error::IntrospectionError;
 pub use self::location::Location;
-pub use self::settings::{EndpointSettings, IntrospectionRules, IntrospectionSettings};
+pub use self::settings::{IntrospectionRules, IntrospectionSettings};
 use crate::claims::Claims;
 use crate::claims::user::{ClaimProblem, IdNumbers, NamedUser, user_info};
 use crate::decision::{Decision, RefusedCredential};

@@ -6,13 +6,11 @@ use std::time::Duration;
 
 use authgate_core::identity::UserInfo;
 
-use super::client::IntrospectionClient;
 use super::endpoint::SharedEndpoint;
-use super::location::Location;
+use super::endpoint_settings::EndpointSettings;
 use crate::binding_rules::BindingRules;
 use crate::claims::ClaimRules;
 use crate::dependencies::ChangeCounters;
-use crate::fetch::FetchTls;
 use crate::form::CredentialForm;
 use crate::withdrawn::Withdrawn;
 
@@ -29,19 +27,6 @@ pub struct IntrospectionSettings {
     pub rules: IntrospectionRules,
     /// Name of the store with revocations, if these are checked.
     pub revocation: Option<Arc<str>>,
-}
-
-/// How an endpoint is reached.
-#[derive(Debug, PartialEq, Eq)]
-pub struct EndpointSettings {
-    /// Where it is.
-    pub location: Location,
-    /// Whom the gateway asks as.
-    pub client: IntrospectionClient,
-    /// The deadline for one answer, with all waiting.
-    pub timeout: Duration,
-    /// TLS to the endpoint.
-    pub tls: FetchTls,
 }
 
 /// Rules for the claims of an answer.
@@ -123,13 +108,6 @@ impl IntrospectionSettings {
     }
 }
 
-impl EndpointSettings {
-    /// Whether it is the same endpoint, asked by the same client. The secret of the client makes no difference.
-    fn has_tokens_of(&self, previous: &Self) -> bool {
-        self.location == previous.location && self.client.id == previous.client.id
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use authgate_core::identity::UserId;
@@ -141,8 +119,8 @@ mod tests {
 
     use super::*;
     use crate::binding_rules::Requirement;
-    use crate::fetch::FetchUrl;
-    use crate::introspection::ClientAuthentication;
+    use crate::fetch::{FetchTls, FetchUrl};
+    use crate::introspection::{ClientAuthentication, IntrospectionClient, Location};
 
     fn settings() -> IntrospectionSettings {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -102,7 +102,7 @@ impl JwtEvaluator {
     /// Evaluates a token as for a request, but without a cache, and reports each check.
     pub async fn explain(&self, token: &[u8], now: Now, time_limit: Duration) -> Explanation {
         let settings = &*self.settings;
-        let parsed = Unverified::parse(settings, token).ok();
+        let parsed = Unverified::parse(&settings.issuers, token).ok();
         let selected = parsed.as_ref().map(|parsed| parsed.selected);
         let issuer = selected.map(|selected| selected.issuer);
         let mut lookup = Lookup::until(Instant::now() + time_limit);

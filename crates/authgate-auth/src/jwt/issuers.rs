@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use authgate_core::identity::{InvalidText, UserId};
 
-use super::settings::{KeySet, Profile, Rules, Users};
+use super::key_set::KeySet;
+use super::rules::{Profile, Rules};
+use super::users::Users;
 use crate::binding_rules::{BindingRules, Requirement};
 use crate::claims::user::NamedUser;
 

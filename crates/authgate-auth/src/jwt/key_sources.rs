@@ -7,8 +7,8 @@ use std::time::Duration;
 use authgate_core::credential::Defect;
 use tokio::time::Instant;
 
+use super::key_set::KeySelection;
 use super::keys::remote::{KnownKeys, RemoteKeys, SharedKeySource};
-use super::settings::KeySelection;
 use super::signed::Unverified;
 use crate::dependencies::ChangeCounters;
 use crate::error::EvaluationError;

@@ -5,13 +5,16 @@
 pub mod explain;
 pub mod identity_key;
 mod issuers;
+mod key_set;
 mod key_sources;
 mod profile;
+mod rules;
 pub(crate) mod segments;
 mod settings;
 pub mod sign;
 mod signed;
 mod user;
+mod users;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,11 +25,13 @@ use authgate_core::identity::UserInfo;
 
 use self::issuers::SelectedIssuer;
 pub use self::issuers::{InvalidNamespace, Issuer, IssuerTable, Issuers, Namespace};
+pub use self::key_set::KeySet;
 pub use self::key_sources::KeySources;
 use self::key_sources::NotFound;
-pub use self::settings::{JwtSettings, KeySet, Profile, Rules, TokenType, UserIdField, Users};
+pub use self::rules::{Profile, Rules, TokenType};
+pub use self::settings::JwtSettings;
 use self::signed::Unverified;
-pub use self::signed::verified_payload;
+pub use self::users::{UserIdField, Users};
 use crate::claims::Claims;
 use crate::claims::user::{ClaimProblem, NamedUser, user_info};
 use crate::decision::{Decision, RefusedCredential};
@@ -159,7 +164,7 @@ impl JwtEvaluator {
     /// All checks, in the order of SimpleJWT. With several issuers, that of `iss` comes before the signature.
     async fn check(&self, token: &[u8], now: Now, lookup: &mut Lookup) -> Result<Decision, Stop> {
         let settings = &*self.settings;
-        let unverified = Unverified::parse(settings, token)?;
+        let unverified = Unverified::parse(&settings.issuers, token)?;
         let found;
         let signed = match self.sources.of_issuer(unverified.selected.at) {
             None => unverified.verify()?,
@@ -260,6 +265,15 @@ impl JwtEvaluator {
             binding: binding?,
         })
     }
+}
+
+/// The payload of a token, after its signature was verified with a key of `settings`. Its claims are not checked.
+///
+/// # Errors
+/// The token is malformed, its issuer is not known, or no key of the issuer verifies its signature.
+pub fn verified_payload(settings: &JwtSettings, token: &[u8]) -> Result<Vec<u8>, Defect> {
+    let signed = Unverified::parse(&settings.issuers, token)?.verify()?;
+    Ok(signed.into_payload())
 }
 
 /// What has verified a token: an issuer, and one of its keys.

@@ -3,7 +3,7 @@
 use authgate_core::credential::{Defect, JwtFault, TypeMismatch};
 use serde_json::{Map, Value};
 
-use super::settings::{Profile, Rules, TokenType};
+use super::rules::{Profile, Rules, TokenType};
 use crate::claims::Claims;
 use crate::now::Now;
 

@@ -6,7 +6,7 @@ use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
-use super::settings::Padding;
+use super::rules::Padding;
 use crate::claims::json::{Malformed, object};
 
 /// Canonical base64url: no other characters, unused bits zero. Padding is removed before.

@@ -5,9 +5,10 @@ use serde_json::{Map, Value};
 
 use super::VerifiedBy;
 use super::issuers::{Issuers, SelectedIssuer};
+use super::key_set::KeySelection;
 use super::keys::VerificationKey;
+use super::rules::Profile;
 use super::segments::Segments;
-use super::settings::{JwtSettings, KeySelection, Profile};
 
 /// A well-formed token, and the issuer whose keys may verify it. Nothing in it is verified.
 #[derive(Debug)]
@@ -23,8 +24,8 @@ impl<'t, 's> Unverified<'t, 's> {
     ///
     /// With one issuer, the claims are not parsed before the signature is verified. With several, they are parsed here, and the same claims
     /// are checked later. So `iss` has only one reading.
-    pub(super) fn parse(settings: &'s JwtSettings, token: &'t [u8]) -> Result<Self, Defect> {
-        let (issuers, profile) = (&settings.issuers, settings.issuers.profile());
+    pub(super) fn parse(issuers: &'s Issuers, token: &'t [u8]) -> Result<Self, Defect> {
+        let profile = issuers.profile();
         if token.len() > issuers.token_bytes() {
             return Err(Defect::Size);
         }
@@ -113,6 +114,11 @@ impl<'s, 'k> Signed<'_, 's, 'k> {
         }
     }
 
+    /// The payload.
+    pub(super) fn into_payload(self) -> Vec<u8> {
+        self.token.segments.into_payload()
+    }
+
     /// The claims: a JSON object.
     pub(super) fn claims(self) -> Result<Map<String, Value>, Defect> {
         match self.token.claims {
@@ -120,14 +126,4 @@ impl<'s, 'k> Signed<'_, 's, 'k> {
             None => self.token.segments.claims(),
         }
     }
-}
-
-/// The payload of a token, after its signature was verified with a key of `settings`. Its claims are not checked.
-///
-/// # Errors
-/// The token is malformed, its issuer is not known, or no key of the issuer verifies its signature.
-pub fn verified_payload(settings: &JwtSettings, token: &[u8]) -> Result<Vec<u8>, Defect> {
-    Unverified::parse(settings, token)?
-        .verify()
-        .map(|signed| signed.token.segments.into_payload())
 }
