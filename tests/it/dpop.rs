@@ -148,7 +148,7 @@ fn each_algorithm_makes_proofs() {
         // Another client of the same algorithm.
         let thief = ProofKey::new(algorithm);
         assert_eq!(gate.call(&thief.send(get("/api/x"), URI, &token)).status, 401, "{name}");
-        // Its key, and the proof of somebody else.
+        // The proof names the key of the token, and another key has signed it.
         let mut forged = ProofKey::new(algorithm);
         forged.jwk = parties.client.jwk.clone();
         assert_eq!(

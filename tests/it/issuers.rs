@@ -99,7 +99,7 @@ fn iss_selects_the_issuer_and_only_its_own_keys_are_tried() {
 }
 
 #[test]
-fn an_iss_that_no_table_names_is_refused_whoever_signed() {
+fn an_iss_that_no_table_names_is_refused_under_every_key() {
     let upstream = RecordingUpstream::start();
     let (one, other) = pair();
     let gate = Gate::start(&two(base(&upstream), &one, &other));

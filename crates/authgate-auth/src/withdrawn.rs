@@ -1,5 +1,7 @@
 //! [`Withdrawn`]: why a credential that was accepted is not accepted by a later configuration.
 
+use std::sync::Arc;
+
 /// Why a credential that was accepted is not accepted by a later configuration. The text is for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Withdrawn {
@@ -21,4 +23,18 @@ pub enum Withdrawn {
     /// The authenticator has become stricter.
     #[error("the authenticator has become stricter")]
     Stricter,
+}
+
+/// Whether the store with revocations is still the same one. Without one before, a credential may have been revoked in a new one.
+pub(crate) fn check_revocation(
+    own: Option<&Arc<str>>,
+    previous: Option<&Arc<str>>,
+    is_same_store: &dyn Fn(&str, &str) -> bool,
+) -> Result<(), Withdrawn> {
+    match (own, previous) {
+        (None, None) => Ok(()),
+        (Some(store), Some(previous)) if is_same_store(store, previous) => Ok(()),
+        (None | Some(_), Some(_)) => Err(Withdrawn::Store),
+        (Some(_), None) => Err(Withdrawn::Stricter),
+    }
 }

@@ -126,7 +126,8 @@ pub(super) fn refuse_secrets(item: &Item<'_>, algorithms: &[Algorithm]) {
     }
 }
 
-/// Reports what an issuer with published keys needs: whoever else the provider issues tokens for must not be accepted.
+/// Requires `issuer` and `audience` where keys are published: the provider signs tokens of other issuers and for other applications with
+/// the same keys.
 pub(super) fn require_issuer_and_audience(
     section: &Section<'_>,
     remote: &RemoteKeys,

@@ -12,7 +12,7 @@ use crate::binding_rules::BindingRules;
 use crate::claims::ClaimRules;
 use crate::dependencies::ChangeCounters;
 use crate::form::CredentialForm;
-use crate::withdrawn::Withdrawn;
+use crate::withdrawn::{Withdrawn, check_revocation};
 
 /// The settings of this kind.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,12 +95,7 @@ impl IntrospectionSettings {
         if !self.endpoint.has_tokens_of(&previous.endpoint) {
             return Err(Withdrawn::Endpoint);
         }
-        match (&self.revocation, &previous.revocation) {
-            (None, None) => {}
-            (Some(store), Some(previous)) if is_same_store(store, previous) => {}
-            (None | Some(_), Some(_)) => return Err(Withdrawn::Store),
-            (Some(_), None) => return Err(Withdrawn::Stricter),
-        }
+        check_revocation(self.revocation.as_ref(), previous.revocation.as_ref(), is_same_store)?;
         match self.form.includes(previous.form) && self.rules.accept_all_of(&previous.rules) {
             true => Ok(()),
             false => Err(Withdrawn::Stricter),

@@ -11,7 +11,7 @@ use super::key_sources::KeySources;
 use super::users::{UserIdField, Users};
 use crate::dependencies::ChangeCounters;
 use crate::form::CredentialForm;
-use crate::withdrawn::Withdrawn;
+use crate::withdrawn::{Withdrawn, check_revocation};
 
 /// The settings of this kind.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,12 +60,7 @@ impl JwtSettings {
         if !issuer.keys.still_has(user.key.as_deref(), &previous_issuer.keys) {
             return Err(Withdrawn::Key);
         }
-        match (&self.revocation, &previous.revocation) {
-            (None, None) => {}
-            (Some(store), Some(previous)) if is_same_store(store, previous) => {}
-            (None | Some(_), Some(_)) => return Err(Withdrawn::Store),
-            (Some(_), None) => return Err(Withdrawn::Stricter),
-        }
+        check_revocation(self.revocation.as_ref(), previous.revocation.as_ref(), is_same_store)?;
         issuer.users.still_accepts(&previous_issuer.users, is_same_store)?;
         // A set requires the key id, which the token may not have.
         let requires_key_id = issuer.keys.selection() == KeySelection::ByKid
