@@ -54,6 +54,7 @@ mod idle;
 mod idle_client_connections;
 mod idle_links;
 mod introspection;
+mod introspection_endpoint;
 mod invalidation;
 mod issuers;
 mod jwt_auth;
