@@ -9,23 +9,16 @@ use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings};
 use authgate_auth::store::{Digests, SharedStore, StoreKind, StoreSettings};
 use serde_json::json;
 
+use crate::harness::gate::TRACKING;
 use crate::harness::mint::{Signer, now};
 use crate::harness::{Call, Config, Conn, Gate, RecordingUpstream, Redis, config, get, wait_until};
 
 /// Far less than the `ttl` of cached decisions, and far more than a push takes.
 const SOON: Duration = Duration::from_secs(5);
 const CACHE: &str = "cache = { ttl = \"60s\", negative_ttl = \"60s\" }";
-const TRACKING: &str = "authgate_store_tracking{store=\"redis\"}";
 
 fn cached(redis: &Redis, upstream: &RecordingUpstream) -> Config {
     config().redis(redis).token(CACHE).app(upstream).protected("/api/*")
-}
-
-/// The gateway is subscribed to changes of the store.
-fn started(config: &Config) -> Gate {
-    let gate = Gate::start(config);
-    tracks(&gate, true);
-    gate
 }
 
 fn tracks(gate: &Gate, up: bool) {
@@ -73,7 +66,7 @@ fn each_kind_of_change_takes_effect_on_two_gateways() {
         .jwt("revocation = \"redis\"")
         .jwt(CACHE)
         .route("/jwt", "authenticate = [\"jwt\"]");
-    let gates = [started(&config), started(&config)];
+    let gates = [Gate::subscribed(&config), Gate::subscribed(&config)];
     let jwt = get("/jwt").bearer(&signer.with(&json!({ "jti": "canary-jti" })));
     let both = |call: &Call, status, after: &str| {
         for gate in &gates {
@@ -130,7 +123,10 @@ fn each_kind_of_change_takes_effect_on_two_gateways() {
 fn a_change_takes_effect_soon_under_load() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     redis.put_token("canary-busy", &json!({ "user": "42" }));
-    let gates = [started(&cached(&redis, &upstream)), started(&cached(&redis, &upstream))];
+    let gates = [
+        Gate::subscribed(&cached(&redis, &upstream)),
+        Gate::subscribed(&cached(&redis, &upstream)),
+    ];
     let (done, mut delays) = (AtomicBool::new(false), Vec::new());
     std::thread::scope(|threads| {
         for gate in gates.iter().chain(&gates) {
@@ -174,7 +170,7 @@ fn a_change_takes_effect_soon_under_load() {
 #[test]
 fn a_killed_invalidation_connection_is_replaced_and_no_change_is_missed() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
-    let gate = started(&cached(&redis, &upstream));
+    let gate = Gate::subscribed(&cached(&redis, &upstream));
     for _ in 0..3 {
         assert_eq!(gate.call(&ada()).status, 200);
         let ids = tracked(&redis);
@@ -199,7 +195,7 @@ fn a_killed_invalidation_connection_is_replaced_and_no_change_is_missed() {
 #[test]
 fn a_store_that_is_flushed_is_503_at_once() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
-    let gate = started(&cached(&redis, &upstream));
+    let gate = Gate::subscribed(&cached(&redis, &upstream));
     for flush in ["FLUSHALL", "FLUSHDB"] {
         becomes(&gate, &ada(), 200, "the records are there");
         redis.run(&[flush]);
@@ -221,7 +217,7 @@ fn a_store_that_is_flushed_is_503_at_once() {
 #[test]
 fn a_silent_store_is_detected_and_cached_users_keep_working() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
-    let gate = started(&cached(&redis, &upstream));
+    let gate = Gate::subscribed(&cached(&redis, &upstream));
     assert_eq!(gate.call(&ada()).status, 200);
     redis.pause();
     // Its socket stays open: there is nothing but silence to tell by.
@@ -240,7 +236,7 @@ fn a_silent_store_is_detected_and_cached_users_keep_working() {
 fn decisions_that_depend_on_no_store_stay_cached_when_one_is_flushed() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let signer = Signer::new(Algorithm::ES256);
-    let gate = started(
+    let gate = Gate::subscribed(
         &cached(&redis, &upstream)
             .file("jwt.key", signer.file())
             .jwt(&format!("keys = [{}]", signer.key("jwt.key")))

@@ -332,7 +332,7 @@ fn jwts_that_need_no_store_are_accepted_in_an_outage() {
 #[test]
 fn cached_decisions_are_used_until_their_ttl_in_an_outage() {
     let (mut redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
-    let gate = Gate::start(&protected(&redis, &upstream).token("cache = { ttl = \"60s\" }"));
+    let gate = Gate::subscribed(&protected(&redis, &upstream).token("cache = { ttl = \"60s\" }"));
     assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
     redis.kill();
     assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);

@@ -415,7 +415,7 @@ fn cached_decisions_live_on_while_settings_identity_headers_and_stores_are_the_s
     let pair = Pair::start();
     let other_redis = Redis::start().with_ada();
     let first = pair.first();
-    let gate = InProcess::start(&first);
+    let gate = InProcess::subscribed(&first);
     let mut conn = gate.connect();
     // Store lookups for one request after this configuration was applied.
     let mut lookups_after = |config: &Config, header: &str| {

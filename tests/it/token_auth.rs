@@ -179,7 +179,7 @@ fn a_cached_token_is_refused_when_it_expires() {
 fn the_cache_avoids_lookups_and_zero_entries_disable_it() {
     let (redis, upstream) = setup();
     let asked = |cache: &str| {
-        let gate = Gate::start(&protected(&redis, &upstream).token(cache).server("workers = 1"));
+        let gate = Gate::subscribed(&protected(&redis, &upstream).token(cache).server("workers = 1"));
         gate.call(&get("/api/x").token("canary-ada"));
         redis.run(&["CONFIG", "RESETSTAT"]);
         for _ in 0..20 {

@@ -18,6 +18,9 @@ use super::program::program;
 use super::wire::{Wire, WithoutLength};
 use super::{signal, wait_until};
 
+/// 1 while the gateway is subscribed to the changes of `[stores.redis]`.
+pub const TRACKING: &str = "authgate_store_tracking{store=\"redis\"}";
+
 /// How long a start or an end may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -36,6 +39,14 @@ impl Gate {
     pub fn start(config: &Config) -> Self {
         let gate = Self::spawn(config);
         wait_until("the gateway is ready", PATIENCE, || gate.probe("/readyz").status == 200);
+        gate
+    }
+
+    /// Started, and subscribed to the changes of `[stores.redis]`. The subscription invalidates what was cached before it, so tests of
+    /// cached decisions begin after it.
+    pub fn subscribed(config: &Config) -> Self {
+        let gate = Self::start(config);
+        wait_until("the gateway is subscribed", PATIENCE, || gate.metric(TRACKING) == 1.0);
         gate
     }
 

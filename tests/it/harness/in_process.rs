@@ -16,8 +16,8 @@ use tokio::runtime::Runtime;
 
 use super::client::{Conn, get};
 use super::config::Config;
-use super::gate::ask_admin;
-use super::signal;
+use super::gate::{TRACKING, ask_admin};
+use super::{signal, wait_until};
 
 /// How long a start, a replacement or an end may take on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -39,7 +39,14 @@ impl InProcess {
         Self::run(app, folder)
     }
 
-    /// The same, and it reads its file again when it is asked to.
+    /// The same, and it is subscribed to the changes of `[stores.redis]`.
+    pub fn subscribed(config: &Config) -> Self {
+        let gate = Self::start(config);
+        wait_until("the gateway is subscribed", TIMEOUT, || gate.metric(TRACKING) == 1.0);
+        gate
+    }
+
+    /// Started as by [`start`](Self::start), and it reads its file again when it is asked to.
     pub fn with_file(config: &Config) -> Self {
         let folder = TempDir::new().expect("a folder");
         let loaded = load(config, &folder);
