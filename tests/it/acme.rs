@@ -100,14 +100,11 @@ fn a_certificate_is_obtained_by_tls_alpn_01() {
         for host in ["one.test", "two.test"] {
             wait_for_certificate(gate.address, host, &caddy.root_pem());
             gate.logged(&["a certificate was obtained", host, "tls-alpn-01"]);
-            assert_eq!(
-                gate.metric(&format!("authgate_acme_certificate_present{{domain=\"{host}\"}}")),
-                1.0
-            );
+            gate.metric_becomes(&format!("authgate_acme_certificate_present{{domain=\"{host}\"}}"), 1.0);
         }
         let expected = ["account.json", "certificates/one.test.pem", "certificates/two.test.pem"];
         check_store(store.path(), &expected);
-        assert!(gate.metric("authgate_tls_handshakes_total{outcome=\"challenge\"}") >= 2.0);
+        gate.metric_reaches("authgate_tls_handshakes_total{outcome=\"challenge\"}", 2.0);
         let file = store.path().join(FOLDER).join("certificates/one.test.pem");
         let expiry = gate.metric(&format!(
             "authgate_certificate_expiry_seconds{{certificate=\"{}\"}}",
@@ -225,7 +222,7 @@ fn a_certificate_that_cannot_be_renewed_is_served_and_reported() {
         let config = acme(config, &["one.test"], DIRECTORY, store.path());
         let gate = Gate::start(&config);
         gate.logged(&["ERROR", "could not be renewed", "one.test", "localhost:9443"]);
-        assert_eq!(gate.metric("authgate_acme_failing{domain=\"one.test\"}"), 1.0);
+        gate.metric_becomes("authgate_acme_failing{domain=\"one.test\"}", 1.0);
         wait_until("it tries again", TIMEOUT, || {
             gate.metric("authgate_acme_failures_total{domain=\"one.test\"}") >= 2.0
         });
@@ -238,7 +235,7 @@ fn a_certificate_that_cannot_be_renewed_is_served_and_reported() {
         gate.stop();
         let gate = Gate::start(&config.file("ca.pem", caddy.root_pem()));
         wait_for_certificate(gate.address, "one.test", &caddy.root_pem());
-        assert_eq!(gate.metric("authgate_acme_failing{domain=\"one.test\"}"), 0.0);
+        gate.metric_becomes("authgate_acme_failing{domain=\"one.test\"}", 0.0);
     });
 }
 
@@ -259,11 +256,8 @@ fn certificates_that_would_be_renewed_at_once_are_ordered_with_pauses() {
         // The next order follows after a minute.
         std::thread::sleep(Duration::from_secs(2));
         assert_eq!((directory.count("/new-order"), directory.count("/certificate")), (1, 1));
-        assert_eq!(gate.metric("authgate_acme_failing{domain=\"one.test\"}"), 1.0);
-        assert_eq!(
-            gate.metric("authgate_acme_certificate_present{domain=\"one.test\"}"),
-            1.0
-        );
+        gate.metric_becomes("authgate_acme_failing{domain=\"one.test\"}", 1.0);
+        gate.metric_becomes("authgate_acme_certificate_present{domain=\"one.test\"}", 1.0);
         let is_served = call(gate.address, "one.test", &pki.root_pem()).is_ok();
         assert_eq!(is_served, until > unix_now(), "a client accepts it while it is valid");
     }
@@ -308,8 +302,8 @@ fn gateways_that_share_a_store_answer_challenges_of_each_other() {
                 wait_for_certificate(gate.address, host, &caddy.root_pem());
             }
         }
-        assert!(first.metric("authgate_tls_handshakes_total{outcome=\"challenge\"}") >= 1.0);
-        assert!(second.metric("authgate_tls_handshakes_total{outcome=\"challenge\"}") >= 1.0);
+        first.metric_reaches("authgate_tls_handshakes_total{outcome=\"challenge\"}", 1.0);
+        second.metric_reaches("authgate_tls_handshakes_total{outcome=\"challenge\"}", 1.0);
         assert!(!second.log().contains("a certificate was obtained"));
         let expected = ["account.json", "certificates/one.test.pem", "certificates/two.test.pem"];
         check_store(store.path(), &expected);
@@ -366,11 +360,8 @@ fn a_handshake_fails_until_the_first_certificate_is_there() {
     assert_eq!(other.call(&get("/x").host("one.test")).status, 421);
     assert_eq!(gate.probe("/readyz").status, 200);
     gate.logged(&["ERROR", "no certificate could be obtained", "one.test", "127.0.0.1:9"]);
-    assert_eq!(
-        gate.metric("authgate_acme_certificate_present{domain=\"one.test\"}"),
-        0.0
-    );
-    assert!(gate.metric("authgate_acme_failures_total{domain=\"one.test\"}") >= 1.0);
+    gate.metric_becomes("authgate_acme_certificate_present{domain=\"one.test\"}", 0.0);
+    gate.metric_reaches("authgate_acme_failures_total{domain=\"one.test\"}", 1.0);
     let status = gate.probe("/status.json").json();
     assert!(
         status["acme"][0]["expires"].is_null() && status["acme"][0]["domain"] == "one.test",

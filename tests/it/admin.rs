@@ -21,15 +21,15 @@ fn livez_readyz_and_metrics_are_answered() {
         ),
         (200, 200, 404)
     );
-    assert_eq!(
-        gate.metric("authgate_requests_total{route=\"/public/*\",outcome=\"forwarded\",status=\"2xx\"}"),
-        1.0
+    gate.metric_becomes(
+        "authgate_requests_total{route=\"/public/*\",outcome=\"forwarded\",status=\"2xx\"}",
+        1.0,
     );
-    assert_eq!(
-        gate.metric("authgate_requests_total{route=\"none\",outcome=\"no_route\",status=\"4xx\"}"),
-        1.0
+    gate.metric_becomes(
+        "authgate_requests_total{route=\"none\",outcome=\"no_route\",status=\"4xx\"}",
+        1.0,
     );
-    assert_eq!(gate.metric("authgate_requests_in_flight"), 0.0);
+    gate.metric_becomes("authgate_requests_in_flight", 0.0);
     let page = gate.probe("/metrics").text();
     assert!(
         !page.contains("/public/x") && !page.contains("/nowhere"),

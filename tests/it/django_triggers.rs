@@ -200,8 +200,8 @@ fn each_kind_of_change_takes_effect_on_two_gateways() {
             wait_until(sql, SOON, || observe(gate) == after);
         }
     }
-    assert!(gates[0].metric("authgate_store_invalidations_total{store=\"django\"}") >= 10.0);
-    assert!(gates[0].metric("authgate_store_invalidation_lag_seconds_count{store=\"django\"}") >= 1.0);
+    gates[0].metric_reaches("authgate_store_invalidations_total{store=\"django\"}", 10.0);
+    gates[0].metric_reaches("authgate_store_invalidation_lag_seconds_count{store=\"django\"}", 1.0);
     // Two gateways: what each may have at most.
     assert!(site.database.connections() <= 8, "{}", site.database.connections());
 }
@@ -295,7 +295,7 @@ fn without_triggers_the_log_and_check_say_what_is_missing() {
     let later = site.config("").server("listen = [\"127.0.0.1:0\"]");
     let gate = Gate::start(&later);
     gate.logged(&["these tables have no triggers", "authtoken_token"]);
-    assert!(gate.metric("authgate_store_tracking{store=\"django\"}") == 0.0);
+    gate.metric_becomes("authgate_store_tracking{store=\"django\"}", 0.0);
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn connections_that_are_killed_between_requests_fail_none() {
         redis.run(&["CLIENT", "KILL", "TYPE", "normal"]);
         both_pass(&gate, &signer, round);
     }
-    assert_eq!(gate.metric("authgate_store_usable{store=\"redis\"}"), 1.0);
+    gate.metric_becomes("authgate_store_usable{store=\"redis\"}", 1.0);
     let log = gate.stop();
     assert!(!log.contains("cannot be reached"), "{log}");
 }

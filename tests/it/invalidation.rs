@@ -112,10 +112,10 @@ fn each_kind_of_change_takes_effect_on_two_gateways() {
     both(&ada(), 200, "all of this");
     both(&ada(), 200, "it was asked for");
     for gate in &gates {
-        assert!(gate.metric("authgate_store_invalidations_total{store=\"redis\"}") >= 10.0);
-        assert!(gate.metric("authgate_store_invalidation_lag_seconds_count{store=\"redis\"}") >= 1.0);
-        assert!(gate.metric("authgate_cache_hits_total{authenticator=\"token\"}") >= 1.0);
-        assert!(gate.metric("authgate_cache_misses_total{authenticator=\"jwt\"}") >= 1.0);
+        gate.metric_reaches("authgate_store_invalidations_total{store=\"redis\"}", 10.0);
+        gate.metric_reaches("authgate_store_invalidation_lag_seconds_count{store=\"redis\"}", 1.0);
+        gate.metric_reaches("authgate_cache_hits_total{authenticator=\"token\"}", 1.0);
+        gate.metric_reaches("authgate_cache_misses_total{authenticator=\"jwt\"}", 1.0);
     }
 }
 
@@ -229,7 +229,10 @@ fn a_silent_store_is_detected_and_cached_users_keep_working() {
     redis.del(&Redis::token_key("canary-ada"));
     becomes(&gate, &ada(), 401, "it speaks again");
     tracks(&gate, true);
-    assert!(gate.metric("authgate_store_errors_total{store=\"redis\",reason=\"store_timeout\"}") >= 1.0);
+    gate.metric_reaches(
+        "authgate_store_errors_total{store=\"redis\",reason=\"store_timeout\"}",
+        1.0,
+    );
 }
 
 #[test]
@@ -249,7 +252,7 @@ fn decisions_that_depend_on_no_store_stay_cached_when_one_is_flushed() {
     redis.run(&["FLUSHALL"]);
     becomes(&gate, &ada(), 503, "the flush");
     assert_eq!(gate.call(&jwt).status, 200);
-    assert_eq!(gate.metric("authgate_cache_misses_total{authenticator=\"jwt\"}"), 1.0);
+    gate.metric_becomes("authgate_cache_misses_total{authenticator=\"jwt\"}", 1.0);
 }
 
 #[test]
@@ -264,7 +267,7 @@ fn invalidation_can_be_off() {
     redis.del(&Redis::token_key("canary-ada"));
     assert!(tracked(&redis).is_empty());
     becomes(&gate, &ada(), 401, "the ttl");
-    assert_eq!(gate.metric(TRACKING), 0.0);
+    gate.metric_becomes(TRACKING, 0.0);
 }
 
 #[test]

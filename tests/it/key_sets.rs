@@ -122,8 +122,8 @@ fn keys_are_found_by_url_and_by_the_metadata_of_the_issuer() {
         );
         assert_eq!(fetches(&gate, "ok"), 1.0);
         let labels = format!("authenticator=\"idp\",source=\"{source}\"");
-        assert_eq!(gate.metric(&format!("authgate_jwks_keys{{{labels}}}")), 1.0);
-        assert!(gate.metric(&format!("authgate_jwks_age_seconds{{{labels}}}")) >= 0.0);
+        gate.metric_becomes(&format!("authgate_jwks_keys{{{labels}}}"), 1.0);
+        gate.metric_reaches(&format!("authgate_jwks_age_seconds{{{labels}}}"), 0.0);
         gate.logged(&["the keys were fetched", "a (EdDSA)"]);
     }
     assert_eq!((provider.count(KEYS), provider.count(METADATA)), (2, 1));

@@ -233,7 +233,10 @@ fn a_record_under_a_key_of_another_is_503_and_is_logged() {
     }
     assert_eq!(status(&by_id, "Token canary-ada"), 200);
     by_id.logged(&["invalid record in the store", "user \\\"77\\\" holds the id \\\"78\\\""]);
-    assert!(by_id.metric("authgate_store_errors_total{store=\"redis\",reason=\"store_bad_record\"}") >= 2.0);
+    by_id.metric_reaches(
+        "authgate_store_errors_total{store=\"redis\",reason=\"store_bad_record\"}",
+        2.0,
+    );
 
     let by_name = Gate::start(&named(&signer, config().tokens(&redis), "redis", "username", &upstream));
     assert_eq!(status(&by_name, &jwt_of(&signer, "ada")), 200);

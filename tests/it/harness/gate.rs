@@ -18,6 +18,9 @@ use super::program::program;
 use super::wire::{Wire, WithoutLength};
 use super::{signal, wait_until};
 
+/// How long a metric may follow what it measures on a busy machine.
+const METRICS: Duration = Duration::from_secs(10);
+
 /// 1 while the gateway is subscribed to the changes of `[stores.redis]`.
 pub const TRACKING: &str = "authgate_store_tracking{store=\"redis\"}";
 
@@ -205,6 +208,24 @@ impl Gate {
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// Waits until a value of `/metrics` is this one. Metrics of a request are written after its response.
+    pub fn metric_becomes(&self, name: &str, value: f64) {
+        wait_until(
+            &format!("{name} is {value}; it is {}", self.metric(name)),
+            METRICS,
+            || self.metric(name) == value,
+        );
+    }
+
+    /// Waits until a value of `/metrics` is at least this one.
+    pub fn metric_reaches(&self, name: &str, value: f64) {
+        wait_until(
+            &format!("{name} reaches {value}; it is {}", self.metric(name)),
+            METRICS,
+            || self.metric(name) >= value,
+        );
     }
 
     /// Bytes of memory that are its own now.
