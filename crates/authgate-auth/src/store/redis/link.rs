@@ -1,4 +1,4 @@
-//! A worker's connection, opened and reopened by a separate task.
+//! A worker's connection to one server, opened and reopened by a separate task.
 
 use std::cell::Cell;
 use std::fmt;
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::error::Elapsed;
 use tokio::time::sleep;
 
+use super::connection::Node;
 use super::shared::{SharedRedis, answer};
 use super::{FIRST_PAUSE, LONGEST_PAUSE};
 use crate::store::StoreError;
@@ -20,6 +21,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Link {
     shared: Arc<SharedRedis>,
+    node: Node,
     state: watch::Sender<State>,
     connecting: Cell<bool>,
     last_answer: Cell<Instant>,
@@ -46,15 +48,17 @@ enum State {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link")
+            .field("node", &self.node)
             .field("connecting", &self.connecting)
             .finish_non_exhaustive()
     }
 }
 
 impl Link {
-    pub(super) fn new(shared: Arc<SharedRedis>) -> Rc<Self> {
+    pub(super) fn new(shared: Arc<SharedRedis>, node: Node) -> Rc<Self> {
         Rc::new(Self {
             shared,
+            node,
             state: watch::channel(State::New).0,
             connecting: Cell::new(false),
             last_answer: Cell::new(Instant::now()),
@@ -115,11 +119,11 @@ impl Link {
         if self.connecting.replace(true) {
             return;
         }
-        let (link, shared) = (Rc::downgrade(self), Arc::clone(&self.shared));
+        let (link, shared, node) = (Rc::downgrade(self), Arc::clone(&self.shared), self.node.clone());
         tokio::task::spawn_local(async move {
             let mut pause = FIRST_PAUSE;
             loop {
-                let attempt = tokio::time::timeout(shared.settings.timeout, shared.settings.connect()).await;
+                let attempt = tokio::time::timeout(shared.settings.timeout, shared.settings.connect(&node)).await;
                 let Some(link) = link.upgrade() else { return };
                 let answer = match attempt {
                     Ok(Ok(connection)) => {

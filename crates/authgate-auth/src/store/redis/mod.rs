@@ -4,6 +4,7 @@
 //! connects. A request waits, within its deadline, for the first attempt after the start or after a lost connection. While the last attempt
 //! has failed, requests fail at once.
 
+mod connection;
 mod keys;
 mod layout;
 mod link;
@@ -23,6 +24,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
+use self::connection::Node;
 pub use self::keys::Keys;
 use self::link::{Connected, Link};
 pub use self::settings::{Endpoint, Invalidation, RedisSettings};
@@ -51,7 +53,7 @@ pub(crate) struct RedisStore {
 impl RedisStore {
     pub(super) fn new(shared: Arc<SharedRedis>) -> Self {
         Self {
-            link: Link::new(Arc::clone(&shared)),
+            link: Link::new(Arc::clone(&shared), Node::Configured),
             shared,
             permits: Semaphore::new(MAX_LOOKUPS),
         }

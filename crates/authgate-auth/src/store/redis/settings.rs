@@ -11,6 +11,7 @@ use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, P
 
 use socket2::TcpKeepalive;
 
+use super::connection::Node;
 use super::keys::Keys;
 use crate::store::Digests;
 
@@ -138,10 +139,12 @@ impl RedisSettings {
     /// # Errors
     /// This build does not support the URL.
     pub fn client(&self) -> redis::RedisResult<Client> {
-        self.client_speaking(self.endpoint.info.redis_settings().protocol())
+        self.client_speaking(&Node::Configured, self.endpoint.info.redis_settings().protocol())
     }
 
-    pub(super) fn client_speaking(&self, protocol: ProtocolVersion) -> redis::RedisResult<Client> {
+    /// Makes a client for one server, with this version of the protocol.
+    pub(super) fn client_speaking(&self, node: &Node, protocol: ProtocolVersion) -> redis::RedisResult<Client> {
+        let Node::Configured = node;
         let mut login = self.endpoint.info.redis_settings().clone().set_protocol(protocol);
         if let Some(username) = &self.username {
             login = login.set_username(username);
@@ -153,9 +156,10 @@ impl RedisSettings {
         Client::open(endpoint.set_tcp_settings(tcp_settings()))
     }
 
-    /// Opens a multiplexed connection.
-    pub(super) async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
-        self.client()?
+    /// Opens a multiplexed connection to a server.
+    pub(super) async fn connect(&self, node: &Node) -> Result<MultiplexedConnection, RedisError> {
+        let protocol = self.endpoint.info.redis_settings().protocol();
+        self.client_speaking(node, protocol)?
             .get_multiplexed_async_connection_with_config(&connection_config())
             .await
     }

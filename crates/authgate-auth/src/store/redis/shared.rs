@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use super::connection::{Connections, Node, Primaries};
 use super::layout::AcceptedLayout;
 use super::settings::{Invalidation, RedisSettings};
 use super::tracking;
@@ -30,6 +31,7 @@ pub(crate) struct SharedRedis {
     pub(super) layout: AcceptedLayout,
     /// The layout record may have changed: read it now.
     pub(super) check_now: Notify,
+    primaries: Arc<Primaries>,
     reached: AtomicBool,
     health: AtomicU8,
     pub(super) counters: Arc<ChangeCounters>,
@@ -77,6 +79,7 @@ impl SharedRedis {
         Self {
             layout: AcceptedLayout::new(Arc::clone(&name), Arc::clone(&counters)),
             check_now: Notify::new(),
+            primaries: Arc::new(Primaries::single(Node::Configured)),
             name,
             settings,
             reached,
@@ -93,6 +96,11 @@ impl SharedRedis {
 
     pub(in crate::store) fn is_usable(&self) -> bool {
         self.health.load(Ordering::Relaxed) == Health::Usable as u8
+    }
+
+    /// The servers that have the records.
+    pub(super) fn primaries(&self) -> Arc<Primaries> {
+        Arc::clone(&self.primaries)
     }
 
     pub(super) fn mark(&self, dependencies: &mut Dependencies, item: StoreItem<'_>) {
@@ -122,7 +130,14 @@ impl SharedRedis {
     /// Watches the store: reads its layout record periodically, and subscribes to its changes.
     pub(in crate::store) async fn watch(self: &Arc<Self>) {
         match self.settings.invalidation {
-            Invalidation::Tracking => tokio::join!(watch_layout(self), tracking::track(self), self.write_changes()).0,
+            Invalidation::Tracking => {
+                tokio::join!(
+                    watch_layout(self),
+                    tracking::track(self, &Node::Configured),
+                    self.write_changes()
+                )
+                .0
+            }
             Invalidation::Off => tokio::join!(watch_layout(self), self.write_changes()).0,
         }
     }
@@ -191,7 +206,7 @@ pub fn answer(problem: &RedisError) -> Option<String> {
 /// Reads the layout record periodically, for readiness and for the log.
 async fn watch_layout(shared: &Arc<SharedRedis>) {
     let mut eviction_checked = false;
-    let link = SharedLink::new(Arc::clone(shared));
+    let mut link = SharedLink::new(Arc::clone(shared));
     loop {
         let misses = shared.layout.misses();
         let checked = link.check_layout().await;
@@ -211,30 +226,28 @@ async fn watch_layout(shared: &Arc<SharedRedis>) {
 /// The connection of the watcher, opened again after each failure. It runs on the control runtime.
 struct SharedLink {
     shared: Arc<SharedRedis>,
-    connection: tokio::sync::Mutex<Option<MultiplexedConnection>>,
+    connections: Connections,
 }
 
 impl SharedLink {
     fn new(shared: Arc<SharedRedis>) -> Self {
         Self {
             shared,
-            connection: tokio::sync::Mutex::new(None),
+            connections: Connections::default(),
         }
     }
 
-    async fn connection(&self) -> Result<MultiplexedConnection, StoreError> {
-        let mut slot = self.connection.lock().await;
-        if slot.is_none() {
-            let connected = self.shared.settings.connect().await;
-            *slot = Some(connected.map_err(|problem| self.shared.error(&problem))?);
-        }
-        slot.clone()
-            .ok_or_else(|| StoreError::Unreachable(Arc::clone(&self.shared.name)))
+    /// The connection to the server that has the layout record.
+    async fn connection(&mut self) -> Result<&mut MultiplexedConnection, StoreError> {
+        let (shared, primaries) = (&self.shared, self.shared.primaries());
+        let key = shared.settings.keys().layout();
+        let connection = self.connections.of(&shared.settings, &primaries, &key).await;
+        connection.map_err(|problem| shared.error(&problem))
     }
 
     /// Reads the layout record. If the connection turns out to be closed, tries once more on a new one.
-    async fn check_layout(&self) -> Result<(), StoreError> {
-        let was_idle = self.connection.lock().await.is_some();
+    async fn check_layout(&mut self) -> Result<(), StoreError> {
+        let was_idle = self.connections.are_open();
         let checked = self.try_check_layout().await;
         if was_idle && matches!(checked, Err(StoreError::Unreachable(_))) {
             return self.try_check_layout().await;
@@ -242,35 +255,35 @@ impl SharedLink {
         checked
     }
 
-    async fn try_check_layout(&self) -> Result<(), StoreError> {
+    async fn try_check_layout(&mut self) -> Result<(), StoreError> {
+        let (shared, time_limit) = (Arc::clone(&self.shared), self.shared.settings.timeout);
         let check = async {
-            let mut connection = self.connection().await?;
-            let key = self.shared.settings.keys().layout();
+            let connection = self.connection().await?;
             let stored: Option<Vec<u8>> = cmd("GET")
-                .arg(key)
-                .query_async(&mut connection)
+                .arg(shared.settings.keys().layout())
+                .query_async(connection)
                 .await
-                .map_err(|problem| self.shared.error(&problem))?;
-            self.shared.check_layout(stored.as_deref())
+                .map_err(|problem| shared.error(&problem))?;
+            shared.check_layout(stored.as_deref())
         };
-        let checked = timeout(self.shared.settings.timeout, check)
+        let checked = timeout(time_limit, check)
             .await
-            .unwrap_or_else(|_| Err(StoreError::Timeout(Arc::clone(&self.shared.name))));
+            .unwrap_or_else(|_| Err(StoreError::Timeout(Arc::clone(&shared.name))));
         if matches!(checked, Err(StoreError::Unreachable(_) | StoreError::Timeout(_))) {
-            *self.connection.lock().await = None;
+            self.connections.close();
         }
         checked
     }
 
     /// Redis must not evict records: the user of an evicted token would be refused. If `CONFIG` is forbidden, this cannot be checked.
-    async fn warn_of_eviction(&self) {
-        let Ok(mut connection) = self.connection().await else {
+    async fn warn_of_eviction(&mut self) {
+        let Ok(connection) = self.connection().await else {
             return;
         };
         let asked: redis::RedisResult<Vec<String>> = cmd("CONFIG")
             .arg("GET")
             .arg("maxmemory-policy")
-            .query_async(&mut connection)
+            .query_async(connection)
             .await;
         if let Ok([_, policy]) = asked.as_deref()
             && policy != "noeviction"

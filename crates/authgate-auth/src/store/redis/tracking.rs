@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::connection::Node;
 use super::settings::connection_config;
 use super::{FIRST_PAUSE, LONGEST_PAUSE, SharedRedis};
 use crate::dependencies::StoreItem;
@@ -31,12 +32,12 @@ enum TrackingError {
     Ended(&'static str),
 }
 
-/// Subscribes again and again; never returns.
-pub(super) async fn track(shared: &Arc<SharedRedis>) {
+/// Subscribes to the changes of one server, again and again; never returns.
+pub(super) async fn track(shared: &Arc<SharedRedis>, node: &Node) {
     let (mut pause, mut warned) = (FIRST_PAUSE, false);
     loop {
         let began = Instant::now();
-        let lost = follow(shared).await;
+        let lost = follow(shared, node).await;
         shared.metrics.set_tracking(false);
         let store = &shared.name;
         match lost {
@@ -62,9 +63,9 @@ pub(super) async fn track(shared: &Arc<SharedRedis>) {
 }
 
 /// Connects, and handles pushes until the connection is lost.
-async fn follow(shared: &Arc<SharedRedis>) -> TrackingError {
+async fn follow(shared: &Arc<SharedRedis>, node: &Node) -> TrackingError {
     let closed = Arc::new(Notify::new());
-    let connecting = timeout(shared.settings.timeout, connect(shared, &closed)).await;
+    let connecting = timeout(shared.settings.timeout, connect(shared, node, &closed)).await;
     let mut connection = match connecting {
         Ok(Ok(connection)) => connection,
         Ok(Err(problem)) => return TrackingError::NotSubscribed(shared.error(&problem).to_string()),
@@ -90,7 +91,11 @@ async fn follow(shared: &Arc<SharedRedis>) -> TrackingError {
     }
 }
 
-async fn connect(shared: &Arc<SharedRedis>, closed: &Arc<Notify>) -> Result<MultiplexedConnection, RedisError> {
+async fn connect(
+    shared: &Arc<SharedRedis>,
+    node: &Node,
+    closed: &Arc<Notify>,
+) -> Result<MultiplexedConnection, RedisError> {
     let (receiver, closed) = (Arc::clone(shared), Arc::clone(closed));
     let config = connection_config().set_push_sender(move |push: PushInfo| -> Result<(), RedisError> {
         match push.kind {
@@ -100,7 +105,7 @@ async fn connect(shared: &Arc<SharedRedis>, closed: &Arc<Notify>) -> Result<Mult
         }
         Ok(())
     });
-    let client = shared.settings.client_speaking(ProtocolVersion::RESP3)?;
+    let client = shared.settings.client_speaking(node, ProtocolVersion::RESP3)?;
     let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
     let mut tracking = cmd("CLIENT");
     tracking.arg("TRACKING").arg("ON").arg("BCAST");

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use authgate_http::log_throttle::LogThrottle;
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, RedisError, RedisResult, Value, cmd};
+use redis::{Pipeline, RedisResult, Value, cmd};
 use serde_json::Value as Json;
 use tokio::sync::{Mutex, broadcast, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
+use super::connection::Connections;
 use super::{FIRST_PAUSE, LONGEST_PAUSE, SharedRedis};
 use crate::dependencies::Dependencies;
 use crate::record::{TokenRecord, UserRecord};
@@ -83,12 +84,12 @@ impl SharedRedis {
     /// Makes the changes, in their order; never returns.
     pub(super) async fn write_changes(&self) {
         let mut queue = self.write_through.queue.lock().await;
-        let mut connection: Option<MultiplexedConnection> = None;
+        let mut connections = Connections::default();
         let mut failures = LogThrottle::default();
         while let Some(change) = queue.recv().await {
             let mut pause = FIRST_PAUSE;
-            while let Err(problem) = self.make(&mut connection, &change).await {
-                connection = None;
+            while let Err(problem) = self.make(&mut connections, &change).await {
+                connections.close();
                 if let Some(times) = failures.note() {
                     warn!(
                         store = %self.name, reason = %self.error(&problem), times,
@@ -103,11 +104,11 @@ impl SharedRedis {
                     let user = Arc::from(record.token.user.as_str());
                     for removal in [SourceChange::Token(digest), SourceChange::User(user)] {
                         while self
-                            .make(&mut connection, &Change::Remove(removal.clone()))
+                            .make(&mut connections, &Change::Remove(removal.clone()))
                             .await
                             .is_err()
                         {
-                            connection = None;
+                            connections.close();
                             sleep(pause).await;
                             pause = LONGEST_PAUSE.min(pause * 2);
                         }
@@ -119,34 +120,37 @@ impl SharedRedis {
     }
 
     /// There is no deadline for the commands: a command that was sent may be executed at any time later.
-    async fn make(&self, connection: &mut Option<MultiplexedConnection>, change: &Change) -> RedisResult<()> {
-        let connection = match connection {
-            Some(connection) => connection,
-            None => {
-                let connecting = timeout(self.settings.timeout, self.settings.connect()).await;
-                let connected = connecting
-                    .unwrap_or_else(|_| Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut))))?;
-                connection.insert(connected)
-            }
-        };
+    async fn make(&self, connections: &mut Connections, change: &Change) -> RedisResult<()> {
         let keys = self.settings.keys();
         match change {
-            Change::Write(record) => self.write(connection, record).await,
+            Change::Write(record) => self.write(connections, record).await,
             Change::Remove(SourceChange::Token(digest)) => {
                 let key = format!("{}{digest}", keys.tokens());
-                remove(connection, &key).await
+                self.remove(connections, &key).await
             }
-            Change::Remove(SourceChange::User(id)) => remove(connection, &keys.user(id)).await,
+            Change::Remove(SourceChange::User(id)) => self.remove(connections, &keys.user(id)).await,
             Change::Remove(SourceChange::All) => {
                 for prefix in [keys.tokens(), keys.user("")] {
-                    remove_written(connection, &prefix).await?;
+                    self.remove_written(connections, &prefix).await?;
                 }
                 Ok(())
             }
         }
     }
 
-    async fn write(&self, connection: &mut MultiplexedConnection, record: &SourceRecord) -> RedisResult<()> {
+    async fn remove(&self, connections: &mut Connections, key: &str) -> RedisResult<()> {
+        remove(connections.of(&self.settings, &self.primaries(), key).await?, key).await
+    }
+
+    /// Removes every record that has an expiry: those that were written here.
+    async fn remove_written(&self, connections: &mut Connections, prefix: &str) -> RedisResult<()> {
+        for node in self.primaries().nodes() {
+            remove_written(connections.to(&self.settings, node).await?, prefix).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, connections: &mut Connections, record: &SourceRecord) -> RedisResult<()> {
         // A store that was flushed, or is being filled, is not written to.
         if !self.is_usable() || !self.counters.are_unchanged(&record.dependencies) {
             return Ok(());
@@ -157,24 +161,20 @@ impl SharedRedis {
             wanted.push((keys.user(user.id.as_str()), serde_json::to_vec(user)));
         }
         wanted.push((keys.token(&record.digest), serde_json::to_vec(&record.token)));
-        let mut pipeline = Pipeline::with_capacity(2);
+        let milliseconds = record.ttl.as_millis().max(1).to_string();
+        let mut written = Vec::with_capacity(2);
         for (key, value) in &wanted {
             let Ok(value) = value else { return Ok(()) };
-            let milliseconds = record.ttl.as_millis().max(1).to_string();
-            pipeline
-                .cmd("SET")
-                .arg(key)
-                .arg(value)
-                .arg("NX")
-                .arg("PX")
-                .arg(milliseconds);
+            let connection = connections.of(&self.settings, &self.primaries(), key).await?;
+            let mut set = cmd("SET");
+            set.arg(key).arg(value).arg("NX").arg("PX").arg(&milliseconds);
+            written.push(set.query_async::<Value>(connection).await?);
         }
-        let written: Vec<Value> = pipeline.query_async(connection).await?;
         if !self.counters.are_unchanged(&record.dependencies) {
             debug!(store = %self.name, "a record of the source changed while it was written, and is removed again");
             for ((key, _), written) in wanted.iter().zip(written) {
                 if written != Value::Nil {
-                    remove(connection, key).await?;
+                    self.remove(connections, key).await?;
                 }
             }
         }
