@@ -52,6 +52,59 @@ def segment(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
+def cpu(pid):
+    """Nanoseconds that the threads of a process have run, by the scheduler."""
+    threads = pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads)
+
+
+def command(*words):
+    """A command in the form in which Redis reads it."""
+    words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
+
+
+class RedisClient:
+    """A connection to a Redis: at the path of its socket, or at a host and port. An error reply is raised as a RuntimeError."""
+
+    def __init__(self, address, timeout=5):
+        self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+        self.socket.settimeout(timeout)
+        self.socket.connect(address)
+        self.stream = self.socket.makefile("rb", 1 << 16)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stream.close()
+        self.socket.close()
+
+    def ask(self, *words):
+        return self.ask_all(command(*words), 1)[0]
+
+    def ask_all(self, commands, count):
+        """Sends so many commands in one write, and returns the replies."""
+        self.socket.sendall(commands)
+        return [self.reply() for _ in range(count)]
+
+    def reply(self):
+        line = self.stream.readline()
+        kind, rest = line[:1], line[1:-2]
+        if kind in (b"+", b":"):
+            return rest
+        if kind == b"$":
+            return None if rest == b"-1" else self.stream.read(int(rest) + 2)[:-2]
+        if kind == b"*":
+            return [self.reply() for _ in range(int(rest))]
+        raise RuntimeError(rest.decode()) if kind == b"-" else ConnectionError("the connection is closed")
+
+
+def token_key(key):
+    """The name of a token's record."""
+    return f"authgate:token:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
 class Stage:
     """`toml` is a gateway.toml with `{port}`, `{admin}`, `{echo}`, `{redis}` and the names in `more` to be filled in. Redis holds one
     user with the token `key`; `mint` signs JWTs with the secret in `jwt.secret`. `under` is what runs the gateway, if not the system."""

@@ -37,7 +37,8 @@ use crate::record::{self, BadRecord, UserRecord};
 
 /// Pauses between attempts to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A Redis that is back is found within a second, also by the connection that reports changes.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Maximum number of concurrent lookups per worker; further ones queue, within their deadline.
 const MAX_LOOKUPS: usize = 64;
