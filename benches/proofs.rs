@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use authgate::config::defaults;
+use authgate_auth::cache::OnOutage;
 use authgate_auth::jwt::keys::{Algorithm, VerificationKey};
 use authgate_auth::jwt::sign::SigningKey;
 use authgate_auth::jwt::{Issuer, Issuers, JwtSettings, KeySet, Namespace, Rules, Users};
@@ -121,6 +122,7 @@ impl Gateway {
             scheme: AuthScheme::OneOf(vec![DPOP_SCHEME.to_owned()]),
             realm: None,
             cache: defaults::CACHE,
+            on_outage: OnOutage::Deny,
             kind: KindSettings::Jwt(Arc::new(JwtSettings {
                 issuers: Issuers::One(issuer),
                 form: CredentialForm::Any,

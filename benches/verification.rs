@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use authgate::config::defaults;
 use authgate_auth::cache::CacheSettings;
+use authgate_auth::cache::OnOutage;
 use authgate_auth::jwt::keys::{Algorithm, VerificationKey};
 use authgate_auth::jwt::sign::SigningKey;
 use authgate_auth::jwt::{Issuer, IssuerTable, Issuers, JwtSettings, KeySet, Namespace, Profile, Rules, Users};
@@ -90,6 +91,7 @@ impl Bench {
                 ttl: Duration::from_secs(3600),
                 ..defaults::CACHE
             },
+            on_outage: OnOutage::Deny,
             kind: KindSettings::Jwt(Arc::new(jwt)),
         };
         let shared = SharedAuthenticator::new(settings, &Arc::default(), &Arc::default());

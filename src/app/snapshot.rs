@@ -128,7 +128,7 @@ impl Snapshot {
                 let mut stores = previous.stores.iter();
                 stores.find(|store| *store.settings() == settings)
             });
-            same.map_or_else(|| SharedStore::new(settings, Arc::clone(&process.counters)), Arc::clone)
+            same.map_or_else(|| SharedStore::new(settings, &process.counters), Arc::clone)
         });
         let stores: Vec<Arc<SharedStore>> = stores.collect();
         let authenticators = config.authenticators.into_iter().map(|(name, settings)| {

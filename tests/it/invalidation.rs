@@ -290,7 +290,7 @@ fn a_store_is_watched_as_long_as_it_lives() {
         .enable_all()
         .build()
         .expect("a runtime");
-    let store = SharedStore::new(settings, Arc::default());
+    let store = SharedStore::new(settings, &Arc::default());
     {
         let _entered = runtime.enter();
         store.watch();

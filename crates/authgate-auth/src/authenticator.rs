@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::basis::Basis;
 use crate::binding::{AcceptedCredential, BindingChecker};
 use crate::binding_rules::TokenBinding;
-use crate::cache::{self, CacheSettings, DecisionCache};
+use crate::cache::{self, CacheSettings, ConfirmedBy, DecisionCache, OnOutage};
 use crate::decision::{AcceptedUser, Decision, RefusedCredential};
 use crate::dependencies::{ChangeCounters, Dependencies};
 use crate::error::EvaluationError;
@@ -48,6 +48,8 @@ pub struct AuthenticatorSettings {
     pub realm: Option<String>,
     /// Limits of its cache.
     pub cache: CacheSettings,
+    /// What happens if a store or an endpoint that it asks cannot answer.
+    pub on_outage: OnOutage,
     /// Its kind, with the settings of that kind.
     pub kind: KindSettings,
 }
@@ -94,9 +96,13 @@ impl SharedAuthenticator {
         rules: &Arc<IdentityRules>,
         counters: &Arc<ChangeCounters>,
     ) -> Arc<Self> {
+        let confirmed_by = match kind.endpoint() {
+            Some(_) => ConfirmedBy::Nothing,
+            None => ConfirmedBy::Stores,
+        };
         Arc::new(Self {
             kind,
-            cache: DecisionCache::new(settings.cache, Arc::clone(counters)),
+            cache: DecisionCache::new(settings.cache, settings.on_outage, confirmed_by, Arc::clone(counters)),
             identities: IdentityFactory::new(Arc::clone(&settings.name), Arc::clone(rules)),
             single_flight: Arc::default(),
             settings,
@@ -261,7 +267,7 @@ impl Authenticator {
                 let decided = match self.shared.cache.find(&key, now) {
                     Some(decided) => decided,
                     // Boxed: this future is large and rarely needed, so it must not enlarge the future of each request.
-                    None => Box::pin(self.decide(key, credential, now)).await?,
+                    None => Box::pin(self.decide_or_recall(key, credential, now)).await?,
                 };
                 match decided {
                     Ok(AcceptedUser {
@@ -279,7 +285,7 @@ impl Authenticator {
                 let key = cache::key(credential);
                 let decided = match self.shared.cache.find(&key, now) {
                     Some(decided) => decided,
-                    None => Box::pin(self.decide(key, credential, now)).await?,
+                    None => Box::pin(self.decide_or_recall(key, credential, now)).await?,
                 };
                 Ok(Answer::Decided(Err(decided.err().unwrap_or_else(|| refusal.into()))))
             }
@@ -307,6 +313,24 @@ impl Authenticator {
                 RefusedCredential::new(Refusal::Binding(fault), Some(user))
             },
         )))
+    }
+
+    /// Decides about a credential, for which the cache has no valid decision. In an outage, uses one that was confirmed not long ago, if the
+    /// configuration allows that.
+    async fn decide_or_recall(
+        &self,
+        key: cache::Key,
+        credential: &[u8],
+        now: Now,
+    ) -> Result<Result<AcceptedUser, RefusedCredential>, EvaluationError> {
+        let began = Instant::now();
+        match self.decide(key, credential, now).await {
+            Err(error) if error.unanswered().is_some() => {
+                let confirmed = self.shared.cache.find_confirmed(&key, now.later(began.elapsed()));
+                confirmed.ok_or(error)
+            }
+            decided => decided,
+        }
     }
 
     /// Decides about a credential that is not in the cache, or waits for another request that has begun to decide about the same one.

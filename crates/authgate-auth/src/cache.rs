@@ -4,6 +4,9 @@
 //! of its decisions. Refused credentials have a separate limit and never evict accepted ones. Each hit checks the time and the
 //! dependencies of the decision. An entry is not used after its `ttl`, after the credential expires, or after a change of a store item that
 //! it depends on.
+//!
+//! With `on_outage = "serve-cached"`, entries stay in the cache after their `ttl`, for [`DecisionCache::find_confirmed`]. The time that counts
+//! there is when the decision was last confirmed: when it was made, or later while its stores reported their changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +39,27 @@ pub struct CacheSettings {
     pub negative_ttl: Duration,
 }
 
+/// What happens to a credential that cannot be evaluated, because what the authenticator asks cannot answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnOutage {
+    /// The request gets 503.
+    Deny,
+    /// The cached decision is used, if it was confirmed at most so long ago.
+    ServeCached {
+        /// The longest time since the decision was confirmed.
+        stale_for: Duration,
+    },
+}
+
+/// What confirms a decision after it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConfirmedBy {
+    /// The stores that it depends on, while they report their changes.
+    Stores,
+    /// Nothing: an endpoint that it depends on reports no changes.
+    Nothing,
+}
+
 /// The cache key of a credential: its SHA-256 digest. A client cannot choose a key without inverting SHA-256.
 pub(crate) type Key = [u8; 32];
 
@@ -53,6 +77,8 @@ pub(crate) struct DecisionCache {
     accepted: Option<Cache<Key, Accepted, Weight>>,
     refused: Option<Cache<Key, Refused>>,
     counters: Arc<ChangeCounters>,
+    on_outage: OnOutage,
+    confirmed_by: ConfirmedBy,
     metrics: CacheMetrics,
 }
 
@@ -107,7 +133,12 @@ fn bounded(entries: usize) -> Option<Cache<Key, Accepted, Weight>> {
 
 impl DecisionCache {
     /// Makes an empty cache. `counters` hold the change counters that its entries depend on.
-    pub(crate) fn new(settings: CacheSettings, counters: Arc<ChangeCounters>) -> Self {
+    pub(crate) fn new(
+        settings: CacheSettings,
+        on_outage: OnOutage,
+        confirmed_by: ConfirmedBy,
+        counters: Arc<ChangeCounters>,
+    ) -> Self {
         let on = |entries: usize, ttl: Duration| entries > 0 && !ttl.is_zero();
         Self {
             settings,
@@ -117,6 +148,8 @@ impl DecisionCache {
             refused: on(settings.negative_entries, settings.negative_ttl)
                 .then(|| Cache::new(settings.negative_entries)),
             counters,
+            on_outage,
+            confirmed_by,
             metrics: CacheMetrics::default(),
         }
     }
@@ -160,15 +193,51 @@ impl DecisionCache {
                     binding: hit.binding,
                 }));
             }
-            cache.remove(key);
+            if self.on_outage == OnOutage::Deny {
+                cache.remove(key);
+            }
         }
         let cache = self.refused.as_ref()?;
         let hit = cache.get(key)?;
         if now.uptime_ms < hit.until && self.counters.are_unchanged(&hit.dependencies) {
             return Some(Err(hit.credential));
         }
-        cache.remove(key);
+        if self.on_outage == OnOutage::Deny {
+            cache.remove(key);
+        }
         None
+    }
+
+    /// Finds a decision that may be used in an outage, at a time when [`find`](Self::find) finds none.
+    ///
+    /// An accepted credential must still be valid. A change of an item that the decision depends on makes it unusable here too.
+    pub(crate) fn find_confirmed(&self, key: &Key, now: Now) -> Option<Result<AcceptedUser, RefusedCredential>> {
+        let OnOutage::ServeCached { stale_for } = self.on_outage else {
+            return None;
+        };
+        let is_usable = |until: u64, ttl: Duration, dependencies: &Dependencies| {
+            let made = until.saturating_sub(milliseconds(ttl));
+            let confirmed = self.counters.last_confirmed(dependencies, made);
+            confirmed.is_some_and(|by_stores| {
+                let confirmed = match self.confirmed_by {
+                    ConfirmedBy::Stores => by_stores,
+                    ConfirmedBy::Nothing => made,
+                };
+                now.uptime_ms <= confirmed.saturating_add(milliseconds(stale_for))
+            })
+        };
+        // A later decision removes the earlier one. If two workers have decided at the same time, both may be there.
+        if let Some(hit) = self.refused.as_ref().and_then(|cache| cache.get(key))
+            && is_usable(hit.until, self.settings.negative_ttl, &hit.dependencies)
+        {
+            return Some(Err(hit.credential));
+        }
+        let hit = self.accepted.as_ref()?.get(key)?;
+        let is_usable = hit.validity.contains(now) && is_usable(hit.until, self.settings.ttl, &hit.dependencies);
+        is_usable.then_some(Ok(AcceptedUser {
+            identity: hit.identity,
+            binding: hit.binding,
+        }))
     }
 
     /// As [`find`](Self::find), with the dependencies of the decision, and not counted.
@@ -191,13 +260,14 @@ impl DecisionCache {
 
     /// Caches a decision that was made with the time `now`, unless one of its dependencies has changed since.
     pub(crate) fn insert(&self, key: Key, decision: &Decision, dependencies: Dependencies, now: Now) {
+        if self.on_outage != OnOutage::Deny {
+            // Whether the new decision is cached or not: the one before must not be used any more.
+            self.remove(&key);
+        }
         if !self.counters.are_unchanged(&dependencies) {
             return;
         }
-        let end = |ttl: Duration| {
-            now.uptime_ms
-                .saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
-        };
+        let end = |ttl: Duration| now.uptime_ms.saturating_add(milliseconds(ttl));
         match decision {
             Decision::Accepted {
                 identity,
@@ -234,12 +304,26 @@ impl DecisionCache {
             }
         }
     }
+
+    fn remove(&self, key: &Key) {
+        if let Some(cache) = &self.accepted {
+            cache.remove(key);
+        }
+        if let Some(cache) = &self.refused {
+            cache.remove(key);
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::dependencies::StoreItem;
+    use crate::store_changes::StoreChanges;
     use authgate_core::credential::{Defect, Refusal};
     use authgate_core::identity::{TableSet, UserId, UserInfo};
 
@@ -249,7 +333,7 @@ mod tests {
     };
 
     fn cache_of(settings: CacheSettings) -> DecisionCache {
-        DecisionCache::new(settings, Arc::default())
+        DecisionCache::new(settings, OnOutage::Deny, ConfirmedBy::Stores, Arc::default())
     }
 
     fn accepted(validity: Validity) -> Decision {
@@ -313,7 +397,7 @@ mod tests {
             until_ms: AT.unix_ms + 1000,
         };
         let mut dependencies = Dependencies::default();
-        cache.counters.mark(&mut dependencies, "redis", StoreItem::Store);
+        cache.counters.mark(&mut dependencies, "redis", StoreItem::AnyUser);
         cache.insert([1; 32], &accepted(validity), dependencies, AT);
         cache.insert([2; 32], &Refusal::TokenUnknown.into(), dependencies, AT);
         let recalled = |key, ms| {
@@ -325,7 +409,7 @@ mod tests {
         assert!(matches!(recalled(2, 4999), Some(Err(_))));
         assert!(recalled(3, 0).is_none());
         assert!(recalled(1, 1000).is_none() && recalled(1, -1).is_none() && recalled(2, 5000).is_none());
-        cache.counters.changed("redis", StoreItem::Store);
+        cache.counters.changed("redis", StoreItem::AnyUser);
         assert!(recalled(1, 0).is_none() && recalled(2, 0).is_none());
     }
 
@@ -409,7 +493,7 @@ mod tests {
     #[test]
     fn a_change_invalidates_a_decision_also_one_under_way() {
         let counters = Arc::new(ChangeCounters::default());
-        let cache = DecisionCache::new(SETTINGS, Arc::clone(&counters));
+        let cache = DecisionCache::new(SETTINGS, OnOutage::Deny, ConfirmedBy::Stores, Arc::clone(&counters));
         let marked = || {
             let mut dependencies = Dependencies::default();
             counters.mark(&mut dependencies, "redis", StoreItem::User("1"));
@@ -449,5 +533,108 @@ mod tests {
         assert!((entries / 2..=entries).contains(&small), "{small}");
         let large = fill(&accepted_with(Validity::ALWAYS, big));
         assert!((1..=entries * MIN_WEIGHT / 10_000).contains(&large), "{large}");
+    }
+
+    /// A cache for `stale_for = "100s"`, and the store that its decisions depend on.
+    fn for_outages(confirmed_by: ConfirmedBy) -> (DecisionCache, Arc<StoreChanges>) {
+        let counters = Arc::default();
+        let store = StoreChanges::new(&"redis".into(), &counters);
+        let on_outage = OnOutage::ServeCached {
+            stale_for: Duration::from_secs(100),
+        };
+        (DecisionCache::new(SETTINGS, on_outage, confirmed_by, counters), store)
+    }
+
+    fn marked(store: &StoreChanges) -> Dependencies {
+        let mut dependencies = Dependencies::default();
+        store.mark(&mut dependencies, StoreItem::Store);
+        store.mark(&mut dependencies, StoreItem::User("1"));
+        dependencies
+    }
+
+    #[test]
+    fn in_an_outage_a_decision_is_used_until_stale_for_after_it_was_confirmed() {
+        let (cache, store) = for_outages(ConfirmedBy::Stores);
+        let confirmed = |key: u8, ms| {
+            cache
+                .find_confirmed(&[key; 32], later(ms))
+                .map(|decided| decided.is_ok())
+        };
+        cache.insert([1; 32], &accepted(Validity::ALWAYS), marked(&store), AT);
+        cache.insert([2; 32], &Refusal::TokenUnknown.into(), marked(&store), AT);
+        for ms in [60_000, 99_999, 100_000] {
+            assert!(cache.find(&[1; 32], later(ms)).is_none() && cache.find(&[2; 32], later(ms)).is_none());
+            assert_eq!((confirmed(1, ms), confirmed(2, ms)), (Some(true), Some(false)), "{ms}");
+        }
+        assert_eq!((confirmed(1, 100_001), confirmed(2, 100_001)), (None, None));
+        assert_eq!(confirmed(3, 0), None);
+        // A subscription confirms them, until it is lost.
+        store.subscribed();
+        cache.insert([1; 32], &accepted(Validity::ALWAYS), marked(&store), AT);
+        cache.insert([2; 32], &Refusal::TokenUnknown.into(), marked(&store), AT);
+        store.confirmed(later(500_000));
+        store.subscribed();
+        assert!(cache.find(&[1; 32], AT).is_none(), "changes may have been missed");
+        assert_eq!(
+            (confirmed(1, 600_000), confirmed(2, 600_000)),
+            (Some(true), Some(false))
+        );
+        assert_eq!((confirmed(1, 600_001), confirmed(2, 600_001)), (None, None));
+        store.changed(StoreItem::User("1"));
+        assert_eq!((confirmed(1, 0), confirmed(2, 0)), (None, None));
+    }
+
+    #[test]
+    fn in_an_outage_no_credential_is_accepted_beyond_its_own_end() {
+        let (cache, store) = for_outages(ConfirmedBy::Stores);
+        let validity = Validity {
+            from_ms: AT.unix_ms,
+            until_ms: AT.unix_ms + 70_000,
+        };
+        cache.insert([1; 32], &accepted(validity), marked(&store), AT);
+        assert!(cache.find_confirmed(&[1; 32], later(69_999)).is_some());
+        assert!(cache.find_confirmed(&[1; 32], later(70_000)).is_none());
+        assert!(cache.find_confirmed(&[1; 32], later(-1)).is_none());
+    }
+
+    #[test]
+    fn stores_do_not_confirm_what_an_endpoint_has_said() {
+        let (cache, store) = for_outages(ConfirmedBy::Nothing);
+        store.subscribed();
+        cache.insert([1; 32], &accepted(Validity::ALWAYS), marked(&store), AT);
+        store.confirmed(later(500_000));
+        assert!(cache.find_confirmed(&[1; 32], later(100_000)).is_some());
+        assert!(cache.find_confirmed(&[1; 32], later(100_001)).is_none());
+        store.changed(StoreItem::Store);
+        assert!(cache.find_confirmed(&[1; 32], AT).is_none());
+    }
+
+    #[test]
+    fn the_last_decision_alone_is_used_in_an_outage() {
+        let (cache, store) = for_outages(ConfirmedBy::Stores);
+        let confirmed = |ms| cache.find_confirmed(&[1; 32], later(ms)).map(|decided| decided.is_ok());
+        cache.insert([1; 32], &accepted(Validity::ALWAYS), marked(&store), AT);
+        cache.insert([1; 32], &Refusal::TokenUnknown.into(), marked(&store), later(61_000));
+        assert_eq!((confirmed(62_000), confirmed(161_001)), (Some(false), None));
+        cache.insert([1; 32], &accepted(Validity::ALWAYS), marked(&store), later(70_000));
+        assert_eq!((confirmed(131_000), confirmed(170_001)), (Some(true), None));
+        // One that is not cached removes the earlier one too.
+        let temporary = Decision::from(Refusal::Jwt(Defect::NotBefore.into()));
+        cache.insert([1; 32], &temporary, marked(&store), later(71_000));
+        assert_eq!(confirmed(72_000), None);
+        cache.insert([1; 32], &accepted(Validity::ALWAYS), marked(&store), later(73_000));
+        let late = marked(&store);
+        store.changed(StoreItem::User("1"));
+        cache.insert([1; 32], &Refusal::TokenUnknown.into(), late, later(74_000));
+        assert_eq!((confirmed(75_000), cache.entries()), (None, 0));
+    }
+
+    #[test]
+    fn without_serve_cached_nothing_is_kept_for_outages() {
+        let cache = cache_of(SETTINGS);
+        cache.insert([1; 32], &accepted(Validity::ALWAYS), Dependencies::default(), AT);
+        assert!(cache.find_confirmed(&[1; 32], AT).is_none());
+        assert!(cache.find(&[1; 32], later(60_000)).is_none());
+        assert_eq!(cache.entries(), 0);
     }
 }

@@ -9,25 +9,39 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwapOption;
 use authgate_core::identity::KeyIdentity;
 
-/// Number of counters: 256 KiB of memory.
+use crate::subscriptions::Subscriptions;
+
+/// Number of counters for items: 256 KiB of memory.
 const SLOTS: usize = 1 << 16;
+/// Number of stores with a counter of their own. Stores beyond them share one.
+const MAX_STORES: usize = 256;
+/// The counter of the stores beyond the limit. The counters of the others are between those of items and this one.
+const SHARED_SLOT: usize = SLOTS + MAX_STORES;
 /// Maximum number of dependencies. A decision from one store depends on that store, a token or JWT, a user, and a username. A decision from
 /// a store and its source depends on both stores, on the token under each kind of digest, and on the user in both.
 const MAX_DEPENDENCIES: usize = 12;
 
 /// The counters of all items in all stores of the process.
 pub struct ChangeCounters {
+    /// Those of items, then those of whole stores.
     slots: Box<[AtomicU32]>,
     hasher: RandomState,
+    /// The subscriptions of each store, in the order of their counters. A place is empty while it is free.
+    stores: Box<[ArcSwapOption<Subscriptions>]>,
+    /// Locked while a place is taken.
+    taking: Mutex<()>,
 }
 
 /// An item in a store, or of a source of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum StoreItem<'t> {
-    /// The whole store: its layout, revoked signing keys, and whether changes are reported.
+    /// The whole store: its layout, revoked signing keys, and whether changes are reported. It has a counter of its own, which only
+    /// [`StoreChanges`](crate::store_changes::StoreChanges) knows.
     Store,
     /// A token, by its digest as stored.
     Token(&'t str),
@@ -65,8 +79,10 @@ impl fmt::Debug for ChangeCounters {
 impl Default for ChangeCounters {
     fn default() -> Self {
         Self {
-            slots: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
+            slots: (0..=SHARED_SLOT).map(|_| AtomicU32::new(0)).collect(),
             hasher: RandomState::new(),
+            stores: (0..MAX_STORES).map(|_| ArcSwapOption::empty()).collect(),
+            taking: Mutex::default(),
         }
     }
 }
@@ -98,18 +114,27 @@ impl Dependencies {
 
 impl ChangeCounters {
     fn slot(&self, store: &str, item: StoreItem<'_>) -> usize {
+        debug_assert!(item != StoreItem::Store, "a whole store has a counter of its own");
         // The low bits of a SipHash are as good as any.
         usize::try_from(self.hasher.hash_one((store, item)) % SLOTS as u64).unwrap_or_default()
     }
 
     /// An item has changed, or may have.
     pub(crate) fn changed(&self, store: &str, item: StoreItem<'_>) {
-        self.slots[self.slot(store, item)].fetch_add(1, Ordering::Release);
+        self.increment(self.slot(store, item));
+    }
+
+    /// Increments a counter, and returns its new value.
+    pub(crate) fn increment(&self, slot: usize) -> u32 {
+        self.slots[slot].fetch_add(1, Ordering::Release).wrapping_add(1)
     }
 
     /// Records that a decision will depend on this item. Call it before the item is read.
     pub(crate) fn mark(&self, dependencies: &mut Dependencies, store: &str, item: StoreItem<'_>) {
-        let slot = self.slot(store, item);
+        self.mark_slot(dependencies, self.slot(store, item));
+    }
+
+    pub(crate) fn mark_slot(&self, dependencies: &mut Dependencies, slot: usize) {
         let mark = (
             u32::try_from(slot).unwrap_or_default(),
             self.slots[slot].load(Ordering::Acquire),
@@ -127,6 +152,50 @@ impl ChangeCounters {
                     .is_some_and(|now| now.load(Ordering::Acquire) == *count)
             })
     }
+
+    /// When everything that a decision depends on was last confirmed: by its look-up at `read`, or later by subscriptions. Both are times on
+    /// the clock of [`Now::uptime_ms`](crate::now::Now::uptime_ms). `None`: something of it has changed, or is not known.
+    pub(crate) fn last_confirmed(&self, dependencies: &Dependencies, read: u64) -> Option<u64> {
+        if dependencies.overflowed {
+            return None;
+        }
+        let marks = &dependencies.marks[..usize::from(dependencies.count).min(MAX_DEPENDENCIES)];
+        // Of several stores, the oldest time counts. Without one, nothing confirms the decision after its look-up.
+        let mut of_stores = None;
+        for (slot, count) in marks {
+            let slot = *slot as usize;
+            if slot < SLOTS {
+                if self.slots[slot].load(Ordering::Acquire) != *count {
+                    return None;
+                }
+            } else {
+                let subscriptions = self.stores.get(slot - SLOTS)?.load();
+                let confirmed = subscriptions.as_ref()?.last_confirmed(*count, read)?;
+                of_stores = Some(of_stores.map_or(confirmed, |other: u64| other.min(confirmed)));
+            }
+        }
+        Some(of_stores.unwrap_or(read))
+    }
+
+    /// Takes a counter for a whole store.
+    pub(crate) fn take_store_slot(&self) -> (usize, Arc<Subscriptions>) {
+        let _taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.stores.iter().position(|place| place.load().is_none());
+        let slot = SLOTS + free.unwrap_or(MAX_STORES);
+        let subscriptions = Arc::new(Subscriptions::new(self.slots[slot].load(Ordering::Acquire)));
+        if let Some(place) = self.stores.get(slot - SLOTS) {
+            place.store(Some(Arc::clone(&subscriptions)));
+        }
+        (slot, subscriptions)
+    }
+
+    /// The store of this counter is gone. Decisions that depend on it are not valid any more.
+    pub(crate) fn return_store_slot(&self, slot: usize) {
+        self.increment(slot);
+        if let Some(place) = self.stores.get(slot - SLOTS) {
+            place.store(None);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -137,7 +206,6 @@ mod tests {
     fn a_change_invalidates_what_depends_on_it_and_nothing_else() {
         let counters = ChangeCounters::default();
         let things = [
-            StoreItem::Store,
             StoreItem::Token("a"),
             StoreItem::User("a"),
             StoreItem::Name("a"),
@@ -172,13 +240,13 @@ mod tests {
     fn no_dependencies_are_always_valid_and_too_many_never() {
         let counters = ChangeCounters::default();
         let mut dependencies = Dependencies::default();
-        counters.changed("redis", StoreItem::Store);
+        counters.changed("redis", StoreItem::AnyUser);
         assert!(counters.are_unchanged(&dependencies));
         for _ in 0..MAX_DEPENDENCIES {
-            counters.mark(&mut dependencies, "redis", StoreItem::Store);
+            counters.mark(&mut dependencies, "redis", StoreItem::AnyUser);
             assert!(counters.are_unchanged(&dependencies));
         }
-        counters.mark(&mut dependencies, "redis", StoreItem::Store);
+        counters.mark(&mut dependencies, "redis", StoreItem::AnyUser);
         assert!(!counters.are_unchanged(&dependencies));
     }
 }

@@ -1,5 +1,7 @@
 //! [`EvaluationError`]: why a credential could not be evaluated. It is never a refusal: the client gets 503.
 
+use std::sync::Arc;
+
 use crate::introspection::error::IntrospectionError;
 use crate::keys::remote::KeysError;
 use crate::replay::MAX_PROOFS;
@@ -25,7 +27,26 @@ pub enum EvaluationError {
     ReplayMemoryFull,
 }
 
+/// What could not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unanswered<'e> {
+    /// The store of this name.
+    Store(&'e Arc<str>),
+    /// The introspection endpoint.
+    Endpoint,
+}
+
 impl EvaluationError {
+    /// What could not answer, if this is an outage: then the error says nothing about the credential. Keys that are too old are none:
+    /// `max_stale` says how long an outage of their source may last.
+    pub(crate) fn unanswered(&self) -> Option<Unanswered<'_>> {
+        match self {
+            Self::Store(error) => error.unanswered().map(Unanswered::Store),
+            Self::Introspection(error) => error.is_outage().then_some(Unanswered::Endpoint),
+            Self::Keys(_) | Self::Busy | Self::ReplayMemoryFull => None,
+        }
+    }
+
     /// A short name for logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {

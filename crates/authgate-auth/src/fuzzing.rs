@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 pub use self::proof::proof;
-use crate::cache::CacheSettings;
+use crate::cache::{CacheSettings, OnOutage};
 use crate::claims::Claims;
 use crate::claims::user::{IdNumbers, NamedUser};
 use crate::decision::Decision;
@@ -402,6 +402,7 @@ fn chain(rules: Rules, entries: usize) -> Chain {
             ttl: Duration::from_secs(60),
             negative_ttl: Duration::from_secs(5),
         },
+        on_outage: OnOutage::Deny,
         kind: KindSettings::Jwt(Arc::new(settings(rules))),
     };
     let shared = SharedAuthenticator::new(settings, &Arc::default(), &COUNTERS);

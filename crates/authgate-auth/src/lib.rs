@@ -43,6 +43,8 @@
 //! request        what a request says beside its credential
 //! scheme         the scheme before a credential
 //! validity       when a credential is valid
+//! store_changes  what a store reports as changed, and what its subscriptions confirm
+//! subscriptions  until when the subscriptions of a store have confirmed what was read from it
 //! withdrawn      why an accepted credential is not accepted any more
 //! metrics        counters of caches and stores
 //! now            both clocks
@@ -78,6 +80,8 @@ mod request;
 mod scheme;
 mod single_flight;
 pub mod store;
+mod store_changes;
+mod subscriptions;
 pub mod token;
 mod validity;
 mod withdrawn;

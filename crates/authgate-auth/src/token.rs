@@ -202,7 +202,7 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::*;
-    use crate::cache::CacheSettings;
+    use crate::cache::{CacheSettings, OnOutage};
     use crate::request::PlainRequest;
     use crate::store::embedded::EmbeddedSettings;
     use crate::store::{Digests, SharedStore, StoreKind, StoreSettings, TokenDigest};
@@ -244,12 +244,13 @@ mod tests {
             name: "file".into(),
             kind,
         };
-        let store = SharedStore::new(of_file, Arc::clone(&counters));
+        let store = SharedStore::new(of_file, &counters);
         let settings = AuthenticatorSettings {
             name: "token".into(),
             scheme: AuthScheme::OneOf(vec!["Token".into(), "Key".into()]),
             header: AUTHORIZATION,
             realm: None,
+            on_outage: OnOutage::Deny,
             kind: KindSettings::Token(Arc::new(TokenSettings {
                 store: "file".into(),
                 source: None,

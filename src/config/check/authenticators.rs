@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use authgate_auth::cache::OnOutage;
 use authgate_auth::token::{OnUnknown, Source, TokenSettings};
 use authgate_auth::{AuthScheme, AuthenticatorSettings, KindSettings, Requirement};
 use authgate_core::outbound::identity::{ANONYMOUS, PUBLIC, UNKNOWN};
@@ -165,6 +166,7 @@ fn token(
         scheme,
         realm: None,
         cache,
+        on_outage: OnOutage::Deny,
         kind: KindSettings::Token(Arc::new(TokenSettings {
             store: store?,
             source: source.map(|(_, source)| source),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use authgate_auth::cache::OnOutage;
 use authgate_auth::introspection::{
     ClientAuthentication, EndpointSettings, IntrospectionClient, IntrospectionRules, IntrospectionSettings, Location,
 };
@@ -49,6 +50,7 @@ pub(super) fn introspection(
         scheme: AuthScheme::OneOf(schemes),
         realm: Some(realm),
         cache,
+        on_outage: OnOutage::Deny,
         kind,
     })
 }

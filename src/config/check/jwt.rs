@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use authgate_auth::cache::OnOutage;
 use authgate_auth::jwt::{Issuer, Issuers, JwtSettings, Namespace, Profile};
 use authgate_auth::{AuthenticatorSettings, CredentialForm, KindSettings};
 
@@ -63,6 +64,7 @@ pub(super) fn jwt(
         scheme: profile.auth_scheme(schemes),
         realm: Some(realm),
         cache,
+        on_outage: OnOutage::Deny,
         kind,
     })
 }

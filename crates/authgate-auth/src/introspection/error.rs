@@ -48,6 +48,30 @@ impl IntrospectionError {
         }
     }
 
+    /// Whether the endpoint could not answer. An error that says anything about the token or the gateway as a client is no outage.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Fetch(FetchError::Status(status)) => {
+                status.is_server_error()
+                    || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(status)
+            }
+            Self::Fetch(
+                FetchError::Timeout
+                | FetchError::Connect(_)
+                | FetchError::Proxy { .. }
+                | FetchError::Tls(_)
+                | FetchError::Cut(_)
+                | FetchError::ShutDown,
+            )
+            | Self::Busy
+            | Self::Discovery(_) => true,
+            Self::Fetch(
+                FetchError::Redirect { .. } | FetchError::Protocol(_) | FetchError::Compressed | FetchError::TooLarge,
+            )
+            | Self::Answer(_) => false,
+        }
+    }
+
     /// The outcome of the introspection in its metrics.
     pub(super) fn outcome(&self) -> &'static str {
         match self.cause() {

@@ -22,9 +22,10 @@ use super::{
     Digests, JwtFacts, JwtQuery, LOCAL_TIME_LIMIT, LayoutProblem, Lookup, StoreError, TokenDigest, TokenFacts, UserKey,
     effective_record,
 };
-use crate::dependencies::{ChangeCounters, StoreItem};
+use crate::dependencies::StoreItem;
 use crate::metrics::StoreMetrics;
 use crate::record::{BadRecord, Layout, TokenRecord, UserRecord};
+use crate::store_changes::StoreChanges;
 
 /// How often the file is checked for changes, so that a revocation takes effect well within a second.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -213,7 +214,7 @@ pub(crate) struct EmbeddedFile {
     digests: Digests,
     contents: ArcSwapOption<Contents>,
     reached: AtomicBool,
-    counters: Arc<ChangeCounters>,
+    changes: Arc<StoreChanges>,
 }
 
 /// The records of a file, and an index of usernames.
@@ -258,19 +259,14 @@ type Stamp = (SystemTime, u64, u64);
 
 impl EmbeddedFile {
     /// Reads the file. If it cannot be read, this store is unavailable, but the gateway runs.
-    pub(super) fn new(
-        name: Arc<str>,
-        settings: EmbeddedSettings,
-        counters: Arc<ChangeCounters>,
-        _: StoreMetrics,
-    ) -> Self {
+    pub(super) fn new(name: Arc<str>, settings: EmbeddedSettings, changes: Arc<StoreChanges>, _: StoreMetrics) -> Self {
         let file = Self {
             name,
             file: settings.file,
             digests: settings.digests,
             contents: ArcSwapOption::empty(),
             reached: AtomicBool::new(false),
-            counters,
+            changes,
         };
         file.read();
         file
@@ -315,7 +311,7 @@ impl EmbeddedFile {
             }
         }
         // Increment after the records are replaced: a decision that was made from the old records has the old counter.
-        self.counters.changed(&self.name, StoreItem::Store);
+        self.changes.changed(StoreItem::Store);
     }
 
     fn stamp(&self) -> Option<Stamp> {
@@ -349,8 +345,7 @@ impl EmbeddedFile {
     }
 
     fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {
-        self.counters
-            .mark(&mut lookup.dependencies, &self.name, StoreItem::Store);
+        self.changes.mark(&mut lookup.dependencies, StoreItem::Store);
         let contents = self.contents()?;
         let Records {
             tokens, users, revoked, ..
@@ -374,8 +369,7 @@ impl EmbeddedFile {
     }
 
     fn jwt(&self, query: JwtQuery<'_>, lookup: &mut Lookup) -> Result<JwtFacts, StoreError> {
-        self.counters
-            .mark(&mut lookup.dependencies, &self.name, StoreItem::Store);
+        self.changes.mark(&mut lookup.dependencies, StoreItem::Store);
         let contents = self.contents()?;
         let Records { users, revoked, .. } = &contents.records;
         let user = match query.user {
@@ -482,7 +476,7 @@ mod tests {
                 file,
                 digests: Digests::SHA256,
             },
-            Arc::default(),
+            StoreChanges::new(&"file".into(), &Arc::default()),
             StoreMetrics::default(),
         );
         let facts = store.token(b"x", &mut lookup()).expect("usable").expect("there");
@@ -516,7 +510,7 @@ mod tests {
                 file: file.clone(),
                 digests: Digests::SHA256,
             },
-            Arc::default(),
+            StoreChanges::new(&"file".into(), &Arc::default()),
             StoreMetrics::default(),
         );
         assert!(matches!(

@@ -9,8 +9,8 @@ use super::django::{DjangoSettings, DjangoStore, SharedDjango};
 use super::embedded::{EmbeddedFile, EmbeddedSettings, EmbeddedStore};
 use super::redis::{RedisSettings, RedisStore, SharedRedis};
 use super::{Digests, JwtFacts, JwtQuery, Lookup, StoreError, TokenFacts};
-use crate::dependencies::ChangeCounters;
 use crate::metrics::StoreMetrics;
+use crate::store_changes::StoreChanges;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident: $settings:ty, $shared:ty, $handle:ty;)+) => {
@@ -35,10 +35,10 @@ macro_rules! kinds {
                 }
             }
 
-            pub(super) fn share(self, name: &Arc<str>, counters: Arc<ChangeCounters>, metrics: &StoreMetrics) -> SharedKind {
+            pub(super) fn share(self, name: &Arc<str>, changes: Arc<StoreChanges>, metrics: &StoreMetrics) -> SharedKind {
                 match self {
                     $(Self::$kind(settings) => {
-                        SharedKind::$kind(Arc::new(<$shared>::new(Arc::clone(name), settings, counters, metrics.clone())))
+                        SharedKind::$kind(Arc::new(<$shared>::new(Arc::clone(name), settings, changes, metrics.clone())))
                     })+
                 }
             }

@@ -27,6 +27,7 @@ use crate::dependencies::{ChangeCounters, Dependencies};
 use crate::metrics::StoreMetrics;
 use crate::record::{BadRecord, TokenRecord, UserRecord};
 use crate::replay::ProofId;
+use crate::store_changes::StoreChanges;
 
 /// The deadline for one credential where nothing is asked over a network.
 pub(super) const LOCAL_TIME_LIMIT: Duration = Duration::from_secs(1);
@@ -92,10 +93,11 @@ impl Drop for SharedStore {
 impl SharedStore {
     /// Makes the shared part from the settings. It does not connect, and a file that cannot be read is no error yet: see
     /// [`SharedStore::watch`]. Changes of the store increment `counters`.
-    pub fn new(settings: StoreSettings, counters: Arc<ChangeCounters>) -> Arc<Self> {
+    pub fn new(settings: StoreSettings, counters: &Arc<ChangeCounters>) -> Arc<Self> {
         let metrics = StoreMetrics::default();
+        let changes = StoreChanges::new(&settings.name, counters);
         Arc::new(Self {
-            kind: settings.kind.clone().share(&settings.name, counters, &metrics),
+            kind: settings.kind.clone().share(&settings.name, changes, &metrics),
             settings,
             metrics,
             watcher: OnceLock::new(),
@@ -157,7 +159,7 @@ impl SharedStore {
         {
             return;
         }
-        let (redis, changes) = (Arc::clone(redis), django.changes());
+        let (redis, changes) = (Arc::clone(redis), django.reports());
         followers.push(Follower {
             source: Arc::downgrade(source),
             task: tokio::spawn(async move { redis.follow(changes).await }).abort_handle(),
@@ -327,6 +329,17 @@ pub enum LayoutProblem {
 }
 
 impl StoreError {
+    /// The store, if this is an outage: it could not answer at all. A layout record or a record that must not be used is no outage. Neither
+    /// is a file that cannot be used: it says what is revoked, and has changed.
+    pub(crate) fn unanswered(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Unreachable(store) | Self::Timeout(store) => Some(store),
+            // A key with a value of another type is a bad record.
+            Self::Refused(store, answer) => (!answer.starts_with("WRONGTYPE")).then_some(store),
+            Self::Unreadable(_) | Self::Layout(..) | Self::Record(..) => None,
+        }
+    }
+
     /// A short name for logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {
@@ -385,9 +398,12 @@ impl Store {
             return self.token(key, lookup).await;
         };
         let mut of_source = Lookup::until(lookup.deadline);
-        let is_kept = django.mark_reporting(&mut of_source.dependencies);
+        // What is written depends on it, and the decision does not.
+        let mut to_write = Dependencies::default();
+        let is_kept = django.mark_reporting(&mut to_write);
         let facts = self.token(key, &mut of_source).await?;
         lookup.dependencies.extend(&of_source.dependencies);
+        to_write.extend(&of_source.dependencies);
         let Some(mut facts) = facts else { return Ok(None) };
         if let (Some(redis), Some(digest), true) = (front.shared.kind.as_redis(), facts.digest, is_kept) {
             redis.write_soon(SourceRecord {
@@ -395,7 +411,7 @@ impl Store {
                 token: facts.token.clone(),
                 user: facts.user.clone(),
                 ttl,
-                dependencies: of_source.dependencies,
+                dependencies: to_write,
             });
         }
         // Revocations are in the store in front.

@@ -115,9 +115,7 @@ impl DjangoStore {
         let mut marked: Option<String> = None;
         loop {
             let mut with_any_user = lookup.dependencies;
-            shared
-                .counters
-                .mark(&mut with_any_user, &shared.name, StoreItem::AnyUser);
+            shared.changes.mark(&mut with_any_user, StoreItem::AnyUser);
             let facts = shared.ask(query.clone(), lookup.deadline).await?;
             let id = match (&facts.token, &facts.user) {
                 (Some(token), _) => token.user.as_str(),
@@ -134,7 +132,7 @@ impl DjangoStore {
                 return Ok(facts);
             }
             self.mark(lookup, StoreItem::User(id));
-            if shared.counters.are_unchanged(&with_any_user) {
+            if shared.changes.are_unchanged(&with_any_user) {
                 return Ok(facts);
             }
             marked = Some(id.to_owned());
@@ -142,8 +140,7 @@ impl DjangoStore {
     }
 
     fn mark(&self, lookup: &mut Lookup, item: StoreItem<'_>) {
-        let shared = &self.0;
-        shared.counters.mark(&mut lookup.dependencies, &shared.name, item);
+        self.0.changes.mark(&mut lookup.dependencies, item);
     }
 }
 

@@ -18,6 +18,7 @@ use super::sql::{CHANNEL, missing_triggers};
 use super::statements::Query;
 use super::{FIRST_PAUSE, LONGEST_PAUSE, SharedDjango};
 use crate::dependencies::StoreItem;
+use crate::now::Now;
 use crate::store::SourceChange;
 
 /// How often the connection is checked.
@@ -55,7 +56,7 @@ pub(super) async fn listen(shared: &SharedDjango, options: &PgConnectOptions) {
             .connect_lazy_with(options.clone());
         let lost = follow(shared, &pool).await;
         shared.is_reporting.store(false, Ordering::Release);
-        shared.counters.changed(&shared.name, StoreItem::Reporting);
+        shared.changes.changed(StoreItem::Reporting);
         shared.metrics.set_tracking(false);
         // The number of connections is limited, so this one has to end first.
         let _ = timeout(CLOSE_TIMEOUT, pool.close()).await;
@@ -93,10 +94,11 @@ async fn follow(shared: &SharedDjango, pool: &PgPool) -> ListenError {
         Err(_) => return ListenError::NotConnected("no answer in time".to_owned()),
     }
     // Rows that were read before may have changed since.
-    shared.counters.changed(&shared.name, StoreItem::Store);
-    shared.counters.changed(&shared.name, StoreItem::Reporting);
+    shared.changes.subscribed();
+    shared.changes.changed(StoreItem::Reporting);
     shared.is_reporting.store(true, Ordering::Release);
     let mut triggers = Triggers::default();
+    let mut previous: Option<Now> = None;
     loop {
         if let Err(lost) = triggers.check(shared, &mut listener).await {
             return lost;
@@ -108,7 +110,7 @@ async fn follow(shared: &SharedDjango, pool: &PgPool) -> ListenError {
                 Ok(None) | Err(_) => return ListenError::Ended("the connection is lost"),
             }
         }
-        let sent = Instant::now();
+        let (sent, now) = (Instant::now(), Now::read());
         match timeout(SILENCE, listener.execute("SELECT 1")).await {
             Ok(Ok(_)) => shared.metrics.record_lag(sent.elapsed()),
             Ok(Err(_)) => return ListenError::Ended("the connection is lost"),
@@ -116,6 +118,10 @@ async fn follow(shared: &SharedDjango, pool: &PgPool) -> ListenError {
         }
         while let Some(notification) = listener.next_buffered() {
             shared.changed(notification.payload()).await;
+        }
+        // A notification may come after the answer to a statement that was executed after the change, but not after the next answer.
+        if let (Some(previous), Some(true)) = (previous.replace(now), triggers.are_there) {
+            shared.changes.confirmed(previous);
         }
     }
 }
@@ -146,7 +152,7 @@ impl Triggers {
         if self.are_there != Some(are_there) {
             if self.are_there == Some(false) {
                 // Changes before the triggers were made were not reported.
-                shared.counters.changed(&shared.name, StoreItem::Store);
+                shared.changes.subscribed();
             }
             shared.metrics.set_tracking(are_there);
             match are_there {
@@ -167,7 +173,7 @@ impl SharedDjango {
     /// Handles a notification.
     async fn changed(&self, payload: &str) {
         self.metrics.record_invalidations(1);
-        let changed = |item: StoreItem<'_>| self.counters.changed(&self.name, item);
+        let changed = |item: StoreItem<'_>| self.changes.changed(item);
         let changed_user = |id: &str| {
             changed(StoreItem::User(id));
             self.report(SourceChange::User(id.into()));

@@ -22,9 +22,10 @@ use super::session::{QueryError, Session};
 use super::settings::{Database, DjangoSettings};
 use super::statements::{Facts, Query};
 use super::{FIRST_PAUSE, LONGEST_PAUSE};
-use crate::dependencies::{ChangeCounters, Dependencies, StoreItem};
+use crate::dependencies::{Dependencies, StoreItem};
 use crate::metrics::StoreMetrics;
 use crate::store::{SourceChange, StoreError};
+use crate::store_changes::StoreChanges;
 
 /// Look-ups that wait for a connection. Further ones wait for room, within their deadlines.
 const QUEUE: usize = 1024;
@@ -55,7 +56,7 @@ enum Outage {
 pub struct SharedDjango {
     pub(super) name: Arc<str>,
     pub(super) settings: DjangoSettings,
-    pub(super) counters: Arc<ChangeCounters>,
+    pub(super) changes: Arc<StoreChanges>,
     pub(super) metrics: StoreMetrics,
     jobs: mpsc::Sender<Job>,
     queue: Mutex<mpsc::Receiver<Job>>,
@@ -67,13 +68,13 @@ pub struct SharedDjango {
     reached: AtomicBool,
     refused: std::sync::Mutex<LogThrottle>,
     /// Changes for the stores in front of this one.
-    changes: broadcast::Sender<SourceChange>,
+    reports: broadcast::Sender<SourceChange>,
     /// Whether changes are reported, if they are to be.
     pub(super) is_reporting: AtomicBool,
 }
 
 /// Changes that a store in front has not read yet. Beyond them, it removes all that was written.
-const CHANGES: usize = 4096;
+const REPORTS: usize = 4096;
 
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -92,14 +93,14 @@ impl SharedDjango {
     pub(in crate::store) fn new(
         name: Arc<str>,
         settings: DjangoSettings,
-        counters: Arc<ChangeCounters>,
+        changes: Arc<StoreChanges>,
         metrics: StoreMetrics,
     ) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         Self {
             name,
             settings,
-            counters,
+            changes,
             metrics,
             jobs,
             queue: Mutex::new(queue),
@@ -108,7 +109,7 @@ impl SharedDjango {
             outage: ArcSwapOption::empty(),
             reached: AtomicBool::new(false),
             refused: std::sync::Mutex::default(),
-            changes: broadcast::channel(CHANGES).0,
+            reports: broadcast::channel(REPORTS).0,
             is_reporting: AtomicBool::new(false),
         }
     }
@@ -122,19 +123,19 @@ impl SharedDjango {
     }
 
     /// Receives the changes that are reported from now on.
-    pub(in crate::store) fn changes(&self) -> broadcast::Receiver<SourceChange> {
-        self.changes.subscribe()
+    pub(in crate::store) fn reports(&self) -> broadcast::Receiver<SourceChange> {
+        self.reports.subscribe()
     }
 
     /// Reports a change to the stores in front.
     pub(super) fn report(&self, change: SourceChange) {
         // There may be none.
-        let _ = self.changes.send(change);
+        let _ = self.reports.send(change);
     }
 
     /// Marks whether changes are reported. `false`: they are to be, and are not now, so what is read now may not be kept elsewhere.
     pub(in crate::store) fn mark_reporting(&self, dependencies: &mut Dependencies) -> bool {
-        self.counters.mark(dependencies, &self.name, StoreItem::Reporting);
+        self.changes.mark(dependencies, StoreItem::Reporting);
         !self.settings.listens() || self.is_reporting.load(Ordering::Acquire)
     }
 

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use tracing::warn;
 
-use crate::dependencies::{ChangeCounters, StoreItem};
+use crate::dependencies::StoreItem;
 use crate::record::Layout;
 use crate::store::LayoutProblem;
+use crate::store_changes::StoreChanges;
 
 /// Longer than the age of any reply from Redis. A replaced record is not accepted again within this time, because the reply may be older
 /// than the replacement.
@@ -18,7 +19,7 @@ const LATEST_REPLY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct AcceptedLayout {
     store: Arc<str>,
-    counters: Arc<ChangeCounters>,
+    changes: Arc<StoreChanges>,
     /// `None` before the first complete record. Changed only while `misses` is locked.
     epoch: ArcSwapOption<String>,
     misses: Mutex<Misses>,
@@ -45,10 +46,10 @@ impl Misses {
 pub(super) struct MissCount(u64);
 
 impl AcceptedLayout {
-    pub(super) fn new(store: Arc<str>, counters: Arc<ChangeCounters>) -> Self {
+    pub(super) fn new(store: Arc<str>, changes: Arc<StoreChanges>) -> Self {
         Self {
             store,
-            counters,
+            changes,
             epoch: ArcSwapOption::empty(),
             misses: Mutex::default(),
         }
@@ -122,7 +123,7 @@ impl AcceptedLayout {
     }
 
     fn invalidate_decisions(&self) {
-        self.counters.changed(&self.store, StoreItem::Store);
+        self.changes.changed(StoreItem::Store);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Misses> {
@@ -144,14 +145,14 @@ mod tests {
     }
 
     fn accepted() -> AcceptedLayout {
-        let accepted = AcceptedLayout::new("redis".into(), Arc::default());
+        let accepted = AcceptedLayout::new("redis".into(), StoreChanges::new(&"redis".into(), &Arc::default()));
         assert_eq!(accepted.check(Some(&layout("a"))), Ok(()));
         accepted
     }
 
     fn marked(accepted: &AcceptedLayout) -> Dependencies {
         let mut dependencies = Dependencies::default();
-        accepted.counters.mark(&mut dependencies, "redis", StoreItem::Store);
+        accepted.changes.mark(&mut dependencies, StoreItem::Store);
         dependencies
     }
 
@@ -225,11 +226,11 @@ mod tests {
         let accepted = accepted();
         let dependencies = marked(&accepted);
         assert_eq!(accepted.check(Some(&layout("a"))), Ok(()));
-        assert!(accepted.counters.are_unchanged(&dependencies));
+        assert!(accepted.changes.are_unchanged(&dependencies));
         for wrong in [None, Some(layout("b"))] {
             let dependencies = marked(&accepted);
             let _ = accepted.check(wrong.as_ref());
-            assert!(!accepted.counters.are_unchanged(&dependencies), "{wrong:?}");
+            assert!(!accepted.changes.are_unchanged(&dependencies), "{wrong:?}");
         }
     }
 }

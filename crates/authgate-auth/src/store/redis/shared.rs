@@ -15,10 +15,11 @@ use super::layout::AcceptedLayout;
 use super::settings::{Invalidation, RedisSettings};
 use super::tracking;
 use super::write_through::WriteThrough;
-use crate::dependencies::{ChangeCounters, Dependencies, StoreItem};
+use crate::dependencies::{Dependencies, StoreItem};
 use crate::metrics::StoreMetrics;
 use crate::record::{self, Layout};
 use crate::store::{LayoutProblem, StoreError};
+use crate::store_changes::StoreChanges;
 
 /// How often the layout record is read without another reason.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -34,7 +35,7 @@ pub(crate) struct SharedRedis {
     primaries: Arc<Primaries>,
     reached: AtomicBool,
     health: AtomicU8,
-    pub(super) counters: Arc<ChangeCounters>,
+    pub(super) changes: Arc<StoreChanges>,
     pub(super) metrics: StoreMetrics,
     pub(super) write_through: WriteThrough,
 }
@@ -72,19 +73,19 @@ impl SharedRedis {
     pub(in crate::store) fn new(
         name: Arc<str>,
         settings: RedisSettings,
-        counters: Arc<ChangeCounters>,
+        changes: Arc<StoreChanges>,
         metrics: StoreMetrics,
     ) -> Self {
         let (reached, health) = (AtomicBool::new(false), AtomicU8::new(Health::Unchecked as u8));
         Self {
-            layout: AcceptedLayout::new(Arc::clone(&name), Arc::clone(&counters)),
+            layout: AcceptedLayout::new(Arc::clone(&name), Arc::clone(&changes)),
             check_now: Notify::new(),
             primaries: Arc::new(Primaries::single(Node::Configured)),
             name,
             settings,
             reached,
             health,
-            counters,
+            changes,
             metrics,
             write_through: WriteThrough::default(),
         }
@@ -104,7 +105,7 @@ impl SharedRedis {
     }
 
     pub(super) fn mark(&self, dependencies: &mut Dependencies, item: StoreItem<'_>) {
-        self.counters.mark(dependencies, &self.name, item);
+        self.changes.mark(dependencies, item);
     }
 
     /// Checks a layout record against the accepted one.

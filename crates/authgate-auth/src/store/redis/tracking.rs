@@ -18,6 +18,7 @@ use super::connection::Node;
 use super::settings::connection_config;
 use super::{FIRST_PAUSE, LONGEST_PAUSE, SharedRedis};
 use crate::dependencies::StoreItem;
+use crate::now::Now;
 
 /// How often the connection is checked.
 const PING_EVERY: Duration = Duration::from_millis(250);
@@ -72,15 +73,19 @@ async fn follow(shared: &Arc<SharedRedis>, node: &Node) -> TrackingError {
         Err(_) => return TrackingError::NotSubscribed("no answer in time".to_owned()),
     };
     // Items that were read before this subscription may have changed since.
-    shared.counters.changed(&shared.name, StoreItem::Store);
+    shared.changes.subscribed();
     // A restarted server may be empty now, or filled again.
     shared.check_now.notify_one();
     shared.metrics.set_tracking(true);
     info!(store = %shared.name, "subscribed to changes of the store");
     loop {
-        let sent = Instant::now();
+        let (sent, now) = (Instant::now(), Now::read());
         match timeout(SILENCE, cmd("PING").query_async::<Value>(&mut connection)).await {
-            Ok(Ok(_)) => shared.metrics.record_lag(sent.elapsed()),
+            Ok(Ok(_)) => {
+                shared.metrics.record_lag(sent.elapsed());
+                // Redis has sent the pushes of earlier changes before this reply.
+                shared.changes.confirmed(now);
+            }
             Ok(Err(_)) => return TrackingError::Ended("the connection is lost"),
             Err(_) => return TrackingError::Ended("the connection is silent"),
         }
@@ -129,7 +134,7 @@ impl SharedRedis {
                             Value::BulkString(key) => self.invalidate_key(key),
                             Value::SimpleString(key) => self.invalidate_key(key.as_bytes()),
                             // An unknown form still means that something changed.
-                            _ => self.counters.changed(&self.name, StoreItem::Store),
+                            _ => self.changes.changed(StoreItem::Store),
                         }
                     }
                 }
@@ -140,7 +145,7 @@ impl SharedRedis {
                 }
                 _ => {
                     count += 1;
-                    self.counters.changed(&self.name, StoreItem::Store);
+                    self.changes.changed(StoreItem::Store);
                 }
             }
         }
@@ -150,7 +155,7 @@ impl SharedRedis {
     fn invalidate_key(&self, key: &[u8]) {
         let key = String::from_utf8_lossy(key);
         if let Some(item) = key.strip_prefix(&self.settings.prefix).and_then(item) {
-            self.counters.changed(&self.name, item);
+            self.changes.changed(item);
             if item == StoreItem::Store {
                 self.check_now.notify_one();
             }

@@ -152,7 +152,7 @@ impl SharedRedis {
 
     async fn write(&self, connections: &mut Connections, record: &SourceRecord) -> RedisResult<()> {
         // A store that was flushed, or is being filled, is not written to.
-        if !self.is_usable() || !self.counters.are_unchanged(&record.dependencies) {
+        if !self.is_usable() || !self.changes.are_unchanged(&record.dependencies) {
             return Ok(());
         }
         let keys = self.settings.keys();
@@ -170,7 +170,7 @@ impl SharedRedis {
             set.arg(key).arg(value).arg("NX").arg("PX").arg(&milliseconds);
             written.push(set.query_async::<Value>(connection).await?);
         }
-        if !self.counters.are_unchanged(&record.dependencies) {
+        if !self.changes.are_unchanged(&record.dependencies) {
             debug!(store = %self.name, "a record of the source changed while it was written, and is removed again");
             for ((key, _), written) in wanted.iter().zip(written) {
                 if written != Value::Nil {
