@@ -7,18 +7,53 @@ use authgate_core::printable::PrintableWriter;
 use serde::Serialize;
 
 use crate::cli::Failure;
+use crate::provisioning::ProvisioningError;
 
 /// Writes data. A closed pipe (`| head`) is not a failure.
 ///
 /// # Errors
 /// Writing to standard output fails for another reason.
 pub(super) fn data(produce: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+    stream(|out| Ok(produce(out)?))
+}
+
+/// Writes records while they are read. A closed pipe ends the command early, and is not a failure.
+///
+/// # Errors
+/// The records cannot be read, or writing to standard output fails for another reason.
+pub(super) fn stream(produce: impl FnOnce(&mut dyn Write) -> Result<(), StreamError>) -> Result<(), Failure> {
     let mut out = PrintableWriter(BufWriter::new(io::stdout().lock()));
-    match produce(&mut out).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::Failed(format!("cannot write to standard output: {error}")))
+    let produced = produce(&mut out).and_then(|()| Ok(out.flush()?));
+    match produced {
+        Ok(()) => Ok(()),
+        Err(StreamError::Write(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(StreamError::Write(error)) => Err(Failure::Failed(format!("cannot write to standard output: {error}"))),
+        Err(StreamError::Read(error)) => {
+            // The records before it are data, so standard output gets them.
+            let _ = out.flush();
+            Err(Failure::Failed(format!("{error}; the output is incomplete")))
         }
-        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Why [`stream`] ended early.
+#[derive(Debug)]
+pub(super) enum StreamError {
+    /// Standard output.
+    Write(io::Error),
+    /// The store.
+    Read(ProvisioningError),
+}
+
+impl From<io::Error> for StreamError {
+    fn from(error: io::Error) -> Self {
+        Self::Write(error)
+    }
+}
+
+impl From<ProvisioningError> for StreamError {
+    fn from(error: ProvisioningError) -> Self {
+        Self::Read(error)
     }
 }
 
@@ -47,13 +82,29 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
 /// As [`data`].
 pub(super) fn json_array<V: Serialize>(values: impl IntoIterator<Item = V>) -> Result<(), Failure> {
     data(|out| {
-        write!(out, "[")?;
-        for (at, value) in values.into_iter().enumerate() {
-            writeln!(out, "{}", if at == 0 { "" } else { "," })?;
-            serde_json::to_writer(&mut *out, &value)?;
-        }
-        writeln!(out, "\n]")
+        let mut array = JsonArray::default();
+        values.into_iter().try_for_each(|value| array.push(out, &value))?;
+        array.finish(out)
     })
+}
+
+/// A JSON array that is written element by element, one per line.
+#[derive(Debug, Default)]
+pub(super) struct JsonArray {
+    has_elements: bool,
+}
+
+impl JsonArray {
+    pub(super) fn push(&mut self, out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
+        writeln!(out, "{}", if self.has_elements { "," } else { "[" })?;
+        self.has_elements = true;
+        Ok(serde_json::to_writer(out, value)?)
+    }
+
+    pub(super) fn finish(&self, out: &mut dyn Write) -> io::Result<()> {
+        write!(out, "{}", if self.has_elements { "" } else { "[" })?;
+        writeln!(out, "\n]")
+    }
 }
 
 /// Writes a note for the operator to standard error.

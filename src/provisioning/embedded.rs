@@ -1,6 +1,6 @@
 //! Writes the file for the command line: takes its lock, reads it again, and replaces it as a whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use authgate_http::lockfile::LockFile;
 use serde_json::{Map, Value};
 
 use super::{
-    Bundle, Deleted, Imported, Keep, NameClash, ProvisioningError, Pruned, Revocation, Revoked, TokenUpdate,
+    Deleted, Imported, Keep, NameClash, ProvisioningError, Pruned, Revocation, Revoked, SortedNames, Step, TokenUpdate,
     Tombstones, UserUpdate,
 };
 
@@ -145,18 +145,56 @@ impl WritableFile {
         self.records().map(|records| records.layout.filling)
     }
 
-    pub(super) fn each_user(&self, take: impl FnMut(UserRecord)) -> Result<(), ProvisioningError> {
-        self.records()?.users.values().cloned().for_each(take);
-        Ok(())
+    pub(super) fn each_user<E: From<ProvisioningError>>(
+        &self,
+        mut take: impl FnMut(Step<UserRecord>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let users = &self.records()?.users;
+        take(Step::Count(users.len()))?;
+        users.values().try_for_each(|user| take(Step::Record(user.clone())))
     }
 
-    pub(super) fn each_token(&self, mut take: impl FnMut(TokenDigest, TokenRecord)) -> Result<(), ProvisioningError> {
-        for (hex, token) in &self.records()?.tokens {
-            if let Some(digest) = TokenDigest::from_hex(hex) {
-                take(digest, token.clone());
+    pub(super) fn each_token<E: From<ProvisioningError>>(
+        &self,
+        user: Option<&UserId>,
+        mut take: impl FnMut(Step<(TokenDigest, TokenRecord)>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let tokens = &self.records()?.tokens;
+        if user.is_none() {
+            take(Step::Count(tokens.len()))?;
+        }
+        for (hex, token) in tokens {
+            if user.is_none_or(|user| token.user == *user)
+                && let Some(digest) = TokenDigest::from_hex(hex)
+            {
+                take(Step::Record((digest, token.clone())))?;
             }
         }
         Ok(())
+    }
+
+    pub(super) fn each_revocation<E: From<ProvisioningError>>(
+        &self,
+        _now: i64,
+        mut take: impl FnMut(Step<Revocation>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let revoked = &self.records()?.revoked;
+        take(Step::Count(revoked.user.len() + revoked.jti.len() + revoked.kid.len()))?;
+        let users = revoked.user.iter().filter_map(|(id, before)| {
+            Some(Revocation::User {
+                id: UserId::new(id).ok()?,
+                before: *before,
+            })
+        });
+        let jtis = revoked.jti.iter().map(|(jti, forget)| Revocation::Jti {
+            jti: jti.clone(),
+            forget: Some(*forget).filter(|forget| *forget != 0),
+        });
+        let kids = revoked.kid.keys().map(|kid| Revocation::Kid { kid: kid.clone() });
+        users
+            .chain(jtis)
+            .chain(kids)
+            .try_for_each(|revocation| take(Step::Record(revocation)))
     }
 
     pub(super) fn put_token(&mut self, digest: &TokenDigest, token: &TokenRecord) -> Result<bool, ProvisioningError> {
@@ -170,20 +208,6 @@ impl WritableFile {
 
     pub(super) fn find_token(&self, digest: &TokenDigest) -> Result<Option<TokenRecord>, ProvisioningError> {
         Ok(self.records()?.tokens.get(&digest.to_hex()).cloned())
-    }
-
-    pub(super) fn list_tokens(
-        &self,
-        user: Option<&UserId>,
-    ) -> Result<Vec<(TokenDigest, TokenRecord)>, ProvisioningError> {
-        let tokens = self
-            .records()?
-            .tokens
-            .iter()
-            .filter(|(_, token)| user.is_none_or(|user| token.user == *user));
-        Ok(tokens
-            .filter_map(|(hex, token)| Some((TokenDigest::from_hex(hex)?, token.clone())))
-            .collect())
     }
 
     pub(super) fn revoke_token(&mut self, digest: &TokenDigest, now: i64) -> Result<Revoked, ProvisioningError> {
@@ -227,6 +251,11 @@ impl WritableFile {
             .cloned())
     }
 
+    pub(super) fn users_by_name(&self, names: &[&str]) -> Result<Vec<Option<UserId>>, ProvisioningError> {
+        let index = name_index(self.records()?);
+        Ok(names.iter().map(|name| index.get(*name).cloned()).collect())
+    }
+
     pub(super) fn set_active(&mut self, id: &UserId, active: bool) -> Result<Option<bool>, ProvisioningError> {
         self.change(|records| {
             let user = records.users.get_mut(id.as_str());
@@ -255,28 +284,6 @@ impl WritableFile {
         self.change(|records| {
             revoke(records, revocation, now);
             Ok(())
-        })
-    }
-
-    pub(super) fn export(&self, _now: i64) -> Result<Bundle, ProvisioningError> {
-        let (records, tokens) = (self.records()?, self.list_tokens(None)?);
-        let revoked = &records.revoked;
-        let users = revoked.user.iter().filter_map(|(id, before)| {
-            Some(Revocation::User {
-                id: UserId::new(id).ok()?,
-                before: *before,
-            })
-        });
-        let jtis = revoked.jti.iter().map(|(jti, forget)| Revocation::Jti {
-            jti: jti.clone(),
-            forget: Some(*forget).filter(|forget| *forget != 0),
-        });
-        let kids = revoked.kid.keys().map(|kid| Revocation::Kid { kid: kid.clone() });
-        let revocations = users.chain(jtis).chain(kids).collect();
-        Ok(Bundle {
-            users: records.users.values().cloned().collect(),
-            tokens,
-            revocations,
         })
     }
 }
@@ -324,8 +331,9 @@ impl<'a> FileImport<'a> {
         Ok(ids.iter().map(|id| users.contains_key(id.as_str())).collect())
     }
 
-    pub(super) fn find_user_by_name(&self, name: &str) -> Result<Option<UserId>, ProvisioningError> {
-        Ok(self.names.get(name).cloned())
+    #[expect(clippy::unnecessary_wraps, reason = "Redis is asked here")]
+    pub(super) fn users_by_name(&self, names: &[&str]) -> Result<Vec<Option<UserId>>, ProvisioningError> {
+        Ok(names.iter().map(|name| self.names.get(*name).cloned()).collect())
     }
 
     pub(super) fn tokens(
@@ -347,16 +355,15 @@ impl<'a> FileImport<'a> {
         Ok(())
     }
 
-    pub(super) fn prune(&mut self, keep: &Keep) -> Result<Pruned, ProvisioningError> {
+    pub(super) fn prune(&mut self, keep: &Keep, _found: impl FnMut(usize)) -> Result<Pruned, ProvisioningError> {
+        let kept_users = set(&keep.users)?;
+        let kept_tokens = keep.tokens.as_ref().map(set).transpose()?;
         let Records { users, tokens, .. } = &mut self.records;
         let before = (users.len(), tokens.len());
-        users.retain(|id, _| keep.users.contains(id.as_str()));
+        users.retain(|id, _| kept_users.contains(id));
         tokens.retain(|hex, token| {
-            let listed = keep
-                .tokens
-                .as_ref()
-                .is_none_or(|kept| TokenDigest::from_hex(hex).is_some_and(|digest| kept.contains(&digest)));
-            token.revoked.is_some() || (listed && keep.users.contains(token.user.as_str()))
+            let listed = kept_tokens.as_ref().is_none_or(|kept| kept.contains(hex));
+            token.revoked.is_some() || (listed && kept_users.contains(token.user.as_str()))
         });
         let pruned = Pruned {
             users: before.0 - users.len(),
@@ -365,6 +372,11 @@ impl<'a> FileImport<'a> {
         self.names = name_index(&self.records);
         Ok(pruned)
     }
+}
+
+/// In memory, as the records of a file are.
+fn set(names: &SortedNames) -> Result<HashSet<String>, ProvisioningError> {
+    names.iter()?.collect()
 }
 
 /// From username to user.

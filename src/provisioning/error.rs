@@ -76,6 +76,9 @@ pub enum ProvisioningError {
         /// The id of the user that has it.
         holder: String,
     },
+    /// Names and records wait in temporary files, so that they need little memory.
+    #[error("cannot use a temporary file in {} (set TMPDIR to use another directory): {_0}", std::env::temp_dir().display())]
+    TemporaryFile(#[source] std::io::Error),
     /// The operating system returned no random numbers.
     #[error("the operating system returned no random numbers")]
     Random,

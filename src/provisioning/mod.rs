@@ -7,11 +7,10 @@
 mod drift;
 mod embedded;
 mod error;
+mod names;
 mod redis;
 mod update;
 
-use std::collections::HashSet;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use authgate_auth::record::{Layout, TokenRecord, UserRecord};
@@ -22,6 +21,8 @@ use aws_lc_rs::rand;
 pub use self::drift::{Compared, Difference, Drift, Expected, Kind, Kinds};
 use self::embedded::{FileImport, WritableFile};
 pub use self::error::ProvisioningError;
+use self::names::next_batch;
+pub use self::names::{NameSorter, SortedNames};
 use self::redis::{RedisImport, WritableRedis};
 pub use self::update::{TokenMember, TokenUpdate, UserMember, UserUpdate};
 
@@ -95,15 +96,15 @@ pub enum Revocation {
     },
 }
 
-/// All records of a store.
-#[derive(Debug, Default)]
-pub struct Bundle {
-    /// Users.
-    pub users: Vec<UserRecord>,
-    /// Tokens by digest.
-    pub tokens: Vec<(TokenDigest, TokenRecord)>,
-    /// Revocations.
-    pub revocations: Vec<Revocation>,
+/// An event while all records of one kind are read.
+#[derive(Debug)]
+pub enum Step<R> {
+    /// This many more names were found. The records are read when all names are found.
+    Found(usize),
+    /// About this many records are read from now on.
+    Count(usize),
+    /// A record.
+    Record(R),
 }
 
 /// What happens to the revoked tokens of a deleted user.
@@ -116,12 +117,12 @@ pub enum Tombstones {
 }
 
 /// What a pruning import keeps; everything else is removed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Keep {
     /// Ids of users.
-    pub users: HashSet<Rc<str>>,
-    /// Tokens; `None`: all tokens of the users above.
-    pub tokens: Option<HashSet<TokenDigest>>,
+    pub users: SortedNames,
+    /// Digests of tokens in hexadecimal digits; `None`: all tokens of the users above.
+    pub tokens: Option<SortedNames>,
 }
 
 /// What was removed.
@@ -250,20 +251,39 @@ impl WritableStore {
         dispatch!(WritableStore: self, is_filling())
     }
 
-    /// Passes each user on.
+    /// Reads all users, by id.
     ///
     /// # Errors
-    /// The store failed, or a record in it does not match the layout.
-    pub fn each_user(&mut self, take: impl FnMut(UserRecord)) -> Result<(), ProvisioningError> {
+    /// The store failed, a record in it does not match the layout, or `take` failed.
+    pub fn each_user<E: From<ProvisioningError>>(
+        &mut self,
+        take: impl FnMut(Step<UserRecord>) -> Result<(), E>,
+    ) -> Result<(), E> {
         dispatch!(WritableStore: self, each_user(take))
     }
 
-    /// Passes each token on, with revoked ones.
+    /// Reads all tokens, or those of one user, by digest. Revoked ones are among them.
     ///
     /// # Errors
-    /// The store failed, or a record in it does not match the layout.
-    pub fn each_token(&mut self, take: impl FnMut(TokenDigest, TokenRecord)) -> Result<(), ProvisioningError> {
-        dispatch!(WritableStore: self, each_token(take))
+    /// The store failed, a record in it does not match the layout, or `take` failed.
+    pub fn each_token<E: From<ProvisioningError>>(
+        &mut self,
+        user: Option<&UserId>,
+        take: impl FnMut(Step<(TokenDigest, TokenRecord)>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        dispatch!(WritableStore: self, each_token(user, take))
+    }
+
+    /// Reads all revocations.
+    ///
+    /// # Errors
+    /// The store failed, a record in it does not match the layout, or `take` failed.
+    pub fn each_revocation<E: From<ProvisioningError>>(
+        &mut self,
+        now: i64,
+        take: impl FnMut(Step<Revocation>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        dispatch!(WritableStore: self, each_revocation(now, take))
     }
 
     /// Stores a new token; `false`: a token with that digest exists and was not changed.
@@ -280,14 +300,6 @@ impl WritableStore {
     /// The store failed.
     pub fn find_token(&mut self, digest: &TokenDigest) -> Result<Option<TokenRecord>, ProvisioningError> {
         dispatch!(WritableStore: self, find_token(digest))
-    }
-
-    /// All tokens, or those of one user, by digest.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn list_tokens(&mut self, user: Option<&UserId>) -> Result<Vec<(TokenDigest, TokenRecord)>, ProvisioningError> {
-        dispatch!(WritableStore: self, list_tokens(user))
     }
 
     /// Marks a token as revoked; its record stays, so that no import brings it back.
@@ -321,6 +333,14 @@ impl WritableStore {
     /// The store failed.
     pub fn find_user(&mut self, id: &UserId) -> Result<Option<UserRecord>, ProvisioningError> {
         dispatch!(WritableStore: self, find_user(id))
+    }
+
+    /// Finds the users with these usernames.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn users_by_name(&mut self, names: &[&str]) -> Result<Vec<Option<UserId>>, ProvisioningError> {
+        dispatch!(WritableStore: self, users_by_name(names))
     }
 
     /// Looks one user up by login name.
@@ -378,14 +398,6 @@ impl WritableStore {
             done: Imported::default(),
         })
     }
-
-    /// Returns all records, in the form that [`WritableStore::import`] accepts.
-    ///
-    /// # Errors
-    /// The store failed, or a record in it does not match the layout.
-    pub fn export(&mut self, now: i64) -> Result<Bundle, ProvisioningError> {
-        dispatch!(WritableStore: self, export(now))
-    }
 }
 
 /// A running import. In Redis each batch takes effect at once; a file changes as a whole, in [`Import::finish`].
@@ -421,12 +433,12 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Removes all records that `keep` does not name, except revoked tokens.
+    /// Removes all records that `keep` does not name, except revoked tokens. `found` receives how many more stored names were found.
     ///
     /// # Errors
     /// The store failed.
-    pub fn prune(&mut self, keep: &Keep) -> Result<Pruned, ProvisioningError> {
-        dispatch!(ImportTarget: &mut self.target, prune(keep))
+    pub fn prune(&mut self, keep: &Keep, found: impl FnMut(usize)) -> Result<Pruned, ProvisioningError> {
+        dispatch!(ImportTarget: &mut self.target, prune(keep, found))
     }
 
     /// Stores users. A username that another user has is taken from that user.
@@ -455,12 +467,12 @@ impl Import<'_> {
         dispatch!(ImportTarget: &mut self.target, known_users(ids))
     }
 
-    /// Finds the user with a username.
+    /// Finds the users with these usernames.
     ///
     /// # Errors
     /// The store failed.
-    pub fn find_user_by_name(&mut self, name: &str) -> Result<Option<UserId>, ProvisioningError> {
-        dispatch!(ImportTarget: &mut self.target, find_user_by_name(name))
+    pub fn users_by_name(&mut self, names: &[&str]) -> Result<Vec<Option<UserId>>, ProvisioningError> {
+        dispatch!(ImportTarget: &mut self.target, users_by_name(names))
     }
 
     /// Ends the import.
@@ -576,11 +588,22 @@ mod tests {
         for forget in [Some(20), None, Some(25)] {
             store.revoke(&jti("b", forget), 10).expect("writable");
         }
+        let revocations = |store: &mut WritableStore| {
+            let mut found = Vec::new();
+            let read = store.each_revocation::<ProvisioningError>(10, |step| {
+                if let Step::Record(revocation) = step {
+                    found.push(revocation);
+                }
+                Ok(())
+            });
+            read.expect("readable");
+            found
+        };
         let all = [Revocation::User { id, before: 9 }, jti("a", Some(30)), jti("b", None)];
-        assert_eq!(store.export(10).expect("readable").revocations, all);
+        assert_eq!(revocations(&mut store), all);
         store.revoke(&jti("c", None), 30).expect("writable");
         assert!(
-            !store.export(30).expect("readable").revocations.contains(&all[1]),
+            !revocations(&mut store).contains(&all[1]),
             "long over and not forgotten"
         );
     }

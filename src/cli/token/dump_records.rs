@@ -1,16 +1,21 @@
 //! The records of an import, collected object by object. Nothing is written before the whole input has been checked.
+//!
+//! Records and names wait in temporary files: memory does not grow with the number of users, tokens and revocations.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::rc::Rc;
 
 use authgate_auth::record::TokenRecord;
 use authgate_auth::store::TokenDigest;
 use authgate_core::identity::{Text, UserId};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::lines::{self, Line};
 use super::spool::{Next, Spool};
 use crate::cli::Failure;
-use crate::provisioning::{Import, Keep, Revocation, TokenMember, TokenUpdate, UserUpdate};
+use crate::provisioning::{
+    Import, Keep, NameSorter, Revocation, SortedNames, TokenMember, TokenUpdate, UserUpdate, WritableStore,
+};
 
 /// How many problems are printed; the others are only counted.
 const MAX_SHOWN: usize = 20;
@@ -19,14 +24,16 @@ const MAX_SHOWN: usize = 20;
 pub(super) struct DumpRecords {
     users: Spool<DumpUser>,
     tokens: Spool<DumpToken>,
-    revocations: Vec<Revocation>,
-    ids: HashSet<Rc<str>>,
-    names: HashMap<Box<str>, Rc<str>>,
+    /// As lines of an export.
+    revocations: Spool<Value>,
+    ids: NameSorter,
+    /// Each username, NUL, and the id of its user. Neither has control characters.
+    names: NameSorter,
     groups: HashMap<String, Text>,
     /// Groups that users refer to by key, each with the first object and user that does.
     referenced_groups: BTreeMap<String, (usize, String)>,
     /// The digests of all tokens; only collected for `--prune`.
-    digests: Option<HashSet<TokenDigest>>,
+    digests: Option<NameSorter>,
     /// How many tokens have a SHA-256 and a SHA-512 digest.
     pub(super) digest_counts: (usize, usize),
     pub(super) skipped_models: BTreeMap<String, SkippedModel>,
@@ -97,6 +104,22 @@ pub(super) enum Owner {
     Name(String),
 }
 
+impl Owner {
+    fn id(&self) -> Option<UserId> {
+        match self {
+            Self::Id(id) => UserId::new(id).ok(),
+            Self::Name(_) => None,
+        }
+    }
+
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Id(_) => None,
+            Self::Name(name) => Some(name),
+        }
+    }
+}
+
 impl DumpToken {
     pub(super) fn new(digest: &TokenDigest, owner: Owner) -> Self {
         Self {
@@ -139,12 +162,12 @@ impl DumpRecords {
         Ok(Self {
             users: Spool::new()?,
             tokens: Spool::new()?,
-            revocations: Vec::new(),
-            ids: HashSet::new(),
-            names: HashMap::new(),
+            revocations: Spool::new()?,
+            ids: NameSorter::default(),
+            names: NameSorter::default(),
             groups: HashMap::new(),
             referenced_groups: BTreeMap::new(),
-            digests: collect_digests.then(HashSet::new),
+            digests: collect_digests.then(NameSorter::default),
             digest_counts: (0, 0),
             skipped_models: BTreeMap::new(),
             problems: Problems::default(),
@@ -158,20 +181,16 @@ impl DumpRecords {
     }
 
     pub(super) fn user(&mut self, at: usize, update: UserUpdate, groups: Vec<Group>) -> Result<(), Failure> {
-        let id: Rc<str> = update.record.id.as_str().into();
-        if !self.ids.insert(Rc::clone(&id)) {
-            self.problems.add(format!("user {id} appears twice"));
-        } else if let Some(name) = &update.record.username
-            && let Some(other) = self.names.insert(name.as_str().into(), Rc::clone(&id))
-        {
-            self.problems
-                .add(format!("users {other} and {id} both have the username {name}"));
+        let id = update.record.id.as_str();
+        self.ids.push(id)?;
+        if let Some(name) = &update.record.username {
+            self.names.push(&format!("{name}\0{id}"))?;
         }
         for group in &groups {
             if let Group::Key(key) = group {
                 self.referenced_groups
                     .entry(key.clone())
-                    .or_insert_with(|| (at, id.as_ref().to_owned()));
+                    .or_insert_with(|| (at, id.to_owned()));
             }
         }
         self.users.push(&DumpUser { update, groups })
@@ -183,13 +202,13 @@ impl DumpRecords {
             TokenDigest::Sha512(_) => self.digest_counts.1 += 1,
         }
         if let Some(digests) = &mut self.digests {
-            digests.insert(*digest);
+            digests.push(&digest.to_hex())?;
         }
         self.tokens.push(token)
     }
 
-    pub(super) fn revocation(&mut self, revocation: Revocation) {
-        self.revocations.push(revocation);
+    pub(super) fn revocation(&mut self, revocation: &Revocation) -> Result<(), Failure> {
+        self.revocations.push(&lines::revocation(revocation))
     }
 
     pub(super) fn skipped(&mut self, model: &str, like_user: bool) {
@@ -198,8 +217,8 @@ impl DumpRecords {
         skipped.like_users |= like_user;
     }
 
-    /// Call after the last object: reports missing groups as problems.
-    pub(super) fn check(&mut self) {
+    /// Call after the last object: reports missing groups, and users that are in the dump twice. Returns what `--prune` keeps.
+    pub(super) fn check(&mut self) -> Result<Keep, Failure> {
         for (key, (at, id)) in &self.referenced_groups {
             if !self.groups.contains_key(key) {
                 self.problems.add(format!(
@@ -208,6 +227,46 @@ impl DumpRecords {
             }
         }
         self.referenced_groups.clear();
+        let users = std::mem::take(&mut self.ids).finish()?;
+        self.check_ids(&users)?;
+        let names = std::mem::take(&mut self.names).finish()?;
+        self.check_names(&names)?;
+        let digests = self.digests.take().map(NameSorter::finish).transpose()?;
+        Ok(Keep {
+            users,
+            // Tokens are not pruned if the dump has none.
+            tokens: digests.filter(|digests| digests.count() > 0),
+        })
+    }
+
+    fn check_ids(&mut self, ids: &SortedNames) -> Result<(), Failure> {
+        let mut before: Option<String> = None;
+        for id in ids.with_repeats()? {
+            let id = id?;
+            if before.as_ref() == Some(&id) {
+                self.problems.add(format!("user {id} appears twice"));
+            }
+            before = Some(id);
+        }
+        Ok(())
+    }
+
+    fn check_names(&mut self, names: &SortedNames) -> Result<(), Failure> {
+        let mut before: Option<String> = None;
+        // A user that appears twice is one name here.
+        for entry in names.iter()? {
+            let entry = entry?;
+            if let (Some((name, id)), Some((other_name, other))) = (
+                entry.split_once('\0'),
+                before.as_deref().and_then(|before| before.split_once('\0')),
+            ) && name == other_name
+            {
+                self.problems
+                    .add(format!("users {other} and {id} both have the username {name}"));
+            }
+            before = Some(entry);
+        }
+        Ok(())
     }
 
     pub(super) fn users(&self) -> usize {
@@ -218,16 +277,25 @@ impl DumpRecords {
         self.tokens.len()
     }
 
-    pub(super) fn revocations(&self) -> &[Revocation] {
-        &self.revocations
+    pub(super) fn revocations(&self) -> usize {
+        self.revocations.len()
     }
 
-    /// The records that `--prune` keeps. Tokens are not pruned if the dump has none.
-    pub(super) fn keep(&mut self) -> Keep {
-        Keep {
-            users: self.ids.clone(),
-            tokens: self.digests.take().filter(|digests| !digests.is_empty()),
-        }
+    pub(super) fn each_revocation_batch(
+        &mut self,
+        mut take: impl FnMut(&[Revocation]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.revocations.batches(Import::BATCH, |batch| {
+            let revocations = batch.into_iter().filter_map(|line| match line {
+                Value::Object(line) => lines::read(line).ok(),
+                _ => None,
+            });
+            let revocations = revocations.filter_map(|line| match line {
+                Line::Revocation(revocation) => Some(revocation),
+                Line::User(_) | Line::Token(..) => None,
+            });
+            take(&revocations.collect::<Vec<_>>()).map(|()| Next::Continue)
+        })
     }
 
     pub(super) fn each_user_batch(
@@ -249,43 +317,38 @@ impl DumpRecords {
     }
 
     /// Writes the tokens whose users exist, and returns the number of the others. Revoked tokens are always written, so that they stay
-    /// revoked if their user is imported later.
+    /// revoked if their user is imported later. The users of the dump must be in the store.
     pub(super) fn write_tokens(
         &mut self,
         import: &mut Import<'_>,
         mut written: impl FnMut(usize),
     ) -> Result<usize, Failure> {
-        let (ids, names, mut without_user) = (&self.ids, &self.names, 0);
+        let mut without_user = 0;
         self.tokens.batches(Import::BATCH, |batch| {
             let count = batch.len();
-            let mut found = Vec::with_capacity(count);
-            for token in batch {
-                let user = match &token.owner {
-                    Owner::Id(id) => UserId::new(id).ok(),
-                    Owner::Name(name) => match names.get(name.as_str()) {
-                        Some(id) => UserId::new(id).ok(),
-                        None => import.find_user_by_name(name)?,
-                    },
-                };
-                found.push(user.map(|user| (token, user)));
-            }
-            let unknown: Vec<&UserId> = found
+            let names: Vec<&str> = batch.iter().filter_map(|token| token.owner.name()).collect();
+            let mut named = import.users_by_name(&names)?.into_iter();
+            let users: Vec<Option<UserId>> = batch
                 .iter()
-                .flatten()
-                .filter(|(token, user)| token.revoked.is_none() && !ids.contains(user.as_str()))
-                .map(|(_, user)| user)
+                .map(|token| match &token.owner {
+                    Owner::Id(id) => UserId::new(id).ok(),
+                    Owner::Name(_) => named.next().flatten(),
+                })
                 .collect();
-            let known = import.known_users(&unknown)?;
-            let missing: HashSet<UserId> = unknown
+            let asked: HashSet<&UserId> = users.iter().flatten().collect();
+            let asked: Vec<&UserId> = asked.into_iter().collect();
+            let known = import.known_users(&asked)?;
+            let known: HashSet<UserId> = asked
                 .into_iter()
                 .zip(known)
-                .filter(|(_, known)| !known)
+                .filter(|(_, known)| *known)
                 .map(|(user, _)| user.clone())
                 .collect();
-            let updates: Vec<_> = found
+            let updates: Vec<_> = batch
                 .into_iter()
-                .flatten()
-                .filter(|(token, user)| token.revoked.is_some() || !missing.contains(user))
+                .zip(users)
+                .filter_map(|(token, user)| Some((token, user?)))
+                .filter(|(token, user)| token.revoked.is_some() || known.contains(user))
                 .filter_map(|(token, user)| token.for_user(user))
                 .collect();
             without_user += count - updates.len();
@@ -296,20 +359,22 @@ impl DumpRecords {
         Ok(without_user)
     }
 
-    /// Whether any token is revoked or has an owner for which `known` returns true.
-    pub(super) fn any_owner(
-        &mut self,
-        mut known: impl FnMut(&Owner) -> Result<bool, Failure>,
-    ) -> Result<bool, Failure> {
+    /// Whether any token is revoked, or has an owner that the store knows. `None`: an empty store.
+    pub(super) fn any_owner_is_in(&mut self, mut store: Option<&mut WritableStore>) -> Result<bool, Failure> {
         let mut found = false;
         self.tokens.batches(Import::BATCH, |batch| {
-            for token in &batch {
-                if token.revoked.is_some() || known(&token.owner)? {
-                    found = true;
-                    return Ok(Next::Stop);
-                }
-            }
-            Ok(Next::Continue)
+            let names: Vec<&str> = batch.iter().filter_map(|token| token.owner.name()).collect();
+            let ids: Vec<UserId> = batch.iter().filter_map(|token| token.owner.id()).collect();
+            let ids: Vec<&UserId> = ids.iter().collect();
+            found = batch.iter().any(|token| token.revoked.is_some())
+                || match &mut store {
+                    None => false,
+                    Some(store) => {
+                        store.known_users(&ids)?.contains(&true)
+                            || store.users_by_name(&names)?.iter().any(Option::is_some)
+                    }
+                };
+            Ok(if found { Next::Stop } else { Next::Continue })
         })?;
         Ok(found)
     }

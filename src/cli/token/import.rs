@@ -6,7 +6,6 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use authgate_auth::store::{DigestKind, Digests, embedded};
-use authgate_core::identity::UserId;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -14,12 +13,12 @@ use serde_json::error::Category;
 use serde_json::{Map, Value, json};
 
 use super::django::{self, Names, Object};
-use super::dump_records::{DumpRecords, Owner};
+use super::dump_records::DumpRecords;
 use super::lines::{self, Line};
 use super::progress::Progress;
 use crate::cli::stores::StoreName;
 use crate::cli::{Failure, StoreContext, output, values};
-use crate::provisioning::{Begun, Imported, ProvisioningError, Pruned, WritableStore};
+use crate::provisioning::{Begun, Imported, Keep, ProvisioningError, Pruned, WritableStore};
 
 /// Import users and tokens from a Django dump or from `token export`
 ///
@@ -63,13 +62,13 @@ Examples:
 pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure> {
     let digests = args.store.digests(context)?;
     let mut records = read_dump(args, digests)?;
-    check(args, digests, &mut records)?;
+    let keep = check(args, digests, &mut records)?;
     // Problems of the dump itself are reported before the store is opened for writing.
     if records.users() == 0 && records.tokens() > 0 && !any_owner_is_stored(args, context, &mut records)? {
         return Err(nothing_imported(args, &records));
     }
     let (mut store, begun) = args.store.open_to_fill(context)?;
-    let result = write(args, &mut records, &mut store, &begun)?;
+    let result = write(args, &mut records, &keep, &mut store, &begun)?;
     report(args, &records, &result)?;
     if result.imported.tokens + result.imported.left_revoked == 0 && records.tokens() > 0 {
         return Err(nothing_imported(args, &records));
@@ -89,7 +88,7 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
 fn read_dump(args: &Args, digests: Digests) -> Result<DumpRecords, Failure> {
     let name = args.file.display();
     let failed = |problem: String| Failure::Failed(format!("{name}: {problem}; nothing was written"));
-    let mut progress = Progress::default();
+    let mut progress = Progress::new(args.json);
     let input: Box<dyn Read> = if args.file == Path::new("-") {
         progress.start_reading(None);
         Box::new(io::stdin().lock())
@@ -135,15 +134,15 @@ fn take(
     match lines::read(object) {
         Ok(Line::User(user)) => records.user(at, user.into(), Vec::new())?,
         Ok(Line::Token(digest, token)) => records.token(&digest, &token)?,
-        Ok(Line::Revocation(revocation)) => records.revocation(revocation),
+        Ok(Line::Revocation(revocation)) => records.revocation(&revocation)?,
         Err(problem) => records.problems.add(format!("object {at}: {problem}")),
     }
     Ok(())
 }
 
-/// Reports the problems of the dump.
-fn check(args: &Args, digests: Digests, records: &mut DumpRecords) -> Result<(), Failure> {
-    records.check();
+/// Reports the problems of the dump. Returns what `--prune` keeps.
+fn check(args: &Args, digests: Digests, records: &mut DumpRecords) -> Result<Keep, Failure> {
+    let keep = records.check()?;
     let (sha256, sha512) = records.digest_counts;
     if sha256 > 0 && !digests.contains(DigestKind::Sha256) {
         records.problems.add(format!(
@@ -164,7 +163,7 @@ fn check(args: &Args, digests: Digests, records: &mut DumpRecords) -> Result<(),
     }
     let problems = &records.problems;
     if problems.shown.is_empty() {
-        return Ok(());
+        return Ok(keep);
     }
     let mut text = format!(
         "{}: nothing was written, because of these problems:",
@@ -185,19 +184,10 @@ fn any_owner_is_stored(args: &Args, context: &StoreContext<'_>, records: &mut Du
     match store.require_layout() {
         Ok(()) => {}
         // An empty store has no users, but an export may bring revoked tokens before their users.
-        Err(ProvisioningError::Empty { .. }) => return records.any_owner(|_| Ok(false)),
+        Err(ProvisioningError::Empty { .. }) => return records.any_owner_is_in(None),
         Err(error) => return Err(error.into()),
     }
-    records.any_owner(|owner| {
-        let found = match owner {
-            Owner::Id(id) => match UserId::new(id) {
-                Ok(id) => store.find_user(&id)?,
-                Err(_) => None,
-            },
-            Owner::Name(name) => store.find_user_by_name(name)?,
-        };
-        Ok(found.is_some())
-    })
+    records.any_owner_is_in(Some(&mut store))
 }
 
 /// The result of an import.
@@ -210,24 +200,33 @@ struct ImportResult {
 fn write(
     args: &Args,
     records: &mut DumpRecords,
+    keep: &Keep,
     store: &mut WritableStore,
     begun: &Begun,
 ) -> Result<ImportResult, Failure> {
-    let mut progress = Progress::default();
+    let mut progress = Progress::new(args.json);
     let mut import = store.import(values::now())?;
     // Revoke and remove first, so that an interrupted import never leaves more access than intended.
-    import.revoke(records.revocations())?;
+    progress.start_records("revocations", records.revocations());
+    records.each_revocation_batch(|revocations| {
+        import.revoke(revocations)?;
+        progress.advance(revocations.len());
+        Ok(())
+    })?;
     let pruned = match args.prune {
-        true => Some(import.prune(&records.keep())?),
+        true => {
+            progress.start_counting("finding records to remove");
+            Some(import.prune(keep, |found| progress.advance(found))?)
+        }
         false => None,
     };
-    progress.start_writing("users", records.users());
+    progress.start_records("users", records.users());
     records.each_user_batch(|users| {
         import.users(&users)?;
         progress.advance(users.len());
         Ok(())
     })?;
-    progress.start_writing("tokens", records.tokens());
+    progress.start_records("tokens", records.tokens());
     let without_user = records.write_tokens(&mut import, |count| progress.advance(count))?;
     progress.finish();
     let imported = import.finish()?;

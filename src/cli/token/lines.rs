@@ -1,7 +1,5 @@
 //! The export format of a store: JSON lines, one record each: `{"user": {…}}`, `{"token": "<digest>", …}` and revocations.
 
-use std::io::{self, Write};
-
 use authgate_auth::record::{TokenRecord, UserRecord};
 use authgate_auth::store::TokenDigest;
 use authgate_core::identity::UserId;
@@ -9,31 +7,31 @@ use authgate_core::printable::without_values;
 use serde_json::{Map, Value, json};
 
 use super::dump_records::{DumpToken, Owner};
-use crate::provisioning::{Bundle, Revocation};
+use crate::provisioning::Revocation;
 
-/// Writes one record per line.
-pub(super) fn write(bundle: &Bundle, out: &mut dyn Write) -> io::Result<()> {
-    for user in &bundle.users {
-        writeln!(out, "{}", json!({ "user": user }))?;
+/// The line of a user.
+pub(super) fn user(user: &UserRecord) -> Value {
+    json!({ "user": user })
+}
+
+/// The line of a token.
+pub(super) fn token(digest: &TokenDigest, token: &TokenRecord) -> Value {
+    let mut line = json!(token);
+    line["token"] = digest.to_hex().into();
+    line
+}
+
+/// The line of a revocation.
+pub(super) fn revocation(revocation: &Revocation) -> Value {
+    match revocation {
+        Revocation::User { id, before } => json!({ "revoked_user": id.as_str(), "before": before }),
+        Revocation::Jti { jti, forget: None } => json!({ "revoked_jti": jti }),
+        Revocation::Jti {
+            jti,
+            forget: Some(forget),
+        } => json!({ "revoked_jti": jti, "forget": forget }),
+        Revocation::Kid { kid } => json!({ "revoked_kid": kid }),
     }
-    for (digest, token) in &bundle.tokens {
-        let mut line = json!(token);
-        line["token"] = digest.to_hex().into();
-        writeln!(out, "{line}")?;
-    }
-    for revocation in &bundle.revocations {
-        let line = match revocation {
-            Revocation::User { id, before } => json!({ "revoked_user": id.as_str(), "before": before }),
-            Revocation::Jti { jti, forget: None } => json!({ "revoked_jti": jti }),
-            Revocation::Jti {
-                jti,
-                forget: Some(forget),
-            } => json!({ "revoked_jti": jti, "forget": forget }),
-            Revocation::Kid { kid } => json!({ "revoked_kid": kid }),
-        };
-        writeln!(out, "{line}")?;
-    }
-    Ok(())
 }
 
 /// A parsed line.
@@ -111,33 +109,25 @@ mod tests {
             r#"{"revoked_jti":"k"}"#.to_owned(),
             r#"{"revoked_kid":"main"}"#.to_owned(),
         ];
-        let mut bundle = Bundle::default();
         for line in &lines {
-            match read(serde_json::from_str(line).expect("JSON")).expect(line) {
-                Line::User(user) => bundle.users.push(user),
-                Line::Token(digest, token) => {
-                    let Owner::Id(id) = &token.owner else {
-                        panic!("{token:?}")
+            let line: Value = serde_json::from_str(line).expect("JSON");
+            let Value::Object(object) = line.clone() else {
+                panic!("{line}")
+            };
+            let written = match read(object).expect("a record") {
+                Line::User(record) => user(&record),
+                Line::Token(digest, record) => {
+                    let Owner::Id(id) = &record.owner else {
+                        panic!("{record:?}")
                     };
                     let user = UserId::new(id).expect("an id");
-                    let (_, update) = token.for_user(user).expect("a token");
-                    bundle.tokens.push((digest, update.record));
+                    let (_, update) = record.for_user(user).expect("a token");
+                    token(&digest, &update.record)
                 }
-                Line::Revocation(revocation) => bundle.revocations.push(revocation),
-            }
+                Line::Revocation(record) => revocation(&record),
+            };
+            assert_eq!(written, line);
         }
-        let mut written = Vec::new();
-        write(&bundle, &mut written).expect("memory");
-        let written: Vec<Value> = written
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_slice(line).expect("JSON"))
-            .collect();
-        let lines: Vec<Value> = lines
-            .iter()
-            .map(|line| serde_json::from_str(line).expect("JSON"))
-            .collect();
-        assert_eq!(written, lines);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod show;
 mod spool;
 mod verify_import;
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use authgate_auth::record::TokenRecord;
@@ -18,6 +19,8 @@ use authgate_core::identity::UserId;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use self::progress::Progress;
+use super::output::{JsonArray, StreamError};
 use super::stores::StoreName;
 use super::values::{self, Key, digest_text, time_text};
 use super::{Failure, StoreContext, output};
@@ -91,10 +94,7 @@ pub fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Result<(), F
         Command::Revoke { key, store } => revoke(key, &mut store.open(context)?),
         Command::Import(args) => import::run(args, context),
         Command::VerifyImport(args) => verify_import::run(args, context, file),
-        Command::Export { store } => {
-            let bundle = store.open(context)?.export(values::now())?;
-            output::data(|out| lines::write(&bundle, out))
-        }
+        Command::Export { store } => export(&mut store.open(context)?),
     }
 }
 
@@ -137,32 +137,66 @@ fn unknown(digests: &[TokenDigest]) -> Failure {
 }
 
 fn list(store: &mut WritableStore, user: Option<&UserId>, json: bool) -> Result<(), Failure> {
-    let tokens = store.list_tokens(user)?;
-    if json {
-        return output::json_array(tokens.iter().map(|(digest, token)| with_digest(digest, token)));
-    }
-    let now = values::now();
-    output::data(|out| {
-        for (digest, token) in &tokens {
-            let created = token.created.map_or_else(|| "-".to_owned(), time_text);
-            let state = match (token.revoked, token.expires) {
-                (Some(at), _) => format!("revoked {}", time_text(at)),
-                (None, Some(at)) if at <= now => format!("expired {}", time_text(at)),
-                (None, Some(at)) => format!("expires {}", time_text(at)),
-                (None, None) => "never expires".to_owned(),
+    let (now, mut array, mut progress) = (values::now(), JsonArray::default(), Progress::beside_output(json));
+    output::stream(|out| {
+        store.each_token(user, |step| {
+            let Some((digest, token)) = progress.step("tokens", step) else {
+                return Ok::<_, StreamError>(());
             };
-            let name = token
-                .name
-                .as_deref()
-                .map(|name| format!("  {name:?}"))
-                .unwrap_or_default();
-            writeln!(
-                out,
-                "{}  user {:?}  created {created}  {state}{name}",
-                digest_text(digest),
-                token.user.as_str()
-            )?;
+            if json {
+                array.push(out, &with_digest(&digest, &token))?;
+            } else {
+                print(out, &digest, &token, now)?;
+            }
+            Ok(())
+        })?;
+        progress.finish();
+        if json {
+            array.finish(out)?;
         }
+        Ok(())
+    })
+}
+
+fn print(out: &mut dyn Write, digest: &TokenDigest, token: &TokenRecord, now: i64) -> io::Result<()> {
+    let created = token.created.map_or_else(|| "-".to_owned(), time_text);
+    let state = match (token.revoked, token.expires) {
+        (Some(at), _) => format!("revoked {}", time_text(at)),
+        (None, Some(at)) if at <= now => format!("expired {}", time_text(at)),
+        (None, Some(at)) => format!("expires {}", time_text(at)),
+        (None, None) => "never expires".to_owned(),
+    };
+    let name = token
+        .name
+        .as_deref()
+        .map(|name| format!("  {name:?}"))
+        .unwrap_or_default();
+    writeln!(
+        out,
+        "{}  user {:?}  created {created}  {state}{name}",
+        digest_text(digest),
+        token.user.as_str()
+    )
+}
+
+/// Prints all records. Revocations are last, so that those made during the export are among them.
+fn export(store: &mut WritableStore) -> Result<(), Failure> {
+    let mut progress = Progress::beside_output(false);
+    output::stream(|out| {
+        let mut line = |line: Option<Value>| match line {
+            Some(line) => writeln!(out, "{line}").map_err(StreamError::Write),
+            None => Ok(()),
+        };
+        store.each_user(|step| line(progress.step("users", step).map(|user| lines::user(&user))))?;
+        store.each_token(None, |step| {
+            let token = progress.step("tokens", step);
+            line(token.map(|(digest, token)| lines::token(&digest, &token)))
+        })?;
+        store.each_revocation(values::now(), |step| {
+            let revocation = progress.step("revocations", step);
+            line(revocation.map(|revocation| lines::revocation(&revocation)))
+        })?;
+        progress.finish();
         Ok(())
     })
 }

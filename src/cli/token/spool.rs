@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cli::Failure;
+use crate::provisioning::ProvisioningError;
 
 /// Records of one type, in the order of `push`.
 pub(super) struct Spool<T> {
@@ -21,7 +22,7 @@ pub(super) struct Spool<T> {
 impl<T: Serialize + DeserializeOwned> Spool<T> {
     pub(super) fn new() -> Result<Self, Failure> {
         Ok(Self {
-            file: BufWriter::new(tempfile::tempfile().map_err(|error| failed(&error))?),
+            file: BufWriter::new(tempfile::tempfile().map_err(failed)?),
             count: 0,
             kind: PhantomData,
         })
@@ -29,9 +30,7 @@ impl<T: Serialize + DeserializeOwned> Spool<T> {
 
     pub(super) fn push(&mut self, record: &T) -> Result<(), Failure> {
         let written = serde_json::to_writer(&mut self.file, record).map_err(io::Error::from);
-        written
-            .and_then(|()| self.file.write_all(b"\n"))
-            .map_err(|error| failed(&error))?;
+        written.and_then(|()| self.file.write_all(b"\n")).map_err(failed)?;
         self.count += 1;
         Ok(())
     }
@@ -46,13 +45,13 @@ impl<T: Serialize + DeserializeOwned> Spool<T> {
         size: usize,
         mut take: impl FnMut(Vec<T>) -> Result<Next, Failure>,
     ) -> Result<(), Failure> {
-        self.file.rewind().map_err(|error| failed(&error))?;
+        self.file.rewind().map_err(failed)?;
         let mut lines = BufReader::new(self.file.get_ref());
         let (mut batch, mut line) = (Vec::with_capacity(size.min(self.count)), Vec::new());
         for at in 1..=self.count {
             line.clear();
-            lines.read_until(b'\n', &mut line).map_err(|error| failed(&error))?;
-            batch.push(serde_json::from_slice(&line).map_err(|error| failed(&error.into()))?);
+            lines.read_until(b'\n', &mut line).map_err(failed)?;
+            batch.push(serde_json::from_slice(&line).map_err(|error| failed(error.into()))?);
             if batch.len() == size || at == self.count {
                 let full = std::mem::replace(&mut batch, Vec::with_capacity(size));
                 if take(full)? == Next::Stop {
@@ -71,12 +70,8 @@ pub(super) enum Next {
     Stop,
 }
 
-fn failed(error: &io::Error) -> Failure {
-    let folder = std::env::temp_dir();
-    Failure::Failed(format!(
-        "cannot use a temporary file in {} (set TMPDIR to use another directory): {error}",
-        folder.display()
-    ))
+fn failed(error: io::Error) -> Failure {
+    ProvisioningError::TemporaryFile(error).into()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use authgate_auth::store::{Digests, StoreKind, StoreSettings};
 use authgate_core::secret::Secret;
 use serde_json::{Value, json};
 
+use super::progress::Progress;
 use crate::cli::stores::StoreName;
 use crate::cli::values::digest_text;
 use crate::cli::{Failure, StoreContext, output};
@@ -77,8 +78,20 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Resul
     let mut store = args.store.open(context)?;
     let (mut expected, not_compared) = read(&endpoint, tables, digests)?;
     let is_filling = store.is_filling()?;
-    store.each_user(|user| expected.compare_user(&user))?;
-    store.each_token(|digest, token| expected.compare_token(digest, &token))?;
+    let mut progress = Progress::new(args.json);
+    store.each_user::<Failure>(|step| {
+        if let Some(user) = progress.step("users", step) {
+            expected.compare_user(&user);
+        }
+        Ok(())
+    })?;
+    store.each_token::<Failure>(None, |step| {
+        if let Some((digest, token)) = progress.step("tokens", step) {
+            expected.compare_token(digest, &token);
+        }
+        Ok(())
+    })?;
+    progress.finish();
     let drift = expected.finish();
     report(args, &drift, is_filling, &not_compared)?;
     if is_filling {

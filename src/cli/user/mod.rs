@@ -12,7 +12,7 @@ use serde_json::{Map, json};
 use super::stores::StoreName;
 use super::values::{self, time_text};
 use super::{Failure, StoreContext, output};
-use crate::provisioning::WritableStore;
+use crate::provisioning::{Step, WritableStore};
 
 /// Create, show, disable and delete the users of a store
 ///
@@ -142,7 +142,11 @@ fn unknown(id: &UserId) -> Failure {
 fn show(user: &UserArg, store: &mut WritableStore, json: bool) -> Result<(), Failure> {
     let id = user.id(store)?;
     let user = store.find_user(&id)?.ok_or_else(|| unknown(&id))?;
-    let (revoked, tokens) = (store.user_revoked(&id)?, store.list_tokens(Some(&id))?.len());
+    let (revoked, mut tokens) = (store.user_revoked(&id)?, 0);
+    store.each_token(Some(&id), |step| {
+        tokens += usize::from(matches!(step, Step::Record(_)));
+        Ok::<_, Failure>(())
+    })?;
     if json {
         let mut value = json!(user);
         value["user_revoked"] = json!(revoked);

@@ -1,15 +1,16 @@
-//! Bulk operations: import in batches, pruning, and export.
+//! Bulk operations: import in batches, and pruning; and the list of revocations.
 
 use std::fmt;
 
 use authgate_auth::store::TokenDigest;
 use authgate_auth::store::redis::Keys;
 use authgate_core::identity::UserId;
-use redis::{Pipeline, cmd};
+use redis::Pipeline;
 
-use super::{WritableRedis, json};
+use super::{CHUNK, WritableRedis, json};
 use crate::provisioning::{
-    Bundle, Imported, Keep, NameClash, ProvisioningError, Pruned, Revocation, TokenUpdate, Tombstones, UserUpdate,
+    Imported, Keep, NameClash, NameSorter, ProvisioningError, Pruned, Revocation, Step, TokenUpdate, Tombstones,
+    UserUpdate, next_batch,
 };
 
 /// An import into Redis. Each batch takes effect at once.
@@ -34,8 +35,12 @@ impl<'a> RedisImport<'a> {
         self.0.revoke(revocation, now)
     }
 
-    pub(in crate::provisioning) fn prune(&mut self, keep: &Keep) -> Result<Pruned, ProvisioningError> {
-        self.0.prune(keep)
+    pub(in crate::provisioning) fn prune(
+        &mut self,
+        keep: &Keep,
+        found: impl FnMut(usize),
+    ) -> Result<Pruned, ProvisioningError> {
+        self.0.prune(keep, found)
     }
 
     pub(in crate::provisioning) fn users(&mut self, updates: &[UserUpdate]) -> Result<(), ProvisioningError> {
@@ -54,11 +59,11 @@ impl<'a> RedisImport<'a> {
         self.0.known_users(ids)
     }
 
-    pub(in crate::provisioning) fn find_user_by_name(
+    pub(in crate::provisioning) fn users_by_name(
         &mut self,
-        name: &str,
-    ) -> Result<Option<UserId>, ProvisioningError> {
-        Ok(self.0.find_user_by_name(name)?.map(|user| user.id))
+        names: &[&str],
+    ) -> Result<Vec<Option<UserId>>, ProvisioningError> {
+        self.0.users_by_name(names)
     }
 
     #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "a file is written here")]
@@ -123,57 +128,74 @@ impl WritableRedis {
     }
 
     /// Removes all records that `keep` does not name, except revoked tokens: a later import must not restore them.
-    pub(in crate::provisioning) fn prune(&mut self, keep: &Keep) -> Result<Pruned, ProvisioningError> {
-        let mut pruned = Pruned::default();
-        let start = self.settings.keys().user("");
-        self.scan_pages(&start, |redis, ids| {
-            for id in ids.iter().filter(|id| !keep.users.contains(id.as_str())) {
-                let Ok(id) = UserId::new(id) else { continue };
-                let deleted = redis.delete_user(&id, Tombstones::Keep)?;
-                pruned.users += usize::from(deleted.user);
-                pruned.tokens += deleted.tokens;
-            }
-            Ok(())
-        })?;
+    pub(in crate::provisioning) fn prune(
+        &mut self,
+        keep: &Keep,
+        mut found: impl FnMut(usize),
+    ) -> Result<Pruned, ProvisioningError> {
+        let (mut pruned, mut stored) = (Pruned::default(), NameSorter::default());
+        // An interrupted command may have deleted a user, but not yet its tokens.
+        let keys = self.settings.keys();
+        for start in [keys.user(""), keys.tokens_of("")] {
+            self.scan_pages::<ProvisioningError>(&start, |_, ids| {
+                found(ids.len());
+                ids.iter().try_for_each(|id| stored.push(id))
+            })?;
+        }
+        for id in stored.finish()?.without(&keep.users)? {
+            let Ok(id) = UserId::new(&id?) else { continue };
+            let deleted = self.delete_user(&id, Tombstones::Keep)?;
+            pruned.users += usize::from(deleted.user);
+            pruned.tokens += deleted.tokens;
+        }
         let Some(kept) = &keep.tokens else { return Ok(pruned) };
-        let start = self.settings.keys().tokens();
-        self.scan_pages(&start, |redis, names| {
-            let digests: Vec<_> = names
-                .iter()
-                .filter_map(|hex| TokenDigest::from_hex(hex))
-                .filter(|digest| !kept.contains(digest))
-                .collect();
-            pruned.tokens += redis.delete_tokens(&digests, Tombstones::Keep, |_| true)?;
+        let stored = self.scan::<ProvisioningError>(&self.settings.keys().tokens(), |more| {
+            found(more);
             Ok(())
         })?;
+        let mut rest = stored.without(kept)?;
+        while let Some(batch) = next_batch(&mut rest, CHUNK)? {
+            let digests: Vec<_> = batch.iter().filter_map(|hex| TokenDigest::from_hex(hex)).collect();
+            pruned.tokens += self.delete_tokens(&digests, Tombstones::Keep, |_| true)?;
+        }
         Ok(pruned)
     }
 
-    pub(in crate::provisioning) fn export(&mut self, now: i64) -> Result<Bundle, ProvisioningError> {
-        let mut bundle = Bundle {
-            tokens: self.list_tokens(None)?,
-            ..Bundle::default()
-        };
-        self.each_user(|user| bundle.users.push(user))?;
-        for id in self.scan(&self.settings.keys().revoked_user(""))? {
-            let Ok(id) = UserId::new(&id) else { continue };
+    pub(in crate::provisioning) fn each_revocation<E: From<ProvisioningError>>(
+        &mut self,
+        now: i64,
+        mut take: impl FnMut(Step<Revocation>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let names = self.scan(&self.settings.keys().revoked_user(""), |found| take(Step::Found(found)))?;
+        take(Step::Count(names.count()))?;
+        for id in names.iter()? {
+            let Ok(id) = UserId::new(&id?) else { continue };
             if let Some(before) = self.user_revoked(&id)? {
-                bundle.revocations.push(Revocation::User { id, before });
+                take(Step::Record(Revocation::User { id, before }))?;
             }
         }
-        for jti in self.scan(&self.settings.keys().revoked_jti(""))? {
-            let key = self.settings.keys().revoked_jti(&jti);
-            let left: i64 = self.ask(cmd("TTL").arg(key))?;
-            if left != -2 {
-                bundle.revocations.push(Revocation::Jti {
-                    jti,
-                    forget: (left >= 0).then_some(now + left),
-                });
+        let names = self.scan(&self.settings.keys().revoked_jti(""), |found| take(Step::Found(found)))?;
+        take(Step::Count(names.count()))?;
+        let mut names = names.iter()?;
+        while let Some(batch) = next_batch(&mut names, CHUNK)? {
+            let mut pipeline = Pipeline::with_capacity(batch.len());
+            for jti in &batch {
+                pipeline.cmd("TTL").arg(self.settings.keys().revoked_jti(jti));
+            }
+            let left: Vec<i64> = self.ask_all(&pipeline)?;
+            for (jti, left) in batch.into_iter().zip(left) {
+                // -1: it never expires, -2: it has expired since its name was found.
+                if left != -2 {
+                    let forget = (left >= 0).then_some(now + left);
+                    take(Step::Record(Revocation::Jti { jti, forget }))?;
+                }
             }
         }
-        for kid in self.scan(&self.settings.keys().revoked_kid(""))? {
-            bundle.revocations.push(Revocation::Kid { kid });
+        let names = self.scan(&self.settings.keys().revoked_kid(""), |found| take(Step::Found(found)))?;
+        take(Step::Count(names.count()))?;
+        for kid in names.iter()? {
+            take(Step::Record(Revocation::Kid { kid: kid? }))?;
         }
-        Ok(bundle)
+        Ok(())
     }
 }

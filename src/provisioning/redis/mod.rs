@@ -6,7 +6,6 @@ mod tokens;
 mod transaction;
 mod users;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 pub(super) use self::bulk::RedisImport;
-use super::{ProvisioningError, Revocation};
+use super::{NameSorter, ProvisioningError, Revocation, SortedNames};
 
 /// For interactive use, so it is longer than for a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -151,22 +150,26 @@ impl WritableRedis {
         })
     }
 
-    /// All keys with this prefix, without the prefix.
-    fn scan(&mut self, start: &str) -> Result<BTreeSet<String>, ProvisioningError> {
-        let mut found = BTreeSet::new();
+    /// All keys with this prefix, without the prefix. `found` receives how many more were found.
+    fn scan<E: From<ProvisioningError>>(
+        &mut self,
+        start: &str,
+        mut found: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<SortedNames, E> {
+        let mut sorter = NameSorter::default();
         self.scan_pages(start, |_, names| {
-            found.extend(names);
-            Ok(())
+            names.iter().try_for_each(|name| sorter.push(name))?;
+            found(names.len())
         })?;
-        Ok(found)
+        Ok(sorter.finish()?)
     }
 
     /// The same in pages. A key may occur twice.
-    fn scan_pages(
+    fn scan_pages<E: From<ProvisioningError>>(
         &mut self,
         start: &str,
-        mut take: impl FnMut(&mut Self, Vec<String>) -> Result<(), ProvisioningError>,
-    ) -> Result<(), ProvisioningError> {
+        mut take: impl FnMut(&mut Self, Vec<String>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut pattern = String::with_capacity(start.len() + 1);
         for letter in start.chars() {
             if matches!(letter, '*' | '?' | '[' | ']' | '\\') {
@@ -192,6 +195,20 @@ impl WritableRedis {
             cursor = next;
             if cursor == 0 {
                 return Ok(());
+            }
+        }
+    }
+
+    /// The members of a set. `SMEMBERS` of a large set would keep Redis from answering others.
+    fn members(&mut self, key: &str) -> Result<SortedNames, ProvisioningError> {
+        let (mut sorter, mut cursor) = (NameSorter::default(), 0_u64);
+        loop {
+            let page = self.ask(cmd("SSCAN").arg(key).arg(cursor).arg("COUNT").arg(1000));
+            let (next, members): (u64, Vec<String>) = page?;
+            members.iter().try_for_each(|member| sorter.push(member))?;
+            cursor = next;
+            if cursor == 0 {
+                return sorter.finish();
             }
         }
     }

@@ -1,7 +1,5 @@
 //! Opaque tokens, and the set of digests of each user.
 
-use std::collections::BTreeSet;
-
 use authgate_auth::record::TokenRecord;
 use authgate_auth::store::TokenDigest;
 use authgate_auth::store::redis::Keys;
@@ -10,7 +8,7 @@ use redis::{Pipeline, cmd};
 use serde_json::Value;
 
 use super::{CHUNK, WritableRedis, json};
-use crate::provisioning::{ProvisioningError, Revoked, Tombstones};
+use crate::provisioning::{ProvisioningError, Revoked, Step, Tombstones, next_batch};
 
 impl WritableRedis {
     pub(in crate::provisioning) fn put_token(
@@ -34,47 +32,31 @@ impl WritableRedis {
         self.find("a token", &key)
     }
 
-    pub(in crate::provisioning) fn list_tokens(
+    pub(in crate::provisioning) fn each_token<E: From<ProvisioningError>>(
         &mut self,
         user: Option<&UserId>,
-    ) -> Result<Vec<(TokenDigest, TokenRecord)>, ProvisioningError> {
-        let mut tokens = Vec::new();
-        match user {
-            None => self.each_token(|digest, token| tokens.push((digest, token)))?,
-            Some(user) => {
-                let key = self.settings.keys().tokens_of(user.as_str());
-                let names: BTreeSet<String> = self.ask(cmd("SMEMBERS").arg(key))?;
-                // The set may name a token that has another user now.
-                self.each_named(&names, |digest, token| {
-                    if token.user == *user {
-                        tokens.push((digest, token));
-                    }
-                })?;
-            }
-        }
-        Ok(tokens)
-    }
-
-    pub(in crate::provisioning) fn each_token(
-        &mut self,
-        take: impl FnMut(TokenDigest, TokenRecord),
-    ) -> Result<(), ProvisioningError> {
-        let names = self.scan(&self.settings.keys().tokens())?;
-        self.each_named(&names, take)
-    }
-
-    /// Passes on the tokens of these names that still exist.
-    fn each_named(
-        &mut self,
-        names: &BTreeSet<String>,
-        mut take: impl FnMut(TokenDigest, TokenRecord),
-    ) -> Result<(), ProvisioningError> {
-        let digests: Vec<_> = names.iter().filter_map(|name| TokenDigest::from_hex(name)).collect();
-        for chunk in digests.chunks(CHUNK) {
-            let keys: Vec<_> = chunk.iter().map(|digest| self.settings.keys().token(digest)).collect();
-            for ((digest, key), stored) in chunk.iter().zip(&keys).zip(self.get_each(&keys)?) {
-                if let Some(stored) = stored {
-                    take(*digest, self.read("a token", key, &stored)?);
+        mut take: impl FnMut(Step<(TokenDigest, TokenRecord)>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let keys = self.settings.keys();
+        let names = match user {
+            None => self.scan(&keys.tokens(), |found| take(Step::Found(found)))?,
+            Some(user) => self.members(&keys.tokens_of(user.as_str()))?,
+        };
+        take(Step::Count(names.count()))?;
+        let mut names = names.iter()?;
+        while let Some(batch) = next_batch(&mut names, CHUNK)? {
+            let digests: Vec<_> = batch.iter().filter_map(|hex| TokenDigest::from_hex(hex)).collect();
+            let keys: Vec<_> = digests
+                .iter()
+                .map(|digest| self.settings.keys().token(digest))
+                .collect();
+            for ((digest, key), stored) in digests.iter().zip(&keys).zip(self.get_each(&keys)?) {
+                // The token may have been deleted since its name was found.
+                let Some(stored) = stored else { continue };
+                let token: TokenRecord = self.read("a token", key, &stored)?;
+                // The set of a user may name a token that has another user now.
+                if user.is_none_or(|user| token.user == *user) {
+                    take(Step::Record((*digest, token)))?;
                 }
             }
         }

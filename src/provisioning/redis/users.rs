@@ -1,7 +1,5 @@
 //! Users, and the index of usernames: the key of a name points to the user that has it.
 
-use std::collections::BTreeSet;
-
 use authgate_auth::record::UserRecord;
 use authgate_auth::store::TokenDigest;
 use authgate_auth::store::redis::Keys;
@@ -11,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::transaction::Transaction;
 use super::{CHUNK, WritableRedis, json};
-use crate::provisioning::{Deleted, NameClash, ProvisioningError, Tombstones, UserUpdate};
+use crate::provisioning::{Deleted, NameClash, ProvisioningError, Step, Tombstones, UserUpdate, next_batch};
 
 impl WritableRedis {
     /// Stores users and the username index in one transaction, so that readers never see half of a rename.
@@ -58,16 +56,19 @@ impl WritableRedis {
             .map_err(|problem| self.bad_record(&key, problem))
     }
 
-    pub(in crate::provisioning) fn each_user(
+    pub(in crate::provisioning) fn each_user<E: From<ProvisioningError>>(
         &mut self,
-        mut take: impl FnMut(UserRecord),
-    ) -> Result<(), ProvisioningError> {
-        let ids: Vec<_> = self.scan(&self.settings.keys().user(""))?.into_iter().collect();
-        for chunk in ids.chunks(CHUNK) {
-            let keys: Vec<_> = chunk.iter().map(|id| self.settings.keys().user(id)).collect();
+        mut take: impl FnMut(Step<UserRecord>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let ids = self.scan(&self.settings.keys().user(""), |found| take(Step::Found(found)))?;
+        take(Step::Count(ids.count()))?;
+        let mut ids = ids.iter()?;
+        while let Some(batch) = next_batch(&mut ids, CHUNK)? {
+            let keys: Vec<_> = batch.iter().map(|id| self.settings.keys().user(id)).collect();
             for (key, stored) in keys.iter().zip(self.get_each(&keys)?) {
+                // The user may have been deleted since its id was found.
                 if let Some(stored) = stored {
-                    take(self.read("a user", key, &stored)?);
+                    take(Step::Record(self.read("a user", key, &stored)?))?;
                 }
             }
         }
@@ -99,6 +100,44 @@ impl WritableRedis {
         Ok(user.filter(|user| user.is_called(name)))
     }
 
+    /// The users with these usernames.
+    pub(in crate::provisioning) fn users_by_name(
+        &mut self,
+        names: &[&str],
+    ) -> Result<Vec<Option<UserId>>, ProvisioningError> {
+        let pointers: Vec<_> = names
+            .iter()
+            .map(|name| self.settings.keys().user_by_name(name))
+            .collect();
+        let pointers = self.get_each(&pointers)?;
+        let ids: Vec<_> = pointers.into_iter().map(|stored| user_id(&stored?)).collect();
+        let keys: Vec<_> = ids
+            .iter()
+            .flatten()
+            .map(|id| self.settings.keys().user(id.as_str()))
+            .collect();
+        let mut users = self.get_each(&keys)?.into_iter();
+        let mut found = Vec::with_capacity(names.len());
+        for (name, id) in names.iter().zip(ids) {
+            let Some(id) = id else {
+                found.push(None);
+                continue;
+            };
+            let user = match users.next().flatten() {
+                Some(stored) => {
+                    Some(self.read::<UserRecord>("a user", &self.settings.keys().user(id.as_str()), &stored)?)
+                }
+                None => None,
+            };
+            // A pointer to a user with another username is ignored.
+            found.push(
+                user.filter(|user| user.id == id && user.is_called(name))
+                    .map(|user| user.id),
+            );
+        }
+        Ok(found)
+    }
+
     pub(in crate::provisioning) fn set_active(
         &mut self,
         id: &UserId,
@@ -128,9 +167,12 @@ impl WritableRedis {
             transaction.delete(key);
             Ok(there)
         })?;
-        let digests: BTreeSet<String> = self.ask(cmd("SMEMBERS").arg(&tokens_of))?;
-        let digests: Vec<_> = digests.iter().filter_map(|hex| TokenDigest::from_hex(hex)).collect();
-        let tokens = self.delete_tokens(&digests, tombstones, |token| token.user == *id)?;
+        let (names, mut tokens) = (self.members(&tokens_of)?, 0);
+        let mut names = names.iter()?;
+        while let Some(batch) = next_batch(&mut names, CHUNK)? {
+            let digests: Vec<_> = batch.iter().filter_map(|hex| TokenDigest::from_hex(hex)).collect();
+            tokens += self.delete_tokens(&digests, tombstones, |token| token.user == *id)?;
+        }
         if tombstones == Tombstones::Delete {
             self.ask::<()>(cmd("DEL").arg(&tokens_of))?;
         }
