@@ -1,12 +1,6 @@
 //! A store's connection that was closed, or forgotten by a firewall, while nothing was asked is no outage.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use authgate::provisioning::WritableStore;
@@ -16,7 +10,7 @@ use authgate_auth::store::{Digests, StoreKind, StoreSettings};
 use authgate_core::identity::UserId;
 
 use crate::harness::mint::Signer;
-use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
+use crate::harness::{Config, Gate, RecordingUpstream, Redis, RedisProxy, config, get, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -93,6 +87,7 @@ fn a_command_whose_connection_is_closed_while_it_is_idle_asks_again() {
         endpoint: Endpoint::parse(&redis.url()).expect("a URL"),
         username: None,
         password: None,
+        tls: None,
         prefix: "authgate:".to_owned(),
         timeout: SOON,
         invalidation: Invalidation::Off,
@@ -113,68 +108,16 @@ fn a_command_whose_connection_is_closed_while_it_is_idle_asks_again() {
     assert_eq!(admin.set_active(&ada, false).expect("writable"), Some(true));
 }
 
-/// A firewall before Redis, which forgets connections without closing them.
-struct Firewall {
-    address: SocketAddr,
-    forgotten: Arc<AtomicUsize>,
-    accepted: Arc<AtomicUsize>,
-}
-
-impl Firewall {
-    fn before(redis: &Redis) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
-        let (forgotten, accepted) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let firewall = Self {
-            address: listener.local_addr().expect("bound"),
-            forgotten: Arc::clone(&forgotten),
-            accepted: Arc::clone(&accepted),
-        };
-        let socket = redis.socket();
-        thread::spawn(move || {
-            for client in listener.incoming() {
-                let (Ok(client), Ok(server)) = (client, UnixStream::connect(&socket)) else {
-                    return;
-                };
-                let number = accepted.fetch_add(1, Ordering::SeqCst);
-                let there = {
-                    let forgotten = Arc::clone(&forgotten);
-                    move || number >= forgotten.load(Ordering::SeqCst)
-                };
-                let (from, to) = (client.try_clone().expect("cloned"), server.try_clone().expect("cloned"));
-                let open = there.clone();
-                thread::spawn(move || pass(from, to, open));
-                thread::spawn(move || pass(server, client, there));
-            }
-        });
-        firewall
-    }
-
-    /// What is connected now gets nothing through any more.
-    fn forget(&self) {
-        self.forgotten
-            .store(self.accepted.load(Ordering::SeqCst), Ordering::SeqCst);
-    }
-}
-
-fn pass(mut from: impl Read, mut to: impl Write, open: impl Fn() -> bool) {
-    let mut bytes = [0; 16 * 1024];
-    while let Ok(count @ 1..) = from.read(&mut bytes) {
-        if open() && to.write_all(&bytes[..count]).is_err() {
-            return;
-        }
-    }
-}
-
 #[test]
 fn a_connection_that_a_firewall_has_forgotten_fails_no_request() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
-    let firewall = Firewall::before(&redis);
+    let firewall = RedisProxy::before(&redis);
     let gate = Gate::start(
         &config()
             .server("workers = 1")
             .tables(&format!(
-                "[stores.redis]\nkind = \"redis\"\nurl = \"redis://{}\"\ntimeout = \"4s\"\n",
-                firewall.address
+                "[stores.redis]\nkind = \"redis\"\nurl = \"{}\"\ntimeout = \"4s\"\n",
+                firewall.url()
             ))
             .token("cache = { entries = 0, negative_entries = 0 }")
             .app(&upstream)
@@ -183,7 +126,7 @@ fn a_connection_that_a_firewall_has_forgotten_fails_no_request() {
     for round in 0..2 {
         assert_eq!(gate.call(&get("/x").token("canary-ada")).status, 200);
         let answered = Instant::now();
-        firewall.forget();
+        firewall.forget_connections();
         wait_until("the connection is silent", SOON, || {
             answered.elapsed() > Duration::from_millis(1_200)
         });

@@ -279,6 +279,7 @@ fn a_store_is_watched_as_long_as_it_lives() {
             endpoint: Endpoint::parse(&redis.url()).expect("a URL"),
             username: None,
             password: None,
+            tls: None,
             prefix: "authgate:".to_owned(),
             timeout: SOON,
             invalidation: Invalidation::Tracking,

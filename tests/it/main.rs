@@ -93,6 +93,7 @@ mod snapshots;
 mod socket_files;
 mod spool;
 mod startup;
+mod store_faults;
 mod streams;
 mod systemd;
 mod tcp_keepalive;

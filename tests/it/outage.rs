@@ -346,20 +346,23 @@ fn cached_decisions_are_used_until_their_ttl_in_an_outage() {
 #[test]
 fn error_replies_of_redis_are_logged_and_not_called_unreachable() {
     let upstream = RecordingUpstream::start();
-    for (acl, url_login, words) in [
+    for (acl, url_login, label, words) in [
         (
             &["ACL", "SETUSER", "default", "resetpass", ">canary-secret"][..],
             "",
+            "store_no_auth",
             "NOAUTH",
         ),
         (
             &["ACL", "SETUSER", "default", "resetpass", ">canary-secret"],
             "password = \"canary-other\"",
+            "store_wrong_password",
             "WRONGPASS",
         ),
         (
             &["ACL", "SETUSER", "reader", "on", ">canary-secret", "~other:*", "+@all"],
             "username = \"reader\"\npassword = \"canary-secret\"",
+            "store_no_permission",
             "NOPERM",
         ),
     ] {
@@ -374,7 +377,7 @@ fn error_replies_of_redis_are_logged_and_not_called_unreachable() {
                 .route("/api/*", "authenticate = [\"token\"]"),
         );
         assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 503, "{words}");
-        let line = gate.logged(&["\"request\"", "store_refused"]);
+        let line = gate.logged(&["\"request\"", label]);
         assert!(line.contains(words), "{words}: {line}");
         assert!(!gate.log().contains("cannot be reached"), "{}", gate.log());
     }
@@ -388,5 +391,5 @@ fn error_replies_of_redis_are_logged_and_not_called_unreachable() {
             .route("/api/*", "authenticate = [\"token\"]"),
     );
     assert_eq!(gate.call(&get("/api/x").token("canary-list")).status, 503);
-    assert!(gate.logged(&["\"request\"", "store_refused"]).contains("WRONGTYPE"));
+    assert!(gate.logged(&["\"request\"", "store_wrong_type"]).contains("WRONGTYPE"));
 }

@@ -206,6 +206,7 @@ fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
         endpoint: endpoint?,
         username,
         password,
+        tls: None,
         prefix,
         timeout,
         invalidation,

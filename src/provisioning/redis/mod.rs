@@ -320,7 +320,7 @@ fn failed(store: &Arc<str>, settings: &RedisSettings, problem: &RedisError) -> P
     let problem = if problem.is_timeout() {
         format!("no answer within {} s", TIMEOUT.as_secs())
     } else {
-        answer(problem).unwrap_or_else(|| problem.to_string())
+        answer(problem).map_or_else(|| problem.to_string(), |reply| reply.to_string())
     };
     ProvisioningError::Redis {
         store: Arc::clone(store),

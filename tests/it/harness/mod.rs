@@ -20,6 +20,7 @@ pub mod pki;
 pub mod program;
 pub mod proofs;
 pub mod redis;
+pub mod redis_proxy;
 pub mod restart_load;
 pub mod scripted_provider;
 pub mod service_manager;
@@ -38,6 +39,7 @@ pub use self::config::{Config, config};
 pub use self::gate::Gate;
 pub use self::in_process::InProcess;
 pub use self::redis::Redis;
+pub use self::redis_proxy::{Fault, RedisProxy};
 pub use self::upstream::{Next, RecordingUpstream};
 
 /// Waits for a condition; the test fails after `timeout`.

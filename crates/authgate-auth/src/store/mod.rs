@@ -5,6 +5,7 @@
 mod digest;
 pub mod django;
 pub mod embedded;
+mod error_reply;
 mod kind;
 pub mod redis;
 
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 pub use self::digest::{DigestKind, Digests, TokenDigest};
+pub use self::error_reply::{ErrorReply, ErrorReplyKind};
 pub use self::kind::StoreKind;
 use self::kind::{Handle, SharedKind};
 use self::redis::SourceRecord;
@@ -300,12 +302,15 @@ pub enum StoreError {
     /// It did not answer in time.
     #[error("store {0} did not answer in time")]
     Timeout(Arc<str>),
+    /// Its connection ended before a whole reply, on each attempt.
+    #[error("the connection to store {0} ended before its reply")]
+    ReplyCut(Arc<str>),
     /// Its layout record forbids using it.
     #[error("store {0}: {1}")]
     Layout(Arc<str>, LayoutProblem),
     /// It answered with an error.
     #[error("store {0} refused: {1}")]
-    Refused(Arc<str>, String),
+    Refused(Arc<str>, ErrorReply),
     /// It holds an invalid record.
     #[error("store {0}: {1}")]
     Record(Arc<str>, BadRecord),
@@ -333,9 +338,17 @@ impl StoreError {
     /// is a file that cannot be used: it says what is revoked, and has changed.
     pub(crate) fn unanswered(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Unreachable(store) | Self::Timeout(store) => Some(store),
+            Self::Unreachable(store) | Self::Timeout(store) | Self::ReplyCut(store) => Some(store),
             // A key with a value of another type is a bad record.
-            Self::Refused(store, answer) => (!answer.starts_with("WRONGTYPE")).then_some(store),
+            Self::Refused(_, reply)
+                if matches!(
+                    reply.kind(),
+                    ErrorReplyKind::WrongType | ErrorReplyKind::UnexpectedReply
+                ) =>
+            {
+                None
+            }
+            Self::Refused(store, _) => Some(store),
             Self::Unreadable(_) | Self::Layout(..) | Self::Record(..) => None,
         }
     }
@@ -346,7 +359,8 @@ impl StoreError {
             Self::Unreachable(_) | Self::Unreadable(_) => "store_unreachable",
             Self::Timeout(_) => "store_timeout",
             Self::Layout(..) => "store_layout",
-            Self::Refused(..) => "store_refused",
+            Self::ReplyCut(_) => "store_reply_cut",
+            Self::Refused(_, reply) => reply.kind().label(),
             Self::Record(..) => "store_bad_record",
         }
     }
@@ -445,7 +459,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let Handle::Redis(redis) = &self.handle else {
             // The configuration check refuses such a store.
-            let problem = "it cannot record proofs".to_owned();
+            let problem = ErrorReply::other("it cannot record proofs");
             return Err(StoreError::Refused(Arc::clone(&self.shared.settings.name), problem));
         };
         let began = Instant::now();

@@ -24,7 +24,7 @@ use super::statements::{Facts, Query};
 use super::{FIRST_PAUSE, LONGEST_PAUSE};
 use crate::dependencies::{Dependencies, StoreItem};
 use crate::metrics::StoreMetrics;
-use crate::store::{SourceChange, StoreError};
+use crate::store::{ErrorReply, SourceChange, StoreError};
 use crate::store_changes::StoreChanges;
 
 /// Look-ups that wait for a connection. Further ones wait for room, within their deadlines.
@@ -182,7 +182,7 @@ impl SharedDjango {
         let name = Arc::clone(&self.name);
         match outage {
             Outage::Unreachable => StoreError::Unreachable(name),
-            Outage::Refused(reason) => StoreError::Refused(name, reason.to_string()),
+            Outage::Refused(reason) => StoreError::Refused(name, ErrorReply::other(reason)),
         }
     }
 
@@ -191,8 +191,10 @@ impl SharedDjango {
         match error {
             DatabaseError::Lost(_) => StoreError::Unreachable(name),
             DatabaseError::Slow => StoreError::Timeout(name),
-            DatabaseError::Answer(reason) | DatabaseError::Data(reason) => StoreError::Refused(name, reason.clone()),
-            DatabaseError::NoSuchText => StoreError::Refused(name, error.to_string()),
+            DatabaseError::Answer(reason) | DatabaseError::Data(reason) => {
+                StoreError::Refused(name, ErrorReply::other(reason))
+            }
+            DatabaseError::NoSuchText => StoreError::Refused(name, ErrorReply::other(&error.to_string())),
         }
     }
 

@@ -5,11 +5,11 @@ use std::collections::hash_map::Entry;
 use std::io;
 use std::sync::Arc;
 
-use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult};
 use tokio::time::timeout;
 
 use super::settings::RedisSettings;
+use super::transport::Connection;
 
 /// One server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,7 +45,7 @@ impl Primaries {
 /// transaction.
 #[derive(Default)]
 pub(super) struct Connections {
-    open: HashMap<Node, MultiplexedConnection>,
+    open: HashMap<Node, Connection>,
 }
 
 impl Connections {
@@ -55,7 +55,7 @@ impl Connections {
         settings: &RedisSettings,
         primaries: &Arc<Primaries>,
         key: &str,
-    ) -> RedisResult<&mut MultiplexedConnection> {
+    ) -> RedisResult<&mut Connection> {
         match primaries.of(key) {
             Some(node) => self.to(settings, node).await,
             None => Err(io::Error::from(io::ErrorKind::NotConnected).into()),
@@ -63,11 +63,7 @@ impl Connections {
     }
 
     /// The connection to a server, opened within the deadline of the store.
-    pub(super) async fn to(
-        &mut self,
-        settings: &RedisSettings,
-        node: &Node,
-    ) -> RedisResult<&mut MultiplexedConnection> {
+    pub(super) async fn to(&mut self, settings: &RedisSettings, node: &Node) -> RedisResult<&mut Connection> {
         match self.open.entry(node.clone()) {
             Entry::Occupied(open) => Ok(open.into_mut()),
             Entry::Vacant(place) => {
@@ -76,11 +72,6 @@ impl Connections {
                 Ok(place.insert(connected.map_err(timed_out)??))
             }
         }
-    }
-
-    /// Whether a connection is open.
-    pub(super) fn are_open(&self) -> bool {
-        !self.open.is_empty()
     }
 
     /// Closes all connections: the next use opens new ones.

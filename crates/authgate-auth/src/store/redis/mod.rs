@@ -1,16 +1,20 @@
 //! Redis on the request path: its connections, the deadline, the layout of the keys.
 //!
 //! Each worker has its own multiplexed connection: a lookup wakes no other thread, and concurrent lookups share writes. A separate task
-//! connects. A request waits, within its deadline, for the first attempt after the start or after a lost connection. While the last attempt
-//! has failed, requests fail at once.
+//! connects. A request waits, within its deadline, for the first attempt after the start or after a lost connection. Once an attempt has
+//! failed, requests of all workers fail at once, until the one task that then tries to connect has succeeded.
 
+mod breaker;
 mod connection;
+mod failure;
 mod keys;
 mod layout;
 mod link;
 mod settings;
 mod shared;
+mod tls;
 mod tracking;
+mod transport;
 mod write_through;
 
 use std::cell::Cell;
@@ -25,13 +29,16 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use self::connection::Node;
+pub use self::failure::answer;
 pub use self::keys::Keys;
-use self::link::{Connected, Link};
+use self::link::Link;
 pub use self::settings::{Endpoint, Invalidation, RedisSettings};
 pub(crate) use self::shared::SharedRedis;
-pub use self::shared::answer;
+pub use self::tls::RedisTls;
 pub(super) use self::write_through::SourceRecord;
-use super::{JwtFacts, JwtQuery, Lookup, StoreError, TokenFacts, UserKey, effective_record};
+use super::{
+    ErrorReply, ErrorReplyKind, JwtFacts, JwtQuery, Lookup, StoreError, TokenFacts, UserKey, effective_record,
+};
 use crate::dependencies::StoreItem;
 use crate::record::{self, BadRecord, UserRecord};
 
@@ -39,6 +46,9 @@ use crate::record::{self, BadRecord, UserRecord};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// A Redis that is back is found within a second, also by the connection that reports changes.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// On how many connections a lookup is tried, if each of them ends before its answer.
+const MAX_ATTEMPTS: u32 = 5;
 
 /// Maximum number of concurrent lookups per worker; further ones queue, within their deadline.
 const MAX_LOOKUPS: usize = 64;
@@ -174,17 +184,28 @@ impl RedisStore {
         let _permit = self.permit(deadline).await?;
         let key = self.shared.settings.keys().proof(proof);
         let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
+        // The value differs for each use, and shows below which one was recorded.
+        let this_use = format!("{:032x}", fastrand::u128(..));
         let mut pipeline = Pipeline::with_capacity(1);
-        pipeline.cmd("SET").arg(key).arg(1).arg("NX").arg("PX").arg(lifetime_ms);
+        pipeline
+            .cmd("SET")
+            .arg(&key)
+            .arg(&this_use)
+            .arg("NX")
+            .arg("PX")
+            .arg(lifetime_ms);
         let answer = self.query(&pipeline, deadline).await?;
         match answer.values.as_slice() {
             [Value::Okay] => Ok(true),
-            // The first attempt may have recorded it before its connection was lost.
-            [Value::Nil] if answer.was_repeated => Err(StoreError::Unreachable(Arc::clone(&self.shared.name))),
+            // An earlier attempt may have recorded this use before its connection was lost.
+            [Value::Nil] if answer.was_repeated => {
+                let [recorded] = self.get([key], deadline).await?;
+                Ok(recorded.is_some_and(|recorded| recorded == this_use.as_bytes()))
+            }
             [Value::Nil] => Ok(false),
             _ => Err(StoreError::Refused(
                 Arc::clone(&self.shared.name),
-                "a reply to SET that is not OK".to_owned(),
+                ErrorReply::new(ErrorReplyKind::UnexpectedReply, "a reply to SET that is not OK"),
             )),
         }
     }
@@ -230,7 +251,7 @@ impl RedisStore {
                 _ => {
                     return Err(StoreError::Refused(
                         Arc::clone(&self.shared.name),
-                        "a reply that is not a string".to_owned(),
+                        ErrorReply::new(ErrorReplyKind::UnexpectedReply, "a reply to GET that is not a string"),
                     ));
                 }
             };
@@ -238,68 +259,64 @@ impl RedisStore {
         Ok(found)
     }
 
-    /// Sends the commands. If the connection turns out to be closed, or is idle and does not answer, sends them once more on a new one.
-    /// This is safe: lookups only read, and the answer says whether a command may have been executed twice. A server or firewall that closes idle connections must not look like an outage.
+    /// Sends the commands, and sends them again on another connection if one ends before its answer. This is safe: lookups only read, and
+    /// the answer says whether a command may have been executed twice. So a server or firewall that closes connections makes no request
+    /// fail. A connection that was idle, and does not answer within half of the time, is replaced in the same way.
     async fn query(&self, pipeline: &Pipeline, deadline: Instant) -> Result<Answer, StoreError> {
-        let was_repeated = Cell::new(false);
-        let silent = self.link.is_silent();
-        let queried = async {
-            let first = self.link.connection().await?;
-            let again = async {
-                was_repeated.set(true);
-                self.link.lost(&first);
-                let second = self.link.connection().await?;
-                self.query_on(&second, pipeline).await.map_err(|lost| lost.error)
-            };
-            let answer = self.query_on(&first, pipeline);
-            let answer = if silent {
-                // Both attempts run until the deadline: the store may be slow, and the connection not dead.
-                let halfway = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
-                tokio::pin!(answer);
-                match timeout_at(halfway, &mut answer).await {
-                    Ok(answer) => answer,
-                    Err(_) => {
-                        tokio::pin!(again);
-                        return match select(answer, again).await {
-                            Either::Left((Ok(values), _)) | Either::Right((Ok(values), _)) => Ok(values),
-                            Either::Left((Err(_), again)) => again.await,
-                            Either::Right((Err(error), answer)) => answer.await.map_err(|_| error),
-                        };
-                    }
-                }
-            } else {
-                answer.await
-            };
-            match answer {
-                Ok(values) => Ok(values),
-                Err(QueryError { closed: true, .. }) => again.await,
-                Err(QueryError { error, .. }) => Err(error),
+        let (attempts, began) = (Cell::new(0), std::time::Instant::now());
+        let asked = async {
+            let is_silent = self.link.is_silent(began);
+            let first = self.ask(pipeline, &attempts);
+            if !is_silent {
+                return first.await;
+            }
+            let halfway = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+            tokio::pin!(first);
+            if let Ok(answer) = timeout_at(halfway, &mut first).await {
+                return answer;
+            }
+            self.link.replace();
+            let again = self.ask(pipeline, &attempts);
+            tokio::pin!(again);
+            // Both run until the deadline: the store may be slow, and the connection not dead.
+            match select(first, again).await {
+                Either::Left((Ok(values), _)) | Either::Right((Ok(values), _)) => Ok(values),
+                Either::Left((Err(_), again)) => again.await,
+                Either::Right((Err(error), first)) => first.await.map_err(|_| error),
             }
         };
-        match timeout_at(deadline, queried).await {
+        match timeout_at(deadline, asked).await {
             Ok(values) => values.map(|values| Answer {
                 values,
-                was_repeated: was_repeated.get(),
+                was_repeated: attempts.get() > 1,
             }),
-            Err(_) => Err(StoreError::Timeout(Arc::clone(&self.shared.name))),
+            Err(_) => {
+                self.link.timed_out(began);
+                Err(StoreError::Timeout(Arc::clone(&self.shared.name)))
+            }
         }
     }
 
-    async fn query_on(&self, connected: &Connected, pipeline: &Pipeline) -> Result<Vec<Value>, QueryError> {
-        let mut connection = connected.connection.clone();
-        match pipeline.query_async(&mut connection).await {
-            Ok(values) => {
-                self.link.answered();
-                Ok(values)
-            }
-            Err(problem) => {
-                debug!(store = %self.shared.name, reason = %problem, "a lookup failed");
-                let error = self.shared.error(&problem);
-                let closed = matches!(error, StoreError::Unreachable(_));
-                if closed {
-                    self.link.lost(connected);
+    async fn ask(&self, pipeline: &Pipeline, attempts: &Cell<u32>) -> Result<Vec<Value>, StoreError> {
+        loop {
+            let connected = self.link.connection().await?;
+            attempts.set(attempts.get() + 1);
+            let mut connection = connected.connection.clone();
+            let problem = match pipeline.query_async(&mut connection).await {
+                Ok(values) => {
+                    self.link.answered();
+                    return Ok(values);
                 }
-                Err(QueryError { error, closed })
+                Err(problem) => problem,
+            };
+            debug!(store = %self.shared.name, reason = %problem, "a lookup failed");
+            if let Some(reply) = answer(&problem) {
+                self.link.answered();
+                return Err(StoreError::Refused(Arc::clone(&self.shared.name), reply));
+            }
+            self.link.lost(&connected);
+            if attempts.get() >= MAX_ATTEMPTS {
+                return Err(StoreError::ReplyCut(Arc::clone(&self.shared.name)));
             }
         }
     }
@@ -308,13 +325,6 @@ impl RedisStore {
 /// The answer to commands.
 struct Answer {
     values: Vec<Value>,
-    /// The commands were sent twice.
+    /// The commands were sent more than once.
     was_repeated: bool,
-}
-
-/// A connection gave no answer.
-struct QueryError {
-    error: StoreError,
-    /// The connection is closed; otherwise Redis answered with an error.
-    closed: bool,
 }

@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use authgate_core::secret::Secret;
-use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult,
+};
 
 use socket2::TcpKeepalive;
 
 use super::connection::Node;
 use super::keys::Keys;
+use super::tls::RedisTls;
+use super::transport::Connection;
 use crate::store::Digests;
 
 /// The configuration of one Redis.
@@ -24,6 +27,8 @@ pub struct RedisSettings {
     pub username: Option<String>,
     /// Password, if not in the URL.
     pub password: Option<Secret<String>>,
+    /// TLS, for `rediss://`.
+    pub tls: Option<RedisTls>,
     /// Prefix of all keys.
     pub prefix: String,
     /// One deadline for connecting, waiting and answering.
@@ -138,12 +143,12 @@ impl RedisSettings {
     ///
     /// # Errors
     /// This build does not support the URL.
-    pub fn client(&self) -> redis::RedisResult<Client> {
+    pub fn client(&self) -> RedisResult<Client> {
         self.client_speaking(&Node::Configured, self.endpoint.info.redis_settings().protocol())
     }
 
     /// Makes a client for one server, with this version of the protocol.
-    pub(super) fn client_speaking(&self, node: &Node, protocol: ProtocolVersion) -> redis::RedisResult<Client> {
+    pub(super) fn client_speaking(&self, node: &Node, protocol: ProtocolVersion) -> RedisResult<Client> {
         let Node::Configured = node;
         let mut login = self.endpoint.info.redis_settings().clone().set_protocol(protocol);
         if let Some(username) = &self.username {
@@ -156,12 +161,21 @@ impl RedisSettings {
         Client::open(endpoint.set_tcp_settings(tcp_settings()))
     }
 
-    /// Opens a multiplexed connection to a server.
-    pub(super) async fn connect(&self, node: &Node) -> Result<MultiplexedConnection, RedisError> {
+    /// Opens a connection to a server.
+    pub(super) async fn connect(&self, node: &Node) -> RedisResult<Connection> {
         let protocol = self.endpoint.info.redis_settings().protocol();
-        self.client_speaking(node, protocol)?
-            .get_multiplexed_async_connection_with_config(&connection_config())
-            .await
+        self.open(node, protocol, &connection_config()).await
+    }
+
+    /// Opens a connection to a server, with this version of the protocol.
+    pub(super) async fn open(
+        &self,
+        node: &Node,
+        protocol: ProtocolVersion,
+        config: &AsyncConnectionConfig,
+    ) -> RedisResult<Connection> {
+        let client = self.client_speaking(node, protocol)?;
+        Connection::open(client.get_connection_info(), self.tls.as_ref(), config).await
     }
 
     /// The names of the keys.

@@ -1,19 +1,23 @@
 //! The state of one Redis that all workers share, and the tasks that watch it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{ErrorKind, RedisError, cmd};
+use redis::{RedisError, cmd};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use super::MAX_ATTEMPTS;
+use super::breaker::Breaker;
 use super::connection::{Connections, Node, Primaries};
+use super::failure::Failure;
 use super::layout::AcceptedLayout;
 use super::settings::{Invalidation, RedisSettings};
 use super::tracking;
+use super::transport::Connection;
 use super::write_through::WriteThrough;
 use crate::dependencies::{Dependencies, StoreItem};
 use crate::metrics::StoreMetrics;
@@ -33,6 +37,8 @@ pub(crate) struct SharedRedis {
     /// The layout record may have changed: read it now.
     pub(super) check_now: Notify,
     primaries: Arc<Primaries>,
+    /// One for each server that a worker has a link to.
+    breakers: Mutex<HashMap<Node, Weak<Breaker>>>,
     reached: AtomicBool,
     health: AtomicU8,
     pub(super) changes: Arc<StoreChanges>,
@@ -64,7 +70,12 @@ impl Health {
             Err(StoreError::Layout(_, LayoutProblem::Changed)) => Self::Changed,
             Err(StoreError::Layout(_, LayoutProblem::Version(_)) | StoreError::Record(..)) => Self::Incompatible,
             Err(StoreError::Refused(..)) => Self::ErrorReply,
-            Err(StoreError::Unreachable(_) | StoreError::Unreadable(_) | StoreError::Timeout(_)) => Self::Unreachable,
+            Err(
+                StoreError::Unreachable(_)
+                | StoreError::Unreadable(_)
+                | StoreError::Timeout(_)
+                | StoreError::ReplyCut(_),
+            ) => Self::Unreachable,
         }
     }
 }
@@ -81,6 +92,7 @@ impl SharedRedis {
             layout: AcceptedLayout::new(Arc::clone(&name), Arc::clone(&changes)),
             check_now: Notify::new(),
             primaries: Arc::new(Primaries::single(Node::Configured)),
+            breakers: Mutex::default(),
             name,
             settings,
             reached,
@@ -104,6 +116,18 @@ impl SharedRedis {
         Arc::clone(&self.primaries)
     }
 
+    /// The breaker of a server, for all workers.
+    pub(super) fn breaker(&self, node: &Node) -> Arc<Breaker> {
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        breakers.retain(|_, breaker| breaker.strong_count() > 0);
+        if let Some(breaker) = breakers.get(node).and_then(Weak::upgrade) {
+            return breaker;
+        }
+        let breaker = Arc::default();
+        breakers.insert(node.clone(), Arc::downgrade(&breaker));
+        breaker
+    }
+
     pub(super) fn mark(&self, dependencies: &mut Dependencies, item: StoreItem<'_>) {
         self.changes.mark(dependencies, item);
     }
@@ -121,11 +145,7 @@ impl SharedRedis {
 
     /// Converts the error of a failed lookup.
     pub(super) fn error(&self, problem: &RedisError) -> StoreError {
-        let name = Arc::clone(&self.name);
-        match answer(problem) {
-            Some(answer) => StoreError::Refused(name, answer),
-            None => StoreError::Unreachable(name),
-        }
+        Failure::of(problem).error(&self.name)
     }
 
     /// Watches the store: reads its layout record periodically, and subscribes to its changes.
@@ -186,24 +206,6 @@ impl SharedRedis {
     }
 }
 
-/// The error reply of the server, such as WRONGPASS, NOAUTH, NOPERM or LOADING; `None` if the server was not reached.
-pub fn answer(problem: &RedisError) -> Option<String> {
-    if problem.kind() == ErrorKind::AuthenticationFailed {
-        // The library does not pass the reply on.
-        return Some("AUTH failed: WRONGPASS, or the server has no password for this user".to_owned());
-    }
-    // With several commands in one write: the first error.
-    let of_server = problem.clone().into_server_errors();
-    if let Some((_, error)) = of_server.as_deref().and_then(<[_]>::first) {
-        return Some(match error.details() {
-            Some(details) => format!("{} {details}", error.code()),
-            None => error.code().to_owned(),
-        });
-    }
-    let is_lost = problem.is_io_error() || problem.is_connection_dropped() || problem.is_unrecoverable_error();
-    (!is_lost).then(|| problem.to_string())
-}
-
 /// Reads the layout record periodically, for readiness and for the log.
 async fn watch_layout(shared: &Arc<SharedRedis>) {
     let mut eviction_checked = false;
@@ -239,21 +241,23 @@ impl SharedLink {
     }
 
     /// The connection to the server that has the layout record.
-    async fn connection(&mut self) -> Result<&mut MultiplexedConnection, StoreError> {
+    async fn connection(&mut self) -> Result<&mut Connection, StoreError> {
         let (shared, primaries) = (&self.shared, self.shared.primaries());
         let key = shared.settings.keys().layout();
         let connection = self.connections.of(&shared.settings, &primaries, &key).await;
         connection.map_err(|problem| shared.error(&problem))
     }
 
-    /// Reads the layout record. If the connection turns out to be closed, tries once more on a new one.
+    /// Reads the layout record, on another connection after each one that ends before the answer.
     async fn check_layout(&mut self) -> Result<(), StoreError> {
-        let was_idle = self.connections.are_open();
-        let checked = self.try_check_layout().await;
-        if was_idle && matches!(checked, Err(StoreError::Unreachable(_))) {
-            return self.try_check_layout().await;
+        let mut attempts = 1;
+        loop {
+            let checked = self.try_check_layout().await;
+            if attempts == MAX_ATTEMPTS || !matches!(checked, Err(StoreError::ReplyCut(_))) {
+                return checked;
+            }
+            attempts += 1;
         }
-        checked
     }
 
     async fn try_check_layout(&mut self) -> Result<(), StoreError> {
@@ -264,13 +268,20 @@ impl SharedLink {
                 .arg(shared.settings.keys().layout())
                 .query_async(connection)
                 .await
-                .map_err(|problem| shared.error(&problem))?;
+                .map_err(|problem| match shared.error(&problem) {
+                    StoreError::Unreachable(store) => StoreError::ReplyCut(store),
+                    error => error,
+                })?;
             shared.check_layout(stored.as_deref())
         };
         let checked = timeout(time_limit, check)
             .await
             .unwrap_or_else(|_| Err(StoreError::Timeout(Arc::clone(&shared.name))));
-        if matches!(checked, Err(StoreError::Unreachable(_) | StoreError::Timeout(_))) {
+        let is_lost = matches!(
+            checked,
+            Err(StoreError::Unreachable(_) | StoreError::Timeout(_) | StoreError::ReplyCut(_))
+        );
+        if is_lost {
             self.connections.close();
         }
         checked

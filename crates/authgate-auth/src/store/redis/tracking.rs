@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
 use redis::{ProtocolVersion, PushInfo, PushKind, RedisError, Value, cmd};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -16,6 +15,7 @@ use tracing::{info, warn};
 
 use super::connection::Node;
 use super::settings::connection_config;
+use super::transport::Connection;
 use super::{FIRST_PAUSE, LONGEST_PAUSE, SharedRedis};
 use crate::dependencies::StoreItem;
 use crate::now::Now;
@@ -96,11 +96,7 @@ async fn follow(shared: &Arc<SharedRedis>, node: &Node) -> TrackingError {
     }
 }
 
-async fn connect(
-    shared: &Arc<SharedRedis>,
-    node: &Node,
-    closed: &Arc<Notify>,
-) -> Result<MultiplexedConnection, RedisError> {
+async fn connect(shared: &Arc<SharedRedis>, node: &Node, closed: &Arc<Notify>) -> Result<Connection, RedisError> {
     let (receiver, closed) = (Arc::clone(shared), Arc::clone(closed));
     let config = connection_config().set_push_sender(move |push: PushInfo| -> Result<(), RedisError> {
         match push.kind {
@@ -110,8 +106,7 @@ async fn connect(
         }
         Ok(())
     });
-    let client = shared.settings.client_speaking(node, ProtocolVersion::RESP3)?;
-    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let mut connection = shared.settings.open(node, ProtocolVersion::RESP3, &config).await?;
     let mut tracking = cmd("CLIENT");
     tracking.arg("TRACKING").arg("ON").arg("BCAST");
     for prefix in shared.settings.keys().tracked_prefixes() {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authgate_http::log_throttle::LogThrottle;
-use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisResult, Value, cmd};
 use serde_json::Value as Json;
 use tokio::sync::{Mutex, broadcast, mpsc};
@@ -16,6 +15,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::connection::Connections;
+use super::transport::Connection;
 use super::{FIRST_PAUSE, LONGEST_PAUSE, SharedRedis};
 use crate::dependencies::Dependencies;
 use crate::record::{TokenRecord, UserRecord};
@@ -183,7 +183,7 @@ impl SharedRedis {
 }
 
 /// Removes a record, unless it is a revoked token.
-async fn remove(connection: &mut MultiplexedConnection, key: &str) -> RedisResult<()> {
+async fn remove(connection: &mut Connection, key: &str) -> RedisResult<()> {
     loop {
         // Only this task uses the connection, so no other commands are between these.
         let () = cmd("WATCH").arg(key).query_async(connection).await?;
@@ -206,7 +206,7 @@ async fn remove(connection: &mut MultiplexedConnection, key: &str) -> RedisResul
 }
 
 /// Removes every record that has an expiry: those that were written here.
-async fn remove_written(connection: &mut MultiplexedConnection, prefix: &str) -> RedisResult<()> {
+async fn remove_written(connection: &mut Connection, prefix: &str) -> RedisResult<()> {
     let pattern: String = prefix
         .chars()
         .flat_map(|character| {

@@ -1,0 +1,110 @@
+//! [`ErrorReply`]: an error that a store answered with, and the label that logs and metrics give it.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// What a store answered in place of a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorReply {
+    kind: ErrorReplyKind,
+    text: Arc<str>,
+}
+
+/// Kinds of error replies. Each has a label of its own, because operators do something else about each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorReplyKind {
+    /// Redis reads its records from disk, or from its primary.
+    Loading,
+    /// A replica has lost its primary, and may not answer.
+    MasterDown,
+    /// No primary has the slot of the key.
+    ClusterDown,
+    /// A write was sent to a replica.
+    ReadOnly,
+    /// Redis asks for a password, and none is configured.
+    NoAuth,
+    /// Redis does not accept the user and password.
+    WrongPassword,
+    /// The user of Redis lacks a right.
+    NoPermission,
+    /// Redis has reached `maxmemory`, and may not evict.
+    OutOfMemory,
+    /// A key holds a value of another type.
+    WrongType,
+    /// One side does not accept the certificate of the other.
+    Tls,
+    /// The reply has a form that the command never has.
+    UnexpectedReply,
+    /// Any other error.
+    Other,
+}
+
+impl ErrorReplyKind {
+    /// The kind of an error of Redis, by its first word.
+    fn of_code(code: &str) -> Self {
+        match code {
+            "LOADING" => Self::Loading,
+            "MASTERDOWN" => Self::MasterDown,
+            "CLUSTERDOWN" => Self::ClusterDown,
+            "READONLY" => Self::ReadOnly,
+            "NOAUTH" => Self::NoAuth,
+            "WRONGPASS" => Self::WrongPassword,
+            "NOPERM" => Self::NoPermission,
+            "OOM" => Self::OutOfMemory,
+            "WRONGTYPE" => Self::WrongType,
+            _ => Self::Other,
+        }
+    }
+
+    /// A short name for logs and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Loading => "store_loading",
+            Self::MasterDown => "store_master_down",
+            Self::ClusterDown => "store_cluster_down",
+            Self::ReadOnly => "store_read_only",
+            Self::NoAuth => "store_no_auth",
+            Self::WrongPassword => "store_wrong_password",
+            Self::NoPermission => "store_no_permission",
+            Self::OutOfMemory => "store_out_of_memory",
+            Self::WrongType => "store_wrong_type",
+            Self::Tls => "store_tls",
+            Self::UnexpectedReply => "store_unexpected_reply",
+            Self::Other => "store_refused",
+        }
+    }
+}
+
+impl ErrorReply {
+    pub(super) fn new(kind: ErrorReplyKind, text: &str) -> Self {
+        Self {
+            kind,
+            text: text.into(),
+        }
+    }
+
+    /// A reply of no special kind.
+    pub(super) fn other(text: &str) -> Self {
+        Self::new(ErrorReplyKind::Other, text)
+    }
+
+    /// An error reply of Redis: its first word, and the others.
+    pub(super) fn of_redis(code: &str, details: Option<&str>) -> Self {
+        let kind = ErrorReplyKind::of_code(code);
+        match details {
+            Some(details) => Self::new(kind, &format!("{code} {details}")),
+            None => Self::new(kind, code),
+        }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> ErrorReplyKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for ErrorReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
