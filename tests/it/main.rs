@@ -65,6 +65,7 @@ mod key_sets;
 mod limits;
 mod load;
 mod log_fields;
+mod lookups;
 mod misses;
 mod names;
 mod observe;

@@ -383,6 +383,7 @@ impl Authenticator {
             return Ok(decided);
         }
         let mut lookup = Lookup::until(deadline);
+        lookup.last_user = self.shared.cache.last_user(&key);
         let decision = self.evaluator.evaluate(credential, now, &mut lookup).await?;
         self.shared.cache.insert(key, &decision, lookup.dependencies, now);
         Ok((decision, lookup.dependencies))

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use authgate_core::identity::Identity;
+use authgate_core::identity::{Identity, UserId};
 use aws_lc_rs::digest;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
@@ -183,19 +183,17 @@ impl DecisionCache {
     }
 
     fn look_up(&self, key: &Key, now: Now) -> Option<Result<AcceptedUser, RefusedCredential>> {
+        // An accepted credential stays for `last_user` and `find_confirmed`, until the next decision replaces it.
         if let Some(cache) = &self.accepted
             && let Some(hit) = cache.get(key)
+            && now.uptime_ms < hit.until
+            && hit.validity.contains(now)
+            && self.counters.are_unchanged(&hit.dependencies)
         {
-            if now.uptime_ms < hit.until && hit.validity.contains(now) && self.counters.are_unchanged(&hit.dependencies)
-            {
-                return Some(Ok(AcceptedUser {
-                    identity: hit.identity,
-                    binding: hit.binding,
-                }));
-            }
-            if self.on_outage == OnOutage::Deny {
-                cache.remove(key);
-            }
+            return Some(Ok(AcceptedUser {
+                identity: hit.identity,
+                binding: hit.binding,
+            }));
         }
         let cache = self.refused.as_ref()?;
         let hit = cache.get(key)?;
@@ -240,6 +238,12 @@ impl DecisionCache {
         }))
     }
 
+    /// The user of a credential that was accepted before, if the cache still has the entry, valid or not.
+    pub(crate) fn last_user(&self, key: &Key) -> Option<UserId> {
+        let hit = self.accepted.as_ref()?.get(key)?;
+        Some(hit.identity.user_info().id.clone())
+    }
+
     /// As [`find`](Self::find), with the dependencies of the decision, and not counted.
     pub(crate) fn recall(&self, key: &Key, now: Now) -> Option<(Decision, Dependencies)> {
         let is_usable = |until: u64, dependencies: &Dependencies| {
@@ -260,7 +264,7 @@ impl DecisionCache {
 
     /// Caches a decision that was made with the time `now`, unless one of its dependencies has changed since.
     pub(crate) fn insert(&self, key: Key, decision: &Decision, dependencies: Dependencies, now: Now) {
-        if self.on_outage != OnOutage::Deny {
+        if self.on_outage != OnOutage::Deny || matches!(decision, Decision::Refused(_)) {
             // Whether the new decision is cached or not: the one before must not be used any more.
             self.remove(&key);
         }
@@ -325,7 +329,7 @@ mod tests {
     use crate::dependencies::StoreItem;
     use crate::store_changes::StoreChanges;
     use authgate_core::credential::{Defect, Refusal};
-    use authgate_core::identity::{TableSet, UserId, UserInfo};
+    use authgate_core::identity::{TableSet, UserInfo};
 
     const AT: Now = Now {
         unix_ms: 1_000_000,
@@ -420,10 +424,8 @@ mod tests {
             from_ms: AT.unix_ms - 10,
             until_ms: AT.unix_ms + 10,
         };
-        for (ms, holds) in [(9, true), (10, false), (0, false)] {
-            if ms == 9 {
-                cache.insert([1; 32], &accepted(validity), Dependencies::default(), AT);
-            }
+        cache.insert([1; 32], &accepted(validity), Dependencies::default(), AT);
+        for (ms, holds) in [(9, true), (10, false)] {
             assert_eq!(cache.find(&[1; 32], later(ms)).is_some(), holds, "{ms}");
         }
         cache.insert([1; 32], &accepted(validity), Dependencies::default(), AT);
@@ -508,7 +510,7 @@ mod tests {
             assert!(cache.find(&[1; 32], AT).is_none(), "{decision:?}");
             // Its reply was under way when the change came.
             cache.insert([1; 32], &decision, dependencies, AT);
-            assert_eq!(cache.entries(), 0, "{decision:?}");
+            assert!(cache.find(&[1; 32], AT).is_none(), "{decision:?}");
             cache.insert([1; 32], &decision, marked(), AT);
             assert!(cache.find(&[1; 32], AT).is_some());
             counters.changed("redis", StoreItem::User("1"));
@@ -635,6 +637,22 @@ mod tests {
         cache.insert([1; 32], &accepted(Validity::ALWAYS), Dependencies::default(), AT);
         assert!(cache.find_confirmed(&[1; 32], AT).is_none());
         assert!(cache.find(&[1; 32], later(60_000)).is_none());
-        assert_eq!(cache.entries(), 0);
+        assert!(cache.find_confirmed(&[1; 32], later(60_000)).is_none());
+    }
+
+    #[test]
+    fn the_user_of_an_expired_entry_is_known_until_the_credential_is_refused() {
+        let cache = cache_of(SETTINGS);
+        let known = |key| cache.last_user(&[key; 32]).map(|user| user.as_str().to_owned());
+        cache.insert([1; 32], &accepted(Validity::ALWAYS), Dependencies::default(), AT);
+        assert!(cache.find(&[1; 32], later(60_000)).is_none());
+        assert_eq!((known(1).as_deref(), known(2)), (Some("1"), None));
+        cache.insert(
+            [1; 32],
+            &Refusal::TokenUnknown.into(),
+            Dependencies::default(),
+            later(60_000),
+        );
+        assert_eq!(known(1), None);
     }
 }

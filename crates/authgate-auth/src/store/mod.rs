@@ -193,6 +193,8 @@ pub(crate) struct Lookup {
     pub deadline: Instant,
     /// Each item is marked before it is read.
     pub dependencies: Dependencies,
+    /// The user that the credential had when it was accepted before, if that is known. It may have another one now.
+    pub last_user: Option<UserId>,
 }
 
 impl Lookup {
@@ -201,6 +203,7 @@ impl Lookup {
         Self {
             deadline,
             dependencies: Dependencies::default(),
+            last_user: None,
         }
     }
 }

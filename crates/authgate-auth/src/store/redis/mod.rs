@@ -8,6 +8,7 @@ mod breaker;
 mod connection;
 mod failure;
 mod keys;
+mod last_user;
 mod layout;
 mod link;
 mod settings;
@@ -59,6 +60,8 @@ pub(crate) struct RedisStore {
     shared: Arc<SharedRedis>,
     link: Rc<Link>,
     permits: Semaphore,
+    /// Redis has refused `MGET` to the gateway's role.
+    is_mget_refused: Cell<bool>,
 }
 
 impl RedisStore {
@@ -67,6 +70,7 @@ impl RedisStore {
             link: Link::new(Arc::clone(&shared), Node::Configured),
             shared,
             permits: Semaphore::new(MAX_LOOKUPS),
+            is_mget_refused: Cell::new(false),
         }
     }
 
@@ -82,6 +86,9 @@ impl RedisStore {
         for digest in digests.iter().flatten() {
             self.shared
                 .mark(&mut lookup.dependencies, StoreItem::Token(&digest.to_hex()));
+        }
+        if let Some(facts) = self.token_of_last_user(&digests, lookup).await? {
+            return Ok(Some(facts));
         }
         let [one, two, three] = digests.map(|digest| digest.map(|digest| keys.token(&digest)));
         let [one, two, three, layout] = self.get_some([one, two, three, Some(keys.layout())], deadline).await?;
