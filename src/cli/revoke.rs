@@ -1,22 +1,19 @@
 //! `authgate revoke`: writes a revocation to a store.
 
+use std::time::Duration;
+
 use authgate_core::identity::UserId;
 
-use super::stores::StoreName;
+use super::stores::{self, StoreName};
 use super::values::{self, Key, time_text};
 use super::{Failure, StoreContext, output, token};
-use crate::provisioning::Revocation;
-
-/// How far `--before` may be in the future, for clock skew. Later times are refused as typing errors: a revocation cannot be undone.
-const MAX_AHEAD: i64 = 3600;
-/// A revocation of a JWT is kept this many seconds after the JWT has expired.
-const MARGIN: i64 = 60;
+use crate::provisioning::{LongExpired, Revocation};
 
 /// Revoke all credentials of a user, one JWT, one opaque token, or all JWTs that one key has signed
 ///
 /// Opaque tokens are always checked for revocation; JWTs only if their authenticator has `revocation` set to the store. Gateways refuse
 /// revoked credentials within a second. With `invalidation = "off"`, or while a gateway has lost its invalidation connection, this
-/// takes up to `cache.ttl` (60s by default). Open WebSockets and streams continue until they end. A revocation cannot be undone.
+/// takes up to `cache.ttl` (60s by default). If the store has replicas, the command waits for one of them. Open WebSockets and streams continue until they end. A revocation cannot be undone.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 #[group(id = "what", required = true, multiple = false, args = ["user", "jti", "token", "kid"])]
@@ -61,22 +58,18 @@ pub fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure> {
         return token::revoke(key, &mut args.store.open(context)?);
     }
     let now = values::now();
-    let leeway = i64::try_from(context.largest_leeway.as_secs())
-        .unwrap_or(i64::MAX)
-        .saturating_add(1);
-    let revocation = revocation(args, now, leeway)?;
-    if let Revocation::Jti {
-        jti,
-        forget: Some(forget),
-    } = &revocation
-        && *forget <= now
-    {
-        return output::line(format_args!(
-            "JWT {jti} has already expired; there is nothing to revoke"
-        ));
-    }
+    let revocation = match revocation(args, now, context.largest_leeway)? {
+        Ok(revocation) => revocation,
+        Err(LongExpired) => {
+            let jti = args.jti.as_deref().unwrap_or_default();
+            return output::line(format_args!(
+                "JWT {jti} has already expired; there is nothing to revoke"
+            ));
+        }
+    };
     let mut store = args.store.open_to_write(context)?;
     store.revoke(&revocation, now)?;
+    stores::note_replication(&mut store);
     match revocation {
         Revocation::User { id, before } => {
             // An earlier revocation may cover a later time.
@@ -95,30 +88,16 @@ pub fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure> {
     }
 }
 
-fn revocation(args: &Args, now: i64, leeway: i64) -> Result<Revocation, Failure> {
-    if let Some(id) = &args.user {
-        let before = args.before.unwrap_or(now);
-        if before > now + MAX_AHEAD {
-            let problem = format!(
-                "--before {} is in the future; revocations cover only the past",
-                time_text(before)
-            );
-            return Err(Failure::Usage(problem));
+fn revocation(args: &Args, now: i64, leeway: Duration) -> Result<Result<Revocation, LongExpired>, Failure> {
+    match (&args.user, &args.jti, &args.kid) {
+        (Some(id), _, _) => {
+            let revocation = Revocation::of_user(id.clone(), args.before, now);
+            let revocation = revocation.map_err(|problem| Failure::Usage(format!("--before {problem}")));
+            Ok(Ok(revocation?))
         }
-        return Ok(Revocation::User { id: id.clone(), before });
-    }
-    match (&args.jti, &args.kid) {
-        (Some(jti), _) => {
-            let forget = args
-                .expires
-                .map(|expires| expires.saturating_add(leeway).saturating_add(MARGIN));
-            Ok(Revocation::Jti {
-                jti: jti.clone(),
-                forget,
-            })
-        }
-        (None, Some(kid)) => Ok(Revocation::Kid { kid: kid.clone() }),
-        (None, None) => Err(Failure::Usage(
+        (None, Some(jti), _) => Ok(Revocation::of_jti(jti.clone(), args.expires, leeway, now)),
+        (None, None, Some(kid)) => Ok(Ok(Revocation::Kid { kid: kid.clone() })),
+        (None, None, None) => Err(Failure::Usage(
             "one of --user, --jti, --token or --kid is required".to_owned(),
         )),
     }
@@ -173,22 +152,5 @@ mod tests {
         for words in invalid {
             assert!(read(words).is_none(), "{words}");
         }
-    }
-
-    #[test]
-    fn a_jwt_revocation_is_kept_until_the_jwt_has_expired() {
-        let revoke = |words: &str| revocation(&read(words).expect(words), 1000, 5).ok();
-        let jti = |forget| {
-            Some(Revocation::Jti {
-                jti: "x".to_owned(),
-                forget,
-            })
-        };
-        assert_eq!(revoke("--jti x --expires 2000"), jti(Some(2065)));
-        assert_eq!(revoke("--jti x"), jti(None));
-        let user = |before| UserId::new("42").ok().map(|id| Revocation::User { id, before });
-        assert_eq!(revoke("--user 42"), user(1000));
-        assert_eq!(revoke("--user 42 --before 7"), user(7));
-        assert_eq!(revoke("--user 42 --before 9999"), None);
     }
 }

@@ -3,7 +3,7 @@
 use authgate_auth::store::{Digests, StoreKind, StoreSettings};
 
 use crate::cli::{Failure, StoreContext, output};
-use crate::provisioning::{Begin, Begun, ProvisioningError, StoreState, WritableStore};
+use crate::provisioning::{Begin, Begun, ProvisioningError, Replication, StoreState, WritableStore};
 
 /// `--store`, for every command that uses a store.
 #[derive(Debug, Clone, clap::Args)]
@@ -108,6 +108,20 @@ impl StoreName {
                     ))
                 }),
         }
+    }
+}
+
+/// Waits until a replica of the store has the last change. Says so if none has confirmed it: a failover may lose the change.
+pub(super) fn note_replication(store: &mut WritableStore) {
+    match store.wait_for_replica() {
+        Replication::NoReplica | Replication::Confirmed => {}
+        Replication::NotConfirmed => output::note(format_args!(
+            "the store has replicas, and none has confirmed the change within a second: if the primary is lost now, the change may be \
+             lost too. Run the command again after a failover"
+        )),
+        Replication::Unknown => output::note(format_args!(
+            "it is not known whether a replica has the change: give the role `+role +wait` to find out"
+        )),
     }
 }
 

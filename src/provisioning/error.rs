@@ -83,3 +83,29 @@ pub enum ProvisioningError {
     #[error("the operating system returned no random numbers")]
     Random,
 }
+
+impl ProvisioningError {
+    /// The message without keys of records, for the log of a gateway.
+    pub fn without_keys(&self) -> String {
+        match self {
+            Self::Redis {
+                store,
+                endpoint,
+                problem,
+            } => {
+                // A server that does not know a command repeats its arguments.
+                let problem = problem.split(", with args beginning").next().unwrap_or_default();
+                format!("store {store} at {endpoint}: {problem}")
+            }
+            Self::Record { store, .. } => format!("store {store} has a record that does not match the layout"),
+            Self::NameTaken { .. } => "the username belongs to another user".to_owned(),
+            Self::File { .. }
+            | Self::ReadOnly { .. }
+            | Self::Empty { .. }
+            | Self::Emptied { .. }
+            | Self::Version { .. }
+            | Self::TemporaryFile(_)
+            | Self::Random => self.to_string(),
+        }
+    }
+}

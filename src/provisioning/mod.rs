@@ -1,5 +1,5 @@
-//! Provisioning: the command line reads and writes the users, tokens and revocations of a store. It blocks, and its timeouts suit
-//! interactive use. Gateways never write to a store.
+//! Provisioning: the command line reads and writes the users, tokens and revocations of a store, and gateways write revocations for
+//! `POST /revoke`. It blocks, and its timeouts suit interactive use: a gateway calls it on threads that may block.
 //!
 //! Each change is safe on its own. It never loses a `revoked` mark that another program sets at the same time, and an interrupted change
 //! never grants access. Running the command again completes it.
@@ -9,6 +9,8 @@ mod embedded;
 mod error;
 mod names;
 mod redis;
+mod revocation;
+pub mod time;
 mod update;
 
 use std::sync::Arc;
@@ -24,6 +26,7 @@ pub use self::error::ProvisioningError;
 use self::names::next_batch;
 pub use self::names::{NameSorter, SortedNames};
 use self::redis::{RedisImport, WritableRedis};
+pub use self::revocation::{InFuture, LongExpired, Revocation};
 pub use self::update::{TokenMember, TokenUpdate, UserMember, UserUpdate};
 
 /// A writable store.
@@ -70,30 +73,6 @@ pub enum NameClash {
     Refuse,
     /// Take the name from the other user: the import is the authority for usernames.
     Move,
-}
-
-/// A revocation of credentials that were issued elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Revocation {
-    /// Credentials that were issued to this user up to a time.
-    User {
-        /// The user.
-        id: UserId,
-        /// Unix seconds.
-        before: i64,
-    },
-    /// One JWT.
-    Jti {
-        /// Its id.
-        jti: String,
-        /// The Unix second after which the store may remove the record; `None`: never.
-        forget: Option<i64>,
-    },
-    /// A key that JWTs are signed with.
-    Kid {
-        /// Its id, or its thumbprint.
-        kid: String,
-    },
 }
 
 /// An event while all records of one kind are read.
@@ -156,6 +135,19 @@ pub enum Revoked {
     Before(i64),
     /// It is revoked now.
     Now,
+}
+
+/// Whether a replica of the store has received the last change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replication {
+    /// The store has no replicas.
+    NoReplica,
+    /// At least one has.
+    Confirmed,
+    /// None has confirmed it in time. If the primary is lost now, the change may be lost too.
+    NotConfirmed,
+    /// The role may not ask, or the server does not answer.
+    Unknown,
 }
 
 /// What was deleted with a user.
@@ -389,6 +381,14 @@ impl WritableStore {
     /// The store failed.
     pub fn revoke(&mut self, revocation: &Revocation, now: i64) -> Result<(), ProvisioningError> {
         dispatch!(WritableStore: self, revoke(revocation, now))
+    }
+
+    /// Waits, for a second at most, until a replica has the last change.
+    pub fn wait_for_replica(&mut self) -> Replication {
+        match self {
+            Self::Redis(redis) => redis.wait_for_replica(),
+            Self::Embedded(_) => Replication::NoReplica,
+        }
     }
 
     /// Begins an import of many records. A file stays locked until the end.

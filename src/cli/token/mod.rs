@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use self::progress::Progress;
 use super::output::{JsonArray, StreamError};
-use super::stores::StoreName;
+use super::stores::{StoreName, note_replication};
 use super::values::{self, Key, digest_text, time_text};
 use super::{Failure, StoreContext, output};
 use crate::provisioning::{Revoked, WritableStore};
@@ -121,7 +121,11 @@ pub(super) fn revoke(key: &Key, store: &mut WritableStore) -> Result<(), Failure
         }
         known = true;
     }
-    if known { Ok(()) } else { Err(unknown(&digests)) }
+    if !known {
+        return Err(unknown(&digests));
+    }
+    note_replication(store);
+    Ok(())
 }
 
 /// Finds the record of a token under any of its digests; a revoked record takes precedence.

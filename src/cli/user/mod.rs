@@ -9,7 +9,7 @@ use authgate_core::identity::UserId;
 use clap::Subcommand;
 use serde_json::{Map, json};
 
-use super::stores::StoreName;
+use super::stores::{StoreName, note_replication};
 use super::values::{self, time_text};
 use super::{Failure, StoreContext, output};
 use crate::provisioning::{Step, WritableStore};
@@ -182,6 +182,7 @@ fn print(out: &mut dyn Write, user: &UserRecord, revoked: Option<i64>, tokens: u
 fn set_active(user: &UserArg, store: &mut WritableStore, active: bool) -> Result<(), Failure> {
     let id = user.id(store)?;
     let before = store.set_active(&id, active)?.ok_or_else(|| unknown(&id))?;
+    note_replication(store);
     let (state, id) = (if active { "enabled" } else { "disabled" }, id.as_str());
     let already = if before == active { " already" } else { "" };
     output::line(format_args!("user {id} is {state}{already}"))

@@ -20,10 +20,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 pub(super) use self::bulk::RedisImport;
-use super::{NameSorter, ProvisioningError, Revocation, SortedNames};
+use super::{NameSorter, ProvisioningError, Replication, Revocation, SortedNames};
 
 /// For interactive use, so it is longer than for a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait for a replica.
+const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many keys are read in one write.
 pub(super) const CHUNK: usize = 500;
 /// A connection that was idle for longer may be closed.
@@ -266,6 +268,24 @@ impl WritableRedis {
         self.find("a user's revocation", &key)
     }
 
+    /// `WAIT` is about the writes of this connection.
+    pub(super) fn wait_for_replica(&mut self) -> Replication {
+        let Ok(role) = self.ask::<redis::Value>(&cmd("ROLE")) else {
+            return Replication::Unknown;
+        };
+        match has_replicas(&role) {
+            None => return Replication::Unknown,
+            Some(false) => return Replication::NoReplica,
+            Some(true) => {}
+        }
+        let confirmed = self.ask::<i64>(cmd("WAIT").arg(1).arg(REPLICA_TIMEOUT.as_millis().to_string()));
+        match confirmed {
+            Ok(0) => Replication::NotConfirmed,
+            Ok(_) => Replication::Confirmed,
+            Err(_) => Replication::Unknown,
+        }
+    }
+
     pub(super) fn revoke(&mut self, revocation: &Revocation, now: i64) -> Result<(), ProvisioningError> {
         let keys = self.settings.keys();
         match revocation {
@@ -306,6 +326,15 @@ impl WritableRedis {
                 self.ask(cmd("SET").arg(key).arg(1))
             }
         }
+    }
+}
+
+/// Whether the reply to `ROLE` is that of a primary with replicas; `None`: it is another reply.
+fn has_replicas(role: &redis::Value) -> Option<bool> {
+    let redis::Value::Array(parts) = role else { return None };
+    match parts.as_slice() {
+        [_, _, redis::Value::Array(replicas)] => Some(!replicas.is_empty()),
+        _ => None,
     }
 }
 
