@@ -30,6 +30,7 @@ use crate::metrics::CacheMetrics;
 use crate::now::Now;
 use crate::reading::Reading;
 use crate::request::RequestFacts;
+use crate::revocable::Revocable;
 use crate::scheme::AuthScheme;
 use crate::single_flight::SingleFlight;
 use crate::store::{LOCAL_TIME_LIMIT, Lookup, Store};
@@ -143,6 +144,15 @@ impl SharedAuthenticator {
     /// The sources of its keys, where identity providers publish them.
     pub fn key_sources(&self) -> impl Iterator<Item = &Arc<SharedKeySource>> {
         self.kind.key_sources()
+    }
+
+    /// What it says about a token that is to be revoked, without the stores. Call it on the runtime of [`Self::start`].
+    ///
+    /// # Errors
+    /// Keys or an endpoint, which it asks over the network, are not there.
+    pub async fn revocable(&self, token: &[u8], now: Now) -> Result<Revocable, EvaluationError> {
+        let deadline = Instant::now() + self.kind.network_timeout() + LOCAL_TIME_LIMIT;
+        self.kind.revocable(token, now, deadline).await
     }
 
     /// The metrics of its cache.

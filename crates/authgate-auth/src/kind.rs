@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use authgate_core::credential::{Acceptance, Words};
 use authgate_core::identity::UserInfo;
+use tokio::time::Instant;
 
 use crate::binding_rules::{BindingRules, Requirement};
 use crate::decision::Decision;
@@ -26,6 +27,7 @@ use crate::jwt::{JwtEvaluator, JwtSettings, KeySources};
 use crate::keys::remote::SharedKeySource;
 use crate::now::Now;
 use crate::reading::Reading;
+use crate::revocable::{Revocable, RevocationKind};
 use crate::scheme::AuthScheme;
 use crate::store::Lookup;
 use crate::token::{OnUnknown, TokenEvaluator, TokenSettings};
@@ -153,6 +155,21 @@ impl SharedKind {
         sources.into_iter().flat_map(KeySources::all)
     }
 
+    /// What it says about a token that is to be revoked.
+    pub(super) async fn revocable(
+        &self,
+        token: &[u8],
+        now: Now,
+        deadline: Instant,
+    ) -> Result<Revocable, EvaluationError> {
+        match self {
+            // Whether it knows an opaque token is a question to its store.
+            Self::Token(..) => Ok(Revocable::NotAccepted),
+            Self::Jwt(settings, sources) => settings.revocable(sources, token, now, deadline).await,
+            Self::Introspection(settings, endpoint) => settings.revocable(endpoint, token, now).await,
+        }
+    }
+
     /// How long a credential waits for what is asked over a network, before the stores are asked.
     pub(super) fn network_timeout(&self) -> Duration {
         match self {
@@ -178,6 +195,20 @@ impl KindSettings {
             Self::Token(_) => Duration::ZERO,
             Self::Jwt(settings) => settings.issuers.leeway(),
             Self::Introspection(settings) => settings.rules.leeway,
+        }
+    }
+
+    /// The store in which it looks for revocations of this kind.
+    pub fn checks(&self, kind: RevocationKind) -> Option<&Arc<str>> {
+        match (self, kind) {
+            (Self::Token(settings), RevocationKind::Token | RevocationKind::User) => Some(&settings.store),
+            (Self::Jwt(settings), RevocationKind::Jti | RevocationKind::User | RevocationKind::Kid) => {
+                settings.revocation.as_ref()
+            }
+            (Self::Introspection(settings), RevocationKind::Jti | RevocationKind::User) => settings.revocation.as_ref(),
+            (Self::Token(_), RevocationKind::Jti | RevocationKind::Kid)
+            | (Self::Jwt(_), RevocationKind::Token)
+            | (Self::Introspection(_), RevocationKind::Token | RevocationKind::Kid) => None,
         }
     }
 

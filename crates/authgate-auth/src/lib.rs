@@ -41,6 +41,7 @@
 //! reading        what a header holds for an authenticator
 //! record         the records of stores
 //! request        what a request says beside its credential
+//! revocable      what can be revoked
 //! scheme         the scheme before a credential
 //! validity       when a credential is valid
 //! store_changes  what a store reports as changed, and what its subscriptions confirm
@@ -77,6 +78,7 @@ mod reading;
 pub mod record;
 mod replay;
 mod request;
+mod revocable;
 mod scheme;
 mod single_flight;
 pub mod store;
@@ -102,6 +104,7 @@ pub use self::replay::{MAX_PROOFS, ReplayMemory};
 #[doc(hidden)]
 pub use self::request::PlainRequest;
 pub use self::request::RequestFacts;
+pub use self::revocable::{Irrevocable, Revocable, RevocationKind};
 pub use self::scheme::AuthScheme;
 pub use self::validity::Validity;
 pub use self::withdrawn::Withdrawn;

@@ -4,12 +4,14 @@ pub(crate) mod json;
 pub(crate) mod user;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use authgate_core::credential::{Defect, IntrospectionFault, JwtFault};
 use serde_json::{Map, Number, Value};
 
 use crate::now::Now;
+use crate::revocable::{Irrevocable, Revocable};
 use crate::validity::Validity;
 
 /// The last second of the year 9999, the maximum of Python's `datetime`. No real token exceeds it.
@@ -163,6 +165,37 @@ impl Claims {
             }
         };
         Ok(Some(id))
+    }
+
+    /// By which id the token is revoked in this store. `name`: the claim with the id, if ids are read.
+    pub(crate) fn revocable(&self, name: Option<&str>, store: &Arc<str>) -> Revocable {
+        let id = match name.map(|name| self.revocable_id(name)) {
+            // Such a token is refused.
+            Some(Err(_)) => return Revocable::NotAccepted,
+            Some(Ok(id)) => id.filter(|id| !id.is_empty()),
+            None => None,
+        };
+        let expires = self.members.get("exp").and_then(integer);
+        match id {
+            None => Revocable::Irrevocable(Irrevocable::NoId),
+            Some(id) => Revocable::ById {
+                store: Arc::clone(store),
+                id: id.into_owned(),
+                expires: expires.map(|at| i64::try_from(at).unwrap_or(i64::MAX)),
+            },
+        }
+    }
+
+    /// The first time at which `iat` and `nbf` permit the token; now, if that is later.
+    pub(crate) fn begin(members: &Map<String, Value>, leeway: Duration, now: Now) -> Now {
+        let times = ["iat", "nbf"]
+            .into_iter()
+            .filter_map(|name| integer(members.get(name)?));
+        let begin = times
+            .max()
+            .map_or(i128::MIN, |at| at.saturating_mul(1000) - millis(leeway));
+        let unix_ms = i64::try_from(begin.max(i128::from(now.unix_ms))).unwrap_or(i64::MAX);
+        Now { unix_ms, ..now }
     }
 
     /// Whether the token was issued up to that second, or has no `iat`.

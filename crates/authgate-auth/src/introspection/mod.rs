@@ -9,6 +9,7 @@ mod endpoint;
 mod endpoint_settings;
 pub(crate) mod error;
 mod location;
+mod revocable;
 mod settings;
 
 use std::rc::Rc;

@@ -12,7 +12,6 @@ use super::keys::remote::{KnownKeys, RemoteKeys, SharedKeySource};
 use super::signed::Unverified;
 use crate::dependencies::ChangeCounters;
 use crate::error::EvaluationError;
-use crate::single_flight::WorkQueue;
 use crate::store::Lookup;
 
 /// For each issuer of an authenticator, in their order, the source of its keys, if they are published. All workers share them.
@@ -93,14 +92,14 @@ pub(super) enum NotFound {
     Failed(EvaluationError),
 }
 
-/// Finds the key of `source` that verifies the token. If its `kid` is unknown, waits for a fetch.
+/// Finds the key of `source` that verifies the token. If its `kid` is unknown, waits for a fetch, and then for its turn to verify again.
 ///
 /// A cached decision must end when the key leaves the set. So the key is marked first, and then the set is read again: a key that leaves
 /// after that increments the counter that was marked. A refusal depends on the whole set in the same way.
 pub(super) async fn find(
     source: &SharedKeySource,
     token: &Unverified<'_, '_>,
-    queue: &WorkQueue,
+    turn: impl AsyncFn(),
     lookup: &mut Lookup,
 ) -> Result<FoundKey, NotFound> {
     let failed = |error| NotFound::Failed(EvaluationError::Keys(error));
@@ -123,7 +122,7 @@ pub(super) async fn find(
                     return Err(NotFound::Defect(Defect::KeyId));
                 };
                 known = newer;
-                queue.next().await;
+                turn().await;
                 continue;
             }
             Err(defect) => {

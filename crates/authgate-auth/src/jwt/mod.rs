@@ -8,6 +8,7 @@ mod issuers;
 mod key_set;
 mod key_sources;
 mod profile;
+mod revocable;
 mod rules;
 pub(crate) mod segments;
 mod settings;
@@ -169,7 +170,7 @@ impl JwtEvaluator {
         let signed = match self.sources.of_issuer(unverified.selected.at) {
             None => unverified.verify()?,
             Some(source) => {
-                found = key_sources::find(source, &unverified, &self.queue, lookup).await?;
+                found = key_sources::find(source, &unverified, async || self.queue.next().await, lookup).await?;
                 let key = found.known.keys.get(found.at).ok_or(Defect::KeyId)?;
                 unverified.signed_by(key)
             }

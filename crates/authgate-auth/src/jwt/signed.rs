@@ -55,6 +55,14 @@ impl<'t, 's> Unverified<'t, 's> {
         })
     }
 
+    /// Its claims. Nothing in them is verified.
+    pub(super) fn unverified_claims(&self) -> Result<Map<String, Value>, Defect> {
+        match &self.claims {
+            Some(claims) => Ok(claims.clone()),
+            None => self.segments.claims(),
+        }
+    }
+
     /// Verifies the signature with the keys of the issuer that the configuration has.
     pub(super) fn verify(self) -> Result<Signed<'t, 's, 's>, Defect> {
         let keys = &self.selected.issuer.keys;

@@ -286,7 +286,7 @@ impl EmbeddedFile {
     }
 
     /// Drops all records if the file is invalid or missing: they may have been revoked in the meantime.
-    fn read(&self) {
+    pub(super) fn read(&self) {
         let named = |problem: &dyn std::fmt::Display| format!("{}: {problem}", self.file.display());
         let loaded = match Records::load(&self.file) {
             Ok(Some(records)) if records.layout.filling => Err(named(&LayoutProblem::Filling)),

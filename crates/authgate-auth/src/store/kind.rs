@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::django::{DjangoSettings, DjangoStore, SharedDjango};
 use super::embedded::{EmbeddedFile, EmbeddedSettings, EmbeddedStore};
 use super::redis::{RedisSettings, RedisStore, SharedRedis};
-use super::{Digests, JwtFacts, JwtQuery, Lookup, StoreError, TokenFacts};
+use super::{Digests, JwtFacts, JwtQuery, Lookup, RevokedItem, StoreError, TokenFacts};
 use crate::metrics::StoreMetrics;
 use crate::store_changes::StoreChanges;
 
@@ -92,6 +92,16 @@ macro_rules! kinds {
 }
 
 impl SharedKind {
+    /// This process has revoked something in it.
+    pub(super) fn revoked(&self, item: RevokedItem<'_>) {
+        match self {
+            Self::Redis(redis) => redis.revoked(item),
+            Self::Embedded(file) => file.read(),
+            // It has no revocations.
+            Self::Django(_) => {}
+        }
+    }
+
     /// The part of a Redis, which can be written to.
     pub(super) fn as_redis(&self) -> Option<&Arc<SharedRedis>> {
         match self {

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 pub use self::digest::{DigestKind, Digests, TokenDigest};
+use self::django::DjangoStore;
 pub use self::error_reply::{ErrorReply, ErrorReplyKind};
 pub use self::kind::StoreKind;
 use self::kind::{Handle, SharedKind};
@@ -79,6 +80,19 @@ enum SourceChange {
     User(Arc<str>),
     /// Any number of them.
     All,
+}
+
+/// What was revoked in a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RevokedItem<'t> {
+    /// An opaque token.
+    Token(&'t TokenDigest),
+    /// The credentials of a user.
+    User(&'t str),
+    /// The JWT with this id.
+    Jti(&'t str),
+    /// A key that verifies JWTs.
+    Kid,
 }
 
 impl Drop for SharedStore {
@@ -166,6 +180,22 @@ impl SharedStore {
             source: Arc::downgrade(source),
             task: tokio::spawn(async move { redis.follow(changes).await }).abort_handle(),
         });
+    }
+
+    /// This process has revoked something in this store: decisions that depend on it are invalid at once, on this gateway. It blocks while a
+    /// file is read.
+    pub fn revoked(&self, item: RevokedItem<'_>) {
+        self.kind.revoked(item);
+    }
+
+    /// Looks up an opaque token in the database of an application; `None` for other kinds of stores.
+    ///
+    /// # Errors
+    /// The database could not answer.
+    pub async fn token_in_database(&self, key: &[u8]) -> Option<Result<Option<TokenFacts>, StoreError>> {
+        let django = DjangoStore::new(Arc::clone(self.kind.as_django()?));
+        let mut lookup = Lookup::until(Instant::now() + django.time_limit());
+        Some(django.token(key, &mut lookup).await)
     }
 
     /// Makes a handle for one worker; with Redis it has its own connection.

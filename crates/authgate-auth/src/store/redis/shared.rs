@@ -22,7 +22,7 @@ use super::write_through::WriteThrough;
 use crate::dependencies::{Dependencies, StoreItem};
 use crate::metrics::StoreMetrics;
 use crate::record::{self, Layout};
-use crate::store::{LayoutProblem, StoreError};
+use crate::store::{LayoutProblem, RevokedItem, StoreError};
 use crate::store_changes::StoreChanges;
 
 /// How often the layout record is read without another reason.
@@ -130,6 +130,21 @@ impl SharedRedis {
 
     pub(super) fn mark(&self, dependencies: &mut Dependencies, item: StoreItem<'_>) {
         self.changes.mark(dependencies, item);
+    }
+
+    /// This process has revoked something: Redis reports it too, a moment later.
+    pub(in crate::store) fn revoked(&self, item: RevokedItem<'_>) {
+        let hex;
+        let item = match item {
+            RevokedItem::Token(digest) => {
+                hex = digest.to_hex();
+                StoreItem::Token(&hex)
+            }
+            RevokedItem::User(id) => StoreItem::User(id),
+            RevokedItem::Jti(jti) => StoreItem::Jti(jti),
+            RevokedItem::Kid => StoreItem::Store,
+        };
+        self.changes.changed(item);
     }
 
     /// Checks a layout record against the accepted one.
