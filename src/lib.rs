@@ -20,7 +20,7 @@
 //! -- 2  the request
 //! proxy          Proxy::handle: routing, authentication, forwarding
 //! -- 1  parts: each talks to one thing outside the process
-//! provisioning   writes users, tokens and revocations to stores, for the command line
+//! provisioning   writes users, tokens and revocations to stores, for the command line and POST /revoke
 //! acme           obtains certificates from an authority (RFC 8555) and keeps them in files
 //! upstream       the door to the application servers: Upstream::forward takes only an Outbound
 //! tls            TLS as server and as client

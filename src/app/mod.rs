@@ -45,6 +45,7 @@ use crate::config::Config;
 use crate::control::admin::{self, Admin};
 use crate::control::redirect::{self, Redirect};
 use crate::control::reload::ReloadHook;
+use crate::control::revoke::RevocationTurns;
 use crate::control::status::{ConfigurationStatus, ListenerPurpose, ProcessFacts};
 use crate::gateway::{Gateway, ServerSettings};
 use crate::service_manager::ServiceManager;
@@ -173,6 +174,7 @@ impl App {
             configuration: ConfigurationStatus::applied_now(snapshot.file.clone()),
             listeners: ArcSwap::default(),
             reload: ReloadHook::default(),
+            revocation_turns: RevocationTurns::default(),
             refused: Mutex::default(),
         });
         let redirect = Arc::new(Redirect::new(redirect_rules(&snapshot, port)));

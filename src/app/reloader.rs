@@ -17,6 +17,7 @@ use super::snapshot::Snapshot;
 use crate::config::Config;
 use crate::control::admin::{Admin, AdminView};
 use crate::control::redirect::{Redirect, RedirectRules};
+use crate::control::revoke::Revoker;
 use crate::control::status::ListenerPurpose;
 use crate::gateway::Drain;
 
@@ -170,6 +171,10 @@ pub(super) fn admin_view(snapshot: &Snapshot) -> AdminView {
         endpoints: snapshot.endpoints().map(|(_, endpoint)| Arc::clone(endpoint)).collect(),
         key_sources: snapshot.key_sources().cloned().collect(),
         key_set: snapshot.key_set.clone(),
+        revoker: Arc::new(Revoker {
+            authenticators: snapshot.authenticators.values().cloned().collect(),
+            stores: snapshot.stores.clone(),
+        }),
         access: snapshot.admin.clone(),
     }
 }

@@ -5,7 +5,8 @@
 //! - `Origin`, if there is one, must be the listener's own;
 //! - `Sec-Fetch-Site`, which browsers add, must not name another site. Only following a link is permitted, because the other page cannot read
 //!   the result;
-//! - a command needs the token, or a field that another site cannot send without a CORS preflight, which is never granted.
+//! - a command needs the token, or a field that another site cannot send without a CORS preflight, which is never granted;
+//! - a revocation needs the token in any case.
 
 use std::net::IpAddr;
 
@@ -15,6 +16,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::Peer;
+use super::revoke::{Problem, ProblemKind};
 use super::token::AdminToken;
 use crate::tls::control::{ControlTls, Security};
 
@@ -44,6 +46,8 @@ pub(super) enum Purpose {
     Read,
     /// An effect, with the name of the command.
     Command(&'static str),
+    /// An effect that needs the token, also for who is on this machine.
+    Revoke,
 }
 
 /// Why a request is refused.
@@ -60,6 +64,8 @@ pub(super) enum Denied {
     CommandWithoutToken,
     /// A command came without its field, or from another machine.
     CommandWithoutField,
+    /// The effect needs the token, and the listener has none.
+    NoTokenConfigured,
 }
 
 impl Denied {
@@ -69,7 +75,7 @@ impl Denied {
             Self::Host => "host",
             Self::Origin => "origin",
             Self::OtherSite => "other_site",
-            Self::NoToken | Self::CommandWithoutToken => "token",
+            Self::NoToken | Self::CommandWithoutToken | Self::NoTokenConfigured => "token",
             Self::CommandWithoutField => "command",
         }
     }
@@ -78,9 +84,12 @@ impl Denied {
         match self {
             Self::Security => StatusCode::MISDIRECTED_REQUEST,
             Self::NoToken => StatusCode::UNAUTHORIZED,
-            Self::Host | Self::Origin | Self::OtherSite | Self::CommandWithoutToken | Self::CommandWithoutField => {
-                StatusCode::FORBIDDEN
-            }
+            Self::Host
+            | Self::Origin
+            | Self::OtherSite
+            | Self::CommandWithoutToken
+            | Self::CommandWithoutField
+            | Self::NoTokenConfigured => StatusCode::FORBIDDEN,
         }
     }
 
@@ -99,7 +108,27 @@ impl Denied {
             Self::CommandWithoutField => {
                 "Without `[admin] token`, a command must come from this machine, and have the field `X-Authgate-Command: reload`.\n"
             }
+            Self::NoTokenConfigured => {
+                "POST /revoke is only answered with the token of [admin], and there is none. Add `token = { file = \"admin.token\" }`.\n"
+            }
         }
+    }
+}
+
+impl Denied {
+    /// The same for `POST /revoke`.
+    pub(super) fn problem(self) -> Problem {
+        let kind = match self {
+            Self::Security => ProblemKind::Misdirected,
+            Self::NoToken => ProblemKind::Unauthorized,
+            Self::Host
+            | Self::Origin
+            | Self::OtherSite
+            | Self::CommandWithoutToken
+            | Self::CommandWithoutField
+            | Self::NoTokenConfigured => ProblemKind::Forbidden,
+        };
+        Problem::new(kind, self.text().trim_end())
     }
 }
 
@@ -126,8 +155,11 @@ impl AdminAccess {
     pub(super) fn authorize(&self, headers: &HeaderMap, peer: &Peer, purpose: Purpose) -> Result<(), Denied> {
         match (purpose, &self.token) {
             (Purpose::Public, _) | (Purpose::Read, None) => Ok(()),
-            (Purpose::Read | Purpose::Command(_), Some(token)) if token.is_presented(headers) => Ok(()),
-            (Purpose::Read, Some(_)) => Err(Denied::NoToken),
+            (Purpose::Read | Purpose::Command(_) | Purpose::Revoke, Some(token)) if token.is_presented(headers) => {
+                Ok(())
+            }
+            (Purpose::Read | Purpose::Revoke, Some(_)) => Err(Denied::NoToken),
+            (Purpose::Revoke, None) => Err(Denied::NoTokenConfigured),
             (Purpose::Command(_), Some(_)) => Err(Denied::CommandWithoutToken),
             (Purpose::Command(name), None)
                 if peer.is_local() && only(headers, &COMMAND).is_some_and(|it| it == name) =>

@@ -1,4 +1,4 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/status.json`, `/jwks.json`, `/reload`; and the probe listener: the first two only.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/status.json`, `/jwks.json`, `/reload`, `/revoke`; and the probe listener: the first two only.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,11 +17,13 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use tokio::sync::watch;
 use tracing::warn;
 
 use super::access::{AdminAccess, Denied, Purpose};
 use super::reload::ReloadHook;
+use super::revoke::{RevocationTurns, Revoker};
 use super::status::{CertificateStatus, ConfigurationStatus, ListenerStatus, ProcessFacts, Report};
 use super::token::CHALLENGES;
 use super::{Peer, Service, json, response, text};
@@ -53,6 +55,8 @@ pub struct Admin {
     pub listeners: ArcSwap<Vec<ListenerStatus>>,
     /// Reads the configuration again.
     pub reload: ReloadHook,
+    /// The turns of requests that revoke.
+    pub revocation_turns: RevocationTurns,
     /// The log of refused requests.
     pub refused: Mutex<LogThrottle>,
 }
@@ -72,6 +76,8 @@ pub struct AdminView {
     pub key_sources: Vec<Arc<SharedKeySource>>,
     /// The keys with which applications verify signed identities. `None`: there are none.
     pub key_set: Option<Bytes>,
+    /// What can be revoked.
+    pub revoker: Arc<Revoker>,
     /// Who may ask.
     pub access: AdminAccess,
 }
@@ -96,8 +102,8 @@ impl Service for Operators {
         self.0.view.load().access.tls.clone()
     }
 
-    async fn answer(&self, head: Parts, peer: Peer) -> Response<Full<Bytes>> {
-        let mut response = self.0.answer(&head, &peer).await;
+    async fn answer(&self, head: Parts, body: Incoming, peer: Peer) -> Response<Full<Bytes>> {
+        let mut response = self.0.answer(&head, body, &peer).await;
         // Pages of other sites cannot embed it, and browsers do not guess its type.
         let headers = response.headers_mut();
         headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
@@ -112,17 +118,17 @@ struct Probes(Arc<Admin>);
 impl Service for Probes {
     const CONNECTIONS: usize = CONNECTIONS;
 
-    async fn answer(&self, head: Parts, _: Peer) -> Response<Full<Bytes>> {
+    async fn answer(&self, head: Parts, body: Incoming, peer: Peer) -> Response<Full<Bytes>> {
         match Endpoint::find(head.uri.path()) {
-            Some(endpoint @ (Endpoint::Livez | Endpoint::Readyz)) => self.0.respond(endpoint, &head).await,
-            Some(Endpoint::Metrics | Endpoint::Status | Endpoint::KeySet | Endpoint::Reload) | None
+            Some(endpoint @ (Endpoint::Livez | Endpoint::Readyz)) => self.0.respond(endpoint, &head, body, &peer).await,
+            Some(Endpoint::Metrics | Endpoint::Status | Endpoint::KeySet | Endpoint::Reload | Endpoint::Revoke)
+            | None
                 if reads(&head.method) =>
             {
                 text(StatusCode::NOT_FOUND, "Not found. Available: /livez and /readyz.\n")
             }
-            Some(Endpoint::Metrics | Endpoint::Status | Endpoint::KeySet | Endpoint::Reload) | None => {
-                not_allowed("GET, HEAD")
-            }
+            Some(Endpoint::Metrics | Endpoint::Status | Endpoint::KeySet | Endpoint::Reload | Endpoint::Revoke)
+            | None => not_allowed("GET, HEAD"),
         }
     }
 }
@@ -136,6 +142,7 @@ enum Endpoint {
     Status,
     KeySet,
     Reload,
+    Revoke,
 }
 
 impl Endpoint {
@@ -147,6 +154,7 @@ impl Endpoint {
             "/status.json" => Some(Self::Status),
             "/jwks.json" => Some(Self::KeySet),
             "/reload" => Some(Self::Reload),
+            "/revoke" => Some(Self::Revoke),
             _ => None,
         }
     }
@@ -156,6 +164,7 @@ impl Endpoint {
             Self::Livez | Self::Readyz | Self::KeySet => Purpose::Public,
             Self::Metrics | Self::Status => Purpose::Read,
             Self::Reload => Purpose::Command("reload"),
+            Self::Revoke => Purpose::Revoke,
         }
     }
 
@@ -163,13 +172,13 @@ impl Endpoint {
     fn other_methods(self, method: &Method) -> Option<&'static str> {
         match self.purpose() {
             Purpose::Public | Purpose::Read => (!reads(method)).then_some("GET, HEAD"),
-            Purpose::Command(_) => (method != Method::POST).then_some("POST"),
+            Purpose::Command(_) | Purpose::Revoke => (method != Method::POST).then_some("POST"),
         }
     }
 }
 
 impl Admin {
-    async fn answer(&self, head: &Parts, peer: &Peer) -> Response<Full<Bytes>> {
+    async fn answer(&self, head: &Parts, body: Incoming, peer: &Peer) -> Response<Full<Bytes>> {
         let endpoint = Endpoint::find(head.uri.path());
         let purpose = endpoint.map_or(Purpose::Read, Endpoint::purpose);
         let admitted = {
@@ -178,16 +187,16 @@ impl Admin {
             source.and_then(|()| view.access.authorize(&head.headers, peer, purpose))
         };
         match (admitted, endpoint) {
-            (Err(denied), _) => self.refuse(denied, peer),
-            (Ok(()), Some(endpoint)) => self.respond(endpoint, head).await,
+            (Err(denied), endpoint) => self.refuse(denied, endpoint, peer),
+            (Ok(()), Some(endpoint)) => self.respond(endpoint, head, body, peer).await,
             (Ok(()), None) => text(
                 StatusCode::NOT_FOUND,
-                "Not found. Available: /livez, /readyz, /metrics, /status.json, /jwks.json and POST /reload.\n",
+                "Not found. Available: /livez, /readyz, /metrics, /status.json, /jwks.json, POST /reload and POST /revoke.\n",
             ),
         }
     }
 
-    async fn respond(&self, endpoint: Endpoint, head: &Parts) -> Response<Full<Bytes>> {
+    async fn respond(&self, endpoint: Endpoint, head: &Parts, body: Incoming, peer: &Peer) -> Response<Full<Bytes>> {
         if let Some(allowed) = endpoint.other_methods(&head.method) {
             return not_allowed(allowed);
         }
@@ -198,10 +207,15 @@ impl Admin {
             Endpoint::Status => self.status(),
             Endpoint::KeySet => self.key_set(),
             Endpoint::Reload => self.reload.answer().await,
+            Endpoint::Revoke => {
+                let revoker = Arc::clone(&self.view.load().revoker);
+                let (turns, metrics) = (self.revocation_turns.clone(), Arc::clone(&self.metrics));
+                revoker.answer(head, body, peer.node, turns, metrics).await
+            }
         }
     }
 
-    fn refuse(&self, denied: Denied, peer: &Peer) -> Response<Full<Bytes>> {
+    fn refuse(&self, denied: Denied, endpoint: Option<Endpoint>, peer: &Peer) -> Response<Full<Bytes>> {
         self.metrics.count_refused_admin_request(denied.label());
         let times = self.refused.lock().unwrap_or_else(PoisonError::into_inner).note();
         if let Some(times) = times {
@@ -212,7 +226,10 @@ impl Admin {
                 "a request to the admin listener was refused"
             );
         }
-        let mut response = text(denied.status(), denied.text());
+        let mut response = match endpoint {
+            Some(Endpoint::Revoke) => denied.problem().response(),
+            Some(_) | None => text(denied.status(), denied.text()),
+        };
         let headers = response.headers_mut();
         match denied {
             Denied::NoToken => {
@@ -227,7 +244,8 @@ impl Admin {
             | Denied::Origin
             | Denied::OtherSite
             | Denied::CommandWithoutToken
-            | Denied::CommandWithoutField => {}
+            | Denied::CommandWithoutField
+            | Denied::NoTokenConfigured => {}
         }
         response
     }

@@ -5,6 +5,7 @@ pub mod admin;
 mod connection_limit;
 pub mod redirect;
 pub mod reload;
+pub mod revoke;
 pub mod status;
 pub mod token;
 
@@ -59,8 +60,8 @@ trait Service: Send + Sync + 'static {
         None
     }
 
-    /// Answers a request by its head. Its body is not read.
-    fn answer(&self, head: Parts, peer: Peer) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+    /// Answers a request. A body that it does not read is dropped.
+    fn answer(&self, head: Parts, body: Incoming, peer: Peer) -> impl Future<Output = Response<Full<Bytes>>> + Send;
 }
 
 /// The other end of a connection.
@@ -171,10 +172,10 @@ where
 {
     let service = service_fn(|request: Request<Incoming>| {
         let answering = permit.begin_answer();
-        let ((head, _body), peer) = (request.into_parts(), peer.clone());
+        let ((head, body), peer) = (request.into_parts(), peer.clone());
         Box::pin(async move {
             let _answering = answering;
-            Ok::<_, Infallible>(service.answer(head, peer).await)
+            Ok::<_, Infallible>(service.answer(head, body, peer).await)
         })
     });
     let mut connection = http1::Builder::new()

@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use tokio::sync::watch;
 
 use super::{Peer, Service};
@@ -53,7 +54,7 @@ struct Clients(Arc<Redirect>);
 impl Service for Clients {
     const CONNECTIONS: usize = CONNECTIONS;
 
-    async fn answer(&self, head: Parts, _: Peer) -> Response<Full<Bytes>> {
+    async fn answer(&self, head: Parts, _: Incoming, _: Peer) -> Response<Full<Bytes>> {
         match self.0.challenge(&head).await {
             Some(response) => response,
             None => self.0.answer(&head),

@@ -124,6 +124,7 @@ pub struct Metrics {
     /// Unix time.
     last_applied: Gauge,
     refused_admin_requests: Family<ReasonLabels, Counter>,
+    revocations: Family<OutcomeLabels, Counter>,
     /// Open connections of clients.
     pub connections: Gauge,
     /// Requests that have begun and not ended.
@@ -154,6 +155,7 @@ impl Default for Metrics {
             reloads: Family::default(),
             last_applied: Gauge::default(),
             refused_admin_requests: Family::default(),
+            revocations: Family::default(),
             connections: Gauge::default(),
             in_flight: Gauge::default(),
         };
@@ -207,6 +209,14 @@ impl Metrics {
             "admin_requests_refused",
             "Requests that the admin listener has refused",
             self.refused_admin_requests.clone(),
+        );
+        for outcome in ["revoked", "unconfirmed", "unknown", "refused", "unavailable"] {
+            let _ = self.revocations.get_or_create(&OutcomeLabels { outcome });
+        }
+        registry.register(
+            "revocations",
+            "Requests to revoke that the admin listener has answered",
+            self.revocations.clone(),
         );
         for outcome in ["applied", "refused"] {
             let _ = self.reloads.get_or_create(&ReloadLabels { outcome });
@@ -311,6 +321,11 @@ impl Metrics {
         self.refused_admin_requests
             .get_or_create(&ReasonLabels { reason })
             .inc();
+    }
+
+    /// Counts an answered request to revoke.
+    pub fn count_revocation(&self, outcome: &'static str) {
+        self.revocations.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
     /// Renders all metrics in this format.

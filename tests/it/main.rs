@@ -87,6 +87,7 @@ mod reload;
 mod reload_command;
 mod reload_listeners;
 mod reload_panic;
+mod revoke_endpoint;
 mod routing;
 mod service_manager;
 mod signed_identity;

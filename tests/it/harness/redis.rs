@@ -62,12 +62,17 @@ impl Redis {
 
     /// One command.
     pub fn run(&self, words: &[&str]) -> redis::Value {
+        self.try_run(words).expect("redis takes the command")
+    }
+
+    /// One command that Redis may refuse.
+    pub fn try_run(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
         let mut connection = self.connection().expect("redis-server is there");
         let mut command = redis::cmd(words[0]);
         for word in &words[1..] {
             command.arg(word);
         }
-        command.query(&mut connection).expect("redis takes the command")
+        command.query(&mut connection)
     }
 
     pub fn set(&self, key: &str, value: impl AsRef<str>) {

@@ -1,0 +1,130 @@
+//! Writes revocations to stores, as `authgate revoke` does. It blocks.
+
+use std::sync::Arc;
+
+use authgate_auth::record::TokenRecord;
+use authgate_auth::store::{RevokedItem, SharedStore, TokenDigest};
+
+use crate::provisioning::{ProvisioningError, Replication, Revocation, Revoked, WritableStore};
+
+/// What is written to one store.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) store: Arc<SharedStore>,
+    pub(super) write: Write,
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) enum Write {
+    Revocation(Revocation),
+    /// An opaque token.
+    Token {
+        /// The digests under which the store may have it.
+        digests: Vec<TokenDigest>,
+        /// The record of the source behind the store. It is written as a revoked one if the store has none.
+        of_source: Option<(TokenDigest, TokenRecord)>,
+    },
+}
+
+/// What came of orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Written {
+    /// Something is revoked. `false`: no store knows the token.
+    pub(super) is_known: bool,
+    /// The weakest of all stores.
+    pub(super) replication: Replication,
+}
+
+impl Written {
+    pub(super) const NOTHING: Self = Self {
+        is_known: false,
+        replication: Replication::NoReplica,
+    };
+}
+
+/// Carries out all orders, also after one has failed.
+///
+/// # Errors
+/// A store has failed.
+pub(super) fn all(orders: &[Order], now: i64) -> Result<Written, ProvisioningError> {
+    let mut written = Written::NOTHING;
+    let mut failed = None;
+    for order in orders {
+        match order.carry_out(now) {
+            Ok(None) => {}
+            Ok(Some(replication)) => {
+                written.is_known = true;
+                written.replication = weaker(written.replication, replication);
+            }
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    failed.map_or(Ok(written), Err)
+}
+
+impl Order {
+    /// `None`: the store does not know the token.
+    fn carry_out(&self, now: i64) -> Result<Option<Replication>, ProvisioningError> {
+        let mut store = WritableStore::open(self.store.settings())?;
+        // A store that was flushed gets no layout record here: gateways would use it.
+        store.require_layout()?;
+        match &self.write {
+            Write::Revocation(revocation) => {
+                store.revoke(revocation, now)?;
+                self.store.revoked(match revocation {
+                    Revocation::User { id, .. } => RevokedItem::User(id.as_str()),
+                    Revocation::Jti { jti, .. } => RevokedItem::Jti(jti),
+                    Revocation::Kid { .. } => RevokedItem::Kid,
+                });
+            }
+            Write::Token { digests, of_source } => {
+                let mut is_known = false;
+                // A key usually has a record under one of its digests; all of them are revoked.
+                for digest in digests {
+                    is_known |= self.revoke_token(&mut store, digest, now)?;
+                }
+                if let (false, Some((digest, record))) = (is_known, of_source) {
+                    let revoked = TokenRecord {
+                        revoked: Some(now),
+                        ..record.clone()
+                    };
+                    // The gateway may have written the record meanwhile, as one that is valid.
+                    if !store.put_token(digest, &revoked)? {
+                        self.revoke_token(&mut store, digest, now)?;
+                    }
+                    self.store.revoked(RevokedItem::Token(digest));
+                    is_known = true;
+                }
+                if !is_known {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(store.wait_for_replica()))
+    }
+
+    fn revoke_token(
+        &self,
+        store: &mut WritableStore,
+        digest: &TokenDigest,
+        now: i64,
+    ) -> Result<bool, ProvisioningError> {
+        match store.revoke_token(digest, now)? {
+            Revoked::Unknown => Ok(false),
+            Revoked::Before(_) | Revoked::Now => {
+                self.store.revoked(RevokedItem::Token(digest));
+                Ok(true)
+            }
+        }
+    }
+}
+
+fn weaker(one: Replication, other: Replication) -> Replication {
+    let strength = |replication| match replication {
+        Replication::NotConfirmed => 0,
+        Replication::Unknown => 1,
+        Replication::Confirmed => 2,
+        Replication::NoReplica => 3,
+    };
+    std::cmp::min_by_key(one, other, |replication| strength(*replication))
+}
