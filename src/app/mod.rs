@@ -20,6 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use authgate_auth::dependencies::ChangeWatch;
 use authgate_http::server::address::Address;
 use authgate_http::server::listener_handle::WorkerListener;
 use authgate_http::server::stage::Stage;
@@ -338,11 +339,15 @@ fn run_worker(
     let serve = std::panic::AssertUnwindSafe(|| {
         run_on_this_thread(|| async {
             let parts = WorkerParts::new(process, Arc::clone(&snapshots.borrow_and_update()));
-            let gateway = Gateway::new(parts.serving(), Arc::clone(&process.metrics));
+            let serving = parts.serving();
+            serving.proxy.put_in_force();
+            let gateway = Gateway::new(serving, Arc::clone(&process.metrics));
+            let (streams, changes) = (parts.streams(), ChangeWatch::new(&process.counters));
             let worker = Worker::new(index, common, gateway.clone());
             tokio::select! {
                 served = worker.run(listeners, inbox) => served,
                 never = reports.heartbeats.answer(index) => match never {},
+                never = streams.check_credentials(changes) => match never {},
                 never = worker::follow(parts, snapshots, gateway, |serving| reports.progress.report(index, serving)) => match never {},
             }
         })

@@ -34,6 +34,7 @@ use crate::proxy::outcome::AccessLog;
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::route_groups::{GroupId, RouteList};
 use crate::proxy::routes::RouteTable;
+use crate::proxy::streams::StreamRule;
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::recording::{Recorder, RecorderMetrics};
 use crate::telemetry::metrics::Observed;
@@ -375,6 +376,7 @@ impl SharedGroup {
                 signer: route.signer.clone(),
                 body,
                 response_timeout: route.response_timeout,
+                streams: route.streams,
             }),
             authenticate: route.authenticate.clone(),
             target: route.target.clone(),
@@ -421,6 +423,7 @@ struct RequestSettings<'r> {
     cors: Option<&'r Cors>,
     websocket: Option<&'r WebSocketCredential>,
     body_bytes: Option<Option<u64>>,
+    streams: StreamRule,
 }
 
 impl<'r> RequestSettings<'r> {
@@ -435,6 +438,7 @@ impl<'r> RequestSettings<'r> {
             cors: route.cors.as_ref(),
             websocket: route.websocket.as_ref(),
             body_bytes: route.body_bytes,
+            streams: route.streams,
         }
     }
 }

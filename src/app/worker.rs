@@ -42,7 +42,7 @@ impl WorkerParts {
         });
         Self {
             authenticators: Rc::new(authenticators(&snapshot, &resources, &Authenticators::new())),
-            streams: Streams::default(),
+            streams: Streams::new(&process.metrics),
             upstreams: upstreams.collect(),
             process: Arc::clone(process),
             resolver,
@@ -77,6 +77,11 @@ impl WorkerParts {
     /// The authenticators of this worker.
     pub(super) fn authenticators(&self) -> &Authenticators {
         &self.authenticators
+    }
+
+    /// The streams of this worker.
+    pub(super) fn streams(&self) -> Streams {
+        self.streams.clone()
     }
 
     /// What the gateway serves from now on. Starts the health checks of its upstreams.

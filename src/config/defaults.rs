@@ -24,6 +24,7 @@ use tracing::Level;
 
 use super::modes::{ErrorFormat, UnsizedMode, WatchMode};
 use crate::gateway::{Drain, RequestLimits};
+use crate::proxy::streams::StreamRule;
 use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::TlsVersion;
 
@@ -217,3 +218,5 @@ pub(super) const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) const ERRORS: ErrorFormat = ErrorFormat::Drf;
 /// `routes.challenge`: `"first"`.
 pub(super) const CHALLENGE: bool = true;
+/// `routes.*.streams`.
+pub(super) const STREAMS: StreamRule = StreamRule::End;

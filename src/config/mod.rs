@@ -54,6 +54,7 @@ use crate::gateway::ServerSettings;
 use crate::proxy::cors::Cors;
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{HostPattern, RouteMatch};
+use crate::proxy::streams::StreamRule;
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::recording::RecorderSettings;
 use crate::tls::control::ControlTlsSettings;
@@ -155,6 +156,8 @@ pub struct RouteRules {
     pub body_bytes: Option<Option<u64>>,
     /// Its own response timeout, if it has one.
     pub response_timeout: Option<Duration>,
+    /// `streams`: what happens to streams whose credential is not valid any more.
+    pub streams: StreamRule,
 }
 
 /// What answers the requests of a route.

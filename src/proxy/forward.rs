@@ -25,7 +25,7 @@ use super::authorization::Authorization;
 use super::body::ResponseBody;
 use super::outcome::Outcome;
 use super::rejection::Rejection;
-use super::streams::{ApplicationReason, Stream};
+use super::streams::{Stream, StreamOrigin};
 use super::websocket::{self, Handshake};
 use super::websocket_tunnel::WebSocket;
 use super::{Client, Proxy, websocket_credential};
@@ -41,11 +41,20 @@ pub(super) struct Answer {
     pub(super) forwarded: Forwarded,
     /// How the upstream wrote the field names of its response.
     header_case: HeaderCase,
-    /// The stream that a gRPC request has opened.
-    stream: Option<Stream>,
-    /// Cancels the body of the request.
-    request_body: Option<BodyCanceller>,
-    by_application: Option<ApplicationReason>,
+    opening: Opening,
+}
+
+/// The stream of a request, or what is needed to open it.
+#[derive(Debug)]
+enum Opening {
+    /// A gRPC request has opened it.
+    Open(Stream),
+    /// The response may open it.
+    Possible {
+        origin: StreamOrigin,
+        /// Cancels the body of the request.
+        request_body: Option<BodyCanceller>,
+    },
 }
 
 /// Forwards a permitted request.
@@ -112,11 +121,13 @@ pub(super) fn forward(
                 permit = decision?;
             }
         }
-        let mut request_body = request.body().canceller();
-        let by_application = ApplicationReason::of(&permit);
-        // The client may send for long before its response begins.
-        let stream =
-            is_grpc.then(|| proxy.open_stream(route, host, None, by_application, outcome, request_body.take()));
+        let request_body = request.body().canceller();
+        let origin = StreamOrigin::of(&permit, route, request.headers());
+        // A client of gRPC may send for long before its response begins.
+        let opening = match is_grpc {
+            true => Opening::Open(proxy.open_stream(route, host, None, origin, outcome, request_body)),
+            false => Opening::Possible { origin, request_body },
+        };
         outcome.record_body(request.body());
         // The token is dropped here: a variable of the future would be part of it until the response.
         let outbound = {
@@ -139,7 +150,7 @@ pub(super) fn forward(
         let mut forwarded = {
             let mut forwarding = pin!(upstream.forward(outbound, response_timeout, &side));
             poll_fn(|cx| {
-                if let Some(stream) = &stream
+                if let Opening::Open(stream) = &opening
                     && let Poll::Ready(end) = stream.poll_end(cx)
                 {
                     return Poll::Ready(Err(Rejection::StreamEnded(end)));
@@ -182,9 +193,7 @@ pub(super) fn forward(
         Ok(Answer {
             forwarded,
             header_case: upstream_header_case.take(),
-            stream,
-            request_body,
-            by_application,
+            opening,
         })
     }
 }
@@ -200,26 +209,20 @@ impl Answer {
         let Self {
             forwarded,
             header_case,
-            stream,
-            request_body,
-            by_application,
+            opening,
         } = self;
-        let open_stream = |method, outcome: &Outcome| {
-            proxy.open_stream(
-                routed.route(),
-                routed.host(),
-                method,
-                by_application,
-                outcome,
-                request_body,
-            )
+        let open_stream = |method, outcome: &Outcome| match opening {
+            Opening::Open(stream) => stream,
+            Opening::Possible { origin, request_body } => {
+                proxy.open_stream(routed.route(), routed.host(), method, origin, outcome, request_body)
+            }
         };
         match forwarded {
             Forwarded::Response(response) => Reply::Response {
                 response: response.map(|body| match body.stream_kind() {
                     None => ResponseBody::upstream(body, outcome),
                     Some(kind) => {
-                        let stream = stream.unwrap_or_else(|| open_stream(None, &outcome));
+                        let stream = open_stream(None, &outcome);
                         stream.set_body(body);
                         ResponseBody::stream(stream, kind, outcome)
                     }

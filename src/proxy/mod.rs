@@ -15,6 +15,7 @@ pub mod refusal;
 pub mod rejection;
 pub mod route_groups;
 pub mod routes;
+mod stream_checks;
 pub mod stream_end;
 pub mod streams;
 pub mod websocket;
@@ -60,7 +61,7 @@ use self::refusal::format::RefusalFormat;
 use self::rejection::Rejection;
 use self::route_groups::Routes;
 use self::routes::RouteTable;
-use self::streams::Streams;
+use self::streams::{StreamRule, Streams};
 use self::websocket_credential::WebSocketCredential;
 use self::websocket_tunnel::WebSocket;
 use crate::recording::Recorder;
@@ -177,6 +178,8 @@ pub struct RouteSettings {
     pub body: BodyLimits,
     /// The route's own response timeout, if it has one.
     pub response_timeout: Option<Duration>,
+    /// What happens to its streams when their credential or the route is not valid any more.
+    pub streams: StreamRule,
 }
 
 impl Proxy {

@@ -1,6 +1,7 @@
 //! Readmission: whether the configuration in force would admit a stream that an earlier one has admitted.
 //!
-//! It evaluates the facts that the stream keeps, and asks no store. The credential itself is not kept, and its age is not considered.
+//! It evaluates the facts that the stream keeps, and asks no store. Whether its credential is still valid is checked apart from that, in
+//! `stream_checks.rs`.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,22 +11,56 @@ use authgate_core::path::RequestPath;
 
 use super::routes::Found;
 use super::stream_end::StreamEnd;
-use super::streams::{ApplicationReason, StreamFacts, StreamPrincipal};
+use super::streams::{ApplicationReason, StreamFacts, StreamPrincipal, StreamRule};
 use super::{Proxy, Route, Target};
 
+/// How a stream goes on.
+#[derive(Debug)]
+pub(super) enum Readmission {
+    /// Whatever becomes of its credential: `streams = "keep"`.
+    Kept,
+    /// It has no credential that the gateway has accepted.
+    Unchecked,
+    /// As long as this authenticator accepts its credential.
+    Checked(Rc<Authenticator>),
+}
+
 impl Proxy {
+    /// How a stream goes on that this proxy has admitted by this route.
+    pub(super) fn admitted(&self, route: &Route, facts: &StreamFacts) -> Readmission {
+        match (route.settings.streams, &facts.principal) {
+            (StreamRule::Keep, _) => Readmission::Kept,
+            (StreamRule::End, StreamPrincipal::User(user, _)) => {
+                let authenticator = self.authenticators.get(&user.user_info().authenticator);
+                authenticator.map_or(Readmission::Unchecked, |one| Readmission::Checked(Rc::clone(one)))
+            }
+            (StreamRule::End, StreamPrincipal::Anonymous | StreamPrincipal::ByApplication(_)) => Readmission::Unchecked,
+        }
+    }
+
     /// Whether this configuration would admit the stream: its route is still there, the route that its request leads to now permits its user,
     /// and the authenticator that accepted its credential has the same key and store. The upstream may be another one.
-    pub(super) fn readmit(&self, facts: &StreamFacts) -> Result<(), StreamEnd> {
-        let route = self.route_of(facts).ok_or(StreamEnd::Route)?;
+    pub(super) fn readmit(&self, facts: &StreamFacts) -> Result<Readmission, StreamEnd> {
+        let route = match self.route_of(facts) {
+            Some(route) => route,
+            None if facts.is_kept => return Ok(Readmission::Kept),
+            None => return Err(StreamEnd::Route),
+        };
+        if route.settings.streams == StreamRule::Keep {
+            return Ok(Readmission::Kept);
+        }
         let policy = &route.settings.policy;
         let is_observed = route.settings.rollout.is_some();
-        let user = match &facts.principal {
-            StreamPrincipal::Anonymous if is_observed => return Ok(()),
-            StreamPrincipal::Anonymous => None,
+        let (user, readmission) = match &facts.principal {
+            StreamPrincipal::Anonymous if is_observed => return Ok(Readmission::Unchecked),
+            StreamPrincipal::Anonymous => (None, Readmission::Unchecked),
             // The application still authenticates such requests, or the route requires nothing.
-            StreamPrincipal::ByApplication(_) if is_observed || !policy.needs_identity() => return Ok(()),
-            StreamPrincipal::ByApplication(ApplicationReason::Unknown) if route.forwards_unknown() => return Ok(()),
+            StreamPrincipal::ByApplication(_) if is_observed || !policy.needs_identity() => {
+                return Ok(Readmission::Unchecked);
+            }
+            StreamPrincipal::ByApplication(ApplicationReason::Unknown) if route.forwards_unknown() => {
+                return Ok(Readmission::Unchecked);
+            }
             StreamPrincipal::ByApplication(_) => return Err(StreamEnd::NotAdmitted),
             StreamPrincipal::User(user, basis) => {
                 let name = &user.user_info().authenticator;
@@ -36,10 +71,11 @@ impl Proxy {
                 if !route.accepts_credentials_of(name) {
                     return Err(StreamEnd::NotAdmitted);
                 }
-                Some(Arc::clone(user))
+                (Some(Arc::clone(user)), Readmission::Checked(Rc::clone(authenticator)))
             }
         };
-        policy.permit(user).map(drop).map_err(|_| StreamEnd::NotAdmitted)
+        policy.permit(user).map_err(|_| StreamEnd::NotAdmitted)?;
+        Ok(readmission)
     }
 
     /// The route that the stream's request leads to now. `None`: there is none, or the route that it began with is gone.

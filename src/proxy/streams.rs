@@ -1,9 +1,10 @@
 //! The long-lived streams of a worker: WebSockets, server-sent events and gRPC. Each keeps the facts that it was admitted by, and ends
-//! when the configuration in force would not admit them again.
+//! when the configuration in force would not admit them again. It keeps its credential too, and ends when that is not accepted any more
+//! (`stream_checks.rs`). With `streams = "keep"`, the gateway ends it for neither reason.
 //!
 //! Other requests are not here: they are served to their end by the configuration that they began with.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,39 +12,61 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use authgate_auth::{Basis, Chain};
+use authgate_auth::{Authenticator, Basis, Chain, CredentialId, HeldCredential, HeldCredentials, Now};
 use authgate_core::identity::Identity;
 use authgate_core::policy::{Permit, Principal};
 use authgate_http::upstream::body::BodyCanceller;
 use authgate_http::upstream::response::{ResponseBodyError, UpstreamBody};
 use bytes::Bytes;
-use http::{Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use http_body::{Body, Frame};
 use slab::Slab;
+use tokio::sync::Notify;
 use tokio::task::yield_now;
 
 use super::host::Host;
 use super::outcome::Outcome;
+use super::readmission::Readmission;
 use super::stream_end::StreamEnd;
-use super::{Proxy, Route};
+use super::{Authenticators, Proxy, Route};
+use crate::telemetry::metrics::Metrics;
 
 /// After this many entries, a search for streams lets other tasks of the worker run.
-const ENTRIES_PER_TURN: usize = 256;
+pub(super) const ENTRIES_PER_TURN: usize = 256;
+
+/// What happens to a stream when its credential or its route is not valid any more; `streams` of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StreamRule {
+    /// The gateway ends it.
+    End,
+    /// It goes on.
+    Keep,
+}
 
 /// The open streams of one worker. Clones are the same streams. There are at most as many as connections and HTTP/2 streams.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Streams(Rc<Inner>);
 
-#[derive(Default)]
 struct Inner {
     open: RefCell<Slab<Rc<Entry>>>,
-    /// The proxy of the configuration in force. Dangling before the first change of the configuration.
+    /// The proxy of the configuration in force. Dangling before the worker serves, and after it.
     in_force: RefCell<Weak<Proxy>>,
+    /// Its authenticators.
+    authenticators: RefCell<Rc<Authenticators>>,
+    /// The credentials that are checked, by the keys in `open`.
+    held: RefCell<HeldCredentials>,
+    /// Wakes the task that checks credentials: one was registered.
+    registered: Notify,
+    metrics: Arc<Metrics>,
 }
 
 /// What a stream and [`Streams`] share.
-struct Entry {
-    facts: StreamFacts,
+pub(super) struct Entry {
+    facts: RefCell<StreamFacts>,
+    /// The credential of its user.
+    credential: Option<Rc<HeldCredential>>,
+    /// The credential among those that are checked, if it is one of them.
+    checked: Cell<Option<CredentialId>>,
     /// Why the stream must end.
     end: Cell<Option<StreamEnd>>,
     /// The task of the stream. It is woken when `end` is set.
@@ -67,6 +90,34 @@ pub(super) struct StreamFacts {
     pub(super) route: Arc<str>,
     /// Who the request acts for.
     pub(super) principal: StreamPrincipal,
+    /// Whether the last configuration that has decided about it has `streams = "keep"`.
+    pub(super) is_kept: bool,
+}
+
+/// Why a request may become a stream: who has authenticated it, and its credential.
+#[derive(Debug)]
+pub(super) struct StreamOrigin {
+    by_application: Option<ApplicationReason>,
+    /// The value of the header with the credential. A clone shares the bytes.
+    credential: Option<HeaderValue>,
+}
+
+impl StreamOrigin {
+    /// `headers`: those of the request, before it is prepared for the upstream.
+    #[inline]
+    pub(super) fn of(permit: &Permit, route: &Route, headers: &HeaderMap) -> Self {
+        let credential = match permit.principal() {
+            Principal::User(user) => {
+                let authenticator = route.authenticator(&user.user_info().authenticator);
+                authenticator.and_then(|authenticator| headers.get(authenticator.header()).cloned())
+            }
+            Principal::Public | Principal::Anonymous | Principal::Unknown | Principal::Observed => None,
+        };
+        Self {
+            by_application: ApplicationReason::of(permit),
+            credential,
+        }
+    }
 }
 
 /// Who the request of a stream acts for.
@@ -107,13 +158,19 @@ impl StreamPrincipal {
             (None, None) => return Self::Anonymous,
             (None, Some(user)) => user,
         };
-        let name = &user.user_info().authenticator;
-        let mut authenticators = route.chain.iter().flat_map(Chain::authenticators);
-        match authenticators.find(|authenticator| authenticator.name() == name) {
+        match route.authenticator(&user.user_info().authenticator) {
             Some(authenticator) => Self::User(Arc::clone(user), Rc::clone(authenticator.basis())),
             // It does not happen: a user comes from an authenticator of the route.
             None => Self::Anonymous,
         }
+    }
+}
+
+impl Route {
+    /// The authenticator of this name, if it is one of the route's.
+    fn authenticator(&self, name: &Arc<str>) -> Option<&Authenticator> {
+        let mut authenticators = self.chain.iter().flat_map(Chain::authenticators);
+        authenticators.find(|authenticator| Arc::ptr_eq(authenticator.name(), name) || authenticator.name() == name)
     }
 }
 
@@ -150,64 +207,190 @@ impl Proxy {
         route: &Route,
         host: &Host,
         routed_by: Option<Method>,
-        by_application: Option<ApplicationReason>,
+        origin: StreamOrigin,
         outcome: &Outcome,
         request_body: Option<BodyCanceller>,
     ) -> Stream {
         let (method, target) = outcome.request().cloned().unwrap_or_default();
+        let StreamOrigin {
+            by_application,
+            credential,
+        } = origin;
+        let principal = StreamPrincipal::new(by_application, outcome.user(), route);
+        let credential = match (&principal, credential) {
+            (StreamPrincipal::User(user, _), Some(value)) => {
+                let authenticator = route.authenticator(&user.user_info().authenticator);
+                authenticator.and_then(|authenticator| authenticator.hold(&value))
+            }
+            (StreamPrincipal::User(..), None) | (StreamPrincipal::Anonymous | StreamPrincipal::ByApplication(_), _) => {
+                None
+            }
+        };
         let entry = Rc::new(Entry {
-            facts: StreamFacts {
+            facts: RefCell::new(StreamFacts {
                 host: Rc::clone(&host.name),
                 method: routed_by.unwrap_or(method),
                 target,
                 route: Arc::clone(route.metrics.label()),
-                principal: StreamPrincipal::new(by_application, outcome.user(), route),
-            },
+                principal,
+                is_kept: route.settings.streams == StreamRule::Keep,
+            }),
+            credential: credential.map(Rc::new),
+            checked: Cell::new(None),
             end: Cell::new(None),
             waker: RefCell::new(None),
             body: RefCell::new(None),
             request_body,
         });
         let streams = self.streams.clone();
-        let in_force = streams.0.in_force.borrow().upgrade();
-        if let Some(proxy) = in_force.filter(|proxy| !Rc::ptr_eq(proxy, self)) {
-            proxy.end_unless_admitted(&entry);
-        }
         let key = streams.0.open.borrow_mut().insert(Rc::clone(&entry));
+        let in_force = streams.in_force().filter(|proxy| !Rc::ptr_eq(proxy, self));
+        match in_force {
+            Some(proxy) => streams.readmit(&proxy, key, &entry),
+            None => {
+                let admitted = self.admitted(route, &entry.facts.borrow());
+                streams.apply(admitted, key, &entry);
+            }
+        }
         Stream { streams, key, entry }
     }
 
-    /// Makes this proxy the one of the configuration in force, and ends the streams that it would not admit.
-    pub async fn take_over_streams(self: &Rc<Self>) {
-        let Inner { open, in_force } = &*self.streams.0;
+    /// Makes this proxy the one of the configuration in force. The worker calls it when it begins to serve. Returns the authenticators of the
+    /// previous one.
+    pub fn put_in_force(self: &Rc<Self>) -> Rc<Authenticators> {
+        let Inner {
+            in_force,
+            authenticators,
+            ..
+        } = &*self.streams.0;
         in_force.replace(Rc::downgrade(self));
+        authenticators.replace(Rc::clone(&self.authenticators))
+    }
+
+    /// Makes this proxy the one of the configuration in force, and ends the streams that it would not admit. Credentials whose authenticator
+    /// is another one now are checked again.
+    pub async fn take_over_streams(self: &Rc<Self>) {
+        let Inner { open, held, .. } = &*self.streams.0;
+        let previous = self.put_in_force();
+        for (name, authenticator) in &*self.authenticators {
+            let before = previous.get(name);
+            if before.is_none_or(|before| !Rc::ptr_eq(before, authenticator)) {
+                while held.borrow_mut().doubt(name) {
+                    yield_now().await;
+                }
+            }
+        }
+        drop(previous);
+        self.streams.0.registered.notify_one();
         let mut key = 0;
         // Streams that open meanwhile need no search: `open_stream` has compared them with this configuration.
         while key < open.borrow().capacity() {
             for _ in 0..ENTRIES_PER_TURN {
                 let entry = open.borrow().get(key).map(Rc::clone);
                 if let Some(entry) = entry {
-                    self.end_unless_admitted(&entry);
+                    self.streams.readmit(self, key, &entry);
                 }
                 key += 1;
             }
             yield_now().await;
         }
     }
+}
 
-    fn end_unless_admitted(&self, entry: &Entry) {
-        if let Err(end) = self.readmit(&entry.facts) {
-            entry.end(end);
+impl Streams {
+    /// Makes the streams of a worker. `metrics` are those of the process.
+    pub fn new(metrics: &Arc<Metrics>) -> Self {
+        Self(Rc::new(Inner {
+            open: RefCell::default(),
+            in_force: RefCell::default(),
+            authenticators: RefCell::default(),
+            held: RefCell::default(),
+            registered: Notify::new(),
+            metrics: Arc::clone(metrics),
+        }))
+    }
+
+    /// The proxy of the configuration in force, while the worker serves.
+    pub(super) fn in_force(&self) -> Option<Rc<Proxy>> {
+        self.0.in_force.borrow().upgrade()
+    }
+
+    pub(super) fn held(&self) -> RefMut<'_, HeldCredentials> {
+        self.0.held.borrow_mut()
+    }
+
+    /// Waits until a credential is registered that may have to be checked.
+    pub(super) async fn registered(&self) {
+        self.0.registered.notified().await;
+    }
+
+    /// The stream at this key, if it holds this credential.
+    pub(super) fn holder(&self, key: usize, id: CredentialId) -> Option<Rc<Entry>> {
+        let open = self.0.open.borrow();
+        let entry = open.get(key).filter(|entry| entry.checked.get() == Some(id));
+        entry.map(Rc::clone)
+    }
+
+    /// Ends the stream if this configuration would not admit it.
+    pub(super) fn readmit(&self, proxy: &Proxy, key: usize, entry: &Entry) {
+        let readmitted = proxy.readmit(&entry.facts.borrow());
+        match readmitted {
+            Ok(readmission) => self.apply(readmission, key, entry),
+            Err(end) => self.end(entry, key, end),
+        }
+    }
+
+    /// Begins or ceases to check the credential of a stream.
+    fn apply(&self, readmission: Readmission, key: usize, entry: &Entry) {
+        let mut facts = entry.facts.borrow_mut();
+        facts.is_kept = matches!(readmission, Readmission::Kept);
+        match (readmission, &entry.credential, &facts.principal) {
+            (Readmission::Checked(authenticator), Some(credential), StreamPrincipal::User(user, _)) => {
+                if entry.checked.get().is_some() || entry.end.get().is_some() {
+                    return;
+                }
+                let now = Now::read();
+                let recall = || authenticator.recall(credential, now);
+                let id = self
+                    .held()
+                    .hold(authenticator.name(), credential, user, key, now, recall);
+                entry.checked.set(Some(id));
+                self.0.registered.notify_one();
+            }
+            (Readmission::Checked(_) | Readmission::Kept | Readmission::Unchecked, _, _) => self.release(key, entry),
+        }
+    }
+
+    fn release(&self, key: usize, entry: &Entry) {
+        if let Some(id) = entry.checked.take() {
+            self.held().release(id, key);
+        }
+    }
+
+    /// Makes a stream end.
+    pub(super) fn end(&self, entry: &Entry, key: usize, end: StreamEnd) {
+        self.release(key, entry);
+        if entry.end(end) {
+            self.0.metrics.count_stream_end(end.label());
         }
     }
 }
 
 impl Entry {
-    /// Makes the stream end. Its connection to the upstream is closed now, the task of a WebSocket closes its own.
-    fn end(&self, end: StreamEnd) {
-        if self.end.replace(Some(end)).is_some() {
-            return;
+    /// What is known of its user now, by the last decision about its credential.
+    pub(super) fn set_user(&self, identity: &Arc<Identity>) {
+        if let StreamPrincipal::User(user, _) = &mut self.facts.borrow_mut().principal {
+            *user = Arc::clone(identity);
         }
+    }
+
+    /// Makes the stream end. Its connection to the upstream is closed now, the task of a WebSocket closes its own. Returns
+    /// `false` if it had to end already.
+    fn end(&self, end: StreamEnd) -> bool {
+        if self.end.get().is_some() {
+            return false;
+        }
+        self.end.set(Some(end));
         drop(self.body.take());
         if let Some(request_body) = &self.request_body {
             request_body.cancel();
@@ -215,6 +398,7 @@ impl Entry {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+        true
     }
 
     fn wait(&self, cx: &Context<'_>) {
@@ -277,6 +461,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.streams.release(self.key, &self.entry);
         self.streams.0.open.borrow_mut().try_remove(self.key);
     }
 }

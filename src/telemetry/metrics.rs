@@ -120,6 +120,7 @@ pub struct Metrics {
     recorded: Family<OutcomeLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
     floods: Counter,
+    stream_ends: Family<ReasonLabels, Counter>,
     reloads: Family<ReloadLabels, Counter>,
     /// Unix time.
     last_applied: Gauge,
@@ -152,6 +153,7 @@ impl Default for Metrics {
             recorded: Family::default(),
             handshakes: Family::default(),
             floods: Counter::default(),
+            stream_ends: Family::default(),
             reloads: Family::default(),
             last_applied: Gauge::default(),
             refused_admin_requests: Family::default(),
@@ -204,6 +206,11 @@ impl Metrics {
             "h2_floods",
             "HTTP/2 connections closed because their client sent too many frames without data",
             self.floods.clone(),
+        );
+        registry.register(
+            "streams_ended",
+            "Streams that the gateway has ended",
+            self.stream_ends.clone(),
         );
         registry.register(
             "admin_requests_refused",
@@ -314,6 +321,11 @@ impl Metrics {
     /// Counts an HTTP/2 connection that was closed because of too many frames without data.
     pub fn count_flood(&self) {
         self.floods.inc();
+    }
+
+    /// Counts a stream that the gateway ends for this reason.
+    pub fn count_stream_end(&self, reason: &'static str) {
+        self.stream_ends.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// Counts a request that the admin listener has refused.

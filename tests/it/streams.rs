@@ -1,4 +1,5 @@
 //! Long-lived streams when the configuration changes: WebSockets, server-sent events and gRPC end if it would not admit them again.
+//! `stream_ends.rs` has the tests of credentials that are revoked or expire.
 
 use std::sync::Mutex;
 use std::sync::mpsc;
@@ -15,19 +16,19 @@ use crate::harness::websocket::Over;
 use crate::harness::{Config, Gate, Next, Redis, config, get, wait_until};
 use crate::reload::reload;
 
-const TOKEN: &str = "Token canary-ada";
-const BOTH: &str = "authenticate = [\"token\", \"jwt\"]";
+pub const TOKEN: &str = "Token canary-ada";
+pub const BOTH: &str = "authenticate = [\"token\", \"jwt\"]";
 const JWT: &str = "authenticate = [\"jwt\"]";
 
-struct Site {
-    redis: Redis,
-    app: Application,
-    one: Signer,
-    two: Signer,
+pub struct Site {
+    pub redis: Redis,
+    pub app: Application,
+    pub one: Signer,
+    pub two: Signer,
 }
 
 impl Site {
-    fn start() -> Self {
+    pub fn start() -> Self {
         Self {
             redis: Redis::start().with_ada(),
             app: Application::start(),
@@ -36,16 +37,16 @@ impl Site {
         }
     }
 
-    fn one(&self) -> String {
+    pub fn one(&self) -> String {
         format!("Bearer {}", self.one.with(&json!({ "iss": "https://issuer.test" })))
     }
 
-    fn two(&self) -> String {
+    pub fn two(&self) -> String {
         format!("Bearer {}", self.two.with(&json!({ "iss": "https://issuer.test" })))
     }
 
     /// Without routes, tokens and keys.
-    fn upstreams(&self) -> Config {
+    pub fn upstreams(&self) -> Config {
         config()
             .file("one.pem", self.one.file())
             .file("two.pem", self.two.file())
@@ -54,7 +55,7 @@ impl Site {
             .public("/public")
     }
 
-    fn keys(&self, config: Config, keys: &[&str]) -> Config {
+    pub fn keys(&self, config: Config, keys: &[&str]) -> Config {
         let keys = keys.iter().map(|key| match *key {
             "one" => self.one.key("one.pem"),
             _ => self.two.key("two.pem"),
@@ -72,14 +73,14 @@ impl Site {
 }
 
 /// A route for each kind of stream.
-fn routes(config: Config, path: &str, lines: &str) -> Config {
+pub fn routes(config: Config, path: &str, lines: &str) -> Config {
     config
         .route(&format!("{path}/ws"), lines)
         .route(&format!("{path}/events"), lines)
         .route_to("grpc", &format!("{path}/talk"), lines)
 }
 
-fn check_open(streams: &mut [Stream]) {
+pub fn check_open(streams: &mut [Stream]) {
     for stream in streams {
         stream.check_open();
     }

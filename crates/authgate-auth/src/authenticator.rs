@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use authgate_core::credential::{Presented, Refusal, Words};
 use authgate_core::identity::Identity;
-use http::header::HeaderName;
+use http::header::{HeaderName, HeaderValue};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
@@ -21,6 +21,7 @@ use crate::cache::{self, CacheSettings, ConfirmedBy, DecisionCache, OnOutage};
 use crate::decision::{AcceptedUser, Decision, RefusedCredential};
 use crate::dependencies::{ChangeCounters, Dependencies};
 use crate::error::EvaluationError;
+use crate::held::{HeldCredential, Standing};
 use crate::identities::{IdentityFactory, IdentityRules};
 use crate::introspection::{IntrospectionError, SharedEndpoint};
 use crate::jwt::JwtEvaluator;
@@ -161,6 +162,9 @@ impl SharedAuthenticator {
     }
 }
 
+/// A decision about a held credential that is not cached is used for at least this long if changes are not reported.
+const SHORTEST_CONFIRMATION: Duration = Duration::from_secs(1);
+
 /// The result of evaluating a credential, which requests with the same credential share. An endpoint that fails has failed for all that wait.
 type Outcome = Result<(Decision, Dependencies), IntrospectionError>;
 
@@ -194,6 +198,7 @@ pub struct Authenticator {
     basis: Rc<Basis>,
     evaluator: Evaluator,
     binding: BindingChecker,
+    stores: Vec<Rc<Store>>,
     /// Of its stores, the one with the longest time limit.
     slowest_store: Option<Rc<Store>>,
     single_flight: Arc<SingleFlight<Outcome>>,
@@ -209,7 +214,8 @@ impl Authenticator {
             basis: Rc::new(Basis::new(&shared.settings.name, kind, store_settings.collect())),
             evaluator: shared.kind.evaluator(&shared.identities, worker),
             slowest_store: stores.iter().max_by_key(|store| store.time_limit()).cloned(),
-            binding: BindingChecker::new(worker, stores),
+            binding: BindingChecker::new(worker, stores.clone()),
+            stores,
             single_flight: match shared.endpoint() {
                 Some(_) => Arc::clone(&shared.single_flight),
                 None => Arc::default(),
@@ -256,6 +262,46 @@ impl Authenticator {
             .map_or(LOCAL_TIME_LIMIT, |store| store.time_limit());
         // The stores are asked after that.
         stores + self.shared.kind.network_timeout()
+    }
+
+    /// Whether all that its decisions depend on reports changes now. Otherwise, a decision must be confirmed again after the `ttl` of the
+    /// cache.
+    pub fn hears_of_changes(&self) -> bool {
+        self.shared.endpoint().is_none() && self.stores.iter().all(|store| store.reports_changes())
+    }
+
+    /// Whether a credential that has expired may have been extended meanwhile, without a report.
+    pub fn may_extend_credentials(&self) -> bool {
+        self.shared.settings.kind.may_extend_credentials() && !self.hears_of_changes()
+    }
+
+    /// The credential in a header of a request that was accepted, to be checked again later.
+    pub fn hold(&self, value: &HeaderValue) -> Option<HeldCredential> {
+        let presented = Presented::from_value(value);
+        let (words, acceptance) = presented.words()?;
+        match self.evaluator.read(&self.shared.settings.scheme, words, acceptance) {
+            Reading::Credential(credential) => Some(HeldCredential::new(credential)),
+            Reading::OtherScheme | Reading::OtherForm(_) | Reading::Malformed(_) | Reading::Joined(..) => None,
+        }
+    }
+
+    /// The cached decision about a held credential, if there is one that accepts it.
+    pub fn recall(&self, held: &HeldCredential, now: Now) -> Option<Standing> {
+        let (decision, dependencies, until) = self.shared.cache.recall_until(&held.digest, now)?;
+        standing(decision, dependencies, until).ok()
+    }
+
+    /// Decides about a held credential, as about that of a request. What a request must prove is not checked: it has done so.
+    ///
+    /// # Errors
+    /// The credential could not be evaluated.
+    pub async fn check(&self, held: &HeldCredential, now: Now) -> Result<Result<Standing, Refusal>, EvaluationError> {
+        if let Some((decision, dependencies, until)) = self.shared.cache.recall_until(&held.digest, now) {
+            return Ok(standing(decision, dependencies, until));
+        }
+        let (decision, dependencies) = self.decide(held.digest, held.credential.expose(), now).await?;
+        let ttl = self.shared.settings.cache.ttl.max(SHORTEST_CONFIRMATION);
+        Ok(standing(decision, dependencies, now.later(ttl).uptime_ms))
     }
 
     /// Reads the credential of a request, and decides about it.
@@ -339,7 +385,7 @@ impl Authenticator {
                 let confirmed = self.shared.cache.find_confirmed(&key, now.later(began.elapsed()));
                 confirmed.ok_or(error)
             }
-            decided => decided,
+            decided => decided.map(|(decision, _)| decision.into_result()),
         }
     }
 
@@ -349,7 +395,7 @@ impl Authenticator {
         key: cache::Key,
         credential: &[u8],
         now: Now,
-    ) -> Result<Result<AcceptedUser, RefusedCredential>, EvaluationError> {
+    ) -> Result<(Decision, Dependencies), EvaluationError> {
         let deadline = Instant::now() + self.time_limit();
         let cache = &self.shared.cache;
         let decided = async {
@@ -370,7 +416,7 @@ impl Authenticator {
             Ok(self.single_flight.share(key, evaluate, is_valid).await??)
         };
         match timeout_at(deadline, decided).await {
-            Ok(decided) => decided.map(|(decision, _)| decision.into_result()),
+            Ok(decided) => decided,
             Err(Elapsed { .. }) => Err(match &self.slowest_store {
                 Some(store) => store.timeout_error().into(),
                 None => EvaluationError::Busy,
@@ -397,5 +443,17 @@ impl Authenticator {
         let decision = self.evaluator.evaluate(credential, now, &mut lookup).await?;
         self.shared.cache.insert(key, &decision, lookup.dependencies, now);
         Ok((decision, lookup.dependencies))
+    }
+}
+
+fn standing(decision: Decision, dependencies: Dependencies, confirmed_until: u64) -> Result<Standing, Refusal> {
+    match decision {
+        Decision::Accepted { identity, validity, .. } => Ok(Standing {
+            identity,
+            validity,
+            confirmed_until,
+            dependencies,
+        }),
+        Decision::Refused(refused) => Err(refused.into_parts().0),
     }
 }

@@ -246,6 +246,12 @@ impl DecisionCache {
 
     /// As [`find`](Self::find), with the dependencies of the decision, and not counted.
     pub(crate) fn recall(&self, key: &Key, now: Now) -> Option<(Decision, Dependencies)> {
+        let (decision, dependencies, _) = self.recall_until(key, now)?;
+        Some((decision, dependencies))
+    }
+
+    /// As [`recall`](Self::recall), with the end of the entry on the clock of [`Now::uptime_ms`].
+    pub(crate) fn recall_until(&self, key: &Key, now: Now) -> Option<(Decision, Dependencies, u64)> {
         let is_usable = |until: u64, dependencies: &Dependencies| {
             now.uptime_ms < until && self.counters.are_unchanged(dependencies)
         };
@@ -256,10 +262,12 @@ impl DecisionCache {
                 validity: hit.validity,
                 binding: hit.binding,
             };
-            return hit.validity.contains(now).then_some((decision, hit.dependencies));
+            let is_valid = hit.validity.contains(now);
+            return is_valid.then_some((decision, hit.dependencies, hit.until));
         }
         let hit = self.refused.as_ref()?.get(key)?;
-        is_usable(hit.until, &hit.dependencies).then_some((Decision::Refused(hit.credential), hit.dependencies))
+        let is_usable = is_usable(hit.until, &hit.dependencies);
+        is_usable.then_some((Decision::Refused(hit.credential), hit.dependencies, hit.until))
     }
 
     /// Caches a decision that was made with the time `now`, unless one of its dependencies has changed since.

@@ -2,17 +2,21 @@
 //!
 //! Each item has a counter, which is incremented when the item changes. A lookup records the counters of the items that it will read,
 //! before it reads them, and its decision carries these records. A decision is valid while all its counters are unchanged. This also
-//! covers a decision whose reply is still under way when the item changes. Invalidation searches for nothing and takes no lock; a cache
-//! hit compares a few numbers. Items share counters by a keyed hash: a change may invalidate an unrelated decision, but it never misses
+//! covers a decision whose reply is still under way when the item changes. Invalidation searches for nothing; a cache hit takes no lock and
+//! compares a few numbers. Items share counters by a keyed hash: a change may invalidate an unrelated decision, but it never misses
 //! one that depends on the item.
+//!
+//! The counters answer questions about one decision. What is open for long, such as a WebSocket, asks no questions: a [`ChangeWatch`]
+//! returns the counters that have changed lately, and wakes the task that waits for changes.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use authgate_core::identity::KeyIdentity;
+use tokio::sync::Notify;
 
 use crate::subscriptions::Subscriptions;
 
@@ -25,6 +29,8 @@ const SHARED_SLOT: usize = SLOTS + MAX_STORES;
 /// Maximum number of dependencies. A decision from one store depends on that store, a token or JWT, a user, and a username. A decision from
 /// a store and its source depends on both stores, on the token under each kind of digest, and on the user in both.
 const MAX_DEPENDENCIES: usize = 12;
+/// How many changes are recorded: 16 KiB. A [`ChangeWatch`] that has missed more must look at all counters that it is about.
+const RECORDED: usize = 4096;
 
 /// The counters of all items in all stores of the process.
 pub struct ChangeCounters {
@@ -35,6 +41,35 @@ pub struct ChangeCounters {
     stores: Box<[ArcSwapOption<Subscriptions>]>,
     /// Locked while a place is taken.
     taking: Mutex<()>,
+    recent: Mutex<RecentChanges>,
+    /// The number of all changes so far. It is written under the lock of `recent`.
+    count: AtomicU64,
+}
+
+/// The latest changes, oldest first where the ring begins.
+#[derive(Default)]
+struct RecentChanges {
+    /// The slot of change number `n` is at `n % RECORDED`.
+    ring: Vec<u32>,
+    /// The tasks that wait for changes.
+    watches: Vec<Arc<Notify>>,
+}
+
+/// Follows the changes of all items, for one task.
+pub struct ChangeWatch {
+    counters: Arc<ChangeCounters>,
+    /// The number of changes that were returned.
+    seen: u64,
+    notify: Arc<Notify>,
+}
+
+/// What has changed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// The items with these counters.
+    Slots(Vec<u32>),
+    /// More than was recorded: any item may have changed.
+    Any,
 }
 
 /// An item in a store, or of a source of keys.
@@ -83,11 +118,24 @@ impl Default for ChangeCounters {
             hasher: RandomState::new(),
             stores: (0..MAX_STORES).map(|_| ArcSwapOption::empty()).collect(),
             taking: Mutex::default(),
+            recent: Mutex::default(),
+            count: AtomicU64::new(0),
         }
     }
 }
 
 impl Dependencies {
+    /// The counters of the items.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
+        let marks = &self.marks[..usize::from(self.count).min(MAX_DEPENDENCIES)];
+        marks.iter().map(|(slot, _)| *slot)
+    }
+
+    /// Whether a decision with these dependencies is valid for its request alone.
+    pub(crate) fn forbids_caching(&self) -> bool {
+        self.overflowed
+    }
+
     /// Depends on all items of another lookup too.
     pub(crate) fn extend(&mut self, others: &Self) {
         for mark in &others.marks[..usize::from(others.count).min(MAX_DEPENDENCIES)] {
@@ -126,7 +174,27 @@ impl ChangeCounters {
 
     /// Increments a counter, and returns its new value.
     pub(crate) fn increment(&self, slot: usize) -> u32 {
-        self.slots[slot].fetch_add(1, Ordering::Release).wrapping_add(1)
+        let value = self.slots[slot].fetch_add(1, Ordering::Release).wrapping_add(1);
+        // After the counter: a task that finds the change here finds the decision invalid.
+        self.record(u32::try_from(slot).unwrap_or_default());
+        value
+    }
+
+    fn record(&self, slot: u32) {
+        let mut recent = self.lock();
+        let number = self.count.load(Ordering::Relaxed);
+        match recent.ring.get_mut(place(number)) {
+            Some(oldest) => *oldest = slot,
+            None => recent.ring.push(slot),
+        }
+        self.count.store(number + 1, Ordering::Release);
+        for watch in &recent.watches {
+            watch.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, RecentChanges> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records that a decision will depend on this item. Call it before the item is read.
@@ -198,6 +266,78 @@ impl ChangeCounters {
     }
 }
 
+/// Where the ring has the change of this number.
+fn place(number: u64) -> usize {
+    usize::try_from(number % RECORDED as u64).unwrap_or_default()
+}
+
+impl ChangeWatch {
+    /// Follows the changes from now on.
+    pub fn new(counters: &Arc<ChangeCounters>) -> Self {
+        let notify = Arc::new(Notify::new());
+        let mut recent = counters.lock();
+        recent.watches.push(Arc::clone(&notify));
+        Self {
+            seen: counters.count.load(Ordering::Relaxed),
+            counters: Arc::clone(counters),
+            notify,
+        }
+    }
+
+    /// The counters that it follows.
+    pub fn counters(&self) -> &Arc<ChangeCounters> {
+        &self.counters
+    }
+
+    /// What has changed since the last call. `None`: nothing.
+    pub fn take(&mut self) -> Option<Changed> {
+        if !self.has_changes() {
+            return None;
+        }
+        let recent = self.counters.lock();
+        let count = self.counters.count.load(Ordering::Relaxed);
+        let first = std::mem::replace(&mut self.seen, count);
+        if count - first > RECORDED as u64 {
+            return Some(Changed::Any);
+        }
+        Some(Changed::Slots(
+            (first..count).map(|number| recent.ring[place(number)]).collect(),
+        ))
+    }
+
+    /// Leaves out all changes so far.
+    pub fn skip(&mut self) {
+        self.seen = self.counters.count.load(Ordering::Acquire);
+    }
+
+    /// Returns when there is a change that [`take`](Self::take) has not returned.
+    pub async fn changed(&self) {
+        // A notification that comes before `notified` is polled is kept.
+        while !self.has_changes() {
+            self.notify.notified().await;
+        }
+    }
+
+    fn has_changes(&self) -> bool {
+        self.counters.count.load(Ordering::Acquire) != self.seen
+    }
+}
+
+impl Drop for ChangeWatch {
+    fn drop(&mut self) {
+        let mut recent = self.counters.lock();
+        recent.watches.retain(|notify| !Arc::ptr_eq(notify, &self.notify));
+    }
+}
+
+impl fmt::Debug for ChangeWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChangeWatch")
+            .field("seen", &self.seen)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,5 +388,55 @@ mod tests {
         }
         counters.mark(&mut dependencies, "redis", StoreItem::AnyUser);
         assert!(!counters.are_unchanged(&dependencies));
+    }
+
+    fn slots(counters: &ChangeCounters, tokens: std::ops::Range<usize>) -> Vec<u32> {
+        let slot = |number: usize| counters.slot("redis", StoreItem::Token(&number.to_string()));
+        tokens.map(|number| u32::try_from(slot(number)).unwrap()).collect()
+    }
+
+    fn change(counters: &ChangeCounters, tokens: std::ops::Range<usize>) {
+        for number in tokens {
+            counters.changed("redis", StoreItem::Token(&number.to_string()));
+        }
+    }
+
+    #[test]
+    fn a_watch_returns_each_change_once_and_reports_that_it_has_missed_some() {
+        let counters = Arc::new(ChangeCounters::default());
+        change(&counters, 0..3);
+        let mut watch = ChangeWatch::new(&counters);
+        assert_eq!(watch.take(), None);
+        for round in 0..5 {
+            let tokens = round * 1000..(round + 1) * 1000;
+            change(&counters, tokens.clone());
+            assert_eq!(watch.take(), Some(Changed::Slots(slots(&counters, tokens))));
+            assert_eq!(watch.take(), None);
+        }
+        change(&counters, 0..RECORDED);
+        assert_eq!(watch.take(), Some(Changed::Slots(slots(&counters, 0..RECORDED))));
+        change(&counters, 0..RECORDED + 1);
+        assert_eq!(watch.take(), Some(Changed::Any));
+        change(&counters, 0..2);
+        watch.skip();
+        assert_eq!(watch.take(), None);
+        drop(watch);
+        assert!(counters.lock().watches.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_change_wakes_each_watch_also_before_it_waits() {
+        let counters = Arc::new(ChangeCounters::default());
+        let mut watches = [ChangeWatch::new(&counters), ChangeWatch::new(&counters)];
+        change(&counters, 0..1);
+        for watch in &mut watches {
+            watch.changed().await;
+            assert!(watch.take().is_some());
+        }
+        for watch in &mut watches {
+            let own = Arc::clone(&counters);
+            let changing = async move { change(&own, 1..2) };
+            tokio::join!(watch.changed(), changing);
+        }
     }
 }

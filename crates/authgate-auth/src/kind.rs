@@ -189,6 +189,15 @@ impl KindSettings {
         }
     }
 
+    /// Whether the date at which a credential expires may change. That of a JWT is signed, and that of an introspected token counts as it was
+    /// answered last.
+    pub(super) fn may_extend_credentials(&self) -> bool {
+        match self {
+            Self::Token(_) => true,
+            Self::Jwt(_) | Self::Introspection(_) => false,
+        }
+    }
+
     /// The clock difference that it accepts in the dates of a credential.
     pub fn leeway(&self) -> Duration {
         match self {

@@ -25,6 +25,7 @@
 //! -- 1  parts
 //! worker         what the authenticators of one worker share
 //! cache          cached decisions
+//! held           credentials of streams, and the decisions about them
 //! identities     what identities contain
 //! claims         claims of tokens: strict JSON, the checks of every kind, and the user
 //! store          stores of tokens, users and revocations: Redis, or a file
@@ -66,6 +67,7 @@ pub mod fetch;
 mod form;
 #[doc(hidden)]
 pub mod fuzzing;
+mod held;
 mod identities;
 pub mod identity_signer;
 pub mod introspection;
@@ -97,6 +99,7 @@ pub use self::chain::{Chain, Refused, Unavailable, Verdict};
 pub use self::confirmation::Thumbprint;
 pub use self::error::EvaluationError;
 pub use self::form::CredentialForm;
+pub use self::held::{CredentialId, HeldCredential, HeldCredentials, Question, Settled, Standing};
 pub use self::identities::{IdentityRules, KeptClaims};
 pub use self::kind::KindSettings;
 pub use self::now::Now;

@@ -84,6 +84,11 @@ impl StoreMetrics {
     pub fn set_tracking(&self, up: bool) {
         self.tracking.set(i64::from(up));
     }
+
+    /// Whether the gateway is subscribed to changes.
+    pub fn is_tracking(&self) -> bool {
+        self.tracking.get() != 0
+    }
 }
 
 /// Counters of one introspection endpoint; clones share them.

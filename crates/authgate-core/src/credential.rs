@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::HeaderMap;
-use http::header::HeaderName;
+use http::header::{HeaderName, HeaderValue};
 
 pub use self::binding::{BindingFault, ProofDefect};
 
@@ -44,6 +44,13 @@ impl<'r> Presented<'r> {
         }
         Self::Several(Words {
             text: Cow::Owned(joined),
+        })
+    }
+
+    /// Reads the only line of a header.
+    pub fn from_value(value: &'r HeaderValue) -> Self {
+        Self::One(Words {
+            text: Cow::Borrowed(value.as_bytes()),
         })
     }
 

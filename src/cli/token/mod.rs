@@ -50,9 +50,6 @@ enum Command {
     Create(create::Args),
     Show(show::Args),
     /// List tokens by digest: all tokens, or those of one user
-    ///
-    /// Any number of tokens needs little memory, and no command keeps Redis from answering gateways. The list is not a snapshot: a token that
-    /// changes meanwhile is printed as it was before or after.
     List {
         /// List only the tokens of this user
         #[arg(long, value_name = "ID", value_parser = values::user_id)]
@@ -67,7 +64,7 @@ enum Command {
     ///
     /// The record stays in the store, marked as revoked, so that an import cannot restore the token. Gateways refuse the token within a
     /// second. With `invalidation = "off"`, or while a gateway has lost its invalidation connection, this takes up to `cache.ttl`
-    /// (60s by default). Open WebSockets and streams continue until they end.
+    /// (60s by default). Open WebSockets, server-sent events and gRPC calls end as soon, unless their route has `streams = "keep"`.
     Revoke {
         /// The key, `-` to read the key from standard input, sha256:DIGEST or sha512:DIGEST
         key: Key,
@@ -79,10 +76,6 @@ enum Command {
     /// Export users, token digests and revocations as JSON lines, for `token import`
     ///
     /// The export has no keys. Protect it against changes: importing it grants the access that it lists.
-    ///
-    /// Any number of records needs little memory, and no command keeps Redis from answering gateways. The export is not a snapshot: a record
-    /// that changes meanwhile is printed as it was before or after. Revocations are read last. If the command fails, its output is
-    /// incomplete: do not import it.
     Export {
         #[command(flatten)]
         store: StoreName,

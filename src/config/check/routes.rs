@@ -15,8 +15,9 @@ use super::identity::Identities;
 use super::parsed_route::ParsedRoute;
 use super::route_match::route_match;
 use crate::config::reader::{Item, Section, Zero};
-use crate::config::{Route, RouteRules, RouteTarget};
+use crate::config::{Route, RouteRules, RouteTarget, defaults};
 use crate::proxy::routes::{PathPattern, RouteMatch};
+use crate::proxy::streams::StreamRule;
 
 const EXAMPLE: &str = "[[routes]]` with `path = \"/api/*\"`, `authenticate = [\"token\"]` and `upstream = \"app\"";
 
@@ -87,6 +88,7 @@ fn route(
             forwards_unknown: false,
             body_bytes: None,
             response_timeout: None,
+            streams: defaults::STREAMS,
         };
         return Some((matches, rules));
     }
@@ -98,6 +100,8 @@ fn route(
     let response_timeout = section
         .take("response_timeout")
         .and_then(|item| item.duration(Zero::Refused));
+    let streams = [("end", StreamRule::End), ("keep", StreamRule::Keep)];
+    let streams = section.choice_or("streams", &streams, defaults::STREAMS);
     let (matches, access, upstream) = (matches?, access?, upstream?);
     let sent = identities.for_upstream(&upstream);
     let credential = access.credential.unwrap_or(sent.credential);
@@ -116,6 +120,7 @@ fn route(
         forwards_unknown,
         body_bytes,
         response_timeout,
+        streams,
     };
     Some((matches, rules))
 }
@@ -127,7 +132,7 @@ fn key_set_matches(
     section: &mut Section<'_>,
     identities: &Identities,
 ) -> Option<RouteMatch> {
-    for name in ["upstream", "cors", "body_bytes", "response_timeout"] {
+    for name in ["upstream", "cors", "body_bytes", "response_timeout", "streams"] {
         if let Some(item) = section.take(name) {
             item.refuse(
                 format!("`{name}` has no effect on a route with `jwks`, which the gateway answers by itself"),

@@ -8,6 +8,10 @@ use super::{check, jwt, minimal_and, read, route, valid, warnings, with};
 fn invalid_values_are_errors() {
     for (text, words) in [
         (
+            minimal_and("[[routes]]\npath = \"/s\"\npublic = true\nupstream = \"app\"\nstreams = \"close\"\n"),
+            "\"end\"",
+        ),
+        (
             minimal_and("[server.limits]\nidle_timeout = 75\n"),
             "expected a duration, found a number",
         ),

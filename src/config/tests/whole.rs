@@ -20,6 +20,7 @@ use super::{MINIMAL, parse, valid};
 use crate::config::defaults;
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{HostPattern, PathPattern};
+use crate::proxy::streams::StreamRule;
 use crate::telemetry::LogFormat;
 use crate::tls::provider::TlsVersion;
 
@@ -154,9 +155,10 @@ fn absent_keys_have_their_documented_defaults() {
         (
             route.rules.credential,
             route.rules.body_bytes,
-            route.rules.response_timeout
+            route.rules.response_timeout,
+            route.rules.streams
         ),
-        (CredentialMode::Opaque, None, None)
+        (CredentialMode::Opaque, None, None, StreamRule::End)
     );
     assert_eq!(config.largest_leeway(), Duration::ZERO);
 }
@@ -390,8 +392,12 @@ fn every_supported_key_is_read() {
         ("key", "x-api-key")
     );
     assert_eq!(
-        (admin.rules.credential, admin.rules.response_timeout),
-        (CredentialMode::Remove, Some(Duration::from_secs(9)))
+        (
+            admin.rules.credential,
+            admin.rules.response_timeout,
+            admin.rules.streams
+        ),
+        (CredentialMode::Remove, Some(Duration::from_secs(9)), StreamRule::Keep)
     );
     assert!(matches!(
         &anyone.rules.policy,

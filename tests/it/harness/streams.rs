@@ -198,6 +198,8 @@ impl Http2Call {
             let mut builder = client::Builder::new();
             let (sender, connection) = builder
                 .initial_window_size(window)
+                // A test does not read all the time, and each event is a small frame.
+                .data_frame_budget(1 << 24)
                 .handshake(tcp)
                 .await
                 .expect("HTTP/2");

@@ -102,6 +102,14 @@ impl SharedKind {
         }
     }
 
+    /// Whether the store reports its changes by itself, without a subscription that can be lost.
+    pub(super) fn is_watched(&self) -> bool {
+        match self {
+            Self::Embedded(_) => true,
+            Self::Redis(_) | Self::Django(_) => false,
+        }
+    }
+
     /// The part of a Redis, which can be written to.
     pub(super) fn as_redis(&self) -> Option<&Arc<SharedRedis>> {
         match self {

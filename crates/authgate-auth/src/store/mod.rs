@@ -410,6 +410,11 @@ impl Store {
         &self.shared.settings
     }
 
+    /// Whether changes of the store are reported now. After an interruption, the store as a whole is reported as changed.
+    pub(crate) fn reports_changes(&self) -> bool {
+        self.shared.kind.is_watched() || self.shared.metrics.is_tracking()
+    }
+
     /// The deadline for one credential, over all its lookups.
     pub(crate) fn time_limit(&self) -> Duration {
         self.handle.time_limit()
