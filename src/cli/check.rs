@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Failure, online, output};
+use super::{Failure, embedded_size, online, output};
 use crate::config::{self, ConfigError, Loaded};
 use crate::examples;
 
@@ -36,10 +36,8 @@ With --json: {\"problems\": [{\"severity\": \"error\"|\"warning\", \"key\", \"fi
 pub(super) fn run(args: &Args, configured: &Path) -> Result<(), Failure> {
     let file = args.file.as_deref().unwrap_or(configured);
     let loaded = config::load(file).map_err(Failure::Config);
-    let loaded = match loaded {
-        Ok(loaded) if args.online => online(loaded),
-        loaded => loaded,
-    };
+    let loaded = loaded.and_then(|loaded| if args.online { online(loaded) } else { Ok(loaded) });
+    let loaded = loaded.map(with_sizes);
     match (loaded, args.json) {
         (Ok(Loaded { warnings, .. }), true) => output::json(&warnings.to_json()),
         (Err(Failure::Config(error)), true) => {
@@ -59,6 +57,13 @@ fn online(loaded: Loaded) -> Result<Loaded, Failure> {
         return Err(ConfigError::of_report(&loaded.source, warnings).into());
     }
     Ok(Loaded { warnings, ..loaded })
+}
+
+/// Adds which embedded stores are too large.
+fn with_sizes(loaded: Loaded) -> Loaded {
+    let findings = embedded_size::findings(&loaded.config);
+    let warnings = loaded.warnings.with(&loaded.source, findings);
+    Loaded { warnings, ..loaded }
 }
 
 fn report_valid(file: &Path, loaded: &Loaded) -> Result<(), Failure> {

@@ -4,6 +4,7 @@ mod check;
 mod demo;
 pub mod django;
 mod echo;
+mod embedded_size;
 mod explain;
 mod http_client;
 mod jwt;

@@ -51,6 +51,10 @@ impl WritableFile {
         self.digests
     }
 
+    pub(super) fn size(&self) -> usize {
+        self.records.as_ref().map_or(0, Records::size)
+    }
+
     fn failed(&self, problem: String) -> ProvisioningError {
         ProvisioningError::File {
             store: Arc::clone(&self.store),

@@ -198,6 +198,14 @@ impl WritableStore {
         dispatch!(WritableStore: self, digests())
     }
 
+    /// The number of tokens and users of an embedded store, as it was last read; `None`: another kind of store.
+    pub fn embedded_size(&self) -> Option<usize> {
+        match self {
+            Self::Redis(_) => None,
+            Self::Embedded(file) => Some(file.size()),
+        }
+    }
+
     /// Creates the layout record if it does not exist. `how` applies only in this case.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ mod certificate_bound;
 mod check;
 mod check_files;
 mod claim_types;
+mod cli_bulk;
 mod cli_import;
 mod cli_store;
 mod control_listeners;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use authgate_auth::store::{DigestKind, Digests, embedded};
+use authgate_auth::store::{DigestKind, Digests};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -17,14 +17,17 @@ use super::dump_records::DumpRecords;
 use super::lines::{self, Line};
 use super::progress::Progress;
 use crate::cli::stores::StoreName;
-use crate::cli::{Failure, StoreContext, output, values};
+use crate::cli::{Failure, StoreContext, embedded_size, output, values};
 use crate::provisioning::{Begun, Imported, Keep, ProvisioningError, Pruned, WritableStore};
 
 /// Import users and tokens from a Django dump or from `token export`
 ///
 /// The input is the output of `manage.py dumpdata auth.user auth.group authtoken.token`. Tokens of django-rest-knox 4.2 and later
 /// (`knox.authtoken`) are imported too. Keys are hashed, not stored. The whole input is checked before anything is written. The import
-/// can be repeated at any time. Gateways use an empty store once its import is complete.
+/// can be repeated at any time, also after it was interrupted. Gateways use an empty store once its import is complete.
+///
+/// Input of any size needs little memory: checked records wait in an unlinked file in TMPDIR. A terminal shows the progress. An embedded
+/// store is meant for 20,000 tokens and users at most.
 ///
 /// The dump overwrites the users in it, including `is_active`: changes by `authgate user disable` or `user put` are lost. Attributes
 /// are kept, and so are fields that the user model does not have, such as groups. Revoked tokens stay revoked. Users and tokens that
@@ -73,13 +76,8 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
     if result.imported.tokens + result.imported.left_revoked == 0 && records.tokens() > 0 {
         return Err(nothing_imported(args, &records));
     }
-    if let WritableStore::Embedded(_) = store
-        && records.users() + records.tokens() > embedded::LARGE
-    {
-        output::note(format_args!(
-            "an embedded store is meant for up to {} users and tokens, because each change rewrites the whole file. Use Redis for more",
-            embedded::LARGE
-        ));
+    if let Some(problem) = store.embedded_size().and_then(embedded_size::problem) {
+        output::note(format_args!("{problem}. Use Redis: {}", embedded_size::MOVE));
     }
     Ok(())
 }

@@ -50,6 +50,9 @@ enum Command {
     Create(create::Args),
     Show(show::Args),
     /// List tokens by digest: all tokens, or those of one user
+    ///
+    /// Any number of tokens needs little memory, and no command keeps Redis from answering gateways. The list is not a snapshot: a token that
+    /// changes meanwhile is printed as it was before or after.
     List {
         /// List only the tokens of this user
         #[arg(long, value_name = "ID", value_parser = values::user_id)]
@@ -76,6 +79,10 @@ enum Command {
     /// Export users, token digests and revocations as JSON lines, for `token import`
     ///
     /// The export has no keys. Protect it against changes: importing it grants the access that it lists.
+    ///
+    /// Any number of records needs little memory, and no command keeps Redis from answering gateways. The export is not a snapshot: a record
+    /// that changes meanwhile is printed as it was before or after. Revocations are read last. If the command fails, its output is
+    /// incomplete: do not import it.
     Export {
         #[command(flatten)]
         store: StoreName,
