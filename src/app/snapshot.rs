@@ -37,7 +37,7 @@ use crate::proxy::routes::RouteTable;
 use crate::proxy::streams::StreamRule;
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::recording::{Recorder, RecorderMetrics};
-use crate::telemetry::metrics::Observed;
+use crate::telemetry::metrics::{Observed, StoreSample};
 use crate::tls::certificate::Certificate;
 use crate::tls::control::ControlTls;
 use crate::tls::server::{Acceptor, ClientSecurity, ServerTlsSettings};
@@ -315,12 +315,17 @@ impl Snapshot {
 
     /// What the metrics read from this snapshot at each scrape.
     pub(super) fn observed(&self) -> Observed {
-        let usable = |store: &Arc<SharedStore>| {
+        let state = |store: &Arc<SharedStore>| {
             let probed = Arc::clone(store);
-            (Arc::clone(store.name()), Box::new(move || probed.is_usable()) as _)
+            let probe = move || StoreSample {
+                usable: probed.is_usable(),
+                outage: probed.outage().map(|outage| outage.lasting).unwrap_or_default(),
+                revocation_lag: probed.revocation_lag(),
+            };
+            (Arc::clone(store.name()), Box::new(probe) as _)
         };
         Observed {
-            stores: self.stores.iter().map(usable).collect(),
+            stores: self.stores.iter().map(state).collect(),
             certificates: self
                 .certificates
                 .iter()

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use authgate_auth::cache::CacheSettings;
+use authgate_auth::cache::{CacheSettings, OnOutage};
 use authgate_auth::introspection::ClientAuthentication;
 use authgate_auth::jwt::{Profile, UserIdField};
 use authgate_auth::store::Digests;
@@ -101,6 +101,10 @@ pub(super) const DJANGO_INVALIDATION: authgate_auth::store::django::Invalidation
 
 /// `authenticators.*.source_ttl`.
 pub(super) const SOURCE_TTL: Duration = Duration::from_secs(300);
+/// `authenticators.*.on_outage`.
+pub(super) const ON_OUTAGE: OnOutage = OnOutage::Deny;
+/// `authenticators.*.stale_for`.
+pub(super) const STALE_FOR: Duration = Duration::from_secs(300);
 /// `authenticators.*.header`.
 pub(super) const CREDENTIAL_HEADER: HeaderName = AUTHORIZATION;
 /// `authenticators.*.scheme` of `kind = "token"`.

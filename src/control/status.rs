@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 use authgate_auth::introspection::IntrospectionStatus;
 use authgate_auth::jwt::keys::remote::KeySourceStatus;
 use authgate_auth::store::SharedStore;
+use authgate_auth::{OutageStatus, Serving};
 use authgate_http::server::address::Address;
 use authgate_http::server::stage::Stage;
 use jiff::Timestamp;
@@ -157,6 +158,8 @@ impl Report<'_> {
                 "name": &**store.name(),
                 "reached": store.was_reached(),
                 "usable": store.is_usable(),
+                "outage": store.outage().as_ref().map(outage),
+                "revocation_lag_seconds": store.revocation_lag().map(|lag| lag.as_secs_f64()),
             })
         };
         let certificate = |certificate: &CertificateStatus| {
@@ -200,6 +203,16 @@ fn acme(status: &AcmeStatus) -> Value {
     })
 }
 
+/// `cached_decisions`: the authenticators that use cached decisions in the outage.
+fn outage(status: &OutageStatus) -> Value {
+    let at = |time: SystemTime| Timestamp::try_from(time).ok().map(shown);
+    let serving = |serving: &Serving| json!({ "authenticator": &*serving.authenticator, "since": at(serving.since) });
+    json!({
+        "since": at(status.since),
+        "cached_decisions": status.serving.iter().map(serving).collect::<Vec<_>>(),
+    })
+}
+
 /// `last_success` is null until the endpoint has answered; `error` is null unless the last introspection has failed.
 fn introspection(status: &IntrospectionStatus) -> Value {
     json!({
@@ -207,6 +220,7 @@ fn introspection(status: &IntrospectionStatus) -> Value {
         "last_success": status.last_success.and_then(|at| Timestamp::try_from(at).ok()).map(shown),
         "failures": status.failures,
         "error": status.error,
+        "outage": status.outage.as_ref().map(outage),
     })
 }
 

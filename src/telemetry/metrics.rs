@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -374,13 +374,24 @@ pub struct AcmeSample {
 /// Returns the certificates of all domains of `server.tls.acme`.
 pub type AcmeProbe = Box<dyn Fn() -> Vec<AcmeSample> + Send + Sync>;
 
-/// Returns whether a store is usable now.
-pub type StoreProbe = Box<dyn Fn() -> bool + Send + Sync>;
+/// The state of a store.
+#[derive(Debug, Default)]
+pub struct StoreSample {
+    /// Whether it is usable.
+    pub usable: bool,
+    /// How long its present outage lasts by now.
+    pub outage: Duration,
+    /// The delay of its reports of changes, if it is measured.
+    pub revocation_lag: Option<Duration>,
+}
+
+/// Returns the state of a store.
+pub type StoreProbe = Box<dyn Fn() -> StoreSample + Send + Sync>;
 
 /// The parts of the current configuration that are read at each scrape.
 #[derive(Default)]
 pub struct Observed {
-    /// By store: whether it is usable.
+    /// By store: its state.
     pub stores: Vec<(Arc<str>, StoreProbe)>,
     /// By certificate file: when the first of its certificates expires, in Unix seconds.
     pub certificates: Vec<(String, i64)>,
@@ -411,13 +422,7 @@ impl Collector for ObservedCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let observed = self.0.load();
         let kind = ConstGauge::new(0_i64).metric_type();
-        let usable = Family::<StoreLabels, Gauge<i64, AtomicI64>>::default();
-        for (store, probe) in &observed.stores {
-            let store = Arc::clone(store);
-            usable.get_or_create(&StoreLabels { store }).set(i64::from(probe()));
-        }
-        let help = "1 while a store can be used, 0 while its routes answer 503.";
-        usable.encode(encoder.encode_descriptor("store_usable", help, None, kind)?)?;
+        encode_stores(&mut encoder, &observed.stores)?;
         let expiries = Family::<CertificateLabels, Gauge>::default();
         for (certificate, expiry) in &observed.certificates {
             let certificate = certificate.clone();
@@ -447,6 +452,33 @@ impl Collector for ObservedCollector {
         };
         auth.encode(&mut encoder)
     }
+}
+
+fn encode_stores(encoder: &mut DescriptorEncoder<'_>, stores: &[(Arc<str>, StoreProbe)]) -> fmt::Result {
+    let usable = Family::<StoreLabels, Gauge<i64, AtomicI64>>::default();
+    let outage = Family::<StoreLabels, Gauge<f64, AtomicU64>>::default();
+    let lag = Family::<StoreLabels, Gauge<f64, AtomicU64>>::default();
+    let mut is_measured = false;
+    for (store, probe) in stores {
+        let (sample, store) = (probe(), Arc::clone(store));
+        let labels = StoreLabels { store };
+        usable.get_or_create(&labels).set(i64::from(sample.usable));
+        outage.get_or_create(&labels).set(sample.outage.as_secs_f64());
+        if let Some(by) = sample.revocation_lag {
+            is_measured = true;
+            lag.get_or_create(&labels).set(by.as_secs_f64());
+        }
+    }
+    let (kind, seconds) = (ConstGauge::new(0_i64).metric_type(), Some(&Unit::Seconds));
+    let help = "1 while a store can be used, 0 while its routes answer 503.";
+    usable.encode(encoder.encode_descriptor("store_usable", help, None, kind)?)?;
+    let help = "How long a store has not answered all look-ups by now, 0 while it does.";
+    outage.encode(encoder.encode_descriptor("store_outage", help, seconds, kind)?)?;
+    if is_measured {
+        let help = "The age of the last change of the gateway's own key that the store has reported, less its period.";
+        lag.encode(encoder.encode_descriptor("revocation_lag", help, seconds, kind)?)?;
+    }
+    Ok(())
 }
 
 fn encode_acme(encoder: &mut DescriptorEncoder<'_>, samples: &[AcmeSample]) -> fmt::Result {
@@ -481,7 +513,17 @@ mod tests {
         let (cache, store) = (CacheMetrics::default(), StoreMetrics::default());
         let introspection = IntrospectionMetrics::default();
         metrics.observe(Observed {
-            stores: vec![("redis".into(), Box::new(|| false))],
+            stores: vec![
+                (
+                    "redis".into(),
+                    Box::new(|| StoreSample {
+                        usable: false,
+                        outage: Duration::from_millis(1500),
+                        revocation_lag: Some(Duration::from_millis(250)),
+                    }),
+                ),
+                ("file".into(), Box::new(StoreSample::default)),
+            ],
             certificates: vec![("chain.pem".into(), 1_800_000_000)],
             acme: Some(Box::new(|| {
                 vec![AcmeSample {
@@ -498,6 +540,7 @@ mod tests {
             key_sources: Vec::new(),
         });
         cache.record_lookup(true);
+        cache.record_stale();
         store.record_lookup(Duration::from_micros(300));
         store.record_error("store_timeout");
         store.record_lag(Duration::from_micros(300));
@@ -518,6 +561,10 @@ mod tests {
             r#"authgate_request_duration_seconds_bucket{le="0.005"} 1"#,
             r#"authgate_upstream_duration_seconds_count{upstream="app"} 1"#,
             r#"authgate_store_usable{store="redis"} 0"#,
+            r#"authgate_store_outage_seconds{store="redis"} 1.5"#,
+            r#"authgate_store_outage_seconds{store="file"} 0.0"#,
+            r#"authgate_revocation_lag_seconds{store="redis"} 0.25"#,
+            r#"authgate_stale_decisions_total{authenticator="token"} 1"#,
             r#"authgate_certificate_expiry_seconds{certificate="chain.pem"} 1800000000"#,
             r#"authgate_certificate_expiry_seconds{certificate="acme/api.example.pem"} 1900000000"#,
             r#"authgate_acme_certificate_present{domain="api.example"} 1"#,

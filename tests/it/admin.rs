@@ -154,3 +154,27 @@ fn every_metric_is_in_the_reference() {
         );
     }
 }
+
+#[test]
+fn every_metric_of_an_alert_rule_is_in_the_reference() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    let rules: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("expr: "))
+        .collect();
+    assert!(
+        rules
+            .iter()
+            .any(|rule| rule.contains("authgate_revocation_lag_seconds")),
+        "{rules:?}"
+    );
+    for rule in rules {
+        let words = rule.split(|character: char| !character.is_ascii_alphanumeric() && character != '_');
+        for name in words.filter(|word| word.starts_with("authgate_")) {
+            let row = page
+                .lines()
+                .find(|line| line.starts_with("| `authgate_") && line.contains(&format!("`{name}`")));
+            assert!(row.is_some(), "{name} of {rule:?} is not in docs/operations.md");
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! deadline, and concurrent requests with the same credential wait for the result. [`kind`](super::kind) has the table of kinds, which
 //! say how a header is read and how a credential is evaluated.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::binding_rules::TokenBinding;
 use crate::cache::{self, CacheSettings, ConfirmedBy, DecisionCache, OnOutage};
 use crate::decision::{AcceptedUser, Decision, RefusedCredential};
 use crate::dependencies::{ChangeCounters, Dependencies};
-use crate::error::EvaluationError;
+use crate::error::{EvaluationError, Unanswered};
 use crate::held::{HeldCredential, Standing};
 use crate::identities::{IdentityFactory, IdentityRules};
 use crate::introspection::{IntrospectionError, SharedEndpoint};
@@ -29,6 +30,7 @@ use crate::keys::remote::SharedKeySource;
 use crate::kind::{Evaluator, KindSettings, SharedKind};
 use crate::metrics::CacheMetrics;
 use crate::now::Now;
+use crate::outage::Outage;
 use crate::reading::Reading;
 use crate::request::RequestFacts;
 use crate::revocable::Revocable;
@@ -199,6 +201,8 @@ pub struct Authenticator {
     evaluator: Evaluator,
     binding: BindingChecker,
     stores: Vec<Rc<Store>>,
+    /// The number of the last outage in which it has used a cached decision.
+    recalled_in: Cell<u64>,
     /// Of its stores, the one with the longest time limit.
     slowest_store: Option<Rc<Store>>,
     single_flight: Arc<SingleFlight<Outcome>>,
@@ -216,6 +220,7 @@ impl Authenticator {
             slowest_store: stores.iter().max_by_key(|store| store.time_limit()).cloned(),
             binding: BindingChecker::new(worker, stores.clone()),
             stores,
+            recalled_in: Cell::new(0),
             single_flight: match shared.endpoint() {
                 Some(_) => Arc::clone(&shared.single_flight),
                 None => Arc::default(),
@@ -379,14 +384,50 @@ impl Authenticator {
         credential: &[u8],
         now: Now,
     ) -> Result<Result<AcceptedUser, RefusedCredential>, EvaluationError> {
+        let OnOutage::ServeCached { stale_for } = self.shared.settings.on_outage else {
+            return Ok(self.decide(key, credential, now).await?.0.into_result());
+        };
         let began = Instant::now();
-        match self.decide(key, credential, now).await {
-            Err(error) if error.unanswered().is_some() => {
-                let confirmed = self.shared.cache.find_confirmed(&key, now.later(began.elapsed()));
-                confirmed.ok_or(error)
-            }
-            decided => decided.map(|(decision, _)| decision.into_result()),
+        // Known users cost no look-up then.
+        if let Some(outage) = self.evaluator.down(credential)
+            && let Some(decided) = self.shared.cache.find_confirmed(&key, now)
+        {
+            self.note_recalled(outage, stale_for, "known to be down");
+            return Ok(decided);
         }
+        let error = match self.decide(key, credential, now).await {
+            Ok((decision, _)) => return Ok(decision.into_result()),
+            Err(error) => error,
+        };
+        let Some(outage) = self.outage_of(&error) else {
+            return Err(error);
+        };
+        match self.shared.cache.find_confirmed(&key, now.later(began.elapsed())) {
+            Some(decided) => {
+                self.note_recalled(outage, stale_for, error.label());
+                Ok(decided)
+            }
+            None => Err(error),
+        }
+    }
+
+    /// The outage that this error is about, if it is one.
+    fn outage_of(&self, error: &EvaluationError) -> Option<&Outage> {
+        match error.unanswered()? {
+            Unanswered::Store(name) => {
+                let store = self.stores.iter().find(|store| store.settings().name == *name);
+                store.map(|store| store.outage())
+            }
+            Unanswered::Endpoint => self.shared.endpoint().map(|endpoint| endpoint.outage()),
+        }
+    }
+
+    fn note_recalled(&self, outage: &Outage, stale_for: Duration, reason: &str) {
+        let number = outage.note_failure();
+        if self.recalled_in.replace(number) != number {
+            outage.note_serving(self.name(), stale_for, reason);
+        }
+        self.shared.cache.metrics().record_stale();
     }
 
     /// Decides about a credential that is not in the cache, or waits for another request that has begun to decide about the same one.

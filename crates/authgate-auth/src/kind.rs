@@ -1,11 +1,12 @@
 //! The table of the kinds of authenticators. A new kind is a module and a line in this table.
 //!
-//! A module has the settings of its kind, the part that all workers share, and an evaluator, which has the same two methods in each kind:
+//! A module has the settings of its kind, the part that all workers share, and an evaluator, which has the same three methods in each kind:
 //!
 //! - `read` finds the credential among the words of the header.
 //! - `evaluate` decides about a credential that is not in the cache. It runs once for concurrent requests with the same credential. Before
 //!   it reads anything that may change, a record in a store or a key that is refreshed, it marks the item in `lookup.dependencies`, so that
 //!   a change invalidates the cached decision.
+//! - `down` says whether `evaluate` would fail, because something that it asks is known to be unable to answer.
 //!
 //! The settings list the stores that the evaluator asks. Their `still_accepts` compares them with the settings of an earlier configuration.
 
@@ -26,6 +27,7 @@ use crate::introspection::{IntrospectionEvaluator, IntrospectionSettings, Shared
 use crate::jwt::{JwtEvaluator, JwtSettings, KeySources};
 use crate::keys::remote::SharedKeySource;
 use crate::now::Now;
+use crate::outage::Outage;
 use crate::reading::Reading;
 use crate::revocable::{Revocable, RevocationKind};
 use crate::scheme::AuthScheme;
@@ -114,6 +116,11 @@ macro_rules! kinds {
                 acceptance: Acceptance,
             ) -> Reading<'w> {
                 match self { $(Self::$kind(evaluator) => evaluator.read(scheme, words, acceptance),)+ }
+            }
+
+            /// The present outage in which this credential cannot be evaluated, if that is known without asking.
+            pub(super) fn down(&self, credential: &[u8]) -> Option<&Outage> {
+                match self { $(Self::$kind(evaluator) => evaluator.down(credential),)+ }
             }
 
             pub(super) async fn evaluate(

@@ -24,6 +24,7 @@
 //! identity_signer  JWTs that tell an upstream who the user is
 //! -- 1  parts
 //! worker         what the authenticators of one worker share
+//! outage         since when a store or an endpoint cannot answer
 //! cache          cached decisions
 //! held           credentials of streams, and the decisions about them
 //! identities     what identities contain
@@ -76,6 +77,7 @@ pub mod keys;
 mod kind;
 pub mod metrics;
 mod now;
+mod outage;
 mod reading;
 pub mod record;
 mod replay;
@@ -103,6 +105,7 @@ pub use self::held::{CredentialId, HeldCredential, HeldCredentials, Question, Se
 pub use self::identities::{IdentityRules, KeptClaims};
 pub use self::kind::KindSettings;
 pub use self::now::Now;
+pub use self::outage::{OutageStatus, Serving};
 pub use self::replay::{MAX_PROOFS, ReplayMemory};
 #[doc(hidden)]
 pub use self::request::PlainRequest;

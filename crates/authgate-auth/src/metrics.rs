@@ -25,12 +25,18 @@ const INTROSPECTION_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.0
 pub struct CacheMetrics {
     hits: Counter,
     misses: Counter,
+    stale: Counter,
 }
 
 impl CacheMetrics {
     /// A credential was looked up.
     pub fn record_lookup(&self, found: bool) {
         if found { &self.hits } else { &self.misses }.inc();
+    }
+
+    /// A decision was used in an outage.
+    pub fn record_stale(&self) {
+        self.stale.inc();
     }
 }
 
@@ -210,6 +216,12 @@ impl AuthMetrics<'_> {
             "cache_misses",
             "Credentials that had to be verified or looked up.",
             |cache| &cache.misses,
+        )?;
+        self.of_caches(
+            to,
+            "stale_decisions",
+            "Cached decisions that were used because a store or an endpoint could not answer.",
+            |cache| &cache.stale,
         )?;
         let (seconds, histogram) = (Some(&Unit::Seconds), MetricType::Histogram);
         let lookups = (

@@ -13,6 +13,7 @@ use crate::dependencies::ChangeCounters;
 use crate::error::EvaluationError;
 use crate::identities::IdentityFactory;
 use crate::now::Now;
+use crate::outage::Outage;
 use crate::reading::Reading;
 use crate::scheme::AuthScheme;
 use crate::store::{Lookup, Store, TokenFacts, TokenFault};
@@ -127,6 +128,11 @@ impl TokenEvaluator {
             Acceptance::Allowed => Reading::Credential(key),
             Acceptance::RefuseOnly => Reading::Joined(key, Refusal::TokenUnknown),
         }
+    }
+
+    /// Without the first store, the source is not asked either.
+    pub(super) fn down(&self, _: &[u8]) -> Option<&Outage> {
+        self.store.down()
     }
 
     pub(super) async fn evaluate(

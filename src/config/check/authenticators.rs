@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use authgate_auth::cache::OnOutage;
 use authgate_auth::token::{OnUnknown, Source, TokenSettings};
 use authgate_auth::{AuthScheme, AuthenticatorSettings, KindSettings, Requirement};
 use authgate_core::outbound::identity::{ANONYMOUS, PUBLIC, UNKNOWN};
@@ -13,6 +12,7 @@ use toml::Spanned;
 
 use super::common::{cache, header, read_schemes};
 use super::identity::Identities;
+use super::outage::on_outage;
 use super::stores::Stores;
 use super::{Names, absent, introspection, jwt, stores};
 use crate::config::defaults;
@@ -23,28 +23,20 @@ use crate::config::reader::{Item, Section, Zero};
 const KINDS: [Kind; 3] = [
     Kind {
         name: "token",
-        unsupported: UNSUPPORTED,
+        unsupported: &[],
         read: token,
     },
     Kind {
         name: "jwt",
-        unsupported: &["on_outage", "stale_for", "discovery"],
+        unsupported: &["discovery"],
         read: jwt::jwt,
     },
     Kind {
         name: "introspection",
-        unsupported: &[
-            "on_outage",
-            "stale_for",
-            "dpop",
-            "dpop_window",
-            "dpop_replay",
-            "certificate_bound",
-        ],
+        unsupported: &["dpop", "dpop_window", "dpop_replay", "certificate_bound"],
         read: introspection::introspection,
     },
 ];
-const UNSUPPORTED: &[&str] = &["on_outage", "stale_for"];
 
 /// The parsed authenticators.
 #[derive(Debug)]
@@ -125,7 +117,7 @@ fn authenticator(
     const EXAMPLE: &str = "kind = \"token\"`, `kind = \"jwt\"` or `kind = \"introspection\"";
     let written = item.value().get("kind").and_then(|kind| kind.get_ref().as_str());
     let unsupported = KINDS.iter().find(|kind| Some(kind.name) == written);
-    let mut section = item.section(unsupported.map_or(UNSUPPORTED, |kind| kind.unsupported))?;
+    let mut section = item.section(unsupported.map_or(&[], |kind| kind.unsupported))?;
     let kind = section
         .require("kind", EXAMPLE)
         .and_then(|item| item.text()?.choice(&KINDS.map(|kind| (kind.name, kind)), &[]));
@@ -158,6 +150,15 @@ fn token(
         None => implied_store(&section, stores),
     };
     let cache = cache(&mut section);
+    let asked = store.iter().chain(source.as_ref().map(|(_, source)| &source.store));
+    // A store that is not known is reported.
+    let can_fail = store.is_none() || asked.into_iter().any(|store| stores.can_be_in_outage(store));
+    let on_outage = on_outage(
+        &mut section,
+        &cache,
+        can_fail,
+        "name a store of `kind = \"redis\"` or `kind = \"django\"`",
+    );
     let on_unknown = [("refuse", OnUnknown::Refuse), ("forward", OnUnknown::Forward)];
     let on_unknown = section.choice_or("on_unknown", &on_unknown, defaults::ON_UNKNOWN);
     Some(AuthenticatorSettings {
@@ -166,7 +167,7 @@ fn token(
         scheme,
         realm: None,
         cache,
-        on_outage: OnOutage::Deny,
+        on_outage,
         kind: KindSettings::Token(Arc::new(TokenSettings {
             store: store?,
             source: source.map(|(_, source)| source),

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use authgate_auth::cache::OnOutage;
 use authgate_auth::introspection::{
     ClientAuthentication, EndpointSettings, IntrospectionClient, IntrospectionRules, IntrospectionSettings, Location,
 };
@@ -14,6 +13,7 @@ use super::fetch;
 use super::identity::Identities;
 use super::issuer::{accepted, claim_or_false, token_bytes, user_id_claim};
 use super::jwt::{realm, revocation};
+use super::outage::on_outage;
 use super::stores::Stores;
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Zero};
@@ -36,6 +36,7 @@ pub(super) fn introspection(
     let rules = rules(&mut section, stores);
     let revocation = revocation(&mut section, stores, rules.jti_claim.is_some());
     let cache = cache(&mut section);
+    let on_outage = on_outage(&mut section, &cache, true, "");
     let kind = KindSettings::Introspection(Arc::new(IntrospectionSettings {
         endpoint: Arc::new(endpoint?),
         form,
@@ -50,7 +51,7 @@ pub(super) fn introspection(
         scheme: AuthScheme::OneOf(schemes),
         realm: Some(realm),
         cache,
-        on_outage: OnOutage::Deny,
+        on_outage,
         kind,
     })
 }

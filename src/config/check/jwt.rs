@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use authgate_auth::cache::OnOutage;
 use authgate_auth::jwt::{Issuer, Issuers, JwtSettings, Namespace, Profile};
 use authgate_auth::{AuthenticatorSettings, CredentialForm, KindSettings};
 
@@ -11,6 +10,7 @@ use super::common::{cache, form, header, schemes};
 use super::identity::Identities;
 use super::issuer::{self, issuer, store_or_none};
 use super::issuers::issuers;
+use super::outage::on_outage;
 use super::stores::Stores;
 use crate::config::defaults;
 use crate::config::reader::{Item, Section};
@@ -52,6 +52,16 @@ pub(super) fn jwt(
         .is_none_or(|issuers| issuers.all().all(|issuer| issuer.rules.jti_claim.is_some()));
     let revocation = revocation(&mut section, stores, reads_ids);
     let cache = cache(&mut section);
+    let can_fail = issuers.as_ref().is_none_or(|issuers| {
+        let users = issuers.all().filter_map(|issuer| issuer.users.store());
+        users.chain(&revocation).any(|store| stores.can_be_in_outage(store))
+    });
+    let on_outage = on_outage(
+        &mut section,
+        &cache,
+        can_fail,
+        "name a store of `kind = \"redis\"` or `kind = \"django\"` as `users` or `revocation`",
+    );
     let kind = KindSettings::Jwt(Arc::new(JwtSettings {
         issuers: issuers?,
         form,
@@ -64,7 +74,7 @@ pub(super) fn jwt(
         scheme: profile.auth_scheme(schemes),
         realm: Some(realm),
         cache,
-        on_outage: OnOutage::Deny,
+        on_outage,
         kind,
     })
 }

@@ -21,6 +21,7 @@ mod issuers;
 mod jwt;
 mod keys;
 mod mode;
+mod outage;
 mod parsed_route;
 mod remote_keys;
 mod require;

@@ -88,6 +88,14 @@ impl Stores {
         }
     }
 
+    /// Whether a store may be unable to answer. A file is read beforehand.
+    pub(super) fn can_be_in_outage(&self, name: &str) -> bool {
+        match self.kind(name) {
+            Some(StoreKind::Embedded(_)) => false,
+            Some(StoreKind::Redis(_) | StoreKind::Django(_)) | None => true,
+        }
+    }
+
     /// Whether used proofs can be recorded in a store.
     pub(super) fn records_proofs(&self, name: &str) -> bool {
         match self.kind(name) {

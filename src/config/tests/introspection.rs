@@ -145,7 +145,10 @@ fn each_mistake_is_an_error_that_says_what_to_write() {
         (format!("{ENDPOINT}revocation = \"nowhere\""), &["is an unknown store"]),
         (format!("{ENDPOINT}users = \"redis\""), &["`users`"]),
         (format!("{ENDPOINT}keys = []"), &["`keys`"]),
-        (format!("{ENDPOINT}on_outage = \"deny\""), &["is not supported yet"]),
+        (
+            format!("{ENDPOINT}stale_for = \"5m\""),
+            &["has no effect without", "serve-cached"],
+        ),
     ] {
         let Err(error) = read(&idp(&lines)) else {
             panic!("it was taken:\n{lines}")

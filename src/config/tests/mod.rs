@@ -6,6 +6,7 @@ mod django_store;
 mod introspection;
 mod issuers;
 mod key_sets;
+mod outage;
 mod routes;
 mod signed;
 mod values;

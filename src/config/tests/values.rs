@@ -188,7 +188,7 @@ fn unknown_and_missing_keys_and_names_are_errors() {
             "there is no TLS listener to redirect to",
         ),
         (with("url =", "mode = \"single\"\nurl ="), "`mode` is not supported yet"),
-        (jwt("on_outage = \"deny\""), "`on_outage` is not supported yet"),
+        (jwt("on_outage = \"serve\""), "\"deny\", \"serve-cached\""),
         (jwt("profile = \"oidc\""), "\"rfc9068\""),
         (route("cors = {}"), "`origins` is missing"),
         (

@@ -134,10 +134,15 @@ impl Redis {
         let _ = std::fs::remove_file(self.socket());
     }
 
-    /// Starts it again at the same place, empty.
+    /// Starts it again at the same place, empty unless its records were saved.
     pub fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// The same with these further arguments.
+    pub fn restart_with(&mut self, arguments: &[&str]) {
         self.kill();
-        self.child = spawn(&self.folder, &[]);
+        self.child = spawn(&self.folder, arguments);
         self.wait();
     }
 }

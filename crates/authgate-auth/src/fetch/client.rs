@@ -122,6 +122,13 @@ impl HttpClient {
         self.runtime.get_or_init(Handle::current);
     }
 
+    /// Runs a task where its requests run, if they can. Nothing waits for its end.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = self.runtime.get() {
+            runtime.spawn(task);
+        }
+    }
+
     /// Gets a document.
     ///
     /// # Errors

@@ -1,8 +1,10 @@
 //! [`SharedEndpoint`]: an introspection endpoint, which all workers ask through one client.
 
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use authgate_core::secret::Secret;
 use authgate_http::log_throttle::LogThrottle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -14,9 +16,16 @@ use super::error::IntrospectionError;
 use super::location::{Discovery, Location};
 use crate::fetch::{HttpClient, Proxies};
 use crate::metrics::IntrospectionMetrics;
+use crate::now::Now;
+use crate::outage::{Asked, Outage, OutageStatus};
 
 /// How many tokens are introspected at once, over all workers. Further ones wait, within the timeout.
 const MAX_CONCURRENT: usize = 64;
+
+/// After so many tokens in a row that it could not answer, an endpoint is down. Fewer may be the fault of one token.
+const DOWN_AFTER: u32 = 3;
+/// The shortest time between two probes of an endpoint that is down, in milliseconds.
+const PROBE_EVERY: u64 = 500;
 
 /// The endpoint of one authenticator. It lives as long as a configuration has these settings.
 #[derive(Debug)]
@@ -28,6 +37,13 @@ pub struct SharedEndpoint {
     permits: Semaphore,
     metrics: IntrospectionMetrics,
     health: Mutex<Health>,
+    outage: Outage,
+    /// How often in a row it could not answer.
+    failures_in_a_row: AtomicU32,
+    /// One probe at a time.
+    probe: Arc<Semaphore>,
+    /// When the last probe began, on the clock of [`Now::uptime_ms`].
+    last_probe: AtomicU64,
 }
 
 /// How the last introspections ended.
@@ -53,6 +69,8 @@ pub struct IntrospectionStatus {
     pub error: Option<String>,
     /// How many introspections have failed.
     pub failures: u64,
+    /// Its present outage.
+    pub outage: Option<OutageStatus>,
 }
 
 impl SharedEndpoint {
@@ -66,6 +84,10 @@ impl SharedEndpoint {
             permits: Semaphore::new(MAX_CONCURRENT),
             metrics: IntrospectionMetrics::default(),
             health: Mutex::default(),
+            outage: Outage::new(Asked::Endpoint(Arc::clone(authenticator))),
+            failures_in_a_row: AtomicU32::new(0),
+            probe: Arc::new(Semaphore::new(1)),
+            last_probe: AtomicU64::new(0),
         })
     }
 
@@ -96,7 +118,38 @@ impl SharedEndpoint {
             last_success: health.last_success,
             error: health.error.as_ref().map(ToString::to_string),
             failures: health.failures,
+            outage: self.outage.status(),
         }
+    }
+
+    /// Its outages.
+    pub(crate) fn outage(&self) -> &Outage {
+        &self.outage
+    }
+
+    /// The present outage, if no token was answered for a while.
+    pub(super) fn down(&self) -> Option<&Outage> {
+        (self.failures_in_a_row.load(Ordering::Relaxed) >= DOWN_AFTER).then_some(&self.outage)
+    }
+
+    /// Asks about a token, without anything that waits for the answer, to find out whether the endpoint answers again. One probe runs at a
+    /// time, and begins at least [`PROBE_EVERY`] after the one before it.
+    pub(super) fn probe(self: &Arc<Self>, token: &[u8]) {
+        let (now, last) = (Now::read(), self.last_probe.load(Ordering::Relaxed));
+        let is_due = now.uptime_ms.saturating_sub(last) >= PROBE_EVERY;
+        let Some(permit) = is_due
+            .then(|| Arc::clone(&self.probe).try_acquire_owned().ok())
+            .flatten()
+        else {
+            return;
+        };
+        self.last_probe.store(now.uptime_ms, Ordering::Relaxed);
+        let (endpoint, token) = (Arc::clone(self), Secret::new(token.to_vec()));
+        self.client.spawn(async move {
+            // The answer is for the health of the endpoint alone.
+            let _ = endpoint.introspect(token.expose()).await;
+            drop(permit);
+        });
     }
 
     /// Asks about a token.
@@ -136,6 +189,8 @@ impl SharedEndpoint {
     }
 
     fn note_success(&self) {
+        self.failures_in_a_row.store(0, Ordering::Relaxed);
+        self.outage.note_answer();
         let mut health = self.health();
         health.last_success = Some(SystemTime::now());
         health.error = None;
@@ -145,6 +200,12 @@ impl SharedEndpoint {
     }
 
     fn note_failure(&self, error: &IntrospectionError) {
+        if error.is_outage() {
+            self.failures_in_a_row.fetch_add(1, Ordering::Relaxed);
+            self.outage.note_failure();
+        } else {
+            self.failures_in_a_row.store(0, Ordering::Relaxed);
+        }
         let mut health = self.health();
         health.failures += 1;
         if let Some(times) = health.log.note() {

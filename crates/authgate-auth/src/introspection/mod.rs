@@ -31,6 +31,7 @@ use crate::decision::{Decision, RefusedCredential};
 use crate::error::EvaluationError;
 use crate::identities::IdentityFactory;
 use crate::now::Now;
+use crate::outage::Outage;
 use crate::reading::Reading;
 use crate::scheme::AuthScheme;
 use crate::store::{JwtFacts, JwtQuery, Lookup, Store};
@@ -86,6 +87,13 @@ impl IntrospectionEvaluator {
             return Reading::Malformed(IntrospectionFault::Invalid(Defect::Size).into());
         }
         Reading::Credential(token)
+    }
+
+    /// An outage of the endpoint, which is then asked beside the requests until it answers; or of the store with revocations, in which the
+    /// endpoint is not asked, or else it would get every request.
+    pub(super) fn down(&self, token: &[u8]) -> Option<&Outage> {
+        let of_endpoint = self.endpoint.down().inspect(|_| self.endpoint.probe(token));
+        of_endpoint.or_else(|| self.revocation.as_ref().and_then(|store| store.down()))
     }
 
     /// Introspects the token, checks the claims of the answer, and asks the store with revocations.

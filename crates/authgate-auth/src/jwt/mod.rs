@@ -41,6 +41,7 @@ use crate::identities::IdentityFactory;
 pub use crate::keys;
 use crate::keys::VerificationKey;
 use crate::now::Now;
+use crate::outage::Outage;
 use crate::reading::Reading;
 use crate::scheme::AuthScheme;
 use crate::single_flight::WorkQueue;
@@ -145,6 +146,23 @@ impl JwtEvaluator {
             return Reading::Malformed(Refusal::Jwt(Defect::Size.into()));
         }
         Reading::Credential(token)
+    }
+
+    /// An outage of the store with revocations, or of all stores with users.
+    pub(super) fn down(&self, _: &[u8]) -> Option<&Outage> {
+        // With keys that are too old, a token does not get as far as the stores.
+        if self.sources.all().any(|source| source.keys().is_err()) {
+            return None;
+        }
+        if let Some(outage) = self.revocation.as_ref().and_then(|store| store.down()) {
+            return Some(outage);
+        }
+        let mut users = self
+            .users
+            .iter()
+            .map(|store| store.as_ref().and_then(|store| store.down()));
+        let first = users.next()??;
+        users.all(|outage| outage.is_some()).then_some(first)
     }
 
     /// Waits in the queue, then verifies the token and asks the stores.

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::dependencies::StoreItem;
 use crate::metrics::StoreMetrics;
+use crate::now::Now;
 use crate::record::{BadRecord, Layout, TokenRecord, UserRecord};
 use crate::store_changes::StoreChanges;
 
@@ -285,6 +286,12 @@ impl EmbeddedFile {
         self.contents.load().is_some()
     }
 
+    /// A file that cannot be used is no outage: it may have revoked anything.
+    #[expect(clippy::unused_self, reason = "other kinds can be in one")]
+    pub(super) fn is_in_outage(&self) -> bool {
+        false
+    }
+
     /// Drops all records if the file is invalid or missing: they may have been revoked in the meantime.
     pub(super) fn read(&self) {
         let named = |problem: &dyn std::fmt::Display| format!("{}: {problem}", self.file.display());
@@ -327,8 +334,9 @@ impl EmbeddedFile {
     pub(super) async fn watch(&self) {
         let mut seen = None;
         let mut ticks = tokio::time::interval(CHECK_INTERVAL);
+        self.changes.subscribed();
         loop {
-            let stamp = self.stamp();
+            let (now, stamp) = (Now::read(), self.stamp());
             if stamp != seen {
                 // Reading a large file takes time, and the same runtime answers probes.
                 tokio::task::block_in_place(|| self.read());
@@ -339,6 +347,7 @@ impl EmbeddedFile {
                 }
                 seen = stamp;
             }
+            self.changes.confirmed(now);
             ticks.tick().await;
         }
     }
@@ -405,6 +414,10 @@ impl EmbeddedStore {
 
     pub(super) fn time_limit(&self) -> Duration {
         LOCAL_TIME_LIMIT
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.0.is_in_outage()
     }
 
     #[expect(clippy::unused_async, reason = "other kinds wait here")]

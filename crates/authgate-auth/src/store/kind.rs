@@ -59,6 +59,11 @@ macro_rules! kinds {
                 match self { $(Self::$kind(shared) => shared.is_usable(),)+ }
             }
 
+            /// Whether it could not answer at the last check. A store whose records must not be used has answered.
+            pub(super) fn is_in_outage(&self) -> bool {
+                match self { $(Self::$kind(shared) => shared.is_in_outage(),)+ }
+            }
+
             /// Watches the store for changes; never returns.
             pub(super) async fn watch(&self) {
                 match self { $(Self::$kind(shared) => shared.watch().await,)+ }
@@ -78,6 +83,11 @@ macro_rules! kinds {
         impl Handle {
             pub(super) fn time_limit(&self) -> Duration {
                 match self { $(Self::$kind(handle) => handle.time_limit(),)+ }
+            }
+
+            /// Whether every look-up fails now, without being sent.
+            pub(super) fn is_down(&self) -> bool {
+                match self { $(Self::$kind(handle) => handle.is_down(),)+ }
             }
 
             pub(super) async fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {

@@ -28,12 +28,16 @@ use self::kind::{Handle, SharedKind};
 use self::redis::SourceRecord;
 use crate::dependencies::{ChangeCounters, Dependencies};
 use crate::metrics::StoreMetrics;
+use crate::outage::{Asked, Outage, OutageStatus};
 use crate::record::{BadRecord, TokenRecord, UserRecord};
 use crate::replay::ProofId;
 use crate::store_changes::StoreChanges;
 
 /// The deadline for one credential where nothing is asked over a network.
 pub(super) const LOCAL_TIME_LIMIT: Duration = Duration::from_secs(1);
+
+/// How often the state of a store is looked at.
+const OUTAGE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The configuration of one store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +63,7 @@ pub struct SharedStore {
     settings: StoreSettings,
     kind: SharedKind,
     metrics: StoreMetrics,
+    outage: Arc<Outage>,
     watcher: OnceLock<AbortHandle>,
     /// The tasks that follow the sources in front of which it stands.
     followers: Mutex<Vec<Follower>>,
@@ -114,6 +119,7 @@ impl SharedStore {
         let changes = StoreChanges::new(&settings.name, counters);
         Arc::new(Self {
             kind: settings.kind.clone().share(&settings.name, changes, &metrics),
+            outage: Arc::new(Outage::new(Asked::Store(Arc::clone(&settings.name)))),
             settings,
             metrics,
             watcher: OnceLock::new(),
@@ -146,12 +152,22 @@ impl SharedStore {
         self.kind.is_usable()
     }
 
+    /// How long a change takes until this gateway knows of it. `None`: this is not measured.
+    pub fn revocation_lag(&self) -> Option<Duration> {
+        self.kind.as_redis()?.revocation_lag()
+    }
+
+    /// Its present outage: it does not answer, or not to all look-ups.
+    pub fn outage(&self) -> Option<OutageStatus> {
+        self.outage.status()
+    }
+
     /// Watches the store on the current runtime, as long as it lives: reads the layout record of Redis periodically and subscribes to its
     /// changes, or reads a file again when it changes. Only the first call has an effect.
     pub fn watch(&self) {
         self.watcher.get_or_init(|| {
-            let kind = self.kind.clone();
-            tokio::spawn(async move { kind.watch().await }).abort_handle()
+            let (kind, outage) = (self.kind.clone(), Arc::clone(&self.outage));
+            tokio::spawn(async move { tokio::join!(kind.watch(), follow_outages(&kind, &outage)) }).abort_handle()
         });
     }
 
@@ -205,6 +221,20 @@ impl SharedStore {
             handle: self.kind.handle(),
             bad_records: RefCell::default(),
         })
+    }
+}
+
+/// Notes when an outage begins and ends, also while no look-up fails; never returns.
+async fn follow_outages(kind: &SharedKind, outage: &Outage) {
+    let mut ticks = tokio::time::interval(OUTAGE_INTERVAL);
+    loop {
+        ticks.tick().await;
+        if kind.is_in_outage() {
+            outage.note_failure();
+        } else {
+            // Also if its records must not be used: it answers.
+            outage.note_answer();
+        }
     }
 }
 
@@ -415,6 +445,16 @@ impl Store {
         self.shared.kind.is_watched() || self.shared.metrics.is_tracking()
     }
 
+    /// The outages of the store.
+    pub(crate) fn outage(&self) -> &Outage {
+        &self.shared.outage
+    }
+
+    /// The present outage, if look-ups fail in it without being sent.
+    pub(crate) fn down(&self) -> Option<&Outage> {
+        self.handle.is_down().then_some(&*self.shared.outage)
+    }
+
     /// The deadline for one credential, over all its lookups.
     pub(crate) fn time_limit(&self) -> Duration {
         self.handle.time_limit()
@@ -510,6 +550,9 @@ impl Store {
         self.shared.metrics.record_lookup(began.elapsed());
         if let Err(error) = &result {
             self.shared.metrics.record_error(error.label());
+            if error.unanswered().is_some() {
+                self.shared.outage.note_failure();
+            }
             if let StoreError::Record(store, problem) = error
                 && let Some(times) = self.bad_records.borrow_mut().note()
             {

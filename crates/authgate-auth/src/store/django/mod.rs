@@ -44,6 +44,10 @@ impl DjangoStore {
         self.0.settings.timeout
     }
 
+    pub(super) fn is_down(&self) -> bool {
+        self.0.is_in_outage()
+    }
+
     pub(super) async fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {
         let shared = &self.0;
         self.mark(lookup, StoreItem::Store);

@@ -122,6 +122,10 @@ impl SharedDjango {
         self.connected.load(Ordering::Relaxed) > 0
     }
 
+    pub(in crate::store) fn is_in_outage(&self) -> bool {
+        self.outage.load().is_some()
+    }
+
     /// Receives the changes that are reported from now on.
     pub(in crate::store) fn reports(&self) -> broadcast::Receiver<SourceChange> {
         self.reports.subscribe()

@@ -64,6 +64,11 @@ impl<'p> Keys<'p> {
         format!("{}dpop:{id}", self.prefix)
     }
 
+    /// The key that a gateway writes to measure the delay of reported changes.
+    pub fn canary(self, gateway: &str) -> String {
+        format!("{}canary:{gateway}", self.prefix)
+    }
+
     /// Prefixes of all keys that a decision can depend on. No prefix begins with another one, as Redis requires.
     pub(super) fn tracked_prefixes(self) -> [String; 5] {
         ["layout", "token:", "user:", "user-by-name:", "revoked:"].map(|name| format!("{}{name}", self.prefix))

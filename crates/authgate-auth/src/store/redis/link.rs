@@ -85,6 +85,11 @@ impl Link {
         now.saturating_duration_since(self.last_answer.get()) > SILENCE
     }
 
+    /// Whether lookups fail at once, because the breaker is open.
+    pub(super) fn is_down(&self) -> bool {
+        !matches!(&*self.state.borrow(), State::Up(_)) && self.breaker.failure().is_some()
+    }
+
     /// Returns the connection. Waits for an attempt that is under way; fails at once while the breaker is open.
     pub(super) async fn connection(self: &Rc<Self>) -> Result<Connected, StoreError> {
         if let State::Up(connected) = &*self.state.borrow() {

@@ -5,6 +5,7 @@
 //! failed, requests of all workers fail at once, until the one task that then tries to connect has succeeded.
 
 mod breaker;
+mod canary;
 mod connection;
 mod failure;
 mod keys;
@@ -76,6 +77,10 @@ impl RedisStore {
 
     pub(super) fn time_limit(&self) -> Duration {
         self.shared.settings.timeout
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.link.is_down()
     }
 
     pub(super) async fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {

@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use super::MAX_ATTEMPTS;
 use super::breaker::Breaker;
+use super::canary::{self, Canary};
 use super::connection::{Connections, Node, Primaries};
 use super::failure::Failure;
 use super::layout::AcceptedLayout;
@@ -44,6 +45,7 @@ pub(crate) struct SharedRedis {
     pub(super) changes: Arc<StoreChanges>,
     pub(super) metrics: StoreMetrics,
     pub(super) write_through: WriteThrough,
+    pub(super) canary: Canary,
 }
 
 /// The result of the last check of the store; each change is logged once.
@@ -100,6 +102,7 @@ impl SharedRedis {
             changes,
             metrics,
             write_through: WriteThrough::default(),
+            canary: Canary::default(),
         }
     }
 
@@ -109,6 +112,16 @@ impl SharedRedis {
 
     pub(in crate::store) fn is_usable(&self) -> bool {
         self.health.load(Ordering::Relaxed) == Health::Usable as u8
+    }
+
+    /// The delay of reported changes, if it is measured.
+    pub(in crate::store) fn revocation_lag(&self) -> Option<Duration> {
+        self.canary.lag()
+    }
+
+    pub(in crate::store) fn is_in_outage(&self) -> bool {
+        let health = self.health.load(Ordering::Relaxed);
+        [Health::Unreachable as u8, Health::ErrorReply as u8].contains(&health)
     }
 
     /// The servers that have the records.
@@ -170,7 +183,8 @@ impl SharedRedis {
                 tokio::join!(
                     watch_layout(self),
                     tracking::track(self, &Node::Configured),
-                    self.write_changes()
+                    self.write_changes(),
+                    canary::write(self)
                 )
                 .0
             }

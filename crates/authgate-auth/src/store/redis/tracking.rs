@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::canary::gateway_id;
 use super::connection::Node;
 use super::settings::connection_config;
 use super::transport::Connection;
@@ -74,6 +75,7 @@ async fn follow(shared: &Arc<SharedRedis>, node: &Node) -> TrackingError {
     };
     // Items that were read before this subscription may have changed since.
     shared.changes.subscribed();
+    shared.canary.subscribed();
     // A restarted server may be empty now, or filled again.
     shared.check_now.notify_one();
     shared.metrics.set_tracking(true);
@@ -112,6 +114,7 @@ async fn connect(shared: &Arc<SharedRedis>, node: &Node, closed: &Arc<Notify>) -
     for prefix in shared.settings.keys().tracked_prefixes() {
         tracking.arg("PREFIX").arg(prefix);
     }
+    tracking.arg("PREFIX").arg(shared.settings.keys().canary(gateway_id()));
     tracking.query_async::<Value>(&mut connection).await?;
     Ok(connection)
 }
@@ -123,14 +126,17 @@ impl SharedRedis {
         for change in data {
             match change {
                 Value::Array(keys) => {
-                    count += keys.len();
                     for key in keys {
-                        match key {
+                        let is_canary = match key {
                             Value::BulkString(key) => self.invalidate_key(key),
                             Value::SimpleString(key) => self.invalidate_key(key.as_bytes()),
-                            // An unknown form still means that something changed.
-                            _ => self.changes.changed(StoreItem::Store),
-                        }
+                            _ => {
+                                // An unknown form still means that something changed.
+                                self.changes.changed(StoreItem::Store);
+                                false
+                            }
+                        };
+                        count += usize::from(!is_canary);
                     }
                 }
                 Value::Nil => {
@@ -147,14 +153,21 @@ impl SharedRedis {
         self.metrics.record_invalidations(count);
     }
 
-    fn invalidate_key(&self, key: &[u8]) {
+    /// Returns whether it is the canary.
+    fn invalidate_key(&self, key: &[u8]) -> bool {
         let key = String::from_utf8_lossy(key);
-        if let Some(item) = key.strip_prefix(&self.settings.prefix).and_then(item) {
+        let name = key.strip_prefix(&self.settings.prefix);
+        if name.is_some_and(|name| name.strip_prefix("canary:") == Some(gateway_id())) {
+            self.canary.came_through();
+            return true;
+        }
+        if let Some(item) = name.and_then(item) {
             self.changes.changed(item);
             if item == StoreItem::Store {
                 self.check_now.notify_one();
             }
         }
+        false
     }
 }
 
@@ -198,6 +211,7 @@ mod tests {
             (keys.revoked_user("a:b"), Some(StoreItem::User("a:b"))),
             (keys.revoked_kid("k"), Some(StoreItem::Store)),
             (keys.tokens_of("42"), None),
+            (keys.canary("0123456789abcdef"), None),
             ("other".to_owned(), None),
         ] {
             assert_eq!(item(&key), expected, "{key}");

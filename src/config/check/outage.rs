@@ -1,0 +1,44 @@
+//! `on_outage` and `stale_for` of an authenticator.
+
+use authgate_auth::cache::{CacheSettings, OnOutage};
+
+use crate::config::defaults;
+use crate::config::reader::{Section, Zero};
+
+/// `can_fail`: something that the authenticator asks may be unable to answer. `remedy` says how to change that.
+pub(super) fn on_outage(section: &mut Section<'_>, cache: &CacheSettings, can_fail: bool, remedy: &str) -> OnOutage {
+    let (item, stale_item) = (section.take("on_outage"), section.take("stale_for"));
+    let stale_for = stale_item.as_ref().and_then(|item| item.duration(Zero::Refused));
+    let served = OnOutage::ServeCached {
+        stale_for: stale_for.unwrap_or(defaults::STALE_FOR),
+    };
+    let choices = [("deny", OnOutage::Deny), ("serve-cached", served)];
+    let written = item.as_ref().map(|item| item.text()?.choice(&choices, &[]));
+    let on_outage = match written {
+        // It is invalid, and reported.
+        Some(None) => return defaults::ON_OUTAGE,
+        Some(Some(on_outage)) => on_outage,
+        None => defaults::ON_OUTAGE,
+    };
+    match (on_outage, item, stale_item) {
+        (OnOutage::Deny, _, Some(stale_item)) => stale_item.refuse(
+            "`stale_for` has no effect without `on_outage = \"serve-cached\"`",
+            "remove it, or write `on_outage = \"serve-cached\"` beside it",
+        ),
+        (OnOutage::ServeCached { .. }, Some(item), _) => {
+            if cache.entries == 0 || cache.ttl.is_zero() {
+                item.refuse(
+                    "there is nothing to serve in an outage: the cache is off",
+                    "write `cache = { entries = 100000, ttl = \"60s\" }`, or `on_outage = \"deny\"`",
+                );
+            } else if !can_fail {
+                item.warn(
+                    "`on_outage` has no effect: the authenticator asks nothing that could be unable to answer",
+                    format!("remove it, or {remedy}"),
+                );
+            }
+        }
+        (OnOutage::Deny | OnOutage::ServeCached { .. }, _, _) => {}
+    }
+    on_outage
+}
