@@ -207,3 +207,31 @@ fn revocations_in_redis_are_obeyed_for_tokens_of_the_database() {
     }
     assert_eq!(status(&gate, "canary-ben"), 200);
 }
+
+#[test]
+fn known_users_go_on_while_either_store_is_down() {
+    let Some(mut site) = Site::start() else { return };
+    let short = "cache = { ttl = \"1ms\", negative_ttl = \"1ms\" }\non_outage = \"serve-cached\"";
+    let gate = site.gate(short);
+    let ada = Redis::token_key("canary-ada");
+    assert_eq!(
+        (status(&gate, "canary-ada"), status(&gate, "canary-refused")),
+        (200, 401)
+    );
+    wait_until("ada is in Redis", SOON, || site.has(&ada) && site.has("user:42"));
+    // What was written to Redis is reported as a change, so she is looked up once more.
+    let stale = "authgate_stale_decisions_total{authenticator=\"token\"}";
+    assert_eq!(status(&gate, "canary-ada"), 200);
+    site.database.kill();
+    wait_until("the refusal is that of the cache", SOON, || {
+        assert_eq!(status(&gate, "canary-refused"), 401);
+        gate.metric(stale) > 0.0
+    });
+    assert_eq!((status(&gate, "canary-ada"), status(&gate, "canary-ben")), (200, 503));
+    let before = gate.metric(stale);
+    site.redis.kill();
+    for (key, expected) in [("canary-ada", 200), ("canary-refused", 401), ("canary-ben", 503)] {
+        assert_eq!(status(&gate, key), expected, "{key}");
+    }
+    assert!(gate.metric(stale) >= before + 2.0);
+}
