@@ -452,3 +452,20 @@ fn an_answer_of_the_endpoint_is_no_outage() {
         0.0
     );
 }
+
+/// The endpoint has recovered while there were no requests. The first one asks it, and is not served as in the outage.
+#[test]
+fn an_endpoint_that_was_down_long_ago_is_asked_again() {
+    let (idp, upstream) = (Idp::start(), RecordingUpstream::start());
+    let gate = Gate::start(&introspecting(&idp, &upstream));
+    idp.knows("canary-ada", &json!({}));
+    assert_eq!(ask(&gate, "canary-ada"), 200);
+    idp.says("canary-ada", Script::new(503, ""));
+    for _ in 0..5 {
+        assert_eq!(ask(&gate, "canary-ada"), 200);
+    }
+    idp.says("canary-ada", Script::json(&json!({ "active": false })));
+    // Longer than 2 s and twice the timeout.
+    std::thread::sleep(Duration::from_millis(3500));
+    assert_eq!(ask(&gate, "canary-ada"), 401);
+}

@@ -389,9 +389,12 @@ impl Authenticator {
         };
         let began = Instant::now();
         // Known users cost no look-up then.
-        if let Some(outage) = self.evaluator.down(credential)
+        if let Some(outage) = self.evaluator.down()
             && let Some(decided) = self.shared.cache.find_confirmed(&key, now)
         {
+            if let Some(endpoint) = self.shared.endpoint() {
+                endpoint.probe(credential);
+            }
             self.note_recalled(outage, stale_for, "known to be down");
             return Ok(decided);
         }

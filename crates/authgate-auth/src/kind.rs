@@ -118,9 +118,9 @@ macro_rules! kinds {
                 match self { $(Self::$kind(evaluator) => evaluator.read(scheme, words, acceptance),)+ }
             }
 
-            /// The present outage in which this credential cannot be evaluated, if that is known without asking.
-            pub(super) fn down(&self, credential: &[u8]) -> Option<&Outage> {
-                match self { $(Self::$kind(evaluator) => evaluator.down(credential),)+ }
+            /// The present outage in which no credential can be evaluated, if that is known without asking.
+            pub(super) fn down(&self) -> Option<&Outage> {
+                match self { $(Self::$kind(evaluator) => evaluator.down(),)+ }
             }
 
             pub(super) async fn evaluate(

@@ -131,7 +131,7 @@ impl TokenEvaluator {
     }
 
     /// Without the first store, the source is not asked either.
-    pub(super) fn down(&self, _: &[u8]) -> Option<&Outage> {
+    pub(super) fn down(&self) -> Option<&Outage> {
         self.store.down()
     }
 

@@ -24,6 +24,8 @@ const MAX_CONCURRENT: usize = 64;
 
 /// After so many tokens in a row that it could not answer, an endpoint is down. Fewer may be the fault of one token.
 const DOWN_AFTER: u32 = 3;
+/// How long ago the last failure may be, beside the time that two probes take.
+const RECENT: Duration = Duration::from_secs(2);
 /// The shortest time between two probes of an endpoint that is down, in milliseconds.
 const PROBE_EVERY: u64 = 500;
 
@@ -40,6 +42,8 @@ pub struct SharedEndpoint {
     outage: Outage,
     /// How often in a row it could not answer.
     failures_in_a_row: AtomicU32,
+    /// When it could not answer last, on the clock of [`Now::uptime_ms`].
+    last_failure: AtomicU64,
     /// One probe at a time.
     probe: Arc<Semaphore>,
     /// When the last probe began, on the clock of [`Now::uptime_ms`].
@@ -86,6 +90,7 @@ impl SharedEndpoint {
             health: Mutex::default(),
             outage: Outage::new(Asked::Endpoint(Arc::clone(authenticator))),
             failures_in_a_row: AtomicU32::new(0),
+            last_failure: AtomicU64::new(0),
             probe: Arc::new(Semaphore::new(1)),
             last_probe: AtomicU64::new(0),
         })
@@ -127,16 +132,24 @@ impl SharedEndpoint {
         &self.outage
     }
 
-    /// The present outage, if no token was answered for a while.
-    pub(super) fn down(&self) -> Option<&Outage> {
-        (self.failures_in_a_row.load(Ordering::Relaxed) >= DOWN_AFTER).then_some(&self.outage)
+    /// The present outage, if the last tokens were not answered. If that was long ago, the endpoint has to be asked.
+    pub(crate) fn down(&self) -> Option<&Outage> {
+        if self.failures_in_a_row.load(Ordering::Relaxed) < DOWN_AFTER {
+            return None;
+        }
+        let since = Now::read()
+            .uptime_ms
+            .saturating_sub(self.last_failure.load(Ordering::Relaxed));
+        // Meanwhile a probe has failed, if there were requests.
+        let is_recent = u128::from(since) <= RECENT.as_millis() + 2 * self.settings.timeout.as_millis();
+        is_recent.then_some(&self.outage)
     }
 
-    /// Asks about a token, without anything that waits for the answer, to find out whether the endpoint answers again. One probe runs at a
-    /// time, and begins at least [`PROBE_EVERY`] after the one before it.
-    pub(super) fn probe(self: &Arc<Self>, token: &[u8]) {
+    /// If the endpoint is down, asks it about a token that it has known, to find out whether it answers again. Nothing waits for the answer.
+    /// One probe runs at a time, and begins at least [`PROBE_EVERY`] after the one before it.
+    pub(crate) fn probe(self: &Arc<Self>, token: &[u8]) {
         let (now, last) = (Now::read(), self.last_probe.load(Ordering::Relaxed));
-        let is_due = now.uptime_ms.saturating_sub(last) >= PROBE_EVERY;
+        let is_due = self.down().is_some() && now.uptime_ms.saturating_sub(last) >= PROBE_EVERY;
         let Some(permit) = is_due
             .then(|| Arc::clone(&self.probe).try_acquire_owned().ok())
             .flatten()
@@ -202,6 +215,7 @@ impl SharedEndpoint {
     fn note_failure(&self, error: &IntrospectionError) {
         if error.is_outage() {
             self.failures_in_a_row.fetch_add(1, Ordering::Relaxed);
+            self.last_failure.store(Now::read().uptime_ms, Ordering::Relaxed);
             self.outage.note_failure();
         } else {
             self.failures_in_a_row.store(0, Ordering::Relaxed);

@@ -89,10 +89,10 @@ impl IntrospectionEvaluator {
         Reading::Credential(token)
     }
 
-    /// An outage of the endpoint, which is then asked beside the requests until it answers; or of the store with revocations, in which the
-    /// endpoint is not asked, or else it would get every request.
-    pub(super) fn down(&self, token: &[u8]) -> Option<&Outage> {
-        let of_endpoint = self.endpoint.down().inspect(|_| self.endpoint.probe(token));
+    /// An outage of the endpoint, or of the store with revocations. In the second, the endpoint is not asked either, or else it would get
+    /// every request.
+    pub(super) fn down(&self) -> Option<&Outage> {
+        let of_endpoint = self.endpoint.down();
         of_endpoint.or_else(|| self.revocation.as_ref().and_then(|store| store.down()))
     }
 

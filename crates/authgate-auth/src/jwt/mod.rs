@@ -149,7 +149,7 @@ impl JwtEvaluator {
     }
 
     /// An outage of the store with revocations, or of all stores with users.
-    pub(super) fn down(&self, _: &[u8]) -> Option<&Outage> {
+    pub(super) fn down(&self) -> Option<&Outage> {
         // With keys that are too old, a token does not get as far as the stores.
         if self.sources.all().any(|source| source.keys().is_err()) {
             return None;
