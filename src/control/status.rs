@@ -1,5 +1,5 @@
 //! `/status.json`: the state of the process as data. Its members are part of the interface: later versions add members, and remove none.
-//! It has names, files and times, and no secret: no URL of a store, no key, no token.
+//! It has names, files and times, and no secret: no login at a store, no key, no token.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -156,6 +156,8 @@ impl Report<'_> {
         let store = |store: &Arc<SharedStore>| {
             json!({
                 "name": &**store.name(),
+                "mode": store.primaries().map(|(mode, _)| mode),
+                "primaries": store.primaries().map(|(_, addresses)| addresses),
                 "reached": store.was_reached(),
                 "usable": store.is_usable(),
                 "outage": store.outage().as_ref().map(outage),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use authgate::provisioning::WritableStore;
 use authgate_auth::jwt::keys::Algorithm;
-use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings};
+use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings, Servers};
 use authgate_auth::store::{Digests, StoreKind, StoreSettings};
 use authgate_core::identity::UserId;
 
@@ -84,7 +84,7 @@ fn connections_that_are_killed_between_requests_fail_none() {
 fn a_command_whose_connection_is_closed_while_it_is_idle_asks_again() {
     let redis = Redis::start().with_ada();
     let kind = StoreKind::Redis(RedisSettings {
-        endpoint: Endpoint::parse(&redis.url()).expect("a URL"),
+        servers: Servers::Single(Endpoint::parse(&redis.url()).expect("a URL")),
         username: None,
         password: None,
         tls: None,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use authgate_auth::jwt::keys::Algorithm;
-use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings};
+use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings, Servers};
 use authgate_auth::store::{Digests, SharedStore, StoreKind, StoreSettings};
 use serde_json::json;
 
@@ -276,7 +276,7 @@ fn a_store_is_watched_as_long_as_it_lives() {
     let settings = StoreSettings {
         name: "redis".into(),
         kind: StoreKind::Redis(RedisSettings {
-            endpoint: Endpoint::parse(&redis.url()).expect("a URL"),
+            servers: Servers::Single(Endpoint::parse(&redis.url()).expect("a URL")),
             username: None,
             password: None,
             tls: None,

@@ -482,7 +482,7 @@ impl Authenticator {
         {
             return Ok(decided);
         }
-        let mut lookup = Lookup::until(deadline);
+        let mut lookup = Lookup::until(deadline).confirmed_for(self.shared.settings.cache.ttl);
         lookup.last_user = self.shared.cache.last_user(&key);
         let decision = self.evaluator.evaluate(credential, now, &mut lookup).await?;
         self.shared.cache.insert(key, &decision, lookup.dependencies, now);

@@ -23,6 +23,7 @@ mod keys;
 mod mode;
 mod outage;
 mod parsed_route;
+mod redis_servers;
 mod remote_keys;
 mod require;
 mod route_match;

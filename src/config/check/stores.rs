@@ -7,16 +7,17 @@ use authgate_auth::AuthenticatorSettings;
 use authgate_auth::jwt::Users;
 use authgate_auth::store::django::TokenKey;
 use authgate_auth::store::embedded::EmbeddedSettings;
-use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings};
+use authgate_auth::store::redis::{Invalidation, RedisSettings, Servers};
 use authgate_auth::store::{Digests, StoreKind, StoreSettings};
 
 use super::Names;
 use super::common::digests;
 use super::django_store::django;
-use crate::config::reader::{Item, Section, Text, Zero};
-use crate::config::{defaults, secrets};
+use super::redis_servers::servers;
+use crate::config::defaults;
+use crate::config::reader::{Item, Section, Zero};
 
-const UNSUPPORTED: &[&str] = &["urls", "mode", "service", "tls", "seal"];
+const UNSUPPORTED: &[&str] = &["tls", "seal"];
 /// The word that means no store in other keys.
 pub(super) const NONE: &str = "none";
 
@@ -183,15 +184,12 @@ fn kind(mut section: Section<'_>) -> Option<StoreKind> {
 }
 
 fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
-    let url = section
-        .require("url", "url = \"redis://127.0.0.1:6379/0\"")
-        .and_then(|item| item.text());
-    let endpoint = url.as_ref().and_then(endpoint);
+    let servers = servers(&mut section);
     let username = section.take("username").and_then(|item| item.non_empty_text());
     let password_item = section.take("password");
     let password = password_item.as_ref().and_then(Item::secret_text);
-    if let (Some(item), Some(url)) = (&password_item, &url)
-        && secrets::password(url.as_str()).is_some()
+    if let (Some(item), Some(Servers::Single(endpoint))) = (&password_item, &servers)
+        && endpoint.has_password()
     {
         item.refuse("`url` contains a password too", "remove it from `url`");
     }
@@ -211,7 +209,7 @@ fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
         .unwrap_or(defaults::INVALIDATION);
     let digests = digests(&mut section, defaults::DIGEST);
     Some(RedisSettings {
-        endpoint: endpoint?,
+        servers: servers?,
         username,
         password,
         tls: None,
@@ -220,19 +218,6 @@ fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
         invalidation,
         digests,
     })
-}
-
-/// The URL may hold a password, so it is never quoted. The library's error does not repeat it.
-fn endpoint(url: &Text<'_>) -> Option<Endpoint> {
-    match Endpoint::parse(url.as_str()) {
-        Ok(endpoint) => Some(endpoint),
-        Err(problem) => {
-            let help =
-                "write \"redis://HOST:PORT/DB\", \"rediss://HOST:PORT/DB\" for TLS, or \"unix:///run/redis.sock?db=0\"";
-            url.item().refuse(format!("invalid URL: {problem}"), help);
-            None
-        }
-    }
 }
 
 fn embedded(mut section: Section<'_>) -> Option<EmbeddedSettings> {

@@ -7,6 +7,7 @@ mod introspection;
 mod issuers;
 mod key_sets;
 mod outage;
+mod redis_servers;
 mod routes;
 mod signed;
 mod values;

@@ -1,45 +1,39 @@
 //! Writes to Redis for the command line: in transactions under `WATCH`, so that no concurrent change is lost. No command names two keys,
-//! because in a cluster they may be in different slots.
+//! because in a cluster they may be in different slots. There, each key is replaced in a transaction of its own.
 
 mod bulk;
+mod connections;
 mod tokens;
 mod transaction;
 mod users;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use authgate_auth::record::{self, BadRecord, Layout};
 use authgate_auth::store::Digests;
-use authgate_auth::store::redis::{RedisSettings, answer};
+use authgate_auth::store::redis::{Node, RedisSettings};
 use authgate_core::identity::UserId;
-use redis::{Connection, FromRedisValue, Pipeline, RedisError, RedisResult, cmd};
+use redis::{FromRedisValue, Pipeline, cmd};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 pub(super) use self::bulk::RedisImport;
+use self::connections::Connections;
 use super::{NameSorter, ProvisioningError, Replication, Revocation, SortedNames};
 
-/// For interactive use, so it is longer than for a request.
-const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for a replica.
 const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many keys are read in one write.
 pub(super) const CHUNK: usize = 500;
-/// A connection that was idle for longer may be closed.
-const IDLE: Duration = Duration::from_millis(500);
 
 /// A connection to a store.
 pub struct WritableRedis {
     store: Arc<str>,
     settings: RedisSettings,
-    connection: Connection,
-    /// The time of the last reply.
-    answered: Instant,
-    /// A transaction has begun: the connection must not be replaced.
-    watching: bool,
+    connections: Connections,
 }
 
 impl fmt::Debug for WritableRedis {
@@ -53,48 +47,27 @@ impl fmt::Debug for WritableRedis {
 
 impl WritableRedis {
     pub(super) fn open(store: Arc<str>, settings: RedisSettings) -> Result<Self, ProvisioningError> {
-        match connect(&settings) {
-            Ok(connection) => Ok(Self {
-                store,
-                settings,
-                connection,
-                answered: Instant::now(),
-                watching: false,
-            }),
-            Err(problem) => Err(failed(&store, &settings, &problem)),
-        }
+        let key = settings.keys().layout();
+        let connections = Connections::open(Arc::clone(&store), settings.clone(), &key)?;
+        Ok(Self {
+            store,
+            settings,
+            connections,
+        })
     }
 
     pub(super) fn digests(&self) -> Digests {
         self.settings.digests
     }
 
-    /// Reconnects if the connection was closed while it was idle.
-    fn refresh(&mut self) -> Result<(), ProvisioningError> {
-        if self.watching || self.answered.elapsed() < IDLE {
-            return Ok(());
-        }
-        if cmd("PING").query::<redis::Value>(&mut self.connection).is_err() {
-            self.connection =
-                connect(&self.settings).map_err(|problem| failed(&self.store, &self.settings, &problem))?;
-        }
-        self.answered = Instant::now();
-        Ok(())
-    }
-
-    fn query<T>(&mut self, query: impl FnOnce(&mut Connection) -> RedisResult<T>) -> Result<T, ProvisioningError> {
-        self.refresh()?;
-        let answer = query(&mut self.connection).map_err(|problem| failed(&self.store, &self.settings, &problem));
-        self.answered = Instant::now();
-        answer
-    }
-
     fn ask<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, ProvisioningError> {
-        self.query(|connection| command.query(connection))
+        self.connections.ask(command)
     }
 
     fn ask_all<T: FromRedisValue>(&mut self, pipeline: &Pipeline) -> Result<T, ProvisioningError> {
-        self.query(|connection| pipeline.query(connection))
+        let answers = self.connections.ask_each(pipeline.cmd_iter().cloned().collect())?;
+        redis::from_redis_value(redis::Value::Array(answers))
+            .map_err(|problem| self.connections.failed(&problem.into()))
     }
 
     fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, ProvisioningError> {
@@ -180,17 +153,23 @@ impl WritableRedis {
             pattern.push(letter);
         }
         pattern.push('*');
+        for node in self.connections.nodes() {
+            self.scan_node(&node, (start, &pattern), &mut take)?;
+        }
+        Ok(())
+    }
+
+    fn scan_node<E: From<ProvisioningError>>(
+        &mut self,
+        node: &Node,
+        (start, pattern): (&str, &str),
+        take: &mut impl FnMut(&mut Self, Vec<String>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut cursor = 0_u64;
         loop {
-            let page = self.ask(
-                cmd("SCAN")
-                    .arg(cursor)
-                    .arg("MATCH")
-                    .arg(&pattern)
-                    .arg("COUNT")
-                    .arg(1000),
-            )?;
-            let (next, keys): (u64, Vec<Vec<u8>>) = page;
+            let mut scan = cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(1000);
+            let (next, keys): (u64, Vec<Vec<u8>>) = self.connections.ask_at(node, &scan)?;
             let names = keys.into_iter().filter_map(|key| String::from_utf8(key).ok());
             let names = names.filter_map(|name| Some(name.strip_prefix(start)?.to_owned()));
             take(self, names.collect())?;
@@ -258,7 +237,7 @@ impl WritableRedis {
             }),
             None => Err(ProvisioningError::Empty {
                 store,
-                at: format!("{:?}, key {key}", self.settings.endpoint),
+                at: format!("{}, key {key}", connections::endpoints(&self.settings)),
             }),
         }
     }
@@ -270,7 +249,10 @@ impl WritableRedis {
 
     /// `WAIT` is about the writes of this connection.
     pub(super) fn wait_for_replica(&mut self) -> Replication {
-        let Ok(role) = self.ask::<redis::Value>(&cmd("ROLE")) else {
+        let Some(node) = self.connections.last_asked() else {
+            return Replication::Unknown;
+        };
+        let Ok(role) = self.connections.ask_at::<redis::Value>(&node, &cmd("ROLE")) else {
             return Replication::Unknown;
         };
         match has_replicas(&role) {
@@ -278,7 +260,10 @@ impl WritableRedis {
             Some(false) => return Replication::NoReplica,
             Some(true) => {}
         }
-        let confirmed = self.ask::<i64>(cmd("WAIT").arg(1).arg(REPLICA_TIMEOUT.as_millis().to_string()));
+        let milliseconds = REPLICA_TIMEOUT.as_millis().to_string();
+        let confirmed = self
+            .connections
+            .ask_at::<i64>(&node, cmd("WAIT").arg(1).arg(milliseconds));
         match confirmed {
             Ok(0) => Replication::NotConfirmed,
             Ok(_) => Replication::Confirmed,
@@ -335,26 +320,6 @@ fn has_replicas(role: &redis::Value) -> Option<bool> {
     match parts.as_slice() {
         [_, _, redis::Value::Array(replicas)] => Some(!replicas.is_empty()),
         _ => None,
-    }
-}
-
-fn connect(settings: &RedisSettings) -> RedisResult<Connection> {
-    let connection = settings.client()?.get_connection_with_timeout(TIMEOUT)?;
-    connection.set_read_timeout(Some(TIMEOUT))?;
-    connection.set_write_timeout(Some(TIMEOUT))?;
-    Ok(connection)
-}
-
-fn failed(store: &Arc<str>, settings: &RedisSettings, problem: &RedisError) -> ProvisioningError {
-    let problem = if problem.is_timeout() {
-        format!("no answer within {} s", TIMEOUT.as_secs())
-    } else {
-        answer(problem).map_or_else(|| problem.to_string(), |reply| reply.to_string())
-    };
-    ProvisioningError::Redis {
-        store: Arc::clone(store),
-        endpoint: format!("{:?}", settings.endpoint),
-        problem,
     }
 }
 

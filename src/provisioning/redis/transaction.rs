@@ -1,11 +1,14 @@
 //! Reads and writes of several keys that take effect together.
 //!
-//! Each command names one key. In a cluster the keys of one transaction would be in different slots.
+//! In a cluster the keys are in different slots, and only the writes of one key take effect together: each key is replaced if it still has
+//! the value that was read. The order makes an interruption fail closed: first records that are there, then new ones, then the names that
+//! point to users, then the removal of former names. A name that points to a user with another name is an error for gateways, and no user.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use authgate_auth::record::{self, TokenRecord, UserRecord};
-use redis::{Pipeline, cmd, pipe};
+use authgate_auth::store::redis::Node;
+use redis::{Cmd, Pipeline, cmd};
 
 use super::WritableRedis;
 use crate::provisioning::ProvisioningError;
@@ -13,8 +16,12 @@ use crate::provisioning::ProvisioningError;
 /// Reads, and writes that take effect together, unless a key that was read has changed in the meantime.
 pub(super) struct Transaction<'a> {
     pub(super) redis: &'a mut WritableRedis,
+    /// The only server, whose connection watches the keys that are read. `None` in a cluster.
+    watching: Option<Node>,
     seen: HashMap<String, Option<Vec<u8>>>,
-    written: BTreeMap<String, Write>,
+    written: HashMap<String, Write>,
+    /// The keys of `written`, each once.
+    order: Vec<String>,
 }
 
 enum Write {
@@ -31,32 +38,74 @@ impl WritableRedis {
         mut body: impl FnMut(&mut Transaction<'_>) -> Result<T, ProvisioningError>,
     ) -> Result<T, ProvisioningError> {
         loop {
-            self.refresh()?;
-            self.watching = true;
-            let (answer, commands) = {
-                let mut transaction = Transaction {
-                    redis: self,
-                    seen: HashMap::new(),
-                    written: BTreeMap::new(),
-                };
-                let answer = body(&mut transaction);
-                (answer, transaction.commands())
+            let mut transaction = Transaction {
+                watching: self.connections.watch()?,
+                redis: self,
+                seen: HashMap::new(),
+                written: HashMap::new(),
+                order: Vec::new(),
             };
-            let done = match (&answer, commands) {
-                (Ok(_), Some(commands)) => self.ask_all::<Option<Vec<redis::Value>>>(&commands),
-                (Ok(_), None) => self.ask::<()>(&cmd("UNWATCH")).map(|()| Some(Vec::new())),
+            let answer = body(&mut transaction);
+            let writes = transaction.writes();
+            let done = match (&answer, writes.is_empty()) {
+                (Ok(_), false) if self.connections.is_cluster() => self.replace_each(writes),
+                (Ok(_), false) => self.connections.execute(writes.into_iter().map(|write| write.command)),
+                (Ok(_), true) => self.connections.unwatch().map(|()| true),
                 (Err(_), _) => {
                     // Report the error of the body, not a later one.
-                    let _ = self.ask::<()>(&cmd("UNWATCH"));
-                    Ok(Some(Vec::new()))
+                    let _ = self.connections.unwatch();
+                    Ok(true)
                 }
             };
-            self.watching = false;
-            if done?.is_some() {
+            if done? {
                 return answer;
             }
         }
     }
+
+    /// Writes to a cluster. `false`: a key has changed since it was read, and the rest is not written.
+    fn replace_each(&mut self, mut writes: Vec<KeyWrite>) -> Result<bool, ProvisioningError> {
+        let names = self.settings.keys().user_by_name("");
+        let rank = |write: &KeyWrite| match (write.key.starts_with(&names), write.is_deletion, &write.seen) {
+            (false, _, Some(_)) | (false, true, None) => 0,
+            (false, false, None) => 1,
+            (true, false, _) => 2,
+            (true, true, _) => 3,
+        };
+        // Keeps the order of the body otherwise.
+        writes.sort_by_key(rank);
+        for chunk in writes.chunk_by(|one, other| rank(one) == 1 && rank(other) == 1) {
+            if let [write] = chunk {
+                if !self
+                    .connections
+                    .replace(&write.key, write.seen.as_deref(), &write.command)?
+                {
+                    return Ok(false);
+                }
+                continue;
+            }
+            // New records, in few writes.
+            let commands = chunk.iter().map(|write| {
+                let mut set = write.command.clone();
+                set.arg("NX");
+                set
+            });
+            let stored = self.connections.ask_each(commands.collect())?;
+            if stored.contains(&redis::Value::Nil) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A write of one key.
+struct KeyWrite {
+    key: String,
+    /// Its value when it was read.
+    seen: Option<Vec<u8>>,
+    is_deletion: bool,
+    command: Cmd,
 }
 
 impl Transaction<'_> {
@@ -66,12 +115,17 @@ impl Transaction<'_> {
         if keys.is_empty() {
             return Ok(());
         }
-        let mut pipeline = Pipeline::with_capacity(2 * keys.len());
-        for key in &keys {
-            pipeline.cmd("WATCH").arg(key).ignore();
-            pipeline.cmd("GET").arg(key);
-        }
-        let found: Vec<Option<Vec<u8>>> = self.redis.ask_all(&pipeline)?;
+        let found = match &self.watching {
+            None => self.redis.get_each(&keys)?,
+            Some(node) => {
+                let mut pipeline = Pipeline::with_capacity(2 * keys.len());
+                for key in &keys {
+                    pipeline.cmd("WATCH").arg(key).ignore();
+                    pipeline.cmd("GET").arg(key);
+                }
+                self.redis.connections.ask_all_at(node, &pipeline)?
+            }
+        };
         self.seen.extend(keys.into_iter().zip(found));
         Ok(())
     }
@@ -101,33 +155,46 @@ impl Transaction<'_> {
     }
 
     pub(super) fn set(&mut self, key: String, value: Vec<u8>) {
-        self.written.insert(key, Write::Set(value));
+        self.write(key, Write::Set(value));
     }
 
     pub(super) fn set_for(&mut self, key: String, value: Vec<u8>, seconds: i64) {
-        self.written.insert(key, Write::SetFor(value, seconds));
+        self.write(key, Write::SetFor(value, seconds));
     }
 
     pub(super) fn delete(&mut self, key: String) {
-        self.written.insert(key, Write::Delete);
+        self.write(key, Write::Delete);
     }
 
-    /// All writes as one Redis transaction; `None`: nothing changes.
-    fn commands(self) -> Option<Pipeline> {
-        let mut commands = pipe();
-        commands.atomic();
-        let mut changed = false;
-        for (key, write) in &self.written {
-            let stored = self.seen.get(key).and_then(Option::as_deref);
-            match write {
-                Write::Set(value) if stored == Some(value.as_slice()) => continue,
-                Write::Delete if stored.is_none() && self.seen.contains_key(key) => continue,
-                Write::Set(value) => commands.cmd("SET").arg(key).arg(value),
-                Write::SetFor(value, seconds) => commands.cmd("SET").arg(key).arg(value).arg("EX").arg(seconds),
-                Write::Delete => commands.cmd("DEL").arg(key),
-            };
-            changed = true;
+    fn write(&mut self, key: String, write: Write) {
+        if self.written.insert(key.clone(), write).is_none() {
+            self.order.push(key);
         }
-        changed.then_some(commands)
+    }
+
+    /// All writes that change something.
+    fn writes(mut self) -> Vec<KeyWrite> {
+        let mut writes = Vec::with_capacity(self.order.len());
+        for key in self.order {
+            let (Some(write), seen) = (self.written.remove(&key), self.seen.remove(&key)) else {
+                continue;
+            };
+            let (was_seen, seen) = (seen.is_some(), seen.flatten());
+            let is_deletion = matches!(write, Write::Delete);
+            let command = match write {
+                Write::Set(value) if seen.as_deref() == Some(value.as_slice()) => continue,
+                Write::Delete if seen.is_none() && was_seen => continue,
+                Write::Set(value) => cmd("SET").arg(&key).arg(value).clone(),
+                Write::SetFor(value, seconds) => cmd("SET").arg(&key).arg(value).arg("EX").arg(seconds).clone(),
+                Write::Delete => cmd("DEL").arg(&key).clone(),
+            };
+            writes.push(KeyWrite {
+                key,
+                seen,
+                is_deletion,
+                command,
+            });
+        }
+        writes
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod caddy;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod connect_proxy;
 pub mod database;
@@ -23,6 +24,8 @@ pub mod redis;
 pub mod redis_proxy;
 pub mod restart_load;
 pub mod scripted_provider;
+pub mod sentinel;
+pub mod server;
 pub mod service_manager;
 pub mod streams;
 pub mod systemd;

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use authgate_core::identity::UserId;
 use authgate_http::log_throttle::LogThrottle;
-use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep};
 use tracing::error;
 
 pub use self::digest::{DigestKind, Digests, TokenDigest};
@@ -38,6 +38,9 @@ pub(super) const LOCAL_TIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// How often the state of a store is looked at.
 const OUTAGE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long a task that has failed is not started again.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// The configuration of one store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,12 +165,19 @@ impl SharedStore {
         self.outage.status()
     }
 
+    /// How its servers are found (`single`, `sentinel`, `cluster`), and the addresses of the primaries in use. `None`: it has no servers.
+    pub fn primaries(&self) -> Option<(&'static str, Vec<String>)> {
+        let redis = self.kind.as_redis()?;
+        Some((redis.mode(), redis.primary_addresses()))
+    }
+
     /// Watches the store on the current runtime, as long as it lives: reads the layout record of Redis periodically and subscribes to its
     /// changes, or reads a file again when it changes. Only the first call has an effect.
     pub fn watch(&self) {
         self.watcher.get_or_init(|| {
-            let (kind, outage) = (self.kind.clone(), Arc::clone(&self.outage));
-            tokio::spawn(async move { tokio::join!(kind.watch(), follow_outages(&kind, &outage)) }).abort_handle()
+            let (store, kind) = (Arc::clone(&self.settings.name), self.kind.clone());
+            let outage = Arc::clone(&self.outage);
+            tokio::spawn(supervise(store, kind, outage)).abort_handle()
         });
     }
 
@@ -238,6 +248,21 @@ async fn follow_outages(kind: &SharedKind, outage: &Outage) {
     }
 }
 
+/// Watches a store. If that panics, reports it and starts again after a pause: without the task, changes would not be noticed.
+async fn supervise(store: Arc<str>, kind: SharedKind, outage: Arc<Outage>) {
+    loop {
+        // Dropping it ends the task.
+        let mut task = JoinSet::new();
+        let (kind, outage) = (kind.clone(), Arc::clone(&outage));
+        task.spawn(async move { tokio::join!(kind.watch(), follow_outages(&kind, &outage)) });
+        let Some(Err(ended)) = task.join_next().await else {
+            return;
+        };
+        error!(%store, reason = %ended, "the task that watches the store has failed, which is a bug, and starts again");
+        sleep(RESTART_PAUSE).await;
+    }
+}
+
 /// A worker's handle on a store.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -251,6 +276,8 @@ pub(crate) struct Store {
 pub(crate) struct Lookup {
     /// Time in queues counts too.
     pub deadline: Instant,
+    /// How old what the store has confirmed before may be.
+    pub confirmed_for: Duration,
     /// Each item is marked before it is read.
     pub dependencies: Dependencies,
     /// The user that the credential had when it was accepted before, if that is known. It may have another one now.
@@ -262,9 +289,15 @@ impl Lookup {
     pub(crate) fn until(deadline: Instant) -> Self {
         Self {
             deadline,
+            confirmed_for: Duration::ZERO,
             dependencies: Dependencies::default(),
             last_user: None,
         }
+    }
+
+    /// With this limit for what the store has confirmed before.
+    pub(crate) fn confirmed_for(self, confirmed_for: Duration) -> Self {
+        Self { confirmed_for, ..self }
     }
 }
 
@@ -489,7 +522,7 @@ impl Store {
         let Some(django) = self.shared.kind.as_django() else {
             return self.token(key, lookup).await;
         };
-        let mut of_source = Lookup::until(lookup.deadline);
+        let mut of_source = Lookup::until(lookup.deadline).confirmed_for(lookup.confirmed_for);
         // What is written depends on it, and the decision does not.
         let mut to_write = Dependencies::default();
         let is_kept = django.mark_reporting(&mut to_write);

@@ -35,7 +35,7 @@ impl RedisStore {
         let records = pipeline.cmd("MGET").arg(keys.token(digest));
         records.arg(keys.user(user.as_str())).arg(keys.layout());
         pipeline.cmd("GET").arg(keys.revoked_user(user.as_str()));
-        let answered = match self.query(&pipeline, lookup.deadline).await {
+        let answered = match self.send_to_only(&pipeline, lookup.deadline).await {
             Ok(answer) => answer.values,
             Err(StoreError::Refused(_, reply)) => {
                 self.is_mget_refused.set(reply.kind() == ErrorReplyKind::NoPermission);
@@ -77,10 +77,5 @@ impl RedisStore {
         }
         lookup.dependencies = before;
         Ok(None)
-    }
-
-    /// Whether keys may be on different servers.
-    fn is_cluster(&self) -> bool {
-        false
     }
 }

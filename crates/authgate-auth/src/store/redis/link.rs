@@ -134,6 +134,7 @@ impl Link {
     pub(super) fn replace(self: &Rc<Self>) {
         let is_up = matches!(&*self.state.borrow(), State::Up(_));
         if is_up {
+            self.shared.topology.look_again();
             self.connect_in_background();
         }
     }
@@ -169,6 +170,7 @@ impl Link {
                         None => probe = link.breaker.open(failure.clone()),
                     }
                     link.state.send_replace(State::Failed(failure));
+                    shared.topology.look_again();
                     if probe.is_none() {
                         return link.connecting.set(false);
                     }

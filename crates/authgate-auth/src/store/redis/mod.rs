@@ -1,20 +1,25 @@
 //! Redis on the request path: its connections, the deadline, the layout of the keys.
 //!
-//! Each worker has its own multiplexed connection: a lookup wakes no other thread, and concurrent lookups share writes. A separate task
-//! connects. A request waits, within its deadline, for the first attempt after the start or after a lost connection. Once an attempt has
-//! failed, requests of all workers fail at once, until the one task that then tries to connect has succeeded.
+//! Each worker has its own multiplexed connection to each server: a lookup wakes no other thread, and concurrent lookups share writes. A
+//! separate task connects. A request waits, within its deadline, for the first attempt after the start or after a lost connection. Once an
+//! attempt has failed, requests of all workers fail at once, until the one task that then tries to connect has succeeded.
 
 mod breaker;
 mod canary;
+mod cluster;
 mod connection;
+mod discovery;
 mod failure;
 mod keys;
 mod last_user;
 mod layout;
 mod link;
+mod links;
 mod settings;
 mod shared;
+mod slots;
 mod tls;
+mod topology;
 mod tracking;
 mod transport;
 mod write_through;
@@ -25,18 +30,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use redis::{Pipeline, Value};
+use redis::{Cmd, Pipeline, RedisResult, Value, cmd};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use self::connection::Node;
+pub use self::connection::{MAX_REDIRECTS, Node, Primaries, Redirect};
+pub use self::discovery::{Discovery, DiscoveryError};
 pub use self::failure::answer;
 pub use self::keys::Keys;
 use self::link::Link;
-pub use self::settings::{Endpoint, Invalidation, RedisSettings};
+use self::links::Links;
+pub use self::settings::{Endpoint, Invalidation, RedisSettings, Sentinels, Servers};
 pub(crate) use self::shared::SharedRedis;
 pub use self::tls::RedisTls;
+use self::transport::Connection;
 pub(super) use self::write_through::SourceRecord;
 use super::{
     ErrorReply, ErrorReplyKind, JwtFacts, JwtQuery, Lookup, StoreError, TokenFacts, UserKey, effective_record,
@@ -59,7 +67,7 @@ const MAX_LOOKUPS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct RedisStore {
     shared: Arc<SharedRedis>,
-    link: Rc<Link>,
+    links: Links,
     permits: Semaphore,
     /// Redis has refused `MGET` to the gateway's role.
     is_mget_refused: Cell<bool>,
@@ -68,7 +76,7 @@ pub(crate) struct RedisStore {
 impl RedisStore {
     pub(super) fn new(shared: Arc<SharedRedis>) -> Self {
         Self {
-            link: Link::new(Arc::clone(&shared), Node::Configured),
+            links: Links::new(Arc::clone(&shared)),
             shared,
             permits: Semaphore::new(MAX_LOOKUPS),
             is_mget_refused: Cell::new(false),
@@ -80,7 +88,10 @@ impl RedisStore {
     }
 
     pub(super) fn is_down(&self) -> bool {
-        self.link.is_down()
+        match self.shared.topology.known() {
+            Some(primaries) => self.links.are_down(&primaries),
+            None => self.shared.topology.has_no_primary(),
+        }
     }
 
     pub(super) async fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {
@@ -96,7 +107,9 @@ impl RedisStore {
             return Ok(Some(facts));
         }
         let [one, two, three] = digests.map(|digest| digest.map(|digest| keys.token(&digest)));
-        let [one, two, three, layout] = self.get_some([one, two, three, Some(keys.layout())], deadline).await?;
+        let layout_key = self.layout_key(lookup);
+        let is_read = layout_key.is_some();
+        let [one, two, three, layout] = self.get_some([one, two, three, layout_key], deadline).await?;
         let mut found = Vec::with_capacity(1);
         for (digest, stored) in digests.iter().zip([one, two, three]) {
             if let (Some(digest), Some(stored)) = (digest, stored) {
@@ -105,13 +118,18 @@ impl RedisStore {
         }
         let Some(token) = effective_record(found) else {
             // Check the layout record first: a flushed store would otherwise refuse every token.
-            return self.shared.check_layout(layout.as_deref()).map(|()| None);
+            return self
+                .check_layout(is_read.then_some(layout), lookup)
+                .await
+                .map(|()| None);
         };
         let user = token.user.as_str();
         self.shared.mark(&mut lookup.dependencies, StoreItem::User(user));
-        let wanted = [keys.user(user), keys.revoked_user(user), keys.layout()];
-        let [record, revoked, layout] = self.get(wanted, deadline).await?;
-        self.shared.check_layout(layout.as_deref())?;
+        let layout_key = self.layout_key(lookup);
+        let is_read = layout_key.is_some();
+        let wanted = [Some(keys.user(user)), Some(keys.revoked_user(user)), layout_key];
+        let [record, revoked, layout] = self.get_some(wanted, deadline).await?;
+        self.check_layout(is_read.then_some(layout), lookup).await?;
         Ok(Some(TokenFacts {
             user: record.map(|record| self.user(user, &record)).transpose()?,
             user_revoked: self.parsed(revoked.map(|bytes| record::parse_seconds(&bytes)).transpose())?,
@@ -147,7 +165,7 @@ impl RedisStore {
             Some(UserKey::Id(id)) => (None, Some(id.as_str())),
             Some(UserKey::Name(name)) => {
                 self.shared.mark(&mut lookup.dependencies, StoreItem::Name(name));
-                let [id] = self.get([keys.user_by_name(name)], deadline).await?;
+                let [id] = self.get_some([Some(keys.user_by_name(name))], deadline).await?;
                 by_name = id.map(|id| String::from_utf8_lossy(&id).into_owned());
                 (Some(name), by_name.as_deref())
             }
@@ -159,15 +177,17 @@ impl RedisStore {
         for id in user.into_iter().chain(revoked_user.filter(|id| Some(*id) != user)) {
             self.shared.mark(&mut lookup.dependencies, StoreItem::User(id));
         }
+        let layout_key = self.layout_key(lookup);
+        let is_read = layout_key.is_some();
         let wanted = [
             query.jti.map(|jti| keys.revoked_jti(jti)),
             query.kid.map(|kid| keys.revoked_kid(kid)),
             revoked_user.map(|id| keys.revoked_user(id)),
             user.map(|id| keys.user(id)),
-            Some(keys.layout()),
+            layout_key,
         ];
         let [jti, kid, revoked, record, layout] = self.get_some(wanted, deadline).await?;
-        self.shared.check_layout(layout.as_deref())?;
+        self.check_layout(is_read.then_some(layout), lookup).await?;
         let record = match (user, record) {
             (Some(id), Some(record)) => Some(self.user(id, &record)?),
             (_, _) => None,
@@ -198,20 +218,14 @@ impl RedisStore {
         let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
         // The value differs for each use, and shows below which one was recorded.
         let this_use = format!("{:032x}", fastrand::u128(..));
-        let mut pipeline = Pipeline::with_capacity(1);
-        pipeline
-            .cmd("SET")
-            .arg(&key)
-            .arg(&this_use)
-            .arg("NX")
-            .arg("PX")
-            .arg(lifetime_ms);
-        let answer = self.query(&pipeline, deadline).await?;
+        let mut set = cmd("SET");
+        set.arg(&key).arg(&this_use).arg("NX").arg("PX").arg(lifetime_ms);
+        let answer = self.send(vec![(key.clone(), set)], deadline).await?;
         match answer.values.as_slice() {
             [Value::Okay] => Ok(true),
             // An earlier attempt may have recorded this use before its connection was lost.
             [Value::Nil] if answer.was_repeated => {
-                let [recorded] = self.get([key], deadline).await?;
+                let [recorded] = self.get_some([Some(key)], deadline).await?;
                 Ok(recorded.is_some_and(|recorded| recorded == this_use.as_bytes()))
             }
             [Value::Nil] => Ok(false),
@@ -235,25 +249,45 @@ impl RedisStore {
             .map_err(|_| StoreError::Timeout(Arc::clone(&self.shared.name)))
     }
 
-    async fn get<const N: usize>(
-        &self,
-        keys: [String; N],
-        deadline: Instant,
-    ) -> Result<[Option<Vec<u8>>; N], StoreError> {
-        self.get_some(keys.map(Some), deadline).await
+    /// The key of the layout record, if this look-up has to read it. In a cluster one server has the record: it would be asked by each
+    /// look-up of all gateways, so there the watcher reads it, and what it has confirmed holds for as long as a cached decision.
+    fn layout_key(&self, lookup: &Lookup) -> Option<String> {
+        let is_known = self.is_cluster() && self.shared.layout_was_confirmed_within(lookup.confirmed_for);
+        (!is_known).then(|| self.shared.settings.keys().layout())
     }
 
-    /// One GET per key, in one write. Not `MGET`: in a cluster the keys are in different slots.
+    /// Checks the layout record that a look-up has read, if it had to. `None`: it was confirmed before.
+    async fn check_layout(&self, read: Option<Option<Vec<u8>>>, lookup: &Lookup) -> Result<(), StoreError> {
+        if let Some(stored) = read {
+            return self.shared.check_layout(stored.as_deref());
+        }
+        if self.shared.layout_was_confirmed_within(lookup.confirmed_for) {
+            return Ok(());
+        }
+        // It was reported as changed in the meantime.
+        let [stored] = self
+            .get_some([Some(self.shared.settings.keys().layout())], lookup.deadline)
+            .await?;
+        self.shared.check_layout(stored.as_deref())
+    }
+
+    fn is_cluster(&self) -> bool {
+        matches!(self.shared.settings.servers, Servers::Cluster(_))
+    }
+
+    /// One GET per key, in one write to each server. Not `MGET`: in a cluster the keys are in different slots.
     async fn get_some<const N: usize>(
         &self,
         keys: [Option<String>; N],
         deadline: Instant,
     ) -> Result<[Option<Vec<u8>>; N], StoreError> {
-        let mut pipeline = Pipeline::with_capacity(N);
+        let mut commands = Vec::with_capacity(N);
         for key in keys.iter().flatten() {
-            pipeline.cmd("GET").arg(key);
+            let mut get = cmd("GET");
+            get.arg(key);
+            commands.push((key.clone(), get));
         }
-        let answer = self.query(&pipeline, deadline).await?;
+        let answer = self.send(commands, deadline).await?;
         let mut values = answer.values.into_iter();
         let mut found = [const { None }; N];
         for (slot, _) in found.iter_mut().zip(&keys).filter(|(_, key)| key.is_some()) {
@@ -271,14 +305,47 @@ impl RedisStore {
         Ok(found)
     }
 
+    /// Sends commands to the servers that have their keys.
+    async fn send(&self, commands: Vec<(String, Cmd)>, deadline: Instant) -> Result<Answer, StoreError> {
+        if self.is_cluster() {
+            return self.send_in_cluster(commands, deadline).await;
+        }
+        let mut pipeline = Pipeline::with_capacity(commands.len());
+        for (_, command) in commands {
+            pipeline.add_command(command);
+        }
+        self.send_to_only(&pipeline, deadline).await
+    }
+
+    /// Sends commands to the server that has all keys.
+    async fn send_to_only(&self, pipeline: &Pipeline, deadline: Instant) -> Result<Answer, StoreError> {
+        let topology = &self.shared.topology;
+        let mut was_replaced = false;
+        loop {
+            let primaries = topology.primaries(&self.shared.name, deadline).await?;
+            let Some(node) = primaries.only() else {
+                return Err(StoreError::Unreachable(Arc::clone(&self.shared.name)));
+            };
+            let answer = self.query(&self.links.to(node, &primaries), pipeline, deadline).await;
+            // What a server has answered that was replaced in the meantime may be old.
+            if was_replaced || topology.is(&primaries) {
+                return answer.map(|answer| Answer {
+                    was_repeated: answer.was_repeated || was_replaced,
+                    ..answer
+                });
+            }
+            was_replaced = true;
+        }
+    }
+
     /// Sends the commands, and sends them again on another connection if one ends before its answer. This is safe: lookups only read, and
     /// the answer says whether a command may have been executed twice. So a server or firewall that closes connections makes no request
     /// fail. A connection that was idle, and does not answer within half of the time, is replaced in the same way.
-    async fn query(&self, pipeline: &Pipeline, deadline: Instant) -> Result<Answer, StoreError> {
+    async fn query(&self, link: &Rc<Link>, pipeline: &Pipeline, deadline: Instant) -> Result<Answer, StoreError> {
         let (attempts, began) = (Cell::new(0), std::time::Instant::now());
         let asked = async {
-            let is_silent = self.link.is_silent(began);
-            let first = self.ask(pipeline, &attempts);
+            let is_silent = link.is_silent(began);
+            let first = self.ask(link, pipeline, &attempts);
             if !is_silent {
                 return first.await;
             }
@@ -287,8 +354,8 @@ impl RedisStore {
             if let Ok(answer) = timeout_at(halfway, &mut first).await {
                 return answer;
             }
-            self.link.replace();
-            let again = self.ask(pipeline, &attempts);
+            link.replace();
+            let again = self.ask(link, pipeline, &attempts);
             tokio::pin!(again);
             // Both run until the deadline: the store may be slow, and the connection not dead.
             match select(first, again).await {
@@ -303,34 +370,42 @@ impl RedisStore {
                 was_repeated: attempts.get() > 1,
             }),
             Err(_) => {
-                self.link.timed_out(began);
+                link.timed_out(began);
                 Err(StoreError::Timeout(Arc::clone(&self.shared.name)))
             }
         }
     }
 
-    async fn ask(&self, pipeline: &Pipeline, attempts: &Cell<u32>) -> Result<Vec<Value>, StoreError> {
+    async fn ask(&self, link: &Rc<Link>, pipeline: &Pipeline, attempts: &Cell<u32>) -> Result<Vec<Value>, StoreError> {
         loop {
-            let connected = self.link.connection().await?;
+            let connected = link.connection().await?;
             attempts.set(attempts.get() + 1);
             let mut connection = connected.connection.clone();
-            let problem = match pipeline.query_async(&mut connection).await {
+            let problem = match run(pipeline, &mut connection).await {
                 Ok(values) => {
-                    self.link.answered();
+                    link.answered();
                     return Ok(values);
                 }
                 Err(problem) => problem,
             };
             debug!(store = %self.shared.name, reason = %problem, "a lookup failed");
             if let Some(reply) = answer(&problem) {
-                self.link.answered();
+                link.answered();
                 return Err(StoreError::Refused(Arc::clone(&self.shared.name), reply));
             }
-            self.link.lost(&connected);
+            link.lost(&connected);
             if attempts.get() >= MAX_ATTEMPTS {
                 return Err(StoreError::ReplyCut(Arc::clone(&self.shared.name)));
             }
         }
+    }
+}
+
+/// Sends a pipeline, and returns a value for each command. Where the pipeline ignores errors, an error is a value too.
+async fn run(pipeline: &Pipeline, connection: &mut Connection) -> RedisResult<Vec<Value>> {
+    match pipeline.query_async(connection).await? {
+        Value::Array(values) => Ok(values),
+        value => Ok(vec![value]),
     }
 }
 

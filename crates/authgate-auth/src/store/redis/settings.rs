@@ -1,10 +1,11 @@
 //! The configuration of one Redis, and how to connect to it.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{fmt, io};
 
 use authgate_core::secret::Secret;
+use redis::cluster::NodeAddress;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult,
@@ -13,6 +14,7 @@ use redis::{
 use socket2::TcpKeepalive;
 
 use super::connection::Node;
+use super::discovery::require_primary;
 use super::keys::Keys;
 use super::tls::RedisTls;
 use super::transport::Connection;
@@ -21,8 +23,8 @@ use crate::store::Digests;
 /// The configuration of one Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisSettings {
-    /// Its address and database.
-    pub endpoint: Endpoint,
+    /// The servers that have the records, and how they are found.
+    pub servers: Servers,
     /// Login, if not in the URL.
     pub username: Option<String>,
     /// Password, if not in the URL.
@@ -37,6 +39,60 @@ pub struct RedisSettings {
     pub invalidation: Invalidation,
     /// The kinds of digests that tokens are stored under.
     pub digests: Digests,
+}
+
+/// The servers that have the records, and how they are found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Servers {
+    /// One server.
+    Single(Endpoint),
+    /// The primary that sentinels name.
+    Sentinel(Sentinels),
+    /// The primaries of a cluster; some of its servers.
+    Cluster(Vec<Endpoint>),
+}
+
+/// The sentinels of a primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sentinels {
+    /// Their addresses. Scheme and database are those of the primary too.
+    pub endpoints: Vec<Endpoint>,
+    /// The name of the primary.
+    pub service: String,
+    /// Login at the sentinels.
+    pub username: Option<String>,
+    /// Password at the sentinels.
+    pub password: Option<Secret<String>>,
+}
+
+impl Servers {
+    /// The word in the configuration.
+    pub fn mode(&self) -> &'static str {
+        match self {
+            Self::Single(_) => "single",
+            Self::Sentinel(_) => "sentinel",
+            Self::Cluster(_) => "cluster",
+        }
+    }
+
+    /// The addresses in the configuration.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        match self {
+            Self::Single(endpoint) => std::slice::from_ref(endpoint),
+            Self::Sentinel(sentinels) => &sentinels.endpoints,
+            Self::Cluster(endpoints) => endpoints,
+        }
+    }
+
+    /// Whether they have the same records: one of the addresses is in both.
+    fn have_records_of(&self, previous: &Self) -> bool {
+        let service = |servers: &Self| match servers {
+            Self::Sentinel(sentinels) => Some(sentinels.service.clone()),
+            Self::Single(_) | Self::Cluster(_) => None,
+        };
+        let is_shared = |one: &Endpoint| previous.endpoints().iter().any(|other| one.is_same_database(other));
+        self.mode() == previous.mode() && service(self) == service(previous) && self.endpoints().iter().any(is_shared)
+    }
 }
 
 /// How a change in Redis invalidates cached decisions.
@@ -112,10 +168,55 @@ impl Endpoint {
 }
 
 impl Endpoint {
+    /// The number of the database.
+    pub fn database(&self) -> i64 {
+        self.info.redis_settings().db()
+    }
+
+    /// Whether the URL has a name or a password.
+    pub fn has_login(&self) -> bool {
+        let login = self.info.redis_settings();
+        login.username().is_some() || login.password().is_some()
+    }
+
+    /// Whether the URL has a password.
+    pub fn has_password(&self) -> bool {
+        self.info.redis_settings().password().is_some()
+    }
+
+    /// Whether connections are encrypted.
+    pub fn has_tls(&self) -> bool {
+        matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
+    }
+
+    fn protocol(&self) -> ProtocolVersion {
+        self.info.redis_settings().protocol()
+    }
+
+    /// The server by its address. A socket file has none.
+    pub(super) fn node(&self) -> Node {
+        NodeAddress::try_from(self.info.addr()).map_or(Node::Configured, Node::At)
+    }
+
+    /// Another server, that is connected to in the same way.
+    fn at(&self, address: &NodeAddress) -> redis::ConnectionInfo {
+        let (host, port) = (address.host().to_owned(), address.port());
+        self.info.clone().set_addr(match self.info.addr().clone() {
+            ConnectionAddr::TcpTls {
+                insecure, tls_params, ..
+            } => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure,
+                tls_params,
+            },
+            _ => ConnectionAddr::Tcp(host, port),
+        })
+    }
+
     /// Whether both are the same database of the same server.
     fn is_same_database(&self, other: &Self) -> bool {
-        let database = |info: &redis::ConnectionInfo| info.redis_settings().db();
-        self.info.addr() == other.info.addr() && database(&self.info) == database(&other.info)
+        self.info.addr() == other.info.addr() && self.database() == other.database()
     }
 }
 
@@ -136,35 +237,41 @@ impl fmt::Debug for Endpoint {
 impl RedisSettings {
     /// Whether it has the same records: how the gateway logs in and waits makes no difference.
     pub(in crate::store) fn has_records_of(&self, previous: &Self) -> bool {
-        self.endpoint.is_same_database(&previous.endpoint) && self.prefix == previous.prefix
+        self.servers.have_records_of(&previous.servers) && self.prefix == previous.prefix
     }
 
-    /// Makes a client for this Redis, without connecting.
+    /// Makes a client for one server, without connecting.
     ///
     /// # Errors
     /// This build does not support the URL.
-    pub fn client(&self) -> RedisResult<Client> {
-        self.client_speaking(&Node::Configured, self.endpoint.info.redis_settings().protocol())
+    pub fn client_of(&self, node: &Node) -> RedisResult<Client> {
+        Client::open(self.info(node, self.protocol())?)
     }
 
-    /// Makes a client for one server, with this version of the protocol.
-    pub(super) fn client_speaking(&self, node: &Node, protocol: ProtocolVersion) -> RedisResult<Client> {
-        let Node::Configured = node;
-        let mut login = self.endpoint.info.redis_settings().clone().set_protocol(protocol);
-        if let Some(username) = &self.username {
-            login = login.set_username(username);
-        }
-        if let Some(password) = &self.password {
-            login = login.set_password(password.expose());
-        }
-        let endpoint = self.endpoint.info.clone().set_redis_settings(login);
-        Client::open(endpoint.set_tcp_settings(tcp_settings()))
+    /// How to connect to a server, and to log in.
+    fn info(&self, node: &Node, protocol: ProtocolVersion) -> RedisResult<redis::ConnectionInfo> {
+        let endpoint = self.servers.endpoints().first();
+        let endpoint = endpoint.ok_or_else(|| io::Error::other("no address"))?;
+        let info = match node {
+            Node::Configured => endpoint.info.clone(),
+            Node::At(address) => endpoint.at(address),
+        };
+        Ok(with_login(
+            info,
+            protocol,
+            self.username.as_ref(),
+            self.password.as_ref(),
+        ))
     }
 
-    /// Opens a connection to a server.
+    fn protocol(&self) -> ProtocolVersion {
+        let endpoint = self.servers.endpoints().first();
+        endpoint.map_or_else(ProtocolVersion::default, Endpoint::protocol)
+    }
+
+    /// Opens a connection to a server. One that sentinels have named must say that it is a primary.
     pub(super) async fn connect(&self, node: &Node) -> RedisResult<Connection> {
-        let protocol = self.endpoint.info.redis_settings().protocol();
-        self.open(node, protocol, &connection_config()).await
+        self.open(node, self.protocol(), &connection_config()).await
     }
 
     /// Opens a connection to a server, with this version of the protocol.
@@ -174,14 +281,58 @@ impl RedisSettings {
         protocol: ProtocolVersion,
         config: &AsyncConnectionConfig,
     ) -> RedisResult<Connection> {
-        let client = self.client_speaking(node, protocol)?;
-        Connection::open(client.get_connection_info(), self.tls.as_ref(), config).await
+        let mut connection = Connection::open(&self.info(node, protocol)?, self.tls.as_ref(), config).await?;
+        match self.servers {
+            Servers::Sentinel(_) => require_primary(&mut connection).await?,
+            // A replica of a cluster redirects commands by itself.
+            Servers::Single(_) | Servers::Cluster(_) => {}
+        }
+        Ok(connection)
+    }
+
+    /// Opens a connection to a server that is asked for its role, or for the others.
+    pub(super) async fn open_to_ask(&self, node: &Node) -> RedisResult<Connection> {
+        let info = self.info(node, self.protocol())?;
+        Connection::open(&info, self.tls.as_ref(), &connection_config()).await
+    }
+
+    /// Opens a connection to a sentinel.
+    pub(super) async fn open_sentinel(&self, sentinels: &Sentinels, index: usize) -> RedisResult<Connection> {
+        let endpoint = sentinels.endpoints.get(index);
+        let endpoint = endpoint.ok_or_else(|| io::Error::other("no address"))?;
+        // A sentinel has no databases.
+        let login = endpoint.info.redis_settings().clone().set_db(0);
+        let info = endpoint.info.clone().set_redis_settings(login);
+        let login = (sentinels.username.as_ref(), sentinels.password.as_ref());
+        let info = with_login(info, endpoint.protocol(), login.0, login.1);
+        Connection::open(&info, self.tls.as_ref(), &connection_config()).await
+    }
+
+    /// Whether connections to the servers are encrypted.
+    pub(super) fn has_tls(&self) -> bool {
+        self.servers.endpoints().first().is_some_and(Endpoint::has_tls)
     }
 
     /// The names of the keys.
     pub fn keys(&self) -> Keys<'_> {
         Keys::new(&self.prefix)
     }
+}
+
+fn with_login(
+    info: redis::ConnectionInfo,
+    protocol: ProtocolVersion,
+    username: Option<&String>,
+    password: Option<&Secret<String>>,
+) -> redis::ConnectionInfo {
+    let mut login = info.redis_settings().clone().set_protocol(protocol);
+    if let Some(username) = username {
+        login = login.set_username(username);
+    }
+    if let Some(password) = password {
+        login = login.set_password(password.expose());
+    }
+    info.set_redis_settings(login).set_tcp_settings(tcp_settings())
 }
 
 /// No delay for small writes, and keep-alive probes so that firewalls keep idle connections.

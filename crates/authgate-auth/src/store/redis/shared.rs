@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{RedisError, cmd};
 use tokio::sync::Notify;
@@ -13,15 +13,17 @@ use tracing::{error, info, warn};
 use super::MAX_ATTEMPTS;
 use super::breaker::Breaker;
 use super::canary::{self, Canary};
-use super::connection::{Connections, Node, Primaries};
+use super::connection::{Connections, Node};
 use super::failure::Failure;
 use super::layout::AcceptedLayout;
 use super::settings::{Invalidation, RedisSettings};
+use super::topology::{self, Topology};
 use super::tracking;
 use super::transport::Connection;
 use super::write_through::WriteThrough;
 use crate::dependencies::{Dependencies, StoreItem};
 use crate::metrics::StoreMetrics;
+use crate::now::Now;
 use crate::record::{self, Layout};
 use crate::store::{LayoutProblem, RevokedItem, StoreError};
 use crate::store_changes::StoreChanges;
@@ -37,7 +39,11 @@ pub(crate) struct SharedRedis {
     pub(super) layout: AcceptedLayout,
     /// The layout record may have changed: read it now.
     pub(super) check_now: Notify,
-    primaries: Arc<Primaries>,
+    pub(super) topology: Topology,
+    /// When the layout record was last read and accepted; `None` since something may have changed it. For clusters.
+    layout_confirmed: Mutex<Option<Instant>>,
+    /// The servers that report changes at the moment, and when each has last confirmed that it has reported all.
+    tracked: Mutex<HashMap<Node, Now>>,
     /// One for each server that a worker has a link to.
     breakers: Mutex<HashMap<Node, Weak<Breaker>>>,
     reached: AtomicBool,
@@ -93,7 +99,9 @@ impl SharedRedis {
         Self {
             layout: AcceptedLayout::new(Arc::clone(&name), Arc::clone(&changes)),
             check_now: Notify::new(),
-            primaries: Arc::new(Primaries::single(Node::Configured)),
+            topology: Topology::new(&settings.servers),
+            layout_confirmed: Mutex::default(),
+            tracked: Mutex::default(),
             breakers: Mutex::default(),
             name,
             settings,
@@ -124,9 +132,57 @@ impl SharedRedis {
         [Health::Unreachable as u8, Health::ErrorReply as u8].contains(&health)
     }
 
-    /// The servers that have the records.
-    pub(super) fn primaries(&self) -> Arc<Primaries> {
-        Arc::clone(&self.primaries)
+    /// How its servers are found.
+    pub(in crate::store) fn mode(&self) -> &'static str {
+        self.settings.servers.mode()
+    }
+
+    /// The addresses of the servers that have the records, as far as they are known.
+    pub(in crate::store) fn primary_addresses(&self) -> Vec<String> {
+        let primaries = self.topology.known();
+        let nodes = primaries.iter().flat_map(|primaries| primaries.nodes());
+        let address = |node: &Node| match node {
+            Node::Configured => self.servers_text(),
+            Node::At(address) => address.to_string(),
+        };
+        nodes.map(address).collect()
+    }
+
+    /// Whether the layout record was accepted within this time, and nothing has been reported about it since.
+    pub(super) fn layout_was_confirmed_within(&self, time: Duration) -> bool {
+        let confirmed = *self.layout_confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        confirmed.is_some_and(|at| at.elapsed() <= time)
+    }
+
+    pub(super) fn layout_was_confirmed(&self, confirmed: bool) {
+        let confirmed = confirmed.then(Instant::now);
+        *self.layout_confirmed.lock().unwrap_or_else(PoisonError::into_inner) = confirmed;
+    }
+
+    /// A server reports its changes, and has reported all until this time. `None`: it reports nothing any more.
+    pub(super) fn set_tracked(&self, node: &Node, until: Option<Now>) {
+        let mut tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
+        match until {
+            Some(until) => tracked.insert(node.clone(), until),
+            None => tracked.remove(node),
+        };
+        let primaries = self.topology.known();
+        let nodes = primaries.as_ref().map_or(&[][..], |primaries| primaries.nodes());
+        let all: Option<Vec<Now>> = nodes.iter().map(|node| tracked.get(node).copied()).collect();
+        // All changes are reported until the time that each server has confirmed.
+        let until = all.and_then(|all| all.into_iter().min_by_key(|until| until.uptime_ms));
+        self.metrics.set_tracking(until.is_some());
+        if let Some(until) = until {
+            self.changes.confirmed(until);
+        }
+    }
+
+    fn servers_text(&self) -> String {
+        let endpoints = self.settings.servers.endpoints().iter();
+        endpoints
+            .map(|endpoint| format!("{endpoint:?}"))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// The breaker of a server, for all workers.
@@ -180,15 +236,19 @@ impl SharedRedis {
     pub(in crate::store) async fn watch(self: &Arc<Self>) {
         match self.settings.invalidation {
             Invalidation::Tracking => {
+                let tracking = tracking::track_all(self);
                 tokio::join!(
                     watch_layout(self),
-                    tracking::track(self, &Node::Configured),
+                    topology::watch(self),
                     self.write_changes(),
+                    tracking,
                     canary::write(self)
                 )
-                .0
+                .0;
             }
-            Invalidation::Off => tokio::join!(watch_layout(self), self.write_changes()).0,
+            Invalidation::Off => {
+                tokio::join!(watch_layout(self), topology::watch(self), self.write_changes()).0;
+            }
         }
     }
 
@@ -201,35 +261,39 @@ impl SharedRedis {
         if before == health as u8 {
             return;
         }
-        let (store, endpoint) = (&self.name, &self.settings.endpoint);
+        let (store, endpoint) = (&self.name, self.servers_text());
         let reason = checked.as_ref().err().map(tracing::field::display);
         match health {
             Health::Unchecked => {}
-            Health::Usable => info!(%store, ?endpoint, "the store is usable"),
+            Health::Usable => info!(%store, endpoint, "the store is usable"),
+            Health::Unreachable if self.mode() == "cluster" => warn!(
+                %store, endpoint, reason,
+                "the server with the layout record cannot be reached; look-ups go on for `cache.ttl`, then routes of the store answer 503"
+            ),
             Health::Unreachable => {
-                warn!(%store, ?endpoint, reason, "the store cannot be reached; its routes answer 503")
+                warn!(%store, endpoint, reason, "the store cannot be reached; its routes answer 503")
             }
             Health::ErrorReply => {
-                error!(%store, ?endpoint, reason, "the store answers with an error; its routes answer 503")
+                error!(%store, endpoint, reason, "the store answers with an error; its routes answer 503")
             }
             Health::Missing => error!(
-                %store, ?endpoint,
+                %store, endpoint,
                 "the store's layout record is missing: the store was flushed, evicted, never filled, or is another database; its \
                  routes answer 503. Fill it with `authgate token import`; it is used again without a restart. Revocations and \
                  revoked tokens are in no dump of Django: import the last `authgate token export` first"
             ),
             Health::Filling => warn!(
-                %store, ?endpoint,
+                %store, endpoint,
                 "the store is being filled; its routes answer 503 until the import is complete. An import that was cut off is \
                  finished by doing it again"
             ),
             Health::Changed => error!(
-                %store, ?endpoint,
+                %store, endpoint,
                 "the store's layout record has changed while this gateway was running: it is another database; its routes answer \
                  503. If this is meant, restart the gateway"
             ),
             Health::Incompatible => {
-                error!(%store, ?endpoint, reason, "the store's layout record cannot be used; its routes answer 503")
+                error!(%store, endpoint, reason, "the store's layout record cannot be used; its routes answer 503")
             }
         }
     }
@@ -242,8 +306,14 @@ async fn watch_layout(shared: &Arc<SharedRedis>) {
     loop {
         let misses = shared.layout.misses();
         let checked = link.check_layout().await;
-        if checked.is_ok() {
-            shared.layout.confirmed(misses);
+        match &checked {
+            Ok(()) => {
+                shared.layout.confirmed(misses);
+                shared.layout_was_confirmed(true);
+            }
+            Err(StoreError::Layout(..) | StoreError::Record(..)) => shared.layout_was_confirmed(false),
+            // The record is the one that it was, as far as is known.
+            Err(_) => {}
         }
         shared.note(&checked);
         if checked.is_ok() && !eviction_checked {
@@ -271,9 +341,9 @@ impl SharedLink {
 
     /// The connection to the server that has the layout record.
     async fn connection(&mut self) -> Result<&mut Connection, StoreError> {
-        let (shared, primaries) = (&self.shared, self.shared.primaries());
+        let shared = &self.shared;
         let key = shared.settings.keys().layout();
-        let connection = self.connections.of(&shared.settings, &primaries, &key).await;
+        let connection = self.connections.of(shared, &key).await;
         connection.map_err(|problem| shared.error(&problem))
     }
 
@@ -292,15 +362,16 @@ impl SharedLink {
     async fn try_check_layout(&mut self) -> Result<(), StoreError> {
         let (shared, time_limit) = (Arc::clone(&self.shared), self.shared.settings.timeout);
         let check = async {
-            let connection = self.connection().await?;
-            let stored: Option<Vec<u8>> = cmd("GET")
-                .arg(shared.settings.keys().layout())
-                .query_async(connection)
-                .await
-                .map_err(|problem| match shared.error(&problem) {
-                    StoreError::Unreachable(store) => StoreError::ReplyCut(store),
-                    error => error,
-                })?;
+            self.connection().await?;
+            let key = shared.settings.keys().layout();
+            let stored = self.connections.send(&shared, &key, cmd("GET").arg(&key)).await;
+            let stored: Option<Vec<u8>> =
+                stored
+                    .and_then(|stored| Ok(redis::from_redis_value(stored)?))
+                    .map_err(|problem| match shared.error(&problem) {
+                        StoreError::Unreachable(store) => StoreError::ReplyCut(store),
+                        error => error,
+                    })?;
             shared.check_layout(stored.as_deref())
         };
         let checked = timeout(time_limit, check)
@@ -312,6 +383,7 @@ impl SharedLink {
         );
         if is_lost {
             self.connections.close();
+            self.shared.topology.look_again();
         }
         checked
     }

@@ -1,15 +1,18 @@
-//! Subscribes to changes in Redis: `CLIENT TRACKING` in broadcasting mode, on one separate connection per process.
+//! Subscribes to changes in Redis: `CLIENT TRACKING` in broadcasting mode, on one separate connection to each
+//! server, per process.
 //!
 //! Each push increments the counters of the keys that it names, when it is read; nothing is queued. A ping on the same connection, four
 //! times a second, checks that the connection works and measures its delay. While there is no connection, cache entries stay valid until
 //! their `ttl`, so that cached users keep working during an outage. Changes may have been missed, so the next connection first invalidates
 //! all entries of the store. If Redis is reachable, the next connection is opened at once.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::{ProtocolVersion, PushInfo, PushKind, RedisError, Value, cmd};
 use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -34,13 +37,49 @@ enum TrackingError {
     Ended(&'static str),
 }
 
+/// Subscribes to the changes of all servers that have records; never returns.
+pub(super) async fn track_all(shared: &Arc<SharedRedis>) {
+    let mut tasks: JoinSet<()> = JoinSet::new();
+    let mut tracked: HashMap<Node, AbortHandle> = HashMap::new();
+    loop {
+        let known = shared.topology.known();
+        let nodes = known.as_ref().map_or(&[][..], |primaries| primaries.nodes());
+        tracked.retain(|node, task| {
+            let is_kept = nodes.contains(node);
+            if !is_kept {
+                task.abort();
+                shared.set_tracked(node, None);
+            }
+            is_kept
+        });
+        for node in nodes
+            .iter()
+            .filter(|node| !tracked.contains_key(*node))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            let (shared, of) = (Arc::clone(shared), node.clone());
+            tracked.insert(node, tasks.spawn(async move { track(&shared, &of).await }));
+        }
+        tokio::select! {
+            _ = shared.topology.changed(known.as_ref()) => {}
+            Some(Err(ended)) = tasks.join_next() => {
+                if let Ok(panic) = ended.try_into_panic() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        }
+    }
+}
+
 /// Subscribes to the changes of one server, again and again; never returns.
-pub(super) async fn track(shared: &Arc<SharedRedis>, node: &Node) {
+async fn track(shared: &Arc<SharedRedis>, node: &Node) {
     let (mut pause, mut warned) = (FIRST_PAUSE, false);
     loop {
         let began = Instant::now();
         let lost = follow(shared, node).await;
-        shared.metrics.set_tracking(false);
+        shared.set_tracked(node, None);
+        shared.topology.look_again();
         let store = &shared.name;
         match lost {
             // Reconnect at once, because changes are missed until then; but pause if connections keep ending early.
@@ -78,7 +117,7 @@ async fn follow(shared: &Arc<SharedRedis>, node: &Node) -> TrackingError {
     shared.canary.subscribed();
     // A restarted server may be empty now, or filled again.
     shared.check_now.notify_one();
-    shared.metrics.set_tracking(true);
+    shared.set_tracked(node, Some(Now::read()));
     info!(store = %shared.name, "subscribed to changes of the store");
     loop {
         let (sent, now) = (Instant::now(), Now::read());
@@ -86,7 +125,7 @@ async fn follow(shared: &Arc<SharedRedis>, node: &Node) -> TrackingError {
             Ok(Ok(_)) => {
                 shared.metrics.record_lag(sent.elapsed());
                 // Redis has sent the pushes of earlier changes before this reply.
-                shared.changes.confirmed(now);
+                shared.set_tracked(node, Some(now));
             }
             Ok(Err(_)) => return TrackingError::Ended("the connection is lost"),
             Err(_) => return TrackingError::Ended("the connection is silent"),
@@ -142,6 +181,7 @@ impl SharedRedis {
                 Value::Nil => {
                     count += 1;
                     self.layout.flushed();
+                    self.layout_was_confirmed(false);
                     self.check_now.notify_one();
                 }
                 _ => {
@@ -164,6 +204,7 @@ impl SharedRedis {
         if let Some(item) = name.and_then(item) {
             self.changes.changed(item);
             if item == StoreItem::Store {
+                self.layout_was_confirmed(false);
                 self.check_now.notify_one();
             }
         }

@@ -139,13 +139,16 @@ impl SharedRedis {
     }
 
     async fn remove(&self, connections: &mut Connections, key: &str) -> RedisResult<()> {
-        remove(connections.of(&self.settings, &self.primaries(), key).await?, key).await
+        remove(connections.of(self, key).await?, key).await
     }
 
     /// Removes every record that has an expiry: those that were written here.
     async fn remove_written(&self, connections: &mut Connections, prefix: &str) -> RedisResult<()> {
-        for node in self.primaries().nodes() {
-            remove_written(connections.to(&self.settings, node).await?, prefix).await?;
+        let primaries = self.topology.known();
+        for node in primaries.iter().flat_map(|primaries| primaries.nodes()) {
+            for key in written_keys(connections.to(&self.settings, node).await?, prefix).await? {
+                self.remove(connections, &key).await?;
+            }
         }
         Ok(())
     }
@@ -165,10 +168,9 @@ impl SharedRedis {
         let mut written = Vec::with_capacity(2);
         for (key, value) in &wanted {
             let Ok(value) = value else { return Ok(()) };
-            let connection = connections.of(&self.settings, &self.primaries(), key).await?;
             let mut set = cmd("SET");
             set.arg(key).arg(value).arg("NX").arg("PX").arg(&milliseconds);
-            written.push(set.query_async::<Value>(connection).await?);
+            written.push(connections.send(self, key, &set).await?);
         }
         if !self.changes.are_unchanged(&record.dependencies) {
             debug!(store = %self.name, "a record of the source changed while it was written, and is removed again");
@@ -205,8 +207,9 @@ async fn remove(connection: &mut Connection, key: &str) -> RedisResult<()> {
     }
 }
 
-/// Removes every record that has an expiry: those that were written here.
-async fn remove_written(connection: &mut Connection, prefix: &str) -> RedisResult<()> {
+/// Finds every record that has an expiry: those that were written here.
+async fn written_keys(connection: &mut Connection, prefix: &str) -> RedisResult<Vec<String>> {
+    let mut written = Vec::new();
     let pattern: String = prefix
         .chars()
         .flat_map(|character| {
@@ -226,13 +229,12 @@ async fn remove_written(connection: &mut Connection, prefix: &str) -> RedisResul
                 expiries.cmd("PTTL").arg(key);
             }
             let expiries: Vec<i64> = expiries.query_async(connection).await?;
-            for (key, _) in keys.iter().zip(expiries).filter(|(_, expiry)| *expiry >= 0) {
-                remove(connection, key).await?;
-            }
+            let expiring = keys.into_iter().zip(expiries).filter(|(_, expiry)| *expiry >= 0);
+            written.extend(expiring.map(|(key, _)| key));
         }
         cursor = next;
         if cursor == 0 {
-            return Ok(());
+            return Ok(written);
         }
     }
 }

@@ -1,0 +1,175 @@
+//! `url`, `urls`, `mode`, `service` and `sentinel` of `[stores.*]`: the servers of a Redis, and how they are found.
+
+use authgate_auth::store::redis::{Endpoint, Sentinels, Servers};
+use authgate_core::secret::Secret;
+
+use crate::config::reader::{Item, Section, Text};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Single,
+    Sentinel,
+    Cluster,
+}
+
+const MODES: [(&str, Mode); 3] = [
+    ("single", Mode::Single),
+    ("sentinel", Mode::Sentinel),
+    ("cluster", Mode::Cluster),
+];
+
+const URL: &str = "url = \"redis://127.0.0.1:6379/0\"";
+/// Every sentinel.
+const SENTINEL_URLS: &str = "urls = [\"redis://SENTINEL:26379\"]";
+/// Some servers of the cluster.
+const CLUSTER_URLS: &str = "urls = [\"redis://SERVER:6379\"]";
+/// As in `sentinel monitor`.
+const SERVICE: &str = "service = \"mymaster\"";
+
+pub(super) fn servers(section: &mut Section<'_>) -> Option<Servers> {
+    let mode = section
+        .take("mode")
+        .map_or(Some(Mode::Single), |item| item.text()?.choice(&MODES, &[]));
+    let (service, sentinel) = (section.take("service"), section.take("sentinel"));
+    if let Some(Mode::Single | Mode::Cluster) = mode {
+        for item in service.iter().chain(&sentinel) {
+            item.refuse(
+                "this key has no effect without `mode = \"sentinel\"`",
+                "write `mode = \"sentinel\"`, or remove it",
+            );
+        }
+    }
+    match mode {
+        None => {
+            // Without a mode, the addresses cannot be checked.
+            section.take("url");
+            section.take("urls");
+            None
+        }
+        Some(Mode::Single) => {
+            if let Some(urls) = section.take("urls") {
+                urls.refuse(
+                    "`urls` has no effect in `mode = \"single\"`",
+                    format!("write `{URL}`, or `mode = \"sentinel\"` or `mode = \"cluster\"`"),
+                );
+                section.take("url");
+                return None;
+            }
+            endpoint(&section.require("url", URL)?.text()?).map(Servers::Single)
+        }
+        Some(Mode::Sentinel) => {
+            let endpoints = endpoints(section, SENTINEL_URLS);
+            let service = match service {
+                Some(service) => service.non_empty_text(),
+                // Reports it.
+                None => section
+                    .require("service", SERVICE)
+                    .and_then(|item| item.non_empty_text()),
+            };
+            let (username, password) = sentinel.and_then(login).unwrap_or_default();
+            Some(Servers::Sentinel(Sentinels {
+                endpoints: endpoints?,
+                service: service?,
+                username,
+                password,
+            }))
+        }
+        Some(Mode::Cluster) => endpoints(section, CLUSTER_URLS).map(Servers::Cluster),
+    }
+}
+
+/// Name and password at the sentinels.
+fn login(item: Item<'_>) -> Option<(Option<String>, Option<Secret<String>>)> {
+    let mut section = item.section(&["tls"])?;
+    let username = section.take("username");
+    let password = section.take("password");
+    if let (Some(username), None) = (&username, &password) {
+        username.refuse("a name needs a password", "write `password` beside it, or remove it");
+    }
+    Some((
+        username.and_then(|item| item.non_empty_text()),
+        password.as_ref().and_then(Item::secret_text),
+    ))
+}
+
+/// Reads `urls`. Errors never quote a URL, which may hold a password.
+fn endpoints(section: &mut Section<'_>, example: &str) -> Option<Vec<Endpoint>> {
+    if let Some(url) = section.take("url") {
+        let problem = match section.take("urls") {
+            Some(_) => "`url` is written beside `urls`",
+            None => "`url` names one server, and this mode needs `urls`",
+        };
+        url.refuse(problem, format!("write `{example}` alone"));
+        return None;
+    }
+    let urls = section.require("urls", example)?;
+    let is_cluster = example == CLUSTER_URLS;
+    let items = urls.non_empty_list("[\"redis://HOST:PORT\"]")?;
+    let mut found: Vec<Endpoint> = Vec::with_capacity(items.len());
+    let mut are_valid = true;
+    for item in &items {
+        let Some(endpoint) = item.text().and_then(|text| endpoint(&text)) else {
+            are_valid = false;
+            continue;
+        };
+        match problem(&endpoint, found.first(), is_cluster) {
+            Some((problem, help)) => {
+                item.refuse(problem, help);
+                are_valid = false;
+            }
+            None => found.push(endpoint),
+        }
+    }
+    are_valid.then_some(found)
+}
+
+/// Why a URL cannot be one of several, and what to write instead.
+fn problem(endpoint: &Endpoint, first: Option<&Endpoint>, is_cluster: bool) -> Option<(&'static str, &'static str)> {
+    if endpoint.socket().is_some() {
+        return Some((
+            "servers of this mode are named by host and port, and this URL is a unix socket",
+            "write \"redis://HOST:PORT\"",
+        ));
+    }
+    if endpoint.has_login() {
+        let help = if is_cluster {
+            "remove it, and write `username` and `password` in this table"
+        } else {
+            "remove it. Write `username` and `password` in this table for Redis, and in `sentinel = { … }` for the sentinels"
+        };
+        return Some(("a URL of several must not have a login", help));
+    }
+    if is_cluster && endpoint.database() != 0 {
+        return Some((
+            "a cluster has only database 0",
+            "remove the number at the end of the URL",
+        ));
+    }
+    let first = first?;
+    if first.has_tls() != endpoint.has_tls() {
+        return Some((
+            "some of the URLs begin with redis://, and some with rediss://",
+            "write the same scheme in all of them",
+        ));
+    }
+    if first.database() != endpoint.database() {
+        return Some((
+            "the URLs have different database numbers",
+            "write the same number in all of them: it is the database of the primary",
+        ));
+    }
+    None
+}
+
+/// The URL may hold a password, so it is never quoted. The library's error does not repeat it.
+fn endpoint(url: &Text<'_>) -> Option<Endpoint> {
+    match Endpoint::parse(url.as_str()) {
+        Ok(endpoint) => Some(endpoint),
+        Err(problem) => {
+            let help =
+                "write \"redis://HOST:PORT/DB\", \"rediss://HOST:PORT/DB\" for TLS, or \"unix:///run/redis.sock?db=0\"";
+            url.item().refuse(format!("invalid URL: {problem}"), help);
+            None
+        }
+    }
+}
