@@ -94,12 +94,19 @@ pub(super) struct StreamFacts {
     pub(super) is_kept: bool,
 }
 
-/// Why a request may become a stream: who has authenticated it, and its credential.
-#[derive(Debug)]
+/// What a request must keep in case it becomes a stream: who has authenticated it, and its credential.
 pub(super) struct StreamOrigin {
     by_application: Option<ApplicationReason>,
     /// The value of the header with the credential. A clone shares the bytes.
     credential: Option<HeaderValue>,
+}
+
+impl fmt::Debug for StreamOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamOrigin")
+            .field("by_application", &self.by_application)
+            .finish_non_exhaustive()
+    }
 }
 
 impl StreamOrigin {

@@ -219,12 +219,18 @@ fn streams_that_are_kept_go_on_until_the_configuration_says_otherwise() {
 
 #[test]
 fn an_outage_ends_no_stream_and_what_was_revoked_meanwhile_ends_after_it() {
-    for cache in [CACHE, "cache = { entries = 0, negative_entries = 0 }"] {
+    let cases = [
+        (CACHE, "deny"),
+        ("cache = { entries = 0, negative_entries = 0 }", "deny"),
+        (CACHE, "serve-cached"),
+    ];
+    for (cache, on_outage) in cases {
         let site = Site::start();
         for token in ["canary-deleted", "canary-other"] {
             site.redis.put_token(token, &json!({ "user": "42" }));
         }
         let config = site.upstreams().redis(&site.redis).token(cache);
+        let config = config.token(&format!("on_outage = \"{on_outage}\""));
         let gate = Gate::subscribed(&routes(config, "/a", "authenticate = [\"token\"]"));
         let mut ending = Stream::open_all(&gate, "/a", "Token canary-deleted");
         let mut others = Stream::open_all(&gate, "/a", "Token canary-other");
@@ -244,6 +250,9 @@ fn an_outage_ends_no_stream_and_what_was_revoked_meanwhile_ends_after_it() {
         run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
         becomes(&gate, "/a/events", "Token canary-unknown", 503);
         run(&["DEL", &format!("{PREFIX}{}", Redis::token_key("canary-deleted"))]);
+        if on_outage == "serve-cached" {
+            ending.extend(Stream::open_all(&gate, "/a", "Token canary-deleted"));
+        }
         // Longer than a credential waits that could not be checked.
         for _ in 0..4 {
             check_open(&mut ending);
