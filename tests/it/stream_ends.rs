@@ -244,7 +244,9 @@ fn an_outage_ends_no_stream_and_what_was_revoked_meanwhile_ends_after_it() {
             .expect("a connection");
         let mut run = |words: &[&str]| {
             let mut command = redis::cmd(words[0]);
-            words[1..].iter().for_each(|word| drop(command.arg(word)));
+            for word in &words[1..] {
+                command.arg(word);
+            }
             command.query::<redis::Value>(&mut connection).expect("an answer");
         };
         run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
