@@ -11,14 +11,14 @@ use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_u
 
 const SOON: Duration = Duration::from_secs(15);
 
-struct Site {
-    database: Database,
-    redis: Redis,
-    upstream: RecordingUpstream,
+pub struct Site {
+    pub database: Database,
+    pub redis: Redis,
+    pub upstream: RecordingUpstream,
 }
 
 impl Site {
-    fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
         let database = Database::start(Engine::Postgres, "auth.User")?;
         database.python(
             "
@@ -43,7 +43,7 @@ for id, name in [(42, 'ada'), (43, 'ben'), (44, 'zoe'), (45, 'eve')]:
         Some(site)
     }
 
-    fn config(&self, cache: &str) -> Config {
+    pub fn config(&self, cache: &str) -> Config {
         let cache = match cache {
             "" => "cache = { entries = 0, negative_entries = 0 }",
             cache => cache,

@@ -89,6 +89,7 @@ mod reload;
 mod reload_command;
 mod reload_listeners;
 mod reload_panic;
+mod revoke_elsewhere;
 mod revoke_endpoint;
 mod routing;
 mod sentinel;

@@ -18,7 +18,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 /// Cached for so long that only a report of a change ends it.
 const CACHE: &str = "cache = { ttl = \"60s\", negative_ttl = \"60s\" }";
 
-fn with_token(config: Config) -> Config {
+pub fn with_token(config: Config) -> Config {
     config
         .file("admin.token", format!("{TOKEN}\n"))
         .admin("token = { file = \"admin.token\" }")
@@ -63,18 +63,18 @@ fn form(body: impl Into<Vec<u8>>) -> Call {
 }
 
 /// Sends a form with the token of the listener.
-fn revoke(gate: &Gate, body: &str) -> Reply {
+pub fn revoke(gate: &Gate, body: &str) -> Reply {
     gate.ask_admin(&form(body).bearer(TOKEN))
 }
 
 /// Wants 200, and an empty body.
-fn revoked(gate: &Gate, body: &str) {
+pub fn revoked(gate: &Gate, body: &str) {
     let reply = revoke(gate, body);
     assert_eq!((reply.status, reply.text().as_str()), (200, ""), "{body}");
 }
 
 /// Wants problem details with this status and error; returns the detail.
-fn problem(reply: &Reply, status: u16, error: &str) -> String {
+pub fn problem(reply: &Reply, status: u16, error: &str) -> String {
     assert_eq!(reply.status, status, "{}", reply.text());
     assert_eq!(reply.header("content-type"), Some("application/problem+json"));
     assert_eq!(reply.header("cache-control"), Some("no-store"));
@@ -94,21 +94,21 @@ fn becomes(gate: &Gate, call: &Call, status: u16, after: &str) {
     });
 }
 
-fn value(redis: &Redis, key: &str) -> Option<String> {
+pub fn value(redis: &Redis, key: &str) -> Option<String> {
     match redis.run(&["GET", &format!("authgate:{key}")]) {
         redis::Value::BulkString(bytes) => Some(String::from_utf8(bytes).expect("text")),
         _ => None,
     }
 }
 
-fn ttl(redis: &Redis, key: &str) -> i64 {
+pub fn ttl(redis: &Redis, key: &str) -> i64 {
     match redis.run(&["TTL", &format!("authgate:{key}")]) {
         redis::Value::Int(seconds) => seconds,
         other => panic!("{other:?}"),
     }
 }
 
-fn keys(redis: &Redis) -> Vec<String> {
+pub fn keys(redis: &Redis) -> Vec<String> {
     let redis::Value::Array(keys) = redis.run(&["KEYS", "*"]) else {
         panic!("a list of keys");
     };
