@@ -132,7 +132,7 @@ impl Streams {
                 id,
                 authenticator,
                 held,
-            }) = self.held().next()
+            }) = self.held().next_question()
             else {
                 return;
             };

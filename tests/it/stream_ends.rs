@@ -532,7 +532,7 @@ fn of_two_thousand_websockets_the_three_that_are_revoked_end_and_no_other_is_loo
     let config = crate::harness::config()
         .redis_with_long_timeout(&redis)
         .token("cache = { ttl = \"10m\" }")
-        .upstream("app", &[app.application.clone()])
+        .upstream("app", std::slice::from_ref(&app.application))
         .protected("/ws");
     let gate = Gate::subscribed(&config);
     for number in 0..COUNT {

@@ -3,7 +3,7 @@
 //! Equal credentials are one, however many streams hold them. A credential is found by the change of an item that its decision depends on,
 //! and by the time at which it expires. So open streams cost nothing while nothing changes: there is no timer for each, and no search.
 //!
-//! It asks no authenticator. Its owner takes each [`Question`] from [`next`](HeldCredentials::next), and answers it by
+//! It asks no authenticator. Its owner takes each [`Question`] from [`next_question`](HeldCredentials::next_question), and answers it by
 //! [`settle`](HeldCredentials::settle), [`refuse`](HeldCredentials::refuse), [`fail`](HeldCredentials::fail) or
 //! [`repeat`](HeldCredentials::repeat).
 
@@ -295,7 +295,7 @@ impl HeldCredentials {
 /// Questions and their answers.
 impl HeldCredentials {
     /// The next credential to check, if there is one.
-    pub fn next(&mut self) -> Option<Question> {
+    pub fn next_question(&mut self) -> Option<Question> {
         let id = self.queues.values_mut().find_map(Queues::ask)?;
         let credential = self.credentials.get_mut(&id)?;
         credential.place = Place::Asked;

@@ -113,7 +113,7 @@ impl Bench {
     }
 
     fn asked(&mut self) -> Vec<CredentialId> {
-        std::iter::from_fn(|| self.held.next().map(|question| question.id)).collect()
+        std::iter::from_fn(|| self.held.next_question().map(|question| question.id)).collect()
     }
 }
 
@@ -316,7 +316,7 @@ fn a_credential_with_a_bad_record_does_not_hold_up_the_others() {
     bench.change(StoreItem::Store);
     bench.apply();
     let (mut questions, mut bad) = (0, 0);
-    while let Some(question) = bench.held.next() {
+    while let Some(question) = bench.held.next_question() {
         questions += 1;
         let number = usize::try_from(question.id.0 - 1).expect("a small number");
         if number == 0 {
