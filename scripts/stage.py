@@ -65,7 +65,7 @@ def command(*words):
 
 
 class RedisClient:
-    """A connection to a Redis: at the path of its socket, or at a host and port. An error reply is raised as a RuntimeError."""
+    """A connection to a Redis: at the path of its socket, or at a host and port. An error reply is raised as an OSError, as a lost connection is."""
 
     def __init__(self, address, timeout=5):
         self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
@@ -97,7 +97,7 @@ class RedisClient:
             return None if rest == b"-1" else self.stream.read(int(rest) + 2)[:-2]
         if kind == b"*":
             return [self.reply() for _ in range(int(rest))]
-        raise RuntimeError(rest.decode()) if kind == b"-" else ConnectionError("the connection is closed")
+        raise OSError(rest.decode()) if kind == b"-" else ConnectionError("the connection is closed")
 
 
 def token_key(key):
