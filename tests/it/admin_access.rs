@@ -413,10 +413,21 @@ fn the_status_has_stable_members_and_no_secret() {
     assert_eq!(configuration["file"], file.display().to_string());
     assert!(configuration["refused"].is_null());
     assert!(configuration["applied"].as_str().unwrap() >= report["started"].as_str().unwrap());
+    let store = &report["stores"][0];
     assert_eq!(
-        report["stores"],
-        serde_json::json!([{ "name": "redis", "reached": true, "usable": true }])
+        (&store["name"], &store["mode"]),
+        (&"redis".into(), &"single".into()),
+        "{store}"
     );
+    assert_eq!(
+        (&store["reached"], &store["usable"]),
+        (&true.into(), &true.into()),
+        "{store}"
+    );
+    assert!(store["outage"].is_null(), "{store}");
+    // It is null until it is measured.
+    let lag = store.get("revocation_lag_seconds").expect("a member");
+    assert!(lag.is_null() || lag.is_number(), "{store}");
     let certificate = &report["certificates"][0];
     assert_eq!(certificate["names"], serde_json::json!(["localhost", "api.example"]));
     assert!(certificate["expires"].as_str().unwrap().ends_with('Z'));
