@@ -154,6 +154,46 @@ fn a_failover_by_command_is_followed_and_the_former_primary_is_not_read() {
 }
 
 #[test]
+fn a_primary_that_comes_back_after_its_replacement_is_not_read() {
+    let (redis, upstream) = (Sentinels::start(None), RecordingUpstream::start());
+    redis.servers[0].fill();
+    let config = store(&redis.urls(), "").token("cache = { entries = 0, negative_entries = 0 }");
+    let gate = Gate::start(&config.app(&upstream).protected("/api/*"));
+    settles("the replica has the records", || {
+        redis.servers[1].run(&["DBSIZE"]) == redis.servers[0].run(&["DBSIZE"])
+    });
+    redis.servers[0].pause();
+    settles("the replica is promoted", || redis.servers[1].role() == "master");
+    settles("requests pass again", || status(&gate, "canary-ada") == 200);
+    redis.servers[1].put_token("canary-ada", &json!({ "user": "42", "revoked": 1_700_000_000 }));
+    assert_eq!(status(&gate, "canary-ada"), 401);
+    // It still has the token that is revoked now, and takes itself for the primary until the sentinels notice.
+    redis.servers[0].resume();
+    settles("it follows the new primary", || {
+        assert_eq!(status(&gate, "canary-ada"), 401);
+        redis.servers[0].role() == "slave"
+    });
+    assert_eq!(status(&gate, "canary-ada"), 401);
+}
+
+#[test]
+fn a_wrong_login_at_the_sentinels_is_reported() {
+    let (sentinel, upstream) = (
+        Server::with_password(&[], "", Some("canary-default")),
+        RecordingUpstream::start(),
+    );
+    for (login, words) in [
+        ("", "NOAUTH"),
+        ("sentinel = { password = \"canary-wrong\" }", "WRONGPASS"),
+    ] {
+        let config = store(&format!("{:?}", sentinel.url()), login).token("");
+        let gate = Gate::spawn(&config.app(&upstream).protected("/api/*"));
+        gate.logged(&["the primaries of the store cannot be found out", words]);
+        assert_eq!(status(&gate, "canary-ada"), 503);
+    }
+}
+
+#[test]
 fn what_most_sentinels_name_is_used_and_a_replica_is_not() {
     let (real, other, upstream) = (
         Server::start(&[], ""),

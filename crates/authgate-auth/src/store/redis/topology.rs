@@ -1,6 +1,7 @@
 //! The servers that have the records, as the whole process knows them, and the task that follows them.
 
 use std::io;
+use std::mem::{self, Discriminant};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,39 +118,46 @@ pub(super) async fn watch(shared: &Arc<SharedRedis>) {
         Servers::Cluster(_) => CLUSTER_EVERY,
     };
     let mut discovery = Discovery::new(shared.settings.clone());
-    let mut reported: Option<DiscoveryError> = None;
+    // The kinds of problems that are in the log, since the primaries were last found.
+    let mut reported: Vec<Discriminant<DiscoveryError>> = Vec::new();
     loop {
         let current = shared.topology.known();
-        let found = discovery.primaries(current.as_deref()).await;
-        let is_found = found.is_ok();
-        match found {
+        let pause = match discovery.primaries(current.as_deref()).await {
             Ok(primaries) => {
-                if reported.take().is_some() || current.as_deref() != Some(&primaries) {
-                    let nodes = primaries
-                        .nodes()
-                        .iter()
-                        .map(Node::to_string)
-                        .collect::<Vec<_>>()
-                        .join(", ");
-                    info!(store = %shared.name, primaries = nodes, "the primaries of the store are known");
+                let is_same = current.as_deref() == Some(&primaries);
+                let are_same_nodes = current
+                    .as_ref()
+                    .is_some_and(|current| current.nodes() == primaries.nodes());
+                if !are_same_nodes || !reported.is_empty() {
+                    let nodes: Vec<String> = primaries.nodes().iter().map(Node::to_string).collect();
+                    info!(store = %shared.name, primaries = nodes.join(", "), "the primaries of the store are known");
                 }
-                if current.as_deref() != Some(&primaries) {
+                reported.clear();
+                if !is_same {
                     shared.replace_primaries(Known::Primaries(Arc::new(primaries)));
                 }
+                every
             }
             Err(problem) => {
-                if reported.as_ref() != Some(&problem) {
+                let kind = mem::discriminant(&problem);
+                if !reported.contains(&kind) {
                     warn!(store = %shared.name, reason = %problem, "the primaries of the store cannot be found out");
+                    reported.push(kind);
                 }
-                if let Some(current) = &current
-                    && is_replaced(&mut discovery, current, &problem).await
-                {
+                let is_replaced = match &current {
+                    Some(current) => is_replaced(&mut discovery, current, &problem).await,
+                    None => true,
+                };
+                if is_replaced && current.is_some() {
                     shared.replace_primaries(Known::NoPrimary);
                 }
-                reported = Some(problem);
+                match problem {
+                    // The primary is used as before.
+                    DiscoveryError::NoAnswer(_) | DiscoveryError::Disagreement(_) if !is_replaced => every,
+                    _ => SOON,
+                }
             }
-        }
-        let pause = if is_found { every } else { SOON };
+        };
         if timeout(pause, shared.topology.look_again.notified()).await.is_ok() {
             // A server that is gone is noticed by many connections.
             sleep(SOON / 4).await;
@@ -175,9 +183,14 @@ async fn is_replaced(discovery: &mut Discovery, current: &Primaries, problem: &D
 
 impl SharedRedis {
     fn replace_primaries(&self, known: Known) {
+        let key = self.settings.keys().layout();
+        let node = || self.topology.node_of(&key).ok();
+        let before = node();
         self.topology.known.send_replace(known);
-        // The layout record may be another one there.
-        self.layout_was_confirmed(false);
-        self.check_now.notify_one();
+        if node() != before {
+            // The layout record may be another one there.
+            self.layout_was_confirmed(false);
+            self.check_now.notify_one();
+        }
     }
 }
