@@ -10,6 +10,7 @@ mod binding;
 mod browsers;
 mod certificates;
 mod claims;
+mod client_tls;
 mod common;
 mod conflicts;
 mod django_store;

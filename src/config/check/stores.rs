@@ -7,17 +7,18 @@ use authgate_auth::AuthenticatorSettings;
 use authgate_auth::jwt::Users;
 use authgate_auth::store::django::TokenKey;
 use authgate_auth::store::embedded::EmbeddedSettings;
-use authgate_auth::store::redis::{Invalidation, RedisSettings, Servers};
+use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings, RedisTls, Servers};
 use authgate_auth::store::{Digests, StoreKind, StoreSettings};
 
 use super::Names;
+use super::client_tls::{ClientTls, client_tls};
 use super::common::digests;
 use super::django_store::django;
 use super::redis_servers::servers;
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Zero};
 
-const UNSUPPORTED: &[&str] = &["tls", "seal"];
+const UNSUPPORTED: &[&str] = &["seal"];
 /// The word that means no store in other keys.
 pub(super) const NONE: &str = "none";
 
@@ -193,6 +194,10 @@ fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
     {
         item.refuse("`url` contains a password too", "remove it from `url`");
     }
+    let tls = servers.as_ref().and_then(|servers| {
+        let has_tls = servers.endpoints().first().is_some_and(Endpoint::has_tls);
+        tls(&mut section, has_tls)
+    });
     let prefix = match section.take("prefix").and_then(|item| item.text()) {
         Some(text) if text.as_str().chars().any(char::is_control) => {
             text.refuse("has control characters", "write plain text, such as \"authgate:\"");
@@ -212,11 +217,37 @@ fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
         servers: servers?,
         username,
         password,
-        tls: None,
+        tls,
         prefix,
         timeout,
         invalidation,
         digests,
+    })
+}
+
+/// `tls` to the servers of a store.
+fn tls(section: &mut Section<'_>, has_tls: bool) -> Option<RedisTls> {
+    let item = section.take("tls");
+    if !has_tls {
+        if let Some(item) = item {
+            item.refuse(
+                "`tls` has no effect: the URL does not begin with rediss://",
+                "write \"rediss://HOST:PORT/DB\", or remove `tls`",
+            );
+        }
+        return None;
+    }
+    let ClientTls {
+        config,
+        made_from,
+        server_name,
+    } = client_tls(section, item.as_ref())?;
+    let mut config = (*config).clone();
+    config.alpn_protocols.clear();
+    Some(RedisTls {
+        config: Arc::new(config),
+        made_from,
+        server_name,
     })
 }
 

@@ -12,18 +12,16 @@ use bytesize::ByteSize;
 use http::header::AUTHORIZATION;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Uri};
-use rustls_pki_types::ServerName;
 
-use super::certificates::authorities;
+use super::Names;
+use super::client_tls::{ClientTls, client_tls};
 use super::identity::Identities;
 use super::route_match::is_host;
-use super::{Names, certificates};
 use crate::config::Route;
 use crate::config::modes::UnsizedMode;
 use crate::config::reader::{Item, Section, Text, Zero, fold};
 use crate::config::{defaults, secrets};
 use crate::proxy::routes::HostPattern;
-use crate::tls;
 
 const MAX_IN_FLIGHT: u64 = 10_000_000;
 /// For each request in flight.
@@ -393,64 +391,25 @@ pub(super) fn set_check_hosts(upstreams: &mut Upstreams<'_>, routes: &[Route]) {
 fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
     let has_https = servers.iter().any(|server| server.transport == Transport::Https);
     let item = section.take("tls");
-    let mut settings = tls::client::ClientTlsSettings::default();
-    let mut server_name = None;
-    if let Some(item) = &item {
-        if !has_https {
+    if !has_https {
+        if let Some(item) = item {
             item.refuse(
                 "`tls` has no effect: no server is https://",
                 "remove it, or write https:// servers",
             );
-            return None;
         }
-        let mut section = item.clone().section(&[])?;
-        settings.ca = section.take("ca").and_then(|item| authorities(&item));
-        server_name = section.take("server_name").and_then(|item| name(&item));
-        let (cert, key) = (section.take("cert"), section.take("key"));
-        match (&cert, &key) {
-            (Some(cert), Some(key)) => match tls::client::load_identity(&cert.path()?, &key.path()?) {
-                Ok(identity) => {
-                    certificates::warn_about_expiry(cert, &cert.path()?);
-                    key.warn_if_readable_by_all(&key.path()?);
-                    settings.identity = Some(identity);
-                }
-                Err(error) => cert.refuse(
-                    error.to_string(),
-                    "set `cert` to a PEM file with the chain, and `key` to one with its private key",
-                ),
-            },
-            (None, None) => {}
-            (Some(one), None) | (None, Some(one)) => {
-                one.refuse("`cert` and `key` must be set together", "write both `cert` and `key`");
-            }
-        }
-    }
-    if !has_https {
         return None;
     }
-    match tls::client::config(&settings) {
-        Ok((config, digest)) => Some(Tls {
-            config,
-            digest,
-            server_name,
-        }),
-        Err(error) => {
-            section.report_missing(
-                error.to_string(),
-                "write `tls = { ca = \"ca.pem\" }`, or install the system's root certificates",
-            );
-            None
-        }
-    }
-}
-
-fn name(item: &Item<'_>) -> Option<ServerName<'static>> {
-    let text = item.text()?;
-    let name = ServerName::try_from(text.as_str().to_owned()).ok();
-    if name.is_none() {
-        text.refuse("is not a server name", "write a host name, such as \"app.internal\"");
-    }
-    name
+    let ClientTls {
+        config,
+        made_from,
+        server_name,
+    } = client_tls(section, item.as_ref())?;
+    Some(Tls {
+        config,
+        digest: made_from,
+        server_name,
+    })
 }
 
 /// `secret_header`: a field that proves to the application that a request came through the gateway.

@@ -189,6 +189,21 @@ fn unknown_and_missing_keys_and_names_are_errors() {
         ),
         (with("url =", "mode = \"single\"\nurl ="), "`mode` is not supported yet"),
         (jwt("on_outage = \"serve\""), "\"deny\", \"serve-cached\""),
+        (
+            with("url =", "tls = { ca = \"ca.pem\" }\nurl ="),
+            "the URL does not begin with rediss://",
+        ),
+        (
+            with("redis://127.0.0.1:6379/0", "rediss://127.0.0.1:6379/0#insecure"),
+            "certificates are always checked",
+        ),
+        (
+            with(
+                "url = \"redis://127.0.0.1:6379/0\"",
+                "url = \"rediss://127.0.0.1\"\ntls = { cert = \"localhost.pem\" }",
+            ),
+            "`cert` and `key` must be set together",
+        ),
         (jwt("profile = \"oidc\""), "\"rfc9068\""),
         (route("cors = {}"), "`origins` is missing"),
         (

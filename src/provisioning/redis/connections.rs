@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use authgate_auth::store::redis::{
-    Discovery, MAX_REDIRECTS, Node, Primaries, Redirect, RedisSettings, Servers, answer,
+    BlockingConnection, Discovery, MAX_REDIRECTS, Node, Primaries, Redirect, RedisSettings, Servers, answer,
 };
-use redis::{Arg, Cmd, Connection, FromRedisValue, Pipeline, RedisError, RedisResult, Value, cmd, pipe};
+use redis::{Arg, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Value, cmd, pipe};
 
 use crate::provisioning::ProvisioningError;
 
@@ -36,7 +36,7 @@ pub(super) struct Connections {
 }
 
 struct Open {
-    connection: Connection,
+    connection: BlockingConnection,
     /// The time of the last reply.
     answered: Instant,
 }
@@ -92,7 +92,7 @@ impl Connections {
     }
 
     /// The connection to a server. One that was closed while it was idle is replaced, unless it watches a key.
-    fn to(&mut self, node: &Node) -> RedisResult<&mut Connection> {
+    fn to(&mut self, node: &Node) -> RedisResult<&mut BlockingConnection> {
         if let Some(open) = self.open.get_mut(node)
             && !self.is_watching
             && open.answered.elapsed() >= IDLE
@@ -317,18 +317,15 @@ fn key_of(command: &Cmd) -> &[u8] {
 }
 
 /// An answer for each command that is not ignored.
-fn values(pipeline: &Pipeline, connection: &mut Connection) -> RedisResult<Vec<Value>> {
+fn values(pipeline: &Pipeline, connection: &mut BlockingConnection) -> RedisResult<Vec<Value>> {
     match pipeline.query(connection)? {
         Value::Array(values) => Ok(values),
         value => Ok(vec![value]),
     }
 }
 
-fn connect(settings: &RedisSettings, node: &Node) -> RedisResult<Connection> {
-    let connection = settings.client_of(node)?.get_connection_with_timeout(TIMEOUT)?;
-    connection.set_read_timeout(Some(TIMEOUT))?;
-    connection.set_write_timeout(Some(TIMEOUT))?;
-    Ok(connection)
+fn connect(settings: &RedisSettings, node: &Node) -> RedisResult<BlockingConnection> {
+    settings.connect_blocking(node, TIMEOUT)
 }
 
 /// Finds the primaries. This is done as the gateway does it, on a runtime of its own.

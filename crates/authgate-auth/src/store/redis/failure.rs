@@ -44,7 +44,10 @@ pub fn answer(problem: &RedisError) -> Option<ErrorReply> {
         return Some(ErrorReply::of_redis(error.code(), error.details()));
     }
     match problem.kind() {
-        ErrorKind::InvalidClientConfig => Some(ErrorReply::new(ErrorReplyKind::Tls, &problem.to_string())),
+        ErrorKind::InvalidClientConfig => {
+            let text = format!("TLS: {}", problem.detail().unwrap_or("not possible"));
+            Some(ErrorReply::new(ErrorReplyKind::Tls, &text))
+        }
         _ if problem.is_io_error() || problem.is_connection_dropped() || problem.is_unrecoverable_error() => None,
         _ => Some(ErrorReply::other(&problem.to_string())),
     }

@@ -4,6 +4,7 @@
 //! separate task connects. A request waits, within its deadline, for the first attempt after the start or after a lost connection. Once an
 //! attempt has failed, requests of all workers fail at once, until the one task that then tries to connect has succeeded.
 
+mod blocking;
 mod breaker;
 mod canary;
 mod cluster;
@@ -35,6 +36,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
+pub use self::blocking::BlockingConnection;
 pub use self::connection::{MAX_REDIRECTS, Node, Primaries, Redirect};
 pub use self::discovery::{Discovery, DiscoveryError};
 pub use self::failure::answer;

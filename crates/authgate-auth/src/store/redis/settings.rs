@@ -6,13 +6,9 @@ use std::{fmt, io};
 
 use authgate_core::secret::Secret;
 use redis::cluster::NodeAddress;
-use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult,
-};
+use redis::{AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult};
 
-use socket2::TcpKeepalive;
-
+use super::blocking::BlockingConnection;
 use super::connection::Node;
 use super::discovery::require_primary;
 use super::keys::Keys;
@@ -116,6 +112,9 @@ pub struct Endpoint {
 fn wrong(url: &str) -> Option<&'static str> {
     let (scheme, rest) = url.split_once("://").unwrap_or_default();
     match scheme {
+        "rediss" if rest.contains("#insecure") => {
+            return Some("certificates are always checked: remove #insecure, and write `tls = { ca = \"ca.pem\" }`");
+        }
         "redis" | "rediss" => {}
         "unix" => return rest.is_empty().then_some("it has no path of a socket"),
         _ => return Some("it must begin with redis://, rediss:// or unix://"),
@@ -240,12 +239,13 @@ impl RedisSettings {
         self.servers.have_records_of(&previous.servers) && self.prefix == previous.prefix
     }
 
-    /// Makes a client for one server, without connecting.
+    /// Opens a connection to a server, for the command line.
     ///
     /// # Errors
-    /// This build does not support the URL.
-    pub fn client_of(&self, node: &Node) -> RedisResult<Client> {
-        Client::open(self.info(node, self.protocol())?)
+    /// As for [`BlockingConnection::open`].
+    pub fn connect_blocking(&self, node: &Node, time_limit: Duration) -> RedisResult<BlockingConnection> {
+        let info = self.info(node, self.protocol())?;
+        BlockingConnection::open(&info, self.tls.as_ref(), time_limit)
     }
 
     /// How to connect to a server, and to log in.
@@ -332,15 +332,7 @@ fn with_login(
     if let Some(password) = password {
         login = login.set_password(password.expose());
     }
-    info.set_redis_settings(login).set_tcp_settings(tcp_settings())
-}
-
-/// No delay for small writes, and keep-alive probes so that firewalls keep idle connections.
-fn tcp_settings() -> TcpSettings {
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(30))
-        .with_interval(Duration::from_secs(10));
-    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive)
+    info.set_redis_settings(login)
 }
 
 /// Switches off the deadlines and retries of the crate: callers apply one deadline.

@@ -23,11 +23,17 @@ pub struct RedisTls {
 
 impl RedisTls {
     pub(super) async fn handshake(&self, host: &str, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let name = match &self.server_name {
-            Some(name) => name.clone(),
-            None => ServerName::try_from(host.to_owned()).map_err(io::Error::other)?,
-        };
-        TlsConnector::from(Arc::clone(&self.config)).connect(name, tcp).await
+        TlsConnector::from(Arc::clone(&self.config))
+            .connect(self.name(host)?, tcp)
+            .await
+    }
+
+    /// The name that the certificate of the server at this host must have.
+    pub(super) fn name(&self, host: &str) -> io::Result<ServerName<'static>> {
+        match &self.server_name {
+            Some(name) => Ok(name.clone()),
+            None => ServerName::try_from(host.to_owned()).map_err(io::Error::other),
+        }
     }
 }
 

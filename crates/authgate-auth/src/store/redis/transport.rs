@@ -105,30 +105,18 @@ impl Connection {
             commands,
             _driver: Arc::new(Driver(tokio::spawn(driver).abort_handle())),
         };
-        let mut required = Vec::with_capacity(3);
-        if protocol != ProtocolVersion::RESP3 {
-            required.extend(login.password().map(|password| {
-                let mut auth = cmd("AUTH");
-                // Servers without users know the form without a name.
-                auth.arg(login.username().filter(|name| *name != "default"))
-                    .arg(password);
-                auth
-            }));
-            if login.db() != 0 {
-                let mut select = cmd("SELECT");
-                select.arg(login.db());
-                required.push(select);
-            }
-        }
-        required.push(cmd("PING"));
+        let required = match protocol {
+            ProtocolVersion::RESP3 => vec![cmd("PING")],
+            _ => login_commands(login),
+        };
+        // Shown by CLIENT LIST. Without the right to set it, the connection has no name.
         let mut name = cmd("CLIENT");
-        name.arg("SETINFO").arg("LIB-NAME").arg("authgate");
+        name.arg("SETNAME").arg("authgate");
         let answers = join_all(required.iter().chain([&name]).map(|command| {
             let mut connection = connection.clone();
             async move { command.query_async::<Value>(&mut connection).await }
         }))
         .await;
-        // Older servers do not know SETINFO: its answer makes no difference.
         for answer in answers.into_iter().take(required.len()) {
             answer?;
         }
@@ -165,7 +153,26 @@ async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(tcp)
 }
 
+/// The commands that log in and select the database, and a PING. All of them must succeed.
+pub(super) fn login_commands(login: &RedisConnectionInfo) -> Vec<Cmd> {
+    let mut commands = Vec::with_capacity(3);
+    if let Some(password) = login.password() {
+        let mut auth = cmd("AUTH");
+        // Servers without users know only the form without a name.
+        auth.arg(login.username().filter(|name| *name != "default"))
+            .arg(password);
+        commands.push(auth);
+    }
+    if login.db() != 0 {
+        let mut select = cmd("SELECT");
+        select.arg(login.db());
+        commands.push(select);
+    }
+    commands.push(cmd("PING"));
+    commands
+}
+
 /// [`super::failure::answer`] knows it by its kind.
-fn tls_error(problem: &RedisError) -> RedisError {
+pub(super) fn tls_error(problem: &RedisError) -> RedisError {
     RedisError::from((ErrorKind::InvalidClientConfig, "TLS", problem.to_string()))
 }
