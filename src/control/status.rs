@@ -160,6 +160,7 @@ impl Report<'_> {
                 "primaries": store.primaries().map(|(_, addresses)| addresses),
                 "reached": store.was_reached(),
                 "usable": store.is_usable(),
+                "changes": store.change_reports(),
                 "outage": store.outage().as_ref().map(outage),
                 "revocation_lag_seconds": store.revocation_lag().map(|lag| lag.as_secs_f64()),
             })

@@ -425,6 +425,11 @@ fn the_status_has_stable_members_and_no_secret() {
         "{store}"
     );
     assert!(store["outage"].is_null(), "{store}");
+    // The subscription is made beside the start.
+    assert!(
+        store["changes"] == "reported" || store["changes"] == "not_reported",
+        "{store}"
+    );
     // It is null until it is measured.
     let lag = store.get("revocation_lag_seconds").expect("a member");
     assert!(lag.is_null() || lag.is_number(), "{store}");

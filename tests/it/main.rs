@@ -85,6 +85,7 @@ mod provider_examples;
 mod proxying;
 mod readings;
 mod recording;
+mod redis_connection;
 mod reload;
 mod reload_command;
 mod reload_listeners;

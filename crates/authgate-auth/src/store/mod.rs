@@ -171,6 +171,12 @@ impl SharedStore {
         Some((redis.mode(), redis.primary_addresses()))
     }
 
+    /// Whether a Redis reports changes: `reported`, `not_reported` at the moment, `unsupported` by the server, or switched `off`. `None`:
+    /// it is of another kind.
+    pub fn change_reports(&self) -> Option<&'static str> {
+        self.kind.as_redis().map(|redis| redis.change_reports())
+    }
+
     /// Watches the store on the current runtime, as long as it lives: reads the layout record of Redis periodically and subscribes to its
     /// changes, or reads a file again when it changes. Only the first call has an effect.
     pub fn watch(&self) {

@@ -47,6 +47,8 @@ pub(crate) struct SharedRedis {
     /// One for each server that a worker has a link to.
     breakers: Mutex<HashMap<Node, Weak<Breaker>>>,
     reached: AtomicBool,
+    /// A server does not know the commands that subscribe to changes, or does not let the gateway send them.
+    pub(super) cannot_report_changes: AtomicBool,
     health: AtomicU8,
     pub(super) changes: Arc<StoreChanges>,
     pub(super) metrics: StoreMetrics,
@@ -106,6 +108,7 @@ impl SharedRedis {
             name,
             settings,
             reached,
+            cannot_report_changes: AtomicBool::new(false),
             health,
             changes,
             metrics,
@@ -183,6 +186,16 @@ impl SharedRedis {
             .map(|endpoint| format!("{endpoint:?}"))
             .collect::<Vec<_>>()
             .join(", ")
+    }
+
+    /// Whether changes are reported, as a word for operators.
+    pub(in crate::store) fn change_reports(&self) -> &'static str {
+        match self.settings.invalidation {
+            Invalidation::Off => "off",
+            Invalidation::Tracking if self.metrics.is_tracking() => "reported",
+            Invalidation::Tracking if self.cannot_report_changes.load(Ordering::Relaxed) => "unsupported",
+            Invalidation::Tracking => "not_reported",
+        }
     }
 
     /// The breaker of a server, for all workers.

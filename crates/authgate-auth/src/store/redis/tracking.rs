@@ -8,13 +8,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use redis::{ProtocolVersion, PushInfo, PushKind, RedisError, Value, cmd};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::canary::gateway_id;
 use super::connection::Node;
@@ -23,16 +24,21 @@ use super::transport::Connection;
 use super::{FIRST_PAUSE, LONGEST_PAUSE, SharedRedis};
 use crate::dependencies::StoreItem;
 use crate::now::Now;
+use crate::store::{ErrorReply, ErrorReplyKind, StoreError};
 
 /// How often the connection is checked.
 const PING_EVERY: Duration = Duration::from_millis(250);
 /// A connection without a reply for this long is treated as lost, so that the loss is noticed within a second of the last reply.
 const SILENCE: Duration = Duration::from_millis(700);
+/// How often a Redis that cannot report changes is asked again: rights may be granted, and a server may be replaced.
+const UNSUPPORTED_PAUSE: Duration = Duration::from_secs(10);
 
 /// Why changes are not reported.
 enum TrackingError {
-    /// No connection was opened, or Redis refused to report changes.
-    NotSubscribed(String),
+    /// No connection was opened, or Redis has answered with an error.
+    NotSubscribed(StoreError),
+    /// Redis cannot report changes, or not to this user.
+    Unsupported(ErrorReply),
     /// A working connection ended.
     Ended(&'static str),
 }
@@ -81,22 +87,30 @@ async fn track(shared: &Arc<SharedRedis>, node: &Node) {
         shared.set_tracked(node, None);
         shared.topology.look_again();
         let store = &shared.name;
-        match lost {
-            // Reconnect at once, because changes are missed until then; but pause if connections keep ending early.
-            TrackingError::Ended(why) => {
-                warn!(%store, reason = why, "changes of the store are not reported; cache entries expire only after their ttl");
-                warned = true;
-                if began.elapsed() > LONGEST_PAUSE {
-                    pause = FIRST_PAUSE;
-                    continue;
-                }
+        let reason = match lost {
+            // Connect again at once, because changes are missed until then.
+            TrackingError::Ended(why) if began.elapsed() > LONGEST_PAUSE => {
+                debug!(%store, reason = why, "the subscription to changes has ended");
+                (pause, warned) = (FIRST_PAUSE, false);
+                continue;
             }
-            TrackingError::NotSubscribed(problem) => {
-                if !warned {
-                    warn!(%store, reason = problem, "changes of the store are not reported; cache entries expire only after their ttl");
-                    warned = true;
+            TrackingError::Ended(why) => why.to_owned(),
+            TrackingError::NotSubscribed(problem) => problem.to_string(),
+            TrackingError::Unsupported(reply) => {
+                if !shared.cannot_report_changes.swap(true, Ordering::Relaxed) {
+                    warn!(
+                        %store, reason = %reply,
+                        "this Redis does not report changes: a change takes effect after cache.ttl. Use Redis 6 or later, and grant its user \
+                         +hello and +client|tracking; or write `invalidation = \"off\"` in the store's table"
+                    );
                 }
+                sleep(UNSUPPORTED_PAUSE).await;
+                continue;
             }
+        };
+        if !warned {
+            warn!(%store, reason, "changes of the store are not reported; cache entries expire only after their ttl");
+            warned = true;
         }
         sleep(pause).await;
         pause = LONGEST_PAUSE.min(pause * 2);
@@ -109,9 +123,15 @@ async fn follow(shared: &Arc<SharedRedis>, node: &Node) -> TrackingError {
     let connecting = timeout(shared.settings.timeout, connect(shared, node, &closed)).await;
     let mut connection = match connecting {
         Ok(Ok(connection)) => connection,
-        Ok(Err(problem)) => return TrackingError::NotSubscribed(shared.error(&problem).to_string()),
-        Err(_) => return TrackingError::NotSubscribed("no answer in time".to_owned()),
+        Ok(Err(problem)) => {
+            return match shared.error(&problem) {
+                StoreError::Refused(_, reply) if is_unsupported(&reply) => TrackingError::Unsupported(reply),
+                error => TrackingError::NotSubscribed(error),
+            };
+        }
+        Err(_) => return TrackingError::NotSubscribed(StoreError::Timeout(Arc::clone(&shared.name))),
     };
+    shared.cannot_report_changes.store(false, Ordering::Relaxed);
     // Items that were read before this subscription may have changed since.
     shared.changes.subscribed();
     shared.canary.subscribed();
@@ -156,6 +176,16 @@ async fn connect(shared: &Arc<SharedRedis>, node: &Node, closed: &Arc<Notify>) -
     tracking.arg("PREFIX").arg(shared.settings.keys().canary(gateway_id()));
     tracking.query_async::<Value>(&mut connection).await?;
     Ok(connection)
+}
+
+/// Whether the server answers so because it does not know HELLO or CLIENT TRACKING, or does not let this user send them.
+fn is_unsupported(reply: &ErrorReply) -> bool {
+    let text = reply.to_string().to_ascii_lowercase();
+    match reply.kind() {
+        ErrorReplyKind::NoPermission => true,
+        ErrorReplyKind::Other => text.contains("unknown") || text.contains("resp3") || text.starts_with("noproto"),
+        _ => false,
+    }
 }
 
 impl SharedRedis {
