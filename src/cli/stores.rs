@@ -1,7 +1,9 @@
 //! Selects the store of a command and opens it.
 
-use authgate_auth::store::{Digests, StoreKind, StoreSettings};
+use authgate_auth::store::redis::SealId;
+use authgate_auth::store::{Digests, StoreKind, StoreSettings, TokenDigest};
 
+use super::values::Key;
 use crate::cli::{Failure, StoreContext, output};
 use crate::provisioning::{Begin, Begun, ProvisioningError, Replication, StoreState, WritableStore};
 
@@ -30,6 +32,23 @@ impl StoreName {
     /// There is no such store.
     pub(super) fn digests(&self, context: &StoreContext<'_>) -> Result<Digests, Failure> {
         Ok(self.choose(context)?.digests())
+    }
+
+    /// The digests that the store may have of a key. The first is the one for a new token.
+    ///
+    /// # Errors
+    /// There is no such store, or it has no digest of this key.
+    pub(super) fn key_digests(&self, key: &Key, context: &StoreContext<'_>) -> Result<Vec<TokenDigest>, Failure> {
+        let settings = self.choose(context)?;
+        key.digests(settings.digests(), settings.seal_id().as_ref())
+    }
+
+    /// Names the seal of the store, if it has one.
+    ///
+    /// # Errors
+    /// There is no such store.
+    pub(super) fn seal_id(&self, context: &StoreContext<'_>) -> Result<Option<SealId>, Failure> {
+        Ok(self.choose(context)?.seal_id())
     }
 
     /// Opens a store without checking its layout record.

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::str::FromStr;
 
+use authgate_auth::store::redis::SealId;
 use authgate_auth::store::{Digests, TokenDigest};
 use authgate_core::identity::{Text, UserId};
 use authgate_core::secret::Secret;
@@ -33,14 +34,17 @@ impl FromStr for Key {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let named = text
             .split_once(':')
-            .filter(|(name, _)| matches!(*name, "sha256" | "sha512"));
+            .filter(|(name, _)| matches!(*name, "sha256" | "sha512" | "hmac-sha256"));
         match named {
             Some((algorithm, hex)) => {
-                let digest = TokenDigest::from_hex(&hex.to_ascii_lowercase());
+                let hex = hex.to_ascii_lowercase();
+                let digest = match algorithm {
+                    "hmac-sha256" => TokenDigest::from_sealed_hex(&hex),
+                    _ => TokenDigest::from_hex(&hex).filter(|digest| digest.algorithm() == algorithm),
+                };
                 digest
-                    .filter(|digest| digest.algorithm() == algorithm)
                     .map(Self::Digest)
-                    .ok_or("expected 64 hexadecimal digits after sha256:, or 128 after sha512:")
+                    .ok_or("expected 64 hexadecimal digits after sha256: or hmac-sha256:, or 128 after sha512:")
             }
             None if text == "-" => Ok(Self::Input),
             None if text.is_empty() => Err(EMPTY_KEY),
@@ -68,12 +72,16 @@ impl Key {
         }
     }
 
-    /// The digests that a store may have of the key. The first is the one for a new token.
+    /// The digests that a store may have of the key. The first is the one for a new token. `seal`: that of the store.
     ///
     /// # Errors
-    /// Standard input cannot be read or is empty, or no configured digest accepts the key.
-    pub(super) fn digests(&self, digests: Digests) -> Result<Vec<TokenDigest>, Failure> {
+    /// Standard input cannot be read or is empty, or the store has no digest of this key.
+    pub(super) fn digests(&self, digests: Digests, seal: Option<&SealId>) -> Result<Vec<TokenDigest>, Failure> {
         let found: Vec<_> = match self.read()? {
+            Self::Digest(TokenDigest::Sealed(_)) if seal.is_none() => {
+                let problem = "hmac-sha256: names a token of a sealed store, and this store has no `seal`";
+                return Err(Failure::Usage(problem.to_owned()));
+            }
             Self::Digest(digest) => vec![digest],
             Self::Plain(key) => digests.of(key.expose().as_bytes()).into_iter().flatten().collect(),
             Self::Input => return Err(Failure::Usage("standard input has no key".to_owned())),
@@ -168,7 +176,7 @@ mod tests {
             format!("sha256:{}", hex.to_uppercase()),
         ] {
             let key: Key = text.parse().expect("a key");
-            let digests = key.digests(Digests::SHA256).ok();
+            let digests = key.digests(Digests::SHA256, None).ok();
             assert_eq!(digests, Some(vec![TokenDigest::of(b"canary")]), "{text}");
             assert!(!format!("{key:?}").contains("canary"), "a key in a Debug text");
         }

@@ -10,13 +10,14 @@ use authgate_auth::record::{Layout, TokenRecord, UserRecord};
 use authgate_auth::store::Digests;
 use authgate_auth::store::TokenDigest;
 use authgate_auth::store::embedded::{self, EmbeddedSettings, Records};
+use authgate_auth::store::redis::SealId;
 use authgate_core::identity::UserId;
 use authgate_http::lockfile::LockFile;
 use serde_json::{Map, Value};
 
 use super::{
-    Deleted, Imported, Keep, NameClash, ProvisioningError, Pruned, Revocation, Revoked, SortedNames, Step, TokenUpdate,
-    Tombstones, UserUpdate,
+    Deleted, Imported, Keep, NameClash, ProvisioningError, Pruned, Resealing, Revocation, Revoked, SortedNames, Step,
+    TokenUpdate, Tombstones, UserUpdate,
 };
 
 /// How long to wait for the lock. A writing command holds it for a few seconds at most.
@@ -53,6 +54,18 @@ impl WritableFile {
 
     pub(super) fn size(&self) -> usize {
         self.records.as_ref().map_or(0, Records::size)
+    }
+
+    pub(super) fn seal_id(&self) -> Option<SealId> {
+        None
+    }
+
+    pub(super) fn digest(&self, digest: &TokenDigest) -> TokenDigest {
+        *digest
+    }
+
+    pub(super) fn reseal(&self, _now: i64, _: &mut dyn FnMut(usize, usize)) -> Result<Resealing, ProvisioningError> {
+        Err(self.failed("an embedded store is a private file, and has no seal".to_owned()))
     }
 
     fn failed(&self, problem: String) -> ProvisioningError {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use authgate_auth::record::{BadRecord, Layout};
+use authgate_auth::store::redis::BadSeal;
 
 /// A store could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,55 @@ pub enum ProvisioningError {
         #[source]
         problem: BadRecord,
     },
+    /// A record does not have the seal of the store.
+    #[error("store {store}: {problem}. {}", remedy(problem))]
+    Seal {
+        /// Its name.
+        store: Arc<str>,
+        /// Which record, and what is wrong with its seal.
+        #[source]
+        problem: BadSeal,
+    },
+    /// `authgate token reseal` was interrupted, or is still running.
+    #[error(
+        "store {store} is being sealed, and gateways answer 503 until that is complete: run `authgate token reseal`"
+    )]
+    Resealing {
+        /// Its name.
+        store: Arc<str>,
+    },
+    /// An interrupted `authgate token reseal` is too old to be completed.
+    #[error(
+        "store {store}: `authgate token reseal` was begun more than a day ago and never completed, or another program has restored the \
+         layout record of that time. Fill the store again"
+    )]
+    OldResealing {
+        /// Its name.
+        store: Arc<str>,
+    },
+    /// A seal is needed in the configuration.
+    #[error("store {store} has no seal in the configuration; add `seal = {{ file = \"seal.key\" }}` to its table")]
+    NoSeal {
+        /// Its name.
+        store: Arc<str>,
+    },
+    /// A store without a seal was expected.
+    #[error(
+        "store {store}: the layout record is not sealed, and {record:?} is. Another program has replaced the layout record of a sealed \
+         store: find out which, and fill the store again"
+    )]
+    PartlySealed {
+        /// Its name.
+        store: Arc<str>,
+        /// A sealed record.
+        record: String,
+    },
+    /// An import into it has begun and is not complete.
+    #[error("store {store} is being filled: complete the import first")]
+    Filling {
+        /// Its name.
+        store: Arc<str>,
+    },
     /// Usernames are unique.
     #[error("the username {name} belongs to user {holder}; change or delete that one first")]
     NameTaken {
@@ -98,14 +148,37 @@ impl ProvisioningError {
                 format!("store {store} at {endpoint}: {problem}")
             }
             Self::Record { store, .. } => format!("store {store} has a record that does not match the layout"),
+            Self::Seal { store, .. } => format!("store {store} has a record that does not have its seal"),
+            Self::PartlySealed { store, .. } => {
+                format!("the layout record of store {store} is not sealed, and other records are")
+            }
             Self::NameTaken { .. } => "the username belongs to another user".to_owned(),
             Self::File { .. }
             | Self::ReadOnly { .. }
             | Self::Empty { .. }
             | Self::Emptied { .. }
             | Self::Version { .. }
+            | Self::Resealing { .. }
+            | Self::OldResealing { .. }
+            | Self::NoSeal { .. }
+            | Self::Filling { .. }
             | Self::TemporaryFile(_)
             | Self::Random => self.to_string(),
         }
+    }
+}
+
+/// What to do about a bad seal.
+fn remedy(problem: &BadSeal) -> &'static str {
+    match problem {
+        BadSeal::Unsealed(_) => {
+            "If `seal` is new, run `authgate token reseal`. If the store was sealed before, another program has written this: find out \
+             which, and delete or replace the record"
+        }
+        BadSeal::Mismatch(_) => {
+            "If `seal` names the wrong file, correct it. Else another program has written this: find out which, and delete or replace \
+             the record"
+        }
+        BadSeal::NoKey(_) => "Add `seal = { file = \"…\" }` to its table",
     }
 }

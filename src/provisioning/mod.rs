@@ -16,6 +16,7 @@ mod update;
 use std::sync::Arc;
 
 use authgate_auth::record::{Layout, TokenRecord, UserRecord};
+use authgate_auth::store::redis::SealId;
 use authgate_auth::store::{Digests, StoreKind, StoreSettings, TokenDigest};
 use authgate_core::identity::UserId;
 use aws_lc_rs::rand;
@@ -150,6 +151,30 @@ pub enum Replication {
     Unknown,
 }
 
+/// The result of sealing a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resealing {
+    /// All records have the seal of the configuration already.
+    Before,
+    /// All records have it now.
+    Now(Resealed),
+}
+
+/// What was sealed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resealed {
+    /// Users.
+    pub users: usize,
+    /// Usernames.
+    pub names: usize,
+    /// Tokens.
+    pub tokens: usize,
+    /// Revocations.
+    pub revocations: usize,
+    /// Lists of a user's tokens.
+    pub lists: usize,
+}
+
 /// What was deleted with a user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Deleted {
@@ -206,6 +231,25 @@ impl WritableStore {
         }
     }
 
+    /// Names the seal of its records, if they have one.
+    pub fn seal_id(&self) -> Option<SealId> {
+        dispatch!(WritableStore: self, seal_id())
+    }
+
+    /// The digest that names a token here: with a seal the HMAC of the digest of its key.
+    pub fn digest(&self, digest: &TokenDigest) -> TokenDigest {
+        dispatch!(WritableStore: self, digest(digest))
+    }
+
+    /// Seals all records of a store that has none sealed, or goes on where that was interrupted. `progress` receives the number of
+    /// records that are done, and of all.
+    ///
+    /// # Errors
+    /// The store is no Redis or has no seal in the configuration, some of its records have another seal, or it failed.
+    pub fn reseal(&mut self, now: i64, progress: &mut dyn FnMut(usize, usize)) -> Result<Resealing, ProvisioningError> {
+        dispatch!(WritableStore: self, reseal(now, progress))
+    }
+
     /// Creates the layout record if it does not exist. `how` applies only in this case.
     ///
     /// # Errors
@@ -215,6 +259,7 @@ impl WritableStore {
             version: Layout::VERSION,
             epoch: random_hex::<16>()?,
             filling: how == Begin::ToFill,
+            resealing: None,
         };
         let (made, layout) = dispatch!(WritableStore: self, begin(&fresh))?;
         Ok(Begun {

@@ -24,6 +24,21 @@ fn start(stores: Config, signer: &Signer, upstream: &RecordingUpstream, store: &
     )
 }
 
+/// Runs the same story on a file, on an empty Redis, and on one with a seal.
+fn on_all(story: impl Fn(&Gate, &Signer, &RecordingUpstream)) {
+    on_both(&story);
+    let (upstream, signer) = (
+        RecordingUpstream::start(),
+        Signer::new(Algorithm::ES256).kid("canary-kid"),
+    );
+    let redis = Redis::start_empty();
+    let stores = config()
+        .redis(&redis)
+        .tables("seal = { file = \"seal.key\" }\n")
+        .file("seal.key", [7; 32]);
+    story(&start(stores, &signer, &upstream, "redis"), &signer, &upstream);
+}
+
 /// Runs the same story on a file and on an empty Redis.
 fn on_both(story: impl Fn(&Gate, &Signer, &RecordingUpstream)) {
     let (upstream, signer) = (
@@ -59,7 +74,7 @@ fn becomes(gate: &Gate, value: &str, status: u16) {
 
 #[test]
 fn a_token_is_accepted_from_creation_to_revocation() {
-    on_both(|gate, _, upstream| {
+    on_all(|gate, _, upstream| {
         let key = run(
             gate,
             &["token", "create", "--user", "7", "--username", "ada", "--scope", "r"],
@@ -103,7 +118,7 @@ fn a_token_is_accepted_from_creation_to_revocation() {
 
 #[test]
 fn a_user_can_be_put_disabled_enabled_and_deleted() {
-    on_both(|gate, signer, upstream| {
+    on_all(|gate, signer, upstream| {
         run(
             gate,
             &[
@@ -148,7 +163,7 @@ fn a_user_can_be_put_disabled_enabled_and_deleted() {
 
 #[test]
 fn revoked_credentials_are_refused() {
-    on_both(|gate, signer, _| {
+    on_all(|gate, signer, _| {
         run(gate, &["user", "put", "--id", "42", "--username", "ada"]);
         let bearer = |jti: &str| format!("Bearer {}", signer.with(&json!({ "user_id": "42", "jti": jti })));
         let (one, two) = (bearer("one"), bearer("two"));

@@ -86,6 +86,7 @@ fn every_toml_block_in_the_documentation_is_valid() {
         ("gateway.secret", &[b'y'; 32]),
         ("idp.secret", &[b'i'; 32]),
         ("record.key", &[b'r'; 32]),
+        ("seal.key", &[b's'; 32]),
     ] {
         fs::write(folder.path().join(name), bytes).unwrap();
     }

@@ -92,6 +92,7 @@ fn a_command_whose_connection_is_closed_while_it_is_idle_asks_again() {
         timeout: SOON,
         invalidation: Invalidation::Off,
         digests: Digests::SHA256,
+        seal: None,
     });
     let mut admin = WritableStore::open(&StoreSettings {
         name: "redis".into(),

@@ -284,6 +284,7 @@ fn a_store_is_watched_as_long_as_it_lives() {
             timeout: SOON,
             invalidation: Invalidation::Tracking,
             digests: Digests::SHA256,
+            seal: None,
         }),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

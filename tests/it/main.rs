@@ -93,6 +93,7 @@ mod reload_panic;
 mod revoke_elsewhere;
 mod revoke_endpoint;
 mod routing;
+mod sealed_store;
 mod sentinel;
 mod service_manager;
 mod signed_identity;

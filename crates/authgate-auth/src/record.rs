@@ -65,6 +65,10 @@ pub struct Layout {
     /// An import is filling the empty store. Gateways do not use the store before the import is complete.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub filling: bool,
+    /// `authgate token reseal` began at this Unix second to seal the records. Gateways and other tools do not use the store before it is
+    /// complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resealing: Option<i64>,
 }
 
 impl Layout {

@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure
         None => Key::Plain(Secret::new(random_hex::<20>()?)),
     };
     check_key(&key)?;
-    let digests = key.digests(args.store.digests(context)?)?;
+    let digests = args.store.key_digests(&key, context)?;
     let digest = digests[0];
     // Without --username the user must already exist, so an empty store is an error and is not initialized.
     let mut store = match args.username {

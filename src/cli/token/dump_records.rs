@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use authgate_auth::record::TokenRecord;
 use authgate_auth::store::TokenDigest;
+use authgate_auth::store::redis::SealId;
 use authgate_core::identity::{Text, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -36,6 +37,8 @@ pub(super) struct DumpRecords {
     digests: Option<NameSorter>,
     /// How many tokens have a SHA-256 and a SHA-512 digest.
     pub(super) digest_counts: (usize, usize),
+    /// The seals of sealed digests, with the number of tokens.
+    pub(super) seals: BTreeMap<SealId, usize>,
     pub(super) skipped_models: BTreeMap<String, SkippedModel>,
     pub(super) problems: Problems,
 }
@@ -123,7 +126,7 @@ impl Owner {
 impl DumpToken {
     pub(super) fn new(digest: &TokenDigest, owner: Owner) -> Self {
         Self {
-            digest: digest.to_hex(),
+            digest: digest.to_name(),
             owner,
             created: None,
             expires: None,
@@ -152,7 +155,7 @@ impl DumpToken {
             record,
             keeps: self.keeps,
         };
-        Some((TokenDigest::from_hex(&self.digest)?, update))
+        Some((TokenDigest::from_name(&self.digest)?, update))
     }
 }
 
@@ -169,6 +172,7 @@ impl DumpRecords {
             referenced_groups: BTreeMap::new(),
             digests: collect_digests.then(NameSorter::default),
             digest_counts: (0, 0),
+            seals: BTreeMap::new(),
             skipped_models: BTreeMap::new(),
             problems: Problems::default(),
         })
@@ -200,9 +204,10 @@ impl DumpRecords {
         match digest {
             TokenDigest::Sha256(_) => self.digest_counts.0 += 1,
             TokenDigest::Sha512(_) => self.digest_counts.1 += 1,
+            TokenDigest::Sealed(_) => {}
         }
         if let Some(digests) = &mut self.digests {
-            digests.push(&digest.to_hex())?;
+            digests.push(&digest.to_name())?;
         }
         self.tokens.push(token)
     }

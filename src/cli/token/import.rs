@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use authgate_auth::store::redis::SealId;
 use authgate_auth::store::{DigestKind, Digests};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
@@ -65,7 +66,7 @@ Examples:
 pub(super) fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure> {
     let digests = args.store.digests(context)?;
     let mut records = read_dump(args, digests)?;
-    let keep = check(args, digests, &mut records)?;
+    let keep = check(args, digests, args.store.seal_id(context)?.as_ref(), &mut records)?;
     // Problems of the dump itself are reported before the store is opened for writing.
     if records.users() == 0 && records.tokens() > 0 && !any_owner_is_stored(args, context, &mut records)? {
         return Err(nothing_imported(args, &records));
@@ -131,7 +132,12 @@ fn take(
     }
     match lines::read(object) {
         Ok(Line::User(user)) => records.user(at, user.into(), Vec::new())?,
-        Ok(Line::Token(digest, token)) => records.token(&digest, &token)?,
+        Ok(Line::Token(digest, token, seal)) => {
+            if let Some(seal) = seal {
+                *records.seals.entry(seal).or_default() += 1;
+            }
+            records.token(&digest, &token)?;
+        }
         Ok(Line::Revocation(revocation)) => records.revocation(&revocation)?,
         Err(problem) => records.problems.add(format!("object {at}: {problem}")),
     }
@@ -139,8 +145,14 @@ fn take(
 }
 
 /// Reports the problems of the dump. Returns what `--prune` keeps.
-fn check(args: &Args, digests: Digests, records: &mut DumpRecords) -> Result<Keep, Failure> {
+fn check(args: &Args, digests: Digests, seal: Option<&SealId>, records: &mut DumpRecords) -> Result<Keep, Failure> {
     let keep = records.check()?;
+    for (other, count) in records.seals.iter().filter(|(other, _)| Some(*other) != seal) {
+        records.problems.add(format!(
+            "{count} tokens were exported from a store with the seal {other}: only a store with the same `seal` can have them. Import a \
+             dump of Django, which has their keys"
+        ));
+    }
     let (sha256, sha512) = records.digest_counts;
     if sha256 > 0 && !digests.contains(DigestKind::Sha256) {
         records.problems.add(format!(

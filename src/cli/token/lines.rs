@@ -1,7 +1,10 @@
 //! The export format of a store: JSON lines, one record each: `{"user": {…}}`, `{"token": "<digest>", …}` and revocations.
+//!
+//! A token of a sealed store is `{"token": "hmac-sha256:<digest>", "seal": "<id>", …}`: only stores with that seal can have it.
 
 use authgate_auth::record::{TokenRecord, UserRecord};
 use authgate_auth::store::TokenDigest;
+use authgate_auth::store::redis::SealId;
 use authgate_core::identity::UserId;
 use authgate_core::printable::without_values;
 use serde_json::{Map, Value, json};
@@ -14,10 +17,13 @@ pub(super) fn user(user: &UserRecord) -> Value {
     json!({ "user": user })
 }
 
-/// The line of a token.
-pub(super) fn token(digest: &TokenDigest, token: &TokenRecord) -> Value {
+/// The line of a token. `seal`: that of its store.
+pub(super) fn token(digest: &TokenDigest, token: &TokenRecord, seal: Option<&SealId>) -> Value {
     let mut line = json!(token);
-    line["token"] = digest.to_hex().into();
+    line["token"] = digest.to_name().into();
+    if let (TokenDigest::Sealed(_), Some(seal)) = (digest, seal) {
+        line["seal"] = seal.to_string().into();
+    }
     line
 }
 
@@ -38,7 +44,8 @@ pub(super) fn revocation(revocation: &Revocation) -> Value {
 #[derive(Debug)]
 pub(super) enum Line {
     User(UserRecord),
-    Token(TokenDigest, DumpToken),
+    /// With the seal of the store that had it, if that was sealed.
+    Token(TokenDigest, DumpToken, Option<SealId>),
     Revocation(Revocation),
 }
 
@@ -56,10 +63,17 @@ pub(super) fn read(mut line: Map<String, Value>) -> Result<Line, String> {
         _ => Err(format!("`{name}` is not a non-empty string")),
     };
     if let Some(digest) = line.remove("token") {
-        let digest = digest.as_str().and_then(TokenDigest::from_hex);
+        let digest = digest.as_str().and_then(TokenDigest::from_name);
         let digest = digest.ok_or("`token` is not a digest of 64 or 128 lower-case hexadecimal digits")?;
+        let seal = match (&digest, line.remove("seal")) {
+            (TokenDigest::Sealed(_), seal) => {
+                let seal = seal.as_ref().and_then(Value::as_str).and_then(SealId::parse);
+                Some(seal.ok_or("`seal` is not the id of a seal, and `token` is a sealed digest")?)
+            }
+            (TokenDigest::Sha256(_) | TokenDigest::Sha512(_), _) => None,
+        };
         let record: TokenRecord = serde_json::from_value(Value::Object(line)).map_err(|error| problem(&error))?;
-        Ok(Line::Token(digest, dump_token(&digest, record)))
+        Ok(Line::Token(digest, dump_token(&digest, record), seal))
     } else if let Some(user) = line.remove("user") {
         let user = serde_json::from_value(user).map_err(|error| problem(&error))?;
         Ok(Line::User(user))
@@ -104,6 +118,7 @@ mod tests {
             r#"{"user":{"active":true,"attributes":{"a":[1]},"groups":["staff"],"id":"1","username":"ada"}}"#
                 .to_owned(),
             format!(r#"{{"created":1,"name":"ci","scopes":["a"],"token":"{digest}","user":"1"}}"#),
+            format!(r#"{{"seal":"0123456789abcdef","token":"hmac-sha256:{digest}","user":"1"}}"#),
             r#"{"before":1700000000,"revoked_user":"1"}"#.to_owned(),
             r#"{"forget":1700000000,"revoked_jti":"j"}"#.to_owned(),
             r#"{"revoked_jti":"k"}"#.to_owned(),
@@ -116,13 +131,13 @@ mod tests {
             };
             let written = match read(object).expect("a record") {
                 Line::User(record) => user(&record),
-                Line::Token(digest, record) => {
+                Line::Token(digest, record, seal) => {
                     let Owner::Id(id) = &record.owner else {
                         panic!("{record:?}")
                     };
                     let user = UserId::new(id).expect("an id");
                     let (_, update) = record.for_user(user).expect("a token");
-                    token(&digest, &update.record)
+                    token(&digest, &update.record, seal.as_ref())
                 }
                 Line::Revocation(record) => revocation(&record),
             };
@@ -135,6 +150,8 @@ mod tests {
         for line in [
             "{}",
             r#"{"token":"canary","user":"1"}"#,
+            r#"{"token":"hmac-sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","user":"1"}"#,
+            r#"{"token":"hmac-sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","seal":"canary","user":"1"}"#,
             r#"{"token":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"}"#,
             r#"{"user":{"id":"1"}}"#,
             r#"{"user":"1"}"#,

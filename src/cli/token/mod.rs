@@ -6,6 +6,7 @@ mod dump_records;
 mod import;
 mod lines;
 mod progress;
+mod reseal;
 mod show;
 mod spool;
 mod verify_import;
@@ -29,7 +30,8 @@ use crate::provisioning::{Revoked, WritableStore};
 /// Create, show, revoke, import and export the opaque tokens of a store
 ///
 /// A store has the digests of tokens, never the keys. KEY is one of: the key itself, `-` to read the key from standard input, or
-/// `sha256:` or `sha512:` followed by the digest. Prefer `-`: other users of the machine can see command lines.
+/// `sha256:` or `sha512:` followed by the digest. Prefer `-`: other users of the machine can see command lines. In a sealed store,
+/// `list` shows `hmac-sha256:` followed by the sealed digest, which KEY accepts too.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -76,6 +78,7 @@ enum Command {
     },
     Import(import::Args),
     VerifyImport(verify_import::Args),
+    Reseal(reseal::Args),
     /// Export users, token digests and revocations as JSON lines, for `token import`
     ///
     /// The export has no keys. Protect it against changes: importing it grants the access that it lists.
@@ -101,13 +104,14 @@ pub fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Result<(), F
         Command::Revoke { key, store } => revoke(key, &mut store.open(context)?),
         Command::Import(args) => import::run(args, context),
         Command::VerifyImport(args) => verify_import::run(args, context, file),
+        Command::Reseal(args) => reseal::run(args, context),
         Command::Export { store } => export(&mut store.open(context)?),
     }
 }
 
 /// Revokes one token; also used by `authgate revoke --token`.
 pub(super) fn revoke(key: &Key, store: &mut WritableStore) -> Result<(), Failure> {
-    let digests = key.digests(store.digests())?;
+    let digests = key.digests(store.digests(), store.seal_id().as_ref())?;
     let mut known = false;
     // A key usually has a record under one of its digests; all of them are revoked.
     for digest in &digests {
@@ -192,7 +196,7 @@ fn print(out: &mut dyn Write, digest: &TokenDigest, token: &TokenRecord, now: i6
 
 /// Prints all records. Revocations are last, so that those made during the export are among them.
 fn export(store: &mut WritableStore) -> Result<(), Failure> {
-    let mut progress = Progress::beside_output(false);
+    let (mut progress, seal) = (Progress::beside_output(false), store.seal_id());
     output::stream(|out| {
         let mut line = |line: Option<Value>| match line {
             Some(line) => writeln!(out, "{line}").map_err(StreamError::Write),
@@ -201,7 +205,7 @@ fn export(store: &mut WritableStore) -> Result<(), Failure> {
         store.each_user(|step| line(progress.step("users", step).map(|user| lines::user(&user))))?;
         store.each_token(None, |step| {
             let token = progress.step("tokens", step);
-            line(token.map(|(digest, token)| lines::token(&digest, &token)))
+            line(token.map(|(digest, token)| lines::token(&digest, &token, seal.as_ref())))
         })?;
         store.each_revocation(values::now(), |step| {
             let revocation = progress.step("revocations", step);

@@ -33,7 +33,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Result<(), Failure> {
     let key = args.key.read()?;
-    let digests = key.digests(args.store.digests(context)?)?;
+    let digests = args.store.key_digests(&key, context)?;
     let explained = match (&key, args.route.has_route()) {
         (_, false) => None,
         (Key::Plain(key), true) => explain::explain(file, Credential::Token(key), &args.route)?.request,

@@ -13,7 +13,7 @@ use super::progress::Progress;
 use crate::cli::stores::StoreName;
 use crate::cli::values::digest_text;
 use crate::cli::{Failure, StoreContext, output};
-use crate::provisioning::{Compared, Difference, Drift, Expected, Kind, Kinds};
+use crate::provisioning::{Compared, Difference, Drift, Expected, Kind, Kinds, WritableStore};
 
 /// Compare the tables of Django with the records of a store
 ///
@@ -76,7 +76,7 @@ pub(super) fn run(args: &Args, context: &StoreContext<'_>, file: &Path) -> Resul
     let tables = tables(args, &endpoint, context.stores);
     let digests = args.store.digests(context)?;
     let mut store = args.store.open(context)?;
-    let (mut expected, not_compared) = read(&endpoint, tables, digests)?;
+    let (mut expected, not_compared) = read(&endpoint, tables, digests, &store)?;
     let is_filling = store.is_filling()?;
     let mut progress = Progress::new(args.json);
     store.each_user::<Failure>(|step| {
@@ -153,8 +153,13 @@ fn tables(args: &Args, endpoint: &Endpoint, stores: &[StoreSettings]) -> Tables 
     tables
 }
 
-/// Reads all rows of Django. Also returns the members of users that cannot be compared.
-fn read(endpoint: &Endpoint, tables: Tables, digests: Digests) -> Result<(Expected, Vec<&'static str>), Failure> {
+/// Reads all rows of Django, with the digests that name tokens in the store. Also returns the members of users that cannot be compared.
+fn read(
+    endpoint: &Endpoint,
+    tables: Tables,
+    digests: Digests,
+    store: &WritableStore,
+) -> Result<(Expected, Vec<&'static str>), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -192,8 +197,10 @@ fn read(endpoint: &Endpoint, tables: Tables, digests: Digests) -> Result<(Expect
                 digest,
                 token,
                 has_expiry,
-            } => expected.token(digest, &token, has_expiry),
-            Content::BadToken { digest, problem } => expected.unstorable_token(digest, &problem),
+            } => expected.token(store.digest(&digest), &token, has_expiry),
+            Content::BadToken { digest, problem } => {
+                expected.unstorable_token(digest.map(|digest| store.digest(&digest)), &problem);
+            }
         };
         contents.read(digests, take).await.map_err(failed)?;
         let not_compared = [

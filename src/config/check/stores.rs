@@ -7,7 +7,7 @@ use authgate_auth::AuthenticatorSettings;
 use authgate_auth::jwt::Users;
 use authgate_auth::store::django::TokenKey;
 use authgate_auth::store::embedded::EmbeddedSettings;
-use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings, RedisTls, Servers};
+use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings, RedisTls, Seal, Servers};
 use authgate_auth::store::{Digests, StoreKind, StoreSettings};
 
 use super::Names;
@@ -18,7 +18,6 @@ use super::redis_servers::servers;
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Zero};
 
-const UNSUPPORTED: &[&str] = &["seal"];
 /// The word that means no store in other keys.
 pub(super) const NONE: &str = "none";
 
@@ -162,7 +161,7 @@ pub(super) fn stores(root: &mut Section<'_>) -> Stores {
             );
         }
         stores.names.add(&name, named.span.clone());
-        if let Some(kind) = named.item.section(UNSUPPORTED).and_then(kind) {
+        if let Some(kind) = named.item.section(&[]).and_then(kind) {
             stores.settings.push(StoreSettings { name, kind });
         }
     }
@@ -213,6 +212,7 @@ fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
         .and_then(|item| item.text()?.choice(&choices, &[]))
         .unwrap_or(defaults::INVALIDATION);
     let digests = digests(&mut section, defaults::DIGEST);
+    let seal = section.take("seal").as_ref().and_then(seal);
     Some(RedisSettings {
         servers: servers?,
         username,
@@ -222,6 +222,7 @@ fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
         timeout,
         invalidation,
         digests,
+        seal,
     })
 }
 
@@ -249,6 +250,17 @@ fn tls(section: &mut Section<'_>, has_tls: bool) -> Option<RedisTls> {
         made_from,
         server_name,
     })
+}
+
+/// The key is the whole file.
+fn seal(item: &Item<'_>) -> Option<Seal> {
+    let seal = Seal::new(&item.secret_bytes()?);
+    seal.map_err(|error| {
+        let help =
+            "write `seal = { file = \"seal.key\" }`, and the file with `umask 077; head -c 32 /dev/urandom > seal.key`";
+        item.refuse(error.to_string(), help);
+    })
+    .ok()
 }
 
 fn embedded(mut section: Section<'_>) -> Option<EmbeddedSettings> {

@@ -528,3 +528,20 @@ fn json_problems_have_line_and_column() {
         .collect();
     assert_eq!(positions, [(19, 1), (20, 9), (21, 9)]);
 }
+
+#[test]
+fn a_seal_is_a_file_of_32_bytes() {
+    for (seal, length) in [("", 0), ("short", 5), (&"x".repeat(33), 33)] {
+        let problem = format!("a seal has 32 bytes, and this has {length}");
+        check(
+            &with("url =", &format!("seal = \"{seal}\"\nurl =")),
+            &[&[
+                "error[stores.redis.seal]",
+                &problem,
+                "head -c 32 /dev/urandom > seal.key",
+            ]],
+        );
+    }
+    let config = valid(&with("url =", &format!("seal = \"{}\"\nurl =", "x".repeat(32))));
+    assert!(config.stores[0].seal_id().is_some());
+}

@@ -1,16 +1,18 @@
 //! Bulk operations: import in batches, and pruning; and the list of revocations.
 
 use std::fmt;
+use std::sync::Arc;
 
 use authgate_auth::store::TokenDigest;
 use authgate_auth::store::redis::Keys;
 use authgate_core::identity::UserId;
 use redis::Pipeline;
 
+use super::tokens::change_index;
 use super::{CHUNK, WritableRedis, json};
 use crate::provisioning::{
-    Imported, Keep, NameClash, NameSorter, ProvisioningError, Pruned, Revocation, Step, TokenUpdate, Tombstones,
-    UserUpdate, next_batch,
+    Imported, Keep, NameClash, NameSorter, ProvisioningError, Pruned, Revocation, SortedNames, Step, TokenUpdate,
+    Tombstones, UserUpdate, next_batch,
 };
 
 /// An import into Redis. Each batch takes effect at once.
@@ -79,22 +81,22 @@ impl WritableRedis {
         updates: &[(TokenDigest, TokenUpdate)],
         done: &mut Imported,
     ) -> Result<(), ProvisioningError> {
-        let prefix = self.settings.prefix.clone();
-        let keys = Keys::new(&prefix);
+        let settings = Arc::clone(&self.settings);
+        let keys = settings.keys();
         // The index first: a token that is missing from lists would never be revoked.
         let mut index = Pipeline::with_capacity(updates.len());
-        for (digest, update) in updates {
-            index
-                .cmd("SADD")
-                .arg(keys.tokens_of(update.record.user.as_str()))
-                .arg(digest.to_hex())
-                .ignore();
+        let updates: Vec<_> = updates
+            .iter()
+            .map(|(digest, update)| (keys.digest(digest), update))
+            .collect();
+        for (digest, update) in &updates {
+            change_index(&mut index, "SADD", keys, &update.record.user, digest);
         }
         self.ask_all::<()>(&index)?;
         let (stored, left, not_of) = self.transaction(|transaction| {
             transaction.fetch(updates.iter().map(|(digest, _)| keys.token(digest)))?;
             let (mut stored, mut left, mut not_of) = (0, 0, Vec::new());
-            for (digest, update) in updates {
+            for (digest, update) in &updates {
                 let key = keys.token(digest);
                 let before = transaction.token(&key)?;
                 let owner = before.as_ref().map(|before| before.user.clone());
@@ -118,11 +120,7 @@ impl WritableRedis {
         // Remove the token from the index of its former user.
         let mut index = Pipeline::with_capacity(not_of.len());
         for (digest, user) in not_of {
-            index
-                .cmd("SREM")
-                .arg(keys.tokens_of(user.as_str()))
-                .arg(digest.to_hex())
-                .ignore();
+            change_index(&mut index, "SREM", keys, &user, &digest);
         }
         self.ask_all::<()>(&index)
     }
@@ -135,7 +133,8 @@ impl WritableRedis {
     ) -> Result<Pruned, ProvisioningError> {
         let (mut pruned, mut stored) = (Pruned::default(), NameSorter::default());
         // An interrupted command may have deleted a user, but not yet its tokens.
-        let keys = self.settings.keys();
+        let settings = Arc::clone(&self.settings);
+        let keys = settings.keys();
         for start in [keys.user(""), keys.tokens_of("")] {
             self.scan_pages::<ProvisioningError>(&start, |_, ids| {
                 found(ids.len());
@@ -149,13 +148,18 @@ impl WritableRedis {
             pruned.tokens += deleted.tokens;
         }
         let Some(kept) = &keep.tokens else { return Ok(pruned) };
-        let stored = self.scan::<ProvisioningError>(&self.settings.keys().tokens(), |more| {
+        let sealed = match settings.seal {
+            Some(_) => Some(sealed_names(keys, kept)?),
+            None => None,
+        };
+        let kept = sealed.as_ref().unwrap_or(kept);
+        let stored = self.scan::<ProvisioningError>(&keys.tokens(), |more| {
             found(more);
             Ok(())
         })?;
         let mut rest = stored.without(kept)?;
         while let Some(batch) = next_batch(&mut rest, CHUNK)? {
-            let digests: Vec<_> = batch.iter().filter_map(|hex| TokenDigest::from_hex(hex)).collect();
+            let digests: Vec<_> = batch.iter().filter_map(|hex| keys.parse_digest(hex)).collect();
             pruned.tokens += self.delete_tokens(&digests, Tombstones::Keep, |_| true)?;
         }
         Ok(pruned)
@@ -183,6 +187,8 @@ impl WritableRedis {
                 pipeline.cmd("TTL").arg(self.settings.keys().revoked_jti(jti));
             }
             let left: Vec<i64> = self.ask_all(&pipeline)?;
+            let keys: Vec<_> = batch.iter().map(|jti| self.settings.keys().revoked_jti(jti)).collect();
+            self.check_seals(&keys)?;
             for (jti, left) in batch.into_iter().zip(left) {
                 // -1: it never expires, -2: it has expired since its name was found.
                 if left != -2 {
@@ -194,8 +200,21 @@ impl WritableRedis {
         let names = self.scan(&self.settings.keys().revoked_kid(""), |found| take(Step::Found(found)))?;
         take(Step::Count(names.count()))?;
         for kid in names.iter()? {
-            take(Step::Record(Revocation::Kid { kid: kid? }))?;
+            let kid = kid?;
+            self.check_seals(&[self.settings.keys().revoked_kid(&kid)])?;
+            take(Step::Record(Revocation::Kid { kid }))?;
         }
         Ok(())
     }
+}
+
+/// The names in a sealed store of tokens with these digests.
+fn sealed_names(keys: Keys<'_>, digests: &SortedNames) -> Result<SortedNames, ProvisioningError> {
+    let mut names = NameSorter::default();
+    for digest in digests.iter()? {
+        if let Some(digest) = TokenDigest::from_name(&digest?) {
+            names.push(&keys.digest(&digest).to_hex())?;
+        }
+    }
+    names.finish()
 }

@@ -3,6 +3,7 @@
 
 mod bulk;
 mod connections;
+mod reseal;
 mod tokens;
 mod transaction;
 mod users;
@@ -12,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authgate_auth::record::{self, BadRecord, Layout};
-use authgate_auth::store::Digests;
-use authgate_auth::store::redis::{Node, RedisSettings};
+use authgate_auth::store::redis::{Node, RedisSettings, Seal, SealId};
+use authgate_auth::store::{Digests, TokenDigest};
 use authgate_core::identity::UserId;
 use redis::{FromRedisValue, Pipeline, cmd};
 use serde::Serialize;
@@ -32,8 +33,15 @@ pub(super) const CHUNK: usize = 500;
 /// A connection to a store.
 pub struct WritableRedis {
     store: Arc<str>,
-    settings: RedisSettings,
+    settings: Arc<RedisSettings>,
     connections: Connections,
+}
+
+/// What to do about members of a set that do not have the seal of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BadSeals {
+    Refused,
+    Skipped,
 }
 
 impl fmt::Debug for WritableRedis {
@@ -51,13 +59,21 @@ impl WritableRedis {
         let connections = Connections::open(Arc::clone(&store), settings.clone(), &key)?;
         Ok(Self {
             store,
-            settings,
+            settings: Arc::new(settings),
             connections,
         })
     }
 
     pub(super) fn digests(&self) -> Digests {
         self.settings.digests
+    }
+
+    pub(super) fn seal_id(&self) -> Option<SealId> {
+        self.settings.seal.as_ref().map(Seal::id)
+    }
+
+    pub(super) fn digest(&self, digest: &TokenDigest) -> TokenDigest {
+        self.settings.keys().digest(digest)
     }
 
     fn ask<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, ProvisioningError> {
@@ -71,11 +87,21 @@ impl WritableRedis {
     }
 
     fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, ProvisioningError> {
-        self.ask(cmd("GET").arg(key))
+        let stored: Option<Vec<u8>> = self.ask(cmd("GET").arg(key))?;
+        stored.map(|stored| self.value(key, &stored)).transpose()
     }
 
-    /// One `GET` per key; not `MGET`, which in a cluster requires one slot.
-    fn get_each(&mut self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, ProvisioningError> {
+    /// The value that is stored under a key, if it has the seal of the store.
+    fn value(&self, key: &str, stored: &[u8]) -> Result<Vec<u8>, ProvisioningError> {
+        let value = self.settings.keys().value(key, stored);
+        value.map(<[u8]>::to_vec).map_err(|problem| ProvisioningError::Seal {
+            store: Arc::clone(&self.store),
+            problem,
+        })
+    }
+
+    /// What is stored under keys, sealed or not. One `GET` per key; not `MGET`, which in a cluster requires one slot.
+    fn stored_each(&mut self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, ProvisioningError> {
         let mut found = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(CHUNK) {
             let mut pipeline = Pipeline::with_capacity(chunk.len());
@@ -85,6 +111,26 @@ impl WritableRedis {
             found.append(&mut self.ask_all::<Vec<Option<Vec<u8>>>>(&pipeline)?);
         }
         Ok(found)
+    }
+
+    /// The values of keys.
+    fn get_each(&mut self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, ProvisioningError> {
+        let stored = self.stored_each(keys)?.into_iter().zip(keys);
+        let values = stored.map(|(stored, key)| stored.map(|stored| self.value(key, &stored)).transpose());
+        values.collect()
+    }
+
+    /// Checks the seals of these keys, where the store has one.
+    fn check_seals(&mut self, keys: &[String]) -> Result<(), ProvisioningError> {
+        match self.settings.seal {
+            Some(_) => self.get_each(keys).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    fn set(&mut self, key: &str, value: &[u8]) -> Result<(), ProvisioningError> {
+        let settings = Arc::clone(&self.settings);
+        self.ask(cmd("SET").arg(key).arg(settings.keys().stored(key, value).as_ref()))
     }
 
     fn read<R: DeserializeOwned>(&self, what: &'static str, key: &str, stored: &[u8]) -> Result<R, ProvisioningError> {
@@ -180,13 +226,19 @@ impl WritableRedis {
         }
     }
 
-    /// The members of a set. `SMEMBERS` of a large set would keep Redis from answering others.
-    fn members(&mut self, key: &str) -> Result<SortedNames, ProvisioningError> {
+    /// The members of a set, without their seals. `SMEMBERS` of a large set would keep Redis from answering others.
+    fn members(&mut self, key: &str, bad_seals: BadSeals) -> Result<SortedNames, ProvisioningError> {
         let (mut sorter, mut cursor) = (NameSorter::default(), 0_u64);
         loop {
             let page = self.ask(cmd("SSCAN").arg(key).arg(cursor).arg("COUNT").arg(1000));
-            let (next, members): (u64, Vec<String>) = page?;
-            members.iter().try_for_each(|member| sorter.push(member))?;
+            let (next, members): (u64, Vec<Vec<u8>>) = page?;
+            for member in members {
+                match (self.value(key, &member), bad_seals) {
+                    (Ok(member), _) => sorter.push(&String::from_utf8_lossy(&member))?,
+                    (Err(error), BadSeals::Refused) => return Err(error),
+                    (Err(_), BadSeals::Skipped) => {}
+                }
+            }
             cursor = next;
             if cursor == 0 {
                 return sorter.finish();
@@ -196,7 +248,9 @@ impl WritableRedis {
 
     pub(super) fn begin(&mut self, fresh: &Layout) -> Result<(bool, Layout), ProvisioningError> {
         let key = self.settings.keys().layout();
-        let made: Option<String> = self.ask(cmd("SET").arg(key).arg(json(fresh)).arg("NX"))?;
+        let value = json(fresh);
+        let value = self.settings.keys().stored(&key, &value).into_owned();
+        let made: Option<String> = self.ask(cmd("SET").arg(key).arg(value).arg("NX"))?;
         Ok((made.is_some(), self.layout()?))
     }
 
@@ -230,6 +284,7 @@ impl WritableRedis {
         let key = self.settings.keys().layout();
         let store = Arc::clone(&self.store);
         match self.find::<Layout>("the layout", &key)? {
+            Some(layout) if layout.resealing.is_some() => Err(ProvisioningError::Resealing { store }),
             Some(layout) if layout.version == Layout::VERSION => Ok(layout),
             Some(layout) => Err(ProvisioningError::Version {
                 store,
@@ -289,7 +344,7 @@ impl WritableRedis {
             }
             Revocation::Jti { jti, forget: None } => {
                 let key = keys.revoked_jti(jti);
-                self.ask(cmd("SET").arg(key).arg(1))
+                self.set(&key, b"1")
             }
             Revocation::Jti {
                 jti,
@@ -297,7 +352,7 @@ impl WritableRedis {
             } => {
                 let (key, seconds) = (keys.revoked_jti(jti), (forget - now).max(1));
                 self.transaction(|transaction| {
-                    let there = transaction.get(&key)?.is_some();
+                    let there = transaction.get_replaceable(&key)?.is_some();
                     // -1: it never expires, -2: it does not exist.
                     let left: i64 = transaction.redis.ask(cmd("TTL").arg(&key))?;
                     if !(there && (left == -1 || left >= seconds)) {
@@ -308,7 +363,7 @@ impl WritableRedis {
             }
             Revocation::Kid { kid } => {
                 let key = keys.revoked_kid(kid);
-                self.ask(cmd("SET").arg(key).arg(1))
+                self.set(&key, b"1")
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Opaque tokens, and the set of digests of each user.
 
+use std::sync::Arc;
+
 use authgate_auth::record::TokenRecord;
 use authgate_auth::store::TokenDigest;
 use authgate_auth::store::redis::Keys;
@@ -7,7 +9,7 @@ use authgate_core::identity::UserId;
 use redis::{Pipeline, cmd};
 use serde_json::Value;
 
-use super::{CHUNK, WritableRedis, json};
+use super::{BadSeals, CHUNK, WritableRedis, json};
 use crate::provisioning::{ProvisioningError, Revoked, Step, Tombstones, next_batch};
 
 impl WritableRedis {
@@ -16,11 +18,15 @@ impl WritableRedis {
         digest: &TokenDigest,
         token: &TokenRecord,
     ) -> Result<bool, ProvisioningError> {
-        let keys = self.settings.keys();
-        let (key, tokens_of) = (keys.token(digest), keys.tokens_of(token.user.as_str()));
+        let settings = Arc::clone(&self.settings);
+        let keys = settings.keys();
+        let (key, value) = (keys.token(digest), json(token));
         // The index first: a token that is missing from lists would never be revoked.
-        self.ask::<()>(cmd("SADD").arg(tokens_of).arg(digest.to_hex()))?;
-        let stored: Option<String> = self.ask(cmd("SET").arg(key).arg(json(token)).arg("NX"))?;
+        let mut index = Pipeline::with_capacity(1);
+        change_index(&mut index, "SADD", keys, &token.user, &keys.digest(digest));
+        self.ask_all::<()>(&index)?;
+        let value = keys.stored(&key, &value);
+        let stored: Option<String> = self.ask(cmd("SET").arg(&key).arg(&*value).arg("NX"))?;
         Ok(stored.is_some())
     }
 
@@ -37,19 +43,17 @@ impl WritableRedis {
         user: Option<&UserId>,
         mut take: impl FnMut(Step<(TokenDigest, TokenRecord)>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let keys = self.settings.keys();
+        let settings = Arc::clone(&self.settings);
+        let keys = settings.keys();
         let names = match user {
             None => self.scan(&keys.tokens(), |found| take(Step::Found(found)))?,
-            Some(user) => self.members(&keys.tokens_of(user.as_str()))?,
+            Some(user) => self.members(&keys.tokens_of(user.as_str()), BadSeals::Refused)?,
         };
         take(Step::Count(names.count()))?;
         let mut names = names.iter()?;
         while let Some(batch) = next_batch(&mut names, CHUNK)? {
-            let digests: Vec<_> = batch.iter().filter_map(|hex| TokenDigest::from_hex(hex)).collect();
-            let keys: Vec<_> = digests
-                .iter()
-                .map(|digest| self.settings.keys().token(digest))
-                .collect();
+            let digests: Vec<_> = batch.iter().filter_map(|hex| keys.parse_digest(hex)).collect();
+            let keys: Vec<_> = digests.iter().map(|digest| keys.token(digest)).collect();
             for ((digest, key), stored) in digests.iter().zip(&keys).zip(self.get_each(&keys)?) {
                 // The token may have been deleted since its name was found.
                 let Some(stored) = stored else { continue };
@@ -87,14 +91,15 @@ impl WritableRedis {
         tombstones: Tombstones,
         meant: impl Fn(&TokenRecord) -> bool,
     ) -> Result<usize, ProvisioningError> {
-        let prefix = self.settings.prefix.clone();
-        let keys = Keys::new(&prefix);
+        let settings = Arc::clone(&self.settings);
+        let keys = settings.keys();
         let mut deleted = 0;
         for chunk in digests.chunks(CHUNK) {
+            let chunk: Vec<_> = chunk.iter().map(|digest| keys.digest(digest)).collect();
             let gone = self.transaction(|transaction| {
                 transaction.fetch(chunk.iter().map(|digest| keys.token(digest)))?;
                 let mut gone = Vec::new();
-                for digest in chunk {
+                for digest in &chunk {
                     let key = keys.token(digest);
                     let Some(token) = transaction.token(&key)? else {
                         continue;
@@ -109,11 +114,7 @@ impl WritableRedis {
             })?;
             let mut index = Pipeline::with_capacity(gone.len());
             for (digest, user) in &gone {
-                index
-                    .cmd("SREM")
-                    .arg(keys.tokens_of(user.as_str()))
-                    .arg(digest.to_hex())
-                    .ignore();
+                change_index(&mut index, "SREM", keys, user, digest);
             }
             if !gone.is_empty() {
                 self.ask_all::<()>(&index)?;
@@ -122,4 +123,18 @@ impl WritableRedis {
         }
         Ok(deleted)
     }
+}
+
+/// Adds a token to the set of its user's tokens, or removes it: `SADD` or `SREM`. The digest is that of [`Keys::digest`].
+pub(super) fn change_index(
+    commands: &mut Pipeline,
+    command: &'static str,
+    keys: Keys<'_>,
+    user: &UserId,
+    digest: &TokenDigest,
+) {
+    let key = keys.tokens_of(user.as_str());
+    let hex = digest.to_hex();
+    let member = keys.stored(&key, hex.as_bytes());
+    commands.cmd(command).arg(&key).arg(&*member).ignore();
 }

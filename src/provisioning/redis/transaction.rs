@@ -5,6 +5,7 @@
 //! point to users, then the removal of former names. A name that points to a user with another name is an error for gateways, and no user.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use authgate_auth::record::{self, TokenRecord, UserRecord};
 use authgate_auth::store::redis::Node;
@@ -18,7 +19,9 @@ pub(super) struct Transaction<'a> {
     pub(super) redis: &'a mut WritableRedis,
     /// The only server, whose connection watches the keys that are read. `None` in a cluster.
     watching: Option<Node>,
+    /// What is stored, sealed or not.
     seen: HashMap<String, Option<Vec<u8>>>,
+    /// Values, which are sealed when they are written.
     written: HashMap<String, Write>,
     /// The keys of `written`, each once.
     order: Vec<String>,
@@ -116,7 +119,7 @@ impl Transaction<'_> {
             return Ok(());
         }
         let found = match &self.watching {
-            None => self.redis.get_each(&keys)?,
+            None => self.redis.stored_each(&keys)?,
             Some(node) => {
                 let mut pipeline = Pipeline::with_capacity(2 * keys.len());
                 for key in &keys {
@@ -133,16 +136,32 @@ impl Transaction<'_> {
     /// The value of a key, including writes of this transaction.
     pub(super) fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, ProvisioningError> {
         match self.written.get(key) {
-            Some(Write::Set(value) | Write::SetFor(value, _)) => return Ok(Some(value.clone())),
-            Some(Write::Delete) => return Ok(None),
-            None => self.fetch([key.to_owned()])?,
+            Some(Write::Set(value) | Write::SetFor(value, _)) => Ok(Some(value.clone())),
+            Some(Write::Delete) => Ok(None),
+            None => {
+                let stored = self.stored(key)?;
+                stored.map(|stored| self.redis.value(key, &stored)).transpose()
+            }
         }
+    }
+
+    /// The same; a value with a bad seal counts as `None`, so that it can be replaced.
+    pub(super) fn get_replaceable(&mut self, key: &str) -> Result<Option<Vec<u8>>, ProvisioningError> {
+        match self.get(key) {
+            Err(ProvisioningError::Seal { .. }) => Ok(None),
+            value => value,
+        }
+    }
+
+    /// What is stored under a key, sealed or not, before the writes of this transaction.
+    pub(super) fn stored(&mut self, key: &str) -> Result<Option<Vec<u8>>, ProvisioningError> {
+        self.fetch([key.to_owned()])?;
         Ok(self.seen.get(key).cloned().flatten())
     }
 
-    /// The user under a key. An invalid record counts as `None`, so that it can be replaced.
+    /// The user under a key. An invalid record, and one with a bad seal, count as `None`, so that they can be replaced.
     pub(super) fn user(&mut self, key: &str, id: &str) -> Result<Option<UserRecord>, ProvisioningError> {
-        let stored = self.get(key)?;
+        let stored = self.get_replaceable(key)?;
         Ok(stored.and_then(|stored| record::parse::<UserRecord>("a user", &stored).ok()?.under(id).ok()))
     }
 
@@ -174,13 +193,19 @@ impl Transaction<'_> {
 
     /// All writes that change something.
     fn writes(mut self) -> Vec<KeyWrite> {
-        let mut writes = Vec::with_capacity(self.order.len());
+        let settings = Arc::clone(&self.redis.settings);
+        let (keys, mut writes) = (settings.keys(), Vec::with_capacity(self.order.len()));
         for key in self.order {
             let (Some(write), seen) = (self.written.remove(&key), self.seen.remove(&key)) else {
                 continue;
             };
             let (was_seen, seen) = (seen.is_some(), seen.flatten());
             let is_deletion = matches!(write, Write::Delete);
+            let write = match write {
+                Write::Set(value) => Write::Set(keys.stored(&key, &value).into_owned()),
+                Write::SetFor(value, seconds) => Write::SetFor(keys.stored(&key, &value).into_owned(), seconds),
+                Write::Delete => Write::Delete,
+            };
             let command = match write {
                 Write::Set(value) if seen.as_deref() == Some(value.as_slice()) => continue,
                 Write::Delete if seen.is_none() && was_seen => continue,

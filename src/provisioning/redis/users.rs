@@ -1,14 +1,15 @@
 //! Users, and the index of usernames: the key of a name points to the user that has it.
 
+use std::sync::Arc;
+
 use authgate_auth::record::UserRecord;
-use authgate_auth::store::TokenDigest;
 use authgate_auth::store::redis::Keys;
 use authgate_core::identity::UserId;
 use redis::{Pipeline, cmd};
 use serde_json::{Map, Value};
 
 use super::transaction::Transaction;
-use super::{CHUNK, WritableRedis, json};
+use super::{BadSeals, CHUNK, WritableRedis, json};
 use crate::provisioning::{Deleted, NameClash, ProvisioningError, Step, Tombstones, UserUpdate, next_batch};
 
 impl WritableRedis {
@@ -18,8 +19,8 @@ impl WritableRedis {
         updates: &[UserUpdate],
         clash: NameClash,
     ) -> Result<Vec<Option<UserRecord>>, ProvisioningError> {
-        let prefix = self.settings.prefix.clone();
-        let keys = Keys::new(&prefix);
+        let settings = Arc::clone(&self.settings);
+        let keys = settings.keys();
         self.transaction(|transaction| {
             transaction.fetch(updates.iter().map(|update| keys.user(update.record.id.as_str())))?;
             let mut names = Vec::with_capacity(updates.len());
@@ -153,13 +154,13 @@ impl WritableRedis {
         id: &UserId,
         tombstones: Tombstones,
     ) -> Result<Deleted, ProvisioningError> {
-        let prefix = self.settings.prefix.clone();
-        let keys = Keys::new(&prefix);
+        let settings = Arc::clone(&self.settings);
+        let keys = settings.keys();
         let tokens_of = keys.tokens_of(id.as_str());
         // The record first: without it the user's tokens are refused, even if this command is interrupted.
         let user = self.transaction(|transaction| {
             let key = keys.user(id.as_str());
-            let there = transaction.get(&key)?.is_some();
+            let there = transaction.stored(&key)?.is_some();
             let user = transaction.user(&key, id.as_str())?;
             if let Some(name) = user.and_then(|user| user.username) {
                 release_name(transaction, keys, name.as_str(), id)?;
@@ -167,10 +168,11 @@ impl WritableRedis {
             transaction.delete(key);
             Ok(there)
         })?;
-        let (names, mut tokens) = (self.members(&tokens_of)?, 0);
+        // The others are deleted with the set.
+        let (names, mut tokens) = (self.members(&tokens_of, BadSeals::Skipped)?, 0);
         let mut names = names.iter()?;
         while let Some(batch) = next_batch(&mut names, CHUNK)? {
-            let digests: Vec<_> = batch.iter().filter_map(|hex| TokenDigest::from_hex(hex)).collect();
+            let digests: Vec<_> = batch.iter().filter_map(|hex| keys.parse_digest(hex)).collect();
             tokens += self.delete_tokens(&digests, tombstones, |token| token.user == *id)?;
         }
         if tombstones == Tombstones::Delete {
@@ -211,7 +213,7 @@ fn claim_name(
     clash: NameClash,
 ) -> Result<(), ProvisioningError> {
     let pointer = keys.user_by_name(name);
-    let stored = transaction.get(&pointer)?;
+    let stored = transaction.get_replaceable(&pointer)?;
     if stored.as_deref() == Some(id.as_str().as_bytes()) {
         return Ok(());
     }
@@ -246,7 +248,7 @@ fn release_name(
     id: &UserId,
 ) -> Result<(), ProvisioningError> {
     let pointer = keys.user_by_name(name);
-    if transaction.get(&pointer)?.as_deref() == Some(id.as_str().as_bytes()) {
+    if transaction.get_replaceable(&pointer)?.as_deref() == Some(id.as_str().as_bytes()) {
         transaction.delete(pointer);
     }
     Ok(())

@@ -98,6 +98,9 @@ impl Digests {
     }
 }
 
+/// Before the digits of a sealed digest in an export.
+const SEALED: &str = "hmac-sha256:";
+
 /// The name under which an opaque token is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TokenDigest {
@@ -105,6 +108,8 @@ pub enum TokenDigest {
     Sha256([u8; 32]),
     /// 64 bytes.
     Sha512([u8; 64]),
+    /// HMAC-SHA-256 of another digest, with the seal of a store.
+    Sealed([u8; 32]),
 }
 
 impl TokenDigest {
@@ -118,6 +123,7 @@ impl TokenDigest {
         match self {
             Self::Sha256(bytes) => bytes,
             Self::Sha512(bytes) => bytes,
+            Self::Sealed(bytes) => bytes,
         }
     }
 
@@ -126,6 +132,7 @@ impl TokenDigest {
         match self {
             Self::Sha256(_) => "sha256",
             Self::Sha512(_) => "sha512",
+            Self::Sealed(_) => "hmac-sha256",
         }
     }
 
@@ -134,11 +141,33 @@ impl TokenDigest {
         hex::encode(self.as_bytes())
     }
 
-    /// Parses the form that [`TokenDigest::to_hex`] writes.
+    /// Parses the form that [`TokenDigest::to_hex`] writes of a digest that is not sealed.
     pub fn from_hex(text: &str) -> Option<Self> {
         let bytes = from_hex(text.as_bytes())?;
         let sha256 = bytes.as_slice().try_into().map(Self::Sha256);
         sha256.or_else(|_| bytes.as_slice().try_into().map(Self::Sha512)).ok()
+    }
+
+    /// Its form in exports: as in a store, but after `hmac-sha256:` if it is sealed.
+    pub fn to_name(self) -> String {
+        match self {
+            Self::Sha256(_) | Self::Sha512(_) => self.to_hex(),
+            Self::Sealed(_) => format!("{SEALED}{}", self.to_hex()),
+        }
+    }
+
+    /// Parses the form that [`TokenDigest::to_name`] writes.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name.strip_prefix(SEALED) {
+            Some(hex) => Self::from_sealed_hex(hex),
+            None => Self::from_hex(name),
+        }
+    }
+
+    /// Parses the form that [`TokenDigest::to_hex`] writes of a sealed digest.
+    pub fn from_sealed_hex(text: &str) -> Option<Self> {
+        let bytes = from_hex(text.as_bytes())?;
+        bytes.as_slice().try_into().map(Self::Sealed).ok()
     }
 }
 

@@ -25,7 +25,7 @@ use self::django::DjangoStore;
 pub use self::error_reply::{ErrorReply, ErrorReplyKind};
 pub use self::kind::StoreKind;
 use self::kind::{Handle, SharedKind};
-use self::redis::SourceRecord;
+use self::redis::{BadSeal, Seal, SealId, SourceRecord};
 use crate::dependencies::{ChangeCounters, Dependencies};
 use crate::metrics::StoreMetrics;
 use crate::outage::{Asked, Outage, OutageStatus};
@@ -55,6 +55,14 @@ impl StoreSettings {
     /// The kinds of digests that its tokens are stored under.
     pub fn digests(&self) -> Digests {
         self.kind.digests()
+    }
+
+    /// Names the seal of its records, if they have one.
+    pub fn seal_id(&self) -> Option<SealId> {
+        match &self.kind {
+            StoreKind::Redis(redis) => redis.seal.as_ref().map(Seal::id),
+            StoreKind::Embedded(_) | StoreKind::Django(_) => None,
+        }
     }
 }
 
@@ -416,6 +424,9 @@ pub enum StoreError {
     /// It holds an invalid record.
     #[error("store {0}: {1}")]
     Record(Arc<str>, BadRecord),
+    /// It holds a record that was not sealed with its key.
+    #[error("store {0}: {1}")]
+    Seal(Arc<str>, BadSeal),
 }
 
 /// Why a store must not be used, by its layout record.
@@ -436,7 +447,7 @@ pub enum LayoutProblem {
 }
 
 impl StoreError {
-    /// The store, if this is an outage: it could not answer at all. A layout record or a record that must not be used is no outage. Neither
+    /// The store, if this is an outage: it could not answer at all. A layout record or a record that must not be used, such as one with a bad seal, is no outage. Neither
     /// is a file that cannot be used: it says what is revoked, and has changed.
     pub(crate) fn unanswered(&self) -> Option<&Arc<str>> {
         match self {
@@ -451,7 +462,7 @@ impl StoreError {
                 None
             }
             Self::Refused(store, _) => Some(store),
-            Self::Unreadable(_) | Self::Layout(..) | Self::Record(..) => None,
+            Self::Unreadable(_) | Self::Layout(..) | Self::Record(..) | Self::Seal(..) => None,
         }
     }
 
@@ -464,6 +475,7 @@ impl StoreError {
             Self::ReplyCut(_) => "store_reply_cut",
             Self::Refused(_, reply) => reply.kind().label(),
             Self::Record(..) => "store_bad_record",
+            Self::Seal(..) => "store_bad_seal",
         }
     }
 }
@@ -592,10 +604,23 @@ impl Store {
             if error.unanswered().is_some() {
                 self.shared.outage.note_failure();
             }
-            if let StoreError::Record(store, problem) = error
-                && let Some(times) = self.bad_records.borrow_mut().note()
-            {
-                error!(%store, reason = %problem, times, "invalid record in the store; requests that need it get 503. Correct or delete the record");
+            match error {
+                StoreError::Record(store, problem) => {
+                    if let Some(times) = self.bad_records.borrow_mut().note() {
+                        error!(%store, reason = %problem, times, "invalid record in the store; requests that need it get 503. Correct or delete the record");
+                    }
+                }
+                StoreError::Seal(store, problem) => {
+                    if let Some(times) = self.bad_records.borrow_mut().note() {
+                        error!(%store, reason = %problem, times, "a record in the store does not have its seal; requests that need it get 503. Find out which program wrote it");
+                    }
+                }
+                StoreError::Unreachable(_)
+                | StoreError::Unreadable(_)
+                | StoreError::Timeout(_)
+                | StoreError::ReplyCut(_)
+                | StoreError::Layout(..)
+                | StoreError::Refused(..) => {}
             }
         }
         result

@@ -29,12 +29,14 @@ impl RedisStore {
         self.shared
             .mark(&mut lookup.dependencies, StoreItem::User(user.as_str()));
         let keys = self.shared.settings.keys();
+        let (token_key, user_key, layout_key) = (keys.token(digest), keys.user(user.as_str()), keys.layout());
+        let revoked_key = keys.revoked_user(user.as_str());
         let mut pipeline = Pipeline::with_capacity(2);
         // `MGET` is cheaper than a GET for each key, but takes a record of another type for a missing one. A missing revocation is the usual
         // case, so that needs a GET.
-        let records = pipeline.cmd("MGET").arg(keys.token(digest));
-        records.arg(keys.user(user.as_str())).arg(keys.layout());
-        pipeline.cmd("GET").arg(keys.revoked_user(user.as_str()));
+        let records = pipeline.cmd("MGET").arg(&token_key);
+        records.arg(&user_key).arg(&layout_key);
+        pipeline.cmd("GET").arg(&revoked_key);
         let answered = match self.send_to_only(&pipeline, lookup.deadline).await {
             Ok(answer) => answer.values,
             Err(StoreError::Refused(_, reply)) => {
@@ -58,16 +60,19 @@ impl RedisStore {
             _ => None,
         };
         if let Some((token, record, layout, revoked)) = found {
-            self.shared.check_layout(Some(layout))?;
+            let value = |key, stored| self.shared.value(key, stored);
+            self.shared.check_layout(Some(value(&layout_key, layout)?))?;
             let token = self.parsed(record::parse::<TokenRecord>(
                 format_args!("token {}", digest.to_hex()),
-                token,
+                value(&token_key, token)?,
             ))?;
             if token.user == user {
                 return Ok(Some(TokenFacts {
-                    user: Some(self.user(user.as_str(), record)?),
+                    user: Some(self.user(user.as_str(), value(&user_key, record)?)?),
                     user_revoked: match revoked {
-                        Value::BulkString(seconds) => Some(self.parsed(record::parse_seconds(seconds))?),
+                        Value::BulkString(seconds) => {
+                            Some(self.parsed(record::parse_seconds(value(&revoked_key, seconds)?))?)
+                        }
                         _ => None,
                     },
                     token,

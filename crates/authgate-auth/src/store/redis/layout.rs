@@ -122,7 +122,8 @@ impl AcceptedLayout {
         Ok(())
     }
 
-    fn invalidate_decisions(&self) {
+    /// Ends all decisions that depend on the store.
+    pub(super) fn invalidate_decisions(&self) {
         self.changes.changed(StoreItem::Store);
     }
 
@@ -141,6 +142,7 @@ mod tests {
             version: Layout::VERSION,
             epoch: epoch.to_owned(),
             filling: false,
+            resealing: None,
         }
     }
 

@@ -16,6 +16,7 @@ mod last_user;
 mod layout;
 mod link;
 mod links;
+mod seal;
 mod settings;
 mod shared;
 mod slots;
@@ -43,6 +44,7 @@ pub use self::failure::answer;
 pub use self::keys::Keys;
 use self::link::Link;
 use self::links::Links;
+pub use self::seal::{BadSeal, InvalidSeal, Seal, SealId};
 pub use self::settings::{Endpoint, Invalidation, RedisSettings, Sentinels, Servers};
 pub(crate) use self::shared::SharedRedis;
 pub use self::tls::RedisTls;
@@ -99,6 +101,7 @@ impl RedisStore {
     pub(super) async fn token(&self, key: &[u8], lookup: &mut Lookup) -> Result<Option<TokenFacts>, StoreError> {
         let (keys, deadline) = (self.shared.settings.keys(), lookup.deadline);
         let digests = self.shared.settings.digests.of(key);
+        let digests = digests.map(|digest| digest.map(|digest| keys.digest(&digest)));
         let _permit = self.permit(deadline).await?;
         self.shared.mark(&mut lookup.dependencies, StoreItem::Store);
         for digest in digests.iter().flatten() {
@@ -292,9 +295,14 @@ impl RedisStore {
         let answer = self.send(commands, deadline).await?;
         let mut values = answer.values.into_iter();
         let mut found = [const { None }; N];
-        for (slot, _) in found.iter_mut().zip(&keys).filter(|(_, key)| key.is_some()) {
+        for (slot, key) in found.iter_mut().zip(&keys) {
+            let Some(key) = key else { continue };
             *slot = match values.next() {
-                Some(Value::BulkString(bytes)) => Some(bytes),
+                Some(Value::BulkString(mut stored)) => {
+                    let seal = stored.len() - self.shared.value(key, &stored)?.len();
+                    stored.drain(..seal);
+                    Some(stored)
+                }
                 Some(Value::Nil) => None,
                 _ => {
                     return Err(StoreError::Refused(

@@ -12,6 +12,7 @@ use super::blocking::BlockingConnection;
 use super::connection::Node;
 use super::discovery::require_primary;
 use super::keys::Keys;
+use super::seal::Seal;
 use super::tls::RedisTls;
 use super::transport::Connection;
 use crate::store::Digests;
@@ -35,6 +36,8 @@ pub struct RedisSettings {
     pub invalidation: Invalidation,
     /// The kinds of digests that tokens are stored under.
     pub digests: Digests,
+    /// The key that all records are sealed with.
+    pub seal: Option<Seal>,
 }
 
 /// The servers that have the records, and how they are found.
@@ -234,9 +237,10 @@ impl fmt::Debug for Endpoint {
 }
 
 impl RedisSettings {
-    /// Whether it has the same records: how the gateway logs in and waits makes no difference.
+    /// Whether it has the same records: how the gateway logs in and waits makes no difference. Records that were accepted without this
+    /// seal are others.
     pub(in crate::store) fn has_records_of(&self, previous: &Self) -> bool {
-        self.servers.have_records_of(&previous.servers) && self.prefix == previous.prefix
+        self.servers.have_records_of(&previous.servers) && self.prefix == previous.prefix && self.seal == previous.seal
     }
 
     /// Opens a connection to a server, for the command line.
@@ -315,7 +319,7 @@ impl RedisSettings {
 
     /// The names of the keys.
     pub fn keys(&self) -> Keys<'_> {
-        Keys::new(&self.prefix)
+        Keys::new(&self.prefix, self.seal.as_ref())
     }
 }
 

@@ -69,6 +69,8 @@ enum Health {
     Changed,
     /// Its layout record has another version, or is invalid.
     Incompatible,
+    /// Its layout record does not have the seal of the configuration.
+    BadSeal,
 }
 
 impl Health {
@@ -79,6 +81,7 @@ impl Health {
             Err(StoreError::Layout(_, LayoutProblem::Filling)) => Self::Filling,
             Err(StoreError::Layout(_, LayoutProblem::Changed)) => Self::Changed,
             Err(StoreError::Layout(_, LayoutProblem::Version(_)) | StoreError::Record(..)) => Self::Incompatible,
+            Err(StoreError::Seal(..)) => Self::BadSeal,
             Err(StoreError::Refused(..)) => Self::ErrorReply,
             Err(
                 StoreError::Unreachable(_)
@@ -219,7 +222,7 @@ impl SharedRedis {
         let hex;
         let item = match item {
             RevokedItem::Token(digest) => {
-                hex = digest.to_hex();
+                hex = self.settings.keys().digest(digest).to_hex();
                 StoreItem::Token(&hex)
             }
             RevokedItem::User(id) => StoreItem::User(id),
@@ -227,6 +230,17 @@ impl SharedRedis {
             RevokedItem::Kid => StoreItem::Store,
         };
         self.changes.changed(item);
+    }
+
+    /// The value that is stored under a key, if it has the seal of the store.
+    pub(super) fn value<'v>(&self, key: &str, stored: &'v [u8]) -> Result<&'v [u8], StoreError> {
+        let keys = self.settings.keys();
+        keys.value(key, stored).map_err(|problem| {
+            if key == keys.layout() {
+                self.layout.invalidate_decisions();
+            }
+            StoreError::Seal(Arc::clone(&self.name), problem)
+        })
     }
 
     /// Checks a layout record against the accepted one.
@@ -308,6 +322,12 @@ impl SharedRedis {
             Health::Incompatible => {
                 error!(%store, endpoint, reason, "the store's layout record cannot be used; its routes answer 503")
             }
+            Health::BadSeal => error!(
+                %store, endpoint, reason,
+                "the store's layout record does not have the seal of this gateway; its routes answer 503. If `seal` is new, run \
+                 `authgate token reseal`. If the store was sealed before, another program has written to it: find out which, and fill \
+                 it again"
+            ),
         }
     }
 }
@@ -385,7 +405,8 @@ impl SharedLink {
                         StoreError::Unreachable(store) => StoreError::ReplyCut(store),
                         error => error,
                     })?;
-            shared.check_layout(stored.as_deref())
+            let value = stored.as_deref().map(|stored| shared.value(&key, stored));
+            shared.check_layout(value.transpose()?)
         };
         let checked = timeout(time_limit, check)
             .await

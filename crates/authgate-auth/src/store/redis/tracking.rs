@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn every_key_that_a_decision_depends_on_is_tracked() {
-        let keys = Keys::new("");
+        let keys = Keys::new("", None);
         let digest = crate::store::TokenDigest::of(b"x");
         let hex = digest.to_hex();
         for (key, expected) in [

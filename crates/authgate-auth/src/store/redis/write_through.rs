@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::connection::Connections;
+use super::keys::Keys;
 use super::transport::Connection;
 use super::{FIRST_PAUSE, LONGEST_PAUSE, SharedRedis};
 use crate::dependencies::Dependencies;
@@ -124,10 +125,10 @@ impl SharedRedis {
         let keys = self.settings.keys();
         match change {
             Change::Write(record) => self.write(connections, record).await,
-            Change::Remove(SourceChange::Token(digest)) => {
-                let key = format!("{}{digest}", keys.tokens());
-                self.remove(connections, &key).await
-            }
+            Change::Remove(SourceChange::Token(digest)) => match TokenDigest::from_hex(digest) {
+                Some(digest) => self.remove(connections, &keys.token(&digest)).await,
+                None => Ok(()),
+            },
             Change::Remove(SourceChange::User(id)) => self.remove(connections, &keys.user(id)).await,
             Change::Remove(SourceChange::All) => {
                 for prefix in [keys.tokens(), keys.user("")] {
@@ -139,7 +140,8 @@ impl SharedRedis {
     }
 
     async fn remove(&self, connections: &mut Connections, key: &str) -> RedisResult<()> {
-        remove(connections.of(self, key).await?, key).await
+        let connection = connections.of(self, key).await?;
+        remove(connection, self.settings.keys(), key).await
     }
 
     /// Removes every record that has an expiry: those that were written here.
@@ -169,7 +171,11 @@ impl SharedRedis {
         for (key, value) in &wanted {
             let Ok(value) = value else { return Ok(()) };
             let mut set = cmd("SET");
-            set.arg(key).arg(value).arg("NX").arg("PX").arg(&milliseconds);
+            set.arg(key)
+                .arg(&*keys.stored(key, value))
+                .arg("NX")
+                .arg("PX")
+                .arg(&milliseconds);
             written.push(connections.send(self, key, &set).await?);
         }
         if !self.changes.are_unchanged(&record.dependencies) {
@@ -184,8 +190,8 @@ impl SharedRedis {
     }
 }
 
-/// Removes a record, unless it is a revoked token.
-async fn remove(connection: &mut Connection, key: &str) -> RedisResult<()> {
+/// Removes a record, unless it is a revoked token or has a bad seal.
+async fn remove(connection: &mut Connection, keys: Keys<'_>, key: &str) -> RedisResult<()> {
     loop {
         // Only this task uses the connection, so no other commands are between these.
         let () = cmd("WATCH").arg(key).query_async(connection).await?;
@@ -193,8 +199,11 @@ async fn remove(connection: &mut Connection, key: &str) -> RedisResult<()> {
         let Some(stored) = stored else {
             return cmd("UNWATCH").query_async(connection).await;
         };
-        let is_revoked = serde_json::from_slice::<Json>(&stored).is_ok_and(|record| !record["revoked"].is_null());
-        if is_revoked {
+        // A record with a bad seal may have been a revoked token.
+        let is_kept = keys.value(key, &stored).map_or(true, |stored| {
+            serde_json::from_slice::<Json>(stored).is_ok_and(|record| !record["revoked"].is_null())
+        });
+        if is_kept {
             return cmd("UNWATCH").query_async(connection).await;
         }
         let mut transaction = Pipeline::new();
