@@ -41,6 +41,7 @@ KEYS = (
     "AUDIENCE",
     "REDIS_URL",
     "PREFIX",
+    "SEAL",
 )
 # Settings of signed identity, and those that only plain identity has.
 SIGNED = ("SIGNED_HEADER", "JWKS_URL", "KEYS", "ISSUER", "AUDIENCE")
@@ -48,6 +49,7 @@ PLAIN = ("USER_ID_HEADER", "HEADERS", "ENCODING", "REQUIRE_SECRET")
 SIGNED_HEADER = "X-Authgate-Identity"  # the gateway's default, like the next two
 ISSUER = "authgate"
 PREFIX = "authgate:"  # the gateway's default
+SEAL_BYTES = 32
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -83,6 +85,8 @@ class Config:
     # The gateway's store. The URL may have a password.
     redis_url: str | None = field(default=None, repr=False)
     prefix: str = PREFIX
+    # What `seal` of the store in gateway.toml names.
+    seal: bytes | None = field(default=None, repr=False)
 
 
 def read(raw: Any) -> tuple[Config, list[str]]:
@@ -174,16 +178,19 @@ def read(raw: Any) -> tuple[Config, list[str]]:
             "REDIS_URL", None, is_redis_url, "redis://HOST:PORT/DB, rediss:// for TLS, or unix:///FILE?db=0"
         ),
         prefix=take("PREFIX", PREFIX, lambda value: isinstance(value, str), "the `prefix` of [stores.NAME]"),
+        seal=take(
+            "SEAL",
+            None,
+            lambda value: isinstance(value, bytes) and len(value) == SEAL_BYTES,
+            f"the {SEAL_BYTES} bytes of the file that `seal` of [stores.NAME] names: Path(FILE).read_bytes()",
+        ),
     )
     if config.redis_url is not None and find_spec("redis") is None:
         problems.append('AUTHGATE["REDIS_URL"] needs the client library: pip install "authgate-django[redis]".')
     if "PREFIX" in raw and "REDIS_URL" not in raw:
         problems.append('AUTHGATE["PREFIX"] has no effect without "REDIS_URL".')
-    if rest.pop("SEAL", None) is not None:
-        problems.append(
-            'AUTHGATE["SEAL"]: this version of authgate-django writes no sealed records. '
-            "Remove it, and `seal` of [stores.NAME] in gateway.toml."
-        )
+    if "SEAL" in raw and "REDIS_URL" not in raw:
+        problems.append('AUTHGATE["SEAL"] has no effect without "REDIS_URL".')
     for name in rest:
         known = ", ".join(KEYS)
         problems.append(f"AUTHGATE has the unknown key {name!r}: remove it, or write one of {known}.")

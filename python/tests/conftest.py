@@ -100,12 +100,18 @@ def app_url(redis_socket):
 
 
 @pytest.fixture
-def store(stored, app_url, settings, transactional_db, monkeypatch):
+def seal():
+    """The seal of the store; tests of sealed stores have their own."""
+    return None
+
+
+@pytest.fixture
+def store(stored, app_url, settings, transactional_db, monkeypatch, seal):
     """A complete and empty store that the signals of this project write to."""
     from authgate_django.store import drift, signals
 
     monkeypatch.setattr(drift, "SETTLE", 0)
-    settings.AUTHGATE = {**settings.AUTHGATE, "REDIS_URL": app_url}
+    settings.AUTHGATE = {**settings.AUTHGATE, "REDIS_URL": app_url, "SEAL": seal}
     call_command("authgate_sync", verbosity=0)
     signals.connect()
     signals._end_pause()
@@ -114,13 +120,15 @@ def store(stored, app_url, settings, transactional_db, monkeypatch):
 
 
 @pytest.fixture
-def gateway(folder, redis_socket):
+def gateway(folder, redis_socket, seal):
     """The gateway before an application that answers with the identity it receives."""
     if "AUTHGATE" not in os.environ:
         pytest.skip("AUTHGATE names no built gateway")
     application = ThreadingHTTPServer(("127.0.0.1", 0), Application)
     threading.Thread(target=application.serve_forever, daemon=True).start()
     file = folder / "gateway.toml"
+    if seal is not None:
+        (folder / "seal.key").write_bytes(seal)
     file.write_text(
         f"""
 [server]
@@ -133,6 +141,7 @@ listen = "unix:{folder}/admin.sock"
 kind = "redis"
 url = "unix://{redis_socket}?db=0"
 digest = ["sha256", "sha512"]
+{'seal = { file = "seal.key" }' if seal is not None else ""}
 [authenticators.token]
 kind = "token"
 store = "redis"

@@ -137,6 +137,8 @@ def _stores(authenticators: Authenticators, options: Options) -> list[list[str]]
     if name == "redis":
         lines += ['kind = "redis"', 'url = "redis://127.0.0.1:6379/0"']
         lines += [f"prefix = {text(config.prefix)}"] if config.prefix != conf.PREFIX else []
+        if config.seal is not None:
+            lines.append('seal = { file = "seal.key" }'.ljust(40) + "# the bytes of SEAL")
     else:
         lines += ['kind = "embedded"', 'file = "tokens.toml"']
     if "knox" in kinds:

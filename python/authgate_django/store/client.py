@@ -14,7 +14,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from authgate_django.store.records import LAYOUT_VERSION, Keys, Record, encode, parse
+from authgate_django.store.records import LAYOUT_VERSION, SEALED, Keys, Record, encode, parse
 
 T = TypeVar("T")
 
@@ -55,10 +55,10 @@ class Transaction:
         self._pipe = pipe
         self._ends_at = ends_at
         self.keys = keys
-        self._seen: dict[str, bytes | None] = {}
+        self._seen: dict[str, bytes | None] = {}  # as stored
         self._written: dict[str, bytes | None] = {}
         self._touched: set[str] = set()
-        self._index: list[tuple[str, str, str]] = []
+        self._index: list[tuple[str, str, bytes]] = []
 
     def _step(self) -> None:
         if time.monotonic() > self._ends_at:
@@ -75,17 +75,18 @@ class Transaction:
         self._seen.update(zip(new, self._pipe.mget(new), strict=True))
 
     def get(self, key: str) -> bytes | None:
-        """The value, with what this transaction writes."""
+        """The value, with what this transaction writes. One without the seal is none, and is replaced."""
         if key in self._written:
             return self._written[key]
         self.fetch([key])
-        return self._seen[key]
+        return self.keys.value(key, self._seen[key])
 
     def members(self, key: str) -> list[str]:
         self._step()
         self._pipe.watch(key)
         self._step()
-        return sorted(member.decode() for member in self._pipe.smembers(key))
+        members = (self.keys.value(key, member) for member in self._pipe.smembers(key))
+        return sorted(member.decode() for member in members if member is not None)
 
     def set(self, key: str, value: bytes) -> bool:
         """Whether the value changes."""
@@ -104,14 +105,15 @@ class Transaction:
         self._touched.add(key)
 
     def add_to(self, key: str, member: str) -> None:
-        self._index.append(("SADD", key, member))
+        self._index.append(("SADD", key, self.keys.sealed(key, member.encode())))
 
     def remove_from(self, key: str, member: str) -> None:
-        self._index.append(("SREM", key, member))
+        self._index.append(("SREM", key, self.keys.sealed(key, member.encode())))
 
     def require_layout(self, epoch: str | None = None) -> None:
         """Raises `StoreError` unless the store has records of this layout, and of this filling if one is given."""
-        layout = read_layout(self.get(self.keys.layout))
+        self.fetch([self.keys.layout])
+        layout = read_layout(self.keys, self._seen[self.keys.layout])
         if epoch is not None and layout["epoch"] != epoch:
             raise StoreError("the store was emptied while this command wrote to it. Run it again")
 
@@ -121,22 +123,35 @@ class Transaction:
         for command in self._index:
             self._pipe.execute_command(*command)
         for key in dict.fromkeys([*self._written, *self._touched]):
-            before = self._seen[key]
-            value = self._written.get(key, before)
-            if value is not None and (value != before or key in self._touched):
-                self._pipe.set(key, value)
-            elif value is None and (before is not None or key in self._touched):
+            before = after = self._seen[key]
+            if key in self._written:
+                value = self._written[key]
+                after = None if value is None else self.keys.sealed(key, value)
+            if after is not None and (after != before or key in self._touched):
+                self._pipe.set(key, after)
+            elif after is None and (before is not None or key in self._touched):
                 if before is None:
                     self._pipe.set(key, b"")  # deleting what is not there is no write
                 self._pipe.delete(key)
         self._pipe.execute()
 
 
-def read_layout(stored: bytes | None) -> Record:
+def read_layout(keys: Keys, stored: bytes | None) -> Record:
     """The layout record. Raises `StoreError`."""
     if stored is None:
         raise Empty()
-    layout = parse(stored, "epoch")
+    value = keys.value(keys.layout, stored)
+    if value is None:
+        raise StoreError(
+            'the layout record does not have the seal of AUTHGATE["SEAL"]. If SEAL is new, run '
+            "`authgate token reseal`. "
+            "If the store was sealed before, another program has written to it: find out which, and fill it again"
+        )
+    if value.startswith(SEALED):
+        raise StoreError('the store is sealed: write the bytes of its seal into AUTHGATE["SEAL"]')
+    layout = parse(value, "epoch")
+    if layout is not None and layout.get("resealing"):
+        raise StoreError("the store is being sealed: run `authgate token reseal` to its end")
     if layout is None or layout.get("version") != LAYOUT_VERSION:
         raise StoreError(f"the store has another layout than version {LAYOUT_VERSION}: update authgate-django")
     return layout
@@ -145,8 +160,8 @@ def read_layout(stored: bytes | None) -> Record:
 class Store:
     """The gateway's store, for writing."""
 
-    def __init__(self, url: str, prefix: str, limits: Limits) -> None:
-        self.keys = Keys(prefix)
+    def __init__(self, url: str, prefix: str, limits: Limits, seal: bytes | None = None) -> None:
+        self.keys = Keys(prefix, seal)
         self._limits = limits
         self._client: Any = redis.Redis.from_url(
             url,
@@ -181,12 +196,13 @@ class Store:
 
     def layout(self) -> Record:
         """Raises `StoreError`."""
-        return read_layout(self._ask(lambda: self._client.get(self.keys.layout)))
+        return read_layout(self.keys, self._ask(lambda: self._client.get(self.keys.layout)))
 
     def begin(self) -> tuple[bool, Record]:
         """Whether the store was empty, and its layout record. An empty one is not used until it is complete."""
         fresh = {"version": LAYOUT_VERSION, "epoch": secrets.token_hex(16), "filling": True}
-        made = self._ask(lambda: self._client.set(self.keys.layout, encode(fresh), nx=True))
+        value = self.keys.sealed(self.keys.layout, encode(fresh))
+        made = self._ask(lambda: self._client.set(self.keys.layout, value, nx=True))
         return bool(made), self.layout()
 
     def complete(self, epoch: str) -> None:
@@ -201,13 +217,15 @@ class Store:
         self.transaction(body)
 
     def get_each(self, keys: list[str]) -> list[bytes | None]:
-        return self._ask(lambda: self._client.mget(keys)) if keys else []
+        """The values. One without the seal is none."""
+        stored = self._ask(lambda: self._client.mget(keys)) if keys else []
+        return [self.keys.value(key, each) for key, each in zip(keys, stored, strict=True)]
 
     def are_members(self, pairs: list[tuple[str, str]]) -> list[bool]:
         """For each key of a set and text, whether the text is a member."""
         pipe = self._client.pipeline(transaction=False)
         for key, member in pairs:
-            pipe.sismember(key, member)
+            pipe.sismember(key, self.keys.sealed(key, member.encode()))
         return [bool(each) for each in self._ask(pipe.execute)]
 
     def scan(self, start: str) -> Iterator[list[str]]:
@@ -248,6 +266,6 @@ def _failed(error: redis.RedisError) -> StoreError:
 
 
 @lru_cache(maxsize=4)
-def store(url: str, prefix: str, limits: Limits) -> Store:
+def store(url: str, prefix: str, limits: Limits, seal: bytes | None = None) -> Store:
     """The same connections for the same settings."""
-    return Store(url, prefix, limits)
+    return Store(url, prefix, limits, seal)

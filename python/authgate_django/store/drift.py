@@ -34,6 +34,7 @@ class Drift:
         self._users = Users()
         self._tables = token_tables()
         self._keep_unknown = keep_unknown
+        self._missing = "is not in the store" + (", or not with its seal" if store.keys.is_sealed else "")
         self.compared = 0
 
     def find(self) -> Iterator[str]:
@@ -52,8 +53,8 @@ class Drift:
         if not self._keep_unknown:
             for ids in self._store.scan(self._keys.users):
                 yield from self._settled(ids, self._unknown_users)
-            for digests in self._store.scan(self._keys.tokens):
-                yield from self._settled(list(filter(DIGEST.match, digests)), self._unknown_tokens)
+            for names in self._store.scan(self._keys.tokens):
+                yield from self._settled(list(filter(DIGEST.match, names)), self._unknown_tokens)
 
     def _settled(self, names: list[str], compare: Callable[[list[str]], dict[str, str]]) -> Iterator[str]:
         differing = list(compare(names))
@@ -75,7 +76,7 @@ class Drift:
             if isinstance(row, Unstorable):
                 found[user_id] = f"user {user_id} cannot be stored: {row}"
             elif record is None:
-                found[user_id] = f"user {user_id} is not in the store"
+                found[user_id] = f"user {user_id} {self._missing}"
             elif different := _differences(USER, record, user_record(record, row)):
                 found[user_id] = f"user {user_id} has another {different}"
             elif user_id in holders and holders[user_id] != user_id.encode():
@@ -83,40 +84,38 @@ class Drift:
         return found
 
     def _compare_tokens(self, table: Tokens, keys: list[str]) -> dict[str, str]:
-        by_digest = {table.digest(key): key for key in keys}
-        rows = table.read(keys, self._users)
-        stored = dict(zip(rows, self._store.get_each([self._keys.token(digest) for digest in rows]), strict=True))
-        pairs = [(self._keys.tokens_of(row["user"]), digest) for digest, row in rows.items()]
+        by_name = {self._keys.name(table.digest(key)): key for key in keys}
+        rows = {self._keys.name(digest): row for digest, row in table.read(keys, self._users).items()}
+        stored = dict(zip(rows, self._store.get_each([self._keys.token(name) for name in rows]), strict=True))
+        pairs = [(self._keys.tokens_of(row["user"]), name) for name, row in rows.items()]
         listed = dict(zip(rows, self._store.are_members(pairs), strict=True))
         self.compared += len(rows)
         found = {}
-        for digest, row in rows.items():
-            record, token = parse_token(stored[digest]), f"token {digest[:SHOWN]} of user {row['user']}"
+        for name, row in rows.items():
+            record, token = parse_token(stored[name]), f"token {name[:SHOWN]} of user {row['user']}"
             if record is None:
-                found[by_digest[digest]] = f"{token} is not in the store"
+                found[by_name[name]] = f"{token} {self._missing}"
             elif is_revoked(record):
                 continue  # by `authgate token revoke`
             elif different := _differences(TOKEN, record, token_record(record, row)):
-                found[by_digest[digest]] = f"{token} has another {different}"
-            elif not listed[digest]:
-                found[by_digest[digest]] = f"{token} is not in the list of the user's tokens"
+                found[by_name[name]] = f"{token} has another {different}"
+            elif not listed[name]:
+                found[by_name[name]] = f"{token} is not in the list of the user's tokens"
         return found
 
     def _unknown_users(self, ids: list[str]) -> dict[str, str]:
         rows = self._users.read(ids)
         return {user_id: f"user {user_id} is in the store, and not in Django" for user_id in ids if user_id not in rows}
 
-    def _unknown_tokens(self, digests: list[str]) -> dict[str, str]:
-        values = self._store.get_each([self._keys.token(digest) for digest in digests])
-        stored = {
-            digest: parse_token(value) for digest, value in zip(digests, values, strict=True) if value is not None
-        }
+    def _unknown_tokens(self, names: list[str]) -> dict[str, str]:
+        values = self._store.get_each([self._keys.token(name) for name in names])
+        stored = {name: parse_token(value) for name, value in zip(names, values, strict=True) if value is not None}
         owners = {token["user"] for token in stored.values() if token is not None}
-        known = {digest for table in self._tables for digest in table.find(list(stored), owners, self._users)}
+        known = {name for table in self._tables for name in table.find(list(stored), owners, self._users, self._keys)}
         return {
-            digest: f"token {digest[:SHOWN]} is in the store, and not in Django"
-            for digest, token in stored.items()
-            if digest not in known and not is_revoked(token)
+            name: f"token {name[:SHOWN]} is in the store, and not in Django"
+            for name, token in stored.items()
+            if name not in known and not is_revoked(token)
         }
 
 

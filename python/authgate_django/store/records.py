@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import re
 import unicodedata
+from base64 import urlsafe_b64encode
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +18,7 @@ Record = dict[str, Any]
 USER = ("id", "username", "email", "groups", "active", "password_md5", "attributes")
 TOKEN = ("user", "created", "expires", "scopes", "name", "revoked")
 LAYOUT_VERSION = 1
+SEALED = b"s1."  # the beginning of a sealed value
 DIGEST = re.compile(r"[0-9a-f]{64}(?:[0-9a-f]{64})?\Z")  # SHA-256 or SHA-512
 
 
@@ -24,9 +27,14 @@ class Unstorable(Exception):
 
 
 class Keys:
-    """The names of the keys of the layout."""
+    """The names of the keys of the layout, and the form of their values.
 
-    def __init__(self, prefix: str) -> None:
+    With a seal, a value is `s1.`, the HMAC of the key's name and the value, `.`, and the value. The name of a token has
+    the HMAC of its digest. The gateway refuses other values.
+    """
+
+    def __init__(self, prefix: str, seal: bytes | None = None) -> None:
+        self._seal = seal
         self.layout = f"{prefix}layout"
         self.users = f"{prefix}user:"
         self.tokens = f"{prefix}token:"
@@ -36,14 +44,36 @@ class Keys:
     def user(self, user_id: str) -> str:
         return self.users + user_id
 
-    def token(self, digest: str) -> str:
-        return self.tokens + digest
+    @property
+    def is_sealed(self) -> bool:
+        return self._seal is not None
+
+    def name(self, digest: str) -> str:
+        """How a token with this digest is named."""
+        return digest if self._seal is None else hmac.new(self._seal, digest.encode(), "sha256").hexdigest()
+
+    def token(self, name: str) -> str:
+        return self.tokens + name
 
     def user_by_name(self, name: str) -> str:
         return self.names + name
 
     def tokens_of(self, user_id: str) -> str:
         return self._tokens_of + user_id
+
+    def sealed(self, key: str, value: bytes) -> bytes:
+        """The value as it is stored under the key."""
+        if self._seal is None:
+            return value
+        mac = hmac.digest(self._seal, key.encode() + b"\0" + value, "sha256")
+        return SEALED + urlsafe_b64encode(mac).rstrip(b"=") + b"." + value
+
+    def value(self, key: str, stored: bytes | None) -> bytes | None:
+        """The value that is stored under the key. `None`: there is none, or one without the seal."""
+        if self._seal is None or stored is None:
+            return stored
+        value = stored[len(SEALED) + 44 :]  # an HMAC has 43 characters
+        return value if hmac.compare_digest(self.sealed(key, value), stored) else None
 
 
 def parse(stored: bytes | None, required: str) -> Record | None:

@@ -78,7 +78,7 @@ class Change:
         # A group may have many members; a log-in has one user and one token.
         parts = 1 + max(len(self.users), *map(len, self.tokens.values()), 0) // client.CHUNK
         try:
-            store = client.store(settings.redis_url, settings.prefix, client.REQUEST)
+            store = client.store(settings.redis_url, settings.prefix, client.REQUEST, settings.seal)
             writer = Writer(store, ends_at=now + parts * client.REQUEST.total)
             problems = writer.users(
                 self.users, {user_id for user_id, changed in self.users.items() if changed}

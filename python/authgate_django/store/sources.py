@@ -12,7 +12,7 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import models, router
 
-from authgate_django.store.records import DIGEST, Record, Unstorable, is_user_id, password_md5, seconds, text
+from authgate_django.store.records import DIGEST, Keys, Record, Unstorable, is_user_id, password_md5, seconds, text
 
 
 def database(model: type[models.Model]) -> str:
@@ -137,12 +137,15 @@ class Tokens:
         rows = self._rows(rows_of(self.model).filter(pk__in=exact), users)
         return {digest: members for key, digest, members in rows if key in exact}
 
-    def find(self, digests: Collection[str], user_ids: Collection[str], users: Users) -> set[str]:
-        """Which of these digests have a row. A digest of authtoken is found by the user that the record names."""
-        if self.is_knox:
-            return {digest for _, digest, _ in self._rows(rows_of(self.model).filter(pk__in=digests), users)}
-        keys = [key for key in map(users.key_of, user_ids) if key is not None]
-        return {digest for _, digest, _ in self._rows(rows_of(self.model).filter(user__in=keys), users)}
+    def find(self, names: Collection[str], user_ids: Collection[str], users: Users, keys: Keys) -> set[str]:
+        """Which of these names of tokens have a row. Where the database does not have the name, the row is found by
+        the user that the record names."""
+        if self.is_knox and not keys.is_sealed:
+            rows = rows_of(self.model).filter(pk__in=names)
+        else:
+            owners = [key for key in map(users.key_of, user_ids) if key is not None]
+            rows = rows_of(self.model).filter(user__in=owners)
+        return {keys.name(digest) for _, digest, _ in self._rows(rows, users)}
 
     def _rows(self, query: models.QuerySet[Any], users: Users) -> Iterator[tuple[str, str, Record]]:
         names = ["pk", "user_id", "created"] + (["expiry"] if self.is_knox else [])

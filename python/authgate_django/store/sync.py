@@ -112,7 +112,7 @@ class Synchronization:
         for ids in self.store.scan(keys.users):
             known = writer.rows.read(ids)
             removed.removed += writer.users(user_id for user_id in ids if user_id not in known).removed
-        for digests in self.store.scan(keys.tokens):
-            removed.add(writer.unknown_tokens(filter(DIGEST.match, digests), tables))
+        for names in self.store.scan(keys.tokens):
+            removed.add(writer.unknown_tokens(filter(DIGEST.match, names), tables))
         for names in self.store.scan(keys.names):
             removed.add(writer.unknown_names(names))

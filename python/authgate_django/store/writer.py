@@ -75,10 +75,10 @@ class Writer:
             done.add(self.store.transaction(self._tokens(table, chunk, changed), self._ends_at))
         return done
 
-    def unknown_tokens(self, digests: Iterable[str], tables: Collection[Tokens]) -> Written:
+    def unknown_tokens(self, names: Iterable[str], tables: Collection[Tokens]) -> Written:
         """Removes those of these tokens that have no row."""
         done = Written()
-        for chunk in chunks(digests):
+        for chunk in chunks(names):
             done.add(self.store.transaction(self._unknown_tokens(chunk, tables), self._ends_at))
         return done
 
@@ -156,33 +156,33 @@ class Writer:
 
     def _remove_tokens_of(self, transaction: Transaction, user_id: str) -> int:
         index = self.keys.tokens_of(user_id)
-        digests = transaction.members(index)
-        transaction.fetch(map(self.keys.token, digests))
+        names = transaction.members(index)
+        transaction.fetch(map(self.keys.token, names))
         removed = 0
-        for digest in digests:
-            token = parse_token(transaction.get(self.keys.token(digest)))
+        for name in names:
+            token = parse_token(transaction.get(self.keys.token(name)))
             if token is not None and token["user"] == user_id and not is_revoked(token):
-                removed += transaction.delete(self.keys.token(digest))
-                transaction.remove_from(index, digest)
+                removed += transaction.delete(self.keys.token(name))
+                transaction.remove_from(index, name)
         return removed
 
     def _tokens(self, table: Tokens, keys: list[str], changed: bool) -> Callable[[Transaction], Written]:
-        digests = list(dict.fromkeys(map(table.digest, keys)))
+        names = list(dict.fromkeys(self.keys.name(table.digest(key)) for key in keys))
 
         def body(transaction: Transaction) -> Written:
-            self._begin(transaction, map(self.keys.token, digests))
-            rows = table.read(keys, self.rows)
+            self._begin(transaction, map(self.keys.token, names))
+            rows = {self.keys.name(digest): row for digest, row in table.read(keys, self.rows).items()}
             done = Written()
-            for digest in digests:
-                key = self.keys.token(digest)
+            for name in names:
+                key = self.keys.token(name)
                 if changed:
                     transaction.touch(key)
                 stored = parse_token(transaction.get(key))
                 if is_revoked(stored):
                     done.revoked += 1
-                elif digest not in rows:
-                    done.removed += self._remove_token(transaction, digest, stored)
-                elif self._put_token(transaction, digest, stored, rows[digest]):
+                elif name not in rows:
+                    done.removed += self._remove_token(transaction, name, stored)
+                elif self._put_token(transaction, name, stored, rows[name]):
                     done.written += 1
                 else:
                     done.unchanged += 1
@@ -190,27 +190,27 @@ class Writer:
 
         return body
 
-    def _put_token(self, transaction: Transaction, digest: str, stored: Record | None, members: Record) -> bool:
+    def _put_token(self, transaction: Transaction, name: str, stored: Record | None, members: Record) -> bool:
         if stored is not None and stored["user"] != members["user"]:
-            transaction.remove_from(self.keys.tokens_of(stored["user"]), digest)
-        transaction.add_to(self.keys.tokens_of(members["user"]), digest)
-        return transaction.set(self.keys.token(digest), encode(token_record(stored, members)))
+            transaction.remove_from(self.keys.tokens_of(stored["user"]), name)
+        transaction.add_to(self.keys.tokens_of(members["user"]), name)
+        return transaction.set(self.keys.token(name), encode(token_record(stored, members)))
 
-    def _remove_token(self, transaction: Transaction, digest: str, stored: Record | None) -> bool:
+    def _remove_token(self, transaction: Transaction, name: str, stored: Record | None) -> bool:
         if stored is not None:
-            transaction.remove_from(self.keys.tokens_of(stored["user"]), digest)
-        return transaction.delete(self.keys.token(digest))
+            transaction.remove_from(self.keys.tokens_of(stored["user"]), name)
+        return transaction.delete(self.keys.token(name))
 
-    def _unknown_tokens(self, digests: list[str], tables: Collection[Tokens]) -> Callable[[Transaction], Written]:
+    def _unknown_tokens(self, names: list[str], tables: Collection[Tokens]) -> Callable[[Transaction], Written]:
         def body(transaction: Transaction) -> Written:
-            self._begin(transaction, map(self.keys.token, digests))
-            stored = {digest: parse_token(transaction.get(self.keys.token(digest))) for digest in digests}
+            self._begin(transaction, map(self.keys.token, names))
+            stored = {name: parse_token(transaction.get(self.keys.token(name))) for name in names}
             owners = {token["user"] for token in stored.values() if token is not None}
-            known = {digest for table in tables for digest in table.find(digests, owners, self.rows)}
+            known = {name for table in tables for name in table.find(names, owners, self.rows, self.keys)}
             done = Written()
-            for digest, token in stored.items():
-                if digest not in known and not is_revoked(token):
-                    done.removed += self._remove_token(transaction, digest, token)
+            for name, token in stored.items():
+                if name not in known and not is_revoked(token):
+                    done.removed += self._remove_token(transaction, name, token)
             return done
 
         return body

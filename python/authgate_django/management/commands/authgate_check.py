@@ -25,11 +25,11 @@ class Command(BaseCommand):
         parser.add_argument("--limit", type=int, default=100, metavar="N", help="show at most N differences")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        url, prefix = settings()
+        url, prefix, seal = settings()
         from authgate_django.store.client import COMMAND, StoreError, store
         from authgate_django.store.drift import Drift
 
-        drift, count = Drift(store(url, prefix, COMMAND), options["keep_unknown"]), 0
+        drift, count = Drift(store(url, prefix, COMMAND, seal), options["keep_unknown"]), 0
         try:
             for difference in drift.find():
                 count += 1

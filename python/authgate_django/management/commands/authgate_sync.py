@@ -29,7 +29,7 @@ class Command(BaseCommand):
         parser.add_argument("--resume", metavar="POSITION", help="go on where an interrupted run has stopped")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        url, prefix = settings()
+        url, prefix, seal = settings()
         from authgate_django.store.client import COMMAND, StoreError, store
         from authgate_django.store.sync import Position, Refusal, Synchronization
 
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         try:
             resume = Position.parse(options["resume"]) if options["resume"] else None
             progress = self._progress if options["verbosity"] > 0 else lambda part, done, total: None
-            run = Synchronization(store(url, prefix, COMMAND), options["keep_unknown"], resume, progress)
+            run = Synchronization(store(url, prefix, COMMAND, seal), options["keep_unknown"], resume, progress)
             run.run()
             if run.was_empty and options["verbosity"] > 0:
                 self.stderr.write(
