@@ -1,8 +1,9 @@
 //! `url`, `urls`, `mode`, `service` and `sentinel` of `[stores.*]`: the servers of a Redis, and how they are found.
 
-use authgate_auth::store::redis::{Endpoint, Sentinels, Servers};
+use authgate_auth::store::redis::{Endpoint, RedisTls, Sentinels, Servers};
 use authgate_core::secret::Secret;
 
+use super::stores::tls;
 use crate::config::reader::{Item, Section, Text};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,30 +67,42 @@ pub(super) fn servers(section: &mut Section<'_>) -> Option<Servers> {
                     .require("service", SERVICE)
                     .and_then(|item| item.non_empty_text()),
             };
-            let (username, password) = sentinel.and_then(login).unwrap_or_default();
+            let has_tls = endpoints.iter().flatten().any(Endpoint::has_tls);
+            let access = sentinel.and_then(|item| access(item, has_tls)).unwrap_or_default();
             Some(Servers::Sentinel(Sentinels {
                 endpoints: endpoints?,
                 service: service?,
-                username,
-                password,
+                username: access.username,
+                password: access.password,
+                tls: access.tls,
             }))
         }
         Some(Mode::Cluster) => endpoints(section, CLUSTER_URLS).map(Servers::Cluster),
     }
 }
 
-/// Name and password at the sentinels.
-fn login(item: Item<'_>) -> Option<(Option<String>, Option<Secret<String>>)> {
-    let mut section = item.section(&["tls"])?;
+/// How the sentinels are reached.
+#[derive(Default)]
+struct Access {
+    username: Option<String>,
+    password: Option<Secret<String>>,
+    tls: Option<RedisTls>,
+}
+
+fn access(item: Item<'_>, has_tls: bool) -> Option<Access> {
+    let mut section = item.section(&[])?;
     let username = section.take("username");
     let password = section.take("password");
+    let has_own_tls = !section.lacks("tls");
+    let tls = tls(&mut section, has_tls).filter(|_| has_own_tls);
     if let (Some(username), None) = (&username, &password) {
         username.refuse("a name needs a password", "write `password` beside it, or remove it");
     }
-    Some((
-        username.and_then(|item| item.non_empty_text()),
-        password.as_ref().and_then(Item::secret_text),
-    ))
+    Some(Access {
+        username: username.and_then(|item| item.non_empty_text()),
+        password: password.as_ref().and_then(Item::secret_text),
+        tls,
+    })
 }
 
 /// Reads `urls`. Errors never quote a URL, which may hold a password.

@@ -227,7 +227,7 @@ fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
 }
 
 /// `tls` to the servers of a store.
-fn tls(section: &mut Section<'_>, has_tls: bool) -> Option<RedisTls> {
+pub(super) fn tls(section: &mut Section<'_>, has_tls: bool) -> Option<RedisTls> {
     let item = section.take("tls");
     if !has_tls {
         if let Some(item) = item {

@@ -92,6 +92,10 @@ fn what_does_not_fit_the_mode_is_an_error_that_says_what_to_write() {
             ["`service` is missing", "service = \"mymaster\""],
         ),
         (
+            "mode = \"sentinel\"\nurls = [\"redis://a\"]\nservice = \"x\"\nsentinel = { tls = { ca = \"ca.pem\" } }",
+            ["stores.redis.sentinel.tls", "`tls` has no effect"],
+        ),
+        (
             "mode = \"sentinel\"\nurls = [\"redis://a/1\", \"redis://b/2\"]\nservice = \"x\"",
             ["different database numbers", "the same number"],
         ),

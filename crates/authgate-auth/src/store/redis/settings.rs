@@ -62,6 +62,8 @@ pub struct Sentinels {
     pub username: Option<String>,
     /// Password at the sentinels.
     pub password: Option<Secret<String>>,
+    /// TLS to the sentinels, where it differs from that to the servers.
+    pub tls: Option<RedisTls>,
 }
 
 impl Servers {
@@ -309,7 +311,12 @@ impl RedisSettings {
         let info = endpoint.info.clone().set_redis_settings(login);
         let login = (sentinels.username.as_ref(), sentinels.password.as_ref());
         let info = with_login(info, endpoint.protocol(), login.0, login.1);
-        Connection::open(&info, self.tls.as_ref(), &connection_config()).await
+        Connection::open(
+            &info,
+            sentinels.tls.as_ref().or(self.tls.as_ref()),
+            &connection_config(),
+        )
+        .await
     }
 
     /// Whether connections to the servers are encrypted.
