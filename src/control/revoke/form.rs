@@ -192,8 +192,15 @@ fn decode(encoded: &[u8]) -> Option<Secret<String>> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use http::header::CONNECTION;
+    use http::{HeaderValue, StatusCode};
     use http_body_util::Full;
+    use hyper::body::Frame;
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -291,6 +298,32 @@ mod tests {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             assert!(!is_form(&headers), "{lines:?}");
         }
+    }
+
+    /// A body of which no more bytes arrive.
+    struct Unfinished;
+
+    impl Body for Unfinished {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_form_that_does_not_arrive_in_time_is_408() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        let began = Instant::now();
+        let problem = read(&headers, Unfinished).await.expect_err("a timeout");
+        let response = problem.response();
+        assert_eq!(
+            (response.status(), response.headers()[CONNECTION].as_bytes()),
+            (StatusCode::REQUEST_TIMEOUT, &b"close"[..])
+        );
+        assert!(began.elapsed() >= TIMEOUT, "{:?}", began.elapsed());
     }
 
     #[tokio::test]
