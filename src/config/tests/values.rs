@@ -187,7 +187,6 @@ fn unknown_and_missing_keys_and_names_are_errors() {
             with("listen = [", "redirect_http = [\"127.0.0.1:80\"]\nlisten = ["),
             "there is no TLS listener to redirect to",
         ),
-        (with("url =", "mode = \"single\"\nurl ="), "`mode` is not supported yet"),
         (jwt("on_outage = \"serve\""), "\"deny\", \"serve-cached\""),
         (
             with("url =", "tls = { ca = \"ca.pem\" }\nurl ="),
