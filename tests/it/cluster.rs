@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use authgate_auth::jwt::keys::Algorithm;
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::cluster::Cluster;
 use crate::harness::gate::TRACKING;
+use crate::harness::mint::Signer;
 use crate::harness::program::authgate;
-use crate::harness::server::{BASE_RIGHTS, Ends, Records, settles};
+use crate::harness::proofs::ProofKey;
+use crate::harness::server::{BASE_RIGHTS, Ends, Records, WRITER, settles};
 use crate::harness::{Call, Config, Gate, RecordingUpstream, Redis, config, get};
 
 /// How many tokens are spread over the slots.
@@ -233,6 +236,49 @@ fn a_server_that_is_lost_makes_only_its_keys_503_and_a_replica_takes_them_over()
     for number in of_lost.iter().filter(|number| !revoked_of_lost(number)) {
         assert!(is(*number, 503), "{number}");
     }
+}
+
+#[test]
+fn beside_a_writer_the_role_that_finds_the_servers_only_reads() {
+    let (mut cluster, upstream) = (Cluster::start(0), RecordingUpstream::start());
+    fill(&cluster);
+    let new = cluster.add();
+    let login = least_rights(&cluster);
+    for server in &cluster.primaries {
+        server.run(&[WRITER, &["+asking"]].concat());
+    }
+    let (signer, client) = (Signer::new(Algorithm::ES256), ProofKey::new(Algorithm::ES256));
+    let config = store(&cluster)
+        .tables(login)
+        .tables("writer = { username = \"writer\", password = \"canary-writer\" }")
+        .token("cache = { ttl = \"60s\" }")
+        .jwt("users = \"redis\"\ndpop = \"accept\"\ndpop_replay = \"redis\"")
+        .file("key0", signer.file())
+        .jwt(&format!("keys = [{}]", signer.key("key0")))
+        .app(&upstream)
+        .protected("/api/*")
+        .route("/jwt/*", "authenticate = [\"jwt\"]");
+    let gate = Gate::subscribed(&config);
+    let bound = signer.with(&json!({ "cnf": client.cnf() }));
+    let records_proofs = || {
+        for _ in 0..8 {
+            let proof = client.send(get("/jwt/x"), "http://localhost/jwt/x", &bound);
+            assert_eq!(gate.call(&proof).status, 200);
+            assert_eq!(gate.call(&proof).status, 401, "it was used before");
+        }
+    };
+    records_proofs();
+    for number in (0..10).step_by(2) {
+        let (token, user) = (format!("canary-{number}"), format!("u{number}"));
+        assert_eq!(status(&gate, &token), 200);
+        if number == 4 {
+            let slot = cluster.slot_of(&format!("revoked:user:{user}"));
+            cluster.move_slot(slot, cluster.index_of(&format!("revoked:user:{user}")), new);
+        }
+        authgate(gate.folder.path(), &["revoke", "--user", &user]).good();
+        settles("the revocation is in force", || status(&gate, &token) == 401);
+    }
+    records_proofs();
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::harness::database::{Database, Engine};
 use crate::harness::program::authgate;
 use crate::harness::redis::PREFIX;
+use crate::harness::server::BASE_RIGHTS;
 use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
 
 const SOON: Duration = Duration::from_secs(15);
@@ -62,7 +63,11 @@ for id, name in [(42, 'ada'), (43, 'ben'), (44, 'zoe'), (45, 'eve')]:
     }
 
     fn gate(&self, cache: &str) -> Gate {
-        let gate = Gate::start(&self.config(cache));
+        Self::subscribed(&self.config(cache))
+    }
+
+    fn subscribed(config: &Config) -> Gate {
+        let gate = Gate::start(config);
         wait_until("changes are reported", SOON, || {
             gate.metric("authgate_store_tracking{store=\"django\"}") == 1.0
         });
@@ -173,6 +178,34 @@ fn a_change_in_the_database_removes_what_redis_keeps() {
         !site.has(&Redis::token_key("canary-zoe"))
     });
     assert!(site.has(&dead) && site.has(&Redis::token_key("canary-own")));
+}
+
+#[test]
+fn beside_a_writer_the_other_role_only_reads() {
+    let Some(site) = Site::start() else { return };
+    site.redis.run(BASE_RIGHTS);
+    let user = ["ACL", "SETUSER", "writer", "reset", "on", ">canary-writer"];
+    let keys = ["%RW~authgate:token:*", "%RW~authgate:user:*"];
+    let commands = [
+        "+get", "+set", "+del", "+watch", "+unwatch", "+multi", "+exec", "+scan", "+pttl",
+    ];
+    let connecting = ["+hello", "+auth", "+ping", "+select"];
+    site.redis.run(&[&user[..], &keys, &commands, &connecting].concat());
+    let logins = "username = \"gateway\"\npassword = \"canary-redis\"\n\
+                  writer = { username = \"writer\", password = \"canary-writer\" }";
+    let config = site
+        .config("cache = { ttl = \"1h\" }")
+        .replacing("kind = \"redis\"", &format!("kind = \"redis\"\n{logins}"));
+    let gate = Site::subscribed(&config);
+    let [ada, ben] = ["canary-ada", "canary-ben"].map(Redis::token_key);
+    assert_eq!((status(&gate, "canary-ada"), status(&gate, "canary-ben")), (200, 200));
+    wait_until("both are in Redis", SOON, || site.has(&ada) && site.has(&ben));
+    site.database
+        .sql("DELETE FROM authtoken_token WHERE key = 'canary-ada'");
+    wait_until("Redis has forgotten one", SOON, || !site.has(&ada));
+    assert!(site.has(&ben));
+    site.database.sql("TRUNCATE authtoken_token");
+    wait_until("Redis has forgotten all", SOON, || !site.has(&ben));
 }
 
 #[test]

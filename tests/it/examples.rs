@@ -79,6 +79,8 @@ fn every_toml_block_in_the_documentation_is_valid() {
         ("operators.pem", root.as_bytes()),
         ("clients.pem", root.as_bytes()),
         ("admin.token", &[b'z'; 64]),
+        ("redis-reader", &[b'r'; 32]),
+        ("redis-writer", &[b'w'; 32]),
         ("tls.pem", chain.as_bytes()),
         ("tls.key", key.as_bytes()),
         ("tickets.keys", BASE64.encode([7; 80]).as_bytes()),

@@ -87,6 +87,7 @@ fn a_command_whose_connection_is_closed_while_it_is_idle_asks_again() {
         servers: Servers::Single(Endpoint::parse(&redis.url()).expect("a URL")),
         username: None,
         password: None,
+        writer: None,
         tls: None,
         prefix: "authgate:".to_owned(),
         timeout: SOON,

@@ -279,6 +279,7 @@ fn a_store_is_watched_as_long_as_it_lives() {
             servers: Servers::Single(Endpoint::parse(&redis.url()).expect("a URL")),
             username: None,
             password: None,
+            writer: None,
             tls: None,
             prefix: "authgate:".to_owned(),
             timeout: SOON,

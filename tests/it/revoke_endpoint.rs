@@ -9,6 +9,8 @@ use crate::harness::client::Reply;
 use crate::harness::gate::{TRACKING, exchange};
 use crate::harness::mint::{Signer, now};
 use crate::harness::program::authgate;
+use crate::harness::proofs::ProofKey;
+use crate::harness::server::{BASE_RIGHTS, WRITER};
 use crate::harness::wire::Wire;
 use crate::harness::{Call, Config, Gate, RecordingUpstream, Redis, call, config, get, post, wait_until};
 
@@ -623,4 +625,56 @@ fn a_revocation_that_no_replica_confirms_is_reported() {
     wait_until("the replica follows", Duration::from_secs(20), || {
         value(&replica, "revoked:kid:x").is_some()
     });
+}
+
+#[test]
+fn a_role_that_only_reads_is_enough_beside_a_writer() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let signer = Signer::new(Algorithm::ES256);
+    let client = ProofKey::new(Algorithm::ES256);
+    redis.run(BASE_RIGHTS);
+    redis.run(WRITER);
+    let reading = both(&redis, &upstream, &signer)
+        .jwt("dpop = \"accept\"\ndpop_replay = \"redis\"")
+        .replacing("url = ", "username = \"gateway\"\npassword = \"canary-redis\"\nurl = ");
+    let writer = "writer = { username = \"writer\", password = \"canary-writer\" }\nurl = ";
+    let with_writer = reading.clone().replacing("url = ", writer);
+    let bound = signer.with(&json!({ "cnf": client.cnf() }));
+    let send = || client.send(get("/jwt/x"), "http://localhost/jwt/x", &bound);
+
+    let gate = subscribed(&reading);
+    problem(&revoke(&gate, "token=canary-ada"), 503, "temporarily_unavailable");
+    assert_eq!(gate.call(&send()).status, 503, "the proof cannot be recorded");
+    let ended = authgate(gate.folder.path(), &["revoke", "--user", "7"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert_eq!(gate.call(&get("/token/x").token("canary-ada")).status, 200);
+
+    let gate = subscribed(&with_writer);
+    let proof = send();
+    assert_eq!(gate.call(&proof).status, 200);
+    assert_eq!(gate.call(&proof).status, 401, "it was used before");
+    revoked(&gate, "token=canary-ada");
+    revoked(&gate, "user=7");
+    revoked(&gate, "kid=x");
+    revoked(&gate, &format!("jti=x&expires={}", now() + 100));
+    assert_eq!(gate.call(&get("/token/x").token("canary-ada")).status, 401);
+    let ended = authgate(gate.folder.path(), &["revoke", "--jti", "y"]);
+    assert_eq!((ended.code, ended.err.contains("replica")), (0, false), "{ended:?}");
+
+    // Look-ups go on, whatever becomes of the writer.
+    let check = || authgate(gate.folder.path(), &["check", "--online"]);
+    assert_eq!(check().code, 0, "{:?}", check());
+    redis.run(&["ACL", "DELUSER", "writer"]);
+    redis.run(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let checked = check();
+    assert!(
+        checked.code != 0 && checked.err.contains("stores.redis.writer"),
+        "{checked:?}"
+    );
+    problem(&revoke(&gate, "kid=z"), 503, "temporarily_unavailable");
+    for _ in 0..3 {
+        assert_eq!(gate.call(&send()).status, 503);
+        redis.put_token("canary-new", &json!({ "user": "42", "created": now() + 10 }));
+        becomes(&gate, &get("/token/x").token("canary-new"), 200, "the writer is gone");
+    }
 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::harness::gate::TRACKING;
 use crate::harness::program::authgate;
 use crate::harness::sentinel::{FakeSentinel, Sentinels};
-use crate::harness::server::{BASE_RIGHTS, Ends, Records, Server, settles};
+use crate::harness::server::{BASE_RIGHTS, Ends, Records, Server, WRITER, settles};
 use crate::harness::{Call, Config, Gate, RecordingUpstream, config, get};
 
 /// `[stores.redis]` with these sentinels.
@@ -111,6 +111,7 @@ fn a_failover_by_command_is_followed_and_the_former_primary_is_not_read() {
     // Both logins have the least rights.
     for server in &redis.servers {
         server.run(&[BASE_RIGHTS, &["+role"]].concat());
+        server.run(&[WRITER, &["+role"]].concat());
     }
     for sentinel in &redis.sentinels {
         let user = ["ACL", "SETUSER", "gateway", "reset", "on", ">canary-sentinel"];
@@ -118,6 +119,7 @@ fn a_failover_by_command_is_followed_and_the_former_primary_is_not_read() {
         sentinel.run(&[&user[..], &rights].concat());
     }
     let login = "username = \"gateway\"\npassword = \"canary-redis\"\n\
+                 writer = { username = \"writer\", password = \"canary-writer\" }\n\
                  sentinel = { username = \"gateway\", password = \"canary-sentinel\" }";
     let config = store(&redis.urls(), login).token("cache = { ttl = \"60s\" }");
     let gate = Gate::subscribed(&config.app(&upstream).protected("/api/*"));
@@ -140,6 +142,7 @@ fn a_failover_by_command_is_followed_and_the_former_primary_is_not_read() {
     // The cached decision ends with a revocation at the new primary.
     redis.servers[1].put_token("canary-ada", &json!({ "user": "42", "revoked": 1_700_000_000 }));
     settles("the revocation is in force", || status(&gate, "canary-ada") == 401);
+    authgate(gate.folder.path(), &["revoke", "--user", "7"]).good();
 
     // Without sentinels, the primary is used as long as it says that it is one.
     for sentinel in &mut redis.sentinels {

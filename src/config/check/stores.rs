@@ -7,7 +7,7 @@ use authgate_auth::AuthenticatorSettings;
 use authgate_auth::jwt::Users;
 use authgate_auth::store::django::TokenKey;
 use authgate_auth::store::embedded::EmbeddedSettings;
-use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings, RedisTls, Seal, Servers};
+use authgate_auth::store::redis::{Endpoint, Invalidation, Login, RedisSettings, RedisTls, Seal, Servers};
 use authgate_auth::store::{Digests, StoreKind, StoreSettings};
 
 use super::Names;
@@ -197,6 +197,7 @@ fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
         let has_tls = servers.endpoints().first().is_some_and(Endpoint::has_tls);
         tls(&mut section, has_tls)
     });
+    let writer = section.take("writer").and_then(|item| writer(&item));
     let prefix = match section.take("prefix").and_then(|item| item.text()) {
         Some(text) if text.as_str().chars().any(char::is_control) => {
             text.refuse("has control characters", "write plain text, such as \"authgate:\"");
@@ -217,6 +218,7 @@ fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
         servers: servers?,
         username,
         password,
+        writer,
         tls,
         prefix,
         timeout,
@@ -261,6 +263,21 @@ fn seal(item: &Item<'_>) -> Option<Seal> {
         item.refuse(error.to_string(), help);
     })
     .ok()
+}
+
+/// `writer`: the role that writes, where the other one may only read.
+fn writer(item: &Item<'_>) -> Option<Login> {
+    let mut section = item.clone().section(&[])?;
+    let username = section
+        .require("username", "username = \"authgate-writer\"")
+        .and_then(|item| item.non_empty_text());
+    let password = section
+        .require("password", "password = { file = \"…\" }")
+        .and_then(|item| item.secret_text());
+    Some(Login {
+        username: username?,
+        password: password?,
+    })
 }
 
 fn embedded(mut section: Section<'_>) -> Option<EmbeddedSettings> {

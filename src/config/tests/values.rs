@@ -46,6 +46,18 @@ fn invalid_values_are_errors() {
         ),
         (minimal_and("[server.limits]\nheaders = -1\n"), "out of range"),
         (
+            with("kind = \"redis\"", "kind = \"redis\"\nwriter = { username = \"w\" }"),
+            "write `password = { file",
+        ),
+        (
+            with(
+                "kind = \"redis\"",
+                "kind = \"redis\"\nwriter = { password = \"canary\" }",
+            ),
+            "write `username = ",
+        ),
+        (with("kind = \"redis\"", "kind = \"redis\"\nwriter = \"w\""), "a table"),
+        (
             minimal_and("[log]\naccess = \"yes\"\n"),
             "expected true or false, found a string",
         ),

@@ -27,6 +27,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Connections {
     store: Arc<str>,
     settings: RedisSettings,
+    /// The same servers, with the login of the role that writes. The primaries are found with the other one.
+    writer: RedisSettings,
     primaries: Primaries,
     open: HashMap<Node, Open>,
     /// A connection watches keys, and must not be replaced.
@@ -57,6 +59,7 @@ impl Connections {
         let primaries = find(&store, &settings)?;
         let mut connections = Self {
             store,
+            writer: settings.for_writing(),
             settings,
             primaries,
             open: HashMap::new(),
@@ -101,7 +104,7 @@ impl Connections {
             self.open.remove(node);
         }
         if !self.open.contains_key(node) {
-            let connection = connect(&self.settings, node)?;
+            let connection = connect(&self.writer, node)?;
             let answered = Instant::now();
             self.open.insert(node.clone(), Open { connection, answered });
         }

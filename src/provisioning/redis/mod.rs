@@ -247,6 +247,11 @@ impl WritableRedis {
     }
 
     pub(super) fn begin(&mut self, fresh: &Layout) -> Result<(bool, Layout), ProvisioningError> {
+        // A role that may not write the record can use a store that has it.
+        match self.layout() {
+            Err(ProvisioningError::Empty { .. }) => {}
+            found => return found.map(|layout| (false, layout)),
+        }
         let key = self.settings.keys().layout();
         let value = json(fresh);
         let value = self.settings.keys().stored(&key, &value).into_owned();

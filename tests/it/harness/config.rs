@@ -87,6 +87,13 @@ impl Config {
         self
     }
 
+    /// Another text in place of this one, in the whole tables.
+    pub fn replacing(mut self, text: &str, by: &str) -> Self {
+        assert!(self.rest.contains(text), "{text}");
+        self.rest = self.rest.replace(text, by);
+        self
+    }
+
     /// `[stores.redis]`.
     pub fn redis(self, redis: &Redis) -> Self {
         let url = redis.url();

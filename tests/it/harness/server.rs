@@ -182,6 +182,33 @@ pub const BASE_RIGHTS: &[&str] = &[
     "+client|setname",
 ];
 
+/// Makes the user `writer`, with the rights of the documentation for one that revokes and records proofs.
+pub const WRITER: &[&str] = &[
+    "ACL",
+    "SETUSER",
+    "writer",
+    "reset",
+    "on",
+    ">canary-writer",
+    "%R~authgate:layout",
+    "%RW~authgate:token:*",
+    "%RW~authgate:revoked:*",
+    "%RW~authgate:dpop:*",
+    "+get",
+    "+set",
+    "+ttl",
+    "+watch",
+    "+unwatch",
+    "+multi",
+    "+exec",
+    "+role",
+    "+wait",
+    "+ping",
+    "+hello",
+    "+auth",
+    "+select",
+];
+
 /// Where records can be stored.
 pub trait Records {
     fn set(&self, key: &str, value: &str);

@@ -16,6 +16,7 @@ use tracing::info;
 
 use super::SharedRedis;
 use super::connection::Connections;
+use super::settings::Role;
 use crate::now::Now;
 
 /// How often the key is written.
@@ -109,7 +110,7 @@ pub(super) fn gateway_id() -> &'static str {
 pub(super) async fn write(shared: &SharedRedis) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut connections = Connections::default();
+    let mut connections = Connections::new(Role::Reader);
     let mut denied: Option<Instant> = None;
     loop {
         ticks.tick().await;

@@ -10,6 +10,7 @@ use redis::{Cmd, Pipeline, RedisError, Value, cmd};
 use tokio::time::Instant;
 
 use super::connection::{MAX_REDIRECTS, Node, Primaries, Redirect};
+use super::links::Links;
 use super::{Answer, RedisStore};
 use crate::store::StoreError;
 
@@ -47,6 +48,7 @@ impl Batch {
 impl RedisStore {
     pub(super) async fn send_in_cluster(
         &self,
+        links: &Links,
         commands: Vec<(String, Cmd)>,
         deadline: Instant,
     ) -> Result<Answer, StoreError> {
@@ -67,7 +69,7 @@ impl RedisStore {
         for _ in 0..=MAX_REDIRECTS {
             let batches = self.batches(primaries, std::mem::take(&mut pending))?;
             let sent = batches.into_iter().map(|batch| async {
-                let link = self.links.to(&batch.node, primaries);
+                let link = links.to(&batch.node, primaries);
                 (self.query(&link, &batch.pipeline(), deadline).await, batch)
             });
             for (answered, batch) in join_all(sent).await {

@@ -9,7 +9,7 @@ use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, cmd
 use tokio::time::timeout;
 
 use super::SharedRedis;
-use super::settings::RedisSettings;
+use super::settings::Role;
 use super::slots::{self, slot};
 use super::transport::Connection;
 
@@ -145,14 +145,21 @@ impl Redirect {
     }
 }
 
-/// The connections of one task, each opened when it is first needed. No other task uses them, so nothing comes between the commands of a
+/// The connections of one task in one role, each opened when it is first needed. No other task uses them, so nothing comes between the commands of a
 /// transaction.
-#[derive(Default)]
 pub(super) struct Connections {
+    role: Role,
     open: HashMap<Node, Connection>,
 }
 
 impl Connections {
+    pub(super) fn new(role: Role) -> Self {
+        Self {
+            role,
+            open: HashMap::new(),
+        }
+    }
+
     /// The connection to the server that has this key.
     pub(super) async fn of(&mut self, shared: &SharedRedis, key: &str) -> RedisResult<&mut Connection> {
         let node = shared.topology.node_of(key)?;
@@ -165,11 +172,12 @@ impl Connections {
                         .is_some_and(|primaries| primaries.nodes().contains(open))
             });
         }
-        self.to(&shared.settings, &node).await
+        self.to(shared, &node).await
     }
 
     /// The connection to a server, opened within the deadline of the store.
-    pub(super) async fn to(&mut self, settings: &RedisSettings, node: &Node) -> RedisResult<&mut Connection> {
+    pub(super) async fn to(&mut self, shared: &SharedRedis, node: &Node) -> RedisResult<&mut Connection> {
+        let settings = shared.settings_of(self.role);
         match self.open.entry(node.clone()) {
             Entry::Occupied(open) => Ok(open.into_mut()),
             Entry::Vacant(place) => {
@@ -189,10 +197,7 @@ impl Connections {
                     let node = shared.topology.node_of(key)?;
                     (self.of(shared, key).await?, node)
                 }
-                Some(redirect) => (
-                    self.to(&shared.settings, redirect.node()).await?,
-                    redirect.node().clone(),
-                ),
+                Some(redirect) => (self.to(shared, redirect.node()).await?, redirect.node().clone()),
             };
             let answer = match &redirect {
                 Some(Redirect::Ask(_)) => {

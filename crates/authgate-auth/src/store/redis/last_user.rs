@@ -37,7 +37,7 @@ impl RedisStore {
         let records = pipeline.cmd("MGET").arg(&token_key);
         records.arg(&user_key).arg(&layout_key);
         pipeline.cmd("GET").arg(&revoked_key);
-        let answered = match self.send_to_only(&pipeline, lookup.deadline).await {
+        let answered = match self.send_to_only(&self.links, &pipeline, lookup.deadline).await {
             Ok(answer) => answer.values,
             Err(StoreError::Refused(_, reply)) => {
                 self.is_mget_refused.set(reply.kind() == ErrorReplyKind::NoPermission);

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use super::breaker::{Breaker, Probe};
 use super::connection::Node;
 use super::failure::Failure;
+use super::settings::Role;
 use super::shared::SharedRedis;
 use super::transport::Connection;
 use super::{FIRST_PAUSE, LONGEST_PAUSE};
@@ -25,6 +26,7 @@ const SILENT_CONNECTIONS: u32 = 3;
 pub(super) struct Link {
     shared: Arc<SharedRedis>,
     node: Node,
+    role: Role,
     breaker: Arc<Breaker>,
     state: watch::Sender<State>,
     connecting: Cell<bool>,
@@ -61,11 +63,12 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    pub(super) fn new(shared: Arc<SharedRedis>, node: Node) -> Rc<Self> {
+    pub(super) fn new(shared: Arc<SharedRedis>, node: Node, role: Role) -> Rc<Self> {
         Rc::new(Self {
-            breaker: shared.breaker(&node),
+            breaker: shared.breaker(&node, role),
             shared,
             node,
+            role,
             state: watch::channel(State::New).0,
             connecting: Cell::new(false),
             last_answer: Cell::new(Instant::now()),
@@ -155,6 +158,7 @@ impl Link {
         }
         self.state.send_replace(State::New);
         let (link, shared, node) = (Rc::downgrade(self), Arc::clone(&self.shared), self.node.clone());
+        let role = self.role;
         let is_silent = self.silent_connections.get() >= SILENT_CONNECTIONS;
         tokio::task::spawn_local(async move {
             let (mut failure, mut pause) = match is_silent {
@@ -178,7 +182,8 @@ impl Link {
                     sleep(pause).await;
                     pause = LONGEST_PAUSE.min(pause * 2);
                 }
-                let attempt = tokio::time::timeout(shared.settings.timeout, shared.settings.connect(&node)).await;
+                let settings = shared.settings_of(role);
+                let attempt = tokio::time::timeout(settings.timeout, settings.connect(&node)).await;
                 let Some(link) = link.upgrade() else { return };
                 failure = match attempt {
                     Ok(Ok(connection)) => return link.opened(connection),

@@ -1,4 +1,4 @@
-//! A worker's connections: one to each server that it asks.
+//! A worker's connections in one role: one to each server that it asks.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::connection::{Node, Primaries};
 use super::link::Link;
+use super::settings::Role;
 use super::shared::SharedRedis;
 
 /// Links to servers that redirects have named, and that are not known as primaries yet.
@@ -15,6 +16,7 @@ const MAX_OTHERS: usize = 16;
 #[derive(Debug)]
 pub(super) struct Links {
     shared: Arc<SharedRedis>,
+    role: Role,
     open: RefCell<Open>,
 }
 
@@ -26,9 +28,10 @@ struct Open {
 }
 
 impl Links {
-    pub(super) fn new(shared: Arc<SharedRedis>) -> Self {
+    pub(super) fn new(shared: Arc<SharedRedis>, role: Role) -> Self {
         Self {
             shared,
+            role,
             open: RefCell::default(),
         }
     }
@@ -51,7 +54,7 @@ impl Links {
         if let Some(link) = open.links.get(node) {
             return Rc::clone(link);
         }
-        let link = Link::new(Arc::clone(&self.shared), node.clone());
+        let link = Link::new(Arc::clone(&self.shared), node.clone(), self.role);
         open.links.insert(node.clone(), Rc::clone(&link));
         link
     }

@@ -45,7 +45,8 @@ pub use self::keys::Keys;
 use self::link::Link;
 use self::links::Links;
 pub use self::seal::{BadSeal, InvalidSeal, Seal, SealId};
-pub use self::settings::{Endpoint, Invalidation, RedisSettings, Sentinels, Servers};
+use self::settings::Role;
+pub use self::settings::{Endpoint, Invalidation, Login, RedisSettings, Sentinels, Servers};
 pub(crate) use self::shared::SharedRedis;
 pub use self::tls::RedisTls;
 use self::transport::Connection;
@@ -72,6 +73,8 @@ const MAX_LOOKUPS: usize = 64;
 pub(crate) struct RedisStore {
     shared: Arc<SharedRedis>,
     links: Links,
+    /// For the role that writes, if it is another one.
+    writer: Option<Links>,
     permits: Semaphore,
     /// Redis has refused `MGET` to the gateway's role.
     is_mget_refused: Cell<bool>,
@@ -80,7 +83,12 @@ pub(crate) struct RedisStore {
 impl RedisStore {
     pub(super) fn new(shared: Arc<SharedRedis>) -> Self {
         Self {
-            links: Links::new(Arc::clone(&shared)),
+            links: Links::new(Arc::clone(&shared), Role::Reader),
+            writer: shared
+                .settings
+                .writer
+                .is_some()
+                .then(|| Links::new(Arc::clone(&shared), Role::Writer)),
             shared,
             permits: Semaphore::new(MAX_LOOKUPS),
             is_mget_refused: Cell::new(false),
@@ -225,7 +233,8 @@ impl RedisStore {
         let this_use = format!("{:032x}", fastrand::u128(..));
         let mut set = cmd("SET");
         set.arg(&key).arg(&this_use).arg("NX").arg("PX").arg(lifetime_ms);
-        let answer = self.send(vec![(key.clone(), set)], deadline).await?;
+        let links = self.writer.as_ref().unwrap_or(&self.links);
+        let answer = self.send(links, vec![(key.clone(), set)], deadline).await?;
         match answer.values.as_slice() {
             [Value::Okay] => Ok(true),
             // An earlier attempt may have recorded this use before its connection was lost.
@@ -292,7 +301,7 @@ impl RedisStore {
             get.arg(key);
             commands.push((key.clone(), get));
         }
-        let answer = self.send(commands, deadline).await?;
+        let answer = self.send(&self.links, commands, deadline).await?;
         let mut values = answer.values.into_iter();
         let mut found = [const { None }; N];
         for (slot, key) in found.iter_mut().zip(&keys) {
@@ -316,19 +325,19 @@ impl RedisStore {
     }
 
     /// Sends commands to the servers that have their keys.
-    async fn send(&self, commands: Vec<(String, Cmd)>, deadline: Instant) -> Result<Answer, StoreError> {
+    async fn send(&self, links: &Links, commands: Vec<(String, Cmd)>, deadline: Instant) -> Result<Answer, StoreError> {
         if self.is_cluster() {
-            return self.send_in_cluster(commands, deadline).await;
+            return self.send_in_cluster(links, commands, deadline).await;
         }
         let mut pipeline = Pipeline::with_capacity(commands.len());
         for (_, command) in commands {
             pipeline.add_command(command);
         }
-        self.send_to_only(&pipeline, deadline).await
+        self.send_to_only(links, &pipeline, deadline).await
     }
 
     /// Sends commands to the server that has all keys.
-    async fn send_to_only(&self, pipeline: &Pipeline, deadline: Instant) -> Result<Answer, StoreError> {
+    async fn send_to_only(&self, links: &Links, pipeline: &Pipeline, deadline: Instant) -> Result<Answer, StoreError> {
         let topology = &self.shared.topology;
         let mut was_replaced = false;
         loop {
@@ -336,7 +345,7 @@ impl RedisStore {
             let Some(node) = primaries.only() else {
                 return Err(StoreError::Unreachable(Arc::clone(&self.shared.name)));
             };
-            let answer = self.query(&self.links.to(node, &primaries), pipeline, deadline).await;
+            let answer = self.query(&links.to(node, &primaries), pipeline, deadline).await;
             // What a server has answered that was replaced in the meantime may be old.
             if was_replaced || topology.is(&primaries) {
                 return answer.map(|answer| Answer {

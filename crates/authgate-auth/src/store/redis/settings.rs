@@ -26,6 +26,8 @@ pub struct RedisSettings {
     pub username: Option<String>,
     /// Password, if not in the URL.
     pub password: Option<Secret<String>>,
+    /// The role that writes, if the other one may only read.
+    pub writer: Option<Login>,
     /// TLS, for `rediss://`.
     pub tls: Option<RedisTls>,
     /// Prefix of all keys.
@@ -38,6 +40,23 @@ pub struct RedisSettings {
     pub digests: Digests,
     /// The key that all records are sealed with.
     pub seal: Option<Seal>,
+}
+
+/// A user of Redis, with the password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The name.
+    pub username: String,
+    /// The password.
+    pub password: Secret<String>,
+}
+
+/// The role that a connection logs in as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Role {
+    Reader,
+    /// The role of `writer`, or the reader's where there is none.
+    Writer,
 }
 
 /// The servers that have the records, and how they are found.
@@ -243,6 +262,17 @@ impl RedisSettings {
     /// seal are others.
     pub(in crate::store) fn has_records_of(&self, previous: &Self) -> bool {
         self.servers.have_records_of(&previous.servers) && self.prefix == previous.prefix && self.seal == previous.seal
+    }
+
+    /// The same servers, with the login of the role that writes.
+    #[must_use]
+    pub fn for_writing(&self) -> Self {
+        let mut settings = self.clone();
+        if let Some(Login { username, password }) = settings.writer.take() {
+            settings.username = Some(username);
+            settings.password = Some(password);
+        }
+        settings
     }
 
     /// Opens a connection to a server, for the command line.

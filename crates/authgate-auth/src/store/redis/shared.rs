@@ -16,7 +16,7 @@ use super::canary::{self, Canary};
 use super::connection::{Connections, Node};
 use super::failure::Failure;
 use super::layout::AcceptedLayout;
-use super::settings::{Invalidation, RedisSettings};
+use super::settings::{Invalidation, RedisSettings, Role};
 use super::topology::{self, Topology};
 use super::tracking;
 use super::transport::Connection;
@@ -36,6 +36,8 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) struct SharedRedis {
     pub(super) name: Arc<str>,
     pub(super) settings: RedisSettings,
+    /// The same servers, with the login of the role that writes.
+    writer: RedisSettings,
     pub(super) layout: AcceptedLayout,
     /// The layout record may have changed: read it now.
     pub(super) check_now: Notify,
@@ -44,8 +46,8 @@ pub(crate) struct SharedRedis {
     layout_confirmed: Mutex<Option<Instant>>,
     /// The servers that report changes at the moment, and when each has last confirmed that it has reported all.
     tracked: Mutex<HashMap<Node, Now>>,
-    /// One for each server that a worker has a link to.
-    breakers: Mutex<HashMap<Node, Weak<Breaker>>>,
+    /// One for each server that a worker has a link to, and for each role: a wrong password of the writer must not stop look-ups.
+    breakers: Mutex<HashMap<(Node, Role), Weak<Breaker>>>,
     reached: AtomicBool,
     /// A server does not know the commands that subscribe to changes, or does not let the gateway send them.
     pub(super) cannot_report_changes: AtomicBool,
@@ -109,6 +111,7 @@ impl SharedRedis {
             tracked: Mutex::default(),
             breakers: Mutex::default(),
             name,
+            writer: settings.for_writing(),
             settings,
             reached,
             cannot_report_changes: AtomicBool::new(false),
@@ -201,15 +204,24 @@ impl SharedRedis {
         }
     }
 
+    /// How to connect in this role.
+    pub(super) fn settings_of(&self, role: Role) -> &RedisSettings {
+        match role {
+            Role::Reader => &self.settings,
+            Role::Writer => &self.writer,
+        }
+    }
+
     /// The breaker of a server, for all workers.
-    pub(super) fn breaker(&self, node: &Node) -> Arc<Breaker> {
+    pub(super) fn breaker(&self, node: &Node, role: Role) -> Arc<Breaker> {
         let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
         breakers.retain(|_, breaker| breaker.strong_count() > 0);
-        if let Some(breaker) = breakers.get(node).and_then(Weak::upgrade) {
+        let of = (node.clone(), role);
+        if let Some(breaker) = breakers.get(&of).and_then(Weak::upgrade) {
             return breaker;
         }
         let breaker = Arc::default();
-        breakers.insert(node.clone(), Arc::downgrade(&breaker));
+        breakers.insert(of, Arc::downgrade(&breaker));
         breaker
     }
 
@@ -368,7 +380,7 @@ impl SharedLink {
     fn new(shared: Arc<SharedRedis>) -> Self {
         Self {
             shared,
-            connections: Connections::default(),
+            connections: Connections::new(Role::Reader),
         }
     }
 

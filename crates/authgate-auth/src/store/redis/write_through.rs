@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 
 use super::connection::Connections;
 use super::keys::Keys;
+use super::settings::Role;
 use super::transport::Connection;
 use super::{FIRST_PAUSE, LONGEST_PAUSE, SharedRedis};
 use crate::dependencies::Dependencies;
@@ -85,7 +86,7 @@ impl SharedRedis {
     /// Makes the changes, in their order; never returns.
     pub(super) async fn write_changes(&self) {
         let mut queue = self.write_through.queue.lock().await;
-        let mut connections = Connections::default();
+        let mut connections = Connections::new(Role::Writer);
         let mut failures = LogThrottle::default();
         while let Some(change) = queue.recv().await {
             let mut pause = FIRST_PAUSE;
@@ -148,7 +149,7 @@ impl SharedRedis {
     async fn remove_written(&self, connections: &mut Connections, prefix: &str) -> RedisResult<()> {
         let primaries = self.topology.known();
         for node in primaries.iter().flat_map(|primaries| primaries.nodes()) {
-            for key in written_keys(connections.to(&self.settings, node).await?, prefix).await? {
+            for key in written_keys(connections.to(self, node).await?, prefix).await? {
                 self.remove(connections, &key).await?;
             }
         }
