@@ -672,9 +672,11 @@ fn a_role_that_only_reads_is_enough_beside_a_writer() {
         "{checked:?}"
     );
     problem(&revoke(&gate, "kid=z"), 503, "temporarily_unavailable");
-    for _ in 0..3 {
+    for number in 0..3 {
         assert_eq!(gate.call(&send()).status, 503);
-        redis.put_token("canary-new", &json!({ "user": "42", "created": now() + 10 }));
-        becomes(&gate, &get("/token/x").token("canary-new"), 200, "the writer is gone");
+        redis.run(&["CLIENT", "KILL", "TYPE", "normal"]);
+        let token = format!("canary-new{number}");
+        redis.put_token(&token, &json!({ "user": "42" }));
+        assert_eq!(gate.call(&get("/token/x").token(&token)).status, 200);
     }
 }
