@@ -14,7 +14,7 @@ use crate::provisioning::{LongExpired, Revocation};
 /// Opaque tokens are always checked for revocation; JWTs only if their authenticator has `revocation` set to the store. Gateways refuse
 /// revoked credentials within a second. With `invalidation = "off"`, or while a gateway has lost its invalidation connection, this
 /// takes up to `cache.ttl` (60s by default). If the store has replicas, the command waits for one of them. Open WebSockets, server-sent
-/// events and gRPC calls end as soon, unless their route has `streams = "keep"`; a download or an upload goes on to its end. A revocation
+/// events and gRPC calls end too, unless their route has `streams = "keep"`; a download or an upload goes on to its end. A revocation
 /// cannot be undone.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -69,7 +69,7 @@ enum Command {
     ///
     /// The record stays in the store, marked as revoked, so that an import cannot restore the token. Gateways refuse the token within a
     /// second. With `invalidation = "off"`, or while a gateway has lost its invalidation connection, this takes up to `cache.ttl`
-    /// (60s by default). Open WebSockets, server-sent events and gRPC calls end as soon, unless their route has `streams = "keep"`.
+    /// (60s by default). Open WebSockets, server-sent events and gRPC calls end too, unless their route has `streams = "keep"`.
     Revoke {
         /// The key, `-` to read the key from standard input, sha256:DIGEST or sha512:DIGEST
         key: Key,

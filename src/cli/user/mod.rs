@@ -53,7 +53,7 @@ enum Command {
     ///
     /// Gateways refuse the user's opaque tokens within a second, and JWTs if their authenticator has `users` set to this store. With
     /// `invalidation = "off"`, or while a gateway has lost its invalidation connection, this takes up to `cache.ttl` (60s by default).
-    /// Open WebSockets, server-sent events and gRPC calls end as soon, unless their route has `streams = "keep"`.
+    /// Open WebSockets, server-sent events and gRPC calls end too, unless their route has `streams = "keep"`.
     ///
     /// Disable the user in Django too: importing a dump in which the user is active enables the user again.
     Disable {
