@@ -150,7 +150,7 @@ fn problem(endpoint: &Endpoint, first: Option<&Endpoint>, is_cluster: bool) -> O
         } else {
             "remove it. Write `username` and `password` in this table for Redis, and in `sentinel = { … }` for the sentinels"
         };
-        return Some(("a URL of several must not have a login", help));
+        return Some(("a URL in `urls` must not have a login", help));
     }
     if is_cluster && endpoint.database() != 0 {
         return Some((

@@ -323,8 +323,8 @@ impl SharedRedis {
             ),
             Health::Filling => warn!(
                 %store, endpoint,
-                "the store is being filled; its routes answer 503 until the import is complete. An import that was cut off is \
-                 finished by doing it again"
+                "the store is being filled; its routes answer 503 until the import is complete. If the import was \
+                 interrupted, run it again"
             ),
             Health::Changed => error!(
                 %store, endpoint,
