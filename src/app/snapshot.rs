@@ -34,7 +34,7 @@ use crate::proxy::outcome::AccessLog;
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::route_groups::{GroupId, RouteList};
 use crate::proxy::routes::RouteTable;
-use crate::proxy::streams::StreamRule;
+use crate::proxy::stream_facts::StreamRule;
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::recording::{Recorder, RecorderMetrics};
 use crate::telemetry::metrics::{Observed, StoreSample};

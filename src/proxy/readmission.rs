@@ -11,7 +11,7 @@ use authgate_core::path::RequestPath;
 
 use super::routes::Found;
 use super::stream_end::StreamEnd;
-use super::streams::{ApplicationReason, StreamFacts, StreamPrincipal, StreamRule};
+use super::stream_facts::{ApplicationReason, StreamFacts, StreamPrincipal, StreamRule};
 use super::{Proxy, Route, Target};
 
 /// How a stream goes on.

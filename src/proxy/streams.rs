@@ -28,20 +28,12 @@ use super::host::Host;
 use super::outcome::Outcome;
 use super::readmission::Readmission;
 use super::stream_end::StreamEnd;
+use super::stream_facts::{ApplicationReason, StreamFacts, StreamPrincipal};
 use super::{Authenticators, Proxy, Route};
 use crate::telemetry::metrics::Metrics;
 
 /// After this many entries, a search for streams lets other tasks of the worker run.
 pub(super) const ENTRIES_PER_TURN: usize = 256;
-
-/// What happens to a stream when its credential or its route is not valid any more; `streams` of a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StreamRule {
-    /// The gateway ends it.
-    End,
-    /// It goes on.
-    Keep,
-}
 
 /// The open streams of one worker. Clones are the same streams. There are at most as many as connections and HTTP/2 streams.
 #[derive(Clone)]
@@ -77,23 +69,6 @@ pub(super) struct Entry {
     request_body: Option<BodyCanceller>,
 }
 
-/// The facts that a stream was admitted by. They keep no snapshot alive.
-#[derive(Debug)]
-pub(super) struct StreamFacts {
-    /// As in [`Host::name`].
-    pub(super) host: Rc<str>,
-    /// The method that the route was found by.
-    pub(super) method: Method,
-    /// The target of its request.
-    pub(super) target: Uri,
-    /// The label of its route.
-    pub(super) route: Arc<str>,
-    /// Who the request acts for.
-    pub(super) principal: StreamPrincipal,
-    /// Whether the last configuration that has decided about it has `streams = "keep"`.
-    pub(super) is_kept: bool,
-}
-
 /// What a request must keep in case it becomes a stream: who has authenticated it, and its credential.
 pub(super) struct StreamOrigin {
     by_application: Option<ApplicationReason>,
@@ -124,60 +99,6 @@ impl StreamOrigin {
             by_application: ApplicationReason::of(permit),
             credential,
         }
-    }
-}
-
-/// Who the request of a stream acts for.
-#[derive(Debug)]
-pub(super) enum StreamPrincipal {
-    /// The route is public, or the request had no credential.
-    Anonymous,
-    /// A user, with what the acceptance of the credential was based on.
-    User(Arc<Identity>, Rc<Basis>),
-    /// The application has authenticated the request.
-    ByApplication(ApplicationReason),
-}
-
-/// Why the application authenticates a request, and not the gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ApplicationReason {
-    /// No record knows the credential.
-    Unknown,
-    /// The request is observed.
-    Observed,
-}
-
-impl ApplicationReason {
-    /// `None`: the gateway has authenticated the request, or it has no credential.
-    pub(super) fn of(permit: &Permit) -> Option<Self> {
-        match permit.principal() {
-            Principal::Public | Principal::Anonymous | Principal::User(_) => None,
-            Principal::Unknown => Some(Self::Unknown),
-            Principal::Observed => Some(Self::Observed),
-        }
-    }
-}
-
-impl StreamPrincipal {
-    fn new(by_application: Option<ApplicationReason>, user: Option<&Arc<Identity>>, route: &Route) -> Self {
-        let user = match (by_application, user) {
-            (Some(reason), _) => return Self::ByApplication(reason),
-            (None, None) => return Self::Anonymous,
-            (None, Some(user)) => user,
-        };
-        match route.authenticator(&user.user_info().authenticator) {
-            Some(authenticator) => Self::User(Arc::clone(user), Rc::clone(authenticator.basis())),
-            // It does not happen: a user comes from an authenticator of the route.
-            None => Self::Anonymous,
-        }
-    }
-}
-
-impl Route {
-    /// The authenticator of this name, if it is one of the route's.
-    fn authenticator(&self, name: &Arc<str>) -> Option<&Authenticator> {
-        let mut authenticators = self.chain.iter().flat_map(Chain::authenticators);
-        authenticators.find(|authenticator| Arc::ptr_eq(authenticator.name(), name) || authenticator.name() == name)
     }
 }
 

@@ -11,6 +11,7 @@ use authgate_core::identity::{Text, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::dump_token::{DumpToken, Owner};
 use super::lines::{self, Line};
 use super::spool::{Next, Spool};
 use crate::cli::Failure;
@@ -79,84 +80,6 @@ struct DumpUser {
 pub(super) enum Group {
     Name(String),
     Key(String),
-}
-
-/// A token whose user may come later in the dump.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct DumpToken {
-    digest: String,
-    pub(super) owner: Owner,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) created: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) expires: Option<i64>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) scopes: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) name: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) revoked: Option<i64>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) keeps: Vec<TokenMember>,
-}
-
-/// The user of a token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Owner {
-    Id(String),
-    Name(String),
-}
-
-impl Owner {
-    fn id(&self) -> Option<UserId> {
-        match self {
-            Self::Id(id) => UserId::new(id).ok(),
-            Self::Name(_) => None,
-        }
-    }
-
-    fn name(&self) -> Option<&str> {
-        match self {
-            Self::Id(_) => None,
-            Self::Name(name) => Some(name),
-        }
-    }
-}
-
-impl DumpToken {
-    pub(super) fn new(digest: &TokenDigest, owner: Owner) -> Self {
-        Self {
-            digest: digest.to_name(),
-            owner,
-            created: None,
-            expires: None,
-            scopes: Vec::new(),
-            name: None,
-            revoked: None,
-            keeps: Vec::new(),
-        }
-    }
-
-    /// The record to write for this user.
-    pub(super) fn for_user(self, user: UserId) -> Option<(TokenDigest, TokenUpdate)> {
-        let record = TokenRecord {
-            user,
-            created: self.created,
-            expires: self.expires,
-            scopes: self
-                .scopes
-                .iter()
-                .map(|scope| Text::new(scope).ok())
-                .collect::<Option<_>>()?,
-            name: self.name,
-            revoked: self.revoked,
-        };
-        let update = TokenUpdate {
-            record,
-            keeps: self.keeps,
-        };
-        Some((TokenDigest::from_name(&self.digest)?, update))
-    }
 }
 
 impl DumpRecords {

@@ -9,7 +9,7 @@ use authgate_core::identity::UserId;
 use authgate_core::printable::without_values;
 use serde_json::{Map, Value, json};
 
-use super::dump_records::{DumpToken, Owner};
+use super::dump_token::{DumpToken, Owner};
 use crate::provisioning::Revocation;
 
 /// The line of a user.

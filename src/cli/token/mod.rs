@@ -3,6 +3,7 @@
 mod create;
 mod django;
 mod dump_records;
+mod dump_token;
 mod import;
 mod lines;
 mod progress;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use authgate_core::identity::Identity;
 
-use super::queues::Queues;
+use super::queues::{CredentialId, Queues};
 use super::{HeldCredential, Standing};
 use crate::cache;
 use crate::dependencies::ChangeCounters;
@@ -29,15 +29,6 @@ const RETRY: Duration = Duration::from_millis(250);
 const AGAIN_MS: i64 = 100;
 /// How long the owner sleeps at most while credentials are held: the wall clock may be set, and a store may cease to report changes.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-
-/// A credential of this worker. Ids are not used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CredentialId(u64);
-
-impl CredentialId {
-    const FIRST: Self = Self(0);
-    const LAST: Self = Self(u64::MAX);
-}
 
 /// The credentials of all streams of a worker.
 #[derive(Default)]

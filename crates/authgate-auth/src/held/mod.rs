@@ -10,7 +10,8 @@ use std::sync::Arc;
 use authgate_core::identity::Identity;
 use authgate_core::secret::Secret;
 
-pub use self::index::{CredentialId, HeldCredentials, Question, Settled};
+pub use self::index::{HeldCredentials, Question, Settled};
+pub use self::queues::CredentialId;
 use crate::cache;
 use crate::dependencies::{ChangeCounters, Dependencies};
 use crate::now::Now;

@@ -2,12 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use super::index::CredentialId;
-
 /// How many questions to one authenticator may be open.
 const CONCURRENT: usize = 16;
 /// After so many failures in a row, each retry asks about only so many credentials, until one is answered.
 const FAILURES: usize = 16;
+
+/// A credential of this worker. Ids are not used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CredentialId(pub(super) u64);
+
+impl CredentialId {
+    pub(super) const FIRST: Self = Self(0);
+    pub(super) const LAST: Self = Self(u64::MAX);
+}
 
 /// The credentials of one authenticator.
 #[derive(Debug, Default)]

@@ -10,7 +10,8 @@ use authgate_core::identity::{Text, UserId};
 use serde_json::{Map, Value};
 
 use self::fields::{key, natural, password_md5, seconds, text};
-use super::dump_records::{DumpToken, Group, Owner};
+use super::dump_records::Group;
+use super::dump_token::{DumpToken, Owner};
 use crate::cli::values::digest_text;
 use crate::provisioning::{TokenMember, UserMember, UserUpdate};
 

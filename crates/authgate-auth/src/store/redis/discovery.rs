@@ -10,10 +10,12 @@ use std::io;
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use redis::cluster::NodeAddress;
-use redis::{Pipeline, RedisError, RedisResult, Value, cmd, pipe};
+use redis::{Pipeline, RedisError, RedisResult, Value, pipe};
 use tokio::time::timeout;
 
-use super::connection::{Node, Primaries};
+use super::connection::Primaries;
+use super::node::Node;
+use super::role::is_primary;
 use super::settings::{RedisSettings, Servers};
 use super::slots;
 use super::transport::Connection;
@@ -279,19 +281,6 @@ fn named_primary(reply: &Value) -> Option<Node> {
     Some(Node::At(NodeAddress::new(host, port)))
 }
 
-/// Reads the reply to ROLE.
-pub(super) fn is_primary(reply: &Value) -> Result<(), String> {
-    match reply {
-        Value::Array(parts) => match parts.first() {
-            Some(Value::BulkString(role)) if role == b"master" => Ok(()),
-            Some(Value::BulkString(role)) => Err(format!("its role is {}", String::from_utf8_lossy(role))),
-            _ => Err("its reply to ROLE cannot be read".to_owned()),
-        },
-        Value::ServerError(error) => Err(RedisError::from(error.clone()).to_string()),
-        _ => Err("its reply to ROLE cannot be read".to_owned()),
-    }
-}
-
 impl Asked {
     fn new(peer: Peer) -> Self {
         Self { peer, connection: None }
@@ -334,12 +323,6 @@ impl Asked {
             Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
         }
     }
-}
-
-/// Asks a new connection whether its server is a primary.
-pub(super) async fn require_primary(connection: &mut Connection) -> RedisResult<()> {
-    let role: Value = cmd("ROLE").query_async(connection).await?;
-    is_primary(&role).map_err(|problem| io::Error::other(format!("the server is not a primary: {problem}")).into())
 }
 
 impl std::fmt::Debug for Discovery {

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::breaker::{Breaker, Probe};
-use super::connection::Node;
 use super::failure::Failure;
+use super::node::Node;
 use super::settings::Role;
 use super::shared::SharedRedis;
 use super::transport::Connection;

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::connection::{Node, Primaries};
+use super::connection::Primaries;
 use super::link::Link;
+use super::node::Node;
 use super::settings::Role;
 use super::shared::SharedRedis;
 

@@ -7,6 +7,7 @@
 //! It does not encrypt, and it does not show that a record is the latest one, or that none was deleted.
 
 use std::fmt;
+use std::sync::Arc;
 
 use authgate_core::secret::Secret;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -29,7 +30,8 @@ const ID_OF: &[u8] = b"authgate seal id";
 #[derive(Clone)]
 pub struct Seal {
     bytes: Secret<[u8; Seal::KEY_BYTES]>,
-    key: Key,
+    /// Clones share it: it is large.
+    key: Arc<Key>,
 }
 
 /// The bytes are not a key.
@@ -68,7 +70,7 @@ impl Seal {
         let array = bytes.as_slice().try_into().map_err(|_| InvalidSeal(bytes.len()))?;
         Ok(Self {
             bytes: Secret::new(array),
-            key: Key::new(HMAC_SHA256, bytes),
+            key: Arc::new(Key::new(HMAC_SHA256, bytes)),
         })
     }
 

@@ -9,9 +9,9 @@ use redis::cluster::NodeAddress;
 use redis::{AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult};
 
 use super::blocking::BlockingConnection;
-use super::connection::Node;
-use super::discovery::require_primary;
 use super::keys::Keys;
+use super::node::Node;
+use super::role::require_primary;
 use super::seal::Seal;
 use super::tls::RedisTls;
 use super::transport::Connection;

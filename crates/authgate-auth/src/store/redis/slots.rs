@@ -3,7 +3,7 @@
 use redis::Value;
 use redis::cluster::NodeAddress;
 
-use super::connection::{Node, SlotRange};
+use super::node::{Node, SlotRange};
 
 /// The remainder of CRC-16/XMODEM for each byte.
 const CRC: [u16; 256] = {

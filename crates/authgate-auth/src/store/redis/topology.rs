@@ -11,8 +11,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::SharedRedis;
-use super::connection::{Node, Primaries};
+use super::connection::Primaries;
 use super::discovery::{Discovery, DiscoveryError};
+use super::node::Node;
 use super::settings::Servers;
 use crate::store::StoreError;
 

@@ -1,0 +1,26 @@
+//! Whether a server is a primary, by its reply to `ROLE`.
+
+use std::io;
+
+use redis::{RedisError, RedisResult, Value, cmd};
+
+use super::transport::Connection;
+
+/// Reads the reply to ROLE.
+pub(super) fn is_primary(reply: &Value) -> Result<(), String> {
+    match reply {
+        Value::Array(parts) => match parts.first() {
+            Some(Value::BulkString(role)) if role == b"master" => Ok(()),
+            Some(Value::BulkString(role)) => Err(format!("its role is {}", String::from_utf8_lossy(role))),
+            _ => Err("its reply to ROLE cannot be read".to_owned()),
+        },
+        Value::ServerError(error) => Err(RedisError::from(error.clone()).to_string()),
+        _ => Err("its reply to ROLE cannot be read".to_owned()),
+    }
+}
+
+/// Asks a new connection whether its server is a primary.
+pub(super) async fn require_primary(connection: &mut Connection) -> RedisResult<()> {
+    let role: Value = cmd("ROLE").query_async(connection).await?;
+    is_primary(&role).map_err(|problem| io::Error::other(format!("the server is not a primary: {problem}")).into())
+}
