@@ -39,6 +39,14 @@ pub enum Trigger {
 }
 
 impl Trigger {
+    /// Whether a person or their tool has asked for it, and not a file.
+    fn is_by_operator(self) -> bool {
+        match self {
+            Self::Signal | Self::Command => true,
+            Self::FileChange => false,
+        }
+    }
+
     fn label(self) -> &'static str {
         match self {
             Self::Signal => "signal",
@@ -201,6 +209,9 @@ impl Reloader {
                 }
                 self.0.listeners.replace(addresses).await;
                 self.report_listeners();
+                if trigger.is_by_operator() {
+                    self.0.snapshots.borrow().permit_other_layouts();
+                }
                 reloading.status = "serving with the configuration that was read again";
                 Reloaded::Applied { changes, warnings }
             }

@@ -34,7 +34,7 @@ use crate::proxy::outcome::AccessLog;
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::route_groups::{GroupId, RouteList};
 use crate::proxy::routes::RouteTable;
-use crate::proxy::stream_facts::StreamRule;
+use crate::proxy::stream_end::StreamRule;
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::recording::{Recorder, RecorderMetrics};
 use crate::telemetry::metrics::{Observed, StoreSample};
@@ -280,6 +280,13 @@ impl Snapshot {
     pub(super) fn start_acme(&self) {
         if let Some(acme) = &self.acme {
             acme.start();
+        }
+    }
+
+    /// Lets its stores have other layout records than before.
+    pub(super) fn permit_other_layouts(&self) {
+        for store in &self.stores {
+            store.permit_other_layout();
         }
     }
 

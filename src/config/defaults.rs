@@ -24,7 +24,7 @@ use tracing::Level;
 
 use super::modes::{ErrorFormat, UnsizedMode, WatchMode};
 use crate::gateway::{Drain, RequestLimits};
-use crate::proxy::stream_facts::StreamRule;
+use crate::proxy::stream_end::StreamRule;
 use crate::telemetry::{self, LogFormat};
 use crate::tls::provider::TlsVersion;
 

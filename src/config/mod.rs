@@ -54,7 +54,7 @@ use crate::gateway::ServerSettings;
 use crate::proxy::cors::Cors;
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{HostPattern, RouteMatch};
-use crate::proxy::stream_facts::StreamRule;
+use crate::proxy::stream_end::StreamRule;
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::recording::RecorderSettings;
 use crate::tls::control::ControlTlsSettings;

@@ -36,7 +36,7 @@ pub enum WritableStore {
     /// A Redis server.
     Redis(Box<WritableRedis>),
     /// A local file.
-    Embedded(WritableFile),
+    Embedded(Box<WritableFile>),
 }
 
 /// When gateways may use a store that is empty now.
@@ -213,7 +213,7 @@ impl WritableStore {
         let name = Arc::clone(&settings.name);
         Ok(match &settings.kind {
             StoreKind::Redis(redis) => Self::Redis(Box::new(WritableRedis::open(name, redis.clone())?)),
-            StoreKind::Embedded(file) => Self::Embedded(WritableFile::open(name, file)?),
+            StoreKind::Embedded(file) => Self::Embedded(Box::new(WritableFile::open(name, file)?)),
             StoreKind::Django(_) => return Err(ProvisioningError::ReadOnly { store: name }),
         })
     }

@@ -62,7 +62,7 @@ use self::refusal::format::RefusalFormat;
 use self::rejection::Rejection;
 use self::route_groups::Routes;
 use self::routes::RouteTable;
-use self::stream_facts::StreamRule;
+use self::stream_end::StreamRule;
 use self::streams::Streams;
 use self::websocket_credential::WebSocketCredential;
 use self::websocket_tunnel::WebSocket;

@@ -10,8 +10,8 @@ use authgate_auth::{Authenticator, Chain, Withdrawn};
 use authgate_core::path::RequestPath;
 
 use super::routes::Found;
-use super::stream_end::StreamEnd;
-use super::stream_facts::{ApplicationReason, StreamFacts, StreamPrincipal, StreamRule};
+use super::stream_end::{StreamEnd, StreamRule};
+use super::stream_facts::{ApplicationReason, StreamFacts, StreamPrincipal};
 use super::{Proxy, Route, Target};
 
 /// How a stream goes on.

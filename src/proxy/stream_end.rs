@@ -3,6 +3,15 @@
 use authgate_auth::Withdrawn;
 use authgate_core::credential::Refusal;
 
+/// What happens to a stream when its credential or its route is not valid any more; `streams` of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StreamRule {
+    /// The gateway ends it.
+    End,
+    /// It goes on.
+    Keep,
+}
+
 /// Why a stream ends. The text is for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StreamEnd {

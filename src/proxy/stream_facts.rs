@@ -10,15 +10,6 @@ use http::{Method, Uri};
 
 use super::Route;
 
-/// What happens to a stream when its credential or its route is not valid any more; `streams` of a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StreamRule {
-    /// The gateway ends it.
-    End,
-    /// It goes on.
-    Keep,
-}
-
 /// The facts that a stream was admitted by. They keep no snapshot alive.
 #[derive(Debug)]
 pub(super) struct StreamFacts {

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::harness::mint::Signer;
 use crate::harness::program::{authgate, authgate_with_input};
 use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
+use crate::reload::hangup;
 
 /// The configured deadline of a store is 250 ms; a busy machine adds to it.
 const SOON: Duration = Duration::from_secs(5);
@@ -103,7 +104,7 @@ fn a_store_that_is_not_the_one_it_was_is_503() {
     for key in ["canary-ada", "canary-unknown"] {
         unavailable(&gate, key);
     }
-    gate.logged(&["layout record has changed", "restart the gateway"]);
+    gate.logged(&["layout record has changed", "authgate reload"]);
     redis.put_layout("1");
     comes_back(&gate);
     redis.del("layout");
@@ -115,6 +116,29 @@ fn a_store_that_is_not_the_one_it_was_is_503() {
     comes_back(&gate);
     redis.run(&["FLUSHALL"]);
     unavailable(&gate, "canary-ada");
+}
+
+#[test]
+fn another_layout_is_accepted_by_a_reload_that_the_operator_asks_for_and_by_no_other() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let config = protected(&redis, &upstream).server("watch = \"all\"");
+    let gate = Gate::start(&config);
+    assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
+    redis.put_layout("another");
+    unavailable(&gate, "canary-ada");
+    gate.logged(&["layout record has changed", "authgate reload"]);
+    config.public("/more").write(gate.folder.path());
+    gate.metric_becomes("authgate_reloads_total{outcome=\"applied\"}", 1.0);
+    for key in ["canary-ada", "canary-unknown"] {
+        unavailable(&gate, key);
+    }
+    assert!(hangup(&gate));
+    comes_back(&gate);
+    // The next change is refused again.
+    redis.put_layout("a third one");
+    wait_until("it is refused", SOON, || {
+        gate.call(&get("/api/x").token("canary-ada")).status == 503
+    });
 }
 
 /// The layout record during an import, and after an interrupted one.

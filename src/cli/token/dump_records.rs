@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use authgate_auth::record::TokenRecord;
 use authgate_auth::store::TokenDigest;
 use authgate_auth::store::redis::SealId;
 use authgate_core::identity::{Text, UserId};
@@ -15,9 +14,7 @@ use super::dump_token::{DumpToken, Owner};
 use super::lines::{self, Line};
 use super::spool::{Next, Spool};
 use crate::cli::Failure;
-use crate::provisioning::{
-    Import, Keep, NameSorter, Revocation, SortedNames, TokenMember, TokenUpdate, UserUpdate, WritableStore,
-};
+use crate::provisioning::{Import, Keep, NameSorter, Revocation, SortedNames, UserUpdate, WritableStore};
 
 /// How many problems are printed; the others are only counted.
 const MAX_SHOWN: usize = 20;

@@ -17,7 +17,7 @@ use super::route_match::route_match;
 use crate::config::reader::{Item, Section, Zero};
 use crate::config::{Route, RouteRules, RouteTarget, defaults};
 use crate::proxy::routes::{PathPattern, RouteMatch};
-use crate::proxy::stream_facts::StreamRule;
+use crate::proxy::stream_end::StreamRule;
 
 const EXAMPLE: &str = "[[routes]]` with `path = \"/api/*\"`, `authenticate = [\"token\"]` and `upstream = \"app\"";
 

@@ -20,7 +20,7 @@ use super::{MINIMAL, parse, valid};
 use crate::config::defaults;
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{HostPattern, PathPattern};
-use crate::proxy::stream_facts::StreamRule;
+use crate::proxy::stream_end::StreamRule;
 use crate::telemetry::LogFormat;
 use crate::tls::provider::TlsVersion;
 

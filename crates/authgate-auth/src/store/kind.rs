@@ -76,6 +76,7 @@ macro_rules! kinds {
 
         /// A worker's handle.
         #[derive(Debug)]
+        #[expect(clippy::large_enum_variant, reason = "a worker has one for each store")]
         pub(super) enum Handle {
             $($kind($handle),)+
         }

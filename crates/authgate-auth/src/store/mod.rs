@@ -163,6 +163,13 @@ impl SharedStore {
         self.kind.is_usable()
     }
 
+    /// Accepts another layout record, if the store has one now: the operator has asked for it.
+    pub fn permit_other_layout(&self) {
+        if let Some(redis) = self.kind.as_redis() {
+            redis.permit_other_layout();
+        }
+    }
+
     /// How long a change takes until this gateway knows of it. `None`: this is not measured.
     pub fn revocation_lag(&self) -> Option<Duration> {
         self.kind.as_redis()?.revocation_lag()

@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     fn at(port: u16) -> Node {
-        Node::At(NodeAddress::new("h", port))
+        Node::At(redis::cluster::NodeAddress::new("h", port))
     }
 
     #[test]

@@ -71,6 +71,14 @@ impl AcceptedLayout {
         }
     }
 
+    /// Accepts the next complete record, also a different one: the operator has asked for it. The next confirmation of the present one ends
+    /// this.
+    pub(super) fn permit_change(&self) {
+        let mut misses = self.lock();
+        misses.pending = true;
+        misses.count += 1;
+    }
+
     /// Handles a report that all records were deleted (FLUSHALL, FLUSHDB).
     pub(super) fn flushed(&self) {
         self.missed(LayoutProblem::Missing);
@@ -180,6 +188,25 @@ mod tests {
             ..layout("b")
         };
         assert_eq!(accepted.check(Some(&newer)), Err(LayoutProblem::Version(2)));
+    }
+
+    #[test]
+    fn a_changed_record_is_accepted_once_where_the_operator_asks_for_it() {
+        let accepted = accepted();
+        accepted.permit_change();
+        let dependencies = marked(&accepted);
+        assert_eq!(accepted.check(Some(&layout("b"))), Ok(()));
+        assert!(
+            !accepted.changes.are_unchanged(&dependencies),
+            "no decision of the old store is used"
+        );
+        assert_eq!(accepted.check(Some(&layout("c"))), Err(LayoutProblem::Changed));
+        // Without a change, the permission ends with the next confirmation.
+        accepted.permit_change();
+        let before = accepted.misses();
+        assert_eq!(accepted.check(Some(&layout("b"))), Ok(()));
+        accepted.confirmed(before);
+        assert_eq!(accepted.check(Some(&layout("c"))), Err(LayoutProblem::Changed));
     }
 
     #[test]

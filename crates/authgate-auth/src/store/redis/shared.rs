@@ -267,6 +267,12 @@ impl SharedRedis {
             .map_err(|problem| StoreError::Layout(Arc::clone(&self.name), problem))
     }
 
+    /// Accepts another layout record, if the store has one now.
+    pub(in crate::store) fn permit_other_layout(&self) {
+        self.layout.permit_change();
+        self.check_now.notify_one();
+    }
+
     /// Converts the error of a failed lookup.
     pub(super) fn error(&self, problem: &RedisError) -> StoreError {
         Failure::of(problem).error(&self.name)
@@ -330,7 +336,7 @@ impl SharedRedis {
             Health::Changed => error!(
                 %store, endpoint,
                 "the store's layout record has changed while this gateway was running: it is another database; its routes answer \
-                 503. If this is meant, restart the gateway"
+                 503. If this is intended, run `authgate reload`"
             ),
             Health::Incompatible => {
                 error!(%store, endpoint, reason, "the store's layout record cannot be used; its routes answer 503")
