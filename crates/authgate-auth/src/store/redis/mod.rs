@@ -242,8 +242,12 @@ impl RedisStore {
             [Value::Okay] => Ok(true),
             // An earlier attempt may have recorded this use before its connection was lost.
             [Value::Nil] if answer.was_repeated => {
-                let [recorded] = self.get_some([Some(key)], deadline).await?;
-                Ok(recorded.is_some_and(|recorded| recorded == this_use.as_bytes()))
+                // Not `get_some`, which requires the seal of the store: a proof has none.
+                let mut get = cmd("GET");
+                get.arg(&key);
+                let recorded = self.send(&self.links, vec![(key, get)], deadline).await?.values;
+                let is_this_use = |recorded: &Vec<u8>| recorded.as_slice() == this_use.as_bytes();
+                Ok(matches!(recorded.as_slice(), [Value::BulkString(recorded)] if is_this_use(recorded)))
             }
             [Value::Nil] => Ok(false),
             _ => Err(StoreError::Refused(
