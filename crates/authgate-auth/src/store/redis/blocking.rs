@@ -58,6 +58,10 @@ impl BlockingConnection {
     }
 
     fn send(&mut self, commands: &[u8]) -> RedisResult<()> {
+        if !self.is_open {
+            // The next answer may be that of an earlier command.
+            return Err(io::Error::from(io::ErrorKind::NotConnected).into());
+        }
         let sent = self.stream.write_all(commands).and_then(|()| self.stream.flush());
         self.is_open &= sent.is_ok();
         Ok(sent?)
