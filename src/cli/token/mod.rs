@@ -124,12 +124,13 @@ pub(super) fn revoke(key: &Key, store: &mut WritableStore) -> Result<(), Failure
             }
             Revoked::Now => output::line(format_args!("{name} is revoked"))?,
         }
+        // Before the next command: in a cluster that may go to another server.
+        note_replication(store);
         known = true;
     }
     if !known {
         return Err(unknown(&digests));
     }
-    note_replication(store);
     Ok(())
 }
 

@@ -78,12 +78,16 @@ impl Order {
                 });
             }
             Write::Token { digests, of_source } => {
-                let mut is_known = false;
+                // `WAIT` asks the server of the last command. In a cluster, each digest of a key may be on another server.
+                let mut replication = None;
                 // A key usually has a record under one of its digests; all of them are revoked.
                 for digest in digests {
-                    is_known |= self.revoke_token(&mut store, digest, now)?;
+                    if self.revoke_token(&mut store, digest, now)? {
+                        let of_record = store.wait_for_replica();
+                        replication = Some(replication.map_or(of_record, |other| weaker(other, of_record)));
+                    }
                 }
-                if let (false, Some((digest, record))) = (is_known, of_source) {
+                if let (None, Some((digest, record))) = (replication, of_source) {
                     let revoked = TokenRecord {
                         revoked: Some(now),
                         ..record.clone()
@@ -93,11 +97,9 @@ impl Order {
                         self.revoke_token(&mut store, digest, now)?;
                     }
                     self.store.revoked(RevokedItem::Token(digest));
-                    is_known = true;
+                    replication = Some(store.wait_for_replica());
                 }
-                if !is_known {
-                    return Ok(None);
-                }
+                return Ok(replication);
             }
         }
         Ok(Some(store.wait_for_replica()))
