@@ -284,6 +284,10 @@ fn a_redis_that_cannot_report_changes_is_used_without_them() {
             "HELLO",
             "-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n",
         ),
+        (
+            "HELLO",
+            "-ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' 'canary-password' \r\n",
+        ),
         ("HELLO", "-NOPROTO unsupported protocol version\r\n"),
         (
             "CLIENT",
@@ -314,6 +318,7 @@ fn a_redis_that_cannot_report_changes_is_used_without_them() {
         wait_until("the ttl is over", SOON, || status(&gate) == 401);
         let log = gate.stop();
         assert_eq!(log.matches("this Redis does not report changes").count(), 1, "{log}");
+        assert!(!log.contains("canary-password"), "{log}");
     }
     // `rename-command` in redis.conf, and changes that are switched off.
     let redis = Redis::start_with(&["--rename-command", "HELLO", ""]);

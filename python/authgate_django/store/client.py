@@ -262,6 +262,7 @@ def _failed(error: redis.RedisError) -> StoreError:
     if isinstance(error, redis.TimeoutError):
         return Unreachable("Redis does not answer")
     reason = str(error).rpartition(" caused error: ")[2]  # before that is the command, with the record
+    reason = reason.partition(", with args beginning")[0]  # a server that does not know AUTH repeats the password
     return (Unreachable if isinstance(error, redis.ConnectionError) else StoreError)(f"Redis: {reason}")
 
 

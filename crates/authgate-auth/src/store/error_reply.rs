@@ -79,7 +79,7 @@ impl ErrorReply {
     pub(super) fn new(kind: ErrorReplyKind, text: &str) -> Self {
         Self {
             kind,
-            text: text.into(),
+            text: without_arguments(text).into(),
         }
     }
 
@@ -103,8 +103,31 @@ impl ErrorReply {
     }
 }
 
+/// The text of an error without the arguments of the command. A server that does not know a command repeats them, and those of HELLO and
+/// AUTH have the password.
+pub(super) fn without_arguments(text: &str) -> &str {
+    text.split(", with args beginning").next().unwrap_or_default()
+}
+
 impl fmt::Display for ErrorReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_that_a_server_repeats_is_left_out() {
+        for details in [
+            "unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' 'canary' ",
+            "unknown command `AUTH`, with args beginning with: `canary`, ",
+        ] {
+            let reply = ErrorReply::of_redis("ERR", Some(details));
+            assert!(reply.to_string().starts_with("ERR unknown command"), "{reply}");
+            assert!(!format!("{reply} {reply:?}").contains("canary"), "{reply}");
+        }
     }
 }

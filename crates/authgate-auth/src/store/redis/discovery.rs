@@ -19,6 +19,7 @@ use super::role::is_primary;
 use super::settings::{RedisSettings, Servers};
 use super::slots;
 use super::transport::Connection;
+use crate::store::error_reply::without_arguments;
 
 /// How many servers of a cluster are asked side by side.
 const ASKED: usize = 3;
@@ -131,7 +132,7 @@ impl Discovery {
         let mut problem = String::new();
         while let Some(answer) = answers.next().await {
             match answer.map(|values| values.into_iter().next().unwrap_or(Value::Nil)) {
-                Ok(Value::ServerError(error)) => problem = RedisError::from(error).to_string(),
+                Ok(Value::ServerError(error)) => problem = text(&RedisError::from(error)),
                 Ok(value) => {
                     let node = named_primary(&value);
                     let votes = votes.entry(node).or_default();
@@ -141,7 +142,7 @@ impl Discovery {
                         break;
                     }
                 }
-                Err(error) => problem = error.to_string(),
+                Err(error) => problem = text(&error),
             }
         }
         let most = votes.values().max().copied().unwrap_or(0);
@@ -186,7 +187,7 @@ impl Discovery {
                 Ok(()) => Ok(()),
                 Err(problem) => Err(DiscoveryError::NotPrimary(node.clone(), problem)),
             },
-            Err(problem) => Err(DiscoveryError::PrimaryUnreachable(node.clone(), problem.to_string())),
+            Err(problem) => Err(DiscoveryError::PrimaryUnreachable(node.clone(), text(&problem))),
         }
     }
 
@@ -238,7 +239,7 @@ async fn ask_views(
             }
             Ok(Err(wrong)) => problem = wrong,
             Err(error) if matches!(problem, DiscoveryError::NoAnswer(_)) => {
-                problem = DiscoveryError::NoAnswer(format!("{node}: {error}"));
+                problem = DiscoveryError::NoAnswer(format!("{node}: {}", text(&error)));
             }
             Err(_) => {}
         }
@@ -253,7 +254,7 @@ fn view(values: &[Value], node: &Node, settings: &RedisSettings) -> Result<((boo
     };
     for value in [info, slots] {
         if let Value::ServerError(error) = value {
-            let problem = RedisError::from(error.clone()).to_string();
+            let problem = text(&RedisError::from(error.clone()));
             return Err(DiscoveryError::NotCluster(node.clone(), problem));
         }
     }
@@ -279,6 +280,11 @@ fn view(values: &[Value], node: &Node, settings: &RedisSettings) -> Result<((boo
 fn named_primary(reply: &Value) -> Option<Node> {
     let (host, port): (String, u16) = redis::from_redis_value(reply.clone()).ok()?;
     Some(Node::At(NodeAddress::new(host, port)))
+}
+
+/// The text of an error, without a password that the server may repeat.
+fn text(problem: &RedisError) -> String {
+    without_arguments(&problem.to_string()).to_owned()
 }
 
 impl Asked {

@@ -5,6 +5,7 @@ use std::io;
 use redis::{RedisError, RedisResult, Value, cmd};
 
 use super::transport::Connection;
+use crate::store::error_reply::without_arguments;
 
 /// Reads the reply to ROLE.
 pub(super) fn is_primary(reply: &Value) -> Result<(), String> {
@@ -14,7 +15,7 @@ pub(super) fn is_primary(reply: &Value) -> Result<(), String> {
             Some(Value::BulkString(role)) => Err(format!("its role is {}", String::from_utf8_lossy(role))),
             _ => Err("its reply to ROLE cannot be read".to_owned()),
         },
-        Value::ServerError(error) => Err(RedisError::from(error.clone()).to_string()),
+        Value::ServerError(error) => Err(without_arguments(&RedisError::from(error.clone()).to_string()).to_owned()),
         _ => Err("its reply to ROLE cannot be read".to_owned()),
     }
 }
