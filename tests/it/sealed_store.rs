@@ -411,13 +411,13 @@ fn the_command_line_names_tokens_of_a_sealed_store_by_their_digest_and_by_their_
     redis.run(&["SADD", "authgate:tokens-of:42", &TokenDigest::of(b"canary-x").to_hex()]);
     let ended = authgate(folder.path(), &["token", "list", "--user", "42"]);
     fails(
-        &&ended,
+        &ended,
         1,
         &["\"authgate:tokens-of:42\" is not sealed", "another program"],
     );
     redis.set("user:42", r#"{"id":"42","active":true}"#);
     fails(
-        &&authgate(folder.path(), &["user", "show", "42"]),
+        &authgate(folder.path(), &["user", "show", "42"]),
         1,
         &["\"authgate:user:42\" is not sealed"],
     );
@@ -475,7 +475,7 @@ fn an_export_of_a_sealed_store_is_imported_only_where_the_seal_is_the_same() {
     assert!(run(&["token", "show", "canary-two", "--store", "same"]).contains("was revoked"));
     for store in ["other", "plain"] {
         fails(
-            &&import(store, &exported),
+            &import(store, &exported),
             1,
             &["only a store with the same `seal`", "dump of Django"],
         );
@@ -546,12 +546,12 @@ fn an_interrupted_reseal_is_completed_by_the_next_one() {
     fill(plain.path(), &redis);
     let users_before = run(plain.path(), &["user", "show", "7"]);
     fails(
-        &&authgate(sealed_folder.path(), &["user", "show", "7"]),
+        &authgate(sealed_folder.path(), &["user", "show", "7"]),
         1,
         &["\"authgate:layout\" is not sealed", "authgate token reseal"],
     );
     fails(
-        &&authgate(plain.path(), &["token", "reseal"]),
+        &authgate(plain.path(), &["token", "reseal"]),
         1,
         &["seal = { file = \"seal.key\" }"],
     );
@@ -582,13 +582,13 @@ fn an_interrupted_reseal_is_completed_by_the_next_one() {
         ["revoke", "--user", "7"],
     ] {
         fails(
-            &&authgate(sealed_folder.path(), &words),
+            &authgate(sealed_folder.path(), &words),
             1,
             &["is being sealed", "authgate token reseal"],
         );
     }
     fails(
-        &&authgate_with_input(
+        &authgate_with_input(
             sealed_folder.path(),
             &["token", "import", "-"],
             b"{\"revoked_jti\":\"k\"}",
@@ -684,7 +684,7 @@ fn a_store_whose_layout_record_was_replaced_is_not_resealed() {
     let before: BTreeSet<_> = everything(&redis).into_iter().collect();
     let ended = authgate(folder.path(), &["token", "reseal"]);
     fails(
-        &&ended,
+        &ended,
         1,
         &[
             "the layout record is not sealed",
@@ -703,14 +703,14 @@ fn a_store_whose_layout_record_was_replaced_is_not_resealed() {
         r#"{"version":1,"epoch":"1","filling":true,"resealing":1700000000}"#,
     );
     fails(
-        &&authgate(folder.path(), &["token", "reseal"]),
+        &authgate(folder.path(), &["token", "reseal"]),
         1,
         &["more than a day ago"],
     );
     // Nor is one with another seal.
     Writer::new(&redis, OTHER_KEY).put_layout();
     fails(
-        &&authgate(folder.path(), &["token", "reseal"]),
+        &authgate(folder.path(), &["token", "reseal"]),
         1,
         &["has a seal that does not fit"],
     );

@@ -27,6 +27,8 @@ const TURN: usize = 256;
 const RETRY: Duration = Duration::from_millis(250);
 /// When an expired credential is looked at again while its authenticator is being asked, in milliseconds.
 const AGAIN_MS: i64 = 100;
+/// How long an expired credential waits in the queue for the answer whether it was extended, in milliseconds. Then it has expired.
+const ANSWER_MS: i64 = 5000;
 /// How long the owner sleeps at most while credentials are held: the wall clock may be set, and a store may cease to report changes.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
@@ -238,7 +240,10 @@ impl HeldCredentials {
             match (credential.has_expired(now), credential.place) {
                 // Its authenticator may have extended it: the answer decides.
                 (true, Place::Asked) => self.set_time(id, Some(now.unix_ms.saturating_add(AGAIN_MS))),
-                (true, Place::Settled(_)) if may_extend(&credential.authenticator) => self.repeat(id),
+                (true, Place::Settled(_)) if may_extend(&credential.authenticator) => {
+                    self.repeat(id);
+                    self.set_time(id, Some(now.unix_ms.saturating_add(ANSWER_MS)));
+                }
                 (true, Place::Settled(_) | Place::Queued(_)) => expired.push(id),
                 (false, Place::Settled(_)) => self.repeat(id),
                 (false, Place::Queued(_) | Place::Asked) => {}

@@ -63,11 +63,12 @@ impl IntrospectionError {
                 | FetchError::Cut(_)
                 | FetchError::ShutDown,
             )
-            | Self::Busy
             | Self::Discovery(_) => true,
             Self::Fetch(
                 FetchError::Redirect { .. } | FetchError::Protocol(_) | FetchError::Compressed | FetchError::TooLarge,
             )
+            // Clients can cause this one.
+            | Self::Busy
             | Self::Answer(_) => false,
         }
     }

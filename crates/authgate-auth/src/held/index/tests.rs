@@ -235,6 +235,16 @@ fn credentials_expire_in_order_and_one_that_may_be_extended_is_asked_about() {
 }
 
 #[test]
+fn a_credential_that_may_be_extended_ends_if_its_turn_does_not_come() {
+    let mut bench = Bench::new();
+    let standing = bench.standing(1, AT.unix_ms + 1000);
+    let id = bench.hold(1, 0, Some(standing));
+    assert_eq!(bench.held.expire(later(1000), HEARS), []);
+    assert_eq!(bench.held.expire(later(5999), HEARS), []);
+    assert_eq!(bench.held.expire(later(6000), HEARS), [id]);
+}
+
+#[test]
 fn an_expired_credential_that_waits_for_its_store_ends() {
     let mut bench = Bench::new();
     let standing = bench.standing(1, AT.unix_ms + 1000);
