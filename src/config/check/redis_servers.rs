@@ -1,9 +1,11 @@
 //! `url`, `urls`, `mode`, `service` and `sentinel` of `[stores.*]`: the servers of a Redis, and how they are found.
 
+use std::sync::Arc;
+
 use authgate_auth::store::redis::{Endpoint, RedisTls, Sentinels, Servers};
 use authgate_core::secret::Secret;
 
-use super::stores::tls;
+use super::client_tls::{ClientTls, client_tls};
 use crate::config::reader::{Item, Section, Text};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,4 +187,30 @@ fn endpoint(url: &Text<'_>) -> Option<Endpoint> {
             None
         }
     }
+}
+
+/// `tls` to the servers of a store.
+pub(super) fn tls(section: &mut Section<'_>, has_tls: bool) -> Option<RedisTls> {
+    let item = section.take("tls");
+    if !has_tls {
+        if let Some(item) = item {
+            item.refuse(
+                "`tls` has no effect: the URL does not begin with rediss://",
+                "write \"rediss://HOST:PORT/DB\", or remove `tls`",
+            );
+        }
+        return None;
+    }
+    let ClientTls {
+        config,
+        made_from,
+        server_name,
+    } = client_tls(section, item.as_ref())?;
+    let mut config = (*config).clone();
+    config.alpn_protocols.clear();
+    Some(RedisTls {
+        config: Arc::new(config),
+        made_from,
+        server_name,
+    })
 }

@@ -7,14 +7,13 @@ use authgate_auth::AuthenticatorSettings;
 use authgate_auth::jwt::Users;
 use authgate_auth::store::django::TokenKey;
 use authgate_auth::store::embedded::EmbeddedSettings;
-use authgate_auth::store::redis::{Endpoint, Invalidation, Login, RedisSettings, RedisTls, Seal, Servers};
+use authgate_auth::store::redis::{Endpoint, Invalidation, Login, RedisSettings, Seal, Servers};
 use authgate_auth::store::{Digests, StoreKind, StoreSettings};
 
 use super::Names;
-use super::client_tls::{ClientTls, client_tls};
 use super::common::digests;
 use super::django_store::django;
-use super::redis_servers::servers;
+use super::redis_servers::{servers, tls};
 use crate::config::defaults;
 use crate::config::reader::{Item, Section, Zero};
 
@@ -225,32 +224,6 @@ fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
         invalidation,
         digests,
         seal,
-    })
-}
-
-/// `tls` to the servers of a store.
-pub(super) fn tls(section: &mut Section<'_>, has_tls: bool) -> Option<RedisTls> {
-    let item = section.take("tls");
-    if !has_tls {
-        if let Some(item) = item {
-            item.refuse(
-                "`tls` has no effect: the URL does not begin with rediss://",
-                "write \"rediss://HOST:PORT/DB\", or remove `tls`",
-            );
-        }
-        return None;
-    }
-    let ClientTls {
-        config,
-        made_from,
-        server_name,
-    } = client_tls(section, item.as_ref())?;
-    let mut config = (*config).clone();
-    config.alpn_protocols.clear();
-    Some(RedisTls {
-        config: Arc::new(config),
-        made_from,
-        server_name,
     })
 }
 

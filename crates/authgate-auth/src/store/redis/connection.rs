@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::SharedRedis;
 use super::node::{Node, SlotRange};
-use super::settings::Role;
+use super::settings::{Role, Servers};
 use super::slots::{self, slot};
 use super::transport::Connection;
 
@@ -174,6 +174,8 @@ impl Connections {
                 Some(Redirect::Moved(_)) | None => command.query_async(connection).await,
             };
             match answer {
+                // Look-ups follow the servers of a cluster alone, and this must not find a store usable that they do not.
+                Err(problem) if !matches!(shared.settings.servers, Servers::Cluster(_)) => return Err(problem),
                 Err(problem) => {
                     shared.topology.look_again();
                     redirect = Some(Redirect::of_error(&problem, &node).ok_or(problem)?);
