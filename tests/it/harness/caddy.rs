@@ -24,6 +24,9 @@ impl Drop for Caddy {
     fn drop(&mut self) {
         signal(self.child.id(), "TERM");
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("Caddy has logged:\n{}", self.log());
+        }
     }
 }
 
