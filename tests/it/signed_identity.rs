@@ -198,7 +198,7 @@ fn a_token_is_signed_once_until_half_of_its_lifetime_is_over() {
     redis.put_token("canary-eve", &json!({ "user": "7" }));
     // Two ECDSA signatures of the same claims are different: equal tokens were signed once.
     let signer = Signer::new(Algorithm::ES256);
-    let gate = Gate::start(&signing(
+    let gate = Gate::subscribed(&signing(
         &redis,
         &upstream,
         &[(&signer, "identity.key")],
@@ -216,7 +216,7 @@ fn a_token_is_signed_once_until_half_of_its_lifetime_is_over() {
     }
     drop(gate);
 
-    let gate = Gate::start(&signing(
+    let gate = Gate::subscribed(&signing(
         &redis,
         &upstream,
         &[(&signer, "identity.key")],

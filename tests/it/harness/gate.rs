@@ -42,7 +42,26 @@ impl Gate {
     pub fn start(config: &Config) -> Self {
         let gate = Self::spawn(config);
         wait_until("the gateway is ready", PATIENCE, || gate.probe("/readyz").status == 200);
+        let text = config.text();
+        if text.contains("kind = \"redis\"") && !text.contains("invalidation = \"off\"") {
+            gate.expect_subscription();
+        }
         gate
+    }
+
+    /// Waits a while for the first subscription to a Redis: it invalidates what was cached before it. Not every Redis of a test permits it.
+    fn expect_subscription(&self) {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(2) {
+            let metrics = self.probe("/metrics").text();
+            let mut stores = metrics
+                .lines()
+                .filter(|line| line.starts_with("authgate_store_tracking{"));
+            if stores.any(|line| line.ends_with(" 1")) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Started, and subscribed to the changes of `[stores.redis]`. The subscription invalidates what was cached before it, so tests of
