@@ -225,12 +225,12 @@ impl DecisionCache {
             })
         };
         // A later decision removes the earlier one. If two workers have decided at the same time, both may be there.
-        if let Some(hit) = self.refused.as_ref().and_then(|cache| cache.get(key))
+        if let Some(hit) = self.refused_entry(key)
             && is_usable(hit.until, self.settings.negative_ttl, &hit.dependencies)
         {
             return Some(Err(hit.credential));
         }
-        let hit = self.accepted.as_ref()?.get(key)?;
+        let hit = self.accepted_entry(key)?;
         let is_usable = hit.validity.contains(now) && is_usable(hit.until, self.settings.ttl, &hit.dependencies);
         is_usable.then_some(Ok(AcceptedUser {
             identity: hit.identity,
@@ -240,8 +240,21 @@ impl DecisionCache {
 
     /// The user of a credential that was accepted before, if the cache still has the entry, valid or not.
     pub(crate) fn last_user(&self, key: &Key) -> Option<UserId> {
-        let hit = self.accepted.as_ref()?.get(key)?;
-        Some(hit.identity.user_info().id.clone())
+        Some(self.accepted_entry(key)?.identity.user_info().id.clone())
+    }
+
+    /// For what is seldom asked: so the compiler inlines the search in [`find`](Self::find).
+    #[cold]
+    #[inline(never)]
+    fn accepted_entry(&self, key: &Key) -> Option<Accepted> {
+        self.accepted.as_ref()?.get(key)
+    }
+
+    /// As [`accepted_entry`](Self::accepted_entry).
+    #[cold]
+    #[inline(never)]
+    fn refused_entry(&self, key: &Key) -> Option<Refused> {
+        self.refused.as_ref()?.get(key)
     }
 
     /// As [`find`](Self::find), with the dependencies of the decision, and not counted.
@@ -255,7 +268,7 @@ impl DecisionCache {
         let is_usable = |until: u64, dependencies: &Dependencies| {
             now.uptime_ms < until && self.counters.are_unchanged(dependencies)
         };
-        let accepted = self.accepted.as_ref().and_then(|cache| cache.get(key));
+        let accepted = self.accepted_entry(key);
         if let Some(hit) = accepted.filter(|hit| is_usable(hit.until, &hit.dependencies)) {
             let decision = Decision::Accepted {
                 identity: hit.identity,
@@ -265,7 +278,7 @@ impl DecisionCache {
             let is_valid = hit.validity.contains(now);
             return is_valid.then_some((decision, hit.dependencies, hit.until));
         }
-        let hit = self.refused.as_ref()?.get(key)?;
+        let hit = self.refused_entry(key)?;
         let is_usable = is_usable(hit.until, &hit.dependencies);
         is_usable.then_some((Decision::Refused(hit.credential), hit.dependencies, hit.until))
     }

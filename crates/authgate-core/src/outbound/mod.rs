@@ -200,13 +200,20 @@ fn replace_credential(
     if matches!(permit.principal(), Principal::Public | Principal::Observed) {
         return;
     }
+    let opaque = match rules.credential {
+        CredentialMode::Opaque => rules.identity.opaque(permit),
+        CredentialMode::Keep | CredentialMode::Remove => None,
+    };
     for name in rules.credential_headers.iter() {
-        headers.remove(name);
+        // An insertion replaces all lines, and costs less than a removal before it.
+        if opaque.is_none() || *name != AUTHORIZATION {
+            headers.remove(name);
+        }
     }
     for (name, value) in kept {
         headers.insert(name, value);
     }
-    if let (CredentialMode::Opaque, Some(value)) = (rules.credential, rules.identity.opaque(permit)) {
+    if let Some(value) = opaque {
         headers.insert(AUTHORIZATION, value.clone());
     }
 }
