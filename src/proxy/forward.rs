@@ -122,7 +122,7 @@ pub(super) fn forward(
             }
         }
         let request_body = request.body().canceller();
-        let origin = StreamOrigin::of(&permit, route, request.headers());
+        let origin = StreamOrigin::of(&permit, route, request.headers_mut());
         // A client of gRPC may send for long before its response begins.
         let opening = match is_grpc {
             true => Opening::Open(proxy.open_stream(route, host, None, origin, outcome, request_body)),

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::future::poll_fn;
+use std::mem;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use authgate_auth::{CredentialId, HeldCredential, HeldCredentials, Now};
 use authgate_core::identity::Identity;
+use authgate_core::outbound::identity::CredentialMode;
 use authgate_core::policy::{Permit, Principal};
 use authgate_http::upstream::body::BodyCanceller;
 use authgate_http::upstream::response::{ResponseBodyError, UpstreamBody};
@@ -85,13 +87,18 @@ impl fmt::Debug for StreamOrigin {
 }
 
 impl StreamOrigin {
-    /// `headers`: those of the request, before it is prepared for the upstream.
+    /// `headers`: those of the request, before it is prepared for the upstream. A credential that is not forwarded is taken out of them.
     #[inline]
-    pub(super) fn of(permit: &Permit, route: &Route, headers: &HeaderMap) -> Self {
+    pub(super) fn of(permit: &Permit, route: &Route, headers: &mut HeaderMap) -> Self {
+        const TAKEN: HeaderValue = HeaderValue::from_static("");
         let credential = match permit.principal() {
             Principal::User(user) => {
                 let authenticator = route.authenticator(&user.user_info().authenticator);
-                authenticator.and_then(|authenticator| headers.get(authenticator.header()).cloned())
+                let value = authenticator.and_then(|authenticator| headers.get_mut(authenticator.header()));
+                value.map(|value| match route.settings.rules.credential {
+                    CredentialMode::Keep => value.clone(),
+                    CredentialMode::Opaque | CredentialMode::Remove => mem::replace(value, TAKEN),
+                })
             }
             Principal::Public | Principal::Anonymous | Principal::Unknown | Principal::Observed => None,
         };

@@ -75,8 +75,15 @@ impl RouteMetrics {
 
     /// Counts one authentication.
     pub fn record_authentication(&self, authenticator: &Arc<str>, outcome: &'static str) {
-        let is_same =
-            |labels: &AuthenticationLabels| labels.outcome == outcome && labels.authenticator == *authenticator;
+        // Nearly always both are at the same address. After a reload, names may be at another one.
+        let is_same = |labels: &AuthenticationLabels| {
+            let AuthenticationLabels {
+                authenticator: name,
+                outcome: label,
+            } = labels;
+            (std::ptr::eq(*label, outcome) || *label == outcome)
+                && (Arc::ptr_eq(name, authenticator) || name == authenticator)
+        };
         increment(&self.authentications, is_same, || {
             let labels = AuthenticationLabels {
                 authenticator: Arc::clone(authenticator),

@@ -19,8 +19,8 @@ impl Now {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let uptime = START.get_or_init(Instant::now).elapsed();
         Self {
-            unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
-            uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
+            unix_ms: i64::try_from(milliseconds(unix)).unwrap_or(i64::MAX),
+            uptime_ms: milliseconds(uptime),
         }
     }
 
@@ -38,4 +38,10 @@ impl Now {
     pub fn unix_seconds(self) -> i64 {
         self.unix_ms.div_euclid(1000)
     }
+}
+
+/// As [`Duration::as_millis`], in half the width.
+fn milliseconds(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().saturating_mul(1000);
+    seconds.saturating_add(u64::from(duration.subsec_millis()))
 }

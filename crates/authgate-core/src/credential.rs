@@ -414,15 +414,14 @@ pub enum TypeMismatch {
     WrongType,
 }
 
-/// Space and tab are separators. Python's `bytes.split()` also splits at VT and FF, but no HTTP parser accepts these.
+/// Space and tab are separators. Python's `bytes.split()` also splits at VT and FF, which a [`HeaderValue`] cannot have.
 fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | 0x0B | 0x0C)
+    matches!(byte, b' ' | b'\t')
 }
 
 /// The length up to the first [blank](is_blank). Credentials are long, so this searches many bytes at a time.
 fn word_length(text: &[u8]) -> usize {
-    let end = memchr::memchr3(b' ', b'\t', 0x0B, text).unwrap_or(text.len());
-    memchr::memchr(0x0C, &text[..end]).unwrap_or(end)
+    memchr::memchr2(b' ', b'\t', text).unwrap_or(text.len())
 }
 
 fn trim(line: &[u8]) -> &[u8] {
@@ -440,6 +439,17 @@ mod tests {
     use http::header::AUTHORIZATION;
 
     use super::*;
+
+    #[test]
+    fn a_header_value_has_no_other_separators_than_space_and_tab() {
+        for byte in (0..=u8::MAX).filter(|byte| byte.is_ascii_whitespace() || matches!(byte, 0x0B | 0x1C..=0x1F)) {
+            assert_eq!(
+                HeaderValue::from_bytes(&[b'a', byte, b'b']).is_ok(),
+                is_blank(byte),
+                "{byte:#x}"
+            );
+        }
+    }
 
     fn check(lines: &[&[u8]], expected: Option<(Shape<'_>, Acceptance)>) {
         let mut headers = HeaderMap::new();
