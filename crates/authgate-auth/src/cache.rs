@@ -5,7 +5,7 @@
 //! dependencies of the decision. An entry is not used after its `ttl`, after the credential expires, or after a change of a store item that
 //! it depends on.
 //!
-//! With `on_outage = "serve-cached"`, entries stay in the cache after their `ttl`, for [`DecisionCache::find_confirmed`]. The time that counts
+//! With `on_outage = "serve-cached"`, entries stay in the cache after their `ttl`, for `DecisionCache::find_confirmed`. The time that counts
 //! there is when the decision was last confirmed: when it was made, or later while its stores reported their changes.
 
 use std::sync::Arc;
