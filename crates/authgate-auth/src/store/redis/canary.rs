@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::info;
 
 use super::SharedRedis;
-use super::connection::Connections;
+use super::connections::Connections;
 use super::settings::Role;
 use crate::now::Now;
 

@@ -9,9 +9,8 @@ use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, RedisError, Value, cmd};
 use tokio::time::Instant;
 
-use super::connection::{MAX_REDIRECTS, Primaries, Redirect};
 use super::links::Links;
-use super::node::Node;
+use super::servers::{MAX_REDIRECTS, Node, Primaries, Redirect};
 use super::{Answer, RedisStore};
 use crate::store::StoreError;
 

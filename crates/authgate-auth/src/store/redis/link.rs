@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::breaker::{Breaker, Probe};
 use super::failure::Failure;
-use super::node::Node;
+use super::servers::Node;
 use super::settings::Role;
 use super::shared::SharedRedis;
 use super::transport::Connection;

@@ -5,9 +5,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::connection::Primaries;
 use super::link::Link;
-use super::node::Node;
+use super::servers::{Node, Primaries};
 use super::settings::Role;
 use super::shared::SharedRedis;
 

@@ -10,9 +10,8 @@ use redis::{AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, ProtocolV
 
 use super::blocking::BlockingConnection;
 use super::keys::Keys;
-use super::node::Node;
-use super::role::require_primary;
 use super::seal::Seal;
+use super::servers::{Node, require_primary};
 use super::tls::RedisTls;
 use super::transport::Connection;
 use crate::store::Digests;

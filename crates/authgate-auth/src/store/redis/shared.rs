@@ -13,12 +13,11 @@ use tracing::{error, info, warn};
 use super::MAX_ATTEMPTS;
 use super::breaker::Breaker;
 use super::canary::{self, Canary};
-use super::connection::Connections;
+use super::connections::Connections;
 use super::failure::Failure;
 use super::layout::AcceptedLayout;
-use super::node::Node;
+use super::servers::{self, Node, Topology};
 use super::settings::{Invalidation, RedisSettings, Role};
-use super::topology::{self, Topology};
 use super::tracking;
 use super::transport::Connection;
 use super::write_through::WriteThrough;
@@ -285,7 +284,7 @@ impl SharedRedis {
                 let tracking = tracking::track_all(self);
                 tokio::join!(
                     watch_layout(self),
-                    topology::watch(self),
+                    servers::watch(self),
                     self.write_changes(),
                     tracking,
                     canary::write(self)
@@ -293,7 +292,7 @@ impl SharedRedis {
                 .0;
             }
             Invalidation::Off => {
-                tokio::join!(watch_layout(self), topology::watch(self), self.write_changes()).0;
+                tokio::join!(watch_layout(self), servers::watch(self), self.write_changes()).0;
             }
         }
     }

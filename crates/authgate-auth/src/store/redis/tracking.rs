@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::canary::gateway_id;
-use super::node::Node;
+use super::servers::Node;
 use super::settings::connection_config;
 use super::transport::Connection;
 use super::{FIRST_PAUSE, LONGEST_PAUSE, SharedRedis};

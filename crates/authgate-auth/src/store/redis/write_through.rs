@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, broadcast, mpsc};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::connection::Connections;
+use super::connections::Connections;
 use super::keys::Keys;
 use super::settings::Role;
 use super::transport::Connection;

@@ -13,13 +13,14 @@ use redis::cluster::NodeAddress;
 use redis::{Pipeline, RedisError, RedisResult, Value, pipe};
 use tokio::time::timeout;
 
-use super::connection::Primaries;
 use super::node::Node;
+use super::primaries::Primaries;
 use super::role::is_primary;
-use super::settings::{RedisSettings, Servers};
 use super::slots;
-use super::transport::Connection;
 use crate::store::error_reply::without_arguments;
+use crate::store::redis::Endpoint;
+use crate::store::redis::settings::{RedisSettings, Servers};
+use crate::store::redis::transport::Connection;
 
 /// How many servers of a cluster are asked side by side.
 const ASKED: usize = 3;
@@ -58,7 +59,7 @@ pub struct Discovery {
     turn: usize,
 }
 
-/// Who is asked.
+/// A server or sentinel that is asked for the primaries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Peer {
     /// A sentinel, by its position in `urls`.
@@ -87,7 +88,7 @@ impl Discovery {
                 .map(Asked::new)
                 .collect(),
             Servers::Cluster(endpoints) => {
-                let nodes = endpoints.iter().map(super::Endpoint::node);
+                let nodes = endpoints.iter().map(Endpoint::node);
                 nodes.map(Peer::Server).map(Asked::new).collect()
             }
         };

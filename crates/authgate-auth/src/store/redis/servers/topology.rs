@@ -10,12 +10,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
-use super::SharedRedis;
-use super::connection::Primaries;
 use super::discovery::{Discovery, DiscoveryError};
 use super::node::Node;
-use super::settings::Servers;
+use super::primaries::Primaries;
 use crate::store::StoreError;
+use crate::store::redis::SharedRedis;
+use crate::store::redis::settings::Servers;
 
 /// How often the servers are asked without another reason.
 const SENTINELS_EVERY: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ const SOON: Duration = Duration::from_millis(100);
 
 /// The servers that have the records. Each change is sent to those that subscribe.
 #[derive(Debug)]
-pub(super) struct Topology {
+pub(in crate::store::redis) struct Topology {
     known: watch::Sender<Known>,
     /// Something has changed: ask now.
     look_again: Notify,
@@ -41,7 +41,7 @@ enum Known {
 }
 
 impl Topology {
-    pub(super) fn new(servers: &Servers) -> Self {
+    pub(in crate::store::redis) fn new(servers: &Servers) -> Self {
         let known = match servers {
             Servers::Single(_) => Known::Primaries(Arc::new(Primaries::single(Node::Configured))),
             Servers::Sentinel(_) | Servers::Cluster(_) => Known::NotYet,
@@ -53,7 +53,7 @@ impl Topology {
     }
 
     /// The servers, if they are known.
-    pub(super) fn known(&self) -> Option<Arc<Primaries>> {
+    pub(in crate::store::redis) fn known(&self) -> Option<Arc<Primaries>> {
         match &*self.known.borrow() {
             Known::Primaries(primaries) => Some(Arc::clone(primaries)),
             Known::NotYet | Known::NoPrimary => None,
@@ -61,17 +61,21 @@ impl Topology {
     }
 
     /// Whether the primary was replaced, and the new one is not known.
-    pub(super) fn has_no_primary(&self) -> bool {
+    pub(in crate::store::redis) fn has_no_primary(&self) -> bool {
         matches!(&*self.known.borrow(), Known::NoPrimary)
     }
 
     /// Whether these are still the servers.
-    pub(super) fn is(&self, primaries: &Arc<Primaries>) -> bool {
+    pub(in crate::store::redis) fn is(&self, primaries: &Arc<Primaries>) -> bool {
         matches!(&*self.known.borrow(), Known::Primaries(known) if Arc::ptr_eq(known, primaries))
     }
 
     /// The servers. Waits for the first answer after the start.
-    pub(super) async fn primaries(&self, store: &Arc<str>, deadline: Instant) -> Result<Arc<Primaries>, StoreError> {
+    pub(in crate::store::redis) async fn primaries(
+        &self,
+        store: &Arc<str>,
+        deadline: Instant,
+    ) -> Result<Arc<Primaries>, StoreError> {
         if let Some(primaries) = self.known() {
             return Ok(primaries);
         }
@@ -87,13 +91,13 @@ impl Topology {
     }
 
     /// The server that has this key.
-    pub(super) fn node_of(&self, key: &str) -> RedisResult<Node> {
+    pub(in crate::store::redis) fn node_of(&self, key: &str) -> RedisResult<Node> {
         let node = self.known().and_then(|primaries| primaries.of(key.as_bytes()).cloned());
         node.ok_or_else(|| RedisError::from(io::Error::new(io::ErrorKind::NotConnected, "no primary has this key")))
     }
 
     /// Receives each change.
-    pub(super) async fn changed(&self, since: Option<&Arc<Primaries>>) -> Option<Arc<Primaries>> {
+    pub(in crate::store::redis) async fn changed(&self, since: Option<&Arc<Primaries>>) -> Option<Arc<Primaries>> {
         let mut known = self.known.subscribe();
         let is_other = |known: &Known| match (known, since) {
             (Known::Primaries(known), Some(since)) => !Arc::ptr_eq(known, since),
@@ -106,13 +110,13 @@ impl Topology {
     }
 
     /// A connection was lost, or a server has redirected a command: asks now.
-    pub(super) fn look_again(&self) {
+    pub(in crate::store::redis) fn look_again(&self) {
         self.look_again.notify_one();
     }
 }
 
 /// Follows the servers; never returns.
-pub(super) async fn watch(shared: &Arc<SharedRedis>) {
+pub(in crate::store::redis) async fn watch(shared: &Arc<SharedRedis>) {
     let every = match shared.settings.servers {
         Servers::Single(_) => return std::future::pending().await,
         Servers::Sentinel(_) => SENTINELS_EVERY,

@@ -4,8 +4,8 @@ use std::io;
 
 use redis::{RedisError, RedisResult, Value, cmd};
 
-use super::transport::Connection;
 use crate::store::error_reply::without_arguments;
+use crate::store::redis::transport::Connection;
 
 /// Reads the reply to ROLE.
 pub(super) fn is_primary(reply: &Value) -> Result<(), String> {
@@ -21,7 +21,7 @@ pub(super) fn is_primary(reply: &Value) -> Result<(), String> {
 }
 
 /// Asks a new connection whether its server is a primary.
-pub(super) async fn require_primary(connection: &mut Connection) -> RedisResult<()> {
+pub(in crate::store::redis) async fn require_primary(connection: &mut Connection) -> RedisResult<()> {
     let role: Value = cmd("ROLE").query_async(connection).await?;
     is_primary(&role).map_err(|problem| io::Error::other(format!("the server is not a primary: {problem}")).into())
 }
