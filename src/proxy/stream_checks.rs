@@ -116,10 +116,10 @@ impl Streams {
         let Some(proxy) = self.in_force() else { return };
         let authenticator = |name: &Arc<str>| proxy.authenticators.get(name);
         let may_extend = |name: &Arc<str>| authenticator(name).is_some_and(|one| one.may_extend_credentials());
-        let hears = |name: &Arc<str>| authenticator(name).is_some_and(|one| one.hears_of_changes());
+        let reports_changes = |name: &Arc<str>| authenticator(name).is_some_and(|one| one.reports_changes());
         let now = Now::read();
         let expired = self.held().expire(now, &may_extend);
-        self.held().pass_time(now, &hears);
+        self.held().pass_time(now, &reports_changes);
         for id in expired {
             self.end_expired(id).await;
         }

@@ -210,7 +210,7 @@ impl Proxy {
         for (name, authenticator) in &*self.authenticators {
             let before = previous.get(name);
             if before.is_none_or(|before| !Rc::ptr_eq(before, authenticator)) {
-                while held.borrow_mut().doubt(name) {
+                while held.borrow_mut().recheck(name) {
                     yield_now().await;
                 }
             }

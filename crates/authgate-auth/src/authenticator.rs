@@ -271,13 +271,13 @@ impl Authenticator {
 
     /// Whether all that its decisions depend on reports changes now. Otherwise, a decision must be confirmed again after the `ttl` of the
     /// cache.
-    pub fn hears_of_changes(&self) -> bool {
+    pub fn reports_changes(&self) -> bool {
         self.shared.endpoint().is_none() && self.stores.iter().all(|store| store.reports_changes())
     }
 
     /// Whether a credential that has expired may have been extended meanwhile, without a report.
     pub fn may_extend_credentials(&self) -> bool {
-        self.shared.settings.kind.may_extend_credentials() && !self.hears_of_changes()
+        self.shared.settings.kind.may_extend_credentials() && !self.reports_changes()
     }
 
     /// The credential in a header of a request that was accepted, to be checked again later.

@@ -218,7 +218,7 @@ impl HeldCredentials {
     }
 
     /// Another authenticator has this name now: its credentials are due. Returns whether there are more of them.
-    pub fn doubt(&mut self, authenticator: &Arc<str>) -> bool {
+    pub fn recheck(&mut self, authenticator: &Arc<str>) -> bool {
         let queues = self.queues.get(authenticator);
         let settled: Vec<CredentialId> = queues.map_or_else(Vec::new, |queues| queues.settled_until(u64::MAX, TURN));
         self.repeat_all(&settled);
@@ -252,16 +252,16 @@ impl HeldCredentials {
         expired
     }
 
-    /// Makes those credentials due that were confirmed too long ago, where changes are not reported, and those that have waited. `hears`:
-    /// whether changes are reported to the authenticator of this name.
-    pub fn pass_time(&mut self, now: Now, hears: &dyn Fn(&Arc<str>) -> bool) {
+    /// Makes those credentials due that were confirmed too long ago, where changes are not reported, and those that have waited.
+    /// `reports_changes`: whether changes are reported to the authenticator of this name.
+    pub fn pass_time(&mut self, now: Now, reports_changes: &dyn Fn(&Arc<str>) -> bool) {
         let is_retry = now.uptime_ms >= self.retry_at;
         let mut lapsed = Vec::new();
         for (name, queues) in &mut self.queues {
             if is_retry {
                 queues.retry();
             }
-            if queues.has_settled_until(now.uptime_ms) && !hears(name) {
+            if queues.has_settled_until(now.uptime_ms) && !reports_changes(name) {
                 lapsed.extend(queues.settled_until(now.uptime_ms, TURN));
             }
         }

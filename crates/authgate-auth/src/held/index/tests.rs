@@ -117,8 +117,12 @@ impl Bench {
     }
 }
 
-const HEARS: &dyn Fn(&Arc<str>) -> bool = &|_| true;
-const DEAF: &dyn Fn(&Arc<str>) -> bool = &|_| false;
+/// For `expire`: whether the authenticator may have extended a credential.
+const MAY_EXTEND: &dyn Fn(&Arc<str>) -> bool = &|_| true;
+const NEVER_EXTENDS: &dyn Fn(&Arc<str>) -> bool = &|_| false;
+/// For `pass_time`: whether changes are reported.
+const REPORTED: &dyn Fn(&Arc<str>) -> bool = &|_| true;
+const UNREPORTED: &dyn Fn(&Arc<str>) -> bool = &|_| false;
 
 #[test]
 fn of_ten_thousand_credentials_a_change_concerns_only_those_that_depend_on_it() {
@@ -224,9 +228,9 @@ fn credentials_expire_in_order_and_one_that_may_be_extended_is_asked_about() {
         })
         .collect();
     assert_eq!(bench.held.sleep(later(400)), Some(Duration::from_millis(600)));
-    assert!(bench.held.expire(later(999), DEAF).is_empty());
-    assert_eq!(bench.held.expire(later(2000), DEAF), [ids[1], ids[2]]);
-    assert_eq!(bench.held.expire(later(3000), HEARS), []);
+    assert!(bench.held.expire(later(999), NEVER_EXTENDS).is_empty());
+    assert_eq!(bench.held.expire(later(2000), NEVER_EXTENDS), [ids[1], ids[2]]);
+    assert_eq!(bench.held.expire(later(3000), MAY_EXTEND), []);
     assert_eq!(bench.asked(), [ids[0]]);
     assert!(
         bench.held.fail(ids[0], later(3000)),
@@ -239,9 +243,9 @@ fn a_credential_that_may_be_extended_ends_if_its_turn_does_not_come() {
     let mut bench = Bench::new();
     let standing = bench.standing(1, AT.unix_ms + 1000);
     let id = bench.hold(1, 0, Some(standing));
-    assert_eq!(bench.held.expire(later(1000), HEARS), []);
-    assert_eq!(bench.held.expire(later(5999), HEARS), []);
-    assert_eq!(bench.held.expire(later(6000), HEARS), [id]);
+    assert_eq!(bench.held.expire(later(1000), MAY_EXTEND), []);
+    assert_eq!(bench.held.expire(later(5999), MAY_EXTEND), []);
+    assert_eq!(bench.held.expire(later(6000), MAY_EXTEND), [id]);
 }
 
 #[test]
@@ -252,10 +256,10 @@ fn an_expired_credential_that_waits_for_its_store_ends() {
     bench.change(StoreItem::Store);
     bench.apply();
     assert_eq!(bench.asked(), [id]);
-    assert_eq!(bench.held.expire(later(1000), HEARS), [], "the answer decides");
+    assert_eq!(bench.held.expire(later(1000), MAY_EXTEND), [], "the answer decides");
     bench.held.repeat(id);
-    assert_eq!(bench.held.expire(later(1099), HEARS), []);
-    assert_eq!(bench.held.expire(later(1100), HEARS), [id]);
+    assert_eq!(bench.held.expire(later(1099), MAY_EXTEND), []);
+    assert_eq!(bench.held.expire(later(1100), MAY_EXTEND), [id]);
     bench.held.forget(id);
     let standing = bench.standing(2, AT.unix_ms + 1000);
     let id = bench.hold(2, 0, Some(standing));
@@ -263,17 +267,17 @@ fn an_expired_credential_that_waits_for_its_store_ends() {
     bench.apply();
     assert_eq!(bench.asked(), [id]);
     assert!(!bench.held.fail(id, AT));
-    assert_eq!(bench.held.expire(later(1000), HEARS), [id]);
+    assert_eq!(bench.held.expire(later(1000), MAY_EXTEND), [id]);
 }
 
 #[test]
 fn without_reports_a_credential_is_confirmed_again_after_the_ttl() {
     let mut bench = Bench::with(2);
-    bench.held.pass_time(later(TTL_MS), HEARS);
+    bench.held.pass_time(later(TTL_MS), REPORTED);
     assert_eq!(bench.asked(), []);
-    bench.held.pass_time(later(TTL_MS - 1), DEAF);
+    bench.held.pass_time(later(TTL_MS - 1), UNREPORTED);
     assert_eq!(bench.asked(), []);
-    bench.held.pass_time(later(TTL_MS), DEAF);
+    bench.held.pass_time(later(TTL_MS), UNREPORTED);
     assert_eq!(bench.asked(), [CredentialId(1), CredentialId(2)]);
 }
 
@@ -284,9 +288,9 @@ fn an_incomplete_decision_is_confirmed_again_after_the_ttl_in_any_case() {
     standing.dependencies.forbid_caching();
     assert!(!standing.is_outdated(&bench.counters));
     let id = bench.hold(1, 0, Some(standing));
-    assert_eq!(bench.held.expire(later(TTL_MS - 1), DEAF), []);
+    assert_eq!(bench.held.expire(later(TTL_MS - 1), NEVER_EXTENDS), []);
     assert_eq!(bench.asked(), []);
-    assert_eq!(bench.held.expire(later(TTL_MS), DEAF), []);
+    assert_eq!(bench.held.expire(later(TTL_MS), NEVER_EXTENDS), []);
     assert_eq!(bench.asked(), [id]);
 }
 
@@ -297,7 +301,7 @@ fn during_an_outage_a_few_credentials_are_asked_about_until_one_is_answered() {
     bench.apply();
     let (mut questions, mut now) = (0, AT);
     for _ in 0..20 {
-        bench.held.pass_time(now, HEARS);
+        bench.held.pass_time(now, REPORTED);
         let sleep = bench.held.sleep(now).expect("credentials are held");
         loop {
             let asked = bench.asked();
@@ -312,7 +316,7 @@ fn during_an_outage_a_few_credentials_are_asked_about_until_one_is_answered() {
         now = now.later(sleep.max(Duration::from_millis(1)));
     }
     assert!((16..=21 * 16).contains(&questions), "{questions}");
-    bench.held.pass_time(now.later(RETRY), HEARS);
+    bench.held.pass_time(now.later(RETRY), REPORTED);
     let id = bench.asked()[0];
     let number = usize::try_from(id.0 - 1).expect("a small number");
     let standing = bench.standing(number, i64::MAX);
@@ -338,6 +342,6 @@ fn a_credential_with_a_bad_record_does_not_hold_up_the_others() {
         }
     }
     assert_eq!((questions, bad), (100, 1));
-    bench.held.pass_time(later(250), HEARS);
+    bench.held.pass_time(later(250), REPORTED);
     assert_eq!(bench.asked(), [CredentialId(1)]);
 }
