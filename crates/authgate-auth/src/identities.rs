@@ -68,3 +68,32 @@ impl IdentityFactory {
         self.rules.tables.identity(user_info).map(Arc::new)
     }
 }
+
+/// Identities for tests.
+#[cfg(test)]
+pub(crate) mod fixtures {
+    use authgate_core::identity::{TableSet, UserId};
+
+    use super::*;
+
+    /// A user of whom only the id is known.
+    pub(crate) fn user_info(authenticator: &str, id: &str) -> UserInfo {
+        UserInfo {
+            authenticator: authenticator.into(),
+            issuer: None,
+            key: None,
+            id: UserId::new(id).expect("an id"),
+            username: None,
+            email: None,
+            groups: Vec::new(),
+            scopes: Vec::new(),
+            claims: serde_json::Map::new(),
+            attributes: serde_json::Map::new(),
+        }
+    }
+
+    /// An identity without header values.
+    pub(crate) fn identity(user_info: UserInfo) -> Arc<Identity> {
+        Arc::new(Identity::new(user_info, TableSet::unique(), Box::default(), 0))
+    }
+}

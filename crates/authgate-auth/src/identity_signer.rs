@@ -222,7 +222,6 @@ fn copy(path: &MemberPath, from: &Map<String, Value>, to: &mut Map<String, Value
 
 #[cfg(test)]
 mod tests {
-    use authgate_core::identity::UserId;
     use authgate_core::outbound::identity::IdentityTables;
     use authgate_core::policy::{Policy, Requirements};
     use authgate_core::secret::Secret;
@@ -231,6 +230,7 @@ mod tests {
     use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
     use super::*;
+    use crate::identities::fixtures;
     use crate::jwt::keys::Algorithm;
 
     fn key(kid: &str) -> Arc<IdentityKey> {
@@ -257,16 +257,11 @@ mod tests {
         let text = |text| Text::new(text).expect("plain text");
         let object = |value: Value| value.as_object().cloned().unwrap_or_default();
         UserInfo {
-            authenticator: "token".into(),
-            issuer: None,
-            key: None,
-            id: UserId::new("42").expect("an id"),
             username: Some(text("zo\u{eb}")),
-            email: None,
             groups: vec![text("a,b"), text("c d")],
-            scopes: Vec::new(),
             claims: object(json!({ "realm": { "roles": ["x"], "other": 1 }, "a.b": true, "secret": 1 })),
             attributes: object(json!({ "tenant": "acme", "none": null })),
+            ..fixtures::user_info("token", "42")
         }
     }
 

@@ -1,8 +1,9 @@
 use super::*;
 use crate::dependencies::StoreItem;
+use crate::identities::fixtures;
 use crate::store_changes::StoreChanges;
 use authgate_core::credential::{Defect, Refusal};
-use authgate_core::identity::{TableSet, UserInfo};
+use authgate_core::identity::UserInfo;
 
 const AT: Now = Now {
     unix_ms: 1_000_000,
@@ -19,19 +20,11 @@ fn accepted(validity: Validity) -> Decision {
 
 fn accepted_with(validity: Validity, attributes: serde_json::Map<String, serde_json::Value>) -> Decision {
     let user_info = UserInfo {
-        authenticator: "token".into(),
-        issuer: None,
-        key: None,
-        id: UserId::new("1").expect("an id"),
-        username: None,
-        email: None,
-        groups: Vec::new(),
-        scopes: Vec::new(),
-        claims: serde_json::Map::new(),
         attributes,
+        ..fixtures::user_info("token", "1")
     };
     Decision::Accepted {
-        identity: Arc::new(Identity::new(user_info, TableSet::unique(), Box::default(), 0)),
+        identity: fixtures::identity(user_info),
         validity,
         binding: None,
     }

@@ -105,7 +105,6 @@ impl IntrospectionSettings {
 
 #[cfg(test)]
 mod tests {
-    use authgate_core::identity::UserId;
 
     use std::sync::Arc;
 
@@ -115,6 +114,7 @@ mod tests {
     use super::*;
     use crate::binding_rules::Requirement;
     use crate::fetch::{FetchTls, FetchUrl};
+    use crate::identities::fixtures;
     use crate::introspection::{ClientAuthentication, IntrospectionClient, Location};
 
     fn settings() -> IntrospectionSettings {
@@ -204,18 +204,7 @@ mod tests {
             (|new| new.revocation = Some("other".into()), Err(Withdrawn::Store)),
         ];
         let is_same_store = |own: &str, other: &str| own == other;
-        let user = UserInfo {
-            authenticator: "idp".into(),
-            issuer: None,
-            key: None,
-            id: UserId::new("1").expect("an id"),
-            username: None,
-            email: None,
-            groups: Vec::new(),
-            scopes: Vec::new(),
-            claims: serde_json::Map::new(),
-            attributes: serde_json::Map::new(),
-        };
+        let user = fixtures::user_info("idp", "1");
         for (at, (change, expected)) in cases.iter().enumerate() {
             let (mut new, previous) = (settings(), settings());
             change(&mut new);

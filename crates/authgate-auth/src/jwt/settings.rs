@@ -106,20 +106,14 @@ mod tests {
     use super::super::rules::{Profile, Rules};
     use super::*;
     use crate::binding_rules::BindingRules;
+    use crate::identities::fixtures;
 
     /// A user of the issuer with this name whose token was verified by the key with this secret.
     fn user(issuer: Option<&str>, id: &str, secret: &str) -> UserInfo {
         UserInfo {
-            authenticator: "jwt".into(),
             issuer: issuer.map(Arc::from),
             key: Some(Arc::clone(key(secret).identity())),
-            id: UserId::new(id).expect("an id"),
-            username: None,
-            email: None,
-            groups: Vec::new(),
-            scopes: Vec::new(),
-            claims: serde_json::Map::new(),
-            attributes: serde_json::Map::new(),
+            ..fixtures::user_info("jwt", id)
         }
     }
 

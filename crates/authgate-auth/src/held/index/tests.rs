@@ -1,7 +1,6 @@
-use authgate_core::identity::{TableSet, UserId, UserInfo};
-
 use super::*;
 use crate::dependencies::{ChangeWatch, Changed, Dependencies, StoreItem};
+use crate::identities::fixtures;
 use crate::store_changes::StoreChanges;
 use crate::validity::Validity;
 
@@ -13,22 +12,6 @@ const TTL_MS: u64 = 60_000;
 
 fn later(ms: u64) -> Now {
     AT.later(Duration::from_millis(ms))
-}
-
-fn identity() -> Arc<Identity> {
-    let user_info = UserInfo {
-        authenticator: "token".into(),
-        issuer: None,
-        key: None,
-        id: UserId::new("1").expect("an id"),
-        username: None,
-        email: None,
-        groups: Vec::new(),
-        scopes: Vec::new(),
-        claims: serde_json::Map::new(),
-        attributes: serde_json::Map::new(),
-    };
-    Arc::new(Identity::new(user_info, TableSet::unique(), Box::default(), 0))
 }
 
 /// The credentials of one worker, with decisions that depend on a token, its user and the store.
@@ -49,7 +32,7 @@ impl Bench {
             store: StoreChanges::new(&"redis".into(), &counters),
             counters,
             held: HeldCredentials::default(),
-            identity: identity(),
+            identity: fixtures::identity(fixtures::user_info("token", "1")),
             authenticator: "token".into(),
         }
     }
@@ -179,7 +162,7 @@ fn streams_with_one_credential_are_one_question_and_leave_nothing_behind() {
     bench.apply();
     assert_eq!(bench.asked(), [id]);
     let mut changed = bench.standing(1, i64::MAX);
-    changed.identity = identity();
+    changed.identity = fixtures::identity(fixtures::user_info("token", "1"));
     assert_eq!(bench.held.settle(id, changed, AT), Settled::OtherUser);
     for holder in 1..10_000 {
         bench.held.release(id, holder);
