@@ -5,8 +5,9 @@
 //! dependencies of the decision. An entry is not used after its `ttl`, after the credential expires, or after a change of a store item that
 //! it depends on.
 //!
-//! With `on_outage = "serve-cached"`, entries stay in the cache after their `ttl`, for `DecisionCache::find_confirmed`. The time that counts
-//! there is when the decision was last confirmed: when it was made, or later while its stores reported their changes.
+//! With `on_outage = "serve-cached"`, entries stay in the cache after their `ttl`: see `on_outage`.
+
+mod on_outage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use aws_lc_rs::digest;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
+pub(crate) use self::on_outage::ConfirmedBy;
+pub use self::on_outage::OnOutage;
 use crate::binding_rules::TokenBinding;
 use crate::decision::{AcceptedUser, Decision, RefusedCredential};
 use crate::dependencies::{ChangeCounters, Dependencies};
@@ -37,27 +40,6 @@ pub struct CacheSettings {
     pub negative_entries: usize,
     /// How long a refused credential stays in the cache.
     pub negative_ttl: Duration,
-}
-
-/// What happens to a credential that cannot be evaluated, because what the authenticator asks cannot answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnOutage {
-    /// The request gets 503.
-    Deny,
-    /// The cached decision is used, if it was confirmed at most so long ago.
-    ServeCached {
-        /// The longest time since the decision was confirmed.
-        stale_for: Duration,
-    },
-}
-
-/// What confirms a decision after it was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ConfirmedBy {
-    /// The stores that it depends on, while they report their changes.
-    Stores,
-    /// Nothing: an endpoint that it depends on reports no changes.
-    Nothing,
 }
 
 /// The cache key of a credential: its SHA-256 digest. A client cannot choose a key without inverting SHA-256.
@@ -204,38 +186,6 @@ impl DecisionCache {
             cache.remove(key);
         }
         None
-    }
-
-    /// Finds a decision that may be used in an outage, at a time when [`find`](Self::find) finds none.
-    ///
-    /// An accepted credential must still be valid. A change of an item that the decision depends on makes it unusable here too.
-    pub(crate) fn find_confirmed(&self, key: &Key, now: Now) -> Option<Result<AcceptedUser, RefusedCredential>> {
-        let OnOutage::ServeCached { stale_for } = self.on_outage else {
-            return None;
-        };
-        let is_usable = |until: u64, ttl: Duration, dependencies: &Dependencies| {
-            let made = until.saturating_sub(milliseconds(ttl));
-            let confirmed = self.counters.last_confirmed(dependencies, made);
-            confirmed.is_some_and(|by_stores| {
-                let confirmed = match self.confirmed_by {
-                    ConfirmedBy::Stores => by_stores,
-                    ConfirmedBy::Nothing => made,
-                };
-                now.uptime_ms <= confirmed.saturating_add(milliseconds(stale_for))
-            })
-        };
-        // A later decision removes the earlier one. If two workers have decided at the same time, both may be there.
-        if let Some(hit) = self.refused_entry(key)
-            && is_usable(hit.until, self.settings.negative_ttl, &hit.dependencies)
-        {
-            return Some(Err(hit.credential));
-        }
-        let hit = self.accepted_entry(key)?;
-        let is_usable = hit.validity.contains(now) && is_usable(hit.until, self.settings.ttl, &hit.dependencies);
-        is_usable.then_some(Ok(AcceptedUser {
-            identity: hit.identity,
-            binding: hit.binding,
-        }))
     }
 
     /// The user of a credential that was accepted before, if the cache still has the entry, valid or not.
