@@ -105,7 +105,6 @@ impl IntrospectionSettings {
 
 #[cfg(test)]
 mod tests {
-
     use std::sync::Arc;
 
     use authgate_core::secret::Secret;

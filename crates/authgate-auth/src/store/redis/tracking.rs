@@ -68,7 +68,7 @@ pub(super) async fn track_all(shared: &Arc<SharedRedis>) {
             tracked.insert(node, tasks.spawn(async move { track(&shared, &of).await }));
         }
         tokio::select! {
-            _ = shared.topology.changed(known.as_ref()) => {}
+            () = shared.topology.changed(known.as_ref()) => {}
             Some(Err(ended)) = tasks.join_next() => {
                 if let Ok(panic) = ended.try_into_panic() {
                     std::panic::resume_unwind(panic);

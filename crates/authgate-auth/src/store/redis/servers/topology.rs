@@ -96,8 +96,8 @@ impl Topology {
         node.ok_or_else(|| RedisError::from(io::Error::new(io::ErrorKind::NotConnected, "no primary has this key")))
     }
 
-    /// Receives each change.
-    pub(in crate::store::redis) async fn changed(&self, since: Option<&Arc<Primaries>>) -> Option<Arc<Primaries>> {
+    /// Returns when the servers are others than these.
+    pub(in crate::store::redis) async fn changed(&self, since: Option<&Arc<Primaries>>) {
         let mut known = self.known.subscribe();
         let is_other = |known: &Known| match (known, since) {
             (Known::Primaries(known), Some(since)) => !Arc::ptr_eq(known, since),
@@ -106,7 +106,6 @@ impl Topology {
         };
         // The sender lives in `self`.
         let _ = known.wait_for(is_other).await;
-        self.known()
     }
 
     /// A connection was lost, or a server has redirected a command: asks now.
