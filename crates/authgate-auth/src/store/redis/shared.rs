@@ -168,6 +168,16 @@ impl SharedRedis {
         *self.layout_confirmed.lock().unwrap_or_else(PoisonError::into_inner) = confirmed;
     }
 
+    /// After a check: whether look-ups in a cluster may go on without reading the layout record.
+    fn note_layout(&self, checked: &Result<(), StoreError>) {
+        match checked {
+            Ok(()) => self.layout_was_confirmed(true),
+            // In an outage, the record is the one that it was, as far as is known.
+            Err(problem) if problem.unanswered().is_some() => {}
+            Err(_) => self.layout_was_confirmed(false),
+        }
+    }
+
     /// A server reports its changes, and has reported all until this time. `None`: it reports nothing any more.
     pub(super) fn set_tracked(&self, node: &Node, until: Option<Now>) {
         let mut tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -357,15 +367,10 @@ async fn watch_layout(shared: &Arc<SharedRedis>) {
     loop {
         let misses = shared.layout.misses();
         let checked = link.check_layout().await;
-        match &checked {
-            Ok(()) => {
-                shared.layout.confirmed(misses);
-                shared.layout_was_confirmed(true);
-            }
-            Err(StoreError::Layout(..) | StoreError::Record(..)) => shared.layout_was_confirmed(false),
-            // The record is the one that it was, as far as is known.
-            Err(_) => {}
+        if checked.is_ok() {
+            shared.layout.confirmed(misses);
         }
+        shared.note_layout(&checked);
         shared.note(&checked);
         if checked.is_ok() && !eviction_checked {
             eviction_checked = true;
@@ -454,6 +459,51 @@ impl SharedLink {
             && policy != "noeviction"
         {
             warn!(store = %self.shared.name, policy, "maxmemory-policy must be noeviction: users with evicted records are refused. Set it in redis.conf");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redis::{BadSeal, Endpoint, Servers};
+    use crate::store::{Digests, ErrorReply, ErrorReplyKind};
+
+    fn cluster() -> SharedRedis {
+        let settings = RedisSettings {
+            servers: Servers::Cluster(vec![Endpoint::parse("redis://localhost:1").expect("a URL")]),
+            username: None,
+            password: None,
+            writer: None,
+            tls: None,
+            prefix: "authgate:".to_owned(),
+            timeout: Duration::from_millis(250),
+            invalidation: Invalidation::Off,
+            digests: Digests::SHA256,
+            seal: None,
+        };
+        let changes = StoreChanges::new(&"redis".into(), &Arc::default());
+        SharedRedis::new("redis".into(), settings, changes, StoreMetrics::default())
+    }
+
+    #[test]
+    fn a_layout_record_that_cannot_be_used_is_not_confirmed_any_more_and_one_in_an_outage_is() {
+        let store = || Arc::<str>::from("redis");
+        let refused = |kind| StoreError::Refused(store(), ErrorReply::new(kind, "an error"));
+        for (problem, is_confirmed) in [
+            (StoreError::Timeout(store()), true),
+            (StoreError::Unreachable(store()), true),
+            (refused(ErrorReplyKind::Loading), true),
+            (refused(ErrorReplyKind::WrongType), false),
+            (StoreError::Layout(store(), LayoutProblem::Missing), false),
+            (StoreError::Seal(store(), BadSeal::Unsealed("layout".to_owned())), false),
+        ] {
+            let shared = cluster();
+            shared.note_layout(&Ok(()));
+            let problem = Err(problem);
+            shared.note_layout(&problem);
+            let confirmed = shared.layout_was_confirmed_within(Duration::MAX);
+            assert_eq!(confirmed, is_confirmed, "{problem:?}");
         }
     }
 }

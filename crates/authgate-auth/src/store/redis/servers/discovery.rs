@@ -170,24 +170,17 @@ impl Discovery {
         }
     }
 
-    /// Whether a server is still a primary, by its own words.
-    ///
-    /// # Errors
-    /// It is not, or does not answer.
-    pub async fn check_role(&mut self, node: &Node) -> Result<(), DiscoveryError> {
-        if self.found.first().is_none_or(|found| !found.peer.is(node)) {
-            self.found = vec![Asked::new(Peer::Server(node.clone()))];
-        }
+    /// Asks a server whether it is still a primary.
+    pub(super) async fn check_role(&mut self, node: &Node) -> Result<(), DiscoveryError> {
+        let known = self.found.pop().filter(|found| found.peer.is(node));
+        let mut primary = known.unwrap_or_else(|| Asked::new(Peer::Server(node.clone())));
         let mut question = pipe();
         question.cmd("ROLE");
-        let Some(primary) = self.found.first_mut() else {
-            return Ok(());
-        };
-        match primary.ask(&self.settings, &question).await {
-            Ok(values) => match values.first().map_or(Ok(()), is_primary) {
-                Ok(()) => Ok(()),
-                Err(problem) => Err(DiscoveryError::NotPrimary(node.clone(), problem)),
-            },
+        let answer = primary.ask(&self.settings, &question).await;
+        self.found = vec![primary];
+        match answer {
+            Ok(values) => is_primary(values.first().unwrap_or(&Value::Nil))
+                .map_err(|problem| DiscoveryError::NotPrimary(node.clone(), problem)),
             Err(problem) => Err(DiscoveryError::PrimaryUnreachable(node.clone(), text(&problem))),
         }
     }

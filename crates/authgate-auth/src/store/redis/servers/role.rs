@@ -25,3 +25,23 @@ pub(in crate::store::redis) async fn require_primary(connection: &mut Connection
     let role: Value = cmd("ROLE").query_async(connection).await?;
     is_primary(&role).map_err(|problem| io::Error::other(format!("the server is not a primary: {problem}")).into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_server_that_says_so_is_a_primary() {
+        let role = |role: &str| Value::Array(vec![Value::BulkString(role.into()), Value::Int(0)]);
+        assert_eq!(is_primary(&role("master")), Ok(()));
+        for reply in [
+            role("slave"),
+            role("sentinel"),
+            Value::Array(Vec::new()),
+            Value::Nil,
+            Value::Okay,
+        ] {
+            assert!(is_primary(&reply).is_err(), "{reply:?}");
+        }
+    }
+}
