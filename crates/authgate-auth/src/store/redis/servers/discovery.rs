@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -24,6 +25,8 @@ use crate::store::redis::transport::Connection;
 
 /// How many servers of a cluster are asked side by side.
 const ASKED: usize = 3;
+/// How long the other sentinels are waited for after most of them agree. The connection to one without an answer is closed.
+const LATE: Duration = Duration::from_millis(50);
 
 /// Why the primaries are not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -140,6 +143,7 @@ impl Discovery {
                     *votes += 1;
                     // The others cannot outvote it.
                     if *votes > count / 2 {
+                        let _ = timeout(LATE, answers.by_ref().for_each(async |_| {})).await;
                         break;
                     }
                 }
@@ -330,5 +334,91 @@ impl std::fmt::Debug for Discovery {
         f.debug_struct("Discovery")
             .field("settings", &self.settings)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::store::Digests;
+    use crate::store::redis::{Invalidation, Sentinels};
+
+    /// Answers as a sentinel that names the server on this port, and as that server.
+    async fn answer(mut client: TcpStream, port: u16) {
+        let mut buffer = [0; 4096];
+        let mut received = String::new();
+        while let Ok(length @ 1..) = client.read(&mut buffer).await {
+            received.push_str(&String::from_utf8_lossy(&buffer[..length]));
+            let address = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.to_string().len());
+            let mut replies = String::new();
+            for line in received.lines() {
+                replies.push_str(match line {
+                    "SENTINEL" => &address,
+                    "ROLE" => "*1\r\n$6\r\nmaster\r\n",
+                    "PING" => "+PONG\r\n",
+                    "SETNAME" => "+OK\r\n",
+                    _ => "",
+                });
+            }
+            received.clear();
+            if client.write_all(replies.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn sentinels_are_asked_on_connections_that_are_kept() {
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let primary = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = primary.local_addr().expect("an address").port();
+        let mut endpoints = Vec::new();
+        let mut listeners = vec![primary];
+        for _ in 0..3 {
+            let sentinel = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let url = format!("redis://{}", sentinel.local_addr().expect("an address"));
+            endpoints.push(Endpoint::parse(&url).expect("a URL"));
+            listeners.push(sentinel);
+        }
+        for listener in listeners {
+            let accepted = Arc::clone(&accepted);
+            tokio::spawn(async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    accepted.fetch_add(1, Ordering::Relaxed);
+                    tokio::spawn(answer(client, port));
+                }
+            });
+        }
+        let mut discovery = Discovery::new(RedisSettings {
+            servers: Servers::Sentinel(Sentinels {
+                endpoints,
+                service: "main".to_owned(),
+                username: None,
+                password: None,
+                tls: None,
+            }),
+            username: None,
+            password: None,
+            writer: None,
+            tls: None,
+            prefix: "authgate:".to_owned(),
+            timeout: Duration::from_secs(5),
+            invalidation: Invalidation::Off,
+            digests: Digests::SHA256,
+            seal: None,
+        });
+        let rounds = 30;
+        for _ in 0..rounds {
+            let primaries = discovery.primaries(None).await.expect("a primary");
+            assert_eq!(primaries.only(), Some(&Node::At(NodeAddress::new("127.0.0.1", port))));
+        }
+        let accepted = accepted.load(Ordering::Relaxed);
+        assert!((4..rounds / 2).contains(&accepted), "{accepted} connections");
     }
 }
