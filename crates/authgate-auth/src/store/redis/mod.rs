@@ -348,7 +348,7 @@ impl RedisStore {
             };
             let answer = self.query(&links.to(node, &primaries), pipeline, deadline).await;
             // What a server has answered that was replaced in the meantime may be old.
-            if was_replaced || topology.is(&primaries) {
+            if topology.is(&primaries) {
                 return answer.map(|answer| Answer {
                     was_repeated: answer.was_repeated || was_replaced,
                     ..answer
