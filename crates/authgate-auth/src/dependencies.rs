@@ -305,11 +305,6 @@ impl ChangeWatch {
         ))
     }
 
-    /// Leaves out all changes so far.
-    pub fn skip(&mut self) {
-        self.seen = self.counters.count.load(Ordering::Acquire);
-    }
-
     /// Returns when there is a change that [`take`](Self::take) has not returned.
     pub async fn changed(&self) {
         // A notification that comes before `notified` is polled is kept.
@@ -417,9 +412,6 @@ mod tests {
         assert_eq!(watch.take(), Some(Changed::Slots(slots(&counters, 0..RECORDED))));
         change(&counters, 0..RECORDED + 1);
         assert_eq!(watch.take(), Some(Changed::Any));
-        change(&counters, 0..2);
-        watch.skip();
-        assert_eq!(watch.take(), None);
         drop(watch);
         assert!(counters.lock().watches.is_empty());
     }
