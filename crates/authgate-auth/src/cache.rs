@@ -23,7 +23,7 @@ use crate::binding_rules::TokenBinding;
 use crate::decision::{AcceptedUser, Decision, RefusedCredential};
 use crate::dependencies::{ChangeCounters, Dependencies};
 use crate::metrics::CacheMetrics;
-use crate::now::Now;
+use crate::now::{Now, milliseconds};
 use crate::validity::Validity;
 
 /// Minimum weight of an accepted credential, in bytes. The capacity of a cache is `entries` times this weight.
@@ -288,10 +288,6 @@ impl DecisionCache {
             cache.remove(key);
         }
     }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ impl Now {
 }
 
 /// As [`Duration::as_millis`], in half the width.
-fn milliseconds(duration: Duration) -> u64 {
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
     let seconds = duration.as_secs().saturating_mul(1000);
     seconds.saturating_add(u64::from(duration.subsec_millis()))
 }

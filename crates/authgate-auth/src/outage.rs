@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use authgate_http::log_throttle::LogThrottle;
 use tracing::{info, warn};
 
-use crate::now::Now;
+use crate::now::{Now, milliseconds};
 
 /// The outage of a store has ended when nothing has failed for so long. One that comes and goes is a single outage.
 const QUIET: Duration = Duration::from_secs(1);
@@ -131,7 +131,7 @@ impl Outage {
     fn note_answer_at(&self, uptime_ms: u64) {
         let quiet = uptime_ms.saturating_sub(self.last_failure.load(Ordering::Relaxed));
         let is_quiet = match self.asked {
-            Asked::Store(_) => u128::from(quiet) >= QUIET.as_millis(),
+            Asked::Store(_) => quiet >= milliseconds(QUIET),
             // It is not watched: the next answer may come much later.
             Asked::Endpoint(_) => true,
         };

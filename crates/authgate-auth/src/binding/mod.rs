@@ -23,7 +23,7 @@ use self::target_uri::RequestedUri;
 use crate::binding_rules::{ReplayStore, Requirement, TokenBinding};
 use crate::confirmation::Thumbprint;
 use crate::error::EvaluationError;
-use crate::now::Now;
+use crate::now::{Now, milliseconds};
 use crate::replay::{Full, ProofId, ReplayMemory};
 use crate::request::RequestFacts;
 use crate::single_flight::WorkQueue;
@@ -128,7 +128,7 @@ impl BindingChecker {
         let lifetime = 2 * binding.rules.window + Duration::from_secs(1);
         match &binding.rules.replay {
             ReplayStore::Local => {
-                let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
+                let lifetime_ms = milliseconds(lifetime);
                 let recorded = self.memory.record(proof, lifetime_ms, now);
                 recorded.map_err(|Full| EvaluationError::ReplayMemoryFull)
             }

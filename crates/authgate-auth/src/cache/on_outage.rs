@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use super::{DecisionCache, Key, milliseconds};
+use super::{DecisionCache, Key};
 use crate::decision::{AcceptedUser, RefusedCredential};
 use crate::dependencies::Dependencies;
-use crate::now::Now;
+use crate::now::{Now, milliseconds};
 
 /// What happens to a credential that cannot be evaluated, because what the authenticator asks cannot answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use super::error::IntrospectionError;
 use super::location::{Discovery, Location};
 use crate::fetch::{HttpClient, Proxies};
 use crate::metrics::IntrospectionMetrics;
-use crate::now::Now;
+use crate::now::{Now, milliseconds};
 use crate::outage::{Asked, Outage, OutageStatus};
 
 /// How many tokens are introspected at once, over all workers. Further ones wait, within the timeout.
@@ -141,7 +141,7 @@ impl SharedEndpoint {
             .uptime_ms
             .saturating_sub(self.last_failure.load(Ordering::Relaxed));
         // Meanwhile a probe has failed, if there were requests.
-        let is_recent = u128::from(since) <= RECENT.as_millis() + 2 * self.settings.timeout.as_millis();
+        let is_recent = since <= milliseconds(RECENT.saturating_add(self.settings.timeout.saturating_mul(2)));
         is_recent.then_some(&self.outage)
     }
 

@@ -17,7 +17,7 @@ use tracing::info;
 use super::SharedRedis;
 use super::connections::Connections;
 use super::settings::Role;
-use crate::now::Now;
+use crate::now::{Now, milliseconds};
 
 /// How often the key is written.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -138,10 +138,12 @@ pub(super) async fn write(shared: &SharedRedis) {
 
 async fn write_once(shared: &SharedRedis, connections: &mut Connections) -> RedisResult<()> {
     let key = shared.settings.keys().canary(gateway_id());
-    let expiry = u64::try_from(EXPIRY.as_millis()).unwrap_or(u64::MAX);
     let mut set = cmd("SET");
     // The time is for people who look at the key.
-    set.arg(&key).arg(Now::read().unix_seconds()).arg("PX").arg(expiry);
+    set.arg(&key)
+        .arg(Now::read().unix_seconds())
+        .arg("PX")
+        .arg(milliseconds(EXPIRY));
     connections.send(shared, &key, &set).await.map(|_| ())
 }
 

@@ -52,6 +52,7 @@ use super::{
     ErrorReply, ErrorReplyKind, JwtFacts, JwtQuery, Lookup, StoreError, TokenFacts, UserKey, effective_record,
 };
 use crate::dependencies::StoreItem;
+use crate::now::milliseconds;
 use crate::record::{self, BadRecord, UserRecord};
 
 /// Pauses between attempts to connect.
@@ -225,11 +226,14 @@ impl RedisStore {
     ) -> Result<bool, StoreError> {
         let _permit = self.permit(deadline).await?;
         let key = self.shared.settings.keys().proof(proof);
-        let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
         // The value differs for each use, and shows below which one was recorded.
         let this_use = format!("{:032x}", fastrand::u128(..));
         let mut set = cmd("SET");
-        set.arg(&key).arg(&this_use).arg("NX").arg("PX").arg(lifetime_ms);
+        set.arg(&key)
+            .arg(&this_use)
+            .arg("NX")
+            .arg("PX")
+            .arg(milliseconds(lifetime));
         let links = self.writer.as_ref().unwrap_or(&self.links);
         let answer = self.send(links, vec![(key.clone(), set)], deadline).await?;
         match answer.values.as_slice() {
