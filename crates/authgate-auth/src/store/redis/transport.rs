@@ -79,7 +79,7 @@ impl Connection {
             let stream = connect(info.addr(), tls).await?;
             match Self::set_up(info.redis_settings(), stream, config.clone()).await {
                 Err(problem) if problem.is_connection_dropped() && attempts < ATTEMPTS => attempts += 1,
-                // The server judges the certificate of the client after the handshake.
+                // The server checks the certificate of the client after the handshake.
                 Err(problem) if tls.is_some() && problem.is_io_error() && !problem.is_connection_dropped() => {
                     return Err(tls_error(&problem));
                 }
