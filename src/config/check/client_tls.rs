@@ -18,11 +18,20 @@ pub(super) struct ClientTls {
     pub(super) server_name: Option<ServerName<'static>>,
 }
 
-/// Reads the table `tls` of `parent`, if there is one: `ca`, `cert`, `key` and `server_name`.
-pub(super) fn client_tls(parent: &Section<'_>, item: Option<&Item<'_>>) -> Option<ClientTls> {
+/// Takes `tls` of `parent`: `ca`, `cert`, `key` and `server_name`, all of them optional. `is_used`: a server is reached with TLS. Otherwise
+/// the table is an error; `unused` is what is wrong, and what to write instead.
+pub(super) fn client_tls(parent: &mut Section<'_>, is_used: bool, unused: (&str, &str)) -> Option<ClientTls> {
+    let item = parent.take("tls");
+    if !is_used {
+        if let Some(item) = item {
+            let (problem, help) = unused;
+            item.refuse(problem, help);
+        }
+        return None;
+    }
     let (mut settings, mut server_name) = (ClientTlsSettings::default(), None);
     if let Some(item) = item {
-        let mut section = item.clone().section(&[])?;
+        let mut section = item.section(&[])?;
         settings.ca = section.take("ca").and_then(|item| authorities(&item));
         server_name = section.take("server_name").and_then(|item| name(&item));
         let (cert, key) = (section.take("cert"), section.take("key"));

@@ -21,11 +21,17 @@ const MODES: [(&str, Mode); 3] = [
     ("cluster", Mode::Cluster),
 ];
 
-const URL: &str = "url = \"redis://127.0.0.1:6379/0\"";
-/// Every sentinel.
-const SENTINEL_URLS: &str = "urls = [\"redis://SENTINEL:26379\"]";
-/// Some servers of the cluster.
-const CLUSTER_URLS: &str = "urls = [\"redis://SERVER:6379\"]";
+impl Mode {
+    /// The key with the addresses: the server, every sentinel, or some servers of the cluster.
+    const fn example(self) -> &'static str {
+        match self {
+            Self::Single => "url = \"redis://127.0.0.1:6379/0\"",
+            Self::Sentinel => "urls = [\"redis://SENTINEL:26379\"]",
+            Self::Cluster => "urls = [\"redis://SERVER:6379\"]",
+        }
+    }
+}
+
 /// As in `sentinel monitor`.
 const SERVICE: &str = "service = \"mymaster\"";
 
@@ -42,26 +48,27 @@ pub(super) fn servers(section: &mut Section<'_>) -> Option<Servers> {
             );
         }
     }
+    let Some(mode) = mode else {
+        // Without a mode, the addresses cannot be checked.
+        section.take("url");
+        section.take("urls");
+        return None;
+    };
     match mode {
-        None => {
-            // Without a mode, the addresses cannot be checked.
-            section.take("url");
-            section.take("urls");
-            None
-        }
-        Some(Mode::Single) => {
+        Mode::Single => {
+            let example = mode.example();
             if let Some(urls) = section.take("urls") {
                 urls.refuse(
                     "`urls` has no effect in `mode = \"single\"`",
-                    format!("write `{URL}`, or `mode = \"sentinel\"` or `mode = \"cluster\"`"),
+                    format!("write `{example}`, or `mode = \"sentinel\"` or `mode = \"cluster\"`"),
                 );
                 section.take("url");
                 return None;
             }
-            endpoint(&section.require("url", URL)?.text()?).map(Servers::Single)
+            endpoint(&section.require("url", example)?.text()?).map(Servers::Single)
         }
-        Some(Mode::Sentinel) => {
-            let endpoints = endpoints(section, SENTINEL_URLS);
+        Mode::Sentinel => {
+            let endpoints = endpoints(section, mode);
             let service = match service {
                 Some(service) => service.non_empty_text(),
                 // Reports it.
@@ -79,7 +86,7 @@ pub(super) fn servers(section: &mut Section<'_>) -> Option<Servers> {
                 tls: access.tls,
             }))
         }
-        Some(Mode::Cluster) => endpoints(section, CLUSTER_URLS).map(Servers::Cluster),
+        Mode::Cluster => endpoints(section, mode).map(Servers::Cluster),
     }
 }
 
@@ -95,8 +102,12 @@ fn access(item: Item<'_>, has_tls: bool) -> Option<Access> {
     let mut section = item.section(&[])?;
     let username = section.take("username");
     let password = section.take("password");
-    let has_own_tls = !section.lacks("tls");
-    let tls = tls(&mut section, has_tls).filter(|_| has_own_tls);
+    // Without a table of its own, the one of the store is used.
+    let tls = if section.lacks("tls") {
+        None
+    } else {
+        tls(&mut section, has_tls)
+    };
     if let (Some(username), None) = (&username, &password) {
         username.refuse("a name needs a password", "write `password` beside it, or remove it");
     }
@@ -108,7 +119,8 @@ fn access(item: Item<'_>, has_tls: bool) -> Option<Access> {
 }
 
 /// Reads `urls`. Errors never quote a URL, which may hold a password.
-fn endpoints(section: &mut Section<'_>, example: &str) -> Option<Vec<Endpoint>> {
+fn endpoints(section: &mut Section<'_>, mode: Mode) -> Option<Vec<Endpoint>> {
+    let example = mode.example();
     if let Some(url) = section.take("url") {
         let problem = match section.take("urls") {
             Some(_) => "`url` is written beside `urls`",
@@ -118,7 +130,6 @@ fn endpoints(section: &mut Section<'_>, example: &str) -> Option<Vec<Endpoint>> 
         return None;
     }
     let urls = section.require("urls", example)?;
-    let is_cluster = example == CLUSTER_URLS;
     let items = urls.non_empty_list("[\"redis://HOST:PORT\"]")?;
     let mut found: Vec<Endpoint> = Vec::with_capacity(items.len());
     let mut are_valid = true;
@@ -127,7 +138,7 @@ fn endpoints(section: &mut Section<'_>, example: &str) -> Option<Vec<Endpoint>> 
             are_valid = false;
             continue;
         };
-        match problem(&endpoint, found.first(), is_cluster) {
+        match problem(&endpoint, found.first(), mode) {
             Some((problem, help)) => {
                 item.refuse(problem, help);
                 are_valid = false;
@@ -139,7 +150,7 @@ fn endpoints(section: &mut Section<'_>, example: &str) -> Option<Vec<Endpoint>> 
 }
 
 /// Why a URL cannot be one of several, and what to write instead.
-fn problem(endpoint: &Endpoint, first: Option<&Endpoint>, is_cluster: bool) -> Option<(&'static str, &'static str)> {
+fn problem(endpoint: &Endpoint, first: Option<&Endpoint>, mode: Mode) -> Option<(&'static str, &'static str)> {
     if endpoint.socket().is_some() {
         return Some((
             "servers of this mode are named by host and port, and this URL is a unix socket",
@@ -147,14 +158,15 @@ fn problem(endpoint: &Endpoint, first: Option<&Endpoint>, is_cluster: bool) -> O
         ));
     }
     if endpoint.has_login() {
-        let help = if is_cluster {
-            "remove it, and write `username` and `password` in this table"
-        } else {
-            "remove it. Write `username` and `password` in this table for Redis, and in `sentinel = { … }` for the sentinels"
+        let help = match mode {
+            Mode::Single | Mode::Cluster => "remove it, and write `username` and `password` in this table",
+            Mode::Sentinel => {
+                "remove it. Write `username` and `password` in this table for Redis, and in `sentinel = { … }` for the sentinels"
+            }
         };
         return Some(("a URL in `urls` must not have a login", help));
     }
-    if is_cluster && endpoint.database() != 0 {
+    if mode == Mode::Cluster && endpoint.database() != 0 {
         return Some((
             "a cluster has only database 0",
             "remove the number at the end of the URL",
@@ -191,21 +203,15 @@ fn endpoint(url: &Text<'_>) -> Option<Endpoint> {
 
 /// `tls` to the servers of a store.
 pub(super) fn tls(section: &mut Section<'_>, has_tls: bool) -> Option<RedisTls> {
-    let item = section.take("tls");
-    if !has_tls {
-        if let Some(item) = item {
-            item.refuse(
-                "`tls` has no effect: the URL does not begin with rediss://",
-                "write \"rediss://HOST:PORT/DB\", or remove `tls`",
-            );
-        }
-        return None;
-    }
+    let unused = (
+        "`tls` has no effect: the URL does not begin with rediss://",
+        "write \"rediss://HOST:PORT/DB\", or remove `tls`",
+    );
     let ClientTls {
         config,
         made_from,
         server_name,
-    } = client_tls(section, item.as_ref())?;
+    } = client_tls(section, has_tls, unused)?;
     let mut config = (*config).clone();
     config.alpn_protocols.clear();
     Some(RedisTls {

@@ -390,21 +390,15 @@ pub(super) fn set_check_hosts(upstreams: &mut Upstreams<'_>, routes: &[Route]) {
 /// `tls`: TLS to the https servers of an upstream.
 fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
     let has_https = servers.iter().any(|server| server.transport == Transport::Https);
-    let item = section.take("tls");
-    if !has_https {
-        if let Some(item) = item {
-            item.refuse(
-                "`tls` has no effect: no server is https://",
-                "remove it, or write https:// servers",
-            );
-        }
-        return None;
-    }
+    let unused = (
+        "`tls` has no effect: no server is https://",
+        "remove it, or write https:// servers",
+    );
     let ClientTls {
         config,
         made_from,
         server_name,
-    } = client_tls(section, item.as_ref())?;
+    } = client_tls(section, has_https, unused)?;
     Some(Tls {
         config,
         digest: made_from,
