@@ -303,12 +303,12 @@ impl Connections {
 
 /// Whether a server of a cluster answers so only for a moment.
 fn is_unsettled(problem: &RedisError) -> bool {
-    let code = problem.code().unwrap_or_default();
-    matches!(code, "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN")
-        || problem.clone().into_server_errors().is_some_and(|errors| {
-            let mut codes = errors.iter().map(|(_, error)| error.code());
-            codes.any(|code| matches!(code, "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN"))
-        })
+    let is_of_a_moment = |code: &str| matches!(code, "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN");
+    problem.code().is_some_and(is_of_a_moment)
+        || problem
+            .clone()
+            .into_server_errors()
+            .is_some_and(|errors| errors.iter().any(|(_, error)| is_of_a_moment(error.code())))
 }
 
 /// The key of a command: its first argument.

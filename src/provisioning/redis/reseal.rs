@@ -112,20 +112,16 @@ impl WritableRedis {
         for start in values(settings.keys()) {
             self.scan_pages(&start, |redis, names| {
                 count += names.len();
+                if !check {
+                    return Ok(());
+                }
                 let keys: Vec<_> = names.iter().map(|name| format!("{start}{name}")).collect();
-                for chunk in keys.chunks(CHUNK).filter(|_| check) {
-                    let mut pipeline = Pipeline::with_capacity(chunk.len());
-                    for key in chunk {
-                        pipeline.cmd("GET").arg(key);
-                    }
-                    let stored: Vec<Option<Vec<u8>>> = redis.ask_all(&pipeline)?;
-                    for (key, stored) in chunk.iter().zip(stored) {
-                        if stored.is_some_and(|stored| settings.keys().value(key, &stored).is_ok()) {
-                            return Err(ProvisioningError::PartlySealed {
-                                store: Arc::clone(&redis.store),
-                                record: key.clone(),
-                            });
-                        }
+                for (key, stored) in keys.iter().zip(redis.stored_each(&keys)?) {
+                    if stored.is_some_and(|stored| settings.keys().value(key, &stored).is_ok()) {
+                        return Err(ProvisioningError::PartlySealed {
+                            store: Arc::clone(&redis.store),
+                            record: key.clone(),
+                        });
                     }
                 }
                 Ok(())
