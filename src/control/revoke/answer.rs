@@ -10,6 +10,31 @@ use serde_json::json;
 
 use crate::control::{json as json_response, response};
 
+/// What came of a request, for the log and the metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Revoked,
+    /// Revoked, and no replica has confirmed it.
+    Unconfirmed,
+    /// No authenticator accepts the token.
+    Unknown,
+    Refused,
+    /// The token may still be valid.
+    Unavailable,
+}
+
+impl Outcome {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Unknown => "unknown",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// Why nothing is revoked, or not all of it.
 #[derive(Debug)]
 pub(in crate::control) struct Problem {
@@ -80,10 +105,9 @@ impl Problem {
         Self::new(ProblemKind::Invalid, detail)
     }
 
-    /// The outcome for the log and the metric.
-    pub(super) fn outcome(&self) -> &'static str {
+    pub(super) fn outcome(&self) -> Outcome {
         match self.kind {
-            ProblemKind::Unavailable | ProblemKind::Internal => "unavailable",
+            ProblemKind::Unavailable | ProblemKind::Internal => Outcome::Unavailable,
             ProblemKind::Invalid
             | ProblemKind::UnsupportedToken
             | ProblemKind::MediaType
@@ -91,7 +115,7 @@ impl Problem {
             | ProblemKind::TooSlow
             | ProblemKind::Unauthorized
             | ProblemKind::Forbidden
-            | ProblemKind::Misdirected => "refused",
+            | ProblemKind::Misdirected => Outcome::Refused,
         }
     }
 

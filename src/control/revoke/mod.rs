@@ -25,6 +25,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use self::answer::Outcome;
 pub(super) use self::answer::{Problem, ProblemKind};
 use self::form::{Form, Target};
 use self::write::{Order, Write, Written};
@@ -333,6 +334,14 @@ impl Done {
             written: Written::NOTHING,
         }
     }
+
+    fn outcome(&self) -> Outcome {
+        match (self.written.is_known, self.written.replication) {
+            (false, _) => Outcome::Unknown,
+            (true, Replication::NotConfirmed) => Outcome::Unconfirmed,
+            (true, Replication::NoReplica | Replication::Confirmed | Replication::Unknown) => Outcome::Revoked,
+        }
+    }
 }
 
 /// Carries out orders on a thread that may block.
@@ -373,33 +382,29 @@ async fn write(kind: RevocationKind, orders: Vec<Order>, turns: &RevocationTurns
 
 /// Logs and counts a revocation. The log has no id and no key.
 fn record(done: &Result<Done, Problem>, client: &Node, metrics: &Metrics) {
-    let outcome = match done {
-        Ok(Done { written, .. }) if !written.is_known => "unknown",
-        Ok(Done { written, .. }) => match written.replication {
-            Replication::NotConfirmed => "unconfirmed",
-            Replication::NoReplica | Replication::Confirmed | Replication::Unknown => "revoked",
-        },
+    let result = match done {
+        Ok(done) => done.outcome(),
         Err(problem) => problem.outcome(),
     };
+    let outcome = result.label();
     metrics.count_revocation(outcome);
-    match done {
-        Ok(Done { kind, stores, .. }) => {
-            let kind = kind.label();
-            match outcome {
-                "unconfirmed" => warn!(
-                    kind, store = stores, outcome, client.ip = %client,
-                    "revoked, and no replica has confirmed it: if the primary is lost now, the revocation may be lost too"
-                ),
-                "unknown" => {
-                    info!(kind, outcome, client.ip = %client, "nothing to revoke: no authenticator accepts the token")
-                }
-                _ => info!(kind, store = stores, outcome, client.ip = %client, "revoked"),
-            }
+    let revoked = done.as_ref().ok();
+    let (kind, store) = (
+        revoked.map(|done| done.kind.label()),
+        revoked.map(|done| done.stores.as_str()),
+    );
+    let reason = done.as_ref().err().map(Problem::detail);
+    match result {
+        Outcome::Revoked => info!(kind, store, outcome, client.ip = %client, "revoked"),
+        Outcome::Unconfirmed => warn!(
+            kind, store, outcome, client.ip = %client,
+            "revoked, and no replica has confirmed it: if the primary is lost now, the revocation may be lost too"
+        ),
+        Outcome::Unknown => {
+            info!(kind, outcome, client.ip = %client, "nothing to revoke: no authenticator accepts the token");
         }
-        Err(problem) if outcome == "unavailable" => {
-            warn!(outcome, client.ip = %client, reason = problem.detail(), "not revoked");
-        }
-        Err(problem) => info!(outcome, client.ip = %client, reason = problem.detail(), "not revoked"),
+        Outcome::Refused => info!(outcome, client.ip = %client, reason, "not revoked"),
+        Outcome::Unavailable => warn!(outcome, client.ip = %client, reason, "not revoked"),
     }
 }
 
