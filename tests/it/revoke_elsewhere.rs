@@ -57,6 +57,40 @@ fn a_token_of_a_database_without_redis_cannot_be_revoked_here() {
 }
 
 #[test]
+fn a_token_that_a_database_accepts_too_is_not_answered_200() {
+    let Some(mut site) = Site::start() else { return };
+    let direct = "[authenticators.direct]\nkind = \"token\"\nstore = \"django\"\ncache = { entries = 0, negative_entries = 0 }\n";
+    let config = with_token(site.config(""))
+        .tables(direct)
+        .route("/direct/*", "authenticate = [\"direct\"]");
+    let gate = Gate::start(&config);
+    let status = |path: &str| gate.call(&get(path).token("canary-ben")).status;
+    let detail = problem(&revoke(&gate, "token=canary-ben"), 400, "unsupported_token_type");
+    assert!(detail.contains("only read"), "{detail}");
+    assert_eq!((status("/api/x"), status("/direct/x")), (401, 200));
+    // The store that is named has revoked it.
+    revoked(&gate, "token=canary-ben&store=redis");
+    site.database.kill();
+    problem(&revoke(&gate, "token=canary-ben"), 503, "temporarily_unavailable");
+    revoked(&gate, "token=canary-ben&store=redis");
+}
+
+#[test]
+fn while_a_source_is_down_only_tokens_that_redis_has_are_revoked() {
+    let Some(mut site) = Site::start() else { return };
+    let gate = Gate::start(&with_token(site.config("")));
+    let ada = Redis::token_key("canary-ada");
+    assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
+    crate::harness::wait_until("it is in Redis", std::time::Duration::from_secs(15), || {
+        value(&site.redis, &ada).is_some()
+    });
+    site.database.kill();
+    revoked(&gate, "token=canary-ada");
+    assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 401);
+    problem(&revoke(&gate, "token=canary-ben"), 503, "temporarily_unavailable");
+}
+
+#[test]
 fn an_introspected_token_is_revoked_by_its_id_and_other_tokens_are_not_shown_to_the_server() {
     let (idp, redis, upstream) = (Idp::start(), Redis::start().with_ada(), RecordingUpstream::start());
     let lines = "revocation = \"redis\"\nform = \"opaque\"\ntimeout = \"2s\"";

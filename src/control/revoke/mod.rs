@@ -223,7 +223,7 @@ impl Revoker {
         accepted.failed.map_or(Ok(done), Err)
     }
 
-    /// Revokes a key in the stores that have it.
+    /// Revokes a key in the stores that have it. It is an error if a database has it too: that authenticator still accepts the key.
     async fn revoke_opaque(
         &self,
         key: &Secret<String>,
@@ -232,7 +232,8 @@ impl Revoker {
     ) -> Result<Done, Problem> {
         let key = key.expose().as_bytes();
         let mut orders: Vec<Order> = Vec::new();
-        let mut otherwise = None;
+        // An authenticator that looks the key up in a database accepts it, or may accept it.
+        let mut still_valid = None;
         let fronts = self.authenticators.iter().filter_map(|authenticator| {
             let KindSettings::Token(token) = &authenticator.settings().kind else {
                 return None;
@@ -252,20 +253,21 @@ impl Revoker {
             if let Some(found) = store.token_in_database(key).await {
                 match found {
                     Ok(None) => {}
-                    Ok(Some(_)) => otherwise = Some(read_only(store.name(), ProblemKind::UnsupportedToken)),
-                    Err(error) => otherwise = Some(Problem::new(ProblemKind::Unavailable, format!("{error}."))),
+                    Ok(Some(_)) => still_valid = Some(read_only(store.name(), ProblemKind::UnsupportedToken)),
+                    Err(error) => still_valid = Some(Problem::new(ProblemKind::Unavailable, format!("{error}."))),
                 }
                 continue;
             }
             let digests = store.settings().digests().of(key).into_iter().flatten();
-            let mut of_source = None;
-            if let Some(source) = source.and_then(|source| self.store(source)) {
-                match source.token_in_database(key).await {
-                    None | Some(Ok(None)) => {}
-                    Some(Ok(Some(facts))) => of_source = facts.digest.map(|digest| (digest, facts.token)),
-                    Some(Err(error)) => otherwise = Some(Problem::new(ProblemKind::Unavailable, format!("{error}."))),
-                }
-            }
+            let of_source = match source.and_then(|source| self.store(source)) {
+                Some(source) => source.token_in_database(key).await,
+                None => None,
+            };
+            let of_source = match of_source {
+                None | Some(Ok(None)) => Ok(None),
+                Some(Ok(Some(facts))) => Ok(facts.digest.map(|digest| (digest, facts.token))),
+                Some(Err(error)) => Err(error.to_string()),
+            };
             orders.push(Order {
                 store,
                 write: Write::Token {
@@ -275,10 +277,7 @@ impl Revoker {
             });
         }
         let done = write(RevocationKind::Token, orders, turns).await?;
-        match otherwise {
-            Some(problem) if !done.written.is_known => Err(problem),
-            Some(_) | None => Ok(done),
-        }
+        still_valid.map_or(Ok(done), Err)
     }
 
     fn store(&self, name: &str) -> Option<&Arc<SharedStore>> {
@@ -367,7 +366,7 @@ async fn write(kind: RevocationKind, orders: Vec<Order>, turns: &RevocationTurns
     });
     match timeout(TIMEOUT, writing).await {
         Ok(Ok(Ok(written))) => Ok(Done { kind, stores, written }),
-        Ok(Ok(Err(error))) => Err(unavailable(format!("{}.", error.without_keys()))),
+        Ok(Ok(Err(error))) => Err(unavailable(format!("{}.", error.0))),
         Ok(Err(problem)) => {
             error!(reason = %problem, "a revocation has stopped unexpectedly");
             let detail = "The revocation has stopped unexpectedly. The log has the reason.";

@@ -21,9 +21,20 @@ pub(super) enum Write {
     Token {
         /// The digests under which the store may have it.
         digests: Vec<TokenDigest>,
-        /// The record of the source behind the store. It is written as a revoked one if the store has none.
-        of_source: Option<(TokenDigest, TokenRecord)>,
+        /// The record of the source behind the store. It is written as a revoked one if the store has none. An error says why the source
+        /// has not answered.
+        of_source: Result<Option<(TokenDigest, TokenRecord)>, String>,
     },
+}
+
+/// Why an order was not carried out, as a sentence without keys and without its full stop.
+#[derive(Debug)]
+pub(super) struct NotWritten(pub(super) String);
+
+impl From<ProvisioningError> for NotWritten {
+    fn from(error: ProvisioningError) -> Self {
+        Self(error.without_keys())
+    }
 }
 
 /// What came of orders.
@@ -45,8 +56,8 @@ impl Written {
 /// Carries out all orders, also after one has failed.
 ///
 /// # Errors
-/// A store has failed.
-pub(super) fn all(orders: &[Order], now: i64) -> Result<Written, ProvisioningError> {
+/// A store has failed, or the source behind a store that does not have the token.
+pub(super) fn all(orders: &[Order], now: i64) -> Result<Written, NotWritten> {
     let mut written = Written::NOTHING;
     let mut failed = None;
     for order in orders {
@@ -64,7 +75,7 @@ pub(super) fn all(orders: &[Order], now: i64) -> Result<Written, ProvisioningErr
 
 impl Order {
     /// `None`: the store does not know the token.
-    fn carry_out(&self, now: i64) -> Result<Option<Replication>, ProvisioningError> {
+    fn carry_out(&self, now: i64) -> Result<Option<Replication>, NotWritten> {
         let mut store = WritableStore::open(self.store.settings())?;
         // A store that was flushed gets no layout record here: gateways would use it.
         store.require_layout()?;
@@ -87,17 +98,22 @@ impl Order {
                         replication = Some(replication.map_or(of_record, |other| weaker(other, of_record)));
                     }
                 }
-                if let (None, Some((digest, record))) = (replication, of_source) {
-                    let revoked = TokenRecord {
-                        revoked: Some(now),
-                        ..record.clone()
-                    };
-                    // The gateway may have written the record meanwhile, as one that is valid.
-                    if !store.put_token(digest, &revoked)? {
-                        self.revoke_token(&mut store, digest, now)?;
+                match (replication, of_source) {
+                    (None, Ok(Some((digest, record)))) => {
+                        let revoked = TokenRecord {
+                            revoked: Some(now),
+                            ..record.clone()
+                        };
+                        // The gateway may have written the record meanwhile, as one that is valid.
+                        if !store.put_token(digest, &revoked)? {
+                            self.revoke_token(&mut store, digest, now)?;
+                        }
+                        self.store.revoked(RevokedItem::Token(digest));
+                        replication = Some(store.wait_for_replica());
                     }
-                    self.store.revoked(RevokedItem::Token(digest));
-                    replication = Some(store.wait_for_replica());
+                    (None, Err(problem)) => return Err(NotWritten(problem.clone())),
+                    // The record of the store takes precedence over the source.
+                    (Some(_), _) | (None, Ok(None)) => {}
                 }
                 return Ok(replication);
             }
