@@ -9,7 +9,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::gate::TRACKING;
-use crate::harness::program::authgate;
+use crate::harness::pki::Pki;
+use crate::harness::program::{authgate, program, run};
 use crate::harness::sentinel::{FakeSentinel, Sentinels};
 use crate::harness::server::{BASE_RIGHTS, Ends, Records, Server, WRITER, settles};
 use crate::harness::{Call, Config, Gate, RecordingUpstream, config, get};
@@ -251,4 +252,23 @@ fn what_most_sentinels_name_is_used_and_a_replica_is_not() {
         gate.logged(&["the primaries of the store cannot be found out", words]);
         assert_eq!(status(&gate, "canary-ada"), 503);
     }
+}
+
+#[test]
+fn sentinels_over_tls_need_no_system_roots_if_the_store_has_a_ca() {
+    let (folder, upstream) = (TempDir::new().expect("a folder"), RecordingUpstream::start());
+    let lines = "tls = { ca = \"ca.pem\" }\nsentinel = { password = { file = \"sentinel.password\" } }";
+    store("\"rediss://127.0.0.1:26379\"", lines)
+        .file("ca.pem", Pki::new().root_pem())
+        .file("sentinel.password", "canary\n")
+        .app(&upstream)
+        .protected("/api/*")
+        .write(folder.path());
+    let mut check = program();
+    check
+        .arg("check")
+        .current_dir(folder.path())
+        .env("SSL_CERT_FILE", "/dev/null")
+        .env_remove("SSL_CERT_DIR");
+    run(check, b"").good();
 }
