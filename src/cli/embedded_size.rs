@@ -1,4 +1,4 @@
-//! The size at which an embedded store stops making sense: [`embedded::LARGE`].
+//! The size from which an embedded store is too large: [`embedded::LARGE`].
 
 use authgate_auth::store::embedded::{self, Records};
 use authgate_auth::store::{StoreKind, StoreSettings};

@@ -46,7 +46,7 @@ pub(super) enum Purpose {
     Read,
     /// An effect, with the name of the command.
     Command(&'static str),
-    /// An effect that needs the token, also for who is on this machine.
+    /// An effect that needs the token, also from this machine.
     Revoke,
 }
 

@@ -17,7 +17,7 @@ use super::{Proxy, Route, Target};
 /// How a stream goes on.
 #[derive(Debug)]
 pub(super) enum Readmission {
-    /// Whatever becomes of its credential: `streams = "keep"`.
+    /// Also if its credential is not accepted any more: `streams = "keep"`.
     Kept,
     /// It has no credential that the gateway has accepted.
     Unchecked,

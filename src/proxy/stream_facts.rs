@@ -21,13 +21,13 @@ pub(super) struct StreamFacts {
     pub(super) target: Uri,
     /// The label of its route.
     pub(super) route: Arc<str>,
-    /// Who the request acts for.
+    /// The user that the request acts for, if there is one.
     pub(super) principal: StreamPrincipal,
     /// Whether the last configuration that has decided about it has `streams = "keep"`.
     pub(super) is_kept: bool,
 }
 
-/// Who the request of a stream acts for.
+/// The user that the request of a stream acts for, or why there is none.
 #[derive(Debug)]
 pub(super) enum StreamPrincipal {
     /// The route is public, or the request had no credential.
@@ -41,7 +41,7 @@ pub(super) enum StreamPrincipal {
 /// Why the application authenticates a request, and not the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ApplicationReason {
-    /// No record knows the credential.
+    /// No store has the credential.
     Unknown,
     /// The request is observed.
     Observed,

@@ -71,7 +71,7 @@ pub(super) struct Entry {
     request_body: Option<BodyCanceller>,
 }
 
-/// What a request must keep in case it becomes a stream: who has authenticated it, and its credential.
+/// What a request must keep in case it becomes a stream: its credential, and why the application authenticates it, if it does.
 pub(super) struct StreamOrigin {
     by_application: Option<ApplicationReason>,
     /// The value of the header with the credential. A clone shares the bytes.

@@ -284,7 +284,7 @@ impl DumpRecords {
         Ok(without_user)
     }
 
-    /// Whether any token is revoked, or has an owner that the store knows. `None`: an empty store.
+    /// Whether any token is revoked, or has an owner in the store. `None`: an empty store.
     pub(super) fn any_owner_is_in(&mut self, mut store: Option<&mut WritableStore>) -> Result<bool, Failure> {
         let mut found = false;
         self.tokens.batches(Import::BATCH, |batch| {

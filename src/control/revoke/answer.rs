@@ -154,7 +154,7 @@ impl Problem {
     }
 }
 
-/// RFC 7009, section 2.2: the status says all.
+/// RFC 7009, section 2.2: clients read only the status.
 pub(super) fn done() -> Response<Full<Bytes>> {
     let mut done = response(StatusCode::OK, "text/plain; charset=utf-8", Bytes::new());
     done.headers_mut().remove(CONTENT_TYPE);

@@ -34,7 +34,7 @@ const NAMES: [&str; 9] = [
     "client_id",
 ];
 
-/// What a client wants to be revoked.
+/// The content of a form.
 #[derive(Debug)]
 pub(super) struct Form {
     pub(super) target: Target,

@@ -65,7 +65,7 @@ struct Done {
     written: Written,
 }
 
-/// What authenticators say about a token.
+/// The answers of authenticators about a token.
 #[derive(Default)]
 struct Accepted {
     /// The ids by which it is revoked, each with the name of a store and the end of the token.
@@ -142,7 +142,7 @@ impl Revoker {
         write(kind, orders.collect(), turns).await
     }
 
-    /// JWTs come first, then the keys that stores know. An authorization server is asked last: the others must not be shown to it.
+    /// JWTs come first, then the keys that stores have. An authorization server is asked last: it must not receive other tokens.
     async fn revoke_token(
         &self,
         token: &Secret<String>,

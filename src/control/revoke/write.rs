@@ -40,7 +40,7 @@ impl From<ProvisioningError> for NotWritten {
 /// What came of orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Written {
-    /// Something is revoked. `false`: no store knows the token.
+    /// Something is revoked. `false`: no store has the token.
     pub(super) is_known: bool,
     /// The weakest of all stores.
     pub(super) replication: Replication,
@@ -74,7 +74,7 @@ pub(super) fn all(orders: &[Order], now: i64) -> Result<Written, NotWritten> {
 }
 
 impl Order {
-    /// `None`: the store does not know the token.
+    /// `None`: the store does not have the token.
     fn carry_out(&self, now: i64) -> Result<Option<Replication>, NotWritten> {
         let mut store = WritableStore::open(self.store.settings())?;
         // A store that was flushed gets no layout record here: gateways would use it.
