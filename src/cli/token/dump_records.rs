@@ -211,15 +211,8 @@ impl DumpRecords {
         mut take: impl FnMut(&[Revocation]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         self.revocations.batches(Import::BATCH, |batch| {
-            let revocations = batch.into_iter().filter_map(|line| match line {
-                Value::Object(line) => lines::read(line).ok(),
-                _ => None,
-            });
-            let revocations = revocations.filter_map(|line| match line {
-                Line::Revocation(revocation) => Some(revocation),
-                Line::User(_) | Line::Token(..) => None,
-            });
-            take(&revocations.collect::<Vec<_>>()).map(|()| Next::Continue)
+            let revocations: Result<Vec<_>, _> = batch.into_iter().map(read_back).collect();
+            take(&revocations?).map(|()| Next::Continue)
         })
     }
 
@@ -302,5 +295,38 @@ impl DumpRecords {
             Ok(if found { Next::Stop } else { Next::Continue })
         })?;
         Ok(found)
+    }
+}
+
+/// A revocation that was written as a line. None is left out: an import without it would grant access.
+fn read_back(line: Value) -> Result<Revocation, Failure> {
+    let line = match line {
+        Value::Object(line) => lines::read(line).ok(),
+        _ => None,
+    };
+    match line {
+        Some(Line::Revocation(revocation)) => Ok(revocation),
+        Some(Line::User(_) | Line::Token(..)) | None => Err(Failure::Failed(
+            "a revocation cannot be read back from the temporary file".to_owned(),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_revocation_that_cannot_be_read_back_is_an_error() {
+        assert!(read_back(json!({ "revoked_kid": "main" })).is_ok());
+        for line in [
+            json!({ "revoked_kid": "" }),
+            json!({ "user": { "id": "1", "active": true } }),
+            json!(7),
+        ] {
+            assert!(read_back(line.clone()).is_err(), "{line}");
+        }
     }
 }
