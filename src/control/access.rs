@@ -16,7 +16,6 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::Peer;
-use super::revoke::{Problem, ProblemKind};
 use super::token::AdminToken;
 use crate::tls::control::{ControlTls, Security};
 
@@ -112,23 +111,6 @@ impl Denied {
                 "POST /revoke is only answered with the token of [admin], and there is none. Add `token = { file = \"admin.token\" }`.\n"
             }
         }
-    }
-}
-
-impl Denied {
-    /// The same for `POST /revoke`.
-    pub(super) fn problem(self) -> Problem {
-        let kind = match self {
-            Self::Security => ProblemKind::Misdirected,
-            Self::NoToken => ProblemKind::Unauthorized,
-            Self::Host
-            | Self::Origin
-            | Self::OtherSite
-            | Self::CommandWithoutToken
-            | Self::CommandWithoutField
-            | Self::NoTokenConfigured => ProblemKind::Forbidden,
-        };
-        Problem::new(kind, self.text().trim_end())
     }
 }
 

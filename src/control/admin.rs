@@ -23,7 +23,7 @@ use tracing::warn;
 
 use super::access::{AdminAccess, Denied, Purpose};
 use super::reload::ReloadHook;
-use super::revoke::{RevocationTurns, Revoker};
+use super::revoke::{Problem, RevocationTurns, Revoker};
 use super::status::{CertificateStatus, ConfigurationStatus, ListenerStatus, ProcessFacts, Report};
 use super::token::CHALLENGES;
 use super::{Peer, Service, json, response, text};
@@ -227,7 +227,7 @@ impl Admin {
             );
         }
         let mut response = match endpoint {
-            Some(Endpoint::Revoke) => denied.problem().response(),
+            Some(Endpoint::Revoke) => Problem::from(denied).response(),
             Some(_) | None => text(denied.status(), denied.text()),
         };
         let headers = response.headers_mut();

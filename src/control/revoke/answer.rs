@@ -8,6 +8,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
 
+use crate::control::access::Denied;
 use crate::control::{json as json_response, response};
 
 /// What came of a request, for the log and the metric.
@@ -44,7 +45,7 @@ pub(in crate::control) struct Problem {
 
 /// The status and the error of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::control) enum ProblemKind {
+pub(super) enum ProblemKind {
     /// The request cannot be read, or asks for what does not exist.
     Invalid,
     /// The token cannot be revoked here.
@@ -94,7 +95,7 @@ impl ProblemKind {
 }
 
 impl Problem {
-    pub(in crate::control) fn new(kind: ProblemKind, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn new(kind: ProblemKind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             kind,
             detail: detail.into(),
@@ -151,6 +152,22 @@ impl Problem {
             | ProblemKind::Internal => {}
         }
         response
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        let kind = match denied {
+            Denied::Security => ProblemKind::Misdirected,
+            Denied::NoToken => ProblemKind::Unauthorized,
+            Denied::Host
+            | Denied::Origin
+            | Denied::OtherSite
+            | Denied::CommandWithoutToken
+            | Denied::CommandWithoutField
+            | Denied::NoTokenConfigured => ProblemKind::Forbidden,
+        };
+        Self::new(kind, denied.text().trim_end())
     }
 }
 

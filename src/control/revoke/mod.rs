@@ -25,8 +25,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use self::answer::Outcome;
-pub(super) use self::answer::{Problem, ProblemKind};
+pub(super) use self::answer::Problem;
+use self::answer::{Outcome, ProblemKind};
 use self::form::{Form, Target};
 use self::write::{Order, Write, Written};
 use crate::provisioning::time::unix_now;
